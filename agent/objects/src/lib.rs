@@ -1,1 +1,24 @@
-//! Placeholder.
+//! The Kubernetes objects that Fairlead acts on, made slim, and the stream they arrive in.
+//!
+//! One stream ([`Event`]) has two sources behind it: the Kubernetes API, and a directory of YAML files for a node
+//! without a cluster. Both give the same types, with the API's defaults already applied, so that nothing downstream
+//! knows where an object came from.
+#![forbid(unsafe_code)]
+
+mod event;
+mod meta;
+mod namespace;
+mod node;
+mod pod;
+mod policy;
+mod service;
+mod slice;
+
+pub use event::{Event, Kind, Object};
+pub use meta::{Labels, ObjectKey, Operator, Protocol, Requirement, Selector};
+pub use namespace::Namespace;
+pub use node::Node;
+pub use pod::{ContainerPort, Phase, Pod};
+pub use policy::{NetworkPolicy, Peer, PolicyPort, PortMatch, Rule};
+pub use service::{LoadBalancerIngress, Service, ServicePort, ServiceType, TrafficPolicy};
+pub use slice::{AddressType, Endpoint, EndpointPort, EndpointSlice};

@@ -1,0 +1,106 @@
+//! The stream of objects.
+
+use crate::{EndpointSlice, Namespace, NetworkPolicy, Node, ObjectKey, Pod, Service};
+
+/// What a source tells its consumer. Order matters only per object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The object exists in this form. A source may repeat itself.
+    Applied(Object),
+    /// The object is gone. A source may name an object that it never applied.
+    Deleted(Kind, ObjectKey),
+    /// Every object of this kind that existed when the source started has been applied: the first list is complete.
+    Synced(Kind),
+    /// An object exists and can't be read. It replaces nothing: what was applied under this key before goes on.
+    Invalid {
+        /// What it claims to be, where that could be read.
+        kind: Option<Kind>,
+        /// Its name, where that could be read.
+        key: Option<ObjectKey>,
+        /// Where it is: a file and document number, or the API's path.
+        origin: String,
+        /// What is wrong with it and what to do.
+        reason: String,
+    },
+}
+
+/// The kinds of objects in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// core/v1 Service
+    Service,
+    /// discovery.k8s.io/v1 EndpointSlice
+    EndpointSlice,
+    /// core/v1 Pod
+    Pod,
+    /// core/v1 Node
+    Node,
+    /// core/v1 Namespace
+    Namespace,
+    /// networking.k8s.io/v1 NetworkPolicy
+    NetworkPolicy,
+}
+
+impl Kind {
+    /// Every kind, in the order in which a consumer that reads kind by kind should read them.
+    pub const ALL: [Self; 6] =
+        [Self::Node, Self::Namespace, Self::Service, Self::EndpointSlice, Self::NetworkPolicy, Self::Pod];
+
+    /// The kind as Kubernetes writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Pod => "Pod",
+            Self::Node => "Node",
+            Self::Namespace => "Namespace",
+            Self::NetworkPolicy => "NetworkPolicy",
+        }
+    }
+}
+
+/// One object of any kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    /// A Service.
+    Service(Service),
+    /// An EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// A Pod.
+    Pod(Pod),
+    /// A Node.
+    Node(Node),
+    /// A Namespace.
+    Namespace(Namespace),
+    /// A NetworkPolicy.
+    NetworkPolicy(NetworkPolicy),
+}
+
+impl Object {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Pod(_) => Kind::Pod,
+            Self::Node(_) => Kind::Node,
+            Self::Namespace(_) => Kind::Namespace,
+            Self::NetworkPolicy(_) => Kind::NetworkPolicy,
+        }
+    }
+
+    /// Its namespace (empty for Nodes and Namespaces) and name.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        match self {
+            Self::Service(o) => o.key.clone(),
+            Self::EndpointSlice(o) => o.key.clone(),
+            Self::Pod(o) => o.key.clone(),
+            Self::Node(o) => ObjectKey::cluster(&o.name),
+            Self::Namespace(o) => ObjectKey::cluster(&o.name),
+            Self::NetworkPolicy(o) => o.key.clone(),
+        }
+    }
+}

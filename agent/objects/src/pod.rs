@@ -1,0 +1,75 @@
+//! Pods.
+
+use std::net::IpAddr;
+
+use crate::{Labels, ObjectKey, Protocol};
+
+/// A core/v1 Pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// `metadata.uid`; empty where the source has none.
+    pub uid: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// The node that it is bound to.
+    pub node_name: Option<String>,
+    /// `status.podIPs` (or `status.podIP`), in order. A finished pod owns none of them any more: see [`Pod::owned_ips`].
+    pub ips: Vec<IpAddr>,
+    /// Whether it shares the node's network namespace.
+    pub host_network: bool,
+    /// Its phase.
+    pub phase: Phase,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// Ports of its containers and native sidecars (init containers that restart always).
+    pub container_ports: Vec<ContainerPort>,
+}
+
+impl Pod {
+    /// The addresses that are the pod's own: none for host-network pods and for finished ones, whose addresses may
+    /// already belong to somebody else (kubernetes/kubernetes#92697).
+    #[must_use]
+    pub fn owned_ips(&self) -> &[IpAddr] {
+        if self.host_network || self.phase.is_terminal() { &[] } else { &self.ips }
+    }
+}
+
+/// `status.phase`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Accepted, not all containers started. What an absent phase is read as.
+    Pending,
+    /// Bound and started.
+    Running,
+    /// All containers ended well.
+    Succeeded,
+    /// All containers ended, one of them badly.
+    Failed,
+    /// The node can't be asked.
+    Unknown,
+}
+
+impl Phase {
+    /// Whether the pod will never run again.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// A declared port of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerPort {
+    /// Its name, which policies and Services may use.
+    pub name: Option<String>,
+    /// Its number.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// `hostPort`, where it has one.
+    pub host_port: Option<u16>,
+    /// `hostIP`, where it has one.
+    pub host_ip: Option<IpAddr>,
+}
