@@ -1,2 +1,22 @@
-//! Placeholder.
+//! What happens to a packet, as a library: the layout of every map and every decision, without a kernel.
+//!
+//! It compiles for the kernel (`no_std`, inlined into the entry points of `ebpf/programs`) and for the host, so the same
+//! code is unit-tested, property-tested and fuzzed. It asks for what only a kernel has (tables, clock, random numbers,
+//! packet bytes) through small traits; the programs implement them with maps and helpers, the tests with hash maps.
 #![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(any(test, feature = "host"))]
+extern crate std;
+
+#[cfg(target_endian = "big")]
+compile_error!("addresses and ports are kept as the wire has them and compared as little-endian words");
+
+mod addr;
+mod ifindex;
+pub mod peer;
+pub mod policy;
+pub mod service;
+
+pub use addr::Addr;
+pub use ifindex::{IFINDEX_BASE, MAX_PODS, ifindex_of, slot_of};

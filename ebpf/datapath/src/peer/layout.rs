@@ -1,0 +1,157 @@
+//! Maps of addresses, nodes and this node's pods.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Addr;
+
+/// `slot` of an address that is no pod of this node.
+pub const NO_SLOT: u16 = u16::MAX;
+
+/// `node` of an address that is behind no node of the cluster.
+pub const NO_NODE: u16 = u16::MAX;
+
+/// Value of `peers` (key: [`Addr`]) and of `cidrs`: what is known of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Peer {
+    /// [`Addr::tag`] of its key in `peers`; 0 in `cidrs`, whose elements are freed after a grace period.
+    pub tag: u32,
+    /// What the policies in force on this node can tell about it. 0: nothing, as for any address that has no row.
+    pub class: u32,
+    /// The slot of this node's pod that owns it, or [`NO_SLOT`].
+    pub slot: u16,
+    /// Index in `nodes` of the node that it is behind, or [`NO_NODE`]. For a pod of this node, [`NO_NODE`].
+    pub node: u16,
+    /// [`PeerFlags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Peer::flags`].
+pub struct PeerFlags;
+
+impl PeerFlags {
+    /// A pod's address, or a prefix that pods get theirs from.
+    pub const POD: u32 = 1;
+    /// An address of a node.
+    pub const NODE: u32 = 2;
+    /// An address of this node (always with `NODE`).
+    pub const SELF: u32 = 4;
+    /// The address is a pod's and that pod exists; a prefix never has it.
+    pub const EXISTS: u32 = 8;
+}
+
+impl Peer {
+    /// What an address has that nothing is known of: the world outside.
+    pub const WORLD: Self = Self { tag: 0, class: 0, slot: NO_SLOT, node: NO_NODE, flags: 0 };
+}
+
+/// Key of `cidrs`, an LPM trie: `struct bpf_lpm_trie_key` with a family byte before the address, or `::/0` would hold
+/// all of IPv4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CidrKey {
+    /// Bits that count: 8 for the family, then the prefix (96 more for IPv4, which is v4-mapped).
+    pub prefix_len: u32,
+    /// 4 or 6.
+    pub family: u8,
+    /// The address as on the wire, host bits zero.
+    pub addr: [u8; 16],
+    /// Zero, and beyond every prefix.
+    pub pad: [u8; 3],
+}
+
+impl CidrKey {
+    /// The key that finds the longest prefix of an address.
+    #[inline(always)]
+    #[must_use]
+    pub fn lookup(addr: Addr) -> Self {
+        Self { prefix_len: 8 + 128, family: if addr.is_v4() { 4 } else { 6 }, addr: addr.bytes(), pad: [0; 3] }
+    }
+
+    /// The key of a prefix: `len` in the family's own terms (0..=32 or 0..=128).
+    #[must_use]
+    pub fn prefix(addr: Addr, len: u8) -> Self {
+        let (family, bits) = if addr.is_v4() { (4, 96 + u32::from(len)) } else { (6, u32::from(len)) };
+        Self { prefix_len: 8 + bits, family, addr: addr.bytes(), pad: [0; 3] }
+    }
+}
+
+/// Element of `nodes`: the way to another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NodeHop {
+    /// Its IPv4 address, v4-mapped, or `::`.
+    pub v4: Addr,
+    /// Its IPv6 address, or `::`.
+    pub v6: Addr,
+    /// The uplink towards it, 0 when there is none.
+    pub ifindex: u32,
+    /// Reserved, zero.
+    pub flags: u32,
+}
+
+/// Element of `pods`, by slot: a pod of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Pod {
+    /// [`PodWord`], published as one aligned word. 0 denies everything: no pod, or no policy in force yet.
+    pub word: u64,
+    /// Its IPv4 address, v4-mapped, or `::`.
+    pub v4: Addr,
+    /// Its IPv6 address, or `::`.
+    pub v6: Addr,
+    /// Largest number of established flows, 0 for the default.
+    pub max_flows: u32,
+    /// New flows a second, 0 for the default.
+    pub max_rate: u32,
+    /// MAC of the pod's side.
+    pub pod_mac: [u8; 6],
+    /// MAC of the host's side: the gateway's.
+    pub host_mac: [u8; 6],
+    /// Zero.
+    pub pad: [u8; 4],
+}
+
+/// The policy sets of a pod and the epoch at which they came into force: `ingress << 44 | egress << 24 | epoch`.
+///
+/// A flow remembers the epoch it was judged at; when it differs, the flow is judged again on its next packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PodWord(pub u64);
+
+impl PodWord {
+    /// Largest policy set id (20 bits).
+    pub const MAX_SET: u32 = (1 << 20) - 1;
+    /// Epochs count modulo this (24 bits).
+    pub const EPOCHS: u32 = 1 << 24;
+
+    /// From its parts.
+    #[must_use]
+    pub const fn new(ingress: u32, egress: u32, epoch: u32) -> Self {
+        Self(
+            ((ingress & Self::MAX_SET) as u64) << 44
+                | ((egress & Self::MAX_SET) as u64) << 24
+                | (epoch & (Self::EPOCHS - 1)) as u64,
+        )
+    }
+
+    /// The set that judges what the pod receives.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ingress(self) -> u32 {
+        (self.0 >> 44) as u32
+    }
+
+    /// The set that judges what the pod sends.
+    #[inline(always)]
+    #[must_use]
+    pub const fn egress(self) -> u32 {
+        (self.0 >> 24) as u32 & Self::MAX_SET
+    }
+
+    /// The epoch.
+    #[inline(always)]
+    #[must_use]
+    pub const fn epoch(self) -> u32 {
+        self.0 as u32 & (Self::EPOCHS - 1)
+    }
+}
