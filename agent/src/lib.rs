@@ -1,1 +1,17 @@
-//! Placeholder.
+//! The agent of a node. An object's way through it is the order of these modules:
+//!
+//! watch ([`fairlead_objects`]) → [`model`] → [`compile`] (pure) → [`plan`] (pure) → [`apply`].
+//!
+//! Around that: [`bpf`] loads, pins and attaches the programs, [`cni`] serves the plugin, [`wiring`] keeps the node's
+//! routes, [`daemon`] is the loop that connects them all, [`admin`] answers those who look in.
+
+pub mod admin;
+pub mod apply;
+pub mod bpf;
+pub mod cli;
+pub mod cni;
+pub mod compile;
+pub mod daemon;
+pub mod model;
+pub mod plan;
+pub mod wiring;

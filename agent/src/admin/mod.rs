@@ -1,0 +1,1 @@
+//! The socket for those who look in: status, explanations, drops.

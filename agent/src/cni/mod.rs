@@ -1,0 +1,1 @@
+//! The socket that the CNI plugin talks to: addresses, attachments, their journal.

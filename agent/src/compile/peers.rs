@@ -1,0 +1,1 @@
+//! Peers: what is known of every address.

@@ -1,0 +1,1 @@
+//! Policies: classes of peers and policy sets of this node's pods.

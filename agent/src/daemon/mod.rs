@@ -1,0 +1,1 @@
+//! The loop that connects source, model, compiler, planner and tables.

@@ -1,0 +1,81 @@
+//! From (content now, content wanted) to an ordered list of map operations: pure functions.
+//!
+//! A plan is a `Vec<Op>`, applied strictly in order. Every packet, after every prefix of it, meets either the old answer
+//! or the new one; where a packet in the middle of its walk could meet a mixture, a [`Op::Barrier`] stands between.
+
+use fairlead_datapath::Addr;
+use fairlead_datapath::peer::{CidrKey, NodeHop, Peer, Pod};
+use fairlead_datapath::service::{Backend, Frontend, FrontendKey};
+
+pub mod policy;
+pub mod services;
+
+/// One operation on the maps. `None` as a value deletes; deleting what is not there is no error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Replaces or deletes an element of `FRONTENDS`: the commit point of a change to a service.
+    Frontend {
+        /// Its key.
+        key: FrontendKey,
+        /// Its new value.
+        value: Option<Frontend>,
+    },
+    /// Writes backend ids to consecutive elements of `SLOTS`.
+    Slots {
+        /// The first index.
+        offset: u32,
+        /// The ids.
+        ids: Vec<u32>,
+    },
+    /// Writes an element of `BACKENDS` that nothing refers to.
+    Backend {
+        /// The backend's id, its index.
+        id: u32,
+        /// The record.
+        value: Backend,
+    },
+    /// Changes the one word of an element of `BACKENDS` that may change while flows refer to it.
+    BackendState {
+        /// The backend's id, its index.
+        id: u32,
+        /// A [`fairlead_datapath::service::BackendState`].
+        state: u64,
+    },
+    /// Replaces or deletes an element of `PEERS`.
+    Peer {
+        /// The address.
+        addr: Addr,
+        /// What is known of it.
+        value: Option<Peer>,
+    },
+    /// Replaces or deletes an element of `CIDRS`.
+    Cidr {
+        /// The prefix.
+        key: CidrKey,
+        /// What is known of its addresses.
+        value: Option<Peer>,
+    },
+    /// Writes an element of `NODES`.
+    Node {
+        /// Its index.
+        index: u16,
+        /// The way to it; all zero when there is no such node.
+        value: NodeHop,
+    },
+    /// Writes an element of `PODS` while its word is 0.
+    Pod {
+        /// The slot, its index.
+        slot: u16,
+        /// The record.
+        value: Pod,
+    },
+    /// Changes the word of an element of `PODS`: from here on the pod is judged by these sets.
+    PodWord {
+        /// The slot, its index.
+        slot: u16,
+        /// A [`fairlead_datapath::peer::PodWord`], 0 to deny everything.
+        word: u64,
+    },
+    /// Waits until no program is running that has read the maps before: what nothing refers to may be reused after it.
+    Barrier,
+}

@@ -1,0 +1,1 @@
+//! The node's own network: uplinks, routes to other nodes, settings of the kernel.
