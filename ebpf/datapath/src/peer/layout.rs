@@ -10,6 +10,15 @@ pub const NO_SLOT: u16 = u16::MAX;
 /// `node` of an address that is behind no node of the cluster.
 pub const NO_NODE: u16 = u16::MAX;
 
+/// Size of `peers`: addresses of pods and nodes in the whole cluster. 2 MiB, and 96 bytes for each that exists.
+pub const MAX_PEERS: u32 = 131_072;
+
+/// Size of `cidrs`: prefixes that policies name, and those of nodes.
+pub const MAX_CIDRS: u32 = 16_384;
+
+/// Size of `nodes`: other nodes of the cluster, 320 KiB.
+pub const MAX_NODES: u16 = 8192;
+
 /// Value of `peers` (key: [`Addr`]) and of `cidrs`: what is known of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -17,6 +26,7 @@ pub struct Peer {
     /// [`Addr::tag`] of its key in `peers`; 0 in `cidrs`, whose elements are freed after a grace period.
     pub tag: u32,
     /// What the policies in force on this node can tell about it. 0: nothing, as for any address that has no row.
+    /// In one aligned word with `tag`, so that no reader takes one without the other.
     pub class: u32,
     /// The slot of this node's pod that owns it, or [`NO_SLOT`].
     pub slot: u16,
@@ -38,6 +48,8 @@ impl PeerFlags {
     pub const SELF: u32 = 4;
     /// The address is a pod's and that pod exists; a prefix never has it.
     pub const EXISTS: u32 = 8;
+    /// Never in a table: what [`super::lookup`] gives when it could not read one.
+    pub const RACED: u32 = 1 << 31;
 }
 
 impl Peer {

@@ -1,0 +1,46 @@
+//! The tables in ordinary memory, for tests and for the agent's picture of the kernel's.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{CidrKey, NodeHop, Peer, Pod, Tables};
+use crate::{Addr, MAX_PODS};
+
+/// The tables of addresses, nodes and pods.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostTables {
+    /// `peers`.
+    pub peers: HashMap<Addr, Peer>,
+    /// `cidrs`.
+    pub cidrs: HashMap<CidrKey, Peer>,
+    /// `nodes`; what is absent is zero.
+    pub nodes: BTreeMap<u16, NodeHop>,
+    /// `pods`; what is absent is zero.
+    pub pods: BTreeMap<u16, Pod>,
+}
+
+impl Tables for HostTables {
+    fn peer(&self, addr: &Addr) -> Option<Peer> {
+        self.peers.get(addr).copied()
+    }
+
+    fn cidr(&self, key: &CidrKey) -> Option<Peer> {
+        (8..=key.prefix_len).rev().find_map(|len| self.cidrs.get(&key.shortened(len)).copied())
+    }
+
+    fn node(&self, index: u16) -> Option<NodeHop> {
+        Some(self.nodes.get(&index).copied().unwrap_or_default())
+    }
+
+    fn pod(&self, slot: u16) -> Option<Pod> {
+        (slot < MAX_PODS).then(|| self.pods.get(&slot).copied().unwrap_or_default())
+    }
+}
+
+impl CidrKey {
+    /// The prefix of this key with fewer bits; its other bits are cleared.
+    fn shortened(&self, prefix_len: u32) -> Self {
+        let bits = prefix_len.saturating_sub(8).min(128);
+        let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+        Self { prefix_len, addr: (u128::from_be_bytes(self.addr) & mask).to_be_bytes(), ..*self }
+    }
+}
