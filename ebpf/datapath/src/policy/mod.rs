@@ -1,4 +1,22 @@
 //! Policy: from (policy set, class of the peer, protocol and port) to a verdict and its explanation.
+//!
+//! A policy set is an immutable list of rules, a bit each. One table says which rules a class of peers meets, another
+//! which rules a protocol and port meet. The lowest bit that both have decides, and names the rule.
+
+mod decide;
+#[cfg(any(test, feature = "host"))]
+mod host;
+mod layout;
+mod tables;
+
+pub use decide::{Decision, Outcome, decide};
+#[cfg(any(test, feature = "host"))]
+pub use host::HostTables;
+pub use layout::{
+    ANY_PORT, MAX_PAGES, MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, NO_BIT, OTHER_PROTOCOLS, PAGE_BITS,
+    PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags,
+};
+pub use tables::Tables;
 
 /// The policy set of a pod that may not talk yet: everything is denied. Also what an unset word means.
 pub const DENY_ALL: u32 = 0;

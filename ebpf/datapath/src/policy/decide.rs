@@ -1,0 +1,141 @@
+//! The decision.
+
+use super::{
+    ALLOW_ALL, ANY_PORT, DENY_ALL, MAX_PAGES, NO_BIT, OTHER_PROTOCOLS, PAGE_BITS, PeerKey, PolicySet, PortKey,
+    RangeKey, Row, SetFlags, Tables,
+};
+
+/// A verdict and its explanation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// The rule that decided, or [`NO_BIT`].
+    pub bit: u16,
+    /// What was decided.
+    pub outcome: Outcome,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outcome {
+    /// Allowed: by the rule, or because no policy selects the pod.
+    Allow,
+    /// Policies select the pod and none of their rules allows this.
+    Isolated,
+    /// The pod has no policy in force yet.
+    Pending,
+    /// A row of the set is missing: the agent's mistake, or a set that is gone. Denied.
+    Missing,
+    /// A row belonged to somebody else: the table changed under the reader. Denied.
+    Race,
+}
+
+impl Decision {
+    /// Whether the packet may pass.
+    #[inline(always)]
+    #[must_use]
+    pub const fn allow(&self) -> bool {
+        matches!(self.outcome, Outcome::Allow)
+    }
+
+    #[inline(always)]
+    const fn without_rule(outcome: Outcome) -> Self {
+        Self { bit: NO_BIT, outcome }
+    }
+}
+
+/// Judges one direction of a new flow: `set` of the pod that is judged for, `class` of its peer, and the destination's
+/// protocol and port after translation (as on the wire; [`ANY_PORT`] where there is none or it is not known, as in a
+/// later fragment: then only rules that match every port of the protocol count).
+#[inline(always)]
+#[must_use]
+pub fn decide<T: Tables>(tables: &T, set: u32, class: u32, proto: u8, port: u16) -> Decision {
+    if set == ALLOW_ALL {
+        return Decision::without_rule(Outcome::Allow);
+    }
+    if set == DENY_ALL {
+        return Decision::without_rule(Outcome::Pending);
+    }
+    let Some(meta) = tables.policy_set(PolicySet::index(set)) else {
+        return Decision::without_rule(Outcome::Missing);
+    };
+    if meta.id != set || meta.pages > MAX_PAGES || meta.flags & !SetFlags::KNOWN != 0 {
+        return Decision::without_rule(Outcome::Missing);
+    }
+    // What stays the same for every page is not branched on below: the verifier would walk each page once for each case.
+    let (proto, port) = if matches!(proto, 6 | 17 | 132) { (proto, port) } else { (OTHER_PROTOCOLS, ANY_PORT) };
+    for page in 0..MAX_PAGES {
+        if page >= meta.pages {
+            break;
+        }
+        let peers = match peer_row(tables, &PeerKey { set, class, page: u32::from(page) }) {
+            Ok(row) => row,
+            Err(outcome) => return Decision::without_rule(outcome),
+        };
+        let key = PortKey { set, port, proto, page: page as u8 };
+        let ports = match port_row(tables, key, meta.flags & SetFlags::RANGES != 0) {
+            Ok(row) => row,
+            Err(outcome) => return Decision::without_rule(outcome),
+        };
+        let bit = first_common(&peers, &ports);
+        if bit < PAGE_BITS {
+            return Decision { bit: page * PAGE_BITS + bit, outcome: Outcome::Allow };
+        }
+    }
+    Decision::without_rule(Outcome::Isolated)
+}
+
+/// The rules that a class meets: its row, or that of class 0.
+#[inline(always)]
+fn peer_row<T: Tables>(tables: &T, key: &PeerKey) -> Result<Row, Outcome> {
+    if let Some(row) = tables.policy_peers(key) {
+        return own(row, key.tag());
+    }
+    let key = PeerKey { class: 0, ..*key };
+    tables.policy_peers(&key).map_or(Err(Outcome::Missing), |row| own(row, key.tag()))
+}
+
+/// The rules that a port meets: its row, or its block's, or its protocol's.
+#[inline(always)]
+fn port_row<T: Tables>(tables: &T, key: PortKey, ranges: bool) -> Result<Row, Outcome> {
+    if let Some(row) = tables.policy_ports(&key) {
+        return own(row, key.tag());
+    }
+    let block = RangeKey::lookup(&key);
+    if ranges && let Some(row) = tables.policy_range(&block) {
+        return own(row, block.tag());
+    }
+    let key = PortKey { port: ANY_PORT, ..key };
+    tables.policy_ports(&key).map_or(Err(Outcome::Missing), |row| own(row, key.tag()))
+}
+
+#[inline(always)]
+fn own(row: Row, tag: u32) -> Result<Row, Outcome> {
+    if row.tag == tag { Ok(row) } else { Err(Outcome::Race) }
+}
+
+/// The lowest bit that both have, or [`PAGE_BITS`].
+#[inline(always)]
+fn first_common(a: &Row, b: &Row) -> u16 {
+    let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a.bits, b.bits);
+    let (mut word, mut base) = (a3 & b3, 192);
+    if a2 & b2 != 0 {
+        (word, base) = (a2 & b2, 128);
+    }
+    if a1 & b1 != 0 {
+        (word, base) = (a1 & b1, 64);
+    }
+    if a0 & b0 != 0 {
+        (word, base) = (a0 & b0, 0);
+    }
+    if word == 0 { PAGE_BITS } else { base + lowest(word) }
+}
+
+/// Index of the lowest bit of a word that has one.
+#[inline(always)]
+const fn lowest(word: u64) -> u16 {
+    word.trailing_zeros() as u16
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+use proptest::prelude::*;
+
+use super::super::HostTables;
+use super::*;
+
+const SET: u32 = 0x2_0005;
+
+fn row(tag: u32, rules: &[u16]) -> Row {
+    let mut row = Row { tag, ..Row::default() };
+    for rule in rules {
+        row.bits[usize::from(rule / 64)] |= 1 << (rule % 64);
+    }
+    row
+}
+
+/// A set with rules 3 (every peer, TCP 80), 70 (class 9, every protocol), 255 (class 9, TCP).
+fn tables() -> HostTables {
+    let mut t = HostTables::default();
+    t.sets.insert(PolicySet::index(SET), PolicySet { id: SET, pages: 1, ..PolicySet::default() });
+    for (class, rules) in [(0, &[3][..]), (9, &[3, 70, 255])] {
+        let key = PeerKey { set: SET, class, page: 0 };
+        t.peers.insert(key, row(key.tag(), rules));
+    }
+    let ports = [(0, 0, &[70][..]), (6, 0, &[70, 255]), (17, 0, &[70]), (132, 0, &[70]), (6, 80, &[3, 70, 255])];
+    for (proto, port, rules) in ports {
+        let key = PortKey { set: SET, port: u16::to_be(port), proto, page: 0 };
+        t.ports.insert(key, row(key.tag(), rules));
+    }
+    t
+}
+
+fn ask(t: &HostTables, class: u32, proto: u8, port: u16) -> (Outcome, u16) {
+    let Decision { outcome, bit } = decide(t, SET, class, proto, port.to_be());
+    (outcome, bit)
+}
+
+#[test]
+fn the_lowest_common_rule_decides() {
+    let t = tables();
+    assert_eq!(ask(&t, 9, 6, 80), (Outcome::Allow, 3));
+    assert_eq!(ask(&t, 9, 6, 81), (Outcome::Allow, 70));
+    assert_eq!(ask(&t, 7, 6, 80), (Outcome::Allow, 3));
+    assert_eq!(ask(&t, 7, 6, 81), (Outcome::Isolated, NO_BIT));
+    assert_eq!(ask(&t, 0, 17, 80), (Outcome::Isolated, NO_BIT));
+}
+
+#[test]
+fn p10_p37_other_protocols_meet_rules_without_ports_only() {
+    let t = tables();
+    for proto in [1, 58, 47, 0] {
+        assert_eq!(ask(&t, 9, proto, 80), (Outcome::Allow, 70));
+        assert_eq!(ask(&t, 0, proto, 80), (Outcome::Isolated, NO_BIT));
+    }
+}
+
+#[test]
+fn p20_sctp_is_not_tcp() {
+    assert_eq!(ask(&tables(), 0, 132, 80), (Outcome::Isolated, NO_BIT));
+}
+
+#[test]
+fn an_unknown_port_meets_rules_for_every_port_of_the_protocol() {
+    let mut t = tables();
+    t.ports.get_mut(&PortKey { set: SET, port: 0, proto: 6, page: 0 }).unwrap().bits = [0, 0, 0, 1 << 63];
+    assert_eq!(ask(&t, 9, 6, 0), (Outcome::Allow, 255));
+    assert_eq!(ask(&t, 0, 6, 0), (Outcome::Isolated, NO_BIT));
+}
+
+#[test]
+fn p40_no_policy_yet_denies_and_none_allows() {
+    let t = HostTables::default();
+    assert_eq!(decide(&t, DENY_ALL, 0, 6, 80).outcome, Outcome::Pending);
+    assert!(decide(&t, ALLOW_ALL, 0, 6, 80).allow());
+}
+
+#[test]
+fn what_is_missing_or_anothers_denies() {
+    for key in [
+        PortKey { set: SET, port: 0, proto: 6, page: 0 },
+        PortKey { set: SET, port: 80_u16.to_be(), proto: 6, page: 0 },
+    ] {
+        let mut t = tables();
+        t.ports.get_mut(&key).unwrap().tag ^= 1;
+        assert_eq!(ask(&t, 9, 6, if key.port == 0 { 81 } else { 80 }).0, Outcome::Race);
+    }
+    let mut t = tables();
+    t.ports.clear();
+    assert_eq!(ask(&t, 9, 6, 80).0, Outcome::Missing);
+    let mut t = tables();
+    t.peers.clear();
+    assert_eq!(ask(&t, 9, 6, 80).0, Outcome::Missing);
+    let mut t = tables();
+    t.peers.get_mut(&PeerKey { set: SET, class: 9, page: 0 }).unwrap().tag ^= 1;
+    assert_eq!(ask(&t, 9, 6, 80).0, Outcome::Race);
+    let mut t = tables();
+    t.sets.get_mut(&PolicySet::index(SET)).unwrap().id ^= MAX_SETS_BIT;
+    assert_eq!(ask(&t, 9, 6, 80).0, Outcome::Missing);
+    let mut t = tables();
+    t.sets.get_mut(&PolicySet::index(SET)).unwrap().flags = 0x8000;
+    assert_eq!(ask(&t, 9, 6, 80).0, Outcome::Missing);
+}
+
+/// A bit of a set's id that is not part of its index.
+const MAX_SETS_BIT: u32 = 1 << 19;
+
+#[test]
+fn p22_blocks_of_ports_stand_between_a_port_and_its_protocol() {
+    let mut t = tables();
+    t.sets.get_mut(&PolicySet::index(SET)).unwrap().flags = SetFlags::RANGES;
+    let all = RangeKey { prefix_len: 64, set: SET, page: 0, proto: 6, port: 8080_u16.to_be() };
+    t.ranges.insert(RangeKey::block(&all, 12), row(all.tag(), &[3]));
+    for (port, allowed) in [(8079, true), (8080, true), (8063, false), (8064, true), (8096, false)] {
+        let expected = allowed && port / 16 == 8080 / 16;
+        assert_eq!(ask(&t, 0, 6, port).0 == Outcome::Allow, expected, "{port}");
+    }
+}
+
+#[test]
+fn rules_beyond_the_first_page_are_found_in_order() {
+    let mut t = tables();
+    t.sets.get_mut(&PolicySet::index(SET)).unwrap().pages = MAX_PAGES;
+    for page in 1..MAX_PAGES {
+        let rules: &[u16] = if page == MAX_PAGES - 1 { &[255] } else { &[] };
+        let key = PeerKey { set: SET, class: 0, page: page.into() };
+        t.peers.insert(key, row(key.tag(), rules));
+        let key = PortKey { set: SET, port: 0, proto: 17, page: page as u8 };
+        t.ports.insert(key, row(key.tag(), rules));
+    }
+    assert_eq!(ask(&t, 0, 17, 53), (Outcome::Allow, MAX_PAGES * PAGE_BITS - 1));
+    assert_eq!(ask(&t, 9, 17, 53), (Outcome::Allow, 70));
+}
+
+proptest! {
+    #[test]
+    fn lowest_is_the_number_of_trailing_zeros(word in 1_u64.., shift in 0_u32..64) {
+        let word = word.checked_shl(shift).filter(|w| *w != 0).unwrap_or(word);
+        prop_assert_eq!(u32::from(lowest(word)), word.trailing_zeros());
+    }
+}
