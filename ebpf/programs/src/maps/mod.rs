@@ -1,0 +1,8 @@
+//! The maps, a file for each concept, and [`Maps`], which lets the datapath read them.
+
+mod peer;
+mod policy;
+
+/// All maps of the object: what the datapath's table traits are implemented for.
+#[derive(Clone, Copy)]
+pub(crate) struct Maps;

@@ -1,0 +1,66 @@
+//! Maps of policy.
+
+use core::ptr;
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie};
+use aya_ebpf::macros::btf_map;
+use fairlead_datapath::policy::{
+    MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row, Tables,
+};
+
+use super::Maps;
+
+#[btf_map]
+static POLICY_SETS: Array<PolicySet, { MAX_SETS as usize }> = Array::new();
+
+#[btf_map]
+static POLICY_PEERS: HashMap<PeerKey, Row, { MAX_PEER_ROWS as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+#[btf_map]
+static POLICY_PORTS: HashMap<PortKey, Row, { MAX_PORT_ROWS as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+#[btf_map]
+static POLICY_RANGES: LpmTrie<[u8; 8], Row, { MAX_RANGE_ROWS as usize }> = LpmTrie::new();
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn policy_set(&self, index: u32) -> Option<PolicySet> {
+        POLICY_SETS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn policy_peers(&self, key: &PeerKey) -> Option<Row> {
+        POLICY_PEERS.get_ptr(key).map(read)
+    }
+
+    #[inline(always)]
+    fn policy_ports(&self, key: &PortKey) -> Option<Row> {
+        POLICY_PORTS.get_ptr(key).map(read)
+    }
+
+    #[inline(always)]
+    fn policy_range(&self, key: &RangeKey) -> Option<Row> {
+        const { assert!(size_of::<RangeKey>() == size_of::<Key<[u8; 8]>>()) };
+        // SAFETY: both are a length in bits and the bytes that it counts in, and the cast relaxes the alignment.
+        let key = unsafe { &*ptr::from_ref(key).cast::<Key<[u8; 8]>>() };
+        POLICY_RANGES.get(key).map(|row| read(row))
+    }
+}
+
+/// Copies a row out, the tag last.
+#[inline(always)]
+fn read(row: *const Row) -> Row {
+    let words = row.cast::<u64>();
+    // SAFETY: the pointer is a lookup's: a map's value is aligned to 8 and stays mapped while the program runs. The
+    // element may be reused meanwhile, which the tag, read last, shows; volatile reads stay in their order.
+    let words = unsafe {
+        let bits = [1, 2, 3, 4].map(|word| ptr::read_volatile(words.add(word)));
+        let [a, b, c, d] = bits;
+        [ptr::read_volatile(words), a, b, c, d]
+    };
+    zerocopy::transmute!(words)
+}
