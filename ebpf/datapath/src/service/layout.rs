@@ -1,10 +1,20 @@
-//! Maps of services: `frontends` (hash), `slots` (array of backend ids), `backends` (array).
+//! Maps of services: `FRONTENDS` (hash), `SLOTS` (array of backend ids), `BACKENDS` (array), `SERVICE_STATE` (one record).
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Addr;
 
-/// Key of `frontends`: what a client aims at.
+/// Elements of `FRONTENDS`: addresses times ports of all services.
+pub const MAX_FRONTENDS: u32 = 1 << 17;
+
+/// Elements of `SLOTS`: endpoints of all services, each block rounded up to a power of two.
+pub const MAX_SLOTS: u32 = 1 << 20;
+
+/// Elements of `BACKENDS`: endpoints times ports of all services. The first is nobody's, so that a slot that was never
+/// written leads nowhere.
+pub const MAX_BACKENDS: u32 = 1 << 18;
+
+/// Key of `FRONTENDS`: what a client aims at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FrontendKey {
@@ -35,7 +45,10 @@ impl FrontendKey {
     }
 }
 
-/// Value of `frontends`. Replaced as a whole: that is the commit point of every change to a service.
+/// Value of `FRONTENDS`. Replaced as a whole: that is the commit point of every change to a service.
+///
+/// The kernel writes an element that it reuses from its first byte to its last while a slow reader may still hold it.
+/// So a reader takes `tag` after everything else: if that is still its key's, so is the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Frontend {
@@ -43,25 +56,22 @@ pub struct Frontend {
     pub tag: u32,
     /// The service port that it belongs to, the same for all its addresses: affinity and metrics go by it.
     pub service: u32,
-    /// Seconds of client-IP affinity, 0 for none.
-    pub affinity_seconds: u32,
-    /// Reserved, zero.
-    pub flags: u32,
     /// For clients inside the cluster.
     pub internal: Scope,
     /// For clients outside.
     pub external: Scope,
+    /// Seconds of client-IP affinity, 0 for none.
+    pub affinity_seconds: u32,
+    /// Reserved, zero.
+    pub flags: u32,
 }
 
-/// What becomes of a new flow to a frontend: a verdict and, for FORWARD, a block of `slots`.
+/// What becomes of a new flow to a frontend: a verdict and, for FORWARD, a block of `SLOTS`.
+///
+/// One word, `verdict << 56 | count << 32 | offset`, so that a reader never sees half of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Scope {
-    /// First index in `slots`.
-    pub offset: u32,
-    /// Number of slots in the low 24 bits, [`Verdict`] in the high 8.
-    pub count_verdict: u32,
-}
+#[repr(transparent)]
+pub struct Scope(u64);
 
 /// The three answers of a frontend. Never inferred from an empty block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,21 +87,21 @@ pub enum Verdict {
 
 impl Scope {
     /// Refuse.
-    pub const REJECT: Self = Self { offset: 0, count_verdict: (Verdict::Reject as u32) << 24 };
+    pub const REJECT: Self = Self((Verdict::Reject as u64) << 56);
     /// Drop.
-    pub const DROP: Self = Self { offset: 0, count_verdict: (Verdict::Drop as u32) << 24 };
+    pub const DROP: Self = Self((Verdict::Drop as u64) << 56);
 
-    /// Forward to `count` slots from `offset` on.
+    /// Forward to `count` (24 bits) slots from `offset` on.
     #[must_use]
     pub const fn forward(offset: u32, count: u32) -> Self {
-        Self { offset, count_verdict: (count & 0x00ff_ffff) | (Verdict::Forward as u32) << 24 }
+        Self((Verdict::Forward as u64) << 56 | ((count & 0x00ff_ffff) as u64) << 32 | offset as u64)
     }
 
     /// The verdict; what can't be read is DROP.
     #[inline(always)]
     #[must_use]
     pub const fn verdict(self) -> Verdict {
-        match self.count_verdict >> 24 {
+        match self.0 >> 56 {
             1 => Verdict::Forward,
             2 => Verdict::Reject,
             _ => Verdict::Drop,
@@ -102,11 +112,18 @@ impl Scope {
     #[inline(always)]
     #[must_use]
     pub const fn count(self) -> u32 {
-        self.count_verdict & 0x00ff_ffff
+        (self.0 >> 32) as u32 & 0x00ff_ffff
+    }
+
+    /// First index in `SLOTS`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn offset(self) -> u32 {
+        self.0 as u32
     }
 }
 
-/// Element of `backends`: one endpoint of one service port. Never changed once a slot refers to it, except `state`.
+/// Element of `BACKENDS`: one endpoint of one service port. Never changed once a slot refers to it, except `state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Backend {
@@ -154,4 +171,13 @@ impl BackendState {
     pub const fn serving(self) -> bool {
         self.0 & Self::SERVING != 0
     }
+}
+
+/// The one element of `SERVICE_STATE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ServiceState {
+    /// How often the set of UDP frontends has changed, written as one aligned word. A UDP flow that goes to no backend
+    /// carries its low half: when a frontend appears where there was none, the flow is decided anew.
+    pub udp_generation: u64,
 }

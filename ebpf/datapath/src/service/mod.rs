@@ -1,9 +1,17 @@
 //! Services: from an address that a client uses to the backend that answers.
 
+#[cfg(any(test, feature = "host"))]
+mod host;
 mod layout;
 mod select;
 mod tables;
+#[cfg(test)]
+mod tests;
 
-pub use layout::{Backend, BackendState, Frontend, FrontendKey, Scope, Verdict};
+#[cfg(any(test, feature = "host"))]
+pub use host::HostTables;
+pub use layout::{
+    Backend, BackendState, Frontend, FrontendKey, MAX_BACKENDS, MAX_FRONTENDS, MAX_SLOTS, Scope, ServiceState, Verdict,
+};
 pub use select::{Chosen, From, Selection, flow_is_stale, select};
 pub use tables::Tables;

@@ -1,9 +1,9 @@
-//! From a frontend to a backend.
+//! The choice of a backend for a new flow.
 
-use super::{BackendState, Frontend, FrontendKey, Tables, Verdict};
+use super::{Backend, BackendState, Frontend, FrontendKey, Tables, Verdict};
 use crate::Addr;
 
-/// Where a client is, which decides the endpoints that it may have.
+/// Where a client is. It decides which [`super::Scope`] of a frontend counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum From {
     /// A pod, or a node.
@@ -17,9 +17,9 @@ pub enum From {
 pub struct Chosen {
     /// Its address.
     pub addr: Addr,
-    /// Its id.
+    /// Its id, for the flow to remember.
     pub id: u32,
-    /// The generation of the id.
+    /// The generation of the id, for the flow to remember: see [`flow_is_stale`].
     pub generation: u32,
     /// The service port.
     pub service: u32,
@@ -30,76 +30,86 @@ pub struct Chosen {
 /// What becomes of a new flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Selection {
-    /// The address is no service's.
+    /// The address is no service's: the flow goes where it was aimed.
     NotAService,
     /// To this backend.
     Forward(Chosen),
-    /// Refused.
+    /// Refused at once.
     Reject,
-    /// Dropped.
+    /// Dropped in silence: endpoints exist, none that this client may use.
     Drop,
+    /// Dropped since twice the tables changed under the reader. The client's next try will do.
+    Raced,
 }
 
-/// Chooses a backend for a new flow: every one of the frontend's block is as likely as another (S1).
+/// Chooses the backend of a new flow to `addr` and `port` (as on the wire) from 32 random bits, each with the same
+/// probability. The same bits choose the same backend for as long as the service does not change.
 ///
-/// A backend that has just stopped serving is passed over once for its neighbour; after that the packet is dropped, and
-/// the client's next one meets the frontend as it is by then.
+/// The tables may change at any point in it. A frontend that is another key's, or a backend that is another service's
+/// or has stopped serving, was replaced a moment ago: the decision is made once more, with the tables as they are then.
 #[inline(always)]
 pub fn select<T: Tables>(tables: &T, addr: Addr, port: u16, proto: u8, from: From, random: u32) -> Selection {
     let key = FrontendKey::new(addr, port, proto);
-    let Some(frontend) = frontend(tables, &key) else { return Selection::NotAService };
+    let Some(frontend) = tables.frontend(&key) else {
+        return Selection::NotAService;
+    };
+    if let Some(selection) = answer(tables, &key, &frontend, from, random) {
+        return selection;
+    }
+    let Some(frontend) = tables.frontend(&key) else {
+        return Selection::NotAService;
+    };
+    match answer(tables, &key, &frontend, from, again(random)) {
+        Some(selection) => selection,
+        None => Selection::Raced,
+    }
+}
+
+/// What a frontend answers, or `None` when it can't be trusted.
+#[inline(always)]
+fn answer<T: Tables>(tables: &T, key: &FrontendKey, frontend: &Frontend, from: From, random: u32) -> Option<Selection> {
     if frontend.tag != key.tag() {
-        return Selection::Drop;
+        return None;
     }
     let scope = match from {
         From::Inside => frontend.internal,
         From::Outside => frontend.external,
     };
     match scope.verdict() {
-        Verdict::Reject => return Selection::Reject,
-        Verdict::Drop => return Selection::Drop,
-        Verdict::Forward => {}
-    }
-    let count = scope.count();
-    let first = ((u64::from(random) * u64::from(count)) >> 32) as u32;
-    if let Some(chosen) = pick(tables, scope.offset.wrapping_add(first), &frontend) {
-        return Selection::Forward(chosen);
-    }
-    let next = if first + 1 < count { first + 1 } else { 0 };
-    match pick(tables, scope.offset.wrapping_add(next), &frontend) {
-        Some(chosen) => Selection::Forward(chosen),
-        None => Selection::Drop,
+        Verdict::Reject => Some(Selection::Reject),
+        Verdict::Drop => Some(Selection::Drop),
+        Verdict::Forward => {
+            // Below `count` for every `random`; with a count of 0 it is the slot of somebody else, whose backend does
+            // not belong to this service.
+            let index = ((u64::from(random) * u64::from(scope.count())) >> 32) as u32;
+            let id = tables.slot(scope.offset().wrapping_add(index))?;
+            let backend = tables.backend(id)?;
+            chosen(id, backend, frontend.service)
+        }
     }
 }
 
-/// The frontend of a key; read again if it turns out to be another key's.
+/// The backend, if it serves this service.
 #[inline(always)]
-fn frontend<T: Tables>(tables: &T, key: &FrontendKey) -> Option<Frontend> {
-    let frontend = tables.frontend(key)?;
-    if frontend.tag == key.tag() { Some(frontend) } else { tables.frontend(key) }
-}
-
-/// The backend in a slot, if it is one of this service and serves.
-#[inline(always)]
-fn pick<T: Tables>(tables: &T, slot: u32, frontend: &Frontend) -> Option<Chosen> {
-    let id = tables.slot(slot)?;
-    let state = BackendState(tables.backend_state(id));
-    let backend = tables.backend(id)?;
-    if !state.serving() || backend.service != frontend.service {
+fn chosen(id: u32, backend: &Backend, service: u32) -> Option<Selection> {
+    let state = BackendState(backend.state);
+    if backend.service != service || !state.serving() {
         return None;
     }
-    Some(Chosen {
-        addr: backend.addr,
-        id,
-        generation: state.generation(),
-        service: backend.service,
-        port: backend.port,
-    })
+    let Backend { addr, port, service, .. } = *backend;
+    Some(Selection::Forward(Chosen { id, generation: state.generation(), service, addr, port }))
 }
 
-/// Whether a UDP flow's backend is no longer the one that it was made with, or no longer serves its service.
+/// Other random bits from the same: a second choice that depends on the first in no obvious way.
+#[inline(always)]
+const fn again(random: u32) -> u32 {
+    (random ^ (random >> 15)).wrapping_mul(0x2c1b_3c6d).wrapping_add(0x9e37_79b9)
+}
+
+/// Whether a UDP flow must be decided anew: its backend has left its service since, or the id is another's by now.
+/// `generation` is [`Chosen::generation`].
 #[inline(always)]
 pub fn flow_is_stale<T: Tables>(tables: &T, backend: u32, generation: u32) -> bool {
     let state = BackendState(tables.backend_state(backend));
-    !state.serving() || state.generation() != generation
+    state.generation() != generation || !state.serving()
 }

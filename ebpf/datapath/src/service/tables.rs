@@ -1,21 +1,21 @@
-//! What the choice of a backend asks of the kernel.
+//! What services ask of the kernel.
 
 use super::{Backend, Frontend, FrontendKey};
 
-/// The tables of services. Methods copy values out, or point into arrays whose elements stay where they are.
+/// The tables of services.
 pub trait Tables {
-    /// The value of `frontends` under a key.
+    /// The element of `FRONTENDS` under this key, copied out, [`Frontend::tag`] last.
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend>;
 
-    /// An element of `slots`: a backend id.
+    /// The backend id in an element of `SLOTS`, `None` beyond its end.
     fn slot(&self, index: u32) -> Option<u32>;
 
-    /// An element of `backends`.
+    /// An element of `BACKENDS`, which stays where it is; `None` beyond its end.
     fn backend(&self, id: u32) -> Option<&Backend>;
 
-    /// The state word of an element of `backends`, read as one.
+    /// [`Backend::state`], read as one word; 0 beyond the end.
     fn backend_state(&self, id: u32) -> u64;
 
-    /// How often the set of UDP frontends has changed: a UDP flow that was no service's is looked at again after that.
+    /// The low half of [`super::ServiceState::udp_generation`].
     fn udp_generation(&self) -> u32;
 }

@@ -2,6 +2,7 @@
 
 mod peer;
 mod policy;
+mod service;
 
 /// All maps of the object: what the datapath's table traits are implemented for.
 #[derive(Clone, Copy)]

@@ -1,0 +1,73 @@
+//! The tables of services without a kernel.
+
+use std::collections::HashMap;
+use std::vec::Vec;
+
+use super::{Backend, Frontend, FrontendKey, MAX_BACKENDS, MAX_SLOTS, ServiceState, Tables};
+
+/// [`Tables`] in memory. What was never written is zero, as in the kernel's arrays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostTables {
+    /// `FRONTENDS`.
+    pub frontends: HashMap<FrontendKey, Frontend>,
+    /// `SLOTS`, as far as it was written.
+    pub slots: Vec<u32>,
+    /// `BACKENDS`, as far as it was written.
+    pub backends: Vec<Backend>,
+    /// `SERVICE_STATE`.
+    pub state: ServiceState,
+}
+
+impl HostTables {
+    /// What an unwritten element of `BACKENDS` holds.
+    pub const NOBODY: Backend =
+        Backend { addr: crate::Addr::UNSPECIFIED, port: 0, proto: 0, pad: 0, service: 0, state: 0 };
+
+    /// Writes elements of `SLOTS`.
+    pub fn write_slots(&mut self, offset: u32, ids: &[u32]) {
+        let end = offset as usize + ids.len();
+        if self.slots.len() < end {
+            self.slots.resize(end, 0);
+        }
+        self.slots[offset as usize..end].copy_from_slice(ids);
+    }
+
+    /// Writes an element of `BACKENDS`.
+    pub fn write_backend(&mut self, id: u32, value: Backend) {
+        *self.backend_mut(id) = value;
+    }
+
+    /// Writes the word of an element of `BACKENDS` that may change.
+    pub fn write_backend_state(&mut self, id: u32, state: u64) {
+        self.backend_mut(id).state = state;
+    }
+
+    fn backend_mut(&mut self, id: u32) -> &mut Backend {
+        if self.backends.len() <= id as usize {
+            self.backends.resize(id as usize + 1, Self::NOBODY);
+        }
+        &mut self.backends[id as usize]
+    }
+}
+
+impl Tables for HostTables {
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
+        self.frontends.get(key).copied()
+    }
+
+    fn slot(&self, index: u32) -> Option<u32> {
+        (index < MAX_SLOTS).then(|| self.slots.get(index as usize).copied().unwrap_or_default())
+    }
+
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        (id < MAX_BACKENDS).then(|| self.backends.get(id as usize).unwrap_or(&Self::NOBODY))
+    }
+
+    fn backend_state(&self, id: u32) -> u64 {
+        self.backend(id).map_or(0, |b| b.state)
+    }
+
+    fn udp_generation(&self) -> u32 {
+        self.state.udp_generation as u32
+    }
+}
