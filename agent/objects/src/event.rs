@@ -11,7 +11,8 @@ pub enum Event {
     Deleted(Kind, ObjectKey),
     /// Every object of this kind that existed when the source started has been applied: the first list is complete.
     Synced(Kind),
-    /// An object exists and can't be read. It replaces nothing: what was applied under this key before goes on.
+    /// An object, or a piece of one, exists and can't be read. An object that can't be read replaces nothing: what was
+    /// applied under this key before goes on. A piece is made harmless as its type says, and the rest is applied.
     Invalid {
         /// What it claims to be, where that could be read.
         kind: Option<Kind>,

@@ -5,12 +5,15 @@
 //! knows where an object came from.
 #![forbid(unsafe_code)]
 
+mod address;
+pub mod convert;
 mod event;
 mod meta;
 mod namespace;
 mod node;
 mod pod;
 mod policy;
+mod read;
 mod service;
 mod slice;
 
@@ -20,5 +23,6 @@ pub use namespace::Namespace;
 pub use node::Node;
 pub use pod::{ContainerPort, Phase, Pod};
 pub use policy::{NetworkPolicy, Peer, PolicyPort, PortMatch, Rule};
+pub use read::{Invalid, read_str};
 pub use service::{LoadBalancerIngress, Service, ServicePort, ServiceType, TrafficPolicy};
 pub use slice::{AddressType, Endpoint, EndpointPort, EndpointSlice};

@@ -36,7 +36,8 @@ pub struct Service {
     /// `healthCheckNodePort`, where it has one.
     pub health_check_node_port: Option<u16>,
     /// Value of the label `service.kubernetes.io/service-proxy-name`: with it, the service is somebody else's to proxy
-    /// (KEP-2447). DNS serves it all the same.
+    /// (KEP-2447). A service labelled `service.kubernetes.io/headless` is nobody's, and has the label's key here.
+    /// DNS serves both all the same.
     pub proxy_name: Option<String>,
 }
 

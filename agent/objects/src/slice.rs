@@ -33,7 +33,8 @@ pub enum AddressType {
 /// One port of a slice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EndpointPort {
-    /// Its name; `None` matches no service port, the empty name matches the unnamed one.
+    /// Its name; `None` matches no service port, the empty name matches the unnamed one. The API makes an absent name
+    /// the empty one, and so do the sources.
     pub name: Option<String>,
     /// Its protocol.
     pub protocol: Protocol,

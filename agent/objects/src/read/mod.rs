@@ -1,0 +1,59 @@
+//! From text to objects: YAML with many documents, JSON, and lists of objects.
+
+mod documents;
+mod typed;
+
+use serde_json::Value;
+
+use crate::{Kind, Object, ObjectKey};
+
+/// Something in a text that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("document {document}: {reason}")]
+pub struct Invalid {
+    /// Which document of the text it is in, from 1; documents without content don't count.
+    pub document: usize,
+    /// What it claims to be, where that could be read.
+    pub kind: Option<Kind>,
+    /// Its name, where that could be read.
+    pub key: Option<ObjectKey>,
+    /// What is wrong and what to do.
+    pub reason: String,
+    /// Whether this is about a piece of an object that is there all the same, in the entry before.
+    pub piece: bool,
+}
+
+/// Reads all objects of a text. Objects of other kinds are left out. What can't be read has an entry that says why and
+/// takes nothing else with it; an object with unreadable pieces is followed by an entry for each.
+#[must_use]
+pub fn read_str(text: &str) -> Vec<Result<Object, Invalid>> {
+    let mut found = Vec::new();
+    for (i, document) in documents::split(text).into_iter().enumerate() {
+        let number = i + 1;
+        match document.values() {
+            Ok(values) => values.into_iter().for_each(|value| read_value(value, number, &mut found)),
+            Err(reason) => {
+                found.push(Err(Invalid { document: number, kind: None, key: None, reason, piece: false }));
+            }
+        }
+    }
+    found
+}
+
+/// Reads what one document holds: nothing, an object, or a list of them.
+fn read_value(value: Value, document: usize, found: &mut Vec<Result<Object, Invalid>>) {
+    match value {
+        Value::Null => {}
+        Value::Object(map) => match typed::list_items(map) {
+            Ok(items) => items.into_iter().for_each(|item| read_value(item, document, found)),
+            Err(map) => typed::read(map, document, found),
+        },
+        _ => {
+            let reason = "this is no object; write apiVersion, kind and metadata".to_owned();
+            found.push(Err(Invalid { document, kind: None, key: None, reason, piece: false }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
