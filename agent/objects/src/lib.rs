@@ -7,6 +7,7 @@
 
 mod address;
 pub mod convert;
+pub mod directory;
 mod event;
 mod meta;
 mod namespace;
@@ -16,6 +17,7 @@ mod policy;
 mod read;
 mod service;
 mod slice;
+mod source;
 
 pub use event::{Event, Kind, Object};
 pub use meta::{Labels, ObjectKey, Operator, Protocol, Requirement, Selector};
@@ -26,3 +28,4 @@ pub use policy::{NetworkPolicy, Peer, PolicyPort, PortMatch, Rule};
 pub use read::{Invalid, read_str};
 pub use service::{LoadBalancerIngress, Service, ServicePort, ServiceType, TrafficPolicy};
 pub use slice::{AddressType, Endpoint, EndpointPort, EndpointSlice};
+pub use source::Source;
