@@ -9,6 +9,8 @@ mod address;
 pub mod convert;
 pub mod directory;
 mod event;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod meta;
 mod namespace;
 mod node;

@@ -14,6 +14,12 @@ const QUEUE: usize = 1024;
 pub enum Source {
     /// Manifests in a directory: see [`directory`].
     Directory(PathBuf),
+    /// An API server: see [`kubernetes`](crate::kubernetes).
+    #[cfg(feature = "kubernetes")]
+    Kubernetes {
+        /// How to reach it; without, as a pod of the cluster does, or else as `kubectl` would.
+        kubeconfig: Option<PathBuf>,
+    },
 }
 
 impl Source {
@@ -23,6 +29,10 @@ impl Source {
         let (sender, receiver) = mpsc::channel(QUEUE);
         match self {
             Self::Directory(dir) => drop(tokio::spawn(async move { directory::watch(&dir, sender).await })),
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes { kubeconfig } => {
+                drop(tokio::spawn(async move { crate::kubernetes::watch(kubeconfig.as_deref(), sender).await }));
+            }
         }
         receiver
     }
