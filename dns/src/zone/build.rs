@@ -1,0 +1,176 @@
+//! From the stream of objects to changes of the zone.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use fairlead_objects::{EndpointSlice, Event, Kind, Object, ObjectKey, Service};
+
+use super::facts::{Delta, Facts};
+use super::render::{Rendered, Slices, render};
+use crate::{NameError, WireName};
+
+/// Collects objects and says what they change. Work is done per service that changed, not per service that exists.
+pub struct Builder {
+    svc: WireName,
+    pod: WireName,
+    services: HashMap<ObjectKey, Entry>,
+    /// The service of each slice, to find it again when the slice goes or changes sides.
+    slices: HashMap<ObjectKey, ObjectKey>,
+    namespaces: HashMap<String, Namespace>,
+    dirty: BTreeSet<ObjectKey>,
+    dirty_namespaces: BTreeSet<String>,
+    synced: HashSet<Kind>,
+}
+
+#[derive(Default)]
+struct Entry {
+    service: Option<Service>,
+    slices: Slices,
+    rendered: Rendered,
+}
+
+/// A namespace exists as an object or because a service is in it.
+#[derive(Default)]
+struct Namespace {
+    object: bool,
+    services: usize,
+    rendered: bool,
+}
+
+impl Builder {
+    /// The kinds of objects that the zone is made of.
+    pub const KINDS: [Kind; 3] = [Kind::Service, Kind::EndpointSlice, Kind::Namespace];
+
+    /// A builder for the zone with this name.
+    ///
+    /// # Errors
+    /// There is no room for names below it.
+    pub fn new(origin: &WireName) -> Result<Self, NameError> {
+        let below = |label| origin.below(&[label]).ok_or_else(|| NameError::Length(origin.to_string()));
+        Ok(Self {
+            svc: below("svc")?,
+            pod: below("pod")?,
+            services: HashMap::new(),
+            slices: HashMap::new(),
+            namespaces: HashMap::new(),
+            dirty: BTreeSet::new(),
+            dirty_namespaces: BTreeSet::new(),
+            synced: HashSet::new(),
+        })
+    }
+
+    /// Takes an event in. What it changes is known after [`Self::settle`], so a burst of events about one service
+    /// costs as much as one.
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::Applied(Object::Service(service)) => {
+                let key = service.key.clone();
+                self.set_service(key, Some(service));
+            }
+            Event::Deleted(Kind::Service, key) => self.set_service(key, None),
+            Event::Applied(Object::EndpointSlice(slice)) => self.set_slice(slice),
+            Event::Deleted(Kind::EndpointSlice, key) => self.remove_slice(&key),
+            Event::Applied(Object::Namespace(namespace)) => self.set_namespace(namespace.name, true),
+            Event::Deleted(Kind::Namespace, key) => self.set_namespace(key.name, false),
+            Event::Synced(kind) => drop(self.synced.insert(kind)),
+            Event::Applied(_) | Event::Deleted(..) | Event::Invalid { .. } => {}
+        }
+    }
+
+    /// Whether the first list of every kind is complete: before that, a name that is not here may still exist.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        Self::KINDS.iter().all(|kind| self.synced.contains(kind))
+    }
+
+    /// What the events since the last call change, one delta for each service and namespace.
+    pub fn settle(&mut self) -> Vec<Delta> {
+        let mut deltas = Vec::new();
+        for key in std::mem::take(&mut self.dirty) {
+            deltas.extend(self.settle_service(&key));
+        }
+        for name in std::mem::take(&mut self.dirty_namespaces) {
+            deltas.extend(self.settle_namespace(&name));
+        }
+        deltas
+    }
+
+    fn set_service(&mut self, key: ObjectKey, service: Option<Service>) {
+        let now = service.is_some();
+        let entry = self.services.entry(key.clone()).or_default();
+        let before = std::mem::replace(&mut entry.service, service).is_some();
+        if now != before {
+            let namespace = self.namespaces.entry(key.namespace.clone()).or_default();
+            namespace.services = if now { namespace.services + 1 } else { namespace.services.saturating_sub(1) };
+            self.dirty_namespaces.insert(key.namespace.clone());
+        }
+        self.dirty.insert(key);
+    }
+
+    fn set_namespace(&mut self, name: String, exists: bool) {
+        self.namespaces.entry(name.clone()).or_default().object = exists;
+        self.dirty_namespaces.insert(name);
+    }
+
+    fn set_slice(&mut self, slice: EndpointSlice) {
+        let Some(service) = slice.service_name.as_deref().filter(|name| !name.is_empty()) else {
+            // Nobody's slice: it may have been somebody's before.
+            return self.remove_slice(&slice.key);
+        };
+        let service = ObjectKey::new(&slice.key.namespace, service);
+        if self.slices.get(&slice.key).is_some_and(|before| *before != service) {
+            self.remove_slice(&slice.key);
+        }
+        self.slices.insert(slice.key.clone(), service.clone());
+        self.services.entry(service.clone()).or_default().slices.insert(slice.key.clone(), slice);
+        self.dirty.insert(service);
+    }
+
+    fn remove_slice(&mut self, key: &ObjectKey) {
+        let Some(service) = self.slices.remove(key) else { return };
+        if let Some(entry) = self.services.get_mut(&service) {
+            entry.slices.remove(key);
+        }
+        self.dirty.insert(service);
+    }
+
+    fn settle_service(&mut self, key: &ObjectKey) -> Option<Delta> {
+        let entry = self.services.get_mut(key)?;
+        let wanted =
+            entry.service.as_ref().map(|service| render(&self.svc, service, &entry.slices)).unwrap_or_default();
+        let delta = difference(&entry.rendered, &wanted);
+        entry.rendered = wanted;
+        if entry.service.is_none() && entry.slices.is_empty() {
+            self.services.remove(key);
+        }
+        Some(delta).filter(|delta| !delta.is_empty())
+    }
+
+    fn settle_namespace(&mut self, name: &str) -> Option<Delta> {
+        let namespace = self.namespaces.get_mut(name)?;
+        let exists = namespace.object || namespace.services > 0;
+        let changed = exists != namespace.rendered;
+        namespace.rendered = exists;
+        if !exists {
+            self.namespaces.remove(name);
+        }
+        let names = [&self.svc, &self.pod].into_iter().filter_map(|parent| parent.below(&[name]));
+        let mut delta = Delta::default();
+        if exists {
+            delta.set = names.map(|name| (name, Arc::new(Facts::default()))).collect();
+        } else {
+            delta.removed = names.collect();
+        }
+        changed.then_some(delta).filter(|delta| !delta.is_empty())
+    }
+}
+
+fn difference(before: &Rendered, wanted: &Rendered) -> Delta {
+    let set = wanted.names.iter().filter(|(name, facts)| before.names.get(*name) != Some(facts));
+    Delta {
+        set: set.map(|(name, facts)| (name.clone(), Arc::clone(facts))).collect(),
+        removed: before.names.keys().filter(|name| !wanted.names.contains_key(*name)).cloned().collect(),
+        pointers_set: wanted.pointers.difference(&before.pointers).cloned().collect(),
+        pointers_removed: before.pointers.difference(&wanted.pointers).cloned().collect(),
+    }
+}

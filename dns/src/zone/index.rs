@@ -1,0 +1,246 @@
+//! From names to answers.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use super::facts::{Delta, Facts, Pointer, Srv, digest};
+use super::reverse::{address_of, pod_address};
+use crate::name::{labels, strip_suffix};
+use crate::wire::RecordType;
+use crate::{NameError, WireName};
+
+/// The zone: every name that exists, in lower case and wire format, with what is known about it.
+pub struct Zone {
+    origin: WireName,
+    apex: Apex,
+    ttl: u32,
+    names: HashMap<WireName, Arc<Facts>>,
+    pointers: HashMap<IpAddr, BTreeSet<Pointer>>,
+    content: u64,
+    synced: bool,
+}
+
+/// Names that are there whatever the objects say.
+struct Apex {
+    pod: WireName,
+    version: WireName,
+    name_server: WireName,
+    dns_service: WireName,
+}
+
+/// What the zone says to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer<'z> {
+    /// The name belongs to another zone.
+    Elsewhere,
+    /// Not every object is known yet, so nothing can be said.
+    NotReady,
+    /// The name doesn't exist.
+    NoName,
+    /// The name exists and has no such record.
+    NoData,
+    /// A records.
+    V4(Cow<'z, [Ipv4Addr]>),
+    /// AAAA records.
+    V6(Cow<'z, [Ipv6Addr]>),
+    /// SRV records. The addresses of their targets are in the zone.
+    Srv(&'z [Srv]),
+    /// A CNAME to follow.
+    Alias(&'z WireName),
+    /// PTR records.
+    Pointers(Vec<&'z WireName>),
+    /// The SOA record.
+    Soa,
+    /// The NS record.
+    NameServer(&'z WireName),
+    /// The TXT record with the version of the schema.
+    Version,
+}
+
+impl Zone {
+    /// The version of the Kubernetes DNS specification that the names follow.
+    pub const SCHEMA: &'static str = "1.1.0";
+    /// The TTL of the schema's version, in seconds.
+    pub const SCHEMA_TTL: u32 = 28_800;
+    /// The longest TTL that can be chosen, in seconds.
+    pub const MAX_TTL: u32 = 3600;
+
+    /// An empty zone, not synced, whose records live for `ttl` seconds (at most [`Self::MAX_TTL`]).
+    ///
+    /// # Errors
+    /// There is no room for names below `origin`.
+    pub fn new(origin: WireName, ttl: u32) -> Result<Self, NameError> {
+        let below = |labels: &[&str]| origin.below(labels).ok_or_else(|| NameError::Length(origin.to_string()));
+        let apex = Apex {
+            pod: below(&["pod"])?,
+            version: below(&["dns-version"])?,
+            name_server: below(&["ns", "dns"])?,
+            dns_service: below(&["kube-dns", "kube-system", "svc"])?,
+        };
+        let fixed = [
+            origin.clone(),
+            below(&["svc"])?,
+            below(&["dns"])?,
+            apex.pod.clone(),
+            apex.version.clone(),
+            apex.name_server.clone(),
+        ];
+        let names = fixed.into_iter().map(|name| (name, Arc::default())).collect();
+        Ok(Self {
+            origin,
+            apex,
+            ttl: ttl.min(Self::MAX_TTL),
+            names,
+            pointers: HashMap::new(),
+            content: 0,
+            synced: false,
+        })
+    }
+
+    /// The zone's own name.
+    #[must_use]
+    pub fn origin(&self) -> &WireName {
+        &self.origin
+    }
+
+    /// How long a record lives in a cache, in seconds; also the last field of the SOA.
+    #[must_use]
+    pub fn ttl(&self) -> u32 {
+        self.ttl
+    }
+
+    /// How long the SOA record itself lives, in seconds.
+    #[must_use]
+    pub fn soa_ttl(&self) -> u32 {
+        self.ttl.min(300)
+    }
+
+    /// The SOA serial: a digest of the content, so that everybody who has the same objects says the same.
+    #[must_use]
+    pub fn serial(&self) -> u32 {
+        ((self.content ^ (self.content >> 32)) & u64::from(u32::MAX)) as u32
+    }
+
+    /// Whether it may answer.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// Lets it answer: the builder has seen the first list of every kind and all of its changes are in.
+    pub fn set_synced(&mut self) {
+        self.synced = true;
+    }
+
+    /// Every name with its facts, in no order.
+    pub fn names(&self) -> impl Iterator<Item = (&WireName, &Facts)> {
+        self.names.iter().map(|(name, facts)| (name, &**facts))
+    }
+
+    /// The facts of one name, in lower case and wire format.
+    #[must_use]
+    pub fn facts(&self, name: &[u8]) -> Option<&Facts> {
+        self.names.get(name).map(|facts| &**facts)
+    }
+
+    /// Takes a change in.
+    pub fn update(&mut self, delta: Delta) {
+        let Delta { set, removed, pointers_set, pointers_removed } = delta;
+        for name in removed {
+            if let Some(facts) = self.names.remove(&name) {
+                self.content = self.content.wrapping_sub(digest(&name, &facts));
+            }
+        }
+        for (name, facts) in set {
+            self.content = self.content.wrapping_add(digest(&name, &facts));
+            if let Some(before) = self.names.insert(name.clone(), facts) {
+                self.content = self.content.wrapping_sub(digest(&name, &before));
+            }
+        }
+        for (address, pointer) in pointers_removed {
+            if let Some(pointers) = self.pointers.get_mut(&address) {
+                pointers.remove(&pointer);
+                if pointers.is_empty() {
+                    self.pointers.remove(&address);
+                }
+            }
+        }
+        for (address, pointer) in pointers_set {
+            self.pointers.entry(address).or_default().insert(pointer);
+        }
+    }
+
+    /// The answer to a question about a name in lower case and wire format.
+    #[must_use]
+    pub fn answer(&self, name: &[u8], record_type: RecordType) -> Answer<'_> {
+        let Some(front) = strip_suffix(name, self.origin.as_wire()) else {
+            return self.reverse(name, record_type);
+        };
+        if !self.synced {
+            return Answer::NotReady;
+        }
+        match self.names.get(name) {
+            Some(_) if front.is_empty() => self.at_apex(record_type),
+            Some(_) if name == self.apex.version.as_wire() && record_type == RecordType::TXT => Answer::Version,
+            Some(_) if name == self.apex.name_server.as_wire() => {
+                self.facts(self.apex.dns_service.as_wire()).map_or(Answer::NoData, |facts| of_facts(facts, record_type))
+            }
+            Some(facts) => of_facts(facts, record_type),
+            None => self.pod(name, record_type),
+        }
+    }
+
+    fn at_apex(&self, record_type: RecordType) -> Answer<'_> {
+        match record_type {
+            RecordType::SOA => Answer::Soa,
+            RecordType::NS if self.names.contains_key(&self.apex.dns_service) => {
+                Answer::NameServer(&self.apex.dns_service)
+            }
+            RecordType::NS => Answer::NameServer(&self.apex.name_server),
+            _ => Answer::NoData,
+        }
+    }
+
+    /// `10-0-0-1.namespace.pod`: what the name says, where the namespace exists.
+    fn pod(&self, name: &[u8], record_type: RecordType) -> Answer<'_> {
+        let Some(label) = labels(name).next() else { return Answer::NoName };
+        let parent = name.get(label.len() + 1..).unwrap_or_default();
+        let in_namespace = strip_suffix(parent, self.apex.pod.as_wire()).is_some_and(|front| !front.is_empty());
+        if !in_namespace || !self.names.contains_key(parent) {
+            return Answer::NoName;
+        }
+        match (pod_address(label), record_type) {
+            (None, _) => Answer::NoName,
+            (Some(IpAddr::V4(address)), RecordType::A) => Answer::V4(vec![address].into()),
+            (Some(IpAddr::V6(address)), RecordType::AAAA) => Answer::V6(vec![address].into()),
+            (Some(_), _) => Answer::NoData,
+        }
+    }
+
+    /// Reverse names belong to whoever comes after us, except those of our own addresses.
+    fn reverse(&self, name: &[u8], record_type: RecordType) -> Answer<'_> {
+        let address = if record_type == RecordType::PTR { address_of(name) } else { None };
+        let Some(address) = address else { return Answer::Elsewhere };
+        if !self.synced {
+            return Answer::NotReady;
+        }
+        let Some(pointers) = self.pointers.get(&address) else { return Answer::Elsewhere };
+        if let Some(Pointer::Service(name)) = pointers.first() {
+            return Answer::Pointers(vec![name]);
+        }
+        Answer::Pointers(pointers.iter().map(|(Pointer::Service(name) | Pointer::Endpoint(name))| name).collect())
+    }
+}
+
+fn of_facts(facts: &Facts, record_type: RecordType) -> Answer<'_> {
+    let Facts { v4, v6, srv, alias } = facts;
+    match (record_type, alias) {
+        (RecordType::A | RecordType::AAAA | RecordType::CNAME, Some(alias)) => Answer::Alias(alias),
+        (RecordType::A, None) if !v4.is_empty() => Answer::V4(Cow::Borrowed(v4)),
+        (RecordType::AAAA, None) if !v6.is_empty() => Answer::V6(Cow::Borrowed(v6)),
+        (RecordType::SRV, None) if !srv.is_empty() => Answer::Srv(srv),
+        _ => Answer::NoData,
+    }
+}

@@ -1,0 +1,185 @@
+//! From one service and its slices to names and facts. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use fairlead_objects::{AddressType, Endpoint, EndpointSlice, ObjectKey, Protocol, Service, ServiceType};
+
+use super::facts::{Facts, Pointer, Srv};
+use crate::WireName;
+
+/// The slices of one service.
+pub(super) type Slices = BTreeMap<ObjectKey, EndpointSlice>;
+
+/// Everything that one service puts into the zone.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Rendered {
+    pub(super) names: BTreeMap<WireName, Arc<Facts>>,
+    pub(super) pointers: BTreeSet<(IpAddr, Pointer)>,
+}
+
+/// Facts while they are collected; `entries` decide the weights of SRV records.
+#[derive(Default)]
+struct Draft {
+    v4: BTreeSet<Ipv4Addr>,
+    v6: BTreeSet<Ipv6Addr>,
+    srv: BTreeSet<(WireName, u16)>,
+    alias: Option<WireName>,
+    entries: usize,
+}
+
+impl Draft {
+    fn address(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(v4) => drop(self.v4.insert(v4)),
+            IpAddr::V6(v6) => drop(self.v6.insert(v6)),
+        }
+    }
+
+    fn finish(self) -> Facts {
+        // CoreDNS shares 100 among everything that the name leads to, before duplicates are left out.
+        let weight = u16::try_from(100 / self.entries.max(1)).unwrap_or(1).max(1);
+        Facts {
+            v4: self.v4.into_iter().collect(),
+            v6: self.v6.into_iter().collect(),
+            srv: self.srv.into_iter().map(|(target, port)| Srv { target, port, weight }).collect(),
+            alias: self.alias,
+        }
+    }
+}
+
+/// The names of one service below `svc`, the name `svc.<zone>`. A service whose own names can't be names gives none.
+pub(super) fn render(svc: &WireName, service: &Service, slices: &Slices) -> Rendered {
+    let Some(base) = svc.below(&[&service.key.name, &service.key.namespace]) else {
+        return Rendered::default();
+    };
+    let mut drafts: BTreeMap<WireName, Draft> = BTreeMap::new();
+    let mut pointers = BTreeSet::new();
+    if service.service_type == ServiceType::ExternalName {
+        drafts.entry(base).or_default().alias = service.external_name.as_deref().and_then(alias);
+        return finish(drafts, pointers);
+    }
+    let endpoints = ready_endpoints(&base, slices);
+    for endpoint in endpoints.keys() {
+        drafts.entry(endpoint.name.clone()).or_default().address(endpoint.address);
+        pointers.insert((endpoint.address, Pointer::Endpoint(endpoint.name.clone())));
+    }
+    if service.headless {
+        for (endpoint, ports) in &endpoints {
+            let at_base = drafts.entry(base.clone()).or_default();
+            at_base.address(endpoint.address);
+            at_base.entries += ports.len().max(1);
+            at_base.srv.extend(ports.iter().map(|(_, _, port)| (endpoint.name.clone(), *port)));
+            for (name, protocol, port) in ports {
+                port_entry(&mut drafts, &base, name, *protocol, (&endpoint.name, *port), endpoint.address);
+            }
+        }
+    } else {
+        let at_base = drafts.entry(base.clone()).or_default();
+        for address in &service.cluster_ips {
+            at_base.address(*address);
+            at_base.entries += service.ports.len();
+            at_base.srv.extend(service.ports.iter().map(|port| (base.clone(), port.port)));
+            pointers.insert((*address, Pointer::Service(base.clone())));
+        }
+        for (port, address) in service.ports.iter().flat_map(|p| service.cluster_ips.iter().map(move |ip| (p, ip))) {
+            port_entry(&mut drafts, &base, &port.name, port.protocol, (&base, port.port), *address);
+        }
+    }
+    finish(drafts, pointers)
+}
+
+fn finish(drafts: BTreeMap<WireName, Draft>, pointers: BTreeSet<(IpAddr, Pointer)>) -> Rendered {
+    let names = drafts.into_iter().map(|(name, draft)| (name, Arc::new(draft.finish()))).collect();
+    Rendered { names, pointers }
+}
+
+/// Adds `_port._protocol` and, so that no name hangs in the air (RFC 8020), `_protocol`.
+fn port_entry(
+    drafts: &mut BTreeMap<WireName, Draft>,
+    base: &WireName,
+    name: &str,
+    protocol: Protocol,
+    target: (&WireName, u16),
+    address: IpAddr,
+) {
+    let protocol = format!("_{}", protocol.as_str());
+    let Some(parent) = base.below(&[&protocol]) else { return };
+    // A port without a name has no name in DNS either.
+    let Some(own) = Some(name).filter(|n| !n.is_empty()).and_then(|n| parent.below(&[&format!("_{n}")])) else {
+        return;
+    };
+    drafts.entry(parent).or_default();
+    let draft = drafts.entry(own).or_default();
+    draft.address(address);
+    draft.entries += 1;
+    draft.srv.insert((target.0.clone(), target.1));
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct EndpointName {
+    name: WireName,
+    address: IpAddr,
+}
+
+type Ports = BTreeSet<(String, Protocol, u16)>;
+
+/// Ready endpoints, each once with the ports of every slice that names it: while a slice is split, an endpoint may be
+/// in two.
+fn ready_endpoints(base: &WireName, slices: &Slices) -> BTreeMap<EndpointName, Ports> {
+    let mut endpoints: BTreeMap<EndpointName, Ports> = BTreeMap::new();
+    for slice in slices.values().filter(|slice| slice.address_type != AddressType::Fqdn) {
+        let ports = slice
+            .ports
+            .iter()
+            .filter_map(|p| Some((p.name.clone().unwrap_or_default(), p.protocol, p.port.filter(|n| *n != 0)?)));
+        let ports: Ports = ports.collect();
+        for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.ready) {
+            for address in &endpoint.addresses {
+                let Some(name) = endpoint_name(base, endpoint, *address) else { continue };
+                let known = endpoints.entry(EndpointName { name, address: *address }).or_default();
+                known.extend(ports.iter().cloned());
+            }
+        }
+    }
+    endpoints
+}
+
+/// The endpoint's hostname where it has a usable one, else its address with dashes.
+fn endpoint_name(base: &WireName, endpoint: &Endpoint, address: IpAddr) -> Option<WireName> {
+    // An underscore in front would make it the name of a port; a dot would make it two labels.
+    let hostname = endpoint.hostname.as_deref().filter(|h| !h.starts_with('_') && !h.contains('.'));
+    hostname.and_then(|hostname| base.below(&[hostname])).or_else(|| base.below(&[&dashed(address)]))
+}
+
+/// `172-0-0-2` or `5678-abcd--1`; a dash at the end gets a `0`, as in CoreDNS.
+fn dashed(address: IpAddr) -> String {
+    let mut text = address.to_string().replace(['.', ':'], "-");
+    if text.ends_with('-') {
+        text.push('0');
+    }
+    text
+}
+
+/// The target of an ExternalName service. An address is no name: such a service has no record.
+fn alias(external_name: &str) -> Option<WireName> {
+    if external_name.is_empty() || external_name.parse::<IpAddr>().is_ok() {
+        return None;
+    }
+    WireName::parse(external_name).ok().filter(|name| name.as_wire().len() > 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_become_labels() {
+        for (address, label) in
+            [("172.0.0.2", "172-0-0-2"), ("5678:abcd::1", "5678-abcd--1"), ("fd00::", "fd00--0"), ("::1", "--1")]
+        {
+            assert_eq!(dashed(address.parse().unwrap()), label);
+        }
+    }
+}
