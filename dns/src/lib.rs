@@ -1,8 +1,16 @@
-//! The cluster's DNS server: zone data from Kubernetes objects.
+//! The cluster's DNS server: zone data from Kubernetes objects, the server, and the forwarder for other zones.
+//!
+//! A query's way: [`server`] receives it, [`fast`] answers it from the [`zone`] when it is plain, [`full`] when it is
+//! not, and [`forward`] when it is about another zone. What both `fast` and `full` answer has the same bytes.
 #![forbid(unsafe_code)]
 
+pub mod fast;
 pub mod feed;
+pub mod forward;
+pub mod full;
 pub mod name;
+pub mod server;
+pub mod stats;
 pub mod wire;
 pub mod zone;
 

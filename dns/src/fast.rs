@@ -1,0 +1,148 @@
+//! Plain answers without a detour: a question for addresses in the zone, or for something that isn't there.
+//!
+//! What it writes is what [`full`](crate::full) would write, byte for byte: names are pointers into the question where
+//! the question has them, and the client's spelling stays. Whatever it isn't sure of it leaves alone.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::name::labels;
+use crate::wire::{CLASS_IN, HEADER, Header, MIN_UDP, PlainQuery, RecordType, flags, rcode};
+use crate::zone::{Answer, Zone};
+
+/// A pointer to the question's name, which every message has at the same place.
+const QUESTION: u16 = 0xc000 | HEADER as u16;
+/// The fixed fields of an SOA after the serial: refresh, retry, expire, in seconds.
+pub(crate) const SOA_TIMES: [u32; 3] = [7200, 1800, 86400];
+
+/// The length of the SOA's data: `ns.dns` and `hostmaster` with a pointer behind each, and five numbers.
+const SOA_DATA: u16 = (3 + 4 + 2) + (11 + 2) + 5 * 4;
+
+/// What every tier must know about the server that it speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// Other zones are looked up: the RA flag.
+    pub recursion: bool,
+    /// The longest UDP message that is sent, whatever the client takes.
+    pub max_udp: u16,
+}
+
+impl Manner {
+    /// The longest UDP message for a client that says what it takes in an OPT record, or has none.
+    #[must_use]
+    pub fn udp_limit(&self, client: Option<u16>) -> usize {
+        usize::from(client.unwrap_or(MIN_UDP).max(MIN_UDP).min(self.max_udp.max(MIN_UDP)))
+    }
+}
+
+/// Writes the response to a message that came over UDP into `out`, or leaves `out` alone and says `false`.
+pub fn respond(zone: &Zone, manner: Manner, message: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(query) = PlainQuery::read(message) else { return false };
+    let mut lower = [0; crate::name::MAX_NAME];
+    let Some(name) = lower.get_mut(..query.name.len()) else { return false };
+    name.copy_from_slice(query.name);
+    // The length bytes are below the letters.
+    name.make_ascii_lowercase();
+    if matches!(query.record_type, RecordType::AXFR | RecordType::IXFR) {
+        return false;
+    }
+    let limit = manner.udp_limit(query.edns.map(|edns| edns.size));
+    let room = limit.saturating_sub(HEADER + query.question.len() + query.edns.map_or(0, |_| OPT));
+    match zone.answer(name, query.record_type) {
+        Answer::V4(addresses) if addresses.len() * (RECORD + 4) <= room => {
+            let octets = rotated(&addresses, query.header.id).map(Ipv4Addr::octets);
+            positive(zone, manner, &query, addresses.len(), octets, out)
+        }
+        Answer::V6(addresses) if addresses.len() * (RECORD + 16) <= room => {
+            let octets = rotated(&addresses, query.header.id).map(Ipv6Addr::octets);
+            positive(zone, manner, &query, addresses.len(), octets, out)
+        }
+        Answer::NoData => negative(zone, manner, &query, name, rcode::NO_ERROR, out),
+        Answer::NoName => negative(zone, manner, &query, name, rcode::NO_NAME, out),
+        _ => false,
+    }
+}
+
+/// The length of a record with a pointer for its owner, without its data.
+const RECORD: usize = 12;
+/// The length of an OPT record without options.
+const OPT: usize = 11;
+
+/// Addresses from a place that the client's random id chooses: clients that take the first one spread, and every tier
+/// gives the same bytes.
+pub(crate) fn rotated<T>(addresses: &[T], id: u16) -> impl Iterator<Item = &T> {
+    let start = usize::from(id).checked_rem(addresses.len()).unwrap_or(0);
+    let (front, back) = addresses.split_at_checked(start).unwrap_or((addresses, &[]));
+    back.iter().chain(front)
+}
+
+fn positive<const N: usize>(
+    zone: &Zone,
+    manner: Manner,
+    query: &PlainQuery<'_>,
+    count: usize,
+    addresses: impl Iterator<Item = [u8; N]>,
+    out: &mut Vec<u8>,
+) -> bool {
+    let Ok(count) = u16::try_from(count) else { return false };
+    start(manner, query, rcode::NO_ERROR, [1, count, 0], out);
+    for address in addresses {
+        record(QUESTION, query.record_type, zone.ttl(), N as u16, out);
+        out.extend_from_slice(&address);
+    }
+    finish(query, out);
+    true
+}
+
+fn negative(zone: &Zone, manner: Manner, query: &PlainQuery<'_>, name: &[u8], rcode: u16, out: &mut Vec<u8>) -> bool {
+    let Some(front) = crate::name::strip_suffix(name, zone.origin().as_wire()) else { return false };
+    // The names in the SOA would be compressed against these, in some spellings only.
+    if labels(front).last().is_some_and(|label| label == b"dns" || label == b"hostmaster") {
+        return false;
+    }
+    let Ok(offset) = u16::try_from(front.len()) else { return false };
+    let origin = (QUESTION + offset).to_be_bytes();
+    start(manner, query, rcode, [1, 0, 1], out);
+    record(QUESTION + offset, RecordType::SOA, zone.soa_ttl(), SOA_DATA, out);
+    out.extend_from_slice(b"\x02ns\x03dns");
+    out.extend_from_slice(&origin);
+    out.extend_from_slice(b"\x0ahostmaster");
+    out.extend_from_slice(&origin);
+    out.extend_from_slice(&zone.serial().to_be_bytes());
+    for time in SOA_TIMES {
+        out.extend_from_slice(&time.to_be_bytes());
+    }
+    out.extend_from_slice(&zone.ttl().to_be_bytes());
+    finish(query, out);
+    true
+}
+
+fn start(manner: Manner, query: &PlainQuery<'_>, rcode: u16, counts: [u16; 3], out: &mut Vec<u8>) {
+    out.clear();
+    let kept = query.header.flags & (flags::RECURSION_DESIRED | flags::CHECKING_DISABLED);
+    let recursion = if manner.recursion { flags::RECURSION_AVAILABLE } else { 0 };
+    let [questions, answers, authorities] = counts;
+    Header {
+        id: query.header.id,
+        flags: flags::RESPONSE | flags::AUTHORITATIVE | kept | recursion | rcode,
+        counts: [questions, answers, authorities, u16::from(query.edns.is_some())],
+    }
+    .write(out);
+    out.extend_from_slice(query.question);
+}
+
+fn record(owner: u16, record_type: RecordType, ttl: u32, length: u16, out: &mut Vec<u8>) {
+    out.extend_from_slice(&owner.to_be_bytes());
+    out.extend_from_slice(&record_type.0.to_be_bytes());
+    out.extend_from_slice(&CLASS_IN.to_be_bytes());
+    out.extend_from_slice(&ttl.to_be_bytes());
+    out.extend_from_slice(&length.to_be_bytes());
+}
+
+fn finish(query: &PlainQuery<'_>, out: &mut Vec<u8>) {
+    if let Some(edns) = query.edns {
+        // Less is to be treated as 512 (RFC 6891 section 6.2.3).
+        let [high, low] = edns.size.max(MIN_UDP).to_be_bytes();
+        let dnssec_ok = if edns.dnssec_ok { 0x80 } else { 0 };
+        out.extend_from_slice(&[0, 0, 41, high, low, 0, 0, dnssec_ok, 0, 0, 0]);
+    }
+}

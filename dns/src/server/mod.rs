@@ -1,0 +1,117 @@
+//! The server: sockets, and the loops that serve them.
+
+mod datagram;
+mod socket;
+mod tcp;
+mod udp;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::task::JoinSet;
+
+use crate::full::Responder;
+
+/// Why the server can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// An address can't be listened on.
+    #[error("can't listen on {address} ({transport}): {source}: is another DNS server there, or the port not allowed?")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// UDP or TCP.
+        transport: &'static str,
+        /// What the kernel says.
+        source: std::io::Error,
+    },
+    /// A thread can't be made.
+    #[error("can't start a thread: {0}: check the limit on processes")]
+    Thread(std::io::Error),
+}
+
+/// Where and with how much to serve.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The addresses to listen on. `[::]` is both families.
+    pub listen: Vec<SocketAddr>,
+    /// How many sockets and threads serve UDP on each address; one for each core.
+    pub threads: usize,
+}
+
+/// A running server. It stops when it is dropped, or with [`Server::stop`], which waits.
+pub struct Server {
+    udp: Vec<SocketAddr>,
+    tcp: Vec<SocketAddr>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    tasks: JoinSet<()>,
+}
+
+impl Server {
+    /// Binds every address and starts to serve.
+    ///
+    /// # Errors
+    /// An address can't be listened on, or a thread can't be made.
+    pub async fn start(config: &Config, responder: &Arc<Responder>) -> Result<Self, ServerError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut server = Self { udp: vec![], tcp: vec![], stop, threads: vec![], tasks: JoinSet::new() };
+        let connections = tcp::Connections::default();
+        for &address in &config.listen {
+            let bind = |transport| move |source| ServerError::Bind { address, transport, source };
+            let listener = socket::tcp(address).map_err(bind("TCP"))?;
+            server.tcp.push(listener.local_addr().map_err(bind("TCP"))?);
+            server.tasks.spawn(tcp::serve(listener, Arc::clone(responder), connections.clone()));
+            let mut bound = address;
+            for _ in 0..config.threads.max(1) {
+                let socket = socket::udp(bound).map_err(bind("UDP"))?;
+                // With port 0 the first socket chooses it for all.
+                bound = socket.local_addr().map_err(bind("UDP"))?;
+                server.spawn_udp(socket, responder)?;
+            }
+            server.udp.push(bound);
+            tracing::info!(%bound, threads = config.threads, "listening");
+        }
+        Ok(server)
+    }
+
+    /// The addresses that are served over UDP.
+    #[must_use]
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        &self.udp
+    }
+
+    /// The addresses that are served over TCP.
+    #[must_use]
+    pub fn tcp_addresses(&self) -> &[SocketAddr] {
+        &self.tcp
+    }
+
+    /// Stops to serve and waits until every loop has ended.
+    pub async fn stop(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.tasks.shutdown().await;
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()));
+        if !matches!(joined.await, Ok(true)) {
+            tracing::error!("a thread of the server ended by a panic");
+        }
+    }
+
+    fn spawn_udp(&mut self, socket: std::net::UdpSocket, responder: &Arc<Responder>) -> Result<(), ServerError> {
+        let worker =
+            udp::Worker::new(socket, Arc::clone(responder), Arc::clone(&self.stop), tokio::runtime::Handle::current());
+        let name = format!("dns-udp-{}", self.threads.len());
+        let thread = std::thread::Builder::new().name(name).spawn(move || worker.run()).map_err(ServerError::Thread)?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}

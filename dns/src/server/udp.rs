@@ -1,0 +1,190 @@
+//! One thread with one socket: a batch of datagrams in, a batch of responses out.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
+
+use super::datagram::{Ends, Local, controls, send};
+use crate::fast;
+use crate::full::{Outcome, Responder, Transport};
+
+/// Datagrams in one system call.
+const BATCH: usize = 32;
+/// The longest query that is read. A query has one question and an OPT record; nothing that long is one.
+const LONGEST: usize = 4096;
+
+/// Serves one socket.
+pub(super) struct Worker {
+    socket: Arc<UdpSocket>,
+    responder: Arc<Responder>,
+    stop: Arc<AtomicBool>,
+    runtime: tokio::runtime::Handle,
+    buffers: Vec<Vec<u8>>,
+    received: Vec<Received>,
+    replies: Vec<Reply>,
+    /// Replies in use; the rest are kept for their buffers.
+    ready: usize,
+}
+
+struct Received {
+    ends: Ends,
+    length: usize,
+}
+
+struct Reply {
+    ends: Ends,
+    bytes: Vec<u8>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        socket: UdpSocket,
+        responder: Arc<Responder>,
+        stop: Arc<AtomicBool>,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        let buffers = (0..BATCH).map(|_| vec![0; LONGEST]).collect();
+        Self {
+            socket: Arc::new(socket),
+            responder,
+            stop,
+            runtime,
+            buffers,
+            received: Vec::with_capacity(BATCH),
+            replies: Vec::with_capacity(BATCH),
+            ready: 0,
+        }
+    }
+
+    /// Serves until it is told to stop.
+    pub(super) fn run(mut self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            match self.receive() {
+                Ok(()) => {
+                    self.answer();
+                    self.send();
+                }
+                // Nothing came, or an earlier response met an error on its way.
+                Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "receiving failed");
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Result<(), Errno> {
+        self.received.clear();
+        // The kernel writes lengths into the headers that the next call would take for limits, so they are made anew.
+        let space = nix::cmsg_space!(libc::in6_pktinfo);
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(space));
+        let mut slices: Vec<[IoSliceMut<'_>; 1]> = self.buffers.iter_mut().map(|b| [IoSliceMut::new(b)]).collect();
+        let messages =
+            recvmmsg(self.socket.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_WAITFORONE, None)?;
+        for message in messages {
+            let local = message.cmsgs().ok().and_then(Local::read);
+            // A datagram that was cut off is not a message: of length 0 it is counted and left alone.
+            let length = if message.flags.contains(MsgFlags::MSG_TRUNC) { 0 } else { message.bytes };
+            match message.address {
+                Some(client) => self.received.push(Received { ends: Ends { client, local }, length }),
+                None => self.received.push(Received { ends: Ends { client: unknown(), local }, length: 0 }),
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self) {
+        self.ready = 0;
+        let mut left = Vec::new();
+        {
+            // One lock for the batch: whoever changes the zone waits for microseconds.
+            let zone = self.responder.zone.read().unwrap_or_else(PoisonError::into_inner);
+            for (index, Received { ends, length }) in self.received.iter().enumerate() {
+                let Some(message) = self.buffers.get(index).and_then(|buffer| buffer.get(..*length)) else { continue };
+                let reply = next(&mut self.replies, self.ready, *ends);
+                if fast::respond(&zone, self.responder.manner, message, &mut reply.bytes) {
+                    self.ready += 1;
+                } else {
+                    left.push(index);
+                }
+            }
+        }
+        self.responder.stats.fast.add(self.ready as u64);
+        for index in left {
+            self.answer_in_full(index);
+        }
+    }
+
+    fn answer_in_full(&mut self, index: usize) {
+        let (Some(received), Some(buffer)) = (self.received.get(index), self.buffers.get(index)) else { return };
+        let Some(message) = buffer.get(..received.length) else { return };
+        let ends = received.ends;
+        match self.responder.respond(message, Transport::Udp) {
+            Outcome::Silence => {}
+            Outcome::Reply(bytes) => {
+                next(&mut self.replies, self.ready, ends).bytes = bytes;
+                self.ready += 1;
+            }
+            Outcome::Pending(pending) => {
+                let (responder, socket) = (Arc::clone(&self.responder), Arc::clone(&self.socket));
+                self.runtime.spawn(async move {
+                    let bytes = responder.finish(*pending).await;
+                    if send(&socket, &ends, &bytes).is_err() {
+                        responder.stats.unsent.increment();
+                    }
+                });
+            }
+        }
+    }
+
+    /// Sends what is ready, in runs that leave from the same address.
+    fn send(&mut self) {
+        let ready = self.replies.get(..self.ready).unwrap_or_default();
+        for run in ready.chunk_by(|a, b| Local::same(a.ends.local.as_ref(), b.ends.local.as_ref())) {
+            let mut rest = run;
+            while let Some(first) = rest.first() {
+                let sent = self.send_run(first.ends.local.as_ref(), rest).unwrap_or(0);
+                // The first that wasn't sent is the one that the kernel doesn't take.
+                let lost = usize::from(sent < rest.len());
+                self.responder.stats.unsent.add(lost as u64);
+                rest = rest.get(sent + lost..).unwrap_or_default();
+            }
+        }
+    }
+
+    fn send_run(&self, local: Option<&Local>, replies: &[Reply]) -> Result<usize, Errno> {
+        let space = local.map(|local| match local {
+            Local::V4(_) => nix::cmsg_space!(libc::in_pktinfo),
+            Local::V6(_) => nix::cmsg_space!(libc::in6_pktinfo),
+        });
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(replies.len(), space);
+        let slices: Vec<[IoSlice<'_>; 1]> = replies.iter().map(|reply| [IoSlice::new(&reply.bytes)]).collect();
+        let clients: Vec<_> = replies.iter().map(|reply| Some(reply.ends.client)).collect();
+        let sent =
+            sendmmsg(self.socket.as_raw_fd(), &mut headers, &slices, clients, controls(local), MsgFlags::MSG_DONTWAIT)?;
+        Ok(sent.count())
+    }
+}
+
+/// The next reply, with a buffer that was used before where there is one.
+fn next(replies: &mut Vec<Reply>, at: usize, ends: Ends) -> &mut Reply {
+    if at >= replies.len() {
+        replies.push(Reply { ends, bytes: Vec::with_capacity(512) });
+    }
+    let at = at.min(replies.len() - 1);
+    let reply = &mut replies[at];
+    reply.ends = ends;
+    reply
+}
+
+fn unknown() -> SockaddrStorage {
+    SockaddrStorage::from(std::net::SocketAddr::from(([0, 0, 0, 0], 0)))
+}
