@@ -1,0 +1,8 @@
+//! What clients see, row by row, from every tier: the short way, the long way, and both over real sockets.
+
+mod answers;
+mod client;
+mod elsewhere;
+mod fixture;
+mod messages;
+mod properties;
