@@ -1,0 +1,76 @@
+//! The processes of a lab, and a way into labs that were kept.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use fairlead_tests::processes;
+
+#[derive(Parser)]
+#[command(about = "Processes of Fairlead's lab, and a way into labs that were kept")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Shows the labs on this machine
+    List,
+    /// Runs a command in a place of a lab: a node, client, far-client or fabric
+    Enter {
+        /// The lab, as `list` shows it
+        lab: String,
+        /// The place
+        place: String,
+        /// A pod on that node, as namespace/name
+        #[arg(long)]
+        pod: Option<String>,
+        /// The command; a shell if there is none
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// Ends a lab and removes everything that belongs to it
+    Stop {
+        /// The lab, as `list` shows it
+        lab: String,
+    },
+    /// Makes a lab and cleans up after it; started by the lab itself
+    #[command(hide = true)]
+    Guardian,
+    /// The first process of a lab; started by its guardian
+    #[command(hide = true)]
+    Init {
+        /// The lab
+        lab: String,
+    },
+    /// A process that acts for the lab; started by its first process
+    #[command(hide = true)]
+    Worker {
+        /// The lab
+        lab: String,
+        /// Which one
+        name: String,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Task::Guardian => processes::guard()?,
+        Task::Init { lab } => processes::init(&lab)?,
+        Task::Worker { lab, name } => processes::worker(&lab, &name)?,
+        Task::List => {
+            for lab in processes::list()? {
+                println!("{lab}");
+            }
+        }
+        Task::Stop { lab } => processes::stop(&lab)?,
+        Task::Enter { lab, place, pod, command } => {
+            let code = processes::enter(&lab, &place, pod.as_deref(), &command)?;
+            return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

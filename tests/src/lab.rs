@@ -1,0 +1,283 @@
+//! A lab and how one is made.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::{Uid, getpid};
+
+use crate::binaries::binary;
+use crate::guardian::KEEP;
+use crate::link::Pool;
+use crate::logs;
+use crate::manifests::Manifests;
+use crate::node::{Node, Wiring};
+use crate::plan::{CLIENT, FAR_CLIENT, NodePlan, Plan};
+use crate::system;
+use crate::vantage::Vantage;
+
+/// Labs of this process so far: part of their names.
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+/// How long the parts of a lab may take to begin.
+const START: Duration = Duration::from_secs(30);
+
+/// How long [`Lab::wait_until`] waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A cluster on this machine: nodes, the network between them and two clients outside. It ends when it is dropped, and
+/// when its process ends in whatever way.
+#[derive(Debug)]
+pub struct Lab {
+    id: String,
+    directory: PathBuf,
+    guardian: Child,
+    nodes: Vec<Arc<Node>>,
+    client: Vantage,
+    far_client: Vantage,
+    fabric: Vantage,
+    manifests: Arc<Manifests>,
+    kept: bool,
+}
+
+/// A lab to be made.
+#[derive(Debug, Clone)]
+#[must_use = "`start` makes the lab"]
+pub struct Builder {
+    zones: Vec<String>,
+    mtu: u32,
+    wiring: Wiring,
+}
+
+impl Builder {
+    /// One node for each zone that is named, in order.
+    pub fn zones(mut self, zones: &[&str]) -> Self {
+        self.zones = zones.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// So many nodes, all in one zone.
+    pub fn nodes(self, count: usize) -> Self {
+        self.zones(&vec!["zone-a"; count])
+    }
+
+    /// The MTU of the network between nodes; 1500 unless said.
+    pub fn mtu(mut self, mtu: u32) -> Self {
+        self.mtu = mtu;
+        self
+    }
+
+    /// Without Fairlead: pods are connected by plain routes. It shows what the kernel does by itself.
+    pub fn plain(mut self) -> Self {
+        self.wiring = Wiring::Plain;
+        self
+    }
+
+    /// Makes the lab and, unless it is a plain one, starts an agent on each node.
+    ///
+    /// # Panics
+    /// When it can't be made, saying why.
+    #[must_use]
+    pub fn start(self) -> Lab {
+        let lab = self.make().unwrap_or_else(|error| panic!("no lab: {error:#}"));
+        if self.wiring == Wiring::Fairlead {
+            for node in &lab.nodes {
+                node.launch_agent();
+            }
+            for node in &lab.nodes {
+                node.agent().wait_ready();
+            }
+        }
+        lab
+    }
+
+    fn make(&self) -> Result<Lab> {
+        ensure!(
+            Uid::effective().is_root(),
+            "it needs root, to make namespaces and load programs: run `sudo -E cargo xtask test`"
+        );
+        let number = LABS.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{}-{number}", getpid());
+        let nodes = (1..).zip(&self.zones).map(|(number, zone)| NodePlan { number, zone: zone.clone() }).collect();
+        let plan = Plan { id: id.clone(), nodes, mtu: self.mtu };
+        let directory = system::directory(&id);
+        fs::create_dir(&directory).with_context(|| format!("can't make {}", directory.display()))?;
+        let manifests = Arc::new(Manifests::new(directory.join("objects"))?);
+        let guardian = start_guardian(&plan, &directory)?;
+        let place = |name: &str| Vantage::new(name, Pool::new(directory.join(format!("{name}.sock")), None), None);
+        let lab = Lab {
+            id,
+            guardian,
+            client: place(CLIENT.name),
+            far_client: place(FAR_CLIENT.name),
+            fabric: place("fabric"),
+            nodes: plan
+                .nodes
+                .iter()
+                .map(|node| Arc::new(Node::new(node.clone(), self.wiring, &directory, manifests.clone())))
+                .collect(),
+            manifests,
+            directory,
+            kept: false,
+        };
+        for node in &lab.nodes {
+            lab.manifests.apply(&node.manifest());
+            if self.wiring == Wiring::Plain {
+                node.route_plainly(&plan.nodes)?;
+            }
+        }
+        Ok(lab)
+    }
+}
+
+impl Lab {
+    /// Three nodes in two zones, with an agent on each.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "a default that starts twenty processes would surprise")]
+    pub fn new() -> Self {
+        Self::builder().start()
+    }
+
+    /// A lab of another shape.
+    pub fn builder() -> Builder {
+        let zones = ["zone-a", "zone-a", "zone-b"].map(str::to_owned).to_vec();
+        Builder { zones, mtu: 1500, wiring: Wiring::Fairlead }
+    }
+
+    /// What tells it from other labs on this machine: `fairlead-lab enter ID …` takes it.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// A node by its name: `node-1` is the first.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[must_use]
+    #[track_caller]
+    pub fn node(&self, name: &str) -> &Arc<Node> {
+        self.nodes.iter().find(|node| node.name() == name).unwrap_or_else(|| panic!("this lab has no {name}"))
+    }
+
+    /// All nodes, in order.
+    #[must_use]
+    pub fn nodes(&self) -> &[Arc<Node>] {
+        &self.nodes
+    }
+
+    /// The client outside of the cluster, on the nodes' network: 172.18.0.100 and fd00:172:18::100.
+    #[must_use]
+    pub fn client(&self) -> &Vantage {
+        &self.client
+    }
+
+    /// A client behind a router: 192.0.2.100 and 2001:db8::100.
+    #[must_use]
+    pub fn far_client(&self) -> &Vantage {
+        &self.far_client
+    }
+
+    /// The network between nodes, from inside: the bridge `br0`, whose ports are named as what they lead to.
+    #[must_use]
+    pub fn fabric(&self) -> &Vantage {
+        &self.fabric
+    }
+
+    /// The cluster's objects, which all agents watch.
+    #[must_use]
+    pub fn objects(&self) -> &Manifests {
+        &self.manifests
+    }
+
+    /// Applies Kubernetes objects: YAML with any number of documents.
+    #[track_caller]
+    pub fn apply(&self, yaml: &str) {
+        self.manifests.apply(yaml);
+    }
+
+    /// Deletes an object: `lab.delete("Service", "shop/web")`.
+    #[track_caller]
+    pub fn delete(&self, kind: &str, key: &str) {
+        self.manifests.delete(kind, key);
+    }
+
+    /// Tries something until it works, and gives what it gave.
+    ///
+    /// # Panics
+    /// When it still does not work after ten seconds, with the last reason.
+    #[track_caller]
+    pub fn wait_until<T, E: std::fmt::Debug>(&self, what: &str, mut attempt: impl FnMut() -> Result<T, E>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match attempt() {
+                Ok(value) => return value,
+                Err(reason) if Instant::now() >= deadline => {
+                    panic!("after {PATIENCE:?} it is still not so that {what}: {reason:?}")
+                }
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// Leaves the lab running when this process ends; `fairlead-lab stop ID` ends it.
+    pub fn keep(&mut self) {
+        let said = self.guardian.stdin.as_mut().map(|stdin| writeln!(stdin, "{KEEP}"));
+        self.kept = matches!(said, Some(Ok(())));
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            logs::show(&self.directory);
+        }
+        drop(self.guardian.stdin.take());
+        if !self.kept {
+            let _ = self.guardian.wait();
+        }
+    }
+}
+
+/// Starts the guardian and waits until every part of the lab is ready.
+fn start_guardian(plan: &Plan, directory: &std::path::Path) -> Result<Child> {
+    let log = File::create(directory.join("lab.log"))?;
+    let mut guardian = Command::new(binary("fairlead-lab")?)
+        .arg("guardian")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        // What a terminal sends to the owner must not end the one who cleans up after it.
+        .process_group(0)
+        .spawn()?;
+    let stdin = guardian.stdin.as_mut().expect("it is piped");
+    writeln!(stdin, "{}", serde_json::to_string(plan)?)?;
+    let stdout = guardian.stdout.take().expect("it is piped");
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    // The fabric, two clients, and two workers for each node.
+    for _ in 0..3 + 2 * plan.nodes.len() {
+        let problem = match receiver.recv_timeout(START) {
+            Ok(line) if line.starts_with("ready ") => continue,
+            Ok(line) => line,
+            Err(_) => fs::read_to_string(directory.join("lab.log")).unwrap_or_default(),
+        };
+        drop(guardian.stdin.take());
+        let _ = guardian.wait();
+        bail!("a part of it did not start: {problem}");
+    }
+    Ok(guardian)
+}

@@ -1,0 +1,304 @@
+//! Nodes, the processes on them and their agents.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::binaries::binary;
+use crate::link::Pool;
+use crate::logs;
+use crate::manifests::Manifests;
+use crate::plan::NodePlan;
+use crate::pod::PodBuilder;
+use crate::proto::{Ended, Request, Serve};
+use crate::site::OUTSIDE;
+use crate::vantage::{Probes, Vantage, command, lab_works};
+
+/// The agent's socket for the CNI plugin: it is there when the agent is ready.
+const CNI_SOCKET: &str = "/run/fairlead/cni.sock";
+
+/// How long an agent may take until it is ready.
+const READY: Duration = Duration::from_secs(15);
+
+/// Who connects pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wiring {
+    /// Fairlead.
+    Fairlead,
+    /// The lab itself, with routes.
+    Plain,
+}
+
+/// A node. As a place to probe from it is a process of the host.
+#[derive(Debug)]
+pub struct Node {
+    pub(crate) plan: NodePlan,
+    pub(crate) wiring: Wiring,
+    pub(crate) manifests: Arc<Manifests>,
+    pub(crate) pods: AtomicU32,
+    name: String,
+    directory: PathBuf,
+    vantage: Vantage,
+    agent: Mutex<Option<Process>>,
+}
+
+impl Probes for Node {
+    fn vantage(&self) -> &Vantage {
+        &self.vantage
+    }
+}
+
+impl Node {
+    pub(crate) fn new(plan: NodePlan, wiring: Wiring, directory: &Path, manifests: Arc<Manifests>) -> Self {
+        let name = plan.name();
+        let directory = directory.to_owned();
+        let mut new = Self {
+            vantage: Vantage::new(&name, Pool::new(PathBuf::new(), None), None),
+            plan,
+            wiring,
+            manifests,
+            pods: AtomicU32::new(0),
+            name,
+            directory,
+            agent: Mutex::new(None),
+        };
+        new.vantage = new.place(&new.name, None);
+        new
+    }
+
+    /// A place on this node: its own network namespace or that of a pod.
+    pub(crate) fn place(&self, name: &str, netns: Option<&str>) -> Vantage {
+        let pool = |worker: String| Pool::new(self.directory.join(format!("{worker}.sock")), netns.map(str::to_owned));
+        Vantage::new(name, pool(self.name.clone()), Some(pool(format!("{}{OUTSIDE}", self.name))))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its zone.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        &self.plan.zone
+    }
+
+    /// Its IPv4 address.
+    #[must_use]
+    pub fn v4(&self) -> std::net::Ipv4Addr {
+        self.plan.v4()
+    }
+
+    /// Its IPv6 address.
+    #[must_use]
+    pub fn v6(&self) -> std::net::Ipv6Addr {
+        self.plan.v6()
+    }
+
+    /// A pod to be made on this node: `node.pod("shop/web")`.
+    pub fn pod(self: &Arc<Self>, key: &str) -> PodBuilder {
+        PodBuilder::new(self.clone(), key)
+    }
+
+    /// Starts a process of the host that stays. It is in the node's namespaces and cgroup.
+    pub fn spawn(&self, name: &str, argv: &[&str], env: &[(&str, &str)]) -> Process {
+        let log = self.directory.join(format!("{}.{name}.log", self.name));
+        let request = Request::Spawn { command: command(argv, env, ""), log: log.clone() };
+        let pid = lab_works(&self.vantage, self.vantage.pool().ask(&request));
+        Process { place: self.vantage.clone(), name: name.to_owned(), pid, log }
+    }
+
+    /// Starts a server in the host's network namespace that says it is this pod, on all addresses of the node.
+    pub fn serve(&self, pod: &str, tcp: &[u16], udp: &[u16]) {
+        let serve = Serve {
+            netns: None,
+            pod: pod.to_owned(),
+            node: self.name.clone(),
+            addresses: Vec::new(),
+            tcp: tcp.to_vec(),
+            udp: udp.to_vec(),
+        };
+        lab_works(&self.vantage, self.vantage.pool().ask::<()>(&Request::Serve(serve)));
+    }
+
+    /// Runs the CNI plugin as a container runtime would, with this environment and standard input.
+    pub fn cni(&self, env: &[(&str, &str)], stdin: &str) -> Ended {
+        let plugin = lab_works(&self.vantage, binary("fairlead-cni"));
+        self.run_with(&[&plugin.to_string_lossy()], env, stdin)
+    }
+
+    /// Starts `fairlead` with these arguments and waits for its end: `node.fairlead(&["service", "list"])`.
+    pub fn fairlead(&self, arguments: &[&str]) -> Ended {
+        let program = lab_works(&self.vantage, binary("fairlead"));
+        let argv: Vec<&str> = std::iter::once(program.to_str().unwrap_or_default()).chain(arguments.to_vec()).collect();
+        self.run(&argv)
+    }
+
+    /// The node's agent.
+    ///
+    /// # Panics
+    /// When none was started.
+    #[track_caller]
+    pub fn agent(&self) -> Agent<'_> {
+        assert!(self.agent.lock().expect("no holder panics").is_some(), "{} has no agent", self.name);
+        Agent { node: self }
+    }
+
+    /// Starts an agent without waiting for it.
+    pub fn launch_agent(&self) -> Agent<'_> {
+        let program = lab_works(&self.vantage, binary("fairlead"));
+        let objects = self.manifests.directory().to_string_lossy().into_owned();
+        let argv = [&program.to_string_lossy(), "agent", "--node", &self.name, "--objects", &objects];
+        let process = self.spawn("agent", &argv, &[]);
+        *self.agent.lock().expect("no holder panics") = Some(process);
+        Agent { node: self }
+    }
+
+    /// Starts an agent and waits until it is ready.
+    pub fn start_agent(&self) -> Agent<'_> {
+        let agent = self.launch_agent();
+        agent.wait_ready();
+        agent
+    }
+
+    /// Lets the node forward, and tells it where the pods of other nodes are.
+    pub(crate) fn route_plainly(&self, nodes: &[NodePlan]) -> Result<()> {
+        let mut commands = String::new();
+        for other in nodes.iter().filter(|other| other.number != self.plan.number) {
+            let [(v4, length4), (v6, length6)] = other.pod_cidrs();
+            commands += &format!("route add {v4}/{length4} via {}\n", other.v4());
+            commands += &format!("route add {v6}/{length6} via {}\n", other.v6());
+        }
+        let forward = "net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1";
+        for argv in [format!("sysctl -qw {forward}"), "ip -batch -".to_owned()] {
+            let argv: Vec<&str> = argv.split(' ').collect();
+            let ended = self.run_with(&argv, &[], &commands);
+            ensure!(ended.ok(), "{}: {}", self.name, ended.stderr);
+        }
+        Ok(())
+    }
+
+    /// The Node object that a kubelet would have made.
+    pub(crate) fn manifest(&self) -> String {
+        let [(v4, length4), (v6, length6)] = self.plan.pod_cidrs();
+        format!(
+            "apiVersion: v1
+kind: Node
+metadata:
+  name: {name}
+  labels:
+    kubernetes.io/hostname: {name}
+    kubernetes.io/os: linux
+    topology.kubernetes.io/region: lab
+    topology.kubernetes.io/zone: {zone}
+spec:
+  podCIDR: {v4}/{length4}
+  podCIDRs: [\"{v4}/{length4}\", \"{v6}/{length6}\"]
+status:
+  addresses:
+  - {{type: InternalIP, address: {ip4}}}
+  - {{type: InternalIP, address: \"{ip6}\"}}
+  - {{type: Hostname, address: {name}}}
+",
+            name = self.name,
+            zone = self.plan.zone,
+            ip4 = self.v4(),
+            ip6 = self.v6(),
+        )
+    }
+}
+
+/// The agent of a node.
+#[derive(Debug, Clone, Copy)]
+pub struct Agent<'a> {
+    node: &'a Node,
+}
+
+impl Agent<'_> {
+    /// Waits until it takes requests of the CNI plugin.
+    ///
+    /// # Panics
+    /// When it ends before, or does not become ready.
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        let place = &self.node.vantage;
+        let deadline = Instant::now() + READY;
+        while !lab_works(place, place.pool().ask(&Request::Connectable(CNI_SOCKET.into()))) {
+            let ended = self.with(|process| process.wait(Duration::ZERO));
+            let log = self.log();
+            let log = logs::end(&log);
+            assert!(ended.is_none(), "the agent of {} ended ({}):\n{log}", self.node.name, ended.unwrap_or_default());
+            assert!(Instant::now() < deadline, "the agent of {} is not ready after {READY:?}:\n{log}", self.node.name);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill9(&self) {
+        self.with(|process| process.kill(9));
+        self.wait_ended();
+    }
+
+    /// Asks it to end, as Kubernetes does, and waits.
+    pub fn stop(&self) {
+        self.with(|process| process.kill(15));
+        self.wait_ended();
+    }
+
+    /// Everything that it and its predecessors on this node have written.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.with(Process::log)
+    }
+
+    #[track_caller]
+    fn wait_ended(&self) {
+        let ended = self.with(|process| process.wait(READY));
+        assert!(ended.is_some(), "the agent of {} does not end", self.node.name);
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Process) -> T) -> T {
+        act(self.node.agent.lock().expect("no holder panics").as_ref().expect("a handle is given for an agent only"))
+    }
+}
+
+/// A process that was started to stay. It ends with the lab.
+#[derive(Debug)]
+pub struct Process {
+    place: Vantage,
+    name: String,
+    pid: u32,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Its id, as processes of the lab see it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends a signal to it and its children. If it has ended nothing happens.
+    pub fn kill(&self, signal: i32) {
+        lab_works(&self.place, self.place.pool().ask::<()>(&Request::Signal { pid: self.pid, signal }));
+    }
+
+    /// How it ended; nothing if it still runs after this time.
+    #[must_use]
+    pub fn wait(&self, within: Duration) -> Option<String> {
+        let millis = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        lab_works(&self.place, self.place.pool().ask(&Request::Wait { pid: self.pid, millis }))
+    }
+
+    /// What it has written to standard output and standard error.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log)
+            .unwrap_or_else(|error| format!("{} has no log at {}: {error}", self.name, self.log.display()))
+    }
+}

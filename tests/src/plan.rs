@@ -1,0 +1,89 @@
+//! What a lab consists of: names and addresses, all known before anything is made.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+/// A lab, as its owner describes it to the processes that make it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// Tells this lab from others on the machine.
+    pub(crate) id: String,
+    /// Its nodes; the first has number 1.
+    pub(crate) nodes: Vec<NodePlan>,
+    /// The MTU of the network between nodes.
+    pub(crate) mtu: u32,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodePlan {
+    /// Its number, from 1: part of all its addresses.
+    pub(crate) number: u8,
+    /// Its zone.
+    pub(crate) zone: String,
+}
+
+impl NodePlan {
+    pub(crate) fn name(&self) -> String {
+        format!("node-{}", self.number)
+    }
+
+    pub(crate) fn v4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(172, 18, 0, self.number)
+    }
+
+    pub(crate) fn v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, u16::from(decimal(self.number)))
+    }
+
+    /// The addresses of its pods: prefix and length.
+    pub(crate) fn pod_cidrs(&self) -> [(IpAddr, u8); 2] {
+        let number = u16::from(decimal(self.number));
+        [
+            (Ipv4Addr::new(10, 244, self.number, 0).into(), 24),
+            (Ipv6Addr::new(0xfd00, 0x10, 0x244, number, 0, 0, 0, 0).into(), 64),
+        ]
+    }
+}
+
+/// A number whose hexadecimal digits are the decimal digits of another: addresses of both families read alike.
+fn decimal(number: u8) -> u8 {
+    assert!(number < 100, "a lab has at most 99 nodes");
+    number / 10 * 16 + number % 10
+}
+
+/// The router from the nodes' network to elsewhere.
+pub(crate) const ROUTER: [&str; 2] = ["172.18.0.254", "fd00:172:18::254"];
+
+/// A place outside of the cluster.
+pub(crate) struct ClientPlan {
+    pub(crate) name: &'static str,
+    pub(crate) addresses: [(&'static str, u8); 2],
+    /// Whether it is on the nodes' network; otherwise behind the router, which has these addresses towards it.
+    pub(crate) router: Option<[&'static str; 2]>,
+}
+
+/// The outside client, on the nodes' network.
+pub(crate) const CLIENT: ClientPlan =
+    ClientPlan { name: "client", addresses: [("172.18.0.100", 24), ("fd00:172:18::100", 64)], router: None };
+
+/// Another one, behind the router.
+pub(crate) const FAR_CLIENT: ClientPlan = ClientPlan {
+    name: "far-client",
+    addresses: [("192.0.2.100", 24), ("2001:db8::100", 64)],
+    router: Some(["192.0.2.1", "2001:db8::1"]),
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_families_read_alike() {
+        let node = NodePlan { number: 12, zone: "zone-a".into() };
+        assert_eq!(node.v4().to_string(), "172.18.0.12");
+        assert_eq!(node.v6().to_string(), "fd00:172:18::12");
+        assert_eq!(node.pod_cidrs()[1].0.to_string(), "fd00:10:244:12::");
+    }
+}

@@ -1,0 +1,276 @@
+//! Pods: made as a container runtime makes them, each with its server and its object.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::node::{Node, Wiring};
+use crate::proto::{Request, Serve};
+use crate::vantage::{Probes, Vantage, lab_works};
+use crate::wiring;
+
+/// Container ids so far: no two pods of a process have the same.
+static CONTAINERS: AtomicU64 = AtomicU64::new(1);
+
+/// A pod to be made.
+#[derive(Debug, Clone)]
+#[must_use = "`start` makes the pod"]
+pub struct PodBuilder {
+    node: Arc<Node>,
+    key: String,
+    labels: BTreeMap<String, String>,
+    tcp: Vec<u16>,
+    udp: Vec<u16>,
+    names: BTreeMap<u16, String>,
+    object: bool,
+}
+
+impl PodBuilder {
+    pub(crate) fn new(node: Arc<Node>, key: &str) -> Self {
+        assert!(key.split('/').count() == 2, "a pod is named by namespace and name: {key}");
+        Self {
+            node,
+            key: key.to_owned(),
+            labels: BTreeMap::new(),
+            tcp: Vec::new(),
+            udp: Vec::new(),
+            names: BTreeMap::new(),
+            object: true,
+        }
+    }
+
+    /// With a label.
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Its server listens on a TCP port.
+    pub fn tcp(mut self, port: u16) -> Self {
+        self.tcp.push(port);
+        self
+    }
+
+    /// Its server listens on a UDP port.
+    pub fn udp(mut self, port: u16) -> Self {
+        self.udp.push(port);
+        self
+    }
+
+    /// The name of a port that it declares.
+    pub fn port_name(mut self, port: u16, name: &str) -> Self {
+        self.names.insert(port, name.to_owned());
+        self
+    }
+
+    /// Without a Pod object: the test applies its own.
+    pub fn without_object(mut self) -> Self {
+        self.object = false;
+        self
+    }
+
+    /// Makes the pod. Its object is there before the runtime asks for its network, without addresses; when its server
+    /// listens, the object has them and says that it runs.
+    ///
+    /// # Panics
+    /// When it can't be made, saying why.
+    #[track_caller]
+    pub fn start(self) -> Pod {
+        match self.make() {
+            Ok(pod) => pod,
+            Err(error) => panic!("no pod {}: {error:#}", self.key),
+        }
+    }
+
+    fn make(&self) -> Result<Pod> {
+        if self.object {
+            let (namespace, _) = self.key.split_once('/').expect("checked when it was named");
+            self.node.manifests.ensure_namespace(namespace)?;
+            self.node.manifests.apply(&self.manifest(&[]));
+        }
+        let netns = self.key.replace('/', "_");
+        let container = format!("{:032x}", CONTAINERS.fetch_add(1, Ordering::Relaxed));
+        let host = self.node.vantage().pool();
+        host.ask::<()>(&Request::AddNetns(netns.clone()))?;
+        let mut pod = Pod {
+            vantage: self.node.place(&self.key, Some(&netns)),
+            node: self.node.clone(),
+            key: self.key.clone(),
+            object: self.object,
+            netns,
+            container,
+            v4: Ipv4Addr::UNSPECIFIED,
+            v6: Ipv6Addr::UNSPECIFIED,
+            result: Value::Null,
+            added_in: Duration::ZERO,
+        };
+        let started = Instant::now();
+        match self.node.wiring {
+            Wiring::Plain => (pod.v4, pod.v6) = wiring::plain(&self.node, &pod.vantage, &pod.netns)?,
+            Wiring::Fairlead => pod.add()?,
+        }
+        pod.added_in = started.elapsed();
+        let serve = Serve {
+            netns: Some(pod.netns.clone()),
+            pod: self.key.clone(),
+            node: self.node.name().to_owned(),
+            addresses: Vec::new(),
+            tcp: self.tcp.clone(),
+            udp: self.udp.clone(),
+        };
+        pod.vantage.pool().ask::<()>(&Request::Serve(serve))?;
+        if self.object {
+            self.node.manifests.apply(&self.manifest(&[pod.v4.into(), pod.v6.into()]));
+        }
+        Ok(pod)
+    }
+
+    /// The Pod object: JSON, which is YAML too.
+    fn manifest(&self, ips: &[IpAddr]) -> String {
+        let (namespace, name) = self.key.split_once('/').expect("checked when it was named");
+        let port = |protocol: &'static str| {
+            move |port: &u16| match self.names.get(port) {
+                Some(name) => json!({"containerPort": port, "protocol": protocol, "name": name}),
+                None => json!({"containerPort": port, "protocol": protocol}),
+            }
+        };
+        let ports: Vec<Value> = self.tcp.iter().map(port("TCP")).chain(self.udp.iter().map(port("UDP"))).collect();
+        let status = match ips {
+            [] => json!({"phase": "Pending"}),
+            ips => json!({
+                "phase": "Running",
+                "podIP": ips[0],
+                "podIPs": ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(),
+                "conditions": [{"type": "Ready", "status": "True"}],
+            }),
+        };
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"namespace": namespace, "name": name, "uid": self.key, "labels": self.labels},
+            "spec": {"nodeName": self.node.name(), "containers": [{"name": "server", "ports": ports}]},
+            "status": status,
+        })
+        .to_string()
+    }
+}
+
+/// A pod. It stays until [`Pod::delete`] or the end of the lab; dropping the handle does nothing to it.
+#[derive(Debug)]
+pub struct Pod {
+    node: Arc<Node>,
+    key: String,
+    object: bool,
+    netns: String,
+    container: String,
+    vantage: Vantage,
+    v4: Ipv4Addr,
+    v6: Ipv6Addr,
+    result: Value,
+    added_in: Duration,
+}
+
+impl Probes for Pod {
+    fn vantage(&self) -> &Vantage {
+        &self.vantage
+    }
+}
+
+impl Pod {
+    /// Namespace and name, with a slash between.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Its node.
+    #[must_use]
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Its IPv4 address.
+    #[must_use]
+    pub fn v4(&self) -> Ipv4Addr {
+        self.v4
+    }
+
+    /// Its IPv6 address.
+    #[must_use]
+    pub fn v6(&self) -> Ipv6Addr {
+        self.v6
+    }
+
+    /// Its addresses, one of each family: what a test that holds for both goes through.
+    #[must_use]
+    pub fn ips(&self) -> [IpAddr; 2] {
+        [self.v4.into(), self.v6.into()]
+    }
+
+    /// What the CNI plugin answered to ADD; null when pods are wired plainly.
+    #[must_use]
+    pub fn result(&self) -> &Value {
+        &self.result
+    }
+
+    /// How long ADD took, from the start of the plugin to its end.
+    #[must_use]
+    pub fn added_in(&self) -> Duration {
+        self.added_in
+    }
+
+    /// The environment in which a container runtime calls the plugin for this pod.
+    #[must_use]
+    pub fn cni_environment(&self, command: &str) -> Vec<(&'static str, String)> {
+        wiring::environment(command, &self.container, &self.netns, &self.key)
+    }
+
+    /// Ends it as a container runtime does: its network is removed, then its namespace; then its object goes.
+    ///
+    /// # Panics
+    /// When the plugin fails.
+    #[track_caller]
+    pub fn delete(self) {
+        if self.node.wiring == Wiring::Fairlead
+            && let Err(error) = self.call("DEL", &wiring::configuration())
+        {
+            panic!("{} is not removed: {error:#}", self.key);
+        }
+        self.vantage.close();
+        let host = self.node.vantage();
+        lab_works(host, host.pool().ask::<()>(&Request::RemoveNetns(self.netns.clone())));
+        if self.object {
+            self.node.manifests.delete("Pod", &self.key);
+        }
+    }
+
+    fn add(&mut self) -> Result<()> {
+        self.result = self.call("ADD", &wiring::configuration())?;
+        for ip in self.result["ips"].as_array().context("the plugin's answer has no ips")? {
+            let address = ip["address"].as_str().unwrap_or_default();
+            match address.split('/').next().unwrap_or_default().parse() {
+                Ok(IpAddr::V4(ip)) => self.v4 = ip,
+                Ok(IpAddr::V6(ip)) => self.v6 = ip,
+                Err(_) => bail!("the plugin gave {address:?} for an address"),
+            }
+        }
+        ensure!(!self.v4.is_unspecified() && !self.v6.is_unspecified(), "an address is missing: {}", self.result);
+        Ok(())
+    }
+
+    fn call(&self, command: &str, stdin: &Value) -> Result<Value> {
+        let env = self.cni_environment(command);
+        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let ended = self.node.cni(&env, &stdin.to_string());
+        ensure!(ended.ok(), "{command} ended with {}: {}{}", ended.code, ended.stdout, ended.stderr);
+        if ended.stdout.trim().is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&ended.stdout).with_context(|| format!("{command} answered {:?}", ended.stdout))
+    }
+}

@@ -1,0 +1,137 @@
+//! What the lab's owner and its workers say to each other: lines of JSON over a Unix socket, a request and its answer.
+//!
+//! A connection belongs to one network namespace, named in its first line, and so does the worker's thread behind it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::load::Load;
+use crate::probe::Probe;
+
+/// The first line of a connection.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// The pod's namespace in which this connection acts; the worker's own where there is none.
+    pub(crate) netns: Option<String>,
+}
+
+/// What a worker can do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Run a command to its end. Answer: [`Ended`].
+    Run(Command),
+    /// Start a command that stays. Answer: its process id in the lab.
+    Spawn {
+        /// What to run.
+        command: Command,
+        /// Where its output goes.
+        log: PathBuf,
+    },
+    /// Send a signal to a process that was started with `Spawn`. Answer: nothing.
+    Signal {
+        /// Its process id in the lab.
+        pid: u32,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Wait for the end of such a process. Answer: its exit code as text, or nothing when it still runs.
+    Wait {
+        /// Its process id in the lab.
+        pid: u32,
+        /// How long to wait.
+        millis: u64,
+    },
+    /// Whether somebody accepts connections on a Unix socket. Answer: a bool.
+    Connectable(PathBuf),
+    /// Make a network namespace with its loopback up. Answer: nothing.
+    AddNetns(String),
+    /// Stop the servers of a network namespace and let go of it. Answer: nothing.
+    RemoveNetns(String),
+    /// Start a server in this connection's namespace. Answer: nothing, once it listens.
+    Serve(Serve),
+    /// Probe. Answer: `Result<Reply, ProbeError>`.
+    Probe(Probe),
+    /// Ping. Answer: `Result<Echo, ProbeError>`.
+    Ping(crate::probe::Ping),
+    /// Open a connection that stays, one for each connection to the worker. Answer: `Result<Reply, ProbeError>`.
+    Open(Probe),
+    /// Send a line on it and read the answer. Answer: `Result<Reply, ProbeError>`.
+    Exchange {
+        /// How many bytes to send.
+        size: usize,
+        /// How many bytes the server adds to its answer.
+        pad: usize,
+    },
+    /// Close it. Answer: nothing.
+    Close,
+    /// Open a packet socket on an interface. Answer: nothing.
+    PacketOpen(String),
+    /// Send a frame through it. Answer: nothing.
+    PacketSend(String),
+    /// The frames that arrived, waiting for the first. Answer: a list of [`crate::packets::Frame`].
+    PacketReceive {
+        /// How long to wait.
+        millis: u64,
+    },
+    /// Generate load. Answer: [`crate::load::Report`].
+    Load(Box<Load>),
+}
+
+/// A worker's answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// It was done; what it gave depends on the request.
+    Done(serde_json::Value),
+    /// It could not be done.
+    Failed(String),
+}
+
+/// A command.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Command {
+    /// The program and its arguments.
+    pub(crate) argv: Vec<String>,
+    /// Variables that are added to the environment.
+    pub(crate) env: BTreeMap<String, String>,
+    /// What it reads from standard input.
+    pub(crate) stdin: String,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Its exit code; -1 when a signal ended it.
+    pub code: i32,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Whether it ended with exit code 0.
+    #[must_use]
+    pub fn ok(&self) -> bool {
+        self.code == 0
+    }
+}
+
+/// A server to start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Serve {
+    /// The network namespace whose removal ends it; the worker's own where there is none.
+    pub(crate) netns: Option<String>,
+    /// What it says of itself.
+    pub(crate) pod: String,
+    /// The node that it says it is on.
+    pub(crate) node: String,
+    /// Where it listens; every address of both families where this is empty.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// TCP ports.
+    pub(crate) tcp: Vec<u16>,
+    /// UDP ports.
+    pub(crate) udp: Vec<u16>,
+}

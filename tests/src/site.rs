@@ -1,0 +1,142 @@
+//! What a worker does before it works: make the namespaces of its node or client and connect them to the fabric.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::init::{NO_DUPLICATES, start};
+use crate::plan::{CLIENT, ClientPlan, FAR_CLIENT, NodePlan, Plan, ROUTER};
+use crate::system::{self, hostname, ip, mount_kernel, sysctl};
+use crate::worker;
+
+/// Added to a node's name: its worker that no hook of the node sees.
+pub(crate) const OUTSIDE: &str = "-outside";
+
+/// A worker's whole life. It says on standard output that it is ready, or why it is not.
+pub fn worker(id: &str, name: &str) -> Result<()> {
+    match prepare(id, name) {
+        Ok(listener) => {
+            println!("ready {name}");
+            worker::work(&listener)
+        }
+        Err(error) => {
+            println!("failed {name}: {}", format!("{error:#}").replace('\n', " "));
+            Err(error)
+        }
+    }
+}
+
+fn prepare(id: &str, name: &str) -> Result<UnixListener> {
+    let directory = system::directory(id);
+    let plan: Plan = serde_json::from_slice(&fs::read(directory.join("plan.json"))?)?;
+    match name {
+        // Both are where they belong by birth.
+        "fabric" => {}
+        name if name.ends_with(OUTSIDE) => {}
+        "client" => make_client(&CLIENT, plan.mtu)?,
+        "far-client" => make_client(&FAR_CLIENT, plan.mtu)?,
+        name => match plan.nodes.iter().find(|node| node.name() == name) {
+            Some(node) => make_node(id, &directory, node, plan.mtu)?,
+            None => bail!("this lab has no {name}"),
+        },
+    }
+    Ok(UnixListener::bind(directory.join(format!("{name}.sock")))?)
+}
+
+/// A client is a network namespace, no more.
+fn make_client(client: &ClientPlan, mtu: u32) -> Result<()> {
+    let fabric = File::open("/proc/self/ns/net")?;
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS).context("can't make a client's namespaces")?;
+    hostname(client.name)?;
+    let addresses = client.addresses.map(|(ip, length)| (ip.to_owned(), length));
+    connect(client.name, &addresses, mtu, &fabric, client.router)
+}
+
+fn make_node(id: &str, directory: &Path, node: &NodePlan, mtu: u32) -> Result<()> {
+    // Opened while the machine's cgroups are still in sight.
+    let mut cgroup = OpenOptions::new()
+        .write(true)
+        .open(system::cgroup(id)?.join(node.name()).join("cgroup.procs"))
+        .context("the guardian makes the node's cgroup")?;
+    let fabric = File::open("/proc/self/ns/net")?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)
+        .context("can't make a node's namespaces")?;
+    hostname(&node.name())?;
+    // sysfs shows the network of whoever mounts it, so it comes after the network namespace.
+    mount_kernel("sysfs", "/sys")?;
+    mount_kernel("bpf", "/sys/fs/bpf")?;
+    mount_kernel("tmpfs", "/run")?;
+    fs::create_dir("/run/netns")?;
+    for path in ["/etc", "/opt", "/var/lib"] {
+        write_privately(path)?;
+    }
+    connect(&node.name(), &[(node.v4().to_string(), 24), (node.v6().to_string(), 64)], mtu, &fabric, None)?;
+    start(directory, id, &[&format!("{}{OUTSIDE}", node.name())])?;
+    cgroup.write_all(b"0").context("can't enter the node's cgroup")?;
+    unshare(CloneFlags::CLONE_NEWCGROUP)?;
+    // The node's own cgroup is the root of this mount, as it would be of a machine with v2 alone.
+    mount_kernel("cgroup2", "/sys/fs/cgroup")
+}
+
+/// Lets a node write below a directory of the machine without the machine noticing.
+fn write_privately(path: &str) -> Result<()> {
+    let own = Path::new("/run/lab").join(path.trim_start_matches('/').replace('/', "-"));
+    let (upper, work) = (own.join("upper"), own.join("work"));
+    fs::create_dir_all(&upper)?;
+    fs::create_dir_all(&work)?;
+    let options = format!("lowerdir={path},upperdir={},workdir={}", upper.display(), work.display());
+    mount(Some("overlay"), path, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .with_context(|| format!("can't lay a private directory over {path}: the kernel needs overlayfs"))
+}
+
+/// Connects this network namespace to the fabric by `eth0`: to its bridge, or to the router directly.
+fn connect(
+    name: &str,
+    addresses: &[(String, u8); 2],
+    mtu: u32,
+    fabric: &File,
+    router: Option<[&'static str; 2]>,
+) -> Result<()> {
+    sysctl(NO_DUPLICATES)?;
+    let [(v4, v4_length), (v6, v6_length)] = addresses;
+    let [gateway4, gateway6] = router.unwrap_or(ROUTER);
+    // Of two ends the one that goes up first drops what it should send until the kernel's link watch has run, some time
+    // later; to ask for the state of the device is to wait for that (`rtnl_getlink` in net/core/rtnetlink.c).
+    // The lab's first process is process 1, and its network namespace is the fabric.
+    ip(&format!(
+        "link add eth0 mtu {mtu} type veth peer name {name} mtu {mtu} netns 1
+         link set eth0 up"
+    ))?;
+    let far_end = match router {
+        None => format!(
+            "link set {name} master br0 up
+             link show dev br0"
+        ),
+        Some([router4, router6]) => format!(
+            "addr add {router4}/{v4_length} dev {name}
+             addr add {router6}/{v6_length} dev {name} nodad
+             link set {name} up"
+        ),
+    };
+    let fabric = fabric.try_clone()?;
+    thread::spawn(move || -> Result<()> {
+        setns(fabric, CloneFlags::CLONE_NEWNET)?;
+        ip(&far_end)
+    })
+    .join()
+    .expect("the thread returns its errors")?;
+    ip(&format!(
+        "link set lo up
+         link show dev eth0
+         addr add {v4}/{v4_length} dev eth0
+         addr add {v6}/{v6_length} dev eth0 nodad
+         route add default via {gateway4}
+         route add default via {gateway6}"
+    ))
+}

@@ -1,0 +1,72 @@
+//! How pods get their network: what the CNI plugin is told, and routes without any plugin.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::Ordering;
+
+use anyhow::{Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::node::Node;
+use crate::vantage::{Probes, Vantage};
+
+/// The network configuration on the plugin's standard input.
+pub(crate) fn configuration() -> Value {
+    json!({"cniVersion": "1.1.0", "name": "fairlead", "type": "fairlead-cni"})
+}
+
+/// The environment of a call of the plugin.
+pub(crate) fn environment(command: &str, container: &str, netns: &str, key: &str) -> Vec<(&'static str, String)> {
+    let (namespace, name) = key.split_once('/').unwrap_or(("default", key));
+    vec![
+        ("CNI_COMMAND", command.to_owned()),
+        ("CNI_CONTAINERID", container.to_owned()),
+        ("CNI_NETNS", format!("/run/netns/{netns}")),
+        ("CNI_IFNAME", "eth0".to_owned()),
+        ("CNI_PATH", "/opt/cni/bin".to_owned()),
+        (
+            "CNI_ARGS",
+            format!(
+                "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};\
+                 K8S_POD_INFRA_CONTAINER_ID={container}"
+            ),
+        ),
+    ]
+}
+
+/// Connects a pod by routes, and gives its addresses.
+pub(crate) fn plain(node: &Node, pod: &Vantage, netns: &str) -> Result<(Ipv4Addr, Ipv6Addr)> {
+    let slot = node.pods.fetch_add(1, Ordering::Relaxed) + 10;
+    ensure!(slot < 250, "{} is full", node.name());
+    let [(IpAddr::V4(net4), _), (IpAddr::V6(net6), _)] = node.plan.pod_cidrs() else { bail!("one network a family") };
+    let (v4, v6) = (Ipv4Addr::from(u32::from(net4) + slot), Ipv6Addr::from(u128::from(net6) + u128::from(slot)));
+    batch(
+        node.vantage(),
+        &format!(
+            "link add pod{slot} type veth peer name eth0 netns {netns}
+             addr add 169.254.1.1/32 dev pod{slot}
+             link set pod{slot} up
+             addr add fe80::1/64 dev pod{slot} nodad
+             route add {v4}/32 dev pod{slot}
+             route add {v6}/128 dev pod{slot}"
+        ),
+    )?;
+    batch(
+        pod,
+        &format!(
+            "addr add {v4}/32 dev eth0
+             addr add {v6}/128 dev eth0 nodad
+             link set eth0 up
+             route add default via 169.254.1.1 dev eth0 onlink
+             route add default via fe80::1 dev eth0"
+        ),
+    )?;
+    // The host's end went up first: wait until it can send, as the fabric's connections do.
+    batch(node.vantage(), &format!("link show dev pod{slot}"))?;
+    Ok((v4, v6))
+}
+
+fn batch(place: &Vantage, commands: &str) -> Result<()> {
+    let ended = place.run_with(&["ip", "-batch", "-"], &[], commands);
+    ensure!(ended.ok(), "{commands}\nip: {}", ended.stderr);
+    Ok(())
+}

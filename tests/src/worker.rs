@@ -1,0 +1,121 @@
+//! A worker: the process of the lab that acts inside of a node, of the fabric or of a client. Each connection to it is a
+//! thread in the network namespace that the connection names; sockets and commands are of the worker's cgroup.
+
+mod dial;
+mod line;
+mod load;
+mod netns;
+mod packet;
+mod ping;
+mod process;
+mod serve;
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::proto::{Answer, Hello, Request};
+
+/// What the threads of a worker share.
+#[derive(Default)]
+struct Shared {
+    processes: process::Processes,
+    servers: Mutex<HashMap<String, Vec<serve::Server>>>,
+}
+
+/// What one connection keeps between its requests.
+struct Seat {
+    shared: Arc<Shared>,
+    conversation: Option<dial::Conversation>,
+    packets: Option<packet::PacketSocket>,
+}
+
+/// Answers connections until the process is killed.
+pub(crate) fn work(listener: &UnixListener) -> Result<()> {
+    let shared = Arc::new(Shared::default());
+    for stream in listener.incoming() {
+        let stream = stream.context("a worker can't accept connections any more")?;
+        let shared = shared.clone();
+        std::thread::Builder::new().stack_size(512 << 10).spawn(move || {
+            // The other side has gone, or never said where it wants to be: nobody is left to tell.
+            let _ = converse(stream, shared);
+        })?;
+    }
+    Ok(())
+}
+
+fn converse(mut stream: UnixStream, shared: Arc<Shared>) -> Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let Some(hello) = lines.next() else { return Ok(()) };
+    let hello: Hello = serde_json::from_str(&hello?)?;
+    let entered = hello.netns.as_deref().map_or(Ok(()), netns::enter);
+    let mut seat = Seat { shared, conversation: None, packets: None };
+    for line in lines {
+        let request: Request = serde_json::from_str(&line?)?;
+        let outcome = match &entered {
+            Ok(()) => seat.answer(request),
+            Err(error) => Err(anyhow::anyhow!("{error:#}")),
+        };
+        let answer = outcome.map_or_else(|error| Answer::Failed(format!("{error:#}")), Answer::Done);
+        let mut line = serde_json::to_vec(&answer)?;
+        line.push(b'\n');
+        stream.write_all(&line)?;
+    }
+    Ok(())
+}
+
+impl Seat {
+    fn answer(&mut self, request: Request) -> Result<Value> {
+        match request {
+            Request::Run(command) => give(process::run(&command)?),
+            Request::Spawn { command, log } => give(self.shared.processes.spawn(&command, &log)?),
+            Request::Signal { pid, signal } => give(self.shared.processes.signal(pid, signal)?),
+            Request::Wait { pid, millis } => give(self.shared.processes.wait(pid, millis)?),
+            Request::Connectable(path) => give(UnixStream::connect(path).is_ok()),
+            Request::AddNetns(name) => give(netns::add(&name)?),
+            Request::RemoveNetns(name) => {
+                self.shared.servers.lock().expect("no holder panics").remove(&name);
+                give(netns::remove(&name)?)
+            }
+            Request::Serve(wanted) => {
+                let key = wanted.netns.clone().unwrap_or_default();
+                let server = serve::Server::start(wanted)?;
+                self.shared.servers.lock().expect("no holder panics").entry(key).or_default().push(server);
+                give(())
+            }
+            Request::Probe(probe) => give(dial::probe(&probe)),
+            Request::Ping(ping) => give(ping::ping(&ping)),
+            Request::Open(probe) => give(dial::Conversation::open(&probe).map(|(conversation, greeting)| {
+                self.conversation = Some(conversation);
+                greeting
+            })),
+            Request::Exchange { size, pad } => {
+                give(self.conversation.as_mut().context("no connection was opened")?.exchange(size, pad))
+            }
+            Request::Close => {
+                self.conversation = None;
+                give(())
+            }
+            Request::PacketOpen(interface) => {
+                self.packets = Some(packet::PacketSocket::open(&interface)?);
+                give(())
+            }
+            Request::PacketSend(frame) => give(self.packets()?.send(&frame)?),
+            Request::PacketReceive { millis } => give(self.packets()?.receive(millis)?),
+            Request::Load(wanted) => give(load::generate(&wanted)?),
+        }
+    }
+
+    fn packets(&mut self) -> Result<&mut packet::PacketSocket> {
+        self.packets.as_mut().context("no packet socket was opened")
+    }
+}
+
+fn give<T: Serialize>(value: T) -> Result<Value> {
+    Ok(serde_json::to_value(value)?)
+}

@@ -1,0 +1,147 @@
+//! The load generator: a clock that starts attempts on time, whatever became of those before, and threads that make them.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use socket2::Type;
+
+use super::dial::{self, Conversation};
+use crate::load::{Load, Report, Tally};
+use crate::probe::{Probe, ProbeError};
+
+/// Threads for each kind of load: more than attempts under way at a time as long as these take less than
+/// `THREADS / rate` seconds.
+const THREADS: usize = 16;
+
+/// The attempts of one thread.
+#[derive(Default)]
+struct Attempts {
+    took: Vec<Duration>,
+    failed: Vec<String>,
+}
+
+/// Generates load until its time is over.
+pub(super) fn generate(load: &Load) -> Result<Report> {
+    let until = Instant::now() + load.during;
+    let attempt_of = |probe: &Probe| dial::probe(probe).map(|_| ());
+    // Threads made by this one are in its network namespace too.
+    thread::scope(|scope| {
+        let short = load.short.as_ref().map(|(p, rate)| scope.spawn(|| at_rate(*rate, until, || attempt_of(p))));
+        let udp = load.udp.as_ref().map(|(p, rate)| scope.spawn(|| at_rate(*rate, until, || attempt_of(p))));
+        let dns = load.dns.as_ref().map(|(to, name, rate)| scope.spawn(|| at_rate(*rate, until, || query(*to, name))));
+        let long = load.long.as_ref().map(|(p, count, every)| scope.spawn(|| exchanges(p, *count, *every, until)));
+        let tally = |kind: Option<thread::ScopedJoinHandle<'_, Vec<Attempts>>>| -> Result<Tally> {
+            let Some(kind) = kind else { return Ok(Tally::default()) };
+            let attempts = kind.join().map_err(|_| anyhow::anyhow!("the load generator broke"))?;
+            Ok(summary(attempts))
+        };
+        let report = Report { short: tally(short)?, long: tally(long)?, udp: tally(udp)?, dns: tally(dns)? };
+        ensure!(
+            report.short.attempted + report.long.attempted + report.udp.attempted + report.dns.attempted > 0,
+            "no load was asked for, or its time was over before it began"
+        );
+        Ok(report)
+    })
+}
+
+/// Starts `rate` attempts a second.
+fn at_rate(rate: u32, until: Instant, attempt: impl Fn() -> Result<(), ProbeError> + Sync) -> Vec<Attempts> {
+    let started = Instant::now();
+    let next = AtomicU64::new(0);
+    let pull = || {
+        let mut attempts = Attempts::default();
+        loop {
+            let ticket = next.fetch_add(1, Ordering::Relaxed);
+            let due = started + Duration::from_secs_f64(ticket as f64 / f64::from(rate.max(1)));
+            if due >= until {
+                return attempts;
+            }
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            attempts.record(&attempt);
+        }
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(pull)).collect();
+        threads.into_iter().filter_map(|each| each.join().ok()).collect()
+    })
+}
+
+/// Keeps connections open and uses each of them every so often.
+fn exchanges(probe: &Probe, count: u32, every: Duration, until: Instant) -> Vec<Attempts> {
+    let keep = || {
+        let mut attempts = Attempts::default();
+        let mut conversation = Conversation::open(probe).map(|(conversation, _)| conversation);
+        while Instant::now() < until {
+            attempts.record(|| match &mut conversation {
+                Ok(open) => open.exchange(0, 0).map(|_| ()),
+                Err(error) => Err(error.clone()),
+            });
+            thread::sleep(every);
+        }
+        attempts
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(keep)).collect();
+        threads.into_iter().filter_map(|each| each.join().ok()).collect()
+    })
+}
+
+impl Attempts {
+    fn record(&mut self, attempt: impl FnOnce() -> Result<(), ProbeError>) {
+        let started = Instant::now();
+        match attempt() {
+            Ok(()) => self.took.push(started.elapsed()),
+            Err(error) => self.failed.push(error.to_string()),
+        }
+    }
+}
+
+fn summary(attempts: Vec<Attempts>) -> Tally {
+    let mut tally = Tally::default();
+    let mut took = Vec::new();
+    for each in attempts {
+        tally.attempted += (each.took.len() + each.failed.len()) as u64;
+        took.extend(each.took);
+        for reason in each.failed {
+            *tally.failed.entry(reason).or_insert(0) += 1;
+        }
+    }
+    took.sort_unstable();
+    let at = |percent: usize| took.get(took.len() * percent / 100).copied().unwrap_or_default();
+    (tally.p50, tally.p99) = (at(50), at(99));
+    tally
+}
+
+/// One query for the A record of a name (RFC 1035, section 4).
+fn query(server: SocketAddr, name: &str) -> Result<(), ProbeError> {
+    let probe = Probe::udp(server.ip(), server.port());
+    let socket = dial::socket(&probe, Type::DGRAM)?;
+    socket.connect(&server.into())?;
+    let socket: UdpSocket = socket.into();
+    socket.set_read_timeout(Some(probe.timeout))?;
+    let id = socket.local_addr()?.port().to_be_bytes();
+    // Recursion desired, one question.
+    let mut message = vec![id[0], id[1], 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.trim_end_matches('.').split('.') {
+        let length = u8::try_from(label.len()).map_err(|_| std::io::Error::from(ErrorKind::InvalidInput))?;
+        message.push(length);
+        message.extend(label.bytes());
+    }
+    // The root, type A, class IN.
+    message.extend([0, 0, 1, 0, 1]);
+    socket.send(&message)?;
+    let mut answer = [0; 4096];
+    let count = socket.recv(&mut answer)?;
+    match answer.get(..count.min(12)) {
+        Some(header) if count >= 12 && header[..2] == id => match (header[3] & 15, header[6], header[7]) {
+            (0, 0, 0) => Err(ProbeError::Other("DNS: no record in the answer".into())),
+            (0, _, _) => Ok(()),
+            (code, _, _) => Err(ProbeError::Other(format!("DNS: response code {code}"))),
+        },
+        _ => Err(ProbeError::Other("DNS: this is no answer to the question".into())),
+    }
+}

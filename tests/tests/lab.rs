@@ -1,0 +1,262 @@
+//! The lab itself, without Fairlead: pods wired plainly, so that what fails elsewhere is not the lab's fault.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fairlead_tests::{Frame, Lab, Load, Ping, Probe, ProbeError, Probes, Via};
+
+#[test]
+fn pods_wired_plainly_reach_each_other() {
+    let lab = Lab::builder().nodes(2).plain().start();
+    let here = lab.node("node-1").pod("a/client").start();
+    let near = lab.node("node-1").pod("a/near").tcp(80).udp(53).start();
+    let far = lab.node("node-2").pod("a/far").tcp(80).udp(53).start();
+    for server in [&near, &far] {
+        for (ip, own) in server.ips().into_iter().zip(here.ips()) {
+            for via in Via::BOTH {
+                let from = here.via(via);
+                for reply in [from.tcp(ip, 80).unwrap(), from.udp(ip, 53).unwrap()] {
+                    assert_eq!(reply.server.pod, server.key());
+                    assert_eq!(reply.server.node, server.node().name());
+                    assert_eq!(reply.server.peer, reply.local);
+                    assert_eq!(reply.server.peer.ip(), own);
+                    assert_eq!(reply.server.local, reply.peer);
+                    assert_eq!(reply.server.local.ip(), ip);
+                }
+                assert_eq!(from.tcp(ip, 81), Err(ProbeError::Refused));
+                assert_eq!(from.udp(ip, 81), Err(ProbeError::Refused));
+            }
+            assert_eq!(here.ping(&Ping::new(ip)).unwrap().from, ip);
+            assert_eq!(here.ping(&Ping::new(ip).payload(1400)).unwrap().size, 1400);
+            let probe = Probe::tcp(ip, 80).source_port(40_000).payload(5000).answer_payload(9000).abort();
+            let reply = here.probe(&probe).unwrap();
+            assert_eq!((reply.server.got, reply.server.pad.len(), reply.local.port()), (5000, 9000, 40_000));
+            let mut stays = here.connect(&Probe::tcp(ip, 80)).unwrap();
+            assert_eq!(stays.exchange(100, 0).unwrap().server.got, 100);
+            assert_eq!(stays.exchange(0, 10).unwrap().local, stays.greeting().local);
+            stays.close();
+        }
+    }
+    let expired = here.ping(&Ping::new(far.v4()).ttl(1));
+    assert_eq!(expired, Err(ProbeError::Expired([169, 254, 1, 1].into())));
+    assert_eq!(here.probe(&Probe::udp([172, 18, 0, 77], 9)), Err(ProbeError::TimedOut));
+    assert_eq!(
+        here.probe(&Probe::tcp(far.v4(), 80).ttl(1).timeout(Duration::from_millis(50))),
+        Err(ProbeError::Unreachable)
+    );
+}
+
+#[test]
+fn nodes_have_mounts_and_cgroups_of_their_own() {
+    let lab = Lab::builder().zones(&["zone-a", "zone-b"]).plain().start();
+    let (one, two) = (lab.node("node-1"), lab.node("node-2"));
+    for directory in ["/sys/fs/bpf/own", "/run/own", "/etc/own", "/opt/own", "/var/lib/own", "/sys/fs/cgroup/own"] {
+        one.must_run(&["mkdir", directory]);
+        assert!(!two.run(&["ls", directory]).ok(), "{directory} of one node is seen on the other");
+        assert!(!Path::new(directory).exists(), "{directory} of a node is seen on the machine");
+    }
+    // The node's cgroup is the root that its processes see, and pods' processes are below it.
+    let pod = one.pod("a/pod").start();
+    for place in [one.vantage(), pod.vantage()] {
+        assert_eq!(place.must_run(&["grep", "^0:", "/proc/self/cgroup"]).trim(), "0::/");
+        let outside = place.via(Via::Packet).must_run(&["grep", "^0:", "/proc/self/cgroup"]);
+        assert!(outside.contains("/outside"), "{outside}");
+    }
+    assert_eq!(two.must_run(&["hostname"]).trim(), "node-2");
+    assert!(one.must_run(&["ls", "/sys/class/net"]).contains("eth0"));
+}
+
+#[test]
+fn nodes_and_clients_reach_each_other() {
+    let lab = Lab::builder().plain().start();
+    let server = lab.node("node-3");
+    server.serve("kube-system/host", &[6443], &[6443]);
+    let far: [IpAddr; 2] = ["192.0.2.100".parse().unwrap(), "2001:db8::100".parse().unwrap()];
+    let near: [IpAddr; 2] = ["172.18.0.100".parse().unwrap(), "fd00:172:18::100".parse().unwrap()];
+    for (from, own) in [(lab.client(), near), (lab.far_client(), far)] {
+        for (ip, own) in [IpAddr::from(server.v4()), server.v6().into()].into_iter().zip(own) {
+            assert_eq!(from.tcp(ip, 6443).unwrap().server.peer.ip(), own);
+            assert_eq!(from.udp(ip, 6443).unwrap().server.peer.ip(), own);
+            assert_eq!(server.ping(&Ping::new(own)).unwrap().from, own);
+        }
+    }
+    assert_eq!(lab.node("node-1").tcp(server.v4(), 6443).unwrap().server.pod, "kube-system/host");
+}
+
+#[test]
+fn frames_are_seen_and_sent() {
+    let lab = Lab::builder().nodes(1).plain().start();
+    let one = lab.node("node-1").pod("a/one").start();
+    let two = lab.node("node-1").pod("a/two").start();
+    let mut wire = two.packets("eth0");
+    let is_request = |frame: &Frame| frame.bytes().get(12..14) == Some(&[8, 0]) && frame.bytes().get(34) == Some(&8);
+    one.ping(&Ping::new(two.v4())).unwrap();
+    let request = wire.wait_for(Duration::from_secs(1), is_request).expect("the request came by");
+    assert!(!request.outgoing);
+    assert_eq!(request.bytes()[26..30], one.v4().octets());
+    // The answer of an earlier request, sent again by hand, arrives as it was sent.
+    let mut out = one.packets("eth0");
+    one.ping(&Ping::new(two.v4())).unwrap();
+    let sent = out.wait_for(Duration::from_secs(1), |frame| frame.outgoing && is_request(frame)).expect("it was sent");
+    wire.collect(Duration::from_millis(20), |_| true);
+    let mut copy = sent.bytes();
+    *copy.last_mut().unwrap() ^= 0xff;
+    out.send(&copy);
+    let seen = wire.wait_for(Duration::from_secs(1), is_request).expect("the copy came by");
+    assert_eq!(seen.bytes()[34..], copy[34..]);
+}
+
+#[test]
+fn load_is_counted() {
+    let lab = Lab::builder().nodes(1).plain().start();
+    let client = lab.node("node-1").pod("a/client").start();
+    let server = lab.node("node-1").pod("a/server").tcp(80).udp(53).start();
+    let (ip, closed) = (server.v4(), 81);
+    let load = Load::during(Duration::from_millis(500))
+        .short_connections(Probe::tcp(ip, 80), 200)
+        .long_connections(Probe::tcp(ip, 80), 5, Duration::from_millis(50))
+        .udp(Probe::udp(ip, closed), 100)
+        .dns((ip, 53).into(), "web.shop.svc.cluster.local", 100);
+    let report = client.load(&load);
+    assert_eq!((report.short.attempted, report.short.failures()), (100, 0), "{report:?}");
+    assert!(report.long.attempted >= 20 && report.long.failures() == 0, "{report:?}");
+    assert!(report.short.p50 > Duration::ZERO && report.short.p50 <= report.short.p99, "{report:?}");
+    // The kernel limits how many ICMP errors it sends, so some attempts time out.
+    assert!(report.udp.failed["refused"] > 0 && report.udp.failures() == report.udp.attempted, "{report:?}");
+    // The lab's servers are no DNS servers.
+    assert_eq!(report.dns.failed["DNS: this is no answer to the question"], 50, "{report:?}");
+    assert_eq!(report.failures(), 100);
+}
+
+#[test]
+fn a_deleted_pod_is_gone() {
+    let lab = Lab::builder().nodes(1).plain().start();
+    let node = lab.node("node-1");
+    let client = node.pod("a/client").start();
+    let server = node.pod("a/server").tcp(80).start();
+    let ip = server.v4();
+    client.tcp(ip, 80).unwrap();
+    server.delete();
+    lab.wait_until("its interface has gone with its namespace", || match node.must_run(&["ip", "-o", "link"]) {
+        links if links.contains("pod11") => Err(links),
+        _ => Ok(()),
+    });
+    client.tcp(ip, 80).unwrap_err();
+}
+
+#[test]
+fn processes_end_when_told() {
+    let lab = Lab::builder().nodes(1).plain().start();
+    let process = lab.node("node-1").spawn("sleeper", &["sh", "-c", "echo $WORD; sleep 1000"], &[("WORD", "hello")]);
+    lab.wait_until("it has spoken", || if process.log() == "hello\n" { Ok(()) } else { Err(process.log()) });
+    assert_eq!(process.wait(Duration::ZERO), None);
+    process.kill(9);
+    assert!(process.wait(Duration::from_secs(1)).unwrap().contains("signal: 9"));
+    let failed = lab.node("node-1").run_with(&["sh", "-c", "cat; echo no >&2; exit 3"], &[], "input");
+    assert_eq!((failed.code, failed.stdout.as_str(), failed.stderr.as_str()), (3, "input", "no\n"));
+}
+
+#[test]
+fn labs_do_not_meet() {
+    let reply = thread::scope(|scope| {
+        let labs: Vec<_> = (0..3)
+            .map(|number| {
+                scope.spawn(move || {
+                    let lab = Lab::builder().nodes(2).plain().start();
+                    let client = lab.node("node-1").pod("a/client").start();
+                    let server = lab.node("node-2").pod(&format!("lab-{number}/server")).tcp(80).start();
+                    client.tcp(server.v4(), 80).unwrap().server.pod
+                })
+            })
+            .collect();
+        labs.into_iter().map(|lab| lab.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(reply, ["lab-0/server", "lab-1/server", "lab-2/server"]);
+}
+
+/// Set for the processes that the tests below start to kill: the same program, which then makes a lab and waits.
+const VICTIM: &str = "FAIRLEAD_LAB_VICTIM";
+
+#[test]
+fn a_killed_owner_leaves_nothing() {
+    let Some((mut owner, id)) = victim("a_killed_owner_leaves_nothing") else { return };
+    assert!(traces(&id).len() > 3, "a lab that lives can be seen: {:?}", traces(&id));
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    gone_within_two_seconds(&id);
+}
+
+#[test]
+fn a_killed_guardian_takes_the_lab_along() {
+    let Some((mut owner, id)) = victim("a_killed_guardian_takes_the_lab_along") else { return };
+    let guardian = fs::read_to_string(format!("/proc/{0}/task/{0}/children", owner.id())).unwrap();
+    let threads = fs::read_dir(format!("/proc/{}/task", owner.id())).unwrap();
+    let guardian = threads
+        .filter_map(|task| fs::read_to_string(task.unwrap().path().join("children")).ok())
+        .chain([guardian])
+        .find_map(|children| children.split_whitespace().next().map(str::to_owned))
+        .expect("the guardian is a child of the owner");
+    assert!(Command::new("kill").args(["-9", &guardian]).status().unwrap().success());
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while traces(&id).iter().any(|trace| trace.starts_with("process")) {
+        assert!(Instant::now() < deadline, "still there: {:?}", traces(&id));
+        thread::sleep(Duration::from_millis(5));
+    }
+    // Files and cgroups wait for the next lab.
+    drop(Lab::builder().nodes(1).plain().start());
+    gone_within_two_seconds(&id);
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+}
+
+/// Starts an owner of a lab in a process of its own; nothing when this is that process, at its end.
+fn victim(test: &str) -> Option<(Child, String)> {
+    if std::env::var_os(VICTIM).is_some() {
+        let lab = Lab::builder().nodes(2).plain().start();
+        lab.node("node-1").pod("a/pod").tcp(80).start();
+        println!("lab {}", lab.id());
+        thread::sleep(Duration::from_secs(60));
+        return None;
+    }
+    let mut owner = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(VICTIM, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+    let id = lines.map_while(Result::ok).find_map(|line| Some(line.split_once("lab ")?.1.trim().to_owned()));
+    Some((owner, id.expect("the owner says which lab it has")))
+}
+
+fn gone_within_two_seconds(id: &str) {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while !traces(id).is_empty() {
+        assert!(Instant::now() < deadline, "still there: {:?}", traces(id));
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What can be seen of a lab: its processes, files, cgroups and mounts.
+fn traces(id: &str) -> Vec<String> {
+    let name = format!("fairlead-lab-{id}");
+    let mut traces = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        if command.split('\0').any(|argument| argument == id) {
+            traces.push(format!("process {} {command:?}", entry.file_name().display()));
+        }
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let hierarchies =
+        mounts.lines().filter(|line| line.contains(" cgroup2 ")).map(|line| line.split(' ').nth(1).unwrap());
+    traces.extend(hierarchies.map(|at| format!("{at}/{name}")).filter(|path| Path::new(path).exists()));
+    traces.extend(mounts.lines().filter(|line| line.contains(&name)).map(|line| format!("mount {line}")));
+    traces.extend(std::env::temp_dir().join(&name).exists().then(|| "its directory".to_owned()));
+    traces
+}
