@@ -19,7 +19,7 @@ use crate::link::Pool;
 use crate::logs;
 use crate::manifests::Manifests;
 use crate::node::{Node, Wiring};
-use crate::plan::{CLIENT, FAR_CLIENT, NodePlan, Plan};
+use crate::plan::{CLIENT, FAR_CLIENT, MOST_NODES, NodePlan, Plan};
 use crate::system;
 use crate::vantage::Vantage;
 
@@ -103,6 +103,7 @@ impl Builder {
             Uid::effective().is_root(),
             "it needs root, to make namespaces and load programs: run `sudo -E cargo xtask test`"
         );
+        ensure!(self.zones.len() <= MOST_NODES, "a lab has at most {MOST_NODES} nodes");
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}-{number}", getpid());
         let nodes = (1..).zip(&self.zones).map(|(number, zone)| NodePlan { number, zone: zone.clone() }).collect();
