@@ -260,3 +260,24 @@ fn traces(id: &str) -> Vec<String> {
     traces.extend(std::env::temp_dir().join(&name).exists().then(|| "its directory".to_owned()));
     traces
 }
+
+#[test]
+fn a_kept_lab_is_entered_and_stopped() {
+    let mut lab = Lab::builder().nodes(1).plain().start();
+    let pod = lab.node("node-1").pod("a/pod").start();
+    let (id, ip) = (lab.id().to_owned(), pod.v4().to_string());
+    lab.keep();
+    drop(lab);
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_fairlead-lab")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(run(&["list"]).lines().any(|line| line == id));
+    assert_eq!(run(&["enter", &id, "node-1", "--", "cat", "/proc/self/cgroup"]).lines().last(), Some("0::/"));
+    assert_eq!(run(&["enter", &id, "client", "--", "hostname"]).trim(), "client");
+    let addresses = run(&["enter", &id, "node-1", "--pod", "a/pod", "--", "ip", "-o", "addr"]);
+    assert!(addresses.contains(&ip), "{addresses}");
+    run(&["stop", &id]);
+    gone_within_two_seconds(&id);
+}
