@@ -7,7 +7,9 @@ mod paths;
 mod pins;
 mod run;
 mod setup;
+mod tally;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -20,6 +22,7 @@ enum Command {
     Setup(setup::Setup),
     Ebpf(ebpf::Ebpf),
     Lint(lint::Lint),
+    Vm(vm::Vm),
 }
 
 fn main() -> ExitCode {
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
         Command::Setup(command) => command.run(),
         Command::Ebpf(command) => command.run(),
         Command::Lint(command) => command.run(),
+        Command::Vm(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -20,3 +20,10 @@ pub(crate) const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
 /// The Debian suite whose archive has a build of each of [`KERNELS`].
 pub(crate) const KERNEL_SUITE: &str = "bookworm";
+
+/// The most instructions that the verifier may walk in one program, on [`BUDGET_KERNEL`]. The kernel's own limit is a
+/// million (BPF_COMPLEXITY_LIMIT_INSNS); the distance is for kernels and compilers to come.
+pub(crate) const INSTRUCTION_BUDGET: u32 = 150_000;
+
+/// The kernel that the budget is measured on: its verifier prunes least.
+pub(crate) const BUDGET_KERNEL: &str = "6.1";
