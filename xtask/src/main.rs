@@ -1,6 +1,7 @@
 //! Every developer command of Fairlead: `cargo xtask help` lists them.
 #![forbid(unsafe_code)]
 
+mod demo;
 mod ebpf;
 mod lint;
 mod paths;
@@ -8,6 +9,7 @@ mod pins;
 mod run;
 mod setup;
 mod tally;
+mod test;
 mod toolchain;
 mod vm;
 
@@ -22,7 +24,9 @@ enum Command {
     Setup(setup::Setup),
     Ebpf(ebpf::Ebpf),
     Lint(lint::Lint),
+    Test(test::Test),
     Vm(vm::Vm),
+    Demo(demo::Demo),
 }
 
 fn main() -> ExitCode {
@@ -30,7 +34,9 @@ fn main() -> ExitCode {
         Command::Setup(command) => command.run(),
         Command::Ebpf(command) => command.run(),
         Command::Lint(command) => command.run(),
+        Command::Test(command) => command.run(),
         Command::Vm(command) => command.run(),
+        Command::Demo(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
