@@ -92,7 +92,7 @@ fn maps_are_adopted_and_links_updated() {
         drop(hooks);
         PinDir::remove(dir).unwrap();
         assert!(!dir.exists());
-        assert_eq!(programs_at("flab", aya::programs::TcAttachType::Ingress), []);
+        assert!(programs_at("flab", aya::programs::TcAttachType::Ingress).is_empty());
     });
 }
 
