@@ -39,7 +39,7 @@ fn open(dir: &Path) -> (PinDir, ObjectFile) {
     (PinDir::open(dir).unwrap(), ObjectFile::find().unwrap())
 }
 
-/// (program id, link id) pairs of an interface's hook, as the kernel lists them.
+/// The ids of the programs at an interface's hook.
 fn programs_at(link: &str, way: aya::programs::TcAttachType) -> Vec<u32> {
     let (_, programs) = aya::programs::SchedClassifier::query_tcx(link, way).unwrap();
     programs.iter().map(aya::programs::ProgramInfo::id).collect()
@@ -92,7 +92,12 @@ fn maps_are_adopted_and_links_updated() {
         drop(hooks);
         PinDir::remove(dir).unwrap();
         assert!(!dir.exists());
-        assert!(programs_at("flab", aya::programs::TcAttachType::Ingress).is_empty());
+        // The kernel detaches in a work queue.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while !programs_at("flab", aya::programs::TcAttachType::Ingress).is_empty() {
+            assert!(std::time::Instant::now() < deadline, "still attached without a pin");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
     });
 }
 

@@ -25,6 +25,14 @@ pub enum Table {
     Nodes,
     /// `PODS`
     Pods,
+    /// `POLICY_SETS`
+    PolicySets,
+    /// `POLICY_PEERS`
+    PolicyPeers,
+    /// `POLICY_PORTS`
+    PolicyPorts,
+    /// `POLICY_RANGES`
+    PolicyRanges,
 }
 
 impl Table {
@@ -39,6 +47,10 @@ impl Table {
             Self::Cidrs => "CIDRS",
             Self::Nodes => "NODES",
             Self::Pods => "PODS",
+            Self::PolicySets => "POLICY_SETS",
+            Self::PolicyPeers => "POLICY_PEERS",
+            Self::PolicyPorts => "POLICY_PORTS",
+            Self::PolicyRanges => "POLICY_RANGES",
         }
     }
 }
@@ -83,6 +95,16 @@ pub fn encode<E>(op: &Op, mut each: impl FnMut(Action<'_>) -> Result<(), E>) -> 
         Op::Pod { slot, value } => each(Action::Put(Table::Pods, u32::from(*slot).as_bytes(), value.as_bytes())),
         Op::PodWord { slot, word } => {
             each(Action::Word(Table::Pods, u32::from(*slot).as_bytes(), offset_of!(Pod, word), *word))
+        }
+        Op::PolicySet { index, value } => each(Action::Put(Table::PolicySets, index.as_bytes(), value.as_bytes())),
+        Op::PolicyPeers { key, value } => {
+            each(put(Table::PolicyPeers, key.as_bytes(), value.as_ref().map(IntoBytes::as_bytes)))
+        }
+        Op::PolicyPorts { key, value } => {
+            each(put(Table::PolicyPorts, key.as_bytes(), value.as_ref().map(IntoBytes::as_bytes)))
+        }
+        Op::PolicyRange { key, value } => {
+            each(put(Table::PolicyRanges, key.as_bytes(), value.as_ref().map(IntoBytes::as_bytes)))
         }
         Op::Barrier => each(Action::Barrier),
     }
