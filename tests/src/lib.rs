@@ -57,6 +57,7 @@
 #![forbid(unsafe_code)]
 
 mod binaries;
+mod deploy;
 mod guardian;
 mod init;
 mod lab;
@@ -78,6 +79,7 @@ mod visit;
 mod wiring;
 mod worker;
 
+pub use deploy::Pods;
 pub use lab::{Builder, Lab};
 pub use load::{Load, Report, Tally};
 pub use manifests::Manifests;
