@@ -52,12 +52,14 @@
 //! to them over Unix sockets in the lab's directory. Nothing of a lab is in the machine's own namespaces but that
 //! directory and the cgroups, and the guardian removes both when its owner has ended, in whatever way.
 //!
+//! What a lab runs when it isn't a small test's own is made by [`generate`], from manifests of the field.
+//!
 //! `fairlead-lab` is the program of all these processes, and shows and enters labs that were kept ([`Lab::keep`]).
 
 #![forbid(unsafe_code)]
 
 mod binaries;
-mod deploy;
+pub mod generate;
 mod guardian;
 mod init;
 mod lab;
@@ -79,7 +81,6 @@ mod visit;
 mod wiring;
 mod worker;
 
-pub use deploy::Pods;
 pub use lab::{Builder, Lab};
 pub use load::{Load, Report, Tally};
 pub use manifests::Manifests;
