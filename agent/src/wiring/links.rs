@@ -10,8 +10,7 @@ use fairlead_cni::protocol::{FIRST_POD_IFINDEX, HOST_LINK_PREFIX, POD_ROUTE_PROT
 use futures::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteProtocol};
-use rtnetlink::{RouteMessageBuilder, packet_route::route::RouteMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Netlink, WiringError};
@@ -57,22 +56,9 @@ impl PodLinks {
         let links: Vec<LinkMessage> =
             handle.link().get().execute().try_collect().await.map_err(|e| WiringError::kernel("list links", &e))?;
         let mut found: Vec<PodLink> = links.iter().filter_map(pod_link).collect();
-        let requests = [
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
-        ];
-        for request in requests {
-            let routes: Vec<RouteMessage> = handle
-                .route()
-                .get(request)
-                .execute()
-                .try_collect()
-                .await
-                .map_err(|e| WiringError::kernel("list routes", &e))?;
-            for (slot, ip) in routes.iter().filter_map(pod_route) {
-                if let Some(link) = found.iter_mut().find(|link| link.slot == slot) {
-                    link.ips.push(ip);
-                }
+        for (slot, ip) in self.netlink.routes().await?.iter().filter_map(pod_route) {
+            if let Some(link) = found.iter_mut().find(|link| link.slot == slot) {
+                link.ips.push(ip);
             }
         }
         Ok(found)

@@ -6,7 +6,15 @@
 mod error;
 mod links;
 mod netlink;
+mod routes;
+mod sysctl;
+#[cfg(test)]
+mod tests;
+mod uplinks;
 
 pub use error::WiringError;
 pub use links::{PodLink, PodLinks};
 pub use netlink::Netlink;
+pub use routes::{NODE_ROUTE_PROTOCOL, NodeRoute, desired, difference};
+pub use sysctl::{PROC_SYS, forward};
+pub use uplinks::{Uplink, watch};
