@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::{Uid, getpid};
 
 use crate::binaries::binary;
+use crate::deploy::{self, Pods};
 use crate::guardian::KEEP;
 use crate::link::Pool;
 use crate::logs;
@@ -202,6 +203,19 @@ impl Lab {
     #[track_caller]
     pub fn apply(&self, yaml: &str) {
         self.manifests.apply(yaml);
+    }
+
+    /// Deploys ready-made objects: makes their pods on the nodes that they are bound to, with a server on every declared
+    /// port unless `serves` says no to the Pod, and applies the objects with the addresses that the pods got.
+    ///
+    /// # Panics
+    /// When a pod can't be made.
+    #[track_caller]
+    pub fn deploy(&self, yaml: &str, serves: impl Fn(&serde_json::Value) -> bool + Sync) -> Pods {
+        match deploy::deploy(&self.manifests, &self.nodes, yaml, &serves) {
+            Ok(pods) => pods,
+            Err(error) => panic!("can't deploy: {error:#}"),
+        }
     }
 
     /// Deletes an object: `lab.delete("Service", "shop/web")`.

@@ -59,6 +59,7 @@
 #![forbid(unsafe_code)]
 
 mod binaries;
+mod deploy;
 pub mod generate;
 mod guardian;
 mod init;
@@ -81,6 +82,7 @@ mod visit;
 mod wiring;
 mod worker;
 
+pub use deploy::Pods;
 pub use lab::{Builder, Lab};
 pub use load::{Load, Report, Tally};
 pub use manifests::Manifests;

@@ -162,6 +162,48 @@ fn processes_end_when_told() {
 }
 
 #[test]
+fn ready_made_objects_get_the_addresses_of_their_pods() {
+    let lab = Lab::builder().nodes(2).plain().start();
+    let pods = lab.deploy(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: web}
+spec:
+  nodeName: node-2
+  containers: [{name: c, ports: [{containerPort: 8080}]}]
+status: {phase: Running, podIP: 10.244.2.200, podIPs: [{ip: 10.244.2.200}, {ip: 'fd00:10:244:2::c8'}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: agent}
+spec: {nodeName: node-1, hostNetwork: true, containers: [{name: c, ports: [{containerPort: 9100}]}]}
+status: {phase: Running, podIP: 172.18.0.11}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {namespace: shop, name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+endpoints: [{addresses: [10.244.2.200], targetRef: {kind: Pod, name: web}}]
+ports: [{name: dns, port: 53, protocol: UDP}]
+",
+        |_| true,
+    );
+    let web = &pods["shop/web"];
+    assert_eq!(pods.len(), 1);
+    assert_eq!(lab.client().tcp(lab.node("node-1").v4(), 9100).unwrap().server.pod, "shop/agent");
+    let host = lab.node("node-2");
+    assert_eq!(host.tcp(web.v4(), 8080).unwrap().server.pod, "shop/web");
+    assert_eq!(host.udp(web.v6(), 53).unwrap().server.pod, "shop/web", "a port that a slice names is served");
+    let read = |file: &str| fs::read_to_string(lab.objects().directory().join(file)).unwrap();
+    let (object, slice) = (read("pod_shop_web.yaml"), read("endpointslice_shop_web-1.yaml"));
+    for address in [web.v4().to_string(), web.v6().to_string()] {
+        assert!(object.contains(&address), "{object}");
+    }
+    assert!(slice.contains(&format!("[\"{}\"]", web.v4())), "{slice}");
+}
+
+#[test]
 fn labs_do_not_meet() {
     let reply = thread::scope(|scope| {
         let labs: Vec<_> = (0..3)
