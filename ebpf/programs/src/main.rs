@@ -1,22 +1,23 @@
-//! The entry points: what the kernel calls, one file per hook.
+//! The entry points: one function a hook, and the glue from the kernel's context to the datapath, which decides.
+//!
+//! - `tc`: packets, at the host side of pods' veths and at the uplinks
+//! - `sock`: sockets, at the root of the cgroup tree
+//! - `maps`: the tables
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
-use aya_ebpf::{bindings::tcx_action_base::TCX_NEXT, macros::classifier, programs::TcContext};
+mod maps;
+mod tc;
 
-/// Passes every packet on to whoever is next on this hook.
-#[classifier]
-fn pass(_ctx: TcContext) -> i32 {
-    TCX_NEXT
-}
-
-/// Helpers that only GPL-compatible programs may call are offered to programs with this section alone.
+/// The helpers used here are for GPL-compatible programs only.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 4] = *b"GPL\0";
 
-/// Nothing here may panic: the verifier refuses a program that gets to this loop.
+/// Never reached: a panic that could be is refused by the verifier, for this loop has no end, and by the build, which
+/// looks for it in the object.
 #[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
