@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
@@ -110,9 +110,13 @@ impl Builder {
         let nodes = (1..).zip(&self.zones).map(|(number, zone)| NodePlan { number, zone: zone.clone() }).collect();
         let plan = Plan { id: id.clone(), nodes, mtu: self.mtu };
         let directory = system::directory(&id);
+        let program = binary("fairlead-lab")?;
         fs::create_dir(&directory).with_context(|| format!("can't make {}", directory.display()))?;
         let manifests = Arc::new(Manifests::new(directory.join("objects"))?);
-        let guardian = start_guardian(&plan, &directory)?;
+        let guardian = start_guardian(&program, &plan, &directory).inspect_err(|_| {
+            // A guardian that has begun has removed it already.
+            let _ = fs::remove_dir_all(&directory);
+        })?;
         let place = |name: &str| Vantage::new(name, Pool::new(directory.join(format!("{name}.sock")), None), None);
         let lab = Lab {
             id,
@@ -262,9 +266,9 @@ impl Drop for Lab {
 }
 
 /// Starts the guardian and waits until every part of the lab is ready.
-fn start_guardian(plan: &Plan, directory: &std::path::Path) -> Result<Child> {
+fn start_guardian(program: &Path, plan: &Plan, directory: &Path) -> Result<Child> {
     let log = File::create(directory.join("lab.log"))?;
-    let mut guardian = Command::new(binary("fairlead-lab")?)
+    let mut guardian = Command::new(program)
         .arg("guardian")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -221,6 +221,24 @@ fn labs_do_not_meet() {
     assert_eq!(reply, ["lab-0/server", "lab-1/server", "lab-2/server"]);
 }
 
+#[test]
+fn a_lab_that_can_not_begin_leaves_nothing() {
+    let owner = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "labs_do_not_meet", "--nocapture"])
+        .env("FAIRLEAD_BIN_DIR", "/nowhere")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = owner.id();
+    let output = owner.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("/nowhere/fairlead-lab is not built"), "{said}");
+    for number in 0..3 {
+        gone_within_two_seconds(&format!("{pid}-{number}"));
+    }
+}
+
 /// Set for the processes that the tests below start to kill: the same program, which then makes a lab and waits.
 const VICTIM: &str = "FAIRLEAD_LAB_VICTIM";
 
