@@ -51,6 +51,7 @@ impl Archive {
             format!("Dir::Cache={dir}/cache"),
             "Acquire::Languages=none".to_owned(),
             "APT::Sandbox::User=".to_owned(),
+            "APT::Update::Error-Mode=any".to_owned(),
         ] {
             command.args(["-o", &option]);
         }

@@ -58,7 +58,7 @@ impl Part {
     /// An error with the remedy when this part is not there.
     pub(crate) fn require(self) -> Result<()> {
         if !self.present() {
-            bail!("{name} is missing: `cargo xtask setup --only {name}` installs it", name = self.name());
+            bail!("missing: {name}. `cargo xtask setup --only {name}` brings it", name = self.name());
         }
         Ok(())
     }
@@ -70,14 +70,14 @@ impl Setup {
         let mut failed = Vec::new();
         for part in parts {
             if part.present() {
-                println!("{:<11} is there", part.name());
+                println!("{:<11} there", part.name());
                 continue;
             }
-            run::say(format!("{} is missing, installing it", part.name()));
+            run::say(format!("{}: missing, installing it", part.name()));
             match part.install() {
-                Ok(()) => println!("{:<11} is installed", part.name()),
+                Ok(()) => println!("{:<11} installed", part.name()),
                 Err(error) => {
-                    println!("{:<11} is still missing: {error:#}", part.name());
+                    println!("{:<11} still missing: {error:#}", part.name());
                     failed.push(part.name());
                 }
             }

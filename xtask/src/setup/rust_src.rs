@@ -27,7 +27,8 @@ pub(super) fn install() -> Result<()> {
             return Ok(());
         }
         if let Err(error) = added {
-            println!("   rustup could not: {}", error.to_string().lines().take(3).collect::<Vec<_>>().join(" / "));
+            let text = error.to_string();
+            println!("   rustup could not: {}", text.lines().find(|line| line.starts_with("error:")).unwrap_or(&text));
         }
     }
     from_debian(&toolchain).with_context(|| {
