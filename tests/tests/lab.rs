@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fairlead_tests::generate::{Cluster, Topology};
 use fairlead_tests::{Frame, Lab, Load, Ping, Probe, ProbeError, Probes, Via};
 
 #[test]
@@ -201,6 +202,34 @@ ports: [{name: dns, port: 53, protocol: UDP}]
         assert!(object.contains(&address), "{object}");
     }
     assert!(slice.contains(&format!("[\"{}\"]", web.v4())), "{slice}");
+}
+
+#[test]
+fn the_generated_cluster_runs_in_a_lab() {
+    let topology = Topology::default();
+    let cluster = Cluster::of_test_data(&topology).unwrap();
+    let lab = Lab::builder().plain().start();
+    for (place, node) in topology.nodes.iter().zip(lab.nodes()) {
+        assert_eq!((place.name.as_str(), place.ipv4(), place.ipv6()), (node.name(), node.v4(), node.v6()));
+        let [v4, v6] = place.pod_cidrs();
+        let object = fs::read_to_string(lab.objects().directory().join(format!("node_{}.yaml", place.name))).unwrap();
+        assert!(object.contains(&v4) && object.contains(&v6), "{object}");
+    }
+    let started = Instant::now();
+    let yaml: Vec<String> = cluster.files().unwrap().into_values().collect();
+    let pods = lab.deploy(&yaml.join("\n"), |pod| pod["metadata"]["labels"]["k8s-app"] != "kube-dns");
+    println!("{} pods in {:?}", pods.len(), started.elapsed());
+    let of = |prefix: &str| {
+        let pod = pods.iter().find_map(|(key, pod)| key.starts_with(prefix).then_some(pod));
+        pod.unwrap_or_else(|| panic!("no pod is named {prefix}…: {:?}", pods.keys()))
+    };
+    let front = of("sock-shop/front-end-");
+    for (prefix, port) in [("sock-shop/catalogue-db-", 3306), ("online-boutique/cartservice-", 7070)] {
+        let server = of(prefix);
+        for ip in server.ips() {
+            assert_eq!(front.tcp(ip, port).unwrap().server.pod, server.key());
+        }
+    }
 }
 
 #[test]
