@@ -5,5 +5,4 @@ mod client;
 mod elsewhere;
 mod fixture;
 mod messages;
-mod process;
 mod properties;
