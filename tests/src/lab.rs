@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
@@ -14,12 +14,13 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::{Uid, getpid};
 
 use crate::binaries::binary;
+use crate::deploy::{self, Pods};
 use crate::guardian::KEEP;
 use crate::link::Pool;
 use crate::logs;
 use crate::manifests::Manifests;
 use crate::node::{Node, Wiring};
-use crate::plan::{CLIENT, FAR_CLIENT, NodePlan, Plan};
+use crate::plan::{CLIENT, FAR_CLIENT, MOST_NODES, NodePlan, Plan};
 use crate::system;
 use crate::vantage::Vantage;
 
@@ -103,14 +104,19 @@ impl Builder {
             Uid::effective().is_root(),
             "it needs root, to make namespaces and load programs: run `sudo -E cargo xtask test`"
         );
+        ensure!(self.zones.len() <= MOST_NODES, "a lab has at most {MOST_NODES} nodes");
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}-{number}", getpid());
         let nodes = (1..).zip(&self.zones).map(|(number, zone)| NodePlan { number, zone: zone.clone() }).collect();
         let plan = Plan { id: id.clone(), nodes, mtu: self.mtu };
         let directory = system::directory(&id);
+        let program = binary("fairlead-lab")?;
         fs::create_dir(&directory).with_context(|| format!("can't make {}", directory.display()))?;
         let manifests = Arc::new(Manifests::new(directory.join("objects"))?);
-        let guardian = start_guardian(&plan, &directory)?;
+        let guardian = start_guardian(&program, &plan, &directory).inspect_err(|_| {
+            // A guardian that has begun has removed it already.
+            let _ = fs::remove_dir_all(&directory);
+        })?;
         let place = |name: &str| Vantage::new(name, Pool::new(directory.join(format!("{name}.sock")), None), None);
         let lab = Lab {
             id,
@@ -203,6 +209,19 @@ impl Lab {
         self.manifests.apply(yaml);
     }
 
+    /// Deploys ready-made objects: makes their pods on the nodes that they are bound to, with a server on every declared
+    /// port unless `serves` says no to the Pod, and applies the objects with the addresses that the pods got.
+    ///
+    /// # Panics
+    /// When a pod can't be made.
+    #[track_caller]
+    pub fn deploy(&self, yaml: &str, serves: impl Fn(&serde_json::Value) -> bool + Sync) -> Pods {
+        match deploy::deploy(&self.manifests, &self.nodes, yaml, &serves) {
+            Ok(pods) => pods,
+            Err(error) => panic!("can't deploy: {error:#}"),
+        }
+    }
+
     /// Deletes an object: `lab.delete("Service", "shop/web")`.
     #[track_caller]
     pub fn delete(&self, kind: &str, key: &str) {
@@ -247,9 +266,9 @@ impl Drop for Lab {
 }
 
 /// Starts the guardian and waits until every part of the lab is ready.
-fn start_guardian(plan: &Plan, directory: &std::path::Path) -> Result<Child> {
+fn start_guardian(program: &Path, plan: &Plan, directory: &Path) -> Result<Child> {
     let log = File::create(directory.join("lab.log"))?;
-    let mut guardian = Command::new(binary("fairlead-lab")?)
+    let mut guardian = Command::new(program)
         .arg("guardian")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

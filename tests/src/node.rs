@@ -107,9 +107,15 @@ impl Node {
 
     /// Starts a process of the host that stays. It is in the node's namespaces and cgroup.
     pub fn spawn(&self, name: &str, argv: &[&str], env: &[(&str, &str)]) -> Process {
+        self.spawn_at(&self.vantage, name, argv, env)
+    }
+
+    /// Starts a process that stays in a place of this node.
+    pub(crate) fn spawn_at(&self, place: &Vantage, name: &str, argv: &[&str], env: &[(&str, &str)]) -> Process {
         let log = self.directory.join(format!("{}.{name}.log", self.name));
         let request = Request::Spawn { command: command(argv, env, ""), log: log.clone() };
-        let pid = lab_works(&self.vantage, self.vantage.pool().ask(&request));
+        let pid = lab_works(place, place.pool().ask(&request));
+        // The node's own connections outlive those of a pod, and all are to the same worker.
         Process { place: self.vantage.clone(), name: name.to_owned(), pid, log }
     }
 

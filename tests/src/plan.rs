@@ -30,16 +30,16 @@ impl NodePlan {
     }
 
     pub(crate) fn v4(&self) -> Ipv4Addr {
-        Ipv4Addr::new(172, 18, 0, self.number)
+        Ipv4Addr::new(172, 18, 0, 10 + self.number)
     }
 
     pub(crate) fn v6(&self) -> Ipv6Addr {
-        Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, u16::from(decimal(self.number)))
+        Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, decimal(10 + self.number))
     }
 
     /// The addresses of its pods: prefix and length.
     pub(crate) fn pod_cidrs(&self) -> [(IpAddr, u8); 2] {
-        let number = u16::from(decimal(self.number));
+        let number = decimal(self.number);
         [
             (Ipv4Addr::new(10, 244, self.number, 0).into(), 24),
             (Ipv6Addr::new(0xfd00, 0x10, 0x244, number, 0, 0, 0, 0).into(), 64),
@@ -48,13 +48,15 @@ impl NodePlan {
 }
 
 /// A number whose hexadecimal digits are the decimal digits of another: addresses of both families read alike.
-fn decimal(number: u8) -> u8 {
-    assert!(number < 100, "a lab has at most 99 nodes");
-    number / 10 * 16 + number % 10
+fn decimal(number: u8) -> u16 {
+    u16::from(number / 10) * 16 + u16::from(number % 10)
 }
 
+/// More nodes would have addresses that others have.
+pub(crate) const MOST_NODES: usize = 88;
+
 /// The router from the nodes' network to elsewhere.
-pub(crate) const ROUTER: [&str; 2] = ["172.18.0.254", "fd00:172:18::254"];
+pub(crate) const ROUTER: [&str; 2] = ["172.18.0.1", "fd00:172:18::1"];
 
 /// A place outside of the cluster.
 pub(crate) struct ClientPlan {
@@ -82,8 +84,8 @@ mod tests {
     #[test]
     fn addresses_of_both_families_read_alike() {
         let node = NodePlan { number: 12, zone: "zone-a".into() };
-        assert_eq!(node.v4().to_string(), "172.18.0.12");
-        assert_eq!(node.v6().to_string(), "fd00:172:18::12");
+        assert_eq!(node.v4().to_string(), "172.18.0.22");
+        assert_eq!(node.v6().to_string(), "fd00:172:18::22");
         assert_eq!(node.pod_cidrs()[1].0.to_string(), "fd00:10:244:12::");
     }
 }

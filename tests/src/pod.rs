@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::node::{Node, Wiring};
+use crate::node::{Node, Process, Wiring};
 use crate::proto::{Request, Serve};
 use crate::vantage::{Probes, Vantage, lab_works};
 use crate::wiring;
@@ -228,6 +228,11 @@ impl Pod {
     #[must_use]
     pub fn cni_environment(&self, command: &str) -> Vec<(&'static str, String)> {
         wiring::environment(command, &self.container, &self.netns, &self.key)
+    }
+
+    /// Starts a process in the pod that stays: it is in the node's mounts and cgroup and in the pod's network.
+    pub fn spawn(&self, name: &str, argv: &[&str], env: &[(&str, &str)]) -> Process {
+        self.node.spawn_at(&self.vantage, &format!("{}.{name}", self.netns), argv, env)
     }
 
     /// Ends it as a container runtime does: its network is removed, then its namespace; then its object goes.

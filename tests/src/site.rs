@@ -2,11 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::net::Ipv6Addr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -17,6 +19,9 @@ use crate::worker;
 
 /// Added to a node's name: its worker that no hook of the node sees.
 pub(crate) const OUTSIDE: &str = "-outside";
+
+/// Of a route to an address of the machine itself (include/uapi/linux/ipv6_route.h).
+const RTF_LOCAL: u32 = 0x8000_0000;
 
 /// A worker's whole life. It says on standard output that it is ready, or why it is not.
 pub fn worker(id: &str, name: &str) -> Result<()> {
@@ -106,8 +111,8 @@ fn connect(
     sysctl(NO_DUPLICATES)?;
     let [(v4, v4_length), (v6, v6_length)] = addresses;
     let [gateway4, gateway6] = router.unwrap_or(ROUTER);
-    // Of two ends the one that goes up first drops what it should send until the kernel's link watch has run, some time
-    // later; to ask for the state of the device is to wait for that (`rtnl_getlink` in net/core/rtnetlink.c).
+    // A device whose carrier came sends nothing, and has no IPv6, until the kernel's link watch has run some time later. To
+    // ask for the device is to have that done (`rtnl_getlink` in net/core/rtnetlink.c), hence each `link show`.
     // The lab's first process is process 1, and its network namespace is the fabric.
     ip(&format!(
         "link add eth0 mtu {mtu} type veth peer name {name} mtu {mtu} netns 1
@@ -116,12 +121,14 @@ fn connect(
     let far_end = match router {
         None => format!(
             "link set {name} master br0 up
+             link show dev {name}
              link show dev br0"
         ),
         Some([router4, router6]) => format!(
             "addr add {router4}/{v4_length} dev {name}
              addr add {router6}/{v6_length} dev {name} nodad
-             link set {name} up"
+             link set {name} up
+             link show dev {name}"
         ),
     };
     let fabric = fabric.try_clone()?;
@@ -138,5 +145,22 @@ fn connect(
          addr add {v6}/{v6_length} dev eth0 nodad
          route add default via {gateway4}
          route add default via {gateway6}"
-    ))
+    ))?;
+    wait_until_local(v6)
+}
+
+/// Waits until this namespace takes packets to an IPv6 address: the kernel makes the address's local route, after it joined
+/// the group of its solicitations, some time after it took the address (`addrconf_dad_start` in net/ipv6/addrconf.c).
+fn wait_until_local(ip: &str) -> Result<()> {
+    let digits: String = ip.parse::<Ipv6Addr>()?.octets().iter().map(|byte| format!("{byte:02x}")).collect();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let is_local = |line: &str| {
+        let flags = line.split_whitespace().nth(8).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        line.starts_with(&format!("{digits} 80 ")) && flags.is_some_and(|flags| flags & RTF_LOCAL != 0)
+    };
+    while !fs::read_to_string("/proc/thread-self/net/ipv6_route")?.lines().any(is_local) {
+        ensure!(Instant::now() < deadline, "the kernel does not make {ip} local");
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }

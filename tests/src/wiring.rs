@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
@@ -39,15 +41,18 @@ pub(crate) fn plain(node: &Node, pod: &Vantage, netns: &str) -> Result<(Ipv4Addr
     ensure!(slot < 250, "{} is full", node.name());
     let [(IpAddr::V4(net4), _), (IpAddr::V6(net6), _)] = node.plan.pod_cidrs() else { bail!("one network a family") };
     let (v4, v6) = (Ipv4Addr::from(u32::from(net4) + slot), Ipv6Addr::from(u128::from(net6) + u128::from(slot)));
+    let (host_mac, pod_mac) = (format!("02:00:00:00:01:{slot:02x}"), format!("02:00:00:00:02:{slot:02x}"));
     batch(
         node.vantage(),
         &format!(
-            "link add pod{slot} type veth peer name eth0 netns {netns}
+            "link add pod{slot} address {host_mac} type veth peer name eth0 address {pod_mac} netns {netns}
              addr add 169.254.1.1/32 dev pod{slot}
              link set pod{slot} up
              addr add fe80::1/64 dev pod{slot} nodad
              route add {v4}/32 dev pod{slot}
-             route add {v6}/128 dev pod{slot}"
+             route add {v6}/128 dev pod{slot}
+             neigh add {v4} lladdr {pod_mac} dev pod{slot} nud permanent
+             neigh add {v6} lladdr {pod_mac} dev pod{slot} nud permanent"
         ),
     )?;
     batch(
@@ -56,12 +61,20 @@ pub(crate) fn plain(node: &Node, pod: &Vantage, netns: &str) -> Result<(Ipv4Addr
             "addr add {v4}/32 dev eth0
              addr add {v6}/128 dev eth0 nodad
              link set eth0 up
+             neigh add 169.254.1.1 lladdr {host_mac} dev eth0 nud permanent
+             neigh add fe80::1 lladdr {host_mac} dev eth0 nud permanent
              route add default via 169.254.1.1 dev eth0 onlink
-             route add default via fe80::1 dev eth0"
+             route add default via fe80::1 dev eth0
+             link show dev eth0"
         ),
     )?;
-    // The host's end went up first: wait until it can send, as the fabric's connections do.
+    // Both ends have their carrier now: see `site::connect`.
     batch(node.vantage(), &format!("link show dev pod{slot}"))?;
+    let local = ["ip", "-6", "route", "show", "table", "local", &v6.to_string()];
+    // The kernel makes it a little later: see `site::wait_until_local`.
+    while pod.run(&local).stdout.is_empty() {
+        thread::sleep(Duration::from_millis(1));
+    }
     Ok((v4, v6))
 }
 

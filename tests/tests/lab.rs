@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fairlead_tests::generate::{Cluster, Topology};
 use fairlead_tests::{Frame, Lab, Load, Ping, Probe, ProbeError, Probes, Via};
 
 #[test]
@@ -162,6 +163,76 @@ fn processes_end_when_told() {
 }
 
 #[test]
+fn ready_made_objects_get_the_addresses_of_their_pods() {
+    let lab = Lab::builder().nodes(2).plain().start();
+    let pods = lab.deploy(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: web}
+spec:
+  nodeName: node-2
+  containers: [{name: c, ports: [{containerPort: 8080}]}]
+status: {phase: Running, podIP: 10.244.2.200, podIPs: [{ip: 10.244.2.200}, {ip: 'fd00:10:244:2::c8'}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: agent}
+spec: {nodeName: node-1, hostNetwork: true, containers: [{name: c, ports: [{containerPort: 9100}]}]}
+status: {phase: Running, podIP: 172.18.0.11}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {namespace: shop, name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+endpoints: [{addresses: [10.244.2.200], targetRef: {kind: Pod, name: web}}]
+ports: [{name: dns, port: 53, protocol: UDP}]
+",
+        |_| true,
+    );
+    let web = &pods["shop/web"];
+    assert_eq!(pods.len(), 1);
+    assert_eq!(lab.client().tcp(lab.node("node-1").v4(), 9100).unwrap().server.pod, "shop/agent");
+    let host = lab.node("node-2");
+    assert_eq!(host.tcp(web.v4(), 8080).unwrap().server.pod, "shop/web");
+    assert_eq!(host.udp(web.v6(), 53).unwrap().server.pod, "shop/web", "a port that a slice names is served");
+    let read = |file: &str| fs::read_to_string(lab.objects().directory().join(file)).unwrap();
+    let (object, slice) = (read("pod_shop_web.yaml"), read("endpointslice_shop_web-1.yaml"));
+    for address in [web.v4().to_string(), web.v6().to_string()] {
+        assert!(object.contains(&address), "{object}");
+    }
+    assert!(slice.contains(&format!("[\"{}\"]", web.v4())), "{slice}");
+}
+
+#[test]
+fn the_generated_cluster_runs_in_a_lab() {
+    let topology = Topology::default();
+    let cluster = Cluster::of_test_data(&topology).unwrap();
+    let lab = Lab::builder().plain().start();
+    for (place, node) in topology.nodes.iter().zip(lab.nodes()) {
+        assert_eq!((place.name.as_str(), place.ipv4(), place.ipv6()), (node.name(), node.v4(), node.v6()));
+        let [v4, v6] = place.pod_cidrs();
+        let object = fs::read_to_string(lab.objects().directory().join(format!("node_{}.yaml", place.name))).unwrap();
+        assert!(object.contains(&v4) && object.contains(&v6), "{object}");
+    }
+    let started = Instant::now();
+    let yaml: Vec<String> = cluster.files().unwrap().into_values().collect();
+    let pods = lab.deploy(&yaml.join("\n"), |pod| pod["metadata"]["labels"]["k8s-app"] != "kube-dns");
+    println!("{} pods in {:?}", pods.len(), started.elapsed());
+    let of = |prefix: &str| {
+        let pod = pods.iter().find_map(|(key, pod)| key.starts_with(prefix).then_some(pod));
+        pod.unwrap_or_else(|| panic!("no pod is named {prefix}…: {:?}", pods.keys()))
+    };
+    let front = of("sock-shop/front-end-");
+    for (prefix, port) in [("sock-shop/catalogue-db-", 3306), ("online-boutique/cartservice-", 7070)] {
+        let server = of(prefix);
+        for ip in server.ips() {
+            assert_eq!(front.tcp(ip, port).unwrap().server.pod, server.key());
+        }
+    }
+}
+
+#[test]
 fn labs_do_not_meet() {
     let reply = thread::scope(|scope| {
         let labs: Vec<_> = (0..3)
@@ -177,6 +248,24 @@ fn labs_do_not_meet() {
         labs.into_iter().map(|lab| lab.join().unwrap()).collect::<Vec<_>>()
     });
     assert_eq!(reply, ["lab-0/server", "lab-1/server", "lab-2/server"]);
+}
+
+#[test]
+fn a_lab_that_can_not_begin_leaves_nothing() {
+    let owner = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "labs_do_not_meet", "--nocapture"])
+        .env("FAIRLEAD_BIN_DIR", "/nowhere")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = owner.id();
+    let output = owner.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("/nowhere/fairlead-lab is not built"), "{said}");
+    for number in 0..3 {
+        gone_within_two_seconds(&format!("{pid}-{number}"));
+    }
 }
 
 /// Set for the processes that the tests below start to kill: the same program, which then makes a lab and waits.
@@ -259,4 +348,25 @@ fn traces(id: &str) -> Vec<String> {
     traces.extend(mounts.lines().filter(|line| line.contains(&name)).map(|line| format!("mount {line}")));
     traces.extend(std::env::temp_dir().join(&name).exists().then(|| "its directory".to_owned()));
     traces
+}
+
+#[test]
+fn a_kept_lab_is_entered_and_stopped() {
+    let mut lab = Lab::builder().nodes(1).plain().start();
+    let pod = lab.node("node-1").pod("a/pod").start();
+    let (id, ip) = (lab.id().to_owned(), pod.v4().to_string());
+    lab.keep();
+    drop(lab);
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_fairlead-lab")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(run(&["list"]).lines().any(|line| line == id));
+    assert_eq!(run(&["enter", &id, "node-1", "--", "cat", "/proc/self/cgroup"]).lines().last(), Some("0::/"));
+    assert_eq!(run(&["enter", &id, "client", "--", "hostname"]).trim(), "client");
+    let addresses = run(&["enter", &id, "node-1", "--pod", "a/pod", "--", "ip", "-o", "addr"]);
+    assert!(addresses.contains(&ip), "{addresses}");
+    run(&["stop", &id]);
+    gone_within_two_seconds(&id);
 }

@@ -1,2 +1,49 @@
-//! Placeholder.
-fn main() {}
+//! Every developer command of Fairlead: `cargo xtask help` lists them.
+#![forbid(unsafe_code)]
+
+mod demo;
+mod ebpf;
+mod lint;
+mod paths;
+mod pins;
+mod run;
+mod setup;
+mod tally;
+mod test;
+mod toolchain;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Fairlead's developer commands
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Command {
+    Setup(setup::Setup),
+    Ebpf(ebpf::Ebpf),
+    Lint(lint::Lint),
+    Test(test::Test),
+    Vm(vm::Vm),
+    Demo(demo::Demo),
+}
+
+fn main() -> ExitCode {
+    let result = match Command::parse() {
+        Command::Setup(command) => command.run(),
+        Command::Ebpf(command) => command.run(),
+        Command::Lint(command) => command.run(),
+        Command::Test(command) => command.run(),
+        Command::Vm(command) => command.run(),
+        Command::Demo(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain of causes; a backtrace of a developer's tool tells its user nothing.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,24 @@
-//! The eBPF object: loading, pinning, attaching.
+//! The eBPF object in the kernel: loading, pinning, attaching, and the maps' content as bytes.
+//!
+//! Maps and links are pinned, so that traffic flows while no agent runs. A new agent adopts the maps (when their shape is
+//! what the object says) and replaces each program through its link, without a moment in which none is attached.
+
+mod attach;
+mod cgroup;
+mod error;
+mod fs;
+mod links;
+mod load;
+mod map;
+mod object;
+mod sys;
+mod tables;
+
+pub use attach::Hooks;
+pub use cgroup::cgroup2_mount;
+pub use error::BpfError;
+pub use fs::PinDir;
+pub use load::{Loaded, ProgramInfo, load};
+pub use map::{Map, MapShape};
+pub use object::{Definition, ObjectFile};
+pub use tables::Tables;

@@ -1,1 +1,19 @@
-//! The socket that the CNI plugin talks to: addresses, attachments, their journal.
+//! The agent's side of CNI: addresses, their journal, and the server that the plugin talks to.
+//!
+//! The plugin wires, the agent decides: which slot and addresses a pod gets, and when its policy is in force. What was
+//! decided is in a journal before the plugin hears of it, so an agent that is killed knows its pods when it is back.
+
+mod error;
+mod journal;
+mod ledger;
+mod network;
+mod pool;
+mod server;
+mod service;
+mod session;
+
+pub use error::CniError;
+pub use journal::Journal;
+pub use ledger::{Entry, Ledger, Record};
+pub use network::{AttachError, AttachedPod, Health, KnownPod, NodeNetwork, PodNetwork};
+pub use server::Server;

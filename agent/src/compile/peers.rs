@@ -1,1 +1,155 @@
 //! Peers: what is known of every address.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use fairlead_datapath::Addr;
+use fairlead_datapath::peer::{CidrKey, NodeHop, PeerFlags, Pod as PodRecord};
+use fairlead_objects::{Node, ObjectKey, Pod};
+use ipnetwork::IpNetwork;
+
+use super::policy::{Atom, Classifier, Wanted, WantedPeer, World, claim, is_object_of};
+use crate::model::LocalPod;
+
+/// The record of a pod of this node. Its word is no part of it.
+pub(crate) fn record(local: &LocalPod) -> PodRecord {
+    PodRecord {
+        word: 0,
+        v4: first(&local.ips, IpAddr::is_ipv4),
+        v6: first(&local.ips, IpAddr::is_ipv6),
+        max_flows: 0,
+        max_rate: 0,
+        pod_mac: local.pod_mac,
+        host_mac: local.host_mac,
+        pad: [0; 4],
+    }
+}
+
+fn first(ips: &[IpAddr], family: impl Fn(&IpAddr) -> bool) -> Addr {
+    ips.iter().map(IpAddr::to_canonical).find(|ip| family(ip)).map_or(Addr::UNSPECIFIED, Addr::from)
+}
+
+/// Compiles nodes, addresses and prefixes, and with them the classes in use.
+pub(crate) fn compile(
+    world: &World<'_>,
+    objects: &HashMap<&ObjectKey, Vec<&Pod>>,
+    atoms: &BTreeMap<Atom, usize>,
+    wanted: &mut Wanted,
+) {
+    let mut classifier = Classifier::new(world, atoms);
+    let nodes = Nodes::new(world);
+    wanted.nodes.clone_from(&nodes.hops);
+
+    // The first to claim an address has it: pods attached here, nodes, then other pods.
+    for local in &world.local {
+        let pod = objects.get(&local.key).into_iter().flatten().copied().find(|pod| is_object_of(pod, local));
+        for ip in local.ips.iter().map(IpAddr::to_canonical) {
+            wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
+                class: classifier.class(pod, |atom| atom.meets_address(ip)),
+                slot: Some(local.slot),
+                node: None,
+                flags: PeerFlags::POD | PeerFlags::EXISTS,
+            });
+        }
+    }
+    for node in &world.nodes {
+        let own = if node.name == world.node { PeerFlags::SELF } else { 0 };
+        for ip in node.internal_ips.iter().chain(&node.external_ips).map(IpAddr::to_canonical) {
+            wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
+                class: classifier.class(None, |atom| atom.meets_address(ip)),
+                slot: None,
+                node: None,
+                flags: PeerFlags::NODE | own,
+            });
+        }
+    }
+    let mut local: HashMap<_, Vec<_>> = HashMap::new();
+    for attached in &world.local {
+        local.entry(&attached.key).or_default().push(*attached);
+    }
+    let mut pods: Vec<_> = world.pods.iter().filter(|pod| !pod.owned_ips().is_empty()).collect();
+    pods.sort_by_key(|pod| claim(pod));
+    for pod in pods {
+        if local.get(&pod.key).into_iter().flatten().any(|attached| is_object_of(pod, attached)) {
+            continue;
+        }
+        for ip in pod.owned_ips().iter().map(IpAddr::to_canonical) {
+            wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
+                class: classifier.class(Some(pod), |atom| atom.meets_address(ip)),
+                slot: None,
+                node: nodes.of_pod(pod, ip),
+                flags: PeerFlags::POD | PeerFlags::EXISTS,
+            });
+        }
+    }
+
+    let prefixes: BTreeSet<IpNetwork> =
+        atoms.keys().flat_map(Atom::prefixes).chain(nodes.pod_cidrs.keys().copied()).collect();
+    for prefix in prefixes {
+        // A prefix inside a node's is that node's too, or naming it in a policy would change where its packets go.
+        let pods_of = nodes.pod_cidr(prefix);
+        wanted.cidrs.insert(
+            CidrKey::prefix(prefix.network().into(), prefix.prefix()),
+            WantedPeer {
+                class: classifier.class(None, |atom| atom.meets_prefix(prefix)),
+                slot: None,
+                node: pods_of.flatten(),
+                flags: if pods_of.is_some() { PeerFlags::POD } else { 0 },
+            },
+        );
+    }
+    wanted.classes = classifier.finish();
+}
+
+/// The other nodes, and whose pods are where.
+struct Nodes<'a> {
+    own: &'a str,
+    hops: Vec<NodeHop>,
+    by_name: HashMap<&'a str, usize>,
+    /// The prefixes that pods get their addresses from, with the index of their node; this node has none.
+    pod_cidrs: BTreeMap<IpNetwork, Option<usize>>,
+}
+
+impl<'a> Nodes<'a> {
+    fn new(world: &World<'a>) -> Self {
+        let mut sorted: Vec<&Node> = world.nodes.clone();
+        sorted.sort_by_key(|node| &node.name);
+        let mut nodes = Self { own: world.node, hops: Vec::new(), by_name: HashMap::new(), pod_cidrs: BTreeMap::new() };
+        let mut by_address = HashMap::new();
+        for node in sorted {
+            let (v4, v6) = (first(&node.internal_ips, IpAddr::is_ipv4), first(&node.internal_ips, IpAddr::is_ipv6));
+            let reachable = node.name != world.node && !node.internal_ips.is_empty();
+            // Two nodes of the same addresses are one way.
+            let index = reachable.then(|| {
+                *by_address.entry((v4, v6)).or_insert_with(|| {
+                    nodes.hops.push(NodeHop { v4, v6, ifindex: world.uplink, flags: 0 });
+                    nodes.hops.len() - 1
+                })
+            });
+            if let Some(index) = index {
+                nodes.by_name.insert(&node.name, index);
+            }
+            for cidr in &node.pod_cidrs {
+                nodes.pod_cidrs.entry(*cidr).or_insert(index);
+            }
+        }
+        nodes
+    }
+
+    /// The node of the longest of the pods' prefixes that holds a prefix: `Some(None)` for this node's.
+    fn pod_cidr(&self, prefix: IpNetwork) -> Option<Option<usize>> {
+        (0..=prefix.prefix()).rev().find_map(|len| {
+            let outer = IpNetwork::new(prefix.ip(), len).ok()?;
+            self.pod_cidrs.get(&IpNetwork::new(outer.network(), len).ok()?).copied()
+        })
+    }
+
+    /// The node that a pod's address is behind: the one that the pod is bound to, or whose prefix holds it.
+    fn of_pod(&self, pod: &Pod, ip: IpAddr) -> Option<usize> {
+        match &pod.node_name {
+            Some(name) if name == self.own => None,
+            Some(name) => self.by_name.get(name.as_str()).copied(),
+            None => self.pod_cidr(ip.into()).flatten(),
+        }
+    }
+}

@@ -1,5 +1,256 @@
 //! The objects as the agent knows them: slim snapshots, kept from the stream, with what changed since it was last asked.
 
+mod dirty;
 mod local;
+mod mistakes;
+#[cfg(test)]
+mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairlead_objects::{EndpointSlice, Event, Kind, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, Service};
+
+pub use dirty::Dirty;
 pub use local::LocalPod;
+pub use mistakes::{Mistake, MistakeView, Mistakes};
+
+/// Everything that is known of the cluster, and the pods that are attached to this node.
+#[derive(Debug)]
+pub struct Model {
+    node: String,
+    nodes: BTreeMap<ObjectKey, Node>,
+    namespaces: BTreeMap<ObjectKey, Namespace>,
+    services: BTreeMap<ObjectKey, Service>,
+    slices: BTreeMap<ObjectKey, EndpointSlice>,
+    /// The slices of each service, by the service's key.
+    slices_of: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    policies: BTreeMap<ObjectKey, NetworkPolicy>,
+    pods: BTreeMap<ObjectKey, Pod>,
+    local: BTreeMap<u16, LocalPod>,
+    waiting_for: BTreeSet<Kind>,
+    mistakes: Mistakes,
+    dirty: Dirty,
+}
+
+impl Model {
+    /// An empty model of the cluster, seen from the node with this name.
+    #[must_use]
+    pub fn new(node: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            nodes: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            slices_of: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            local: BTreeMap::new(),
+            waiting_for: Kind::ALL.into(),
+            mistakes: Mistakes::default(),
+            dirty: Dirty::default(),
+        }
+    }
+
+    /// Takes in what a source tells.
+    pub fn take(&mut self, event: Event) {
+        match event {
+            Event::Applied(object) => {
+                self.mistakes.fixed(object.kind(), &object.key());
+                self.put(object);
+            }
+            Event::Deleted(kind, key) => {
+                self.mistakes.fixed(kind, &key);
+                self.remove(kind, &key);
+            }
+            Event::Synced(kind) => {
+                self.waiting_for.remove(&kind);
+            }
+            Event::Invalid { kind, key, origin, reason } => {
+                self.mistakes.add(Mistake { kind, key, origin, reason });
+            }
+        }
+    }
+
+    fn put(&mut self, object: Object) {
+        let key = object.key();
+        match object {
+            Object::Service(new) => {
+                if replace(&mut self.services, &key, new).is_some() {
+                    self.dirty.services.insert(key);
+                }
+            }
+            Object::EndpointSlice(new) => {
+                let service = owner(&new);
+                if let Some(old) = replace(&mut self.slices, &key, new) {
+                    self.unlink(old.as_ref().and_then(owner), &key);
+                    if let Some(service) = service {
+                        self.slices_of.entry(service.clone()).or_default().insert(key);
+                        self.dirty.services.insert(service);
+                    }
+                }
+            }
+            Object::Node(new) => {
+                if replace(&mut self.nodes, &key, new).is_some() {
+                    self.dirty.node(key.name == self.node);
+                }
+            }
+            Object::Pod(new) => self.dirty.policy |= replace(&mut self.pods, &key, new).is_some(),
+            Object::Namespace(new) => self.dirty.policy |= replace(&mut self.namespaces, &key, new).is_some(),
+            Object::NetworkPolicy(new) => self.dirty.policy |= replace(&mut self.policies, &key, new).is_some(),
+        }
+    }
+
+    fn remove(&mut self, kind: Kind, key: &ObjectKey) {
+        match kind {
+            Kind::Service => {
+                if self.services.remove(key).is_some() {
+                    self.dirty.services.insert(key.clone());
+                }
+            }
+            Kind::EndpointSlice => {
+                let old = self.slices.remove(key);
+                self.unlink(old.as_ref().and_then(owner), key);
+            }
+            Kind::Node => {
+                if self.nodes.remove(key).is_some() {
+                    self.dirty.node(key.name == self.node);
+                }
+            }
+            Kind::Pod => self.dirty.policy |= self.pods.remove(key).is_some(),
+            Kind::Namespace => self.dirty.policy |= self.namespaces.remove(key).is_some(),
+            Kind::NetworkPolicy => self.dirty.policy |= self.policies.remove(key).is_some(),
+        }
+    }
+
+    fn unlink(&mut self, service: Option<ObjectKey>, slice: &ObjectKey) {
+        let Some(service) = service else { return };
+        if let Some(slices) = self.slices_of.get_mut(&service) {
+            slices.remove(slice);
+            if slices.is_empty() {
+                self.slices_of.remove(&service);
+            }
+        }
+        self.dirty.services.insert(service);
+    }
+
+    /// A pod was attached to this node.
+    pub fn attach(&mut self, pod: LocalPod) {
+        if self.local.get(&pod.slot) != Some(&pod) {
+            self.local.insert(pod.slot, pod);
+            self.dirty.policy = true;
+        }
+    }
+
+    /// The pod in a slot is being removed from this node.
+    pub fn detach(&mut self, slot: u16) {
+        self.dirty.policy |= self.local.remove(&slot).is_some();
+    }
+
+    /// What changed since this was last asked; nothing before the first lists are complete (S54), since what is missing
+    /// in an incomplete model would be taken out of the tables.
+    pub fn take_dirty(&mut self) -> Dirty {
+        if self.synced() { std::mem::take(&mut self.dirty) } else { Dirty::default() }
+    }
+
+    /// Gives back what could not be brought into force.
+    pub fn give_back(&mut self, dirty: Dirty) {
+        self.dirty.merge(dirty);
+    }
+
+    /// Whether every kind has synced.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        self.waiting_for.is_empty()
+    }
+
+    /// The kinds that have not synced.
+    pub fn waiting_for(&self) -> impl Iterator<Item = Kind> {
+        self.waiting_for.iter().copied()
+    }
+
+    /// The name of this node.
+    #[must_use]
+    pub fn node_name(&self) -> &str {
+        &self.node
+    }
+
+    /// This node's object.
+    #[must_use]
+    pub fn own_node(&self) -> Option<&Node> {
+        self.nodes.get(&ObjectKey::cluster(&self.node))
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// All namespaces.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.namespaces.values()
+    }
+
+    /// All policies.
+    pub fn policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
+        self.policies.values()
+    }
+
+    /// All pods.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values()
+    }
+
+    /// A pod.
+    #[must_use]
+    pub fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
+        self.pods.get(key)
+    }
+
+    /// All services.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// A service.
+    #[must_use]
+    pub fn service(&self, key: &ObjectKey) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    /// The slices of a service, whether or not it exists.
+    #[must_use]
+    pub fn slices_of(&self, service: &ObjectKey) -> Vec<&EndpointSlice> {
+        self.slices_of.get(service).into_iter().flatten().filter_map(|key| self.slices.get(key)).collect()
+    }
+
+    /// The pods that are attached to this node, by slot.
+    #[must_use]
+    pub fn local(&self) -> &BTreeMap<u16, LocalPod> {
+        &self.local
+    }
+
+    /// The Pod object of an attached pod: the same name, and the same uid where both have one.
+    #[must_use]
+    pub fn object_of(&self, local: &LocalPod) -> Option<&Pod> {
+        let pod = self.pods.get(&local.key)?;
+        let same = pod.uid.is_empty() || local.uid.is_empty() || pod.uid == local.uid;
+        (same && !pod.host_network).then_some(pod)
+    }
+
+    /// Objects that can't be read.
+    #[must_use]
+    pub fn mistakes(&self) -> &Mistakes {
+        &self.mistakes
+    }
+}
+
+/// Puts an object in. `None`: it was there in this form already; else what it replaced.
+fn replace<T: PartialEq>(map: &mut BTreeMap<ObjectKey, T>, key: &ObjectKey, new: T) -> Option<Option<T>> {
+    if map.get(key) == Some(&new) { None } else { Some(map.insert(key.clone(), new)) }
+}
+
+/// The service that a slice is of.
+fn owner(slice: &EndpointSlice) -> Option<ObjectKey> {
+    slice.service_name.as_ref().map(|name| ObjectKey::new(&slice.key.namespace, name))
+}

@@ -5,6 +5,7 @@
 
 use fairlead_datapath::Addr;
 use fairlead_datapath::peer::{CidrKey, NodeHop, Peer, Pod};
+use fairlead_datapath::policy::{PeerKey, PolicySet, PortKey, RangeKey, Row};
 use fairlead_datapath::service::{Backend, Frontend, FrontendKey};
 
 pub mod policy;
@@ -41,11 +42,6 @@ pub enum Op {
         /// A [`fairlead_datapath::service::BackendState`].
         state: u64,
     },
-    /// Writes the one element of `SERVICE_STATE`: UDP flows that go to no backend are decided anew.
-    UdpFrontends {
-        /// [`fairlead_datapath::service::ServiceState::udp_generation`].
-        generation: u64,
-    },
     /// Replaces or deletes an element of `PEERS`.
     Peer {
         /// The address.
@@ -80,6 +76,34 @@ pub enum Op {
         slot: u16,
         /// A [`fairlead_datapath::peer::PodWord`], 0 to deny everything.
         word: u64,
+    },
+    /// Writes an element of `POLICY_SETS`, whose index is [`PolicySet::index`] of its id.
+    PolicySet {
+        /// The index.
+        index: u32,
+        /// The set; all zero when there is none.
+        value: PolicySet,
+    },
+    /// Writes or deletes a row of `POLICY_PEERS`.
+    PolicyPeers {
+        /// Its key.
+        key: PeerKey,
+        /// The row.
+        value: Option<Row>,
+    },
+    /// Writes or deletes a row of `POLICY_PORTS`.
+    PolicyPorts {
+        /// Its key.
+        key: PortKey,
+        /// The row.
+        value: Option<Row>,
+    },
+    /// Writes or deletes a row of `POLICY_RANGES`.
+    PolicyRange {
+        /// Its key.
+        key: RangeKey,
+        /// The row.
+        value: Option<Row>,
     },
     /// Waits until no program is running that has read the maps before: what nothing refers to may be reused after it.
     Barrier,

@@ -1,1 +1,20 @@
-//! The node's own network: uplinks, routes to other nodes, settings of the kernel.
+//! Links, routes and kernel settings of the node.
+//!
+//! A socket of rtnetlink belongs to the network namespace of the thread that opened it: [`Netlink::open`] is to be
+//! called in the node's.
+
+mod error;
+mod links;
+mod netlink;
+mod routes;
+mod sysctl;
+#[cfg(test)]
+mod tests;
+mod uplinks;
+
+pub use error::WiringError;
+pub use links::{PodLink, PodLinks};
+pub use netlink::Netlink;
+pub use routes::{NODE_ROUTE_PROTOCOL, NodeRoute, desired, difference};
+pub use sysctl::{PROC_SYS, forward};
+pub use uplinks::{Uplink, watch};

@@ -5,4 +5,5 @@ mod client;
 mod elsewhere;
 mod fixture;
 mod messages;
+mod process;
 mod properties;

@@ -13,10 +13,18 @@ extern crate std;
 compile_error!("addresses and ports are kept as the wire has them and compared as little-endian words");
 
 mod addr;
+pub mod config;
+pub mod drop;
+pub mod flow;
 mod ifindex;
+pub mod kernel;
+pub mod packet;
 pub mod peer;
 pub mod policy;
 pub mod service;
+pub mod walk;
+mod word;
 
 pub use addr::Addr;
 pub use ifindex::{IFINDEX_BASE, MAX_PODS, ifindex_of, slot_of};
+pub use word::Word;

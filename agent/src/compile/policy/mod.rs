@@ -1,1 +1,27 @@
 //! Policies: classes of peers and policy sets of this node's pods.
+//!
+//! An [`Atom`] is one thing that a policy of this node asks about a peer. A class is the set of atoms that an address
+//! meets; a [`PolicySet`] is the list of rules that judges a pod in a direction, a bit each. Ids come later, in
+//! [`crate::plan::policy`], which knows those in use.
+//!
+//! [`reference`] says the same as the tables in the plainest way: it is what they are tested against, and what explains
+//! a verdict to a person.
+
+mod atom;
+mod explain;
+mod hash;
+pub mod reference;
+mod rules;
+mod set;
+mod wanted;
+mod world;
+
+pub use atom::{Atom, Signature};
+pub use explain::{End, ExplainError, Explanation, explain};
+pub use hash::content_hash;
+pub use rules::{Direction, RuleRef, SetInfo};
+pub use set::{Bits, PolicySet};
+pub(super) use wanted::Classifier;
+pub use wanted::{Judge, Wanted, WantedPeer, WantedPod, compile};
+pub use world::World;
+pub(super) use world::{claim, is_object_of};

@@ -31,8 +31,13 @@ impl Tables for HostTables {
         Some(self.nodes.get(&index).copied().unwrap_or_default())
     }
 
-    fn pod(&self, slot: u16) -> Option<Pod> {
-        (slot < MAX_PODS).then(|| self.pods.get(&slot).copied().unwrap_or_default())
+    fn pod(&self, slot: u16) -> Option<&Pod> {
+        const NONE: &Pod = &Pod::NONE;
+        (slot < MAX_PODS).then(|| self.pods.get(&slot).unwrap_or(NONE))
+    }
+
+    fn pod_word(&self, slot: u16) -> u64 {
+        self.pods.get(&slot).map_or(0, |pod| pod.word)
     }
 }
 

@@ -57,6 +57,12 @@ impl Peer {
     pub const WORLD: Self = Self { tag: 0, class: 0, slot: NO_SLOT, node: NO_NODE, flags: 0 };
 }
 
+impl Default for Peer {
+    fn default() -> Self {
+        Self::WORLD
+    }
+}
+
 /// Key of `cidrs`, an LPM trie: `struct bpf_lpm_trie_key` with a family byte before the address, or `::/0` would hold
 /// all of IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -122,6 +128,20 @@ pub struct Pod {
     pub host_mac: [u8; 6],
     /// Zero.
     pub pad: [u8; 4],
+}
+
+impl Pod {
+    /// What a slot without a pod holds.
+    pub const NONE: Self = Self {
+        word: 0,
+        v4: Addr::UNSPECIFIED,
+        v6: Addr::UNSPECIFIED,
+        max_flows: 0,
+        max_rate: 0,
+        pod_mac: [0; 6],
+        host_mac: [0; 6],
+        pad: [0; 4],
+    };
 }
 
 /// The policy sets of a pod and the epoch at which they came into force: `ingress << 44 | egress << 24 | epoch`.

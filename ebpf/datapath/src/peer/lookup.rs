@@ -19,7 +19,10 @@ pub trait Tables {
 
     /// An element of `pods`. Read before any address is looked up for it: what its word leads to is written in the
     /// opposite order.
-    fn pod(&self, slot: u16) -> Option<Pod>;
+    fn pod(&self, slot: u16) -> Option<&Pod>;
+
+    /// The word of an element of `pods`, read as one; 0 where there is no such slot.
+    fn pod_word(&self, slot: u16) -> u64;
 }
 
 /// What is known of an address: its own entry, else its longest prefix', else that it is of the world outside.
@@ -111,8 +114,12 @@ mod tests {
             None
         }
 
-        fn pod(&self, _: u16) -> Option<Pod> {
+        fn pod(&self, _: u16) -> Option<&Pod> {
             None
+        }
+
+        fn pod_word(&self, _: u16) -> u64 {
+            0
         }
     }
 

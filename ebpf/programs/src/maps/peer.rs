@@ -50,12 +50,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn pod(&self, slot: u16) -> Option<Pod> {
-        let pod = PODS.get_ptr(u32::from(slot))?;
-        // SAFETY: an array's element stays where it is, and any bytes are a Pod. The word is written as one.
-        unsafe {
-            let word = ptr::read_volatile(&raw const (*pod).word);
-            Some(Pod { word, ..ptr::read(pod) })
-        }
+    fn pod(&self, slot: u16) -> Option<&Pod> {
+        PODS.get(u32::from(slot))
+    }
+
+    #[inline(always)]
+    fn pod_word(&self, slot: u16) -> u64 {
+        // SAFETY: an array's element stays where it is, and its word is written as one.
+        PODS.get_ptr(u32::from(slot)).map_or(0, |pod| unsafe { ptr::read_volatile(&raw const (*pod).word) })
     }
 }

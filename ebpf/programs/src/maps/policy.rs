@@ -16,12 +16,10 @@ use super::Maps;
 static POLICY_SETS: Array<PolicySet, { MAX_SETS as usize }> = Array::new();
 
 #[btf_map]
-static POLICY_PEERS: HashMap<PeerKey, Row, { MAX_PEER_ROWS as usize }, { BPF_F_NO_PREALLOC as usize }> =
-    HashMap::new();
+static POLICY_PEERS: HashMap<PeerKey, Row, { MAX_PEER_ROWS as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 #[btf_map]
-static POLICY_PORTS: HashMap<PortKey, Row, { MAX_PORT_ROWS as usize }, { BPF_F_NO_PREALLOC as usize }> =
-    HashMap::new();
+static POLICY_PORTS: HashMap<PortKey, Row, { MAX_PORT_ROWS as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 #[btf_map]
 static POLICY_RANGES: LpmTrie<[u8; 8], Row, { MAX_RANGE_ROWS as usize }> = LpmTrie::new();

@@ -1,0 +1,34 @@
+//! The tables in the kernel.
+
+use std::io;
+
+use super::{Store, Table};
+use crate::bpf::{BpfError, Tables};
+
+impl Store for Tables {
+    fn put(&mut self, table: Table, keys: &[u8], values: &[u8], count: usize) -> Result<(), BpfError> {
+        self.map(table.name())?.update(keys, values, count)
+    }
+
+    fn delete(&mut self, table: Table, keys: &[u8], count: usize) -> Result<(), BpfError> {
+        self.map(table.name())?.delete(keys, count)
+    }
+
+    /// Reads the value and writes it back with the word changed: of the rest, the same bytes are written over
+    /// themselves, since the agent is the tables' only writer.
+    fn word(&mut self, table: Table, key: &[u8], offset: usize, word: u64) -> Result<(), BpfError> {
+        let map = self.map(table.name())?;
+        let mut value = map.get(key)?;
+        let place = value.as_mut().and_then(|value| value.get_mut(offset..offset + size_of::<u64>()));
+        let Some(place) = place else {
+            let source = io::Error::new(io::ErrorKind::NotFound, "no such element");
+            return Err(BpfError::Map { what: "update of a word", map: map.name().to_owned(), source, remedy: "" });
+        };
+        place.copy_from_slice(&word.to_ne_bytes());
+        map.update(key, value.as_deref().unwrap_or_default(), 1)
+    }
+
+    fn barrier(&mut self) -> Result<(), BpfError> {
+        Tables::barrier(self)
+    }
+}

@@ -1,0 +1,103 @@
+//! What can go wrong between the agent and the kernel.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::MapShape;
+
+/// An error of this module. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// The object can't be read.
+    #[error("the eBPF object {origin} can't be read: {reason}; rebuild it with `cargo xtask ebpf`")]
+    Object {
+        /// The embedded object or a path.
+        origin: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The bpf file system is not there.
+    #[error("no bpf file system at {path}: {source}; mount one there with `mount -t bpf bpf {path}`")]
+    NoBpffs {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A file below the pin directory can't be made, read or removed.
+    #[error("{what} {path}: {source}")]
+    Pin {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A pinned map is not what this version of the object defines.
+    #[error(
+        "the pinned map {path} is {pinned}, and this version needs {wanted}: it was made by another version; \
+         run `fairlead uninstall` on this node (pods lose their network meanwhile) and start the agent again"
+    )]
+    Incompatible {
+        /// The pin.
+        path: PathBuf,
+        /// What is pinned.
+        pinned: MapShape,
+        /// What the object defines.
+        wanted: MapShape,
+    },
+    /// aya could not load the object.
+    #[error("the eBPF object can't be loaded: {0}; needed are root (CAP_BPF, CAP_NET_ADMIN) and Linux 6.1 or newer")]
+    Load(String),
+    /// The verifier or the kernel refused a program.
+    #[error("the kernel refuses the program {program}: {source}\n{log}")]
+    Program {
+        /// Its name.
+        program: String,
+        /// What the kernel says.
+        source: io::Error,
+        /// The end of the verifier's log.
+        log: String,
+    },
+    /// The object has no such program or map.
+    #[error(
+        "the eBPF object has no {what} named {name}; it does not belong to this version: rebuild it with `cargo xtask ebpf`"
+    )]
+    Missing {
+        /// `program` or `map`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A program can't be attached.
+    #[error("the program {program} can't be attached to {target}: {source}")]
+    Attach {
+        /// Its name.
+        program: &'static str,
+        /// An interface or a cgroup.
+        target: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A map can't be read or written.
+    #[error("{what} of the map {map} failed: {source}{remedy}")]
+    Map {
+        /// The operation.
+        what: &'static str,
+        /// The map.
+        map: String,
+        /// What the kernel says.
+        source: io::Error,
+        /// What to do, where that is known.
+        remedy: &'static str,
+    },
+    /// No cgroup v2 is mounted.
+    #[error(
+        "no cgroup v2 file system in {mounts}; mount one (`mount -t cgroup2 none /sys/fs/cgroup`) or name its root with --cgroup-root"
+    )]
+    NoCgroup2 {
+        /// Where it was looked for.
+        mounts: &'static str,
+    },
+}

@@ -1,0 +1,110 @@
+//! The directory of pins: `maps/NAME` and `links/NAME` on a bpf file system.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{FsType, statfs};
+
+use super::BpfError;
+
+/// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
+const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
+
+/// Where the bpf file system belongs: systemd and bpftool mount it here.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// A directory on a bpf file system that is Fairlead's own.
+#[derive(Debug, Clone)]
+pub struct PinDir(PathBuf);
+
+impl PinDir {
+    /// Opens or makes it, and mounts a bpf file system at `/sys/fs/bpf` if that is where it goes and there is none.
+    ///
+    /// # Errors
+    /// It would not be on a bpf file system, or can't be made.
+    pub fn open(dir: &Path) -> Result<Self, BpfError> {
+        let parent = dir.parent().unwrap_or(dir);
+        let no_bpffs = |source| BpfError::NoBpffs { path: parent.to_owned(), source };
+        if !is_bpffs(parent) && parent == Path::new(BPFFS) {
+            mount(Some("bpf"), parent, Some("bpf"), MsFlags::empty(), None::<&str>)
+                .map_err(|errno| no_bpffs(errno.into()))?;
+        }
+        if !is_bpffs(parent) {
+            return Err(no_bpffs(io::Error::other("another file system is mounted there, or nothing exists")));
+        }
+        for sub in [dir.to_owned(), dir.join("maps"), dir.join("links")] {
+            match fs::create_dir(&sub) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(BpfError::Pin { what: "can't make the directory", path: sub, source: error });
+                }
+                _ => {}
+            }
+        }
+        Ok(Self(dir.to_owned()))
+    }
+
+    /// Where a map is pinned.
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.0.join("maps").join(name)
+    }
+
+    /// Where a link is pinned.
+    #[must_use]
+    pub fn link(&self, name: &str) -> PathBuf {
+        self.0.join("links").join(name)
+    }
+
+    /// The names of all pinned links.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn links(&self) -> Result<Vec<String>, BpfError> {
+        names(&self.0.join("links"))
+    }
+
+    /// Removes every pin, links first, and the directory: what was attached is attached no more.
+    ///
+    /// # Errors
+    /// A file can't be removed. The others are removed all the same.
+    pub fn remove(dir: &Path) -> Result<usize, BpfError> {
+        let mut removed = 0;
+        let mut first_error = None;
+        for sub in [dir.join("links"), dir.join("maps")] {
+            for name in if sub.exists() { names(&sub)? } else { Vec::new() } {
+                let path = sub.join(name);
+                match fs::remove_file(&path) {
+                    Ok(()) => removed += 1,
+                    Err(source) => {
+                        first_error.get_or_insert(BpfError::Pin { what: "can't remove the pin", path, source });
+                    }
+                }
+            }
+        }
+        for dir in [&dir.join("links"), &dir.join("maps"), dir] {
+            match fs::remove_dir(dir) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    first_error.get_or_insert(BpfError::Pin {
+                        what: "can't remove the directory",
+                        path: dir.to_owned(),
+                        source,
+                    });
+                }
+                _ => {}
+            }
+        }
+        first_error.map_or(Ok(removed), Err)
+    }
+}
+
+fn names(dir: &Path) -> Result<Vec<String>, BpfError> {
+    let pin = |source| BpfError::Pin { what: "can't list", path: dir.to_owned(), source };
+    let entries = fs::read_dir(dir).map_err(pin)?;
+    entries.map(|e| Ok(e.map_err(pin)?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
+}

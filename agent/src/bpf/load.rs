@@ -1,0 +1,116 @@
+//! From the object to loaded programs and adopted maps.
+
+use aya::programs::{Program, ProgramError};
+use aya::{Ebpf, EbpfLoader};
+use tracing::{debug, info};
+
+use super::map::Map;
+use super::{BpfError, Definition, ObjectFile, PinDir, Tables, sys};
+
+/// Bytes of a verifier log that an error shows.
+const LOG_END: usize = 1200;
+
+/// What is in the kernel now.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The programs, not attached.
+    pub ebpf: Ebpf,
+    /// The maps.
+    pub tables: Tables,
+    /// What the kernel says of each program.
+    pub programs: Vec<ProgramInfo>,
+    /// Whether maps of an earlier agent were adopted.
+    pub adopted: bool,
+}
+
+/// What the kernel says of a program.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ProgramInfo {
+    /// Its name.
+    pub name: String,
+    /// Instructions that the verifier walked through (the budget is 150 000).
+    pub verified_instructions: Option<u32>,
+}
+
+/// Loads every program, with maps that are pinned below `pins`: an earlier agent's where they are.
+///
+/// Call it in the network namespace of the node: the programs know it by its cookie.
+///
+/// # Errors
+/// A pinned map has another shape, or the kernel refuses the object.
+pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
+    let definition = object.definition()?;
+    let adopted = adoptable(&definition, pins)?;
+    let cookie = sys::netns_cookie().map_err(|e| BpfError::Load(format!("no cookie of the network namespace: {e}")))?;
+
+    let mut loader = EbpfLoader::new();
+    for name in definition.maps.keys() {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    loader.override_global("HOST_NETNS_COOKIE", &cookie, false);
+    let mut ebpf = loader.load(object.bytes()).map_err(|error| BpfError::Load(chain(&error)))?;
+
+    let mut programs = Vec::new();
+    for (name, program) in ebpf.programs_mut() {
+        let loaded = match program {
+            Program::SchedClassifier(p) => p.load(),
+            Program::CgroupSockAddr(p) => p.load(),
+            Program::CgroupSock(p) => p.load(),
+            Program::Xdp(p) => p.load(),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        };
+        loaded.map_err(|error| refused(name, error))?;
+        let verified_instructions = program.info().ok().and_then(|info| info.verified_instruction_count());
+        debug!(name, verified_instructions, "program loaded");
+        programs.push(ProgramInfo { name: name.to_owned(), verified_instructions });
+    }
+    programs.sort_by(|a, b| a.name.cmp(&b.name));
+    info!(programs = programs.len(), maps = definition.maps.len(), adopted, "eBPF object loaded");
+    let tables = Tables::open(&definition, pins)?;
+    Ok(Loaded { ebpf, tables, programs, adopted })
+}
+
+/// Whether there are pinned maps. aya would take whatever is pinned under the right name and write values of the wrong
+/// size to it, so the shapes are compared here first.
+fn adoptable(definition: &Definition, pins: &PinDir) -> Result<bool, BpfError> {
+    let mut any = false;
+    for (name, &wanted) in &definition.maps {
+        let path = pins.map(name);
+        if !path.exists() {
+            continue;
+        }
+        let pinned = Map::open(&path)?.shape();
+        if pinned != wanted {
+            return Err(BpfError::Incompatible { path, pinned, wanted });
+        }
+        any = true;
+    }
+    Ok(any)
+}
+
+fn refused(name: &str, error: ProgramError) -> BpfError {
+    let program = name.to_owned();
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let start = log.char_indices().rev().nth(LOG_END).map_or(0, |(at, _)| at);
+            let log = log.get(start..).unwrap_or_default().to_owned();
+            BpfError::Program { program, source: io_error, log }
+        }
+        other => BpfError::Program { program, source: std::io::Error::other(chain(&other)), log: String::new() },
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,106 @@
+//! What can go wrong.
+
+use std::io;
+use std::path::PathBuf;
+
+use fairlead_cni::code;
+use fairlead_cni::protocol::{Attachment, Failure};
+
+use super::AttachError;
+use crate::wiring::WiringError;
+
+/// Why a request can't be served, or the server can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum CniError {
+    /// The journal can't be read or written.
+    #[error("can't {what} the journal {path}: {source}; is there space left and is the directory writable?")]
+    Journal {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The socket can't be opened.
+    #[error("can't listen at {path}: {source}; is the directory there and writable?")]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The agent has not yet heard of everything it needs.
+    #[error("the Fairlead agent is starting: {0}")]
+    NotReady(String),
+    /// STATUS of an agent that was not ready since the node started.
+    #[error("the Fairlead agent is starting and was not ready since the node started: {0}")]
+    NotAvailable(String),
+    /// The datapath is not in order.
+    #[error("the Fairlead agent can't serve pods: {0}")]
+    Impaired(String),
+    /// The node has no addresses to give.
+    #[error("node has no pod range yet: spec.podCIDRs is empty; does the controller manager allocate node CIDRs?")]
+    NoRanges,
+    /// Every address is in use or resting.
+    #[error(
+        "no free address in {range}: {used} in use, {resting} freed a moment ago; delete pods or give the node a larger range"
+    )]
+    Full {
+        /// The range.
+        range: ipnetwork::IpNetwork,
+        /// Addresses in use.
+        used: usize,
+        /// Addresses that were freed and rest.
+        resting: usize,
+    },
+    /// Every slot is in use.
+    #[error("the node has its most pods already ({0}); lower maxPods of its kubelet")]
+    NoSlot(u16),
+    /// ADD of what was added.
+    #[error("{} of container {} was added before; DEL it first", .0.ifname, .0.container_id)]
+    AlreadyAdded(Attachment),
+    /// A request about an attachment that has no reservation.
+    #[error("{} of container {} has no reservation; ADD it anew", .0.ifname, .0.container_id)]
+    Unknown(Attachment),
+    /// Programs or policy could not be put in place.
+    #[error("can't put the pod's policy in force: {0}")]
+    Attach(#[from] AttachError),
+    /// They were not in place in time.
+    #[error("the pod's policy was not in force after {0} s: is the agent overloaded, or cut off from the API server?")]
+    AttachTimeout(u64),
+    /// A request that is not of this protocol.
+    #[error("can't read the request: {0}; plugin and agent are of different releases")]
+    Request(String),
+    /// The node's links.
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
+}
+
+impl CniError {
+    /// The CNI error code.
+    #[must_use]
+    pub fn code(&self) -> u32 {
+        match self {
+            Self::Journal { .. } | Self::Listen { .. } => code::IO,
+            Self::NotReady(_)
+            | Self::NoRanges
+            | Self::Full { .. }
+            | Self::NoSlot(_)
+            | Self::Attach(_)
+            | Self::AttachTimeout(_) => code::TRY_AGAIN,
+            Self::NotAvailable(_) => code::NOT_AVAILABLE,
+            Self::Impaired(_) => code::IMPAIRED,
+            Self::AlreadyAdded(_) => code::ALREADY_ADDED,
+            Self::Unknown(_) => code::DIFFERS,
+            Self::Request(_) => code::DECODING,
+            Self::Wiring(_) => code::KERNEL,
+        }
+    }
+}
+
+impl From<CniError> for Failure {
+    fn from(error: CniError) -> Self {
+        Self { code: error.code(), msg: error.to_string(), details: String::new() }
+    }
+}

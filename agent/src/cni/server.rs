@@ -1,0 +1,119 @@
+//! The server: its socket, and what it does beside answering.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_cni::ready;
+use futures::future::join_all;
+use tokio::net::UnixListener;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::service::Service;
+use super::session::serve;
+use super::{AttachedPod, CniError, Health, Journal, PodNetwork};
+use crate::wiring::PodLinks;
+
+/// How often queued deletions and vanished links are looked for.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// How often a starting agent looks whether it is ready.
+const READY_POLL: Duration = Duration::from_millis(20);
+
+/// The CNI server.
+#[derive(Debug)]
+pub struct Server<N> {
+    service: Arc<Service<N>>,
+    listener: UnixListener,
+    socket: PathBuf,
+}
+
+impl<N: PodNetwork> Server<N> {
+    /// Reads the journal, looks at the links that exist, and listens. Journal, queue and mark are beside the socket.
+    ///
+    /// # Errors
+    /// When the run directory can't be used, or the kernel does not list its links.
+    pub async fn open(network: Arc<N>, links: PodLinks, socket: &Path) -> Result<Self, CniError> {
+        let failed = |source| CniError::Listen { path: socket.to_owned(), source };
+        if let Some(directory) = socket.parent() {
+            std::fs::create_dir_all(directory).map_err(failed)?;
+        }
+        let boot_id = ready::boot_id().map_err(failed)?;
+        let journal = Journal::open(&socket.with_file_name("cni-journal"), &boot_id)?;
+        let existing = links.list().await?;
+        let service = Arc::new(Service::new(network, links, socket, journal, existing));
+        let listener = listen(socket).map_err(failed)?;
+        Ok(Self { service, listener, socket: socket.to_owned() })
+    }
+
+    /// The pods of the agent before this one. They are in the pinned maps, and have to be in the first content that is
+    /// compared with these, or they would be taken out.
+    #[must_use]
+    pub fn adopted(&self) -> Vec<AttachedPod> {
+        self.service.attached()
+    }
+
+    /// Serves until it is dropped.
+    ///
+    /// Once the agent is ready it marks the node as such, releases what vanished, attaches adopted pods again and does
+    /// queued deletions; nothing is removed before.
+    pub async fn run(self) {
+        let mut connections = JoinSet::new();
+        let upkeep = upkeep(Arc::clone(&self.service), self.socket.clone());
+        tokio::pin!(upkeep);
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => drop(connections.spawn(serve(Arc::clone(&self.service), stream))),
+                    Err(error) => {
+                        // Out of file descriptors, most likely: let some connections end.
+                        tracing::warn!(%error, "can't accept a CNI connection");
+                        sleep(READY_POLL).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+                () = &mut upkeep => {}
+            }
+        }
+    }
+}
+
+/// Listens under a name of its own and takes the place of an earlier agent's socket then, so that the name is never
+/// missing. Only root may connect.
+fn listen(socket: &Path) -> std::io::Result<UnixListener> {
+    let new = socket.with_extension("new");
+    if let Err(error) = std::fs::remove_file(&new)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let listener = UnixListener::bind(&new)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&new, socket)?;
+    Ok(listener)
+}
+
+async fn upkeep<N: PodNetwork>(service: Arc<Service<N>>, socket: PathBuf) {
+    service.release_unfinished().await;
+    while service.network.health() != Health::Ready {
+        sleep(READY_POLL).await;
+    }
+    if let Err(error) = ready::mark(&socket) {
+        tracing::warn!(%error, "can't mark the node as ready: STATUS will fail while the agent restarts");
+    }
+    let mut ticks = interval(SWEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut adopted = Some(service.attached());
+    loop {
+        ticks.tick().await;
+        if let Err(error) = service.release_vanished().await {
+            tracing::warn!(%error, "can't compare the CNI journal with the links that exist");
+        }
+        service.replay_queue().await;
+        if let Some(pods) = adopted.take() {
+            join_all(pods.into_iter().map(|pod| service.attach_again(pod))).await;
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! What each request does.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use fairlead_cni::protocol::{Attachment, FIRST_POD_IFINDEX, GATEWAY_V4, GATEWAY_V6, PodAddress, PodRef, Reservation};
+use fairlead_cni::{queue, ready};
+use fairlead_objects::ObjectKey;
+use futures::future::join_all;
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{sleep, timeout};
+
+use super::{AttachedPod, CniError, Entry, Health, Journal, KnownPod, Ledger, NodeNetwork, PodNetwork, Record};
+use crate::wiring::{PodLink, PodLinks};
+
+/// How long an ADD waits for the agent to be ready, and how long for the pod's policy.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an ADD waits for the Pod object. The kubelet has seen it, so it is on its way here.
+const OBJECT_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it looks.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Serves requests. One at a time for a container, any number for different ones.
+#[derive(Debug)]
+pub(crate) struct Service<N> {
+    pub(crate) network: Arc<N>,
+    links: PodLinks,
+    socket: PathBuf,
+    state: Mutex<State>,
+    containers: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    started: Instant,
+}
+
+#[derive(Debug)]
+struct State {
+    ledger: Ledger,
+    journal: Journal,
+    /// Host sides that no entry explains, by name: the journal was lost, the pods may well be running. What they have
+    /// is not given to others.
+    held: BTreeMap<String, PodLink>,
+}
+
+impl State {
+    fn commit(&mut self, record: Record, now: Duration) -> Result<(), CniError> {
+        self.journal.commit(&mut self.ledger, record, now)
+    }
+}
+
+impl<N: PodNetwork> Service<N> {
+    pub(crate) fn new(
+        network: Arc<N>,
+        links: PodLinks,
+        socket: &Path,
+        (journal, ledger): (Journal, Ledger),
+        existing: Vec<PodLink>,
+    ) -> Self {
+        let mut state = State { ledger, journal, held: BTreeMap::new() };
+        let known: BTreeSet<String> = state.ledger.entries().map(|(attachment, _)| attachment.host_link()).collect();
+        for link in existing.into_iter().filter(|link| !known.contains(&link.name)) {
+            tracing::warn!(
+                link = link.name,
+                slot = link.slot,
+                "the CNI journal does not know this link: leaving it alone"
+            );
+            state.ledger.hold(link.slot, &link.ips);
+            state.held.insert(link.name.clone(), link);
+        }
+        Self {
+            network,
+            links,
+            socket: socket.to_owned(),
+            state: Mutex::new(state),
+            containers: Mutex::default(),
+            started: Instant::now(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The right to change what a container has.
+    pub(crate) async fn container(&self, id: &str) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
+            containers.retain(|_, lock| lock.strong_count() > 0);
+            let lock = containers.get(id).and_then(Weak::upgrade).unwrap_or_default();
+            containers.insert(id.to_owned(), Arc::downgrade(&lock));
+            lock
+        };
+        lock.lock_owned().await
+    }
+
+    /// Every pod whose policy was in force, from the journal.
+    pub(crate) fn attached(&self) -> Vec<AttachedPod> {
+        let state = self.state();
+        state.ledger.entries().filter(|(_, entry)| entry.attached).map(|(a, entry)| entry.to_pod(a)).collect()
+    }
+
+    /// ADD, first step.
+    pub(crate) async fn reserve(
+        &self,
+        attachment: &Attachment,
+        pod: PodRef,
+        netns: String,
+        netns_inode: u64,
+    ) -> Result<Reservation, CniError> {
+        if queue::directory(&self.socket).join(attachment.host_link()).with_extension("json").exists() {
+            self.release(attachment).await?;
+        }
+        let node = self.ready_node().await?;
+        let key = ObjectKey::new(&pod.namespace, &pod.name);
+        let wanted = self.known_pod(&key, pod.uid.as_deref()).await.map(|known| known.ips).unwrap_or_default();
+
+        let mut state = self.state();
+        if state.ledger.get(attachment).is_some() {
+            return Err(CniError::AlreadyAdded(attachment.clone()));
+        }
+        if !state.ledger.has_ranges(&node.pod_cidrs) {
+            state.commit(Record::Ranges { cidrs: node.pod_cidrs.clone() }, self.now())?;
+            let held: Vec<PodLink> = state.held.values().cloned().collect();
+            held.iter().for_each(|link| state.ledger.hold(link.slot, &link.ips));
+        }
+        let foreign = |ip| self.network.owner(ip).is_some_and(|owner| owner != key);
+        let (slot, ips) = state.ledger.choose(self.now(), &wanted, foreign)?;
+        if !wanted.is_empty() && !ips.iter().all(|ip| wanted.contains(ip)) {
+            tracing::warn!(pod = %key, ?wanted, ?ips, "the addresses in the pod's status are taken or not of this node");
+        }
+        let entry = Entry { slot, ips, pod, netns, netns_inode, attached: false };
+        let reservation = reservation(attachment, &entry, &node);
+        state.commit(Record::Reserved { attachment: attachment.clone(), entry }, self.now())?;
+        Ok(reservation)
+    }
+
+    /// ADD, second step.
+    pub(crate) async fn attach(&self, attachment: &Attachment) -> Result<(), CniError> {
+        let pod = self.pod(attachment).ok_or_else(|| CniError::Unknown(attachment.clone()))?;
+        timeout(PATIENCE, self.network.attach(pod))
+            .await
+            .map_err(|_| CniError::AttachTimeout(PATIENCE.as_secs()))??;
+        self.state().commit(Record::Attached { attachment: attachment.clone() }, self.now())
+    }
+
+    /// DEL. Nothing to release is fine. Where the link can't be deleted now, the deletion stays queued.
+    pub(crate) async fn release(&self, attachment: &Attachment) -> Result<(), CniError> {
+        if let Some(pod) = self.pod(attachment) {
+            self.detach(pod).await;
+        }
+        let directory = queue::directory(&self.socket);
+        let name = attachment.host_link();
+        if let Err(error) = self.links.delete(&name).await {
+            tracing::warn!(link = name, %error, "can't delete a pod's link: trying again later");
+            return queue::push(&directory, attachment).map_err(|source| CniError::Journal {
+                what: "queue a deletion beside",
+                path: directory,
+                source,
+            });
+        }
+        {
+            let (mut state, now) = (self.state(), self.now());
+            if state.ledger.get(attachment).is_some() {
+                state.commit(Record::Released { attachment: attachment.clone() }, now)?;
+            }
+            if let Some(link) = state.held.remove(&name) {
+                state.ledger.unhold(link.slot, &link.ips, now);
+            }
+        }
+        if let Err(error) = queue::remove(&directory, attachment) {
+            tracing::warn!(link = name, %error, "can't remove a deletion from the queue: it will be done once more");
+        }
+        Ok(())
+    }
+
+    /// CHECK
+    pub(crate) fn check(&self, attachment: &Attachment) -> Result<Reservation, CniError> {
+        match self.network.health() {
+            Health::Impaired(why) => return Err(CniError::Impaired(why)),
+            Health::Ready | Health::Starting(_) => {}
+        }
+        let node = self.network.node().ok_or_else(|| CniError::NotReady("its Node object is unknown".to_owned()))?;
+        let state = self.state();
+        let entry = state.ledger.get(attachment).filter(|entry| entry.attached);
+        let entry = entry.ok_or_else(|| CniError::Unknown(attachment.clone()))?;
+        Ok(reservation(attachment, entry, &node))
+    }
+
+    /// STATUS
+    pub(crate) fn status(&self) -> Result<(), CniError> {
+        match self.network.health() {
+            Health::Ready => Ok(()),
+            Health::Starting(_) if ready::was_ready(&self.socket) => Ok(()),
+            Health::Starting(why) => Err(CniError::NotAvailable(why)),
+            Health::Impaired(why) => Err(CniError::Impaired(why)),
+        }
+    }
+
+    /// GC: releases what is not to be kept, goes on after an error, and says the first.
+    pub(crate) async fn gc(&self, keep: &[Attachment]) -> Result<(), CniError> {
+        let stale: Vec<Attachment> = {
+            let state = self.state();
+            state.ledger.entries().map(|(a, _)| a).filter(|a| !keep.contains(a)).cloned().collect()
+        };
+        let released = join_all(stale.iter().map(async |attachment| {
+            let _turn = self.container(&attachment.container_id).await;
+            self.release(attachment).await
+        }))
+        .await;
+        let names: BTreeSet<String> = keep.iter().map(Attachment::host_link).collect();
+        let strangers: Vec<PodLink> =
+            self.state().held.values().filter(|link| !names.contains(&link.name)).cloned().collect();
+        let deleted = join_all(strangers.iter().map(async |link| {
+            self.links.delete(&link.name).await?;
+            let (mut state, now) = (self.state(), self.now());
+            if state.held.remove(&link.name).is_some() {
+                state.ledger.unhold(link.slot, &link.ips, now);
+            }
+            Ok(())
+        }))
+        .await;
+        released.into_iter().chain(deleted).collect()
+    }
+
+    /// Releases pods whose links vanished with their namespaces, and reservations that no plugin works on any more.
+    pub(crate) async fn release_vanished(&self) -> Result<(), CniError> {
+        // In this order: what was attached before the links were listed has its link in the list or has lost it.
+        let attached = self.attached();
+        let links: BTreeSet<String> = self.links.list().await?.into_iter().map(|link| link.name).collect();
+        for pod in attached.into_iter().filter(|pod| !links.contains(&pod.host_link)) {
+            tracing::info!(pod = %pod.key, link = pod.host_link, "the link is gone: releasing what the pod had");
+            let attachment = Attachment { container_id: pod.container_id, ifname: pod.ifname };
+            let _turn = self.container(&attachment.container_id).await;
+            self.release(&attachment).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what was reserved and not attached. Only at start, when no plugin can be at work on it: its
+    /// connection went with the agent before.
+    pub(crate) async fn release_unfinished(&self) {
+        let unfinished: Vec<Attachment> = {
+            let state = self.state();
+            state.ledger.entries().filter(|(_, entry)| !entry.attached).map(|(a, _)| a.clone()).collect()
+        };
+        for attachment in unfinished {
+            let _turn = self.container(&attachment.container_id).await;
+            if let Err(error) = self.release(&attachment).await {
+                tracing::warn!(?attachment, %error, "can't take back an unfinished reservation");
+            }
+        }
+    }
+
+    /// Does the deletions that were queued while the agent was away.
+    pub(crate) async fn replay_queue(&self) {
+        let directory = queue::directory(&self.socket);
+        let queued = queue::list(&directory).unwrap_or_else(|error| {
+            tracing::warn!(directory = %directory.display(), %error, "can't read the queue of deletions");
+            Vec::new()
+        });
+        join_all(queued.into_iter().map(async |queued| match queued {
+            Ok(attachment) => {
+                let _turn = self.container(&attachment.container_id).await;
+                if let Err(error) = self.release(&attachment).await {
+                    tracing::warn!(?attachment, %error, "can't do a queued deletion: trying again later");
+                }
+            }
+            Err(path) => tracing::warn!(path = %path.display(), "can't read a queued deletion; delete the file"),
+        }))
+        .await;
+    }
+
+    /// Attaches a pod of an earlier agent again.
+    pub(crate) async fn attach_again(&self, pod: AttachedPod) {
+        let attachment = Attachment { container_id: pod.container_id.clone(), ifname: pod.ifname.clone() };
+        let _turn = self.container(&pod.container_id).await;
+        if self.pod(&attachment).as_ref() != Some(&pod) {
+            return;
+        }
+        let key = pod.key.clone();
+        if let Err(error) = self.network.attach(pod).await {
+            tracing::error!(pod = %key, %error, "can't attach a pod again: it goes on with what is pinned");
+        }
+    }
+
+    fn pod(&self, attachment: &Attachment) -> Option<AttachedPod> {
+        self.state().ledger.get(attachment).map(|entry| entry.to_pod(attachment))
+    }
+
+    async fn detach(&self, pod: AttachedPod) {
+        let key = pod.key.clone();
+        if timeout(PATIENCE, self.network.detach(pod)).await.is_err() {
+            tracing::warn!(pod = %key, "the datapath did not let go of a pod in time: deleting its link nevertheless");
+        }
+    }
+
+    async fn ready_node(&self) -> Result<NodeNetwork, CniError> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let missing = match self.network.health() {
+                Health::Impaired(why) => return Err(CniError::NotReady(why)),
+                Health::Starting(why) => CniError::NotReady(why),
+                Health::Ready => match self.network.node() {
+                    None => CniError::NotReady("its Node object is unknown".to_owned()),
+                    Some(node) if node.pod_cidrs.is_empty() => CniError::NoRanges,
+                    Some(node) => return Ok(node),
+                },
+            };
+            if tokio::time::Instant::now() >= deadline {
+                return Err(missing);
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// The pod's object. With another uid it is the object of an earlier pod of that name.
+    async fn known_pod(&self, key: &ObjectKey, uid: Option<&str>) -> Option<KnownPod> {
+        let deadline = tokio::time::Instant::now() + OBJECT_PATIENCE;
+        loop {
+            let same = |known: &KnownPod| known.uid.is_empty() || uid.is_none_or(|uid| uid == known.uid);
+            if let Some(known) = self.network.pod(key).filter(same) {
+                return Some(known);
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return None;
+            }
+            sleep(POLL).await;
+        }
+    }
+}
+
+fn reservation(attachment: &Attachment, entry: &Entry, node: &NodeNetwork) -> Reservation {
+    let address = |ip: &IpAddr| PodAddress {
+        ip: *ip,
+        gateway: if ip.is_ipv4() { GATEWAY_V4.into() } else { GATEWAY_V6.into() },
+        host_source: node.addresses.iter().copied().find(|own| own.is_ipv4() == ip.is_ipv4()),
+    };
+    Reservation {
+        slot: entry.slot,
+        ifindex: FIRST_POD_IFINDEX + u32::from(entry.slot),
+        host_link: attachment.host_link(),
+        host_mac: attachment.host_mac(),
+        pod_mac: attachment.pod_mac(),
+        mtu: node.mtu,
+        addresses: entry.ips.iter().map(address).collect(),
+    }
+}

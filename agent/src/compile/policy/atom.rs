@@ -1,0 +1,112 @@
+//! What policies ask about a peer.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use fairlead_objects::{ContainerPort, Labels, Peer, Protocol, Selector};
+use ipnetwork::IpNetwork;
+
+/// One question about an address. Only what a policy of a pod of this node asks becomes an atom.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Atom {
+    /// Is it a pod of this namespace with these labels?
+    PodsOf {
+        /// The policy's namespace.
+        namespace: String,
+        /// The pods' labels.
+        pods: Selector,
+    },
+    /// Is it a pod with these labels in a namespace with these labels?
+    Pods {
+        /// The namespaces' labels.
+        namespaces: Selector,
+        /// The pods' labels.
+        pods: Selector,
+    },
+    /// Is it in this prefix and in none of those?
+    Block {
+        /// The prefix.
+        cidr: IpNetwork,
+        /// The exceptions.
+        except: BTreeSet<IpNetwork>,
+    },
+    /// Is it a pod that declares this port under this name? Only egress rules ask: what a name means there depends on
+    /// the destination.
+    Port {
+        /// The name.
+        name: String,
+        /// The protocol.
+        protocol: Protocol,
+        /// The number that it stands for.
+        port: u16,
+    },
+}
+
+/// The atoms that an address meets, by index: what its class stands for.
+pub type Signature = BTreeSet<usize>;
+
+impl Atom {
+    /// What a peer of a policy asks, or `None` if it matches nothing.
+    #[must_use]
+    pub fn of(peer: &Peer, namespace: &str) -> Option<Self> {
+        match peer {
+            Peer::Nothing => None,
+            Peer::Pods { namespaces: None, pods } => {
+                Some(Self::PodsOf { namespace: namespace.to_owned(), pods: pods.clone() })
+            }
+            Peer::Pods { namespaces: Some(namespaces), pods } => {
+                Some(Self::Pods { namespaces: namespaces.clone(), pods: pods.clone() })
+            }
+            Peer::IpBlock { cidr, except } => {
+                Some(Self::Block { cidr: *cidr, except: except.iter().copied().collect() })
+            }
+        }
+    }
+
+    /// Whether a pod meets it by its labels.
+    #[must_use]
+    pub fn meets_labels(&self, namespace: &str, namespace_labels: Option<&Labels>, labels: &Labels) -> bool {
+        match self {
+            Self::PodsOf { namespace: own, pods } => own == namespace && pods.matches(labels),
+            Self::Pods { namespaces, pods } => {
+                namespace_labels.is_some_and(|labels| namespaces.matches(labels)) && pods.matches(labels)
+            }
+            Self::Block { .. } | Self::Port { .. } => false,
+        }
+    }
+
+    /// Whether a pod meets it by the ports of its containers.
+    #[must_use]
+    pub fn meets_ports(&self, ports: &[ContainerPort]) -> bool {
+        let Self::Port { name, protocol, port } = self else { return false };
+        ports.iter().any(|p| p.name.as_ref() == Some(name) && p.protocol == *protocol && p.port == *port)
+    }
+
+    /// Whether an address meets it.
+    #[must_use]
+    pub fn meets_address(&self, ip: IpAddr) -> bool {
+        let Self::Block { cidr, except } = self else { return false };
+        cidr.contains(ip) && !except.iter().any(|e| e.contains(ip))
+    }
+
+    /// Whether all addresses of a prefix meet it that are in no longer prefix of any atom.
+    #[must_use]
+    pub fn meets_prefix(&self, prefix: IpNetwork) -> bool {
+        let Self::Block { cidr, except } = self else { return false };
+        holds(*cidr, prefix) && !except.iter().any(|e| holds(*e, prefix))
+    }
+
+    /// The prefixes where what it says changes.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpNetwork> {
+        let (cidr, except) = match self {
+            Self::Block { cidr, except } => (Some(*cidr), Some(except)),
+            _ => (None, None),
+        };
+        cidr.into_iter().chain(except.into_iter().flatten().copied())
+    }
+}
+
+/// Whether a prefix holds all of another.
+pub(crate) fn holds(outer: IpNetwork, inner: IpNetwork) -> bool {
+    outer.prefix() <= inner.prefix() && outer.contains(inner.network())
+}

@@ -1,0 +1,169 @@
+//! The rows of a policy set.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairlead_datapath::policy::{ANY_PORT, OTHER_PROTOCOLS, PAGE_BITS};
+use fairlead_objects::Protocol;
+
+use super::rules::{Body, Clause, SetInfo, Span};
+use super::{Atom, Signature, content_hash};
+
+/// Rules, a bit each, in pages of 256.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Bits(Vec<[u64; 4]>);
+
+impl Bits {
+    fn of(count: usize, mut holds: impl FnMut(usize) -> bool) -> Self {
+        let mut pages = vec![[0; 4]; count.div_ceil(PAGE_BITS.into())];
+        for bit in (0..count).filter(|bit| holds(*bit)) {
+            if let Some(word) = pages.get_mut(bit / 256).and_then(|page| page.get_mut(bit % 256 / 64)) {
+                *word |= 1 << (bit % 64);
+            }
+        }
+        Self(pages)
+    }
+
+    /// The pages.
+    #[must_use]
+    pub fn pages(&self) -> &[[u64; 4]] {
+        &self.0
+    }
+}
+
+/// A policy set without its id.
+#[derive(Debug, Clone)]
+pub struct PolicySet {
+    /// What it stands for.
+    pub info: SetInfo,
+    /// Hash of what it was made of.
+    pub content: u64,
+    /// Rows by protocol and port, among them those for every port ([`ANY_PORT`]) of TCP, UDP, SCTP and
+    /// [`OTHER_PROTOCOLS`]. Host order.
+    pub ports: BTreeMap<(u8, u16), Bits>,
+    /// Rows of blocks of ports by protocol, first port (host order) and bits of the port that count.
+    pub ranges: BTreeMap<(u8, u16, u8), Bits>,
+    peers: Vec<Condition>,
+}
+
+/// What a bit asks of the peer, by the index of atoms.
+#[derive(Debug, Clone)]
+struct Condition {
+    any_of: Option<BTreeSet<usize>>,
+    and: Option<usize>,
+}
+
+/// A span of so many ports is written out, one row each; a longer one goes to the table of ranges.
+const WRITTEN_OUT: u16 = 16;
+
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+impl PolicySet {
+    pub(super) fn new(body: Body, atoms: &BTreeMap<Atom, usize>) -> Self {
+        let content = content_hash(&body);
+        let clauses = &body.clauses;
+        let index = |atom: &Atom| atoms.get(atom).copied();
+        let peers = clauses
+            .iter()
+            .map(|clause| Condition {
+                any_of: clause.peers.as_ref().map(|peers| peers.iter().filter_map(index).collect()),
+                // An atom that is not known is one that nobody meets.
+                and: clause.and.as_ref().map(|atom| index(atom).unwrap_or(usize::MAX)),
+            })
+            .collect();
+        Self { content, ports: port_rows(clauses), ranges: range_rows(clauses), peers, info: body.info }
+    }
+
+    /// Pages that its rules fill.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        self.peers.len().div_ceil(PAGE_BITS.into())
+    }
+
+    /// The row of a class.
+    #[must_use]
+    pub fn peers(&self, signature: &Signature) -> Bits {
+        Bits::of(self.peers.len(), |bit| {
+            self.peers.get(bit).is_some_and(|condition| {
+                condition.any_of.as_ref().is_none_or(|atoms| !atoms.is_disjoint(signature))
+                    && condition.and.is_none_or(|atom| signature.contains(&atom))
+            })
+        })
+    }
+}
+
+fn bits(clauses: &[Clause], meets: impl Fn(&Span) -> bool) -> Bits {
+    Bits::of(clauses.len(), |bit| {
+        clauses.get(bit).is_some_and(|clause| clause.ports.as_ref().is_none_or(|spans| spans.iter().any(&meets)))
+    })
+}
+
+fn every_port(clauses: &[Clause], protocol: Protocol) -> Bits {
+    bits(clauses, |span| span.protocol == protocol && span.ports.is_none())
+}
+
+fn one_port(clauses: &[Clause], protocol: Protocol, port: u16) -> Bits {
+    bits(clauses, |span| {
+        span.protocol == protocol && span.ports.is_none_or(|(first, last)| first <= port && port <= last)
+    })
+}
+
+fn spans(clauses: &[Clause]) -> impl Iterator<Item = (Protocol, u16, u16)> {
+    clauses
+        .iter()
+        .flat_map(|clause| clause.ports.iter().flatten())
+        .filter_map(|span| span.ports.map(|(first, last)| (span.protocol, first, last)))
+        .filter(|(_, first, last)| first <= last)
+}
+
+fn port_rows(clauses: &[Clause]) -> BTreeMap<(u8, u16), Bits> {
+    let mut rows = BTreeMap::from([((OTHER_PROTOCOLS, ANY_PORT), bits(clauses, |_| false))]);
+    for protocol in PROTOCOLS {
+        rows.insert((protocol.number(), ANY_PORT), every_port(clauses, protocol));
+    }
+    for (protocol, first, last) in spans(clauses).filter(|(_, first, last)| last - first < WRITTEN_OUT) {
+        for port in first..=last {
+            rows.insert((protocol.number(), port), one_port(clauses, protocol, port));
+        }
+    }
+    rows
+}
+
+fn range_rows(clauses: &[Clause]) -> BTreeMap<(u8, u16, u8), Bits> {
+    let mut rows = BTreeMap::new();
+    for protocol in PROTOCOLS {
+        let every = every_port(clauses, protocol);
+        let long: Vec<_> = spans(clauses)
+            .filter(|(p, first, last)| *p == protocol && last - first >= WRITTEN_OUT)
+            .map(|(_, first, last)| (u32::from(first), u32::from(last)))
+            .collect();
+        // Between two neighbours in here nothing changes but at ports that have a row of their own.
+        let edges: BTreeSet<u32> = long.iter().flat_map(|(first, last)| [*first, last + 1]).collect();
+        for (first, end) in edges.iter().zip(edges.iter().skip(1)) {
+            let bits = bits(clauses, |span| {
+                span.protocol == protocol
+                    && span
+                        .ports
+                        .is_none_or(|(a, b)| u32::from(a) <= *first && end - 1 <= u32::from(b) && b - a >= WRITTEN_OUT)
+            });
+            if bits != every {
+                for (block, len) in blocks(*first, *end) {
+                    rows.insert((protocol.number(), block, len), bits.clone());
+                }
+            }
+        }
+    }
+    rows
+}
+
+/// The aligned blocks that make up the ports from the first to before the end: (first port, bits that count).
+fn blocks(mut first: u32, end: u32) -> Vec<(u16, u8)> {
+    let mut blocks = Vec::new();
+    while first < end {
+        let aligned = first.trailing_zeros().min(16);
+        let fitting = (end - first).ilog2();
+        let size = aligned.min(fitting);
+        blocks.push((first as u16, (16 - size) as u8));
+        first += 1 << size;
+    }
+    blocks
+}

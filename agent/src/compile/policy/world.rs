@@ -1,0 +1,70 @@
+//! What policy is compiled from.
+
+use std::net::IpAddr;
+
+use fairlead_objects::{Labels, Namespace, NetworkPolicy, Node, ObjectKey, Pod};
+
+use crate::model::LocalPod;
+
+/// The objects that policy and peers depend on, and this node's place among them.
+#[derive(Debug, Clone, Default)]
+pub struct World<'a> {
+    /// The name of this node.
+    pub node: &'a str,
+    /// The interface that other nodes are reached by, 0 when there is none.
+    pub uplink: u32,
+    /// All namespaces.
+    pub namespaces: Vec<&'a Namespace>,
+    /// All nodes, this one among them.
+    pub nodes: Vec<&'a Node>,
+    /// All pods of the cluster.
+    pub pods: Vec<&'a Pod>,
+    /// All NetworkPolicies.
+    pub policies: Vec<&'a NetworkPolicy>,
+    /// The pods that are attached to this node.
+    pub local: Vec<&'a LocalPod>,
+}
+
+/// Whether a Pod object is that of an attached pod: the same name, and the same uid where both have one.
+pub(crate) fn is_object_of(pod: &Pod, local: &LocalPod) -> bool {
+    pod.key == local.key && !pod.host_network && (pod.uid.is_empty() || local.uid.is_empty() || pod.uid == local.uid)
+}
+
+/// How good a pod's claim to its addresses is, smallest first: two may name the same one for a moment.
+pub(crate) fn claim(pod: &Pod) -> (bool, &ObjectKey, &str) {
+    (pod.terminating, &pod.key, &pod.uid)
+}
+
+impl<'a> World<'a> {
+    /// The object of an attached pod, if it is known.
+    #[must_use]
+    pub fn object_of(&self, local: &LocalPod) -> Option<&'a Pod> {
+        self.pods.iter().copied().find(|pod| is_object_of(pod, local))
+    }
+
+    /// The labels of a namespace.
+    #[must_use]
+    pub fn namespace_labels(&self, name: &str) -> Option<&'a Labels> {
+        self.namespaces.iter().find(|ns| ns.name == name).map(|ns| &ns.labels)
+    }
+
+    /// The pod that an address belongs to. An attached pod's addresses are those that it was given here, a node's
+    /// address is no pod's, and of several pods that name an address the one with the best claim has it.
+    #[must_use]
+    pub fn owner(&self, ip: IpAddr) -> Option<&'a Pod> {
+        let ip = ip.to_canonical();
+        let same = |other: &IpAddr| other.to_canonical() == ip;
+        if let Some(local) = self.local.iter().find(|local| local.ips.iter().any(same)) {
+            return self.object_of(local);
+        }
+        if self.nodes.iter().any(|node| node.internal_ips.iter().chain(&node.external_ips).any(same)) {
+            return None;
+        }
+        self.pods
+            .iter()
+            .copied()
+            .filter(|pod| pod.owned_ips().iter().any(same))
+            .filter(|pod| !self.local.iter().any(|local| is_object_of(pod, local)))
+            .min_by_key(|pod| claim(pod))
+    }
+}

@@ -1,0 +1,1 @@
+//! Services: which endpoints each service port has, for each scope.

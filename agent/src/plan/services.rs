@@ -1,0 +1,1 @@
+//! Order of the changes to the tables of services.

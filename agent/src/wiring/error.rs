@@ -1,0 +1,52 @@
+//! What can go wrong.
+
+use std::io;
+
+/// Why the node could not be wired.
+#[derive(Debug, thiserror::Error)]
+pub enum WiringError {
+    /// No rtnetlink socket.
+    #[error("can't open an rtnetlink socket: {0}; does the agent run with NET_ADMIN in the node's network namespace?")]
+    Socket(#[source] io::Error),
+    /// The kernel refused something.
+    #[error("the kernel refused to {what}: {source}")]
+    Kernel {
+        /// What was tried.
+        what: String,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A sysctl could not be written.
+    #[error("can't set {path} to {value}: {source}; is /proc/sys mounted writable in the agent's container?")]
+    Sysctl {
+        /// The file.
+        path: String,
+        /// What it should hold.
+        value: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The worker that deletes links is gone, because the agent is stopping.
+    #[error("the agent is stopping")]
+    Stopping,
+}
+
+impl WiringError {
+    /// Wraps what rtnetlink said about an attempt.
+    pub(crate) fn kernel(what: impl Into<String>, error: &rtnetlink::Error) -> Self {
+        let source = match error {
+            rtnetlink::Error::NetlinkError(message) => message.to_io(),
+            other => io::Error::other(other.to_string()),
+        };
+        Self::Kernel { what: what.into(), source }
+    }
+
+    /// The system's error number, where there is one.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Kernel { source, .. } | Self::Socket(source) | Self::Sysctl { source, .. } => source.raw_os_error(),
+            Self::Stopping => None,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What the kernel makes of it, in a network namespace of the test's own.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::{Netlink, NodeRoute, watch};
+
+fn ip(line: &str) -> String {
+    let out = Command::new("ip").args(line.split_whitespace()).output().unwrap();
+    assert!(out.status.success(), "ip {line}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Runs a test on a thread in a new namespace that has an uplink.
+fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    let run = || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
+        ip("link set lo up");
+        ip("link add uplink address 02:00:00:00:00:07 mtu 1400 type veth peer name fabric");
+        ip("link set fabric up");
+        ip("link set uplink up");
+        ip("addr add 172.18.0.1/24 dev uplink");
+        ip("addr add fd00:172:18::1/64 dev uplink nodad");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { test().await });
+    };
+    std::thread::spawn(run).join().unwrap();
+}
+
+fn routes(routes: &[(&str, Option<&str>)]) -> BTreeSet<NodeRoute> {
+    let parse = |(destination, via): &(&str, Option<&str>)| NodeRoute {
+        destination: destination.parse().unwrap(),
+        via: via.map(|via| via.parse().unwrap()),
+    };
+    routes.iter().map(parse).collect()
+}
+
+#[test]
+fn node_routes_become_what_is_wanted_and_nothing_else_changes() {
+    on_a_node(|| async {
+        let netlink = Netlink::open().unwrap();
+        ip("route add 198.51.100.0/24 via 172.18.0.9");
+        let steps = [
+            routes(&[
+                ("10.244.1.0/24", None),
+                ("fd00:10:244:1::/64", None),
+                ("10.244.2.0/24", Some("172.18.0.2")),
+                ("fd00:10:244:2::/64", Some("fd00:172:18::2")),
+            ]),
+            // Node 2 has another address, and node 1's range went to node 3.
+            routes(&[
+                ("10.244.1.0/24", Some("172.18.0.3")),
+                ("fd00:10:244:1::/64", Some("fd00:172:18::3")),
+                ("10.244.2.0/24", Some("172.18.0.4")),
+                ("fd00:10:244:2::/64", Some("fd00:172:18::4")),
+            ]),
+            routes(&[("10.244.2.0/24", None), ("fd00:10:244:2::/64", None)]),
+            routes(&[]),
+        ];
+        for wanted in steps {
+            for _ in 0..2 {
+                let errors = netlink.set_node_routes(&wanted).await.unwrap();
+                assert!(errors.is_empty(), "{errors:?}");
+                assert_eq!(netlink.node_routes().await.unwrap(), wanted);
+            }
+        }
+        assert!(ip("route show").contains("198.51.100.0/24"));
+    });
+}
+
+#[test]
+fn a_next_hop_that_is_not_on_the_network_costs_only_its_route() {
+    on_a_node(|| async {
+        let netlink = Netlink::open().unwrap();
+        let wanted = routes(&[("10.244.2.0/24", Some("203.0.113.1")), ("10.244.3.0/24", Some("172.18.0.3"))]);
+        let errors = netlink.set_node_routes(&wanted).await.unwrap();
+        assert_eq!(errors.len(), 1);
+        assert!(errors[0].to_string().contains("10.244.2.0/24 via 203.0.113.1"), "{}", errors[0]);
+        assert_eq!(netlink.node_routes().await.unwrap(), routes(&[("10.244.3.0/24", Some("172.18.0.3"))]));
+    });
+}
+
+#[test]
+fn uplinks_have_the_nodes_addresses_or_a_default_route() {
+    on_a_node(|| async {
+        ip("link add other type veth peer name other2");
+        ip("addr add 192.0.2.1/24 dev other");
+        ip("link set other up");
+        ip("link add fl0123456789 index 1000005 type veth peer name pod");
+        ip("addr add 172.18.0.1/32 dev fl0123456789");
+        let netlink = Netlink::open().unwrap();
+        let node_ips: Vec<IpAddr> = vec!["172.18.0.1".parse().unwrap()];
+        let found = netlink.uplinks(&node_ips).await.unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        let uplink = &found[0];
+        assert_eq!((uplink.name.as_str(), uplink.mtu, uplink.has_default_route), ("uplink", 1400, false));
+        assert_eq!(uplink.mac.unwrap().to_string(), "02:00:00:00:00:07");
+        for address in ["172.18.0.1", "fd00:172:18::1"] {
+            assert!(uplink.addresses.iter().any(|(ip, _)| ip.to_string() == address), "{uplink:?}");
+        }
+        ip("route add default via 192.0.2.9");
+        let found = netlink.uplinks(&node_ips).await.unwrap();
+        assert_eq!(
+            found.iter().map(|u| (u.name.as_str(), u.has_default_route)).collect::<Vec<_>>(),
+            [("uplink", false), ("other", true)]
+        );
+    });
+}
+
+#[test]
+fn a_change_of_the_network_is_told() {
+    on_a_node(|| async {
+        let mut changes = watch().unwrap();
+        ip("addr add 172.18.0.77/24 dev uplink");
+        tokio::time::timeout(std::time::Duration::from_secs(5), changes.recv()).await.unwrap().unwrap();
+    });
+}

@@ -1,0 +1,171 @@
+//! The devices by which the node reaches the world.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use fairlead_cni::Mac;
+use fairlead_cni::protocol::{FIRST_POD_IFINDEX, SLOTS};
+use futures::{StreamExt, TryStreamExt};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::{MulticastGroup, RouteMessageBuilder, new_multicast_connection};
+use tokio::sync::mpsc;
+
+use super::{Netlink, WiringError};
+
+/// A device that has an address of the node, or a default route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Name.
+    pub name: String,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// MAC address; nothing for devices that have none, as tunnels.
+    pub mac: Option<Mac>,
+    /// Its addresses with their prefix lengths, link-local ones too.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Whether a default route leaves by it.
+    pub has_default_route: bool,
+}
+
+/// What the kernel says about devices, addresses and routes.
+#[derive(Debug, Clone, Default)]
+struct Dump {
+    links: Vec<LinkMessage>,
+    addresses: Vec<AddressMessage>,
+    routes: Vec<RouteMessage>,
+}
+
+impl Netlink {
+    /// The uplinks, in order of their index. `node_ips` are the node's internal addresses.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list something.
+    pub async fn uplinks(&self, node_ips: &[IpAddr]) -> Result<Vec<Uplink>, WiringError> {
+        Ok(uplinks(&self.dump().await?, node_ips))
+    }
+
+    async fn dump(&self) -> Result<Dump, WiringError> {
+        let refused = |what: &'static str| move |e| WiringError::kernel(what, &e);
+        let links = self.handle.link().get().execute().try_collect().await.map_err(refused("list links"))?;
+        let addresses = self.handle.address().get().execute().try_collect().await.map_err(refused("list addresses"))?;
+        Ok(Dump { links, addresses, routes: self.routes().await? })
+    }
+
+    pub(super) async fn routes(&self) -> Result<Vec<RouteMessage>, WiringError> {
+        let requests = [
+            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+        ];
+        let mut routes = Vec::new();
+        for request in requests {
+            let family: Vec<RouteMessage> = self
+                .handle
+                .route()
+                .get(request)
+                .execute()
+                .try_collect()
+                .await
+                .map_err(|e| WiringError::kernel("list routes", &e))?;
+            routes.extend(family);
+        }
+        Ok(routes)
+    }
+}
+
+/// Tells when devices, addresses or routes changed: look again then. Changes that come together are told once.
+///
+/// # Errors
+/// When the socket can't be opened.
+pub fn watch() -> Result<mpsc::Receiver<()>, WiringError> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+    ];
+    let (connection, handle, mut messages) = new_multicast_connection(&groups).map_err(WiringError::Socket)?;
+    tokio::spawn(connection);
+    let (changed, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        // The connection lives as long as its handle.
+        let _handle = handle;
+        while messages.next().await.is_some() {
+            // Full means that somebody has yet to look, and will see this too.
+            if let Err(mpsc::error::TrySendError::Closed(())) = changed.try_send(()) {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+fn is_pod(ifindex: u32) -> bool {
+    (FIRST_POD_IFINDEX..FIRST_POD_IFINDEX + u32::from(SLOTS)).contains(&ifindex)
+}
+
+fn uplinks(dump: &Dump, node_ips: &[IpAddr]) -> Vec<Uplink> {
+    let default_routes: BTreeSet<u32> = dump.routes.iter().flat_map(default_devices).collect();
+    let mut found: Vec<Uplink> = dump
+        .links
+        .iter()
+        .filter(|link| !link.header.flags.contains(LinkFlags::Loopback) && !is_pod(link.header.index))
+        .filter_map(|link| uplink(link, dump, default_routes.contains(&link.header.index)))
+        .filter(|uplink| uplink.has_default_route || uplink.addresses.iter().any(|(ip, _)| node_ips.contains(ip)))
+        .collect();
+    found.sort_by_key(|uplink| uplink.ifindex);
+    found
+}
+
+fn uplink(link: &LinkMessage, dump: &Dump, has_default_route: bool) -> Option<Uplink> {
+    let name = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })?;
+    let mtu = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    })?;
+    let mac = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok().map(Mac),
+        _ => None,
+    });
+    let of_link = dump.addresses.iter().filter(|address| address.header.index == link.header.index);
+    let addresses = of_link.filter_map(|a| Some((local(a)?, a.header.prefix_len))).collect();
+    Some(Uplink { ifindex: link.header.index, name, mtu, mac, addresses, has_default_route })
+}
+
+/// The device's own address. On a point-to-point device `IFA_ADDRESS` is the peer's (include/uapi/linux/if_addr.h).
+fn local(address: &AddressMessage) -> Option<IpAddr> {
+    let own = address.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    own.or_else(|| {
+        address.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        })
+    })
+}
+
+fn default_devices(route: &RouteMessage) -> Vec<u32> {
+    if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
+        return Vec::new();
+    }
+    let of = |attributes: &[RouteAttribute]| {
+        attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        })
+    };
+    let hops = route.attributes.iter().flat_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+        _ => Vec::new(),
+    });
+    of(&route.attributes).into_iter().chain(hops).collect()
+}

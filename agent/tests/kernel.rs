@@ -1,0 +1,142 @@
+//! The object in a real kernel: loaded, pinned, adopted, replaced. Needs root; everything happens in namespaces of a child
+//! process, which take it with them.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fairlead_agent::apply::apply;
+use fairlead_agent::bpf::{BpfError, Hooks, Map, MapShape, ObjectFile, PinDir, Tables, load};
+use fairlead_agent::plan::Op;
+use fairlead_datapath::Addr;
+use fairlead_datapath::peer::Peer;
+
+const CHILD: &str = "FAIRLEAD_KERNEL_TEST";
+
+/// Runs the test's body in a child with namespaces of its own and a bpf file system on /sys/fs/bpf.
+fn in_namespaces(test: &str, body: impl FnOnce(&Path)) {
+    if std::env::var_os(CHILD).is_some() {
+        return body(Path::new("/sys/fs/bpf/fairlead"));
+    }
+    let script = "mount -t tmpfs none /sys/fs/bpf 2>/dev/null || true; mount -t bpf bpf /sys/fs/bpf && \
+                  ip link set lo up && exec \"$0\" --exact \"$1\" --nocapture --test-threads=1";
+    let exe = std::env::current_exe().unwrap();
+    let status = Command::new("unshare")
+        .args(["--mount", "--net", "--propagation", "private", "sh", "-c", script])
+        .arg(exe)
+        .arg(test)
+        .env(CHILD, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "the child failed; this test needs root");
+}
+
+fn ip(args: &str) {
+    assert!(Command::new("ip").args(args.split(' ')).status().unwrap().success(), "ip {args}");
+}
+
+fn open(dir: &Path) -> (PinDir, ObjectFile) {
+    (PinDir::open(dir).unwrap(), ObjectFile::find().unwrap())
+}
+
+/// The ids of the programs at an interface's hook.
+fn programs_at(link: &str, way: aya::programs::TcAttachType) -> Vec<u32> {
+    let (_, programs) = aya::programs::SchedClassifier::query_tcx(link, way).unwrap();
+    programs.iter().map(aya::programs::ProgramInfo::id).collect()
+}
+
+fn peer(n: u64) -> Addr {
+    Addr { hi: 0xfd, lo: n }
+}
+
+#[test]
+fn maps_are_adopted_and_links_updated() {
+    in_namespaces("maps_are_adopted_and_links_updated", |dir| {
+        ip("link add flab type veth peer name eth0");
+        let index = nix::net::if_::if_nametoindex("flab").unwrap();
+        let (pins, object) = open(dir);
+        let mut first = load(&object, &pins).unwrap();
+        assert!(!first.adopted);
+        let plan: Vec<_> = (0..5000).map(|n| Op::Peer { addr: peer(n), value: Some(Peer::WORLD) }).collect();
+        apply(&mut first.tables, &plan).unwrap();
+        apply(&mut first.tables, &[Op::Barrier]).unwrap();
+        let mut hooks = Hooks::new(first.ebpf, pins.clone());
+        hooks.attach_pod("flab", index).unwrap();
+        let before = programs_at("flab", aya::programs::TcAttachType::Ingress);
+        assert_eq!(before.len(), 1);
+        // What a killed agent leaves behind.
+        drop(hooks);
+        drop(first.tables);
+        assert_eq!(programs_at("flab", aya::programs::TcAttachType::Ingress), before);
+
+        let second = load(&object, &pins).unwrap();
+        assert!(second.adopted);
+        let mut found = 0;
+        second.tables.map("PEERS").unwrap().for_each(|_, _| found += 1).unwrap();
+        assert_eq!(found, 5000);
+        let mut hooks = Hooks::new(second.ebpf, pins);
+        hooks.attach_pod("flab", index).unwrap();
+        for way in [aya::programs::TcAttachType::Ingress, aya::programs::TcAttachType::Egress] {
+            let after = programs_at("flab", way);
+            assert_eq!(after.len(), 1, "replaced, not added");
+            assert_ne!(after, before);
+        }
+        assert_eq!(hooks.links().unwrap().len(), 2);
+        assert_eq!(hooks.remove_orphans().unwrap(), 0);
+        ip("link del flab");
+        assert_eq!(hooks.remove_orphans().unwrap(), 2);
+        // The same name again is another interface.
+        ip("link add flab type veth peer name eth0");
+        hooks.attach_pod("flab", nix::net::if_::if_nametoindex("flab").unwrap()).unwrap();
+        assert_eq!(programs_at("flab", aya::programs::TcAttachType::Ingress).len(), 1);
+        drop(hooks);
+        PinDir::remove(dir).unwrap();
+        assert!(!dir.exists());
+        // The kernel detaches in a work queue.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while !programs_at("flab", aya::programs::TcAttachType::Ingress).is_empty() {
+            assert!(std::time::Instant::now() < deadline, "still attached without a pin");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    });
+}
+
+#[test]
+fn batches_write_read_and_delete() {
+    in_namespaces("batches_write_read_and_delete", |dir| {
+        let (pins, object) = open(dir);
+        let mut tables = load(&object, &pins).unwrap().tables;
+        let put = |n| Op::Peer { addr: peer(n), value: Some(Peer { class: n as u32, ..Peer::WORLD }) };
+        let delete = |n| Op::Peer { addr: peer(n), value: None };
+        apply(&mut tables, &(0..3000).map(put).collect::<Vec<_>>()).unwrap();
+        // Every third is not there (any more): that is no error, and no other is left out.
+        apply(&mut tables, &(0..3000).step_by(3).map(delete).collect::<Vec<_>>()).unwrap();
+        apply(&mut tables, &(0..2999).map(delete).collect::<Vec<_>>()).unwrap();
+        let mut left = Vec::new();
+        tables.map("PEERS").unwrap().for_each(|key, _| left.push(key.to_vec())).unwrap();
+        assert_eq!(left, [zerocopy::IntoBytes::as_bytes(&peer(2999)).to_vec()]);
+
+        let word = |tables: &Tables| {
+            let pod = tables.map("PODS").unwrap().get(&7_u32.to_ne_bytes()).unwrap().unwrap();
+            u64::from_ne_bytes(*pod.first_chunk().unwrap())
+        };
+        apply(&mut tables, &[Op::PodWord { slot: 7, word: 0x1234_5678_9abc_def0 }]).unwrap();
+        assert_eq!(word(&tables), 0x1234_5678_9abc_def0);
+        let error = apply(&mut tables, &[Op::PodWord { slot: u16::MAX, word: 1 }]).unwrap_err();
+        assert!(error.to_string().contains("PODS"), "{error}");
+    });
+}
+
+#[test]
+fn a_pinned_map_of_another_shape_is_refused() {
+    in_namespaces("a_pinned_map_of_another_shape_is_refused", |dir| {
+        let (pins, object) = open(dir);
+        let wanted = object.definition().unwrap().maps["PEERS"];
+        let other = Map::create("other", MapShape { value_size: wanted.value_size + 8, ..wanted }).unwrap();
+        let pin: PathBuf = pins.map("PEERS");
+        aya::maps::MapData::from_fd(other.as_fd().try_clone_to_owned().unwrap()).unwrap().pin(&pin).unwrap();
+        let error = load(&object, &pins).unwrap_err();
+        assert!(matches!(&error, BpfError::Incompatible { path, .. } if *path == pin), "{error}");
+        assert!(error.to_string().contains("fairlead uninstall"), "{error}");
+    });
+}

@@ -1,0 +1,174 @@
+//! The network configuration on standard input.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::protocol::{Attachment, DEFAULT_SOCKET};
+use crate::{Error, Version};
+
+/// What this plugin reads of its configuration. Keys it does not know are left alone, as CNI asks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetConf {
+    /// `cniVersion`
+    pub version: Version,
+    /// `name` of the network; empty where the verb comes without one.
+    pub name: String,
+    /// Where the agent listens: our own key `socket`.
+    pub socket: PathBuf,
+    /// `prevResult`, as it came.
+    pub prev_result: Option<Value>,
+    /// `cni.dev/valid-attachments` of a GC.
+    pub valid_attachments: Option<Vec<Attachment>>,
+}
+
+/// Decodes standard input as a JSON object.
+///
+/// # Errors
+/// Code 6.
+pub(crate) fn decode(input: &[u8]) -> Result<Map<String, Value>, Error> {
+    serde_json::from_slice(input)
+        .map_err(|e| Error::Decode { what: "the network configuration on standard input", reason: e.to_string() })
+}
+
+/// Reads `cniVersion` alone, which every answer repeats.
+///
+/// # Errors
+/// Code 6 when it is no text, code 1 when it is not served.
+pub(crate) fn version(object: &Map<String, Value>) -> Result<Version, Error> {
+    match object.get("cniVersion") {
+        None | Some(Value::Null) => Version::parse(None),
+        Some(Value::String(text)) => Version::parse(Some(text)),
+        Some(other) => Err(Error::Decode { what: "cniVersion", reason: format!("{other} is not a string") }),
+    }
+}
+
+impl NetConf {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// Codes 1, 2, 6 and 7; the text names the key.
+    pub(crate) fn parse(object: &Map<String, Value>) -> Result<Self, Error> {
+        let version = version(object)?;
+        let text = |key: &'static str| match object.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(other) => Err(Error::Config { key, reason: format!("{other} is not a string") }),
+        };
+        if text("type")?.is_none_or(str::is_empty) {
+            return Err(Error::Config { key: "type", reason: "it is missing; it must be fairlead-cni".to_owned() });
+        }
+        if let Some(ipam) = object.get("ipam").and_then(|ipam| ipam.get("type")) {
+            return Err(Error::UnsupportedField {
+                key: "ipam.type",
+                value: ipam.to_string(),
+                remedy: "the Fairlead agent gives addresses itself, remove the key ipam",
+            });
+        }
+        let socket = PathBuf::from(text("socket")?.unwrap_or(DEFAULT_SOCKET));
+        if !socket.is_absolute() {
+            let reason = format!("{socket:?} is not an absolute path; leave the key out for {DEFAULT_SOCKET}");
+            return Err(Error::Config { key: "socket", reason });
+        }
+        Ok(Self {
+            version,
+            name: text("name")?.unwrap_or_default().to_owned(),
+            socket,
+            prev_result: object.get("prevResult").filter(|v| !v.is_null()).cloned(),
+            valid_attachments: valid_attachments(object)?,
+        })
+    }
+
+    /// Fails without a name, which only VERSION may lack.
+    ///
+    /// # Errors
+    /// Code 7.
+    pub(crate) fn require_name(&self) -> Result<(), Error> {
+        if self.name.is_empty() {
+            let reason = "it is missing; name the network as the configuration list does".to_owned();
+            return Err(Error::Config { key: "name", reason });
+        }
+        Ok(())
+    }
+}
+
+/// The list that a GC keeps. libcni gives it under its old name too.
+fn valid_attachments(object: &Map<String, Value>) -> Result<Option<Vec<Attachment>>, Error> {
+    for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+        match object.get(key) {
+            None | Some(Value::Null) => {}
+            Some(list) => {
+                return Vec::deserialize(list)
+                    .map(Some)
+                    .map_err(|e| Error::Config { key, reason: format!("expected [{{containerID, ifname}}]: {e}") });
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(value: &Value) -> Result<NetConf, Error> {
+        NetConf::parse(&decode(value.to_string().as_bytes())?)
+    }
+
+    #[test]
+    fn unknown_keys_are_left_alone() {
+        let conf = parse(&json!({
+            "cniVersion": "1.1.0", "name": "pods", "type": "fairlead-cni", "runtimeConfig": {"portMappings": []},
+            "capabilities": {}, "dns": {}, "somethingElse": 1, "ipam": {},
+        }))
+        .unwrap();
+        assert_eq!((conf.version, conf.name.as_str()), (Version::V1_1_0, "pods"));
+        assert_eq!(conf.socket, PathBuf::from(DEFAULT_SOCKET));
+    }
+
+    #[test]
+    fn wrong_configurations_name_the_key() {
+        let table = [
+            (json!({"cniVersion": "9.0.0", "type": "fairlead-cni"}), 1, "9.0.0"),
+            (json!({"type": "fairlead-cni", "ipam": {"type": "host-local"}}), 2, "ipam.type = \"host-local\""),
+            (json!({"cniVersion": 1, "type": "fairlead-cni"}), 6, "cniVersion"),
+            (json!([]), 6, "standard input"),
+            (json!({}), 7, "type"),
+            (json!({"type": 7}), 7, "type"),
+            (json!({"type": "fairlead-cni", "name": 1}), 7, "name"),
+            (json!({"type": "fairlead-cni", "socket": ["a"]}), 7, "socket"),
+            (json!({"type": "fairlead-cni", "socket": "cni.sock"}), 7, "socket"),
+            (json!({"type": "fairlead-cni", "cni.dev/valid-attachments": [1]}), 7, "cni.dev/valid-attachments"),
+        ];
+        for (value, code, named) in table {
+            let error = parse(&value).unwrap_err();
+            assert_eq!(error.code(), code, "{value}: {error}");
+            assert!(error.to_string().contains(named), "{value}: {error}");
+        }
+        assert_eq!(decode(b"{").unwrap_err().code(), 6);
+        assert_eq!(decode(b"").unwrap_err().code(), 6);
+    }
+
+    #[test]
+    fn attachments_have_an_old_name_too() {
+        for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+            let conf = parse(&json!({"type": "t", key: [{"containerID": "a", "ifname": "eth0"}]})).unwrap();
+            let expected = Attachment { container_id: "a".to_owned(), ifname: "eth0".to_owned() };
+            assert_eq!(conf.valid_attachments, Some(vec![expected]));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_input_is_read_or_refused(input in prop::collection::vec(any::<u8>(), 0..200)) {
+            let result = decode(&input).and_then(|object| NetConf::parse(&object));
+            if let Err(error) = result {
+                prop_assert!([1, 2, 6, 7].contains(&error.code()));
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! DEL
+
+use crate::client::Client;
+use crate::conf::NetConf;
+use crate::netlink::Netlink;
+use crate::protocol::Attachment;
+use crate::{Error, queue, wire};
+
+/// Unwires a pod, as often as it is asked to and whether or not anything is there. With the agent away the link goes
+/// and the rest is queued.
+pub(crate) fn del(conf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
+    let release = || Client::connect(&conf.socket).and_then(|mut agent| agent.release(attachment));
+    let Err(away) = release() else { return Ok(()) };
+    eprintln!("fairlead-cni: {away}; removing the link and queueing the rest of the deletion");
+    let directory = queue::directory(&conf.socket);
+    if let Err(error) = queue::push(&directory, attachment) {
+        // The agent finds out by itself when it next compares its journal with the links that exist.
+        eprintln!("fairlead-cni: can't queue the deletion in {}: {error}", directory.display());
+    }
+    // The agent may have come between the first try and the queue's entry.
+    if release().is_ok() {
+        if let Err(error) = queue::remove(&directory, attachment) {
+            eprintln!("fairlead-cni: can't take the deletion back from {}: {error}", directory.display());
+        }
+        return Ok(());
+    }
+    let removed = Netlink::open().and_then(|mut host| wire::remove(&mut host, &attachment.host_link()));
+    if let Err(error) = removed {
+        eprintln!("fairlead-cni: {error}; the agent will try again");
+    }
+    Ok(())
+}

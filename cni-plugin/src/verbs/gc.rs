@@ -1,0 +1,17 @@
+//! GC
+
+use crate::client::Client;
+use crate::conf::NetConf;
+use crate::protocol::Request;
+use crate::{Error, Version};
+
+/// Releases every attachment that is not listed.
+pub(crate) fn gc(conf: &NetConf) -> Result<(), Error> {
+    conf.version.require(Version::V1_1_0, "GC")?;
+    // Without a list everything would go: that is more likely a mistake than an order.
+    let keep = conf.valid_attachments.clone().ok_or_else(|| Error::Config {
+        key: "cni.dev/valid-attachments",
+        reason: "it is missing; GC must say which attachments are in use, an empty list for none".to_owned(),
+    })?;
+    Client::connect(&conf.socket)?.ask(&Request::Gc { keep }).map(drop)
+}

@@ -1,0 +1,133 @@
+//! The wiring of one pod.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use netlink_packet_route::route::RouteProtocol;
+
+use crate::Error;
+use crate::netlink::{
+    Netlink, Operation, Route, add_address, add_neighbour, add_route, create_veth, delete_link, no_automatic_address,
+    no_reverse_path_filter, set_up,
+};
+use crate::protocol::{POD_ROUTE_PROTOCOL, Reservation};
+
+/// The index of `lo`, the first device of every namespace (`LOOPBACK_IFINDEX` in include/net/flow.h).
+const LOOPBACK: u32 = 1;
+
+/// The pod's namespace, open, with a socket in it.
+#[derive(Debug)]
+pub(crate) struct PodSide {
+    file: File,
+    inode: u64,
+    pub(crate) netlink: Netlink,
+}
+
+impl PodSide {
+    /// Opens the namespace at `path`.
+    ///
+    /// # Errors
+    /// Code 4 when there is none, or it is the plugin's own and that was not asked for.
+    pub(crate) fn open(path: &str, allow_own: bool) -> Result<Self, Error> {
+        let invalid = |reason| Error::Env { variable: "CNI_NETNS", reason };
+        let stat = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
+        let file = File::open(path).map_err(|e| invalid(format!("can't open {path}: {e}")))?;
+        let (device, inode) = stat(&file).map_err(|e| invalid(format!("can't stat {path}: {e}")))?;
+        let own = File::open("/proc/thread-self/ns/net").and_then(|own| stat(&own));
+        if !allow_own && own.is_ok_and(|own| own == (device, inode)) {
+            return Err(invalid(format!(
+                "{path} is the node's own namespace; set CNI_NETNS_OVERRIDE=1 if that is meant"
+            )));
+        }
+        let netlink = Netlink::open_in(file.as_fd(), allow_ipv6)?;
+        Ok(Self { file, inode, netlink })
+    }
+
+    /// The inode that names the namespace.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+}
+
+/// Some runtimes leave IPv6 switched off for devices that are yet to come. Where this can't be written the addition of
+/// an IPv6 address says so, and a pod without one is fine.
+fn allow_ipv6() {
+    let path = Path::new("/proc/sys/net/ipv6/conf/default/disable_ipv6");
+    if std::fs::read(path).is_ok_and(|value| value.starts_with(b"1")) {
+        let _unwritable = std::fs::write(path, "0");
+    }
+}
+
+/// Makes the links, both down. Nothing is left behind on an error.
+///
+/// # Errors
+/// Code 100.
+pub(crate) fn create(host: &mut Netlink, pod: &PodSide, reservation: &Reservation, ifname: &str) -> Result<(), Error> {
+    let Reservation { ifindex, host_link, .. } = reservation;
+    host.execute(vec![create_veth(reservation, ifname, pod.file.as_fd())])?;
+    host.execute(vec![no_automatic_address(*ifindex, host_link), no_reverse_path_filter(*ifindex, host_link)])
+        .inspect_err(|_| remove(host, host_link).unwrap_or_default())
+}
+
+/// Configures both sides and brings them up.
+///
+/// # Errors
+/// Code 100.
+pub(crate) fn bring_up(
+    host: &mut Netlink,
+    pod: &mut PodSide,
+    reservation: &Reservation,
+    ifname: &str,
+) -> Result<(), Error> {
+    let index = pod.netlink.link(ifname)?.map(|link| link.header.index).ok_or_else(|| Error::Kernel {
+        what: format!("find {ifname}"),
+        source: std::io::Error::other("it vanished from the pod's namespace"),
+    })?;
+    pod.netlink.execute(pod_operations(reservation, index, ifname))?;
+    host.execute(host_operations(reservation))
+}
+
+fn pod_operations(reservation: &Reservation, index: u32, ifname: &str) -> Vec<Operation> {
+    let mut operations = vec![
+        // Most runtimes bring lo up, not all do.
+        set_up(LOOPBACK, "lo"),
+        no_automatic_address(index, ifname),
+    ];
+    for address in &reservation.addresses {
+        if address.ip.is_ipv6() {
+            operations.push(add_address(index, IpAddr::V6(reservation.pod_mac.link_local()), 64));
+        }
+        operations.push(add_address(index, address.ip, if address.ip.is_ipv4() { 32 } else { 128 }));
+    }
+    operations.push(set_up(index, ifname));
+    for address in &reservation.addresses {
+        operations.push(add_neighbour(index, address.gateway, reservation.host_mac));
+        operations.push(add_route(index, Route::DefaultVia(address.gateway), RouteProtocol::Boot));
+    }
+    operations
+}
+
+fn host_operations(reservation: &Reservation) -> Vec<Operation> {
+    let index = reservation.ifindex;
+    let mut operations = vec![set_up(index, &reservation.host_link)];
+    for address in &reservation.addresses {
+        let route = Route::To { ip: address.ip, source: address.host_source };
+        operations.push(add_neighbour(index, address.ip, reservation.pod_mac));
+        operations.push(add_route(index, route, RouteProtocol::Other(POD_ROUTE_PROTOCOL)));
+    }
+    operations
+}
+
+/// Removes the host side and with it the pod's; its routes and neighbours go with it. No such link is fine.
+///
+/// # Errors
+/// Code 100.
+pub(crate) fn remove(host: &mut Netlink, host_link: &str) -> Result<(), Error> {
+    match host.execute(vec![delete_link(host_link)]) {
+        Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,114 @@
+//! The command line.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use fairlead_dns::WireName;
+use fairlead_dns::forward::{UpstreamError, from_resolv_conf, parse_upstream, refuse_loops};
+use fairlead_objects::Source;
+
+/// The DNS server of a Kubernetes cluster: answers for the cluster's zone from its Services and EndpointSlices, and
+/// asks other servers about the rest.
+#[derive(Debug, Parser)]
+#[command(name = "fairlead-dns", version)]
+pub(crate) struct Args {
+    /// Read objects from the manifests in this directory, in place of an API server.
+    #[arg(long, value_name = "DIR", env = "FAIRLEAD_OBJECTS")]
+    objects: Option<PathBuf>,
+    /// Reach the API server as this file says; without it, as a pod of the cluster does, or else as kubectl would.
+    #[arg(long, value_name = "FILE", conflicts_with = "objects")]
+    kubeconfig: Option<PathBuf>,
+    /// The cluster's zone.
+    #[arg(long, value_name = "NAME", default_value = "cluster.local", value_parser = WireName::parse)]
+    pub(crate) zone: WireName,
+    /// Listen here, over UDP and TCP; the port is 53 where none is given. May be given several times or as a list with
+    /// commas. [default: every address of both families]
+    #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream)]
+    listen: Vec<SocketAddr>,
+    /// Ask this server about other zones; the port is 53 where none is given. May be given several times or as a list
+    /// with commas: the one that answered last is asked first, the next after half a second. [default: the servers
+    /// in --resolv-conf; without any, other zones are refused]
+    #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream)]
+    upstream: Vec<SocketAddr>,
+    /// Where to find upstream servers when none is given.
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    resolv_conf: PathBuf,
+    /// How long clients may keep an answer, in seconds; also for answers that there is nothing.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    pub(crate) ttl: u32,
+    /// The longest UDP message, in bytes, whatever a client would take; longer ones are cut and the client comes over TCP.
+    #[arg(long, value_name = "BYTES", default_value_t = 1232, value_parser = clap::value_parser!(u16).range(512..))]
+    pub(crate) max_udp: u16,
+    /// How many threads serve UDP on each address. [default: one for each core]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+}
+
+impl Args {
+    /// Where objects come from.
+    pub(crate) fn source(&self) -> Source {
+        match &self.objects {
+            Some(dir) => Source::Directory(dir.clone()),
+            None => Source::Kubernetes { kubeconfig: self.kubeconfig.clone() },
+        }
+    }
+
+    /// The addresses to listen on.
+    pub(crate) fn listen(&self) -> Vec<SocketAddr> {
+        if !self.listen.is_empty() {
+            return self.listen.clone();
+        }
+        // A node without IPv6 has no socket for both families.
+        let has_v6 = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+        let any = if has_v6 { IpAddr::from(Ipv6Addr::UNSPECIFIED) } else { Ipv4Addr::UNSPECIFIED.into() };
+        vec![SocketAddr::new(any, 53)]
+    }
+
+    /// The servers to ask about other zones.
+    ///
+    /// # Errors
+    /// A server that was asked for is this one itself, or the file with servers can't be read.
+    pub(crate) fn upstreams(&self, listen: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
+        let local = local_addresses().context("can't read the addresses of this machine")?;
+        if !self.upstream.is_empty() {
+            let (others, own) = refuse_loops(self.upstream.clone(), listen, &local);
+            if let Some(own) = own.first() {
+                return Err(UpstreamError::Loop(*own).into());
+            }
+            return Ok(others);
+        }
+        let path = self.resolv_conf.display();
+        let text = match std::fs::read_to_string(&self.resolv_conf) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            other => other.with_context(|| format!("can't read {path}: check its permissions or give --upstream"))?,
+        };
+        let (others, own) = refuse_loops(from_resolv_conf(&text), listen, &local);
+        for own in own {
+            tracing::warn!(%own, %path, "this server is its own upstream there: left out");
+        }
+        if others.is_empty() {
+            tracing::warn!(%path, "no upstream server: other zones are refused; give --upstream to change that");
+        }
+        Ok(others)
+    }
+
+    /// Threads for each address.
+    pub(crate) fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(cores, usize::from)
+    }
+}
+
+fn local_addresses() -> Result<Vec<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
+    Ok(interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|a| a.ip().into());
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| a.ip().into()))
+        })
+        .collect())
+}

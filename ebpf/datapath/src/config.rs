@@ -1,0 +1,66 @@
+//! What the agent tells the programs about the node: `CONFIG` (array of one) and `UPLINKS` (hash by ifindex).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Addr;
+
+/// The one element of `CONFIG`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Config {
+    /// The node's IPv4 address, v4-mapped, or `::`. The source of what has to look as if it came from the node.
+    pub v4: Addr,
+    /// The node's IPv6 address, or `::`.
+    pub v6: Addr,
+    /// Largest IP packet that pods and the ways between nodes take, in bytes.
+    pub mtu: u32,
+    /// The mark bit on what was judged and goes to the host's stack.
+    pub mark: u32,
+    /// First port of the range that translated sources get theirs from, host order.
+    pub snat_first: u16,
+    /// Number of ports in that range.
+    pub snat_count: u16,
+    /// Established flows that a pod may have when it has no limit of its own.
+    pub max_flows: u32,
+    /// New flows a second that a pod may open when it has no limit of its own.
+    pub max_rate: u32,
+    /// Reserved, zero.
+    pub flags: u32,
+}
+
+impl Config {
+    /// Default of [`Config::mark`]: no bit that kube-proxy (0xc000), Tailscale (0xff0000) or Istio (0x539) uses.
+    pub const MARK: u32 = 0x2000_0000;
+    /// Default of [`Config::snat_first`]: below the NodePorts (30000) and the kernel's own range (32768).
+    pub const SNAT_FIRST: u16 = 20_000;
+    /// Default of [`Config::snat_count`].
+    pub const SNAT_COUNT: u16 = 10_000;
+    /// Default of [`Config::max_flows`].
+    pub const MAX_FLOWS: u32 = 65_536;
+    /// Default of [`Config::max_rate`].
+    pub const MAX_RATE: u32 = 100_000;
+
+    /// Whether a port (as on the wire) is one that a translated source may have.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_snat_port(&self, wire: u16) -> bool {
+        u16::from_be(wire).wrapping_sub(self.snat_first) < self.snat_count
+    }
+
+    /// The node's address in the family of another.
+    #[inline(always)]
+    #[must_use]
+    pub const fn address_like(&self, other: Addr) -> Addr {
+        if other.is_v4() { self.v4 } else { self.v6 }
+    }
+}
+
+/// Value of `UPLINKS`: an interface that leads out of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Uplink {
+    /// Its IPv4 address, v4-mapped, or `::`: the source of masqueraded packets that leave by it.
+    pub v4: Addr,
+    /// Its IPv6 address, or `::`.
+    pub v6: Addr,
+}

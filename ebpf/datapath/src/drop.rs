@@ -1,0 +1,122 @@
+//! Why a packet was dropped: the number in the maps, the label of the metric and the word in the documentation are one.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Addr;
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $label:literal;)+) => {
+        /// Why a packet was dropped.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $name = $number,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of its number.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The label of metrics and the word that `fairlead drops` prints.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)+
+                }
+            }
+
+            /// What it means, in a sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc,)+),)+
+                }
+            }
+
+            /// The reason with this number.
+            #[must_use]
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$name),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A header is cut off or contradicts itself.
+    Malformed = 0, "malformed";
+    /// Neither IP nor ARP.
+    NotIp = 1, "not_ip";
+    /// More IPv6 extension headers than are followed.
+    ExtensionHeaders = 2, "extension_headers";
+    /// A pod sent from an address that is not its own.
+    SourceAddress = 3, "source_address";
+    /// An address that can't be routed: v4-mapped IPv6, or unspecified.
+    BadAddress = 4, "bad_address";
+    /// Multicast or broadcast, which is not forwarded.
+    Multicast = 5, "multicast";
+    /// The pod has no policy in force yet, or is being removed.
+    Pending = 6, "pending";
+    /// Egress policy of the sending pod.
+    EgressPolicy = 7, "egress_policy";
+    /// Ingress policy of the receiving pod.
+    IngressPolicy = 8, "ingress_policy";
+    /// A later fragment whose first one was not seen.
+    Fragment = 9, "fragment";
+    /// A service has no endpoint that this client may use.
+    NoEndpoint = 10, "no_endpoint";
+    /// Part of a TCP connection to a service that is not known (any more).
+    NoFlow = 11, "no_flow";
+    /// A pod has as many established flows as it may.
+    FlowLimit = 12, "flow_limit";
+    /// A pod opens flows faster than it may.
+    FlowRate = 13, "flow_rate";
+    /// The table of flows takes no more.
+    FlowTableFull = 14, "flow_table_full";
+    /// No source port was free for the translation.
+    NoSourcePort = 15, "no_source_port";
+    /// No pod has this address.
+    NoSuchPod = 16, "no_such_pod";
+    /// The packet has travelled too far.
+    TtlExceeded = 17, "ttl_exceeded";
+    /// Too large for where it goes, and may not be cut.
+    TooLarge = 18, "too_large";
+    /// A table changed under the reader twice in a row.
+    Race = 19, "race";
+    /// The packet could not be rewritten.
+    Rewrite = 20, "rewrite";
+    /// A service refused the packet (it has no endpoints) and the sender was told.
+    Rejected = 21, "rejected";
+}
+
+/// Number of reasons: the size of the `DROPS` array.
+pub const DROP_REASONS: usize = DropReason::ALL.len();
+
+/// Element of the `EVENTS` ring buffer: one dropped packet, sampled when there are many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DropEvent {
+    /// Nanoseconds since boot.
+    pub time: u64,
+    /// Source as the packet had it when it was dropped.
+    pub src: Addr,
+    /// Destination as the packet had it: a service's has been translated by then.
+    pub dst: Addr,
+    /// Source port, as on the wire.
+    pub sport: u16,
+    /// Destination port, as on the wire.
+    pub dport: u16,
+    /// Interface that the program runs on.
+    pub ifindex: u32,
+    /// Policy set that decided, 0 when none did.
+    pub set: u32,
+    /// Bit of that set that decided, `u16::MAX` when none did.
+    pub bit: u16,
+    /// IP protocol number.
+    pub proto: u8,
+    /// [`DropReason`].
+    pub reason: u8,
+}

@@ -1,0 +1,61 @@
+//! Fragments: the ports of a datagram are in its first one alone; `FRAGS` (LRU hash) remembers them for the rest.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Addr;
+use crate::kernel::Kernel;
+use crate::packet::{Class, Fragment, Packet};
+
+/// A datagram that comes in fragments (RFC 791, RFC 8200 section 4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Its identifier.
+    pub id: u32,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// The ports that its first fragment had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FragmentPorts {
+    /// Source port, as on the wire.
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+    /// Second (since boot) of the first fragment.
+    pub seen: u32,
+}
+
+/// Seconds that later fragments may take (RFC 8200: 60; Linux `ipfrag_time`: 30).
+const LIFETIME: u32 = 30;
+
+/// Remembers the ports of a first fragment, or fills in those of a later one. False when they are not known: a fragment
+/// that overtook the first.
+#[inline(always)]
+pub fn resolve<K: Kernel>(k: &K, p: &mut Packet) -> bool {
+    if p.fragment == Fragment::NONE {
+        return true;
+    }
+    let key = FragmentKey { src: p.tuple.src, dst: p.tuple.dst, id: p.fragment_id, proto: p.proto, pad: [0; 3] };
+    if p.fragment == Fragment::FIRST {
+        let ports = FragmentPorts { sport: p.tuple.sport, dport: p.tuple.dport, seen: k.seconds() };
+        k.insert_fragment(&key, ports);
+        return true;
+    }
+    let Some(ports) = k.fragment(&key) else { return false };
+    if k.seconds().wrapping_sub(ports.seen) > LIFETIME {
+        return false;
+    }
+    p.tuple.sport = ports.sport;
+    p.tuple.dport = ports.dport;
+    p.class = Class::PORTS;
+    true
+}

@@ -1,0 +1,277 @@
+//! Maps of flows: `CT_EST` and `CT_ANY` (hashes), `POD_FLOWS` (array by slot).
+
+use core::cell::Cell;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::packet::Tuple;
+use crate::peer::{NO_NODE, NO_SLOT};
+use crate::{Addr, Word};
+
+/// A tuple with its ends in canonical order, so that both directions have one key.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FlowKey {
+    /// The lower end's address.
+    pub a: Addr,
+    /// The higher end's address.
+    pub b: Addr,
+    /// The lower end's port, as on the wire.
+    pub a_port: u16,
+    /// The higher end's port.
+    pub b_port: u16,
+    /// IP protocol number.
+    pub proto: u8,
+    /// 1 for a flow whose opener uses the tuple that another flow has as its far one: see [`super::find`].
+    pub alternate: u8,
+    /// Zero.
+    pub pad: u16,
+}
+
+impl FlowKey {
+    /// Becomes the key of a tuple, in place. True if the tuple's source is end `a`.
+    #[inline(always)]
+    pub fn set(&mut self, t: &Tuple, proto: u8) -> bool {
+        let from_a = (t.src.hi, t.src.lo, t.sport) <= (t.dst.hi, t.dst.lo, t.dport);
+        if from_a {
+            (self.a, self.b, self.a_port, self.b_port) = (t.src, t.dst, t.sport, t.dport);
+        } else {
+            (self.a, self.b, self.a_port, self.b_port) = (t.dst, t.src, t.dport, t.sport);
+        }
+        self.proto = proto;
+        self.alternate = 0;
+        self.pad = 0;
+        from_a
+    }
+
+    /// The key of a tuple, and whether its source is end `a`.
+    #[must_use]
+    pub fn of(t: &Tuple, proto: u8) -> (Self, bool) {
+        let mut key = Self::default();
+        let from_a = key.set(t, proto);
+        (key, from_a)
+    }
+
+    /// Whether end `a` of a tuple's key is this source.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_from_a(&self, t: &Tuple) -> bool {
+        self.a == t.src && self.a_port == t.sport
+    }
+
+    /// The tuple, seen from one of its ends.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tuple(&self, from_a: bool) -> Tuple {
+        let t = Tuple { src: self.a, dst: self.b, sport: self.a_port, dport: self.b_port, pad: 0 };
+        if from_a { t } else { t.reversed() }
+    }
+
+    /// What a [`Flow`] carries to be recognised.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(&self) -> u32 {
+        let ports = (self.a_port as u32) << 16 | self.b_port as u32;
+        let rest = (self.proto as u32) << 8 | self.alternate as u32;
+        self.a.tag().rotate_left(7) ^ self.b.tag() ^ ports.wrapping_mul(0x9e37_79b1) ^ rest
+    }
+}
+
+/// `backend` of a flow that has none.
+pub const NO_BACKEND: u32 = u32::MAX;
+
+/// One end of a flow, as far as this node has to do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct End {
+    /// Slot of this node's pod, or [`NO_SLOT`].
+    pub slot: u16,
+    /// Index in `NODES` of the node that it is behind, or [`NO_NODE`].
+    pub node: u16,
+}
+
+impl End {
+    /// Neither a pod of this node nor behind another.
+    pub const ELSEWHERE: Self = Self { slot: NO_SLOT, node: NO_NODE };
+}
+
+/// Value of `CT_EST` and `CT_ANY`. What changes while packets pass are aligned words, written through the pointer.
+#[derive(Debug)]
+#[cfg_attr(any(test, feature = "host"), derive(FromBytes, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct Flow {
+    /// Of a near entry the far tuple, of a far entry the near one, always from opener to responder. Else zero.
+    pub other: Tuple,
+    /// [`FlowKey::tag`] of its key.
+    pub tag: u32,
+    /// [`FlowFlags`]; fixed.
+    pub flags: u32,
+    /// The opener's end.
+    pub opener: End,
+    /// The responder's end.
+    pub responder: End,
+    /// The backend that a service chose, or [`NO_BACKEND`].
+    pub backend: u32,
+    /// The service port that it belongs to.
+    pub service: u32,
+    /// Second (since boot) of its last packet.
+    pub seen: Word,
+    /// [`FlowState`].
+    pub state: Word,
+    /// Epoch at which the opener's pod let it out.
+    pub opener_epoch: Word,
+    /// Epoch at which the responder's pod let it in.
+    pub responder_epoch: Word,
+    /// Generation of the backend; without one, of the set of UDP frontends.
+    pub generation: Word,
+    /// Reserved, zero.
+    pub reserved: u32,
+}
+
+/// Bits of [`Flow::flags`].
+pub struct FlowFlags;
+
+impl FlowFlags {
+    /// End `a` of the key is the opener.
+    pub const OPENER_IS_A: u32 = 1;
+    /// The entry of a translated flow's near tuple.
+    pub const NEAR: u32 = 2;
+    /// The entry of a translated flow's far tuple.
+    pub const FAR: u32 = 4;
+    /// Both directions go through the host's stack.
+    pub const STACK: u32 = 8;
+    /// The translation is made where the packet leaves the node, after the stack has routed it.
+    pub const AT_UPLINK: u32 = 16;
+    /// The opener is this node itself: no policy of a pod keeps the node from it (P33).
+    pub const FROM_NODE: u32 = 32;
+    /// Leaves the cluster from a pod's address: gets its source translated at the uplink.
+    pub const MASQUERADE: u32 = 64;
+    /// The other entry's key has `alternate` set.
+    pub const OTHER_ALTERNATE: u32 = 128;
+}
+
+/// Bits of [`Flow::state`].
+pub struct FlowState;
+
+impl FlowState {
+    /// TCP: the opener's SYN was seen.
+    pub const SYN: u32 = 1;
+    /// TCP: the responder's SYN-ACK was seen. Others: the responder answered.
+    pub const REPLIED: u32 = 2;
+    /// TCP: the handshake is over.
+    pub const ESTABLISHED: u32 = 4;
+    /// TCP: the opener's FIN was seen.
+    pub const FIN_OPENER: u32 = 8;
+    /// TCP: the responder's FIN was seen.
+    pub const FIN_RESPONDER: u32 = 16;
+    /// Both.
+    pub const FINS: u32 = Self::FIN_OPENER | Self::FIN_RESPONDER;
+    /// TCP: an RST was seen.
+    pub const RESET: u32 = 32;
+    /// Counted in `POD_FLOWS` of the accountable pod.
+    pub const COUNTED: u32 = 64;
+}
+
+impl Flow {
+    /// An empty entry, to be filled in.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            other: Tuple { src: Addr::UNSPECIFIED, dst: Addr::UNSPECIFIED, sport: 0, dport: 0, pad: 0 },
+            tag: 0,
+            flags: 0,
+            opener: End::ELSEWHERE,
+            responder: End::ELSEWHERE,
+            backend: NO_BACKEND,
+            service: 0,
+            seen: Word::new(0),
+            state: Word::new(0),
+            opener_epoch: Word::new(0),
+            responder_epoch: Word::new(0),
+            generation: Word::new(0),
+            reserved: 0,
+        }
+    }
+
+    /// Takes over everything from another entry.
+    #[inline(always)]
+    pub fn copy_from(&mut self, from: &Self) {
+        let Self {
+            other,
+            tag,
+            flags,
+            opener,
+            responder,
+            backend,
+            service,
+            seen,
+            state,
+            opener_epoch,
+            responder_epoch,
+            generation,
+            reserved,
+        } = from;
+        self.other = *other;
+        self.tag = *tag;
+        self.flags = *flags;
+        self.opener = *opener;
+        self.responder = *responder;
+        self.backend = *backend;
+        self.service = *service;
+        self.reserved = *reserved;
+        self.seen.store(seen.load());
+        self.state.store(state.load());
+        self.opener_epoch.store(opener_epoch.load());
+        self.responder_epoch.store(responder_epoch.load());
+        self.generation.store(generation.load());
+    }
+
+    /// Whether any of these flags is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(&self, flags: u32) -> bool {
+        self.flags & flags != 0
+    }
+
+    /// Whether it has two entries.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_translated(&self) -> bool {
+        self.is(FlowFlags::NEAR | FlowFlags::FAR)
+    }
+
+    /// Makes `key` that of a translated flow's other entry.
+    #[inline(always)]
+    pub fn set_other_key(&self, key: &mut FlowKey, proto: u8) {
+        key.set(&self.other, proto);
+        key.alternate = u8::from(self.is(FlowFlags::OTHER_ALTERNATE));
+    }
+
+    /// The pod whose limits a flow counts against: its opener where that is a pod of this node, else its responder.
+    #[inline(always)]
+    #[must_use]
+    pub const fn accountable(&self) -> u16 {
+        if self.opener.slot != NO_SLOT { self.opener.slot } else { self.responder.slot }
+    }
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Element of `POD_FLOWS`, by slot.
+#[derive(Debug, Default)]
+#[cfg_attr(any(test, feature = "host"), derive(FromBytes, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct PodFlows {
+    /// Established flows that count against the pod. Counted by an atomic instruction ([`super::Tables::count_established`]).
+    pub established: Cell<u64>,
+    /// The second that `opened` is about.
+    pub second: Word,
+    /// Flows opened in it. CPUs may lose a count to each other, which a limit of thousands can bear.
+    pub opened: Word,
+}

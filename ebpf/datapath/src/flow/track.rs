@@ -1,0 +1,193 @@
+//! How a flow lives: its state, its age, and the move to the table of established ones.
+
+use super::create::Draft;
+use super::find::{Hit, Way, forget, live};
+use super::layout::{Flow, FlowKey, FlowState};
+use super::{InsertError, Table};
+use crate::kernel::Kernel;
+use crate::packet::{ICMP, ICMPV6, Packet, TCP, TcpFlags, UDP};
+use crate::walk::Walk;
+
+/// Seconds that a flow lives after its last packet, by protocol and state.
+///
+/// As the kernel's conntrack has them (net/netfilter/nf_conntrack_proto_*.c) where applications rely on it; established
+/// TCP as kube-proxy sets it (24 hours).
+#[inline(always)]
+#[must_use]
+pub const fn lifetime(proto: u8, state: u32) -> u32 {
+    match proto {
+        TCP if state & FlowState::RESET != 0 => 10,
+        TCP if state & FlowState::FINS != 0 => 120,
+        TCP if state & FlowState::ESTABLISHED != 0 => 86_400,
+        TCP => 60,
+        UDP if state & FlowState::REPLIED != 0 => 120,
+        UDP | ICMP | ICMPV6 => 30,
+        _ => 600,
+    }
+}
+
+/// Whether an entry is one no more.
+#[inline(always)]
+#[must_use]
+pub fn expired(flow: &Flow, proto: u8, now: u32) -> bool {
+    let age = now.wrapping_sub(flow.seen.load());
+    // Another CPU may have written a later second than this one has read.
+    age > lifetime(proto, flow.state.load()) && age < u32::MAX / 2
+}
+
+/// What a packet did to its flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tracked {
+    /// It goes on.
+    Live,
+    /// The packet opens a new flow where this one has ended: the entries are gone.
+    Reopened,
+    /// This is its last packet: the entries go when it has passed.
+    Over,
+}
+
+/// Notes a packet in its flow: nothing, if nothing changes.
+#[inline(always)]
+pub fn track<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Tracked {
+    let state = hit.flow.state.load();
+    let settled = if w.packet.proto == TCP {
+        state & (FlowState::ESTABLISHED | FlowState::FINS | FlowState::RESET) == FlowState::ESTABLISHED
+            && w.packet.tcp & (TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) == 0
+    } else {
+        hit.forward || state & FlowState::REPLIED != 0
+    };
+    if settled && hit.flow.seen.load() == k.seconds() {
+        return Tracked::Live;
+    }
+    k.track_change(w, Way { table: hit.table, forward: hit.forward })
+}
+
+/// Notes a packet that changes its flow: the first of a second, the first answer, the beginning and the end.
+#[inline(always)]
+pub fn track_change<K: Kernel>(k: &K, p: &Packet, draft: &mut Draft, way: Way) -> Tracked {
+    let Some(flow) = k.flow(way.table, &draft.key) else { return Tracked::Live };
+    let now = k.seconds();
+    flow.seen.store(now);
+    if flow.is_translated() {
+        flow.set_other_key(&mut draft.far, draft.key.proto);
+    }
+    // Traffic in one direction keeps both entries.
+    if let Some(pair) = pair(k, draft, flow, way.table) {
+        pair.seen.store(now);
+    }
+    let hit = Hit { flow, table: way.table, forward: way.forward };
+    if p.proto == TCP {
+        return track_connection(k, p, draft, &hit);
+    }
+    let state = flow.state.load();
+    if !way.forward && state & FlowState::REPLIED == 0 {
+        note(k, draft, &hit, state, state | FlowState::REPLIED);
+    }
+    Tracked::Live
+}
+
+/// The packets of a connection that change its state: the first three, and those of its end.
+#[inline(always)]
+fn track_connection<K: Kernel>(k: &K, p: &Packet, draft: &mut Draft, hit: &Hit<'_>) -> Tracked {
+    let before = hit.flow.state.load();
+    let mut state = before;
+    if p.tcp & TcpFlags::RST != 0 {
+        state |= FlowState::RESET;
+    } else if p.tcp & TcpFlags::SYN != 0 {
+        if p.tcp & TcpFlags::ACK == 0 {
+            if before & FlowState::RESET != 0 || before & FlowState::FINS == FlowState::FINS {
+                forget(k, draft, hit.table);
+                return Tracked::Reopened;
+            }
+            state |= FlowState::SYN;
+        } else if !hit.forward {
+            state |= FlowState::REPLIED;
+        }
+    } else {
+        // An RST that was none of this connection's (out of its window) did not end it if data still comes.
+        state &= !FlowState::RESET;
+        if p.tcp & TcpFlags::FIN != 0 {
+            state |= if hit.forward { FlowState::FIN_OPENER } else { FlowState::FIN_RESPONDER };
+        } else if before & FlowState::FINS == FlowState::FINS {
+            return Tracked::Over;
+        }
+        if hit.forward && before & FlowState::REPLIED != 0 {
+            state |= FlowState::ESTABLISHED;
+        }
+    }
+    let establishes = state & FlowState::ESTABLISHED != 0 && hit.table == Table::Any;
+    if establishes && promote(k, draft, hit, state) {
+        return Tracked::Live;
+    }
+    if state != before {
+        note(k, draft, hit, before, state);
+    }
+    Tracked::Live
+}
+
+/// Writes a state to both entries of a flow.
+#[inline(always)]
+fn note<K: Kernel>(k: &K, draft: &Draft, hit: &Hit<'_>, before: u32, state: u32) {
+    hit.flow.state.store(state);
+    if let Some(pair) = pair(k, draft, hit.flow, hit.table) {
+        let theirs = pair.state.load();
+        pair.state.store((theirs & !(before & !state)) | state);
+    }
+}
+
+/// The other entry of a translated flow, whose key is in `draft.far`.
+#[inline(always)]
+fn pair<'k, K: Kernel>(k: &'k K, draft: &Draft, flow: &Flow, table: Table) -> Option<&'k Flow> {
+    if !flow.is_translated() {
+        return None;
+    }
+    k.flow(table, &draft.far).filter(|pair| pair.tag == draft.far.tag())
+}
+
+/// Moves a flow to the table of established ones. Where that is full it stays where it is, and may be evicted.
+#[inline(always)]
+fn promote<K: Kernel>(k: &K, draft: &mut Draft, hit: &Hit<'_>, state: u32) -> bool {
+    let flow = hit.flow;
+    let state = state | FlowState::COUNTED;
+    let translated = flow.is_translated();
+    if translated {
+        let Some(pair) = k.flow(Table::Any, &draft.far) else { return false };
+        if pair.tag != draft.far.tag() {
+            return false;
+        }
+        draft.spare.copy_from(pair);
+        draft.spare.state.store(state);
+        if insert_established(k, &draft.far, &draft.spare) == Err(InsertError::Full) {
+            return false;
+        }
+    }
+    draft.spare.copy_from(flow);
+    draft.spare.state.store(state);
+    match insert_established(k, &draft.key, &draft.spare) {
+        Ok(()) => k.count_established(draft.spare.accountable(), 1),
+        // Another CPU has just done the same.
+        Err(InsertError::Exists) => {}
+        Err(InsertError::Full) => {
+            if translated {
+                k.remove_flow(Table::Established, &draft.far);
+            }
+            return false;
+        }
+    }
+    if translated {
+        k.remove_flow(Table::Any, &draft.far);
+    }
+    k.remove_flow(Table::Any, &draft.key);
+    true
+}
+
+/// Inserts an entry where there is none, or one that has expired.
+#[inline(always)]
+fn insert_established<K: Kernel>(k: &K, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
+    match k.insert_flow(Table::Established, key, flow, true) {
+        Err(InsertError::Exists) if live(k, Table::Established, key).is_none() => {
+            k.insert_flow(Table::Established, key, flow, false)
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,93 @@
+//! Header layouts, and the few numbers of theirs that matter here.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Length of an Ethernet header.
+pub const ETH_LEN: u32 = 14;
+/// EtherType of IPv4, as on the wire.
+pub const ETH_P_IP: u16 = 0x0800_u16.to_be();
+/// EtherType of IPv6, as on the wire.
+pub const ETH_P_IPV6: u16 = 0x86dd_u16.to_be();
+/// EtherType of ARP, as on the wire.
+pub const ETH_P_ARP: u16 = 0x0806_u16.to_be();
+
+/// IP protocol numbers (IANA).
+pub const ICMP: u8 = 1;
+/// TCP.
+pub const TCP: u8 = 6;
+/// UDP.
+pub const UDP: u8 = 17;
+/// ICMP for IPv6.
+pub const ICMPV6: u8 = 58;
+/// SCTP.
+pub const SCTP: u8 = 132;
+
+/// Bits of byte 13 of a TCP header.
+pub struct TcpFlags;
+
+impl TcpFlags {
+    /// No more data.
+    pub const FIN: u8 = 1;
+    /// Open.
+    pub const SYN: u8 = 2;
+    /// Abort.
+    pub const RST: u8 = 4;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 16;
+}
+
+/// IPv4 header without options (RFC 791).
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Ipv4 {
+    pub(crate) version_ihl: u8,
+    pub(crate) tos: u8,
+    pub(crate) total_len: u16,
+    pub(crate) id: u16,
+    pub(crate) fragment: u16,
+    pub(crate) ttl: u8,
+    pub(crate) proto: u8,
+    pub(crate) csum: u16,
+    pub(crate) src: u32,
+    pub(crate) dst: u32,
+}
+
+/// The first half of an IPv6 header (RFC 8200); the addresses follow.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Ipv6 {
+    pub(crate) version_class_label: u32,
+    pub(crate) payload_len: u16,
+    pub(crate) next: u8,
+    pub(crate) hop_limit: u8,
+    pub(crate) src: crate::Addr,
+    pub(crate) dst: crate::Addr,
+}
+
+/// The first four bytes that TCP, UDP and SCTP share.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Ports {
+    pub(crate) src: u16,
+    pub(crate) dst: u16,
+}
+
+/// The first eight bytes of ICMP and ICMPv6.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Icmp {
+    pub(crate) kind: u8,
+    pub(crate) code: u8,
+    pub(crate) csum: u16,
+    /// Identifier of an echo; unused or MTU of an error.
+    pub(crate) id: u16,
+    pub(crate) seq: u16,
+}
+
+/// Ethernet addresses.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct Macs {
+    pub(crate) dst: [u8; 6],
+    pub(crate) src: [u8; 6],
+}

@@ -1,0 +1,14 @@
+//! Packets: what a header says, how it is changed, and the few packets that the datapath makes itself.
+
+pub mod csum;
+mod headers;
+mod icmp;
+mod neighbour;
+mod parse;
+mod rewrite;
+
+pub use headers::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, SCTP, TCP, TcpFlags, UDP};
+pub use icmp::{IcmpError, quoted, send_error_v4, send_error_v6, translate_quote};
+pub use neighbour::{answer_arp, answer_solicitation};
+pub use parse::{Class, Fragment, Packet, Tuple, parse};
+pub use rewrite::{decrement_ttl, rewrite};

@@ -1,0 +1,263 @@
+//! From bytes to what the walk decides by.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::headers::{ETH_LEN, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, Icmp, Ipv4, Ipv6, Ports, SCTP, TCP, UDP};
+use crate::Addr;
+use crate::drop::DropReason;
+use crate::kernel::Kernel;
+
+/// Most IPv6 extension headers that are followed.
+const MAX_EXTENSIONS: usize = 6;
+
+/// Source and destination of a packet. Ports are as on the wire; an ICMP echo has its identifier as the port of the
+/// end that asks and 0 as the other's, so that a ping is a flow like any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Tuple {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Source port.
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+    /// Zero.
+    pub pad: u32,
+}
+
+impl Tuple {
+    /// The same seen from the other end.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, pad: 0 }
+    }
+}
+
+/// What a packet says of itself, after [`parse`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Packet {
+    /// Who to whom.
+    pub tuple: Tuple,
+    /// Offset of the L4 header.
+    pub l4: u32,
+    /// Identifier of the datagram that a fragment is part of.
+    pub fragment_id: u32,
+    /// [`Fragment`] as a number, [`Class`] beside it.
+    pub fragment: u8,
+    /// [`Class`] as a number.
+    pub class: u8,
+    /// IP protocol number of the L4 header.
+    pub proto: u8,
+    /// Whether it is IPv6.
+    pub v6: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Byte 13 of a TCP header.
+    pub tcp: u8,
+    /// ICMP type.
+    pub icmp_type: u8,
+    /// IPv4 "don't fragment"; true of every IPv6 packet.
+    pub no_fragment: u8,
+}
+
+/// Whether a packet is part of a larger one.
+pub struct Fragment;
+
+impl Fragment {
+    /// A whole packet.
+    pub const NONE: u8 = 0;
+    /// The first fragment: it has the ports.
+    pub const FIRST: u8 = 1;
+    /// A later one: its ports are remembered from the first, if that was seen.
+    pub const LATER: u8 = 2;
+}
+
+/// How the L4 header takes part in a flow.
+pub struct Class;
+
+impl Class {
+    /// TCP, UDP, SCTP, ICMP echo: two ports.
+    pub const PORTS: u8 = 0;
+    /// Another protocol, or another ICMP message: addresses only.
+    pub const PLAIN: u8 = 1;
+    /// An ICMP error, which belongs to the flow that it quotes.
+    pub const ERROR: u8 = 2;
+    /// Neighbour discovery and multicast listener discovery: never forwarded.
+    pub const NEIGHBOUR: u8 = 3;
+}
+
+/// Reads the headers of an IP packet. `ether_type` as on the wire, of a packet that has an Ethernet header.
+#[inline(always)]
+pub fn parse<K: Kernel>(k: &K, p: &mut Packet, ether_type: u16) -> Result<(), DropReason> {
+    match ether_type {
+        ETH_P_IP => parse_v4(k, p)?,
+        ETH_P_IPV6 => parse_v6(k, p)?,
+        _ => return Err(DropReason::NotIp),
+    }
+    if p.fragment == Fragment::LATER {
+        p.class = Class::PLAIN;
+        return Ok(());
+    }
+    parse_l4(k, p)
+}
+
+#[inline(always)]
+fn parse_v4<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
+    const MORE: u16 = 0x2000_u16.to_be();
+    const OFFSET: u16 = 0x1fff_u16.to_be();
+    const DONT: u16 = 0x4000_u16.to_be();
+    let Some(ip) = k.load::<Ipv4>(ETH_LEN) else { return Err(DropReason::Malformed) };
+    let header = u32::from(ip.version_ihl & 0x0f) * 4;
+    let total = u32::from(u16::from_be(ip.total_len));
+    // An aggregate of more than 64 KiB (IPv4 BIG TCP) says 0: then skb->len is the length.
+    let short = total != 0 && (total < header || total + ETH_LEN > k.packet_len());
+    if ip.version_ihl >> 4 != 4 || header < 20 || ETH_LEN + header > k.packet_len() || short {
+        return Err(DropReason::Malformed);
+    }
+    p.tuple.src = Addr::from_v4_wire(ip.src);
+    p.tuple.dst = Addr::from_v4_wire(ip.dst);
+    p.l4 = ETH_LEN + header;
+    p.proto = ip.proto;
+    p.v6 = 0;
+    p.ttl = ip.ttl;
+    p.no_fragment = u8::from(ip.fragment & DONT != 0);
+    p.fragment_id = u32::from(ip.id);
+    p.fragment = if ip.fragment & OFFSET != 0 {
+        Fragment::LATER
+    } else if ip.fragment & MORE != 0 {
+        Fragment::FIRST
+    } else {
+        Fragment::NONE
+    };
+    Ok(())
+}
+
+#[inline(always)]
+fn parse_v6<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION: u8 = 60;
+    const OFFSET: u16 = 0xfff8_u16.to_be();
+    const MORE: u16 = 1_u16.to_be();
+
+    let Some(ip) = k.load::<Ipv6>(ETH_LEN) else { return Err(DropReason::Malformed) };
+    let payload = u32::from(u16::from_be(ip.payload_len));
+    if ip.version_class_label.to_ne_bytes()[0] >> 4 != 6 || payload + ETH_LEN + 40 > k.packet_len() {
+        return Err(DropReason::Malformed);
+    }
+    if ip.src.is_v4() || ip.dst.is_v4() {
+        return Err(DropReason::BadAddress);
+    }
+    p.tuple.src = ip.src;
+    p.tuple.dst = ip.dst;
+    p.v6 = 1;
+    p.ttl = ip.hop_limit;
+    p.no_fragment = 1;
+    p.fragment = Fragment::NONE;
+    p.fragment_id = 0;
+    let mut next = ip.next;
+    let mut offset = ETH_LEN + 40;
+    for _ in 0..=MAX_EXTENSIONS {
+        let length = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION => {
+                let Some(header) = k.load::<[u8; 2]>(offset) else { return Err(DropReason::Malformed) };
+                let [following, length] = header;
+                let authentication = next == AUTHENTICATION;
+                next = following;
+                // RFC 8200: units of eight beyond the first eight. RFC 4302: units of four beyond the first eight.
+                if authentication { 8 + u32::from(length) * 4 } else { 8 + u32::from(length) * 8 }
+            }
+            FRAGMENT => {
+                let Some(header) = k.load::<[u16; 4]>(offset) else { return Err(DropReason::Malformed) };
+                let [following, place, id_high, id_low] = header;
+                next = following.to_ne_bytes()[0];
+                p.fragment_id = u32::from(id_high) | (u32::from(id_low) << 16);
+                if place & OFFSET != 0 {
+                    p.fragment = Fragment::LATER;
+                } else if place & MORE != 0 {
+                    p.fragment = Fragment::FIRST;
+                }
+                8
+            }
+            proto => {
+                p.l4 = offset;
+                p.proto = proto;
+                return Ok(());
+            }
+        };
+        offset += length;
+        if p.fragment == Fragment::LATER {
+            p.l4 = offset;
+            p.proto = next;
+            return Ok(());
+        }
+    }
+    Err(DropReason::ExtensionHeaders)
+}
+
+#[inline(always)]
+fn parse_l4<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
+    p.tcp = 0;
+    p.class = Class::PORTS;
+    match p.proto {
+        TCP | UDP | SCTP => {
+            let Some(ports) = k.load::<Ports>(p.l4) else { return Err(DropReason::Malformed) };
+            p.tuple.sport = ports.src;
+            p.tuple.dport = ports.dst;
+            if p.proto == TCP {
+                let Some([offset, flags]) = k.load::<[u8; 2]>(p.l4 + 12) else { return Err(DropReason::Malformed) };
+                if offset >> 4 < 5 || p.l4 + 20 > k.packet_len() {
+                    return Err(DropReason::Malformed);
+                }
+                p.tcp = flags;
+            } else if p.proto == UDP && p.l4 + 8 > k.packet_len() {
+                return Err(DropReason::Malformed);
+            }
+        }
+        ICMP if p.v6 == 0 => {
+            let Some(icmp) = k.load::<Icmp>(p.l4) else { return Err(DropReason::Malformed) };
+            classify_icmp(p, icmp.kind, icmp.id);
+        }
+        ICMPV6 if p.v6 == 1 => {
+            let Some(icmp) = k.load::<Icmp>(p.l4) else { return Err(DropReason::Malformed) };
+            classify_icmpv6(p, icmp.kind, icmp.id);
+        }
+        _ => {
+            p.tuple.sport = 0;
+            p.tuple.dport = 0;
+            p.class = Class::PLAIN;
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn classify_icmp(p: &mut Packet, kind: u8, id: u16) {
+    p.icmp_type = kind;
+    // RFC 792: 8 and 0 echo; 3 unreachable, 4 quench, 5 redirect, 11 time exceeded, 12 parameter problem.
+    (p.class, p.tuple.sport, p.tuple.dport) = match kind {
+        8 => (Class::PORTS, id, 0),
+        0 => (Class::PORTS, 0, id),
+        3 | 4 | 5 | 11 | 12 => (Class::ERROR, 0, 0),
+        _ => (Class::PLAIN, 0, 0),
+    };
+}
+
+#[inline(always)]
+fn classify_icmpv6(p: &mut Packet, kind: u8, id: u16) {
+    p.icmp_type = kind;
+    // RFC 4443: 128 and 129 echo, below 128 errors. RFC 4861: 133 to 137. RFC 3810 and 2710: 130 to 132, 143.
+    (p.class, p.tuple.sport, p.tuple.dport) = match kind {
+        128 => (Class::PORTS, id, 0),
+        129 => (Class::PORTS, 0, id),
+        0..=127 => (Class::ERROR, 0, 0),
+        130..=137 | 143 => (Class::NEIGHBOUR, 0, 0),
+        _ => (Class::PLAIN, 0, 0),
+    };
+}

@@ -1,0 +1,69 @@
+//! What comes to the node from outside: tcx ingress of an uplink.
+
+use super::{Action, Inbound, Walk, deliver, judge};
+use crate::drop::DropReason;
+use crate::flow::{self, At, Hit, Tracked};
+use crate::kernel::Kernel;
+use crate::packet::{Class, parse};
+use crate::peer::{self, NO_SLOT};
+
+/// The walk of a packet from outside. What is not for a pod is the host's, whatever it looks like.
+#[inline(always)]
+pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
+    let Some(config) = k.config() else { return Action::PASS };
+    if parse(k, &mut w.packet, ether_type).is_err() || w.packet.class == Class::NEIGHBOUR {
+        return Action::PASS;
+    }
+    let fragment_known = flow::resolve_fragment(k, &mut w.packet);
+    let dst = w.packet.tuple.dst;
+    let to_node = dst == config.address_like(dst);
+    if to_node && (!fragment_known || !is_for_snat(w, config.is_snat_port(w.packet.tuple.dport))) {
+        return Action::PASS;
+    }
+    if !fragment_known {
+        let for_pod = peer::lookup(k, dst).slot != NO_SLOT;
+        return if for_pod { Action::drop(DropReason::Fragment) } else { Action::PASS };
+    }
+    if w.packet.class == Class::ERROR {
+        let related = k.relate_error(w, false);
+        if related.known() {
+            return deliver::error(k, w, related);
+        }
+    }
+    if let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::Ingress) {
+        let action = known(k, w, &hit);
+        if !action.goes_on() {
+            return action;
+        }
+    }
+    if to_node {
+        return Action::PASS;
+    }
+    let to = peer::lookup(k, w.packet.tuple.dst);
+    if to.slot == NO_SLOT { Action::PASS } else { k.open_inbound(w, to.slot, Inbound::Uplink) }
+}
+
+/// Whether a packet to the node itself may belong to a flow whose source was translated to the node's address.
+#[inline(always)]
+fn is_for_snat(w: &Walk, snat_port: bool) -> bool {
+    w.packet.class == Class::ERROR || (w.packet.class == Class::PORTS && snat_port)
+}
+
+/// A packet of a flow that is known. `None` if it is to open a new one, or is not for a pod.
+#[inline(always)]
+fn known<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
+    let flow = hit.flow;
+    let receiver = if hit.forward { flow.responder } else { flow.opener };
+    if receiver.slot == NO_SLOT {
+        return Action::GO_ON;
+    }
+    if let Err(reason) = judge::recheck(k, w, hit) {
+        k.forget_flow(w, hit.table);
+        return Action::drop(reason);
+    }
+    match flow::track(k, w, hit) {
+        Tracked::Live => deliver::along(k, w, hit),
+        Tracked::Reopened => Action::GO_ON,
+        Tracked::Over => deliver::last(k, w, hit),
+    }
+}

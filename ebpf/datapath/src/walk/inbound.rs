@@ -1,0 +1,83 @@
+//! Flows that are opened towards a pod from elsewhere: from outside the node, or by the node itself.
+
+use super::judge::{self, Ends};
+use super::{Action, Walk, deliver, from_pod};
+use crate::drop::DropReason;
+use crate::flow::{End, FlowFlags, FlowState, NO_BACKEND};
+use crate::kernel::Kernel;
+use crate::packet::Class;
+use crate::peer::{self, NO_NODE, NO_SLOT, PeerFlags, PodWord};
+
+/// How a packet comes to a pod that did not ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Inbound {
+    /// In by an uplink, to be handed over.
+    Uplink = 0,
+    /// Forwarded by the host's stack, at the pod's veth.
+    Forwarded = 1,
+    /// Made by the node itself, at the pod's veth.
+    Node = 2,
+}
+
+/// A packet that opens a flow to the pod in a slot: ingress policy, entry, and in.
+///
+/// What the node itself sends is always allowed (P33). Its flow is kept so that the answers find their way past the
+/// pod's egress policy.
+#[inline(always)]
+pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Action {
+    let word = PodWord(k.pod_word(slot));
+    if word.0 == 0 {
+        return Action::drop(DropReason::Pending);
+    }
+    let begins = from_pod::begins(&w.packet);
+    let t = &w.packet.tuple;
+    w.ends = Ends { opener: t.src, responder: t.dst, port: t.dport, pad: [0; 3] };
+    w.to = peer::lookup(k, w.ends.opener);
+    // Who is on this node does not come in from outside.
+    if how == Inbound::Uplink && (w.to.slot != NO_SLOT || w.to.flags & PeerFlags::SELF != 0) {
+        return Action::drop(DropReason::SourceAddress);
+    }
+    let mut turned = false;
+    if how != Inbound::Node
+        && let Err(reason) = judge::ingress(k, w, word)
+    {
+        if begins {
+            return Action::drop(reason);
+        }
+        judge::turn(w);
+        if judge::egress(k, w, word, w.to.class).is_err() {
+            return Action::drop(reason);
+        }
+        turned = true;
+    }
+    let own = End { slot, node: NO_NODE };
+    // Answers to what did not come from the cluster go the way that the host's routes say.
+    let through_stack = how != Inbound::Uplink || w.to.node == NO_NODE;
+    let done = |w: &mut Walk| match how {
+        Inbound::Uplink => deliver::hand_over(k, w, own, through_stack),
+        Inbound::Forwarded | Inbound::Node => Action::PASS,
+    };
+    if w.packet.class == Class::ERROR {
+        return done(w);
+    }
+    let theirs = if through_stack { End::ELSEWHERE } else { End { slot: NO_SLOT, node: w.to.node } };
+    w.draft.target = w.packet.tuple;
+    w.draft.turned = u32::from(turned);
+    let flow = &mut w.draft.flow;
+    flow.flags = if through_stack { FlowFlags::STACK } else { 0 };
+    if how == Inbound::Node {
+        flow.flags |= FlowFlags::FROM_NODE;
+    }
+    flow.backend = NO_BACKEND;
+    flow.service = 0;
+    (flow.opener, flow.responder) = if turned { (own, theirs) } else { (theirs, own) };
+    flow.opener_epoch.store(word.epoch());
+    flow.responder_epoch.store(word.epoch());
+    flow.generation.store(k.udp_generation());
+    flow.state.store(if begins { 0 } else { FlowState::SYN | FlowState::REPLIED });
+    match k.create_flow(w, false) {
+        Ok(()) => done(w),
+        Err(reason) => Action::drop(reason),
+    }
+}

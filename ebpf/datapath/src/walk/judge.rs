@@ -1,0 +1,155 @@
+//! Policy: both ends of a flow, when it is new and when the policy of an end has changed.
+
+use super::Walk;
+use crate::Addr;
+use crate::drop::DropReason;
+use crate::flow::{Flow, FlowFlags, Hit, Way};
+use crate::kernel::Kernel;
+use crate::packet::Class;
+use crate::peer::{self, NO_SLOT, PeerFlags, PodWord};
+use crate::policy;
+
+/// Who talks to whom, where policy is concerned: the opener as it really is (before any change of its source), the
+/// responder as it really is (a service's backend, P27 and P28).
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Ends {
+    /// The opener's address.
+    pub opener: Addr,
+    /// The responder's.
+    pub responder: Addr,
+    /// The responder's port, as on the wire.
+    pub port: u16,
+    /// Zero.
+    pub pad: [u16; 3],
+}
+
+/// Asks the egress policy of a pod about `w.ends`; `class` is the responder's.
+#[inline(always)]
+pub(super) fn egress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, class: u32) -> Result<(), DropReason> {
+    // A pod is never kept from itself (P31).
+    if w.ends.opener == w.ends.responder && word.egress() != policy::DENY_ALL {
+        return Ok(());
+    }
+    if word.egress() == policy::ALLOW_ALL || decide(k, w, word.egress(), class) {
+        return Ok(());
+    }
+    Err(if word.0 == 0 { DropReason::Pending } else { DropReason::EgressPolicy })
+}
+
+/// Asks the ingress policy of a pod about `w.ends`. The opener is looked up only if a policy wants to know it.
+#[inline(always)]
+pub(super) fn ingress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord) -> Result<(), DropReason> {
+    if w.ends.opener == w.ends.responder && word.ingress() != policy::DENY_ALL {
+        return Ok(());
+    }
+    if word.ingress() == policy::ALLOW_ALL {
+        return Ok(());
+    }
+    if word.ingress() != policy::DENY_ALL {
+        let from = peer::lookup(k, w.ends.opener);
+        if from.flags & PeerFlags::RACED != 0 {
+            return Err(DropReason::Race);
+        }
+        if decide(k, w, word.ingress(), from.class) {
+            return Ok(());
+        }
+    }
+    Err(if word.0 == 0 { DropReason::Pending } else { DropReason::IngressPolicy })
+}
+
+#[inline(always)]
+fn decide<K: Kernel>(k: &K, w: &mut Walk, set: u32, class: u32) -> bool {
+    // A later fragment has its ports by now, an echo has an identifier, which no rule means (P37).
+    let port = if w.packet.class == Class::PORTS { w.ends.port } else { 0 };
+    let decision = k.judge(set, class, w.packet.proto, port);
+    w.set = set;
+    w.bit = u32::from(decision.bit);
+    decision.allow()
+}
+
+/// Turns `w.ends` round: for the question whether the packet may be an answer.
+#[inline(always)]
+pub(super) fn turn(w: &mut Walk) {
+    (w.ends.opener, w.ends.responder) = (w.ends.responder, w.ends.opener);
+    w.ends.port = w.packet.tuple.sport;
+}
+
+/// Sees to it that a known flow is still allowed: asks again for each end that is a pod of this node and whose policy
+/// has changed since it was asked (P39).
+#[inline(always)]
+pub(super) fn recheck<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Result<(), DropReason> {
+    let flow = hit.flow;
+    let out = moved(k, flow.opener.slot, flow.opener_epoch.load());
+    let into = moved(k, flow.responder.slot, flow.responder_epoch.load());
+    if out.is_none() && into.is_none() {
+        return Ok(());
+    }
+    k.judge_again(w, Way { table: hit.table, forward: hit.forward })
+}
+
+/// Judges a known flow again.
+#[inline(always)]
+pub fn judge_again<K: Kernel>(k: &K, w: &mut Walk, way: Way) -> Result<(), DropReason> {
+    let Some(flow) = k.flow(way.table, &w.draft.key) else { return Err(DropReason::Race) };
+    let out = moved(k, flow.opener.slot, flow.opener_epoch.load());
+    let into = moved(k, flow.responder.slot, flow.responder_epoch.load());
+    note_ends(w, flow, way.forward);
+    if let Some(word) = out {
+        if !owns(k, flow.opener.slot, w.ends.opener) {
+            return Err(DropReason::Pending);
+        }
+        let to = peer::lookup(k, w.ends.responder);
+        if to.flags & PeerFlags::RACED != 0 {
+            return Err(DropReason::Race);
+        }
+        egress(k, w, word, to.class)?;
+        flow.opener_epoch.store(word.epoch());
+    }
+    if let Some(word) = into {
+        if !owns(k, flow.responder.slot, w.ends.responder) {
+            return Err(DropReason::Pending);
+        }
+        if !flow.is(FlowFlags::FROM_NODE) {
+            ingress(k, w, word)?;
+        }
+        flow.responder_epoch.store(word.epoch());
+    }
+    Ok(())
+}
+
+/// The word of a pod whose epoch is no longer the one given, or `None` if nothing has moved.
+#[inline(always)]
+fn moved<K: Kernel>(k: &K, slot: u16, epoch: u32) -> Option<PodWord> {
+    if slot == NO_SLOT {
+        return None;
+    }
+    let word = PodWord(k.pod_word(slot));
+    (word.epoch() != epoch || word.0 == 0).then_some(word)
+}
+
+/// Whether a slot's pod still is the one with this address.
+#[inline(always)]
+fn owns<K: Kernel>(k: &K, slot: u16, addr: Addr) -> bool {
+    k.pod(slot).is_some_and(|pod| pod.v4 == addr || pod.v6 == addr)
+}
+
+/// Notes the real ends of a flow, from a packet of it and the side of the entry that it met.
+#[inline(always)]
+fn note_ends(w: &mut Walk, flow: &Flow, forward: bool) {
+    let t = &w.packet.tuple;
+    w.ends.opener = if flow.is(FlowFlags::FAR) {
+        flow.other.src
+    } else if forward {
+        t.src
+    } else {
+        t.dst
+    };
+    (w.ends.responder, w.ends.port) = if flow.is(FlowFlags::NEAR) {
+        (flow.other.dst, flow.other.dport)
+    } else if forward {
+        (t.dst, t.dport)
+    } else {
+        (t.src, t.sport)
+    };
+}

@@ -1,0 +1,50 @@
+//! A packet's way, hook by hook. Each walk reads from top to bottom and ends in an [`Action`].
+//!
+//! - [`from_pod`]: what a pod sends. Parse, source check, flow; on a miss service, policy of both ends, new flow; rewrite,
+//!   hand over.
+//! - [`to_pod`]: what the host's stack sends to a pod.
+//! - [`from_uplink`]: what comes to the node from outside.
+//! - [`to_uplink`]: what leaves the node, for the masquerade.
+//!
+//! Whoever hands a packet to a pod has judged it: the direct way skips the veth's egress hook.
+
+mod action;
+mod deliver;
+mod errors;
+mod from_pod;
+mod from_uplink;
+mod inbound;
+mod judge;
+mod to_pod;
+mod to_uplink;
+
+use crate::flow::Draft;
+use crate::packet::Packet;
+use crate::peer::Peer;
+
+pub use action::{Action, Step};
+pub use errors::{Related, relate};
+pub use from_pod::{answer_neighbour, from_pod, open as open_from_pod, still_no_service};
+pub use from_uplink::from_uplink;
+pub use inbound::{Inbound, open as open_inbound};
+pub use judge::{Ends, judge_again};
+pub use to_pod::to_pod;
+pub use to_uplink::to_uplink;
+
+/// What a walk remembers of its packet. It lives in scratch memory of the CPU, since the stack is small.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Walk {
+    /// The packet's headers, kept up to date as it is rewritten.
+    pub packet: Packet,
+    /// The flow that is being looked for or made.
+    pub draft: Draft,
+    /// The policy set that was asked last, for the explanation of a drop.
+    pub set: u32,
+    /// The bit of that set that decided.
+    pub bit: u32,
+    /// Who talks to whom, where policy is concerned.
+    pub ends: Ends,
+    /// What is known of the other end.
+    pub to: Peer,
+}

@@ -1,0 +1,75 @@
+//! What the host's stack sends to a pod: tcx egress of the host side of its veth.
+
+use super::{Action, Inbound, Walk, deliver, judge};
+use crate::drop::DropReason;
+use crate::flow::{self, At, Hit, Tracked};
+use crate::kernel::Kernel;
+use crate::packet::{Class, Fragment, parse};
+use crate::slot_of;
+
+/// The walk of a packet that the stack sends to a pod. `ether_type` as on the wire.
+#[inline(always)]
+pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
+    let Some(slot) = slot_of(k.ifindex()) else { return Action::PASS };
+    match parse(k, &mut w.packet, ether_type) {
+        Ok(()) => {}
+        // ARP of the host for the pod.
+        Err(DropReason::NotIp) => return Action::PASS,
+        Err(reason) => return Action::drop(reason),
+    }
+    if w.packet.class == Class::NEIGHBOUR {
+        return Action::PASS;
+    }
+    if !flow::resolve_fragment(k, &mut w.packet) {
+        return Action::drop(DropReason::Fragment);
+    }
+    if k.pod_word(slot) == 0 {
+        return Action::drop(DropReason::Pending);
+    }
+    if w.packet.class == Class::ERROR {
+        let related = k.relate_error(w, false);
+        if related.known() {
+            return if related.whole() { Action::PASS } else { Action::drop(DropReason::Rewrite) };
+        }
+    }
+    if let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressPod) {
+        let action = known(k, w, slot, &hit);
+        if !action.goes_on() {
+            return action;
+        }
+    }
+    let how = origin(k, w);
+    k.open_inbound(w, slot, how)
+}
+
+/// A packet of a flow that is known. `None` if it is to open a new one.
+#[inline(always)]
+fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
+    let flow = hit.flow;
+    let receiver = if hit.forward { flow.responder } else { flow.opener };
+    if receiver.slot != slot {
+        k.forget_flow(w, hit.table);
+        return Action::GO_ON;
+    }
+    if let Err(reason) = judge::recheck(k, w, hit) {
+        k.forget_flow(w, hit.table);
+        return Action::drop(reason);
+    }
+    let tracked = flow::track(k, w, hit);
+    if tracked == Tracked::Reopened {
+        return Action::GO_ON;
+    }
+    let rewritten = deliver::translate(k, w, flow, hit.forward);
+    if tracked == Tracked::Over {
+        k.forget_flow(w, hit.table);
+    }
+    if rewritten { Action::PASS } else { Action::drop(DropReason::Rewrite) }
+}
+
+/// How a packet got here. The node's own is known by having come in nowhere: a source address proves nothing. IPv6
+/// fragments that the stack makes of a packet it forwards look the same, so they are judged.
+#[inline(always)]
+fn origin<K: Kernel>(k: &K, w: &Walk) -> Inbound {
+    let made_here = k.ingress_ifindex() == 0 && !(w.packet.v6 == 1 && w.packet.fragment != Fragment::NONE);
+    if made_here { Inbound::Node } else { Inbound::Forwarded }
+}

@@ -1,0 +1,66 @@
+//! What leaves the node: tcx egress of an uplink. Pods' packets to the outside get the uplink's address here, after the
+//! host's stack has chosen the way. Everything else passes untouched.
+
+use super::{Action, Walk};
+use crate::Addr;
+use crate::drop::DropReason;
+use crate::flow::{self, At, FlowFlags, FlowState};
+use crate::kernel::Kernel;
+use crate::packet::{Class, Packet, TCP, TcpFlags, parse, rewrite};
+use crate::peer::{self, NO_SLOT};
+
+/// The walk of a packet that leaves the node. Without the mark it is the host's own.
+#[inline(always)]
+pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
+    let Some(config) = k.config() else { return Action::PASS };
+    if k.mark() & config.mark == 0 || parse(k, &mut w.packet, ether_type).is_err() {
+        return Action::PASS;
+    }
+    if !flow::resolve_fragment(k, &mut w.packet) {
+        return Action::drop(DropReason::Fragment);
+    }
+    if w.packet.class == Class::ERROR {
+        let related = k.relate_error(w, true);
+        if related.known() {
+            return if related.whole() { Action::PASS } else { Action::drop(DropReason::Rewrite) };
+        }
+    }
+    let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressUplink) else {
+        // Without a flow it would leave with the pod's address, and no answer could come back.
+        let from_pod = peer::lookup(k, w.packet.tuple.src).slot != NO_SLOT;
+        return if from_pod { Action::drop(DropReason::NoFlow) } else { Action::PASS };
+    };
+    if !hit.forward || !hit.flow.is(FlowFlags::MASQUERADE | FlowFlags::AT_UPLINK) {
+        return Action::PASS;
+    }
+    w.draft.target = hit.flow.other;
+    if hit.flow.is(FlowFlags::MASQUERADE) {
+        let Some(uplink) = k.uplink(k.ifindex()) else { return Action::drop(DropReason::NoSourcePort) };
+        let source = if w.packet.v6 == 1 { uplink.v6 } else { uplink.v4 };
+        if source == Addr::UNSPECIFIED {
+            return Action::drop(DropReason::NoSourcePort);
+        }
+        w.draft.target = w.packet.tuple;
+        w.draft.target.src = source;
+        if let Err(reason) = k.translate_flow(w) {
+            return Action::drop(reason);
+        }
+    }
+    let over = is_last(&w.packet, hit.flow.state.load());
+    let target = w.draft.target;
+    if !rewrite(k, &mut w.packet, &target) {
+        return Action::drop(DropReason::Rewrite);
+    }
+    if over {
+        k.forget_flow(w, hit.table);
+    }
+    Action::PASS
+}
+
+/// Whether a packet is the last of its connection.
+#[inline(always)]
+fn is_last(p: &Packet, state: u32) -> bool {
+    p.proto == TCP
+        && state & FlowState::FINS == FlowState::FINS
+        && p.tcp & (TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) == 0
+}

@@ -1,0 +1,31 @@
+//! Words that packets write while others read them.
+
+use core::cell::Cell;
+
+/// An aligned 32-bit word in a table. Each access is one load or one store; CPUs that write at the same time overwrite
+/// each other, and whoever uses it can bear that. (Core has no 32-bit atomics for this target.)
+#[derive(Debug, Default)]
+#[cfg_attr(any(test, feature = "host"), derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout))]
+#[repr(transparent)]
+pub struct Word(Cell<u32>);
+
+impl Word {
+    /// A word with a value.
+    #[must_use]
+    pub const fn new(value: u32) -> Self {
+        Self(Cell::new(value))
+    }
+
+    /// Its value.
+    #[inline(always)]
+    #[must_use]
+    pub fn load(&self) -> u32 {
+        self.0.get()
+    }
+
+    /// Gives it a value.
+    #[inline(always)]
+    pub fn store(&self, value: u32) {
+        self.0.set(value);
+    }
+}

@@ -1,0 +1,171 @@
+//! Maps of flows, and of what the walk needs beside them.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use fairlead_datapath::MAX_PODS;
+use fairlead_datapath::config::{Config, Uplink};
+use fairlead_datapath::drop::{DROP_REASONS, DropEvent};
+use fairlead_datapath::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, Table, Tables};
+use fairlead_datapath::walk::Walk;
+
+use super::Maps;
+
+/// Established TCP connections, two entries for a translated one. Nothing is evicted.
+#[btf_map]
+static CT_EST: HashMap<FlowKey, Flow, 262_144> = HashMap::new();
+
+/// Every other flow.
+#[btf_map]
+static CT_ANY: LruHashMap<FlowKey, Flow, 131_072> = LruHashMap::new();
+
+/// Counts of flows, by slot.
+#[btf_map]
+static POD_FLOWS: Array<PodFlows, { MAX_PODS as usize }> = Array::new();
+
+/// Ports of datagrams in fragments.
+#[btf_map]
+static FRAGS: LruHashMap<FragmentKey, FragmentPorts, 8192> = LruHashMap::new();
+
+/// The node's settings.
+#[btf_map]
+static CONFIG: Array<Config, 1> = Array::new();
+
+/// Addresses of the uplinks, by ifindex.
+#[btf_map]
+static UPLINKS: HashMap<u32, Uplink, 64> = HashMap::new();
+
+/// Packets dropped, by reason.
+#[btf_map]
+static DROPS: PerCpuArray<u64, DROP_REASONS> = PerCpuArray::new();
+
+/// Samples of dropped packets.
+#[btf_map]
+static EVENTS: RingBuf<DropEvent, 262_144> = RingBuf::new();
+
+/// Events sent this second.
+#[btf_map]
+static EVENT_BUDGET: PerCpuArray<EventBudget, 1> = PerCpuArray::new();
+
+/// Memory of the walk that runs on a CPU. A walk is not interrupted by another: softirqs and the transmit path run with
+/// bottom halves disabled.
+#[btf_map]
+static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
+
+/// Replacing the one entry waits until every program that runs has ended: user space's grace period.
+#[btf_map]
+static BARRIER: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
+
+/// Events that a CPU sends in a second before it only counts.
+const EVENTS_PER_SECOND: u32 = 64;
+
+#[repr(C)]
+struct EventBudget {
+    second: u32,
+    sent: u32,
+}
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn flow(&self, table: Table, key: &FlowKey) -> Option<&Flow> {
+        // SAFETY: the element may be reused for another key while the reference lives; its fields are plain words, read
+        // one by one, and readers compare its tag.
+        unsafe {
+            match table {
+                Table::Established => CT_EST.get(key),
+                Table::Any => CT_ANY.get(key),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn insert_flow(&self, table: Table, key: &FlowKey, flow: &Flow, only_new: bool) -> Result<(), InsertError> {
+        const EXISTS: i32 = -17;
+        let flags = u64::from(if only_new { BPF_NOEXIST } else { BPF_ANY });
+        let inserted = match table {
+            Table::Established => CT_EST.insert(key, flow, flags),
+            Table::Any => CT_ANY.insert(key, flow, flags),
+        };
+        inserted.map_err(|error| if error == EXISTS { InsertError::Exists } else { InsertError::Full })
+    }
+
+    #[inline(always)]
+    fn remove_flow(&self, table: Table, key: &FlowKey) -> bool {
+        match table {
+            Table::Established => CT_EST.remove(key).is_ok(),
+            Table::Any => CT_ANY.remove(key).is_ok(),
+        }
+    }
+
+    #[inline(always)]
+    fn pod_flows(&self, slot: u16) -> Option<&PodFlows> {
+        POD_FLOWS.get(u32::from(slot))
+    }
+
+    #[inline(always)]
+    fn count_established(&self, slot: u16, by: i64) {
+        if let Some(flows) = POD_FLOWS.get_ptr_mut(u32::from(slot)) {
+            // SAFETY: `flows` points to an element of the map, and `established` is its first, aligned word. The
+            // target has no compare-and-swap, so core has no fetch_add for it; the instruction exists.
+            unsafe {
+                core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) flows, in(reg) by);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        // SAFETY: copied out at once; ports of another datagram would be a lost fragment, no more.
+        unsafe { FRAGS.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn insert_fragment(&self, key: &FragmentKey, ports: FragmentPorts) {
+        // A full table evicts; there is nothing to do if even that fails.
+        let _ = FRAGS.insert(key, ports, u64::from(BPF_ANY));
+    }
+}
+
+/// The node's settings.
+#[inline(always)]
+pub(crate) fn config() -> Option<&'static Config> {
+    CONFIG.get(0)
+}
+
+/// The addresses of an uplink.
+#[inline(always)]
+pub(crate) fn uplink(ifindex: u32) -> Option<&'static Uplink> {
+    // SAFETY: written by the agent alone, and replaced as a whole.
+    unsafe { UPLINKS.get(ifindex) }
+}
+
+/// This CPU's memory for a walk.
+#[inline(always)]
+pub(crate) fn walk() -> Option<&'static mut Walk> {
+    // SAFETY: a CPU runs one walk at a time, and each program takes it once.
+    WALK.get_ptr_mut(0).map(|walk| unsafe { &mut *walk })
+}
+
+/// Counts a drop, and sends an event about it while there are not too many.
+#[inline(always)]
+pub(crate) fn report(event: impl FnOnce() -> DropEvent, reason: u8, second: u32) {
+    if let Some(count) = DROPS.get_ptr_mut(u32::from(reason)) {
+        // SAFETY: this CPU's own counter.
+        unsafe { *count += 1 };
+    }
+    let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own budget.
+    let budget = unsafe { &mut *budget };
+    if budget.second != second {
+        budget.second = second;
+        budget.sent = 0;
+    }
+    if budget.sent >= EVENTS_PER_SECOND {
+        return;
+    }
+    budget.sent += 1;
+    if let Some(mut entry) = EVENTS.reserve(0) {
+        entry.write(event());
+        entry.submit(0);
+    }
+}

@@ -1,0 +1,113 @@
+//! Packets: tcx ingress and egress of pods' veths and of uplinks. Before kernel 6.6 the same programs run as clsact
+//! filters; the return codes are the same.
+
+mod skb;
+mod stages;
+mod tables;
+
+use core::mem::{size_of, zeroed};
+
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh};
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use fairlead_datapath::ifindex_of;
+use fairlead_datapath::kernel::Kernel;
+use fairlead_datapath::peer::Tables as _;
+use fairlead_datapath::walk::{self, Action, Step, Walk};
+
+use crate::maps;
+use skb::Skb;
+
+/// What a pod sends.
+#[classifier]
+pub(crate) fn from_pod(ctx: TcContext) -> i32 {
+    let Some(w) = maps::walk() else { return TC_ACT_SHOT };
+    let k = Skb::new(&ctx);
+    let action = walk::from_pod(&k, w, k.ether_type());
+    act(&k, w, action, true)
+}
+
+/// What the host's stack sends to a pod.
+#[classifier]
+pub(crate) fn to_pod(ctx: TcContext) -> i32 {
+    let Some(w) = maps::walk() else { return TC_ACT_SHOT };
+    let k = Skb::new(&ctx);
+    let action = walk::to_pod(&k, w, k.ether_type());
+    act(&k, w, action, true)
+}
+
+/// What comes to the node from outside.
+#[classifier]
+pub(crate) fn from_uplink(ctx: TcContext) -> i32 {
+    let Some(w) = maps::walk() else { return TC_ACT_SHOT };
+    let k = Skb::new(&ctx);
+    let action = walk::from_uplink(&k, w, k.ether_type());
+    act(&k, w, action, false)
+}
+
+/// What leaves the node.
+#[classifier]
+pub(crate) fn to_uplink(ctx: TcContext) -> i32 {
+    let Some(w) = maps::walk() else { return TC_ACT_SHOT };
+    let k = Skb::new(&ctx);
+    let action = walk::to_uplink(&k, w, k.ether_type());
+    act(&k, w, action, false)
+}
+
+/// Carries out what the walk decided. `at_pod`: the interface is the host side of a pod's veth.
+#[inline(always)]
+fn act(k: &Skb, w: &mut Walk, action: Action, at_pod: bool) -> i32 {
+    match action.step() {
+        Step::Pass => TC_ACT_UNSPEC,
+        Step::Stack => {
+            if let Some(config) = k.config() {
+                k.add_mark(config.mark);
+            }
+            TC_ACT_UNSPEC
+        }
+        Step::ToPod(slot) => into_pod(ifindex_of(slot)),
+        Step::Answer => into_pod(k.ifindex()),
+        Step::ToNode(node, v6) => to_node(k, node, v6),
+        Step::Refuse(error, reason) => {
+            stages::report(k.raw(), w, reason);
+            if !stages::refuse(k.raw(), w, error) {
+                return TC_ACT_SHOT;
+            }
+            // SAFETY: a helper call without pointers.
+            if at_pod { into_pod(k.ifindex()) } else { unsafe { bpf_redirect(k.ifindex(), 0) as i32 } }
+        }
+        Step::Drop(reason) => {
+            stages::report(k.raw(), w, reason);
+            TC_ACT_SHOT
+        }
+        Step::Ignore => TC_ACT_SHOT,
+    }
+}
+
+/// Past the host side of a veth into the pod's namespace: to the receive path of its peer, with no queue in between.
+#[inline(always)]
+fn into_pod(ifindex: u32) -> i32 {
+    // SAFETY: a helper call without pointers.
+    unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+}
+
+/// Out of the uplink towards a node, whose MAC the kernel knows or asks for.
+#[inline(always)]
+fn to_node(k: &Skb, node: u16, v6: bool) -> i32 {
+    const AF_INET: u32 = 2;
+    const AF_INET6: u32 = 10;
+    let Some(hop) = k.node(node) else { return TC_ACT_SHOT };
+    // SAFETY: a struct of plain numbers and a union of them.
+    let mut next: bpf_redir_neigh = unsafe { zeroed() };
+    if v6 {
+        next.nh_family = AF_INET6;
+        next.__bindgen_anon_1.ipv6_nh =
+            [hop.v6.hi as u32, (hop.v6.hi >> 32) as u32, hop.v6.lo as u32, (hop.v6.lo >> 32) as u32];
+    } else {
+        next.nh_family = AF_INET;
+        next.__bindgen_anon_1.ipv4_nh = hop.v4.v4_wire();
+    }
+    // SAFETY: a helper call with a struct on the stack and its size.
+    unsafe { bpf_redirect_neigh(hop.ifindex, &mut next, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
+}

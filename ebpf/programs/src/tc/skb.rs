@@ -1,0 +1,289 @@
+//! A packet in the kernel, as the datapath sees it.
+
+use core::mem::{size_of, zeroed};
+use core::ptr::read_volatile;
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode, bpf_sock_tuple};
+use aya_ebpf::helpers::generated::{
+    bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
+    bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+};
+use aya_ebpf::programs::TcContext;
+use fairlead_datapath::config::{Config, Uplink};
+use fairlead_datapath::drop::DropReason;
+use fairlead_datapath::flow::{Draft, FlowKey, InsertError, Table, Tracked, Way};
+use fairlead_datapath::kernel::Kernel;
+use fairlead_datapath::packet::{Packet, TCP, UDP};
+use fairlead_datapath::policy::Decision;
+use fairlead_datapath::walk::{Action, Inbound, Related, Walk};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::stages;
+use crate::maps;
+
+/// Headers that are read directly must be in the linear part: Ethernet, IP with options, TCP with options.
+const HEADERS: u32 = 14 + 60 + 60;
+
+/// Any network namespace that the program itself runs in.
+const CURRENT_NETNS: u64 = u64::MAX;
+
+/// The packet that a program runs for.
+pub(crate) struct Skb {
+    raw: *mut __sk_buff,
+}
+
+impl Skb {
+    /// Of a program's context, with its headers made readable.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Self {
+        let skb = Self { raw: ctx.as_ptr().cast() };
+        let (data, end) = skb.bounds();
+        let len = skb.packet_len();
+        let wanted = if len < HEADERS { len } else { HEADERS };
+        if data + wanted as usize > end {
+            // SAFETY: a helper call with the program's context. If it fails, loads see a short packet.
+            unsafe { bpf_skb_pull_data(skb.raw, wanted) };
+        }
+        skb
+    }
+
+    /// The raw context, for helpers.
+    #[inline(always)]
+    pub(crate) fn raw(&self) -> *mut __sk_buff {
+        self.raw
+    }
+
+    /// The EtherType, as on the wire.
+    #[inline(always)]
+    pub(crate) fn ether_type(&self) -> u16 {
+        // SAFETY: a field of the context.
+        unsafe { (*self.raw).protocol as u16 }
+    }
+
+    /// Sets the packet's mark bits.
+    #[inline(always)]
+    pub(crate) fn add_mark(&self, mark: u32) {
+        // SAFETY: a field of the context that programs may write.
+        unsafe { (*self.raw).mark |= mark };
+    }
+
+    /// First byte and end of what can be read directly. Read anew each time: a compiler that keeps the end in a register
+    /// calculates with it, which the verifier forbids.
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: fields of the context; the verifier knows them for packet pointers.
+        unsafe {
+            let data = read_volatile(&raw const (*self.raw).data);
+            let end = read_volatile(&raw const (*self.raw).data_end);
+            (data as usize, end as usize)
+        }
+    }
+
+    /// The address of `size` bytes at an offset, if they are there. The mask gives the verifier the bound that it needs.
+    ///
+    /// One byte at an offset that is not constant can't be had: the check becomes `start < end`, from which the verifier
+    /// learns nothing (`find_good_pkt_pointers` in kernel/bpf/verifier.c).
+    #[inline(always)]
+    fn at(&self, offset: u32, size: usize) -> Option<usize> {
+        let (data, end) = self.bounds();
+        let start = data + (offset & 0x7fff) as usize;
+        if start + size > end { None } else { Some(start) }
+    }
+}
+
+impl Kernel for Skb {
+    #[inline(always)]
+    fn packet_len(&self) -> u32 {
+        // SAFETY: a field of the context.
+        unsafe { (*self.raw).len }
+    }
+
+    #[inline(always)]
+    fn segment_size(&self) -> u32 {
+        // SAFETY: a field of the context.
+        unsafe { (*self.raw).gso_size }
+    }
+
+    #[inline(always)]
+    fn load<T: FromBytes>(&self, offset: u32) -> Option<T> {
+        let start = self.at(offset, size_of::<T>())?;
+        // SAFETY: the bytes are within the packet, and any bytes are a `T`. They may be aligned to less than `T` is: to
+        // this target that is a load like any other, which the verifier allows where the machine does. Said to be
+        // unaligned, every word would be put together from its bytes.
+        Some(unsafe { (start as *const T).read() })
+    }
+
+    #[inline(always)]
+    fn store<T: IntoBytes + Immutable>(&self, offset: u32, value: &T) -> bool {
+        let Some(start) = self.at(offset, size_of::<T>()) else { return false };
+        // SAFETY: the bytes are within the packet, and `value` has no padding. For alignment see `load`.
+        unsafe { core::ptr::copy_nonoverlapping(value, start as *mut T, 1) };
+        true
+    }
+
+    #[inline(always)]
+    fn adjust_l4_csum(&self, offset: u32, diff: u32, pseudo: bool, udp: bool) -> bool {
+        let mut flags = 0;
+        if pseudo {
+            flags |= u64::from(BPF_F_PSEUDO_HDR);
+        }
+        if udp {
+            flags |= u64::from(BPF_F_MARK_MANGLED_0);
+        }
+        // SAFETY: a helper call with the program's context; the helper checks the offset.
+        unsafe { bpf_l4_csum_replace(self.raw, offset, 0, u64::from(diff), flags) == 0 }
+    }
+
+    #[inline(always)]
+    fn cut(&self, len: u32) -> bool {
+        // SAFETY: a helper call with the program's context.
+        unsafe { bpf_skb_change_tail(self.raw, len, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn make_room(&self, bytes: u32) -> bool {
+        // SAFETY: a helper call with the program's context.
+        unsafe { bpf_skb_adjust_room(self.raw, bytes as i32, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: a field of the context.
+        unsafe { (*self.raw).ifindex }
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: a field of the context.
+        unsafe { (*self.raw).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn mark(&self) -> u32 {
+        // SAFETY: a field of the context.
+        unsafe { (*self.raw).mark }
+    }
+
+    #[inline(always)]
+    fn seconds(&self) -> u32 {
+        // SAFETY: a helper call without arguments.
+        (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: a helper call without arguments.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        maps::config()
+    }
+
+    #[inline(always)]
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
+        maps::uplink(ifindex)
+    }
+
+    #[inline(always)]
+    fn host_socket(&self, key: &FlowKey, opener_is_a: bool) -> bool {
+        // As a packet from the responder to the opener would have it.
+        let t = key.tuple(!opener_is_a);
+        // SAFETY: a union of plain numbers.
+        let mut tuple: bpf_sock_tuple = unsafe { zeroed() };
+        let v4 = t.src.is_v4();
+        let size = if v4 {
+            tuple.__bindgen_anon_1.ipv4.saddr = t.src.v4_wire();
+            tuple.__bindgen_anon_1.ipv4.daddr = t.dst.v4_wire();
+            tuple.__bindgen_anon_1.ipv4.sport = t.sport;
+            tuple.__bindgen_anon_1.ipv4.dport = t.dport;
+            12
+        } else {
+            tuple.__bindgen_anon_1.ipv6.saddr = words(t.src.hi, t.src.lo);
+            tuple.__bindgen_anon_1.ipv6.daddr = words(t.dst.hi, t.dst.lo);
+            tuple.__bindgen_anon_1.ipv6.sport = t.sport;
+            tuple.__bindgen_anon_1.ipv6.dport = t.dport;
+            36
+        };
+        // SAFETY: helper calls with the program's context and a tuple on the stack; the reference is released.
+        unsafe {
+            let socket = match key.proto {
+                TCP => bpf_sk_lookup_tcp(self.raw.cast(), &mut tuple, size, CURRENT_NETNS, 0),
+                UDP => bpf_sk_lookup_udp(self.raw.cast(), &mut tuple, size, CURRENT_NETNS, 0),
+                _ => return false,
+            };
+            if socket.is_null() {
+                return false;
+            }
+            bpf_sk_release(socket.cast());
+            true
+        }
+    }
+
+    #[inline(always)]
+    fn insert_far(&self, p: &Packet, draft: &mut Draft, host: bool) -> Result<(), InsertError> {
+        stages::insert_far(self.raw, p.proto, draft, host)
+    }
+
+    #[inline(always)]
+    fn create_flow(&self, w: &mut Walk, new_source: bool) -> Result<(), DropReason> {
+        stages::create_flow(self.raw, w, new_source)
+    }
+
+    #[inline(always)]
+    fn translate_flow(&self, w: &mut Walk) -> Result<(), DropReason> {
+        stages::translate_flow(self.raw, w)
+    }
+
+    #[inline(always)]
+    fn track_change(&self, w: &mut Walk, way: Way) -> Tracked {
+        stages::track_change(self.raw, w, way)
+    }
+
+    #[inline(always)]
+    fn still_no_service(&self, w: &Walk) -> bool {
+        stages::still_no_service(self.raw, w)
+    }
+
+    #[inline(always)]
+    fn answer_neighbour(&self, w: &mut Walk, slot: u16, arp: bool) -> Action {
+        stages::answer_neighbour(self.raw, w, slot, arp)
+    }
+
+    #[inline(always)]
+    fn open_from_pod(&self, w: &mut Walk, slot: u16) -> Action {
+        stages::open_from_pod(self.raw, w, slot)
+    }
+
+    #[inline(always)]
+    fn open_inbound(&self, w: &mut Walk, slot: u16, how: Inbound) -> Action {
+        stages::open_inbound(self.raw, w, slot, how)
+    }
+
+    #[inline(always)]
+    fn judge_again(&self, w: &mut Walk, way: Way) -> Result<(), DropReason> {
+        stages::judge_again(self.raw, w, way)
+    }
+
+    #[inline(always)]
+    fn forget_flow(&self, w: &mut Walk, table: Table) {
+        stages::forget_flow(self.raw, w, table);
+    }
+
+    #[inline(always)]
+    fn judge(&self, set: u32, class: u32, proto: u8, port: u16) -> Decision {
+        stages::judge(set, class, proto, port)
+    }
+
+    #[inline(always)]
+    fn relate_error(&self, w: &mut Walk, leaving: bool) -> Related {
+        stages::relate_error(self.raw, w, leaving)
+    }
+}
+
+#[inline(always)]
+fn words(hi: u64, lo: u64) -> [u32; 4] {
+    [hi as u32, (hi >> 32) as u32, lo as u32, (lo >> 32) as u32]
+}

@@ -1,0 +1,301 @@
+//! Stages of the walk that are functions of their own: the verifier checks each once, whoever calls it, and their
+//! variables are not on the walk's stack.
+//!
+//! What they take and give is numbers and the walk's scratch memory; each pair here is a call and its other side.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use aya_ebpf::programs::TcContext;
+use fairlead_datapath::drop::{DropEvent, DropReason};
+use fairlead_datapath::flow::{self, Draft, InsertError, Table, Tracked, Way};
+use fairlead_datapath::kernel::Kernel as _;
+use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
+use fairlead_datapath::policy::{self, Decision, Outcome};
+use fairlead_datapath::walk::{self, Action, Inbound, Related, Walk};
+
+use super::skb::Skb;
+use crate::maps::{self, Maps};
+
+/// What a stage gives that ends well. A reason to drop is its number and one.
+const DONE: u32 = 0;
+
+#[inline(always)]
+fn reason_of(done: u32) -> Result<(), DropReason> {
+    match done {
+        DONE => Ok(()),
+        number => Err(DropReason::from_number((number - 1) as u8).unwrap_or(DropReason::Rewrite)),
+    }
+}
+
+#[inline(always)]
+fn number_of(result: Result<(), DropReason>) -> u32 {
+    match result {
+        Ok(()) => DONE,
+        Err(reason) => reason as u32 + 1,
+    }
+}
+
+/// A packet and its walk, as a stage gets them.
+#[inline(always)]
+fn resume<'w>(raw: *mut __sk_buff, walk: *mut Walk) -> Option<(Skb, &'w mut Walk)> {
+    // SAFETY: the caller passes its own walk and does not touch it until the stage returns; the verifier sees to it
+    // that the pointer is one to a whole `Walk`, or null.
+    let walk = unsafe { walk.as_mut() }?;
+    Some((Skb::new(&TcContext::new(raw)), walk))
+}
+
+/// [`flow::insert_far`].
+#[inline(always)]
+pub(super) fn insert_far(raw: *mut __sk_buff, proto: u8, draft: &mut Draft, host: bool) -> Result<(), InsertError> {
+    match stage_insert_far(raw, draft, u32::from(proto), u32::from(host)) {
+        0 => Ok(()),
+        1 => Err(InsertError::Exists),
+        _ => Err(InsertError::Full),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_insert_far(raw: *mut __sk_buff, draft: *mut Draft, proto: u32, host: u32) -> u32 {
+    // SAFETY: as in `resume`.
+    let Some(draft) = (unsafe { draft.as_mut() }) else { return 1 };
+    let k = Skb::new(&TcContext::new(raw));
+    match flow::insert_far(&k, proto as u8, draft, host != 0) {
+        Ok(()) => 0,
+        Err(InsertError::Exists) => 1,
+        Err(InsertError::Full) => 2,
+    }
+}
+
+/// [`flow::create`].
+#[inline(always)]
+pub(super) fn create_flow(raw: *mut __sk_buff, w: &mut Walk, new_source: bool) -> Result<(), DropReason> {
+    reason_of(stage_create_flow(raw, w, u32::from(new_source)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_create_flow(raw: *mut __sk_buff, walk: *mut Walk, new_source: u32) -> u32 {
+    let Some((k, w)) = resume(raw, walk) else { return number_of(Err(DropReason::Rewrite)) };
+    number_of(flow::create(&k, &w.packet, &mut w.draft, new_source != 0))
+}
+
+/// [`flow::translate_at_uplink`].
+#[inline(always)]
+pub(super) fn translate_flow(raw: *mut __sk_buff, w: &mut Walk) -> Result<(), DropReason> {
+    reason_of(stage_translate_flow(raw, w))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_translate_flow(raw: *mut __sk_buff, walk: *mut Walk) -> u32 {
+    let Some((k, w)) = resume(raw, walk) else { return number_of(Err(DropReason::Rewrite)) };
+    number_of(flow::translate_at_uplink(&k, &w.packet, &mut w.draft))
+}
+
+/// [`flow::track_change`].
+#[inline(always)]
+pub(super) fn track_change(raw: *mut __sk_buff, w: &mut Walk, way: Way) -> Tracked {
+    match stage_track_change(raw, w, u32::from(way.table == Table::Any), u32::from(way.forward)) {
+        0 => Tracked::Live,
+        1 => Tracked::Reopened,
+        _ => Tracked::Over,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_track_change(raw: *mut __sk_buff, walk: *mut Walk, any: u32, forward: u32) -> u32 {
+    let Some((k, w)) = resume(raw, walk) else { return 0 };
+    match flow::track_change(&k, &w.packet, &mut w.draft, way(any, forward)) {
+        Tracked::Live => 0,
+        Tracked::Reopened => 1,
+        Tracked::Over => 2,
+    }
+}
+
+/// [`walk::still_no_service`].
+#[inline(always)]
+pub(super) fn still_no_service(raw: *mut __sk_buff, w: &Walk) -> bool {
+    stage_still_no_service(raw, core::ptr::from_ref(w).cast_mut()) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_still_no_service(raw: *mut __sk_buff, walk: *mut Walk) -> u32 {
+    let Some((k, w)) = resume(raw, walk) else { return 0 };
+    u32::from(walk::still_no_service(&k, w))
+}
+
+/// [`walk::answer_neighbour`].
+#[inline(always)]
+pub(super) fn answer_neighbour(raw: *mut __sk_buff, w: &mut Walk, slot: u16, arp: bool) -> Action {
+    Action::from_word(stage_answer_neighbour(raw, w, u32::from(slot), u32::from(arp)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_answer_neighbour(raw: *mut __sk_buff, walk: *mut Walk, slot: u32, arp: u32) -> u64 {
+    let Some((k, w)) = resume(raw, walk) else { return Action::IGNORE.word() };
+    walk::answer_neighbour(&k, w, slot as u16, arp != 0).word()
+}
+
+/// [`walk::open_from_pod`].
+#[inline(always)]
+pub(super) fn open_from_pod(raw: *mut __sk_buff, w: &mut Walk, slot: u16) -> Action {
+    Action::from_word(stage_open_from_pod(raw, w, u32::from(slot)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_open_from_pod(raw: *mut __sk_buff, walk: *mut Walk, slot: u32) -> u64 {
+    let Some((k, w)) = resume(raw, walk) else { return Action::drop(DropReason::Rewrite).word() };
+    walk::open_from_pod(&k, w, slot as u16).word()
+}
+
+/// [`walk::open_inbound`].
+#[inline(always)]
+pub(super) fn open_inbound(raw: *mut __sk_buff, w: &mut Walk, slot: u16, how: Inbound) -> Action {
+    Action::from_word(stage_open_inbound(raw, w, u32::from(slot), how as u32))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_open_inbound(raw: *mut __sk_buff, walk: *mut Walk, slot: u32, how: u32) -> u64 {
+    let Some((k, w)) = resume(raw, walk) else { return Action::drop(DropReason::Rewrite).word() };
+    let how = match how {
+        0 => Inbound::Uplink,
+        1 => Inbound::Forwarded,
+        _ => Inbound::Node,
+    };
+    walk::open_inbound(&k, w, slot as u16, how).word()
+}
+
+/// [`walk::judge_again`].
+#[inline(always)]
+pub(super) fn judge_again(raw: *mut __sk_buff, w: &mut Walk, way: Way) -> Result<(), DropReason> {
+    reason_of(stage_judge_again(raw, w, u32::from(way.table == Table::Any), u32::from(way.forward)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_judge_again(raw: *mut __sk_buff, walk: *mut Walk, any: u32, forward: u32) -> u32 {
+    let Some((k, w)) = resume(raw, walk) else { return number_of(Err(DropReason::Rewrite)) };
+    number_of(walk::judge_again(&k, w, way(any, forward)))
+}
+
+/// [`flow::forget`].
+#[inline(always)]
+pub(super) fn forget_flow(raw: *mut __sk_buff, w: &mut Walk, table: Table) {
+    stage_forget_flow(raw, w, u32::from(table == Table::Any));
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_forget_flow(raw: *mut __sk_buff, walk: *mut Walk, any: u32) -> u32 {
+    let Some((k, w)) = resume(raw, walk) else { return 0 };
+    flow::forget(&k, &mut w.draft, way(any, 0).table);
+    0
+}
+
+#[inline(always)]
+fn way(any: u32, forward: u32) -> Way {
+    Way { table: if any != 0 { Table::Any } else { Table::Established }, forward: forward != 0 }
+}
+
+/// [`policy::decide`].
+#[inline(always)]
+pub(super) fn judge(set: u32, class: u32, proto: u8, port: u16) -> Decision {
+    let packed = stage_judge(set, class, u32::from(proto), u32::from(port));
+    let outcome = match packed >> 16 {
+        0 => Outcome::Allow,
+        1 => Outcome::Isolated,
+        2 => Outcome::Pending,
+        3 => Outcome::Missing,
+        _ => Outcome::Race,
+    };
+    Decision { bit: packed as u16, outcome }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_judge(set: u32, class: u32, proto: u32, port: u32) -> u32 {
+    let Decision { bit, outcome } = policy::decide(&Maps, set, class, proto as u8, port as u16);
+    let outcome = match outcome {
+        Outcome::Allow => 0,
+        Outcome::Isolated => 1,
+        Outcome::Pending => 2,
+        Outcome::Missing => 3,
+        Outcome::Race => 4,
+    };
+    u32::from(bit) | outcome << 16
+}
+
+/// [`walk::relate`].
+#[inline(always)]
+pub(super) fn relate_error(raw: *mut __sk_buff, w: &mut Walk, leaving: bool) -> Related {
+    Related::from_word(stage_relate_error(raw, w, u32::from(leaving)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_relate_error(raw: *mut __sk_buff, walk: *mut Walk, leaving: u32) -> u64 {
+    let Some((k, w)) = resume(raw, walk) else { return Related::NONE.word() };
+    walk::relate(&k, w, leaving != 0).word()
+}
+
+/// Turns the packet into an ICMP error. False if none may be sent.
+#[inline(always)]
+pub(super) fn refuse(raw: *mut __sk_buff, w: &mut Walk, error: IcmpError) -> bool {
+    let (kind, mtu) = error.pack();
+    let sent = if w.packet.v6 == 1 {
+        stage_refuse_v6(raw, w, u32::from(kind), mtu)
+    } else {
+        stage_refuse_v4(raw, w, u32::from(kind), mtu)
+    };
+    sent != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_refuse_v4(raw: *mut __sk_buff, walk: *mut Walk, kind: u32, mtu: u32) -> u32 {
+    let (Some((k, w)), Some(config)) = (resume(raw, walk), maps::config()) else { return 0 };
+    u32::from(send_error_v4(&k, &w.packet, IcmpError::unpack(kind as u16, mtu), config.v4))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_refuse_v6(raw: *mut __sk_buff, walk: *mut Walk, kind: u32, mtu: u32) -> u32 {
+    let (Some((k, w)), Some(config)) = (resume(raw, walk), maps::config()) else { return 0 };
+    u32::from(send_error_v6(&k, &w.packet, IcmpError::unpack(kind as u16, mtu), config.v6))
+}
+
+/// Counts a drop and tells about it.
+#[inline(always)]
+pub(super) fn report(raw: *mut __sk_buff, w: &mut Walk, reason: DropReason) {
+    stage_report(raw, w, reason as u32);
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_report(raw: *mut __sk_buff, walk: *mut Walk, reason: u32) -> u32 {
+    let Some((k, w)) = resume(raw, walk) else { return 0 };
+    let event = || {
+        let p = &w.packet;
+        DropEvent {
+            // SAFETY: a helper call without arguments.
+            time: unsafe { bpf_ktime_get_ns() },
+            src: p.tuple.src,
+            dst: p.tuple.dst,
+            sport: p.tuple.sport,
+            dport: p.tuple.dport,
+            ifindex: k.ifindex(),
+            set: w.set,
+            bit: w.bit as u16,
+            proto: p.proto,
+            reason: reason as u8,
+        }
+    };
+    maps::report(event, reason as u8, k.seconds());
+    0
+}

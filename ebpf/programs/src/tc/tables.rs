@@ -1,0 +1,58 @@
+//! The tables, for a packet: those of the object, whoever asks.
+
+use fairlead_datapath::Addr;
+use fairlead_datapath::flow::{self, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, Table};
+use fairlead_datapath::peer::{self, CidrKey, NodeHop, Peer, Pod};
+use fairlead_datapath::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row};
+use fairlead_datapath::service::{self, Backend, Frontend, FrontendKey};
+
+use super::skb::Skb;
+use crate::maps::Maps;
+
+/// A reference into a map lives as long as the program runs.
+const MAPS: &Maps = &Maps;
+
+/// Implements a table trait by asking the maps.
+macro_rules! ask_maps {
+    ($tables:path { $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)+ }) => {
+        impl $tables for Skb {
+            $(#[inline(always)]
+            fn $name(&self, $($arg: $type),*) $(-> $result)? {
+                <Maps as $tables>::$name(MAPS, $($arg),*)
+            })+
+        }
+    };
+}
+
+ask_maps!(flow::Tables {
+    fn flow(table: Table, key: &FlowKey) -> Option<&Flow>;
+    fn insert_flow(table: Table, key: &FlowKey, flow: &Flow, only_new: bool) -> Result<(), InsertError>;
+    fn remove_flow(table: Table, key: &FlowKey) -> bool;
+    fn pod_flows(slot: u16) -> Option<&PodFlows>;
+    fn count_established(slot: u16, by: i64);
+    fn fragment(key: &FragmentKey) -> Option<FragmentPorts>;
+    fn insert_fragment(key: &FragmentKey, ports: FragmentPorts);
+});
+
+ask_maps!(peer::Tables {
+    fn peer(addr: &Addr) -> Option<Peer>;
+    fn cidr(key: &CidrKey) -> Option<Peer>;
+    fn node(index: u16) -> Option<NodeHop>;
+    fn pod(slot: u16) -> Option<&Pod>;
+    fn pod_word(slot: u16) -> u64;
+});
+
+ask_maps!(policy::Tables {
+    fn policy_set(index: u32) -> Option<PolicySet>;
+    fn policy_peers(key: &PeerKey) -> Option<Row>;
+    fn policy_ports(key: &PortKey) -> Option<Row>;
+    fn policy_range(key: &RangeKey) -> Option<Row>;
+});
+
+ask_maps!(service::Tables {
+    fn frontend(key: &FrontendKey) -> Option<Frontend>;
+    fn slot(index: u32) -> Option<u32>;
+    fn backend(id: u32) -> Option<&Backend>;
+    fn backend_state(id: u32) -> u64;
+    fn udp_generation() -> u32;
+});

@@ -1,0 +1,1 @@
+//! The agent goes away and comes back, in order or by a crash, while traffic flows.

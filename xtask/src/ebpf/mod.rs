@@ -1,0 +1,50 @@
+//! `cargo xtask ebpf`: the object of what runs in the kernel, with the same bytes from every checkout.
+
+mod build;
+mod inspect;
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+pub(crate) use build::clippy;
+
+use crate::{paths, run};
+
+/// Builds the eBPF object and puts it in its place
+#[derive(Args)]
+pub(crate) struct Ebpf {
+    /// Change nothing; fail when the committed object is not what the source gives
+    #[arg(long)]
+    check: bool,
+}
+
+impl Ebpf {
+    pub(crate) fn run(&self) -> Result<()> {
+        run::say("building the eBPF object");
+        let built = build::object()?;
+        inspect::verify(&built)?;
+        let committed = paths::object();
+        let shown = committed.strip_prefix(paths::workspace()).unwrap_or(&committed).display();
+        let old = fs::read(&committed).unwrap_or_default();
+        match (self.check, old == built) {
+            (_, true) => println!("{shown} is what the source gives ({} bytes)", built.len()),
+            (false, false) => {
+                fs::write(&committed, &built).with_context(|| format!("can't write {shown}"))?;
+                println!(
+                    "{shown} is new ({} bytes, was {}): commit it with the change that made it",
+                    built.len(),
+                    old.len()
+                );
+            }
+            (true, false) => bail!(
+                "{shown} ({} bytes) is not what the source gives ({} bytes): run `cargo xtask ebpf` and commit the \
+                 result. After a merge the object is built anew, never merged",
+                old.len(),
+                built.len()
+            ),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! Where things are: the work tree, the target directory, the cache that outlives both.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+/// The root of the work tree.
+pub(crate) fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Cargo's target directory.
+pub(crate) fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), |dir| workspace().join(dir))
+}
+
+/// The committed eBPF object.
+pub(crate) fn object() -> PathBuf {
+    workspace().join("ebpf/fairlead.bpf.o")
+}
+
+/// What set-up downloads and builds: shared by all work trees, and may be deleted at any time.
+pub(crate) fn cache() -> Result<PathBuf> {
+    if let Some(dir) = env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
+        return Ok(PathBuf::from(dir).join("fairlead"));
+    }
+    let home =
+        env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set: set one, the cache goes below it")?;
+    Ok(PathBuf::from(home).join(".cache/fairlead"))
+}
+
+/// Finds a program in PATH, or where Debian keeps those for root.
+pub(crate) fn which(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}

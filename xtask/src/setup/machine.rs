@@ -1,0 +1,98 @@
+//! What the kernel matrix needs: the emulator from the machine's own packages, kernels that are only unpacked.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::apt::Archive;
+use crate::{paths, pins, run};
+
+/// The emulator's program and the package that has it.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
+const QEMU_PACKAGE: &str = "qemu-system-x86";
+
+/// Whether the emulator is installed.
+pub(super) fn emulator_present() -> bool {
+    paths::which(QEMU).is_some()
+}
+
+/// Installs the emulator.
+pub(super) fn install_emulator() -> Result<()> {
+    let by_hand = format!("apt-get update && apt-get install --no-install-recommends {QEMU_PACKAGE}");
+    if paths::which("apt-get").is_none() {
+        bail!(
+            "{QEMU} is missing and this machine has no apt: install QEMU's x86-64 system emulator (Debian: `{by_hand}`)"
+        );
+    }
+    let apt = |words: &[&str]| -> Result<()> {
+        run::say(format!("apt-get {}", words.join(" ")));
+        run::run(run::as_root("apt-get")?.args(words).env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    let install = ["-qq", "-y", "install", "--no-install-recommends", QEMU_PACKAGE];
+    // Lists may be old or absent, as in a fresh container; fetching them every time would be slow.
+    apt(&install)
+        .or_else(|_| apt(&["-qq", "update"]).and_then(|()| apt(&install)))
+        .with_context(|| format!("{QEMU} is missing; as root: `{by_hand}`"))
+}
+
+/// The folder of one series in the cache.
+fn folder(series: &str) -> Result<PathBuf> {
+    Ok(paths::cache()?.join("kernels").join(series))
+}
+
+/// The image of a series, when it is there.
+pub(crate) fn kernel(series: &str) -> Option<PathBuf> {
+    find_image(&folder(series).ok()?)
+}
+
+fn find_image(dir: &Path) -> Option<PathBuf> {
+    let mut images: Vec<PathBuf> = fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    images.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz")));
+    images.into_iter().max()
+}
+
+/// Whether there is an image of each series.
+pub(super) fn kernels_present() -> bool {
+    pins::KERNELS.iter().all(|series| kernel(series).is_some())
+}
+
+/// Downloads the newest build of each series that is missing.
+pub(super) fn install_kernels() -> Result<()> {
+    let remedy = "put any kernel image of the series with BTF (CONFIG_DEBUG_INFO_BTF) there by hand";
+    let missing: Vec<&str> = pins::KERNELS.into_iter().filter(|series| kernel(series).is_none()).collect();
+    let folders = missing.iter().map(|series| Ok(folder(series)?.display().to_string())).collect::<Result<Vec<_>>>()?;
+    let fetch = || -> Result<()> {
+        let archive = Archive::open(pins::KERNEL_SUITE)?;
+        for series in &missing {
+            let package = archive.newest(&format!("linux-image-{series}."), "-cloud-amd64-unsigned")?;
+            let unpacked = paths::cache()?.join("kernel-package");
+            archive.unpack(&package, &unpacked)?;
+            let image = find_image(&unpacked.join("boot")).with_context(|| format!("{package} has no boot/vmlinuz"))?;
+            fs::create_dir_all(folder(series)?)?;
+            fs::rename(&image, folder(series)?.join(image.file_name().unwrap_or_default()))?;
+            fs::remove_dir_all(&unpacked)?;
+        }
+        Ok(())
+    };
+    fetch().with_context(|| format!("no kernel image vmlinuz* in {}: {remedy}", folders.join(" and ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_found_by_its_name() {
+        let dir = std::env::temp_dir().join(format!("fairlead-image-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("System.map-6.1"), "").unwrap();
+        assert_eq!(find_image(&dir), None);
+        fs::write(dir.join("vmlinuz-6.1"), "").unwrap();
+        assert_eq!(find_image(&dir), Some(dir.join("vmlinuz-6.1")));
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(find_image(&dir), None);
+    }
+}

@@ -1,0 +1,90 @@
+//! `cargo xtask setup`: what the eBPF object and the kernel matrix need and this machine lacks. `cargo build` needs none
+//! of it.
+
+mod apt;
+mod linker;
+pub(crate) mod machine;
+mod rust_src;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::run;
+
+/// Installs what is missing; run it as often as you like
+#[derive(Args)]
+pub(crate) struct Setup {
+    /// Only this part
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
+
+/// One thing to install. The order is the order of installation: the linker needs the compiler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// The pinned compiler's core library in source, for `cargo xtask ebpf`
+    RustSrc,
+    /// The eBPF linker, for `cargo xtask ebpf`
+    BpfLinker,
+    /// QEMU, for `cargo xtask vm`
+    Emulator,
+    /// Kernel images, for `cargo xtask vm`
+    Kernels,
+}
+
+impl Part {
+    pub(crate) fn present(self) -> bool {
+        match self {
+            Self::RustSrc => rust_src::present(),
+            Self::BpfLinker => linker::present(),
+            Self::Emulator => machine::emulator_present(),
+            Self::Kernels => machine::kernels_present(),
+        }
+    }
+
+    fn install(self) -> Result<()> {
+        match self {
+            Self::RustSrc => rust_src::install(),
+            Self::BpfLinker => linker::install(),
+            Self::Emulator => machine::install_emulator(),
+            Self::Kernels => machine::install_kernels(),
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// An error with the remedy when this part is not there.
+    pub(crate) fn require(self) -> Result<()> {
+        if !self.present() {
+            bail!("missing: {name}. `cargo xtask setup --only {name}` brings it", name = self.name());
+        }
+        Ok(())
+    }
+}
+
+impl Setup {
+    pub(crate) fn run(&self) -> Result<()> {
+        let parts = self.only.map_or_else(|| Part::value_variants().to_vec(), |part| vec![part]);
+        let mut failed = Vec::new();
+        for part in parts {
+            if part.present() {
+                println!("{:<11} there", part.name());
+                continue;
+            }
+            run::say(format!("{}: missing, installing it", part.name()));
+            match part.install() {
+                Ok(()) => println!("{:<11} installed", part.name()),
+                Err(error) => {
+                    println!("{:<11} still missing: {error:#}", part.name());
+                    failed.push(part.name());
+                }
+            }
+        }
+        if !failed.is_empty() {
+            bail!("missing: {}. What each needs is said above; `cargo build` works without", failed.join(", "));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! `cargo xtask test`: everything that must pass, what fails soonest first.
+
+mod fuzz;
+mod host;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{paths, run, tally::Tally, vm::Vm};
+
+/// Runs every test: units, behaviour in the lab (as root), fuzz targets, the kernel matrix
+#[derive(Args)]
+pub(crate) struct Test {
+    /// Only tests whose name contains this; without fuzz targets of another name and without the kernel matrix
+    filter: Option<String>,
+    /// Without fuzz targets and the kernel matrix
+    #[arg(long)]
+    quick: bool,
+    /// How many behaviour tests run at once; each has a lab of its own [default: the number of CPUs]
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// What a step came to.
+#[derive(Debug, Default)]
+struct Outcome {
+    tally: Tally,
+    /// Names of what failed.
+    failures: Vec<String>,
+}
+
+impl Outcome {
+    /// A step that could not be run is one failed test.
+    fn broken(step: &str, error: &anyhow::Error) -> Self {
+        Self { tally: Tally::one(false), failures: vec![format!("{step}: {error:#}")] }
+    }
+}
+
+/// One step: what it is called and how it is run.
+type Step<'a> = (&'a str, Box<dyn Fn() -> Result<Outcome> + 'a>);
+
+impl Test {
+    pub(crate) fn run(&self) -> Result<()> {
+        let start = Instant::now();
+        run::root_prefix()?;
+        build_binaries()?;
+
+        let mut steps: Vec<Step<'_>> = vec![
+            ("unit tests", Box::new(|| host::units(self.filter.as_deref()))),
+            ("behaviour tests", Box::new(|| host::behaviour(self.filter.as_deref(), self.threads))),
+        ];
+        if !self.quick {
+            steps.push(("fuzz targets", Box::new(|| fuzz::all(self.filter.as_deref()))));
+        }
+        if !self.quick && self.filter.is_none() {
+            steps.push((
+                "kernel matrix",
+                Box::new(|| Ok(Outcome { tally: Vm::default().tally()?, ..Outcome::default() })),
+            ));
+        }
+
+        let mut total = Outcome::default();
+        let mut lines = Vec::new();
+        for (index, (name, step)) in steps.iter().enumerate() {
+            run::say(format!("[{}/{}] {name}", index + 1, steps.len()));
+            let begin = Instant::now();
+            let outcome = step().unwrap_or_else(|error| Outcome::broken(name, &error));
+            lines.push(format!("{name:<16} {:<24} {:>4} s", outcome.tally.to_string(), begin.elapsed().as_secs()));
+            total.tally += outcome.tally;
+            total.failures.extend(outcome.failures);
+        }
+
+        println!("\n{}", lines.join("\n"));
+        for failure in &total.failures {
+            println!("FAILED {failure}");
+        }
+        println!("after {} s:", start.elapsed().as_secs());
+        println!("{}", total.tally);
+        match total.tally {
+            Tally { failed: 0, passed: 0 } => bail!("no test has this in its name"),
+            Tally { failed: 0, .. } => Ok(()),
+            _ => bail!("not everything passed"),
+        }
+    }
+}
+
+/// Builds every program once, where tests and the demo look for them.
+pub(crate) fn build_binaries() -> Result<()> {
+    run::say("building the programs");
+    run::run(run::cargo().args(["build", "--locked", "--bins"]))
+}
+
+/// Where [`build_binaries`] puts them. The development profile: it is built in a third of the time, and what is hot
+/// runs in the kernel.
+pub(crate) fn binaries() -> std::path::PathBuf {
+    paths::target().join("debug")
+}

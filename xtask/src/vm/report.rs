@@ -1,0 +1,146 @@
+//! What the verifier program printed, and a table of it.
+
+use std::collections::BTreeSet;
+
+use crate::pins;
+
+/// How one kernel took the object.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    /// `running`, or the series.
+    kernel: String,
+    /// The kernel's release, once it got to the end.
+    release: Option<String>,
+    /// Each program's name, and its verified instructions or why it was refused.
+    programs: Vec<(String, Result<u32, String>)>,
+    /// The last lines of everything that was printed, for a kernel that did not get to the end.
+    tail: String,
+}
+
+impl Report {
+    /// Reads the lines of `fairlead-verifier` (its main.rs says how they look) among others.
+    pub(super) fn parse(kernel: &str, text: &str) -> Self {
+        let lines: Vec<&str> = text.lines().map(|line| line.trim_end_matches('\r')).collect();
+        let mut report = Self {
+            kernel: kernel.to_owned(),
+            release: None,
+            programs: Vec::new(),
+            tail: lines[lines.len().saturating_sub(15)..].join("\n"),
+        };
+        for line in lines {
+            let Some(begin) = line.find("fairlead-verifier\t") else { continue };
+            match line[begin..].split('\t').skip(1).collect::<Vec<_>>()[..] {
+                ["ok", name, count] => {
+                    let count = count.parse().map_err(|_| format!("unreadable count {count:?}"));
+                    report.programs.push((name.to_owned(), count));
+                }
+                ["failed", name, reason] => report.programs.push((name.to_owned(), Err(reason.to_owned()))),
+                ["done", release] => report.release = Some(release.to_owned()),
+                _ => {}
+            }
+        }
+        report
+    }
+
+    /// How many tests this was: one a program, and one that it got to the end.
+    pub(super) fn tests(&self) -> usize {
+        self.programs.len() + 1
+    }
+
+    /// What is wrong, one text each.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let kernel = &self.kernel;
+        let mut problems: Vec<String> = self
+            .programs
+            .iter()
+            .filter_map(|(name, result)| match result {
+                Err(reason) => Some(format!("{name} on {kernel}: {}", reason.replace("; ", "\n    "))),
+                Ok(count) if kernel == pins::BUDGET_KERNEL && *count > pins::INSTRUCTION_BUDGET => Some(format!(
+                    "{name} on {kernel}: {count} verified instructions, and the budget is {}",
+                    pins::INSTRUCTION_BUDGET
+                )),
+                Ok(_) => None,
+            })
+            .collect();
+        if self.release.is_none() {
+            problems.push(format!("{kernel} did not get to the end; the last it said:\n{}", self.tail));
+        } else if self.programs.is_empty() {
+            problems.push(format!("{kernel}: the object has no program"));
+        }
+        problems
+    }
+
+    fn count(&self, program: &str) -> String {
+        match self.programs.iter().find(|(name, _)| name == program) {
+            Some((_, Ok(count))) => count.to_string(),
+            Some((_, Err(_))) => "refused".to_owned(),
+            None => "-".to_owned(),
+        }
+    }
+}
+
+/// Verified instructions, a row for each program and a column for each kernel.
+pub(super) fn table(reports: &[Report]) -> String {
+    let programs: BTreeSet<&str> =
+        reports.iter().flat_map(|report| &report.programs).map(|(name, _)| name.as_str()).collect();
+    let width = programs.iter().map(|name| name.len()).max().unwrap_or(0).max(22);
+    let mut text = format!("{:<width$}", "verified instructions");
+    for report in reports {
+        text.push_str(&format!(" {:>24}", report.release.as_ref().unwrap_or(&report.kernel)));
+    }
+    text.push('\n');
+    for program in programs {
+        text.push_str(&format!("{program:<width$}"));
+        for report in reports {
+            text.push_str(&format!(" {:>24}", report.count(program)));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONSOLE: &str = "\u{1b}cSeaBIOS\r\nBooting from ROM..fairlead-verifier\tok\tpod_ingress\t4163\r\n\
+                           fairlead-verifier\tfailed\tpod_egress\tPermission denied; invalid read from stack\r\n\
+                           fairlead-verifier\tdone\t6.1.0-50-cloud-amd64\r\nreboot: Power down\r\n";
+
+    #[test]
+    fn lines_are_found_among_a_consoles() {
+        let report = Report::parse("6.1", CONSOLE);
+        assert_eq!(report.release.as_deref(), Some("6.1.0-50-cloud-amd64"));
+        assert_eq!(report.count("pod_ingress"), "4163");
+        assert_eq!(report.count("pod_egress"), "refused");
+        assert_eq!(report.problems(), ["pod_egress on 6.1: Permission denied\n    invalid read from stack"]);
+        assert_eq!(report.tests(), 3);
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_get_to_the_end_is_a_problem() {
+        let problems = Report::parse("6.12", "Kernel panic - not syncing\r\n").problems();
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].contains("Kernel panic"), "{problems:?}");
+    }
+
+    #[test]
+    fn the_budget_holds_on_the_strictest_kernel_only() {
+        let text = "fairlead-verifier\tok\tpod_ingress\t150001\nfairlead-verifier\tdone\tx\n";
+        assert_eq!(Report::parse("6.1", text).problems().len(), 1);
+        assert_eq!(Report::parse("6.12", text).problems(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_object_without_programs_is_a_problem() {
+        assert_eq!(Report::parse("6.1", "fairlead-verifier\tdone\t6.1\n").problems().len(), 1);
+    }
+
+    #[test]
+    fn the_table_has_a_column_for_each_kernel() {
+        let reports = [Report::parse("6.1", CONSOLE), Report::parse("6.12", "")];
+        let table = table(&reports);
+        let row: Vec<&str> = table.lines().nth(2).unwrap().split_whitespace().collect();
+        assert_eq!(row, ["pod_ingress", "4163", "-"]);
+    }
+}

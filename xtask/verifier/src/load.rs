@@ -1,0 +1,62 @@
+//! Loading, program by program: one that is refused does not hide the next.
+
+use anyhow::{Context, Result};
+use aya::{
+    EbpfLoader, VerifierLogLevel,
+    programs::{Program, ProgramError, ProgramInfo},
+};
+
+/// The end of a verifier's log is where the reason is.
+const LOG_LINES: usize = 24;
+
+/// Loads every program and prints a line about each; returns whether all were loaded.
+pub(crate) fn all(object: &[u8]) -> Result<bool> {
+    let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS);
+    let mut ebpf = loader.load(object).context("the object's maps can't be made")?;
+    let mut all_loaded = true;
+    for (name, program) in ebpf.programs_mut() {
+        match load(program) {
+            Ok(info) => {
+                println!("fairlead-verifier\tok\t{name}\t{}", info.verified_instruction_count().unwrap_or_default());
+            }
+            Err(error) => {
+                all_loaded = false;
+                println!("fairlead-verifier\tfailed\t{name}\t{}", reason(&error));
+            }
+        }
+    }
+    Ok(all_loaded)
+}
+
+fn load(program: &mut Program) -> Result<ProgramInfo, ProgramError> {
+    match program {
+        Program::SchedClassifier(program) => program.load(),
+        Program::Xdp(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        Program::SkLookup(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }?;
+    program.info()
+}
+
+fn reason(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+            let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("; ");
+            one_line(&format!("{io_error}; {end}"))
+        }
+        ProgramError::UnexpectedProgramType => "fairlead-verifier can't load this type: teach it in load.rs".to_owned(),
+        other => one_line(&other.to_string()),
+    }
+}
+
+/// Makes a text fit the line format.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], "; ").replace('\t', " ")
+}
