@@ -54,7 +54,7 @@ impl Report {
             .programs
             .iter()
             .filter_map(|(name, result)| match result {
-                Err(reason) => Some(format!("{name} on {kernel}: {}", reason.replace("; ", "\n    "))),
+                Err(reason) => Some(format!("{name} on {kernel}: {}", reason.replace("\\n", "\n    "))),
                 Ok(count) if kernel == pins::BUDGET_KERNEL && *count > pins::INSTRUCTION_BUDGET => Some(format!(
                     "{name} on {kernel}: {count} verified instructions, and the budget is {}",
                     pins::INSTRUCTION_BUDGET
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     const CONSOLE: &str = "\u{1b}cSeaBIOS\r\nBooting from ROM..fairlead-verifier\tok\tpod_ingress\t4163\r\n\
-                           fairlead-verifier\tfailed\tpod_egress\tPermission denied; invalid read from stack\r\n\
+                           fairlead-verifier\tfailed\tpod_egress\tPermission denied\\ninvalid read from stack\r\n\
                            fairlead-verifier\tdone\t6.1.0-50-cloud-amd64\r\nreboot: Power down\r\n";
 
     #[test]

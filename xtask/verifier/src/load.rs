@@ -7,7 +7,7 @@ use aya::{
 };
 
 /// The end of a verifier's log is where the reason is.
-const LOG_LINES: usize = 24;
+const LOG_LINES: usize = 16;
 
 /// Loads every program and prints a line about each; returns whether all were loaded.
 pub(crate) fn all(object: &[u8]) -> Result<bool> {
@@ -48,15 +48,15 @@ fn reason(error: &ProgramError) -> String {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
             let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-            let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("; ");
-            one_line(&format!("{io_error}; {end}"))
+            let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+            one_line(&format!("{io_error}\n{end}"))
         }
         ProgramError::UnexpectedProgramType => "fairlead-verifier can't load this type: teach it in load.rs".to_owned(),
         other => one_line(&other.to_string()),
     }
 }
 
-/// Makes a text fit the line format.
+/// Makes a text fit the line format: a line end becomes a backslash and an n.
 pub(crate) fn one_line(text: &str) -> String {
-    text.replace(['\n', '\r'], "; ").replace('\t', " ")
+    text.replace('\r', "").replace('\n', "\\n").replace('\t', " ")
 }

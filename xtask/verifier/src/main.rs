@@ -4,8 +4,8 @@
 //! initramfs has, besides /object) it mounts what loading needs, does the same and turns the machine off.
 //!
 //! It prints one line for each program, with tabs between: `fairlead-verifier`, `ok`, name, verified instructions; or
-//! `fairlead-verifier`, `failed`, name, the error and the end of the verifier's log with `; ` for line ends. The last line
-//! is `fairlead-verifier`, `done`, the kernel's release.
+//! `fairlead-verifier`, `failed`, name, the error and the end of the verifier's log, with `\n` for line ends. The last
+//! line is `fairlead-verifier`, `done`, the kernel's release.
 #![forbid(unsafe_code)]
 
 mod guest;
