@@ -213,7 +213,7 @@ mod tests {
 
     proptest! {
         // Every case loads some thousand prefixes.
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(ProptestConfig::with_cases(6))]
 
         #[test]
         fn every_prefix_of_a_torn_journal_loads(records in records()) {

@@ -19,6 +19,9 @@ use super::{AttachedPod, CniError};
 /// and short IPv6 addresses are easier to read.
 const WINDOW: u128 = 1 << 16;
 
+// The plugin is built without the datapath; they have to agree on what an interface index says.
+const _: () = assert!(FIRST_POD_IFINDEX == fairlead_datapath::IFINDEX_BASE && SLOTS == fairlead_datapath::MAX_PODS);
+
 /// What an attachment has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {

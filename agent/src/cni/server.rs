@@ -105,15 +105,14 @@ async fn upkeep<N: PodNetwork>(service: Arc<Service<N>>, socket: PathBuf) {
     }
     let mut ticks = interval(SWEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut adopted = Some(service.attached());
+    let mut adopted = service.attached();
     loop {
         ticks.tick().await;
         if let Err(error) = service.release_vanished().await {
             tracing::warn!(%error, "can't compare the CNI journal with the links that exist");
         }
         service.replay_queue().await;
-        if let Some(pods) = adopted.take() {
-            join_all(pods.into_iter().map(|pod| service.attach_again(pod))).await;
-        }
+        let again = join_all(adopted.into_iter().map(|pod| service.attach_again(pod))).await;
+        adopted = again.into_iter().flatten().collect();
     }
 }

@@ -13,7 +13,9 @@ use futures::future::join_all;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{sleep, timeout};
 
-use super::{AttachedPod, CniError, Entry, Health, Journal, KnownPod, Ledger, NodeNetwork, PodNetwork, Record};
+use super::{
+    AttachError, AttachedPod, CniError, Entry, Health, Journal, KnownPod, Ledger, NodeNetwork, PodNetwork, Record,
+};
 use crate::wiring::{PodLink, PodLinks};
 
 /// How long an ADD waits for the agent to be ready, and how long for the pod's policy.
@@ -275,17 +277,16 @@ impl<N: PodNetwork> Service<N> {
         .await;
     }
 
-    /// Attaches a pod of an earlier agent again.
-    pub(crate) async fn attach_again(&self, pod: AttachedPod) {
+    /// Attaches a pod of an earlier agent again, and gives it back when that fails.
+    pub(crate) async fn attach_again(&self, pod: AttachedPod) -> Option<AttachedPod> {
         let attachment = Attachment { container_id: pod.container_id.clone(), ifname: pod.ifname.clone() };
         let _turn = self.container(&pod.container_id).await;
         if self.pod(&attachment).as_ref() != Some(&pod) {
-            return;
+            return None;
         }
-        let key = pod.key.clone();
-        if let Err(error) = self.network.attach(pod).await {
-            tracing::error!(pod = %key, %error, "can't attach a pod again: it goes on with what is pinned");
-        }
+        let error = self.network.attach(pod.clone()).await.err()?;
+        tracing::error!(pod = %pod.key, %error, "can't attach a pod again: it goes on with what is pinned until the next try");
+        Some(pod)
     }
 
     fn pod(&self, attachment: &Attachment) -> Option<AttachedPod> {
@@ -303,7 +304,7 @@ impl<N: PodNetwork> Service<N> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let missing = match self.network.health() {
-                Health::Impaired(why) => return Err(CniError::NotReady(why)),
+                Health::Impaired(why) => return Err(AttachError(why).into()),
                 Health::Starting(why) => CniError::NotReady(why),
                 Health::Ready => match self.network.node() {
                     None => CniError::NotReady("its Node object is unknown".to_owned()),

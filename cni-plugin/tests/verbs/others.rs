@@ -53,6 +53,9 @@ fn status_says_51_when_pods_may_suffer() {
     let (code, msg) = node.call(&[("CNI_COMMAND", "STATUS")], node.conf("1.1.0").to_string()).error();
     assert_eq!(code, 51);
     assert!(msg.contains("programs were removed"), "{msg}");
+    let (code, msg) = node.verb("ADD", &Container::new("web-0"), &node.conf("1.1.0")).error();
+    assert_eq!(code, 11, "an ADD may succeed later");
+    assert!(msg.contains("programs were removed"), "{msg}");
 }
 
 #[test]
