@@ -15,7 +15,7 @@ impl Lint {
         run::say("formatting");
         run::run(run::cargo().args(["fmt", "--all", "--check"])).context("`cargo fmt --all` repairs it")?;
         run::say("clippy, host");
-        run::run(run::cargo().args(["clippy", "--quiet", "--locked", "--all-targets", "--", "-D", "warnings"]))?;
+        run::run(run::cargo().args(["clippy", "--locked", "--all-targets", "--", "-D", "warnings"]))?;
         run::say("clippy, eBPF");
         ebpf::clippy()
     }

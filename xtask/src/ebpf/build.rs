@@ -53,7 +53,7 @@ fn cargo(toolchain: &Toolchain, what: &str) -> Result<Command> {
     let linker = Toolchain::linker().context("bpf-linker is missing")?;
     let mut command = run::cargo();
     command
-        .args([what, "--quiet", "--locked", "--package", PACKAGE, "--target", TARGET, "-Zbuild-std=core"])
+        .args([what, "--locked", "--package", PACKAGE, "--target", TARGET, "-Zbuild-std=core"])
         .env("RUSTC_BOOTSTRAP", "1") // build-std is unstable; the compiler and the source it compiles are pinned
         .env("CARGO_TARGET_DIR", target_dir())
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)

@@ -90,7 +90,7 @@ fn build(package: &Path) -> Result<PathBuf> {
     let host = toolchain::host();
     run::run(
         run::cargo()
-            .args(["build", "--quiet", "--locked", "--bins", "--target", &host, "--manifest-path"])
+            .args(["build", "--locked", "--bins", "--target", &host, "--manifest-path"])
             .arg(package.join("Cargo.toml"))
             .env("CARGO_TARGET_DIR", &target)
             .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")

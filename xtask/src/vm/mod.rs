@@ -90,7 +90,7 @@ fn build_verifier() -> Result<PathBuf> {
     let host = toolchain::host();
     let mut command: Command = run::cargo();
     command
-        .args(["build", "--quiet", "--locked", "--package", VERIFIER, "--target", &host])
+        .args(["build", "--locked", "--package", VERIFIER, "--target", &host])
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static\x1f-Cstrip=symbols")
         .env_remove("RUSTFLAGS");
     run::run(&mut command)?;
