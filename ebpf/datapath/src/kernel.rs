@@ -3,6 +3,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::Addr;
 use crate::config::{Config, Uplink};
 use crate::drop::DropReason;
 use crate::flow::{self, Draft, FlowKey, InsertError, Table, Tracked, Way};
@@ -95,6 +96,22 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
         Self: Sized,
     {
         flow::track_change(self, &w.packet, &mut w.draft, way)
+    }
+
+    /// [`walk::look_up`].
+    fn look_up(&self, w: &mut Walk, addr: Addr)
+    where
+        Self: Sized,
+    {
+        walk::look_up(self, w, addr);
+    }
+
+    /// [`walk::choose_backend`].
+    fn choose_backend(&self, w: &mut Walk, begins: bool) -> Action
+    where
+        Self: Sized,
+    {
+        walk::choose_backend(self, w, begins)
     }
 
     /// [`walk::still_no_service`].

@@ -9,7 +9,7 @@ use crate::kernel::Kernel;
 use crate::packet::{
     Class, ETH_P_ARP, IcmpError, Packet, TCP, TcpFlags, UDP, answer_arp, answer_solicitation, parse, rewrite,
 };
-use crate::peer::{self, NO_NODE, NO_SLOT, Peer, PeerFlags, Pod, PodWord};
+use crate::peer::{NO_NODE, NO_SLOT, Peer, PeerFlags, Pod, PodWord};
 use crate::service::{self, Selection};
 use crate::slot_of;
 
@@ -165,14 +165,15 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     flow.generation.store(k.udp_generation());
     w.draft.target = w.packet.tuple;
     if w.packet.class == Class::PORTS {
-        let action = choose_backend(k, w, begins);
+        let action = k.choose_backend(w, begins);
         if !action.goes_on() {
             return action;
         }
     }
     w.ends =
         Ends { opener: w.packet.tuple.src, responder: w.draft.target.dst, port: w.draft.target.dport, pad: [0; 3] };
-    w.to = peer::lookup(k, w.ends.responder);
+    k.look_up(w, w.ends.responder);
+    w.to = w.found;
     if w.to.flags & PeerFlags::RACED != 0 {
         return Action::drop(DropReason::Race);
     }
@@ -212,7 +213,7 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
 
 /// Aims the flow at a backend, if what it is aimed at is a service.
 #[inline(always)]
-fn choose_backend<K: Kernel>(k: &K, w: &mut Walk, begins: bool) -> Action {
+pub fn choose_backend<K: Kernel>(k: &K, w: &mut Walk, begins: bool) -> Action {
     let t = &w.packet.tuple;
     match service::select(k, t.dst, t.dport, w.packet.proto, service::From::Inside, k.random()) {
         Selection::NotAService => Action::GO_ON,
@@ -249,8 +250,8 @@ fn judge_new<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, begins: bool) -> Res
     judge::turn(w);
     judge::ingress(k, w, word)?;
     if w.to.slot != NO_SLOT {
-        let own = peer::lookup(k, w.packet.tuple.src);
-        judge::egress(k, w, PodWord(k.pod_word(w.to.slot)), own.class)?;
+        k.look_up(w, w.packet.tuple.src);
+        judge::egress(k, w, PodWord(k.pod_word(w.to.slot)), w.found.class)?;
     }
     Ok(true)
 }

@@ -5,7 +5,7 @@ use crate::drop::DropReason;
 use crate::flow::{self, At, Hit, Tracked};
 use crate::kernel::Kernel;
 use crate::packet::{Class, parse};
-use crate::peer::{self, NO_SLOT};
+use crate::peer::NO_SLOT;
 
 /// The walk of a packet from outside. What is not for a pod is the host's, whatever it looks like.
 #[inline(always)]
@@ -21,8 +21,8 @@ pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::PASS;
     }
     if !fragment_known {
-        let for_pod = peer::lookup(k, dst).slot != NO_SLOT;
-        return if for_pod { Action::drop(DropReason::Fragment) } else { Action::PASS };
+        k.look_up(w, dst);
+        return if w.found.slot != NO_SLOT { Action::drop(DropReason::Fragment) } else { Action::PASS };
     }
     if w.packet.class == Class::ERROR {
         let related = k.relate_error(w, false);
@@ -39,8 +39,9 @@ pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if to_node {
         return Action::PASS;
     }
-    let to = peer::lookup(k, w.packet.tuple.dst);
-    if to.slot == NO_SLOT { Action::PASS } else { k.open_inbound(w, to.slot, Inbound::Uplink) }
+    k.look_up(w, dst);
+    let slot = w.found.slot;
+    if slot == NO_SLOT { Action::PASS } else { k.open_inbound(w, slot, Inbound::Uplink) }
 }
 
 /// Whether a packet to the node itself may belong to a flow whose source was translated to the node's address.

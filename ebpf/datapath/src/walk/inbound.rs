@@ -6,7 +6,7 @@ use crate::drop::DropReason;
 use crate::flow::{End, FlowFlags, FlowState, NO_BACKEND};
 use crate::kernel::Kernel;
 use crate::packet::Class;
-use crate::peer::{self, NO_NODE, NO_SLOT, PeerFlags, PodWord};
+use crate::peer::{NO_NODE, NO_SLOT, PeerFlags, PodWord};
 
 /// How a packet comes to a pod that did not ask for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,8 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Action {
     let begins = from_pod::begins(&w.packet);
     let t = &w.packet.tuple;
     w.ends = Ends { opener: t.src, responder: t.dst, port: t.dport, pad: [0; 3] };
-    w.to = peer::lookup(k, w.ends.opener);
+    k.look_up(w, w.ends.opener);
+    w.to = w.found;
     // Who is on this node does not come in from outside.
     if how == Inbound::Uplink && (w.to.slot != NO_SLOT || w.to.flags & PeerFlags::SELF != 0) {
         return Action::drop(DropReason::SourceAddress);

@@ -6,7 +6,7 @@ use crate::drop::DropReason;
 use crate::flow::{Flow, FlowFlags, Hit, Way};
 use crate::kernel::Kernel;
 use crate::packet::Class;
-use crate::peer::{self, NO_SLOT, PeerFlags, PodWord};
+use crate::peer::{NO_SLOT, PeerFlags, PodWord};
 use crate::policy;
 
 /// Who talks to whom, where policy is concerned: the opener as it really is (before any change of its source), the
@@ -47,11 +47,11 @@ pub(super) fn ingress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord) -> Result<(
         return Ok(());
     }
     if word.ingress() != policy::DENY_ALL {
-        let from = peer::lookup(k, w.ends.opener);
-        if from.flags & PeerFlags::RACED != 0 {
+        k.look_up(w, w.ends.opener);
+        if w.found.flags & PeerFlags::RACED != 0 {
             return Err(DropReason::Race);
         }
-        if decide(k, w, word.ingress(), from.class) {
+        if decide(k, w, word.ingress(), w.found.class) {
             return Ok(());
         }
     }
@@ -99,11 +99,11 @@ pub fn judge_again<K: Kernel>(k: &K, w: &mut Walk, way: Way) -> Result<(), DropR
         if !owns(k, flow.opener.slot, w.ends.opener) {
             return Err(DropReason::Pending);
         }
-        let to = peer::lookup(k, w.ends.responder);
-        if to.flags & PeerFlags::RACED != 0 {
+        k.look_up(w, w.ends.responder);
+        if w.found.flags & PeerFlags::RACED != 0 {
             return Err(DropReason::Race);
         }
-        egress(k, w, word, to.class)?;
+        egress(k, w, word, w.found.class)?;
         flow.opener_epoch.store(word.epoch());
     }
     if let Some(word) = into {

@@ -18,13 +18,15 @@ mod judge;
 mod to_pod;
 mod to_uplink;
 
+use crate::Addr;
 use crate::flow::Draft;
+use crate::kernel::Kernel;
 use crate::packet::Packet;
-use crate::peer::Peer;
+use crate::peer::{self, Peer};
 
 pub use action::{Action, Step};
 pub use errors::{Related, relate};
-pub use from_pod::{answer_neighbour, from_pod, open as open_from_pod, still_no_service};
+pub use from_pod::{answer_neighbour, choose_backend, from_pod, open as open_from_pod, still_no_service};
 pub use from_uplink::from_uplink;
 pub use inbound::{Inbound, open as open_inbound};
 pub use judge::{Ends, judge_again};
@@ -47,4 +49,12 @@ pub struct Walk {
     pub ends: Ends,
     /// What is known of the other end.
     pub to: Peer,
+    /// What [`look_up`] found.
+    pub found: Peer,
+}
+
+/// Notes in `w.found` what is known of an address.
+#[inline(always)]
+pub fn look_up<K: Kernel>(k: &K, w: &mut Walk, addr: Addr) {
+    w.found = peer::lookup(k, addr);
 }

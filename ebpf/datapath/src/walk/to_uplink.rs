@@ -7,7 +7,7 @@ use crate::drop::DropReason;
 use crate::flow::{self, At, FlowFlags, FlowState};
 use crate::kernel::Kernel;
 use crate::packet::{Class, Packet, TCP, TcpFlags, parse, rewrite};
-use crate::peer::{self, NO_SLOT};
+use crate::peer::NO_SLOT;
 
 /// The walk of a packet that leaves the node. Without the mark it is the host's own.
 #[inline(always)]
@@ -27,7 +27,8 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     }
     let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressUplink) else {
         // Without a flow it would leave with the pod's address, and no answer could come back.
-        let from_pod = peer::lookup(k, w.packet.tuple.src).slot != NO_SLOT;
+        k.look_up(w, w.packet.tuple.src);
+        let from_pod = w.found.slot != NO_SLOT;
         return if from_pod { Action::drop(DropReason::NoFlow) } else { Action::PASS };
     };
     if !hit.forward || !hit.flow.is(FlowFlags::MASQUERADE | FlowFlags::AT_UPLINK) {

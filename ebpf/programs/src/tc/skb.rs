@@ -10,6 +10,7 @@ use aya_ebpf::helpers::generated::{
     bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
 };
 use aya_ebpf::programs::TcContext;
+use fairlead_datapath::Addr;
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::drop::DropReason;
 use fairlead_datapath::flow::{Draft, FlowKey, InsertError, Table, Tracked, Way};
@@ -46,6 +47,12 @@ impl Skb {
             unsafe { bpf_skb_pull_data(skb.raw, wanted) };
         }
         skb
+    }
+
+    /// The same packet again, in a stage of its program.
+    #[inline(always)]
+    pub(crate) fn resume(raw: *mut __sk_buff) -> Self {
+        Self { raw }
     }
 
     /// The raw context, for helpers.
@@ -239,12 +246,22 @@ impl Kernel for Skb {
 
     #[inline(always)]
     fn track_change(&self, w: &mut Walk, way: Way) -> Tracked {
-        stages::track_change(self.raw, w, way)
+        stages::track_change(w, way)
+    }
+
+    #[inline(always)]
+    fn look_up(&self, w: &mut Walk, addr: Addr) {
+        stages::look_up(w, addr);
+    }
+
+    #[inline(always)]
+    fn choose_backend(&self, w: &mut Walk, begins: bool) -> Action {
+        stages::choose_backend(w, begins)
     }
 
     #[inline(always)]
     fn still_no_service(&self, w: &Walk) -> bool {
-        stages::still_no_service(self.raw, w)
+        stages::still_no_service(w)
     }
 
     #[inline(always)]
@@ -264,12 +281,12 @@ impl Kernel for Skb {
 
     #[inline(always)]
     fn judge_again(&self, w: &mut Walk, way: Way) -> Result<(), DropReason> {
-        stages::judge_again(self.raw, w, way)
+        stages::judge_again(w, way)
     }
 
     #[inline(always)]
     fn forget_flow(&self, w: &mut Walk, table: Table) {
-        stages::forget_flow(self.raw, w, table);
+        stages::forget_flow(w, table);
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use aya_ebpf::programs::TcContext;
+use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason};
 use fairlead_datapath::flow::{self, Draft, InsertError, Table, Tracked, Way};
 use fairlead_datapath::kernel::Kernel as _;
@@ -41,7 +41,14 @@ fn resume<'w>(raw: *mut __sk_buff, walk: *mut Walk) -> Option<(Skb, &'w mut Walk
     // SAFETY: the caller passes its own walk and does not touch it until the stage returns; the verifier sees to it
     // that the pointer is one to a whole `Walk`, or null.
     let walk = unsafe { walk.as_mut() }?;
-    Some((Skb::new(&TcContext::new(raw)), walk))
+    Some((Skb::resume(raw), walk))
+}
+
+/// A walk for a stage that asks the tables only. An argument that a stage does not use is not passed either, which the
+/// verifier takes for a wrong one; so such a stage has no context.
+#[inline(always)]
+fn resume_without_packet<'w>(walk: *mut Walk) -> Option<(Skb, &'w mut Walk)> {
+    resume(core::ptr::null_mut(), walk)
 }
 
 /// [`flow::insert_far`].
@@ -59,7 +66,7 @@ pub(super) fn insert_far(raw: *mut __sk_buff, proto: u8, draft: &mut Draft, host
 extern "C" fn stage_insert_far(raw: *mut __sk_buff, draft: *mut Draft, proto: u32, host: u32) -> u32 {
     // SAFETY: as in `resume`.
     let Some(draft) = (unsafe { draft.as_mut() }) else { return 1 };
-    let k = Skb::new(&TcContext::new(raw));
+    let k = Skb::resume(raw);
     match flow::insert_far(&k, proto as u8, draft, host != 0) {
         Ok(()) => 0,
         Err(InsertError::Exists) => 1,
@@ -95,8 +102,8 @@ extern "C" fn stage_translate_flow(raw: *mut __sk_buff, walk: *mut Walk) -> u32 
 
 /// [`flow::track_change`].
 #[inline(always)]
-pub(super) fn track_change(raw: *mut __sk_buff, w: &mut Walk, way: Way) -> Tracked {
-    match stage_track_change(raw, w, u32::from(way.table == Table::Any), u32::from(way.forward)) {
+pub(super) fn track_change(w: &mut Walk, way: Way) -> Tracked {
+    match stage_track_change(w, u32::from(way.table == Table::Any), u32::from(way.forward)) {
         0 => Tracked::Live,
         1 => Tracked::Reopened,
         _ => Tracked::Over,
@@ -105,8 +112,8 @@ pub(super) fn track_change(raw: *mut __sk_buff, w: &mut Walk, way: Way) -> Track
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn stage_track_change(raw: *mut __sk_buff, walk: *mut Walk, any: u32, forward: u32) -> u32 {
-    let Some((k, w)) = resume(raw, walk) else { return 0 };
+extern "C" fn stage_track_change(walk: *mut Walk, any: u32, forward: u32) -> u32 {
+    let Some((k, w)) = resume_without_packet(walk) else { return 0 };
     match flow::track_change(&k, &w.packet, &mut w.draft, way(any, forward)) {
         Tracked::Live => 0,
         Tracked::Reopened => 1,
@@ -114,16 +121,43 @@ extern "C" fn stage_track_change(raw: *mut __sk_buff, walk: *mut Walk, any: u32,
     }
 }
 
-/// [`walk::still_no_service`].
+/// [`walk::look_up`].
 #[inline(always)]
-pub(super) fn still_no_service(raw: *mut __sk_buff, w: &Walk) -> bool {
-    stage_still_no_service(raw, core::ptr::from_ref(w).cast_mut()) != 0
+pub(super) fn look_up(w: &mut Walk, addr: Addr) {
+    stage_look_up(w, addr.hi, addr.lo);
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn stage_still_no_service(raw: *mut __sk_buff, walk: *mut Walk) -> u32 {
-    let Some((k, w)) = resume(raw, walk) else { return 0 };
+extern "C" fn stage_look_up(walk: *mut Walk, hi: u64, lo: u64) -> u32 {
+    let Some((k, w)) = resume_without_packet(walk) else { return 0 };
+    walk::look_up(&k, w, Addr { hi, lo });
+    0
+}
+
+/// [`walk::choose_backend`].
+#[inline(always)]
+pub(super) fn choose_backend(w: &mut Walk, begins: bool) -> Action {
+    Action::from_word(stage_choose_backend(w, u32::from(begins)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_choose_backend(walk: *mut Walk, begins: u32) -> u64 {
+    let Some((k, w)) = resume_without_packet(walk) else { return Action::drop(DropReason::Rewrite).word() };
+    walk::choose_backend(&k, w, begins != 0).word()
+}
+
+/// [`walk::still_no_service`].
+#[inline(always)]
+pub(super) fn still_no_service(w: &Walk) -> bool {
+    stage_still_no_service(core::ptr::from_ref(w).cast_mut()) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_still_no_service(walk: *mut Walk) -> u32 {
+    let Some((k, w)) = resume_without_packet(walk) else { return 0 };
     u32::from(walk::still_no_service(&k, w))
 }
 
@@ -173,27 +207,27 @@ extern "C" fn stage_open_inbound(raw: *mut __sk_buff, walk: *mut Walk, slot: u32
 
 /// [`walk::judge_again`].
 #[inline(always)]
-pub(super) fn judge_again(raw: *mut __sk_buff, w: &mut Walk, way: Way) -> Result<(), DropReason> {
-    reason_of(stage_judge_again(raw, w, u32::from(way.table == Table::Any), u32::from(way.forward)))
+pub(super) fn judge_again(w: &mut Walk, way: Way) -> Result<(), DropReason> {
+    reason_of(stage_judge_again(w, u32::from(way.table == Table::Any), u32::from(way.forward)))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn stage_judge_again(raw: *mut __sk_buff, walk: *mut Walk, any: u32, forward: u32) -> u32 {
-    let Some((k, w)) = resume(raw, walk) else { return number_of(Err(DropReason::Rewrite)) };
+extern "C" fn stage_judge_again(walk: *mut Walk, any: u32, forward: u32) -> u32 {
+    let Some((k, w)) = resume_without_packet(walk) else { return number_of(Err(DropReason::Rewrite)) };
     number_of(walk::judge_again(&k, w, way(any, forward)))
 }
 
 /// [`flow::forget`].
 #[inline(always)]
-pub(super) fn forget_flow(raw: *mut __sk_buff, w: &mut Walk, table: Table) {
-    stage_forget_flow(raw, w, u32::from(table == Table::Any));
+pub(super) fn forget_flow(w: &mut Walk, table: Table) {
+    stage_forget_flow(w, u32::from(table == Table::Any));
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn stage_forget_flow(raw: *mut __sk_buff, walk: *mut Walk, any: u32) -> u32 {
-    let Some((k, w)) = resume(raw, walk) else { return 0 };
+extern "C" fn stage_forget_flow(walk: *mut Walk, any: u32) -> u32 {
+    let Some((k, w)) = resume_without_packet(walk) else { return 0 };
     flow::forget(&k, &mut w.draft, way(any, 0).table);
     0
 }
