@@ -6,9 +6,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::Addr;
 use crate::config::{Config, Uplink};
 use crate::drop::DropReason;
-use crate::flow::{self, Draft, FlowKey, InsertError, Table, Tracked, Way};
+use crate::flow::{self, Draft, FlowKey, InsertError, Place, Table, Tracked};
 use crate::packet::Packet;
-use crate::walk::{self, Action, Inbound, Related, Walk};
+use crate::walk::{self, Action, Inbound, Walk};
 use crate::{peer, policy, service};
 
 /// The kernel under a packet: its bytes, its metadata, the tables, the clock and chance.
@@ -91,11 +91,11 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     }
 
     /// [`flow::track_change`].
-    fn track_change(&self, w: &mut Walk, way: Way) -> Tracked
+    fn track_change(&self, w: &mut Walk, place: Place) -> Tracked
     where
         Self: Sized,
     {
-        flow::track_change(self, &w.packet, &mut w.draft, way)
+        flow::track_change(self, &w.packet, &mut w.draft, place)
     }
 
     /// [`walk::look_up`].
@@ -147,11 +147,11 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     }
 
     /// [`walk::judge_again`].
-    fn judge_again(&self, w: &mut Walk, way: Way) -> Result<(), DropReason>
+    fn judge_again(&self, w: &mut Walk, place: Place) -> Result<(), DropReason>
     where
         Self: Sized,
     {
-        walk::judge_again(self, w, way)
+        walk::judge_again(self, w, place)
     }
 
     /// [`flow::forget`].
@@ -171,7 +171,7 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     }
 
     /// [`walk::relate`].
-    fn relate_error(&self, w: &mut Walk, leaving: bool) -> Related
+    fn relate_error(&self, w: &mut Walk, leaving: bool) -> Action
     where
         Self: Sized,
     {

@@ -29,9 +29,9 @@ pub struct Hit<'k> {
     pub forward: bool,
 }
 
-/// Where a packet's flow is and which way the packet goes: what a [`Hit`] says without a reference.
+/// Where a packet's entry is and which direction the packet has: what a [`Hit`] says without a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
+pub struct Place {
     /// Which table.
     pub table: Table,
     /// Whether the packet goes from opener to responder.

@@ -92,6 +92,12 @@ pub struct End {
     pub node: u16,
 }
 
+impl Default for End {
+    fn default() -> Self {
+        Self::ELSEWHERE
+    }
+}
+
 impl End {
     /// Neither a pod of this node nor behind another.
     pub const ELSEWHERE: Self = Self { slot: NO_SLOT, node: NO_NODE };

@@ -12,7 +12,7 @@ mod layout;
 mod track;
 
 pub use create::{Draft, create, insert_far, translate_at_uplink};
-pub use find::{At, Hit, Way, find, find_key, forget};
+pub use find::{At, Hit, Place, find, find_key, forget};
 pub use fragment::{FragmentKey, FragmentPorts, resolve as resolve_fragment};
 pub use layout::{End, Flow, FlowFlags, FlowKey, FlowState, NO_BACKEND, PodFlows};
 pub use track::{Tracked, expired, lifetime, track, track_change};

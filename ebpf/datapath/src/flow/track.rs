@@ -1,7 +1,7 @@
 //! How a flow lives: its state, its age, and the move to the table of established ones.
 
 use super::create::Draft;
-use super::find::{Hit, Way, forget, live};
+use super::find::{Hit, Place, forget, live};
 use super::layout::{Flow, FlowKey, FlowState};
 use super::{InsertError, Table};
 use crate::kernel::Kernel;
@@ -59,28 +59,28 @@ pub fn track<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Tracked {
     if settled && hit.flow.seen.load() == k.seconds() {
         return Tracked::Live;
     }
-    k.track_change(w, Way { table: hit.table, forward: hit.forward })
+    k.track_change(w, Place { table: hit.table, forward: hit.forward })
 }
 
 /// Notes a packet that changes its flow: the first of a second, the first answer, the beginning and the end.
 #[inline(always)]
-pub fn track_change<K: Kernel>(k: &K, p: &Packet, draft: &mut Draft, way: Way) -> Tracked {
-    let Some(flow) = k.flow(way.table, &draft.key) else { return Tracked::Live };
+pub fn track_change<K: Kernel>(k: &K, p: &Packet, draft: &mut Draft, place: Place) -> Tracked {
+    let Some(flow) = k.flow(place.table, &draft.key) else { return Tracked::Live };
     let now = k.seconds();
     flow.seen.store(now);
     if flow.is_translated() {
         flow.set_other_key(&mut draft.far, draft.key.proto);
     }
     // Traffic in one direction keeps both entries.
-    if let Some(pair) = pair(k, draft, flow, way.table) {
+    if let Some(pair) = pair(k, draft, flow, place.table) {
         pair.seen.store(now);
     }
-    let hit = Hit { flow, table: way.table, forward: way.forward };
+    let hit = Hit { flow, table: place.table, forward: place.forward };
     if p.proto == TCP {
         return track_connection(k, p, draft, &hit);
     }
     let state = flow.state.load();
-    if !way.forward && state & FlowState::REPLIED == 0 {
+    if !place.forward && state & FlowState::REPLIED == 0 {
         note(k, draft, &hit, state, state | FlowState::REPLIED);
     }
     Tracked::Live

@@ -41,8 +41,10 @@ impl Action {
     pub const ANSWER: Self = Self(4);
     /// [`Step::Ignore`].
     pub const IGNORE: Self = Self(7);
-    /// None yet: the walk goes on.
+    /// None yet: the walk goes on with its next stage.
     pub const GO_ON: Self = Self(u64::MAX);
+    /// None yet: where the packet goes is known and noted in the walk ([`super::Way`]); what is left is to send it there.
+    pub const DELIVER: Self = Self(u64::MAX - 1);
 
     /// [`Step::ToPod`].
     #[inline(always)]
@@ -78,6 +80,13 @@ impl Action {
     #[must_use]
     pub const fn goes_on(self) -> bool {
         self.0 == Self::GO_ON.0
+    }
+
+    /// Whether what is left is to deliver the packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn delivers(self) -> bool {
+        self.0 == Self::DELIVER.0
     }
 
     /// The word.

@@ -1,59 +1,57 @@
 //! Handing a packet on: what a router does to it, and where it goes.
 
-use super::{Action, Related, Walk};
+use super::{Action, Walk, Way};
 use crate::drop::DropReason;
-use crate::flow::{End, Flow, FlowFlags, Hit};
+use crate::flow::{Flow, FlowFlags, Hit};
 use crate::kernel::Kernel;
 use crate::packet::{ETH_LEN, IcmpError, Packet, TCP, decrement_ttl, rewrite};
 use crate::peer::{NO_NODE, NO_SLOT};
 
-/// Sends a packet of a known flow to the other end, rewritten if the flow is translated.
+/// Notes where a packet of a known flow goes, and as what.
 #[inline(always)]
-pub(super) fn along<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
+pub(super) fn note<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>, over: bool) -> Action {
     let flow = hit.flow;
-    if !translate(k, w, flow, hit.forward) {
-        return Action::drop(DropReason::Rewrite);
-    }
     let end = if hit.forward { flow.responder } else { flow.opener };
-    hand_over(k, w, end, flow.is(FlowFlags::STACK))
-}
-
-/// Sends an ICMP error the way of the flow that it is about.
-#[inline(always)]
-pub(super) fn error<K: Kernel>(k: &K, w: &mut Walk, related: Related) -> Action {
-    if related.whole() { hand_over(k, w, related.end(), related.stack()) } else { Action::drop(DropReason::Rewrite) }
-}
-
-/// Sends the last packet of a flow, and forgets the flow. One that goes through the stack is met again on its way out,
-/// and forgotten there.
-#[inline(always)]
-pub(super) fn last<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
-    let action = along(k, w, hit);
-    if !hit.flow.is(FlowFlags::STACK) {
+    w.way = Way::to(end, flow.is(FlowFlags::STACK));
+    note_translation(w, flow, hit.forward);
+    // A flow that goes through the stack is met again on its way out, and forgotten there.
+    if over && w.way.stack == 0 {
         k.forget_flow(w, hit.table);
     }
-    action
+    Action::DELIVER
 }
 
-/// Gives a packet of a translated flow the tuple of the other side, if that is done here. False if it can't be.
+/// Notes the tuple of the other side, if the packet gets it here.
 #[inline(always)]
-pub(super) fn translate<K: Kernel>(k: &K, w: &mut Walk, flow: &Flow, forward: bool) -> bool {
+pub(super) fn note_translation(w: &mut Walk, flow: &Flow, forward: bool) {
     let out = forward && flow.is(FlowFlags::NEAR) && !flow.is(FlowFlags::AT_UPLINK);
     let back = !forward && flow.is(FlowFlags::FAR);
-    if !out && !back {
-        return true;
-    }
-    w.draft.target = flow.other;
-    if back {
+    if out {
+        w.draft.target = flow.other;
+    } else if back {
         w.draft.target = flow.other.reversed();
     }
-    rewrite(k, &mut w.packet, &w.draft.target)
+    w.way.translate = u32::from(out || back);
 }
 
-/// Hands a packet to an end of its flow: into the pod, to the node, or to the host's stack.
+/// Gives a packet the tuple that was noted for it, if one was. False if it can't be.
 #[inline(always)]
-pub(super) fn hand_over<K: Kernel>(k: &K, w: &mut Walk, end: End, stack: bool) -> Action {
-    if stack || (end.slot == NO_SLOT && end.node == NO_NODE) {
+pub(super) fn translate<K: Kernel>(k: &K, w: &mut Walk) -> bool {
+    w.way.translate == 0 || rewrite(k, &mut w.packet, &w.draft.target)
+}
+
+/// Sends a packet the way that was noted for it, as a router would: into the pod, to the node, or to the host's stack.
+/// Any other action stays what it is.
+#[inline(always)]
+pub(super) fn deliver<K: Kernel>(k: &K, w: &mut Walk, action: Action) -> Action {
+    if !action.delivers() {
+        return action;
+    }
+    if !translate(k, w) {
+        return Action::drop(DropReason::Rewrite);
+    }
+    let Way { end, stack, .. } = w.way;
+    if stack != 0 || (end.slot == NO_SLOT && end.node == NO_NODE) {
         return Action::STACK;
     }
     let Some(config) = k.config() else { return Action::STACK };

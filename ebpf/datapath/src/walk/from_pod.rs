@@ -1,14 +1,13 @@
 //! What a pod sends: tcx ingress of the host side of its veth.
 
+use super::deliver::{self, deliver};
 use super::judge::{self, Ends};
-use super::{Action, Walk, deliver};
+use super::{Action, Walk, Way};
 use crate::Addr;
 use crate::drop::DropReason;
 use crate::flow::{self, At, End, FlowFlags, FlowState, Hit, NO_BACKEND, Tracked};
 use crate::kernel::Kernel;
-use crate::packet::{
-    Class, ETH_P_ARP, IcmpError, Packet, TCP, TcpFlags, UDP, answer_arp, answer_solicitation, parse, rewrite,
-};
+use crate::packet::{Class, ETH_P_ARP, IcmpError, Packet, TCP, TcpFlags, UDP, answer_arp, answer_solicitation, parse};
 use crate::peer::{NO_NODE, NO_SLOT, Peer, PeerFlags, Pod, PodWord};
 use crate::service::{self, Selection};
 use crate::slot_of;
@@ -39,18 +38,19 @@ pub fn from_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::drop(DropReason::Pending);
     }
     if w.packet.class == Class::ERROR {
-        let related = k.relate_error(w, false);
-        if related.known() {
-            return deliver::error(k, w, related);
-        }
-    }
-    if let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::Ingress) {
-        let action = known(k, w, slot, &hit);
+        let action = k.relate_error(w, false);
         if !action.goes_on() {
-            return action;
+            return deliver(k, w, action);
         }
     }
-    k.open_from_pod(w, slot)
+    let mut action = Action::GO_ON;
+    if let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::Ingress) {
+        action = known(k, w, slot, &hit);
+    }
+    if action.goes_on() {
+        action = k.open_from_pod(w, slot);
+    }
+    deliver(k, w, action)
 }
 
 /// A pod that asks for its gateway's MAC gets it (ARP or neighbour discovery); the rest of those protocols ends here.
@@ -118,9 +118,9 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
         return Action::drop(reason);
     }
     match flow::track(k, w, hit) {
-        Tracked::Live => deliver::along(k, w, hit),
+        Tracked::Live => deliver::note(k, w, hit, false),
         Tracked::Reopened => Action::GO_ON,
-        Tracked::Over => deliver::last(k, w, hit),
+        Tracked::Over => deliver::note(k, w, hit, true),
     }
 }
 
@@ -153,7 +153,7 @@ pub fn still_no_service<K: Kernel>(k: &K, w: &Walk) -> bool {
     matches!(service::select(k, t.dst, t.dport, UDP, service::From::Inside, 0), Selection::NotAService)
 }
 
-/// A packet that opens a flow: service, policy of both ends, entries, and on its way.
+/// A packet that opens a flow: service, policy of both ends, entries, and its way.
 #[inline(always)]
 pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     let word = PodWord(k.pod_word(slot));
@@ -181,23 +181,23 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
         Ok(turned) => turned,
         Err(reason) => return Action::drop(reason),
     };
-    let Ok(way) = way_of(&w.to) else {
+    let Ok(route) = route_to(&w.to) else {
         return Action::refuse(IcmpError::HostUnreachable, DropReason::NoSuchPod);
     };
-    set_ends(k, w, slot, word.epoch(), way.end, turned);
+    set_ends(k, w, slot, word.epoch(), route.end, turned);
     let is_service = w.draft.flow.backend != NO_BACKEND;
-    if way.leaves && !is_service && !turned {
+    if route.leaves && !is_service && !turned {
         w.draft.flow.flags |= FlowFlags::STACK | FlowFlags::MASQUERADE;
-    } else if way.stack || (way.leaves && turned) {
+    } else if route.own || (route.leaves && turned) {
         w.draft.flow.flags |= FlowFlags::STACK;
     }
-    let stack = w.draft.flow.flags & FlowFlags::STACK != 0;
+    w.way = Way::to(route.end, w.draft.flow.is(FlowFlags::STACK));
     // What only ends something needs no entry.
     if w.packet.class == Class::ERROR || (!begins && w.packet.tcp & (TcpFlags::RST | TcpFlags::FIN) != 0) {
-        return deliver::hand_over(k, w, way.end, stack);
+        return Action::DELIVER;
     }
     // The answer has to come back through here: from a pod to itself (S36), and from outside the cluster.
-    let new_source = is_service && (w.draft.target.dst == w.packet.tuple.src || way.leaves);
+    let new_source = is_service && (w.draft.target.dst == w.packet.tuple.src || route.leaves);
     if new_source {
         let Some(config) = k.config() else { return Action::drop(DropReason::NoSourcePort) };
         w.draft.target.src = config.address_like(w.packet.tuple.src);
@@ -205,10 +205,8 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     if let Err(reason) = k.create_flow(w, new_source) {
         return Action::drop(reason);
     }
-    if w.draft.target != w.packet.tuple && !rewrite(k, &mut w.packet, &w.draft.target) {
-        return Action::drop(DropReason::Rewrite);
-    }
-    deliver::hand_over(k, w, way.end, stack)
+    w.way.translate = u32::from(w.draft.target != w.packet.tuple);
+    Action::DELIVER
 }
 
 /// Aims the flow at a backend, if what it is aimed at is a service.
@@ -265,26 +263,26 @@ fn judge_both<K: Kernel>(k: &K, w: &mut Walk, word: PodWord) -> Result<(), DropR
     Ok(())
 }
 
-/// The way to an address.
+/// The route to an address.
 #[derive(Debug, Clone, Copy)]
-struct Way {
+struct Route {
     end: End,
     /// The node itself is the destination.
-    stack: bool,
+    own: bool,
     /// Out of the cluster.
     leaves: bool,
 }
 
-/// The way to a peer, or an error if it would be a pod and there is none.
+/// The route to a peer, or an error if it would be a pod and there is none.
 #[inline(always)]
-fn way_of(to: &Peer) -> Result<Way, ()> {
+fn route_to(to: &Peer) -> Result<Route, ()> {
     let end = End { slot: to.slot, node: to.node };
     let own = to.flags & PeerFlags::SELF != 0;
     let nowhere = to.slot == NO_SLOT && to.node == NO_NODE;
     if nowhere && !own && to.flags & PeerFlags::POD != 0 {
         return Err(());
     }
-    Ok(Way { end, stack: own, leaves: nowhere && !own && to.flags & PeerFlags::NODE == 0 })
+    Ok(Route { end, own, leaves: nowhere && !own && to.flags & PeerFlags::NODE == 0 })
 }
 
 /// Notes the ends of the flow, with the epochs at which their pods agreed. `turned`: the pod is its responder.

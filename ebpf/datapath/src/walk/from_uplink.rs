@@ -1,6 +1,7 @@
 //! What comes to the node from outside: tcx ingress of an uplink.
 
-use super::{Action, Inbound, Walk, deliver, judge};
+use super::deliver::{self, deliver};
+use super::{Action, Inbound, Walk, judge};
 use crate::drop::DropReason;
 use crate::flow::{self, At, Hit, Tracked};
 use crate::kernel::Kernel;
@@ -25,23 +26,27 @@ pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return if w.found.slot != NO_SLOT { Action::drop(DropReason::Fragment) } else { Action::PASS };
     }
     if w.packet.class == Class::ERROR {
-        let related = k.relate_error(w, false);
-        if related.known() {
-            return deliver::error(k, w, related);
-        }
-    }
-    if let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::Ingress) {
-        let action = known(k, w, &hit);
+        let action = k.relate_error(w, false);
         if !action.goes_on() {
-            return action;
+            return deliver(k, w, action);
         }
     }
-    if to_node {
-        return Action::PASS;
+    let mut action = Action::GO_ON;
+    if let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::Ingress) {
+        action = known(k, w, &hit);
     }
-    k.look_up(w, dst);
-    let slot = w.found.slot;
-    if slot == NO_SLOT { Action::PASS } else { k.open_inbound(w, slot, Inbound::Uplink) }
+    if action.goes_on() {
+        if to_node {
+            return Action::PASS;
+        }
+        k.look_up(w, dst);
+        let slot = w.found.slot;
+        if slot == NO_SLOT {
+            return Action::PASS;
+        }
+        action = k.open_inbound(w, slot, Inbound::Uplink);
+    }
+    deliver(k, w, action)
 }
 
 /// Whether a packet to the node itself may belong to a flow whose source was translated to the node's address.
@@ -63,8 +68,8 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
         return Action::drop(reason);
     }
     match flow::track(k, w, hit) {
-        Tracked::Live => deliver::along(k, w, hit),
+        Tracked::Live => deliver::note(k, w, hit, false),
         Tracked::Reopened => Action::GO_ON,
-        Tracked::Over => deliver::last(k, w, hit),
+        Tracked::Over => deliver::note(k, w, hit, true),
     }
 }

@@ -1,7 +1,7 @@
 //! Flows that are opened towards a pod from elsewhere: from outside the node, or by the node itself.
 
 use super::judge::{self, Ends};
-use super::{Action, Walk, deliver, from_pod};
+use super::{Action, Walk, Way, from_pod};
 use crate::drop::DropReason;
 use crate::flow::{End, FlowFlags, FlowState, NO_BACKEND};
 use crate::kernel::Kernel;
@@ -55,12 +55,10 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Action {
     let own = End { slot, node: NO_NODE };
     // Answers to what did not come from the cluster go the way that the host's routes say.
     let through_stack = how != Inbound::Uplink || w.to.node == NO_NODE;
-    let done = |w: &mut Walk| match how {
-        Inbound::Uplink => deliver::hand_over(k, w, own, through_stack),
-        Inbound::Forwarded | Inbound::Node => Action::PASS,
-    };
+    w.way = Way::to(own, through_stack);
+    let done = if how == Inbound::Uplink { Action::DELIVER } else { Action::PASS };
     if w.packet.class == Class::ERROR {
-        return done(w);
+        return done;
     }
     let theirs = if through_stack { End::ELSEWHERE } else { End { slot: NO_SLOT, node: w.to.node } };
     w.draft.target = w.packet.tuple;
@@ -78,7 +76,7 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Action {
     flow.generation.store(k.udp_generation());
     flow.state.store(if begins { 0 } else { FlowState::SYN | FlowState::REPLIED });
     match k.create_flow(w, false) {
-        Ok(()) => done(w),
+        Ok(()) => done,
         Err(reason) => Action::drop(reason),
     }
 }

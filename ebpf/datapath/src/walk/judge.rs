@@ -3,7 +3,7 @@
 use super::Walk;
 use crate::Addr;
 use crate::drop::DropReason;
-use crate::flow::{Flow, FlowFlags, Hit, Way};
+use crate::flow::{Flow, FlowFlags, Hit, Place};
 use crate::kernel::Kernel;
 use crate::packet::Class;
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
@@ -85,16 +85,16 @@ pub(super) fn recheck<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Result<(
     if out.is_none() && into.is_none() {
         return Ok(());
     }
-    k.judge_again(w, Way { table: hit.table, forward: hit.forward })
+    k.judge_again(w, Place { table: hit.table, forward: hit.forward })
 }
 
 /// Judges a known flow again.
 #[inline(always)]
-pub fn judge_again<K: Kernel>(k: &K, w: &mut Walk, way: Way) -> Result<(), DropReason> {
-    let Some(flow) = k.flow(way.table, &w.draft.key) else { return Err(DropReason::Race) };
+pub fn judge_again<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Result<(), DropReason> {
+    let Some(flow) = k.flow(place.table, &w.draft.key) else { return Err(DropReason::Race) };
     let out = moved(k, flow.opener.slot, flow.opener_epoch.load());
     let into = moved(k, flow.responder.slot, flow.responder_epoch.load());
-    note_ends(w, flow, way.forward);
+    note_ends(w, flow, place.forward);
     if let Some(word) = out {
         if !owns(k, flow.opener.slot, w.ends.opener) {
             return Err(DropReason::Pending);

@@ -19,13 +19,13 @@ mod to_pod;
 mod to_uplink;
 
 use crate::Addr;
-use crate::flow::Draft;
+use crate::flow::{Draft, End};
 use crate::kernel::Kernel;
 use crate::packet::Packet;
 use crate::peer::{self, Peer};
 
 pub use action::{Action, Step};
-pub use errors::{Related, relate};
+pub use errors::relate;
 pub use from_pod::{answer_neighbour, choose_backend, from_pod, open as open_from_pod, still_no_service};
 pub use from_uplink::from_uplink;
 pub use inbound::{Inbound, open as open_inbound};
@@ -51,6 +51,29 @@ pub struct Walk {
     pub to: Peer,
     /// What [`look_up`] found.
     pub found: Peer,
+    /// Where the packet goes.
+    pub way: Way,
+}
+
+/// Where a packet goes, once that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Way {
+    /// The end of its flow that it goes to.
+    pub end: End,
+    /// 1 if it goes through the host's stack.
+    pub stack: u32,
+    /// 1 if it gets the tuple `draft.target` first.
+    pub translate: u32,
+}
+
+impl Way {
+    /// To an end, as the packet is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to(end: End, stack: bool) -> Self {
+        Self { end, stack: stack as u32, translate: 0 }
+    }
 }
 
 /// Notes in `w.found` what is known of an address.

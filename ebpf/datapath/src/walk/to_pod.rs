@@ -27,9 +27,9 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::drop(DropReason::Pending);
     }
     if w.packet.class == Class::ERROR {
-        let related = k.relate_error(w, false);
-        if related.known() {
-            return if related.whole() { Action::PASS } else { Action::drop(DropReason::Rewrite) };
+        let action = k.relate_error(w, false);
+        if !action.goes_on() {
+            return if action.delivers() { Action::PASS } else { action };
         }
     }
     if let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressPod) {
@@ -59,7 +59,8 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
     if tracked == Tracked::Reopened {
         return Action::GO_ON;
     }
-    let rewritten = deliver::translate(k, w, flow, hit.forward);
+    deliver::note_translation(w, flow, hit.forward);
+    let rewritten = deliver::translate(k, w);
     if tracked == Tracked::Over {
         k.forget_flow(w, hit.table);
     }

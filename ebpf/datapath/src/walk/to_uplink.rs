@@ -20,9 +20,9 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::drop(DropReason::Fragment);
     }
     if w.packet.class == Class::ERROR {
-        let related = k.relate_error(w, true);
-        if related.known() {
-            return if related.whole() { Action::PASS } else { Action::drop(DropReason::Rewrite) };
+        let action = k.relate_error(w, true);
+        if !action.goes_on() {
+            return if action.delivers() { Action::PASS } else { action };
         }
     }
     let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressUplink) else {

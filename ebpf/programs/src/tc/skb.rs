@@ -13,11 +13,11 @@ use aya_ebpf::programs::TcContext;
 use fairlead_datapath::Addr;
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::drop::DropReason;
-use fairlead_datapath::flow::{Draft, FlowKey, InsertError, Table, Tracked, Way};
+use fairlead_datapath::flow::{Draft, FlowKey, InsertError, Place, Table, Tracked};
 use fairlead_datapath::kernel::Kernel;
 use fairlead_datapath::packet::{Packet, TCP, UDP};
 use fairlead_datapath::policy::Decision;
-use fairlead_datapath::walk::{Action, Inbound, Related, Walk};
+use fairlead_datapath::walk::{Action, Inbound, Walk};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::stages;
@@ -245,8 +245,8 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
-    fn track_change(&self, w: &mut Walk, way: Way) -> Tracked {
-        stages::track_change(w, way)
+    fn track_change(&self, w: &mut Walk, place: Place) -> Tracked {
+        stages::track_change(w, place)
     }
 
     #[inline(always)]
@@ -280,8 +280,8 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
-    fn judge_again(&self, w: &mut Walk, way: Way) -> Result<(), DropReason> {
-        stages::judge_again(w, way)
+    fn judge_again(&self, w: &mut Walk, place: Place) -> Result<(), DropReason> {
+        stages::judge_again(w, place)
     }
 
     #[inline(always)]
@@ -295,7 +295,7 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
-    fn relate_error(&self, w: &mut Walk, leaving: bool) -> Related {
+    fn relate_error(&self, w: &mut Walk, leaving: bool) -> Action {
         stages::relate_error(self.raw, w, leaving)
     }
 }

@@ -7,11 +7,11 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason};
-use fairlead_datapath::flow::{self, Draft, InsertError, Table, Tracked, Way};
+use fairlead_datapath::flow::{self, Draft, InsertError, Place, Table, Tracked};
 use fairlead_datapath::kernel::Kernel as _;
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::policy::{self, Decision, Outcome};
-use fairlead_datapath::walk::{self, Action, Inbound, Related, Walk};
+use fairlead_datapath::walk::{self, Action, Inbound, Walk};
 
 use super::skb::Skb;
 use crate::maps::{self, Maps};
@@ -102,8 +102,8 @@ extern "C" fn stage_translate_flow(raw: *mut __sk_buff, walk: *mut Walk) -> u32 
 
 /// [`flow::track_change`].
 #[inline(always)]
-pub(super) fn track_change(w: &mut Walk, way: Way) -> Tracked {
-    match stage_track_change(w, u32::from(way.table == Table::Any), u32::from(way.forward)) {
+pub(super) fn track_change(w: &mut Walk, place: Place) -> Tracked {
+    match stage_track_change(w, u32::from(place.table == Table::Any), u32::from(place.forward)) {
         0 => Tracked::Live,
         1 => Tracked::Reopened,
         _ => Tracked::Over,
@@ -114,7 +114,7 @@ pub(super) fn track_change(w: &mut Walk, way: Way) -> Tracked {
 #[inline(never)]
 extern "C" fn stage_track_change(walk: *mut Walk, any: u32, forward: u32) -> u32 {
     let Some((k, w)) = resume_without_packet(walk) else { return 0 };
-    match flow::track_change(&k, &w.packet, &mut w.draft, way(any, forward)) {
+    match flow::track_change(&k, &w.packet, &mut w.draft, place(any, forward)) {
         Tracked::Live => 0,
         Tracked::Reopened => 1,
         Tracked::Over => 2,
@@ -207,15 +207,15 @@ extern "C" fn stage_open_inbound(raw: *mut __sk_buff, walk: *mut Walk, slot: u32
 
 /// [`walk::judge_again`].
 #[inline(always)]
-pub(super) fn judge_again(w: &mut Walk, way: Way) -> Result<(), DropReason> {
-    reason_of(stage_judge_again(w, u32::from(way.table == Table::Any), u32::from(way.forward)))
+pub(super) fn judge_again(w: &mut Walk, place: Place) -> Result<(), DropReason> {
+    reason_of(stage_judge_again(w, u32::from(place.table == Table::Any), u32::from(place.forward)))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn stage_judge_again(walk: *mut Walk, any: u32, forward: u32) -> u32 {
     let Some((k, w)) = resume_without_packet(walk) else { return number_of(Err(DropReason::Rewrite)) };
-    number_of(walk::judge_again(&k, w, way(any, forward)))
+    number_of(walk::judge_again(&k, w, place(any, forward)))
 }
 
 /// [`flow::forget`].
@@ -228,13 +228,13 @@ pub(super) fn forget_flow(w: &mut Walk, table: Table) {
 #[inline(never)]
 extern "C" fn stage_forget_flow(walk: *mut Walk, any: u32) -> u32 {
     let Some((k, w)) = resume_without_packet(walk) else { return 0 };
-    flow::forget(&k, &mut w.draft, way(any, 0).table);
+    flow::forget(&k, &mut w.draft, place(any, 0).table);
     0
 }
 
 #[inline(always)]
-fn way(any: u32, forward: u32) -> Way {
-    Way { table: if any != 0 { Table::Any } else { Table::Established }, forward: forward != 0 }
+fn place(any: u32, forward: u32) -> Place {
+    Place { table: if any != 0 { Table::Any } else { Table::Established }, forward: forward != 0 }
 }
 
 /// [`policy::decide`].
@@ -267,14 +267,14 @@ extern "C" fn stage_judge(set: u32, class: u32, proto: u32, port: u32) -> u32 {
 
 /// [`walk::relate`].
 #[inline(always)]
-pub(super) fn relate_error(raw: *mut __sk_buff, w: &mut Walk, leaving: bool) -> Related {
-    Related::from_word(stage_relate_error(raw, w, u32::from(leaving)))
+pub(super) fn relate_error(raw: *mut __sk_buff, w: &mut Walk, leaving: bool) -> Action {
+    Action::from_word(stage_relate_error(raw, w, u32::from(leaving)))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn stage_relate_error(raw: *mut __sk_buff, walk: *mut Walk, leaving: u32) -> u64 {
-    let Some((k, w)) = resume(raw, walk) else { return Related::NONE.word() };
+    let Some((k, w)) = resume(raw, walk) else { return Action::drop(DropReason::Rewrite).word() };
     walk::relate(&k, w, leaving != 0).word()
 }
 
