@@ -7,7 +7,7 @@ use crate::Addr;
 use crate::config::{Config, Uplink};
 use crate::drop::DropReason;
 use crate::flow::{self, Draft, FlowKey, InsertError, Place, Table, Tracked};
-use crate::packet::Packet;
+use crate::packet::{self, Packet};
 use crate::walk::{self, Action, Inbound, Walk};
 use crate::{peer, policy, service};
 
@@ -65,6 +65,15 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
 
     // The stages below are rare or large. A program makes each a function of its own, which the verifier checks once
     // and whose variables are not on the walk's stack; everywhere else they are plain calls.
+
+    /// [`packet::parse`]. Its branches are many, and what it leaves is in memory: as a function of its own it spares the
+    /// verifier to follow each of them through the rest of the walk.
+    fn parse(&self, w: &mut Walk, ether_type: u16) -> Result<(), DropReason>
+    where
+        Self: Sized,
+    {
+        packet::parse(self, &mut w.packet, ether_type)
+    }
 
     /// [`flow::insert_far`].
     fn insert_far(&self, p: &Packet, draft: &mut Draft, host: bool) -> Result<(), InsertError>

@@ -7,7 +7,7 @@ use crate::Addr;
 use crate::drop::DropReason;
 use crate::flow::{self, At, End, FlowFlags, FlowState, Hit, NO_BACKEND, Tracked};
 use crate::kernel::Kernel;
-use crate::packet::{Class, ETH_P_ARP, IcmpError, Packet, TCP, TcpFlags, UDP, answer_arp, answer_solicitation, parse};
+use crate::packet::{Class, ETH_P_ARP, IcmpError, Packet, TCP, TcpFlags, UDP, answer_arp, answer_solicitation};
 use crate::peer::{NO_NODE, NO_SLOT, Peer, PeerFlags, Pod, PodWord};
 use crate::service::{self, Selection};
 use crate::slot_of;
@@ -20,7 +20,7 @@ pub fn from_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if ether_type == ETH_P_ARP {
         return k.answer_neighbour(w, slot, true);
     }
-    if let Err(reason) = parse(k, &mut w.packet, ether_type) {
+    if let Err(reason) = k.parse(w, ether_type) {
         return Action::drop(reason);
     }
     if w.packet.class == Class::NEIGHBOUR {

@@ -5,14 +5,14 @@ use super::{Action, Inbound, Walk, judge};
 use crate::drop::DropReason;
 use crate::flow::{self, At, Hit, Tracked};
 use crate::kernel::Kernel;
-use crate::packet::{Class, parse};
+use crate::packet::Class;
 use crate::peer::NO_SLOT;
 
 /// The walk of a packet from outside. What is not for a pod is the host's, whatever it looks like.
 #[inline(always)]
 pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     let Some(config) = k.config() else { return Action::PASS };
-    if parse(k, &mut w.packet, ether_type).is_err() || w.packet.class == Class::NEIGHBOUR {
+    if k.parse(w, ether_type).is_err() || w.packet.class == Class::NEIGHBOUR {
         return Action::PASS;
     }
     let fragment_known = flow::resolve_fragment(k, &mut w.packet);

@@ -4,14 +4,14 @@ use super::{Action, Inbound, Walk, deliver, judge};
 use crate::drop::DropReason;
 use crate::flow::{self, At, Hit, Tracked};
 use crate::kernel::Kernel;
-use crate::packet::{Class, Fragment, parse};
+use crate::packet::{Class, Fragment};
 use crate::slot_of;
 
 /// The walk of a packet that the stack sends to a pod. `ether_type` as on the wire.
 #[inline(always)]
 pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     let Some(slot) = slot_of(k.ifindex()) else { return Action::PASS };
-    match parse(k, &mut w.packet, ether_type) {
+    match k.parse(w, ether_type) {
         Ok(()) => {}
         // ARP of the host for the pod.
         Err(DropReason::NotIp) => return Action::PASS,

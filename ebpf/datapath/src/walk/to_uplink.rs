@@ -6,14 +6,14 @@ use crate::Addr;
 use crate::drop::DropReason;
 use crate::flow::{self, At, FlowFlags, FlowState};
 use crate::kernel::Kernel;
-use crate::packet::{Class, Packet, TCP, TcpFlags, parse, rewrite};
+use crate::packet::{Class, Packet, TCP, TcpFlags, rewrite};
 use crate::peer::NO_SLOT;
 
 /// The walk of a packet that leaves the node. Without the mark it is the host's own.
 #[inline(always)]
 pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     let Some(config) = k.config() else { return Action::PASS };
-    if k.mark() & config.mark == 0 || parse(k, &mut w.packet, ether_type).is_err() {
+    if k.mark() & config.mark == 0 || k.parse(w, ether_type).is_err() {
         return Action::PASS;
     }
     if !flow::resolve_fragment(k, &mut w.packet) {

@@ -230,6 +230,11 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
+    fn parse(&self, w: &mut Walk, ether_type: u16) -> Result<(), DropReason> {
+        stages::parse(self.raw, w, ether_type)
+    }
+
+    #[inline(always)]
     fn insert_far(&self, p: &Packet, draft: &mut Draft, host: bool) -> Result<(), InsertError> {
         stages::insert_far(self.raw, p.proto, draft, host)
     }

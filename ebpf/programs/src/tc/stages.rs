@@ -9,7 +9,7 @@ use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason};
 use fairlead_datapath::flow::{self, Draft, InsertError, Place, Table, Tracked};
 use fairlead_datapath::kernel::Kernel as _;
-use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
+use fairlead_datapath::packet::{self, IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::policy::{self, Decision, Outcome};
 use fairlead_datapath::walk::{self, Action, Inbound, Walk};
 
@@ -49,6 +49,19 @@ fn resume<'w>(raw: *mut __sk_buff, walk: *mut Walk) -> Option<(Skb, &'w mut Walk
 #[inline(always)]
 fn resume_without_packet<'w>(walk: *mut Walk) -> Option<(Skb, &'w mut Walk)> {
     resume(core::ptr::null_mut(), walk)
+}
+
+/// [`packet::parse`].
+#[inline(always)]
+pub(super) fn parse(raw: *mut __sk_buff, w: &mut Walk, ether_type: u16) -> Result<(), DropReason> {
+    reason_of(stage_parse(raw, w, u32::from(ether_type)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_parse(raw: *mut __sk_buff, walk: *mut Walk, ether_type: u32) -> u32 {
+    let Some((k, w)) = resume(raw, walk) else { return number_of(Err(DropReason::Malformed)) };
+    number_of(packet::parse(&k, &mut w.packet, ether_type as u16))
 }
 
 /// [`flow::insert_far`].
