@@ -13,6 +13,10 @@ mod hash;
 pub mod reference;
 mod rules;
 mod set;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod wanted;
 mod world;
 

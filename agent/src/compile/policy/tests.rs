@@ -1,0 +1,414 @@
+//! The rows of the behaviour table by name, and any cluster: tables and model agree.
+
+use fairlead_objects::{Operator, Peer, Phase, PolicyPort, PortMatch, Protocol, Selector};
+use proptest::prelude::*;
+
+use super::testing::*;
+use super::*;
+use crate::compile::policy::reference::Flow;
+
+/// Whether a flow between two pods of this node may pass, on both addresses, by the tables; and the model agrees.
+fn passes(cluster: &Cluster, from: &str, to: &str, proto: u8, port: u16) -> bool {
+    let verdicts = [0, 1].map(|family| {
+        let (a, b) = (cluster.ip_of(from, family), cluster.ip_of(to, family));
+        judged(cluster, from, Direction::Egress, Flow { peer: b, proto, port })
+            && judged(cluster, to, Direction::Ingress, Flow { peer: a, proto, port })
+    });
+    assert_eq!(verdicts[0], verdicts[1], "families differ: {from} -> {to} {proto}/{port}");
+    verdicts[0]
+}
+
+/// One direction of a pod of this node. The model must agree, and the bit must name the rule that the model names.
+fn judged(cluster: &Cluster, pod: &str, direction: Direction, flow: Flow) -> bool {
+    let state = cluster.tables();
+    let local = cluster.local.iter().find(|local| local.key == key(pod)).unwrap();
+    let (allow, set, bit) = ask(state.content(), local.slot, direction, flow);
+    let (expected, rule) = model(cluster, local, direction, flow);
+    assert_eq!(allow, expected, "{pod} {direction} {flow:?}");
+    assert_eq!(state.rule(set, bit), rule.as_ref());
+    allow
+}
+
+fn ingress(cluster: &Cluster, pod: &str, peer: &str, proto: u8, port: u16) -> bool {
+    judged(cluster, pod, Direction::Ingress, Flow { peer: ip(peer), proto, port })
+}
+
+fn egress(cluster: &Cluster, pod: &str, peer: &str, proto: u8, port: u16) -> bool {
+    judged(cluster, pod, Direction::Egress, Flow { peer: ip(peer), proto, port })
+}
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
+
+#[test]
+fn p1_what_nothing_selects_is_open() {
+    let cluster = Cluster::grid().policy("x/deny", "pod=b", Some(&[]), Some(&[]));
+    assert!(passes(&cluster, "x/a", "x/c", TCP, 80));
+    assert!(passes(&cluster, "y/a", "x/a", SCTP, 80));
+    assert!(ingress(&cluster, "x/a", "192.0.2.1", 1, 0));
+    assert_eq!(compile(&cluster.world()).pods[&10].ingress, Judge::Nobody);
+}
+
+#[test]
+fn p2_rules_of_all_policies_add_up() {
+    let cluster = Cluster::grid()
+        .policy("x/deny", "", Some(&[]), None)
+        .policy("x/one", "pod=a", Some(&[rule(&[pods("pod=b")], &[])]), None)
+        .policy("x/two", "pod=a", Some(&[rule(&[pods("pod=c")], &[tcp(80)])]), None);
+    assert!(passes(&cluster, "x/b", "x/a", TCP, 81));
+    assert!(passes(&cluster, "x/c", "x/a", TCP, 80));
+    assert!(!passes(&cluster, "x/c", "x/a", TCP, 81));
+    assert!(!passes(&cluster, "x/a", "x/b", TCP, 80));
+}
+
+#[test]
+fn p3_both_ends_must_allow() {
+    let cluster = Cluster::grid().policy("x/out", "pod=a", None, Some(&[rule(&[pods_of("ns=y", "")], &[])])).policy(
+        "y/in",
+        "pod=b",
+        Some(&[rule(&[pods_of("ns=x", "pod=a")], &[])]),
+        None,
+    );
+    assert!(passes(&cluster, "x/a", "y/b", TCP, 80));
+    assert!(passes(&cluster, "x/a", "y/a", TCP, 80));
+    assert!(!passes(&cluster, "x/b", "y/b", TCP, 80));
+    assert!(!passes(&cluster, "x/a", "z/a", TCP, 80));
+}
+
+#[test]
+fn p4_an_empty_selector_is_the_policys_namespace() {
+    let cluster = Cluster::grid().policy("x/deny", "", Some(&[]), None);
+    for pod in ["x/a", "x/b", "x/c"] {
+        assert!(!passes(&cluster, "y/a", pod, TCP, 80));
+    }
+    assert!(passes(&cluster, "x/a", "y/a", TCP, 80));
+}
+
+#[test]
+fn p5_selectors() {
+    let all = |r| Peer::Pods { namespaces: Some(Selector::everything()), pods: Selector::All(r) };
+    let cases: [(&[_], [bool; 3]); 5] = [
+        (&[requirement("pod", Operator::In, &["a", "b"])], [true, true, false]),
+        (&[requirement("pod", Operator::NotIn, &["a"])], [false, true, true]),
+        (&[requirement("other", Operator::NotIn, &["a"])], [true, true, true]),
+        (&[requirement("other", Operator::DoesNotExist, &[])], [true, true, true]),
+        (&[requirement("pod", Operator::Exists, &[]), requirement("pod", Operator::In, &["c"])], [false, false, true]),
+    ];
+    for (requirements, expected) in cases {
+        let peer = all(requirements.iter().cloned().collect());
+        let cluster = Cluster::grid().policy("x/p", "pod=a", Some(&[rule(&[peer], &[])]), None);
+        let got = ["y/a", "y/b", "y/c"].map(|from| passes(&cluster, from, "x/a", TCP, 80));
+        assert_eq!(got, expected, "{requirements:?}");
+    }
+}
+
+#[test]
+fn p6_p7_a_direction_with_no_rules_is_closed_and_one_not_named_is_open() {
+    let cluster = Cluster::grid().policy("x/p", "pod=a", None, Some(&[]));
+    assert!(!passes(&cluster, "x/a", "x/b", TCP, 80));
+    assert!(passes(&cluster, "x/b", "x/a", TCP, 80));
+}
+
+#[test]
+fn p8_p9_p10_an_empty_rule_allows_everything() {
+    let cluster = Cluster::grid().policy("x/deny", "", Some(&[]), Some(&[])).policy(
+        "x/all",
+        "",
+        Some(&[rule(&[], &[])]),
+        Some(&[rule(&[], &[])]),
+    );
+    for peer in ["10.244.1.13", "192.0.2.1", "172.18.0.2", "2001:db8::1"] {
+        for (proto, port) in [(TCP, 80), (UDP, 1), (SCTP, 9), (1, 0), (58, 0), (47, 0)] {
+            assert!(ingress(&cluster, "x/a", peer, proto, port) && egress(&cluster, "x/a", peer, proto, port));
+        }
+    }
+}
+
+#[test]
+fn p11_peer_and_port_of_one_rule_must_match() {
+    let cluster = Cluster::grid().policy(
+        "x/p",
+        "pod=a",
+        Some(&[rule(&[pods("pod=b"), pods("pod=c")], &[tcp(80), udp(53)]), rule(&[pods_of("ns=y", "")], &[tcp(81)])]),
+        None,
+    );
+    assert!(passes(&cluster, "x/b", "x/a", TCP, 80) && passes(&cluster, "x/c", "x/a", UDP, 53));
+    assert!(passes(&cluster, "y/a", "x/a", TCP, 81));
+    assert!(!passes(&cluster, "x/b", "x/a", TCP, 81) && !passes(&cluster, "y/a", "x/a", TCP, 80));
+}
+
+#[test]
+fn p12_p13_p14_pods_of_a_namespace_and_the_and_of_both() {
+    let one = Cluster::grid().policy("x/p", "pod=a", Some(&[rule(&[pods("pod=b")], &[])]), None);
+    assert!(passes(&one, "x/b", "x/a", TCP, 80) && !passes(&one, "y/b", "x/a", TCP, 80));
+    let namespace = Cluster::grid().policy("x/p", "pod=a", Some(&[rule(&[pods_of("ns=y", "")], &[])]), None);
+    assert!(passes(&namespace, "y/c", "x/a", TCP, 80) && !passes(&namespace, "x/b", "x/a", TCP, 80));
+    let both = Cluster::grid().policy("x/p", "pod=a", Some(&[rule(&[pods_of("ns=y", "pod=b")], &[])]), None);
+    assert!(passes(&both, "y/b", "x/a", TCP, 80));
+    assert!(!passes(&both, "y/a", "x/a", TCP, 80) && !passes(&both, "x/b", "x/a", TCP, 80));
+    let either =
+        Cluster::grid().policy("x/p", "pod=a", Some(&[rule(&[pods_of("ns=y", ""), pods("pod=b")], &[])]), None);
+    assert!(passes(&either, "y/a", "x/a", TCP, 80) && passes(&either, "x/b", "x/a", TCP, 80));
+    assert!(!passes(&either, "z/b", "x/a", TCP, 80));
+}
+
+#[test]
+fn p15_p46_what_cant_be_read_matches_nothing_and_still_isolates() {
+    for peers in [&[Peer::Nothing][..], &[Peer::Pods { namespaces: None, pods: Selector::Invalid }]] {
+        let cluster = Cluster::grid().policy("x/p", "pod=a", Some(&[rule(peers, &[])]), None);
+        assert!(!passes(&cluster, "x/b", "x/a", TCP, 80));
+        assert!(!ingress(&cluster, "x/a", "192.0.2.1", TCP, 80));
+    }
+    let mut cluster = Cluster::grid().policy("x/p", "", Some(&[]), None);
+    cluster.policies[0].pod_selector = Selector::Invalid;
+    assert!(passes(&cluster, "x/b", "x/a", TCP, 80));
+}
+
+#[test]
+fn p16_p17_blocks_and_exceptions_which_are_their_own_entrys_only() {
+    let cut = block("192.0.2.0/24", &["192.0.2.128/25"]);
+    let cluster = Cluster::grid().policy("x/p", "pod=a", Some(&[rule(std::slice::from_ref(&cut), &[])]), None);
+    assert!(ingress(&cluster, "x/a", "192.0.2.1", TCP, 80));
+    assert!(!ingress(&cluster, "x/a", "192.0.2.129", TCP, 80));
+    assert!(!ingress(&cluster, "x/a", "192.0.3.1", TCP, 80));
+    let cluster = cluster.policy("x/q", "pod=a", Some(&[rule(&[cut, block("192.0.2.130/32", &[])], &[])]), None);
+    assert!(ingress(&cluster, "x/a", "192.0.2.130", TCP, 80));
+    assert!(!ingress(&cluster, "x/a", "192.0.2.129", TCP, 80));
+}
+
+#[test]
+fn p17_a_longer_prefix_hides_nothing_of_a_shorter_one() {
+    let rules = [rule(&[block("10.0.0.0/8", &[])], &[tcp(80)]), rule(&[block("10.1.0.0/16", &[])], &[tcp(81)])];
+    let cluster = Cluster::grid().policy("x/p", "pod=a", None, Some(&rules));
+    assert!(egress(&cluster, "x/a", "10.1.2.3", TCP, 80) && egress(&cluster, "x/a", "10.1.2.3", TCP, 81));
+    assert!(egress(&cluster, "x/a", "10.2.2.3", TCP, 80) && !egress(&cluster, "x/a", "10.2.2.3", TCP, 81));
+}
+
+#[test]
+fn p19_blocks_match_pods_and_nodes_too() {
+    let cluster = Cluster::grid()
+        .pod("z/far", 2, 9, "pod=far")
+        .policy("x/p", "pod=a", None, Some(&[rule(&[block("10.244.0.0/16", &["10.244.1.11/32"])], &[])]))
+        .policy("y/p", "pod=a", None, Some(&[rule(&[block("172.18.0.2/32", &[])], &[])]));
+    assert!(egress(&cluster, "x/a", "10.244.1.13", TCP, 80));
+    assert!(!egress(&cluster, "x/a", "10.244.1.11", TCP, 80));
+    assert!(egress(&cluster, "x/a", "10.244.2.9", TCP, 80));
+    assert!(egress(&cluster, "x/a", "10.244.2.77", TCP, 80));
+    assert!(egress(&cluster, "y/a", "172.18.0.2", TCP, 80) && !egress(&cluster, "y/a", "172.18.0.1", TCP, 80));
+}
+
+#[test]
+fn p20_p21_protocols_are_told_apart() {
+    let any = |protocol| PolicyPort { protocol, port: PortMatch::Any };
+    for (allowed, others) in [(Protocol::Sctp, [TCP, UDP]), (Protocol::Udp, [TCP, SCTP]), (Protocol::Tcp, [UDP, SCTP])]
+    {
+        let cluster = Cluster::grid().policy("x/p", "pod=a", Some(&[rule(&[], &[any(allowed)])]), None);
+        assert!(passes(&cluster, "x/b", "x/a", allowed.number(), 80));
+        assert!(passes(&cluster, "x/b", "x/a", allowed.number(), 0), "a later fragment");
+        for other in others {
+            assert!(!passes(&cluster, "x/b", "x/a", other, 80));
+        }
+    }
+}
+
+#[test]
+fn p22_ranges_of_ports_include_both_ends() {
+    let range = |a, b| PolicyPort { protocol: Protocol::Tcp, port: PortMatch::Range(a, b) };
+    for (first, last) in
+        [(80_u16, 84_u16), (53, 1000), (1, 65_535), (1023, 1024), (32_768, 65_535), (1000, 1015), (1000, 1016)]
+    {
+        let rules = [rule(&[pods("pod=b")], &[range(first, last)]), rule(&[pods("pod=b")], &[tcp(81)])];
+        let cluster = Cluster::grid().policy("x/p", "pod=a", Some(&rules), None);
+        for port in [first.saturating_sub(1), first, first.midpoint(last), last, last.saturating_add(1), 81, 0] {
+            let expected = port == 81 || (port != 0 && first <= port && port <= last);
+            assert_eq!(passes(&cluster, "x/b", "x/a", TCP, port), expected, "{port} of {first}-{last}");
+            assert!(!passes(&cluster, "x/b", "x/a", UDP, port));
+        }
+    }
+}
+
+#[test]
+fn p23_named_port_per_destination() {
+    let cluster = Cluster::grid()
+        .with("x/a", |pod| pod.container_ports = vec![declared("web", 80, Protocol::Tcp)])
+        .with("x/b", |pod| pod.container_ports = vec![declared("web", 8080, Protocol::Tcp)])
+        .policy("x/p", "", Some(&[rule(&[], &[named(Protocol::Tcp, "web")])]), None);
+    assert!(passes(&cluster, "y/a", "x/a", TCP, 80) && !passes(&cluster, "y/a", "x/a", TCP, 8080));
+    assert!(passes(&cluster, "y/a", "x/b", TCP, 8080) && !passes(&cluster, "y/a", "x/b", TCP, 80));
+    assert!(!passes(&cluster, "y/a", "x/c", TCP, 80));
+}
+
+#[test]
+fn p24_named_port_of_each_destination_of_egress() {
+    let everywhere = [rule(&[], &[named(Protocol::Tcp, "web")])];
+    let cluster = Cluster::grid()
+        .with("y/a", |pod| pod.container_ports = vec![declared("web", 80, Protocol::Tcp)])
+        .with("y/b", |pod| pod.container_ports = vec![declared("web", 8080, Protocol::Tcp)])
+        .policy("x/p", "pod=a", None, Some(&everywhere))
+        .policy("x/q", "pod=b", None, Some(&[rule(&[pods_of("ns=y", "pod=a")], &everywhere[0].ports)]));
+    assert!(passes(&cluster, "x/a", "y/a", TCP, 80) && !passes(&cluster, "x/a", "y/a", TCP, 8080));
+    assert!(passes(&cluster, "x/a", "y/b", TCP, 8080) && !passes(&cluster, "x/a", "y/b", TCP, 80));
+    assert!(!passes(&cluster, "x/a", "y/c", TCP, 80));
+    assert!(!egress(&cluster, "x/a", "192.0.2.1", TCP, 80) && !egress(&cluster, "x/a", "172.18.0.1", TCP, 80));
+    assert!(passes(&cluster, "x/b", "y/a", TCP, 80) && !passes(&cluster, "x/b", "y/b", TCP, 8080));
+}
+
+#[test]
+fn p25_p26_a_name_of_another_protocol_or_of_nobody_matches_nothing_and_still_isolates() {
+    for port in [named(Protocol::Udp, "web"), named(Protocol::Tcp, "nobody")] {
+        let rules = [rule(&[], std::slice::from_ref(&port))];
+        let cluster = Cluster::grid()
+            .with("x/a", |pod| pod.container_ports = vec![declared("web", 80, Protocol::Tcp)])
+            .policy("x/p", "pod=a", Some(&rules), None)
+            .policy("y/p", "pod=a", None, Some(&rules));
+        assert!(!passes(&cluster, "x/b", "x/a", TCP, 80));
+        assert!(!passes(&cluster, "y/a", "x/c", TCP, 80) && !passes(&cluster, "y/a", "x/c", UDP, 80));
+    }
+}
+
+#[test]
+fn p27_ports_are_those_of_the_pod() {
+    let cluster = Cluster::grid().policy("x/p", "pod=a", None, Some(&[rule(&[pods("pod=b")], &[tcp(8080)])]));
+    assert!(passes(&cluster, "x/a", "x/b", TCP, 8080) && !passes(&cluster, "x/a", "x/b", TCP, 80));
+}
+
+#[test]
+fn p31_p33_self_and_own_node_are_explained() {
+    let cluster = Cluster::grid().policy("x/deny", "", Some(&[]), Some(&[]));
+    let world = cluster.world();
+    let pod = End::Pod(key("x/a"));
+    assert!(explain(&world, &pod, &pod, TCP, 80).unwrap().allow);
+    assert!(explain(&world, &End::Ip(ip("172.18.0.1")), &pod, TCP, 80).unwrap().allow);
+    assert!(!explain(&world, &End::Ip(ip("172.18.0.2")), &pod, TCP, 80).unwrap().allow);
+}
+
+#[test]
+fn p36_host_network_pods_and_nodes_are_no_selectors_peers() {
+    let cluster = Cluster::grid()
+        .pod("y/agent", 2, 7, "pod=a")
+        .with("y/agent", |pod| {
+            pod.host_network = true;
+            pod.ips = vec![ip("172.18.0.2")];
+        })
+        .policy("x/p", "pod=a", Some(&[rule(&[pods_of("", "")], &[])]), None);
+    assert!(!ingress(&cluster, "x/a", "172.18.0.2", TCP, 80));
+    assert!(ingress(&cluster, "x/a", "10.244.1.13", TCP, 80));
+}
+
+#[test]
+fn p37_other_protocols_need_a_rule_without_ports() {
+    let cluster = Cluster::grid().policy(
+        "x/p",
+        "pod=a",
+        Some(&[rule(&[pods("pod=b")], &[]), rule(&[pods("pod=c")], &[tcp(80)])]),
+        None,
+    );
+    assert!(passes(&cluster, "x/b", "x/a", 1, 0) && passes(&cluster, "x/b", "x/a", 58, 0));
+    assert!(!passes(&cluster, "x/c", "x/a", 1, 0) && !passes(&cluster, "x/c", "x/a", 58, 0));
+}
+
+#[test]
+fn p38_blocks_speak_of_their_family_only() {
+    let cluster = Cluster::grid().policy("x/p", "pod=a", Some(&[rule(&[block("0.0.0.0/0", &[])], &[])]), None);
+    assert!(ingress(&cluster, "x/a", "192.0.2.1", TCP, 80) && !ingress(&cluster, "x/a", "2001:db8::1", TCP, 80));
+    assert!(!ingress(&cluster, "x/a", "fd00:10:244:1::b", TCP, 80));
+    let cluster = Cluster::grid().policy("x/p", "pod=a", Some(&[rule(&[block("::/0", &[])], &[])]), None);
+    assert!(!ingress(&cluster, "x/a", "192.0.2.1", TCP, 80) && ingress(&cluster, "x/a", "2001:db8::1", TCP, 80));
+}
+
+#[test]
+fn p40_a_pod_whose_object_is_not_known_has_no_traffic() {
+    let mut cluster = Cluster::grid();
+    cluster.pods.retain(|pod| pod.key != key("x/a"));
+    assert!(!ingress(&cluster, "x/a", "10.244.1.11", TCP, 80) && !egress(&cluster, "x/a", "10.244.1.11", TCP, 80));
+    let mut cluster = Cluster::grid().with("x/a", |pod| pod.uid = "new".to_owned());
+    cluster.local[0].uid = "old".to_owned();
+    assert!(!ingress(&cluster, "x/a", "10.244.1.11", TCP, 80));
+    cluster.local[0].uid = "new".to_owned();
+    assert!(ingress(&cluster, "x/a", "10.244.1.11", TCP, 80));
+}
+
+#[test]
+fn p42_a_finished_pods_address_is_its_successors() {
+    let cluster = Cluster::grid()
+        .pod("y/done", 2, 9, "pod=old")
+        .with("y/done", |pod| pod.phase = Phase::Succeeded)
+        .pod("y/next", 2, 9, "pod=new")
+        .policy("x/p", "pod=a", Some(&[rule(&[pods_of("", "pod=old")], &[])]), None)
+        .policy("x/q", "pod=b", Some(&[rule(&[pods_of("", "pod=new")], &[])]), None);
+    assert!(!ingress(&cluster, "x/a", "10.244.2.9", TCP, 80) && ingress(&cluster, "x/b", "10.244.2.9", TCP, 80));
+}
+
+#[test]
+fn p43_p44_terminating_pods_count_and_pods_without_address_do_not_yet() {
+    let cluster = Cluster::grid()
+        .pod("y/ending", 2, 9, "pod=p")
+        .with("y/ending", |pod| pod.terminating = true)
+        .pod("y/early", 2, 8, "pod=p")
+        .with("y/early", |pod| pod.ips.clear())
+        .policy("x/p", "pod=a", Some(&[rule(&[pods_of("", "pod=p")], &[])]), None);
+    assert!(ingress(&cluster, "x/a", "10.244.2.9", TCP, 80));
+    assert!(!ingress(&cluster, "x/a", "10.244.2.8", TCP, 80));
+}
+
+#[test]
+fn p45_a_namespace_is_selected_by_its_name() {
+    let peer = pods_of("kubernetes.io/metadata.name=y", "");
+    let cluster = Cluster::grid().policy("x/p", "pod=a", Some(&[rule(&[peer], &[])]), None);
+    assert!(passes(&cluster, "y/b", "x/a", TCP, 80) && !passes(&cluster, "z/b", "x/a", TCP, 80));
+}
+
+#[test]
+fn p47_a_denial_is_explained_with_its_near_misses() {
+    let cluster = Cluster::grid().policy(
+        "x/api",
+        "pod=a",
+        Some(&[rule(&[pods("pod=b")], &[tcp(8080), tcp(8443)]), rule(&[pods("app=web")], &[tcp(80)])]),
+        None,
+    );
+    let explanation = explain(&cluster.world(), &End::Pod(key("x/b")), &End::Pod(key("x/a")), TCP, 80).unwrap();
+    assert!(!explanation.allow);
+    assert_eq!(
+        explanation.lines,
+        [
+            "egress of x/b: allowed, no policy selects it",
+            "ingress of x/a: dropped without an answer, no rule of x/api allows it",
+        ]
+    );
+    assert_eq!(
+        explanation.near_misses,
+        [
+            "x/api ingress[0] allows this peer, but only TCP 8080, TCP 8443",
+            "x/api ingress[1] allows this port, but only from pods of its namespace (app=web)",
+        ]
+    );
+    let missing = explain(&cluster.world(), &End::Pod(key("x/nobody")), &End::Ip(ip("192.0.2.1")), TCP, 80);
+    assert_eq!(missing, Err(ExplainError::NoPod(key("x/nobody"))));
+}
+
+#[test]
+fn addresses_that_meet_the_same_atoms_share_a_class_and_labels_nobody_asks_for_make_none() {
+    let cluster = Cluster::grid()
+        .pod("y/other", 2, 9, "pod=a,release=1")
+        .policy("x/p", "pod=a", Some(&[rule(&[pods_of("", "pod=a")], &[])]), None)
+        .policy("y/elsewhere", "pod=other", Some(&[rule(&[pods_of("", "pod=b")], &[])]), None);
+    let wanted = compile(&cluster.world());
+    assert_eq!(wanted.classes.len(), 2);
+    assert_eq!(wanted.sets.len(), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tables_say_what_the_model_says(cluster in any_cluster()) {
+        let state = cluster.tables();
+        for (local, direction, flow) in flows(&cluster, PORTS) {
+            let (allow, set, bit) = ask(state.content(), local.slot, direction, flow);
+            let (expected, rule) = model(&cluster, &local, direction, flow);
+            prop_assert_eq!(allow, expected, "{} {} {:?}", local.key, direction, flow);
+            prop_assert_eq!(state.rule(set, bit), rule.as_ref());
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Ids of policy sets, classes and nodes: those that the tables have already where they stand for the same.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use fairlead_datapath::peer::{MAX_NODES, NodeHop, PodWord};
+use fairlead_datapath::policy::{MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
+
+use super::{Content, PlanError};
+use crate::compile::policy::{Bits, PolicySet as Compiled, Signature, Wanted};
+
+/// The ids of what [`Wanted`] has by index.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ids {
+    pub(super) sets: Vec<u32>,
+    pub(super) classes: Vec<u32>,
+    pub(super) nodes: Vec<u16>,
+}
+
+/// The rows of a set under an id, without those of classes but class 0.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Rows {
+    pub(super) meta: PolicySet,
+    pub(super) ports: BTreeMap<PortKey, Row>,
+    pub(super) ranges: BTreeMap<RangeKey, Row>,
+    pub(super) everybody: Vec<[u64; 4]>,
+}
+
+/// A set's pages of bits with their numbers.
+fn pages(bits: &Bits) -> impl Iterator<Item = (u8, [u64; 4])> {
+    (0_u8..).zip(bits.pages().iter().copied())
+}
+
+impl Rows {
+    pub(super) fn of(set: &Compiled, id: u32) -> Self {
+        let mut rows = Self { everybody: set.peers(&Signature::new()).pages().to_vec(), ..Self::default() };
+        let every = |proto| set.ports.get(&(proto, 0)).map_or(&[][..], Bits::pages);
+        for ((proto, port), bits) in &set.ports {
+            for (page, bits) in pages(bits) {
+                if *port == 0 || every(*proto).get(usize::from(page)) != Some(&bits) {
+                    let key = PortKey { set: id, port: port.to_be(), proto: *proto, page };
+                    rows.ports.insert(key, Row { tag: key.tag(), pad: 0, bits });
+                }
+            }
+        }
+        for ((proto, port, len), bits) in &set.ranges {
+            for (page, bits) in pages(bits) {
+                if every(*proto).get(usize::from(page)) != Some(&bits) {
+                    let key =
+                        RangeKey { prefix_len: 48 + u32::from(*len), set: id, page, proto: *proto, port: port.to_be() };
+                    rows.ranges.insert(key, Row { tag: key.tag(), pad: 0, bits });
+                }
+            }
+        }
+        rows.meta = PolicySet {
+            id,
+            pages: set.pages() as u16,
+            flags: if rows.ranges.is_empty() { 0 } else { SetFlags::RANGES },
+            content: set.content,
+            ..PolicySet::default()
+        };
+        rows
+    }
+
+    /// The same set as it stands in the tables.
+    fn stored(old: &Content, id: u32, grouped: &Grouped) -> Option<Self> {
+        let meta = *old.policy.sets.get(&PolicySet::index(id)).filter(|meta| meta.id == id)?;
+        let row = |page| old.policy.peers.get(&PeerKey { set: id, class: 0, page: u32::from(page) });
+        Some(Self {
+            meta,
+            ports: grouped.ports.get(&id).cloned().unwrap_or_default(),
+            ranges: grouped.ranges.get(&id).cloned().unwrap_or_default(),
+            everybody: (0..meta.pages).map(|page| row(page).map(|row| row.bits)).collect::<Option<_>>()?,
+        })
+    }
+}
+
+#[derive(Default)]
+struct Grouped {
+    ports: HashMap<u32, BTreeMap<PortKey, Row>>,
+    ranges: HashMap<u32, BTreeMap<RangeKey, Row>>,
+}
+
+impl Ids {
+    /// Gives out ids. `banned`: sets whose id must not go on though they stand for something wanted.
+    pub(super) fn assign(old: &Content, wanted: &Wanted, banned: &BTreeSet<u32>) -> Result<Self, PlanError> {
+        let mut ids = Self::default();
+        let kept = ids.assign_sets(old, wanted, banned)?;
+        ids.assign_classes(old, wanted, &kept);
+        ids.assign_nodes(old, wanted)?;
+        Ok(ids)
+    }
+
+    /// Returns the sets that go on: (index in `wanted`, id).
+    fn assign_sets(
+        &mut self,
+        old: &Content,
+        wanted: &Wanted,
+        banned: &BTreeSet<u32>,
+    ) -> Result<Vec<(usize, u32)>, PlanError> {
+        let mut grouped = Grouped::default();
+        for (key, row) in &old.policy.ports {
+            grouped.ports.entry(key.set).or_default().insert(*key, *row);
+        }
+        for (key, row) in &old.policy.ranges {
+            grouped.ranges.entry(key.set).or_default().insert(*key, *row);
+        }
+        let live = old.sets();
+        let mut known: HashMap<u64, Vec<u32>> = HashMap::new();
+        for meta in old.policy.sets.values().filter(|meta| live.contains(&meta.id) && !banned.contains(&meta.id)) {
+            known.entry(meta.content).or_default().push(meta.id);
+        }
+        // An index is taken as long as anything at all speaks of a set that lives there.
+        let spoken_of = old.policy.peers.keys().map(|key| key.set).chain(grouped.ports.keys().copied());
+        let spoken_of = spoken_of.chain(grouped.ranges.keys().copied()).chain(live.iter().copied());
+        let mut taken: BTreeSet<u32> = spoken_of.map(PolicySet::index).collect();
+        taken.extend(old.policy.sets.keys());
+
+        let mut kept = Vec::new();
+        let mut used = BTreeSet::new();
+        let mut fresh = Vec::new();
+        self.sets = vec![0; wanted.sets.len()];
+        for (index, set) in wanted.sets.iter().enumerate() {
+            let candidates = known.get(&set.content).into_iter().flatten().copied();
+            let same = |id: &u32| Rows::stored(old, *id, &grouped).is_some_and(|rows| rows == Rows::of(set, *id));
+            match candidates.filter(|id| !used.contains(id)).find(same) {
+                Some(id) => {
+                    used.insert(id);
+                    kept.push((index, id));
+                    if let Some(place) = self.sets.get_mut(index) {
+                        *place = id;
+                    }
+                }
+                None => fresh.push(index),
+            }
+        }
+        for index in fresh {
+            let start = wanted.sets.get(index).map_or(0, |set| set.content as u32);
+            let free = |id: &u32| *id > 1 && !taken.contains(&PolicySet::index(*id));
+            let mut tries = (0..MAX_SETS).map(|n| start.wrapping_add(n) & PodWord::MAX_SET);
+            let Some(id) = tries.find(free) else {
+                let needed = taken.len() + 1;
+                return Err(PlanError::Full { table: "policy_sets", needed, size: MAX_SETS as usize });
+            };
+            taken.insert(PolicySet::index(id));
+            if let Some(place) = self.sets.get_mut(index) {
+                *place = id;
+            }
+        }
+        Ok(kept)
+    }
+
+    fn assign_classes(&mut self, old: &Content, wanted: &Wanted, kept: &[(usize, u32)]) {
+        let live = classes_spoken_of(old);
+        let mut used = BTreeSet::from([0]);
+        self.classes = vec![0; wanted.classes.len()];
+        for (index, (signature, hash)) in wanted.classes.iter().enumerate().filter(|(_, (s, _))| !s.is_empty()) {
+            // A class that addresses have may be taken if sets that go on say of it what is wanted.
+            let fits = |id: u32| {
+                !live.contains(&id)
+                    || kept.iter().all(|(set, set_id)| {
+                        let rules = wanted.sets.get(*set).map(|set| set.peers(signature));
+                        rules.is_some_and(|rules| old.rules(*set_id, id) == rules.pages())
+                    })
+            };
+            let id = (0..=u32::MAX).map(|n| (*hash as u32).wrapping_add(n)).find(|id| !used.contains(id) && fits(*id));
+            // With 2^32 ids there is always one.
+            let id = id.unwrap_or_default();
+            used.insert(id);
+            if let Some(place) = self.classes.get_mut(index) {
+                *place = id;
+            }
+        }
+    }
+
+    fn assign_nodes(&mut self, old: &Content, wanted: &Wanted) -> Result<(), PlanError> {
+        let known: HashMap<[u64; 4], u16> = old.peer.nodes.iter().map(|(i, hop)| (key_of(hop), *i)).collect();
+        let mut free = (0..MAX_NODES).filter(|index| !old.peer.nodes.contains_key(index));
+        for hop in &wanted.nodes {
+            // A record is never changed: a node that is reached otherwise is another one.
+            let same = known.get(&key_of(hop)).copied().filter(|i| old.peer.nodes.get(i) == Some(hop));
+            let full = PlanError::Full {
+                table: "nodes",
+                needed: old.peer.nodes.len() + wanted.nodes.len(),
+                size: MAX_NODES.into(),
+            };
+            self.nodes.push(same.or_else(|| free.next()).ok_or(full)?);
+        }
+        Ok(())
+    }
+}
+
+fn key_of(hop: &NodeHop) -> [u64; 4] {
+    [hop.v4.hi, hop.v4.lo, hop.v6.hi, hop.v6.lo]
+}
+
+/// Classes that the tables know in any way.
+pub(super) fn classes_spoken_of(content: &Content) -> BTreeSet<u32> {
+    let mut classes = content.classes();
+    classes.extend(content.policy.peers.keys().map(|key| key.class));
+    classes
+}
