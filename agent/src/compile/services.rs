@@ -1,1 +1,0 @@
-//! Services: which endpoints each service port has, for each scope.

@@ -1,0 +1,138 @@
+//! The wanted content of the tables of services.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use fairlead_datapath::service::FrontendKey;
+use fairlead_objects::{AddressType, ObjectKey, Protocol, TrafficPolicy};
+
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4
+    V4,
+    /// IPv6
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    #[must_use]
+    pub fn of(ip: &IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The family of a slice; `None` for one of names.
+    #[must_use]
+    pub fn of_slice(address_type: AddressType) -> Option<Self> {
+        match address_type {
+            AddressType::Ipv4 => Some(Self::V4),
+            AddressType::Ipv6 => Some(Self::V6),
+            AddressType::Fqdn => None,
+        }
+    }
+}
+
+/// Names one port of one service in one family: the unit that has backends, and that affinity and metrics go by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortKey {
+    /// The service.
+    pub service: ObjectKey,
+    /// The port's name; empty when it has none.
+    pub port: String,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The family.
+    pub family: Family,
+}
+
+impl PortKey {
+    /// The key that no port of a service comes before.
+    pub(crate) fn first_of(service: ObjectKey) -> Self {
+        Self { service, port: String::new(), protocol: Protocol::Tcp, family: Family::V4 }
+    }
+}
+
+impl fmt::Display for PortKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        };
+        write!(f, "{}", self.service)?;
+        if !self.port.is_empty() {
+            write!(f, ":{}", self.port)?;
+        }
+        write!(f, " ({}, {family})", self.protocol)
+    }
+}
+
+/// Where an endpoint of a service port listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendAddr {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its port.
+    pub port: u16,
+}
+
+impl fmt::Display for BackendAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.ip, self.port).fmt(f)
+    }
+}
+
+/// What a new flow is answered under one traffic policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It goes to one of these, never none.
+    Forward(BTreeSet<BackendAddr>),
+    /// It is refused: there is no endpoint anywhere (S33).
+    Reject,
+    /// It is dropped: there are endpoints, none on this node (S34).
+    Drop,
+}
+
+/// The traffic policy under which a frontend answers, by where the client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrontendPolicy {
+    /// For clients inside the cluster.
+    pub inside: TrafficPolicy,
+    /// For clients outside.
+    pub outside: TrafficPolicy,
+}
+
+/// One service port in one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortContent {
+    /// Seconds of client-IP affinity, 0 for none.
+    pub affinity_seconds: u32,
+    /// The answer under policy Cluster.
+    pub cluster: Answer,
+    /// The answer under policy Local.
+    pub local: Answer,
+    /// Endpoints that flows may stay with, whether or not new ones may choose them (S40: ignoring policy, topology and
+    /// termination, so that UDP behaves like TCP).
+    pub in_service: BTreeSet<BackendAddr>,
+    /// Its addresses.
+    pub frontends: BTreeMap<FrontendKey, FrontendPolicy>,
+}
+
+impl PortContent {
+    /// The answer under a policy.
+    #[must_use]
+    pub fn answer(&self, policy: TrafficPolicy) -> &Answer {
+        match policy {
+            TrafficPolicy::Cluster => &self.cluster,
+            TrafficPolicy::Local => &self.local,
+        }
+    }
+}
+
+/// One service: what its ports have. A service that is gone, or not proxied, has none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceContent {
+    /// Its ports in their families.
+    pub ports: BTreeMap<PortKey, PortContent>,
+}

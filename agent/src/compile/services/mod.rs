@@ -1,0 +1,91 @@
+//! Services: which endpoints each service port has, for each scope.
+//!
+//! [`compile_service`] looks at one service and its slices, so the cost of a change is that of the services it touches.
+
+mod categorize;
+mod content;
+mod endpoints;
+#[cfg(test)]
+mod tests;
+
+use fairlead_datapath::Addr;
+use fairlead_datapath::service::FrontendKey;
+use fairlead_objects::{EndpointSlice, Node, Service, ServicePort, TrafficPolicy};
+
+pub use categorize::{Categories, categorize};
+pub use content::{Answer, BackendAddr, Family, FrontendPolicy, PortContent, PortKey, ServiceContent};
+pub use endpoints::{PortEndpoint, endpoints};
+
+/// Where this node is, for what is chosen by place. When it changes, every service is compiled again (S32).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Place {
+    /// The node's name.
+    pub node: String,
+    /// The zone that its Node object names.
+    pub zone: Option<String>,
+}
+
+impl Place {
+    /// The place of the node with this name, as far as its object is known.
+    #[must_use]
+    pub fn new(name: &str, node: Option<&Node>) -> Self {
+        Self { node: name.to_owned(), zone: node.and_then(|n| n.zone.clone()) }
+    }
+}
+
+/// The wanted content of the tables for one service, from all EndpointSlices that name it; others are passed over.
+///
+/// A service that is not proxied has none: headless and ExternalName ones (S14), and those of another proxy (S15).
+/// Families are handled independently (S16).
+#[must_use]
+pub fn compile_service<'a, I>(service: &Service, slices: I, place: &Place) -> ServiceContent
+where
+    I: IntoIterator<Item = &'a EndpointSlice>,
+{
+    let mut content = ServiceContent::default();
+    if !service.is_proxied() {
+        return content;
+    }
+    let slices: Vec<_> = slices.into_iter().filter(|slice| belongs(slice, service)).collect();
+    for port in &service.ports {
+        for family in [Family::V4, Family::V6] {
+            let frontends: Vec<_> = cluster_frontends(service, port, family).collect();
+            if frontends.is_empty() {
+                continue;
+            }
+            let endpoints = endpoints(slices.iter().copied(), port, family, &place.node);
+            let categories = categorize(&endpoints, place);
+            let key =
+                PortKey { service: service.key.clone(), port: port.name.clone(), protocol: port.protocol, family };
+            let content = content.ports.entry(key).or_insert_with(|| PortContent {
+                affinity_seconds: service.affinity_seconds.unwrap_or(0),
+                cluster: categories.cluster_answer(),
+                local: categories.local_answer(),
+                in_service: endpoints.iter().filter(|e| e.ready || e.serving).map(|e| e.addr).collect(),
+                frontends: Default::default(),
+            });
+            content.frontends.extend(frontends);
+        }
+    }
+    content
+}
+
+/// The frontends of a port's cluster addresses. Whoever comes to them from outside gets what pods get (S17): external
+/// policy is for addresses that are meant for the outside.
+fn cluster_frontends(
+    service: &Service,
+    port: &ServicePort,
+    family: Family,
+) -> impl Iterator<Item = (FrontendKey, FrontendPolicy)> {
+    let policy = match service.internal_traffic_policy {
+        TrafficPolicy::Cluster => FrontendPolicy { inside: TrafficPolicy::Cluster, outside: TrafficPolicy::Cluster },
+        TrafficPolicy::Local => FrontendPolicy { inside: TrafficPolicy::Local, outside: TrafficPolicy::Local },
+    };
+    let addresses = service.cluster_ips.iter().filter(move |ip| Family::of(ip) == family && !ip.is_unspecified());
+    addresses.map(move |ip| (FrontendKey::new(Addr::from(*ip), port.port.to_be(), port.protocol.number()), policy))
+}
+
+/// Whether a slice is of this service.
+fn belongs(slice: &EndpointSlice, service: &Service) -> bool {
+    slice.key.namespace == service.key.namespace && slice.service_name.as_deref() == Some(service.key.name.as_str())
+}
