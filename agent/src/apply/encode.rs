@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use fairlead_datapath::peer::Pod;
-use fairlead_datapath::service::Backend;
+use fairlead_datapath::service::{Backend, ServiceState};
 use zerocopy::IntoBytes;
 
 use crate::plan::Op;
@@ -17,6 +17,8 @@ pub enum Table {
     Slots,
     /// `BACKENDS`
     Backends,
+    /// `SERVICE_STATE`
+    ServiceState,
     /// `PEERS`
     Peers,
     /// `CIDRS`
@@ -43,6 +45,7 @@ impl Table {
             Self::Frontends => "FRONTENDS",
             Self::Slots => "SLOTS",
             Self::Backends => "BACKENDS",
+            Self::ServiceState => "SERVICE_STATE",
             Self::Peers => "PEERS",
             Self::Cidrs => "CIDRS",
             Self::Nodes => "NODES",
@@ -88,6 +91,10 @@ pub fn encode<E>(op: &Op, mut each: impl FnMut(Action<'_>) -> Result<(), E>) -> 
         Op::Backend { id, value } => each(Action::Put(Table::Backends, id.as_bytes(), value.as_bytes())),
         Op::BackendState { id, state } => {
             each(Action::Word(Table::Backends, id.as_bytes(), offset_of!(Backend, state), *state))
+        }
+        Op::UdpFrontends { generation } => {
+            let value = ServiceState { udp_generation: *generation };
+            each(Action::Put(Table::ServiceState, 0_u32.as_bytes(), value.as_bytes()))
         }
         Op::Peer { addr, value } => each(put(Table::Peers, addr.as_bytes(), value.as_ref().map(IntoBytes::as_bytes))),
         Op::Cidr { key, value } => each(put(Table::Cidrs, key.as_bytes(), value.as_ref().map(IntoBytes::as_bytes))),

@@ -42,6 +42,11 @@ pub enum Op {
         /// A [`fairlead_datapath::service::BackendState`].
         state: u64,
     },
+    /// Writes the one element of `SERVICE_STATE`: UDP flows that go to no backend are decided anew.
+    UdpFrontends {
+        /// [`fairlead_datapath::service::ServiceState::udp_generation`].
+        generation: u64,
+    },
     /// Replaces or deletes an element of `PEERS`.
     Peer {
         /// The address.

@@ -1,1 +1,0 @@
-//! Order of the changes to the tables of services.

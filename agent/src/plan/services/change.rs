@@ -1,0 +1,245 @@
+//! The change of one service.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairlead_datapath::service::{Frontend, FrontendKey, Scope};
+use fairlead_objects::{ObjectKey, TrafficPolicy};
+
+use super::state::{Block, Port, State};
+use super::{Op, PlanError};
+use crate::compile::services::{Answer, BackendAddr, PortContent, PortKey, ServiceContent};
+
+/// The operations of a plan by their place in it.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    /// New backends.
+    pub(super) records: Vec<Op>,
+    /// New blocks.
+    pub(super) slots: Vec<Op>,
+    /// Frontends that may have to change.
+    pub(super) touched: BTreeSet<FrontendKey>,
+    /// Backends that left their service.
+    pub(super) retired: Vec<u32>,
+    /// Blocks that nothing will refer to, by offset and count.
+    pub(super) blocks: Vec<(u32, u32)>,
+    /// Service ports that are gone.
+    pub(super) services: Vec<u32>,
+}
+
+/// What was taken for a service while it was not sure that all of it fits.
+#[derive(Debug, Default)]
+struct Taken {
+    services: Vec<u32>,
+    backends: Vec<u32>,
+    blocks: Vec<(u32, u32)>,
+    records: Vec<Op>,
+    slots: Vec<Op>,
+}
+
+impl State {
+    /// Changes a service, or nothing.
+    pub(super) fn change(
+        &mut self,
+        service: &ObjectKey,
+        content: &ServiceContent,
+        draft: &mut Draft,
+    ) -> Result<(), PlanError> {
+        let mut taken = Taken::default();
+        let ports = match self.prepare(service, content, &mut taken) {
+            Ok(ports) => ports,
+            Err(error) => {
+                self.put_back(taken);
+                return Err(error);
+            }
+        };
+        draft.records.append(&mut taken.records);
+        draft.slots.append(&mut taken.slots);
+        for id in self.ids_of(service) {
+            if !ports.contains_key(&id) {
+                self.remove_port(id, draft);
+            }
+        }
+        for (id, port) in ports {
+            self.replace_port(id, port, draft);
+        }
+        Ok(())
+    }
+
+    /// The ports as they are to be, by id, with everything taken that they need.
+    fn prepare(
+        &mut self,
+        service: &ObjectKey,
+        content: &ServiceContent,
+        taken: &mut Taken,
+    ) -> Result<BTreeMap<u32, Port>, PlanError> {
+        let keys = || content.ports.values().flat_map(|port| port.frontends.keys());
+        let new = keys().filter(|key| !self.frontends.contains_key(key)).collect::<BTreeSet<_>>().len() as u32;
+        let used = self.frontends.len() as u32;
+        if used + new > self.capacity.frontends {
+            return Err(full(service, "FRONTENDS", self.capacity.frontends, used, new));
+        }
+        let mut ports = BTreeMap::new();
+        for (name, content) in &content.ports {
+            let id = match self.id_of(name, content, &ports) {
+                Some(id) => id,
+                None => {
+                    let (size, used) = (State::services_end(self.capacity), self.services.used());
+                    let id = self.services.take().ok_or_else(|| full(service, "FRONTENDS", size, used, 1))?;
+                    taken.services.push(id);
+                    id
+                }
+            };
+            let port = self.prepare_port(id, name, content, taken)?;
+            ports.insert(id, port);
+        }
+        Ok(ports)
+    }
+
+    /// The id of a service port: its own, or that of an adopted one that has one of its frontends.
+    fn id_of(&self, name: &PortKey, content: &PortContent, spoken_for: &BTreeMap<u32, Port>) -> Option<u32> {
+        self.names.get(name).copied().or_else(|| {
+            let written = content.frontends.keys().filter_map(|key| self.frontends.get(key)?.written);
+            written
+                .map(|frontend| frontend.service)
+                .find(|id| !spoken_for.contains_key(id) && self.ports.get(id).is_some_and(|port| port.name.is_none()))
+        })
+    }
+
+    fn prepare_port(
+        &mut self,
+        id: u32,
+        name: &PortKey,
+        content: &PortContent,
+        taken: &mut Taken,
+    ) -> Result<Port, PlanError> {
+        let old = self.ports.get(&id).cloned().unwrap_or_default();
+        let mut port = Port { name: Some(name.clone()), ..Port::default() };
+        let kept = old.backends.iter().filter(|(addr, _)| content.in_service.contains(addr));
+        port.backends = kept.map(|(addr, id)| (*addr, *id)).collect();
+        for (key, policy) in &content.frontends {
+            let mut scope = |policy: TrafficPolicy| match content.answer(policy) {
+                Answer::Reject => Ok(Scope::REJECT),
+                Answer::Drop => Ok(Scope::DROP),
+                Answer::Forward(addresses) => {
+                    let block = self.block(id, name, addresses, &old, &mut port, taken)?;
+                    Ok(Scope::forward(block.offset, block.count()))
+                }
+            };
+            let (internal, external) = (scope(policy.inside)?, scope(policy.outside)?);
+            let affinity_seconds = content.affinity_seconds;
+            let frontend = Frontend { tag: key.tag(), service: id, internal, external, affinity_seconds, flags: 0 };
+            port.frontends.insert(*key, frontend);
+        }
+        Ok(port)
+    }
+
+    /// The block of these backends: one that the port has already, or a new one.
+    fn block(
+        &mut self,
+        service: u32,
+        name: &PortKey,
+        addresses: &BTreeSet<BackendAddr>,
+        old: &Port,
+        port: &mut Port,
+        taken: &mut Taken,
+    ) -> Result<Block, PlanError> {
+        let mut ids = Vec::with_capacity(addresses.len());
+        for addr in addresses {
+            let known = port.backends.get(addr).or_else(|| old.backends.get(addr)).copied();
+            let id = match known {
+                Some(id) => id,
+                None => self.new_backend(service, name, *addr, addresses.len(), taken)?,
+            };
+            port.backends.insert(*addr, id);
+            ids.push(id);
+        }
+        if let Some(block) = port.blocks.iter().find(|block| block.ids == ids) {
+            return Ok(block.clone());
+        }
+        let block = match old.blocks.iter().find(|block| block.ids == ids) {
+            Some(block) => block.clone(),
+            None => {
+                let count = ids.len() as u32;
+                let (size, used) = (self.capacity.slots, self.slots.used());
+                let offset = self.slots.take(count).ok_or_else(|| full(&name.service, "SLOTS", size, used, count))?;
+                taken.blocks.push((offset, count));
+                taken.slots.push(Op::Slots { offset, ids: ids.clone() });
+                Block { offset, ids }
+            }
+        };
+        port.blocks.push(block.clone());
+        Ok(block)
+    }
+
+    fn new_backend(
+        &mut self,
+        service: u32,
+        name: &PortKey,
+        addr: BackendAddr,
+        needed: usize,
+        taken: &mut Taken,
+    ) -> Result<u32, PlanError> {
+        let (size, used) = (self.capacity.backends, self.backends.used());
+        let id = self.backends.take().ok_or_else(|| full(&name.service, "BACKENDS", size, used, needed as u32))?;
+        taken.backends.push(id);
+        let generation = self.generations.entry(id).or_default();
+        *generation = generation.wrapping_add(1);
+        taken.records.push(self.record(id, service, name.protocol, addr));
+        Ok(id)
+    }
+
+    /// Gives back what was taken for nothing. Generations stay: they need only differ.
+    fn put_back(&mut self, taken: Taken) {
+        taken.services.into_iter().for_each(|id| self.services.give(id));
+        taken.backends.into_iter().for_each(|id| self.backends.give(id));
+        taken.blocks.into_iter().for_each(|(offset, count)| self.slots.give(offset, count));
+    }
+
+    fn replace_port(&mut self, id: u32, port: Port, draft: &mut Draft) {
+        let old = self.ports.remove(&id).unwrap_or_default();
+        let ids: BTreeSet<u32> = port.backends.values().copied().collect();
+        draft.retired.extend(old.backends.values().chain(&old.surplus).filter(|id| !ids.contains(id)));
+        draft.blocks.extend(
+            old.blocks.iter().filter(|block| !port.blocks.contains(block)).map(|block| (block.offset, block.count())),
+        );
+        self.unclaim(id, old.frontends.keys().filter(|key| !port.frontends.contains_key(key)), draft);
+        for key in port.frontends.keys() {
+            self.frontends.entry(*key).or_default().by.insert(id);
+            draft.touched.insert(*key);
+        }
+        if let Some(name) = &port.name {
+            self.names.insert(name.clone(), id);
+        }
+        self.ports.insert(id, port);
+    }
+
+    pub(super) fn remove_port(&mut self, id: u32, draft: &mut Draft) {
+        let Some(old) = self.ports.remove(&id) else { return };
+        draft.retired.extend(old.backends.values().chain(&old.surplus));
+        draft.blocks.extend(old.blocks.iter().map(|block| (block.offset, block.count())));
+        draft.services.push(id);
+        self.unclaim(id, old.frontends.keys(), draft);
+        if let Some(name) = &old.name {
+            self.names.remove(name);
+        }
+    }
+
+    fn unclaim<'a, I: Iterator<Item = &'a FrontendKey>>(&mut self, id: u32, keys: I, draft: &mut Draft) {
+        for key in keys {
+            if let Some(claim) = self.frontends.get_mut(key) {
+                claim.by.remove(&id);
+            }
+            draft.touched.insert(*key);
+        }
+    }
+
+    /// The ids of a service's ports.
+    fn ids_of(&self, service: &ObjectKey) -> Vec<u32> {
+        let first = PortKey::first_of(service.clone());
+        self.names.range(first..).take_while(|(name, _)| name.service == *service).map(|(_, id)| *id).collect()
+    }
+}
+
+fn full(service: &ObjectKey, table: &'static str, size: u32, used: u32, needed: u32) -> PlanError {
+    PlanError::Full { service: service.clone(), table, size, used, needed }
+}

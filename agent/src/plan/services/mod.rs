@@ -1,0 +1,99 @@
+//! Order of the changes to the tables of services.
+//!
+//! A change writes new backends and new blocks of slots where nothing refers to them, then replaces the frontends: each
+//! replacement is the commit point of that frontend. Backends that left are marked at once, so that UDP flows move; their
+//! ids and the old blocks are given out again only after a [`super::Op::Barrier`]. On removal the frontend goes first.
+//!
+//! [`State`] is what the tables hold when every plan so far has been applied. When applying fails halfway it is not;
+//! then the agent does what it does after a restart: [`State::adopt`] what the tables hold, and plan everything again.
+
+mod adopt;
+mod blocks;
+mod change;
+mod ids;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use fairlead_datapath::service::{FrontendKey, MAX_BACKENDS, MAX_FRONTENDS, MAX_SLOTS};
+use fairlead_objects::ObjectKey;
+
+use super::Op;
+use crate::compile::services::PortKey;
+
+pub use state::State;
+
+/// Numbers of elements of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Of `FRONTENDS`.
+    pub frontends: u32,
+    /// Of `SLOTS`, a power of two.
+    pub slots: u32,
+    /// Of `BACKENDS`.
+    pub backends: u32,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self { frontends: MAX_FRONTENDS, slots: MAX_SLOTS, backends: MAX_BACKENDS }
+    }
+}
+
+/// How to bring changes into force.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[must_use]
+pub struct Plan {
+    /// The operations, in order.
+    pub ops: Vec<Op>,
+    /// Services that do not fit. What they had before goes on; they may fit once others have shrunk and the barrier at
+    /// the end of this plan has passed.
+    pub refused: Vec<(ObjectKey, PlanError)>,
+    /// Frontends that were looked at and that more than one service port claims.
+    pub contested: Vec<Contested>,
+}
+
+/// A change that can't be planned. Nothing of the service has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// There is no room.
+    #[error(
+        "{service} needs {needed} more elements of table {table}, which has {size}, {used} of them in use: \
+         its last content stays in force; remove services or endpoints"
+    )]
+    Full {
+        /// The service.
+        service: ObjectKey,
+        /// The map's name.
+        table: &'static str,
+        /// Elements that it has.
+        size: u32,
+        /// Those in use.
+        used: u32,
+        /// Those that the service needs beside what it has.
+        needed: u32,
+    },
+}
+
+/// An address and port that more than one service port claims. The first by name has it, whichever came first, so that
+/// every node decides the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contested {
+    /// What is claimed.
+    pub key: FrontendKey,
+    /// Who has it.
+    pub owner: PortKey,
+    /// Who does not.
+    pub others: Vec<PortKey>,
+}
+
+/// Elements in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Of `FRONTENDS`.
+    pub frontends: u32,
+    /// Of `SLOTS`, blocks rounded up.
+    pub slots: u32,
+    /// Of `BACKENDS`.
+    pub backends: u32,
+}

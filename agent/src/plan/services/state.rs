@@ -1,0 +1,208 @@
+//! What the tables of services hold, and what is free in them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use fairlead_datapath::Addr;
+use fairlead_datapath::service::{Backend, BackendState, Frontend, FrontendKey};
+use fairlead_objects::{ObjectKey, Protocol};
+
+use super::blocks::Blocks;
+use super::change::Draft;
+use super::ids::Ids;
+use super::{Capacity, Contested, Op, Plan, Usage};
+use crate::compile::services::{BackendAddr, PortKey, ServiceContent};
+
+/// What the tables of services hold, and what is free in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    pub(super) capacity: Capacity,
+    /// Ids of the service ports.
+    pub(super) names: BTreeMap<PortKey, u32>,
+    /// The service ports by id. Those that were adopted and that nobody has asked for yet have no name.
+    pub(super) ports: BTreeMap<u32, Port>,
+    /// Every frontend that is in the table or should be.
+    pub(super) frontends: HashMap<FrontendKey, Claim>,
+    pub(super) services: Ids,
+    pub(super) slots: Blocks,
+    pub(super) backends: Ids,
+    /// How often each backend id has been given out, where it ever was.
+    pub(super) generations: HashMap<u32, u32>,
+    pub(super) udp_generation: u64,
+    /// What was free when it was adopted may have readers still.
+    pub(super) barrier_first: bool,
+}
+
+/// One service port.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Port {
+    pub(super) name: Option<PortKey>,
+    /// Ids of its backends: all that new flows may choose, and those that old ones may stay with.
+    pub(super) backends: BTreeMap<BackendAddr, u32>,
+    /// Ids of second entries for one endpoint, left by an interrupted plan.
+    pub(super) surplus: BTreeSet<u32>,
+    pub(super) blocks: Vec<Block>,
+    /// What it wants its frontends to be.
+    pub(super) frontends: BTreeMap<FrontendKey, Frontend>,
+}
+
+/// A block of slots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Block {
+    pub(super) offset: u32,
+    pub(super) ids: Vec<u32>,
+}
+
+impl Block {
+    pub(super) fn count(&self) -> u32 {
+        self.ids.len() as u32
+    }
+}
+
+/// One frontend.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Claim {
+    /// What the table holds.
+    pub(super) written: Option<Frontend>,
+    /// Ids of the service ports that want it.
+    pub(super) by: BTreeSet<u32>,
+}
+
+impl State {
+    /// Empty tables.
+    #[must_use]
+    pub fn new(capacity: Capacity) -> Self {
+        Self {
+            capacity,
+            names: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            frontends: HashMap::new(),
+            services: Ids::new(Self::services_end(capacity)),
+            slots: Blocks::new(capacity.slots),
+            backends: Ids::new(capacity.backends),
+            generations: HashMap::new(),
+            udp_generation: 0,
+            barrier_first: false,
+        }
+    }
+
+    /// Every service port has a frontend; twice as many ids leave room for those that wait for a barrier.
+    pub(super) fn services_end(capacity: Capacity) -> u32 {
+        capacity.frontends.saturating_mul(2)
+    }
+
+    /// Plans the change of these services from what they are to this content; one that is gone has the default content.
+    /// Services that are not named stay as they are.
+    ///
+    /// Nothing happens to a service that does not fit: it is among [`Plan::refused`], and the others go ahead.
+    pub fn plan<'a>(&mut self, changes: impl IntoIterator<Item = (&'a ObjectKey, &'a ServiceContent)>) -> Plan {
+        let mut draft = Draft::default();
+        let mut refused = Vec::new();
+        for (service, content) in changes {
+            if let Err(error) = self.change(service, content, &mut draft) {
+                refused.push((service.clone(), error));
+            }
+        }
+        let (ops, contested) = self.finish(draft);
+        Plan { ops, refused, contested }
+    }
+
+    /// Removes what was adopted and what no service has asked for since: for when every service has been planned once.
+    #[must_use]
+    pub fn release_unclaimed(&mut self) -> Vec<Op> {
+        let mut draft = Draft::default();
+        let unclaimed: Vec<u32> =
+            self.ports.iter().filter(|(_, port)| port.name.is_none()).map(|(id, _)| *id).collect();
+        for id in unclaimed {
+            self.remove_port(id, &mut draft);
+        }
+        draft.touched.extend(self.frontends.iter().filter(|(_, claim)| claim.by.is_empty()).map(|(key, _)| *key));
+        self.finish(draft).0
+    }
+
+    /// The service port behind an id, as a flow or a frontend carries it.
+    #[must_use]
+    pub fn port_name(&self, id: u32) -> Option<&PortKey> {
+        self.ports.get(&id)?.name.as_ref()
+    }
+
+    /// How full the tables are.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage { frontends: self.frontends.len() as u32, slots: self.slots.used(), backends: self.backends.used() }
+    }
+
+    /// Turns what was collected into operations, and frees what is free after them.
+    fn finish(&mut self, draft: Draft) -> (Vec<Op>, Vec<Contested>) {
+        let Draft { records, slots, touched, retired, blocks, services } = draft;
+        let mut ops: Vec<Op> = records.into_iter().chain(slots).collect();
+        let contested = self.commit(touched, &mut ops);
+        ops.extend(retired.iter().map(|id| Op::BackendState { id: *id, state: self.state_word(*id, false) }));
+        if !(retired.is_empty() && blocks.is_empty() && services.is_empty()) {
+            ops.push(Op::Barrier);
+        }
+        for id in retired {
+            self.backends.give(id);
+        }
+        for (offset, count) in blocks {
+            self.slots.give(offset, count);
+        }
+        for id in services {
+            self.services.give(id);
+        }
+        if !ops.is_empty() && std::mem::take(&mut self.barrier_first) {
+            ops.insert(0, Op::Barrier);
+        }
+        (ops, contested)
+    }
+
+    /// Writes the frontends that are not as they should be. Deletions first: they make room.
+    fn commit(&mut self, touched: BTreeSet<FrontendKey>, ops: &mut Vec<Op>) -> Vec<Contested> {
+        let (mut upserts, mut contested) = (Vec::new(), Vec::new());
+        let mut new_udp = false;
+        for key in touched {
+            let Some(claim) = self.frontends.get_mut(&key) else { continue };
+            let mut owners: Vec<_> = claim.by.iter().filter_map(|id| self.ports.get(id)).collect();
+            owners.sort_by(|a, b| a.name.cmp(&b.name));
+            let wanted = owners.first().and_then(|port| port.frontends.get(&key)).copied();
+            if let [owner, others @ ..] = &owners[..]
+                && !others.is_empty()
+                && let Some(owner) = owner.name.clone()
+            {
+                let others = others.iter().filter_map(|port| port.name.clone()).collect();
+                contested.push(Contested { key, owner, others });
+            }
+            if claim.written != wanted {
+                new_udp |= claim.written.is_none() && key.proto == Protocol::Udp.number();
+                let list = if wanted.is_some() { &mut upserts } else { &mut *ops };
+                list.push(Op::Frontend { key, value: wanted });
+                claim.written = wanted;
+            }
+            if claim.written.is_none() {
+                self.frontends.remove(&key);
+            }
+        }
+        ops.extend(upserts);
+        if new_udp {
+            self.udp_generation += 1;
+            ops.push(Op::UdpFrontends { generation: self.udp_generation });
+        }
+        contested
+    }
+
+    /// The record of a backend id that was just taken.
+    pub(super) fn record(&self, id: u32, service: u32, protocol: Protocol, addr: BackendAddr) -> Op {
+        let value = Backend {
+            addr: Addr::from(addr.ip),
+            port: addr.port.to_be(),
+            proto: protocol.number(),
+            pad: 0,
+            service,
+            state: self.state_word(id, true),
+        };
+        Op::Backend { id, value }
+    }
+
+    fn state_word(&self, id: u32, serving: bool) -> u64 {
+        BackendState::new(self.generations.get(&id).copied().unwrap_or(0), serving).0
+    }
+}

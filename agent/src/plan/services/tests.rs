@@ -1,0 +1,280 @@
+//! Plans applied to tables in memory, and read by the real [`select`], at every point in time.
+
+mod capacity;
+mod interleave;
+mod world;
+
+use std::collections::BTreeSet;
+
+use fairlead_datapath::service::{From, Frontend, FrontendKey, HostTables, Selection, flow_is_stale, select};
+use fairlead_objects::ObjectKey;
+use proptest::prelude::*;
+
+use self::world::{Answers, World, answers, apply, changes};
+use super::{Capacity, Op, State};
+use crate::compile::services::ServiceContent;
+
+/// Small tables, so that ids and blocks are soon given out again.
+pub(super) const SMALL: Capacity = Capacity { frontends: 64, slots: 256, backends: 64 };
+
+/// Plans from world to world.
+fn plan(state: &mut State, from: &World, to: &World) -> Vec<Op> {
+    let content = to.content();
+    let gone = from.content().into_keys().filter(|key| !content.contains_key(key));
+    let gone: Vec<(ObjectKey, ServiceContent)> = gone.map(|key| (key, ServiceContent::default())).collect();
+    let old = from.content();
+    let dirty = content.iter().filter(|(key, content)| old.get(key) != Some(content));
+    let plan = state.plan(dirty.chain(gone.iter().map(|(key, content)| (key, content))));
+    assert_eq!(plan.refused, []);
+    plan.ops
+}
+
+fn apply_all(tables: &mut HostTables, ops: &[Op]) {
+    ops.iter().for_each(|op| apply(tables, op));
+}
+
+#[test]
+fn an_unchanged_service_gives_an_empty_plan() {
+    let world = World::shop();
+    let (mut state, mut tables) = (State::new(SMALL), HostTables::default());
+    apply_all(&mut tables, &plan(&mut state, &World::default(), &world));
+    let content = world.content();
+    assert_eq!(state.plan(&content).ops, []);
+    assert_eq!(state.release_unclaimed(), []);
+}
+
+#[test]
+fn addresses_of_a_port_share_a_block_and_families_have_their_own() {
+    let world = World::shop();
+    let mut state = State::new(SMALL);
+    let ops = plan(&mut state, &World::default(), &world);
+    let blocks = ops.iter().filter(|op| matches!(op, Op::Slots { .. })).count();
+    let frontends = ops.iter().filter(|op| matches!(op, Op::Frontend { .. })).count();
+    assert_eq!((blocks, frontends), (1, 2), "two addresses of one port");
+}
+
+#[test]
+fn a_first_service_needs_no_barrier_and_a_change_ends_with_one() {
+    let mut world = World::shop();
+    let mut state = State::new(SMALL);
+    let ops = plan(&mut state, &World::default(), &world);
+    assert!(!ops.contains(&Op::Barrier));
+    let before = world.clone();
+    world.services[0].endpoints.pop();
+    let ops = plan(&mut state, &before, &world);
+    let kinds: Vec<_> = ops.iter().map(std::mem::discriminant).collect();
+    let expected = [
+        Op::Slots { offset: 0, ids: vec![] },
+        Op::Frontend { key: FrontendKey::new(Default::default(), 0, 0), value: None },
+        Op::Frontend { key: FrontendKey::new(Default::default(), 0, 0), value: None },
+        Op::BackendState { id: 0, state: 0 },
+        Op::Barrier,
+    ];
+    assert_eq!(kinds, expected.iter().map(std::mem::discriminant).collect::<Vec<_>>());
+}
+
+#[test]
+fn s40_udp_flows_leave_a_backend_with_the_commit_and_an_id_given_out_again_is_another() {
+    let mut world = World::shop();
+    let (mut state, mut tables) = (State::new(SMALL), HostTables::default());
+    apply_all(&mut tables, &plan(&mut state, &World::default(), &world));
+    let key = world.keys()[0];
+    let Selection::Forward(chosen) = select(&tables, key.addr, key.port, key.proto, From::Inside, 0) else {
+        panic!("not forwarded");
+    };
+    assert!(!flow_is_stale(&tables, chosen.id, chosen.generation));
+    for _ in 0..3 {
+        let before = world.clone();
+        let removed = world.services[0].endpoints.remove(0);
+        apply_all(&mut tables, &plan(&mut state, &before, &world));
+        assert!(flow_is_stale(&tables, chosen.id, chosen.generation));
+        let before = world.clone();
+        world.services[0].endpoints.insert(0, removed);
+        apply_all(&mut tables, &plan(&mut state, &before, &world));
+        assert!(flow_is_stale(&tables, chosen.id, chosen.generation), "the endpoint came back under a used id");
+    }
+}
+
+#[test]
+fn s40_udp_flows_stay_with_what_serves_though_nobody_else_may_choose_it() {
+    let mut world = World::shop();
+    let (mut state, mut tables) = (State::new(SMALL), HostTables::default());
+    apply_all(&mut tables, &plan(&mut state, &World::default(), &world));
+    let key = world.keys()[0];
+    let Selection::Forward(first) = select(&tables, key.addr, key.port, key.proto, From::Inside, 0) else {
+        panic!("not forwarded");
+    };
+    let before = world.clone();
+    let endpoint = &mut world.services[0].endpoints[0];
+    (endpoint.ready, endpoint.terminating) = (false, true);
+    apply_all(&mut tables, &plan(&mut state, &before, &world));
+    assert!(!flow_is_stale(&tables, first.id, first.generation));
+    let Answers::Forward(inside) = answers(&tables, &key, From::Inside) else { panic!("not forwarded") };
+    assert!(!inside.iter().any(|(addr, _)| *addr == first.addr));
+
+    let mut adopted = State::adopt(SMALL, &tables);
+    assert_eq!(adopted.plan(&world.content()).ops, []);
+    assert_eq!(adopted.release_unclaimed(), [], "it stays through a restart");
+
+    let before = world.clone();
+    world.services[0].endpoints[0].serving = false;
+    apply_all(&mut tables, &plan(&mut state, &before, &world));
+    assert!(flow_is_stale(&tables, first.id, first.generation));
+}
+
+#[test]
+fn s41_a_new_udp_frontend_moves_the_generation_after_the_commit() {
+    let mut world = World::shop();
+    let mut state = State::new(SMALL);
+    let ops = plan(&mut state, &World::default(), &world);
+    assert!(!ops.iter().any(|op| matches!(op, Op::UdpFrontends { .. })), "it is a TCP service");
+    let before = world.clone();
+    world.services[0].udp = true;
+    let ops = plan(&mut state, &before, &world);
+    let place = |wanted: fn(&Op) -> bool| ops.iter().rposition(wanted);
+    let bump = place(|op| matches!(op, Op::UdpFrontends { generation: 1 })).expect("a new generation");
+    let commit = place(|op| matches!(op, Op::Frontend { value: Some(_), .. })).expect("a commit");
+    assert!(commit < bump);
+}
+
+#[test]
+fn a_contested_address_is_the_first_ones_and_then_the_others() {
+    let mut world = World::shop();
+    let mut second = world.services[0].clone();
+    second.name = "zzz".into();
+    second.endpoints.truncate(1);
+    world.services.push(second);
+    let (mut state, mut tables) = (State::new(SMALL), HostTables::default());
+    let plan_both = state.plan(&world.content());
+    assert_eq!(plan_both.contested.len(), 2);
+    assert!(plan_both.contested.iter().all(|c| c.owner.service.name == "cart" && c.others.len() == 1));
+    apply_all(&mut tables, &plan_both.ops);
+    world.check(&tables);
+    let before = world.clone();
+    world.services.remove(0);
+    apply_all(&mut tables, &plan(&mut state, &before, &world));
+    world.check(&tables);
+}
+
+#[test]
+fn tables_that_make_no_sense_are_adopted_and_repaired() {
+    let world = World::shop();
+    let (mut state, mut good) = (State::new(SMALL), HostTables::default());
+    apply_all(&mut good, &plan(&mut state, &World::default(), &world));
+    let key = world.keys()[0];
+    let spoil: [fn(&mut Frontend); 5] = [
+        |f| f.tag ^= 1,
+        |f| f.service = 0,
+        |f| f.service = u32::MAX,
+        |f| f.internal = fairlead_datapath::service::Scope::forward(u32::MAX, 3),
+        |f| f.internal = fairlead_datapath::service::Scope::forward(1, 3),
+    ];
+    for spoil in spoil {
+        let mut tables = good.clone();
+        spoil(tables.frontends.get_mut(&key).unwrap());
+        let mut state = State::adopt(SMALL, &tables);
+        apply_all(&mut tables, &state.plan(&world.content()).ops);
+        apply_all(&mut tables, &state.release_unclaimed());
+        world.check(&tables);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// S1 S18 S20 S21 S22 S29 S33 S34, from objects to the answer that a packet gets.
+    #[test]
+    fn the_answer_is_that_of_the_naive_model(worlds in proptest::collection::vec(world::any_world(), 1..6)) {
+        let (mut state, mut tables) = (State::new(SMALL), HostTables::default());
+        let mut before = World::default();
+        for world in worlds {
+            apply_all(&mut tables, &plan(&mut state, &before, &world));
+            world.check(&tables);
+            before = world;
+        }
+        apply_all(&mut tables, &plan(&mut state, &before, &World::default()));
+        prop_assert!(tables.frontends.is_empty());
+        prop_assert_eq!((state.usage().frontends, state.usage().slots, state.usage().backends), (0, 0, 0));
+    }
+
+    #[test]
+    fn after_every_prefix_of_a_plan_the_answer_is_the_old_or_the_new(
+        worlds in proptest::collection::vec(world::any_world(), 2..5),
+    ) {
+        let (mut state, mut tables) = (State::new(SMALL), HostTables::default());
+        let mut before = World::default();
+        for world in worlds {
+            let old = tables.clone();
+            let ops = plan(&mut state, &before, &world);
+            let mut new = old.clone();
+            apply_all(&mut new, &ops);
+            let keys: BTreeSet<_> = before.keys().into_iter().chain(world.keys()).collect();
+            for op in &ops {
+                apply(&mut tables, op);
+                for key in &keys {
+                    for from in [From::Inside, From::Outside] {
+                        let now = answers(&tables, key, from);
+                        prop_assert!(
+                            now == answers(&old, key, from) || now == answers(&new, key, from),
+                            "{:?} after {:?} of {:?}", now, op, ops
+                        );
+                    }
+                }
+            }
+            before = world;
+        }
+    }
+
+    #[test]
+    fn a_restart_at_any_point_ends_in_the_same_state(
+        worlds in proptest::collection::vec(world::any_world(), 2..5),
+        interrupted: prop::sample::Index,
+    ) {
+        let (mut state, mut tables) = (State::new(SMALL), HostTables::default());
+        let mut before = World::default();
+        for world in worlds {
+            let ops = plan(&mut state, &before, &world);
+            let mut halfway = tables.clone();
+            apply_all(&mut halfway, &ops[..interrupted.index(ops.len() + 1)]);
+            apply_all(&mut tables, &ops);
+
+            // An unchanged world: nothing to do, and nothing forgotten. Who lost all its addresses to others can't be
+            // recognised, and gets its backends anew.
+            if !world.is_contested() {
+                let mut adopted = State::adopt(SMALL, &tables);
+                prop_assert_eq!(adopted.plan(&world.content()).ops, []);
+                prop_assert_eq!(adopted.release_unclaimed(), []);
+                adopted.barrier_first = false;
+                prop_assert_eq!(&adopted, &state);
+            }
+
+            // An agent that was killed in the middle of a plan.
+            let mut adopted = State::adopt(SMALL, &halfway);
+            let ops = adopted.plan(&world.content()).ops;
+            prop_assert!(ops.is_empty() || ops[0] == Op::Barrier);
+            apply_all(&mut halfway, &ops);
+            apply_all(&mut halfway, &adopted.release_unclaimed());
+            world.check(&halfway);
+            // Which endpoints flows may stay with depends on what came before; new flows have the same room as ever, and
+            // nothing is left over.
+            let (repaired, usage) = (adopted.usage(), state.usage());
+            prop_assert_eq!((repaired.frontends, repaired.slots), (usage.frontends, usage.slots));
+            if !world.is_contested() {
+                let mut again = State::adopt(SMALL, &halfway);
+                prop_assert_eq!(again.plan(&world.content()).ops, []);
+                prop_assert_eq!(again.release_unclaimed(), []);
+                (again.barrier_first, adopted.barrier_first) = (false, false);
+                prop_assert_eq!(&again, &adopted);
+            }
+            before = world;
+        }
+    }
+}
+
+#[test]
+fn changes_between_worlds_are_those_of_the_services_that_differ() {
+    let (a, mut b) = (World::shop(), World::shop());
+    assert!(changes(&a, &b).is_empty());
+    b.services[0].endpoints.pop();
+    assert_eq!(changes(&a, &b).len(), 1);
+}
