@@ -1,6 +1,6 @@
 //! How many tests passed and failed.
 
-use std::{fmt, ops::AddAssign};
+use std::{fmt, ops::AddAssign, process::exit};
 
 /// A count of tests.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,12 @@ impl Tally {
     /// One test.
     pub(crate) fn one(passed: bool) -> Self {
         if passed { Self { passed: 1, failed: 0 } } else { Self { passed: 0, failed: 1 } }
+    }
+
+    /// Ends this process with the tally as the last line, for programs that read it.
+    pub(crate) fn conclude(self) -> ! {
+        println!("{self}");
+        exit(i32::from(self.failed > 0))
     }
 
     /// Reads a line of a Rust test binary's output: `test result: ok. 15 passed; 0 failed; …`.
