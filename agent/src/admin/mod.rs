@@ -1,1 +1,18 @@
 //! The socket for those who look in: status, explanations, drops.
+//!
+//! A client connects, sends one [`Request`] as a line of JSON and reads one [`Reply`] as a line of JSON; after
+//! [`Request::Drops`] with `follow` more replies come until it hangs up.
+
+mod client;
+mod policy;
+mod server;
+mod service;
+mod status;
+mod views;
+
+pub use client::{ClientError, Connection};
+pub use server::{Admin, DEFAULT_SOCKET, serve};
+pub use views::{
+    DropCount, DropView, DropsView, EndpointView, MapView, PodView, Reply, Request, ServiceExplanation, ServiceView,
+    StatusView, Verdict,
+};

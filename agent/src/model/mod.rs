@@ -153,6 +153,11 @@ impl Model {
         if self.synced() { std::mem::take(&mut self.dirty) } else { Dirty::default() }
     }
 
+    /// Something beside the objects changed that peers depend on.
+    pub fn touch_policy(&mut self) {
+        self.dirty.policy = true;
+    }
+
     /// Gives back what could not be brought into force.
     pub fn give_back(&mut self, dirty: Dirty) {
         self.dirty.merge(dirty);
@@ -216,6 +221,11 @@ impl Model {
     #[must_use]
     pub fn service(&self, key: &ObjectKey) -> Option<&Service> {
         self.services.get(key)
+    }
+
+    /// All slices.
+    pub fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices.values()
     }
 
     /// The slices of a service, whether or not it exists.

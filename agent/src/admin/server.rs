@@ -1,0 +1,113 @@
+//! The agent's side of the socket.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::broadcast::error::RecvError;
+use tracing::warn;
+
+use super::{DropView, Reply, Request, policy, service, status};
+use crate::bpf::Tables;
+use crate::daemon::{DropLog, Shared};
+
+/// Where the agent listens when nothing else is configured.
+pub const DEFAULT_SOCKET: &str = "/run/fairlead/agent.sock";
+
+/// Longest question, in bytes.
+const LONGEST: u64 = 64 << 10;
+
+/// What answers need.
+#[derive(Debug)]
+pub struct Admin {
+    /// The model and the loop's progress.
+    pub shared: Arc<Shared>,
+    /// The maps, for reading.
+    pub tables: Tables,
+    /// Dropped packets.
+    pub drops: Arc<DropLog>,
+}
+
+/// Listens, and serves until it is dropped. Root alone may ask.
+///
+/// # Errors
+/// The socket can't be made.
+pub async fn serve(admin: Arc<Admin>, socket: &Path) -> io::Result<()> {
+    let new = socket.with_extension("new");
+    if let Err(error) = std::fs::remove_file(&new)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let listener = UnixListener::bind(&new)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&new, socket)?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let admin = Arc::clone(&admin);
+                tokio::spawn(async move {
+                    // Whoever asked has hung up: nobody is left to tell.
+                    let _gone = converse(&admin, stream).await;
+                });
+            }
+            Err(error) => {
+                warn!(%error, "can't accept a connection to the admin socket");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(admin: &Admin, stream: UnixStream) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(read.take(LONGEST)).read_line(&mut line).await?;
+    let request = match serde_json::from_str(&line) {
+        Ok(request) => request,
+        Err(error) => return send(&mut write, &Reply::Error(format!("this is no question: {error}"))).await,
+    };
+    let follow = matches!(request, Request::Drops { follow: true }).then(|| admin.drops.subscribe());
+    send(&mut write, &answer(admin, request)).await?;
+    let Some(mut follow) = follow else { return Ok(()) };
+    loop {
+        match follow.recv().await {
+            Ok(event) => send(&mut write, &ok::<[DropView]>(&[event])).await?,
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return Ok(()),
+        }
+    }
+}
+
+async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+fn ok<T: Serialize + ?Sized>(value: &T) -> Reply {
+    serde_json::to_value(value).map_or_else(|error| Reply::Error(error.to_string()), Reply::Ok)
+}
+
+fn answer(admin: &Admin, request: Request) -> Reply {
+    match request {
+        Request::Status => ok(&status::status(admin)),
+        Request::ServiceList => ok(&service::list(&admin.shared.model())),
+        Request::ServiceExplain { address } => match service::explain(admin, address) {
+            Ok(explanations) => ok(&explanations),
+            Err(text) => Reply::Error(text),
+        },
+        Request::PolicyExplain { from, to, port, protocol } => {
+            match policy::explain(&admin.shared.model(), &from, &to, protocol, port) {
+                Ok(explanation) => ok(&explanation),
+                Err(text) => Reply::Error(text),
+            }
+        }
+        Request::Drops { follow: _ } => ok(&admin.drops.view(&admin.tables)),
+    }
+}

@@ -1,0 +1,59 @@
+//! How the agent is.
+
+use super::{Admin, MapView, PodView, StatusView};
+use crate::bpf::Map;
+use crate::cni::Health;
+
+/// `BPF_MAP_TYPE_*` of maps whose elements come and go: hash, LRU hash, LPM trie.
+const COUNTED: [u32; 3] = [1, 9, 11];
+
+pub(super) fn status(admin: &Admin) -> StatusView {
+    let shared = &admin.shared;
+    let (health, reason) = match shared.health() {
+        Health::Ready => ("ready", None),
+        Health::Starting(reason) => ("starting", Some(reason)),
+        Health::Impaired(reason) => ("impaired", Some(reason)),
+    };
+    let progress = shared.progress();
+    let model = shared.model();
+    let objects = [
+        ("nodes", model.nodes().count()),
+        ("namespaces", model.namespaces().count()),
+        ("services", model.services().count()),
+        ("endpoint slices", model.slices().count()),
+        ("network policies", model.policies().count()),
+        ("pods", model.pods().count()),
+    ];
+    let pods = model.local().values().map(|local| PodView {
+        slot: local.slot,
+        pod: local.key.to_string(),
+        ips: local.ips.clone(),
+        known: model.object_of(local).is_some(),
+    });
+    StatusView {
+        node: model.node_name().to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        health: health.to_owned(),
+        reason: reason.or(progress.trouble),
+        uptime_seconds: shared.started.elapsed().as_secs(),
+        adopted: shared.adopted,
+        objects: objects.map(|(kind, count)| (kind.to_owned(), count)).into(),
+        plans: (progress.plans, progress.operations, progress.last_micros),
+        pods: pods.collect(),
+        maps: admin.tables.iter().map(fill).collect(),
+        programs: shared.programs.iter().map(|p| (p.name.clone(), p.verified_instructions)).collect(),
+        mistakes: model.mistakes().standing().into_iter().map(|m| (m.origin, m.reason)).collect(),
+        drops: admin.drops.counts(&admin.tables).iter().map(|count| count.packets).sum(),
+    }
+}
+
+fn fill(map: &Map) -> MapView {
+    let shape = map.shape();
+    let count = || {
+        let mut used = 0;
+        map.for_each(|_, _| used += 1).ok()?;
+        Some(used)
+    };
+    let used = COUNTED.contains(&shape.map_type).then(count).flatten();
+    MapView { name: map.name().to_owned(), used, size: shape.max_entries }
+}

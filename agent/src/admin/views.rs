@@ -1,0 +1,204 @@
+//! What is said on the socket: the same structures are JSON for programs and tables for a person.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// How is the agent? Answered with [`StatusView`].
+    Status,
+    /// Which services are there? Answered with a list of [`ServiceView`].
+    ServiceList,
+    /// What happens to connections to an address? Answered with a list of [`ServiceExplanation`], one a protocol.
+    ServiceExplain {
+        /// The address and port that clients use.
+        address: SocketAddr,
+    },
+    /// May a flow pass, and why? Answered with [`crate::compile::policy::Explanation`].
+    PolicyExplain {
+        /// `namespace/pod` or an address.
+        from: String,
+        /// `namespace/pod` or an address.
+        to: String,
+        /// The destination's port; 0 for a protocol without.
+        port: u16,
+        /// The IP protocol number.
+        protocol: u8,
+    },
+    /// What was dropped? Answered with [`DropsView`].
+    Drops {
+        /// Whether to go on with a list of one [`DropView`] for each drop that is seen from now on.
+        follow: bool,
+    },
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// What was asked for.
+    Ok(Value),
+    /// Why there is no answer, and what to do.
+    Error(String),
+}
+
+/// How the agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// The node's name.
+    pub node: String,
+    /// The agent's version.
+    pub version: String,
+    /// `ready`, `starting` or `impaired`.
+    pub health: String,
+    /// Why it is not ready.
+    pub reason: Option<String>,
+    /// Seconds since its start.
+    pub uptime_seconds: u64,
+    /// Whether it adopted maps of an agent before it.
+    pub adopted: bool,
+    /// Objects known, by kind.
+    pub objects: Vec<(String, usize)>,
+    /// Plans executed, operations in them, microseconds of the last.
+    pub plans: (u64, u64, u64),
+    /// The pods of this node.
+    pub pods: Vec<PodView>,
+    /// The maps and their fill.
+    pub maps: Vec<MapView>,
+    /// The programs, with the instructions that the verifier walked through.
+    pub programs: Vec<(String, Option<u32>)>,
+    /// Objects that can't be read: where, and what to do.
+    pub mistakes: Vec<(String, String)>,
+    /// Packets dropped since the node's start.
+    pub drops: u64,
+}
+
+/// A pod of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodView {
+    /// Its slot.
+    pub slot: u16,
+    /// `namespace/name`.
+    pub pod: String,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// Whether its Pod object is known: without, nothing may pass.
+    pub known: bool,
+}
+
+/// A map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapView {
+    /// Its name.
+    pub name: String,
+    /// Elements in use; nothing for arrays, which are always full.
+    pub used: Option<u32>,
+    /// Elements that it can hold.
+    pub size: u32,
+}
+
+/// One address and port of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// `namespace/name`.
+    pub service: String,
+    /// `spec.type`.
+    pub kind: String,
+    /// The port's name; empty when it has none.
+    pub port_name: String,
+    /// Its addresses with the port.
+    pub addresses: Vec<SocketAddr>,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// Endpoints that new connections from this node may choose.
+    pub endpoints: usize,
+}
+
+/// What becomes of a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It goes to one of the chosen endpoints.
+    Forward,
+    /// It is refused.
+    Reject,
+    /// It is dropped in silence.
+    Drop,
+}
+
+/// What happens to connections to one address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceExplanation {
+    /// `namespace/name`.
+    pub service: String,
+    /// The port's name; empty when it has none.
+    pub port_name: String,
+    /// The address that was asked for.
+    pub address: SocketAddr,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// The traffic policy that clients in the cluster meet.
+    pub policy: String,
+    /// What becomes of a new connection of theirs.
+    pub verdict: Verdict,
+    /// Whether the kernel's table has the address.
+    pub in_force: bool,
+    /// Every endpoint, chosen or not.
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// An endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointView {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether new connections may choose it.
+    pub chosen: bool,
+    /// Whether it is on this node.
+    pub local: bool,
+    /// Why it is in or out.
+    pub why: String,
+}
+
+/// What was dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DropsView {
+    /// Counts since the node's start; reasons that never occurred are left out.
+    pub counts: Vec<DropCount>,
+    /// The last that were seen: samples, when there are many.
+    pub recent: Vec<DropView>,
+}
+
+/// How often one reason occurred.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropCount {
+    /// The reason's word.
+    pub reason: String,
+    /// What it means.
+    pub meaning: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// A dropped packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropView {
+    /// Nanoseconds since boot.
+    pub time: u64,
+    /// The reason's word.
+    pub reason: String,
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// Source, as the packet had it when it was dropped.
+    pub source: SocketAddr,
+    /// Destination, as the packet had it when it was dropped.
+    pub destination: SocketAddr,
+    /// The interface.
+    pub ifindex: u32,
+    /// The pod whose interface it is, as `namespace/name`.
+    pub pod: Option<String>,
+}

@@ -1,0 +1,177 @@
+//! What the command line takes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::admin::DEFAULT_SOCKET;
+
+/// Fairlead: the network of a Kubernetes node.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 120)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+    /// The agent's socket for questions
+    #[arg(long, global = true, default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub(super) socket: PathBuf,
+    /// A table for a person, or JSON for a program
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the node's agent
+    Agent(AgentArgs),
+    /// How is the agent?
+    Status,
+    /// Services
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Dropped packets: counts by reason, and the last ones
+    Drops(DropsArgs),
+    /// Leave the node as it was: detach programs, remove maps, pods' links and the run directory
+    Uninstall(UninstallArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct AgentArgs {
+    /// The name of this node's Node object
+    #[arg(long, env = "NODE_NAME")]
+    pub(super) node: String,
+    /// Take objects from the manifests in this directory, not from the Kubernetes API
+    #[arg(long, value_name = "DIR")]
+    pub(super) objects: Option<PathBuf>,
+    /// How to reach the Kubernetes API; without, as a pod of the cluster does, or else as kubectl would
+    #[arg(long, value_name = "FILE", conflicts_with = "objects")]
+    pub(super) kubeconfig: Option<PathBuf>,
+    /// Where sockets and the journal of pods are
+    #[arg(long, default_value = "/run/fairlead", value_name = "DIR")]
+    pub(super) run_dir: PathBuf,
+    /// Where maps and programs are pinned; its parent must be a bpf file system
+    #[arg(long, default_value = "/sys/fs/bpf/fairlead", value_name = "DIR")]
+    pub(super) bpffs: PathBuf,
+    /// The cgroup whose sockets reach services; without, the root of cgroup v2
+    #[arg(long, value_name = "DIR")]
+    pub(super) cgroup_root: Option<PathBuf>,
+    /// An interface that leads out of the node; may be given again. Without, those of the default routes
+    #[arg(long = "uplink", value_name = "IF")]
+    pub(super) uplinks: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceCommand {
+    /// Every service with its addresses
+    List,
+    /// What happens to connections to an address, and why
+    Explain {
+        /// As in 10.96.0.10:53 or [fd00:10:96::a]:53
+        #[arg(value_name = "ADDR:PORT")]
+        address: SocketAddr,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// May packets pass, and which rule says so?
+    Explain {
+        /// NAMESPACE/POD or an address
+        #[arg(long, value_name = "END")]
+        from: String,
+        /// NAMESPACE/POD or an address, with a port: shop/cart:7070, 10.0.0.1:53/udp, [fd00::1]:80/tcp
+        #[arg(long, value_name = "END[:PORT[/PROTO]]", value_parser = destination)]
+        to: Destination,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct DropsArgs {
+    /// Show drops as they happen
+    #[arg(short, long)]
+    pub(super) follow: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct UninstallArgs {
+    /// Where sockets and the journal of pods are
+    #[arg(long, default_value = "/run/fairlead", value_name = "DIR")]
+    pub(super) run_dir: PathBuf,
+    /// Where maps and programs are pinned
+    #[arg(long, default_value = "/sys/fs/bpf/fairlead", value_name = "DIR")]
+    pub(super) bpffs: PathBuf,
+}
+
+/// The far end of a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Destination {
+    pub(super) end: String,
+    pub(super) port: u16,
+    /// IP protocol number.
+    pub(super) protocol: u8,
+}
+
+fn destination(text: &str) -> Result<Destination, String> {
+    let (rest, protocol) = match text.rsplit_once('/') {
+        Some((rest, proto)) if rest.contains(':') && !proto.contains([':', ']']) => (rest, protocol(proto)?),
+        _ => (text, 6),
+    };
+    // An IPv6 address without brackets has colons, and no port.
+    if rest.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(Destination { end: rest.to_owned(), port: 0, protocol });
+    }
+    if let Ok(address) = rest.parse::<SocketAddr>() {
+        return Ok(Destination { end: address.ip().to_string(), port: address.port(), protocol });
+    }
+    let (end, port) = match rest.rsplit_once(':') {
+        Some((end, port)) => (end, port.parse().map_err(|_| format!("{port:?} is no port: 1 to 65535"))?),
+        None => (rest, 0),
+    };
+    Ok(Destination { end: end.to_owned(), port, protocol })
+}
+
+fn protocol(text: &str) -> Result<u8, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "tcp" => Ok(6),
+        "udp" => Ok(17),
+        "sctp" => Ok(132),
+        "icmp" => Ok(1),
+        "icmpv6" => Ok(58),
+        _ => Err(format!("{text:?} is no protocol: tcp, udp, sctp, icmp or icmpv6")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn destinations_have_ports_and_protocols() {
+        let parsed = |text| destination(text).map(|d| (d.end, d.port, d.protocol));
+        assert_eq!(parsed("shop/cart:7070"), Ok(("shop/cart".into(), 7070, 6)));
+        assert_eq!(parsed("shop/cart"), Ok(("shop/cart".into(), 0, 6)));
+        assert_eq!(parsed("shop/cart:53/udp"), Ok(("shop/cart".into(), 53, 17)));
+        assert_eq!(parsed("10.0.0.1:53/UDP"), Ok(("10.0.0.1".into(), 53, 17)));
+        assert_eq!(parsed("10.0.0.1"), Ok(("10.0.0.1".into(), 0, 6)));
+        assert_eq!(parsed("fd00::1"), Ok(("fd00::1".into(), 0, 6)));
+        assert_eq!(parsed("[fd00::1]:80/tcp"), Ok(("fd00::1".into(), 80, 6)));
+        assert!(destination("10.0.0.1:80/gre").unwrap_err().contains("icmpv6"));
+        assert!(destination("shop/cart:http").unwrap_err().contains("65535"));
+    }
+}

@@ -1,0 +1,185 @@
+//! Tables for a person.
+
+use std::fmt::{self, Write};
+
+use crate::admin::{DropView, DropsView, ServiceExplanation, ServiceView, StatusView, Verdict};
+
+/// A table whose columns are as wide as their widest cell.
+#[derive(Debug)]
+pub(super) struct Table<const N: usize> {
+    rows: Vec<[String; N]>,
+}
+
+impl<const N: usize> Table<N> {
+    pub(super) fn new(head: [&str; N]) -> Self {
+        Self { rows: vec![head.map(str::to_uppercase)] }
+    }
+
+    pub(super) fn row(&mut self, row: [String; N]) {
+        self.rows.push(row);
+    }
+}
+
+impl<const N: usize> fmt::Display for Table<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut widths = [0; N];
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        for row in &self.rows {
+            let mut line = String::new();
+            for (width, cell) in widths.iter().zip(row) {
+                write!(line, "{cell:width$}  ")?;
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+fn yes(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
+
+pub(super) fn status(status: &StatusView) -> String {
+    let StatusView {
+        node,
+        version,
+        health,
+        reason,
+        uptime_seconds,
+        adopted,
+        objects,
+        plans: (plans, operations, micros),
+        pods,
+        maps,
+        programs,
+        mistakes,
+        drops,
+    } = status;
+    let mut out = Table::new(["what", "is"]);
+    let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let objects: Vec<_> = objects.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    out.row(["node".into(), node.clone()]);
+    out.row([
+        "agent".into(),
+        format!("{version}, up {uptime_seconds} s{}", if *adopted { ", adopted maps" } else { "" }),
+    ]);
+    out.row(["health".into(), format!("{health}{reason}")]);
+    out.row(["objects".into(), objects.join(", ")]);
+    out.row(["plans".into(), format!("{plans} with {operations} operations, the last took {micros} µs")]);
+    out.row(["drops".into(), format!("{drops} packets: see `fairlead drops`")]);
+    let mut text = out.to_string();
+
+    let mut out = Table::new(["slot", "pod", "addresses", "object known"]);
+    for pod in pods {
+        let ips: Vec<_> = pod.ips.iter().map(ToString::to_string).collect();
+        out.row([pod.slot.to_string(), pod.pod.clone(), ips.join(" "), yes(pod.known)]);
+    }
+    text += &format!("\n{out}");
+    let mut out = Table::new(["map", "used", "size"]);
+    for map in maps {
+        out.row([map.name.clone(), map.used.map(|n| n.to_string()).unwrap_or_default(), map.size.to_string()]);
+    }
+    text += &format!("\n{out}");
+    let mut out = Table::new(["program", "verified instructions"]);
+    for (name, count) in programs {
+        out.row([name.clone(), count.map(|n| n.to_string()).unwrap_or_default()]);
+    }
+    text += &format!("\n{out}");
+    if !mistakes.is_empty() {
+        let mut out = Table::new(["object that can't be read", "why"]);
+        mistakes.iter().for_each(|(origin, reason)| out.row([origin.clone(), reason.clone()]));
+        text += &format!("\n{out}");
+    }
+    text
+}
+
+pub(super) fn services(services: &[ServiceView]) -> String {
+    let mut out = Table::new(["service", "type", "port", "protocol", "addresses", "endpoints"]);
+    for s in services {
+        let addresses: Vec<_> = s.addresses.iter().map(ToString::to_string).collect();
+        let addresses = addresses.join(" ");
+        let endpoints = s.endpoints.to_string();
+        out.row([s.service.clone(), s.kind.clone(), s.port_name.clone(), s.protocol.clone(), addresses, endpoints]);
+    }
+    out.to_string()
+}
+
+pub(super) fn explained(explained: &[ServiceExplanation]) -> String {
+    let mut text = String::new();
+    for e in explained {
+        let verdict = match e.verdict {
+            Verdict::Forward => "goes to one of the chosen endpoints",
+            Verdict::Reject => "is refused: there is no endpoint anywhere",
+            Verdict::Drop => "is dropped: there are endpoints, none that may be used from here",
+        };
+        let port = if e.port_name.is_empty() { String::new() } else { format!(" port {}", e.port_name) };
+        let force = if e.in_force { "" } else { " (not in the kernel's table yet)" };
+        text += &format!(
+            "{}/{} is service {}{port}, internalTrafficPolicy {}.\nA new connection {verdict}{force}.\n",
+            e.address, e.protocol, e.service, e.policy
+        );
+        let mut out = Table::new(["endpoint", "chosen", "this node", "why"]);
+        for endpoint in &e.endpoints {
+            out.row([endpoint.address.to_string(), yes(endpoint.chosen), yes(endpoint.local), endpoint.why.clone()]);
+        }
+        text += &format!("\n{out}\n");
+    }
+    text
+}
+
+pub(super) fn policy(explanation: &serde_json::Value) -> String {
+    let lines = |field: &str| -> String {
+        let items = explanation.get(field).and_then(serde_json::Value::as_array).into_iter().flatten();
+        items.filter_map(serde_json::Value::as_str).map(|line| format!("  {line}\n")).collect()
+    };
+    let allow = explanation.get("allow").and_then(serde_json::Value::as_bool) == Some(true);
+    let mut text = format!("{}\n{}", if allow { "allowed" } else { "dropped" }, lines("lines"));
+    let near = lines("near_misses");
+    if !near.is_empty() {
+        text += &format!("what nearly allows it:\n{near}");
+    }
+    text
+}
+
+pub(super) fn drops(drops: &DropsView) -> String {
+    let mut out = Table::new(["reason", "packets", "meaning"]);
+    for count in &drops.counts {
+        out.row([count.reason.clone(), count.packets.to_string(), count.meaning.clone()]);
+    }
+    let mut text = out.to_string();
+    if !drops.recent.is_empty() {
+        text += "\nthe last ones (sampled when there are many):\n";
+        drops.recent.iter().for_each(|drop| text += &drop_line(drop));
+    }
+    text
+}
+
+pub(super) fn drop_line(d: &DropView) -> String {
+    let protocol = match d.protocol {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        132 => "sctp".to_owned(),
+        other => format!("protocol {other}"),
+    };
+    let at = d.pod.as_ref().map_or_else(|| format!("interface {}", d.ifindex), |pod| format!("pod {pod}"));
+    let (seconds, millis) = (d.time / 1_000_000_000, d.time / 1_000_000 % 1000);
+    format!("{seconds}.{millis:03} {} {protocol} {} -> {} at {at}\n", d.reason, d.source, d.destination)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Table;
+
+    #[test]
+    fn columns_line_up_and_lines_have_no_tail() {
+        let mut table = Table::new(["a", "long head"]);
+        table.row(["wide cell".into(), "x".into()]);
+        assert_eq!(table.to_string(), "A          LONG HEAD\nwide cell  x\n");
+    }
+}

@@ -1,0 +1,124 @@
+//! From what changed to plans, and from plans to what the tables hold: compilers and planners side by side.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairlead_objects::ObjectKey;
+use tracing::warn;
+
+use super::adopt;
+use super::shared::Network;
+use crate::apply::ApplyError;
+use crate::bpf::{BpfError, Tables};
+use crate::compile::policy::{World, compile as compile_policy};
+use crate::compile::services::{Place, ServiceContent, compile_service};
+use crate::model::{Dirty, Model};
+use crate::plan::{Op, policy, services};
+
+/// What the planners know of the tables.
+#[derive(Debug)]
+pub(super) struct Content {
+    /// The interface that other nodes are reached by.
+    uplink: u32,
+    services: services::State,
+    policy: policy::State,
+    /// Everything has to be planned again: at start, and after a plan that stopped halfway.
+    whole: bool,
+    /// Services that did not fit: they are tried again with the next change.
+    refused: BTreeSet<ObjectKey>,
+}
+
+/// Executes a plan.
+pub(super) type Apply<'a> = &'a mut dyn FnMut(&[Op]) -> Result<(), ApplyError>;
+
+impl Content {
+    /// Takes over what the tables hold.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub(super) fn adopt(network: &Network, tables: &Tables) -> Result<Self, BpfError> {
+        Ok(Self {
+            uplink: network.ifindex,
+            services: services::State::adopt(services::Capacity::default(), &adopt::services(tables)?),
+            policy: policy::State::adopt(adopt::policy(tables)?),
+            whole: true,
+            refused: BTreeSet::new(),
+        })
+    }
+
+    /// Whether everything has to be planned again.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Another interface leads to other nodes.
+    pub(super) fn set_uplink(&mut self, ifindex: u32) {
+        self.uplink = ifindex;
+    }
+
+    /// Brings into force what changed. After an error the tables hold a part of it: [`Content::adopt`] them.
+    ///
+    /// # Errors
+    /// A plan could not be made or not be executed.
+    pub(super) fn update(&mut self, model: &Model, dirty: &Dirty, apply: Apply<'_>) -> Result<(), String> {
+        if self.whole || dirty.policy {
+            self.update_policy(model, apply)?;
+        }
+        let everything = self.whole || dirty.place;
+        if everything || !dirty.services.is_empty() {
+            let mut changed = if everything { all_services(model) } else { dirty.services.clone() };
+            changed.append(&mut self.refused);
+            // What is gone and was not adopted by name is released below.
+            changed.extend(dirty.services.iter().cloned());
+            self.update_services(model, &changed, apply)?;
+        }
+        if std::mem::take(&mut self.whole) {
+            apply(&self.services.release_unclaimed()).map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn update_policy(&mut self, model: &Model, apply: Apply<'_>) -> Result<(), String> {
+        let wanted = compile_policy(&world(model, self.uplink));
+        let ops = self.policy.plan(&wanted).map_err(|e| e.to_string())?;
+        apply(&ops).map_err(|e| e.to_string())?;
+        ops.iter().for_each(|op| self.policy.applied(op));
+        Ok(())
+    }
+
+    fn update_services(&mut self, model: &Model, keys: &BTreeSet<ObjectKey>, apply: Apply<'_>) -> Result<(), String> {
+        let place = Place::new(model.node_name(), model.own_node());
+        let compile = |key: &ObjectKey| {
+            let service = model.service(key);
+            service.map(|s| compile_service(s, model.slices_of(key), &place)).unwrap_or_default()
+        };
+        let changes: BTreeMap<ObjectKey, ServiceContent> = keys.iter().map(|key| (key.clone(), compile(key))).collect();
+        let services::Plan { ops, refused, contested } = self.services.plan(&changes);
+        for claim in contested {
+            let others: Vec<_> = claim.others.iter().map(ToString::to_string).collect();
+            warn!(owner = %claim.owner, others = others.join(", "), "several services have one address and port: the first by name has it");
+        }
+        for (service, error) in refused {
+            warn!(%error, "a service can't be brought into force");
+            self.refused.insert(service);
+        }
+        apply(&ops).map_err(|e| e.to_string())
+    }
+}
+
+fn all_services(model: &Model) -> BTreeSet<ObjectKey> {
+    model.services().map(|service| service.key.clone()).collect()
+}
+
+/// What policy is compiled from.
+#[must_use]
+pub fn world(model: &Model, uplink: u32) -> World<'_> {
+    World {
+        node: model.node_name(),
+        uplink,
+        namespaces: model.namespaces().collect(),
+        nodes: model.nodes().collect(),
+        pods: model.pods().collect(),
+        policies: model.policies().collect(),
+        local: model.local().values().collect(),
+    }
+}

@@ -1,0 +1,130 @@
+//! Dropped packets: the last ones, from the programs' ring buffer, and counts by reason.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aya::maps::{Map, MapData, RingBuf};
+use fairlead_datapath::drop::{DropEvent, DropReason};
+use fairlead_datapath::slot_of;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::broadcast;
+use tracing::warn;
+use zerocopy::FromBytes;
+
+use super::shared::Shared;
+use crate::admin::{DropCount, DropView, DropsView};
+use crate::bpf::{BpfError, PinDir, Tables};
+
+/// Drops that are kept to be shown.
+const KEPT: usize = 256;
+
+/// The map of counters, per CPU, by reason.
+const COUNTERS: &str = "DROPS";
+/// The ring buffer.
+const EVENTS: &str = "EVENTS";
+
+/// What was dropped lately.
+#[derive(Debug)]
+pub struct DropLog {
+    recent: Mutex<VecDeque<DropView>>,
+    followers: broadcast::Sender<DropView>,
+}
+
+impl Default for DropLog {
+    fn default() -> Self {
+        Self { recent: Mutex::default(), followers: broadcast::Sender::new(KEPT) }
+    }
+}
+
+impl DropLog {
+    /// Hears of every drop from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<DropView> {
+        self.followers.subscribe()
+    }
+
+    /// Counts and the last drops.
+    #[must_use]
+    pub fn view(&self, tables: &Tables) -> DropsView {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        DropsView { counts: self.counts(tables), recent }
+    }
+
+    /// Counts by reason, those that are not zero.
+    #[must_use]
+    pub fn counts(&self, tables: &Tables) -> Vec<DropCount> {
+        let count = |reason: &DropReason| {
+            let values = tables.map(COUNTERS).and_then(|map| map.get(&(*reason as u32).to_ne_bytes()));
+            let values = values.inspect_err(|error| warn!(%error, "drops can't be counted")).ok()??;
+            let packets = <[u64]>::ref_from_bytes(&values).ok()?.iter().sum();
+            Some(DropCount { reason: reason.as_str().to_owned(), meaning: reason.meaning().trim().to_owned(), packets })
+        };
+        DropReason::ALL.iter().filter_map(count).filter(|count| count.packets > 0).collect()
+    }
+
+    fn add(&self, view: DropView) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() == KEPT {
+            recent.pop_front();
+        }
+        recent.push_back(view.clone());
+        drop(recent);
+        // Nobody follows: that is the rule.
+        let _unheard = self.followers.send(view);
+    }
+
+    /// Opens the ring buffer and reads it, in a thread of its own that lives as long as the process.
+    ///
+    /// # Errors
+    /// There is no ring buffer.
+    pub(super) fn start(self: &Arc<Self>, pins: &PinDir, shared: Arc<Shared>) -> Result<(), BpfError> {
+        let path = pins.map(EVENTS);
+        let failed = |error: &dyn std::error::Error| BpfError::Pin {
+            what: "can't read the ring buffer",
+            path: path.clone(),
+            source: std::io::Error::other(error.to_string()),
+        };
+        let data = MapData::from_pin(&path).map_err(|e| failed(&e))?;
+        let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(|e| failed(&e))?;
+        let log = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("drops".to_owned())
+            .spawn(move || log.read(ring, &shared))
+            .map_err(|e| failed(&e))?;
+        Ok(())
+    }
+
+    fn read(&self, mut ring: RingBuf<MapData>, shared: &Shared) {
+        loop {
+            while let Some(item) = ring.next() {
+                if let Ok((event, _)) = DropEvent::read_from_prefix(&item) {
+                    self.add(view(&event, shared));
+                }
+            }
+            let mut ready = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
+            if let Err(errno) = poll(&mut ready, PollTimeout::NONE)
+                && errno != Errno::EINTR
+            {
+                warn!(%errno, "the ring buffer of drops can't be waited for: drops are counted, not shown");
+                return;
+            }
+        }
+    }
+}
+
+fn view(event: &DropEvent, shared: &Shared) -> DropView {
+    let end = |addr, port: u16| SocketAddr::new(IpAddr::from(addr), u16::from_be(port));
+    let pod = slot_of(event.ifindex).and_then(|slot| Some(shared.model().local().get(&slot)?.key.to_string()));
+    DropView {
+        time: event.time,
+        reason: DropReason::from_number(event.reason).map_or("unknown", DropReason::as_str).to_owned(),
+        protocol: event.proto,
+        source: end(event.src, event.sport),
+        destination: end(event.dst, event.dport),
+        ifindex: event.ifindex,
+        pod,
+    }
+}

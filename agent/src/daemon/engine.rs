@@ -1,0 +1,254 @@
+//! The loop: model → compile → plan → apply, in a thread of its own, since the system calls block.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fairlead_objects::Event;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, error, info, warn};
+
+use super::content::Content;
+use super::shared::Shared;
+use super::{node, sweep};
+use crate::bpf::{Hooks, Tables};
+use crate::cni::{AttachError, AttachedPod};
+use crate::model::{Dirty, LocalPod};
+use crate::plan::Op;
+use crate::wiring::Uplink;
+
+/// How long an attachment waits for the Pod object. The CNI server gives up a second later.
+const OBJECT_PATIENCE: Duration = Duration::from_secs(9);
+
+/// How often tables are swept and pins of vanished interfaces removed.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// The pause after a failed attempt, doubled up to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// What the loop is told.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// By the source of objects.
+    Event(Event),
+    /// By the CNI server: attach, and answer when the pod's policy is in force.
+    Attach(AttachedPod, oneshot::Sender<Result<(), AttachError>>),
+    /// By the wiring: the interfaces that lead out of the node.
+    Uplinks(Vec<Uplink>),
+    /// By the CNI server: take out, and answer when no table knows the pod.
+    Detach(AttachedPod, oneshot::Sender<()>),
+}
+
+/// An attachment that waits for its Pod object.
+struct Waiting {
+    slot: u16,
+    until: Instant,
+    answer: oneshot::Sender<Result<(), AttachError>>,
+}
+
+/// The loop's state.
+pub(super) struct Engine {
+    pub(super) shared: Arc<Shared>,
+    pub(super) hooks: Hooks,
+    pub(super) tables: Tables,
+    pub(super) content: Content,
+    waiting: Vec<Waiting>,
+    detached: Vec<oneshot::Sender<()>>,
+    retry: Option<Instant>,
+    next_sweep: Instant,
+}
+
+impl Engine {
+    pub(super) fn new(shared: Arc<Shared>, hooks: Hooks, tables: Tables, content: Content) -> Self {
+        let next_sweep = Instant::now() + SWEEP;
+        Self { shared, hooks, tables, content, waiting: Vec::new(), detached: Vec::new(), retry: None, next_sweep }
+    }
+
+    /// Runs until every sender is gone. One change is acted on at once; what is queued meanwhile is taken together.
+    pub(super) fn run(mut self, mut inputs: mpsc::Receiver<Input>, runtime: &tokio::runtime::Handle) {
+        loop {
+            let wake = self.wake();
+            match runtime.block_on(async { tokio::time::timeout_at(wake.into(), inputs.recv()).await }) {
+                Ok(Some(input)) => self.take(input),
+                Ok(None) => return,
+                Err(_) => {}
+            }
+            while let Ok(input) = inputs.try_recv() {
+                self.take(input);
+            }
+            self.settle();
+            self.answer();
+            if Instant::now() >= self.next_sweep {
+                self.sweep();
+            }
+        }
+    }
+
+    fn wake(&self) -> Instant {
+        let deadlines = self.waiting.iter().map(|w| w.until).chain(self.retry);
+        deadlines.fold(self.next_sweep, Ord::min)
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.shared.model_mut().take(event),
+            Input::Attach(pod, answer) => match self.hooks.attach_pod(&pod.host_link, pod.ifindex) {
+                Ok(()) => {
+                    let slot = pod.slot;
+                    self.shared.model_mut().attach(local(pod));
+                    let until = Instant::now() + OBJECT_PATIENCE;
+                    self.waiting.push(Waiting { slot, until, answer });
+                }
+                Err(error) => {
+                    warn!(pod = %pod.key, %error, "a pod can't be attached");
+                    let _gave_up = answer.send(Err(AttachError(error.to_string())));
+                }
+            },
+            Input::Uplinks(uplinks) => self.set_uplinks(&uplinks),
+            Input::Detach(pod, answer) => {
+                self.waiting.retain(|waiting| waiting.slot != pod.slot);
+                // The slot may be another pod's by now: a detachment can come late and twice.
+                let same = self.shared.model().local().get(&pod.slot).is_some_and(|local| local.key == pod.key);
+                if same {
+                    self.shared.model_mut().detach(pod.slot);
+                }
+                self.detached.push(answer);
+            }
+        }
+    }
+
+    /// Attaches to the interfaces out of the node and tells the programs of them.
+    pub(super) fn set_uplinks(&mut self, uplinks: &[Uplink]) {
+        for uplink in uplinks {
+            if let Err(error) = self.hooks.attach_uplink(&uplink.name, uplink.ifindex) {
+                error!(%error, "packets of this interface pass unseen");
+            }
+        }
+        let network = node::network(uplinks, self.shared.model().own_node());
+        if let Err(error) = node::write(&self.tables, uplinks, &network) {
+            error!(%error, "the programs can't be told of the node's interfaces");
+        }
+        self.content.set_uplink(network.ifindex);
+        self.shared.note(|progress| progress.network = network);
+        self.shared.model_mut().touch_policy();
+    }
+
+    /// Brings into force what changed.
+    fn settle(&mut self) {
+        if self.retry.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        let dirty = self.shared.model_mut().take_dirty();
+        let first = self.content.is_whole() && self.shared.model().synced();
+        if dirty.is_clean() && !first {
+            return;
+        }
+        if dirty.nodes {
+            self.shared.nodes_changed.notify_one();
+        }
+        let begin = Instant::now();
+        match self.bring_into_force(&dirty) {
+            Ok(operations) => {
+                self.retry = None;
+                let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+                debug!(operations, micros, "in force");
+                if first {
+                    info!(operations, micros, "the first content is in force");
+                }
+                self.shared.note(|progress| {
+                    progress.in_force = true;
+                    progress.plans += 1;
+                    progress.operations += operations as u64;
+                    progress.last_micros = micros;
+                    progress.failures = 0;
+                    progress.trouble = None;
+                });
+            }
+            Err(text) => {
+                let failures = self.shared.progress().failures + 1;
+                let (pause, longest) = BACKOFF;
+                let pause = pause.saturating_mul(1 << failures.min(10)).min(longest);
+                error!(error = text, again_in = ?pause, "what changed can't be brought into force");
+                self.shared.note(|progress| {
+                    progress.failures = failures;
+                    progress.trouble = Some(text);
+                });
+                self.shared.model_mut().give_back(dirty);
+                // A part of a plan may be in force: plan everything anew from what the tables hold.
+                match Content::adopt(&self.shared.progress().network, &self.tables) {
+                    Ok(content) => self.content = content,
+                    Err(error) => error!(%error, "the tables can't be read back"),
+                }
+                self.retry = Some(Instant::now() + pause);
+            }
+        }
+    }
+
+    fn bring_into_force(&mut self, dirty: &Dirty) -> Result<usize, String> {
+        let model = self.shared.model();
+        let mut operations = 0;
+        let tables = &mut self.tables;
+        self.content.update(&model, dirty, &mut |plan: &[Op]| {
+            operations += plan.len();
+            crate::apply::apply(tables, plan)
+        })?;
+        Ok(operations)
+    }
+
+    /// Answers those whose wish is in force, and those who waited too long.
+    fn answer(&mut self) {
+        let settled = self.retry.is_none();
+        if settled {
+            for answer in self.detached.drain(..) {
+                let _gave_up = answer.send(());
+            }
+        }
+        let (model, now) = (self.shared.model(), Instant::now());
+        let in_force = settled && self.shared.progress().in_force;
+        let mut still = Vec::new();
+        for waiting in self.waiting.drain(..) {
+            let local = model.local().get(&waiting.slot);
+            let known = local.is_some_and(|local| model.object_of(local).is_some());
+            if known && in_force {
+                let _gave_up = waiting.answer.send(Ok(()));
+            } else if now >= waiting.until {
+                let pod = local.map(|local| local.key.to_string()).unwrap_or_default();
+                let text = if known {
+                    format!("the policy of pod {pod} could not be brought into force: see `fairlead status`")
+                } else {
+                    format!("the Pod object of {pod} has not arrived: check the agent's source of objects")
+                };
+                let _gave_up = waiting.answer.send(Err(AttachError(text)));
+            } else {
+                still.push(waiting);
+            }
+        }
+        drop(model);
+        self.waiting = still;
+    }
+
+    fn sweep(&mut self) {
+        self.next_sweep = Instant::now() + SWEEP;
+        match self.hooks.remove_orphans() {
+            Ok(0) => {}
+            Ok(removed) => debug!(removed, "links of vanished interfaces removed"),
+            Err(error) => warn!(%error, "links of vanished interfaces can't be removed"),
+        }
+        match sweep::flows(&self.tables) {
+            Ok(0) => {}
+            Ok(removed) => debug!(removed, "ended flows removed"),
+            Err(error) => warn!(%error, "ended flows can't be removed; they are passed over all the same"),
+        }
+    }
+}
+
+/// The model's view of an attached pod.
+pub(super) fn local(pod: AttachedPod) -> LocalPod {
+    LocalPod {
+        slot: pod.slot,
+        key: pod.key,
+        uid: pod.uid.unwrap_or_default(),
+        ips: pod.ips,
+        pod_mac: pod.pod_mac.0,
+        host_mac: pod.host_mac.0,
+    }
+}

@@ -1,0 +1,51 @@
+//! The CNI server's view of the agent.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use fairlead_objects::ObjectKey;
+use tokio::sync::{mpsc, oneshot};
+
+use super::engine::Input;
+use super::shared::Shared;
+use crate::cni::{AttachError, AttachedPod, Health, KnownPod, NodeNetwork, PodNetwork};
+
+/// Asks the loop and reads what it shares.
+#[derive(Debug)]
+pub(super) struct Pods {
+    pub(super) shared: Arc<Shared>,
+    pub(super) inputs: mpsc::Sender<Input>,
+}
+
+impl PodNetwork for Pods {
+    fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    fn node(&self) -> Option<NodeNetwork> {
+        self.shared.node()
+    }
+
+    fn pod(&self, key: &ObjectKey) -> Option<KnownPod> {
+        self.shared.pod(key)
+    }
+
+    fn owner(&self, ip: IpAddr) -> Option<ObjectKey> {
+        self.shared.owner(ip)
+    }
+
+    async fn attach(&self, pod: AttachedPod) -> Result<(), AttachError> {
+        let stopping = || AttachError("the agent is stopping: try again when it is back".to_owned());
+        let (answer, done) = oneshot::channel();
+        self.inputs.send(Input::Attach(pod, answer)).await.map_err(|_| stopping())?;
+        done.await.map_err(|_| stopping())?
+    }
+
+    async fn detach(&self, pod: AttachedPod) {
+        let (answer, done) = oneshot::channel();
+        if self.inputs.send(Input::Detach(pod, answer)).await.is_ok() {
+            // A stopping agent has nothing left to wait for: its successor finds the link gone.
+            let _stopped = done.await;
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Slow hygiene of the table of established flows: what has ended is removed, so that the table does not fill with it.
+//! Programs pass over ended entries by themselves; nothing depends on this.
+
+use std::collections::BTreeMap;
+
+use fairlead_datapath::flow::{Flow, FlowKey, FlowState, PodFlows, expired};
+use nix::time::{ClockId, clock_gettime};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::bpf::{BpfError, Tables};
+
+/// The table that is swept: of the other, the least recently used go by themselves.
+const FLOWS: &str = "CT_EST";
+/// Counts of established flows, by slot.
+const COUNTS: &str = "POD_FLOWS";
+
+/// Removes ended flows. Says how many.
+pub(super) fn flows(tables: &Tables) -> Result<usize, BpfError> {
+    let Some(now) = seconds() else { return Ok(0) };
+    let mut ended = Vec::new();
+    let mut counted: BTreeMap<u16, u64> = BTreeMap::new();
+    let map = tables.map(FLOWS)?;
+    map.for_each(|key, value| {
+        let (Ok(parsed), Ok(flow)) = (FlowKey::read_from_bytes(key), Flow::read_from_bytes(value)) else { return };
+        if expired(&flow, parsed.proto, now) {
+            ended.extend_from_slice(key);
+            if flow.state.load() & FlowState::COUNTED != 0 {
+                *counted.entry(flow.accountable()).or_default() += 1;
+            }
+        }
+    })?;
+    let removed = ended.len() / size_of::<FlowKey>();
+    map.delete(&ended, removed)?;
+    let counts = tables.map(COUNTS)?;
+    for (slot, count) in counted {
+        let key = u32::from(slot).to_ne_bytes();
+        let Some(value) = counts.get(&key)? else { continue };
+        if let Ok(mut flows) = PodFlows::read_from_bytes(&value) {
+            flows.established.set(flows.established.get().saturating_sub(count));
+            counts.update(&key, flows.as_mut_bytes(), 1)?;
+        }
+    }
+    Ok(removed)
+}
+
+/// Seconds since boot, as the programs count them (`bpf_ktime_get_ns` is CLOCK_MONOTONIC).
+fn seconds() -> Option<u32> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?;
+    u32::try_from(now.tv_sec()).ok()
+}

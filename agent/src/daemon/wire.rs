@@ -1,0 +1,81 @@
+//! The node's own network: which interfaces lead out of it, and the routes to the pods of other nodes.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::engine::Input;
+use super::shared::Shared;
+use crate::wiring::{Netlink, PROC_SYS, Uplink, WiringError, desired, forward, watch};
+
+/// How often interfaces and routes are looked at when nothing tells of a change.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// Keeps them as they should be.
+pub(super) struct Wire {
+    netlink: Netlink,
+    /// The interfaces that were named on the command line.
+    named: Vec<String>,
+}
+
+impl Wire {
+    pub(super) fn new(netlink: Netlink, named: Vec<String>) -> Self {
+        if let Err(error) = forward(Path::new(PROC_SYS)) {
+            warn!(%error, "the node may not forward for its pods");
+        }
+        Self { netlink, named }
+    }
+
+    /// The interfaces that lead out of the node.
+    pub(super) async fn uplinks(&self, node_ips: &[IpAddr]) -> Result<Vec<Uplink>, WiringError> {
+        let mut found = self.netlink.uplinks(node_ips).await?;
+        if !self.named.is_empty() {
+            found.retain(|uplink| self.named.contains(&uplink.name));
+        }
+        Ok(found)
+    }
+
+    /// Runs until the loop is gone.
+    pub(super) async fn run(self, shared: Arc<Shared>, inputs: mpsc::Sender<Input>) -> Result<(), WiringError> {
+        let mut changes = watch()?;
+        let mut told = None;
+        loop {
+            let (node_ips, routes) = {
+                let model = shared.model();
+                let ips = model.own_node().map(|node| node.internal_ips.clone()).unwrap_or_default();
+                (ips, model.synced().then(|| desired(model.node_name(), model.nodes())))
+            };
+            match self.uplinks(&node_ips).await {
+                Ok(found) if told.as_ref() != Some(&found) => {
+                    let names: Vec<_> = found.iter().map(|uplink| uplink.name.as_str()).collect();
+                    info!(uplinks = names.join(" "), "interfaces that lead out of the node");
+                    if found.is_empty() {
+                        warn!("no interface leads out of the node: name one with --uplink");
+                    }
+                    told = Some(found.clone());
+                    if inputs.send(Input::Uplinks(found)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => warn!(%error, "the node's interfaces can't be listed"),
+            }
+            if let Some(routes) = routes {
+                match self.netlink.set_node_routes(&routes).await {
+                    Ok(errors) => errors.iter().for_each(|error| warn!(%error, "a route to a node's pods is missing")),
+                    Err(error) => warn!(%error, "routes to other nodes' pods can't be set"),
+                }
+                shared.note(|progress| progress.wired = true);
+            }
+            tokio::select! {
+                _ = timeout(LOOK, changes.recv()) => {}
+                () = shared.nodes_changed.notified() => {}
+            }
+        }
+    }
+}
