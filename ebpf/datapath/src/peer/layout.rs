@@ -112,7 +112,7 @@ pub struct NodeHop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Pod {
-    /// [`PodWord`], published as one aligned word. 0 denies everything: no pod, or no policy in force yet.
+    /// [`PodWord`], published as one aligned word; see [`PodWord::is_pending`].
     pub word: u64,
     /// Its IPv4 address, v4-mapped, or `::`.
     pub v4: Addr,
@@ -178,6 +178,13 @@ impl PodWord {
     #[must_use]
     pub const fn egress(self) -> u32 {
         (self.0 >> 24) as u32 & Self::MAX_SET
+    }
+
+    /// Whether the pod may not talk at all: no pod, or no policy in force yet. The epoch counts on all the same.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_pending(self) -> bool {
+        self.0 >> 24 == 0
     }
 
     /// The epoch.
