@@ -142,7 +142,8 @@ pub(crate) fn uplink(ifindex: u32) -> Option<&'static Uplink> {
 /// This CPU's memory for a walk.
 #[inline(always)]
 pub(crate) fn walk() -> Option<&'static mut Walk> {
-    // SAFETY: a CPU runs one walk at a time, and each program takes it once.
+    // SAFETY: a CPU runs one walk at a time. A program takes it once, and each of its stages again while the program
+    // waits for the stage, which gets the program's reference as an argument.
     WALK.get_ptr_mut(0).map(|walk| unsafe { &mut *walk })
 }
 

@@ -36,12 +36,16 @@ fn number_of(result: Result<(), DropReason>) -> u32 {
 }
 
 /// A packet and its walk, as a stage gets them.
+///
+/// The walk is taken from the map again: what comes as an argument is no memory that a helper may take a key from before
+/// kernel 6.2. It has to be an argument all the same, and to be used, or the compiler would believe that the stage does
+/// not touch what its caller holds.
 #[inline(always)]
 fn resume<'w>(raw: *mut __sk_buff, walk: *mut Walk) -> Option<(Skb, &'w mut Walk)> {
-    // SAFETY: the caller passes its own walk and does not touch it until the stage returns; the verifier sees to it
-    // that the pointer is one to a whole `Walk`, or null.
-    let walk = unsafe { walk.as_mut() }?;
-    Some((Skb::resume(raw), walk))
+    if walk.is_null() {
+        return None;
+    }
+    Some((Skb::resume(raw), maps::walk()?))
 }
 
 /// A walk for a stage that asks the tables only. An argument that a stage does not use is not passed either, which the
@@ -77,10 +81,12 @@ pub(super) fn insert_far(raw: *mut __sk_buff, proto: u8, draft: &mut Draft, host
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn stage_insert_far(raw: *mut __sk_buff, draft: *mut Draft, proto: u32, host: u32) -> u32 {
-    // SAFETY: as in `resume`.
-    let Some(draft) = (unsafe { draft.as_mut() }) else { return 1 };
-    let k = Skb::resume(raw);
-    match flow::insert_far(&k, proto as u8, draft, host != 0) {
+    // As in `resume`, of which this is a part.
+    let Some(w) = maps::walk() else { return 1 };
+    if draft.is_null() {
+        return 1;
+    }
+    match flow::insert_far(&Skb::resume(raw), proto as u8, &mut w.draft, host != 0) {
         Ok(()) => 0,
         Err(InsertError::Exists) => 1,
         Err(InsertError::Full) => 2,
