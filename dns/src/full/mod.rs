@@ -1,0 +1,189 @@
+//! Every answer, made with a complete codec: what [`fast`](crate::fast) leaves alone, everything over TCP, and what
+//! has to be asked elsewhere.
+//!
+//! This is hickory's codec with a server of our own around it. hickory's server never compresses a name against the
+//! question, so its bytes could not be those of the other tiers; it serves one query at a time on a TCP connection,
+//! and it can't choose the source address of a UDP response.
+
+mod records;
+mod response;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::rdata::CNAME;
+use hickory_proto::rr::{DNSClass, Name, RData};
+use hickory_proto::serialize::binary::DecodeError;
+
+use self::records::{Answers, Chain, Spelling};
+use self::response::Response;
+use crate::fast::Manner;
+use crate::forward::{ForwardError, Forwarder, Request};
+use crate::name::labels;
+use crate::stats::Stats;
+use crate::wire::{Header, RecordType, flags, rcode};
+use crate::zone::{Answer, Zone};
+
+/// What a message came over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// One datagram each way.
+    Udp,
+    /// A stream, where a message may have 65535 bytes.
+    Tcp,
+}
+
+/// Answers any message.
+pub struct Responder {
+    /// The zone, shared with who changes it.
+    pub zone: Arc<RwLock<Zone>>,
+    /// Where other zones are asked for; without it they are refused.
+    pub forwarder: Option<Forwarder>,
+    /// Sizes and flags that every tier shares.
+    pub manner: Manner,
+    /// What has happened.
+    pub stats: Stats,
+}
+
+/// What becomes of a message.
+pub enum Outcome {
+    /// This goes back.
+    Reply(Vec<u8>),
+    /// Nothing goes back.
+    Silence,
+    /// An upstream server has to be asked: [`Responder::finish`] does it.
+    Pending(Box<Pending>),
+}
+
+/// A response that waits for an upstream server.
+pub struct Pending {
+    response: Response,
+    request: Request,
+}
+
+impl Responder {
+    /// Answers from the zone, without waiting for anything.
+    #[must_use]
+    pub fn respond(&self, message: &[u8], transport: Transport) -> Outcome {
+        let Some(header) = Header::read(message).filter(|header| header.flags & flags::RESPONSE == 0) else {
+            self.stats.ignored.increment();
+            return Outcome::Silence;
+        };
+        if header.flags & flags::OPCODE != 0 {
+            self.stats.full.increment();
+            return Outcome::Reply(header.refuse(rcode::NOT_IMPLEMENTED));
+        }
+        if header.counts[0] == 0 {
+            self.stats.malformed.increment();
+            return Outcome::Reply(header.refuse(rcode::SERVER_FAILURE));
+        }
+        let decoded = if header.counts[0] == 1 { Message::from_vec(message).ok() } else { None };
+        let Some(request) = decoded else {
+            self.stats.malformed.increment();
+            return Outcome::Reply(header.refuse(rcode::FORMAT));
+        };
+        let Some(query) = request.queries.first().cloned() else {
+            return Outcome::Reply(header.refuse(rcode::FORMAT));
+        };
+        let response = Response::to(&request, query.clone(), transport, self.manner);
+        self.decide(response, &request, &query).unwrap_or_else(|_| Outcome::Reply(header.refuse(rcode::SERVER_FAILURE)))
+    }
+
+    /// Asks elsewhere and answers with what comes back.
+    pub async fn finish(&self, pending: Pending) -> Vec<u8> {
+        let Pending { mut response, request } = pending;
+        let result = match &self.forwarder {
+            Some(forwarder) => forwarder.ask(&request).await,
+            None => Err(ForwardError::Busy),
+        };
+        match result {
+            Ok(upstream) => response.take_from(upstream),
+            Err(error) => {
+                let busy = matches!(error, ForwardError::Busy);
+                let counter = if busy { &self.stats.forward_refused } else { &self.stats.forward_failed };
+                counter.increment();
+                tracing::debug!(name = %request.name, %error, "no answer from upstream");
+                response.message.answers.clear();
+                response.message.metadata.authoritative = false;
+                response.message.metadata.response_code =
+                    if busy { ResponseCode::Refused } else { ResponseCode::ServFail };
+            }
+        }
+        response.encode()
+    }
+
+    fn decide(&self, mut response: Response, request: &Message, query: &Query) -> Result<Outcome, DecodeError> {
+        let record_type = RecordType(query.query_type.into());
+        let transfer = matches!(record_type, RecordType::AXFR | RecordType::IXFR);
+        if query.query_class != DNSClass::IN {
+            return Ok(self.refuse(response, ResponseCode::Refused));
+        }
+        if request.version() > 0 {
+            return Ok(self.refuse(response, ResponseCode::BADVERS));
+        }
+        if transfer {
+            return Ok(self.refuse(response, ResponseCode::Refused));
+        }
+        let spelled = wire_of(&query.name);
+        let name = spelled.to_ascii_lowercase();
+        let zone = self.zone.read().unwrap_or_else(PoisonError::into_inner);
+        let spelling = Spelling { zone: &zone, spelled: &spelled };
+        let mut answers = Answers::default();
+        let code = match zone.answer(&name, record_type) {
+            Answer::Elsewhere if self.forwarder.is_some() => {
+                let request = Request::of(request, query.name.clone(), query.query_type);
+                self.stats.forwarded.increment();
+                return Ok(Outcome::Pending(Box::new(Pending { response, request })));
+            }
+            Answer::Elsewhere => return Ok(self.refuse(response, ResponseCode::Refused)),
+            Answer::NotReady => {
+                self.stats.not_ready.increment();
+                return Ok(self.refuse(response, ResponseCode::ServFail));
+            }
+            Answer::Alias(target) if record_type == RecordType::CNAME => {
+                let data = RData::CNAME(CNAME(spelling.name(target)?));
+                answers.push(&query.name, zone.ttl(), data);
+                ResponseCode::NoError
+            }
+            Answer::Alias(target) => match spelling.follow(&query.name, target, record_type, &mut answers)? {
+                Chain::Ends => ResponseCode::NoError,
+                Chain::Leaves(name) if self.forwarder.is_some() => {
+                    response.message.metadata.authoritative = true;
+                    response.message.answers = answers.records;
+                    let request = Request::of(request, name, query.query_type);
+                    self.stats.forwarded.increment();
+                    return Ok(Outcome::Pending(Box::new(Pending { response, request })));
+                }
+                Chain::Leaves(_) => ResponseCode::NoError,
+            },
+            answer => spelling.records(&query.name, request.metadata.id, answer, &mut answers)?,
+        };
+        response.message.metadata.authoritative = true;
+        response.message.metadata.response_code = code;
+        if answers.records.is_empty() {
+            response.message.authorities = vec![spelling.soa()?];
+        }
+        response.message.answers = answers.records;
+        response.message.additionals = answers.glue;
+        self.stats.full.increment();
+        Ok(Outcome::Reply(response.encode()))
+    }
+
+    fn refuse(&self, mut response: Response, code: ResponseCode) -> Outcome {
+        self.stats.full.increment();
+        response.message.metadata.response_code = code;
+        Outcome::Reply(response.encode())
+    }
+}
+
+/// A name's bytes on the wire, in the client's spelling.
+fn wire_of(name: &Name) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(name.len() + 1);
+    for label in name {
+        wire.push(u8::try_from(label.len()).unwrap_or(0));
+        wire.extend_from_slice(label);
+    }
+    wire.push(0);
+    debug_assert_eq!(labels(&wire).count(), name.iter().count(), "a decoded name is a name");
+    wire
+}
