@@ -8,6 +8,7 @@
 #![feature(asm_experimental_arch)]
 
 mod maps;
+mod sock;
 mod tc;
 
 /// The helpers used here are for GPL-compatible programs only.

@@ -4,6 +4,7 @@
 mod host;
 mod layout;
 mod select;
+pub mod sock;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -13,5 +14,5 @@ pub use host::HostTables;
 pub use layout::{
     Backend, BackendState, Frontend, FrontendKey, MAX_BACKENDS, MAX_FRONTENDS, MAX_SLOTS, Scope, ServiceState, Verdict,
 };
-pub use select::{Chosen, From, Selection, flow_is_stale, select};
+pub use select::{Chosen, From, Selection, flow_is_stale, select, select_again};
 pub use tables::Tables;

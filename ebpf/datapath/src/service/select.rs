@@ -65,6 +65,30 @@ pub fn select<T: Tables>(tables: &T, addr: Addr, port: u16, proto: u8, from: Fro
     }
 }
 
+/// As [`select`], but stays with the backend of before (id and generation) for as long as that serves this service,
+/// whether or not a new flow could choose it: as a flow does that is remembered elsewhere.
+#[inline(always)]
+pub fn select_again<T: Tables>(
+    tables: &T,
+    addr: Addr,
+    port: u16,
+    proto: u8,
+    from: From,
+    random: u32,
+    (id, generation): (u32, u32),
+) -> Selection {
+    let key = FrontendKey::new(addr, port, proto);
+    if let Some(frontend) = tables.frontend(&key)
+        && frontend.tag == key.tag()
+        && let Some(backend) = tables.backend(id)
+        && BackendState(backend.state).generation() == generation
+        && let Some(selection) = chosen(id, backend, frontend.service)
+    {
+        return selection;
+    }
+    select(tables, addr, port, proto, from, random)
+}
+
 /// What a frontend answers, or `None` when it can't be trusted.
 #[inline(always)]
 fn answer<T: Tables>(tables: &T, key: &FrontendKey, frontend: &Frontend, from: From, random: u32) -> Option<Selection> {

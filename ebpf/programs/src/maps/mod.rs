@@ -4,6 +4,7 @@ mod flow;
 mod peer;
 mod policy;
 mod service;
+pub(crate) mod sock;
 
 pub(crate) use flow::{config, report, uplink, walk};
 

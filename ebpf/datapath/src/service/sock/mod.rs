@@ -1,0 +1,183 @@
+//! Services at the socket: a connect or a datagram to a service address goes to the backend, and the socket's owner is
+//! told the service address when it asks whom it talks to.
+//!
+//! TCP is translated for pods and host alike. UDP is translated for the host alone: a pod's datagrams are translated one by
+//! one on their way (so they can leave a backend that is gone), a host's have no such way. The addresses in IPv6 hooks
+//! may be v4-mapped, and are in no way special: neither is any other here.
+//!
+//! A socket keeps one destination ([`SocketMemory`]). An unconnected one talks to many, so for datagrams each backend that
+//! it sends to is remembered beside that ([`Sender`]).
+
+mod layout;
+#[cfg(test)]
+mod tests;
+
+pub use layout::{MAX_SENDERS, Sender, SenderKey, SocketMemory};
+
+use super::{Chosen, From, Selection, Tables, select, select_again};
+use crate::Addr;
+
+/// IP protocol number of TCP.
+const TCP: u8 = 6;
+/// IP protocol number of UDP.
+const UDP: u8 = 17;
+
+/// An address and a port, as on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The address.
+    pub addr: Addr,
+    /// The port.
+    pub port: u16,
+}
+
+/// What becomes of a system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on, with the address as it was or as it was set.
+    Proceed,
+    /// It fails with `ECONNREFUSED`.
+    Refuse,
+}
+
+/// A socket during a system call, and what is remembered of it.
+pub trait Socket: Tables {
+    /// IP protocol number of the socket.
+    fn protocol(&self) -> u8;
+
+    /// Whether its owner is in the node's own network namespace.
+    fn is_host(&self) -> bool;
+
+    /// A number that no other socket has.
+    fn cookie(&self) -> u64;
+
+    /// 32 random bits.
+    fn random(&self) -> u32;
+
+    /// The address that the call is about: the destination, or in recvmsg and getpeername the peer.
+    fn target(&self) -> Target;
+
+    /// Changes it.
+    fn set_target(&mut self, target: Target);
+
+    /// What is remembered of the socket.
+    fn memory(&self) -> Option<SocketMemory>;
+
+    /// Remembers it. Without room for it nothing is remembered.
+    fn remember(&mut self, memory: &SocketMemory);
+
+    /// The element of `SENDERS` under this key, copied out, [`Sender::tag`] last.
+    fn sender(&self, key: &SenderKey) -> Option<Sender>;
+
+    /// Writes an element of `SENDERS`.
+    fn remember_sender(&mut self, key: &SenderKey, sender: &Sender);
+
+    /// Deletes an element of `SENDERS`.
+    fn forget_sender(&mut self, key: &SenderKey);
+}
+
+/// connect(2).
+///
+/// DROP is left to the packets' way, where it is a drop: the caller sees a time-out, as upstream.
+#[inline(always)]
+pub fn connect<S: Socket>(socket: &mut S) -> Verdict {
+    let protocol = socket.protocol();
+    let random = match protocol {
+        TCP => socket.random(),
+        UDP if socket.is_host() => steady(socket.cookie()),
+        _ => return Verdict::Proceed,
+    };
+    let service = socket.target();
+    match select(socket, service.addr, service.port, protocol, From::Inside, random) {
+        Selection::Forward(chosen) => {
+            let memory = SocketMemory {
+                service: service.addr,
+                backend: chosen.addr,
+                service_port: service.port,
+                backend_port: chosen.port,
+                pad: 0,
+                last: last(&chosen),
+            };
+            socket.remember(&memory);
+            socket.set_target(Target { addr: chosen.addr, port: chosen.port });
+            Verdict::Proceed
+        }
+        Selection::Reject => Verdict::Refuse,
+        Selection::NotAService | Selection::Drop | Selection::Raced => {
+            if socket.memory().is_some() {
+                socket.remember(&SocketMemory::default());
+            }
+            Verdict::Proceed
+        }
+    }
+}
+
+/// sendmsg(2) and sendto(2) with an address. A socket stays with a backend for as long as that serves.
+#[inline(always)]
+pub fn send<S: Socket>(socket: &mut S) -> Verdict {
+    if !socket.is_host() {
+        return Verdict::Proceed;
+    }
+    let cookie = socket.cookie();
+    let service = socket.target();
+    let memory = socket.memory().unwrap_or_default();
+    let before = ((memory.last >> 32) as u32, memory.last as u32);
+    match select_again(socket, service.addr, service.port, UDP, From::Inside, steady(cookie), before) {
+        Selection::Forward(chosen) => {
+            if memory.last != last(&chosen) {
+                socket.remember(&SocketMemory { last: last(&chosen), ..memory });
+            }
+            let key = SenderKey::new(cookie, chosen.addr, chosen.port);
+            let sender = Sender { tag: key.tag(), port: service.port, pad: 0, addr: service.addr };
+            if socket.sender(&key) != Some(sender) {
+                socket.remember_sender(&key, &sender);
+            }
+            socket.set_target(Target { addr: chosen.addr, port: chosen.port });
+            Verdict::Proceed
+        }
+        Selection::Reject => Verdict::Refuse,
+        Selection::NotAService | Selection::Drop | Selection::Raced => {
+            // Who talks to a backend by its own address from now on is to see that.
+            let key = SenderKey::new(cookie, service.addr, service.port);
+            if socket.sender(&key).is_some() {
+                socket.forget_sender(&key);
+            }
+            Verdict::Proceed
+        }
+    }
+}
+
+/// recvmsg(2) and recvfrom(2): a backend's datagram comes from the service.
+#[inline(always)]
+pub fn receive<S: Socket>(socket: &mut S) {
+    if !socket.is_host() {
+        return;
+    }
+    let from = socket.target();
+    let key = SenderKey::new(socket.cookie(), from.addr, from.port);
+    match socket.sender(&key) {
+        Some(sender) if sender.tag == key.tag() => socket.set_target(Target { addr: sender.addr, port: sender.port }),
+        _ => peer_name(socket),
+    }
+}
+
+/// getpeername(2): the service that the socket was connected to, if its peer is still the backend of that.
+#[inline(always)]
+pub fn peer_name<S: Socket>(socket: &mut S) {
+    let Some(memory) = socket.memory() else { return };
+    let peer = socket.target();
+    if memory.backend == peer.addr && memory.backend_port == peer.port && memory.service != Addr::UNSPECIFIED {
+        socket.set_target(Target { addr: memory.service, port: memory.service_port });
+    }
+}
+
+/// Random bits that a socket keeps for its life.
+#[inline(always)]
+const fn steady(cookie: u64) -> u32 {
+    (cookie.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
+
+#[inline(always)]
+const fn last(chosen: &Chosen) -> u64 {
+    (chosen.id as u64) << 32 | chosen.generation as u64
+}

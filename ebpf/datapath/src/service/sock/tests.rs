@@ -1,0 +1,274 @@
+//! A socket in memory, one system call after the other.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::string::{String, ToString as _};
+
+use super::*;
+use crate::service::{Backend, BackendState, Frontend, FrontendKey, HostTables, Scope};
+
+const SERVICE: &str = "10.96.0.7:53";
+const SERVICE_6: &str = "[fd00:10:96::7]:53";
+const FIRST: &str = "10.0.0.1:5353";
+const SECOND: &str = "10.0.0.2:5353";
+const REFUSED: &str = "10.96.0.9:53";
+const SILENT: &str = "10.96.0.8:53";
+const OUTSIDE: &str = "192.0.2.1:53";
+
+fn target(text: &str) -> Target {
+    let addr: SocketAddr = text.parse().unwrap();
+    Target { addr: addr.ip().into(), port: addr.port().to_be() }
+}
+
+/// A socket of the host, and the tables.
+struct Host {
+    tables: HostTables,
+    protocol: u8,
+    host: bool,
+    cookie: u64,
+    random: u32,
+    target: Target,
+    memory: Option<SocketMemory>,
+    /// Whether the kernel has room for storage.
+    room: bool,
+    senders: RefCell<HashMap<SenderKey, Sender>>,
+}
+
+impl Host {
+    /// A socket, with a service on FIRST and SECOND, one that refuses and one that drops, for each protocol.
+    fn new(protocol: u8) -> Self {
+        let mut tables = HostTables::default();
+        for (number, proto) in [(1, TCP), (2, UDP)] {
+            let ids = [number * 10, number * 10 + 1];
+            for (id, text) in ids.into_iter().zip([FIRST, SECOND]) {
+                let Target { addr, port } = target(text);
+                let state = BackendState::new(1, true).0;
+                tables.write_backend(id, Backend { addr, port, proto, pad: 0, service: number, state });
+            }
+            tables.write_slots(number * 10, &ids);
+            let forward = Scope::forward(number * 10, 2);
+            for (text, scope) in
+                [(SERVICE, forward), (SERVICE_6, forward), (REFUSED, Scope::REJECT), (SILENT, Scope::DROP)]
+            {
+                let key = FrontendKey::new(target(text).addr, target(text).port, proto);
+                let frontend = Frontend {
+                    tag: key.tag(),
+                    service: number,
+                    internal: scope,
+                    external: Scope::DROP,
+                    affinity_seconds: 0,
+                    flags: 0,
+                };
+                tables.frontends.insert(key, frontend);
+            }
+        }
+        Self {
+            tables,
+            protocol,
+            host: true,
+            cookie: 7,
+            random: 0,
+            target: target(OUTSIDE),
+            memory: None,
+            room: true,
+            senders: RefCell::default(),
+        }
+    }
+
+    fn call<R>(&mut self, text: &str, call: impl FnOnce(&mut Self) -> R) -> (R, String) {
+        self.target = target(text);
+        let result = call(self);
+        (result, SocketAddr::new(IpAddr::from(self.target.addr), u16::from_be(self.target.port)).to_string())
+    }
+
+    fn connect(&mut self, text: &str) -> (Verdict, String) {
+        self.call(text, connect)
+    }
+
+    fn send(&mut self, text: &str) -> (Verdict, String) {
+        self.call(text, send)
+    }
+
+    fn receive(&mut self, text: &str) -> String {
+        self.call(text, receive).1
+    }
+
+    fn peer_name(&mut self, text: &str) -> String {
+        self.call(text, peer_name).1
+    }
+}
+
+impl Tables for Host {
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
+        self.tables.frontend(key)
+    }
+    fn slot(&self, index: u32) -> Option<u32> {
+        self.tables.slot(index)
+    }
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        self.tables.backend(id)
+    }
+    fn backend_state(&self, id: u32) -> u64 {
+        self.tables.backend_state(id)
+    }
+    fn udp_generation(&self) -> u32 {
+        self.tables.udp_generation()
+    }
+}
+
+impl Socket for Host {
+    fn protocol(&self) -> u8 {
+        self.protocol
+    }
+    fn is_host(&self) -> bool {
+        self.host
+    }
+    fn cookie(&self) -> u64 {
+        self.cookie
+    }
+    fn random(&self) -> u32 {
+        self.random
+    }
+    fn target(&self) -> Target {
+        self.target
+    }
+    fn set_target(&mut self, target: Target) {
+        self.target = target;
+    }
+    fn memory(&self) -> Option<SocketMemory> {
+        self.memory
+    }
+    fn remember(&mut self, memory: &SocketMemory) {
+        if self.room {
+            self.memory = Some(*memory);
+        }
+    }
+    fn sender(&self, key: &SenderKey) -> Option<Sender> {
+        self.senders.borrow().get(key).copied()
+    }
+    fn remember_sender(&mut self, key: &SenderKey, sender: &Sender) {
+        self.senders.borrow_mut().insert(*key, *sender);
+    }
+    fn forget_sender(&mut self, key: &SenderKey) {
+        self.senders.borrow_mut().remove(key);
+    }
+}
+
+fn proceed(text: &str) -> (Verdict, String) {
+    (Verdict::Proceed, text.into())
+}
+
+#[test]
+fn s1_connect_goes_to_a_backend_and_getpeername_says_the_service() {
+    for (host, service) in [(true, SERVICE), (false, SERVICE), (true, SERVICE_6)] {
+        let mut socket = Host::new(TCP);
+        socket.host = host;
+        assert_eq!(socket.connect(service), proceed(FIRST));
+        assert_eq!(socket.peer_name(FIRST), service);
+        socket.random = u32::MAX;
+        assert_eq!(socket.connect(service), proceed(SECOND));
+        assert_eq!(socket.peer_name(SECOND), service);
+        assert_eq!(socket.peer_name(FIRST), FIRST, "that is not its peer any more");
+    }
+}
+
+#[test]
+fn s33_connect_and_sendmsg_are_refused() {
+    assert_eq!(Host::new(TCP).connect(REFUSED), (Verdict::Refuse, REFUSED.into()));
+    assert_eq!(Host::new(UDP).connect(REFUSED), (Verdict::Refuse, REFUSED.into()));
+    assert_eq!(Host::new(UDP).send(REFUSED), (Verdict::Refuse, REFUSED.into()));
+}
+
+#[test]
+fn s34_a_drop_leaves_the_address_alone() {
+    assert_eq!(Host::new(TCP).connect(SILENT), proceed(SILENT));
+    assert_eq!(Host::new(UDP).send(SILENT), proceed(SILENT));
+}
+
+#[test]
+fn what_is_no_service_is_left_alone() {
+    let mut socket = Host::new(TCP);
+    assert_eq!(socket.connect(OUTSIDE), proceed(OUTSIDE));
+    assert_eq!((socket.peer_name(OUTSIDE), socket.memory), (OUTSIDE.into(), None));
+    assert_eq!(Host::new(1).connect(SERVICE), proceed(SERVICE), "an ICMP socket");
+}
+
+#[test]
+fn datagrams_of_pods_are_left_to_their_packets() {
+    let mut socket = Host::new(UDP);
+    socket.host = false;
+    assert_eq!(socket.connect(SERVICE), proceed(SERVICE));
+    assert_eq!(socket.send(SERVICE), proceed(SERVICE));
+    assert_eq!(socket.send(REFUSED), proceed(REFUSED));
+    assert_eq!((socket.memory, socket.senders.borrow().len()), (None, 0));
+}
+
+#[test]
+fn a_socket_that_turns_from_a_service_to_its_backend_sees_the_backend() {
+    let mut socket = Host::new(UDP);
+    let (_, backend) = socket.connect(SERVICE);
+    assert_eq!(socket.receive(&backend), SERVICE);
+    assert_eq!(socket.connect(&backend), proceed(&backend));
+    assert_eq!((socket.peer_name(&backend), socket.receive(&backend)), (backend.clone(), backend.clone()));
+
+    let (_, backend) = socket.send(SERVICE);
+    assert_eq!(socket.receive(&backend), SERVICE);
+    assert_eq!(socket.send(&backend), proceed(&backend));
+    assert_eq!(socket.receive(&backend), backend);
+}
+
+#[test]
+fn answers_come_from_the_service_that_was_asked() {
+    let mut socket = Host::new(UDP);
+    let (_, backend) = socket.send(SERVICE);
+    assert_eq!(socket.receive(&backend), SERVICE);
+    assert_eq!(socket.receive(OUTSIDE), OUTSIDE);
+    let mut other = Host::new(UDP);
+    (other.cookie, other.senders) = (8, RefCell::new(socket.senders.take()));
+    assert_eq!(other.receive(&backend), backend, "another socket has asked nobody");
+}
+
+#[test]
+fn a_sender_of_another_key_is_not_believed() {
+    let mut socket = Host::new(UDP);
+    let (_, backend) = socket.send(SERVICE);
+    socket.memory = None;
+    socket.senders.borrow_mut().values_mut().for_each(|sender| sender.tag ^= 1);
+    assert_eq!(socket.receive(&backend), backend);
+}
+
+#[test]
+fn s40_a_socket_stays_with_its_backend_while_that_serves() {
+    let mut socket = Host::new(UDP);
+    let (_, first) = socket.send(SERVICE);
+    let id = 20 + u32::from(first == SECOND);
+    let other = if first == FIRST { SECOND } else { FIRST };
+    // New flows go to the other alone.
+    socket.tables.write_slots(40, &[41 - id]);
+    for frontend in socket.tables.frontends.values_mut().filter(|f| f.service == 2 && f.internal.count() > 0) {
+        frontend.internal = Scope::forward(40, 1);
+    }
+    assert_eq!(socket.send(SERVICE), proceed(&first));
+    for state in [BackendState::new(1, false), BackendState::new(2, true)] {
+        let mut socket = Host { tables: socket.tables.clone(), memory: socket.memory, ..Host::new(UDP) };
+        socket.tables.write_backend_state(id, state.0);
+        assert_eq!(socket.send(SERVICE), proceed(other), "{state:?}");
+    }
+}
+
+#[test]
+fn the_backend_of_before_is_never_that_of_another_service() {
+    let mut socket = Host::new(UDP);
+    socket.memory = Some(SocketMemory { last: 10 << 32 | 1, ..SocketMemory::default() });
+    let (_, backend) = socket.send(SERVICE);
+    assert_eq!(socket.memory.unwrap().last >> 32, 20 + u64::from(backend == SECOND));
+}
+
+#[test]
+fn without_room_for_memory_calls_go_on() {
+    let mut socket = Host::new(TCP);
+    socket.room = false;
+    assert_eq!(socket.connect(SERVICE), proceed(FIRST));
+    assert_eq!(socket.peer_name(FIRST), FIRST);
+}

@@ -1,0 +1,198 @@
+//! A system call on a socket, as the datapath sees it.
+
+use core::marker::PhantomData;
+use core::ptr;
+
+use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie};
+use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::{EbpfContext as _, Global};
+use fairlead_datapath::Addr;
+use fairlead_datapath::service::sock::{Sender, SenderKey, Socket, SocketMemory, Target};
+use fairlead_datapath::service::{Backend, Frontend, FrontendKey, Tables};
+
+use crate::maps::Maps;
+use crate::maps::sock::{SENDERS, SOCKETS};
+
+/// The cookie of the node's own network namespace, set when the program is loaded.
+#[unsafe(no_mangle)]
+static HOST_NETNS_COOKIE: Global<u64> = Global::new(0);
+
+/// Where a family has its address in `struct bpf_sock_addr`. The kernel allows aligned accesses of 4 bytes
+/// (`sock_addr_is_valid_access` in net/core/filter.c), so each is volatile.
+pub(crate) trait Family {
+    /// Reads the address.
+    ///
+    /// # Safety
+    /// `ctx` is the context of a hook of this family.
+    unsafe fn read(ctx: *const bpf_sock_addr) -> Addr;
+
+    /// Writes the address, which is of this family: v4-mapped is IPv4 to one and IPv6 to the other.
+    ///
+    /// # Safety
+    /// `ctx` is the context of a hook of this family.
+    unsafe fn write(ctx: *mut bpf_sock_addr, addr: Addr);
+}
+
+/// Hooks of IPv4 sockets.
+pub(crate) enum V4 {}
+
+/// Hooks of IPv6 sockets.
+pub(crate) enum V6 {}
+
+impl Family for V4 {
+    #[inline(always)]
+    unsafe fn read(ctx: *const bpf_sock_addr) -> Addr {
+        // SAFETY: as the trait says.
+        Addr::from_v4_wire(unsafe { ptr::read_volatile(&raw const (*ctx).user_ip4) })
+    }
+
+    #[inline(always)]
+    unsafe fn write(ctx: *mut bpf_sock_addr, addr: Addr) {
+        // SAFETY: as the trait says.
+        unsafe { ptr::write_volatile(&raw mut (*ctx).user_ip4, addr.v4_wire()) }
+    }
+}
+
+impl Family for V6 {
+    #[inline(always)]
+    unsafe fn read(ctx: *const bpf_sock_addr) -> Addr {
+        // SAFETY: as the trait says.
+        let [a, b, c, d] =
+            [0, 1, 2, 3].map(|word| u64::from(unsafe { ptr::read_volatile(&raw const (*ctx).user_ip6[word]) }));
+        Addr { hi: b << 32 | a, lo: d << 32 | c }
+    }
+
+    #[inline(always)]
+    unsafe fn write(ctx: *mut bpf_sock_addr, addr: Addr) {
+        let words = [addr.hi as u32, (addr.hi >> 32) as u32, addr.lo as u32, (addr.lo >> 32) as u32];
+        for (word, value) in words.into_iter().enumerate() {
+            // SAFETY: as the trait says.
+            unsafe { ptr::write_volatile(&raw mut (*ctx).user_ip6[word], value) }
+        }
+    }
+}
+
+/// A system call on a socket of a family.
+pub(crate) struct Call<F> {
+    ctx: SockAddrContext,
+    family: PhantomData<F>,
+}
+
+impl<F: Family> Call<F> {
+    /// The call of a hook of this family.
+    #[inline(always)]
+    pub(crate) fn new(ctx: SockAddrContext) -> Self {
+        Self { ctx, family: PhantomData }
+    }
+}
+
+impl<F: Family> Tables for Call<F> {
+    #[inline(always)]
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
+        Maps.frontend(key)
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<u32> {
+        Maps.slot(index)
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        <Maps as Tables>::backend(&Maps, id)
+    }
+
+    #[inline(always)]
+    fn backend_state(&self, id: u32) -> u64 {
+        Maps.backend_state(id)
+    }
+
+    #[inline(always)]
+    fn udp_generation(&self) -> u32 {
+        Maps.udp_generation()
+    }
+}
+
+impl<F: Family> Socket for Call<F> {
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        // SAFETY: the kernel's context lives as long as the program runs; aligned access of 4 bytes.
+        unsafe { ptr::read_volatile(&raw const (*self.ctx.sock_addr).protocol) as u8 }
+    }
+
+    #[inline(always)]
+    fn is_host(&self) -> bool {
+        // SAFETY: the helper takes the context of the program.
+        unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) == HOST_NETNS_COOKIE.load() }
+    }
+
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: the helper takes the context of the program.
+        unsafe { bpf_get_socket_cookie(self.ctx.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: the helper takes nothing.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn target(&self) -> Target {
+        let ctx = self.ctx.sock_addr;
+        // SAFETY: the kernel's context lives as long as the program runs, and `Call::new` says which family it has.
+        unsafe { Target { addr: F::read(ctx), port: ptr::read_volatile(&raw const (*ctx).user_port) as u16 } }
+    }
+
+    #[inline(always)]
+    fn set_target(&mut self, target: Target) {
+        let ctx = self.ctx.sock_addr;
+        // SAFETY: as in `target`.
+        unsafe {
+            F::write(ctx, target.addr);
+            ptr::write_volatile(&raw mut (*ctx).user_port, u32::from(target.port));
+        }
+    }
+
+    #[inline(always)]
+    fn memory(&self) -> Option<SocketMemory> {
+        // SAFETY: the storage lives as long as its socket, which is in use; any bytes are a memory.
+        unsafe { SOCKETS.get_ptr_mut(&self.ctx).as_ref().copied() }
+    }
+
+    #[inline(always)]
+    fn remember(&mut self, memory: &SocketMemory) {
+        let mut initial = *memory;
+        // SAFETY: as in `memory`. The store matters when the socket had a memory before; the word that other threads
+        // write too comes as one.
+        unsafe {
+            if let Some(storage) = SOCKETS.get_or_insert_ptr_mut(&self.ctx, Some(&mut initial)).as_mut() {
+                *storage = *memory;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn sender(&self, key: &SenderKey) -> Option<Sender> {
+        let words = SENDERS.get_ptr(key)?.cast::<u64>();
+        // SAFETY: a map's value is aligned to 8 and stays mapped while the program runs. The element may be reused
+        // meanwhile, which the tag, read last, shows; volatile reads stay in their order.
+        let words = unsafe {
+            let [a, b] = [1, 2].map(|word| ptr::read_volatile(words.add(word)));
+            [ptr::read_volatile(words), a, b]
+        };
+        Some(zerocopy::transmute!(words))
+    }
+
+    #[inline(always)]
+    fn remember_sender(&mut self, key: &SenderKey, sender: &Sender) {
+        let _full = SENDERS.insert(key, sender, 0);
+    }
+
+    #[inline(always)]
+    fn forget_sender(&mut self, key: &SenderKey) {
+        let _absent = SENDERS.remove(key);
+    }
+}

@@ -1,0 +1,80 @@
+//! Hooks at the root of the cgroup tree: connect, sendmsg, recvmsg and getpeername, of both families.
+
+mod context;
+
+use aya_ebpf::helpers::bpf_set_retval;
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use fairlead_datapath::service::sock::{Verdict, connect, peer_name, receive, send};
+
+use self::context::{Call, V4, V6};
+
+/// The call goes on.
+const PROCEED: i32 = 1;
+/// The call fails.
+const FAIL: i32 = 0;
+/// `-ECONNREFUSED`, asm-generic/errno.h.
+const REFUSED: i32 = -111;
+
+fn answer(verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Proceed => PROCEED,
+        Verdict::Refuse => {
+            // SAFETY: takes a number. Without it the caller would see EPERM.
+            unsafe { bpf_set_retval(REFUSED) };
+            FAIL
+        }
+    }
+}
+
+/// connect(2) of an IPv4 socket.
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
+    answer(connect(&mut Call::<V4>::new(ctx)))
+}
+
+/// connect(2) of an IPv6 socket.
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
+    answer(connect(&mut Call::<V6>::new(ctx)))
+}
+
+/// sendmsg(2) of an IPv4 UDP socket.
+#[cgroup_sock_addr(sendmsg4)]
+pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    answer(send(&mut Call::<V4>::new(ctx)))
+}
+
+/// sendmsg(2) of an IPv6 UDP socket.
+#[cgroup_sock_addr(sendmsg6)]
+pub(crate) fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    answer(send(&mut Call::<V6>::new(ctx)))
+}
+
+/// recvmsg(2) of an IPv4 UDP socket.
+#[cgroup_sock_addr(recvmsg4)]
+pub(crate) fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    receive(&mut Call::<V4>::new(ctx));
+    PROCEED
+}
+
+/// recvmsg(2) of an IPv6 UDP socket.
+#[cgroup_sock_addr(recvmsg6)]
+pub(crate) fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    receive(&mut Call::<V6>::new(ctx));
+    PROCEED
+}
+
+/// getpeername(2) of an IPv4 socket.
+#[cgroup_sock_addr(getpeername4)]
+pub(crate) fn getpeername4(ctx: SockAddrContext) -> i32 {
+    peer_name(&mut Call::<V4>::new(ctx));
+    PROCEED
+}
+
+/// getpeername(2) of an IPv6 socket.
+#[cgroup_sock_addr(getpeername6)]
+pub(crate) fn getpeername6(ctx: SockAddrContext) -> i32 {
+    peer_name(&mut Call::<V6>::new(ctx));
+    PROCEED
+}
