@@ -3,6 +3,7 @@
 
 mod cli;
 
+use std::io::IsTerminal;
 use std::sync::{Arc, RwLock};
 
 use anyhow::{Context, Result, bail};
@@ -23,7 +24,11 @@ use crate::cli::Args;
 async fn main() -> Result<()> {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 
     let listen = args.listen();
     let forwarder = Forwarder::new(args.upstreams(&listen)?, Limits::default());
