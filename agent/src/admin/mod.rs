@@ -11,7 +11,7 @@ mod status;
 mod views;
 
 pub use client::{ClientError, Connection};
-pub use server::{Admin, DEFAULT_SOCKET, serve};
+pub use server::{Admin, DEFAULT_SOCKET, listen, serve};
 pub use views::{
     DropCount, DropView, DropsView, EndpointView, MapView, PodView, Reply, Request, ServiceExplanation, ServiceView,
     StatusView, Verdict,

@@ -33,11 +33,11 @@ pub struct Admin {
     pub drops: Arc<DropLog>,
 }
 
-/// Listens, and serves until it is dropped. Root alone may ask.
+/// Listens under a name of its own and takes the place of an earlier agent's socket then. Root alone may ask.
 ///
 /// # Errors
 /// The socket can't be made.
-pub async fn serve(admin: Arc<Admin>, socket: &Path) -> io::Result<()> {
+pub fn listen(socket: &Path) -> io::Result<UnixListener> {
     let new = socket.with_extension("new");
     if let Err(error) = std::fs::remove_file(&new)
         && error.kind() != io::ErrorKind::NotFound
@@ -47,6 +47,11 @@ pub async fn serve(admin: Arc<Admin>, socket: &Path) -> io::Result<()> {
     let listener = UnixListener::bind(&new)?;
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&new, socket)?;
+    Ok(listener)
+}
+
+/// Answers until it is dropped.
+pub async fn serve(admin: Arc<Admin>, listener: UnixListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

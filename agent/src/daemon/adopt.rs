@@ -15,9 +15,10 @@ where
     C: FromIterator<(K, V)>,
 {
     let mut found = Vec::new();
-    tables.map(name)?.for_each(|key, value| {
-        let written = value.iter().any(|byte| *byte != 0);
-        if let (true, Ok(key), Ok(value)) = (written, K::read_from_bytes(key), V::read_from_bytes(value)) {
+    let map = tables.map(name)?;
+    let zero = vec![0; map.shape().value_size as usize];
+    map.for_each(|key, value| {
+        if let (true, Ok(key), Ok(value)) = (value != zero, K::read_from_bytes(key), V::read_from_bytes(value)) {
             found.push((key, value));
         }
     })?;

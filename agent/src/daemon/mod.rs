@@ -64,6 +64,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
 
+    let socket = run_dir.join("agent.sock");
+    let questions = admin::listen(&socket).map_err(|source| DaemonError::Admin { path: socket, source })?;
     let object = ObjectFile::find()?;
     let pins = PinDir::open(&bpffs)?;
     let loaded = load(&object, &pins)?;
@@ -105,7 +107,6 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let drops = Arc::new(DropLog::default());
     drops.start(&pins, Arc::clone(&shared))?;
     let admin = Arc::new(Admin { shared: Arc::clone(&shared), tables: readable, drops: Arc::clone(&drops) });
-    let socket = run_dir.join("agent.sock");
     let [terminate, interrupt] = &mut end;
     info!(node, "the agent runs");
     tokio::select! {
@@ -114,10 +115,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         () = server.run() => {}
         result = wiring => result?,
         () = forwarding => return Err(DaemonError::SourceEnded),
-        result = admin::serve(admin, &socket) => {
-            let source = result.err().unwrap_or_else(|| std::io::Error::other("it ended"));
-            return Err(DaemonError::Admin { path: socket, source });
-        }
+        () = admin::serve(admin, questions) => {}
         _ = &mut looping => return Err(DaemonError::LoopEnded),
     }
     info!("the agent ends; programs and maps stay");
