@@ -392,3 +392,52 @@ fn a_table_that_would_overflow_changes_nothing_and_is_named() {
     assert!(matches!(error, PlanError::Full { table: "peers", size: 131_072, .. }), "{error}");
     assert_eq!(state.content(), &before);
 }
+
+#[test]
+fn a_pod_that_leaves_its_set_while_a_peer_changes_sees_no_mixture() {
+    let before = Cluster::grid()
+        .with("x/a", |pod| pod.labels = labels("app=1"))
+        .with("x/b", |pod| pod.labels = labels("app=1"))
+        .policy("x/one", "app=1", Some(&[rule(&[pods_of("ns=y", "pod=b")], &[])]), None)
+        .policy("x/two", "app=2", Some(&[rule(&[pods_of("ns=y", "pod=q")], &[])]), None);
+    // To x/a the peer is allowed before and after, but not by its old rules with the peer's new label, nor the reverse;
+    // x/b keeps its rules and loses the peer.
+    let after =
+        before.clone().with("x/a", |pod| pod.labels = labels("app=2")).with("y/b", |pod| pod.labels = labels("pod=q"));
+    let mut state = before.tables();
+    let old = state.content().clone();
+    let ops = plan(&mut state, &after);
+    let flow = Flow { peer: before.ip_of("y/b", 0), proto: 6, port: 80 };
+    let answers =
+        |slot| contents(&old, &ops).iter().map(|c| ask(c, slot, Direction::Ingress, flow).0).collect::<Vec<_>>();
+    assert!(answers(10).iter().all(|allowed| *allowed));
+    let other = answers(11);
+    assert!(other[0] && !other[other.len() - 1] && other.is_sorted_by(|a, b| a >= b));
+}
+
+#[test]
+fn addresses_do_not_fall_to_a_shorter_prefix_on_the_way_to_their_own() {
+    let mut before = Cluster::new();
+    before.nodes[1].pod_cidrs = vec!["10.244.0.0/16".parse().unwrap()];
+    let mut after = before.clone();
+    after.nodes[1].internal_ips = vec![ip("172.18.0.22")];
+    let mut third = after.nodes[1].clone();
+    third.name = "n3".to_owned();
+    third.internal_ips = vec![ip("172.18.0.3")];
+    third.pod_cidrs = vec!["10.244.3.0/24".parse().unwrap()];
+    after.nodes.push(third);
+    for (from, to, ways) in
+        [(&before, &after, ["172.18.0.2", "172.18.0.3"]), (&after, &before, ["172.18.0.3", "172.18.0.2"])]
+    {
+        let mut state = from.tables();
+        let old = state.content().clone();
+        let ops = plan(&mut state, to);
+        let way = |content: &Content| {
+            let known = peer::lookup(&content.peer, ip("10.244.3.9").into());
+            std::net::IpAddr::from(content.peer.nodes[&known.node].v4)
+        };
+        let mut taken: Vec<_> = contents(&old, &ops).iter().map(way).collect();
+        taken.dedup();
+        assert_eq!(taken, ways.map(ip));
+    }
+}
