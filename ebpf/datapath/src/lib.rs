@@ -22,6 +22,8 @@ pub mod packet;
 pub mod peer;
 pub mod policy;
 pub mod service;
+#[cfg(any(test, feature = "host"))]
+pub mod testing;
 pub mod walk;
 mod word;
 

@@ -1,0 +1,278 @@
+//! One packet at one hook.
+
+use core::cell::{Cell, RefCell};
+use core::mem::size_of;
+use std::collections::{HashMap, HashSet};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::frame::{Frame, Partial};
+use super::seen;
+use super::tables::Flows;
+use crate::Addr;
+use crate::config::{Config, Uplink};
+use crate::drop::DropReason;
+use crate::flow::FlowKey;
+use crate::ifindex_of;
+use crate::kernel::Kernel;
+use crate::packet::{ETH_LEN, IcmpError, send_error_v4, send_error_v6};
+use crate::walk::{self, Action, Step, Walk};
+use crate::{peer, policy, service};
+
+/// Where a packet is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// What the pod in a slot sends.
+    FromPod(u16),
+    /// What the stack sends to the pod in a slot.
+    ToPod(u16),
+    /// What comes in by an uplink.
+    FromUplink(u32),
+    /// What leaves by an uplink.
+    ToUplink(u32),
+}
+
+/// What became of a packet at a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes where it would have gone.
+    Pass,
+    /// To the host's stack, with the mark.
+    Stack,
+    /// Into a pod of this node.
+    ToPod(u16),
+    /// To another node.
+    ToNode(u16),
+    /// Back to where it came from: it is an answer now.
+    Answer,
+    /// Back to where it came from: it is an ICMP error now.
+    Refused(DropReason),
+    /// Nowhere.
+    Drop(DropReason),
+    /// Nowhere, uncounted.
+    Ignore,
+}
+
+/// The tables, the clock and the rest of what a packet meets.
+#[derive(Debug)]
+pub struct Host {
+    /// The tables of services.
+    pub services: service::HostTables,
+    /// The tables of addresses and pods.
+    pub peers: peer::HostTables,
+    /// The tables of policy.
+    pub policies: policy::HostTables,
+    /// The tables of flows.
+    pub flows: Flows,
+    /// The node's settings.
+    pub config: Config,
+    /// Its uplinks.
+    pub uplinks: HashMap<u32, Uplink>,
+    /// Sockets of the node: address, port (as on the wire), protocol.
+    pub sockets: HashSet<(Addr, u16, u8)>,
+    /// The clock, in seconds.
+    pub now: u32,
+    /// The next random number, if it is not to be any.
+    pub random: Option<u32>,
+    /// Bytes of each packet that can be read and written directly.
+    pub linear: usize,
+    chance: Cell<u64>,
+    ifindex: u32,
+    frame: RefCell<Frame>,
+    /// A walk finds its memory as the one before left it.
+    walk: Walk,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            services: service::HostTables::default(),
+            peers: peer::HostTables::default(),
+            policies: policy::HostTables::default(),
+            flows: Flows::default(),
+            config: Config::default(),
+            uplinks: HashMap::new(),
+            sockets: HashSet::new(),
+            now: 1000,
+            random: None,
+            linear: usize::MAX,
+            chance: Cell::new(1),
+            ifindex: 0,
+            frame: RefCell::default(),
+            walk: Walk::default(),
+        }
+    }
+}
+
+impl Host {
+    /// Has the programs at a hook decide about a packet, and carries out what they do to its bytes.
+    pub fn run(&mut self, hook: Hook, frame: &mut Frame) -> Fate {
+        let ether_type = frame.ether_type();
+        self.ifindex = match hook {
+            Hook::FromPod(slot) | Hook::ToPod(slot) => ifindex_of(slot),
+            Hook::FromUplink(ifindex) | Hook::ToUplink(ifindex) => ifindex,
+        };
+        self.frame = RefCell::new(core::mem::take(frame));
+        let mut walk = core::mem::take(&mut self.walk);
+        let action = match hook {
+            Hook::FromPod(_) => walk::from_pod(self, &mut walk, ether_type),
+            Hook::ToPod(_) => walk::to_pod(self, &mut walk, ether_type),
+            Hook::FromUplink(_) => walk::from_uplink(self, &mut walk, ether_type),
+            Hook::ToUplink(_) => walk::to_uplink(self, &mut walk, ether_type),
+        };
+        let fate = self.carry_out(action, &walk);
+        self.walk = walk;
+        *frame = self.frame.take();
+        if fate == Fate::Stack {
+            frame.mark |= self.config.mark;
+        }
+        fate
+    }
+
+    /// The policy set and the bit that the last packet met, as the report of a drop has them.
+    #[must_use]
+    pub fn explanation(&self) -> (u32, u16) {
+        (self.walk.set, self.walk.bit as u16)
+    }
+
+    fn carry_out(&self, action: Action, walk: &Walk) -> Fate {
+        match action.step() {
+            Step::Pass => Fate::Pass,
+            Step::Stack => Fate::Stack,
+            Step::ToPod(slot) => Fate::ToPod(slot),
+            Step::ToNode(node, v6) => {
+                assert_eq!(v6, walk.packet.v6 == 1);
+                Fate::ToNode(node)
+            }
+            Step::Answer => Fate::Answer,
+            Step::Refuse(error, reason) if self.refuse(walk, error) => Fate::Refused(reason),
+            Step::Refuse(_, reason) | Step::Drop(reason) => Fate::Drop(reason),
+            Step::Ignore => Fate::Ignore,
+        }
+    }
+
+    fn refuse(&self, walk: &Walk, error: IcmpError) -> bool {
+        if walk.packet.v6 == 1 {
+            send_error_v6(self, &walk.packet, error, self.config.v6)
+        } else {
+            send_error_v4(self, &walk.packet, error, self.config.v4)
+        }
+    }
+
+    /// The bytes of something at an offset, if they are there and can be had directly.
+    fn range(&self, offset: u32, size: usize) -> Option<core::ops::Range<usize>> {
+        // As the programs do it, who have to give the verifier a bound.
+        let start = (offset & 0x7fff) as usize;
+        let end = start + size;
+        (end <= self.frame.borrow().bytes.len().min(self.linear)).then_some(start..end)
+    }
+}
+
+impl Kernel for Host {
+    fn packet_len(&self) -> u32 {
+        self.frame.borrow().bytes.len() as u32
+    }
+
+    fn segment_size(&self) -> u32 {
+        self.frame.borrow().segment_size
+    }
+
+    fn load<T: FromBytes>(&self, offset: u32) -> Option<T> {
+        let range = self.range(offset, size_of::<T>())?;
+        T::read_from_bytes(&self.frame.borrow().bytes[range]).ok()
+    }
+
+    fn store<T: IntoBytes + Immutable>(&self, offset: u32, value: &T) -> bool {
+        let Some(range) = self.range(offset, size_of::<T>()) else { return false };
+        value.write_to(&mut self.frame.borrow_mut().bytes[range]).is_ok()
+    }
+
+    /// `bpf_l4_csum_replace` (net/core/filter.c) and `inet_proto_csum_replace_by_diff` (net/core/utils.c).
+    fn adjust_l4_csum(&self, offset: u32, diff: u32, pseudo: bool, udp: bool) -> bool {
+        let mut frame = self.frame.borrow_mut();
+        let at = offset as usize;
+        let Some(&[high, low]) = frame.bytes.get(at..at + 2) else { return false };
+        if offset & 1 != 0 {
+            return false;
+        }
+        let before = u16::from_be_bytes([high, low]);
+        if udp && before == 0 {
+            return true;
+        }
+        // The words of a difference are as on the wire.
+        let [a, b, c, d] = diff.to_ne_bytes().map(u64::from);
+        let diff = (a << 8 | b) + (c << 8 | d);
+        let mut after = match (frame.partial, pseudo) {
+            (None, _) => !seen::fold(u64::from(!before) + diff),
+            (Some(_), true) => seen::fold(u64::from(before) + diff),
+            (Some(_), false) => before,
+        };
+        if udp && after == 0 {
+            after = 0xffff;
+        }
+        frame.bytes[at..at + 2].copy_from_slice(&after.to_be_bytes());
+        true
+    }
+
+    /// `bpf_skb_change_tail`, which leaves a checksum that is still to be written (`__bpf_skb_min_len`).
+    fn cut(&self, len: u32) -> bool {
+        let mut frame = self.frame.borrow_mut();
+        let least = frame.partial.map_or(0, |partial| partial.field + 2);
+        if (len as usize) < least {
+            return false;
+        }
+        frame.bytes.resize(len as usize, 0);
+        frame.segment_size = 0;
+        true
+    }
+
+    /// `bpf_skb_adjust_room` with `BPF_ADJ_ROOM_MAC`.
+    fn make_room(&self, bytes: u32) -> bool {
+        let mut frame = self.frame.borrow_mut();
+        let (at, bytes) = (ETH_LEN as usize, bytes as usize);
+        if frame.bytes.len() < at {
+            return false;
+        }
+        frame.bytes.splice(at..at, core::iter::repeat_n(0, bytes));
+        frame.partial = frame.partial.map(|p| Partial { start: p.start + bytes, field: p.field + bytes });
+        true
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    fn ingress_ifindex(&self) -> u32 {
+        self.frame.borrow().ingress
+    }
+
+    fn mark(&self) -> u32 {
+        self.frame.borrow().mark
+    }
+
+    fn seconds(&self) -> u32 {
+        self.now
+    }
+
+    fn random(&self) -> u32 {
+        if let Some(random) = self.random {
+            return random;
+        }
+        let next = self.chance.get().wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        self.chance.set(next);
+        (next >> 32) as u32
+    }
+
+    fn config(&self) -> Option<&Config> {
+        Some(&self.config)
+    }
+
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
+        self.uplinks.get(&ifindex)
+    }
+
+    fn host_socket(&self, key: &FlowKey, opener_is_a: bool) -> bool {
+        let opener = key.tuple(opener_is_a);
+        self.sockets.contains(&(opener.src, opener.sport, key.proto))
+    }
+}

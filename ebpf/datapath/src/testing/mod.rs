@@ -1,0 +1,21 @@
+//! The kernel's stand-in, for tests and fuzzers: a packet in a vector, tables in hash maps, a clock and chance that are
+//! set by hand. Here, and in what uses it, things panic when they are not as they should be.
+//!
+//! - [`Frame`]: a packet with what the kernel knows of it; [`Message`] builds one, [`Seen`] reads one and checks it
+//! - [`Host`]: one packet at one hook
+//! - [`Node`]: a node with pods and services, where a packet is carried from hook to hook
+
+mod arena;
+mod frame;
+mod host;
+mod message;
+mod node;
+mod seen;
+mod tables;
+
+pub use frame::{Frame, Partial};
+pub use host::{Fate, Hook, Host};
+pub use message::{L4, Message};
+pub use node::{Landed, Node, ip};
+pub use seen::Seen;
+pub use tables::Flows;

@@ -1,0 +1,313 @@
+//! A node: pods, services, another node, and a host's stack that routes.
+
+use std::net::IpAddr;
+use std::vec::Vec;
+
+use super::frame::Frame;
+use super::host::{Fate, Hook, Host};
+use super::seen;
+use crate::Addr;
+use crate::config::{Config, Uplink};
+use crate::drop::DropReason;
+use crate::ifindex_of;
+use crate::peer::{CidrKey, NO_NODE, NO_SLOT, NodeHop, Peer, PeerFlags, Pod, PodWord};
+use crate::policy::{ALLOW_ALL, OTHER_PROTOCOLS, PeerKey, PolicySet, PortKey, Row};
+use crate::service::{Backend, BackendState, Frontend, FrontendKey, Scope};
+
+/// Where a packet ended up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Landed {
+    /// In the pod in a slot.
+    Pod(u16),
+    /// On its way to another node, past the stack.
+    Node(u16),
+    /// On its way out of the uplink, by the stack.
+    Outside,
+    /// In the node itself.
+    Host,
+    /// Back where it came from, turned into an answer.
+    Answered,
+    /// Back where it came from, turned into an ICMP error.
+    Refused(DropReason),
+    /// Dropped.
+    Dropped(DropReason),
+    /// Dropped, and nobody counts it.
+    Ignored,
+}
+
+/// A node with slots 0 to 7 taken by pods that no policy selects.
+#[derive(Debug)]
+pub struct Node {
+    /// What its packets meet.
+    pub host: Host,
+}
+
+/// An address.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Node {
+    /// The one uplink.
+    pub const UPLINK: u32 = 2;
+    /// Pods.
+    pub const PODS: u16 = 8;
+    /// Largest IP packet.
+    pub const MTU: u32 = 1500;
+
+    /// A node whose pods no policy selects, and no services.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut host = Host::default();
+        let (v4, v6) = (Self::address(false).into(), Self::address(true).into());
+        host.config = Config {
+            v4,
+            v6,
+            mtu: Self::MTU,
+            mark: Config::MARK,
+            snat_first: Config::SNAT_FIRST,
+            snat_count: Config::SNAT_COUNT,
+            max_flows: Config::MAX_FLOWS,
+            max_rate: Config::MAX_RATE,
+            flags: 0,
+        };
+        host.uplinks.insert(Self::UPLINK, Uplink { v4, v6 });
+        let mut node = Self { host };
+        for v6 in [false, true] {
+            node.peer(Self::address(v6), NO_SLOT, NO_NODE, PeerFlags::NODE | PeerFlags::SELF);
+            node.peer(Self::other_node(v6), NO_SLOT, NO_NODE, PeerFlags::NODE);
+            node.peer(Self::far_pod(v6), NO_SLOT, 0, PeerFlags::POD | PeerFlags::EXISTS);
+            let (own, theirs, len) =
+                if v6 { ("fd00:10:244:1::", "fd00:10:244:2::", 64) } else { ("10.244.1.0", "10.244.2.0", 24) };
+            for (prefix, node_index) in [(own, NO_NODE), (theirs, 0)] {
+                let value = Peer { flags: PeerFlags::POD, node: node_index, ..Peer::WORLD };
+                node.host.peers.cidrs.insert(CidrKey::prefix(ip(prefix).into(), len), value);
+            }
+        }
+        let hop = NodeHop {
+            v4: Self::other_node(false).into(),
+            v6: Self::other_node(true).into(),
+            ifindex: Self::UPLINK,
+            flags: 0,
+        };
+        node.host.peers.nodes.insert(0, hop);
+        for slot in 0..Self::PODS {
+            for v6 in [false, true] {
+                node.peer(Self::pod(slot, v6), slot, NO_NODE, PeerFlags::POD | PeerFlags::EXISTS);
+            }
+            let pod = Pod {
+                word: PodWord::new(ALLOW_ALL, ALLOW_ALL, 1).0,
+                v4: Self::pod(slot, false).into(),
+                v6: Self::pod(slot, true).into(),
+                pod_mac: [2, 0, 0, 0, 1, slot as u8],
+                host_mac: [2, 0, 0, 0, 2, slot as u8],
+                ..Pod::NONE
+            };
+            node.host.peers.pods.insert(slot, pod);
+        }
+        node
+    }
+
+    /// The node's address.
+    #[must_use]
+    pub fn address(v6: bool) -> IpAddr {
+        ip(if v6 { "fd00:172:18::1" } else { "172.18.0.1" })
+    }
+
+    /// The other node's address.
+    #[must_use]
+    pub fn other_node(v6: bool) -> IpAddr {
+        ip(if v6 { "fd00:172:18::2" } else { "172.18.0.2" })
+    }
+
+    /// The address of a slot's pod.
+    #[must_use]
+    pub fn pod(slot: u16, v6: bool) -> IpAddr {
+        let mut bytes = Addr::from(ip(if v6 { "fd00:10:244:1::10" } else { "10.244.1.16" })).bytes();
+        bytes[15] += slot as u8;
+        Addr::from_bytes(bytes).into()
+    }
+
+    /// The address of a pod on the other node.
+    #[must_use]
+    pub fn far_pod(v6: bool) -> IpAddr {
+        ip(if v6 { "fd00:10:244:2::7" } else { "10.244.2.7" })
+    }
+
+    /// An address of the world.
+    #[must_use]
+    pub fn world(v6: bool) -> IpAddr {
+        ip(if v6 { "2001:db8::100" } else { "192.0.2.100" })
+    }
+
+    /// The address of a service.
+    #[must_use]
+    pub fn vip(v6: bool) -> IpAddr {
+        ip(if v6 { "fd00:10:96::5" } else { "10.96.0.5" })
+    }
+
+    /// The address of another service.
+    #[must_use]
+    pub fn other_vip(v6: bool) -> IpAddr {
+        ip(if v6 { "fd00:10:96::6" } else { "10.96.0.6" })
+    }
+
+    fn peer(&mut self, ip: IpAddr, slot: u16, node: u16, flags: u32) {
+        let addr = Addr::from(ip);
+        self.host.peers.peers.insert(addr, Peer { tag: addr.tag(), class: 0, slot, node, flags });
+    }
+
+    /// Adds a service port with these backends, or replaces it; returns the ids of its backends.
+    pub fn service(&mut self, at: (IpAddr, u16), proto: u8, backends: &[(IpAddr, u16)]) -> Vec<u32> {
+        let tables = &mut self.host.services;
+        let first = tables.backends.len().max(1) as u32;
+        let service = first + 1000;
+        let ids: Vec<u32> = (first..).take(backends.len()).collect();
+        for (id, (ip, port)) in ids.iter().zip(backends) {
+            let state = BackendState::new(id + 7, true).0;
+            let backend = Backend { addr: (*ip).into(), port: port.to_be(), proto, pad: 0, service, state };
+            tables.write_backend(*id, backend);
+        }
+        let offset = tables.slots.len() as u32;
+        tables.write_slots(offset, &ids);
+        let scope = Scope::forward(offset, ids.len() as u32);
+        self.frontend(at, proto, service, scope);
+        ids
+    }
+
+    /// Sets what a service port answers to everybody.
+    pub fn frontend(&mut self, (ip, port): (IpAddr, u16), proto: u8, service: u32, scope: Scope) {
+        let key = FrontendKey::new(ip.into(), port.to_be(), proto);
+        let tables = &mut self.host.services;
+        let value =
+            Frontend { tag: key.tag(), service, internal: scope, external: scope, affinity_seconds: 0, flags: 0 };
+        if tables.frontends.insert(key, value).is_none() {
+            tables.state.udp_generation += 1;
+        }
+    }
+
+    /// Takes a backend out of its service.
+    pub fn stop_serving(&mut self, id: u32) {
+        self.host.services.write_backend_state(id, BackendState::new(id + 7, false).0);
+    }
+
+    /// Sets the policy sets of a pod; the epoch moves.
+    pub fn police(&mut self, slot: u16, ingress: u32, egress: u32) {
+        let pod = self.host.peers.pods.get_mut(&slot).expect("a pod");
+        pod.word = PodWord::new(ingress, egress, PodWord(pod.word).epoch() + 1).0;
+    }
+
+    /// Writes a policy set with one rule, for every peer: a protocol and port, or everything.
+    pub fn policy_set(&mut self, id: u32, allows: Option<(u8, u16)>) {
+        let tables = &mut self.host.policies;
+        tables.sets.insert(PolicySet::index(id), PolicySet { id, pages: 1, ..PolicySet::default() });
+        let row = |tag, allowed: bool| Row { tag, pad: 0, bits: [u64::from(allowed), 0, 0, 0] };
+        let key = PeerKey { set: id, class: 0, page: 0 };
+        tables.peers.insert(key, row(key.tag(), true));
+        for proto in [OTHER_PROTOCOLS, 6, 17, 132] {
+            let key = PortKey { set: id, port: 0, proto, page: 0 };
+            tables.ports.insert(key, row(key.tag(), allows.is_none()));
+        }
+        if let Some((proto, port)) = allows {
+            let key = PortKey { set: id, port: port.to_be(), proto, page: 0 };
+            tables.ports.insert(key, row(key.tag(), true));
+        }
+    }
+
+    /// Carries what a pod sends to where it ends.
+    pub fn pod_sends(&mut self, slot: u16, frame: &mut Frame) -> Landed {
+        frame.ingress = ifindex_of(slot);
+        match self.host.run(Hook::FromPod(slot), frame) {
+            Fate::Pass => panic!("what a pod sends is never let through unjudged"),
+            fate => self.follow(fate, frame),
+        }
+    }
+
+    /// Carries what comes in by the uplink to where it ends.
+    pub fn arrives(&mut self, frame: &mut Frame) -> Landed {
+        frame.ingress = Self::UPLINK;
+        match self.host.run(Hook::FromUplink(Self::UPLINK), frame) {
+            Fate::Pass => self.route(frame),
+            fate => self.follow(fate, frame),
+        }
+    }
+
+    /// Carries what the node itself sends to where it ends.
+    pub fn sends(&mut self, frame: &mut Frame) -> Landed {
+        frame.ingress = 0;
+        self.hand_out(frame)
+    }
+
+    fn follow(&mut self, fate: Fate, frame: &mut Frame) -> Landed {
+        match fate {
+            Fate::Stack | Fate::Pass => self.route(frame),
+            Fate::ToPod(slot) => Landed::Pod(slot),
+            Fate::ToNode(node) => Landed::Node(node),
+            Fate::Answer => Landed::Answered,
+            Fate::Refused(reason) => Landed::Refused(reason),
+            Fate::Drop(reason) => Landed::Dropped(reason),
+            Fate::Ignore => Landed::Ignored,
+        }
+    }
+
+    /// What the host's stack does with a packet that came in somewhere.
+    fn route(&mut self, frame: &mut Frame) -> Landed {
+        match destination(frame) {
+            None => return Landed::Host,
+            Some(dst) if dst == Self::address(true) || dst == Self::address(false) => return Landed::Host,
+            Some(_) => {}
+        }
+        if !lower_ttl(frame) {
+            return Landed::Dropped(DropReason::TtlExceeded);
+        }
+        self.hand_out(frame)
+    }
+
+    /// The last hop of the stack: to a pod, or out.
+    fn hand_out(&mut self, frame: &mut Frame) -> Landed {
+        let slot =
+            destination(frame).and_then(|dst| self.host.peers.peers.get(&dst.into())).map_or(NO_SLOT, |peer| peer.slot);
+        let (hook, done) = if slot == NO_SLOT {
+            (Hook::ToUplink(Self::UPLINK), Landed::Outside)
+        } else {
+            (Hook::ToPod(slot), Landed::Pod(slot))
+        };
+        match self.host.run(hook, frame) {
+            Fate::Pass => done,
+            Fate::Drop(reason) => Landed::Dropped(reason),
+            Fate::Ignore => Landed::Ignored,
+            other => panic!("{other:?} at an egress hook"),
+        }
+    }
+}
+
+fn destination(frame: &Frame) -> Option<IpAddr> {
+    seen::Headers::read(&frame.bytes).ok().map(|headers| headers.dst)
+}
+
+/// As a router does, by computing the checksum anew.
+fn lower_ttl(frame: &mut Frame) -> bool {
+    let v4 = frame.bytes[14] >> 4 == 4;
+    let at = if v4 { 22 } else { 21 };
+    if frame.bytes[at] <= 1 {
+        return false;
+    }
+    frame.bytes[at] -= 1;
+    if v4 {
+        let end = 14 + usize::from(frame.bytes[14] & 15) * 4;
+        frame.bytes[24..26].fill(0);
+        let csum = !seen::fold(seen::sum(&frame.bytes[14..end]));
+        frame.bytes[24..26].copy_from_slice(&csum.to_be_bytes());
+    }
+    true
+}
