@@ -81,3 +81,6 @@ impl Way {
 pub fn look_up<K: Kernel>(k: &K, w: &mut Walk, addr: Addr) {
     w.found = peer::lookup(k, addr);
 }
+
+#[cfg(test)]
+mod tests;
