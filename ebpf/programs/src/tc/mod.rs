@@ -23,7 +23,7 @@ use skb::Skb;
 #[classifier]
 pub(crate) fn from_pod(ctx: TcContext) -> i32 {
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
-    let k = Skb::new(&ctx);
+    let k = Skb::new(ctx);
     let action = walk::from_pod(&k, w, k.ether_type());
     act(&k, w, action, true)
 }
@@ -32,7 +32,7 @@ pub(crate) fn from_pod(ctx: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn to_pod(ctx: TcContext) -> i32 {
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
-    let k = Skb::new(&ctx);
+    let k = Skb::new(ctx);
     let action = walk::to_pod(&k, w, k.ether_type());
     act(&k, w, action, true)
 }
@@ -41,7 +41,7 @@ pub(crate) fn to_pod(ctx: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn from_uplink(ctx: TcContext) -> i32 {
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
-    let k = Skb::new(&ctx);
+    let k = Skb::new(ctx);
     let action = walk::from_uplink(&k, w, k.ether_type());
     act(&k, w, action, false)
 }
@@ -50,7 +50,7 @@ pub(crate) fn from_uplink(ctx: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn to_uplink(ctx: TcContext) -> i32 {
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
-    let k = Skb::new(&ctx);
+    let k = Skb::new(ctx);
     let action = walk::to_uplink(&k, w, k.ether_type());
     act(&k, w, action, false)
 }

@@ -31,20 +31,20 @@ const CURRENT_NETNS: u64 = u64::MAX;
 
 /// The packet that a program runs for.
 pub(crate) struct Skb {
-    raw: *mut __sk_buff,
+    ctx: TcContext,
 }
 
 impl Skb {
     /// Of a program's context, with its headers made readable.
     #[inline(always)]
-    pub(crate) fn new(ctx: &TcContext) -> Self {
-        let skb = Self { raw: ctx.as_ptr().cast() };
+    pub(crate) fn new(ctx: TcContext) -> Self {
+        let skb = Self { ctx };
         let (data, end) = skb.bounds();
         let len = skb.packet_len();
         let wanted = if len < HEADERS { len } else { HEADERS };
         if data + wanted as usize > end {
             // SAFETY: a helper call with the program's context. If it fails, loads see a short packet.
-            unsafe { bpf_skb_pull_data(skb.raw, wanted) };
+            unsafe { bpf_skb_pull_data(skb.raw(), wanted) };
         }
         skb
     }
@@ -52,27 +52,27 @@ impl Skb {
     /// The same packet again, in a stage of its program.
     #[inline(always)]
     pub(crate) fn resume(raw: *mut __sk_buff) -> Self {
-        Self { raw }
+        Self { ctx: TcContext::new(raw) }
     }
 
     /// The raw context, for helpers.
     #[inline(always)]
     pub(crate) fn raw(&self) -> *mut __sk_buff {
-        self.raw
+        self.ctx.as_ptr().cast()
     }
 
     /// The EtherType, as on the wire.
     #[inline(always)]
     pub(crate) fn ether_type(&self) -> u16 {
         // SAFETY: a field of the context.
-        unsafe { (*self.raw).protocol as u16 }
+        unsafe { (*self.raw()).protocol as u16 }
     }
 
     /// Sets the packet's mark bits.
     #[inline(always)]
     pub(crate) fn add_mark(&self, mark: u32) {
         // SAFETY: a field of the context that programs may write.
-        unsafe { (*self.raw).mark |= mark };
+        unsafe { (*self.raw()).mark |= mark };
     }
 
     /// First byte and end of what can be read directly. Read anew each time: a compiler that keeps the end in a register
@@ -81,8 +81,8 @@ impl Skb {
     fn bounds(&self) -> (usize, usize) {
         // SAFETY: fields of the context; the verifier knows them for packet pointers.
         unsafe {
-            let data = read_volatile(&raw const (*self.raw).data);
-            let end = read_volatile(&raw const (*self.raw).data_end);
+            let data = read_volatile(&raw const (*self.raw()).data);
+            let end = read_volatile(&raw const (*self.raw()).data_end);
             (data as usize, end as usize)
         }
     }
@@ -103,13 +103,13 @@ impl Kernel for Skb {
     #[inline(always)]
     fn packet_len(&self) -> u32 {
         // SAFETY: a field of the context.
-        unsafe { (*self.raw).len }
+        unsafe { (*self.raw()).len }
     }
 
     #[inline(always)]
     fn segment_size(&self) -> u32 {
         // SAFETY: a field of the context.
-        unsafe { (*self.raw).gso_size }
+        unsafe { (*self.raw()).gso_size }
     }
 
     #[inline(always)]
@@ -139,37 +139,37 @@ impl Kernel for Skb {
             flags |= u64::from(BPF_F_MARK_MANGLED_0);
         }
         // SAFETY: a helper call with the program's context; the helper checks the offset.
-        unsafe { bpf_l4_csum_replace(self.raw, offset, 0, u64::from(diff), flags) == 0 }
+        unsafe { bpf_l4_csum_replace(self.raw(), offset, 0, u64::from(diff), flags) == 0 }
     }
 
     #[inline(always)]
     fn cut(&self, len: u32) -> bool {
         // SAFETY: a helper call with the program's context.
-        unsafe { bpf_skb_change_tail(self.raw, len, 0) == 0 }
+        unsafe { bpf_skb_change_tail(self.raw(), len, 0) == 0 }
     }
 
     #[inline(always)]
     fn make_room(&self, bytes: u32) -> bool {
         // SAFETY: a helper call with the program's context.
-        unsafe { bpf_skb_adjust_room(self.raw, bytes as i32, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, 0) == 0 }
+        unsafe { bpf_skb_adjust_room(self.raw(), bytes as i32, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, 0) == 0 }
     }
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
         // SAFETY: a field of the context.
-        unsafe { (*self.raw).ifindex }
+        unsafe { (*self.raw()).ifindex }
     }
 
     #[inline(always)]
     fn ingress_ifindex(&self) -> u32 {
         // SAFETY: a field of the context.
-        unsafe { (*self.raw).ingress_ifindex }
+        unsafe { (*self.raw()).ingress_ifindex }
     }
 
     #[inline(always)]
     fn mark(&self) -> u32 {
         // SAFETY: a field of the context.
-        unsafe { (*self.raw).mark }
+        unsafe { (*self.raw()).mark }
     }
 
     #[inline(always)]
@@ -217,8 +217,8 @@ impl Kernel for Skb {
         // SAFETY: helper calls with the program's context and a tuple on the stack; the reference is released.
         unsafe {
             let socket = match key.proto {
-                TCP => bpf_sk_lookup_tcp(self.raw.cast(), &mut tuple, size, CURRENT_NETNS, 0),
-                UDP => bpf_sk_lookup_udp(self.raw.cast(), &mut tuple, size, CURRENT_NETNS, 0),
+                TCP => bpf_sk_lookup_tcp(self.raw().cast(), &mut tuple, size, CURRENT_NETNS, 0),
+                UDP => bpf_sk_lookup_udp(self.raw().cast(), &mut tuple, size, CURRENT_NETNS, 0),
                 _ => return false,
             };
             if socket.is_null() {
@@ -231,22 +231,22 @@ impl Kernel for Skb {
 
     #[inline(always)]
     fn parse(&self, w: &mut Walk, ether_type: u16) -> Result<(), DropReason> {
-        stages::parse(self.raw, w, ether_type)
+        stages::parse(self.raw(), w, ether_type)
     }
 
     #[inline(always)]
     fn insert_far(&self, p: &Packet, draft: &mut Draft, host: bool) -> Result<(), InsertError> {
-        stages::insert_far(self.raw, p.proto, draft, host)
+        stages::insert_far(self.raw(), p.proto, draft, host)
     }
 
     #[inline(always)]
     fn create_flow(&self, w: &mut Walk, new_source: bool) -> Result<(), DropReason> {
-        stages::create_flow(self.raw, w, new_source)
+        stages::create_flow(self.raw(), w, new_source)
     }
 
     #[inline(always)]
     fn translate_flow(&self, w: &mut Walk) -> Result<(), DropReason> {
-        stages::translate_flow(self.raw, w)
+        stages::translate_flow(self.raw(), w)
     }
 
     #[inline(always)]
@@ -271,17 +271,17 @@ impl Kernel for Skb {
 
     #[inline(always)]
     fn answer_neighbour(&self, w: &mut Walk, slot: u16, arp: bool) -> Action {
-        stages::answer_neighbour(self.raw, w, slot, arp)
+        stages::answer_neighbour(self.raw(), w, slot, arp)
     }
 
     #[inline(always)]
     fn open_from_pod(&self, w: &mut Walk, slot: u16) -> Action {
-        stages::open_from_pod(self.raw, w, slot)
+        stages::open_from_pod(self.raw(), w, slot)
     }
 
     #[inline(always)]
     fn open_inbound(&self, w: &mut Walk, slot: u16, how: Inbound) -> Action {
-        stages::open_inbound(self.raw, w, slot, how)
+        stages::open_inbound(self.raw(), w, slot, how)
     }
 
     #[inline(always)]
@@ -301,7 +301,7 @@ impl Kernel for Skb {
 
     #[inline(always)]
     fn relate_error(&self, w: &mut Walk, leaving: bool) -> Action {
-        stages::relate_error(self.raw, w, leaving)
+        stages::relate_error(self.raw(), w, leaving)
     }
 }
 
