@@ -34,7 +34,7 @@ pub fn from_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::drop(DropReason::Fragment);
     }
     let word = PodWord(k.pod_word(slot));
-    if word.0 == 0 {
+    if word.is_pending() {
         return Action::drop(DropReason::Pending);
     }
     if w.packet.class == Class::ERROR {

@@ -27,7 +27,7 @@ pub enum Inbound {
 #[inline(always)]
 pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Action {
     let word = PodWord(k.pod_word(slot));
-    if word.0 == 0 {
+    if word.is_pending() {
         return Action::drop(DropReason::Pending);
     }
     let begins = from_pod::begins(&w.packet);

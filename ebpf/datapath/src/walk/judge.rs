@@ -34,7 +34,7 @@ pub(super) fn egress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, class: u32) 
     if word.egress() == policy::ALLOW_ALL || decide(k, w, word.egress(), class) {
         return Ok(());
     }
-    Err(if word.0 == 0 { DropReason::Pending } else { DropReason::EgressPolicy })
+    Err(if word.is_pending() { DropReason::Pending } else { DropReason::EgressPolicy })
 }
 
 /// Asks the ingress policy of a pod about `w.ends`. The opener is looked up only if a policy wants to know it.
@@ -55,7 +55,7 @@ pub(super) fn ingress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord) -> Result<(
             return Ok(());
         }
     }
-    Err(if word.0 == 0 { DropReason::Pending } else { DropReason::IngressPolicy })
+    Err(if word.is_pending() { DropReason::Pending } else { DropReason::IngressPolicy })
 }
 
 #[inline(always)]
@@ -125,7 +125,7 @@ fn moved<K: Kernel>(k: &K, slot: u16, epoch: u32) -> Option<PodWord> {
         return None;
     }
     let word = PodWord(k.pod_word(slot));
-    (word.epoch() != epoch || word.0 == 0).then_some(word)
+    (word.epoch() != epoch || word.is_pending()).then_some(word)
 }
 
 /// Whether a slot's pod still is the one with this address.

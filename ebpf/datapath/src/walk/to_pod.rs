@@ -5,6 +5,7 @@ use crate::drop::DropReason;
 use crate::flow::{self, At, Hit, Tracked};
 use crate::kernel::Kernel;
 use crate::packet::{Class, Fragment};
+use crate::peer::PodWord;
 use crate::slot_of;
 
 /// The walk of a packet that the stack sends to a pod. `ether_type` as on the wire.
@@ -23,7 +24,7 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if !flow::resolve_fragment(k, &mut w.packet) {
         return Action::drop(DropReason::Fragment);
     }
-    if k.pod_word(slot) == 0 {
+    if PodWord(k.pod_word(slot)).is_pending() {
         return Action::drop(DropReason::Pending);
     }
     if w.packet.class == Class::ERROR {
