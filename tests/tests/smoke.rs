@@ -1,6 +1,9 @@
 //! The whole path once: agents on manifests, pods added by the plugin, packets through the programs.
 
-use fairlead_tests::{Lab, Probes, Via};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use fairlead_tests::{Lab, ProbeError, Probes, ServiceManifest, Via};
 
 /// Pods on one node and on two reach each other and their services, and the commands say so.
 #[test]
@@ -16,12 +19,50 @@ fn a_cluster_works() {
         }
     }
 
+    let service = ServiceManifest::new("smoke/shop").ips(&["10.96.7.7", "fd00:10:96::77"]);
+    lab.objects().apply(&service.tcp("http", 8080, 80).udp("ask", 5300, 53).endpoints(&[&near, &far]).yaml());
+    let node = lab.node("node-1");
+    let explain = |address: &str| node.fairlead(&["service", "explain", address]).stdout;
+    lab.wait_until("the service is in force", || {
+        let text = explain("10.96.7.7:8080");
+        if text.contains("goes to") && !text.contains("not in the kernel") { Ok(()) } else { Err(text) }
+    });
+    for ip in ["10.96.7.7", "fd00:10:96::77"].map(|ip| ip.parse::<IpAddr>().unwrap()) {
+        for via in Via::BOTH {
+            let from = client.via(via);
+            let reached: BTreeSet<_> = (0..40).map(|_| from.tcp(ip, 8080).unwrap().server.pod).collect();
+            assert_eq!(reached.len(), 2, "{ip} {via:?}: {reached:?}");
+            from.udp(ip, 5300).unwrap();
+        }
+    }
+    let list = node.fairlead(&["service", "list"]).stdout;
+    assert!(list.contains("smoke/shop") && list.contains("[fd00:10:96::77]:8080"), "{list}");
+    assert!(explain("10.96.7.7:8080").contains(&near.v4().to_string()), "{}", explain("10.96.7.7:8080"));
+    assert!(node.fairlead(&["service", "explain", "10.96.7.7:81"]).stderr.contains("8080/TCP"));
+
+    lab.objects().apply(
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: smoke, name: closed}, \
+          spec: {podSelector: {}, policyTypes: [Ingress]}}",
+    );
+    lab.wait_until("the policy is in force", || match client.tcp(near.v4(), 80) {
+        Err(ProbeError::TimedOut) => Ok(()),
+        other => Err(other),
+    });
+    assert_eq!(client.tcp(far.v6(), 80), Err(ProbeError::TimedOut));
+    let why = node.fairlead(&["policy", "explain", "--from", "smoke/client", "--to", "smoke/near:80"]).stdout;
+    assert!(why.starts_with("dropped") && why.contains("smoke/closed"), "{why}");
+    let drops = node.fairlead(&["drops"]).stdout;
+    assert!(drops.contains("ingress_policy") && drops.contains(&near.v4().to_string()), "{drops}");
+    lab.objects().delete("NetworkPolicy", "smoke/closed");
+    lab.wait_until("the policy is gone", || client.tcp(near.v4(), 80));
+
     let status = lab.node("node-1").fairlead(&["status"]);
     assert!(status.ok(), "{status:?}");
-    println!("{}", status.stdout);
     for word in ["ready", "smoke/client", "smoke/near", "from_pod"] {
         assert!(status.stdout.contains(word), "{word} is missing:\n{}", status.stdout);
     }
+    near.delete();
+    assert!(!node.fairlead(&["status"]).stdout.contains("smoke/near"));
 }
 
 /// What is pinned serves while no agent runs, and the next agent adopts it.
