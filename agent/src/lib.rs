@@ -4,6 +4,7 @@
 //!
 //! Around that: [`bpf`] loads, pins and attaches the programs, [`cni`] serves the plugin, [`wiring`] keeps the node's
 //! routes, [`daemon`] is the loop that connects them all, [`admin`] answers those who look in.
+#![deny(unsafe_code)]
 
 pub mod admin;
 pub mod apply;

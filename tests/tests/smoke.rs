@@ -83,3 +83,26 @@ fn packets_flow_while_the_agent_is_away() {
     let status = node.fairlead(&["status", "-o", "json"]);
     assert!(status.stdout.contains("\"adopted\": true"), "{}", status.stdout);
 }
+
+/// Nothing of Fairlead is left on a node where it was uninstalled.
+#[test]
+fn uninstalling_leaves_the_node_as_it_was() {
+    let lab = Lab::builder().zones(&["zone-a", "zone-b"]).start();
+    let node = lab.node("node-1");
+    let _pod = node.pod("smoke/pod").start();
+    let refused = node.fairlead(&["uninstall"]);
+    assert!(!refused.ok() && refused.stderr.contains("stop it first"), "{refused:?}");
+    node.agent().stop();
+    assert!(node.must_run(&["ip", "route"]).contains("10.244."));
+    let done = node.fairlead(&["uninstall"]);
+    assert!(done.ok(), "{done:?}");
+    for path in ["/sys/fs/bpf/fairlead", "/run/fairlead"] {
+        assert!(!node.run(&["ls", path]).ok(), "{path} is left");
+    }
+    for family in ["-4", "-6"] {
+        let routes = node.must_run(&["ip", family, "route"]);
+        assert!(!routes.contains("10.244.") && !routes.contains("fd00:10:244:"), "{routes}");
+    }
+    assert!(!node.must_run(&["ip", "link"]).contains(" fl"), "a pod's link is left");
+    assert!(node.fairlead(&["uninstall"]).ok(), "once more is no error");
+}

@@ -159,3 +159,17 @@ fn attach_clsact(program: &mut SchedClassifier, link: &str, direction: TcAttachT
     std::mem::forget(program.take_link(id)?);
     Ok(())
 }
+
+/// Removes the filters of uplinks on kernels without tcx, where they have no pins to go with. Those of pods go with
+/// their links.
+pub fn remove_filters() {
+    let links = nix::net::if_::if_nameindex();
+    for link in links.iter().flat_map(|links| links.iter()) {
+        let name = link.name().to_string_lossy();
+        for (direction, program) in [(TcAttachType::Ingress, "from_uplink"), (TcAttachType::Egress, "to_uplink")] {
+            if let Err(error) = tc::qdisc_detach_program(&name, direction, program) {
+                debug!(link = %name, program, %error, "no filter to remove");
+            }
+        }
+    }
+}

@@ -14,7 +14,7 @@ mod object;
 mod sys;
 mod tables;
 
-pub use attach::Hooks;
+pub use attach::{Hooks, remove_filters};
 pub use cgroup::cgroup2_mount;
 pub use error::BpfError;
 pub use fs::PinDir;

@@ -3,6 +3,7 @@
 mod args;
 mod print;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
@@ -14,8 +15,9 @@ use serde::de::DeserializeOwned;
 use crate::admin::{
     ClientError, Connection, DropView, DropsView, Request, ServiceExplanation, ServiceView, StatusView,
 };
-use crate::bpf::{BpfError, PinDir};
+use crate::bpf::{BpfError, PinDir, remove_filters};
 use crate::daemon::{self, DaemonError};
+use crate::wiring::{Netlink, PodLinks, WiringError};
 use args::{AgentArgs, Args, Command, DropsArgs, Output, PolicyCommand, ServiceCommand, UninstallArgs};
 use print::Table;
 
@@ -33,7 +35,7 @@ pub enum CliError {
     Bpf(#[from] BpfError),
     /// Removing what is wired.
     #[error(transparent)]
-    Wiring(#[from] crate::wiring::WiringError),
+    Wiring(#[from] WiringError),
     /// Something that the machine refuses.
     #[error("{0}: {1}")]
     Io(&'static str, std::io::Error),
@@ -145,14 +147,20 @@ fn uninstall(args: &UninstallArgs) -> Result<(), CliError> {
     if Connection::ask(&socket, &Request::Status).is_ok() {
         return Err(CliError::Usage("an agent runs on this node: stop it first, then uninstall".to_owned()));
     }
-    let links = runtime()?.block_on(async {
-        let links = crate::wiring::PodLinks::new(crate::wiring::Netlink::open()?);
+    let (links, routes) = runtime()?.block_on(async {
+        let netlink = Netlink::open()?;
+        let routes = netlink.node_routes().await?.len();
+        for error in netlink.set_node_routes(&BTreeSet::new()).await? {
+            tracing::warn!(%error, "a route stays");
+        }
+        let links = PodLinks::new(netlink);
         let found = links.list().await?;
         for link in &found {
             links.delete(&link.name).await?;
         }
-        Ok::<_, crate::wiring::WiringError>(found.len())
+        Ok::<_, WiringError>((found.len(), routes))
     })?;
+    remove_filters();
     let pins = PinDir::remove(bpffs)?;
     match std::fs::remove_dir_all(run_dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -162,6 +170,7 @@ fn uninstall(args: &UninstallArgs) -> Result<(), CliError> {
     }
     let mut table = Table::new(["removed", "count"]);
     table.row(["pod links with their routes".to_owned(), links.to_string()]);
+    table.row(["routes to other nodes' pods".to_owned(), routes.to_string()]);
     table.row(["pinned programs and maps".to_owned(), pins.to_string()]);
     say(&table.to_string())
 }
