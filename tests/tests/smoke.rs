@@ -46,7 +46,7 @@ fn a_cluster_works() {
     );
     lab.wait_until("the policy is in force", || match client.tcp(near.v4(), 80) {
         Err(ProbeError::TimedOut) => Ok(()),
-        other => Err(other),
+        other => Err(format!("{other:?}")),
     });
     assert_eq!(client.tcp(far.v6(), 80), Err(ProbeError::TimedOut));
     let why = node.fairlead(&["policy", "explain", "--from", "smoke/client", "--to", "smoke/near:80"]).stdout;
