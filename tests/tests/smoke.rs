@@ -82,6 +82,10 @@ fn packets_flow_while_the_agent_is_away() {
     client.tcp(server.v6(), 80).unwrap();
     let status = node.fairlead(&["status", "-o", "json"]);
     assert!(status.stdout.contains("\"adopted\": true"), "{}", status.stdout);
+    let links = node.must_run(&["ls", "/sys/fs/bpf/fairlead/links"]);
+    for link in ["tcx_in_eth0", "tcx_out_eth0", "cgroup_connect4", "cgroup_getpeername6"] {
+        assert!(links.contains(link), "{link} is missing: {links}");
+    }
 }
 
 /// Nothing of Fairlead is left on a node where it was uninstalled.
