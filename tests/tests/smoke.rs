@@ -14,8 +14,11 @@ fn a_cluster_works() {
     let far = lab.node("node-2").pod("smoke/far").tcp(80).udp(53).start();
     for server in [&near, &far] {
         for ip in server.ips() {
-            assert_eq!(client.tcp(ip, 80).unwrap().server.pod, server.key(), "{ip}");
-            assert_eq!(client.udp(ip, 53).unwrap().server.pod, server.key(), "{ip}");
+            for reply in [client.tcp(ip, 80), client.udp(ip, 53)] {
+                let drops = || lab.nodes().iter().map(|node| node.fairlead(&["drops"]).stdout).collect::<String>();
+                let reply = reply.unwrap_or_else(|error| panic!("{ip}: {error:?}\n{}", drops()));
+                assert_eq!(reply.server.pod, server.key(), "{ip}");
+            }
         }
     }
 
