@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use netlink_packet_route::link::{LinkAttribute, State};
 use netlink_packet_route::route::RouteProtocol;
 
 use crate::Error;
@@ -17,6 +19,9 @@ use crate::protocol::{POD_ROUTE_PROTOCOL, Reservation};
 
 /// The index of `lo`, the first device of every namespace (`LOOPBACK_IFINDEX` in include/net/flow.h).
 const LOOPBACK: u32 = 1;
+
+/// How long the pod's side may take to get its carrier: a thousand times what it does take.
+const CARRIER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The pod's namespace, open, with a socket in it.
 #[derive(Debug)]
@@ -87,7 +92,23 @@ pub(crate) fn bring_up(
         source: std::io::Error::other("it vanished from the pod's namespace"),
     })?;
     pod.netlink.execute(pod_operations(reservation, index, ifname))?;
-    host.execute(host_operations(reservation))
+    host.execute(host_operations(reservation))?;
+    wait_for_carrier(&mut pod.netlink, ifname)
+}
+
+/// Waits until the pod's side can send. It went up before its peer, so it had no carrier, and the kernel gives it its
+/// queue in a work item of its own (net/core/link_watch.c); what is sent before that is lost without a trace.
+fn wait_for_carrier(pod: &mut Netlink, ifname: &str) -> Result<(), Error> {
+    let begin = Instant::now();
+    loop {
+        let link = pod.link(ifname)?;
+        let up = link.is_some_and(|link| link.attributes.contains(&LinkAttribute::OperState(State::Up)));
+        // After that long somebody has taken the carrier away on purpose, and the pod is none the worse for it.
+        if up || begin.elapsed() > CARRIER_PATIENCE {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
 }
 
 fn pod_operations(reservation: &Reservation, index: u32, ifname: &str) -> Vec<Operation> {
