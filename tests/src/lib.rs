@@ -59,6 +59,7 @@
 #![forbid(unsafe_code)]
 
 mod binaries;
+pub mod demo;
 mod deploy;
 pub mod generate;
 mod guardian;

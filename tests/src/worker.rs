@@ -21,6 +21,8 @@ use serde_json::Value;
 
 use crate::proto::{Answer, Hello, Request};
 
+pub(crate) use dial::probe;
+
 /// What the threads of a worker share.
 #[derive(Default)]
 struct Shared {

@@ -15,6 +15,9 @@ pub(crate) struct Demo {
     /// Leave the cluster up and say how to look around
     #[arg(long)]
     keep: bool,
+    /// How to print what was found: `text` or `json`
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: String,
 }
 
 impl Demo {
@@ -27,6 +30,7 @@ impl Demo {
         }
         let mut command = run::as_root(&program.display().to_string())?;
         command.env("FAIRLEAD_BIN_DIR", test::binaries()).args(self.keep.then_some("--keep"));
+        command.args(["--output", &self.output]);
         run::say("starting the demo");
         // In place of this process: what a terminal sends on Ctrl-C goes to the demo, which cleans up.
         Err(command.exec()).with_context(|| format!("can't start {}", program.display()))

@@ -10,7 +10,7 @@ use super::line;
 use crate::probe::{Identity, Probe, ProbeError, Reply, Transport};
 
 /// Sends a probe.
-pub(super) fn probe(probe: &Probe) -> Result<Reply, ProbeError> {
+pub(crate) fn probe(probe: &Probe) -> Result<Reply, ProbeError> {
     match probe.transport {
         Transport::Tcp => tcp(probe),
         Transport::Udp => udp(probe),
