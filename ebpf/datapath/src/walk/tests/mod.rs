@@ -1,7 +1,11 @@
 //! The walks, by the behaviour rows that need no kernel. Packets go through a [`Node`] and every checksum of what comes
 //! out is checked, computed in full and left to the hardware.
 
+mod errors;
+mod lifecycle;
+mod masquerade;
 mod paths;
+mod policies;
 mod services;
 
 use std::net::IpAddr;
@@ -39,6 +43,9 @@ impl Send {
     fn pod(self, node: &mut Node, slot: u16, message: &Message) -> (Landed, Seen) {
         let mut frame = self.frame(message);
         let landed = node.pod_sends(slot, &mut frame);
+        if let Landed::Refused(_) = landed {
+            frame.complete();
+        }
         (landed, seen(&frame))
     }
 
@@ -93,7 +100,7 @@ const RST: u8 = TcpFlags::RST;
 /// Has a flow answered: the packet that came out is answered by the pod that got it, and the answer must be the reverse
 /// of what the opener sent.
 #[track_caller]
-fn answered(send: Send, node: &mut Node, opener: u16, sent: &Message, got: (Landed, Seen), flags: u8) {
+fn answered(send: Send, node: &mut Node, opener: u16, sent: &Message, got: &(Landed, Seen), flags: u8) {
     let Landed::Pod(slot) = got.0 else { panic!("{:?}", got.0) };
     let (landed, back) = send.pod(node, slot, &answer(&got.1, flags));
     assert_eq!(landed, Landed::Pod(opener));

@@ -11,7 +11,7 @@ fn a_packet_to_a_pod_of_the_node_is_handed_over_with_a_lower_ttl() {
         let sent = udp((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 53));
         let (landed, got) = send.pod(&mut node, 0, &sent);
         assert_eq!((landed, got.ttl, got.ends()), (Landed::Pod(1), 63, seen(&sent.frame()).ends()));
-        answered(send, &mut node, 0, &sent, (landed, got), 0);
+        answered(send, &mut node, 0, &sent, &(landed, got), 0);
     });
 }
 

@@ -23,7 +23,7 @@ fn s1_s37_a_service_is_one_of_its_backends_and_the_source_stays() {
                 // The next packet goes where the first went.
                 let again = send.pod(&mut node, 0, &sent);
                 assert_eq!(again, (landed, got));
-                answered(send, &mut node, 0, &sent, again, SYN_ACK);
+                answered(send, &mut node, 0, &sent, &again, SYN_ACK);
             }
             assert!(hits.iter().all(|hits| *hits > 5), "{hits:?}");
         }
@@ -86,7 +86,7 @@ fn s36_a_pod_reaches_itself_through_its_service() {
             assert_eq!((landed, got.dst, got.dport), (Landed::Pod(0), Node::pod(0, v6), 8080));
             assert_eq!(got.src, Node::address(v6));
             assert!(node.host.config.is_snat_port(got.sport.to_be()));
-            answered(send, &mut node, 0, &sent, (landed, got), SYN_ACK);
+            answered(send, &mut node, 0, &sent, &(landed, got), SYN_ACK);
         }
     });
 }
@@ -119,7 +119,7 @@ fn s40_a_udp_flow_leaves_a_backend_that_serves_no_more() {
         node.host.random = Some(u32::MAX);
         let (landed, got) = send.pod(&mut node, 0, &sent);
         assert_eq!((landed, got.dst), (Landed::Pod(2), Node::pod(2, v6)));
-        answered(send, &mut node, 0, &sent, (landed, got), 0);
+        answered(send, &mut node, 0, &sent, &(landed, got), 0);
         assert_eq!(node.host.flows.len(), 2, "what the old backend had is gone");
     });
 }
@@ -135,7 +135,7 @@ fn s41_a_udp_flow_older_than_its_service_meets_it() {
         node.service((Node::vip(v6), 53), UDP, &[(Node::pod(1, v6), 5353)]);
         let (landed, got) = send.pod(&mut node, 0, &sent);
         assert_eq!((landed, got.ends()), (Landed::Pod(1), ((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 5353))));
-        answered(send, &mut node, 0, &sent, (landed, got), 0);
+        answered(send, &mut node, 0, &sent, &(landed, got), 0);
     });
 }
 
@@ -145,7 +145,7 @@ fn connected(send: Send, v6: bool) -> (Node, Vec<u32>) {
     let ids = node.service((Node::vip(v6), 80), TCP, &[(Node::pod(1, v6), 8080)]);
     let sent = |flags| tcp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80), flags);
     let got = send.pod(&mut node, 0, &sent(SYN));
-    answered(send, &mut node, 0, &sent(SYN), got, SYN_ACK);
+    answered(send, &mut node, 0, &sent(SYN), &got, SYN_ACK);
     assert_eq!(send.pod(&mut node, 0, &sent(ACK)).0, Landed::Pod(1));
     (node, ids)
 }
@@ -159,7 +159,7 @@ fn s42_s43_a_connection_stays_with_its_backend_to_the_end() {
         let sent = tcp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80), ACK);
         let got = send.pod(&mut node, 0, &sent);
         assert_eq!(got.1.dst, Node::pod(1, v6));
-        answered(send, &mut node, 0, &sent, got, ACK);
+        answered(send, &mut node, 0, &sent, &got, ACK);
     });
 }
 
@@ -248,9 +248,9 @@ fn s48_one_backend_through_two_services_with_one_client_port() {
             assert_eq!(third.1.ends().1, backend);
             assert_ne!(third.1.sport, second.1.sport);
             assert_ne!(third.1.sport, CLIENT);
-            answered(send, &mut node, 0, &one, first, SYN_ACK);
-            answered(send, &mut node, 0, &other, second, SYN_ACK);
-            answered(send, &mut node, 0, &straight, third, SYN_ACK);
+            answered(send, &mut node, 0, &one, &first, SYN_ACK);
+            answered(send, &mut node, 0, &other, &second, SYN_ACK);
+            answered(send, &mut node, 0, &straight, &third, SYN_ACK);
         }
     });
 }
@@ -270,8 +270,8 @@ fn s48_a_direct_flow_goes_before_a_service_that_comes_later() {
             let second = send.pod(&mut node, 0, &service);
             assert_eq!((second.1.src, second.1.ends().1), (from.0, backend));
             assert_ne!(second.1.sport, CLIENT);
-            answered(send, &mut node, 0, &straight, first, SYN_ACK);
-            answered(send, &mut node, 0, &service, second, SYN_ACK);
+            answered(send, &mut node, 0, &straight, &first, SYN_ACK);
+            answered(send, &mut node, 0, &service, &second, SYN_ACK);
         }
     });
 }

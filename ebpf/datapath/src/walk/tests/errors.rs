@@ -1,0 +1,154 @@
+//! S46: ICMP errors find the sender of what they quote, and quote what it sent.
+
+use super::*;
+use crate::packet::{ICMP, ICMPV6};
+
+/// "Port unreachable", and "too big" with an MTU.
+fn kinds(v6: bool) -> [(u8, u8, u32); 2] {
+    if v6 { [(1, 4, 0), (2, 0, 1280)] } else { [(3, 3, 0), (3, 4, 1280)] }
+}
+
+/// An error about a packet, as whoever is at `from` sends it.
+fn error(from: IpAddr, about: &Frame, kind: (u8, u8, u32), quote: usize) -> Frame {
+    let mut about = about.clone();
+    about.complete();
+    Message::error(from, &about, kind, quote).frame()
+}
+
+/// Lengths of quotes: with eight bytes of L4, and with all.
+fn quotes(v6: bool) -> [usize; 2] {
+    [if v6 { 48 } else { 28 }, 500]
+}
+
+#[test]
+fn s46_an_error_of_a_backend_comes_from_the_service() {
+    each(|v6, send| {
+        for proto in [TCP, UDP] {
+            for kind in kinds(v6) {
+                for quote in quotes(v6) {
+                    let mut node = Node::new();
+                    node.service((Node::vip(v6), 80), proto, &[(Node::pod(1, v6), 8080)]);
+                    let (from, to) = ((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80));
+                    let sent = if proto == TCP { tcp(from, to, SYN) } else { udp(from, to) };
+                    let mut frame = send.frame(&sent);
+                    assert_eq!(node.pod_sends(0, &mut frame), Landed::Pod(1));
+                    let mut error = error(Node::pod(1, v6), &frame, kind, quote);
+                    assert_eq!(node.pod_sends(1, &mut error), Landed::Pod(0));
+                    let told = seen(&error);
+                    assert_eq!((told.src, told.dst, told.icmp), (Node::vip(v6), Node::pod(0, v6), (kind.0, kind.1)));
+                    assert_eq!(told.quoted().unwrap().ends(), (from, to));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn s46_an_error_about_an_answer_reaches_the_backend() {
+    each(|v6, send| {
+        for kind in kinds(v6) {
+            let mut node = Node::new();
+            node.service((Node::vip(v6), 80), UDP, &[(Node::pod(1, v6), 8080)]);
+            let sent = udp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80));
+            let (_, got) = send.pod(&mut node, 0, &sent);
+            let mut back = send.frame(&answer(&got, 0));
+            assert_eq!(node.pod_sends(1, &mut back), Landed::Pod(0));
+            // The client does not take it.
+            let mut error = error(Node::pod(0, v6), &back, kind, 500);
+            assert_eq!(node.pod_sends(0, &mut error), Landed::Pod(1));
+            let told = seen(&error);
+            assert_eq!((told.src, told.dst), (Node::pod(0, v6), Node::pod(1, v6)));
+            assert_eq!(told.quoted().unwrap().ends(), ((Node::pod(1, v6), 8080), (Node::pod(0, v6), CLIENT)));
+        }
+    });
+}
+
+#[test]
+fn s46_an_error_of_a_router_on_the_way_keeps_its_source() {
+    each(|v6, send| {
+        for kind in kinds(v6) {
+            let mut node = Node::new();
+            node.service((Node::vip(v6), 80), TCP, &[(Node::far_pod(v6), 8080)]);
+            let sent = tcp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80), SYN);
+            let mut frame = send.frame(&sent);
+            assert_eq!(node.pod_sends(0, &mut frame), Landed::Node(0));
+            let mut error = error(Node::other_node(v6), &frame, kind, 500);
+            assert_eq!(node.arrives(&mut error), Landed::Pod(0));
+            let told = seen(&error);
+            assert_eq!(told.src, Node::other_node(v6));
+            assert_eq!(told.quoted().unwrap().ends(), seen(&sent.frame()).ends());
+        }
+    });
+}
+
+#[test]
+fn s46_an_error_about_what_left_finds_the_pod() {
+    each(|v6, send| {
+        for kind in kinds(v6) {
+            for sent in [
+                tcp((Node::pod(0, v6), CLIENT), (Node::world(v6), 443), SYN),
+                udp((Node::pod(0, v6), CLIENT), (Node::world(v6), 443)),
+                Message::new(Node::pod(0, v6), Node::world(v6), L4::Ask(321)),
+            ] {
+                let mut node = Node::new();
+                let mut frame = send.frame(&sent);
+                assert_eq!(node.pod_sends(0, &mut frame), Landed::Outside);
+                for from in [Node::other_node(v6), Node::world(v6)] {
+                    let mut error = error(from, &frame, kind, 500);
+                    assert_eq!(node.arrives(&mut error), Landed::Pod(0));
+                    let told = seen(&error);
+                    assert_eq!((told.src, told.dst), (from, Node::pod(0, v6)));
+                    assert_eq!(told.quoted().unwrap().ends(), seen(&sent.frame()).ends());
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn s46_an_error_of_a_pod_about_an_answer_from_the_world_leaves_as_the_nodes() {
+    each(|v6, send| {
+        for kind in kinds(v6) {
+            let mut node = Node::new();
+            let sent = udp((Node::pod(0, v6), CLIENT), (Node::world(v6), 53));
+            let (_, out) = send.pod(&mut node, 0, &sent);
+            let mut back = send.frame(&answer(&out, 0));
+            assert_eq!(node.arrives(&mut back), Landed::Pod(0));
+            let mut error = error(Node::pod(0, v6), &back, kind, 500);
+            assert_eq!(node.pod_sends(0, &mut error), Landed::Outside);
+            let told = seen(&error);
+            assert_eq!((told.src, told.dst), (Node::address(v6), Node::world(v6)));
+            assert_eq!(told.quoted().unwrap().ends(), ((Node::world(v6), 53), (Node::address(v6), out.sport)));
+        }
+    });
+}
+
+#[test]
+fn p37_an_error_about_an_allowed_flow_passes_policy_and_another_does_not() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.policy_set(40, Some((UDP, 53)));
+        node.police(0, 40, 40);
+        let sent = udp((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 53));
+        let mut frame = send.frame(&sent);
+        assert_eq!(node.pod_sends(0, &mut frame), Landed::Pod(1));
+        let kind = kinds(v6)[0];
+        assert_eq!(node.pod_sends(1, &mut error(Node::pod(1, v6), &frame, kind, 500)), Landed::Pod(0));
+        let unknown = udp((Node::pod(0, v6), CLIENT + 1), (Node::pod(1, v6), 53)).frame();
+        let landed = node.pod_sends(1, &mut error(Node::pod(1, v6), &unknown, kind, 500));
+        assert_eq!(landed, dropped(DropReason::IngressPolicy));
+    });
+}
+
+#[test]
+fn no_error_answers_an_error() {
+    each(|v6, _| {
+        let mut node = Node::new();
+        let about = udp((Node::pod(1, v6), CLIENT), (Node::pod(0, v6), 53)).frame();
+        let mut message = Message::error(Node::pod(0, v6), &about, kinds(v6)[0], 500);
+        message.ttl = 1;
+        let mut frame = message.frame();
+        assert_eq!(seen(&frame).proto, if v6 { ICMPV6 } else { ICMP });
+        assert_eq!(node.pod_sends(0, &mut frame), dropped(DropReason::TtlExceeded));
+    });
+}

@@ -1,0 +1,251 @@
+//! How flows begin, live and end.
+
+use super::*;
+use crate::flow::Table;
+
+/// A connection, packet by packet, from pod 0 to a service or straight to its backend, pod 1.
+struct Connection {
+    node: Node,
+    send: Send,
+    v6: bool,
+    to: (IpAddr, u16),
+}
+
+impl Connection {
+    fn new(v6: bool, send: Send, service: bool) -> Self {
+        let mut node = Node::new();
+        node.service((Node::vip(v6), 80), TCP, &[(Node::pod(1, v6), 8080)]);
+        let to = if service { (Node::vip(v6), 80) } else { (Node::pod(1, v6), 8080) };
+        Self { node, send, v6, to }
+    }
+
+    fn client(&self) -> (IpAddr, u16) {
+        (Node::pod(0, self.v6), CLIENT)
+    }
+
+    #[track_caller]
+    fn forth(&mut self, flags: u8) {
+        let sent = tcp(self.client(), self.to, flags);
+        let (landed, got) = self.send.pod(&mut self.node, 0, &sent);
+        assert_eq!((landed, got.ends()), (Landed::Pod(1), (self.client(), (Node::pod(1, self.v6), 8080))));
+    }
+
+    #[track_caller]
+    fn back(&mut self, flags: u8) {
+        let sent = tcp((Node::pod(1, self.v6), 8080), self.client(), flags);
+        let (landed, got) = self.send.pod(&mut self.node, 1, &sent);
+        assert_eq!((landed, got.ends()), (Landed::Pod(0), (self.to, self.client())));
+    }
+
+    #[track_caller]
+    fn shake_hands(&mut self) {
+        self.forth(SYN);
+        self.back(SYN_ACK);
+        self.forth(ACK);
+    }
+
+    /// Entries in the table of established connections and in the other.
+    fn entries(&self) -> (usize, usize) {
+        let flows = &self.node.host.flows;
+        (flows.keys(Table::Established).len(), flows.keys(Table::Any).len())
+    }
+}
+
+/// Runs a test for connections to a service (two entries) and straight to a pod (one).
+fn each_way(test: impl Fn(Connection, usize)) {
+    each(|v6, send| {
+        test(Connection::new(v6, send, true), 2);
+        test(Connection::new(v6, send, false), 1);
+    });
+}
+
+#[test]
+fn a_connection_moves_when_it_is_established_and_counts() {
+    each_way(|mut c, entries| {
+        c.forth(SYN);
+        c.back(SYN_ACK);
+        assert_eq!(c.entries(), (0, entries));
+        assert_eq!(c.node.host.flows.established(0), 0);
+        c.forth(ACK);
+        assert_eq!(c.entries(), (entries, 0));
+        assert_eq!(c.node.host.flows.established(0), 1);
+        assert_eq!(c.node.host.flows.established(1), 0);
+        for _ in 0..3 {
+            c.node.host.now += 86_000;
+            c.forth(ACK);
+            c.node.host.now += 86_000;
+            c.back(ACK);
+        }
+        assert_eq!(c.entries(), (entries, 0));
+    });
+}
+
+#[test]
+fn a_connection_that_ends_leaves_nothing_behind() {
+    each_way(|mut c, _| {
+        c.shake_hands();
+        c.back(ACK);
+        c.forth(FIN);
+        c.back(ACK);
+        c.back(FIN);
+        c.forth(ACK);
+        assert_eq!(c.entries(), (0, 0));
+        assert_eq!(c.node.host.flows.established(0), 0);
+    });
+}
+
+#[test]
+fn a_connection_that_the_responder_closes_first_leaves_nothing_behind() {
+    each_way(|mut c, _| {
+        c.shake_hands();
+        c.back(FIN);
+        c.forth(FIN);
+        c.back(ACK);
+        assert_eq!(c.entries(), (0, 0));
+        assert_eq!(c.node.host.flows.established(0), 0);
+    });
+}
+
+#[test]
+fn s44_a_reset_that_is_none_of_the_connections_does_not_end_it() {
+    each_way(|mut c, entries| {
+        c.shake_hands();
+        c.back(RST);
+        c.node.host.now += 9;
+        c.forth(ACK);
+        c.node.host.now += 80_000;
+        c.back(ACK);
+        assert_eq!(c.entries(), (entries, 0));
+    });
+}
+
+#[test]
+fn a_syn_that_meets_a_closing_connection_begins_another() {
+    for end in [&[RST][..], &[FIN]] {
+        each_way(|mut c, entries| {
+            c.shake_hands();
+            for flags in end {
+                c.forth(*flags);
+            }
+            if end == [FIN] {
+                c.back(FIN);
+            }
+            c.forth(SYN);
+            assert_eq!(c.entries(), (0, entries));
+            assert_eq!(c.node.host.flows.established(0), 0);
+            c.back(SYN_ACK);
+            c.forth(ACK);
+            assert_eq!(c.entries(), (entries, 0));
+            assert_eq!(c.node.host.flows.established(0), 1);
+        });
+    }
+}
+
+#[test]
+fn a_syn_sent_again_goes_to_the_same_backend() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.service((Node::vip(v6), 80), TCP, &[(Node::pod(1, v6), 80), (Node::pod(2, v6), 80)]);
+        let sent = tcp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80), SYN);
+        node.host.random = Some(0);
+        let first = send.pod(&mut node, 0, &sent);
+        node.host.random = Some(u32::MAX);
+        node.host.now += 3;
+        assert_eq!(send.pod(&mut node, 0, &sent), first);
+    });
+}
+
+#[test]
+fn a_pod_has_so_many_established_flows_and_no_more() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.host.peers.pods.get_mut(&0).unwrap().max_flows = 3;
+        let open = |node: &mut Node, slot, port| {
+            let sent = |flags| tcp((Node::pod(slot, v6), port), (Node::pod(2, v6), 80), flags);
+            let (landed, got) = send.pod(node, slot, &sent(SYN));
+            if landed == Landed::Pod(2) {
+                send.pod(node, 2, &answer(&got, SYN_ACK));
+                send.pod(node, slot, &sent(ACK));
+            }
+            landed
+        };
+        for port in 1..=3 {
+            assert_eq!(open(&mut node, 0, port), Landed::Pod(2));
+        }
+        assert_eq!(open(&mut node, 0, 4), dropped(DropReason::FlowLimit));
+        assert_eq!(open(&mut node, 1, 4), Landed::Pod(2), "another pod is none of its business");
+        // One that ends makes room.
+        let sent = |flags| tcp((Node::pod(0, v6), 1), (Node::pod(2, v6), 80), flags);
+        send.pod(&mut node, 0, &sent(FIN));
+        send.pod(&mut node, 2, &tcp((Node::pod(2, v6), 80), (Node::pod(0, v6), 1), FIN));
+        send.pod(&mut node, 0, &sent(ACK));
+        assert_eq!(open(&mut node, 0, 4), Landed::Pod(2));
+    });
+}
+
+#[test]
+fn a_pod_opens_so_many_flows_a_second_and_no_more() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.host.config.max_rate = 5;
+        let open = |node: &mut Node, slot, port| {
+            send.pod(node, slot, &udp((Node::pod(slot, v6), port), (Node::pod(2, v6), 53))).0
+        };
+        for port in 1..=5 {
+            assert_eq!(open(&mut node, 0, port), Landed::Pod(2));
+        }
+        assert_eq!(open(&mut node, 0, 6), dropped(DropReason::FlowRate));
+        assert_eq!(open(&mut node, 0, 5), Landed::Pod(2), "a flow that is open is not opened");
+        assert_eq!(open(&mut node, 1, 6), Landed::Pod(2));
+        node.host.now += 1;
+        assert_eq!(open(&mut node, 0, 6), Landed::Pod(2));
+    });
+}
+
+#[test]
+fn a_full_table_refuses_and_leaves_nothing_half_done() {
+    each(|v6, send| {
+        for service in [false, true] {
+            let mut node = Node::new();
+            node.service((Node::vip(v6), 80), TCP, &[(Node::pod(1, v6), 80)]);
+            node.host.flows.any_is_full.set(true);
+            let to = if service { Node::vip(v6) } else { Node::pod(1, v6) };
+            let sent = tcp((Node::pod(0, v6), CLIENT), (to, 80), SYN);
+            assert_eq!(send.pod(&mut node, 0, &sent).0, dropped(DropReason::FlowTableFull));
+            assert!(node.host.flows.is_empty());
+            node.host.flows.any_is_full.set(false);
+            assert_eq!(send.pod(&mut node, 0, &sent).0, Landed::Pod(1));
+        }
+    });
+}
+
+#[test]
+fn a_connection_for_which_the_established_have_no_room_goes_on() {
+    each_way(|mut c, entries| {
+        // Room for one entry is room for half a connection to a service.
+        c.node.host.flows.established_capacity.set(entries - 1);
+        c.shake_hands();
+        assert_eq!(c.entries(), (0, entries));
+        assert_eq!(c.node.host.flows.established(0), 0);
+        c.back(ACK);
+        c.node.host.flows.established_capacity.set(entries);
+        c.node.host.now += 1;
+        c.forth(ACK);
+        assert_eq!(c.entries(), (entries, 0));
+        assert_eq!(c.node.host.flows.established(0), 1);
+    });
+}
+
+#[test]
+fn a_ping_is_a_flow() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let sent = Message::new(Node::pod(0, v6), Node::pod(1, v6), L4::Ask(99));
+        let got = send.pod(&mut node, 0, &sent);
+        answered(send, &mut node, 0, &sent, &got, 0);
+        assert_eq!(node.host.flows.len(), 1);
+        node.host.now += 31;
+        assert_eq!(send.pod(&mut node, 0, &sent).0, Landed::Pod(1));
+        assert_eq!(node.host.flows.len(), 1);
+    });
+}

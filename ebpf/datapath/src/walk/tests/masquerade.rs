@@ -1,0 +1,187 @@
+//! What leaves the cluster, and what comes back.
+
+use super::*;
+use crate::testing::{Fate, Hook};
+
+/// What a pod sends to the world, as the world gets it, and its answer, as the pod gets it.
+fn there_and_back(send: Send, node: &mut Node, slot: u16, sent: &Message, flags: u8) -> Seen {
+    let v6 = sent.src.is_ipv6();
+    let (landed, out) = send.pod(node, slot, sent);
+    assert_eq!((landed, out.src, out.dst), (Landed::Outside, Node::address(v6), sent.dst));
+    let (landed, back) = send.arrives(node, &answer(&out, flags));
+    assert_eq!(landed, Landed::Pod(slot));
+    let (from, to) = seen(&sent.frame()).ends();
+    assert_eq!(back.ends(), (to, from));
+    out
+}
+
+#[test]
+fn what_leaves_has_the_nodes_address_and_the_answer_finds_the_pod() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let world = (Node::world(v6), 443);
+        for sent in [
+            tcp((Node::pod(0, v6), CLIENT), world, SYN),
+            udp((Node::pod(0, v6), CLIENT), world),
+            Message::new(Node::pod(0, v6), world.0, L4::Ask(5)),
+        ] {
+            let out = there_and_back(send, &mut node, 0, &sent, SYN_ACK);
+            assert!(node.host.config.is_snat_port(out.sport.to_be()), "{out:?}");
+            assert_eq!(out.ttl, 63);
+        }
+    });
+}
+
+#[test]
+fn two_pods_with_one_port_are_told_apart() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let world = (Node::world(v6), 443);
+        let one = tcp((Node::pod(0, v6), CLIENT), world, SYN);
+        let other = tcp((Node::pod(1, v6), CLIENT), world, SYN);
+        let first = there_and_back(send, &mut node, 0, &one, SYN_ACK);
+        let second = there_and_back(send, &mut node, 1, &other, SYN_ACK);
+        assert_ne!(first.sport, second.sport);
+        // And both go on as they began.
+        assert_eq!(
+            there_and_back(send, &mut node, 0, &tcp((Node::pod(0, v6), CLIENT), world, ACK), ACK),
+            Seen { flags: ACK, ..first }
+        );
+    });
+}
+
+#[test]
+fn a_connection_to_the_world_ends_and_leaves_nothing_behind() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let sent = |flags| tcp((Node::pod(0, v6), CLIENT), (Node::world(v6), 443), flags);
+        there_and_back(send, &mut node, 0, &sent(SYN), SYN_ACK);
+        let out = there_and_back(send, &mut node, 0, &sent(ACK), ACK);
+        assert_eq!(node.host.flows.established(0), 1);
+        there_and_back(send, &mut node, 0, &sent(FIN), FIN);
+        let (landed, last) = send.pod(&mut node, 0, &sent(ACK));
+        assert_eq!((landed, last.ends()), (Landed::Outside, out.ends()));
+        assert!(node.host.flows.is_empty());
+        assert_eq!(node.host.flows.established(0), 0);
+    });
+}
+
+#[test]
+fn a_connection_to_the_world_that_the_world_ends_leaves_nothing_behind() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let sent = |flags| tcp((Node::pod(0, v6), CLIENT), (Node::world(v6), 443), flags);
+        there_and_back(send, &mut node, 0, &sent(SYN), SYN_ACK);
+        there_and_back(send, &mut node, 0, &sent(ACK), FIN);
+        there_and_back(send, &mut node, 0, &sent(FIN), ACK);
+        assert!(node.host.flows.is_empty());
+        assert_eq!(node.host.flows.established(0), 0);
+    });
+}
+
+#[test]
+fn p30_the_world_reaches_a_pod_by_an_answer_only_where_policy_says_so() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.policy_set(40, Some((TCP, 80)));
+        node.police(0, 40, crate::policy::ALLOW_ALL);
+        let world = (Node::world(v6), 443);
+        there_and_back(send, &mut node, 0, &udp((Node::pod(0, v6), CLIENT), world), 0);
+        let (landed, _) = send.arrives(&mut node, &udp(world, (Node::pod(0, v6), CLIENT)));
+        assert_eq!(landed, dropped(DropReason::IngressPolicy));
+    });
+}
+
+#[test]
+fn a_client_outside_of_a_pod_is_answered_with_the_pods_address() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let sent = tcp((Node::world(v6), CLIENT), (Node::pod(0, v6), 80), SYN);
+        let (landed, got) = send.arrives(&mut node, &sent);
+        assert_eq!((landed, got.ends()), (Landed::Pod(0), seen(&sent.frame()).ends()));
+        let (landed, back) = send.pod(&mut node, 0, &answer(&got, SYN_ACK));
+        assert_eq!((landed, back.src, back.sport), (Landed::Outside, Node::pod(0, v6), 80));
+    });
+}
+
+#[test]
+fn the_hosts_own_packets_leave_as_they_are() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        for source in [Node::address(v6), Node::pod(0, v6)] {
+            let message = udp((source, CLIENT), (Node::world(v6), 53));
+            let mut frame = send.frame(&message);
+            let before = frame.clone();
+            assert_eq!(node.host.run(Hook::ToUplink(Node::UPLINK), &mut frame), Fate::Pass);
+            assert_eq!(frame, before);
+        }
+    });
+}
+
+#[test]
+fn a_packet_of_a_pod_never_leaves_with_its_address_because_its_flow_is_gone() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let mut frame = send.frame(&udp((Node::pod(0, v6), CLIENT), (Node::world(v6), 53)));
+        frame.ingress = crate::ifindex_of(0);
+        assert_eq!(node.host.run(Hook::FromPod(0), &mut frame), Fate::Stack);
+        node.host.flows = crate::testing::Flows::default();
+        let landed = node.host.run(Hook::ToUplink(Node::UPLINK), &mut frame);
+        assert_eq!(landed, Fate::Drop(DropReason::NoFlow));
+    });
+}
+
+#[test]
+fn an_uplink_without_an_address_of_the_family_lets_nothing_out() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.host.uplinks.clear();
+        let (landed, _) = send.pod(&mut node, 0, &udp((Node::pod(0, v6), CLIENT), (Node::world(v6), 53)));
+        assert_eq!(landed, dropped(DropReason::NoSourcePort));
+    });
+}
+
+#[test]
+fn a_service_outside_of_the_cluster_sees_the_node() {
+    each(|v6, send| {
+        for proto in [TCP, UDP] {
+            let mut node = Node::new();
+            node.service((Node::vip(v6), 80), proto, &[(Node::world(v6), 8080)]);
+            let (from, to) = ((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80));
+            let sent = if proto == TCP { tcp(from, to, SYN) } else { udp(from, to) };
+            let (landed, out) = send.pod(&mut node, 0, &sent);
+            assert_eq!(landed, Landed::Outside);
+            assert_eq!((out.src, out.ends().1), (Node::address(v6), (Node::world(v6), 8080)));
+            let (landed, back) = send.arrives(&mut node, &answer(&out, SYN_ACK));
+            assert_eq!((landed, back.ends()), (Landed::Pod(0), (to, from)));
+        }
+    });
+}
+
+#[test]
+fn s47_fragments_that_leave_are_masqueraded_too() {
+    for v6 in [false, true] {
+        let mut node = Node::new();
+        let mut message = udp((Node::pod(0, v6), CLIENT), (Node::world(v6), 53));
+        message.payload = std::vec![7; 3000];
+        let mut ports = Vec::new();
+        let mut whole = Vec::new();
+        for mut piece in message.fragments(1400, 9) {
+            assert_eq!(node.pod_sends(0, &mut piece), Landed::Outside);
+            let seen = seen(&piece);
+            assert_eq!(seen.src, Node::address(v6));
+            ports.push(seen.sport);
+            whole.extend_from_slice(&piece.bytes[if v6 { 62 } else { 34 }..]);
+        }
+        let mut expected = udp((Node::address(v6), ports[0]), (Node::world(v6), 53));
+        expected.payload.clone_from(&message.payload);
+        assert_eq!(whole, expected.frame().bytes[if v6 { 54 } else { 34 }..]);
+        // The answer in fragments.
+        let mut back = udp((Node::world(v6), 53), (Node::address(v6), ports[0]));
+        back.payload = std::vec![8; 3000];
+        for mut piece in back.fragments(1400, 10) {
+            assert_eq!(node.arrives(&mut piece), Landed::Pod(0));
+            assert_eq!(seen(&piece).dst, Node::pod(0, v6));
+        }
+    }
+}

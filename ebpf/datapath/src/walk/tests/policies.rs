@@ -1,0 +1,247 @@
+//! Policy, at both ends and over time. What a set decides is tested with it; here it is who is asked, and when.
+
+use super::*;
+use crate::peer::PodWord;
+use crate::policy::{ALLOW_ALL, DENY_ALL};
+use crate::testing::{Fate, Hook};
+
+/// A policy set that allows TCP and port 80.
+const WEB: u32 = 40;
+/// One that allows nothing.
+const NOTHING: u32 = 41;
+
+fn node() -> Node {
+    let mut node = Node::new();
+    node.policy_set(WEB, Some((TCP, 80)));
+    node.policy_set(NOTHING, Some((TCP, 1)));
+    node
+}
+
+#[test]
+fn p27_p28_policy_is_asked_about_the_backend() {
+    each(|v6, send| {
+        for egress in [false, true] {
+            let mut node = node();
+            node.service((Node::vip(v6), 80), TCP, &[(Node::pod(1, v6), 8080)]);
+            node.service((Node::other_vip(v6), 8080), TCP, &[(Node::pod(1, v6), 80)]);
+            let reason = if egress {
+                node.police(0, ALLOW_ALL, WEB);
+                DropReason::EgressPolicy
+            } else {
+                node.police(1, WEB, ALLOW_ALL);
+                DropReason::IngressPolicy
+            };
+            let from = (Node::pod(0, v6), CLIENT);
+            let (landed, _) = send.pod(&mut node, 0, &tcp(from, (Node::vip(v6), 80), SYN));
+            assert_eq!(landed, dropped(reason));
+            assert_eq!(node.host.explanation(), (WEB, u16::MAX));
+            assert!(node.host.flows.is_empty());
+            let (landed, _) = send.pod(&mut node, 0, &tcp(from, (Node::other_vip(v6), 8080), SYN));
+            assert_eq!(landed, Landed::Pod(1));
+        }
+    });
+}
+
+#[test]
+fn p30_answers_pass_whatever_policy_says_of_their_direction() {
+    each(|v6, send| {
+        let mut node = node();
+        node.police(0, NOTHING, ALLOW_ALL);
+        node.police(1, ALLOW_ALL, NOTHING);
+        for sent in [
+            udp((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 53)),
+            tcp((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 80), SYN),
+            Message::new(Node::pod(0, v6), Node::pod(1, v6), L4::Ask(77)),
+        ] {
+            let got = send.pod(&mut node, 0, &sent);
+            answered(send, &mut node, 0, &sent, &got, SYN_ACK);
+        }
+        let (landed, _) = send.pod(&mut node, 1, &udp((Node::pod(1, v6), CLIENT), (Node::pod(0, v6), 53)));
+        assert_eq!(landed, dropped(DropReason::EgressPolicy));
+    });
+}
+
+#[test]
+fn p30_an_answer_from_another_node_passes() {
+    each(|v6, send| {
+        let mut node = node();
+        node.police(0, NOTHING, ALLOW_ALL);
+        let (_, got) = send.pod(&mut node, 0, &udp((Node::pod(0, v6), CLIENT), (Node::far_pod(v6), 53)));
+        assert_eq!(send.arrives(&mut node, &answer(&got, 0)).0, Landed::Pod(0));
+        let (landed, _) = send.arrives(&mut node, &udp((Node::far_pod(v6), 54), (Node::pod(0, v6), CLIENT)));
+        assert_eq!(landed, dropped(DropReason::IngressPolicy));
+    });
+}
+
+#[test]
+fn p31_a_pod_is_never_kept_from_itself() {
+    each(|v6, send| {
+        let mut node = node();
+        node.police(0, NOTHING, NOTHING);
+        node.service((Node::vip(v6), 443), TCP, &[(Node::pod(0, v6), 8443)]);
+        for to in [(Node::vip(v6), 443), (Node::pod(0, v6), 8443)] {
+            let sent = tcp((Node::pod(0, v6), CLIENT), to, SYN);
+            let got = send.pod(&mut node, 0, &sent);
+            answered(send, &mut node, 0, &sent, &got, SYN_ACK);
+        }
+    });
+}
+
+#[test]
+fn p33_the_node_reaches_its_pods_and_nobody_passes_for_it() {
+    each(|v6, send| {
+        let mut node = node();
+        node.police(0, NOTHING, NOTHING);
+        let sent = tcp((Node::address(v6), CLIENT), (Node::pod(0, v6), 8080), SYN);
+        let (landed, got) = send.node(&mut node, &sent);
+        assert_eq!(landed, Landed::Pod(0));
+        assert_eq!(send.pod(&mut node, 0, &answer(&got, SYN_ACK)).0, Landed::Host);
+        // Policy that moves does not end it either.
+        node.police(0, NOTHING, NOTHING);
+        assert_eq!(send.node(&mut node, &tcp(sent_from(v6), (Node::pod(0, v6), 8080), ACK)).0, Landed::Pod(0));
+        assert_eq!(send.pod(&mut node, 0, &answer(&got, ACK)).0, Landed::Host);
+        // From outside with the node's address, or brought by the stack: not from the node.
+        let mut frame = send.frame(&udp(sent_from(v6), (Node::pod(0, v6), 53)));
+        assert_eq!(node.arrives(&mut frame), dropped(DropReason::SourceAddress));
+        let mut frame = send.frame(&udp(sent_from(v6), (Node::pod(0, v6), 53)));
+        frame.ingress = Node::UPLINK;
+        assert_eq!(node.host.run(Hook::ToPod(0), &mut frame), Fate::Drop(DropReason::IngressPolicy));
+    });
+}
+
+fn sent_from(v6: bool) -> (IpAddr, u16) {
+    (Node::address(v6), CLIENT)
+}
+
+#[test]
+fn p39_a_flow_is_judged_again_when_policy_moves_and_forgotten_when_denied() {
+    each(|v6, send| {
+        for (service, changes, reason) in [
+            (false, 0, DropReason::EgressPolicy),
+            (false, 1, DropReason::IngressPolicy),
+            (true, 0, DropReason::EgressPolicy),
+            (true, 1, DropReason::IngressPolicy),
+        ] {
+            let mut node = node();
+            node.service((Node::vip(v6), 443), TCP, &[(Node::pod(1, v6), 80)]);
+            let to = if service { (Node::vip(v6), 443) } else { (Node::pod(1, v6), 80) };
+            let sent = |flags| tcp((Node::pod(0, v6), CLIENT), to, flags);
+            let got = send.pod(&mut node, 0, &sent(SYN));
+            answered(send, &mut node, 0, &sent(SYN), &got, SYN_ACK);
+            let got = send.pod(&mut node, 0, &sent(ACK));
+            // A policy that still allows it, then one that doesn't.
+            let police = |node: &mut Node, set| {
+                let (ingress, egress) = if changes == 0 { (ALLOW_ALL, set) } else { (set, ALLOW_ALL) };
+                node.police(changes, ingress, egress);
+            };
+            police(&mut node, WEB);
+            answered(send, &mut node, 0, &sent(ACK), &got, ACK);
+            assert_eq!(send.pod(&mut node, 0, &sent(ACK)).0, Landed::Pod(1));
+            police(&mut node, NOTHING);
+            // The answer is what comes next: it is judged as what it answers.
+            let (landed, _) = send.pod(&mut node, 1, &answer(&got.1, ACK));
+            assert_eq!(landed, dropped(reason));
+            assert!(node.host.flows.is_empty(), "service {service}");
+            assert_eq!(node.host.flows.established(0), 0);
+        }
+    });
+}
+
+#[test]
+fn p39_a_flow_of_another_node_is_judged_again() {
+    each(|v6, send| {
+        let mut node = node();
+        let sent = |flags| tcp((Node::far_pod(v6), CLIENT), (Node::pod(0, v6), 80), flags);
+        assert_eq!(send.arrives(&mut node, &sent(SYN)).0, Landed::Pod(0));
+        node.police(0, WEB, NOTHING);
+        let (landed, _) = send.pod(&mut node, 0, &answer(&seen(&sent(SYN).frame()), SYN_ACK));
+        assert_eq!(landed, Landed::Node(0));
+        node.police(0, NOTHING, NOTHING);
+        assert_eq!(send.arrives(&mut node, &sent(ACK)).0, dropped(DropReason::IngressPolicy));
+        assert!(node.host.flows.is_empty());
+    });
+}
+
+#[test]
+fn p39_a_connection_older_than_the_tables_goes_on_if_either_direction_is_allowed() {
+    each(|v6, send| {
+        let data = tcp((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 80), ACK);
+        let back = tcp((Node::pod(1, v6), 80), (Node::pod(0, v6), CLIENT), ACK);
+        for first_is_answer in [false, true] {
+            let mut node = node();
+            node.police(0, NOTHING, WEB);
+            node.police(1, WEB, NOTHING);
+            let both = [(0, &data, Landed::Pod(1)), (1, &back, Landed::Pod(0))];
+            let order = if first_is_answer { [1, 0, 1, 0] } else { [0, 1, 0, 1] };
+            for n in order {
+                let (slot, message, expected) = both[n];
+                assert_eq!(send.pod(&mut node, slot, message).0, expected, "{first_is_answer}");
+            }
+            // Judged again, it is still the one that opened who is asked.
+            node.police(0, NOTHING, WEB);
+            node.police(1, WEB, NOTHING);
+            for n in order {
+                let (slot, message, expected) = both[n];
+                assert_eq!(send.pod(&mut node, slot, message).0, expected, "{first_is_answer}");
+            }
+        }
+        let mut node = node();
+        node.police(0, NOTHING, NOTHING);
+        assert!(matches!(send.pod(&mut node, 0, &data).0, Landed::Dropped(_)));
+    });
+}
+
+#[test]
+fn p40_a_pod_without_a_policy_in_force_neither_sends_nor_receives() {
+    each(|v6, send| {
+        let mut node = node();
+        node.host.peers.pods.get_mut(&0).unwrap().word = 0;
+        node.service((Node::vip(v6), 80), UDP, &[(Node::pod(1, v6), 53)]);
+        for to in [Node::pod(0, v6), Node::pod(1, v6), Node::far_pod(v6), Node::world(v6), Node::vip(v6)] {
+            let (landed, _) = send.pod(&mut node, 0, &udp((Node::pod(0, v6), CLIENT), (to, 80)));
+            assert_eq!(landed, dropped(DropReason::Pending), "{to}");
+        }
+        let to = (Node::pod(0, v6), 80);
+        let (landed, _) = send.pod(&mut node, 1, &udp((Node::pod(1, v6), CLIENT), to));
+        assert_eq!(landed, dropped(DropReason::Pending));
+        let (landed, _) = send.arrives(&mut node, &udp((Node::far_pod(v6), CLIENT), to));
+        assert_eq!(landed, dropped(DropReason::Pending));
+        let (landed, _) = send.node(&mut node, &udp((Node::address(v6), CLIENT), to));
+        assert_eq!(landed, dropped(DropReason::Pending));
+        assert!(node.host.flows.is_empty());
+    });
+}
+
+#[test]
+fn p40_a_pod_that_goes_takes_its_flows_along() {
+    each(|v6, send| {
+        let mut node = node();
+        let sent = udp((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 53));
+        let got = send.pod(&mut node, 0, &sent);
+        answered(send, &mut node, 0, &sent, &got, 0);
+        node.host.peers.pods.get_mut(&1).unwrap().word = 0;
+        let (landed, _) = send.pod(&mut node, 0, &sent);
+        assert_eq!(landed, dropped(DropReason::Pending));
+        // Another pod in the same slot, with another address, does not get what is left.
+        let far = Node::far_pod(v6);
+        let pod = node.host.peers.pods.get_mut(&1).unwrap();
+        pod.word = PodWord::new(ALLOW_ALL, ALLOW_ALL, 9).0;
+        if v6 {
+            pod.v6 = far.into()
+        } else {
+            pod.v4 = far.into()
+        }
+        node.host.peers.peers.remove(&Node::pod(1, v6).into());
+        assert_eq!(send.pod(&mut node, 0, &sent).0, Landed::Refused(DropReason::NoSuchPod));
+    });
+}
+
+#[test]
+fn p40_deny_all_keeps_even_a_pod_from_itself() {
+    each(|v6, send| {
+        let mut node = node();
+        node.police(0, DENY_ALL, DENY_ALL);
+        let (landed, _) = send.pod(&mut node, 0, &udp((Node::pod(0, v6), CLIENT), (Node::pod(0, v6), 53)));
+        assert!(matches!(landed, Landed::Dropped(DropReason::EgressPolicy | DropReason::Pending)), "{landed:?}");
+    });
+}
