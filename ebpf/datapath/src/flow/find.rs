@@ -1,9 +1,9 @@
 //! From a packet to the flow that it is part of.
 
+use super::Table;
 use super::create::Draft;
 use super::layout::{Flow, FlowFlags, FlowKey};
-use super::track::expired;
-use super::{FlowState, Table};
+use super::track::{discount, expired};
 use crate::kernel::Kernel;
 use crate::packet::{Packet, TCP, TcpFlags};
 
@@ -99,8 +99,8 @@ fn usable(flow: &Flow, forward: bool, at: At) -> bool {
 #[inline(always)]
 pub fn forget<K: Kernel>(k: &K, draft: &mut Draft, table: Table) {
     let Some(flow) = k.flow(table, &draft.key) else { return };
-    if table == Table::Established && flow.state.load() & FlowState::COUNTED != 0 {
-        k.count_established(flow.accountable(), -1);
+    if table == Table::Established {
+        discount(k, flow);
     }
     if flow.is_translated() {
         flow.set_other_key(&mut draft.far, draft.key.proto);
@@ -110,6 +110,9 @@ pub fn forget<K: Kernel>(k: &K, draft: &mut Draft, table: Table) {
             && pair.is_translated()
             && pair.other == draft.key.tuple(flow.is(FlowFlags::OPENER_IS_A))
         {
+            if table == Table::Established {
+                discount(k, pair);
+            }
             k.remove_flow(table, &draft.far);
         }
     }

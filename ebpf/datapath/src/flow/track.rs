@@ -2,7 +2,7 @@
 
 use super::create::Draft;
 use super::find::{Hit, Place, forget, live};
-use super::layout::{Flow, FlowKey, FlowState};
+use super::layout::{Flow, FlowFlags, FlowKey, FlowState};
 use super::{InsertError, Table};
 use crate::kernel::Kernel;
 use crate::packet::{ICMP, ICMPV6, Packet, TCP, TcpFlags, UDP};
@@ -181,11 +181,22 @@ fn promote<K: Kernel>(k: &K, draft: &mut Draft, hit: &Hit<'_>, state: u32) -> bo
     true
 }
 
+/// Takes an entry that goes from the established ones out of their count, in which a flow with two is once.
+#[inline(always)]
+pub(super) fn discount<K: Kernel>(k: &K, flow: &Flow) {
+    if flow.state.load() & FlowState::COUNTED != 0 && !flow.is(FlowFlags::FAR) {
+        k.count_established(flow.accountable(), -1);
+    }
+}
+
 /// Inserts an entry where there is none, or one that has expired.
 #[inline(always)]
 fn insert_established<K: Kernel>(k: &K, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
     match k.insert_flow(Table::Established, key, flow, true) {
         Err(InsertError::Exists) if live(k, Table::Established, key).is_none() => {
+            if let Some(ended) = k.flow(Table::Established, key).filter(|ended| ended.tag == key.tag()) {
+                discount(k, ended);
+            }
             k.insert_flow(Table::Established, key, flow, false)
         }
         other => other,

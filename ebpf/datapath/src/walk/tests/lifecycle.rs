@@ -120,6 +120,22 @@ fn s44_a_reset_that_is_none_of_the_connections_does_not_end_it() {
 }
 
 #[test]
+fn a_connection_that_was_reset_is_soon_forgotten() {
+    each_way(|mut c, entries| {
+        c.shake_hands();
+        c.forth(RST);
+        assert_eq!(c.entries(), (entries, 0));
+        c.node.host.now += 11;
+        // Expired, it is met as one that is not there.
+        c.forth(SYN);
+        c.back(SYN_ACK);
+        c.forth(ACK);
+        assert_eq!(c.entries(), (entries, 0));
+        assert_eq!(c.node.host.flows.established(0), 1);
+    });
+}
+
+#[test]
 fn a_syn_that_meets_a_closing_connection_begins_another() {
     for end in [&[RST][..], &[FIN]] {
         each_way(|mut c, entries| {
