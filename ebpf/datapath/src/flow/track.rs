@@ -74,6 +74,10 @@ pub fn track_change<K: Kernel>(k: &K, p: &Packet, draft: &mut Draft, place: Plac
     // Traffic in one direction keeps both entries.
     if let Some(pair) = pair(k, draft, flow, place.table) {
         pair.seen.store(now);
+    } else if place.forward && flow.is(FlowFlags::NEAR) && (p.proto != TCP || p.tcp & TcpFlags::SYN != 0) {
+        // The far entry was evicted, and answers would find no way back: the flow is made again.
+        forget(k, draft, place.table);
+        return Tracked::Reopened;
     }
     let hit = Hit { flow, table: place.table, forward: place.forward };
     if p.proto == TCP {

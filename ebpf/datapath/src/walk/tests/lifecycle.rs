@@ -253,6 +253,30 @@ fn a_connection_for_which_the_established_have_no_room_goes_on() {
 }
 
 #[test]
+fn a_flow_whose_one_entry_was_evicted_is_made_whole() {
+    each(|v6, send| {
+        for evict_far in [false, true] {
+            let mut node = Node::new();
+            node.service((Node::vip(v6), 53), UDP, &[(Node::pod(1, v6), 5353)]);
+            let sent = udp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 53));
+            send.pod(&mut node, 0, &sent);
+            let is_far = |key: &crate::flow::FlowKey| {
+                let vip = Node::vip(v6).into();
+                key.a != vip && key.b != vip
+            };
+            let flows = &node.host.flows;
+            let gone = flows.keys(Table::Any).into_iter().find(|key| is_far(key) == evict_far).unwrap();
+            crate::flow::Tables::remove_flow(flows, Table::Any, &gone);
+            // The opener's next packet, at the latest after a second, brings it back.
+            node.host.now += 1;
+            let got = send.pod(&mut node, 0, &sent);
+            assert_eq!(got.1.ends().1, (Node::pod(1, v6), 5353), "far {evict_far}");
+            answered(send, &mut node, 0, &sent, &got, 0);
+        }
+    });
+}
+
+#[test]
 fn a_ping_is_a_flow() {
     each(|v6, send| {
         let mut node = Node::new();
