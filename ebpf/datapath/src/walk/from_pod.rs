@@ -15,6 +15,7 @@ use crate::slot_of;
 /// The walk of a packet that a pod sent. `ether_type` as on the wire.
 #[inline(always)]
 pub fn from_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
+    w.begin();
     let Some(slot) = slot_of(k.ifindex()) else { return Action::PASS };
     let Some(pod) = k.pod(slot) else { return Action::drop(DropReason::Pending) };
     if ether_type == ETH_P_ARP {

@@ -11,6 +11,7 @@ use crate::peer::NO_SLOT;
 /// The walk of a packet from outside. What is not for a pod is the host's, whatever it looks like.
 #[inline(always)]
 pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
+    w.begin();
     let Some(config) = k.config() else { return Action::PASS };
     if k.parse(w, ether_type).is_err() || w.packet.class == Class::NEIGHBOUR {
         return Action::PASS;

@@ -21,8 +21,9 @@ mod to_uplink;
 use crate::Addr;
 use crate::flow::{Draft, End};
 use crate::kernel::Kernel;
-use crate::packet::Packet;
+use crate::packet::{Packet, Tuple};
 use crate::peer::{self, Peer};
+use crate::policy::NO_BIT;
 
 pub use action::{Action, Step};
 pub use errors::relate;
@@ -53,6 +54,17 @@ pub struct Walk {
     pub found: Peer,
     /// Where the packet goes.
     pub way: Way,
+}
+
+impl Walk {
+    /// Forgets what the report of a drop would take for this packet's and is the one's before.
+    #[inline(always)]
+    fn begin(&mut self) {
+        self.packet.tuple = Tuple { src: Addr::UNSPECIFIED, dst: Addr::UNSPECIFIED, sport: 0, dport: 0, pad: 0 };
+        self.packet.proto = 0;
+        self.set = 0;
+        self.bit = u32::from(NO_BIT);
+    }
 }
 
 /// Where a packet goes, once that is known.

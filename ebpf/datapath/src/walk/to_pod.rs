@@ -11,6 +11,7 @@ use crate::slot_of;
 /// The walk of a packet that the stack sends to a pod. `ether_type` as on the wire.
 #[inline(always)]
 pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
+    w.begin();
     let Some(slot) = slot_of(k.ifindex()) else { return Action::PASS };
     match k.parse(w, ether_type) {
         Ok(()) => {}

@@ -12,6 +12,7 @@ use crate::peer::NO_SLOT;
 /// The walk of a packet that leaves the node. Without the mark it is the host's own.
 #[inline(always)]
 pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
+    w.begin();
     let Some(config) = k.config() else { return Action::PASS };
     if k.mark() & config.mark == 0 || k.parse(w, ether_type).is_err() {
         return Action::PASS;

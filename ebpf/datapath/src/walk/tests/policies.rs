@@ -43,6 +43,18 @@ fn p27_p28_policy_is_asked_about_the_backend() {
 }
 
 #[test]
+fn the_report_of_a_drop_names_no_policy_that_was_not_asked() {
+    let mut node = node();
+    node.police(0, ALLOW_ALL, WEB);
+    let mut frame = tcp((Node::pod(0, false), CLIENT), (Node::pod(1, false), 81), SYN).frame();
+    assert_eq!(node.pod_sends(0, &mut frame), dropped(DropReason::EgressPolicy));
+    assert_eq!(node.host.explanation(), (WEB, u16::MAX));
+    let mut frame = tcp((Node::pod(3, false), CLIENT), (Node::pod(1, false), 81), SYN).frame();
+    assert_eq!(node.pod_sends(0, &mut frame), dropped(DropReason::SourceAddress));
+    assert_eq!(node.host.explanation(), (0, u16::MAX));
+}
+
+#[test]
 fn p30_answers_pass_whatever_policy_says_of_their_direction() {
     each(|v6, send| {
         let mut node = node();
@@ -227,9 +239,9 @@ fn p40_a_pod_that_goes_takes_its_flows_along() {
         let pod = node.host.peers.pods.get_mut(&1).unwrap();
         pod.word = PodWord::new(ALLOW_ALL, ALLOW_ALL, 9).0;
         if v6 {
-            pod.v6 = far.into()
+            pod.v6 = far.into();
         } else {
-            pod.v4 = far.into()
+            pod.v4 = far.into();
         }
         node.host.peers.peers.remove(&Node::pod(1, v6).into());
         assert_eq!(send.pod(&mut node, 0, &sent).0, Landed::Refused(DropReason::NoSuchPod));
