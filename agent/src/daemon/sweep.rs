@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fairlead_datapath::flow::{Flow, FlowKey, FlowState, PodFlows, expired};
+use fairlead_datapath::flow::{Flow, FlowFlags, FlowKey, FlowState, PodFlows, expired};
 use nix::time::{ClockId, clock_gettime};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -24,7 +24,8 @@ pub(super) fn flows(tables: &Tables) -> Result<usize, BpfError> {
         let (Ok(parsed), Ok(flow)) = (FlowKey::read_from_bytes(key), Flow::read_from_bytes(value)) else { return };
         if expired(&flow, parsed.proto, now) {
             ended.extend_from_slice(key);
-            if flow.state.load() & FlowState::COUNTED != 0 {
+            // A flow with two entries is counted by the one that is not its far one.
+            if flow.state.load() & FlowState::COUNTED != 0 && !flow.is(FlowFlags::FAR) {
                 *counted.entry(flow.accountable()).or_default() += 1;
             }
         }
