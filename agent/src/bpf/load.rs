@@ -5,7 +5,7 @@ use aya::{Ebpf, EbpfLoader};
 use tracing::{debug, info};
 
 use super::map::Map;
-use super::{BpfError, Definition, ObjectFile, PinDir, Tables, sys};
+use super::{BpfError, Definition, ObjectFile, PinDir, Tables, packet_log, sys};
 
 /// Bytes of a verifier log that an error shows.
 const LOG_END: usize = 1200;
@@ -48,6 +48,8 @@ pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
         loader.map_pin_path(name, pins.map(name));
     }
     loader.override_global("HOST_NETNS_COOKIE", &cookie, false);
+    let log_level = packet_log::level();
+    loader.override_global(packet_log::GLOBAL, &log_level, false);
     let mut ebpf = loader.load(object.bytes()).map_err(|error| BpfError::Load(chain(&error)))?;
 
     let mut programs = Vec::new();

@@ -11,6 +11,7 @@ mod links;
 mod load;
 mod map;
 mod object;
+mod packet_log;
 mod sys;
 mod tables;
 
@@ -21,4 +22,5 @@ pub use fs::PinDir;
 pub use load::{Loaded, ProgramInfo, load};
 pub use map::{Map, MapShape};
 pub use object::{Definition, ObjectFile};
+pub use packet_log::follow as follow_packet_log;
 pub use tables::Tables;

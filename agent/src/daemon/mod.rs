@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
-use crate::bpf::{Hooks, ObjectFile, PinDir, Tables, cgroup2_mount, load};
+use crate::bpf::{Hooks, ObjectFile, PinDir, Tables, cgroup2_mount, follow_packet_log, load};
 use crate::cni::Server;
 use crate::model::Model;
 use crate::wiring::{Netlink, PodLinks};
@@ -68,7 +68,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let questions = admin::listen(&socket).map_err(|source| DaemonError::Admin { path: socket, source })?;
     let object = ObjectFile::find()?;
     let pins = PinDir::open(&bpffs)?;
-    let loaded = load(&object, &pins)?;
+    let mut loaded = load(&object, &pins)?;
+    follow_packet_log(&mut loaded.ebpf);
     let readable = Tables::open(&object.definition()?, &pins)?;
     let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
     let netlink = Netlink::open()?;

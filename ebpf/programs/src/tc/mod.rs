@@ -11,6 +11,7 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::trace;
 use fairlead_datapath::ifindex_of;
 use fairlead_datapath::kernel::Kernel;
 use fairlead_datapath::peer::Tables as _;
@@ -22,6 +23,7 @@ use skb::Skb;
 /// What a pod sends.
 #[classifier]
 pub(crate) fn from_pod(ctx: TcContext) -> i32 {
+    trace!(&ctx, "from_pod: {} bytes on interface {}", ctx.len(), interface(&ctx));
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
     let k = Skb::new(ctx);
     let action = walk::from_pod(&k, w, k.ether_type());
@@ -31,6 +33,7 @@ pub(crate) fn from_pod(ctx: TcContext) -> i32 {
 /// What the host's stack sends to a pod.
 #[classifier]
 pub(crate) fn to_pod(ctx: TcContext) -> i32 {
+    trace!(&ctx, "to_pod: {} bytes on interface {}", ctx.len(), interface(&ctx));
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
     let k = Skb::new(ctx);
     let action = walk::to_pod(&k, w, k.ether_type());
@@ -40,6 +43,7 @@ pub(crate) fn to_pod(ctx: TcContext) -> i32 {
 /// What comes to the node from outside.
 #[classifier]
 pub(crate) fn from_uplink(ctx: TcContext) -> i32 {
+    trace!(&ctx, "from_uplink: {} bytes on interface {}", ctx.len(), interface(&ctx));
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
     let k = Skb::new(ctx);
     let action = walk::from_uplink(&k, w, k.ether_type());
@@ -49,10 +53,19 @@ pub(crate) fn from_uplink(ctx: TcContext) -> i32 {
 /// What leaves the node.
 #[classifier]
 pub(crate) fn to_uplink(ctx: TcContext) -> i32 {
+    trace!(&ctx, "to_uplink: {} bytes on interface {}", ctx.len(), interface(&ctx));
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
     let k = Skb::new(ctx);
     let action = walk::to_uplink(&k, w, k.ether_type());
     act(&k, w, action, false)
+}
+
+/// The interface that a program runs on, for its log line. Unless the agent asks for those lines when it loads the
+/// programs, the verifier finds that they can't be reached and takes them out.
+#[inline(always)]
+fn interface(ctx: &TcContext) -> u32 {
+    // SAFETY: a field of the context.
+    unsafe { (*ctx.skb.skb).ifindex }
 }
 
 /// Carries out what the walk decided. `at_pod`: the interface is the host side of a pod's veth.
