@@ -47,9 +47,7 @@ impl fmt::Display for Report {
         self.services(f)?;
         self.policy(f)?;
         self.srv(f)?;
-        let Adds { count, p50, p99 } = self.add;
-        writeln!(f, "\nCNI ADD of {count} pods, from the start of the plugin to its end")?;
-        writeln!(f, "  p50 {}, p99 {}", short(p50), short(p99))?;
+        self.adds(f)?;
         self.restart(f)?;
         if let Some(kept) = &self.kept {
             write!(f, "\n{kept}")?;
@@ -142,6 +140,16 @@ impl Report {
         write!(f, "{table}")
     }
 
+    fn adds(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Adds { together, alone } = &self.add;
+        writeln!(f, "\nCNI ADD, from the start of the plugin to its end")?;
+        let mut table = Table::new(&["pods", ">count", ">p50", ">p99"]);
+        for (what, times) in [("one after the other", alone), ("the manifests', all nodes at once", together)] {
+            table.row([what.to_owned(), times.count.to_string(), short(times.p50), short(times.p99)]);
+        }
+        write!(f, "{table}")
+    }
+
     fn restart(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Restart { during, agents, kinds } = &self.restart;
         writeln!(f, "\nThe agent of each node killed with -9 and restarted, in {during:?} of load")?;
@@ -171,18 +179,21 @@ impl Report {
 
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lab, program, fairlead, service, from, to } = self;
-        writeln!(f, "The cluster goes on. On a node (node-1, node-2, node-3), as root:")?;
+        let Self { lab, program, fairlead, service, pod, node, to } = self;
+        writeln!(f, "The cluster goes on. Ask the agent of a node, as root:")?;
         for (command, what) in [
             ("status".to_owned(), "how the agent is"),
             ("service list".to_owned(), "the Services as they are in force"),
             (format!("service explain {service}"), "where connections to an address go, and why"),
-            (format!("policy explain {from} {to}"), "whether a pod may reach an address, and by which rule"),
+            (format!("policy explain --from {pod} --to {to}"), "whether a pod may reach another, and by which rule"),
             ("drops".to_owned(), "what was dropped, and why"),
         ] {
-            writeln!(f, "  {program} enter {lab} node-1 -- {fairlead} {command}\n      {what}")?;
+            writeln!(f, "  {program} enter {lab} {node} -- {fairlead} {command}\n      {what}")?;
         }
-        writeln!(f, "  {program} enter {lab} node-1 --pod {from}\n      a shell in the network of a pod")?;
+        writeln!(
+            f,
+            "  {program} enter {lab} {node} --pod {pod}\n      a shell in the network of a pod; the same without --pod: on its node"
+        )?;
         writeln!(f, "  {program} stop {lab}\n      ends it and removes everything")
     }
 }

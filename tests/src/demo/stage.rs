@@ -37,9 +37,11 @@ pub struct Kept {
     pub fairlead: String,
     /// A service address and port to ask about.
     pub service: String,
-    /// A pod of the first node to ask about.
-    pub from: String,
-    /// An address and port that the pod may or may not reach.
+    /// A pod to ask about and to enter.
+    pub pod: String,
+    /// Its node.
+    pub node: String,
+    /// A pod and port that it may or may not reach.
     pub to: String,
 }
 
@@ -110,15 +112,18 @@ impl Stage {
     pub(super) fn keep(&mut self) -> Result<Kept> {
         let echo = self.objects.service("extra", "echo")?;
         let service = echo.cluster_ips.first().context("the Service echo has no address")?;
-        let first = self.lab.nodes().first().context("there are no nodes")?;
-        let mut there = self.pods.values().filter(|pod| pod.node().name() == first.name());
-        let from = there.find(|pod| pod.key().starts_with("sock-shop/")).context("no pod of sock-shop is on node-1")?;
-        let (from, service) = (from.key().to_owned(), service.to_string());
+        let service = format!("{service}:{}", echo.ports.first().context("the Service echo has no port")?.port);
+        let of = |prefix: &str| {
+            let pod = self.pods.values().find(|pod| pod.key().starts_with(prefix));
+            pod.with_context(|| format!("no pod is named {prefix}…"))
+        };
+        let (from, to) = (of("sock-shop/front-end-")?, of("sock-shop/carts-")?);
+        let (pod, node, to) = (from.key().to_owned(), from.node().name().to_owned(), format!("{}:80", to.key()));
         let path = |name| -> Result<String> { Ok(binary(name)?.display().to_string()) };
         let (program, fairlead) = (path("fairlead-lab")?, path("fairlead")?);
         self.lab.keep();
         let lab = self.lab.id().to_owned();
-        Ok(Kept { lab, program, fairlead, to: format!("{service}:80"), service: format!("{service}:80"), from })
+        Ok(Kept { lab, program, fairlead, service, pod, node, to })
     }
 }
 
