@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::paths;
 
-/// Says what happens now.
+/// Says what happens now: on standard error, as cargo does, since what a command gives may be read by a program.
 pub(crate) fn say(text: impl AsRef<str>) {
-    println!("=> {}", text.as_ref());
+    eprintln!("=> {}", text.as_ref());
 }
 
 /// A command as a person would type it.
