@@ -5,6 +5,7 @@ use crate::drop::DropReason;
 use crate::flow::{Flow, FlowFlags, Hit, Table, find_key};
 use crate::kernel::Kernel;
 use crate::packet::{Packet, TCP, quoted, translate_quote};
+use crate::peer::{NO_SLOT, PodWord};
 
 /// Finds the flow that an ICMP error is about, translates the error and notes its way. What is about no flow that is
 /// known is a packet like any other, and the walk goes on. `leaving`: at the uplink, where the masquerade is made.
@@ -15,7 +16,11 @@ pub fn relate<K: Kernel>(k: &K, w: &mut Walk, leaving: bool) -> Action {
     let first = if proto == TCP { Table::Established } else { Table::Any };
     let Some(Hit { flow, forward, .. }) = find_key(k, &w.draft.key, from_a, first) else { return Action::GO_ON };
     // The quoted packet went one way, the error goes the other: back to whoever sent the quoted packet.
-    w.way = Way::to(if forward { flow.opener } else { flow.responder }, flow.is(FlowFlags::STACK));
+    let end = if forward { flow.opener } else { flow.responder };
+    if end.slot != NO_SLOT && PodWord(k.pod_word(end.slot)).is_pending() {
+        return Action::drop(DropReason::Pending);
+    }
+    w.way = Way::to(end, flow.is(FlowFlags::STACK));
     if !translates(flow, forward, leaving) {
         return Action::DELIVER;
     }

@@ -225,6 +225,21 @@ fn p40_a_pod_without_a_policy_in_force_neither_sends_nor_receives() {
 }
 
 #[test]
+fn p40_not_even_an_error_about_an_old_flow_reaches_a_pod_without_a_policy_in_force() {
+    each(|v6, send| {
+        let mut node = node();
+        let mut frame = send.frame(&udp((Node::pod(0, v6), CLIENT), (Node::far_pod(v6), 53)));
+        assert_eq!(node.pod_sends(0, &mut frame), Landed::Node(0));
+        frame.complete();
+        let kind = if v6 { (1, 4, 0) } else { (3, 3, 0) };
+        let error = Message::error(Node::far_pod(v6), &frame, kind, 500);
+        assert_eq!(node.arrives(&mut error.frame()), Landed::Pod(0));
+        node.host.peers.pods.get_mut(&0).unwrap().word = 0;
+        assert_eq!(node.arrives(&mut error.frame()), dropped(DropReason::Pending));
+    });
+}
+
+#[test]
 fn p40_a_pod_that_goes_takes_its_flows_along() {
     each(|v6, send| {
         let mut node = node();
