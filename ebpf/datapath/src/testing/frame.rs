@@ -2,7 +2,7 @@
 
 use std::vec::Vec;
 
-use super::seen::{self, Headers};
+use super::seen::{self, Headers, Seen};
 use crate::packet::{TCP, UDP};
 
 /// A packet with its Ethernet header.
@@ -38,10 +38,10 @@ impl Frame {
     }
 
     /// The same packet as the sender's stack hands it on, when that leaves the L4 checksum to the hardware: the field
-    /// holds the sum of the pseudo-header. What is not whole TCP or UDP stays as it is.
+    /// holds the sum of the pseudo-header. What is not whole and right TCP or UDP stays as it is.
     #[must_use]
     pub fn with_partial_checksum(mut self) -> Self {
-        let Ok(headers) = Headers::read(&self.bytes) else { return self };
+        let (Ok(headers), true) = (Headers::read(&self.bytes), Seen::of(&self).is_ok()) else { return self };
         let at = match headers.proto {
             TCP => 16,
             UDP => 6,

@@ -15,7 +15,7 @@ use crate::drop::DropReason;
 use crate::flow::FlowKey;
 use crate::ifindex_of;
 use crate::kernel::Kernel;
-use crate::packet::{ETH_LEN, IcmpError, send_error_v4, send_error_v6};
+use crate::packet::{ETH_LEN, IcmpError, Tuple, send_error_v4, send_error_v6};
 use crate::walk::{self, Action, Step, Walk};
 use crate::{peer, policy, service};
 
@@ -133,6 +133,12 @@ impl Host {
     #[must_use]
     pub fn explanation(&self) -> (u32, u16) {
         (self.walk.set, self.walk.bit as u16)
+    }
+
+    /// Who the last packet was from and to, as the walk has it; `None` if it could not be read.
+    #[must_use]
+    pub fn last_tuple(&self) -> Option<Tuple> {
+        (self.walk.packet.proto != 0).then_some(self.walk.packet.tuple)
     }
 
     fn carry_out(&self, action: Action, walk: &Walk) -> Fate {

@@ -201,6 +201,11 @@ impl Node {
         self.host.services.write_backend_state(id, BackendState::new(id + 7, false).0);
     }
 
+    /// Has a backend serve again.
+    pub fn serve(&mut self, id: u32) {
+        self.host.services.write_backend_state(id, BackendState::new(id + 7, true).0);
+    }
+
     /// Sets the policy sets of a pod; the epoch moves.
     pub fn police(&mut self, slot: u16, ingress: u32, egress: u32) {
         let pod = self.host.peers.pods.get_mut(&slot).expect("a pod");

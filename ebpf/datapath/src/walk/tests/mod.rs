@@ -1,11 +1,13 @@
 //! The walks, by the behaviour rows that need no kernel. Packets go through a [`Node`] and every checksum of what comes
 //! out is checked, computed in full and left to the hardware.
 
+mod bytes;
 mod errors;
 mod lifecycle;
 mod masquerade;
 mod paths;
 mod policies;
+mod sequences;
 mod services;
 
 use std::net::IpAddr;
