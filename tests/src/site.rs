@@ -146,7 +146,27 @@ fn connect(
          route add default via {gateway4}
          route add default via {gateway6}"
     ))?;
-    wait_until_local(v6)
+    wait_until_local(v6)?;
+    wait_for_link_local()
+}
+
+/// Waits until eth0 has a link-local address that may be used. Without one the kernel sends no neighbour solicitation, and
+/// tries again a second later (`ndisc_send_ns` in net/ipv6/ndisc.c).
+fn wait_for_link_local() -> Result<()> {
+    const LINK: &str = "20";
+    const TENTATIVE: u32 = 0x40;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let is_usable = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, _, _, scope, flags, name] = fields[..] else { return false };
+        let flags = u32::from_str_radix(flags, 16).unwrap_or(TENTATIVE);
+        name == "eth0" && scope == LINK && flags & TENTATIVE == 0
+    };
+    while !fs::read_to_string("/proc/thread-self/net/if_inet6")?.lines().any(is_usable) {
+        ensure!(Instant::now() < deadline, "the kernel gives eth0 no link-local address");
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// Waits until this namespace takes packets to an IPv6 address: the kernel makes the address's local route, after it joined

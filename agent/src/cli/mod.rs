@@ -153,6 +153,9 @@ fn uninstall(args: &UninstallArgs) -> Result<(), CliError> {
         for error in netlink.set_node_routes(&BTreeSet::new()).await? {
             tracing::warn!(%error, "a route stays");
         }
+        for error in netlink.keep_neighbours(&BTreeSet::new()).await? {
+            tracing::warn!(%error, "a neighbour stays");
+        }
         let links = PodLinks::new(netlink);
         let found = links.list().await?;
         for link in &found {

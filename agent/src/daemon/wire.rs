@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::engine::Input;
 use super::shared::Shared;
-use crate::wiring::{Netlink, PROC_SYS, Uplink, WiringError, desired, forward, watch};
+use crate::wiring::{Netlink, PROC_SYS, Uplink, WiringError, desired, forward, neighbours, watch};
 
 /// How often interfaces and routes are looked at when nothing tells of a change.
 const LOOK: Duration = Duration::from_secs(60);
@@ -69,6 +69,12 @@ impl Wire {
                 match self.netlink.set_node_routes(&routes).await {
                     Ok(errors) => errors.iter().for_each(|error| warn!(%error, "a route to a node's pods is missing")),
                     Err(error) => warn!(%error, "routes to other nodes' pods can't be set"),
+                }
+                let hops = neighbours(told.as_deref().unwrap_or_default(), &routes);
+                match self.netlink.keep_neighbours(&hops).await {
+                    // Kernels before 5.16 know no managed neighbours; all is well without, but for a first packet.
+                    Ok(errors) => errors.iter().for_each(|error| debug!(%error, "a node's MAC is not kept known")),
+                    Err(error) => debug!(%error, "the MACs of other nodes are not kept known"),
                 }
                 shared.note(|progress| progress.wired = true);
             }

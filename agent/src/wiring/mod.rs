@@ -5,6 +5,7 @@
 
 mod error;
 mod links;
+mod neighbours;
 mod netlink;
 mod routes;
 mod sysctl;
@@ -14,6 +15,7 @@ mod uplinks;
 
 pub use error::WiringError;
 pub use links::{PodLink, PodLinks};
+pub use neighbours::neighbours;
 pub use netlink::Netlink;
 pub use routes::{NODE_ROUTE_PROTOCOL, NodeRoute, desired, difference};
 pub use sysctl::{PROC_SYS, forward};

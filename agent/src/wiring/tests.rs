@@ -6,7 +6,7 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Netlink, NodeRoute, watch};
+use super::{Netlink, NodeRoute, Uplink, neighbours, watch};
 
 fn ip(line: &str) -> String {
     let out = Command::new("ip").args(line.split_whitespace()).output().unwrap();
@@ -116,5 +116,50 @@ fn a_change_of_the_network_is_told() {
         let mut changes = watch().unwrap();
         ip("addr add 172.18.0.77/24 dev uplink");
         tokio::time::timeout(std::time::Duration::from_secs(5), changes.recv()).await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_next_hop_on_an_uplinks_network_is_a_neighbour() {
+    let uplink = |ifindex, addresses: &[&str]| Uplink {
+        ifindex,
+        name: format!("eth{ifindex}"),
+        mtu: 1500,
+        mac: None,
+        addresses: addresses
+            .iter()
+            .map(|text| {
+                text.split_once('/').map(|(ip, prefix)| (ip.parse().unwrap(), prefix.parse().unwrap())).unwrap()
+            })
+            .collect(),
+        has_default_route: false,
+    };
+    let uplinks = [uplink(2, &["172.18.0.11/24"]), uplink(3, &["fd00:172:18::11/64"])];
+    let routes = routes(&[
+        ("10.244.2.0/24", Some("172.18.0.12")),
+        ("fd00:10:244:2::/64", Some("fd00:172:18::12")),
+        ("10.244.3.0/24", Some("192.0.2.7")),
+        ("10.244.1.0/24", None),
+    ]);
+    let expected = [(2, "172.18.0.12".parse().unwrap()), (3, "fd00:172:18::12".parse().unwrap())];
+    assert_eq!(neighbours(&uplinks, &routes), expected.into());
+}
+
+#[test]
+fn neighbours_are_kept_by_the_kernel_and_given_up_again() {
+    on_a_node(|| async {
+        let netlink = Netlink::open().unwrap();
+        let uplinks = netlink.uplinks(&["172.18.0.1".parse().unwrap()]).await.unwrap();
+        let routes = routes(&[("10.244.2.0/24", Some("172.18.0.12")), ("fd00:10:244:2::/64", Some("fd00:172:18::12"))]);
+        let wanted = neighbours(&uplinks, &routes);
+        assert_eq!(wanted.len(), 2);
+        for _ in 0..2 {
+            assert!(netlink.keep_neighbours(&wanted).await.unwrap().is_empty());
+            let (v4, v6) = (ip("-4 neigh show dev uplink"), ip("-6 neigh show dev uplink"));
+            assert!(v4.contains("172.18.0.12") && v4.contains("managed"), "{v4}");
+            assert!(v6.contains("fd00:172:18::12") && v6.contains("managed"), "{v6}");
+        }
+        assert!(netlink.keep_neighbours(&BTreeSet::new()).await.unwrap().is_empty());
+        assert!(!ip("neigh show dev uplink nud all").contains("managed"));
     });
 }

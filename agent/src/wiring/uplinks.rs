@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use fairlead_cni::Mac;
 use fairlead_cni::protocol::{FIRST_POD_IFINDEX, SLOTS};
 use futures::{StreamExt, TryStreamExt};
+use ipnetwork::IpNetwork;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
@@ -29,6 +30,14 @@ pub struct Uplink {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Whether a default route leaves by it.
     pub has_default_route: bool,
+}
+
+impl Uplink {
+    /// Whether an address is on one of its networks.
+    #[must_use]
+    pub fn reaches(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|&(own, prefix)| IpNetwork::new(own, prefix).is_ok_and(|net| net.contains(ip)))
+    }
 }
 
 /// What the kernel says about devices, addresses and routes.

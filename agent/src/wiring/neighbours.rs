@@ -1,0 +1,76 @@
+//! The MAC addresses of other nodes, kept known.
+//!
+//! Packets to another node's pods leave by `bpf_redirect_neigh` towards the node's address. Were its MAC unknown, the
+//! first of them would wait for the answer to a solicitation, a second longer if that is lost. The kernel keeps a
+//! *managed* neighbour resolved by itself (`NTF_EXT_MANAGED`, from 5.16 on).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use futures::TryStreamExt;
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::RouteProtocol;
+
+use super::{NODE_ROUTE_PROTOCOL, Netlink, NodeRoute, WiringError};
+
+/// A node on the other side of an uplink.
+type Neighbour = (u32, IpAddr);
+
+/// The next hops of routes that are on the network of one of these interfaces, each with its interface.
+#[must_use]
+pub fn neighbours(uplinks: &[super::Uplink], routes: &BTreeSet<NodeRoute>) -> BTreeSet<Neighbour> {
+    let uplink_of = |hop: IpAddr| uplinks.iter().find(|uplink| uplink.reaches(hop)).map(|uplink| (uplink.ifindex, hop));
+    routes.iter().filter_map(|route| route.via).filter_map(uplink_of).collect()
+}
+
+impl Netlink {
+    /// Makes these, and no others of ours, be neighbours that the kernel keeps resolved. One that the kernel refuses does
+    /// not keep the others from being made; the errors are given back.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list what exists.
+    pub async fn keep_neighbours(&self, wanted: &BTreeSet<Neighbour>) -> Result<Vec<WiringError>, WiringError> {
+        let list = self.handle.neighbours().get().execute();
+        let listed: Vec<NeighbourMessage> =
+            list.try_collect().await.map_err(|e| WiringError::kernel("list neighbours", &e))?;
+        let mut errors = Vec::new();
+        let mut kept = BTreeSet::new();
+        for message in listed {
+            let Some(neighbour) = ours(&message) else { continue };
+            if wanted.contains(&neighbour) {
+                kept.insert(neighbour);
+            } else {
+                let result = self.handle.neighbours().del(message).execute().await;
+                errors.extend(result.err().map(|e| WiringError::kernel(format!("delete {}", text(neighbour)), &e)));
+            }
+        }
+        for &(ifindex, ip) in wanted.difference(&kept) {
+            let mut request = self.handle.neighbours().add(ifindex, ip).state(NeighbourState::None).replace();
+            request.message_mut().attributes.extend([
+                NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed),
+                NeighbourAttribute::Protocol(RouteProtocol::Other(NODE_ROUTE_PROTOCOL)),
+            ]);
+            let result = request.execute().await;
+            errors.extend(result.err().map(|e| WiringError::kernel(format!("add {}", text((ifindex, ip))), &e)));
+        }
+        Ok(errors)
+    }
+}
+
+fn text((ifindex, ip): Neighbour) -> String {
+    format!("the managed neighbour {ip} of interface {ifindex}")
+}
+
+/// A neighbour that was made here, known by its protocol number.
+fn ours(message: &NeighbourMessage) -> Option<Neighbour> {
+    let mark = NeighbourAttribute::Protocol(RouteProtocol::Other(NODE_ROUTE_PROTOCOL));
+    message.attributes.contains(&mark).then_some(())?;
+    let ip = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    })?;
+    Some((message.header.ifindex, ip))
+}
