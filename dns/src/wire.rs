@@ -46,20 +46,12 @@ pub mod flags {
     pub const CHECKING_DISABLED: u16 = 1 << 4;
 }
 
-/// Response codes (RFC 1035 section 4.1.1, RFC 6891 section 6.1.3).
+/// The response codes of answers (RFC 1035 section 4.1.1).
 pub mod rcode {
     /// No error.
     pub const NO_ERROR: u16 = 0;
-    /// The query can't be read.
-    pub const FORMAT: u16 = 1;
-    /// The server can't answer now.
-    pub const SERVER_FAILURE: u16 = 2;
     /// The name doesn't exist.
     pub const NO_NAME: u16 = 3;
-    /// This kind of query is not served.
-    pub const NOT_IMPLEMENTED: u16 = 4;
-    /// The server won't answer.
-    pub const REFUSED: u16 = 5;
 }
 
 /// The header of a message.
@@ -94,15 +86,6 @@ impl Header {
         for count in self.counts {
             out.extend_from_slice(&count.to_be_bytes());
         }
-    }
-
-    /// A response that is a header only: to a query that can't be repeated.
-    #[must_use]
-    pub fn refuse(&self, rcode: u16) -> Vec<u8> {
-        let kept = self.flags & (flags::OPCODE | flags::RECURSION_DESIRED | flags::CHECKING_DISABLED);
-        let mut out = Vec::with_capacity(HEADER);
-        Self { id: self.id, flags: flags::RESPONSE | kept | rcode, counts: [0; 4] }.write(&mut out);
-        out
     }
 }
 

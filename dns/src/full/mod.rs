@@ -1,9 +1,11 @@
 //! Every answer, made with a complete codec: what [`fast`](crate::fast) leaves alone, everything over TCP, and what
 //! has to be asked elsewhere.
 //!
-//! This is hickory's codec with a server of our own around it. hickory's server never compresses a name against the
-//! question, so its bytes could not be those of the other tiers; it serves one query at a time on a TCP connection,
-//! and it can't choose the source address of a UDP response.
+//! A response is made once, as a message, and leaves in one of two ways. Over UDP it is encoded here, with the same
+//! bytes as in the other tiers, and sent by the socket that the query came to: hickory-server can't choose the source
+//! address of a datagram. Over TCP hickory-server encodes and sends it. The two encoders are one but for names that
+//! are in the question: hickory-server doesn't point there, so over TCP a record's first mention of them is spelled
+//! out. Decoded, both are the same message: records, order, TTLs, flags, counts and the names' spelling.
 
 mod records;
 mod response;
@@ -16,13 +18,14 @@ use hickory_proto::rr::{DNSClass, Name, RData};
 use hickory_proto::serialize::binary::DecodeError;
 
 use self::records::{Answers, Chain, Spelling};
-use self::response::Response;
 use crate::fast::Manner;
 use crate::forward::{ForwardError, Forwarder, Request};
 use crate::name::labels;
 use crate::stats::Stats;
-use crate::wire::{Header, RecordType, flags, rcode};
+use crate::wire::{Header, RecordType, flags};
 use crate::zone::{Answer, Zone};
+
+pub use self::response::Response;
 
 /// What a message came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +51,7 @@ pub struct Responder {
 /// What becomes of a message.
 pub enum Outcome {
     /// This goes back.
-    Reply(Vec<u8>),
+    Reply(Response),
     /// Nothing goes back.
     Silence,
     /// An upstream server has to be asked: [`Responder::finish`] does it.
@@ -71,26 +74,27 @@ impl Responder {
         };
         if header.flags & flags::OPCODE != 0 {
             self.stats.full.increment();
-            return Outcome::Reply(header.refuse(rcode::NOT_IMPLEMENTED));
+            return Outcome::Reply(Response::to_header(&header, ResponseCode::NotImp));
         }
         if header.counts[0] == 0 {
             self.stats.malformed.increment();
-            return Outcome::Reply(header.refuse(rcode::SERVER_FAILURE));
+            return Outcome::Reply(Response::to_header(&header, ResponseCode::ServFail));
         }
         let decoded = if header.counts[0] == 1 { Message::from_vec(message).ok() } else { None };
         let Some(request) = decoded else {
             self.stats.malformed.increment();
-            return Outcome::Reply(header.refuse(rcode::FORMAT));
+            return Outcome::Reply(Response::to_header(&header, ResponseCode::FormErr));
         };
         let Some(query) = request.queries.first().cloned() else {
-            return Outcome::Reply(header.refuse(rcode::FORMAT));
+            return Outcome::Reply(Response::to_header(&header, ResponseCode::FormErr));
         };
         let response = Response::to(&request, query.clone(), transport, self.manner);
-        self.decide(response, &request, &query).unwrap_or_else(|_| Outcome::Reply(header.refuse(rcode::SERVER_FAILURE)))
+        self.decide(response, &request, &query)
+            .unwrap_or_else(|_| Outcome::Reply(Response::to_header(&header, ResponseCode::ServFail)))
     }
 
     /// Asks elsewhere and answers with what comes back.
-    pub async fn finish(&self, pending: Pending) -> Vec<u8> {
+    pub async fn finish(&self, pending: Pending) -> Response {
         let Pending { mut response, request } = pending;
         let result = match &self.forwarder {
             Some(forwarder) => forwarder.ask(&request).await,
@@ -109,7 +113,7 @@ impl Responder {
                     if busy { ResponseCode::Refused } else { ResponseCode::ServFail };
             }
         }
-        response.encode()
+        response
     }
 
     fn decide(&self, mut response: Response, request: &Message, query: &Query) -> Result<Outcome, DecodeError> {
@@ -166,13 +170,13 @@ impl Responder {
         response.message.answers = answers.records;
         response.message.additionals = answers.glue;
         self.stats.full.increment();
-        Ok(Outcome::Reply(response.encode()))
+        Ok(Outcome::Reply(response))
     }
 
     fn refuse(&self, mut response: Response, code: ResponseCode) -> Outcome {
         self.stats.full.increment();
         response.message.metadata.response_code = code;
-        Outcome::Reply(response.encode())
+        Outcome::Reply(response)
     }
 }
 

@@ -1,14 +1,19 @@
 //! A response and its size.
 
+use std::mem;
+
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::EdnsCode;
 
 use super::Transport;
 use crate::fast::Manner;
-use crate::wire::{Header, rcode};
+use crate::wire::{Header, flags};
+
+/// What a message over TCP may not fill: the names that hickory-server writes whole where this codec writes a pointer.
+const TCP_MARGIN: u16 = 1024;
 
 /// A response while it is made.
-pub(super) struct Response {
+pub struct Response {
     pub(super) message: Message,
     limit: usize,
 }
@@ -24,9 +29,19 @@ impl Response {
         message.edns = request.edns.as_ref().map(echo);
         let limit = match transport {
             Transport::Udp => manner.udp_limit(request.edns.as_ref().map(Edns::max_payload)),
-            Transport::Tcp => usize::from(u16::MAX),
+            Transport::Tcp => usize::from(u16::MAX - TCP_MARGIN),
         };
         Self { message, limit }
+    }
+
+    /// A header only, to a query that can't be repeated.
+    pub(super) fn to_header(header: &Header, code: ResponseCode) -> Self {
+        let [opcode, _] = (header.flags & flags::OPCODE).to_be_bytes();
+        let mut message = Message::response(header.id, OpCode::from_u8(opcode >> 3));
+        message.metadata.recursion_desired = header.flags & flags::RECURSION_DESIRED != 0;
+        message.metadata.checking_disabled = header.flags & flags::CHECKING_DISABLED != 0;
+        message.metadata.response_code = code;
+        Self { message, limit: usize::from(u16::MAX) }
     }
 
     /// Adds what an upstream server said to what is there already.
@@ -45,15 +60,28 @@ impl Response {
         self.message.additionals = additionals;
     }
 
-    /// The message in as many bytes as the client takes: what is too much is left out from the end and TC says so.
-    pub(super) fn encode(mut self) -> Vec<u8> {
-        let Some(bytes) = self.sized() else { return self.failure() };
+    /// The response as the bytes of a datagram.
+    #[must_use]
+    pub fn encode(mut self) -> Vec<u8> {
+        self.fit()
+    }
+
+    /// The response as a message, for who writes it with an encoder of its own.
+    #[must_use]
+    pub fn into_message(mut self) -> Message {
+        self.fit();
+        self.message
+    }
+
+    /// Makes the message as long as the client takes: what is too much is left out from the end and TC says so.
+    fn fit(&mut self) -> Vec<u8> {
+        let Some(bytes) = self.sized() else { return self.fail() };
         if bytes.len() <= self.limit {
             return bytes;
         }
         self.message.metadata.truncation = true;
         self.message.additionals.clear();
-        let answers = std::mem::take(&mut self.message.answers);
+        let answers = mem::take(&mut self.message.answers);
         let mut bounds = 0..answers.len();
         let mut best = None;
         while !bounds.is_empty() {
@@ -64,11 +92,11 @@ impl Response {
                 None => bounds.end = middle - 1,
             }
         }
+        self.message.answers = answers.into_iter().take(bounds.start).collect();
         best.unwrap_or_else(|| {
-            self.message.answers.clear();
             self.message.authorities.clear();
             self.message.edns = self.message.edns.take().map(|edns| plain(&edns));
-            self.sized().unwrap_or_else(|| self.failure())
+            self.sized().unwrap_or_else(|| self.fail())
         })
     }
 
@@ -76,8 +104,10 @@ impl Response {
         self.message.to_vec().inspect_err(|error| tracing::warn!(%error, "a response can't be written")).ok()
     }
 
-    fn failure(&self) -> Vec<u8> {
-        Header { id: self.message.metadata.id, flags: 0, counts: [0; 4] }.refuse(rcode::SERVER_FAILURE)
+    fn fail(&mut self) -> Vec<u8> {
+        let header = Header { id: self.message.metadata.id, flags: 0, counts: [0; 4] };
+        *self = Self::to_header(&header, ResponseCode::ServFail);
+        self.sized().unwrap_or_default()
     }
 }
 

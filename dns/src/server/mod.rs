@@ -58,12 +58,11 @@ impl Server {
     pub async fn start(config: &Config, responder: &Arc<Responder>) -> Result<Self, ServerError> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut server = Self { udp: vec![], tcp: vec![], stop, threads: vec![], tasks: JoinSet::new() };
-        let connections = tcp::Connections::default();
         for &address in &config.listen {
             let bind = |transport| move |source| ServerError::Bind { address, transport, source };
             let listener = socket::tcp(address).map_err(bind("TCP"))?;
             server.tcp.push(listener.local_addr().map_err(bind("TCP"))?);
-            server.tasks.spawn(tcp::serve(listener, Arc::clone(responder), connections.clone()));
+            server.tasks.spawn(tcp::serve(listener, Arc::clone(responder)));
             let mut bound = address;
             for _ in 0..config.threads.max(1) {
                 let socket = socket::udp(bound).map_err(bind("UDP"))?;

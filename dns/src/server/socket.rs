@@ -4,7 +4,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, Ipv6V6Only, ReceiveTimeout, ReuseAddr, ReusePort};
+use nix::sys::socket::sockopt::{
+    Ipv4PacketInfo, Ipv6RecvPacketInfo, Ipv6V6Only, ReceiveTimeout, ReuseAddr, ReusePort, TcpNoDelay,
+};
 use nix::sys::socket::{
     AddressFamily, Backlog, SetSockOpt, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
 };
@@ -32,6 +34,8 @@ pub(super) fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     // A restart must not wait for the connections of the process before.
     set(&fd, ReuseAddr, &true)?;
     set(&fd, ReusePort, &true)?;
+    // Its connections inherit it: a response is one segment, and the next one doesn't wait for its acknowledgement.
+    set(&fd, TcpNoDelay, &true)?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen(&fd, Backlog::new(1024)?)?;
     let listener = TcpListener::from(fd);

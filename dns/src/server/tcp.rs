@@ -1,119 +1,89 @@
-//! TCP: several queries at once on a connection, answered in whatever order they are ready (RFC 7766).
+//! TCP: hickory-server accepts, reads and writes, and asks [`full`](crate::full) what to say.
+//!
+//! It answers the queries of a connection one after the other; RFC 7766 section 7 recommends to answer each when it is
+//! ready, but no client can count on that. A message that it can't decode it answers itself, with FORMERR, before
+//! anything else is looked at: such messages are in its log (`hickory_server=info`), not in
+//! [`Stats`](crate::stats::Stats). A length of 0 ends the connection. There are as many connections as the limit on open
+//! files allows.
 
-use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
-use tokio::time::timeout;
+use async_trait::async_trait;
+use hickory_proto::ProtoError;
+use hickory_proto::op::{self, HeaderCounts, Message, Metadata};
+use hickory_proto::serialize::binary::{BinDecoder, BinEncodable};
+use hickory_server::net::runtime::Time;
+use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo, Server};
+use hickory_server::zone_handler::{MessageResponseBuilder, Queries};
 
 use crate::full::{Outcome, Responder, Transport};
 
-/// Connections at once; who comes later waits in the kernel's queue.
-const CONNECTIONS: usize = 1024;
-/// Queries of one connection that wait for upstream servers at once.
-const PIPELINE: usize = 64;
-/// How long a connection may stay without a query.
+/// How long a connection may stay open after a query; within it the next one has to arrive whole.
 const IDLE: Duration = Duration::from_secs(10);
-/// How long a query may take to arrive, and a response to leave.
-const TRANSFER: Duration = Duration::from_secs(3);
+/// Responses of a connection that wait to be written. The next query is read when they have been.
+const QUEUE: usize = 4;
+/// How long to wait before a listener that ended is started again.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// The places for connections, shared by all listeners.
-#[derive(Clone)]
-pub(super) struct Connections(Arc<Semaphore>);
-
-impl Default for Connections {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(CONNECTIONS)))
-    }
-}
-
-/// Accepts connections for ever.
-pub(super) async fn serve(listener: TcpListener, responder: Arc<Responder>, connections: Connections) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "TCP is not served: the socket can't be watched"),
-    };
-    let mut running = JoinSet::new();
+/// Serves the connections of a listener for ever.
+pub(super) async fn serve(listener: TcpListener, responder: Arc<Responder>) {
+    let mut server = Server::new(Handler(responder));
     loop {
-        let Ok(permit) = Arc::clone(&connections.0).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, client)) => {
-                let responder = Arc::clone(&responder);
-                running.spawn(async move {
-                    let _permit = permit;
-                    if let Err(error) = connection(stream, responder).await {
-                        tracing::debug!(%client, %error, "connection ended");
-                    }
-                });
+        // hickory-server gives a listener up when a connection ends before it is accepted (ECONNABORTED).
+        match listener.try_clone().and_then(tokio::net::TcpListener::from_std) {
+            Ok(listener) => {
+                server.register_listener(listener, IDLE, QUEUE);
+                if let Err(error) = server.block_until_done().await {
+                    tracing::warn!(%error, "accepting TCP connections ended: it is started again");
+                }
             }
-            Err(error) => {
-                tracing::warn!(%error, "accepting failed");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+            Err(error) => tracing::error!(%error, "TCP is not served: the socket can't be watched; it is tried again"),
         }
-        while running.try_join_next().is_some() {}
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn connection(stream: TcpStream, responder: Arc<Responder>) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let (mut reader, mut writer) = stream.into_split();
-    let (replies, mut outgoing) = mpsc::channel::<Vec<u8>>(PIPELINE);
-    let write = async move {
-        while let Some(bytes) = outgoing.recv().await {
-            timeout(TRANSFER, writer.write_all(&framed(&bytes))).await??;
-        }
-        Ok(())
-    };
-    let read = async move {
-        let mut waiting = JoinSet::new();
-        while let Some(message) = query(&mut reader).await? {
-            let bytes = match responder.respond(&message, Transport::Tcp) {
-                Outcome::Silence => continue,
-                Outcome::Reply(bytes) => bytes,
-                Outcome::Pending(pending) => {
-                    if waiting.len() >= PIPELINE {
-                        waiting.join_next().await;
-                    }
-                    let (responder, replies) = (Arc::clone(&responder), replies.clone());
-                    waiting.spawn(async move { replies.send(responder.finish(*pending).await).await.is_ok() });
-                    continue;
-                }
-            };
-            if replies.send(bytes).await.is_err() {
-                break;
+/// Hands hickory-server the responses of the responder.
+struct Handler(Arc<Responder>);
+
+#[async_trait]
+impl RequestHandler for Handler {
+    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut client: R) -> ResponseInfo {
+        let Self(responder) = self;
+        let message = match responder.respond(request.as_slice(), Transport::Tcp) {
+            Outcome::Reply(response) => response.into_message(),
+            Outcome::Pending(pending) => responder.finish(*pending).await.into_message(),
+            Outcome::Silence => return nothing(request),
+        };
+        let sent = match questions(&message) {
+            Ok(queries) => {
+                let builder = MessageResponseBuilder::new(&queries, message.edns.as_ref());
+                let Message { metadata, answers, authorities, additionals, .. } = &message;
+                client.send_response(builder.build(*metadata, answers, authorities, [], additionals)).await
             }
-        }
-        // The client has said all; what it still waits for is on its way.
-        while waiting.join_next().await.is_some() {}
-        Ok(())
-    };
-    tokio::try_join!(read, write).map(drop)
+            Err(error) => Err(error.into()),
+        };
+        sent.unwrap_or_else(|error| {
+            tracing::debug!(client = %request.src(), %error, "a response can't be sent");
+            responder.stats.unsent.increment();
+            nothing(request)
+        })
+    }
 }
 
-/// The next query, or `None` when the client is done or has been silent for too long.
-async fn query(reader: &mut OwnedReadHalf) -> io::Result<Option<Vec<u8>>> {
-    let length = match timeout(IDLE, reader.read_u16()).await {
-        Ok(Ok(length)) => length,
-        Ok(Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
-        Ok(Err(_)) | Err(_) => return Ok(None),
-    };
-    let mut message = vec![0; usize::from(length)];
-    timeout(TRANSFER, reader.read_exact(&mut message)).await??;
-    Ok(Some(message))
+/// The message's question as hickory-server repeats it: from bytes.
+fn questions(message: &Message) -> Result<Queries, ProtoError> {
+    let mut bytes = Vec::new();
+    for query in &message.queries {
+        bytes.extend(query.to_bytes()?);
+    }
+    Ok(Queries::read(&mut BinDecoder::new(&bytes), message.queries.len())?)
 }
 
-/// A message with its length in front (RFC 1035 section 4.2.2). No response is longer than 65535 bytes.
-fn framed(bytes: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
-    let mut framed = Vec::with_capacity(bytes.len() + 2);
-    framed.extend_from_slice(&length.to_be_bytes());
-    framed.extend_from_slice(bytes);
-    framed
+/// What there is to say about a response that wasn't sent.
+fn nothing(request: &Request) -> ResponseInfo {
+    let metadata = Metadata::response_from_request(&request.metadata);
+    op::Header { metadata, counts: HeaderCounts::default() }.into()
 }

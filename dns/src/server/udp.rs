@@ -129,14 +129,14 @@ impl Worker {
         let ends = received.ends;
         match self.responder.respond(message, Transport::Udp) {
             Outcome::Silence => {}
-            Outcome::Reply(bytes) => {
-                next(&mut self.replies, self.ready, ends).bytes = bytes;
+            Outcome::Reply(response) => {
+                next(&mut self.replies, self.ready, ends).bytes = response.encode();
                 self.ready += 1;
             }
             Outcome::Pending(pending) => {
                 let (responder, socket) = (Arc::clone(&self.responder), Arc::clone(&self.socket));
                 self.runtime.spawn(async move {
-                    let bytes = responder.finish(*pending).await;
+                    let bytes = responder.finish(*pending).await.encode();
                     if send(&socket, &ends, &bytes).is_err() {
                         responder.stats.unsent.increment();
                     }

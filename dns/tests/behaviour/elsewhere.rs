@@ -9,7 +9,7 @@ use fairlead_objects::Event;
 use hickory_proto::op::{Edns, Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::{A, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
 use crate::client::{Tiers, message, query, read, run, write};
@@ -196,6 +196,29 @@ fn d31_answers_that_do_not_fit_the_client_are_cut() {
         assert!(Message::from_vec(&udp).unwrap().metadata.truncation);
         let tcp = Message::from_vec(&tiers.tcp(&query("www.example.org A")).await).unwrap();
         assert_eq!((tcp.answers.len(), tcp.metadata.truncation), (100, false));
+    });
+}
+
+#[test]
+fn d26_a_query_that_waits_for_upstream_holds_back_none_for_ever() {
+    run(async {
+        let upstream = Upstream::of("192.0.2.9").await;
+        let tiers = tiers(&[upstream.address], LIMITS).await;
+        let mut stream = TcpStream::connect(tiers.server.tcp_addresses()[0]).await.unwrap();
+        let questions = ["www.example.org A", "web.shop.svc.cluster.local A", "www.example.com A"];
+        for question in questions {
+            write(&mut stream, &query(question)).await;
+        }
+        let mut expected = questions.map(|question| message(question).metadata.id);
+        let mut received = [0; 3];
+        for id in &mut received {
+            let response = Message::from_vec(&read(&mut stream).await).unwrap();
+            assert_eq!(response.answers.len(), 1);
+            *id = response.metadata.id;
+        }
+        expected.sort_unstable();
+        received.sort_unstable();
+        assert_eq!(received, expected);
     });
 }
 

@@ -5,20 +5,21 @@ use std::time::Duration;
 use fairlead_dns::forward::{Forwarder, Limits};
 use fairlead_dns::full::{Outcome, Transport};
 use fairlead_dns::{Builder, Zone};
-use fairlead_objects::{Event, Kind};
+use fairlead_objects::{Event, Kind, Object, Protocol};
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{DNSClass, RData};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::client::{Tiers, exchange, message, query, read, run, write};
-use crate::fixture::{cluster, origin, responder, zone, zone_of};
+use crate::client::{Tiers, anew, exchange, message, query, read, run, write};
+use crate::fixture::{Port, cluster, endpoint, namespace, origin, responder, service, slice, zone, zone_of};
 
 /// Sends bytes over UDP and TCP, which say the same, and reads the response.
 async fn reply(tiers: &Tiers, bytes: &[u8]) -> Message {
     let udp = tiers.udp(bytes).await;
-    assert_eq!(udp, tiers.tcp(bytes).await);
+    assert_eq!(udp, anew(&tiers.tcp(bytes).await));
     Message::from_vec(&udp).unwrap()
 }
 
@@ -131,7 +132,7 @@ fn d23_queries_without_a_question_fail() {
         assert_eq!(reply(&tiers, &bytes).await.metadata.response_code, ResponseCode::ServFail);
         bytes[5] = 2;
         assert_eq!(reply(&tiers, &bytes).await.metadata.response_code, ResponseCode::FormErr);
-        assert_eq!(tiers.responder.stats.malformed.get(), 4);
+        assert_eq!(tiers.responder.stats.malformed.get(), 3, "two over UDP, over TCP the one that can be decoded");
     });
 }
 
@@ -191,7 +192,7 @@ fn d23_malformed_queries_get_an_error_and_harm_nobody() {
             assert_eq!(response.metadata.response_code, ResponseCode::FormErr, "{bytes:?}");
             assert_eq!(response.metadata.id, message("web.shop.svc.cluster.local A").metadata.id);
         }
-        assert_eq!(tiers.responder.stats.malformed.get(), 12);
+        assert_eq!(tiers.responder.stats.malformed.get(), 6, "all over UDP");
         tiers.ask(&good, true).await;
     });
 }
@@ -317,6 +318,32 @@ fn d25_clients_that_take_the_first_address_spread() {
 }
 
 #[test]
+fn d25_what_does_not_fit_over_tcp_is_cut_and_says_so() {
+    run(async {
+        let endpoint = |n: u32| endpoint(&std::net::Ipv4Addr::from_bits(0x0af4_0000 + n).to_string(), "", true);
+        let ports: &[Port] = &[("web", Protocol::Tcp, 80)];
+        let objects = [
+            namespace("shop"),
+            Object::Service(service("shop", "crowd", &[], &[])),
+            Object::EndpointSlice(slice("shop", "crowd-1", "crowd", ports, (1..=2000).map(endpoint).collect())),
+        ];
+        let events = objects.into_iter().map(Event::Applied).chain(Builder::KINDS.map(Event::Synced));
+        let tiers = Tiers::start(responder(zone_of(events), None)).await;
+        for question in ["crowd.shop.svc.cluster.local A", "_web._tcp.crowd.shop.svc.cluster.local SRV"] {
+            let mut message = message(question);
+            message.set_edns(Edns::new());
+            let bytes = message.to_vec().unwrap();
+            let tcp = tiers.tcp(&bytes).await;
+            assert!(tcp.len() > 60_000, "{} bytes are most of what a message may have", tcp.len());
+            assert_eq!(anew(&tcp), tiers.full(&bytes, Transport::Tcp).await);
+            let cut = Message::from_vec(&tcp).unwrap();
+            assert!(cut.metadata.truncation && (500..2000).contains(&cut.answers.len()), "{}", cut.answers.len());
+            assert!(cut.edns.is_some() && cut.additionals.is_empty());
+        }
+    });
+}
+
+#[test]
 fn d26_a_connection_carries_many_queries() {
     run(async {
         let tiers = tiers().await;
@@ -331,14 +358,53 @@ fn d26_a_connection_carries_many_queries() {
         for query in &queries {
             write(&mut stream, query).await;
         }
-        let mut expected: Vec<_> = queries.iter().map(|query| tiers.fast(query).unwrap()).collect();
+        // Who has asked all and says so still gets all.
+        stream.shutdown().await.unwrap();
         let mut received = Vec::new();
         for _ in &queries {
-            received.push(timeout(Duration::from_secs(10), read(&mut stream)).await.unwrap());
+            received.push(anew(&timeout(Duration::from_secs(10), read(&mut stream)).await.unwrap()));
         }
-        expected.sort();
         received.sort();
-        assert_eq!(received, expected);
+        let expected: Vec<_> = queries.iter().map(|query| tiers.fast(query).unwrap()).collect();
+        assert!(received == expected, "every query has its response");
+    });
+}
+
+#[test]
+fn d26_a_bad_message_does_not_end_the_connection() {
+    run(async {
+        let tiers = tiers().await;
+        let good = query("web.shop.svc.cluster.local A");
+        let mut response = good.clone();
+        response[2] |= 0x80;
+        let mut stream = TcpStream::connect(tiers.server.tcp_addresses()[0]).await.unwrap();
+        for ignored in [&response[..], &good[..11]] {
+            write(&mut stream, ignored).await;
+        }
+        write(&mut stream, &good[..20]).await;
+        write(&mut stream, &good).await;
+        let error = Message::from_vec(&timeout(Duration::from_secs(10), read(&mut stream)).await.unwrap()).unwrap();
+        assert_eq!(error.metadata.response_code, ResponseCode::FormErr);
+        let answer = timeout(Duration::from_secs(10), read(&mut stream)).await.unwrap();
+        assert_eq!(Some(anew(&answer)), tiers.fast(&good));
+    });
+}
+
+#[test]
+fn d26_a_silent_connection_is_closed() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let tiers = tiers().await;
+        let partial: &[u8] = &[0, 30, 1, 2];
+        for sent in [&[], partial] {
+            let began = tokio::time::Instant::now();
+            let mut stream = TcpStream::connect(tiers.server.tcp_addresses()[0]).await.unwrap();
+            stream.write_all(sent).await.unwrap();
+            // The clock jumps to the next timer when there is nothing else to do. What was not read is a reset.
+            let end = stream.read(&mut [0; 16]).await;
+            assert!(matches!(end, Ok(0)) || end.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset));
+            assert!((10..12).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        }
     });
 }
 

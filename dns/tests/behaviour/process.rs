@@ -1,12 +1,13 @@
 //! The binary.
 
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
 
-use crate::client::{exchange, query, run};
+use crate::client::{exchange, query, read, run, write};
 
 const MANIFEST: &str = "\
 apiVersion: v1
@@ -51,7 +52,7 @@ impl Drop for Running {
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fairlead-dns"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env_remove("RUST_LOG").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -98,10 +99,16 @@ fn d20_the_process_serves_a_directory_and_ends_on_sigterm() {
         }
         let other = exchange(address, &query("www.example.org A")).await.unwrap();
         assert_eq!(Message::from_vec(&other).unwrap().metadata.response_code, ResponseCode::Refused);
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        write(&mut stream, &query("web.shop.svc.cluster.local A")).await;
+        assert_eq!(Message::from_vec(&read(&mut stream).await).unwrap().answers.len(), 1);
     });
     let pid = nix::unistd::Pid::from_raw(running.0.id().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(running.0.wait().unwrap().success());
+    let mut log = String::new();
+    running.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(log.contains("listening") && !log.contains("hickory_server"), "no line for each query: {log}");
 }
 
 #[test]

@@ -1,15 +1,20 @@
 //! What holds for any objects and any bytes.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use fairlead_dns::full::{Outcome, Transport};
-use fairlead_dns::wire::RecordType;
+use fairlead_dns::wire::{HEADER, RecordType};
 use fairlead_dns::{Builder, Zone, fast};
 use fairlead_objects::{Event, Kind, Object, ObjectKey, Protocol, ServiceType};
+use hickory_proto::op::Message;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
 
+use crate::client::{Tiers, anew, query, read, write};
 use crate::fixture::{MANNER, builder, endpoint, namespace, origin, responder, service, slice, zone, zone_of};
 
 const NAMESPACES: &[&str] = &["a", "b"];
@@ -208,7 +213,8 @@ fn agree(bytes: &[u8]) -> Result<(), TestCaseError> {
         let answered = fast::respond(&responder.zone.read().unwrap(), MANNER, bytes, &mut short);
         for transport in [Transport::Udp, Transport::Tcp] {
             match responder.respond(bytes, transport) {
-                Outcome::Reply(long) => {
+                Outcome::Reply(response) => {
+                    let long = response.encode();
                     prop_assert_eq!(&long[..2], &bytes[..2]);
                     prop_assert!(transport == Transport::Tcp || long.len() <= 1232);
                     prop_assert!(!answered || short == long);
@@ -219,6 +225,36 @@ fn agree(bytes: &[u8]) -> Result<(), TestCaseError> {
         }
         Ok(())
     })
+}
+
+/// Over TCP there is the same message; and whatever was said, the next query on the connection is answered.
+fn agree_over_tcp(bytes: &[u8]) -> Result<(), TestCaseError> {
+    static SERVED: LazyLock<(Runtime, Tiers)> = LazyLock::new(|| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let tiers = runtime.block_on(Tiers::start(responder(zone(), None)));
+        (runtime, tiers)
+    });
+    let (runtime, tiers) = &*SERVED;
+    let next = query("web.shop.svc.cluster.local A");
+    let expected = match (Message::from_vec(bytes), tiers.responder.respond(bytes, Transport::Tcp)) {
+        (Ok(_), Outcome::Reply(response)) => Some(response.encode()),
+        (Ok(_), _) => None,
+        // FORMERR, with what the header has to be repeated.
+        (Err(_), _) => bytes
+            .first_chunk::<4>()
+            .filter(|_| bytes.len() >= HEADER)
+            .map(|&[id0, id1, high, low]| [&[id0, id1, high & 0x79 | 0x80, low & 0x10 | 1][..], &[0; 8]].concat()),
+    };
+    let (first, second) = runtime.block_on(async {
+        let mut stream = TcpStream::connect(tiers.server.tcp_addresses()[0]).await.unwrap();
+        write(&mut stream, bytes).await;
+        write(&mut stream, &next).await;
+        let first = if expected.is_some() { Some(anew(&read(&mut stream).await)) } else { None };
+        (first, anew(&read(&mut stream).await))
+    });
+    prop_assert_eq!(first, expected);
+    prop_assert_eq!(Some(second), tiers.fast(&next));
+    Ok(())
 }
 
 proptest! {
@@ -246,6 +282,12 @@ proptest! {
     #[test]
     fn every_tier_gives_the_same_bytes(query in any_query()) {
         agree(&query)?;
+    }
+
+    #[test]
+    fn every_transport_gives_the_same_message(query in prop_oneof![any_query(), any_damaged_query()]) {
+        prop_assume!(!query.is_empty(), "a length of 0 ends the connection");
+        agree_over_tcp(&query)?;
     }
 
     #[test]
