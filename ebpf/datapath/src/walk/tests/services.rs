@@ -1,6 +1,7 @@
 //! Services, pod by pod.
 
 use super::*;
+use crate::packet::SCTP;
 use crate::service::Scope;
 use crate::testing::{Fate, Hook};
 
@@ -41,6 +42,30 @@ fn s1_a_backend_on_another_node_is_reached_there_and_answers() {
         let (landed, back) = send.arrives(&mut node, &answer(&got, SYN_ACK));
         assert_eq!((landed, back.ends()), (Landed::Pod(0), ((Node::vip(v6), 80), (Node::pod(0, v6), CLIENT))));
     });
+}
+
+#[test]
+fn s2_sctp_reaches_a_backend_on_the_services_port() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.service((Node::vip(v6), 80), SCTP, &[(Node::pod(1, v6), 80)]);
+        let sent = Message::new(Node::pod(0, v6), Node::vip(v6), L4::Sctp(CLIENT, 80));
+        let (landed, got) = send.pod(&mut node, 0, &sent);
+        assert_eq!((landed, got.ends()), (Landed::Pod(1), ((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 80))));
+        let back = Message::new(got.dst, got.src, L4::Sctp(80, CLIENT));
+        let (landed, back) = send.pod(&mut node, 1, &back);
+        assert_eq!((landed, back.ends()), (Landed::Pod(0), ((Node::vip(v6), 80), (Node::pod(0, v6), CLIENT))));
+    });
+}
+
+#[test]
+fn a_datagram_without_a_checksum_still_has_none() {
+    let mut node = Node::new();
+    node.service((Node::vip(false), 53), UDP, &[(Node::pod(1, false), 5353)]);
+    let sent = Message::new(Node::pod(0, false), Node::vip(false), L4::UdpUnchecked(CLIENT, 53));
+    let mut frame = sent.frame();
+    assert_eq!(node.pod_sends(0, &mut frame), Landed::Pod(1));
+    assert_eq!((seen(&frame).dport, &frame.bytes[40..42]), (5353, &[0, 0][..]));
 }
 
 #[test]
