@@ -6,7 +6,7 @@ use super::track::expired;
 use super::{InsertError, Table};
 use crate::drop::DropReason;
 use crate::kernel::Kernel;
-use crate::packet::{Class, ICMP, ICMPV6, Packet, TCP, Tuple};
+use crate::packet::{Class, ICMP, ICMPV6, Packet, SCTP, TCP, Tuple};
 use crate::peer::NO_SLOT;
 
 /// Source ports that are tried before a flow is refused.
@@ -109,8 +109,9 @@ fn reserve<K: Kernel>(k: &K, p: &Packet, draft: &mut Draft, new_source: bool) ->
             Err(InsertError::Exists) => {}
         }
     }
-    if p.class != Class::PORTS {
-        // Nothing to tell two such flows apart by; one without ports goes if nobody has the tuple.
+    if p.class != Class::PORTS || p.proto == SCTP {
+        // Nothing to tell two such flows apart by; one without ports goes if nobody has the tuple. So does SCTP, whose
+        // checksum would have to be computed anew if a port changed.
         return match k.insert_far(p, draft, new_source) {
             Ok(()) => Ok(()),
             Err(_) => Err(DropReason::NoSourcePort),

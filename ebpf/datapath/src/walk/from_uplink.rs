@@ -5,7 +5,7 @@ use super::{Action, Inbound, Walk, judge};
 use crate::drop::DropReason;
 use crate::flow::{self, At, Hit, Tracked};
 use crate::kernel::Kernel;
-use crate::packet::Class;
+use crate::packet::{Class, SCTP};
 use crate::peer::NO_SLOT;
 
 /// The walk of a packet from outside. What is not for a pod is the host's, whatever it looks like.
@@ -50,10 +50,11 @@ pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     deliver(k, w, action)
 }
 
-/// Whether a packet to the node itself may belong to a flow whose source was translated to the node's address.
+/// Whether a packet to the node itself may belong to a flow whose source was translated to the node's address. What has
+/// no ports that could be changed may have any.
 #[inline(always)]
 fn is_for_snat(w: &Walk, snat_port: bool) -> bool {
-    w.packet.class == Class::ERROR || (w.packet.class == Class::PORTS && snat_port)
+    w.packet.class != Class::PORTS || w.packet.proto == SCTP || snat_port
 }
 
 /// A packet of a flow that is known. `None` if it is to open a new one, or is not for a pod.

@@ -33,6 +33,27 @@ fn what_leaves_has_the_nodes_address_and_the_answer_finds_the_pod() {
 }
 
 #[test]
+fn s2_sctp_and_what_has_no_ports_leave_with_those_that_they_have() {
+    each(|v6, send| {
+        for l4 in [L4::Sctp(CLIENT, 443), L4::Other(47)] {
+            let mut node = Node::new();
+            let sent = Message::new(Node::pod(0, v6), Node::world(v6), l4);
+            let (landed, out) = send.pod(&mut node, 0, &sent);
+            assert_eq!((landed, out.src, out.sport), (Landed::Outside, Node::address(v6), seen(&sent.frame()).sport));
+            let l4 = if let L4::Sctp(a, b) = l4 { L4::Sctp(b, a) } else { l4 };
+            let back = Message::new(Node::world(v6), Node::address(v6), l4);
+            let (landed, got) = send.arrives(&mut node, &back);
+            assert_eq!((landed, got.dst), (Landed::Pod(0), Node::pod(0, v6)));
+            // Another pod that looks the same from outside goes nowhere, and what no pod asked for is the host's.
+            let other = Message { src: Node::pod(1, v6), ..sent };
+            assert_eq!(send.pod(&mut node, 1, &other).0, dropped(DropReason::NoSourcePort));
+            let unasked = Message { src: Node::other_node(v6), ..back };
+            assert_eq!(send.arrives(&mut node, &unasked).0, Landed::Host);
+        }
+    });
+}
+
+#[test]
 fn two_pods_with_one_port_are_told_apart() {
     each(|v6, send| {
         let mut node = Node::new();
