@@ -162,7 +162,7 @@ impl Report {
         write!(f, "{table}")?;
         let ready: Vec<String> =
             agents.iter().map(|agent| format!("{} {}", agent.node, short(agent.ready_after))).collect();
-        writeln!(f, "  ready again after its start: {}", ready.join(", "))
+        writeln!(f, "  Everything in force again, after the start of an agent: {}", ready.join(", "))
     }
 
     fn verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

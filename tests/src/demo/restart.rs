@@ -12,6 +12,7 @@ use super::report::seconds;
 use super::say;
 use super::stage::Stage;
 use crate::load::{Load, Report, Tally};
+use crate::node::Node;
 use crate::probe::Probe;
 use crate::vantage::Probes;
 
@@ -23,6 +24,9 @@ const CALM: Duration = Duration::from_secs(2);
 
 /// How long each agent stays away.
 const AWAY: Duration = Duration::from_secs(3);
+
+/// How long an agent may take until it is ready: the next one is killed soon after.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Short connections a second.
 const SHORT: u32 = 500;
@@ -53,7 +57,7 @@ pub struct Restart {
 pub struct Agent {
     /// Its node.
     pub node: String,
-    /// How long after its start it was ready.
+    /// How long after its start it said that everything is in force.
     #[serde(serialize_with = "seconds")]
     pub ready_after: Duration,
 }
@@ -87,7 +91,7 @@ pub(super) fn look(stage: &Stage, problems: &mut Vec<String>) -> Result<Restart>
                 scope.spawn(move || client.load(load))
             })
             .collect();
-        let agents = restart_all(stage);
+        let agents = restart_all(stage, problems);
         let reports: Vec<Report> =
             loading.into_iter().map(|each| each.join().unwrap_or_else(|why| std::panic::resume_unwind(why))).collect();
         (reports, agents)
@@ -112,7 +116,7 @@ pub(super) fn look(stage: &Stage, problems: &mut Vec<String>) -> Result<Restart>
 }
 
 /// Kills and restarts one agent after the other.
-fn restart_all(stage: &Stage) -> Vec<Agent> {
+fn restart_all(stage: &Stage, problems: &mut Vec<String>) -> Vec<Agent> {
     let started = Instant::now();
     let count = u32::try_from(stage.lab.nodes().len()).unwrap_or(u32::MAX).max(1);
     let every = (DURING - 2 * CALM) / count;
@@ -123,7 +127,13 @@ fn restart_all(stage: &Stage) -> Vec<Agent> {
         thread::sleep(AWAY);
         let again = Instant::now();
         node.start_agent();
+        while !is_ready(node) && again.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(20));
+        }
         let took = again.elapsed();
+        if took >= PATIENCE {
+            problems.push(format!("restart: the agent of {} is not ready {took:.1?} after its start", node.name()));
+        }
         say(&format!(
             "the agent of {} was killed, away for {AWAY:?}, and ready {took:.1?} after its start",
             node.name()
@@ -131,6 +141,12 @@ fn restart_all(stage: &Stage) -> Vec<Agent> {
         agents.push(Agent { node: node.name().to_owned(), ready_after: took });
     }
     agents
+}
+
+/// Whether the agent says that everything is in force. It takes requests before, when what is pinned is in force.
+fn is_ready(node: &Node) -> bool {
+    let status = node.fairlead(&["status", "--output", "json"]).stdout;
+    serde_json::from_str(&status).is_ok_and(|status: serde_json::Value| status["health"] == "ready")
 }
 
 /// The load, in six parts: both families from each of three pods.
