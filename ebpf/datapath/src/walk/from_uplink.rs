@@ -66,7 +66,6 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
         return Action::GO_ON;
     }
     if let Err(reason) = judge::recheck(k, w, hit) {
-        k.forget_flow(w, hit.table);
         return Action::drop(reason);
     }
     match flow::track(k, w, hit) {

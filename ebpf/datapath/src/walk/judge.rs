@@ -1,6 +1,7 @@
 //! Policy: both ends of a flow, when it is new and when the policy of an end has changed.
 
 use super::Walk;
+use super::from_pod::begins;
 use crate::Addr;
 use crate::drop::DropReason;
 use crate::flow::{Flow, FlowFlags, Hit, Place};
@@ -77,6 +78,10 @@ pub(super) fn turn(w: &mut Walk) {
 
 /// Sees to it that a known flow is still allowed: asks again for each end that is a pod of this node and whose policy
 /// has changed since it was asked (P39).
+///
+/// A connection that is denied stays known, and is asked about again with each of its packets: forgotten, the next one
+/// could be taken for an answer to what the other end may well open, and bring the connection back. What begins a flow
+/// is never taken so.
 #[inline(always)]
 pub(super) fn recheck<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Result<(), DropReason> {
     let flow = hit.flow;
@@ -85,7 +90,13 @@ pub(super) fn recheck<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Result<(
     if out.is_none() && into.is_none() {
         return Ok(());
     }
-    k.judge_again(w, Place { table: hit.table, forward: hit.forward })
+    let judged = k.judge_again(w, Place { table: hit.table, forward: hit.forward });
+    if let Err(reason) = judged
+        && (reason == DropReason::Pending || begins(&w.packet))
+    {
+        k.forget_flow(w, hit.table);
+    }
+    judged
 }
 
 /// Judges a known flow again.

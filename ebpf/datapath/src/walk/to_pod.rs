@@ -54,7 +54,6 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
         return Action::GO_ON;
     }
     if let Err(reason) = judge::recheck(k, w, hit) {
-        k.forget_flow(w, hit.table);
         return Action::drop(reason);
     }
     let tracked = flow::track(k, w, hit);
