@@ -1,1 +1,0 @@
-//! NetworkPolicy: the rows `P…` of the policy table, and matrices of pods against the reference model.

@@ -1,0 +1,12 @@
+//! NetworkPolicy v1, row by row, with packets: every test puts policies in force on one grid of pods and probes all of
+//! its cells. Each cell has to be as the row words it and as the reference model says.
+
+mod blocks;
+mod grid;
+mod lives;
+mod model;
+mod nodes;
+mod peers;
+mod ports;
+mod start;
+mod types;
