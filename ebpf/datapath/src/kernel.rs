@@ -32,6 +32,11 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// the kernel has computed it. `pseudo`: what changed is part of the pseudo-header. `udp`: zero means no checksum.
     fn adjust_l4_csum(&self, offset: u32, diff: u32, pseudo: bool, udp: bool) -> bool;
 
+    /// Says that an IPv6 header has changed by a difference. A network card may have given the kernel the sum over the
+    /// packet's bytes (`CHECKSUM_COMPLETE`), and there is no header checksum to make up for the change, which
+    /// `bpf_l4_csum_replace` with a pseudo-header counts on (`inet_proto_csum_replace_by_diff` in net/core/utils.c).
+    fn sum_changed(&self, diff: u32);
+
     /// Cuts the packet to a length.
     fn cut(&self, len: u32) -> bool;
 

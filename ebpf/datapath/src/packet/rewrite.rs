@@ -39,6 +39,7 @@ pub fn rewrite<K: Kernel>(k: &K, p: &mut Packet, to: &Tuple) -> bool {
         }
     }
     let stored = if p.v6 == 1 {
+        k.sum_changed(addresses);
         k.store(V6_ADDRESSES, &[to.src, to.dst])
     } else {
         let Some(before) = k.load::<u16>(V4_CSUM) else { return false };
@@ -75,6 +76,7 @@ pub fn decrement_ttl<K: Kernel>(k: &K, p: &mut Packet) -> bool {
     }
     let ttl = p.ttl - 1;
     let stored = if p.v6 == 1 {
+        k.sum_changed(csum::word_diff(u16::from_ne_bytes([0, p.ttl]), u16::from_ne_bytes([0, ttl])));
         k.store(ETH_LEN + 7, &ttl)
     } else {
         let (old, new) = (u16::from_ne_bytes([p.ttl, p.proto]), u16::from_ne_bytes([ttl, p.proto]));
@@ -92,6 +94,7 @@ pub(super) fn rewrite_outer<K: Kernel>(k: &K, p: &mut Packet, src: Addr, dst: Ad
     p.tuple.src = src;
     p.tuple.dst = dst;
     if p.v6 == 1 {
+        k.sum_changed(diff);
         k.adjust_l4_csum(p.l4 + 2, diff, true, false) && k.store(V6_ADDRESSES, &[src, dst])
     } else {
         let Some(before) = k.load::<u16>(V4_CSUM) else { return false };

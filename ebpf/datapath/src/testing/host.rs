@@ -194,6 +194,9 @@ impl Kernel for Host {
     }
 
     /// `bpf_l4_csum_replace` (net/core/filter.c) and `inet_proto_csum_replace_by_diff` (net/core/utils.c).
+    /// No network card gave a sum here.
+    fn sum_changed(&self, _: u32) {}
+
     fn adjust_l4_csum(&self, offset: u32, diff: u32, pseudo: bool, udp: bool) -> bool {
         let mut frame = self.frame.borrow_mut();
         let at = offset as usize;

@@ -1,15 +1,29 @@
 //! Handing a packet on: what a router does to it, and where it goes.
 
-use super::{Action, Walk, Way};
+use super::{Action, Walk, Way, judge};
 use crate::drop::DropReason;
-use crate::flow::{Flow, FlowFlags, Hit};
+use crate::flow::{self, Flow, FlowFlags, Hit, Tracked};
 use crate::kernel::Kernel;
 use crate::packet::{ETH_LEN, IcmpError, Packet, TCP, decrement_ttl, rewrite};
 use crate::peer::{NO_NODE, NO_SLOT};
 
+/// A packet of a flow that is known and its own: still allowed, noted in the flow, and on its way. The walk goes on if the
+/// packet opens the flow anew.
+#[inline(always)]
+pub(super) fn follow<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
+    if let Err(reason) = judge::recheck(k, w, hit) {
+        return Action::drop(reason);
+    }
+    match flow::track(k, w, hit) {
+        Tracked::Live => note(k, w, hit, false),
+        Tracked::Reopened => Action::GO_ON,
+        Tracked::Over => note(k, w, hit, true),
+    }
+}
+
 /// Notes where a packet of a known flow goes, and as what.
 #[inline(always)]
-pub(super) fn note<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>, over: bool) -> Action {
+fn note<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>, over: bool) -> Action {
     let flow = hit.flow;
     let end = if hit.forward { flow.responder } else { flow.opener };
     w.way = Way::to(end, flow.is(FlowFlags::STACK));

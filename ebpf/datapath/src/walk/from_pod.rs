@@ -5,7 +5,7 @@ use super::judge::{self, Ends};
 use super::{Action, Walk, Way};
 use crate::Addr;
 use crate::drop::DropReason;
-use crate::flow::{self, At, End, FlowFlags, FlowState, Hit, NO_BACKEND, Tracked};
+use crate::flow::{self, At, End, FlowFlags, FlowState, Hit, NO_BACKEND};
 use crate::kernel::Kernel;
 use crate::packet::{Class, ETH_P_ARP, IcmpError, Packet, TCP, TcpFlags, UDP, answer_arp, answer_solicitation};
 use crate::peer::{NO_NODE, NO_SLOT, Peer, PeerFlags, Pod, PodWord};
@@ -104,7 +104,7 @@ fn check_destination(dst: Addr, v6: bool) -> Result<(), DropReason> {
     }
 }
 
-/// A packet of a flow that is known. `None` if the flow turns out not to be, and the packet is to open one.
+/// A packet of a flow that is known. The walk goes on if it turns out not to be one, and the packet is to open it.
 #[inline(always)]
 fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
     let flow = hit.flow;
@@ -114,14 +114,7 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
         k.forget_flow(w, hit.table);
         return Action::GO_ON;
     }
-    if let Err(reason) = judge::recheck(k, w, hit) {
-        return Action::drop(reason);
-    }
-    match flow::track(k, w, hit) {
-        Tracked::Live => deliver::note(k, w, hit, false),
-        Tracked::Reopened => Action::GO_ON,
-        Tracked::Over => deliver::note(k, w, hit, true),
-    }
+    deliver::follow(k, w, hit)
 }
 
 /// Whether a UDP flow was decided by what no longer holds (S40, S41). TCP flows stay with their backend to the end.

@@ -1,9 +1,9 @@
 //! What comes to the node from outside: tcx ingress of an uplink.
 
 use super::deliver::{self, deliver};
-use super::{Action, Inbound, Walk, judge};
+use super::{Action, Inbound, Walk};
 use crate::drop::DropReason;
-use crate::flow::{self, At, Hit, Tracked};
+use crate::flow::{self, At, Hit};
 use crate::kernel::Kernel;
 use crate::packet::{Class, SCTP};
 use crate::peer::NO_SLOT;
@@ -57,7 +57,7 @@ fn is_for_snat(w: &Walk, snat_port: bool) -> bool {
     w.packet.class != Class::PORTS || w.packet.proto == SCTP || snat_port
 }
 
-/// A packet of a flow that is known. `None` if it is to open a new one, or is not for a pod.
+/// A packet of a flow that is known. The walk goes on if it is to open a new one, or is not for a pod.
 #[inline(always)]
 fn known<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
     let flow = hit.flow;
@@ -65,12 +65,5 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
     if receiver.slot == NO_SLOT {
         return Action::GO_ON;
     }
-    if let Err(reason) = judge::recheck(k, w, hit) {
-        return Action::drop(reason);
-    }
-    match flow::track(k, w, hit) {
-        Tracked::Live => deliver::note(k, w, hit, false),
-        Tracked::Reopened => Action::GO_ON,
-        Tracked::Over => deliver::note(k, w, hit, true),
-    }
+    deliver::follow(k, w, hit)
 }

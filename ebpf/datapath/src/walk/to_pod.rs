@@ -44,7 +44,7 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     k.open_inbound(w, slot, how)
 }
 
-/// A packet of a flow that is known. `None` if it is to open a new one.
+/// A packet of a flow that is known. The walk goes on if it is to open a new one.
 #[inline(always)]
 fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
     let flow = hit.flow;

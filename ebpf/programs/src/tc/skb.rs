@@ -6,8 +6,8 @@ use core::ptr::read_volatile;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
-    bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+    bpf_csum_update, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_sk_lookup_tcp,
+    bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
 };
 use aya_ebpf::programs::TcContext;
 use fairlead_datapath::Addr;
@@ -140,6 +140,12 @@ impl Kernel for Skb {
         }
         // SAFETY: a helper call with the program's context; the helper checks the offset.
         unsafe { bpf_l4_csum_replace(self.raw(), offset, 0, u64::from(diff), flags) == 0 }
+    }
+
+    #[inline(always)]
+    fn sum_changed(&self, diff: u32) {
+        // SAFETY: a helper call with the program's context. It refuses where the kernel has no such sum, and all is well.
+        unsafe { bpf_csum_update(self.raw(), diff) };
     }
 
     #[inline(always)]
