@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::csum;
+
 /// Length of an Ethernet header.
 pub const ETH_LEN: u32 = 14;
 /// EtherType of IPv4, as on the wire.
@@ -52,6 +54,28 @@ pub(crate) struct Ipv4 {
     pub(crate) dst: u32,
 }
 
+impl Ipv4 {
+    /// The header of a packet that is made here; addresses as on the wire.
+    #[inline(always)]
+    pub(crate) fn made(total_len: u16, proto: u8, src: u32, dst: u32) -> Self {
+        let mut ip = Self {
+            version_ihl: 0x45,
+            tos: 0,
+            total_len: total_len.to_be(),
+            id: 0,
+            fragment: 0,
+            ttl: 64,
+            proto,
+            csum: 0,
+            src,
+            dst,
+        };
+        let [a, b, c, d, e]: [u32; 5] = zerocopy::transmute!(ip);
+        ip.csum = !csum::fold16([a, b, c, d, e].map(u64::from).iter().sum());
+        ip
+    }
+}
+
 /// The first half of an IPv6 header (RFC 8200); the addresses follow.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -62,6 +86,21 @@ pub(crate) struct Ipv6 {
     pub(crate) hop_limit: u8,
     pub(crate) src: crate::Addr,
     pub(crate) dst: crate::Addr,
+}
+
+impl Ipv6 {
+    /// The header of a packet that is made here.
+    #[inline(always)]
+    pub(crate) const fn made(payload_len: u16, next: u8, src: crate::Addr, dst: crate::Addr) -> Self {
+        Self {
+            version_class_label: 0x6000_0000_u32.to_be(),
+            payload_len: payload_len.to_be(),
+            next,
+            hop_limit: 64,
+            src,
+            dst,
+        }
+    }
 }
 
 /// The first four bytes that TCP, UDP and SCTP share.

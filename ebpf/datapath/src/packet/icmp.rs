@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::csum;
 use super::headers::{ETH_LEN, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, Icmp, Ipv4, Ipv6, Macs, Ports, SCTP, TCP, UDP};
 use super::parse::{Class, Fragment, Packet, Tuple};
+use super::reset::{reset_v4, reset_v6};
 use super::rewrite::rewrite_outer;
 use crate::Addr;
 use crate::kernel::Kernel;
@@ -154,9 +155,13 @@ impl IcmpHead {
 }
 
 /// Turns an IPv4 packet into an ICMP error about it, addressed to its sender, from `from` (a node's address). False when
-/// none may be sent (RFC 1122 section 3.2.2) or when the packet could not be changed.
+/// none may be sent (RFC 1122 section 3.2.2) or when the packet could not be changed. TCP to a port that nobody serves is
+/// reset instead.
 #[inline(always)]
 pub fn send_error_v4<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr) -> bool {
+    if is_reset(p, error) {
+        return reset_v4(k, p);
+    }
     if !may_refuse(p, V4_L4, from) {
         return false;
     }
@@ -169,6 +174,9 @@ pub fn send_error_v4<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr)
 /// The same for IPv6 (RFC 4443 section 2.4).
 #[inline(always)]
 pub fn send_error_v6<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr) -> bool {
+    if is_reset(p, error) {
+        return reset_v6(k, p);
+    }
     if !may_refuse(p, V6_L4, from) {
         return false;
     }
@@ -176,6 +184,11 @@ pub fn send_error_v6<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr)
     let back = Macs { dst: macs.src, src: macs.dst };
     let Some(quote) = quote_l4(k, p.proto, V6_L4) else { return false };
     k.cut(V6_L4 + quote.length) && error_v6(k, p, error, from, back, quote)
+}
+
+#[inline(always)]
+fn is_reset(p: &Packet, error: IcmpError) -> bool {
+    p.proto == TCP && matches!(error, IcmpError::PortUnreachable)
 }
 
 /// No error is sent about an error or about a later fragment. A packet with options or extension headers (its L4 header
@@ -249,20 +262,8 @@ fn error_v4<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr, back: Ma
         return false;
     }
     let Some(header) = sum(k, ETH_LEN + ROOM, 5) else { return false };
-    let mut ip = Ipv4 {
-        version_ihl: 0x45,
-        tos: 0,
-        total_len: ((ROOM + 20 + quote.length) as u16).to_be(),
-        id: 0,
-        fragment: 0,
-        ttl: 64,
-        proto: ICMP,
-        csum: 0,
-        src: from.v4_wire(),
-        dst: p.tuple.src.v4_wire(),
-    };
-    let [a, b, c, d, e]: [u32; 5] = zerocopy::transmute!(ip);
-    ip.csum = !csum::fold16([a, b, c, d, e].map(u64::from).iter().sum());
+    let length = (ROOM + 20 + quote.length) as u16;
+    let ip = Ipv4::made(length, ICMP, from.v4_wire(), p.tuple.src.v4_wire());
     let icmp = IcmpHead::new(kind, code, word, header + quote.sum);
     k.store(ETH_LEN, &ip) && k.store(ETH_LEN + 20, &icmp) && k.store(0, &back) && k.store(12, &ETH_P_IP)
 }
@@ -276,14 +277,7 @@ fn error_v6<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr, back: Ma
         return false;
     }
     let Some(header) = sum(k, ETH_LEN + ROOM, 10) else { return false };
-    let ip = Ipv6 {
-        version_class_label: 0x6000_0000_u32.to_be(),
-        payload_len: length.to_be(),
-        next: ICMPV6,
-        hop_limit: 64,
-        src: from,
-        dst: p.tuple.src,
-    };
+    let ip = Ipv6::made(length, ICMPV6, from, p.tuple.src);
     let pseudo = csum::addr_sum(from)
         + csum::addr_sum(p.tuple.src)
         + u64::from(length.to_be())

@@ -5,6 +5,7 @@ mod headers;
 mod icmp;
 mod neighbour;
 mod parse;
+mod reset;
 mod rewrite;
 
 pub use headers::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, SCTP, TCP, TcpFlags, UDP};

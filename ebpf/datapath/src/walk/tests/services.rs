@@ -77,15 +77,46 @@ fn s33_no_endpoints_refuses() {
             let (from, to) = ((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80));
             let mut frame = send.frame(&if proto == TCP { tcp(from, to, SYN) } else { udp(from, to) });
             assert_eq!(node.pod_sends(0, &mut frame), Landed::Refused(DropReason::Rejected));
-            // The kernel completes what it had still to compute, inside of the quote.
+            // What the kernel had still to compute may be computed now, in the reset or inside of the quote, or never.
+            let unfinished = frame.clone();
             frame.complete();
-            let error = seen(&frame);
-            assert_eq!((error.src, error.dst), (Node::address(v6), Node::pod(0, v6)));
-            assert_eq!(error.icmp, if v6 { (1, 4) } else { (3, 3) });
-            assert_eq!(error.quoted().unwrap().ends(), (from, to));
+            let told = seen(&frame);
+            if proto == TCP {
+                for told in [&told, &seen(&unfinished)] {
+                    assert_eq!((told.ends(), told.flags), ((to, from), TcpFlags::RST | TcpFlags::ACK));
+                }
+                let sent = send.frame(&tcp(from, to, SYN));
+                let l4 = if v6 { 54 } else { 34 };
+                let number = |frame: &Frame, at| u32::from_be_bytes(frame.bytes[l4 + at..][..4].try_into().unwrap());
+                assert_eq!(number(&frame, 8), number(&sent, 4) + 1, "it acknowledges the SYN");
+                assert_eq!(frame.bytes.len(), l4 + 20);
+            } else {
+                assert_eq!((told.src, told.dst), (Node::address(v6), Node::pod(0, v6)));
+                assert_eq!(told.icmp, if v6 { (1, 4) } else { (3, 3) });
+                assert_eq!(told.quoted().unwrap().ends(), (from, to));
+            }
             assert_eq!(frame.bytes[..12], [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1], "MACs are turned round");
             assert!(node.host.flows.is_empty());
         }
+    });
+}
+
+#[test]
+fn s33_a_segment_without_a_connection_is_reset_where_it_stands() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.frontend((Node::vip(v6), 80), TCP, 1, Scope::REJECT);
+        let (from, to) = ((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80));
+        let sent = send.frame(&tcp(from, to, TcpFlags::ACK));
+        let mut frame = sent.clone();
+        assert_eq!(node.pod_sends(0, &mut frame), Landed::Refused(DropReason::Rejected));
+        frame.complete();
+        assert_eq!((seen(&frame).ends(), seen(&frame).flags), ((to, from), TcpFlags::RST));
+        let l4 = if v6 { 54 } else { 34 };
+        assert_eq!(frame.bytes[l4 + 4..l4 + 8], sent.bytes[l4 + 8..l4 + 12], "its number is the one acknowledged");
+        // A reset is not answered.
+        let mut reset = send.frame(&tcp(from, to, TcpFlags::RST));
+        assert_eq!(node.pod_sends(0, &mut reset), dropped(DropReason::Rejected));
     });
 }
 
