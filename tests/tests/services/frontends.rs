@@ -1,0 +1,76 @@
+//! What is a frontend and what is not.
+
+use fairlead_tests::{Probes, ServiceManifest};
+use serde_json::json;
+
+use crate::world::{edited, ips, service, world};
+
+#[test]
+fn s14_headless_services_and_external_names_are_not_proxied() {
+    let world = world();
+    let headless = ServiceManifest::new("shop/s14-headless").tcp("http", 80, 8080).endpoints(&[&world.near]);
+    world.lab.apply(&headless.yaml());
+    // A service that works becomes one that is not proxied, and comes back. An address may be left in its object.
+    let live = service("s14", 14).endpoints(&[&world.near, &world.far]);
+    let clears = [
+        json!({"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"]}),
+        json!({"type": "ExternalName", "externalName": "shop.example.org"}),
+    ];
+    for change in clears {
+        world.lab.apply(&live.yaml());
+        world.reaches(&ips(14), &[&world.near, &world.far]);
+        let changed = edited(&live, |objects| {
+            for (key, value) in change.as_object().unwrap() {
+                objects[0]["spec"][key] = value.clone();
+            }
+        });
+        world.lab.apply(&changed);
+        world.nobody_answers(&ips(14));
+    }
+    let listed = world.lab.node("node-1").fairlead(&["service", "list", "-o", "json"]).stdout;
+    assert!(!listed.contains("shop/s14"), "{listed}");
+    // The pods behind them are reached as ever.
+    assert_eq!(world.client.tcp(world.near.v4(), 8080).unwrap().server.pod, world.near.key());
+}
+
+#[test]
+fn s15_services_of_another_proxy_are_left_alone() {
+    let world = world();
+    let ours = service("s15", 15).endpoints(&[&world.near, &world.far]);
+    let theirs = edited(&ours, |objects| {
+        objects[0]["metadata"]["labels"] = json!({"service.kubernetes.io/service-proxy-name": "another"});
+    });
+    world.lab.apply(&theirs);
+    world.nobody_answers(&ips(15));
+    for _ in 0..2 {
+        world.lab.apply(&ours.yaml());
+        world.reaches(&ips(15), &[&world.near, &world.far]);
+        world.lab.apply(&theirs);
+        world.nobody_answers(&ips(15));
+    }
+}
+
+#[test]
+fn s16_families_are_independent() {
+    let world = world();
+    let [v4, v6] = ips(16);
+    let split = edited(&service("s16", 16).endpoints(&[&world.near, &world.far]), |objects| {
+        for (slice, drop) in objects[1..].iter_mut().zip([1, 0]) {
+            slice["endpoints"].as_array_mut().unwrap().remove(drop);
+        }
+    });
+    world.lab.apply(&split);
+    world.reaches(&[v4], &[&world.near]);
+    world.reaches(&[v6], &[&world.far]);
+    world.lab.delete("EndpointSlice", "shop/s16-ipv4");
+    world.refuses(&[v4]);
+    world.reaches(&[v6], &[&world.far]);
+    // A service may have one family only, whatever its slices hold.
+    let single = service("s16", 16).endpoints(&[&world.near]);
+    world.lab.apply(&single.clone().ips(&[&v4.to_string()]).yaml());
+    world.reaches(&[v4], &[&world.near]);
+    world.nobody_answers(&[v6]);
+    world.lab.apply(&single.clone().ips(&[&v6.to_string()]).yaml());
+    world.reaches(&[v6], &[&world.near]);
+    world.nobody_answers(&[v4]);
+}
