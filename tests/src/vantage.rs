@@ -10,7 +10,7 @@ use crate::link::{Link, Pool};
 use crate::load::{Load, Report};
 use crate::packets::Packets;
 use crate::probe::{Echo, Ping, Probe, ProbeError, Reply};
-use crate::proto::{Command, Ended, Request};
+use crate::proto::{Command, Ended, Request, Serve};
 
 /// Which of the two ways to a service a client takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +37,19 @@ pub struct Vantage {
 impl Vantage {
     pub(crate) fn new(name: &str, pool: Pool, packet: Option<Pool>) -> Self {
         Self { name: name.to_owned(), pool: Arc::new(pool), packet: packet.map(Arc::new) }
+    }
+
+    /// Starts a server here that says this name, on all addresses: for places outside of the cluster.
+    pub fn serve(&self, name: &str, tcp: &[u16], udp: &[u16]) {
+        let serve = Serve {
+            netns: None,
+            pod: name.to_owned(),
+            node: String::new(),
+            addresses: Vec::new(),
+            tcp: tcp.to_vec(),
+            udp: udp.to_vec(),
+        };
+        lab_works(self, self.pool.ask::<()>(&Request::Serve(serve)));
     }
 
     pub(crate) fn pool(&self) -> &Pool {
