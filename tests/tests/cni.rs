@@ -1,1 +1,139 @@
-//! The CNI plugin as a container runtime calls it: each verb and each error code, by environment and standard input.
+//! The plugin and the real agent, as a container runtime calls them. The plugin by itself is tested beside its source.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use fairlead_tests::{Ended, Lab, Node, Pod, Probes};
+use serde_json::{Value, json};
+
+/// The lab of all tests, which run one after the other.
+fn lab() -> MutexGuard<'static, Lab> {
+    static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
+    LAB.get_or_init(|| Mutex::new(Lab::builder().nodes(1).start())).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn call(pod: &Pod, command: &str, extra: Value) -> Ended {
+    let env = pod.cni_environment(command);
+    let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut conf = json!({"cniVersion": "1.1.0", "name": "fairlead", "type": "fairlead-cni"});
+    for (key, value) in extra.as_object().into_iter().flatten() {
+        conf[key] = value.clone();
+    }
+    pod.node().cni(&env, &conf.to_string())
+}
+
+fn error(ended: &Ended) -> Value {
+    assert!(!ended.ok(), "{ended:?}");
+    serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("an error is JSON: {ended:?}"))
+}
+
+/// The pods that the agent has.
+fn pods(node: &Node) -> Vec<String> {
+    let status: Value = serde_json::from_str(&node.fairlead(&["status", "-o", "json"]).stdout).unwrap();
+    status["pods"].as_array().unwrap().iter().map(|pod| pod["pod"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The pods' links that the node has.
+fn links(node: &Node) -> usize {
+    node.must_run(&["ip", "-o", "link"]).lines().filter(|line| line.contains(": fl")).count()
+}
+
+#[test]
+fn add_gives_both_families_and_check_agrees_until_something_is_missing() {
+    let lab = lab();
+    let pod = lab.node("node-1").pod("cni/checked").tcp(80).start();
+    let result = pod.result();
+    assert_eq!(result["cniVersion"], "1.1.0");
+    assert_eq!(result["ips"].as_array().unwrap().len(), 2, "{result}");
+    let inside = result["interfaces"].as_array().unwrap().iter().find(|each| each["name"] == "eth0").unwrap();
+    assert!(inside["sandbox"].as_str().unwrap().ends_with("/cni_checked"), "{result}");
+    let checked = call(&pod, "CHECK", json!({"prevResult": result}));
+    assert!(checked.ok(), "{checked:?}");
+    pod.must_run(&["ip", "addr", "del", &format!("{}/32", pod.v4()), "dev", "eth0"]);
+    let error = error(&call(&pod, "CHECK", json!({"prevResult": result})));
+    assert!(error["msg"].as_str().unwrap().contains(&pod.v4().to_string()), "{error}");
+    pod.delete();
+}
+
+#[test]
+fn add_twice_is_refused_and_the_first_stays() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let pod = node.pod("cni/twice").tcp(80).start();
+    let before = links(node);
+    let error = error(&call(&pod, "ADD", json!({})));
+    assert!(error["code"].as_u64().is_some_and(|code| code > 0), "{error}");
+    assert!(!error["msg"].as_str().unwrap().is_empty(), "{error}");
+    assert_eq!(links(node), before);
+    for ip in pod.ips() {
+        assert_eq!(node.tcp(ip, 80).unwrap().server.pod, "cni/twice");
+    }
+    pod.delete();
+}
+
+#[test]
+fn del_frees_everything_and_can_be_repeated() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let pod = node.pod("cni/gone").start();
+    let (before, ip) = (links(node), pod.v4());
+    for _ in 0..2 {
+        let ended = call(&pod, "DEL", json!({}));
+        assert!(ended.ok() && ended.stdout.is_empty(), "{ended:?}");
+    }
+    lab.wait_until("the link is gone", || if links(node) < before { Ok(()) } else { Err(links(node)) });
+    assert!(!pods(node).contains(&"cni/gone".to_owned()));
+    assert!(!node.must_run(&["ip", "route"]).contains(&ip.to_string()), "its route is gone");
+    pod.delete();
+}
+
+#[test]
+fn del_without_an_agent_is_done_when_it_is_back() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let (stays, goes) = (node.pod("cni/stays").tcp(80).start(), node.pod("cni/goes").start());
+    let (ip, before) = (goes.v4(), links(node));
+    node.agent().kill9();
+    goes.delete();
+    node.start_agent();
+    lab.wait_until("the agent has let go of the pod", || match pods(node) {
+        pods if pods.contains(&"cni/goes".to_owned()) => Err(pods),
+        _ => Ok(()),
+    });
+    lab.wait_until("the link is gone", || if links(node) < before { Ok(()) } else { Err(links(node)) });
+    assert!(!node.must_run(&["ip", "route"]).contains(&ip.to_string()));
+    assert_eq!(node.tcp(stays.v6(), 80).unwrap().server.pod, "cni/stays");
+    let next = node.pod("cni/next").start();
+    assert_ne!(next.v4(), stays.v4());
+    next.delete();
+    stays.delete();
+}
+
+#[test]
+fn version_and_status_answer() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let version = node.cni(&[("CNI_COMMAND", "VERSION")], r#"{"cniVersion": "1.1.0"}"#);
+    let answer: Value = serde_json::from_str(&version.stdout).unwrap();
+    assert!(answer["supportedVersions"].as_array().unwrap().contains(&json!("1.1.0")), "{answer}");
+    let conf = r#"{"cniVersion": "1.1.0", "name": "fairlead", "type": "fairlead-cni"}"#;
+    let status = node.cni(&[("CNI_COMMAND", "STATUS")], conf);
+    assert!(status.ok(), "{status:?}");
+    let bad = error(&node.cni(&[("CNI_COMMAND", "ADD")], conf));
+    assert_eq!(bad["code"], 4, "{bad}");
+    let bad = error(&node.cni(&[("CNI_COMMAND", "STATUS")], "{nonsense"));
+    assert_eq!(bad["code"], 6, "{bad}");
+}
+
+#[test]
+fn add_latency_is_printed() {
+    let lab = lab();
+    let mut took: Vec<Duration> = Vec::new();
+    for number in 0..20 {
+        let pod = lab.node("node-1").pod(&format!("cni/timed-{number}")).start();
+        took.push(pod.added_in());
+        pod.delete();
+    }
+    took.sort_unstable();
+    println!("ADD of a pod, plugin and agent and start of the process: p50 {:?}, slowest {:?}", took[10], took[19]);
+}
