@@ -36,13 +36,18 @@ impl Content {
     /// # Errors
     /// They can't be read.
     pub(super) fn adopt(network: &Network, tables: &Tables) -> Result<Self, BpfError> {
-        Ok(Self {
-            uplink: network.ifindex,
-            services: services::State::adopt(services::Capacity::default(), &adopt::services(tables)?),
-            policy: policy::State::adopt(adopt::policy(tables)?),
-            whole: true,
-            refused: BTreeSet::new(),
-        })
+        let services = services::State::adopt(services::Capacity::default(), &adopt::services(tables)?);
+        Ok(Self::whole(network, services, policy::State::adopt(adopt::policy(tables)?)))
+    }
+
+    /// Of tables that have just been made: there is nothing in their hundreds of thousands of elements to read.
+    pub(super) fn empty(network: &Network) -> Self {
+        let policy = policy::State::adopt(policy::Content::default());
+        Self::whole(network, services::State::new(services::Capacity::default()), policy)
+    }
+
+    fn whole(network: &Network, services: services::State, policy: policy::State) -> Self {
+        Self { uplink: network.ifindex, services, policy, whole: true, refused: BTreeSet::new() }
     }
 
     /// Whether everything has to be planned again.

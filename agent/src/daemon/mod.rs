@@ -90,7 +90,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         shared.model_mut().attach(local(pod));
     }
 
-    let content = Content::adopt(&Network::default(), &loaded.tables)?;
+    let network = Network::default();
+    let content = if loaded.adopted { Content::adopt(&network, &loaded.tables)? } else { Content::empty(&network) };
     let mut engine = Engine::new(Arc::clone(&shared), hooks, loaded.tables, content);
     engine.set_uplinks(&wire.uplinks(&[]).await?);
     let wiring = wire.run(Arc::clone(&shared), inputs.clone());
