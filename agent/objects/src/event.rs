@@ -23,6 +23,14 @@ pub enum Event {
         /// What is wrong with it and what to do.
         reason: String,
     },
+    /// What was said of this origin in [`Event::Invalid`] holds no more: it can be read now, or it is gone. A source that
+    /// has no more to say of an origin than its objects leaves this out: applied or deleted, an object is mended.
+    Mended {
+        /// Where it was.
+        origin: String,
+        /// What was wrong with it.
+        reason: String,
+    },
 }
 
 /// The kinds of objects in the stream.

@@ -148,6 +148,7 @@ async fn mistakes_beside_a_cluster_disturb_nothing() {
             Event::Deleted(kind, key) => panic!("{kind:?} {key} was deleted"),
             Event::Synced(Kind::Pod) => break,
             Event::Synced(_) => {}
+            Event::Mended { origin, reason } => panic!("{origin} was mended: {reason}"),
         }
     }
     expected.retain(|object| !applied.contains(object));

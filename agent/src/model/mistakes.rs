@@ -57,6 +57,11 @@ impl Mistakes {
         self.standing.retain(|old| old.key.as_ref() != Some(key) || old.kind.is_some_and(|k| k != kind));
     }
 
+    /// The mistake is no more.
+    pub(super) fn mended(&mut self, origin: &str, reason: &str) {
+        self.standing.retain(|old| old.origin != origin || old.reason != reason);
+    }
+
     /// Those that stand.
     #[must_use]
     pub fn standing(&self) -> Vec<MistakeView> {

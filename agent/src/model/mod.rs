@@ -69,6 +69,7 @@ impl Model {
             Event::Invalid { kind, key, origin, reason } => {
                 self.mistakes.add(Mistake { kind, key, origin, reason });
             }
+            Event::Mended { origin, reason } => self.mistakes.mended(&origin, &reason),
         }
     }
 

@@ -73,7 +73,7 @@ impl Builder {
             Event::Applied(Object::Namespace(namespace)) => self.set_namespace(namespace.name, true),
             Event::Deleted(Kind::Namespace, key) => self.set_namespace(key.name, false),
             Event::Synced(kind) => drop(self.synced.insert(kind)),
-            Event::Applied(_) | Event::Deleted(..) | Event::Invalid { .. } => {}
+            Event::Applied(_) | Event::Deleted(..) | Event::Invalid { .. } | Event::Mended { .. } => {}
         }
     }
 

@@ -69,7 +69,7 @@ fn objects_after(events: &[Event]) -> Vec<Object> {
         match event {
             Event::Applied(object) => drop(objects.insert((object.kind(), object.key()), object.clone())),
             Event::Deleted(kind, key) => drop(objects.remove(&(*kind, key.clone()))),
-            Event::Synced(_) | Event::Invalid { .. } => {}
+            Event::Synced(_) | Event::Invalid { .. } | Event::Mended { .. } => {}
         }
     }
     objects.into_values().collect()

@@ -19,6 +19,9 @@ pub(super) struct State {
     owners: BTreeMap<Id, BTreeSet<String>>,
     /// What the stream was told.
     given: BTreeMap<Id, Object>,
+    /// What the stream was told of mistakes in each file, and of objects that are in several: origin and reason.
+    mistakes: BTreeMap<String, Vec<(String, String)>>,
+    conflicts: BTreeMap<Id, (String, String)>,
 }
 
 #[derive(Debug, Clone)]
@@ -29,10 +32,10 @@ struct Entry {
 }
 
 impl State {
-    /// Takes over new readings of some files, all at once, and says what changed: first what can't be read, then what
-    /// is new or different, then what is gone.
+    /// Takes over new readings of some files, all at once, and says what changed: first what is new or different, then
+    /// what is gone, last what can't be read. What is mended comes before the object that mends it.
     pub(super) fn update(&mut self, readings: &BTreeMap<String, Reading>) -> Vec<Event> {
-        let mut events = Vec::new();
+        let (mut events, mut invalid) = (Vec::new(), Vec::new());
         let mut touched = BTreeSet::new();
         for (file, reading) in readings {
             let before = self.files.remove(file).unwrap_or_default();
@@ -40,17 +43,44 @@ impl State {
                 self.disown(file, id);
             }
             touched.extend(before.keys().cloned());
-            let Some(reading) = reading else { continue };
-            let now = entries(file, reading, before, &mut events);
+            let mut found = Vec::new();
+            let now = reading.as_ref().map(|reading| entries(file, reading, before, &mut found));
+            self.mend(file, &found, &mut events);
+            invalid.extend(found);
+            let Some(now) = now else { continue };
             for id in now.keys() {
                 self.owners.entry(id.clone()).or_default().insert(file.clone());
             }
             touched.extend(now.keys().cloned());
             self.files.insert(file.clone(), now);
         }
-        events.extend(touched.iter().filter_map(|id| self.conflict(id, readings)));
+        for id in &touched {
+            let conflict = self.conflict(id);
+            let now = conflict.as_ref().and_then(said);
+            let before = self.conflicts.get(id).cloned();
+            if before.is_some() && before != now {
+                events.extend(before.map(|(origin, reason)| Event::Mended { origin, reason }));
+            }
+            match now {
+                Some(now) => _ = self.conflicts.insert(id.clone(), now),
+                None => _ = self.conflicts.remove(id),
+            }
+            invalid.extend(conflict);
+        }
         self.publish(&touched, &mut events);
+        events.extend(invalid);
         events
+    }
+
+    /// Takes over the mistakes of a file, and says which of those before are gone.
+    fn mend(&mut self, file: &str, found: &[Event], events: &mut Vec<Event>) {
+        let now: Vec<_> = found.iter().filter_map(said).collect();
+        let before = self.mistakes.remove(file).unwrap_or_default();
+        let gone = before.into_iter().filter(|mistake| !now.contains(mistake));
+        events.extend(gone.map(|(origin, reason)| Event::Mended { origin, reason }));
+        if !now.is_empty() {
+            self.mistakes.insert(file.to_owned(), now);
+        }
     }
 
     fn disown(&mut self, file: &str, id: &Id) {
@@ -69,13 +99,13 @@ impl State {
         entries.min_by_key(|(file, entry)| (entry.stale, *file))
     }
 
-    /// What to say when an object of a file just read is in another file too.
-    fn conflict(&self, id: &Id, readings: &BTreeMap<String, Reading>) -> Option<Event> {
+    /// What to say when an object is in several files.
+    fn conflict(&self, id: &Id) -> Option<Event> {
         let owners = self.owners.get(id)?.iter();
         let fresh: Vec<&String> =
             owners.filter(|file| self.files.get(*file).and_then(|f| f.get(id)).is_some_and(|e| !e.stale)).collect();
         let (winner, _) = self.winner(id)?;
-        if fresh.len() < 2 || !fresh.iter().any(|file| readings.contains_key(*file)) {
+        if fresh.len() < 2 {
             return None;
         }
         let others: Vec<&str> = fresh.into_iter().filter(|file| *file != winner).map(String::as_str).collect();
@@ -110,6 +140,14 @@ impl State {
     #[cfg(test)]
     pub(super) fn given(&self) -> &BTreeMap<Id, Object> {
         &self.given
+    }
+}
+
+/// The origin and the reason of a mistake.
+fn said(event: &Event) -> Option<(String, String)> {
+    match event {
+        Event::Invalid { origin, reason, .. } => Some((origin.clone(), reason.clone())),
+        _ => None,
     }
 }
 

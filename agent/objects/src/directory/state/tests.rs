@@ -50,19 +50,23 @@ fn one_object_in_two_files_names_both() {
     let mut state = State::default();
     update(&mut state, [("g", reading(&namespace("a", 1)))]);
     let events = update(&mut state, [("f", reading(&namespace("a", 2))), ("h", reading(&namespace("a", 3)))]);
-    let [Event::Invalid { origin, reason, .. }, Event::Applied(_)] = &events[..] else { panic!("{events:?}") };
+    let [Event::Applied(_), Event::Invalid { origin, reason, .. }] = &events[..] else { panic!("{events:?}") };
     assert_eq!(origin, "g, h");
     assert_eq!(reason, "the same object is in f and in g, h; f counts, remove it from g, h");
-    assert_eq!(events[1], applied(&namespace("a", 2)));
-    assert_eq!(update(&mut state, [("f", None), ("h", None)]), [applied(&namespace("a", 1))]);
+    assert_eq!(events[0], applied(&namespace("a", 2)));
+    let mended = Event::Mended { origin: origin.clone(), reason: reason.clone() };
+    assert_eq!(update(&mut state, [("f", None), ("h", None)]), [mended, applied(&namespace("a", 1))]);
 }
 
 #[test]
 fn one_object_twice_in_a_file_is_said() {
     let mut state = State::default();
     let events = update(&mut state, [("f", reading(&(namespace("a", 1) + &namespace("a", 2))))]);
-    assert!(matches!(&events[0], Event::Invalid { reason, .. } if reason.contains("twice in this file")), "{events:?}");
-    assert_eq!(events[1], applied(&namespace("a", 1)));
+    assert!(
+        matches!(events.last(), Some(Event::Invalid { reason, .. }) if reason.contains("twice in this file")),
+        "{events:?}"
+    );
+    assert_eq!(events[0], applied(&namespace("a", 1)));
 }
 
 #[test]
@@ -72,13 +76,11 @@ fn a_broken_document_disturbs_nothing() {
     // `b` may be what is broken, so it stays; `c` is new all the same.
     let text = format!("{}kind: [\n---\n{}", namespace("a", 2), namespace("c", 1));
     let events = update(&mut state, [("f", reading(&text))]);
-    let Event::Invalid { kind: None, key: None, origin, .. } = &events[0] else { panic!("{events:?}") };
+    let Event::Invalid { kind: None, key: None, origin, reason } = &events[2] else { panic!("{events:?}") };
     assert_eq!(origin, "f: document 2");
-    assert_eq!(events[1..], [applied(&namespace("a", 2)), applied(&namespace("c", 1))]);
-    assert_eq!(
-        update(&mut state, [("f", reading(&namespace("a", 2)))]),
-        [deleted("b"), deleted("c")].into_iter().rev().collect::<Vec<_>>()
-    );
+    assert_eq!(events[..2], [applied(&namespace("a", 2)), applied(&namespace("c", 1))]);
+    let mended = Event::Mended { origin: origin.clone(), reason: reason.clone() };
+    assert_eq!(update(&mut state, [("f", reading(&namespace("a", 2)))]), [mended, deleted("c"), deleted("b")]);
 }
 
 #[test]
@@ -91,10 +93,14 @@ fn a_broken_object_keeps_its_last_form() {
     };
     update(&mut state, [("f", reading(&(service("80") + &namespace("a", 1))))]);
     let events = update(&mut state, [("f", reading(&service("http")))]);
-    let [Event::Invalid { kind: Some(Kind::Service), key: Some(key), .. }, gone] = &events[..] else {
+    let [gone, Event::Invalid { kind: Some(Kind::Service), key: Some(key), origin, reason }] = &events[..] else {
         panic!("{events:?}")
     };
     assert_eq!((key.to_string().as_str(), gone), ("default/s", &deleted("a")));
+    let mended = Event::Mended { origin: origin.clone(), reason: reason.clone() };
+    assert_eq!(update(&mut state, [("f", reading(&service("http")))]), events[1..], "it is said again, not mended");
+    // As it was before: nothing is applied, and all is well again.
+    assert_eq!(update(&mut state, [("f", reading(&service("80")))]), [mended]);
     assert_eq!(update(&mut state, [("f", reading(&service("81")))]), [applied(&service("81"))]);
 }
 
@@ -103,7 +109,9 @@ fn a_file_that_is_gone_keeps_nothing() {
     let mut state = State::default();
     update(&mut state, [("f", reading(&namespace("a", 1)))]);
     assert_eq!(update(&mut state, [("f", reading("kind: ["))]).len(), 1);
-    assert_eq!(update(&mut state, [("f", None)]), [deleted("a")]);
+    let events = update(&mut state, [("f", None)]);
+    assert!(matches!(&events[0], Event::Mended { origin, .. } if origin == "f: document 1"), "{events:?}");
+    assert_eq!(events[1..], [deleted("a")]);
 }
 
 #[test]
@@ -112,7 +120,7 @@ fn what_is_kept_yields_to_what_can_be_read() {
     update(&mut state, [("f", reading(&namespace("a", 1)))]);
     let events = update(&mut state, [("f", reading("kind: [")), ("g", reading(&namespace("a", 2)))]);
     assert_eq!(events.len(), 2, "{events:?}");
-    assert_eq!(events[1], applied(&namespace("a", 2)));
+    assert_eq!(events[0], applied(&namespace("a", 2)));
 }
 
 proptest! {
@@ -140,7 +148,7 @@ proptest! {
                     Event::Applied(object) => _ = consumer.insert((object.kind(), object.key()), object),
                     Event::Deleted(kind, key) => prop_assert!(consumer.remove(&(kind, key)).is_some()),
                     Event::Synced(_) => prop_assert!(false),
-                    Event::Invalid { .. } => {}
+                    Event::Invalid { .. } | Event::Mended { .. } => {}
                 }
             }
             let full = files.iter().map(|(file, content)| {

@@ -46,6 +46,7 @@ async fn next(events: &mut Receiver<Event>) -> String {
         Event::Deleted(_, key) => format!("-{key}"),
         Event::Synced(kind) => format!("={}", kind.as_str()),
         Event::Invalid { origin, reason, .. } => format!("!{origin}: {reason}"),
+        Event::Mended { origin, .. } => format!("~{origin}"),
     }
 }
 
@@ -85,10 +86,11 @@ async fn changes_are_followed() {
     dir.put("a.yaml", "kind: [");
     assert!(next(&mut events).await.starts_with("!a.yaml: document 1: no YAML"));
     std::fs::write(dir.0.join("a.yaml"), b"\xff").unwrap();
+    assert_eq!(next(&mut events).await, "~a.yaml: document 1");
     assert!(next(&mut events).await.starts_with("!a.yaml: no UTF-8"));
     silent(&mut events).await;
     std::fs::remove_file(dir.0.join("a.yaml")).unwrap();
-    assert_eq!(next(&mut events).await, "-b");
+    assert_eq!([next(&mut events).await, next(&mut events).await], ["~a.yaml", "-b"]);
     silent(&mut events).await;
 }
 

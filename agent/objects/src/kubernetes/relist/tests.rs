@@ -88,7 +88,7 @@ proptest! {
                     Event::Applied(object) => _ = consumer.insert(object.key()),
                     Event::Deleted(_, key) => _ = consumer.remove(&key),
                     Event::Synced(_) => {}
-                    Event::Invalid { .. } => prop_assert!(false),
+                    Event::Invalid { .. } | Event::Mended { .. } => prop_assert!(false),
                 }
             }
             prop_assert_eq!(&consumer, &server.iter().map(|name| key(*name)).collect());
