@@ -12,7 +12,7 @@ fn lab() -> MutexGuard<'static, Lab> {
     LAB.get_or_init(|| Mutex::new(Lab::builder().nodes(1).start())).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn call(pod: &Pod, command: &str, extra: Value) -> Ended {
+fn call(pod: &Pod, command: &str, extra: &Value) -> Ended {
     let env = pod.cni_environment(command);
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut conf = json!({"cniVersion": "1.1.0", "name": "fairlead", "type": "fairlead-cni"});
@@ -47,10 +47,10 @@ fn add_gives_both_families_and_check_agrees_until_something_is_missing() {
     assert_eq!(result["ips"].as_array().unwrap().len(), 2, "{result}");
     let inside = result["interfaces"].as_array().unwrap().iter().find(|each| each["name"] == "eth0").unwrap();
     assert!(inside["sandbox"].as_str().unwrap().ends_with("/cni_checked"), "{result}");
-    let checked = call(&pod, "CHECK", json!({"prevResult": result}));
+    let checked = call(&pod, "CHECK", &json!({"prevResult": result}));
     assert!(checked.ok(), "{checked:?}");
     pod.must_run(&["ip", "addr", "del", &format!("{}/32", pod.v4()), "dev", "eth0"]);
-    let error = error(&call(&pod, "CHECK", json!({"prevResult": result})));
+    let error = error(&call(&pod, "CHECK", &json!({"prevResult": result})));
     assert!(error["msg"].as_str().unwrap().contains(&pod.v4().to_string()), "{error}");
     pod.delete();
 }
@@ -61,7 +61,7 @@ fn add_twice_is_refused_and_the_first_stays() {
     let node = lab.node("node-1");
     let pod = node.pod("cni/twice").tcp(80).start();
     let before = links(node);
-    let error = error(&call(&pod, "ADD", json!({})));
+    let error = error(&call(&pod, "ADD", &json!({})));
     assert!(error["code"].as_u64().is_some_and(|code| code > 0), "{error}");
     assert!(!error["msg"].as_str().unwrap().is_empty(), "{error}");
     assert_eq!(links(node), before);
@@ -78,7 +78,7 @@ fn del_frees_everything_and_can_be_repeated() {
     let pod = node.pod("cni/gone").start();
     let (before, ip) = (links(node), pod.v4());
     for _ in 0..2 {
-        let ended = call(&pod, "DEL", json!({}));
+        let ended = call(&pod, "DEL", &json!({}));
         assert!(ended.ok() && ended.stdout.is_empty(), "{ended:?}");
     }
     lab.wait_until("the link is gone", || if links(node) < before { Ok(()) } else { Err(links(node)) });
