@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-/// A program of this workspace: in `FAIRLEAD_BIN_DIR`, else where this one was built.
-pub(crate) fn binary(name: &str) -> Result<PathBuf> {
+/// The path of a program of this workspace: in `FAIRLEAD_BIN_DIR`, else where this one was built.
+pub fn binary(name: &str) -> Result<PathBuf> {
     let directory = match std::env::var_os("FAIRLEAD_BIN_DIR") {
         Some(directory) => PathBuf::from(directory),
         None => {

@@ -83,6 +83,7 @@ mod visit;
 mod wiring;
 mod worker;
 
+pub use binaries::binary;
 pub use deploy::Pods;
 pub use lab::{Builder, Lab};
 pub use load::{Load, Report, Tally};

@@ -54,6 +54,14 @@ pub(crate) enum Request {
     Serve(Serve),
     /// Probe. Answer: `Result<Reply, ProbeError>`.
     Probe(Probe),
+    /// Send a message of any protocol and wait for its answer, both as hexadecimal digits. Over TCP each has its length
+    /// in front, as DNS has it (RFC 1035, 4.2.2). Answer: `Result<String, ProbeError>`.
+    Message {
+        /// Where to; what it says of payloads does not count.
+        probe: Probe,
+        /// The message.
+        hex: String,
+    },
     /// Ping. Answer: `Result<Echo, ProbeError>`.
     Ping(crate::probe::Ping),
     /// Open a connection that stays, one for each connection to the worker. Answer: `Result<Reply, ProbeError>`.

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::link::{Link, Pool};
 use crate::load::{Load, Report};
-use crate::packets::Packets;
+use crate::packets::{Packets, from_hex, to_hex};
 use crate::probe::{Echo, Ping, Probe, ProbeError, Reply};
 use crate::proto::{Command, Ended, Request, Serve};
 
@@ -89,6 +89,17 @@ pub trait Probes {
     /// Why it was not answered.
     fn probe(&self, probe: &Probe) -> Result<Reply, ProbeError> {
         lab_works(self.vantage(), self.vantage().pool.ask(&probe.clone().request()))
+    }
+
+    /// Sends a message of any protocol where a probe would go, and gives its answer: a datagram, or over TCP what has
+    /// its length in front as DNS has it.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    fn message(&self, probe: &Probe, message: &[u8]) -> Result<Vec<u8>, ProbeError> {
+        let request = Request::Message { probe: probe.clone(), hex: to_hex(message) };
+        let answer: Result<String, ProbeError> = lab_works(self.vantage(), self.vantage().pool.ask(&request));
+        answer.map(|hex| from_hex(&hex).unwrap_or_default())
     }
 
     /// One TCP connection.

@@ -19,6 +19,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::packets::{from_hex, to_hex};
 use crate::proto::{Answer, Hello, Request};
 
 pub(crate) use dial::probe;
@@ -91,6 +92,10 @@ impl Seat {
                 give(())
             }
             Request::Probe(probe) => give(dial::probe(&probe)),
+            Request::Message { probe, hex } => {
+                let message = from_hex(&hex).context("a message is not hexadecimal")?;
+                give(dial::message(&probe, &message).map(|answer| to_hex(&answer)))
+            }
             Request::Ping(ping) => give(ping::ping(&ping)),
             Request::Open(probe) => give(dial::Conversation::open(&probe).map(|(conversation, greeting)| {
                 self.conversation = Some(conversation);

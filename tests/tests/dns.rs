@@ -1,1 +1,203 @@
-//! Cluster DNS as pods meet it: the rows `D…` of the DNS table through the `kube-dns` Service, over UDP and TCP.
+//! The cluster's DNS as pods use it: a server on each node behind the kube-dns Service. The server by itself is tested
+//! beside its source, row by row.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use fairlead_tests::{Lab, Pod, Probe, ProbeError, Probes, Process, ServiceManifest, Transport, Via, binary};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RecordType};
+use serde_json::json;
+
+const VIPS: [&str; 2] = ["10.96.0.10", "fd00:10:96::a"];
+
+/// Two nodes with a DNS server and a client each.
+struct Stage {
+    lab: Lab,
+    clients: Vec<Pod>,
+    servers: Vec<Pod>,
+    processes: Vec<Process>,
+}
+
+fn vips() -> [IpAddr; 2] {
+    VIPS.map(|ip| ip.parse().unwrap())
+}
+
+impl Stage {
+    fn new() -> Self {
+        let lab = Lab::builder().zones(&["zone-a", "zone-b"]).start();
+        let program = binary("fairlead-dns").unwrap().display().to_string();
+        let objects = lab.objects().directory().display().to_string();
+        // Another server of the same objects under another zone stands for the world outside.
+        let upstream = SocketAddr::from((lab.node("node-1").v4(), 5353)).to_string();
+        let outside = ["--zone", "corp.example", "--listen", &upstream, "--resolv-conf", "/dev/null"];
+        let mut processes = vec![lab.node("node-1").spawn(
+            "upstream",
+            &[&[&program, "--objects", &objects][..], &outside].concat(),
+            &[],
+        )];
+        let (mut clients, mut servers) = (Vec::new(), Vec::new());
+        for node in lab.nodes() {
+            let server = node.pod(&format!("kube-system/dns-{}", node.name())).label("k8s-app", "kube-dns").start();
+            processes.push(server.spawn(
+                "dns",
+                &[&program, "--objects", &objects, "--upstream", &upstream, "--threads", "1"],
+                &[],
+            ));
+            clients.push(node.pod(&format!("client/{}", node.name())).tcp(80).start());
+            servers.push(server);
+        }
+        let stage = Self { lab, clients, servers, processes };
+        stage.kube_dns(&[true, true]);
+        for client in &stage.clients {
+            for vip in vips() {
+                stage.lab.wait_until("the cluster's DNS answers", || {
+                    let answer = ask(client, (vip, 53).into(), Transport::Udp, "svc.cluster.local A")?;
+                    if answer.metadata.response_code == ResponseCode::NoError {
+                        Ok(())
+                    } else {
+                        Err(ProbeError::Refused)
+                    }
+                });
+            }
+        }
+        stage
+    }
+
+    /// Applies the Service as clusters have it, with servers that are ready or not.
+    fn kube_dns(&self, ready: &[bool]) {
+        let mut service =
+            ServiceManifest::new("kube-system/kube-dns").ips(&VIPS).udp("dns", 53, 53).tcp("dns-tcp", 53, 53);
+        for (server, ready) in self.servers.iter().zip(ready) {
+            service = service.endpoint_with(server, &json!({"ready": ready, "serving": ready, "terminating": false}));
+        }
+        let documents: Vec<String> = service
+            .yaml()
+            .split("\n---\n")
+            .map(|document| {
+                let mut object: serde_json::Value = serde_json::from_str(document).unwrap();
+                if object["kind"] == "Service" {
+                    object["spec"]["trafficDistribution"] = "PreferSameNode".into();
+                }
+                for endpoint in object["endpoints"].as_array_mut().into_iter().flatten() {
+                    let node = endpoint["nodeName"].clone();
+                    endpoint["hints"] = json!({"forNodes": [{"name": node}], "forZones": [{"name": endpoint["zone"]}]});
+                }
+                object.to_string()
+            })
+            .collect();
+        self.lab.apply(&documents.join("\n---\n"));
+    }
+
+    /// Asks by every way from every client, and wants the same answer everywhere.
+    #[track_caller]
+    fn check(&self, question: &str, code: ResponseCode, records: &[String]) {
+        for client in &self.clients {
+            for vip in vips() {
+                for (transport, via) in
+                    [Transport::Udp, Transport::Tcp].into_iter().flat_map(|t| Via::BOTH.map(|v| (t, v)))
+                {
+                    self.lab.wait_until(&format!("{question} is answered as it should be"), || {
+                        let answer =
+                            ask(&client.via(via), (vip, 53).into(), transport, question).map_err(|e| e.to_string())?;
+                        let mut found: Vec<String> = answer.answers.iter().map(ToString::to_string).collect();
+                        found.sort();
+                        if answer.metadata.response_code == code && found == records {
+                            Ok(())
+                        } else {
+                            Err(answer.to_string())
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// One query, `name type`, and its answer.
+fn ask(from: &impl Probes, to: SocketAddr, transport: Transport, question: &str) -> Result<Message, ProbeError> {
+    let (name, kind) = question.split_once(' ').unwrap();
+    let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(format!("{name}.")).unwrap(), kind.parse::<RecordType>().unwrap()));
+    let answer = from.message(&Probe::new(transport, to), &message.to_vec().unwrap())?;
+    Ok(Message::from_vec(&answer).expect("an answer that can be read"))
+}
+
+/// An address record of a name in the cluster's zone of services.
+fn record(name: &str, ip: impl Into<IpAddr>) -> String {
+    let ip = ip.into();
+    format!("{name}.svc.cluster.local. 5 IN {} {ip}", if ip.is_ipv4() { "A" } else { "AAAA" })
+}
+
+#[test]
+fn d2_addresses_of_a_service_and_no_data_for_the_family_it_lacks() {
+    let stage = Stage::new();
+    let web = ServiceManifest::new("shop/web").ips(&["10.96.1.1", "fd00:10:96::1:1"]).tcp("http", 80, 80);
+    let only = ServiceManifest::new("shop/only").ips(&["10.96.1.2"]).tcp("http", 80, 80);
+    stage.lab.apply(&format!("{}\n---\n{}", web.yaml(), only.yaml()));
+    let v6: IpAddr = "fd00:10:96::1:1".parse().unwrap();
+    stage.check("web.shop.svc.cluster.local A", ResponseCode::NoError, &[record("web.shop", [10, 96, 1, 1])]);
+    stage.check("web.shop.svc.cluster.local AAAA", ResponseCode::NoError, &[record("web.shop", v6)]);
+    stage.check("only.shop.svc.cluster.local AAAA", ResponseCode::NoError, &[]);
+}
+
+#[test]
+fn d3_d5_endpoints_of_a_headless_service_and_their_changes() {
+    let stage = Stage::new();
+    let (one, two) = (&stage.clients[0], &stage.clients[1]);
+    let pets = ServiceManifest::new("shop/pets").tcp("db", 80, 80);
+    stage.lab.apply(&pets.clone().endpoints(&[one, two]).yaml());
+    let mut both = vec![record("pets.shop", one.v4()), record("pets.shop", two.v4())];
+    both.sort();
+    stage.check("pets.shop.svc.cluster.local A", ResponseCode::NoError, &both);
+    let host = one.v4().to_string().replace('.', "-");
+    let own = record(&format!("{host}.pets.shop"), one.v4());
+    stage.check(&format!("{host}.pets.shop.svc.cluster.local A"), ResponseCode::NoError, &[own]);
+    stage.lab.apply(&pets.clone().endpoint(two).yaml());
+    stage.check("pets.shop.svc.cluster.local A", ResponseCode::NoError, &[record("pets.shop", two.v4())]);
+    stage.lab.apply(&pets.yaml());
+    stage.check("pets.shop.svc.cluster.local A", ResponseCode::NXDomain, &[]);
+}
+
+#[test]
+fn d7_named_ports_of_a_service() {
+    let stage = Stage::new();
+    stage.lab.apply(&ServiceManifest::new("shop/only").ips(&["10.96.1.2"]).tcp("http", 80, 80).yaml());
+    let srv = "_http._tcp.only.shop.svc.cluster.local. 5 IN SRV 0 100 80 only.shop.svc.cluster.local.";
+    stage.check("_http._tcp.only.shop.svc.cluster.local SRV", ResponseCode::NoError, &[srv.to_owned()]);
+}
+
+#[test]
+fn d16_d31_names_without_records_names_of_nobody_and_other_zones() {
+    let stage = Stage::new();
+    stage.lab.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");
+    stage.lab.apply(&ServiceManifest::new("shop/web").ips(&["10.96.1.1"]).tcp("http", 80, 80).yaml());
+    stage.check("shop.svc.cluster.local A", ResponseCode::NoError, &[]);
+    stage.check("nobody.shop.svc.cluster.local A", ResponseCode::NXDomain, &[]);
+    let outside = "web.shop.svc.corp.example. 5 IN A 10.96.1.1";
+    stage.check("web.shop.svc.corp.example A", ResponseCode::NoError, &[outside.to_owned()]);
+}
+
+#[test]
+fn queries_stay_on_their_node_until_its_server_is_not_ready() {
+    let stage = Stage::new();
+    let question = "svc.cluster.local A";
+    let quick = |client: &Pod, vip: IpAddr| ask(client, (vip, 53).into(), Transport::Udp, question).map(|_| ());
+    // Its server gone without a word, the first node's clients get no answer and the other's do: nobody went across.
+    stage.processes[1].kill(9);
+    assert!(stage.processes[1].wait(Duration::from_secs(5)).is_some());
+    for vip in vips() {
+        for _ in 0..3 {
+            quick(&stage.clients[0], vip).unwrap_err();
+            quick(&stage.clients[1], vip).unwrap();
+        }
+    }
+    stage.kube_dns(&[false, true]);
+    for vip in vips() {
+        stage.lab.wait_until("the other node's server answers", || quick(&stage.clients[0], vip));
+        for _ in 0..10 {
+            quick(&stage.clients[0], vip).unwrap();
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Clients: TCP connections and UDP datagrams, and how they fail.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,36 @@ fn udp(probe: &Probe) -> Result<Reply, ProbeError> {
         local: socket.local_addr()?,
         took: started.elapsed(),
     })
+}
+
+/// Sends a message and gives its answer.
+pub(super) fn message(probe: &Probe, message: &[u8]) -> Result<Vec<u8>, ProbeError> {
+    match probe.transport {
+        Transport::Tcp => {
+            let socket = socket(probe, Type::STREAM)?;
+            socket.connect_timeout(&probe.to.into(), probe.timeout)?;
+            let mut stream: TcpStream = socket.into();
+            stream.set_read_timeout(Some(probe.timeout))?;
+            let length = u16::try_from(message.len()).map_err(|_| ProbeError::TooBig)?;
+            stream.write_all(&[&length.to_be_bytes(), message].concat())?;
+            let mut length = [0; 2];
+            stream.read_exact(&mut length)?;
+            let mut answer = vec![0; u16::from_be_bytes(length).into()];
+            stream.read_exact(&mut answer)?;
+            Ok(answer)
+        }
+        Transport::Udp => {
+            let socket = socket(probe, Type::DGRAM)?;
+            socket.connect(&probe.to.into())?;
+            let socket: UdpSocket = socket.into();
+            socket.set_read_timeout(Some(probe.timeout))?;
+            socket.send(message)?;
+            let mut answer = vec![0; 65536];
+            let count = socket.recv(&mut answer)?;
+            answer.truncate(count);
+            Ok(answer)
+        }
+    }
 }
 
 /// A TCP connection that is open.
