@@ -2,7 +2,7 @@
 
 use super::find::{find_key, live};
 use super::layout::{Flow, FlowFlags, FlowKey};
-use super::track::expired;
+use super::track::{expired, insert_into};
 use super::{InsertError, Table};
 use crate::drop::DropReason;
 use crate::kernel::Kernel;
@@ -46,7 +46,7 @@ pub fn create<K: Kernel>(k: &K, p: &Packet, draft: &mut Draft, new_source: bool)
     if draft.target == p.tuple && !alternate {
         draft.flow.tag = draft.key.tag();
         draft.flow.flags |= opener_flag(from_a == (draft.turned == 0));
-        return match insert_new(k, &draft.key, &draft.flow) {
+        return match insert_into(k, Table::Any, &draft.key, &draft.flow) {
             // Another CPU had the same packet's twin, and decided the same.
             Ok(()) | Err(InsertError::Exists) => Ok(()),
             Err(InsertError::Full) => Err(DropReason::FlowTableFull),
@@ -54,15 +54,6 @@ pub fn create<K: Kernel>(k: &K, p: &Packet, draft: &mut Draft, new_source: bool)
     }
     reserve(k, p, draft, new_source || alternate)?;
     insert_near(k, draft, from_a)
-}
-
-/// Inserts an entry where there is none, or one that has expired.
-#[inline(always)]
-fn insert_new<K: Kernel>(k: &K, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
-    match k.insert_flow(Table::Any, key, flow, true) {
-        Err(InsertError::Exists) if live(k, Table::Any, key).is_none() => k.insert_flow(Table::Any, key, flow, false),
-        other => other,
-    }
 }
 
 /// Whether the accountable pod may open another flow.
@@ -180,7 +171,7 @@ fn insert_near<K: Kernel>(k: &K, draft: &mut Draft, from_a: bool) -> Result<(), 
     draft.flow.flags = common | FlowFlags::NEAR | opener_flag(from_a);
     draft.flow.tag = draft.key.tag();
     draft.flow.other = draft.target;
-    match insert_new(k, &draft.key, &draft.flow) {
+    match insert_into(k, Table::Any, &draft.key, &draft.flow) {
         Ok(()) => Ok(()),
         Err(InsertError::Full) => {
             k.remove_flow(Table::Any, &draft.far);

@@ -17,6 +17,7 @@ use crate::walk::Walk;
 pub const fn lifetime(proto: u8, state: u32) -> u32 {
     match proto {
         TCP if state & FlowState::RESET != 0 => 10,
+        TCP if state & FlowState::FINS == FlowState::FINS => 30,
         TCP if state & FlowState::FINS != 0 => 120,
         TCP if state & FlowState::ESTABLISHED != 0 => 86_400,
         TCP => 60,
@@ -42,8 +43,6 @@ pub enum Tracked {
     Live,
     /// The packet opens a new flow where this one has ended: the entries are gone.
     Reopened,
-    /// This is its last packet: the entries go when it has passed.
-    Over,
 }
 
 /// Notes a packet in its flow: nothing, if nothing changes.
@@ -112,18 +111,22 @@ fn track_connection<K: Kernel>(k: &K, p: &Packet, draft: &mut Draft, hit: &Hit<'
         state &= !FlowState::RESET;
         if p.tcp & TcpFlags::FIN != 0 {
             state |= if hit.forward { FlowState::FIN_OPENER } else { FlowState::FIN_RESPONDER };
-        } else if before & FlowState::FINS == FlowState::FINS {
-            return Tracked::Over;
         }
         if hit.forward && before & FlowState::REPLIED != 0 {
             state |= FlowState::ESTABLISHED;
         }
     }
-    let establishes = state & FlowState::ESTABLISHED != 0 && hit.table == Table::Any;
-    if establishes && promote(k, draft, hit, state) {
-        return Tracked::Live;
-    }
-    if state != before {
+    let ending = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
+    let moved = match hit.table {
+        Table::Any if state & FlowState::ESTABLISHED != 0 && !ending => {
+            relocate(k, draft, hit, Table::Established, state)
+        }
+        // What is still to come is little (a last acknowledgement, something sent again) and has to find its way; it
+        // must not take the place of a connection that lives.
+        Table::Established if ending => relocate(k, draft, hit, Table::Any, state),
+        Table::Any | Table::Established => false,
+    };
+    if !moved && state != before {
         note(k, draft, hit, before, state);
     }
     Tracked::Live
@@ -148,40 +151,40 @@ fn pair<'k, K: Kernel>(k: &'k K, draft: &Draft, flow: &Flow, table: Table) -> Op
     k.flow(table, &draft.far).filter(|pair| pair.tag == draft.far.tag())
 }
 
-/// Moves a flow to the table of established ones. Where that is full it stays where it is, and may be evicted.
+/// Moves a flow to the other table, with a new state. Where that is full it stays where it is: false.
 #[inline(always)]
-fn promote<K: Kernel>(k: &K, draft: &mut Draft, hit: &Hit<'_>, state: u32) -> bool {
+fn relocate<K: Kernel>(k: &K, draft: &mut Draft, hit: &Hit<'_>, to: Table, state: u32) -> bool {
     let flow = hit.flow;
-    let state = state | FlowState::COUNTED;
+    let state = if to == Table::Established { state | FlowState::COUNTED } else { state & !FlowState::COUNTED };
     let translated = flow.is_translated();
     if translated {
-        let Some(pair) = k.flow(Table::Any, &draft.far) else { return false };
+        let Some(pair) = k.flow(hit.table, &draft.far) else { return false };
         if pair.tag != draft.far.tag() {
             return false;
         }
         draft.spare.copy_from(pair);
         draft.spare.state.store(state);
-        if insert_established(k, &draft.far, &draft.spare) == Err(InsertError::Full) {
+        if insert_into(k, to, &draft.far, &draft.spare) == Err(InsertError::Full) {
             return false;
         }
     }
     draft.spare.copy_from(flow);
     draft.spare.state.store(state);
-    match insert_established(k, &draft.key, &draft.spare) {
-        Ok(()) => k.count_established(draft.spare.accountable(), 1),
+    match insert_into(k, to, &draft.key, &draft.spare) {
+        Ok(()) => k.count_established(draft.spare.accountable(), if to == Table::Established { 1 } else { -1 }),
         // Another CPU has just done the same.
         Err(InsertError::Exists) => {}
         Err(InsertError::Full) => {
             if translated {
-                k.remove_flow(Table::Established, &draft.far);
+                k.remove_flow(to, &draft.far);
             }
             return false;
         }
     }
     if translated {
-        k.remove_flow(Table::Any, &draft.far);
+        k.remove_flow(hit.table, &draft.far);
     }
-    k.remove_flow(Table::Any, &draft.key);
+    k.remove_flow(hit.table, &draft.key);
     true
 }
 
@@ -195,13 +198,13 @@ pub(super) fn discount<K: Kernel>(k: &K, flow: &Flow) {
 
 /// Inserts an entry where there is none, or one that has expired.
 #[inline(always)]
-fn insert_established<K: Kernel>(k: &K, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
-    match k.insert_flow(Table::Established, key, flow, true) {
-        Err(InsertError::Exists) if live(k, Table::Established, key).is_none() => {
-            if let Some(ended) = k.flow(Table::Established, key).filter(|ended| ended.tag == key.tag()) {
+pub(super) fn insert_into<K: Kernel>(k: &K, table: Table, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
+    match k.insert_flow(table, key, flow, true) {
+        Err(InsertError::Exists) if live(k, table, key).is_none() => {
+            if let Some(ended) = k.flow(table, key).filter(|ended| ended.tag == key.tag()) {
                 discount(k, ended);
             }
-            k.insert_flow(Table::Established, key, flow, false)
+            k.insert_flow(table, key, flow, false)
         }
         other => other,
     }

@@ -15,23 +15,18 @@ pub(super) fn follow<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
         return Action::drop(reason);
     }
     match flow::track(k, w, hit) {
-        Tracked::Live => note(k, w, hit, false),
+        Tracked::Live => note(w, hit),
         Tracked::Reopened => Action::GO_ON,
-        Tracked::Over => note(k, w, hit, true),
     }
 }
 
 /// Notes where a packet of a known flow goes, and as what.
 #[inline(always)]
-fn note<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>, over: bool) -> Action {
+fn note(w: &mut Walk, hit: &Hit<'_>) -> Action {
     let flow = hit.flow;
     let end = if hit.forward { flow.responder } else { flow.opener };
     w.way = Way::to(end, flow.is(FlowFlags::STACK));
     note_translation(w, flow, hit.forward);
-    // A flow that goes through the stack is met again on its way out, and forgotten there.
-    if over && w.way.stack == 0 {
-        k.forget_flow(w, hit.table);
-    }
     Action::DELIVER
 }
 

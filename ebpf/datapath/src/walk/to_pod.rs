@@ -56,16 +56,11 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
     if let Err(reason) = judge::recheck(k, w, hit) {
         return Action::drop(reason);
     }
-    let tracked = flow::track(k, w, hit);
-    if tracked == Tracked::Reopened {
+    if flow::track(k, w, hit) == Tracked::Reopened {
         return Action::GO_ON;
     }
     deliver::note_translation(w, flow, hit.forward);
-    let rewritten = deliver::translate(k, w);
-    if tracked == Tracked::Over {
-        k.forget_flow(w, hit.table);
-    }
-    if rewritten { Action::PASS } else { Action::drop(DropReason::Rewrite) }
+    if deliver::translate(k, w) { Action::PASS } else { Action::drop(DropReason::Rewrite) }
 }
 
 /// How a packet got here. The node's own is known by having come in nowhere: a source address proves nothing. IPv6

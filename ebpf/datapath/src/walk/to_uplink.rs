@@ -4,9 +4,9 @@
 use super::{Action, Walk};
 use crate::Addr;
 use crate::drop::DropReason;
-use crate::flow::{self, At, FlowFlags, FlowState};
+use crate::flow::{self, At, FlowFlags};
 use crate::kernel::Kernel;
-use crate::packet::{Class, Packet, TCP, TcpFlags, rewrite};
+use crate::packet::{Class, rewrite};
 use crate::peer::NO_SLOT;
 
 /// The walk of a packet that leaves the node. Without the mark it is the host's own.
@@ -48,21 +48,9 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
             return Action::drop(reason);
         }
     }
-    let over = is_last(&w.packet, hit.flow.state.load());
     let target = w.draft.target;
     if !rewrite(k, &mut w.packet, &target) {
         return Action::drop(DropReason::Rewrite);
     }
-    if over {
-        k.forget_flow(w, hit.table);
-    }
     Action::PASS
-}
-
-/// Whether a packet is the last of its connection.
-#[inline(always)]
-fn is_last(p: &Packet, state: u32) -> bool {
-    p.proto == TCP
-        && state & FlowState::FINS == FlowState::FINS
-        && p.tcp & (TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) == 0
 }

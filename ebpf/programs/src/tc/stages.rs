@@ -124,8 +124,7 @@ extern "C" fn stage_translate_flow(raw: *mut __sk_buff, walk: *mut Walk) -> u32 
 pub(super) fn track_change(w: &mut Walk, place: Place) -> Tracked {
     match stage_track_change(w, u32::from(place.table == Table::Any), u32::from(place.forward)) {
         0 => Tracked::Live,
-        1 => Tracked::Reopened,
-        _ => Tracked::Over,
+        _ => Tracked::Reopened,
     }
 }
 
@@ -136,7 +135,6 @@ extern "C" fn stage_track_change(walk: *mut Walk, any: u32, forward: u32) -> u32
     match flow::track_change(&k, &w.packet, &mut w.draft, place(any, forward)) {
         Tracked::Live => 0,
         Tracked::Reopened => 1,
-        Tracked::Over => 2,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What leaves the cluster, and what comes back.
 
 use super::*;
+use crate::flow::Table;
 use crate::testing::{Fate, Hook};
 
 /// What a pod sends to the world, as the world gets it, and its answer, as the pod gets it.
@@ -72,7 +73,7 @@ fn two_pods_with_one_port_are_told_apart() {
 }
 
 #[test]
-fn a_connection_to_the_world_ends_and_leaves_nothing_behind() {
+fn a_connection_to_the_world_that_ends_leaves_the_established_ones() {
     each(|v6, send| {
         let mut node = Node::new();
         let sent = |flags| tcp((Node::pod(0, v6), CLIENT), (Node::world(v6), 443), flags);
@@ -82,20 +83,23 @@ fn a_connection_to_the_world_ends_and_leaves_nothing_behind() {
         there_and_back(send, &mut node, 0, &sent(FIN), FIN);
         let (landed, last) = send.pod(&mut node, 0, &sent(ACK));
         assert_eq!((landed, last.ends()), (Landed::Outside, out.ends()));
-        assert!(node.host.flows.is_empty());
+        assert!(node.host.flows.keys(Table::Established).is_empty());
+        // What is sent again goes the same way.
+        let (landed, again) = send.pod(&mut node, 0, &sent(FIN));
+        assert_eq!((landed, again.ends()), (Landed::Outside, out.ends()));
         assert_eq!(node.host.flows.established(0), 0);
     });
 }
 
 #[test]
-fn a_connection_to_the_world_that_the_world_ends_leaves_nothing_behind() {
+fn a_connection_that_the_world_ends_leaves_them_too() {
     each(|v6, send| {
         let mut node = Node::new();
         let sent = |flags| tcp((Node::pod(0, v6), CLIENT), (Node::world(v6), 443), flags);
         there_and_back(send, &mut node, 0, &sent(SYN), SYN_ACK);
         there_and_back(send, &mut node, 0, &sent(ACK), FIN);
         there_and_back(send, &mut node, 0, &sent(FIN), ACK);
-        assert!(node.host.flows.is_empty());
+        assert!(node.host.flows.keys(Table::Established).is_empty());
         assert_eq!(node.host.flows.established(0), 0);
     });
 }
