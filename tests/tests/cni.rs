@@ -126,6 +126,56 @@ fn version_and_status_answer() {
 }
 
 #[test]
+fn add_without_an_agent_says_try_again() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let pod = node.pod("cni/again").start();
+    let deleted = call(&pod, "DEL", &json!({}));
+    assert!(deleted.ok(), "{deleted:?}");
+    lab.wait_until("the link is gone", || match pod.run(&["ip", "link", "show", "eth0"]) {
+        shown if shown.ok() => Err(shown),
+        _ => Ok(()),
+    });
+    node.agent().kill9();
+    let error = error(&call(&pod, "ADD", &json!({})));
+    assert_eq!(error["code"], 11, "{error}");
+    assert!(error["msg"].as_str().unwrap().contains("cni.sock"), "{error}");
+    node.start_agent();
+    pod.delete();
+}
+
+#[test]
+fn a_bad_request_is_named_and_the_next_pod_gets_its_network() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let conf = r#"{"cniVersion": "1.1.0", "name": "fairlead", "type": "fairlead-cni"}"#;
+    let environment = [
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", "bad"),
+        ("CNI_NETNS", "/run/netns/none"),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/opt/cni/bin"),
+        ("CNI_ARGS", "K8S_POD_NAMESPACE=cni;K8S_POD_NAME=bad"),
+    ];
+    let mut slash = environment;
+    slash[3].1 = "a/b";
+    let nameless = r#"{"cniVersion": "1.1.0", "type": "fairlead-cni"}"#;
+    for (env, input, code, named) in [
+        (&slash[..], conf, 4, "CNI_IFNAME"),
+        (&environment[..1], conf, 4, "CNI_"),
+        (&environment[..], "[1, 2", 6, "decode"),
+        (&environment[..], nameless, 7, "name"),
+    ] {
+        let error = error(&node.cni(env, input));
+        assert_eq!(error["code"], code, "{error}");
+        assert!(error["msg"].as_str().unwrap().contains(named), "{error}");
+    }
+    let after = node.pod("cni/after-bad").tcp(80).start();
+    assert_eq!(node.tcp(after.v4(), 80).unwrap().server.pod, "cni/after-bad");
+    after.delete();
+}
+
+#[test]
 fn add_latency_is_printed() {
     let lab = lab();
     let mut took: Vec<Duration> = Vec::new();
