@@ -162,6 +162,31 @@ fn p46_a_policy_with_an_invalid_selector_fails_closed() {
 }
 
 #[test]
+fn garbage_on_a_socket_of_the_agent_disturbs_nothing() {
+    let stage = stage();
+    let node = stage.lab.node("node-1");
+    let script = "import socket, sys
+for path in sys.argv[1:]:
+    for garbage in (b'', b'nonsense\\n', b'{\\n', bytes(range(128, 256)) * 1024):
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(5)
+        s.connect(path)
+        try:
+            s.sendall(garbage)
+            s.shutdown(socket.SHUT_WR)
+            answer = s.recv(65536)
+            if garbage.startswith(b'nonsense') and not answer: sys.exit('no answer: ' + path)
+            while s.recv(65536): pass
+        except (BrokenPipeError, ConnectionResetError, OSError) as error:
+            if isinstance(error, TimeoutError): sys.exit('no end: ' + path)
+";
+    node.must_run(&["python3", "-c", script, "/run/fairlead/cni.sock", "/run/fairlead/agent.sock"]);
+    assert!(node.fairlead(&["status"]).ok());
+    stage.goes_on();
+    node.pod("shop/after-garbage").start().delete();
+}
+
+#[test]
 fn manifests_with_real_mistakes_disturb_nothing() {
     let stage = stage();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/mistakes");
