@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use netlink_packet_route::link::{LinkAttribute, State};
-use netlink_packet_route::route::RouteProtocol;
+use netlink_packet_route::route::{RouteAttribute, RouteProtocol, RouteType};
 
 use crate::Error;
 use crate::netlink::{
@@ -20,8 +20,8 @@ use crate::protocol::{POD_ROUTE_PROTOCOL, Reservation};
 /// The index of `lo`, the first device of every namespace (`LOOPBACK_IFINDEX` in include/net/flow.h).
 const LOOPBACK: u32 = 1;
 
-/// How long the pod's side may take to get its carrier: a thousand times what it does take.
-const CARRIER_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the pod's side may take to be ready, its carrier and its addresses each: a thousand times what it does take.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The pod's namespace, open, with a socket in it.
 #[derive(Debug)]
@@ -93,7 +93,8 @@ pub(crate) fn bring_up(
     })?;
     pod.netlink.execute(pod_operations(reservation, index, ifname))?;
     host.execute(host_operations(reservation))?;
-    wait_for_carrier(&mut pod.netlink, ifname)
+    wait_for_carrier(&mut pod.netlink, ifname)?;
+    wait_for_addresses(&mut pod.netlink, reservation)
 }
 
 /// Waits until the pod's side can send. It went up before its peer, so it had no carrier, and the kernel gives it its
@@ -104,11 +105,30 @@ fn wait_for_carrier(pod: &mut Netlink, ifname: &str) -> Result<(), Error> {
         let link = pod.link(ifname)?;
         let up = link.is_some_and(|link| link.attributes.contains(&LinkAttribute::OperState(State::Up)));
         // After that long somebody has taken the carrier away on purpose, and the pod is none the worse for it.
-        if up || begin.elapsed() > CARRIER_PATIENCE {
+        if up || begin.elapsed() > PATIENCE {
             return Ok(());
         }
         std::thread::sleep(Duration::from_micros(50));
     }
+}
+
+/// Waits until the pod takes packets to its IPv6 addresses: the kernel makes the local route of one in a work item, some
+/// time after it took the address (`addrconf_dad_start` in net/ipv6/addrconf.c). What comes before is lost.
+fn wait_for_addresses(pod: &mut Netlink, reservation: &Reservation) -> Result<(), Error> {
+    let v6 = || reservation.addresses.iter().map(|address| address.ip).filter(IpAddr::is_ipv6);
+    let begin = Instant::now();
+    while v6().next().is_some() {
+        let routes = pod.routes()?;
+        let is_local = |ip: IpAddr| {
+            let destination = RouteAttribute::Destination(ip.into());
+            routes.iter().any(|route| route.header.kind == RouteType::Local && route.attributes.contains(&destination))
+        };
+        if v6().all(is_local) || begin.elapsed() > PATIENCE {
+            break;
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    Ok(())
 }
 
 fn pod_operations(reservation: &Reservation, index: u32, ifname: &str) -> Vec<Operation> {
