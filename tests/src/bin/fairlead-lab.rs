@@ -2,9 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use fairlead_tests::processes;
 
@@ -37,6 +42,17 @@ enum Task {
         /// The lab, as `list` shows it
         lab: String,
     },
+    /// Sends text to a unix socket of the place and shows the answer; for tests
+    #[command(hide = true)]
+    Say {
+        /// The socket
+        socket: PathBuf,
+        /// The text
+        text: String,
+        /// How often the text is sent
+        #[arg(long, default_value_t = 1)]
+        times: usize,
+    },
     /// Makes a lab and cleans up after it; started by the lab itself
     #[command(hide = true)]
     Guardian,
@@ -67,10 +83,28 @@ fn main() -> Result<ExitCode> {
             }
         }
         Task::Stop { lab } => processes::stop(&lab)?,
+        Task::Say { socket, text, times } => say(&socket, &text.repeat(times))?,
         Task::Enter { lab, place, pod, command } => {
             let code = processes::enter(&lab, &place, pod.as_deref(), &command)?;
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The other side may hang up on nonsense before it has read it all; what counts is that it ends the connection.
+fn say(socket: &Path, text: &str) -> Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let sent = stream.write_all(text.as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    if read.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)) {
+        bail!("{} keeps the connection and says nothing", socket.display());
+    }
+    println!("{}", String::from_utf8_lossy(&answer).trim_end());
+    for error in [sent.err(), read.err()].into_iter().flatten() {
+        eprintln!("the connection ended: {error}");
+    }
+    Ok(())
 }
