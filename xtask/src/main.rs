@@ -3,9 +3,11 @@
 
 mod demo;
 mod ebpf;
+mod image;
 mod lint;
 mod paths;
 mod pins;
+mod remap;
 mod run;
 mod setup;
 mod tally;
@@ -27,6 +29,7 @@ enum Command {
     Test(test::Test),
     Vm(vm::Vm),
     Demo(demo::Demo),
+    Image(image::Image),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Command::Test(command) => command.run(),
         Command::Vm(command) => command.run(),
         Command::Demo(command) => command.run(),
+        Command::Image(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,14 +1,10 @@
 //! Compiling for the BPF target, on a stable compiler.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 
-use crate::{paths, run, setup::Part, toolchain::Toolchain};
+use crate::{paths, remap, run, setup::Part, toolchain::Toolchain};
 
 const TARGET: &str = "bpfel-unknown-none";
 const PACKAGE: &str = "fairlead-programs";
@@ -57,41 +53,13 @@ fn cargo(toolchain: &Toolchain, what: &str) -> Result<Command> {
         .env("RUSTC_BOOTSTRAP", "1") // build-std is unstable; the compiler and the source it compiles are pinned
         .env("CARGO_TARGET_DIR", target_dir())
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(&remaps(toolchain)?).join("\x1f"))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(toolchain)?.join("\x1f"))
         .env_remove("RUSTFLAGS");
     toolchain.select(&mut command);
     Ok(command)
 }
 
-/// The directories that differ from machine to machine and get into debug information, and what they are called there.
-fn remaps(toolchain: &Toolchain) -> Result<Vec<(PathBuf, String)>> {
-    let home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
-    let registries = home.context("neither CARGO_HOME nor HOME is set: set one")?.join("registry/src");
-    let mut remaps =
-        vec![(paths::workspace().to_owned(), "/fairlead".to_owned()), (toolchain.source(), "/rust".to_owned())];
-    for entry in fs::read_dir(&registries).into_iter().flatten() {
-        remaps.push((entry?.path(), "/registry".to_owned()));
-    }
-    remaps.sort();
-    Ok(remaps)
-}
-
-fn flags(remaps: &[(PathBuf, String)]) -> Vec<String> {
-    let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
-    let remaps = remaps.iter().map(|(from, to)| remap(from, to));
-    FLAGS.into_iter().map(str::to_owned).chain(remaps).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flags_hide_where_the_checkout_is() {
-        let flags = flags(&[("/home/a/fairlead".into(), "/fairlead".to_owned())]);
-        assert_eq!(flags[0], "-Ctarget-cpu=v3");
-        assert_eq!(flags.last().unwrap(), "--remap-path-prefix=/home/a/fairlead=/fairlead");
-    }
+fn flags(toolchain: &Toolchain) -> Result<Vec<String>> {
+    let remaps = remap::flags(Some((toolchain.source(), "/rust")))?;
+    Ok(FLAGS.into_iter().map(str::to_owned).chain(remaps).collect())
 }

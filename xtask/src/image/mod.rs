@@ -1,0 +1,118 @@
+//! `cargo xtask image`: the container image, made without a container engine.
+
+mod archive;
+mod build;
+mod engine;
+mod oci;
+
+use std::{env::consts::ARCH, fs, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::{paths, run};
+
+use archive::Tree;
+use engine::Engine;
+use oci::About;
+
+/// The image's name. No registry has it: nodes get it by loading, and a tag other than `latest` keeps kubelet from
+/// looking for a newer one.
+pub(crate) const NAME: &str = concat!("localhost/fairlead:", env!("CARGO_PKG_VERSION"));
+
+/// The most bytes that the archive may have. Nodes load it before they have a network.
+const LIMIT: usize = 40_000_000;
+
+/// Builds the container image, an archive that every engine loads
+#[derive(Args)]
+pub(crate) struct Image {
+    /// Where to write the archive [default: image/fairlead.tar in cargo's target directory]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Then load it: `kind` or `kind=CLUSTER`, `minikube` or `minikube=PROFILE`, `docker`, `podman`, `containerd` or
+    /// `containerd=SOCKET`; may be given again
+    #[arg(long, value_name = "WHERE")]
+    load_into: Vec<Engine>,
+}
+
+impl Image {
+    pub(crate) fn run(&self) -> Result<()> {
+        run::say("building static programs");
+        let mut root = Tree::default();
+        for (name, data) in build::programs()? {
+            println!("{name}: {}", megabytes(data.len()));
+            root.file(&format!("usr/bin/{name}"), 0o755, data);
+        }
+        let archive = oci::image(&root, &about()?)?;
+        if archive.len() > LIMIT {
+            bail!(
+                "the image has {}, and {} is the most: what made it grow?",
+                megabytes(archive.len()),
+                megabytes(LIMIT)
+            );
+        }
+        let path = self.output.clone().unwrap_or_else(|| paths::target().join("image/fairlead.tar"));
+        let shown = path.display();
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+        }
+        fs::write(&path, &archive).with_context(|| format!("can't write {shown}"))?;
+        println!("{NAME}: {}, in {shown}", megabytes(archive.len()));
+        for engine in &self.load_into {
+            run::say(format!("loading into {engine}"));
+            run::run(&mut engine.load(&path))?;
+        }
+        Ok(())
+    }
+}
+
+fn about() -> Result<About<'static>> {
+    Ok(About {
+        name: NAME,
+        architecture: architecture(ARCH)?,
+        entrypoint: "/usr/bin/fairlead",
+        labels: &[
+            ("title", "Fairlead"),
+            ("description", "The network of a Kubernetes node: agent, CNI plugin, DNS server"),
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("licenses", env!("CARGO_PKG_LICENSE")),
+            ("source", env!("CARGO_PKG_REPOSITORY")),
+        ],
+    })
+}
+
+/// What Go, and so the image format, calls a machine of Rust.
+fn architecture(rust: &str) -> Result<&'static str> {
+    match rust {
+        "x86_64" => Ok("amd64"),
+        "aarch64" => Ok("arm64"),
+        other => bail!("no image is made for {other}: only for x86_64 and aarch64"),
+    }
+}
+
+fn megabytes(bytes: usize) -> String {
+    format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_readable() {
+        assert_eq!(megabytes(LIMIT), "40.0 MB");
+        assert_eq!(megabytes(1_990_000), "1.9 MB");
+    }
+
+    #[test]
+    fn machines_have_the_names_of_the_image_format() {
+        assert_eq!(architecture("x86_64").unwrap(), "amd64");
+        assert_eq!(architecture("aarch64").unwrap(), "arm64");
+        assert!(architecture("riscv64").is_err());
+    }
+
+    #[test]
+    fn the_name_has_the_version_of_the_workspace() {
+        assert!(NAME.ends_with(concat!(":", env!("CARGO_PKG_VERSION"))));
+    }
+}
