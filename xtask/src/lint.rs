@@ -1,11 +1,11 @@
-//! `cargo xtask lint`: formatting, and clippy on both targets with warnings as errors.
+//! `cargo xtask lint`: formatting, clippy on both targets with warnings as errors, and files that are made from others.
 
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::{ebpf, run};
+use crate::{ebpf, manifests, run};
 
-/// Checks formatting and runs clippy, on the host's crates and on the eBPF programs
+/// Checks formatting and manifests and runs clippy, on the host's crates and on the eBPF programs
 #[derive(Args)]
 pub(crate) struct Lint {}
 
@@ -14,6 +14,8 @@ impl Lint {
     pub(crate) fn run(&self) -> Result<()> {
         run::say("formatting");
         run::run(run::cargo().args(["fmt", "--all", "--check"])).context("`cargo fmt --all` repairs it")?;
+        run::say("manifests");
+        manifests::check()?;
         run::say("clippy, host");
         run::run(run::cargo().args(["clippy", "--locked", "--all-targets", "--", "-D", "warnings"]))?;
         run::say("clippy, eBPF");

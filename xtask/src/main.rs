@@ -5,6 +5,7 @@ mod demo;
 mod ebpf;
 mod image;
 mod lint;
+mod manifests;
 mod paths;
 mod pins;
 mod remap;
@@ -30,6 +31,7 @@ enum Command {
     Vm(vm::Vm),
     Demo(demo::Demo),
     Image(image::Image),
+    Manifests(manifests::Manifests),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Vm(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Image(command) => command.run(),
+        Command::Manifests(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

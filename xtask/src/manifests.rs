@@ -1,0 +1,102 @@
+//! `cargo xtask manifests`: the base as one file, for `kubectl apply -f`.
+//!
+//! The base's kustomization names files and transforms nothing, so the one file is these, comments included, in that
+//! order: `kubectl kustomize` gives the same objects.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::paths;
+
+const HEADER: &str = "\
+# Fairlead in one file: kubectl apply -f install.yaml
+# README.md beside it says what must be true before, and how to check and to remove it. `cargo xtask manifests` makes it
+# from base/: change that.
+";
+
+/// Writes manifests/install.yaml
+#[derive(Args)]
+pub(crate) struct Manifests {
+    /// Change nothing; fail when the file is not what base/ gives
+    #[arg(long)]
+    check: bool,
+}
+
+/// All that a base may have. With any other field the one file would be something else than what kustomize gives.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kustomization {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    resources: Vec<String>,
+}
+
+impl Manifests {
+    pub(crate) fn run(&self) -> Result<()> {
+        let path = paths::workspace().join("manifests/install.yaml");
+        let rendered = rendered()?;
+        if fs::read_to_string(&path).unwrap_or_default() == rendered {
+            println!("manifests/install.yaml is what manifests/base gives");
+        } else if self.check {
+            bail!("manifests/install.yaml is not what manifests/base gives: run `cargo xtask manifests` and commit it");
+        } else {
+            fs::write(&path, rendered).context("can't write manifests/install.yaml")?;
+            println!("manifests/install.yaml is new: commit it with the change of manifests/base");
+        }
+        Ok(())
+    }
+}
+
+/// Fails when the one file is not what the base gives.
+pub(crate) fn check() -> Result<()> {
+    Manifests { check: true }.run()
+}
+
+fn rendered() -> Result<String> {
+    let base = paths::workspace().join("manifests/base");
+    let read = |name: &str| fs::read_to_string(base.join(name)).with_context(|| format!("can't read base/{name}"));
+    let kustomization = kustomization(&read("kustomization.yaml")?)?;
+    let parts: Vec<String> = kustomization.resources.iter().map(|name| read(name)).collect::<Result<_>>()?;
+    Ok(join(&parts))
+}
+
+fn kustomization(text: &str) -> Result<Kustomization> {
+    serde_saphyr::from_str(text).context("base/kustomization.yaml may name resources, nothing else")
+}
+
+fn join(parts: &[String]) -> String {
+    let mut text = HEADER.to_owned();
+    for part in parts {
+        text += "---\n";
+        text += part;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_file_is_up_to_date() {
+        check().unwrap();
+    }
+
+    #[test]
+    fn a_base_that_transforms_is_refused() {
+        let plain = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [a.yaml]\n";
+        assert_eq!(kustomization(plain).unwrap().resources, ["a.yaml"]);
+        let error = kustomization(&format!("{plain}namePrefix: x-\n")).err().unwrap();
+        assert!(format!("{error:#}").contains("namePrefix"), "{error:#}");
+    }
+
+    #[test]
+    fn documents_are_kept_apart() {
+        assert!(join(&["a: 1\n".to_owned(), "b: 2\n".to_owned()]).ends_with("---\na: 1\n---\nb: 2\n"));
+    }
+}
