@@ -1,6 +1,7 @@
 //! Every developer command of Fairlead: `cargo xtask help` lists them.
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod demo;
 mod ebpf;
 mod image;
@@ -32,6 +33,7 @@ enum Command {
     Demo(demo::Demo),
     Image(image::Image),
     Manifests(manifests::Manifests),
+    Cluster(cluster::Cluster),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Command::Demo(command) => command.run(),
         Command::Image(command) => command.run(),
         Command::Manifests(command) => command.run(),
+        Command::Cluster(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::apt::Archive;
-use crate::{paths, pins, run};
+use super::{apt::Archive, packages};
+use crate::{paths, pins};
 
 /// The emulator's program and the package that has it.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
@@ -21,21 +21,7 @@ pub(super) fn emulator_present() -> bool {
 
 /// Installs the emulator.
 pub(super) fn install_emulator() -> Result<()> {
-    let by_hand = format!("apt-get update && apt-get install --no-install-recommends {QEMU_PACKAGE}");
-    if paths::which("apt-get").is_none() {
-        bail!(
-            "{QEMU} is missing and this machine has no apt: install QEMU's x86-64 system emulator (Debian: `{by_hand}`)"
-        );
-    }
-    let apt = |words: &[&str]| -> Result<()> {
-        run::say(format!("apt-get {}", words.join(" ")));
-        run::run(run::as_root("apt-get")?.args(words).env("DEBIAN_FRONTEND", "noninteractive"))
-    };
-    let install = ["-qq", "-y", "install", "--no-install-recommends", QEMU_PACKAGE];
-    // Lists may be old or absent, as in a fresh container; fetching them every time would be slow.
-    apt(&install)
-        .or_else(|_| apt(&["-qq", "update"]).and_then(|()| apt(&install)))
-        .with_context(|| format!("{QEMU} is missing; as root: `{by_hand}`"))
+    packages::install(&[QEMU_PACKAGE]).with_context(|| format!("{QEMU} is missing"))
 }
 
 /// The folder of one series in the cache.

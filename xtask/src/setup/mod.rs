@@ -1,9 +1,10 @@
-//! `cargo xtask setup`: what the eBPF object and the kernel matrix need and this machine lacks. `cargo build` needs none
+//! `cargo xtask setup`: what the eBPF object, the kernel matrix and clusters need and this machine lacks. `cargo build` needs none
 //! of it.
 
 mod apt;
 mod linker;
 pub(crate) mod machine;
+mod packages;
 mod rust_src;
 
 use anyhow::{Result, bail};
@@ -30,6 +31,8 @@ pub(crate) enum Part {
     Emulator,
     /// Kernel images, for `cargo xtask vm`
     Kernels,
+    /// A container runtime's lowest part and network tools, for `cargo xtask cluster`
+    Cluster,
 }
 
 impl Part {
@@ -39,6 +42,7 @@ impl Part {
             Self::BpfLinker => linker::present(),
             Self::Emulator => machine::emulator_present(),
             Self::Kernels => machine::kernels_present(),
+            Self::Cluster => packages::cluster_present(),
         }
     }
 
@@ -48,6 +52,7 @@ impl Part {
             Self::BpfLinker => linker::install(),
             Self::Emulator => machine::install_emulator(),
             Self::Kernels => machine::install_kernels(),
+            Self::Cluster => packages::install_cluster(),
         }
     }
 

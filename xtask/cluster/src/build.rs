@@ -1,0 +1,131 @@
+//! Builds the parts into a cache that all work trees share.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest as _, Sha256};
+
+use crate::parts::{Module, Part, TESTS, version};
+use crate::say::say;
+
+/// Where parts are pinned and where they go.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    /// The folder with a folder for each module: `tests/cluster`.
+    pub modules: PathBuf,
+    /// The folder below which there is one for each state of a module.
+    pub cache: PathBuf,
+}
+
+impl Builder {
+    /// A part's file, which need not be there.
+    pub fn path(&self, part: &Part) -> Result<PathBuf> {
+        Ok(self.folder(part.module)?.join(part.name))
+    }
+
+    /// The folder of a module's programs. Its name changes with whatever changes them.
+    fn folder(&self, module: Module) -> Result<PathBuf> {
+        let source = self.modules.join(module.folder());
+        let read = |name: &str| {
+            let file = source.join(name);
+            fs::read(&file).with_context(|| format!("can't read {}", file.display()))
+        };
+        let go_mod = read("go.mod")?;
+        let mut hash = Sha256::new();
+        hash.update(&go_mod);
+        hash.update(read("go.sum")?);
+        hash.update(module.flags("").join(" "));
+        let digest: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let version = version(&String::from_utf8_lossy(&go_mod), module.requirement()).unwrap_or_default();
+        Ok(self.cache.join(format!("{}-{version}-{digest}", module.folder())))
+    }
+
+    /// Builds what is missing, one module after the other: each uses all cores.
+    pub fn build(&self, parts: &[Part]) -> Result<()> {
+        let mut missing: BTreeMap<Module, Vec<Part>> = BTreeMap::new();
+        for part in parts {
+            if !self.path(part)?.is_file() {
+                missing.entry(part.module).or_default().push(*part);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let lock = self.cache.join("lock");
+        fs::create_dir_all(&self.cache)?;
+        let lock = File::create(&lock).with_context(|| format!("can't make {}", lock.display()))?;
+        if lock.try_lock().is_err() {
+            say("somebody else builds parts of the cluster: waiting for that");
+            lock.lock()?;
+        }
+        for (module, mut parts) in missing {
+            // Whoever had the lock may have built them.
+            parts.retain(|part| self.path(part).is_ok_and(|path| !path.is_file()));
+            if !parts.is_empty() {
+                self.build_module(module, &parts)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn build_module(&self, module: Module, parts: &[Part]) -> Result<()> {
+        let source = self.modules.join(module.folder());
+        let go_mod = fs::read_to_string(source.join("go.mod"))?;
+        let version = version(&go_mod, module.requirement()).context("go.mod names no version of its module")?;
+        let names: Vec<&str> = parts.iter().map(|part| part.name).collect();
+        say(format!(
+            "building {} of {} {version}: seconds where Go has it in its cache, minutes where not",
+            names.join(", "),
+            module.requirement()
+        ));
+        let begin = Instant::now();
+        let folder = self.folder(module)?;
+        let partial = folder.with_extension("partial");
+        fs::create_dir_all(&folder)?;
+        if partial.exists() {
+            fs::remove_dir_all(&partial)?;
+        }
+        fs::create_dir_all(&partial)?;
+        let (tests, programs): (Vec<&Part>, Vec<&Part>) = parts.iter().partition(|part| part.name == TESTS);
+        let flags = module.flags(&version);
+        if let [one] = programs[..] {
+            go(&source, &["build"], &flags, &partial.join(one.name), &[one.package])?;
+        } else if !programs.is_empty() {
+            // Each is named as the last part of its package. One call links them side by side.
+            let packages: Vec<&str> = programs.iter().map(|part| part.package).collect();
+            go(&source, &["build"], &flags, &partial, &packages)?;
+        }
+        for part in tests {
+            go(&source, &["test", "-c"], &flags, &partial.join(part.name), &[part.package])?;
+        }
+        for part in parts {
+            fs::rename(partial.join(part.name), folder.join(part.name))
+                .with_context(|| format!("{} was not built from {}", part.name, part.package))?;
+        }
+        fs::remove_dir_all(&partial)?;
+        say(format!("built in {} s", begin.elapsed().as_secs()));
+        Ok(())
+    }
+}
+
+fn go(source: &Path, verb: &[&str], flags: &[String], output: &Path, packages: &[&str]) -> Result<()> {
+    let mut command = Command::new("go");
+    command.args(verb).args(flags).arg("-o");
+    // A folder is one by its slash.
+    if output.is_dir() {
+        command.arg(format!("{}/", output.display()))
+    } else {
+        command.arg(output)
+    };
+    let status = command.args(packages).current_dir(source).env("CGO_ENABLED", "0").status().context(
+        "can't start `go`: the cluster's parts are Go programs. Install Go 1.26 or newer and have it in PATH",
+    )?;
+    if !status.success() {
+        bail!("go could not build {} in {}: {status}", packages.join(" "), source.display());
+    }
+    Ok(())
+}
