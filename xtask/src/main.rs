@@ -3,6 +3,7 @@
 
 mod cluster;
 mod demo;
+mod e2e;
 mod ebpf;
 mod image;
 mod lint;
@@ -34,6 +35,7 @@ enum Command {
     Image(image::Image),
     Manifests(manifests::Manifests),
     Cluster(cluster::Cluster),
+    E2e(e2e::E2e),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Image(command) => command.run(),
         Command::Manifests(command) => command.run(),
         Command::Cluster(command) => command.run(),
+        Command::E2e(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,6 +21,9 @@ pub(crate) const KERNELS: [&str; 2] = ["6.1", "6.12"];
 /// The Debian suite whose archive has a build of each of [`KERNELS`].
 pub(crate) const KERNEL_SUITE: &str = "bookworm";
 
+/// The Debian suite of test images: any that has the tools will do.
+pub(crate) const TEST_ROOT_SUITE: &str = "bookworm";
+
 /// The most instructions that the verifier may walk in one program, on [`BUDGET_KERNEL`]. The kernel's own limit is a
 /// million (BPF_COMPLEXITY_LIMIT_INSNS); the distance is for kernels and compilers to come.
 pub(crate) const INSTRUCTION_BUDGET: u32 = 150_000;

@@ -57,6 +57,16 @@ impl Cluster {
         self.home.path.join("admin.conf")
     }
 
+    /// Writes down who connects the pods, for whoever comes later.
+    pub fn set_network(&self, name: &str) -> Result<()> {
+        Ok(std::fs::write(self.home.path.join("network"), name)?)
+    }
+
+    /// Who connects the pods, as was written down.
+    pub fn network(&self) -> String {
+        std::fs::read_to_string(self.home.path.join("network")).unwrap_or_else(|_| "none".to_owned())
+    }
+
     /// One of the cluster's programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.record.programs.join(name)

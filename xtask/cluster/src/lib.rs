@@ -12,6 +12,7 @@ mod cgroups;
 mod cluster;
 mod control_plane;
 mod fabric;
+mod images;
 mod inner;
 mod kubeconfig;
 mod node;
@@ -34,6 +35,7 @@ pub use addresses::{CLUSTER_DNS, KUBERNETES_SERVICE, POD_CIDRS, SERVICE_CIDRS, a
 pub use archive::Image;
 pub use build::Builder;
 pub use cluster::Cluster;
+pub use images::{AGNHOST_IMAGE, TEST_ROOT};
 pub use inner::{Helper, inner};
 pub use parts::{CLUSTER, E2E, KUBE_PROXY, Module, Part};
 pub use place::{FABRIC, Spec};

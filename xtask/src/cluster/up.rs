@@ -1,13 +1,13 @@
 //! `cargo xtask cluster up`.
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use fairlead_cluster::{CLUSTER, Host, KUBE_PROXY, Spec};
+use fairlead_cluster::{CLUSTER, Cluster, Host, KUBE_PROXY, Spec};
 
 use super::{builder, kind};
-use crate::{run, setup::Part};
+use crate::{image, paths, run, setup::Part};
 
 /// Starts a cluster; it stays up until `down`
 #[derive(Args)]
@@ -24,17 +24,34 @@ pub(crate) struct Up {
     /// Who connects pods and serves services
     #[arg(long, value_enum, default_value = "none")]
     network: Network,
+    /// An image of Fairlead that is there already, in place of one that is built now
+    #[arg(long, value_name = "ARCHIVE")]
+    image: Option<PathBuf>,
     /// Use docker and kind in place of namespaces
     #[arg(long)]
     kind: bool,
 }
 
+/// Who connects pods and serves services.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Network {
+pub(crate) enum Network {
     /// Nobody: nodes are NotReady until something is installed
     None,
+    /// Fairlead, from manifests/ and this work tree
+    Fairlead,
     /// kube-proxy (nftables), the reference bridge plugin and CoreDNS
     KubeProxy,
+}
+
+impl Network {
+    /// As it is written down with the cluster.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Fairlead => "fairlead",
+            Self::KubeProxy => "kube-proxy",
+        }
+    }
 }
 
 impl Up {
@@ -53,21 +70,39 @@ impl Up {
 
     pub(super) fn run(&self, host: &Host, name: &str) -> Result<()> {
         if self.kind {
-            if self.network == Network::KubeProxy {
-                bail!("--kind makes a cluster for Fairlead: without kube-proxy");
+            if self.network != Network::None {
+                bail!("--kind makes a cluster without a network; README says how Fairlead comes to it");
             }
             return kind::up(name);
         }
         let begin = Instant::now();
         let spec = Spec { nodes: self.nodes, subnets: self.subnets, mtu: self.mtu, ..Spec::new(name) };
-        let cluster = host.up(&spec)?;
-        if self.network == Network::KubeProxy {
-            host.install_kube_proxy(&cluster)?;
-            cluster.wait_until_ready()?;
-        }
+        let cluster = bring_up(host, &spec, self.network, self.image.clone())?;
         run::say(format!("cluster {name} is up after {:.1} s", begin.elapsed().as_secs_f64()));
         println!("{}", cluster.status().join("\n"));
         println!("`cargo xtask cluster kubectl get nodes` looks at it, `cargo xtask cluster down` ends it");
         Ok(())
     }
+}
+
+/// A cluster with a network. A network that does not come leaves the cluster up, to be looked at.
+pub(crate) fn bring_up(host: &Host, spec: &Spec, network: Network, archive: Option<PathBuf>) -> Result<Cluster> {
+    let archive = match (network, archive) {
+        (Network::Fairlead, None) => Some(image::build_default()?),
+        (_, archive) => archive,
+    };
+    let cluster = host.up(spec)?;
+    cluster.set_network(network.word())?;
+    match (network, archive) {
+        (Network::KubeProxy, _) => host.install_kube_proxy(&cluster)?,
+        (Network::Fairlead, Some(archive)) => {
+            cluster.load(&archive)?;
+            // As a user would on a cluster that has no DNS yet.
+            let overlay = paths::workspace().join("manifests/overlays/standalone");
+            cluster.kubectl(&["apply", "--kustomize", &overlay.display().to_string()])?;
+        }
+        (Network::None | Network::Fairlead, _) => return Ok(cluster),
+    }
+    cluster.wait_until_ready()?;
+    Ok(cluster)
 }

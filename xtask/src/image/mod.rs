@@ -51,7 +51,7 @@ impl Image {
                 megabytes(LIMIT)
             );
         }
-        let path = self.output.clone().unwrap_or_else(|| paths::target().join("image/fairlead.tar"));
+        let path = self.output.clone().unwrap_or_else(default_path);
         let shown = path.display();
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
@@ -64,6 +64,16 @@ impl Image {
         }
         Ok(())
     }
+}
+
+/// Builds the archive where it is looked for by default.
+pub(crate) fn build_default() -> Result<PathBuf> {
+    Image { output: None, load_into: Vec::new() }.run()?;
+    Ok(default_path())
+}
+
+fn default_path() -> PathBuf {
+    paths::target().join("image/fairlead.tar")
 }
 
 fn about() -> Result<About<'static>> {

@@ -25,12 +25,7 @@ impl Archive {
         if paths::which("apt-get").is_none() || paths::which("dpkg-deb").is_none() {
             bail!("this machine has no apt: on Debian it would come from the suite {suite}");
         }
-        let targets = run::output(Command::new("apt-get").args([
-            "indextargets",
-            "--format",
-            "$(REPO_URI) $(RELEASE)",
-            "Created-By: Packages",
-        ]))?;
+        let targets = targets()?;
         let archive = Self { dir: paths::cache()?.join("apt").join(suite) };
         for dir in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(archive.dir.join(dir))?;
@@ -81,11 +76,31 @@ impl Archive {
     }
 }
 
+/// What the machine's own sources name, as lines of `URI RELEASE`.
+fn targets() -> Result<String> {
+    run::output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(REPO_URI) $(RELEASE)",
+        "Created-By: Packages",
+    ]))
+}
+
+/// The mirror of Debian that this machine uses.
+pub(super) fn mirror() -> Result<String> {
+    main_mirror(&targets()?)
+}
+
+fn main_mirror(targets: &str) -> Result<String> {
+    let mut own = targets.lines().filter_map(|line| line.split_once(' '));
+    let main = own.find(|(uri, release)| uri.contains("/debian/") && !release.contains('-'));
+    Ok(main.context("this machine's apt sources name no mirror of Debian")?.0.to_owned())
+}
+
 /// A sources.list for a suite and its security updates, from the machine's own sources (lines of `URI RELEASE`).
 fn sources(targets: &str, suite: &str) -> Result<String> {
     let own: Vec<(&str, &str)> = targets.lines().filter_map(|line| line.split_once(' ')).collect();
-    let main = own.iter().find(|(uri, release)| uri.contains("/debian/") && !release.contains('-'));
-    let (main, _) = main.context("this machine's apt sources name no mirror of Debian")?;
+    let main = main_mirror(targets)?;
     let mut text = format!("deb [target=Packages signed-by={KEYRING}] {main} {suite} main\n");
     let security = own.iter().find(|(_, release)| release.ends_with("-security"));
     if let (Some((uri, _)), false) = (security, suite.contains('-')) {

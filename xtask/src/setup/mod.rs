@@ -6,6 +6,7 @@ mod linker;
 pub(crate) mod machine;
 mod packages;
 mod rust_src;
+mod test_root;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -33,6 +34,8 @@ pub(crate) enum Part {
     Kernels,
     /// A container runtime's lowest part and network tools, for `cargo xtask cluster`
     Cluster,
+    /// The root file system of test images, for `cargo xtask e2e`
+    TestRoot,
 }
 
 impl Part {
@@ -43,6 +46,7 @@ impl Part {
             Self::Emulator => machine::emulator_present(),
             Self::Kernels => machine::kernels_present(),
             Self::Cluster => packages::cluster_present(),
+            Self::TestRoot => test_root::present(),
         }
     }
 
@@ -53,6 +57,7 @@ impl Part {
             Self::Emulator => machine::install_emulator(),
             Self::Kernels => machine::install_kernels(),
             Self::Cluster => packages::install_cluster(),
+            Self::TestRoot => test_root::install(),
         }
     }
 
