@@ -84,7 +84,8 @@ impl Builder {
         ));
         let begin = Instant::now();
         let folder = self.folder(module)?;
-        let partial = folder.with_extension("partial");
+        // Beside it: names of versions have dots, which are no extensions.
+        let partial = self.cache.join(format!("{}.partial", module.folder()));
         fs::create_dir_all(&folder)?;
         if partial.exists() {
             fs::remove_dir_all(&partial)?;

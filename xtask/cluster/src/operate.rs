@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, pod_cidrs, wait};
 use crate::control_plane::API_SERVER;
 use crate::place::FABRIC;
 use crate::service::Service;
-use crate::{fabric, teardown};
+use crate::{fabric, peer, teardown};
 
 impl Cluster {
     /// Has a place run a program, from now on and after every restart.
@@ -60,7 +60,9 @@ impl Cluster {
         let place = self.place(node);
         place.alive()?;
         teardown::end_node(&self.record, &place)?;
-        self.launch(node)
+        self.launch(node)?;
+        // The peer's routes are nobody's to make again but ours.
+        if self.network() == peer::NETWORK { self.connect_pods(node) } else { Ok(()) }
     }
 
     /// Makes a place's namespaces and waits until its first process has mounted what it must.

@@ -20,6 +20,8 @@ use crate::system::{ip, which};
 
 const CONFLIST: &str = "10-bridge.conflist";
 const PLUGINS: [&str; 3] = ["bridge", "host-local", "portmap"];
+/// As it is written down with a cluster.
+pub(crate) const NETWORK: &str = "kube-proxy";
 const SERVICE: &str = "kube-proxy";
 const COREDNS: &str = include_str!("coredns.yaml");
 const COREDNS_IMAGE: &str = "localhost/fairlead-cluster-coredns:1";
@@ -35,6 +37,7 @@ impl Host {
             cluster.connect_pods(node)?;
             cluster.run_kube_proxy(node)?;
         }
+        cluster.set_network(NETWORK)?;
         self.install_coredns(cluster)
     }
 
@@ -63,6 +66,7 @@ impl Host {
 impl Cluster {
     /// Takes kube-proxy, its rules and the bridge away from every node. CoreDNS stays.
     pub fn remove_kube_proxy(&self) -> Result<()> {
+        self.set_network("none")?;
         for (_, node) in self.spec().node_names() {
             let place = self.place(&node);
             self.remove_service(&node, SERVICE)?;
@@ -78,7 +82,7 @@ impl Cluster {
     }
 
     /// The bridge plugin, routes to the pods of other nodes, and a node's address for what leaves the cluster.
-    fn connect_pods(&self, node: &str) -> Result<()> {
+    pub(crate) fn connect_pods(&self, node: &str) -> Result<()> {
         let place = self.place(node);
         let pid = place.alive()?.pid;
         for plugin in PLUGINS {

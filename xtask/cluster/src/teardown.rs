@@ -1,14 +1,17 @@
 //! Giving the machine back. Namespaces, mounts and devices end with their processes; cgroups and files are removed.
 
 use std::fs;
-use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::cgroups;
 use crate::place::{FABRIC, Home, Place, Record};
+
+/// What the directories of clusters that are gone begin with: no cluster's name has a dot.
+const GONE: &str = ".gone-";
 
 /// Ends a cluster, whatever there is of it. It goes on after an error and says all of them.
 pub(crate) fn down(home: &Home) -> Result<()> {
@@ -61,17 +64,25 @@ pub(crate) fn end_node(record: &Record, place: &Place) -> Result<()> {
     cgroups::remove(&record.hierarchies, &Home::cgroup(record, &place.name()))
 }
 
-/// A mount of a namespace that is just going may hold a directory for a moment.
+/// The files of pods' images are many: they go out of the way at once, and are removed by a process that nobody waits for.
 fn remove_files(home: &Home) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        match fs::remove_dir_all(&home.path) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) if Instant::now() > deadline => {
-                return Err(error).with_context(|| format!("can't remove {}", home.path.display()));
-            }
-            Err(_) => thread::sleep(Duration::from_millis(20)),
-        }
+    let Some(parent) = home.path.parent() else { bail!("{} is no cluster's directory", home.path.display()) };
+    if home.path.exists() {
+        let name = home.path.file_name().unwrap_or_default().to_string_lossy();
+        let gone = parent.join(format!("{GONE}{name}-{}", std::process::id()));
+        fs::rename(&home.path, &gone).with_context(|| format!("can't move {} away", home.path.display()))?;
     }
+    // Those of earlier ones too, should their removal have been ended.
+    let entries = fs::read_dir(parent)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let old = entries.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(GONE)));
+    Command::new("rm")
+        .args(["--recursive", "--force", "--one-file-system", "--"])
+        .args(old)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .context("can't start rm")?;
+    Ok(())
 }

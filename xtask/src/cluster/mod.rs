@@ -37,7 +37,11 @@ enum Verb {
     /// Brings the images of an archive into every node
     Load {
         /// An OCI or docker archive
-        archive: PathBuf,
+        #[arg(required_unless_present = "agnhost")]
+        archive: Option<PathBuf>,
+        /// Upstream's test program with shell, curl, dig, nc and tcpdump, as localhost/fairlead-cluster-agnhost:1
+        #[arg(long)]
+        agnhost: bool,
     },
     /// Runs a command, or a shell, as a process of a node (or in the fabric's network: `fabric`)
     Enter {
@@ -85,7 +89,13 @@ impl Cluster {
                 let mut command = host.open(&self.name)?.kubectl_command()?;
                 Err(command.args(arguments).exec()).context("can't start kubectl")
             }
-            Verb::Load { archive } => host.open(&self.name)?.load(archive),
+            Verb::Load { archive, agnhost } => {
+                let cluster = host.open(&self.name)?;
+                if *agnhost {
+                    host.load_agnhost(&cluster)?;
+                }
+                archive.as_ref().map_or(Ok(()), |archive| cluster.load(archive))
+            }
             Verb::Enter { place, command } => look::enter(&host.open(&self.name)?, place, command),
             Verb::Status => {
                 println!("{}", host.open(&self.name)?.status().join("\n"));
