@@ -1,42 +1,69 @@
 //! Which services there are, and what happens to connections to one.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use fairlead_datapath::Addr;
-use fairlead_datapath::service::FrontendKey;
-use fairlead_objects::{Service, ServicePort, ServiceType, TrafficPolicy};
+use fairlead_datapath::service::{FrontendFlags, FrontendKey};
+use fairlead_objects::{EndpointSlice, ObjectKey, Service, ServiceType, TrafficPolicy};
 use zerocopy::IntoBytes;
 
 use super::{Admin, EndpointView, ServiceExplanation, ServiceView, Verdict};
-use crate::compile::services::{Answer, Family, Place, PortEndpoint, compile_service, endpoints};
+use crate::compile::services::{
+    Answer, BackendAddr, FrontendPolicy, Place, PortContent, PortEndpoint, PortKey, compile_host_ports,
+    compile_service, endpoints, host_ports_key,
+};
 use crate::model::Model;
 
 fn place(model: &Model) -> Place {
     Place::new(model.node_name(), model.own_node())
 }
 
-pub(super) fn list(model: &Model) -> Vec<ServiceView> {
-    let place = place(model);
-    let rows = model.services().filter(|service| service.is_proxied()).flat_map(|service| {
-        let content = compile_service(service, model.slices_of(&service.key), &place);
-        service.ports.iter().map(move |port| {
-            let of_port =
-                content.ports.iter().filter(|(key, _)| key.port == port.name && key.protocol == port.protocol);
-            let endpoints = of_port.flat_map(|(_, content)| match &content.cluster {
-                Answer::Forward(chosen) => chosen.iter().collect(),
-                Answer::Reject | Answer::Drop => Vec::new(),
-            });
-            ServiceView {
-                service: service.key.to_string(),
-                kind: kind(service).to_owned(),
-                port_name: port.name.clone(),
-                addresses: service.cluster_ips.iter().map(|ip| SocketAddr::new(*ip, port.port)).collect(),
-                protocol: port.protocol.to_string(),
-                endpoints: endpoints.count(),
-            }
-        })
+/// Everything that has addresses: services, and the hostPorts of this node's pods, which are no service's.
+fn contents<'a>(model: &'a Model, place: &Place) -> Vec<(ObjectKey, Option<&'a Service>, PortKey, PortContent)> {
+    let services = model.services().flat_map(|service| {
+        let content = compile_service(service, model.slices_of(&service.key), place);
+        content.ports.into_iter().map(move |(key, port)| (service.key.clone(), Some(service), key, port))
     });
-    rows.collect()
+    let host_ports = model.host_port_pods().flat_map(|(pod, local)| {
+        let content = compile_host_ports(pod, &local.ips);
+        content.ports.into_iter().map(move |(key, port)| (host_ports_key(&pod.key), None, key, port))
+    });
+    services.chain(host_ports).collect()
+}
+
+fn address(key: &FrontendKey) -> SocketAddr {
+    SocketAddr::new(IpAddr::from(key.addr), u16::from_be(key.port))
+}
+
+/// One row for each port, with the addresses of both families.
+pub(super) fn list(model: &Model) -> Vec<ServiceView> {
+    let mut rows: Vec<ServiceView> = Vec::new();
+    for (owner, service, key, content) in contents(model, &place(model)) {
+        let addresses = content.frontends.keys().map(address);
+        let endpoints = match &content.cluster {
+            Answer::Forward(chosen) => chosen.len(),
+            Answer::Reject | Answer::Drop => 0,
+        };
+        let row = ServiceView {
+            service: owner.to_string(),
+            kind: service.map_or("hostPort", kind).to_owned(),
+            port_name: key.port.clone(),
+            addresses: addresses.collect(),
+            protocol: key.protocol.to_string(),
+            endpoints,
+        };
+        let same = |old: &&mut ServiceView| {
+            (&old.service, &old.port_name, &old.protocol) == (&row.service, &row.port_name, &row.protocol)
+        };
+        match rows.iter_mut().rev().take_while(|old| old.service == row.service).find(same) {
+            Some(old) => {
+                old.addresses.extend(row.addresses);
+                old.endpoints += row.endpoints;
+            }
+            None => rows.push(row),
+        }
+    }
+    rows
 }
 
 fn kind(service: &Service) -> &'static str {
@@ -48,75 +75,144 @@ fn kind(service: &Service) -> &'static str {
     }
 }
 
-pub(super) fn explain(admin: &Admin, address: SocketAddr) -> Result<Vec<ServiceExplanation>, String> {
-    let model = admin.shared.model();
-    let with_address: Vec<_> = model.services().filter(|service| service.cluster_ips.contains(&address.ip())).collect();
-    let Some(first) = with_address.first() else {
-        return Err(format!("no service has the address {}: see `fairlead service list`", address.ip()));
+/// The frontends that connections to an address meet, as the datapath looks for them: those of the address itself, and
+/// those of every address of the node where it is one.
+fn keys(admin: &Admin, address: SocketAddr) -> Vec<(Addr, Option<u32>)> {
+    let own = Addr::from(address.ip());
+    let kinds = if own.is_loopback() {
+        FrontendFlags::WILDCARDS
+    } else {
+        let value = admin.tables.map("NODE_ADDRESSES").and_then(|map| map.get(own.as_bytes()));
+        let value = value.ok().flatten().and_then(|bytes| bytes.first_chunk().copied());
+        value.map_or(0, u32::from_ne_bytes)
     };
-    if let Some(name) = first.proxy_name.as_ref().filter(|_| !first.is_proxied()) {
-        return Err(format!("service {} is left to the proxy {name:?} by its label service-proxy-name", first.key));
-    }
-    let explanations: Vec<_> = with_address
-        .iter()
-        .flat_map(|service| service.ports.iter().map(move |port| (*service, port)))
-        .filter(|(_, port)| port.port == address.port())
-        .map(|(service, port)| explain_port(admin, &model, service, port, address))
-        .collect();
-    if explanations.is_empty() {
-        let ports: Vec<_> = first.ports.iter().map(|port| format!("{}/{}", port.port, port.protocol)).collect();
-        return Err(format!("service {} has no port {}, only {}", first.key, address.port(), ports.join(", ")));
-    }
-    Ok(explanations)
+    vec![(own, None), (own.wildcard(), Some(kinds))]
 }
 
-fn explain_port(
-    admin: &Admin,
-    model: &Model,
-    service: &Service,
-    port: &ServicePort,
-    address: SocketAddr,
-) -> ServiceExplanation {
-    let place = place(model);
-    let slices = model.slices_of(&service.key);
-    let content = compile_service(service, slices.clone(), &place);
-    let family = Family::of(&address.ip());
-    let compiled = content
-        .ports
-        .iter()
-        .find(|(key, _)| key.port == port.name && key.protocol == port.protocol && key.family == family);
-    let policy = service.internal_traffic_policy;
-    let answer = compiled.map_or(&Answer::Reject, |(_, content)| content.answer(policy));
-    let key = FrontendKey::new(Addr::from(address.ip()), port.port.to_be(), port.protocol.number());
-    let in_force = admin.tables.map("FRONTENDS").and_then(|map| map.get(key.as_bytes()));
-    let all = endpoints(slices.into_iter(), port, family, &place.node);
-    let any_ready = all.iter().any(|endpoint| endpoint.ready);
-    let views = all.iter().map(|endpoint| {
-        let chosen = matches!(answer, Answer::Forward(set) if set.contains(&endpoint.addr));
-        EndpointView {
-            address: SocketAddr::new(endpoint.addr.ip, endpoint.addr.port),
-            chosen,
-            local: endpoint.local,
-            why: why(endpoint, chosen, policy, any_ready, &place),
+pub(super) fn explain(admin: &Admin, address: SocketAddr) -> Result<Vec<ServiceExplanation>, String> {
+    let model = admin.shared.model();
+    let place = place(&model);
+    let contents = contents(&model, &place);
+    let mut explanations: Vec<ServiceExplanation> = Vec::new();
+    for (addr, kinds) in keys(admin, address) {
+        for (owner, service, name, content) in &contents {
+            for (key, policy) in &content.frontends {
+                let flags = policy.flags(u32::from(!content.source_ranges.is_empty()));
+                let reached = kinds.is_none_or(|kinds| kinds & flags != 0);
+                let protocol = name.protocol.to_string();
+                // What the address has of its own goes before what every address has.
+                let known = kinds.is_some() && explanations.iter().any(|e| e.protocol == protocol);
+                if key.addr == addr && u16::from_be(key.port) == address.port() && reached && !known {
+                    let slices = service.map(|service| model.slices_of(&service.key)).unwrap_or_default();
+                    let of = Asked { owner, service: *service, name, content, key, policy: *policy, flags };
+                    explanations.push(of.explain(admin, address, &slices, &place));
+                }
+            }
         }
-    });
-    ServiceExplanation {
-        service: service.key.to_string(),
-        port_name: port.name.clone(),
-        address,
-        protocol: port.protocol.to_string(),
-        policy: match policy {
-            TrafficPolicy::Cluster => "Cluster",
-            TrafficPolicy::Local => "Local",
+    }
+    if explanations.is_empty() { Err(nothing(&model, address)) } else { Ok(explanations) }
+}
+
+/// Why nothing is at an address.
+fn nothing(model: &Model, address: SocketAddr) -> String {
+    let Some(first) = model.services().find(|service| service.cluster_ips.contains(&address.ip())) else {
+        return format!("no service has the address {address}: see `fairlead service list`");
+    };
+    if let Some(name) = first.proxy_name.as_ref().filter(|_| !first.is_proxied()) {
+        return format!("service {} is left to the proxy {name:?} by its label service-proxy-name", first.key);
+    }
+    let ports: Vec<_> = first.ports.iter().map(|port| format!("{}/{}", port.port, port.protocol)).collect();
+    format!("service {} has no port {}, only {}", first.key, address.port(), ports.join(", "))
+}
+
+/// A frontend that was asked about.
+struct Asked<'a> {
+    owner: &'a ObjectKey,
+    service: Option<&'a Service>,
+    name: &'a PortKey,
+    content: &'a PortContent,
+    key: &'a FrontendKey,
+    policy: FrontendPolicy,
+    flags: u32,
+}
+
+impl Asked<'_> {
+    fn explain(
+        &self,
+        admin: &Admin,
+        address: SocketAddr,
+        slices: &[&EndpointSlice],
+        place: &Place,
+    ) -> ServiceExplanation {
+        let Self { owner, name, content, policy, flags, .. } = self;
+        let in_force = admin.tables.map("FRONTENDS").and_then(|map| map.get(self.key.as_bytes()));
+        let (inside, outside) = (content.answer(policy.inside), content.answer(policy.outside));
+        let restricted = FrontendFlags::source_set_of(*flags) != 0;
+        let ranges = content.source_ranges.iter().filter(|_| restricted);
+        ServiceExplanation {
+            service: owner.to_string(),
+            port_name: name.port.clone(),
+            address,
+            protocol: name.protocol.to_string(),
+            kind: policy.kind.to_string(),
+            policy: word(policy.inside).to_owned(),
+            verdict: verdict(inside),
+            outside_policy: word(policy.outside).to_owned(),
+            outside_verdict: verdict(outside),
+            keeps_source: flags & FrontendFlags::KEEP_SOURCE != 0,
+            source_ranges: ranges.map(ToString::to_string).collect(),
+            in_force: in_force.is_ok_and(|value| value.is_some()),
+            endpoints: self.endpoints(slices, place),
         }
-        .to_owned(),
-        verdict: match answer {
-            Answer::Forward(_) => Verdict::Forward,
-            Answer::Reject => Verdict::Reject,
-            Answer::Drop => Verdict::Drop,
-        },
-        in_force: in_force.is_ok_and(|value| value.is_some()),
-        endpoints: views.collect(),
+    }
+
+    fn endpoints(&self, slices: &[&EndpointSlice], place: &Place) -> Vec<EndpointView> {
+        let Self { name, content, policy, .. } = self;
+        let chosen = |policy: TrafficPolicy, addr: &BackendAddr| match content.answer(policy) {
+            Answer::Forward(set) => set.contains(addr),
+            Answer::Reject | Answer::Drop => false,
+        };
+        let port = self.service.and_then(|service| {
+            service.ports.iter().find(|port| port.name == name.port && port.protocol == name.protocol)
+        });
+        let Some(port) = port else {
+            let own = content.in_service.iter().map(|addr| EndpointView {
+                address: SocketAddr::new(addr.ip, addr.port),
+                chosen: true,
+                chosen_outside: true,
+                local: true,
+                why: "the pod that asks for the port".to_owned(),
+            });
+            return own.collect();
+        };
+        let all = endpoints(slices.iter().copied(), port, name.family, &place.node);
+        let any_ready = all.iter().any(|endpoint| endpoint.ready);
+        let views = all.iter().map(|endpoint| {
+            let inside = chosen(policy.inside, &endpoint.addr);
+            EndpointView {
+                address: SocketAddr::new(endpoint.addr.ip, endpoint.addr.port),
+                chosen: inside,
+                chosen_outside: chosen(policy.outside, &endpoint.addr),
+                local: endpoint.local,
+                why: why(endpoint, inside, policy.inside, any_ready, place),
+            }
+        });
+        views.collect()
+    }
+}
+
+fn word(policy: TrafficPolicy) -> &'static str {
+    match policy {
+        TrafficPolicy::Cluster => "Cluster",
+        TrafficPolicy::Local => "Local",
+    }
+}
+
+fn verdict(answer: &Answer) -> Verdict {
+    match answer {
+        Answer::Forward(_) => Verdict::Forward,
+        Answer::Reject => Verdict::Reject,
+        Answer::Drop => Verdict::Drop,
     }
 }
 

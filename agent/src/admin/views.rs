@@ -106,11 +106,11 @@ pub struct MapView {
 pub struct ServiceView {
     /// `namespace/name`.
     pub service: String,
-    /// `spec.type`.
+    /// `spec.type`, or `hostPort` for the ports of a pod.
     pub kind: String,
     /// The port's name; empty when it has none.
     pub port_name: String,
-    /// Its addresses with the port.
+    /// Its addresses with their ports; of a NodePort or hostPort at every address of the node the unspecified one.
     pub addresses: Vec<SocketAddr>,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
@@ -141,10 +141,20 @@ pub struct ServiceExplanation {
     pub address: SocketAddr,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
+    /// What kind of address it is: of the cluster, of a load balancer, …
+    pub kind: String,
     /// The traffic policy that clients in the cluster meet.
     pub policy: String,
     /// What becomes of a new connection of theirs.
     pub verdict: Verdict,
+    /// The traffic policy that clients outside meet.
+    pub outside_policy: String,
+    /// What becomes of a new connection of theirs.
+    pub outside_verdict: Verdict,
+    /// Whether a pod of this node sees the addresses of clients outside, and not the node's.
+    pub keeps_source: bool,
+    /// The clients that may use it; with none, everybody.
+    pub source_ranges: Vec<String>,
     /// Whether the kernel's table has the address.
     pub in_force: bool,
     /// Every endpoint, chosen or not.
@@ -156,8 +166,10 @@ pub struct ServiceExplanation {
 pub struct EndpointView {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Whether new connections may choose it.
+    /// Whether new connections from inside may choose it.
     pub chosen: bool,
+    /// Whether new connections from outside may.
+    pub chosen_outside: bool,
     /// Whether it is on this node.
     pub local: bool,
     /// Why it is in or out.

@@ -17,6 +17,10 @@ pub enum Table {
     Slots,
     /// `BACKENDS`
     Backends,
+    /// `SERVICE_PORTS`
+    ServicePorts,
+    /// `SOURCE_RANGES`
+    SourceRanges,
     /// `SERVICE_STATE`
     ServiceState,
     /// `PEERS`
@@ -45,6 +49,8 @@ impl Table {
             Self::Frontends => "FRONTENDS",
             Self::Slots => "SLOTS",
             Self::Backends => "BACKENDS",
+            Self::ServicePorts => "SERVICE_PORTS",
+            Self::SourceRanges => "SOURCE_RANGES",
             Self::ServiceState => "SERVICE_STATE",
             Self::Peers => "PEERS",
             Self::Cidrs => "CIDRS",
@@ -91,6 +97,10 @@ pub fn encode<E>(op: &Op, mut each: impl FnMut(Action<'_>) -> Result<(), E>) -> 
         Op::Backend { id, value } => each(Action::Put(Table::Backends, id.as_bytes(), value.as_bytes())),
         Op::BackendState { id, state } => {
             each(Action::Word(Table::Backends, id.as_bytes(), offset_of!(Backend, state), *state))
+        }
+        Op::ServicePorts { index, bits } => each(Action::Put(Table::ServicePorts, index.as_bytes(), bits.as_bytes())),
+        Op::SourceRange { key, present } => {
+            each(put(Table::SourceRanges, key.as_bytes(), present.then_some(1_u32.as_bytes())))
         }
         Op::UdpFrontends { generation } => {
             let value = ServiceState { udp_generation: *generation };

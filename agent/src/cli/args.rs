@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use ipnetwork::IpNetwork;
 
 use crate::admin::DEFAULT_SOCKET;
 
@@ -68,6 +69,9 @@ pub(super) struct AgentArgs {
     /// An interface that leads out of the node; may be given again. Without, those of the default routes
     #[arg(long = "uplink", value_name = "IF")]
     pub(super) uplinks: Vec<String>,
+    /// A prefix of the node's addresses that NodePorts are at; may be given again. Without, the node's primary addresses
+    #[arg(long = "node-port-addresses", value_name = "CIDR")]
+    pub(super) node_port_addresses: Vec<IpNetwork>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -88,9 +88,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 }
 
 fn agent(args: AgentArgs) -> Result<(), CliError> {
-    let AgentArgs { node, objects, kubeconfig, run_dir, bpffs, cgroup_root, uplinks } = args;
+    let AgentArgs { node, objects, kubeconfig, run_dir, bpffs, cgroup_root, uplinks, node_port_addresses } = args;
     let source = objects.map_or(Source::Kubernetes { kubeconfig }, Source::Directory);
-    let config = daemon::Config { node, source, run_dir, bpffs, cgroup_root, uplinks };
+    let config = daemon::Config { node, source, run_dir, bpffs, cgroup_root, uplinks, node_port_addresses };
     let runtime = runtime()?;
     let result = runtime.block_on(daemon::run(config));
     // Whatever still runs has nothing to save: the journal and the maps are as they are after a kill.

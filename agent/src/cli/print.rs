@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::admin::{DropView, DropsView, ServiceExplanation, ServiceView, StatusView, Verdict};
+use crate::admin::{DropView, DropsView, EndpointView, ServiceExplanation, ServiceView, StatusView, Verdict};
 
 /// A table whose columns are as wide as their widest cell.
 #[derive(Debug)]
@@ -111,24 +111,42 @@ pub(super) fn services(services: &[ServiceView]) -> String {
 pub(super) fn explained(explained: &[ServiceExplanation]) -> String {
     let mut text = String::new();
     for e in explained {
-        let verdict = match e.verdict {
-            Verdict::Forward => "goes to one of the chosen endpoints",
-            Verdict::Reject => "is refused: there is no endpoint anywhere",
-            Verdict::Drop => "is dropped: there are endpoints, none that may be used from here",
-        };
         let port = if e.port_name.is_empty() { String::new() } else { format!(" port {}", e.port_name) };
         let force = if e.in_force { "" } else { " (not in the kernel's table yet)" };
         text += &format!(
-            "{}/{} is service {}{port}, internalTrafficPolicy {}.\nA new connection {verdict}{force}.\n",
-            e.address, e.protocol, e.service, e.policy
+            "{}/{} is service {}{port}, a {}.\nA new connection from inside {}{force} (policy {}).\n",
+            e.address,
+            e.protocol,
+            e.service,
+            e.kind,
+            becomes(e.verdict),
+            e.policy
         );
-        let mut out = Table::new(["endpoint", "chosen", "this node", "why"]);
+        let source = match (e.outside_verdict, e.keeps_source) {
+            (Verdict::Forward, true) => ", and keeps its address",
+            (Verdict::Forward, false) => ", from the node's address",
+            _ => "",
+        };
+        text += &format!("One from outside {}{source} (policy {}).\n", becomes(e.outside_verdict), e.outside_policy);
+        if !e.source_ranges.is_empty() {
+            text += &format!("It is open to {} alone.\n", e.source_ranges.join(", "));
+        }
+        let mut out = Table::new(["endpoint", "from inside", "from outside", "this node", "why"]);
         for endpoint in &e.endpoints {
-            out.row([endpoint.address.to_string(), yes(endpoint.chosen), yes(endpoint.local), endpoint.why.clone()]);
+            let EndpointView { address, chosen, chosen_outside, local, why } = endpoint;
+            out.row([address.to_string(), yes(*chosen), yes(*chosen_outside), yes(*local), why.clone()]);
         }
         text += &format!("\n{out}\n");
     }
     text
+}
+
+fn becomes(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Forward => "goes to one of the chosen endpoints",
+        Verdict::Reject => "is refused: there is no endpoint anywhere",
+        Verdict::Drop => "is dropped: there are endpoints, none that may be used from here",
+    }
 }
 
 pub(super) fn policy(explanation: &serde_json::Value) -> String {

@@ -40,6 +40,8 @@ pub(super) fn services(tables: &Tables) -> Result<service::HostTables, BpfError>
         host.write_backend(id, backend);
     }
     let state = tables.map("SERVICE_STATE")?.get(&0_u32.to_ne_bytes())?;
+    host.source_ranges = elements::<_, u32, Vec<_>>(tables, "SOURCE_RANGES")?.into_iter().map(|(key, _)| key).collect();
+    host.service_ports = elements(tables, "SERVICE_PORTS")?;
     host.state = state.and_then(|bytes| ServiceState::read_from_bytes(&bytes).ok()).unwrap_or_default();
     Ok(host)
 }

@@ -10,7 +10,7 @@ use super::shared::Network;
 use crate::apply::ApplyError;
 use crate::bpf::{BpfError, Tables};
 use crate::compile::policy::{World, compile as compile_policy};
-use crate::compile::services::{Place, ServiceContent, compile_service};
+use crate::compile::services::{Place, ServiceContent, compile_host_ports, compile_service, host_ports_key};
 use crate::model::{Dirty, Model};
 use crate::plan::{Op, policy, services};
 
@@ -69,11 +69,12 @@ impl Content {
             self.update_policy(model, apply)?;
         }
         let everything = self.whole || dirty.place;
-        if everything || !dirty.services.is_empty() {
+        if everything || !dirty.services.is_empty() || !dirty.host_ports.is_empty() {
             let mut changed = if everything { all_services(model) } else { dirty.services.clone() };
             changed.append(&mut self.refused);
             // What is gone and was not adopted by name is released below.
             changed.extend(dirty.services.iter().cloned());
+            changed.extend(dirty.host_ports.iter().map(host_ports_key));
             self.update_services(model, &changed, apply)?;
         }
         if std::mem::take(&mut self.whole) {
@@ -92,9 +93,13 @@ impl Content {
 
     fn update_services(&mut self, model: &Model, keys: &BTreeSet<ObjectKey>, apply: Apply<'_>) -> Result<(), String> {
         let place = Place::new(model.node_name(), model.own_node());
-        let compile = |key: &ObjectKey| {
-            let service = model.service(key);
-            service.map(|s| compile_service(s, model.slices_of(key), &place)).unwrap_or_default()
+        let host_ports: BTreeMap<ObjectKey, ServiceContent> = model
+            .host_port_pods()
+            .map(|(pod, local)| (host_ports_key(&pod.key), compile_host_ports(pod, &local.ips)))
+            .collect();
+        let compile = |key: &ObjectKey| match model.service(key) {
+            Some(service) => compile_service(service, model.slices_of(key), &place),
+            None => host_ports.get(key).cloned().unwrap_or_default(),
         };
         let changes: BTreeMap<ObjectKey, ServiceContent> = keys.iter().map(|key| (key.clone(), compile(key))).collect();
         let services::Plan { ops, refused, contested } = self.services.plan(&changes);
@@ -110,8 +115,10 @@ impl Content {
     }
 }
 
+/// What is planned one by one: services, and pods that have hostPorts.
 fn all_services(model: &Model) -> BTreeSet<ObjectKey> {
-    model.services().map(|service| service.key.clone()).collect()
+    let services = model.services().map(|service| service.key.clone());
+    services.chain(model.host_port_pods().map(|(pod, _)| host_ports_key(&pod.key))).collect()
 }
 
 /// What policy is compiled from.

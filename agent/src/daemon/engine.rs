@@ -1,14 +1,16 @@
 //! The loop: model → compile → plan → apply, in a thread of its own, since the system calls block.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fairlead_objects::Event;
+use ipnetwork::IpNetwork;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::content::Content;
-use super::shared::Shared;
+use super::shared::{Network, Shared};
 use super::{node, sweep};
 use crate::bpf::{Hooks, Tables};
 use crate::cni::{AttachError, AttachedPod};
@@ -34,6 +36,8 @@ pub(super) enum Input {
     Attach(AttachedPod, oneshot::Sender<Result<(), AttachError>>),
     /// By the wiring: the interfaces that lead out of the node.
     Uplinks(Vec<Uplink>),
+    /// By the wiring: every address of the node that others may know.
+    Addresses(Vec<IpAddr>),
     /// By the CNI server: take out, and answer when no table knows the pod.
     Detach(AttachedPod, oneshot::Sender<()>),
 }
@@ -51,6 +55,10 @@ pub(super) struct Engine {
     pub(super) hooks: Hooks,
     pub(super) tables: Tables,
     pub(super) content: Content,
+    /// Where NodePorts are, if not at the node's primary addresses.
+    node_port_addresses: Vec<IpNetwork>,
+    uplinks: Vec<Uplink>,
+    addresses: Vec<IpAddr>,
     waiting: Vec<Waiting>,
     detached: Vec<oneshot::Sender<()>>,
     retry: Option<Instant>,
@@ -58,9 +66,26 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(shared: Arc<Shared>, hooks: Hooks, tables: Tables, content: Content) -> Self {
-        let next_sweep = Instant::now() + SWEEP;
-        Self { shared, hooks, tables, content, waiting: Vec::new(), detached: Vec::new(), retry: None, next_sweep }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        hooks: Hooks,
+        tables: Tables,
+        content: Content,
+        node_port_addresses: Vec<IpNetwork>,
+    ) -> Self {
+        Self {
+            shared,
+            hooks,
+            tables,
+            content,
+            node_port_addresses,
+            uplinks: Vec::new(),
+            addresses: Vec::new(),
+            waiting: Vec::new(),
+            detached: Vec::new(),
+            retry: None,
+            next_sweep: Instant::now() + SWEEP,
+        }
     }
 
     /// Runs until every sender is gone. One change is acted on at once; what is queued meanwhile is taken together.
@@ -103,7 +128,8 @@ impl Engine {
                     let _gave_up = answer.send(Err(AttachError(error.to_string())));
                 }
             },
-            Input::Uplinks(uplinks) => self.set_uplinks(&uplinks),
+            Input::Uplinks(uplinks) => self.set_uplinks(uplinks),
+            Input::Addresses(addresses) => self.set_addresses(addresses),
             Input::Detach(pod, answer) => {
                 self.waiting.retain(|waiting| waiting.slot != pod.slot);
                 // The slot may be another pod's by now: a detachment can come late and twice.
@@ -117,18 +143,37 @@ impl Engine {
     }
 
     /// Attaches to the interfaces out of the node and tells the programs of them.
-    pub(super) fn set_uplinks(&mut self, uplinks: &[Uplink]) {
-        for uplink in uplinks {
+    pub(super) fn set_uplinks(&mut self, uplinks: Vec<Uplink>) {
+        for uplink in &uplinks {
             if let Err(error) = self.hooks.attach_uplink(&uplink.name, uplink.ifindex) {
                 error!(%error, "packets of this interface pass unseen");
             }
         }
-        let network = node::network(uplinks, self.shared.model().own_node());
-        if let Err(error) = node::write(&self.tables, uplinks, &network) {
+        self.uplinks = uplinks;
+        let network = node::network(&self.uplinks, self.shared.model().own_node());
+        self.set_network(network);
+    }
+
+    /// Tells the programs which addresses of the node lead to its ports.
+    pub(super) fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.addresses = addresses;
+        self.write_addresses();
+    }
+
+    fn write_addresses(&self) {
+        let primary = self.shared.progress().network.addresses;
+        if let Err(error) = node::write_addresses(&self.tables, &self.addresses, &primary, &self.node_port_addresses) {
+            error!(%error, "the programs can't be told of the node's addresses: NodePorts and hostPorts may be missing");
+        }
+    }
+
+    fn set_network(&mut self, network: Network) {
+        if let Err(error) = node::write(&self.tables, &self.uplinks, &network) {
             error!(%error, "the programs can't be told of the node's interfaces");
         }
         self.content.set_uplink(network.ifindex);
         self.shared.note(|progress| progress.network = network);
+        self.write_addresses();
         self.shared.model_mut().touch_policy();
     }
 
@@ -141,6 +186,13 @@ impl Engine {
         let first = self.content.is_whole() && self.shared.model().synced();
         if dirty.is_clean() && !first {
             return;
+        }
+        if dirty.place {
+            // The node's object says which of its addresses come first.
+            let network = node::network(&self.uplinks, self.shared.model().own_node());
+            if network != self.shared.progress().network {
+                self.set_network(network);
+            }
         }
         if dirty.nodes {
             self.shared.nodes_changed.notify_one();

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fairlead_objects::Source;
+use ipnetwork::IpNetwork;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -53,6 +54,8 @@ pub struct Config {
     pub cgroup_root: Option<PathBuf>,
     /// The interfaces that lead out of the node; without, those of the default routes.
     pub uplinks: Vec<String>,
+    /// Prefixes of the node's addresses that NodePorts are at; without, its primary addresses.
+    pub node_port_addresses: Vec<IpNetwork>,
 }
 
 /// Runs the agent until it is told to end. What it attached stays attached.
@@ -60,7 +63,7 @@ pub struct Config {
 /// # Errors
 /// It can't start: the text says what to do.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
-    let Config { node, source, run_dir, bpffs, cgroup_root, uplinks } = config;
+    let Config { node, source, run_dir, bpffs, cgroup_root, uplinks, node_port_addresses } = config;
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
 
@@ -92,8 +95,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let network = Network::default();
     let content = if loaded.adopted { Content::adopt(&network, &loaded.tables)? } else { Content::empty(&network) };
-    let mut engine = Engine::new(Arc::clone(&shared), hooks, loaded.tables, content);
-    engine.set_uplinks(&wire.uplinks(&[]).await?);
+    let mut engine = Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses);
+    engine.set_uplinks(wire.uplinks(&[]).await?);
+    engine.set_addresses(netlink.addresses().await?);
     let wiring = wire.run(Arc::clone(&shared), inputs.clone());
     let runtime = tokio::runtime::Handle::current();
     let mut looping = tokio::task::spawn_blocking(move || engine.run(received, &runtime));

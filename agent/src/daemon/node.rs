@@ -1,11 +1,13 @@
-//! What the programs are told of the node: `CONFIG` and `UPLINKS`.
+//! What the programs are told of the node: `CONFIG`, `UPLINKS` and `NODE_ADDRESSES`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fairlead_datapath::Addr;
 use fairlead_datapath::config::{Config, Uplink as UplinkRow};
+use fairlead_datapath::service::FrontendFlags;
 use fairlead_objects::Node;
+use ipnetwork::IpNetwork;
 use zerocopy::IntoBytes;
 
 use super::shared::Network;
@@ -14,6 +16,7 @@ use crate::wiring::Uplink;
 
 const CONFIG: &str = "CONFIG";
 const UPLINKS: &str = "UPLINKS";
+const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
 
 /// MTU of pods while no uplink is known: Ethernet's.
 const MTU: u32 = 1500;
@@ -78,9 +81,66 @@ pub(super) fn write(tables: &Tables, uplinks: &[Uplink], network: &Network) -> R
     gone.iter().try_for_each(|key| map.delete(key, 1))
 }
 
+/// Which ports are reached by which of the node's addresses: hostPorts by each, NodePorts by the primary ones (KEP-3866) or,
+/// where prefixes are named, by those that are in one; a family for which none is named has all (as
+/// pkg/proxy/util/nodeport_addresses.go of Kubernetes).
+fn reached(addresses: &[IpAddr], primary: &[IpAddr], prefixes: &[IpNetwork]) -> BTreeMap<Addr, u32> {
+    let of_node_ports = |ip: &IpAddr| {
+        let mut of_family = prefixes.iter().filter(|prefix| prefix.is_ipv4() == ip.is_ipv4()).peekable();
+        match (prefixes.is_empty(), of_family.peek().is_none()) {
+            (true, _) => primary.contains(ip),
+            (false, true) => true,
+            (false, false) => of_family.any(|prefix| prefix.contains(*ip)),
+        }
+    };
+    let kinds = |ip: &IpAddr| FrontendFlags::HOST_PORT | if of_node_ports(ip) { FrontendFlags::NODE_PORT } else { 0 };
+    addresses.iter().chain(primary).map(|ip| (Addr::from(*ip), kinds(ip))).collect()
+}
+
+/// Writes the table of the node's addresses.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn write_addresses(
+    tables: &Tables,
+    addresses: &[IpAddr],
+    primary: &[IpAddr],
+    prefixes: &[IpNetwork],
+) -> Result<(), BpfError> {
+    let map = tables.map(NODE_ADDRESSES)?;
+    let mut gone = BTreeSet::new();
+    map.for_each(|key, _| {
+        gone.insert(key.to_vec());
+    })?;
+    for (addr, kinds) in reached(addresses, primary, prefixes) {
+        map.update(addr.as_bytes(), kinds.as_bytes(), 1)?;
+        gone.remove(addr.as_bytes());
+    }
+    gone.iter().try_for_each(|key| map.delete(key, 1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn s4_node_ports_are_at_the_primary_addresses_or_at_those_that_are_named() {
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let addresses = ips(&["172.18.0.11", "172.17.0.1", "10.0.0.1", "fd00:172:18::11", "fd00::1"]);
+        let primary = ips(&["172.18.0.11", "fd00:172:18::11"]);
+        let at = |prefixes: &[&str]| {
+            let prefixes: Vec<_> = prefixes.iter().map(|text| text.parse().unwrap()).collect();
+            let reached = reached(&addresses, &primary, &prefixes);
+            assert_eq!(reached.len(), addresses.len());
+            assert!(reached.values().all(|kinds| kinds & FrontendFlags::HOST_PORT != 0));
+            let of_node_ports = |ip: &&IpAddr| reached[&Addr::from(**ip)] & FrontendFlags::NODE_PORT != 0;
+            addresses.iter().filter(of_node_ports).map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(at(&[]), ["172.18.0.11", "fd00:172:18::11"]);
+        assert_eq!(at(&["172.16.0.0/12"]), ["172.18.0.11", "172.17.0.1", "fd00:172:18::11", "fd00::1"]);
+        assert_eq!(at(&["10.0.0.0/8", "fd00::1/128"]), ["10.0.0.1", "fd00::1"]);
+        assert_eq!(at(&["0.0.0.0/0", "::/0"]).len(), 5);
+    }
 
     fn uplink(ifindex: u32, mtu: u32, addresses: &[&str]) -> Uplink {
         let addresses = addresses.iter().map(|text| (text.parse().unwrap(), 64)).collect();

@@ -53,7 +53,7 @@ pub struct Progress {
 }
 
 /// What the node's interfaces say.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Network {
     /// The interface that other nodes are reached by, 0 when there is none.
     pub ifindex: u32,

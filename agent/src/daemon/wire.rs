@@ -44,6 +44,7 @@ impl Wire {
     pub(super) async fn run(self, shared: Arc<Shared>, inputs: mpsc::Sender<Input>) -> Result<(), WiringError> {
         let mut changes = watch()?;
         let mut told = None;
+        let mut addresses = None;
         loop {
             let (node_ips, routes) = {
                 let model = shared.model();
@@ -64,6 +65,16 @@ impl Wire {
                 }
                 Ok(_) => {}
                 Err(error) => warn!(%error, "the node's interfaces can't be listed"),
+            }
+            match self.netlink.addresses().await {
+                Ok(found) if addresses.as_ref() != Some(&found) => {
+                    addresses = Some(found.clone());
+                    if inputs.send(Input::Addresses(found)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => warn!(%error, "the node's addresses can't be listed"),
             }
             if let Some(routes) = routes {
                 match self.netlink.set_node_routes(&routes).await {

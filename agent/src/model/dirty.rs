@@ -9,6 +9,8 @@ use fairlead_objects::ObjectKey;
 pub struct Dirty {
     /// Services of which the object or a slice changed, came or went.
     pub services: BTreeSet<ObjectKey>,
+    /// Pods with hostPorts that changed, came or went, on this node.
+    pub host_ports: BTreeSet<ObjectKey>,
     /// This node's own object changed, and with it what is near (S32).
     pub place: bool,
     /// Something changed that peers, policies or routes depend on.
@@ -26,8 +28,9 @@ impl Dirty {
 
     /// Adds what another names.
     pub(super) fn merge(&mut self, other: Self) {
-        let Self { services, place, policy, nodes } = other;
+        let Self { services, host_ports, place, policy, nodes } = other;
         self.services.extend(services);
+        self.host_ports.extend(host_ports);
         self.place |= place;
         self.policy |= policy;
         self.nodes |= nodes;

@@ -96,7 +96,16 @@ impl Model {
                     self.dirty.node(key.name == self.node);
                 }
             }
-            Object::Pod(new) => self.dirty.policy |= replace(&mut self.pods, &key, new).is_some(),
+            Object::Pod(new) => {
+                let mut has_ports = has_host_ports(&new);
+                if let Some(old) = replace(&mut self.pods, &key, new) {
+                    self.dirty.policy = true;
+                    has_ports |= old.as_ref().is_some_and(has_host_ports);
+                    if has_ports {
+                        self.dirty.host_ports.insert(key);
+                    }
+                }
+            }
             Object::Namespace(new) => self.dirty.policy |= replace(&mut self.namespaces, &key, new).is_some(),
             Object::NetworkPolicy(new) => self.dirty.policy |= replace(&mut self.policies, &key, new).is_some(),
         }
@@ -118,7 +127,14 @@ impl Model {
                     self.dirty.node(key.name == self.node);
                 }
             }
-            Kind::Pod => self.dirty.policy |= self.pods.remove(key).is_some(),
+            Kind::Pod => {
+                if let Some(old) = self.pods.remove(key) {
+                    self.dirty.policy = true;
+                    if has_host_ports(&old) {
+                        self.dirty.host_ports.insert(key.clone());
+                    }
+                }
+            }
             Kind::Namespace => self.dirty.policy |= self.namespaces.remove(key).is_some(),
             Kind::NetworkPolicy => self.dirty.policy |= self.policies.remove(key).is_some(),
         }
@@ -138,6 +154,7 @@ impl Model {
     /// A pod was attached to this node.
     pub fn attach(&mut self, pod: LocalPod) {
         if self.local.get(&pod.slot) != Some(&pod) {
+            self.touch_host_ports(&pod.key.clone());
             self.local.insert(pod.slot, pod);
             self.dirty.policy = true;
         }
@@ -145,7 +162,16 @@ impl Model {
 
     /// The pod in a slot is being removed from this node.
     pub fn detach(&mut self, slot: u16) {
-        self.dirty.policy |= self.local.remove(&slot).is_some();
+        if let Some(gone) = self.local.remove(&slot) {
+            self.dirty.policy = true;
+            self.touch_host_ports(&gone.key);
+        }
+    }
+
+    fn touch_host_ports(&mut self, pod: &ObjectKey) {
+        if self.pods.get(pod).is_some_and(has_host_ports) {
+            self.dirty.host_ports.insert(pod.clone());
+        }
     }
 
     /// What changed since this was last asked; nothing before the first lists are complete (S54), since what is missing
@@ -249,6 +275,12 @@ impl Model {
         (same && !pod.host_network).then_some(pod)
     }
 
+    /// The pods that are attached to this node and have hostPorts, with their addresses.
+    pub fn host_port_pods(&self) -> impl Iterator<Item = (&Pod, &LocalPod)> {
+        let known = self.local.values().filter_map(|local| Some((self.object_of(local)?, local)));
+        known.filter(|(pod, _)| has_host_ports(pod))
+    }
+
     /// Objects that can't be read.
     #[must_use]
     pub fn mistakes(&self) -> &Mistakes {
@@ -259,6 +291,10 @@ impl Model {
 /// Puts an object in. `None`: it was there in this form already; else what it replaced.
 fn replace<T: PartialEq>(map: &mut BTreeMap<ObjectKey, T>, key: &ObjectKey, new: T) -> Option<Option<T>> {
     if map.get(key) == Some(&new) { None } else { Some(map.insert(key.clone(), new)) }
+}
+
+fn has_host_ports(pod: &Pod) -> bool {
+    pod.container_ports.iter().any(|port| port.host_port.is_some())
 }
 
 /// The service that a slice is of.

@@ -1,6 +1,8 @@
-use fairlead_objects::{AddressType, EndpointSlice, Event, Kind, Namespace, Object, ObjectKey};
+use fairlead_objects::{
+    AddressType, ContainerPort, EndpointSlice, Event, Kind, Labels, Namespace, Object, ObjectKey, Phase, Pod, Protocol,
+};
 
-use super::{Dirty, Model};
+use super::{Dirty, LocalPod, Model};
 
 fn slice(name: &str, service: Option<&str>) -> Event {
     Event::Applied(Object::EndpointSlice(EndpointSlice {
@@ -81,4 +83,41 @@ fn an_unreadable_object_disturbs_nothing_and_is_shown_until_it_is_mended() {
     assert_eq!((model.mistakes().standing().len(), model.mistakes().total()), (1, 1));
     model.take(slice("a-1", Some("a")));
     assert_eq!((model.mistakes().standing().len(), model.mistakes().total()), (0, 1));
+}
+
+#[test]
+fn s13_a_pod_with_host_ports_is_planned_with_its_object_and_its_attachment() {
+    let key = ObjectKey::new("shop", "web");
+    let pod = |host_port| {
+        let port = ContainerPort { name: None, port: 8080, protocol: Protocol::Tcp, host_port, host_ip: None };
+        Pod {
+            key: key.clone(),
+            uid: "1".into(),
+            labels: Labels::new(),
+            node_name: Some("n1".into()),
+            ips: vec![],
+            host_network: false,
+            phase: Phase::Pending,
+            terminating: false,
+            container_ports: vec![port],
+        }
+    };
+    let applied = |host_port| Event::Applied(Object::Pod(pod(host_port)));
+    let local = LocalPod { slot: 3, key: key.clone(), uid: "1".into(), ips: vec![], pod_mac: [0; 6], host_mac: [0; 6] };
+    let mut model = synced();
+    let touched = |model: &mut Model| !model.take_dirty().host_ports.is_empty();
+    model.take(applied(None));
+    model.attach(local.clone());
+    assert!(!touched(&mut model), "it has none");
+    model.take(applied(Some(80)));
+    assert!(touched(&mut model));
+    assert_eq!(model.host_port_pods().count(), 1);
+    model.detach(3);
+    assert!(touched(&mut model));
+    assert_eq!(model.host_port_pods().count(), 0);
+    model.attach(local);
+    assert!(touched(&mut model));
+    model.take(Event::Deleted(Kind::Pod, key));
+    assert!(touched(&mut model));
+    assert_eq!(model.host_port_pods().count(), 0);
 }

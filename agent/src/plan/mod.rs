@@ -6,7 +6,7 @@
 use fairlead_datapath::Addr;
 use fairlead_datapath::peer::{CidrKey, NodeHop, Peer, Pod};
 use fairlead_datapath::policy::{PeerKey, PolicySet, PortKey, RangeKey, Row};
-use fairlead_datapath::service::{Backend, Frontend, FrontendKey};
+use fairlead_datapath::service::{Backend, Frontend, FrontendKey, SourceRangeKey};
 
 pub mod policy;
 pub mod services;
@@ -41,6 +41,20 @@ pub enum Op {
         id: u32,
         /// A [`fairlead_datapath::service::BackendState`].
         state: u64,
+    },
+    /// Writes an element of `SERVICE_PORTS`, to which ports are only ever added.
+    ServicePorts {
+        /// Its index.
+        index: u32,
+        /// The ports, as [`fairlead_datapath::service::service_port`] has them.
+        bits: u64,
+    },
+    /// Writes or deletes an element of `SOURCE_RANGES`.
+    SourceRange {
+        /// The set and the range.
+        key: SourceRangeKey,
+        /// Whether it is in the set.
+        present: bool,
     },
     /// Writes the one element of `SERVICE_STATE`: UDP flows that go to no backend are decided anew.
     UdpFrontends {

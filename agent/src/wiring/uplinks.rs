@@ -57,6 +57,17 @@ impl Netlink {
         Ok(uplinks(&self.dump().await?, node_ips))
     }
 
+    /// The node's addresses, in order, that others may know: neither loopback nor link-local.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list them.
+    pub async fn addresses(&self) -> Result<Vec<IpAddr>, WiringError> {
+        let refused = |e| WiringError::kernel("list addresses", &e);
+        let all: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await.map_err(refused)?;
+        let found: BTreeSet<IpAddr> = all.iter().filter_map(local).filter(is_known_to_others).collect();
+        Ok(found.into_iter().collect())
+    }
+
     async fn dump(&self) -> Result<Dump, WiringError> {
         let refused = |what: &'static str| move |e| WiringError::kernel(what, &e);
         let links = self.handle.link().get().execute().try_collect().await.map_err(refused("list links"))?;
@@ -160,6 +171,13 @@ fn local(address: &AddressMessage) -> Option<IpAddr> {
             _ => None,
         })
     })
+}
+
+fn is_known_to_others(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    }
 }
 
 fn default_devices(route: &RouteMessage) -> Vec<u32> {

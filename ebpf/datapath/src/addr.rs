@@ -21,7 +21,7 @@ pub struct Addr {
 const MAPPED: u64 = 0xffff_0000;
 
 impl Addr {
-    /// The address that nobody has: `::`. Also the wildcard of a frontend.
+    /// The address that nobody has: `::`.
     pub const UNSPECIFIED: Self = Self { hi: 0, lo: 0 };
 
     /// From the four bytes of an IPv4 header, loaded as they stand.
@@ -53,6 +53,25 @@ impl Addr {
         Self {
             hi: u64::from_ne_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
             lo: u64::from_ne_bytes([b8, b9, b10, b11, b12, b13, b14, b15]),
+        }
+    }
+
+    /// The unspecified address of the same family: what stands for every address of the node in a frontend's key.
+    #[inline(always)]
+    #[must_use]
+    pub const fn wildcard(self) -> Self {
+        if self.is_v4() { Self::from_v4_wire(0) } else { Self::UNSPECIFIED }
+    }
+
+    /// Whether it is an address that only its own host has: loopback, or unspecified, which a socket takes for loopback.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_loopback(self) -> bool {
+        if self.is_v4() {
+            let [first, ..] = self.v4_wire().to_ne_bytes();
+            first == 127 || self.v4_wire() == 0
+        } else {
+            self.hi == 0 && self.lo.swap_bytes() <= 1
         }
     }
 

@@ -90,6 +90,8 @@ reasons! {
     Rewrite = 20, "rewrite";
     /// A service refused the packet (it has no endpoints) and the sender was told.
     Rejected = 21, "rejected";
+    /// A load balancer's address, and its service's source ranges do not hold the client.
+    SourceRange = 22, "source_range";
 }
 
 /// Number of reasons: the size of the `DROPS` array.

@@ -3,12 +3,12 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::Addr;
 use crate::config::{Config, Uplink};
 use crate::drop::DropReason;
 use crate::flow::{self, Draft, FlowKey, InsertError, Place, Table, Tracked};
 use crate::packet::{self, Packet};
 use crate::walk::{self, Action, Inbound, Walk};
+use crate::{Addr, Word};
 use crate::{peer, policy, service};
 
 /// The kernel under a packet: its bytes, its metadata, the tables, the clock and chance.
@@ -68,6 +68,9 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// port is not free to be given to somebody else's flow. `key` holds both ends, `opener_is_a` says which is which.
     fn host_socket(&self, key: &FlowKey, opener_is_a: bool) -> bool;
 
+    /// A word that is not zero once a client outside has been sent to a process of the node as a service's backend.
+    fn host_flows(&self) -> Option<&Word>;
+
     // The stages below are rare or large. A program makes each a function of its own, which the verifier checks once
     // and whose variables are not on the walk's stack; everywhere else they are plain calls.
 
@@ -121,11 +124,11 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     }
 
     /// [`walk::choose_backend`].
-    fn choose_backend(&self, w: &mut Walk, begins: bool) -> Action
+    fn choose_backend(&self, w: &mut Walk, begins: bool, from: service::From) -> Action
     where
         Self: Sized,
     {
-        walk::choose_backend(self, w, begins)
+        walk::choose_backend(self, w, begins, from)
     }
 
     /// [`walk::still_no_service`].
@@ -150,6 +153,14 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
         Self: Sized,
     {
         walk::open_from_pod(self, w, slot)
+    }
+
+    /// [`walk::open_from_outside`].
+    fn open_from_outside(&self, w: &mut Walk) -> Action
+    where
+        Self: Sized,
+    {
+        walk::open_from_outside(self, w)
     }
 
     /// [`walk::open_inbound`].

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use fairlead_datapath::service::FrontendKey;
+use fairlead_datapath::service::{FrontendFlags, FrontendKey};
 use fairlead_objects::{AddressType, ObjectKey, Protocol, TrafficPolicy};
+use ipnetwork::IpNetwork;
 
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,13 +95,58 @@ pub enum Answer {
     Drop,
 }
 
+/// What kind of address a frontend is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FrontendKind {
+    /// A cluster address.
+    Cluster,
+    /// One of `externalIPs`.
+    External,
+    /// A load balancer's.
+    LoadBalancer,
+    /// A NodePort: the node's addresses that are for it.
+    NodePort,
+    /// A hostPort of a pod of this node.
+    HostPort,
+}
+
+impl fmt::Display for FrontendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cluster => "cluster address",
+            Self::External => "external address",
+            Self::LoadBalancer => "load balancer's address",
+            Self::NodePort => "NodePort",
+            Self::HostPort => "hostPort",
+        })
+    }
+}
+
 /// The traffic policy under which a frontend answers, by where the client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrontendPolicy {
+    /// What it is.
+    pub kind: FrontendKind,
     /// For clients inside the cluster.
     pub inside: TrafficPolicy,
     /// For clients outside.
     pub outside: TrafficPolicy,
+}
+
+impl FrontendPolicy {
+    /// Its [`FrontendFlags`], where the service port's source ranges are this set, 0 if it has none.
+    #[must_use]
+    pub fn flags(&self, source_set: u32) -> u32 {
+        let local = self.outside == TrafficPolicy::Local;
+        let keeps = if local { FrontendFlags::KEEP_SOURCE } else { 0 };
+        match self.kind {
+            FrontendKind::Cluster => 0,
+            FrontendKind::External => keeps,
+            FrontendKind::LoadBalancer => keeps | FrontendFlags::source_set(source_set),
+            FrontendKind::NodePort => keeps | FrontendFlags::NODE_PORT,
+            FrontendKind::HostPort => FrontendFlags::KEEP_SOURCE | FrontendFlags::HOST_PORT,
+        }
+    }
 }
 
 /// One service port in one family.
@@ -115,6 +161,8 @@ pub struct PortContent {
     /// Endpoints that flows may stay with, whether or not new ones may choose them (S40: ignoring policy, topology and
     /// termination, so that UDP behaves like TCP).
     pub in_service: BTreeSet<BackendAddr>,
+    /// Clients that may use its load balancer's addresses; with none, everybody may (S12).
+    pub source_ranges: BTreeSet<IpNetwork>,
     /// Its addresses.
     pub frontends: BTreeMap<FrontendKey, FrontendPolicy>,
 }

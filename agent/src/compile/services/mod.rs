@@ -5,16 +5,19 @@
 mod categorize;
 mod content;
 mod endpoints;
+mod external;
+mod host_ports;
 #[cfg(test)]
 mod tests;
 
 use fairlead_datapath::Addr;
 use fairlead_datapath::service::FrontendKey;
-use fairlead_objects::{EndpointSlice, Node, Service, ServicePort, TrafficPolicy};
+use fairlead_objects::{EndpointSlice, Node, Service, ServicePort};
 
 pub use categorize::{Categories, categorize};
-pub use content::{Answer, BackendAddr, Family, FrontendPolicy, PortContent, PortKey, ServiceContent};
+pub use content::{Answer, BackendAddr, Family, FrontendKind, FrontendPolicy, PortContent, PortKey, ServiceContent};
 pub use endpoints::{PortEndpoint, endpoints};
+pub use host_ports::{compile_host_ports, host_ports_key};
 
 /// Where this node is, for what is chosen by place. When it changes, every service is compiled again (S32).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,6 +53,7 @@ where
     for port in &service.ports {
         for family in [Family::V4, Family::V6] {
             let frontends: Vec<_> = cluster_frontends(service, port, family).collect();
+            // A service has the families of its cluster addresses.
             if frontends.is_empty() {
                 continue;
             }
@@ -62,9 +66,11 @@ where
                 cluster: categories.cluster_answer(),
                 local: categories.local_answer(),
                 in_service: endpoints.iter().filter(|e| e.ready || e.serving).map(|e| e.addr).collect(),
+                source_ranges: external::source_ranges(service, family),
                 frontends: Default::default(),
             });
             content.frontends.extend(frontends);
+            content.frontends.extend(external::frontends(service, port, family));
         }
     }
     content
@@ -77,10 +83,8 @@ fn cluster_frontends(
     port: &ServicePort,
     family: Family,
 ) -> impl Iterator<Item = (FrontendKey, FrontendPolicy)> {
-    let policy = match service.internal_traffic_policy {
-        TrafficPolicy::Cluster => FrontendPolicy { inside: TrafficPolicy::Cluster, outside: TrafficPolicy::Cluster },
-        TrafficPolicy::Local => FrontendPolicy { inside: TrafficPolicy::Local, outside: TrafficPolicy::Local },
-    };
+    let both = service.internal_traffic_policy;
+    let policy = FrontendPolicy { kind: FrontendKind::Cluster, inside: both, outside: both };
     let addresses = service.cluster_ips.iter().filter(move |ip| Family::of(ip) == family && !ip.is_unspecified());
     addresses.map(move |ip| (FrontendKey::new(Addr::from(*ip), port.port.to_be(), port.protocol.number()), policy))
 }

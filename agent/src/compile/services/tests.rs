@@ -1,5 +1,7 @@
 //! Rows of the behaviour table, one service at a time.
 
+mod external;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use fairlead_datapath::service::{BackendState, Frontend, HostTables, Scope, Verdict};
+use fairlead_datapath::service::{BackendState, Frontend, FrontendFlags, HostTables, Scope, Verdict};
 
 use super::Capacity;
 use super::blocks::Blocks;
@@ -44,6 +44,17 @@ impl State {
                 adopt_block(*scope, port, tables, &mut slots);
             }
         }
+        // A service port has one set. Another one is left of an interrupted plan: it stays until the port's frontends have
+        // been planned.
+        let mut stray_ranges = tables.source_ranges.clone();
+        for frontend in tables.frontends.values().filter(|frontend| is_service(frontend.service)) {
+            let set = FrontendFlags::source_set_of(frontend.flags);
+            let port = ports.entry(frontend.service).or_default();
+            if set != 0 && port.ranges.is_empty() {
+                port.ranges = stray_ranges.extract_if(.., |range| range.set == set).collect();
+            }
+        }
+        let range_sets = tables.source_ranges.iter().map(|range| range.set).collect();
         let claim = |frontend: &Frontend| Claim { written: Some(*frontend), by: BTreeSet::new() };
         Self {
             capacity,
@@ -53,7 +64,11 @@ impl State {
             frontends: tables.frontends.iter().map(|(key, frontend)| (*key, claim(frontend))).collect(),
             slots,
             backends: Ids::with(capacity.backends, &used),
+            ranges: tables.source_ranges.len() as u32,
+            range_sets: Ids::with(capacity.ranges, &range_sets),
+            stray_ranges,
             generations,
+            service_ports: tables.service_ports.clone(),
             udp_generation: tables.state.udp_generation,
             barrier_first: true,
         }

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fairlead_datapath::service::{Frontend, FrontendKey, Scope};
+use fairlead_datapath::service::{Frontend, FrontendKey, Scope, SourceRangeKey};
 use fairlead_objects::{ObjectKey, TrafficPolicy};
+use ipnetwork::IpNetwork;
 
 use super::state::{Block, Port, State};
 use super::{Op, PlanError};
@@ -16,6 +17,8 @@ pub(super) struct Draft {
     pub(super) records: Vec<Op>,
     /// New blocks.
     pub(super) slots: Vec<Op>,
+    /// New source ranges.
+    pub(super) ranges: Vec<SourceRangeKey>,
     /// Frontends that may have to change.
     pub(super) touched: BTreeSet<FrontendKey>,
     /// Backends that left their service.
@@ -24,6 +27,8 @@ pub(super) struct Draft {
     pub(super) blocks: Vec<(u32, u32)>,
     /// Service ports that are gone.
     pub(super) services: Vec<u32>,
+    /// Source ranges that hold no more.
+    pub(super) old_ranges: Vec<SourceRangeKey>,
 }
 
 /// What was taken for a service while it was not sure that all of it fits.
@@ -32,6 +37,7 @@ struct Taken {
     services: Vec<u32>,
     backends: Vec<u32>,
     blocks: Vec<(u32, u32)>,
+    range_sets: Vec<u32>,
     records: Vec<Op>,
     slots: Vec<Op>,
 }
@@ -78,6 +84,10 @@ impl State {
         if used + new > self.capacity.frontends {
             return Err(full(service, "FRONTENDS", self.capacity.frontends, used, new));
         }
+        let (used, new) = (self.ranges, content.ports.values().map(|port| port.source_ranges.len() as u32).sum());
+        if new > 0 && used + new > self.capacity.ranges {
+            return Err(full(service, "SOURCE_RANGES", self.capacity.ranges, used, new));
+        }
         let mut ports = BTreeMap::new();
         for (name, content) in &content.ports {
             let id = match self.id_of(name, content, &ports) {
@@ -116,6 +126,8 @@ impl State {
         let mut port = Port { name: Some(name.clone()), ..Port::default() };
         let kept = old.backends.iter().filter(|(addr, _)| content.in_service.contains(addr));
         port.backends = kept.map(|(addr, id)| (*addr, *id)).collect();
+        port.ranges = self.range_set(name, &content.source_ranges, &old, taken)?;
+        let source_set = port.ranges.first().map_or(0, |range| range.set);
         for (key, policy) in &content.frontends {
             let mut scope = |policy: TrafficPolicy| match content.answer(policy) {
                 Answer::Reject => Ok(Scope::REJECT),
@@ -127,10 +139,42 @@ impl State {
             };
             let (internal, external) = (scope(policy.inside)?, scope(policy.outside)?);
             let affinity_seconds = content.affinity_seconds;
-            let frontend = Frontend { tag: key.tag(), service: id, internal, external, affinity_seconds, flags: 0 };
+            let flags = policy.flags(source_set);
+            let frontend = Frontend { tag: key.tag(), service: id, internal, external, affinity_seconds, flags };
             port.frontends.insert(*key, frontend);
         }
         Ok(port)
+    }
+
+    /// The set of these source ranges: the one that the port has already, or a new one.
+    fn range_set(
+        &mut self,
+        name: &PortKey,
+        ranges: &BTreeSet<IpNetwork>,
+        old: &Port,
+        taken: &mut Taken,
+    ) -> Result<BTreeSet<SourceRangeKey>, PlanError> {
+        let set_of = |set: u32| -> BTreeSet<SourceRangeKey> {
+            ranges.iter().map(|net| SourceRangeKey::prefix(set, net.network().into(), net.prefix())).collect()
+        };
+        if ranges.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        if let Some(first) = old.ranges.first()
+            && old.ranges == set_of(first.set)
+        {
+            return Ok(old.ranges.clone());
+        }
+        let (size, used) = (self.capacity.ranges, self.range_sets.used());
+        let set = self.range_sets.take().ok_or_else(|| full(&name.service, "SOURCE_RANGES", size, used, 1))?;
+        taken.range_sets.push(set);
+        Ok(set_of(set))
+    }
+
+    /// Has source ranges deleted once nobody reads them.
+    pub(super) fn drop_ranges(&mut self, ranges: BTreeSet<SourceRangeKey>, draft: &mut Draft) {
+        self.ranges -= ranges.len() as u32;
+        draft.old_ranges.extend(ranges);
     }
 
     /// The block of these backends: one that the port has already, or a new one.
@@ -153,6 +197,8 @@ impl State {
             port.backends.insert(*addr, id);
             ids.push(id);
         }
+        // In order, so that affinity can look for one.
+        ids.sort_unstable();
         if let Some(block) = port.blocks.iter().find(|block| block.ids == ids) {
             return Ok(block.clone());
         }
@@ -192,11 +238,17 @@ impl State {
     fn put_back(&mut self, taken: Taken) {
         taken.services.into_iter().for_each(|id| self.services.give(id));
         taken.backends.into_iter().for_each(|id| self.backends.give(id));
+        taken.range_sets.into_iter().for_each(|set| self.range_sets.give(set));
         taken.blocks.into_iter().for_each(|(offset, count)| self.slots.give(offset, count));
     }
 
     fn replace_port(&mut self, id: u32, port: Port, draft: &mut Draft) {
         let old = self.ports.remove(&id).unwrap_or_default();
+        if port.ranges != old.ranges {
+            draft.ranges.extend(&port.ranges);
+            self.ranges += port.ranges.len() as u32;
+            self.drop_ranges(old.ranges, draft);
+        }
         let ids: BTreeSet<u32> = port.backends.values().copied().collect();
         draft.retired.extend(old.backends.values().chain(&old.surplus).filter(|id| !ids.contains(id)));
         draft.blocks.extend(
@@ -218,6 +270,7 @@ impl State {
         draft.retired.extend(old.backends.values().chain(&old.surplus));
         draft.blocks.extend(old.blocks.iter().map(|block| (block.offset, block.count())));
         draft.services.push(id);
+        self.drop_ranges(old.ranges, draft);
         self.unclaim(id, old.frontends.keys(), draft);
         if let Some(name) = &old.name {
             self.names.remove(name);

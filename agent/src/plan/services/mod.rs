@@ -1,8 +1,9 @@
 //! Order of the changes to the tables of services.
 //!
-//! A change writes new backends and new blocks of slots where nothing refers to them, then replaces the frontends: each
-//! replacement is the commit point of that frontend. Backends that left are marked at once, so that UDP flows move; their
-//! ids and the old blocks are given out again only after a [`super::Op::Barrier`]. On removal the frontend goes first.
+//! A change writes new backends, new blocks of slots and new sets of source ranges where nothing refers to them, then
+//! replaces the frontends: each replacement is the commit point of that frontend. Backends that left are marked at once, so that UDP flows move; their
+//! ids and the old blocks are given out again, and old source ranges deleted, only after a [`super::Op::Barrier`]. On
+//! removal the frontend goes first.
 //!
 //! [`State`] is what the tables hold when every plan so far has been applied. When applying fails halfway it is not;
 //! then the agent does what it does after a restart: [`State::adopt`] what the tables hold, and plan everything again.
@@ -15,7 +16,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use fairlead_datapath::service::{FrontendKey, MAX_BACKENDS, MAX_FRONTENDS, MAX_SLOTS};
+use fairlead_datapath::service::{FrontendKey, MAX_BACKENDS, MAX_FRONTENDS, MAX_SLOTS, MAX_SOURCE_RANGES};
 use fairlead_objects::ObjectKey;
 
 use super::Op;
@@ -32,11 +33,13 @@ pub struct Capacity {
     pub slots: u32,
     /// Of `BACKENDS`.
     pub backends: u32,
+    /// Of `SOURCE_RANGES`.
+    pub ranges: u32,
 }
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { frontends: MAX_FRONTENDS, slots: MAX_SLOTS, backends: MAX_BACKENDS }
+        Self { frontends: MAX_FRONTENDS, slots: MAX_SLOTS, backends: MAX_BACKENDS, ranges: MAX_SOURCE_RANGES }
     }
 }
 
@@ -96,4 +99,6 @@ pub struct Usage {
     pub slots: u32,
     /// Of `BACKENDS`.
     pub backends: u32,
+    /// Of `SOURCE_RANGES`.
+    pub ranges: u32,
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use fairlead_datapath::Addr;
-use fairlead_datapath::service::{Backend, BackendState, Frontend, FrontendKey};
+use fairlead_datapath::service::{Backend, BackendState, Frontend, FrontendKey, SourceRangeKey, service_port};
 use fairlead_objects::{ObjectKey, Protocol};
 
 use super::blocks::Blocks;
@@ -25,9 +25,17 @@ pub struct State {
     pub(super) services: Ids,
     pub(super) slots: Blocks,
     pub(super) backends: Ids,
+    /// Elements of `SOURCE_RANGES` in use.
+    pub(super) ranges: u32,
+    /// Ids of sets of them.
+    pub(super) range_sets: Ids,
+    /// Source ranges that were adopted and that no service port has.
+    pub(super) stray_ranges: BTreeSet<SourceRangeKey>,
     /// How often each backend id has been given out, where it ever was.
     pub(super) generations: HashMap<u32, u32>,
     pub(super) udp_generation: u64,
+    /// What `SERVICE_PORTS` holds.
+    pub(super) service_ports: BTreeMap<u32, u64>,
     /// What was free when it was adopted may have readers still.
     pub(super) barrier_first: bool,
 }
@@ -41,6 +49,8 @@ pub(super) struct Port {
     /// Ids of second entries for one endpoint, left by an interrupted plan.
     pub(super) surplus: BTreeSet<u32>,
     pub(super) blocks: Vec<Block>,
+    /// The set of source ranges of its load balancer's addresses, empty if everybody may use them.
+    pub(super) ranges: BTreeSet<SourceRangeKey>,
     /// What it wants its frontends to be.
     pub(super) frontends: BTreeMap<FrontendKey, Frontend>,
 }
@@ -79,8 +89,12 @@ impl State {
             services: Ids::new(Self::services_end(capacity)),
             slots: Blocks::new(capacity.slots),
             backends: Ids::new(capacity.backends),
+            ranges: 0,
+            range_sets: Ids::new(capacity.ranges),
+            stray_ranges: BTreeSet::new(),
             generations: HashMap::new(),
             udp_generation: 0,
+            service_ports: BTreeMap::new(),
             barrier_first: false,
         }
     }
@@ -115,6 +129,8 @@ impl State {
         for id in unclaimed {
             self.remove_port(id, &mut draft);
         }
+        let stray = std::mem::take(&mut self.stray_ranges);
+        self.drop_ranges(stray, &mut draft);
         draft.touched.extend(self.frontends.iter().filter(|(_, claim)| claim.by.is_empty()).map(|(key, _)| *key));
         self.finish(draft).0
     }
@@ -128,18 +144,28 @@ impl State {
     /// How full the tables are.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        Usage { frontends: self.frontends.len() as u32, slots: self.slots.used(), backends: self.backends.used() }
+        Usage {
+            frontends: self.frontends.len() as u32,
+            slots: self.slots.used(),
+            backends: self.backends.used(),
+            ranges: self.ranges,
+        }
     }
 
     /// Turns what was collected into operations, and frees what is free after them.
     fn finish(&mut self, draft: Draft) -> (Vec<Op>, Vec<Contested>) {
-        let Draft { records, slots, touched, retired, blocks, services } = draft;
-        let mut ops: Vec<Op> = records.into_iter().chain(slots).collect();
+        let Draft { records, slots, ranges, touched, retired, blocks, services, old_ranges } = draft;
+        let ranges = ranges.into_iter().map(|key| Op::SourceRange { key, present: true });
+        let mut ops: Vec<Op> = records.into_iter().chain(slots).chain(ranges).collect();
         let contested = self.commit(touched, &mut ops);
         ops.extend(retired.iter().map(|id| Op::BackendState { id: *id, state: self.state_word(*id, false) }));
-        if !(retired.is_empty() && blocks.is_empty() && services.is_empty()) {
+        if !(retired.is_empty() && blocks.is_empty() && services.is_empty() && old_ranges.is_empty()) {
             ops.push(Op::Barrier);
         }
+        for set in old_ranges.iter().map(|key| key.set).collect::<BTreeSet<_>>() {
+            self.range_sets.give(set);
+        }
+        ops.extend(old_ranges.into_iter().map(|key| Op::SourceRange { key, present: false }));
         for id in retired {
             self.backends.give(id);
         }
@@ -159,6 +185,7 @@ impl State {
     fn commit(&mut self, touched: BTreeSet<FrontendKey>, ops: &mut Vec<Op>) -> Vec<Contested> {
         let (mut upserts, mut contested) = (Vec::new(), Vec::new());
         let mut new_udp = false;
+        let mut new_ports = BTreeMap::new();
         for key in touched {
             let Some(claim) = self.frontends.get_mut(&key) else { continue };
             let mut owners: Vec<_> = claim.by.iter().filter_map(|id| self.ports.get(id)).collect();
@@ -176,11 +203,19 @@ impl State {
                 let list = if wanted.is_some() { &mut upserts } else { &mut *ops };
                 list.push(Op::Frontend { key, value: wanted });
                 claim.written = wanted;
+                if let Some((index, bit)) = service_port(key.port, key.proto).filter(|_| wanted.is_some()) {
+                    let known = self.service_ports.entry(index).or_default();
+                    if *known & bit == 0 {
+                        *known |= bit;
+                        new_ports.insert(index, *known);
+                    }
+                }
             }
             if claim.written.is_none() {
                 self.frontends.remove(&key);
             }
         }
+        ops.extend(new_ports.into_iter().map(|(index, bits)| Op::ServicePorts { index, bits }));
         ops.extend(upserts);
         if new_udp {
             self.udp_generation += 1;

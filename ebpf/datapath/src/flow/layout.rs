@@ -156,6 +156,9 @@ impl FlowFlags {
     pub const MASQUERADE: u32 = 64;
     /// The other entry's key has `alternate` set.
     pub const OTHER_ALTERNATE: u32 = 128;
+    /// A client outside opened it to a service, by an uplink. What goes to an end elsewhere leaves by the route to it but not
+    /// by the host's stack, which takes no packet that comes from an address of its own (`fib_validate_source`).
+    pub const OUTSIDE: u32 = 256;
 }
 
 /// Bits of [`Flow::state`].

@@ -1,9 +1,14 @@
 //! The tables of services without a kernel.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::vec::Vec;
 
-use super::{Backend, Frontend, FrontendKey, MAX_BACKENDS, MAX_SLOTS, ServiceState, Tables};
+use super::{
+    Affinity, AffinityKey, Backend, Frontend, FrontendKey, MAX_BACKENDS, MAX_SLOTS, ServiceState, SourceRangeKey,
+    Tables,
+};
+use crate::Addr;
 
 /// [`Tables`] in memory. What was never written is zero, as in the kernel's arrays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,14 +19,21 @@ pub struct HostTables {
     pub slots: Vec<u32>,
     /// `BACKENDS`, as far as it was written.
     pub backends: Vec<Backend>,
+    /// `AFFINITY`, which packets write.
+    pub affinities: RefCell<HashMap<AffinityKey, Affinity>>,
     /// `SERVICE_STATE`.
     pub state: ServiceState,
+    /// `NODE_ADDRESSES`.
+    pub node_addresses: HashMap<Addr, u32>,
+    /// `SERVICE_PORTS`; what is absent is zero.
+    pub service_ports: BTreeMap<u32, u64>,
+    /// `SOURCE_RANGES`.
+    pub source_ranges: BTreeSet<SourceRangeKey>,
 }
 
 impl HostTables {
     /// What an unwritten element of `BACKENDS` holds.
-    pub const NOBODY: Backend =
-        Backend { addr: crate::Addr::UNSPECIFIED, port: 0, proto: 0, pad: 0, service: 0, state: 0 };
+    pub const NOBODY: Backend = Backend { addr: Addr::UNSPECIFIED, port: 0, proto: 0, pad: 0, service: 0, state: 0 };
 
     /// Writes elements of `SLOTS`.
     pub fn write_slots(&mut self, offset: u32, ids: &[u32]) {
@@ -53,6 +65,31 @@ impl HostTables {
 impl Tables for HostTables {
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
         self.frontends.get(key).copied()
+    }
+
+    fn node_address(&self, addr: &Addr) -> u32 {
+        self.node_addresses.get(addr).copied().unwrap_or(0)
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        self.affinities.borrow().get(key).copied()
+    }
+
+    fn remember_affinity(&self, key: &AffinityKey, value: &Affinity) {
+        self.affinities.borrow_mut().insert(*key, *value);
+    }
+
+    fn service_ports(&self, index: u32) -> u64 {
+        self.service_ports.get(&index).copied().unwrap_or(0)
+    }
+
+    fn in_source_range(&self, key: &SourceRangeKey) -> bool {
+        self.source_ranges.iter().any(|range| {
+            let bits = range.prefix_len.min(key.prefix_len) - 32;
+            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+            let [ours, theirs] = [key.addr, range.addr].map(u128::from_be_bytes);
+            range.set == key.set && ours & mask == theirs & mask
+        })
     }
 
     fn slot(&self, index: u32) -> Option<u32> {

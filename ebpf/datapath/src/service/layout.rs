@@ -18,7 +18,8 @@ pub const MAX_BACKENDS: u32 = 1 << 18;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FrontendKey {
-    /// The address, or [`Addr::UNSPECIFIED`] for a NodePort, which is every node address.
+    /// The address, or [`Addr::wildcard`] of a family: the node's addresses that are in `NODE_ADDRESSES` for the kind of
+    /// port that it is (NodePort or hostPort).
     pub addr: Addr,
     /// The port, as on the wire.
     pub port: u16,
@@ -62,8 +63,92 @@ pub struct Frontend {
     pub external: Scope,
     /// Seconds of client-IP affinity, 0 for none.
     pub affinity_seconds: u32,
-    /// Reserved, zero.
+    /// [`FrontendFlags`].
     pub flags: u32,
+}
+
+/// Bits of [`Frontend::flags`].
+pub struct FrontendFlags;
+
+impl FrontendFlags {
+    /// A NodePort. Under a wildcard it is reached by the addresses that have this bit in `NODE_ADDRESSES`.
+    pub const NODE_PORT: u32 = 1;
+    /// A hostPort, likewise.
+    pub const HOST_PORT: u32 = 2;
+    /// Clients outside keep their address on their way to a pod of this node (S35): policy Local, and hostPorts.
+    pub const KEEP_SOURCE: u32 = 4;
+    /// Every kind of wildcard.
+    pub const WILDCARDS: u32 = Self::NODE_PORT | Self::HOST_PORT;
+
+    /// The flag that only clients in a set of `SOURCE_RANGES` (from 1 on, 24 bits) may use it (S12).
+    #[must_use]
+    pub const fn source_set(set: u32) -> u32 {
+        set << 8
+    }
+
+    /// The set of `SOURCE_RANGES` that its clients must be in, 0 if everybody may use it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source_set_of(flags: u32) -> u32 {
+        flags >> 8
+    }
+}
+
+/// Elements of `NODE_ADDRESSES`: the node's own addresses, each with the bits of [`FrontendFlags`] of the wildcards that
+/// are reached by it.
+pub const MAX_NODE_ADDRESSES: u32 = 1024;
+
+/// Elements of `SERVICE_PORTS`: 64 ports each, of TCP, then UDP, then SCTP. A port that any frontend ever had is set, and
+/// never cleared, since flows outlive their service: what comes to the node itself at other ports is none of services'
+/// business, and that is all that has to be asked about it.
+pub const SERVICE_PORT_WORDS: u32 = 3 * (1 << 16) / 64;
+
+/// The element of `SERVICE_PORTS` that a port (as on the wire) is in, and its bit there. `None` for a protocol without
+/// ports.
+#[inline(always)]
+#[must_use]
+pub const fn service_port(port: u16, proto: u8) -> Option<(u32, u64)> {
+    let of_protocol = match proto {
+        6 => 0,
+        17 => 1 << 10,
+        132 => 2 << 10,
+        _ => return None,
+    };
+    let port = u16::from_be(port);
+    Some((of_protocol + (port as u32 >> 6), 1 << (port & 63)))
+}
+
+/// Elements of `SOURCE_RANGES`: prefixes times ports of services that have them. A set is never changed: a frontend gets
+/// another one, and with it another answer, by the one write that replaces it.
+pub const MAX_SOURCE_RANGES: u32 = 1 << 15;
+
+/// Key of `SOURCE_RANGES`, an LPM trie: `struct bpf_lpm_trie_key` with the set before the address. A set has one family,
+/// so `::/0` of one can't hold an IPv4 address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SourceRangeKey {
+    /// Bits that count: 32 for the set, then the prefix (96 more for IPv4, which is v4-mapped).
+    pub prefix_len: u32,
+    /// The set.
+    pub set: u32,
+    /// The address as on the wire, host bits zero.
+    pub addr: [u8; 16],
+}
+
+impl SourceRangeKey {
+    /// The key that finds the range of a client.
+    #[inline(always)]
+    #[must_use]
+    pub fn lookup(set: u32, client: Addr) -> Self {
+        Self { prefix_len: 32 + 128, set, addr: client.bytes() }
+    }
+
+    /// The key of a prefix: `len` in the family's own terms (0..=32 or 0..=128).
+    #[must_use]
+    pub fn prefix(set: u32, addr: Addr, len: u8) -> Self {
+        let bits = if addr.is_v4() { 96 + u32::from(len) } else { u32::from(len) };
+        Self { prefix_len: 32 + bits, set, addr: addr.bytes() }
+    }
 }
 
 /// What becomes of a new flow to a frontend: a verdict and, for FORWARD, a block of `SLOTS`.
@@ -171,6 +256,51 @@ impl BackendState {
     pub const fn serving(self) -> bool {
         self.0 & Self::SERVING != 0
     }
+}
+
+/// Elements of `AFFINITY`: clients that services remember. When it is full the least recently used goes.
+pub const MAX_AFFINITIES: u32 = 1 << 16;
+
+/// Key of `AFFINITY`: a client of a service port, whichever of its addresses the client uses (S38).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct AffinityKey {
+    /// The client's address.
+    pub client: Addr,
+    /// The service port.
+    pub service: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+impl AffinityKey {
+    /// A key.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(client: Addr, service: u32) -> Self {
+        Self { client, service, pad: 0 }
+    }
+
+    /// What an [`Affinity`] carries to be recognised, as [`FrontendKey::tag`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(&self) -> u32 {
+        self.client.tag() ^ self.service.wrapping_mul(0x9e37_79b1)
+    }
+}
+
+/// Value of `AFFINITY`: the backend that a client had last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Affinity {
+    /// [`AffinityKey::tag`] of its key, read last.
+    pub tag: u32,
+    /// The backend's id.
+    pub backend: u32,
+    /// The generation of that id.
+    pub generation: u32,
+    /// Second (since boot) of the client's last new flow.
+    pub seen: u32,
 }
 
 /// The one element of `SERVICE_STATE`.

@@ -1,6 +1,6 @@
 //! The choice of a backend for a new flow.
 
-use super::{Backend, BackendState, Frontend, FrontendKey, Tables, Verdict};
+use super::{Backend, BackendState, Frontend, FrontendFlags, FrontendKey, Scope, SourceRangeKey, Tables, Verdict};
 use crate::Addr;
 
 /// Where a client is. It decides which [`super::Scope`] of a frontend counts.
@@ -23,6 +23,12 @@ pub struct Chosen {
     pub generation: u32,
     /// The service port.
     pub service: u32,
+    /// [`FrontendFlags`] of the frontend that it is behind.
+    pub flags: u32,
+    /// [`Frontend::affinity_seconds`] of that: see [`super::stick`].
+    pub affinity_seconds: u32,
+    /// The block that it was chosen from.
+    pub block: Scope,
     /// Its port, as on the wire.
     pub port: u16,
 }
@@ -49,20 +55,43 @@ pub enum Selection {
 /// or has stopped serving, was replaced a moment ago: the decision is made once more, with the tables as they are then.
 #[inline(always)]
 pub fn select<T: Tables>(tables: &T, addr: Addr, port: u16, proto: u8, from: From, random: u32) -> Selection {
-    let key = FrontendKey::new(addr, port, proto);
-    let Some(frontend) = tables.frontend(&key) else {
+    let mut key = FrontendKey::new(addr, port, proto);
+    let Some(frontend) = find(tables, &mut key) else {
         return Selection::NotAService;
     };
     if let Some(selection) = answer(tables, &key, &frontend, from, random) {
         return selection;
     }
-    let Some(frontend) = tables.frontend(&key) else {
+    key.addr = addr;
+    let Some(frontend) = find(tables, &mut key) else {
         return Selection::NotAService;
     };
     match answer(tables, &key, &frontend, from, again(random)) {
         Some(selection) => selection,
         None => Selection::Raced,
     }
+}
+
+/// The frontend that a key leads to: its own, else that of every address of the node, whose key it becomes then.
+#[inline(always)]
+fn find<T: Tables>(tables: &T, key: &mut FrontendKey) -> Option<Frontend> {
+    if let Some(frontend) = tables.frontend(key) {
+        return Some(frontend);
+    }
+    let kinds = tables.node_address(&key.addr);
+    if kinds == 0 {
+        return None;
+    }
+    key.addr = key.addr.wildcard();
+    // One that was replaced under the reader is told by its tag, later.
+    tables.frontend(key).filter(|frontend| frontend.tag != key.tag() || frontend.flags & kinds != 0)
+}
+
+/// Whether a client may use the frontend that it chose a backend by (S12).
+#[inline(always)]
+pub fn admits<T: Tables>(tables: &T, chosen: &Chosen, client: Addr) -> bool {
+    let set = FrontendFlags::source_set_of(chosen.flags);
+    set == 0 || tables.in_source_range(&SourceRangeKey::lookup(set, client))
 }
 
 /// As [`select`], but stays with the backend of before (id and generation) for as long as that serves this service,
@@ -77,12 +106,12 @@ pub fn select_again<T: Tables>(
     random: u32,
     (id, generation): (u32, u32),
 ) -> Selection {
-    let key = FrontendKey::new(addr, port, proto);
-    if let Some(frontend) = tables.frontend(&key)
+    let mut key = FrontendKey::new(addr, port, proto);
+    if let Some(frontend) = find(tables, &mut key)
         && frontend.tag == key.tag()
         && let Some(backend) = tables.backend(id)
         && BackendState(backend.state).generation() == generation
-        && let Some(selection) = chosen(id, backend, frontend.service)
+        && let Some(selection) = chosen(id, backend, &frontend, Scope::REJECT)
     {
         return selection;
     }
@@ -108,20 +137,22 @@ fn answer<T: Tables>(tables: &T, key: &FrontendKey, frontend: &Frontend, from: F
             let index = ((u64::from(random) * u64::from(scope.count())) >> 32) as u32;
             let id = tables.slot(scope.offset().wrapping_add(index))?;
             let backend = tables.backend(id)?;
-            chosen(id, backend, frontend.service)
+            chosen(id, backend, frontend, scope)
         }
     }
 }
 
-/// The backend, if it serves this service.
+/// The backend, if it serves the frontend's service.
 #[inline(always)]
-fn chosen(id: u32, backend: &Backend, service: u32) -> Option<Selection> {
+fn chosen(id: u32, backend: &Backend, frontend: &Frontend, block: Scope) -> Option<Selection> {
     let state = BackendState(backend.state);
-    if backend.service != service || !state.serving() {
+    if backend.service != frontend.service || !state.serving() {
         return None;
     }
     let Backend { addr, port, service, .. } = *backend;
-    Some(Selection::Forward(Chosen { id, generation: state.generation(), service, addr, port }))
+    let Frontend { flags, affinity_seconds, .. } = *frontend;
+    let generation = state.generation();
+    Some(Selection::Forward(Chosen { id, generation, service, flags, affinity_seconds, block, addr, port }))
 }
 
 /// Other random bits from the same: a second choice that depends on the first in no obvious way.

@@ -7,14 +7,15 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::{
-    Backend, BackendState, Chosen, From, Frontend, FrontendKey, HostTables, Scope, Selection, Tables, flow_is_stale,
-    select,
+    Affinity, AffinityKey, Backend, BackendState, Chosen, From, Frontend, FrontendFlags, FrontendKey, HostTables,
+    Scope, Selection, SourceRangeKey, Tables, admits, flow_is_stale, select, stick,
 };
 use crate::Addr;
 
 const TCP: u8 = 6;
 const SERVICE: u32 = 7;
 const OFFSET: u32 = 64;
+const SET: u32 = 3;
 
 fn addr(text: &str) -> Addr {
     text.parse::<IpAddr>().unwrap().into()
@@ -51,12 +52,25 @@ fn service(count: u32) -> HostTables {
 }
 
 fn ask(tables: &impl Tables, from: From, random: u32) -> Selection {
-    select(tables, key().addr, key().port, key().proto, from, random)
+    match select(tables, key().addr, key().port, key().proto, from, random) {
+        // Where it was chosen from is another question.
+        Selection::Forward(chosen) => Selection::Forward(Chosen { block: Scope::REJECT, ..chosen }),
+        other => other,
+    }
 }
 
 fn choice(id: u32) -> Selection {
     let Backend { addr, port, service, .. } = backend(id);
-    Selection::Forward(Chosen { id, generation: id + 100, service, addr, port })
+    Selection::Forward(Chosen {
+        id,
+        generation: id + 100,
+        service,
+        flags: 0,
+        affinity_seconds: 0,
+        block: Scope::REJECT,
+        addr,
+        port,
+    })
 }
 
 #[test]
@@ -79,6 +93,52 @@ fn s2_another_protocol_is_another_frontend() {
     for proto in [17, 132] {
         assert_eq!(select(&tables, key.addr, key.port, proto, From::Inside, 0), Selection::NotAService);
     }
+}
+
+#[test]
+fn s4_a_wildcard_is_reached_by_addresses_of_its_kind_and_family() {
+    let mut tables = service(1);
+    let wildcard = FrontendKey::new(addr("0.0.0.0"), 443u16.to_be(), TCP);
+    let value =
+        Frontend { tag: wildcard.tag(), flags: FrontendFlags::NODE_PORT, ..frontend(Scope::DROP, Scope::REJECT) };
+    tables.frontends.insert(wildcard, value);
+    for (node, kinds) in [
+        ("172.18.0.1", FrontendFlags::WILDCARDS),
+        ("172.17.0.1", FrontendFlags::HOST_PORT),
+        ("fd00:172:18::1", FrontendFlags::WILDCARDS),
+    ] {
+        tables.node_addresses.insert(addr(node), kinds);
+    }
+    let at = |tables: &HostTables, ip: &str| select(tables, addr(ip), key().port, TCP, From::Outside, 0);
+    assert_eq!(at(&tables, "172.18.0.1"), Selection::Reject);
+    for other in ["172.17.0.1", "fd00:172:18::1", "192.0.2.1", "127.0.0.1", "::"] {
+        assert_eq!(at(&tables, other), Selection::NotAService, "{other}");
+    }
+    // An entry of the address itself goes before.
+    let own = FrontendKey::new(addr("172.18.0.1"), 443u16.to_be(), TCP);
+    tables.frontends.insert(own, Frontend { tag: own.tag(), ..frontend(Scope::DROP, Scope::DROP) });
+    assert_eq!(at(&tables, "172.18.0.1"), Selection::Drop);
+    tables.frontends.get_mut(&wildcard).unwrap().tag ^= 1;
+    tables.node_addresses.insert(addr("172.18.0.9"), FrontendFlags::NODE_PORT);
+    assert_eq!(at(&tables, "172.18.0.9"), Selection::Raced);
+}
+
+#[test]
+fn s12_source_ranges_hold_the_clients_of_one_set() {
+    let mut tables = service(1);
+    let Selection::Forward(open) = ask(&tables, From::Inside, 0) else { panic!("not forwarded") };
+    let closed = Chosen { flags: FrontendFlags::source_set(SET), ..open };
+    let client = addr("192.0.2.100");
+    assert!(admits(&tables, &open, client));
+    assert!(!admits(&tables, &closed, client));
+    tables.source_ranges.insert(SourceRangeKey::prefix(SET + 1, addr("192.0.2.0"), 24));
+    assert!(!admits(&tables, &closed, client), "another set's");
+    tables.source_ranges.insert(SourceRangeKey::prefix(SET, addr("192.0.2.0"), 24));
+    assert!(admits(&tables, &closed, client));
+    assert!(!admits(&tables, &closed, addr("192.0.3.100")));
+    tables.source_ranges.insert(SourceRangeKey::prefix(SET, addr("0.0.0.0"), 0));
+    assert!(admits(&tables, &closed, addr("203.0.113.1")));
+    assert!(!admits(&tables, &closed, Addr::UNSPECIFIED), "who is not known");
 }
 
 #[test]
@@ -126,6 +186,21 @@ impl Tables for Changing {
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
         if self.asked.replace(true) { self.then.frontend(key) } else { Some(self.first) }
     }
+    fn node_address(&self, addr: &Addr) -> u32 {
+        self.then.node_address(addr)
+    }
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        self.then.affinity(key)
+    }
+    fn remember_affinity(&self, key: &AffinityKey, value: &Affinity) {
+        self.then.remember_affinity(key, value);
+    }
+    fn service_ports(&self, index: u32) -> u64 {
+        self.then.service_ports(index)
+    }
+    fn in_source_range(&self, key: &SourceRangeKey) -> bool {
+        self.then.in_source_range(key)
+    }
     fn slot(&self, index: u32) -> Option<u32> {
         self.then.slot(index)
     }
@@ -163,6 +238,46 @@ fn s40_a_flow_goes_stale_with_its_backend() {
     assert!(flow_is_stale(&tables, u32::MAX, 0), "beyond the table");
 }
 
+/// The backend of a client's new flow, of three, under an affinity of ten seconds.
+fn affine(tables: &HostTables, client: &str, now: u32, random: u32) -> u32 {
+    match select(tables, key().addr, key().port, key().proto, From::Inside, random) {
+        Selection::Forward(chosen) => stick(tables, chosen, addr(client), now).id,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn sticky(count: u32) -> HostTables {
+    let mut tables = service(count);
+    tables.frontends.get_mut(&key()).unwrap().affinity_seconds = 10;
+    tables
+}
+
+#[test]
+fn s38_a_client_stays_until_it_has_been_away_for_long_enough() {
+    let tables = sticky(3);
+    assert_eq!(affine(&tables, "192.0.2.1", 100, 0), 1);
+    assert_eq!(affine(&tables, "192.0.2.1", 109, u32::MAX), 1);
+    assert_eq!(affine(&tables, "192.0.2.2", 109, u32::MAX), 3, "another client");
+    assert_eq!(affine(&tables, "192.0.2.1", 118, u32::MAX), 1, "each new flow counts");
+    assert_eq!(affine(&tables, "192.0.2.1", 128, u32::MAX), 3);
+    assert!(service(3).affinities.borrow().is_empty(), "without affinity nothing is remembered");
+}
+
+#[test]
+fn s39_affinity_is_to_what_may_be_chosen_alone() {
+    let mut tables = sticky(3);
+    assert_eq!(affine(&tables, "192.0.2.1", 100, 0), 1);
+    // It serves on, but new flows may not choose it.
+    let narrow = Scope::forward(OFFSET + 1, 2);
+    tables.frontends.get_mut(&key()).unwrap().internal = narrow;
+    assert_eq!(affine(&tables, "192.0.2.1", 101, 0), 2);
+    // Its id is another's by now.
+    tables.write_backend_state(2, BackendState::new(900, true).0);
+    assert_eq!(affine(&tables, "192.0.2.1", 102, u32::MAX), 3);
+    tables.write_backend_state(3, BackendState::new(103, false).0);
+    assert_eq!(affine(&tables, "192.0.2.1", 103, 0), 2);
+}
+
 proptest! {
     #[test]
     fn s1_random_bits_choose_among_all_and_only_the_backends(count in 1u32..300, random: u32) {
@@ -173,6 +288,13 @@ proptest! {
             let lowest = (u64::from(id - 1) << 32).div_ceil(u64::from(count)) as u32;
             prop_assert_eq!(ask(&tables, From::Inside, lowest), choice(id));
         }
+    }
+
+    #[test]
+    fn s39_every_backend_of_a_block_is_found_in_it(count in 1u32..300, first: u32, second: u32) {
+        let tables = sticky(count);
+        let kept = affine(&tables, "192.0.2.1", 100, first);
+        prop_assert_eq!(affine(&tables, "192.0.2.1", 101, second), kept);
     }
 
     #[test]

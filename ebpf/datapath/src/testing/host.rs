@@ -9,7 +9,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::frame::{Frame, Partial};
 use super::seen;
 use super::tables::Flows;
-use crate::Addr;
 use crate::config::{Config, Uplink};
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
@@ -17,6 +16,7 @@ use crate::ifindex_of;
 use crate::kernel::Kernel;
 use crate::packet::{ETH_LEN, IcmpError, Tuple, send_error_v4, send_error_v6};
 use crate::walk::{self, Action, Step, Walk};
+use crate::{Addr, Word};
 use crate::{peer, policy, service};
 
 /// Where a packet is looked at.
@@ -43,6 +43,8 @@ pub enum Fate {
     ToPod(u16),
     /// To another node.
     ToNode(u16),
+    /// Out of the node by its routes.
+    Out,
     /// Back to where it came from: it is an answer now.
     Answer,
     /// Back to where it came from: it is an ICMP error now.
@@ -70,6 +72,8 @@ pub struct Host {
     pub uplinks: HashMap<u32, Uplink>,
     /// Sockets of the node: address, port (as on the wire), protocol.
     pub sockets: HashSet<(Addr, u16, u8)>,
+    /// Whether clients outside have been sent to processes of the node.
+    pub host_flows: Word,
     /// The clock, in seconds.
     pub now: u32,
     /// The next random number, if it is not to be any.
@@ -93,6 +97,7 @@ impl Default for Host {
             config: Config::default(),
             uplinks: HashMap::new(),
             sockets: HashSet::new(),
+            host_flows: Word::new(0),
             now: 1000,
             random: None,
             linear: usize::MAX,
@@ -149,6 +154,10 @@ impl Host {
             Step::ToNode(node, v6) => {
                 assert_eq!(v6, walk.packet.v6 == 1);
                 Fate::ToNode(node)
+            }
+            Step::Out(v6) => {
+                assert_eq!(v6, walk.packet.v6 == 1);
+                Fate::Out
             }
             Step::Answer => Fate::Answer,
             Step::Refuse(error, reason) if self.refuse(walk, error) => Fate::Refused(reason),
@@ -278,6 +287,10 @@ impl Kernel for Host {
 
     fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
         self.uplinks.get(&ifindex)
+    }
+
+    fn host_flows(&self) -> Option<&Word> {
+        Some(&self.host_flows)
     }
 
     fn host_socket(&self, key: &FlowKey, opener_is_a: bool) -> bool {

@@ -12,7 +12,7 @@ use crate::drop::DropReason;
 use crate::ifindex_of;
 use crate::peer::{CidrKey, NO_NODE, NO_SLOT, NodeHop, Peer, PeerFlags, Pod, PodWord};
 use crate::policy::{ALLOW_ALL, OTHER_PROTOCOLS, PeerKey, PolicySet, PortKey, Row};
-use crate::service::{Backend, BackendState, Frontend, FrontendKey, Scope};
+use crate::service::{Backend, BackendState, Frontend, FrontendFlags, FrontendKey, Scope, service_port};
 
 /// Where a packet ended up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Landed {
     Node(u16),
     /// On its way out of the uplink, by the stack.
     Outside,
+    /// On its way out of the uplink, past the stack.
+    Out,
     /// In the node itself.
     Host,
     /// Back where it came from, turned into an answer.
@@ -191,8 +193,27 @@ impl Node {
         let tables = &mut self.host.services;
         let value =
             Frontend { tag: key.tag(), service, internal: scope, external: scope, affinity_seconds: 0, flags: 0 };
+        if let Some((index, bit)) = service_port(key.port, proto) {
+            *tables.service_ports.entry(index).or_default() |= bit;
+        }
         if tables.frontends.insert(key, value).is_none() {
             tables.state.udp_generation += 1;
+        }
+    }
+
+    /// Sets bits of [`crate::service::FrontendFlags`] of a service port.
+    ///
+    /// # Panics
+    /// When there is no such port.
+    pub fn flag(&mut self, (ip, port): (IpAddr, u16), proto: u8, flags: u32) {
+        let key = FrontendKey::new(ip.into(), port.to_be(), proto);
+        self.host.services.frontends.get_mut(&key).expect("a frontend").flags |= flags;
+    }
+
+    /// Makes the node's addresses those of NodePorts and hostPorts.
+    pub fn node_ports(&mut self) {
+        for v6 in [false, true] {
+            self.host.services.node_addresses.insert(Self::address(v6).into(), FrontendFlags::WILDCARDS);
         }
     }
 
@@ -258,10 +279,19 @@ impl Node {
             Fate::Stack | Fate::Pass => self.route(frame),
             Fate::ToPod(slot) => Landed::Pod(slot),
             Fate::ToNode(node) => Landed::Node(node),
+            Fate::Out => self.leave(frame),
             Fate::Answer => Landed::Answered,
             Fate::Refused(reason) => Landed::Refused(reason),
             Fate::Drop(reason) => Landed::Dropped(reason),
             Fate::Ignore => Landed::Ignored,
+        }
+    }
+
+    /// Out of the uplink past the stack, where the program at its egress has nothing to say.
+    fn leave(&mut self, frame: &mut Frame) -> Landed {
+        match self.host.run(Hook::ToUplink(Self::UPLINK), frame) {
+            Fate::Pass => Landed::Out,
+            other => panic!("{other:?} of what leaves past the stack"),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::Addr;
 use crate::flow::{self, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, Table};
 use crate::peer::{self, CidrKey, NodeHop, Peer, Pod};
 use crate::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row};
-use crate::service::{self, Backend, Frontend, FrontendKey};
+use crate::service::{self, Affinity, AffinityKey, Backend, Frontend, FrontendKey, SourceRangeKey};
 
 /// Slots whose flows are counted.
 const SLOTS: usize = 64;
@@ -168,6 +168,11 @@ ask!(policies: policy::Tables {
 
 ask!(services: service::Tables {
     fn frontend(key: &FrontendKey) -> Option<Frontend>;
+    fn node_address(addr: &Addr) -> u32;
+    fn affinity(key: &AffinityKey) -> Option<Affinity>;
+    fn remember_affinity(key: &AffinityKey, value: &Affinity);
+    fn service_ports(index: u32) -> u64;
+    fn in_source_range(key: &SourceRangeKey) -> bool;
     fn slot(index: u32) -> Option<u32>;
     fn backend(id: u32) -> Option<&Backend>;
     fn backend_state(id: u32) -> u64;

@@ -22,6 +22,8 @@ pub enum Step {
     ToPod(u16),
     /// To another node: index in `NODES`, and whether the packet is IPv6.
     ToNode(u16, bool),
+    /// Out of the node by the route to its destination, past the stack; whether it is IPv6.
+    Out(bool),
     /// Back into the pod that it came from: it has been turned into an answer.
     Answer,
     /// Turned into this ICMP error and sent back, and counted under the reason.
@@ -58,6 +60,13 @@ impl Action {
     #[must_use]
     pub const fn to_node(node: u16, v6: bool) -> Self {
         Self(3 | (v6 as u64) << 8 | (node as u64) << 16)
+    }
+
+    /// [`Step::Out`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn out(v6: bool) -> Self {
+        Self(8 | (v6 as u64) << 8)
     }
 
     /// [`Step::Refuse`].
@@ -116,6 +125,7 @@ impl Action {
             4 => Step::Answer,
             5 => Step::Refuse(IcmpError::unpack((word >> 16) as u16, (word >> 32) as u32), reason(word)),
             6 => Step::Drop(reason(word)),
+            8 => Step::Out((word >> 8) as u8 != 0),
             _ => Step::Ignore,
         }
     }
@@ -147,6 +157,9 @@ mod tests {
             assert_eq!(Action::to_pod(number).step(), Step::ToPod(number));
             assert_eq!(Action::to_node(number, true).step(), Step::ToNode(number, true));
             assert_eq!(Action::to_node(number, false).step(), Step::ToNode(number, false));
+        }
+        for v6 in [false, true] {
+            assert_eq!(Action::out(v6).step(), Step::Out(v6));
         }
         let plain = [Action::PASS, Action::STACK, Action::ANSWER, Action::IGNORE];
         assert_eq!(plain.map(Action::step), [Step::Pass, Step::Stack, Step::Answer, Step::Ignore]);

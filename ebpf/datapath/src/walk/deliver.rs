@@ -25,7 +25,7 @@ pub(super) fn follow<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
 fn note(w: &mut Walk, hit: &Hit<'_>) -> Action {
     let flow = hit.flow;
     let end = if hit.forward { flow.responder } else { flow.opener };
-    w.way = Way::to(end, flow.is(FlowFlags::STACK));
+    w.way = Way::of(flow, end);
     note_translation(w, flow, hit.forward);
     Action::DELIVER
 }
@@ -49,7 +49,7 @@ pub(super) fn translate<K: Kernel>(k: &K, w: &mut Walk) -> bool {
     w.way.translate == 0 || rewrite(k, &mut w.packet, &w.draft.target)
 }
 
-/// Sends a packet the way that was noted for it, as a router would: into the pod, to the node, or to the host's stack.
+/// Sends a packet the way that was noted for it, as a router would: into the pod, to the node, out, or to the host's stack.
 /// Any other action stays what it is.
 #[inline(always)]
 pub(super) fn deliver<K: Kernel>(k: &K, w: &mut Walk, action: Action) -> Action {
@@ -59,8 +59,8 @@ pub(super) fn deliver<K: Kernel>(k: &K, w: &mut Walk, action: Action) -> Action 
     if !translate(k, w) {
         return Action::drop(DropReason::Rewrite);
     }
-    let Way { end, stack, .. } = w.way;
-    if stack != 0 || (end.slot == NO_SLOT && end.node == NO_NODE) {
+    let Way { end, stack, out, .. } = w.way;
+    if stack != 0 || (out == 0 && end.slot == NO_SLOT && end.node == NO_NODE) {
         return Action::STACK;
     }
     let Some(config) = k.config() else { return Action::STACK };
@@ -75,7 +75,14 @@ pub(super) fn deliver<K: Kernel>(k: &K, w: &mut Walk, action: Action) -> Action 
     if !decrement_ttl(k, &mut w.packet) {
         return Action::refuse(IcmpError::TimeExceeded, DropReason::TtlExceeded);
     }
-    if end.slot == NO_SLOT { Action::to_node(end.node, w.packet.v6 == 1) } else { Action::to_pod(end.slot) }
+    let v6 = w.packet.v6 == 1;
+    if out != 0 {
+        Action::out(v6)
+    } else if end.slot == NO_SLOT {
+        Action::to_node(end.node, v6)
+    } else {
+        Action::to_pod(end.slot)
+    }
 }
 
 /// Whether a packet, or each segment of an aggregate, is within the MTU.

@@ -20,7 +20,7 @@ pub fn relate<K: Kernel>(k: &K, w: &mut Walk, leaving: bool) -> Action {
     if end.slot != NO_SLOT && PodWord(k.pod_word(end.slot)).is_pending() {
         return Action::drop(DropReason::Pending);
     }
-    w.way = Way::to(end, flow.is(FlowFlags::STACK));
+    w.way = Way::of(flow, end);
     if !translates(flow, forward, leaving) {
         return Action::DELIVER;
     }

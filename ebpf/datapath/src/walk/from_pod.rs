@@ -9,7 +9,7 @@ use crate::flow::{self, At, End, FlowFlags, FlowState, Hit, NO_BACKEND};
 use crate::kernel::Kernel;
 use crate::packet::{Class, ETH_P_ARP, IcmpError, Packet, TCP, TcpFlags, UDP, answer_arp, answer_solicitation};
 use crate::peer::{NO_NODE, NO_SLOT, Peer, PeerFlags, Pod, PodWord};
-use crate::service::{self, Selection};
+use crate::service::{self, From, Selection};
 use crate::slot_of;
 
 /// The walk of a packet that a pod sent. `ether_type` as on the wire.
@@ -119,7 +119,7 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
 
 /// Whether a UDP flow was decided by what no longer holds (S40, S41). TCP flows stay with their backend to the end.
 #[inline(always)]
-fn is_stale<K: Kernel>(k: &K, w: &Walk, hit: &Hit<'_>) -> bool {
+pub(super) fn is_stale<K: Kernel>(k: &K, w: &Walk, hit: &Hit<'_>) -> bool {
     let flow = hit.flow;
     if w.packet.proto != UDP {
         return false;
@@ -143,7 +143,7 @@ fn is_stale<K: Kernel>(k: &K, w: &Walk, hit: &Hit<'_>) -> bool {
 #[inline(always)]
 pub fn still_no_service<K: Kernel>(k: &K, w: &Walk) -> bool {
     let t = &w.packet.tuple;
-    matches!(service::select(k, t.dst, t.dport, UDP, service::From::Inside, 0), Selection::NotAService)
+    matches!(service::select(k, t.dst, t.dport, UDP, From::Inside, 0), Selection::NotAService)
 }
 
 /// A packet that opens a flow: service, policy of both ends, entries, and its way.
@@ -158,7 +158,7 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     flow.generation.store(k.udp_generation());
     w.draft.target = w.packet.tuple;
     if w.packet.class == Class::PORTS {
-        let action = k.choose_backend(w, begins);
+        let action = k.choose_backend(w, begins, From::Inside);
         if !action.goes_on() {
             return action;
         }
@@ -204,16 +204,19 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
 
 /// Aims the flow at a backend, if what it is aimed at is a service.
 #[inline(always)]
-pub fn choose_backend<K: Kernel>(k: &K, w: &mut Walk, begins: bool) -> Action {
+pub fn choose_backend<K: Kernel>(k: &K, w: &mut Walk, begins: bool, from: From) -> Action {
     let t = &w.packet.tuple;
-    match service::select(k, t.dst, t.dport, w.packet.proto, service::From::Inside, k.random()) {
+    match service::select(k, t.dst, t.dport, w.packet.proto, from, k.random()) {
         Selection::NotAService => Action::GO_ON,
+        Selection::Forward(chosen) if !service::admits(k, &chosen, t.src) => Action::drop(DropReason::SourceRange),
         Selection::Forward(_) if !begins => Action::drop(DropReason::NoFlow),
         Selection::Forward(chosen) => {
+            let chosen = service::stick(k, chosen, t.src, k.seconds());
             w.draft.target.dst = chosen.addr;
             w.draft.target.dport = chosen.port;
             w.draft.flow.backend = chosen.id;
             w.draft.flow.service = chosen.service;
+            w.frontend = chosen.flags;
             w.draft.flow.generation.store(chosen.generation);
             Action::GO_ON
         }
@@ -258,17 +261,17 @@ fn judge_both<K: Kernel>(k: &K, w: &mut Walk, word: PodWord) -> Result<(), DropR
 
 /// The route to an address.
 #[derive(Debug, Clone, Copy)]
-struct Route {
-    end: End,
+pub(super) struct Route {
+    pub(super) end: End,
     /// The node itself is the destination.
-    own: bool,
+    pub(super) own: bool,
     /// Out of the cluster.
     leaves: bool,
 }
 
 /// The route to a peer, or an error if it would be a pod and there is none.
 #[inline(always)]
-fn route_to(to: &Peer) -> Result<Route, ()> {
+pub(super) fn route_to(to: &Peer) -> Result<Route, ()> {
     let end = End { slot: to.slot, node: to.node };
     let own = to.flags & PeerFlags::SELF != 0;
     let nowhere = to.slot == NO_SLOT && to.node == NO_NODE;

@@ -1,12 +1,14 @@
 //! What comes to the node from outside: tcx ingress of an uplink.
 
 use super::deliver::{self, deliver};
-use super::{Action, Inbound, Walk};
+use super::{Action, Inbound, Walk, from_pod};
+use crate::config::Config;
 use crate::drop::DropReason;
-use crate::flow::{self, At, Hit};
+use crate::flow::{self, At, FlowFlags, Hit};
 use crate::kernel::Kernel;
 use crate::packet::{Class, SCTP};
 use crate::peer::NO_SLOT;
+use crate::service::service_port;
 
 /// The walk of a packet from outside. What is not for a pod is the host's, whatever it looks like.
 #[inline(always)]
@@ -19,7 +21,7 @@ pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     let fragment_known = flow::resolve_fragment(k, &mut w.packet);
     let dst = w.packet.tuple.dst;
     let to_node = dst == config.address_like(dst);
-    if to_node && (!fragment_known || !is_for_snat(w, config.is_snat_port(w.packet.tuple.dport))) {
+    if to_node && (!fragment_known || !may_be_of_a_flow(k, w, config)) {
         return Action::PASS;
     }
     if !fragment_known {
@@ -37,6 +39,9 @@ pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         action = known(k, w, &hit);
     }
     if action.goes_on() {
+        action = k.open_from_outside(w);
+    }
+    if action.goes_on() {
         if to_node {
             return Action::PASS;
         }
@@ -50,19 +55,28 @@ pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     deliver(k, w, action)
 }
 
-/// Whether a packet to the node itself may belong to a flow whose source was translated to the node's address. What has
-/// no ports that could be changed may have any.
+/// Whether a packet to the node itself may be of a flow: to a service's port, or an answer to what was translated to the
+/// node's address. What has no ports that could be changed may be any flow's.
 #[inline(always)]
-fn is_for_snat(w: &Walk, snat_port: bool) -> bool {
-    w.packet.class != Class::PORTS || w.packet.proto == SCTP || snat_port
+fn may_be_of_a_flow<K: Kernel>(k: &K, w: &Walk, config: &Config) -> bool {
+    let (port, proto) = (w.packet.tuple.dport, w.packet.proto);
+    if w.packet.class != Class::PORTS || proto == SCTP || config.is_snat_port(port) {
+        return true;
+    }
+    service_port(port, proto).is_some_and(|(index, bit)| k.service_ports(index) & bit != 0)
 }
 
-/// A packet of a flow that is known. The walk goes on if it is to open a new one, or is not for a pod.
+/// A packet of a flow that is known. The walk goes on if it is to open a new one, or is neither for a pod nor of a service.
 #[inline(always)]
 fn known<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
     let flow = hit.flow;
     let receiver = if hit.forward { flow.responder } else { flow.opener };
-    if receiver.slot == NO_SLOT {
+    let service = flow.is(FlowFlags::OUTSIDE);
+    if receiver.slot == NO_SLOT && !service {
+        return Action::GO_ON;
+    }
+    if service && hit.forward && from_pod::is_stale(k, w, hit) {
+        k.forget_flow(w, hit.table);
         return Action::GO_ON;
     }
     deliver::follow(k, w, hit)

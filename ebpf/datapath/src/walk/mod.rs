@@ -3,8 +3,8 @@
 //! - [`from_pod`]: what a pod sends. Parse, source check, flow; on a miss service, policy of both ends, new flow; rewrite,
 //!   hand over.
 //! - [`to_pod`]: what the host's stack sends to a pod.
-//! - [`from_uplink`]: what comes to the node from outside.
-//! - [`to_uplink`]: what leaves the node, for the masquerade.
+//! - [`from_uplink`]: what comes to the node from outside: of a known flow, to a service (`outside`), to a pod.
+//! - [`to_uplink`]: what leaves the node, for the masquerade, and for what processes of the node answer as a service.
 //!
 //! Whoever hands a packet to a pod has judged it: the direct way skips the veth's egress hook.
 
@@ -15,14 +15,15 @@ mod from_pod;
 mod from_uplink;
 mod inbound;
 mod judge;
+mod outside;
 mod to_pod;
 mod to_uplink;
 
 use crate::Addr;
-use crate::flow::{Draft, End};
+use crate::flow::{Draft, End, Flow, FlowFlags};
 use crate::kernel::Kernel;
 use crate::packet::{Packet, Tuple};
-use crate::peer::{self, Peer};
+use crate::peer::{self, NO_NODE, NO_SLOT, Peer};
 use crate::policy::NO_BIT;
 
 pub use action::{Action, Step};
@@ -31,6 +32,7 @@ pub use from_pod::{answer_neighbour, choose_backend, from_pod, open as open_from
 pub use from_uplink::from_uplink;
 pub use inbound::{Inbound, open as open_inbound};
 pub use judge::{Ends, judge_again};
+pub use outside::open as open_from_outside;
 pub use to_pod::to_pod;
 pub use to_uplink::to_uplink;
 
@@ -54,6 +56,8 @@ pub struct Walk {
     pub found: Peer,
     /// Where the packet goes.
     pub way: Way,
+    /// [`crate::service::FrontendFlags`] of the frontend that a backend was chosen for.
+    pub frontend: u32,
 }
 
 impl Walk {
@@ -77,6 +81,8 @@ pub struct Way {
     pub stack: u32,
     /// 1 if it gets the tuple `draft.target` first.
     pub translate: u32,
+    /// 1 if it leaves the node by the route to its destination, past the stack.
+    pub out: u32,
 }
 
 impl Way {
@@ -84,7 +90,16 @@ impl Way {
     #[inline(always)]
     #[must_use]
     pub const fn to(end: End, stack: bool) -> Self {
-        Self { end, stack: stack as u32, translate: 0 }
+        Self { end, stack: stack as u32, translate: 0, out: 0 }
+    }
+
+    /// To an end of a flow, as the packet is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(flow: &Flow, end: End) -> Self {
+        let elsewhere = end.slot == NO_SLOT && end.node == NO_NODE;
+        let way = Self::to(end, flow.is(FlowFlags::STACK));
+        Self { out: (way.stack == 0 && elsewhere && flow.is(FlowFlags::OUTSIDE)) as u32, ..way }
     }
 }
 

@@ -3,11 +3,11 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use fairlead_datapath::MAX_PODS;
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::drop::{DROP_REASONS, DropEvent};
 use fairlead_datapath::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, Table, Tables};
 use fairlead_datapath::walk::Walk;
+use fairlead_datapath::{MAX_PODS, Word};
 
 use super::Maps;
 
@@ -34,6 +34,10 @@ static CONFIG: Array<Config, 1> = Array::new();
 /// Addresses of the uplinks, by ifindex.
 #[btf_map]
 static UPLINKS: HashMap<u32, Uplink, 64> = HashMap::new();
+
+/// Not zero once a client outside has been sent to a process of the node.
+#[btf_map]
+static HOST_FLOWS: Array<u32, 1> = Array::new();
 
 /// Packets dropped, by reason.
 #[btf_map]
@@ -137,6 +141,14 @@ pub(crate) fn config() -> Option<&'static Config> {
 pub(crate) fn uplink(ifindex: u32) -> Option<&'static Uplink> {
     // SAFETY: written by the agent alone, and replaced as a whole.
     unsafe { UPLINKS.get(ifindex) }
+}
+
+/// The word of [`HOST_FLOWS`].
+#[inline(always)]
+pub(crate) fn host_flows() -> Option<&'static Word> {
+    const { assert!(size_of::<Word>() == size_of::<u32>() && align_of::<Word>() == align_of::<u32>()) };
+    // SAFETY: an array's element stays where it is, and a `Word` is a `u32` that packets write.
+    HOST_FLOWS.get_ptr(0).map(|word| unsafe { &*word.cast::<Word>() })
 }
 
 /// This CPU's memory for a walk.

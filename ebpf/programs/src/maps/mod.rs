@@ -6,7 +6,7 @@ mod policy;
 mod service;
 pub(crate) mod sock;
 
-pub(crate) use flow::{config, report, uplink, walk};
+pub(crate) use flow::{config, host_flows, report, uplink, walk};
 
 /// All maps of the object: what the datapath's table traits are implemented for.
 #[derive(Clone, Copy)]

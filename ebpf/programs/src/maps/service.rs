@@ -3,10 +3,13 @@
 use core::ptr;
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{Array, HashMap};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap};
 use aya_ebpf::macros::btf_map;
+use fairlead_datapath::Addr;
 use fairlead_datapath::service::{
-    Backend, Frontend, FrontendKey, MAX_BACKENDS, MAX_FRONTENDS, MAX_SLOTS, ServiceState, Tables,
+    Affinity, AffinityKey, Backend, Frontend, FrontendKey, MAX_AFFINITIES, MAX_BACKENDS, MAX_FRONTENDS,
+    MAX_NODE_ADDRESSES, MAX_SLOTS, MAX_SOURCE_RANGES, SERVICE_PORT_WORDS, ServiceState, SourceRangeKey, Tables,
 };
 
 use super::Maps;
@@ -24,7 +27,60 @@ static BACKENDS: Array<Backend, { MAX_BACKENDS as usize }> = Array::new();
 #[btf_map]
 static SERVICE_STATE: Array<ServiceState, 1> = Array::new();
 
+/// The node's addresses, with the kinds of ports that are reached by each.
+#[btf_map]
+static NODE_ADDRESSES: HashMap<Addr, u32, { MAX_NODE_ADDRESSES as usize }> = HashMap::new();
+
+/// The backends that clients had last.
+#[btf_map]
+static AFFINITY: LruHashMap<AffinityKey, Affinity, { MAX_AFFINITIES as usize }> = LruHashMap::new();
+
+/// The ports that frontends have had.
+#[btf_map]
+static SERVICE_PORTS: Array<u64, { SERVICE_PORT_WORDS as usize }> = Array::new();
+
+/// The clients that may use a service port by its load balancer's addresses.
+#[btf_map]
+static SOURCE_RANGES: LpmTrie<[u8; 20], u32, { MAX_SOURCE_RANGES as usize }> = LpmTrie::new();
+
 impl Tables for Maps {
+    #[inline(always)]
+    fn node_address(&self, addr: &Addr) -> u32 {
+        // SAFETY: written by the agent alone; one aligned word.
+        unsafe { NODE_ADDRESSES.get(addr).copied().unwrap_or(0) }
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        let words = AFFINITY.get_ptr(key)?.cast::<u64>();
+        // SAFETY: a map's value is aligned to 8 and stays mapped while the program runs. The element may be reused
+        // meanwhile, which the tag, read last, shows; volatile reads stay in their order.
+        let words = unsafe {
+            let last = ptr::read_volatile(words.add(1));
+            [ptr::read_volatile(words), last]
+        };
+        Some(zerocopy::transmute!(words))
+    }
+
+    #[inline(always)]
+    fn remember_affinity(&self, key: &AffinityKey, value: &Affinity) {
+        // A full table evicts; a client that is not remembered is only not kept.
+        let _full = AFFINITY.insert(key, value, 0);
+    }
+
+    #[inline(always)]
+    fn service_ports(&self, index: u32) -> u64 {
+        SERVICE_PORTS.get(index).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn in_source_range(&self, key: &SourceRangeKey) -> bool {
+        const { assert!(size_of::<SourceRangeKey>() == size_of::<Key<[u8; 20]>>()) };
+        // SAFETY: both are a length in bits and the bytes that it counts in, and the cast relaxes the alignment.
+        let key = unsafe { &*ptr::from_ref(key).cast::<Key<[u8; 20]>>() };
+        SOURCE_RANGES.get(key).is_some()
+    }
+
     #[inline(always)]
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
         let words = FRONTENDS.get_ptr(key)?.cast::<u64>();

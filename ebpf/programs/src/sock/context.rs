@@ -4,15 +4,18 @@ use core::marker::PhantomData;
 use core::ptr;
 
 use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie};
 use aya_ebpf::programs::SockAddrContext;
 use aya_ebpf::{EbpfContext as _, Global};
 use fairlead_datapath::Addr;
 use fairlead_datapath::service::sock::{Sender, SenderKey, Socket, SocketMemory, Target};
-use fairlead_datapath::service::{Backend, Frontend, FrontendKey, Tables};
+use fairlead_datapath::service::{
+    Affinity, AffinityKey, Backend, Frontend, FrontendFlags, FrontendKey, SourceRangeKey, Tables,
+};
 
-use crate::maps::Maps;
 use crate::maps::sock::{SENDERS, SOCKETS};
+use crate::maps::{self, Maps};
 
 /// The cookie of the node's own network namespace, set when the program is loaded.
 #[unsafe(no_mangle)]
@@ -94,6 +97,32 @@ impl<F: Family> Tables for Call<F> {
     }
 
     #[inline(always)]
+    fn node_address(&self, addr: &Addr) -> u32 {
+        // Loopback is the node's for its own processes (S5); those of pods are told before.
+        if addr.is_loopback() { FrontendFlags::WILDCARDS } else { Maps.node_address(addr) }
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        Maps.affinity(key)
+    }
+
+    #[inline(always)]
+    fn remember_affinity(&self, key: &AffinityKey, value: &Affinity) {
+        Maps.remember_affinity(key, value);
+    }
+
+    #[inline(always)]
+    fn service_ports(&self, index: u32) -> u64 {
+        Maps.service_ports(index)
+    }
+
+    #[inline(always)]
+    fn in_source_range(&self, key: &SourceRangeKey) -> bool {
+        Maps.in_source_range(key)
+    }
+
+    #[inline(always)]
     fn slot(&self, index: u32) -> Option<u32> {
         Maps.slot(index)
     }
@@ -125,6 +154,20 @@ impl<F: Family> Socket for Call<F> {
     fn is_host(&self) -> bool {
         // SAFETY: the helper takes the context of the program.
         unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) == HOST_NETNS_COOKIE.load() }
+    }
+
+    #[inline(always)]
+    fn own_address(&self, like: Addr) -> Addr {
+        match maps::config() {
+            Some(config) if self.is_host() => config.address_like(like),
+            _ => Addr::UNSPECIFIED,
+        }
+    }
+
+    #[inline(always)]
+    fn seconds(&self) -> u32 {
+        // SAFETY: a helper call without arguments.
+        (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
     }
 
     #[inline(always)]

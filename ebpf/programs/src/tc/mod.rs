@@ -6,6 +6,7 @@ mod stages;
 mod tables;
 
 use core::mem::{size_of, zeroed};
+use core::ptr::null_mut;
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
@@ -82,6 +83,7 @@ fn act(k: &Skb, w: &mut Walk, action: Action, at_pod: bool) -> i32 {
         Step::ToPod(slot) => into_pod(ifindex_of(slot)),
         Step::Answer => into_pod(k.ifindex()),
         Step::ToNode(node, v6) => to_node(k, node, v6),
+        Step::Out(_) => out(k, w, at_pod),
         Step::Refuse(error, reason) => {
             stages::report(k.raw(), w, reason);
             if !stages::refuse(k.raw(), w, error) {
@@ -103,6 +105,18 @@ fn act(k: &Skb, w: &mut Walk, action: Action, at_pod: bool) -> i32 {
 fn into_pod(ifindex: u32) -> i32 {
     // SAFETY: a helper call without pointers.
     unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+}
+
+/// Out of the node by its routes. A client that came by an uplink is answered by that, if they have no way to it.
+#[inline(always)]
+fn out(k: &Skb, w: &mut Walk, at_pod: bool) -> i32 {
+    let by = match stages::route(k.raw(), w) {
+        0 if at_pod => return TC_ACT_SHOT,
+        0 => k.ifindex(),
+        by => by,
+    };
+    // SAFETY: a helper call; without a next hop the kernel takes that of its route by this interface.
+    unsafe { bpf_redirect_neigh(by, null_mut(), 0, 0) as i32 }
 }
 
 /// Out of the uplink towards a node, whose MAC the kernel knows or asks for.

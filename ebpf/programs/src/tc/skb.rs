@@ -10,14 +10,15 @@ use aya_ebpf::helpers::generated::{
     bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
 };
 use aya_ebpf::programs::TcContext;
-use fairlead_datapath::Addr;
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::drop::DropReason;
 use fairlead_datapath::flow::{Draft, FlowKey, InsertError, Place, Table, Tracked};
 use fairlead_datapath::kernel::Kernel;
 use fairlead_datapath::packet::{Packet, TCP, UDP};
 use fairlead_datapath::policy::Decision;
+use fairlead_datapath::service::From;
 use fairlead_datapath::walk::{Action, Inbound, Walk};
+use fairlead_datapath::{Addr, Word};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::stages;
@@ -201,6 +202,11 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
+    fn host_flows(&self) -> Option<&Word> {
+        maps::host_flows()
+    }
+
+    #[inline(always)]
     fn host_socket(&self, key: &FlowKey, opener_is_a: bool) -> bool {
         // As a packet from the responder to the opener would have it.
         let t = key.tuple(!opener_is_a);
@@ -266,8 +272,8 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
-    fn choose_backend(&self, w: &mut Walk, begins: bool) -> Action {
-        stages::choose_backend(w, begins)
+    fn choose_backend(&self, w: &mut Walk, begins: bool, from: From) -> Action {
+        stages::choose_backend(w, begins, from)
     }
 
     #[inline(always)]
@@ -283,6 +289,11 @@ impl Kernel for Skb {
     #[inline(always)]
     fn open_from_pod(&self, w: &mut Walk, slot: u16) -> Action {
         stages::open_from_pod(self.raw(), w, slot)
+    }
+
+    #[inline(always)]
+    fn open_from_outside(&self, w: &mut Walk) -> Action {
+        stages::open_from_outside(self.raw(), w)
     }
 
     #[inline(always)]

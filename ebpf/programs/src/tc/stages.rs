@@ -3,14 +3,19 @@
 //!
 //! What they take and give is numbers and the walk's scratch memory; each pair here is a call and its other side.
 
-use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use core::mem::{size_of, zeroed};
+
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
+};
+use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_ns};
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason};
 use fairlead_datapath::flow::{self, Draft, InsertError, Place, Table, Tracked};
 use fairlead_datapath::kernel::Kernel as _;
 use fairlead_datapath::packet::{self, IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::policy::{self, Decision, Outcome};
+use fairlead_datapath::service::From;
 use fairlead_datapath::walk::{self, Action, Inbound, Walk};
 
 use super::skb::Skb;
@@ -154,15 +159,16 @@ extern "C" fn stage_look_up(walk: *mut Walk, hi: u64, lo: u64) -> u32 {
 
 /// [`walk::choose_backend`].
 #[inline(always)]
-pub(super) fn choose_backend(w: &mut Walk, begins: bool) -> Action {
-    Action::from_word(stage_choose_backend(w, u32::from(begins)))
+pub(super) fn choose_backend(w: &mut Walk, begins: bool, from: From) -> Action {
+    Action::from_word(stage_choose_backend(w, u32::from(begins), u32::from(from == From::Outside)))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn stage_choose_backend(walk: *mut Walk, begins: u32) -> u64 {
+extern "C" fn stage_choose_backend(walk: *mut Walk, begins: u32, outside: u32) -> u64 {
     let Some((k, w)) = resume_without_packet(walk) else { return Action::drop(DropReason::Rewrite).word() };
-    walk::choose_backend(&k, w, begins != 0).word()
+    let from = if outside == 0 { From::Inside } else { From::Outside };
+    walk::choose_backend(&k, w, begins != 0, from).word()
 }
 
 /// [`walk::still_no_service`].
@@ -202,6 +208,19 @@ pub(super) fn open_from_pod(raw: *mut __sk_buff, w: &mut Walk, slot: u16) -> Act
 extern "C" fn stage_open_from_pod(raw: *mut __sk_buff, walk: *mut Walk, slot: u32) -> u64 {
     let Some((k, w)) = resume(raw, walk) else { return Action::drop(DropReason::Rewrite).word() };
     walk::open_from_pod(&k, w, slot as u16).word()
+}
+
+/// [`walk::open_from_outside`].
+#[inline(always)]
+pub(super) fn open_from_outside(raw: *mut __sk_buff, w: &mut Walk) -> Action {
+    Action::from_word(stage_open_from_outside(raw, w))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_open_from_outside(raw: *mut __sk_buff, walk: *mut Walk) -> u64 {
+    let Some((k, w)) = resume(raw, walk) else { return Action::drop(DropReason::Rewrite).word() };
+    walk::open_from_outside(&k, w).word()
 }
 
 /// [`walk::open_inbound`].
@@ -319,6 +338,46 @@ extern "C" fn stage_refuse_v4(raw: *mut __sk_buff, walk: *mut Walk, kind: u32, m
 extern "C" fn stage_refuse_v6(raw: *mut __sk_buff, walk: *mut Walk, kind: u32, mtu: u32) -> u32 {
     let (Some((k, w)), Some(config)) = (resume(raw, walk), maps::config()) else { return 0 };
     u32::from(send_error_v6(&k, &w.packet, IcmpError::unpack(kind as u16, mtu), config.v6))
+}
+
+/// The interface by which the host's routes would send a packet on, 0 if they would not.
+#[inline(always)]
+pub(super) fn route(raw: *mut __sk_buff, w: &mut Walk) -> u32 {
+    stage_route(raw, w)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stage_route(raw: *mut __sk_buff, walk: *mut Walk) -> u32 {
+    const AF_INET: u8 = 2;
+    const AF_INET6: u8 = 10;
+    let Some((k, w)) = resume(raw, walk) else { return 0 };
+    let t = &w.packet.tuple;
+    // SAFETY: a struct and unions of plain numbers.
+    let mut lookup: bpf_fib_lookup = unsafe { zeroed() };
+    lookup.ifindex = k.ifindex();
+    lookup.l4_protocol = w.packet.proto;
+    if w.packet.v6 == 1 {
+        lookup.family = AF_INET6;
+        lookup.__bindgen_anon_3.ipv6_src = words(t.src);
+        lookup.__bindgen_anon_4.ipv6_dst = words(t.dst);
+    } else {
+        lookup.family = AF_INET;
+        lookup.__bindgen_anon_3.ipv4_src = t.src.v4_wire();
+        lookup.__bindgen_anon_4.ipv4_dst = t.dst.v4_wire();
+    }
+    // SAFETY: a helper call with the program's context and a struct on the stack and its size.
+    let found = unsafe { bpf_fib_lookup(raw.cast(), &mut lookup, size_of::<bpf_fib_lookup>() as i32, 0) };
+    match found as u32 {
+        // The neighbour is asked for, and the size is checked, where the packet is sent.
+        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED => lookup.ifindex,
+        _ => 0,
+    }
+}
+
+#[inline(always)]
+const fn words(addr: Addr) -> [u32; 4] {
+    [addr.hi as u32, (addr.hi >> 32) as u32, addr.lo as u32, (addr.lo >> 32) as u32]
 }
 
 /// Counts a drop and tells about it.

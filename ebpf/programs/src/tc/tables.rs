@@ -4,7 +4,7 @@ use fairlead_datapath::Addr;
 use fairlead_datapath::flow::{self, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, Table};
 use fairlead_datapath::peer::{self, CidrKey, NodeHop, Peer, Pod};
 use fairlead_datapath::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row};
-use fairlead_datapath::service::{self, Backend, Frontend, FrontendKey};
+use fairlead_datapath::service::{self, Affinity, AffinityKey, Backend, Frontend, FrontendKey, SourceRangeKey};
 
 use super::skb::Skb;
 use crate::maps::Maps;
@@ -51,6 +51,11 @@ ask_maps!(policy::Tables {
 
 ask_maps!(service::Tables {
     fn frontend(key: &FrontendKey) -> Option<Frontend>;
+    fn node_address(addr: &Addr) -> u32;
+    fn affinity(key: &AffinityKey) -> Option<Affinity>;
+    fn remember_affinity(key: &AffinityKey, value: &Affinity);
+    fn service_ports(index: u32) -> u64;
+    fn in_source_range(key: &SourceRangeKey) -> bool;
     fn slot(index: u32) -> Option<u32>;
     fn backend(id: u32) -> Option<&Backend>;
     fn backend_state(id: u32) -> u64;

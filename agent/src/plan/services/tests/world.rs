@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fairlead_datapath::Addr;
-use fairlead_datapath::service::{From, FrontendKey, HostTables, Selection, Tables, select};
-use fairlead_objects::{
-    AddressType, Endpoint, EndpointPort, EndpointSlice, ObjectKey, Protocol, Service, ServicePort, ServiceType,
-    TrafficPolicy,
+use fairlead_datapath::service::{
+    From, FrontendFlags, FrontendKey, HostTables, Selection, Tables, admits, select, service_port,
 };
+use fairlead_objects::{
+    AddressType, Endpoint, EndpointPort, EndpointSlice, LoadBalancerIngress, ObjectKey, Protocol, Service, ServicePort,
+    ServiceType, TrafficPolicy,
+};
+use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 
 use crate::compile::services::{Place, ServiceContent, compile_service};
@@ -31,13 +34,39 @@ pub(super) struct Small {
     pub(super) local: bool,
     pub(super) affinity: Option<u32>,
     pub(super) endpoints: Vec<Endpoint>,
+    pub(super) outside: Outside,
+}
+
+/// What a service is for clients outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Outside {
+    pub(super) node_port: Option<u16>,
+    pub(super) balancers: Vec<IpAddr>,
+    pub(super) local: bool,
+    pub(super) ranges: Vec<&'static str>,
+}
+
+/// A client: where it is, and its address.
+pub(super) type Client = (From, Addr);
+
+/// Clients of all sorts: which source ranges hold them differs.
+pub(super) fn clients() -> [Client; 4] {
+    let client = |from, text: &str| (from, text.parse::<IpAddr>().unwrap().into());
+    [
+        client(From::Inside, "10.0.9.9"),
+        client(From::Outside, "192.0.2.1"),
+        client(From::Outside, "192.0.2.200"),
+        client(From::Outside, "203.0.113.1"),
+    ]
 }
 
 /// What a frontend answers to all random numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answers {
     NotAService,
-    Forward(BTreeSet<(Addr, u16)>),
+    /// Backends, and whether the client keeps its address on its way to one of this node.
+    Forward(BTreeSet<(Addr, u16)>, bool),
+    Denied,
     Reject,
     Drop,
     Raced,
@@ -48,7 +77,15 @@ impl World {
     pub(super) fn shop() -> Self {
         let endpoints = (1..=3).map(|host| endpoint(host, true, true, false, true)).collect();
         let addresses = vec!["10.96.0.1".parse().unwrap(), "10.96.0.2".parse().unwrap()];
-        let cart = Small { name: "cart".into(), addresses, udp: false, local: false, affinity: None, endpoints };
+        let cart = Small {
+            name: "cart".into(),
+            addresses,
+            udp: false,
+            local: false,
+            affinity: None,
+            endpoints,
+            outside: Outside::default(),
+        };
         Self { services: vec![cart] }
     }
 
@@ -68,7 +105,7 @@ impl World {
     }
 
     /// What the rows say, without any of the code that is tested.
-    pub(super) fn expected(&self, key: &FrontendKey) -> Answers {
+    pub(super) fn expected(&self, key: &FrontendKey, (from, client): Client) -> Answers {
         let mut owners: Vec<_> = self.services.iter().filter(|s| s.keys().contains(key)).collect();
         owners.sort_by_key(|s| s.name.clone());
         let Some(service) = owners.first() else { return Answers::NotAService };
@@ -81,7 +118,13 @@ impl World {
                 endpoints.insert(endpoint.addresses[0], endpoint);
             }
         }
-        let here = |e: &&&Endpoint| !service.local || e.node_name.as_deref() == Some(HERE);
+        let of_cluster = service.addresses.iter().any(|ip| Addr::from(*ip) == key.addr);
+        let local = match (of_cluster, from) {
+            (true, _) => service.local,
+            (false, From::Inside) => false,
+            (false, From::Outside) => service.outside.local,
+        };
+        let here = |e: &&&Endpoint| !local || e.node_name.as_deref() == Some(HERE);
         let ready: Vec<_> = endpoints.values().filter(|e| e.ready).collect();
         let ending: Vec<_> = endpoints.values().filter(|e| !e.ready && e.serving && e.terminating).collect();
         let mut used: Vec<_> = ready.iter().copied().filter(here).collect();
@@ -91,16 +134,28 @@ impl World {
         if used.is_empty() {
             return if ready.is_empty() && ending.is_empty() { Answers::Reject } else { Answers::Drop };
         }
-        Answers::Forward(used.iter().map(|e| (e.addresses[0].into(), 8080u16.to_be())).collect())
+        let outside = &service.outside;
+        let balancer = outside.balancers.iter().any(|ip| Addr::from(*ip) == key.addr);
+        let held = |range: &&str| range.parse::<IpNetwork>().unwrap().contains(IpAddr::from(client));
+        if balancer && !outside.ranges.is_empty() && !outside.ranges.iter().any(held) {
+            return Answers::Denied;
+        }
+        let backends = used.iter().map(|e| (e.addresses[0].into(), 8080u16.to_be())).collect();
+        Answers::Forward(backends, !of_cluster && outside.local)
     }
 
     /// Asserts that the tables answer as expected, for every frontend and for none beside them.
     pub(super) fn check(&self, tables: &HostTables) {
         let keys: BTreeSet<_> = self.keys().into_iter().collect();
         assert_eq!(tables.frontends.keys().copied().collect::<BTreeSet<_>>(), keys);
+        let known = |key: &FrontendKey| {
+            service_port(key.port, key.proto).is_some_and(|(index, bit)| tables.service_ports(index) & bit != 0)
+        };
+        assert!(keys.iter().all(known));
         for key in &keys {
-            for from in [From::Inside, From::Outside] {
-                assert_eq!(answers(tables, key, from), self.expected(key), "{key:?} of {self:?}");
+            for client in clients() {
+                let expected = self.expected(key, client);
+                assert_eq!(answers(tables, key, client), expected, "{client:?} of {key:?} of {self:?}");
             }
         }
     }
@@ -117,24 +172,30 @@ impl Small {
 
     fn keys(&self) -> Vec<FrontendKey> {
         let number = self.protocol().number();
-        self.addresses.iter().map(|ip| FrontendKey::new((*ip).into(), 80u16.to_be(), number)).collect()
+        let at = |ip: &IpAddr, port: u16| FrontendKey::new((*ip).into(), port.to_be(), number);
+        let own = self.addresses.iter().chain(&self.outside.balancers).map(|ip| at(ip, 80));
+        own.chain(self.outside.node_port.map(|port| at(&IpAddr::from([0, 0, 0, 0]), port))).collect()
     }
 
     fn objects(&self) -> (Service, EndpointSlice) {
         let protocol = self.protocol();
         let service = Service {
             key: ObjectKey::new("shop", &self.name),
-            service_type: ServiceType::ClusterIp,
+            service_type: match &self.outside {
+                Outside { balancers, .. } if !balancers.is_empty() => ServiceType::LoadBalancer,
+                Outside { node_port: Some(_), .. } => ServiceType::NodePort,
+                _ => ServiceType::ClusterIp,
+            },
             cluster_ips: self.addresses.clone(),
             headless: false,
             external_name: None,
-            ports: vec![ServicePort { name: String::new(), protocol, port: 80, node_port: None }],
+            ports: vec![ServicePort { name: String::new(), protocol, port: 80, node_port: self.outside.node_port }],
             affinity_seconds: self.affinity,
             internal_traffic_policy: if self.local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
-            external_traffic_policy: TrafficPolicy::Cluster,
+            external_traffic_policy: if self.outside.local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
             external_ips: vec![],
-            load_balancer: vec![],
-            source_ranges: vec![],
+            load_balancer: self.outside.balancers.iter().map(|ip| LoadBalancerIngress { ip: *ip, vip: true }).collect(),
+            source_ranges: self.outside.ranges.iter().map(|text| text.parse().unwrap()).collect(),
             health_check_node_port: None,
             proxy_name: None,
         };
@@ -164,21 +225,40 @@ fn endpoint(host: u8, ready: bool, serving: bool, terminating: bool, local: bool
     }
 }
 
+/// As [`any_world`], without what is for clients outside: fewer frontends for what looks at every moment of a plan.
+pub(super) fn any_world_inside() -> impl Strategy<Value = World> {
+    any_world().prop_map(|mut world| {
+        world.services.iter_mut().for_each(|service| service.outside = Outside::default());
+        world
+    })
+}
+
 /// Up to four services that share few names, addresses and endpoints, so that worlds overlap.
 pub(super) fn any_world() -> impl Strategy<Value = World> {
     let endpoint = (1u8..7, prop::bool::weighted(0.7), any::<[bool; 3]>())
         .prop_map(|(host, ready, [serving, ending, local])| endpoint(host, ready, serving, ending, local));
+    let outside = (
+        prop::option::of(30_000u16..30_002),
+        proptest::sample::subsequence(vec![1u8, 2], 0..=2),
+        any::<bool>(),
+        proptest::sample::subsequence(vec!["192.0.2.0/24", "192.0.2.0/25", "10.0.0.0/8", "203.0.113.1/32"], 0..=2),
+    );
+    let outside = outside.prop_map(|(node_port, hosts, local, ranges)| {
+        let balancers = hosts.into_iter().map(|host| IpAddr::from([198, 51, 100, host])).collect();
+        Outside { node_port, balancers, local, ranges }
+    });
     let service = (
         proptest::sample::subsequence(vec![1u8, 2, 3, 4, 5], 1..=3),
         any::<[bool; 2]>(),
         prop::option::of(1u32..3),
         proptest::collection::vec(endpoint, 0..6),
+        outside,
     );
     let services = proptest::collection::btree_map("[a-d]", service, 0..4);
     services.prop_map(|services| {
-        let small = services.into_iter().map(|(name, (hosts, [udp, local], affinity, endpoints))| {
+        let small = services.into_iter().map(|(name, (hosts, [udp, local], affinity, endpoints, outside))| {
             let addresses = hosts.into_iter().map(|host| IpAddr::from([10, 96, 0, host])).collect();
-            Small { name, addresses, udp, local, affinity, endpoints }
+            Small { name, addresses, udp, local, affinity, endpoints, outside }
         });
         World { services: small.collect() }
     })
@@ -199,19 +279,22 @@ pub(super) fn apply(tables: &mut HostTables, op: &Op) {
         Op::Slots { offset, ids } => tables.write_slots(*offset, ids),
         Op::Backend { id, value } => tables.write_backend(*id, *value),
         Op::BackendState { id, state } => tables.write_backend_state(*id, *state),
+        Op::ServicePorts { index, bits } => drop(tables.service_ports.insert(*index, *bits)),
+        Op::SourceRange { key, present: true } => drop(tables.source_ranges.insert(*key)),
+        Op::SourceRange { key, present: false } => drop(tables.source_ranges.remove(key)),
         Op::UdpFrontends { generation } => tables.state.udp_generation = *generation,
         Op::Barrier => {}
         other => panic!("{other:?} is not about services"),
     }
 }
 
-/// What a frontend answers to all random numbers: one for each slot.
-pub(super) fn answers(tables: &impl Tables, key: &FrontendKey, from: From) -> Answers {
+/// What a frontend answers a client to all random numbers: one for each slot.
+pub(super) fn answers(tables: &impl Tables, key: &FrontendKey, (from, client): Client) -> Answers {
     let count = tables.frontend(key).map_or(1, |frontend| {
         let scope = if from == From::Inside { frontend.internal } else { frontend.external };
         scope.count().max(1)
     });
-    let mut chosen = BTreeSet::new();
+    let (mut chosen, mut keeps) = (BTreeSet::new(), false);
     for step in 0..count {
         let random = (u64::from(step) << 32).div_ceil(u64::from(count)) as u32;
         match select(tables, key.addr, key.port, key.proto, from, random) {
@@ -219,8 +302,12 @@ pub(super) fn answers(tables: &impl Tables, key: &FrontendKey, from: From) -> An
             Selection::Reject => return Answers::Reject,
             Selection::Drop => return Answers::Drop,
             Selection::Raced => return Answers::Raced,
-            Selection::Forward(backend) => drop(chosen.insert((backend.addr, backend.port))),
+            Selection::Forward(backend) if !admits(tables, &backend, client) => return Answers::Denied,
+            Selection::Forward(backend) => {
+                keeps = backend.flags & FrontendFlags::KEEP_SOURCE != 0;
+                chosen.insert((backend.addr, backend.port));
+            }
         }
     }
-    Answers::Forward(chosen)
+    Answers::Forward(chosen, keeps)
 }

@@ -75,7 +75,7 @@ fn run(node: &mut Node, manner: u8, packet: &[u8]) {
     }
     let before = frame.clone();
     let fate = node.host.run(hook, &mut frame);
-    let forwarded = matches!(fate, Fate::ToPod(_) | Fate::ToNode(_) | Fate::Stack);
+    let forwarded = matches!(fate, Fate::ToPod(_) | Fate::ToNode(_) | Fate::Out | Fate::Stack);
     match hook {
         Hook::FromPod(slot) => {
             assert_ne!(fate, Fate::Pass, "what a pod sends is judged");

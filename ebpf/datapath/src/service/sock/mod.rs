@@ -14,7 +14,7 @@ mod tests;
 
 pub use layout::{MAX_SENDERS, Sender, SenderKey, SocketMemory};
 
-use super::{Chosen, From, Selection, Tables, select, select_again};
+use super::{Chosen, From, Selection, Tables, admits, select, select_again, stick};
 use crate::Addr;
 
 /// IP protocol number of TCP.
@@ -47,6 +47,12 @@ pub trait Socket: Tables {
 
     /// Whether its owner is in the node's own network namespace.
     fn is_host(&self) -> bool;
+
+    /// The node's own address in the family of another, where the socket is the node's; of a pod's it is not known, `::`.
+    fn own_address(&self, like: Addr) -> Addr;
+
+    /// Seconds since boot.
+    fn seconds(&self) -> u32;
 
     /// A number that no other socket has.
     fn cookie(&self) -> u64;
@@ -88,8 +94,14 @@ pub fn connect<S: Socket>(socket: &mut S) -> Verdict {
         _ => return Verdict::Proceed,
     };
     let service = socket.target();
+    // A pod's loopback is its own.
+    if service.addr.is_loopback() && !socket.is_host() {
+        return Verdict::Proceed;
+    }
     match select(socket, service.addr, service.port, protocol, From::Inside, random) {
-        Selection::Forward(chosen) => {
+        // Where the client's address matters, a pod is left to the packets' way, which knows it.
+        Selection::Forward(chosen) if is_ours(socket, &chosen, &service) => {
+            let chosen = stick(socket, chosen, socket.own_address(service.addr), socket.seconds());
             let memory = SocketMemory {
                 service: service.addr,
                 backend: chosen.addr,
@@ -103,7 +115,7 @@ pub fn connect<S: Socket>(socket: &mut S) -> Verdict {
             Verdict::Proceed
         }
         Selection::Reject => Verdict::Refuse,
-        Selection::NotAService | Selection::Drop | Selection::Raced => {
+        Selection::NotAService | Selection::Forward(_) | Selection::Drop | Selection::Raced => {
             if socket.memory().is_some() {
                 socket.remember(&SocketMemory::default());
             }
@@ -123,7 +135,10 @@ pub fn send<S: Socket>(socket: &mut S) -> Verdict {
     let memory = socket.memory().unwrap_or_default();
     let before = ((memory.last >> 32) as u32, memory.last as u32);
     match select_again(socket, service.addr, service.port, UDP, From::Inside, steady(cookie), before) {
-        Selection::Forward(chosen) => {
+        Selection::Forward(mut chosen) if is_ours(socket, &chosen, &service) => {
+            if memory.last != last(&chosen) {
+                chosen = stick(socket, chosen, socket.own_address(service.addr), socket.seconds());
+            }
             if memory.last != last(&chosen) {
                 socket.remember(&SocketMemory { last: last(&chosen), ..memory });
             }
@@ -136,7 +151,7 @@ pub fn send<S: Socket>(socket: &mut S) -> Verdict {
             Verdict::Proceed
         }
         Selection::Reject => Verdict::Refuse,
-        Selection::NotAService | Selection::Drop | Selection::Raced => {
+        Selection::NotAService | Selection::Forward(_) | Selection::Drop | Selection::Raced => {
             // Who talks to a backend by its own address from now on is to see that.
             let key = SenderKey::new(cookie, service.addr, service.port);
             if socket.sender(&key).is_some() {
@@ -145,6 +160,13 @@ pub fn send<S: Socket>(socket: &mut S) -> Verdict {
             Verdict::Proceed
         }
     }
+}
+
+/// Whether the choice is made at the socket: the service admits the client, and remembers it by an address that is known.
+#[inline(always)]
+fn is_ours<S: Socket>(socket: &S, chosen: &Chosen, service: &Target) -> bool {
+    let client = socket.own_address(service.addr);
+    admits(socket, chosen, client) && (chosen.affinity_seconds == 0 || client != Addr::UNSPECIFIED)
 }
 
 /// recvmsg(2) and recvfrom(2): a backend's datagram comes from the service.

@@ -6,7 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::string::{String, ToString as _};
 
 use super::*;
-use crate::service::{Backend, BackendState, Frontend, FrontendKey, HostTables, Scope};
+use crate::service::{
+    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendFlags, FrontendKey, HostTables, Scope,
+    SourceRangeKey,
+};
 
 const SERVICE: &str = "10.96.0.7:53";
 const SERVICE_6: &str = "[fd00:10:96::7]:53";
@@ -103,6 +106,21 @@ impl Tables for Host {
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
         self.tables.frontend(key)
     }
+    fn node_address(&self, addr: &Addr) -> u32 {
+        if addr.is_loopback() { FrontendFlags::WILDCARDS } else { self.tables.node_address(addr) }
+    }
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        self.tables.affinity(key)
+    }
+    fn remember_affinity(&self, key: &AffinityKey, value: &Affinity) {
+        self.tables.remember_affinity(key, value);
+    }
+    fn service_ports(&self, index: u32) -> u64 {
+        self.tables.service_ports(index)
+    }
+    fn in_source_range(&self, key: &SourceRangeKey) -> bool {
+        self.tables.in_source_range(key)
+    }
     fn slot(&self, index: u32) -> Option<u32> {
         self.tables.slot(index)
     }
@@ -123,6 +141,16 @@ impl Socket for Host {
     }
     fn is_host(&self) -> bool {
         self.host
+    }
+    fn own_address(&self, like: Addr) -> Addr {
+        match (self.host, like.is_v4()) {
+            (false, _) => Addr::UNSPECIFIED,
+            (true, true) => target("172.18.0.1:0").addr,
+            (true, false) => target("[fd00:172:18::1]:0").addr,
+        }
+    }
+    fn seconds(&self) -> u32 {
+        100
     }
     fn cookie(&self) -> u64 {
         self.cookie
@@ -271,4 +299,60 @@ fn without_room_for_memory_calls_go_on() {
     socket.room = false;
     assert_eq!(socket.connect(SERVICE), proceed(FIRST));
     assert_eq!(socket.peer_name(FIRST), FIRST);
+}
+
+#[test]
+fn s5_loopback_is_the_nodes_for_its_own_processes_alone() {
+    for (loopback, wildcard) in [("127.0.0.1:30053", "0.0.0.0:30053"), ("[::1]:30053", "[::]:30053")] {
+        for protocol in [TCP, UDP] {
+            let mut socket = Host::new(protocol);
+            let key = FrontendKey::new(target(wildcard).addr, target(wildcard).port, protocol);
+            let like = FrontendKey::new(target(SERVICE).addr, target(SERVICE).port, protocol);
+            let value = Frontend { tag: key.tag(), flags: FrontendFlags::NODE_PORT, ..socket.tables.frontends[&like] };
+            socket.tables.frontends.insert(key, value);
+            assert_ne!(socket.connect(loopback), proceed(loopback));
+            if protocol == UDP {
+                assert_ne!(socket.send(loopback), proceed(loopback));
+            }
+            socket.host = false;
+            assert_eq!(socket.connect(loopback), proceed(loopback));
+            assert_eq!(socket.connect(wildcard), proceed(wildcard), "which a socket takes for loopback");
+        }
+    }
+}
+
+#[test]
+fn s12_who_is_not_in_the_source_ranges_is_left_to_the_packets_way() {
+    let mut socket = Host::new(TCP);
+    for frontend in socket.tables.frontends.values_mut() {
+        frontend.flags |= FrontendFlags::source_set(1);
+    }
+    assert_eq!(socket.connect(SERVICE), proceed(SERVICE));
+    socket.tables.source_ranges.insert(SourceRangeKey::prefix(1, target("172.18.0.0:0").addr, 16));
+    assert_eq!(socket.connect(SERVICE), proceed(FIRST), "the node's own address is in");
+    socket.host = false;
+    assert_eq!(socket.connect(SERVICE), proceed(SERVICE), "a pod's is not known here");
+}
+
+#[test]
+fn s38_a_host_is_one_client_and_pods_are_left_to_the_packets_way() {
+    let mut socket = Host::new(TCP);
+    for frontend in socket.tables.frontends.values_mut() {
+        frontend.affinity_seconds = 10;
+    }
+    assert_eq!(socket.connect(SERVICE), proceed(FIRST));
+    socket.random = u32::MAX;
+    assert_eq!(socket.connect(SERVICE), proceed(FIRST));
+    socket.host = false;
+    assert_eq!(socket.connect(SERVICE), proceed(SERVICE));
+    let mut socket = Host::new(UDP);
+    for frontend in socket.tables.frontends.values_mut() {
+        frontend.affinity_seconds = 10;
+    }
+    let (_, first) = socket.send(SERVICE);
+    for cookie in 8..40 {
+        (socket.cookie, socket.memory) = (cookie, None);
+        assert_eq!(socket.send(SERVICE), proceed(&first), "another socket");
+        assert_eq!(socket.connect(SERVICE), proceed(&first));
+    }
 }

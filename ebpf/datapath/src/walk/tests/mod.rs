@@ -5,6 +5,7 @@ mod bytes;
 mod errors;
 mod lifecycle;
 mod masquerade;
+mod outside;
 mod paths;
 mod policies;
 mod sequences;

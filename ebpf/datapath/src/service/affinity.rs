@@ -1,0 +1,65 @@
+//! Session affinity: a client stays with a backend, from new flow to new flow.
+
+use super::{Affinity, AffinityKey, BackendState, Chosen, Tables};
+use crate::Addr;
+
+/// Halvings of the largest block.
+const STEPS: u32 = 24;
+
+/// The backend that a client had last by this service port, if it still is one that the client may choose and the time-out
+/// since the client's last new flow has not passed; else the one that was chosen for it. Remembers it (S38, S39).
+#[inline(always)]
+pub fn stick<T: Tables>(tables: &T, chosen: Chosen, client: Addr, now: u32) -> Chosen {
+    if chosen.affinity_seconds == 0 {
+        return chosen;
+    }
+    let key = AffinityKey::new(client, chosen.service);
+    let before = tables.affinity(&key).filter(|before| {
+        // Another CPU may have written a later second than this one has read.
+        let age = now.wrapping_sub(before.seen);
+        before.tag == key.tag() && (age < chosen.affinity_seconds || age > u32::MAX / 2)
+    });
+    let kept = before.and_then(|before| again(tables, &chosen, &before)).unwrap_or(chosen);
+    let memory = Affinity { tag: key.tag(), backend: kept.id, generation: kept.generation, seen: now };
+    tables.remember_affinity(&key, &memory);
+    kept
+}
+
+/// The backend of before, if it is among those that could have been chosen.
+#[inline(always)]
+fn again<T: Tables>(tables: &T, chosen: &Chosen, before: &Affinity) -> Option<Chosen> {
+    let backend = tables.backend(before.backend)?;
+    let state = BackendState(backend.state);
+    let same = backend.service == chosen.service && state.serving() && state.generation() == before.generation;
+    if !same || !is_in_block(tables, chosen, before.backend) {
+        return None;
+    }
+    Some(Chosen {
+        id: before.backend,
+        generation: before.generation,
+        addr: backend.addr,
+        port: backend.port,
+        ..*chosen
+    })
+}
+
+/// Whether an id is in the block that a backend was chosen from, whose ids are in order.
+#[inline(always)]
+fn is_in_block<T: Tables>(tables: &T, chosen: &Chosen, id: u32) -> bool {
+    let (mut low, mut high) = (0, chosen.block.count());
+    let mut step = 0;
+    while step < STEPS && low < high {
+        let middle = low + (high - low) / 2;
+        let Some(found) = tables.slot(chosen.block.offset().wrapping_add(middle)) else { return false };
+        if found == id {
+            return true;
+        }
+        if found < id {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+        step += 1;
+    }
+    false
+}

@@ -1,0 +1,92 @@
+//! Flows that clients outside open to services, by an uplink: to an address of a service or to a port of the node.
+
+use super::from_pod::{Route, begins, route_to};
+use super::judge::{self, Ends};
+use super::{Action, Walk, Way};
+use crate::drop::DropReason;
+use crate::flow::{End, FlowFlags, NO_BACKEND};
+use crate::kernel::Kernel;
+use crate::packet::{Class, IcmpError};
+use crate::peer::{NO_SLOT, PeerFlags, PodWord};
+use crate::service::{From, FrontendFlags};
+
+/// A packet that opens a flow to a service: backend, ingress policy if that is a pod of this node, entries, and its way.
+/// The walk goes on if it is for no service.
+///
+/// To another node the flow gets this node's address, so that the answers come back here; to a pod of this node unless
+/// the frontend keeps the client's; to the node itself never, or it would talk to itself (S35, S45).
+#[inline(always)]
+pub fn open<K: Kernel>(k: &K, w: &mut Walk) -> Action {
+    if w.packet.class != Class::PORTS {
+        return Action::GO_ON;
+    }
+    let begins = begins(&w.packet);
+    let flow = &mut w.draft.flow;
+    flow.flags = 0;
+    flow.backend = NO_BACKEND;
+    flow.service = 0;
+    w.draft.target = w.packet.tuple;
+    w.draft.turned = 0;
+    let action = k.choose_backend(w, begins, From::Outside);
+    if !begins && action == Action::drop(DropReason::NoFlow) && is_of_host(k, w) {
+        return Action::PASS;
+    }
+    if !action.goes_on() || w.draft.flow.backend == NO_BACKEND {
+        return action;
+    }
+    let t = &w.packet.tuple;
+    w.ends = Ends { opener: t.src, responder: w.draft.target.dst, port: w.draft.target.dport, pad: [0; 3] };
+    k.look_up(w, w.ends.opener);
+    if w.found.flags & PeerFlags::RACED != 0 {
+        return Action::drop(DropReason::Race);
+    }
+    // Who is on this node does not come in from outside.
+    if w.found.slot != NO_SLOT || w.found.flags & PeerFlags::SELF != 0 {
+        return Action::drop(DropReason::SourceAddress);
+    }
+    let opener = End { slot: NO_SLOT, node: w.found.node };
+    k.look_up(w, w.ends.responder);
+    w.to = w.found;
+    if w.to.flags & PeerFlags::RACED != 0 {
+        return Action::drop(DropReason::Race);
+    }
+    let Ok(Route { end, own, .. }) = route_to(&w.to) else {
+        return Action::refuse(IcmpError::HostUnreachable, DropReason::NoSuchPod);
+    };
+    let mut epoch = 0;
+    if end.slot != NO_SLOT {
+        let word = PodWord(k.pod_word(end.slot));
+        if let Err(reason) = judge::ingress(k, w, word) {
+            return Action::drop(reason);
+        }
+        epoch = word.epoch();
+    }
+    let flow = &mut w.draft.flow;
+    flow.flags = FlowFlags::OUTSIDE | if own { FlowFlags::STACK } else { 0 };
+    (flow.opener, flow.responder) = (opener, end);
+    flow.opener_epoch.store(0);
+    flow.responder_epoch.store(epoch);
+    flow.state.store(0);
+    w.way = Way::of(flow, end);
+    let masquerade = !own && (end.slot == NO_SLOT || w.frontend & FrontendFlags::KEEP_SOURCE == 0);
+    if masquerade {
+        let Some(config) = k.config() else { return Action::drop(DropReason::NoSourcePort) };
+        w.draft.target.src = config.address_like(w.packet.tuple.src);
+    }
+    if own && let Some(flows) = k.host_flows() {
+        flows.store(1);
+    }
+    if let Err(reason) = k.create_flow(w, masquerade) {
+        return Action::drop(reason);
+    }
+    w.way.translate = u32::from(w.draft.target != w.packet.tuple);
+    Action::DELIVER
+}
+
+/// Whether a packet in the middle of a connection is the host's own business: its process had the connection before the
+/// port was a service's, or used the port as a client.
+#[inline(always)]
+fn is_of_host<K: Kernel>(k: &K, w: &Walk) -> bool {
+    let to_a = !w.draft.key.is_from_a(&w.packet.tuple);
+    k.host_socket(&w.draft.key, to_a)
+}

@@ -1,0 +1,255 @@
+//! Services, for clients outside.
+
+use super::*;
+use crate::service::{FrontendFlags, Scope, SourceRangeKey};
+use crate::testing::ip;
+
+const NODE_PORT: u16 = 30_080;
+
+/// Every address of the node, as a frontend has it.
+fn anywhere(v6: bool) -> (IpAddr, u16) {
+    (ip(if v6 { "::" } else { "0.0.0.0" }), NODE_PORT)
+}
+
+/// A node with a NodePort for these backends.
+fn node_port(v6: bool, proto: u8, backends: &[(IpAddr, u16)], flags: u32) -> (Node, Vec<u32>) {
+    let mut node = Node::new();
+    node.node_ports();
+    let ids = node.service(anywhere(v6), proto, backends);
+    node.flag(anywhere(v6), proto, FrontendFlags::NODE_PORT | flags);
+    (node, ids)
+}
+
+fn first(proto: u8, from: (IpAddr, u16), to: (IpAddr, u16)) -> Message {
+    if proto == TCP { tcp(from, to, SYN) } else { udp(from, to) }
+}
+
+/// Has the world's client ask, and the answer come back; returns as whom the backend got it.
+#[track_caller]
+fn asked(send: Send, node: &mut Node, proto: u8, to: (IpAddr, u16)) -> (Landed, Seen) {
+    let client = (Node::world(to.0.is_ipv6()), CLIENT);
+    let (landed, got) = send.arrives(node, &first(proto, client, to));
+    let reply = answer(&got, SYN_ACK);
+    let (out, back) = match landed {
+        Landed::Pod(slot) => send.pod(node, slot, &reply),
+        Landed::Node(_) => send.arrives(node, &reply),
+        Landed::Host => send.node(node, &reply),
+        other => panic!("{other:?}"),
+    };
+    let expected = if landed == Landed::Host { Landed::Outside } else { Landed::Out };
+    assert_eq!((out, back.ends()), (expected, (to, client)));
+    // And it goes on as it began.
+    let next = if proto == TCP { tcp(client, to, ACK) } else { udp(client, to) };
+    let (again, same) = send.arrives(node, &next);
+    assert_eq!((again, same.ends()), (landed, got.ends()));
+    (landed, got)
+}
+
+#[test]
+fn s4_s35_a_node_port_reaches_pods_here_and_elsewhere_from_the_nodes_address() {
+    each(|v6, send| {
+        for proto in [TCP, UDP] {
+            for (backend, expected) in [(Node::pod(1, v6), Landed::Pod(1)), (Node::far_pod(v6), Landed::Node(0))] {
+                let (mut node, _) = node_port(v6, proto, &[(backend, 8080)], 0);
+                let (landed, got) = asked(send, &mut node, proto, (Node::address(v6), NODE_PORT));
+                assert_eq!((landed, got.src, got.ends().1), (expected, Node::address(v6), (backend, 8080)));
+                assert!(node.host.config.is_snat_port(got.sport.to_be()), "{got:?}");
+                assert_eq!(got.ttl, 63);
+            }
+        }
+    });
+}
+
+#[test]
+fn s27_s35_policy_local_keeps_the_clients_address() {
+    each(|v6, send| {
+        for proto in [TCP, UDP] {
+            let (mut node, _) = node_port(v6, proto, &[(Node::pod(1, v6), 8080)], FrontendFlags::KEEP_SOURCE);
+            let (landed, got) = asked(send, &mut node, proto, (Node::address(v6), NODE_PORT));
+            let client = (Node::world(v6), CLIENT);
+            assert_eq!((landed, got.ends()), (Landed::Pod(1), (client, (Node::pod(1, v6), 8080))));
+        }
+    });
+}
+
+#[test]
+fn s17_a_cluster_address_is_open_to_the_outside_and_a_far_pod_of_its_own_too() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.service((Node::vip(v6), 80), TCP, &[(Node::pod(1, v6), 8080)]);
+        node.service((Node::other_vip(v6), 80), TCP, &[(Node::far_pod(v6), 8080)]);
+        assert_eq!(asked(send, &mut node, TCP, (Node::vip(v6), 80)).0, Landed::Pod(1));
+        assert_eq!(asked(send, &mut node, TCP, (Node::other_vip(v6), 80)).0, Landed::Node(0));
+        // A pod of another node that comes to a port of this one is answered by way of its node.
+        let (mut node, _) = node_port(v6, TCP, &[(Node::pod(1, v6), 8080)], FrontendFlags::KEEP_SOURCE);
+        let (client, to) = ((Node::far_pod(v6), CLIENT), (Node::address(v6), NODE_PORT));
+        let (landed, got) = send.arrives(&mut node, &tcp(client, to, SYN));
+        assert_eq!((landed, got.ends().0), (Landed::Pod(1), client));
+        let (landed, back) = send.pod(&mut node, 1, &answer(&got, SYN_ACK));
+        assert_eq!((landed, back.ends()), (Landed::Node(0), (to, client)));
+    });
+}
+
+#[test]
+fn s45_a_process_of_the_node_keeps_the_client_and_answers_as_the_service() {
+    each(|v6, send| {
+        for proto in [TCP, UDP] {
+            let (mut node, _) = node_port(v6, proto, &[(Node::address(v6), 8080)], 0);
+            // Nobody has come yet: what the node sends is looked at by nobody.
+            let own = first(proto, (Node::address(v6), 8080), (Node::world(v6), CLIENT));
+            assert_eq!(send.node(&mut node, &own).1.ends(), seen(&own.frame()).ends());
+            let (landed, got) = asked(send, &mut node, proto, (Node::address(v6), NODE_PORT));
+            let client = (Node::world(v6), CLIENT);
+            assert_eq!((landed, got.ends()), (Landed::Host, (client, (Node::address(v6), 8080))));
+            // Another client's is not.
+            let other = first(proto, (Node::address(v6), 8080), (Node::world(v6), CLIENT + 1));
+            assert_eq!(send.node(&mut node, &other).1.ends(), seen(&other.frame()).ends());
+        }
+        // On another node: by the routes, from this node's address.
+        let (mut node, _) = node_port(v6, TCP, &[(Node::other_node(v6), 8080)], 0);
+        let client = (Node::world(v6), CLIENT);
+        let (landed, got) = send.arrives(&mut node, &tcp(client, (Node::address(v6), NODE_PORT), SYN));
+        assert_eq!((landed, got.src, got.dst), (Landed::Out, Node::address(v6), Node::other_node(v6)));
+        let (landed, back) = send.arrives(&mut node, &answer(&got, SYN_ACK));
+        assert_eq!((landed, back.ends()), (Landed::Out, ((Node::address(v6), NODE_PORT), client)));
+    });
+}
+
+#[test]
+fn s33_s34_refused_or_dropped_as_the_scope_says() {
+    each(|v6, send| {
+        let to = (Node::address(v6), NODE_PORT);
+        let sent = tcp((Node::world(v6), CLIENT), to, SYN);
+        for (scope, expected) in
+            [(Scope::REJECT, Landed::Refused(DropReason::Rejected)), (Scope::DROP, dropped(DropReason::NoEndpoint))]
+        {
+            let (mut node, _) = node_port(v6, TCP, &[(Node::pod(1, v6), 8080)], 0);
+            node.frontend(anywhere(v6), TCP, 1, scope);
+            node.flag(anywhere(v6), TCP, FrontendFlags::NODE_PORT);
+            let mut frame = send.frame(&sent);
+            assert_eq!(node.arrives(&mut frame), expected);
+        }
+        // Another port of the node is the host's.
+        let (mut node, _) = node_port(v6, TCP, &[(Node::pod(1, v6), 8080)], 0);
+        let other = tcp((Node::world(v6), CLIENT), (Node::address(v6), 22), SYN);
+        assert_eq!(send.arrives(&mut node, &other).0, Landed::Host);
+    });
+}
+
+#[test]
+fn s12_only_clients_in_the_source_ranges_are_let_in() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let to = (Node::vip(v6), 80);
+        node.service(to, TCP, &[(Node::pod(1, v6), 8080)]);
+        node.flag(to, TCP, FrontendFlags::source_set(5));
+        let sent = tcp((Node::world(v6), CLIENT), to, SYN);
+        assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::SourceRange));
+        assert_eq!(
+            send.pod(&mut node, 2, &tcp((Node::pod(2, v6), CLIENT), to, SYN)).0,
+            dropped(DropReason::SourceRange)
+        );
+        let range = SourceRangeKey::prefix(5, Node::world(v6).into(), if v6 { 128 } else { 32 });
+        node.host.services.source_ranges.insert(range);
+        assert_eq!(asked(send, &mut node, TCP, to).0, Landed::Pod(1));
+        assert_eq!(
+            send.pod(&mut node, 2, &tcp((Node::pod(2, v6), CLIENT), to, SYN)).0,
+            dropped(DropReason::SourceRange)
+        );
+    });
+}
+
+#[test]
+fn policy_judges_the_client_and_not_the_node() {
+    each(|v6, send| {
+        let (mut node, _) = node_port(v6, TCP, &[(Node::pod(1, v6), 8080)], 0);
+        node.policy_set(20, Some((6, 9999)));
+        node.police(1, 20, crate::policy::ALLOW_ALL);
+        let sent = tcp((Node::world(v6), CLIENT), (Node::address(v6), NODE_PORT), SYN);
+        assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::IngressPolicy));
+        node.policy_set(21, Some((6, 8080)));
+        node.police(1, 21, crate::policy::ALLOW_ALL);
+        asked(send, &mut node, TCP, (Node::address(v6), NODE_PORT));
+        // And again, when it changes.
+        node.police(1, 20, crate::policy::ALLOW_ALL);
+        let next = tcp((Node::world(v6), CLIENT), (Node::address(v6), NODE_PORT), ACK);
+        assert_eq!(send.arrives(&mut node, &next).0, dropped(DropReason::IngressPolicy));
+    });
+}
+
+#[test]
+fn s40_datagrams_leave_a_backend_that_is_gone_and_connections_stay() {
+    each(|v6, send| {
+        for proto in [TCP, UDP] {
+            let backends = [(Node::pod(1, v6), 8080), (Node::pod(2, v6), 8080)];
+            let (mut node, ids) = node_port(v6, proto, &backends, 0);
+            let to = (Node::address(v6), NODE_PORT);
+            let (landed, _) = asked(send, &mut node, proto, to);
+            let Landed::Pod(slot) = landed else { panic!("{landed:?}") };
+            node.stop_serving(ids[usize::from(slot) - 1]);
+            node.host.random = Some(if slot == 1 { u32::MAX } else { 0 });
+            let client = (Node::world(v6), CLIENT);
+            let next = if proto == TCP { tcp(client, to, ACK) } else { udp(client, to) };
+            let expected = if proto == TCP { slot } else { 3 - slot };
+            assert_eq!(send.arrives(&mut node, &next).0, Landed::Pod(expected));
+        }
+    });
+}
+
+#[test]
+fn s44_the_middle_of_a_connection_is_nobodys_but_the_hosts() {
+    each(|v6, send| {
+        let (mut node, _) = node_port(v6, TCP, &[(Node::pod(1, v6), 8080)], 0);
+        let to = (Node::address(v6), NODE_PORT);
+        let sent = tcp((Node::world(v6), CLIENT), to, ACK);
+        assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::NoFlow));
+        // A process of the node has it: it was there before the port was a service's.
+        node.host.sockets.insert((Node::address(v6).into(), NODE_PORT.to_be(), TCP));
+        assert_eq!(send.arrives(&mut node, &sent).0, Landed::Host);
+    });
+}
+
+#[test]
+fn s46_errors_are_about_what_the_other_side_knows() {
+    each(|v6, send| {
+        let (mut node, _) = node_port(v6, UDP, &[(Node::pod(1, v6), 8080)], 0);
+        let (client, to) = ((Node::world(v6), CLIENT), (Node::address(v6), NODE_PORT));
+        let mut frame = send.frame(&udp(client, to));
+        assert_eq!(node.arrives(&mut frame), Landed::Pod(1));
+        frame.complete();
+        // The pod's port is closed.
+        let closed = if v6 { (1, 4, 0) } else { (3, 3, 0) };
+        let (landed, told) = send.pod(&mut node, 1, &Message::error(Node::pod(1, v6), &frame, closed, 500));
+        assert_eq!((landed, told.src, told.dst), (Landed::Out, to.0, client.0));
+        assert_eq!(told.quoted().unwrap().ends(), (client, to));
+    });
+}
+
+#[test]
+fn who_is_on_this_node_does_not_come_in_from_outside() {
+    each(|v6, send| {
+        let (mut node, _) = node_port(v6, TCP, &[(Node::pod(1, v6), 8080)], 0);
+        for source in [Node::pod(2, v6), Node::address(v6)] {
+            let sent = tcp((source, CLIENT), (Node::address(v6), NODE_PORT), SYN);
+            assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::SourceAddress));
+        }
+    });
+}
+
+#[test]
+fn s28_pods_reach_a_node_port_of_their_own_node_and_themselves() {
+    each(|v6, send| {
+        for proto in [TCP, UDP] {
+            let (mut node, _) = node_port(v6, proto, &[(Node::pod(1, v6), 8080)], 0);
+            let to = (Node::address(v6), NODE_PORT);
+            let sent = first(proto, (Node::pod(0, v6), CLIENT), to);
+            let got = send.pod(&mut node, 0, &sent);
+            assert_eq!(got.1.ends().0, (Node::pod(0, v6), CLIENT));
+            answered(send, &mut node, 0, &sent, &got, SYN_ACK);
+            let own = first(proto, (Node::pod(1, v6), CLIENT), to);
+            let got = send.pod(&mut node, 1, &own);
+            assert_eq!((got.0, got.1.src), (Landed::Pod(1), Node::address(v6)));
+            answered(send, &mut node, 1, &own, &got, SYN_ACK);
+        }
+    });
+}
