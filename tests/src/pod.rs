@@ -27,6 +27,7 @@ pub struct PodBuilder {
     tcp: Vec<u16>,
     udp: Vec<u16>,
     names: BTreeMap<u16, String>,
+    host_ports: Vec<(u16, Value)>,
     object: bool,
 }
 
@@ -40,6 +41,7 @@ impl PodBuilder {
             tcp: Vec::new(),
             udp: Vec::new(),
             names: BTreeMap::new(),
+            host_ports: Vec::new(),
             object: true,
         }
     }
@@ -65,6 +67,18 @@ impl PodBuilder {
     /// The name of a port that it declares.
     pub fn port_name(mut self, port: u16, name: &str) -> Self {
         self.names.insert(port, name.to_owned());
+        self
+    }
+
+    /// A hostPort for a port that it declares, at every address of its node.
+    pub fn host_port(mut self, port: u16, host_port: u16) -> Self {
+        self.host_ports.push((port, json!({"hostPort": host_port})));
+        self
+    }
+
+    /// A hostPort for a port that it declares, at one address.
+    pub fn host_port_at(mut self, port: u16, host_port: u16, host_ip: &str) -> Self {
+        self.host_ports.push((port, json!({"hostPort": host_port, "hostIP": host_ip})));
         self
     }
 
@@ -134,12 +148,28 @@ impl PodBuilder {
     fn manifest(&self, ips: &[IpAddr]) -> String {
         let (namespace, name) = self.key.split_once('/').expect("checked when it was named");
         let port = |protocol: &'static str| {
-            move |port: &u16| match self.names.get(port) {
-                Some(name) => json!({"containerPort": port, "protocol": protocol, "name": name}),
-                None => json!({"containerPort": port, "protocol": protocol}),
+            move |port: &u16| {
+                let mut declared = json!({"containerPort": port, "protocol": protocol});
+                if let Some(name) = self.names.get(port) {
+                    declared["name"] = json!(name);
+                }
+                let host_ports = self.host_ports.iter().filter(|(of, _)| of == port);
+                let with = |fields: &Value| {
+                    let mut all = declared.clone();
+                    for (field, value) in fields.as_object().into_iter().flatten() {
+                        all[field] = value.clone();
+                    }
+                    all
+                };
+                let mut declared: Vec<Value> = host_ports.map(|(_, fields)| with(fields)).collect();
+                if declared.is_empty() {
+                    declared.push(with(&Value::Null));
+                }
+                declared
             }
         };
-        let ports: Vec<Value> = self.tcp.iter().map(port("TCP")).chain(self.udp.iter().map(port("UDP"))).collect();
+        let ports: Vec<Value> =
+            self.tcp.iter().flat_map(port("TCP")).chain(self.udp.iter().flat_map(port("UDP"))).collect();
         let status = match ips {
             [] => json!({"phase": "Pending"}),
             ips => json!({

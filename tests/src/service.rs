@@ -4,24 +4,28 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
+use crate::node::Node;
 use crate::pod::Pod;
 use crate::probe::Transport;
 
 /// A Service with its EndpointSlices, one for each family, as a control plane writes them for ready pods.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[must_use = "its manifest has to be applied"]
 pub struct ServiceManifest {
     key: String,
     ips: Vec<IpAddr>,
     ports: Vec<(Transport, String, u16, u16)>,
     endpoints: Vec<Value>,
+    node_ports: Vec<u16>,
+    spec: Vec<(String, Value)>,
+    ingress: Vec<Value>,
 }
 
 impl ServiceManifest {
     /// A Service, named `namespace/name`; headless until it gets addresses.
     pub fn new(key: &str) -> Self {
         assert!(key.split('/').count() == 2, "a Service is named by namespace and name: {key}");
-        Self { key: key.to_owned(), ips: Vec::new(), ports: Vec::new(), endpoints: Vec::new() }
+        Self { key: key.to_owned(), ips: Vec::new(), ports: Vec::new(), ..Self::default() }
     }
 
     /// Its cluster addresses.
@@ -45,6 +49,40 @@ impl ServiceManifest {
 
     fn port(mut self, transport: Transport, name: &str, port: u16, target: u16) -> Self {
         self.ports.push((transport, name.to_owned(), port, target));
+        self
+    }
+
+    /// NodePorts of its ports, in order.
+    pub fn node_ports(mut self, numbers: &[u16]) -> Self {
+        self.node_ports = numbers.to_vec();
+        if self.ingress.is_empty() { self.spec("type", json!("NodePort")) } else { self }
+    }
+
+    /// Addresses of a load balancer that leaves them to the nodes.
+    pub fn balanced(self, ips: &[&str]) -> Self {
+        self.balanced_as(ips, "VIP")
+    }
+
+    /// Addresses of a load balancer, with the `ipMode` that it has.
+    pub fn balanced_as(mut self, ips: &[&str], mode: &str) -> Self {
+        self.ingress.extend(ips.iter().map(|ip| json!({"ip": ip, "ipMode": mode})));
+        self.spec("type", json!("LoadBalancer"))
+    }
+
+    /// With a field of its `spec`.
+    pub fn spec(mut self, field: &str, value: Value) -> Self {
+        self.spec.push((field.to_owned(), value));
+        self
+    }
+
+    /// A ready endpoint that is a process of a node.
+    pub fn host_endpoint(mut self, node: &Node) -> Self {
+        self.endpoints.push(json!({
+            "ips": [node.v4(), node.v6()],
+            "nodeName": node.name(),
+            "zone": node.zone(),
+            "conditions": {"ready": true, "serving": true, "terminating": false},
+        }));
         self
     }
 
@@ -84,13 +122,19 @@ impl ServiceManifest {
 
     fn service(&self) -> Value {
         let (namespace, name) = self.key.split_once('/').expect("checked when it was named");
-        let port = |(transport, name, port, target): &(Transport, String, u16, u16)| json!({"name": name, "protocol": protocol(*transport), "port": port, "targetPort": target});
+        let port = |(number, (transport, name, port, target)): (usize, &(Transport, String, u16, u16))| {
+            let mut port = json!({"name": name, "protocol": protocol(*transport), "port": port, "targetPort": target});
+            if let Some(node_port) = self.node_ports.get(number) {
+                port["nodePort"] = json!(node_port);
+            }
+            port
+        };
         let families: Vec<&str> = match &self.ips[..] {
             [] => vec!["IPv4", "IPv6"],
             ips => ips.iter().map(|ip| if ip.is_ipv4() { "IPv4" } else { "IPv6" }).collect(),
         };
         let ips = if self.ips.is_empty() { json!(["None"]) } else { json!(self.ips) };
-        json!({
+        let mut service = json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"namespace": namespace, "name": name},
@@ -100,9 +144,14 @@ impl ServiceManifest {
                 "clusterIPs": ips,
                 "ipFamilies": families,
                 "ipFamilyPolicy": "PreferDualStack",
-                "ports": self.ports.iter().map(port).collect::<Vec<_>>(),
+                "ports": self.ports.iter().enumerate().map(port).collect::<Vec<_>>(),
             },
-        })
+            "status": {"loadBalancer": {"ingress": self.ingress}},
+        });
+        for (field, value) in &self.spec {
+            service["spec"][field] = value.clone();
+        }
+        service
     }
 
     fn slice(&self, family: &str, is_v4: bool) -> Value {

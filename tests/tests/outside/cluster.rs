@@ -1,0 +1,24 @@
+//! Cluster addresses, from outside (S17).
+
+use crate::world::{cluster, ips, probes, service, world};
+
+#[test]
+fn s17_cluster_addresses_are_open_to_the_outside_from_the_nodes_address() {
+    let world = world();
+    world.lab.apply(&service("s17", 17).endpoints(&[&world.near, &world.far]).yaml());
+    let to = probes(cluster(17), 80, 53);
+    let node = ips(world.lab.node("node-1"));
+    for outside in [world.lab.client(), world.lab.far_client()] {
+        for reply in world.reaches(outside, &to, &[world.near.key(), world.far.key()]) {
+            assert!(node.contains(&reply.server.peer.ip()), "{reply:?}");
+            assert!(cluster(17).contains(&reply.peer.ip()), "{reply:?}");
+        }
+    }
+    // A datagram that comes in fragments, and one that is answered in them; a connection that carries more.
+    for probe in &to {
+        let large = probe.clone().payload(6000).answer_payload(6000);
+        for reply in world.reaches(world.lab.client(), &[large], &[world.near.key(), world.far.key()]) {
+            assert_eq!((reply.server.got, reply.server.pad.len()), (6000, 6000));
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! NodePorts.
+
+use fairlead_tests::{Probes, Via};
+
+use crate::world::{host_service, ips, probes, service, world};
+
+#[test]
+fn s4_s6_a_node_port_is_at_every_node_for_everybody() {
+    let world = world();
+    world.lab.apply(&service("s4", 4).node_ports(&[30_004, 30_005]).endpoints(&[&world.near, &world.far]).yaml());
+    let both = [world.near.key(), world.far.key()];
+    for node in world.lab.nodes() {
+        let to = probes(ips(node), 30_004, 30_005);
+        for outside in [world.lab.client(), world.lab.far_client()] {
+            for reply in world.reaches(outside, &to, &both) {
+                assert!(ips(node).contains(&reply.server.peer.ip()), "{reply:?}");
+            }
+        }
+        for via in Via::BOTH {
+            world.reaches(&world.client.via(via), &to, &both);
+        }
+        world.reaches(world.lab.node("node-1").as_ref(), &to, &both);
+    }
+    // A long connection, and what the node itself serves beside it.
+    for probe in probes(ips(world.lab.node("node-1")), 30_004, 30_005).iter().step_by(2) {
+        let mut open = world.lab.client().connect(probe).unwrap();
+        for size in [1000, 100_000] {
+            assert_eq!(open.exchange(size, size).unwrap().server.got, size);
+        }
+    }
+    let own = probes(ips(world.lab.node("node-1")), crate::world::HOST, crate::world::HOST);
+    world.reaches(world.lab.client(), &own, &["host/node-1"]);
+}
+
+#[test]
+fn s5_processes_of_the_node_reach_it_by_loopback() {
+    let world = world();
+    world.lab.apply(&service("s5", 5).node_ports(&[30_050, 30_051]).endpoints(&[&world.near, &world.far]).yaml());
+    let to = probes(["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()], 30_050, 30_051);
+    let replies = world.reaches(world.lab.node("node-1").as_ref(), &to, &[world.near.key(), world.far.key()]);
+    assert!(replies.iter().all(|reply| reply.peer.ip().is_loopback()), "{replies:?}");
+    world.refused(&world.client, &to);
+}
+
+#[test]
+fn s45_processes_of_nodes_behind_a_node_port() {
+    let world = world();
+    let service = host_service("s45", 45).node_ports(&[30_045, 30_046]);
+    let [one, two] = ["node-1", "node-2"].map(|name| world.lab.node(name));
+    world.lab.apply(&service.host_endpoint(one).host_endpoint(two).yaml());
+    for node in [one, two] {
+        let to = probes(ips(node), 30_045, 30_046);
+        for outside in [world.lab.client(), world.lab.far_client()] {
+            world.reaches(outside, &to, &["host/node-1", "host/node-2"]);
+        }
+        for via in Via::BOTH {
+            world.reaches(&world.client.via(via), &to, &["host/node-1", "host/node-2"]);
+        }
+        world.reaches(one.as_ref(), &to, &["host/node-1", "host/node-2"]);
+        // To its own process a node shows the client, to another's itself.
+        let names = [("host/node-1", one), ("host/node-2", two)];
+        for probe in &to {
+            for _ in 0..10 {
+                let reply = world.lab.client().probe(probe).unwrap();
+                let own = names.iter().any(|(name, of)| *name == reply.server.pod && of.name() == node.name());
+                let seen = reply.server.peer.ip();
+                assert_eq!(own, !ips(node).contains(&seen), "{reply:?}");
+            }
+        }
+        let large: Vec<_> = to.iter().map(|probe| probe.clone().payload(5000).answer_payload(5000)).collect();
+        world.reaches(world.lab.client(), &large, &["host/node-1", "host/node-2"]);
+    }
+}

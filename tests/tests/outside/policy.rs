@@ -1,0 +1,62 @@
+//! `externalTrafficPolicy`.
+
+use fairlead_tests::{Probes, ServiceManifest, Via};
+use serde_json::json;
+
+use crate::world::{balancer, ips, probes, service, texts, world};
+
+fn local(name: &str, number: u8, ports: [u16; 2]) -> ServiceManifest {
+    let addresses = texts(balancer(number));
+    service(name, number)
+        .balanced(&addresses.each_ref().map(String::as_str))
+        .node_ports(&ports)
+        .spec("externalTrafficPolicy", json!("Local"))
+}
+
+#[test]
+fn s27_s34_s35_policy_local_keeps_the_client_and_drops_where_nobody_is() {
+    let world = world();
+    let [here, there] = ["node-1", "node-2"].map(|name| world.lab.node(name));
+    let service = local("s27", 27, [30_027, 30_028]);
+    world.lab.apply(&service.clone().endpoint(&world.near).yaml());
+    for reply in world.reaches(world.lab.client(), &probes(balancer(27), 80, 53), &[world.near.key()]) {
+        assert_eq!(reply.server.peer, reply.local, "neither address nor port is changed");
+    }
+    world.reaches(world.lab.far_client(), &probes(ips(here), 30_027, 30_028), &[world.near.key()]);
+    world.silent(world.lab.client(), &probes(ips(there), 30_027, 30_028));
+    let text = there.fairlead(&["service", "explain", &format!("{}:30027", there.v4())]).stdout;
+    assert!(text.contains("from outside is dropped") && text.contains("policy Local"), "{text}");
+    // The other way round.
+    world.lab.apply(&service.clone().endpoint(&world.far).yaml());
+    world.reaches(world.lab.client(), &probes(ips(there), 30_027, 30_028), &[world.far.key()]);
+    world.silent(world.lab.client(), &probes(balancer(27), 80, 53));
+    // With no endpoint anywhere it is refused (S33).
+    world.lab.apply(&service.yaml());
+    world.refused(world.lab.client(), &probes(ips(there), 30_027, 30_028));
+    world.refused(world.lab.client(), &probes(balancer(27), 80, 53));
+}
+
+#[test]
+fn s28_inside_policy_local_is_as_if_it_were_cluster() {
+    let world = world();
+    world.lab.apply(&local("s28", 28, [30_128, 30_129]).endpoint(&world.far).yaml());
+    let to = [probes(balancer(28), 80, 53), probes(ips(world.lab.node("node-1")), 30_128, 30_129)].concat();
+    for via in Via::BOTH {
+        world.reaches(&world.client.via(via), &to, &[world.far.key()]);
+    }
+    world.reaches(world.lab.node("node-1").as_ref(), &to, &[world.far.key()]);
+}
+
+#[test]
+fn s23_s24_each_policy_falls_back_to_what_terminates_by_itself() {
+    let world = world();
+    let ending = json!({"ready": false, "serving": true, "terminating": true});
+    let service = local("s23", 23, [30_023, 30_024]);
+    let service = service.endpoint_with(&world.near, &ending).endpoint(&world.far);
+    world.lab.apply(&service.yaml());
+    // Outside there is only what ends here; inside another is ready.
+    world.reaches(world.lab.client(), &probes(balancer(23), 80, 53), &[world.near.key()]);
+    for via in Via::BOTH {
+        world.reaches(&world.client.via(via), &probes(balancer(23), 80, 53), &[world.far.key()]);
+    }
+}
