@@ -29,8 +29,8 @@ pub(crate) struct Image {
     /// Where to write the archive [default: image/fairlead.tar in cargo's target directory]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Then load it: `kind` or `kind=CLUSTER`, `minikube` or `minikube=PROFILE`, `docker`, `podman`, `containerd` or
-    /// `containerd=SOCKET`; may be given again
+    /// Then load it: `cluster` (of `cargo xtask cluster`) or `cluster=NAME`, `kind` or `kind=CLUSTER`, `minikube` or
+    /// `minikube=PROFILE`, `docker`, `podman`, `containerd` or `containerd=SOCKET`; may be given again
     #[arg(long, value_name = "WHERE")]
     load_into: Vec<Engine>,
 }
@@ -60,7 +60,7 @@ impl Image {
         println!("{NAME}: {}, in {shown}", megabytes(archive.len()));
         for engine in &self.load_into {
             run::say(format!("loading into {engine}"));
-            run::run(&mut engine.load(&path))?;
+            run::run(&mut engine.load(&path)?)?;
         }
         Ok(())
     }
