@@ -1,0 +1,221 @@
+//! What `kubectl apply -f manifests/install.yaml` brings to a cluster, read as the API server reads it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+fn read(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn documents() -> Vec<Value> {
+    let all: Vec<Value> = serde_saphyr::from_multiple(&read("install.yaml")).unwrap();
+    all.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+/// Every object of a type. A field that the type does not have is a mistake, and so is one that is written otherwise
+/// than the API server would write it.
+fn all<T: DeserializeOwned + Serialize + k8s_openapi::Resource>() -> Vec<T> {
+    let of_type = documents().into_iter().filter(|d| d["kind"] == T::KIND && d["apiVersion"] == T::API_VERSION);
+    let objects = of_type.map(|document| {
+        let object: T = serde_json::from_value(document.clone()).unwrap_or_else(|error| panic!("{error}: {document}"));
+        assert_eq!(serde_json::to_value(&object).unwrap(), document, "an unknown field");
+        object
+    });
+    objects.collect()
+}
+
+fn daemon_sets() -> BTreeMap<String, DaemonSet> {
+    all::<DaemonSet>().into_iter().map(|set| (set.metadata.name.clone().unwrap(), set)).collect()
+}
+
+fn pod(set: &DaemonSet) -> &PodSpec {
+    set.spec.as_ref().unwrap().template.spec.as_ref().unwrap()
+}
+
+fn labels(set: &DaemonSet) -> &BTreeMap<String, String> {
+    set.spec.as_ref().unwrap().template.metadata.as_ref().unwrap().labels.as_ref().unwrap()
+}
+
+fn containers(pod: &PodSpec) -> impl Iterator<Item = &Container> {
+    pod.init_containers.iter().flatten().chain(&pod.containers)
+}
+
+#[test]
+fn every_document_is_an_object_of_a_known_type() {
+    let known = all::<ServiceAccount>().len()
+        + all::<ClusterRole>().len()
+        + all::<ClusterRoleBinding>().len()
+        + all::<ConfigMap>().len()
+        + all::<Service>().len()
+        + all::<DaemonSet>().len();
+    assert_eq!(known, documents().len());
+}
+
+#[test]
+fn the_image_is_that_of_this_version() {
+    let image = concat!("localhost/fairlead:", env!("CARGO_PKG_VERSION"));
+    for set in daemon_sets().values() {
+        for container in containers(pod(set)) {
+            assert_eq!(container.image.as_deref(), Some(image), "{}", container.name);
+            // Nobody has it but the node.
+            assert_eq!(container.image_pull_policy.as_deref(), Some("IfNotPresent"));
+        }
+    }
+    assert!(read("Containerfile").contains(&format!("--tag {image} ")));
+}
+
+#[test]
+fn only_the_init_container_is_privileged() {
+    let sets = daemon_sets();
+    let agent = pod(&sets["fairlead"]);
+    let install = &agent.init_containers.as_ref().unwrap()[0];
+    assert_eq!(install.name, "install");
+    assert_eq!(install.security_context.as_ref().unwrap().privileged, Some(true));
+    for set in sets.values() {
+        for container in &pod(set).containers {
+            let context = container.security_context.as_ref().unwrap();
+            assert_ne!(context.privileged, Some(true), "{}", container.name);
+            assert_eq!(context.allow_privilege_escalation, Some(false), "{}", container.name);
+            let dropped = context.capabilities.as_ref().unwrap().drop.as_ref().unwrap();
+            assert_eq!(dropped, &["ALL"], "{}", container.name);
+        }
+        for container in containers(pod(set)) {
+            let read_only = container.security_context.as_ref().unwrap().read_only_root_filesystem;
+            assert_eq!(read_only, Some(true), "{}", container.name);
+            assert!(container.resources.as_ref().unwrap().limits.as_ref().unwrap().contains_key("memory"));
+        }
+    }
+}
+
+#[test]
+fn nothing_may_be_written_but_events() {
+    let roles = all::<ClusterRole>();
+    for rule in roles.iter().flat_map(|role| role.rules.iter().flatten()) {
+        let resources = rule.resources.as_ref().unwrap();
+        let allowed: &[&str] = match resources.as_slice() {
+            [one] if one == "events" => &["create", "patch"],
+            _ => &["list", "watch"],
+        };
+        assert_eq!(rule.verbs, allowed, "{resources:?}");
+        assert!(!resources.iter().any(|resource| resource == "*" || resource == "secrets"), "{resources:?}");
+        assert!(!rule.api_groups.iter().flatten().any(|group| group == "*"));
+    }
+}
+
+#[test]
+fn every_pod_has_an_account_with_a_role() {
+    let accounts: BTreeSet<_> = all::<ServiceAccount>().into_iter().map(|account| account.metadata.name).collect();
+    let roles: BTreeSet<_> = all::<ClusterRole>().into_iter().filter_map(|role| role.metadata.name).collect();
+    for set in daemon_sets().values() {
+        assert!(accounts.contains(&pod(set).service_account_name));
+    }
+    for binding in all::<ClusterRoleBinding>() {
+        assert!(roles.contains(&binding.role_ref.name));
+        for subject in binding.subjects.unwrap() {
+            assert!(accounts.contains(&Some(subject.name)));
+            assert_eq!(subject.namespace.as_deref(), Some("kube-system"));
+        }
+    }
+}
+
+#[test]
+fn selectors_match_their_own_pods_only() {
+    let sets = daemon_sets();
+    let selects = |selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>| {
+        selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    };
+    let core_dns = BTreeMap::from([("k8s-app".to_owned(), "kube-dns".to_owned())]);
+    for (name, set) in &sets {
+        let selector = set.spec.as_ref().unwrap().selector.match_labels.as_ref().unwrap();
+        for (other, candidate) in &sets {
+            assert_eq!(selects(selector, labels(candidate)), name == other, "{name} and the pods of {other}");
+        }
+        assert!(!selects(selector, &core_dns), "{name} and the pods of CoreDNS");
+    }
+    let services = all::<Service>();
+    let [service] = services.as_slice() else { panic!("one Service") };
+    let selector = service.spec.as_ref().unwrap().selector.as_ref().unwrap();
+    assert!(selects(selector, labels(&sets["fairlead-dns"])) && selects(selector, &core_dns));
+    assert!(!selects(selector, labels(&sets["fairlead"])));
+}
+
+#[test]
+fn the_dns_service_keeps_its_address_and_leads_to_ports_that_are_there() {
+    let services = all::<Service>();
+    let spec = services[0].spec.as_ref().unwrap();
+    assert_eq!((&spec.cluster_ip, &spec.cluster_ips, &spec.ip_family_policy), (&None, &None, &None));
+    assert_eq!(spec.traffic_distribution.as_deref(), Some("PreferSameNode"));
+    let sets = daemon_sets();
+    let container = &pod(&sets["fairlead-dns"]).containers[0];
+    let open: BTreeSet<_> =
+        container.ports.iter().flatten().map(|port| (port.container_port, port.protocol.clone())).collect();
+    for port in spec.ports.iter().flatten() {
+        let Some(k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(target)) = port.target_port else {
+            panic!("{:?}", port.target_port)
+        };
+        assert!(open.contains(&(target, port.protocol.clone())), "{port:?}");
+    }
+}
+
+#[test]
+fn every_volume_is_there_and_used() {
+    for set in daemon_sets().values() {
+        let pod = pod(set);
+        let there: BTreeSet<_> = pod.volumes.iter().flatten().map(|volume| volume.name.clone()).collect();
+        let mounts = containers(pod).flat_map(|container| container.volume_mounts.iter().flatten());
+        let used: BTreeSet<_> = mounts.map(|mount| mount.name.clone()).collect();
+        assert_eq!(there, used);
+    }
+}
+
+#[test]
+fn the_agent_has_no_sight_of_kubelets_credentials() {
+    let sets = daemon_sets();
+    let agent = &pod(&sets["fairlead"]).containers[0];
+    let mounts: BTreeSet<_> = agent.volume_mounts.iter().flatten().map(|mount| mount.name.as_str()).collect();
+    assert_eq!(mounts, BTreeSet::from(["bpffs", "cgroup", "cni-conf", "config", "proc-sys-net", "run"]));
+}
+
+#[test]
+fn each_pod_mounts_its_own_settings() {
+    let maps = all::<ConfigMap>();
+    let settings = maps[0].data.as_ref().unwrap();
+    for (set, file) in [("fairlead", "fairlead.yaml"), ("fairlead-dns", "dns.yaml")] {
+        let sets = daemon_sets();
+        let pod = pod(&sets[set]);
+        let source = pod.volumes.iter().flatten().find_map(|volume| volume.config_map.as_ref()).unwrap();
+        assert_eq!(source.name, maps[0].metadata.name.clone().unwrap());
+        let keys: Vec<_> = source.items.iter().flatten().map(|item| item.key.as_str()).collect();
+        assert_eq!(keys, [file]);
+        assert!(settings.contains_key(file));
+        let command = pod.containers[0].command.as_ref().unwrap();
+        assert_eq!(command.last().unwrap(), &format!("/etc/fairlead/{file}"));
+    }
+}
+
+/// Settings with every default that is shown in a comment put in force.
+fn uncommented(settings: &str) -> String {
+    // A sentence has one space before it, a setting none, or as many as it is deep.
+    let is_setting =
+        |line: &str| line.strip_prefix('#').is_some_and(|line| !line.starts_with(' ') || line.starts_with("  "));
+    settings.lines().map(|line| if is_setting(line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn settings_are_yaml_with_the_comments_taken_in_too() {
+    let maps = all::<ConfigMap>();
+    for text in maps[0].data.as_ref().unwrap().values() {
+        let _: Value = serde_saphyr::from_str(text).unwrap();
+        let full: Value = serde_saphyr::from_str(&uncommented(text)).unwrap();
+        assert!(full.as_object().unwrap().len() > 2, "{full}");
+    }
+}
