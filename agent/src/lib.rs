@@ -3,7 +3,8 @@
 //! watch ([`fairlead_objects`]) → [`model`] → [`compile`] (pure) → [`plan`] (pure) → [`apply`].
 //!
 //! Around that: [`bpf`] loads, pins and attaches the programs, [`cni`] serves the plugin, [`wiring`] keeps the node's
-//! routes, [`daemon`] is the loop that connects them all, [`admin`] answers those who look in.
+//! routes, [`daemon`] is the loop that connects them all, [`admin`] answers those who look in, [`install`] brings all of
+//! it to a node and takes it away, and [`doctor`] looks for what is in its way there.
 #![deny(unsafe_code)]
 
 pub mod admin;
@@ -13,6 +14,8 @@ pub mod cli;
 pub mod cni;
 pub mod compile;
 pub mod daemon;
+pub mod doctor;
+pub mod install;
 pub mod model;
 pub mod plan;
 pub mod wiring;

@@ -55,6 +55,7 @@ pub struct Builder {
     zones: Vec<String>,
     mtu: u32,
     wiring: Wiring,
+    agents: bool,
 }
 
 impl Builder {
@@ -78,17 +79,23 @@ impl Builder {
     /// Without Fairlead: pods are connected by plain routes. It shows what the kernel does by itself.
     pub fn plain(mut self) -> Self {
         self.wiring = Wiring::Plain;
+        self.without_agents()
+    }
+
+    /// Without agents at first: `Node::start_agent` starts one.
+    pub fn without_agents(mut self) -> Self {
+        self.agents = false;
         self
     }
 
-    /// Makes the lab and, unless it is a plain one, starts an agent on each node.
+    /// Makes the lab and, unless it is to have none, starts an agent on each node.
     ///
     /// # Panics
     /// When it can't be made, saying why.
     #[must_use]
     pub fn start(self) -> Lab {
         let lab = self.make().unwrap_or_else(|error| panic!("no lab: {error:#}"));
-        if self.wiring == Wiring::Fairlead {
+        if self.agents {
             for node in &lab.nodes {
                 node.launch_agent();
             }
@@ -154,7 +161,7 @@ impl Lab {
     /// A lab of another shape.
     pub fn builder() -> Builder {
         let zones = ["zone-a", "zone-a", "zone-b"].map(str::to_owned).to_vec();
-        Builder { zones, mtu: 1500, wiring: Wiring::Fairlead }
+        Builder { zones, mtu: 1500, wiring: Wiring::Fairlead, agents: true }
     }
 
     /// What tells it from other labs on this machine: `fairlead-lab enter ID …` takes it.

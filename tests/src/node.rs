@@ -157,10 +157,15 @@ impl Node {
 
     /// Starts an agent without waiting for it.
     pub fn launch_agent(&self) -> Agent<'_> {
+        self.launch_agent_with(&[])
+    }
+
+    /// The same with further arguments.
+    pub fn launch_agent_with(&self, arguments: &[&str]) -> Agent<'_> {
         let program = lab_works(&self.vantage, binary("fairlead"));
-        let objects = self.manifests.directory().to_string_lossy().into_owned();
-        let argv = [&program.to_string_lossy(), "agent", "--node", &self.name, "--objects", &objects];
-        let process = self.spawn("agent", &argv, &[]);
+        let (program, objects) = (program.to_string_lossy(), self.manifests.directory().to_string_lossy());
+        let own = [&program, "agent", "--node", &self.name, "--objects", &objects];
+        let process = self.spawn("agent", &[&own, arguments].concat(), &[]);
         *self.agent.lock().expect("no holder panics") = Some(process);
         Agent { node: self }
     }

@@ -42,6 +42,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         pods: pods.collect(),
         maps: admin.tables.iter().map(fill).collect(),
         programs: shared.programs.iter().map(|p| (p.name.clone(), p.verified_instructions)).collect(),
+        warnings: progress.warnings.into_iter().map(|(topic, text)| (topic.to_owned(), text)).collect(),
         mistakes: model.mistakes().standing().into_iter().map(|m| (m.origin, m.reason)).collect(),
         drops: admin.drops.counts(&admin.tables).iter().map(|count| count.packets).sum(),
     }

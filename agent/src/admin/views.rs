@@ -71,6 +71,8 @@ pub struct StatusView {
     pub maps: Vec<MapView>,
     /// The programs, with the instructions that the verifier walked through.
     pub programs: Vec<(String, Option<u32>)>,
+    /// What an operator should know of the node: the topic, and what to do.
+    pub warnings: Vec<(String, String)>,
     /// Objects that can't be read: where, and what to do.
     pub mistakes: Vec<(String, String)>,
     /// Packets dropped since the node's start.

@@ -94,10 +94,20 @@ pub enum BpfError {
     },
     /// No cgroup v2 is mounted.
     #[error(
-        "no cgroup v2 file system in {mounts}; mount one (`mount -t cgroup2 none /sys/fs/cgroup`) or name its root with --cgroup-root"
+        "no cgroup v2 file system is mounted at {below} or below; mount one on the node (`mount -t cgroup2 none \
+         /sys/fs/cgroup`, beside v1: at /sys/fs/cgroup/unified), or name its root with --cgroup-root"
     )]
     NoCgroup2 {
         /// Where it was looked for.
-        mounts: &'static str,
+        below: PathBuf,
+    },
+    /// The cgroup is this container's own.
+    #[error(
+        "{path} is the cgroup of this container alone, so no pod's socket would reach services; mount the node's \
+         /sys/fs/cgroup by a hostPath and name that with --cgroup-root"
+    )]
+    OwnCgroup {
+        /// The directory.
+        path: PathBuf,
     },
 }

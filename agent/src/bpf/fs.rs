@@ -27,9 +27,8 @@ impl PinDir {
     pub fn open(dir: &Path) -> Result<Self, BpfError> {
         let parent = dir.parent().unwrap_or(dir);
         let no_bpffs = |source| BpfError::NoBpffs { path: parent.to_owned(), source };
-        if !is_bpffs(parent) && parent == Path::new(BPFFS) {
-            mount(Some("bpf"), parent, Some("bpf"), MsFlags::empty(), None::<&str>)
-                .map_err(|errno| no_bpffs(errno.into()))?;
+        if parent == Path::new(BPFFS) {
+            Self::mount(parent)?;
         }
         if !is_bpffs(parent) {
             return Err(no_bpffs(io::Error::other("another file system is mounted there, or nothing exists")));
@@ -43,6 +42,25 @@ impl PinDir {
             }
         }
         Ok(Self(dir.to_owned()))
+    }
+
+    /// Mounts a bpf file system if there is none. Says whether it did.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn mount(path: &Path) -> Result<bool, BpfError> {
+        if is_bpffs(path) {
+            return Ok(false);
+        }
+        mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), None::<&str>)
+            .map_err(|errno| BpfError::NoBpffs { path: path.to_owned(), source: errno.into() })?;
+        Ok(true)
+    }
+
+    /// Whether a bpf file system is mounted there.
+    #[must_use]
+    pub fn is_bpffs(path: &Path) -> bool {
+        is_bpffs(path)
     }
 
     /// Where a map is pinned.

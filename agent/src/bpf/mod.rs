@@ -10,13 +10,14 @@ mod fs;
 mod links;
 mod load;
 mod map;
+mod memory;
 mod object;
 mod packet_log;
 mod sys;
 mod tables;
 
 pub use attach::{Hooks, remove_filters};
-pub use cgroup::cgroup2_mount;
+pub use cgroup::cgroup2_root;
 pub use error::BpfError;
 pub use fs::PinDir;
 pub use load::{Loaded, ProgramInfo, load};

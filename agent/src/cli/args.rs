@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 
+use super::node::{DoctorArgs, InstallArgs, UninstallArgs};
 use crate::admin::DEFAULT_SOCKET;
+use crate::install::conflist::{CONF_DIR, CONF_NAME};
+use crate::wiring::PROC_SYS;
 
 /// Fairlead: the network of a Kubernetes node.
 #[derive(Debug, Parser)]
@@ -42,7 +45,11 @@ pub(super) enum Command {
     Policy(PolicyCommand),
     /// Dropped packets: counts by reason, and the last ones
     Drops(DropsArgs),
-    /// Leave the node as it was: detach programs, remove maps, pods' links and the run directory
+    /// Bring to the node what the agent needs: the CNI plugin, a bpf file system, kernel settings, the API server's address
+    Install(InstallArgs),
+    /// What on this node would stop or hinder Fairlead, and what to do about it. Needs no agent
+    Doctor(DoctorArgs),
+    /// Leave the node as it was: remove programs, maps, pods' links, routes, files, and restore kernel settings
     Uninstall(UninstallArgs),
 }
 
@@ -63,9 +70,18 @@ pub(super) struct AgentArgs {
     /// Where maps and programs are pinned; its parent must be a bpf file system
     #[arg(long, default_value = "/sys/fs/bpf/fairlead", value_name = "DIR")]
     pub(super) bpffs: PathBuf,
-    /// The cgroup whose sockets reach services; without, the root of cgroup v2
+    /// The cgroup whose sockets reach services, or a directory with its mount below; without, the root of cgroup v2
     #[arg(long, value_name = "DIR")]
     pub(super) cgroup_root: Option<PathBuf>,
+    /// The kernel's settings
+    #[arg(long, default_value = PROC_SYS, value_name = "DIR")]
+    pub(super) proc_sys: PathBuf,
+    /// Where the container runtime looks for CNI configurations
+    #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
+    pub(super) cni_conf_dir: PathBuf,
+    /// The name of ours: the runtime takes the first one
+    #[arg(long, default_value = CONF_NAME, value_name = "NAME")]
+    pub(super) cni_conf_name: String,
     /// An interface that leads out of the node; may be given again. Without, those of the default routes
     #[arg(long = "uplink", value_name = "IF")]
     pub(super) uplinks: Vec<String>,
@@ -104,16 +120,6 @@ pub(super) struct DropsArgs {
     /// Show drops as they happen
     #[arg(short, long)]
     pub(super) follow: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(super) struct UninstallArgs {
-    /// Where sockets and the journal of pods are
-    #[arg(long, default_value = "/run/fairlead", value_name = "DIR")]
-    pub(super) run_dir: PathBuf,
-    /// Where maps and programs are pinned
-    #[arg(long, default_value = "/sys/fs/bpf/fairlead", value_name = "DIR")]
-    pub(super) bpffs: PathBuf,
 }
 
 /// The far end of a flow.

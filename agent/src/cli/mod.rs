@@ -1,9 +1,9 @@
 //! The command line.
 
 mod args;
+mod node;
 mod print;
 
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
@@ -15,11 +15,8 @@ use serde::de::DeserializeOwned;
 use crate::admin::{
     ClientError, Connection, DropView, DropsView, Request, ServiceExplanation, ServiceView, StatusView,
 };
-use crate::bpf::{BpfError, PinDir, remove_filters};
 use crate::daemon::{self, DaemonError};
-use crate::wiring::{Netlink, PodLinks, WiringError};
-use args::{AgentArgs, Args, Command, DropsArgs, Output, PolicyCommand, ServiceCommand, UninstallArgs};
-use print::Table;
+use args::{AgentArgs, Args, Command, DropsArgs, Output, PolicyCommand, ServiceCommand};
 
 /// Why a command failed. Its text is for a person.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +27,6 @@ pub enum CliError {
     /// The agent's answer.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// Removing what is pinned.
-    #[error(transparent)]
-    Bpf(#[from] BpfError),
-    /// Removing what is wired.
-    #[error(transparent)]
-    Wiring(#[from] WiringError),
     /// Something that the machine refuses.
     #[error("{0}: {1}")]
     Io(&'static str, std::io::Error),
@@ -75,7 +66,9 @@ pub fn run() -> Result<(), CliError> {
             show(output, &explanation, || print::policy(&explanation))
         }
         Command::Drops(DropsArgs { follow }) => drops(&socket, output, follow),
-        Command::Uninstall(args) => uninstall(&args),
+        Command::Install(args) => node::install(&args, output),
+        Command::Doctor(args) => node::doctor(&args, output),
+        Command::Uninstall(args) => node::uninstall(&args, output),
     }
 }
 
@@ -88,9 +81,32 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 }
 
 fn agent(args: AgentArgs) -> Result<(), CliError> {
-    let AgentArgs { node, objects, kubeconfig, run_dir, bpffs, cgroup_root, uplinks, node_port_addresses } = args;
+    let AgentArgs {
+        node,
+        objects,
+        kubeconfig,
+        run_dir,
+        bpffs,
+        cgroup_root,
+        proc_sys,
+        cni_conf_dir,
+        cni_conf_name,
+        uplinks,
+        node_port_addresses,
+    } = args;
     let source = objects.map_or(Source::Kubernetes { kubeconfig }, Source::Directory);
-    let config = daemon::Config { node, source, run_dir, bpffs, cgroup_root, uplinks, node_port_addresses };
+    let config = daemon::Config {
+        node,
+        source,
+        run_dir,
+        bpffs,
+        cgroup_root,
+        proc_sys,
+        cni_conf_dir,
+        cni_conf_name,
+        uplinks,
+        node_port_addresses,
+    };
     let runtime = runtime()?;
     let result = runtime.block_on(daemon::run(config));
     // Whatever still runs has nothing to save: the journal and the maps are as they are after a kill.
@@ -139,41 +155,4 @@ fn drops(socket: &Path, output: Output, follow: bool) -> Result<(), CliError> {
             }
         }
     }
-}
-
-fn uninstall(args: &UninstallArgs) -> Result<(), CliError> {
-    let UninstallArgs { bpffs, run_dir } = args;
-    let socket = run_dir.join("agent.sock");
-    if Connection::ask(&socket, &Request::Status).is_ok() {
-        return Err(CliError::Usage("an agent runs on this node: stop it first, then uninstall".to_owned()));
-    }
-    let (links, routes) = runtime()?.block_on(async {
-        let netlink = Netlink::open()?;
-        let routes = netlink.node_routes().await?.len();
-        for error in netlink.set_node_routes(&BTreeSet::new()).await? {
-            tracing::warn!(%error, "a route stays");
-        }
-        for error in netlink.keep_neighbours(&BTreeSet::new()).await? {
-            tracing::warn!(%error, "a neighbour stays");
-        }
-        let links = PodLinks::new(netlink);
-        let found = links.list().await?;
-        for link in &found {
-            links.delete(&link.name).await?;
-        }
-        Ok::<_, WiringError>((found.len(), routes))
-    })?;
-    remove_filters();
-    let pins = PinDir::remove(bpffs)?;
-    match std::fs::remove_dir_all(run_dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(CliError::Io("can't remove the run directory", error));
-        }
-        _ => {}
-    }
-    let mut table = Table::new(["removed", "count"]);
-    table.row(["pod links with their routes".to_owned(), links.to_string()]);
-    table.row(["routes to other nodes' pods".to_owned(), routes.to_string()]);
-    table.row(["pinned programs and maps".to_owned(), pins.to_string()]);
-    say(&table.to_string())
 }

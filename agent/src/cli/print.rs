@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 
 use crate::admin::{DropView, DropsView, EndpointView, ServiceExplanation, ServiceView, StatusView, Verdict};
+use crate::doctor::{Finding, Severity};
 
 /// A table whose columns are as wide as their widest cell.
 #[derive(Debug)]
@@ -39,6 +40,27 @@ impl<const N: usize> fmt::Display for Table<N> {
     }
 }
 
+/// What the doctor says: for each finding what is so, why it matters and what to do, since these are long.
+pub(super) fn report(findings: &[Finding], unseen: &[(String, String)]) -> String {
+    let mut text = String::new();
+    for Finding { severity, what, why, remedy } in findings {
+        let word = match severity {
+            Severity::Blocks => "STOPS",
+            Severity::Hinders => "HINDERS",
+        };
+        text += &format!("{word}  {what}\n    why:    {why}\n    remedy: {remedy}\n");
+    }
+    if findings.is_empty() {
+        text += "nothing on this node would stop or hinder Fairlead\n";
+    }
+    if !unseen.is_empty() {
+        let mut out = Table::new(["not looked at", "because"]);
+        unseen.iter().for_each(|(what, why)| out.row([what.clone(), why.clone()]));
+        text += &format!("\n{out}");
+    }
+    text
+}
+
 fn yes(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
 }
@@ -56,6 +78,7 @@ pub(super) fn status(status: &StatusView) -> String {
         pods,
         maps,
         programs,
+        warnings,
         mistakes,
         drops,
     } = status;
@@ -89,6 +112,11 @@ pub(super) fn status(status: &StatusView) -> String {
         out.row([name.clone(), count.map(|n| n.to_string()).unwrap_or_default()]);
     }
     text += &format!("\n{out}");
+    if !warnings.is_empty() {
+        let mut out = Table::new(["warning", "what to do"]);
+        warnings.iter().for_each(|(topic, text)| out.row([topic.clone(), text.clone()]));
+        text += &format!("\n{out}");
+    }
     if !mistakes.is_empty() {
         let mut out = Table::new(["object that can't be read", "why"]);
         mistakes.iter().for_each(|(origin, reason)| out.row([origin.clone(), reason.clone()]));

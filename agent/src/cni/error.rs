@@ -40,7 +40,10 @@ pub enum CniError {
     #[error("the Fairlead agent can't serve pods: {0}")]
     Impaired(String),
     /// The node has no addresses to give.
-    #[error("node has no pod range yet: spec.podCIDRs is empty; does the controller manager allocate node CIDRs?")]
+    #[error(
+        "the Node object has no pod range: spec.podCIDRs is empty. Give the cluster one: kubeadm init \
+         --pod-network-cidr=RANGE, or kube-controller-manager --allocate-node-cidrs=true --cluster-cidr=RANGE"
+    )]
     NoRanges,
     /// Every address is in use or resting.
     #[error(

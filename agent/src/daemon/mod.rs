@@ -1,12 +1,14 @@
 //! The loop that connects source, model, compiler, planner and tables, and what surrounds it.
 
 mod adopt;
+mod conflist;
 mod content;
 mod drops;
 mod engine;
 mod error;
 mod node;
 mod pods;
+mod proxy;
 mod shared;
 mod sweep;
 mod wire;
@@ -21,10 +23,11 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
-use crate::bpf::{Hooks, ObjectFile, PinDir, Tables, cgroup2_mount, follow_packet_log, load};
+use crate::bpf::{Hooks, ObjectFile, PinDir, Tables, cgroup2_root, follow_packet_log, load};
 use crate::cni::Server;
+use crate::install::Conflist;
 use crate::model::Model;
-use crate::wiring::{Netlink, PodLinks};
+use crate::wiring::{Netlink, PodLinks, Sysctls};
 
 pub use content::world;
 pub use drops::DropLog;
@@ -50,8 +53,14 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// Where maps and links are pinned.
     pub bpffs: PathBuf,
-    /// The cgroup whose sockets are served; without, the root of cgroup v2.
+    /// The cgroup whose sockets are served, or where cgroup v2 is mounted below; without, the root of cgroup v2.
     pub cgroup_root: Option<PathBuf>,
+    /// Where the kernel's settings are.
+    pub proc_sys: PathBuf,
+    /// Where the container runtime looks for CNI configurations.
+    pub cni_conf_dir: PathBuf,
+    /// The name of ours.
+    pub cni_conf_name: String,
     /// The interfaces that lead out of the node; without, those of the default routes.
     pub uplinks: Vec<String>,
     /// Prefixes of the node's addresses that NodePorts are at; without, its primary addresses.
@@ -63,28 +72,42 @@ pub struct Config {
 /// # Errors
 /// It can't start: the text says what to do.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
-    let Config { node, source, run_dir, bpffs, cgroup_root, uplinks, node_port_addresses } = config;
+    let Config {
+        node,
+        source,
+        run_dir,
+        bpffs,
+        cgroup_root,
+        proc_sys,
+        cni_conf_dir,
+        cni_conf_name,
+        uplinks,
+        node_port_addresses,
+    } = config;
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
 
     let socket = run_dir.join("agent.sock");
     let questions = admin::listen(&socket).map_err(|source| DaemonError::Admin { path: socket, source })?;
     let object = ObjectFile::find()?;
+    let cgroup = cgroup2_root(cgroup_root.as_deref())?;
     let pins = PinDir::open(&bpffs)?;
+    let definition = object.definition()?;
+    info!(mib = definition.memory().div_ceil(1 << 20), "memory of the tables, which counts against the agent's limit");
     let mut loaded = load(&object, &pins)?;
     follow_packet_log(&mut loaded.ebpf);
-    let readable = Tables::open(&object.definition()?, &pins)?;
+    let readable = Tables::open(&definition, &pins)?;
     let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
     let netlink = Netlink::open()?;
 
-    let wire = Wire::new(netlink.clone(), uplinks);
-    let cgroup = cgroup_root.map_or_else(cgroup2_mount, Ok)?;
+    let wire = Wire::new(netlink.clone(), uplinks, Sysctls::new(&proc_sys, &run_dir));
     hooks.attach_sockets(&cgroup)?;
 
     let shared = Arc::new(Shared::new(Model::new(&node), loaded.programs, loaded.adopted));
     let (inputs, received) = mpsc::channel(QUEUE);
     let pods = Arc::new(Pods { shared: Arc::clone(&shared), inputs: inputs.clone() });
-    let server = Server::open(pods, PodLinks::new(netlink.clone()), &run_dir.join("cni.sock")).await?;
+    let cni_socket = run_dir.join("cni.sock");
+    let server = Server::open(pods, PodLinks::new(netlink.clone()), &cni_socket).await?;
     // The pods of the agent before: their programs are replaced now, and the first content knows them.
     for pod in server.adopted() {
         if let Err(error) = hooks.attach_pod(&pod.host_link, pod.ifindex) {
@@ -114,6 +137,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     drops.start(&pins, Arc::clone(&shared))?;
     let admin = Arc::new(Admin { shared: Arc::clone(&shared), tables: readable, drops: Arc::clone(&drops) });
     let [terminate, interrupt] = &mut end;
+    let conflist = Conflist::new(&cni_conf_dir, &cni_conf_name, &cni_socket);
+    let conflist = conflist::keep(Arc::clone(&shared), conflist);
+    let proxy = proxy::watch(Arc::clone(&shared));
     info!(node, "the agent runs");
     tokio::select! {
         () = wait(terminate) => {}
@@ -121,6 +147,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         () = server.run() => {}
         result = wiring => result?,
         () = forwarding => return Err(DaemonError::SourceEnded),
+        () = conflist => {}
+        () = proxy => {}
         () = admin::serve(admin, questions) => {}
         _ = &mut looping => return Err(DaemonError::LoopEnded),
     }

@@ -1,5 +1,6 @@
 //! What the loop shares with those who ask: the CNI server and the admin socket.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
@@ -7,9 +8,10 @@ use std::time::Instant;
 use fairlead_objects::ObjectKey;
 use serde::Serialize;
 use tokio::sync::Notify;
+use tracing::{info, warn};
 
 use crate::bpf::ProgramInfo;
-use crate::cni::{Health, KnownPod, NodeNetwork};
+use crate::cni::{CniError, Health, KnownPod, NodeNetwork};
 use crate::model::Model;
 
 /// Failed attempts in a row after which the node says that its pods may suffer.
@@ -47,6 +49,10 @@ pub struct Progress {
     pub failures: u32,
     /// What failed last, while it does.
     pub trouble: Option<String>,
+    /// Whether the CNI configuration is in its place.
+    pub conflist: bool,
+    /// What an operator should know of the node, by topic.
+    pub warnings: BTreeMap<&'static str, String>,
     /// The interfaces that lead out of the node.
     #[serde(skip)]
     pub network: Network,
@@ -95,6 +101,24 @@ impl Shared {
         change(&mut self.progress.write().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Says what an operator should know about a topic, in the log and in the status from now on, or that there is
+    /// nothing any more. What was said already is not said again.
+    pub fn warn(&self, topic: &'static str, text: Option<String>) {
+        let mut progress = self.progress.write().unwrap_or_else(PoisonError::into_inner);
+        match text {
+            Some(text) if progress.warnings.get(topic) != Some(&text) => {
+                warn!(topic, "{text}");
+                progress.warnings.insert(topic, text);
+            }
+            Some(_) => {}
+            None => {
+                if progress.warnings.remove(topic).is_some() {
+                    info!(topic, "what was wrong is so no more");
+                }
+            }
+        }
+    }
+
     /// Whether pods can be served.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -106,6 +130,16 @@ impl Shared {
         if !waiting.is_empty() {
             return Health::Starting(format!("the first list of {} has not arrived", waiting.join(", ")));
         }
+        let model = self.model();
+        match model.own_node() {
+            None => {
+                let name = model.node_name();
+                return Health::Starting(format!("no Node object is named {name:?}: correct --node (NODE_NAME)"));
+            }
+            Some(node) if node.pod_cidrs.is_empty() => return Health::Starting(CniError::NoRanges.to_string()),
+            Some(_) => {}
+        }
+        drop(model);
         match (progress.in_force, progress.wired) {
             (true, true) => Health::Ready,
             (false, _) => Health::Starting("the first content is on its way to the kernel".to_owned()),

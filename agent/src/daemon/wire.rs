@@ -1,9 +1,8 @@
 //! The node's own network: which interfaces lead out of it, and the routes to the pods of other nodes.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -11,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::engine::Input;
 use super::shared::Shared;
-use crate::wiring::{Netlink, PROC_SYS, Uplink, WiringError, desired, forward, neighbours, watch};
+use crate::wiring::{Netlink, Sysctls, Uplink, WiringError, desired, neighbours, watch};
 
 /// How often interfaces and routes are looked at when nothing tells of a change.
 const LOOK: Duration = Duration::from_secs(60);
@@ -21,14 +20,20 @@ pub(super) struct Wire {
     netlink: Netlink,
     /// The interfaces that were named on the command line.
     named: Vec<String>,
+    sysctls: Sysctls,
 }
 
 impl Wire {
-    pub(super) fn new(netlink: Netlink, named: Vec<String>) -> Self {
-        if let Err(error) = forward(Path::new(PROC_SYS)) {
-            warn!(%error, "the node may not forward for its pods");
-        }
-        Self { netlink, named }
+    pub(super) fn new(netlink: Netlink, named: Vec<String>, sysctls: Sysctls) -> Self {
+        Self { netlink, named, sysctls }
+    }
+
+    /// Sets what the kernel needs to forward for pods. Devices and other programs come and go, so not only at start.
+    fn forward(&self, uplinks: &[Uplink]) -> Option<String> {
+        let mut errors = self.sysctls.prepare();
+        errors.extend(uplinks.iter().flat_map(|uplink| self.sysctls.prepare_uplink(&uplink.name)));
+        let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        (!texts.is_empty()).then(|| format!("the node may not forward for its pods: {}", texts.join("; ")))
     }
 
     /// The interfaces that lead out of the node.
@@ -45,6 +50,8 @@ impl Wire {
         let mut changes = watch()?;
         let mut told = None;
         let mut addresses = None;
+        // The uplinks at which settings were looked at last, and when to look even if they stay the same.
+        let (mut settled, mut look_again) = (None, Instant::now());
         loop {
             let (node_ips, routes) = {
                 let model = shared.model();
@@ -75,6 +82,12 @@ impl Wire {
                 }
                 Ok(_) => {}
                 Err(error) => warn!(%error, "the node's addresses can't be listed"),
+            }
+            // With many pods there are many devices to look at, so not at each that comes.
+            if settled != told || Instant::now() >= look_again {
+                shared.warn("sysctls", self.forward(told.as_deref().unwrap_or_default()));
+                settled.clone_from(&told);
+                look_again = Instant::now() + LOOK;
             }
             if let Some(routes) = routes {
                 match self.netlink.set_node_routes(&routes).await {

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::sysctl::record::RecordError;
+
 /// Why the node could not be wired.
 #[derive(Debug, thiserror::Error)]
 pub enum WiringError {
@@ -26,6 +28,19 @@ pub enum WiringError {
         /// What the system said.
         source: io::Error,
     },
+    /// What a sysctl was is not recorded.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A sysctl is neither what it was nor what it was made.
+    #[error("{key} is {now}, which Fairlead did not set; before Fairlead it was {old}")]
+    Changed {
+        /// Its name.
+        key: String,
+        /// Its value.
+        now: String,
+        /// What it was.
+        old: String,
+    },
     /// The worker that deletes links is gone, because the agent is stopping.
     #[error("the agent is stopping")]
     Stopping,
@@ -46,7 +61,7 @@ impl WiringError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Kernel { source, .. } | Self::Socket(source) | Self::Sysctl { source, .. } => source.raw_os_error(),
-            Self::Stopping => None,
+            Self::Record(_) | Self::Changed { .. } | Self::Stopping => None,
         }
     }
 }

@@ -18,5 +18,6 @@ pub use links::{PodLink, PodLinks};
 pub use neighbours::neighbours;
 pub use netlink::Netlink;
 pub use routes::{NODE_ROUTE_PROTOCOL, NodeRoute, desired, difference};
-pub use sysctl::{PROC_SYS, forward};
+pub use sysctl::record::RecordError;
+pub use sysctl::{PROC_SYS, Sysctls};
 pub use uplinks::{Uplink, watch};

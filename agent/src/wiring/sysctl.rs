@@ -1,88 +1,214 @@
 //! Settings of the kernel that a node needs to forward for its pods.
+//!
+//! What is right already is not written, so that a read-only /proc/sys that somebody prepared will do. What is written
+//! is [recorded](record) first, for those who take Fairlead off the node.
+//!
+//! Why these and no others:
+//! - *Forwarding*, of course: of the node, and of each uplink, where systemd-networkd switches it off one by one.
+//! - *`accept_ra` of 2*: with forwarding the kernel ignores router advertisements where it is 1, and the node loses its
+//!   own default route and addresses (Documentation/networking/ip-sysctl.rst).
+//! - *`rp_filter` loose on uplinks*: what comes for a process of the node from a pod elsewhere, or for a node port, may
+//!   come in by another interface than the answer leaves by (a tunnel one way, the wire the other; two uplinks).
+//!   The larger of a device's own value and that of `all` counts, so 2 on the device is enough. The programs check
+//!   sources themselves, more strictly. Pods' links need nothing: each has the route to all its addresses.
+//! - *Reserved ports*: where the kernel picks source ports from the range that translated flows get theirs from, each
+//!   would find the other's taken.
 
-use std::path::Path;
+pub(super) mod record;
+
+use std::path::{Path, PathBuf};
+
+use fairlead_datapath::config::Config;
 
 use super::WiringError;
+use record::Record;
 
 /// Where the settings are.
 pub const PROC_SYS: &str = "/proc/sys";
 
-/// Sets what a forwarding node needs, in the network namespace of the calling thread. What is right already is not
-/// written, so that a read-only /proc/sys that somebody prepared will do.
-///
-/// # Errors
-/// The first setting that can't be written; the others are written nevertheless.
-pub fn forward(proc_sys: &Path) -> Result<(), WiringError> {
-    let mut result = Ok(());
-    // Forwarding switches off router advertisements where accept_ra is 1, and with them a node's own default route
-    // and addresses; 2 keeps them (Documentation/networking/ip-sysctl.rst). So this comes before forwarding.
-    for device in devices(proc_sys) {
-        let key = format!("net/ipv6/conf/{device}/accept_ra");
-        if read(proc_sys, &key).as_deref() == Some("1") && device != "all" {
-            result = result.and(write(proc_sys, &key, "2"));
+const FORWARD: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
+const LOCAL_PORTS: &str = "net/ipv4/ip_local_port_range";
+const RESERVED_PORTS: &str = "net/ipv4/ip_local_reserved_ports";
+
+/// The settings below a `/proc/sys`, in the network namespace of the calling thread.
+#[derive(Debug, Clone)]
+pub struct Sysctls {
+    root: PathBuf,
+    record: PathBuf,
+}
+
+impl Sysctls {
+    /// The settings below `root`; what they were is kept in the run directory.
+    #[must_use]
+    pub fn new(root: &Path, run_dir: &Path) -> Self {
+        Self { root: root.to_owned(), record: run_dir.join("sysctls") }
+    }
+
+    /// Sets what a forwarding node needs. Each setting is tried, whatever becomes of the others.
+    #[must_use]
+    pub fn prepare(&self) -> Vec<WiringError> {
+        let mut errors = Vec::new();
+        // Before forwarding: see above.
+        for device in self.devices("ipv6") {
+            let key = format!("net/ipv6/conf/{device}/accept_ra");
+            if device != "all" && self.read(&key).as_deref() == Some("1") {
+                errors.extend(self.set(&key, "2").err());
+            }
         }
-    }
-    for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-        // A kernel without IPv6 has no such file, and no such pods.
-        if proc_sys.join(key).exists() {
-            result = result.and(write(proc_sys, key, "1"));
+        for key in FORWARD {
+            // A kernel without IPv6 has no such file, and no such pods.
+            if self.read(key).is_some() {
+                errors.extend(self.set(key, "1").err());
+            }
         }
+        if let (Some(range), Some(reserved)) = (self.read(LOCAL_PORTS), self.read(RESERVED_PORTS))
+            && let Some(wanted) = reserve(&range, &reserved)
+        {
+            errors.extend(self.set(RESERVED_PORTS, &wanted).err());
+        }
+        errors
     }
-    result
-}
 
-fn devices(proc_sys: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(proc_sys.join("net/ipv6/conf")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
-fn read(proc_sys: &Path, key: &str) -> Option<String> {
-    Some(std::fs::read_to_string(proc_sys.join(key)).ok()?.trim().to_owned())
-}
-
-fn write(proc_sys: &Path, key: &str, value: &str) -> Result<(), WiringError> {
-    if read(proc_sys, key).as_deref() == Some(value) {
-        return Ok(());
+    /// Sets what an interface that leads out of the node needs.
+    #[must_use]
+    pub fn prepare_uplink(&self, device: &str) -> Vec<WiringError> {
+        let mut wanted = Vec::new();
+        for key in ["ipv4", "ipv6"].map(|family| format!("net/{family}/conf/{device}/forwarding")) {
+            if self.read(&key).as_deref() == Some("0") {
+                wanted.push((key, "1"));
+            }
+        }
+        if self.is_strict(device) {
+            wanted.push((format!("net/ipv4/conf/{device}/rp_filter"), "2"));
+        }
+        wanted.into_iter().filter_map(|(key, value)| self.set(&key, value).err()).collect()
     }
-    let path = proc_sys.join(key);
-    std::fs::write(&path, value).map_err(|source| WiringError::Sysctl {
-        path: path.display().to_string(),
-        value: value.to_owned(),
-        source,
-    })
+
+    /// Whether the kernel drops what comes in by a device that it would not answer by.
+    #[must_use]
+    pub fn is_strict(&self, device: &str) -> bool {
+        let of = |device| self.read(&format!("net/ipv4/conf/{device}/rp_filter")).and_then(|text| text.parse().ok());
+        of("all").max(of(device)) == Some(1)
+    }
+
+    /// A setting's value, where it exists.
+    #[must_use]
+    pub fn read(&self, key: &str) -> Option<String> {
+        Some(std::fs::read_to_string(self.root.join(key)).ok()?.trim().to_owned())
+    }
+
+    /// What is configured by device, `all` and `default` included.
+    fn devices(&self, family: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.root.join(format!("net/{family}/conf"))).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// Sets it and records what it was. A record that can't be written is an error, and the setting is made all the same:
+    /// pods come first.
+    fn set(&self, key: &str, value: &str) -> Result<(), WiringError> {
+        let Some(old) = self.read(key).filter(|old| old != value) else { return Ok(()) };
+        let recorded = Record::load(&self.record).and_then(|mut record| {
+            record.note(key, &old, value, self.along(key));
+            record.store(&self.record)
+        });
+        self.write(key, value)?;
+        let kept = self.read(key).unwrap_or_default();
+        // Of lists the kernel keeps a form of its own.
+        let recorded = recorded.and_then(|()| match kept == value {
+            true => Ok(()),
+            false => Record::load(&self.record).and_then(|mut record| {
+                record.note(key, &old, &kept, Vec::new());
+                record.store(&self.record)
+            }),
+        });
+        Ok(recorded?)
+    }
+
+    fn write(&self, key: &str, value: &str) -> Result<(), WiringError> {
+        let path = self.root.join(key);
+        // With the end of a line: to write nothing is to write nothing, not to make it empty.
+        std::fs::write(&path, format!("{value}\n")).map_err(|source| WiringError::Sysctl {
+            path: path.display().to_string(),
+            value: value.to_owned(),
+            source,
+        })
+    }
+
+    /// Settings that are not what the kernel would make of them when this one is switched off again: it changes the
+    /// setting of every device along, and of IPv4 whether redirects are accepted (`inet_forward_change` in
+    /// net/ipv4/devinet.c, `addrconf_fixup_forwarding` in net/ipv6/addrconf.c).
+    fn along(&self, key: &str) -> Vec<(String, String)> {
+        let family = match key {
+            "net/ipv4/ip_forward" => "ipv4",
+            "net/ipv6/conf/all/forwarding" => "ipv6",
+            _ => return Vec::new(),
+        };
+        let forwarding = self.devices(family).into_iter().filter(|device| device != "all");
+        let mut along: Vec<_> =
+            forwarding.map(|device| (format!("net/{family}/conf/{device}/forwarding"), "1".to_owned())).collect();
+        if family == "ipv4" {
+            along.push(("net/ipv4/conf/all/accept_redirects".to_owned(), "0".to_owned()));
+        }
+        along.retain(|(key, value)| self.read(key).as_ref() == Some(value));
+        along
+    }
+
+    /// Gives every setting the value that it had, unless somebody has changed it since. Says how many, and what stayed.
+    #[must_use]
+    pub fn restore(&self) -> (usize, Vec<WiringError>) {
+        let record = match Record::load(&self.record) {
+            Ok(record) => record,
+            Err(error) => return (0, vec![error.into()]),
+        };
+        let (mut restored, mut errors) = (0, Vec::new());
+        // What was set last goes first: forwarding before what keeps its harm away.
+        for setting in record.settings().iter().rev() {
+            match self.read(&setting.key) {
+                // The device is gone, or the setting is as it was.
+                None => continue,
+                Some(now) if now == setting.old => continue,
+                Some(now) if now != setting.new => {
+                    errors.push(WiringError::Changed {
+                        key: setting.key.replace('/', "."),
+                        now,
+                        old: setting.old.clone(),
+                    });
+                    continue;
+                }
+                Some(_) => {}
+            }
+            match self.write(&setting.key, &setting.old) {
+                Ok(()) => restored += 1,
+                Err(error) => errors.push(error),
+            }
+            let changed = setting.along.iter().filter(|(key, old)| self.read(key).is_some_and(|now| now != *old));
+            for (key, old) in changed {
+                errors.extend(self.write(key, old).err());
+            }
+        }
+        (restored, errors)
+    }
+}
+
+/// What the reserved ports should be, where they are not: with those of translated flows, if the kernel would take some of
+/// them for sockets that want any port.
+fn reserve(range: &str, reserved: &str) -> Option<String> {
+    let (first, last) = (Config::SNAT_FIRST, Config::SNAT_FIRST + (Config::SNAT_COUNT - 1));
+    let mut ends = range.split_whitespace().filter_map(|text| text.parse::<u16>().ok());
+    let (low, high) = (ends.next()?, ends.next()?);
+    if high < first || low > last {
+        return None;
+    }
+    let blocks = reserved.split(',').filter_map(|block| {
+        let (from, to) = block.split_once('-').unwrap_or((block, block));
+        Some((from.trim().parse::<u16>().ok()?, to.trim().parse::<u16>().ok()?))
+    });
+    if blocks.into_iter().any(|(from, to)| from <= first && to >= last) {
+        return None;
+    }
+    let ours = format!("{first}-{last}");
+    Some(if reserved.is_empty() { ours } else { format!("{reserved},{ours}") })
 }
 
 #[cfg(test)]
-mod tests {
-    use nix::sched::{CloneFlags, unshare};
-
-    use super::*;
-
-    /// In a namespace of its own: /proc/sys/net shows that of the thread that opens it.
-    #[test]
-    fn forwarding_keeps_router_advertisements() {
-        std::thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
-            let proc_sys = Path::new(PROC_SYS);
-            std::fs::write(proc_sys.join("net/ipv6/conf/lo/accept_ra"), "1").unwrap();
-            forward(proc_sys).unwrap();
-            let expected = [
-                ("net/ipv4/ip_forward", "1"),
-                ("net/ipv6/conf/all/forwarding", "1"),
-                ("net/ipv6/conf/lo/forwarding", "1"),
-                ("net/ipv6/conf/lo/accept_ra", "2"),
-            ];
-            for (key, value) in expected {
-                assert_eq!(read(proc_sys, key).as_deref(), Some(value), "{key}");
-            }
-        })
-        .join()
-        .unwrap();
-    }
-
-    #[test]
-    fn a_setting_that_cannot_be_written_is_named() {
-        let error = write(Path::new("/nonexistent"), "net/ipv4/ip_forward", "1").unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/net/ipv4/ip_forward to 1"), "{error}");
-    }
-}
+mod tests;

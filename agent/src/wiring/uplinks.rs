@@ -68,6 +68,15 @@ impl Netlink {
         Ok(found.into_iter().collect())
     }
 
+    /// Every interface with its MTU.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list them.
+    pub async fn mtus(&self) -> Result<Vec<(String, u32)>, WiringError> {
+        let dump = self.dump().await?;
+        Ok(dump.links.iter().filter_map(|link| Some((name(link)?, mtu(link)?))).collect())
+    }
+
     async fn dump(&self) -> Result<Dump, WiringError> {
         let refused = |what: &'static str| move |e| WiringError::kernel(what, &e);
         let links = self.handle.link().get().execute().try_collect().await.map_err(refused("list links"))?;
@@ -142,14 +151,7 @@ fn uplinks(dump: &Dump, node_ips: &[IpAddr]) -> Vec<Uplink> {
 }
 
 fn uplink(link: &LinkMessage, dump: &Dump, has_default_route: bool) -> Option<Uplink> {
-    let name = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
-    })?;
-    let mtu = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Mtu(mtu) => Some(*mtu),
-        _ => None,
-    })?;
+    let (name, mtu) = (name(link)?, mtu(link)?);
     let mac = link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok().map(Mac),
         _ => None,
@@ -157,6 +159,20 @@ fn uplink(link: &LinkMessage, dump: &Dump, has_default_route: bool) -> Option<Up
     let of_link = dump.addresses.iter().filter(|address| address.header.index == link.header.index);
     let addresses = of_link.filter_map(|a| Some((local(a)?, a.header.prefix_len))).collect();
     Some(Uplink { ifindex: link.header.index, name, mtu, mac, addresses, has_default_route })
+}
+
+fn name(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })
+}
+
+fn mtu(link: &LinkMessage) -> Option<u32> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    })
 }
 
 /// The device's own address. On a point-to-point device `IFA_ADDRESS` is the peer's (include/uapi/linux/if_addr.h).

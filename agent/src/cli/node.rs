@@ -1,0 +1,206 @@
+//! Commands that change the node or look at it, without an agent.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+use serde::Serialize;
+
+use super::args::Output;
+use super::print::{self, Table};
+use super::{CliError, runtime, show};
+use crate::admin::{Connection, Request};
+use crate::doctor::{self, Finding, Severity};
+use crate::install::conflist::{CONF_DIR, CONF_NAME};
+use crate::install::{self, PLUGIN, Removal, Setup, Step};
+use crate::wiring::PROC_SYS;
+
+/// Where the container runtime executes plugins: containerd, and CRI-O.
+const CNI_BIN_DIR: &str = "/opt/cni/bin";
+
+/// What kubeadm, kind and minikube give to kubelet.
+const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+
+/// Where a container has the node's directories; `kubectl debug node` mounts its root there.
+const HOST: &str = "/host";
+
+/// Where things are on the node.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Places {
+    /// Where sockets and the journal of pods are
+    #[arg(long, default_value = "/run/fairlead", value_name = "DIR")]
+    run_dir: PathBuf,
+    /// Where maps and programs are pinned
+    #[arg(long, default_value = "/sys/fs/bpf/fairlead", value_name = "DIR")]
+    bpffs: PathBuf,
+    /// Where the node's directories are seen, as hostPaths of a container; paths that are not named are below it
+    /// [default: /host where there is /host/etc, or else /]
+    #[arg(long, value_name = "DIR")]
+    host_root: Option<PathBuf>,
+    /// Where the container runtime executes plugins [default: HOST_ROOT/opt/cni/bin]
+    #[arg(long, value_name = "DIR")]
+    cni_bin_dir: Option<PathBuf>,
+    /// The kernel's settings [default: HOST_ROOT/proc/sys, or else /proc/sys]
+    #[arg(long, value_name = "DIR")]
+    proc_sys: Option<PathBuf>,
+}
+
+impl Places {
+    fn root(&self) -> PathBuf {
+        let in_container = || if Path::new(HOST).join("etc").exists() { HOST } else { "/" }.into();
+        self.host_root.clone().unwrap_or_else(in_container)
+    }
+
+    fn on_host(&self, named: Option<&PathBuf>, path: &str) -> PathBuf {
+        named.cloned().unwrap_or_else(|| self.root().join(path.trim_start_matches('/')))
+    }
+
+    /// Of what containers have at the same path as the node, unless they have all of the node below one.
+    fn here_or_on_host(&self, path: &Path) -> PathBuf {
+        let on_host = self.root().join(path.strip_prefix("/").unwrap_or(path));
+        if !path.exists() && on_host.exists() { on_host } else { path.to_owned() }
+    }
+
+    fn cni_bin_dir(&self) -> PathBuf {
+        self.on_host(self.cni_bin_dir.as_ref(), CNI_BIN_DIR)
+    }
+
+    fn proc_sys(&self) -> PathBuf {
+        let path = self.on_host(self.proc_sys.as_ref(), PROC_SYS);
+        if self.proc_sys.is_some() || path.join("net").exists() { path } else { PathBuf::from(PROC_SYS) }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct InstallArgs {
+    #[command(flatten)]
+    places: Places,
+    /// The plugin to install [default: fairlead-cni beside this program]
+    #[arg(long, value_name = "FILE")]
+    cni_plugin: Option<PathBuf>,
+    /// The kubeconfig of the node's kubelet, which says where the API server is [default:
+    /// HOST_ROOT/etc/kubernetes/kubelet.conf]
+    #[arg(long, value_name = "FILE")]
+    kubelet_kubeconfig: Option<PathBuf>,
+    /// The API server's URL, as seen from this node; without, that of kubelet
+    #[arg(long, value_name = "URL")]
+    api_server: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct UninstallArgs {
+    #[command(flatten)]
+    places: Places,
+    /// Where the container runtime looks for CNI configurations [default: HOST_ROOT/etc/cni/net.d]
+    #[arg(long, value_name = "DIR")]
+    cni_conf_dir: Option<PathBuf>,
+    /// The name of ours
+    #[arg(long, default_value = CONF_NAME, value_name = "NAME")]
+    cni_conf_name: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    places: Places,
+    /// The cgroup whose sockets reach services, or a directory with its mount below [default: HOST_ROOT/sys/fs/cgroup]
+    #[arg(long, value_name = "DIR")]
+    cgroup_root: Option<PathBuf>,
+    /// Where the container runtime looks for CNI configurations [default: HOST_ROOT/etc/cni/net.d]
+    #[arg(long, value_name = "DIR")]
+    cni_conf_dir: Option<PathBuf>,
+    /// The name of ours
+    #[arg(long, default_value = CONF_NAME, value_name = "NAME")]
+    cni_conf_name: String,
+    /// The kubeconfig of the node's kubelet [default: HOST_ROOT/etc/kubernetes/kubelet.conf]
+    #[arg(long, value_name = "FILE")]
+    kubelet_kubeconfig: Option<PathBuf>,
+    /// The API server's URL, as seen from this node; without, what the agent uses
+    #[arg(long, value_name = "URL")]
+    api_server: Option<String>,
+}
+
+/// What `doctor` prints for programs.
+#[derive(Debug, Serialize)]
+struct Report {
+    findings: Vec<Finding>,
+    /// What could not be looked at, and why.
+    unseen: Vec<(String, String)>,
+}
+
+pub(super) fn doctor(args: &DoctorArgs, output: Output) -> Result<(), CliError> {
+    let DoctorArgs { places, cgroup_root, cni_conf_dir, cni_conf_name, kubelet_kubeconfig, api_server } = args;
+    let places = doctor::Places {
+        root: places.root(),
+        run_dir: places.here_or_on_host(&places.run_dir),
+        bpffs: places.here_or_on_host(&places.bpffs),
+        cgroup_root: Some(places.on_host(cgroup_root.as_ref(), "/sys/fs/cgroup")),
+        proc_sys: places.proc_sys(),
+        cni_bin_dir: places.cni_bin_dir(),
+        cni_conf_dir: places.on_host(cni_conf_dir.as_ref(), CONF_DIR),
+        cni_conf_name: cni_conf_name.clone(),
+        kubelet_kubeconfig: places.on_host(kubelet_kubeconfig.as_ref(), KUBELET_KUBECONFIG),
+        api_server: api_server.clone(),
+    };
+    let facts = runtime()?.block_on(doctor::collect(&places));
+    let report = Report { findings: doctor::findings(&facts), unseen: facts.unseen };
+    show(output, &report, || print::report(&report.findings, &report.unseen))?;
+    let stops = report.findings.iter().any(|finding| finding.severity == Severity::Blocks);
+    if stops { Err(CliError::No) } else { Ok(()) }
+}
+
+pub(super) fn install(args: &InstallArgs, output: Output) -> Result<(), CliError> {
+    let InstallArgs { places, cni_plugin, kubelet_kubeconfig, api_server } = args;
+    let own = || std::env::current_exe().map(|path| path.with_file_name(PLUGIN));
+    let plugin =
+        cni_plugin.clone().map_or_else(own, Ok).map_err(|error| CliError::Io("can't find this program", error))?;
+    let steps = install::install(&Setup {
+        run_dir: places.run_dir.clone(),
+        bpffs: places.bpffs.clone(),
+        proc_sys: places.proc_sys(),
+        plugin,
+        cni_bin_dir: places.cni_bin_dir(),
+        kubelet_kubeconfig: places.on_host(kubelet_kubeconfig.as_ref(), KUBELET_KUBECONFIG),
+        api_server: api_server.clone(),
+    });
+    report(&steps, output)
+}
+
+pub(super) fn uninstall(args: &UninstallArgs, output: Output) -> Result<(), CliError> {
+    let UninstallArgs { places, cni_conf_dir, cni_conf_name } = args;
+    refuse_beside_an_agent(&places.run_dir)?;
+    let removal = Removal {
+        run_dir: places.run_dir.clone(),
+        bpffs: places.bpffs.clone(),
+        proc_sys: places.proc_sys(),
+        cni_bin_dir: places.cni_bin_dir(),
+        conflist: places.on_host(cni_conf_dir.as_ref(), CONF_DIR).join(cni_conf_name),
+    };
+    let steps = runtime()?.block_on(install::uninstall(&removal));
+    report(&steps, output)
+}
+
+fn refuse_beside_an_agent(run_dir: &Path) -> Result<(), CliError> {
+    match Connection::ask(&run_dir.join("agent.sock"), &Request::Status) {
+        Ok(_) => Err(CliError::Usage(
+            "an agent runs on this node: stop it first (`kubectl -n kube-system delete daemonset fairlead`), then uninstall"
+                .to_owned(),
+        )),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Shows what was done; what failed makes the command fail.
+fn report(steps: &[Step], output: Output) -> Result<(), CliError> {
+    show(output, &steps, || {
+        let mut table = Table::new(["what", "outcome"]);
+        for Step { what, done, failed } in steps {
+            let failed = failed.as_ref().map(|text| format!("FAILED: {text}"));
+            table.row([what.clone(), done.clone().or(failed).unwrap_or_default()]);
+        }
+        table.to_string()
+    })?;
+    match steps.iter().filter(|step| step.failed.is_some()).count() {
+        0 => Ok(()),
+        failed => Err(CliError::Usage(format!("{failed} of {} steps failed: see above", steps.len()))),
+    }
+}

@@ -1,0 +1,46 @@
+//! The node's interfaces.
+
+use std::path::Path;
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use fairlead_cni::protocol::HOST_LINK_PREFIX;
+
+use super::super::facts::{Facts, UplinkFacts};
+use crate::wiring::{Netlink, Sysctls, Uplink, WiringError};
+
+/// Programs of ours, at the uplinks' ingress and egress.
+const OURS: [(TcAttachType, &str); 2] = [(TcAttachType::Ingress, "from_uplink"), (TcAttachType::Egress, "to_uplink")];
+
+pub(super) async fn links(proc_sys: &Path, facts: &mut Facts) {
+    let listed = async {
+        let netlink = Netlink::open()?;
+        Ok::<_, WiringError>((netlink.uplinks(&[]).await?, netlink.mtus().await?))
+    };
+    let (uplinks, mtus) = match listed.await {
+        Ok(listed) => listed,
+        Err(error) => return facts.unseen.push(("the node's interfaces".to_owned(), error.to_string())),
+    };
+    let sysctls = Sysctls::new(proc_sys, Path::new("/"));
+    for Uplink { name, mtu, .. } in uplinks {
+        let mut before = Vec::new();
+        for (direction, own) in OURS {
+            match SchedClassifier::query_tcx(&name, direction) {
+                Ok((_, programs)) => {
+                    let names = programs.iter().map(|program| program.name_as_str().unwrap_or("?").to_owned());
+                    before.extend(names.take_while(|name| name != own));
+                }
+                // Kernels before 6.6 have no such list.
+                Err(error) => facts.unseen.push((format!("programs at {name}"), chain(&error))),
+            }
+        }
+        facts.uplinks.push(UplinkFacts { strict: sysctls.is_strict(&name), name, mtu, before });
+    }
+    facts.pods = mtus.into_iter().filter(|(name, _)| name.starts_with(HOST_LINK_PREFIX)).collect();
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

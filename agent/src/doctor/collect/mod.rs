@@ -1,0 +1,121 @@
+//! Looking at the node.
+
+mod api;
+mod firewall;
+mod kernel;
+mod links;
+mod managers;
+mod proxy;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+use super::facts::{Agent, Cni, Disk, Facts};
+use crate::admin::{Connection, Request, StatusView};
+use crate::bpf::{PinDir, cgroup2_root};
+use crate::install::{PLUGIN, conflist};
+use crate::wiring::Sysctls;
+
+pub use proxy::proxy;
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The node's root directory, as it is seen here.
+    pub root: PathBuf,
+    /// Where sockets and the journal of pods are.
+    pub run_dir: PathBuf,
+    /// Where maps and links are pinned.
+    pub bpffs: PathBuf,
+    /// The cgroup whose sockets are served.
+    pub cgroup_root: Option<PathBuf>,
+    /// The kernel's settings.
+    pub proc_sys: PathBuf,
+    /// Where the container runtime executes plugins.
+    pub cni_bin_dir: PathBuf,
+    /// Where it looks for configurations.
+    pub cni_conf_dir: PathBuf,
+    /// The name of ours.
+    pub cni_conf_name: String,
+    /// The kubeconfig of the node's kubelet.
+    pub kubelet_kubeconfig: PathBuf,
+    /// The API server's URL, where it is set.
+    pub api_server: Option<String>,
+}
+
+/// Looks at everything. It takes a few seconds when the API server does not answer.
+pub async fn collect(places: &Places) -> Facts {
+    let mut facts =
+        Facts { kernel: kernel::kernel(&places.proc_sys), agent: agent(&places.run_dir), ..Facts::default() };
+    let parent = places.bpffs.parent().unwrap_or(&places.bpffs);
+    facts.bpffs = Some((parent.to_owned(), PinDir::is_bpffs(parent)));
+    facts.cgroup = cgroup2_root(places.cgroup_root.as_deref()).err().map(|error| error.to_string());
+
+    let rules = firewall::rules(&mut facts.unseen);
+    facts.proxy = proxy::proxy_with(&rules, &places.root.join("proc"));
+    if facts.proxy.processes.is_empty() && in_container() && places.root == Path::new("/") {
+        unseen(&mut facts, "processes of the node, kube-proxy among them", "this is a container");
+    }
+    facts.forward_drop = rules.into_iter().filter(|rule| rule.drops_forwarded).map(|rule| rule.to_string()).collect();
+
+    facts.cni = cni(places);
+    links::links(&places.proc_sys, &mut facts).await;
+    let sysctls = Sysctls::new(&places.proc_sys, &places.run_dir);
+    for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        if let Some(value) = sysctls.read(key).filter(|value| value == "0") {
+            facts.settings.push(format!("{} = {value}", key.replace('/', ".")));
+        }
+    }
+    facts.no_ipv6 = sysctls.read("net/ipv6/conf/all/disable_ipv6").as_deref() == Some("1");
+    managers::managers(&places.root, &mut facts);
+    facts.api_server = api::api_server(places, &mut facts.unseen).await;
+    facts.disks =
+        [&places.run_dir, &places.cni_bin_dir, &places.cni_conf_dir].into_iter().filter_map(|dir| disk(dir)).collect();
+    if facts.agent.is_none() {
+        unseen(&mut facts, "the Node object with its pod range", "no agent answers: once one does, look again");
+    }
+    facts
+}
+
+fn unseen(facts: &mut Facts, what: &str, why: &str) {
+    facts.unseen.push((what.to_owned(), why.to_owned()));
+}
+
+fn in_container() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
+fn agent(run_dir: &Path) -> Option<Agent> {
+    let mut connection = Connection::ask(&run_dir.join("agent.sock"), &Request::Status).ok()?;
+    let status: StatusView = connection.answer().ok()?;
+    Some(Agent { health: status.health, reason: status.reason, warnings: status.warnings })
+}
+
+fn cni(places: &Places) -> Cni {
+    let plugin = places.cni_bin_dir.join(PLUGIN);
+    let executable =
+        |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+    let noexec = statvfs(&places.cni_bin_dir).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC));
+    Cni {
+        directory: places.cni_conf_dir.clone(),
+        own: places.cni_conf_name.clone(),
+        files: conflist::configurations(&places.cni_conf_dir).unwrap_or_default(),
+        plugin_ok: executable(&plugin) && !noexec,
+        plugin,
+    }
+}
+
+/// The nearest directory that exists counts: the rest is made when it is needed.
+fn disk(path: &Path) -> Option<Disk> {
+    let existing = path.ancestors().find(|path| fs::metadata(path).is_ok())?;
+    let fs = statvfs(existing).ok()?;
+    Some(Disk {
+        path: path.to_owned(),
+        bytes: fs.blocks_available() * fs.fragment_size(),
+        files: (fs.files() > 0).then(|| fs.files_available()),
+        read_only: fs.flags().contains(FsFlags::ST_RDONLY),
+    })
+}

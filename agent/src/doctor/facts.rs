@@ -1,0 +1,149 @@
+//! What was seen on the node.
+
+use std::path::PathBuf;
+
+/// Everything that findings are made of. `None` and absence mean that it could not be looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Where a bpf file system should be, and whether one is.
+    pub bpffs: Option<(PathBuf, bool)>,
+    /// Why there is no cgroup for the socket hooks.
+    pub cgroup: Option<String>,
+    /// kube-proxy and what it left.
+    pub proxy: Proxy,
+    /// Chains of the node's firewall that drop forwarded packets unless a rule says otherwise, as `ip filter FORWARD`.
+    pub forward_drop: Vec<String>,
+    /// CNI configurations.
+    pub cni: Cni,
+    /// Interfaces that lead out of the node.
+    pub uplinks: Vec<UplinkFacts>,
+    /// Host sides of pods, with their MTUs.
+    pub pods: Vec<(String, u32)>,
+    /// Settings of the kernel that are not as a forwarding node needs them, as in sysctl.
+    pub settings: Vec<String>,
+    /// Whether IPv6 is switched off.
+    pub no_ipv6: bool,
+    /// NetworkManager, where it runs.
+    pub network_manager: Option<NetworkManager>,
+    /// systemd-networkd, where it runs.
+    pub networkd: Option<Networkd>,
+    /// The API server.
+    pub api_server: Option<ApiServer>,
+    /// Disks with what is free on them, in bytes and files.
+    pub disks: Vec<Disk>,
+    /// The agent, where it answers.
+    pub agent: Option<Agent>,
+    /// What could not be looked at, and why.
+    pub unseen: Vec<(String, String)>,
+}
+
+/// The kernel.
+#[derive(Debug, Clone, Default)]
+pub struct Kernel {
+    /// As `uname -r` has it.
+    pub release: String,
+    /// Major and minor version.
+    pub version: Option<(u32, u32)>,
+    /// Whether it describes its own types.
+    pub btf: Option<bool>,
+    /// `net.core.bpf_jit_enable`.
+    pub jit: Option<bool>,
+    /// What it lacks of programs, maps and helpers.
+    pub lacks: Vec<String>,
+    /// Why that could not be asked.
+    pub refuses: Option<String>,
+}
+
+/// kube-proxy and what it left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// Processes of that name.
+    pub processes: Vec<u32>,
+    /// What answers at its port as it does: its mode.
+    pub mode: Option<String>,
+    /// Tables and chains of it in the node's firewall, as `ip nat KUBE-SERVICES`.
+    pub rules: Vec<String>,
+    /// Whether its IPVS device exists.
+    pub ipvs: bool,
+}
+
+/// CNI configurations.
+#[derive(Debug, Clone, Default)]
+pub struct Cni {
+    /// Where they are.
+    pub directory: PathBuf,
+    /// The name of ours.
+    pub own: String,
+    /// All, in the order of a runtime.
+    pub files: Vec<String>,
+    /// Where the plugin belongs.
+    pub plugin: PathBuf,
+    /// Whether it is there and can be executed.
+    pub plugin_ok: bool,
+}
+
+/// An interface that leads out of the node.
+#[derive(Debug, Clone, Default)]
+pub struct UplinkFacts {
+    /// Name.
+    pub name: String,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Whether reverse path filtering is strict.
+    pub strict: bool,
+    /// Names of programs of others that see its packets before ours do.
+    pub before: Vec<String>,
+}
+
+/// NetworkManager.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NetworkManager {
+    /// Whether it was told to leave pods' links alone.
+    pub keeps_off: bool,
+}
+
+/// systemd-networkd.
+#[derive(Debug, Clone, Default)]
+pub struct Networkd {
+    /// Whether it was told to leave routes of others alone.
+    pub keeps_routes: bool,
+    /// Its files that are for pods' links too.
+    pub claims: Vec<String>,
+}
+
+/// The API server.
+#[derive(Debug, Clone, Default)]
+pub struct ApiServer {
+    /// Its URL.
+    pub url: String,
+    /// Where the URL is from.
+    pub origin: String,
+    /// Why it can't be reached.
+    pub trouble: Option<String>,
+}
+
+/// A directory that is written to.
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    /// The directory.
+    pub path: PathBuf,
+    /// Bytes that are free.
+    pub bytes: u64,
+    /// Files that are free; nothing where the file system does not count them.
+    pub files: Option<u64>,
+    /// Whether it is mounted read-only.
+    pub read_only: bool,
+}
+
+/// What the agent says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Agent {
+    /// `ready`, `starting` or `impaired`.
+    pub health: String,
+    /// Why it is not ready.
+    pub reason: Option<String>,
+    /// What it warns of: topic and text.
+    pub warnings: Vec<(String, String)>,
+}

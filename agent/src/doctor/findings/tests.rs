@@ -1,0 +1,199 @@
+use super::*;
+
+/// A node on which nothing is wrong.
+fn healthy() -> Facts {
+    Facts {
+        kernel: Kernel {
+            release: "6.12.0".into(),
+            version: Some((6, 12)),
+            btf: Some(true),
+            jit: Some(true),
+            ..Kernel::default()
+        },
+        bpffs: Some(("/sys/fs/bpf".into(), true)),
+        cni: Cni {
+            directory: "/etc/cni/net.d".into(),
+            own: "10-fairlead.conflist".into(),
+            files: vec!["10-fairlead.conflist".into(), "87-podman.conflist".into()],
+            plugin: "/opt/cni/bin/fairlead-cni".into(),
+            plugin_ok: true,
+        },
+        uplinks: vec![UplinkFacts { name: "eth0".into(), mtu: 1500, ..UplinkFacts::default() }],
+        pods: vec![("fl0123456789".into(), 1500)],
+        network_manager: Some(NetworkManager { keeps_off: true }),
+        networkd: Some(Networkd { keeps_routes: true, claims: vec![] }),
+        api_server: Some(ApiServer { url: "https://192.0.2.1:6443".into(), ..ApiServer::default() }),
+        disks: vec![Disk { path: "/run/fairlead".into(), bytes: 1 << 30, files: Some(1000), read_only: false }],
+        agent: Some(Agent { health: "ready".into(), ..Agent::default() }),
+        ..Facts::default()
+    }
+}
+
+/// A finding is made of one change to a healthy node.
+struct Case {
+    what: &'static str,
+    change: fn(&mut Facts),
+    severity: Severity,
+    /// Words of the finding.
+    says: &'static str,
+    /// Words of its remedy.
+    remedy: &'static str,
+}
+
+const fn case(
+    what: &'static str,
+    change: fn(&mut Facts),
+    severity: Severity,
+    says: &'static str,
+    remedy: &'static str,
+) -> Case {
+    Case { what, change, severity, says, remedy }
+}
+
+const CASES: [Case; 29] = [
+    case("old kernel", |f| f.kernel.version = Some((5, 15)), Severity::Blocks, "Linux 6.12.0", "6.1 or newer"),
+    case(
+        "lack",
+        |f| f.kernel.lacks = vec!["ring buffers".into()],
+        Severity::Blocks,
+        "ring buffers",
+        "CONFIG_CGROUP_BPF",
+    ),
+    case("no bpf", |f| f.kernel.refuses = Some("EPERM".into()), Severity::Blocks, "EPERM", "CAP_BPF"),
+    case("no btf", |f| f.kernel.btf = Some(false), Severity::Hinders, "btf", "CONFIG_DEBUG_INFO_BTF"),
+    case("no jit", |f| f.kernel.jit = Some(false), Severity::Hinders, "interpreted", "bpf_jit_enable=1"),
+    case("no bpffs", |f| f.bpffs = Some(("/b".into(), false)), Severity::Blocks, "/b", "mount -t bpf bpf /b"),
+    case("no cgroup", |f| f.cgroup = Some("mount one".into()), Severity::Blocks, "socket hooks", "mount one"),
+    case("kube-proxy", |f| f.proxy.processes = vec![7], Severity::Hinders, "still runs", "delete daemonset kube-proxy"),
+    case("its mode", |f| f.proxy.mode = Some("ipvs".into()), Severity::Hinders, "in mode ipvs", "--cleanup"),
+    case(
+        "its rules",
+        |f| f.proxy.rules = vec!["ip nat KUBE-SERVICES".into(), "ip6 nat KUBE-SERVICES".into()],
+        Severity::Hinders,
+        "gone and left 2 of its tables and chains, as ip nat KUBE-SERVICES",
+        "nft delete table ip kube-proxy",
+    ),
+    case("ipvs", |f| f.proxy.ipvs = true, Severity::Hinders, "kube-ipvs0", "ip link delete kube-ipvs0"),
+    case(
+        "docker",
+        |f| f.forward_drop = vec!["ip filter FORWARD".into()],
+        Severity::Hinders,
+        "ip filter FORWARD",
+        "iptables -I FORWARD -i fl+ -j ACCEPT",
+    ),
+    case(
+        "other first",
+        |f| f.cni.files.insert(0, "05-cilium.conflist".into()),
+        Severity::Blocks,
+        "05-cilium.conflist",
+        "rm /etc/cni/net.d/05-cilium.conflist",
+    ),
+    case("no plugin", |f| f.cni.plugin_ok = false, Severity::Blocks, "/opt/cni/bin/fairlead-cni", "fairlead install"),
+    case("no uplink", |f| f.uplinks.clear(), Severity::Blocks, "no interface", "--uplink"),
+    case(
+        "two MTUs",
+        |f| f.uplinks.push(UplinkFacts { name: "eth1".into(), mtu: 9000, ..UplinkFacts::default() }),
+        Severity::Hinders,
+        "eth0 1500, eth1 9000",
+        "ip link set",
+    ),
+    case("large pod", |f| f.pods[0].1 = 9000, Severity::Hinders, "fl0123456789 9000", "anew"),
+    case(
+        "strict",
+        |f| f.uplinks[0].strict = true,
+        Severity::Hinders,
+        "strict on eth0",
+        "net.ipv4.conf.eth0.rp_filter=2",
+    ),
+    case(
+        "others' programs",
+        |f| f.uplinks[0].before = vec!["cil_from_netdev".into()],
+        Severity::Hinders,
+        "cil_from_netdev",
+        "bpftool net show dev eth0",
+    ),
+    case(
+        "no forwarding",
+        |f| f.settings = vec!["net.ipv4.ip_forward = 0".into()],
+        Severity::Hinders,
+        "net.ipv4.ip_forward = 0",
+        "/etc/sysctl.d",
+    ),
+    case("no IPv6", |f| f.no_ipv6 = true, Severity::Hinders, "IPv6", "disable_ipv6=0"),
+    case(
+        "NetworkManager",
+        |f| f.network_manager = Some(NetworkManager { keeps_off: false }),
+        Severity::Hinders,
+        "NetworkManager",
+        "unmanaged-devices=interface-name:fl*",
+    ),
+    case(
+        "networkd claims",
+        |f| f.networkd = Some(Networkd { keeps_routes: true, claims: vec!["/etc/systemd/network/zz.network".into()] }),
+        Severity::Hinders,
+        "zz.network",
+        "Unmanaged=yes",
+    ),
+    case(
+        "networkd routes",
+        |f| f.networkd = Some(Networkd { keeps_routes: false, claims: vec![] }),
+        Severity::Hinders,
+        "removes routes",
+        "ManageForeignRoutes=no",
+    ),
+    case(
+        "API server away",
+        |f| f.api_server.as_mut().unwrap().trouble = Some("connection refused".into()),
+        Severity::Blocks,
+        "https://192.0.2.1:6443",
+        "apiServer",
+    ),
+    case("full disk", |f| f.disks[0].bytes = 4096, Severity::Blocks, "4 KiB are free", "df -h /run/fairlead"),
+    case("no inodes", |f| f.disks[0].files = Some(0), Severity::Blocks, "no file is free", "df -i /run/fairlead"),
+    case("read-only", |f| f.disks[0].read_only = true, Severity::Blocks, "read-only", "remount,rw"),
+    case(
+        "no pod range",
+        |f| f.agent = Some(Agent { health: "starting".into(), reason: Some("no pod range".into()), warnings: vec![] }),
+        Severity::Blocks,
+        "no pod range",
+        "kubectl -n kube-system logs",
+    ),
+];
+
+#[test]
+fn a_healthy_node_has_none() {
+    assert_eq!(findings(&healthy()), []);
+}
+
+#[test]
+fn each_change_is_found_with_its_remedy() {
+    for Case { what, change, severity, says, remedy } in CASES {
+        let mut facts = healthy();
+        change(&mut facts);
+        let found = findings(&facts);
+        let [finding] = found.as_slice() else { panic!("{what}: {found:#?}") };
+        assert_eq!(finding.severity, severity, "{what}");
+        assert!(finding.what.contains(says), "{what}: {}", finding.what);
+        assert!(finding.remedy.contains(remedy), "{what}: {}", finding.remedy);
+    }
+}
+
+#[test]
+fn the_worst_comes_first_and_nothing_is_said_twice() {
+    let mut facts = healthy();
+    CASES.iter().for_each(|case| (case.change)(&mut facts));
+    let warnings =
+        [("kube-proxy", "still runs"), ("sysctls", "read-only")].map(|(topic, text)| (topic.into(), text.into()));
+    facts.agent.as_mut().unwrap().warnings = warnings.into();
+    let found = findings(&facts);
+    assert!(found.is_sorted_by_key(|finding| finding.severity));
+    assert_eq!(found.iter().filter(|finding| finding.what.contains("still runs")).count(), 1);
+    assert_eq!(found.iter().filter(|finding| finding.what.contains("read-only")).count(), 2, "a disk, and a warning");
+}
+
+/// What could not be looked at is no finding.
+#[test]
+fn a_node_that_nobody_could_look_at_has_few() {
+    let uplinks = healthy().uplinks;
+    assert_eq!(findings(&Facts { uplinks, ..Facts::default() }), []);
+}

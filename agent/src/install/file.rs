@@ -1,0 +1,179 @@
+//! Files that others read at any moment: they are there whole, old or new, or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// What a temporary name begins with. Nothing that ends in `.conf`, `.conflist` or `.json` may have one: container
+/// runtimes read every such file in their directory.
+const TEMPORARY: &str = ".fairlead.tmp-";
+
+/// Why a file is not as it should be.
+#[derive(Debug, thiserror::Error)]
+#[error("can't {what} {path}: {source}{remedy}")]
+pub struct FileError {
+    /// What was tried.
+    what: &'static str,
+    /// The file or directory.
+    path: PathBuf,
+    /// What the kernel says.
+    source: io::Error,
+    /// What to do.
+    remedy: &'static str,
+}
+
+impl FileError {
+    pub(super) fn new(what: &'static str, path: &Path, source: io::Error) -> Self {
+        let remedy = match source.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT) => {
+                "; make room on that file system, or for more files (`df -h`, `df -i`)"
+            }
+            Some(libc::EROFS) => "; mount that directory writable (in a pod: a hostPath without readOnly)",
+            Some(libc::EPERM | libc::EACCES) => "; this has to run as root of the node",
+            Some(libc::ENOENT) => "; is the node's directory mounted here?",
+            _ => "",
+        };
+        Self { what, path: path.to_owned(), source, remedy }
+    }
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// There was none.
+    New,
+    /// It took the place of another.
+    Replaced,
+    /// It was so already, and was not touched.
+    Same,
+}
+
+impl Put {
+    /// For a person.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "written",
+            Self::Replaced => "replaced",
+            Self::Same => "up to date",
+        }
+    }
+}
+
+/// Makes a file have this content and mode, by a temporary file that is on the disk before it gets the name. Whoever
+/// opens or executes the file meanwhile has the old one or the new one, and after a crash it is one of them too.
+///
+/// # Errors
+/// Something can't be written. The file is as it was then, and nothing else is left.
+pub fn put(path: &Path, content: &[u8], mode: u32) -> Result<Put, FileError> {
+    let failed = |source| FileError::new("write", path, source);
+    let missing = || failed(io::Error::from(io::ErrorKind::InvalidInput));
+    let (parent, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
+    let parent_failed = |source| FileError::new("use the directory", parent, source);
+    let directory = File::open(parent).map_err(parent_failed)?;
+    // One writer at a time: whatever has the temporary name is of one that died.
+    directory.lock().map_err(parent_failed)?;
+    let before = fs::read(path).ok();
+    if before.as_deref() == Some(content)
+        && path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o7777 == mode)
+    {
+        return Ok(Put::Same);
+    }
+    let temporary = parent.join(format!("{TEMPORARY}{}", name.to_string_lossy().replace('.', "-")));
+    let written = write_new(&temporary, content, mode)
+        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| directory.sync_all());
+    if let Err(error) = written {
+        // If even that fails the next writer does it.
+        let _left = fs::remove_file(&temporary);
+        return Err(failed(error));
+    }
+    Ok(if before.is_some() { Put::Replaced } else { Put::New })
+}
+
+/// The file is closed when this returns: what somebody still writes can't be executed.
+fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(content)?;
+    // Whatever the umask is.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.sync_all()
+}
+
+/// Makes a directory and those above it.
+///
+/// # Errors
+/// It can't be made.
+pub fn directory(path: &Path) -> Result<(), FileError> {
+    fs::create_dir_all(path).map_err(|source| FileError::new("make the directory", path, source))
+}
+
+/// Removes a file. Says whether there was one.
+///
+/// # Errors
+/// It can't be removed.
+pub fn remove(path: &Path) -> Result<bool, FileError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(FileError::new("remove", path, source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that goes with it.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("fairlead-file-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _left = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_file_is_new_then_the_same_then_replaced() {
+        let scratch = Scratch::new("states");
+        let path = scratch.0.join("10-x.conflist");
+        assert_eq!(put(&path, b"one", 0o644).unwrap(), Put::New);
+        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
+        let first = inode(&path);
+        assert_eq!(put(&path, b"one", 0o644).unwrap(), Put::Same);
+        assert_eq!(inode(&path), first, "what is right is not touched");
+        assert_eq!(put(&path, b"two", 0o644).unwrap(), Put::Replaced);
+        assert_eq!(put(&path, b"two", 0o755).unwrap(), Put::Replaced, "the mode counts too");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o755);
+        let left: Vec<_> = fs::read_dir(&scratch.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["10-x.conflist"], "no temporary file is left");
+        assert!(remove(&path).unwrap() && !remove(&path).unwrap());
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_in_nobodys_way() {
+        let scratch = Scratch::new("killed");
+        fs::write(scratch.0.join(".fairlead.tmp-10-x-conflist"), "half").unwrap();
+        assert_eq!(put(&scratch.0.join("10-x.conflist"), b"whole", 0o644).unwrap(), Put::New);
+        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let error = put(Path::new("/nonexistent/fairlead/x"), b"", 0o644).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/fairlead:") && error.contains("mounted"), "{error}");
+    }
+}

@@ -1,0 +1,85 @@
+//! `fairlead install`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::file::{self, FileError, Put};
+use super::{API_SERVER, PLUGIN, Step, kubeconfig};
+use crate::bpf::{BpfError, ObjectFile, PinDir};
+use crate::wiring::Sysctls;
+
+/// Where things go.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Where sockets and the journal of pods are.
+    pub run_dir: PathBuf,
+    /// Where maps and links are pinned; the file system is mounted at its parent.
+    pub bpffs: PathBuf,
+    /// The kernel's settings.
+    pub proc_sys: PathBuf,
+    /// The plugin, as it came with this binary.
+    pub plugin: PathBuf,
+    /// Where the container runtime executes plugins.
+    pub cni_bin_dir: PathBuf,
+    /// The kubeconfig of the node's kubelet.
+    pub kubelet_kubeconfig: PathBuf,
+    /// The API server's URL, where it is set.
+    pub api_server: Option<String>,
+}
+
+/// Puts everything in place, and says for each what was done. What is in place already is not touched.
+#[must_use]
+pub fn install(setup: &Setup) -> Vec<Step> {
+    let Setup { run_dir, bpffs, proc_sys, plugin, cni_bin_dir, kubelet_kubeconfig, api_server } = setup;
+    let mut steps = vec![
+        Step::new("bpf file system", mount(bpffs)),
+        Step::new("run directory", file::directory(run_dir).map(|()| run_dir.display().to_string())),
+    ];
+    let errors = Sysctls::new(proc_sys, run_dir).prepare();
+    steps.push(match errors.is_empty() {
+        true => Step::new("kernel settings", Ok::<_, String>("as a forwarding node needs them".to_owned())),
+        false => {
+            Step::new("kernel settings", Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+        }
+    });
+    steps.push(Step::new("API server", write_api_server(run_dir, kubelet_kubeconfig, api_server.as_deref())));
+    steps.push(Step::new("CNI plugin", copy_plugin(plugin, cni_bin_dir)));
+    steps.push(Step::new("memory of the tables", tables()));
+    steps
+}
+
+fn mount(bpffs: &Path) -> Result<String, BpfError> {
+    let parent = bpffs.parent().unwrap_or(bpffs);
+    let text = if PinDir::mount(parent)? { "mounted at" } else { "is mounted at" };
+    Ok(format!("{text} {}", parent.display()))
+}
+
+/// Writes the URL for the agent. A setting goes before what kubelet uses, and the agent has it from there: what an earlier
+/// installation wrote must not outlive it.
+fn write_api_server(run_dir: &Path, kubeconfig: &Path, setting: Option<&str>) -> Result<String, String> {
+    let path = run_dir.join(API_SERVER);
+    let to_text = |error: FileError| error.to_string();
+    if let Some(setting) = setting {
+        let url = kubeconfig::url(setting).map_err(|reason| format!("the setting `apiServer`: {reason}"))?;
+        file::remove(&path).map_err(to_text)?;
+        return Ok(format!("{url}, as set"));
+    }
+    let url = kubeconfig::api_server(kubeconfig).map_err(|error| error.to_string())?;
+    file::put(&path, format!("{url}\n").as_bytes(), 0o644).map_err(to_text)?;
+    Ok(format!("{url}, from {}", kubeconfig.display()))
+}
+
+/// Installs the plugin. Runtimes may execute it at any moment, and the old one may be running.
+fn copy_plugin(plugin: &Path, directory: &Path) -> Result<String, FileError> {
+    let binary =
+        fs::read(plugin).map_err(|source| FileError::new("read the plugin that came along", plugin, source))?;
+    file::directory(directory)?;
+    let path = directory.join(PLUGIN);
+    let put: Put = file::put(&path, &binary, 0o755)?;
+    Ok(format!("{} {}", path.display(), put.as_str()))
+}
+
+fn tables() -> Result<String, BpfError> {
+    let bytes = ObjectFile::find()?.definition()?.memory();
+    Ok(format!("{} MiB of the kernel's, which count against the agent's memory limit", bytes.div_ceil(1 << 20)))
+}

@@ -1,0 +1,124 @@
+//! `fairlead uninstall`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::file::{self, FileError};
+use super::{PLUGIN, Step};
+use crate::bpf::{PinDir, remove_filters};
+use crate::wiring::{Netlink, PodLinks, Sysctls, WiringError};
+
+/// What is taken away, and from where.
+#[derive(Debug, Clone)]
+pub struct Removal {
+    /// Where sockets and the journal of pods are.
+    pub run_dir: PathBuf,
+    /// Where maps and links are pinned.
+    pub bpffs: PathBuf,
+    /// The kernel's settings.
+    pub proc_sys: PathBuf,
+    /// Where the container runtime executes plugins.
+    pub cni_bin_dir: PathBuf,
+    /// The CNI configuration.
+    pub conflist: PathBuf,
+}
+
+/// Takes everything away, and says for each what was done. One that fails keeps no other from being tried, and what is
+/// gone already is no error.
+///
+/// The configuration goes first, so that the runtime gives us no more pods, and the plugin last. Connections of the node
+/// that were made through services stay with their backends.
+pub async fn uninstall(removal: &Removal) -> Vec<Step> {
+    let Removal { run_dir, bpffs, proc_sys, cni_bin_dir, conflist } = removal;
+    let mut steps = vec![Step::new("CNI configuration", gone(conflist))];
+    match Netlink::open() {
+        Ok(netlink) => steps.extend(unwire(netlink).await),
+        Err(error) => steps.push(Step::new("links and routes", Err(error))),
+    }
+    remove_filters();
+    steps.push(Step::new("programs and tables", PinDir::remove(bpffs).map(|pins| count(pins, "pin"))));
+    let (restored, errors) = Sysctls::new(proc_sys, run_dir).restore();
+    let restored = count(restored, "setting").replace("removed", "restored");
+    steps.push(Step::new("kernel settings", all_or(restored, &errors)));
+    // What is left to restore has to stay known.
+    if errors.is_empty() || errors.iter().all(|error| matches!(error, WiringError::Changed { .. })) {
+        steps.push(Step::new("run directory", empty(run_dir)));
+    }
+    steps.push(Step::new("CNI plugin", gone(&cni_bin_dir.join(PLUGIN))));
+    steps
+}
+
+async fn unwire(netlink: Netlink) -> Vec<Step> {
+    let routes = netlink.node_routes().await.map_or(0, |routes| routes.len());
+    let outcome = netlink.set_node_routes(&BTreeSet::new()).await;
+    let mut steps = vec![Step::new(
+        "routes to other nodes' pods",
+        outcome.map_or_else(|error| fail(&error), |e| all_or(count(routes, "route"), &e)),
+    )];
+    let outcome = netlink.keep_neighbours(&BTreeSet::new()).await;
+    steps.push(Step::new(
+        "neighbours",
+        outcome.map_or_else(|error| fail(&error), |e| all_or("none is kept known".to_owned(), &e)),
+    ));
+    let links = PodLinks::new(netlink);
+    let outcome = match links.list().await {
+        Ok(found) => {
+            let mut errors = Vec::new();
+            for link in &found {
+                errors.extend(links.delete(&link.name).await.err());
+            }
+            all_or(count(found.len() - errors.len(), "link"), &errors)
+        }
+        Err(error) => fail(&error),
+    };
+    steps.push(Step::new("links of pods", outcome));
+    steps
+}
+
+fn fail(error: &WiringError) -> Result<String, String> {
+    Err(error.to_string())
+}
+
+fn all_or(done: String, errors: &[WiringError]) -> Result<String, String> {
+    if errors.is_empty() {
+        return Ok(done);
+    }
+    Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
+
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural} removed")
+}
+
+fn gone(path: &Path) -> Result<String, FileError> {
+    let text = if file::remove(path)? { "removed" } else { "was not there:" };
+    Ok(format!("{text} {}", path.display()))
+}
+
+/// Empties a directory and removes it, unless something is mounted there, as in a container.
+fn empty(directory: &Path) -> Result<String, FileError> {
+    let shown = directory.display();
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| FileError::new("remove", &path, source)
+    };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(format!("was not there: {shown}")),
+        entries => entries.map_err(failed(directory))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(failed(directory))?.path();
+        let removed =
+            if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(failed(&path))?;
+    }
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            Ok(format!("emptied {shown}, which is mounted here"))
+        }
+        result => result.map(|()| format!("removed {shown}")).map_err(failed(directory)),
+    }
+}

@@ -1,0 +1,7 @@
+//! How Fairlead comes to a node and leaves it.
+
+mod come;
+mod conflist;
+mod doctor;
+mod leave;
+mod snapshot;
