@@ -1,0 +1,81 @@
+//! Flags and the keys that they have in a file.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction};
+use serde_json::Value;
+
+/// A setting: a key of the file and the flag behind it.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// The key, as `healthz.bind`.
+    pub(crate) key: String,
+    long: String,
+    is_list: bool,
+    is_switch: bool,
+}
+
+impl Setting {
+    /// The setting of a flag; nothing of what is no flag.
+    pub(crate) fn new(arg: &Arg, groups: &[&str]) -> Option<Self> {
+        let long = arg.get_long()?;
+        Some(Self {
+            key: key(long, groups),
+            long: long.to_owned(),
+            is_list: matches!(arg.get_action(), ArgAction::Append),
+            is_switch: matches!(arg.get_action(), ArgAction::SetTrue),
+        })
+    }
+
+    /// A value as flags.
+    pub(crate) fn flags(&self, value: &Value) -> Result<Vec<OsString>, String> {
+        let Self { key: _, long, is_list, is_switch } = self;
+        match value {
+            Value::Null => Ok(Vec::new()),
+            Value::Array(values) if *is_list => {
+                let flags: Result<Vec<_>, _> = values.iter().map(|value| flag(long, value)).collect();
+                Ok(flags?.into_iter().map(OsString::from).collect())
+            }
+            Value::Array(_) => Err("takes one value, not a list".to_owned()),
+            _ if *is_list => Err(format!("{value} can't be: it takes a list, as [a, b]")),
+            Value::Bool(value) if *is_switch => {
+                Ok(value.then(|| OsString::from(format!("--{long}"))).into_iter().collect())
+            }
+            _ if *is_switch => Err(format!("{value} can't be: use true or false")),
+            value => Ok(vec![flag(long, value)?.into()]),
+        }
+    }
+}
+
+fn flag(long: &str, value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(format!("--{long}={text}")),
+        Value::Number(_) | Value::Bool(_) => Ok(format!("--{long}={value}")),
+        Value::Null | Value::Array(_) | Value::Object(_) => Err(format!("{value} can't be: it takes a plain value")),
+    }
+}
+
+/// `healthz-bind` is `healthz.bind` if `healthz` is a group, `log-level` is `logLevel`.
+fn key(long: &str, groups: &[&str]) -> String {
+    let below = |group: &&str| long.strip_prefix(*group).and_then(|rest| rest.strip_prefix('-'));
+    match groups.iter().find_map(|group| Some((group, below(group)?))) {
+        Some((group, rest)) => format!("{group}.{}", camel(rest)),
+        None => camel(long),
+    }
+}
+
+fn camel(kebab: &str) -> String {
+    let mut words = kebab.split('-');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |text, word| {
+        let (head, tail) = word.split_at(word.len().min(1));
+        text + &head.to_ascii_uppercase() + tail
+    })
+}
+
+/// The known key that is nearest to an unknown one, if any is near.
+pub(crate) fn nearest<'a>(key: &str, known: &[&'a Setting]) -> Option<&'a str> {
+    let likeness = |setting: &&'a Setting| (strsim::jaro_winkler(key, &setting.key), setting.key.as_str());
+    let best = known.iter().map(likeness).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 > 0.7).then_some(best.1)
+}

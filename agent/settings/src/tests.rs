@@ -1,0 +1,140 @@
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::{HEADING, parse_from};
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(Run),
+    Look,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    #[arg(long)]
+    node: Option<String>,
+    #[arg(long)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(next_help_heading = HEADING)]
+struct Settings {
+    #[arg(long, default_value = "info")]
+    log_level: String,
+    #[arg(long = "uplinks", alias = "uplink")]
+    uplinks: Vec<String>,
+    #[arg(long, value_enum, default_value_t = Tunnel::Auto)]
+    tunnel: Tunnel,
+    #[arg(long, default_value_t = 8472, value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: u16,
+    #[arg(long, default_value = "0.0.0.0:1")]
+    healthz_bind: std::net::SocketAddr,
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tunnel {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Reads a file with these words on the command line beside it.
+fn read(name: &str, text: &str, words: &[&str]) -> Result<Settings, String> {
+    let path = std::env::temp_dir().join(format!("fairlead-settings-{}-{name}.yaml", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    let line = ["x", "run"].iter().chain(words).map(OsString::from);
+    let line = line.chain([OsString::from("--config"), path.clone().into()]);
+    let parsed = parse_from::<Line>(line, &["healthz"]);
+    std::fs::remove_file(&path).unwrap();
+    match parsed.map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))?.command {
+        Verb::Run(run) => Ok(run.settings),
+        Verb::Look => panic!("another command"),
+    }
+}
+
+fn error(name: &str, text: &str) -> String {
+    read(name, text, &[]).unwrap_err()
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_defaults() {
+    let text = "logLevel: debug\nuplinks: [eth0, eth1]\nvxlanPort: 4789\nhealthz:\n  bind: 127.0.0.1:2\nquiet: true\n";
+    let found = read("order", text, &["--vxlan-port", "7", "--uplink", "eth9"]).unwrap();
+    let wanted = Settings {
+        log_level: "debug".into(),
+        uplinks: vec!["eth9".into()],
+        tunnel: Tunnel::Auto,
+        vxlan_port: 7,
+        healthz_bind: "127.0.0.1:2".parse().unwrap(),
+        quiet: true,
+    };
+    assert_eq!(found, wanted);
+    assert_eq!(read("list", "uplinks: [a, b]", &[]).unwrap().uplinks, ["a", "b"]);
+}
+
+#[test]
+fn a_file_with_nothing_in_it_changes_nothing() {
+    let none = read("none", "", &[]).unwrap();
+    assert_eq!(read("comments", "# logLevel: debug\n", &[]).unwrap(), none);
+    assert_eq!(read("nulls", "logLevel:\nhealthz:\nuplinks: []\n", &[]).unwrap(), none);
+}
+
+#[test]
+fn unknown_keys_are_named_with_the_nearest_known_one() {
+    let text = error("unknown", "loglevel: debug\nhealthz:\n  bnd: 1\nzzz: 1\nnode: n\n");
+    assert!(text.starts_with("the settings file FILE is wrong: "), "{text}");
+    assert!(text.contains("loglevel: unknown setting; is logLevel meant?"), "{text}");
+    assert!(text.contains("healthz.bnd: unknown setting; is healthz.bind meant?"), "{text}");
+    assert!(text.contains("zzz: unknown setting; known are healthz.bind, logLevel, "), "{text}");
+    // Which node it is and the like are no settings of a cluster.
+    assert!(text.contains("node: unknown setting"), "{text}");
+    assert!(error("flat", "healthzBind: 0.0.0.0:1").contains("healthzBind: unknown setting; is healthz.bind meant?"));
+}
+
+#[test]
+fn every_wrong_value_is_named_with_what_is_allowed() {
+    let text = error("values", "tunnel: maybe\nvxlanPort: 70000\nhealthz:\n  bind: here\n");
+    assert!(text.contains("tunnel: \"maybe\" can't be: use one of auto, always, never"), "{text}");
+    assert!(text.contains("vxlanPort: 70000 can't be: 70000 is not in 1..=65535"), "{text}");
+    assert!(text.contains("healthz.bind: \"here\" can't be: invalid socket address syntax"), "{text}");
+}
+
+#[test]
+fn shapes_are_checked() {
+    assert!(error("shape", "uplinks: eth0").contains("uplinks: \"eth0\" can't be: it takes a list"));
+    assert!(error("shape2", "tunnel: [auto]").contains("tunnel: takes one value, not a list"));
+    assert!(error("shape3", "healthz: 5").contains("healthz: 5 can't be: write its settings below it"));
+    assert!(error("shape4", "quiet: 5").contains("quiet: 5 can't be: use true or false"));
+    assert!(error("shape5", "tunnel: {a: 1}").contains("takes a plain value"));
+    assert!(error("shape6", "- a\n").contains("it holds no settings"));
+    assert!(error("yaml", "a: [\n").contains("no YAML"));
+    assert!(error("twice", "quiet: true\nquiet: false\n").contains("duplicate"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_an_error() {
+    let line = ["x", "run", "--config", "/nonexistent/f.yaml"].map(OsString::from);
+    let text = parse_from::<Line>(line, &[]).unwrap_err().to_string();
+    assert!(text.contains("/nonexistent/f.yaml can't be read") && text.contains("correct --config"), "{text}");
+}
+
+#[test]
+fn other_commands_have_no_settings() {
+    assert!(matches!(parse_from::<Line>(["x", "look"].map(OsString::from), &[]).unwrap().command, Verb::Look));
+    let line = ["x", "run", "--node", "n"].map(OsString::from);
+    let Verb::Run(run) = parse_from::<Line>(line, &[]).unwrap().command else { panic!() };
+    assert_eq!(run.node.as_deref(), Some("n"));
+}
