@@ -1,0 +1,121 @@
+//! What is known without counting, looked up when somebody asks. Nothing here walks through a table: entries are those
+//! that the planners know of, flows those that the last sweep saw.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use fairlead_objects::Kind;
+use fairlead_observe::{Answer, Handler, counter, counters, exposition, gauge, gauges};
+use prometheus::proto::MetricFamily;
+
+use super::KubeProxy;
+use crate::admin::Admin;
+use crate::cni::Health;
+use crate::model::Model;
+
+/// Answers `/metrics`.
+#[derive(Debug)]
+pub struct MetricsServer {
+    /// The model, the maps and the drops.
+    pub admin: Arc<Admin>,
+}
+
+impl Handler for MetricsServer {
+    fn answer(&self, path: &str) -> Answer {
+        if path != "/metrics" {
+            return Answer::not_found();
+        }
+        let shared = &self.admin.shared;
+        let mut families = shared.metrics.collect();
+        let view = shared.freshness.view();
+        families.extend(KubeProxy::timestamps(view.updated, view.queued));
+        families.extend(self.progress());
+        families.extend(self.tables());
+        families.extend(objects(&shared.model()));
+        exposition(families)
+    }
+}
+
+impl MetricsServer {
+    fn progress(&self) -> Vec<MetricFamily> {
+        let shared = &self.admin.shared;
+        let progress = shared.progress();
+        let health = shared.health();
+        let states = [
+            ("ready", health == Health::Ready),
+            ("starting", matches!(health, Health::Starting(_))),
+            ("impaired", matches!(health, Health::Impaired(_))),
+        ];
+        let failures = shared.metrics.failures.load(Ordering::Relaxed);
+        let swept = shared.metrics.swept.load(Ordering::Relaxed);
+        vec![
+            gauges(
+                "fairlead_build_info",
+                "1, with the version as a label.",
+                [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)],
+            ),
+            gauges(
+                "fairlead_health",
+                "1 for the state that the agent is in, 0 for the others.",
+                states.map(|(state, is)| (vec![("state", state)], f64::from(u8::from(is)))),
+            ),
+            counter("fairlead_plans_total", "Plans that were brought into force.", progress.plans as f64),
+            counter("fairlead_plan_operations_total", "Operations of those plans.", progress.operations as f64),
+            counter("fairlead_plan_failures_total", "Plans that could not be brought into force.", failures as f64),
+            counter("fairlead_flows_swept_total", "Ended flows that the sweep removed.", swept as f64),
+        ]
+    }
+
+    fn tables(&self) -> Vec<MetricFamily> {
+        let Admin { shared, tables, drops, .. } = &*self.admin;
+        let entries = shared.metrics.entries.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let drops = drops.counts(tables);
+        vec![
+            gauges(
+                "fairlead_table_entries",
+                "Entries of a table: those of services and policies as of the last plan, flows as of the last sweep.",
+                entries.into_iter().map(|(table, count)| (vec![("table", table)], count as f64)),
+            ),
+            gauges(
+                "fairlead_table_capacity",
+                "Entries that a table can hold.",
+                tables.iter().map(|map| (vec![("table", map.name())], f64::from(map.shape().max_entries))),
+            ),
+            counters(
+                "fairlead_drops_total",
+                "Packets dropped since the tables were made, by reason.",
+                drops.iter().map(|drop| (vec![("reason", drop.reason.as_str())], drop.packets as f64)),
+            ),
+        ]
+    }
+}
+
+fn objects(model: &Model) -> Vec<MetricFamily> {
+    let count = |kind: Kind| match kind {
+        Kind::Node => model.nodes().count(),
+        Kind::Namespace => model.namespaces().count(),
+        Kind::Service => model.services().count(),
+        Kind::EndpointSlice => model.slices().count(),
+        Kind::NetworkPolicy => model.policies().count(),
+        Kind::Pod => model.pods().count(),
+    };
+    let waiting: Vec<_> = model.waiting_for().collect();
+    vec![
+        gauges(
+            "fairlead_objects",
+            "Objects that are known, by kind.",
+            Kind::ALL.map(|kind| (vec![("kind", kind.as_str())], count(kind) as f64)),
+        ),
+        gauges(
+            "fairlead_source_synced",
+            "1 if the first list of a kind of objects is complete.",
+            Kind::ALL.map(|kind| (vec![("kind", kind.as_str())], f64::from(u8::from(!waiting.contains(&kind))))),
+        ),
+        counter(
+            "fairlead_invalid_objects_total",
+            "Objects, and pieces of objects, that could not be read.",
+            model.mistakes().total() as f64,
+        ),
+        gauge("fairlead_pods", "Pods that are attached to this node.", model.local().len() as f64),
+    ]
+}
