@@ -1,0 +1,65 @@
+//! Events on objects.
+
+use fairlead_agent::events::Recorder;
+use fairlead_objects::{Kind, ObjectKey};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::events::v1::Event;
+use kube::Client;
+use kube::api::{Api, ListParams};
+use serde_json::json;
+
+use crate::control::{ADMIN, AGENT, Control, FIRST};
+use crate::feed::{create, wait};
+
+async fn events(client: &Client) -> Vec<Event> {
+    let api: Api<Event> = Api::namespaced(client.clone(), "default");
+    let all = api.list(&ListParams::default()).await.unwrap().items;
+    all.into_iter().filter(|event| event.reporting_controller.as_deref() == Some("fairlead.io/agent")).collect()
+}
+
+#[test]
+fn what_is_wrong_with_an_object_is_said_on_it_once() {
+    let mut control = Control::new("events");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async move {
+        control.serve(FIRST, &[FIRST], &[]).await;
+        let admin = control.cluster(ADMIN, FIRST).client().await;
+        let service: Service =
+            create(&admin, "default", json!({"metadata": {"name": "cart"}, "spec": {"ports": [{"port": 80}]}})).await;
+        let key = ObjectKey::new("default", "cart");
+        let recorders = ["node-1", "node-2"].map(|node| Recorder::start(control.cluster(ADMIN, FIRST), node));
+        for recorder in &recorders {
+            for _ in 0..3 {
+                recorder.warn_for_all(Kind::Service, &key, "InvalidObject", "spec.ports: no");
+            }
+        }
+        recorders[0].warn(Kind::Node, &ObjectKey::cluster("node-1"), "", "NoPodRange", "none");
+        let found = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+            loop {
+                let found = events(&admin).await;
+                if found.len() == 2 {
+                    // Whatever else there would be has its time.
+                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    return events(&admin).await;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        });
+        let found = found.await.expect("the events are written");
+        assert_eq!(found.len(), 2, "{found:#?}");
+        let event = found.iter().find(|event| event.reason.as_deref() == Some("InvalidObject")).unwrap();
+        let regarding = event.regarding.as_ref().unwrap();
+        assert_eq!(regarding.uid, service.metadata.uid, "kubectl describe finds events by uid");
+        assert_eq!(event.type_.as_deref(), Some("Warning"));
+        assert_eq!(event.note.as_deref(), Some("spec.ports: no"));
+
+        // Without the right to write events the agent says so, and nobody waits.
+        let cluster = control.cluster(AGENT, FIRST);
+        let recorder = Recorder::start(cluster.clone(), "node-1");
+        let uid = service.metadata.uid.clone().unwrap();
+        recorder.warn(Kind::Service, &key, &uid, "NotInForce", "full");
+        wait("that events are forbidden is said", || !cluster.troubles().is_empty()).await;
+        let troubles = cluster.troubles();
+        assert!(troubles[0].contains(r#"resources: ["events"], verbs: ["create", "patch"]"#), "{troubles:?}");
+    });
+}

@@ -1,0 +1,8 @@
+//! The source of objects and the events, against real API servers: etcd and kube-apiserver in a network namespace of
+//! each test's own.
+
+mod control;
+mod events;
+mod feed;
+mod servers;
+mod watches;
