@@ -2,8 +2,8 @@
 //!
 //! watch ([`fairlead_objects`]) → [`model`] → [`compile`] (pure) → [`plan`] (pure) → [`apply`].
 //!
-//! Around that: [`bpf`] loads, pins and attaches the programs, [`cni`] serves the plugin, [`wiring`] keeps the node's
-//! routes, [`daemon`] is the loop that connects them all, [`admin`] answers those who look in.
+//! Around that: [`bpf`] loads, pins and attaches the programs, [`cni`] serves the plugin, [`network`] says how other nodes
+//! are reached, [`wiring`] keeps the node's routes and its tunnel, [`daemon`] is the loop that connects them all, [`admin`] answers those who look in.
 #![deny(unsafe_code)]
 
 pub mod admin;
@@ -14,5 +14,6 @@ pub mod cni;
 pub mod compile;
 pub mod daemon;
 pub mod model;
+pub mod network;
 pub mod plan;
 pub mod wiring;

@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 
 use crate::admin::DEFAULT_SOCKET;
+use crate::network::{Tunnel, VXLAN_PORT};
 
 /// Fairlead: the network of a Kubernetes node.
 #[derive(Debug, Parser)]
@@ -72,6 +73,12 @@ pub(super) struct AgentArgs {
     /// A prefix of the node's addresses that NodePorts are at; may be given again. Without, the node's primary addresses
     #[arg(long = "node-port-addresses", value_name = "CIDR")]
     pub(super) node_port_addresses: Vec<IpNetwork>,
+    /// Whether packets to other nodes go through VXLAN. The same on every node
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub(super) tunnel: Tunnel,
+    /// The UDP port of VXLAN. The same on every node
+    #[arg(long, default_value_t = VXLAN_PORT, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) vxlan_port: u16,
 }
 
 #[derive(Debug, Subcommand)]

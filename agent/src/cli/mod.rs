@@ -88,9 +88,21 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 }
 
 fn agent(args: AgentArgs) -> Result<(), CliError> {
-    let AgentArgs { node, objects, kubeconfig, run_dir, bpffs, cgroup_root, uplinks, node_port_addresses } = args;
+    let AgentArgs {
+        node,
+        objects,
+        kubeconfig,
+        run_dir,
+        bpffs,
+        cgroup_root,
+        uplinks,
+        node_port_addresses,
+        tunnel,
+        vxlan_port,
+    } = args;
     let source = objects.map_or(Source::Kubernetes { kubeconfig }, Source::Directory);
-    let config = daemon::Config { node, source, run_dir, bpffs, cgroup_root, uplinks, node_port_addresses };
+    let config =
+        daemon::Config { node, source, run_dir, bpffs, cgroup_root, uplinks, node_port_addresses, tunnel, vxlan_port };
     let runtime = runtime()?;
     let result = runtime.block_on(daemon::run(config));
     // Whatever still runs has nothing to save: the journal and the maps are as they are after a kill.
@@ -155,6 +167,9 @@ fn uninstall(args: &UninstallArgs) -> Result<(), CliError> {
         }
         for error in netlink.keep_neighbours(&BTreeSet::new()).await? {
             tracing::warn!(%error, "a neighbour stays");
+        }
+        if let Err(error) = netlink.remove_overlay().await {
+            tracing::warn!(%error, "the tunnel's device stays");
         }
         let links = PodLinks::new(netlink);
         let found = links.list().await?;

@@ -6,19 +6,19 @@ use fairlead_objects::ObjectKey;
 use tracing::warn;
 
 use super::adopt;
-use super::shared::Network;
 use crate::apply::ApplyError;
 use crate::bpf::{BpfError, Tables};
 use crate::compile::policy::{World, compile as compile_policy};
 use crate::compile::services::{Place, ServiceContent, compile_host_ports, compile_service, host_ports_key};
 use crate::model::{Dirty, Model};
+use crate::network::Network;
 use crate::plan::{Op, policy, services};
 
 /// What the planners know of the tables.
 #[derive(Debug)]
 pub(super) struct Content {
-    /// The interface that other nodes are reached by.
-    uplink: u32,
+    /// How other nodes are reached.
+    network: Network,
     services: services::State,
     policy: policy::State,
     /// Everything has to be planned again: at start, and after a plan that stopped halfway.
@@ -47,7 +47,7 @@ impl Content {
     }
 
     fn whole(network: &Network, services: services::State, policy: policy::State) -> Self {
-        Self { uplink: network.ifindex, services, policy, whole: true, refused: BTreeSet::new() }
+        Self { network: network.clone(), services, policy, whole: true, refused: BTreeSet::new() }
     }
 
     /// Whether everything has to be planned again.
@@ -55,9 +55,9 @@ impl Content {
         self.whole
     }
 
-    /// Another interface leads to other nodes.
-    pub(super) fn set_uplink(&mut self, ifindex: u32) {
-        self.uplink = ifindex;
+    /// Other nodes are reached otherwise.
+    pub(super) fn set_network(&mut self, network: &Network) {
+        self.network.clone_from(network);
     }
 
     /// Brings into force what changed. After an error the tables hold a part of it: [`Content::adopt`] them.
@@ -84,7 +84,7 @@ impl Content {
     }
 
     fn update_policy(&mut self, model: &Model, apply: Apply<'_>) -> Result<(), String> {
-        let wanted = compile_policy(&world(model, self.uplink));
+        let wanted = compile_policy(&world(model, &self.network));
         let ops = self.policy.plan(&wanted).map_err(|e| e.to_string())?;
         apply(&ops).map_err(|e| e.to_string())?;
         ops.iter().for_each(|op| self.policy.applied(op));
@@ -123,10 +123,10 @@ fn all_services(model: &Model) -> BTreeSet<ObjectKey> {
 
 /// What policy is compiled from.
 #[must_use]
-pub fn world(model: &Model, uplink: u32) -> World<'_> {
+pub fn world<'a>(model: &'a Model, network: &Network) -> World<'a> {
     World {
         node: model.node_name(),
-        uplink,
+        network: network.clone(),
         namespaces: model.namespaces().collect(),
         nodes: model.nodes().collect(),
         pods: model.pods().collect(),

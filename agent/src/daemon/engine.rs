@@ -10,13 +10,14 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::content::Content;
-use super::shared::{Network, Shared};
+use super::shared::Shared;
 use super::{node, sweep};
-use crate::bpf::{Hooks, Tables};
+use crate::bpf::{BpfError, Hooks, Tables};
 use crate::cni::{AttachError, AttachedPod};
 use crate::model::{Dirty, LocalPod};
+use crate::network::{Network, Tunnel};
 use crate::plan::Op;
-use crate::wiring::Uplink;
+use crate::wiring::{Uplink, overlay};
 
 /// How long an attachment waits for the Pod object. The CNI server gives up a second later.
 const OBJECT_PATIENCE: Duration = Duration::from_secs(9);
@@ -38,6 +39,8 @@ pub(super) enum Input {
     Uplinks(Vec<Uplink>),
     /// By the wiring: every address of the node that others may know.
     Addresses(Vec<IpAddr>),
+    /// By the wiring: the tunnel's device is there and down. Answered when the programs are attached to it.
+    Overlay(oneshot::Sender<Result<(), BpfError>>),
     /// By the CNI server: take out, and answer when no table knows the pod.
     Detach(AttachedPod, oneshot::Sender<()>),
 }
@@ -59,6 +62,7 @@ pub(super) struct Engine {
     node_port_addresses: Vec<IpNetwork>,
     uplinks: Vec<Uplink>,
     addresses: Vec<IpAddr>,
+    tunnel: Tunnel,
     waiting: Vec<Waiting>,
     detached: Vec<oneshot::Sender<()>>,
     retry: Option<Instant>,
@@ -72,6 +76,7 @@ impl Engine {
         tables: Tables,
         content: Content,
         node_port_addresses: Vec<IpNetwork>,
+        tunnel: Tunnel,
     ) -> Self {
         Self {
             shared,
@@ -81,6 +86,7 @@ impl Engine {
             node_port_addresses,
             uplinks: Vec::new(),
             addresses: Vec::new(),
+            tunnel,
             waiting: Vec::new(),
             detached: Vec::new(),
             retry: None,
@@ -130,6 +136,7 @@ impl Engine {
             },
             Input::Uplinks(uplinks) => self.set_uplinks(uplinks),
             Input::Addresses(addresses) => self.set_addresses(addresses),
+            Input::Overlay(answer) => drop(answer.send(self.hooks.attach_overlay(overlay::NAME, overlay::IFINDEX))),
             Input::Detach(pod, answer) => {
                 self.waiting.retain(|waiting| waiting.slot != pod.slot);
                 // The slot may be another pod's by now: a detachment can come late and twice.
@@ -150,7 +157,11 @@ impl Engine {
             }
         }
         self.uplinks = uplinks;
-        let network = node::network(&self.uplinks, self.shared.model().own_node());
+        // What the agent before knew is better than a guess: which of the addresses is the node's, its object says.
+        if self.shared.adopted && self.shared.model().own_node().is_none() {
+            return;
+        }
+        let network = node::network(&self.uplinks, self.shared.model().own_node(), self.tunnel);
         self.set_network(network);
     }
 
@@ -171,7 +182,7 @@ impl Engine {
         if let Err(error) = node::write(&self.tables, &self.uplinks, &network) {
             error!(%error, "the programs can't be told of the node's interfaces");
         }
-        self.content.set_uplink(network.ifindex);
+        self.content.set_network(&network);
         self.shared.note(|progress| progress.network = network);
         self.write_addresses();
         self.shared.model_mut().touch_policy();
@@ -189,7 +200,7 @@ impl Engine {
         }
         if dirty.place {
             // The node's object says which of its addresses come first.
-            let network = node::network(&self.uplinks, self.shared.model().own_node());
+            let network = node::network(&self.uplinks, self.shared.model().own_node(), self.tunnel);
             if network != self.shared.progress().network {
                 self.set_network(network);
             }

@@ -6,6 +6,7 @@ mod drops;
 mod engine;
 mod error;
 mod node;
+mod overlay;
 mod pods;
 mod shared;
 mod sweep;
@@ -24,12 +25,13 @@ use crate::admin::{self, Admin};
 use crate::bpf::{Hooks, ObjectFile, PinDir, Tables, cgroup2_mount, follow_packet_log, load};
 use crate::cni::Server;
 use crate::model::Model;
+use crate::network::{Network, Tunnel};
 use crate::wiring::{Netlink, PodLinks};
 
 pub use content::world;
 pub use drops::DropLog;
 pub use error::DaemonError;
-pub use shared::{Network, Progress, Shared};
+pub use shared::{Progress, Shared};
 
 use content::Content;
 use engine::{Engine, Input, local};
@@ -56,6 +58,10 @@ pub struct Config {
     pub uplinks: Vec<String>,
     /// Prefixes of the node's addresses that NodePorts are at; without, its primary addresses.
     pub node_port_addresses: Vec<IpNetwork>,
+    /// Whether packets to other nodes go through the tunnel.
+    pub tunnel: Tunnel,
+    /// The tunnel's UDP port, the same on every node.
+    pub vxlan_port: u16,
 }
 
 /// Runs the agent until it is told to end. What it attached stays attached.
@@ -63,7 +69,7 @@ pub struct Config {
 /// # Errors
 /// It can't start: the text says what to do.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
-    let Config { node, source, run_dir, bpffs, cgroup_root, uplinks, node_port_addresses } = config;
+    let Config { node, source, run_dir, bpffs, cgroup_root, uplinks, node_port_addresses, tunnel, vxlan_port } = config;
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
 
@@ -77,7 +83,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
     let netlink = Netlink::open()?;
 
-    let wire = Wire::new(netlink.clone(), uplinks);
+    let wire = Wire::new(netlink.clone(), uplinks, tunnel, vxlan_port);
     let cgroup = cgroup_root.map_or_else(cgroup2_mount, Ok)?;
     hooks.attach_sockets(&cgroup)?;
 
@@ -95,7 +101,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let network = Network::default();
     let content = if loaded.adopted { Content::adopt(&network, &loaded.tables)? } else { Content::empty(&network) };
-    let mut engine = Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses);
+    let mut engine = Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses, tunnel);
     engine.set_uplinks(wire.uplinks(&[]).await?);
     engine.set_addresses(netlink.addresses().await?);
     let wiring = wire.run(Arc::clone(&shared), inputs.clone());

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use crate::bpf::ProgramInfo;
 use crate::cni::{Health, KnownPod, NodeNetwork};
 use crate::model::Model;
+use crate::network::Network;
 
 /// Failed attempts in a row after which the node says that its pods may suffer.
 const PATIENCE: u32 = 3;
@@ -50,17 +51,6 @@ pub struct Progress {
     /// The interfaces that lead out of the node.
     #[serde(skip)]
     pub network: Network,
-}
-
-/// What the node's interfaces say.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Network {
-    /// The interface that other nodes are reached by, 0 when there is none.
-    pub ifindex: u32,
-    /// MTU of the uplinks, the smallest, in bytes.
-    pub mtu: u32,
-    /// The node's own addresses, one of a family at most.
-    pub addresses: Vec<IpAddr>,
 }
 
 impl Shared {
@@ -116,9 +106,11 @@ impl Shared {
     /// What the node gives to its pods.
     #[must_use]
     pub fn node(&self) -> Option<NodeNetwork> {
-        let pod_cidrs = self.model().own_node()?.pod_cidrs.clone();
-        let Network { ifindex: _, mtu, addresses } = self.progress().network;
-        Some(NodeNetwork { pod_cidrs, mtu, addresses })
+        let model = self.model();
+        let pod_cidrs = model.own_node()?.pod_cidrs.clone();
+        let network = self.progress().network;
+        let mtu = network.pod_mtu(model.node_name(), model.nodes());
+        Some(NodeNetwork { pod_cidrs, mtu, addresses: network.addresses })
     }
 
     /// A Pod object, if it is this node's.

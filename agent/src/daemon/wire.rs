@@ -1,4 +1,4 @@
-//! The node's own network: which interfaces lead out of it, and the routes to the pods of other nodes.
+//! The node's own network: which interfaces lead out of it, the tunnel, and the routes to the pods of other nodes.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -10,7 +10,10 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::engine::Input;
+use super::node;
+use super::overlay::Keeper;
 use super::shared::Shared;
+use crate::network::Tunnel;
 use crate::wiring::{Netlink, PROC_SYS, Uplink, WiringError, desired, forward, neighbours, watch};
 
 /// How often interfaces and routes are looked at when nothing tells of a change.
@@ -21,14 +24,16 @@ pub(super) struct Wire {
     netlink: Netlink,
     /// The interfaces that were named on the command line.
     named: Vec<String>,
+    tunnel: Tunnel,
+    keeper: Keeper,
 }
 
 impl Wire {
-    pub(super) fn new(netlink: Netlink, named: Vec<String>) -> Self {
+    pub(super) fn new(netlink: Netlink, named: Vec<String>, tunnel: Tunnel, vxlan_port: u16) -> Self {
         if let Err(error) = forward(Path::new(PROC_SYS)) {
             warn!(%error, "the node may not forward for its pods");
         }
-        Self { netlink, named }
+        Self { netlink, named, tunnel, keeper: Keeper::new(tunnel, vxlan_port) }
     }
 
     /// The interfaces that lead out of the node.
@@ -41,29 +46,15 @@ impl Wire {
     }
 
     /// Runs until the loop is gone.
-    pub(super) async fn run(self, shared: Arc<Shared>, inputs: mpsc::Sender<Input>) -> Result<(), WiringError> {
+    pub(super) async fn run(mut self, shared: Arc<Shared>, inputs: mpsc::Sender<Input>) -> Result<(), WiringError> {
         let mut changes = watch()?;
         let mut told = None;
         let mut addresses = None;
+        let mut uplinks = Vec::new();
         loop {
-            let (node_ips, routes) = {
-                let model = shared.model();
-                let ips = model.own_node().map(|node| node.internal_ips.clone()).unwrap_or_default();
-                (ips, model.synced().then(|| desired(model.node_name(), model.nodes())))
-            };
+            let node_ips = shared.model().own_node().map(|node| node.internal_ips.clone()).unwrap_or_default();
             match self.uplinks(&node_ips).await {
-                Ok(found) if told.as_ref() != Some(&found) => {
-                    let names: Vec<_> = found.iter().map(|uplink| uplink.name.as_str()).collect();
-                    info!(uplinks = names.join(" "), "interfaces that lead out of the node");
-                    if found.is_empty() {
-                        warn!("no interface leads out of the node: name one with --uplink");
-                    }
-                    told = Some(found.clone());
-                    if inputs.send(Input::Uplinks(found)).await.is_err() {
-                        return Ok(());
-                    }
-                }
-                Ok(_) => {}
+                Ok(found) => uplinks = found,
                 Err(error) => warn!(%error, "the node's interfaces can't be listed"),
             }
             match self.netlink.addresses().await {
@@ -76,12 +67,32 @@ impl Wire {
                 Ok(_) => {}
                 Err(error) => warn!(%error, "the node's addresses can't be listed"),
             }
-            if let Some(routes) = routes {
+            if told.as_ref() != Some(&uplinks) {
+                let names: Vec<_> = uplinks.iter().map(|uplink| uplink.name.as_str()).collect();
+                info!(uplinks = names.join(" "), "interfaces that lead out of the node");
+                if uplinks.is_empty() {
+                    warn!("no interface leads out of the node: name one with --uplink");
+                }
+                told = Some(uplinks.clone());
+                if inputs.send(Input::Uplinks(uplinks.clone())).await.is_err() {
+                    return Ok(());
+                }
+            }
+            let wanted = {
+                let model = shared.model();
+                let network = node::network(&uplinks, model.own_node(), self.tunnel);
+                model.synced().then(|| {
+                    let tunnel_mtu = network.tunnel_mtu(model.node_name(), model.nodes());
+                    (desired(model.node_name(), model.nodes(), &network), tunnel_mtu)
+                })
+            };
+            if let Some((routes, tunnel_mtu)) = wanted {
+                self.keeper.look(&self.netlink, tunnel_mtu, &inputs).await;
                 match self.netlink.set_node_routes(&routes).await {
                     Ok(errors) => errors.iter().for_each(|error| warn!(%error, "a route to a node's pods is missing")),
                     Err(error) => warn!(%error, "routes to other nodes' pods can't be set"),
                 }
-                let hops = neighbours(told.as_deref().unwrap_or_default(), &routes);
+                let hops = neighbours(&uplinks, &routes);
                 match self.netlink.keep_neighbours(&hops).await {
                     // Kernels before 5.16 know no managed neighbours; all is well without, but for a first packet.
                     Ok(errors) => errors.iter().for_each(|error| debug!(%error, "a node's MAC is not kept known")),

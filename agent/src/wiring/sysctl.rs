@@ -31,6 +31,15 @@ pub fn forward(proc_sys: &Path) -> Result<(), WiringError> {
     result
 }
 
+/// Has the node take packets from a device also where their answers would go another way: nodes may not agree on the way
+/// between them. Of this and the setting for all devices the larger number holds, and 2 is loose.
+///
+/// # Errors
+/// The setting can't be written.
+pub fn loosen(proc_sys: &Path, device: &str) -> Result<(), WiringError> {
+    write(proc_sys, &format!("net/ipv4/conf/{device}/rp_filter"), "2")
+}
+
 fn devices(proc_sys: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(proc_sys.join("net/ipv6/conf")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use super::reference::{Flow, judge};
 use super::{Direction, RuleRef, World, compile};
 use crate::model::LocalPod;
+use crate::network::Network;
 use crate::plan::policy::{Content, State};
 
 /// A cluster as node `n1` sees it.
@@ -173,7 +174,7 @@ impl Cluster {
     pub(crate) fn world(&self) -> World<'_> {
         World {
             node: "n1",
-            uplink: 2,
+            network: Network { ifindex: 2, ..Network::default() },
             namespaces: self.namespaces.iter().collect(),
             nodes: self.nodes.iter().collect(),
             pods: self.pods.iter().collect(),
