@@ -2,9 +2,10 @@
 //!
 //! watch ([`fairlead_objects`]) → [`model`] → [`compile`] (pure) → [`plan`] (pure) → [`apply`].
 //!
-//! Around that: [`bpf`] loads, pins and attaches the programs, [`cni`] serves the plugin, [`wiring`] keeps the node's
-//! routes, [`daemon`] is the loop that connects them all, [`admin`] answers those who look in, [`install`] brings all of
-//! it to a node and takes it away, and [`doctor`] looks for what is in its way there.
+//! Around that: [`bpf`] loads, pins and attaches the programs, [`cni`] serves the plugin, [`network`] says how other nodes
+//! are reached, [`wiring`] keeps the node's routes and its tunnel, [`daemon`] is the loop that connects them all, [`admin`]
+//! answers those who look in, [`observe`] probes and Prometheus, [`events`] tells the cluster, [`settings`] is what can be
+//! set, [`install`] brings all of it to a node and takes it away, and [`doctor`] looks for what is in its way there.
 #![deny(unsafe_code)]
 
 pub mod admin;
@@ -15,7 +16,12 @@ pub mod cni;
 pub mod compile;
 pub mod daemon;
 pub mod doctor;
+pub mod events;
 pub mod install;
+pub mod log;
 pub mod model;
+pub mod network;
+pub mod observe;
 pub mod plan;
+pub mod settings;
 pub mod wiring;

@@ -3,12 +3,23 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use fairlead_dns::WireName;
 use fairlead_dns::forward::{UpstreamError, from_resolv_conf, parse_upstream, refuse_loops};
 use fairlead_objects::Source;
+use fairlead_objects::kubernetes::{Access, Cluster, Interest};
+use fairlead_observe::any;
+use fairlead_settings::HEADING;
+use tracing_subscriber::EnvFilter;
+
+use crate::health::Places;
+
+/// What is not logged unless a filter names it. hickory-server has two lines at the level `info` for each query; the
+/// watches say themselves what is wrong with them, and how often.
+pub(crate) const QUIET: &str = "hickory_server=warn,kube_client=off,kube_runtime=off";
 
 /// The DNS server of a Kubernetes cluster: answers for the cluster's zone from its Services and EndpointSlices, and
 /// asks other servers about the rest.
@@ -21,30 +32,68 @@ pub(crate) struct Args {
     /// Reach the API server as this file says; without it, as a pod of the cluster does, or else as kubectl would.
     #[arg(long, value_name = "FILE", conflicts_with = "objects")]
     kubeconfig: Option<PathBuf>,
+    /// Read settings from this YAML file: the flags below in camelCase.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What is logged: a level (error, warn, info, debug, trace), and levels of modules after commas.
+    #[arg(
+        long, help_heading = HEADING, env = "RUST_LOG", value_name = "FILTER", default_value = "info",
+        value_parser = log_filter
+    )]
+    pub(crate) log_level: String,
     /// The cluster's zone.
-    #[arg(long, value_name = "NAME", default_value = "cluster.local", value_parser = WireName::parse)]
+    #[arg(long, help_heading = HEADING, value_name = "NAME", default_value = "cluster.local", value_parser = WireName::parse)]
     pub(crate) zone: WireName,
     /// Listen here, over UDP and TCP; the port is 53 where none is given. May be given several times or as a list with
     /// commas. [default: every address of both families]
-    #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream)]
+    #[arg(
+        long, help_heading = HEADING, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream
+    )]
     listen: Vec<SocketAddr>,
     /// Ask this server about other zones; the port is 53 where none is given. May be given several times or as a list
     /// with commas: the one that answered last is asked first, the next after half a second. [default: the servers
     /// in --resolv-conf; without any, other zones are refused]
-    #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream)]
+    #[arg(
+        long, help_heading = HEADING, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream
+    )]
     upstream: Vec<SocketAddr>,
     /// Where to find upstream servers when none is given.
-    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", default_value = "/etc/resolv.conf")]
     resolv_conf: PathBuf,
     /// How long clients may keep an answer, in seconds; also for answers that there is nothing.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    #[arg(
+        long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(0..=3600)
+    )]
     pub(crate) ttl: u32,
     /// The longest UDP message, in bytes, whatever a client would take; longer ones are cut and the client comes over TCP.
-    #[arg(long, value_name = "BYTES", default_value_t = 1232, value_parser = clap::value_parser!(u16).range(512..))]
+    #[arg(
+        long, help_heading = HEADING, value_name = "BYTES", default_value_t = 1232,
+        value_parser = clap::value_parser!(u16).range(512..)
+    )]
     pub(crate) max_udp: u16,
     /// How many threads serve UDP on each address. [default: one for each core]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, help_heading = HEADING, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+    /// Where /health says that the process works. [default: port 8080 of every address]
+    #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
+    health_bind: Option<SocketAddr>,
+    /// Where /ready says whether queries should come here. [default: port 8181 of every address]
+    #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
+    ready_bind: Option<SocketAddr>,
+    /// Where /metrics are. [default: port 9153 of every address]
+    #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
+    metrics_bind: Option<SocketAddr>,
+    /// How long to go on after SIGTERM, not ready any more, for those who have not heard of it, in seconds.
+    #[arg(
+        long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(0..=600)
+    )]
+    lameduck: u32,
+    /// How long to stay ready when changes cease to arrive, in seconds. Long enough that an API server that restarts,
+    /// which every server of the cluster meets at once, takes DNS out of service nowhere.
+    #[arg(long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 300)]
+    patience: u32,
 }
 
 impl Args {
@@ -52,7 +101,10 @@ impl Args {
     pub(crate) fn source(&self) -> Source {
         match &self.objects {
             Some(dir) => Source::Directory(dir.clone()),
-            None => Source::Kubernetes { kubeconfig: self.kubeconfig.clone() },
+            None => {
+                let access = Access { kubeconfig: self.kubeconfig.clone(), ..Access::default() };
+                Source::Kubernetes(Cluster::new(access), Interest::Names)
+            }
         }
     }
 
@@ -95,10 +147,38 @@ impl Args {
         Ok(others)
     }
 
+    /// Where health, readiness and metrics are.
+    pub(crate) fn places(&self) -> Places {
+        Places {
+            health: self.health_bind.unwrap_or_else(|| any(8080)),
+            ready: self.ready_bind.unwrap_or_else(|| any(8181)),
+            metrics: self.metrics_bind.unwrap_or_else(|| any(9153)),
+        }
+    }
+
+    /// How long to go on after SIGTERM.
+    pub(crate) fn lameduck(&self) -> Duration {
+        Duration::from_secs(self.lameduck.into())
+    }
+
+    /// How long to stay ready without changes.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs(self.patience.into())
+    }
+
     /// Threads for each address.
     pub(crate) fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         self.threads.map_or_else(cores, usize::from)
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => {
+            Err(format!("{error}; use error, warn, info, debug or trace, and levels of modules after commas"))
+        }
     }
 }
 

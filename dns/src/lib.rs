@@ -8,6 +8,7 @@ pub mod fast;
 pub mod feed;
 pub mod forward;
 pub mod full;
+pub mod meter;
 pub mod name;
 pub mod server;
 pub mod stats;

@@ -2,12 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod health;
+mod metrics;
 
 use std::io::IsTerminal;
 use std::sync::{Arc, RwLock};
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
 use fairlead_dns::fast::Manner;
 use fairlead_dns::feed::feed;
 use fairlead_dns::forward::{Forwarder, Limits};
@@ -15,16 +16,19 @@ use fairlead_dns::full::Responder;
 use fairlead_dns::server::{Config, Server};
 use fairlead_dns::stats::Stats;
 use fairlead_dns::{Builder, Zone};
+use fairlead_objects::kubernetes::Cluster;
+use fairlead_observe::Process;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::Args;
+use crate::cli::{Args, QUIET};
+use crate::health::Readiness;
+use crate::metrics::Metrics;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let args = Args::parse();
-    // hickory-server has two lines at the level `info` for each query.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,hickory_server=warn"));
+    let args: Args = fairlead_settings::parse(&[])?;
+    let filter = EnvFilter::new(format!("{QUIET},{}", args.log_level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -35,18 +39,41 @@ async fn main() -> Result<()> {
     let forwarder = Forwarder::new(args.upstreams(&listen)?, Limits::default());
     let zone = Arc::new(RwLock::new(Zone::new(args.zone.clone(), args.ttl)?));
     let manner = Manner { recursion: forwarder.is_some(), max_udp: args.max_udp };
-    let responder = Arc::new(Responder { zone: Arc::clone(&zone), forwarder, manner, stats: Stats::default() });
+    let responder = Arc::new(Responder { zone, forwarder, manner, stats: Stats::default() });
+    let process = Process::new();
+    metrics::count_panics();
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
     // Queries are answered from now on: with SERVFAIL until the objects are known.
     let server = Server::start(&Config { listen, threads: args.threads() }, &responder).await?;
-    let feed = feed(args.source().spawn(), Builder::new(&args.zone)?, zone);
-    let ended = tokio::select! {
+    let source = args.source();
+    let cluster = source.cluster().cloned();
+    let troubles = move || cluster.as_ref().map(Cluster::troubles).unwrap_or_default();
+    let readiness = Arc::new(Readiness::new(Arc::clone(&responder), Box::new(troubles), args.patience()));
+    let numbers = Metrics { responder: Arc::clone(&responder), readiness: Arc::clone(&readiness), process };
+    health::serve(&args.places(), &readiness, numbers);
+    let feed = feed(source.spawn(), Builder::new(&args.zone)?, Arc::clone(&responder));
+    let mut feed = std::pin::pin!(feed);
+    let mut ended = tokio::select! {
         _ = terminate.recv() => false,
         _ = interrupt.recv() => false,
-        () = feed => true,
+        () = &mut feed => true,
     };
+    readiness.drain();
+    if !ended && !args.lameduck().is_zero() {
+        tracing::info!(time = ?args.lameduck(), "going on for those who have not heard that this server ends");
+        ended = tokio::select! {
+            () = tokio::time::sleep(args.lameduck()) => false,
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => false,
+            () = &mut feed => true,
+        };
+    }
     server.stop().await;
+    // What was asked elsewhere is still to be answered.
+    if let Some(forwarder) = &responder.forwarder {
+        forwarder.idle().await;
+    }
     tracing::info!(stats = ?responder.stats, "stopped");
     if ended {
         bail!("the source of objects ended: answers would go stale, so the server ends too; start it again");

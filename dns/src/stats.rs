@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::meter::{Histogram, Meters, PROGRAMMING};
+
 /// What has happened since the start. Every field counts messages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stats {
     /// Answered on the short way.
     pub fast: Counter,
@@ -24,6 +26,32 @@ pub struct Stats {
     pub not_ready: Counter,
     /// Responses that the kernel didn't take.
     pub unsent: Counter,
+    /// Queries and responses with their dimensions.
+    pub meters: Meters,
+    /// Nanoseconds from the cause of a change of a service's endpoints to its being in the zone.
+    pub programming_cluster_ip: Histogram<{ PROGRAMMING.len() }>,
+    /// The same for headless services.
+    pub programming_headless: Histogram<{ PROGRAMMING.len() }>,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        let counter = Counter::default;
+        Self {
+            fast: counter(),
+            full: counter(),
+            forwarded: counter(),
+            forward_failed: counter(),
+            forward_refused: counter(),
+            malformed: counter(),
+            ignored: counter(),
+            not_ready: counter(),
+            unsent: counter(),
+            meters: Meters::default(),
+            programming_cluster_ip: Histogram::new(&PROGRAMMING),
+            programming_headless: Histogram::new(&PROGRAMMING),
+        }
+    }
 }
 
 /// A number that only grows.
@@ -41,6 +69,11 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// More, by the only one who adds to it: cheaper than [`Self::add`], which several may do at once.
+    pub fn add_alone(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
     /// How many so far.
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -49,6 +82,12 @@ impl Counter {
 }
 
 impl fmt::Debug for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Counter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.get(), f)
     }

@@ -143,6 +143,14 @@ impl<'m> PlainQuery<'m> {
     }
 }
 
+/// The type that a message asks for first, if its name is not compressed.
+#[must_use]
+pub fn question_type(message: &[u8]) -> Option<RecordType> {
+    let body = message.get(HEADER..)?;
+    let &[high, low] = body.get(name_end(body)?..)?.first_chunk()?;
+    Some(RecordType(u16::from_be_bytes([high, low])))
+}
+
 /// Where an uncompressed name ends, root included.
 fn name_end(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;

@@ -1,7 +1,8 @@
 //! The first process of a lab: it is the fabric, the network between nodes, and the parent of all workers.
 //!
-//! Its network namespace holds a bridge to which every node and the client are connected, and it routes to the far client.
+//! Its network namespace holds a bridge for each network of nodes, and it routes between them and to the far client.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -13,8 +14,8 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
-use crate::plan::{CLIENT, FAR_CLIENT, Plan, ROUTER};
-use crate::system::{self, hostname, ip, mount_kernel, sysctl};
+use crate::plan::{CLIENT, FAR_CLIENT, PODS, Plan, bridge, router};
+use crate::system::{self, hostname, ip, ip6, mount_kernel, sysctl};
 
 /// Addresses are good at once: nobody else has them.
 pub(crate) const NO_DUPLICATES: &[(&str, &str)] =
@@ -32,7 +33,7 @@ pub fn init(id: &str) -> Result<()> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     mount_kernel("proc", "/proc")?;
     hostname("fabric")?;
-    make_fabric(plan.mtu)?;
+    make_fabric(&plan)?;
 
     start(&directory, id, &["fabric"])?;
     start(&directory, id, &[CLIENT.name])?;
@@ -49,17 +50,27 @@ pub fn init(id: &str) -> Result<()> {
     }
 }
 
-fn make_fabric(mtu: u32) -> Result<()> {
+fn make_fabric(plan: &Plan) -> Result<()> {
     sysctl(NO_DUPLICATES)?;
     sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
-    let [v4, v6] = ROUTER;
-    ip(&format!(
-        "link set lo up
-         link add br0 mtu {mtu} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
-         addr add {v4}/24 dev br0
-         addr add {v6}/64 dev br0 nodad
-         link set br0 up"
-    ))
+    ip("link set lo up")?;
+    // The clients are on the first.
+    let subnets: BTreeSet<u8> = plan.nodes.iter().map(|node| node.subnet).chain([0]).collect();
+    for subnet in subnets {
+        let (mtu, bridge, [v4, v6]) = (plan.mtu, bridge(subnet), router(subnet));
+        ip(&format!(
+            "link add {bridge} mtu {mtu} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+             addr add {v4}/24 dev {bridge}
+             addr add {v6}/64 dev {bridge} nodad
+             link set {bridge} up"
+        ))?;
+    }
+    if plan.checks_sources {
+        let [v4, v6] = PODS;
+        ip(&format!("rule add from {v4} blackhole"))?;
+        ip6(&format!("rule add from {v6} blackhole"))?;
+    }
+    Ok(())
 }
 
 /// Starts a worker; it says by itself on standard output when it is ready.

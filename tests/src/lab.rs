@@ -56,6 +56,11 @@ pub struct Builder {
     mtu: u32,
     wiring: Wiring,
     agents: bool,
+    subnets: Vec<u8>,
+    checks_sources: bool,
+    ipv6_alone: bool,
+    agent: Vec<String>,
+    late: usize,
 }
 
 impl Builder {
@@ -73,6 +78,37 @@ impl Builder {
     /// The MTU of the network between nodes; 1500 unless said.
     pub fn mtu(mut self, mtu: u32) -> Self {
         self.mtu = mtu;
+        self
+    }
+
+    /// The network that each node is on, in order; those that are not named are on network 0, as the client is. A router is
+    /// between them, which knows nothing of pods.
+    pub fn subnets(mut self, subnets: &[u8]) -> Self {
+        self.subnets = subnets.to_vec();
+        self
+    }
+
+    /// With a router that drops what comes from pods' addresses, as clouds do.
+    pub fn checks_sources(mut self) -> Self {
+        self.checks_sources = true;
+        self
+    }
+
+    /// With Node objects that name IPv6 addresses alone.
+    pub fn ipv6_alone(mut self) -> Self {
+        self.ipv6_alone = true;
+        self
+    }
+
+    /// With these arguments of all agents.
+    pub fn agent(mut self, arguments: &[&str]) -> Self {
+        self.agent = arguments.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Without agents and Node objects of the last nodes: [`Lab::join`].
+    pub fn late(mut self, count: usize) -> Self {
+        self.late = count;
         self
     }
 
@@ -95,15 +131,20 @@ impl Builder {
     #[must_use]
     pub fn start(self) -> Lab {
         let lab = self.make().unwrap_or_else(|error| panic!("no lab: {error:#}"));
-        if self.agents {
-            for node in &lab.nodes {
+        if self.agents && self.wiring == Wiring::Fairlead {
+            for node in self.prompt(&lab) {
                 node.launch_agent();
             }
-            for node in &lab.nodes {
+            for node in self.prompt(&lab) {
                 node.agent().wait_ready();
             }
         }
         lab
+    }
+
+    /// The nodes that are there from the beginning.
+    fn prompt<'a>(&self, lab: &'a Lab) -> &'a [Arc<Node>] {
+        &lab.nodes[..lab.nodes.len() - self.late]
     }
 
     fn make(&self) -> Result<Lab> {
@@ -114,8 +155,15 @@ impl Builder {
         ensure!(self.zones.len() <= MOST_NODES, "a lab has at most {MOST_NODES} nodes");
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}-{number}", getpid());
-        let nodes = (1..).zip(&self.zones).map(|(number, zone)| NodePlan { number, zone: zone.clone() }).collect();
-        let plan = Plan { id: id.clone(), nodes, mtu: self.mtu };
+        let subnets = self.subnets.iter().copied().chain(std::iter::repeat(0));
+        let nodes = (1..).zip(&self.zones).zip(subnets).map(|((number, zone), subnet)| NodePlan {
+            number,
+            zone: zone.clone(),
+            subnet,
+            ipv6_alone: self.ipv6_alone,
+        });
+        let (nodes, checks_sources) = (nodes.collect(), self.checks_sources);
+        let plan = Plan { id: id.clone(), nodes, mtu: self.mtu, checks_sources };
         let directory = system::directory(&id);
         let program = binary("fairlead-lab")?;
         fs::create_dir(&directory).with_context(|| format!("can't make {}", directory.display()))?;
@@ -134,13 +182,13 @@ impl Builder {
             nodes: plan
                 .nodes
                 .iter()
-                .map(|node| Arc::new(Node::new(node.clone(), self.wiring, &directory, manifests.clone())))
+                .map(|node| Arc::new(Node::new(node.clone(), self.wiring, &self.agent, &directory, manifests.clone())))
                 .collect(),
             manifests,
             directory,
             kept: false,
         };
-        for node in &lab.nodes {
+        for node in self.prompt(&lab) {
             lab.manifests.apply(&node.manifest());
             if self.wiring == Wiring::Plain {
                 node.route_plainly(&plan.nodes)?;
@@ -161,7 +209,17 @@ impl Lab {
     /// A lab of another shape.
     pub fn builder() -> Builder {
         let zones = ["zone-a", "zone-a", "zone-b"].map(str::to_owned).to_vec();
-        Builder { zones, mtu: 1500, wiring: Wiring::Fairlead, agents: true }
+        Builder {
+            zones,
+            mtu: 1500,
+            wiring: Wiring::Fairlead,
+            subnets: Vec::new(),
+            checks_sources: false,
+            ipv6_alone: false,
+            agent: Vec::new(),
+            late: 0,
+            agents: true,
+        }
     }
 
     /// What tells it from other labs on this machine: `fairlead-lab enter ID …` takes it.
@@ -186,6 +244,15 @@ impl Lab {
         &self.nodes
     }
 
+    /// Has a node that was left out join the cluster.
+    #[track_caller]
+    pub fn join(&self, name: &str) -> &Arc<Node> {
+        let node = self.node(name);
+        self.manifests.apply(&node.manifest());
+        node.start_agent();
+        node
+    }
+
     /// The client outside of the cluster, on the nodes' network: 172.18.0.100 and fd00:172:18::100.
     #[must_use]
     pub fn client(&self) -> &Vantage {
@@ -198,7 +265,8 @@ impl Lab {
         &self.far_client
     }
 
-    /// The network between nodes, from inside: the bridge `br0`, whose ports are named as what they lead to.
+    /// The network between nodes, from inside: a bridge for each subnet, `br0` for the first, whose ports are named as what
+    /// they lead to.
     #[must_use]
     pub fn fabric(&self) -> &Vantage {
         &self.fabric

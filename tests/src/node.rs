@@ -43,6 +43,8 @@ pub struct Node {
     name: String,
     directory: PathBuf,
     vantage: Vantage,
+    /// Arguments of the agent beyond those that it always gets.
+    arguments: Vec<String>,
     agent: Mutex<Option<Process>>,
 }
 
@@ -53,7 +55,13 @@ impl Probes for Node {
 }
 
 impl Node {
-    pub(crate) fn new(plan: NodePlan, wiring: Wiring, directory: &Path, manifests: Arc<Manifests>) -> Self {
+    pub(crate) fn new(
+        plan: NodePlan,
+        wiring: Wiring,
+        arguments: &[String],
+        directory: &Path,
+        manifests: Arc<Manifests>,
+    ) -> Self {
         let name = plan.name();
         let directory = directory.to_owned();
         let mut new = Self {
@@ -64,6 +72,7 @@ impl Node {
             pods: AtomicU32::new(0),
             name,
             directory,
+            arguments: arguments.to_vec(),
             agent: Mutex::new(None),
         };
         new.vantage = new.place(&new.name, None);
@@ -157,15 +166,17 @@ impl Node {
 
     /// Starts an agent without waiting for it.
     pub fn launch_agent(&self) -> Agent<'_> {
-        self.launch_agent_with(&[])
+        self.launch_agent_with(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// The same with further arguments.
+    /// Starts an agent with these arguments in place of those that the lab's agents get.
     pub fn launch_agent_with(&self, arguments: &[&str]) -> Agent<'_> {
         let program = lab_works(&self.vantage, binary("fairlead"));
-        let (program, objects) = (program.to_string_lossy(), self.manifests.directory().to_string_lossy());
-        let own = [&program, "agent", "--node", &self.name, "--objects", &objects];
-        let process = self.spawn("agent", &[&own, arguments].concat(), &[]);
+        let objects = self.manifests.directory().to_string_lossy().into_owned();
+        let program = program.to_string_lossy();
+        let mut argv = vec![&program, "agent", "--node", &self.name, "--objects", &objects];
+        argv.extend(arguments);
+        let process = self.spawn("agent", &argv, &[]);
         *self.agent.lock().expect("no holder panics") = Some(process);
         Agent { node: self }
     }
@@ -195,8 +206,14 @@ impl Node {
     }
 
     /// The Node object that a kubelet would have made.
-    pub(crate) fn manifest(&self) -> String {
+    #[must_use]
+    pub fn manifest(&self) -> String {
         let [(v4, length4), (v6, length6)] = self.plan.pod_cidrs();
+        let internal_v4 = if self.plan.ipv6_alone {
+            String::new()
+        } else {
+            format!("  - {{type: InternalIP, address: {}}}\n", self.v4())
+        };
         format!(
             "apiVersion: v1
 kind: Node
@@ -212,13 +229,11 @@ spec:
   podCIDRs: [\"{v4}/{length4}\", \"{v6}/{length6}\"]
 status:
   addresses:
-  - {{type: InternalIP, address: {ip4}}}
-  - {{type: InternalIP, address: \"{ip6}\"}}
+{internal_v4}  - {{type: InternalIP, address: \"{ip6}\"}}
   - {{type: Hostname, address: {name}}}
 ",
             name = self.name,
             zone = self.plan.zone,
-            ip4 = self.v4(),
             ip6 = self.v6(),
         )
     }

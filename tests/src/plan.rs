@@ -13,6 +13,8 @@ pub(crate) struct Plan {
     pub(crate) nodes: Vec<NodePlan>,
     /// The MTU of the network between nodes.
     pub(crate) mtu: u32,
+    /// Whether the router between subnets drops what does not come from a node's or a client's address.
+    pub(crate) checks_sources: bool,
 }
 
 /// A node.
@@ -22,6 +24,10 @@ pub(crate) struct NodePlan {
     pub(crate) number: u8,
     /// Its zone.
     pub(crate) zone: String,
+    /// The network that it is on: 0 is the clients' too.
+    pub(crate) subnet: u8,
+    /// Whether its object names its IPv6 address alone.
+    pub(crate) ipv6_alone: bool,
 }
 
 impl NodePlan {
@@ -30,11 +36,11 @@ impl NodePlan {
     }
 
     pub(crate) fn v4(&self) -> Ipv4Addr {
-        Ipv4Addr::new(172, 18, 0, 10 + self.number)
+        Ipv4Addr::new(172, 18, self.subnet, 10 + self.number)
     }
 
     pub(crate) fn v6(&self) -> Ipv6Addr {
-        Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, decimal(10 + self.number))
+        Ipv6Addr::new(0xfd00, 0x172, 0x18, self.subnet.into(), 0, 0, 0, decimal(10 + self.number))
     }
 
     /// The addresses of its pods: prefix and length.
@@ -55,8 +61,18 @@ fn decimal(number: u8) -> u16 {
 /// More nodes would have addresses that others have.
 pub(crate) const MOST_NODES: usize = 88;
 
-/// The router from the nodes' network to elsewhere.
-pub(crate) const ROUTER: [&str; 2] = ["172.18.0.1", "fd00:172:18::1"];
+/// The router from a network of nodes to elsewhere.
+pub(crate) fn router(subnet: u8) -> [IpAddr; 2] {
+    [Ipv4Addr::new(172, 18, subnet, 1).into(), Ipv6Addr::new(0xfd00, 0x172, 0x18, subnet.into(), 0, 0, 0, 1).into()]
+}
+
+/// The bridge that is a network of nodes.
+pub(crate) fn bridge(subnet: u8) -> String {
+    format!("br{subnet}")
+}
+
+/// The addresses of all pods.
+pub(crate) const PODS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/48"];
 
 /// A place outside of the cluster.
 pub(crate) struct ClientPlan {
@@ -83,7 +99,7 @@ mod tests {
 
     #[test]
     fn addresses_of_both_families_read_alike() {
-        let node = NodePlan { number: 12, zone: "zone-a".into() };
+        let node = NodePlan { number: 12, zone: "zone-a".into(), subnet: 0, ipv6_alone: false };
         assert_eq!(node.v4().to_string(), "172.18.0.22");
         assert_eq!(node.v6().to_string(), "fd00:172:18::22");
         assert_eq!(node.pod_cidrs()[1].0.to_string(), "fd00:10:244:12::");

@@ -13,7 +13,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::init::{NO_DUPLICATES, start};
-use crate::plan::{CLIENT, ClientPlan, FAR_CLIENT, NodePlan, Plan, ROUTER};
+use crate::plan::{CLIENT, ClientPlan, FAR_CLIENT, NodePlan, Plan, bridge, router};
 use crate::system::{self, hostname, ip, mount_kernel, sysctl};
 use crate::worker;
 
@@ -60,7 +60,7 @@ fn make_client(client: &ClientPlan, mtu: u32) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS).context("can't make a client's namespaces")?;
     hostname(client.name)?;
     let addresses = client.addresses.map(|(ip, length)| (ip.to_owned(), length));
-    connect(client.name, &addresses, mtu, &fabric, client.router)
+    connect(client.name, &addresses, mtu, &fabric, client.router.ok_or(0))
 }
 
 fn make_node(id: &str, directory: &Path, node: &NodePlan, mtu: u32) -> Result<()> {
@@ -81,7 +81,7 @@ fn make_node(id: &str, directory: &Path, node: &NodePlan, mtu: u32) -> Result<()
     for path in ["/etc", "/opt", "/var/lib"] {
         write_privately(path)?;
     }
-    connect(&node.name(), &[(node.v4().to_string(), 24), (node.v6().to_string(), 64)], mtu, &fabric, None)?;
+    connect(&node.name(), &[(node.v4().to_string(), 24), (node.v6().to_string(), 64)], mtu, &fabric, Err(node.subnet))?;
     start(directory, id, &[&format!("{}{OUTSIDE}", node.name())])?;
     cgroup.write_all(b"0").context("can't enter the node's cgroup")?;
     unshare(CloneFlags::CLONE_NEWCGROUP)?;
@@ -100,17 +100,19 @@ fn write_privately(path: &str) -> Result<()> {
         .with_context(|| format!("can't lay a private directory over {path}: the kernel needs overlayfs"))
 }
 
-/// Connects this network namespace to the fabric by `eth0`: to its bridge, or to the router directly.
+/// Connects this network namespace to the fabric by `eth0`: to the router directly, which has these addresses there, or else
+/// to the bridge of a subnet.
 fn connect(
     name: &str,
     addresses: &[(String, u8); 2],
     mtu: u32,
     fabric: &File,
-    router: Option<[&'static str; 2]>,
+    link: Result<[&'static str; 2], u8>,
 ) -> Result<()> {
     sysctl(NO_DUPLICATES)?;
     let [(v4, v4_length), (v6, v6_length)] = addresses;
-    let [gateway4, gateway6] = router.unwrap_or(ROUTER);
+    let [gateway4, gateway6] =
+        link.map_or_else(|subnet| router(subnet).map(|ip| ip.to_string()), |own| own.map(str::to_owned));
     // A device whose carrier came sends nothing, and has no IPv6, until the kernel's link watch has run some time later. To
     // ask for the device is to have that done (`rtnl_getlink` in net/core/rtnetlink.c), hence each `link show`.
     // The lab's first process is process 1, and its network namespace is the fabric.
@@ -118,13 +120,14 @@ fn connect(
         "link add eth0 mtu {mtu} type veth peer name {name} mtu {mtu} netns 1
          link set eth0 up"
     ))?;
-    let far_end = match router {
-        None => format!(
-            "link set {name} master br0 up
+    let far_end = match link {
+        Err(subnet) => format!(
+            "link set {name} master {bridge} up
              link show dev {name}
-             link show dev br0"
+             link show dev {bridge}",
+            bridge = bridge(subnet)
         ),
-        Some([router4, router6]) => format!(
+        Ok([router4, router6]) => format!(
             "addr add {router4}/{v4_length} dev {name}
              addr add {router6}/{v6_length} dev {name} nodad
              link set {name} up

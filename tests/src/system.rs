@@ -37,7 +37,17 @@ pub(crate) fn cgroup(id: &str) -> Result<PathBuf> {
 
 /// Runs `ip` commands, one a line.
 pub(crate) fn ip(commands: &str) -> Result<()> {
+    batch(&[], commands)
+}
+
+/// The same for what does not show its family.
+pub(crate) fn ip6(commands: &str) -> Result<()> {
+    batch(&["-6"], commands)
+}
+
+fn batch(family: &[&str], commands: &str) -> Result<()> {
     let mut child = Command::new("ip")
+        .args(family)
         .args(["-batch", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -55,6 +55,16 @@ impl Kind {
     pub const ALL: [Self; 6] =
         [Self::Node, Self::Namespace, Self::Service, Self::EndpointSlice, Self::NetworkPolicy, Self::Pod];
 
+    /// The version of the API that it is read in.
+    #[must_use]
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Service | Self::Pod | Self::Node | Self::Namespace => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+        }
+    }
+
     /// The kind as Kubernetes writes it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -21,4 +21,6 @@ pub struct Node {
     pub external_ips: Vec<IpAddr>,
     /// `spec.podCIDRs`, canonical.
     pub pod_cidrs: Vec<IpNetwork>,
+    /// It is about to go: deleted, or tainted so by the cluster autoscaler. It should get no new connections (KEP-3836).
+    pub leaving: bool,
 }

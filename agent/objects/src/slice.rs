@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
+
 use crate::{ObjectKey, Protocol};
 
 /// A discovery.k8s.io/v1 EndpointSlice.
@@ -17,6 +19,9 @@ pub struct EndpointSlice {
     pub ports: Vec<EndpointPort>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// When what led to its last change happened: annotation `endpoints.kubernetes.io/last-change-trigger-time`. From it
+    /// the time until a change is in force is measured.
+    pub triggered: Option<Timestamp>,
 }
 
 /// `addressType`.

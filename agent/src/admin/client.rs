@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::{Reply, Request};
+use super::{Reply, Request, failure};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -14,13 +14,15 @@ pub enum ClientError {
     /// Nobody listens.
     #[error(
         "no agent answers at {path} ({source}): start one with `fairlead agent --node NAME`, \
-         or name the socket of a running one with --socket"
+         or name the socket of a running one with --socket{left}"
     )]
     NotRunning {
         /// The socket.
         path: PathBuf,
         /// What the kernel says.
         source: std::io::Error,
+        /// What an agent before left behind about its end.
+        left: String,
     },
     /// The agent hung up, or speaks another language.
     #[error("the agent's answer can't be read: {0}; are the command and the agent of the same version?")]
@@ -40,7 +42,8 @@ impl Connection {
     /// # Errors
     /// No agent listens there.
     pub fn ask(socket: &Path, request: &Request) -> Result<Self, ClientError> {
-        let absent = |source| ClientError::NotRunning { path: socket.to_owned(), source };
+        let left = || failure::left(socket);
+        let absent = |source| ClientError::NotRunning { path: socket.to_owned(), source, left: left() };
         let mut stream = UnixStream::connect(socket).map_err(absent)?;
         let mut line = serde_json::to_vec(request).map_err(|e| ClientError::Garbled(e.to_string()))?;
         line.push(b'\n');

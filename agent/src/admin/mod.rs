@@ -4,6 +4,7 @@
 //! [`Request::Drops`] with `follow` more replies come until it hangs up.
 
 mod client;
+mod failure;
 mod policy;
 mod server;
 mod service;
@@ -11,6 +12,8 @@ mod status;
 mod views;
 
 pub use client::{ClientError, Connection};
+pub(crate) use failure::clear;
+pub use failure::leave;
 pub use server::{Admin, DEFAULT_SOCKET, listen, serve};
 pub use views::{
     DropCount, DropView, DropsView, EndpointView, MapView, PodView, Reply, Request, ServiceExplanation, ServiceView,

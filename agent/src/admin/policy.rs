@@ -5,9 +5,11 @@ use fairlead_objects::ObjectKey;
 use crate::compile::policy::{End, Explanation, explain as explain_flow};
 use crate::daemon::world;
 use crate::model::Model;
+use crate::network::Network;
 
 pub(super) fn explain(model: &Model, from: &str, to: &str, protocol: u8, port: u16) -> Result<Explanation, String> {
-    explain_flow(&world(model, 0), &end(from)?, &end(to)?, protocol, port).map_err(|error| error.to_string())
+    explain_flow(&world(model, &Network::default()), &end(from)?, &end(to)?, protocol, port)
+        .map_err(|error| error.to_string())
 }
 
 fn end(text: &str) -> Result<End, String> {

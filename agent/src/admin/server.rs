@@ -10,11 +10,12 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{DropView, Reply, Request, policy, service, status};
 use crate::bpf::Tables;
 use crate::daemon::{DropLog, Shared};
+use crate::log::{Log, LogError};
 
 /// Where the agent listens when nothing else is configured.
 pub const DEFAULT_SOCKET: &str = "/run/fairlead/agent.sock";
@@ -31,6 +32,8 @@ pub struct Admin {
     pub tables: Tables,
     /// Dropped packets.
     pub drops: Arc<DropLog>,
+    /// What is logged.
+    pub log: Log,
 }
 
 /// Listens under a name of its own and takes the place of an earlier agent's socket then. Root alone may ask.
@@ -113,6 +116,18 @@ fn answer(admin: &Admin, request: Request) -> Reply {
                 Err(text) => Reply::Error(text),
             }
         }
+        Request::LogLevel { filter } => match log_level(&admin.log, filter.as_deref()) {
+            Ok(level) => ok(&level),
+            Err(error) => Reply::Error(error.to_string()),
+        },
         Request::Drops { follow: _ } => ok(&admin.drops.view(&admin.tables)),
     }
+}
+
+fn log_level(log: &Log, filter: Option<&str>) -> Result<String, LogError> {
+    if let Some(filter) = filter {
+        log.set_level(filter)?;
+        info!(filter, "the log level was changed");
+    }
+    Ok(log.level())
 }

@@ -34,6 +34,11 @@ pub enum Request {
         /// Whether to go on with a list of one [`DropView`] for each drop that is seen from now on.
         follow: bool,
     },
+    /// What is logged? Answered with a filter.
+    LogLevel {
+        /// What is to be logged from now on.
+        filter: Option<String>,
+    },
 }
 
 /// An answer.
@@ -73,6 +78,8 @@ pub struct StatusView {
     pub programs: Vec<(String, Option<u32>)>,
     /// What an operator should know of the node: the topic, and what to do.
     pub warnings: Vec<(String, String)>,
+    /// What is wrong at present beside objects, and what to do.
+    pub troubles: Vec<String>,
     /// Objects that can't be read: where, and what to do.
     pub mistakes: Vec<(String, String)>,
     /// Packets dropped since the node's start.

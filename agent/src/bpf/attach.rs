@@ -78,6 +78,15 @@ impl Hooks {
         self.attach_packet("from_uplink", link, ifindex, TcAttachType::Ingress)
     }
 
+    /// Attaches to the tunnel's device.
+    ///
+    /// # Errors
+    /// The interface is gone, or the kernel refuses.
+    pub fn attach_overlay(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
+        self.attach_packet("to_overlay", link, ifindex, TcAttachType::Egress)?;
+        self.attach_packet("from_overlay", link, ifindex, TcAttachType::Ingress)
+    }
+
     /// Attaches the socket programs at a cgroup. Those that the object lacks are left out.
     ///
     /// # Errors

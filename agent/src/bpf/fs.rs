@@ -69,10 +69,11 @@ impl PinDir {
         self.0.join("maps").join(name)
     }
 
-    /// Where a link is pinned.
+    /// Where a link is pinned. The bpf file system takes no dots (`bpf_lookup` in kernel/bpf/inode.c), which names of
+    /// interfaces may have; what they can't have is a colon.
     #[must_use]
     pub fn link(&self, name: &str) -> PathBuf {
-        self.0.join("links").join(name)
+        self.0.join("links").join(name.replace('.', ":"))
     }
 
     /// The names of all pinned links.

@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use ipnetwork::IpNetwork;
 
 use super::node::{DoctorArgs, InstallArgs, UninstallArgs};
 use crate::admin::DEFAULT_SOCKET;
-use crate::install::conflist::{CONF_DIR, CONF_NAME};
-use crate::wiring::PROC_SYS;
+use crate::log;
+use crate::settings::Settings;
 
 /// Fairlead: the network of a Kubernetes node.
 #[derive(Debug, Parser)]
@@ -34,7 +33,7 @@ pub(super) enum Output {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the node's agent
-    Agent(AgentArgs),
+    Agent(Box<AgentArgs>),
     /// How is the agent?
     Status,
     /// Services
@@ -45,6 +44,8 @@ pub(super) enum Command {
     Policy(PolicyCommand),
     /// Dropped packets: counts by reason, and the last ones
     Drops(DropsArgs),
+    /// What the agent logs, or what it is to log until its end
+    LogLevel(LogLevelArgs),
     /// Bring to the node what the agent needs: the CNI plugin, a bpf file system, kernel settings, the API server's address
     Install(InstallArgs),
     /// What on this node would stop or hinder Fairlead, and what to do about it. Needs no agent
@@ -61,33 +62,14 @@ pub(super) struct AgentArgs {
     /// Take objects from the manifests in this directory, not from the Kubernetes API
     #[arg(long, value_name = "DIR")]
     pub(super) objects: Option<PathBuf>,
-    /// How to reach the Kubernetes API; without, as a pod of the cluster does, or else as kubectl would
+    /// How to reach the Kubernetes API and with which credentials; without, those of the pod's service account
     #[arg(long, value_name = "FILE", conflicts_with = "objects")]
     pub(super) kubeconfig: Option<PathBuf>,
-    /// Where sockets and the journal of pods are
-    #[arg(long, default_value = "/run/fairlead", value_name = "DIR")]
-    pub(super) run_dir: PathBuf,
-    /// Where maps and programs are pinned; its parent must be a bpf file system
-    #[arg(long, default_value = "/sys/fs/bpf/fairlead", value_name = "DIR")]
-    pub(super) bpffs: PathBuf,
-    /// The cgroup whose sockets reach services, or a directory with its mount below; without, the root of cgroup v2
-    #[arg(long, value_name = "DIR")]
-    pub(super) cgroup_root: Option<PathBuf>,
-    /// The kernel's settings
-    #[arg(long, default_value = PROC_SYS, value_name = "DIR")]
-    pub(super) proc_sys: PathBuf,
-    /// Where the container runtime looks for CNI configurations
-    #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
-    pub(super) cni_conf_dir: PathBuf,
-    /// The name of ours: the runtime takes the first one
-    #[arg(long, default_value = CONF_NAME, value_name = "NAME")]
-    pub(super) cni_conf_name: String,
-    /// An interface that leads out of the node; may be given again. Without, those of the default routes
-    #[arg(long = "uplink", value_name = "IF")]
-    pub(super) uplinks: Vec<String>,
-    /// A prefix of the node's addresses that NodePorts are at; may be given again. Without, the node's primary addresses
-    #[arg(long = "node-port-addresses", value_name = "CIDR")]
-    pub(super) node_port_addresses: Vec<IpNetwork>,
+    /// Read settings from this YAML file: the flags below in camelCase, those of a group below its name
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) settings: Settings,
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,6 +102,13 @@ pub(super) struct DropsArgs {
     /// Show drops as they happen
     #[arg(short, long)]
     pub(super) follow: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct LogLevelArgs {
+    /// A level, and levels of modules after commas: info,fairlead_agent::cni=debug
+    #[arg(value_name = "FILTER", value_parser = log::filter)]
+    pub(super) filter: Option<String>,
 }
 
 /// The far end of a flow.

@@ -7,20 +7,27 @@ mod print;
 use std::io::Write;
 use std::path::Path;
 
-use clap::Parser;
 use fairlead_objects::Source;
+use fairlead_objects::kubernetes::{Access, Cluster, Interest};
+use fairlead_settings::SettingsError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::{
-    ClientError, Connection, DropView, DropsView, Request, ServiceExplanation, ServiceView, StatusView,
+    self, ClientError, Connection, DEFAULT_SOCKET, DropView, DropsView, Request, ServiceExplanation, ServiceView,
+    StatusView,
 };
 use crate::daemon::{self, DaemonError};
-use args::{AgentArgs, Args, Command, DropsArgs, Output, PolicyCommand, ServiceCommand};
+use crate::log::{self, Log};
+use crate::settings::GROUPS;
+use args::{AgentArgs, Args, Command, DropsArgs, LogLevelArgs, Output, PolicyCommand, ServiceCommand};
 
 /// Why a command failed. Its text is for a person.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
+    /// The settings file.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The agent.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
@@ -43,9 +50,21 @@ pub enum CliError {
 /// # Errors
 /// It failed, or its answer is no.
 pub fn run() -> Result<(), CliError> {
-    let Args { command, socket, output } = Args::parse();
+    let parsed = fairlead_settings::parse(&GROUPS);
+    let Args { command, socket, output } = parsed.inspect_err(|error| {
+        // Only an agent has settings, and its run directory is one of them.
+        if let Some(run_dir) = Path::new(DEFAULT_SOCKET).parent() {
+            admin::leave(run_dir, &error.to_string());
+        }
+    })?;
+    let filter = std::env::var("RUST_LOG").ok().filter(|text| log::filter(text).is_ok());
+    let filter = match &command {
+        Command::Agent(args) => Some(args.settings.log_level.clone()),
+        _ => filter,
+    };
+    let log = Log::start(filter.as_deref().unwrap_or(log::DEFAULT));
     match command {
-        Command::Agent(args) => agent(args),
+        Command::Agent(args) => agent(*args, log),
         Command::Status => {
             let status: StatusView = ask(&socket, &Request::Status)?;
             show(output, &status, || print::status(&status))?;
@@ -66,6 +85,10 @@ pub fn run() -> Result<(), CliError> {
             show(output, &explanation, || print::policy(&explanation))
         }
         Command::Drops(DropsArgs { follow }) => drops(&socket, output, follow),
+        Command::LogLevel(LogLevelArgs { filter }) => {
+            let level: String = ask(&socket, &Request::LogLevel { filter })?;
+            show(output, &level, || format!("{level}\n"))
+        }
         Command::Install(args) => node::install(&args, output),
         Command::Doctor(args) => node::doctor(&args, output),
         Command::Uninstall(args) => node::uninstall(&args, output),
@@ -80,37 +103,24 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
         .map_err(|error| CliError::Io("can't start threads", error))
 }
 
-fn agent(args: AgentArgs) -> Result<(), CliError> {
-    let AgentArgs {
-        node,
-        objects,
-        kubeconfig,
-        run_dir,
-        bpffs,
-        cgroup_root,
-        proc_sys,
-        cni_conf_dir,
-        cni_conf_name,
-        uplinks,
-        node_port_addresses,
-    } = args;
-    let source = objects.map_or(Source::Kubernetes { kubeconfig }, Source::Directory);
-    let config = daemon::Config {
-        node,
-        source,
-        run_dir,
-        bpffs,
-        cgroup_root,
-        proc_sys,
-        cni_conf_dir,
-        cni_conf_name,
-        uplinks,
-        node_port_addresses,
+fn agent(args: AgentArgs, log: Log) -> Result<(), CliError> {
+    let AgentArgs { node, objects, kubeconfig, config: _, settings } = args;
+    let source = match objects {
+        Some(dir) => Source::Directory(dir),
+        None => {
+            let (server, run_dir) = (settings.api_server.clone(), Some(settings.run_dir.clone()));
+            Source::Kubernetes(Cluster::new(Access { server, kubeconfig, run_dir }), Interest::Node)
+        }
     };
+    let run_dir = settings.run_dir.clone();
+    let config = daemon::Config { node, source, settings, log };
     let runtime = runtime()?;
     let result = runtime.block_on(daemon::run(config));
     // Whatever still runs has nothing to save: the journal and the maps are as they are after a kill.
     runtime.shutdown_background();
+    if let Err(error) = &result {
+        admin::leave(&run_dir, &error.to_string());
+    }
     Ok(result?)
 }
 

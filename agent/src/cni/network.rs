@@ -1,6 +1,7 @@
 //! What the CNI server needs of the rest of the agent.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use fairlead_cni::Mac;
 use fairlead_objects::ObjectKey;
@@ -28,6 +29,9 @@ pub trait PodNetwork: Send + Sync + 'static {
     /// Takes the pod out of the datapath. Its link is deleted when this returns. It is also called for a pod whose
     /// attachment failed or was abandoned, and for one whose link is gone.
     fn detach(&self, pod: AttachedPod) -> impl Future<Output = ()> + Send;
+
+    /// A request of the plugin was answered: its verb, whether it succeeded, and how long it took.
+    fn answered(&self, _verb: &'static str, _ok: bool, _took: Duration) {}
 }
 
 /// Whether pods can be served.

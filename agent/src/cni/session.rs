@@ -1,7 +1,7 @@
 //! One connection of a plugin.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairlead_cni::protocol::{Attachment, Reply, Request};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -63,7 +63,12 @@ async fn converse<N: PodNetwork>(
             return Ok(());
         }
         let reply = match serde_json::from_slice(&line) {
-            Ok(request) => answer(service, request, turn).await,
+            Ok(request) => {
+                let (verb, begin) = (verb(&request), Instant::now());
+                let reply = answer(service, request, turn).await;
+                service.network.answered(verb, reply.is_ok(), begin.elapsed());
+                reply
+            }
             Err(error) => Err(CniError::Request(error.to_string())),
         };
         let reply = reply.unwrap_or_else(|error| {
@@ -73,6 +78,18 @@ async fn converse<N: PodNetwork>(
         let mut text = serde_json::to_vec(&reply)?;
         text.push(b'\n');
         stream.write_all(&text).await?;
+    }
+}
+
+/// The request's name in metrics.
+fn verb(request: &Request) -> &'static str {
+    match request {
+        Request::Reserve { .. } => "reserve",
+        Request::Attach { .. } => "attach",
+        Request::Release { .. } => "release",
+        Request::Check { .. } => "check",
+        Request::Status => "status",
+        Request::Gc { .. } => "gc",
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn compile(
             wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
                 class: classifier.class(None, |atom| atom.meets_address(ip)),
                 slot: None,
-                node: None,
+                node: nodes.by_name.get(node.name.as_str()).copied(),
                 flags: PeerFlags::NODE | own,
             });
         }
@@ -122,7 +122,8 @@ impl<'a> Nodes<'a> {
             // Two nodes of the same addresses are one way.
             let index = reachable.then(|| {
                 *by_address.entry((v4, v6)).or_insert_with(|| {
-                    nodes.hops.push(NodeHop { v4, v6, ifindex: world.uplink, flags: 0 });
+                    let (ifindex, flags) = (world.network.ifindex, world.network.hop_flags(node));
+                    nodes.hops.push(NodeHop { v4, v6, ifindex, flags });
                     nodes.hops.len() - 1
                 })
             });

@@ -2,23 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fairlead_objects::ObjectKey;
+use fairlead_objects::{Kind, ObjectKey};
 use tracing::warn;
 
 use super::adopt;
-use super::shared::Network;
 use crate::apply::ApplyError;
 use crate::bpf::{BpfError, Tables};
 use crate::compile::policy::{World, compile as compile_policy};
 use crate::compile::services::{Place, ServiceContent, compile_host_ports, compile_service, host_ports_key};
+use crate::events::Recorder;
 use crate::model::{Dirty, Model};
+use crate::network::Network;
 use crate::plan::{Op, policy, services};
 
 /// What the planners know of the tables.
 #[derive(Debug)]
 pub(super) struct Content {
-    /// The interface that other nodes are reached by.
-    uplink: u32,
+    /// How other nodes are reached.
+    network: Network,
     services: services::State,
     policy: policy::State,
     /// Everything has to be planned again: at start, and after a plan that stopped halfway.
@@ -47,7 +48,26 @@ impl Content {
     }
 
     fn whole(network: &Network, services: services::State, policy: policy::State) -> Self {
-        Self { uplink: network.ifindex, services, policy, whole: true, refused: BTreeSet::new() }
+        Self { network: network.clone(), services, policy, whole: true, refused: BTreeSet::new() }
+    }
+
+    /// Elements in use, by table.
+    pub(super) fn usage(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let services::Usage { frontends, slots, backends, ranges } = self.services.usage();
+        let policy::Content { policy, peer } = self.policy.content();
+        let services = [("FRONTENDS", frontends), ("SLOTS", slots), ("BACKENDS", backends), ("SOURCE_RANGES", ranges)];
+        let policies = [
+            ("POLICY_SETS", policy.sets.len()),
+            ("POLICY_PEERS", policy.peers.len()),
+            ("POLICY_PORTS", policy.ports.len()),
+            ("POLICY_RANGES", policy.ranges.len()),
+            ("PEERS", peer.peers.len()),
+            ("CIDRS", peer.cidrs.len()),
+            ("NODES", peer.nodes.len()),
+            ("PODS", peer.pods.len()),
+        ];
+        let services = services.map(|(table, count)| (table, u64::from(count)));
+        services.into_iter().chain(policies.map(|(table, count)| (table, count as u64)))
     }
 
     /// Whether everything has to be planned again.
@@ -55,16 +75,22 @@ impl Content {
         self.whole
     }
 
-    /// Another interface leads to other nodes.
-    pub(super) fn set_uplink(&mut self, ifindex: u32) {
-        self.uplink = ifindex;
+    /// Other nodes are reached otherwise.
+    pub(super) fn set_network(&mut self, network: &Network) {
+        self.network.clone_from(network);
     }
 
     /// Brings into force what changed. After an error the tables hold a part of it: [`Content::adopt`] them.
     ///
     /// # Errors
     /// A plan could not be made or not be executed.
-    pub(super) fn update(&mut self, model: &Model, dirty: &Dirty, apply: Apply<'_>) -> Result<(), String> {
+    pub(super) fn update(
+        &mut self,
+        model: &Model,
+        dirty: &Dirty,
+        events: &Recorder,
+        apply: Apply<'_>,
+    ) -> Result<(), String> {
         if self.whole || dirty.policy {
             self.update_policy(model, apply)?;
         }
@@ -75,7 +101,7 @@ impl Content {
             // What is gone and was not adopted by name is released below.
             changed.extend(dirty.services.iter().cloned());
             changed.extend(dirty.host_ports.iter().map(host_ports_key));
-            self.update_services(model, &changed, apply)?;
+            self.update_services(model, &changed, events, apply)?;
         }
         if std::mem::take(&mut self.whole) {
             apply(&self.services.release_unclaimed()).map_err(|e| e.to_string())?;
@@ -84,14 +110,20 @@ impl Content {
     }
 
     fn update_policy(&mut self, model: &Model, apply: Apply<'_>) -> Result<(), String> {
-        let wanted = compile_policy(&world(model, self.uplink));
+        let wanted = compile_policy(&world(model, &self.network));
         let ops = self.policy.plan(&wanted).map_err(|e| e.to_string())?;
         apply(&ops).map_err(|e| e.to_string())?;
         ops.iter().for_each(|op| self.policy.applied(op));
         Ok(())
     }
 
-    fn update_services(&mut self, model: &Model, keys: &BTreeSet<ObjectKey>, apply: Apply<'_>) -> Result<(), String> {
+    fn update_services(
+        &mut self,
+        model: &Model,
+        keys: &BTreeSet<ObjectKey>,
+        events: &Recorder,
+        apply: Apply<'_>,
+    ) -> Result<(), String> {
         let place = Place::new(model.node_name(), model.own_node());
         let host_ports: BTreeMap<ObjectKey, ServiceContent> = model
             .host_port_pods()
@@ -109,6 +141,7 @@ impl Content {
         }
         for (service, error) in refused {
             warn!(%error, "a service can't be brought into force");
+            events.warn(Kind::Service, &service, "", "NotInForce", error.to_string());
             self.refused.insert(service);
         }
         apply(&ops).map_err(|e| e.to_string())
@@ -123,10 +156,10 @@ fn all_services(model: &Model) -> BTreeSet<ObjectKey> {
 
 /// What policy is compiled from.
 #[must_use]
-pub fn world(model: &Model, uplink: u32) -> World<'_> {
+pub fn world<'a>(model: &'a Model, network: &Network) -> World<'a> {
     World {
         node: model.node_name(),
-        uplink,
+        network: network.clone(),
         namespaces: model.namespaces().collect(),
         nodes: model.nodes().collect(),
         pods: model.pods().collect(),

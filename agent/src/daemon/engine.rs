@@ -4,19 +4,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fairlead_objects::Event;
+use fairlead_objects::{Event, Kind, ObjectKey};
 use ipnetwork::IpNetwork;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::content::Content;
-use super::shared::{Network, Shared};
+use super::gauge::Gauge;
+use super::shared::Shared;
 use super::{node, sweep};
-use crate::bpf::{Hooks, Tables};
+use crate::bpf::{BpfError, Hooks, Tables};
 use crate::cni::{AttachError, AttachedPod};
 use crate::model::{Dirty, LocalPod};
+use crate::network::{Network, Tunnel};
 use crate::plan::Op;
-use crate::wiring::Uplink;
+use crate::wiring::{Uplink, overlay};
 
 /// How long an attachment waits for the Pod object. The CNI server gives up a second later.
 const OBJECT_PATIENCE: Duration = Duration::from_secs(9);
@@ -38,6 +40,8 @@ pub(super) enum Input {
     Uplinks(Vec<Uplink>),
     /// By the wiring: every address of the node that others may know.
     Addresses(Vec<IpAddr>),
+    /// By the wiring: the tunnel's device is there and down. Answered when the programs are attached to it.
+    Overlay(oneshot::Sender<Result<(), BpfError>>),
     /// By the CNI server: take out, and answer when no table knows the pod.
     Detach(AttachedPod, oneshot::Sender<()>),
 }
@@ -59,10 +63,14 @@ pub(super) struct Engine {
     node_port_addresses: Vec<IpNetwork>,
     uplinks: Vec<Uplink>,
     addresses: Vec<IpAddr>,
+    tunnel: Tunnel,
     waiting: Vec<Waiting>,
     detached: Vec<oneshot::Sender<()>>,
+    gauge: Gauge,
     retry: Option<Instant>,
     next_sweep: Instant,
+    /// Why the node has no addresses for its pods, as it was said last.
+    range_trouble: Option<String>,
 }
 
 impl Engine {
@@ -72,6 +80,7 @@ impl Engine {
         tables: Tables,
         content: Content,
         node_port_addresses: Vec<IpNetwork>,
+        tunnel: Tunnel,
     ) -> Self {
         Self {
             shared,
@@ -81,10 +90,13 @@ impl Engine {
             node_port_addresses,
             uplinks: Vec::new(),
             addresses: Vec::new(),
+            tunnel,
             waiting: Vec::new(),
             detached: Vec::new(),
+            gauge: Gauge::default(),
             retry: None,
             next_sweep: Instant::now() + SWEEP,
+            range_trouble: None,
         }
     }
 
@@ -102,6 +114,7 @@ impl Engine {
             }
             self.settle();
             self.answer();
+            self.look_at_range();
             if Instant::now() >= self.next_sweep {
                 self.sweep();
             }
@@ -115,7 +128,16 @@ impl Engine {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Event(event) => self.shared.model_mut().take(event),
+            Input::Event(event) => {
+                if matches!(event, Event::Applied(_) | Event::Deleted(..)) {
+                    self.shared.freshness.taken();
+                }
+                self.gauge.see(&event, &self.shared);
+                if let Event::Invalid { kind: Some(kind), key: Some(key), origin: _, reason } = &event {
+                    self.shared.events.warn_for_all(*kind, key, "InvalidObject", reason);
+                }
+                self.shared.model_mut().take(event);
+            }
             Input::Attach(pod, answer) => match self.hooks.attach_pod(&pod.host_link, pod.ifindex) {
                 Ok(()) => {
                     let slot = pod.slot;
@@ -125,11 +147,14 @@ impl Engine {
                 }
                 Err(error) => {
                     warn!(pod = %pod.key, %error, "a pod can't be attached");
+                    let uid = pod.uid.as_deref().unwrap_or_default();
+                    self.shared.events.warn(Kind::Pod, &pod.key, uid, "NotAttached", error.to_string());
                     let _gave_up = answer.send(Err(AttachError(error.to_string())));
                 }
             },
             Input::Uplinks(uplinks) => self.set_uplinks(uplinks),
             Input::Addresses(addresses) => self.set_addresses(addresses),
+            Input::Overlay(answer) => drop(answer.send(self.hooks.attach_overlay(overlay::NAME, overlay::IFINDEX))),
             Input::Detach(pod, answer) => {
                 self.waiting.retain(|waiting| waiting.slot != pod.slot);
                 // The slot may be another pod's by now: a detachment can come late and twice.
@@ -150,7 +175,11 @@ impl Engine {
             }
         }
         self.uplinks = uplinks;
-        let network = node::network(&self.uplinks, self.shared.model().own_node());
+        // What the agent before knew is better than a guess: which of the addresses is the node's, its object says.
+        if self.shared.adopted && self.shared.model().own_node().is_none() {
+            return;
+        }
+        let network = node::network(&self.uplinks, self.shared.model().own_node(), self.tunnel);
         self.set_network(network);
     }
 
@@ -171,7 +200,7 @@ impl Engine {
         if let Err(error) = node::write(&self.tables, &self.uplinks, &network) {
             error!(%error, "the programs can't be told of the node's interfaces");
         }
-        self.content.set_uplink(network.ifindex);
+        self.content.set_network(&network);
         self.shared.note(|progress| progress.network = network);
         self.write_addresses();
         self.shared.model_mut().touch_policy();
@@ -185,11 +214,15 @@ impl Engine {
         let dirty = self.shared.model_mut().take_dirty();
         let first = self.content.is_whole() && self.shared.model().synced();
         if dirty.is_clean() && !first {
+            // What was told changed nothing.
+            if self.shared.progress().in_force {
+                self.gauge.nothing_to_do(&self.shared);
+            }
             return;
         }
         if dirty.place {
             // The node's object says which of its addresses come first.
-            let network = node::network(&self.uplinks, self.shared.model().own_node());
+            let network = node::network(&self.uplinks, self.shared.model().own_node(), self.tunnel);
             if network != self.shared.progress().network {
                 self.set_network(network);
             }
@@ -214,12 +247,15 @@ impl Engine {
                     progress.failures = 0;
                     progress.trouble = None;
                 });
+                self.gauge.in_force(&dirty, first, begin.elapsed(), &self.content, &self.shared);
             }
             Err(text) => {
                 let failures = self.shared.progress().failures + 1;
+                self.gauge.failed(&self.shared);
                 let (pause, longest) = BACKOFF;
                 let pause = pause.saturating_mul(1 << failures.min(10)).min(longest);
                 error!(error = text, again_in = ?pause, "what changed can't be brought into force");
+                self.warn_of_node("NotInForce", &text);
                 self.shared.note(|progress| {
                     progress.failures = failures;
                     progress.trouble = Some(text);
@@ -235,11 +271,32 @@ impl Engine {
         }
     }
 
+    /// Says, once, that the node has no addresses for its pods, and that it has them.
+    fn look_at_range(&mut self) {
+        let trouble = self.shared.range_trouble();
+        if trouble == self.range_trouble {
+            return;
+        }
+        match &trouble {
+            Some(text) => {
+                error!("{text}");
+                self.warn_of_node("NoPodRange", text);
+            }
+            None => info!("the node has a range for its pods now"),
+        }
+        self.range_trouble = trouble;
+    }
+
+    fn warn_of_node(&self, reason: &'static str, note: &str) {
+        let node = ObjectKey::cluster(self.shared.model().node_name());
+        self.shared.events.warn(Kind::Node, &node, "", reason, note);
+    }
+
     fn bring_into_force(&mut self, dirty: &Dirty) -> Result<usize, String> {
         let model = self.shared.model();
         let mut operations = 0;
         let tables = &mut self.tables;
-        self.content.update(&model, dirty, &mut |plan: &[Op]| {
+        self.content.update(&model, dirty, &self.shared.events, &mut |plan: &[Op]| {
             operations += plan.len();
             crate::apply::apply(tables, plan)
         })?;
@@ -280,14 +337,19 @@ impl Engine {
 
     fn sweep(&mut self) {
         self.next_sweep = Instant::now() + SWEEP;
+        if let Some(text) = &self.range_trouble {
+            self.warn_of_node("NoPodRange", text);
+        }
         match self.hooks.remove_orphans() {
             Ok(0) => {}
             Ok(removed) => debug!(removed, "links of vanished interfaces removed"),
             Err(error) => warn!(%error, "links of vanished interfaces can't be removed"),
         }
         match sweep::flows(&self.tables) {
-            Ok(0) => {}
-            Ok(removed) => debug!(removed, "ended flows removed"),
+            Ok(swept) => {
+                debug!(removed = swept.removed, "ended flows removed");
+                self.gauge.swept(swept, &self.shared);
+            }
             Err(error) => warn!(%error, "ended flows can't be removed; they are passed over all the same"),
         }
     }

@@ -6,18 +6,19 @@ mod content;
 mod drops;
 mod engine;
 mod error;
+mod gauge;
 mod node;
+mod overlay;
 mod pods;
 mod proxy;
 mod shared;
 mod sweep;
 mod wire;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use fairlead_objects::Source;
-use ipnetwork::IpNetwork;
+use fairlead_objects::{Event, Source};
+use fairlead_observe::keep;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -25,14 +26,19 @@ use tracing::{info, warn};
 use crate::admin::{self, Admin};
 use crate::bpf::{Hooks, ObjectFile, PinDir, Tables, cgroup2_root, follow_packet_log, load};
 use crate::cni::Server;
+use crate::events::Recorder;
 use crate::install::Conflist;
+use crate::log::Log;
 use crate::model::Model;
+use crate::network::Network;
+use crate::observe::{HealthServer, MetricsServer, serve_checks};
+use crate::settings::Settings;
 use crate::wiring::{Netlink, PodLinks, Sysctls};
 
 pub use content::world;
 pub use drops::DropLog;
 pub use error::DaemonError;
-pub use shared::{Network, Progress, Shared};
+pub use shared::{Progress, Shared};
 
 use content::Content;
 use engine::{Engine, Input, local};
@@ -42,6 +48,16 @@ use wire::Wire;
 /// Inputs that may wait for the loop before their senders wait too.
 const QUEUE: usize = 1024;
 
+/// Where probes and load balancers look for health: kube-proxy's port.
+const HEALTHZ_PORT: u16 = 10256;
+
+/// What to do when the address for health is taken.
+const HEALTHZ_TAKEN: &str = "if kube-proxy still runs on this node, remove it (kubectl -n kube-system delete daemonset \
+                             kube-proxy); if something else has the port, free it or name another with --healthz-bind";
+/// What to do when the address for metrics is taken.
+const METRICS_TAKEN: &str = "if kube-proxy still runs on this node, remove it (kubectl -n kube-system delete daemonset \
+                             kube-proxy); if something else has the port, free it or name another with --metrics-bind";
+
 /// How the agent runs.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -49,22 +65,10 @@ pub struct Config {
     pub node: String,
     /// Where objects come from.
     pub source: Source,
-    /// Where sockets and the journal are.
-    pub run_dir: PathBuf,
-    /// Where maps and links are pinned.
-    pub bpffs: PathBuf,
-    /// The cgroup whose sockets are served, or where cgroup v2 is mounted below; without, the root of cgroup v2.
-    pub cgroup_root: Option<PathBuf>,
-    /// Where the kernel's settings are.
-    pub proc_sys: PathBuf,
-    /// Where the container runtime looks for CNI configurations.
-    pub cni_conf_dir: PathBuf,
-    /// The name of ours.
-    pub cni_conf_name: String,
-    /// The interfaces that lead out of the node; without, those of the default routes.
-    pub uplinks: Vec<String>,
-    /// Prefixes of the node's addresses that NodePorts are at; without, its primary addresses.
-    pub node_port_addresses: Vec<IpNetwork>,
+    /// What can be set.
+    pub settings: Settings,
+    /// The log.
+    pub log: Log,
 }
 
 /// Runs the agent until it is told to end. What it attached stays attached.
@@ -72,18 +76,24 @@ pub struct Config {
 /// # Errors
 /// It can't start: the text says what to do.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
-    let Config {
-        node,
-        source,
-        run_dir,
-        bpffs,
+    let Config { node, source, settings, log } = config;
+    let Settings {
+        log_level: _,
+        api_server: _,
+        uplinks,
         cgroup_root,
+        bpffs,
+        run_dir,
         proc_sys,
         cni_conf_dir,
         cni_conf_name,
-        uplinks,
         node_port_addresses,
-    } = config;
+        healthz_bind,
+        metrics_bind,
+        tunnel,
+        vxlan_port,
+    } = settings;
+    let healthz = healthz_bind.unwrap_or_else(|| fairlead_observe::any(HEALTHZ_PORT));
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
 
@@ -100,10 +110,12 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
     let netlink = Netlink::open()?;
 
-    let wire = Wire::new(netlink.clone(), uplinks, Sysctls::new(&proc_sys, &run_dir));
+    let wire = Wire::new(netlink.clone(), uplinks, Sysctls::new(&proc_sys, &run_dir), tunnel, vxlan_port);
     hooks.attach_sockets(&cgroup)?;
 
-    let shared = Arc::new(Shared::new(Model::new(&node), loaded.programs, loaded.adopted));
+    let cluster = source.cluster().cloned();
+    let events = cluster.clone().map_or_else(Recorder::nowhere, |cluster| Recorder::start(cluster, &node));
+    let shared = Arc::new(Shared::new(Model::new(&node), cluster, events, loaded.programs, loaded.adopted));
     let (inputs, received) = mpsc::channel(QUEUE);
     let pods = Arc::new(Pods { shared: Arc::clone(&shared), inputs: inputs.clone() });
     let cni_socket = run_dir.join("cni.sock");
@@ -118,7 +130,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let network = Network::default();
     let content = if loaded.adopted { Content::adopt(&network, &loaded.tables)? } else { Content::empty(&network) };
-    let mut engine = Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses);
+    let mut engine =
+        Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel);
     engine.set_uplinks(wire.uplinks(&[]).await?);
     engine.set_addresses(netlink.addresses().await?);
     let wiring = wire.run(Arc::clone(&shared), inputs.clone());
@@ -126,8 +139,12 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut looping = tokio::task::spawn_blocking(move || engine.run(received, &runtime));
 
     let mut events = source.spawn();
+    let telling = Arc::clone(&shared);
     let forwarding = async move {
         while let Some(event) = events.recv().await {
+            if matches!(event, Event::Applied(_) | Event::Deleted(..)) {
+                telling.freshness.told();
+            }
             if inputs.send(Input::Event(event)).await.is_err() {
                 return;
             }
@@ -135,11 +152,18 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     };
     let drops = Arc::new(DropLog::default());
     drops.start(&pins, Arc::clone(&shared))?;
-    let admin = Arc::new(Admin { shared: Arc::clone(&shared), tables: readable, drops: Arc::clone(&drops) });
+    let admin = Arc::new(Admin { shared: Arc::clone(&shared), tables: readable, drops: Arc::clone(&drops), log });
+    // Nothing that serves pods waits for who looks in.
+    tokio::spawn(serve_checks(Arc::clone(&shared), node_port_addresses, shared.checks.subscribe()));
+    let health = Arc::new(HealthServer { shared: Arc::clone(&shared) });
+    tokio::spawn(async move { keep(healthz, "health", HEALTHZ_TAKEN, health).await });
+    let numbers = Arc::new(MetricsServer { admin: Arc::clone(&admin) });
+    tokio::spawn(async move { keep(metrics_bind, "metrics", METRICS_TAKEN, numbers).await });
     let [terminate, interrupt] = &mut end;
     let conflist = Conflist::new(&cni_conf_dir, &cni_conf_name, &cni_socket);
     let conflist = conflist::keep(Arc::clone(&shared), conflist);
     let proxy = proxy::watch(Arc::clone(&shared));
+    admin::clear(&run_dir);
     info!(node, "the agent runs");
     tokio::select! {
         () = wait(terminate) => {}

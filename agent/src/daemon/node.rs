@@ -10,8 +10,8 @@ use fairlead_objects::Node;
 use ipnetwork::IpNetwork;
 use zerocopy::IntoBytes;
 
-use super::shared::Network;
 use crate::bpf::{BpfError, Tables};
+use crate::network::{Network, Tunnel};
 use crate::wiring::Uplink;
 
 const CONFIG: &str = "CONFIG";
@@ -32,7 +32,7 @@ fn address(uplink: &Uplink, v4: bool) -> Option<IpAddr> {
 
 /// What the interfaces say of the node. Its addresses are those that its object names and that it really has, or else
 /// those of its uplinks.
-pub(super) fn network(uplinks: &[Uplink], node: Option<&Node>) -> Network {
+pub(super) fn network(uplinks: &[Uplink], node: Option<&Node>, tunnel: Tunnel) -> Network {
     let own: Vec<IpAddr> = uplinks.iter().flat_map(|uplink| &uplink.addresses).map(|(ip, _)| *ip).collect();
     let of_family = |v4: bool| {
         let named = node.into_iter().flat_map(|node| &node.internal_ips).copied();
@@ -45,6 +45,8 @@ pub(super) fn network(uplinks: &[Uplink], node: Option<&Node>) -> Network {
         ifindex: uplinks.iter().find(has).or(uplinks.first()).map_or(0, |uplink| uplink.ifindex),
         mtu: uplinks.iter().map(|uplink| uplink.mtu).min().unwrap_or(MTU),
         addresses,
+        subnets: uplinks.iter().flat_map(Uplink::subnets).collect(),
+        tunnel,
     }
 }
 
@@ -153,7 +155,7 @@ mod tests {
             uplink(2, 9000, &["fe80::1", "10.0.0.1", "10.0.0.2", "2001:db8::1"]),
             uplink(3, 1400, &["172.18.0.11", "fd00:172:18::11"]),
         ];
-        let found = network(&uplinks, None);
+        let found = network(&uplinks, None, Tunnel::Auto);
         assert_eq!(found.addresses, ["10.0.0.1", "2001:db8::1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
         assert_eq!((found.ifindex, found.mtu), (2, 1400));
         let node = Node {
@@ -163,10 +165,11 @@ mod tests {
             internal_ips: ["192.0.2.9", "172.18.0.11"].map(|ip| ip.parse().unwrap()).into(),
             external_ips: vec![],
             pod_cidrs: vec![],
+            leaving: false,
         };
-        let found = network(&uplinks[1..], Some(&node));
+        let found = network(&uplinks[1..], Some(&node), Tunnel::Auto);
         assert_eq!(found.addresses, ["172.18.0.11", "fd00:172:18::11"].map(|ip| ip.parse::<IpAddr>().unwrap()));
         assert_eq!(found.ifindex, 3);
-        assert!(network(&[], None).addresses.is_empty());
+        assert!(network(&[], None, Tunnel::Auto).addresses.is_empty());
     }
 }

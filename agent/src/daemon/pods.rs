@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fairlead_objects::ObjectKey;
 use tokio::sync::{mpsc, oneshot};
@@ -39,6 +40,10 @@ impl PodNetwork for Pods {
         let (answer, done) = oneshot::channel();
         self.inputs.send(Input::Attach(pod, answer)).await.map_err(|_| stopping())?;
         done.await.map_err(|_| stopping())?
+    }
+
+    fn answered(&self, verb: &'static str, ok: bool, took: Duration) {
+        self.shared.metrics.cni(verb, ok, took);
     }
 
     async fn detach(&self, pod: AttachedPod) {

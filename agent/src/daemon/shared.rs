@@ -5,14 +5,18 @@ use std::net::IpAddr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use fairlead_objects::ObjectKey;
+use fairlead_objects::kubernetes::Cluster;
+use fairlead_objects::{Kind, ObjectKey};
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::bpf::ProgramInfo;
-use crate::cni::{CniError, Health, KnownPod, NodeNetwork};
+use crate::cni::{Health, KnownPod, NodeNetwork};
+use crate::events::Recorder;
 use crate::model::Model;
+use crate::network::Network;
+use crate::observe::{Checks, Freshness, Metrics};
 
 /// Failed attempts in a row after which the node says that its pods may suffer.
 const PATIENCE: u32 = 3;
@@ -21,6 +25,10 @@ const PATIENCE: u32 = 3;
 #[derive(Debug)]
 pub struct Shared {
     model: RwLock<Model>,
+    /// The API server, where objects come from one.
+    cluster: Option<Cluster>,
+    /// Says on an object what is wrong with it.
+    pub events: Recorder,
     progress: RwLock<Progress>,
     /// What the programs are.
     pub programs: Vec<ProgramInfo>,
@@ -28,6 +36,12 @@ pub struct Shared {
     pub adopted: bool,
     /// When this agent started.
     pub started: Instant,
+    /// Whether what the source told has reached the kernel.
+    pub freshness: Freshness,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The health checks that load balancers look for.
+    pub checks: watch::Sender<Checks>,
     /// Tells when Nodes changed.
     pub(super) nodes_changed: Notify,
 }
@@ -58,26 +72,26 @@ pub struct Progress {
     pub network: Network,
 }
 
-/// What the node's interfaces say.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Network {
-    /// The interface that other nodes are reached by, 0 when there is none.
-    pub ifindex: u32,
-    /// MTU of the uplinks, the smallest, in bytes.
-    pub mtu: u32,
-    /// The node's own addresses, one of a family at most.
-    pub addresses: Vec<IpAddr>,
-}
-
 impl Shared {
-    pub(super) fn new(model: Model, programs: Vec<ProgramInfo>, adopted: bool) -> Self {
+    pub(super) fn new(
+        model: Model,
+        cluster: Option<Cluster>,
+        events: Recorder,
+        programs: Vec<ProgramInfo>,
+        adopted: bool,
+    ) -> Self {
         let progress = RwLock::new(Progress::default());
         Self {
             model: RwLock::new(model),
+            cluster,
+            events,
             progress,
             programs,
             adopted,
             started: Instant::now(),
+            freshness: Freshness::default(),
+            metrics: Metrics::default(),
+            checks: watch::Sender::default(),
             nodes_changed: Notify::new(),
         }
     }
@@ -119,6 +133,32 @@ impl Shared {
         }
     }
 
+    /// What is wrong at present beside objects, and what to do: one text a matter.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        self.cluster.iter().flat_map(Cluster::troubles).chain(self.range_trouble()).collect()
+    }
+
+    /// Why the node has no addresses for its pods, if it has none.
+    pub(super) fn range_trouble(&self) -> Option<String> {
+        let model = self.model();
+        if model.waiting_for().any(|kind| kind == Kind::Node) {
+            return None;
+        }
+        let name = model.node_name();
+        match model.own_node() {
+            None => Some(format!(
+                "there is no Node object {name}: its pods wait; does kubelet run, and is --node (NODE_NAME) its name?"
+            )),
+            Some(node) if node.pod_cidrs.is_empty() => Some(format!(
+                "Node {name} has no pod range (spec.podCIDRs is empty): its pods wait; have the control plane give out \
+                 ranges, with `kubeadm init --pod-network-cidr` or with kube-controller-manager's \
+                 `--allocate-node-cidrs --cluster-cidr`"
+            )),
+            Some(_) => None,
+        }
+    }
+
     /// Whether pods can be served.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -126,20 +166,14 @@ impl Shared {
         if let Some(trouble) = progress.trouble.filter(|_| progress.failures >= PATIENCE) {
             return Health::Impaired(trouble);
         }
-        let waiting: Vec<_> = self.model().waiting_for().map(fairlead_objects::Kind::as_str).collect();
+        let waiting: Vec<_> = self.model().waiting_for().map(Kind::as_str).collect();
         if !waiting.is_empty() {
-            return Health::Starting(format!("the first list of {} has not arrived", waiting.join(", ")));
+            let why = self.troubles().first().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+            return Health::Starting(format!("the first list of {} has not arrived{why}", waiting.join(", ")));
         }
-        let model = self.model();
-        match model.own_node() {
-            None => {
-                let name = model.node_name();
-                return Health::Starting(format!("no Node object is named {name:?}: correct --node (NODE_NAME)"));
-            }
-            Some(node) if node.pod_cidrs.is_empty() => return Health::Starting(CniError::NoRanges.to_string()),
-            Some(_) => {}
+        if let Some(trouble) = self.range_trouble() {
+            return Health::Starting(trouble);
         }
-        drop(model);
         match (progress.in_force, progress.wired) {
             (true, true) => Health::Ready,
             (false, _) => Health::Starting("the first content is on its way to the kernel".to_owned()),
@@ -150,9 +184,11 @@ impl Shared {
     /// What the node gives to its pods.
     #[must_use]
     pub fn node(&self) -> Option<NodeNetwork> {
-        let pod_cidrs = self.model().own_node()?.pod_cidrs.clone();
-        let Network { ifindex: _, mtu, addresses } = self.progress().network;
-        Some(NodeNetwork { pod_cidrs, mtu, addresses })
+        let model = self.model();
+        let pod_cidrs = model.own_node()?.pod_cidrs.clone();
+        let network = self.progress().network;
+        let mtu = network.pod_mtu(model.node_name(), model.nodes());
+        Some(NodeNetwork { pod_cidrs, mtu, addresses: network.addresses })
     }
 
     /// A Pod object, if it is this node's.

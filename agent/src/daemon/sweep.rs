@@ -11,16 +11,31 @@ use crate::bpf::{BpfError, Tables};
 
 /// The table that is swept: of the other, the least recently used go by themselves.
 const FLOWS: &str = "CT_EST";
+/// The other one.
+const OTHERS: &str = "CT_ANY";
 /// Counts of established flows, by slot.
 const COUNTS: &str = "POD_FLOWS";
 
-/// Removes ended flows. Says how many.
-pub(super) fn flows(tables: &Tables) -> Result<usize, BpfError> {
-    let Some(now) = seconds() else { return Ok(0) };
+/// What a sweep has seen.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Swept {
+    /// Entries of flows that had ended and were removed.
+    pub(super) removed: usize,
+    /// Entries of `CT_EST` that stay.
+    pub(super) established: usize,
+    /// Entries of `CT_ANY`.
+    pub(super) others: usize,
+}
+
+/// Removes ended flows, and counts the others.
+pub(super) fn flows(tables: &Tables) -> Result<Swept, BpfError> {
+    let Some(now) = seconds() else { return Ok(Swept::default()) };
+    let mut seen = 0;
     let mut ended = Vec::new();
     let mut counted: BTreeMap<u16, u64> = BTreeMap::new();
     let map = tables.map(FLOWS)?;
     map.for_each(|key, value| {
+        seen += 1;
         let (Ok(parsed), Ok(flow)) = (FlowKey::read_from_bytes(key), Flow::read_from_bytes(value)) else { return };
         if expired(&flow, parsed.proto, now) {
             ended.extend_from_slice(key);
@@ -41,7 +56,9 @@ pub(super) fn flows(tables: &Tables) -> Result<usize, BpfError> {
             counts.update(&key, flows.as_mut_bytes(), 1)?;
         }
     }
-    Ok(removed)
+    let mut others = 0;
+    tables.map(OTHERS)?.for_each(|_, _| others += 1)?;
+    Ok(Swept { removed, established: seen - removed, others })
 }
 
 /// Seconds since boot, as the programs count them (`bpf_ktime_get_ns` is CLOCK_MONOTONIC).

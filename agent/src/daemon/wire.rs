@@ -1,4 +1,4 @@
-//! The node's own network: which interfaces lead out of it, and the routes to the pods of other nodes.
+//! The node's own network: which interfaces lead out of it, the tunnel, and the routes to the pods of other nodes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,10 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::engine::Input;
+use super::node;
+use super::overlay::Keeper;
 use super::shared::Shared;
+use crate::network::Tunnel;
 use crate::wiring::{Netlink, Sysctls, Uplink, WiringError, desired, neighbours, watch};
 
 /// How often interfaces and routes are looked at when nothing tells of a change.
@@ -21,11 +24,14 @@ pub(super) struct Wire {
     /// The interfaces that were named on the command line.
     named: Vec<String>,
     sysctls: Sysctls,
+    tunnel: Tunnel,
+    keeper: Keeper,
 }
 
 impl Wire {
-    pub(super) fn new(netlink: Netlink, named: Vec<String>, sysctls: Sysctls) -> Self {
-        Self { netlink, named, sysctls }
+    pub(super) fn new(netlink: Netlink, named: Vec<String>, sysctls: Sysctls, tunnel: Tunnel, vxlan_port: u16) -> Self {
+        let keeper = Keeper::new(tunnel, vxlan_port, sysctls.clone());
+        Self { netlink, named, sysctls, tunnel, keeper }
     }
 
     /// Sets what the kernel needs to forward for pods. Devices and other programs come and go, so not only at start.
@@ -46,31 +52,17 @@ impl Wire {
     }
 
     /// Runs until the loop is gone.
-    pub(super) async fn run(self, shared: Arc<Shared>, inputs: mpsc::Sender<Input>) -> Result<(), WiringError> {
+    pub(super) async fn run(mut self, shared: Arc<Shared>, inputs: mpsc::Sender<Input>) -> Result<(), WiringError> {
         let mut changes = watch()?;
         let mut told = None;
         let mut addresses = None;
         // The uplinks at which settings were looked at last, and when to look even if they stay the same.
         let (mut settled, mut look_again) = (None, Instant::now());
+        let mut uplinks = Vec::new();
         loop {
-            let (node_ips, routes) = {
-                let model = shared.model();
-                let ips = model.own_node().map(|node| node.internal_ips.clone()).unwrap_or_default();
-                (ips, model.synced().then(|| desired(model.node_name(), model.nodes())))
-            };
+            let node_ips = shared.model().own_node().map(|node| node.internal_ips.clone()).unwrap_or_default();
             match self.uplinks(&node_ips).await {
-                Ok(found) if told.as_ref() != Some(&found) => {
-                    let names: Vec<_> = found.iter().map(|uplink| uplink.name.as_str()).collect();
-                    info!(uplinks = names.join(" "), "interfaces that lead out of the node");
-                    if found.is_empty() {
-                        warn!("no interface leads out of the node: name one with --uplink");
-                    }
-                    told = Some(found.clone());
-                    if inputs.send(Input::Uplinks(found)).await.is_err() {
-                        return Ok(());
-                    }
-                }
-                Ok(_) => {}
+                Ok(found) => uplinks = found,
                 Err(error) => warn!(%error, "the node's interfaces can't be listed"),
             }
             match self.netlink.addresses().await {
@@ -83,18 +75,38 @@ impl Wire {
                 Ok(_) => {}
                 Err(error) => warn!(%error, "the node's addresses can't be listed"),
             }
+            if told.as_ref() != Some(&uplinks) {
+                let names: Vec<_> = uplinks.iter().map(|uplink| uplink.name.as_str()).collect();
+                info!(uplinks = names.join(" "), "interfaces that lead out of the node");
+                if uplinks.is_empty() {
+                    warn!("no interface leads out of the node: name one with --uplink");
+                }
+                told = Some(uplinks.clone());
+                if inputs.send(Input::Uplinks(uplinks.clone())).await.is_err() {
+                    return Ok(());
+                }
+            }
             // With many pods there are many devices to look at, so not at each that comes.
             if settled != told || Instant::now() >= look_again {
                 shared.warn("sysctls", self.forward(told.as_deref().unwrap_or_default()));
                 settled.clone_from(&told);
                 look_again = Instant::now() + LOOK;
             }
-            if let Some(routes) = routes {
+            let wanted = {
+                let model = shared.model();
+                let network = node::network(&uplinks, model.own_node(), self.tunnel);
+                model.synced().then(|| {
+                    let tunnel_mtu = network.tunnel_mtu(model.node_name(), model.nodes());
+                    (desired(model.node_name(), model.nodes(), &network), tunnel_mtu)
+                })
+            };
+            if let Some((routes, tunnel_mtu)) = wanted {
+                self.keeper.look(&self.netlink, tunnel_mtu, &inputs).await;
                 match self.netlink.set_node_routes(&routes).await {
                     Ok(errors) => errors.iter().for_each(|error| warn!(%error, "a route to a node's pods is missing")),
                     Err(error) => warn!(%error, "routes to other nodes' pods can't be set"),
                 }
-                let hops = neighbours(told.as_deref().unwrap_or_default(), &routes);
+                let hops = neighbours(&uplinks, &routes);
                 match self.netlink.keep_neighbours(&hops).await {
                     // Kernels before 5.16 know no managed neighbours; all is well without, but for a first packet.
                     Ok(errors) => errors.iter().for_each(|error| debug!(%error, "a node's MAC is not kept known")),

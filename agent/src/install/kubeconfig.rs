@@ -76,6 +76,9 @@ pub fn api_server(path: &Path) -> Result<String, KubeconfigError> {
 }
 
 fn parse(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is no kubeconfig: it is empty".to_owned());
+    }
     // What is around an error may be a key.
     let options = serde_saphyr::options! { with_snippet: false };
     let Kubeconfig { current_context, contexts, clusters } = serde_saphyr::from_str_with_options(text, options)
@@ -141,7 +144,7 @@ users:
     #[test]
     fn what_leads_nowhere_is_named() {
         let cases = [
-            ("", "current-context \"\""),
+            ("", "no kubeconfig"),
             ("{{{", "no kubeconfig"),
             ("{contexts: []}", "current-context \"\""),
             ("{current-context: x, contexts: [{name: x, context: {cluster: c}}]}", "the cluster \"c\""),

@@ -55,13 +55,16 @@ async fn unwire(netlink: Netlink) -> Vec<Step> {
     let outcome = netlink.set_node_routes(&BTreeSet::new()).await;
     let mut steps = vec![Step::new(
         "routes to other nodes' pods",
-        outcome.map_or_else(|error| fail(&error), |e| all_or(count(routes, "route"), &e)),
+        outcome.map_err(|e| e.to_string()).and_then(|e| all_or(count(routes, "route"), &e)),
     )];
     let outcome = netlink.keep_neighbours(&BTreeSet::new()).await;
     steps.push(Step::new(
         "neighbours",
-        outcome.map_or_else(|error| fail(&error), |e| all_or("none is kept known".to_owned(), &e)),
+        outcome.map_err(|e| e.to_string()).and_then(|e| all_or("none is kept known".to_owned(), &e)),
     ));
+    let outcome = netlink.remove_overlay().await.map_err(|error| error.to_string());
+    let said = |there| if there { "removed" } else { "there is none" }.to_owned();
+    steps.push(Step::new("the tunnel's device", outcome.map(said)));
     let links = PodLinks::new(netlink);
     let outcome = match links.list().await {
         Ok(found) => {
@@ -71,14 +74,10 @@ async fn unwire(netlink: Netlink) -> Vec<Step> {
             }
             all_or(count(found.len() - errors.len(), "link"), &errors)
         }
-        Err(error) => fail(&error),
+        Err(error) => Err(error.to_string()),
     };
     steps.push(Step::new("links of pods", outcome));
     steps
-}
-
-fn fail(error: &WiringError) -> Result<String, String> {
-    Err(error.to_string())
 }
 
 fn all_or(done: String, errors: &[WiringError]) -> Result<String, String> {

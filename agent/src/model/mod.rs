@@ -255,6 +255,12 @@ impl Model {
         self.slices.values()
     }
 
+    /// A slice.
+    #[must_use]
+    pub fn slice(&self, key: &ObjectKey) -> Option<&EndpointSlice> {
+        self.slices.get(key)
+    }
+
     /// The slices of a service, whether or not it exists.
     #[must_use]
     pub fn slices_of(&self, service: &ObjectKey) -> Vec<&EndpointSlice> {

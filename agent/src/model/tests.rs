@@ -11,6 +11,7 @@ fn slice(name: &str, service: Option<&str>) -> Event {
         address_type: AddressType::Ipv4,
         ports: Vec::new(),
         endpoints: Vec::new(),
+        triggered: None,
     }))
 }
 

@@ -1,4 +1,4 @@
-//! Links, routes and kernel settings of the node.
+//! Links, routes, the tunnel and kernel settings of the node.
 //!
 //! A socket of rtnetlink belongs to the network namespace of the thread that opened it: [`Netlink::open`] is to be
 //! called in the node's.
@@ -7,6 +7,7 @@ mod error;
 mod links;
 mod neighbours;
 mod netlink;
+pub mod overlay;
 mod routes;
 mod sysctl;
 #[cfg(test)]
@@ -17,7 +18,7 @@ pub use error::WiringError;
 pub use links::{PodLink, PodLinks};
 pub use neighbours::neighbours;
 pub use netlink::Netlink;
-pub use routes::{NODE_ROUTE_PROTOCOL, NodeRoute, desired, difference};
+pub use routes::{NODE_ROUTE_PROTOCOL, NodeRoute, Via, desired, difference};
 pub use sysctl::record::RecordError;
 pub use sysctl::{PROC_SYS, Sysctls};
 pub use uplinks::{Uplink, watch};

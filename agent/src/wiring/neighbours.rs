@@ -13,7 +13,7 @@ use rtnetlink::packet_route::neighbour::{
 };
 use rtnetlink::packet_route::route::RouteProtocol;
 
-use super::{NODE_ROUTE_PROTOCOL, Netlink, NodeRoute, WiringError};
+use super::{NODE_ROUTE_PROTOCOL, Netlink, NodeRoute, Via, WiringError};
 
 /// A node on the other side of an uplink.
 type Neighbour = (u32, IpAddr);
@@ -22,7 +22,11 @@ type Neighbour = (u32, IpAddr);
 #[must_use]
 pub fn neighbours(uplinks: &[super::Uplink], routes: &BTreeSet<NodeRoute>) -> BTreeSet<Neighbour> {
     let uplink_of = |hop: IpAddr| uplinks.iter().find(|uplink| uplink.reaches(hop)).map(|uplink| (uplink.ifindex, hop));
-    routes.iter().filter_map(|route| route.via).filter_map(uplink_of).collect()
+    let next_hop = |route: &NodeRoute| match route.via {
+        Via::Node(hop) => Some(hop),
+        Via::Nobody | Via::Tunnel(_) => None,
+    };
+    routes.iter().filter_map(next_hop).filter_map(uplink_of).collect()
 }
 
 impl Netlink {

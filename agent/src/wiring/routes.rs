@@ -1,7 +1,7 @@
-//! Routes to the pods of other nodes.
+//! Routes to the pods of other nodes, for the host's stack.
 //!
-//! Nodes that share a network need no overlay: the pod range of each other node is reached through that node's
-//! address. What the node's own range does not give to a pod is unreachable, or it would leave by the default route and
+//! Nodes that share a network need no tunnel: the pod range of each other node is reached through that node's address.
+//! What goes through the tunnel is routed to its device, whose program knows the node. What the node's own range does not give to a pod is unreachable, or it would leave by the default route and
 //! come back.
 
 use std::collections::BTreeSet;
@@ -14,7 +14,8 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 
-use super::{Netlink, WiringError};
+use super::{Netlink, WiringError, overlay};
+use crate::network::{Network, Way};
 
 /// The protocol number (`rtm_protocol`) of these routes, by which they are found again; pods' routes have another.
 pub const NODE_ROUTE_PROTOCOL: u8 = 242;
@@ -24,24 +25,37 @@ pub const NODE_ROUTE_PROTOCOL: u8 = 242;
 pub struct NodeRoute {
     /// The range.
     pub destination: IpNetwork,
-    /// The node that has it; nothing for what is unreachable.
-    pub via: Option<IpAddr>,
+    /// Where it leads.
+    pub via: Via,
+}
+
+/// Where a route to a pod range leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Via {
+    /// Nowhere: what the node's own range does not give to a pod.
+    Nobody,
+    /// To the node at this address.
+    Node(IpAddr),
+    /// Into the tunnel, from this address of the node: its device has none.
+    Tunnel(Option<IpAddr>),
 }
 
 /// The routes that the node `own` should have.
 #[must_use]
 #[expect(single_use_lifetimes, reason = "a lifetime in `impl Trait` can't be left out on stable")]
-pub fn desired<'a>(own: &str, nodes: impl IntoIterator<Item = &'a Node>) -> BTreeSet<NodeRoute> {
+pub fn desired<'a>(own: &str, nodes: impl IntoIterator<Item = &'a Node>, network: &Network) -> BTreeSet<NodeRoute> {
     let mut routes = BTreeSet::new();
     for node in nodes {
         for destination in node.pod_cidrs.iter().copied() {
-            if node.name == own {
-                routes.insert(NodeRoute { destination, via: None });
-                continue;
-            }
-            // A range whose family the node has no address of can't be reached without an overlay.
-            let via = node.internal_ips.iter().copied().find(|ip| ip.is_ipv4() == destination.is_ipv4());
-            routes.extend(via.map(|via| NodeRoute { destination, via: Some(via) }));
+            let v4 = destination.is_ipv4();
+            let via = match network.way(node, v4) {
+                _ if node.name == own => Via::Nobody,
+                Way::Direct(ip) => Via::Node(ip),
+                Way::Tunnel => Via::Tunnel(network.address(v4)),
+                // The node's other routes know.
+                Way::Routed => continue,
+            };
+            routes.insert(NodeRoute { destination, via });
         }
     }
     routes
@@ -88,8 +102,9 @@ impl Netlink {
 
 fn text(route: NodeRoute) -> String {
     match route.via {
-        Some(via) => format!("{} via {via} (are the nodes on one network?)", route.destination),
-        None => format!("unreachable {}", route.destination),
+        Via::Node(ip) => format!("{} via {ip} (are the nodes on one network?)", route.destination),
+        Via::Tunnel(_) => format!("{} dev {}", route.destination, overlay::NAME),
+        Via::Nobody => format!("unreachable {}", route.destination),
     }
 }
 
@@ -101,9 +116,17 @@ fn message(route: NodeRoute) -> RouteMessage {
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Other(NODE_ROUTE_PROTOCOL);
     message.header.scope = RouteScope::Universe;
-    message.header.kind = if route.via.is_some() { RouteType::Unicast } else { RouteType::Unreachable };
+    message.header.kind = if route.via == Via::Nobody { RouteType::Unreachable } else { RouteType::Unicast };
     message.attributes.push(RouteAttribute::Destination(RouteAddress::from(destination.network())));
-    message.attributes.extend(route.via.map(|via| RouteAttribute::Gateway(RouteAddress::from(via))));
+    match route.via {
+        Via::Nobody => {}
+        Via::Node(ip) => message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(ip))),
+        Via::Tunnel(source) => {
+            message.header.scope = RouteScope::Link;
+            message.attributes.push(RouteAttribute::Oif(overlay::IFINDEX));
+            message.attributes.extend(source.map(|ip| RouteAttribute::PrefSource(RouteAddress::from(ip))));
+        }
+    }
     message
 }
 
@@ -123,10 +146,19 @@ fn parse(route: &RouteMessage) -> Option<NodeRoute> {
         RouteAttribute::Destination(address) => ip(address),
         _ => None,
     })?;
-    let via = route.attributes.iter().find_map(|attribute| match attribute {
+    let gateway = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Gateway(address) => ip(address),
         _ => None,
     });
+    let source = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::PrefSource(address) => ip(address),
+        _ => None,
+    });
+    let via = match gateway {
+        Some(ip) => Via::Node(ip),
+        None if route.attributes.contains(&RouteAttribute::Oif(overlay::IFINDEX)) => Via::Tunnel(source),
+        None => Via::Nobody,
+    };
     let destination = IpNetwork::new(destination, route.header.destination_prefix_length).ok()?;
     Some(NodeRoute { destination, via })
 }
@@ -137,6 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::network::Tunnel;
 
     fn node(n: u8) -> Node {
         Node {
@@ -145,6 +178,7 @@ mod tests {
             zone: None,
             internal_ips: vec![format!("172.18.0.{n}").parse().unwrap(), format!("fd00:172:18::{n}").parse().unwrap()],
             external_ips: Vec::new(),
+            leaving: false,
             pod_cidrs: vec![
                 format!("10.244.{n}.0/24").parse().unwrap(),
                 format!("fd00:10:244:{n}::/64").parse().unwrap(),
@@ -153,7 +187,16 @@ mod tests {
     }
 
     fn route(destination: &str, via: Option<&str>) -> NodeRoute {
-        NodeRoute { destination: destination.parse().unwrap(), via: via.map(|via| via.parse().unwrap()) }
+        let via = via.map_or(Via::Nobody, |via| Via::Node(via.parse().unwrap()));
+        NodeRoute { destination: destination.parse().unwrap(), via }
+    }
+
+    fn network() -> Network {
+        Network {
+            addresses: node(1).internal_ips,
+            subnets: ["172.18.0.0/24", "fd00:172:18::/64"].map(|subnet| subnet.parse().unwrap()).into(),
+            ..Network::default()
+        }
     }
 
     #[test]
@@ -164,14 +207,22 @@ mod tests {
             route("10.244.2.0/24", Some("172.18.0.2")),
             route("fd00:10:244:2::/64", Some("fd00:172:18::2")),
         ]);
-        assert_eq!(desired("node-1", &[node(1), node(2)]), expected);
+        assert_eq!(desired("node-1", &[node(1), node(2)], &network()), expected);
     }
 
     #[test]
-    fn a_range_without_an_address_of_its_family_has_no_route() {
-        let mut other = node(2);
-        other.internal_ips.truncate(1);
-        assert_eq!(desired("node-1", &[other]), BTreeSet::from([route("10.244.2.0/24", Some("172.18.0.2"))]));
+    fn ranges_elsewhere_go_into_the_tunnel_or_where_other_routes_lead() {
+        let mut far = node(2);
+        far.internal_ips = vec!["172.18.1.2".parse().unwrap()];
+        let tunnel = |destination: &str, source: &str| NodeRoute {
+            destination: destination.parse().unwrap(),
+            via: Via::Tunnel(Some(source.parse().unwrap())),
+        };
+        let expected =
+            BTreeSet::from([tunnel("10.244.2.0/24", "172.18.0.1"), tunnel("fd00:10:244:2::/64", "fd00:172:18::1")]);
+        assert_eq!(desired("node-1", [&far], &network()), expected);
+        let never = Network { tunnel: Tunnel::Never, ..network() };
+        assert!(desired("node-1", [&far], &never).is_empty());
     }
 
     proptest! {

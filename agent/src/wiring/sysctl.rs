@@ -84,6 +84,16 @@ impl Sysctls {
         wanted.into_iter().filter_map(|(key, value)| self.set(&key, value).err()).collect()
     }
 
+    /// Has the node take packets from a device of ours also where their answers would go another way: nodes may not agree on
+    /// the way between them. Of this and the setting for all devices the larger number holds, and 2 is loose.
+    ///
+    /// # Errors
+    /// The setting can't be written.
+    pub fn loosen(&self, device: &str) -> Result<(), WiringError> {
+        let key = format!("net/ipv4/conf/{device}/rp_filter");
+        if self.read(&key).as_deref() == Some("2") { Ok(()) } else { self.write(&key, "2") }
+    }
+
     /// Whether the kernel drops what comes in by a device that it would not answer by.
     #[must_use]
     pub fn is_strict(&self, device: &str) -> bool {

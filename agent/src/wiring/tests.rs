@@ -6,7 +6,8 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Netlink, NodeRoute, Uplink, neighbours, watch};
+use super::overlay::{NAME, Overlay};
+use super::{Netlink, NodeRoute, Uplink, Via, neighbours, watch};
 
 fn ip(line: &str) -> String {
     let out = Command::new("ip").args(line.split_whitespace()).output().unwrap();
@@ -33,7 +34,7 @@ fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) 
 fn routes(routes: &[(&str, Option<&str>)]) -> BTreeSet<NodeRoute> {
     let parse = |(destination, via): &(&str, Option<&str>)| NodeRoute {
         destination: destination.parse().unwrap(),
-        via: via.map(|via| via.parse().unwrap()),
+        via: via.map_or(Via::Nobody, |via| Via::Node(via.parse().unwrap())),
     };
     routes.iter().map(parse).collect()
 }
@@ -161,5 +162,76 @@ fn neighbours_are_kept_by_the_kernel_and_given_up_again() {
         }
         assert!(netlink.keep_neighbours(&BTreeSet::new()).await.unwrap().is_empty());
         assert!(!ip("neigh show dev uplink nud all").contains("managed"));
+    });
+}
+
+#[test]
+fn the_tunnels_device_is_made_once_and_again_when_it_is_not_right() {
+    on_a_node(|| async {
+        let netlink = Netlink::open().unwrap();
+        assert_eq!(netlink.keep_overlay(4789, 1350).await.unwrap(), Overlay::Made);
+        assert_eq!(netlink.keep_overlay(4789, 1350).await.unwrap(), Overlay::Down);
+        netlink.raise_overlay().await.unwrap();
+        assert_eq!(netlink.keep_overlay(4789, 1350).await.unwrap(), Overlay::Up);
+        let shown = ip(&format!("-d addr show dev {NAME}"));
+        for expected in ["999999: ", "NOARP", "mtu 1350", "02:66:6c:76:78:01", "external", "dstport 4789", "nolearning"]
+        {
+            assert!(shown.contains(expected), "{expected}: {shown}");
+        }
+        assert!(shown.contains("inet 169.254.1.2/32") && !shown.contains("inet6"), "{shown}");
+        // Another MTU is no other device.
+        assert_eq!(netlink.keep_overlay(4789, 1330).await.unwrap(), Overlay::Up);
+        assert!(ip(&format!("link show dev {NAME}")).contains("mtu 1330"));
+        assert_eq!(netlink.keep_overlay(8472, 1330).await.unwrap(), Overlay::Made);
+        assert!(ip(&format!("-d link show dev {NAME}")).contains("dstport 8472"));
+        ip(&format!("link set {NAME} address 02:00:00:00:00:09"));
+        assert_eq!(netlink.keep_overlay(8472, 1330).await.unwrap(), Overlay::Made);
+        ip(&format!("link del {NAME}"));
+        ip(&format!("link add {NAME} type bridge"));
+        assert_eq!(netlink.keep_overlay(8472, 1330).await.unwrap(), Overlay::Made);
+        assert!(netlink.remove_overlay().await.unwrap());
+        assert!(!netlink.remove_overlay().await.unwrap());
+    });
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    on_a_node(|| async {
+        ip("link add other type vxlan id 1 dstport 4789 local 172.18.0.1");
+        ip("link set other up");
+        let netlink = Netlink::open().unwrap();
+        let error = match netlink.keep_overlay(4789, 1350).await {
+            Ok(_) => netlink.raise_overlay().await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert!(error.to_string().contains("--vxlan-port"), "{error}");
+    });
+}
+
+#[test]
+fn routes_lead_into_the_tunnel_and_out_of_it_again() {
+    on_a_node(|| async {
+        let netlink = Netlink::open().unwrap();
+        netlink.keep_overlay(4789, 1350).await.unwrap();
+        netlink.raise_overlay().await.unwrap();
+        let tunnel = |destination: &str, source: Option<&str>| NodeRoute {
+            destination: destination.parse().unwrap(),
+            via: Via::Tunnel(source.map(|ip| ip.parse().unwrap())),
+        };
+        let through: BTreeSet<_> = [
+            tunnel("10.244.2.0/24", Some("172.18.0.1")),
+            tunnel("fd00:10:244:2::/64", Some("fd00:172:18::1")),
+            tunnel("10.244.3.0/24", None),
+        ]
+        .into();
+        let direct = routes(&[("10.244.2.0/24", Some("172.18.0.2")), ("fd00:10:244:2::/64", Some("fd00:172:18::2"))]);
+        let nowhere = routes(&[("10.244.2.0/24", None), ("fd00:10:244:2::/64", None)]);
+        for wanted in [&through, &direct, &through, &nowhere, &through] {
+            let errors = netlink.set_node_routes(wanted).await.unwrap();
+            assert!(errors.is_empty(), "{errors:?}");
+            assert_eq!(&netlink.node_routes().await.unwrap(), wanted);
+        }
+        assert!(ip("route get 10.244.2.7").contains("dev fairlead.vxlan src 172.18.0.1"));
+        assert!(ip("route get fd00:10:244:2::7").contains("src fd00:172:18::1"));
     });
 }

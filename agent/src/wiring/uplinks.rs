@@ -36,7 +36,12 @@ impl Uplink {
     /// Whether an address is on one of its networks.
     #[must_use]
     pub fn reaches(&self, ip: IpAddr) -> bool {
-        self.addresses.iter().any(|&(own, prefix)| IpNetwork::new(own, prefix).is_ok_and(|net| net.contains(ip)))
+        self.subnets().any(|subnet| subnet.contains(ip))
+    }
+
+    /// The networks that it is on.
+    pub fn subnets(&self) -> impl Iterator<Item = IpNetwork> {
+        self.addresses.iter().filter_map(|&(own, prefix)| IpNetwork::new(own, prefix).ok())
     }
 }
 

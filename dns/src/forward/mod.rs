@@ -14,6 +14,8 @@ use hickory_proto::rr::{Name, RecordType};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::meter::{CODES, Histogram, TIMES, code_index};
+
 pub use upstreams::{UpstreamError, from_resolv_conf, parse_upstream, refuse_loops};
 
 /// The UDP size that is offered to upstream servers: what every path carries in one piece (DNS flag day 2020).
@@ -70,10 +72,24 @@ pub enum ForwardError {
 
 /// Asks upstream servers, first the one that answered last.
 pub struct Forwarder {
-    upstreams: Vec<SocketAddr>,
+    upstreams: Vec<Upstream>,
     preferred: AtomicUsize,
     permits: Semaphore,
     limits: Limits,
+}
+
+/// A server that is asked.
+pub struct Upstream {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// How long it took to answer, by response code ([`CODES`]).
+    pub durations: [Histogram<{ TIMES.len() }>; CODES.len()],
+}
+
+impl Upstream {
+    fn new(address: SocketAddr) -> Self {
+        Self { address, durations: std::array::from_fn(|_| Histogram::new(&TIMES)) }
+    }
 }
 
 impl Request {
@@ -110,7 +126,21 @@ impl Forwarder {
     #[must_use]
     pub fn new(upstreams: Vec<SocketAddr>, limits: Limits) -> Option<Self> {
         let permits = Semaphore::new(limits.in_flight);
+        let upstreams: Vec<_> = upstreams.into_iter().map(Upstream::new).collect();
         (!upstreams.is_empty()).then(|| Self { upstreams, preferred: AtomicUsize::new(0), permits, limits })
+    }
+
+    /// The servers.
+    #[must_use]
+    pub fn upstreams(&self) -> &[Upstream] {
+        &self.upstreams
+    }
+
+    /// Returns when no query waits any more: at the latest when the last of them has waited as long as it may.
+    pub async fn idle(&self) {
+        let all = u32::try_from(self.limits.in_flight).unwrap_or(u32::MAX);
+        // Either way nothing is left to wait for.
+        let _permits = tokio::time::timeout(self.limits.deadline, self.permits.acquire_many(all)).await;
     }
 
     /// Asks one server, after a while or a failure the next too, and takes the first good answer.
@@ -160,10 +190,14 @@ impl Forwarder {
     }
 
     async fn attempt(&self, index: usize, request: &Request) -> (usize, Result<Message, ForwardError>) {
-        let result = match self.upstreams.get(index) {
-            Some(upstream) => exchange::exchange(*upstream, request).await,
-            None => Err(ForwardError::TimedOut),
-        };
+        let Some(upstream) = self.upstreams.get(index) else { return (index, Err(ForwardError::TimedOut)) };
+        let begin = Instant::now();
+        let result = exchange::exchange(upstream.address, request).await;
+        if let Ok(message) = &result
+            && let Some(durations) = upstream.durations.get(code_index(message.metadata.response_code.into()))
+        {
+            durations.observe(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        }
         (index, result)
     }
 }

@@ -7,6 +7,7 @@ use hickory_proto::rr::rdata::opt::EdnsCode;
 
 use super::Transport;
 use crate::fast::Manner;
+use crate::meter::{Answered, Maker};
 use crate::wire::{Header, flags};
 
 /// What a message over TCP may not fill: the names that hickory-server writes whole where this codec writes a pointer.
@@ -66,11 +67,21 @@ impl Response {
         self.fit()
     }
 
-    /// The response as a message, for who writes it with an encoder of its own.
+    /// The response as a message, for who writes it with an encoder of its own, and its length with this one.
     #[must_use]
-    pub fn into_message(mut self) -> Message {
-        self.fit();
-        self.message
+    pub fn into_message(mut self) -> (Message, usize) {
+        let length = self.fit().len();
+        (self.message, length)
+    }
+
+    /// What it says, for who counts responses; its length is known when it is encoded.
+    #[must_use]
+    pub fn summary(&self, maker: Maker) -> Answered {
+        let Message { metadata, edns, .. } = &self.message;
+        let dnssec_ok = edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
+        // What isn't from the zone and not from elsewhere only says why there is no answer.
+        let maker = if maker == Maker::Kubernetes && !metadata.authoritative { Maker::Nobody } else { maker };
+        Answered { code: metadata.response_code.into(), dnssec_ok, size: 0, maker }
     }
 
     /// Makes the message as long as the client takes: what is too much is left out from the end and TC says so.

@@ -15,6 +15,13 @@ pub(super) struct Ends {
     pub(super) local: Option<Local>,
 }
 
+impl Ends {
+    /// Whether the client has an address of IPv6 that is not an IPv4 one.
+    pub(super) fn is_v6(&self) -> bool {
+        self.client.as_sockaddr_in6().is_some_and(|address| address.ip().to_ipv4_mapped().is_none())
+    }
+}
+
 /// One of our addresses, as the kernel tells it and takes it back. The response leaves from the address that the query
 /// came to, on whatever interface the routes say.
 #[derive(Debug, Clone, Copy)]

@@ -12,7 +12,8 @@ use std::thread::JoinHandle;
 
 use tokio::task::JoinSet;
 
-use crate::full::Responder;
+use crate::full::{Responder, Transport};
+use crate::meter::Shard;
 
 /// Why the server can't start.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +63,19 @@ impl Server {
             let bind = |transport| move |source| ServerError::Bind { address, transport, source };
             let listener = socket::tcp(address).map_err(bind("TCP"))?;
             server.tcp.push(listener.local_addr().map_err(bind("TCP"))?);
-            server.tasks.spawn(tcp::serve(listener, Arc::clone(responder)));
+            let shard = responder.stats.meters.shared(address, Transport::Tcp);
+            server.tasks.spawn(tcp::serve(listener, Arc::clone(responder), shard));
+            let later = responder.stats.meters.shared(address, Transport::Udp);
             let mut bound = address;
             for _ in 0..config.threads.max(1) {
                 let socket = socket::udp(bound).map_err(bind("UDP"))?;
                 // With port 0 the first socket chooses it for all.
                 bound = socket.local_addr().map_err(bind("UDP"))?;
-                server.spawn_udp(socket, responder)?;
+                server.spawn_udp(
+                    socket,
+                    responder,
+                    [responder.stats.meters.alone(address, Transport::Udp), Arc::clone(&later)],
+                )?;
             }
             server.udp.push(bound);
             tracing::info!(%bound, threads = config.threads, "listening");
@@ -99,9 +106,14 @@ impl Server {
         }
     }
 
-    fn spawn_udp(&mut self, socket: std::net::UdpSocket, responder: &Arc<Responder>) -> Result<(), ServerError> {
-        let worker =
-            udp::Worker::new(socket, Arc::clone(responder), Arc::clone(&self.stop), tokio::runtime::Handle::current());
+    fn spawn_udp(
+        &mut self,
+        socket: std::net::UdpSocket,
+        responder: &Arc<Responder>,
+        shards: [Arc<Shard>; 2],
+    ) -> Result<(), ServerError> {
+        let (responder, stop) = (Arc::clone(responder), Arc::clone(&self.stop));
+        let worker = udp::Worker::new(socket, responder, shards, stop, tokio::runtime::Handle::current());
         let name = format!("dns-udp-{}", self.threads.len());
         let thread = std::thread::Builder::new().name(name).spawn(move || worker.run()).map_err(ServerError::Thread)?;
         self.threads.push(thread);

@@ -8,7 +8,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use hickory_proto::ProtoError;
@@ -19,6 +19,7 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use hickory_server::zone_handler::{MessageResponseBuilder, Queries};
 
 use crate::full::{Outcome, Responder, Transport};
+use crate::meter::{Answered, Asked, Maker, Shard};
 
 /// How long a connection may stay open after a query; within it the next one has to arrive whole.
 const IDLE: Duration = Duration::from_secs(10);
@@ -28,8 +29,8 @@ const QUEUE: usize = 4;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the connections of a listener for ever.
-pub(super) async fn serve(listener: TcpListener, responder: Arc<Responder>) {
-    let mut server = Server::new(Handler(responder));
+pub(super) async fn serve(listener: TcpListener, responder: Arc<Responder>, shard: Arc<Shard>) {
+    let mut server = Server::new(Handler(responder, shard));
     loop {
         // hickory-server gives a listener up when a connection ends before it is accepted (ECONNABORTED).
         match listener.try_clone().and_then(tokio::net::TcpListener::from_std) {
@@ -46,17 +47,22 @@ pub(super) async fn serve(listener: TcpListener, responder: Arc<Responder>) {
 }
 
 /// Hands hickory-server the responses of the responder.
-struct Handler(Arc<Responder>);
+struct Handler(Arc<Responder>, Arc<Shard>);
 
 #[async_trait]
 impl RequestHandler for Handler {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut client: R) -> ResponseInfo {
-        let Self(responder) = self;
-        let message = match responder.respond(request.as_slice(), Transport::Tcp) {
-            Outcome::Reply(response) => response.into_message(),
-            Outcome::Pending(pending) => responder.finish(*pending).await.into_message(),
+        let Self(responder, shard) = self;
+        let begin = Instant::now();
+        let (response, maker) = match responder.respond(request.as_slice(), Transport::Tcp) {
+            Outcome::Reply(response) => (response, Maker::Kubernetes),
+            Outcome::Pending(pending) => (responder.finish(*pending).await, Maker::Forward),
             Outcome::Silence => return nothing(request),
         };
+        let answered = response.summary(maker);
+        let (message, size) = response.into_message();
+        let asked = Asked::new(request.as_slice(), request.src().ip().to_canonical().is_ipv6());
+        shard.report(asked, Answered { size, ..answered });
         let sent = match questions(&message) {
             Ok(queries) => {
                 let builder = MessageResponseBuilder::new(&queries, message.edns.as_ref());
@@ -65,6 +71,7 @@ impl RequestHandler for Handler {
             }
             Err(error) => Err(error.into()),
         };
+        shard.took(begin.elapsed(), 1);
         sent.unwrap_or_else(|error| {
             tracing::debug!(client = %request.src(), %error, "a response can't be sent");
             responder.stats.unsent.increment();

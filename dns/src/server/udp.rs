@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -14,16 +14,21 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 use super::datagram::{Ends, Local, controls, send};
 use crate::fast;
 use crate::full::{Outcome, Responder, Transport};
+use crate::meter::{Answered, Asked, Maker, Shard};
 
 /// Datagrams in one system call.
 const BATCH: usize = 32;
 /// The longest query that is read. A query has one question and an OPT record; nothing that long is one.
 const LONGEST: usize = 4096;
+/// How long a thread that is told to stop answers what still comes.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Serves one socket.
 pub(super) struct Worker {
     socket: Arc<UdpSocket>,
     responder: Arc<Responder>,
+    /// What this thread counts, and what tasks count that answer later.
+    shards: [Arc<Shard>; 2],
     stop: Arc<AtomicBool>,
     runtime: tokio::runtime::Handle,
     buffers: Vec<Vec<u8>>,
@@ -47,6 +52,7 @@ impl Worker {
     pub(super) fn new(
         socket: UdpSocket,
         responder: Arc<Responder>,
+        shards: [Arc<Shard>; 2],
         stop: Arc<AtomicBool>,
         runtime: tokio::runtime::Handle,
     ) -> Self {
@@ -54,6 +60,7 @@ impl Worker {
         Self {
             socket: Arc::new(socket),
             responder,
+            shards,
             stop,
             runtime,
             buffers,
@@ -63,14 +70,23 @@ impl Worker {
         }
     }
 
-    /// Serves until it is told to stop.
+    /// Serves until it is told to stop, and then what has come until then.
     pub(super) fn run(mut self) {
-        while !self.stop.load(Ordering::Relaxed) {
+        let mut last = None;
+        while last.is_none_or(|last| Instant::now() < last) {
+            if last.is_none() && self.stop.load(Ordering::Relaxed) {
+                last = Some(Instant::now() + LAST);
+            }
             match self.receive() {
                 Ok(()) => {
+                    let begin = Instant::now();
                     self.answer();
                     self.send();
+                    // One look at the clock for the batch: its responses leave together.
+                    let [own, _] = &self.shards;
+                    own.took(begin.elapsed(), self.ready as u64);
                 }
+                Err(Errno::EAGAIN) if last.is_some() => return,
                 // Nothing came, or an earlier response met an error on its way.
                 Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => {}
                 Err(error) => {
@@ -111,6 +127,8 @@ impl Worker {
                 let Some(message) = self.buffers.get(index).and_then(|buffer| buffer.get(..*length)) else { continue };
                 let reply = next(&mut self.replies, self.ready, *ends);
                 if fast::respond(&zone, self.responder.manner, message, &mut reply.bytes) {
+                    let [own, _] = &self.shards;
+                    own.report(Asked::new(message, ends.is_v6()), Answered::plainly(&reply.bytes));
                     self.ready += 1;
                 } else {
                     left.push(index);
@@ -127,16 +145,26 @@ impl Worker {
         let (Some(received), Some(buffer)) = (self.received.get(index), self.buffers.get(index)) else { return };
         let Some(message) = buffer.get(..received.length) else { return };
         let ends = received.ends;
+        let asked = Asked::new(message, ends.is_v6());
+        let [own, later] = &self.shards;
         match self.responder.respond(message, Transport::Udp) {
             Outcome::Silence => {}
             Outcome::Reply(response) => {
-                next(&mut self.replies, self.ready, ends).bytes = response.encode();
+                let answered = response.summary(Maker::Kubernetes);
+                let bytes = response.encode();
+                own.report(asked, Answered { size: bytes.len(), ..answered });
+                next(&mut self.replies, self.ready, ends).bytes = bytes;
                 self.ready += 1;
             }
             Outcome::Pending(pending) => {
                 let (responder, socket) = (Arc::clone(&self.responder), Arc::clone(&self.socket));
+                let (shard, begin) = (Arc::clone(later), Instant::now());
                 self.runtime.spawn(async move {
-                    let bytes = responder.finish(*pending).await.encode();
+                    let response = responder.finish(*pending).await;
+                    let answered = response.summary(Maker::Forward);
+                    let bytes = response.encode();
+                    shard.report(asked, Answered { size: bytes.len(), ..answered });
+                    shard.took(begin.elapsed(), 1);
                     if send(&socket, &ends, &bytes).is_err() {
                         responder.stats.unsent.increment();
                     }

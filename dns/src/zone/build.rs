@@ -83,6 +83,12 @@ impl Builder {
         Self::KINDS.iter().all(|kind| self.synced.contains(kind))
     }
 
+    /// Whether a service is headless; nothing where there is no such service.
+    #[must_use]
+    pub fn is_headless(&self, service: &ObjectKey) -> Option<bool> {
+        Some(self.services.get(service)?.service.as_ref()?.headless)
+    }
+
     /// What the events since the last call change, one delta for each service and namespace.
     pub fn settle(&mut self) -> Vec<Delta> {
         let mut deltas = Vec::new();

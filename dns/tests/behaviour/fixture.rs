@@ -90,6 +90,7 @@ pub(crate) fn slice(
         address_type: if v6 { AddressType::Ipv6 } else { AddressType::Ipv4 },
         ports: ports.iter().map(port).collect(),
         endpoints,
+        triggered: None,
     }
 }
 

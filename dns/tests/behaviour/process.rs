@@ -1,6 +1,6 @@
 //! The binary.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -70,13 +70,130 @@ fn free_address() -> SocketAddr {
     }
 }
 
+/// Where a process shows itself.
+struct Places([String; 3]);
+
+impl Places {
+    fn new() -> Self {
+        Self([(); 3].map(|()| free_address().to_string()))
+    }
+
+    fn args(&self) -> [&str; 6] {
+        let Self([health, ready, metrics]) = self;
+        ["--health-bind", health, "--ready-bind", ready, "--metrics-bind", metrics]
+    }
+}
+
+/// Status and body of what a place says about a path, or nothing when nobody is there.
+fn get(place: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = std::net::TcpStream::connect(place).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+fn wait_for(what: &str, so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !so() {
+        assert!(Instant::now() < deadline, "it is still not so that {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Asks over UDP; nothing when no answer comes.
+fn udp(address: SocketAddr, question: &'static str) -> Option<Message> {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.send_to(&query(question), address).unwrap();
+    let mut buffer = [0; 512];
+    let length = socket.recv(&mut buffer).ok()?;
+    Message::from_vec(&buffer[..length]).ok()
+}
+
+#[test]
+fn health_readiness_and_metrics_are_shown_and_an_end_loses_nothing() {
+    let directory = Directory::new("observed");
+    let objects = directory.0.join("objects");
+    let (address, places) = (free_address(), Places::new());
+    let listen = address.to_string();
+    let mut args = vec!["--objects", objects.to_str().unwrap(), "--listen", &listen, "--resolv-conf", "/nonexistent"];
+    args.extend(places.args());
+    args.extend(["--lameduck", "3"]);
+    let mut running = Running(command(&args).spawn().unwrap());
+    let Places([health, ready, metrics]) = &places;
+    wait_for("the process is healthy", || get(health, "/health") == Some((200, "OK".to_owned())));
+    wait_for("what is missing is said", || {
+        get(ready, "/ready").is_some_and(|(status, why)| status == 503 && why.contains("not complete"))
+    });
+    std::fs::create_dir(&objects).unwrap();
+    std::fs::write(objects.join("shop.yaml"), MANIFEST).unwrap();
+    wait_for("the server is ready", || get(ready, "/ready") == Some((200, "OK".to_owned())));
+    assert_eq!(get(health, "/nothing").unwrap().0, 404);
+
+    for question in ["web.shop.svc.cluster.local A", "no.shop.svc.cluster.local AAAA", "www.example.org A"] {
+        udp(address, question).unwrap();
+    }
+    run(async {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        write(&mut stream, &query("web.shop.svc.cluster.local SRV")).await;
+        read(&mut stream).await;
+    });
+    let (_, text) = get(metrics, "/metrics").unwrap();
+    let server = format!("dns://{address}");
+    let line = |name: &str, more: &[(&str, &str)], value: &str| {
+        let mut labels = vec![("server", server.as_str()), ("view", ""), ("zone", ".")];
+        labels.extend(more);
+        labels.sort_by_key(|(name, _)| (*name == "le", *name));
+        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        format!("\ncoredns_{name}{{{}}} {value}", labels.join(","))
+    };
+    let request = |proto, kind| [("proto", proto), ("family", "1"), ("type", kind)];
+    for line in [
+        line("dns_requests_total", &request("udp", "A"), "2\n"),
+        line("dns_requests_total", &request("udp", "AAAA"), "1\n"),
+        line("dns_requests_total", &request("tcp", "SRV"), "1\n"),
+        line("dns_responses_total", &[("rcode", "NXDOMAIN"), ("plugin", "kubernetes")], "1\n"),
+        line("dns_responses_total", &[("rcode", "REFUSED"), ("plugin", "")], "1\n"),
+        line("dns_request_duration_seconds_bucket", &[("le", "0.00025")], ""),
+        line("dns_request_duration_seconds_bucket", &[("le", "8.192")], "4\n"),
+        line("dns_request_duration_seconds_count", &[], "4\n"),
+        line("dns_request_size_bytes_bucket", &[("proto", "udp"), ("le", "100")], "3\n"),
+        line("dns_response_size_bytes_count", &[("proto", "tcp")], "1\n"),
+        line("plugin_enabled", &[("name", "kubernetes")], "1\n"),
+        "\n# TYPE coredns_dns_response_size_bytes histogram\n".to_owned(),
+        "\ncoredns_build_info{".to_owned(),
+        "\ncoredns_panics_total 0\n".to_owned(),
+        "\nfairlead_dns_source_synced 1\n".to_owned(),
+        "\nprocess_open_fds ".to_owned(),
+    ] {
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
+
+    let pid = nix::unistd::Pid::from_raw(running.0.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    wait_for("it is not ready any more", || get(ready, "/ready").is_some_and(|(status, _)| status == 503));
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(2) {
+        udp(address, "web.shop.svc.cluster.local A").expect("it answers while it is about to end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(get(health, "/health").unwrap().0, 200);
+    assert!(running.0.wait().unwrap().success());
+}
+
 #[test]
 fn d20_the_process_serves_a_directory_and_ends_on_sigterm() {
     let directory = Directory::new("serve");
     std::fs::write(directory.0.join("shop.yaml"), MANIFEST).unwrap();
     let (address, path) = (free_address(), directory.0.to_str().unwrap());
     let listen = address.to_string();
-    let args = ["--objects", path, "--listen", &listen, "--resolv-conf", "/nonexistent", "--ttl", "7"];
+    let mut args = vec!["--objects", path, "--listen", &listen, "--resolv-conf", "/nonexistent", "--ttl", "7"];
+    let places = Places::new();
+    args.extend(places.args());
+    args.extend(["--lameduck", "0"]);
     let mut running = Running(command(&args).spawn().unwrap());
     let deadline = Instant::now() + Duration::from_secs(20);
     run(async {

@@ -92,6 +92,8 @@ reasons! {
     Rejected = 21, "rejected";
     /// A load balancer's address, and its service's source ranges do not hold the client.
     SourceRange = 22, "source_range";
+    /// A VXLAN packet that no node of the cluster sent, or that says to come from what is not behind that node.
+    Tunnel = 23, "tunnel";
 }
 
 /// Number of reasons: the size of the `DROPS` array.

@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::config::{Config, Uplink};
 use crate::drop::DropReason;
 use crate::flow::{self, Draft, FlowKey, InsertError, Place, Table, Tracked};
+use crate::overlay::Outer;
 use crate::packet::{self, Packet};
 use crate::walk::{self, Action, Inbound, Walk};
 use crate::{Addr, Word};
@@ -48,6 +49,9 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
 
     /// The interface that the packet came in by, 0 when the node itself made it.
     fn ingress_ifindex(&self) -> u32;
+
+    /// The outside of a packet that came through the tunnel.
+    fn outer(&self) -> Option<Outer>;
 
     /// The packet's mark.
     fn mark(&self) -> u32;

@@ -18,6 +18,7 @@ pub mod drop;
 pub mod flow;
 mod ifindex;
 pub mod kernel;
+pub mod overlay;
 pub mod packet;
 pub mod peer;
 pub mod policy;

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,10 +42,10 @@ enum Task {
         /// The lab, as `list` shows it
         lab: String,
     },
-    /// Sends text to a unix socket of the place and shows the answer; for tests
+    /// Sends text to a socket of the place and shows the answer; for tests
     #[command(hide = true)]
     Say {
-        /// The socket
+        /// A unix socket, or ADDR:PORT for TCP
         socket: PathBuf,
         /// The text
         text: String,
@@ -92,11 +92,28 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// How long the other side may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The other side may hang up on nonsense before it has read it all; what counts is that it ends the connection.
 fn say(socket: &Path, text: &str) -> Result<()> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let sent = stream.write_all(text.as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
+    match socket.to_str().and_then(|text| text.parse().ok()) {
+        Some(address) => {
+            let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let sent = stream.write_all(text.as_bytes());
+            listen(socket, &mut stream, sent)
+        }
+        None => {
+            let mut stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let sent = stream.write_all(text.as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
+            listen(socket, &mut stream, sent)
+        }
+    }
+}
+
+fn listen(socket: &Path, stream: &mut impl Read, sent: std::io::Result<()>) -> Result<()> {
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
     if read.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)) {

@@ -4,9 +4,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::{paths, run};
 
-/// What a cluster's nodes use besides their own programs, and the packages of Debian that have it.
-const CLUSTER: [(&str, &str); 5] =
-    [("runc", "runc"), ("ip", "iproute2"), ("nft", "nftables"), ("conntrack", "conntrack"), ("nsenter", "util-linux")];
+/// What nodes of clusters and labs use besides their own programs, and the packages of Debian that have it.
+const CLUSTER: [(&str, &str); 6] = [
+    ("runc", "runc"),
+    ("ip", "iproute2"),
+    ("ping", "iputils-ping"),
+    ("nft", "nftables"),
+    ("conntrack", "conntrack"),
+    ("nsenter", "util-linux"),
+];
 
 /// Whether the cluster's are there.
 pub(super) fn cluster_present() -> bool {

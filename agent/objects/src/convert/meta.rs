@@ -34,6 +34,11 @@ pub(super) fn label(meta: &ObjectMeta, key: &str) -> Option<String> {
     meta.labels.as_ref().and_then(|labels| labels.get(key)).cloned()
 }
 
+/// One annotation.
+pub(super) fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
 /// An address.
 pub(super) fn ip(text: &str) -> Result<IpAddr, Problem> {
     address::parse_ip(text).ok_or_else(|| Problem::Address(text.to_owned()))

@@ -10,6 +10,8 @@ use crate::{Kind, Node, Object};
 
 /// The label with a node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// The taint of a node that the cluster autoscaler is about to delete.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 impl Slim for v1::Node {
     const KIND: Kind = Kind::Node;
@@ -24,6 +26,7 @@ impl Slim for v1::Node {
             external_ips: addresses(self, "ExternalIP", &mut notes),
             pod_cidrs: pod_cidrs(self.spec.as_ref(), &mut notes),
             labels: meta::labels(&self.metadata),
+            leaving: self.metadata.deletion_timestamp.is_some() || is_condemned(self.spec.as_ref()),
         };
         Ok((Object::Node(node), notes))
     }
@@ -46,4 +49,8 @@ fn pod_cidrs(spec: Option<&v1::NodeSpec>, notes: &mut Vec<Error>) -> Vec<ipnetwo
         .enumerate()
         .filter_map(|(i, text)| note(meta::cidr(text).at(|| format!("spec.podCIDRs[{i}]")), notes))
         .collect()
+}
+
+fn is_condemned(spec: Option<&v1::NodeSpec>) -> bool {
+    spec.iter().flat_map(|spec| &spec.taints).flatten().any(|taint| taint.key == TO_BE_DELETED)
 }

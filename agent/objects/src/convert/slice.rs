@@ -10,6 +10,9 @@ use crate::{AddressType, Endpoint, EndpointPort, EndpointSlice, Kind, Object, Ob
 
 /// The label with the name of the service that a slice belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The annotation with the time of what led to the last change. Nothing but a metric depends on it, so what can't be
+/// read is passed over.
+const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 impl Slim for v1::EndpointSlice {
     const KIND: Kind = Kind::EndpointSlice;
@@ -29,6 +32,7 @@ impl Slim for v1::EndpointSlice {
             address_type,
             ports: ports(self.ports.as_deref().unwrap_or_default())?,
             endpoints,
+            triggered: meta::annotation(&self.metadata, TRIGGERED).and_then(|time| time.parse().ok()),
             key,
         };
         Ok((Object::EndpointSlice(slice), Vec::new()))

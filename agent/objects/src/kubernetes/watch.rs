@@ -1,81 +1,74 @@
 //! The watches.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-use std::path::Path;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery, networking::v1 as networking};
-use kube::core::DeserializeGuard;
+use kube::core::Status;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::relist::{Reading, Relist, Step};
+use super::failover::chain;
+use super::relist::{Relist, Step};
+use super::trouble::{Often, forbidden};
+use super::wire::Wire;
+use super::{Cluster, Interest};
 use crate::convert::Slim;
-use crate::{Event, Kind, ObjectKey};
+use crate::{EndpointSlice, Event, Kind, Object, ObjectKey};
 
-/// How long to wait before the client's configuration is read again.
-const RETRY: Duration = Duration::from_secs(1);
-/// `reason` codes of a server that has no streaming lists: the request is refused as invalid or forbidden.
+/// Codes of a server that has no streaming lists: the request is refused as invalid.
 const REFUSED: [u16; 2] = [400, 422];
+/// The code of a server that no longer has what a watch would have to begin with.
+const GONE: u16 = 410;
+/// The code of a server that has no such thing for these credentials.
+const FORBIDDEN: u16 = 403;
+/// How often the log is told of what goes on being wrong.
+const REMIND: Duration = Duration::from_secs(60);
+/// Objects in one page of a list, where there are no streaming lists: a page is in memory as a whole.
+const PAGE: u32 = 100;
 
-/// What can go wrong before the first request.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("can't read the kubeconfig: {0}; correct --kubeconfig")]
-    Kubeconfig(#[from] kube::config::KubeconfigError),
-    #[error("no API server is configured: {0}; run in a pod with a service account, or give --kubeconfig")]
-    Infer(#[from] kube::config::InferConfigError),
-    #[error("can't make a client of the API server: {0}; correct the kubeconfig")]
-    Client(#[from] kube::Error),
-}
-
-/// Follows an API server until nobody listens any more. Errors are logged and tried again, with a growing pause that
-/// has some chance in it, so that a server that comes back isn't met by all nodes at once.
-pub async fn watch(kubeconfig: Option<&Path>, events: mpsc::Sender<Event>) {
-    let client = loop {
-        match client(kubeconfig).await {
-            Ok(client) => break client,
-            Err(error) => tracing::error!("{error}"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(RETRY) => {}
-            () = events.closed() => return,
-        }
-    };
+/// Follows an API server until nobody listens any more. Errors are tried again, with a growing pause that has some
+/// chance in it, so that a server that comes back isn't met by all nodes at once.
+pub(crate) async fn watch(cluster: &Cluster, interest: Interest, events: mpsc::Sender<Event>) {
+    tokio::select! {
+        _ = cluster.client() => {}
+        () = events.closed() => return,
+    }
     tokio::join!(
-        follow::<core::Node>(&client, &events),
-        follow::<core::Namespace>(&client, &events),
-        follow::<core::Service>(&client, &events),
-        follow::<discovery::EndpointSlice>(&client, &events),
-        follow::<networking::NetworkPolicy>(&client, &events),
-        follow::<core::Pod>(&client, &events),
+        follow::<core::Node>(cluster, interest, &events),
+        follow::<core::Namespace>(cluster, interest, &events),
+        follow::<core::Service>(cluster, interest, &events),
+        follow::<discovery::EndpointSlice>(cluster, interest, &events),
+        follow::<networking::NetworkPolicy>(cluster, interest, &events),
+        follow::<core::Pod>(cluster, interest, &events),
     );
 }
 
-async fn client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let kubeconfig = kube::config::Kubeconfig::read_from(path)?;
-            kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?
-        }
-        None => kube::Config::infer().await?,
-    };
-    Ok(Client::try_from(config)?)
-}
-
-/// Follows one kind.
-async fn follow<K>(client: &Client, events: &mpsc::Sender<Event>)
+/// Follows one kind, if it is of interest.
+async fn follow<K>(cluster: &Cluster, interest: Interest, events: &mpsc::Sender<Event>)
 where
     K: Slim + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
+    if !interest.wants(K::KIND) {
+        return;
+    }
+    let client = cluster.client().await;
     let mut relist = Relist::new(K::KIND);
+    let mut own = OwnEndpoints::default();
+    let mut reminder = Often::new(REMIND);
     let mut streaming = true;
     loop {
-        let config = if streaming { watcher::Config::default().streaming_lists() } else { watcher::Config::default() };
-        let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
+        let mut config = watcher::Config::default().page_size(PAGE);
+        config.label_selector = interest.labels(K::KIND).map(str::to_owned);
+        if streaming {
+            config = config.streaming_lists();
+        }
+        let api: Api<Wire<K>> = Api::all(client.clone());
         let mut steps = watcher(api, config).default_backoff().boxed();
         loop {
             let step = tokio::select! {
@@ -85,56 +78,93 @@ where
             match step {
                 None => break,
                 Some(Ok(step)) => {
+                    if cluster.set_trouble(&plural::<K>(), None) {
+                        tracing::info!("the watch of {} works again", plural::<K>());
+                    }
                     for event in relist.step(read(step)) {
+                        if let Some(endpoints) = own.see(&event) {
+                            cluster.set_endpoints(&endpoints);
+                        }
                         if events.send(event).await.is_err() {
                             return;
                         }
                     }
                 }
-                Some(Err(error)) if streaming && is_refusal(&error) => {
-                    tracing::info!("the API server has no streaming lists, so {} is listed", K::KIND.as_str());
-                    streaming = false;
-                    break;
-                }
-                Some(Err(error)) => {
-                    tracing::warn!("the watch of {} failed and is tried again: {error}", K::KIND.as_str());
-                }
+                Some(Err(error)) => match refusal(&error) {
+                    Some(status) if streaming && REFUSED.contains(&status.code) => {
+                        tracing::info!("the API server has no streaming lists, so {} are listed", plural::<K>());
+                        streaming = false;
+                        break;
+                    }
+                    // Only a list helps. Within a watch the watcher sees to that itself.
+                    Some(status) if status.code == GONE => break,
+                    Some(status) => {
+                        let text = match status.code {
+                            FORBIDDEN => forbidden(&K::group(&()), &plural::<K>(), &["list", "watch"], &status.message),
+                            _ => format!("the API server refuses the watch of {}: {}", plural::<K>(), status.message),
+                        };
+                        if cluster.set_trouble(&plural::<K>(), Some(text.clone())) || reminder.is_due() {
+                            tracing::error!("{text}");
+                            reminder.is_due();
+                        }
+                    }
+                    // That no server answers is said once for all kinds.
+                    None => tracing::debug!("the watch of {} broke: {}", plural::<K>(), chain(&error)),
+                },
             }
         }
+        // Only the watcher's own retries have a pause.
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// Whether a server refuses streaming lists.
-fn is_refusal(error: &watcher::Error) -> bool {
+fn plural<K: Resource<DynamicType = ()>>() -> String {
+    K::plural(&()).into_owned()
+}
+
+/// What a server has against a request.
+fn refusal(error: &watcher::Error) -> Option<&Status> {
     match error {
-        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => REFUSED.contains(&status.code),
-        watcher::Error::WatchError(status) => REFUSED.contains(&status.code),
-        _ => false,
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => Some(status),
+        _ => None,
     }
 }
 
-fn read<K: Slim + Resource<DynamicType = ()>>(event: watcher::Event<DeserializeGuard<K>>) -> Step {
+fn read<K: Slim>(event: watcher::Event<Wire<K>>) -> Step {
     match event {
         watcher::Event::Init => Step::ListBegins,
         watcher::Event::InitDone => Step::ListEnds,
-        watcher::Event::InitApply(object) | watcher::Event::Apply(object) => Step::Seen(Box::new(reading(&object))),
-        watcher::Event::Delete(object) => Step::Gone(key(&object)),
+        watcher::Event::InitApply(object) | watcher::Event::Apply(object) => Step::Seen(Box::new(object.reading)),
+        watcher::Event::Delete(object) => Step::Gone(object.key()),
     }
 }
 
-fn reading<K: Slim + Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) -> Reading {
-    let key = Some(key(object)).filter(|key| !key.name.is_empty());
-    match object.0.as_ref().map_err(|invalid| invalid.error.clone()).and_then(|o| o.slim().map_err(|e| e.to_string())) {
-        Ok((object, notes)) => {
-            Reading { key, object: Some(object), reasons: notes.iter().map(ToString::to_string).collect() }
+/// The endpoints of the API server itself: those of `default/kubernetes`, by slice.
+#[derive(Debug, Default)]
+struct OwnEndpoints(BTreeMap<ObjectKey, BTreeSet<SocketAddr>>);
+
+impl OwnEndpoints {
+    /// All of them, if an event has to do with them.
+    fn see(&mut self, event: &Event) -> Option<BTreeSet<SocketAddr>> {
+        match event {
+            Event::Applied(Object::EndpointSlice(slice)) if is_own(slice) => {
+                let ready = slice.endpoints.iter().filter(|endpoint| endpoint.ready);
+                let ports = slice.ports.iter().filter(|port| port.name.as_deref() == Some("https"));
+                let ports: Vec<u16> = ports.filter_map(|port| port.port).collect();
+                let ips = ready.flat_map(|endpoint| endpoint.addresses.first());
+                let addresses = ips.flat_map(|ip| ports.iter().map(|port| SocketAddr::new(*ip, *port))).collect();
+                self.0.insert(slice.key.clone(), addresses);
+            }
+            Event::Deleted(Kind::EndpointSlice, key) => drop(self.0.remove(key)?),
+            _ => return None,
         }
-        Err(reason) => Reading { key, object: None, reasons: vec![reason] },
+        Some(self.0.values().flatten().copied().collect())
     }
 }
 
-fn key<K: Slim + Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) -> ObjectKey {
-    match K::KIND {
-        Kind::Node | Kind::Namespace => ObjectKey::cluster(object.name_any()),
-        _ => ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any()),
-    }
+fn is_own(slice: &EndpointSlice) -> bool {
+    slice.key.namespace == "default" && slice.service_name.as_deref() == Some("kubernetes")
 }

@@ -40,6 +40,22 @@ pub fn read_str(text: &str) -> Vec<Result<Object, Invalid>> {
     found
 }
 
+/// Reads a text of one YAML document that is no object: settings.
+///
+/// # Errors
+/// What is wrong with its syntax, and in which line, or that there are several documents.
+pub fn read_yaml(text: &str) -> Result<Value, String> {
+    let mut values = Vec::new();
+    for document in documents::split(text) {
+        values.extend(document.values()?);
+    }
+    match values.len() {
+        0 => Ok(Value::Null),
+        1 => Ok(values.remove(0)),
+        count => Err(format!("{count} documents; write one")),
+    }
+}
+
 /// Reads what one document holds: nothing, an object, or a list of them.
 fn read_value(value: Value, document: usize, found: &mut Vec<Result<Object, Invalid>>) {
     match value {

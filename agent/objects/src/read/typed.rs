@@ -52,7 +52,7 @@ pub(super) fn read(map: Map<String, Value>, document: usize, found: &mut Vec<Res
         Claim::Other => tracing::debug!(document, kind, "ignored an object of a kind that is not used"),
         Claim::Version(kind) => {
             let given = text("apiVersion").unwrap_or("missing").to_owned();
-            let reason = format!("apiVersion: {given}; a {} is read as {}", kind.as_str(), api_version(kind));
+            let reason = format!("apiVersion: {given}; a {} is read as {}", kind.as_str(), kind.api_version());
             found.push(Err(invalid(Some(kind), reason)));
         }
         Claim::Known(kind) => {
@@ -72,7 +72,7 @@ pub(super) fn read(map: Map<String, Value>, document: usize, found: &mut Vec<Res
 
 fn claim(api_version: Option<&str>, kind: &str) -> Claim {
     let Some(kind) = Kind::ALL.into_iter().find(|known| known.as_str() == kind) else { return Claim::Other };
-    let wanted = self::api_version(kind);
+    let wanted = kind.api_version();
     let group = |version: &str| version.rsplit_once('/').map(|(group, _)| group.to_owned());
     match api_version {
         None => Claim::Version(kind),
@@ -80,14 +80,6 @@ fn claim(api_version: Option<&str>, kind: &str) -> Claim {
         // Where NetworkPolicies and Pods' neighbours lived long ago.
         Some(version) if group(version) == group(wanted) || version.starts_with("extensions/") => Claim::Version(kind),
         Some(_) => Claim::Other,
-    }
-}
-
-fn api_version(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Service | Kind::Pod | Kind::Node | Kind::Namespace => "v1",
-        Kind::EndpointSlice => "discovery.k8s.io/v1",
-        Kind::NetworkPolicy => "networking.k8s.io/v1",
     }
 }
 

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use super::reference::{Flow, judge};
 use super::{Direction, RuleRef, World, compile};
 use crate::model::LocalPod;
+use crate::network::Network;
 use crate::plan::policy::{Content, State};
 
 /// A cluster as node `n1` sees it.
@@ -99,6 +100,7 @@ impl Cluster {
                 zone: None,
                 internal_ips: vec![ip(&format!("172.18.0.{n}")), ip(&format!("fd00:172:18::{n}"))],
                 external_ips: Vec::new(),
+                leaving: false,
                 pod_cidrs: vec![
                     format!("10.244.{n}.0/24").parse().unwrap(),
                     format!("fd00:10:244:{n}::/64").parse().unwrap(),
@@ -173,7 +175,7 @@ impl Cluster {
     pub(crate) fn world(&self) -> World<'_> {
         World {
             node: "n1",
-            uplink: 2,
+            network: Network { ifindex: 2, ..Network::default() },
             namespaces: self.namespaces.iter().collect(),
             nodes: self.nodes.iter().collect(),
             pods: self.pods.iter().collect(),

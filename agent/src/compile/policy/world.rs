@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use fairlead_objects::{Labels, Namespace, NetworkPolicy, Node, ObjectKey, Pod};
 
 use crate::model::LocalPod;
+use crate::network::Network;
 
 /// The objects that policy and peers depend on, and this node's place among them.
 #[derive(Debug, Clone, Default)]
 pub struct World<'a> {
     /// The name of this node.
     pub node: &'a str,
-    /// The interface that other nodes are reached by, 0 when there is none.
-    pub uplink: u32,
+    /// How other nodes are reached.
+    pub network: Network,
     /// All namespaces.
     pub namespaces: Vec<&'a Namespace>,
     /// All nodes, this one among them.

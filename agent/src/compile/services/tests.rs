@@ -81,6 +81,7 @@ fn slice(name: &str, number: u16, endpoints: &[&str]) -> EndpointSlice {
         address_type: if v6 { AddressType::Ipv6 } else { AddressType::Ipv4 },
         ports: vec![EndpointPort { name: Some("grpc".into()), protocol: Protocol::Tcp, port: Some(number) }],
         endpoints,
+        triggered: None,
     }
 }
 
@@ -384,6 +385,7 @@ fn s32_the_own_zone_is_that_of_the_node_object() {
         zone: zone.map(Into::into),
         internal_ips: vec![],
         external_ips: vec![],
+        leaving: false,
         pod_cidrs: vec![],
     };
     let slices = [slice("cart-1", 8080, &["10.0.0.1 ready zone=a", "10.0.0.2 ready zone=b"])];

@@ -176,8 +176,8 @@ impl Ids {
         let known: HashMap<[u64; 4], u16> = old.peer.nodes.iter().map(|(i, hop)| (key_of(hop), *i)).collect();
         let mut free = (0..MAX_NODES).filter(|index| !old.peer.nodes.contains_key(index));
         for hop in &wanted.nodes {
-            // A record is never changed: a node that is reached otherwise is another one.
-            let same = known.get(&key_of(hop)).copied().filter(|i| old.peer.nodes.get(i) == Some(hop));
+            // A record keeps its addresses, and flows remember its index. The way to it is one word of it and may change.
+            let same = known.get(&key_of(hop)).copied();
             let full = PlanError::Full {
                 table: "nodes",
                 needed: old.peer.nodes.len() + wanted.nodes.len(),

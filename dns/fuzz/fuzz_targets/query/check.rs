@@ -77,6 +77,7 @@ fn objects() -> Vec<Object> {
         alias("x", "s.n.svc.cluster.local"),
         alias("y", "example.org"),
         Object::EndpointSlice(EndpointSlice {
+            triggered: None,
             key: ObjectKey::new("n", "h-1"),
             service_name: Some("h".to_owned()),
             address_type: AddressType::Ipv4,

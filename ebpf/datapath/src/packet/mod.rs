@@ -8,6 +8,7 @@ mod parse;
 mod reset;
 mod rewrite;
 
+pub(crate) use headers::Macs;
 pub use headers::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, SCTP, TCP, TcpFlags, UDP};
 pub use icmp::{IcmpError, quoted, send_error_v4, send_error_v6, translate_quote};
 pub use neighbour::{answer_arp, answer_solicitation};

@@ -30,7 +30,8 @@ pub struct Peer {
     pub class: u32,
     /// The slot of this node's pod that owns it, or [`NO_SLOT`].
     pub slot: u16,
-    /// Index in `nodes` of the node that it is behind, or [`NO_NODE`]. For a pod of this node, [`NO_NODE`].
+    /// Index in `nodes` of the node that it is behind or that it is, or [`NO_NODE`]. For what is on this node,
+    /// [`NO_NODE`].
     pub node: u16,
     /// [`PeerFlags`].
     pub flags: u32,
@@ -104,8 +105,38 @@ pub struct NodeHop {
     pub v6: Addr,
     /// The uplink towards it, 0 when there is none.
     pub ifindex: u32,
-    /// Reserved, zero.
+    /// [`HopFlags`]. In one aligned word with `ifindex`: the way to a node may change, its addresses never do.
     pub flags: u32,
+}
+
+/// Bits of [`NodeHop::flags`], for each family of packets. Without one they go to the node's own address.
+pub struct HopFlags;
+
+impl HopFlags {
+    /// IPv4 packets go through the tunnel.
+    pub const TUNNEL_V4: u32 = 1;
+    /// IPv6 packets do.
+    pub const TUNNEL_V6: u32 = 2;
+    /// IPv4 packets go where the node's routes lead, by a network that knows the ranges of pods.
+    pub const ROUTED_V4: u32 = 4;
+    /// IPv6 packets do.
+    pub const ROUTED_V6: u32 = 8;
+}
+
+impl NodeHop {
+    /// Whether packets of a family go through the tunnel.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_tunnelled(&self, v6: bool) -> bool {
+        self.flags & if v6 { HopFlags::TUNNEL_V6 } else { HopFlags::TUNNEL_V4 } != 0
+    }
+
+    /// Whether packets of a family go where the node's routes lead.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_routed(&self, v6: bool) -> bool {
+        self.flags & if v6 { HopFlags::ROUTED_V6 } else { HopFlags::ROUTED_V4 } != 0
+    }
 }
 
 /// Element of `pods`, by slot: a pod of this node.

@@ -7,5 +7,7 @@ mod lookup;
 
 #[cfg(any(test, feature = "host"))]
 pub use host::HostTables;
-pub use layout::{CidrKey, MAX_CIDRS, MAX_NODES, MAX_PEERS, NO_NODE, NO_SLOT, NodeHop, Peer, PeerFlags, Pod, PodWord};
+pub use layout::{
+    CidrKey, HopFlags, MAX_CIDRS, MAX_NODES, MAX_PEERS, NO_NODE, NO_SLOT, NodeHop, Peer, PeerFlags, Pod, PodWord,
+};
 pub use lookup::{Tables, lookup};

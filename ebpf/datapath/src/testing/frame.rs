@@ -3,6 +3,7 @@
 use std::vec::Vec;
 
 use super::seen::{self, Headers, Seen};
+use crate::overlay::Outer;
 use crate::packet::{TCP, UDP};
 
 /// A packet with its Ethernet header.
@@ -19,6 +20,8 @@ pub struct Frame {
     pub mark: u32,
     /// The interface that it came in by, 0 when the node made it.
     pub ingress: u32,
+    /// Its outside, if it came through the tunnel.
+    pub outer: Option<Outer>,
 }
 
 /// A checksum that is still to be completed.

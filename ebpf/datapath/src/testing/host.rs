@@ -14,6 +14,7 @@ use crate::drop::DropReason;
 use crate::flow::FlowKey;
 use crate::ifindex_of;
 use crate::kernel::Kernel;
+use crate::overlay::{self, Outer};
 use crate::packet::{ETH_LEN, IcmpError, Tuple, send_error_v4, send_error_v6};
 use crate::walk::{self, Action, Step, Walk};
 use crate::{Addr, Word};
@@ -30,6 +31,10 @@ pub enum Hook {
     FromUplink(u32),
     /// What leaves by an uplink.
     ToUplink(u32),
+    /// What comes in through the tunnel.
+    FromOverlay,
+    /// What the stack sends through the tunnel.
+    ToOverlay,
 }
 
 /// What became of a packet at a hook.
@@ -116,6 +121,7 @@ impl Host {
         self.ifindex = match hook {
             Hook::FromPod(slot) | Hook::ToPod(slot) => ifindex_of(slot),
             Hook::FromUplink(ifindex) | Hook::ToUplink(ifindex) => ifindex,
+            Hook::FromOverlay | Hook::ToOverlay => overlay::IFINDEX,
         };
         self.frame = RefCell::new(core::mem::take(frame));
         let mut walk = core::mem::take(&mut self.walk);
@@ -124,6 +130,8 @@ impl Host {
             Hook::ToPod(_) => walk::to_pod(self, &mut walk, ether_type),
             Hook::FromUplink(_) => walk::from_uplink(self, &mut walk, ether_type),
             Hook::ToUplink(_) => walk::to_uplink(self, &mut walk, ether_type),
+            Hook::FromOverlay => walk::from_overlay(self, &mut walk, ether_type),
+            Hook::ToOverlay => walk::to_overlay(self, &mut walk, ether_type),
         };
         let fate = self.carry_out(action, &walk);
         self.walk = walk;
@@ -262,6 +270,10 @@ impl Kernel for Host {
 
     fn ingress_ifindex(&self) -> u32 {
         self.frame.borrow().ingress
+    }
+
+    fn outer(&self) -> Option<Outer> {
+        self.frame.borrow().outer
     }
 
     fn mark(&self) -> u32 {

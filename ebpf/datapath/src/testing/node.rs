@@ -10,7 +10,8 @@ use crate::Addr;
 use crate::config::{Config, Uplink};
 use crate::drop::DropReason;
 use crate::ifindex_of;
-use crate::peer::{CidrKey, NO_NODE, NO_SLOT, NodeHop, Peer, PeerFlags, Pod, PodWord};
+use crate::overlay::{self, Outer};
+use crate::peer::{self, CidrKey, HopFlags, NO_NODE, NO_SLOT, NodeHop, Peer, PeerFlags, Pod, PodWord};
 use crate::policy::{ALLOW_ALL, OTHER_PROTOCOLS, PeerKey, PolicySet, PortKey, Row};
 use crate::service::{Backend, BackendState, Frontend, FrontendFlags, FrontendKey, Scope, service_port};
 
@@ -87,7 +88,7 @@ impl Node {
         let mut node = Self { host };
         for v6 in [false, true] {
             node.peer(Self::address(v6), NO_SLOT, NO_NODE, PeerFlags::NODE | PeerFlags::SELF);
-            node.peer(Self::other_node(v6), NO_SLOT, NO_NODE, PeerFlags::NODE);
+            node.peer(Self::other_node(v6), NO_SLOT, 0, PeerFlags::NODE);
             node.peer(Self::far_pod(v6), NO_SLOT, 0, PeerFlags::POD | PeerFlags::EXISTS);
             let (own, theirs, len) =
                 if v6 { ("fd00:10:244:1::", "fd00:10:244:2::", 64) } else { ("10.244.1.0", "10.244.2.0", 24) };
@@ -118,6 +119,12 @@ impl Node {
             node.host.peers.pods.insert(slot, pod);
         }
         node
+    }
+
+    /// Has both families go to the other node through the tunnel.
+    pub fn tunnel(&mut self) {
+        let hop = self.host.peers.nodes.get_mut(&0).expect("the other node");
+        hop.flags = HopFlags::TUNNEL_V4 | HopFlags::TUNNEL_V6;
     }
 
     /// The node's address.
@@ -268,6 +275,16 @@ impl Node {
         }
     }
 
+    /// Carries what comes through the tunnel, from this address, to where it ends.
+    pub fn tunnelled(&mut self, remote: IpAddr, frame: &mut Frame) -> Landed {
+        frame.ingress = overlay::IFINDEX;
+        frame.outer = Some(Outer { remote: remote.into(), vni: overlay::VNI });
+        match self.host.run(Hook::FromOverlay, frame) {
+            Fate::Pass => self.route(frame),
+            fate => self.follow(fate, frame),
+        }
+    }
+
     /// Carries what the node itself sends to where it ends.
     pub fn sends(&mut self, frame: &mut Frame) -> Landed {
         frame.ingress = 0;
@@ -310,15 +327,21 @@ impl Node {
 
     /// The last hop of the stack: to a pod, or out.
     fn hand_out(&mut self, frame: &mut Frame) -> Landed {
-        let slot =
-            destination(frame).and_then(|dst| self.host.peers.peers.get(&dst.into())).map_or(NO_SLOT, |peer| peer.slot);
-        let (hook, done) = if slot == NO_SLOT {
-            (Hook::ToUplink(Self::UPLINK), Landed::Outside)
+        let to = destination(frame).map_or(Peer::WORLD, |dst| peer::lookup(&self.host.peers, dst.into()));
+        let through_tunnel = || {
+            let v6 = destination(frame).is_some_and(|dst| dst.is_ipv6());
+            self.host.peers.nodes.get(&to.node).is_some_and(|hop| hop.is_tunnelled(v6))
+        };
+        let (hook, done) = if to.slot != NO_SLOT {
+            (Hook::ToPod(to.slot), Landed::Pod(to.slot))
+        } else if to.flags & PeerFlags::NODE == 0 && through_tunnel() {
+            (Hook::ToOverlay, Landed::Node(to.node))
         } else {
-            (Hook::ToPod(slot), Landed::Pod(slot))
+            (Hook::ToUplink(Self::UPLINK), Landed::Outside)
         };
         match self.host.run(hook, frame) {
             Fate::Pass => done,
+            Fate::ToNode(node) if hook == Hook::ToOverlay => Landed::Node(node),
             Fate::Drop(reason) => Landed::Dropped(reason),
             Fate::Ignore => Landed::Ignored,
             other => panic!("{other:?} at an egress hook"),

@@ -4,6 +4,7 @@ use super::{Action, Walk, Way, judge};
 use crate::drop::DropReason;
 use crate::flow::{self, Flow, FlowFlags, Hit, Tracked};
 use crate::kernel::Kernel;
+use crate::overlay;
 use crate::packet::{ETH_LEN, IcmpError, Packet, TCP, decrement_ttl, rewrite};
 use crate::peer::{NO_NODE, NO_SLOT};
 
@@ -64,12 +65,17 @@ pub(super) fn deliver<K: Kernel>(k: &K, w: &mut Walk, action: Action) -> Action 
         return Action::STACK;
     }
     let Some(config) = k.config() else { return Action::STACK };
-    if !fits(k, &w.packet, config.mtu) {
+    let mtu = if end.slot != NO_SLOT {
+        config.mtu
+    } else {
+        k.node(end.node).map_or(config.mtu, |hop| overlay::largest(config, &hop, w.packet.v6 == 1))
+    };
+    if !fits(k, &w.packet, mtu) {
         // The stack cuts what may be cut; the flow's entry lets the pieces pass.
         return if w.packet.no_fragment == 0 {
             Action::STACK
         } else {
-            Action::refuse(IcmpError::TooBig(config.mtu), DropReason::TooLarge)
+            Action::refuse(IcmpError::TooBig(mtu), DropReason::TooLarge)
         };
     }
     if !decrement_ttl(k, &mut w.packet) {

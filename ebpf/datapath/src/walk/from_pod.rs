@@ -2,13 +2,13 @@
 
 use super::deliver::{self, deliver};
 use super::judge::{self, Ends};
-use super::{Action, Walk, Way};
+use super::{Action, Walk, Way, end_of};
 use crate::Addr;
 use crate::drop::DropReason;
 use crate::flow::{self, At, End, FlowFlags, FlowState, Hit, NO_BACKEND};
 use crate::kernel::Kernel;
 use crate::packet::{Class, ETH_P_ARP, IcmpError, Packet, TCP, TcpFlags, UDP, answer_arp, answer_solicitation};
-use crate::peer::{NO_NODE, NO_SLOT, Peer, PeerFlags, Pod, PodWord};
+use crate::peer::{NO_NODE, NO_SLOT, PeerFlags, Pod, PodWord};
 use crate::service::{self, From, Selection};
 use crate::slot_of;
 
@@ -80,7 +80,7 @@ fn check_addresses(p: &Packet, pod: &Pod) -> Action {
 /// Multicast, broadcast, loopback, link-local and unspecified addresses end at the first router (RFC 1812 section 5.3,
 /// RFC 4291 section 2.5).
 #[inline(always)]
-fn check_destination(dst: Addr, v6: bool) -> Result<(), DropReason> {
+pub(super) fn check_destination(dst: Addr, v6: bool) -> Result<(), DropReason> {
     let (first, second) = if v6 {
         let [first, second, ..] = dst.hi.to_ne_bytes();
         (first, second)
@@ -174,7 +174,7 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
         Ok(turned) => turned,
         Err(reason) => return Action::drop(reason),
     };
-    let Ok(route) = route_to(&w.to) else {
+    let Ok(route) = route_to(k, w) else {
         return Action::refuse(IcmpError::HostUnreachable, DropReason::NoSuchPod);
     };
     set_ends(k, w, slot, word.epoch(), route.end, turned);
@@ -269,12 +269,13 @@ pub(super) struct Route {
     leaves: bool,
 }
 
-/// The route to a peer, or an error if it would be a pod and there is none.
+/// The route to the responder, or an error if it would be a pod and there is none.
 #[inline(always)]
-pub(super) fn route_to(to: &Peer) -> Result<Route, ()> {
-    let end = End { slot: to.slot, node: to.node };
+pub(super) fn route_to<K: Kernel>(k: &K, w: &Walk) -> Result<Route, ()> {
+    let to = &w.to;
+    let end = end_of(k, to, w.packet.v6 == 1);
     let own = to.flags & PeerFlags::SELF != 0;
-    let nowhere = to.slot == NO_SLOT && to.node == NO_NODE;
+    let nowhere = end.slot == NO_SLOT && end.node == NO_NODE;
     if nowhere && !own && to.flags & PeerFlags::POD != 0 {
         return Err(());
     }

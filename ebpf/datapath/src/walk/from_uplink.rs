@@ -18,6 +18,12 @@ pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if k.parse(w, ether_type).is_err() || w.packet.class == Class::NEIGHBOUR {
         return Action::PASS;
     }
+    arrived(k, w, config)
+}
+
+/// The rest of the walk, of a packet whose headers are read.
+#[inline(always)]
+pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action {
     let fragment_known = flow::resolve_fragment(k, &mut w.packet);
     let dst = w.packet.tuple.dst;
     let to_node = dst == config.address_like(dst);

@@ -1,7 +1,7 @@
 //! Flows that are opened towards a pod from elsewhere: from outside the node, or by the node itself.
 
 use super::judge::{self, Ends};
-use super::{Action, Walk, Way, from_pod};
+use super::{Action, Walk, Way, end_of, from_pod};
 use crate::drop::DropReason;
 use crate::flow::{End, FlowFlags, FlowState, NO_BACKEND};
 use crate::kernel::Kernel;
@@ -12,7 +12,7 @@ use crate::peer::{NO_NODE, NO_SLOT, PeerFlags, PodWord};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Inbound {
-    /// In by an uplink, to be handed over.
+    /// In by an uplink or through the tunnel, to be handed over.
     Uplink = 0,
     /// Forwarded by the host's stack, at the pod's veth.
     Forwarded = 1,
@@ -54,13 +54,14 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Action {
     }
     let own = End { slot, node: NO_NODE };
     // Answers to what did not come from the cluster go the way that the host's routes say.
-    let through_stack = how != Inbound::Uplink || w.to.node == NO_NODE;
+    let theirs = end_of(k, &w.to, w.packet.v6 == 1);
+    let through_stack = how != Inbound::Uplink || theirs.node == NO_NODE;
     w.way = Way::to(own, through_stack);
     let done = if how == Inbound::Uplink { Action::DELIVER } else { Action::PASS };
     if w.packet.class == Class::ERROR {
         return done;
     }
-    let theirs = if through_stack { End::ELSEWHERE } else { End { slot: NO_SLOT, node: w.to.node } };
+    let theirs = if through_stack { End::ELSEWHERE } else { theirs };
     w.draft.target = w.packet.tuple;
     w.draft.turned = u32::from(turned);
     let flow = &mut w.draft.flow;

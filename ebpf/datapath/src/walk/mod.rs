@@ -5,17 +5,21 @@
 //! - [`to_pod`]: what the host's stack sends to a pod.
 //! - [`from_uplink`]: what comes to the node from outside: of a known flow, to a service (`outside`), to a pod.
 //! - [`to_uplink`]: what leaves the node, for the masquerade, and for what processes of the node answer as a service.
+//! - [`from_overlay`]: what comes from other nodes through the tunnel.
+//! - [`to_overlay`]: what the host's stack sends to other nodes through the tunnel.
 //!
 //! Whoever hands a packet to a pod has judged it: the direct way skips the veth's egress hook.
 
 mod action;
 mod deliver;
 mod errors;
+mod from_overlay;
 mod from_pod;
 mod from_uplink;
 mod inbound;
 mod judge;
 mod outside;
+mod to_overlay;
 mod to_pod;
 mod to_uplink;
 
@@ -23,16 +27,18 @@ use crate::Addr;
 use crate::flow::{Draft, End, Flow, FlowFlags};
 use crate::kernel::Kernel;
 use crate::packet::{Packet, Tuple};
-use crate::peer::{self, NO_NODE, NO_SLOT, Peer};
+use crate::peer::{self, NO_NODE, NO_SLOT, Peer, PeerFlags};
 use crate::policy::NO_BIT;
 
 pub use action::{Action, Step};
 pub use errors::relate;
+pub use from_overlay::from_overlay;
 pub use from_pod::{answer_neighbour, choose_backend, from_pod, open as open_from_pod, still_no_service};
 pub use from_uplink::from_uplink;
 pub use inbound::{Inbound, open as open_inbound};
 pub use judge::{Ends, judge_again};
 pub use outside::open as open_from_outside;
+pub use to_overlay::to_overlay;
 pub use to_pod::to_pod;
 pub use to_uplink::to_uplink;
 
@@ -107,6 +113,14 @@ impl Way {
 #[inline(always)]
 pub fn look_up<K: Kernel>(k: &K, w: &mut Walk, addr: Addr) {
     w.found = peer::lookup(k, addr);
+}
+
+/// The end of a flow that an address is. A node itself is reached by the host's stack, unless what goes to that node goes
+/// through the tunnel: then its network need not know of pods' addresses.
+#[inline(always)]
+fn end_of<K: Kernel>(k: &K, peer: &Peer, v6: bool) -> End {
+    let by_stack = peer.flags & PeerFlags::NODE != 0 && !k.node(peer.node).is_some_and(|hop| hop.is_tunnelled(v6));
+    End { slot: peer.slot, node: if by_stack { NO_NODE } else { peer.node } }
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use super::from_pod::{Route, begins, route_to};
 use super::judge::{self, Ends};
-use super::{Action, Walk, Way};
+use super::{Action, Walk, Way, end_of};
 use crate::drop::DropReason;
-use crate::flow::{End, FlowFlags, NO_BACKEND};
+use crate::flow::{FlowFlags, NO_BACKEND};
 use crate::kernel::Kernel;
 use crate::packet::{Class, IcmpError};
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
@@ -44,13 +44,13 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     if w.found.slot != NO_SLOT || w.found.flags & PeerFlags::SELF != 0 {
         return Action::drop(DropReason::SourceAddress);
     }
-    let opener = End { slot: NO_SLOT, node: w.found.node };
+    let opener = end_of(k, &w.found, w.packet.v6 == 1);
     k.look_up(w, w.ends.responder);
     w.to = w.found;
     if w.to.flags & PeerFlags::RACED != 0 {
         return Action::drop(DropReason::Race);
     }
-    let Ok(Route { end, own, .. }) = route_to(&w.to) else {
+    let Ok(Route { end, own, .. }) = route_to(k, w) else {
         return Action::refuse(IcmpError::HostUnreachable, DropReason::NoSuchPod);
     };
     let mut epoch = 0;

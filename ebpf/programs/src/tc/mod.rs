@@ -1,9 +1,10 @@
-//! Packets: tcx ingress and egress of pods' veths and of uplinks. Before kernel 6.6 the same programs run as clsact
+//! Packets: tcx ingress and egress of pods' veths, of uplinks and of the node's VXLAN device. Before kernel 6.6 the same programs run as clsact
 //! filters; the return codes are the same.
 
 mod skb;
 mod stages;
 mod tables;
+mod tunnel;
 
 use core::mem::{size_of, zeroed};
 use core::ptr::null_mut;
@@ -59,6 +60,34 @@ pub(crate) fn to_uplink(ctx: TcContext) -> i32 {
     let k = Skb::new(ctx);
     let action = walk::to_uplink(&k, w, k.ether_type());
     act(&k, w, action, false)
+}
+
+/// What comes from other nodes through the tunnel.
+#[classifier]
+pub(crate) fn from_overlay(ctx: TcContext) -> i32 {
+    trace!(&ctx, "from_overlay: {} bytes on interface {}", ctx.len(), interface(&ctx));
+    let Some(w) = maps::walk() else { return TC_ACT_SHOT };
+    let k = Skb::new(ctx);
+    let action = walk::from_overlay(&k, w, k.ether_type());
+    act(&k, w, action, false)
+}
+
+/// What the host's stack sends to other nodes through the tunnel. The packet is on its way out already, so what goes to a
+/// node passes once it is addressed. Its outside is another packet, which nobody has judged.
+#[classifier]
+pub(crate) fn to_overlay(ctx: TcContext) -> i32 {
+    trace!(&ctx, "to_overlay: {} bytes on interface {}", ctx.len(), interface(&ctx));
+    let Some(w) = maps::walk() else { return TC_ACT_SHOT };
+    let k = Skb::new(ctx);
+    let action = walk::to_overlay(&k, w, k.ether_type());
+    let Step::ToNode(node, _) = action.step() else { return act(&k, w, action, false) };
+    if let Some(config) = k.config() {
+        k.remove_mark(config.mark);
+    }
+    match k.node(node) {
+        Some(hop) if tunnel::address(&k, &hop) => TC_ACT_UNSPEC,
+        _ => TC_ACT_SHOT,
+    }
 }
 
 /// The interface that a program runs on, for its log line. Unless the agent asks for those lines when it loads the
@@ -119,12 +148,20 @@ fn out(k: &Skb, w: &mut Walk, at_pod: bool) -> i32 {
     unsafe { bpf_redirect_neigh(by, null_mut(), 0, 0) as i32 }
 }
 
-/// Out of the uplink towards a node, whose MAC the kernel knows or asks for.
+/// Towards a node: through the tunnel, or out of the uplink to its address, whose MAC the kernel knows or asks for, or to
+/// the hop that the routes have.
 #[inline(always)]
 fn to_node(k: &Skb, node: u16, v6: bool) -> i32 {
     const AF_INET: u32 = 2;
     const AF_INET6: u32 = 10;
     let Some(hop) = k.node(node) else { return TC_ACT_SHOT };
+    if hop.is_tunnelled(v6) {
+        return tunnel::send(k, &hop).unwrap_or(TC_ACT_SHOT);
+    }
+    if hop.is_routed(v6) {
+        // SAFETY: a helper call; without a next hop it asks the routes.
+        return unsafe { bpf_redirect_neigh(hop.ifindex, null_mut(), 0, 0) as i32 };
+    }
     // SAFETY: a struct of plain numbers and a union of them.
     let mut next: bpf_redir_neigh = unsafe { zeroed() };
     if v6 {

@@ -14,6 +14,7 @@ use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::drop::DropReason;
 use fairlead_datapath::flow::{Draft, FlowKey, InsertError, Place, Table, Tracked};
 use fairlead_datapath::kernel::Kernel;
+use fairlead_datapath::overlay::Outer;
 use fairlead_datapath::packet::{Packet, TCP, UDP};
 use fairlead_datapath::policy::Decision;
 use fairlead_datapath::service::From;
@@ -21,7 +22,7 @@ use fairlead_datapath::walk::{Action, Inbound, Walk};
 use fairlead_datapath::{Addr, Word};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::stages;
+use super::{stages, tunnel};
 use crate::maps;
 
 /// Headers that are read directly must be in the linear part: Ethernet, IP with options, TCP with options.
@@ -67,6 +68,13 @@ impl Skb {
     pub(crate) fn ether_type(&self) -> u16 {
         // SAFETY: a field of the context.
         unsafe { (*self.raw()).protocol as u16 }
+    }
+
+    /// Takes mark bits from the packet.
+    #[inline(always)]
+    pub(crate) fn remove_mark(&self, mark: u32) {
+        // SAFETY: a field of the context that programs may write.
+        unsafe { (*self.raw()).mark &= !mark };
     }
 
     /// Sets the packet's mark bits.
@@ -171,6 +179,11 @@ impl Kernel for Skb {
     fn ingress_ifindex(&self) -> u32 {
         // SAFETY: a field of the context.
         unsafe { (*self.raw()).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn outer(&self) -> Option<Outer> {
+        tunnel::outer(self.raw())
     }
 
     #[inline(always)]
@@ -322,7 +335,8 @@ impl Kernel for Skb {
     }
 }
 
+/// An address as helpers take it.
 #[inline(always)]
-fn words(hi: u64, lo: u64) -> [u32; 4] {
+pub(super) fn words(hi: u64, lo: u64) -> [u32; 4] {
     [hi as u32, (hi >> 32) as u32, lo as u32, (lo >> 32) as u32]
 }

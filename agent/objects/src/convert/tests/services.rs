@@ -282,3 +282,33 @@ fn nodes_keep_what_can_be_read() {
     assert_eq!(pod_cidrs, ["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()]);
     assert!(notes[0].starts_with(r#"status.addresses[2].address: "node.internal" is not an IP address"#), "{notes:?}");
 }
+
+#[test]
+fn s51_a_node_that_is_about_to_go_says_so() {
+    let leaving = |text: &str| match one(&format!("{{apiVersion: v1, kind: Node, {text}}}")) {
+        (Object::Node(node), _) => node.leaving,
+        other => panic!("{other:?}"),
+    };
+    assert!(!leaving(
+        "metadata: {name: node-1}, spec: {taints: [{key: node.kubernetes.io/unschedulable, effect: NoSchedule}]}"
+    ));
+    assert!(leaving(
+        "metadata: {name: node-1}, spec: {taints: [{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}]}"
+    ));
+    assert!(leaving("metadata: {name: node-1, deletionTimestamp: '2026-01-01T00:00:00Z'}"));
+}
+
+#[test]
+fn s53_slices_tell_when_their_change_began() {
+    let triggered = |time: &str| {
+        let annotation = format!("annotations: {{endpoints.kubernetes.io/last-change-trigger-time: '{time}'}}");
+        let text = slice_text("IPv4", "endpoints: []").replace("labels:", &format!("{annotation}, labels:"));
+        match one(&text) {
+            (Object::EndpointSlice(slice), notes) if notes.is_empty() => slice.triggered,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(triggered("2026-01-01T00:00:00.5Z"), Some("2026-01-01T00:00:00.5Z".parse().unwrap()));
+    assert_eq!(triggered("yesterday"), None);
+    assert_eq!(slice("IPv4", "endpoints: []").triggered, None);
+}

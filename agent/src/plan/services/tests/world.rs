@@ -205,6 +205,7 @@ impl Small {
             address_type: AddressType::Ipv4,
             ports: vec![EndpointPort { name: Some(String::new()), protocol, port: Some(8080) }],
             endpoints: self.endpoints.clone(),
+            triggered: None,
         };
         (service, slice)
     }

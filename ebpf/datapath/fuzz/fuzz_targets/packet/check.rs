@@ -2,6 +2,7 @@
 //!
 //! An input is a row of packets: a byte of [`Manner`], a byte with the length of the IP packet, and the packet itself.
 
+use fairlead_datapath::overlay::{Outer, VNI};
 use fairlead_datapath::policy::ALLOW_ALL;
 use fairlead_datapath::testing::{Fate, Frame, Hook, Node, Seen};
 
@@ -15,7 +16,7 @@ impl Manner {
     const V6: u8 = 4;
     /// The checksum is still to be completed, if it is one that can be.
     const PARTIAL: u8 = 8;
-    /// The node made the packet.
+    /// The node made the packet. What comes in comes through the tunnel.
     const MADE_HERE: u8 = 16;
     /// It is of, or for, the pod without a policy in force.
     const PENDING: u8 = 32;
@@ -63,6 +64,7 @@ fn run(node: &mut Node, manner: u8, packet: &[u8]) {
     let hook = match manner & 3 {
         0 => Hook::FromPod(from),
         1 => Hook::ToPod(to),
+        2 if is(Manner::MADE_HERE) => Hook::FromOverlay,
         2 => Hook::FromUplink(Node::UPLINK),
         _ => Hook::ToUplink(Node::UPLINK),
     };
@@ -70,6 +72,7 @@ fn run(node: &mut Node, manner: u8, packet: &[u8]) {
     let mut frame = Frame::new([&[2; 12], &ether_type[..], packet].concat());
     frame.mark = node.host.config.mark;
     frame.ingress = if is(Manner::MADE_HERE) { 0 } else { Node::UPLINK };
+    frame.outer = Some(Outer { remote: Node::other_node(false).into(), vni: VNI });
     if is(Manner::PARTIAL) {
         frame = frame.with_partial_checksum();
     }
@@ -84,7 +87,7 @@ fn run(node: &mut Node, manner: u8, packet: &[u8]) {
         Hook::ToPod(_) | Hook::ToUplink(_) => {
             assert!(matches!(fate, Fate::Pass | Fate::Drop(_)), "{fate:?} on its way out");
         }
-        Hook::FromUplink(_) => {}
+        Hook::FromUplink(_) | Hook::FromOverlay | Hook::ToOverlay => {}
     }
     assert_ne!(fate, Fate::ToPod(PENDING), "a pod without a policy in force got a packet");
     if (forwarded || fate == Fate::Pass) && Seen::of(&before).is_ok() {

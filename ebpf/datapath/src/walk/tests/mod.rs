@@ -6,6 +6,7 @@ mod errors;
 mod lifecycle;
 mod masquerade;
 mod outside;
+mod overlay;
 mod paths;
 mod policies;
 mod sequences;

@@ -1,0 +1,65 @@
+//! The tunnel's device, kept there: made, handed to the loop for its programs, and only then set up.
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use super::engine::Input;
+use crate::network::Tunnel;
+use crate::wiring::overlay::{NAME, Overlay};
+use crate::wiring::{Netlink, Sysctls};
+
+/// Keeps it.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    tunnel: Tunnel,
+    port: u16,
+    sysctls: Sysctls,
+    /// Whether the programs of this agent are attached to the device.
+    attached: bool,
+    /// What went wrong last, so that it is said once.
+    trouble: Option<String>,
+}
+
+impl Keeper {
+    pub(super) fn new(tunnel: Tunnel, port: u16, sysctls: Sysctls) -> Self {
+        Self { tunnel, port, sysctls, attached: false, trouble: None }
+    }
+
+    /// Makes the device be as it should.
+    pub(super) async fn look(&mut self, netlink: &Netlink, mtu: u32, inputs: &mpsc::Sender<Input>) {
+        let trouble = self.keep(netlink, mtu, inputs).await.err();
+        if trouble != self.trouble {
+            if let Some(error) = &trouble {
+                warn!(error, "the tunnel to other nodes does not work");
+            }
+            self.trouble = trouble;
+        }
+    }
+
+    async fn keep(&mut self, netlink: &Netlink, mtu: u32, inputs: &mpsc::Sender<Input>) -> Result<(), String> {
+        if self.tunnel == Tunnel::Never {
+            if netlink.remove_overlay().await.map_err(|error| error.to_string())? {
+                info!("the tunnel's device is removed");
+            }
+            return Ok(());
+        }
+        let found = netlink.keep_overlay(self.port, mtu).await.map_err(|error| error.to_string())?;
+        if self.attached && found == Overlay::Up {
+            return Ok(());
+        }
+        self.attached = false;
+        let (answer, attached) = oneshot::channel();
+        let stopping = "the agent is stopping";
+        inputs.send(Input::Overlay(answer)).await.map_err(|_| stopping)?;
+        attached.await.map_err(|_| stopping)?.map_err(|error| error.to_string())?;
+        self.attached = true;
+        if found != Overlay::Up {
+            netlink.raise_overlay().await.map_err(|error| error.to_string())?;
+            info!(port = self.port, mtu, "the tunnel's device is up");
+        }
+        if let Err(error) = self.sysctls.loosen(NAME) {
+            debug!(%error, "the check of return paths is as strict as the node's default");
+        }
+        Ok(())
+    }
+}

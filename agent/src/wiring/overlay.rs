@@ -1,0 +1,165 @@
+//! The tunnel's device: one VXLAN device for all other nodes, which learns nothing and asks nobody. Its programs say for
+//! each packet where it goes and check where it came from; so it is not up before they are attached.
+
+use std::net::Ipv4Addr;
+
+use fairlead_datapath::overlay::RECEIVER;
+use futures::TryStreamExt;
+use nix::errno::Errno;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
+};
+
+use super::{Netlink, WiringError};
+
+pub use fairlead_datapath::overlay::IFINDEX;
+
+/// Its name.
+pub const NAME: &str = "fairlead.vxlan";
+
+/// An address that nobody sends to or from. Of a device without any the kernel takes only what it would itself send there,
+/// however loose the check of return paths is (`__fib_validate_source` in net/ipv4/fib_frontend.c), and nodes may not
+/// agree on the way between them.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
+
+/// What can be done when there can't be one.
+const REMEDY: &str = "it takes the kernel's module vxlan and a UDP port that no other VXLAN device has: see --vxlan-port, \
+                      or do without by --tunnel never";
+
+/// How the device was found, or left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlay {
+    /// There was none, or another; it has been made and is down.
+    Made,
+    /// It is as it should be, but down.
+    Down,
+    /// It is as it should be.
+    Up,
+}
+
+impl Netlink {
+    /// Makes the device be there, with this UDP port and this MTU. A new one stays down: [`Netlink::raise_overlay`].
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn keep_overlay(&self, port: u16, mtu: u32) -> Result<Overlay, WiringError> {
+        match self.overlay().await? {
+            Some(link) if is_right(&link, port) => {
+                if !link.attributes.contains(&LinkAttribute::Mtu(mtu)) {
+                    self.change_overlay("give its MTU to", |message| {
+                        message.attributes.push(LinkAttribute::Mtu(mtu));
+                    })
+                    .await?;
+                }
+                return Ok(if link.header.flags.contains(LinkFlags::Up) { Overlay::Up } else { Overlay::Down });
+            }
+            Some(link) => self.delete_overlay(link.header.index).await?,
+            None => {}
+        }
+        let made = self.handle.link().add(device(port, mtu)).execute().await;
+        made.map_err(|e| WiringError::kernel(format!("make {NAME} ({REMEDY})"), &e))?;
+        // Without an IPv6 address of its own it has nothing to say by itself. A kernel without IPv6 knows no such thing.
+        let silent = self.change_overlay("silence", |message| {
+            let spec = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
+            message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(spec)]));
+        });
+        match silent.await {
+            Err(error) if error.errno() != Some(Errno::EAFNOSUPPORT as i32) => return Err(error),
+            _ => {}
+        }
+        let named = self.handle.address().add(IFINDEX, ADDRESS.into(), 32).execute().await;
+        named.map_err(|e| WiringError::kernel(format!("give {NAME} an address"), &e))?;
+        Ok(Overlay::Made)
+    }
+
+    /// Sets it up, which is when it takes its port.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn raise_overlay(&self) -> Result<(), WiringError> {
+        self.change_overlay(&format!("set up ({REMEDY})"), |message| {
+            message.header.flags = LinkFlags::Up;
+            message.header.change_mask = LinkFlags::Up;
+        })
+        .await
+    }
+
+    /// Removes it, if there is one. Says whether there was.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn remove_overlay(&self) -> Result<bool, WiringError> {
+        match self.overlay().await? {
+            Some(link) => self.delete_overlay(link.header.index).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    async fn overlay(&self) -> Result<Option<LinkMessage>, WiringError> {
+        // Whatever has its name or its index is in its way.
+        for request in
+            [self.handle.link().get().match_name(NAME.to_owned()), self.handle.link().get().match_index(IFINDEX)]
+        {
+            let found: Result<Vec<LinkMessage>, _> = request.execute().try_collect().await;
+            match found.map_err(|e| WiringError::kernel(format!("show {NAME}"), &e)) {
+                Ok(links) if !links.is_empty() => return Ok(links.into_iter().next()),
+                Err(error) if error.errno() != Some(Errno::ENODEV as i32) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    async fn delete_overlay(&self, ifindex: u32) -> Result<(), WiringError> {
+        match self.handle.link().del(ifindex).execute().await.map_err(|e| WiringError::kernel("delete a tunnel", &e)) {
+            Err(error) if error.errno() == Some(Errno::ENODEV as i32) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn change_overlay(&self, what: &str, change: impl FnOnce(&mut LinkMessage)) -> Result<(), WiringError> {
+        let mut message = LinkMessage::default();
+        message.header.index = IFINDEX;
+        change(&mut message);
+        let result = self.handle.link().set(message).execute().await;
+        result.map_err(|e| WiringError::kernel(format!("{what} {NAME}"), &e))
+    }
+}
+
+/// The device as it is to be made. It takes the other end of each packet from the packet's metadata, has the MAC that all
+/// have, and asks for none (`IFF_NOARP`).
+fn device(port: u16, mtu: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = IFINDEX;
+    message.header.flags = LinkFlags::Noarp;
+    message.header.change_mask = LinkFlags::Noarp;
+    message.header.interface_family = AddressFamily::Unspec;
+    let vxlan = vec![InfoVxlan::CollectMetadata(true), InfoVxlan::Learning(false), InfoVxlan::Port(port)];
+    message.attributes = vec![
+        LinkAttribute::IfName(NAME.to_owned()),
+        LinkAttribute::Address(RECEIVER.to_vec()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(vxlan))]),
+    ];
+    message
+}
+
+/// Whether a device is one that [`device`] made, and nobody has changed what matters.
+fn is_right(link: &LinkMessage, port: u16) -> bool {
+    let vxlan = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(info) => info.iter().find_map(|info| match info {
+            LinkInfo::Data(InfoData::Vxlan(data)) => Some(data),
+            _ => None,
+        }),
+        _ => None,
+    });
+    let is = |wanted| vxlan.is_some_and(|data| data.contains(&wanted));
+    link.header.index == IFINDEX
+        && link.header.flags.contains(LinkFlags::Noarp)
+        && link.attributes.contains(&LinkAttribute::IfName(NAME.to_owned()))
+        && link.attributes.contains(&LinkAttribute::Address(RECEIVER.to_vec()))
+        && is(InfoVxlan::CollectMetadata(true))
+        && is(InfoVxlan::Port(port))
+}

@@ -1,0 +1,37 @@
+//! What comes from other nodes through the tunnel: tcx ingress of the node's VXLAN device, its outer headers gone.
+
+use super::{Action, Walk, from_uplink};
+use crate::drop::DropReason;
+use crate::kernel::Kernel;
+use crate::overlay::{Outer, VNI};
+use crate::packet::Class;
+use crate::peer::{Peer, PeerFlags};
+
+/// The walk of a packet that came through the tunnel. Anybody who reaches the node can send it such packets, so only what
+/// is behind a node of the cluster, or is that node, comes in from that node's address. What does is as good as what
+/// comes by an uplink, whichever way this node would take itself: nodes may not agree on it for a while.
+#[inline(always)]
+pub fn from_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
+    w.begin();
+    let (Some(config), Some(outer)) = (k.config(), k.outer()) else { return Action::drop(DropReason::Tunnel) };
+    if let Err(reason) = k.parse(w, ether_type) {
+        return Action::drop(reason);
+    }
+    k.look_up(w, w.packet.tuple.src);
+    if w.found.flags & PeerFlags::RACED != 0 {
+        return Action::drop(DropReason::Race);
+    }
+    // Nobody asks for MACs here.
+    if w.packet.class == Class::NEIGHBOUR || outer.vni != VNI || !is_sender(k, &w.found, &outer) {
+        return Action::drop(DropReason::Tunnel);
+    }
+    from_uplink::arrived(k, w, config)
+}
+
+/// Whether the node that an address is behind, or is, is the one that sent the packet.
+#[inline(always)]
+fn is_sender<K: Kernel>(k: &K, source: &Peer, outer: &Outer) -> bool {
+    let Some(hop) = k.node(source.node) else { return false };
+    // What is unspecified in a record is no address that a packet comes from.
+    hop.v4 == outer.remote || hop.v6 == outer.remote
+}

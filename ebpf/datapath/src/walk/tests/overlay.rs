@@ -1,0 +1,158 @@
+//! The tunnel between nodes.
+
+use super::*;
+use crate::config::Config;
+use crate::overlay::{OVERHEAD_V4, OVERHEAD_V6, Outer, SENDER, VNI};
+use crate::policy::ALLOW_ALL;
+use crate::testing::{Fate, Hook};
+
+/// Runs a test on a node whose other node is reached through the tunnel.
+fn tunnelled(test: impl Fn(&mut Node, bool, Send)) {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.tunnel();
+        test(&mut node, v6, send);
+    });
+}
+
+/// Has a message come through the tunnel from the other node.
+fn comes(send: Send, node: &mut Node, message: &Message) -> (Landed, Seen) {
+    let mut frame = send.frame(message);
+    let landed = node.tunnelled(Node::other_node(false), &mut frame);
+    (landed, seen(&frame))
+}
+
+#[test]
+fn pods_reach_pods_through_the_tunnel_and_the_answers_come_back() {
+    tunnelled(|node, v6, send| {
+        let sent = tcp((Node::pod(0, v6), CLIENT), (Node::far_pod(v6), 80), SYN);
+        let (landed, got) = send.pod(node, 0, &sent);
+        assert_eq!((landed, got.ttl), (Landed::Node(0), 63));
+        let (landed, back) = comes(send, node, &answer(&got, SYN_ACK));
+        assert_eq!((landed, back.ttl), (Landed::Pod(0), 63));
+        // The other node may not agree on the way.
+        assert_eq!(send.arrives(node, &answer(&got, ACK)).0, Landed::Pod(0));
+
+        let sent = tcp((Node::far_pod(v6), CLIENT), (Node::pod(1, v6), 80), SYN);
+        let (landed, got) = comes(send, node, &sent);
+        assert_eq!(landed, Landed::Pod(1));
+        assert_eq!(send.pod(node, 1, &answer(&got, SYN_ACK)).0, Landed::Node(0));
+    });
+}
+
+#[test]
+fn what_comes_through_the_tunnel_is_accepted_where_this_node_takes_another_way() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let sent = udp((Node::far_pod(v6), CLIENT), (Node::pod(1, v6), 53));
+        let (landed, got) = comes(send, &mut node, &sent);
+        assert_eq!(landed, Landed::Pod(1));
+        assert_eq!(send.pod(&mut node, 1, &answer(&got, 0)).0, Landed::Node(0));
+        let sent = udp((Node::other_node(v6), CLIENT), (Node::pod(1, v6), 53));
+        let (landed, got) = comes(send, &mut node, &sent);
+        assert_eq!(landed, Landed::Pod(1));
+        assert_eq!(send.pod(&mut node, 1, &answer(&got, 0)).0, Landed::Outside);
+    });
+}
+
+#[test]
+fn a_node_is_reached_through_its_tunnel_with_the_pods_address_and_answers() {
+    tunnelled(|node, v6, send| {
+        let sent = tcp((Node::pod(0, v6), CLIENT), (Node::other_node(v6), 10_250), SYN);
+        let (landed, got) = send.pod(node, 0, &sent);
+        assert_eq!((landed, got.ends()), (Landed::Node(0), seen(&sent.frame()).ends()));
+        assert_eq!(comes(send, node, &answer(&got, SYN_ACK)).0, Landed::Pod(0));
+        // And the other way round: the answer of a pod to a node.
+        let sent = tcp((Node::other_node(v6), CLIENT), (Node::pod(1, v6), 80), SYN);
+        let (landed, got) = comes(send, node, &sent);
+        assert_eq!(landed, Landed::Pod(1));
+        assert_eq!(send.pod(node, 1, &answer(&got, SYN_ACK)).0, Landed::Node(0));
+        // What a pod there sends to this node.
+        let sent = tcp((Node::far_pod(v6), CLIENT), (Node::address(v6), 10_250), SYN);
+        assert_eq!(comes(send, node, &sent).0, Landed::Host);
+    });
+}
+
+#[test]
+fn the_stack_sends_through_the_tunnel() {
+    tunnelled(|node, v6, send| {
+        let sent = udp((Node::address(v6), CLIENT), (Node::far_pod(v6), 53));
+        let (landed, got) = send.node(node, &sent);
+        assert_eq!((landed, got.ends()), (Landed::Node(0), seen(&sent.frame()).ends()));
+        assert_eq!(comes(send, node, &answer(&got, 0)).0, Landed::Host);
+
+        let mut frame = send.frame(&sent);
+        frame.bytes[6..12].copy_from_slice(&SENDER);
+        assert_eq!(node.host.run(Hook::ToOverlay, &mut frame), Fate::Pass, "what a program sends");
+        let mut frame = send.frame(&udp((Node::address(v6), CLIENT), (Node::world(v6), 53)));
+        assert_eq!(node.host.run(Hook::ToOverlay, &mut frame), Fate::Drop(DropReason::NoSuchPod));
+        let group = crate::testing::ip(if v6 { "ff02::16" } else { "224.0.0.22" });
+        let mut frame = send.frame(&udp((Node::address(v6), CLIENT), (group, 53)));
+        assert_eq!(node.host.run(Hook::ToOverlay, &mut frame), Fate::Ignore);
+    });
+}
+
+#[test]
+fn the_tunnel_takes_from_nodes_what_is_behind_them() {
+    tunnelled(|node, v6, send| {
+        let from = |source| udp((source, CLIENT), (Node::pod(1, v6), 53));
+        for source in [Node::world(v6), Node::pod(0, v6), Node::address(v6), Node::vip(v6)] {
+            assert_eq!(comes(send, node, &from(source)).0, dropped(DropReason::Tunnel), "{source}");
+        }
+        let mut frame = send.frame(&from(Node::far_pod(v6)));
+        for remote in [Node::world(false), Node::address(false), Node::far_pod(false), Node::world(true)] {
+            assert_eq!(node.tunnelled(remote, &mut frame), dropped(DropReason::Tunnel), "{remote}");
+        }
+        for outer in [None, Some(Outer { remote: Node::other_node(false).into(), vni: VNI + 1 })] {
+            frame.outer = outer;
+            assert_eq!(node.host.run(Hook::FromOverlay, &mut frame), Fate::Drop(DropReason::Tunnel));
+        }
+        assert_eq!(node.tunnelled(Node::other_node(true), &mut frame), Landed::Pod(1), "either family may be outside");
+        assert!(node.host.flows.len() == 1);
+    });
+}
+
+#[test]
+fn policy_holds_for_what_comes_through_the_tunnel() {
+    tunnelled(|node, v6, send| {
+        node.policy_set(40, Some((UDP, 53)));
+        node.police(1, 40, ALLOW_ALL);
+        let to = |port| udp((Node::far_pod(v6), CLIENT), (Node::pod(1, v6), port));
+        assert_eq!(comes(send, node, &to(53)).0, Landed::Pod(1));
+        assert_eq!(comes(send, node, &to(54)).0, dropped(DropReason::IngressPolicy));
+    });
+}
+
+#[test]
+fn the_tunnel_takes_less_than_the_uplink() {
+    tunnelled(|node, v6, send| {
+        for underlay in [false, true] {
+            let overhead = if underlay { OVERHEAD_V6 } else { OVERHEAD_V4 };
+            if underlay {
+                node.host.config = Config { v4: crate::Addr::UNSPECIFIED, ..node.host.config };
+                if !v6 {
+                    // Without an address of its own the node sends no error of that family.
+                    return;
+                }
+            }
+            let headers = if v6 { 48 } else { 28 };
+            let largest = Node::MTU - overhead;
+            for (size, expected) in [(largest, Landed::Node(0)), (largest + 1, Landed::Refused(DropReason::TooLarge))] {
+                let mut message = udp((Node::pod(0, v6), CLIENT), (Node::far_pod(v6), 53));
+                message.payload = std::vec![7; (size - headers) as usize];
+                message.no_fragment = true;
+                let mut frame = send.frame(&message);
+                assert_eq!(node.pod_sends(0, &mut frame), expected, "{size}");
+                if let Landed::Refused(_) = expected {
+                    frame.complete();
+                    let mtu = if v6 { frame.bytes[60..62].to_vec() } else { frame.bytes[40..42].to_vec() };
+                    assert_eq!(mtu, (largest as u16).to_be_bytes());
+                }
+            }
+            let mut local = udp((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 53));
+            local.payload = std::vec![7; (Node::MTU - headers) as usize];
+            local.no_fragment = true;
+            assert_eq!(send.pod(node, 0, &local).0, Landed::Pod(1), "pods of the node are as they were");
+        }
+    });
+}

@@ -1,0 +1,33 @@
+//! What the host's stack sends to other nodes through the tunnel: tcx egress of the node's VXLAN device. Packets that a
+//! program sends there pass as they are.
+
+use super::{Action, Walk, from_pod};
+use crate::drop::DropReason;
+use crate::kernel::Kernel;
+use crate::overlay::SENDER;
+use crate::packet::Macs;
+use crate::peer::{NO_NODE, PeerFlags};
+
+/// The walk of a packet that leaves by the tunnel. It ends in the node that it goes to, which the stack does not know: its
+/// routes say only that it is this way.
+#[inline(always)]
+pub fn to_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
+    w.begin();
+    if k.load::<Macs>(0).is_some_and(|macs| macs.src == SENDER) {
+        return Action::PASS;
+    }
+    // The kernel talks about groups and neighbours on any device.
+    if k.parse(w, ether_type).is_err() {
+        return Action::IGNORE;
+    }
+    let (dst, v6) = (w.packet.tuple.dst, w.packet.v6 == 1);
+    if from_pod::check_destination(dst, v6).is_err() {
+        return Action::IGNORE;
+    }
+    k.look_up(w, dst);
+    if w.found.flags & PeerFlags::RACED != 0 {
+        return Action::drop(DropReason::Race);
+    }
+    // Also if the programs take another way to it: routes and tables do not change at once.
+    if w.found.node == NO_NODE { Action::drop(DropReason::NoSuchPod) } else { Action::to_node(w.found.node, v6) }
+}

@@ -1,0 +1,105 @@
+//! Agents end, devices are taken away, nodes join.
+
+use std::thread;
+use std::time::Duration;
+
+use fairlead_tests::{Lab, Load, Probe, Probes};
+
+use crate::world::{ips, server};
+
+const DEVICE: &str = "fairlead.vxlan";
+
+#[test]
+fn nothing_fails_when_agents_are_killed_and_started_under_load() {
+    let lab = Lab::builder().nodes(2).subnets(&[0, 1]).checks_sources().start();
+    let (one, far) = (server(&lab, "node-1", "net/one"), server(&lab, "node-2", "net/far"));
+    for to in far.ips() {
+        lab.wait_until("the other node is reached", || one.tcp(to, 80));
+        one.udp(to, 53).unwrap();
+    }
+    let reports = thread::scope(|scope| {
+        let loads = far.ips().map(|ip| {
+            let load = Load::during(Duration::from_secs(6))
+                .short_connections(Probe::tcp(ip, 80), 50)
+                .long_connections(Probe::tcp(ip, 80), 5, Duration::from_millis(100))
+                .udp(Probe::udp(ip, 53), 50);
+            let one = &one;
+            scope.spawn(move || one.load(&load))
+        });
+        for node in lab.nodes() {
+            thread::sleep(Duration::from_millis(300));
+            node.agent().kill9();
+            thread::sleep(Duration::from_millis(300));
+            node.start_agent();
+        }
+        loads.map(|load| load.join().unwrap())
+    });
+    for report in reports {
+        assert!(report.short.attempted >= 200 && report.udp.attempted >= 200, "{report:?}");
+        assert_eq!(report.failures(), 0, "{report:?}");
+    }
+}
+
+#[test]
+fn a_device_that_somebody_takes_away_or_changes_comes_back() {
+    let lab = Lab::builder().nodes(2).subnets(&[0, 1]).checks_sources().start();
+    let (one, far) = (server(&lab, "node-1", "net/one"), server(&lab, "node-2", "net/far"));
+    let node = lab.node("node-1");
+    let mut open: Vec<_> =
+        far.ips().map(|to| lab.wait_until("the other node is reached", || one.connect(&Probe::tcp(to, 80)))).into();
+    for harm in [
+        &["ip", "link", "del", DEVICE][..],
+        &["ip", "link", "set", DEVICE, "down"],
+        &["ip", "link", "set", DEVICE, "address", "02:00:00:00:00:01"],
+    ] {
+        node.must_run(harm);
+        for to in far.ips() {
+            lab.wait_until("pods are reached again", || one.tcp(to, 80));
+            lab.wait_until("the node reaches pods again", || node.tcp(to, 80));
+            lab.wait_until("pods reach the node again", || far.probe(&Probe::udp(one.ips()[0], 53)));
+        }
+        for connection in &mut open {
+            connection.exchange(10, 10).unwrap_or_else(|error| panic!("{harm:?}: {error}"));
+        }
+    }
+    // The agent goes, and somebody else has the name.
+    node.agent().stop();
+    node.must_run(&["ip", "link", "del", DEVICE]);
+    node.must_run(&["ip", "link", "add", DEVICE, "type", "bridge"]);
+    node.start_agent();
+    for to in far.ips() {
+        lab.wait_until("pods are reached again", || one.tcp(to, 80));
+    }
+
+    node.agent().stop();
+    one.delete();
+    let ended = node.fairlead(&["uninstall"]);
+    assert!(ended.ok(), "{ended:?}");
+    let left = node.run(&["ip", "link", "show", "dev", DEVICE]);
+    assert!(!left.ok(), "{left:?}");
+    for family in ["-4", "-6"] {
+        let routes = node.must_run(&["ip", family, "route"]);
+        assert!(!routes.contains("10.244.") && !routes.contains("fd00:10:244:"), "{routes}");
+    }
+}
+
+#[test]
+fn a_node_that_joins_on_another_network_is_reached_and_reaches_others() {
+    let lab = Lab::builder().nodes(3).subnets(&[0, 1, 2]).checks_sources().late(1).start();
+    let pods = ["node-1", "node-2"].map(|node| server(&lab, node, &format!("net/{node}")));
+    for to in pods[1].ips() {
+        lab.wait_until("the second is reached", || pods[0].tcp(to, 80));
+    }
+    let third = lab.join("node-3").clone();
+    third.serve("host/node-3", &[80], &[53]);
+    let new = server(&lab, "node-3", "net/new");
+    for pod in &pods {
+        for to in new.ips().into_iter().chain(ips(&third)) {
+            lab.wait_until("what is new is reached", || pod.tcp(to, 80));
+        }
+        for to in pod.ips() {
+            assert_eq!(new.tcp(to, 80).unwrap().server.pod, pod.key());
+            assert_eq!(third.tcp(to, 80).unwrap().server.pod, pod.key());
+        }
+    }
+}
