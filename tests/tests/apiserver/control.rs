@@ -113,8 +113,8 @@ impl Control {
         let child = self.program(address, "kube-apiserver", &flags);
         self.servers.insert(address, child);
         let begin = Instant::now();
+        let client = self.cluster(ADMIN, address).client().await;
         loop {
-            let client = self.cluster(ADMIN, address).client().await;
             let ready = http::Request::get("/readyz").body(Vec::new()).unwrap();
             match client.request_text(ready).await {
                 Ok(_) => return,
@@ -140,30 +140,30 @@ impl Control {
         child.wait().unwrap();
     }
 
-    /// A kubeconfig of a user.
-    pub(crate) fn kubeconfig(&self, user: &str, address: &str) -> PathBuf {
-        let path = self.dir.join(format!("{user}-{address}.conf"));
-        let authority = self.dir.join("ca.crt");
-        let text = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
-             clusters: [{{name: c, cluster: {{server: \"https://{address}:{PORT}\", certificate-authority: {}}}}}]\n\
-             users: [{{name: c, user: {{token: {user}}}}}]\n\
-             contexts: [{{name: c, context: {{cluster: c, user: c}}}}]\n",
-            authority.display()
-        );
-        fs::write(&path, text).unwrap();
-        path
-    }
-
-    /// The way of a user to one server.
+    /// The way of a user to one server, whatever address its certificate has.
     pub(crate) fn cluster(&self, user: &str, address: &str) -> Cluster {
-        Cluster::new(Access { kubeconfig: Some(self.kubeconfig(user, address)), ..Access::default() })
+        let kubeconfig = Some(self.kubeconfig(user, address, ", tls-server-name: kubernetes.default.svc"));
+        Cluster::new(Access { kubeconfig, ..Access::default() })
     }
 
     /// The way of the agent of a node.
     pub(crate) fn node(&self, user: &str, address: &str) -> Cluster {
-        let (kubeconfig, run_dir) = (Some(self.kubeconfig(user, address)), Some(self.dir.clone()));
+        let (kubeconfig, run_dir) = (Some(self.kubeconfig(user, address, "")), Some(self.dir.clone()));
         Cluster::new(Access { kubeconfig, run_dir, server: None })
+    }
+
+    /// A kubeconfig, with more of the server.
+    fn kubeconfig(&self, user: &str, address: &str, more: &str) -> PathBuf {
+        let path = self.dir.join(format!("{user}-{address}-{}.conf", more.len()));
+        let authority = self.dir.join("ca.crt").display().to_string();
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+             clusters: [{{name: c, cluster: {{server: \"https://{address}:{PORT}\", certificate-authority: {authority}{more}}}}}]\n\
+             users: [{{name: c, user: {{token: {user}}}}}]\n\
+             contexts: [{{name: c, context: {{cluster: c, user: c}}}}]\n"
+        );
+        fs::write(&path, text).unwrap();
+        path
     }
 
     fn program(&self, name: &str, program: &str, flags: &[String]) -> Child {

@@ -63,6 +63,12 @@ impl Servers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Every address, in the order in which they are tried. The configured one may be an endpoint as well.
+    fn all(&self, state: &State) -> Vec<String> {
+        let others = state.endpoints.iter().filter(|address| **address != self.configured);
+        std::iter::once(&self.configured).chain(others).cloned().collect()
+    }
+
     /// Where the next request goes.
     pub(super) fn current(&self) -> String {
         self.state().current.clone()
@@ -91,7 +97,7 @@ impl Servers {
     /// There was no answer at an address.
     pub(super) fn failed(&self, address: &str, error: &str) {
         let mut state = self.state();
-        let all: Vec<String> = std::iter::once(&self.configured).chain(&state.endpoints).cloned().collect();
+        let all = self.all(&state);
         state.failed.insert(address.to_owned());
         if state.current == address {
             let next = all.iter().position(|known| known == address).map_or(0, |at| (at + 1) % all.len());
@@ -147,11 +153,8 @@ impl Servers {
         let state = self.state();
         let Away { since, error, reminder: _ } = state.away.as_ref()?;
         let seconds = since.elapsed().as_secs();
-        let all: Vec<_> = std::iter::once(&self.configured).chain(&state.endpoints).map(String::as_str).collect();
-        Some(format!(
-            "no API server answers at {} for {seconds} s: {error}; what is in force stays as it is",
-            all.join(", ")
-        ))
+        let all = self.all(&state).join(", ");
+        Some(format!("no API server answers at {all} for {seconds} s: {error}; what is in force stays as it is"))
     }
 }
 

@@ -47,6 +47,19 @@ fn addresses_are_tried_in_turn_until_one_answers() {
 }
 
 #[test]
+fn a_configured_endpoint_is_tried_once_a_turn() {
+    let dir = RunDir::new("once");
+    let servers = Servers::new("192.0.2.1:6443", Some(&dir.0));
+    servers.set_endpoints(&endpoints(&["192.0.2.1:6443", "192.0.2.2:6443"]));
+    servers.failed("192.0.2.1:6443", "refused");
+    assert_eq!(servers.current(), "192.0.2.2:6443");
+    servers.failed("192.0.2.2:6443", "refused");
+    assert_eq!(servers.current(), "192.0.2.1:6443");
+    let trouble = servers.trouble().unwrap();
+    assert!(trouble.contains("at 192.0.2.1:6443, 192.0.2.2:6443 for"), "{trouble}");
+}
+
+#[test]
 fn requests_that_fail_late_move_nobody() {
     let dir = RunDir::new("late");
     let servers = Servers::new(CONFIGURED, Some(&dir.0));
