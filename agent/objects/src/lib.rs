@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod causes;
 pub mod convert;
 pub mod directory;
 mod event;
@@ -21,6 +22,7 @@ mod service;
 mod slice;
 mod source;
 
+pub use causes::causes;
 pub use event::{Event, Kind, Object};
 pub use meta::{Labels, ObjectKey, Operator, Protocol, Requirement, Selector};
 pub use namespace::Namespace;

@@ -2,6 +2,7 @@
 
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
+use fairlead_objects::causes;
 use tracing::{debug, info};
 
 use super::map::Map;
@@ -50,7 +51,7 @@ pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
     loader.override_global("HOST_NETNS_COOKIE", &cookie, false);
     let log_level = packet_log::level();
     loader.override_global(packet_log::GLOBAL, &log_level, false);
-    let mut ebpf = loader.load(object.bytes()).map_err(|error| BpfError::Load(chain(&error)))?;
+    let mut ebpf = loader.load(object.bytes()).map_err(|error| BpfError::Load(causes(&error)))?;
 
     let mut programs = Vec::new();
     for (name, program) in ebpf.programs_mut() {
@@ -99,20 +100,6 @@ fn refused(name: &str, error: ProgramError) -> BpfError {
             let log = log.get(start..).unwrap_or_default().to_owned();
             BpfError::Program { program, source: io_error, log }
         }
-        other => BpfError::Program { program, source: std::io::Error::other(chain(&other)), log: String::new() },
+        other => BpfError::Program { program, source: std::io::Error::other(causes(&other)), log: String::new() },
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

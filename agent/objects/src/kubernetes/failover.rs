@@ -19,6 +19,7 @@ use tower::{BoxError, Service, ServiceBuilder};
 
 use super::access::AccessError;
 use super::servers::Servers;
+use crate::causes;
 
 /// The name that the certificate of every API server has.
 const SERVICE: &str = "kubernetes.default.svc";
@@ -127,7 +128,7 @@ where
                         "the certificate of the API server does not have its address: it is checked for {SERVICE}"
                     );
                 }
-                Err(error) => servers.failed(&address, &chain(error.as_ref())),
+                Err(error) => servers.failed(&address, &causes(error.as_ref())),
             }
             result
         })
@@ -162,18 +163,4 @@ fn lacks_name(error: &(dyn Error + 'static)) -> bool {
         next = error.source();
     }
     false
-}
-
-/// An error with its causes, which say what it is about.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text += &format!(": {cause}");
-        }
-        next = error.source();
-    }
-    text
 }

@@ -13,13 +13,12 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::failover::chain;
 use super::relist::{Relist, Step};
 use super::trouble::{Often, forbidden};
 use super::wire::Wire;
 use super::{Cluster, Interest};
 use crate::convert::Slim;
-use crate::{EndpointSlice, Event, Kind, Object, ObjectKey};
+use crate::{EndpointSlice, Event, Kind, Object, ObjectKey, causes};
 
 /// Codes of a server that has no streaming lists: the request is refused as invalid.
 const REFUSED: [u16; 2] = [400, 422];
@@ -109,7 +108,7 @@ where
                         }
                     }
                     // That no server answers is said once for all kinds.
-                    None => tracing::debug!("the watch of {} broke: {}", plural::<K>(), chain(&error)),
+                    None => tracing::debug!("the watch of {} broke: {}", plural::<K>(), causes(&error)),
                 },
             }
         }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use fairlead_objects::causes;
+
 use super::super::facts::ApiServer;
 use super::Places;
 use crate::install::{API_SERVER, kubeconfig};
@@ -39,25 +41,11 @@ async fn ask(url: &str) -> Result<(), String> {
     let mut config = kube::Config::new(url.parse().map_err(|error| format!("{error}"))?);
     config.accept_invalid_certs = true;
     config.connect_timeout = Some(PATIENCE);
-    let client = kube::Client::try_from(config).map_err(|error| chain(&error))?;
+    let client = kube::Client::try_from(config).map_err(|error| causes(&error))?;
     match tokio::time::timeout(PATIENCE, client.apiserver_version()).await {
         Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
         // It is there and wants to know who asks.
         Ok(Ok(_) | Err(kube::Error::Api(_))) => Ok(()),
-        Ok(Err(error)) => Err(chain(&error)),
+        Ok(Err(error)) => Err(causes(&error)),
     }
-}
-
-/// An error with its causes: the last says what happened.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use fairlead_cni::protocol::HOST_LINK_PREFIX;
+use fairlead_objects::causes;
 
 use super::super::facts::{Facts, UplinkFacts};
 use crate::wiring::{Netlink, Sysctls, Uplink, WiringError};
@@ -30,17 +31,10 @@ pub(super) async fn links(proc_sys: &Path, facts: &mut Facts) {
                     before.extend(names.take_while(|name| name != own));
                 }
                 // Kernels before 6.6 have no such list.
-                Err(error) => facts.unseen.push((format!("programs at {name}"), chain(&error))),
+                Err(error) => facts.unseen.push((format!("programs at {name}"), causes(&error))),
             }
         }
         facts.uplinks.push(UplinkFacts { strict: sysctls.is_strict(&name), name, mtu, before });
     }
     facts.pods = mtus.into_iter().filter(|(name, _)| name.starts_with(HOST_LINK_PREFIX)).collect();
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
