@@ -5,8 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
-
 /// The root of the work tree.
 pub(crate) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
@@ -23,14 +21,7 @@ pub(crate) fn object() -> PathBuf {
 }
 
 /// What set-up downloads and builds: shared by all work trees, and may be deleted at any time.
-pub(crate) fn cache() -> Result<PathBuf> {
-    if let Some(dir) = env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
-        return Ok(PathBuf::from(dir).join("fairlead"));
-    }
-    let home =
-        env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set: set one, the cache goes below it")?;
-    Ok(PathBuf::from(home).join(".cache/fairlead"))
-}
+pub(crate) use fairlead_cluster::cache;
 
 /// Finds a program in PATH, or where Debian keeps those for root.
 pub(crate) fn which(name: &str) -> Option<PathBuf> {

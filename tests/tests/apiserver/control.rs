@@ -202,10 +202,8 @@ fn ip(words: &[&str]) {
 
 /// A part of the cluster, built if it is missing, as `cargo xtask cluster up` does.
 fn part(name: &str) -> PathBuf {
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
-    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map_or_else(home, PathBuf::from);
     let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster");
-    let builder = Builder { modules, cache: cache.join("fairlead/cluster") };
+    let builder = Builder::new(modules).expect("there is a place for parts");
     let part = CLUSTER.iter().find(|part| part.name == name).expect("it is a part of every cluster");
     builder.build(&[*part]).expect("the parts of a cluster can be built");
     builder.path(part).unwrap()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fairlead_objects::kubernetes::{Cluster, Interest};
 use fairlead_objects::{Event, Kind, Object, ObjectKey, Source};
+use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
 use serde::Serialize;
@@ -65,49 +66,33 @@ pub(crate) async fn wait(what: &str, is_so: impl Fn() -> bool) {
     assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "{what}: not so");
 }
 
+/// What goes to an API server and comes back.
+pub(crate) trait Sent: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned {}
+impl<K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned> Sent for K {}
+
+/// The same, of a kind that has namespaces.
+pub(crate) trait Namespaced: Sent + Resource<Scope = NamespaceResourceScope> {}
+impl<K: Sent + Resource<Scope = NamespaceResourceScope>> Namespaced for K {}
+
 /// An object of a kind that has namespaces, made.
-pub(crate) async fn create<K>(client: &Client, namespace: &str, object: Value) -> K
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned,
-{
+pub(crate) async fn create<K: Namespaced>(client: &Client, namespace: &str, object: Value) -> K {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
 }
 
 /// An object of the cluster, made.
-pub(crate) async fn create_of_cluster<K>(client: &Client, object: Value) -> K
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
-{
+pub(crate) async fn create_of_cluster<K: Sent>(client: &Client, object: Value) -> K {
     Api::all(client.clone()).create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
 }
 
 /// An object, changed.
-pub(crate) async fn patch<K>(client: &Client, namespace: &str, name: &str, change: Value)
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned,
-{
+pub(crate) async fn patch<K: Namespaced>(client: &Client, namespace: &str, name: &str, change: Value) {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
 }
 
 /// An object, gone.
-pub(crate) async fn delete<K>(client: &Client, namespace: &str, name: &str)
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned,
-{
+pub(crate) async fn delete<K: Namespaced>(client: &Client, namespace: &str, name: &str) {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     api.delete(name, &DeleteParams::default()).await.unwrap();
 }

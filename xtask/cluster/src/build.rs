@@ -1,6 +1,7 @@
 //! Builds the parts into a cache that all work trees share.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +13,16 @@ use sha2::{Digest as _, Sha256};
 use crate::parts::{Module, Part, TESTS, version};
 use crate::say::say;
 
+/// What set-up downloads and builds: shared by all work trees, and may be deleted at any time.
+pub fn cache() -> Result<PathBuf> {
+    if let Some(dir) = env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
+        return Ok(PathBuf::from(dir).join("fairlead"));
+    }
+    let home =
+        env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set: set one, the cache goes below it")?;
+    Ok(PathBuf::from(home).join(".cache/fairlead"))
+}
+
 /// Where parts are pinned and where they go.
 #[derive(Debug, Clone)]
 pub struct Builder {
@@ -22,6 +33,11 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// Of the modules in this folder, with the cache of this user.
+    pub fn new(modules: PathBuf) -> Result<Self> {
+        Ok(Self { modules, cache: cache()?.join("cluster") })
+    }
+
     /// A part's file, which need not be there.
     pub fn path(&self, part: &Part) -> Result<PathBuf> {
         Ok(self.folder(part.module)?.join(part.name))

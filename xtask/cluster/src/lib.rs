@@ -33,7 +33,7 @@ mod teardown;
 
 pub use addresses::{CLUSTER_DNS, KUBERNETES_SERVICE, POD_CIDRS, SERVICE_CIDRS, api_url, node, router, zone};
 pub use archive::Image;
-pub use build::Builder;
+pub use build::{Builder, cache};
 pub use cluster::Cluster;
 pub use images::{AGNHOST_IMAGE, TEST_ROOT};
 pub use inner::{Helper, inner};

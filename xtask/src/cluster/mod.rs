@@ -115,7 +115,7 @@ pub(crate) fn host() -> Result<Host> {
 
 /// The Go programs, pinned in the work tree and kept outside of it.
 pub(crate) fn builder() -> Result<Builder> {
-    Ok(Builder { modules: paths::workspace().join("tests/cluster"), cache: paths::cache()?.join("cluster") })
+    Builder::new(paths::workspace().join("tests/cluster"))
 }
 
 fn helper() -> Result<Helper> {
