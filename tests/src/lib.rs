@@ -75,6 +75,7 @@ mod plan;
 mod pod;
 mod probe;
 mod proto;
+mod reach;
 mod service;
 mod site;
 mod system;
@@ -93,6 +94,7 @@ pub use packets::{Frame, Packets, checksum};
 pub use pod::{Pod, PodBuilder};
 pub use probe::{Echo, Identity, Ping, Probe, ProbeError, Reply, Transport};
 pub use proto::Ended;
+pub use reach::{assert_reaches, probes};
 pub use service::ServiceManifest;
 pub use vantage::{Connection, Probes, Vantage, Via};
 

@@ -109,6 +109,12 @@ impl Node {
         self.plan.v6()
     }
 
+    /// Its addresses, one of each family.
+    #[must_use]
+    pub fn ips(&self) -> [std::net::IpAddr; 2] {
+        [self.v4().into(), self.v6().into()]
+    }
+
     /// A pod to be made on this node: `node.pod("shop/web")`.
     pub fn pod(self: &Arc<Self>, key: &str) -> PodBuilder {
         PodBuilder::new(self.clone(), key)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fairlead_tests::{Probe, ProbeError, Probes, Via};
 use serde_json::{Value, json};
 
-use crate::world::{cluster, ips, probes, service, world};
+use crate::world::{cluster, probes, service, world};
 
 fn sticky(seconds: u32) -> Value {
     json!({"clientIP": {"timeoutSeconds": seconds}})
@@ -25,7 +25,7 @@ fn s38_s39_a_client_stays_with_a_backend_while_that_may_be_chosen() {
     let both = [&world.near, &world.far];
     world.lab.apply(&service.clone().endpoints(&both).yaml());
     let node = world.lab.node("node-1");
-    let (own, port) = (probes(cluster(38), 80, 53), probes(ips(node), 30_038, 30_039));
+    let (own, port) = (probes(cluster(38), 80, 53), probes(node.ips(), 30_038, 30_039));
     let in_force = |name: &str, places: usize| {
         world.lab.wait_until(name, || match answered(world.lab.client(), &port[0], 30) {
             Ok(names) if names.len() == places => Ok(()),

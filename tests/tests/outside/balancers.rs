@@ -3,7 +3,7 @@
 use fairlead_tests::{Probes, Via};
 use serde_json::json;
 
-use crate::world::{balancer, external, ips, probes, service, texts, world};
+use crate::world::{balancer, external, probes, service, texts, world};
 
 #[test]
 fn s8_s9_s28_a_load_balancers_address_is_the_nodes_to_answer() {
@@ -16,7 +16,7 @@ fn s8_s9_s28_a_load_balancers_address_is_the_nodes_to_answer() {
     let both = [world.near.key(), world.far.key()];
     let to = probes(balancer(8), 80, 53);
     for reply in world.reaches(world.lab.client(), &to, &both) {
-        assert!(ips(world.lab.node("node-1")).contains(&reply.server.peer.ip()), "{reply:?}");
+        assert!(world.lab.node("node-1").ips().contains(&reply.server.peer.ip()), "{reply:?}");
     }
     for via in Via::BOTH {
         for reply in world.reaches(&world.client.via(via), &to, &both) {
@@ -76,7 +76,7 @@ fn s12_source_ranges_hold_for_a_load_balancers_addresses_alone() {
     let open_to = |ranges: &[&str]| {
         world.lab.apply(&service.clone().spec("loadBalancerSourceRanges", json!(ranges)).yaml());
     };
-    let (to, port) = (probes(balancer(12), 80, 53), probes(ips(world.lab.node("node-1")), 30_012, 30_013));
+    let (to, port) = (probes(balancer(12), 80, 53), probes(world.lab.node("node-1").ips(), 30_012, 30_013));
     let near = [world.near.key()];
     open_to(&["172.18.0.100/32", "fd00:172:18::100/128"]);
     world.reaches(world.lab.client(), &to, &near);

@@ -1,13 +1,13 @@
 //! Cluster addresses, from outside (S17).
 
-use crate::world::{cluster, ips, probes, service, world};
+use crate::world::{cluster, probes, service, world};
 
 #[test]
 fn s17_cluster_addresses_are_open_to_the_outside_from_the_nodes_address() {
     let world = world();
     world.lab.apply(&service("s17", 17).endpoints(&[&world.near, &world.far]).yaml());
     let to = probes(cluster(17), 80, 53);
-    let node = ips(world.lab.node("node-1"));
+    let node = world.lab.node("node-1").ips();
     for outside in [world.lab.client(), world.lab.far_client()] {
         for reply in world.reaches(outside, &to, &[world.near.key(), world.far.key()]) {
             assert!(node.contains(&reply.server.peer.ip()), "{reply:?}");

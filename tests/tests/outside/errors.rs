@@ -2,14 +2,14 @@
 
 use fairlead_tests::{Probes, ServiceManifest};
 
-use crate::world::{cluster, ips, probes, service, texts, world};
+use crate::world::{cluster, probes, service, texts, world};
 
 #[test]
 fn s33_no_endpoints_refuses() {
     let world = world();
     world.lab.apply(&service("s33", 33).node_ports(&[30_033, 30_034]).yaml());
     for outside in [world.lab.client(), world.lab.far_client()] {
-        world.refused(outside, &probes(ips(world.lab.node("node-1")), 30_033, 30_034));
+        world.refused(outside, &probes(world.lab.node("node-1").ips(), 30_033, 30_034));
         world.refused(outside, &probes(cluster(33), 80, 53));
     }
 }
@@ -26,7 +26,7 @@ fn s46_a_closed_port_of_a_backend_refuses() {
             .node_ports(&[30_000 + u16::from(number) * 2, 30_001 + u16::from(number) * 2]);
         world.lab.apply(&closed.endpoint(pod).yaml());
         let first = 30_000 + u16::from(number) * 2;
-        world.refused(world.lab.client(), &probes(ips(world.lab.node("node-1")), first, first + 1));
+        world.refused(world.lab.client(), &probes(world.lab.node("node-1").ips(), first, first + 1));
         world.refused(world.lab.far_client(), &probes(cluster(number), 80, 53));
     }
 }
@@ -36,7 +36,7 @@ fn s40_s43_connections_outlive_their_service_and_datagrams_move() {
     let world = world();
     let service = service("s40", 40).node_ports(&[30_140, 30_141]);
     world.lab.apply(&service.clone().endpoints(&[&world.near, &world.far]).yaml());
-    let to = probes(ips(world.lab.node("node-1")), 30_140, 30_141);
+    let to = probes(world.lab.node("node-1").ips(), 30_140, 30_141);
     let both = [world.near.key(), world.far.key()];
     world.reaches(world.lab.client(), &to, &both);
     let mut open: Vec<_> = (0..8).map(|_| world.lab.client().connect(&to[0]).unwrap()).collect();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use fairlead_tests::{Probes, Via};
 
-use crate::world::{ips, probes, world};
+use crate::world::{probes, world};
 
 #[test]
 fn s13_a_host_port_is_its_pods_from_everywhere() {
@@ -12,7 +12,7 @@ fn s13_a_host_port_is_its_pods_from_everywhere() {
     let node = world.lab.node("node-1");
     let builder = node.pod("shop/door").tcp(8080).udp(5300);
     let pod = builder.host_port(8080, 8088).host_port(5300, 8053).start();
-    let to = probes(ips(node), 8088, 8053);
+    let to = probes(node.ips(), 8088, 8053);
     for (outside, addresses) in [
         (world.lab.client(), ["172.18.0.100", "fd00:172:18::100"]),
         (world.lab.far_client(), ["192.0.2.100", "2001:db8::100"]),
@@ -22,7 +22,7 @@ fn s13_a_host_port_is_its_pods_from_everywhere() {
         for reply in seen {
             assert!(known.contains(&reply.server.peer.ip()), "it sees the client: {reply:?}");
             assert_eq!(reply.server.peer.port(), reply.local.port());
-            assert!(ips(node).contains(&reply.peer.ip()));
+            assert!(node.ips().contains(&reply.peer.ip()));
         }
     }
     for via in Via::BOTH {
@@ -35,7 +35,7 @@ fn s13_a_host_port_is_its_pods_from_everywhere() {
     let loopback = probes(["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()], 8088, 8053);
     world.reaches(node.as_ref(), &loopback, &[pod.key()]);
     // Only its node has the port, and a pod's loopback is its own.
-    let elsewhere = probes(ips(world.lab.node("node-2")), 8088, 8053);
+    let elsewhere = probes(world.lab.node("node-2").ips(), 8088, 8053);
     world.refused(world.lab.client(), &elsewhere);
     world.refused(&world.client, &loopback);
     let listed = node.fairlead(&["service", "list"]).stdout;
@@ -50,11 +50,11 @@ fn s13_a_host_port_is_its_pods_from_everywhere() {
 fn s13_host_ip_and_protocol_tell_host_ports_apart() {
     let world = world();
     let node = world.lab.node("node-1");
-    let [v4, v6] = ips(node).map(|ip| ip.to_string());
+    let [v4, v6] = node.ips().map(|ip| ip.to_string());
     let local = node.pod("shop/local").tcp(8080).host_port_at(8080, 8090, "127.0.0.1").start();
     let here = node.pod("shop/here").tcp(8080).host_port_at(8080, 8090, &v4).host_port_at(8080, 8090, &v6).start();
     let other = node.pod("shop/other").udp(5300).host_port_at(5300, 8090, &v4).start();
-    let [tcp4, udp4, tcp6, udp6] = <[_; 4]>::try_from(probes(ips(node), 8090, 8090)).expect("four");
+    let [tcp4, udp4, tcp6, udp6] = <[_; 4]>::try_from(probes(node.ips(), 8090, 8090)).expect("four");
     world.reaches(world.lab.client(), &[tcp4.clone(), tcp6.clone()], &[here.key()]);
     world.reaches(world.lab.client(), &[udp4], &[other.key()]);
     world.refused(world.lab.client(), &[udp6]);

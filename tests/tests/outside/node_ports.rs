@@ -2,7 +2,7 @@
 
 use fairlead_tests::{Probes, Via};
 
-use crate::world::{host_service, ips, probes, service, world};
+use crate::world::{host_service, probes, service, world};
 
 #[test]
 fn s4_s6_a_node_port_is_at_every_node_for_everybody() {
@@ -10,10 +10,10 @@ fn s4_s6_a_node_port_is_at_every_node_for_everybody() {
     world.lab.apply(&service("s4", 4).node_ports(&[30_004, 30_005]).endpoints(&[&world.near, &world.far]).yaml());
     let both = [world.near.key(), world.far.key()];
     for node in world.lab.nodes() {
-        let to = probes(ips(node), 30_004, 30_005);
+        let to = probes(node.ips(), 30_004, 30_005);
         for outside in [world.lab.client(), world.lab.far_client()] {
             for reply in world.reaches(outside, &to, &both) {
-                assert!(ips(node).contains(&reply.server.peer.ip()), "{reply:?}");
+                assert!(node.ips().contains(&reply.server.peer.ip()), "{reply:?}");
             }
         }
         for via in Via::BOTH {
@@ -22,13 +22,13 @@ fn s4_s6_a_node_port_is_at_every_node_for_everybody() {
         world.reaches(world.lab.node("node-1").as_ref(), &to, &both);
     }
     // A long connection, and what the node itself serves beside it.
-    for probe in probes(ips(world.lab.node("node-1")), 30_004, 30_005).iter().step_by(2) {
+    for probe in probes(world.lab.node("node-1").ips(), 30_004, 30_005).iter().step_by(2) {
         let mut open = world.lab.client().connect(probe).unwrap();
         for size in [1000, 100_000] {
             assert_eq!(open.exchange(size, size).unwrap().server.got, size);
         }
     }
-    let own = probes(ips(world.lab.node("node-1")), crate::world::HOST, crate::world::HOST);
+    let own = probes(world.lab.node("node-1").ips(), crate::world::HOST, crate::world::HOST);
     world.reaches(world.lab.client(), &own, &["host/node-1"]);
 }
 
@@ -49,7 +49,7 @@ fn s45_processes_of_nodes_behind_a_node_port() {
     let [one, two] = ["node-1", "node-2"].map(|name| world.lab.node(name));
     world.lab.apply(&service.host_endpoint(one).host_endpoint(two).yaml());
     for node in [one, two] {
-        let to = probes(ips(node), 30_045, 30_046);
+        let to = probes(node.ips(), 30_045, 30_046);
         for outside in [world.lab.client(), world.lab.far_client()] {
             world.reaches(outside, &to, &["host/node-1", "host/node-2"]);
         }
@@ -64,7 +64,7 @@ fn s45_processes_of_nodes_behind_a_node_port() {
                 let reply = world.lab.client().probe(probe).unwrap();
                 let own = names.iter().any(|(name, of)| *name == reply.server.pod && of.name() == node.name());
                 let seen = reply.server.peer.ip();
-                assert_eq!(own, !ips(node).contains(&seen), "{reply:?}");
+                assert_eq!(own, !node.ips().contains(&seen), "{reply:?}");
             }
         }
         let large: Vec<_> = to.iter().map(|probe| probe.clone().payload(5000).answer_payload(5000)).collect();

@@ -3,7 +3,7 @@
 use fairlead_tests::{Probes, ServiceManifest, Via};
 use serde_json::json;
 
-use crate::world::{balancer, ips, probes, service, texts, world};
+use crate::world::{balancer, probes, service, texts, world};
 
 fn local(name: &str, number: u8, ports: [u16; 2]) -> ServiceManifest {
     let addresses = texts(balancer(number));
@@ -22,17 +22,17 @@ fn s27_s34_s35_policy_local_keeps_the_client_and_drops_where_nobody_is() {
     for reply in world.reaches(world.lab.client(), &probes(balancer(27), 80, 53), &[world.near.key()]) {
         assert_eq!(reply.server.peer, reply.local, "neither address nor port is changed");
     }
-    world.reaches(world.lab.far_client(), &probes(ips(here), 30_027, 30_028), &[world.near.key()]);
-    world.silent(world.lab.client(), &probes(ips(there), 30_027, 30_028));
+    world.reaches(world.lab.far_client(), &probes(here.ips(), 30_027, 30_028), &[world.near.key()]);
+    world.silent(world.lab.client(), &probes(there.ips(), 30_027, 30_028));
     let text = there.fairlead(&["service", "explain", &format!("{}:30027", there.v4())]).stdout;
     assert!(text.contains("from outside is dropped") && text.contains("policy Local"), "{text}");
     // The other way round.
     world.lab.apply(&service.clone().endpoint(&world.far).yaml());
-    world.reaches(world.lab.client(), &probes(ips(there), 30_027, 30_028), &[world.far.key()]);
+    world.reaches(world.lab.client(), &probes(there.ips(), 30_027, 30_028), &[world.far.key()]);
     world.silent(world.lab.client(), &probes(balancer(27), 80, 53));
     // With no endpoint anywhere it is refused (S33).
     world.lab.apply(&service.yaml());
-    world.refused(world.lab.client(), &probes(ips(there), 30_027, 30_028));
+    world.refused(world.lab.client(), &probes(there.ips(), 30_027, 30_028));
     world.refused(world.lab.client(), &probes(balancer(27), 80, 53));
 }
 
@@ -40,7 +40,7 @@ fn s27_s34_s35_policy_local_keeps_the_client_and_drops_where_nobody_is() {
 fn s28_inside_policy_local_is_as_if_it_were_cluster() {
     let world = world();
     world.lab.apply(&local("s28", 28, [30_128, 30_129]).endpoint(&world.far).yaml());
-    let to = [probes(balancer(28), 80, 53), probes(ips(world.lab.node("node-1")), 30_128, 30_129)].concat();
+    let to = [probes(balancer(28), 80, 53), probes(world.lab.node("node-1").ips(), 30_128, 30_129)].concat();
     for via in Via::BOTH {
         world.reaches(&world.client.via(via), &to, &[world.far.key()]);
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use fairlead_tests::{Lab, Node, Pod, Probe, ProbeError, Probes, Reply, ServiceManifest};
+use fairlead_tests::{Lab, Pod, Probe, ProbeError, Probes, Reply, ServiceManifest};
 
 /// Two nodes, each with a server pod and a server of its own, and a client pod on each. It ends with the process of the
 /// tests.
@@ -36,7 +36,7 @@ pub(crate) fn world() -> &'static World {
         for node in lab.nodes() {
             node.serve(&format!("host/{}", node.name()), &[HOST], &[HOST]);
         }
-        let by = ips(lab.node("node-1")).map(|ip| ip.to_string());
+        let by = lab.node("node-1").ips().map(|ip| ip.to_string());
         for place in [lab.client(), lab.fabric()] {
             for prefix in ROUTED {
                 for (prefix, by) in prefix.iter().zip(&by) {
@@ -52,11 +52,6 @@ pub(crate) fn world() -> &'static World {
             lab,
         }
     })
-}
-
-/// The addresses of a node.
-pub(crate) fn ips(node: &Node) -> [IpAddr; 2] {
-    [node.v4().into(), node.v6().into()]
 }
 
 /// The addresses with a number in a prefix of a family each.

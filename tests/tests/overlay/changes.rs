@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fairlead_tests::{Lab, Load, Probe, Probes};
 
-use crate::world::{ips, server};
+use crate::world::server;
 
 const DEVICE: &str = "fairlead.vxlan";
 
@@ -94,7 +94,7 @@ fn a_node_that_joins_on_another_network_is_reached_and_reaches_others() {
     third.serve("host/node-3", &[80], &[53]);
     let new = server(&lab, "node-3", "net/new");
     for pod in &pods {
-        for to in new.ips().into_iter().chain(ips(&third)) {
+        for to in new.ips().into_iter().chain(third.ips()) {
             lab.wait_until("what is new is reached", || pod.tcp(to, 80));
         }
         for to in pod.ips() {

@@ -1,8 +1,8 @@
 //! The tunnel everywhere, nowhere, and over IPv6.
 
-use fairlead_tests::{Lab, Ping, Probe, Probes, Via};
+use fairlead_tests::{Lab, Ping, Probe, Probes, Via, probes};
 
-use crate::world::{Kind, ips, kind, mtu, probes, seen_while, server};
+use crate::world::{Kind, kind, mtu, seen_while, server};
 
 #[test]
 fn always_shows_no_pods_address_to_the_network() {
@@ -13,11 +13,11 @@ fn always_shows_no_pods_address_to_the_network() {
     let (one, far) = (server(&lab, "node-1", "net/one"), server(&lab, "node-2", "net/far"));
     let node = lab.node("node-1");
     assert_eq!((mtu(&one), mtu(&far)), (1450, 1450));
-    for to in far.ips().into_iter().chain(ips(far.node())) {
+    for to in far.ips().into_iter().chain(far.node().ips()) {
         lab.wait_until("the other node is reached", || one.tcp(to, 80));
     }
     let frames = seen_while(node, || {
-        for to in far.ips().into_iter().chain(ips(far.node())) {
+        for to in far.ips().into_iter().chain(far.node().ips()) {
             for probe in probes(to) {
                 one.probe(&probe).unwrap_or_else(|error| panic!("{probe:?}: {error}"));
             }
@@ -55,7 +55,7 @@ fn nodes_that_do_not_agree_on_the_way_understand_each_other() {
             }
         }
     }
-    for to in ips(other) {
+    for to in other.ips() {
         assert_eq!(one.tcp(to, 80).unwrap().server.pod, "host/node-2");
     }
 }
@@ -65,14 +65,14 @@ fn never_leaves_it_to_the_network_to_know_pods() {
     let lab = Lab::builder().nodes(2).subnets(&[0, 1]).agent(&["--tunnel", "never"]).start();
     for (node, number) in lab.nodes().iter().zip(1..) {
         node.serve(&format!("host/{}", node.name()), &[80], &[53]);
-        let [v4, v6] = ips(node).map(|ip| ip.to_string());
+        let [v4, v6] = node.ips().map(|ip| ip.to_string());
         lab.fabric().must_run(&["ip", "route", "add", &format!("10.244.{number}.0/24"), "via", &v4]);
         lab.fabric().must_run(&["ip", "route", "add", &format!("fd00:10:244:{number}::/64"), "via", &v6]);
         assert!(!node.run(&["ip", "link", "show", "dev", "fairlead.vxlan"]).ok());
     }
     let (one, far) = (server(&lab, "node-1", "net/one"), server(&lab, "node-2", "net/far"));
     assert_eq!(mtu(&one), 1500);
-    for (to, node) in far.ips().into_iter().zip(ips(far.node())) {
+    for (to, node) in far.ips().into_iter().zip(far.node().ips()) {
         lab.wait_until("the other node's pod is reached", || one.tcp(to, 80));
         for probe in probes(to).into_iter().chain(probes(node)) {
             assert_eq!(one.probe(&probe).unwrap().server.peer.ip().is_ipv4(), to.is_ipv4());

@@ -2,28 +2,15 @@
 
 use std::time::Duration;
 
-use fairlead_tests::{Ping, Probe, ProbeError, Probes, ServiceManifest, Via};
+use fairlead_tests::{Ping, Probe, ProbeError, Probes, ServiceManifest, Via, assert_reaches, probes};
 
-use crate::world::{Kind, ip, ips, kind, probes, seen_while, server, world};
+use crate::world::{Kind, ip, kind, seen_while, server, world};
 
 #[test]
 fn pods_reach_pods_of_other_networks() {
     let world = world();
     for (client, server) in [(&world.one, &world.far), (&world.far, &world.two), (&world.one, &world.two)] {
-        for to in server.ips() {
-            for via in Via::BOTH {
-                for probe in probes(to) {
-                    let reply = client.via(via).probe(&probe).unwrap_or_else(|error| panic!("{probe:?}: {error}"));
-                    assert_eq!(reply.server.pod, server.key());
-                    assert_eq!(reply.server.peer, reply.local, "no address is changed");
-                    assert_eq!(reply.server.local, reply.peer);
-                }
-            }
-            for size in [0, 56, 1400] {
-                let echo = client.ping(&Ping::new(to).payload(size)).unwrap();
-                assert_eq!((echo.from, echo.size), (to, size));
-            }
-        }
+        assert_reaches(client, server);
     }
 }
 
@@ -55,7 +42,7 @@ fn pods_and_nodes_of_other_networks_reach_each_other() {
     for (pod, node) in [(&world.one, "node-3"), (&world.far, "node-1"), (&world.far, "node-2")] {
         let node = world.lab.node(node);
         for ((own, theirs), via) in
-            pod.ips().into_iter().zip(ips(node)).flat_map(|pair| Via::BOTH.map(|via| (pair, via)))
+            pod.ips().into_iter().zip(node.ips()).flat_map(|pair| Via::BOTH.map(|via| (pair, via)))
         {
             for probe in probes(theirs) {
                 let reply = pod.via(via).probe(&probe).unwrap_or_else(|error| panic!("{probe:?} {via:?}: {error}"));
@@ -144,8 +131,8 @@ fn errors_come_back_through_the_tunnel() {
     for family in [0, 1] {
         let to = world.far.ips()[family];
         let expired = |ttl: u32| world.one.ping(&Ping::new(to).ttl(ttl));
-        assert_eq!(expired(1), Err(ProbeError::Expired(ips(near)[family])));
-        assert_eq!(expired(2), Err(ProbeError::Expired(ips(far)[family])));
+        assert_eq!(expired(1), Err(ProbeError::Expired(near.ips()[family])));
+        assert_eq!(expired(2), Err(ProbeError::Expired(far.ips()[family])));
         assert_eq!(expired(3).unwrap().from, to);
         for via in Via::BOTH {
             let from = world.one.via(via);

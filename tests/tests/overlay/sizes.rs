@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fairlead_tests::{Lab, Ping, Probe, ProbeError, Probes};
 
-use crate::world::{Kind, ips, kind, mtu, seen_while, server, world};
+use crate::world::{Kind, kind, mtu, seen_while, server, world};
 
 #[test]
 fn pods_know_what_the_tunnel_takes() {
@@ -70,7 +70,7 @@ fn pods_that_were_there_before_a_node_elsewhere_hear_what_the_tunnel_takes() {
     // A pod that has not heard of it yet, by TCP.
     let other = lab.node("node-1").pod("net/other").start();
     other.must_run(&["ip", "link", "set", "dev", "eth0", "mtu", "1500"]);
-    for to in far.ips().into_iter().chain(ips(&third)) {
+    for to in far.ips().into_iter().chain(third.ips()) {
         let probe = Probe::tcp(to, 80).payload(200_000).answer_payload(200_000);
         assert_eq!(other.probe(&probe).unwrap().server.got, 200_000, "{to}");
     }

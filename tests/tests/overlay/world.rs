@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use fairlead_tests::{Frame, Lab, Node, Pod, Probe};
+use fairlead_tests::{Frame, Lab, Node, Pod};
 
 /// Two nodes on one network and a third on another, with a pod on each. It ends with the process of the tests.
 pub(crate) struct World {
@@ -32,20 +32,9 @@ pub(crate) fn server(lab: &Lab, node: &str, key: &str) -> Pod {
     lab.node(node).pod(key).tcp(80).udp(53).start()
 }
 
-/// The addresses of a node.
-pub(crate) fn ips(node: &Node) -> [IpAddr; 2] {
-    [node.v4().into(), node.v6().into()]
-}
-
 /// An address.
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("it is an address")
-}
-
-/// Probes of an address by all that a server of the lab answers, small and large.
-pub(crate) fn probes(to: IpAddr) -> [Probe; 4] {
-    let [tcp, udp] = [Probe::tcp(to, 80), Probe::udp(to, 53)];
-    [tcp.clone(), tcp.payload(60_000).answer_payload(60_000), udp.clone(), udp.payload(1200).answer_payload(1200)]
 }
 
 /// How often a node has dropped packets for a reason.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fairlead_tests::{Ping, Pod, Probe, ProbeError, Probes, Via};
 
 use crate::frames::ends;
-use crate::world::{OUTSIDE, ip, ips, world};
+use crate::world::{OUTSIDE, ip, world};
 
 #[test]
 fn routers_lower_the_ttl() {
@@ -26,7 +26,7 @@ fn routers_lower_the_ttl() {
 #[test]
 fn a_ttl_that_runs_out_is_told() {
     let world = world();
-    let nodes = ["node-1", "node-2"].map(|name| ips(world.lab.node(name)));
+    let nodes = ["node-1", "node-2"].map(|name| world.lab.node(name).ips());
     let expired = |to, ttl: u32| world.one.ping(&Ping::new(to).ttl(ttl));
     for family in [0, 1] {
         let (near, far) = (world.two.ips()[family], world.far.ips()[family]);
@@ -49,7 +49,7 @@ fn a_ttl_that_runs_out_is_told() {
 fn closed_ports_refuse() {
     let world = world();
     let outside = OUTSIDE.map(|pair| pair.map(ip));
-    let targets = [world.two.ips(), world.far.ips(), ips(world.lab.node("node-1")), outside[0], outside[1]];
+    let targets = [world.two.ips(), world.far.ips(), world.lab.node("node-1").ips(), outside[0], outside[1]];
     for to in targets.into_iter().flatten() {
         for via in Via::BOTH {
             let from = world.one.via(via);

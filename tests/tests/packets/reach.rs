@@ -1,35 +1,14 @@
 //! Who reaches whom, and as whom.
 
-use std::net::IpAddr;
+use fairlead_tests::{Ping, Probe, Probes, Via, assert_reaches, probes};
 
-use fairlead_tests::{Ping, Probe, Probes, Via};
-
-use crate::world::{OUTSIDE, ip, ips, world};
-
-/// Probes of an address by all that a server of the lab answers, small and large.
-fn probes(to: IpAddr) -> [Probe; 4] {
-    let [tcp, udp] = [Probe::tcp(to, 80), Probe::udp(to, 53)];
-    [tcp.clone(), tcp.payload(60_000).answer_payload(60_000), udp.clone(), udp.payload(1200).answer_payload(1200)]
-}
+use crate::world::{OUTSIDE, ip, world};
 
 #[test]
 fn pods_reach_pods() {
     let world = world();
     for (client, server) in [(&world.one, &world.two), (&world.one, &world.far), (&world.far, &world.two)] {
-        for to in server.ips() {
-            for via in Via::BOTH {
-                for probe in probes(to) {
-                    let reply = client.via(via).probe(&probe).unwrap_or_else(|error| panic!("{probe:?}: {error}"));
-                    assert_eq!(reply.server.pod, server.key());
-                    assert_eq!(reply.server.peer, reply.local, "no address is changed");
-                    assert_eq!(reply.server.local, reply.peer);
-                }
-            }
-            for size in [0, 56, 1400] {
-                let echo = client.ping(&Ping::new(to).payload(size)).unwrap();
-                assert_eq!((echo.from, echo.size), (to, size));
-            }
-        }
+        assert_reaches(client, server);
     }
 }
 
@@ -48,7 +27,7 @@ fn nodes_reach_pods() {
     let world = world();
     let node = world.lab.node("node-1");
     for server in [&world.one, &world.far] {
-        for (to, own) in server.ips().into_iter().zip(ips(node)) {
+        for (to, own) in server.ips().into_iter().zip(node.ips()) {
             for via in Via::BOTH {
                 for probe in probes(to) {
                     let reply = node.via(via).probe(&probe).unwrap_or_else(|error| panic!("{probe:?}: {error}"));
@@ -65,7 +44,7 @@ fn nodes_reach_pods() {
 fn pods_reach_nodes() {
     let world = world();
     for node in world.lab.nodes() {
-        for to in ips(node) {
+        for to in node.ips() {
             for via in Via::BOTH {
                 for probe in probes(to) {
                     let reply = world.one.via(via).probe(&probe).unwrap_or_else(|error| panic!("{probe:?}: {error}"));
@@ -82,7 +61,7 @@ fn pods_reach_nodes() {
 fn pods_reach_the_outside_as_their_node() {
     let world = world();
     for (pod, node) in [(&world.one, "node-1"), (&world.far, "node-2")] {
-        for (to, own) in OUTSIDE.iter().flat_map(|pair| pair.iter().zip(ips(world.lab.node(node)))) {
+        for (to, own) in OUTSIDE.iter().flat_map(|pair| pair.iter().zip(world.lab.node(node).ips())) {
             let to = ip(to);
             for via in Via::BOTH {
                 for probe in probes(to) {
@@ -122,7 +101,7 @@ fn the_outside_reaches_pods_where_routes_lead_to_them() {
     for node in world.lab.nodes() {
         let number = node.name().trim_start_matches("node-");
         let routes =
-            [(format!("10.244.{number}.0/24"), ips(node)[0]), (format!("fd00:10:244:{number}::/64"), ips(node)[1])];
+            [(format!("10.244.{number}.0/24"), node.ips()[0]), (format!("fd00:10:244:{number}::/64"), node.ips()[1])];
         for (to, via) in routes {
             client.must_run(&["ip", "route", "add", &to, "via", &via.to_string()]);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fairlead_tests::Probes;
 
 use crate::frames::{IPV4, IPV6, Wire, datagram, ends, icmpv6, ipv4, ipv6};
-use crate::world::{Drops, ip, ips, world};
+use crate::world::{Drops, ip, world};
 
 #[test]
 fn a_pod_sends_from_its_own_addresses_only() {
@@ -20,7 +20,7 @@ fn a_pod_sends_from_its_own_addresses_only() {
         .zip([[world.two.v4().into(), world.far.v4().into()], [IpAddr::from(world.two.v6()), world.far.v6().into()]])
     {
         let v4 = usize::from(own.is_ipv6());
-        let foreign = [world.one.ips()[v4], ips(node)[v4], [ip("203.0.113.9"), ip("2001:db8::9")][v4]];
+        let foreign = [world.one.ips()[v4], node.ips()[v4], [ip("203.0.113.9"), ip("2001:db8::9")][v4]];
         for to in targets {
             let server = if world.two.ips().contains(&to) { &world.two } else { &world.far };
             let mut seen = server.packets("eth0");

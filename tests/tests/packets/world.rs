@@ -31,11 +31,6 @@ pub(crate) fn world() -> &'static World {
     })
 }
 
-/// The addresses of a node.
-pub(crate) fn ips(node: &Node) -> [IpAddr; 2] {
-    [node.v4().into(), node.v6().into()]
-}
-
 /// The addresses of the client on the nodes' network and of the one behind the router.
 pub(crate) const OUTSIDE: [[&str; 2]; 2] = [["172.18.0.100", "fd00:172:18::100"], ["192.0.2.100", "2001:db8::100"]];
 
