@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, Service, ServiceAccount};
@@ -199,6 +200,10 @@ fn each_pod_mounts_its_own_settings() {
         assert!(settings.contains_key(file));
         let command = pod.containers[0].command.as_ref().unwrap();
         assert_eq!(command.last().unwrap(), &format!("/etc/fairlead/{file}"));
+        // What is installed depends on it too, and a mistake in it is found before anything is changed.
+        for container in pod.init_containers.iter().flatten() {
+            assert_eq!(container.command.as_ref().unwrap().last(), command.last());
+        }
     }
 }
 
@@ -210,12 +215,64 @@ fn uncommented(settings: &str) -> String {
     settings.lines().map(|line| if is_setting(line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n")
 }
 
+/// What a program says of a settings file before it does anything: `flags` have it end with this complaint.
+fn complaint(program: &str, settings: &str, flags: &[&str]) -> String {
+    let name =
+        format!("fairlead-settings-{}-{}", std::process::id(), std::thread::current().name().unwrap_or_default());
+    let path = std::env::temp_dir().join(name);
+    fs::write(&path, settings).unwrap();
+    let program = fairlead_tests::binary(program).unwrap();
+    let output = Command::new(program).args(flags).arg("--config").arg(&path).output().unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// The files of the ConfigMap as they are and with all defaults in force are what the programs read.
 #[test]
-fn settings_are_yaml_with_the_comments_taken_in_too() {
+fn settings_and_the_comments_among_them_are_known_to_the_programs() {
     let maps = all::<ConfigMap>();
-    for text in maps[0].data.as_ref().unwrap().values() {
-        let _: Value = serde_saphyr::from_str(text).unwrap();
-        let full: Value = serde_saphyr::from_str(&uncommented(text)).unwrap();
-        assert!(full.as_object().unwrap().len() > 2, "{full}");
+    let files = maps[0].data.as_ref().unwrap();
+    // A directory and an address that can't be, so that nothing is changed here.
+    let agent = ["agent", "--node=n", "--objects=/", "--run-dir=/dev/null/run"];
+    let dns = ["--objects=/", "--listen=192.0.2.1:53"];
+    for (file, program, flags, end) in [
+        ("fairlead.yaml", "fairlead", agent.as_slice(), "/dev/null/run"),
+        ("dns.yaml", "fairlead-dns", dns.as_slice(), "192.0.2.1:53"),
+    ] {
+        let text = &files[file];
+        let full = uncommented(text);
+        assert!(serde_saphyr::from_str::<Value>(&full).unwrap().as_object().unwrap().len() > 2, "{full}");
+        for settings in [text, &full] {
+            let said = complaint(program, settings, flags);
+            assert!(said.contains(end) && !said.contains("settings-"), "{said}");
+        }
+        let said = complaint(program, &format!("{full}\nnoSuchKey: 1\n"), flags);
+        assert!(said.contains("noSuchKey") && !said.contains(end), "{said}");
+    }
+}
+
+/// What removes has what installs had.
+#[test]
+fn removal_runs_on_every_node_and_sees_what_was_installed() {
+    let document: Value = serde_saphyr::from_str(&read("remove/remove.yaml")).unwrap();
+    let remove: DaemonSet = serde_json::from_value(document.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&remove).unwrap(), document, "an unknown field");
+    let sets = daemon_sets();
+    let (agent, pod) = (self::pod(&sets["fairlead"]), self::pod(&remove));
+    assert_eq!((&pod.tolerations, &pod.node_selector), (&agent.tolerations, &agent.node_selector));
+    assert_eq!((pod.host_network, pod.automount_service_account_token), (Some(true), Some(false)));
+    let image = |pod: &PodSpec| containers(pod).map(|container| container.image.clone()).collect::<BTreeSet<_>>();
+    assert_eq!(image(pod), image(agent));
+    let paths = |pod: &PodSpec| {
+        let volumes = pod.volumes.iter().flatten();
+        volumes.filter_map(|volume| Some(volume.host_path.as_ref()?.path.clone())).collect::<BTreeSet<_>>()
+    };
+    let seen = paths(pod);
+    // Cgroups lose their programs with the pins, and kubelet's files were only read.
+    let read_only = ["/sys/fs/cgroup", "/etc/kubernetes"];
+    for path in paths(agent).iter().filter(|path| !read_only.contains(&path.as_str())) {
+        let above = seen.iter().any(|seen| Path::new(path).starts_with(seen));
+        assert!(above, "{path} is not seen when Fairlead is removed");
     }
 }

@@ -52,6 +52,9 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Leave the node as it was: remove programs, maps, pods' links, routes, files, and restore kernel settings
     Uninstall(UninstallArgs),
+    /// Do nothing until told to end; for the pods of manifests/remove
+    #[command(hide = true)]
+    Stay,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -92,6 +92,7 @@ pub fn run() -> Result<(), CliError> {
         Command::Install(args) => node::install(&args, output),
         Command::Doctor(args) => node::doctor(&args, output),
         Command::Uninstall(args) => node::uninstall(&args, output),
+        Command::Stay => node::stay(),
     }
 }
 

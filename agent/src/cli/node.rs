@@ -1,17 +1,20 @@
 //! Commands that change the node or look at it, without an agent.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::Output;
+use super::args::{Args, Command, Output};
 use super::print::{self, Table};
 use super::{CliError, runtime, show};
-use crate::admin::{Connection, Request};
+use crate::admin::{self, Connection, Request};
 use crate::doctor::{self, Finding, Severity};
 use crate::install::conflist::{CONF_DIR, CONF_NAME};
 use crate::install::{self, PLUGIN, Removal, Setup, Step};
+use crate::settings::{GROUPS, Settings};
 use crate::wiring::PROC_SYS;
 
 /// Where the container runtime executes plugins: containerd, and CRI-O.
@@ -81,9 +84,12 @@ pub(super) struct InstallArgs {
     /// HOST_ROOT/etc/kubernetes/kubelet.conf]
     #[arg(long, value_name = "FILE")]
     kubelet_kubeconfig: Option<PathBuf>,
-    /// The API server's URL, as seen from this node; without, that of kubelet
+    /// The API server's URL, as seen from this node; without, that of the agent's settings, or else of kubelet
     #[arg(long, value_name = "URL")]
     api_server: Option<String>,
+    /// The agent's settings file. It is checked as the agent does it, and says where the API server is
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -149,7 +155,18 @@ pub(super) fn doctor(args: &DoctorArgs, output: Output) -> Result<(), CliError> 
 }
 
 pub(super) fn install(args: &InstallArgs, output: Output) -> Result<(), CliError> {
-    let InstallArgs { places, cni_plugin, kubelet_kubeconfig, api_server } = args;
+    let result = try_install(args, output);
+    if let Err(error) = &result {
+        // No agent comes after this one: whoever asks `fairlead status` for it learns why.
+        admin::leave(&args.places.run_dir, &error.to_string());
+    }
+    result
+}
+
+fn try_install(args: &InstallArgs, output: Output) -> Result<(), CliError> {
+    let InstallArgs { places, cni_plugin, kubelet_kubeconfig, api_server, config } = args;
+    let settings = config.as_deref().map(agent_settings).transpose()?;
+    let set = || settings.and_then(|settings| settings.api_server).map(|url| url.to_string());
     let own = || std::env::current_exe().map(|path| path.with_file_name(PLUGIN));
     let plugin =
         cni_plugin.clone().map_or_else(own, Ok).map_err(|error| CliError::Io("can't find this program", error))?;
@@ -160,9 +177,29 @@ pub(super) fn install(args: &InstallArgs, output: Output) -> Result<(), CliError
         plugin,
         cni_bin_dir: places.cni_bin_dir(),
         kubelet_kubeconfig: places.on_host(kubelet_kubeconfig.as_ref(), KUBELET_KUBECONFIG),
-        api_server: api_server.clone(),
+        api_server: api_server.clone().or_else(set),
     });
     report(&steps, output)
+}
+
+/// What the agent will take from this file.
+fn agent_settings(config: &Path) -> Result<Settings, CliError> {
+    let words = ["fairlead", "agent", "--node=", "--config"].map(OsString::from);
+    let words = words.into_iter().chain([config.as_os_str().to_owned()]);
+    let args: Args = fairlead_settings::parse_from(words, &GROUPS)?;
+    match args.command {
+        Command::Agent(args) => Ok(args.settings),
+        other => Err(CliError::Usage(format!("{other:?} has no settings"))),
+    }
+}
+
+/// Does nothing until it is told to end: the pod of `manifests/remove` that has cleaned its node stays, and by that says so.
+pub(super) fn stay() -> Result<(), CliError> {
+    runtime()?.block_on(async {
+        let mut end = signal(SignalKind::terminate()).map_err(|error| CliError::Io("can't wait for signals", error))?;
+        end.recv().await;
+        Ok(())
+    })
 }
 
 pub(super) fn uninstall(args: &UninstallArgs, output: Output) -> Result<(), CliError> {

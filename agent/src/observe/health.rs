@@ -39,7 +39,8 @@ impl Handler for HealthServer {
                 answer
             }
             "/readyz" => match self.shared.health() {
-                Health::Ready => Answer::text(200, "ok"),
+                Health::Ready if self.shared.progress().conflist => Answer::text(200, "ok"),
+                Health::Ready => Answer::text(503, "the CNI configuration is not in its place\n"),
                 Health::Starting(why) | Health::Impaired(why) => Answer::text(503, why + "\n"),
             },
             _ => Answer::not_found(),
