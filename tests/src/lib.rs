@@ -104,4 +104,5 @@ pub mod processes {
     pub use crate::init::init;
     pub use crate::site::worker;
     pub use crate::visit::{enter, list, stop};
+    pub use crate::worker::{load, serve};
 }

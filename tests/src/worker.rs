@@ -19,8 +19,9 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::load::{Load, Report};
 use crate::packets::{from_hex, to_hex};
-use crate::proto::{Answer, Hello, Request};
+use crate::proto::{Answer, Hello, Request, Serve};
 
 pub(crate) use dial::probe;
 
@@ -50,6 +51,33 @@ pub(crate) fn work(listener: &UnixListener) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Answers on these ports of this process's own network, as every pod of the lab does, until it is killed.
+///
+/// # Errors
+/// A port is taken.
+pub fn serve(name: &str, node: &str, tcp: &[u16], udp: &[u16]) -> Result<()> {
+    let wanted = Serve {
+        netns: None,
+        pod: name.to_owned(),
+        node: node.to_owned(),
+        addresses: Vec::new(),
+        tcp: tcp.to_vec(),
+        udp: udp.to_vec(),
+    };
+    let _server = serve::Server::start(wanted)?;
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Generates load from this process's own network and says what became of it.
+///
+/// # Errors
+/// The load asks for nothing.
+pub fn load(wanted: &Load) -> Result<Report> {
+    load::generate(wanted)
 }
 
 fn converse(mut stream: UnixStream, shared: Arc<Shared>) -> Result<()> {

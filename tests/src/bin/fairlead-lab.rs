@@ -53,6 +53,28 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         times: usize,
     },
+    /// Answers on ports, as pods of a lab do; for pods of a real cluster
+    #[command(hide = true)]
+    Serve {
+        /// What it says of itself
+        #[arg(long, env = "POD_NAME", default_value = "")]
+        name: String,
+        /// The node that it says it is on
+        #[arg(long, env = "NODE_NAME", default_value = "")]
+        node: String,
+        /// TCP ports
+        #[arg(long)]
+        tcp: Vec<u16>,
+        /// UDP ports
+        #[arg(long)]
+        udp: Vec<u16>,
+    },
+    /// Generates load and shows what became of it, both as JSON; for pods of a real cluster
+    #[command(hide = true)]
+    Load {
+        /// The load
+        json: String,
+    },
     /// Makes a lab and cleans up after it; started by the lab itself
     #[command(hide = true)]
     Guardian,
@@ -77,6 +99,8 @@ fn main() -> Result<ExitCode> {
         Task::Guardian => processes::guard()?,
         Task::Init { lab } => processes::init(&lab)?,
         Task::Worker { lab, name } => processes::worker(&lab, &name)?,
+        Task::Serve { name, node, tcp, udp } => processes::serve(&name, &node, &tcp, &udp)?,
+        Task::Load { json } => println!("{}", serde_json::to_string(&processes::load(&serde_json::from_str(&json)?)?)?),
         Task::List => {
             for lab in processes::list()? {
                 println!("{lab}");

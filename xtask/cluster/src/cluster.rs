@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -96,6 +96,18 @@ impl Cluster {
         self.place(node).alive()?;
         let mut command = self.helper.command("enter", &self.home.path)?;
         command.arg(node);
+        Ok(command)
+    }
+
+    /// A command that runs in a container of a node by its id, without the API server and kubelet having part in it.
+    pub fn in_container(&self, node: &str, id: &str) -> Result<Command> {
+        let mut command = self.in_node(node)?;
+        let exec = format!(
+            "exec-{:x}",
+            u128::from(std::process::id()) ^ SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos()
+        );
+        command.arg(format!("{}/ctr", node_config::PROGRAMS));
+        command.args(["--namespace", "k8s.io", "tasks", "exec", "--exec-id", &exec, id]);
         Ok(command)
     }
 

@@ -5,7 +5,11 @@ mod build;
 mod engine;
 mod oci;
 
-use std::{env::consts::ARCH, fs, path::PathBuf};
+use std::{
+    env::consts::ARCH,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -19,6 +23,9 @@ use oci::About;
 /// The image's name. No registry has it: nodes get it by loading, and a tag other than `latest` keeps kubelet from
 /// looking for a newer one.
 pub(crate) const NAME: &str = concat!("localhost/fairlead:", env!("CARGO_PKG_VERSION"));
+
+/// The image with the lab's program, for tests on a cluster.
+const LAB_NAME: &str = "localhost/fairlead-lab:test";
 
 /// The most bytes that the archive may have. Nodes load it before they have a network.
 const LIMIT: usize = 40_000_000;
@@ -37,33 +44,42 @@ pub(crate) struct Image {
 
 impl Image {
     pub(crate) fn run(&self) -> Result<()> {
-        run::say("building static programs");
-        let mut root = Tree::default();
-        for (name, data) in build::programs()? {
-            println!("{name}: {}", megabytes(data.len()));
-            root.file(&format!("usr/bin/{name}"), 0o755, data);
-        }
-        let archive = oci::image(&root, &about()?)?;
-        if archive.len() > LIMIT {
-            bail!(
-                "the image has {}, and {} is the most: what made it grow?",
-                megabytes(archive.len()),
-                megabytes(LIMIT)
-            );
-        }
         let path = self.output.clone().unwrap_or_else(default_path);
-        let shown = path.display();
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
-        }
-        fs::write(&path, &archive).with_context(|| format!("can't write {shown}"))?;
-        println!("{NAME}: {}, in {shown}", megabytes(archive.len()));
+        write(NAME, "/usr/bin/fairlead", &build::PROGRAMS, &path)?;
         for engine in &self.load_into {
             run::say(format!("loading into {engine}"));
             run::run(&mut engine.load(&path)?)?;
         }
         Ok(())
     }
+}
+
+/// Builds an image of static programs into an archive.
+fn write(name: &str, entrypoint: &str, programs: &[build::Program], path: &Path) -> Result<()> {
+    run::say("building static programs");
+    let mut root = Tree::default();
+    for (name, data) in build::programs(programs)? {
+        println!("{name}: {}", megabytes(data.len()));
+        root.file(&format!("usr/bin/{name}"), 0o755, data);
+    }
+    let archive = oci::image(&root, &about(name, entrypoint)?)?;
+    if archive.len() > LIMIT {
+        bail!("the image has {}, and {} is the most: what made it grow?", megabytes(archive.len()), megabytes(LIMIT));
+    }
+    let shown = path.display();
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+    }
+    fs::write(path, &archive).with_context(|| format!("can't write {shown}"))?;
+    println!("{name}: {}, in {shown}", megabytes(archive.len()));
+    Ok(())
+}
+
+/// Builds the image that pods of tests on a cluster run, and says where its archive is.
+pub(crate) fn build_lab() -> Result<PathBuf> {
+    let path = paths::target().join("image/fairlead-lab.tar");
+    write(LAB_NAME, "/usr/bin/fairlead-lab", &build::LAB, &path)?;
+    Ok(path)
 }
 
 /// Builds the archive where it is looked for by default.
@@ -76,11 +92,11 @@ fn default_path() -> PathBuf {
     paths::target().join("image/fairlead.tar")
 }
 
-fn about() -> Result<About<'static>> {
+fn about<'a>(name: &'a str, entrypoint: &'a str) -> Result<About<'a>> {
     Ok(About {
-        name: NAME,
+        name,
         architecture: architecture(ARCH)?,
-        entrypoint: "/usr/bin/fairlead",
+        entrypoint,
         labels: &[
             ("title", "Fairlead"),
             ("description", "The network of a Kubernetes node: agent, CNI plugin, DNS server"),

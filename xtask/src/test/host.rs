@@ -41,7 +41,7 @@ fn test(which: &[&str], filter: Option<&str>, harness: &[&str]) -> Command {
 }
 
 /// Runs a `cargo test`, shows what it prints and counts.
-fn cargo_test(command: &mut Command) -> Result<Outcome> {
+pub(super) fn cargo_test(command: &mut Command) -> Result<Outcome> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("can't start cargo")?;
     let mut reading = Reading::default();
     for line in BufReader::new(child.stdout.take().context("cargo has no output")?).lines() {

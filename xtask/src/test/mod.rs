@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that must pass, what fails soonest first.
 
+mod cluster;
 mod fuzz;
 mod host;
 
@@ -10,14 +11,17 @@ use clap::Args;
 
 use crate::{paths, run, tally::Tally, vm::Vm};
 
-/// Runs every test: units, behaviour in the lab (as root), fuzz targets, the kernel matrix
+/// Runs every test: units, behaviour in the lab (as root), fuzz targets, the kernel matrix, a real cluster
 #[derive(Args)]
 pub(crate) struct Test {
-    /// Only tests whose name contains this; without fuzz targets of another name and without the kernel matrix
+    /// Only tests whose name contains this; without fuzz targets of another name, the kernel matrix and the cluster
     filter: Option<String>,
-    /// Without fuzz targets and the kernel matrix
+    /// Without fuzz targets, the kernel matrix and the cluster
     #[arg(long)]
     quick: bool,
+    /// Only the tests on a real cluster
+    #[arg(long, conflicts_with = "quick")]
+    cluster: bool,
     /// How many behaviour tests run at once; each has a lab of its own [default: the number of CPUs]
     #[arg(long)]
     threads: Option<usize>,
@@ -45,6 +49,9 @@ impl Test {
     pub(crate) fn run(&self) -> Result<()> {
         let start = Instant::now();
         run::root_prefix()?;
+        if self.cluster {
+            return conclude(start, &[("cluster", Box::new(|| cluster::run(self.filter.as_deref())))]);
+        }
         build_binaries()?;
 
         let mut steps: Vec<Step<'_>> = vec![
@@ -56,29 +63,34 @@ impl Test {
         }
         if !self.quick && self.filter.is_none() {
             steps.push(("kernel matrix", Box::new(matrix)));
+            steps.push(("cluster", Box::new(|| cluster::run(None))));
         }
-
-        let mut total = Outcome::default();
-        let mut lines = Vec::new();
-        for (index, (name, step)) in steps.iter().enumerate() {
-            run::say(format!("[{}/{}] {name}", index + 1, steps.len()));
-            let begin = Instant::now();
-            let outcome = step().unwrap_or_else(|error| Outcome::broken(name, &error));
-            lines.push(format!("{name:<16} {:<24} {:>4} s", outcome.tally.to_string(), begin.elapsed().as_secs()));
-            total.tally += outcome.tally;
-            total.failures.extend(outcome.failures);
-        }
-
-        println!("\n{}", lines.join("\n"));
-        for failure in &total.failures {
-            println!("FAILED {failure}");
-        }
-        println!("after {} s:", start.elapsed().as_secs());
-        if total.tally == Tally::default() {
-            bail!("no test has this in its name");
-        }
-        total.tally.conclude()
+        conclude(start, &steps)
     }
+}
+
+/// Runs the steps and says what they came to.
+fn conclude(start: Instant, steps: &[Step<'_>]) -> Result<()> {
+    let mut total = Outcome::default();
+    let mut lines = Vec::new();
+    for (index, (name, step)) in steps.iter().enumerate() {
+        run::say(format!("[{}/{}] {name}", index + 1, steps.len()));
+        let begin = Instant::now();
+        let outcome = step().unwrap_or_else(|error| Outcome::broken(name, &error));
+        lines.push(format!("{name:<16} {:<24} {:>4} s", outcome.tally.to_string(), begin.elapsed().as_secs()));
+        total.tally += outcome.tally;
+        total.failures.extend(outcome.failures);
+    }
+
+    println!("\n{}", lines.join("\n"));
+    for failure in &total.failures {
+        println!("FAILED {failure}");
+    }
+    println!("after {} s:", start.elapsed().as_secs());
+    if total.tally == Tally::default() {
+        bail!("no test has this in its name");
+    }
+    total.tally.conclude()
 }
 
 /// The matrix has said what is wrong in its own words.

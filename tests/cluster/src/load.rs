@@ -1,0 +1,80 @@
+//! Load from a pod while something happens to the cluster.
+
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use fairlead_tests::{Load, Probe, Report};
+
+use crate::world::World;
+
+/// What every client does at the same time: connections that stay, 500 short ones a second, UDP, DNS.
+#[derive(Debug, Clone)]
+pub struct Strain {
+    services: Vec<IpAddr>,
+    dns: IpAddr,
+}
+
+/// Load that goes on in a pod.
+#[derive(Debug)]
+pub struct Running {
+    from: String,
+    child: Child,
+}
+
+impl Strain {
+    /// On the service `echo` and the cluster's DNS.
+    pub(crate) fn new(services: Vec<IpAddr>, dns: IpAddr) -> Self {
+        Self { services, dns }
+    }
+
+    /// Starts it in every client and gives it a moment to be under way.
+    pub fn start(&self, world: &World, seconds: u64) -> Result<Vec<Running>> {
+        let pods = world.clients()?;
+        ensure!(!pods.is_empty(), "there are no clients");
+        // 500 short connections a second in all, by turns to each address.
+        let rate = 500 / u32::try_from(pods.len())?;
+        let mut running = Vec::new();
+        for (index, pod) in pods.iter().enumerate() {
+            let to = self.services[index % self.services.len()];
+            let load = Load::during(Duration::from_secs(seconds))
+                .short_connections(Probe::tcp(to, 7000), rate)
+                .long_connections(Probe::tcp(to, 7000), 10, Duration::from_millis(50))
+                .udp(Probe::udp(to, 7000), 100)
+                .dns((self.dns, 53).into(), "echo.strain.svc.cluster.local", 50);
+            let mut command = world.cluster.in_container(&pod.node, &pod.container)?;
+            command.args(["/usr/bin/fairlead-lab", "load"]).arg(serde_json::to_string(&load)?);
+            let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+            running.push(Running { from: pod.name.clone(), child });
+        }
+        thread::sleep(Duration::from_secs(2));
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// Waits for its end.
+    pub fn end(mut self) -> Result<Report> {
+        let (mut out, mut complaints) = (String::new(), String::new());
+        self.child.stdout.take().context("it is piped")?.read_to_string(&mut out)?;
+        self.child.stderr.take().context("it is piped")?.read_to_string(&mut complaints)?;
+        ensure!(self.child.wait()?.success(), "the load of {} broke: {complaints}", self.from);
+        serde_json::from_str(&out).with_context(|| format!("the load of {} says {out:?}", self.from))
+    }
+
+    /// Waits for its end; a single failure is an error.
+    pub fn ends_well(self) -> Result<Report> {
+        let from = self.from.clone();
+        let report = self.end()?;
+        ensure!(report.failures() == 0, "load from {from} failed {} times: {report:#?}", report.failures());
+        for (kind, tally) in
+            [("short", &report.short), ("long", &report.long), ("udp", &report.udp), ("dns", &report.dns)]
+        {
+            ensure!(tally.attempted > 0, "{from} made no {kind} load");
+        }
+        Ok(report)
+    }
+}

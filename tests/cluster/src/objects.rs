@@ -1,0 +1,85 @@
+//! What tests put into the cluster: servers behind a service, and clients on every node. All run the lab's program, from an
+//! image that `cargo xtask test` has loaded.
+
+/// The image with the lab's program.
+pub(crate) const IMAGE: &str = "localhost/fairlead-lab:test";
+
+/// The namespace of all of it.
+pub(crate) const NAMESPACE: &str = "strain";
+
+/// Servers on every node behind the service `echo` (TCP and UDP 7000), a client on every node. Servers go on a while after
+/// they are told to end, as well-kept ones do.
+pub(crate) fn strain() -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {NAMESPACE}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: echo, namespace: {NAMESPACE}}}
+spec:
+  ipFamilyPolicy: RequireDualStack
+  selector: {{app: echo}}
+  ports:
+  - {{name: tcp, port: 7000, protocol: TCP}}
+  - {{name: udp, port: 7000, protocol: UDP}}
+---
+{}
+---
+{}
+"#,
+        daemon_set("echo", &["serve", "--tcp", "7000", "--udp", "7000"]),
+        daemon_set("client", &["serve"]),
+    )
+}
+
+fn daemon_set(name: &str, arguments: &[&str]) -> String {
+    let arguments = arguments.join(", ").replace("7000", "\"7000\"");
+    format!(
+        r#"apiVersion: apps/v1
+kind: DaemonSet
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
+spec:
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: {name}
+        image: {IMAGE}
+        imagePullPolicy: Never
+        command: [/usr/bin/fairlead-lab, {arguments}]
+        env:
+        - name: POD_NAME
+          valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}
+        - name: NODE_NAME
+          valueFrom: {{fieldRef: {{fieldPath: spec.nodeName}}}}"#
+    )
+}
+
+/// Pods that only exist: so many, anywhere.
+pub(crate) fn crowd(count: usize) -> String {
+    format!(
+        r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: crowd, namespace: {NAMESPACE}}}
+spec:
+  replicas: {count}
+  selector: {{matchLabels: {{app: crowd}}}}
+  template:
+    metadata: {{labels: {{app: crowd}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      automountServiceAccountToken: false
+      containers:
+      - name: crowd
+        image: {IMAGE}
+        imagePullPolicy: Never
+        command: [/usr/bin/fairlead-lab, serve]
+"#
+    )
+}

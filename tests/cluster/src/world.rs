@@ -1,0 +1,326 @@
+//! The cluster that `cargo xtask test` has brought up.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use fairlead_cluster::{Builder, CLUSTER_DNS, Cluster, Helper, Host};
+use serde_json::Value;
+
+use crate::load::Strain;
+use crate::objects::{self, NAMESPACE};
+
+const SYSTEM: &str = "kube-system";
+const DAEMON_SETS: [&str; 2] = ["fairlead", "fairlead-dns"];
+
+/// A cluster with Fairlead on it.
+#[derive(Debug)]
+pub struct World {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The machine that it is on.
+    pub host: Host,
+}
+
+/// What pods leave on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Footprint {
+    /// Links of pods, by `ip link`.
+    pub links: usize,
+    /// Pods that the agent knows.
+    pub pods: u64,
+    /// Names below the bpf file system.
+    pub pins: usize,
+}
+
+/// A pod that can put load on others.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) name: String,
+    pub(crate) node: String,
+    /// The id of its container.
+    pub(crate) container: String,
+}
+
+impl World {
+    /// The cluster as it is.
+    ///
+    /// # Errors
+    /// Nobody has brought it up.
+    pub fn bare() -> Result<Self> {
+        let said =
+            |name: &str| env::var_os(name).with_context(|| format!("{name} is not set: `cargo xtask test` runs this"));
+        let work_tree = Path::new(env!("CARGO_MANIFEST_DIR")).to_owned();
+        let cache = PathBuf::from(said("FAIRLEAD_CACHE")?);
+        let host = Host {
+            builder: Builder { modules: work_tree, cache: cache.join("cluster") },
+            clusters: cache.join("clusters"),
+            helper: Helper(vec![said("FAIRLEAD_XTASK")?, "cluster".into(), "inner".into()]),
+        };
+        let name = said("FAIRLEAD_CLUSTER")?;
+        let cluster = host.open(&name.to_string_lossy())?;
+        Ok(Self { cluster, host })
+    }
+
+    /// The cluster with Fairlead in force on every node.
+    ///
+    /// # Errors
+    /// Something does not come up; the error says what.
+    pub fn open() -> Result<Self> {
+        let world = Self::bare()?;
+        world.install()?;
+        Ok(world)
+    }
+
+    /// `kubectl apply`, and waits until everything is ready. Fine if it is there already.
+    ///
+    /// # Errors
+    /// Something does not become ready.
+    pub fn install(&self) -> Result<()> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("install");
+        self.cluster.kubectl(&["apply", "--kustomize", &folder.display().to_string()])?;
+        self.settle()
+    }
+
+    /// Takes Fairlead away, as manifests/README.md says.
+    ///
+    /// # Errors
+    /// Something stays.
+    pub fn uninstall(&self) -> Result<()> {
+        for name in DAEMON_SETS {
+            self.cluster.kubectl(&["--namespace", SYSTEM, "delete", "daemonset", name, "--wait"])?;
+        }
+        let selector = "--selector=app.kubernetes.io/name in (fairlead,fairlead-dns)";
+        self.cluster.kubectl(&["--namespace", SYSTEM, "wait", "--for=delete", "pod", selector, "--timeout=60s"])?;
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/remove");
+        self.cluster.kubectl(&["apply", "--kustomize", &folder.display().to_string()])?;
+        self.cluster.kubectl(&[
+            "--namespace",
+            SYSTEM,
+            "rollout",
+            "status",
+            "daemonset/fairlead-remove",
+            "--timeout=120s",
+        ])?;
+        self.cluster.kubectl(&["delete", "--kustomize", &folder.display().to_string(), "--wait"])?;
+        Ok(())
+    }
+
+    /// Takes the peer's DNS away.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub fn remove_coredns(&self) -> Result<()> {
+        self.cluster.kubectl(&["--namespace", SYSTEM, "delete", "deployment", "coredns", "--wait"])?;
+        Ok(())
+    }
+
+    /// Waits until Fairlead runs everywhere as it should, and nodes are ready.
+    ///
+    /// # Errors
+    /// They don't become so.
+    pub fn settle(&self) -> Result<()> {
+        for name in DAEMON_SETS {
+            let set = format!("daemonset/{name}");
+            if let Err(error) =
+                self.cluster.kubectl(&["--namespace", SYSTEM, "rollout", "status", &set, "--timeout=120s"])
+            {
+                bail!("{error:#}\n{}", self.complaints());
+            }
+        }
+        self.cluster.wait_until_ready()
+    }
+
+    /// What may tell why something is not ready.
+    fn complaints(&self) -> String {
+        [
+            vec!["get", "nodes,pods", "--all-namespaces", "--output=wide"],
+            vec!["--namespace", SYSTEM, "describe", "pods", "--selector=app.kubernetes.io/name=fairlead"],
+            vec!["--namespace", SYSTEM, "logs", "daemonset/fairlead", "--all-containers", "--tail=50"],
+            vec!["--namespace", SYSTEM, "logs", "daemonset/fairlead-dns", "--tail=50"],
+        ]
+        .iter()
+        .map(|arguments| self.cluster.kubectl(arguments).unwrap_or_else(|error| format!("{error:#}")))
+        .collect::<Vec<_>>()
+        .join("\n")
+    }
+
+    /// Makes servers and clients, and gives the load that clients can put on servers.
+    ///
+    /// # Errors
+    /// They don't come up.
+    pub fn strain(&self) -> Result<Strain> {
+        self.cluster.apply(&objects::strain())?;
+        for name in ["echo", "client"] {
+            let set = format!("daemonset/{name}");
+            self.cluster.kubectl(&["--namespace", NAMESPACE, "rollout", "status", &set, "--timeout=120s"])?;
+        }
+        let service: Value = self.json(&["--namespace", NAMESPACE, "get", "service", "echo"])?;
+        let addresses = service["spec"]["clusterIPs"].as_array().context("the service has addresses")?;
+        let addresses = addresses.iter().filter_map(|ip| ip.as_str()?.parse().ok()).collect();
+        Ok(Strain::new(addresses, CLUSTER_DNS.parse()?))
+    }
+
+    /// Has so many pods exist that only exist; waits until all are ready, or gone.
+    ///
+    /// # Errors
+    /// They don't become so in time.
+    pub fn crowd(&self, count: usize, patience: Duration) -> Result<()> {
+        self.cluster.apply(&objects::crowd(count))?;
+        wait(patience, || {
+            let pods = self.json(&["--namespace", NAMESPACE, "get", "pods", "--selector=app=crowd"])?;
+            let pods = pods["items"].as_array().context("a list")?;
+            let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+            ensure!(ready == count && pods.len() == count, "{ready} of {} pods are ready, {count} wanted", pods.len());
+            Ok(())
+        })
+    }
+
+    /// The clients that can put load on servers.
+    pub(crate) fn clients(&self) -> Result<Vec<Client>> {
+        let pods = self.json(&["--namespace", NAMESPACE, "get", "pods", "--selector=app=client"])?;
+        let client = |pod: &Value| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let id = text(&pod["status"]["containerStatuses"][0]["containerID"]);
+            let container = id.trim_start_matches("containerd://").to_owned();
+            Client { name: text(&pod["metadata"]["name"]), node: text(&pod["spec"]["nodeName"]), container }
+        };
+        Ok(pods["items"].as_array().context("a list")?.iter().map(client).collect())
+    }
+
+    /// Fairlead's pods of one of its daemon sets, by node.
+    ///
+    /// # Errors
+    /// The API server does not say.
+    pub fn own_pods(&self, set: &str) -> Result<BTreeMap<String, String>> {
+        let selector = format!("--selector=app.kubernetes.io/name={set}");
+        let list = self.json(&["--namespace", SYSTEM, "get", "pods", &selector])?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let pods = list["items"].as_array().context("a list")?;
+        Ok(pods.iter().map(|pod| (text(&pod["spec"]["nodeName"]), text(&pod["metadata"]["name"]))).collect())
+    }
+
+    /// Replaces every pod of Fairlead, as an upgrade does, and waits for the end.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn roll_out(&self) -> Result<()> {
+        for name in DAEMON_SETS {
+            self.cluster.kubectl(&["--namespace", SYSTEM, "rollout", "restart", &format!("daemonset/{name}")])?;
+        }
+        self.settle()
+    }
+
+    /// Ends the process of one of Fairlead's containers as `kill -9` does, and returns when all is well again.
+    ///
+    /// # Errors
+    /// It is not there, or does not come back.
+    pub fn kill(&self, set: &str, node: &str) -> Result<()> {
+        self.kill_process(set, node)?;
+        self.settle()
+    }
+
+    /// The same, and returns when the next process is there; it need not be able to do anything yet.
+    ///
+    /// # Errors
+    /// It is not there, or does not come back.
+    pub fn kill_process(&self, set: &str, node: &str) -> Result<()> {
+        let program = if set == "fairlead" { "fairlead agent" } else { "fairlead-dns" };
+        let pid = self.pid_of(node, program)?;
+        self.in_node(node, &["kill", "-9", &pid.to_string()])?;
+        wait(Duration::from_secs(60), || {
+            let now = self.pid_of(node, program)?;
+            ensure!(now != pid, "{program} of {node} still runs");
+            Ok(())
+        })
+    }
+
+    /// The process of a node whose command line begins with a path that ends in this.
+    fn pid_of(&self, node: &str, program: &str) -> Result<u32> {
+        let text = self.in_node(node, &["ps", "-eo", "pid,args"])?;
+        let found = text.lines().find_map(|line| {
+            let (pid, arguments) = line.trim_start().split_once(' ')?;
+            arguments.trim_start().strip_prefix("/usr/bin/")?.starts_with(program).then(|| pid.parse().ok())?
+        });
+        found.with_context(|| format!("{node} runs no {program}"))
+    }
+
+    /// Runs a command as a process of a node and gives what it printed.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn in_node(&self, node: &str, command: &[&str]) -> Result<String> {
+        let output = self.cluster.in_node(node)?.args(command).stdin(Stdio::null()).output()?;
+        ensure!(
+            output.status.success(),
+            "{command:?} on {node} failed: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// What an agent says to a question of its command line.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub fn ask(&self, node: &str, question: &[&str]) -> Result<Value> {
+        let pods = self.own_pods("fairlead")?;
+        let pod = pods.get(node).with_context(|| format!("{node} has no agent"))?;
+        let mut arguments =
+            vec!["--namespace", SYSTEM, "exec", pod, "--container=agent", "--", "/usr/bin/fairlead", "-o", "json"];
+        arguments.extend(question);
+        Ok(serde_json::from_str(&self.cluster.kubectl(&arguments)?)?)
+    }
+
+    /// What pods have left on a node at this moment.
+    ///
+    /// # Errors
+    /// The node does not say.
+    pub fn footprint(&self, node: &str) -> Result<Footprint> {
+        let status = self.ask(node, &["status"])?;
+        let pods = status["pods"].as_u64().with_context(|| format!("status names no count of pods: {status}"))?;
+        let links = self.in_node(node, &["ip", "-oneline", "link", "show", "type", "veth"])?;
+        let pins = self.in_node(node, &["find", "/sys/fs/bpf/fairlead"])?;
+        Ok(Footprint { links: links.lines().count(), pods, pins: pins.lines().count() })
+    }
+
+    /// The names of the nodes.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<String> {
+        self.cluster.spec().node_names().map(|(_, name)| name).collect()
+    }
+
+    /// A kubectl answer as JSON.
+    ///
+    /// # Errors
+    /// kubectl fails.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let mut arguments = arguments.to_vec();
+        arguments.push("--output=json");
+        Ok(serde_json::from_str(&self.cluster.kubectl(&arguments)?)?)
+    }
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+/// Tries until it succeeds; the last error when the time is over.
+///
+/// # Errors
+/// The time is over.
+pub fn wait<T>(patience: Duration, attempt: impl Fn() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match attempt() {
+            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(250)),
+            result => return result.with_context(|| format!("after {} s", patience.as_secs())),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! One `kubectl apply` on a cluster without any network.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use fairlead_cluster_tests::{World, wait};
+
+/// The first test of all finds nodes that are not ready and pods that wait.
+#[test]
+fn apply_makes_nodes_ready_and_waiting_pods_run() -> Result<()> {
+    let world = World::open()?;
+    let strain = world.strain()?;
+    for running in strain.start(&world, 5)? {
+        running.ends_well()?;
+    }
+    Ok(())
+}
+
+/// The conflist names the plugin that was installed, and the runtime has taken it.
+#[test]
+fn files_are_where_the_runtime_looks() -> Result<()> {
+    let world = World::open()?;
+    for node in world.nodes() {
+        let conflist = world.in_node(&node, &["cat", "/etc/cni/net.d/10-fairlead.conflist"])?;
+        ensure!(conflist.contains("\"fairlead-cni\""), "{conflist}");
+        world.in_node(&node, &["test", "-x", "/opt/cni/bin/fairlead-cni"])?;
+        // Nothing half-written stays.
+        for folder in ["/etc/cni/net.d", "/opt/cni/bin"] {
+            let names = world.in_node(&node, &["ls", "-A", folder])?;
+            ensure!(!names.lines().any(|name| name.starts_with('.')), "{node} has {names:?} in {folder}");
+        }
+    }
+    Ok(())
+}
+
+/// What is applied is what is rendered in the repository.
+#[test]
+fn install_yaml_is_taken_by_the_api_server() -> Result<()> {
+    let world = World::open()?;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/install.yaml");
+    world.cluster.kubectl(&["apply", "--dry-run=server", "--filename", &file.display().to_string()])?;
+    Ok(())
+}
+
+/// The small role is enough: no watch is refused.
+#[test]
+fn every_agent_is_well() -> Result<()> {
+    let world = World::open()?;
+    for node in world.nodes() {
+        wait(Duration::from_secs(30), || {
+            let status = world.ask(&node, &["status"])?;
+            ensure!(status["health"] == "ready", "{node}: {status:#}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}

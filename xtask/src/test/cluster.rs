@@ -1,0 +1,43 @@
+//! Tests on a real cluster, with Fairlead installed as users do it.
+
+use std::env;
+
+use anyhow::{Context, Result, bail};
+use fairlead_cluster::{Cluster, Host, KUBE_PROXY, Spec};
+
+use super::{Outcome, host};
+use crate::{cluster, image, paths, run, setup::Part};
+
+/// The cluster's name, so that one which a developer looks at stays as it is.
+const NAME: &str = "test";
+
+/// Brings a cluster up without a network and without bpffs on its nodes, runs the tests of `tests/cluster` on it one after the other, and takes it down.
+/// They install Fairlead themselves, and begin with that.
+pub(super) fn run(filter: Option<&str>) -> Result<Outcome> {
+    Part::Cluster.require()?;
+    if !run::is_root() {
+        bail!("a cluster needs root (namespaces, mounts, cgroups): run `cargo xtask test` as root");
+    }
+    let host = cluster::host()?;
+    host.builder.build(KUBE_PROXY)?;
+    let images = [image::build_default()?, image::build_lab()?];
+    let up = bring_up(&host, &images)?;
+    let mut command = run::cargo();
+    command
+        .args(["test", "--locked", "--no-fail-fast", "--package", "fairlead-cluster-tests", "--test", "*"])
+        .args(filter)
+        .args(["--", "--test-threads=1", "--nocapture"])
+        .env("FAIRLEAD_CLUSTER", NAME)
+        .env("FAIRLEAD_CACHE", paths::cache()?)
+        .env("FAIRLEAD_XTASK", env::current_exe().context("this program has no file")?);
+    let outcome = host::cargo_test(&mut command);
+    up.down()?;
+    outcome
+}
+
+fn bring_up(host: &Host, images: &[std::path::PathBuf]) -> Result<Cluster> {
+    host.down(NAME)?;
+    let up = host.up_guarded(&Spec { bpffs: false, ..Spec::new(NAME) })?;
+    images.iter().try_for_each(|archive| up.load(archive))?;
+    Ok(up)
+}
