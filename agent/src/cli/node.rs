@@ -88,7 +88,8 @@ pub(super) struct InstallArgs {
     #[arg(long, value_name = "URL")]
     api_server: Option<String>,
     /// The agent's settings file. It is checked as the agent does it, and says where the API server is
-    #[arg(long, value_name = "FILE")]
+    // By another name, since the settings in it are not this command's own.
+    #[arg(id = "agent_config", long = "config", value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
@@ -236,8 +237,10 @@ fn report(steps: &[Step], output: Output) -> Result<(), CliError> {
         }
         table.to_string()
     })?;
-    match steps.iter().filter(|step| step.failed.is_some()).count() {
-        0 => Ok(()),
-        failed => Err(CliError::Usage(format!("{failed} of {} steps failed: see above", steps.len()))),
+    let failed = steps.iter().filter_map(|step| Some(format!("{}: {}", step.what, step.failed.as_ref()?)));
+    let failed: Vec<_> = failed.collect();
+    if failed.is_empty() {
+        return Ok(());
     }
+    Err(CliError::Usage(format!("{} of {} steps failed: {}", failed.len(), steps.len(), failed.join("; "))))
 }

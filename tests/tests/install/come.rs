@@ -112,6 +112,25 @@ fn a_kubeconfig_that_is_missing_names_the_setting() {
     assert!(!nonsense.ok() && nonsense.stdout.contains("https://192.0.2.1:6443"), "{nonsense:?}");
 }
 
+/// What the agent's settings say holds for the installation, and what is wrong with them is found before the agent starts.
+#[test]
+fn settings_of_the_agent_hold_for_the_installation() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let config = "/etc/fairlead/fairlead.yaml";
+    write(node, config, "apiServer: https://192.0.2.7:6443\nprocSys: /proc/sys\ncni: {confDir: /etc/cni/net.d}\n");
+    let set = install(node, &["--config", config]);
+    assert!(set.ok() && set.stdout.contains("https://192.0.2.7:6443, as set"), "{set:?}");
+    let flag = install(node, &["--config", config, "--api-server", "https://192.0.2.8:6443"]);
+    assert!(flag.ok() && flag.stdout.contains("https://192.0.2.8:6443, as set"), "{flag:?}");
+
+    write(node, config, "apiServr: https://192.0.2.7:6443\n");
+    let wrong = install(node, &["--config", config]);
+    assert!(!wrong.ok() && wrong.stderr.contains("apiServr") && wrong.stderr.contains("apiServer"), "{wrong:?}");
+    let status = node.fairlead(&["status"]);
+    assert!(!status.ok() && status.stderr.contains("apiServr"), "{status:?}");
+}
+
 #[test]
 fn a_full_disk_tears_nothing() {
     let lab = lab();

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -66,16 +66,18 @@ fn launch(helper: &Helper, home: &Home, name: &str) -> Result<()> {
     }
     unshare(CloneFlags::CLONE_NEWPID).context("can't make a namespace for processes")?;
     let log = OpenOptions::new().create(true).append(true).open(place.logs().join("init.log"))?;
-    let child = helper
+    let mut child = helper
         .command("init", &home.path)?
         .arg(name)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)
         .current_dir("/")
         .spawn()
         .context("can't start a place's first process")?;
-    place.set_init(Process::of(child.id())?)
+    place.set_init(Process::of(child.id())?)?;
+    // It has this process's mounts, and hides /proc and the place's directory below its own: not before both were used.
+    child.stdin.take().context("it is piped")?.write_all(GO).context("a place's first process has ended")
 }
 
 fn number(record: &Record, name: &str) -> Result<u8> {
@@ -83,8 +85,12 @@ fn number(record: &Record, name: &str) -> Result<u8> {
     found.map(|(number, _)| number).with_context(|| format!("this cluster has no {name}"))
 }
 
+/// What [`launch`] tells [`init`] when it has written it down.
+const GO: &[u8] = b"go";
+
 /// The first process of a place.
 fn init(home: &Home, name: &str) -> Result<()> {
+    io::stdin().read_exact(&mut [0; GO.len()]).context("whoever started this place has ended")?;
     let record = home.record()?;
     let place = home.place(name);
     if name == FABRIC {

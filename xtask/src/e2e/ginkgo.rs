@@ -59,6 +59,8 @@ pub(super) fn run(
         .args(["--json-report=report.json", "--junit-report=junit.xml"])
         .arg(&programs.tests)
         .args(["--", "--provider=local", "--disable-log-dump"])
+        // Specs that need several leave themselves out where nobody says.
+        .arg(format!("--num-nodes={}", cluster.spec().nodes))
         .arg(format!("--kubeconfig={}", cluster.kubeconfig().display()))
         .arg(format!("--kubectl-path={}", cluster.program("kubectl").display()))
         .current_dir(out)

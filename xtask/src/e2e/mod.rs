@@ -50,8 +50,8 @@ pub(crate) struct E2e {
     /// Who is tested, when the cluster is made for it
     #[arg(long, value_enum, default_value = "fairlead")]
     network: Network,
-    /// How many nodes a cluster has that is made for it
-    #[arg(long, default_value_t = 2)]
+    /// How many nodes a cluster has that is made for it; with fewer than three some specs leave themselves out
+    #[arg(long, default_value_t = 3)]
     nodes: u8,
 }
 
