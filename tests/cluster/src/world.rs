@@ -32,7 +32,7 @@ pub struct Footprint {
     /// Links of pods, by `ip link`.
     pub links: usize,
     /// Pods that the agent knows.
-    pub pods: u64,
+    pub pods: usize,
     /// Names below the bpf file system.
     pub pins: usize,
 }
@@ -165,6 +165,15 @@ impl World {
         Ok(Strain::new(addresses, CLUSTER_DNS.parse()?))
     }
 
+    /// Makes the pods of [`Self::strain`] anew, as must be done when another network has come.
+    ///
+    /// # Errors
+    /// They don't go, or don't come up.
+    pub fn renew(&self) -> Result<Strain> {
+        self.cluster.kubectl(&["--namespace", NAMESPACE, "delete", "pods", "--all", "--wait", "--timeout=120s"])?;
+        self.strain()
+    }
+
     /// Has so many pods exist that only exist; waits until all are ready, or gone.
     ///
     /// # Errors
@@ -283,7 +292,7 @@ impl World {
     /// The node does not say.
     pub fn footprint(&self, node: &str) -> Result<Footprint> {
         let status = self.ask(node, &["status"])?;
-        let pods = status["pods"].as_u64().with_context(|| format!("status names no count of pods: {status}"))?;
+        let pods = status["pods"].as_array().with_context(|| format!("status lists no pods: {status}"))?.len();
         let links = self.in_node(node, &["ip", "-oneline", "link", "show", "type", "veth"])?;
         let pins = self.in_node(node, &["find", "/sys/fs/bpf/fairlead"])?;
         Ok(Footprint { links: links.lines().count(), pods, pins: pins.lines().count() })

@@ -124,7 +124,8 @@ fn enter(home: &Home, node: &str, command: &[OsString]) -> Result<()> {
 fn guard(home: &Home) -> Result<()> {
     setsid().context("can't leave the terminal")?;
     io::stdin().read_to_end(&mut Vec::new())?;
-    teardown::down(home)
+    // It may have been taken down by now.
+    if home.path.exists() { teardown::down(home) } else { Ok(()) }
 }
 
 /// The addresses of a node, by its name.

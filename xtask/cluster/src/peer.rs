@@ -5,13 +5,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::addresses::{CLUSTER_DNS, POD_CIDRS};
 use crate::archive::{self, Image};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, wait};
 use crate::node_config::OWN;
 use crate::parts::KUBE_PROXY;
 use crate::service::Service;
@@ -23,6 +24,7 @@ const PLUGINS: [&str; 3] = ["bridge", "host-local", "portmap"];
 /// As it is written down with a cluster.
 pub(crate) const NETWORK: &str = "kube-proxy";
 const SERVICE: &str = "kube-proxy";
+const BRIDGE: &str = "cni0";
 const COREDNS: &str = include_str!("coredns.yaml");
 const COREDNS_IMAGE: &str = "localhost/fairlead-cluster-coredns:1";
 
@@ -74,11 +76,31 @@ impl Cluster {
             if conflist.exists() {
                 fs::remove_file(conflist)?;
             }
+            wait(
+                Duration::from_secs(10),
+                || format!("kube-proxy of {node} does not end"),
+                || Ok((!self.in_node(&node)?.args(["pgrep", "-x", SERVICE]).output()?.status.success()).then_some(())),
+            )?;
             let cleanup = format!("{}/kube-proxy", crate::node_config::PROGRAMS);
             self.in_node(&node)?.args([&cleanup, "--cleanup"]).stderr(Stdio::null()).status()?;
             self.nft(&node, "table inet cluster-pods\ndelete table inet cluster-pods\n")?;
+            self.disconnect_pods(&node)?;
         }
         Ok(())
+    }
+
+    /// The bridge goes with the addresses that it had, and so do the routes to the pods of other nodes.
+    fn disconnect_pods(&self, node: &str) -> Result<()> {
+        let pid = self.place(node).alive()?.pid;
+        // There is one once a pod has been there.
+        let _ = ip(Some(pid), &format!("link del {BRIDGE}"));
+        let mut routes = String::new();
+        for (_, other) in self.spec().node_names().filter(|(_, other)| other != node) {
+            for cidr in self.pod_cidrs(&other)? {
+                writeln!(routes, "route del {cidr}")?;
+            }
+        }
+        ip(Some(pid), &routes)
     }
 
     /// The bridge plugin, routes to the pods of other nodes, and a node's address for what leaves the cluster.
@@ -175,7 +197,7 @@ fn conflist(pod_cidrs: &[String]) -> String {
         "plugins": [
             {
                 "type": "bridge",
-                "bridge": "cni0",
+                "bridge": BRIDGE,
                 "isGateway": true,
                 "hairpinMode": true,
                 "ipam": {
