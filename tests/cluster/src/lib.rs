@@ -7,5 +7,5 @@ mod load;
 mod objects;
 mod world;
 
-pub use load::{Running, Strain};
-pub use world::{Footprint, World, wait};
+pub use load::{Running, Strain, all_end_well};
+pub use world::{Footprint, SYSTEM, World, wait};

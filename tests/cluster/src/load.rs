@@ -55,6 +55,14 @@ impl Strain {
     }
 }
 
+/// Waits for the end of all; a single failure is an error.
+///
+/// # Errors
+/// Something failed.
+pub fn all_end_well(load: Vec<Running>) -> Result<()> {
+    load.into_iter().try_for_each(|running| running.ends_well().map(|report| println!("{report:?}")))
+}
+
 impl Running {
     /// Waits for its end.
     pub fn end(mut self) -> Result<Report> {

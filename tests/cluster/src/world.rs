@@ -14,7 +14,8 @@ use serde_json::Value;
 use crate::load::Strain;
 use crate::objects::{self, NAMESPACE};
 
-const SYSTEM: &str = "kube-system";
+/// The namespace of all that Fairlead consists of.
+pub const SYSTEM: &str = "kube-system";
 const DAEMON_SETS: [&str; 2] = ["fairlead", "fairlead-dns"];
 
 /// A cluster with Fairlead on it.
@@ -81,9 +82,14 @@ impl World {
     /// # Errors
     /// Something does not become ready.
     pub fn install(&self) -> Result<()> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("install");
-        self.cluster.kubectl(&["apply", "--kustomize", &folder.display().to_string()])?;
+        self.cluster.kubectl(&["apply", "--kustomize", &self.manifests()])?;
         self.settle()
+    }
+
+    /// What is applied.
+    #[must_use]
+    pub fn manifests(&self) -> String {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("install").display().to_string()
     }
 
     /// Takes Fairlead away, as manifests/README.md says.
@@ -108,6 +114,38 @@ impl World {
         ])?;
         self.cluster.kubectl(&["delete", "--kustomize", &folder.display().to_string(), "--wait"])?;
         Ok(())
+    }
+
+    /// Takes the agents away, as whoever replaces them by another version does for a while. What they made stays.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub fn remove_agents(&self) -> Result<()> {
+        self.system(&["delete", "daemonset", "fairlead", "--cascade=foreground", "--wait"]).map(drop)
+    }
+
+    /// Has every pod of Fairlead run this image, and waits for the end of the rollout.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn upgrade(&self, image: &str) -> Result<()> {
+        let containers = [("fairlead", ["install", "agent"].as_slice()), ("fairlead-dns", &["dns"])];
+        for (set, containers) in containers {
+            let set = format!("daemonset/{set}");
+            let images: Vec<_> = containers.iter().map(|container| format!("{container}={image}")).collect();
+            let mut arguments = vec!["set", "image", &set];
+            arguments.extend(images.iter().map(String::as_str));
+            self.system(&arguments)?;
+        }
+        self.settle()
+    }
+
+    /// kubectl in the namespace of the cluster's own parts.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn system(&self, arguments: &[&str]) -> Result<String> {
+        self.cluster.kubectl(&[&["--namespace", SYSTEM], arguments].concat())
     }
 
     /// Takes the peer's DNS away.
@@ -238,7 +276,7 @@ impl World {
     /// # Errors
     /// It is not there, or does not come back.
     pub fn kill_process(&self, set: &str, node: &str) -> Result<()> {
-        let program = if set == "fairlead" { "fairlead agent" } else { "fairlead-dns" };
+        let program = program(set);
         let pid = self.pid_of(node, program)?;
         self.in_node(node, &["kill", "-9", &pid.to_string()])?;
         wait(Duration::from_secs(60), || {
@@ -246,6 +284,17 @@ impl World {
             ensure!(now != pid, "{program} of {node} still runs");
             Ok(())
         })
+    }
+
+    /// The memory of the process of one of Fairlead's containers that is in use, in KiB.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn resident(&self, set: &str, node: &str) -> Result<u64> {
+        let pid = self.pid_of(node, program(set))?;
+        let status = self.in_node(node, &["cat", &format!("/proc/{pid}/status")])?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process has memory")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
     /// The process of a node whose command line begins with a path that ends in this.
@@ -298,6 +347,16 @@ impl World {
         Ok(Footprint { links: links.lines().count(), pods, pins: pins.lines().count() })
     }
 
+    /// Whether every node may have pods at this moment.
+    ///
+    /// # Errors
+    /// One may not.
+    pub fn nodes_are_ready(&self) -> Result<()> {
+        let nodes = self.json(&["get", "nodes"])?;
+        let away = nodes["items"].as_array().context("a list")?.iter().find(|node| !is_ready(node));
+        away.map_or(Ok(()), |node| bail!("{} is not ready: {}", node["metadata"]["name"], node["status"]["conditions"]))
+    }
+
     /// The names of the nodes.
     #[must_use]
     pub fn nodes(&self) -> Vec<String> {
@@ -315,6 +374,12 @@ impl World {
     }
 }
 
+/// What the command line of a daemon set's process begins with.
+fn program(set: &str) -> &'static str {
+    if set == "fairlead" { "fairlead agent" } else { "fairlead-dns" }
+}
+
+/// Of pods and of nodes.
 fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")

@@ -3,18 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use fairlead_cluster_tests::{World, wait};
+use anyhow::{Context, Result, ensure};
+use fairlead_cluster_tests::{World, all_end_well, wait};
 
 /// The first test of all finds nodes that are not ready and pods that wait.
 #[test]
 fn apply_makes_nodes_ready_and_waiting_pods_run() -> Result<()> {
     let world = World::open()?;
     let strain = world.strain()?;
-    for running in strain.start(&world, 5)? {
-        running.ends_well()?;
-    }
-    Ok(())
+    all_end_well(strain.start(&world, 5)?)
 }
 
 /// The conflist names the plugin that was installed, and the runtime has taken it.
@@ -53,6 +50,23 @@ fn every_agent_is_well() -> Result<()> {
             ensure!(status["health"] == "ready", "{node}: {status:#}");
             Ok(())
         })?;
+        // Of a cluster that is idle, and as small as this one.
+        let resident = world.resident("fairlead", &node)?;
+        println!("the agent of {node} has {resident} KiB in memory");
+        ensure!(resident < 40 * 1024, "the agent of {node} has {resident} KiB in memory");
+    }
+    Ok(())
+}
+
+/// Nothing stops Fairlead where it runs, as it sees it itself.
+#[test]
+fn the_doctor_of_every_agent_finds_nothing_that_stops_it() -> Result<()> {
+    let world = World::open()?;
+    for node in world.nodes() {
+        let report = world.ask(&node, &["doctor"])?;
+        let findings = report["findings"].as_array().context("there are findings")?;
+        let stops = findings.iter().find(|finding| finding["severity"] == "blocks");
+        ensure!(stops.is_none(), "{node}: {report:#}");
     }
     Ok(())
 }

@@ -4,11 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::Result;
-use fairlead_cluster_tests::{Running, World};
-
-fn all_end_well(load: Vec<Running>) -> Result<()> {
-    load.into_iter().try_for_each(|running| running.ends_well().map(|report| println!("{report:?}")))
-}
+use fairlead_cluster_tests::{World, all_end_well};
 
 #[test]
 fn an_agent_that_is_killed_loses_nothing() -> Result<()> {
@@ -46,5 +42,19 @@ fn an_api_server_that_is_killed_loses_nothing() -> Result<()> {
     sleep(Duration::from_secs(15));
     world.cluster.start_api_server()?;
     world.settle()?;
+    all_end_well(load)
+}
+
+/// Kubelet asks the network whether it is well. Were the answer no, it would take the node, and its pods, out of service.
+#[test]
+fn nodes_stay_ready_while_their_agents_are_away() -> Result<()> {
+    let world = World::open()?;
+    let load = world.strain()?.start(&world, 60)?;
+    world.remove_agents()?;
+    for _ in 0..45 {
+        world.nodes_are_ready()?;
+        sleep(Duration::from_secs(1));
+    }
+    world.install()?;
     all_end_well(load)
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use fairlead_cluster_tests::{World, wait};
+use fairlead_cluster_tests::{World, all_end_well, wait};
 
 #[test]
 fn a_node_that_starts_anew_leaks_no_address() -> Result<()> {
     let world = World::open()?;
-    let strain = world.strain()?;
+    world.strain()?;
     let node = "node-2";
     let before = world.footprint(node)?;
     world.cluster.restart_node(node)?;
@@ -18,8 +18,5 @@ fn a_node_that_starts_anew_leaks_no_address() -> Result<()> {
         ensure!(after.pods == before.pods && after.links == before.links, "before {before:?}, after {after:?}");
         Ok(())
     })?;
-    for running in world.strain().map(|_| strain)?.start(&world, 5)? {
-        running.ends_well()?;
-    }
-    Ok(())
+    all_end_well(world.strain()?.start(&world, 5)?)
 }

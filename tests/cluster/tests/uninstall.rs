@@ -1,9 +1,7 @@
 //! Taking Fairlead away: another network works on the same nodes, and Fairlead after that.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
-use fairlead_cluster_tests::{World, wait};
+use fairlead_cluster_tests::{World, all_end_well};
 
 /// What a node has that a network may change.
 fn state(world: &World, node: &str) -> Result<String> {
@@ -30,14 +28,20 @@ fn another_network_works_after_it_and_it_after_that() -> Result<()> {
     }
     world.host.install_kube_proxy(&world.cluster)?;
     world.cluster.wait_until_ready()?;
-    for running in world.renew()?.start(&world, 5)? {
-        running.ends_well()?;
-    }
+    all_end_well(world.renew()?.start(&world, 5)?)?;
     world.cluster.remove_kube_proxy()?;
-    world.remove_coredns()?;
+
+    // CoreDNS is there, as it is on most clusters: both answer, and it can be retired and called back.
     world.install()?;
+    world.system(&["rollout", "restart", "deployment/coredns"])?;
+    world.system(&["rollout", "status", "deployment/coredns", "--timeout=120s"])?;
     let strain = world.renew()?;
-    wait(Duration::from_secs(60), || {
-        strain.start(&world, 5)?.into_iter().try_for_each(|load| load.ends_well().map(drop))
-    })
+    all_end_well(strain.start(&world, 5)?)?;
+    let load = strain.start(&world, 30)?;
+    for replicas in [0, 2, 0] {
+        world.system(&["scale", "deployment", "coredns", &format!("--replicas={replicas}")])?;
+        world.system(&["rollout", "status", "deployment/coredns", "--timeout=60s"])?;
+    }
+    all_end_well(load)?;
+    world.remove_coredns()
 }

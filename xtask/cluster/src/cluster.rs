@@ -111,6 +111,22 @@ impl Cluster {
         Ok(command)
     }
 
+    /// Gives an image of a node another name too.
+    pub fn tag_image(&self, node: &str, name: &str, other: &str) -> Result<()> {
+        let ctr = format!("{}/ctr", node_config::PROGRAMS);
+        let output = self
+            .in_node(node)?
+            .args([&ctr, "--namespace", "k8s.io", "images", "tag", "--force", name, other])
+            .stdin(Stdio::null())
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{node} has no {name}: {}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+        Ok(())
+    }
+
     /// A kubectl command, as the administrator.
     pub fn kubectl_command(&self) -> Result<Command> {
         let mut command = self.in_fabric(self.program("kubectl"))?;

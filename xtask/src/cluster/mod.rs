@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use fairlead_cluster::{Builder, Helper, Host, inner};
 
-pub(crate) use self::up::{Network, bring_up};
+pub(crate) use self::up::{Network, archive, install};
 use crate::{paths, run};
 
 /// A real Kubernetes cluster on this machine: etcd, API server, and nodes with kubelet and containerd as namespaces

@@ -1,6 +1,9 @@
 //! `cargo xtask cluster up`.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -76,8 +79,10 @@ impl Up {
             return kind::up(name);
         }
         let begin = Instant::now();
+        let archive = archive(self.network, self.image.as_deref())?;
         let spec = Spec { nodes: self.nodes, subnets: self.subnets, mtu: self.mtu, ..Spec::new(name) };
-        let cluster = bring_up(host, &spec, self.network, self.image.clone())?;
+        let cluster = host.up(&spec)?;
+        install(host, &cluster, self.network, archive.as_deref())?;
         run::say(format!("cluster {name} is up after {:.1} s", begin.elapsed().as_secs_f64()));
         println!("{}", cluster.status().join("\n"));
         println!("`cargo xtask cluster kubectl get nodes` looks at it, `cargo xtask cluster down` ends it");
@@ -85,24 +90,26 @@ impl Up {
     }
 }
 
-/// A cluster with a network. A network that does not come leaves the cluster up, to be looked at.
-pub(crate) fn bring_up(host: &Host, spec: &Spec, network: Network, archive: Option<PathBuf>) -> Result<Cluster> {
-    let archive = match (network, archive) {
-        (Network::Fairlead, None) => Some(image::build_default()?),
-        (_, archive) => archive,
-    };
-    let cluster = host.up(spec)?;
+/// The image that a network needs: the one that is there, or one that is built now.
+pub(crate) fn archive(network: Network, there: Option<&Path>) -> Result<Option<PathBuf>> {
+    match (network, there) {
+        (Network::Fairlead, None) => image::build_default().map(Some),
+        (_, there) => Ok(there.map(Path::to_owned)),
+    }
+}
+
+/// Gives a cluster its network, and waits until it is ready.
+pub(crate) fn install(host: &Host, cluster: &Cluster, network: Network, archive: Option<&Path>) -> Result<()> {
     cluster.set_network(network.word())?;
     match (network, archive) {
-        (Network::KubeProxy, _) => host.install_kube_proxy(&cluster)?,
+        (Network::KubeProxy, _) => host.install_kube_proxy(cluster)?,
         (Network::Fairlead, Some(archive)) => {
-            cluster.load(&archive)?;
+            cluster.load(archive)?;
             // As a user would on a cluster that has no DNS yet.
             let overlay = paths::workspace().join("manifests/overlays/standalone");
             cluster.kubectl(&["apply", "--kustomize", &overlay.display().to_string()])?;
         }
-        (Network::None | Network::Fairlead, _) => return Ok(cluster),
+        (Network::None | Network::Fairlead, _) => return Ok(()),
     }
-    cluster.wait_until_ready()?;
-    Ok(cluster)
+    cluster.wait_until_ready()
 }

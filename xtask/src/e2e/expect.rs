@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 
 use super::specs::{Spec, State};
+use crate::tally::Tally;
 
 /// What a line of `tests/cluster/known-failures` begins with when its spec is not even tried.
 const CANNOT: &str = "cannot";
@@ -39,16 +40,15 @@ impl Known {
         }
         Ok(known)
     }
-}
 
-/// The file `left-out`: lines of `TEXT: REASON`. Specs with the text in their name are not of the selection.
-pub(super) fn left_out(text: &str) -> Result<Vec<(String, String)>> {
-    lines(text)
-        .map(|(number, line)| match line.split_once(": ") {
-            Some((part, reason)) => Ok((part.to_owned(), reason.to_owned())),
-            None => bail!("left-out, line {number}: want `TEXT: REASON`, not {line:?}"),
-        })
-        .collect()
+    /// A spec that upstream has renamed or removed is not known any more.
+    pub(super) fn are_among(&self, names: &[String]) -> Result<()> {
+        let mut gone = self.fails.keys().chain(self.cannot.keys()).filter(|name| !names.contains(name));
+        match gone.next() {
+            Some(name) => bail!("known-failures names {name:?}, which upstream does not have: take it out"),
+            None => Ok(()),
+        }
+    }
 }
 
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
@@ -58,14 +58,32 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// What became of the run.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     pub(super) passed: Vec<String>,
     /// Failed and known to, with the row.
     pub(super) known: Vec<(String, String)>,
     /// What is wrong, a line each.
-    pub(super) wrong: Vec<String>,
-    /// Did not apply to this cluster, with its own reason.
-    pub(super) left_out: Vec<(String, String)>,
+    pub(crate) wrong: Vec<String>,
+}
+
+impl Verdict {
+    /// A line for each spec.
+    pub(super) fn say(&self) {
+        for name in &self.passed {
+            println!("passed  {name}");
+        }
+        for (name, row) in &self.known {
+            println!("known   {name}: waits for {row}");
+        }
+        for line in &self.wrong {
+            println!("FAILED  {line}");
+        }
+    }
+
+    /// What is known to fail and does so is as it should be.
+    pub(crate) fn tally(&self) -> Tally {
+        Tally { passed: self.passed.len() + self.known.len(), failed: self.wrong.len() }
+    }
 }
 
 /// Compares what was asked for with what came.
@@ -83,7 +101,7 @@ pub(super) fn judge(chosen: &[&str], ran: &[Spec], known: &Known) -> Verdict {
                 .push(format!("{name} passes, and known-failures says that it waits for {row}: take it out there")),
             (State::Failed, Some(row)) => verdict.known.push((name.to_owned(), row.clone())),
             (State::Failed, None) => verdict.wrong.push(format!("{name}: {}", message())),
-            (State::LeftOut, _) => verdict.left_out.push((name.to_owned(), message())),
+            (State::LeftOut, _) => verdict.wrong.push(format!("{name} left itself out: {}", message())),
             (State::NotRun, _) => verdict.wrong.push(format!("{name} did not run: the run ended before")),
         }
     }
@@ -112,6 +130,8 @@ mod tests {
         assert_eq!(known.cannot[B], "no SCTP in the kernel");
         assert!(Known::parse("S12 [sig-network] a").is_err());
         assert!(Known::parse(&format!("S12: {A}\nS13: {A}")).is_err());
+        assert!(known.are_among(&[A.to_owned(), B.to_owned()]).is_ok());
+        assert!(known.are_among(&[A.to_owned()]).unwrap_err().to_string().contains(B));
     }
 
     #[test]
@@ -127,5 +147,6 @@ mod tests {
     #[test]
     fn what_did_not_run_is_wrong() {
         assert_eq!(judge(&[A], &[], &Known::default()).wrong.len(), 1);
+        assert_eq!(judge(&[A], &[spec(A, State::LeftOut)], &Known::default()).wrong.len(), 1);
     }
 }

@@ -1,33 +1,33 @@
 //! `cargo xtask e2e`: upstream's own tests of a cluster's network, on a cluster of this machine.
 //!
-//! Nothing is left out silently: `tests/cluster/left-out` says which specs are of no selection and why, `known-failures` beside
-//! it names those that fail, each with the row of the behaviour tables that it waits for.
+//! Nothing is left out silently: `tests/cluster/known-failures` names every spec that fails, with the row of the behaviour
+//! tables that it waits for, and every one that can't run here, with the reason.
 
 mod expect;
 mod ginkgo;
 mod specs;
 
+pub(crate) use self::expect::Verdict;
+
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use fairlead_cluster::{E2E, Host, Spec};
+use fairlead_cluster::{Cluster, E2E, Host, Spec};
 
-use self::{
-    expect::{Known, Verdict},
-    ginkgo::Programs,
-};
+use self::{expect::Known, ginkgo::Programs};
 use crate::{
     cluster::{self, Network},
     paths, run,
     setup::Part,
-    tally::Tally,
 };
 
 /// The specs of a cluster's network.
 const NETWORK_SPECS: &str = r"\[sig-network\]";
-/// NetworkPolicy's are of a feature, and take long: they are in the whole, and not in the selection for every day.
-const POLICY: &str = " Netpol ";
+/// What those of every cluster have in their names.
+const CONFORMANCE: &str = r"\[sig-network\].*\[Conformance\]";
+/// Parts of names of those that take long, or that upstream does not ask of every cluster: with `--all`.
+const LONG: [&str; 4] = ["[Feature:", " Netpol ", "[Slow]", "[Serial]"];
 
 /// Runs upstream's tests on a cluster: one that is up, or one that is made for it
 #[derive(Args)]
@@ -38,7 +38,7 @@ pub(crate) struct E2e {
     /// How many specs run at once
     #[arg(long, default_value_t = 4)]
     procs: usize,
-    /// NetworkPolicy's specs too
+    /// Those too that take long or are of features: NetworkPolicy's, those of the second address family
     #[arg(long)]
     all: bool,
     /// Say what would run, and what not and why
@@ -56,12 +56,23 @@ pub(crate) struct E2e {
 }
 
 impl E2e {
+    /// Those that every cluster must pass, on one that is made for them.
+    pub(crate) fn conformance() -> Self {
+        let (focus, name) = (Some(CONFORMANCE.to_owned()), "conformance".to_owned());
+        Self { focus, procs: 4, all: false, list: false, name, network: Network::Fairlead, nodes: 3 }
+    }
+
     pub(crate) fn run(&self) -> Result<()> {
         Part::Cluster.require()?;
         Part::TestRoot.require()?;
+        self.verdict()?.map_or(Ok(()), |verdict| verdict.tally().conclude())
+    }
+
+    /// What became of the specs, which is printed too; nothing if they were only to be listed.
+    pub(crate) fn verdict(&self) -> Result<Option<Verdict>> {
+        cluster::become_root()?;
         let builder = cluster::builder()?;
         builder.build(E2E)?;
-        cluster::become_root()?;
         let program = |name: &str| -> Result<PathBuf> {
             let part = E2E.iter().find(|part| part.name == name).context("it is a part of the tests")?;
             builder.path(part)
@@ -70,49 +81,51 @@ impl E2e {
         let out = paths::target().join("e2e");
         fs::create_dir_all(&out)?;
 
-        let read = |name: &str| -> Result<String> {
-            let file = paths::workspace().join("tests/cluster").join(name);
-            fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))
-        };
-        let known = Known::parse(&read("known-failures")?)?;
-        let left_out = expect::left_out(&read("left-out")?)?;
+        let file = paths::workspace().join("tests/cluster/known-failures");
+        let text = fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
+        let known = Known::parse(&text)?;
         let names = ginkgo::list(&programs, self.focus.as_deref().unwrap_or(NETWORK_SPECS), &out)?;
-        let choice = self.choose(&names, &left_out, &known);
+        if self.focus.is_none() {
+            known.are_among(&names)?;
+        }
+        let choice = self.choose(&names, &known);
         choice.say();
         if self.list {
             println!("{}", choice.chosen.join("\n"));
-            return Ok(());
+            return Ok(None);
         }
         if choice.chosen.is_empty() {
             bail!("no spec is left to run");
         }
 
         let host = cluster::host()?;
-        let running = host.open(&self.name).ok();
-        let own = running.is_none();
-        let cluster = match running {
-            Some(cluster) => cluster,
-            None => cluster::bring_up(&host, &Spec { nodes: self.nodes, ..Spec::new(&self.name) }, self.network, None)?,
+        let cluster = match host.open(&self.name) {
+            Ok(running) => running,
+            Err(_) => self.own_cluster(&host)?,
         };
-        let verdict = self.on(&host, &cluster, &programs, &choice.chosen, &known, &out);
-        if own {
-            cluster.down()?;
-        }
-        conclude(&verdict?, &out)
+        let verdict = self.on(&host, &cluster, &programs, &choice.chosen, &known, &out)?;
+        verdict.say();
+        println!("the whole story: ginkgo.log and junit.xml in {}", out.display());
+        Ok(Some(verdict))
     }
 
-    fn choose<'a>(&self, names: &'a [String], left_out: &[(String, String)], known: &'a Known) -> Choice<'a> {
+    /// A cluster that goes when it is dropped. Nodes are in two subnets, so that pods meet by both ways that Fairlead has;
+    /// its peer has one.
+    fn own_cluster(&self, host: &Host) -> Result<Cluster> {
+        let archive = cluster::archive(self.network, None)?;
+        let subnets = if self.network == Network::Fairlead { 2 } else { 1 };
+        let cluster = host.up_guarded(&Spec { nodes: self.nodes, subnets, ..Spec::new(&self.name) })?;
+        cluster::install(host, &cluster, self.network, archive.as_deref())?;
+        Ok(cluster)
+    }
+
+    fn choose<'a>(&self, names: &'a [String], known: &'a Known) -> Choice<'a> {
         let mut choice = Choice::default();
         for name in names {
-            // A feature that Fairlead has, though upstream does not ask every cluster for it.
-            let policy = name.contains(POLICY);
-            let reason = left_out.iter().find(|(text, _)| !policy && name.contains(text.as_str()));
             if let Some(reason) = known.cannot.get(name) {
                 *choice.not.entry(reason.clone()).or_default() += 1;
-            } else if let Some((text, reason)) = reason {
-                *choice.not.entry(format!("{text}: {reason}")).or_default() += 1;
-            } else if policy && !self.all && self.focus.is_none() {
-                *choice.not.entry("NetworkPolicy: with --all".to_owned()).or_default() += 1;
+            } else if !self.all && self.focus.is_none() && LONG.iter().any(|part| name.contains(part)) {
+                *choice.not.entry("with --all".to_owned()).or_default() += 1;
             } else {
                 choice.chosen.push(name);
             }
@@ -123,7 +136,7 @@ impl E2e {
     fn on(
         &self,
         host: &Host,
-        cluster: &fairlead_cluster::Cluster,
+        cluster: &Cluster,
         programs: &Programs,
         chosen: &[&str],
         known: &Known,
@@ -157,21 +170,4 @@ impl Choice<'_> {
             run::say(format!("{count:>5} not: {reason}"));
         }
     }
-}
-
-fn conclude(verdict: &Verdict, out: &std::path::Path) -> Result<()> {
-    for name in &verdict.passed {
-        println!("passed  {name}");
-    }
-    for (name, why) in &verdict.left_out {
-        println!("not     {name}: {why}");
-    }
-    for (name, row) in &verdict.known {
-        println!("known   {name}: waits for {row}");
-    }
-    for line in &verdict.wrong {
-        println!("FAILED  {line}");
-    }
-    println!("the whole story: ginkgo.log and junit.xml in {}", out.display());
-    Tally { passed: verdict.passed.len() + verdict.known.len(), failed: verdict.wrong.len() }.conclude()
 }

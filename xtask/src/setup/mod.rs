@@ -8,7 +8,7 @@ mod packages;
 mod rust_src;
 mod test_root;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::run;
@@ -63,6 +63,15 @@ impl Part {
 
     fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Installs this part if it is not there.
+    pub(crate) fn bring(self) -> Result<()> {
+        if !self.present() {
+            run::say(format!("{}: missing, installing it", self.name()));
+            self.install().with_context(|| format!("can't install {}", self.name()))?;
+        }
+        Ok(())
     }
 
     /// An error with the remedy when this part is not there.

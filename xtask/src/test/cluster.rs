@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use fairlead_cluster::{Cluster, Host, KUBE_PROXY, Spec};
 
 use super::{Outcome, host};
-use crate::{cluster, image, paths, run, setup::Part};
+use crate::{cluster, image, paths, run};
 
 /// The cluster's name, so that one which a developer looks at stays as it is.
 const NAME: &str = "test";
@@ -14,7 +14,6 @@ const NAME: &str = "test";
 /// Brings a cluster up without a network and without bpffs on its nodes, runs the tests of `tests/cluster` on it one after the other, and takes it down.
 /// They install Fairlead themselves, and begin with that.
 pub(super) fn run(filter: Option<&str>) -> Result<Outcome> {
-    Part::Cluster.require()?;
     if !run::is_root() {
         bail!("a cluster needs root (namespaces, mounts, cgroups): run `cargo xtask test` as root");
     }

@@ -6,17 +6,17 @@ mod host;
 
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::{paths, run, tally::Tally, vm::Vm};
+use crate::{e2e::E2e, paths, run, setup::Part, tally::Tally, vm::Vm};
 
-/// Runs every test: units, behaviour in the lab (as root), fuzz targets, the kernel matrix, a real cluster
+/// Runs every test: units, behaviour in the lab (as root), fuzz targets, the kernel matrix, a real cluster, upstream's specs
 #[derive(Args)]
 pub(crate) struct Test {
-    /// Only tests whose name contains this; without fuzz targets of another name, the kernel matrix and the cluster
+    /// Only tests whose name contains this; without fuzz targets of another name, the kernel matrix and clusters
     filter: Option<String>,
-    /// Without fuzz targets, the kernel matrix and the cluster
+    /// Without fuzz targets, the kernel matrix and clusters
     #[arg(long)]
     quick: bool,
     /// Only the tests on a real cluster
@@ -50,7 +50,12 @@ impl Test {
         let start = Instant::now();
         run::root_prefix()?;
         if self.cluster {
+            Part::Cluster.bring()?;
             return conclude(start, &[("cluster", Box::new(|| cluster::run(self.filter.as_deref())))]);
+        }
+        let whole = !self.quick && self.filter.is_none();
+        if whole {
+            [Part::Emulator, Part::Kernels, Part::Cluster, Part::TestRoot].into_iter().try_for_each(Part::bring)?;
         }
         build_binaries()?;
 
@@ -61,9 +66,10 @@ impl Test {
         if !self.quick {
             steps.push(("fuzz targets", Box::new(|| fuzz::all(self.filter.as_deref()))));
         }
-        if !self.quick && self.filter.is_none() {
+        if whole {
             steps.push(("kernel matrix", Box::new(matrix)));
             steps.push(("cluster", Box::new(|| cluster::run(None))));
+            steps.push(("upstream's specs", Box::new(conformance)));
         }
         conclude(start, &steps)
     }
@@ -99,6 +105,12 @@ fn matrix() -> Result<Outcome> {
     let failures =
         (tally.failed > 0).then(|| "kernel matrix: see the verifiers' logs above, or `cargo xtask vm`".to_owned());
     Ok(Outcome { tally, failures: failures.into_iter().collect() })
+}
+
+/// What upstream asks of the network of every cluster.
+fn conformance() -> Result<Outcome> {
+    let verdict = E2e::conformance().verdict()?.context("they are not only listed")?;
+    Ok(Outcome { tally: verdict.tally(), failures: verdict.wrong })
 }
 
 /// Builds every program once, where tests and the demo look for them.

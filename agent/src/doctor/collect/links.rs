@@ -23,17 +23,18 @@ pub(super) async fn links(proc_sys: &Path, facts: &mut Facts) {
     };
     let sysctls = Sysctls::new(proc_sys, Path::new("/"));
     for Uplink { name, mtu, .. } in uplinks {
-        let mut before = Vec::new();
+        let (mut before, mut unseen) = (Vec::new(), None);
         for (direction, own) in OURS {
             match SchedClassifier::query_tcx(&name, direction) {
                 Ok((_, programs)) => {
                     let names = programs.iter().map(|program| program.name_as_str().unwrap_or("?").to_owned());
                     before.extend(names.take_while(|name| name != own));
                 }
-                // Kernels before 6.6 have no such list.
-                Err(error) => facts.unseen.push((format!("programs at {name}"), causes(&error))),
+                // Kernels before 6.6 have no such list, and only an administrator of all sees what others have attached.
+                Err(error) => unseen = Some(causes(&error)),
             }
         }
+        facts.unseen.extend(unseen.map(|why| (format!("programs at {name}"), why)));
         facts.uplinks.push(UplinkFacts { strict: sysctls.is_strict(&name), name, mtu, before });
     }
     facts.pods = mtus.into_iter().filter(|(name, _)| name.starts_with(HOST_LINK_PREFIX)).collect();

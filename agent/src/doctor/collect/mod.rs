@@ -46,6 +46,13 @@ pub struct Places {
     pub api_server: Option<String>,
 }
 
+impl Places {
+    /// The agent's own container sees not everything of the node.
+    fn cni_bin_is_hidden(&self) -> bool {
+        self.root != Path::new("/") && !self.cni_bin_dir.exists()
+    }
+}
+
 /// Looks at everything. It takes a few seconds when the API server does not answer.
 pub async fn collect(places: &Places) -> Facts {
     let mut facts =
@@ -61,7 +68,12 @@ pub async fn collect(places: &Places) -> Facts {
     }
     facts.forward_drop = rules.into_iter().filter(|rule| rule.drops_forwarded).map(|rule| rule.to_string()).collect();
 
-    facts.cni = cni(places);
+    let hidden = places.cni_bin_is_hidden();
+    if hidden {
+        let what = format!("{PLUGIN} in {}", places.cni_bin_dir.display());
+        unseen(&mut facts, &what, "that directory is not seen in this container");
+    }
+    facts.cni = cni(places, hidden);
     links::links(&places.proc_sys, &mut facts).await;
     let sysctls = Sysctls::new(&places.proc_sys, &places.run_dir);
     for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
@@ -72,8 +84,8 @@ pub async fn collect(places: &Places) -> Facts {
     facts.no_ipv6 = sysctls.read("net/ipv6/conf/all/disable_ipv6").as_deref() == Some("1");
     managers::managers(&places.root, &mut facts);
     facts.api_server = api::api_server(places, &mut facts.unseen).await;
-    facts.disks =
-        [&places.run_dir, &places.cni_bin_dir, &places.cni_conf_dir].into_iter().filter_map(|dir| disk(dir)).collect();
+    let dirs = [Some(&places.run_dir), (!hidden).then_some(&places.cni_bin_dir), Some(&places.cni_conf_dir)];
+    facts.disks = dirs.into_iter().flatten().filter_map(|dir| disk(dir)).collect();
     if facts.agent.is_none() {
         unseen(&mut facts, "the Node object with its pod range", "no agent answers: once one does, look again");
     }
@@ -94,7 +106,7 @@ fn agent(run_dir: &Path) -> Option<Agent> {
     Some(Agent { health: status.health, reason: status.reason, warnings: status.warnings })
 }
 
-fn cni(places: &Places) -> Cni {
+fn cni(places: &Places, hidden: bool) -> Cni {
     let plugin = places.cni_bin_dir.join(PLUGIN);
     let executable =
         |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
@@ -103,7 +115,7 @@ fn cni(places: &Places) -> Cni {
         directory: places.cni_conf_dir.clone(),
         own: places.cni_conf_name.clone(),
         files: conflist::configurations(&places.cni_conf_dir).unwrap_or_default(),
-        plugin_ok: executable(&plugin) && !noexec,
+        plugin_ok: hidden || executable(&plugin) && !noexec,
         plugin,
     }
 }

@@ -13,7 +13,10 @@ use crate::admin::Admin;
 use crate::cni::Health;
 use crate::model::Model;
 
-/// Answers `/metrics`.
+/// What `/proxyMode` says, where kube-proxy names its backend: `iptables`, `ipvs`, `nftables`.
+const PROXY_MODE: &str = "ebpf";
+
+/// Answers `/metrics`, and `/proxyMode` as kube-proxy does at this port.
 #[derive(Debug)]
 pub struct MetricsServer {
     /// The model, the maps and the drops.
@@ -22,8 +25,10 @@ pub struct MetricsServer {
 
 impl Handler for MetricsServer {
     fn answer(&self, path: &str) -> Answer {
-        if path != "/metrics" {
-            return Answer::not_found();
+        match path {
+            "/metrics" => {}
+            "/proxyMode" => return Answer::text(200, PROXY_MODE),
+            _ => return Answer::not_found(),
         }
         let shared = &self.admin.shared;
         let mut families = shared.metrics.collect();
