@@ -14,7 +14,8 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         Health::Starting(reason) => ("starting", Some(reason)),
         Health::Impaired(reason) => ("impaired", Some(reason)),
     };
-    let (progress, troubles) = (shared.progress(), shared.troubles());
+    let progress = shared.progress();
+    let warnings = progress.warnings.into_iter().chain(shared.troubles().into_iter().map(|text| ("objects", text)));
     // From here on nothing that looks into the model itself: a reader that comes again waits for a writer between.
     let model = shared.model();
     let objects = [
@@ -43,8 +44,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         pods: pods.collect(),
         maps: admin.tables.iter().map(fill).collect(),
         programs: shared.programs.iter().map(|p| (p.name.clone(), p.verified_instructions)).collect(),
-        warnings: progress.warnings.into_iter().map(|(topic, text)| (topic.to_owned(), text)).collect(),
-        troubles,
+        warnings: warnings.map(|(topic, text)| (topic.to_owned(), text)).collect(),
         mistakes: model.mistakes().standing().into_iter().map(|m| (m.origin, m.reason)).collect(),
         drops: admin.drops.counts(&admin.tables).iter().map(|count| count.packets).sum(),
     }

@@ -76,10 +76,8 @@ pub struct StatusView {
     pub maps: Vec<MapView>,
     /// The programs, with the instructions that the verifier walked through.
     pub programs: Vec<(String, Option<u32>)>,
-    /// What an operator should know of the node: the topic, and what to do.
+    /// What is wrong at present beside single objects: the topic, and what to do.
     pub warnings: Vec<(String, String)>,
-    /// What is wrong at present beside objects, and what to do.
-    pub troubles: Vec<String>,
     /// Objects that can't be read: where, and what to do.
     pub mistakes: Vec<(String, String)>,
     /// Packets dropped since the node's start.

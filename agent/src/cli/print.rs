@@ -79,7 +79,6 @@ pub(super) fn status(status: &StatusView) -> String {
         maps,
         programs,
         warnings,
-        troubles,
         mistakes,
         drops,
     } = status;
@@ -116,11 +115,6 @@ pub(super) fn status(status: &StatusView) -> String {
     if !warnings.is_empty() {
         let mut out = Table::new(["warning", "what to do"]);
         warnings.iter().for_each(|(topic, text)| out.row([topic.clone(), text.clone()]));
-        text += &format!("\n{out}");
-    }
-    if !troubles.is_empty() {
-        let mut out = Table::new(["what is wrong"]);
-        troubles.iter().for_each(|trouble| out.row([trouble.clone()]));
         text += &format!("\n{out}");
     }
     if !mistakes.is_empty() {

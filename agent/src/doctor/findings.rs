@@ -327,8 +327,11 @@ fn agent(agent: &Agent) -> Vec<Finding> {
             "see its log: kubectl -n kube-system logs -l app.kubernetes.io/name=fairlead -c agent",
         ));
     }
-    // What it says of these is found here too, and in more detail.
-    let others = warnings.iter().filter(|(topic, _)| !["kube-proxy", "conflist"].contains(&topic.as_str()));
+    // What it says of these is found here too, and in more detail; and a reason is said above.
+    let others = warnings.iter().filter(|(topic, text)| {
+        let said = reason.as_ref().is_some_and(|reason| reason.contains(text.as_str()));
+        !said && !["kube-proxy", "conflist"].contains(&topic.as_str())
+    });
     found
         .extend(others.map(|(_, text)| hinders(text.clone(), "the agent says so", "see above, and `fairlead status`")));
     found
