@@ -259,7 +259,7 @@ fn removal_runs_on_every_node_and_sees_what_was_installed() {
     let remove: DaemonSet = serde_json::from_value(document.clone()).unwrap();
     assert_eq!(serde_json::to_value(&remove).unwrap(), document, "an unknown field");
     let sets = daemon_sets();
-    let (agent, pod) = (self::pod(&sets["fairlead"]), self::pod(&remove));
+    let (agent, pod) = (pod(&sets["fairlead"]), pod(&remove));
     assert_eq!((&pod.tolerations, &pod.node_selector), (&agent.tolerations, &agent.node_selector));
     assert_eq!((pod.host_network, pod.automount_service_account_token), (Some(true), Some(false)));
     let image = |pod: &PodSpec| containers(pod).map(|container| container.image.clone()).collect::<BTreeSet<_>>();

@@ -53,7 +53,7 @@ struct Place<'a> {
     /// What of the hierarchy is mounted, as seen from this process's cgroup namespace: `/` is that namespace's root,
     /// `/../..` above it.
     root: &'a str,
-    /// Whether processes of other process namespaces are in it.
+    /// Whether processes of other containers, or of the node, are in it.
     strangers: bool,
 }
 
@@ -86,14 +86,19 @@ fn root_of<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
     parse(mounts).rev().find(|(target, kind, _)| *target == path && *kind == "cgroup2").map(|(_, _, root)| root)
 }
 
-/// Whether a process is in it that this process namespace does not have: its id reads as 0.
+/// Whether a process is in it that this container does not have. Its id reads as 0, unless this container has the node's
+/// processes, as those of `kubectl debug node` do: then it has other mounts.
 fn has_strangers(path: &Path) -> bool {
+    let mounts = |id: &str| fs::read_link(format!("/proc/{id}/ns/mnt"));
+    let own = mounts("self").ok();
+    let is_stranger =
+        |id: &str| id == "0" || mounts(id).is_ok_and(|other| own.as_ref().is_some_and(|own| other != *own));
     let mut directories = vec![path.to_owned()];
     let mut next = 0;
     while let Some(directory) = directories.get(next).cloned() {
         // Of a threaded cgroup it can't be read.
         let processes = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-        if processes.lines().any(|id| id == "0") {
+        if processes.lines().any(is_stranger) {
             return true;
         }
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {

@@ -110,7 +110,8 @@ fn agent(args: AgentArgs, log: Log) -> Result<(), CliError> {
         Some(dir) => Source::Directory(dir),
         None => {
             let (server, run_dir) = (settings.api_server.clone(), Some(settings.run_dir.clone()));
-            Source::Kubernetes(Cluster::new(Access { server, kubeconfig, run_dir }), Interest::Node)
+            let cluster = Cluster::new(Access { server, kubeconfig, run_dir });
+            Source::Kubernetes(cluster, Interest::Node(node.clone()))
         }
     };
     let run_dir = settings.run_dir.clone();

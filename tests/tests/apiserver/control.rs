@@ -21,6 +21,9 @@ const PORT: u16 = 6443;
 pub(crate) const FIRST: &str = "192.0.2.1";
 pub(crate) const SECOND: &str = "192.0.2.2";
 
+/// The node whose agent asks.
+pub(crate) const NODE: &str = "node-1";
+
 /// Who may do everything, and who may do what roles say.
 pub(crate) const ADMIN: &str = "admin";
 pub(crate) const AGENT: &str = "agent";

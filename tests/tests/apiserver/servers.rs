@@ -5,7 +5,7 @@ use fairlead_objects::kubernetes::Interest;
 use k8s_openapi::api::core::v1::Namespace;
 use serde_json::json;
 
-use crate::control::{ADMIN, Control, FIRST, SECOND};
+use crate::control::{ADMIN, Control, FIRST, NODE, SECOND};
 use crate::feed::{Feed, create_of_cluster, wait};
 
 #[test]
@@ -16,7 +16,7 @@ fn another_server_is_asked_when_one_is_away() {
         control.serve(FIRST, &[FIRST], &[]).await;
         let admin = control.cluster(ADMIN, FIRST).client().await;
         let cluster = control.node(ADMIN, FIRST);
-        let mut feed = Feed::start(cluster.clone(), Interest::Node);
+        let mut feed = Feed::start(cluster.clone(), Interest::Node(NODE.to_owned()));
         feed.until("lists", |feed| feed.synced.len() == Kind::ALL.len()).await;
         let kept = control.dir().join("apiservers");
         let first = format!("{FIRST}:6443\n");
@@ -36,7 +36,7 @@ fn another_server_is_asked_when_one_is_away() {
 
         // An agent that starts now finds the configured one dead and knows the other from the file.
         let next = control.node(ADMIN, FIRST);
-        let mut after = Feed::start(next, Interest::Node);
+        let mut after = Feed::start(next, Interest::Node(NODE.to_owned()));
         after.until("lists", |feed| feed.synced.len() == Kind::ALL.len()).await;
 
         control.kill(SECOND);

@@ -2,7 +2,7 @@
 
 use fairlead_objects::kubernetes::Interest;
 use fairlead_objects::{Kind, Object, ObjectKey};
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
@@ -10,8 +10,8 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::control::{ADMIN, AGENT, Control, FIRST, SECOND};
-use crate::feed::{Feed, create, create_of_cluster, delete, patch};
+use crate::control::{ADMIN, AGENT, Control, FIRST, NODE, SECOND};
+use crate::feed::{Feed, create, create_of_cluster, delete, patch, wait};
 
 fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
@@ -42,7 +42,7 @@ async fn lists_and_changes(control: &mut Control, flags: &[&str]) {
     some_objects(&admin).await;
 
     let cluster = control.cluster(ADMIN, FIRST);
-    let mut feed = Feed::start(cluster.clone(), Interest::Node);
+    let mut feed = Feed::start(cluster.clone(), Interest::Node(NODE.to_owned()));
     feed.until("every kind is listed", |feed| feed.synced.len() == Kind::ALL.len()).await;
     for (kind, name) in [
         (Kind::Namespace, "shop"),
@@ -87,6 +87,39 @@ fn lists_changes_and_lists_again() {
     run(async move { lists_and_changes(&mut control, &[]).await });
 }
 
+/// The pods of a large cluster are no business of each node, until a policy asks who they are.
+#[test]
+fn pods_of_other_nodes_are_asked_for_by_the_first_policy() {
+    let mut control = Control::new("pods");
+    run(async move {
+        control.serve(FIRST, &[FIRST], &[]).await;
+        let admin = control.cluster(ADMIN, FIRST).client().await;
+        create_of_cluster::<Namespace>(&admin, json!({"metadata": {"name": "shop"}})).await;
+        let pod = |name: &str, node: &str| {
+            let containers = json!([{"name": "c", "image": "i"}]);
+            let spec = json!({"nodeName": node, "automountServiceAccountToken": false, "containers": containers});
+            json!({"metadata": {"name": name}, "spec": spec})
+        };
+        create::<Pod>(&admin, "shop", pod("near", NODE)).await;
+        create::<Pod>(&admin, "shop", pod("far", "another")).await;
+        let mut feed = Feed::start(control.cluster(ADMIN, FIRST), Interest::Node(NODE.to_owned()));
+        feed.until("every kind is listed", |feed| feed.synced.len() == Kind::ALL.len()).await;
+        assert!(feed.has(Kind::Pod, "shop/near") && !feed.has(Kind::Pod, "shop/far"));
+
+        let policy = json!({"metadata": {"name": "deny"}, "spec": {"podSelector": {}}});
+        create::<NetworkPolicy>(&admin, "shop", policy).await;
+        feed.until("the policy arrives", |feed| feed.has(Kind::NetworkPolicy, "shop/deny")).await;
+        assert!(feed.has(Kind::Pod, "shop/far"), "pods that a policy may name are told before it");
+        assert!(feed.has(Kind::Pod, "shop/near"));
+        create::<Pod>(&admin, "shop", pod("farther", "another")).await;
+        feed.until("others are followed from now on", |feed| feed.has(Kind::Pod, "shop/farther")).await;
+
+        let mut later = Feed::start(control.cluster(ADMIN, FIRST), Interest::Node(NODE.to_owned()));
+        later.until("every kind is listed", |feed| feed.synced.len() == Kind::ALL.len()).await;
+        assert!(later.has(Kind::NetworkPolicy, "shop/deny") && later.has(Kind::Pod, "shop/far"));
+    });
+}
+
 #[test]
 fn servers_without_streaming_lists() {
     let mut control = Control::new("paged");
@@ -100,7 +133,7 @@ fn s15_services_of_another_proxy_are_gone_while_they_are() {
         control.serve(FIRST, &[FIRST], &[]).await;
         let admin = control.cluster(ADMIN, FIRST).client().await;
         some_objects(&admin).await;
-        let mut agent = Feed::start(control.cluster(ADMIN, FIRST), Interest::Node);
+        let mut agent = Feed::start(control.cluster(ADMIN, FIRST), Interest::Node(NODE.to_owned()));
         let mut names = Feed::start(control.cluster(ADMIN, FIRST), Interest::Names);
         agent.until("the agent's lists", |feed| feed.synced.len() == Kind::ALL.len()).await;
         names.until("the names' lists", |feed| feed.synced.len() == 3).await;
@@ -147,9 +180,10 @@ fn what_is_forbidden_is_said_and_holds_up_nothing_else() {
         create_of_cluster::<ClusterRoleBinding>(&admin, binding).await;
 
         let cluster = control.cluster(AGENT, FIRST);
-        let mut feed = Feed::start(cluster.clone(), Interest::Node);
+        let mut feed = Feed::start(cluster.clone(), Interest::Node(NODE.to_owned()));
         feed.until("all but pods are listed", |feed| feed.synced.len() == Kind::ALL.len() - 1).await;
         assert!(!feed.synced.contains(&Kind::Pod));
+        wait("that pods are forbidden is said", || !cluster.troubles().is_empty()).await;
         let troubles = cluster.troubles();
         assert_eq!(troubles.len(), 1, "{troubles:?}");
         for part in ["pods", "forbid", r#"apiGroups: [""], resources: ["pods"], verbs: ["list", "watch"]"#] {

@@ -2,7 +2,8 @@
 //!
 //! Each kind has a watch of its own that begins with a streaming list (KEP-3157) where the server has them. An object
 //! is made slim as it arrives, so the whole of it is never kept; one that can't be read holds up no other. The server's
-//! list after a lost watch is compared with what the stream was told, and what is missing in it is deleted.
+//! list after a lost watch is compared with what the stream was told, and what is missing in it is deleted. Of pods a node
+//! needs its own, and those of others only where there are policies (`scope`).
 //!
 //! [`Cluster`] is the way to the server: it knows several addresses and goes on with another when one is away
 //! (`servers`, `failover`), and it says what is wrong with the watches.
@@ -12,6 +13,7 @@ mod cluster;
 mod failover;
 mod interest;
 mod relist;
+mod scope;
 mod servers;
 mod trouble;
 mod watch;

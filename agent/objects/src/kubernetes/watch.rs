@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::relist::{Relist, Step};
+use super::scope::Scope;
 use super::trouble::{Often, forbidden};
 use super::wire::Wire;
 use super::{Cluster, Interest};
@@ -38,21 +39,42 @@ pub(crate) async fn watch(cluster: &Cluster, interest: Interest, events: mpsc::S
         _ = cluster.client() => {}
         () = events.closed() => return,
     }
+    let scope = Scope::new();
+    let told = Told { interest: &interest, scope: &scope, events: &events };
     tokio::join!(
-        follow::<core::Node>(cluster, interest, &events),
-        follow::<core::Namespace>(cluster, interest, &events),
-        follow::<core::Service>(cluster, interest, &events),
-        follow::<discovery::EndpointSlice>(cluster, interest, &events),
-        follow::<networking::NetworkPolicy>(cluster, interest, &events),
-        follow::<core::Pod>(cluster, interest, &events),
+        follow::<core::Node>(cluster, told),
+        follow::<core::Namespace>(cluster, told),
+        follow::<core::Service>(cluster, told),
+        follow::<discovery::EndpointSlice>(cluster, told),
+        follow::<networking::NetworkPolicy>(cluster, told),
+        follow::<core::Pod>(cluster, told),
     );
 }
 
+/// What is asked for, and where it goes.
+#[derive(Debug, Clone, Copy)]
+struct Told<'a> {
+    interest: &'a Interest,
+    scope: &'a Scope,
+    events: &'a mpsc::Sender<Event>,
+}
+
+impl Told<'_> {
+    /// Tells an event when its time has come. `false`: nobody listens any more.
+    async fn tell(self, event: Event) -> bool {
+        tokio::select! {
+            () = self.scope.admits(&event) => self.events.send(event).await.is_ok(),
+            () = self.events.closed() => false,
+        }
+    }
+}
+
 /// Follows one kind, if it is of interest.
-async fn follow<K>(cluster: &Cluster, interest: Interest, events: &mpsc::Sender<Event>)
+async fn follow<K>(cluster: &Cluster, told: Told<'_>)
 where
     K: Slim + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
+    let Told { interest, scope, events } = told;
     if !interest.wants(K::KIND) {
         return;
     }
@@ -64,6 +86,11 @@ where
     loop {
         let mut config = watcher::Config::default().page_size(PAGE);
         config.label_selector = interest.labels(K::KIND).map(str::to_owned);
+        let fields = tokio::select! {
+            fields = scope.fields(K::KIND, interest.node()) => fields,
+            () = events.closed() => return,
+        };
+        config.field_selector.clone_from(&fields);
         if streaming {
             config = config.streaming_lists();
         }
@@ -72,6 +99,7 @@ where
         loop {
             let step = tokio::select! {
                 step = steps.next() => step,
+                () = scope.outgrows(fields.as_deref()) => break,
                 () = events.closed() => return,
             };
             match step {
@@ -80,13 +108,18 @@ where
                     if cluster.set_trouble(&plural::<K>(), None) {
                         tracing::info!("the watch of {} works again", plural::<K>());
                     }
-                    for event in relist.step(read(step)) {
+                    let step = read(step);
+                    let list_ends = step == Step::ListEnds;
+                    for event in relist.step(step) {
                         if let Some(endpoints) = own.see(&event) {
                             cluster.set_endpoints(&endpoints);
                         }
-                        if events.send(event).await.is_err() {
+                        if !told.tell(event).await {
                             return;
                         }
+                    }
+                    if list_ends {
+                        scope.list_ended(K::KIND, fields.as_deref());
                     }
                 }
                 Some(Err(error)) => match refusal(&error) {
