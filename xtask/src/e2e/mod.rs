@@ -26,8 +26,16 @@ use crate::{
 const NETWORK_SPECS: &str = r"\[sig-network\]";
 /// What those of every cluster have in their names.
 const CONFORMANCE: &str = r"\[sig-network\].*\[Conformance\]";
-/// Parts of names of those that take long, or that upstream does not ask of every cluster: with `--all`.
-const LONG: [&str; 4] = ["[Feature:", " Netpol ", "[Slow]", "[Serial]"];
+/// Parts of names of those that take long, that upstream does not ask of every cluster, or that need two nodes in each of
+/// three zones: with `--all`.
+const LONG: [&str; 6] = [
+    "[Feature:",
+    " Netpol ",
+    "[Slow]",
+    "[Serial]",
+    "on multiple nodes when using",
+    "or fall back to same zone when using",
+];
 
 /// Runs upstream's tests on a cluster: one that is up, or one that is made for it
 #[derive(Args)]
@@ -50,16 +58,16 @@ pub(crate) struct E2e {
     /// Who is tested, when the cluster is made for it
     #[arg(long, value_enum, default_value = "fairlead")]
     network: Network,
-    /// How many nodes a cluster has that is made for it; with fewer than three some specs leave themselves out
-    #[arg(long, default_value_t = 3)]
-    nodes: u8,
+    /// How many nodes a cluster has that is made for it [default: 3, with --all 6: some specs need so many]
+    #[arg(long)]
+    nodes: Option<u8>,
 }
 
 impl E2e {
     /// Those that every cluster must pass, on one that is made for them.
     pub(crate) fn conformance() -> Self {
         let (focus, name) = (Some(CONFORMANCE.to_owned()), "conformance".to_owned());
-        Self { focus, procs: 4, all: false, list: false, name, network: Network::Fairlead, nodes: 3 }
+        Self { focus, procs: 4, all: false, list: false, name, network: Network::Fairlead, nodes: None }
     }
 
     pub(crate) fn run(&self) -> Result<()> {
@@ -114,7 +122,8 @@ impl E2e {
     fn own_cluster(&self, host: &Host) -> Result<Cluster> {
         let archive = cluster::archive(self.network, None)?;
         let subnets = if self.network == Network::Fairlead { 2 } else { 1 };
-        let cluster = host.up_guarded(&Spec { nodes: self.nodes, subnets, ..Spec::new(&self.name) })?;
+        let nodes = self.nodes.unwrap_or(if self.all { 6 } else { 3 });
+        let cluster = host.up_guarded(&Spec { nodes, subnets, ..Spec::new(&self.name) })?;
         cluster::install(host, &cluster, self.network, archive.as_deref())?;
         Ok(cluster)
     }

@@ -33,7 +33,10 @@ pub struct Explanation {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ExplainError {
     /// No such pod.
-    #[error("no pod {0} is known: give it as NAMESPACE/NAME, or give an address")]
+    #[error(
+        "no pod {0} is known: give it as NAMESPACE/NAME, or give an address (those of other nodes are known once there is a \
+         NetworkPolicy)"
+    )]
     NoPod(ObjectKey),
     /// No address.
     #[error("pod {0} has no address yet (or shares its node's): give an address")]
