@@ -83,6 +83,26 @@ fn services_have_endpoints_on_other_networks() {
     }
 }
 
+/// The node's own process is the backend, and does not know that its answers are a service's.
+#[test]
+fn s45_processes_of_nodes_answer_pods_of_other_networks() {
+    let world = world();
+    let node = world.lab.node("node-1");
+    let service = ServiceManifest::new("net/host").ips(&["10.96.70.2", "fd00:10:96::70:2"]).tcp("http", 80, 80);
+    let service = service.udp("ask", 53, 53).node_ports(&[30_070, 30_071]);
+    world.lab.apply(&service.host_endpoint(node).yaml());
+    for to in node.ips() {
+        for via in Via::BOTH {
+            let client = world.far.via(via);
+            world.lab.wait_until("the service answers", || client.tcp(to, 30_070));
+            for probe in [Probe::tcp(to, 30_070), Probe::udp(to, 30_071)] {
+                let reply = client.probe(&probe).unwrap_or_else(|error| panic!("{probe:?} {via:?}: {error}"));
+                assert_eq!((reply.server.pod.as_str(), reply.peer.ip()), ("host/node-1", to));
+            }
+        }
+    }
+}
+
 #[test]
 fn fragments_go_through_the_tunnel() {
     let world = world();

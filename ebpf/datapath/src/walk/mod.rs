@@ -11,6 +11,7 @@
 //! Whoever hands a packet to a pod has judged it: the direct way skips the veth's egress hook.
 
 mod action;
+mod answer;
 mod deliver;
 mod errors;
 mod from_overlay;

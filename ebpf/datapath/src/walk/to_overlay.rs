@@ -1,7 +1,8 @@
-//! What the host's stack sends to other nodes through the tunnel: tcx egress of the node's VXLAN device. Packets that a
-//! program sends there pass as they are.
+//! What the host's stack sends to other nodes through the tunnel: tcx egress of the node's VXLAN device. What a process of
+//! the node answers as a service's backend gets the service's address back. Packets that a program sends there pass as they
+//! are.
 
-use super::{Action, Walk, from_pod};
+use super::{Action, Walk, answer, from_pod};
 use crate::drop::DropReason;
 use crate::kernel::Kernel;
 use crate::overlay::SENDER;
@@ -23,6 +24,12 @@ pub fn to_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     let (dst, v6) = (w.packet.tuple.dst, w.packet.v6 == 1);
     if from_pod::check_destination(dst, v6).is_err() {
         return Action::IGNORE;
+    }
+    if answer::may_be_one(k) {
+        let action = answer::turn_back(k, w);
+        if action != Action::PASS {
+            return action;
+        }
     }
     k.look_up(w, dst);
     if w.found.flags & PeerFlags::RACED != 0 {

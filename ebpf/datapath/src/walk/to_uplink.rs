@@ -2,10 +2,10 @@
 //! host's stack has chosen the way. What a process of the node answers as a service's backend gets the service's
 //! address back. Everything else passes untouched.
 
-use super::{Action, Walk};
+use super::{Action, Walk, answer};
 use crate::Addr;
 use crate::drop::DropReason;
-use crate::flow::{self, At, FlowFlags, Tracked};
+use crate::flow::{self, At, FlowFlags};
 use crate::kernel::Kernel;
 use crate::packet::{Class, rewrite};
 use crate::peer::NO_SLOT;
@@ -16,14 +16,14 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     w.begin();
     let Some(config) = k.config() else { return Action::PASS };
     let own = k.mark() & config.mark == 0;
-    if own && k.host_flows().is_none_or(|flows| flows.load() == 0) {
+    if own && !answer::may_be_one(k) {
         return Action::PASS;
     }
     if k.parse(w, ether_type).is_err() {
         return Action::PASS;
     }
     if own {
-        return answer(k, w);
+        return answer::turn_back(k, w);
     }
     if !flow::resolve_fragment(k, &mut w.packet) {
         return Action::drop(DropReason::Fragment);
@@ -61,26 +61,4 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::drop(DropReason::Rewrite);
     }
     Action::PASS
-}
-
-/// What the node itself sends, if it answers a client outside as a service's backend. It does not know that it does.
-#[inline(always)]
-fn answer<K: Kernel>(k: &K, w: &mut Walk) -> Action {
-    if !flow::resolve_fragment(k, &mut w.packet) {
-        return Action::PASS;
-    }
-    if w.packet.class == Class::ERROR {
-        let action = k.relate_error(w, false);
-        return if action.goes_on() || action.delivers() { Action::PASS } else { action };
-    }
-    let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressUplink) else { return Action::PASS };
-    let flow = hit.flow;
-    if hit.forward || !flow.is(FlowFlags::FAR) || !flow.is(FlowFlags::OUTSIDE) || !flow.is(FlowFlags::STACK) {
-        return Action::PASS;
-    }
-    if flow::track(k, w, &hit) == Tracked::Reopened {
-        return Action::PASS;
-    }
-    let target = flow.other.reversed();
-    if rewrite(k, &mut w.packet, &target) { Action::PASS } else { Action::drop(DropReason::Rewrite) }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::service::{FrontendFlags, Scope, SourceRangeKey};
 use crate::testing::ip;
 
-const NODE_PORT: u16 = 30_080;
+pub(super) const NODE_PORT: u16 = 30_080;
 
 /// Every address of the node, as a frontend has it.
 fn anywhere(v6: bool) -> (IpAddr, u16) {
@@ -12,7 +12,7 @@ fn anywhere(v6: bool) -> (IpAddr, u16) {
 }
 
 /// A node with a NodePort for these backends.
-fn node_port(v6: bool, proto: u8, backends: &[(IpAddr, u16)], flags: u32) -> (Node, Vec<u32>) {
+pub(super) fn node_port(v6: bool, proto: u8, backends: &[(IpAddr, u16)], flags: u32) -> (Node, Vec<u32>) {
     let mut node = Node::new();
     node.node_ports();
     let ids = node.service(anywhere(v6), proto, backends);
@@ -20,7 +20,8 @@ fn node_port(v6: bool, proto: u8, backends: &[(IpAddr, u16)], flags: u32) -> (No
     (node, ids)
 }
 
-fn first(proto: u8, from: (IpAddr, u16), to: (IpAddr, u16)) -> Message {
+/// The first packet of a client.
+pub(super) fn first(proto: u8, from: (IpAddr, u16), to: (IpAddr, u16)) -> Message {
     if proto == TCP { tcp(from, to, SYN) } else { udp(from, to) }
 }
 

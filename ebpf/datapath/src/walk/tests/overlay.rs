@@ -1,5 +1,6 @@
 //! The tunnel between nodes.
 
+use super::outside::{NODE_PORT, first, node_port};
 use super::*;
 use crate::config::Config;
 use crate::overlay::{OVERHEAD_V4, OVERHEAD_V6, Outer, SENDER, VNI};
@@ -70,6 +71,25 @@ fn a_node_is_reached_through_its_tunnel_with_the_pods_address_and_answers() {
         // What a pod there sends to this node.
         let sent = tcp((Node::far_pod(v6), CLIENT), (Node::address(v6), 10_250), SYN);
         assert_eq!(comes(send, node, &sent).0, Landed::Host);
+    });
+}
+
+/// A pod elsewhere asks a NodePort of this node, and the backend is a process of the node.
+#[test]
+fn s45_a_process_of_the_node_answers_as_the_service_through_the_tunnel() {
+    each(|v6, send| {
+        for proto in [TCP, UDP] {
+            let (mut node, _) = node_port(v6, proto, &[(Node::address(v6), 8080)], 0);
+            node.tunnel();
+            let (client, to) = ((Node::far_pod(v6), CLIENT), (Node::address(v6), NODE_PORT));
+            let (landed, got) = comes(send, &mut node, &first(proto, client, to));
+            assert_eq!((landed, got.ends()), (Landed::Host, (client, (Node::address(v6), 8080))));
+            let (landed, back) = send.node(&mut node, &answer(&got, SYN_ACK));
+            assert_eq!((landed, back.ends()), (Landed::Node(0), (to, client)));
+            // What the process sends on its own account keeps its address.
+            let other = first(proto, (Node::address(v6), 8080), (Node::far_pod(v6), CLIENT + 1));
+            assert_eq!(send.node(&mut node, &other).1.ends(), seen(&other.frame()).ends());
+        }
     });
 }
 

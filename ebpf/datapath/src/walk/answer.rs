@@ -1,0 +1,36 @@
+//! What a process of the node answers as a service's backend. It does not know that it is one, so its answers get the
+//! service's address where they leave the node: by an uplink, or by the tunnel to a pod of a node in another subnet.
+
+use super::{Action, Walk};
+use crate::drop::DropReason;
+use crate::flow::{self, At, FlowFlags, Tracked};
+use crate::kernel::Kernel;
+use crate::packet::{Class, rewrite};
+
+/// Whether there are such connections at all.
+#[inline(always)]
+pub(super) fn may_be_one<K: Kernel>(k: &K) -> bool {
+    k.host_flows().is_some_and(|flows| flows.load() != 0)
+}
+
+/// Gives what the node itself sends the service's address, if it is such an answer. Whatever else it is passes.
+#[inline(always)]
+pub(super) fn turn_back<K: Kernel>(k: &K, w: &mut Walk) -> Action {
+    if !flow::resolve_fragment(k, &mut w.packet) {
+        return Action::PASS;
+    }
+    if w.packet.class == Class::ERROR {
+        let action = k.relate_error(w, false);
+        return if action.goes_on() || action.delivers() { Action::PASS } else { action };
+    }
+    let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressUplink) else { return Action::PASS };
+    let flow = hit.flow;
+    if hit.forward || !flow.is(FlowFlags::FAR) || !flow.is(FlowFlags::OUTSIDE) || !flow.is(FlowFlags::STACK) {
+        return Action::PASS;
+    }
+    if flow::track(k, w, &hit) == Tracked::Reopened {
+        return Action::PASS;
+    }
+    let target = flow.other.reversed();
+    if rewrite(k, &mut w.packet, &target) { Action::PASS } else { Action::drop(DropReason::Rewrite) }
+}
