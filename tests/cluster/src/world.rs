@@ -170,7 +170,7 @@ impl World {
                 bail!("{error:#}\n{}", self.complaints());
             }
         }
-        self.cluster.wait_until_ready()
+        wait(Duration::from_secs(60), || self.nodes_are_ready())
     }
 
     /// What may tell why something is not ready.

@@ -109,9 +109,7 @@ fn etc(record: &Record, place: &Place, number: u8) -> Result<()> {
 fn show_kubelet_its_wishes() -> Result<()> {
     let directory = Path::new("/run/cluster/sysctl");
     fs::create_dir_all(directory)?;
-    // A machine that has started again tells so by a new identity of its start.
-    let identity = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
-    for (name, value) in KUBELETS_WISHES.iter().copied().chain([("kernel/random/boot_id", identity.trim())]) {
+    for (name, value) in KUBELETS_WISHES {
         let file = directory.join(name.replace('/', "-"));
         fs::write(&file, format!("{value}\n"))?;
         bind(&file, Path::new("/proc/sys").join(name))?;
