@@ -36,7 +36,7 @@ fn a_dns_server_that_is_killed_is_replaced() -> Result<()> {
 #[test]
 fn an_api_server_that_is_killed_loses_nothing() -> Result<()> {
     let world = World::open()?;
-    let load = world.strain()?.start(&world, 40)?;
+    let load = world.strain()?.start(&world, 30)?;
     world.cluster.stop_api_server()?;
     world.kill_process("fairlead", "node-1")?;
     sleep(Duration::from_secs(15));
@@ -49,9 +49,9 @@ fn an_api_server_that_is_killed_loses_nothing() -> Result<()> {
 #[test]
 fn nodes_stay_ready_while_their_agents_are_away() -> Result<()> {
     let world = World::open()?;
-    let load = world.strain()?.start(&world, 60)?;
+    let load = world.strain()?.start(&world, 50)?;
     world.remove_agents()?;
-    for _ in 0..45 {
+    for _ in 0..35 {
         world.nodes_are_ready()?;
         sleep(Duration::from_secs(1));
     }

@@ -5,13 +5,14 @@ use anyhow::{Context, Result, bail};
 use crate::{paths, run};
 
 /// What nodes of clusters and labs use besides their own programs, and the packages of Debian that have it.
-const CLUSTER: [(&str, &str); 6] = [
+const CLUSTER: [(&str, &str); 7] = [
     ("runc", "runc"),
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("nft", "nftables"),
     ("conntrack", "conntrack"),
     ("nsenter", "util-linux"),
+    ("pgrep", "procps"),
 ];
 
 /// Whether the cluster's are there.
