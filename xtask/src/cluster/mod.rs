@@ -70,7 +70,7 @@ enum Verb {
 impl Cluster {
     pub(crate) fn run(&self) -> Result<()> {
         if let Verb::Inner { words } = &self.verb {
-            return inner(&helper()?, words);
+            return inner(&helper(), words);
         }
         if let Verb::Up(up) = &self.verb {
             // Before this becomes root, so that what Go keeps belongs to whoever builds next.
@@ -110,7 +110,7 @@ impl Cluster {
 
 /// What this machine has for clusters.
 pub(crate) fn host() -> Result<Host> {
-    Ok(Host { builder: builder()?, clusters: paths::cache()?.join("clusters"), helper: helper()? })
+    Ok(Host { builder: builder()?, clusters: paths::cache()?.join("clusters"), helper: helper() })
 }
 
 /// The Go programs, pinned in the work tree and kept outside of it.
@@ -118,8 +118,12 @@ pub(crate) fn builder() -> Result<Builder> {
     Builder::new(paths::workspace().join("tests/cluster"))
 }
 
-fn helper() -> Result<Helper> {
-    Ok(Helper(vec![env::current_exe()?.into(), "cluster".into(), "inner".into()]))
+/// This program, as every process of it may start it again. Its file may be another one by now, or gone: a build of the
+/// whole workspace makes it anew.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+fn helper() -> Helper {
+    Helper(vec![OWN_PROGRAM.into(), "cluster".into(), "inner".into()])
 }
 
 /// Starts again as root when this is somebody else: namespaces, mounts and cgroups are root's.

@@ -1,8 +1,8 @@
 //! Tests on a real cluster, with Fairlead installed as users do it.
 
-use std::env;
+use std::process;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use fairlead_cluster::{Cluster, Host, KUBE_PROXY, Spec};
 
 use super::{Outcome, host};
@@ -11,7 +11,8 @@ use crate::{cluster, image, paths, run};
 /// The cluster's name, so that one which a developer looks at stays as it is.
 const NAME: &str = "test";
 
-/// Brings a cluster up without a network and without bpffs on its nodes, runs the tests of `tests/cluster` on it one after the other, and takes it down.
+/// Brings a cluster up without a network and without bpffs on its nodes, runs the tests of `tests/cluster` on it one after
+/// the other, and takes it down.
 /// They install Fairlead themselves, and begin with that.
 pub(super) fn run(filter: Option<&str>) -> Result<Outcome> {
     if !run::is_root() {
@@ -28,7 +29,8 @@ pub(super) fn run(filter: Option<&str>) -> Result<Outcome> {
         .args(["--", "--test-threads=1", "--nocapture"])
         .env("FAIRLEAD_CLUSTER", NAME)
         .env("FAIRLEAD_CACHE", paths::cache()?)
-        .env("FAIRLEAD_XTASK", env::current_exe().context("this program has no file")?);
+        // By this process, since the file may be another one by now: the tests' build may have made it anew.
+        .env("FAIRLEAD_XTASK", format!("/proc/{}/exe", process::id()));
     let outcome = host::cargo_test(&mut command);
     up.down()?;
     outcome
