@@ -7,8 +7,7 @@ pub(crate) const IMAGE: &str = "localhost/fairlead-lab:test";
 /// The namespace of all of it.
 pub(crate) const NAMESPACE: &str = "strain";
 
-/// Servers on every node behind the service `echo` (TCP and UDP 7000), a client on every node. Servers go on a while after
-/// they are told to end, as well-kept ones do.
+/// Servers on every node behind the service `echo` (TCP and UDP 7000), a client on every node.
 pub(crate) fn strain() -> String {
     format!(
         r#"
@@ -36,7 +35,7 @@ spec:
 }
 
 fn daemon_set(name: &str, arguments: &[&str]) -> String {
-    let arguments = arguments.join(", ").replace("7000", "\"7000\"");
+    let command = [&["/usr/bin/fairlead-lab"], arguments].concat();
     format!(
         r#"apiVersion: apps/v1
 kind: DaemonSet
@@ -51,7 +50,7 @@ spec:
       - name: {name}
         image: {IMAGE}
         imagePullPolicy: Never
-        command: [/usr/bin/fairlead-lab, {arguments}]
+        command: {command:?}
         env:
         - name: POD_NAME
           valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}

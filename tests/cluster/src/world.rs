@@ -55,11 +55,9 @@ impl World {
     pub fn bare() -> Result<Self> {
         let said =
             |name: &str| env::var_os(name).with_context(|| format!("{name} is not set: `cargo xtask test` runs this"));
-        let work_tree = Path::new(env!("CARGO_MANIFEST_DIR")).to_owned();
-        let cache = PathBuf::from(said("FAIRLEAD_CACHE")?);
         let host = Host {
-            builder: Builder { modules: work_tree, cache: cache.join("cluster") },
-            clusters: cache.join("clusters"),
+            builder: Builder::new(PathBuf::from(env!("CARGO_MANIFEST_DIR")))?,
+            clusters: fairlead_cluster::cache()?.join("clusters"),
             helper: Helper(vec![said("FAIRLEAD_XTASK")?, "cluster".into(), "inner".into()]),
         };
         let name = said("FAIRLEAD_CLUSTER")?;
@@ -98,20 +96,13 @@ impl World {
     /// Something stays.
     pub fn uninstall(&self) -> Result<()> {
         for name in DAEMON_SETS {
-            self.cluster.kubectl(&["--namespace", SYSTEM, "delete", "daemonset", name, "--wait"])?;
+            self.system(&["delete", "daemonset", name, "--wait"])?;
         }
         let selector = "--selector=app.kubernetes.io/name in (fairlead,fairlead-dns)";
-        self.cluster.kubectl(&["--namespace", SYSTEM, "wait", "--for=delete", "pod", selector, "--timeout=60s"])?;
+        self.system(&["wait", "--for=delete", "pod", selector, "--timeout=60s"])?;
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/remove");
         self.cluster.kubectl(&["apply", "--kustomize", &folder.display().to_string()])?;
-        self.cluster.kubectl(&[
-            "--namespace",
-            SYSTEM,
-            "rollout",
-            "status",
-            "daemonset/fairlead-remove",
-            "--timeout=120s",
-        ])?;
+        self.system(&["rollout", "status", "daemonset/fairlead-remove", "--timeout=120s"])?;
         self.cluster.kubectl(&["delete", "--kustomize", &folder.display().to_string(), "--wait"])?;
         Ok(())
     }
@@ -153,7 +144,7 @@ impl World {
     /// # Errors
     /// The API server refuses.
     pub fn remove_coredns(&self) -> Result<()> {
-        self.cluster.kubectl(&["--namespace", SYSTEM, "delete", "deployment", "coredns", "--wait"])?;
+        self.system(&["delete", "deployment", "coredns", "--wait"])?;
         Ok(())
     }
 
@@ -164,9 +155,7 @@ impl World {
     pub fn settle(&self) -> Result<()> {
         for name in DAEMON_SETS {
             let set = format!("daemonset/{name}");
-            if let Err(error) =
-                self.cluster.kubectl(&["--namespace", SYSTEM, "rollout", "status", &set, "--timeout=120s"])
-            {
+            if let Err(error) = self.system(&["rollout", "status", &set, "--timeout=120s"]) {
                 bail!("{error:#}\n{}", self.complaints());
             }
         }
@@ -257,7 +246,7 @@ impl World {
     /// It does not end.
     pub fn roll_out(&self) -> Result<()> {
         for name in DAEMON_SETS {
-            self.cluster.kubectl(&["--namespace", SYSTEM, "rollout", "restart", &format!("daemonset/{name}")])?;
+            self.system(&["rollout", "restart", &format!("daemonset/{name}")])?;
         }
         self.settle()
     }

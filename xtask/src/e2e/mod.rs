@@ -73,12 +73,12 @@ impl E2e {
     pub(crate) fn run(&self) -> Result<()> {
         Part::Cluster.require()?;
         Part::TestRoot.require()?;
+        cluster::become_root()?;
         self.verdict()?.map_or(Ok(()), |verdict| verdict.tally().conclude())
     }
 
     /// What became of the specs, which is printed too; nothing if they were only to be listed.
     pub(crate) fn verdict(&self) -> Result<Option<Verdict>> {
-        cluster::become_root()?;
         let builder = cluster::builder()?;
         builder.build(E2E)?;
         let program = |name: &str| -> Result<PathBuf> {

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use fairlead_cluster::{Cluster, Host, KUBE_PROXY, Spec};
 
 use super::{Outcome, host};
-use crate::{cluster, image, paths, run};
+use crate::{cluster, image, run};
 
 /// The cluster's name, so that one which a developer looks at stays as it is.
 const NAME: &str = "test";
@@ -28,7 +28,6 @@ pub(super) fn run(filter: Option<&str>) -> Result<Outcome> {
         .args(filter)
         .args(["--", "--test-threads=1", "--nocapture"])
         .env("FAIRLEAD_CLUSTER", NAME)
-        .env("FAIRLEAD_CACHE", paths::cache()?)
         // By this process, since the file may be another one by now: the tests' build may have made it anew.
         .env("FAIRLEAD_XTASK", format!("/proc/{}/exe", process::id()));
     let outcome = host::cargo_test(&mut command);
