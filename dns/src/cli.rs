@@ -84,9 +84,10 @@ pub(crate) struct Args {
     /// Where /metrics are. [default: port 9153 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     metrics_bind: Option<SocketAddr>,
-    /// How long to go on after SIGTERM, not ready any more, for those who have not heard of it, in seconds.
+    /// How long to go on after SIGTERM, not ready any more, for those who have not heard of it, in seconds. Longer than it
+    /// takes until the endpoint is known not to serve: clients that keep their port come until then.
     #[arg(
-        long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 5,
+        long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 10,
         value_parser = clap::value_parser!(u32).range(0..=600)
     )]
     lameduck: u32,

@@ -46,7 +46,8 @@ impl Load {
         self
     }
 
-    /// DNS queries over UDP for the A record of a name, so many a second. An answer without a record is a failure.
+    /// DNS queries over UDP for the A record of a name, so many a second, by turns from a socket of their own and from one
+    /// that is kept. An answer without a record is a failure.
     #[must_use]
     pub fn dns(mut self, server: SocketAddr, name: &str, per_second: u32) -> Self {
         self.dns = Some((server, name.to_owned(), per_second));

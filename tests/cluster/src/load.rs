@@ -31,6 +31,12 @@ impl Strain {
         Self { services, dns }
     }
 
+    /// The same with this DNS server in place of the cluster's service.
+    #[must_use]
+    pub fn asking(&self, dns: IpAddr) -> Self {
+        Self { dns, ..self.clone() }
+    }
+
     /// Starts it in every client and gives it a moment to be under way.
     pub fn start(&self, world: &World, seconds: u64) -> Result<Vec<Running>> {
         let pods = world.clients()?;

@@ -1,13 +1,13 @@
 //! Replacing Fairlead on a running cluster.
 
-use anyhow::{Result, ensure};
-use fairlead_cluster_tests::World;
+use std::time::Duration;
 
-/// A restart of all pods, another image, then the first one again: of connections that stay, 500 short ones a second and UDP
-/// nothing is lost. Of DNS a single query may be, in the moment when a node's server is replaced by the next: resolvers ask
-/// again. README names it among what does not work yet.
+use anyhow::{Context, Result, ensure};
+use fairlead_cluster_tests::{SYSTEM, World, all_end_well, wait};
+
+/// A restart of all pods, another image, then the first one again.
 #[test]
-fn a_rolling_restart_an_upgrade_and_its_withdrawal_lose_no_connection() -> Result<()> {
+fn a_rolling_restart_an_upgrade_and_its_withdrawal_lose_nothing() -> Result<()> {
     const NEXT: &str = "localhost/fairlead:next";
     let world = World::open()?;
     for node in world.nodes() {
@@ -17,11 +17,28 @@ fn a_rolling_restart_an_upgrade_and_its_withdrawal_lose_no_connection() -> Resul
     world.roll_out()?;
     world.upgrade(NEXT)?;
     world.install()?;
-    for running in load {
-        let report = running.end()?;
-        println!("{report:?}");
-        ensure!(report.failures() == report.dns.failures(), "{report:#?}");
-        ensure!(report.dns.failures() <= 3 && report.dns.attempted > 1000, "{report:#?}");
-    }
-    Ok(())
+    all_end_well(load)
+}
+
+/// Who uses one port for many queries asks one server for as long as that serves. It answers until no agent sends it any.
+#[test]
+fn a_dns_server_that_leaves_answers_for_longer_than_it_is_in_the_service() -> Result<()> {
+    let world = World::open()?;
+    let strain = world.strain()?;
+    let pods = world.own_pods("fairlead-dns")?;
+    let leaves = pods.get("node-1").context("node-1 has a DNS server")?;
+    let address = world.json(&["--namespace", SYSTEM, "get", "pod", leaves])?["status"]["podIP"].clone();
+    let address = address.as_str().context("it has an address")?.parse()?;
+    world.system(&["delete", "pod", leaves, "--wait=false"])?;
+    wait(Duration::from_secs(20), || {
+        let slices =
+            world.json(&["--namespace", SYSTEM, "get", "endpointslices", "-lkubernetes.io/service-name=kube-dns"])?;
+        let slices = slices["items"].as_array().context("a list")?;
+        let mut endpoints = slices.iter().filter_map(|slice| slice["endpoints"].as_array()).flatten();
+        let serves = endpoints.any(|e| e["targetRef"]["name"] == **leaves && e["conditions"]["serving"] == true);
+        ensure!(!serves, "{leaves} still serves");
+        Ok(())
+    })?;
+    all_end_well(strain.asking(address).start(&world, 2)?)?;
+    world.settle()
 }

@@ -1,6 +1,5 @@
 //! The load generator: a clock that starts attempts on time, whatever became of those before, and threads that make them.
 
-use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -30,9 +29,16 @@ pub(super) fn generate(load: &Load) -> Result<Report> {
     let attempt_of = |probe: &Probe| dial::probe(probe).map(|_| ());
     // Threads made by this one are in its network namespace too.
     thread::scope(|scope| {
-        let short = load.short.as_ref().map(|(p, rate)| scope.spawn(|| at_rate(*rate, until, || attempt_of(p))));
-        let udp = load.udp.as_ref().map(|(p, rate)| scope.spawn(|| at_rate(*rate, until, || attempt_of(p))));
-        let dns = load.dns.as_ref().map(|(to, name, rate)| scope.spawn(|| at_rate(*rate, until, || query(*to, name))));
+        let short = load.short.as_ref().map(|(p, rate)| scope.spawn(|| at_rate(*rate, until, || || attempt_of(p))));
+        let udp = load.udp.as_ref().map(|(p, rate)| scope.spawn(|| at_rate(*rate, until, || || attempt_of(p))));
+        let dns = load.dns.as_ref().map(|(to, name, rate)| {
+            scope.spawn(|| {
+                at_rate(*rate, until, || {
+                    let mut resolver = Resolver::new(*to, name);
+                    move || resolver.ask()
+                })
+            })
+        });
         let long = load.long.as_ref().map(|(p, count, every)| scope.spawn(|| exchanges(p, *count, *every, until)));
         let tally = |kind: Option<thread::ScopedJoinHandle<'_, Vec<Attempts>>>| -> Result<Tally> {
             let Some(kind) = kind else { return Ok(Tally::default()) };
@@ -48,12 +54,17 @@ pub(super) fn generate(load: &Load) -> Result<Report> {
     })
 }
 
-/// Starts `rate` attempts a second.
-fn at_rate(rate: u32, until: Instant, attempt: impl Fn() -> Result<(), ProbeError> + Sync) -> Vec<Attempts> {
+/// Starts `rate` attempts a second. Each thread has what `begin` makes, and attempts with it.
+fn at_rate<A: FnMut() -> Result<(), ProbeError>>(
+    rate: u32,
+    until: Instant,
+    begin: impl Fn() -> A + Sync,
+) -> Vec<Attempts> {
     let started = Instant::now();
     let next = AtomicU64::new(0);
     let pull = || {
         let mut attempts = Attempts::default();
+        let mut attempt = begin();
         loop {
             let ticket = next.fetch_add(1, Ordering::Relaxed);
             let due = started + Duration::from_secs_f64(ticket as f64 / f64::from(rate.max(1)));
@@ -61,7 +72,7 @@ fn at_rate(rate: u32, until: Instant, attempt: impl Fn() -> Result<(), ProbeErro
                 return attempts;
             }
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            attempts.record(&attempt);
+            attempts.record(&mut attempt);
         }
     };
     thread::scope(|scope| {
@@ -116,32 +127,67 @@ fn summary(attempts: Vec<Attempts>) -> Tally {
     tally
 }
 
-/// One query for the A record of a name (RFC 1035, section 4).
-fn query(server: SocketAddr, name: &str) -> Result<(), ProbeError> {
+/// Asks for the A record of a name (RFC 1035, section 4), by turns from a new socket, as the C library does, and from one that
+/// it keeps, as resolvers within programs do: the flow of that one is as old as the load.
+struct Resolver {
+    server: SocketAddr,
+    message: Vec<u8>,
+    kept: Option<UdpSocket>,
+    asked: u16,
+}
+
+impl Resolver {
+    fn new(server: SocketAddr, name: &str) -> Self {
+        // Recursion desired, one question.
+        let mut message = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        for label in name.trim_end_matches('.').split('.') {
+            message.push(u8::try_from(label.len()).expect("a label has at most 63 bytes"));
+            message.extend(label.bytes());
+        }
+        // The root, type A, class IN.
+        message.extend([0, 0, 1, 0, 1]);
+        Self { server, message, kept: None, asked: 0 }
+    }
+
+    fn ask(&mut self) -> Result<(), ProbeError> {
+        self.asked = self.asked.wrapping_add(1);
+        self.message[..2].copy_from_slice(&self.asked.to_be_bytes());
+        if self.asked.is_multiple_of(2) {
+            return exchange(&connect(self.server)?, &self.message);
+        }
+        let socket = match self.kept.take() {
+            Some(kept) => kept,
+            None => connect(self.server)?,
+        };
+        exchange(self.kept.insert(socket), &self.message)
+    }
+}
+
+fn connect(server: SocketAddr) -> Result<UdpSocket, ProbeError> {
     let probe = Probe::udp(server.ip(), server.port());
     let socket = dial::socket(&probe, Type::DGRAM)?;
     socket.connect(&server.into())?;
     let socket: UdpSocket = socket.into();
     socket.set_read_timeout(Some(probe.timeout))?;
-    let id = socket.local_addr()?.port().to_be_bytes();
-    // Recursion desired, one question.
-    let mut message = vec![id[0], id[1], 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.trim_end_matches('.').split('.') {
-        let length = u8::try_from(label.len()).map_err(|_| std::io::Error::from(ErrorKind::InvalidInput))?;
-        message.push(length);
-        message.extend(label.bytes());
-    }
-    // The root, type A, class IN.
-    message.extend([0, 0, 1, 0, 1]);
-    socket.send(&message)?;
+    Ok(socket)
+}
+
+/// Sends a query and waits for its answer; one that came too late for an earlier query is not.
+fn exchange(socket: &UdpSocket, message: &[u8]) -> Result<(), ProbeError> {
+    socket.send(message)?;
     let mut answer = [0; 4096];
-    let count = socket.recv(&mut answer)?;
-    match answer.get(..count.min(12)) {
-        Some(header) if count >= 12 && header[..2] == id => match (header[3] & 15, header[6], header[7]) {
-            (0, 0, 0) => Err(ProbeError::Other("DNS: no record in the answer".into())),
-            (0, _, _) => Ok(()),
-            (code, _, _) => Err(ProbeError::Other(format!("DNS: response code {code}"))),
-        },
-        _ => Err(ProbeError::Other("DNS: this is no answer to the question".into())),
+    loop {
+        let count = socket.recv(&mut answer)?;
+        match answer.get(..count.min(12)) {
+            Some(header) if count >= 12 && header[..2] == message[..2] => {
+                return match (header[3] & 15, header[6], header[7]) {
+                    (0, 0, 0) => Err(ProbeError::Other("DNS: no record in the answer".into())),
+                    (0, _, _) => Ok(()),
+                    (code, _, _) => Err(ProbeError::Other(format!("DNS: response code {code}"))),
+                };
+            }
+            Some(_) if count >= 12 => {}
+            _ => return Err(ProbeError::Other("DNS: this is no message".into())),
+        }
     }
 }
