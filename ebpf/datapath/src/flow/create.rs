@@ -41,6 +41,7 @@ pub fn create<K: Kernel>(k: &K, p: &Packet, draft: &mut Draft, new_source: bool)
     admit(k, &draft.flow)?;
     let now = k.seconds();
     draft.flow.seen.store(now);
+    draft.flow.opened = now;
     let from_a = draft.key.is_from_a(&p.tuple);
     let alternate = draft.key.alternate != 0;
     if draft.target == p.tuple && !alternate {

@@ -132,8 +132,8 @@ pub struct Flow {
     pub responder_epoch: Word,
     /// Generation of the backend; without one, of the set of UDP frontends.
     pub generation: Word,
-    /// Reserved, zero.
-    pub reserved: u32,
+    /// Second (since boot) in which it was made; fixed.
+    pub opened: u32,
 }
 
 /// Bits of [`Flow::flags`].
@@ -181,6 +181,8 @@ impl FlowState {
     pub const RESET: u32 = 32;
     /// Counted in `POD_FLOWS` of the accountable pod.
     pub const COUNTED: u32 = 64;
+    /// Not of TCP: answered, and in use for longer than a question and its answer are.
+    pub const STREAM: u32 = 128;
 }
 
 impl Flow {
@@ -200,7 +202,7 @@ impl Flow {
             opener_epoch: Word::new(0),
             responder_epoch: Word::new(0),
             generation: Word::new(0),
-            reserved: 0,
+            opened: 0,
         }
     }
 
@@ -220,7 +222,7 @@ impl Flow {
             opener_epoch,
             responder_epoch,
             generation,
-            reserved,
+            opened,
         } = from;
         self.other = *other;
         self.tag = *tag;
@@ -229,7 +231,7 @@ impl Flow {
         self.responder = *responder;
         self.backend = *backend;
         self.service = *service;
-        self.reserved = *reserved;
+        self.opened = *opened;
         self.seen.store(seen.load());
         self.state.store(state.load());
         self.opener_epoch.store(opener_epoch.load());

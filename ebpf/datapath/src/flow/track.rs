@@ -21,11 +21,14 @@ pub const fn lifetime(proto: u8, state: u32) -> u32 {
         TCP if state & FlowState::FINS != 0 => 120,
         TCP if state & FlowState::ESTABLISHED != 0 => 86_400,
         TCP => 60,
-        UDP if state & FlowState::REPLIED != 0 => 120,
+        UDP if state & FlowState::STREAM != 0 => 120,
         UDP | ICMP | ICMPV6 => 30,
         _ => 600,
     }
 }
+
+/// Seconds after which an answered UDP flow that is still in use is a stream, not a query (`nf_conntrack_proto_udp.c`).
+const STREAM_AFTER: u32 = 2;
 
 /// Whether an entry is one no more.
 #[inline(always)]
@@ -82,9 +85,16 @@ pub fn track_change<K: Kernel>(k: &K, p: &Packet, draft: &mut Draft, place: Plac
     if p.proto == TCP {
         return track_connection(k, p, draft, &hit);
     }
-    let state = flow.state.load();
-    if !place.forward && state & FlowState::REPLIED == 0 {
-        note(k, draft, &hit, state, state | FlowState::REPLIED);
+    let before = flow.state.load();
+    let mut state = before;
+    if !place.forward {
+        state |= FlowState::REPLIED;
+    }
+    if before & FlowState::REPLIED != 0 && now.wrapping_sub(flow.opened) > STREAM_AFTER {
+        state |= FlowState::STREAM;
+    }
+    if state != before {
+        note(k, draft, &hit, before, state);
     }
     Tracked::Live
 }

@@ -284,6 +284,29 @@ fn a_flow_whose_one_entry_was_evicted_is_made_whole() {
 }
 
 #[test]
+fn a_udp_flow_that_goes_on_is_remembered_for_longer_than_a_query() {
+    each(|v6, send| {
+        let (client, vip, backend) = ((Node::pod(0, v6), CLIENT), (Node::vip(v6), 53), (Node::pod(1, v6), 5353));
+        for (uses, remembered) in [(&[0][..], 30), (&[0, 0], 30), (&[0, 2], 30), (&[0, 3], 120), (&[0, 1, 1, 1], 120)] {
+            for (idle, back) in [(remembered, vip), (remembered + 1, backend)] {
+                let mut node = Node::new();
+                node.service(vip, UDP, &[backend]);
+                let sent = udp(client, vip);
+                for &later in uses {
+                    node.host.now += later;
+                    let got = send.pod(&mut node, 0, &sent);
+                    answered(send, &mut node, 0, &sent, &got, 0);
+                }
+                node.host.now += idle;
+                // To the client it comes from the service for as long as the flow is known.
+                let (_, late) = send.pod(&mut node, 1, &udp(backend, client));
+                assert_eq!(late.ends(), (back, client), "used after {uses:?}, then not for {idle} s");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_ping_is_a_flow() {
     each(|v6, send| {
         let mut node = Node::new();
