@@ -1,8 +1,7 @@
 //! What tests put into the cluster: servers behind a service, and clients on every node. All run the lab's program, from an
 //! image that `cargo xtask test` has loaded.
 
-/// The image with the lab's program.
-pub(crate) const IMAGE: &str = "localhost/fairlead-lab:test";
+use fairlead_cluster::LAB_IMAGE;
 
 /// The namespace of all of it.
 pub(crate) const NAMESPACE: &str = "strain";
@@ -48,7 +47,7 @@ spec:
       terminationGracePeriodSeconds: 0
       containers:
       - name: {name}
-        image: {IMAGE}
+        image: {LAB_IMAGE}
         imagePullPolicy: Never
         command: {command:?}
         env:
@@ -76,7 +75,7 @@ spec:
       automountServiceAccountToken: false
       containers:
       - name: crowd
-        image: {IMAGE}
+        image: {LAB_IMAGE}
         imagePullPolicy: Never
         command: [/usr/bin/fairlead-lab, serve]
 "#

@@ -228,15 +228,26 @@ impl World {
         Ok(pods["items"].as_array().context("a list")?.iter().map(client).collect())
     }
 
-    /// Fairlead's pods of one of its daemon sets, by node.
+    /// Fairlead's pods of one of its daemon sets.
+    ///
+    /// # Errors
+    /// The API server does not say.
+    pub fn pods_of(&self, set: &str) -> Result<Vec<Value>> {
+        let selector = format!("--selector=app.kubernetes.io/name={set}");
+        let mut list = self.json(&["--namespace", SYSTEM, "get", "pods", &selector])?;
+        match list["items"].take() {
+            Value::Array(pods) => Ok(pods),
+            other => bail!("no list of pods: {other}"),
+        }
+    }
+
+    /// Their names, by node.
     ///
     /// # Errors
     /// The API server does not say.
     pub fn own_pods(&self, set: &str) -> Result<BTreeMap<String, String>> {
-        let selector = format!("--selector=app.kubernetes.io/name={set}");
-        let list = self.json(&["--namespace", SYSTEM, "get", "pods", &selector])?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let pods = list["items"].as_array().context("a list")?;
+        let pods = self.pods_of(set)?;
         Ok(pods.iter().map(|pod| (text(&pod["spec"]["nodeName"]), text(&pod["metadata"]["name"]))).collect())
     }
 

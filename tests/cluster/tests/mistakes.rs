@@ -17,10 +17,9 @@ fn a_wrong_setting_stops_the_rollout_and_nothing_else() -> Result<()> {
     world.system(&["patch", "configmap", "fairlead", "--patch", &wrong])?;
     world.system(&["rollout", "restart", "daemonset/fairlead"])?;
     let broken = wait(Duration::from_secs(40), || {
-        let pods =
-            world.json(&["--namespace=kube-system", "get", "pods", "--selector=app.kubernetes.io/name=fairlead"])?;
+        let pods = world.pods_of("fairlead")?;
         let failed = |pod: &&Value| pod["status"]["initContainerStatuses"][0]["restartCount"].as_u64() > Some(0);
-        let failed: Vec<_> = pods["items"].as_array().into_iter().flatten().filter(failed).collect();
+        let failed: Vec<_> = pods.iter().filter(failed).collect();
         ensure!(failed.len() == 1, "{} pods fail", failed.len());
         Ok(failed[0]["metadata"]["name"].as_str().unwrap_or_default().to_owned())
     })?;

@@ -25,17 +25,17 @@ fn a_rolling_restart_an_upgrade_and_its_withdrawal_lose_nothing() -> Result<()> 
 fn a_dns_server_that_leaves_answers_for_longer_than_it_is_in_the_service() -> Result<()> {
     let world = World::open()?;
     let strain = world.strain()?;
-    let pods = world.own_pods("fairlead-dns")?;
-    let leaves = pods.get("node-1").context("node-1 has a DNS server")?;
-    let address = world.json(&["--namespace", SYSTEM, "get", "pod", leaves])?["status"]["podIP"].clone();
-    let address = address.as_str().context("it has an address")?.parse()?;
+    let pods = world.pods_of("fairlead-dns")?;
+    let pod = pods.iter().find(|pod| pod["spec"]["nodeName"] == "node-1").context("node-1 has a DNS server")?;
+    let leaves = pod["metadata"]["name"].as_str().context("it has a name")?;
+    let address = pod["status"]["podIP"].as_str().context("it has an address")?.parse()?;
     world.system(&["delete", "pod", leaves, "--wait=false"])?;
     wait(Duration::from_secs(20), || {
         let slices =
             world.json(&["--namespace", SYSTEM, "get", "endpointslices", "-lkubernetes.io/service-name=kube-dns"])?;
         let slices = slices["items"].as_array().context("a list")?;
         let mut endpoints = slices.iter().filter_map(|slice| slice["endpoints"].as_array()).flatten();
-        let serves = endpoints.any(|e| e["targetRef"]["name"] == **leaves && e["conditions"]["serving"] == true);
+        let serves = endpoints.any(|e| e["targetRef"]["name"] == *leaves && e["conditions"]["serving"] == true);
         ensure!(!serves, "{leaves} still serves");
         Ok(())
     })?;

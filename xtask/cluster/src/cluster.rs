@@ -101,30 +101,31 @@ impl Cluster {
 
     /// A command that runs in a container of a node by its id, without the API server and kubelet having part in it.
     pub fn in_container(&self, node: &str, id: &str) -> Result<Command> {
-        let mut command = self.in_node(node)?;
+        let mut command = self.ctr(node)?;
         let exec = format!(
             "exec-{:x}",
             u128::from(std::process::id()) ^ SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos()
         );
-        command.arg(format!("{}/ctr", node_config::PROGRAMS));
-        command.args(["--namespace", "k8s.io", "tasks", "exec", "--exec-id", &exec, id]);
+        command.args(["tasks", "exec", "--exec-id", &exec, id]);
         Ok(command)
     }
 
     /// Gives an image of a node another name too.
     pub fn tag_image(&self, node: &str, name: &str, other: &str) -> Result<()> {
-        let ctr = format!("{}/ctr", node_config::PROGRAMS);
-        let output = self
-            .in_node(node)?
-            .args([&ctr, "--namespace", "k8s.io", "images", "tag", "--force", name, other])
-            .stdin(Stdio::null())
-            .output()?;
+        let output = self.ctr(node)?.args(["images", "tag", "--force", name, other]).stdin(Stdio::null()).output()?;
         ensure!(
             output.status.success(),
             "{node} has no {name}: {}",
             String::from_utf8_lossy(&output.stderr).trim_end()
         );
         Ok(())
+    }
+
+    /// The command line of a node's containerd, where Kubernetes has its containers.
+    fn ctr(&self, node: &str) -> Result<Command> {
+        let mut command = self.in_node(node)?;
+        command.arg(format!("{}/ctr", node_config::PROGRAMS)).args(["--namespace", "k8s.io"]);
+        Ok(command)
     }
 
     /// A kubectl command, as the administrator.

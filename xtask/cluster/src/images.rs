@@ -14,6 +14,9 @@ use crate::pause;
 use crate::say::say;
 use crate::start::Host;
 
+/// The image with the lab's program, which pods of our own tests run.
+pub const LAB_IMAGE: &str = "localhost/fairlead-lab:test";
+
 /// agnhost, upstream's test program with shell, curl, dig, nc and tcpdump beside it, for tests of our own.
 pub const AGNHOST_IMAGE: &str = "localhost/fairlead-cluster-agnhost:1";
 

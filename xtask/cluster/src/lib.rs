@@ -35,7 +35,7 @@ pub use addresses::{CLUSTER_DNS, KUBERNETES_SERVICE, POD_CIDRS, SERVICE_CIDRS, a
 pub use archive::Image;
 pub use build::{Builder, cache};
 pub use cluster::Cluster;
-pub use images::{AGNHOST_IMAGE, TEST_ROOT};
+pub use images::{AGNHOST_IMAGE, LAB_IMAGE, TEST_ROOT};
 pub use inner::{Helper, inner};
 pub use parts::{CLUSTER, E2E, KUBE_PROXY, Module, Part};
 pub use place::{FABRIC, Spec};

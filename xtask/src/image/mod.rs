@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use fairlead_cluster::LAB_IMAGE;
 
 use crate::{paths, run};
 
@@ -23,9 +24,6 @@ use oci::About;
 /// The image's name. No registry has it: nodes get it by loading, and a tag other than `latest` keeps kubelet from
 /// looking for a newer one.
 pub(crate) const NAME: &str = concat!("localhost/fairlead:", env!("CARGO_PKG_VERSION"));
-
-/// The image with the lab's program, for tests on a cluster.
-const LAB_NAME: &str = "localhost/fairlead-lab:test";
 
 /// The most bytes that the archive may have. Nodes load it before they have a network.
 const LIMIT: usize = 40_000_000;
@@ -78,7 +76,7 @@ fn write(name: &str, entrypoint: &str, programs: &[build::Program], path: &Path)
 /// Builds the image that pods of tests on a cluster run, and says where its archive is.
 pub(crate) fn build_lab() -> Result<PathBuf> {
     let path = paths::target().join("image/fairlead-lab.tar");
-    write(LAB_NAME, "/usr/bin/fairlead-lab", &build::LAB, &path)?;
+    write(LAB_IMAGE, "/usr/bin/fairlead-lab", &build::LAB, &path)?;
     Ok(path)
 }
 
