@@ -125,6 +125,15 @@ fn s50_a_health_check_follows_its_service() {
         lab.wait_until("the old port is closed", || refused(ask(lab.client(), here, 31050, "/")));
     }
 
+    // By every address of the node, though the service is of one family.
+    let both = service("single", 31053, &pod, &ready(), OLD);
+    let single = both.replace(r#","fd00:10:96::50:53""#, "");
+    assert_ne!(both, single);
+    lab.apply(&single);
+    for here in here {
+        lab.wait_until("the node answers for it", || is(ask(lab.client(), here, 31053, "/"), 200));
+    }
+
     // calico#8112: what goes while the agent is away is not served by the next.
     let node = lab.node("node-1");
     node.agent().kill9();

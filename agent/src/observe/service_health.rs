@@ -5,7 +5,7 @@
 //! with the same agent's successor, so an update leaves no moment in which a load balancer is refused.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::daemon::Shared;
 /// How soon a port that could not be listened on is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// A health check: a service in one family.
+/// A health check: a service, and the family of the addresses that it is at.
 pub type CheckKey = (ObjectKey, Family);
 
 /// What a health check says, and where.
@@ -39,17 +39,20 @@ pub struct Check {
 /// All of them.
 pub type Checks = BTreeMap<CheckKey, Check>;
 
-/// The health checks of one service: for type LoadBalancer with `externalTrafficPolicy: Local`, in the families of its
-/// cluster addresses.
+/// The health checks of one service: for type LoadBalancer with `externalTrafficPolicy: Local`, in both families, since a
+/// load balancer may ask a node by any address (kube-proxy's `0.0.0.0` is Go's word for both). In a family that the service
+/// does not have the answer is about the other's endpoints.
 #[must_use]
 pub fn checks(service: &Service, slices: &[&EndpointSlice], node: &str) -> Vec<(Family, Check)> {
     let wanted = service.is_proxied()
         && service.service_type == ServiceType::LoadBalancer
         && service.external_traffic_policy == TrafficPolicy::Local;
     let Some(port) = service.health_check_node_port.filter(|_| wanted) else { return Vec::new() };
-    let families = [Family::V4, Family::V6].into_iter();
-    let families = families.filter(|family| service.cluster_ips.iter().any(|ip| Family::of(ip) == *family));
-    families.map(|family| (family, Check { port, endpoints: local_ready(slices, family, node) })).collect()
+    let has = |family| service.cluster_ips.iter().any(|ip| Family::of(ip) == family);
+    let about = |family, other| if has(family) { family } else { other };
+    [(Family::V4, about(Family::V4, Family::V6)), (Family::V6, about(Family::V6, Family::V4))]
+        .map(|(at, about)| (at, Check { port, endpoints: local_ready(slices, about, node) }))
+        .into()
 }
 
 /// Addresses of ready endpoints on this node, each once, whatever their ports. Those that only serve while they
@@ -78,8 +81,11 @@ struct Running {
 pub async fn run(shared: Arc<Shared>, prefixes: Vec<IpNetwork>, mut checks: watch::Receiver<Checks>) {
     let mut servers: BTreeMap<CheckKey, Running> = BTreeMap::new();
     let mut complaints: BTreeMap<CheckKey, String> = BTreeMap::new();
+    // Where the kernel has no IPv6 nobody asks by it.
+    let has_v6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
     loop {
-        let wanted = checks.borrow_and_update().clone();
+        let mut wanted = checks.borrow_and_update().clone();
+        wanted.retain(|(_, family), _| has_v6 || *family == Family::V4);
         let stale = |key: &CheckKey, server: &Running| wanted.get(key).is_none_or(|check| check.port != server.port);
         for (key, mut server) in servers.extract_if(.., |key, server| stale(key, server)) {
             // Its port is free when this is over: the next may want it.

@@ -50,6 +50,16 @@ fn s50_ready_endpoints_on_this_node_count_once_and_by_family() {
     let found = checks(&service(LOCAL), &[&v4, &v6], "n1");
     let check = |endpoints| Check { port: 31000, endpoints };
     assert_eq!(found, [(Family::V4, check(1)), (Family::V6, check(0))]);
+
+    // A service of one family is asked for by the node's address of the other too.
+    for (ip, slice) in [
+        ("10.96.0.1", slice("IPv4", "{addresses: [10.0.0.1], nodeName: n1}")),
+        ("fd00::1", slice("IPv6", "{addresses: ['fd00::2'], nodeName: n1}")),
+    ] {
+        let mut single = service(LOCAL);
+        single.cluster_ips = vec![ip.parse().unwrap()];
+        assert_eq!(checks(&single, &[&slice], "n1"), [(Family::V4, check(1)), (Family::V6, check(1))], "{ip}");
+    }
 }
 
 #[test]
