@@ -23,6 +23,11 @@ pub const AGNHOST_IMAGE: &str = "localhost/fairlead-cluster-agnhost:1";
 /// The root file system that setup makes, below the builder's cache.
 pub const TEST_ROOT: &str = "test-root.tar";
 
+/// Part of the names of what is made here and kept: to be raised when what is in it changes.
+const RECIPE: &str = "2";
+/// GNU's wget tries twenty times where that of BusyBox, which upstream's image has, tries once; specs wait for it to fail.
+const WGETRC: &str = "tries = 1\n";
+
 impl Host {
     /// Brings [`AGNHOST_IMAGE`] to every node.
     pub fn load_agnhost(&self, cluster: &Cluster) -> Result<()> {
@@ -31,7 +36,7 @@ impl Host {
     }
 
     fn agnhost_archive(&self) -> Result<PathBuf> {
-        let target = self.file("agnhost", "agnhost.tar")?;
+        let target = self.file("agnhost", &format!("agnhost-{RECIPE}.tar"))?;
         if !target.is_file() {
             let layers = vec![self.root()?, self.agnhost_layer()?];
             archive::write(&target, &[image(vec![AGNHOST_IMAGE.to_owned()], layers, "/agnhost", "pause")])?;
@@ -42,7 +47,7 @@ impl Host {
     /// Brings what upstream's tests ask for to every node.
     pub fn load_test_images(&self, cluster: &Cluster) -> Result<()> {
         self.builder.build(E2E)?;
-        let target = self.file(TESTS, "images.tar")?;
+        let target = self.file(TESTS, &format!("images-{RECIPE}.tar"))?;
         if !target.is_file() {
             say("making the images of upstream's tests");
             archive::write(&target, &self.test_images()?)?;
@@ -85,14 +90,20 @@ impl Host {
     /// The program, and what some of its servers read.
     fn agnhost_layer(&self) -> Result<PathBuf> {
         let program = self.file("agnhost", "agnhost")?;
-        let target = self.file("agnhost", "agnhost.layer.tar")?;
+        let target = self.file("agnhost", &format!("agnhost-{RECIPE}.layer.tar"))?;
         let pair = generate_simple_self_signed(["localhost".to_owned()])?;
         let (certificate, key) = (self.file("agnhost", "localhost.crt")?, self.file("agnhost", "localhost.key")?);
+        let wgetrc = self.file("agnhost", "wgetrc")?;
         if !target.is_file() {
             std::fs::write(&certificate, pair.cert.pem())?;
             std::fs::write(&key, pair.signing_key.serialize_pem())?;
-            let files: [(&str, &Path); 3] =
-                [("/agnhost", &program), ("/localhost.crt", &certificate), ("/localhost.key", &key)];
+            std::fs::write(&wgetrc, WGETRC)?;
+            let files: [(&str, &Path); 4] = [
+                ("/agnhost", &program),
+                ("/localhost.crt", &certificate),
+                ("/localhost.key", &key),
+                ("/etc/wgetrc", &wgetrc),
+            ];
             archive::layer(&target, &files)?;
         }
         Ok(target)
