@@ -2,6 +2,7 @@
 //! from outside of the cluster.
 
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 
@@ -12,6 +13,10 @@ use crate::system::{ip, ip6, mount_kernel, private_mounts, sysctl};
 /// Routes to pods hold for what comes from the fabric itself: the API server may call a pod, but as a router the fabric
 /// knows no more of pods than one between machines would.
 const TO_PODS: u16 = 100;
+
+/// Whom load balancers' addresses are used by: somebody outside, whom no node shares a network with (RFC 5737, RFC 3849).
+pub(crate) const CLIENT: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(192, 0, 2, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
 /// Addresses are good at once: nobody else has them.
 const NO_DUPLICATES: &[(&str, &str)] =
@@ -24,9 +29,13 @@ pub(crate) fn make(spec: &Spec) -> Result<()> {
     mount_kernel("sysfs", "/sys")?;
     sysctl(NO_DUPLICATES)?;
     sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
-    let [pods4, pods6] = POD_CIDRS;
+    // Connections of one client go to several nodes.
+    sysctl(&[("ipv4/fib_multipath_hash_policy", "1"), ("ipv6/fib_multipath_hash_policy", "1")])?;
+    let ([pods4, pods6], (client4, client6)) = (POD_CIDRS, CLIENT);
     let mut commands = format!(
         "link set lo up
+         addr add {client4}/32 dev lo
+         addr add {client6}/128 dev lo
          rule add to {pods4} iif lo lookup {TO_PODS} pref 100\n"
     );
     for subnet in 0..spec.subnets {

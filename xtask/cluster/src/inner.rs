@@ -1,6 +1,6 @@
 //! What runs as processes of their own: this program calls itself to make namespaces, since a process that has threads can't.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -12,10 +12,12 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::setsid;
 
 use crate::addresses::node;
+use crate::cluster::Cluster;
 use crate::place::{FABRIC, Home, Place, Record};
 use crate::process::Process;
+use crate::service::Service;
 use crate::system::private_mounts;
-use crate::{cgroups, fabric, supervisor, teardown};
+use crate::{balancer, cgroups, fabric, supervisor, teardown};
 
 /// How this library calls the program that it is part of: that one hands what comes after these words to [`inner`].
 #[derive(Debug, Clone)]
@@ -28,6 +30,12 @@ impl Helper {
         command.args(arguments).arg(verb).arg(home);
         Ok(command)
     }
+
+    /// The same as a program that a place keeps running.
+    pub(crate) fn service(&self, name: &str, verb: &str, home: &Path) -> Service {
+        let words = self.0.iter().map(OsString::as_os_str).chain([verb.as_ref(), home.as_os_str()]);
+        Service::new(name, words.map(OsStr::to_string_lossy))
+    }
 }
 
 /// The helper's work: `words` are a verb, a cluster's directory, and what the verb needs.
@@ -39,6 +47,7 @@ pub fn inner(helper: &Helper, words: &[OsString]) -> Result<()> {
         ("init", [place]) => init(&home, &place.to_string_lossy()),
         ("enter", [node, command @ ..]) => enter(&home, &node.to_string_lossy(), command),
         ("guard", []) => guard(&home),
+        ("balance", []) => balancer::balance(&Cluster::open(&home.path, helper.clone())?),
         _ => bail!("the cluster called {words:?}, which makes no sense: are these two versions?"),
     }
 }

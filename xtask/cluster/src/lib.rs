@@ -7,6 +7,7 @@
 
 mod addresses;
 mod archive;
+mod balancer;
 mod build;
 mod cgroups;
 mod cluster;

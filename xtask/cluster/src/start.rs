@@ -110,6 +110,7 @@ impl Host {
         watch.say("nodes with containerd");
         cluster.wait_for_api(Duration::from_secs(120))?;
         watch.say("API server ready");
+        cluster.run_service(FABRIC, &self.helper.service("load-balancer", "balance", cluster.directory()))?;
         for (number, node) in spec.node_names() {
             let [_, kubelet] = node_config::services(number, &node, addresses::node(number, spec.subnets));
             cluster.run_service(&node, &kubelet)?;
