@@ -90,9 +90,10 @@ pub(crate) fn balance(cluster: &Cluster) -> Result<()> {
             let (key, now) = parse(&apply(cluster, &key, &change)?)?;
             services.insert(key, now);
         }
-        let mut asked = BTreeMap::new();
-        let mut is_well = |node: IpAddr, port| *asked.entry((node, port)).or_insert_with(|| is_well(node, port));
-        let wanted = wanted_routes(&services, &nodes, &mut is_well);
+        // Each is asked once a round, by however many Services.
+        let mut answers = BTreeMap::new();
+        let mut ask = |node: IpAddr, port| *answers.entry((node, port)).or_insert_with(|| is_well(node, port));
+        let wanted = wanted_routes(&services, &nodes, &mut ask);
         let commands = route_commands(&routes, &wanted);
         if !commands.is_empty() {
             print!("{commands}");
