@@ -99,6 +99,11 @@ fn negative(zone: &Zone, manner: Manner, query: &PlainQuery<'_>, name: &[u8], rc
     if labels(front).last().is_some_and(|label| label == b"dns" || label == b"hostmaster") {
         return false;
     }
+    // So many suffixes of the question hickory's encoder remembers (`COMPRESSION_CANDIDATE_LIMIT`): behind them it finds no
+    // origin to point to.
+    if labels(front).count() >= 64 {
+        return false;
+    }
     let Ok(offset) = u16::try_from(front.len()) else { return false };
     let origin = (QUESTION + offset).to_be_bytes();
     start(manner, query, rcode, [1, 0, 1], out);
