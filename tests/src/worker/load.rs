@@ -25,15 +25,17 @@ struct Attempts {
 
 /// Generates load until its time is over.
 pub(super) fn generate(load: &Load) -> Result<Report> {
-    let until = Instant::now() + load.during;
+    let begin = Instant::now();
+    let time = (begin, begin + load.during);
+    let until = time.1;
     let attempt_of = |probe: &Probe| dial::probe(probe).map(|_| ());
     // Threads made by this one are in its network namespace too.
     thread::scope(|scope| {
-        let short = load.short.as_ref().map(|(p, rate)| scope.spawn(|| at_rate(*rate, until, || || attempt_of(p))));
-        let udp = load.udp.as_ref().map(|(p, rate)| scope.spawn(|| at_rate(*rate, until, || || attempt_of(p))));
+        let short = load.short.as_ref().map(|(p, rate)| scope.spawn(|| at_rate(*rate, time, || || attempt_of(p))));
+        let udp = load.udp.as_ref().map(|(p, rate)| scope.spawn(|| at_rate(*rate, time, || || attempt_of(p))));
         let dns = load.dns.as_ref().map(|(to, name, rate)| {
             scope.spawn(|| {
-                at_rate(*rate, until, || {
+                at_rate(*rate, time, || {
                     let mut resolver = Resolver::new(*to, name);
                     move || resolver.ask()
                 })
@@ -57,10 +59,9 @@ pub(super) fn generate(load: &Load) -> Result<Report> {
 /// Starts `rate` attempts a second. Each thread has what `begin` makes, and attempts with it.
 fn at_rate<A: FnMut() -> Result<(), ProbeError>>(
     rate: u32,
-    until: Instant,
+    (started, until): (Instant, Instant),
     begin: impl Fn() -> A + Sync,
 ) -> Vec<Attempts> {
-    let started = Instant::now();
     let next = AtomicU64::new(0);
     let pull = || {
         let mut attempts = Attempts::default();
@@ -186,8 +187,9 @@ fn exchange(socket: &UdpSocket, message: &[u8]) -> Result<(), ProbeError> {
                     (code, _, _) => Err(ProbeError::Other(format!("DNS: response code {code}"))),
                 };
             }
-            Some(_) if count >= 12 => {}
-            _ => return Err(ProbeError::Other("DNS: this is no message".into())),
+            // A response.
+            Some(header) if count >= 12 && header[2] & 0x80 != 0 => {}
+            _ => return Err(ProbeError::Other("DNS: this is no answer to the question".into())),
         }
     }
 }
