@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -114,10 +114,7 @@ impl Args {
         if !self.listen.is_empty() {
             return self.listen.clone();
         }
-        // A node without IPv6 has no socket for both families.
-        let has_v6 = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
-        let any = if has_v6 { IpAddr::from(Ipv6Addr::UNSPECIFIED) } else { Ipv4Addr::UNSPECIFIED.into() };
-        vec![SocketAddr::new(any, 53)]
+        vec![any(53)]
     }
 
     /// The servers to ask about other zones.

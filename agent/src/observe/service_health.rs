@@ -5,12 +5,12 @@
 //! with the same agent's successor, so an update leaves no moment in which a load balancer is refused.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_objects::{EndpointSlice, Kind, ObjectKey, Service, ServiceType, TrafficPolicy};
-use fairlead_observe::{Answer, listen_only, serve};
+use fairlead_observe::{Answer, any, listen_only, serve};
 use ipnetwork::IpNetwork;
 use nix::ifaddrs::getifaddrs;
 use tokio::sync::watch;
@@ -82,7 +82,7 @@ pub async fn run(shared: Arc<Shared>, prefixes: Vec<IpNetwork>, mut checks: watc
     let mut servers: BTreeMap<CheckKey, Running> = BTreeMap::new();
     let mut complaints: BTreeMap<CheckKey, String> = BTreeMap::new();
     // Where the kernel has no IPv6 nobody asks by it.
-    let has_v6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    let has_v6 = any(0).is_ipv6();
     loop {
         let mut wanted = checks.borrow_and_update().clone();
         wanted.retain(|(_, family), _| has_v6 || *family == Family::V4);

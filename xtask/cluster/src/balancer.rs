@@ -19,10 +19,10 @@ use crate::system::ip;
 
 /// How often nodes are asked whether they are well.
 const ROUND: Duration = Duration::from_secs(1);
-/// How long to wait for an API server that has gone.
-const AWAY: Duration = Duration::from_secs(3);
 /// How long a node may take to say so.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long to wait for an API server that has gone.
+const AWAY: Duration = Duration::from_secs(3);
 /// Who routes are of (rtnetlink(7), `rtm_protocol`): nobody whom iproute2 knows by name.
 const PROTOCOL: u8 = 150;
 /// What a cloud has Services keep until it has cleaned up (KEP-980).
@@ -103,13 +103,17 @@ pub(crate) fn balance(cluster: &Cluster) -> Result<()> {
     }
 }
 
+/// kubectl as the administrator. Unlike [`Cluster::kubectl_command`] it enters no network: this process is in the fabric's.
+fn kubectl(cluster: &Cluster) -> Command {
+    let mut command = Command::new(cluster.program("kubectl"));
+    command.arg("--kubeconfig").arg(cluster.kubeconfig()).stdin(Stdio::null());
+    command
+}
+
 /// Every Service, and then every change, as kubectl has them.
 fn watch(cluster: &Cluster) -> Result<mpsc::Receiver<Value>> {
-    let mut kubectl = Command::new(cluster.program("kubectl"))
-        .arg("--kubeconfig")
-        .arg(cluster.kubeconfig())
+    let mut kubectl = kubectl(cluster)
         .args(["get", "services", "--all-namespaces", "--watch", "--output-watch-events", "--output=json"])
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .context("can't start kubectl")?;
@@ -209,12 +213,9 @@ fn apply(cluster: &Cluster, (namespace, name): &Key, change: &Change) -> Result<
         }
     };
     println!("{namespace}/{name}: {patch}");
-    let output = Command::new(cluster.program("kubectl"))
-        .arg("--kubeconfig")
-        .arg(cluster.kubeconfig())
+    let output = kubectl(cluster)
         .args(["patch", "service", name, "--namespace", namespace, "--type=merge", "--output=json"])
         .args([format!("--subresource={resource}"), format!("--patch={patch}")])
-        .stdin(Stdio::null())
         .output()?;
     // One that is gone meanwhile is met again when all begins anew.
     ensure!(output.status.success(), "can't change {namespace}/{name}: {}", String::from_utf8_lossy(&output.stderr));
