@@ -47,7 +47,7 @@ async fn lists_and_changes(control: &mut Control, flags: &[&str]) {
     for (kind, name) in [
         (Kind::Namespace, "shop"),
         (Kind::Service, "shop/cart"),
-        (Kind::Service, "default/kubernetes"),
+        (Kind::Service, "shop/front"),
         (Kind::EndpointSlice, "shop/cart-1"),
         (Kind::NetworkPolicy, "shop/deny"),
     ] {
