@@ -38,6 +38,11 @@ fn links(node: &Node) -> usize {
     node.must_run(&["ip", "-o", "link"]).lines().filter(|line| line.contains(": fl")).count()
 }
 
+/// The pinned links that the node has.
+fn pins(node: &Node) -> usize {
+    node.must_run(&["ls", "/sys/fs/bpf/fairlead/links"]).lines().count()
+}
+
 #[test]
 fn add_gives_both_families_and_check_agrees_until_something_is_missing() {
     let lab = lab();
@@ -77,12 +82,14 @@ fn del_frees_everything_and_can_be_repeated() {
     let node = lab.node("node-1");
     let pod = node.pod("cni/gone").start();
     let (before, ip) = (links(node), pod.v4());
+    let pinned = pins(node);
     for _ in 0..2 {
         let ended = call(&pod, "DEL", &json!({}));
         assert!(ended.ok() && ended.stdout.is_empty(), "{ended:?}");
     }
     lab.wait_until("the link is gone", || if links(node) < before { Ok(()) } else { Err(links(node)) });
     assert!(!pods(node).contains(&"cni/gone".to_owned()));
+    assert_eq!(pins(node) + 2, pinned, "its programs are gone with its link");
     assert!(!node.must_run(&["ip", "route"]).contains(&ip.to_string()), "its route is gone");
     pod.delete();
 }

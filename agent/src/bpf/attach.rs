@@ -138,7 +138,7 @@ impl Hooks {
             PacketAttach::Tcx => {
                 let [to_host, from_host] = TCX;
                 let (attach_type, way) = if ingress { (to_host, "in") } else { (from_host, "out") };
-                let pin = self.pins.link(&format!("tcx_{way}_{link}"));
+                let pin = self.pins.packet_link(way, link);
                 let prog = loaded.fd().map_err(io::Error::other);
                 prog.and_then(|prog| links::attach(prog.as_fd(), Target::Interface(ifindex), attach_type, &pin))
             }

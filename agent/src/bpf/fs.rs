@@ -76,6 +76,28 @@ impl PinDir {
         self.0.join("links").join(name.replace('.', ":"))
     }
 
+    /// Where the link of an interface is pinned, `in` or `out` as the host sees it.
+    #[must_use]
+    pub fn packet_link(&self, way: &str, interface: &str) -> PathBuf {
+        self.link(&format!("tcx_{way}_{interface}"))
+    }
+
+    /// Removes the pins of an interface's links. None is fine: a kernel without tcx has none.
+    ///
+    /// # Errors
+    /// A pin can't be removed.
+    pub fn remove_packet_links(&self, interface: &str) -> Result<(), BpfError> {
+        for path in ["in", "out"].map(|way| self.packet_link(way, interface)) {
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(BpfError::Pin { what: "can't remove the pin", path, source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The names of all pinned links.
     ///
     /// # Errors

@@ -30,6 +30,9 @@ pub trait PodNetwork: Send + Sync + 'static {
     /// attachment failed or was abandoned, and for one whose link is gone.
     fn detach(&self, pod: AttachedPod) -> impl Future<Output = ()> + Send;
 
+    /// The host side of this name is deleted: nothing that was attached to it is needed any more.
+    fn deleted(&self, host_link: &str);
+
     /// A request of the plugin was answered: its verb, whether it succeeded, and how long it took.
     fn answered(&self, _verb: &'static str, _ok: bool, _took: Duration) {}
 }

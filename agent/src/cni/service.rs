@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     AttachError, AttachedPod, CniError, Entry, Health, Journal, KnownPod, Ledger, NodeNetwork, PodNetwork, Record,
 };
-use crate::wiring::{PodLink, PodLinks};
+use crate::wiring::{PodLink, PodLinks, WiringError};
 
 /// How long an ADD waits for the agent to be ready, and how long for the pod's policy.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -157,7 +157,7 @@ impl<N: PodNetwork> Service<N> {
         }
         let directory = queue::directory(&self.socket);
         let name = attachment.host_link();
-        if let Err(error) = self.links.delete(&name).await {
+        if let Err(error) = self.delete_link(&name).await {
             tracing::warn!(link = name, %error, "can't delete a pod's link: trying again later");
             return queue::push(&directory, attachment).map_err(|source| CniError::Journal {
                 what: "queue a deletion beside",
@@ -218,7 +218,7 @@ impl<N: PodNetwork> Service<N> {
         let strangers: Vec<PodLink> =
             self.state().held.values().filter(|link| !names.contains(&link.name)).cloned().collect();
         let deleted = join_all(strangers.iter().map(async |link| {
-            self.links.delete(&link.name).await?;
+            self.delete_link(&link.name).await?;
             let (mut state, now) = (self.state(), self.now());
             if state.held.remove(&link.name).is_some() {
                 state.ledger.unhold(link.slot, &link.ips, now);
@@ -298,6 +298,13 @@ impl<N: PodNetwork> Service<N> {
         if timeout(PATIENCE, self.network.detach(pod)).await.is_err() {
             tracing::warn!(pod = %key, "the datapath did not let go of a pod in time: deleting its link nevertheless");
         }
+    }
+
+    /// Only when a link is gone its programs may go: before, its packets would pass unfiltered.
+    async fn delete_link(&self, name: &str) -> Result<(), WiringError> {
+        self.links.delete(name).await?;
+        self.network.deleted(name);
+        Ok(())
     }
 
     async fn ready_node(&self) -> Result<NodeNetwork, CniError> {

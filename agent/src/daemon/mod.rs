@@ -117,7 +117,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let events = cluster.clone().map_or_else(Recorder::nowhere, |cluster| Recorder::start(cluster, &node));
     let shared = Arc::new(Shared::new(Model::new(&node), cluster, events, loaded.programs, loaded.adopted));
     let (inputs, received) = mpsc::channel(QUEUE);
-    let pods = Arc::new(Pods { shared: Arc::clone(&shared), inputs: inputs.clone() });
+    let pods = Arc::new(Pods { shared: Arc::clone(&shared), inputs: inputs.clone(), pins: pins.clone() });
     let cni_socket = run_dir.join("cni.sock");
     let server = Server::open(pods, PodLinks::new(netlink.clone()), &cni_socket).await?;
     // The pods of the agent before: their programs are replaced now, and the first content knows them.

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use fairlead_objects::ObjectKey;
 use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
 
 use super::engine::Input;
 use super::shared::Shared;
+use crate::bpf::PinDir;
 use crate::cni::{AttachError, AttachedPod, Health, KnownPod, NodeNetwork, PodNetwork};
 
 /// Asks the loop and reads what it shares.
@@ -16,6 +18,7 @@ use crate::cni::{AttachError, AttachedPod, Health, KnownPod, NodeNetwork, PodNet
 pub(super) struct Pods {
     pub(super) shared: Arc<Shared>,
     pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) pins: PinDir,
 }
 
 impl PodNetwork for Pods {
@@ -51,6 +54,12 @@ impl PodNetwork for Pods {
         if self.inputs.send(Input::Detach(pod, answer)).await.is_ok() {
             // A stopping agent has nothing left to wait for: its successor finds the link gone.
             let _stopped = done.await;
+        }
+    }
+
+    fn deleted(&self, host_link: &str) {
+        if let Err(error) = self.pins.remove_packet_links(host_link) {
+            warn!(link = host_link, %error, "the links of a deleted interface keep their pins until the next sweep");
         }
     }
 }

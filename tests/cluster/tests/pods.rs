@@ -13,8 +13,7 @@ fn two_hundred_pods_leave_nothing() -> Result<()> {
     let before = footprints()?;
     world.crowd(200, Duration::from_secs(420))?;
     world.crowd(0, Duration::from_secs(240))?;
-    // Links of devices that are gone lose their pins in the agent's sweep, every 30 s.
-    wait(Duration::from_secs(120), || {
+    wait(Duration::from_secs(20), || {
         let after = footprints()?;
         ensure!(after == before, "before {before:?}, after {after:?}");
         Ok(())
