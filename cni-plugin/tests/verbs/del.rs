@@ -24,6 +24,7 @@ fn del_removes_links_routes_and_neighbours() {
     assert_eq!(node.netns.command("ip route show proto 241"), "");
     assert_eq!(node.netns.command("ip -6 route show proto 241"), "");
     assert_eq!(node.double.detached.lock().unwrap()[0].container_id, pod.id);
+    assert_eq!(*node.double.deleted.lock().unwrap(), [pod.attachment().host_link()], "said when the link is gone");
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Double {
     pub(crate) attaching: Mutex<Attaching>,
     pub(crate) attached: Mutex<Vec<AttachedPod>>,
     pub(crate) detached: Mutex<Vec<AttachedPod>>,
+    /// Host sides that are deleted.
+    pub(crate) deleted: Mutex<Vec<String>>,
 }
 
 impl PodNetwork for Double {
@@ -68,6 +70,13 @@ impl PodNetwork for Double {
 
     async fn detach(&self, pod: AttachedPod) {
         self.detached.lock().unwrap().push(pod);
+    }
+
+    fn deleted(&self, host_link: &str) {
+        let links = nix::net::if_::if_nameindex().unwrap();
+        let there = links.iter().any(|link| link.name().to_bytes() == host_link.as_bytes());
+        assert!(!there, "{host_link} is still there");
+        self.deleted.lock().unwrap().push(host_link.to_owned());
     }
 }
 
@@ -117,6 +126,7 @@ impl Node {
             attaching: Mutex::new(Attaching::Succeeds),
             attached: Mutex::default(),
             detached: Mutex::default(),
+            deleted: Mutex::default(),
         });
         Self { netns, double, directory, agent: None }
     }
