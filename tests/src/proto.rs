@@ -3,7 +3,7 @@
 //! A connection belongs to one network namespace, named in its first line, and so does the worker's thread behind it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,13 @@ pub(crate) enum Request {
     },
     /// Close it. Answer: nothing.
     Close,
+    /// Bind a socket and close it. Answer: `Result<(), i32>`, with the error's number.
+    Bind {
+        /// A UDP socket, not a TCP one.
+        udp: bool,
+        /// Where.
+        address: SocketAddr,
+    },
     /// Open a packet socket on an interface. Answer: nothing.
     PacketOpen(String),
     /// Send a frame through it. Answer: nothing.

@@ -1,7 +1,7 @@
 //! Where one probes from: a pod, a node, a client outside of the cluster.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -147,6 +147,14 @@ pub trait Probes {
         let mut link = lab_works(here, here.pool.link());
         let opened: Result<Reply, ProbeError> = lab_works(here, link.ask(&Request::Open(probe.clone())));
         opened.map(|greeting| Connection { from: here.clone(), link, greeting })
+    }
+
+    /// Binds a socket that listens, or takes datagrams, and closes it again.
+    ///
+    /// # Errors
+    /// The number of the system call's error.
+    fn bind(&self, udp: bool, address: SocketAddr) -> Result<(), i32> {
+        lab_works(self.vantage(), self.vantage().pool.ask(&Request::Bind { udp, address }))
     }
 
     /// A packet socket on an interface of this place (`eth0` in pods), which sends and receives whole frames.

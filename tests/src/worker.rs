@@ -12,6 +12,7 @@ mod serve;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 
@@ -135,6 +136,13 @@ impl Seat {
             Request::Close => {
                 self.conversation = None;
                 give(())
+            }
+            Request::Bind { udp, address } => {
+                let bound = match udp {
+                    true => UdpSocket::bind(address).map(drop),
+                    false => TcpListener::bind(address).map(drop),
+                };
+                give(bound.map_err(|error| error.raw_os_error().unwrap_or_default()))
             }
             Request::PacketOpen(interface) => {
                 self.packets = Some(packet::PacketSocket::open(&interface)?);

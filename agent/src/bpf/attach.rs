@@ -20,10 +20,10 @@ const TCX: [u32; 2] = [46, 47];
 
 /// The socket programs, with their `enum bpf_attach_type`.
 const SOCKET: [(&str, u32); 10] = [
+    ("bind4", 8),
+    ("bind6", 9),
     ("connect4", 10),
     ("connect6", 11),
-    ("post_bind4", 12),
-    ("post_bind6", 13),
     ("sendmsg4", 14),
     ("sendmsg6", 15),
     ("recvmsg4", 19),

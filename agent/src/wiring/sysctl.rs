@@ -11,8 +11,8 @@
 //!   come in by another interface than the answer leaves by (a tunnel one way, the wire the other; two uplinks).
 //!   The larger of a device's own value and that of `all` counts, so 2 on the device is enough. The programs check
 //!   sources themselves, more strictly. Pods' links need nothing: each has the route to all its addresses.
-//! - *Reserved ports*: where the kernel picks source ports from the range that translated flows get theirs from, each
-//!   would find the other's taken.
+//! - *Reserved ports*: where the kernel picks ports from the range that translated flows get theirs from, each would find
+//!   the other's taken; and to a NodePort that it picked nothing would come, for that goes to the service (S7).
 
 pub(super) mod record;
 
@@ -29,6 +29,9 @@ pub const PROC_SYS: &str = "/proc/sys";
 const FORWARD: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 const LOCAL_PORTS: &str = "net/ipv4/ip_local_port_range";
 const RESERVED_PORTS: &str = "net/ipv4/ip_local_reserved_ports";
+
+/// The first and last NodePort, by default of the API server's `--service-node-port-range`, which nothing tells.
+const NODE_PORTS: (u16, u16) = (30_000, 32_767);
 
 /// The settings below a `/proc/sys`, in the network namespace of the calling thread.
 #[derive(Debug, Clone)]
@@ -200,24 +203,23 @@ impl Sysctls {
     }
 }
 
-/// What the reserved ports should be, where they are not: with those of translated flows, if the kernel would take some of
-/// them for sockets that want any port.
+/// What the reserved ports should be, where they are not: with those of translated flows and NodePorts, if the kernel would
+/// take some of them for sockets that want any port.
 fn reserve(range: &str, reserved: &str) -> Option<String> {
-    let (first, last) = (Config::SNAT_FIRST, Config::SNAT_FIRST + (Config::SNAT_COUNT - 1));
     let mut ends = range.split_whitespace().filter_map(|text| text.parse::<u16>().ok());
     let (low, high) = (ends.next()?, ends.next()?);
-    if high < first || low > last {
-        return None;
-    }
     let blocks = reserved.split(',').filter_map(|block| {
         let (from, to) = block.split_once('-').unwrap_or((block, block));
         Some((from.trim().parse::<u16>().ok()?, to.trim().parse::<u16>().ok()?))
     });
-    if blocks.into_iter().any(|(from, to)| from <= first && to >= last) {
-        return None;
-    }
-    let ours = format!("{first}-{last}");
-    Some(if reserved.is_empty() { ours } else { format!("{reserved},{ours}") })
+    let blocks: Vec<_> = blocks.collect();
+    let translated = (Config::SNAT_FIRST, Config::SNAT_FIRST + (Config::SNAT_COUNT - 1));
+    let missing = [translated, NODE_PORTS].into_iter().filter(|&(first, last)| {
+        low <= last && first <= high && !blocks.iter().any(|&(from, to)| from <= first && to >= last)
+    });
+    let missing: Vec<_> = missing.map(|(first, last)| format!("{first}-{last}")).collect();
+    let present = (!reserved.is_empty()).then(|| reserved.to_owned());
+    (!missing.is_empty()).then(|| present.into_iter().chain(missing).collect::<Vec<_>>().join(","))
 }
 
 #[cfg(test)]

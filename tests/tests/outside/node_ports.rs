@@ -1,8 +1,10 @@
 //! NodePorts.
 
-use fairlead_tests::{Probes, Via};
+use std::net::{IpAddr, SocketAddr};
 
-use crate::world::{host_service, probes, service, world};
+use fairlead_tests::{Probe, Probes, ServiceManifest, Via};
+
+use crate::world::{cluster, host_service, probes, service, world};
 
 #[test]
 fn s4_s6_a_node_port_is_at_every_node_for_everybody() {
@@ -40,6 +42,46 @@ fn s5_processes_of_the_node_reach_it_by_loopback() {
     let replies = world.reaches(world.lab.node("node-1").as_ref(), &to, &[world.near.key(), world.far.key()]);
     assert!(replies.iter().all(|reply| reply.peer.ip().is_loopback()), "{replies:?}");
     world.refused(&world.client, &to);
+}
+
+#[test]
+fn s7_processes_of_the_node_do_not_get_a_node_port() {
+    const IN_USE: i32 = 98;
+    let world = world();
+    let node = world.lab.node("node-1");
+    let service = service("s7", 7).node_ports(&[30_007, 30_008]);
+    world.lab.apply(&service.clone().endpoint(&world.near).yaml());
+    let loopbacks: [IpAddr; 2] = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+    let everywhere: [IpAddr; 2] = ["0.0.0.0".parse().unwrap(), "::".parse().unwrap()];
+    let addresses = [node.ips(), loopbacks, everywhere].concat();
+    for (udp, port) in [(false, 30_007), (true, 30_008)] {
+        for ip in &addresses {
+            let at = SocketAddr::new(*ip, port);
+            world.lab.wait_until(&format!("{at} is in use"), || match node.bind(udp, at) {
+                Err(IN_USE) => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
+            // That number of the other protocol is nobody's, and a pod's ports are its own.
+            node.bind(!udp, at).unwrap();
+            if !node.ips().contains(ip) {
+                world.client.bind(udp, at).unwrap();
+            }
+        }
+    }
+    // Who wants any port gets one.
+    for udp in [false, true] {
+        node.bind(udp, SocketAddr::new(everywhere[0], 0)).unwrap();
+    }
+    // A process of the node that is meant to listen there can, and is reached.
+    let ips = crate::world::texts(cluster(7));
+    let own = ServiceManifest::new("shop/s7").ips(&ips.each_ref().map(String::as_str)).node_ports(&[30_007]);
+    world.lab.apply(&own.tcp("http", 80, 30_007).host_endpoint(node).yaml());
+    world.lab.wait_until("it is free", || node.bind(false, SocketAddr::new(everywhere[1], 30_007)));
+    node.serve("host/s7", &[30_007], &[]);
+    let to: Vec<_> = node.ips().into_iter().map(|ip| Probe::tcp(ip, 30_007)).collect();
+    world.reaches(world.lab.client(), &to, &["host/s7"]);
+    // The other NodePort is gone with its service port.
+    world.lab.wait_until("it is free", || node.bind(true, SocketAddr::new(everywhere[0], 30_008)));
 }
 
 #[test]

@@ -131,6 +131,8 @@ pub struct FrontendPolicy {
     pub inside: TrafficPolicy,
     /// For clients outside.
     pub outside: TrafficPolicy,
+    /// Whether processes of the node are kept from binding to it, if it is a NodePort (S7).
+    pub guarded: bool,
 }
 
 impl FrontendPolicy {
@@ -139,11 +141,12 @@ impl FrontendPolicy {
     pub fn flags(&self, source_set: u32) -> u32 {
         let local = self.outside == TrafficPolicy::Local;
         let keeps = if local { FrontendFlags::KEEP_SOURCE } else { 0 };
+        let guard = if self.guarded { FrontendFlags::GUARDED } else { 0 };
         match self.kind {
             FrontendKind::Cluster => 0,
             FrontendKind::External => keeps,
             FrontendKind::LoadBalancer => keeps | FrontendFlags::source_set(source_set),
-            FrontendKind::NodePort => keeps | FrontendFlags::NODE_PORT,
+            FrontendKind::NodePort => keeps | guard | FrontendFlags::NODE_PORT,
             FrontendKind::HostPort => FrontendFlags::KEEP_SOURCE | FrontendFlags::HOST_PORT,
         }
     }

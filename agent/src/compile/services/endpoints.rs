@@ -54,8 +54,7 @@ pub fn endpoints<'a>(
 ) -> Vec<PortEndpoint<'a>> {
     let mut found = BTreeMap::new();
     for slice in slices.filter(|slice| Family::of_slice(slice.address_type) == Some(family)) {
-        let ports = slice.ports.iter().filter(|p| p.name.as_ref() == Some(&port.name) && p.protocol == port.protocol);
-        for number in ports.filter_map(|p| p.port).filter(|number| *number != 0) {
+        for number in numbers(slice, port) {
             for endpoint in slice.endpoints.iter().filter_map(|e| port_endpoint(e, number, family, node)) {
                 match found.entry(endpoint.addr) {
                     Entry::Vacant(entry) => {
@@ -71,6 +70,12 @@ pub fn endpoints<'a>(
         }
     }
     found.into_values().collect()
+}
+
+/// The port numbers that a slice has for a service port.
+pub(super) fn numbers(slice: &EndpointSlice, port: &ServicePort) -> impl Iterator<Item = u16> {
+    let ports = slice.ports.iter().filter(|p| p.name.as_ref() == Some(&port.name) && p.protocol == port.protocol);
+    ports.filter_map(|p| p.port).filter(|number| *number != 0)
 }
 
 /// An endpoint behind a port number, unless it has no address of the family.

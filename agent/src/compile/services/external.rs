@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fairlead_datapath::Addr;
 use fairlead_datapath::service::FrontendKey;
-use fairlead_objects::{Service, ServicePort, ServiceType, TrafficPolicy};
+use fairlead_objects::{EndpointSlice, Service, ServicePort, ServiceType, TrafficPolicy};
 use ipnetwork::IpNetwork;
 
+use super::endpoints::numbers;
 use super::{Family, FrontendKind, FrontendPolicy};
 
 /// The address that stands for every address of the node in a family.
@@ -23,10 +24,14 @@ pub(super) fn wildcard(family: Family) -> IpAddr {
 ///
 /// `externalTrafficPolicy` is for clients outside. Whoever is inside is answered as under policy Cluster, as if the packet
 /// had gone out to the load balancer and come back to a node that has an endpoint (S28).
+///
+/// A NodePort is guarded (S7), unless endpoints have the same number, in whatever family: those may be processes of nodes,
+/// which are meant to listen there and take what comes for it.
 pub(super) fn frontends(
     service: &Service,
     port: &ServicePort,
     family: Family,
+    slices: &[&EndpointSlice],
 ) -> impl Iterator<Item = (FrontendKey, FrontendPolicy)> {
     let for_nodes = matches!(service.service_type, ServiceType::NodePort | ServiceType::LoadBalancer);
     let external = service.external_ips.iter().copied().filter(move |ip| is_usable(ip, family));
@@ -35,10 +40,12 @@ pub(super) fn frontends(
     let node_port = port.node_port.filter(|number| for_nodes && *number != 0);
     let node_port = node_port.map(|number| (FrontendKind::NodePort, wildcard(family), number));
     let outside = service.external_traffic_policy;
+    let guarded = slices.iter().flat_map(|slice| numbers(slice, port)).all(|number| Some(number) != port.node_port);
     // An address that is given twice is the load balancer's: its source ranges hold.
     external.chain(balancer).chain(node_port).map(move |(kind, ip, number)| {
         let key = FrontendKey::new(Addr::from(ip), number.to_be(), port.protocol.number());
-        (key, FrontendPolicy { kind, inside: TrafficPolicy::Cluster, outside })
+        let guarded = kind == FrontendKind::NodePort && guarded;
+        (key, FrontendPolicy { kind, inside: TrafficPolicy::Cluster, outside, guarded })
     })
 }
 

@@ -26,8 +26,12 @@ pub fn compile_host_ports(pod: &Pod, ips: &[IpAddr]) -> ServiceContent {
     if pod.host_network || pod.phase.is_terminal() {
         return content;
     }
-    let policy =
-        FrontendPolicy { kind: FrontendKind::HostPort, inside: TrafficPolicy::Cluster, outside: TrafficPolicy::Local };
+    let policy = FrontendPolicy {
+        kind: FrontendKind::HostPort,
+        inside: TrafficPolicy::Cluster,
+        outside: TrafficPolicy::Local,
+        guarded: false,
+    };
     for port in &pod.container_ports {
         let Some(number) = port.host_port.filter(|number| *number != 0) else { continue };
         for family in [Family::V4, Family::V6] {

@@ -70,7 +70,7 @@ where
                 frontends: Default::default(),
             });
             content.frontends.extend(frontends);
-            content.frontends.extend(external::frontends(service, port, family));
+            content.frontends.extend(external::frontends(service, port, family, &slices));
         }
     }
     content
@@ -84,7 +84,7 @@ fn cluster_frontends(
     family: Family,
 ) -> impl Iterator<Item = (FrontendKey, FrontendPolicy)> {
     let both = service.internal_traffic_policy;
-    let policy = FrontendPolicy { kind: FrontendKind::Cluster, inside: both, outside: both };
+    let policy = FrontendPolicy { kind: FrontendKind::Cluster, inside: both, outside: both, guarded: false };
     let addresses = service.cluster_ips.iter().filter(move |ip| Family::of(ip) == family && !ip.is_unspecified());
     addresses.map(move |ip| (FrontendKey::new(Addr::from(*ip), port.port.to_be(), port.protocol.number()), policy))
 }

@@ -77,6 +77,8 @@ impl FrontendFlags {
     pub const HOST_PORT: u32 = 2;
     /// Clients outside keep their address on their way to a pod of this node (S35): policy Local, and hostPorts.
     pub const KEEP_SOURCE: u32 = 4;
+    /// A NodePort that processes of the node may not bind to (S7).
+    pub const GUARDED: u32 = 8;
     /// Every kind of wildcard.
     pub const WILDCARDS: u32 = Self::NODE_PORT | Self::HOST_PORT;
 

@@ -1,11 +1,11 @@
-//! Hooks at the root of the cgroup tree: connect, sendmsg, recvmsg and getpeername, of both families.
+//! Hooks at the root of the cgroup tree: bind, connect, sendmsg, recvmsg and getpeername, of both families.
 
 mod context;
 
 use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use fairlead_datapath::service::sock::{Verdict, connect, peer_name, receive, send};
+use fairlead_datapath::service::sock::{Verdict, bind, connect, peer_name, receive, send};
 
 use self::context::{Call, V4, V6};
 
@@ -15,17 +15,22 @@ const PROCEED: i32 = 1;
 const FAIL: i32 = 0;
 /// `-ECONNREFUSED`, asm-generic/errno.h.
 const REFUSED: i32 = -111;
+/// `-EADDRINUSE`, asm-generic/errno.h.
+const IN_USE: i32 = -98;
 
 fn answer(verdict: Verdict) -> i32 {
     let answer = match verdict {
         Verdict::Proceed => PROCEED,
-        Verdict::Refuse => {
-            // SAFETY: takes a number. Without it the caller would see EPERM.
-            unsafe { bpf_set_retval(REFUSED) };
-            FAIL
-        }
+        Verdict::Refuse => fail(REFUSED),
+        Verdict::InUse => fail(IN_USE),
     };
     bounded(answer)
+}
+
+fn fail(error: i32) -> i32 {
+    // SAFETY: takes a number. Without it the caller would see EPERM.
+    unsafe { bpf_set_retval(error) };
+    FAIL
 }
 
 /// 0 or 1, said in a way that the compiler leaves in: kept on the stack in between, a number is any number to the verifier.
@@ -35,6 +40,18 @@ fn bounded(answer: i32) -> i32 {
     // SAFETY: arithmetic on a register.
     unsafe { core::arch::asm!("{0} &= 1", inout(reg) answer, options(pure, nomem, nostack)) };
     answer as i32
+}
+
+/// bind(2) of an IPv4 socket.
+#[cgroup_sock_addr(bind4)]
+pub(crate) fn bind4(ctx: SockAddrContext) -> i32 {
+    answer(bind(&Call::<V4>::new(ctx)))
+}
+
+/// bind(2) of an IPv6 socket.
+#[cgroup_sock_addr(bind6)]
+pub(crate) fn bind6(ctx: SockAddrContext) -> i32 {
+    answer(bind(&Call::<V6>::new(ctx)))
 }
 
 /// connect(2) of an IPv4 socket.

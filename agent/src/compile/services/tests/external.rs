@@ -63,8 +63,23 @@ fn s9_a_load_balancer_may_do_without_node_ports_and_a_plain_service_has_neither(
 }
 
 #[test]
+fn s7_a_node_port_is_guarded_unless_endpoints_listen_at_it() {
+    let service = balanced();
+    let guards = |number| {
+        let content = compile_service(&service, &[slice("cart-1", number, &["10.0.0.1"])], &place());
+        let policies = content.ports.into_values().flat_map(|port| port.frontends.into_values());
+        let (node_ports, others): (Vec<_>, Vec<_>) = policies.partition(|policy| policy.kind == FrontendKind::NodePort);
+        assert!(others.iter().all(|policy| !policy.guarded && policy.flags(0) & Flags::GUARDED == 0));
+        node_ports.iter().map(|policy| policy.flags(0) & Flags::GUARDED != 0).collect::<Vec<_>>()
+    };
+    assert_eq!(guards(8080), [true, true]);
+    // A process of a node with an IPv4 address listens at `::` all the same.
+    assert_eq!(guards(30_080), [false, false]);
+}
+
+#[test]
 fn s10_s12_s35_flags_say_who_is_let_in_and_keeps_its_address() {
-    let policy = |kind, outside| FrontendPolicy { kind, inside: TrafficPolicy::Cluster, outside };
+    let policy = |kind, outside| FrontendPolicy { kind, inside: TrafficPolicy::Cluster, outside, guarded: false };
     for (kind, outside, set, flags) in [
         (FrontendKind::Cluster, TrafficPolicy::Local, 7, 0),
         (FrontendKind::External, TrafficPolicy::Local, 7, Flags::KEEP_SOURCE),

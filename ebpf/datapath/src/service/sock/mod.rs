@@ -14,7 +14,7 @@ mod tests;
 
 pub use layout::{MAX_SENDERS, Sender, SenderKey, SocketMemory};
 
-use super::{Chosen, From, Selection, Tables, admits, select, select_again, stick};
+use super::{Chosen, From, FrontendFlags, FrontendKey, Selection, Tables, admits, select, select_again, stick};
 use crate::Addr;
 
 /// IP protocol number of TCP.
@@ -38,6 +38,8 @@ pub enum Verdict {
     Proceed,
     /// It fails with `ECONNREFUSED`.
     Refuse,
+    /// It fails with `EADDRINUSE`.
+    InUse,
 }
 
 /// A socket during a system call, and what is remembered of it.
@@ -80,6 +82,30 @@ pub trait Socket: Tables {
 
     /// Deletes an element of `SENDERS`.
     fn forget_sender(&mut self, key: &SenderKey);
+}
+
+/// bind(2) of a process of the node: a NodePort is in use, for what comes to it goes to its service (S7).
+///
+/// Asked before the kernel chooses a port for who wants any, so nobody is refused what was not asked for.
+#[inline(always)]
+pub fn bind<S: Socket>(socket: &S) -> Verdict {
+    let Target { addr, port } = socket.target();
+    let protocol = socket.protocol();
+    if port == 0 || !matches!(protocol, TCP | UDP) || !socket.is_host() {
+        return Verdict::Proceed;
+    }
+    if socket.node_address(&addr) & FrontendFlags::NODE_PORT == 0 {
+        return Verdict::Proceed;
+    }
+    let is_guarded = |addr: Addr| {
+        let key = FrontendKey::new(addr.wildcard(), port, protocol);
+        socket.frontend(&key).is_some_and(|found| found.flags & FrontendFlags::GUARDED != 0 && found.tag == key.tag())
+    };
+    // `::` is every IPv4 address too, but for IPV6_V6ONLY, which can't be seen from here.
+    if is_guarded(addr) || (addr == Addr::UNSPECIFIED && is_guarded(Addr::from_v4_wire(0))) {
+        return Verdict::InUse;
+    }
+    Verdict::Proceed
 }
 
 /// connect(2).

@@ -215,6 +215,57 @@ fn s34_a_drop_leaves_the_address_alone() {
 }
 
 #[test]
+fn s7_a_node_port_is_in_use() {
+    const GUARD: u32 = FrontendFlags::NODE_PORT | FrontendFlags::GUARDED;
+    let verdict = |text: &str, protocol: u8, host: bool| {
+        let mut socket = Host::new(protocol);
+        socket.host = host;
+        for (text, proto, flags) in [
+            ("0.0.0.0:30080", TCP, GUARD),
+            ("[::]:30080", TCP, GUARD),
+            ("0.0.0.0:30081", TCP, GUARD),
+            ("0.0.0.0:30082", TCP, FrontendFlags::NODE_PORT),
+            ("0.0.0.0:30083", TCP, FrontendFlags::HOST_PORT),
+            ("0.0.0.0:30080", UDP, GUARD),
+        ] {
+            let key = FrontendKey::new(target(text).addr, target(text).port, proto);
+            let frontend = Frontend {
+                tag: key.tag(),
+                service: 1,
+                internal: Scope::REJECT,
+                external: Scope::REJECT,
+                affinity_seconds: 0,
+                flags,
+            };
+            socket.tables.frontends.insert(key, frontend);
+        }
+        for (text, kinds) in [
+            ("172.18.0.1:0", FrontendFlags::WILDCARDS),
+            ("[fd00:172:18::1]:0", FrontendFlags::WILDCARDS),
+            ("172.17.0.1:0", FrontendFlags::HOST_PORT),
+        ] {
+            socket.tables.node_addresses.insert(target(text).addr, kinds);
+        }
+        socket.target = target(text);
+        let verdict = bind(&socket);
+        assert_eq!(socket.target, target(text), "nothing is changed");
+        verdict
+    };
+    for text in ["0.0.0.0:30080", "[::]:30080", "172.18.0.1:30080", "[fd00:172:18::1]:30080", "127.0.0.1:30080"] {
+        assert_eq!(verdict(text, TCP, true), Verdict::InUse, "{text}");
+        assert_eq!(verdict(text, TCP, false), Verdict::Proceed, "{text} of a pod");
+        assert_eq!(verdict(text, 132, true), Verdict::Proceed, "{text} of another protocol");
+    }
+    assert_eq!(verdict("[::]:30081", TCP, true), Verdict::InUse, "it is that port of IPv4 as well");
+    assert_eq!(verdict("[::1]:30081", TCP, true), Verdict::Proceed, "that is of IPv6 alone");
+    assert_eq!(verdict("[::ffff:172.18.0.1]:30081", TCP, true), Verdict::InUse);
+    assert_eq!(verdict("0.0.0.0:30080", UDP, true), Verdict::InUse);
+    for text in ["172.17.0.1:30080", "0.0.0.0:30082", "0.0.0.0:30083", "0.0.0.0:30084", "0.0.0.0:0", SERVICE] {
+        assert_eq!(verdict(text, TCP, true), Verdict::Proceed, "{text}");
+    }
+}
+
+#[test]
 fn what_is_no_service_is_left_alone() {
     let mut socket = Host::new(TCP);
     assert_eq!(socket.connect(OUTSIDE), proceed(OUTSIDE));
