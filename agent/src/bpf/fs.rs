@@ -87,15 +87,7 @@ impl PinDir {
     /// # Errors
     /// A pin can't be removed.
     pub fn remove_packet_links(&self, interface: &str) -> Result<(), BpfError> {
-        for path in ["in", "out"].map(|way| self.packet_link(way, interface)) {
-            match fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(BpfError::Pin { what: "can't remove the pin", path, source });
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        ["in", "out"].into_iter().try_for_each(|way| unpin(self.packet_link(way, interface)))
     }
 
     /// The names of all pinned links.
@@ -115,12 +107,9 @@ impl PinDir {
         let mut first_error = None;
         for sub in [dir.join("links"), dir.join("maps")] {
             for name in if sub.exists() { names(&sub)? } else { Vec::new() } {
-                let path = sub.join(name);
-                match fs::remove_file(&path) {
+                match unpin(sub.join(name)) {
                     Ok(()) => removed += 1,
-                    Err(source) => {
-                        first_error.get_or_insert(BpfError::Pin { what: "can't remove the pin", path, source });
-                    }
+                    Err(error) => drop(first_error.get_or_insert(error)),
                 }
             }
         }
@@ -137,6 +126,16 @@ impl PinDir {
             }
         }
         first_error.map_or(Ok(removed), Err)
+    }
+}
+
+/// Removes a pin. One that is gone is fine: the sweep and the end of a pod may want the same.
+pub(super) fn unpin(path: PathBuf) -> Result<(), BpfError> {
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(BpfError::Pin { what: "can't remove the pin", path, source })
+        }
+        _ => Ok(()),
     }
 }
 

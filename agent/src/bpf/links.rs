@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use super::fs::unpin;
 use super::{BpfError, PinDir, sys};
 
 /// What a link attaches to, as the kernel reports it: `tcx.ifindex` or `cgroup.cgroup_id`.
@@ -60,7 +61,7 @@ pub(super) fn remove_orphans(pins: &PinDir) -> Result<usize, BpfError> {
     for name in pins.links()? {
         let path = pins.link(&name);
         if is_orphan(&path) {
-            fs::remove_file(&path).map_err(|source| BpfError::Pin { what: "can't remove the pin", path, source })?;
+            unpin(path)?;
             removed += 1;
         }
     }
