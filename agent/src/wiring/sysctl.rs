@@ -217,9 +217,14 @@ fn reserve(range: &str, reserved: &str) -> Option<String> {
     let missing = [translated, NODE_PORTS].into_iter().filter(|&(first, last)| {
         low <= last && first <= high && !blocks.iter().any(|&(from, to)| from <= first && to >= last)
     });
-    let missing: Vec<_> = missing.map(|(first, last)| format!("{first}-{last}")).collect();
-    let present = (!reserved.is_empty()).then(|| reserved.to_owned());
-    (!missing.is_empty()).then(|| present.into_iter().chain(missing).collect::<Vec<_>>().join(","))
+    let mut wanted: Vec<_> = missing.map(|(first, last)| format!("{first}-{last}")).collect();
+    if wanted.is_empty() {
+        return None;
+    }
+    if !reserved.is_empty() {
+        wanted.insert(0, reserved.to_owned());
+    }
+    Some(wanted.join(","))
 }
 
 #[cfg(test)]

@@ -40,11 +40,11 @@ pub(super) fn frontends(
     let node_port = port.node_port.filter(|number| for_nodes && *number != 0);
     let node_port = node_port.map(|number| (FrontendKind::NodePort, wildcard(family), number));
     let outside = service.external_traffic_policy;
-    let guarded = slices.iter().flat_map(|slice| numbers(slice, port)).all(|number| Some(number) != port.node_port);
+    let is_listened_at = |number| slices.iter().flat_map(|slice| numbers(slice, port)).any(|other| other == number);
     // An address that is given twice is the load balancer's: its source ranges hold.
     external.chain(balancer).chain(node_port).map(move |(kind, ip, number)| {
         let key = FrontendKey::new(Addr::from(ip), number.to_be(), port.protocol.number());
-        let guarded = kind == FrontendKind::NodePort && guarded;
+        let guarded = kind == FrontendKind::NodePort && !is_listened_at(number);
         (key, FrontendPolicy { kind, inside: TrafficPolicy::Cluster, outside, guarded })
     })
 }
