@@ -32,8 +32,9 @@ impl ServiceManifest {
     ///
     /// # Panics
     /// When one is no address.
-    pub fn ips(mut self, ips: &[&str]) -> Self {
-        self.ips = ips.iter().map(|ip| ip.parse().unwrap_or_else(|_| panic!("{ip:?} is no address"))).collect();
+    pub fn ips(mut self, ips: &[impl ToString]) -> Self {
+        let texts = ips.iter().map(ToString::to_string);
+        self.ips = texts.map(|ip| ip.parse().unwrap_or_else(|_| panic!("{ip:?} is no address"))).collect();
         self
     }
 
@@ -59,13 +60,13 @@ impl ServiceManifest {
     }
 
     /// Addresses of a load balancer that leaves them to the nodes.
-    pub fn balanced(self, ips: &[&str]) -> Self {
+    pub fn balanced(self, ips: &[impl ToString]) -> Self {
         self.balanced_as(ips, "VIP")
     }
 
     /// Addresses of a load balancer, with the `ipMode` that it has.
-    pub fn balanced_as(mut self, ips: &[&str], mode: &str) -> Self {
-        self.ingress.extend(ips.iter().map(|ip| json!({"ip": ip, "ipMode": mode})));
+    pub fn balanced_as(mut self, ips: &[impl ToString], mode: &str) -> Self {
+        self.ingress.extend(ips.iter().map(|ip| json!({"ip": ip.to_string(), "ipMode": mode})));
         self.spec("type", json!("LoadBalancer"))
     }
 

@@ -59,6 +59,7 @@ spec:
 }
 
 /// Pods that only exist: so many, anywhere.
+///
 /// With a grace period of zero the API server would drop a pod's object long before its node has ended it.
 pub(crate) fn crowd(count: usize) -> String {
     format!(

@@ -26,8 +26,8 @@ struct Attempts {
 /// Generates load until its time is over.
 pub(super) fn generate(load: &Load) -> Result<Report> {
     let begin = Instant::now();
-    let time = (begin, begin + load.during);
-    let until = time.1;
+    let until = begin + load.during;
+    let time = (begin, until);
     let attempt_of = |probe: &Probe| dial::probe(probe).map(|_| ());
     // Threads made by this one are in its network namespace too.
     thread::scope(|scope| {

@@ -3,15 +3,12 @@
 use fairlead_tests::{Probes, Via};
 use serde_json::json;
 
-use crate::world::{balancer, external, probes, service, texts, world};
+use crate::world::{balancer, bare, everywhere, external, probes, service, world};
 
 #[test]
 fn s8_s9_s28_a_load_balancers_address_is_the_nodes_to_answer() {
     let world = world();
-    let addresses = texts(balancer(8));
-    let service = service("s8", 8)
-        .balanced(&addresses.each_ref().map(String::as_str))
-        .spec("allocateLoadBalancerNodePorts", json!(false));
+    let service = service("s8", 8).balanced(&balancer(8)).spec("allocateLoadBalancerNodePorts", json!(false));
     world.lab.apply(&service.endpoints(&[&world.near, &world.far]).yaml());
     let both = [world.near.key(), world.far.key()];
     let to = probes(balancer(8), 80, 53);
@@ -29,10 +26,7 @@ fn s8_s9_s28_a_load_balancers_address_is_the_nodes_to_answer() {
 #[test]
 fn s8_an_address_that_a_load_balancer_keeps_is_left_to_it() {
     let world = world();
-    let [kept, left] = [balancer(80), balancer(81)].map(texts);
-    let service = service("s8-proxy", 80)
-        .balanced_as(&kept.each_ref().map(String::as_str), "Proxy")
-        .balanced_as(&left.each_ref().map(String::as_str), "VIP");
+    let service = service("s8-proxy", 80).balanced_as(&balancer(80), "Proxy").balanced_as(&balancer(81), "VIP");
     world.lab.apply(&service.endpoint(&world.near).yaml());
     world.reaches(&world.client, &probes(balancer(81), 80, 53), &[world.near.key()]);
     for probe in probes(balancer(80), 80, 53) {
@@ -43,11 +37,7 @@ fn s8_an_address_that_a_load_balancer_keeps_is_left_to_it() {
 #[test]
 fn s10_one_port_for_both_protocols() {
     let world = world();
-    let addresses = texts(balancer(10));
-    let [v4, v6] = texts(crate::world::cluster(10));
-    let service =
-        fairlead_tests::ServiceManifest::new("shop/s10").ips(&[&v4, &v6]).tcp("t", 80, 8080).udp("u", 80, 5300);
-    let service = service.balanced(&addresses.each_ref().map(String::as_str));
+    let service = bare("s10", 10).tcp("t", 80, 8080).udp("u", 80, 5300).balanced(&balancer(10));
     world.lab.apply(&service.endpoint(&world.far).yaml());
     world.reaches(world.lab.client(), &probes(balancer(10), 80, 80), &[world.far.key()]);
 }
@@ -68,11 +58,7 @@ fn s11_external_addresses_are_captured() {
 #[test]
 fn s12_source_ranges_hold_for_a_load_balancers_addresses_alone() {
     let world = world();
-    let addresses = texts(balancer(12));
-    let service = service("s12", 12)
-        .balanced(&addresses.each_ref().map(String::as_str))
-        .node_ports(&[30_012, 30_013])
-        .endpoint(&world.near);
+    let service = everywhere(service("s12", 12), 12, [30_012, 30_013]).endpoint(&world.near);
     let open_to = |ranges: &[&str]| {
         world.lab.apply(&service.clone().spec("loadBalancerSourceRanges", json!(ranges)).yaml());
     };

@@ -1,8 +1,8 @@
 //! What clients outside are told when there is no answer, and flows that outlive what they began with.
 
-use fairlead_tests::{Probes, ServiceManifest};
+use fairlead_tests::Probes;
 
-use crate::world::{cluster, probes, service, texts, world};
+use crate::world::{bare, cluster, probes, service, world};
 
 #[test]
 fn s33_no_endpoints_refuses() {
@@ -18,9 +18,7 @@ fn s33_no_endpoints_refuses() {
 fn s46_a_closed_port_of_a_backend_refuses() {
     let world = world();
     for (number, pod) in [(46, &world.near), (47, &world.far)] {
-        let [v4, v6] = texts(cluster(number));
-        let closed = ServiceManifest::new(&format!("shop/closed-{number}"))
-            .ips(&[&v4, &v6])
+        let closed = bare(&format!("closed-{number}"), number)
             .tcp("http", 80, 9999)
             .udp("ask", 53, 9999)
             .node_ports(&[30_000 + u16::from(number) * 2, 30_001 + u16::from(number) * 2]);

@@ -3,17 +3,12 @@
 
 use std::net::IpAddr;
 
-use fairlead_tests::{Probe, Probes, ServiceManifest, Via};
+use fairlead_tests::{Probe, Probes, Via};
 use serde_json::json;
 
-use crate::world::{balancer, cluster, host_service, probes, service, texts, world};
+use crate::world::{balancer, cluster, everywhere, host_service, probes, service, world};
 
-/// A service of both kinds of addresses, NodePorts beside.
-fn everywhere(service: ServiceManifest, number: u8, ports: [u16; 2]) -> ServiceManifest {
-    let addresses = texts(balancer(number));
-    service.balanced(&addresses.each_ref().map(String::as_str)).node_ports(&ports)
-}
-
+/// The probes of all its addresses.
 fn all(number: u8, node: [IpAddr; 2], [tcp, udp]: [u16; 2]) -> Vec<Probe> {
     [probes(cluster(number), 80, 53), probes(balancer(number), 80, 53), probes(node, tcp, udp)].concat()
 }

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use fairlead_tests::{Probe, Probes, ServiceManifest, Via};
+use fairlead_tests::{Probe, Probes, Via};
 
-use crate::world::{cluster, host_service, probes, service, world};
+use crate::world::{bare, host_service, probes, service, world};
 
 #[test]
 fn s4_s6_a_node_port_is_at_every_node_for_everybody() {
@@ -73,9 +73,8 @@ fn s7_processes_of_the_node_do_not_get_a_node_port() {
         node.bind(udp, SocketAddr::new(everywhere[0], 0)).unwrap();
     }
     // A process of the node that is meant to listen there can, and is reached.
-    let ips = crate::world::texts(cluster(7));
-    let own = ServiceManifest::new("shop/s7").ips(&ips.each_ref().map(String::as_str)).node_ports(&[30_007]);
-    world.lab.apply(&own.tcp("http", 80, 30_007).host_endpoint(node).yaml());
+    let own = bare("s7", 7).node_ports(&[30_007]).tcp("http", 80, 30_007);
+    world.lab.apply(&own.host_endpoint(node).yaml());
     world.lab.wait_until("it is free", || node.bind(false, SocketAddr::new(everywhere[1], 30_007)));
     node.serve("host/s7", &[30_007], &[]);
     let to: Vec<_> = node.ips().into_iter().map(|ip| Probe::tcp(ip, 30_007)).collect();

@@ -3,14 +3,10 @@
 use fairlead_tests::{Probes, ServiceManifest, Via};
 use serde_json::json;
 
-use crate::world::{balancer, probes, service, texts, world};
+use crate::world::{balancer, everywhere, probes, service, world};
 
 fn local(name: &str, number: u8, ports: [u16; 2]) -> ServiceManifest {
-    let addresses = texts(balancer(number));
-    service(name, number)
-        .balanced(&addresses.each_ref().map(String::as_str))
-        .node_ports(&ports)
-        .spec("externalTrafficPolicy", json!("Local"))
+    everywhere(service(name, number), number, ports).spec("externalTrafficPolicy", json!("Local"))
 }
 
 #[test]

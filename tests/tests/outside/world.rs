@@ -76,21 +76,22 @@ pub(crate) fn external(number: u8) -> [IpAddr; 2] {
 
 /// A service named by a row, with `http` at 80/TCP and `ask` at 53/UDP.
 pub(crate) fn service(name: &str, number: u8) -> ServiceManifest {
-    let ips = cluster(number).map(|ip| ip.to_string());
-    let ips = ips.each_ref().map(String::as_str);
-    ServiceManifest::new(&format!("shop/{name}")).ips(&ips).tcp("http", 80, 8080).udp("ask", 53, 5300)
+    bare(name, number).tcp("http", 80, 8080).udp("ask", 53, 5300)
 }
 
 /// The same with processes of nodes behind it.
 pub(crate) fn host_service(name: &str, number: u8) -> ServiceManifest {
-    let ips = cluster(number).map(|ip| ip.to_string());
-    let ips = ips.each_ref().map(String::as_str);
-    ServiceManifest::new(&format!("shop/{name}")).ips(&ips).tcp("http", 80, HOST).udp("ask", 53, HOST)
+    bare(name, number).tcp("http", 80, HOST).udp("ask", 53, HOST)
 }
 
-/// Addresses as text.
-pub(crate) fn texts(ips: [IpAddr; 2]) -> [String; 2] {
-    ips.map(|ip| ip.to_string())
+/// The same without any port.
+pub(crate) fn bare(name: &str, number: u8) -> ServiceManifest {
+    ServiceManifest::new(&format!("shop/{name}")).ips(&cluster(number))
+}
+
+/// A service with a load balancer's addresses and NodePorts too.
+pub(crate) fn everywhere(service: ServiceManifest, number: u8, ports: [u16; 2]) -> ServiceManifest {
+    service.balanced(&balancer(number)).node_ports(&ports)
 }
 
 /// The probes of a service, or of its NodePorts: TCP and UDP, each family.

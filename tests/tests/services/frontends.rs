@@ -67,10 +67,10 @@ fn s16_families_are_independent() {
     world.reaches(&[v6], &[&world.far]);
     // A service may have one family only, whatever its slices hold.
     let single = service("s16", 16).endpoints(&[&world.near]);
-    world.lab.apply(&single.clone().ips(&[&v4.to_string()]).yaml());
+    world.lab.apply(&single.clone().ips(&[v4]).yaml());
     world.reaches(&[v4], &[&world.near]);
     world.nobody_answers(&[v6]);
-    world.lab.apply(&single.clone().ips(&[&v6.to_string()]).yaml());
+    world.lab.apply(&single.clone().ips(&[v6]).yaml());
     world.reaches(&[v6], &[&world.near]);
     world.nobody_answers(&[v4]);
 }

@@ -45,9 +45,8 @@ fn s33_a_closed_port_of_a_backend_refuses() {
     // Nobody listens on the pods' ports 9999: a reset, or an ICMP error that quotes what the backend got.
     for (number, pod) in [(35, &world.near), (36, &world.far)] {
         let ips = ips(number);
-        let text = ips.map(|ip| ip.to_string());
         let closed = fairlead_tests::ServiceManifest::new(&format!("shop/closed-{number}"))
-            .ips(&text.each_ref().map(String::as_str))
+            .ips(&ips)
             .tcp("http", 80, 9999)
             .udp("ask", 53, 9999);
         world.lab.apply(&closed.endpoint(pod).yaml());

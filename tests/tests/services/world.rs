@@ -40,9 +40,7 @@ pub(crate) fn ips(number: u8) -> [IpAddr; 2] {
 
 /// A service with these addresses: `http` at 80/TCP and `ask` at 53/UDP.
 pub(crate) fn service(name: &str, number: u8) -> ServiceManifest {
-    let ips = ips(number).map(|ip| ip.to_string());
-    let ips = ips.each_ref().map(String::as_str);
-    ServiceManifest::new(&format!("shop/{name}")).ips(&ips).tcp("http", 80, 8080).udp("ask", 53, 5300)
+    ServiceManifest::new(&format!("shop/{name}")).ips(&ips(number)).tcp("http", 80, 8080).udp("ask", 53, 5300)
 }
 
 /// The objects of a service, changed: the Service first, then its slice for IPv4, then that for IPv6.
