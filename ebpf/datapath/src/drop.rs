@@ -94,6 +94,8 @@ reasons! {
     SourceRange = 22, "source_range";
     /// A VXLAN packet that no node of the cluster sent, or that says to come from what is not behind that node.
     Tunnel = 23, "tunnel";
+    /// A program did not find its own memory or tables: a fault of Fairlead. Please report it.
+    Internal = 24, "internal";
 }
 
 /// Number of reasons: the size of the `DROPS` array.

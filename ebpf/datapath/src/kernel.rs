@@ -3,14 +3,13 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::config::{Config, Uplink};
-use crate::drop::DropReason;
-use crate::flow::{self, Draft, FlowKey, InsertError, Place, Table, Tracked};
+use crate::Word;
 use crate::overlay::Outer;
-use crate::packet::{self, Packet};
-use crate::walk::{self, Action, Inbound, Walk};
-use crate::{Addr, Word};
-use crate::{peer, policy, service};
+use crate::register::{Answer, Arguments};
+use crate::scratch::Walk;
+use crate::tables::config::{Config, Uplink};
+use crate::tables::flow::FlowKey;
+use crate::tables::{flow, peer, policy, service};
 
 /// The kernel under a packet: its bytes, its metadata, the tables, the clock and chance.
 ///
@@ -75,135 +74,67 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// A word that is not zero once a client outside has been sent to a process of the node as a service's backend.
     fn host_flows(&self) -> Option<&Word>;
 
-    // The stages below are rare or large. A program makes each a function of its own, which the verifier checks once
-    // and whose variables are not on the walk's stack; everywhere else they are plain calls.
-
-    /// [`packet::parse`]. Its branches are many, and what it leaves is in memory: as a function of its own it spares the
-    /// verifier to follow each of them through the rest of the walk.
-    fn parse(&self, w: &mut Walk, ether_type: u16) -> Result<(), DropReason>
+    /// Goes through a stage: a part of a walk that is rare or large. A program makes each a function of its own, which the
+    /// verifier checks once and whose variables are not on the walk's stack; everywhere else it is a plain call.
+    #[inline(always)]
+    fn enter<S: Stage>(&self, w: &mut Walk, arguments: S::Arguments) -> S::Answer
     where
         Self: Sized,
     {
-        packet::parse(self, &mut w.packet, ether_type)
-    }
-
-    /// [`flow::insert_far`].
-    fn insert_far(&self, p: &Packet, draft: &mut Draft, host: bool) -> Result<(), InsertError>
-    where
-        Self: Sized,
-    {
-        flow::insert_far(self, p.proto, draft, host)
-    }
-
-    /// [`flow::create`].
-    fn create_flow(&self, w: &mut Walk, new_source: bool) -> Result<(), DropReason>
-    where
-        Self: Sized,
-    {
-        flow::create(self, &w.packet, &mut w.draft, new_source)
-    }
-
-    /// [`flow::translate_at_uplink`].
-    fn translate_flow(&self, w: &mut Walk) -> Result<(), DropReason>
-    where
-        Self: Sized,
-    {
-        flow::translate_at_uplink(self, &w.packet, &mut w.draft)
-    }
-
-    /// [`flow::track_change`].
-    fn track_change(&self, w: &mut Walk, place: Place) -> Tracked
-    where
-        Self: Sized,
-    {
-        flow::track_change(self, &w.packet, &mut w.draft, place)
-    }
-
-    /// [`walk::look_up`].
-    fn look_up(&self, w: &mut Walk, addr: Addr)
-    where
-        Self: Sized,
-    {
-        walk::look_up(self, w, addr);
-    }
-
-    /// [`walk::choose_backend`].
-    fn choose_backend(&self, w: &mut Walk, begins: bool, from: service::From) -> Action
-    where
-        Self: Sized,
-    {
-        walk::choose_backend(self, w, begins, from)
-    }
-
-    /// [`walk::still_no_service`].
-    fn still_no_service(&self, w: &Walk) -> bool
-    where
-        Self: Sized,
-    {
-        walk::still_no_service(self, w)
-    }
-
-    /// [`walk::answer_neighbour`].
-    fn answer_neighbour(&self, w: &mut Walk, slot: u16, arp: bool) -> Action
-    where
-        Self: Sized,
-    {
-        walk::answer_neighbour(self, w, slot, arp)
-    }
-
-    /// [`walk::open_from_pod`].
-    fn open_from_pod(&self, w: &mut Walk, slot: u16) -> Action
-    where
-        Self: Sized,
-    {
-        walk::open_from_pod(self, w, slot)
-    }
-
-    /// [`walk::open_from_outside`].
-    fn open_from_outside(&self, w: &mut Walk) -> Action
-    where
-        Self: Sized,
-    {
-        walk::open_from_outside(self, w)
-    }
-
-    /// [`walk::open_inbound`].
-    fn open_inbound(&self, w: &mut Walk, slot: u16, how: Inbound) -> Action
-    where
-        Self: Sized,
-    {
-        walk::open_inbound(self, w, slot, how)
-    }
-
-    /// [`walk::judge_again`].
-    fn judge_again(&self, w: &mut Walk, place: Place) -> Result<(), DropReason>
-    where
-        Self: Sized,
-    {
-        walk::judge_again(self, w, place)
-    }
-
-    /// [`flow::forget`].
-    fn forget_flow(&self, w: &mut Walk, table: Table)
-    where
-        Self: Sized,
-    {
-        flow::forget(self, &mut w.draft, table);
-    }
-
-    /// [`policy::decide`].
-    fn judge(&self, set: u32, class: u32, proto: u8, port: u16) -> policy::Decision
-    where
-        Self: Sized,
-    {
-        policy::decide(self, set, class, proto, port)
-    }
-
-    /// [`walk::relate`].
-    fn relate_error(&self, w: &mut Walk, leaving: bool) -> Action
-    where
-        Self: Sized,
-    {
-        walk::relate(self, w, leaving)
+        S::run(self, w, arguments)
     }
 }
+
+/// A part of a walk that is a function of its own in a program. [`stages!`] makes them.
+pub trait Stage {
+    /// What it takes besides the packet and what the walk remembers.
+    type Arguments: Arguments;
+    /// What it answers.
+    type Answer: Answer;
+    /// By which a program knows it: the path of the function that it runs.
+    const NAME: &'static str;
+
+    /// Runs it.
+    fn run<K: Kernel>(k: &K, w: &mut Walk, arguments: Self::Arguments) -> Self::Answer;
+}
+
+/// Makes stages of a module's functions. For each a function of the same name is in the module's `stage`, by which walks
+/// enter it, and a type, by which a program names it.
+macro_rules! stages {
+    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $answer:ty, as $stage:ident;)+) => {
+        /// The functions of this module that are stages, as a walk enters them.
+        pub(crate) mod stage {
+            use super::*;
+
+            $(#[doc = concat!("[`", stringify!($name), "`](super::", stringify!($name), ")")]
+            #[inline(always)]
+            pub fn $name<K: $crate::kernel::Kernel>(
+                k: &K,
+                w: &mut $crate::scratch::Walk,
+                $($argument: $type),*
+            ) -> $answer {
+                k.enter::<$stage>(w, ($($argument,)*))
+            }
+
+            #[doc = concat!("The stage that is [`", stringify!($name), "`](super::", stringify!($name), ")")]
+            #[derive(Debug)]
+            pub struct $stage;
+
+            impl $crate::kernel::Stage for $stage {
+                type Arguments = ($($type,)*);
+                type Answer = $answer;
+                const NAME: &'static str = concat!(module_path!(), "::", stringify!($name));
+
+                #[inline(always)]
+                fn run<K: $crate::kernel::Kernel>(
+                    k: &K,
+                    w: &mut $crate::scratch::Walk,
+                    ($($argument,)*): Self::Arguments,
+                ) -> $answer {
+                    super::$name(k, w, $($argument),*)
+                }
+            })+
+        }
+    };
+}
+pub(crate) use stages;

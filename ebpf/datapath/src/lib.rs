@@ -13,7 +13,6 @@ extern crate std;
 compile_error!("addresses and ports are kept as the wire has them and compared as little-endian words");
 
 mod addr;
-pub mod config;
 pub mod drop;
 pub mod flow;
 mod ifindex;
@@ -22,12 +21,18 @@ pub mod overlay;
 pub mod packet;
 pub mod peer;
 pub mod policy;
+pub mod register;
+mod scratch;
 pub mod service;
+pub mod tables;
 #[cfg(any(test, feature = "host"))]
 pub mod testing;
+mod tuple;
 pub mod walk;
 mod word;
 
 pub use addr::Addr;
 pub use ifindex::{IFINDEX_BASE, MAX_PODS, ifindex_of, slot_of};
+pub use tables::config;
+pub use tuple::Tuple;
 pub use word::Word;

@@ -2,6 +2,7 @@
 //!
 //! - `tc`: packets, at the host side of pods' veths and at the uplinks
 //! - `sock`: sockets, at the root of the cgroup tree
+//! - `stages`: what the verifier checks once, whoever calls it
 //! - `maps`: the tables
 #![no_std]
 #![no_main]
@@ -9,6 +10,7 @@
 
 mod maps;
 mod sock;
+mod stages;
 mod tc;
 
 /// The helpers used here are for GPL-compatible programs only.

@@ -1,11 +1,10 @@
 //! From a packet to the flow that it is part of.
 
-use super::Table;
-use super::create::Draft;
-use super::layout::{Flow, FlowFlags, FlowKey};
-use super::track::{discount, expired};
+use super::life::live;
 use crate::kernel::Kernel;
 use crate::packet::{Packet, TCP, TcpFlags};
+use crate::register::Register;
+use crate::tables::flow::{Flow, FlowFlags, FlowKey, Table};
 
 /// Where a packet is looked at, which says what it can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +35,30 @@ pub struct Place {
     pub table: Table,
     /// Whether the packet goes from opener to responder.
     pub forward: bool,
+}
+
+impl Register for Table {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        self as u64
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        if word == Self::Established as u64 { Self::Established } else { Self::Any }
+    }
+}
+
+impl Register for Place {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        self.table.pack() << 1 | u64::from(self.forward)
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        Self { table: Table::unpack(word >> 1), forward: word & 1 != 0 }
+    }
 }
 
 /// Finds the flow of a packet and leaves its key in `key` (with `alternate` set if the plain key is somebody else's).
@@ -72,13 +95,6 @@ pub fn find_key<'k, K: Kernel>(k: &'k K, key: &FlowKey, from_a: bool, first: Tab
     live(k, second, key).map(|flow| hit(flow, second))
 }
 
-/// The entry of a key in a table, if it is one.
-#[inline(always)]
-pub(super) fn live<'k, K: Kernel>(k: &'k K, table: Table, key: &FlowKey) -> Option<&'k Flow> {
-    let flow = k.flow(table, key)?;
-    if flow.tag != key.tag() || expired(flow, key.proto, k.seconds()) { None } else { Some(flow) }
-}
-
 /// Whether a packet that meets an entry can be part of its flow.
 #[inline(always)]
 fn usable(flow: &Flow, forward: bool, at: At) -> bool {
@@ -93,28 +109,4 @@ fn usable(flow: &Flow, forward: bool, at: At) -> bool {
         At::EgressPod => !(near && forward),
         At::EgressUplink => true,
     }
-}
-
-/// Removes the flow that [`find`] found in a table: both its entries.
-#[inline(always)]
-pub fn forget<K: Kernel>(k: &K, draft: &mut Draft, table: Table) {
-    let Some(flow) = k.flow(table, &draft.key) else { return };
-    if table == Table::Established {
-        discount(k, flow);
-    }
-    if flow.is_translated() {
-        flow.set_other_key(&mut draft.far, draft.key.proto);
-        // Only if it is this flow's: its place may have been taken since.
-        if let Some(pair) = k.flow(table, &draft.far)
-            && pair.tag == draft.far.tag()
-            && pair.is_translated()
-            && pair.other == draft.key.tuple(flow.is(FlowFlags::OPENER_IS_A))
-        {
-            if table == Table::Established {
-                discount(k, pair);
-            }
-            k.remove_flow(table, &draft.far);
-        }
-    }
-    k.remove_flow(table, &draft.key);
 }

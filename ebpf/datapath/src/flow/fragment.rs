@@ -1,38 +1,8 @@
 //! Fragments: the ports of a datagram are in its first one alone; `FRAGS` (LRU hash) remembers them for the rest.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
-use crate::Addr;
 use crate::kernel::Kernel;
 use crate::packet::{Class, Fragment, Packet};
-
-/// A datagram that comes in fragments (RFC 791, RFC 8200 section 4.5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct FragmentKey {
-    /// Source address.
-    pub src: Addr,
-    /// Destination address.
-    pub dst: Addr,
-    /// Its identifier.
-    pub id: u32,
-    /// IP protocol number.
-    pub proto: u8,
-    /// Zero.
-    pub pad: [u8; 3],
-}
-
-/// The ports that its first fragment had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct FragmentPorts {
-    /// Source port, as on the wire.
-    pub sport: u16,
-    /// Destination port.
-    pub dport: u16,
-    /// Second (since boot) of the first fragment.
-    pub seen: u32,
-}
+use crate::tables::flow::{FragmentKey, FragmentPorts};
 
 /// Seconds that later fragments may take (RFC 8200: 60; Linux `ipfrag_time`: 30).
 const LIFETIME: u32 = 30;

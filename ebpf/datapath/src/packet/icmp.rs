@@ -4,11 +4,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::csum;
 use super::headers::{ETH_LEN, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, Icmp, Ipv4, Ipv6, Macs, Ports, SCTP, TCP, UDP};
-use super::parse::{Class, Fragment, Packet, Tuple};
 use super::reset::{reset_v4, reset_v6};
 use super::rewrite::rewrite_outer;
 use crate::Addr;
+use crate::Tuple;
 use crate::kernel::Kernel;
+use crate::scratch::{Class, Fragment, Packet};
 
 /// Length of the ICMP header before the quoted packet.
 const QUOTE: u32 = 8;

@@ -12,5 +12,12 @@ pub(crate) use headers::Macs;
 pub use headers::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, SCTP, TCP, TcpFlags, UDP};
 pub use icmp::{IcmpError, quoted, send_error_v4, send_error_v6, translate_quote};
 pub use neighbour::{answer_arp, answer_solicitation};
-pub use parse::{Class, Fragment, Packet, Tuple, parse};
 pub use rewrite::{decrement_ttl, rewrite};
+
+pub use crate::Tuple;
+pub use crate::scratch::{Class, Fragment, Packet};
+
+/// The functions of packets that are stages, as a walk enters them.
+pub mod stage {
+    pub use super::parse::stage::*;
+}

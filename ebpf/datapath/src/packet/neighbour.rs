@@ -7,10 +7,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::csum;
 use super::headers::{ETH_LEN, ETH_P_IP, ICMPV6, Macs};
-use super::parse::Packet;
 use crate::Addr;
 use crate::kernel::Kernel;
 use crate::peer::Pod;
+use crate::scratch::Packet;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, packed)]

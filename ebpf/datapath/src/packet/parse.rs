@@ -1,98 +1,24 @@
 //! From bytes to what the walk decides by.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
 use super::headers::{ETH_LEN, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, Icmp, Ipv4, Ipv6, Ports, SCTP, TCP, UDP};
 use crate::Addr;
 use crate::drop::DropReason;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, stages};
+use crate::scratch::{Class, Fragment, Packet, Walk};
 
 /// Most IPv6 extension headers that are followed.
 const MAX_EXTENSIONS: usize = 6;
 
-/// Source and destination of a packet. Ports are as on the wire; an ICMP echo has its identifier as the port of the
-/// end that asks and 0 as the other's, so that a ping is a flow like any other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Tuple {
-    /// Source address.
-    pub src: Addr,
-    /// Destination address.
-    pub dst: Addr,
-    /// Source port.
-    pub sport: u16,
-    /// Destination port.
-    pub dport: u16,
-    /// Zero.
-    pub pad: u32,
-}
-
-impl Tuple {
-    /// The same seen from the other end.
-    #[inline(always)]
-    #[must_use]
-    pub const fn reversed(&self) -> Self {
-        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, pad: 0 }
-    }
-}
-
-/// What a packet says of itself, after [`parse`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C)]
-pub struct Packet {
-    /// Who to whom.
-    pub tuple: Tuple,
-    /// Offset of the L4 header.
-    pub l4: u32,
-    /// Identifier of the datagram that a fragment is part of.
-    pub fragment_id: u32,
-    /// [`Fragment`] as a number, [`Class`] beside it.
-    pub fragment: u8,
-    /// [`Class`] as a number.
-    pub class: u8,
-    /// IP protocol number of the L4 header.
-    pub proto: u8,
-    /// Whether it is IPv6.
-    pub v6: u8,
-    /// TTL or hop limit.
-    pub ttl: u8,
-    /// Byte 13 of a TCP header.
-    pub tcp: u8,
-    /// ICMP type.
-    pub icmp_type: u8,
-    /// IPv4 "don't fragment"; true of every IPv6 packet.
-    pub no_fragment: u8,
-}
-
-/// Whether a packet is part of a larger one.
-pub struct Fragment;
-
-impl Fragment {
-    /// A whole packet.
-    pub const NONE: u8 = 0;
-    /// The first fragment: it has the ports.
-    pub const FIRST: u8 = 1;
-    /// A later one: its ports are remembered from the first, if that was seen.
-    pub const LATER: u8 = 2;
-}
-
-/// How the L4 header takes part in a flow.
-pub struct Class;
-
-impl Class {
-    /// TCP, UDP, SCTP, ICMP echo: two ports.
-    pub const PORTS: u8 = 0;
-    /// Another protocol, or another ICMP message: addresses only.
-    pub const PLAIN: u8 = 1;
-    /// An ICMP error, which belongs to the flow that it quotes.
-    pub const ERROR: u8 = 2;
-    /// Neighbour discovery and multicast listener discovery: never forwarded.
-    pub const NEIGHBOUR: u8 = 3;
+// Its branches are many, and what it leaves is in memory: as a stage it spares the verifier to follow each of them through
+// the rest of the walk.
+stages! {
+    fn parse(ether_type: u16) -> Result<(), DropReason>, as Parse;
 }
 
 /// Reads the headers of an IP packet. `ether_type` as on the wire, of a packet that has an Ethernet header.
 #[inline(always)]
-pub fn parse<K: Kernel>(k: &K, p: &mut Packet, ether_type: u16) -> Result<(), DropReason> {
+fn parse<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Result<(), DropReason> {
+    let p = &mut w.packet;
     match ether_type {
         ETH_P_IP => parse_v4(k, p)?,
         ETH_P_IPV6 => parse_v6(k, p)?,

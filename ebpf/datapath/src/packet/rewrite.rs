@@ -2,9 +2,10 @@
 
 use super::csum;
 use super::headers::{ETH_LEN, ICMP, ICMPV6, Ports, TCP, UDP};
-use super::parse::{Class, Fragment, Packet, Tuple};
 use crate::Addr;
+use crate::Tuple;
 use crate::kernel::Kernel;
+use crate::scratch::{Class, Fragment, Packet};
 
 /// Offset of the IPv4 checksum, of the IPv4 addresses and of the IPv6 addresses.
 const V4_CSUM: u32 = ETH_LEN + 10;

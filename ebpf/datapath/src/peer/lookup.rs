@@ -1,29 +1,7 @@
 //! From an address to what is known of it.
 
-use super::{CidrKey, NodeHop, Peer, PeerFlags, Pod};
+use super::{CidrKey, Peer, PeerFlags, Tables};
 use crate::Addr;
-
-/// The tables of addresses, nodes and pods. Methods copy values out.
-///
-/// An implementation over memory that others write reads [`Peer::tag`] after the rest: an element that is reused is
-/// written from its start, so a reader that got anything of the new content also gets the new tag.
-pub trait Tables {
-    /// The value of `peers` under an address.
-    fn peer(&self, addr: &Addr) -> Option<Peer>;
-
-    /// The value of the longest prefix in `cidrs`.
-    fn cidr(&self, key: &CidrKey) -> Option<Peer>;
-
-    /// An element of `nodes`.
-    fn node(&self, index: u16) -> Option<NodeHop>;
-
-    /// An element of `pods`. Read before any address is looked up for it: what its word leads to is written in the
-    /// opposite order.
-    fn pod(&self, slot: u16) -> Option<&Pod>;
-
-    /// The word of an element of `pods`, read as one; 0 where there is no such slot.
-    fn pod_word(&self, slot: u16) -> u64;
-}
 
 /// What is known of an address: its own entry, else its longest prefix', else that it is of the world outside.
 ///
@@ -49,6 +27,7 @@ mod tests {
 
     use super::*;
     use crate::peer::HostTables;
+    use crate::peer::{NodeHop, Pod};
 
     fn addr(text: &str) -> Addr {
         text.parse::<IpAddr>().unwrap().into()

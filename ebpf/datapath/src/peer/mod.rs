@@ -2,12 +2,10 @@
 
 #[cfg(any(test, feature = "host"))]
 mod host;
-mod layout;
 mod lookup;
 
 #[cfg(any(test, feature = "host"))]
 pub use host::HostTables;
-pub use layout::{
-    CidrKey, HopFlags, MAX_CIDRS, MAX_NODES, MAX_PEERS, NO_NODE, NO_SLOT, NodeHop, Peer, PeerFlags, Pod, PodWord,
-};
-pub use lookup::{Tables, lookup};
+pub use lookup::lookup;
+
+pub use crate::tables::peer::*;

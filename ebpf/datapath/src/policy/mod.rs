@@ -6,17 +6,12 @@
 mod decide;
 #[cfg(any(test, feature = "host"))]
 mod host;
-mod layout;
-mod tables;
 
 pub use decide::{Decision, Outcome, decide};
 #[cfg(any(test, feature = "host"))]
 pub use host::HostTables;
-pub use layout::{
-    ANY_PORT, MAX_PAGES, MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, NO_BIT, OTHER_PROTOCOLS, PAGE_BITS,
-    PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags,
-};
-pub use tables::Tables;
+
+pub use crate::tables::policy::*;
 
 /// The policy set of a pod that may not talk yet: everything is denied. Also what an unset word means.
 pub const DENY_ALL: u32 = 0;

@@ -2,6 +2,7 @@
 
 use crate::drop::DropReason;
 use crate::packet::IcmpError;
+use crate::register::{Answer, Register};
 
 /// What the program is to do with the packet: a [`Step`] in one word.
 ///
@@ -45,7 +46,7 @@ impl Action {
     pub const IGNORE: Self = Self(7);
     /// None yet: the walk goes on with its next stage.
     pub const GO_ON: Self = Self(u64::MAX);
-    /// None yet: where the packet goes is known and noted in the walk ([`super::Way`]); what is left is to send it there.
+    /// None yet: where the packet goes is known and noted in the walk ([`crate::scratch::Way`]); what is left is to send it there.
     pub const DELIVER: Self = Self(u64::MAX - 1);
 
     /// [`Step::ToPod`].
@@ -98,20 +99,6 @@ impl Action {
         self.0 == Self::DELIVER.0
     }
 
-    /// The word.
-    #[inline(always)]
-    #[must_use]
-    pub const fn word(self) -> u64 {
-        self.0
-    }
-
-    /// From the word.
-    #[inline(always)]
-    #[must_use]
-    pub const fn from_word(word: u64) -> Self {
-        Self(word)
-    }
-
     /// Taken apart. What can't be read is dropped.
     #[inline(always)]
     #[must_use]
@@ -135,8 +122,24 @@ impl Action {
 const fn reason(word: u64) -> DropReason {
     match DropReason::from_number((word >> 8) as u8) {
         Some(reason) => reason,
-        None => DropReason::Rewrite,
+        None => DropReason::Internal,
     }
+}
+
+impl Register for Action {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        Self(word)
+    }
+}
+
+impl Answer for Action {
+    const BROKEN: Self = Self::drop(DropReason::Internal);
 }
 
 #[cfg(test)]

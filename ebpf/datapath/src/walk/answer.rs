@@ -1,11 +1,13 @@
 //! What a process of the node answers as a service's backend. It does not know that it is one, so its answers get the
 //! service's address where they leave the node: by an uplink, or by the tunnel to a pod of a node in another subnet.
 
-use super::{Action, Walk};
+use super::Action;
+use super::errors::stage::relate;
 use crate::drop::DropReason;
 use crate::flow::{self, At, FlowFlags, Tracked};
 use crate::kernel::Kernel;
 use crate::packet::{Class, rewrite};
+use crate::scratch::Walk;
 
 /// Whether there are such connections at all.
 #[inline(always)]
@@ -20,7 +22,7 @@ pub(super) fn turn_back<K: Kernel>(k: &K, w: &mut Walk) -> Action {
         return Action::PASS;
     }
     if w.packet.class == Class::ERROR {
-        let action = k.relate_error(w, false);
+        let action = relate(k, w, false);
         return if action.goes_on() || action.delivers() { Action::PASS } else { action };
     }
     let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressUplink) else { return Action::PASS };

@@ -1,12 +1,13 @@
 //! Handing a packet on: what a router does to it, and where it goes.
 
-use super::{Action, Walk, Way, judge};
+use super::{Action, judge};
 use crate::drop::DropReason;
 use crate::flow::{self, Flow, FlowFlags, Hit, Tracked};
 use crate::kernel::Kernel;
 use crate::overlay;
 use crate::packet::{ETH_LEN, IcmpError, Packet, TCP, decrement_ttl, rewrite};
 use crate::peer::{NO_NODE, NO_SLOT};
+use crate::scratch::{Walk, Way};
 
 /// A packet of a flow that is known and its own: still allowed, noted in the flow, and on its way. The walk goes on if the
 /// packet opens the flow anew.

@@ -1,16 +1,21 @@
 //! ICMP errors on their way: they belong to the flow that they quote, and are translated as it is, the other way round.
 
-use super::{Action, Walk, Way};
+use super::Action;
 use crate::drop::DropReason;
 use crate::flow::{Flow, FlowFlags, Hit, Table, find_key};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, stages};
 use crate::packet::{Packet, TCP, quoted, translate_quote};
 use crate::peer::{NO_SLOT, PodWord};
+use crate::scratch::{Walk, Way};
+
+stages! {
+    fn relate(leaving: bool) -> Action, as Relate;
+}
 
 /// Finds the flow that an ICMP error is about, translates the error and notes its way. What is about no flow that is
 /// known is a packet like any other, and the walk goes on. `leaving`: at the uplink, where the masquerade is made.
 #[inline(always)]
-pub fn relate<K: Kernel>(k: &K, w: &mut Walk, leaving: bool) -> Action {
+fn relate<K: Kernel>(k: &K, w: &mut Walk, leaving: bool) -> Action {
     let Some((inner, proto)) = quoted(k, &w.packet) else { return Action::GO_ON };
     let from_a = w.draft.key.set(&inner, proto);
     let first = if proto == TCP { Table::Established } else { Table::Any };

@@ -1,11 +1,15 @@
 //! What comes from other nodes through the tunnel: tcx ingress of the node's VXLAN device, its outer headers gone.
 
-use super::{Action, Walk, from_uplink};
+use super::address::Whose;
+use super::address::stage::look_up;
+use super::{Action, from_uplink};
 use crate::drop::DropReason;
 use crate::kernel::Kernel;
 use crate::overlay::{Outer, VNI};
 use crate::packet::Class;
+use crate::packet::stage::parse;
 use crate::peer::{Peer, PeerFlags};
+use crate::scratch::Walk;
 
 /// The walk of a packet that came through the tunnel. Anybody who reaches the node can send it such packets, so only what
 /// is behind a node of the cluster, or is that node, comes in from that node's address. What does is as good as what
@@ -14,10 +18,10 @@ use crate::peer::{Peer, PeerFlags};
 pub fn from_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     w.begin();
     let (Some(config), Some(outer)) = (k.config(), k.outer()) else { return Action::drop(DropReason::Tunnel) };
-    if let Err(reason) = k.parse(w, ether_type) {
+    if let Err(reason) = parse(k, w, ether_type) {
         return Action::drop(reason);
     }
-    k.look_up(w, w.packet.tuple.src);
+    look_up(k, w, Whose::Source);
     if w.found.flags & PeerFlags::RACED != 0 {
         return Action::drop(DropReason::Race);
     }

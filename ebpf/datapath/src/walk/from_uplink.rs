@@ -1,13 +1,23 @@
 //! What comes to the node from outside: tcx ingress of an uplink.
 
+use super::Action;
+use super::address::Whose;
+use super::address::stage::look_up;
+use super::backend::is_stale;
 use super::deliver::{self, deliver};
-use super::{Action, Inbound, Walk, from_pod};
+use super::errors::stage::relate;
+use super::inbound::Inbound;
+use super::inbound::stage::open_inbound;
+use super::outside::stage::open_from_outside;
 use crate::config::Config;
 use crate::drop::DropReason;
+use crate::flow::stage::forget;
 use crate::flow::{self, At, FlowFlags, Hit};
 use crate::kernel::Kernel;
+use crate::packet::stage::parse;
 use crate::packet::{Class, SCTP};
 use crate::peer::NO_SLOT;
+use crate::scratch::Walk;
 use crate::service::service_port;
 
 /// The walk of a packet from outside. What is not for a pod is the host's, whatever it looks like.
@@ -15,7 +25,7 @@ use crate::service::service_port;
 pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     w.begin();
     let Some(config) = k.config() else { return Action::PASS };
-    if k.parse(w, ether_type).is_err() || w.packet.class == Class::NEIGHBOUR {
+    if parse(k, w, ether_type).is_err() || w.packet.class == Class::NEIGHBOUR {
         return Action::PASS;
     }
     arrived(k, w, config)
@@ -31,11 +41,11 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
         return Action::PASS;
     }
     if !fragment_known {
-        k.look_up(w, dst);
+        look_up(k, w, Whose::Destination);
         return if w.found.slot != NO_SLOT { Action::drop(DropReason::Fragment) } else { Action::PASS };
     }
     if w.packet.class == Class::ERROR {
-        let action = k.relate_error(w, false);
+        let action = relate(k, w, false);
         if !action.goes_on() {
             return deliver(k, w, action);
         }
@@ -45,18 +55,18 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
         action = known(k, w, &hit);
     }
     if action.goes_on() {
-        action = k.open_from_outside(w);
+        action = open_from_outside(k, w);
     }
     if action.goes_on() {
         if to_node {
             return Action::PASS;
         }
-        k.look_up(w, dst);
+        look_up(k, w, Whose::Destination);
         let slot = w.found.slot;
         if slot == NO_SLOT {
             return Action::PASS;
         }
-        action = k.open_inbound(w, slot, Inbound::Uplink);
+        action = open_inbound(k, w, slot, Inbound::Uplink);
     }
     deliver(k, w, action)
 }
@@ -81,8 +91,8 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
     if receiver.slot == NO_SLOT && !service {
         return Action::GO_ON;
     }
-    if service && hit.forward && from_pod::is_stale(k, w, hit) {
-        k.forget_flow(w, hit.table);
+    if service && hit.forward && is_stale(k, w, hit) {
+        forget(k, w, hit.table);
         return Action::GO_ON;
     }
     deliver::follow(k, w, hit)

@@ -1,12 +1,23 @@
 //! Flows that are opened towards a pod from elsewhere: from outside the node, or by the node itself.
 
-use super::judge::{self, Ends};
-use super::{Action, Walk, Way, end_of, from_pod};
+use super::Action;
+use super::address::Whose;
+use super::address::stage::look_up;
+use super::judge;
+use super::opening::begins;
+use super::route::end_of;
 use crate::drop::DropReason;
-use crate::flow::{End, FlowFlags, FlowState, NO_BACKEND};
-use crate::kernel::Kernel;
+use crate::flow::stage::create;
+use crate::flow::{End, FlowFlags, FlowState};
+use crate::kernel::{Kernel, stages};
 use crate::packet::Class;
 use crate::peer::{NO_NODE, NO_SLOT, PeerFlags, PodWord};
+use crate::register::Register;
+use crate::scratch::{Ends, Walk, Way};
+
+stages! {
+    fn open_inbound(slot: u16, how: Inbound) -> Action, as OpenInbound;
+}
 
 /// How a packet comes to a pod that did not ask for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,20 +31,36 @@ pub enum Inbound {
     Node = 2,
 }
 
+impl Register for Inbound {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        self as u64
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        match word {
+            0 => Self::Uplink,
+            1 => Self::Forwarded,
+            _ => Self::Node,
+        }
+    }
+}
+
 /// A packet that opens a flow to the pod in a slot: ingress policy, entry, and in.
 ///
 /// What the node itself sends is always allowed (P33). Its flow is kept so that the answers find their way past the
 /// pod's egress policy.
 #[inline(always)]
-pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Action {
+fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Action {
     let word = PodWord(k.pod_word(slot));
     if word.is_pending() {
         return Action::drop(DropReason::Pending);
     }
-    let begins = from_pod::begins(&w.packet);
+    let begins = begins(&w.packet);
     let t = &w.packet.tuple;
     w.ends = Ends { opener: t.src, responder: t.dst, port: t.dport, pad: [0; 3] };
-    k.look_up(w, w.ends.opener);
+    look_up(k, w, Whose::Opener);
     w.to = w.found;
     // Who is on this node does not come in from outside.
     if how == Inbound::Uplink && (w.to.slot != NO_SLOT || w.to.flags & PeerFlags::SELF != 0) {
@@ -62,21 +89,18 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Action {
         return done;
     }
     let theirs = if through_stack { End::ELSEWHERE } else { theirs };
-    w.draft.target = w.packet.tuple;
+    w.draft.open(&w.packet.tuple, k.udp_generation());
     w.draft.turned = u32::from(turned);
     let flow = &mut w.draft.flow;
     flow.flags = if through_stack { FlowFlags::STACK } else { 0 };
     if how == Inbound::Node {
         flow.flags |= FlowFlags::FROM_NODE;
     }
-    flow.backend = NO_BACKEND;
-    flow.service = 0;
     (flow.opener, flow.responder) = if turned { (own, theirs) } else { (theirs, own) };
     flow.opener_epoch.store(word.epoch());
     flow.responder_epoch.store(word.epoch());
-    flow.generation.store(k.udp_generation());
     flow.state.store(if begins { 0 } else { FlowState::SYN | FlowState::REPLIED });
-    match k.create_flow(w, false) {
+    match create(k, w, false) {
         Ok(()) => done,
         Err(reason) => Action::drop(reason),
     }

@@ -1,28 +1,21 @@
 //! Policy: both ends of a flow, when it is new and when the policy of an end has changed.
 
-use super::Walk;
-use super::from_pod::begins;
+use super::address::Whose;
+use super::address::stage::look_up;
+use super::opening::begins;
 use crate::Addr;
 use crate::drop::DropReason;
+use crate::flow::stage::forget;
 use crate::flow::{Flow, FlowFlags, Hit, Place};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, stages};
 use crate::packet::Class;
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
 use crate::policy;
+use crate::scratch::Walk;
 
-/// Who talks to whom, where policy is concerned: the opener as it really is (before any change of its source), the
-/// responder as it really is (a service's backend, P27 and P28).
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub struct Ends {
-    /// The opener's address.
-    pub opener: Addr,
-    /// The responder's.
-    pub responder: Addr,
-    /// The responder's port, as on the wire.
-    pub port: u16,
-    /// Zero.
-    pub pad: [u16; 3],
+stages! {
+    fn decide(set: u32, class: u32) -> bool, as Decide;
+    fn judge_again(place: Place) -> Result<(), DropReason>, as JudgeAgain;
 }
 
 /// Asks the egress policy of a pod about `w.ends`; `class` is the responder's.
@@ -32,7 +25,7 @@ pub(super) fn egress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, class: u32) 
     if w.ends.opener == w.ends.responder && word.egress() != policy::DENY_ALL {
         return Ok(());
     }
-    if word.egress() == policy::ALLOW_ALL || decide(k, w, word.egress(), class) {
+    if word.egress() == policy::ALLOW_ALL || stage::decide(k, w, word.egress(), class) {
         return Ok(());
     }
     Err(if word.is_pending() { DropReason::Pending } else { DropReason::EgressPolicy })
@@ -48,22 +41,23 @@ pub(super) fn ingress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord) -> Result<(
         return Ok(());
     }
     if word.ingress() != policy::DENY_ALL {
-        k.look_up(w, w.ends.opener);
+        look_up(k, w, Whose::Opener);
         if w.found.flags & PeerFlags::RACED != 0 {
             return Err(DropReason::Race);
         }
-        if decide(k, w, word.ingress(), w.found.class) {
+        if stage::decide(k, w, word.ingress(), w.found.class) {
             return Ok(());
         }
     }
     Err(if word.is_pending() { DropReason::Pending } else { DropReason::IngressPolicy })
 }
 
+/// Asks a policy set about `w.ends`, and notes which rule decided.
 #[inline(always)]
 fn decide<K: Kernel>(k: &K, w: &mut Walk, set: u32, class: u32) -> bool {
     // A later fragment has its ports by now, an echo has an identifier, which no rule means (P37).
     let port = if w.packet.class == Class::PORTS { w.ends.port } else { 0 };
-    let decision = k.judge(set, class, w.packet.proto, port);
+    let decision = policy::decide(k, set, class, w.packet.proto, port);
     w.set = set;
     w.bit = u32::from(decision.bit);
     decision.allow()
@@ -90,18 +84,18 @@ pub(super) fn recheck<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Result<(
     if out.is_none() && into.is_none() {
         return Ok(());
     }
-    let judged = k.judge_again(w, Place { table: hit.table, forward: hit.forward });
+    let judged = stage::judge_again(k, w, Place { table: hit.table, forward: hit.forward });
     if let Err(reason) = judged
         && (reason == DropReason::Pending || begins(&w.packet))
     {
-        k.forget_flow(w, hit.table);
+        forget(k, w, hit.table);
     }
     judged
 }
 
 /// Judges a known flow again.
 #[inline(always)]
-pub fn judge_again<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Result<(), DropReason> {
+fn judge_again<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Result<(), DropReason> {
     let Some(flow) = k.flow(place.table, &w.draft.key) else { return Err(DropReason::Race) };
     let out = moved(k, flow.opener.slot, flow.opener_epoch.load());
     let into = moved(k, flow.responder.slot, flow.responder_epoch.load());
@@ -110,7 +104,7 @@ pub fn judge_again<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Result<(), D
         if !owns(k, flow.opener.slot, w.ends.opener) {
             return Err(DropReason::Pending);
         }
-        k.look_up(w, w.ends.responder);
+        look_up(k, w, Whose::Responder);
         if w.found.flags & PeerFlags::RACED != 0 {
             return Err(DropReason::Race);
         }

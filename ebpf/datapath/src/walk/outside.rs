@@ -1,14 +1,24 @@
 //! Flows that clients outside open to services, by an uplink: to an address of a service or to a port of the node.
 
-use super::from_pod::{Route, begins, route_to};
-use super::judge::{self, Ends};
-use super::{Action, Walk, Way, end_of};
+use super::Action;
+use super::address::Whose;
+use super::address::stage::look_up;
+use super::backend::stage::choose_backend;
+use super::judge;
+use super::opening::begins;
+use super::route::{Route, end_of, route_to};
 use crate::drop::DropReason;
+use crate::flow::stage::create;
 use crate::flow::{FlowFlags, NO_BACKEND};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, stages};
 use crate::packet::{Class, IcmpError};
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
+use crate::scratch::{Ends, Walk, Way};
 use crate::service::{From, FrontendFlags};
+
+stages! {
+    fn open_from_outside() -> Action, as OpenFromOutside;
+}
 
 /// A packet that opens a flow to a service: backend, ingress policy if that is a pod of this node, entries, and its way.
 /// The walk goes on if it is for no service.
@@ -16,18 +26,13 @@ use crate::service::{From, FrontendFlags};
 /// To another node the flow gets this node's address, so that the answers come back here; to a pod of this node unless
 /// the frontend keeps the client's; to the node itself never, or it would talk to itself (S35, S45).
 #[inline(always)]
-pub fn open<K: Kernel>(k: &K, w: &mut Walk) -> Action {
+fn open_from_outside<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     if w.packet.class != Class::PORTS {
         return Action::GO_ON;
     }
     let begins = begins(&w.packet);
-    let flow = &mut w.draft.flow;
-    flow.flags = 0;
-    flow.backend = NO_BACKEND;
-    flow.service = 0;
-    w.draft.target = w.packet.tuple;
-    w.draft.turned = 0;
-    let action = k.choose_backend(w, begins, From::Outside);
+    w.draft.open(&w.packet.tuple, k.udp_generation());
+    let action = choose_backend(k, w, begins, From::Outside);
     if !begins && action == Action::drop(DropReason::NoFlow) && is_of_host(k, w) {
         return Action::PASS;
     }
@@ -36,7 +41,7 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     }
     let t = &w.packet.tuple;
     w.ends = Ends { opener: t.src, responder: w.draft.target.dst, port: w.draft.target.dport, pad: [0; 3] };
-    k.look_up(w, w.ends.opener);
+    look_up(k, w, Whose::Opener);
     if w.found.flags & PeerFlags::RACED != 0 {
         return Action::drop(DropReason::Race);
     }
@@ -45,7 +50,7 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk) -> Action {
         return Action::drop(DropReason::SourceAddress);
     }
     let opener = end_of(k, &w.found, w.packet.v6 == 1);
-    k.look_up(w, w.ends.responder);
+    look_up(k, w, Whose::Responder);
     w.to = w.found;
     if w.to.flags & PeerFlags::RACED != 0 {
         return Action::drop(DropReason::Race);
@@ -76,7 +81,7 @@ pub fn open<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     if own && let Some(flows) = k.host_flows() {
         flows.store(1);
     }
-    if let Err(reason) = k.create_flow(w, masquerade) {
+    if let Err(reason) = create(k, w, masquerade) {
         return Action::drop(reason);
     }
     w.way.translate = u32::from(w.draft.target != w.packet.tuple);

@@ -2,12 +2,16 @@
 //! the node answers as a service's backend gets the service's address back. Packets that a program sends there pass as they
 //! are.
 
-use super::{Action, Walk, answer, from_pod};
+use super::address::stage::look_up;
+use super::address::{Whose, check_destination};
+use super::{Action, answer};
 use crate::drop::DropReason;
 use crate::kernel::Kernel;
 use crate::overlay::SENDER;
 use crate::packet::Macs;
+use crate::packet::stage::parse;
 use crate::peer::{NO_NODE, PeerFlags};
+use crate::scratch::Walk;
 
 /// The walk of a packet that leaves by the tunnel. It ends in the node that it goes to, which the stack does not know: its
 /// routes say only that it is this way.
@@ -18,11 +22,11 @@ pub fn to_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::PASS;
     }
     // The kernel talks about groups and neighbours on any device.
-    if k.parse(w, ether_type).is_err() {
+    if parse(k, w, ether_type).is_err() {
         return Action::IGNORE;
     }
     let (dst, v6) = (w.packet.tuple.dst, w.packet.v6 == 1);
-    if from_pod::check_destination(dst, v6).is_err() {
+    if check_destination(dst, v6).is_err() {
         return Action::IGNORE;
     }
     if answer::may_be_one(k) {
@@ -31,7 +35,7 @@ pub fn to_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
             return action;
         }
     }
-    k.look_up(w, dst);
+    look_up(k, w, Whose::Destination);
     if w.found.flags & PeerFlags::RACED != 0 {
         return Action::drop(DropReason::Race);
     }

@@ -1,11 +1,17 @@
 //! What the host's stack sends to a pod: tcx egress of the host side of its veth.
 
-use super::{Action, Inbound, Walk, deliver, judge};
+use super::errors::stage::relate;
+use super::inbound::Inbound;
+use super::inbound::stage::open_inbound;
+use super::{Action, deliver, judge};
 use crate::drop::DropReason;
+use crate::flow::stage::forget;
 use crate::flow::{self, At, Hit, Tracked};
 use crate::kernel::Kernel;
+use crate::packet::stage::parse;
 use crate::packet::{Class, Fragment};
 use crate::peer::PodWord;
+use crate::scratch::Walk;
 use crate::slot_of;
 
 /// The walk of a packet that the stack sends to a pod. `ether_type` as on the wire.
@@ -13,7 +19,7 @@ use crate::slot_of;
 pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     w.begin();
     let Some(slot) = slot_of(k.ifindex()) else { return Action::PASS };
-    match k.parse(w, ether_type) {
+    match parse(k, w, ether_type) {
         Ok(()) => {}
         // ARP of the host for the pod.
         Err(DropReason::NotIp) => return Action::PASS,
@@ -29,7 +35,7 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::drop(DropReason::Pending);
     }
     if w.packet.class == Class::ERROR {
-        let action = k.relate_error(w, false);
+        let action = relate(k, w, false);
         if !action.goes_on() {
             return if action.delivers() { Action::PASS } else { action };
         }
@@ -41,7 +47,7 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         }
     }
     let how = origin(k, w);
-    k.open_inbound(w, slot, how)
+    open_inbound(k, w, slot, how)
 }
 
 /// A packet of a flow that is known. The walk goes on if it is to open a new one.
@@ -50,7 +56,7 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
     let flow = hit.flow;
     let receiver = if hit.forward { flow.responder } else { flow.opener };
     if receiver.slot != slot {
-        k.forget_flow(w, hit.table);
+        forget(k, w, hit.table);
         return Action::GO_ON;
     }
     if let Err(reason) = judge::recheck(k, w, hit) {

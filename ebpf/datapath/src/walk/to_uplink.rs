@@ -2,13 +2,19 @@
 //! host's stack has chosen the way. What a process of the node answers as a service's backend gets the service's
 //! address back. Everything else passes untouched.
 
-use super::{Action, Walk, answer};
+use super::address::Whose;
+use super::address::stage::look_up;
+use super::errors::stage::relate;
+use super::{Action, answer};
 use crate::Addr;
 use crate::drop::DropReason;
+use crate::flow::stage::translate_at_uplink;
 use crate::flow::{self, At, FlowFlags};
 use crate::kernel::Kernel;
+use crate::packet::stage::parse;
 use crate::packet::{Class, rewrite};
 use crate::peer::NO_SLOT;
+use crate::scratch::Walk;
 
 /// The walk of a packet that leaves the node. Without the mark it is the host's own.
 #[inline(always)]
@@ -19,7 +25,7 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if own && !answer::may_be_one(k) {
         return Action::PASS;
     }
-    if k.parse(w, ether_type).is_err() {
+    if parse(k, w, ether_type).is_err() {
         return Action::PASS;
     }
     if own {
@@ -29,14 +35,14 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::drop(DropReason::Fragment);
     }
     if w.packet.class == Class::ERROR {
-        let action = k.relate_error(w, true);
+        let action = relate(k, w, true);
         if !action.goes_on() {
             return if action.delivers() { Action::PASS } else { action };
         }
     }
     let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressUplink) else {
         // Without a flow it would leave with the pod's address, and no answer could come back.
-        k.look_up(w, w.packet.tuple.src);
+        look_up(k, w, Whose::Source);
         let from_pod = w.found.slot != NO_SLOT;
         return if from_pod { Action::drop(DropReason::NoFlow) } else { Action::PASS };
     };
@@ -52,7 +58,7 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         }
         w.draft.target = w.packet.tuple;
         w.draft.target.src = source;
-        if let Err(reason) = k.translate_flow(w) {
+        if let Err(reason) = translate_at_uplink(k, w) {
             return Action::drop(reason);
         }
     }

@@ -10,16 +10,13 @@ use aya_ebpf::helpers::generated::{
     bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
 };
 use aya_ebpf::programs::TcContext;
+use fairlead_datapath::Word;
 use fairlead_datapath::config::{Config, Uplink};
-use fairlead_datapath::drop::DropReason;
-use fairlead_datapath::flow::{Draft, FlowKey, InsertError, Place, Table, Tracked};
-use fairlead_datapath::kernel::Kernel;
+use fairlead_datapath::flow::FlowKey;
+use fairlead_datapath::kernel::{Kernel, Stage};
 use fairlead_datapath::overlay::Outer;
-use fairlead_datapath::packet::{Packet, TCP, UDP};
-use fairlead_datapath::policy::Decision;
-use fairlead_datapath::service::From;
-use fairlead_datapath::walk::{Action, Inbound, Walk};
-use fairlead_datapath::{Addr, Word};
+use fairlead_datapath::packet::{TCP, UDP};
+use fairlead_datapath::walk::Walk;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{stages, tunnel};
@@ -255,83 +252,8 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
-    fn parse(&self, w: &mut Walk, ether_type: u16) -> Result<(), DropReason> {
-        stages::parse(self.raw(), w, ether_type)
-    }
-
-    #[inline(always)]
-    fn insert_far(&self, p: &Packet, draft: &mut Draft, host: bool) -> Result<(), InsertError> {
-        stages::insert_far(self.raw(), p.proto, draft, host)
-    }
-
-    #[inline(always)]
-    fn create_flow(&self, w: &mut Walk, new_source: bool) -> Result<(), DropReason> {
-        stages::create_flow(self.raw(), w, new_source)
-    }
-
-    #[inline(always)]
-    fn translate_flow(&self, w: &mut Walk) -> Result<(), DropReason> {
-        stages::translate_flow(self.raw(), w)
-    }
-
-    #[inline(always)]
-    fn track_change(&self, w: &mut Walk, place: Place) -> Tracked {
-        stages::track_change(w, place)
-    }
-
-    #[inline(always)]
-    fn look_up(&self, w: &mut Walk, addr: Addr) {
-        stages::look_up(w, addr);
-    }
-
-    #[inline(always)]
-    fn choose_backend(&self, w: &mut Walk, begins: bool, from: From) -> Action {
-        stages::choose_backend(w, begins, from)
-    }
-
-    #[inline(always)]
-    fn still_no_service(&self, w: &Walk) -> bool {
-        stages::still_no_service(w)
-    }
-
-    #[inline(always)]
-    fn answer_neighbour(&self, w: &mut Walk, slot: u16, arp: bool) -> Action {
-        stages::answer_neighbour(self.raw(), w, slot, arp)
-    }
-
-    #[inline(always)]
-    fn open_from_pod(&self, w: &mut Walk, slot: u16) -> Action {
-        stages::open_from_pod(self.raw(), w, slot)
-    }
-
-    #[inline(always)]
-    fn open_from_outside(&self, w: &mut Walk) -> Action {
-        stages::open_from_outside(self.raw(), w)
-    }
-
-    #[inline(always)]
-    fn open_inbound(&self, w: &mut Walk, slot: u16, how: Inbound) -> Action {
-        stages::open_inbound(self.raw(), w, slot, how)
-    }
-
-    #[inline(always)]
-    fn judge_again(&self, w: &mut Walk, place: Place) -> Result<(), DropReason> {
-        stages::judge_again(w, place)
-    }
-
-    #[inline(always)]
-    fn forget_flow(&self, w: &mut Walk, table: Table) {
-        stages::forget_flow(w, table);
-    }
-
-    #[inline(always)]
-    fn judge(&self, set: u32, class: u32, proto: u8, port: u16) -> Decision {
-        stages::judge(set, class, proto, port)
-    }
-
-    #[inline(always)]
-    fn relate_error(&self, w: &mut Walk, leaving: bool) -> Action {
-        stages::relate_error(self.raw(), w, leaving)
+    fn enter<S: Stage>(&self, w: &mut Walk, arguments: S::Arguments) -> S::Answer {
+        stages::enter::<S>(self.raw(), w, arguments)
     }
 }
 

@@ -8,11 +8,10 @@
 //! A socket keeps one destination ([`SocketMemory`]). An unconnected one talks to many, so for datagrams each backend that
 //! it sends to is remembered beside that ([`Sender`]).
 
-mod layout;
 #[cfg(test)]
 mod tests;
 
-pub use layout::{MAX_SENDERS, Sender, SenderKey, SocketMemory};
+pub use crate::tables::sock::*;
 
 use super::{Chosen, From, FrontendFlags, FrontendKey, Selection, Tables, admits, select, select_again, stick};
 use crate::Addr;

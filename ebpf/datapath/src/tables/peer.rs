@@ -225,3 +225,25 @@ impl PodWord {
         self.0 as u32 & (Self::EPOCHS - 1)
     }
 }
+
+/// The tables of addresses, nodes and pods. Methods copy values out.
+///
+/// An implementation over memory that others write reads [`Peer::tag`] after the rest: an element that is reused is
+/// written from its start, so a reader that got anything of the new content also gets the new tag.
+pub trait Tables {
+    /// The value of `peers` under an address.
+    fn peer(&self, addr: &Addr) -> Option<Peer>;
+
+    /// The value of the longest prefix in `cidrs`.
+    fn cidr(&self, key: &CidrKey) -> Option<Peer>;
+
+    /// An element of `nodes`.
+    fn node(&self, index: u16) -> Option<NodeHop>;
+
+    /// An element of `pods`. Read before any address is looked up for it: what its word leads to is written in the
+    /// opposite order.
+    fn pod(&self, slot: u16) -> Option<&Pod>;
+
+    /// The word of an element of `pods`, read as one; 0 where there is no such slot.
+    fn pod_word(&self, slot: u16) -> u64;
+}

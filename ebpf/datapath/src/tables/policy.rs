@@ -170,3 +170,21 @@ const fn mix(a: u32, b: u32) -> u32 {
     let x = ((a as u64) << 32 | b as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (x >> 32) as u32 ^ x as u32
 }
+
+/// The tables of policy. Methods copy values out.
+///
+/// An implementation over memory that others write reads [`Row::tag`] after the rest of the row: an element that is
+/// reused is written from its start, so a reader that got anything of the new content also gets the new tag.
+pub trait Tables {
+    /// The element of `policy_sets` that a set lives in ([`PolicySet::index`]).
+    fn policy_set(&self, index: u32) -> Option<PolicySet>;
+
+    /// The row of `policy_peers` under a key.
+    fn policy_peers(&self, key: &PeerKey) -> Option<Row>;
+
+    /// The row of `policy_ports` under a key.
+    fn policy_ports(&self, key: &PortKey) -> Option<Row>;
+
+    /// The row of the longest prefix in `policy_ranges`.
+    fn policy_range(&self, key: &RangeKey) -> Option<Row>;
+}

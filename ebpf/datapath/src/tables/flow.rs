@@ -1,12 +1,12 @@
-//! Maps of flows: `CT_EST` and `CT_ANY` (hashes), `POD_FLOWS` (array by slot).
+//! Flows: `CT_EST` and `CT_ANY` (hashes), `POD_FLOWS` (array by slot), and `FRAGS` (LRU hash), the ports of datagrams in
+//! fragments.
 
 use core::cell::Cell;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::packet::Tuple;
-use crate::peer::{NO_NODE, NO_SLOT};
-use crate::{Addr, Word};
+use super::peer::{NO_NODE, NO_SLOT};
+use crate::{Addr, Tuple, Word};
 
 /// A tuple with its ends in canonical order, so that both directions have one key.
 #[derive(
@@ -24,7 +24,7 @@ pub struct FlowKey {
     pub b_port: u16,
     /// IP protocol number.
     pub proto: u8,
-    /// 1 for a flow whose opener uses the tuple that another flow has as its far one: see [`super::find`].
+    /// 1 for a flow whose opener uses the tuple that another flow has as its far one: see [`crate::flow::find`].
     pub alternate: u8,
     /// Zero.
     pub pad: u16,
@@ -190,7 +190,7 @@ impl Flow {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            other: Tuple { src: Addr::UNSPECIFIED, dst: Addr::UNSPECIFIED, sport: 0, dport: 0, pad: 0 },
+            other: Tuple::NONE,
             tag: 0,
             flags: 0,
             opener: End::ELSEWHERE,
@@ -204,6 +204,12 @@ impl Flow {
             generation: Word::new(0),
             opened: 0,
         }
+    }
+
+    /// Becomes an empty entry again, in place.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        self.copy_from(&Self::new());
     }
 
     /// Takes over everything from another entry.
@@ -279,10 +285,74 @@ impl Default for Flow {
 #[cfg_attr(any(test, feature = "host"), derive(FromBytes, IntoBytes, KnownLayout))]
 #[repr(C)]
 pub struct PodFlows {
-    /// Established flows that count against the pod. Counted by an atomic instruction ([`super::Tables::count_established`]).
+    /// Established flows that count against the pod. Counted by an atomic instruction ([`Tables::count_established`]).
     pub established: Cell<u64>,
     /// The second that `opened` is about.
     pub second: Word,
     /// Flows opened in it. CPUs may lose a count to each other, which a limit of thousands can bear.
     pub opened: Word,
+}
+
+/// A datagram that comes in fragments (RFC 791, RFC 8200 section 4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Its identifier.
+    pub id: u32,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// The ports that its first fragment had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FragmentPorts {
+    /// Source port, as on the wire.
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+    /// Second (since boot) of the first fragment.
+    pub seen: u32,
+}
+
+/// The two tables of flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// `CT_EST`: TCP after the handshake. Preallocated; nothing in it is ever evicted.
+    Established,
+    /// `CT_ANY`: everything else. When it is full the least recently used goes.
+    Any,
+}
+
+/// Why an entry could not be inserted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InsertError {
+    /// There is one under this key.
+    Exists,
+    /// The table is full.
+    Full,
+}
+
+/// The tables of flows.
+pub trait Tables {
+    /// The entry of a key. What it refers to may be evicted and reused at any time: [`Flow::tag`] tells.
+    fn flow(&self, table: Table, key: &FlowKey) -> Option<&Flow>;
+    /// Inserts an entry; `only_new`: not if the key has one.
+    fn insert_flow(&self, table: Table, key: &FlowKey, flow: &Flow, only_new: bool) -> Result<(), InsertError>;
+    /// Removes an entry.
+    fn remove_flow(&self, table: Table, key: &FlowKey) -> bool;
+    /// What is counted of a pod's flows.
+    fn pod_flows(&self, slot: u16) -> Option<&PodFlows>;
+    /// Adds to the count of a pod's established flows.
+    fn count_established(&self, slot: u16, by: i64);
+    /// Ports of a datagram whose first fragment was seen.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
+    /// Remembers the ports of a first fragment.
+    fn insert_fragment(&self, key: &FragmentKey, ports: FragmentPorts);
 }

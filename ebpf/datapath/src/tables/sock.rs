@@ -48,7 +48,7 @@ impl SenderKey {
         Self { cookie, addr, port, pad: [0; 6] }
     }
 
-    /// What a [`Sender`] carries to be recognised, as [`super::super::FrontendKey::tag`].
+    /// What a [`Sender`] carries to be recognised, as [`super::service::FrontendKey::tag`].
     #[inline(always)]
     #[must_use]
     pub const fn tag(&self) -> u32 {

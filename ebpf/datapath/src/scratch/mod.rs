@@ -1,0 +1,10 @@
+//! Scratch memory: what is remembered of a packet while it is on its way. It is the CPU's, since the stack is small, and
+//! whoever needs it finds it here: it stands below all that read it.
+
+mod draft;
+mod packet;
+mod walk;
+
+pub use draft::Draft;
+pub use packet::{Class, Fragment, Packet};
+pub use walk::{Ends, Walk, Way};

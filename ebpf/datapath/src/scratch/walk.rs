@@ -1,0 +1,94 @@
+//! What a walk remembers.
+
+use super::{Draft, Packet};
+use crate::Addr;
+use crate::tables::flow::{End, Flow, FlowFlags};
+use crate::tables::peer::{NO_NODE, NO_SLOT, Peer};
+use crate::tables::policy::NO_BIT;
+
+/// What a walk remembers of its packet. It lives in scratch memory of the CPU, since the stack is small.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Walk {
+    /// The packet's headers, kept up to date as it is rewritten.
+    pub packet: Packet,
+    /// The flow that is being looked for or made.
+    pub draft: Draft,
+    /// The policy set that was asked last, for the explanation of a drop.
+    pub set: u32,
+    /// The bit of that set that decided.
+    pub bit: u32,
+    /// Who talks to whom, where policy is concerned.
+    pub ends: Ends,
+    /// What is known of the other end.
+    pub to: Peer,
+    /// What [`crate::walk::look_up`] found.
+    pub found: Peer,
+    /// Where the packet goes.
+    pub way: Way,
+    /// [`crate::service::FrontendFlags`] of the frontend that a backend was chosen for.
+    pub frontend: u32,
+}
+
+impl Walk {
+    /// Begins with a packet: nothing of the one before is left where it could be taken for this one's. Every field is
+    /// named here, so a new one can't be forgotten.
+    #[inline(always)]
+    pub fn begin(&mut self) {
+        // A flow that is made begins with `Draft::open`; what is left of a search is its key, which it writes. `ends`,
+        // `to` and `found` are written as a whole before they are read.
+        let Self { packet, draft: _, set, bit, ends: _, to: _, found: _, way, frontend } = self;
+        *packet = Packet::UNREAD;
+        *set = 0;
+        *bit = u32::from(NO_BIT);
+        *way = Way::to(End::ELSEWHERE, false);
+        *frontend = 0;
+    }
+}
+
+/// Where a packet goes, once that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Way {
+    /// The end of its flow that it goes to.
+    pub end: End,
+    /// 1 if it goes through the host's stack.
+    pub stack: u32,
+    /// 1 if it gets the tuple `draft.target` first.
+    pub translate: u32,
+    /// 1 if it leaves the node by the route to its destination, past the stack.
+    pub out: u32,
+}
+
+impl Way {
+    /// To an end, as the packet is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to(end: End, stack: bool) -> Self {
+        Self { end, stack: stack as u32, translate: 0, out: 0 }
+    }
+
+    /// To an end of a flow, as the packet is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(flow: &Flow, end: End) -> Self {
+        let elsewhere = end.slot == NO_SLOT && end.node == NO_NODE;
+        let way = Self::to(end, flow.is(FlowFlags::STACK));
+        Self { out: (way.stack == 0 && elsewhere && flow.is(FlowFlags::OUTSIDE)) as u32, ..way }
+    }
+}
+
+/// Who talks to whom, where policy is concerned: the opener as it really is (before any change of its source), the
+/// responder as it really is (a service's backend, P27 and P28).
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Ends {
+    /// The opener's address.
+    pub opener: Addr,
+    /// The responder's.
+    pub responder: Addr,
+    /// The responder's port, as on the wire.
+    pub port: u16,
+    /// Zero.
+    pub pad: [u16; 3],
+}

@@ -1,0 +1,8 @@
+//! What programs and agent share: the tables, as layouts of their keys and values, and as traits that read them.
+
+pub mod config;
+pub mod flow;
+pub mod peer;
+pub mod policy;
+pub mod service;
+pub mod sock;

@@ -1,0 +1,34 @@
+//! Who sends to whom.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Addr;
+
+/// Source and destination of a packet. Ports are as on the wire; an ICMP echo has its identifier as the port of the
+/// end that asks and 0 as the other's, so that a ping is a flow like any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Tuple {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Source port.
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+    /// Zero.
+    pub pad: u32,
+}
+
+impl Tuple {
+    /// Nobody to nobody.
+    pub const NONE: Self = Self { src: Addr::UNSPECIFIED, dst: Addr::UNSPECIFIED, sport: 0, dport: 0, pad: 0 };
+
+    /// The same seen from the other end.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, pad: 0 }
+    }
+}

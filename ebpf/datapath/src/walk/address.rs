@@ -1,0 +1,82 @@
+//! Addresses: which may be a destination, and what is known of one.
+
+use crate::Addr;
+use crate::drop::DropReason;
+use crate::kernel::{Kernel, stages};
+use crate::peer;
+use crate::register::Register;
+use crate::scratch::Walk;
+
+stages! {
+    fn look_up(whose: Whose) -> (), as LookUp;
+}
+
+/// The address that is to be looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Whose {
+    /// The packet's source.
+    Source,
+    /// The packet's destination.
+    Destination,
+    /// The opener in `w.ends`.
+    Opener,
+    /// The responder in `w.ends`.
+    Responder,
+}
+
+impl Register for Whose {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        self as u64
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        match word {
+            0 => Self::Source,
+            1 => Self::Destination,
+            2 => Self::Opener,
+            _ => Self::Responder,
+        }
+    }
+}
+
+/// Notes in `w.found` what is known of an address.
+#[inline(always)]
+fn look_up<K: Kernel>(k: &K, w: &mut Walk, whose: Whose) {
+    let addr = match whose {
+        Whose::Source => w.packet.tuple.src,
+        Whose::Destination => w.packet.tuple.dst,
+        Whose::Opener => w.ends.opener,
+        Whose::Responder => w.ends.responder,
+    };
+    w.found = peer::lookup(k, addr);
+}
+
+/// Multicast, broadcast, loopback, link-local and unspecified addresses end at the first router (RFC 1812 section 5.3,
+/// RFC 4291 section 2.5).
+#[inline(always)]
+pub(super) fn check_destination(dst: Addr, v6: bool) -> Result<(), DropReason> {
+    let (first, second) = if v6 {
+        let [first, second, ..] = dst.hi.to_ne_bytes();
+        (first, second)
+    } else {
+        let [first, second, ..] = dst.v4_wire().to_ne_bytes();
+        (first, second)
+    };
+    if v6 {
+        match (first, second & 0xc0) {
+            (0xff, _) => Err(DropReason::Multicast),
+            (0xfe, 0x80) => Err(DropReason::BadAddress),
+            _ if dst.hi == 0 && dst.lo.swap_bytes() <= 1 => Err(DropReason::BadAddress),
+            _ => Ok(()),
+        }
+    } else {
+        match (first, second) {
+            (224..=239, _) | (255, _) => Err(DropReason::Multicast),
+            (0 | 127, _) | (169, 254) => Err(DropReason::BadAddress),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Services: the backend of a new flow, and whether that of a known one still holds.
+
+use super::Action;
+use crate::drop::DropReason;
+use crate::flow::{Hit, NO_BACKEND};
+use crate::kernel::{Kernel, stages};
+use crate::packet::{IcmpError, UDP};
+use crate::register::Register;
+use crate::scratch::Walk;
+use crate::service::{self, From, Selection};
+
+stages! {
+    fn choose_backend(begins: bool, from: From) -> Action, as ChooseBackend;
+    fn still_no_service() -> bool, as StillNoService;
+}
+
+impl Register for From {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        u64::from(self == Self::Outside)
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        if word == 0 { Self::Inside } else { Self::Outside }
+    }
+}
+
+/// Aims the flow at a backend, if what it is aimed at is a service.
+#[inline(always)]
+fn choose_backend<K: Kernel>(k: &K, w: &mut Walk, begins: bool, from: From) -> Action {
+    let t = &w.packet.tuple;
+    match service::select(k, t.dst, t.dport, w.packet.proto, from, k.random()) {
+        Selection::NotAService => Action::GO_ON,
+        Selection::Forward(chosen) if !service::admits(k, &chosen, t.src) => Action::drop(DropReason::SourceRange),
+        Selection::Forward(_) if !begins => Action::drop(DropReason::NoFlow),
+        Selection::Forward(chosen) => {
+            let chosen = service::stick(k, chosen, t.src, k.seconds());
+            w.draft.target.dst = chosen.addr;
+            w.draft.target.dport = chosen.port;
+            w.draft.flow.backend = chosen.id;
+            w.draft.flow.service = chosen.service;
+            w.frontend = chosen.flags;
+            w.draft.flow.generation.store(chosen.generation);
+            Action::GO_ON
+        }
+        Selection::Reject => Action::refuse(IcmpError::PortUnreachable, DropReason::Rejected),
+        Selection::Drop => Action::drop(DropReason::NoEndpoint),
+        Selection::Raced => Action::drop(DropReason::Race),
+    }
+}
+
+/// Whether a UDP flow was decided by what no longer holds (S40, S41). TCP flows stay with their backend to the end.
+#[inline(always)]
+pub(super) fn is_stale<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> bool {
+    let flow = hit.flow;
+    if w.packet.proto != UDP {
+        return false;
+    }
+    let generation = flow.generation.load();
+    if flow.backend != NO_BACKEND {
+        return service::flow_is_stale(k, flow.backend, generation);
+    }
+    let current = k.udp_generation();
+    if generation == current {
+        return false;
+    }
+    if stage::still_no_service(k, w) {
+        flow.generation.store(current);
+        return false;
+    }
+    true
+}
+
+/// Whether what a UDP packet is aimed at is no service's address.
+#[inline(always)]
+fn still_no_service<K: Kernel>(k: &K, w: &mut Walk) -> bool {
+    let t = &w.packet.tuple;
+    matches!(service::select(k, t.dst, t.dport, UDP, From::Inside, 0), Selection::NotAService)
+}
