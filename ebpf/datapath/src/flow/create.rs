@@ -20,14 +20,14 @@ stages! {
 /// `new_source`: the source address changes, so its port has to be a free one. The target's source port is filled in.
 #[inline(always)]
 fn create<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Result<(), DropReason> {
-    let (tuple, draft) = (w.packet.tuple, &mut w.draft);
+    let (tuple, draft) = (&w.packet.tuple, &mut w.draft);
     admit(k, &draft.flow)?;
     let now = k.seconds();
     draft.flow.seen.store(now);
     draft.flow.opened = now;
-    let from_a = draft.key.is_from_a(&tuple);
+    let from_a = draft.key.is_from_a(tuple);
     let alternate = draft.key.alternate != 0;
-    if draft.target == tuple && !alternate {
+    if draft.target == *tuple && !alternate {
         draft.flow.tag = draft.key.tag();
         draft.flow.flags |= opener_flag(from_a == (draft.turned == 0));
         return match insert_into(k, Table::Any, &draft.key, &draft.flow) {

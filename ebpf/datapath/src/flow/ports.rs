@@ -33,12 +33,14 @@ pub(super) fn reserve<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Resul
         };
     }
     let Some(config) = k.config() else { return Err(DropReason::NoSourcePort) };
+    // Asked once: what a stage may have written is asked again in each round otherwise.
+    let echo = is_echo(&w.packet);
     let mut place = k.random();
     for _ in 0..TRIES {
         let offset = ((u64::from(place) * u64::from(config.snat_count)) >> 32) as u16;
         let port = config.snat_first.wrapping_add(offset).to_be();
         // An echo has its identifier at the end that asks and nothing at the other.
-        if is_echo(&w.packet) && w.draft.target.sport == 0 {
+        if echo && w.draft.target.sport == 0 {
             w.draft.target.dport = port;
         } else {
             w.draft.target.sport = port;
