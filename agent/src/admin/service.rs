@@ -32,7 +32,7 @@ fn contents<'a>(model: &'a Model, place: &Place) -> Vec<(ObjectKey, Option<&'a S
 }
 
 fn address(key: &FrontendKey) -> SocketAddr {
-    SocketAddr::new(IpAddr::from(key.addr), u16::from_be(key.port))
+    SocketAddr::new(IpAddr::from(key.addr), key.port.number())
 }
 
 /// One row for each port, with the addresses of both families.
@@ -102,7 +102,7 @@ pub(super) fn explain(admin: &Admin, address: SocketAddr) -> Result<Vec<ServiceE
                 let protocol = name.protocol.to_string();
                 // What the address has of its own goes before what every address has.
                 let known = kinds.is_some() && explanations.iter().any(|e| e.protocol == protocol);
-                if key.addr == addr && u16::from_be(key.port) == address.port() && reached && !known {
+                if key.addr == addr && key.port.number() == address.port() && reached && !known {
                     let slices = service.map(|service| model.slices_of(&service.key)).unwrap_or_default();
                     let of = Asked { owner, service: *service, name, content, key, policy: *policy, flags };
                     explanations.push(of.explain(admin, address, &slices, &place));

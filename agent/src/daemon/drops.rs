@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::maps::{Map, MapData, RingBuf};
+use fairlead_datapath::WirePort;
 use fairlead_datapath::drop::{DropEvent, DropReason};
 use fairlead_datapath::slot_of;
 use nix::errno::Errno;
@@ -116,7 +117,7 @@ impl DropLog {
 }
 
 fn view(event: &DropEvent, shared: &Shared) -> DropView {
-    let end = |addr, port: u16| SocketAddr::new(IpAddr::from(addr), u16::from_be(port));
+    let end = |addr, port: WirePort| SocketAddr::new(IpAddr::from(addr), port.number());
     let pod = slot_of(event.ifindex).and_then(|slot| Some(shared.model().local().get(&slot)?.key.to_string()));
     DropView {
         time: event.time,

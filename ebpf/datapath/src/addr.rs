@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::WireV4;
+
 /// An IPv6 address, or an IPv4 address v4-mapped (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2).
 ///
 /// The sixteen bytes are as on the wire; two words of eight, since that is what the kernel's hash and a comparison cost
@@ -27,15 +29,15 @@ impl Addr {
     /// From the four bytes of an IPv4 header, loaded as they stand.
     #[inline(always)]
     #[must_use]
-    pub const fn from_v4_wire(wire: u32) -> Self {
-        Self { hi: 0, lo: MAPPED | ((wire as u64) << 32) }
+    pub const fn from_v4(wire: WireV4) -> Self {
+        Self { hi: 0, lo: MAPPED | ((wire.bits() as u64) << 32) }
     }
 
     /// The four bytes of an IPv4 header, as they stand there. Meaningful if [`Addr::is_v4`].
     #[inline(always)]
     #[must_use]
-    pub const fn v4_wire(self) -> u32 {
-        (self.lo >> 32) as u32
+    pub const fn v4(self) -> WireV4 {
+        WireV4::from_bits((self.lo >> 32) as u32)
     }
 
     /// Whether it is a v4-mapped address.
@@ -60,7 +62,7 @@ impl Addr {
     #[inline(always)]
     #[must_use]
     pub const fn wildcard(self) -> Self {
-        if self.is_v4() { Self::from_v4_wire(0) } else { Self::UNSPECIFIED }
+        if self.is_v4() { Self::from_v4(WireV4::from_bits(0)) } else { Self::UNSPECIFIED }
     }
 
     /// Whether it is an address that only its own host has: loopback, or unspecified, which a socket takes for loopback.
@@ -68,8 +70,8 @@ impl Addr {
     #[must_use]
     pub const fn is_loopback(self) -> bool {
         if self.is_v4() {
-            let [first, ..] = self.v4_wire().to_ne_bytes();
-            first == 127 || self.v4_wire() == 0
+            let [first, ..] = self.v4().octets();
+            first == 127 || self.v4().bits() == 0
         } else {
             self.hi == 0 && self.lo.swap_bytes() <= 1
         }
@@ -119,7 +121,7 @@ mod host {
 
 #[cfg(test)]
 mod tests {
-    use super::Addr;
+    use super::{Addr, WireV4};
     use std::net::IpAddr;
 
     #[test]
@@ -130,8 +132,8 @@ mod tests {
             assert_eq!(IpAddr::from(addr), ip);
             assert_eq!(addr.is_v4(), ip.is_ipv4());
             if let IpAddr::V4(v4) = ip {
-                assert_eq!(Addr::from_v4_wire(u32::from_ne_bytes(v4.octets())), addr);
-                assert_eq!(addr.v4_wire().to_ne_bytes(), v4.octets());
+                assert_eq!(Addr::from_v4(WireV4::from_bits(u32::from_ne_bytes(v4.octets()))), addr);
+                assert_eq!(addr.v4().octets(), v4.octets());
             }
         }
     }

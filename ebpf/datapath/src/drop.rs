@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::Addr;
+use crate::{Addr, WirePort};
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $label:literal;)+) => {
@@ -111,10 +111,10 @@ pub struct DropEvent {
     pub src: Addr,
     /// Destination as the packet had it: a service's has been translated by then.
     pub dst: Addr,
-    /// Source port, as on the wire.
-    pub sport: u16,
-    /// Destination port, as on the wire.
-    pub dport: u16,
+    /// Source port.
+    pub sport: WirePort,
+    /// Destination port.
+    pub dport: WirePort,
     /// Interface that the program runs on.
     pub ifindex: u32,
     /// Policy set that decided, 0 when none did.

@@ -29,10 +29,12 @@ pub mod tables;
 pub mod testing;
 mod tuple;
 pub mod walk;
+mod wire;
 mod word;
 
 pub use addr::Addr;
 pub use ifindex::{IFINDEX_BASE, MAX_PODS, ifindex_of, slot_of};
 pub use tables::config;
 pub use tuple::Tuple;
+pub use wire::{WirePort, WireV4};
 pub use word::Word;

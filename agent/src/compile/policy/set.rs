@@ -116,9 +116,9 @@ fn spans(clauses: &[Clause]) -> impl Iterator<Item = (Protocol, u16, u16)> {
 }
 
 fn port_rows(clauses: &[Clause]) -> BTreeMap<(u8, u16), Bits> {
-    let mut rows = BTreeMap::from([((OTHER_PROTOCOLS, ANY_PORT), bits(clauses, |_| false))]);
+    let mut rows = BTreeMap::from([((OTHER_PROTOCOLS, ANY_PORT.number()), bits(clauses, |_| false))]);
     for protocol in PROTOCOLS {
-        rows.insert((protocol.number(), ANY_PORT), every_port(clauses, protocol));
+        rows.insert((protocol.number(), ANY_PORT.number()), every_port(clauses, protocol));
     }
     for (protocol, first, last) in spans(clauses).filter(|(_, first, last)| last - first < WRITTEN_OUT) {
         for port in first..=last {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use fairlead_datapath::policy::decide;
-use fairlead_datapath::{Addr, peer};
+use fairlead_datapath::{Addr, WirePort, peer};
 use fairlead_objects::{
     ContainerPort, Labels, Namespace, NetworkPolicy, Node, ObjectKey, Operator, Peer, Phase, Pod, PolicyPort,
     PortMatch, Protocol, Requirement, Rule, Selector,
@@ -209,7 +209,7 @@ pub(crate) fn ask(content: &Content, slot: u16, direction: Direction, flow: Flow
     let word = peer::PodWord(content.peer.pods.get(&slot).map_or(0, |pod| pod.word));
     let set = if direction == Direction::Ingress { word.ingress() } else { word.egress() };
     let class = peer::lookup(&content.peer, Addr::from(flow.peer)).class;
-    let decision = decide(&content.policy, set, class, flow.proto, flow.port.to_be());
+    let decision = decide(&content.policy, set, class, flow.proto, WirePort::new(flow.port));
     (decision.allow(), set, decision.bit)
 }
 

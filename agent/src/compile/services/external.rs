@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use fairlead_datapath::Addr;
 use fairlead_datapath::service::FrontendKey;
+use fairlead_datapath::{Addr, WirePort};
 use fairlead_objects::{EndpointSlice, Service, ServicePort, ServiceType, TrafficPolicy};
 use ipnetwork::IpNetwork;
 
@@ -43,7 +43,7 @@ pub(super) fn frontends(
     let is_listened_at = |number| slices.iter().flat_map(|slice| numbers(slice, port)).any(|other| other == number);
     // An address that is given twice is the load balancer's: its source ranges hold.
     external.chain(balancer).chain(node_port).map(move |(kind, ip, number)| {
-        let key = FrontendKey::new(Addr::from(ip), number.to_be(), port.protocol.number());
+        let key = FrontendKey::new(Addr::from(ip), WirePort::new(number), port.protocol.number());
         let guarded = kind == FrontendKind::NodePort && !is_listened_at(number);
         (key, FrontendPolicy { kind, inside: TrafficPolicy::Cluster, outside, guarded })
     })

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use fairlead_datapath::Addr;
 use fairlead_datapath::service::FrontendKey;
+use fairlead_datapath::{Addr, WirePort};
 use fairlead_objects::{ObjectKey, Pod, TrafficPolicy};
 
 use super::external::wildcard;
@@ -44,7 +44,7 @@ pub fn compile_host_ports(pod: &Pod, ips: &[IpAddr]) -> ServiceContent {
             let name = if host_ip.is_unspecified() { number.to_string() } else { format!("{host_ip}:{number}") };
             let key = PortKey { service: host_ports_key(&pod.key), port: name, protocol: port.protocol, family };
             let backends = BTreeSet::from([BackendAddr { ip, port: port.port }]);
-            let frontend = FrontendKey::new(Addr::from(host_ip), number.to_be(), port.protocol.number());
+            let frontend = FrontendKey::new(Addr::from(host_ip), WirePort::new(number), port.protocol.number());
             // Of two containers that ask for one hostPort the first has it.
             content.ports.entry(key).or_insert_with(|| PortContent {
                 affinity_seconds: 0,

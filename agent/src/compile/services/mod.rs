@@ -10,8 +10,8 @@ mod host_ports;
 #[cfg(test)]
 mod tests;
 
-use fairlead_datapath::Addr;
 use fairlead_datapath::service::FrontendKey;
+use fairlead_datapath::{Addr, WirePort};
 use fairlead_objects::{EndpointSlice, Node, Service, ServicePort};
 
 pub use categorize::{Categories, categorize};
@@ -86,7 +86,8 @@ fn cluster_frontends(
     let both = service.internal_traffic_policy;
     let policy = FrontendPolicy { kind: FrontendKind::Cluster, inside: both, outside: both, guarded: false };
     let addresses = service.cluster_ips.iter().filter(move |ip| Family::of(ip) == family && !ip.is_unspecified());
-    addresses.map(move |ip| (FrontendKey::new(Addr::from(*ip), port.port.to_be(), port.protocol.number()), policy))
+    addresses
+        .map(move |ip| (FrontendKey::new(Addr::from(*ip), WirePort::new(port.port), port.protocol.number()), policy))
 }
 
 /// Whether a slice is of this service.

@@ -5,6 +5,7 @@ mod external;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use fairlead_datapath::WirePort;
 use fairlead_objects::{
     AddressType, Endpoint, EndpointPort, EndpointSlice, Labels, Node, ObjectKey, Protocol, Service, ServicePort,
     ServiceType, TrafficPolicy,
@@ -117,7 +118,7 @@ fn s1_every_cluster_address_is_a_frontend_of_its_family() {
         .iter()
         .map(|(key, port)| (key.family, port.frontends.keys().copied().collect::<Vec<_>>()))
         .collect();
-    let key = |ip: &str| FrontendKey::new(ip.parse::<IpAddr>().unwrap().into(), 80u16.to_be(), 6);
+    let key = |ip: &str| FrontendKey::new(ip.parse::<IpAddr>().unwrap().into(), WirePort::new(80), 6);
     assert_eq!(families, [(Family::V4, vec![key("10.96.0.7")]), (Family::V6, vec![key("fd00:10:96::7")])]);
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use fairlead_datapath::WirePort;
 use fairlead_datapath::peer::{MAX_NODES, NodeHop, PodWord};
 use fairlead_datapath::policy::{MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
 
@@ -37,7 +38,7 @@ impl Rows {
         for ((proto, port), bits) in &set.ports {
             for (page, bits) in pages(bits) {
                 if *port == 0 || every(*proto).get(usize::from(page)) != Some(&bits) {
-                    let key = PortKey { set: id, port: port.to_be(), proto: *proto, page };
+                    let key = PortKey { set: id, port: WirePort::new(*port), proto: *proto, page };
                     rows.ports.insert(key, Row { tag: key.tag(), pad: 0, bits });
                 }
             }
@@ -45,8 +46,13 @@ impl Rows {
         for ((proto, port, len), bits) in &set.ranges {
             for (page, bits) in pages(bits) {
                 if every(*proto).get(usize::from(page)) != Some(&bits) {
-                    let key =
-                        RangeKey { prefix_len: 48 + u32::from(*len), set: id, page, proto: *proto, port: port.to_be() };
+                    let key = RangeKey {
+                        prefix_len: 48 + u32::from(*len),
+                        set: id,
+                        page,
+                        proto: *proto,
+                        port: WirePort::new(*port),
+                    };
                     rows.ranges.insert(key, Row { tag: key.tag(), pad: 0, bits });
                 }
             }

@@ -3,9 +3,9 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use fairlead_datapath::Addr;
 use fairlead_datapath::peer::{self, CidrKey, NodeHop, Peer, Pod, PodWord};
 use fairlead_datapath::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row, decide};
+use fairlead_datapath::{Addr, WirePort, WireV4};
 use fairlead_objects::ObjectKey;
 use proptest::prelude::*;
 
@@ -229,7 +229,7 @@ fn matters(contents: &[Content], (local, direction, flow): &(LocalPod, Direction
     };
     let (word, known) = view(&contents[0]);
     let set = if *direction == Direction::Ingress { word.ingress() } else { word.egress() };
-    let judge = |content: &Content| decide(&content.policy, set, known.class, flow.proto, flow.port.to_be());
+    let judge = |content: &Content| decide(&content.policy, set, known.class, flow.proto, WirePort::new(flow.port));
     let first = judge(&contents[0]);
     contents.iter().any(|content| view(content) != (word, known) || judge(content) != first)
 }
@@ -263,7 +263,7 @@ proptest! {
                         continue;
                     }
                     let set = if *direction == Direction::Ingress { word.ingress() } else { word.egress() };
-                    let now = decide(&tables, set, known.class, *proto, port.to_be()).allow();
+                    let now = decide(&tables, set, known.class, *proto, WirePort::new(*port)).allow();
                     prop_assert!(now == before || now == after, "{:?} from {} by {:?} of {:?}", flow, start, steps, ops);
                     // What is remembered under the last epoch is not asked for again.
                     if word.epoch() == epoch(new, local.slot) {
@@ -387,7 +387,7 @@ fn a_table_that_would_overflow_changes_nothing_and_is_named() {
     let before = state.content().clone();
     let mut wanted = compile(&cluster.world());
     let any = *wanted.peers.values().next().unwrap();
-    wanted.peers.extend((0..peer::MAX_PEERS).map(|n| (Addr::from_v4_wire(n), any)));
+    wanted.peers.extend((0..peer::MAX_PEERS).map(|n| (Addr::from_v4(WireV4::from_bits(n)), any)));
     let error = state.plan(&wanted).unwrap_err();
     assert!(matches!(error, PlanError::Full { table: "peers", size: 131_072, .. }), "{error}");
     assert_eq!(state.content(), &before);

@@ -32,7 +32,7 @@ impl State {
             }
             used.insert(id);
             let port = ports.entry(backend.service).or_default();
-            let addr = BackendAddr { ip: IpAddr::from(backend.addr), port: u16::from_be(backend.port) };
+            let addr = BackendAddr { ip: IpAddr::from(backend.addr), port: backend.port.number() };
             if let Some(second) = port.backends.insert(addr, id) {
                 port.surplus.insert(second);
             }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use fairlead_datapath::Addr;
 use fairlead_datapath::service::{Backend, BackendState, Frontend, FrontendKey, SourceRangeKey, service_port};
+use fairlead_datapath::{Addr, WirePort};
 use fairlead_objects::{ObjectKey, Protocol};
 
 use super::blocks::Blocks;
@@ -228,7 +228,7 @@ impl State {
     pub(super) fn record(&self, id: u32, service: u32, protocol: Protocol, addr: BackendAddr) -> Op {
         let value = Backend {
             addr: Addr::from(addr.ip),
-            port: addr.port.to_be(),
+            port: WirePort::new(addr.port),
             proto: protocol.number(),
             pad: 0,
             service,

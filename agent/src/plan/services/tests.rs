@@ -65,8 +65,8 @@ fn a_first_service_needs_no_barrier_and_a_change_ends_with_one() {
     let kinds: Vec<_> = ops.iter().map(std::mem::discriminant).collect();
     let expected = [
         Op::Slots { offset: 0, ids: vec![] },
-        Op::Frontend { key: FrontendKey::new(Default::default(), 0, 0), value: None },
-        Op::Frontend { key: FrontendKey::new(Default::default(), 0, 0), value: None },
+        Op::Frontend { key: FrontendKey::new(Default::default(), Default::default(), 0), value: None },
+        Op::Frontend { key: FrontendKey::new(Default::default(), Default::default(), 0), value: None },
         Op::BackendState { id: 0, state: 0 },
         Op::Barrier,
     ];

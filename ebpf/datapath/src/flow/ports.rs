@@ -1,6 +1,7 @@
 //! The source ports of translated flows.
 
 use super::pair::stage::insert_far;
+use crate::WirePort;
 use crate::drop::DropReason;
 use crate::kernel::Kernel;
 use crate::packet::{Class, ICMP, ICMPV6, Packet, SCTP};
@@ -38,9 +39,9 @@ pub(super) fn reserve<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Resul
     let mut place = k.random();
     for _ in 0..TRIES {
         let offset = ((u64::from(place) * u64::from(config.snat_count)) >> 32) as u16;
-        let port = config.snat_first.wrapping_add(offset).to_be();
+        let port = WirePort::new(config.snat_first.wrapping_add(offset));
         // An echo has its identifier at the end that asks and nothing at the other.
-        if echo && w.draft.target.sport == 0 {
+        if echo && w.draft.target.sport == WirePort::NONE {
             w.draft.target.dport = port;
         } else {
             w.draft.target.sport = port;

@@ -3,7 +3,7 @@
 //! A *difference* is what has to be added to a checksum's complement when bytes change: the new words plus the
 //! complement of the old ones, folded to 32 bits, as `bpf_csum_diff` gives it.
 
-use crate::Addr;
+use crate::{Addr, WirePort};
 
 /// Folds a sum to 32 bits.
 #[inline(always)]
@@ -43,6 +43,13 @@ pub const fn addr_diff(old: Addr, new: Addr) -> u32 {
 #[must_use]
 pub const fn word_diff(old: u16, new: u16) -> u32 {
     (new as u32) + (!old as u32)
+}
+
+/// The difference when a port takes another's place.
+#[inline(always)]
+#[must_use]
+pub const fn port_diff(old: WirePort, new: WirePort) -> u32 {
+    word_diff(old.bits(), new.bits())
 }
 
 /// Two differences together.

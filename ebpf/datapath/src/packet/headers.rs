@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::csum;
+use crate::{WirePort, WireV4};
 
 /// Length of an Ethernet header.
 pub const ETH_LEN: u32 = 14;
@@ -50,14 +51,14 @@ pub(crate) struct Ipv4 {
     pub(crate) ttl: u8,
     pub(crate) proto: u8,
     pub(crate) csum: u16,
-    pub(crate) src: u32,
-    pub(crate) dst: u32,
+    pub(crate) src: WireV4,
+    pub(crate) dst: WireV4,
 }
 
 impl Ipv4 {
-    /// The header of a packet that is made here; addresses as on the wire.
+    /// The header of a packet that is made here.
     #[inline(always)]
-    pub(crate) fn made(total_len: u16, proto: u8, src: u32, dst: u32) -> Self {
+    pub(crate) fn made(total_len: u16, proto: u8, src: WireV4, dst: WireV4) -> Self {
         let mut ip = Self {
             version_ihl: 0x45,
             tos: 0,
@@ -107,8 +108,8 @@ impl Ipv6 {
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Ports {
-    pub(crate) src: u16,
-    pub(crate) dst: u16,
+    pub(crate) src: WirePort,
+    pub(crate) dst: WirePort,
 }
 
 /// The first eight bytes of ICMP and ICMPv6.
@@ -119,7 +120,7 @@ pub(crate) struct Icmp {
     pub(crate) code: u8,
     pub(crate) csum: u16,
     /// Identifier of an echo; unused or MTU of an error.
-    pub(crate) id: u16,
+    pub(crate) id: WirePort,
     pub(crate) seq: u16,
 }
 

@@ -7,9 +7,9 @@ use super::headers::{ETH_LEN, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, Icmp, Ipv4, Ip
 use super::reset::{reset_v4, reset_v6};
 use super::rewrite::rewrite_outer;
 use crate::Addr;
-use crate::Tuple;
 use crate::kernel::Kernel;
 use crate::scratch::{Class, Fragment, Packet};
+use crate::{Tuple, WirePort};
 
 /// Length of the ICMP header before the quoted packet.
 const QUOTE: u32 = 8;
@@ -25,7 +25,7 @@ pub fn quoted<K: Kernel>(k: &K, p: &Packet) -> Option<(Tuple, u8)> {
     } else {
         let ip = k.load::<Ipv4>(inner)?;
         let header = u32::from(ip.version_ihl & 0x0f) * 4;
-        (Addr::from_v4_wire(ip.src), Addr::from_v4_wire(ip.dst), ip.proto, inner + header)
+        (Addr::from_v4(ip.src), Addr::from_v4(ip.dst), ip.proto, inner + header)
     };
     let (sport, dport) = match proto {
         TCP | UDP | SCTP => {
@@ -35,12 +35,12 @@ pub fn quoted<K: Kernel>(k: &K, p: &Packet) -> Option<(Tuple, u8)> {
         ICMP | ICMPV6 => {
             let icmp = k.load::<Icmp>(l4)?;
             match (proto, icmp.kind) {
-                (ICMP, 8) | (ICMPV6, 128) => (icmp.id, 0),
-                (ICMP, 0) | (ICMPV6, 129) => (0, icmp.id),
+                (ICMP, 8) | (ICMPV6, 128) => (icmp.id, WirePort::NONE),
+                (ICMP, 0) | (ICMPV6, 129) => (WirePort::NONE, icmp.id),
                 _ => return None,
             }
         }
-        _ => (0, 0),
+        _ => (WirePort::NONE, WirePort::NONE),
     };
     Some((Tuple { src, dst, sport, dport, pad: 0 }, proto))
 }
@@ -60,7 +60,7 @@ pub fn translate_quote<K: Kernel>(
 ) -> bool {
     let inner = p.l4 + QUOTE;
     let addresses = csum::add(csum::addr_diff(old.src, new.src), csum::addr_diff(old.dst, new.dst));
-    let ports = csum::add(csum::word_diff(old.sport, new.sport), csum::word_diff(old.dport, new.dport));
+    let ports = csum::add(csum::port_diff(old.sport, new.sport), csum::port_diff(old.dport, new.dport));
     let (l4, diff) = if p.v6 == 1 {
         if !k.store(inner + 8, &[new.src, new.dst]) {
             return false;
@@ -69,14 +69,14 @@ pub fn translate_quote<K: Kernel>(
     } else {
         let Some(ip) = k.load::<Ipv4>(inner) else { return false };
         let mended = csum::adjust(ip.csum, addresses);
-        if !(k.store(inner + 10, &mended) && k.store(inner + 12, &[new.src.v4_wire(), new.dst.v4_wire()])) {
+        if !(k.store(inner + 10, &mended) && k.store(inner + 12, &[new.src.v4(), new.dst.v4()])) {
             return false;
         }
         (inner + u32::from(ip.version_ihl & 0x0f) * 4, ports)
     };
     let stored = match proto {
         TCP | UDP => k.store(l4, &Ports { src: new.sport, dst: new.dport }),
-        ICMP | ICMPV6 => k.store(l4 + 4, &(new.sport | new.dport)),
+        ICMP | ICMPV6 => k.store(l4 + 4, &new.echo_id()),
         _ => true,
     };
     let (src, dst) = outer;
@@ -264,7 +264,7 @@ fn error_v4<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr, back: Ma
     }
     let Some(header) = sum(k, ETH_LEN + ROOM, 5) else { return false };
     let length = (ROOM + 20 + quote.length) as u16;
-    let ip = Ipv4::made(length, ICMP, from.v4_wire(), p.tuple.src.v4_wire());
+    let ip = Ipv4::made(length, ICMP, from.v4(), p.tuple.src.v4());
     let icmp = IcmpHead::new(kind, code, word, header + quote.sum);
     k.store(ETH_LEN, &ip) && k.store(ETH_LEN + 20, &icmp) && k.store(0, &back) && k.store(12, &ETH_P_IP)
 }

@@ -7,10 +7,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::csum;
 use super::headers::{ETH_LEN, ETH_P_IP, ICMPV6, Macs};
-use crate::Addr;
 use crate::kernel::Kernel;
 use crate::peer::Pod;
 use crate::scratch::Packet;
+use crate::{Addr, WireV4};
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, packed)]
@@ -20,9 +20,9 @@ struct Arp {
     sizes: [u8; 2],
     operation: u16,
     sender_mac: [u8; 6],
-    sender: u32,
+    sender: WireV4,
     target_mac: [u8; 6],
-    target: u32,
+    target: WireV4,
 }
 
 /// Turns an ARP request of a pod into the answer. False when it is no request that wants one.
@@ -38,7 +38,7 @@ pub fn answer_arp<K: Kernel>(k: &K, pod: &Pod) -> bool {
         && arp.sizes == [6, 4]
         && arp.operation == REQUEST
         && target != sender
-        && Addr::from_v4_wire(target) != pod.v4;
+        && Addr::from_v4(target) != pod.v4;
     asks && k.store(
         ETH_LEN,
         &Arp {

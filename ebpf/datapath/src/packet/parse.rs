@@ -1,10 +1,10 @@
 //! From bytes to what the walk decides by.
 
 use super::headers::{ETH_LEN, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, Icmp, Ipv4, Ipv6, Ports, SCTP, TCP, UDP};
-use crate::Addr;
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
 use crate::scratch::{Class, Fragment, Packet, Walk};
+use crate::{Addr, WirePort};
 
 /// Most IPv6 extension headers that are followed.
 const MAX_EXTENSIONS: usize = 6;
@@ -44,8 +44,8 @@ fn parse_v4<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
     if ip.version_ihl >> 4 != 4 || header < 20 || ETH_LEN + header > k.packet_len() || short {
         return Err(DropReason::Malformed);
     }
-    p.tuple.src = Addr::from_v4_wire(ip.src);
-    p.tuple.dst = Addr::from_v4_wire(ip.dst);
+    p.tuple.src = Addr::from_v4(ip.src);
+    p.tuple.dst = Addr::from_v4(ip.dst);
     p.l4 = ETH_LEN + header;
     p.proto = ip.proto;
     p.v6 = 0;
@@ -155,8 +155,8 @@ fn parse_l4<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
             classify_icmpv6(p, icmp.kind, icmp.id);
         }
         _ => {
-            p.tuple.sport = 0;
-            p.tuple.dport = 0;
+            p.tuple.sport = WirePort::NONE;
+            p.tuple.dport = WirePort::NONE;
             p.class = Class::PLAIN;
         }
     }
@@ -164,26 +164,26 @@ fn parse_l4<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
 }
 
 #[inline(always)]
-fn classify_icmp(p: &mut Packet, kind: u8, id: u16) {
+fn classify_icmp(p: &mut Packet, kind: u8, id: WirePort) {
     p.icmp_type = kind;
     // RFC 792: 8 and 0 echo; 3 unreachable, 4 quench, 5 redirect, 11 time exceeded, 12 parameter problem.
     (p.class, p.tuple.sport, p.tuple.dport) = match kind {
-        8 => (Class::PORTS, id, 0),
-        0 => (Class::PORTS, 0, id),
-        3 | 4 | 5 | 11 | 12 => (Class::ERROR, 0, 0),
-        _ => (Class::PLAIN, 0, 0),
+        8 => (Class::PORTS, id, WirePort::NONE),
+        0 => (Class::PORTS, WirePort::NONE, id),
+        3 | 4 | 5 | 11 | 12 => (Class::ERROR, WirePort::NONE, WirePort::NONE),
+        _ => (Class::PLAIN, WirePort::NONE, WirePort::NONE),
     };
 }
 
 #[inline(always)]
-fn classify_icmpv6(p: &mut Packet, kind: u8, id: u16) {
+fn classify_icmpv6(p: &mut Packet, kind: u8, id: WirePort) {
     p.icmp_type = kind;
     // RFC 4443: 128 and 129 echo, below 128 errors. RFC 4861: 133 to 137. RFC 3810 and 2710: 130 to 132, 143.
     (p.class, p.tuple.sport, p.tuple.dport) = match kind {
-        128 => (Class::PORTS, id, 0),
-        129 => (Class::PORTS, 0, id),
-        0..=127 => (Class::ERROR, 0, 0),
-        130..=137 | 143 => (Class::NEIGHBOUR, 0, 0),
-        _ => (Class::PLAIN, 0, 0),
+        128 => (Class::PORTS, id, WirePort::NONE),
+        129 => (Class::PORTS, WirePort::NONE, id),
+        0..=127 => (Class::ERROR, WirePort::NONE, WirePort::NONE),
+        130..=137 | 143 => (Class::NEIGHBOUR, WirePort::NONE, WirePort::NONE),
+        _ => (Class::PLAIN, WirePort::NONE, WirePort::NONE),
     };
 }

@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::csum;
 use super::headers::{ETH_LEN, Ipv4, Ipv6, Macs, TCP, TcpFlags};
+use crate::WirePort;
 use crate::kernel::Kernel;
 use crate::scratch::{Fragment, Packet};
 
@@ -15,8 +16,8 @@ use crate::scratch::{Fragment, Packet};
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Segment {
-    sport: u16,
-    dport: u16,
+    sport: WirePort,
+    dport: WirePort,
     seq: u32,
     ack: u32,
     offset: u8,
@@ -33,7 +34,7 @@ const LENGTH: u32 = size_of::<Segment>() as u32;
 #[inline(always)]
 pub(super) fn reset_v4<K: Kernel>(k: &K, p: &Packet) -> bool {
     const L4: u32 = ETH_LEN + 20;
-    let ip = Ipv4::made((20 + LENGTH) as u16, TCP, p.tuple.dst.v4_wire(), p.tuple.src.v4_wire());
+    let ip = Ipv4::made((20 + LENGTH) as u16, TCP, p.tuple.dst.v4(), p.tuple.src.v4());
     reset(k, p, L4) && k.store(ETH_LEN, &ip)
 }
 

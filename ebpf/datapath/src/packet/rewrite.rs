@@ -44,8 +44,7 @@ pub fn rewrite<K: Kernel>(k: &K, p: &mut Packet, to: &Tuple) -> bool {
         k.store(V6_ADDRESSES, &[to.src, to.dst])
     } else {
         let Some(before) = k.load::<u16>(V4_CSUM) else { return false };
-        k.store(V4_CSUM, &csum::adjust(before, addresses))
-            && k.store(V4_ADDRESSES, &[to.src.v4_wire(), to.dst.v4_wire()])
+        k.store(V4_CSUM, &csum::adjust(before, addresses)) && k.store(V4_ADDRESSES, &[to.src.v4(), to.dst.v4()])
     };
     p.tuple = *to;
     stored
@@ -57,14 +56,14 @@ fn rewrite_ports<K: Kernel>(k: &K, p: &Packet, to: &Tuple) -> bool {
     if p.class != Class::PORTS || (p.tuple.sport == to.sport && p.tuple.dport == to.dport) {
         return true;
     }
-    let diff = csum::add(csum::word_diff(p.tuple.sport, to.sport), csum::word_diff(p.tuple.dport, to.dport));
+    let diff = csum::add(csum::port_diff(p.tuple.sport, to.sport), csum::port_diff(p.tuple.dport, to.dport));
     let Some((offset, _, udp)) = l4_csum(p.proto) else { return false };
     if !k.adjust_l4_csum(p.l4 + offset, diff, false, udp) {
         return false;
     }
     match p.proto {
         // One of the two is 0 and stays so: their sum is the identifier.
-        ICMP | ICMPV6 => k.store(p.l4 + 4, &(to.sport | to.dport)),
+        ICMP | ICMPV6 => k.store(p.l4 + 4, &to.echo_id()),
         _ => k.store(p.l4, &Ports { src: to.sport, dst: to.dport }),
     }
 }
@@ -99,6 +98,6 @@ pub(super) fn rewrite_outer<K: Kernel>(k: &K, p: &mut Packet, src: Addr, dst: Ad
         k.adjust_l4_csum(p.l4 + 2, diff, true, false) && k.store(V6_ADDRESSES, &[src, dst])
     } else {
         let Some(before) = k.load::<u16>(V4_CSUM) else { return false };
-        k.store(V4_CSUM, &csum::adjust(before, diff)) && k.store(V4_ADDRESSES, &[src.v4_wire(), dst.v4_wire()])
+        k.store(V4_CSUM, &csum::adjust(before, diff)) && k.store(V4_ADDRESSES, &[src.v4(), dst.v4()])
     }
 }

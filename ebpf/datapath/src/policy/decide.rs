@@ -4,6 +4,7 @@ use super::{
     ALLOW_ALL, ANY_PORT, DENY_ALL, MAX_PAGES, NO_BIT, OTHER_PROTOCOLS, PAGE_BITS, PeerKey, PolicySet, PortKey,
     RangeKey, Row, SetFlags, Tables,
 };
+use crate::WirePort;
 
 /// A verdict and its explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Decision {
 /// later fragment: then only rules that match every port of the protocol count).
 #[inline(always)]
 #[must_use]
-pub fn decide<T: Tables>(tables: &T, set: u32, class: u32, proto: u8, port: u16) -> Decision {
+pub fn decide<T: Tables>(tables: &T, set: u32, class: u32, proto: u8, port: WirePort) -> Decision {
     if set == ALLOW_ALL {
         return Decision::without_rule(Outcome::Allow);
     }

@@ -1,5 +1,6 @@
 //! The tables in ordinary memory, for tests and for the agent's picture of the kernel's.
 
+use crate::WirePort;
 use std::collections::{BTreeMap, HashMap};
 
 use super::{PeerKey, PolicySet, PortKey, RangeKey, Row, Tables};
@@ -40,6 +41,6 @@ impl RangeKey {
     #[must_use]
     pub fn block(key: &Self, bits: u32) -> Self {
         let mask = u16::MAX.checked_shl(16 - bits).unwrap_or(0);
-        Self { prefix_len: 48 + bits, port: (u16::from_be(key.port) & mask).to_be(), ..*key }
+        Self { prefix_len: 48 + bits, port: WirePort::new(key.port.number() & mask), ..*key }
     }
 }

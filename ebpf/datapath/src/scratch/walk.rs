@@ -1,10 +1,10 @@
 //! What a walk remembers.
 
 use super::{Draft, Packet};
-use crate::Addr;
 use crate::tables::flow::{End, Flow, FlowFlags};
 use crate::tables::peer::{NO_NODE, NO_SLOT, Peer};
 use crate::tables::policy::NO_BIT;
+use crate::{Addr, WirePort};
 
 /// What a walk remembers of its packet. It lives in scratch memory of the CPU, since the stack is small.
 #[derive(Debug, Default)]
@@ -87,8 +87,8 @@ pub struct Ends {
     pub opener: Addr,
     /// The responder's.
     pub responder: Addr,
-    /// The responder's port, as on the wire.
-    pub port: u16,
+    /// The responder's port.
+    pub port: WirePort,
     /// Zero.
     pub pad: [u16; 3],
 }

@@ -8,7 +8,7 @@ use super::{
     Affinity, AffinityKey, Backend, Frontend, FrontendKey, MAX_BACKENDS, MAX_SLOTS, ServiceState, SourceRangeKey,
     Tables,
 };
-use crate::Addr;
+use crate::{Addr, WirePort};
 
 /// [`Tables`] in memory. What was never written is zero, as in the kernel's arrays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,7 +33,8 @@ pub struct HostTables {
 
 impl HostTables {
     /// What an unwritten element of `BACKENDS` holds.
-    pub const NOBODY: Backend = Backend { addr: Addr::UNSPECIFIED, port: 0, proto: 0, pad: 0, service: 0, state: 0 };
+    pub const NOBODY: Backend =
+        Backend { addr: Addr::UNSPECIFIED, port: WirePort::NONE, proto: 0, pad: 0, service: 0, state: 0 };
 
     /// Writes elements of `SLOTS`.
     pub fn write_slots(&mut self, offset: u32, ids: &[u32]) {

@@ -1,7 +1,7 @@
 //! The choice of a backend for a new flow.
 
 use super::{Backend, BackendState, Frontend, FrontendFlags, FrontendKey, Scope, SourceRangeKey, Tables, Verdict};
-use crate::Addr;
+use crate::{Addr, WirePort};
 
 /// Where a client is. It decides which [`super::Scope`] of a frontend counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub struct Chosen {
     pub affinity_seconds: u32,
     /// The block that it was chosen from.
     pub block: Scope,
-    /// Its port, as on the wire.
-    pub port: u16,
+    /// Its port.
+    pub port: WirePort,
 }
 
 /// What becomes of a new flow.
@@ -54,7 +54,7 @@ pub enum Selection {
 /// The tables may change at any point in it. A frontend that is another key's, or a backend that is another service's
 /// or has stopped serving, was replaced a moment ago: the decision is made once more, with the tables as they are then.
 #[inline(always)]
-pub fn select<T: Tables>(tables: &T, addr: Addr, port: u16, proto: u8, from: From, random: u32) -> Selection {
+pub fn select<T: Tables>(tables: &T, addr: Addr, port: WirePort, proto: u8, from: From, random: u32) -> Selection {
     let mut key = FrontendKey::new(addr, port, proto);
     let Some(frontend) = find(tables, &mut key) else {
         return Selection::NotAService;
@@ -100,7 +100,7 @@ pub fn admits<T: Tables>(tables: &T, chosen: &Chosen, client: Addr) -> bool {
 pub fn select_again<T: Tables>(
     tables: &T,
     addr: Addr,
-    port: u16,
+    port: WirePort,
     proto: u8,
     from: From,
     random: u32,

@@ -11,6 +11,7 @@ use super::{
     Scope, Selection, SourceRangeKey, Tables, admits, flow_is_stale, select, stick,
 };
 use crate::Addr;
+use crate::{WirePort, WireV4};
 
 const TCP: u8 = 6;
 const SERVICE: u32 = 7;
@@ -22,7 +23,7 @@ fn addr(text: &str) -> Addr {
 }
 
 fn key() -> FrontendKey {
-    FrontendKey::new(addr("10.96.0.1"), 443u16.to_be(), TCP)
+    FrontendKey::new(addr("10.96.0.1"), WirePort::new(443), TCP)
 }
 
 fn frontend(internal: Scope, external: Scope) -> Frontend {
@@ -31,8 +32,8 @@ fn frontend(internal: Scope, external: Scope) -> Frontend {
 
 fn backend(id: u32) -> Backend {
     Backend {
-        addr: Addr::from_v4_wire(id),
-        port: (id as u16).to_be(),
+        addr: Addr::from_v4(WireV4::from_bits(id)),
+        port: WirePort::new(id as u16),
         proto: TCP,
         pad: 0,
         service: SERVICE,
@@ -98,7 +99,7 @@ fn s2_another_protocol_is_another_frontend() {
 #[test]
 fn s4_a_wildcard_is_reached_by_addresses_of_its_kind_and_family() {
     let mut tables = service(1);
-    let wildcard = FrontendKey::new(addr("0.0.0.0"), 443u16.to_be(), TCP);
+    let wildcard = FrontendKey::new(addr("0.0.0.0"), WirePort::new(443), TCP);
     let value =
         Frontend { tag: wildcard.tag(), flags: FrontendFlags::NODE_PORT, ..frontend(Scope::DROP, Scope::REJECT) };
     tables.frontends.insert(wildcard, value);
@@ -115,7 +116,7 @@ fn s4_a_wildcard_is_reached_by_addresses_of_its_kind_and_family() {
         assert_eq!(at(&tables, other), Selection::NotAService, "{other}");
     }
     // An entry of the address itself goes before.
-    let own = FrontendKey::new(addr("172.18.0.1"), 443u16.to_be(), TCP);
+    let own = FrontendKey::new(addr("172.18.0.1"), WirePort::new(443), TCP);
     tables.frontends.insert(own, Frontend { tag: own.tag(), ..frontend(Scope::DROP, Scope::DROP) });
     assert_eq!(at(&tables, "172.18.0.1"), Selection::Drop);
     tables.frontends.get_mut(&wildcard).unwrap().tag ^= 1;

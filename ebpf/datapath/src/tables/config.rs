@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::Addr;
+use crate::{Addr, WirePort};
 
 /// The one element of `CONFIG`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -43,8 +43,8 @@ impl Config {
     /// Whether a port (as on the wire) is one that a translated source may have.
     #[inline(always)]
     #[must_use]
-    pub const fn is_snat_port(&self, wire: u16) -> bool {
-        u16::from_be(wire).wrapping_sub(self.snat_first) < self.snat_count
+    pub const fn is_snat_port(&self, port: WirePort) -> bool {
+        port.number().wrapping_sub(self.snat_first) < self.snat_count
     }
 
     /// The node's address in the family of another.

@@ -6,7 +6,7 @@ use core::cell::Cell;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::peer::{NO_NODE, NO_SLOT};
-use crate::{Addr, Tuple, Word};
+use crate::{Addr, Tuple, WirePort, Word};
 
 /// A tuple with its ends in canonical order, so that both directions have one key.
 #[derive(
@@ -18,10 +18,10 @@ pub struct FlowKey {
     pub a: Addr,
     /// The higher end's address.
     pub b: Addr,
-    /// The lower end's port, as on the wire.
-    pub a_port: u16,
+    /// The lower end's port.
+    pub a_port: WirePort,
     /// The higher end's port.
-    pub b_port: u16,
+    pub b_port: WirePort,
     /// IP protocol number.
     pub proto: u8,
     /// 1 for a flow whose opener uses the tuple that another flow has as its far one: see [`crate::flow::find`].
@@ -34,7 +34,7 @@ impl FlowKey {
     /// Becomes the key of a tuple, in place. True if the tuple's source is end `a`.
     #[inline(always)]
     pub fn set(&mut self, t: &Tuple, proto: u8) -> bool {
-        let from_a = (t.src.hi, t.src.lo, t.sport) <= (t.dst.hi, t.dst.lo, t.dport);
+        let from_a = (t.src.hi, t.src.lo, t.sport.bits()) <= (t.dst.hi, t.dst.lo, t.dport.bits());
         if from_a {
             (self.a, self.b, self.a_port, self.b_port) = (t.src, t.dst, t.sport, t.dport);
         } else {
@@ -73,7 +73,7 @@ impl FlowKey {
     #[inline(always)]
     #[must_use]
     pub const fn tag(&self) -> u32 {
-        let ports = (self.a_port as u32) << 16 | self.b_port as u32;
+        let ports = (self.a_port.bits() as u32) << 16 | self.b_port.bits() as u32;
         let rest = (self.proto as u32) << 8 | self.alternate as u32;
         self.a.tag().rotate_left(7) ^ self.b.tag() ^ ports.wrapping_mul(0x9e37_79b1) ^ rest
     }
@@ -313,10 +313,10 @@ pub struct FragmentKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FragmentPorts {
-    /// Source port, as on the wire.
-    pub sport: u16,
+    /// Source port.
+    pub sport: WirePort,
     /// Destination port.
-    pub dport: u16,
+    pub dport: WirePort,
     /// Second (since boot) of the first fragment.
     pub seen: u32,
 }

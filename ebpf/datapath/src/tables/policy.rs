@@ -5,6 +5,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::WirePort;
+
 /// Policy sets that exist at a time: size of `policy_sets`, 192 KiB.
 pub const MAX_SETS: u32 = 8192;
 
@@ -28,7 +30,7 @@ pub const NO_BIT: u16 = u16::MAX;
 
 /// [`PortKey::port`] of the row of rules that match whatever the port is. Also what a packet without a port, or with
 /// one that is not known, asks for: no rule can name port 0.
-pub const ANY_PORT: u16 = 0;
+pub const ANY_PORT: WirePort = WirePort::NONE;
 
 /// [`PortKey::proto`] of the row of rules that match every protocol: what ICMP and all else but TCP, UDP and SCTP meet.
 pub const OTHER_PROTOCOLS: u8 = 0;
@@ -105,8 +107,8 @@ impl PeerKey {
 pub struct PortKey {
     /// The policy set.
     pub set: u32,
-    /// The port, as on the wire, or [`ANY_PORT`].
-    pub port: u16,
+    /// The port, or [`ANY_PORT`].
+    pub port: WirePort,
     /// The IP protocol number, or [`OTHER_PROTOCOLS`].
     pub proto: u8,
     /// Which 256 rules.
@@ -118,7 +120,7 @@ impl PortKey {
     #[inline(always)]
     #[must_use]
     pub const fn tag(&self) -> u32 {
-        mix(self.set, (self.port as u32) << 16 | (self.proto as u32) << 8 | self.page as u32)
+        mix(self.set, (self.port.bits() as u32) << 16 | (self.proto as u32) << 8 | self.page as u32)
     }
 }
 
@@ -134,8 +136,8 @@ pub struct RangeKey {
     pub page: u8,
     /// The IP protocol number.
     pub proto: u8,
-    /// The first port of the block, as on the wire.
-    pub port: u16,
+    /// The first port of the block.
+    pub port: WirePort,
 }
 
 impl RangeKey {

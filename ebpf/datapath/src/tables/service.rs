@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::Addr;
+use crate::{Addr, WirePort};
 
 /// Elements of `FRONTENDS`: addresses times ports of all services.
 pub const MAX_FRONTENDS: u32 = 1 << 17;
@@ -21,8 +21,8 @@ pub struct FrontendKey {
     /// The address, or [`Addr::wildcard`] of a family: the node's addresses that are in `NODE_ADDRESSES` for the kind of
     /// port that it is (NodePort or hostPort).
     pub addr: Addr,
-    /// The port, as on the wire.
-    pub port: u16,
+    /// The port.
+    pub port: WirePort,
     /// The IP protocol number.
     pub proto: u8,
     /// Zero.
@@ -30,10 +30,10 @@ pub struct FrontendKey {
 }
 
 impl FrontendKey {
-    /// A key; `port` as on the wire.
+    /// A key.
     #[inline(always)]
     #[must_use]
-    pub const fn new(addr: Addr, port: u16, proto: u8) -> Self {
+    pub const fn new(addr: Addr, port: WirePort, proto: u8) -> Self {
         Self { addr, port, proto, pad: [0; 5] }
     }
 
@@ -42,7 +42,7 @@ impl FrontendKey {
     #[inline(always)]
     #[must_use]
     pub const fn tag(&self) -> u32 {
-        self.addr.tag() ^ (((self.port as u32) << 8) | self.proto as u32).wrapping_mul(0x9e37_79b1)
+        self.addr.tag() ^ (((self.port.bits() as u32) << 8) | self.proto as u32).wrapping_mul(0x9e37_79b1)
     }
 }
 
@@ -109,14 +109,14 @@ pub const SERVICE_PORT_WORDS: u32 = 3 * (1 << 16) / 64;
 /// ports.
 #[inline(always)]
 #[must_use]
-pub const fn service_port(port: u16, proto: u8) -> Option<(u32, u64)> {
+pub const fn service_port(port: WirePort, proto: u8) -> Option<(u32, u64)> {
     let of_protocol = match proto {
         6 => 0,
         17 => 1 << 10,
         132 => 2 << 10,
         _ => return None,
     };
-    let port = u16::from_be(port);
+    let port = port.number();
     Some((of_protocol + (port as u32 >> 6), 1 << (port & 63)))
 }
 
@@ -216,8 +216,8 @@ impl Scope {
 pub struct Backend {
     /// Address of the endpoint.
     pub addr: Addr,
-    /// Port of the endpoint, as on the wire.
-    pub port: u16,
+    /// Port of the endpoint.
+    pub port: WirePort,
     /// The IP protocol number.
     pub proto: u8,
     /// Zero.

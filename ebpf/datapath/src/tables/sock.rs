@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::Addr;
+use crate::{Addr, WirePort};
 
 /// Elements of `SENDERS`: pairs of a socket of the host and a backend that it sends datagrams to.
 pub const MAX_SENDERS: u32 = 1 << 14;
@@ -15,10 +15,10 @@ pub struct SocketMemory {
     pub service: Addr,
     /// The backend that it was connected to instead.
     pub backend: Addr,
-    /// Port of the service, as on the wire.
-    pub service_port: u16,
-    /// Port of the backend, as on the wire.
-    pub backend_port: u16,
+    /// Port of the service.
+    pub service_port: WirePort,
+    /// Port of the backend.
+    pub backend_port: WirePort,
     /// Zero.
     pub pad: u32,
     /// The backend of its last datagram to a service, `id << 32 | generation`, written as one word: two threads may send
@@ -34,17 +34,17 @@ pub struct SenderKey {
     pub cookie: u64,
     /// The backend's address.
     pub addr: Addr,
-    /// The backend's port, as on the wire.
-    pub port: u16,
+    /// The backend's port.
+    pub port: WirePort,
     /// Zero.
     pub pad: [u8; 6],
 }
 
 impl SenderKey {
-    /// A key; `port` as on the wire.
+    /// A key.
     #[inline(always)]
     #[must_use]
-    pub const fn new(cookie: u64, addr: Addr, port: u16) -> Self {
+    pub const fn new(cookie: u64, addr: Addr, port: WirePort) -> Self {
         Self { cookie, addr, port, pad: [0; 6] }
     }
 
@@ -52,7 +52,7 @@ impl SenderKey {
     #[inline(always)]
     #[must_use]
     pub const fn tag(&self) -> u32 {
-        let socket = (self.cookie ^ self.port as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let socket = (self.cookie ^ self.port.bits() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.addr.tag() ^ (socket >> 32) as u32
     }
 }
@@ -63,8 +63,8 @@ impl SenderKey {
 pub struct Sender {
     /// [`SenderKey::tag`] of its key, read last.
     pub tag: u32,
-    /// The service's port, as on the wire.
-    pub port: u16,
+    /// The service's port.
+    pub port: WirePort,
     /// Zero.
     pub pad: u16,
     /// The service's address.

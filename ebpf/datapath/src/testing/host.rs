@@ -17,7 +17,7 @@ use crate::kernel::Kernel;
 use crate::overlay::{self, Outer};
 use crate::packet::{ETH_LEN, IcmpError, Tuple, send_error_v4, send_error_v6};
 use crate::walk::{self, Action, Step, Walk};
-use crate::{Addr, Word};
+use crate::{Addr, WirePort, Word};
 use crate::{peer, policy, service};
 
 /// Where a packet is looked at.
@@ -75,8 +75,8 @@ pub struct Host {
     pub config: Config,
     /// Its uplinks.
     pub uplinks: HashMap<u32, Uplink>,
-    /// Sockets of the node: address, port (as on the wire), protocol.
-    pub sockets: HashSet<(Addr, u16, u8)>,
+    /// Sockets of the node: address, port, protocol.
+    pub sockets: HashSet<(Addr, WirePort, u8)>,
     /// Whether clients outside have been sent to processes of the node.
     pub host_flows: Word,
     /// The clock, in seconds.

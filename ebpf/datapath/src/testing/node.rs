@@ -6,14 +6,14 @@ use std::vec::Vec;
 use super::frame::Frame;
 use super::host::{Fate, Hook, Host};
 use super::seen;
-use crate::Addr;
 use crate::config::{Config, Uplink};
 use crate::drop::DropReason;
 use crate::ifindex_of;
 use crate::overlay::{self, Outer};
 use crate::peer::{self, CidrKey, HopFlags, NO_NODE, NO_SLOT, NodeHop, Peer, PeerFlags, Pod, PodWord};
-use crate::policy::{ALLOW_ALL, OTHER_PROTOCOLS, PeerKey, PolicySet, PortKey, Row};
+use crate::policy::{ALLOW_ALL, ANY_PORT, OTHER_PROTOCOLS, PeerKey, PolicySet, PortKey, Row};
 use crate::service::{Backend, BackendState, Frontend, FrontendFlags, FrontendKey, Scope, service_port};
+use crate::{Addr, WirePort};
 
 /// Where a packet ended up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +184,7 @@ impl Node {
         let ids: Vec<u32> = (first..).take(backends.len()).collect();
         for (id, (ip, port)) in ids.iter().zip(backends) {
             let state = BackendState::new(id + 7, true).0;
-            let backend = Backend { addr: (*ip).into(), port: port.to_be(), proto, pad: 0, service, state };
+            let backend = Backend { addr: (*ip).into(), port: WirePort::new(*port), proto, pad: 0, service, state };
             tables.write_backend(*id, backend);
         }
         let offset = tables.slots.len() as u32;
@@ -196,7 +196,7 @@ impl Node {
 
     /// Sets what a service port answers to everybody.
     pub fn frontend(&mut self, (ip, port): (IpAddr, u16), proto: u8, service: u32, scope: Scope) {
-        let key = FrontendKey::new(ip.into(), port.to_be(), proto);
+        let key = FrontendKey::new(ip.into(), WirePort::new(port), proto);
         let tables = &mut self.host.services;
         let value =
             Frontend { tag: key.tag(), service, internal: scope, external: scope, affinity_seconds: 0, flags: 0 };
@@ -213,7 +213,7 @@ impl Node {
     /// # Panics
     /// When there is no such port.
     pub fn flag(&mut self, (ip, port): (IpAddr, u16), proto: u8, flags: u32) {
-        let key = FrontendKey::new(ip.into(), port.to_be(), proto);
+        let key = FrontendKey::new(ip.into(), WirePort::new(port), proto);
         self.host.services.frontends.get_mut(&key).expect("a frontend").flags |= flags;
     }
 
@@ -248,11 +248,11 @@ impl Node {
         let key = PeerKey { set: id, class: 0, page: 0 };
         tables.peers.insert(key, row(key.tag(), true));
         for proto in [OTHER_PROTOCOLS, 6, 17, 132] {
-            let key = PortKey { set: id, port: 0, proto, page: 0 };
+            let key = PortKey { set: id, port: ANY_PORT, proto, page: 0 };
             tables.ports.insert(key, row(key.tag(), allows.is_none()));
         }
         if let Some((proto, port)) = allows {
-            let key = PortKey { set: id, port: port.to_be(), proto, page: 0 };
+            let key = PortKey { set: id, port: WirePort::new(port), proto, page: 0 };
             tables.ports.insert(key, row(key.tag(), true));
         }
     }

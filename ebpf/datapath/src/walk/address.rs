@@ -62,7 +62,7 @@ pub(super) fn check_destination(dst: Addr, v6: bool) -> Result<(), DropReason> {
         let [first, second, ..] = dst.hi.to_ne_bytes();
         (first, second)
     } else {
-        let [first, second, ..] = dst.v4_wire().to_ne_bytes();
+        let [first, second, ..] = dst.v4().octets();
         (first, second)
     };
     if v6 {

@@ -56,7 +56,7 @@ pub(super) fn ingress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord) -> Result<(
 #[inline(always)]
 fn decide<K: Kernel>(k: &K, w: &mut Walk, set: u32, class: u32) -> bool {
     // A later fragment has its ports by now, an echo has an identifier, which no rule means (P37).
-    let port = if w.packet.class == Class::PORTS { w.ends.port } else { 0 };
+    let port = if w.packet.class == Class::PORTS { w.ends.port } else { policy::ANY_PORT };
     let decision = policy::decide(k, set, class, w.packet.proto, port);
     w.set = set;
     w.bit = u32::from(decision.bit);

@@ -8,11 +8,11 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie};
 use aya_ebpf::programs::SockAddrContext;
 use aya_ebpf::{EbpfContext as _, Global};
-use fairlead_datapath::Addr;
 use fairlead_datapath::service::sock::{Sender, SenderKey, Socket, SocketMemory, Target};
 use fairlead_datapath::service::{
     Affinity, AffinityKey, Backend, Frontend, FrontendFlags, FrontendKey, SourceRangeKey, Tables,
 };
+use fairlead_datapath::{Addr, WirePort, WireV4};
 
 use crate::maps::sock::{SENDERS, SOCKETS};
 use crate::maps::{self, Maps};
@@ -47,13 +47,13 @@ impl Family for V4 {
     #[inline(always)]
     unsafe fn read(ctx: *const bpf_sock_addr) -> Addr {
         // SAFETY: as the trait says.
-        Addr::from_v4_wire(unsafe { ptr::read_volatile(&raw const (*ctx).user_ip4) })
+        Addr::from_v4(WireV4::from_bits(unsafe { ptr::read_volatile(&raw const (*ctx).user_ip4) }))
     }
 
     #[inline(always)]
     unsafe fn write(ctx: *mut bpf_sock_addr, addr: Addr) {
         // SAFETY: as the trait says.
-        unsafe { ptr::write_volatile(&raw mut (*ctx).user_ip4, addr.v4_wire()) }
+        unsafe { ptr::write_volatile(&raw mut (*ctx).user_ip4, addr.v4().bits()) }
     }
 }
 
@@ -186,7 +186,12 @@ impl<F: Family> Socket for Call<F> {
     fn target(&self) -> Target {
         let ctx = self.ctx.sock_addr;
         // SAFETY: the kernel's context lives as long as the program runs, and `Call::new` says which family it has.
-        unsafe { Target { addr: F::read(ctx), port: ptr::read_volatile(&raw const (*ctx).user_port) as u16 } }
+        unsafe {
+            Target {
+                addr: F::read(ctx),
+                port: WirePort::from_bits(ptr::read_volatile(&raw const (*ctx).user_port) as u16),
+            }
+        }
     }
 
     #[inline(always)]
@@ -195,7 +200,7 @@ impl<F: Family> Socket for Call<F> {
         // SAFETY: as in `target`.
         unsafe {
             F::write(ctx, target.addr);
-            ptr::write_volatile(&raw mut (*ctx).user_port, u32::from(target.port));
+            ptr::write_volatile(&raw mut (*ctx).user_port, u32::from(target.port.bits()));
         }
     }
 

@@ -170,7 +170,7 @@ fn to_node(k: &Skb, node: u16, v6: bool) -> i32 {
             [hop.v6.hi as u32, (hop.v6.hi >> 32) as u32, hop.v6.lo as u32, (hop.v6.lo >> 32) as u32];
     } else {
         next.nh_family = AF_INET;
-        next.__bindgen_anon_1.ipv4_nh = hop.v4.v4_wire();
+        next.__bindgen_anon_1.ipv4_nh = hop.v4.v4().bits();
     }
     // SAFETY: a helper call with a struct on the stack and its size.
     unsafe { bpf_redirect_neigh(hop.ifindex, &mut next, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }

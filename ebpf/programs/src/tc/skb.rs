@@ -224,16 +224,16 @@ impl Kernel for Skb {
         let mut tuple: bpf_sock_tuple = unsafe { zeroed() };
         let v4 = t.src.is_v4();
         let size = if v4 {
-            tuple.__bindgen_anon_1.ipv4.saddr = t.src.v4_wire();
-            tuple.__bindgen_anon_1.ipv4.daddr = t.dst.v4_wire();
-            tuple.__bindgen_anon_1.ipv4.sport = t.sport;
-            tuple.__bindgen_anon_1.ipv4.dport = t.dport;
+            tuple.__bindgen_anon_1.ipv4.saddr = t.src.v4().bits();
+            tuple.__bindgen_anon_1.ipv4.daddr = t.dst.v4().bits();
+            tuple.__bindgen_anon_1.ipv4.sport = t.sport.bits();
+            tuple.__bindgen_anon_1.ipv4.dport = t.dport.bits();
             12
         } else {
             tuple.__bindgen_anon_1.ipv6.saddr = words(t.src.hi, t.src.lo);
             tuple.__bindgen_anon_1.ipv6.daddr = words(t.dst.hi, t.dst.lo);
-            tuple.__bindgen_anon_1.ipv6.sport = t.sport;
-            tuple.__bindgen_anon_1.ipv6.dport = t.dport;
+            tuple.__bindgen_anon_1.ipv6.sport = t.sport.bits();
+            tuple.__bindgen_anon_1.ipv6.dport = t.dport.bits();
             36
         };
         // SAFETY: helper calls with the program's context and a tuple on the stack; the reference is released.

@@ -92,8 +92,8 @@ extern "C" fn tc_route(raw: *mut __sk_buff, walk: *mut Walk) -> u32 {
         lookup.__bindgen_anon_4.ipv6_dst = words(t.dst);
     } else {
         lookup.family = AF_INET;
-        lookup.__bindgen_anon_3.ipv4_src = t.src.v4_wire();
-        lookup.__bindgen_anon_4.ipv4_dst = t.dst.v4_wire();
+        lookup.__bindgen_anon_3.ipv4_src = t.src.v4().bits();
+        lookup.__bindgen_anon_4.ipv4_dst = t.dst.v4().bits();
     }
     // SAFETY: a helper call with the program's context and a struct on the stack and its size.
     let found = unsafe { bpf_fib_lookup(raw.cast(), &mut lookup, size_of::<bpf_fib_lookup>() as i32, 0) };

@@ -4,10 +4,10 @@ use core::mem::{size_of, zeroed};
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key};
-use fairlead_datapath::Addr;
 use fairlead_datapath::kernel::Kernel as _;
 use fairlead_datapath::overlay::{self, Outer, RECEIVER, SENDER, VNI};
 use fairlead_datapath::peer::NodeHop;
+use fairlead_datapath::{Addr, WireV4};
 
 use super::skb::{Skb, words};
 
@@ -37,8 +37,8 @@ pub(super) fn address(k: &Skb, hop: &NodeHop) -> bool {
     key.tunnel_id = VNI;
     key.tunnel_ttl = TTL;
     let flags = if remote.is_v4() {
-        key.__bindgen_anon_1.remote_ipv4 = u32::from_be(remote.v4_wire());
-        key.__bindgen_anon_3.local_ipv4 = u32::from_be(local.v4_wire());
+        key.__bindgen_anon_1.remote_ipv4 = remote.v4().number();
+        key.__bindgen_anon_3.local_ipv4 = local.v4().number();
         BPF_F_ZERO_CSUM_TX
     } else {
         key.__bindgen_anon_1.remote_ipv6 = words(remote.hi, remote.lo);
@@ -58,7 +58,7 @@ pub(super) fn outer(raw: *mut __sk_buff) -> Option<Outer> {
     // any bytes are a number.
     let remote = unsafe {
         if bpf_skb_get_tunnel_key(raw, &mut key, SIZE, 0) == 0 {
-            Addr::from_v4_wire(key.__bindgen_anon_1.remote_ipv4.to_be())
+            Addr::from_v4(WireV4::new(key.__bindgen_anon_1.remote_ipv4))
         } else if bpf_skb_get_tunnel_key(raw, &mut key, SIZE, u64::from(BPF_F_TUNINFO_IPV6)) == 0 {
             let [a, b, c, d] = key.__bindgen_anon_1.remote_ipv6.map(u64::from);
             Addr { hi: a | b << 32, lo: c | d << 32 }

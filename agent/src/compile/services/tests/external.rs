@@ -12,7 +12,7 @@ fn frontends(service: &Service, family: Family) -> Vec<(String, FrontendKind, Tr
     let content = compile_service(service, &[slice("cart-1", 8080, &["10.0.0.1 ready"])], &place());
     let (_, port) = content.ports.into_iter().find(|(key, _)| key.family == family).expect("a port of the family");
     let of = |(key, policy): (&FrontendKey, &FrontendPolicy)| {
-        let address = SocketAddr::new(key.addr.into(), u16::from_be(key.port));
+        let address = SocketAddr::new(key.addr.into(), key.port.number());
         (address.to_string(), policy.kind, policy.inside, policy.outside)
     };
     let mut found: Vec<_> =
@@ -137,7 +137,7 @@ fn s13_a_host_port_is_a_triple() {
         let [(key, policy)] = port.frontends.iter().collect::<Vec<_>>()[..] else { panic!("one frontend") };
         assert_eq!((policy.kind, &port.cluster), (FrontendKind::HostPort, &port.local));
         let Answer::Forward(backends) = &port.cluster else { panic!("it always has the pod") };
-        let address = SocketAddr::new(key.addr.into(), u16::from_be(key.port));
+        let address = SocketAddr::new(key.addr.into(), key.port.number());
         let backend = backends.first().unwrap();
         assert_eq!((address.is_ipv4(), backends.len(), backend.port), (backend.ip.is_ipv4(), 1, 8080));
         found.push(format!("{address}/{}", name.protocol));

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use fairlead_datapath::Addr;
 use fairlead_datapath::service::{
     From, FrontendFlags, FrontendKey, HostTables, Selection, Tables, admits, select, service_port,
 };
+use fairlead_datapath::{Addr, WirePort};
 use fairlead_objects::{
     AddressType, Endpoint, EndpointPort, EndpointSlice, LoadBalancerIngress, ObjectKey, Protocol, Service, ServicePort,
     ServiceType, TrafficPolicy,
@@ -65,7 +65,7 @@ pub(super) fn clients() -> [Client; 4] {
 pub(super) enum Answers {
     NotAService,
     /// Backends, and whether the client keeps its address on its way to one of this node.
-    Forward(BTreeSet<(Addr, u16)>, bool),
+    Forward(BTreeSet<(Addr, WirePort)>, bool),
     Denied,
     Reject,
     Drop,
@@ -140,7 +140,7 @@ impl World {
         if balancer && !outside.ranges.is_empty() && !outside.ranges.iter().any(held) {
             return Answers::Denied;
         }
-        let backends = used.iter().map(|e| (e.addresses[0].into(), 8080u16.to_be())).collect();
+        let backends = used.iter().map(|e| (e.addresses[0].into(), WirePort::new(8080))).collect();
         Answers::Forward(backends, !of_cluster && outside.local)
     }
 
@@ -172,7 +172,7 @@ impl Small {
 
     fn keys(&self) -> Vec<FrontendKey> {
         let number = self.protocol().number();
-        let at = |ip: &IpAddr, port: u16| FrontendKey::new((*ip).into(), port.to_be(), number);
+        let at = |ip: &IpAddr, port: u16| FrontendKey::new((*ip).into(), WirePort::new(port), number);
         let own = self.addresses.iter().chain(&self.outside.balancers).map(|ip| at(ip, 80));
         own.chain(self.outside.node_port.map(|port| at(&IpAddr::from([0, 0, 0, 0]), port))).collect()
     }

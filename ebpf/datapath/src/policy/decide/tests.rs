@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::super::HostTables;
 use super::*;
+use crate::WirePort;
 
 const SET: u32 = 0x2_0005;
 
@@ -23,14 +24,14 @@ fn tables() -> HostTables {
     }
     let ports = [(0, 0, &[70][..]), (6, 0, &[70, 255]), (17, 0, &[70]), (132, 0, &[70]), (6, 80, &[3, 70, 255])];
     for (proto, port, rules) in ports {
-        let key = PortKey { set: SET, port: u16::to_be(port), proto, page: 0 };
+        let key = PortKey { set: SET, port: WirePort::new(port), proto, page: 0 };
         t.ports.insert(key, row(key.tag(), rules));
     }
     t
 }
 
 fn ask(t: &HostTables, class: u32, proto: u8, port: u16) -> (Outcome, u16) {
-    let Decision { outcome, bit } = decide(t, SET, class, proto, port.to_be());
+    let Decision { outcome, bit } = decide(t, SET, class, proto, WirePort::new(port));
     (outcome, bit)
 }
 
@@ -61,7 +62,7 @@ fn p20_sctp_is_not_tcp() {
 #[test]
 fn an_unknown_port_meets_rules_for_every_port_of_the_protocol() {
     let mut t = tables();
-    t.ports.get_mut(&PortKey { set: SET, port: 0, proto: 6, page: 0 }).unwrap().bits = [0, 0, 0, 1 << 63];
+    t.ports.get_mut(&PortKey { set: SET, port: ANY_PORT, proto: 6, page: 0 }).unwrap().bits = [0, 0, 0, 1 << 63];
     assert_eq!(ask(&t, 9, 6, 0), (Outcome::Allow, 255));
     assert_eq!(ask(&t, 0, 6, 0), (Outcome::Isolated, NO_BIT));
 }
@@ -69,19 +70,19 @@ fn an_unknown_port_meets_rules_for_every_port_of_the_protocol() {
 #[test]
 fn p40_no_policy_yet_denies_and_none_allows() {
     let t = HostTables::default();
-    assert_eq!(decide(&t, DENY_ALL, 0, 6, 80).outcome, Outcome::Pending);
-    assert!(decide(&t, ALLOW_ALL, 0, 6, 80).allow());
+    assert_eq!(decide(&t, DENY_ALL, 0, 6, WirePort::new(80)).outcome, Outcome::Pending);
+    assert!(decide(&t, ALLOW_ALL, 0, 6, WirePort::new(80)).allow());
 }
 
 #[test]
 fn what_is_missing_or_anothers_denies() {
     for key in [
-        PortKey { set: SET, port: 0, proto: 6, page: 0 },
-        PortKey { set: SET, port: 80_u16.to_be(), proto: 6, page: 0 },
+        PortKey { set: SET, port: ANY_PORT, proto: 6, page: 0 },
+        PortKey { set: SET, port: WirePort::new(80), proto: 6, page: 0 },
     ] {
         let mut t = tables();
         t.ports.get_mut(&key).unwrap().tag ^= 1;
-        assert_eq!(ask(&t, 9, 6, if key.port == 0 { 81 } else { 80 }).0, Outcome::Race);
+        assert_eq!(ask(&t, 9, 6, if key.port == ANY_PORT { 81 } else { 80 }).0, Outcome::Race);
     }
     let mut t = tables();
     t.ports.clear();
@@ -107,7 +108,7 @@ const MAX_SETS_BIT: u32 = 1 << 19;
 fn p22_blocks_of_ports_stand_between_a_port_and_its_protocol() {
     let mut t = tables();
     t.sets.get_mut(&PolicySet::index(SET)).unwrap().flags = SetFlags::RANGES;
-    let all = RangeKey { prefix_len: 64, set: SET, page: 0, proto: 6, port: 8080_u16.to_be() };
+    let all = RangeKey { prefix_len: 64, set: SET, page: 0, proto: 6, port: WirePort::new(8080) };
     t.ranges.insert(RangeKey::block(&all, 12), row(all.tag(), &[3]));
     for (port, allowed) in [(8079, true), (8080, true), (8063, false), (8064, true), (8096, false)] {
         let expected = allowed && port / 16 == 8080 / 16;
@@ -123,7 +124,7 @@ fn rules_beyond_the_first_page_are_found_in_order() {
         let rules: &[u16] = if page == MAX_PAGES - 1 { &[255] } else { &[] };
         let key = PeerKey { set: SET, class: 0, page: page.into() };
         t.peers.insert(key, row(key.tag(), rules));
-        let key = PortKey { set: SET, port: 0, proto: 17, page: page as u8 };
+        let key = PortKey { set: SET, port: ANY_PORT, proto: 17, page: page as u8 };
         t.ports.insert(key, row(key.tag(), rules));
     }
     assert_eq!(ask(&t, 0, 17, 53), (Outcome::Allow, MAX_PAGES * PAGE_BITS - 1));

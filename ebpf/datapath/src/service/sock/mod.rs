@@ -14,7 +14,7 @@ mod tests;
 pub use crate::tables::sock::*;
 
 use super::{Chosen, From, FrontendFlags, FrontendKey, Selection, Tables, admits, select, select_again, stick};
-use crate::Addr;
+use crate::{Addr, WirePort, WireV4};
 
 /// IP protocol number of TCP.
 const TCP: u8 = 6;
@@ -27,7 +27,7 @@ pub struct Target {
     /// The address.
     pub addr: Addr,
     /// The port.
-    pub port: u16,
+    pub port: WirePort,
 }
 
 /// What becomes of a system call.
@@ -90,7 +90,7 @@ pub trait Socket: Tables {
 pub fn bind<S: Socket>(socket: &S) -> Verdict {
     let Target { addr, port } = socket.target();
     let protocol = socket.protocol();
-    if port == 0 || !matches!(protocol, TCP | UDP) || !socket.is_host() {
+    if port == WirePort::NONE || !matches!(protocol, TCP | UDP) || !socket.is_host() {
         return Verdict::Proceed;
     }
     if socket.node_address(&addr) & FrontendFlags::NODE_PORT == 0 {
@@ -101,7 +101,7 @@ pub fn bind<S: Socket>(socket: &S) -> Verdict {
         socket.frontend(&key).is_some_and(|found| found.flags & FrontendFlags::GUARDED != 0 && found.tag == key.tag())
     };
     // `::` is every IPv4 address too, but for IPV6_V6ONLY, which can't be seen from here.
-    if is_guarded(addr) || (addr == Addr::UNSPECIFIED && is_guarded(Addr::from_v4_wire(0))) {
+    if is_guarded(addr) || (addr == Addr::UNSPECIFIED && is_guarded(Addr::from_v4(WireV4::from_bits(0)))) {
         return Verdict::InUse;
     }
     Verdict::Proceed

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::string::{String, ToString as _};
 
 use super::*;
+use crate::WirePort;
 use crate::service::{
     Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendFlags, FrontendKey, HostTables, Scope,
     SourceRangeKey,
@@ -21,7 +22,7 @@ const OUTSIDE: &str = "192.0.2.1:53";
 
 fn target(text: &str) -> Target {
     let addr: SocketAddr = text.parse().unwrap();
-    Target { addr: addr.ip().into(), port: addr.port().to_be() }
+    Target { addr: addr.ip().into(), port: WirePort::new(addr.port()) }
 }
 
 /// A socket of the host, and the tables.
@@ -82,7 +83,7 @@ impl Host {
     fn call<R>(&mut self, text: &str, call: impl FnOnce(&mut Self) -> R) -> (R, String) {
         self.target = target(text);
         let result = call(self);
-        (result, SocketAddr::new(IpAddr::from(self.target.addr), u16::from_be(self.target.port)).to_string())
+        (result, SocketAddr::new(IpAddr::from(self.target.addr), self.target.port.number()).to_string())
     }
 
     fn connect(&mut self, text: &str) -> (Verdict, String) {

@@ -1,6 +1,7 @@
 //! What leaves the cluster, and what comes back.
 
 use super::*;
+use crate::WirePort;
 use crate::flow::Table;
 use crate::testing::{Fate, Hook};
 
@@ -27,7 +28,7 @@ fn what_leaves_has_the_nodes_address_and_the_answer_finds_the_pod() {
             Message::new(Node::pod(0, v6), world.0, L4::Ask(5)),
         ] {
             let out = there_and_back(send, &mut node, 0, &sent, SYN_ACK);
-            assert!(node.host.config.is_snat_port(out.sport.to_be()), "{out:?}");
+            assert!(node.host.config.is_snat_port(WirePort::new(out.sport)), "{out:?}");
             assert_eq!(out.ttl, 63);
         }
     });

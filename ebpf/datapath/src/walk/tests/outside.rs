@@ -1,6 +1,7 @@
 //! Services, for clients outside.
 
 use super::*;
+use crate::WirePort;
 use crate::service::{FrontendFlags, Scope, SourceRangeKey};
 use crate::testing::ip;
 
@@ -54,7 +55,7 @@ fn s4_s35_a_node_port_reaches_pods_here_and_elsewhere_from_the_nodes_address() {
                 let (mut node, _) = node_port(v6, proto, &[(backend, 8080)], 0);
                 let (landed, got) = asked(send, &mut node, proto, (Node::address(v6), NODE_PORT));
                 assert_eq!((landed, got.src, got.ends().1), (expected, Node::address(v6), (backend, 8080)));
-                assert!(node.host.config.is_snat_port(got.sport.to_be()), "{got:?}");
+                assert!(node.host.config.is_snat_port(WirePort::new(got.sport)), "{got:?}");
                 assert_eq!(got.ttl, 63);
             }
         }
@@ -205,7 +206,7 @@ fn s44_the_middle_of_a_connection_is_nobodys_but_the_hosts() {
         let sent = tcp((Node::world(v6), CLIENT), to, ACK);
         assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::NoFlow));
         // A process of the node has it: it was there before the port was a service's.
-        node.host.sockets.insert((Node::address(v6).into(), NODE_PORT.to_be(), TCP));
+        node.host.sockets.insert((Node::address(v6).into(), WirePort::new(NODE_PORT), TCP));
         assert_eq!(send.arrives(&mut node, &sent).0, Landed::Host);
     });
 }

@@ -1,6 +1,7 @@
 //! Services, pod by pod.
 
 use super::*;
+use crate::WirePort;
 use crate::packet::SCTP;
 use crate::service::Scope;
 use crate::testing::{Fate, Hook};
@@ -141,7 +142,7 @@ fn s36_a_pod_reaches_itself_through_its_service() {
             let (landed, got) = send.pod(&mut node, 0, &sent);
             assert_eq!((landed, got.dst, got.dport), (Landed::Pod(0), Node::pod(0, v6), 8080));
             assert_eq!(got.src, Node::address(v6));
-            assert!(node.host.config.is_snat_port(got.sport.to_be()));
+            assert!(node.host.config.is_snat_port(WirePort::new(got.sport)));
             answered(send, &mut node, 0, &sent, &(landed, got), SYN_ACK);
         }
     });
@@ -153,7 +154,7 @@ fn s36_a_translated_source_avoids_the_sockets_of_the_node() {
         let mut node = Node::new();
         node.host.config.snat_count = 2;
         let taken = Config::SNAT_FIRST;
-        node.host.sockets.insert((Node::address(v6).into(), taken.to_be(), UDP));
+        node.host.sockets.insert((Node::address(v6).into(), WirePort::new(taken), UDP));
         node.service((Node::vip(v6), 80), UDP, &[(Node::pod(0, v6), 8080)]);
         let (landed, got) = send.pod(&mut node, 0, &udp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80)));
         assert_eq!((landed, got.sport), (Landed::Pod(0), taken + 1));
@@ -297,7 +298,7 @@ fn s48_one_backend_through_two_services_with_one_client_port() {
             let second = send.pod(&mut node, 0, &other);
             assert_eq!(second.1.ends().1, backend);
             assert_eq!(second.1.src, from.0);
-            assert!(node.host.config.is_snat_port(second.1.sport.to_be()));
+            assert!(node.host.config.is_snat_port(WirePort::new(second.1.sport)));
             // The third, straight to the backend.
             let straight = open(backend);
             let third = send.pod(&mut node, 0, &straight);
