@@ -2,13 +2,12 @@
 
 use fairlead_objects::ObjectKey;
 
-use crate::compile::policy::{End, Explanation, explain as explain_flow};
-use crate::daemon::world;
+use crate::compile::policy::{End, Explanation, World, explain as explain_flow};
 use crate::model::Model;
 use crate::network::Network;
 
 pub(super) fn explain(model: &Model, from: &str, to: &str, protocol: u8, port: u16) -> Result<Explanation, String> {
-    explain_flow(&world(model, &Network::default()), &end(from)?, &end(to)?, protocol, port)
+    explain_flow(&World::of(model, &Network::default()), &end(from)?, &end(to)?, protocol, port)
         .map_err(|error| error.to_string())
 }
 

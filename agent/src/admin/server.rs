@@ -12,10 +12,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
-use super::{DropView, Reply, Request, policy, service, status};
+use super::{Reply, Request, policy, service, status};
 use crate::bpf::Tables;
-use crate::daemon::{DropLog, Shared};
 use crate::log::{Log, LogError};
+use crate::state::{DropLog, DropView, Shared};
 
 /// Where the agent listens when nothing else is configured.
 pub const DEFAULT_SOCKET: &str = "/run/fairlead/agent.sock";
@@ -29,7 +29,7 @@ pub struct Admin {
     /// The model and the loop's progress.
     pub shared: Arc<Shared>,
     /// The maps, for reading.
-    pub tables: Tables,
+    pub tables: Arc<Tables>,
     /// Dropped packets.
     pub drops: Arc<DropLog>,
     /// What is logged.

@@ -29,9 +29,9 @@ pub enum Request {
         /// The IP protocol number.
         protocol: u8,
     },
-    /// What was dropped? Answered with [`DropsView`].
+    /// What was dropped? Answered with [`crate::state::DropsView`].
     Drops {
-        /// Whether to go on with a list of one [`DropView`] for each drop that is seen from now on.
+        /// Whether to go on with a list of one [`crate::state::DropView`] for each drop that is seen from now on.
         follow: bool,
     },
     /// What is logged? Answered with a filter.
@@ -181,43 +181,4 @@ pub struct EndpointView {
     pub local: bool,
     /// Why it is in or out.
     pub why: String,
-}
-
-/// What was dropped.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct DropsView {
-    /// Counts since the node's start; reasons that never occurred are left out.
-    pub counts: Vec<DropCount>,
-    /// The last that were seen: samples, when there are many.
-    pub recent: Vec<DropView>,
-}
-
-/// How often one reason occurred.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DropCount {
-    /// The reason's word.
-    pub reason: String,
-    /// What it means.
-    pub meaning: String,
-    /// Packets.
-    pub packets: u64,
-}
-
-/// A dropped packet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DropView {
-    /// Nanoseconds since boot.
-    pub time: u64,
-    /// The reason's word.
-    pub reason: String,
-    /// The IP protocol number.
-    pub protocol: u8,
-    /// Source, as the packet had it when it was dropped.
-    pub source: SocketAddr,
-    /// Destination, as the packet had it when it was dropped.
-    pub destination: SocketAddr,
-    /// The interface.
-    pub ifindex: u32,
-    /// The pod whose interface it is, as `namespace/name`.
-    pub pod: Option<String>,
 }

@@ -14,12 +14,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::{
-    self, ClientError, Connection, DEFAULT_SOCKET, DropView, DropsView, Request, ServiceExplanation, ServiceView,
-    StatusView,
+    self, ClientError, Connection, DEFAULT_SOCKET, Request, ServiceExplanation, ServiceView, StatusView,
 };
 use crate::daemon::{self, DaemonError};
 use crate::log::{self, Log};
 use crate::settings::GROUPS;
+use crate::state::{DropView, DropsView};
 use args::{AgentArgs, Args, Command, DropsArgs, LogLevelArgs, Output, PolicyCommand, ServiceCommand};
 
 /// Why a command failed. Its text is for a person.

@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Write};
 
-use crate::admin::{DropView, DropsView, EndpointView, ServiceExplanation, ServiceView, StatusView, Verdict};
+use crate::admin::{EndpointView, ServiceExplanation, ServiceView, StatusView, Verdict};
 use crate::doctor::{Finding, Severity};
+use crate::state::{DropView, DropsView};
 
 /// A table whose columns are as wide as their widest cell.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::info;
 
-use super::shared::Shared;
 use crate::cni::Health;
 use crate::install::{Conflist, FileError, Put};
+use crate::state::Shared;
 
 /// How often a starting agent looks whether it is ready.
 const READY_POLL: Duration = Duration::from_millis(20);

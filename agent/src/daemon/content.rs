@@ -110,7 +110,7 @@ impl Content {
     }
 
     fn update_policy(&mut self, model: &Model, apply: Apply<'_>) -> Result<(), String> {
-        let wanted = compile_policy(&world(model, &self.network));
+        let wanted = compile_policy(&World::of(model, &self.network));
         let ops = self.policy.plan(&wanted).map_err(|e| e.to_string())?;
         apply(&ops).map_err(|e| e.to_string())?;
         ops.iter().for_each(|op| self.policy.applied(op));
@@ -152,18 +152,4 @@ impl Content {
 fn all_services(model: &Model) -> BTreeSet<ObjectKey> {
     let services = model.services().map(|service| service.key.clone());
     services.chain(model.host_port_pods().map(|(pod, _)| host_ports_key(&pod.key))).collect()
-}
-
-/// What policy is compiled from.
-#[must_use]
-pub fn world<'a>(model: &'a Model, network: &Network) -> World<'a> {
-    World {
-        node: model.node_name(),
-        network: network.clone(),
-        namespaces: model.namespaces().collect(),
-        nodes: model.nodes().collect(),
-        pods: model.pods().collect(),
-        policies: model.policies().collect(),
-        local: model.local().values().collect(),
-    }
 }

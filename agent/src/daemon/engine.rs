@@ -11,13 +11,13 @@ use tracing::{debug, error, info, warn};
 
 use super::content::Content;
 use super::gauge::Gauge;
-use super::shared::Shared;
 use super::{node, sweep};
 use crate::bpf::{BpfError, Hooks, Tables};
 use crate::cni::{AttachError, AttachedPod};
 use crate::model::{Dirty, LocalPod};
 use crate::network::{Network, Tunnel};
 use crate::plan::Op;
+use crate::state::Shared;
 use crate::wiring::{Uplink, overlay};
 
 /// How long an attachment waits for the Pod object. The CNI server gives up a second later.

@@ -7,11 +7,11 @@ use fairlead_objects::{Event, Kind, Object, ObjectKey, ServiceType, TrafficPolic
 use jiff::Timestamp;
 
 use super::content::Content;
-use super::shared::Shared;
 use super::sweep::Swept;
 use crate::compile::services::Family;
 use crate::model::{Dirty, Model};
 use crate::observe::checks;
+use crate::state::Shared;
 
 /// The families, in the order of counts.
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];

@@ -3,7 +3,6 @@
 mod adopt;
 mod conflist;
 mod content;
-mod drops;
 mod engine;
 mod error;
 mod gauge;
@@ -11,7 +10,6 @@ mod node;
 mod overlay;
 mod pods;
 mod proxy;
-mod shared;
 mod sweep;
 mod wire;
 
@@ -33,12 +31,10 @@ use crate::model::Model;
 use crate::network::Network;
 use crate::observe::{HealthServer, MetricsServer, serve_checks};
 use crate::settings::Settings;
+use crate::state::{DropLog, Shared};
 use crate::wiring::{Netlink, PodLinks, Sysctls};
 
-pub use content::world;
-pub use drops::DropLog;
 pub use error::DaemonError;
-pub use shared::{Progress, Shared};
 
 use content::Content;
 use engine::{Engine, Input, local};
@@ -106,7 +102,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     info!(mib = definition.memory().div_ceil(1 << 20), "memory of the tables, which counts against the agent's limit");
     let mut loaded = load(&object, &pins)?;
     follow_packet_log(&mut loaded.ebpf);
-    let readable = Tables::open(&definition, &pins)?;
+    let readable = Arc::new(Tables::open(&definition, &pins)?);
     let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
     let netlink = Netlink::open()?;
 
@@ -152,12 +148,16 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     };
     let drops = Arc::new(DropLog::default());
     drops.start(&pins, Arc::clone(&shared))?;
-    let admin = Arc::new(Admin { shared: Arc::clone(&shared), tables: readable, drops: Arc::clone(&drops), log });
+    let numbers = Arc::new(MetricsServer {
+        shared: Arc::clone(&shared),
+        tables: Arc::clone(&readable),
+        drops: Arc::clone(&drops),
+    });
+    let admin = Arc::new(Admin { shared: Arc::clone(&shared), tables: readable, drops, log });
     // Nothing that serves pods waits for who looks in.
     tokio::spawn(serve_checks(Arc::clone(&shared), node_port_addresses, shared.checks.subscribe()));
     let health = Arc::new(HealthServer { shared: Arc::clone(&shared) });
     tokio::spawn(async move { keep(healthz, "health", HEALTHZ_TAKEN, health).await });
-    let numbers = Arc::new(MetricsServer { admin: Arc::clone(&admin) });
     tokio::spawn(async move { keep(metrics_bind, "metrics", METRICS_TAKEN, numbers).await });
     let [terminate, interrupt] = &mut end;
     let conflist = Conflist::new(&cni_conf_dir, &cni_conf_name, &cni_socket);

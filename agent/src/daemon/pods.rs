@@ -9,9 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use super::engine::Input;
-use super::shared::Shared;
 use crate::bpf::PinDir;
 use crate::cni::{AttachError, AttachedPod, Health, KnownPod, NodeNetwork, PodNetwork};
+use crate::state::Shared;
 
 /// Asks the loop and reads what it shares.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::shared::Shared;
 use crate::doctor::{Finding, kube_proxy, proxy};
+use crate::state::Shared;
 
 /// How often.
 const LOOK: Duration = Duration::from_secs(60);

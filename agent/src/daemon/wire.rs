@@ -11,8 +11,8 @@ use tracing::{debug, info, warn};
 use super::engine::Input;
 use super::node;
 use super::overlay::Keeper;
-use super::shared::Shared;
 use crate::network::Tunnel;
+use crate::state::Shared;
 use crate::wiring::{Netlink, Sysctls, Uplink, WiringError, desired, neighbours, watch};
 
 /// How often interfaces and routes are looked at when nothing tells of a change.

@@ -10,9 +10,8 @@ use fairlead_observe::{Answer, Handler};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::freshness::View;
 use crate::cni::Health;
-use crate::daemon::Shared;
+use crate::state::{FreshnessView as View, Shared};
 
 /// Go's zero time, which kube-proxy prints before its first update.
 const NEVER: &str = "0001-01-01T00:00:00Z";

@@ -19,25 +19,10 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::compile::services::Family;
-use crate::daemon::Shared;
+use crate::state::{Check, CheckKey, Checks, Shared};
 
 /// How soon a port that could not be listened on is tried again.
 const RETRY: Duration = Duration::from_secs(10);
-
-/// A health check: a service, and the family of the addresses that it is at.
-pub type CheckKey = (ObjectKey, Family);
-
-/// What a health check says, and where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Check {
-    /// `healthCheckNodePort`.
-    pub port: u16,
-    /// Ready endpoints on this node.
-    pub endpoints: usize,
-}
-
-/// All of them.
-pub type Checks = BTreeMap<CheckKey, Check>;
 
 /// The health checks of one service: for type LoadBalancer with `externalTrafficPolicy: Local`, in both families, since a
 /// load balancer may ask a node by any address (kube-proxy's `0.0.0.0` is Go's word for both). In a family that the service

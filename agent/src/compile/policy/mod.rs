@@ -1,8 +1,8 @@
 //! Policies: classes of peers and policy sets of this node's pods.
 //!
 //! An [`Atom`] is one thing that a policy of this node asks about a peer. A class is the set of atoms that an address
-//! meets; a [`PolicySet`] is the list of rules that judges a pod in a direction, a bit each. Ids come later, in
-//! [`crate::plan::policy`], which knows those in use.
+//! meets; a [`PolicySet`] is the list of rules that judges a pod in a direction, a bit each. Ids come later, from
+//! the planner, which knows those in use.
 //!
 //! [`reference`] says the same as the tables in the plainest way: it is what they are tested against, and what explains
 //! a verdict to a person.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use fairlead_objects::{Labels, Namespace, NetworkPolicy, Node, ObjectKey, Pod};
 
-use crate::model::LocalPod;
+use crate::model::{LocalPod, Model};
 use crate::network::Network;
 
 /// The objects that policy and peers depend on, and this node's place among them.
@@ -37,6 +37,20 @@ pub(crate) fn claim(pod: &Pod) -> (bool, &ObjectKey, &str) {
 }
 
 impl<'a> World<'a> {
+    /// The world of a model.
+    #[must_use]
+    pub fn of(model: &'a Model, network: &Network) -> Self {
+        Self {
+            node: model.node_name(),
+            network: network.clone(),
+            namespaces: model.namespaces().collect(),
+            nodes: model.nodes().collect(),
+            pods: model.pods().collect(),
+            policies: model.policies().collect(),
+            local: model.local().values().collect(),
+        }
+    }
+
     /// The object of an attached pod, if it is known.
     #[must_use]
     pub fn object_of(&self, local: &LocalPod) -> Option<&'a Pod> {

@@ -11,12 +11,12 @@ use fairlead_datapath::drop::{DropEvent, DropReason};
 use fairlead_datapath::slot_of;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use tracing::warn;
 use zerocopy::FromBytes;
 
-use super::shared::Shared;
-use crate::admin::{DropCount, DropView, DropsView};
+use super::Shared;
 use crate::bpf::{BpfError, PinDir, Tables};
 
 /// Drops that are kept to be shown.
@@ -26,6 +26,45 @@ const KEPT: usize = 256;
 const COUNTERS: &str = "DROPS";
 /// The ring buffer.
 const EVENTS: &str = "EVENTS";
+
+/// What was dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DropsView {
+    /// Counts since the node's start; reasons that never occurred are left out.
+    pub counts: Vec<DropCount>,
+    /// The last that were seen: samples, when there are many.
+    pub recent: Vec<DropView>,
+}
+
+/// How often one reason occurred.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropCount {
+    /// The reason's word.
+    pub reason: String,
+    /// What it means.
+    pub meaning: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// A dropped packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropView {
+    /// Nanoseconds since boot.
+    pub time: u64,
+    /// The reason's word.
+    pub reason: String,
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// Source, as the packet had it when it was dropped.
+    pub source: SocketAddr,
+    /// Destination, as the packet had it when it was dropped.
+    pub destination: SocketAddr,
+    /// The interface.
+    pub ifindex: u32,
+    /// The pod whose interface it is, as `namespace/name`.
+    pub pod: Option<String>,
+}
 
 /// What was dropped lately.
 #[derive(Debug)]
@@ -81,7 +120,7 @@ impl DropLog {
     ///
     /// # Errors
     /// There is no ring buffer.
-    pub(super) fn start(self: &Arc<Self>, pins: &PinDir, shared: Arc<Shared>) -> Result<(), BpfError> {
+    pub(crate) fn start(self: &Arc<Self>, pins: &PinDir, shared: Arc<Shared>) -> Result<(), BpfError> {
         let path = pins.map(EVENTS);
         let failed = |error: &dyn std::error::Error| BpfError::Pin {
             what: "can't read the ring buffer",

@@ -1,17 +1,16 @@
 //! What is known without counting, looked up when somebody asks. Nothing here walks through a table: entries are those
 //! that the planners know of, flows those that the last sweep saw.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use fairlead_objects::Kind;
 use fairlead_observe::{Answer, Handler, counter, counters, exposition, gauge, gauges};
 use prometheus::proto::MetricFamily;
 
-use super::KubeProxy;
-use crate::admin::Admin;
+use crate::bpf::Tables;
 use crate::cni::Health;
 use crate::model::Model;
+use crate::state::{DropLog, KubeProxy, Shared};
 
 /// What `/proxyMode` says, where kube-proxy names its backend: `iptables`, `ipvs`, `nftables`.
 const PROXY_MODE: &str = "ebpf";
@@ -19,8 +18,12 @@ const PROXY_MODE: &str = "ebpf";
 /// Answers `/metrics`, and `/proxyMode` as kube-proxy does at this port.
 #[derive(Debug)]
 pub struct MetricsServer {
-    /// The model, the maps and the drops.
-    pub admin: Arc<Admin>,
+    /// What the agent knows.
+    pub shared: Arc<Shared>,
+    /// The maps, for reading.
+    pub tables: Arc<Tables>,
+    /// Dropped packets.
+    pub drops: Arc<DropLog>,
 }
 
 impl Handler for MetricsServer {
@@ -30,7 +33,7 @@ impl Handler for MetricsServer {
             "/proxyMode" => return Answer::text(200, PROXY_MODE),
             _ => return Answer::not_found(),
         }
-        let shared = &self.admin.shared;
+        let shared = &self.shared;
         let mut families = shared.metrics.collect();
         let view = shared.freshness.view();
         families.extend(KubeProxy::timestamps(view.updated, view.queued));
@@ -43,7 +46,7 @@ impl Handler for MetricsServer {
 
 impl MetricsServer {
     fn progress(&self) -> Vec<MetricFamily> {
-        let shared = &self.admin.shared;
+        let shared = &self.shared;
         let progress = shared.progress();
         let health = shared.health();
         let states = [
@@ -51,8 +54,8 @@ impl MetricsServer {
             ("starting", matches!(health, Health::Starting(_))),
             ("impaired", matches!(health, Health::Impaired(_))),
         ];
-        let failures = shared.metrics.failures.load(Ordering::Relaxed);
-        let swept = shared.metrics.swept.load(Ordering::Relaxed);
+        let failures = shared.metrics.failures();
+        let swept = shared.metrics.swept();
         vec![
             gauges(
                 "fairlead_build_info",
@@ -72,8 +75,8 @@ impl MetricsServer {
     }
 
     fn tables(&self) -> Vec<MetricFamily> {
-        let Admin { shared, tables, drops, .. } = &*self.admin;
-        let entries = shared.metrics.entries.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Self { shared, tables, drops } = self;
+        let entries = shared.metrics.entries();
         let drops = drops.counts(tables);
         vec![
             gauges(

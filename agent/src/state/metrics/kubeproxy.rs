@@ -165,7 +165,7 @@ impl KubeProxy {
     }
 
     /// When everything was in force last, and when a change was told last, in seconds since 1970.
-    pub(super) fn timestamps(updated: Option<Timestamp>, queued: Option<Timestamp>) -> [MetricFamily; 2] {
+    pub fn timestamps(updated: Option<Timestamp>, queued: Option<Timestamp>) -> [MetricFamily; 2] {
         let by_family = |time: Option<Timestamp>| {
             let seconds = time.map(|time| time.as_nanosecond() as f64 / 1e9);
             seconds.into_iter().flat_map(|seconds| FAMILIES.map(|family| (vec![(FAMILY, family)], seconds)))

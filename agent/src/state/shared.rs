@@ -1,4 +1,4 @@
-//! What the loop shares with those who ask: the CNI server and the admin socket.
+//! What the loop shares with those who ask.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,12 +11,12 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
+use super::{Checks, Freshness, Metrics};
 use crate::bpf::ProgramInfo;
 use crate::cni::{Health, KnownPod, NodeNetwork};
 use crate::events::Recorder;
 use crate::model::Model;
 use crate::network::Network;
-use crate::observe::{Checks, Freshness, Metrics};
 
 /// Failed attempts in a row after which the node says that its pods may suffer.
 const PATIENCE: u32 = 3;
@@ -43,7 +43,7 @@ pub struct Shared {
     /// The health checks that load balancers look for.
     pub checks: watch::Sender<Checks>,
     /// Tells when Nodes changed.
-    pub(super) nodes_changed: Notify,
+    pub(crate) nodes_changed: Notify,
 }
 
 /// How far the loop is.
@@ -73,7 +73,7 @@ pub struct Progress {
 }
 
 impl Shared {
-    pub(super) fn new(
+    pub(crate) fn new(
         model: Model,
         cluster: Option<Cluster>,
         events: Recorder,
@@ -101,7 +101,7 @@ impl Shared {
         self.model.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn model_mut(&self) -> RwLockWriteGuard<'_, Model> {
+    pub(crate) fn model_mut(&self) -> RwLockWriteGuard<'_, Model> {
         self.model.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -111,7 +111,7 @@ impl Shared {
         self.progress.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn note(&self, change: impl FnOnce(&mut Progress)) {
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Progress)) {
         change(&mut self.progress.write().unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -140,7 +140,7 @@ impl Shared {
     }
 
     /// Why the node has no addresses for its pods, if it has none.
-    pub(super) fn range_trouble(&self) -> Option<String> {
+    pub(crate) fn range_trouble(&self) -> Option<String> {
         let model = self.model();
         if model.waiting_for().any(|kind| kind == Kind::Node) {
             return None;

@@ -1,9 +1,8 @@
-//! What is counted while the agent works. What is known anyway is looked up when somebody asks: see `collect`.
+//! What is counted while the agent works. What is known anyway is looked up when somebody asks.
 //!
 //! `kubeproxy_*` are the names, labels and buckets of kube-proxy (pkg/proxy/metrics/metrics.go), so that its dashboards
 //! and alerts go on. It has a loop for each family; here one serves both, and both labels say the same.
 
-mod collect;
 mod kubeproxy;
 
 use std::collections::BTreeMap;
@@ -16,8 +15,7 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, HistogramVec, exponential_buckets};
 
-pub use collect::MetricsServer;
-use kubeproxy::KubeProxy;
+pub use kubeproxy::KubeProxy;
 
 /// Everything that the agent counts.
 #[derive(Debug)]
@@ -95,7 +93,23 @@ impl Metrics {
         self.swept.fetch_add(flows, Ordering::Relaxed);
     }
 
-    fn collect(&self) -> Vec<MetricFamily> {
+    /// Entries of tables, as [`Metrics::set_entries`] had them last.
+    pub fn entries(&self) -> BTreeMap<&'static str, u64> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Attempts that failed.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Ended flows that were removed.
+    pub fn swept(&self) -> u64 {
+        self.swept.load(Ordering::Relaxed)
+    }
+
+    /// What is counted, as Prometheus has it.
+    pub fn collect(&self) -> Vec<MetricFamily> {
         let mut families = self.kubeproxy.collect();
         families.extend(self.programming.collect());
         families.extend(self.cni.collect());

@@ -1,0 +1,14 @@
+//! What the agent knows of itself, for the rooms that read it: the loop writes it, and the CNI server, the admin socket,
+//! probes and metrics read it. It stands below all of them.
+
+mod checks;
+mod drops;
+mod freshness;
+mod metrics;
+mod shared;
+
+pub use checks::{Check, CheckKey, Checks};
+pub use drops::{DropCount, DropLog, DropView, DropsView};
+pub use freshness::{Freshness, View as FreshnessView};
+pub use metrics::{KubeProxy, Metrics};
+pub use shared::{Progress, Shared};
