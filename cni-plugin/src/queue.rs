@@ -4,8 +4,7 @@
 //! An agent that starts listens first and reads the queue then; the plugin queues first and tries the socket once more
 //! then: whoever comes second sees the other.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::protocol::Attachment;
@@ -22,13 +21,8 @@ pub fn directory(socket: &Path) -> PathBuf {
 /// When the directory can't be made or written.
 pub fn push(directory: &Path, attachment: &Attachment) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    let path = entry(directory, attachment);
-    let new = path.with_extension(format!("new{}", std::process::id()));
-    let mut file = File::create(&new)?;
-    file.write_all(&serde_json::to_vec(attachment)?)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    File::open(directory)?.sync_all()
+    fairlead_files::put(&entry(directory, attachment), &serde_json::to_vec(attachment)?, 0o644)?;
+    Ok(())
 }
 
 /// Takes a deletion out of the queue, where it is in it.

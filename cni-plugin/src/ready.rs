@@ -35,8 +35,6 @@ pub fn was_ready(socket: &Path) -> bool {
 /// # Errors
 /// When the run directory can't be written.
 pub fn mark(socket: &Path) -> io::Result<()> {
-    let path = mark_path(socket);
-    let new = path.with_extension("new");
-    std::fs::write(&new, boot_id()?)?;
-    std::fs::rename(new, path)
+    fairlead_files::put(&mark_path(socket), boot_id()?.as_bytes(), 0o644)?;
+    Ok(())
 }

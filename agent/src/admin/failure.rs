@@ -9,7 +9,7 @@ const FILE: &str = "failure";
 /// Leaves word. Best effort: the log has it too.
 pub fn leave(run_dir: &Path, text: &str) {
     let file = run_dir.join(FILE);
-    if let Err(error) = std::fs::write(&file, text)
+    if let Err(error) = fairlead_files::put(&file, text.as_bytes(), 0o644).map_err(std::io::Error::from)
         && error.kind() != ErrorKind::NotFound
     {
         tracing::warn!(path = %file.display(), %error, "why the agent ends can't be left for `fairlead status`");

@@ -116,16 +116,8 @@ fn write_new(path: &Path, boot_id: &str, ledger: &Ledger) -> io::Result<(File, u
     for record in ledger.snapshot() {
         content.extend(line(&record)?);
     }
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).append(true).open(&new)?;
-    file.set_len(0)?;
-    file.write_all(&content)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    if let Some(directory) = path.parent() {
-        File::open(directory)?.sync_all()?;
-    }
-    Ok((file, content.len() as u64))
+    fairlead_files::put(path, &content, 0o644)?;
+    Ok((OpenOptions::new().append(true).open(path)?, content.len() as u64))
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_files::{FileError, Put};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::info;
 
 use crate::cni::Health;
-use crate::install::{Conflist, FileError, Put};
+use crate::install::Conflist;
 use crate::state::Shared;
 
 /// How often a starting agent looks whether it is ready.

@@ -8,9 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fairlead_cni::protocol::DEFAULT_SOCKET;
+use fairlead_files::{FileError, Put};
 use serde_json::json;
-
-use super::file::{self, FileError, Put};
 
 /// Where runtimes look for configurations: containerd, and CRI-O.
 pub const CONF_DIR: &str = "/etc/cni/net.d";
@@ -65,8 +64,8 @@ impl Conflist {
     /// # Errors
     /// It can't be written.
     pub fn put(&self) -> Result<Put, FileError> {
-        file::directory(&self.directory)?;
-        file::put(&self.path(), self.content.as_bytes(), 0o644)
+        fairlead_files::directory(&self.directory)?;
+        fairlead_files::put(&self.path(), self.content.as_bytes(), 0o644)
     }
 
     /// The configurations that a runtime takes before this one.

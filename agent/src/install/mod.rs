@@ -4,13 +4,11 @@
 //! init container. The agent then writes the [`Conflist`] when pods can be served. [`uninstall`] takes all of it away.
 
 pub mod conflist;
-pub mod file;
 pub mod kubeconfig;
 mod setup;
 mod uninstall;
 
 pub use conflist::Conflist;
-pub use file::{FileError, Put};
 pub use setup::{Setup, install};
 pub use uninstall::{Removal, uninstall};
 

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::file::{self, FileError, Put};
 use super::{API_SERVER, PLUGIN, Step, kubeconfig};
 use crate::bpf::{BpfError, ObjectFile, PinDir};
 use crate::wiring::Sysctls;
+use fairlead_files::{FileError, Put};
 
 /// Where things go.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub fn install(setup: &Setup) -> Vec<Step> {
     let Setup { run_dir, bpffs, proc_sys, plugin, cni_bin_dir, kubelet_kubeconfig, api_server } = setup;
     let mut steps = vec![
         Step::new("bpf file system", mount(bpffs)),
-        Step::new("run directory", file::directory(run_dir).map(|()| run_dir.display().to_string())),
+        Step::new("run directory", fairlead_files::directory(run_dir).map(|()| run_dir.display().to_string())),
     ];
     let errors = Sysctls::new(proc_sys, run_dir).prepare();
     steps.push(match errors.is_empty() {
@@ -61,11 +61,11 @@ fn write_api_server(run_dir: &Path, kubeconfig: &Path, setting: Option<&str>) ->
     let to_text = |error: FileError| error.to_string();
     if let Some(setting) = setting {
         let url = kubeconfig::url(setting).map_err(|reason| format!("the setting `apiServer`: {reason}"))?;
-        file::remove(&path).map_err(to_text)?;
+        fairlead_files::remove(&path).map_err(to_text)?;
         return Ok(format!("{url}, as set"));
     }
     let url = kubeconfig::api_server(kubeconfig).map_err(|error| error.to_string())?;
-    file::put(&path, format!("{url}\n").as_bytes(), 0o644).map_err(to_text)?;
+    fairlead_files::put(&path, format!("{url}\n").as_bytes(), 0o644).map_err(to_text)?;
     Ok(format!("{url}, from {}", kubeconfig.display()))
 }
 
@@ -73,9 +73,9 @@ fn write_api_server(run_dir: &Path, kubeconfig: &Path, setting: Option<&str>) ->
 fn copy_plugin(plugin: &Path, directory: &Path) -> Result<String, FileError> {
     let binary =
         fs::read(plugin).map_err(|source| FileError::new("read the plugin that came along", plugin, source))?;
-    file::directory(directory)?;
+    fairlead_files::directory(directory)?;
     let path = directory.join(PLUGIN);
-    let put: Put = file::put(&path, &binary, 0o755)?;
+    let put: Put = fairlead_files::put(&path, &binary, 0o755)?;
     Ok(format!("{} {}", path.display(), put.as_str()))
 }
 

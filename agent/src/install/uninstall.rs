@@ -5,10 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::{self, FileError};
 use super::{PLUGIN, Step};
 use crate::bpf::{PinDir, remove_filters};
 use crate::wiring::{Netlink, PodLinks, Sysctls, WiringError};
+use fairlead_files::FileError;
 
 /// What is taken away, and from where.
 #[derive(Debug, Clone)]
@@ -93,7 +93,7 @@ fn count(number: usize, what: &str) -> String {
 }
 
 fn gone(path: &Path) -> Result<String, FileError> {
-    let text = if file::remove(path)? { "removed" } else { "was not there:" };
+    let text = if fairlead_files::remove(path)? { "removed" } else { "was not there:" };
     Ok(format!("{text} {}", path.display()))
 }
 

@@ -8,9 +8,8 @@ use std::io;
 use std::path::Path;
 
 use fairlead_cni::ready::boot_id;
+use fairlead_files::FileError;
 use serde::{Deserialize, Serialize};
-
-use crate::install::file::{self, FileError};
 
 /// A setting that was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,9 +84,9 @@ impl Record {
     pub(super) fn store(&self, path: &Path) -> Result<(), RecordError> {
         let text = serde_json::to_vec_pretty(self).unwrap_or_default();
         if let Some(parent) = path.parent() {
-            file::directory(parent)?;
+            fairlead_files::directory(parent)?;
         }
-        file::put(path, &text, 0o600)?;
+        fairlead_files::put(path, &text, 0o600)?;
         Ok(())
     }
 

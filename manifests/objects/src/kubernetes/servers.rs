@@ -139,8 +139,8 @@ impl Servers {
             state.endpoints.clone_from(&new);
         }
         let servers = new.join(" ");
-        match write(path, &(new.join("\n") + "\n")) {
-            Ok(()) => tracing::info!(servers, "endpoints of the API server"),
+        match fairlead_files::put(path, (new.join("\n") + "\n").as_bytes(), 0o644) {
+            Ok(_) => tracing::info!(servers, "endpoints of the API server"),
             Err(error) => {
                 let path = path.display();
                 tracing::warn!(servers, %path, %error, "endpoints of the API server can't be kept for the next start");
@@ -156,13 +156,6 @@ impl Servers {
         let all = self.all(&state).join(", ");
         Some(format!("no API server answers at {all} for {seconds} s: {error}; what is in force stays as it is"))
     }
-}
-
-/// Replaces a file as a whole.
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let new = path.with_extension("new");
-    std::fs::write(&new, text)?;
-    std::fs::rename(new, path)
 }
 
 #[cfg(test)]

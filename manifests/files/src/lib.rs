@@ -1,4 +1,7 @@
 //! Files that others read at any moment: they are there whole, old or new, or not at all.
+//!
+//! The CNI plugin, the agent and the reader of objects write theirs by [`put`], so this has as good as no dependencies.
+#![forbid(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -24,7 +27,9 @@ pub struct FileError {
 }
 
 impl FileError {
-    pub(super) fn new(what: &'static str, path: &Path, source: io::Error) -> Self {
+    /// An error with what to do about it.
+    #[must_use]
+    pub fn new(what: &'static str, path: &Path, source: io::Error) -> Self {
         let remedy = match source.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => {
                 "; make room on that file system, or for more files (`df -h`, `df -i`)"
@@ -35,6 +40,12 @@ impl FileError {
             _ => "",
         };
         Self { what, path: path.to_owned(), source, remedy }
+    }
+}
+
+impl From<FileError> for io::Error {
+    fn from(error: FileError) -> Self {
+        Self::new(error.source.kind(), error)
     }
 }
 
