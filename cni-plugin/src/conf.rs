@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_are_left_alone() {
+    fn c15_unknown_keys_are_left_alone() {
         let conf = parse(&json!({
             "cniVersion": "1.1.0", "name": "pods", "type": "fairlead-cni", "runtimeConfig": {"portMappings": []},
             "capabilities": {}, "dns": {}, "somethingElse": 1, "ipam": {},
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_configurations_name_the_key() {
+    fn c13_wrong_configurations_name_the_key() {
         let table = [
             (json!({"cniVersion": "9.0.0", "type": "fairlead-cni"}), 1, "9.0.0"),
             (json!({"type": "fairlead-cni", "ipam": {"type": "host-local"}}), 2, "ipam.type = \"host-local\""),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn attachments_have_an_old_name_too() {
+    fn c10_attachments_have_an_old_name_too() {
         for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
             let conf = parse(&json!({"type": "t", key: [{"containerID": "a", "ifname": "eth0"}]})).unwrap();
             let expected = Attachment { container_id: "a".to_owned(), ifname: "eth0".to_owned() };

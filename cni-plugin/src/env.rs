@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn env_errors_name_the_variable() {
+    fn c13_env_errors_name_the_variable() {
         let long = "a".repeat(254);
         let long_name = format!("K8S_POD_NAMESPACE=a;K8S_POD_NAME={long}");
         let table: &[(&str, &str, &str)] = &[
@@ -318,7 +318,7 @@ mod tests {
         }
 
         #[test]
-        fn pod_args_survive_any_order(mut order in Just(vec![0, 1, 2, 3]).prop_shuffle()) {
+        fn c17_pod_args_survive_any_order(mut order in Just(vec![0, 1, 2, 3]).prop_shuffle()) {
             let pairs = ["K8S_POD_NAMESPACE=a", "K8S_POD_NAME=b", "X=1", "IgnoreUnknown=1"];
             let text: Vec<&str> = order.drain(..).map(|i| pairs[i]).collect();
             let args = PodArgs::parse(&text.join(";")).unwrap();

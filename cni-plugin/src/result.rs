@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn result_of_1_1_0_has_interfaces_with_mtu() {
+    fn c14_result_of_1_1_0_has_interfaces_with_mtu() {
         let expected = json!({
             "cniVersion": "1.1.0",
             "interfaces": [
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn result_of_1_0_0_has_no_mtu_and_no_ip_version() {
+    fn c14_result_of_1_0_0_has_no_mtu_and_no_ip_version() {
         let result = result(Version::V1_0_0, None);
         assert_eq!(result["interfaces"][0].get("mtu"), None);
         assert_eq!(result["ips"][0].get("version"), None);
     }
 
     #[test]
-    fn result_of_0_3_and_0_4_says_the_ip_version() {
+    fn c14_result_of_0_3_and_0_4_says_the_ip_version() {
         for version in [Version::V0_3_0, Version::V0_3_1, Version::V0_4_0] {
             let result = result(version, None);
             assert_eq!(result["cniVersion"], version.as_str());
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn result_of_0_1_and_0_2_has_one_address_a_family() {
+    fn c14_result_of_0_1_and_0_2_has_one_address_a_family() {
         for version in [Version::V0_1_0, Version::V0_2_0] {
             let result = result(version, None);
             let expected = json!({
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn result_keeps_what_the_chain_made_before() {
+    fn c3_result_keeps_what_the_chain_made_before() {
         let prev = json!({
             "interfaces": [{"name": "lo"}], "ips": [{"address": "127.0.0.1/8", "interface": 0}],
             "dns": {"nameservers": ["10.96.0.10"]},

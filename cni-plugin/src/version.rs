@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn verbs_need_the_version_that_brought_them() {
+    fn c12_verbs_need_the_version_that_brought_them() {
         assert!(Version::V0_4_0.require(Version::V0_4_0, "CHECK").is_ok());
         let error = Version::V0_3_1.require(Version::V0_4_0, "CHECK").unwrap_err();
         assert_eq!(error.code(), 1);

@@ -44,7 +44,7 @@ fn pins(node: &Node) -> usize {
 }
 
 #[test]
-fn add_gives_both_families_and_check_agrees_until_something_is_missing() {
+fn c1_c8_add_gives_both_families_and_check_agrees_until_something_is_missing() {
     let lab = lab();
     let pod = lab.node("node-1").pod("cni/checked").tcp(80).start();
     let result = pod.result();
@@ -61,7 +61,7 @@ fn add_gives_both_families_and_check_agrees_until_something_is_missing() {
 }
 
 #[test]
-fn add_twice_is_refused_and_the_first_stays() {
+fn c2_add_twice_is_refused_and_the_first_stays() {
     let lab = lab();
     let node = lab.node("node-1");
     let pod = node.pod("cni/twice").tcp(80).start();
@@ -77,7 +77,7 @@ fn add_twice_is_refused_and_the_first_stays() {
 }
 
 #[test]
-fn del_frees_everything_and_can_be_repeated() {
+fn c5_del_frees_everything_and_can_be_repeated() {
     let lab = lab();
     let node = lab.node("node-1");
     let pod = node.pod("cni/gone").start();
@@ -95,7 +95,7 @@ fn del_frees_everything_and_can_be_repeated() {
 }
 
 #[test]
-fn del_without_an_agent_is_done_when_it_is_back() {
+fn c7_del_without_an_agent_is_done_when_it_is_back() {
     let lab = lab();
     let node = lab.node("node-1");
     let (stays, goes) = (node.pod("cni/stays").tcp(80).start(), node.pod("cni/goes").start());
@@ -117,7 +117,7 @@ fn del_without_an_agent_is_done_when_it_is_back() {
 }
 
 #[test]
-fn version_and_status_answer() {
+fn c9_c11_version_and_status_answer() {
     let lab = lab();
     let node = lab.node("node-1");
     let version = node.cni(&[("CNI_COMMAND", "VERSION")], r#"{"cniVersion": "1.1.0"}"#);
@@ -133,7 +133,7 @@ fn version_and_status_answer() {
 }
 
 #[test]
-fn add_without_an_agent_says_try_again() {
+fn c20_add_without_an_agent_says_try_again() {
     let lab = lab();
     let node = lab.node("node-1");
     let pod = node.pod("cni/again").start();
@@ -152,7 +152,7 @@ fn add_without_an_agent_says_try_again() {
 }
 
 #[test]
-fn a_bad_request_is_named_and_the_next_pod_gets_its_network() {
+fn c13_a_bad_request_is_named_and_the_next_pod_gets_its_network() {
     let lab = lab();
     let node = lab.node("node-1");
     let conf = r#"{"cniVersion": "1.1.0", "name": "fairlead", "type": "fairlead-cni"}"#;

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_killed_agent_finds_its_pods_again() {
+    fn c23_c24_a_killed_agent_finds_its_pods_again() {
         let directory = directory();
         let path = directory.join("journal");
         let (mut journal, mut ledger) = Journal::open(&path, "boot").unwrap();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_cannot_be_read_costs_only_itself() {
+    fn c23_a_line_that_cannot_be_read_costs_only_itself() {
         let mut content = line(&Header { journal: VERSION, boot_id: "boot".to_owned() }).unwrap();
         content.extend(line(&reserved(5)).unwrap());
         content.extend(b"{\"record\":\"of a later release\"}\n\xff\xff\n");
@@ -211,7 +211,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(16))]
 
         #[test]
-        fn every_prefix_of_a_torn_journal_loads(records in records()) {
+        fn c23_every_prefix_of_a_torn_journal_loads(records in records()) {
             let mut content = line(&Header { journal: VERSION, boot_id: "boot".to_owned() }).unwrap();
             content.extend(line(&ranges()).unwrap());
             let mut ends = vec![content.len()];

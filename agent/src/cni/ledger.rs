@@ -329,13 +329,13 @@ mod tests {
     }
 
     #[test]
-    fn first_addresses_skip_network_and_first_host() {
+    fn c21_first_addresses_skip_network_and_first_host() {
         let chosen = ledger(&["fd00:10:244:1::/64", "10.244.1.0/24"]).choose(LONG, &[], |_| false).unwrap();
         assert_eq!(chosen, (0, ips(&["10.244.1.2", "fd00:10:244:1::2"])), "IPv4 comes first");
     }
 
     #[test]
-    fn both_families_or_none() {
+    fn c21_both_families_or_none() {
         let mut ledger = ledger(&["10.0.0.0/30", "fd00::/64"]);
         let first = ledger.choose(LONG, &[], |_| false).unwrap();
         assert_eq!(first.1, ips(&["10.0.0.2", "fd00::2"]), "10.0.0.3 is the broadcast address");
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_the_pod_object_are_given_when_free() {
+    fn c21_addresses_of_the_pod_object_are_given_when_free() {
         let mut ledger = ledger(&["10.244.1.0/24", "fd00::/64"]);
         let wanted = ips(&["10.244.1.77", "fd00::1:2:3:4"]);
         let chosen = ledger.choose(LONG, &wanted, |_| false).unwrap();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_another_pod_object_carries_are_not_given() {
+    fn c21_addresses_that_another_pod_object_carries_are_not_given() {
         let ledger = ledger(&["10.244.1.0/29"]);
         let carried = ips(&["10.244.1.2", "10.244.1.4"]);
         let chosen = ledger.choose(LONG, &[], |ip| carried.contains(&ip)).unwrap();

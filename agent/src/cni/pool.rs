@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn freed_numbers_rest() {
+    fn c22_freed_numbers_rest() {
         let mut pool = Pool::new(0..1);
         assert_eq!(take(&mut pool, LONG), Some(0));
         pool.release(0, LONG);

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_is_what_both_generations_of_runtimes_read() {
+    fn c15_c18_the_list_is_what_both_generations_of_runtimes_read() {
         let list = Conflist::new(Path::new(CONF_DIR), CONF_NAME, Path::new(DEFAULT_SOCKET));
         let value: serde_json::Value = serde_json::from_str(&list.content).unwrap();
         assert_eq!(value["cniVersion"], "1.0.0");
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn configurations_are_those_that_a_runtime_reads_in_its_order() {
+    fn c29_configurations_are_those_that_a_runtime_reads_in_its_order() {
         let directory = std::env::temp_dir().join(format!("fairlead-conflist-{}", std::process::id()));
         let list = Conflist::new(&directory.join("net.d"), CONF_NAME, Path::new(DEFAULT_SOCKET));
         assert!(list.earlier().unwrap().is_empty(), "no directory is none");

@@ -47,7 +47,7 @@ fn tcp_works(from: &Netns, to: &Netns, address: &str, seen_as: &str) {
 }
 
 #[test]
-fn add_gives_both_families_and_says_so() {
+fn c1_add_gives_both_families_and_says_so() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     let result = node.add(&pod);
     assert_eq!(ips(&result), ["10.244.1.2", "fd00:10:244:1::2"]);
@@ -62,7 +62,7 @@ fn add_gives_both_families_and_says_so() {
 }
 
 #[test]
-fn add_wires_the_pod_side() {
+fn c19_add_wires_the_pod_side() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     let result = node.add(&pod);
     let links = parse(&pod.netns.command("ip -j addr show"));
@@ -96,7 +96,7 @@ fn add_wires_the_pod_side() {
 }
 
 #[test]
-fn add_wires_the_host_side() {
+fn c19_add_wires_the_host_side() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     let result = node.add(&pod);
     let name = pod.attachment().host_link();
@@ -115,7 +115,7 @@ fn add_wires_the_host_side() {
 }
 
 #[test]
-fn add_lets_node_and_pod_talk_both_ways() {
+fn c1_add_lets_node_and_pod_talk_both_ways() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     let result = node.add(&pod);
     for (ip, own) in ips(&result).iter().zip([NODE_V4, NODE_V6]) {
@@ -127,7 +127,7 @@ fn add_lets_node_and_pod_talk_both_ways() {
 }
 
 #[test]
-fn add_attaches_while_the_links_are_down() {
+fn c20_add_attaches_while_the_links_are_down() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     *node.double.attaching.lock().unwrap() = Attaching::Takes(Duration::from_millis(700));
     std::thread::scope(|scope| {
@@ -148,7 +148,7 @@ fn add_attaches_while_the_links_are_down() {
 }
 
 #[test]
-fn add_answers_in_every_version() {
+fn c14_add_answers_in_every_version() {
     let node = Node::new();
     for version in ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
         let pod = Container::new("web-0");
@@ -163,7 +163,7 @@ fn add_answers_in_every_version() {
 }
 
 #[test]
-fn add_keeps_prev_result() {
+fn c3_add_keeps_prev_result() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     let mut conf = node.conf("1.0.0");
     conf["prevResult"] = json!({"cniVersion": "1.0.0", "interfaces": [{"name": "x0"}], "dns": {"search": ["a"]}});
@@ -174,7 +174,7 @@ fn add_keeps_prev_result() {
 }
 
 #[test]
-fn add_refuses_an_interface_that_exists() {
+fn c2_add_refuses_an_interface_that_exists() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     pod.netns.command("ip link add eth0 type veth peer name other");
     let (code, msg) = node.verb("ADD", &pod, &node.conf("1.1.0")).error();
@@ -185,7 +185,7 @@ fn add_refuses_an_interface_that_exists() {
 }
 
 #[test]
-fn add_refuses_the_same_container_twice() {
+fn c2_add_refuses_the_same_container_twice() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     node.add(&pod);
     let (code, msg) = node.verb("ADD", &pod, &node.conf("1.1.0")).error();
@@ -200,7 +200,7 @@ fn add_refuses_the_same_container_twice() {
 }
 
 #[test]
-fn add_refuses_a_bad_namespace() {
+fn c13_add_refuses_a_bad_namespace() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     let table = [
         ("/nonexistent", "can't open"),
@@ -217,7 +217,7 @@ fn add_refuses_a_bad_namespace() {
 }
 
 #[test]
-fn add_undoes_everything_when_the_policy_is_not_in_force() {
+fn c4_c20_add_undoes_everything_when_the_policy_is_not_in_force() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     *node.double.attaching.lock().unwrap() = Attaching::Fails;
     let (code, msg) = node.verb("ADD", &pod, &node.conf("1.1.0")).error();
@@ -231,7 +231,7 @@ fn add_undoes_everything_when_the_policy_is_not_in_force() {
 }
 
 #[test]
-fn add_undoes_everything_when_the_kernel_refuses() {
+fn c4_add_undoes_everything_when_the_kernel_refuses() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     // The node's address is not its own any more, so the kernel refuses the route with it as source.
     node.netns.command(&format!("ip addr del {NODE_V4}/24 dev uplink"));
@@ -243,7 +243,7 @@ fn add_undoes_everything_when_the_kernel_refuses() {
 }
 
 #[test]
-fn add_without_an_agent_says_try_again() {
+fn c20_add_without_an_agent_says_try_again() {
     let (node, pod) = (Node::without_agent(), Container::new("web-0"));
     let (code, msg) = node.verb("ADD", &pod, &node.conf("1.1.0")).error();
     assert_eq!(code, 11);
@@ -252,7 +252,7 @@ fn add_without_an_agent_says_try_again() {
 }
 
 #[test]
-fn add_waits_for_an_agent_that_restarts() {
+fn c20_add_waits_for_an_agent_that_restarts() {
     let (mut node, pod) = (Node::new(), Container::new("web-0"));
     node.add(&Container::new("web-1"));
     node.stop_agent();
@@ -272,7 +272,7 @@ fn add_waits_for_an_agent_that_restarts() {
 }
 
 #[test]
-fn add_while_the_agent_starts_says_what_is_missing() {
+fn c20_add_while_the_agent_starts_says_what_is_missing() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     *node.double.health.lock().unwrap() = Health::Ready;
     *node.double.node.lock().unwrap() = None;
@@ -282,7 +282,7 @@ fn add_while_the_agent_starts_says_what_is_missing() {
 }
 
 #[test]
-fn add_gives_the_addresses_of_the_pod_object() {
+fn c21_add_gives_the_addresses_of_the_pod_object() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     let carried: Vec<IpAddr> = vec!["10.244.1.77".parse().unwrap(), "fd00:10:244:1::77".parse().unwrap()];
     let known = KnownPod { uid: String::new(), ips: carried };
@@ -291,7 +291,7 @@ fn add_gives_the_addresses_of_the_pod_object() {
 }
 
 #[test]
-fn add_says_when_no_address_is_left() {
+fn c21_add_says_when_no_address_is_left() {
     let node = Node::new();
     node.double.node.lock().unwrap().as_mut().unwrap().pod_cidrs = vec!["10.244.9.0/30".parse().unwrap()];
     let (first, second) = (Container::new("web-0"), Container::new("web-1"));
@@ -303,7 +303,7 @@ fn add_says_when_no_address_is_left() {
 }
 
 #[test]
-fn add_many_at_once_gives_each_its_own() {
+fn c16_add_many_at_once_gives_each_its_own() {
     let node = Node::new();
     let pods: Vec<Container> = (0..12).map(|n| Container::new(&format!("web-{n}"))).collect();
     // Several plugins at once: each from a thread in the node's namespace.

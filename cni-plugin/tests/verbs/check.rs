@@ -12,7 +12,7 @@ fn wired() -> (Node, Container, Value) {
 }
 
 #[test]
-fn check_is_content_with_what_add_left() {
+fn c8_check_is_content_with_what_add_left() {
     let (node, pod, mut conf) = wired();
     let answer = node.verb("CHECK", &pod, &conf);
     assert!(answer.is_empty_success(), "{answer:?}");
@@ -24,7 +24,7 @@ fn check_is_content_with_what_add_left() {
 }
 
 #[test]
-fn check_finds_what_is_missing() {
+fn c8_check_finds_what_is_missing() {
     let table = [
         ("ip link set eth0 down", "is down"),
         ("ip addr del 10.244.1.2/32 dev eth0", "10.244.1.2/32"),
@@ -44,7 +44,7 @@ fn check_finds_what_is_missing() {
 }
 
 #[test]
-fn check_finds_a_host_side_that_is_down() {
+fn c8_check_finds_a_host_side_that_is_down() {
     let (node, pod, conf) = wired();
     node.netns.command(&format!("ip link set {} down", pod.attachment().host_link()));
     let (code, msg) = node.verb("CHECK", &pod, &conf).error();
@@ -53,7 +53,7 @@ fn check_finds_a_host_side_that_is_down() {
 }
 
 #[test]
-fn check_of_an_unknown_container_fails() {
+fn c8_check_of_an_unknown_container_fails() {
     let (node, _, conf) = wired();
     let (code, msg) = node.verb("CHECK", &Container::new("web-9"), &conf).error();
     assert_eq!(code, 101);
@@ -61,7 +61,7 @@ fn check_of_an_unknown_container_fails() {
 }
 
 #[test]
-fn check_needs_prev_result() {
+fn c8_check_needs_prev_result() {
     let (node, pod, _) = wired();
     let (code, msg) = node.verb("CHECK", &pod, &node.conf("1.1.0")).error();
     assert_eq!(code, 7);
@@ -69,7 +69,7 @@ fn check_needs_prev_result() {
 }
 
 #[test]
-fn check_needs_0_4_0() {
+fn c12_check_needs_0_4_0() {
     let (node, pod, _) = wired();
     let (code, msg) = node.verb("CHECK", &pod, &node.conf("0.3.1")).error();
     assert_eq!(code, 1);
@@ -77,7 +77,7 @@ fn check_needs_0_4_0() {
 }
 
 #[test]
-fn check_without_an_agent_says_try_again() {
+fn c8_check_without_an_agent_says_try_again() {
     let (mut node, pod, conf) = wired();
     node.stop_agent();
     assert_eq!(node.verb("CHECK", &pod, &conf).error().0, 11);

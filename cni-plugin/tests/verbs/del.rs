@@ -15,7 +15,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn del_removes_links_routes_and_neighbours() {
+fn c5_del_removes_links_routes_and_neighbours() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     node.add(&pod);
     assert!(node.verb("DEL", &pod, &node.conf("1.1.0")).is_empty_success());
@@ -28,7 +28,7 @@ fn del_removes_links_routes_and_neighbours() {
 }
 
 #[test]
-fn del_can_be_repeated_and_needs_no_add() {
+fn c5_del_can_be_repeated_and_needs_no_add() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     assert!(node.verb("DEL", &pod, &node.conf("1.1.0")).is_empty_success(), "never added");
     node.add(&pod);
@@ -39,7 +39,7 @@ fn del_can_be_repeated_and_needs_no_add() {
 }
 
 #[test]
-fn del_needs_no_namespace_and_no_prev_result() {
+fn c6_del_needs_no_namespace_and_no_prev_result() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     for netns in [Some(""), Some("/nonexistent"), None] {
         node.add(&pod);
@@ -55,7 +55,7 @@ fn del_needs_no_namespace_and_no_prev_result() {
 }
 
 #[test]
-fn del_after_the_namespace_is_gone_frees_the_addresses() {
+fn c6_del_after_the_namespace_is_gone_frees_the_addresses() {
     let node = Node::new();
     let pod = Container::new("web-0");
     node.add(&pod);
@@ -68,7 +68,7 @@ fn del_after_the_namespace_is_gone_frees_the_addresses() {
 }
 
 #[test]
-fn del_leaves_other_pods_alone() {
+fn c5_del_leaves_other_pods_alone() {
     let (node, first, second) = (Node::new(), Container::new("web-0"), Container::new("web-1"));
     node.add(&first);
     node.add(&second);
@@ -78,7 +78,7 @@ fn del_leaves_other_pods_alone() {
 }
 
 #[test]
-fn del_lets_a_freed_address_rest() {
+fn c22_del_lets_a_freed_address_rest() {
     let (node, first, second) = (Node::new(), Container::new("web-0"), Container::new("web-1"));
     let freed = ips(&node.add(&first));
     node.verb("DEL", &first, &node.conf("1.1.0"));
@@ -87,7 +87,7 @@ fn del_lets_a_freed_address_rest() {
 }
 
 #[test]
-fn del_of_many_at_once_deletes_them_together() {
+fn c26_del_of_many_at_once_deletes_them_together() {
     let node = Node::new();
     let pods: Vec<Container> = (0..10).map(|n| Container::new(&format!("web-{n}"))).collect();
     pods.iter().for_each(|pod| drop(node.add(pod)));
@@ -106,7 +106,7 @@ fn del_of_many_at_once_deletes_them_together() {
 }
 
 #[test]
-fn del_without_an_agent_removes_the_link_and_is_done_when_it_is_back() {
+fn c7_del_without_an_agent_removes_the_link_and_is_done_when_it_is_back() {
     let (mut node, pod, other) = (Node::new(), Container::new("web-0"), Container::new("web-1"));
     node.add(&pod);
     node.add(&other);
@@ -131,7 +131,7 @@ fn del_without_an_agent_removes_the_link_and_is_done_when_it_is_back() {
 }
 
 #[test]
-fn del_while_an_add_is_under_way_comes_after_it() {
+fn c16_del_while_an_add_is_under_way_comes_after_it() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     *node.double.attaching.lock().unwrap() = crate::harness::Attaching::Takes(Duration::from_millis(500));
     let (vars, conf) = (pod.vars("ADD"), node.conf("1.1.0").to_string());
@@ -144,7 +144,7 @@ fn del_while_an_add_is_under_way_comes_after_it() {
 }
 
 #[test]
-fn a_restarted_agent_keeps_what_pods_have() {
+fn c23_a_restarted_agent_keeps_what_pods_have() {
     let (mut node, first, second) = (Node::new(), Container::new("web-0"), Container::new("web-1"));
     let had = ips(&node.add(&first));
     node.stop_agent();
@@ -156,7 +156,7 @@ fn a_restarted_agent_keeps_what_pods_have() {
 }
 
 #[test]
-fn a_restarted_agent_releases_pods_that_vanished() {
+fn c25_a_restarted_agent_releases_pods_that_vanished() {
     let (mut node, pod) = (Node::new(), Container::new("web-0"));
     node.add(&pod);
     node.stop_agent();
@@ -167,7 +167,7 @@ fn a_restarted_agent_releases_pods_that_vanished() {
 }
 
 #[test]
-fn an_agent_without_its_journal_gives_nothing_twice() {
+fn c25_an_agent_without_its_journal_gives_nothing_twice() {
     let (mut node, first, second) = (Node::new(), Container::new("web-0"), Container::new("web-1"));
     let had = ips(&node.add(&first));
     node.stop_agent();
@@ -181,7 +181,7 @@ fn an_agent_without_its_journal_gives_nothing_twice() {
 }
 
 #[test]
-fn a_plugin_that_dies_half_way_leaves_nothing() {
+fn c25_a_plugin_that_dies_half_way_leaves_nothing() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     // As the plugin would, up to the first answer.
     let mut agent = fairlead_cni::client::Client::connect(&node.socket()).unwrap();

@@ -10,7 +10,7 @@ use crate::netns::Netns;
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 #[test]
-fn version_lists_what_is_served() {
+fn c11_version_lists_what_is_served() {
     let node = Node::without_agent();
     for version in VERSIONS {
         let answer = node.call(&[("CNI_COMMAND", "VERSION")], json!({"cniVersion": version}).to_string()).result();
@@ -20,14 +20,14 @@ fn version_lists_what_is_served() {
 }
 
 #[test]
-fn status_is_good_when_the_agent_is_ready() {
+fn c9_status_is_good_when_the_agent_is_ready() {
     let node = Node::new();
     let answer = node.call(&[("CNI_COMMAND", "STATUS")], node.conf("1.1.0").to_string());
     assert!(answer.is_empty_success(), "{answer:?}");
 }
 
 #[test]
-fn status_stays_good_over_a_restart_and_not_over_a_reboot() {
+fn c9_status_stays_good_over_a_restart_and_not_over_a_reboot() {
     let mut node = Node::new();
     let status = |node: &Node| node.call(&[("CNI_COMMAND", "STATUS")], node.conf("1.1.0").to_string());
     node.add(&Container::new("web-0"));
@@ -47,7 +47,7 @@ fn status_stays_good_over_a_restart_and_not_over_a_reboot() {
 }
 
 #[test]
-fn status_says_51_when_pods_may_suffer() {
+fn c9_status_says_51_when_pods_may_suffer() {
     let node = Node::new();
     *node.double.health.lock().unwrap() = Health::Impaired("programs were removed".to_owned());
     let (code, msg) = node.call(&[("CNI_COMMAND", "STATUS")], node.conf("1.1.0").to_string()).error();
@@ -59,7 +59,7 @@ fn status_says_51_when_pods_may_suffer() {
 }
 
 #[test]
-fn status_and_gc_need_1_1_0() {
+fn c12_status_and_gc_need_1_1_0() {
     let node = Node::new();
     for verb in ["STATUS", "GC"] {
         let (code, msg) = node.call(&[("CNI_COMMAND", verb)], node.conf("1.0.0").to_string()).error();
@@ -69,7 +69,7 @@ fn status_and_gc_need_1_1_0() {
 }
 
 #[test]
-fn gc_removes_what_is_not_listed() {
+fn c10_gc_removes_what_is_not_listed() {
     for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
         let node = Node::new();
         let (kept, stale, other) = (Container::new("web-0"), Container::new("web-1"), Container::new("web-2"));
@@ -86,7 +86,7 @@ fn gc_removes_what_is_not_listed() {
 }
 
 #[test]
-fn gc_removes_links_that_no_journal_knows() {
+fn c10_c25_gc_removes_links_that_no_journal_knows() {
     let mut node = Node::new();
     let (kept, stale) = (Container::new("web-0"), Container::new("web-1"));
     for pod in [&kept, &stale] {
@@ -102,7 +102,7 @@ fn gc_removes_links_that_no_journal_knows() {
 }
 
 #[test]
-fn gc_without_a_list_removes_nothing() {
+fn c10_gc_without_a_list_removes_nothing() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     node.add(&pod);
     let (code, msg) = node.call(&[("CNI_COMMAND", "GC")], node.conf("1.1.0").to_string()).error();
@@ -112,7 +112,7 @@ fn gc_without_a_list_removes_nothing() {
 }
 
 #[test]
-fn bad_input_is_refused_by_code_and_disturbs_nothing() {
+fn c13_bad_input_is_refused_by_code_and_disturbs_nothing() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     let with = |key: &str, value: serde_json::Value| {
         let mut conf = node.conf("1.1.0");
@@ -144,7 +144,7 @@ fn bad_input_is_refused_by_code_and_disturbs_nothing() {
 }
 
 #[test]
-fn missing_variables_are_named() {
+fn c13_missing_variables_are_named() {
     let (netns, pod) = (Netns::new(), Container::new("web-0"));
     let table = [
         ("ADD", "CNI_CONTAINERID"),

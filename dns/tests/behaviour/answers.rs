@@ -70,7 +70,7 @@ fn d4_cluster_ip_without_endpoints_keeps_its_address() {
 }
 
 #[test]
-fn d5_endpoint_names() {
+fn d5_d6_endpoint_names() {
     check(&[
         ask("pets-0.pets.shop.svc.cluster.local A")
             .gives(&["pets-0.pets.shop.svc.cluster.local. 5 IN A 10.244.1.10"])

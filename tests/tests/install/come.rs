@@ -60,7 +60,7 @@ fn everything_is_in_place_and_a_second_time_changes_nothing() {
 
 /// A runtime executes the plugin at any moment. It finds one, whole, whichever version.
 #[test]
-fn the_plugin_is_replaced_while_it_is_executed() {
+fn c27_the_plugin_is_replaced_while_it_is_executed() {
     let lab = lab();
     let node = lab.node("node-1");
     assert!(install(node, &[]).ok());
@@ -132,7 +132,7 @@ fn settings_of_the_agent_hold_for_the_installation() {
 }
 
 #[test]
-fn a_full_disk_tears_nothing() {
+fn c27_a_full_disk_tears_nothing() {
     let lab = lab();
     let node = lab.node("node-1");
     assert!(install(node, &[]).ok());

@@ -27,7 +27,7 @@ fn warning(node: &Node, topic: &str) -> Option<String> {
 }
 
 #[test]
-fn it_appears_when_pods_can_be_served_and_stays() {
+fn c28_it_appears_when_pods_can_be_served_and_stays() {
     let lab = Lab::builder().nodes(1).without_agents().start();
     let node = lab.node("node-1");
     // Without a pod range no pod can be served.
@@ -58,7 +58,7 @@ fn it_appears_when_pods_can_be_served_and_stays() {
 }
 
 #[test]
-fn it_comes_back_and_others_before_it_are_named() {
+fn c28_c29_it_comes_back_and_others_before_it_are_named() {
     let lab = Lab::builder().nodes(1).start();
     let node = lab.node("node-1");
     lab.wait_until("the configuration appears", || read(node).ok_or("not yet"));

@@ -6,7 +6,7 @@ use crate::come::{install, lab};
 use crate::snapshot::Snapshot;
 
 #[test]
-fn a_node_is_given_back_as_it_was() {
+fn c30_a_node_is_given_back_as_it_was() {
     let lab = lab();
     let node = lab.node("node-1");
     node.must_run(&[
@@ -84,7 +84,7 @@ fn a_container_with_the_nodes_directories_elsewhere_does_the_same() {
 
 /// What can't be removed keeps nothing else, and the command fails.
 #[test]
-fn every_error_is_said_and_the_rest_is_done() {
+fn c30_every_error_is_said_and_the_rest_is_done() {
     let lab = lab();
     let node = lab.node("node-1");
     assert!(install(node, &[]).ok());

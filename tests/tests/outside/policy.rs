@@ -1,4 +1,4 @@
-//! `externalTrafficPolicy`.
+//! `externalTrafficPolicy`, and NetworkPolicy of what comes from outside.
 
 use fairlead_tests::{Probes, ServiceManifest, Via};
 use serde_json::json;
@@ -55,4 +55,42 @@ fn s23_s24_each_policy_falls_back_to_what_terminates_by_itself() {
     for via in Via::BOTH {
         world.reaches(&world.client.via(via), &probes(balancer(23), 80, 53), &[world.far.key()]);
     }
+}
+
+#[test]
+fn p29_ingress_policy_judges_the_client_where_the_pod_sees_the_node() {
+    let world = world();
+    let node = world.lab.node("node-1");
+    let server = node.pod("p29/server").tcp(8080).udp(5300).start();
+    world.lab.apply(&service("p29", 29).node_ports(&[30_129, 30_130]).endpoint(&server).yaml());
+    let to = probes(node.ips(), 30_129, 30_130);
+    let mut clients = world.reaches(world.lab.client(), &to, &[server.key()]);
+    for reply in &clients {
+        assert_eq!(reply.server.peer.ip(), reply.peer.ip(), "the pod sees the node");
+    }
+    world.reaches(world.lab.far_client(), &to, &[server.key()]);
+
+    clients.dedup_by_key(|reply| reply.local.ip());
+    let blocks: Vec<_> = clients
+        .iter()
+        .map(|reply| json!({"ipBlock": {"cidr": format!("{}/{}", reply.local.ip(), if reply.local.is_ipv4() { 32 } else { 128 })}}))
+        .collect();
+    let policy = |peers: &serde_json::Value| {
+        json!({
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"namespace": "p29", "name": "clients"},
+            "spec": {"podSelector": {}, "ingress": [{"from": peers}]},
+        })
+    };
+    world.lab.apply(&policy(&json!(blocks)).to_string());
+    world.silent(world.lab.far_client(), &to);
+    world.reaches(world.lab.client(), &to, &[server.key()]);
+    // To allow the node's own addresses lets nobody in.
+    let nodes =
+        node.ips().map(|ip| json!({"ipBlock": {"cidr": format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 })}}));
+    world.lab.apply(&policy(&json!(nodes)).to_string());
+    world.silent(world.lab.client(), &to);
+    world.lab.delete("NetworkPolicy", "p29/clients");
+    world.reaches(world.lab.client(), &to, &[server.key()]);
 }

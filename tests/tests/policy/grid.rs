@@ -234,7 +234,7 @@ impl Turn {
         for from in &self.grid.pods {
             for to in &self.grid.pods {
                 for (port, v6, service, via) in WAYS {
-                    // What a policy says of a pod that reaches itself through its service is not defined: P32.
+                    // A pod that reaches itself through its service has a test of its own: P32.
                     if service && from.key() == to.key() {
                         continue;
                     }

@@ -1,4 +1,4 @@
-//! Connections over time: replies and a pod's own address, P30 and P31; those that are open when a policy comes, P39.
+//! Connections over time: replies and a pod's own address, P30 to P32; those that are open when a policy comes, P39.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -34,6 +34,22 @@ fn p31_a_pod_reaches_itself() {
             }
         }
     }
+}
+
+#[test]
+fn p32_a_pod_reaches_itself_through_its_service() {
+    let turn = turn();
+    turn.policy("x/closed", "{podSelector: {}, policyTypes: [Ingress, Egress]}");
+    for pod in ["x/a", "x/b", "x/c"].map(|key| turn.pod(key)) {
+        for ip in turn.service(pod.key()) {
+            for via in Via::BOTH {
+                assert_eq!(pod.via(via).tcp(ip, 8080).unwrap().server.pod, pod.key());
+            }
+        }
+    }
+    // The policy is in force: another pod of the namespace is out of reach.
+    let other = Probe::tcp(turn.service("x/b")[0], 8080).timeout(PATIENCE);
+    assert_eq!(turn.pod("x/a").probe(&other), Err(ProbeError::TimedOut));
 }
 
 /// Connections of both families to a pod of the same node, to one of the other node, and to both services.

@@ -1,4 +1,4 @@
-//! Nodes as peers: P33, P35; and what is no TCP or UDP: P37.
+//! Nodes as peers: P33 to P35; and what is no TCP or UDP: P37.
 
 use std::time::Duration;
 
@@ -24,6 +24,38 @@ fn p33_the_own_node_reaches_its_pods() {
             pod.node().ping(&Ping::new(ip)).unwrap();
         }
     }
+}
+
+#[test]
+fn p34_egress_to_the_own_node_is_subject_to_policy() {
+    const PORT: u16 = 9091;
+    let turn = turn();
+    let pod = turn.pod("x/a");
+    for node in turn.lab().nodes() {
+        node.serve(node.name(), &[PORT], &[PORT]);
+    }
+    let meets = |allow: &dyn Fn(&str) -> bool| {
+        for node in turn.lab().nodes() {
+            for probe in node.ips().into_iter().flat_map(|ip| [Probe::tcp(ip, PORT), Probe::udp(ip, PORT)]) {
+                turn.lab().wait_until(&format!("x/a meets its policy for {}", node.name()), || {
+                    verdict(pod, &probe, allow(node.name()), Some(node.name()))
+                });
+            }
+        }
+    };
+    meets(&|_| true);
+    turn.policy("x/out", "{podSelector: {}, policyTypes: [Egress]}");
+    meets(&|_| false);
+    turn.policy(
+        "x/out",
+        &format!(
+            "{{podSelector: {{}}, egress: [{{to: [{{ipBlock: {{cidr: {}/32}}}}, {{ipBlock: {{cidr: '{}/128'}}}}]}}], \
+         policyTypes: [Egress]}}",
+            pod.node().v4(),
+            pod.node().v6(),
+        ),
+    );
+    meets(&|node| node == pod.node().name());
 }
 
 #[test]
