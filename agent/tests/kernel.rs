@@ -9,6 +9,7 @@ use fairlead_agent::apply::apply;
 use fairlead_agent::bpf::{BpfError, Hooks, Map, MapShape, ObjectFile, PinDir, Tables, load};
 use fairlead_agent::plan::Op;
 use fairlead_datapath::Addr;
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::Peer;
 
 const CHILD: &str = "FAIRLEAD_KERNEL_TEST";
@@ -72,7 +73,7 @@ fn maps_are_adopted_and_links_updated() {
         let second = load(&object, &pins).unwrap();
         assert!(second.adopted);
         let mut found = 0;
-        second.tables.map("PEERS").unwrap().for_each(|_, _| found += 1).unwrap();
+        second.tables.map(TableId::Peers).unwrap().for_each(|_, _| found += 1).unwrap();
         assert_eq!(found, 5000);
         let mut hooks = Hooks::new(second.ebpf, pins);
         hooks.attach_pod("flab", index).unwrap();
@@ -113,30 +114,60 @@ fn batches_write_read_and_delete() {
         apply(&mut tables, &(0..3000).step_by(3).map(delete).collect::<Vec<_>>()).unwrap();
         apply(&mut tables, &(0..2999).map(delete).collect::<Vec<_>>()).unwrap();
         let mut left = Vec::new();
-        tables.map("PEERS").unwrap().for_each(|key, _| left.push(key.to_vec())).unwrap();
+        tables.map(TableId::Peers).unwrap().for_each(|key, _| left.push(key.to_vec())).unwrap();
         assert_eq!(left, [zerocopy::IntoBytes::as_bytes(&peer(2999)).to_vec()]);
 
         let word = |tables: &Tables| {
-            let pod = tables.map("PODS").unwrap().get(&7_u32.to_ne_bytes()).unwrap().unwrap();
+            let pod = tables.map(TableId::Pods).unwrap().get(&7_u32.to_ne_bytes()).unwrap().unwrap();
             u64::from_ne_bytes(*pod.first_chunk().unwrap())
         };
         apply(&mut tables, &[Op::PodWord { slot: 7, word: 0x1234_5678_9abc_def0 }]).unwrap();
         assert_eq!(word(&tables), 0x1234_5678_9abc_def0);
         let error = apply(&mut tables, &[Op::PodWord { slot: u16::MAX, word: 1 }]).unwrap_err();
-        assert!(error.to_string().contains("PODS"), "{error}");
+        assert!(error.to_string().contains(TableId::Pods.info().name), "{error}");
+    });
+}
+
+/// Pins a map as a table of an agent before, and says what becomes of the load.
+fn refused(pin: &str, shape: MapShape, dir: &Path) -> String {
+    let (pins, object) = open(dir);
+    let other = Map::create("other", shape).unwrap();
+    let path: PathBuf = pins.map(pin);
+    aya::maps::MapData::from_fd(other.as_fd().try_clone_to_owned().unwrap()).unwrap().pin(&path).unwrap();
+    let error = load(&object, &pins).unwrap_err();
+    assert!(matches!(&error, BpfError::Incompatible { path: at, .. } if *at == path), "{error}");
+    std::fs::remove_file(&path).unwrap();
+    error.to_string()
+}
+
+#[test]
+fn a_pinned_table_of_another_layout_is_refused() {
+    in_namespaces("a_pinned_table_of_another_layout_is_refused", |dir| {
+        let info = TableId::Peers.info();
+        let (shape, version) = (MapShape::from(info), info.version.unwrap());
+        let (name, pin) = (info.name, info.pin().unwrap());
+        let larger = MapShape { value_size: shape.value_size + 8, ..shape };
+        for (pin, shape) in [(pin, larger), (format!("{name}@{}", version + 1), shape), (format!("{name}@what"), shape)]
+        {
+            let text = refused(&pin, shape, dir);
+            assert!(text.contains("fairlead uninstall") && text.contains(&format!("layout {version}")), "{text}");
+        }
+        // What was pinned before layouts had versions.
+        let text =
+            refused(TableId::Drops.info().name, MapShape { max_entries: 24, ..TableId::Drops.info().into() }, dir);
+        assert!(text.contains("layout 1"), "{text}");
     });
 }
 
 #[test]
-fn a_pinned_map_of_another_shape_is_refused() {
-    in_namespaces("a_pinned_map_of_another_shape_is_refused", |dir| {
+fn what_is_memory_of_the_programs_is_pinned_nowhere() {
+    in_namespaces("what_is_memory_of_the_programs_is_pinned_nowhere", |dir| {
         let (pins, object) = open(dir);
-        let wanted = object.definition().unwrap().maps["PEERS"];
-        let other = Map::create("other", MapShape { value_size: wanted.value_size + 8, ..wanted }).unwrap();
-        let pin: PathBuf = pins.map("PEERS");
-        aya::maps::MapData::from_fd(other.as_fd().try_clone_to_owned().unwrap()).unwrap().pin(&pin).unwrap();
-        let error = load(&object, &pins).unwrap_err();
-        assert!(matches!(&error, BpfError::Incompatible { path, .. } if *path == pin), "{error}");
-        assert!(error.to_string().contains("fairlead uninstall"), "{error}");
+        load(&object, &pins).unwrap();
+        let mut wanted: Vec<_> = TableId::ALL.iter().filter_map(|id| id.info().pin()).collect();
+        let mut found = pins.maps().unwrap();
+        wanted.sort();
+        found.sort();
+        assert_eq!(found, wanted);
     });
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use fairlead_datapath::Addr;
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::service::{FrontendFlags, FrontendKey};
 use fairlead_objects::{EndpointSlice, ObjectKey, Service, ServiceType, TrafficPolicy};
 use zerocopy::IntoBytes;
@@ -82,7 +83,7 @@ fn keys(admin: &Admin, address: SocketAddr) -> Vec<(Addr, Option<u32>)> {
     let kinds = if own.is_loopback() {
         FrontendFlags::WILDCARDS
     } else {
-        let value = admin.tables.map("NODE_ADDRESSES").and_then(|map| map.get(own.as_bytes()));
+        let value = admin.tables.map(TableId::NodeAddresses).and_then(|map| map.get(own.as_bytes()));
         let value = value.ok().flatten().and_then(|bytes| bytes.first_chunk().copied());
         value.map_or(0, u32::from_ne_bytes)
     };
@@ -145,7 +146,7 @@ impl Asked<'_> {
         place: &Place,
     ) -> ServiceExplanation {
         let Self { owner, name, content, policy, flags, .. } = self;
-        let in_force = admin.tables.map("FRONTENDS").and_then(|map| map.get(self.key.as_bytes()));
+        let in_force = admin.tables.map(TableId::Frontends).and_then(|map| map.get(self.key.as_bytes()));
         let (inside, outside) = (content.answer(policy.inside), content.answer(policy.outside));
         let restricted = FrontendFlags::source_set_of(*flags) != 0;
         let ranges = content.source_ranges.iter().filter(|_| restricted);

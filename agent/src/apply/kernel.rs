@@ -2,22 +2,24 @@
 
 use std::io;
 
-use super::{Store, Table};
+use fairlead_datapath::catalog::TableId;
+
+use super::Store;
 use crate::bpf::{BpfError, Tables};
 
 impl Store for Tables {
-    fn put(&mut self, table: Table, keys: &[u8], values: &[u8], count: usize) -> Result<(), BpfError> {
-        self.map(table.name())?.update(keys, values, count)
+    fn put(&mut self, table: TableId, keys: &[u8], values: &[u8], count: usize) -> Result<(), BpfError> {
+        self.map(table)?.update(keys, values, count)
     }
 
-    fn delete(&mut self, table: Table, keys: &[u8], count: usize) -> Result<(), BpfError> {
-        self.map(table.name())?.delete(keys, count)
+    fn delete(&mut self, table: TableId, keys: &[u8], count: usize) -> Result<(), BpfError> {
+        self.map(table)?.delete(keys, count)
     }
 
     /// Reads the value and writes it back with the word changed: of the rest, the same bytes are written over
     /// themselves, since the agent is the tables' only writer.
-    fn word(&mut self, table: Table, key: &[u8], offset: usize, word: u64) -> Result<(), BpfError> {
-        let map = self.map(table.name())?;
+    fn word(&mut self, table: TableId, key: &[u8], offset: usize, word: u64) -> Result<(), BpfError> {
+        let map = self.map(table)?;
         let mut value = map.get(key)?;
         let place = value.as_mut().and_then(|value| value.get_mut(offset..offset + size_of::<u64>()));
         let Some(place) = place else {

@@ -7,5 +7,5 @@ mod encode;
 mod kernel;
 mod store;
 
-pub use encode::{Action, Table, encode};
+pub use encode::{Action, encode};
 pub use store::{ApplyError, Store, apply};

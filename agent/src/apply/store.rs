@@ -1,6 +1,8 @@
 //! The executor, over whatever holds the tables.
 
-use super::encode::{Action, Table, encode};
+use fairlead_datapath::catalog::TableId;
+
+use super::encode::{Action, encode};
 use crate::bpf::BpfError;
 use crate::plan::Op;
 
@@ -10,19 +12,19 @@ pub trait Store {
     ///
     /// # Errors
     /// Some could not be written.
-    fn put(&mut self, table: Table, keys: &[u8], values: &[u8], count: usize) -> Result<(), BpfError>;
+    fn put(&mut self, table: TableId, keys: &[u8], values: &[u8], count: usize) -> Result<(), BpfError>;
 
     /// Deletes `count` elements of a table, where they are there.
     ///
     /// # Errors
     /// Some could not be deleted.
-    fn delete(&mut self, table: Table, keys: &[u8], count: usize) -> Result<(), BpfError>;
+    fn delete(&mut self, table: TableId, keys: &[u8], count: usize) -> Result<(), BpfError>;
 
     /// Changes one word of an element's value.
     ///
     /// # Errors
     /// There is no such element, or it could not be written.
-    fn word(&mut self, table: Table, key: &[u8], offset: usize, word: u64) -> Result<(), BpfError>;
+    fn word(&mut self, table: TableId, key: &[u8], offset: usize, word: u64) -> Result<(), BpfError>;
 
     /// Waits for every program that is running.
     ///
@@ -50,7 +52,7 @@ pub struct ApplyError {
 /// A run of equal actions on one table.
 #[derive(Default)]
 struct Batch {
-    run: Option<(Table, bool)>,
+    run: Option<(TableId, bool)>,
     keys: Vec<u8>,
     values: Vec<u8>,
     count: usize,
@@ -58,7 +60,7 @@ struct Batch {
 
 impl Batch {
     /// Makes room for one more of this kind, executing what is of another.
-    fn join(&mut self, store: &mut impl Store, run: (Table, bool)) -> Result<(), BpfError> {
+    fn join(&mut self, store: &mut impl Store, run: (TableId, bool)) -> Result<(), BpfError> {
         if self.run != Some(run) {
             self.flush(store)?;
             self.run = Some(run);
@@ -128,22 +130,22 @@ mod tests {
 
     /// Writes down what it is asked for.
     #[derive(Default)]
-    struct Log(Vec<String>, Option<Table>);
+    struct Log(Vec<String>, Option<TableId>);
 
     impl Store for Log {
-        fn put(&mut self, table: Table, keys: &[u8], values: &[u8], count: usize) -> Result<(), BpfError> {
+        fn put(&mut self, table: TableId, keys: &[u8], values: &[u8], count: usize) -> Result<(), BpfError> {
             if self.1 == Some(table) {
-                return Err(BpfError::Missing { what: "map", name: table.name().to_owned() });
+                return Err(BpfError::Missing { what: "map", name: table.info().name.to_owned() });
             }
-            self.0.push(format!("put {} {count} {} {}", table.name(), keys.len(), values.len()));
+            self.0.push(format!("put {} {count} {} {}", table.info().name, keys.len(), values.len()));
             Ok(())
         }
-        fn delete(&mut self, table: Table, keys: &[u8], count: usize) -> Result<(), BpfError> {
-            self.0.push(format!("delete {} {count} {}", table.name(), keys.len()));
+        fn delete(&mut self, table: TableId, keys: &[u8], count: usize) -> Result<(), BpfError> {
+            self.0.push(format!("delete {} {count} {}", table.info().name, keys.len()));
             Ok(())
         }
-        fn word(&mut self, table: Table, _: &[u8], offset: usize, word: u64) -> Result<(), BpfError> {
-            self.0.push(format!("word {} {offset} {word}", table.name()));
+        fn word(&mut self, table: TableId, _: &[u8], offset: usize, word: u64) -> Result<(), BpfError> {
+            self.0.push(format!("word {} {offset} {word}", table.info().name));
             Ok(())
         }
         fn barrier(&mut self) -> Result<(), BpfError> {
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_failure_stops_the_plan_and_names_the_table() {
-        let mut log = Log(Vec::new(), Some(Table::Peers));
+        let mut log = Log(Vec::new(), Some(TableId::Peers));
         let error = apply(&mut log, &plan()).unwrap_err();
         assert_eq!(log.0, ["put SLOTS 4 16 16"]);
         assert_eq!((error.at, error.of), (4, 8));

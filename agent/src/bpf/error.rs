@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::MapShape;
+use super::TableLayout;
 
 /// An error of this module. The text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -34,18 +34,28 @@ pub enum BpfError {
         /// What the kernel says.
         source: io::Error,
     },
-    /// A pinned map is not what this version of the object defines.
+    /// A pinned table has another layout than this version of the agent.
     #[error(
-        "the pinned map {path} is {pinned}, and this version needs {wanted}: it was made by another version; \
+        "the pinned table {path} has {pinned}, and this agent needs {wanted}: it was made by another version; \
          run `fairlead uninstall` on this node (pods lose their network meanwhile) and start the agent again"
     )]
     Incompatible {
         /// The pin.
         path: PathBuf,
         /// What is pinned.
-        pinned: MapShape,
-        /// What the object defines.
-        wanted: MapShape,
+        pinned: TableLayout,
+        /// What this agent has.
+        wanted: TableLayout,
+    },
+    /// The object's tables are not those of this agent.
+    #[error(
+        "the eBPF object does not belong to this agent: table {table} is {reason}; rebuild it with `cargo xtask ebpf`"
+    )]
+    Foreign {
+        /// The table.
+        table: String,
+        /// How it differs.
+        reason: String,
     },
     /// aya could not load the object.
     #[error("the eBPF object can't be loaded: {0}; needed are root (CAP_BPF, CAP_NET_ADMIN) and Linux 6.1 or newer")]

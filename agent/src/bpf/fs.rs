@@ -1,9 +1,10 @@
-//! The directory of pins: `maps/NAME` and `links/NAME` on a bpf file system.
+//! The directory of pins: `maps/NAME@VERSION` and `links/NAME` on a bpf file system.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fairlead_datapath::catalog::TableId;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{FsType, statfs};
 
@@ -63,10 +64,25 @@ impl PinDir {
         is_bpffs(path)
     }
 
-    /// Where a map is pinned.
+    /// Where a pin of a table is.
     #[must_use]
-    pub fn map(&self, name: &str) -> PathBuf {
-        self.0.join("maps").join(name)
+    pub fn map(&self, pin: &str) -> PathBuf {
+        self.0.join("maps").join(pin)
+    }
+
+    /// Where a table is pinned, in the version of its layout that this agent has. One that is memory of the programs
+    /// is nowhere.
+    #[must_use]
+    pub fn table(&self, table: TableId) -> Option<PathBuf> {
+        table.info().pin().map(|pin| self.map(&pin))
+    }
+
+    /// The pins of all tables, whichever agent made them.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn maps(&self) -> Result<Vec<String>, BpfError> {
+        names(&self.0.join("maps"))
     }
 
     /// Where a link is pinned. The bpf file system takes no dots (`bpf_lookup` in kernel/bpf/inode.c), which names of

@@ -2,11 +2,13 @@
 
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
+use fairlead_datapath::catalog::TableId;
+use fairlead_datapath::catalog::parse_pin;
 use fairlead_objects::causes;
 use tracing::{debug, info};
 
 use super::map::Map;
-use super::{BpfError, Definition, ObjectFile, PinDir, Tables, packet_log, sys};
+use super::{BpfError, ObjectFile, PinDir, TableLayout, Tables, packet_log, sys};
 
 /// Bytes of a verifier log that an error shows.
 const LOG_END: usize = 1200;
@@ -41,12 +43,13 @@ pub struct ProgramInfo {
 /// A pinned map has another shape, or the kernel refuses the object.
 pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
     let definition = object.definition()?;
-    let adopted = adoptable(&definition, pins)?;
+    definition.check()?;
+    let adopted = adoptable(pins)?;
     let cookie = sys::netns_cookie().map_err(|e| BpfError::Load(format!("no cookie of the network namespace: {e}")))?;
 
     let mut loader = EbpfLoader::new();
-    for name in definition.maps.keys() {
-        loader.map_pin_path(name, pins.map(name));
+    for (table, path) in TableId::ALL.iter().filter_map(|&id| Some((id, pins.table(id)?))) {
+        loader.map_pin_path(table.info().name, path);
     }
     loader.override_global("HOST_NETNS_COOKIE", &cookie, false);
     let log_level = packet_log::level();
@@ -73,16 +76,19 @@ pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
     Ok(Loaded { ebpf, tables, programs, adopted })
 }
 
-/// Whether there are pinned maps. aya would take whatever is pinned under the right name and write values of the wrong
-/// size to it, so the shapes are compared here first.
-fn adoptable(definition: &Definition, pins: &PinDir) -> Result<bool, BpfError> {
+/// Whether there are pinned tables. aya would take whatever is pinned at a path and write values of the wrong size to it,
+/// so layouts are compared here first. A pin of another version of a table is not passed over: its content would be lost.
+fn adoptable(pins: &PinDir) -> Result<bool, BpfError> {
     let mut any = false;
-    for (name, &wanted) in &definition.maps {
-        let path = pins.map(name);
-        if !path.exists() {
+    for pin in pins.maps()? {
+        let (name, version) = parse_pin(&pin);
+        let Some(info) = TableId::ALL.iter().map(|id| id.info()).find(|info| info.name == name) else { continue };
+        if info.version.is_none() {
             continue;
         }
-        let pinned = Map::open(&path)?.shape();
+        let path = pins.map(&pin);
+        let pinned = TableLayout { version, shape: Map::open(&path)?.shape() };
+        let wanted = TableLayout { version: info.version, shape: info.into() };
         if pinned != wanted {
             return Err(BpfError::Incompatible { path, pinned, wanted });
         }

@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use fairlead_datapath::catalog::{TableInfo, parse_pin};
+
 use super::{BpfError, sys};
 
 /// Elements that one batch reads or writes.
@@ -57,6 +59,31 @@ impl fmt::Display for MapShape {
     }
 }
 
+impl From<TableInfo> for MapShape {
+    fn from(info: TableInfo) -> Self {
+        let TableInfo { name: _, kind, key_size, value_size, elements, flags, version: _ } = info;
+        Self { map_type: kind.map_type(), key_size, value_size, max_entries: elements, flags }
+    }
+}
+
+/// What must be the same for two versions of the agent to share a table: its shape, and the version of what is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableLayout {
+    /// The version. `None`: a pin's name says none that can be read.
+    pub version: Option<u32>,
+    /// The shape.
+    pub shape: MapShape,
+}
+
+impl fmt::Display for TableLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.version {
+            Some(version) => write!(f, "layout {version}, {}", self.shape),
+            None => write!(f, "an unknown layout, {}", self.shape),
+        }
+    }
+}
+
 /// An open map. Its shape is the kernel's word, not the object's, so every buffer has the size that the kernel uses.
 #[derive(Debug)]
 pub struct Map {
@@ -72,6 +99,7 @@ impl Map {
     /// There is no such pin, or it is no map.
     pub fn open(path: &Path) -> Result<Self, BpfError> {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = parse_pin(&name).0.to_owned();
         let pin = |source| BpfError::Pin { what: "can't open the pinned map", path: path.into(), source };
         Self::new(name, sys::obj_get(path).map_err(pin)?)
     }

@@ -21,7 +21,7 @@ pub use cgroup::cgroup2_root;
 pub use error::BpfError;
 pub use fs::PinDir;
 pub use load::{Loaded, ProgramInfo, load};
-pub use map::{Map, MapShape};
+pub use map::{Map, MapShape, TableLayout};
 pub use object::{Definition, ObjectFile};
 pub use packet_log::follow as follow_packet_log;
 pub use tables::Tables;

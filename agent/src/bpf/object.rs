@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use aya_obj::{EbpfSectionKind, Object};
+use fairlead_datapath::catalog::TableId;
 
 use super::{BpfError, MapShape};
 
@@ -69,6 +70,29 @@ pub struct Definition {
     pub inner: BTreeMap<String, MapShape>,
 }
 
+impl Definition {
+    /// Compares it with the tables that this agent knows.
+    ///
+    /// # Errors
+    /// The object was built from another source: a table is missing, has another shape, or is not known.
+    pub fn check(&self) -> Result<(), BpfError> {
+        let foreign = |table: &str, reason: String| BpfError::Foreign { table: table.to_owned(), reason };
+        for info in TableId::ALL.iter().map(|id| id.info()) {
+            let wanted = MapShape::from(info);
+            match self.maps.get(info.name) {
+                Some(&found) if found == wanted => {}
+                Some(found) => return Err(foreign(info.name, format!("{found}, and this agent needs {wanted}"))),
+                None => return Err(foreign(info.name, "missing".to_owned())),
+            }
+        }
+        let known = |name: &&String| TableId::ALL.iter().any(|id| id.info().name == *name);
+        match self.maps.keys().find(|name| !known(name)) {
+            Some(name) => Err(foreign(name, "unknown to this agent".to_owned())),
+            None => Ok(()),
+        }
+    }
+}
+
 fn shape(map: &aya_obj::Map) -> MapShape {
     MapShape {
         map_type: map.map_type(),
@@ -76,5 +100,35 @@ fn shape(map: &aya_obj::Map) -> MapShape {
         value_size: map.value_size(),
         max_entries: map.max_entries(),
         flags: map.map_flags(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_object_has_the_tables_that_the_agent_knows() {
+        let definition = ObjectFile::find().unwrap().definition().unwrap();
+        definition.check().unwrap();
+    }
+
+    #[test]
+    fn an_object_with_other_tables_is_refused_by_name() {
+        let good = ObjectFile::find().unwrap().definition().unwrap();
+        let refused = |change: &dyn Fn(&mut Definition)| {
+            let mut other = good.clone();
+            change(&mut other);
+            other.check().unwrap_err().to_string()
+        };
+        let peers = TableId::Peers.info().name;
+        for text in [
+            refused(&|other| other.maps.retain(|name, _| name != peers)),
+            refused(&|other| other.maps.get_mut(peers).unwrap().value_size += 8),
+        ] {
+            assert!(text.contains(peers) && text.contains("cargo xtask ebpf"), "{text}");
+        }
+        let more = refused(&|other| other.maps.extend([("MORE".to_owned(), good.maps[peers])]));
+        assert!(more.contains("MORE"), "{more}");
     }
 }

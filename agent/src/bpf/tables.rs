@@ -1,42 +1,42 @@
-//! The maps of the object by name.
+//! The tables, open.
 
 use std::collections::BTreeMap;
+
+use fairlead_datapath::catalog::TableId;
 
 use super::map::Map;
 use super::{BpfError, Definition, PinDir};
 
-/// The map of maps whose update is a grace period.
-const BARRIER: &str = "BARRIER";
-
-/// Every map of the object, open.
+/// Every table that outlives the programs.
 #[derive(Debug)]
 pub struct Tables {
-    maps: BTreeMap<String, Map>,
-    /// What the one entry of [`BARRIER`] is set to, again and again.
-    inner: Option<Map>,
+    maps: BTreeMap<TableId, Map>,
+    /// What the one entry of the barrier is set to, again and again.
+    inner: Map,
 }
 
 impl Tables {
-    /// Opens the pinned maps that the object defines.
+    /// Opens the pinned tables.
     ///
     /// # Errors
     /// A pin is missing.
     pub fn open(definition: &Definition, pins: &PinDir) -> Result<Self, BpfError> {
-        let maps = definition.maps.keys().map(|name| Ok((name.clone(), Map::open(&pins.map(name))?)));
-        let maps = maps.collect::<Result<_, BpfError>>()?;
-        let inner = definition.inner.get(BARRIER).map(|&shape| Map::create("BARRIER.inner", shape)).transpose()?;
-        Ok(Self { maps, inner })
+        let pinned = TableId::ALL.iter().filter_map(|&id| Some((id, pins.table(id)?)));
+        let maps = pinned.map(|(id, path)| Ok((id, Map::open(&path)?))).collect::<Result<_, BpfError>>()?;
+        let name = TableId::Barrier.info().name;
+        let inner = definition.inner.get(name).ok_or_else(|| missing(TableId::Barrier))?;
+        Ok(Self { maps, inner: Map::create(&format!("{name}.inner"), *inner)? })
     }
 
-    /// A map.
+    /// A table.
     ///
     /// # Errors
-    /// The object has none of this name.
-    pub fn map(&self, name: &str) -> Result<&Map, BpfError> {
-        self.maps.get(name).ok_or_else(|| BpfError::Missing { what: "map", name: name.to_owned() })
+    /// It is memory of the programs.
+    pub fn map(&self, table: TableId) -> Result<&Map, BpfError> {
+        self.maps.get(&table).ok_or_else(|| missing(table))
     }
 
-    /// Every map.
+    /// Every table.
     pub fn iter(&self) -> impl Iterator<Item = &Map> {
         self.maps.values()
     }
@@ -47,7 +47,10 @@ impl Tables {
     /// # Errors
     /// The kernel refuses.
     pub fn barrier(&self) -> Result<(), BpfError> {
-        let inner = self.inner.as_ref().ok_or_else(|| BpfError::Missing { what: "map", name: BARRIER.to_owned() })?;
-        self.map(BARRIER)?.update(&0_u32.to_ne_bytes(), &inner.as_value(), 1)
+        self.map(TableId::Barrier)?.update(&0_u32.to_ne_bytes(), &self.inner.as_value(), 1)
     }
+}
+
+fn missing(table: TableId) -> BpfError {
+    BpfError::Missing { what: "table", name: table.info().name.to_owned() }
 }

@@ -1,6 +1,8 @@
 //! What the pinned tables hold, read back for the planners.
 
-use fairlead_datapath::service::{Backend, ServiceState};
+use fairlead_datapath::catalog::TableId;
+use fairlead_datapath::catalog::{self, Table};
+use fairlead_datapath::service::ServiceState;
 use fairlead_datapath::{peer, policy as rows, service};
 use zerocopy::FromBytes;
 
@@ -8,17 +10,18 @@ use crate::bpf::{BpfError, Tables};
 use crate::plan::policy::Content;
 
 /// The elements of a table. Those whose value is zero are left out: of an array they were never written.
-fn elements<K, V, C>(tables: &Tables, name: &str) -> Result<C, BpfError>
+fn elements<T, C>(tables: &Tables) -> Result<C, BpfError>
 where
-    K: FromBytes,
-    V: FromBytes,
-    C: FromIterator<(K, V)>,
+    T: Table<Key: FromBytes, Value: FromBytes>,
+    C: FromIterator<(T::Key, T::Value)>,
 {
     let mut found = Vec::new();
-    let map = tables.map(name)?;
+    let map = tables.map(T::ID)?;
     let zero = vec![0; map.shape().value_size as usize];
     map.for_each(|key, value| {
-        if let (true, Ok(key), Ok(value)) = (value != zero, K::read_from_bytes(key), V::read_from_bytes(value)) {
+        if let (true, Ok(key), Ok(value)) =
+            (value != zero, T::Key::read_from_bytes(key), T::Value::read_from_bytes(value))
+        {
             found.push((key, value));
         }
     })?;
@@ -26,22 +29,26 @@ where
 }
 
 /// The elements of an array whose index is a slot or a node.
-fn by_index<V: FromBytes, C: FromIterator<(u16, V)>>(tables: &Tables, name: &str) -> Result<C, BpfError> {
-    let elements: Vec<(u32, V)> = elements(tables, name)?;
+fn by_index<T, C>(tables: &Tables) -> Result<C, BpfError>
+where
+    T: Table<Key = u32, Value: FromBytes>,
+    C: FromIterator<(u16, T::Value)>,
+{
+    let elements: Vec<(u32, T::Value)> = elements::<T, _>(tables)?;
     Ok(elements.into_iter().filter_map(|(index, value)| Some((u16::try_from(index).ok()?, value))).collect())
 }
 
 pub(super) fn services(tables: &Tables) -> Result<service::HostTables, BpfError> {
-    let mut host = service::HostTables { frontends: elements(tables, "FRONTENDS")?, ..Default::default() };
-    for (index, id) in elements::<u32, u32, Vec<_>>(tables, "SLOTS")? {
+    let mut host = service::HostTables { frontends: elements::<catalog::Frontends, _>(tables)?, ..Default::default() };
+    for (index, id) in elements::<catalog::Slots, Vec<_>>(tables)? {
         host.write_slots(index, &[id]);
     }
-    for (id, backend) in elements::<u32, Backend, Vec<_>>(tables, "BACKENDS")? {
+    for (id, backend) in elements::<catalog::Backends, Vec<_>>(tables)? {
         host.write_backend(id, backend);
     }
-    let state = tables.map("SERVICE_STATE")?.get(&0_u32.to_ne_bytes())?;
-    host.source_ranges = elements::<_, u32, Vec<_>>(tables, "SOURCE_RANGES")?.into_iter().map(|(key, _)| key).collect();
-    host.service_ports = elements(tables, "SERVICE_PORTS")?;
+    let state = tables.map(TableId::ServiceGeneration)?.get(&0_u32.to_ne_bytes())?;
+    host.source_ranges = elements::<catalog::SourceRanges, Vec<_>>(tables)?.into_iter().map(|(key, _)| key).collect();
+    host.service_ports = elements::<catalog::ServicePorts, _>(tables)?;
     host.state = state.and_then(|bytes| ServiceState::read_from_bytes(&bytes).ok()).unwrap_or_default();
     Ok(host)
 }
@@ -49,16 +56,16 @@ pub(super) fn services(tables: &Tables) -> Result<service::HostTables, BpfError>
 pub(super) fn policy(tables: &Tables) -> Result<Content, BpfError> {
     Ok(Content {
         policy: rows::HostTables {
-            sets: elements(tables, "POLICY_SETS")?,
-            peers: elements(tables, "POLICY_PEERS")?,
-            ports: elements(tables, "POLICY_PORTS")?,
-            ranges: elements(tables, "POLICY_RANGES")?,
+            sets: elements::<catalog::PolicySets, _>(tables)?,
+            peers: elements::<catalog::PolicyPeers, _>(tables)?,
+            ports: elements::<catalog::PolicyPorts, _>(tables)?,
+            ranges: elements::<catalog::PolicyRanges, _>(tables)?,
         },
         peer: peer::HostTables {
-            peers: elements(tables, "PEERS")?,
-            cidrs: elements(tables, "CIDRS")?,
-            nodes: by_index(tables, "NODES")?,
-            pods: by_index(tables, "PODS")?,
+            peers: elements::<catalog::Peers, _>(tables)?,
+            cidrs: elements::<catalog::Cidrs, _>(tables)?,
+            nodes: by_index::<catalog::Nodes, _>(tables)?,
+            pods: by_index::<catalog::Pods, _>(tables)?,
         },
     })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fairlead_datapath::catalog::TableId;
 use fairlead_objects::{Kind, ObjectKey};
 use tracing::warn;
 
@@ -52,19 +53,24 @@ impl Content {
     }
 
     /// Elements in use, by table.
-    pub(super) fn usage(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(super) fn usage(&self) -> impl Iterator<Item = (TableId, u64)> {
         let services::Usage { frontends, slots, backends, ranges } = self.services.usage();
         let policy::Content { policy, peer } = self.policy.content();
-        let services = [("FRONTENDS", frontends), ("SLOTS", slots), ("BACKENDS", backends), ("SOURCE_RANGES", ranges)];
+        let services = [
+            (TableId::Frontends, frontends),
+            (TableId::Slots, slots),
+            (TableId::Backends, backends),
+            (TableId::SourceRanges, ranges),
+        ];
         let policies = [
-            ("POLICY_SETS", policy.sets.len()),
-            ("POLICY_PEERS", policy.peers.len()),
-            ("POLICY_PORTS", policy.ports.len()),
-            ("POLICY_RANGES", policy.ranges.len()),
-            ("PEERS", peer.peers.len()),
-            ("CIDRS", peer.cidrs.len()),
-            ("NODES", peer.nodes.len()),
-            ("PODS", peer.pods.len()),
+            (TableId::PolicySets, policy.sets.len()),
+            (TableId::PolicyPeers, policy.peers.len()),
+            (TableId::PolicyPorts, policy.ports.len()),
+            (TableId::PolicyRanges, policy.ranges.len()),
+            (TableId::Peers, peer.peers.len()),
+            (TableId::Cidrs, peer.cidrs.len()),
+            (TableId::Nodes, peer.nodes.len()),
+            (TableId::Pods, peer.pods.len()),
         ];
         let services = services.map(|(table, count)| (table, u64::from(count)));
         services.into_iter().chain(policies.map(|(table, count)| (table, count as u64)))

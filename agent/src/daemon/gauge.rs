@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use fairlead_datapath::catalog::TableId;
 use fairlead_objects::{Event, Kind, Object, ObjectKey, ServiceType, TrafficPolicy};
 use jiff::Timestamp;
 
@@ -91,7 +92,9 @@ impl Gauge {
     pub(super) fn swept(&self, swept: Swept, shared: &Shared) {
         let Swept { removed, established, others } = swept;
         shared.metrics.add_swept(removed as u64);
-        shared.metrics.set_entries([("CT_EST", established as u64), ("CT_ANY", others as u64)]);
+        shared
+            .metrics
+            .set_entries([(TableId::EstablishedFlows, established as u64), (TableId::OtherFlows, others as u64)]);
     }
 
     fn look_at_services(&mut self, dirty: &Dirty, all: bool, shared: &Shared) {

@@ -147,7 +147,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         }
     };
     let drops = Arc::new(DropLog::default());
-    drops.start(&pins, Arc::clone(&shared))?;
+    drops.start(&readable, Arc::clone(&shared))?;
     let numbers = Arc::new(MetricsServer {
         shared: Arc::clone(&shared),
         tables: Arc::clone(&readable),

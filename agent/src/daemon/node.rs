@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fairlead_datapath::Addr;
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::config::{Config, Uplink as UplinkRow};
 use fairlead_datapath::service::FrontendFlags;
 use fairlead_objects::Node;
@@ -13,10 +14,6 @@ use zerocopy::IntoBytes;
 use crate::bpf::{BpfError, Tables};
 use crate::network::{Network, Tunnel};
 use crate::wiring::Uplink;
-
-const CONFIG: &str = "CONFIG";
-const UPLINKS: &str = "UPLINKS";
-const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
 
 /// MTU of pods while no uplink is known: Ethernet's.
 const MTU: u32 = 1500;
@@ -68,9 +65,9 @@ pub(super) fn write(tables: &Tables, uplinks: &[Uplink], network: &Network) -> R
         max_rate: Config::MAX_RATE,
         flags: 0,
     };
-    tables.map(CONFIG)?.update(&0_u32.to_ne_bytes(), config.as_bytes(), 1)?;
+    tables.map(TableId::Settings)?.update(&0_u32.to_ne_bytes(), config.as_bytes(), 1)?;
 
-    let map = tables.map(UPLINKS)?;
+    let map = tables.map(TableId::Uplinks)?;
     let mut gone = BTreeSet::new();
     map.for_each(|key, _| {
         gone.insert(key.to_vec());
@@ -109,7 +106,7 @@ pub(super) fn write_addresses(
     primary: &[IpAddr],
     prefixes: &[IpNetwork],
 ) -> Result<(), BpfError> {
-    let map = tables.map(NODE_ADDRESSES)?;
+    let map = tables.map(TableId::NodeAddresses)?;
     let mut gone = BTreeSet::new();
     map.for_each(|key, _| {
         gone.insert(key.to_vec());

@@ -3,18 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::flow::{Flow, FlowFlags, FlowKey, FlowState, PodFlows, expired};
 use nix::time::{ClockId, clock_gettime};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::bpf::{BpfError, Tables};
-
-/// The table that is swept: of the other, the least recently used go by themselves.
-const FLOWS: &str = "CT_EST";
-/// The other one.
-const OTHERS: &str = "CT_ANY";
-/// Counts of established flows, by slot.
-const COUNTS: &str = "POD_FLOWS";
 
 /// What a sweep has seen.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,7 +27,8 @@ pub(super) fn flows(tables: &Tables) -> Result<Swept, BpfError> {
     let mut seen = 0;
     let mut ended = Vec::new();
     let mut counted: BTreeMap<u16, u64> = BTreeMap::new();
-    let map = tables.map(FLOWS)?;
+    // Of the other table the least recently used go by themselves.
+    let map = tables.map(TableId::EstablishedFlows)?;
     map.for_each(|key, value| {
         seen += 1;
         let (Ok(parsed), Ok(flow)) = (FlowKey::read_from_bytes(key), Flow::read_from_bytes(value)) else { return };
@@ -47,7 +42,7 @@ pub(super) fn flows(tables: &Tables) -> Result<Swept, BpfError> {
     })?;
     let removed = ended.len() / size_of::<FlowKey>();
     map.delete(&ended, removed)?;
-    let counts = tables.map(COUNTS)?;
+    let counts = tables.map(TableId::FlowCounts)?;
     for (slot, count) in counted {
         let key = u32::from(slot).to_ne_bytes();
         let Some(value) = counts.get(&key)? else { continue };
@@ -57,7 +52,7 @@ pub(super) fn flows(tables: &Tables) -> Result<Swept, BpfError> {
         }
     }
     let mut others = 0;
-    tables.map(OTHERS)?.for_each(|_, _| others += 1)?;
+    tables.map(TableId::OtherFlows)?.for_each(|_, _| others += 1)?;
     Ok(Swept { removed, established: seen - removed, others })
 }
 

@@ -82,7 +82,7 @@ impl MetricsServer {
             gauges(
                 "fairlead_table_entries",
                 "Entries of a table: those of services and policies as of the last plan, flows as of the last sweep.",
-                entries.into_iter().map(|(table, count)| (vec![("table", table)], count as f64)),
+                entries.into_iter().map(|(table, count)| (vec![("table", table.info().name)], count as f64)),
             ),
             gauges(
                 "fairlead_table_capacity",

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::maps::{Map, MapData, RingBuf};
 use fairlead_datapath::WirePort;
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::drop::{DropEvent, DropReason};
 use fairlead_datapath::slot_of;
 use nix::errno::Errno;
@@ -17,15 +18,10 @@ use tracing::warn;
 use zerocopy::FromBytes;
 
 use super::Shared;
-use crate::bpf::{BpfError, PinDir, Tables};
+use crate::bpf::{BpfError, Tables};
 
 /// Drops that are kept to be shown.
 const KEPT: usize = 256;
-
-/// The map of counters, per CPU, by reason.
-const COUNTERS: &str = "DROPS";
-/// The ring buffer.
-const EVENTS: &str = "EVENTS";
 
 /// What was dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -97,7 +93,7 @@ impl DropLog {
     #[must_use]
     pub fn counts(&self, tables: &Tables) -> Vec<DropCount> {
         let count = |reason: &DropReason| {
-            let values = tables.map(COUNTERS).and_then(|map| map.get(&(*reason as u32).to_ne_bytes()));
+            let values = tables.map(TableId::Drops).and_then(|map| map.get(&(*reason as u32).to_ne_bytes()));
             let values = values.inspect_err(|error| warn!(%error, "drops can't be counted")).ok()??;
             let packets = <[u64]>::ref_from_bytes(&values).ok()?.iter().sum();
             Some(DropCount { reason: reason.as_str().to_owned(), meaning: reason.meaning().trim().to_owned(), packets })
@@ -120,14 +116,16 @@ impl DropLog {
     ///
     /// # Errors
     /// There is no ring buffer.
-    pub(crate) fn start(self: &Arc<Self>, pins: &PinDir, shared: Arc<Shared>) -> Result<(), BpfError> {
-        let path = pins.map(EVENTS);
-        let failed = |error: &dyn std::error::Error| BpfError::Pin {
-            what: "can't read the ring buffer",
-            path: path.clone(),
+    pub(crate) fn start(self: &Arc<Self>, tables: &Tables, shared: Arc<Shared>) -> Result<(), BpfError> {
+        let events = tables.map(TableId::DropEvents)?;
+        let failed = |error: &dyn std::error::Error| BpfError::Map {
+            what: "reading",
+            map: events.name().to_owned(),
             source: std::io::Error::other(error.to_string()),
+            remedy: "",
         };
-        let data = MapData::from_pin(&path).map_err(|e| failed(&e))?;
+        let fd = events.as_fd().try_clone_to_owned().map_err(|e| failed(&e))?;
+        let data = MapData::from_fd(fd).map_err(|e| failed(&e))?;
         let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(|e| failed(&e))?;
         let log = Arc::clone(self);
         std::thread::Builder::new()

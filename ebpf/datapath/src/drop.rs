@@ -98,8 +98,26 @@ reasons! {
     Internal = 24, "internal";
 }
 
-/// Number of reasons: the size of the `DROPS` array.
-pub const DROP_REASONS: usize = DropReason::ALL.len();
+/// Size of the `DROPS` array: there is room for reasons to come, so that a new one changes no layout.
+pub const MAX_DROP_REASONS: u32 = 64;
+
+const _: () = {
+    let mut index = 0;
+    while index < DropReason::ALL.len() {
+        assert!((DropReason::ALL[index] as u32) < MAX_DROP_REASONS, "DROPS has no room for this reason");
+        index += 1;
+    }
+};
+
+/// Element of `EVENT_BUDGET`: what a CPU has sent samples of.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct EventBudget {
+    /// The second (since boot) that `sent` is about.
+    pub second: u32,
+    /// Samples sent in it.
+    pub sent: u32,
+}
 
 /// Element of the `EVENTS` ring buffer: one dropped packet, sampled when there are many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

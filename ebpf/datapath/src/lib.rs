@@ -12,7 +12,11 @@ extern crate std;
 #[cfg(target_endian = "big")]
 compile_error!("addresses and ports are kept as the wire has them and compared as little-endian words");
 
+#[macro_use]
+mod flags;
+
 mod addr;
+pub mod catalog;
 pub mod drop;
 pub mod flow;
 mod ifindex;

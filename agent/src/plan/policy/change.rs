@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
 use fairlead_datapath::Addr;
-use fairlead_datapath::peer::{self, CidrKey, MAX_CIDRS, MAX_PEERS, NO_NODE, NO_SLOT, NodeHop, Peer, Pod, PodWord};
-use fairlead_datapath::policy::{
-    ALLOW_ALL, DENY_ALL, MAX_PAGES, MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, PAGE_BITS, PeerKey, PolicySet, Row,
-};
+use fairlead_datapath::catalog::TableId;
+use fairlead_datapath::peer::{self, CidrKey, NO_NODE, NO_SLOT, NodeHop, Peer, Pod, PodWord};
+use fairlead_datapath::policy::{ALLOW_ALL, DENY_ALL, MAX_PAGES, PAGE_BITS, PeerKey, PolicySet, Row};
 
 use super::ids::{Ids, Rows, classes_spoken_of};
 use super::{Content, PlanError};
@@ -233,14 +232,13 @@ pub(super) fn operations(old: &Content, target: &Content) -> Result<Vec<Op>, Pla
     let mut rows = target.policy.peers.clone();
     rows.extend(&between.rows.policy.peers);
     room(
-        "policy_peers",
+        TableId::PolicyPeers,
         rows.keys().filter(|key| !old.policy.peers.contains_key(key)).count() + old.policy.peers.len(),
-        MAX_PEER_ROWS,
     )?;
-    room("policy_ports", added(&old.policy.ports, &target.policy.ports), MAX_PORT_ROWS)?;
-    room("policy_ranges", added(&old.policy.ranges, &target.policy.ranges), MAX_RANGE_ROWS)?;
-    room("peers", added(&old.peer.peers, &target.peer.peers), MAX_PEERS)?;
-    room("cidrs", added(&old.peer.cidrs, &target.peer.cidrs), MAX_CIDRS)?;
+    room(TableId::PolicyPorts, added(&old.policy.ports, &target.policy.ports))?;
+    room(TableId::PolicyRanges, added(&old.policy.ranges, &target.policy.ranges))?;
+    room(TableId::Peers, added(&old.peer.peers, &target.peer.peers))?;
+    room(TableId::Cidrs, added(&old.peer.cidrs, &target.peer.cidrs))?;
 
     let mut ops = Vec::new();
     let leaving = stop_pods(old, target, &mut ops);
@@ -285,8 +283,9 @@ fn added<K: Hash + Eq, V>(old: &HashMap<K, V>, target: &HashMap<K, V>) -> usize 
     old.len() + target.keys().filter(|key| !old.contains_key(key)).count()
 }
 
-fn room(table: &'static str, needed: usize, size: u32) -> Result<(), PlanError> {
-    if needed > size as usize { Err(PlanError::Full { table, needed, size: size as usize }) } else { Ok(()) }
+fn room(table: TableId, needed: usize) -> Result<(), PlanError> {
+    let size = table.info().elements as usize;
+    if needed > size { Err(PlanError::Full { table, needed, size }) } else { Ok(()) }
 }
 
 /// Whether two records are the same pod's, whatever their words.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use fairlead_datapath::WirePort;
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::{MAX_NODES, NodeHop, PodWord};
 use fairlead_datapath::policy::{MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
 
@@ -145,7 +146,7 @@ impl Ids {
             let mut tries = (0..MAX_SETS).map(|n| start.wrapping_add(n) & PodWord::MAX_SET);
             let Some(id) = tries.find(free) else {
                 let needed = taken.len() + 1;
-                return Err(PlanError::Full { table: "policy_sets", needed, size: MAX_SETS as usize });
+                return Err(PlanError::Full { table: TableId::PolicySets, needed, size: MAX_SETS as usize });
             };
             taken.insert(PolicySet::index(id));
             if let Some(place) = self.sets.get_mut(index) {
@@ -185,7 +186,7 @@ impl Ids {
             // A record keeps its addresses, and flows remember its index. The way to it is one word of it and may change.
             let same = known.get(&key_of(hop)).copied();
             let full = PlanError::Full {
-                table: "nodes",
+                table: TableId::Nodes,
                 needed: old.peer.nodes.len() + wanted.nodes.len(),
                 size: MAX_NODES.into(),
             };

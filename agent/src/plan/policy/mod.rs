@@ -24,6 +24,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use fairlead_datapath::catalog::TableId;
+
 use crate::compile::policy::{RuleRef, SetInfo, Wanted};
 use crate::plan::Op;
 
@@ -36,7 +38,7 @@ pub enum PlanError {
     #[error("table {table} would need {needed} entries and has room for {size}: use fewer or simpler policies")]
     Full {
         /// The table.
-        table: &'static str,
+        table: TableId,
         /// What the change needs while it is being made.
         needed: usize,
         /// What the table holds.

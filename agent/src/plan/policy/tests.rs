@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::{self, CidrKey, NodeHop, Peer, Pod, PodWord};
 use fairlead_datapath::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row, decide};
 use fairlead_datapath::{Addr, WirePort, WireV4};
@@ -389,7 +390,7 @@ fn a_table_that_would_overflow_changes_nothing_and_is_named() {
     let any = *wanted.peers.values().next().unwrap();
     wanted.peers.extend((0..peer::MAX_PEERS).map(|n| (Addr::from_v4(WireV4::from_bits(n)), any)));
     let error = state.plan(&wanted).unwrap_err();
-    assert!(matches!(error, PlanError::Full { table: "peers", size: 131_072, .. }), "{error}");
+    assert!(matches!(error, PlanError::Full { table: TableId::Peers, size: 131_072, .. }), "{error}");
     assert_eq!(state.content(), &before);
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::service::{Frontend, FrontendKey, Scope, SourceRangeKey};
 use fairlead_objects::{ObjectKey, TrafficPolicy};
 use ipnetwork::IpNetwork;
@@ -82,11 +83,11 @@ impl State {
         let new = keys().filter(|key| !self.frontends.contains_key(key)).collect::<BTreeSet<_>>().len() as u32;
         let used = self.frontends.len() as u32;
         if used + new > self.capacity.frontends {
-            return Err(full(service, "FRONTENDS", self.capacity.frontends, used, new));
+            return Err(full(service, TableId::Frontends, self.capacity.frontends, used, new));
         }
         let (used, new) = (self.ranges, content.ports.values().map(|port| port.source_ranges.len() as u32).sum());
         if new > 0 && used + new > self.capacity.ranges {
-            return Err(full(service, "SOURCE_RANGES", self.capacity.ranges, used, new));
+            return Err(full(service, TableId::SourceRanges, self.capacity.ranges, used, new));
         }
         let mut ports = BTreeMap::new();
         for (name, content) in &content.ports {
@@ -94,7 +95,7 @@ impl State {
                 Some(id) => id,
                 None => {
                     let (size, used) = (State::services_end(self.capacity), self.services.used());
-                    let id = self.services.take().ok_or_else(|| full(service, "FRONTENDS", size, used, 1))?;
+                    let id = self.services.take().ok_or_else(|| full(service, TableId::Frontends, size, used, 1))?;
                     taken.services.push(id);
                     id
                 }
@@ -166,7 +167,7 @@ impl State {
             return Ok(old.ranges.clone());
         }
         let (size, used) = (self.capacity.ranges, self.range_sets.used());
-        let set = self.range_sets.take().ok_or_else(|| full(&name.service, "SOURCE_RANGES", size, used, 1))?;
+        let set = self.range_sets.take().ok_or_else(|| full(&name.service, TableId::SourceRanges, size, used, 1))?;
         taken.range_sets.push(set);
         Ok(set_of(set))
     }
@@ -207,7 +208,8 @@ impl State {
             None => {
                 let count = ids.len() as u32;
                 let (size, used) = (self.capacity.slots, self.slots.used());
-                let offset = self.slots.take(count).ok_or_else(|| full(&name.service, "SLOTS", size, used, count))?;
+                let offset =
+                    self.slots.take(count).ok_or_else(|| full(&name.service, TableId::Slots, size, used, count))?;
                 taken.blocks.push((offset, count));
                 taken.slots.push(Op::Slots { offset, ids: ids.clone() });
                 Block { offset, ids }
@@ -226,7 +228,8 @@ impl State {
         taken: &mut Taken,
     ) -> Result<u32, PlanError> {
         let (size, used) = (self.capacity.backends, self.backends.used());
-        let id = self.backends.take().ok_or_else(|| full(&name.service, "BACKENDS", size, used, needed as u32))?;
+        let id =
+            self.backends.take().ok_or_else(|| full(&name.service, TableId::Backends, size, used, needed as u32))?;
         taken.backends.push(id);
         let generation = self.generations.entry(id).or_default();
         *generation = generation.wrapping_add(1);
@@ -293,6 +296,6 @@ impl State {
     }
 }
 
-fn full(service: &ObjectKey, table: &'static str, size: u32, used: u32, needed: u32) -> PlanError {
+fn full(service: &ObjectKey, table: TableId, size: u32, used: u32, needed: u32) -> PlanError {
     PlanError::Full { service: service.clone(), table, size, used, needed }
 }

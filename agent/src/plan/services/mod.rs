@@ -16,6 +16,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::service::{FrontendKey, MAX_BACKENDS, MAX_FRONTENDS, MAX_SLOTS, MAX_SOURCE_RANGES};
 use fairlead_objects::ObjectKey;
 
@@ -67,8 +68,8 @@ pub enum PlanError {
     Full {
         /// The service.
         service: ObjectKey,
-        /// The map's name.
-        table: &'static str,
+        /// The table.
+        table: TableId,
         /// Elements that it has.
         size: u32,
         /// Those in use.

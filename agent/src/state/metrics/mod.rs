@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use fairlead_datapath::catalog::TableId;
 use fairlead_observe::Process;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
@@ -26,7 +27,7 @@ pub struct Metrics {
     programming: HistogramVec,
     cni: HistogramVec,
     /// Entries of tables, as the planners and the sweep know them.
-    entries: Mutex<BTreeMap<&'static str, u64>>,
+    entries: Mutex<BTreeMap<TableId, u64>>,
     swept: AtomicU64,
     process: Process,
 }
@@ -84,7 +85,7 @@ impl Metrics {
     }
 
     /// Tables have so many entries.
-    pub fn set_entries(&self, counts: impl IntoIterator<Item = (&'static str, u64)>) {
+    pub fn set_entries(&self, counts: impl IntoIterator<Item = (TableId, u64)>) {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).extend(counts);
     }
 
@@ -94,7 +95,7 @@ impl Metrics {
     }
 
     /// Entries of tables, as [`Metrics::set_entries`] had them last.
-    pub fn entries(&self) -> BTreeMap<&'static str, u64> {
+    pub fn entries(&self) -> BTreeMap<TableId, u64> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

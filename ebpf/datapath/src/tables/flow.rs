@@ -136,53 +136,53 @@ pub struct Flow {
     pub opened: u32,
 }
 
-/// Bits of [`Flow::flags`].
-pub struct FlowFlags;
-
-impl FlowFlags {
-    /// End `a` of the key is the opener.
-    pub const OPENER_IS_A: u32 = 1;
-    /// The entry of a translated flow's near tuple.
-    pub const NEAR: u32 = 2;
-    /// The entry of a translated flow's far tuple.
-    pub const FAR: u32 = 4;
-    /// Both directions go through the host's stack.
-    pub const STACK: u32 = 8;
-    /// The translation is made where the packet leaves the node, after the stack has routed it.
-    pub const AT_UPLINK: u32 = 16;
-    /// The opener is this node itself: no policy of a pod keeps the node from it (P33).
-    pub const FROM_NODE: u32 = 32;
-    /// Leaves the cluster from a pod's address: gets its source translated at the uplink.
-    pub const MASQUERADE: u32 = 64;
-    /// The other entry's key has `alternate` set.
-    pub const OTHER_ALTERNATE: u32 = 128;
-    /// A client outside opened it to a service, by an uplink. What goes to an end elsewhere leaves by the route to it but not
-    /// by the host's stack, which takes no packet that comes from an address of its own (`fib_validate_source`).
-    pub const OUTSIDE: u32 = 256;
+flags! {
+    /// Bits of [`Flow::flags`].
+    pub struct FlowFlags {
+        /// End `a` of the key is the opener.
+        pub const OPENER_IS_A: u32 = 1;
+        /// The entry of a translated flow's near tuple.
+        pub const NEAR: u32 = 2;
+        /// The entry of a translated flow's far tuple.
+        pub const FAR: u32 = 4;
+        /// Both directions go through the host's stack.
+        pub const STACK: u32 = 8;
+        /// The translation is made where the packet leaves the node, after the stack has routed it.
+        pub const AT_UPLINK: u32 = 16;
+        /// The opener is this node itself: no policy of a pod keeps the node from it (P33).
+        pub const FROM_NODE: u32 = 32;
+        /// Leaves the cluster from a pod's address: gets its source translated at the uplink.
+        pub const MASQUERADE: u32 = 64;
+        /// The other entry's key has `alternate` set.
+        pub const OTHER_ALTERNATE: u32 = 128;
+        /// A client outside opened it to a service, by an uplink. What goes to an end elsewhere leaves by the route to it but not
+        /// by the host's stack, which takes no packet that comes from an address of its own (`fib_validate_source`).
+        pub const OUTSIDE: u32 = 256;
+    }
 }
 
-/// Bits of [`Flow::state`].
-pub struct FlowState;
-
-impl FlowState {
-    /// TCP: the opener's SYN was seen.
-    pub const SYN: u32 = 1;
-    /// TCP: the responder's SYN-ACK was seen. Others: the responder answered.
-    pub const REPLIED: u32 = 2;
-    /// TCP: the handshake is over.
-    pub const ESTABLISHED: u32 = 4;
-    /// TCP: the opener's FIN was seen.
-    pub const FIN_OPENER: u32 = 8;
-    /// TCP: the responder's FIN was seen.
-    pub const FIN_RESPONDER: u32 = 16;
-    /// Both.
-    pub const FINS: u32 = Self::FIN_OPENER | Self::FIN_RESPONDER;
-    /// TCP: an RST was seen.
-    pub const RESET: u32 = 32;
-    /// Counted in `POD_FLOWS` of the accountable pod.
-    pub const COUNTED: u32 = 64;
-    /// Not of TCP: answered, and in use for longer than a question and its answer are.
-    pub const STREAM: u32 = 128;
+flags! {
+    /// Bits of [`Flow::state`].
+    pub struct FlowState {
+        /// TCP: the opener's SYN was seen.
+        pub const SYN: u32 = 1;
+        /// TCP: the responder's SYN-ACK was seen. Others: the responder answered.
+        pub const REPLIED: u32 = 2;
+        /// TCP: the handshake is over.
+        pub const ESTABLISHED: u32 = 4;
+        /// TCP: the opener's FIN was seen.
+        pub const FIN_OPENER: u32 = 8;
+        /// TCP: the responder's FIN was seen.
+        pub const FIN_RESPONDER: u32 = 16;
+        /// Both.
+        pub const FINS: u32 = Self::FIN_OPENER | Self::FIN_RESPONDER;
+        /// TCP: an RST was seen.
+        pub const RESET: u32 = 32;
+        /// Counted in `POD_FLOWS` of the accountable pod.
+        pub const COUNTED: u32 = 64;
+        /// Not of TCP: answered, and in use for longer than a question and its answer are.
+        pub const STREAM: u32 = 128;
+    }
 }
 
 impl Flow {

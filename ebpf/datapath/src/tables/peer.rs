@@ -37,20 +37,20 @@ pub struct Peer {
     pub flags: u32,
 }
 
-/// Bits of [`Peer::flags`].
-pub struct PeerFlags;
-
-impl PeerFlags {
-    /// A pod's address, or a prefix that pods get theirs from.
-    pub const POD: u32 = 1;
-    /// An address of a node.
-    pub const NODE: u32 = 2;
-    /// An address of this node (always with `NODE`).
-    pub const SELF: u32 = 4;
-    /// The address is a pod's and that pod exists; a prefix never has it.
-    pub const EXISTS: u32 = 8;
-    /// Never in a table: what [`super::lookup`] gives when it could not read one.
-    pub const RACED: u32 = 1 << 31;
+flags! {
+    /// Bits of [`Peer::flags`].
+    pub struct PeerFlags {
+        /// A pod's address, or a prefix that pods get theirs from.
+        pub const POD: u32 = 1;
+        /// An address of a node.
+        pub const NODE: u32 = 2;
+        /// An address of this node (always with `NODE`).
+        pub const SELF: u32 = 4;
+        /// The address is a pod's and that pod exists; a prefix never has it.
+        pub const EXISTS: u32 = 8;
+        /// Never in a table: what [`super::lookup`] gives when it could not read one.
+        pub const RACED: u32 = 1 << 31;
+    }
 }
 
 impl Peer {
@@ -109,18 +109,18 @@ pub struct NodeHop {
     pub flags: u32,
 }
 
-/// Bits of [`NodeHop::flags`], for each family of packets. Without one they go to the node's own address.
-pub struct HopFlags;
-
-impl HopFlags {
-    /// IPv4 packets go through the tunnel.
-    pub const TUNNEL_V4: u32 = 1;
-    /// IPv6 packets do.
-    pub const TUNNEL_V6: u32 = 2;
-    /// IPv4 packets go where the node's routes lead, by a network that knows the ranges of pods.
-    pub const ROUTED_V4: u32 = 4;
-    /// IPv6 packets do.
-    pub const ROUTED_V6: u32 = 8;
+flags! {
+    /// Bits of [`NodeHop::flags`], for each family of packets. Without one they go to the node's own address.
+    pub struct HopFlags {
+        /// IPv4 packets go through the tunnel.
+        pub const TUNNEL_V4: u32 = 1;
+        /// IPv6 packets do.
+        pub const TUNNEL_V6: u32 = 2;
+        /// IPv4 packets go where the node's routes lead, by a network that knows the ranges of pods.
+        pub const ROUTED_V4: u32 = 4;
+        /// IPv6 packets do.
+        pub const ROUTED_V6: u32 = 8;
+    }
 }
 
 impl NodeHop {

@@ -64,14 +64,14 @@ impl PolicySet {
     }
 }
 
-/// Bits of [`PolicySet::flags`]. A set without the actions of tiers accepts by every rule and denies what none accepts.
-pub struct SetFlags;
-
-impl SetFlags {
-    /// The set has rows in `policy_ranges`.
-    pub const RANGES: u16 = 1;
-    /// Every flag that this version of the decision knows.
-    pub const KNOWN: u16 = Self::RANGES;
+flags! {
+    /// Bits of [`PolicySet::flags`]. A set without the actions of tiers accepts by every rule and denies what none accepts.
+    pub struct SetFlags {
+        /// The set has rows in `policy_ranges`.
+        pub const RANGES: u16 = 1;
+        /// Every flag that this version of the decision knows.
+        pub const KNOWN: u16 = Self::RANGES;
+    }
 }
 
 /// Key of `policy_peers`.

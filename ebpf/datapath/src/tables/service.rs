@@ -67,21 +67,23 @@ pub struct Frontend {
     pub flags: u32,
 }
 
-/// Bits of [`Frontend::flags`].
-pub struct FrontendFlags;
+flags! {
+    /// Bits of [`Frontend::flags`].
+    pub struct FrontendFlags {
+        /// A NodePort. Under a wildcard it is reached by the addresses that have this bit in `NODE_ADDRESSES`.
+        pub const NODE_PORT: u32 = 1;
+        /// A hostPort, likewise.
+        pub const HOST_PORT: u32 = 2;
+        /// Clients outside keep their address on their way to a pod of this node (S35): policy Local, and hostPorts.
+        pub const KEEP_SOURCE: u32 = 4;
+        /// A NodePort that processes of the node may not bind to (S7).
+        pub const GUARDED: u32 = 8;
+        /// Every kind of wildcard.
+        pub const WILDCARDS: u32 = Self::NODE_PORT | Self::HOST_PORT;
+    }
+}
 
 impl FrontendFlags {
-    /// A NodePort. Under a wildcard it is reached by the addresses that have this bit in `NODE_ADDRESSES`.
-    pub const NODE_PORT: u32 = 1;
-    /// A hostPort, likewise.
-    pub const HOST_PORT: u32 = 2;
-    /// Clients outside keep their address on their way to a pod of this node (S35): policy Local, and hostPorts.
-    pub const KEEP_SOURCE: u32 = 4;
-    /// A NodePort that processes of the node may not bind to (S7).
-    pub const GUARDED: u32 = 8;
-    /// Every kind of wildcard.
-    pub const WILDCARDS: u32 = Self::NODE_PORT | Self::HOST_PORT;
-
     /// The flag that only clients in a set of `SOURCE_RANGES` (from 1 on, 24 bits) may use it (S12).
     #[must_use]
     pub const fn source_set(set: u32) -> u32 {

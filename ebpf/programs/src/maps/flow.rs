@@ -3,71 +3,70 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
+use fairlead_datapath::Word;
+use fairlead_datapath::catalog;
 use fairlead_datapath::config::{Config, Uplink};
-use fairlead_datapath::drop::{DROP_REASONS, DropEvent};
+use fairlead_datapath::drop::DropEvent;
 use fairlead_datapath::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, Table, Tables};
 use fairlead_datapath::walk::Walk;
-use fairlead_datapath::{MAX_PODS, Word};
 
 use super::Maps;
 
 /// Established TCP connections, two entries for a translated one. Nothing is evicted.
 #[btf_map]
-static CT_EST: HashMap<FlowKey, Flow, 262_144> = HashMap::new();
+static CT_EST: map_of!(HashMap, EstablishedFlows) = HashMap::new();
 
 /// Every other flow.
 #[btf_map]
-static CT_ANY: LruHashMap<FlowKey, Flow, 131_072> = LruHashMap::new();
+static CT_ANY: map_of!(LruHashMap, OtherFlows) = LruHashMap::new();
 
 /// Counts of flows, by slot.
 #[btf_map]
-static POD_FLOWS: Array<PodFlows, { MAX_PODS as usize }> = Array::new();
+static POD_FLOWS: map_of!(Array, FlowCounts) = Array::new();
 
 /// Ports of datagrams in fragments.
 #[btf_map]
-static FRAGS: LruHashMap<FragmentKey, FragmentPorts, 8192> = LruHashMap::new();
+static FRAGS: map_of!(LruHashMap, Fragments) = LruHashMap::new();
 
 /// The node's settings.
 #[btf_map]
-static CONFIG: Array<Config, 1> = Array::new();
+static CONFIG: map_of!(Array, Settings) = Array::new();
 
 /// Addresses of the uplinks, by ifindex.
 #[btf_map]
-static UPLINKS: HashMap<u32, Uplink, 64> = HashMap::new();
+static UPLINKS: map_of!(HashMap, Uplinks) = HashMap::new();
 
 /// Not zero once a client outside has been sent to a process of the node.
 #[btf_map]
-static HOST_FLOWS: Array<u32, 1> = Array::new();
+static HOST_FLOWS: map_of!(Array, HostFlows) = Array::new();
 
 /// Packets dropped, by reason.
 #[btf_map]
-static DROPS: PerCpuArray<u64, DROP_REASONS> = PerCpuArray::new();
+static DROPS: map_of!(PerCpuArray, Drops) = PerCpuArray::new();
 
 /// Samples of dropped packets.
 #[btf_map]
-static EVENTS: RingBuf<DropEvent, 262_144> = RingBuf::new();
+static EVENTS: map_of!(RingBuf, DropEvents) = RingBuf::new();
 
 /// Events sent this second.
 #[btf_map]
-static EVENT_BUDGET: PerCpuArray<EventBudget, 1> = PerCpuArray::new();
+static EVENT_BUDGET: map_of!(PerCpuArray, EventBudgets) = PerCpuArray::new();
 
 /// Memory of the walk that runs on a CPU. A walk is not interrupted by another: softirqs and the transmit path run with
 /// bottom halves disabled.
 #[btf_map]
-static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
+static WALK: map_of!(PerCpuArray, Scratch) = PerCpuArray::new();
 
 /// Replacing the one entry waits until every program that runs has ended: user space's grace period.
 #[btf_map]
-static BARRIER: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
+static BARRIER: ArrayOfMaps<
+    Array<u32, 1>,
+    { <catalog::Barrier as catalog::Table>::ELEMENTS },
+    { <catalog::Barrier as catalog::Table>::FLAGS },
+> = ArrayOfMaps::new();
 
 /// Events that a CPU sends in a second before it only counts.
 const EVENTS_PER_SECOND: u32 = 64;
-
-#[repr(C)]
-struct EventBudget {
-    second: u32,
-    sent: u32,
-}
 
 impl Tables for Maps {
     #[inline(always)]

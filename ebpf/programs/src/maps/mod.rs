@@ -1,5 +1,30 @@
 //! The maps, a file for each concept, and [`Maps`], which lets the datapath read them.
 
+/// The type of a map, whose key, value, size and flags are those of [`fairlead_datapath::tables`].
+macro_rules! map_of {
+    (LpmTrie, $table:ident) => {
+        LpmTrie<
+            [u8; size_of::<<catalog::$table as catalog::Table>::Key>() - size_of::<u32>()],
+            <catalog::$table as catalog::Table>::Value,
+            { <catalog::$table as catalog::Table>::ELEMENTS },
+            { <catalog::$table as catalog::Table>::FLAGS },
+        >
+    };
+    (HashMap, $table:ident) => { map_of!(@keyed HashMap, $table) };
+    (LruHashMap, $table:ident) => { map_of!(@keyed LruHashMap, $table) };
+    (@keyed $map:ident, $table:ident) => {
+        $map<
+            <catalog::$table as catalog::Table>::Key,
+            <catalog::$table as catalog::Table>::Value,
+            { <catalog::$table as catalog::Table>::ELEMENTS },
+            { <catalog::$table as catalog::Table>::FLAGS },
+        >
+    };
+    ($map:ident, $table:ident) => {
+        $map<<catalog::$table as catalog::Table>::Value, { <catalog::$table as catalog::Table>::ELEMENTS }, { <catalog::$table as catalog::Table>::FLAGS }>
+    };
+}
+
 mod flow;
 mod peer;
 mod policy;

@@ -2,26 +2,26 @@
 
 use core::ptr;
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie};
 use aya_ebpf::macros::btf_map;
-use fairlead_datapath::peer::{CidrKey, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod, Tables};
-use fairlead_datapath::{Addr, MAX_PODS};
+use fairlead_datapath::Addr;
+use fairlead_datapath::catalog;
+use fairlead_datapath::peer::{CidrKey, NodeHop, Peer, Pod, Tables};
 
 use super::Maps;
 
 #[btf_map]
-static PEERS: HashMap<Addr, Peer, { MAX_PEERS as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+static PEERS: map_of!(HashMap, Peers) = HashMap::new();
 
 #[btf_map]
-static CIDRS: LpmTrie<[u8; 20], Peer, { MAX_CIDRS as usize }> = LpmTrie::new();
+static CIDRS: map_of!(LpmTrie, Cidrs) = LpmTrie::new();
 
 #[btf_map]
-static NODES: Array<NodeHop, { MAX_NODES as usize }> = Array::new();
+static NODES: map_of!(Array, Nodes) = Array::new();
 
 #[btf_map]
-static PODS: Array<Pod, { MAX_PODS as usize }> = Array::new();
+static PODS: map_of!(Array, Pods) = Array::new();
 
 impl Tables for Maps {
     #[inline(always)]

@@ -2,27 +2,25 @@
 
 use core::ptr;
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie};
 use aya_ebpf::macros::btf_map;
-use fairlead_datapath::policy::{
-    MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row, Tables,
-};
+use fairlead_datapath::catalog;
+use fairlead_datapath::policy::{PeerKey, PolicySet, PortKey, RangeKey, Row, Tables};
 
 use super::Maps;
 
 #[btf_map]
-static POLICY_SETS: Array<PolicySet, { MAX_SETS as usize }> = Array::new();
+static POLICY_SETS: map_of!(Array, PolicySets) = Array::new();
 
 #[btf_map]
-static POLICY_PEERS: HashMap<PeerKey, Row, { MAX_PEER_ROWS as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+static POLICY_PEERS: map_of!(HashMap, PolicyPeers) = HashMap::new();
 
 #[btf_map]
-static POLICY_PORTS: HashMap<PortKey, Row, { MAX_PORT_ROWS as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+static POLICY_PORTS: map_of!(HashMap, PolicyPorts) = HashMap::new();
 
 #[btf_map]
-static POLICY_RANGES: LpmTrie<[u8; 8], Row, { MAX_RANGE_ROWS as usize }> = LpmTrie::new();
+static POLICY_RANGES: map_of!(LpmTrie, PolicyRanges) = LpmTrie::new();
 
 impl Tables for Maps {
     #[inline(always)]

@@ -2,46 +2,42 @@
 
 use core::ptr;
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap};
 use aya_ebpf::macros::btf_map;
 use fairlead_datapath::Addr;
-use fairlead_datapath::service::{
-    Affinity, AffinityKey, Backend, Frontend, FrontendKey, MAX_AFFINITIES, MAX_BACKENDS, MAX_FRONTENDS,
-    MAX_NODE_ADDRESSES, MAX_SLOTS, MAX_SOURCE_RANGES, SERVICE_PORT_WORDS, ServiceState, SourceRangeKey, Tables,
-};
+use fairlead_datapath::catalog;
+use fairlead_datapath::service::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, SourceRangeKey, Tables};
 
 use super::Maps;
 
 #[btf_map]
-static FRONTENDS: HashMap<FrontendKey, Frontend, { MAX_FRONTENDS as usize }, { BPF_F_NO_PREALLOC as usize }> =
-    HashMap::new();
+static FRONTENDS: map_of!(HashMap, Frontends) = HashMap::new();
 
 #[btf_map]
-static SLOTS: Array<u32, { MAX_SLOTS as usize }> = Array::new();
+static SLOTS: map_of!(Array, Slots) = Array::new();
 
 #[btf_map]
-static BACKENDS: Array<Backend, { MAX_BACKENDS as usize }> = Array::new();
+static BACKENDS: map_of!(Array, Backends) = Array::new();
 
 #[btf_map]
-static SERVICE_STATE: Array<ServiceState, 1> = Array::new();
+static SERVICE_STATE: map_of!(Array, ServiceGeneration) = Array::new();
 
 /// The node's addresses, with the kinds of ports that are reached by each.
 #[btf_map]
-static NODE_ADDRESSES: HashMap<Addr, u32, { MAX_NODE_ADDRESSES as usize }> = HashMap::new();
+static NODE_ADDRESSES: map_of!(HashMap, NodeAddresses) = HashMap::new();
 
 /// The backends that clients had last.
 #[btf_map]
-static AFFINITY: LruHashMap<AffinityKey, Affinity, { MAX_AFFINITIES as usize }> = LruHashMap::new();
+static AFFINITY: map_of!(LruHashMap, Affinities) = LruHashMap::new();
 
 /// The ports that frontends have had.
 #[btf_map]
-static SERVICE_PORTS: Array<u64, { SERVICE_PORT_WORDS as usize }> = Array::new();
+static SERVICE_PORTS: map_of!(Array, ServicePorts) = Array::new();
 
 /// The clients that may use a service port by its load balancer's addresses.
 #[btf_map]
-static SOURCE_RANGES: LpmTrie<[u8; 20], u32, { MAX_SOURCE_RANGES as usize }> = LpmTrie::new();
+static SOURCE_RANGES: map_of!(LpmTrie, SourceRanges) = LpmTrie::new();
 
 impl Tables for Maps {
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! What happens when a table is full.
 
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::service::HostTables;
 use fairlead_objects::Endpoint;
 
@@ -7,7 +8,7 @@ use super::world::World;
 use super::{Capacity, SMALL, State, apply_all};
 use crate::plan::services::PlanError;
 
-fn refused(capacity: Capacity) -> &'static str {
+fn refused(capacity: Capacity) -> TableId {
     let mut world = World::shop();
     let mut big = world.services[0].clone();
     big.name = "big".into();
@@ -35,14 +36,14 @@ fn refused(capacity: Capacity) -> &'static str {
     let plan = state.plan(&world.content());
     assert_ne!(world.content(), content);
     assert_eq!((plan.refused.len(), plan.ops.is_empty()), (1, false));
-    table
+    *table
 }
 
 #[test]
 fn a_service_that_does_not_fit_is_refused_and_disturbs_nothing() {
-    assert_eq!(refused(Capacity { frontends: 8, ..SMALL }), "FRONTENDS");
-    assert_eq!(refused(Capacity { slots: 8, ..SMALL }), "SLOTS");
-    assert_eq!(refused(Capacity { backends: 5, ..SMALL }), "BACKENDS");
+    assert_eq!(refused(Capacity { frontends: 8, ..SMALL }), TableId::Frontends);
+    assert_eq!(refused(Capacity { slots: 8, ..SMALL }), TableId::Slots);
+    assert_eq!(refused(Capacity { backends: 5, ..SMALL }), TableId::Backends);
 }
 
 #[test]
@@ -54,7 +55,10 @@ fn what_did_not_fit_fits_once_there_is_room() {
     world.services.push(second);
     let plan = state.plan(&world.content());
     let text = plan.refused[0].1.to_string();
-    assert!(text.contains("shop/other") && text.contains("BACKENDS") && text.contains('5'), "{text}");
+    assert!(
+        text.contains("shop/other") && text.contains(TableId::Backends.info().name) && text.contains('5'),
+        "{text}"
+    );
     let mut content = world.content();
     let gone = content.keys().next().unwrap().clone();
     content.insert(gone, Default::default());

@@ -1,0 +1,239 @@
+//! Layouts as text, made from the types: what `layouts.txt` records.
+
+use core::cell::Cell;
+use std::fmt::Write;
+use std::string::String;
+
+use super::TableInfo;
+use crate::drop::{DropEvent, EventBudget};
+use crate::scratch::Walk;
+use crate::tables::config::{Config, Uplink};
+use crate::tables::flow::{End, Flow, FlowFlags, FlowKey, FlowState, FragmentKey, FragmentPorts, PodFlows};
+use crate::tables::peer::{CidrKey, HopFlags, NodeHop, Peer, PeerFlags, Pod, PodWord};
+use crate::tables::policy::{PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
+use crate::tables::service::{
+    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendFlags, FrontendKey, Scope, ServiceState,
+    SourceRangeKey,
+};
+use crate::tables::sock::{Sender, SenderKey, SocketMemory};
+use crate::{Addr, Tuple, Word};
+
+/// The text of a table's layout.
+pub(super) fn record<K: Layout, V: Layout>(info: &TableInfo, version: u32) -> String {
+    let TableInfo { name, kind, key_size: _, value_size: _, elements, flags, version: _ } = info;
+    let mut text = std::format!("{name} v{version}: {}, {elements} elements, flags {flags}\n", kind.as_str());
+    K::write(&mut text, "key", 0, "");
+    V::write(&mut text, "value", 0, "");
+    text
+}
+
+/// A type that stands in tables.
+pub(super) trait Layout {
+    /// Writes a line for each field: `name@offset+size: meaning`, and one for each set of bits.
+    fn write(out: &mut String, name: &str, offset: usize, meaning: &str);
+}
+
+/// The layout of a field, whose type the compiler finds.
+fn field<S, F: Layout>(_: fn(&S) -> &F, out: &mut String, name: &str, offset: usize, meaning: &str) {
+    F::write(out, name, offset, meaning);
+}
+
+fn bits(out: &mut String, name: &str, bits: &[(&str, u64)]) {
+    let list: std::vec::Vec<_> = bits.iter().map(|(bit, value)| std::format!("{bit}={value:#x}")).collect();
+    let _infallible = writeln!(out, "    {name}: {}", list.join(" "));
+}
+
+macro_rules! plain {
+    ($($type:ty),+) => {
+        $(impl Layout for $type {
+            fn write(out: &mut String, name: &str, offset: usize, meaning: &str) {
+                let colon = if meaning.is_empty() { "" } else { ": " };
+                let _infallible = writeln!(out, "  {name}@{offset}+{}{colon}{meaning}", size_of::<Self>());
+            }
+        })+
+    };
+}
+
+plain!(u8, u16, u32, u64, Word, Cell<u64>, [u8; 3], [u8; 4], [u8; 5], [u8; 6], [u8; 16], [u64; 4]);
+
+// Memory of the programs, which is never recorded.
+plain!(EventBudget, Walk);
+
+impl Layout for () {
+    fn write(_: &mut String, _: &str, _: usize, _: &str) {}
+}
+
+/// Describes a struct: each field with what it means, then its sets of bits. A field that is not named does not compile.
+macro_rules! layout {
+    ($type:ident { $($field:ident: $meaning:literal),+ $(,)? } $($set:literal: $bits:expr;)*) => {
+        impl Layout for $type {
+            fn write(out: &mut String, name: &str, offset: usize, _: &str) {
+                let _every_field = |Self { $($field: _,)+ }: &Self| ();
+                $(field(
+                    |this: &Self| &this.$field,
+                    out,
+                    &std::format!("{name}.{}", stringify!($field)),
+                    offset + core::mem::offset_of!(Self, $field),
+                    $meaning,
+                );)+
+                $(bits(out, &std::format!("{name}.{}", $set), &$bits);)*
+            }
+        }
+    };
+}
+
+impl Layout for Addr {
+    fn write(out: &mut String, name: &str, offset: usize, meaning: &str) {
+        let colon = if meaning.is_empty() { "" } else { ": " };
+        let _infallible =
+            writeln!(out, "  {name}@{offset}+{}{colon}{meaning} (v4-mapped, wire order)", size_of::<Self>());
+    }
+}
+
+impl Layout for Scope {
+    fn write(out: &mut String, name: &str, offset: usize, meaning: &str) {
+        let word = |scope: Self| -> u64 { zerocopy::transmute!(scope) };
+        let nothing = word(Self::forward(0, 0));
+        u64::write(out, name, offset, meaning);
+        let list = [
+            ("OFFSET", word(Self::forward(u32::MAX, 0)) ^ nothing),
+            ("COUNT", word(Self::forward(0, u32::MAX)) ^ nothing),
+            ("FORWARD", nothing),
+            ("REJECT", word(Self::REJECT)),
+            ("DROP", word(Self::DROP)),
+        ];
+        bits(out, name, &list);
+    }
+}
+
+layout!(FrontendKey {
+    addr: "address, or the family's wildcard",
+    port: "wire order",
+    proto: "IP protocol",
+    pad: "zero",
+});
+layout!(Frontend {
+    tag: "check",
+    service: "service port id",
+    internal: "clients in the cluster",
+    external: "clients outside",
+    affinity_seconds: "0: no affinity",
+    flags: "bits; from 8 on the source set",
+} "flags": FrontendFlags::BITS; "flags": [("SOURCE_SET", FrontendFlags::source_set(u32::MAX) as u64)];);
+layout!(Backend {
+    addr: "endpoint",
+    port: "wire order",
+    proto: "IP protocol",
+    pad: "zero",
+    service: "service port id",
+    state: "one word",
+} "state": [("SERVING", BackendState::SERVING), ("GENERATION", BackendState::new(u32::MAX, false).0)];);
+layout!(ServiceState { udp_generation: "changes of the UDP frontends" });
+layout!(AffinityKey { client: "client", service: "service port id", pad: "zero" });
+layout!(Affinity { tag: "check", backend: "backend id", generation: "of the backend", seen: "second since boot" });
+layout!(SourceRangeKey { prefix_len: "bits", set: "source set", addr: "prefix" });
+layout!(Peer {
+    tag: "check",
+    class: "class",
+    slot: "pod's slot or 65535",
+    node: "index in NODES or 65535",
+    flags: "bits",
+} "flags": PeerFlags::BITS;);
+layout!(CidrKey { prefix_len: "bits, 8 of the family", family: "4 or 6", addr: "prefix", pad: "zero" });
+layout!(NodeHop { v4: "IPv4", v6: "IPv6", ifindex: "uplink", flags: "bits", } "flags": HopFlags::BITS;);
+layout!(Pod {
+    word: "sets and epoch",
+    v4: "IPv4",
+    v6: "IPv6",
+    max_flows: "0: default",
+    max_rate: "0: default",
+    pod_mac: "pod's side",
+    host_mac: "host's side",
+    pad: "zero",
+} "word": [
+    ("INGRESS", PodWord::new(u32::MAX, 0, 0).0),
+    ("EGRESS", PodWord::new(0, u32::MAX, 0).0),
+    ("EPOCH", PodWord::new(0, 0, u32::MAX).0),
+];);
+layout!(PolicySet {
+    id: "set id",
+    pages: "pages of 256 rules",
+    flags: "bits",
+    content: "hash of its source",
+    admin_end: "0",
+    network_end: "0",
+    pad: "zero",
+} "flags": SetFlags::BITS;);
+layout!(PeerKey { set: "set id", class: "class", page: "page" });
+layout!(PortKey { set: "set id", port: "wire order, 0: any", proto: "IP protocol, 0: others", page: "page" });
+layout!(RangeKey {
+    prefix_len: "bits, 48 before the port",
+    set: "set id",
+    page: "page",
+    proto: "IP protocol",
+    port: "wire order",
+});
+layout!(Row { tag: "check", pad: "zero", bits: "rule n: bit n % 64 of word n / 64" });
+layout!(FlowKey {
+    a: "lower end",
+    b: "higher end",
+    a_port: "wire order",
+    b_port: "wire order",
+    proto: "IP protocol",
+    alternate: "1: another flow's far tuple",
+    pad: "zero",
+});
+layout!(Tuple { src: "source", dst: "destination", sport: "wire order", dport: "wire order", pad: "zero" });
+layout!(End { slot: "pod's slot or 65535", node: "index in NODES or 65535" });
+layout!(Flow {
+    other: "the other entry's tuple, from opener to responder",
+    tag: "check",
+    flags: "bits",
+    opener: "end",
+    responder: "end",
+    backend: "backend id or 4294967295",
+    service: "service port id",
+    seen: "second since boot",
+    state: "bits",
+    opener_epoch: "epoch",
+    responder_epoch: "epoch",
+    generation: "of the backend or the UDP frontends",
+    opened: "second since boot",
+} "flags": FlowFlags::BITS; "state": FlowState::BITS;);
+layout!(PodFlows { established: "flows", second: "second since boot", opened: "flows in that second" });
+layout!(FragmentKey { src: "source", dst: "destination", id: "datagram", proto: "IP protocol", pad: "zero" });
+layout!(FragmentPorts { sport: "wire order", dport: "wire order", seen: "second since boot" });
+layout!(Config {
+    v4: "node's IPv4",
+    v6: "node's IPv6",
+    mtu: "bytes",
+    mark: "mark of judged packets",
+    snat_first: "host order",
+    snat_count: "ports",
+    max_flows: "flows of a pod",
+    max_rate: "new flows of a pod a second",
+    flags: "zero",
+});
+layout!(Uplink { v4: "IPv4", v6: "IPv6" });
+layout!(SocketMemory {
+    service: "service",
+    backend: "backend",
+    service_port: "wire order",
+    backend_port: "wire order",
+    pad: "zero",
+    last: "backend id << 32 | generation",
+});
+layout!(SenderKey { cookie: "socket", addr: "backend", port: "wire order", pad: "zero" });
+layout!(Sender { tag: "check", port: "wire order", pad: "zero", addr: "service" });
+layout!(DropEvent {
+    time: "nanoseconds since boot",
+    src: "source",
+    dst: "destination",
+    sport: "wire order",
+    dport: "wire order",
+    ifindex: "interface",
+    set: "policy set or 0",
+    bit: "rule or 65535",
+    proto: "IP protocol",
+    reason: "DropReason",
+});

@@ -1,0 +1,225 @@
+//! Every table that the programs have, once: name, kind, key, value, size and version of its layout.
+//!
+//! The programs take the types and sizes of their maps from here, the agent everything else: what it opens, writes, counts
+//! and shows. No other place names a table in a string.
+//!
+//! A table that outlives the programs is pinned, and its layout has a version, which is part of the pin's name
+//! ([`TableInfo::pin`]). So the version is stored with the table, table by table, comes to be in the same instant, and two
+//! versions of a table can stand side by side. `layouts.txt` has every layout that ever was; a test holds the types
+//! against it, so that none changes without a new version.
+
+mod kind;
+#[cfg(test)]
+mod layout;
+#[cfg(test)]
+mod tests;
+
+use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS};
+use crate::scratch::Walk;
+use crate::tables::config::{Config, Uplink};
+use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, PodFlows};
+use crate::tables::peer::{CidrKey, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod};
+use crate::tables::policy::{
+    MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row,
+};
+use crate::tables::service::{
+    Affinity, AffinityKey, Backend, Frontend, FrontendKey, MAX_AFFINITIES, MAX_BACKENDS, MAX_FRONTENDS,
+    MAX_NODE_ADDRESSES, MAX_SLOTS, MAX_SOURCE_RANGES, SERVICE_PORT_WORDS, ServiceState, SourceRangeKey,
+};
+use crate::tables::sock::{MAX_SENDERS, Sender, SenderKey, SocketMemory};
+use crate::{Addr, MAX_PODS};
+
+pub use kind::Kind;
+
+/// `BPF_F_NO_PREALLOC` (include/uapi/linux/bpf.h): elements are allocated when they are written.
+const NO_PREALLOC: u32 = 1;
+
+/// A table as a type: what the programs define their maps by, and the agent reads them by.
+pub trait Table {
+    /// Its key. Of an LPM trie, `struct bpf_lpm_trie_key` and what belongs to it.
+    type Key;
+    /// Its value.
+    type Value;
+    /// Which one it is.
+    const ID: TableId;
+    /// What is known of it.
+    const INFO: TableInfo;
+    /// Elements. Of a ring buffer, bytes.
+    const ELEMENTS: usize = Self::INFO.elements as usize;
+    /// `BPF_F_*`.
+    const FLAGS: usize = Self::INFO.flags as usize;
+}
+
+/// What is known of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableInfo {
+    /// The map's name in the object, the word in documentation and the label of metrics.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value (of one CPU, in per-CPU tables).
+    pub value_size: u32,
+    /// Elements. Of a ring buffer, bytes.
+    pub elements: u32,
+    /// `BPF_F_*`.
+    pub flags: u32,
+    /// The version of its layout. `None`: the table is no state but memory of the programs; it is pinned nowhere, and each
+    /// load of the programs makes its own.
+    pub version: Option<u32>,
+}
+
+impl TableInfo {
+    /// The name of its pin, if it has one: `NAME@VERSION`. (The bpf file system takes no dots.)
+    #[cfg(any(test, feature = "host"))]
+    #[must_use]
+    pub fn pin(&self) -> Option<std::string::String> {
+        self.version.map(|version| std::format!("{}@{version}", self.name))
+    }
+}
+
+#[cfg(any(test, feature = "host"))]
+impl std::fmt::Display for TableId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.info().name)
+    }
+}
+
+/// The name and the version that a pin has. One without a version is older than versions.
+#[cfg(any(test, feature = "host"))]
+#[must_use]
+pub fn parse_pin(pin: &str) -> (&str, Option<u32>) {
+    match pin.split_once('@') {
+        Some((name, version)) => (name, version.parse().ok()),
+        None => (pin, Some(1)),
+    }
+}
+
+macro_rules! tables {
+    ($($(#[doc = $doc:literal])+ $id:ident: $name:literal, $kind:ident<$key:ty, $value:ty>,
+       elements $elements:expr, flags $flags:expr, version $version:expr;)+) => {
+        /// The name of a table.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum TableId {
+            $($(#[doc = $doc])+ $id,)+
+        }
+
+        impl TableId {
+            /// Every table.
+            pub const ALL: &[Self] = &[$(Self::$id,)+];
+
+            /// What is known of it.
+            #[must_use]
+            pub const fn info(self) -> TableInfo {
+                match self {
+                    $(Self::$id => <$id as Table>::INFO,)+
+                }
+            }
+
+            /// What it holds, in a few words.
+            #[cfg(any(test, feature = "host"))]
+            #[must_use]
+            pub fn what(self) -> &'static str {
+                match self {
+                    $(Self::$id => concat!($($doc,)+).trim(),)+
+                }
+            }
+
+            /// Its layout as `layouts.txt` has it. `None` of one that is memory of the programs.
+            #[cfg(test)]
+            fn layout(self) -> Option<std::string::String> {
+                let info = self.info();
+                let version = info.version?;
+                Some(match self {
+                    $(Self::$id => layout::record::<$key, $value>(&info, version),)+
+                })
+            }
+        }
+
+        $($(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy)]
+        pub struct $id;
+
+        impl Table for $id {
+            type Key = $key;
+            type Value = $value;
+            const ID: TableId = TableId::$id;
+            const INFO: TableInfo = TableInfo {
+                name: $name,
+                kind: Kind::$kind,
+                key_size: Kind::$kind.size(size_of::<$key>()),
+                value_size: Kind::$kind.size(size_of::<$value>()),
+                elements: $elements as u32,
+                flags: $flags,
+                version: $version,
+            };
+        })+
+    };
+}
+
+tables! {
+    /// (address, port, protocol) → verdict and block
+    Frontends: "FRONTENDS", Hash<FrontendKey, Frontend>, elements MAX_FRONTENDS, flags NO_PREALLOC, version Some(1);
+    /// backend ids, in blocks of powers of two
+    Slots: "SLOTS", Array<u32, u32>, elements MAX_SLOTS, flags 0, version Some(1);
+    /// an endpoint of one service port, its generation
+    Backends: "BACKENDS", Array<u32, Backend>, elements MAX_BACKENDS, flags 0, version Some(1);
+    /// generation of the UDP frontends
+    ServiceGeneration: "SERVICE_STATE", Array<u32, ServiceState>, elements 1, flags 0, version Some(1);
+    /// address of the node → NodePorts, hostPorts or both are at it
+    NodeAddresses: "NODE_ADDRESSES", Hash<Addr, u32>, elements MAX_NODE_ADDRESSES, flags 0, version Some(1);
+    /// (client, service port) → the backend that it had last
+    Affinities: "AFFINITY", LruHash<AffinityKey, Affinity>, elements MAX_AFFINITIES, flags 0, version Some(1);
+    /// a bit for each port and protocol that a frontend ever had
+    ServicePorts: "SERVICE_PORTS", Array<u32, u64>, elements SERVICE_PORT_WORDS, flags 0, version Some(1);
+    /// (set, prefix): a set is the source ranges of a service port
+    SourceRanges: "SOURCE_RANGES", LpmTrie<SourceRangeKey, u32>, elements MAX_SOURCE_RANGES, flags NO_PREALLOC,
+        version Some(1);
+    /// address → class, slot or node
+    Peers: "PEERS", Hash<Addr, Peer>, elements MAX_PEERS, flags NO_PREALLOC, version Some(1);
+    /// prefixes of policies and nodes
+    Cidrs: "CIDRS", LpmTrie<CidrKey, Peer>, elements MAX_CIDRS, flags NO_PREALLOC, version Some(1);
+    /// the way to another node
+    Nodes: "NODES", Array<u32, NodeHop>, elements MAX_NODES, flags 0, version Some(1);
+    /// a pod of this node: its word, addresses, MACs
+    Pods: "PODS", Array<u32, Pod>, elements MAX_PODS, flags 0, version Some(1);
+    /// what a set is besides its rows
+    PolicySets: "POLICY_SETS", Array<u32, PolicySet>, elements MAX_SETS, flags 0, version Some(1);
+    /// (set, class) → 256 rule bits
+    PolicyPeers: "POLICY_PEERS", Hash<PeerKey, Row>, elements MAX_PEER_ROWS, flags NO_PREALLOC, version Some(1);
+    /// (set, protocol, port) → 256 rule bits
+    PolicyPorts: "POLICY_PORTS", Hash<PortKey, Row>, elements MAX_PORT_ROWS, flags NO_PREALLOC, version Some(1);
+    /// the same for blocks of ports
+    PolicyRanges: "POLICY_RANGES", LpmTrie<RangeKey, Row>, elements MAX_RANGE_ROWS, flags NO_PREALLOC, version Some(1);
+    /// TCP after its handshake; two entries if translated. Nothing is evicted
+    EstablishedFlows: "CT_EST", Hash<FlowKey, Flow>, elements 262_144, flags 0, version Some(1);
+    /// every other flow
+    OtherFlows: "CT_ANY", LruHash<FlowKey, Flow>, elements 131_072, flags 0, version Some(1);
+    /// flows of each pod, for its limits
+    FlowCounts: "POD_FLOWS", Array<u32, PodFlows>, elements MAX_PODS, flags 0, version Some(1);
+    /// ports of datagrams in fragments
+    Fragments: "FRAGS", LruHash<FragmentKey, FragmentPorts>, elements 8192, flags 0, version Some(1);
+    /// the node's addresses, MTU, mark, port range, limits
+    Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(1);
+    /// whether a client outside was ever sent to a process of the node
+    HostFlows: "HOST_FLOWS", Array<u32, u32>, elements 1, flags 0, version Some(1);
+    /// addresses of each uplink
+    Uplinks: "UPLINKS", Hash<u32, Uplink>, elements 64, flags 0, version Some(1);
+    /// a socket's service; dies with it
+    Sockets: "SOCKETS", SocketStorage<u32, SocketMemory>, elements 0, flags NO_PREALLOC, version Some(1);
+    /// as whom a backend answers a UDP socket of the node
+    Senders: "SENDERS", LruHash<SenderKey, Sender>, elements MAX_SENDERS, flags 0, version Some(1);
+    /// counters
+    Drops: "DROPS", PerCpuArray<u32, u64>, elements MAX_DROP_REASONS, flags 0, version Some(2);
+    /// samples of drops, 64 a second and CPU
+    DropEvents: "EVENTS", RingBuffer<(), DropEvent>, elements 262_144, flags 0, version Some(1);
+    /// the grace period
+    Barrier: "BARRIER", ArrayOfMaps<u32, u32>, elements 1, flags 0, version Some(1);
+    /// lines about packets, when somebody asks for them (aya-log's own)
+    PacketLog: "AYA_LOGS", RingBuffer<(), ()>, elements 131_072, flags 0, version None;
+    /// drops that a CPU has sent samples of in this second
+    EventBudgets: "EVENT_BUDGET", PerCpuArray<u32, EventBudget>, elements 1, flags 0, version None;
+    /// what the walk that runs on a CPU remembers
+    Scratch: "WALK", PerCpuArray<u32, Walk>, elements 1, flags 0, version None;
+}

@@ -1,0 +1,64 @@
+use std::collections::BTreeSet;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use super::{TableId, parse_pin};
+
+/// Every layout that ever was, a paragraph each.
+const RECORD: &str = include_str!("layouts.txt");
+
+/// The paragraph of a version of a table.
+fn recorded(name: &str, version: u32) -> Option<&'static str> {
+    let head = std::format!("{name} v{version}:");
+    RECORD.split("\n\n").map(str::trim).find(|paragraph| paragraph.starts_with(&head))
+}
+
+#[test]
+fn no_layout_changes_without_a_new_version() {
+    let mut missing = String::new();
+    for id in TableId::ALL {
+        let info = id.info();
+        let (Some(version), Some(now)) = (info.version, id.layout()) else { continue };
+        let now = now.trim();
+        match recorded(info.name, version) {
+            Some(then) => assert!(
+                then == now,
+                "the layout of {name} has changed, and nodes have tables of version {version} as it was:\n{then}\n\n\
+                 it is now:\n{now}\n\nGive {name} version {next} in ebpf/datapath/src/catalog/mod.rs, leave the paragraph \
+                 of version {version} in layouts.txt as it is, and add the new one.",
+                name = info.name,
+                next = version + 1,
+            ),
+            None => missing.extend(["\n", now, "\n"]),
+        }
+    }
+    assert!(missing.is_empty(), "add to ebpf/datapath/src/catalog/layouts.txt:\n{missing}");
+}
+
+#[test]
+fn the_version_in_use_is_the_last_one() {
+    for id in TableId::ALL {
+        let info = id.info();
+        let head = std::format!("{} v", info.name);
+        let versions = RECORD.lines().filter_map(|line| line.strip_prefix(&head)?.split_once(':')?.0.parse().ok());
+        assert_eq!(versions.max(), info.version, "{}", info.name);
+    }
+}
+
+#[test]
+fn names_are_unique_and_fit_the_kernel() {
+    let names: BTreeSet<&str> = TableId::ALL.iter().map(|id| id.info().name).collect();
+    assert_eq!(names.len(), TableId::ALL.len());
+    // BPF_OBJ_NAME_LEN, with the zero at its end.
+    assert!(names.iter().all(|name| name.len() < 16 && !name.contains('@')), "{names:?}");
+}
+
+#[test]
+fn a_pin_says_which_version_it_is() {
+    let pins: Vec<String> = TableId::ALL.iter().filter_map(|id| id.info().pin()).collect();
+    for (id, pin) in TableId::ALL.iter().filter(|id| id.info().version.is_some()).zip(&pins) {
+        assert_eq!(parse_pin(pin), (id.info().name, id.info().version));
+    }
+    assert_eq!(parse_pin("PEERS"), ("PEERS", Some(1)), "as it was called before versions");
+    assert_eq!(parse_pin(&"PEERS@x".to_string()), ("PEERS", None));
+}
