@@ -16,7 +16,7 @@ use crate::tables::service::{
     SourceRangeKey,
 };
 use crate::tables::sock::{Sender, SenderKey, SocketMemory};
-use crate::{Addr, Tuple, Word};
+use crate::{Addr, Tuple, WirePort, Word};
 
 /// The text of a table's layout.
 pub(super) fn record<K: Layout, V: Layout>(info: &TableInfo, version: u32) -> String {
@@ -54,7 +54,7 @@ macro_rules! plain {
     };
 }
 
-plain!(u8, u16, u32, u64, Word, Cell<u64>, [u8; 3], [u8; 4], [u8; 5], [u8; 6], [u8; 16], [u64; 4]);
+plain!(u8, u16, u32, u64, Word, WirePort, Cell<u64>, [u8; 3], [u8; 4], [u8; 5], [u8; 6], [u8; 16], [u64; 4]);
 
 // Memory of the programs, which is never recorded.
 plain!(EventBudget, Walk);
