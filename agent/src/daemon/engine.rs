@@ -64,6 +64,8 @@ pub(super) struct Engine {
     uplinks: Vec<Uplink>,
     addresses: Vec<IpAddr>,
     tunnel: Tunnel,
+    /// Until when connections are picked up that are older than the tables.
+    pickup_until: u32,
     waiting: Vec<Waiting>,
     detached: Vec<oneshot::Sender<()>>,
     gauge: Gauge,
@@ -82,6 +84,7 @@ impl Engine {
         node_port_addresses: Vec<IpNetwork>,
         tunnel: Tunnel,
     ) -> Self {
+        let pickup_until = node::pickup_until(shared.adopted);
         Self {
             shared,
             hooks,
@@ -91,6 +94,7 @@ impl Engine {
             uplinks: Vec::new(),
             addresses: Vec::new(),
             tunnel,
+            pickup_until,
             waiting: Vec::new(),
             detached: Vec::new(),
             gauge: Gauge::default(),
@@ -197,7 +201,7 @@ impl Engine {
     }
 
     fn set_network(&mut self, network: Network) {
-        if let Err(error) = node::write(&self.tables, &self.uplinks, &network) {
+        if let Err(error) = node::write(&self.tables, &self.uplinks, &network, self.pickup_until) {
             error!(%error, "the programs can't be told of the node's interfaces");
         }
         self.content.set_network(&network);

@@ -47,11 +47,21 @@ pub(super) fn network(uplinks: &[Uplink], node: Option<&Node>, tunnel: Tunnel) -
     }
 }
 
+/// Seconds in which connections that are older than new tables are picked up: what lives sends in that time, and what does
+/// not is met by its endpoints' own resets.
+const PICKUP: u32 = 120;
+
+/// Until when connections are picked up that are older than the tables. Tables of another agent know every connection:
+/// never.
+pub(super) fn pickup_until(adopted: bool) -> u32 {
+    if adopted { 0 } else { super::sweep::seconds().map_or(0, |now| now.saturating_add(PICKUP)) }
+}
+
 /// Writes both tables.
 ///
 /// # Errors
 /// The kernel refuses.
-pub(super) fn write(tables: &Tables, uplinks: &[Uplink], network: &Network) -> Result<(), BpfError> {
+pub(super) fn write(tables: &Tables, uplinks: &[Uplink], network: &Network, pickup_until: u32) -> Result<(), BpfError> {
     let of_family =
         |v4: bool| network.addresses.iter().find(|ip| ip.is_ipv4() == v4).map_or(Addr::UNSPECIFIED, |ip| (*ip).into());
     let config = Config {
@@ -63,7 +73,7 @@ pub(super) fn write(tables: &Tables, uplinks: &[Uplink], network: &Network) -> R
         snat_count: Config::SNAT_COUNT,
         max_flows: Config::MAX_FLOWS,
         max_rate: Config::MAX_RATE,
-        flags: 0,
+        pickup_until,
     };
     tables.map(TableId::Settings)?.update(&0_u32.to_ne_bytes(), config.as_bytes(), 1)?;
 

@@ -57,7 +57,7 @@ pub(super) fn flows(tables: &Tables) -> Result<Swept, BpfError> {
 }
 
 /// Seconds since boot, as the programs count them (`bpf_ktime_get_ns` is CLOCK_MONOTONIC).
-fn seconds() -> Option<u32> {
+pub(super) fn seconds() -> Option<u32> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?;
     u32::try_from(now.tv_sec()).ok()
 }

@@ -96,6 +96,10 @@ reasons! {
     Tunnel = 23, "tunnel";
     /// A program did not find its own memory or tables: a fault of Fairlead. Please report it.
     Internal = 24, "internal";
+    /// A frame that a pod tagged for a VLAN (802.1Q): pods are on none.
+    Vlan = 25, "vlan";
+    /// More ICMP errors about one flow in a second than any path gives rise to.
+    ErrorRate = 26, "error_rate";
 }
 
 /// Size of the `DROPS` array: there is room for reasons to come, so that a new one changes no layout.

@@ -52,6 +52,12 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// The outside of a packet that came through the tunnel.
     fn outer(&self) -> Option<Outer>;
 
+    /// The VLAN that the frame is tagged for, 0 for a tag that only gives a priority; `None` without a tag (802.1Q).
+    fn vlan(&self) -> Option<u16>;
+
+    /// Takes the tag off.
+    fn untag(&self) -> bool;
+
     /// The packet's mark.
     fn mark(&self) -> u32;
 

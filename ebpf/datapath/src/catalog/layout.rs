@@ -199,6 +199,8 @@ layout!(Flow {
     responder_epoch: "epoch",
     generation: "of the backend or the UDP frontends",
     opened: "second since boot",
+    isn: "sequence number of the opener's SYN, wire order",
+    errors: "second << 8 | ICMP errors let through in it",
 } "flags": FlowFlags::BITS; "state": FlowState::BITS;);
 layout!(PodFlows { established: "flows", second: "second since boot", opened: "flows in that second" });
 layout!(FragmentKey { src: "source", dst: "destination", id: "datagram", proto: "IP protocol", pad: "zero" });
@@ -212,7 +214,7 @@ layout!(Config {
     snat_count: "ports",
     max_flows: "flows of a pod",
     max_rate: "new flows of a pod a second",
-    flags: "zero",
+    pickup_until: "second since boot, 0: never",
 });
 layout!(Uplink { v4: "IPv4", v6: "IPv6" });
 layout!(SocketMemory {

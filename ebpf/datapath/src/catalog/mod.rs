@@ -193,15 +193,15 @@ tables! {
     /// the same for blocks of ports
     PolicyRanges: "POLICY_RANGES", LpmTrie<RangeKey, Row>, elements MAX_RANGE_ROWS, flags NO_PREALLOC, version Some(1);
     /// TCP after its handshake; two entries if translated. Nothing is evicted
-    EstablishedFlows: "CT_EST", Hash<FlowKey, Flow>, elements 262_144, flags 0, version Some(1);
+    EstablishedFlows: "CT_EST", Hash<FlowKey, Flow>, elements 262_144, flags 0, version Some(2);
     /// every other flow
-    OtherFlows: "CT_ANY", LruHash<FlowKey, Flow>, elements 131_072, flags 0, version Some(1);
+    OtherFlows: "CT_ANY", LruHash<FlowKey, Flow>, elements 131_072, flags 0, version Some(2);
     /// flows of each pod, for its limits
     FlowCounts: "POD_FLOWS", Array<u32, PodFlows>, elements MAX_PODS, flags 0, version Some(1);
     /// ports of datagrams in fragments
     Fragments: "FRAGS", LruHash<FragmentKey, FragmentPorts>, elements 8192, flags 0, version Some(1);
     /// the node's addresses, MTU, mark, port range, limits
-    Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(1);
+    Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(2);
     /// whether a client outside was ever sent to a process of the node
     HostFlows: "HOST_FLOWS", Array<u32, u32>, elements 1, flags 0, version Some(1);
     /// addresses of each uplink

@@ -61,6 +61,13 @@ impl Register for Place {
     }
 }
 
+/// Whether a packet opens a TCP connection: SYN without ACK.
+#[inline(always)]
+#[must_use]
+pub fn opens(p: &Packet) -> bool {
+    p.proto == TCP && p.tcp & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
+}
+
 /// Finds the flow of a packet and leaves its key in `key` (with `alternate` set if the plain key is somebody else's).
 ///
 /// One tuple can be the far one of a translated flow and at the same time be used by a pod itself (the same client port
@@ -69,11 +76,11 @@ impl Register for Place {
 #[inline(always)]
 pub fn find<'k, K: Kernel>(k: &'k K, p: &Packet, key: &mut FlowKey, at: At) -> Option<Hit<'k>> {
     let from_a = key.set(&p.tuple, p.proto);
-    let opens = p.proto == TCP && p.tcp & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN;
+    let opens = opens(p);
     let first = if p.proto == TCP && !opens { Table::Established } else { Table::Any };
     let hit = find_key(k, key, from_a, first);
     match hit {
-        Some(found) if !usable(found.flow, found.forward, at) => {
+        Some(found) if !usable(found.flow, found.forward, at, opens) => {
             key.alternate = 1;
             find_key(k, key, from_a, first)
         }
@@ -97,9 +104,13 @@ pub fn find_key<'k, K: Kernel>(k: &'k K, key: &FlowKey, from_a: bool, first: Tab
 
 /// Whether a packet that meets an entry can be part of its flow.
 #[inline(always)]
-fn usable(flow: &Flow, forward: bool, at: At) -> bool {
+fn usable(flow: &Flow, forward: bool, at: At, opens: bool) -> bool {
     if !flow.is_translated() {
         return true;
+    }
+    // What a responder opens is none of the connections that it answers.
+    if opens && !forward && at != At::EgressUplink {
+        return false;
     }
     let near = flow.is(FlowFlags::NEAR);
     match at {

@@ -13,7 +13,7 @@ mod pair;
 mod ports;
 mod track;
 
-pub use find::{At, Hit, Place, find, find_key};
+pub use find::{At, Hit, Place, find, find_key, opens};
 pub use fragment::resolve as resolve_fragment;
 pub use life::{expired, lifetime};
 pub use track::{Tracked, track};

@@ -1,6 +1,6 @@
 //! From bytes to what the walk decides by.
 
-use super::headers::{ETH_LEN, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, Icmp, Ipv4, Ipv6, Ports, SCTP, TCP, UDP};
+use super::headers::{ETH_LEN, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, Icmp, Ipv4, Ipv6, Ports, SCTP, TCP, TcpFlags, UDP};
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
 use crate::scratch::{Class, Fragment, Packet, Walk};
@@ -142,6 +142,10 @@ fn parse_l4<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
                     return Err(DropReason::Malformed);
                 }
                 p.tcp = flags;
+                if flags & TcpFlags::SYN != 0 {
+                    let Some(seq) = k.load::<u32>(p.l4 + 4) else { return Err(DropReason::Malformed) };
+                    p.seq = seq;
+                }
             } else if p.proto == UDP && p.l4 + 8 > k.packet_len() {
                 return Err(DropReason::Malformed);
             }

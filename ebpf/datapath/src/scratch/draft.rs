@@ -1,5 +1,6 @@
 //! A flow that is looked for or made.
 
+use super::Packet;
 use crate::Tuple;
 use crate::tables::flow::{Flow, FlowKey};
 
@@ -24,15 +25,16 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Begins a new flow for a packet with a tuple. The key stays as the search has left it; every other field is
+    /// Begins a new flow for a packet. The key stays as the search has left it; every other field is
     /// written, so that nothing of another packet's flow gets into this one's entry.
     #[inline(always)]
-    pub fn open(&mut self, tuple: &Tuple, generation: u32) {
+    pub fn open(&mut self, packet: &Packet, generation: u32) {
         // `far` and `spare` are written as a whole before they are read.
         let Self { key: _, far: _, target, flow, spare: _, turned, pad: _ } = self;
-        *target = *tuple;
+        *target = packet.tuple;
         flow.clear();
         flow.generation.store(generation);
+        flow.isn = packet.seq;
         *turned = 0;
     }
 }

@@ -12,6 +12,10 @@ pub struct Packet {
     pub l4: u32,
     /// Identifier of the datagram that a fragment is part of.
     pub fragment_id: u32,
+    /// Sequence number of a TCP SYN, as on the wire; 0 of everything else.
+    pub seq: u32,
+    /// Zero.
+    pub pad: u32,
     /// [`Fragment`] as a number, [`Class`] beside it.
     pub fragment: u8,
     /// [`Class`] as a number.
@@ -36,6 +40,8 @@ impl Packet {
         tuple: Tuple::NONE,
         l4: 0,
         fragment_id: 0,
+        seq: 0,
+        pad: 0,
         fragment: Fragment::NONE,
         class: Class::PLAIN,
         proto: 0,

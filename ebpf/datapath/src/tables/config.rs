@@ -24,8 +24,9 @@ pub struct Config {
     pub max_flows: u32,
     /// New flows a second that a pod may open when it has no limit of its own.
     pub max_rate: u32,
-    /// Reserved, zero.
-    pub flags: u32,
+    /// The second (since boot) until which connections that are older than the tables are picked up; 0 for tables that were
+    /// taken over from another agent, which know every connection.
+    pub pickup_until: u32,
 }
 
 impl Config {

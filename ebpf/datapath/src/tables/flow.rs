@@ -134,6 +134,11 @@ pub struct Flow {
     pub generation: Word,
     /// Second (since boot) in which it was made; fixed.
     pub opened: u32,
+    /// TCP: the sequence number of the SYN that opened it, as on the wire, by which that is known when it is sent again;
+    /// fixed. Zero of a connection that is older than the tables.
+    pub isn: u32,
+    /// ICMP errors about it that were let through: the second (low 24 bits) shifted by 8, and how many in it.
+    pub errors: Word,
 }
 
 flags! {
@@ -203,6 +208,8 @@ impl Flow {
             responder_epoch: Word::new(0),
             generation: Word::new(0),
             opened: 0,
+            isn: 0,
+            errors: Word::new(0),
         }
     }
 
@@ -229,6 +236,8 @@ impl Flow {
             responder_epoch,
             generation,
             opened,
+            isn,
+            errors,
         } = from;
         self.other = *other;
         self.tag = *tag;
@@ -238,6 +247,8 @@ impl Flow {
         self.backend = *backend;
         self.service = *service;
         self.opened = *opened;
+        self.isn = *isn;
+        self.errors.store(errors.load());
         self.seen.store(seen.load());
         self.state.store(state.load());
         self.opener_epoch.store(opener_epoch.load());

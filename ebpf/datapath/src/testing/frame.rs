@@ -20,6 +20,8 @@ pub struct Frame {
     pub mark: u32,
     /// The interface that it came in by, 0 when the node made it.
     pub ingress: u32,
+    /// The VLAN that it is tagged for.
+    pub vlan: Option<u16>,
     /// Its outside, if it came through the tunnel.
     pub outer: Option<Outer>,
 }

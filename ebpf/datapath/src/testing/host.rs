@@ -276,6 +276,15 @@ impl Kernel for Host {
         self.frame.borrow().outer
     }
 
+    fn vlan(&self) -> Option<u16> {
+        self.frame.borrow().vlan
+    }
+
+    fn untag(&self) -> bool {
+        self.frame.borrow_mut().vlan = None;
+        true
+    }
+
     fn mark(&self) -> u32 {
         self.frame.borrow().mark
     }

@@ -82,7 +82,7 @@ impl Node {
             snat_count: Config::SNAT_COUNT,
             max_flows: Config::MAX_FLOWS,
             max_rate: Config::MAX_RATE,
-            flags: 0,
+            pickup_until: 0,
         };
         host.uplinks.insert(Self::UPLINK, Uplink { v4, v6 });
         let mut node = Self { host };

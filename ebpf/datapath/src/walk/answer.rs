@@ -2,11 +2,13 @@
 //! service's address where they leave the node: by an uplink, or by the tunnel to a pod of a node in another subnet.
 
 use super::Action;
+use super::errors::Side;
 use super::errors::stage::relate;
 use crate::drop::DropReason;
 use crate::flow::{self, At, FlowFlags, Tracked};
 use crate::kernel::Kernel;
 use crate::packet::{Class, rewrite};
+use crate::peer::NO_SLOT;
 use crate::scratch::Walk;
 
 /// Whether there are such connections at all.
@@ -22,12 +24,17 @@ pub(super) fn turn_back<K: Kernel>(k: &K, w: &mut Walk) -> Action {
         return Action::PASS;
     }
     if w.packet.class == Class::ERROR {
-        let action = relate(k, w, false);
+        let action = relate(k, w, Side::FromNode, NO_SLOT);
         return if action.goes_on() || action.delivers() { Action::PASS } else { action };
     }
     let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressUplink) else { return Action::PASS };
     let flow = hit.flow;
-    if hit.forward || !flow.is(FlowFlags::FAR) || !flow.is(FlowFlags::OUTSIDE) || !flow.is(FlowFlags::STACK) {
+    if hit.forward
+        || flow::opens(&w.packet)
+        || !flow.is(FlowFlags::FAR)
+        || !flow.is(FlowFlags::OUTSIDE)
+        || !flow.is(FlowFlags::STACK)
+    {
         return Action::PASS;
     }
     if flow::track(k, w, &hit) == Tracked::Reopened {

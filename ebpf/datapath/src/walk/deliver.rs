@@ -1,5 +1,6 @@
 //! Handing a packet on: what a router does to it, and where it goes.
 
+use super::opening::{Part, part_in};
 use super::{Action, judge};
 use crate::drop::DropReason;
 use crate::flow::{self, Flow, FlowFlags, Hit, Tracked};
@@ -9,12 +10,19 @@ use crate::packet::{ETH_LEN, IcmpError, Packet, TCP, decrement_ttl, rewrite};
 use crate::peer::{NO_NODE, NO_SLOT};
 use crate::scratch::{Walk, Way};
 
-/// A packet of a flow that is known and its own: still allowed, noted in the flow, and on its way. The walk goes on if the
+/// A packet that has the tuple of a known flow: part of it, still allowed, noted in the flow, and on its way. The walk goes on if the
 /// packet opens the flow anew.
 #[inline(always)]
 pub(super) fn follow<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
+    let part = part_in(k, w, hit);
+    if part == Part::Not {
+        return Action::GO_ON;
+    }
     if let Err(reason) = judge::recheck(k, w, hit) {
         return Action::drop(reason);
+    }
+    if part == Part::Aside {
+        return note(w, hit);
     }
     match flow::track(k, w, hit) {
         Tracked::Live => note(w, hit),
@@ -34,7 +42,7 @@ fn note(w: &mut Walk, hit: &Hit<'_>) -> Action {
 
 /// Notes the tuple of the other side, if the packet gets it here.
 #[inline(always)]
-pub(super) fn note_translation(w: &mut Walk, flow: &Flow, forward: bool) {
+fn note_translation(w: &mut Walk, flow: &Flow, forward: bool) {
     let out = forward && flow.is(FlowFlags::NEAR) && !flow.is(FlowFlags::AT_UPLINK);
     let back = !forward && flow.is(FlowFlags::FAR);
     if out {

@@ -1,38 +1,110 @@
 //! ICMP errors on their way: they belong to the flow that they quote, and are translated as it is, the other way round.
 
 use super::Action;
+use super::address::Whose;
+use super::address::stage::look_up;
 use crate::drop::DropReason;
 use crate::flow::{Flow, FlowFlags, Hit, Table, find_key};
 use crate::kernel::{Kernel, stages};
 use crate::packet::{Packet, TCP, quoted, translate_quote};
-use crate::peer::{NO_SLOT, PodWord};
+use crate::peer::{NO_SLOT, PeerFlags, PodWord};
+use crate::register::Register;
 use crate::scratch::{Walk, Way};
 
 stages! {
-    fn relate(leaving: bool) -> Action, as Relate;
+    fn relate(side: Side, slot: u16) -> Action, as Relate;
 }
 
+/// Where an ICMP error is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Side {
+    /// A pod sent it.
+    FromPod,
+    /// It came in from outside.
+    FromUplink,
+    /// The host's stack sends it to a pod.
+    ToPod,
+    /// It leaves the node, where the masquerade is made.
+    Leaving,
+    /// The node itself made it, and it leaves the node.
+    FromNode,
+}
+
+impl Register for Side {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        self as u64
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        match word {
+            0 => Self::FromPod,
+            1 => Self::FromUplink,
+            2 => Self::ToPod,
+            3 => Self::Leaving,
+            _ => Self::FromNode,
+        }
+    }
+}
+
+/// Errors about one flow that are let through in a second. A path gives rise to a few; a trace of it to one for each hop.
+const ERRORS_A_SECOND: u32 = 64;
+
 /// Finds the flow that an ICMP error is about, translates the error and notes its way. What is about no flow that is
-/// known is a packet like any other, and the walk goes on. `leaving`: at the uplink, where the masquerade is made.
+/// known, or does not come from where an error about it can come from, is a packet like any other, and the walk goes on.
+/// `slot`: the pod's whose hook this is.
 #[inline(always)]
-fn relate<K: Kernel>(k: &K, w: &mut Walk, leaving: bool) -> Action {
+fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
     let Some((inner, proto)) = quoted(k, &w.packet) else { return Action::GO_ON };
+    // An error goes to whoever sent what it quotes (RFC 792, RFC 4443 section 2.4).
+    if w.packet.tuple.dst != inner.src {
+        return Action::GO_ON;
+    }
     let from_a = w.draft.key.set(&inner, proto);
     let first = if proto == TCP { Table::Established } else { Table::Any };
     let Some(Hit { flow, forward, .. }) = find_key(k, &w.draft.key, from_a, first) else { return Action::GO_ON };
     // The quoted packet went one way, the error goes the other: back to whoever sent the quoted packet.
-    let end = if forward { flow.opener } else { flow.responder };
+    let (end, receiver) = if forward { (flow.opener, flow.responder) } else { (flow.responder, flow.opener) };
+    let plausible = match side {
+        // A pod is no router: it tells what became of packets to itself.
+        Side::FromPod => receiver.slot == slot && w.packet.tuple.src == inner.dst,
+        // No router outside is between two ends on this node.
+        Side::FromUplink => receiver.slot == NO_SLOT && !flow.is(FlowFlags::FROM_NODE),
+        Side::ToPod => end.slot == slot,
+        Side::Leaving | Side::FromNode => true,
+    };
+    if !plausible {
+        return Action::GO_ON;
+    }
+    if side == Side::FromUplink {
+        look_up(k, w, Whose::Source);
+        if w.found.flags & PeerFlags::RACED != 0 {
+            return Action::drop(DropReason::Race);
+        }
+        // Who is on this node does not come in from outside.
+        if w.found.slot != NO_SLOT || w.found.flags & PeerFlags::SELF != 0 {
+            return Action::drop(DropReason::SourceAddress);
+        }
+        if w.found.flags & PeerFlags::EXISTS != 0 && w.packet.tuple.src != inner.dst {
+            return Action::GO_ON;
+        }
+    }
     if end.slot != NO_SLOT && PodWord(k.pod_word(end.slot)).is_pending() {
         return Action::drop(DropReason::Pending);
     }
+    if !admit(k, flow) {
+        return Action::drop(DropReason::ErrorRate);
+    }
     w.way = Way::of(flow, end);
-    if !translates(flow, forward, leaving) {
+    if !translates(flow, forward, side) {
         return Action::DELIVER;
     }
     let new = if forward { flow.other } else { flow.other.reversed() };
     let p: &mut Packet = &mut w.packet;
     // Its own source is changed only where it is the end of the flow that has another name on the other side.
-    let src = if leaving || p.tuple.src == inner.dst { new.dst } else { p.tuple.src };
+    let src = if side == Side::Leaving || p.tuple.src == inner.dst { new.dst } else { p.tuple.src };
     if translate_quote(k, p, &inner, &new, proto, (src, new.src)) {
         Action::DELIVER
     } else {
@@ -40,12 +112,25 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, leaving: bool) -> Action {
     }
 }
 
+/// Whether another error about a flow is let through in this second.
+#[inline(always)]
+fn admit<K: Kernel>(k: &K, flow: &Flow) -> bool {
+    let second = k.seconds() << 8;
+    let word = flow.errors.load();
+    let count = if word & !0xff == second { word & 0xff } else { 0 };
+    if count >= ERRORS_A_SECOND {
+        return false;
+    }
+    flow.errors.store(second | (count + 1));
+    true
+}
+
 /// Whether the quote is as one side sees it and the error goes to the other.
 #[inline(always)]
-fn translates(flow: &Flow, forward: bool, leaving: bool) -> bool {
+fn translates(flow: &Flow, forward: bool, side: Side) -> bool {
     if forward {
         flow.is(FlowFlags::FAR)
     } else {
-        flow.is(FlowFlags::NEAR) && (leaving || !flow.is(FlowFlags::AT_UPLINK))
+        flow.is(FlowFlags::NEAR) && (side == Side::Leaving || !flow.is(FlowFlags::AT_UPLINK))
     }
 }

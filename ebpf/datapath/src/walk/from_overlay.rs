@@ -2,6 +2,7 @@
 
 use super::address::Whose;
 use super::address::stage::look_up;
+use super::opening::untag;
 use super::{Action, from_uplink};
 use crate::drop::DropReason;
 use crate::kernel::Kernel;
@@ -18,6 +19,10 @@ use crate::scratch::Walk;
 pub fn from_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     w.begin();
     let (Some(config), Some(outer)) = (k.config(), k.outer()) else { return Action::drop(DropReason::Tunnel) };
+    let action = untag(k, Action::drop(DropReason::Tunnel));
+    if !action.goes_on() {
+        return action;
+    }
     if let Err(reason) = parse(k, w, ether_type) {
         return Action::drop(reason);
     }

@@ -6,10 +6,11 @@ use super::address::{Whose, check_destination};
 use super::backend::is_stale;
 use super::backend::stage::choose_backend;
 use super::deliver::{self, deliver};
+use super::errors::Side;
 use super::errors::stage::relate;
 use super::judge;
 use super::neighbour::stage::answer_neighbour;
-use super::opening::begins;
+use super::opening::{Opening, begins, untag};
 use super::route::route_to;
 use crate::Addr;
 use crate::drop::DropReason;
@@ -17,7 +18,7 @@ use crate::flow::stage::{create, forget};
 use crate::flow::{self, At, End, FlowFlags, FlowState, Hit, NO_BACKEND};
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::parse;
-use crate::packet::{Class, ETH_P_ARP, IcmpError, Packet, TcpFlags};
+use crate::packet::{Class, ETH_P_ARP, IcmpError, Packet};
 use crate::peer::{NO_NODE, NO_SLOT, PeerFlags, Pod, PodWord};
 use crate::scratch::{Ends, Walk, Way};
 use crate::service::From;
@@ -33,6 +34,10 @@ pub fn from_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     w.begin();
     let Some(slot) = slot_of(k.ifindex()) else { return Action::PASS };
     let Some(pod) = k.pod(slot) else { return Action::drop(DropReason::Pending) };
+    let action = untag(k, Action::drop(DropReason::Vlan));
+    if !action.goes_on() {
+        return action;
+    }
     if ether_type == ETH_P_ARP {
         return answer_neighbour(k, w, slot, true);
     }
@@ -54,7 +59,7 @@ pub fn from_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::drop(DropReason::Pending);
     }
     if w.packet.class == Class::ERROR {
-        let action = relate(k, w, false);
+        let action = relate(k, w, Side::FromPod, slot);
         if !action.goes_on() {
             return deliver(k, w, action);
         }
@@ -101,10 +106,13 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
 #[inline(always)]
 fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     let word = PodWord(k.pod_word(slot));
-    let begins = begins(&w.packet);
-    w.draft.open(&w.packet.tuple, k.udp_generation());
+    let opening = match Opening::of(k, &w.packet) {
+        Ok(opening) => opening,
+        Err(reason) => return Action::drop(reason),
+    };
+    w.draft.open(&w.packet, k.udp_generation());
     if w.packet.class == Class::PORTS {
-        let action = choose_backend(k, w, begins, From::Inside);
+        let action = choose_backend(k, w, opening.begins(), From::Inside);
         if !action.goes_on() {
             return action;
         }
@@ -116,7 +124,7 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     if w.to.flags & PeerFlags::RACED != 0 {
         return Action::drop(DropReason::Race);
     }
-    let turned = match judge_new(k, w, word, begins) {
+    let turned = match judge_new(k, w, word, opening) {
         Ok(turned) => turned,
         Err(reason) => return Action::drop(reason),
     };
@@ -131,8 +139,7 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
         w.draft.flow.flags |= FlowFlags::STACK;
     }
     w.way = Way::to(route.end, w.draft.flow.is(FlowFlags::STACK));
-    // What only ends something needs no entry.
-    if w.packet.class == Class::ERROR || (!begins && w.packet.tcp & (TcpFlags::RST | TcpFlags::FIN) != 0) {
+    if w.packet.class == Class::ERROR || !opening.is_kept() {
         return Action::DELIVER;
     }
     // The answer has to come back through here: from a pod to itself (S36), and from outside the cluster.
@@ -151,9 +158,9 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
 /// Judges a flow that a pod's packet would open. `Ok(true)`: the packet is an answer in a connection that the other end
 /// opened before it was known here.
 #[inline(always)]
-fn judge_new<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, begins: bool) -> Result<bool, DropReason> {
+fn judge_new<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, opening: Opening) -> Result<bool, DropReason> {
     let forward = judge_both(k, w, word);
-    if forward.is_ok() || begins {
+    if forward.is_ok() || !opening.may_answer() {
         return forward.map(|()| false);
     }
     judge::turn(w);

@@ -5,9 +5,11 @@ use super::address::Whose;
 use super::address::stage::look_up;
 use super::backend::is_stale;
 use super::deliver::{self, deliver};
+use super::errors::Side;
 use super::errors::stage::relate;
 use super::inbound::Inbound;
 use super::inbound::stage::open_inbound;
+use super::opening::untag;
 use super::outside::stage::open_from_outside;
 use crate::config::Config;
 use crate::drop::DropReason;
@@ -25,6 +27,10 @@ use crate::service::service_port;
 pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     w.begin();
     let Some(config) = k.config() else { return Action::PASS };
+    let action = untag(k, Action::PASS);
+    if !action.goes_on() {
+        return action;
+    }
     if parse(k, w, ether_type).is_err() || w.packet.class == Class::NEIGHBOUR {
         return Action::PASS;
     }
@@ -45,7 +51,7 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
         return if w.found.slot != NO_SLOT { Action::drop(DropReason::Fragment) } else { Action::PASS };
     }
     if w.packet.class == Class::ERROR {
-        let action = relate(k, w, false);
+        let action = relate(k, w, Side::FromUplink, NO_SLOT);
         if !action.goes_on() {
             return deliver(k, w, action);
         }
@@ -86,9 +92,15 @@ fn may_be_of_a_flow<K: Kernel>(k: &K, w: &Walk, config: &Config) -> bool {
 #[inline(always)]
 fn known<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
     let flow = hit.flow;
-    let receiver = if hit.forward { flow.responder } else { flow.opener };
+    let (sender, receiver) = if hit.forward { (flow.opener, flow.responder) } else { (flow.responder, flow.opener) };
     let service = flow.is(FlowFlags::OUTSIDE);
     if receiver.slot == NO_SLOT && !service {
+        return Action::GO_ON;
+    }
+    // An end that is on this node does not come in from outside: a pod, the node that opened the flow, or its process that
+    // answers as a service.
+    let of_node = if hit.forward { flow.is(FlowFlags::FROM_NODE) } else { service && flow.is(FlowFlags::STACK) };
+    if sender.slot != NO_SLOT || of_node {
         return Action::GO_ON;
     }
     if service && hit.forward && is_stale(k, w, hit) {

@@ -4,13 +4,14 @@ use super::Action;
 use super::address::Whose;
 use super::address::stage::look_up;
 use super::judge;
-use super::opening::begins;
+use super::opening::Opening;
 use super::route::end_of;
 use crate::drop::DropReason;
 use crate::flow::stage::create;
 use crate::flow::{End, FlowFlags, FlowState};
+use crate::ifindex_of;
 use crate::kernel::{Kernel, stages};
-use crate::packet::Class;
+use crate::packet::{Class, Fragment};
 use crate::peer::{NO_NODE, NO_SLOT, PeerFlags, PodWord};
 use crate::register::Register;
 use crate::scratch::{Ends, Walk, Way};
@@ -29,6 +30,14 @@ pub enum Inbound {
     Forwarded = 1,
     /// Made by the node itself, at the pod's veth.
     Node = 2,
+}
+
+/// Whether a packet that the host's stack brings came in by a pod's interface. IPv6 fragments that the stack made have
+/// come in nowhere.
+#[inline(always)]
+pub(super) fn came_from<K: Kernel>(k: &K, w: &Walk, slot: u16) -> bool {
+    let by = k.ingress_ifindex();
+    by == ifindex_of(slot) || (by == 0 && w.packet.v6 == 1 && w.packet.fragment != Fragment::NONE)
 }
 
 impl Register for Inbound {
@@ -57,20 +66,28 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
     if word.is_pending() {
         return Action::drop(DropReason::Pending);
     }
-    let begins = begins(&w.packet);
+    let opening = match Opening::of(k, &w.packet) {
+        Ok(opening) => opening,
+        Err(reason) => return Action::drop(reason),
+    };
     let t = &w.packet.tuple;
     w.ends = Ends { opener: t.src, responder: t.dst, port: t.dport, pad: [0; 3] };
     look_up(k, w, Whose::Opener);
     w.to = w.found;
-    // Who is on this node does not come in from outside.
-    if how == Inbound::Uplink && (w.to.slot != NO_SLOT || w.to.flags & PeerFlags::SELF != 0) {
+    // Who is on this node does not come in from outside, and a pod by its own interface alone.
+    let elsewhere = match how {
+        Inbound::Uplink => w.to.slot != NO_SLOT || w.to.flags & PeerFlags::SELF != 0,
+        Inbound::Forwarded => w.to.slot != NO_SLOT && !came_from(k, w, w.to.slot),
+        Inbound::Node => false,
+    };
+    if elsewhere {
         return Action::drop(DropReason::SourceAddress);
     }
     let mut turned = false;
     if how != Inbound::Node
         && let Err(reason) = judge::ingress(k, w, word)
     {
-        if begins {
+        if !opening.may_answer() {
             return Action::drop(reason);
         }
         judge::turn(w);
@@ -85,11 +102,11 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
     let through_stack = how != Inbound::Uplink || theirs.node == NO_NODE;
     w.way = Way::to(own, through_stack);
     let done = if how == Inbound::Uplink { Action::DELIVER } else { Action::PASS };
-    if w.packet.class == Class::ERROR {
+    if w.packet.class == Class::ERROR || !opening.is_kept() {
         return done;
     }
     let theirs = if through_stack { End::ELSEWHERE } else { theirs };
-    w.draft.open(&w.packet.tuple, k.udp_generation());
+    w.draft.open(&w.packet, k.udp_generation());
     w.draft.turned = u32::from(turned);
     let flow = &mut w.draft.flow;
     flow.flags = if through_stack { FlowFlags::STACK } else { 0 };
@@ -99,7 +116,7 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
     (flow.opener, flow.responder) = if turned { (own, theirs) } else { (theirs, own) };
     flow.opener_epoch.store(word.epoch());
     flow.responder_epoch.store(word.epoch());
-    flow.state.store(if begins { 0 } else { FlowState::SYN | FlowState::REPLIED });
+    flow.state.store(if opening.begins() { 0 } else { FlowState::SYN | FlowState::REPLIED });
     match create(k, w, false) {
         Ok(()) => done,
         Err(reason) => Action::drop(reason),

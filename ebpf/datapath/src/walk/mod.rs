@@ -33,10 +33,12 @@ mod to_uplink;
 
 pub use action::{Action, Step};
 pub use address::Whose;
+pub use errors::Side;
 pub use from_overlay::from_overlay;
 pub use from_pod::from_pod;
 pub use from_uplink::from_uplink;
 pub use inbound::Inbound;
+pub use opening::Part;
 pub use to_overlay::to_overlay;
 pub use to_pod::to_pod;
 pub use to_uplink::to_uplink;
@@ -52,5 +54,6 @@ pub mod stage {
     pub use super::inbound::stage::*;
     pub use super::judge::stage::*;
     pub use super::neighbour::stage::*;
+    pub use super::opening::stage::*;
     pub use super::outside::stage::*;
 }

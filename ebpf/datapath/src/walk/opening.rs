@@ -1,10 +1,160 @@
-//! What may open a flow.
+//! What may open a flow, and what a packet is to a flow that has its tuple.
+//!
+//! A flow is trusted for what it was judged for: packets of the connection that its opener began. What begins another one
+//! is judged as that, whatever entry it meets.
+//!
+//! | segment | no entry | entry, from the opener | entry, from the responder |
+//! |---|---|---|---|
+//! | SYN | judged, opens a flow | the opener's own again (same sequence number): part of it. Another: the flow is over, unanswered or its backend has left: forgotten, judged, opens; else passed on to the same backend, the entry stays as it is | judged, opens a flow of its own |
+//! | SYN-ACK, ACK, data | judged in its direction, leaves no entry. While the tables are new: in either direction, and picked up | part of it | part of it |
+//! | RST | judged in either direction, leaves no entry | part of it | part of it |
+//! | FIN with ACK | as data, leaves no entry | part of it | part of it |
+//! | none of SYN, ACK, RST | dropped | part of it | part of it |
 
+use super::Action;
+use crate::drop::DropReason;
+use crate::flow::stage::forget;
+use crate::flow::{FlowState, Hit, NO_BACKEND, Place, opens};
+use crate::kernel::{Kernel, stages};
 use crate::packet::{Class, Packet, TCP, TcpFlags};
+use crate::register::{Answer, Register};
+use crate::scratch::Walk;
+use crate::service;
 
-/// Whether a packet may begin a flow by itself. A TCP packet that is not the first of its connection is let in only
-/// where nothing has to be translated and policy allows either direction: the connection is older than this table.
+stages! {
+    fn part_of_syn(place: Place) -> Part, as PartOfSyn;
+}
+
+/// What a packet without an entry can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Opening {
+    /// The first of a flow.
+    First = 0,
+    /// One of a connection that is older than the tables: it is picked up if policy allows either direction.
+    Older = 1,
+    /// The end of something: passed on if policy allows either direction, and leaves no entry.
+    Last = 2,
+    /// Of a connection that is not known: passed on if policy allows its own direction, and leaves no entry. The receiver
+    /// knows whether it is one.
+    Stray = 3,
+}
+
+impl Opening {
+    /// What a packet can be, or why it is dropped.
+    #[inline(always)]
+    pub(super) fn of<K: Kernel>(k: &K, p: &Packet) -> Result<Self, DropReason> {
+        if p.proto != TCP || p.class != Class::PORTS || opens(p) {
+            return Ok(Self::First);
+        }
+        if p.tcp & TcpFlags::RST != 0 {
+            return Ok(Self::Last);
+        }
+        // Each segment but the first has ACK (RFC 9293 section 3.1): what has not is no part of any connection.
+        if p.tcp & TcpFlags::ACK == 0 {
+            return Err(DropReason::NoFlow);
+        }
+        let tables_are_new = k.config().is_some_and(|config| k.seconds() < config.pickup_until);
+        Ok(match (tables_are_new, p.tcp & TcpFlags::FIN != 0) {
+            (true, false) => Self::Older,
+            (true, true) => Self::Last,
+            (false, _) => Self::Stray,
+        })
+    }
+
+    /// Whether it begins a flow by itself.
+    #[inline(always)]
+    pub(super) fn begins(self) -> bool {
+        self == Self::First
+    }
+
+    /// Whether it may be an answer in a connection that the other end opened.
+    #[inline(always)]
+    pub(super) fn may_answer(self) -> bool {
+        matches!(self, Self::Older | Self::Last)
+    }
+
+    /// Whether an entry is made for it.
+    #[inline(always)]
+    pub(super) fn is_kept(self) -> bool {
+        matches!(self, Self::First | Self::Older)
+    }
+}
+
+/// Whether a packet may begin a flow by itself.
 #[inline(always)]
 pub(super) fn begins(p: &Packet) -> bool {
-    p.proto != TCP || p.class != Class::PORTS || p.tcp & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
+    p.proto != TCP || p.class != Class::PORTS || opens(p)
+}
+
+/// What a packet is to a flow that has its tuple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// A packet of it.
+    Own,
+    /// A SYN that its opener did not send before, while the connection lives: it goes where the connection goes and
+    /// changes nothing. The receiver answers it with a challenge (RFC 9293 section 3.10.7.4, RFC 5961 section 4).
+    Aside,
+    /// None: it is judged as what opens a flow.
+    Not,
+}
+
+impl Register for Part {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        self as u64
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        match word {
+            0 => Self::Own,
+            1 => Self::Aside,
+            _ => Self::Not,
+        }
+    }
+}
+
+impl Answer for Part {
+    const BROKEN: Self = Self::Not;
+}
+
+/// What a packet is to the flow that it met.
+#[inline(always)]
+pub(super) fn part_in<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Part {
+    if opens(&w.packet) {
+        stage::part_of_syn(k, w, Place { table: hit.table, forward: hit.forward })
+    } else {
+        Part::Own
+    }
+}
+
+/// What a SYN is to the flow that it met. One that is over, and whose place a new one may take, is forgotten.
+#[inline(always)]
+fn part_of_syn<K: Kernel>(k: &K, w: &mut Walk, Place { table, forward }: Place) -> Part {
+    let Some(flow) = k.flow(table, &w.draft.key) else { return Part::Not };
+    let state = flow.state.load();
+    let over = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
+    let again = forward && flow.isn == w.packet.seq;
+    let unanswered = state & FlowState::REPLIED == 0;
+    let left = flow.backend != NO_BACKEND && service::flow_is_stale(k, flow.backend, flow.generation.load());
+    if over || (forward && (left || (unanswered && !again))) {
+        forget(k, w, table);
+        return Part::Not;
+    }
+    match (forward, again) {
+        (true, true) => Part::Own,
+        (true, false) => Part::Aside,
+        (false, _) => Part::Not,
+    }
+}
+
+/// What a tag makes of a frame: one that only gives a priority is taken off, and the walk goes on.
+#[inline(always)]
+pub(super) fn untag<K: Kernel>(k: &K, of_a_vlan: Action) -> Action {
+    match k.vlan() {
+        None => Action::GO_ON,
+        Some(0) if k.untag() => Action::GO_ON,
+        Some(_) => of_a_vlan,
+    }
 }

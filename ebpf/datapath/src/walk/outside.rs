@@ -31,7 +31,7 @@ fn open_from_outside<K: Kernel>(k: &K, w: &mut Walk) -> Action {
         return Action::GO_ON;
     }
     let begins = begins(&w.packet);
-    w.draft.open(&w.packet.tuple, k.udp_generation());
+    w.draft.open(&w.packet, k.udp_generation());
     let action = choose_backend(k, w, begins, From::Outside);
     if !begins && action == Action::drop(DropReason::NoFlow) && is_of_host(k, w) {
         return Action::PASS;

@@ -1,16 +1,17 @@
 //! What the host's stack sends to a pod: tcx egress of the host side of its veth.
 
+use super::errors::Side;
 use super::errors::stage::relate;
-use super::inbound::Inbound;
 use super::inbound::stage::open_inbound;
-use super::{Action, deliver, judge};
+use super::inbound::{Inbound, came_from};
+use super::{Action, deliver};
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
-use crate::flow::{self, At, Hit, Tracked};
+use crate::flow::{self, At, FlowFlags, Hit};
 use crate::kernel::Kernel;
 use crate::packet::stage::parse;
 use crate::packet::{Class, Fragment};
-use crate::peer::PodWord;
+use crate::peer::{NO_SLOT, PodWord};
 use crate::scratch::Walk;
 use crate::slot_of;
 
@@ -35,7 +36,7 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::drop(DropReason::Pending);
     }
     if w.packet.class == Class::ERROR {
-        let action = relate(k, w, false);
+        let action = relate(k, w, Side::ToPod, slot);
         if !action.goes_on() {
             return if action.delivers() { Action::PASS } else { action };
         }
@@ -54,18 +55,20 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
 #[inline(always)]
 fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
     let flow = hit.flow;
-    let receiver = if hit.forward { flow.responder } else { flow.opener };
+    let (sender, receiver) = if hit.forward { (flow.opener, flow.responder) } else { (flow.responder, flow.opener) };
     if receiver.slot != slot {
         forget(k, w, hit.table);
         return Action::GO_ON;
     }
-    if let Err(reason) = judge::recheck(k, w, hit) {
-        return Action::drop(reason);
-    }
-    if flow::track(k, w, hit) == Tracked::Reopened {
+    // An end that is on this node comes from where it is: a pod by its interface, the node itself from nowhere.
+    let of_node = hit.forward && flow.is(FlowFlags::FROM_NODE);
+    if (sender.slot != NO_SLOT && !came_from(k, w, sender.slot)) || (of_node && origin(k, w) != Inbound::Node) {
         return Action::GO_ON;
     }
-    deliver::note_translation(w, flow, hit.forward);
+    let action = deliver::follow(k, w, hit);
+    if !action.delivers() {
+        return action;
+    }
     if deliver::translate(k, w) { Action::PASS } else { Action::drop(DropReason::Rewrite) }
 }
 

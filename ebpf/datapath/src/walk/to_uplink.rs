@@ -4,6 +4,7 @@
 
 use super::address::Whose;
 use super::address::stage::look_up;
+use super::errors::Side;
 use super::errors::stage::relate;
 use super::{Action, answer};
 use crate::Addr;
@@ -35,7 +36,7 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::drop(DropReason::Fragment);
     }
     if w.packet.class == Class::ERROR {
-        let action = relate(k, w, true);
+        let action = relate(k, w, Side::Leaving, NO_SLOT);
         if !action.goes_on() {
             return if action.delivers() { Action::PASS } else { action };
         }

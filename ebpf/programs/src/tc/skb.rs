@@ -7,7 +7,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_sk_lookup_tcp,
-    bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+    bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_vlan_pop,
 };
 use aya_ebpf::programs::TcContext;
 use fairlead_datapath::Word;
@@ -181,6 +181,18 @@ impl Kernel for Skb {
     #[inline(always)]
     fn outer(&self) -> Option<Outer> {
         tunnel::outer(self.raw())
+    }
+
+    #[inline(always)]
+    fn vlan(&self) -> Option<u16> {
+        // SAFETY: fields of the context.
+        unsafe { ((*self.raw()).vlan_present != 0).then_some((*self.raw()).vlan_tci as u16 & 0x0fff) }
+    }
+
+    #[inline(always)]
+    fn untag(&self) -> bool {
+        // SAFETY: a helper call with the program's context.
+        unsafe { bpf_skb_vlan_pop(self.raw()) == 0 }
     }
 
     #[inline(always)]

@@ -14,8 +14,8 @@ use fairlead_datapath::packet::stage::Parse;
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::walk::Walk;
 use fairlead_datapath::walk::stage::{
-    AnswerNeighbour, ChooseBackend, Decide, JudgeAgain, LookUp, OpenFromOutside, OpenFromPod, OpenInbound, Relate,
-    StillNoService,
+    AnswerNeighbour, ChooseBackend, Decide, JudgeAgain, LookUp, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn,
+    Relate, StillNoService,
 };
 
 use super::skb::Skb;
@@ -35,11 +35,12 @@ stages! {
     StillNoService => tc_still_no_service with tables();
     Decide => tc_decide with tables(set, class);
     JudgeAgain => tc_judge_again with tables(place);
+    PartOfSyn => tc_part_of_syn with tables(place);
     AnswerNeighbour => tc_answer_neighbour with packet(slot, arp);
     OpenFromPod => tc_open_from_pod with packet(slot);
     OpenFromOutside => tc_open_from_outside with packet();
     OpenInbound => tc_open_inbound with packet(slot, how);
-    Relate => tc_relate with packet(leaving);
+    Relate => tc_relate with packet(side, slot);
 }
 
 /// Turns the packet into an ICMP error. False if none may be sent.

@@ -5,6 +5,7 @@ mod bytes;
 mod errors;
 mod lifecycle;
 mod masquerade;
+mod opening;
 mod outside;
 mod overlay;
 mod paths;

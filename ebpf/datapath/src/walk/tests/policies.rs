@@ -193,6 +193,7 @@ fn p39_a_connection_older_than_the_tables_goes_on_if_either_direction_is_allowed
         let back = tcp((Node::pod(1, v6), 80), (Node::pod(0, v6), CLIENT), ACK);
         for first_is_answer in [false, true] {
             let mut node = node();
+            node.host.config.pickup_until = u32::MAX;
             node.police(0, NOTHING, WEB);
             node.police(1, WEB, NOTHING);
             let both = [(0, &data, Landed::Pod(1)), (1, &back, Landed::Pod(0))];

@@ -1,0 +1,296 @@
+//! What may open a flow: no segment gets anywhere that policy does not let it, whatever entry it meets.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::packet::{ICMP, ICMPV6};
+use crate::policy::ALLOW_ALL;
+use crate::testing::Hook;
+
+/// A policy set that allows nothing.
+const NOTHING: u32 = 41;
+
+/// A node whose pod 1 takes nothing from anybody, and may talk to everybody.
+fn guarded() -> Node {
+    let mut node = Node::new();
+    node.policy_set(NOTHING, Some((TCP, 1)));
+    node.police(1, NOTHING, ALLOW_ALL);
+    node
+}
+
+fn segment(from: (IpAddr, u16), to: (IpAddr, u16), flags: u8, seq: u32) -> Message {
+    Message::new(from.0, to.0, L4::TcpAt(from.1, to.1, flags, seq))
+}
+
+#[test]
+fn no_segment_prepares_the_way_for_a_syn_that_policy_denies() {
+    each(|v6, send| {
+        let (attacker, victim) = ((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 80));
+        for pickup in [false, true] {
+            for flags in 0..=0x3f {
+                let mut node = guarded();
+                node.host.config.pickup_until = if pickup { u32::MAX } else { 0 };
+                send.pod(&mut node, 0, &segment(attacker, victim, flags, 5));
+                for seq in [0, 5, 6] {
+                    let (landed, _) = send.pod(&mut node, 0, &segment(attacker, victim, SYN, seq));
+                    assert_eq!(landed, dropped(DropReason::IngressPolicy), "{flags:#x}, pick up {pickup}");
+                }
+                // From another node and from outside it is the same.
+                for from in [Node::far_pod(v6), Node::world(v6)] {
+                    send.arrives(&mut node, &segment((from, CLIENT), victim, flags, 5));
+                    let (landed, _) = send.arrives(&mut node, &segment((from, CLIENT), victim, SYN, 9));
+                    assert_eq!(landed, dropped(DropReason::IngressPolicy), "{flags:#x} from {from}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn scans_of_a_denied_pod_reach_nobody() {
+    each(|v6, send| {
+        for flags in 0..=0x3f_u8 {
+            let mut node = guarded();
+            let probe = segment((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 80), flags, 1);
+            let (landed, _) = send.pod(&mut node, 0, &probe);
+            // A reset is answered by nobody, and may be the end of what the pod opened.
+            let expected = if flags & (SYN | ACK | RST) == 0 { DropReason::NoFlow } else { DropReason::IngressPolicy };
+            if flags & RST == 0 || flags & SYN_ACK == SYN {
+                assert_eq!(landed, dropped(expected), "{flags:#x}");
+            }
+            assert!(node.host.flows.is_empty(), "{flags:#x}");
+        }
+    });
+}
+
+#[test]
+fn a_port_that_may_be_talked_to_is_no_source_port_to_come_from() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.policy_set(NOTHING, Some((TCP, 443)));
+        node.police(0, ALLOW_ALL, NOTHING);
+        let (from, to) = ((Node::pod(0, v6), 443), (Node::pod(1, v6), 22));
+        for flags in [0, 8, ACK, SYN_ACK, FIN] {
+            send.pod(&mut node, 0, &segment(from, to, flags, 1));
+            let (landed, _) = send.pod(&mut node, 0, &segment(from, to, SYN, 1));
+            assert_eq!(landed, dropped(DropReason::EgressPolicy), "{flags:#x}");
+        }
+    });
+}
+
+#[test]
+fn a_syn_of_another_connection_meets_a_live_one_and_changes_nothing() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.service((Node::vip(v6), 80), TCP, &[(Node::pod(1, v6), 80), (Node::pod(2, v6), 80)]);
+        let sent = |flags, seq| segment((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80), flags, seq);
+        node.host.random = Some(0);
+        let (landed, got) = send.pod(&mut node, 0, &sent(SYN, 1));
+        let Landed::Pod(backend) = landed else { panic!("{landed:?}") };
+        send.pod(&mut node, backend, &answer(&got, SYN_ACK));
+        send.pod(&mut node, 0, &sent(ACK, 2));
+        node.host.random = Some(u32::MAX);
+        let before = node.host.flows.len();
+        assert_eq!(send.pod(&mut node, 0, &sent(SYN, 700)).0, Landed::Pod(backend));
+        assert_eq!((node.host.flows.len(), node.host.flows.established(0)), (before, 1));
+        assert_eq!(send.pod(&mut node, 0, &sent(ACK, 2)).0, Landed::Pod(backend));
+        // A backend that has left is not chosen again.
+        let ids: Vec<u32> = (1..=2).collect();
+        for id in ids {
+            node.stop_serving(id);
+        }
+        node.serve(if backend == 1 { 2 } else { 1 });
+        let (landed, _) = send.pod(&mut node, 0, &sent(SYN, 900));
+        assert_ne!(landed, Landed::Pod(backend));
+    });
+}
+
+#[test]
+fn a_syn_that_nobody_answered_is_decided_anew_when_it_is_another() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.service((Node::vip(v6), 80), TCP, &[(Node::pod(1, v6), 80), (Node::pod(2, v6), 80)]);
+        let sent = |seq| segment((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80), SYN, seq);
+        node.host.random = Some(0);
+        let first = send.pod(&mut node, 0, &sent(1)).0;
+        node.host.random = Some(u32::MAX);
+        assert_eq!(send.pod(&mut node, 0, &sent(1)).0, first, "sent again");
+        assert_ne!(send.pod(&mut node, 0, &sent(2)).0, first, "another");
+    });
+}
+
+#[test]
+fn a_backend_that_opens_a_connection_from_its_services_port_is_no_answer() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.service((Node::vip(v6), 80), TCP, &[(Node::pod(1, v6), 8080)]);
+        let client = (Node::pod(0, v6), CLIENT);
+        let sent = |flags| tcp(client, (Node::vip(v6), 80), flags);
+        let got = send.pod(&mut node, 0, &sent(SYN));
+        answered(send, &mut node, 0, &sent(SYN), &got, SYN_ACK);
+        send.pod(&mut node, 0, &sent(ACK));
+        let (landed, seen) = send.pod(&mut node, 1, &tcp((Node::pod(1, v6), 8080), client, SYN));
+        assert_eq!(landed, Landed::Pod(0));
+        assert_eq!(seen.src, Node::pod(1, v6), "from itself, not from the service");
+        assert_ne!(seen.sport, 8080, "from a port of its own");
+    });
+}
+
+/// "Port unreachable".
+fn unreachable(v6: bool) -> (u8, u8, u32) {
+    if v6 { (1, 4, 0) } else { (3, 3, 0) }
+}
+
+#[test]
+fn an_error_comes_from_where_its_quote_went() {
+    each(|v6, send| {
+        let mut node = guarded();
+        node.police(2, NOTHING, NOTHING);
+        // Pod 1 talks to pod 0; pod 2, which may talk to nobody, and a host outside tell of it.
+        let mut frame = send.frame(&udp((Node::pod(1, v6), CLIENT), (Node::pod(0, v6), 53)));
+        assert_eq!(node.pod_sends(1, &mut frame), Landed::Pod(0));
+        frame.complete();
+        let told = |node: &mut Node, from: IpAddr, slot: Option<u16>| {
+            let mut error = Message::error(from, &frame, unreachable(v6), 500).frame();
+            match slot {
+                Some(slot) => node.pod_sends(slot, &mut error),
+                None => node.arrives(&mut error),
+            }
+        };
+        assert_eq!(told(&mut node, Node::pod(2, v6), Some(2)), dropped(DropReason::EgressPolicy));
+        assert_eq!(told(&mut node, Node::world(v6), None), dropped(DropReason::IngressPolicy));
+        assert_eq!(told(&mut node, Node::far_pod(v6), None), dropped(DropReason::IngressPolicy));
+        assert_eq!(told(&mut node, Node::pod(0, v6), None), dropped(DropReason::SourceAddress));
+        assert_eq!(told(&mut node, Node::pod(0, v6), Some(0)), Landed::Pod(1));
+        // To somebody else than the sender of what it quotes: a packet like any other.
+        let mut error = Message::error(Node::pod(0, v6), &frame, unreachable(v6), 500);
+        error.dst = Node::pod(2, v6);
+        assert_eq!(node.pod_sends(0, &mut error.frame()), dropped(DropReason::IngressPolicy));
+    });
+}
+
+#[test]
+fn errors_about_one_flow_are_bounded() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let mut frame = send.frame(&udp((Node::pod(0, v6), CLIENT), (Node::world(v6), 53)));
+        assert_eq!(node.pod_sends(0, &mut frame), Landed::Outside);
+        frame.complete();
+        let error = Message::error(Node::world(v6), &frame, unreachable(v6), 500);
+        assert_eq!(seen(&error.frame()).proto, if v6 { ICMPV6 } else { ICMP });
+        let count = (0..100).filter(|_| node.arrives(&mut error.frame()) == Landed::Pod(0)).count();
+        assert_eq!(count, 64);
+        node.host.now += 1;
+        assert_eq!(node.arrives(&mut error.frame()), Landed::Pod(0));
+    });
+}
+
+#[test]
+fn a_neighbour_gets_nothing_into_a_flow_between_two_pods() {
+    each(|v6, send| {
+        for to in [UDP, TCP] {
+            let mut node = Node::new();
+            let (client, server) = ((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 53));
+            let sent = if to == UDP { udp(client, server) } else { tcp(client, server, SYN) };
+            let got = send.pod(&mut node, 0, &sent);
+            answered(send, &mut node, 0, &sent, &got, SYN_ACK);
+            let (landed, _) = send.arrives(&mut node, &sent);
+            assert_eq!(landed, dropped(DropReason::SourceAddress));
+            let (landed, _) = send.arrives(&mut node, &answer(&got.1, ACK));
+            assert_eq!(landed, dropped(DropReason::SourceAddress));
+            // Nor by the host's stack, from another interface.
+            let mut frame = send.frame(&sent);
+            frame.ingress = Node::UPLINK;
+            let fate = node.host.run(Hook::ToPod(1), &mut frame);
+            assert_eq!(fate, crate::testing::Fate::Drop(DropReason::SourceAddress));
+        }
+    });
+}
+
+#[test]
+fn a_neighbour_does_not_pass_for_the_node() {
+    each(|v6, send| {
+        let mut node = guarded();
+        let sent = udp((Node::address(v6), CLIENT), (Node::pod(1, v6), 53));
+        assert_eq!(send.node(&mut node, &sent).0, Landed::Pod(1));
+        assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::SourceAddress));
+    });
+}
+
+#[test]
+fn a_pod_is_on_no_vlan() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let sent = udp((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 53));
+        for (vlan, landed) in [(5, dropped(DropReason::Vlan)), (0, Landed::Pod(1))] {
+            let mut frame = send.frame(&sent);
+            frame.vlan = Some(vlan);
+            assert_eq!(node.pod_sends(0, &mut frame), landed);
+            if landed == Landed::Pod(1) {
+                assert_eq!(frame.vlan, None, "a priority tag is taken off");
+            }
+        }
+        // What a neighbour tags is its VLAN's.
+        let mut frame = send.frame(&udp((Node::far_pod(v6), CLIENT), (Node::pod(1, v6), 53)));
+        frame.vlan = Some(5);
+        assert_eq!(node.host.run(Hook::FromUplink(Node::UPLINK), &mut frame), crate::testing::Fate::Pass);
+    });
+}
+
+/// One end of the connections that the property is about.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    from_first: bool,
+    flags: u8,
+    seq: u32,
+    wait: u32,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let wait = prop_oneof![8 => Just(0_u32), 1 => 1..70_u32, 1 => 100..90_000_u32];
+    (any::<bool>(), 0..0x40_u8, 0..3_u32, wait).prop_map(|(from_first, flags, seq, wait)| Step {
+        from_first,
+        flags,
+        seq,
+        wait,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    /// Whatever two pods send each other on one pair of ports, in whatever order: a SYN passes if and only if policy lets
+    /// its sender open connections, and anything else that passes either may open one itself, answers a SYN that passed, is
+    /// picked up while the tables are new, or is a reset.
+    #[test]
+    fn what_passes_was_judged_for(
+        v6 in any::<bool>(),
+        allowed in any::<[bool; 2]>(),
+        pickup in any::<bool>(),
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        let mut node = Node::new();
+        node.policy_set(NOTHING, Some((TCP, 1)));
+        // Pod 1 takes connections of pod 0 or not, and the other way round.
+        for (slot, allowed) in [(1, allowed[0]), (0, allowed[1])] {
+            node.police(slot, if allowed { ALLOW_ALL } else { NOTHING }, ALLOW_ALL);
+        }
+        node.host.config.pickup_until = if pickup { u32::MAX } else { 0 };
+        let ends = [(Node::pod(0, v6), 1000), (Node::pod(1, v6), 2000)];
+        let mut opened = [false; 2];
+        for Step { from_first, flags, seq, wait } in steps {
+            node.host.now += wait;
+            let me = usize::from(!from_first);
+            let message = segment(ends[me], ends[1 - me], flags, seq);
+            let landed = node.pod_sends(me as u16, &mut message.frame());
+            let passed = landed == Landed::Pod(1 - me as u16);
+            if flags & SYN_ACK == SYN {
+                prop_assert_eq!(passed, allowed[me], "a SYN of {}: {:?}", me, landed);
+                opened[me] |= passed;
+            } else if passed {
+                let other_opened = opened[1 - me] || (allowed[1 - me] && (pickup || flags & RST != 0));
+                prop_assert!(allowed[me] || other_opened, "{:#x} of {}: {:?}", flags, me, landed);
+            }
+        }
+    }
+}
