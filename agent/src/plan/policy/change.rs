@@ -77,15 +77,15 @@ fn with_ids(old: &Content, wanted: &Wanted, ids: &Ids) -> Content {
             put_rules(&mut content, *id, *class, set.peers(signature).pages());
         }
     }
-    let peer = |peer: &WantedPeer, tag| Peer {
-        tag,
+    let peer = |peer: &WantedPeer| Peer {
+        tag: 0,
         class: ids.classes.get(peer.class).copied().unwrap_or_default(),
         slot: peer.slot.unwrap_or(NO_SLOT),
         node: peer.node.and_then(|node| ids.nodes.get(node)).copied().unwrap_or(NO_NODE),
         flags: peer.flags,
     };
-    content.peer.peers = wanted.peers.iter().map(|(addr, p)| (*addr, peer(p, addr.tag()))).collect();
-    content.peer.cidrs = wanted.cidrs.iter().map(|(key, p)| (*key, peer(p, 0))).collect();
+    content.peer.peers = wanted.peers.iter().map(|(addr, p)| (*addr, peer(p).sealed(addr.tag()))).collect();
+    content.peer.cidrs = wanted.cidrs.iter().map(|(key, p)| (*key, peer(p))).collect();
     content.peer.nodes = ids.nodes.iter().copied().zip(wanted.nodes.iter().copied()).collect();
     let judge = |judge| match judge {
         Judge::Pending => DENY_ALL,
@@ -111,7 +111,7 @@ fn put_rules(content: &mut Content, set: u32, class: u32, rules: &[[u64; 4]]) {
         let everybody = content.policy.peers.get(&PeerKey { set, class: 0, page }).map(|row| row.bits);
         if class == 0 || everybody != Some(*bits) {
             let key = PeerKey { set, class, page };
-            content.policy.peers.insert(key, Row { tag: key.tag(), pad: 0, bits: *bits });
+            content.policy.peers.insert(key, Row::new(*bits).sealed(key.tag()));
         }
     }
 }
@@ -147,7 +147,7 @@ fn flips(old: &Content, target: &Content) -> Vec<Flip> {
         if stored != wanted {
             let key = CidrKey::lookup(addr);
             let fall =
-                |entry: Option<Peer>, content| Peer { tag: addr.tag(), ..entry.unwrap_or_else(|| cidr(content, &key)) };
+                |entry: Option<Peer>, content| entry.unwrap_or_else(|| cidr(content, &key)).sealed(addr.tag());
             let (before, after) = (fall(stored, old), fall(wanted, target));
             flips.push(Flip { place: Place::Peer(addr), before, after, stored, wanted });
         }
@@ -172,7 +172,7 @@ fn class_moves(flips: &[Flip]) -> BTreeSet<(u32, u32)> {
 impl Place {
     fn set(self, value: Option<Peer>) -> Op {
         match self {
-            Self::Peer(addr) => Op::Peer { addr, value },
+            Self::Peer(addr) => Op::Peer { addr, value: value.map(|peer| peer.sealed(addr.tag())) },
             Self::Cidr(_, key) => Op::Cidr { key, value },
         }
     }
@@ -194,7 +194,7 @@ fn between(old: &Content, target: &Content, moves: &BTreeSet<(u32, u32)>) -> Bet
             let everybody = content.policy.peers.get(&PeerKey { set, class: 0, page }).map(|row| row.bits);
             if everybody != Some(bits) {
                 let key = PeerKey { set, class, page };
-                out.rows.policy.peers.insert(key, Row { tag: key.tag(), pad: 0, bits });
+                out.rows.policy.peers.insert(key, Row::new(bits).sealed(key.tag()));
             }
         }
     };

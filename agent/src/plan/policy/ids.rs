@@ -40,21 +40,16 @@ impl Rows {
             for (page, bits) in pages(bits) {
                 if *port == 0 || every(*proto).get(usize::from(page)) != Some(&bits) {
                     let key = PortKey { set: id, port: WirePort::new(*port), proto: *proto, page };
-                    rows.ports.insert(key, Row { tag: key.tag(), pad: 0, bits });
+                    rows.ports.insert(key, Row::new(bits).sealed(key.tag()));
                 }
             }
         }
         for ((proto, port, len), bits) in &set.ranges {
             for (page, bits) in pages(bits) {
                 if every(*proto).get(usize::from(page)) != Some(&bits) {
-                    let key = RangeKey {
-                        prefix_len: 48 + u32::from(*len),
-                        set: id,
-                        page,
-                        proto: *proto,
-                        port: WirePort::new(*port),
-                    };
-                    rows.ranges.insert(key, Row { tag: key.tag(), pad: 0, bits });
+                    let key =
+                        RangeKey { prefix_len: 48 + u32::from(*len), set: id, page, proto: *proto, port: WirePort::new(*port) };
+                    rows.ranges.insert(key, Row::new(bits).sealed(key.tag()));
                 }
             }
         }

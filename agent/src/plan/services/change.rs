@@ -141,7 +141,8 @@ impl State {
             let (internal, external) = (scope(policy.inside)?, scope(policy.outside)?);
             let affinity_seconds = content.affinity_seconds;
             let flags = policy.flags(source_set);
-            let frontend = Frontend { tag: key.tag(), service: id, internal, external, affinity_seconds, flags };
+            let frontend = Frontend { tag: 0, service: id, internal, external, affinity_seconds, flags };
+            let frontend = frontend.sealed(key.tag());
             port.frontends.insert(*key, frontend);
         }
         Ok(port)

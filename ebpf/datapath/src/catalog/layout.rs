@@ -113,7 +113,7 @@ layout!(FrontendKey {
     pad: "zero",
 });
 layout!(Frontend {
-    tag: "check",
+    tag: "check of key and content",
     service: "service port id",
     internal: "clients in the cluster",
     external: "clients outside",
@@ -130,10 +130,15 @@ layout!(Backend {
 } "state": [("SERVING", BackendState::SERVING), ("GENERATION", BackendState::new(u32::MAX, false).0)];);
 layout!(ServiceState { udp_generation: "changes of the UDP frontends" });
 layout!(AffinityKey { client: "client", service: "service port id", pad: "zero" });
-layout!(Affinity { tag: "check", backend: "backend id", generation: "of the backend", seen: "second since boot" });
+layout!(Affinity {
+    tag: "check of key and content",
+    backend: "backend id",
+    generation: "of the backend",
+    seen: "second since boot"
+});
 layout!(SourceRangeKey { prefix_len: "bits", set: "source set", addr: "prefix" });
 layout!(Peer {
-    tag: "check",
+    tag: "check of key and content",
     class: "class",
     slot: "pod's slot or 65535",
     node: "index in NODES or 65535",
@@ -173,7 +178,7 @@ layout!(RangeKey {
     proto: "IP protocol",
     port: "wire order",
 });
-layout!(Row { tag: "check", pad: "zero", bits: "rule n: bit n % 64 of word n / 64" });
+layout!(Row { tag: "check of key and content", pad: "zero", bits: "rule n: bit n % 64 of word n / 64" });
 layout!(FlowKey {
     a: "lower end",
     b: "higher end",
@@ -226,7 +231,7 @@ layout!(SocketMemory {
     last: "backend id << 32 | generation",
 });
 layout!(SenderKey { cookie: "socket", addr: "backend", port: "wire order", pad: "zero" });
-layout!(Sender { tag: "check", port: "wire order", pad: "zero", addr: "service" });
+layout!(Sender { tag: "check of key and content", port: "wire order", pad: "zero", addr: "service" });
 layout!(DropEvent {
     time: "nanoseconds since boot",
     src: "source",

@@ -160,7 +160,7 @@ macro_rules! tables {
 
 tables! {
     /// (address, port, protocol) → verdict and block
-    Frontends: "FRONTENDS", Hash<FrontendKey, Frontend>, elements MAX_FRONTENDS, flags NO_PREALLOC, version Some(1);
+    Frontends: "FRONTENDS", Hash<FrontendKey, Frontend>, elements MAX_FRONTENDS, flags NO_PREALLOC, version Some(2);
     /// backend ids, in blocks of powers of two
     Slots: "SLOTS", Array<u32, u32>, elements MAX_SLOTS, flags 0, version Some(1);
     /// an endpoint of one service port, its generation
@@ -170,16 +170,16 @@ tables! {
     /// address of the node → NodePorts, hostPorts or both are at it
     NodeAddresses: "NODE_ADDRESSES", Hash<Addr, u32>, elements MAX_NODE_ADDRESSES, flags 0, version Some(1);
     /// (client, service port) → the backend that it had last
-    Affinities: "AFFINITY", LruHash<AffinityKey, Affinity>, elements MAX_AFFINITIES, flags 0, version Some(1);
+    Affinities: "AFFINITY", LruHash<AffinityKey, Affinity>, elements MAX_AFFINITIES, flags 0, version Some(2);
     /// a bit for each port and protocol that a frontend ever had
     ServicePorts: "SERVICE_PORTS", Array<u32, u64>, elements SERVICE_PORT_WORDS, flags 0, version Some(1);
     /// (set, prefix): a set is the source ranges of a service port
     SourceRanges: "SOURCE_RANGES", LpmTrie<SourceRangeKey, u32>, elements MAX_SOURCE_RANGES, flags NO_PREALLOC,
         version Some(1);
     /// address → class, slot or node
-    Peers: "PEERS", Hash<Addr, Peer>, elements MAX_PEERS, flags NO_PREALLOC, version Some(1);
+    Peers: "PEERS", Hash<Addr, Peer>, elements MAX_PEERS, flags NO_PREALLOC, version Some(2);
     /// prefixes of policies and nodes
-    Cidrs: "CIDRS", LpmTrie<CidrKey, Peer>, elements MAX_CIDRS, flags NO_PREALLOC, version Some(1);
+    Cidrs: "CIDRS", LpmTrie<CidrKey, Peer>, elements MAX_CIDRS, flags NO_PREALLOC, version Some(2);
     /// the way to another node
     Nodes: "NODES", Array<u32, NodeHop>, elements MAX_NODES, flags 0, version Some(1);
     /// a pod of this node: its word, addresses, MACs
@@ -187,11 +187,11 @@ tables! {
     /// what a set is besides its rows
     PolicySets: "POLICY_SETS", Array<u32, PolicySet>, elements MAX_SETS, flags 0, version Some(1);
     /// (set, class) → 256 rule bits
-    PolicyPeers: "POLICY_PEERS", Hash<PeerKey, Row>, elements MAX_PEER_ROWS, flags NO_PREALLOC, version Some(1);
+    PolicyPeers: "POLICY_PEERS", Hash<PeerKey, Row>, elements MAX_PEER_ROWS, flags NO_PREALLOC, version Some(2);
     /// (set, protocol, port) → 256 rule bits
-    PolicyPorts: "POLICY_PORTS", Hash<PortKey, Row>, elements MAX_PORT_ROWS, flags NO_PREALLOC, version Some(1);
+    PolicyPorts: "POLICY_PORTS", Hash<PortKey, Row>, elements MAX_PORT_ROWS, flags NO_PREALLOC, version Some(2);
     /// the same for blocks of ports
-    PolicyRanges: "POLICY_RANGES", LpmTrie<RangeKey, Row>, elements MAX_RANGE_ROWS, flags NO_PREALLOC, version Some(1);
+    PolicyRanges: "POLICY_RANGES", LpmTrie<RangeKey, Row>, elements MAX_RANGE_ROWS, flags NO_PREALLOC, version Some(2);
     /// TCP after its handshake; two entries if translated. Nothing is evicted
     EstablishedFlows: "CT_EST", Hash<FlowKey, Flow>, elements 262_144, flags 0, version Some(2);
     /// every other flow
@@ -209,7 +209,7 @@ tables! {
     /// a socket's service; dies with it
     Sockets: "SOCKETS", SocketStorage<u32, SocketMemory>, elements 0, flags NO_PREALLOC, version Some(1);
     /// as whom a backend answers a UDP socket of the node
-    Senders: "SENDERS", LruHash<SenderKey, Sender>, elements MAX_SENDERS, flags 0, version Some(1);
+    Senders: "SENDERS", LruHash<SenderKey, Sender>, elements MAX_SENDERS, flags 0, version Some(2);
     /// counters
     Drops: "DROPS", PerCpuArray<u32, u64>, elements MAX_DROP_REASONS, flags 0, version Some(2);
     /// samples of drops, 64 a second and CPU

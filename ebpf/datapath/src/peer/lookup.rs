@@ -12,7 +12,7 @@ pub fn lookup<T: Tables>(tables: &T, addr: Addr) -> Peer {
     let mut attempt = 0;
     while attempt < 2 {
         match tables.peer(&addr) {
-            Some(peer) if peer.tag == addr.tag() => return peer,
+            Some(peer) if peer.is_of(addr.tag()) => return peer,
             Some(_) => attempt += 1,
             None => return tables.cidr(&CidrKey::lookup(addr)).unwrap_or(Peer::WORLD),
         }
@@ -40,7 +40,7 @@ mod tests {
     fn tables() -> HostTables {
         let mut t = HostTables::default();
         for (text, c) in [("10.244.1.7", 1), ("fd00::7", 2)] {
-            t.peers.insert(addr(text), Peer { tag: addr(text).tag(), ..class(c) });
+            t.peers.insert(addr(text), class(c).sealed(addr(text).tag()));
         }
         for (text, len, c) in [("10.244.0.0", 16, 3), ("10.244.1.0", 24, 4), ("::", 0, 5), ("fd00::", 16, 6)] {
             t.cidrs.insert(CidrKey::prefix(addr(text), len), class(c));
@@ -82,7 +82,7 @@ mod tests {
         fn peer(&self, addr: &Addr) -> Option<Peer> {
             let left = self.0.get();
             self.0.set(left.saturating_sub(1));
-            Some(Peer { tag: addr.tag() ^ u32::from(left != 0), ..class(9) })
+            Some(class(9).sealed(addr.tag() ^ u32::from(left != 0)))
         }
 
         fn cidr(&self, _: &CidrKey) -> Option<Peer> {

@@ -112,7 +112,7 @@ fn port_row<T: Tables>(tables: &T, key: PortKey, ranges: bool) -> Result<Row, Ou
 
 #[inline(always)]
 fn own(row: Row, tag: u32) -> Result<Row, Outcome> {
-    if row.tag == tag { Ok(row) } else { Err(Outcome::Race) }
+    if row.is_of(tag) { Ok(row) } else { Err(Outcome::Race) }
 }
 
 /// The lowest bit that both have, or [`PAGE_BITS`].

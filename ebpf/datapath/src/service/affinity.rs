@@ -17,10 +17,10 @@ pub fn stick<T: Tables>(tables: &T, chosen: Chosen, client: Addr, now: u32) -> C
     let before = tables.affinity(&key).filter(|before| {
         // Another CPU may have written a later second than this one has read.
         let age = now.wrapping_sub(before.seen);
-        before.tag == key.tag() && (age < chosen.affinity_seconds || age > u32::MAX / 2)
+        before.is_of(key.tag()) && (age < chosen.affinity_seconds || age > u32::MAX / 2)
     });
     let kept = before.and_then(|before| again(tables, &chosen, &before)).unwrap_or(chosen);
-    let memory = Affinity { tag: key.tag(), backend: kept.id, generation: kept.generation, seen: now };
+    let memory = Affinity { tag: 0, backend: kept.id, generation: kept.generation, seen: now }.sealed(key.tag());
     tables.remember_affinity(&key, &memory);
     kept
 }

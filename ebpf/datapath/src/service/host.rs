@@ -45,6 +45,14 @@ impl HostTables {
         self.slots[offset as usize..end].copy_from_slice(ids);
     }
 
+    /// Changes each frontend, which gets the tag of its new content.
+    pub fn change_frontends(&mut self, mut change: impl FnMut(&FrontendKey, &mut Frontend)) {
+        for (key, frontend) in &mut self.frontends {
+            change(key, frontend);
+            *frontend = frontend.sealed(key.tag());
+        }
+    }
+
     /// Writes an element of `BACKENDS`.
     pub fn write_backend(&mut self, id: u32, value: Backend) {
         *self.backend_mut(id) = value;

@@ -84,7 +84,7 @@ fn find<T: Tables>(tables: &T, key: &mut FrontendKey) -> Option<Frontend> {
     }
     key.addr = key.addr.wildcard();
     // One that was replaced under the reader is told by its tag, later.
-    tables.frontend(key).filter(|frontend| frontend.tag != key.tag() || frontend.flags & kinds != 0)
+    tables.frontend(key).filter(|frontend| !frontend.is_of(key.tag()) || frontend.flags & kinds != 0)
 }
 
 /// Whether a client may use the frontend that it chose a backend by (S12).
@@ -108,7 +108,7 @@ pub fn select_again<T: Tables>(
 ) -> Selection {
     let mut key = FrontendKey::new(addr, port, proto);
     if let Some(frontend) = find(tables, &mut key)
-        && frontend.tag == key.tag()
+        && frontend.is_of(key.tag())
         && let Some(backend) = tables.backend(id)
         && BackendState(backend.state).generation() == generation
         && let Some(selection) = chosen(id, backend, &frontend, Scope::REJECT)
@@ -121,7 +121,7 @@ pub fn select_again<T: Tables>(
 /// What a frontend answers, or `None` when it can't be trusted.
 #[inline(always)]
 fn answer<T: Tables>(tables: &T, key: &FrontendKey, frontend: &Frontend, from: From, random: u32) -> Option<Selection> {
-    if frontend.tag != key.tag() {
+    if !frontend.is_of(key.tag()) {
         return None;
     }
     let scope = match from {

@@ -27,7 +27,7 @@ fn key() -> FrontendKey {
 }
 
 fn frontend(internal: Scope, external: Scope) -> Frontend {
-    Frontend { tag: key().tag(), service: SERVICE, internal, external, affinity_seconds: 0, flags: 0 }
+    Frontend { tag: 0, service: SERVICE, internal, external, affinity_seconds: 0, flags: 0 }.sealed(key().tag())
 }
 
 fn backend(id: u32) -> Backend {
@@ -101,7 +101,7 @@ fn s4_a_wildcard_is_reached_by_addresses_of_its_kind_and_family() {
     let mut tables = service(1);
     let wildcard = FrontendKey::new(addr("0.0.0.0"), WirePort::new(443), TCP);
     let value =
-        Frontend { tag: wildcard.tag(), flags: FrontendFlags::NODE_PORT, ..frontend(Scope::DROP, Scope::REJECT) };
+        Frontend { flags: FrontendFlags::NODE_PORT, ..frontend(Scope::DROP, Scope::REJECT) }.sealed(wildcard.tag());
     tables.frontends.insert(wildcard, value);
     for (node, kinds) in [
         ("172.18.0.1", FrontendFlags::WILDCARDS),
@@ -117,7 +117,7 @@ fn s4_a_wildcard_is_reached_by_addresses_of_its_kind_and_family() {
     }
     // An entry of the address itself goes before.
     let own = FrontendKey::new(addr("172.18.0.1"), WirePort::new(443), TCP);
-    tables.frontends.insert(own, Frontend { tag: own.tag(), ..frontend(Scope::DROP, Scope::DROP) });
+    tables.frontends.insert(own, frontend(Scope::DROP, Scope::DROP).sealed(own.tag()));
     assert_eq!(at(&tables, "172.18.0.1"), Selection::Drop);
     tables.frontends.get_mut(&wildcard).unwrap().tag ^= 1;
     tables.node_addresses.insert(addr("172.18.0.9"), FrontendFlags::NODE_PORT);
@@ -164,7 +164,7 @@ fn what_can_not_be_trusted_is_dropped_and_never_let_through() {
     let good = service(1);
     let spoil: [fn(&mut HostTables); 5] = [
         |t| t.frontends.get_mut(&key()).unwrap().tag ^= 1,
-        |t| t.frontends.get_mut(&key()).unwrap().service += 1,
+        |t| t.change_frontends(|_, frontend| frontend.service += 1),
         |t| t.write_backend_state(1, BackendState::new(101, false).0),
         |t| t.write_slots(OFFSET, &[0]),
         |t| t.write_slots(OFFSET, &[u32::MAX]),
@@ -218,7 +218,7 @@ impl Tables for Changing {
 
 #[test]
 fn a_frontend_that_was_replaced_under_the_reader_is_read_again() {
-    let other = Frontend { tag: !key().tag(), ..frontend(Scope::REJECT, Scope::REJECT) };
+    let other = frontend(Scope::REJECT, Scope::REJECT).sealed(!key().tag());
     let then = service(2);
     let tables = Changing { first: other, asked: Cell::new(false), then: then.clone() };
     assert!(matches!(ask(&tables, From::Inside, 1), Selection::Forward(_)));
@@ -249,7 +249,7 @@ fn affine(tables: &HostTables, client: &str, now: u32, random: u32) -> u32 {
 
 fn sticky(count: u32) -> HostTables {
     let mut tables = service(count);
-    tables.frontends.get_mut(&key()).unwrap().affinity_seconds = 10;
+    tables.change_frontends(|_, frontend| frontend.affinity_seconds = 10);
     tables
 }
 
@@ -270,7 +270,7 @@ fn s39_affinity_is_to_what_may_be_chosen_alone() {
     assert_eq!(affine(&tables, "192.0.2.1", 100, 0), 1);
     // It serves on, but new flows may not choose it.
     let narrow = Scope::forward(OFFSET + 1, 2);
-    tables.frontends.get_mut(&key()).unwrap().internal = narrow;
+    tables.change_frontends(|_, frontend| frontend.internal = narrow);
     assert_eq!(affine(&tables, "192.0.2.1", 101, 0), 2);
     // Its id is another's by now.
     tables.write_backend_state(2, BackendState::new(900, true).0);

@@ -4,5 +4,6 @@ pub mod config;
 pub mod flow;
 pub mod peer;
 pub mod policy;
+pub mod reused;
 pub mod service;
 pub mod sock;

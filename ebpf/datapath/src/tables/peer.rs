@@ -58,6 +58,8 @@ impl Peer {
     pub const WORLD: Self = Self { tag: 0, class: 0, slot: NO_SLOT, node: NO_NODE, flags: 0 };
 }
 
+super::reused::tagged! { Peer, of 2 words; }
+
 impl Default for Peer {
     fn default() -> Self {
         Self::WORLD

@@ -168,6 +168,16 @@ pub struct Row {
     pub bits: [u64; 4],
 }
 
+impl Row {
+    /// A row without a tag.
+    #[must_use]
+    pub const fn new(bits: [u64; 4]) -> Self {
+        Self { tag: 0, pad: 0, bits }
+    }
+}
+
+super::reused::tagged! { Row, of 5 words; }
+
 const fn mix(a: u32, b: u32) -> u32 {
     let x = ((a as u64) << 32 | b as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (x >> 32) as u32 ^ x as u32

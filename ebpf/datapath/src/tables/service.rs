@@ -307,6 +307,8 @@ pub struct Affinity {
     pub seen: u32,
 }
 
+super::reused::tagged! { Frontend, of 4 words; Affinity, of 2 words; }
+
 /// The one element of `SERVICE_STATE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -70,3 +70,5 @@ pub struct Sender {
     /// The service's address.
     pub addr: Addr,
 }
+
+super::reused::tagged! { Sender, of 3 words; }

@@ -173,7 +173,7 @@ impl Node {
 
     fn peer(&mut self, ip: IpAddr, slot: u16, node: u16, flags: u32) {
         let addr = Addr::from(ip);
-        self.host.peers.peers.insert(addr, Peer { tag: addr.tag(), class: 0, slot, node, flags });
+        self.host.peers.peers.insert(addr, Peer { tag: 0, class: 0, slot, node, flags }.sealed(addr.tag()));
     }
 
     /// Adds a service port with these backends, or replaces it; returns the ids of its backends.
@@ -198,8 +198,8 @@ impl Node {
     pub fn frontend(&mut self, (ip, port): (IpAddr, u16), proto: u8, service: u32, scope: Scope) {
         let key = FrontendKey::new(ip.into(), WirePort::new(port), proto);
         let tables = &mut self.host.services;
-        let value =
-            Frontend { tag: key.tag(), service, internal: scope, external: scope, affinity_seconds: 0, flags: 0 };
+        let value = Frontend { tag: 0, service, internal: scope, external: scope, affinity_seconds: 0, flags: 0 }
+            .sealed(key.tag());
         if let Some((index, bit)) = service_port(key.port, proto) {
             *tables.service_ports.entry(index).or_default() |= bit;
         }
@@ -214,7 +214,8 @@ impl Node {
     /// When there is no such port.
     pub fn flag(&mut self, (ip, port): (IpAddr, u16), proto: u8, flags: u32) {
         let key = FrontendKey::new(ip.into(), WirePort::new(port), proto);
-        self.host.services.frontends.get_mut(&key).expect("a frontend").flags |= flags;
+        let frontend = self.host.services.frontends.get_mut(&key).expect("a frontend");
+        *frontend = Frontend { flags: frontend.flags | flags, ..*frontend }.sealed(key.tag());
     }
 
     /// Makes the node's addresses those of NodePorts and hostPorts.
@@ -244,7 +245,7 @@ impl Node {
     pub fn policy_set(&mut self, id: u32, allows: Option<(u8, u16)>) {
         let tables = &mut self.host.policies;
         tables.sets.insert(PolicySet::index(id), PolicySet { id, pages: 1, ..PolicySet::default() });
-        let row = |tag, allowed: bool| Row { tag, pad: 0, bits: [u64::from(allowed), 0, 0, 0] };
+        let row = |tag, allowed: bool| Row::new([u64::from(allowed), 0, 0, 0]).sealed(tag);
         let key = PeerKey { set: id, class: 0, page: 0 };
         tables.peers.insert(key, row(key.tag(), true));
         for proto in [OTHER_PROTOCOLS, 6, 17, 132] {

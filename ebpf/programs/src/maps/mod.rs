@@ -31,7 +31,19 @@ mod policy;
 mod service;
 pub(crate) mod sock;
 
+use fairlead_datapath::tables::reused;
+
 pub(crate) use flow::{config, host_flows, report, uplink, walk};
+
+/// The words of a value, of which a reader has to ask whether they are its key's: see [`fairlead_datapath::tables::reused`].
+#[inline(always)]
+pub(crate) fn words<V, const N: usize>(value: *const V) -> [u64; N] {
+    const { assert!(size_of::<V>() == N * size_of::<u64>()) };
+    let words = value.cast::<u64>();
+    // SAFETY: the pointer is a lookup's: a map's value is aligned to 8, has that many words, and stays mapped while the
+    // program runs. Others may be writing to it, and every word is one load, whichever way it is used.
+    reused::copy(|index| unsafe { core::ptr::read_volatile(words.add(index)) })
+}
 
 /// All maps of the object: what the datapath's table traits are implemented for.
 #[derive(Clone, Copy)]

@@ -9,7 +9,7 @@ use fairlead_datapath::Addr;
 use fairlead_datapath::catalog;
 use fairlead_datapath::peer::{CidrKey, NodeHop, Peer, Pod, Tables};
 
-use super::Maps;
+use super::{Maps, words};
 
 #[btf_map]
 static PEERS: map_of!(HashMap, Peers) = HashMap::new();
@@ -26,14 +26,7 @@ static PODS: map_of!(Array, Pods) = Array::new();
 impl Tables for Maps {
     #[inline(always)]
     fn peer(&self, addr: &Addr) -> Option<Peer> {
-        let words = PEERS.get_ptr(addr)?.cast::<u64>();
-        // SAFETY: a map's value is aligned to 8 and stays mapped while the program runs. The element may be reused
-        // meanwhile, which the tag, read last, shows; volatile reads stay in their order.
-        let words = unsafe {
-            let last = ptr::read_volatile(words.add(1));
-            [ptr::read_volatile(words), last]
-        };
-        Some(zerocopy::transmute!(words))
+        PEERS.get_ptr(addr).map(|value| zerocopy::transmute!(words::<_, 2>(value)))
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use aya_ebpf::macros::btf_map;
 use fairlead_datapath::catalog;
 use fairlead_datapath::policy::{PeerKey, PolicySet, PortKey, RangeKey, Row, Tables};
 
-use super::Maps;
+use super::{Maps, words};
 
 #[btf_map]
 static POLICY_SETS: map_of!(Array, PolicySets) = Array::new();
@@ -47,16 +47,8 @@ impl Tables for Maps {
     }
 }
 
-/// Copies a row out, the tag last.
+/// Copies a row out.
 #[inline(always)]
 fn read(row: *const Row) -> Row {
-    let words = row.cast::<u64>();
-    // SAFETY: the pointer is a lookup's: a map's value is aligned to 8 and stays mapped while the program runs. The
-    // element may be reused meanwhile, which the tag, read last, shows; volatile reads stay in their order.
-    let words = unsafe {
-        let bits = [1, 2, 3, 4].map(|word| ptr::read_volatile(words.add(word)));
-        let [a, b, c, d] = bits;
-        [ptr::read_volatile(words), a, b, c, d]
-    };
-    zerocopy::transmute!(words)
+    zerocopy::transmute!(words::<_, 5>(row))
 }

@@ -9,7 +9,7 @@ use fairlead_datapath::Addr;
 use fairlead_datapath::catalog;
 use fairlead_datapath::service::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, SourceRangeKey, Tables};
 
-use super::Maps;
+use super::{Maps, words};
 
 #[btf_map]
 static FRONTENDS: map_of!(HashMap, Frontends) = HashMap::new();
@@ -48,14 +48,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
-        let words = AFFINITY.get_ptr(key)?.cast::<u64>();
-        // SAFETY: a map's value is aligned to 8 and stays mapped while the program runs. The element may be reused
-        // meanwhile, which the tag, read last, shows; volatile reads stay in their order.
-        let words = unsafe {
-            let last = ptr::read_volatile(words.add(1));
-            [ptr::read_volatile(words), last]
-        };
-        Some(zerocopy::transmute!(words))
+        AFFINITY.get_ptr(key).map(|value| zerocopy::transmute!(words::<_, 2>(value)))
     }
 
     #[inline(always)]
@@ -79,15 +72,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
-        let words = FRONTENDS.get_ptr(key)?.cast::<u64>();
-        // SAFETY: a map's value is aligned to 8 and stays mapped while the program runs. The element may be reused
-        // meanwhile, which the tag, read last, shows; volatile reads stay in their order.
-        let words = unsafe {
-            let rest = [1, 2, 3].map(|word| ptr::read_volatile(words.add(word)));
-            let [a, b, c] = rest;
-            [ptr::read_volatile(words), a, b, c]
-        };
-        Some(zerocopy::transmute!(words))
+        FRONTENDS.get_ptr(key).map(|value| zerocopy::transmute!(words::<_, 4>(value)))
     }
 
     #[inline(always)]

@@ -224,14 +224,7 @@ impl<F: Family> Socket for Call<F> {
 
     #[inline(always)]
     fn sender(&self, key: &SenderKey) -> Option<Sender> {
-        let words = SENDERS.get_ptr(key)?.cast::<u64>();
-        // SAFETY: a map's value is aligned to 8 and stays mapped while the program runs. The element may be reused
-        // meanwhile, which the tag, read last, shows; volatile reads stay in their order.
-        let words = unsafe {
-            let [a, b] = [1, 2].map(|word| ptr::read_volatile(words.add(word)));
-            [ptr::read_volatile(words), a, b]
-        };
-        Some(zerocopy::transmute!(words))
+        SENDERS.get_ptr(key).map(|value| zerocopy::transmute!(maps::words::<_, 3>(value)))
     }
 
     #[inline(always)]

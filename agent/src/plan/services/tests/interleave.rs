@@ -228,7 +228,7 @@ fn the_checker_does_reuse_elements_under_a_reader() {
             (start..stretch.len()).any(|end| {
                 let jumps = [(1, end)];
                 let reader = Reader { moments: stretch, jumps: &jumps, reads: Cell::new(0), now: Cell::new(start) };
-                reader.frontend(&key).is_some_and(|frontend| frontend.tag != key.tag())
+                reader.frontend(&key).is_some_and(|frontend| !frontend.is_of(key.tag()))
             })
         })
     });

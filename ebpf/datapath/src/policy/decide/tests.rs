@@ -7,11 +7,11 @@ use crate::WirePort;
 const SET: u32 = 0x2_0005;
 
 fn row(tag: u32, rules: &[u16]) -> Row {
-    let mut row = Row { tag, ..Row::default() };
+    let mut row = Row::default();
     for rule in rules {
         row.bits[usize::from(rule / 64)] |= 1 << (rule % 64);
     }
-    row
+    row.sealed(tag)
 }
 
 /// A set with rules 3 (every peer, TCP 80), 70 (class 9, every protocol), 255 (class 9, TCP).
@@ -62,7 +62,8 @@ fn p20_sctp_is_not_tcp() {
 #[test]
 fn an_unknown_port_meets_rules_for_every_port_of_the_protocol() {
     let mut t = tables();
-    t.ports.get_mut(&PortKey { set: SET, port: ANY_PORT, proto: 6, page: 0 }).unwrap().bits = [0, 0, 0, 1 << 63];
+    let key = PortKey { set: SET, port: ANY_PORT, proto: 6, page: 0 };
+    t.ports.insert(key, Row::new([0, 0, 0, 1 << 63]).sealed(key.tag()));
     assert_eq!(ask(&t, 9, 6, 0), (Outcome::Allow, 255));
     assert_eq!(ask(&t, 0, 6, 0), (Outcome::Isolated, NO_BIT));
 }

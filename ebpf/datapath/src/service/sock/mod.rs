@@ -98,7 +98,7 @@ pub fn bind<S: Socket>(socket: &S) -> Verdict {
     }
     let is_guarded = |addr: Addr| {
         let key = FrontendKey::new(addr.wildcard(), port, protocol);
-        socket.frontend(&key).is_some_and(|found| found.flags & FrontendFlags::GUARDED != 0 && found.tag == key.tag())
+        socket.frontend(&key).is_some_and(|found| found.flags & FrontendFlags::GUARDED != 0 && found.is_of(key.tag()))
     };
     // `::` is every IPv4 address too, but for IPV6_V6ONLY, which can't be seen from here.
     if is_guarded(addr) || (addr == Addr::UNSPECIFIED && is_guarded(Addr::from_v4(WireV4::from_bits(0)))) {
@@ -168,7 +168,7 @@ pub fn send<S: Socket>(socket: &mut S) -> Verdict {
                 socket.remember(&SocketMemory { last: last(&chosen), ..memory });
             }
             let key = SenderKey::new(cookie, chosen.addr, chosen.port);
-            let sender = Sender { tag: key.tag(), port: service.port, pad: 0, addr: service.addr };
+            let sender = Sender { tag: 0, port: service.port, pad: 0, addr: service.addr }.sealed(key.tag());
             if socket.sender(&key) != Some(sender) {
                 socket.remember_sender(&key, &sender);
             }
@@ -203,7 +203,7 @@ pub fn receive<S: Socket>(socket: &mut S) {
     let from = socket.target();
     let key = SenderKey::new(socket.cookie(), from.addr, from.port);
     match socket.sender(&key) {
-        Some(sender) if sender.tag == key.tag() => socket.set_target(Target { addr: sender.addr, port: sender.port }),
+        Some(sender) if sender.is_of(key.tag()) => socket.set_target(Target { addr: sender.addr, port: sender.port }),
         _ => peer_name(socket),
     }
 }

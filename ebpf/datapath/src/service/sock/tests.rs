@@ -57,14 +57,14 @@ impl Host {
             {
                 let key = FrontendKey::new(target(text).addr, target(text).port, proto);
                 let frontend = Frontend {
-                    tag: key.tag(),
+                    tag: 0,
                     service: number,
                     internal: scope,
                     external: Scope::DROP,
                     affinity_seconds: 0,
                     flags: 0,
                 };
-                tables.frontends.insert(key, frontend);
+                tables.frontends.insert(key, frontend.sealed(key.tag()));
             }
         }
         Self {
@@ -231,14 +231,14 @@ fn s7_a_node_port_is_in_use() {
         ] {
             let key = FrontendKey::new(target(text).addr, target(text).port, proto);
             let frontend = Frontend {
-                tag: key.tag(),
+                tag: 0,
                 service: 1,
                 internal: Scope::REJECT,
                 external: Scope::REJECT,
                 affinity_seconds: 0,
                 flags,
             };
-            socket.tables.frontends.insert(key, frontend);
+            socket.tables.frontends.insert(key, frontend.sealed(key.tag()));
         }
         for (text, kinds) in [
             ("172.18.0.1:0", FrontendFlags::WILDCARDS),
@@ -326,9 +326,11 @@ fn s40_a_socket_stays_with_its_backend_while_that_serves() {
     let other = if first == FIRST { SECOND } else { FIRST };
     // New flows go to the other alone.
     socket.tables.write_slots(40, &[41 - id]);
-    for frontend in socket.tables.frontends.values_mut().filter(|f| f.service == 2 && f.internal.count() > 0) {
-        frontend.internal = Scope::forward(40, 1);
-    }
+    socket.tables.change_frontends(|_, frontend| {
+        if frontend.service == 2 && frontend.internal.count() > 0 {
+            frontend.internal = Scope::forward(40, 1);
+        }
+    });
     assert_eq!(socket.send(SERVICE), proceed(&first));
     for state in [BackendState::new(1, false), BackendState::new(2, true)] {
         let mut socket = Host { tables: socket.tables.clone(), memory: socket.memory, ..Host::new(UDP) };
@@ -360,7 +362,8 @@ fn s5_loopback_is_the_nodes_for_its_own_processes_alone() {
             let mut socket = Host::new(protocol);
             let key = FrontendKey::new(target(wildcard).addr, target(wildcard).port, protocol);
             let like = FrontendKey::new(target(SERVICE).addr, target(SERVICE).port, protocol);
-            let value = Frontend { tag: key.tag(), flags: FrontendFlags::NODE_PORT, ..socket.tables.frontends[&like] };
+            let value =
+                Frontend { flags: FrontendFlags::NODE_PORT, ..socket.tables.frontends[&like] }.sealed(key.tag());
             socket.tables.frontends.insert(key, value);
             assert_ne!(socket.connect(loopback), proceed(loopback));
             if protocol == UDP {
@@ -376,9 +379,7 @@ fn s5_loopback_is_the_nodes_for_its_own_processes_alone() {
 #[test]
 fn s12_who_is_not_in_the_source_ranges_is_left_to_the_packets_way() {
     let mut socket = Host::new(TCP);
-    for frontend in socket.tables.frontends.values_mut() {
-        frontend.flags |= FrontendFlags::source_set(1);
-    }
+    socket.tables.change_frontends(|_, frontend| frontend.flags |= FrontendFlags::source_set(1));
     assert_eq!(socket.connect(SERVICE), proceed(SERVICE));
     socket.tables.source_ranges.insert(SourceRangeKey::prefix(1, target("172.18.0.0:0").addr, 16));
     assert_eq!(socket.connect(SERVICE), proceed(FIRST), "the node's own address is in");
@@ -389,18 +390,14 @@ fn s12_who_is_not_in_the_source_ranges_is_left_to_the_packets_way() {
 #[test]
 fn s38_a_host_is_one_client_and_pods_are_left_to_the_packets_way() {
     let mut socket = Host::new(TCP);
-    for frontend in socket.tables.frontends.values_mut() {
-        frontend.affinity_seconds = 10;
-    }
+    socket.tables.change_frontends(|_, frontend| frontend.affinity_seconds = 10);
     assert_eq!(socket.connect(SERVICE), proceed(FIRST));
     socket.random = u32::MAX;
     assert_eq!(socket.connect(SERVICE), proceed(FIRST));
     socket.host = false;
     assert_eq!(socket.connect(SERVICE), proceed(SERVICE));
     let mut socket = Host::new(UDP);
-    for frontend in socket.tables.frontends.values_mut() {
-        frontend.affinity_seconds = 10;
-    }
+    socket.tables.change_frontends(|_, frontend| frontend.affinity_seconds = 10);
     let (_, first) = socket.send(SERVICE);
     for cookie in 8..40 {
         (socket.cookie, socket.memory) = (cookie, None);
