@@ -146,8 +146,7 @@ fn flips(old: &Content, target: &Content) -> Vec<Flip> {
         let (stored, wanted) = (old.peer.peers.get(&addr).copied(), target.peer.peers.get(&addr).copied());
         if stored != wanted {
             let key = CidrKey::lookup(addr);
-            let fall =
-                |entry: Option<Peer>, content| entry.unwrap_or_else(|| cidr(content, &key)).sealed(addr.tag());
+            let fall = |entry: Option<Peer>, content| entry.unwrap_or_else(|| cidr(content, &key)).sealed(addr.tag());
             let (before, after) = (fall(stored, old), fall(wanted, target));
             flips.push(Flip { place: Place::Peer(addr), before, after, stored, wanted });
         }

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::{TableId, parse_pin};
+use super::{Kind, TableId, parse_pin};
 
 /// Every layout that ever was, a paragraph each.
 const RECORD: &str = include_str!("layouts.txt");
@@ -61,4 +61,23 @@ fn a_pin_says_which_version_it_is() {
     }
     assert_eq!(parse_pin("PEERS"), ("PEERS", Some(1)), "as it was called before versions");
     assert_eq!(parse_pin(&"PEERS@x".to_string()), ("PEERS", None));
+}
+
+#[test]
+fn the_documentation_has_every_table_with_its_kind_and_size() {
+    const PAGE: &str = include_str!("../../../../agent/ARCHITECTURE.md");
+    for info in TableId::ALL.iter().map(|id| id.info()) {
+        let name = std::format!("`{}`", info.name);
+        let rows = PAGE.lines().filter_map(|line| line.strip_prefix("| ")).map(|row| row.split('|').map(str::trim));
+        let row = rows
+            .map(Iterator::collect::<Vec<_>>)
+            .find(|row| row[0].split(' ').any(|word| word.trim_end_matches(',') == name));
+        let Some([_, kind, size, ..]) = row.as_deref() else { panic!("no row of {name} in agent/ARCHITECTURE.md") };
+        let elements = match info.kind {
+            Kind::RingBuffer => std::format!("{}KiB", info.elements / 1024),
+            Kind::SocketStorage => String::new(),
+            _ => info.elements.to_string(),
+        };
+        assert_eq!((*kind, size.replace(' ', "")), (info.kind.as_str(), elements), "{name} in agent/ARCHITECTURE.md");
+    }
 }

@@ -23,7 +23,8 @@ pub const MAX_NODES: u16 = 8192;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Peer {
-    /// [`Addr::tag`] of its key in `peers`; 0 in `cidrs`, whose elements are freed after a grace period.
+    /// Check of its key and content in `peers` ([`Peer::is_of`]); 0 in `cidrs`, whose elements are freed after a grace
+    /// period.
     pub tag: u32,
     /// What the policies in force on this node can tell about it. 0: nothing, as for any address that has no row.
     /// In one aligned word with `tag`, so that no reader takes one without the other.
@@ -230,8 +231,8 @@ impl PodWord {
 
 /// The tables of addresses, nodes and pods. Methods copy values out.
 ///
-/// An implementation over memory that others write reads [`Peer::tag`] after the rest: an element that is reused is
-/// written from its start, so a reader that got anything of the new content also gets the new tag.
+/// An implementation over memory that others write copies by [`super::reused::copy`]; whoever asks checks what it got by
+/// [`Peer::is_of`].
 pub trait Tables {
     /// The value of `peers` under an address.
     fn peer(&self, addr: &Addr) -> Option<Peer>;

@@ -160,7 +160,7 @@ impl RangeKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Row {
-    /// The tag of its key.
+    /// Check of its key and content: [`Row::is_of`].
     pub tag: u32,
     /// Zero.
     pub pad: u32,
@@ -185,8 +185,8 @@ const fn mix(a: u32, b: u32) -> u32 {
 
 /// The tables of policy. Methods copy values out.
 ///
-/// An implementation over memory that others write reads [`Row::tag`] after the rest of the row: an element that is
-/// reused is written from its start, so a reader that got anything of the new content also gets the new tag.
+/// An implementation over memory that others write copies by [`super::reused::copy`]; whoever asks checks what it got by
+/// [`Row::is_of`].
 pub trait Tables {
     /// The element of `policy_sets` that a set lives in ([`PolicySet::index`]).
     fn policy_set(&self, index: u32) -> Option<PolicySet>;

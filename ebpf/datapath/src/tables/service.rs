@@ -48,12 +48,11 @@ impl FrontendKey {
 
 /// Value of `FRONTENDS`. Replaced as a whole: that is the commit point of every change to a service.
 ///
-/// The kernel writes an element that it reuses from its first byte to its last while a slow reader may still hold it.
-/// So a reader takes `tag` after everything else: if that is still its key's, so is the rest.
+/// The kernel may give its element to another key while a slow reader still holds it: see [`super::reused`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Frontend {
-    /// [`FrontendKey::tag`] of its key.
+    /// Check of its key and content: [`Frontend::is_of`].
     pub tag: u32,
     /// The service port that it belongs to, the same for all its addresses: affinity and metrics go by it.
     pub service: u32,
@@ -297,7 +296,7 @@ impl AffinityKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Affinity {
-    /// [`AffinityKey::tag`] of its key, read last.
+    /// Check of its key and content: [`Affinity::is_of`].
     pub tag: u32,
     /// The backend's id.
     pub backend: u32,
@@ -320,7 +319,7 @@ pub struct ServiceState {
 
 /// The tables of services.
 pub trait Tables {
-    /// The element of `FRONTENDS` under this key, copied out, [`Frontend::tag`] last.
+    /// The element of `FRONTENDS` under this key, copied out: [`Frontend::is_of`] says whether it is that key's.
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend>;
 
     /// The value of an address of the node in `NODE_ADDRESSES`: kinds of wildcards that it reaches. 0 of any other.
@@ -335,7 +334,7 @@ pub trait Tables {
     /// The backend id in an element of `SLOTS`, `None` beyond its end.
     fn slot(&self, index: u32) -> Option<u32>;
 
-    /// The element of `AFFINITY` under a key, copied out, [`Affinity::tag`] last.
+    /// The element of `AFFINITY` under a key, copied out: [`Affinity::is_of`] says whether it is that key's.
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
 
     /// Writes an element of `AFFINITY`.

@@ -61,7 +61,7 @@ impl SenderKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Sender {
-    /// [`SenderKey::tag`] of its key, read last.
+    /// Check of its key and content: [`Sender::is_of`].
     pub tag: u32,
     /// The service's port.
     pub port: WirePort,

@@ -73,7 +73,7 @@ pub trait Socket: Tables {
     /// Remembers it. Without room for it nothing is remembered.
     fn remember(&mut self, memory: &SocketMemory);
 
-    /// The element of `SENDERS` under this key, copied out, [`Sender::tag`] last.
+    /// The element of `SENDERS` under this key, copied out: [`Sender::is_of`] says whether it is that key's.
     fn sender(&self, key: &SenderKey) -> Option<Sender>;
 
     /// Writes an element of `SENDERS`.
