@@ -47,8 +47,13 @@ impl Rows {
         for ((proto, port, len), bits) in &set.ranges {
             for (page, bits) in pages(bits) {
                 if every(*proto).get(usize::from(page)) != Some(&bits) {
-                    let key =
-                        RangeKey { prefix_len: 48 + u32::from(*len), set: id, page, proto: *proto, port: WirePort::new(*port) };
+                    let key = RangeKey {
+                        prefix_len: 48 + u32::from(*len),
+                        set: id,
+                        page,
+                        proto: *proto,
+                        port: WirePort::new(*port),
+                    };
                     rows.ranges.insert(key, Row::new(bits).sealed(key.tag()));
                 }
             }

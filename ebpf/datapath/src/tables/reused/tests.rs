@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::vec::Vec;
 
 use super::{check, copy};
-use crate::Addr;
+use crate::{Addr, WirePort};
 use crate::tables::peer::Peer;
 use crate::tables::policy::Row;
 use crate::tables::service::{Affinity, Frontend, Scope};
@@ -111,7 +111,7 @@ never_mixed! {
     no_mixture_passes_for_a_row: Row, 5, |n| Row::new([1, 2, 3, 4].map(|word| u64::from(n) << word));
     no_mixture_passes_for_an_affinity: Affinity, 2, |n| Affinity { tag: 0, backend: n, generation: n, seen: n };
     no_mixture_passes_for_a_sender: Sender, 3,
-        |n| Sender { tag: 0, port: n as u16, pad: 0, addr: Addr { hi: n.into(), lo: n.into() } };
+        |n| Sender { tag: 0, port: WirePort::from_bits(n as u16), pad: 0, addr: Addr { hi: n.into(), lo: n.into() } };
 }
 
 #[test]
