@@ -161,6 +161,23 @@ fn every_row_has_a_test_or_a_reason() {
     assert!(stale.is_empty(), "{OPEN} lists rows that have a test or do not exist: {stale:?}");
 }
 
+/// What stands in backticks in the last cells of a page's tables.
+fn proofs(text: &str) -> impl Iterator<Item = &str> {
+    let cells = text.lines().filter_map(|line| Some(line.strip_suffix(" |")?.rsplit_once("| ")?.1));
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2))
+}
+
+#[test]
+fn every_promise_of_security_names_a_test() {
+    let files = files();
+    let known: BTreeSet<&str> = files.iter().flat_map(|(_, text)| tests(text)).collect();
+    let text = fs::read_to_string(workspace().join("SECURITY.md")).unwrap();
+    let named: BTreeSet<&str> = proofs(&text).collect();
+    assert!(named.len() > 10, "{named:?}");
+    let unknown: Vec<_> = named.difference(&known).collect();
+    assert!(unknown.is_empty(), "SECURITY.md names tests that do not exist: {unknown:?}");
+}
+
 #[test]
 fn names_and_words_are_read_as_rows() {
     let rows = |found: Vec<Row>| found.iter().map(ToString::to_string).collect::<Vec<_>>();

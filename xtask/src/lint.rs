@@ -1,11 +1,15 @@
-//! `cargo xtask lint`: formatting, clippy on both targets with warnings as errors, and files that are made from others.
+//! `cargo xtask lint`: formatting, clippy on both targets and documentation with warnings as errors, dependencies, and files
+//! that are made from others.
 
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::{ebpf, manifests, run};
+use crate::{deny, ebpf, manifests, run};
 
-/// Checks formatting and manifests and runs clippy, on the host's crates and on the eBPF programs
+/// Every package but the programs, which compile for the kernel alone.
+const HOST: [&str; 4] = ["--locked", "--workspace", "--exclude", "fairlead-programs"];
+
+/// Checks formatting, manifests, dependencies and documentation and runs clippy, on the host's crates and the eBPF programs
 #[derive(Args)]
 pub(crate) struct Lint {}
 
@@ -16,9 +20,15 @@ impl Lint {
         run::run(run::cargo().args(["fmt", "--all", "--check"])).context("`cargo fmt --all` repairs it")?;
         run::say("manifests");
         manifests::check()?;
+        run::say("dependencies");
+        deny::offline()?;
         run::say("clippy, host");
-        run::run(run::cargo().args(["clippy", "--locked", "--all-targets", "--", "-D", "warnings"]))?;
+        run::run(run::cargo().arg("clippy").args(HOST).args(["--all-targets", "--", "-D", "warnings"]))?;
         run::say("clippy, eBPF");
-        ebpf::clippy()
+        ebpf::clippy()?;
+        run::say("documentation");
+        let mut doc = run::cargo();
+        doc.arg("doc").args(HOST).args(["--no-deps", "--lib", "--bins"]).env("RUSTDOCFLAGS", "-D warnings");
+        run::run(&mut doc)
     }
 }

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod demo;
+mod deny;
 mod e2e;
 mod ebpf;
 mod image;
@@ -29,6 +30,7 @@ enum Command {
     Setup(setup::Setup),
     Ebpf(ebpf::Ebpf),
     Lint(lint::Lint),
+    Deny(deny::Deny),
     Test(test::Test),
     Vm(vm::Vm),
     Demo(demo::Demo),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Setup(command) => command.run(),
         Command::Ebpf(command) => command.run(),
         Command::Lint(command) => command.run(),
+        Command::Deny(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Vm(command) => command.run(),
         Command::Demo(command) => command.run(),

@@ -11,6 +11,9 @@ pub(crate) const BPF_LINKER: &str = "0.13.0";
 /// The feature of bpf-linker that names the major version of the LLVM of [`RUSTC`].
 pub(crate) const BPF_LINKER_LLVM: &str = "llvm-22";
 
+/// What checks licences, sources and duplicates of dependencies. Pinned, since a new version brings new findings.
+pub(crate) const CARGO_DENY: &str = "0.20.2";
+
 /// The Debian suite that has the source of [`RUSTC`]'s core library, for machines where rustup can't fetch it.
 pub(crate) const RUST_SRC_SUITE: &str = "trixie-backports";
 

@@ -1,7 +1,8 @@
-//! `cargo xtask setup`: what the eBPF object, the kernel matrix and clusters need and this machine lacks. `cargo build` needs none
-//! of it.
+//! `cargo xtask setup`: what the eBPF object, lint, the kernel matrix and clusters need and this machine
+//! lacks. `cargo build` needs none of it.
 
 mod apt;
+mod deny;
 mod linker;
 pub(crate) mod machine;
 mod packages;
@@ -28,6 +29,8 @@ pub(crate) enum Part {
     RustSrc,
     /// The eBPF linker, for `cargo xtask ebpf`
     BpfLinker,
+    /// The check of dependencies, for `cargo xtask lint`
+    CargoDeny,
     /// QEMU, for `cargo xtask vm`
     Emulator,
     /// Kernel images, for `cargo xtask vm`
@@ -43,6 +46,7 @@ impl Part {
         match self {
             Self::RustSrc => rust_src::present(),
             Self::BpfLinker => linker::present(),
+            Self::CargoDeny => deny::present(),
             Self::Emulator => machine::emulator_present(),
             Self::Kernels => machine::kernels_present(),
             Self::Cluster => packages::cluster_present(),
@@ -54,6 +58,7 @@ impl Part {
         match self {
             Self::RustSrc => rust_src::install(),
             Self::BpfLinker => linker::install(),
+            Self::CargoDeny => deny::install(),
             Self::Emulator => machine::install_emulator(),
             Self::Kernels => machine::install_kernels(),
             Self::Cluster => packages::install_cluster(),
