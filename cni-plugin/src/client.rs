@@ -84,7 +84,7 @@ impl Client {
             Reply::Reserved(reservation) => Ok(reservation),
             Reply::Done | Reply::Failed(_) => Err(Error::Decode {
                 what: "the agent's answer",
-                reason: "expected a reservation; plugin and agent are of different releases".to_owned(),
+                reason: "expected a reservation; plugin and agent are of different releases: run `fairlead install` of the agent's release".to_owned(),
             }),
         }
     }

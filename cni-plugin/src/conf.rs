@@ -57,18 +57,18 @@ impl NetConf {
             Some(other) => Err(Error::Config { key, reason: format!("{other} is not a string") }),
         };
         if text("type")?.is_none_or(str::is_empty) {
-            return Err(Error::Config { key: "type", reason: "it is missing; it must be fairlead-cni".to_owned() });
+            return Err(Error::Config { key: "type", reason: "missing; set it to fairlead-cni".to_owned() });
         }
         if let Some(ipam) = object.get("ipam").and_then(|ipam| ipam.get("type")) {
             return Err(Error::UnsupportedField {
                 key: "ipam.type",
                 value: ipam.to_string(),
-                remedy: "the Fairlead agent gives addresses itself, remove the key ipam",
+                remedy: "the Fairlead agent assigns addresses; remove the key `ipam`",
             });
         }
         let socket = PathBuf::from(text("socket")?.unwrap_or(DEFAULT_SOCKET));
         if !socket.is_absolute() {
-            let reason = format!("{socket:?} is not an absolute path; leave the key out for {DEFAULT_SOCKET}");
+            let reason = format!("{socket:?} is not an absolute path; omit the key to use {DEFAULT_SOCKET}");
             return Err(Error::Config { key: "socket", reason });
         }
         Ok(Self {
@@ -86,7 +86,7 @@ impl NetConf {
     /// Code 7.
     pub(crate) fn require_name(&self) -> Result<(), Error> {
         if self.name.is_empty() {
-            let reason = "it is missing; name the network as the configuration list does".to_owned();
+            let reason = "missing; use the name of the configuration list".to_owned();
             return Err(Error::Config { key: "name", reason });
         }
         Ok(())

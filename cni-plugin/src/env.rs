@@ -99,9 +99,7 @@ fn invalid(variable: &'static str, reason: impl Into<String>) -> Error {
 }
 
 fn required(get: &impl Fn(&str) -> Option<String>, variable: &'static str) -> Result<String, Error> {
-    get(variable)
-        .filter(|value| !value.is_empty())
-        .ok_or_else(|| invalid(variable, "it is missing; the runtime must set it"))
+    get(variable).filter(|value| !value.is_empty()).ok_or_else(|| invalid(variable, "missing; the runtime must set it"))
 }
 
 fn netns(get: &impl Fn(&str) -> Option<String>) -> Result<String, Error> {
@@ -121,7 +119,9 @@ fn attachment(get: &impl Fn(&str) -> Option<String>) -> Result<Attachment, Error
     if !starts || !container_id.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
         return Err(invalid(
             "CNI_CONTAINERID",
-            format!("{container_id:?} must be letters, digits, '_', '.' and '-', and begin with a letter or digit"),
+            format!(
+                "{container_id:?} must consist of letters, digits, '_', '.' and '-', and begin with a letter or digit"
+            ),
         ));
     }
     let ifname = required(get, "CNI_IFNAME")?;
@@ -130,7 +130,7 @@ fn attachment(get: &impl Fn(&str) -> Option<String>) -> Result<Attachment, Error
     if ifname.len() > 15 || ifname == "." || ifname == ".." || ifname.chars().any(bad_char) {
         return Err(invalid(
             "CNI_IFNAME",
-            format!("{ifname:?} can't be an interface's name: at most 15 bytes, without '/', ':' and spaces"),
+            format!("{ifname:?} is not a valid interface name: use at most 15 bytes, without '/', ':' and spaces"),
         ));
     }
     Ok(Attachment { container_id, ifname })
@@ -182,7 +182,7 @@ impl PodArgs {
     }
 
     fn require(self) -> Result<PodRef, Error> {
-        let missing = |key| invalid("CNI_ARGS", format!("{key} is missing; Fairlead wires Kubernetes pods only"));
+        let missing = |key| invalid("CNI_ARGS", format!("{key} is missing; Fairlead only connects Kubernetes pods"));
         Ok(PodRef {
             namespace: self.namespace.ok_or_else(|| missing("K8S_POD_NAMESPACE"))?,
             name: self.name.ok_or_else(|| missing("K8S_POD_NAME"))?,
@@ -195,7 +195,7 @@ impl PodArgs {
 fn object_name(key: &str, value: &str) -> Result<String, Error> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     if value.is_empty() || value.len() > 253 || !value.chars().all(fits) {
-        return Err(invalid("CNI_ARGS", format!("{key}={value:?} is not the name of a Kubernetes object")));
+        return Err(invalid("CNI_ARGS", format!("{key}={value:?} is not a valid Kubernetes object name")));
     }
     Ok(value.to_owned())
 }

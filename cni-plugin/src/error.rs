@@ -36,7 +36,7 @@ pub mod code {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The version is unknown, or too old for the verb.
-    #[error("cniVersion {version:?} can't be served: {reason}")]
+    #[error("cniVersion {version:?} is not supported: {reason}")]
     Version {
         /// `cniVersion` of the configuration.
         version: String,
@@ -86,7 +86,9 @@ pub enum Error {
         reason: String,
     },
     /// The agent does not answer.
-    #[error("the Fairlead agent does not answer at {socket}: {reason}; is the fairlead pod of this node running?")]
+    #[error(
+        "the Fairlead agent does not answer at {socket}: {reason}; check that the fairlead pod on this node is running"
+    )]
     AgentAway {
         /// The socket that was tried.
         socket: String,
@@ -94,7 +96,10 @@ pub enum Error {
         reason: String,
     },
     /// STATUS while the agent does not answer, on a node where it was never ready since boot.
-    #[error("the Fairlead agent does not answer at {socket} and was not ready since the node started: {reason}")]
+    #[error(
+        "the Fairlead agent does not answer at {socket} and has not been ready since the node booted: {reason}; check that the \
+         fairlead pod on this node is running"
+    )]
     NotAvailable {
         /// The socket that was tried.
         socket: String,
@@ -110,9 +115,9 @@ pub enum Error {
         source: io::Error,
     },
     /// CHECK found a difference.
-    #[error("{0}; delete the pod so that it is made anew")]
+    #[error("{0}; delete the pod so that it is recreated")]
     Differs(String),
-    /// The agent said no.
+    /// The agent refused.
     #[error("{}", .0.msg)]
     Agent(Failure),
 }

@@ -64,7 +64,7 @@ impl Version {
         }
         Err(Error::Version {
             version: self.as_str().to_owned(),
-            reason: format!("config version does not allow {verb}, which came with {least}"),
+            reason: format!("config version does not allow {verb}, which requires {least}"),
         })
     }
 }

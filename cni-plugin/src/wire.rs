@@ -44,7 +44,7 @@ impl PodSide {
         let own = File::open("/proc/thread-self/ns/net").and_then(|own| stat(&own));
         if !allow_own && own.is_ok_and(|own| own == (device, inode)) {
             return Err(invalid(format!(
-                "{path} is the node's own namespace; set CNI_NETNS_OVERRIDE=1 if that is meant"
+                "{path} is the node's own network namespace; set CNI_NETNS_OVERRIDE=1 if that is intended"
             )));
         }
         let netlink = Netlink::open_in(file.as_fd(), allow_ipv6)?;
@@ -89,7 +89,7 @@ pub(crate) fn bring_up(
 ) -> Result<(), Error> {
     let index = pod.netlink.link(ifname)?.map(|link| link.header.index).ok_or_else(|| Error::Kernel {
         what: format!("find {ifname}"),
-        source: std::io::Error::other("it vanished from the pod's namespace"),
+        source: std::io::Error::other("it disappeared from the pod's namespace"),
     })?;
     pod.netlink.execute(pod_operations(reservation, index, ifname))?;
     host.execute(host_operations(reservation))?;

@@ -16,10 +16,10 @@ use crate::settings::Settings;
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Command,
-    /// The agent's socket for questions
+    /// The agent's admin socket
     #[arg(long, global = true, default_value = DEFAULT_SOCKET, value_name = "PATH")]
     pub(super) socket: PathBuf,
-    /// A table for a person, or JSON for a program
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     pub(super) output: Output,
 }
@@ -34,25 +34,25 @@ pub(super) enum Output {
 pub(super) enum Command {
     /// Run the node's agent
     Agent(Box<AgentArgs>),
-    /// How is the agent?
+    /// Show the state of the agent: health, objects, pods, tables, programs
     Status,
-    /// Services
+    /// List and explain Services
     #[command(subcommand)]
     Service(ServiceCommand),
-    /// Policies
+    /// Explain NetworkPolicy decisions
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Dropped packets: counts by reason, and the last ones
+    /// Show dropped packets: counts by reason, and the most recent ones
     Drops(DropsArgs),
-    /// What the agent logs, or what it is to log until its end
+    /// Show or change the log level of the running agent
     LogLevel(LogLevelArgs),
-    /// Bring to the node what the agent needs: the CNI plugin, a bpf file system, kernel settings, the API server's address
+    /// Prepare the node for the agent: CNI plugin, bpf file system, kernel settings, API server address
     Install(InstallArgs),
-    /// What on this node would stop or hinder Fairlead, and what to do about it. Needs no agent
+    /// Check this node for what prevents or impairs Fairlead, with remedies. Works without an agent
     Doctor(DoctorArgs),
-    /// Leave the node as it was: remove programs, maps, pods' links, routes, files, and restore kernel settings
+    /// Remove Fairlead from this node: programs, maps, pod interfaces, routes, files; restore kernel settings
     Uninstall(UninstallArgs),
-    /// Do nothing until told to end; for the pods of manifests/remove
+    /// Wait for SIGTERM; for the pods of manifests/remove
     #[command(hide = true)]
     Stay,
 }
@@ -62,10 +62,10 @@ pub(super) struct AgentArgs {
     /// The name of this node's Node object
     #[arg(long, env = "NODE_NAME")]
     pub(super) node: String,
-    /// Take objects from the manifests in this directory, not from the Kubernetes API
+    /// Read objects from the manifests in this directory instead of the Kubernetes API
     #[arg(long, value_name = "DIR")]
     pub(super) objects: Option<PathBuf>,
-    /// How to reach the Kubernetes API and with which credentials; without, those of the pod's service account
+    /// Kubeconfig for the Kubernetes API [default: the pod's service account]
     #[arg(long, value_name = "FILE", conflicts_with = "objects")]
     pub(super) kubeconfig: Option<PathBuf>,
     /// Read settings from this YAML file: the flags below in camelCase, those of a group below its name
@@ -77,9 +77,9 @@ pub(super) struct AgentArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ServiceCommand {
-    /// Every service with its addresses
+    /// List Services with their addresses
     List,
-    /// What happens to connections to an address, and why
+    /// Explain what happens to connections to an address, and why
     Explain {
         /// As in 10.96.0.10:53 or [fd00:10:96::a]:53
         #[arg(value_name = "ADDR:PORT")]
@@ -89,7 +89,7 @@ pub(super) enum ServiceCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
-    /// May packets pass, and which rule says so?
+    /// Explain whether policy allows a flow, and which rule decides
     Explain {
         /// NAMESPACE/POD or an address
         #[arg(long, value_name = "END")]
@@ -102,14 +102,14 @@ pub(super) enum PolicyCommand {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct DropsArgs {
-    /// Show drops as they happen
+    /// Print drops as they happen
     #[arg(short, long)]
     pub(super) follow: bool,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct LogLevelArgs {
-    /// A level, and levels of modules after commas: info,fairlead_agent::cni=debug
+    /// A level, optionally followed by levels of modules: info,fairlead_agent::cni=debug
     #[arg(value_name = "FILTER", value_parser = log::filter)]
     pub(super) filter: Option<String>,
 }
@@ -136,7 +136,7 @@ fn destination(text: &str) -> Result<Destination, String> {
         return Ok(Destination { end: address.ip().to_string(), port: address.port(), protocol });
     }
     let (end, port) = match rest.rsplit_once(':') {
-        Some((end, port)) => (end, port.parse().map_err(|_| format!("{port:?} is no port: 1 to 65535"))?),
+        Some((end, port)) => (end, port.parse().map_err(|_| format!("{port:?} is not a port number: use 1 to 65535"))?),
         None => (rest, 0),
     };
     Ok(Destination { end: end.to_owned(), port, protocol })
@@ -149,7 +149,7 @@ fn protocol(text: &str) -> Result<u8, String> {
         "sctp" => Ok(132),
         "icmp" => Ok(1),
         "icmpv6" => Ok(58),
-        _ => Err(format!("{text:?} is no protocol: tcp, udp, sctp, icmp or icmpv6")),
+        _ => Err(format!("{text:?} is not a protocol: use tcp, udp, sctp, icmp or icmpv6")),
     }
 }
 

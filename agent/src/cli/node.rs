@@ -29,20 +29,20 @@ const HOST: &str = "/host";
 /// Where things are on the node.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Places {
-    /// Where sockets and the journal of pods are
+    /// Directory for sockets and the journal of pods
     #[arg(long, default_value = "/run/fairlead", value_name = "DIR")]
     run_dir: PathBuf,
-    /// Where maps and programs are pinned
+    /// Directory where maps and programs are pinned
     #[arg(long, default_value = "/sys/fs/bpf/fairlead", value_name = "DIR")]
     bpffs: PathBuf,
-    /// Where the node's directories are seen, as hostPaths of a container; paths that are not named are below it
-    /// [default: /host where there is /host/etc, or else /]
+    /// The node's root directory as this process sees it; other paths default to paths below it
+    /// [default: /host if /host/etc exists, else /]
     #[arg(long, value_name = "DIR")]
     host_root: Option<PathBuf>,
-    /// Where the container runtime executes plugins [default: HOST_ROOT/opt/cni/bin]
+    /// Directory of CNI plugins [default: HOST_ROOT/opt/cni/bin]
     #[arg(long, value_name = "DIR")]
     cni_bin_dir: Option<PathBuf>,
-    /// The kernel's settings [default: HOST_ROOT/proc/sys, or else /proc/sys]
+    /// Directory of sysctls [default: HOST_ROOT/proc/sys, else /proc/sys]
     #[arg(long, value_name = "DIR")]
     proc_sys: Option<PathBuf>,
 }
@@ -77,17 +77,17 @@ impl Places {
 pub(super) struct InstallArgs {
     #[command(flatten)]
     places: Places,
-    /// The plugin to install [default: fairlead-cni beside this program]
+    /// The plugin to install [default: fairlead-cni next to this program]
     #[arg(long, value_name = "FILE")]
     cni_plugin: Option<PathBuf>,
-    /// The kubeconfig of the node's kubelet, which says where the API server is [default:
+    /// Kubelet's kubeconfig, from which the API server's address is read [default:
     /// HOST_ROOT/etc/kubernetes/kubelet.conf]
     #[arg(long, value_name = "FILE")]
     kubelet_kubeconfig: Option<PathBuf>,
-    /// The API server's URL, as seen from this node; without, that of the agent's settings, or else of kubelet
+    /// The API server's URL, as seen from this node [default: from the agent's settings, else from kubelet]
     #[arg(long, value_name = "URL")]
     api_server: Option<String>,
-    /// The agent's settings file. It is checked as the agent does it, and says where the API server is
+    /// The agent's settings file, to validate and to read the API server's URL from
     // By another name, since the settings in it are not this command's own.
     #[arg(id = "agent_config", long = "config", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -97,10 +97,10 @@ pub(super) struct InstallArgs {
 pub(super) struct UninstallArgs {
     #[command(flatten)]
     places: Places,
-    /// Where the container runtime looks for CNI configurations [default: HOST_ROOT/etc/cni/net.d]
+    /// Directory of CNI configurations [default: HOST_ROOT/etc/cni/net.d]
     #[arg(long, value_name = "DIR")]
     cni_conf_dir: Option<PathBuf>,
-    /// The name of ours
+    /// File name of our CNI configuration
     #[arg(long, default_value = CONF_NAME, value_name = "NAME")]
     cni_conf_name: String,
 }
@@ -109,19 +109,19 @@ pub(super) struct UninstallArgs {
 pub(super) struct DoctorArgs {
     #[command(flatten)]
     places: Places,
-    /// The cgroup whose sockets reach services, or a directory with its mount below [default: HOST_ROOT/sys/fs/cgroup]
+    /// Root of cgroup v2, or a directory that contains its mount [default: HOST_ROOT/sys/fs/cgroup]
     #[arg(long, value_name = "DIR")]
     cgroup_root: Option<PathBuf>,
-    /// Where the container runtime looks for CNI configurations [default: HOST_ROOT/etc/cni/net.d]
+    /// Directory of CNI configurations [default: HOST_ROOT/etc/cni/net.d]
     #[arg(long, value_name = "DIR")]
     cni_conf_dir: Option<PathBuf>,
-    /// The name of ours
+    /// File name of our CNI configuration
     #[arg(long, default_value = CONF_NAME, value_name = "NAME")]
     cni_conf_name: String,
     /// The kubeconfig of the node's kubelet [default: HOST_ROOT/etc/kubernetes/kubelet.conf]
     #[arg(long, value_name = "FILE")]
     kubelet_kubeconfig: Option<PathBuf>,
-    /// The API server's URL, as seen from this node; without, what the agent uses
+    /// The API server's URL, as seen from this node [default: what the agent uses]
     #[arg(long, value_name = "URL")]
     api_server: Option<String>,
 }
@@ -220,7 +220,7 @@ pub(super) fn uninstall(args: &UninstallArgs, output: Output) -> Result<(), CliE
 fn refuse_beside_an_agent(run_dir: &Path) -> Result<(), CliError> {
     match Connection::ask(&run_dir.join("agent.sock"), &Request::Status) {
         Ok(_) => Err(CliError::Usage(
-            "an agent runs on this node: stop it first (`kubectl -n kube-system delete daemonset fairlead`), then uninstall"
+            "an agent is running on this node: stop it first (`kubectl -n kube-system delete daemonset fairlead`), then uninstall"
                 .to_owned(),
         )),
         Err(_) => Ok(()),

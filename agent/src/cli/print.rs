@@ -46,16 +46,16 @@ pub(super) fn report(findings: &[Finding], unseen: &[(String, String)]) -> Strin
     let mut text = String::new();
     for Finding { severity, what, why, remedy } in findings {
         let word = match severity {
-            Severity::Blocks => "STOPS",
-            Severity::Hinders => "HINDERS",
+            Severity::Blocks => "ERROR",
+            Severity::Hinders => "WARNING",
         };
         text += &format!("{word}  {what}\n    why:    {why}\n    remedy: {remedy}\n");
     }
     if findings.is_empty() {
-        text += "nothing on this node would stop or hinder Fairlead\n";
+        text += "no problems found\n";
     }
     if !unseen.is_empty() {
-        let mut out = Table::new(["not looked at", "because"]);
+        let mut out = Table::new(["not checked", "reason"]);
         unseen.iter().for_each(|(what, why)| out.row([what.clone(), why.clone()]));
         text += &format!("\n{out}");
     }
@@ -83,17 +83,17 @@ pub(super) fn status(status: &StatusView) -> String {
         mistakes,
         drops,
     } = status;
-    let mut out = Table::new(["what", "is"]);
+    let mut out = Table::new(["field", "value"]);
     let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let objects: Vec<_> = objects.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     out.row(["node".into(), node.clone()]);
     out.row([
         "agent".into(),
-        format!("{version}, up {uptime_seconds} s{}", if *adopted { ", adopted maps" } else { "" }),
+        format!("{version}, up {uptime_seconds} s{}", if *adopted { ", adopted existing maps" } else { "" }),
     ]);
     out.row(["health".into(), format!("{health}{reason}")]);
     out.row(["objects".into(), objects.join(", ")]);
-    out.row(["plans".into(), format!("{plans} with {operations} operations, the last took {micros} µs")]);
+    out.row(["plans".into(), format!("{plans} applied with {operations} operations, the last in {micros} µs")]);
     out.row(["drops".into(), format!("{drops} packets: see `fairlead drops`")]);
     let mut text = out.to_string();
 
@@ -119,7 +119,7 @@ pub(super) fn status(status: &StatusView) -> String {
         text += &format!("\n{out}");
     }
     if !mistakes.is_empty() {
-        let mut out = Table::new(["object that can't be read", "why"]);
+        let mut out = Table::new(["invalid object", "reason"]);
         mistakes.iter().for_each(|(origin, reason)| out.row([origin.clone(), reason.clone()]));
         text += &format!("\n{out}");
     }
@@ -141,7 +141,7 @@ pub(super) fn explained(explained: &[ServiceExplanation]) -> String {
     let mut text = String::new();
     for e in explained {
         let port = if e.port_name.is_empty() { String::new() } else { format!(" port {}", e.port_name) };
-        let force = if e.in_force { "" } else { " (not in the kernel's table yet)" };
+        let force = if e.in_force { "" } else { " (not in the kernel yet)" };
         text += &format!(
             "{}/{} is service {}{port}, a {}.\nA new connection from inside {}{force} (policy {}).\n",
             e.address,
@@ -152,13 +152,17 @@ pub(super) fn explained(explained: &[ServiceExplanation]) -> String {
             e.policy
         );
         let source = match (e.outside_verdict, e.keeps_source) {
-            (Verdict::Forward, true) => ", and keeps its address",
-            (Verdict::Forward, false) => ", from the node's address",
+            (Verdict::Forward, true) => " with the client's address",
+            (Verdict::Forward, false) => " with the node's address as source",
             _ => "",
         };
-        text += &format!("One from outside {}{source} (policy {}).\n", becomes(e.outside_verdict), e.outside_policy);
+        text += &format!(
+            "A new connection from outside {}{source} (policy {}).\n",
+            becomes(e.outside_verdict),
+            e.outside_policy
+        );
         if !e.source_ranges.is_empty() {
-            text += &format!("It is open to {} alone.\n", e.source_ranges.join(", "));
+            text += &format!("Only clients in {} are admitted.\n", e.source_ranges.join(", "));
         }
         let mut out = Table::new(["endpoint", "from inside", "from outside", "this node", "why"]);
         for endpoint in &e.endpoints {
@@ -173,8 +177,8 @@ pub(super) fn explained(explained: &[ServiceExplanation]) -> String {
 fn becomes(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Forward => "goes to one of the chosen endpoints",
-        Verdict::Reject => "is refused: there is no endpoint anywhere",
-        Verdict::Drop => "is dropped: there are endpoints, none that may be used from here",
+        Verdict::Reject => "is refused: the service has no endpoints",
+        Verdict::Drop => "is dropped: the service has endpoints, but none that may be used from here",
     }
 }
 
@@ -187,7 +191,7 @@ pub(super) fn policy(explanation: &serde_json::Value) -> String {
     let mut text = format!("{}\n{}", if allow { "allowed" } else { "dropped" }, lines("lines"));
     let near = lines("near_misses");
     if !near.is_empty() {
-        text += &format!("what nearly allows it:\n{near}");
+        text += &format!("rules that almost match:\n{near}");
     }
     text
 }
@@ -199,7 +203,7 @@ pub(super) fn drops(drops: &DropsView) -> String {
     }
     let mut text = out.to_string();
     if !drops.recent.is_empty() {
-        text += "\nthe last ones (sampled when there are many):\n";
+        text += "\nmost recent (sampled under load):\n";
         drops.recent.iter().for_each(|drop| text += &drop_line(drop));
     }
     text

@@ -16,9 +16,9 @@ const FULL: u64 = 1 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Fairlead can't work on this node so.
+    /// Fairlead cannot work on this node like this.
     Blocks,
-    /// It works, with harm or danger.
+    /// Fairlead works, but impaired or at risk.
     Hinders,
 }
 
@@ -67,44 +67,44 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut found = kernel(kernel_facts);
     if let Some((path, false)) = bpffs {
         let (path, why) =
-            (path.display(), "maps and programs are pinned there, so that traffic flows without an agent");
+            (path.display(), "maps and programs are pinned there, so that traffic continues without the agent");
         found.push(blocks(
             format!("no bpf file system is mounted at {path}"),
             why,
-            format!("fairlead install, or: mount -t bpf bpf {path}"),
+            format!("run `fairlead install`, or: mount -t bpf bpf {path}"),
         ));
     }
     if let Some(text) = cgroup {
         found.push(blocks(
-            "the socket hooks have no place".to_owned(),
-            "processes of the node reach services by them alone",
+            "no usable cgroup v2 hierarchy for the socket hooks".to_owned(),
+            "processes of the node reach services only through socket hooks",
             text.clone(),
         ));
     }
     found.extend(kube_proxy(proxy));
     if !forward_drop.is_empty() {
         found.push(hinders(
-            format!("the firewall drops what the node forwards ({}), as docker makes it", forward_drop.join(", ")),
-            "what pods send to the outside is forwarded by the node's own stack",
+            format!("the firewall drops forwarded packets ({}), as Docker configures it", forward_drop.join(", ")),
+            "traffic from pods to the outside is forwarded by the node's network stack",
             "iptables -I FORWARD -i fl+ -j ACCEPT; iptables -I FORWARD -o fl+ -j ACCEPT (and the same with ip6tables); \
-             with docker, in the chain DOCKER-USER, or \"ip-forward-no-drop\": true in /etc/docker/daemon.json",
+             with Docker, in the chain DOCKER-USER, or \"ip-forward-no-drop\": true in /etc/docker/daemon.json",
         ));
     }
     found.extend(cni(cni_facts));
     found.extend(uplinks(uplink_facts, pods));
     if !settings.is_empty() {
         found.push(hinders(
-            format!("not as a forwarding node needs it: {}", settings.join(", ")),
-            "what the node does not forward does not leave its pods",
-            "fairlead install sets it, and the agent while it runs; if it is set back, correct the file that does: \
+            format!("sysctls that prevent forwarding: {}", settings.join(", ")),
+            "the node must forward the packets of its pods",
+            "`fairlead install` and the running agent set them; if something resets them, correct the file that does: \
              grep -r forward /etc/sysctl.conf /etc/sysctl.d /usr/lib/sysctl.d",
         ));
     }
     if *no_ipv6 {
         found.push(hinders(
-            "IPv6 is switched off (net.ipv6.conf.all.disable_ipv6 = 1)",
-            "pods get an address of each family that their node has a range of",
-            "sysctl -w net.ipv6.conf.all.disable_ipv6=0, or give the cluster ranges of IPv4 alone",
+            "IPv6 is disabled (net.ipv6.conf.all.disable_ipv6 = 1)",
+            "pods get an address of each family for which their node has a pod range",
+            "sysctl -w net.ipv6.conf.all.disable_ipv6=0, or use IPv4 pod ranges only",
         ));
     }
     found.extend(managers(network_manager.as_ref(), networkd.as_ref()));
@@ -121,37 +121,37 @@ fn kernel(kernel: &Kernel) -> Vec<Finding> {
     if version.is_some_and(|version| version < OLDEST) {
         found.push(blocks(
             format!("Linux {release}"),
-            "programs use what older kernels do not have",
+            "Fairlead uses eBPF features that older kernels lack",
             format!("use a kernel of {}.{} or newer", OLDEST.0, OLDEST.1),
         ));
     }
     if !lacks.is_empty() {
         found.push(blocks(
             format!("the kernel lacks {}", lacks.join(", ")),
-            "programs can't be loaded without",
-            "use a kernel with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF, CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS, as \
-             distributions have it",
+            "eBPF programs cannot be loaded",
+            "use a kernel with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF, CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS, as in \
+             distribution kernels",
         ));
     }
     if let Some(why) = refuses {
         found.push(blocks(
             format!("the kernel refuses eBPF: {why}"),
-            "everything that happens to packets is done by eBPF programs",
-            "run as root with CAP_BPF and CAP_NET_ADMIN; a kernel in lockdown mode allows none (see \
+            "all packet processing is done by eBPF programs",
+            "run as root with CAP_BPF and CAP_NET_ADMIN; kernel lockdown mode forbids eBPF (see \
              /sys/kernel/security/lockdown)",
         ));
     }
     if *btf == Some(false) {
         found.push(hinders(
-            "the kernel does not describe its types (/sys/kernel/btf/vmlinux)",
-            "sockets remember their service by it",
-            "use a kernel with CONFIG_DEBUG_INFO_BTF, as distributions have it",
+            "the kernel has no BTF (/sys/kernel/btf/vmlinux)",
+            "socket storage, in which a socket's service is kept, needs it",
+            "use a kernel with CONFIG_DEBUG_INFO_BTF, as in distribution kernels",
         ));
     }
     if *jit == Some(false) {
         found.push(hinders(
-            "programs are interpreted (net.core.bpf_jit_enable = 0)",
-            "every packet takes several times as long",
+            "the eBPF JIT is disabled (net.core.bpf_jit_enable = 0)",
+            "packet processing is several times slower",
             "sysctl -w net.core.bpf_jit_enable=1",
         ));
     }
@@ -164,7 +164,7 @@ pub fn kube_proxy(proxy: &Proxy) -> Option<Finding> {
     let Proxy { processes, mode, rules, ipvs } = proxy;
     let mut seen = String::new();
     if let [first, ..] = rules.as_slice() {
-        let _infallible = write!(seen, "{} of its tables and chains, as {first}", rules.len());
+        let _infallible = write!(seen, "{} of its tables and chains, such as {first}", rules.len());
     }
     if *ipvs {
         seen += if seen.is_empty() { "" } else { ", " };
@@ -174,18 +174,18 @@ pub fn kube_proxy(proxy: &Proxy) -> Option<Finding> {
         let mode = mode.as_ref().map(|mode| format!(" in mode {mode}")).unwrap_or_default();
         let rules = if seen.is_empty() { seen } else { format!(", with {seen}") };
         return Some(hinders(
-            format!("kube-proxy still runs{mode}{rules}"),
-            "both make services work, and each drops or translates what the other does not know; Fairlead leaves \
-             kube-proxy's rules alone",
-            "kubectl -n kube-system delete daemonset kube-proxy; then remove what it left: kube-proxy --cleanup",
+            format!("kube-proxy is running{mode}{rules}"),
+            "both implement services, and each drops or translates connections that the other does not know; Fairlead \
+             does not touch kube-proxy's rules",
+            "kubectl -n kube-system delete daemonset kube-proxy; then remove its rules: kube-proxy --cleanup",
         ));
     }
     (!seen.is_empty()).then(|| {
         hinders(
-            format!("kube-proxy is gone and left {seen}"),
-            "its rules translate service addresses to backends that are no more, and drop packets",
+            format!("kube-proxy left {seen}"),
+            "stale rules translate service addresses to backends that no longer exist, and drop packets",
             "kube-proxy --cleanup; or: nft delete table ip kube-proxy; nft delete table ip6 kube-proxy; \
-             iptables-save | grep -v KUBE- | iptables-restore; ip link delete kube-ipvs0; or start the node anew",
+             iptables-save | grep -v KUBE- | iptables-restore; ip link delete kube-ipvs0; or reboot the node",
         )
     })
 }
@@ -197,16 +197,19 @@ fn cni(cni: &Cni) -> Vec<Finding> {
     let earlier: Vec<&str> = files.iter().map(String::as_str).take_while(|name| *name < own.as_str()).collect();
     if !earlier.is_empty() {
         found.push(blocks(
-            format!("another CNI configuration comes first in {directory}: {}", earlier.join(", ")),
-            "the container runtime takes the first by name, so pods are given to that network",
-            format!("remove the other network, then: rm {directory}/{}", earlier.join(&format!(" {directory}/"))),
+            format!("another CNI configuration takes precedence in {directory}: {}", earlier.join(", ")),
+            "the container runtime uses the first file by name, so pods are connected to that network",
+            format!(
+                "remove the other network plugin, then: rm {directory}/{}",
+                earlier.join(&format!(" {directory}/"))
+            ),
         ));
     }
     if files.contains(own) && !plugin_ok {
         found.push(blocks(
-            format!("{plugin} is missing or can't be executed"),
+            format!("{plugin} is missing or not executable"),
             "the container runtime executes it for every pod",
-            "fairlead install; the file system must not be mounted noexec",
+            "run `fairlead install`; the file system must not be mounted noexec",
         ));
     }
     found
@@ -216,42 +219,42 @@ fn uplinks(uplinks: &[UplinkFacts], pods: &[(String, u32)]) -> Vec<Finding> {
     let mut found = Vec::new();
     if uplinks.is_empty() {
         found.push(blocks(
-            "no interface leads out of the node",
-            "other nodes and the world are reached by one with a default route, or an address of the Node object",
-            "name it: `uplinks` in the settings, or --uplink",
+            "no uplink found",
+            "other nodes and the outside are reached through an interface with a default route or an address of the Node object",
+            "name the interface: `uplinks` in the settings, or --uplink",
         ));
     }
     let mtus: Vec<String> = uplinks.iter().map(|uplink| format!("{} {}", uplink.name, uplink.mtu)).collect();
     let smallest = uplinks.iter().map(|uplink| uplink.mtu).min().unwrap_or(u32::MAX);
     if uplinks.iter().any(|uplink| uplink.mtu != smallest) {
         found.push(hinders(
-            format!("interfaces that lead out of the node have different MTUs: {}", mtus.join(", ")),
-            "pods get the smallest, so that what they send fits everywhere",
-            "give them one MTU (ip link set IF mtu N), or name those that count: `uplinks` in the settings",
+            format!("uplinks have different MTUs: {}", mtus.join(", ")),
+            "pods get the smallest MTU, so that their packets fit everywhere",
+            "set the same MTU (ip link set IF mtu N), or list the uplinks to use: `uplinks` in the settings",
         ));
     }
     let large: Vec<String> =
         pods.iter().filter(|(_, mtu)| *mtu > smallest).map(|(name, mtu)| format!("{name} {mtu}")).collect();
     if !large.is_empty() {
         found.push(hinders(
-            format!("links of pods have a larger MTU ({}) than the way out of the node ({smallest})", large.join(", ")),
-            "what they send is cut, or answered with `packet too big`, which some servers never see",
-            "make these pods anew: they get the MTU of now",
+            format!("pod interfaces have a larger MTU ({}) than the uplink ({smallest})", large.join(", ")),
+            "their packets are fragmented or answered with ICMP `packet too big`, which some servers never receive",
+            "recreate these pods: new pods get the current MTU",
         ));
     }
     for UplinkFacts { name, mtu: _, strict, before } in uplinks {
         if *strict {
             found.push(hinders(
                 format!("reverse path filtering is strict on {name}"),
-                "what comes by another way than its answer would take is dropped: tunnels, node ports with two uplinks",
-                format!("the agent loosens it while it runs: if it does not last, sysctl -w net.ipv4.conf.{name}.rp_filter=2"),
+                "packets that arrive on a different interface than the answer would use are dropped: tunnels, NodePorts with two uplinks",
+                format!("the agent sets it to loose; if something resets it: sysctl -w net.ipv4.conf.{name}.rp_filter=2"),
             ));
         }
         if !before.is_empty() {
             found.push(hinders(
-                format!("programs of others see packets of {name} before Fairlead does: {}", before.join(", ")),
-                "another network's programs take or drop packets that are Fairlead's",
-                format!("remove that network; see what is attached: bpftool net show dev {name}"),
+                format!("other eBPF programs run before Fairlead's on {name}: {}", before.join(", ")),
+                "programs of another network plugin redirect or drop packets before Fairlead sees them",
+                format!("remove that network plugin; to see what is attached: bpftool net show dev {name}"),
             ));
         }
     }
@@ -262,8 +265,8 @@ fn managers(network_manager: Option<&NetworkManager>, networkd: Option<&Networkd
     let mut found = Vec::new();
     if network_manager.is_some_and(|manager| !manager.keeps_off) {
         found.push(hinders(
-            "NetworkManager runs and was not told to leave pods' links alone",
-            "it may set them up anew or take their addresses and routes",
+            "NetworkManager is running and manages pod interfaces",
+            "it may reconfigure them or remove their addresses and routes",
             "printf '[keyfile]\\nunmanaged-devices=interface-name:fl*\\n' >/etc/NetworkManager/conf.d/fairlead.conf; \
              systemctl reload NetworkManager",
         ));
@@ -271,16 +274,16 @@ fn managers(network_manager: Option<&NetworkManager>, networkd: Option<&Networkd
     let Some(Networkd { keeps_routes, claims }) = networkd else { return found };
     if !claims.is_empty() {
         found.push(hinders(
-            format!("systemd-networkd sets up pods' links too, by {}", claims.join(", ")),
-            "it takes their addresses and routes",
+            format!("systemd-networkd manages pod interfaces, because of {}", claims.join(", ")),
+            "it removes their addresses and routes",
             "printf '[Match]\\nName=fl*\\n[Link]\\nUnmanaged=yes\\n' >/etc/systemd/network/05-fairlead.network; \
              networkctl reload",
         ));
     }
     if !keeps_routes {
         found.push(hinders(
-            "systemd-networkd removes routes that are not its own whenever it starts",
-            "routes to pods of other nodes are missing until the agent has set them again; with no agent, until there is one",
+            "systemd-networkd removes foreign routes when it starts",
+            "routes to pods of other nodes are missing until the agent restores them",
             "mkdir -p /etc/systemd/networkd.conf.d; printf '[Network]\\nManageForeignRoutes=no\\n\
              ManageForeignRoutingPolicyRules=no\\n' >/etc/systemd/networkd.conf.d/fairlead.conf; \
              systemctl restart systemd-networkd",
@@ -293,25 +296,25 @@ fn api(server: &ApiServer) -> Option<Finding> {
     let ApiServer { url, origin, trouble } = server;
     let trouble = trouble.as_ref()?;
     Some(blocks(
-        format!("the API server can't be reached at {url} ({origin}): {trouble}"),
-        "a new node's agent knows no object without; one that was there before goes on with what it has",
-        "correct the address (the setting `apiServer`), or what is between: curl -k URL/version from this node",
+        format!("the API server is unreachable at {url} ({origin}): {trouble}"),
+        "the agent of a new node needs it to start; a running one continues with what it has",
+        "correct the address (setting `apiServer`) or the network path; to test: curl -k URL/version on this node",
     ))
 }
 
 fn disk(disk: &Disk) -> Option<Finding> {
     let Disk { path, bytes, files, read_only } = disk;
     let path = path.display();
-    let why = "pods' addresses, deletions and the CNI configuration are kept there";
+    let why = "pod addresses, pending deletions and the CNI configuration are stored there";
     if *read_only {
         return Some(blocks(format!("{path} is mounted read-only"), why, format!("mount -o remount,rw {path}")));
     }
     if *bytes < FULL || *files == Some(0) {
-        let what = if *bytes < FULL { format!("{} KiB are free", bytes >> 10) } else { "no file is free".to_owned() };
+        let what = if *bytes < FULL { format!("{} KiB free", bytes >> 10) } else { "no free inodes".to_owned() };
         return Some(blocks(
             format!("the file system of {path} is full: {what}"),
             why,
-            format!("make room: df -h {path}; df -i {path}"),
+            format!("free space or inodes: df -h {path}; df -i {path}"),
         ));
     }
     None
@@ -323,8 +326,8 @@ fn agent(agent: &Agent) -> Vec<Finding> {
     if let (false, Some(reason)) = (health == "ready", reason) {
         found.push(blocks(
             format!("the agent is {health}: {reason}"),
-            "pods that are made now wait for it",
-            "see its log: kubectl -n kube-system logs -l app.kubernetes.io/name=fairlead -c agent",
+            "new pods wait until it is ready",
+            "check its log: kubectl -n kube-system logs -l app.kubernetes.io/name=fairlead -c agent",
         ));
     }
     // What it says of these is found here too, and in more detail; and a reason is said above.
@@ -332,8 +335,7 @@ fn agent(agent: &Agent) -> Vec<Finding> {
         let said = reason.as_ref().is_some_and(|reason| reason.contains(text.as_str()));
         !said && !["kube-proxy", "conflist"].contains(&topic.as_str())
     });
-    found
-        .extend(others.map(|(_, text)| hinders(text.clone(), "the agent says so", "see above, and `fairlead status`")));
+    found.extend(others.map(|(_, text)| hinders(text.clone(), "reported by the agent", "see `fairlead status`")));
     found
 }
 

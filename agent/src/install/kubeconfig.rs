@@ -24,7 +24,7 @@ pub enum KubeconfigError {
     },
     /// It says nothing that helps.
     #[error(
-        "kubelet's kubeconfig {path} gives no address: {reason}; set `apiServer` to the API server's URL, as seen from \
+        "no API server address in kubelet's kubeconfig {path}: {reason}; set `apiServer` to the API server's URL, as seen from \
          this node"
     )]
     Useless {
@@ -77,12 +77,12 @@ pub fn api_server(path: &Path) -> Result<String, KubeconfigError> {
 
 fn parse(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
-        return Err("it is no kubeconfig: it is empty".to_owned());
+        return Err("not a kubeconfig: the file is empty".to_owned());
     }
     // What is around an error may be a key.
     let options = serde_saphyr::options! { with_snippet: false };
     let Kubeconfig { current_context, contexts, clusters } = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| format!("it is no kubeconfig: {}", error.without_snippet()))?;
+        .map_err(|error| format!("not a kubeconfig: {}", error.without_snippet()))?;
     let context = contexts
         .iter()
         .find(|context| context.name == current_context)
@@ -144,8 +144,8 @@ users:
     #[test]
     fn what_leads_nowhere_is_named() {
         let cases = [
-            ("", "no kubeconfig"),
-            ("{{{", "no kubeconfig"),
+            ("", "not a kubeconfig"),
+            ("{{{", "not a kubeconfig"),
             ("{contexts: []}", "current-context \"\""),
             ("{current-context: x, contexts: [{name: x, context: {cluster: c}}]}", "the cluster \"c\""),
             (&KUBEADM.replace("https://control-plane.minikube.internal:8443", "':8443'"), "https://192.0.2.1:6443"),

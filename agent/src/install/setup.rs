@@ -37,14 +37,14 @@ pub fn install(setup: &Setup) -> Vec<Step> {
     ];
     let errors = Sysctls::new(proc_sys, run_dir).prepare();
     steps.push(match errors.is_empty() {
-        true => Step::new("kernel settings", Ok::<_, String>("as a forwarding node needs them".to_owned())),
+        true => Step::new("kernel settings", Ok::<_, String>("set for forwarding".to_owned())),
         false => {
             Step::new("kernel settings", Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
         }
     });
     steps.push(Step::new("API server", write_api_server(run_dir, kubelet_kubeconfig, api_server.as_deref())));
     steps.push(Step::new("CNI plugin", copy_plugin(plugin, cni_bin_dir)));
-    steps.push(Step::new("memory of the tables", tables()));
+    steps.push(Step::new("table memory", tables()));
     steps
 }
 
@@ -62,7 +62,7 @@ fn write_api_server(run_dir: &Path, kubeconfig: &Path, setting: Option<&str>) ->
     if let Some(setting) = setting {
         let url = kubeconfig::url(setting).map_err(|reason| format!("the setting `apiServer`: {reason}"))?;
         fairlead_files::remove(&path).map_err(to_text)?;
-        return Ok(format!("{url}, as set"));
+        return Ok(format!("{url}, from the settings"));
     }
     let url = kubeconfig::api_server(kubeconfig).map_err(|error| error.to_string())?;
     fairlead_files::put(&path, format!("{url}\n").as_bytes(), 0o644).map_err(to_text)?;
@@ -71,8 +71,7 @@ fn write_api_server(run_dir: &Path, kubeconfig: &Path, setting: Option<&str>) ->
 
 /// Installs the plugin. Runtimes may execute it at any moment, and the old one may be running.
 fn copy_plugin(plugin: &Path, directory: &Path) -> Result<String, FileError> {
-    let binary =
-        fs::read(plugin).map_err(|source| FileError::new("read the plugin that came along", plugin, source))?;
+    let binary = fs::read(plugin).map_err(|source| FileError::new("read the bundled plugin", plugin, source))?;
     fairlead_files::directory(directory)?;
     let path = directory.join(PLUGIN);
     let put: Put = fairlead_files::put(&path, &binary, 0o755)?;
@@ -81,5 +80,5 @@ fn copy_plugin(plugin: &Path, directory: &Path) -> Result<String, FileError> {
 
 fn tables() -> Result<String, BpfError> {
     let bytes = ObjectFile::find()?.definition()?.memory();
-    Ok(format!("{} MiB of the kernel's, which count against the agent's memory limit", bytes.div_ceil(1 << 20)))
+    Ok(format!("{} MiB of kernel memory, charged to the agent's memory limit", bytes.div_ceil(1 << 20)))
 }

@@ -35,7 +35,7 @@ pub async fn uninstall(removal: &Removal) -> Vec<Step> {
     let mut steps = vec![Step::new("CNI configuration", gone(conflist))];
     match Netlink::open() {
         Ok(netlink) => steps.extend(unwire(netlink).await),
-        Err(error) => steps.push(Step::new("links and routes", Err(error))),
+        Err(error) => steps.push(Step::new("pod interfaces and routes", Err(error))),
     }
     remove_filters();
     steps.push(Step::new("programs and tables", PinDir::remove(bpffs).map(|pins| count(pins, "pin"))));
@@ -60,11 +60,11 @@ async fn unwire(netlink: Netlink) -> Vec<Step> {
     let outcome = netlink.keep_neighbours(&BTreeSet::new()).await;
     steps.push(Step::new(
         "neighbours",
-        outcome.map_err(|e| e.to_string()).and_then(|e| all_or("none is kept known".to_owned(), &e)),
+        outcome.map_err(|e| e.to_string()).and_then(|e| all_or("no longer managed".to_owned(), &e)),
     ));
     let outcome = netlink.remove_overlay().await.map_err(|error| error.to_string());
-    let said = |there| if there { "removed" } else { "there is none" }.to_owned();
-    steps.push(Step::new("the tunnel's device", outcome.map(said)));
+    let said = |there| if there { "removed" } else { "not present" }.to_owned();
+    steps.push(Step::new("VXLAN device", outcome.map(said)));
     let links = PodLinks::new(netlink);
     let outcome = match links.list().await {
         Ok(found) => {
@@ -76,7 +76,7 @@ async fn unwire(netlink: Netlink) -> Vec<Step> {
         }
         Err(error) => Err(error.to_string()),
     };
-    steps.push(Step::new("links of pods", outcome));
+    steps.push(Step::new("pod interfaces", outcome));
     steps
 }
 
@@ -93,7 +93,7 @@ fn count(number: usize, what: &str) -> String {
 }
 
 fn gone(path: &Path) -> Result<String, FileError> {
-    let text = if fairlead_files::remove(path)? { "removed" } else { "was not there:" };
+    let text = if fairlead_files::remove(path)? { "removed" } else { "not present:" };
     Ok(format!("{text} {}", path.display()))
 }
 
@@ -105,7 +105,7 @@ fn empty(directory: &Path) -> Result<String, FileError> {
         move |source| FileError::new("remove", &path, source)
     };
     let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(format!("was not there: {shown}")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(format!("not present: {shown}")),
         entries => entries.map_err(failed(directory))?,
     };
     for entry in entries {
@@ -116,7 +116,7 @@ fn empty(directory: &Path) -> Result<String, FileError> {
     }
     match fs::remove_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            Ok(format!("emptied {shown}, which is mounted here"))
+            Ok(format!("emptied {shown}, which is a mount point"))
         }
         result => result.map(|()| format!("removed {shown}")).map_err(failed(directory)),
     }

@@ -91,7 +91,7 @@ pub(crate) fn no_reverse_path_filter(index: u32, name: &str) -> Operation {
     nested.extend_from_slice(&0u32.to_ne_bytes());
     let conf = DefaultNla::new(IFLA_INET_CONF | NLA_F_NESTED, nested);
     let specs = vec![AfSpecUnspec::Inet(vec![AfSpecInet::Other(conf)])];
-    set_specs(index, specs, format!("switch off the reverse path filter of {name}"))
+    set_specs(index, specs, format!("disable reverse path filtering on {name}"))
 }
 
 fn set_specs(index: u32, specs: Vec<AfSpecUnspec>, what: String) -> Operation {

@@ -175,7 +175,7 @@ impl Netlink {
     fn send(&self, buffer: &[u8]) -> Result<(), Error> {
         send(self.fd.as_raw_fd(), buffer, MsgFlags::empty())
             .map(drop)
-            .map_err(|e| Error::Kernel { what: "take an rtnetlink message".to_owned(), source: e.into() })
+            .map_err(|e| Error::Kernel { what: "accept an rtnetlink message".to_owned(), source: e.into() })
     }
 
     /// Reads one datagram and shows its messages to `take` until that has enough.

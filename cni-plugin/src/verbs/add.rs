@@ -21,7 +21,7 @@ pub(crate) fn add(
 ) -> Result<Value, Error> {
     let mut pod_side = PodSide::open(netns, allow_own_netns)?;
     if pod_side.netlink.link(&attachment.ifname)?.is_some() {
-        let reason = format!("{} exists already in {netns}; it must be deleted first", attachment.ifname);
+        let reason = format!("{} already exists in {netns}; delete it first", attachment.ifname);
         return Err(Error::Env { variable: "CNI_IFNAME", reason });
     }
     let mut agent = Client::connect_patiently(&conf.socket)?;

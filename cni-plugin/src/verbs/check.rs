@@ -20,7 +20,7 @@ pub(crate) fn check(conf: &NetConf, attachment: &Attachment, netns: &str) -> Res
     conf.version.require(Version::V0_4_0, "CHECK")?;
     let prev = conf.prev_result.as_ref().ok_or_else(|| Error::Config {
         key: "prevResult",
-        reason: "it is missing; CHECK compares with the result of ADD".to_owned(),
+        reason: "missing; CHECK needs the result of ADD".to_owned(),
     })?;
     let prev = PrevResult::parse(prev)?;
     let reservation = Client::connect(&conf.socket)?.reservation(&Request::Check { attachment: attachment.clone() })?;
@@ -37,7 +37,7 @@ pub(crate) fn check(conf: &NetConf, attachment: &Attachment, netns: &str) -> Res
     for interface in prev.interfaces.iter().filter(|i| !i.sandbox.is_empty() && i.name == attachment.ifname) {
         let mac = interface.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec()));
         if mac.is_some_and(|mac| !link.attributes.contains(&mac)) {
-            return Err(differs(format!("{} has another MAC address than ADD gave it", attachment.ifname)));
+            return Err(differs(format!("{} does not have the MAC address that ADD set", attachment.ifname)));
         }
     }
 

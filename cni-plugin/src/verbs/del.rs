@@ -20,13 +20,13 @@ pub(crate) fn del(conf: &NetConf, attachment: &Attachment) -> Result<(), Error> 
     // The agent may have come between the first try and the queue's entry.
     if release().is_ok() {
         if let Err(error) = queue::remove(&directory, attachment) {
-            eprintln!("fairlead-cni: can't take the deletion back from {}: {error}", directory.display());
+            eprintln!("fairlead-cni: can't remove the queued deletion from {}: {error}", directory.display());
         }
         return Ok(());
     }
     let removed = Netlink::open().and_then(|mut host| wire::remove(&mut host, &attachment.host_link()));
     if let Err(error) = removed {
-        eprintln!("fairlead-cni: {error}; the agent will try again");
+        eprintln!("fairlead-cni: {error}; the agent will retry");
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ pub(crate) fn gc(conf: &NetConf) -> Result<(), Error> {
     // Without a list everything would go: that is more likely a mistake than an order.
     let keep = conf.valid_attachments.clone().ok_or_else(|| Error::Config {
         key: "cni.dev/valid-attachments",
-        reason: "it is missing; GC must say which attachments are in use, an empty list for none".to_owned(),
+        reason: "missing; GC must list the attachments in use, or an empty list if there are none".to_owned(),
     })?;
     Client::connect(&conf.socket)?.ask(&Request::Gc { keep }).map(drop)
 }

@@ -31,12 +31,10 @@ impl FileError {
     #[must_use]
     pub fn new(what: &'static str, path: &Path, source: io::Error) -> Self {
         let remedy = match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => {
-                "; make room on that file system, or for more files (`df -h`, `df -i`)"
-            }
+            Some(libc::ENOSPC | libc::EDQUOT) => "; free space or inodes on that file system (`df -h`, `df -i`)",
             Some(libc::EROFS) => "; mount that directory writable (in a pod: a hostPath without readOnly)",
-            Some(libc::EPERM | libc::EACCES) => "; this has to run as root of the node",
-            Some(libc::ENOENT) => "; is the node's directory mounted here?",
+            Some(libc::EPERM | libc::EACCES) => "; run this as root on the node",
+            Some(libc::ENOENT) => "; is the node's directory mounted in this container?",
             _ => "",
         };
         Self { what, path: path.to_owned(), source, remedy }

@@ -101,7 +101,7 @@ fn a_kubeconfig_that_is_missing_names_the_setting() {
         assert!(missing.stdout.contains(words), "{words} is missing: {}", missing.stdout);
     }
     node.must_run(&["test", "-x", "/opt/cni/bin/fairlead-cni"]);
-    for (content, words) in [("{{{", "no kubeconfig"), ("{current-context: x}", "not among its contexts")] {
+    for (content, words) in [("{{{", "not a kubeconfig"), ("{current-context: x}", "not among its contexts")] {
         write(node, KUBELET, content);
         let useless = install(node, &[]);
         assert!(!useless.ok() && useless.stdout.contains(words), "{useless:?}");
@@ -120,9 +120,9 @@ fn settings_of_the_agent_hold_for_the_installation() {
     let config = "/etc/fairlead/fairlead.yaml";
     write(node, config, "apiServer: https://192.0.2.7:6443\nprocSys: /proc/sys\ncni: {confDir: /etc/cni/net.d}\n");
     let set = install(node, &["--config", config]);
-    assert!(set.ok() && set.stdout.contains("https://192.0.2.7:6443, as set"), "{set:?}");
+    assert!(set.ok() && set.stdout.contains("https://192.0.2.7:6443, from the settings"), "{set:?}");
     let flag = install(node, &["--config", config, "--api-server", "https://192.0.2.8:6443"]);
-    assert!(flag.ok() && flag.stdout.contains("https://192.0.2.8:6443, as set"), "{flag:?}");
+    assert!(flag.ok() && flag.stdout.contains("https://192.0.2.8:6443, from the settings"), "{flag:?}");
 
     write(node, config, "apiServr: https://192.0.2.7:6443\n");
     let wrong = install(node, &["--config", config]);

@@ -41,7 +41,7 @@ fn s13_a_host_port_is_its_pods_from_everywhere() {
     let listed = node.fairlead(&["service", "list"]).stdout;
     assert!(listed.contains("shop/pod/door") && listed.contains("0.0.0.0:8088"), "{listed}");
     let explained = node.fairlead(&["service", "explain", &format!("{}:8088", node.v4())]).stdout;
-    assert!(explained.contains("hostPort") && explained.contains("keeps its address"), "{explained}");
+    assert!(explained.contains("hostPort") && explained.contains("with the client's address"), "{explained}");
     pod.delete();
     world.refused(world.lab.client(), &to);
 }

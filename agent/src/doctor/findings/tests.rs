@@ -61,16 +61,16 @@ const CASES: [Case; 29] = [
     ),
     case("no bpf", |f| f.kernel.refuses = Some("EPERM".into()), Severity::Blocks, "EPERM", "CAP_BPF"),
     case("no btf", |f| f.kernel.btf = Some(false), Severity::Hinders, "btf", "CONFIG_DEBUG_INFO_BTF"),
-    case("no jit", |f| f.kernel.jit = Some(false), Severity::Hinders, "interpreted", "bpf_jit_enable=1"),
+    case("no jit", |f| f.kernel.jit = Some(false), Severity::Hinders, "JIT is disabled", "bpf_jit_enable=1"),
     case("no bpffs", |f| f.bpffs = Some(("/b".into(), false)), Severity::Blocks, "/b", "mount -t bpf bpf /b"),
     case("no cgroup", |f| f.cgroup = Some("mount one".into()), Severity::Blocks, "socket hooks", "mount one"),
-    case("kube-proxy", |f| f.proxy.processes = vec![7], Severity::Hinders, "still runs", "delete daemonset kube-proxy"),
+    case("kube-proxy", |f| f.proxy.processes = vec![7], Severity::Hinders, "is running", "delete daemonset kube-proxy"),
     case("its mode", |f| f.proxy.mode = Some("ipvs".into()), Severity::Hinders, "in mode ipvs", "--cleanup"),
     case(
         "its rules",
         |f| f.proxy.rules = vec!["ip nat KUBE-SERVICES".into(), "ip6 nat KUBE-SERVICES".into()],
         Severity::Hinders,
-        "gone and left 2 of its tables and chains, as ip nat KUBE-SERVICES",
+        "kube-proxy left 2 of its tables and chains, such as ip nat KUBE-SERVICES",
         "nft delete table ip kube-proxy",
     ),
     case("ipvs", |f| f.proxy.ipvs = true, Severity::Hinders, "kube-ipvs0", "ip link delete kube-ipvs0"),
@@ -89,7 +89,7 @@ const CASES: [Case; 29] = [
         "rm /etc/cni/net.d/05-cilium.conflist",
     ),
     case("no plugin", |f| f.cni.plugin_ok = false, Severity::Blocks, "/opt/cni/bin/fairlead-cni", "fairlead install"),
-    case("no uplink", |f| f.uplinks.clear(), Severity::Blocks, "no interface", "--uplink"),
+    case("no uplink", |f| f.uplinks.clear(), Severity::Blocks, "no uplink", "--uplink"),
     case(
         "two MTUs",
         |f| f.uplinks.push(UplinkFacts { name: "eth1".into(), mtu: 9000, ..UplinkFacts::default() }),
@@ -97,7 +97,7 @@ const CASES: [Case; 29] = [
         "eth0 1500, eth1 9000",
         "ip link set",
     ),
-    case("large pod", |f| f.pods[0].1 = 9000, Severity::Hinders, "fl0123456789 9000", "anew"),
+    case("large pod", |f| f.pods[0].1 = 9000, Severity::Hinders, "fl0123456789 9000", "recreate"),
     case(
         "strict",
         |f| f.uplinks[0].strict = true,
@@ -138,7 +138,7 @@ const CASES: [Case; 29] = [
         "networkd routes",
         |f| f.networkd = Some(Networkd { keeps_routes: false, claims: vec![] }),
         Severity::Hinders,
-        "removes routes",
+        "removes foreign routes",
         "ManageForeignRoutes=no",
     ),
     case(
@@ -148,8 +148,8 @@ const CASES: [Case; 29] = [
         "https://192.0.2.1:6443",
         "apiServer",
     ),
-    case("full disk", |f| f.disks[0].bytes = 4096, Severity::Blocks, "4 KiB are free", "df -h /run/fairlead"),
-    case("no inodes", |f| f.disks[0].files = Some(0), Severity::Blocks, "no file is free", "df -i /run/fairlead"),
+    case("full disk", |f| f.disks[0].bytes = 4096, Severity::Blocks, "4 KiB free", "df -h /run/fairlead"),
+    case("no inodes", |f| f.disks[0].files = Some(0), Severity::Blocks, "no free inodes", "df -i /run/fairlead"),
     case("read-only", |f| f.disks[0].read_only = true, Severity::Blocks, "read-only", "remount,rw"),
     case(
         "no pod range",
@@ -183,11 +183,11 @@ fn the_worst_comes_first_and_nothing_is_said_twice() {
     let mut facts = healthy();
     CASES.iter().for_each(|case| (case.change)(&mut facts));
     let warnings =
-        [("kube-proxy", "still runs"), ("sysctls", "read-only")].map(|(topic, text)| (topic.into(), text.into()));
+        [("kube-proxy", "is running"), ("sysctls", "read-only")].map(|(topic, text)| (topic.into(), text.into()));
     facts.agent.as_mut().unwrap().warnings = warnings.into();
     let found = findings(&facts);
     assert!(found.is_sorted_by_key(|finding| finding.severity));
-    assert_eq!(found.iter().filter(|finding| finding.what.contains("still runs")).count(), 1);
+    assert_eq!(found.iter().filter(|finding| finding.what.contains("kube-proxy is running")).count(), 1);
     assert_eq!(found.iter().filter(|finding| finding.what.contains("read-only")).count(), 2, "a disk, and a warning");
 }
 
