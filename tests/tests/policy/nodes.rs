@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fairlead_tests::{Ping, Probe, ProbeError, Probes};
+use fairlead_tests::{Ping, Probe, ProbeError, Probes, Via};
 
 use crate::grid::{turn, verdict};
 
@@ -38,7 +38,7 @@ fn p34_egress_to_the_own_node_is_subject_to_policy() {
         for node in turn.lab().nodes() {
             for probe in node.ips().into_iter().flat_map(|ip| [Probe::tcp(ip, PORT), Probe::udp(ip, PORT)]) {
                 turn.lab().wait_until(&format!("x/a meets its policy for {}", node.name()), || {
-                    verdict(pod, &probe, allow(node.name()), Some(node.name()))
+                    verdict(&pod.via(Via::Socket), &probe, allow(node.name()), Some(node.name()))
                 });
             }
         }
