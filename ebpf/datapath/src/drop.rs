@@ -50,49 +50,49 @@ reasons! {
     Malformed = 0, "malformed";
     /// Neither IP nor ARP.
     NotIp = 1, "not_ip";
-    /// More IPv6 extension headers than are followed.
+    /// More IPv6 extension headers than the parser follows.
     ExtensionHeaders = 2, "extension_headers";
-    /// A pod sent from an address that is not its own.
+    /// A pod sent from a foreign address, or a local pod's or node's address came in from outside.
     SourceAddress = 3, "source_address";
-    /// An address that can't be routed: v4-mapped IPv6, or unspecified.
+    /// An address that no router forwards: v4-mapped IPv6, loopback, link-local, unspecified.
     BadAddress = 4, "bad_address";
     /// Multicast or broadcast, which is not forwarded.
     Multicast = 5, "multicast";
-    /// The pod has no policy in force yet, or is being removed.
+    /// The pod has no policy in force yet, is being removed, or is not the one that the flow was for.
     Pending = 6, "pending";
-    /// Egress policy of the sending pod.
+    /// Denied by the egress policy of the sending pod.
     EgressPolicy = 7, "egress_policy";
-    /// Ingress policy of the receiving pod.
+    /// Denied by the ingress policy of the receiving pod.
     IngressPolicy = 8, "ingress_policy";
-    /// A later fragment whose first one was not seen.
+    /// A later fragment of a datagram whose first fragment was not seen.
     Fragment = 9, "fragment";
-    /// A service has no endpoint that this client may use.
+    /// The service has endpoints, but none that this client may use (traffic policy Local).
     NoEndpoint = 10, "no_endpoint";
-    /// Part of a TCP connection to a service that is not known (any more).
+    /// Part of an unknown TCP connection to a service, or a pod's packet that would leave untranslated.
     NoFlow = 11, "no_flow";
-    /// A pod has as many established flows as it may.
+    /// The pod has reached its limit of established flows.
     FlowLimit = 12, "flow_limit";
-    /// A pod opens flows faster than it may.
+    /// The pod exceeds its rate of new flows.
     FlowRate = 13, "flow_rate";
-    /// The table of flows takes no more.
+    /// The flow table is full.
     FlowTableFull = 14, "flow_table_full";
-    /// No source port was free for the translation.
+    /// No source port was free for the translation, or the interface has no address to translate to.
     NoSourcePort = 15, "no_source_port";
-    /// No pod has this address.
+    /// No pod has this address; the sender gets ICMP host unreachable.
     NoSuchPod = 16, "no_such_pod";
-    /// The packet has travelled too far.
+    /// The TTL has expired; the sender gets ICMP time exceeded.
     TtlExceeded = 17, "ttl_exceeded";
-    /// Too large for where it goes, and may not be cut.
+    /// Larger than the MTU and must not be fragmented; the sender gets ICMP packet too big.
     TooLarge = 18, "too_large";
-    /// A table changed under the reader twice in a row.
+    /// A table entry changed while it was read, twice in a row, or two packets opened one flow at once.
     Race = 19, "race";
-    /// The packet could not be rewritten.
+    /// The kernel refused to rewrite the packet.
     Rewrite = 20, "rewrite";
-    /// A service refused the packet (it has no endpoints) and the sender was told.
+    /// The service has no endpoints; the sender gets a TCP reset or ICMP port unreachable.
     Rejected = 21, "rejected";
-    /// A load balancer's address, and its service's source ranges do not hold the client.
+    /// The client is not in the service's `loadBalancerSourceRanges`.
     SourceRange = 22, "source_range";
-    /// A VXLAN packet that no node of the cluster sent, or that says to come from what is not behind that node.
+    /// A VXLAN packet not sent by a node of the cluster, or whose inner source is not behind that node.
     Tunnel = 23, "tunnel";
     /// A program did not find its own memory or tables: a fault of Fairlead. Please report it.
     Internal = 24, "internal";

@@ -1,0 +1,169 @@
+//! Tables of the documentation that list what the code has: `agent/ARCHITECTURE.md` and `manifests/README.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fairlead_datapath::catalog::{Kind, TableId};
+use fairlead_datapath::drop::DropReason;
+use object::{File, Object as _, ObjectSection as _, ObjectSymbol as _};
+use serde_json::Value;
+
+const ARCHITECTURE: &str = "agent/ARCHITECTURE.md";
+const SETTINGS: &str = "manifests/README.md";
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The rows of the table that begins with this head, each as its cells.
+fn table(page: &str, head: &str) -> Vec<Vec<String>> {
+    let text = read(page);
+    let rows = text.lines().skip_while(|line| *line != head).skip(2).take_while(|line| line.starts_with('|'));
+    let rows: Vec<_> = rows.map(cells).collect();
+    assert!(!rows.is_empty(), "{page} has no table with the head {head:?}");
+    rows
+}
+
+fn cells(line: &str) -> Vec<String> {
+    line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+}
+
+/// What stands in backticks.
+fn code(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// 131072 as `131 072`.
+fn grouped(number: u32) -> String {
+    let digits = number.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(|group| String::from_utf8_lossy(group)).collect();
+    groups.join(" ")
+}
+
+#[test]
+fn tables_are_those_of_the_catalog() {
+    let size = |id: TableId| match id.info().kind {
+        Kind::RingBuffer => format!("{} KiB", id.info().elements >> 10),
+        Kind::SocketStorage => String::new(),
+        _ => grouped(id.info().elements),
+    };
+    let expected: BTreeMap<_, _> = TableId::ALL
+        .iter()
+        .map(|id| (id.info().name.to_owned(), (id.info().kind.as_str().to_owned(), size(*id))))
+        .collect();
+    let mut documented = BTreeMap::new();
+    for row in table(ARCHITECTURE, "| table | kind | elements | what | when full |") {
+        documented.extend(code(&row[0]).map(|name| (name.to_owned(), (row[1].clone(), row[2].clone()))));
+    }
+    assert_eq!(documented, expected);
+}
+
+#[test]
+fn hooks_are_the_programs_of_the_object() {
+    let bytes = fs::read(path("ebpf/fairlead.bpf.o")).unwrap();
+    let file = File::parse(&*bytes).unwrap();
+    let is_program = |symbol: &object::Symbol<'_, '_>| {
+        let section =
+            symbol.section_index().and_then(|index| file.section_by_index(index).ok()?.name().ok().map(str::to_owned));
+        section.is_some_and(|name| name == "classifier" || name.starts_with("cgroup/"))
+    };
+    let programs: BTreeSet<String> = file
+        .symbols()
+        .filter(|symbol| symbol.is_global() && is_program(symbol))
+        .filter_map(|symbol| Some(symbol.name().ok()?.to_owned()))
+        .collect();
+    let families = |name: &str| match name.strip_suffix("4/6") {
+        Some(name) => vec![format!("{name}4"), format!("{name}6")],
+        None => vec![name.to_owned()],
+    };
+    let rows = table(ARCHITECTURE, "| hook | program | sees |");
+    let documented: BTreeSet<String> = rows.iter().flat_map(|row| code(&row[1]).flat_map(families)).collect();
+    assert_eq!(documented, programs);
+}
+
+#[test]
+fn reasons_of_drops_are_those_of_the_datapath() {
+    let meaning = |reason: &DropReason| reason.meaning().trim().trim_end_matches('.').to_owned();
+    let expected: Vec<_> =
+        DropReason::ALL.iter().map(|reason| vec![format!("`{}`", reason.as_str()), meaning(reason)]).collect();
+    let documented = table(ARCHITECTURE, "| reason | meaning |");
+    for (documented, expected) in documented.iter().zip(&expected) {
+        assert_eq!(documented, expected, "as ebpf/datapath/src/drop.rs has it");
+    }
+    assert_eq!(documented.len(), expected.len());
+}
+
+/// String literals of a source that are names and begin with a prefix.
+fn names(source: &str, prefix: &str) -> BTreeSet<String> {
+    let is_name = |text: &&str| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let begins = source.match_indices(&format!("\"{prefix}")).map(|(at, _)| at + 1).collect::<Vec<_>>();
+    let literals = begins.into_iter().filter_map(|at| source[at..].split('"').next());
+    literals.filter(is_name).map(str::to_owned).collect()
+}
+
+/// The sources below a folder.
+fn sources(folder: &str) -> String {
+    let mut text = String::new();
+    let mut folders = vec![path(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                // Apart from each file's tests.
+                let source = fs::read_to_string(&path).unwrap();
+                text += source.split("#[cfg(test)]").next().unwrap_or_default();
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn metrics_are_those_that_are_served() {
+    let mut expected = names(&sources("agent/src"), "fairlead_");
+    expected.extend(names(&sources("dns/src"), "fairlead_dns_"));
+    // A target of the log, no metric.
+    expected.remove("fairlead_programs");
+    let rows = table(ARCHITECTURE, "| metric | meaning |");
+    let documented: BTreeSet<String> = rows.iter().flat_map(|row| code(&row[0])).map(str::to_owned).collect();
+    assert_eq!(documented, expected);
+}
+
+#[test]
+fn settings_of_the_config_map_are_documented() {
+    let config: Value = serde_saphyr::from_str(&read("manifests/base/config.yaml")).unwrap();
+    let mut expected = BTreeSet::new();
+    for file in ["fairlead.yaml", "dns.yaml"] {
+        let mut group = String::new();
+        for line in config["data"][file].as_str().unwrap().lines() {
+            // A line that shows a default is a key behind `#`, without a space between.
+            let line =
+                line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') || !group.is_empty()).unwrap_or(line);
+            let Some((key, value)) =
+                line.split_once(':').filter(|(key, _)| key.trim().bytes().all(|b| b.is_ascii_alphanumeric()))
+            else {
+                group.clear();
+                continue;
+            };
+            let nested = key.starts_with("  ") && !group.is_empty();
+            if !nested {
+                group.clear();
+            }
+            if value.trim().is_empty() {
+                group = format!("{}.", key.trim());
+            } else {
+                expected.insert(format!("{group}{}", key.trim()));
+            }
+        }
+    }
+    let rows = table(SETTINGS, "| setting | default | meaning |");
+    let documented: BTreeSet<String> = rows.iter().flat_map(|row| code(&row[0])).map(str::to_owned).collect();
+    assert_eq!(documented, expected);
+}
