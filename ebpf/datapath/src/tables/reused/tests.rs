@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::vec::Vec;
 
 use super::{check, copy};
-use crate::{Addr, WirePort};
 use crate::tables::peer::Peer;
 use crate::tables::policy::Row;
 use crate::tables::service::{Affinity, Frontend, Scope};
 use crate::tables::sock::Sender;
+use crate::{Addr, WirePort};
 
 /// Every order of the numbers below `n`.
 fn orders(n: usize) -> Vec<Vec<usize>> {
