@@ -119,7 +119,7 @@ layout!(Frontend {
     external: "clients outside",
     affinity_seconds: "0: no affinity",
     flags: "bits; from 8 on the source set",
-} "flags": FrontendFlags::BITS; "flags": [("SOURCE_SET", FrontendFlags::source_set(u32::MAX) as u64)];);
+} "flags": FrontendFlags::BITS; "flags": [("SOURCE_SET", u64::from(FrontendFlags::source_set(u32::MAX)))];);
 layout!(Backend {
     addr: "endpoint",
     port: "wire order",

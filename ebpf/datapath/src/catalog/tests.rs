@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::string::{String, ToString};
+use std::string::String;
 use std::vec::Vec;
 
 use super::{Kind, TableId, parse_pin};
@@ -60,7 +60,7 @@ fn a_pin_says_which_version_it_is() {
         assert_eq!(parse_pin(pin), (id.info().name, id.info().version));
     }
     assert_eq!(parse_pin("PEERS"), ("PEERS", Some(1)), "as it was called before versions");
-    assert_eq!(parse_pin(&"PEERS@x".to_string()), ("PEERS", None));
+    assert_eq!(parse_pin("PEERS@x"), ("PEERS", None));
 }
 
 #[test]
