@@ -2,13 +2,36 @@
 
 use fairlead_objects::ObjectKey;
 
-use crate::compile::policy::{End, Explanation, World, explain as explain_flow};
+use crate::compile::policy::{Direction, End, Explanation, World, explain as explain_flow};
 use crate::model::Model;
 use crate::network::Network;
+use crate::plan::policy::CutOff;
 
-pub(super) fn explain(model: &Model, from: &str, to: &str, protocol: u8, port: u16) -> Result<Explanation, String> {
-    explain_flow(&World::of(model, &Network::default()), &end(from)?, &end(to)?, protocol, port)
-        .map_err(|error| error.to_string())
+/// `cut_off`: whoever is, nothing passes, whatever its policies say.
+pub(super) fn explain(
+    model: &Model,
+    cut_off: &[CutOff],
+    from: &str,
+    to: &str,
+    protocol: u8,
+    port: u16,
+) -> Result<Explanation, String> {
+    let (from, to) = (end(from)?, end(to)?);
+    let world = World::of(model, &Network::default());
+    let mut explained = explain_flow(&world, &from, &to, protocol, port).map_err(|error| error.to_string())?;
+    for (end, direction) in [(from, Direction::Egress), (to, Direction::Ingress)] {
+        let pod = match end {
+            End::Pod(key) => Some(key),
+            End::Ip(ip) => world.owner(ip).map(|pod| pod.key.clone()),
+        };
+        let here =
+            cut_off.iter().filter(|cut_off| cut_off.direction == direction && Some(&cut_off.pod) == pod.as_ref());
+        for cut_off in here {
+            explained.allow = false;
+            explained.lines.push(format!("dropped in spite of that: {cut_off}"));
+        }
+    }
+    Ok(explained)
 }
 
 fn end(text: &str) -> Result<End, String> {

@@ -111,7 +111,8 @@ fn answer(admin: &Admin, request: Request) -> Reply {
             Err(text) => Reply::Error(text),
         },
         Request::PolicyExplain { from, to, port, protocol } => {
-            match policy::explain(&admin.shared.model(), &from, &to, protocol, port) {
+            let cut_off = admin.shared.progress().cut_off;
+            match policy::explain(&admin.shared.model(), &cut_off, &from, &to, protocol, port) {
                 Ok(explanation) => ok(&explanation),
                 Err(text) => Reply::Error(text),
             }

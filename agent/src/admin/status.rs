@@ -31,6 +31,12 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         pod: local.key.to_string(),
         ips: local.ips.clone(),
         known: model.object_of(local).is_some(),
+        cut_off: progress
+            .cut_off
+            .iter()
+            .filter(|cut_off| cut_off.slot == local.slot)
+            .map(ToString::to_string)
+            .collect(),
     });
     StatusView {
         node: model.node_name().to_owned(),

@@ -95,6 +95,8 @@ pub struct PodView {
     pub ips: Vec<IpAddr>,
     /// Whether its Pod object is known: without, nothing may pass.
     pub known: bool,
+    /// What of it is cut off, and why.
+    pub cut_off: Vec<String>,
 }
 
 /// A map.

@@ -49,6 +49,20 @@ pub struct ApplyError {
     pub source: BpfError,
 }
 
+impl ApplyError {
+    /// The table that the kernel says is full, or for which it has no memory.
+    #[must_use]
+    pub fn full(&self) -> Option<&str> {
+        match &self.source {
+            BpfError::Map { map, source, .. } => {
+                let full = [libc::E2BIG, libc::ENOMEM, libc::ENOSPC].map(Some).contains(&source.raw_os_error());
+                full.then_some(map.as_str())
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A run of equal actions on one table.
 #[derive(Default)]
 struct Batch {

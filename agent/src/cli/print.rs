@@ -103,6 +103,12 @@ pub(super) fn status(status: &StatusView) -> String {
         out.row([pod.slot.to_string(), pod.pod.clone(), ips.join(" "), yes(pod.known)]);
     }
     text += &format!("\n{out}");
+    let cut_off: Vec<_> = pods.iter().flat_map(|pod| pod.cut_off.iter().map(move |why| (pod, why))).collect();
+    if !cut_off.is_empty() {
+        let mut out = Table::new(["pod that is cut off", "why"]);
+        cut_off.iter().for_each(|(pod, why)| out.row([pod.pod.clone(), (*why).clone()]));
+        text += &format!("\n{out}");
+    }
     let mut out = Table::new(["map", "used", "size"]);
     for map in maps {
         out.row([map.name.clone(), map.used.map(|n| n.to_string()).unwrap_or_default(), map.size.to_string()]);

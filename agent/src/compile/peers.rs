@@ -83,8 +83,9 @@ pub(crate) fn compile(
         }
     }
 
-    let prefixes: BTreeSet<IpNetwork> =
-        atoms.keys().flat_map(Atom::prefixes).chain(nodes.pod_cidrs.keys().copied()).collect();
+    let named: BTreeSet<IpNetwork> = atoms.keys().flat_map(Atom::prefixes).collect();
+    wanted.named = named.iter().map(|prefix| CidrKey::prefix(prefix.network().into(), prefix.prefix())).collect();
+    let prefixes: BTreeSet<IpNetwork> = named.into_iter().chain(nodes.pod_cidrs.keys().copied()).collect();
     for prefix in prefixes {
         // A prefix inside a node's is that node's too, or naming it in a policy would change where its packets go.
         let pods_of = nodes.pod_cidr(prefix);

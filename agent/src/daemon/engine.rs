@@ -9,14 +9,15 @@ use ipnetwork::IpNetwork;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
-use super::content::Content;
+use super::content::{Content, Outcome};
 use super::gauge::Gauge;
-use super::{node, sweep};
+use super::report::Report;
+use super::sweep;
 use crate::bpf::{BpfError, Hooks, Tables};
 use crate::cni::{AttachError, AttachedPod};
-use crate::model::{Dirty, LocalPod};
-use crate::network::{Network, Tunnel};
-use crate::plan::Op;
+use crate::compile::node;
+use crate::model::LocalPod;
+use crate::network::Tunnel;
 use crate::state::Shared;
 use crate::wiring::{Uplink, overlay};
 
@@ -25,9 +26,6 @@ const OBJECT_PATIENCE: Duration = Duration::from_secs(9);
 
 /// How often tables are swept and pins of vanished interfaces removed.
 const SWEEP: Duration = Duration::from_secs(30);
-
-/// The pause after a failed attempt, doubled up to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// What the loop is told.
 #[derive(Debug)]
@@ -69,7 +67,7 @@ pub(super) struct Engine {
     waiting: Vec<Waiting>,
     detached: Vec<oneshot::Sender<()>>,
     gauge: Gauge,
-    retry: Option<Instant>,
+    report: Report,
     next_sweep: Instant,
     /// Why the node has no addresses for its pods, as it was said last.
     range_trouble: Option<String>,
@@ -98,7 +96,7 @@ impl Engine {
             waiting: Vec::new(),
             detached: Vec::new(),
             gauge: Gauge::default(),
-            retry: None,
+            report: Report::default(),
             next_sweep: Instant::now() + SWEEP,
             range_trouble: None,
         }
@@ -126,7 +124,7 @@ impl Engine {
     }
 
     fn wake(&self) -> Instant {
-        let deadlines = self.waiting.iter().map(|w| w.until).chain(self.retry);
+        let deadlines = self.waiting.iter().map(|w| w.until).chain(self.content.retry());
         deadlines.fold(self.next_sweep, Ord::min)
     }
 
@@ -179,99 +177,85 @@ impl Engine {
             }
         }
         self.uplinks = uplinks;
-        // What the agent before knew is better than a guess: which of the addresses is the node's, its object says.
-        if self.shared.adopted && self.shared.model().own_node().is_none() {
-            return;
-        }
-        let network = node::network(&self.uplinks, self.shared.model().own_node(), self.tunnel);
-        self.set_network(network);
+        self.look_at_node();
     }
 
     /// Tells the programs which addresses of the node lead to its ports.
     pub(super) fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
         self.addresses = addresses;
-        self.write_addresses();
+        self.look_at_node();
     }
 
-    fn write_addresses(&self) {
-        let primary = self.shared.progress().network.addresses;
-        if let Err(error) = node::write_addresses(&self.tables, &self.addresses, &primary, &self.node_port_addresses) {
-            error!(%error, "the programs can't be told of the node's addresses: NodePorts and hostPorts may be missing");
+    /// Works out what the programs are to know of the node. It is in force with the next plan.
+    fn look_at_node(&mut self) {
+        // What the agent before knew is better than a guess: which of the addresses is the node's, its object says.
+        let network = {
+            let model = self.shared.model();
+            if self.shared.adopted && model.own_node().is_none() && !model.synced() {
+                return;
+            }
+            node::network(&self.uplinks, model.own_node(), self.tunnel)
+        };
+        self.content.set_node(node::compile(&self.uplinks, &network, &self.addresses, &self.node_port_addresses));
+        if network != self.shared.progress().network {
+            self.content.set_network(&network);
+            self.shared.note(|progress| progress.network = network);
+            self.shared.model_mut().touch_network();
         }
-    }
-
-    fn set_network(&mut self, network: Network) {
-        if let Err(error) = node::write(&self.tables, &self.uplinks, &network, self.pickup_until) {
-            error!(%error, "the programs can't be told of the node's interfaces");
-        }
-        self.content.set_network(&network);
-        self.shared.note(|progress| progress.network = network);
-        self.write_addresses();
-        self.shared.model_mut().touch_policy();
     }
 
     /// Brings into force what changed.
-    fn settle(&mut self) {
-        if self.retry.is_some_and(|at| Instant::now() < at) {
-            return;
+    pub(super) fn settle(&mut self) {
+        let (synced, place) = {
+            let model = self.shared.model();
+            (model.synced(), model.dirty().place(model.node_name()))
+        };
+        // The node's object says which of its addresses come first.
+        if synced && (place || !self.content.knows_node()) {
+            self.look_at_node();
         }
         let dirty = self.shared.model_mut().take_dirty();
-        let first = self.content.is_whole() && self.shared.model().synced();
-        if dirty.is_clean() && !first {
-            // What was told changed nothing.
-            if self.shared.progress().in_force {
-                self.gauge.nothing_to_do(&self.shared);
-            }
-            return;
-        }
-        if dirty.place {
-            // The node's object says which of its addresses come first.
-            let network = node::network(&self.uplinks, self.shared.model().own_node(), self.tunnel);
-            if network != self.shared.progress().network {
-                self.set_network(network);
-            }
-        }
-        if dirty.nodes {
+        if !dirty.nodes.is_empty() {
             self.shared.nodes_changed.notify_one();
         }
         let begin = Instant::now();
-        match self.bring_into_force(&dirty) {
-            Ok(operations) => {
-                self.retry = None;
-                let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
-                debug!(operations, micros, "in force");
-                if first {
-                    info!(operations, micros, "the first content is in force");
-                }
-                self.shared.note(|progress| {
-                    progress.in_force = true;
-                    progress.plans += 1;
-                    progress.operations += operations as u64;
-                    progress.last_micros = micros;
-                    progress.failures = 0;
-                    progress.trouble = None;
-                });
-                self.gauge.in_force(&dirty, first, begin.elapsed(), &self.content, &self.shared);
+        let Outcome { plans, operations, whole, policy, node, failed } = {
+            let model = self.shared.model();
+            self.content.update(&model, &dirty, &self.shared.events, &mut self.tables)
+        };
+        let took = begin.elapsed();
+        self.report.policy(policy, &self.shared);
+        self.report.node(node, &self.shared);
+        for (text, pause) in &failed {
+            self.gauge.failed(&self.shared);
+            error!(error = text, again_in = ?pause, "what changed can't be brought into force");
+            self.warn_of_node("NotInForce", text);
+        }
+        let settled = self.content.is_settled() && synced;
+        if plans > 0 || !failed.is_empty() {
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            debug!(plans, operations, micros, "in force");
+            if settled && !self.shared.progress().in_force {
+                info!(operations, micros, "the first content is in force");
             }
-            Err(text) => {
-                let failures = self.shared.progress().failures + 1;
-                self.gauge.failed(&self.shared);
-                let (pause, longest) = BACKOFF;
-                let pause = pause.saturating_mul(1 << failures.min(10)).min(longest);
-                error!(error = text, again_in = ?pause, "what changed can't be brought into force");
-                self.warn_of_node("NotInForce", &text);
-                self.shared.note(|progress| {
-                    progress.failures = failures;
-                    progress.trouble = Some(text);
-                });
-                self.shared.model_mut().give_back(dirty);
-                // A part of a plan may be in force: plan everything anew from what the tables hold.
-                match Content::adopt(&self.shared.progress().network, &self.tables) {
-                    Ok(content) => self.content = content,
-                    Err(error) => error!(%error, "the tables can't be read back"),
-                }
-                self.retry = Some(Instant::now() + pause);
-            }
+            let (failures, trouble) = (self.content.failures(), self.content.trouble());
+            self.shared.note(|progress| {
+                progress.in_force |= settled;
+                progress.plans += plans;
+                progress.operations += operations;
+                progress.last_micros = micros;
+                progress.failures = failures;
+                progress.trouble = trouble;
+            });
+        }
+        if plans > 0 {
+            self.gauge.planned(&dirty, whole, &self.content, &self.shared);
+        }
+        match (settled, plans > 0) {
+            (true, true) => self.gauge.in_force(whole, took, &self.shared),
+            // What was told changed nothing.
+            (true, false) => self.gauge.nothing_to_do(&self.shared),
+            (false, _) => {}
         }
     }
 
@@ -296,20 +280,9 @@ impl Engine {
         self.shared.events.warn(Kind::Node, &node, "", reason, note);
     }
 
-    fn bring_into_force(&mut self, dirty: &Dirty) -> Result<usize, String> {
-        let model = self.shared.model();
-        let mut operations = 0;
-        let tables = &mut self.tables;
-        self.content.update(&model, dirty, &self.shared.events, &mut |plan: &[Op]| {
-            operations += plan.len();
-            crate::apply::apply(tables, plan)
-        })?;
-        Ok(operations)
-    }
-
     /// Answers those whose wish is in force, and those who waited too long.
     fn answer(&mut self) {
-        let settled = self.retry.is_none();
+        let settled = self.content.has_settled_pods();
         if settled {
             for answer in self.detached.drain(..) {
                 let _gave_up = answer.send(());

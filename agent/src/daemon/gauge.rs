@@ -65,11 +65,16 @@ impl Gauge {
         self.settled(shared);
     }
 
-    /// What changed is in force.
-    pub(super) fn in_force(&mut self, dirty: &Dirty, whole: bool, took: Duration, content: &Content, shared: &Shared) {
-        shared.metrics.kubeproxy.synced(took, whole);
+    /// Something was planned.
+    pub(super) fn planned(&mut self, dirty: &Dirty, whole: bool, content: &Content, shared: &Shared) {
         shared.metrics.set_entries(content.usage());
-        self.look_at_services(dirty, whole || dirty.place, shared);
+        let place = dirty.place(shared.model().node_name());
+        self.look_at_services(dirty, whole || place, shared);
+    }
+
+    /// All of it is in force.
+    pub(super) fn in_force(&mut self, whole: bool, took: Duration, shared: &Shared) {
+        shared.metrics.kubeproxy.synced(took, whole);
         self.settled(shared);
     }
 

@@ -1,15 +1,14 @@
 //! The loop that connects source, model, compiler, planner and tables, and what surrounds it.
 
-mod adopt;
 mod conflist;
 mod content;
 mod engine;
 mod error;
 mod gauge;
-mod node;
 mod overlay;
 mod pods;
 mod proxy;
+mod report;
 mod sweep;
 mod wire;
 
@@ -28,7 +27,6 @@ use crate::events::Recorder;
 use crate::install::Conflist;
 use crate::log::Log;
 use crate::model::Model;
-use crate::network::Network;
 use crate::observe::{HealthServer, MetricsServer, serve_checks};
 use crate::settings::Settings;
 use crate::state::{DropLog, Shared};
@@ -124,12 +122,12 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         shared.model_mut().attach(local(pod));
     }
 
-    let network = Network::default();
-    let content = if loaded.adopted { Content::adopt(&network, &loaded.tables)? } else { Content::empty(&network) };
+    let content = if loaded.adopted { Content::adopt(&loaded.tables)? } else { Content::empty() };
     let mut engine =
         Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel);
     engine.set_uplinks(wire.uplinks(&[]).await?);
     engine.set_addresses(netlink.addresses().await?);
+    engine.settle();
     let wiring = wire.run(Arc::clone(&shared), inputs.clone());
     let runtime = tokio::runtime::Handle::current();
     let mut looping = tokio::task::spawn_blocking(move || engine.run(received, &runtime));

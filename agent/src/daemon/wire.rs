@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::engine::Input;
-use super::node;
 use super::overlay::Keeper;
+use crate::compile::node;
 use crate::network::Tunnel;
 use crate::state::Shared;
 use crate::wiring::{Netlink, Sysctls, Uplink, WiringError, desired, neighbours, watch};

@@ -64,6 +64,13 @@ impl Recorder {
         Self(Some(sender))
     }
 
+    /// A recorder whose warnings a test reads.
+    #[cfg(test)]
+    pub(crate) fn channel() -> (Self, mpsc::Receiver<Warning>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        (Self(Some(sender)), receiver)
+    }
+
     /// A warning about an object, as this node sees it. Never waits.
     pub fn warn(&self, kind: Kind, key: &ObjectKey, uid: &str, reason: &'static str, note: impl Into<String>) {
         let (key, uid, note) = (key.clone(), uid.to_owned(), note.into());

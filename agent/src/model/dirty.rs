@@ -4,36 +4,38 @@ use std::collections::BTreeSet;
 
 use fairlead_objects::ObjectKey;
 
-/// What changed. Services are compiled one by one; peers and policies depend on one another and are compiled together.
+/// What changed, by kind. Services are compiled one by one; peers and policies depend on one another and are compiled
+/// together.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Dirty {
     /// Services of which the object or a slice changed, came or went.
     pub services: BTreeSet<ObjectKey>,
     /// Pods with hostPorts that changed, came or went, on this node.
     pub host_ports: BTreeSet<ObjectKey>,
-    /// This node's own object changed, and with it what is near (S32).
-    pub place: bool,
-    /// Something changed that peers, policies or routes depend on.
-    pub policy: bool,
-    /// A Node changed: routes between nodes.
-    pub nodes: bool,
+    /// Pods that changed, came or went, and those that were attached to this node or taken from it.
+    pub pods: BTreeSet<ObjectKey>,
+    /// Namespaces that changed, came or went.
+    pub namespaces: BTreeSet<ObjectKey>,
+    /// NetworkPolicies that changed, came or went.
+    pub policies: BTreeSet<ObjectKey>,
+    /// Nodes that changed, came or went.
+    pub nodes: BTreeSet<ObjectKey>,
+    /// How other nodes are reached changed.
+    pub network: bool,
 }
 
 impl Dirty {
-    pub(super) fn node(&mut self, own: bool) {
-        self.nodes = true;
-        self.policy = true;
-        self.place |= own;
+    /// Whether anything changed that peers or policies are compiled from.
+    #[must_use]
+    pub fn policy(&self) -> bool {
+        let Self { services: _, host_ports: _, pods, namespaces, policies, nodes, network } = self;
+        *network || [pods, namespaces, policies, nodes].into_iter().any(|keys| !keys.is_empty())
     }
 
-    /// Adds what another names.
-    pub(super) fn merge(&mut self, other: Self) {
-        let Self { services, host_ports, place, policy, nodes } = other;
-        self.services.extend(services);
-        self.host_ports.extend(host_ports);
-        self.place |= place;
-        self.policy |= policy;
-        self.nodes |= nodes;
+    /// Whether this node's own object changed, and with it what is near (S32).
+    #[must_use]
+    pub fn place(&self, node: &str) -> bool {
+        self.nodes.contains(&ObjectKey::cluster(node))
     }
 
     /// Whether nothing changed.

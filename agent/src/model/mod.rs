@@ -93,21 +93,29 @@ impl Model {
             }
             Object::Node(new) => {
                 if replace(&mut self.nodes, &key, new).is_some() {
-                    self.dirty.node(key.name == self.node);
+                    self.dirty.nodes.insert(key);
                 }
             }
             Object::Pod(new) => {
                 let mut has_ports = has_host_ports(&new);
                 if let Some(old) = replace(&mut self.pods, &key, new) {
-                    self.dirty.policy = true;
+                    self.dirty.pods.insert(key.clone());
                     has_ports |= old.as_ref().is_some_and(has_host_ports);
                     if has_ports {
                         self.dirty.host_ports.insert(key);
                     }
                 }
             }
-            Object::Namespace(new) => self.dirty.policy |= replace(&mut self.namespaces, &key, new).is_some(),
-            Object::NetworkPolicy(new) => self.dirty.policy |= replace(&mut self.policies, &key, new).is_some(),
+            Object::Namespace(new) => {
+                if replace(&mut self.namespaces, &key, new).is_some() {
+                    self.dirty.namespaces.insert(key);
+                }
+            }
+            Object::NetworkPolicy(new) => {
+                if replace(&mut self.policies, &key, new).is_some() {
+                    self.dirty.policies.insert(key);
+                }
+            }
         }
     }
 
@@ -124,19 +132,27 @@ impl Model {
             }
             Kind::Node => {
                 if self.nodes.remove(key).is_some() {
-                    self.dirty.node(key.name == self.node);
+                    self.dirty.nodes.insert(key.clone());
                 }
             }
             Kind::Pod => {
                 if let Some(old) = self.pods.remove(key) {
-                    self.dirty.policy = true;
+                    self.dirty.pods.insert(key.clone());
                     if has_host_ports(&old) {
                         self.dirty.host_ports.insert(key.clone());
                     }
                 }
             }
-            Kind::Namespace => self.dirty.policy |= self.namespaces.remove(key).is_some(),
-            Kind::NetworkPolicy => self.dirty.policy |= self.policies.remove(key).is_some(),
+            Kind::Namespace => {
+                if self.namespaces.remove(key).is_some() {
+                    self.dirty.namespaces.insert(key.clone());
+                }
+            }
+            Kind::NetworkPolicy => {
+                if self.policies.remove(key).is_some() {
+                    self.dirty.policies.insert(key.clone());
+                }
+            }
         }
     }
 
@@ -155,16 +171,16 @@ impl Model {
     pub fn attach(&mut self, pod: LocalPod) {
         if self.local.get(&pod.slot) != Some(&pod) {
             self.touch_host_ports(&pod.key.clone());
+            self.dirty.pods.insert(pod.key.clone());
             self.local.insert(pod.slot, pod);
-            self.dirty.policy = true;
         }
     }
 
     /// The pod in a slot is being removed from this node.
     pub fn detach(&mut self, slot: u16) {
         if let Some(gone) = self.local.remove(&slot) {
-            self.dirty.policy = true;
             self.touch_host_ports(&gone.key);
+            self.dirty.pods.insert(gone.key);
         }
     }
 
@@ -180,14 +196,15 @@ impl Model {
         if self.synced() { std::mem::take(&mut self.dirty) } else { Dirty::default() }
     }
 
-    /// Something beside the objects changed that peers depend on.
-    pub fn touch_policy(&mut self) {
-        self.dirty.policy = true;
+    /// What changed since [`Model::take_dirty`] was last asked.
+    #[must_use]
+    pub fn dirty(&self) -> &Dirty {
+        &self.dirty
     }
 
-    /// Gives back what could not be brought into force.
-    pub fn give_back(&mut self, dirty: Dirty) {
-        self.dirty.merge(dirty);
+    /// How other nodes are reached changed, on which peers depend.
+    pub fn touch_network(&mut self) {
+        self.dirty.network = true;
     }
 
     /// Whether every kind has synced.

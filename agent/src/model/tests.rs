@@ -57,7 +57,7 @@ fn a_source_may_repeat_itself() {
     let mut model = synced();
     let namespace = || Event::Applied(Object::Namespace(Namespace { name: "shop".into(), labels: [].into() }));
     model.take(namespace());
-    assert!(model.take_dirty().policy);
+    assert!(model.take_dirty().policy());
     model.take(namespace());
     model.take(slice("a-1", Some("a")));
     model.take(Event::Deleted(Kind::Pod, ObjectKey::new("shop", "never-seen")));

@@ -9,6 +9,7 @@ use prometheus::proto::MetricFamily;
 
 use crate::bpf::Tables;
 use crate::cni::Health;
+use crate::compile::policy::Direction;
 use crate::model::Model;
 use crate::state::{DropLog, KubeProxy, Shared};
 
@@ -70,6 +71,19 @@ impl MetricsServer {
             counter("fairlead_plans_total", "Plans that were brought into force.", progress.plans as f64),
             counter("fairlead_plan_operations_total", "Operations of those plans.", progress.operations as f64),
             counter("fairlead_plan_failures_total", "Plans that could not be brought into force.", failures as f64),
+            gauges(
+                "fairlead_pods_cut_off",
+                "Pods of which a direction is cut off, since their policies do not fit, by direction.",
+                [Direction::Ingress, Direction::Egress].map(|direction| {
+                    let count = progress.cut_off.iter().filter(|cut_off| cut_off.direction == direction).count();
+                    (vec![("direction", direction.as_str())], count as f64)
+                }),
+            ),
+            gauges(
+                "fairlead_table_left_out",
+                "Elements that a table should have and has no room for.",
+                progress.left_out.iter().map(|(table, count)| (vec![("table", *table)], *count as f64)),
+            ),
             counter("fairlead_flows_swept_total", "Ended flows that the sweep removed.", swept as f64),
         ]
     }

@@ -4,10 +4,12 @@
 //! or the new one; where a packet in the middle of its walk could meet a mixture, a [`Op::Barrier`] stands between.
 
 use fairlead_datapath::Addr;
+use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::peer::{CidrKey, NodeHop, Peer, Pod};
 use fairlead_datapath::policy::{PeerKey, PolicySet, PortKey, RangeKey, Row};
 use fairlead_datapath::service::{Backend, Frontend, FrontendKey, SourceRangeKey};
 
+pub mod node;
 pub mod policy;
 pub mod services;
 
@@ -123,6 +125,25 @@ pub enum Op {
         key: RangeKey,
         /// The row.
         value: Option<Row>,
+    },
+    /// Writes the one element of `CONFIG`.
+    Config {
+        /// What it says of the node.
+        value: Config,
+    },
+    /// Writes or deletes an element of `UPLINKS`.
+    Uplink {
+        /// The interface.
+        ifindex: u32,
+        /// Its addresses.
+        value: Option<Uplink>,
+    },
+    /// Writes or deletes an element of `NODE_ADDRESSES`.
+    NodeAddress {
+        /// The address.
+        addr: Addr,
+        /// Kinds of ports that are reached there, as [`fairlead_datapath::service::FrontendFlags`] has them.
+        kinds: Option<u32>,
     },
     /// Waits until no program is running that has read the maps before: what nothing refers to may be reused after it.
     Barrier,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use fairlead_objects::kubernetes::Cluster;
@@ -17,6 +17,7 @@ use crate::cni::{Health, KnownPod, NodeNetwork};
 use crate::events::Recorder;
 use crate::model::Model;
 use crate::network::Network;
+use crate::plan::policy::CutOff;
 
 /// Failed attempts in a row after which the node says that its pods may suffer.
 const PATIENCE: u32 = 3;
@@ -67,6 +68,11 @@ pub struct Progress {
     pub conflist: bool,
     /// What an operator should know of the node, by topic.
     pub warnings: BTreeMap<&'static str, String>,
+    /// Directions of pods that are cut off, since their policies do not fit.
+    #[serde(skip)]
+    pub cut_off: Arc<Vec<CutOff>>,
+    /// Elements that were left out of tables that are full, by table.
+    pub left_out: BTreeMap<&'static str, usize>,
     /// The interfaces that lead out of the node.
     #[serde(skip)]
     pub network: Network,

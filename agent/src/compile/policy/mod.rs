@@ -8,6 +8,9 @@
 //! a verdict to a person.
 
 mod atom;
+mod classifier;
+mod demand;
+mod draft;
 mod explain;
 mod hash;
 pub mod reference;
@@ -21,11 +24,13 @@ mod wanted;
 mod world;
 
 pub use atom::{Atom, Signature};
+pub(super) use classifier::Classifier;
+pub use demand::Demand;
+pub use draft::{Draft, DraftPod, Judge, WantedPod, compile};
 pub use explain::{End, ExplainError, Explanation, explain};
 pub use hash::content_hash;
 pub use rules::{Direction, RuleRef, SetInfo};
 pub use set::{Bits, PolicySet};
-pub(super) use wanted::Classifier;
-pub use wanted::{Judge, Wanted, WantedPeer, WantedPod, compile};
+pub use wanted::{Wanted, WantedPeer};
 pub use world::World;
 pub(super) use world::{claim, is_object_of};

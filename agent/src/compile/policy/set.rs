@@ -14,13 +14,15 @@ pub struct Bits(Vec<[u64; 4]>);
 
 impl Bits {
     fn of(count: usize, mut holds: impl FnMut(usize) -> bool) -> Self {
-        let mut pages = vec![[0; 4]; count.div_ceil(PAGE_BITS.into())];
-        for bit in (0..count).filter(|bit| holds(*bit)) {
-            if let Some(word) = pages.get_mut(bit / 256).and_then(|page| page.get_mut(bit % 256 / 64)) {
-                *word |= 1 << (bit % 64);
-            }
+        let mut bits = Self(vec![[0; 4]; count.div_ceil(PAGE_BITS.into())]);
+        (0..count).filter(|bit| holds(*bit)).for_each(|bit| bits.set(bit));
+        bits
+    }
+
+    fn set(&mut self, bit: usize) {
+        if let Some(word) = self.0.get_mut(bit / 256).and_then(|page| page.get_mut(bit % 256 / 64)) {
+            *word |= 1 << (bit % 64);
         }
-        Self(pages)
     }
 
     /// The pages.
@@ -53,13 +55,13 @@ struct Condition {
 }
 
 /// A span of so many ports is written out, one row each; a longer one goes to the table of ranges.
-const WRITTEN_OUT: u16 = 16;
+pub(super) const WRITTEN_OUT: u16 = 16;
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 impl PolicySet {
-    pub(super) fn new(body: Body, atoms: &BTreeMap<Atom, usize>) -> Self {
-        let content = content_hash(&body);
+    pub(super) fn new(body: &Body, atoms: &BTreeMap<Atom, usize>) -> Self {
+        let content = content_hash(body);
         let clauses = &body.clauses;
         let index = |atom: &Atom| atoms.get(atom).copied();
         let peers = clauses
@@ -70,7 +72,14 @@ impl PolicySet {
                 and: clause.and.as_ref().map(|atom| index(atom).unwrap_or(usize::MAX)),
             })
             .collect();
-        Self { content, ports: port_rows(clauses), ranges: range_rows(clauses), peers, info: body.info }
+        Self { content, ports: port_rows(clauses), ranges: range_rows(clauses), peers, info: body.info.clone() }
+    }
+
+    /// What it asks about peers, by the index of atoms.
+    #[must_use]
+    pub fn atoms(&self) -> BTreeSet<usize> {
+        let atoms = self.peers.iter().flat_map(|condition| condition.any_of.iter().flatten().chain(&condition.and));
+        atoms.copied().collect()
     }
 
     /// Pages that its rules fill.
@@ -101,12 +110,6 @@ fn every_port(clauses: &[Clause], protocol: Protocol) -> Bits {
     bits(clauses, |span| span.protocol == protocol && span.ports.is_none())
 }
 
-fn one_port(clauses: &[Clause], protocol: Protocol, port: u16) -> Bits {
-    bits(clauses, |span| {
-        span.protocol == protocol && span.ports.is_none_or(|(first, last)| first <= port && port <= last)
-    })
-}
-
 fn spans(clauses: &[Clause]) -> impl Iterator<Item = (Protocol, u16, u16)> {
     clauses
         .iter()
@@ -115,40 +118,61 @@ fn spans(clauses: &[Clause]) -> impl Iterator<Item = (Protocol, u16, u16)> {
         .filter(|(_, first, last)| first <= last)
 }
 
+/// The ports of each clause, as spans that do not touch, so that each port of a clause is met once.
+fn merged(
+    clauses: &[Clause],
+    protocol: Protocol,
+    counts: impl Fn(u16, u16) -> bool,
+) -> impl Iterator<Item = (usize, u16, u16)> {
+    clauses.iter().enumerate().flat_map(move |(bit, clause)| {
+        let spans =
+            spans(std::slice::from_ref(clause)).filter(|(p, first, last)| *p == protocol && counts(*first, *last));
+        let mut spans: Vec<_> = spans.map(|(_, first, last)| (first, last)).collect();
+        spans.sort_unstable();
+        let mut merged: Vec<(u16, u16)> = Vec::new();
+        for (first, last) in spans {
+            match merged.last_mut() {
+                Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+                _ => merged.push((first, last)),
+            }
+        }
+        merged.into_iter().map(move |(first, last)| (bit, first, last))
+    })
+}
+
 fn port_rows(clauses: &[Clause]) -> BTreeMap<(u8, u16), Bits> {
     let mut rows = BTreeMap::from([((OTHER_PROTOCOLS, ANY_PORT.number()), bits(clauses, |_| false))]);
     for protocol in PROTOCOLS {
-        rows.insert((protocol.number(), ANY_PORT.number()), every_port(clauses, protocol));
-    }
-    for (protocol, first, last) in spans(clauses).filter(|(_, first, last)| last - first < WRITTEN_OUT) {
-        for port in first..=last {
-            rows.insert((protocol.number(), port), one_port(clauses, protocol, port));
+        let (number, every) = (protocol.number(), every_port(clauses, protocol));
+        rows.insert((number, ANY_PORT.number()), every.clone());
+        let written = spans(clauses).filter(|(p, first, last)| *p == protocol && last - first < WRITTEN_OUT);
+        for port in written.flat_map(|(_, first, last)| first..=last).collect::<BTreeSet<_>>() {
+            rows.insert((number, port), every.clone());
         }
+        for (bit, first, last) in merged(clauses, protocol, |_, _| true) {
+            rows.range_mut((number, first)..=(number, last)).for_each(|(_, bits)| bits.set(bit));
+        }
+        rows.insert((number, ANY_PORT), every);
     }
     rows
 }
 
 fn range_rows(clauses: &[Clause]) -> BTreeMap<(u8, u16, u8), Bits> {
     let mut rows = BTreeMap::new();
+    let is_long = |first, last| last - first >= WRITTEN_OUT;
     for protocol in PROTOCOLS {
         let every = every_port(clauses, protocol);
-        let long: Vec<_> = spans(clauses)
-            .filter(|(p, first, last)| *p == protocol && last - first >= WRITTEN_OUT)
-            .map(|(_, first, last)| (u32::from(first), u32::from(last)))
-            .collect();
+        let long = spans(clauses).filter(|(p, first, last)| *p == protocol && is_long(*first, *last));
         // Between two neighbours in here nothing changes but at ports that have a row of their own.
-        let edges: BTreeSet<u32> = long.iter().flat_map(|(first, last)| [*first, last + 1]).collect();
-        for (first, end) in edges.iter().zip(edges.iter().skip(1)) {
-            let bits = bits(clauses, |span| {
-                span.protocol == protocol
-                    && span
-                        .ports
-                        .is_none_or(|(a, b)| u32::from(a) <= *first && end - 1 <= u32::from(b) && b - a >= WRITTEN_OUT)
-            });
-            if bits != every {
-                for (block, len) in blocks(*first, *end) {
-                    rows.insert((protocol.number(), block, len), bits.clone());
-                }
+        let edges: BTreeSet<u32> = long.flat_map(|(_, first, last)| [first.into(), u32::from(last) + 1]).collect();
+        let mut stretches: BTreeMap<u32, (u32, Bits)> =
+            edges.iter().zip(edges.iter().skip(1)).map(|(first, end)| (*first, (*end, every.clone()))).collect();
+        for (bit, first, last) in merged(clauses, protocol, is_long) {
+            stretches.range_mut(u32::from(first)..=last.into()).for_each(|(_, (_, bits))| bits.set(bit));
+        }
+        for (first, (end, bits)) in stretches.into_iter().filter(|(_, (_, bits))| *bits != every) {
+            for (block, len) in blocks(first, end) {
+                rows.insert((protocol.number(), block, len), bits.clone());
             }
         }
     }
@@ -156,7 +180,7 @@ fn range_rows(clauses: &[Clause]) -> BTreeMap<(u8, u16, u8), Bits> {
 }
 
 /// The aligned blocks that make up the ports from the first to before the end: (first port, bits that count).
-fn blocks(mut first: u32, end: u32) -> Vec<(u16, u8)> {
+pub(super) fn blocks(mut first: u32, end: u32) -> Vec<(u16, u8)> {
     let mut blocks = Vec::new();
     while first < end {
         let aligned = first.trailing_zeros().min(16);

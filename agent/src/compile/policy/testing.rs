@@ -12,10 +12,10 @@ use fairlead_objects::{
 use proptest::prelude::*;
 
 use super::reference::{Flow, judge};
-use super::{Direction, RuleRef, World, compile};
+use super::{Direction, Draft, RuleRef, World};
 use crate::model::LocalPod;
 use crate::network::Network;
-use crate::plan::policy::{Content, State};
+use crate::plan::policy::{Content, Plan, State};
 
 /// A cluster as node `n1` sees it.
 #[derive(Debug, Clone, Default)]
@@ -197,9 +197,15 @@ impl Cluster {
     }
 }
 
+/// Plans.
+pub(crate) fn plan(state: &mut State, cluster: &Cluster) -> Plan {
+    let world = cluster.world();
+    state.plan(&Draft::new(&world)).unwrap()
+}
+
 /// Plans and applies.
 pub(crate) fn advance(state: &mut State, cluster: &Cluster) {
-    for op in state.plan(&compile(&cluster.world())).unwrap() {
+    for op in plan(state, cluster).ops {
         state.applied(&op);
     }
 }

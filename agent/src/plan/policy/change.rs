@@ -6,29 +6,22 @@ use std::hash::Hash;
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::{self, CidrKey, NO_NODE, NO_SLOT, NodeHop, Peer, Pod, PodWord};
-use fairlead_datapath::policy::{ALLOW_ALL, DENY_ALL, MAX_PAGES, PAGE_BITS, PeerKey, PolicySet, Row};
+use fairlead_datapath::policy::{ALLOW_ALL, DENY_ALL, PeerKey, PolicySet, Row};
 
 use super::ids::{Ids, Rows, classes_spoken_of};
-use super::{Content, PlanError};
+use super::{Capacity, Content, PlanError};
 use crate::compile::policy::{Judge, SetInfo, Wanted, WantedPeer, content_hash};
 use crate::plan::Op;
 
 /// What the tables shall hold, with ids, and what its sets stand for. Words carry the epoch that is in force now.
-pub(super) fn target(old: &Content, wanted: &Wanted) -> Result<(Content, BTreeMap<u32, SetInfo>), PlanError> {
-    for set in &wanted.sets {
-        if set.pages() > usize::from(MAX_PAGES) {
-            let policies: Vec<_> = set.info.policies.iter().map(ToString::to_string).collect();
-            return Err(PlanError::TooManyRules {
-                policies: policies.join(", "),
-                direction: set.info.direction,
-                rules: set.info.rules.len(),
-                most: usize::from(MAX_PAGES * PAGE_BITS),
-            });
-        }
-    }
+pub(super) fn target(
+    old: &Content,
+    wanted: &Wanted,
+    capacity: &Capacity,
+) -> Result<(Content, BTreeMap<u32, SetInfo>), PlanError> {
     let mut banned = BTreeSet::new();
     loop {
-        let ids = Ids::assign(old, wanted, &banned)?;
+        let ids = Ids::assign(old, wanted, &banned, capacity)?;
         let target = with_ids(old, wanted, &ids);
         let contested = contested(old, &target);
         if contested.is_empty() {
@@ -81,14 +74,15 @@ fn with_ids(old: &Content, wanted: &Wanted, ids: &Ids) -> Content {
         tag: 0,
         class: ids.classes.get(peer.class).copied().unwrap_or_default(),
         slot: peer.slot.unwrap_or(NO_SLOT),
-        node: peer.node.and_then(|node| ids.nodes.get(node)).copied().unwrap_or(NO_NODE),
+        node: peer.node.and_then(|node| ids.nodes.get(node)).copied().flatten().unwrap_or(NO_NODE),
         flags: peer.flags,
     };
     content.peer.peers = wanted.peers.iter().map(|(addr, p)| (*addr, peer(p).sealed(addr.tag()))).collect();
     content.peer.cidrs = wanted.cidrs.iter().map(|(key, p)| (*key, peer(p))).collect();
-    content.peer.nodes = ids.nodes.iter().copied().zip(wanted.nodes.iter().copied()).collect();
+    let nodes = ids.nodes.iter().zip(&wanted.nodes);
+    content.peer.nodes = nodes.filter_map(|(index, hop)| Some(((*index)?, *hop))).collect();
     let judge = |judge| match judge {
-        Judge::Pending => DENY_ALL,
+        Judge::Pending | Judge::CutOff => DENY_ALL,
         Judge::Nobody => ALLOW_ALL,
         Judge::Set(index) => ids.sets.get(index).copied().unwrap_or(DENY_ALL),
     };
@@ -224,20 +218,17 @@ fn between(old: &Content, target: &Content, moves: &BTreeSet<(u32, u32)>) -> Bet
 }
 
 /// The operations, in the order that the module describes.
-pub(super) fn operations(old: &Content, target: &Content) -> Result<Vec<Op>, PlanError> {
+pub(super) fn operations(old: &Content, target: &Content, capacity: &Capacity) -> Result<Vec<Op>, PlanError> {
     let flips = flips(old, target);
     let moves = class_moves(&flips);
     let between = between(old, target, &moves);
     let mut rows = target.policy.peers.clone();
     rows.extend(&between.rows.policy.peers);
-    room(
-        TableId::PolicyPeers,
-        rows.keys().filter(|key| !old.policy.peers.contains_key(key)).count() + old.policy.peers.len(),
-    )?;
-    room(TableId::PolicyPorts, added(&old.policy.ports, &target.policy.ports))?;
-    room(TableId::PolicyRanges, added(&old.policy.ranges, &target.policy.ranges))?;
-    room(TableId::Peers, added(&old.peer.peers, &target.peer.peers))?;
-    room(TableId::Cidrs, added(&old.peer.cidrs, &target.peer.cidrs))?;
+    room(TableId::PolicyPeers, &old.policy.peers, &rows, capacity.peer_rows)?;
+    room(TableId::PolicyPorts, &old.policy.ports, &target.policy.ports, capacity.port_rows)?;
+    room(TableId::PolicyRanges, &old.policy.ranges, &target.policy.ranges, capacity.range_rows)?;
+    room(TableId::Peers, &old.peer.peers, &target.peer.peers, capacity.peers)?;
+    room(TableId::Cidrs, &old.peer.cidrs, &target.peer.cidrs, capacity.cidrs)?;
 
     let mut ops = Vec::new();
     let leaving = stop_pods(old, target, &mut ops);
@@ -278,17 +269,20 @@ pub(super) fn operations(old: &Content, target: &Content) -> Result<Vec<Op>, Pla
     Ok(ops)
 }
 
-fn added<K: Hash + Eq, V>(old: &HashMap<K, V>, target: &HashMap<K, V>) -> usize {
-    old.len() + target.keys().filter(|key| !old.contains_key(key)).count()
-}
-
-fn room(table: TableId, needed: usize) -> Result<(), PlanError> {
-    let size = table.info().elements as usize;
-    if needed > size { Err(PlanError::Full { table, needed, size }) } else { Ok(()) }
+/// Whether the old elements and the new ones fit side by side. Where nothing is added they do, however full it is.
+fn room<K: Hash + Eq, V>(
+    table: TableId,
+    old: &HashMap<K, V>,
+    target: &HashMap<K, V>,
+    size: usize,
+) -> Result<(), PlanError> {
+    let added = target.keys().filter(|key| !old.contains_key(key)).count();
+    let needed = old.len() + added;
+    if added > 0 && needed > size { Err(PlanError::Full { table, needed, size }) } else { Ok(()) }
 }
 
 /// Whether two records are the same pod's, whatever their words.
-fn is_same(a: &Pod, b: &Pod) -> bool {
+pub(super) fn is_same(a: &Pod, b: &Pod) -> bool {
     Pod { word: a.word, ..*b } == *a
 }
 
@@ -296,7 +290,7 @@ fn is_empty(pod: &Pod) -> bool {
     Pod { word: 0, ..*pod } == Pod::default()
 }
 
-fn next_epoch(pod: &Pod) -> u32 {
+pub(super) fn next_epoch(pod: &Pod) -> u32 {
     PodWord(pod.word).epoch().wrapping_add(1) % PodWord::EPOCHS
 }
 
@@ -384,7 +378,7 @@ fn start_pods(
 }
 
 /// Deletes what nothing leads to any more: what the tables have had or got, and the target has not.
-fn delete_rows(old: &Content, target: &Content, peers: &HashMap<PeerKey, Row>, ops: &mut Vec<Op>) {
+pub(super) fn delete_rows(old: &Content, target: &Content, peers: &HashMap<PeerKey, Row>, ops: &mut Vec<Op>) {
     for index in old.policy.sets.keys().filter(|index| !target.policy.sets.contains_key(index)) {
         ops.push(Op::PolicySet { index: *index, value: PolicySet::default() });
     }

@@ -44,6 +44,22 @@ impl Content {
         }
     }
 
+    /// Elements in use, by table.
+    #[must_use]
+    pub fn sizes(&self) -> [(&'static str, usize); 8] {
+        let Self { policy, peer } = self;
+        [
+            ("POLICY_SETS", policy.sets.len()),
+            ("POLICY_PEERS", policy.peers.len()),
+            ("POLICY_PORTS", policy.ports.len()),
+            ("POLICY_RANGES", policy.ranges.len()),
+            ("PEERS", peer.peers.len()),
+            ("CIDRS", peer.cidrs.len()),
+            ("NODES", peer.nodes.len()),
+            ("PODS", peer.pods.len()),
+        ]
+    }
+
     /// The policy sets that pods are judged by.
     #[must_use]
     pub fn sets(&self) -> BTreeSet<u32> {

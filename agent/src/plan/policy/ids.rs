@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use fairlead_datapath::WirePort;
 use fairlead_datapath::catalog::TableId;
-use fairlead_datapath::peer::{MAX_NODES, NodeHop, PodWord};
+use fairlead_datapath::peer::{NodeHop, PodWord};
 use fairlead_datapath::policy::{MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
 
-use super::{Content, PlanError};
+use super::{Capacity, Content, PlanError};
 use crate::compile::policy::{Bits, PolicySet as Compiled, Signature, Wanted};
 
 /// The ids of what [`Wanted`] has by index.
@@ -15,7 +15,8 @@ use crate::compile::policy::{Bits, PolicySet as Compiled, Signature, Wanted};
 pub(super) struct Ids {
     pub(super) sets: Vec<u32>,
     pub(super) classes: Vec<u32>,
-    pub(super) nodes: Vec<u16>,
+    /// Nothing for a node that has no place.
+    pub(super) nodes: Vec<Option<u16>>,
 }
 
 /// The rows of a set under an id, without those of classes but class 0.
@@ -89,11 +90,16 @@ struct Grouped {
 
 impl Ids {
     /// Gives out ids. `banned`: sets whose id must not go on though they stand for something wanted.
-    pub(super) fn assign(old: &Content, wanted: &Wanted, banned: &BTreeSet<u32>) -> Result<Self, PlanError> {
+    pub(super) fn assign(
+        old: &Content,
+        wanted: &Wanted,
+        banned: &BTreeSet<u32>,
+        capacity: &Capacity,
+    ) -> Result<Self, PlanError> {
         let mut ids = Self::default();
         let kept = ids.assign_sets(old, wanted, banned)?;
         ids.assign_classes(old, wanted, &kept);
-        ids.assign_nodes(old, wanted)?;
+        ids.assign_nodes(old, wanted, capacity.nodes);
         Ok(ids)
     }
 
@@ -179,20 +185,14 @@ impl Ids {
         }
     }
 
-    fn assign_nodes(&mut self, old: &Content, wanted: &Wanted) -> Result<(), PlanError> {
+    fn assign_nodes(&mut self, old: &Content, wanted: &Wanted, most: u16) {
         let known: HashMap<[u64; 4], u16> = old.peer.nodes.iter().map(|(i, hop)| (key_of(hop), *i)).collect();
-        let mut free = (0..MAX_NODES).filter(|index| !old.peer.nodes.contains_key(index));
+        let mut free = (0..most).filter(|index| !old.peer.nodes.contains_key(index));
         for hop in &wanted.nodes {
             // A record keeps its addresses, and flows remember its index. The way to it is one word of it and may change.
             let same = known.get(&key_of(hop)).copied();
-            let full = PlanError::Full {
-                table: TableId::Nodes,
-                needed: old.peer.nodes.len() + wanted.nodes.len(),
-                size: MAX_NODES.into(),
-            };
-            self.nodes.push(same.or_else(|| free.next()).ok_or(full)?);
+            self.nodes.push(same.or_else(|| free.next()));
         }
-        Ok(())
     }
 }
 

@@ -18,6 +18,8 @@
 
 mod change;
 mod content;
+mod fit;
+mod halt;
 mod ids;
 #[cfg(test)]
 mod tests;
@@ -25,11 +27,80 @@ mod tests;
 use std::collections::BTreeMap;
 
 use fairlead_datapath::catalog::TableId;
+use fairlead_datapath::peer::{MAX_CIDRS, MAX_NODES, MAX_PEERS};
+use fairlead_datapath::policy::{MAX_PAGES, MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, PAGE_BITS};
 
-use crate::compile::policy::{RuleRef, SetInfo, Wanted};
+use crate::compile::policy::{Draft, Judge, RuleRef, SetInfo, Wanted};
 use crate::plan::Op;
 
 pub use content::Content;
+pub use fit::{CutOff, Why};
+
+/// Numbers of elements that there is room for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capacity {
+    /// Rules of a set.
+    pub rules: usize,
+    /// Of `POLICY_SETS`.
+    pub sets: usize,
+    /// Of `POLICY_PEERS`.
+    pub peer_rows: usize,
+    /// Of `POLICY_PORTS`.
+    pub port_rows: usize,
+    /// Of `POLICY_RANGES`.
+    pub range_rows: usize,
+    /// Of `PEERS`.
+    pub peers: usize,
+    /// Of `CIDRS`.
+    pub cidrs: usize,
+    /// Of `NODES`.
+    pub nodes: u16,
+    /// Different peers of policies: of no table, but each address is compared with each of them.
+    pub atoms: usize,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self {
+            rules: usize::from(MAX_PAGES * PAGE_BITS),
+            sets: MAX_SETS as usize,
+            peer_rows: MAX_PEER_ROWS as usize,
+            port_rows: MAX_PORT_ROWS as usize,
+            range_rows: MAX_RANGE_ROWS as usize,
+            peers: MAX_PEERS as usize,
+            cidrs: MAX_CIDRS as usize,
+            nodes: MAX_NODES,
+            atoms: MAX_CIDRS as usize,
+        }
+    }
+}
+
+impl Capacity {
+    /// Takes note that the kernel has room for no more than so many elements of a table.
+    pub fn limit(&mut self, table: &str, most: usize) {
+        let size = match table {
+            "POLICY_PEERS" => &mut self.peer_rows,
+            "POLICY_PORTS" => &mut self.port_rows,
+            "POLICY_RANGES" => &mut self.range_rows,
+            "PEERS" => &mut self.peers,
+            "CIDRS" => &mut self.cidrs,
+            _ => return,
+        };
+        *size = most.min(*size);
+    }
+}
+
+/// How to bring what is wanted into force.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[must_use]
+pub struct Plan {
+    /// The operations, in order.
+    pub ops: Vec<Op>,
+    /// What is cut off since its policies do not fit.
+    pub cut_off: Vec<CutOff>,
+    /// How many elements were left out of a table that is full, by table.
+    pub left_out: BTreeMap<&'static str, usize>,
+}
 
 /// Why there is no plan. Nothing has been changed then, and what is in force stays in force.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,20 +115,6 @@ pub enum PlanError {
         /// What the table holds.
         size: usize,
     },
-    /// More rules for one pod than a set can hold.
-    #[error(
-        "{policies} select one pod for {direction} with {rules} rules together, and {most} is the most: merge rules"
-    )]
-    TooManyRules {
-        /// The policies.
-        policies: String,
-        /// The direction.
-        direction: crate::compile::policy::Direction,
-        /// How many rules they have.
-        rules: usize,
-        /// How many there may be.
-        most: usize,
-    },
 }
 
 /// What the tables hold, and what the sets in them stand for.
@@ -65,6 +122,7 @@ pub enum PlanError {
 pub struct State {
     content: Content,
     sets: BTreeMap<u32, SetInfo>,
+    capacity: Capacity,
 }
 
 /// Sets that are remembered before those not in use are forgotten: a drop may be explained after its set is gone.
@@ -73,22 +131,71 @@ const REMEMBERED: usize = 16_384;
 impl State {
     /// The state of tables that hold this: all of them, as pinned.
     #[must_use]
-    pub fn adopt(content: Content) -> Self {
-        Self { content, sets: BTreeMap::new() }
+    pub fn adopt(capacity: Capacity, content: Content) -> Self {
+        Self { content, sets: BTreeMap::new(), capacity }
+    }
+
+    /// The tables have room for so much from now on.
+    pub fn set_capacity(&mut self, capacity: Capacity) {
+        self.capacity = capacity;
     }
 
     /// The operations that lead from what the tables hold to what they should hold.
     ///
+    /// What does not fit is left out: see [`fit`]. Where the new content would fit, but not beside the old one, those who
+    /// come last are stopped for as long as the change takes.
+    ///
     /// # Errors
-    /// The new content does not fit: see [`PlanError`].
-    pub fn plan(&mut self, wanted: &Wanted) -> Result<Vec<Op>, PlanError> {
-        let (target, infos) = change::target(&self.content, wanted)?;
-        let ops = change::operations(&self.content, &target)?;
+    /// There is no way from the one to the other, which is a defect.
+    pub fn plan(&mut self, draft: &Draft<'_>) -> Result<Plan, PlanError> {
+        let order = fit::order(&self.content, draft);
+        let ((kept, refused), mut wanted) = fit::places(draft, &order, &self.capacity);
+        let mut left_out = fit::trim(&self.content, &mut wanted, &self.capacity);
+        let (ops, infos, target) = self.steps(&self.content, &wanted).or_else(|error| {
+            // Those that come last make room, as few as it takes. Without any set there is nothing that needs room.
+            let (mut fits, mut fails) = (0, kept.len() + 1);
+            let mut found = None;
+            while fits < fails {
+                let stay = if fails > kept.len() { kept.len() } else { fits.midpoint(fails) };
+                match self.by_way_of(draft, &kept[..stay], &wanted) {
+                    Some(steps) => (fits, found) = (stay + 1, Some(steps)),
+                    None => fails = stay,
+                }
+            }
+            found.ok_or(error)
+        })?;
+        let nodes = wanted.nodes.len().saturating_sub(target.peer.nodes.len());
+        if nodes > 0 {
+            left_out.insert("NODES", nodes);
+        }
         self.sets.extend(infos);
         if self.sets.len() > REMEMBERED {
             self.sets.retain(|id, _| target.sets().contains(id));
         }
-        Ok(ops)
+        Ok(Plan { ops, cut_off: cut_off(draft, &refused), left_out })
+    }
+
+    fn steps(&self, old: &Content, wanted: &Wanted) -> Result<Steps, PlanError> {
+        let (target, infos) = change::target(old, wanted, &self.capacity)?;
+        Ok((change::operations(old, &target, &self.capacity)?, infos, target))
+    }
+
+    /// Goes to the wanted content by way of one in which only these sets judge anybody, and nothing is new but they.
+    fn by_way_of(&self, draft: &Draft<'_>, stay: &[usize], wanted: &Wanted) -> Option<Steps> {
+        let mut first = draft.finish(stay);
+        first.peers.retain(|addr, _| self.content.peer.peers.contains_key(addr) && wanted.peers.contains_key(addr));
+        first.cidrs.retain(|key, _| {
+            first.named.contains(key) || self.content.peer.cidrs.contains_key(key) && wanted.cidrs.contains_key(key)
+        });
+        let mut content = self.content.clone();
+        let mut ops = halt::halt(&content, &first, stay.is_empty());
+        ops.iter().for_each(|op| content.apply(op));
+        let (more, ..) = self.steps(&content, &first).ok()?;
+        more.iter().for_each(|op| content.apply(op));
+        ops.extend(more);
+        let (more, infos, target) = self.steps(&content, wanted).ok()?;
+        ops.extend(more);
+        Some((ops, infos, target))
     }
 
     /// Takes note of an operation that was applied.
@@ -113,4 +220,26 @@ impl State {
     pub fn rule(&self, id: u32, bit: u16) -> Option<&RuleRef> {
         self.set(id)?.rules.get(usize::from(bit))
     }
+}
+
+/// Operations, what the sets stand for after them, and what the tables hold then.
+type Steps = (Vec<Op>, BTreeMap<u32, SetInfo>, Content);
+
+fn cut_off(draft: &Draft<'_>, refused: &BTreeMap<usize, Why>) -> Vec<CutOff> {
+    let judged = draft
+        .pods()
+        .iter()
+        .flat_map(|(slot, pod)| pod.judges().map(|(direction, judge)| (*slot, pod, direction, judge)));
+    let cut_off = judged.filter_map(|(slot, pod, direction, judge)| {
+        let Judge::Set(set) = judge else { return None };
+        Some(CutOff {
+            slot,
+            pod: pod.local.key.clone(),
+            uid: pod.local.uid.clone(),
+            direction,
+            policies: draft.info(set).policies.clone(),
+            why: refused.get(&set)?.clone(),
+        })
+    });
+    cut_off.collect()
 }

@@ -10,16 +10,22 @@ use fairlead_datapath::{Addr, WirePort, WireV4};
 use fairlead_objects::ObjectKey;
 use proptest::prelude::*;
 
+mod capacity;
+
 use super::*;
+use crate::compile::policy::Direction;
 use crate::compile::policy::reference::Flow;
-use crate::compile::policy::testing::*;
-use crate::compile::policy::{Direction, compile};
+use crate::compile::policy::testing::{
+    self, Cluster, advance, any_history, ask, flows, ip, labels, model, pods, pods_of, rule, tcp,
+};
 use crate::model::LocalPod;
 
 const PORTS: &[(u8, u16)] = &[(6, 80), (6, 100), (17, 53), (1, 0)];
 
 fn plan(state: &mut State, cluster: &Cluster) -> Vec<Op> {
-    state.plan(&compile(&cluster.world())).unwrap()
+    let Plan { ops, cut_off, left_out } = testing::plan(state, cluster);
+    assert!(cut_off.is_empty() && left_out.is_empty(), "{cut_off:?} {left_out:?}");
+    ops
 }
 
 /// Judgements for pods that are there before and after: who comes or goes has no old or no new answer.
@@ -87,7 +93,7 @@ proptest! {
         let mut state = history[0].tables();
         advance(&mut state, &history[1]);
         advance(&mut state, &history[2]);
-        let mut adopted = State::adopt(state.content().clone());
+        let mut adopted = State::adopt(Capacity::default(), state.content().clone());
         prop_assert_eq!(plan(&mut adopted, &history[2]), vec![]);
         prop_assert_eq!(adopted.sets.keys().copied().collect::<Vec<_>>(),
             adopted.content.sets().into_iter().collect::<Vec<_>>());
@@ -114,7 +120,7 @@ proptest! {
         let ops = plan(&mut state, &history[1]);
         let done = at.index(ops.len() + 1);
         ops[..done].iter().for_each(|op| state.applied(op));
-        let mut state = State::adopt(state.content().clone());
+        let mut state = State::adopt(Capacity::default(), state.content().clone());
         let half = state.content().clone();
         let ops = plan(&mut state, &history[2]);
         let contents = contents(&half, &ops);
@@ -363,16 +369,24 @@ fn sets_are_shared_by_pods_with_the_same_rules() {
 }
 
 #[test]
-fn a_pod_with_too_many_rules_changes_nothing_and_says_what_to_do() {
+fn a_pod_with_too_many_rules_is_cut_off_and_nobody_else() {
     let mut state = deny_all().tables();
-    let before = state.content().clone();
     let rules: Vec<_> = (0..2049_u16).map(|port| rule(&[], &[tcp(port + 1)])).collect();
-    let error = state.plan(&compile(&deny_all().policy("x/big", "pod=a", Some(&rules), None).world())).unwrap_err();
+    let big = deny_all().policy("x/big", "pod=a", Some(&rules), None);
+    let other = big.clone().policy("y/deny", "", Some(&[]), None);
+    let Plan { ops, cut_off, .. } = testing::plan(&mut state, &other);
+    ops.iter().for_each(|op| state.applied(op));
+    let texts: Vec<_> = cut_off.iter().map(ToString::to_string).collect();
     assert_eq!(
-        error.to_string(),
-        "x/big, x/deny select one pod for ingress with 2049 rules together, and 2048 is the most: merge rules"
+        texts,
+        ["pod x/a: ingress of the pods that they select is cut off, nothing passes: policies x/big, x/deny have 2049 \
+          rules together, and a pod can have 2048: merge rules"]
     );
-    assert_eq!(state.content(), &before);
+    let word = |slot| PodWord(state.content().peer.pods[&slot].word);
+    assert_eq!((word(10).ingress(), word(10).egress()), (policy::DENY_ALL, policy::ALLOW_ALL), "ingress alone");
+    assert_ne!(word(11).ingress(), policy::DENY_ALL);
+    assert_ne!(word(13).ingress(), policy::ALLOW_ALL, "policies of others come into force");
+
     let fits = deny_all().policy("x/big", "pod=a", Some(&rules[..2048]), None);
     advance(&mut state, &fits);
     for (port, expected) in [(1, true), (2048, true), (2049, false)] {
@@ -382,16 +396,23 @@ fn a_pod_with_too_many_rules_changes_nothing_and_says_what_to_do() {
 }
 
 #[test]
-fn a_table_that_would_overflow_changes_nothing_and_is_named() {
-    let cluster = Cluster::grid();
-    let mut state = cluster.tables();
-    let before = state.content().clone();
-    let mut wanted = compile(&cluster.world());
-    let any = *wanted.peers.values().next().unwrap();
-    wanted.peers.extend((0..peer::MAX_PEERS).map(|n| (Addr::from_v4(WireV4::from_bits(n)), any)));
-    let error = state.plan(&wanted).unwrap_err();
-    assert!(matches!(error, PlanError::Full { table: TableId::Peers, size: 131_072, .. }), "{error}");
-    assert_eq!(state.content(), &before);
+fn addresses_that_have_no_room_are_left_out_and_are_denied_by_label() {
+    // Two addresses each of three pods and two nodes: there is room for eight.
+    let cluster = Cluster::new()
+        .pod("x/a", 1, 10, "pod=a")
+        .pod("x/near", 1, 11, "pod=near")
+        .pod("y/far", 2, 12, "pod=far")
+        .policy("x/p", "pod=a", Some(&[rule(&[pods_of("ns=y", ""), pods("")], &[])]), None);
+    let mut state = State::adopt(Capacity { peers: 8, ..Capacity::default() }, Content::default());
+    let Plan { ops, cut_off, left_out } = testing::plan(&mut state, &cluster);
+    assert_eq!((cut_off, left_out), (vec![], BTreeMap::from([("PEERS", 2)])));
+    ops.iter().for_each(|op| state.applied(op));
+    for (pod, allowed) in [("x/near", true), ("y/far", false)] {
+        let flow = Flow { peer: cluster.ip_of(pod, 0), proto: 6, port: 80 };
+        assert_eq!(ask(state.content(), 10, Direction::Ingress, flow).0, allowed, "{pod}");
+    }
+    let known = peer::lookup(&state.content().peer, cluster.ip_of("y/far", 0).into());
+    assert_ne!(known.node, peer::NO_NODE, "it is reached all the same");
 }
 
 #[test]

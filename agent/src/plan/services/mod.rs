@@ -44,6 +44,18 @@ impl Default for Capacity {
     }
 }
 
+impl Capacity {
+    /// Takes note that the kernel has room for no more than so many elements of a table.
+    pub fn limit(&mut self, table: &str, most: u32) {
+        let size = match table {
+            "FRONTENDS" => &mut self.frontends,
+            "SOURCE_RANGES" => &mut self.ranges,
+            _ => return,
+        };
+        *size = most.min(*size);
+    }
+}
+
 /// How to bring changes into force.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[must_use]

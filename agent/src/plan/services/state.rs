@@ -104,6 +104,11 @@ impl State {
         capacity.frontends.saturating_mul(2)
     }
 
+    /// The tables have room for so much from now on.
+    pub fn set_capacity(&mut self, capacity: Capacity) {
+        self.capacity = capacity;
+    }
+
     /// Plans the change of these services from what they are to this content; one that is gone has the default content.
     /// Services that are not named stay as they are.
     ///

@@ -1,15 +1,16 @@
 //! What the pinned tables hold, read back for the planners.
 
 use fairlead_datapath::catalog::TableId;
-use fairlead_datapath::catalog::{self, Table};
+use fairlead_datapath::catalog::{self, Kind, Table};
 use fairlead_datapath::service::ServiceState;
 use fairlead_datapath::{peer, policy as rows, service};
 use zerocopy::FromBytes;
 
 use crate::bpf::{BpfError, Tables};
+use crate::plan::node;
 use crate::plan::policy::Content;
 
-/// The elements of a table. Those whose value is zero are left out: of an array they were never written.
+/// The elements of a table. Those of an array whose value is zero were never written.
 fn elements<T, C>(tables: &Tables) -> Result<C, BpfError>
 where
     T: Table<Key: FromBytes, Value: FromBytes>,
@@ -19,9 +20,8 @@ where
     let map = tables.map(T::ID)?;
     let zero = vec![0; map.shape().value_size as usize];
     map.for_each(|key, value| {
-        if let (true, Ok(key), Ok(value)) =
-            (value != zero, T::Key::read_from_bytes(key), T::Value::read_from_bytes(value))
-        {
+        let is_there = T::ID.info().kind != Kind::Array || value != zero;
+        if let (true, Ok(key), Ok(value)) = (is_there, T::Key::read_from_bytes(key), T::Value::read_from_bytes(value)) {
             found.push((key, value));
         }
     })?;
@@ -51,6 +51,15 @@ pub(super) fn services(tables: &Tables) -> Result<service::HostTables, BpfError>
     host.service_ports = elements::<catalog::ServicePorts, _>(tables)?;
     host.state = state.and_then(|bytes| ServiceState::read_from_bytes(&bytes).ok()).unwrap_or_default();
     Ok(host)
+}
+
+pub(super) fn node(tables: &Tables) -> Result<node::State, BpfError> {
+    let config = tables.map("CONFIG")?.get(&0_u32.to_ne_bytes())?;
+    Ok(node::State {
+        config: config.and_then(|bytes| Config::read_from_bytes(&bytes).ok()).unwrap_or_default(),
+        uplinks: elements(tables, "UPLINKS")?,
+        addresses: elements(tables, "NODE_ADDRESSES")?,
+    })
 }
 
 pub(super) fn policy(tables: &Tables) -> Result<Content, BpfError> {

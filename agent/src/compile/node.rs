@@ -1,6 +1,6 @@
 //! What the programs are told of the node: `CONFIG`, `UPLINKS` and `NODE_ADDRESSES`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use fairlead_datapath::Addr;
@@ -9,9 +9,7 @@ use fairlead_datapath::config::{Config, Uplink as UplinkRow};
 use fairlead_datapath::service::FrontendFlags;
 use fairlead_objects::Node;
 use ipnetwork::IpNetwork;
-use zerocopy::IntoBytes;
 
-use crate::bpf::{BpfError, Tables};
 use crate::network::{Network, Tunnel};
 use crate::wiring::Uplink;
 
@@ -29,7 +27,8 @@ fn address(uplink: &Uplink, v4: bool) -> Option<IpAddr> {
 
 /// What the interfaces say of the node. Its addresses are those that its object names and that it really has, or else
 /// those of its uplinks.
-pub(super) fn network(uplinks: &[Uplink], node: Option<&Node>, tunnel: Tunnel) -> Network {
+#[must_use]
+pub fn network(uplinks: &[Uplink], node: Option<&Node>, tunnel: Tunnel) -> Network {
     let own: Vec<IpAddr> = uplinks.iter().flat_map(|uplink| &uplink.addresses).map(|(ip, _)| *ip).collect();
     let of_family = |v4: bool| {
         let named = node.into_iter().flat_map(|node| &node.internal_ips).copied();
@@ -47,21 +46,27 @@ pub(super) fn network(uplinks: &[Uplink], node: Option<&Node>, tunnel: Tunnel) -
     }
 }
 
-/// Seconds in which connections that are older than new tables are picked up: what lives sends in that time, and what does
-/// not is met by its endpoints' own resets.
-const PICKUP: u32 = 120;
-
-/// Until when connections are picked up that are older than the tables. Tables of another agent know every connection:
-/// never.
-pub(super) fn pickup_until(adopted: bool) -> u32 {
-    if adopted { 0 } else { super::sweep::seconds().map_or(0, |now| now.saturating_add(PICKUP)) }
+/// What the tables about the node should hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The one element of `CONFIG`.
+    pub config: Config,
+    /// Those of `UPLINKS` by interface index, in the order in which they were found.
+    pub uplinks: Vec<(u32, UplinkRow)>,
+    /// Those of `NODE_ADDRESSES`, the primary ones first.
+    pub addresses: Vec<(Addr, u32)>,
 }
 
-/// Writes both tables.
-///
-/// # Errors
-/// The kernel refuses.
-pub(super) fn write(tables: &Tables, uplinks: &[Uplink], network: &Network, pickup_until: u32) -> Result<(), BpfError> {
+/// Compiles. `addresses`: all that the node has; `prefixes`: where NodePorts are, if not at the primary ones;
+/// `pickup_until`: see [`Config::pickup_until`].
+#[must_use]
+pub fn compile(
+    uplinks: &[Uplink],
+    network: &Network,
+    addresses: &[IpAddr],
+    prefixes: &[IpNetwork],
+    pickup_until: u32,
+) -> Wanted {
     let of_family =
         |v4: bool| network.addresses.iter().find(|ip| ip.is_ipv4() == v4).map_or(Addr::UNSPECIFIED, |ip| (*ip).into());
     let config = Config {
@@ -75,19 +80,14 @@ pub(super) fn write(tables: &Tables, uplinks: &[Uplink], network: &Network, pick
         max_rate: Config::MAX_RATE,
         pickup_until,
     };
-    tables.map(TableId::Settings)?.update(&0_u32.to_ne_bytes(), config.as_bytes(), 1)?;
-
-    let map = tables.map(TableId::Uplinks)?;
-    let mut gone = BTreeSet::new();
-    map.for_each(|key, _| {
-        gone.insert(key.to_vec());
-    })?;
-    for uplink in uplinks {
+    let row = |uplink: &Uplink| {
         let of = |v4| address(uplink, v4).map_or(Addr::UNSPECIFIED, Addr::from);
-        map.update(uplink.ifindex.as_bytes(), UplinkRow { v4: of(true), v6: of(false) }.as_bytes(), 1)?;
-        gone.remove(uplink.ifindex.as_bytes());
-    }
-    gone.iter().try_for_each(|key| map.delete(key, 1))
+        (uplink.ifindex, UplinkRow { v4: of(true), v6: of(false) })
+    };
+    let mut addresses: Vec<_> = reached(addresses, &network.addresses, prefixes).into_iter().collect();
+    let is_primary = |addr: &Addr| network.addresses.iter().any(|ip| Addr::from(*ip) == *addr);
+    addresses.sort_by_key(|(addr, _)| !is_primary(addr));
+    Wanted { config, uplinks: uplinks.iter().map(row).collect(), addresses }
 }
 
 /// Which ports are reached by which of the node's addresses: hostPorts by each, NodePorts by the primary ones (KEP-3866) or,
@@ -104,28 +104,6 @@ fn reached(addresses: &[IpAddr], primary: &[IpAddr], prefixes: &[IpNetwork]) -> 
     };
     let kinds = |ip: &IpAddr| FrontendFlags::HOST_PORT | if of_node_ports(ip) { FrontendFlags::NODE_PORT } else { 0 };
     addresses.iter().chain(primary).map(|ip| (Addr::from(*ip), kinds(ip))).collect()
-}
-
-/// Writes the table of the node's addresses.
-///
-/// # Errors
-/// The kernel refuses.
-pub(super) fn write_addresses(
-    tables: &Tables,
-    addresses: &[IpAddr],
-    primary: &[IpAddr],
-    prefixes: &[IpNetwork],
-) -> Result<(), BpfError> {
-    let map = tables.map(TableId::NodeAddresses)?;
-    let mut gone = BTreeSet::new();
-    map.for_each(|key, _| {
-        gone.insert(key.to_vec());
-    })?;
-    for (addr, kinds) in reached(addresses, primary, prefixes) {
-        map.update(addr.as_bytes(), kinds.as_bytes(), 1)?;
-        gone.remove(addr.as_bytes());
-    }
-    gone.iter().try_for_each(|key| map.delete(key, 1))
 }
 
 #[cfg(test)]

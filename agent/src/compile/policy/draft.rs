@@ -1,0 +1,215 @@
+//! The policy sets of this node's pods, before it is known which of them fit.
+
+use std::collections::{BTreeMap, HashMap};
+
+use fairlead_datapath::peer::{CidrKey, Pod as PodRecord};
+use fairlead_objects::{NetworkPolicy, ObjectKey, Pod};
+
+use super::rules::{Body, PortNames, body};
+use super::wanted::Wanted;
+use super::world::is_object_of;
+use super::{Atom, Demand, Direction, PolicySet, SetInfo, World, content_hash};
+use crate::compile::peers;
+use crate::model::LocalPod;
+
+/// What judges a direction of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// Nothing may pass: the pod's object is not known yet.
+    Pending,
+    /// Nothing may pass: the set that would judge it does not fit.
+    CutOff,
+    /// Everything may pass: no policy selects the pod.
+    Nobody,
+    /// A policy set, by its index.
+    Set(usize),
+}
+
+/// A pod of this node and what judges it.
+#[derive(Debug, Clone, Copy)]
+pub struct DraftPod<'a> {
+    /// The pod.
+    pub local: &'a LocalPod,
+    /// What judges what it receives.
+    pub ingress: Judge,
+    /// What judges what it sends.
+    pub egress: Judge,
+}
+
+impl DraftPod<'_> {
+    /// What judges each direction.
+    #[must_use]
+    pub fn judges(&self) -> [(Direction, Judge); 2] {
+        [(Direction::Ingress, self.ingress), (Direction::Egress, self.egress)]
+    }
+}
+
+/// The pods of this node and the policy sets that would judge them.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    world: &'a World<'a>,
+    objects: HashMap<&'a ObjectKey, Vec<&'a Pod>>,
+    bodies: Vec<Body>,
+    contents: Vec<u64>,
+    pods: BTreeMap<u16, DraftPod<'a>>,
+}
+
+impl<'a> Draft<'a> {
+    /// Collects them.
+    #[must_use]
+    pub fn new(world: &'a World<'a>) -> Self {
+        let objects = by_key(world);
+        let mut policies: BTreeMap<&str, Vec<&NetworkPolicy>> = BTreeMap::new();
+        for policy in &world.policies {
+            policies.entry(&policy.key.namespace).or_default().push(policy);
+        }
+        for of_namespace in policies.values_mut() {
+            of_namespace.sort_by_key(|policy| &policy.key);
+        }
+        let names = port_names(world);
+        let mut bodies: BTreeMap<Body, usize> = BTreeMap::new();
+        let mut pods = BTreeMap::new();
+        for local in world.local.iter().copied() {
+            let object = objects.get(&local.key).into_iter().flatten().copied().find(|pod| is_object_of(pod, local));
+            let mut judge = |direction| {
+                let Some(pod) = object else { return Judge::Pending };
+                let of_namespace = policies.get(pod.key.namespace.as_str()).map_or(&[][..], Vec::as_slice);
+                body(of_namespace, pod, direction, &names).map_or(Judge::Nobody, |body| {
+                    let next = bodies.len();
+                    Judge::Set(*bodies.entry(body).or_insert(next))
+                })
+            };
+            let (ingress, egress) = (judge(Direction::Ingress), judge(Direction::Egress));
+            pods.insert(local.slot, DraftPod { local, ingress, egress });
+        }
+        let mut bodies: Vec<_> = bodies.into_iter().collect();
+        bodies.sort_by_key(|(_, index)| *index);
+        let bodies: Vec<_> = bodies.into_iter().map(|(body, _)| body).collect();
+        let contents = bodies.iter().map(content_hash).collect();
+        Self { world, objects, bodies, contents, pods }
+    }
+
+    /// The pods by slot.
+    #[must_use]
+    pub fn pods(&self) -> &BTreeMap<u16, DraftPod<'a>> {
+        &self.pods
+    }
+
+    /// How many sets there are. Their indices are below that.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.bodies.len()
+    }
+
+    /// What a set stands for.
+    ///
+    /// # Panics
+    /// There is no such set.
+    #[must_use]
+    pub fn info(&self, set: usize) -> &SetInfo {
+        &self.bodies[set].info
+    }
+
+    /// What a set asks of the tables.
+    ///
+    /// # Panics
+    /// There is no such set.
+    #[must_use]
+    pub fn demand(&self, set: usize) -> Demand<'_> {
+        Demand::of(&self.bodies[set])
+    }
+
+    /// The hash of what a set is made of, as `POLICY_SETS` has it.
+    ///
+    /// # Panics
+    /// There is no such set.
+    #[must_use]
+    pub fn content(&self, set: usize) -> u64 {
+        self.contents[set]
+    }
+
+    /// The prefixes that `CIDRS` has for nodes, whatever policies name.
+    pub fn node_prefixes(&self) -> impl Iterator<Item = CidrKey> {
+        let prefixes = self.world.nodes.iter().flat_map(|node| &node.pod_cidrs);
+        prefixes.map(|prefix| CidrKey::prefix(prefix.network().into(), prefix.prefix()))
+    }
+
+    /// Compiles with these sets alone, in this order; pods that others would judge are cut off.
+    ///
+    /// # Panics
+    /// There is no such set.
+    #[must_use]
+    pub fn finish(&self, kept: &[usize]) -> Wanted {
+        let mut places = vec![None; self.bodies.len()];
+        kept.iter().enumerate().for_each(|(place, set)| places[*set] = Some(place));
+        let bodies: Vec<&Body> = kept.iter().map(|set| &self.bodies[*set]).collect();
+        let atoms = atoms(&bodies);
+        let judge = |judge| match judge {
+            Judge::Set(set) => places[set].map_or(Judge::CutOff, Judge::Set),
+            other => other,
+        };
+        let pod = |pod: &DraftPod<'_>| WantedPod {
+            record: peers::record(pod.local),
+            ingress: judge(pod.ingress),
+            egress: judge(pod.egress),
+        };
+        let mut wanted = Wanted {
+            sets: bodies.iter().map(|body| PolicySet::new(body, &atoms)).collect(),
+            pods: self.pods.iter().map(|(slot, of_draft)| (*slot, pod(of_draft))).collect(),
+            ..Wanted::default()
+        };
+        peers::compile(self.world, &self.objects, &atoms, &mut wanted);
+        wanted
+    }
+}
+
+/// A pod of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedPod {
+    /// Its record; the word in it says nothing.
+    pub record: PodRecord,
+    /// What judges what it receives.
+    pub ingress: Judge,
+    /// What judges what it sends.
+    pub egress: Judge,
+}
+
+/// Compiles, if everything fits.
+#[must_use]
+pub fn compile(world: &World<'_>) -> Wanted {
+    let draft = Draft::new(world);
+    draft.finish(&Vec::from_iter(0..draft.count()))
+}
+
+/// Pods by name; an object store has one of a name, a watch that is catching up may have two.
+fn by_key<'a>(world: &World<'a>) -> HashMap<&'a ObjectKey, Vec<&'a Pod>> {
+    let mut objects: HashMap<_, Vec<_>> = HashMap::new();
+    for pod in &world.pods {
+        objects.entry(&pod.key).or_default().push(*pod);
+    }
+    objects
+}
+
+fn port_names<'a>(world: &World<'a>) -> PortNames<'a> {
+    let mut names = PortNames::new();
+    for pod in world.pods.iter().filter(|pod| !pod.host_network) {
+        for port in &pod.container_ports {
+            if let Some(name) = &port.name {
+                names.entry((name, port.protocol)).or_default().insert(port.port);
+            }
+        }
+    }
+    names
+}
+
+fn atoms(bodies: &[&Body]) -> BTreeMap<Atom, usize> {
+    let mut atoms = BTreeMap::new();
+    for clause in bodies.iter().flat_map(|body| &body.clauses) {
+        for atom in clause.peers.iter().flatten().chain(&clause.and) {
+            if !atoms.contains_key(atom) {
+                atoms.insert(atom.clone(), atoms.len());
+            }
+        }
+    }
+    atoms
+}

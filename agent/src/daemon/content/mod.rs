@@ -1,0 +1,271 @@
+//! From what changed to plans, and from plans to what the tables hold: compilers and planners side by side.
+//!
+//! There are three planners: of the node, of policies and peers, and of services. Each has its own tables and its own
+//! failures: whatever becomes of one, the others go on.
+
+mod adopt;
+mod attempts;
+mod part;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use fairlead_objects::{Kind, ObjectKey};
+use tracing::warn;
+
+use crate::bpf::{BpfError, Tables};
+use crate::compile::node::Wanted as WantedNode;
+use crate::compile::policy::{Draft, World};
+use crate::compile::services::{Place, ServiceContent, compile_host_ports, compile_service, host_ports_key};
+use crate::events::Recorder;
+use crate::model::{Dirty, Model};
+use crate::network::Network;
+use crate::plan::{node, policy, services};
+use attempts::Attempts;
+use part::{Failure, Part, Writer};
+
+pub(super) use part::Outcome;
+
+/// What the planners know of the tables.
+#[derive(Debug)]
+pub(super) struct Content {
+    /// How other nodes are reached.
+    network: Network,
+    node: Part<node::State>,
+    /// What the tables about the node should hold, once that is known.
+    wanted_node: Option<WantedNode>,
+    policy: Part<policy::State>,
+    services: Part<services::State>,
+    /// Services that did not fit: they are tried again with the next change.
+    refused: BTreeSet<ObjectKey>,
+}
+
+impl Content {
+    /// Takes over what the tables hold.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub(super) fn adopt(tables: &Tables) -> Result<Self, BpfError> {
+        let services = services::State::adopt(services::Capacity::default(), &adopt::services(tables)?);
+        let policy = policy::State::adopt(policy::Capacity::default(), adopt::policy(tables)?);
+        Ok(Self::new(adopt::node(tables)?, services, policy))
+    }
+
+    /// Of tables that have just been made: there is nothing in their hundreds of thousands of elements to read.
+    pub(super) fn empty() -> Self {
+        Self::new(node::State::default(), services::State::new(services::Capacity::default()), policy::State::default())
+    }
+
+    fn new(node: node::State, services: services::State, policy: policy::State) -> Self {
+        Self {
+            network: Network::default(),
+            node: Part::new(node),
+            wanted_node: None,
+            policy: Part::new(policy),
+            services: Part::new(services),
+            refused: BTreeSet::new(),
+        }
+    }
+
+    /// Elements in use, by table.
+    pub(super) fn usage(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let services::Usage { frontends, slots, backends, ranges } = self.services.state.usage();
+        let services = [("FRONTENDS", frontends), ("SLOTS", slots), ("BACKENDS", backends), ("SOURCE_RANGES", ranges)];
+        let services = services.map(|(table, count)| (table, u64::from(count)));
+        let policies = self.policy.state.content().sizes();
+        services.into_iter().chain(policies.map(|(table, count)| (table, count as u64)))
+    }
+
+    /// Whether pods are judged as the model says, and those that are gone are in no table.
+    pub(super) fn has_settled_pods(&self) -> bool {
+        self.policy.attempts.is_settled()
+    }
+
+    /// Whether everything is as the model says.
+    pub(super) fn is_settled(&self) -> bool {
+        let Self { node, wanted_node, policy, services, .. } = self;
+        let of_node = wanted_node.is_none() || node.attempts.is_settled();
+        of_node && policy.attempts.is_settled() && services.attempts.is_settled()
+    }
+
+    /// Whether it is known what the tables about the node should hold.
+    pub(super) fn knows_node(&self) -> bool {
+        self.wanted_node.is_some()
+    }
+
+    /// Failures in a row of the planner that has most of them.
+    pub(super) fn failures(&self) -> u32 {
+        self.attempts().into_iter().map(Attempts::failures).max().unwrap_or_default()
+    }
+
+    /// What fails at present.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let troubles: Vec<_> = self.attempts().into_iter().filter_map(Attempts::trouble).collect();
+        (!troubles.is_empty()).then(|| troubles.join("; "))
+    }
+
+    /// When something is to be tried again.
+    pub(super) fn retry(&self) -> Option<Instant> {
+        let full = [self.policy.until, self.services.until];
+        self.attempts().into_iter().map(Attempts::retry).chain(full).flatten().min()
+    }
+
+    fn attempts(&self) -> [&Attempts; 3] {
+        [&self.node.attempts, &self.policy.attempts, &self.services.attempts]
+    }
+
+    /// Other nodes are reached otherwise.
+    pub(super) fn set_network(&mut self, network: &Network) {
+        self.network.clone_from(network);
+    }
+
+    /// The tables about the node should hold this.
+    pub(super) fn set_node(&mut self, wanted: WantedNode) {
+        if self.wanted_node.as_ref() != Some(&wanted) {
+            self.wanted_node = Some(wanted);
+            self.node.attempts.again();
+        }
+    }
+
+    /// Brings into force what changed, as far as that is possible: each planner that fails tries again later. Before the model
+    /// is complete that is the node alone.
+    pub(super) fn update(&mut self, model: &Model, dirty: &Dirty, events: &Recorder, tables: &mut Tables) -> Outcome {
+        let now = Instant::now();
+        let mut outcome = Outcome::default();
+        let mut writer = Writer { tables, outcome: &mut outcome };
+        if self.wanted_node.is_some() && self.node.attempts.is_due(false, now) {
+            let result = self.update_node(&mut writer);
+            self.node_done(result, &mut writer, now);
+        }
+        if !model.synced() {
+            return outcome;
+        }
+        if self.policy.forget_full(now) {
+            self.policy.state.set_capacity(policy::Capacity::default());
+        }
+        if self.policy.attempts.is_due(dirty.policy(), now) {
+            let result = self.update_policy(model, &mut writer);
+            self.policy_done(result, &mut writer, now);
+        }
+        if self.services.forget_full(now) {
+            self.services.state.set_capacity(services::Capacity::default());
+        }
+        let place = dirty.place(model.node_name());
+        let changed = place || !dirty.services.is_empty() || !dirty.host_ports.is_empty();
+        if self.services.attempts.is_due(changed, now) {
+            let result = self.update_services(model, dirty, place, events, &mut writer);
+            self.services_done(result, &mut writer, now);
+        }
+        outcome
+    }
+
+    fn update_node(&mut self, writer: &mut Writer<'_>) -> Result<(), Failure> {
+        let Some(wanted) = &self.wanted_node else { return Ok(()) };
+        let node::Plan { ops, uplinks, addresses } = self.node.state.plan(wanted, node::Capacity::default());
+        writer.apply(&ops)?;
+        ops.iter().for_each(|op| self.node.state.applied(op));
+        let uplinks = (!uplinks.is_empty()).then(|| {
+            format!("table UPLINKS is full: nothing leaves the cluster by interfaces {uplinks:?}; name the uplinks with --uplinks")
+        });
+        let addresses = (!addresses.is_empty()).then(|| {
+            format!(
+                "table NODE_ADDRESSES is full: NodePorts and hostPorts are missing at {} addresses",
+                addresses.len()
+            )
+        });
+        writer.outcome.node = Some(uplinks.into_iter().chain(addresses).collect());
+        Ok(())
+    }
+
+    fn update_policy(&mut self, model: &Model, writer: &mut Writer<'_>) -> Result<(), Failure> {
+        let world = World::of(model, &self.network);
+        let policy::Plan { ops, cut_off, left_out } = self.policy.state.plan(&Draft::new(&world))?;
+        writer.apply(&ops)?;
+        ops.iter().for_each(|op| self.policy.state.applied(op));
+        writer.outcome.policy = Some((cut_off, left_out));
+        Ok(())
+    }
+
+    fn update_services(
+        &mut self,
+        model: &Model,
+        dirty: &Dirty,
+        place: bool,
+        events: &Recorder,
+        writer: &mut Writer<'_>,
+    ) -> Result<(), Failure> {
+        let whole = self.services.attempts.is_whole();
+        let mut keys = if whole || place { all_services(model) } else { dirty.services.clone() };
+        keys.append(&mut self.refused);
+        // What is gone and was not adopted by name is released below.
+        keys.extend(dirty.services.iter().cloned());
+        keys.extend(dirty.host_ports.iter().map(host_ports_key));
+        let place = Place::new(model.node_name(), model.own_node());
+        let host_ports: BTreeMap<ObjectKey, ServiceContent> = model
+            .host_port_pods()
+            .map(|(pod, local)| (host_ports_key(&pod.key), compile_host_ports(pod, &local.ips)))
+            .collect();
+        let compile = |key: &ObjectKey| match model.service(key) {
+            Some(service) => compile_service(service, model.slices_of(key), &place),
+            None => host_ports.get(key).cloned().unwrap_or_default(),
+        };
+        let changes: BTreeMap<ObjectKey, ServiceContent> = keys.iter().map(|key| (key.clone(), compile(key))).collect();
+        let services::Plan { ops, refused, contested } = self.services.state.plan(&changes);
+        for claim in contested {
+            let others: Vec<_> = claim.others.iter().map(ToString::to_string).collect();
+            warn!(owner = %claim.owner, others = others.join(", "), "several services have one address and port: the first by name has it");
+        }
+        for (service, error) in refused {
+            warn!(%error, "a service can't be brought into force");
+            events.warn(Kind::Service, &service, "", "NotInForce", error.to_string());
+            self.refused.insert(service);
+        }
+        writer.apply(&ops)?;
+        writer.outcome.whole = whole;
+        if whole {
+            writer.apply(&self.services.state.release_unclaimed())?;
+        }
+        Ok(())
+    }
+
+    fn node_done(&mut self, result: Result<(), Failure>, writer: &mut Writer<'_>, now: Instant) {
+        if self.node.done(result, writer.outcome, now).is_some()
+            && let Some(state) = read(adopt::node(writer.tables))
+        {
+            self.node.state = state;
+        }
+    }
+
+    fn policy_done(&mut self, result: Result<(), Failure>, writer: &mut Writer<'_>, now: Instant) {
+        if let Some(failure) = self.policy.done(result, writer.outcome, now)
+            && let Some(content) = read(adopt::policy(writer.tables))
+        {
+            self.policy.note_full(&failure, &content.sizes(), now);
+            let mut capacity = policy::Capacity::default();
+            self.policy.full.iter().for_each(|(table, most)| capacity.limit(table, *most));
+            self.policy.state = policy::State::adopt(capacity, content);
+        }
+    }
+
+    fn services_done(&mut self, result: Result<(), Failure>, writer: &mut Writer<'_>, now: Instant) {
+        if let Some(failure) = self.services.done(result, writer.outcome, now)
+            && let Some(tables) = read(adopt::services(writer.tables))
+        {
+            let sizes = [("FRONTENDS", tables.frontends.len()), ("SOURCE_RANGES", tables.source_ranges.len())];
+            self.services.note_full(&failure, &sizes, now);
+            let mut capacity = services::Capacity::default();
+            self.services.full.iter().for_each(|(table, most)| capacity.limit(table, *most as u32));
+            self.services.state = services::State::adopt(capacity, &tables);
+        }
+    }
+}
+
+fn read<T>(tables: Result<T, BpfError>) -> Option<T> {
+    tables.inspect_err(|error| tracing::error!(%error, "the tables can't be read back")).ok()
+}
+
+/// What is planned one by one: services, and pods that have hostPorts.
+fn all_services(model: &Model) -> BTreeSet<ObjectKey> {
+    let services = model.services().map(|service| service.key.clone());
+    services.chain(model.host_port_pods().map(|(pod, _)| host_ports_key(&pod.key))).collect()
+}

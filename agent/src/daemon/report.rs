@@ -1,0 +1,118 @@
+//! Says what the tables have no room for: on objects, in the log, in the status and as metrics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fairlead_objects::Kind;
+use tracing::{info, warn};
+
+use crate::plan::policy::CutOff;
+use crate::state::Shared;
+
+/// Says what is new, once.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    cut_off: Arc<Vec<CutOff>>,
+}
+
+impl Report {
+    /// What policies were planned with, if they were: who is cut off, and how many elements are left out, by table.
+    pub(super) fn policy(&mut self, planned: Option<(Vec<CutOff>, BTreeMap<&'static str, usize>)>, shared: &Shared) {
+        let Some((cut_off, left_out)) = planned else { return };
+        if *self.cut_off != cut_off {
+            self.tell(&cut_off, shared);
+            self.cut_off = Arc::new(cut_off);
+        }
+        let tables: Vec<_> = left_out.keys().copied().collect();
+        let text = format!(
+            "{} full: pods and nodes are missing in it that the cluster has, so policies that select those pods do not let \
+             them pass; the cluster is larger than this version serves",
+            tables.join(" and ")
+        );
+        shared.warn("tables", (!tables.is_empty()).then_some(text));
+        let cut_off = Arc::clone(&self.cut_off);
+        shared.note(|progress| (progress.cut_off, progress.left_out) = (cut_off, left_out));
+    }
+
+    fn tell(&self, cut_off: &[CutOff], shared: &Shared) {
+        for gone in self.cut_off.iter().filter(|old| !cut_off.iter().any(|new| is_same(old, new))) {
+            info!(pod = %gone.pod, direction = %gone.direction, "a pod is no longer cut off");
+        }
+        // Many pods may have the same policies: what is said on those is said once.
+        let mut of_policies = BTreeSet::new();
+        for new in cut_off.iter().filter(|new| !self.cut_off.contains(new)) {
+            warn!("{new}");
+            shared.events.warn(Kind::Pod, &new.pod, &new.uid, "CutOff", new.to_string());
+            of_policies.extend(new.policies.iter().map(|policy| (policy.clone(), new.of_policies())));
+        }
+        for (policy, text) in of_policies {
+            shared.events.warn(Kind::NetworkPolicy, &policy, "", "NotInForce", text);
+        }
+    }
+
+    /// What the tables about the node have no room for, if they were planned.
+    pub(super) fn node(&self, planned: Option<Vec<String>>, shared: &Shared) {
+        if let Some(troubles) = planned {
+            shared.warn("node", (!troubles.is_empty()).then(|| troubles.join("; ")));
+        }
+    }
+}
+
+fn is_same(a: &CutOff, b: &CutOff) -> bool {
+    (a.slot, &a.pod, a.direction) == (b.slot, &b.pod, b.direction)
+}
+
+#[cfg(test)]
+mod tests {
+    use fairlead_objects::ObjectKey;
+
+    use super::*;
+    use crate::compile::policy::Direction;
+    use crate::events::Recorder;
+    use crate::model::Model;
+    use crate::plan::policy::Why;
+
+    fn cut_off(slot: u16) -> CutOff {
+        CutOff {
+            slot,
+            pod: ObjectKey::new("shop", format!("web-{slot}")),
+            uid: String::new(),
+            direction: Direction::Ingress,
+            policies: ["a", "b"].map(|name| ObjectKey::new("shop", name)).into(),
+            why: Why::TooManyRules { rules: 2049, most: 2048 },
+        }
+    }
+
+    #[test]
+    fn an_event_stands_on_each_pod_and_once_on_each_policy() {
+        let (recorder, mut warnings) = Recorder::channel();
+        let shared = Shared::new(Model::new("n1"), None, recorder, Vec::new(), false);
+        let mut report = Report::default();
+        let mut told = |cut_off: Vec<CutOff>, left_out: &[(&'static str, usize)]| {
+            report.policy(Some((cut_off, left_out.iter().copied().collect())), &shared);
+            let mut told = Vec::new();
+            while let Ok(warning) = warnings.try_recv() {
+                assert!(warning.note.contains("2049 rules together"), "{}", warning.note);
+                told.push(format!("{} {} {}", warning.kind.as_str(), warning.key, warning.reason));
+            }
+            told
+        };
+        let first = told(vec![cut_off(1), cut_off(2)], &[]);
+        assert_eq!(
+            first,
+            [
+                "Pod shop/web-1 CutOff",
+                "Pod shop/web-2 CutOff",
+                "NetworkPolicy shop/a NotInForce",
+                "NetworkPolicy shop/b NotInForce"
+            ]
+        );
+        assert_eq!(told(vec![cut_off(1), cut_off(2)], &[("PEERS", 3)]), [""; 0], "it was said");
+        let progress = shared.progress();
+        assert_eq!((progress.cut_off.len(), progress.left_out["PEERS"]), (2, 3));
+        assert!(progress.warnings["tables"].starts_with("PEERS full"), "{:?}", progress.warnings);
+        assert_eq!(told(vec![], &[]), [""; 0]);
+        let progress = shared.progress();
+        assert!(progress.cut_off.is_empty() && progress.left_out.is_empty() && progress.warnings.is_empty());
+    }
+}
