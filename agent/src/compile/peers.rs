@@ -45,7 +45,7 @@ pub(crate) fn compile(
         let pod = objects.get(&local.key).into_iter().flatten().copied().find(|pod| is_object_of(pod, local));
         for ip in local.ips.iter().map(IpAddr::to_canonical) {
             wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
-                class: classifier.class(pod, |atom| atom.meets_address(ip)),
+                class: classifier.of_address(pod, ip),
                 slot: Some(local.slot),
                 node: None,
                 flags: PeerFlags::POD | PeerFlags::EXISTS,
@@ -56,7 +56,7 @@ pub(crate) fn compile(
         let own = if node.name == world.node { PeerFlags::SELF } else { 0 };
         for ip in node.internal_ips.iter().chain(&node.external_ips).map(IpAddr::to_canonical) {
             wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
-                class: classifier.class(None, |atom| atom.meets_address(ip)),
+                class: classifier.of_address(None, ip),
                 slot: None,
                 node: nodes.by_name.get(node.name.as_str()).copied(),
                 flags: PeerFlags::NODE | own,
@@ -75,7 +75,7 @@ pub(crate) fn compile(
         }
         for ip in pod.owned_ips().iter().map(IpAddr::to_canonical) {
             wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
-                class: classifier.class(Some(pod), |atom| atom.meets_address(ip)),
+                class: classifier.of_address(Some(pod), ip),
                 slot: None,
                 node: nodes.of_pod(pod, ip),
                 flags: PeerFlags::POD | PeerFlags::EXISTS,
@@ -92,7 +92,7 @@ pub(crate) fn compile(
         wanted.cidrs.insert(
             CidrKey::prefix(prefix.network().into(), prefix.prefix()),
             WantedPeer {
-                class: classifier.class(None, |atom| atom.meets_prefix(prefix)),
+                class: classifier.of_prefix(prefix),
                 slot: None,
                 node: pods_of.flatten(),
                 flags: if pods_of.is_some() { PeerFlags::POD } else { 0 },

@@ -9,7 +9,7 @@ use super::Warning;
 const REMEMBERED: usize = 256;
 /// How often a count is written, as upstream's recorder does (`refreshTime` of k8s.io/client-go/tools/events).
 const REFRESH: Duration = Duration::from_secs(6 * 60);
-/// Requests that may come at once, and the time after which there is room for another.
+/// Requests about one namespace that may come at once, and the time after which there is room for another.
 const BURST: u32 = 16;
 const REFILL: Duration = Duration::from_secs(5);
 
@@ -35,7 +35,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     entries: HashMap<Warning, Entry>,
-    spent: u32,
+    /// Requests of each namespace that count against its burst: one that is talked about much keeps no other from it.
+    spent: HashMap<String, u32>,
     refilled: Option<Instant>,
 }
 
@@ -43,18 +44,18 @@ impl Ledger {
     /// A warning came.
     pub(super) fn step(&mut self, warning: &Warning, now: Instant) -> Step {
         self.refill(now);
-        match self.entries.get_mut(warning) {
+        let spent = self.spent.get(&warning.key.namespace).copied().unwrap_or_default();
+        let step = match self.entries.get_mut(warning) {
             Some(entry) => {
                 entry.count = entry.count.saturating_add(1);
                 entry.seen = now;
-                if now.duration_since(entry.written) < REFRESH || self.spent >= BURST {
+                if now.duration_since(entry.written) < REFRESH || spent >= BURST {
                     return Step::Nothing;
                 }
                 entry.written = now;
-                self.spent += 1;
                 Step::Count(entry.count)
             }
-            None if self.spent >= BURST => Step::Nothing,
+            None if spent >= BURST => Step::Nothing,
             None => {
                 if self.entries.len() >= REMEMBERED
                     && let Some(oldest) = self.entries.iter().min_by_key(|(_, entry)| entry.seen)
@@ -63,10 +64,13 @@ impl Ledger {
                     self.entries.remove(&oldest);
                 }
                 self.entries.insert(warning.clone(), Entry { count: 1, seen: now, written: now });
-                self.spent += 1;
                 Step::Create
             }
+        };
+        if step != Step::Nothing {
+            self.spent.insert(warning.key.namespace.clone(), spent + 1);
         }
+        step
     }
 
     /// It could not be written: when it comes again it is new.
@@ -78,7 +82,8 @@ impl Ledger {
         let since = *self.refilled.get_or_insert(now);
         let rooms = u32::try_from(now.duration_since(since).as_secs() / REFILL.as_secs()).unwrap_or(u32::MAX);
         if rooms > 0 {
-            self.spent = self.spent.saturating_sub(rooms);
+            self.spent.values_mut().for_each(|spent| *spent = spent.saturating_sub(rooms));
+            self.spent.retain(|_, spent| *spent > 0);
             self.refilled = Some(now);
         }
     }
@@ -112,6 +117,8 @@ mod tests {
         let (mut ledger, start) = (Ledger::default(), Instant::now());
         let created = (0..100).filter(|n| ledger.step(&warning(*n), start) == Step::Create).count();
         assert_eq!(created, BURST as usize);
+        let elsewhere = Warning { key: ObjectKey::new("bank", "vault"), ..warning(1) };
+        assert_eq!(ledger.step(&elsewhere, start), Step::Create, "another namespace has its own");
         assert_eq!(ledger.step(&warning(50), start + REFILL), Step::Create);
         assert_eq!(ledger.step(&warning(51), start + REFILL), Step::Nothing);
     }

@@ -58,7 +58,8 @@ impl Atom {
                 Some(Self::Pods { namespaces: namespaces.clone(), pods: pods.clone() })
             }
             Peer::IpBlock { cidr, except } => {
-                Some(Self::Block { cidr: *cidr, except: except.iter().copied().collect() })
+                let plain = |prefix: &IpNetwork| shortened(*prefix, prefix.prefix()).unwrap_or(*prefix);
+                Some(Self::Block { cidr: plain(cidr), except: except.iter().map(plain).collect() })
             }
         }
     }
@@ -86,14 +87,14 @@ impl Atom {
     #[must_use]
     pub fn meets_address(&self, ip: IpAddr) -> bool {
         let Self::Block { cidr, except } = self else { return false };
-        cidr.contains(ip) && !except.iter().any(|e| e.contains(ip))
+        cidr.contains(ip) && !has_outer(except, IpNetwork::from(ip))
     }
 
     /// Whether all addresses of a prefix meet it that are in no longer prefix of any atom.
     #[must_use]
     pub fn meets_prefix(&self, prefix: IpNetwork) -> bool {
         let Self::Block { cidr, except } = self else { return false };
-        holds(*cidr, prefix) && !except.iter().any(|e| holds(*e, prefix))
+        holds(*cidr, prefix) && !has_outer(except, prefix)
     }
 
     /// The prefixes where what it says changes.
@@ -106,7 +107,54 @@ impl Atom {
     }
 }
 
+/// So many prefixes are compared one by one.
+const FEW: usize = 32;
+
+/// Whether one of these prefixes holds all of another. There may be thousands, and lengths are few.
+fn has_outer(prefixes: &BTreeSet<IpNetwork>, inner: IpNetwork) -> bool {
+    if prefixes.len() <= FEW {
+        return prefixes.iter().any(|outer| holds(*outer, inner));
+    }
+    (0..=inner.prefix()).filter_map(|len| shortened(inner, len)).any(|outer| prefixes.contains(&outer))
+}
+
+/// The prefix of this length that holds a prefix.
+pub(super) fn shortened(prefix: IpNetwork, len: u8) -> Option<IpNetwork> {
+    let outer = IpNetwork::new(prefix.ip(), len).ok()?;
+    IpNetwork::new(outer.network(), len).ok()
+}
+
 /// Whether a prefix holds all of another.
 pub(crate) fn holds(outer: IpNetwork, inner: IpNetwork) -> bool {
     outer.prefix() <= inner.prefix() && outer.contains(inner.network())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn prefix() -> impl Strategy<Value = IpNetwork> {
+        // Few addresses, so that one prefix often holds another.
+        let v4 = (any::<u32>(), 0..=32_u8)
+            .prop_map(|(bits, len)| IpNetwork::new((bits & 0xf000_000f).to_be_bytes().into(), len));
+        let v6 = (any::<u128>(), 0..=128_u8)
+            .prop_map(|(bits, len)| IpNetwork::new((bits & (0xf << 124 | 0xf)).to_be_bytes().into(), len));
+        prop_oneof![v4, v6].prop_map(|network| {
+            let network = network.unwrap();
+            shortened(network, network.prefix()).unwrap()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn many_exceptions_are_found_as_few_are(
+            except in prop::collection::btree_set(prefix(), FEW + 1..3 * FEW), inner in prop::collection::vec(prefix(), 20),
+        ) {
+            for inner in inner {
+                prop_assert_eq!(has_outer(&except, inner), except.iter().any(|outer| holds(*outer, inner)));
+            }
+        }
+    }
 }

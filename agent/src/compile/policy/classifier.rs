@@ -1,15 +1,21 @@
 //! Classes of addresses: what the policies in force tell of them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 use fairlead_objects::{Labels, Pod};
+use ipnetwork::IpNetwork;
 
+use super::atom::shortened;
 use super::{Atom, Signature, World};
 
 /// Finds the classes of addresses.
 pub(crate) struct Classifier<'a> {
     atoms: Vec<(&'a Atom, u64)>,
     namespaces: HashMap<&'a str, &'a Labels>,
+    /// Those that ask about a prefix, by that, and about a port's name.
+    blocks: HashMap<IpNetwork, Vec<(usize, &'a Atom)>>,
+    ports: Vec<(usize, &'a Atom)>,
     by_labels: HashMap<(&'a str, &'a Labels), Signature>,
     classes: BTreeMap<Signature, usize>,
 }
@@ -18,7 +24,19 @@ impl<'a> Classifier<'a> {
     pub(crate) fn new(world: &World<'a>, atoms: &'a BTreeMap<Atom, usize>) -> Self {
         let mut ordered: Vec<_> = atoms.iter().collect();
         ordered.sort_by_key(|(_, index)| **index);
+        let mut blocks: HashMap<_, Vec<_>> = HashMap::new();
+        for (atom, index) in &ordered {
+            if let Atom::Block { cidr, .. } = atom
+                && let Some(network) = shortened(*cidr, cidr.prefix())
+            {
+                blocks.entry(network).or_default().push((**index, *atom));
+            }
+        }
+        let ports = ordered.iter().filter(|(atom, _)| matches!(atom, Atom::Port { .. }));
+        let ports = ports.map(|(atom, index)| (**index, *atom)).collect();
         Self {
+            blocks,
+            ports,
             atoms: ordered.into_iter().map(|(atom, _)| (atom, super::content_hash(atom))).collect(),
             namespaces: world.namespaces.iter().map(|ns| (ns.name.as_str(), &ns.labels)).collect(),
             by_labels: HashMap::new(),
@@ -26,16 +44,36 @@ impl<'a> Classifier<'a> {
         }
     }
 
-    /// The class of what meets the atoms that a test says. `pod`: what else its labels and ports make it meet.
-    pub(crate) fn class(&mut self, pod: Option<&'a Pod>, meets: impl Fn(&Atom) -> bool) -> usize {
+    /// The class of an address, which may be a pod's.
+    pub(crate) fn of_address(&mut self, pod: Option<&'a Pod>, ip: IpAddr) -> usize {
         let mut signature = pod.map(|pod| self.of_labels(pod)).unwrap_or_default();
-        for (index, (atom, _)) in self.atoms.iter().enumerate() {
-            if meets(atom) || pod.is_some_and(|pod| atom.meets_ports(&pod.container_ports)) {
-                signature.insert(index);
+        let ports = pod.filter(|pod| !pod.container_ports.is_empty());
+        for (index, atom) in ports.iter().flat_map(|_| &self.ports) {
+            if pod.is_some_and(|pod| atom.meets_ports(&pod.container_ports)) {
+                signature.insert(*index);
             }
         }
+        signature
+            .extend(self.blocks_around(IpNetwork::from(ip)).filter(|(_, atom)| atom.meets_address(ip)).map(|(n, _)| n));
+        self.class(signature)
+    }
+
+    /// The class of the addresses of a prefix that are in no longer one.
+    pub(crate) fn of_prefix(&mut self, prefix: IpNetwork) -> usize {
+        let around = self.blocks_around(prefix);
+        let signature = around.filter(|(_, atom)| atom.meets_prefix(prefix)).map(|(index, _)| index).collect();
+        self.class(signature)
+    }
+
+    fn class(&mut self, signature: Signature) -> usize {
         let next = self.classes.len();
         *self.classes.entry(signature).or_insert(next)
+    }
+
+    /// The blocks whose prefix holds all of this one.
+    fn blocks_around(&self, prefix: IpNetwork) -> impl Iterator<Item = (usize, &'a Atom)> + use<'a, '_> {
+        let shorter = (0..=prefix.prefix()).filter_map(move |len| shortened(prefix, len));
+        shorter.filter_map(|outer| self.blocks.get(&outer)).flatten().copied()
     }
 
     fn of_labels(&mut self, pod: &'a Pod) -> Signature {

@@ -25,6 +25,12 @@ impl Bits {
         }
     }
 
+    fn clear(&mut self, bit: usize) {
+        if let Some(word) = self.0.get_mut(bit / 256).and_then(|page| page.get_mut(bit % 256 / 64)) {
+            *word &= !(1 << (bit % 64));
+        }
+    }
+
     /// The pages.
     #[must_use]
     pub fn pages(&self) -> &[[u64; 4]] {
@@ -44,14 +50,13 @@ pub struct PolicySet {
     pub ports: BTreeMap<(u8, u16), Bits>,
     /// Rows of blocks of ports by protocol, first port (host order) and bits of the port that count.
     pub ranges: BTreeMap<(u8, u16, u8), Bits>,
-    peers: Vec<Condition>,
-}
-
-/// What a bit asks of the peer, by the index of atoms.
-#[derive(Debug, Clone)]
-struct Condition {
-    any_of: Option<BTreeSet<usize>>,
-    and: Option<usize>,
+    count: usize,
+    /// Rules that every peer meets.
+    everybody: Vec<usize>,
+    /// Rules by the atoms of which a peer must meet one.
+    any_of: BTreeMap<usize, Vec<usize>>,
+    /// Rules by the atom that a peer must meet besides.
+    and: BTreeMap<usize, Vec<usize>>,
 }
 
 /// A span of so many ports is written out, one row each; a longer one goes to the table of ranges.
@@ -63,40 +68,56 @@ impl PolicySet {
     pub(super) fn new(body: &Body, atoms: &BTreeMap<Atom, usize>) -> Self {
         let content = content_hash(body);
         let clauses = &body.clauses;
-        let index = |atom: &Atom| atoms.get(atom).copied();
-        let peers = clauses
-            .iter()
-            .map(|clause| Condition {
-                any_of: clause.peers.as_ref().map(|peers| peers.iter().filter_map(index).collect()),
+        let (mut everybody, mut any_of, mut and) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        for (rule, clause) in clauses.iter().enumerate() {
+            match &clause.peers {
+                None => everybody.push(rule),
+                Some(peers) => peers
+                    .iter()
+                    .filter_map(|atom| atoms.get(atom))
+                    .for_each(|atom| any_of.entry(*atom).or_insert_with(Vec::new).push(rule)),
+            }
+            if let Some(atom) = &clause.and {
                 // An atom that is not known is one that nobody meets.
-                and: clause.and.as_ref().map(|atom| index(atom).unwrap_or(usize::MAX)),
-            })
-            .collect();
-        Self { content, ports: port_rows(clauses), ranges: range_rows(clauses), peers, info: body.info.clone() }
+                let atom = atoms.get(atom).copied().unwrap_or(usize::MAX);
+                and.entry(atom).or_insert_with(Vec::new).push(rule);
+            }
+        }
+        Self {
+            content,
+            ports: port_rows(clauses),
+            ranges: range_rows(clauses),
+            count: clauses.len(),
+            everybody,
+            any_of,
+            and,
+            info: body.info.clone(),
+        }
     }
 
     /// What it asks about peers, by the index of atoms.
     #[must_use]
     pub fn atoms(&self) -> BTreeSet<usize> {
-        let atoms = self.peers.iter().flat_map(|condition| condition.any_of.iter().flatten().chain(&condition.and));
-        atoms.copied().collect()
+        self.any_of.keys().chain(self.and.keys()).copied().collect()
     }
 
     /// Pages that its rules fill.
     #[must_use]
     pub fn pages(&self) -> usize {
-        self.peers.len().div_ceil(PAGE_BITS.into())
+        self.count.div_ceil(PAGE_BITS.into())
     }
 
-    /// The row of a class.
+    /// The row of a class. It takes time that grows with what the class meets, not with the rules that there are.
     #[must_use]
     pub fn peers(&self, signature: &Signature) -> Bits {
-        Bits::of(self.peers.len(), |bit| {
-            self.peers.get(bit).is_some_and(|condition| {
-                condition.any_of.as_ref().is_none_or(|atoms| !atoms.is_disjoint(signature))
-                    && condition.and.is_none_or(|atom| signature.contains(&atom))
-            })
-        })
+        let met = |rules: &BTreeMap<usize, Vec<usize>>| -> BTreeSet<usize> {
+            signature.iter().filter_map(|atom| rules.get(atom)).flatten().copied().collect()
+        };
+        let mut bits = Bits::of(self.count, |_| false);
+        self.everybody.iter().copied().chain(met(&self.any_of)).for_each(|rule| bits.set(rule));
+        let met = met(&self.and);
+        self.and.values().flatten().filter(|rule| !met.contains(rule)).for_each(|rule| bits.clear(*rule));
+        bits
     }
 }
 

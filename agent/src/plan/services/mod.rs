@@ -74,7 +74,7 @@ pub struct Plan {
 pub enum PlanError {
     /// There is no room.
     #[error(
-        "{service} needs {needed} more elements of table {table}, which has {size}, {used} of them in use: \
+        "{service} needs {needed} more elements of table {table}, and so many of its {size} are not free: \
          its last content stays in force; remove services or endpoints"
     )]
     Full {
