@@ -2,6 +2,7 @@
 //! its cells. Each cell has to be as the row words it and as the reference model says.
 
 mod blocks;
+mod capacity;
 mod grid;
 mod lives;
 mod model;

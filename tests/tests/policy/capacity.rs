@@ -1,0 +1,128 @@
+//! Policies that do not fit: their pods are cut off, and nobody else notices.
+
+use std::fmt::Write;
+
+use fairlead_tests::{Lab, Node, Probe, ProbeError, Probes, ServiceManifest, binary};
+use serde_json::Value;
+
+/// Elements of `CIDRS`, and rules of a policy set.
+const PREFIXES: u32 = 16_384;
+const RULES: u32 = 2048;
+
+fn policy(key: &str, rules: &str) -> String {
+    let (namespace, name) = key.split_once('/').expect("a namespace and a name");
+    format!(
+        "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{namespace: {namespace}, name: {name}}}, \
+         spec: {{podSelector: {{}}, policyTypes: [Ingress], ingress: [{rules}]}}}}"
+    )
+}
+
+/// A rule for each port from 1 on.
+fn many_rules() -> String {
+    (1..=RULES + 1).fold(String::new(), |mut text, port| {
+        write!(text, "{{ports: [{{port: {port}}}]}},").expect("memory does not fail");
+        text
+    })
+}
+
+/// One rule with more prefixes than there is room for; all of 0.0.0.0/0 is in the first.
+fn many_blocks() -> String {
+    let blocks = (0..PREFIXES).fold(String::new(), |mut text, n| {
+        write!(text, "{{ipBlock: {{cidr: 100.{}.{}.0/24}}}},", n >> 8, n & 255).expect("memory does not fail");
+        text
+    });
+    format!("{{from: [{{ipBlock: {{cidr: 0.0.0.0/0}}}},{blocks}]}}")
+}
+
+/// What the status says of each pod that is cut off.
+fn cut_off(node: &Node) -> Vec<(String, String)> {
+    let status = node.fairlead(&["status", "-o", "json"]);
+    let status: Value = serde_json::from_str(&status.stdout).unwrap_or_else(|error| panic!("{error}: {status:?}"));
+    let pods = status["pods"].as_array().expect("the pods of the node");
+    let of_pod = |pod: &Value| {
+        let name = pod["pod"].as_str().expect("its name").to_owned();
+        let texts = pod["cut_off"].as_array().expect("what is cut off").clone();
+        texts.into_iter().map(move |text| (name.clone(), text.as_str().expect("a text").to_owned()))
+    };
+    pods.iter().flat_map(of_pod).collect()
+}
+
+fn metric(node: &Node, line: &str) -> Result<(), String> {
+    let lab = binary("fairlead-lab").expect("it is built");
+    let request = "GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    let text = node.run(&[lab.to_str().expect("a path"), "say", "127.0.0.1:10249", request]).stdout;
+    let name = line.split([' ', '{']).next().unwrap_or_default();
+    if text.lines().any(|other| other == line) {
+        return Ok(());
+    }
+    Err(text.lines().filter(|other| other.starts_with(name)).collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn a_policy_that_does_not_fit_cuts_off_its_pods_and_nobody_else() {
+    let lab = Lab::builder().nodes(1).start();
+    let node = lab.node("node-1");
+    let pod = |key: &str| node.pod(key).tcp(80).tcp(81).start();
+    let (big, many, client, server) = (pod("big/a"), pod("many/a"), pod("fine/client"), pod("fine/server"));
+    let service =
+        |endpoint| ServiceManifest::new("fine/s").ips(&["10.96.7.7"]).tcp("http", 8080, 80).endpoint(endpoint).yaml();
+    let opens = |ip: std::net::IpAddr, port| client.probe(&Probe::tcp(ip, port)).map(|reply| reply.server.pod);
+    let refused = |what: &str, ip: std::net::IpAddr, port| {
+        lab.wait_until(what, || match opens(ip, port) {
+            Err(ProbeError::TimedOut) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    };
+    lab.apply(&service(&server));
+    for pod in [&big, &many, &server] {
+        lab.wait_until("everything is open", || opens(pod.v4().into(), 80));
+    }
+
+    lab.apply(&policy("big/p", &many_rules()));
+    lab.apply(&policy("many/p", &many_blocks()));
+    for pod in [&big, &many] {
+        for ip in pod.ips() {
+            refused("a pod whose policy does not fit is cut off", ip, 80);
+        }
+        assert_eq!(pod.tcp(server.v4().into(), 80).unwrap().server.pod, "fine/server", "the other direction is open");
+    }
+    let said = cut_off(node);
+    let names: Vec<_> = said.iter().map(|(pod, _)| pod.as_str()).collect();
+    assert_eq!(names, ["big/a", "many/a"], "{said:?}");
+    assert!(said[0].1.contains("big/p") && said[0].1.contains("2049 rules"), "{said:?}");
+    assert!(said[1].1.contains("many/p") && said[1].1.contains("CIDRS"), "{said:?}");
+    metric(node, "fairlead_pods_cut_off{direction=\"ingress\"} 2").unwrap();
+    let explained = node.fairlead(&["policy", "explain", "--from", "fine/client", "--to", "big/a:80"]);
+    assert!(explained.stdout.contains("2049 rules"), "{explained:?}");
+
+    // Everybody else goes on: policies, services, pods.
+    lab.apply(&policy("fine/p", "{ports: [{port: 80}]}"));
+    refused("another policy comes into force", server.v4().into(), 81);
+    assert_eq!(opens(server.v6().into(), 80).unwrap(), "fine/server");
+    let late = pod("fine/late");
+    lab.apply(&service(&late));
+    let vip: std::net::IpAddr = "10.96.7.7".parse().unwrap();
+    lab.wait_until("a service follows its endpoints", || match opens(vip, 8080).as_deref() {
+        Ok("fine/late") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let another = pod("big/b");
+    assert!(cut_off(node).iter().any(|(pod, _)| pod == "big/b"), "a pod that is cut off is added all the same");
+    refused("it is cut off from the beginning", another.v4().into(), 80);
+    metric(node, "fairlead_plan_failures_total 0").unwrap();
+
+    // An agent that starts anew decides the same, and who was there is not disturbed.
+    node.kill9();
+    node.start_agent();
+    assert_eq!(cut_off(node).len(), 3);
+    assert_eq!(opens(server.v4().into(), 80).unwrap(), "fine/server");
+    refused("it stays cut off", many.v4().into(), 80);
+
+    lab.apply(&policy("big/p", "{ports: [{port: 80}]}"));
+    lab.delete("NetworkPolicy", "many/p");
+    for pod in [&big, &another, &many] {
+        lab.wait_until("it heals when the policy fits", || opens(pod.v4().into(), 80));
+    }
+    assert_eq!(cut_off(node), []);
+    metric(node, "fairlead_pods_cut_off{direction=\"ingress\"} 0").unwrap();
+}
