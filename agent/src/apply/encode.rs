@@ -68,12 +68,12 @@ pub fn encode<E>(op: &Op, mut each: impl FnMut(Action<'_>) -> Result<(), E>) -> 
         Op::PolicyRange { key, value } => {
             each(put(TableId::PolicyRanges, key.as_bytes(), value.as_ref().map(IntoBytes::as_bytes)))
         }
-        Op::Config { value } => each(Action::Put(Table::Config, 0_u32.as_bytes(), value.as_bytes())),
+        Op::Config { value } => each(Action::Put(TableId::Settings, 0_u32.as_bytes(), value.as_bytes())),
         Op::Uplink { ifindex, value } => {
-            each(put(Table::Uplinks, ifindex.as_bytes(), value.as_ref().map(IntoBytes::as_bytes)))
+            each(put(TableId::Uplinks, ifindex.as_bytes(), value.as_ref().map(IntoBytes::as_bytes)))
         }
         Op::NodeAddress { addr, kinds } => {
-            each(put(Table::NodeAddresses, addr.as_bytes(), kinds.as_ref().map(IntoBytes::as_bytes)))
+            each(put(TableId::NodeAddresses, addr.as_bytes(), kinds.as_ref().map(IntoBytes::as_bytes)))
         }
         Op::Barrier => each(Action::Barrier),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use fairlead_datapath::Addr;
-use fairlead_datapath::catalog::TableId;
+
 use fairlead_datapath::config::{Config, Uplink as UplinkRow};
 use fairlead_datapath::service::FrontendFlags;
 use fairlead_objects::Node;

@@ -82,7 +82,7 @@ impl Engine {
         node_port_addresses: Vec<IpNetwork>,
         tunnel: Tunnel,
     ) -> Self {
-        let pickup_until = node::pickup_until(shared.adopted);
+        let pickup_until = pickup_until(shared.adopted);
         Self {
             shared,
             hooks,
@@ -196,7 +196,13 @@ impl Engine {
             }
             node::network(&self.uplinks, model.own_node(), self.tunnel)
         };
-        self.content.set_node(node::compile(&self.uplinks, &network, &self.addresses, &self.node_port_addresses));
+        self.content.set_node(node::compile(
+            &self.uplinks,
+            &network,
+            &self.addresses,
+            &self.node_port_addresses,
+            self.pickup_until,
+        ));
         if network != self.shared.progress().network {
             self.content.set_network(&network);
             self.shared.note(|progress| progress.network = network);
@@ -342,4 +348,14 @@ pub(super) fn local(pod: AttachedPod) -> LocalPod {
         pod_mac: pod.pod_mac.0,
         host_mac: pod.host_mac.0,
     }
+}
+
+/// Seconds in which connections that are older than new tables are picked up: what lives sends in that time, and what does
+/// not is met by its endpoints' own resets.
+const PICKUP: u32 = 120;
+
+/// Until when connections are picked up that are older than the tables. Tables of another agent know every connection:
+/// never.
+fn pickup_until(adopted: bool) -> u32 {
+    if adopted { 0 } else { sweep::seconds().map_or(0, |now| now.saturating_add(PICKUP)) }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use fairlead_datapath::catalog::TableId;
 use fairlead_objects::Kind;
 use tracing::{info, warn};
 
@@ -17,12 +18,13 @@ pub(super) struct Report {
 
 impl Report {
     /// What policies were planned with, if they were: who is cut off, and how many elements are left out, by table.
-    pub(super) fn policy(&mut self, planned: Option<(Vec<CutOff>, BTreeMap<&'static str, usize>)>, shared: &Shared) {
+    pub(super) fn policy(&mut self, planned: Option<(Vec<CutOff>, BTreeMap<TableId, usize>)>, shared: &Shared) {
         let Some((cut_off, left_out)) = planned else { return };
         if *self.cut_off != cut_off {
             self.tell(&cut_off, shared);
             self.cut_off = Arc::new(cut_off);
         }
+        let left_out: BTreeMap<_, _> = left_out.into_iter().map(|(table, count)| (table.info().name, count)).collect();
         let tables: Vec<_> = left_out.keys().copied().collect();
         let text = format!(
             "{} full: pods and nodes are missing in it that the cluster has, so policies that select those pods do not let \
@@ -88,7 +90,7 @@ mod tests {
         let (recorder, mut warnings) = Recorder::channel();
         let shared = Shared::new(Model::new("n1"), None, recorder, Vec::new(), false);
         let mut report = Report::default();
-        let mut told = |cut_off: Vec<CutOff>, left_out: &[(&'static str, usize)]| {
+        let mut told = |cut_off: Vec<CutOff>, left_out: &[(TableId, usize)]| {
             report.policy(Some((cut_off, left_out.iter().copied().collect())), &shared);
             let mut told = Vec::new();
             while let Ok(warning) = warnings.try_recv() {
@@ -107,7 +109,7 @@ mod tests {
                 "NetworkPolicy shop/b NotInForce"
             ]
         );
-        assert_eq!(told(vec![cut_off(1), cut_off(2)], &[("PEERS", 3)]), [""; 0], "it was said");
+        assert_eq!(told(vec![cut_off(1), cut_off(2)], &[(TableId::Peers, 3)]), [""; 0], "it was said");
         let progress = shared.progress();
         assert_eq!((progress.cut_off.len(), progress.left_out["PEERS"]), (2, 3));
         assert!(progress.warnings["tables"].starts_with("PEERS full"), "{:?}", progress.warnings);

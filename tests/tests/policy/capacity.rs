@@ -84,7 +84,11 @@ fn a_policy_that_does_not_fit_cuts_off_its_pods_and_nobody_else() {
         for ip in pod.ips() {
             refused("a pod whose policy does not fit is cut off", ip, 80);
         }
-        assert_eq!(pod.tcp(server.v4().into(), 80).unwrap().server.pod, "fine/server", "the other direction is open");
+        assert_eq!(
+            pod.probe(&Probe::tcp(server.v4(), 80)).unwrap().server.pod,
+            "fine/server",
+            "the other direction is open"
+        );
     }
     let said = cut_off(node);
     let names: Vec<_> = said.iter().map(|(pod, _)| pod.as_str()).collect();
@@ -112,7 +116,7 @@ fn a_policy_that_does_not_fit_cuts_off_its_pods_and_nobody_else() {
     metric(node, "fairlead_plan_failures_total 0").unwrap();
 
     // An agent that starts anew decides the same, and who was there is not disturbed.
-    node.kill9();
+    node.agent().kill9();
     node.start_agent();
     assert_eq!(cut_off(node).len(), 3);
     assert_eq!(opens(server.v4().into(), 80).unwrap(), "fine/server");

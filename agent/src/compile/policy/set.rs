@@ -173,7 +173,7 @@ fn port_rows(clauses: &[Clause]) -> BTreeMap<(u8, u16), Bits> {
         for (bit, first, last) in merged(clauses, protocol, |_, _| true) {
             rows.range_mut((number, first)..=(number, last)).for_each(|(_, bits)| bits.set(bit));
         }
-        rows.insert((number, ANY_PORT), every);
+        rows.insert((number, ANY_PORT.number()), every);
     }
     rows
 }

@@ -2,6 +2,7 @@
 
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::catalog::{self, Kind, Table};
+use fairlead_datapath::config::Config;
 use fairlead_datapath::service::ServiceState;
 use fairlead_datapath::{peer, policy as rows, service};
 use zerocopy::FromBytes;
@@ -54,11 +55,11 @@ pub(super) fn services(tables: &Tables) -> Result<service::HostTables, BpfError>
 }
 
 pub(super) fn node(tables: &Tables) -> Result<node::State, BpfError> {
-    let config = tables.map("CONFIG")?.get(&0_u32.to_ne_bytes())?;
+    let config = tables.map(TableId::Settings)?.get(&0_u32.to_ne_bytes())?;
     Ok(node::State {
         config: config.and_then(|bytes| Config::read_from_bytes(&bytes).ok()).unwrap_or_default(),
-        uplinks: elements(tables, "UPLINKS")?,
-        addresses: elements(tables, "NODE_ADDRESSES")?,
+        uplinks: elements::<catalog::Uplinks, _>(tables)?,
+        addresses: elements::<catalog::NodeAddresses, _>(tables)?,
     })
 }
 

@@ -10,6 +10,7 @@ mod part;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use fairlead_datapath::catalog::TableId;
 use fairlead_objects::{Kind, ObjectKey};
 use tracing::warn;
 
@@ -68,9 +69,14 @@ impl Content {
     }
 
     /// Elements in use, by table.
-    pub(super) fn usage(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(super) fn usage(&self) -> impl Iterator<Item = (TableId, u64)> {
         let services::Usage { frontends, slots, backends, ranges } = self.services.state.usage();
-        let services = [("FRONTENDS", frontends), ("SLOTS", slots), ("BACKENDS", backends), ("SOURCE_RANGES", ranges)];
+        let services = [
+            (TableId::Frontends, frontends),
+            (TableId::Slots, slots),
+            (TableId::Backends, backends),
+            (TableId::SourceRanges, ranges),
+        ];
         let services = services.map(|(table, count)| (table, u64::from(count)));
         let policies = self.policy.state.content().sizes();
         services.into_iter().chain(policies.map(|(table, count)| (table, count as u64)))
@@ -242,7 +248,7 @@ impl Content {
         {
             self.policy.note_full(&failure, &content.sizes(), now);
             let mut capacity = policy::Capacity::default();
-            self.policy.full.iter().for_each(|(table, most)| capacity.limit(table, *most));
+            self.policy.full.iter().for_each(|(table, most)| capacity.limit(*table, *most));
             self.policy.state = policy::State::adopt(capacity, content);
         }
     }
@@ -251,10 +257,11 @@ impl Content {
         if let Some(failure) = self.services.done(result, writer.outcome, now)
             && let Some(tables) = read(adopt::services(writer.tables))
         {
-            let sizes = [("FRONTENDS", tables.frontends.len()), ("SOURCE_RANGES", tables.source_ranges.len())];
+            let sizes =
+                [(TableId::Frontends, tables.frontends.len()), (TableId::SourceRanges, tables.source_ranges.len())];
             self.services.note_full(&failure, &sizes, now);
             let mut capacity = services::Capacity::default();
-            self.services.full.iter().for_each(|(table, most)| capacity.limit(table, *most as u32));
+            self.services.full.iter().for_each(|(table, most)| capacity.limit(*table, *most as u32));
             self.services.state = services::State::adopt(capacity, &tables);
         }
     }

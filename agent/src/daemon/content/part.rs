@@ -7,6 +7,7 @@ use super::attempts::Attempts;
 use crate::apply::{ApplyError, apply};
 use crate::bpf::Tables;
 use crate::plan::{Op, policy};
+use fairlead_datapath::catalog::TableId;
 
 /// How long a table for which the kernel had no room is taken to be as large as it was then.
 const FULL: Duration = Duration::from_secs(60);
@@ -17,7 +18,7 @@ pub(super) struct Part<S> {
     pub(super) state: S,
     pub(super) attempts: Attempts,
     /// Tables for which the kernel had no room, with the elements that they had, and until when that is believed.
-    pub(super) full: BTreeMap<String, usize>,
+    pub(super) full: BTreeMap<TableId, usize>,
     pub(super) until: Option<Instant>,
 }
 
@@ -28,11 +29,11 @@ impl<S> Part<S> {
 
     /// The kernel may have had no room for more in a table, of those whose elements are counted here. What does not fit then is
     /// left out, as it would be of a table of that size, instead of failing again and again.
-    pub(super) fn note_full(&mut self, failure: &Failure, elements: &[(&str, usize)], now: Instant) {
+    pub(super) fn note_full(&mut self, failure: &Failure, elements: &[(TableId, usize)], now: Instant) {
         let Failure::Apply(error) = failure else { return };
-        let found = elements.iter().find(|(table, _)| error.full() == Some(*table));
+        let found = elements.iter().find(|(table, _)| error.full() == Some(table.info().name));
         if let Some((table, elements)) = found.copied() {
-            self.full.insert(table.to_owned(), elements);
+            self.full.insert(table, elements);
             self.until = Some(now + FULL);
         }
     }
@@ -73,7 +74,7 @@ pub(in crate::daemon) struct Outcome {
     /// Whether services were planned as a whole.
     pub(in crate::daemon) whole: bool,
     /// What policies were planned with: who is cut off, and what is left out of full tables.
-    pub(in crate::daemon) policy: Option<(Vec<policy::CutOff>, BTreeMap<&'static str, usize>)>,
+    pub(in crate::daemon) policy: Option<(Vec<policy::CutOff>, BTreeMap<TableId, usize>)>,
     /// What the tables about the node have no room for.
     pub(in crate::daemon) node: Option<Vec<String>>,
     /// What failed, and the pause until it is tried again.

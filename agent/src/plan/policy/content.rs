@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::{self, Peer, PodWord};
 use fairlead_datapath::policy::{self, ALLOW_ALL, DENY_ALL, PeerKey, PolicySet};
 
@@ -46,17 +47,17 @@ impl Content {
 
     /// Elements in use, by table.
     #[must_use]
-    pub fn sizes(&self) -> [(&'static str, usize); 8] {
+    pub fn sizes(&self) -> [(TableId, usize); 8] {
         let Self { policy, peer } = self;
         [
-            ("POLICY_SETS", policy.sets.len()),
-            ("POLICY_PEERS", policy.peers.len()),
-            ("POLICY_PORTS", policy.ports.len()),
-            ("POLICY_RANGES", policy.ranges.len()),
-            ("PEERS", peer.peers.len()),
-            ("CIDRS", peer.cidrs.len()),
-            ("NODES", peer.nodes.len()),
-            ("PODS", peer.pods.len()),
+            (TableId::PolicySets, policy.sets.len()),
+            (TableId::PolicyPeers, policy.peers.len()),
+            (TableId::PolicyPorts, policy.ports.len()),
+            (TableId::PolicyRanges, policy.ranges.len()),
+            (TableId::Peers, peer.peers.len()),
+            (TableId::Cidrs, peer.cidrs.len()),
+            (TableId::Nodes, peer.nodes.len()),
+            (TableId::Pods, peer.pods.len()),
         ]
     }
 

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::{CidrKey, PeerFlags, PodWord};
 use fairlead_datapath::policy::{DENY_ALL, PolicySet as SetRow};
 use fairlead_objects::ObjectKey;
@@ -29,7 +30,7 @@ pub enum Why {
     /// A table is full.
     Full {
         /// The table.
-        table: &'static str,
+        table: TableId,
         /// What the table holds for all pods of the node.
         size: usize,
     },
@@ -140,7 +141,7 @@ pub(super) fn places(draft: &Draft<'_>, order: &[usize], capacity: &Capacity) ->
         let wanted = draft.finish(&kept);
         let over = overflow(&wanted, capacity.peer_rows);
         let Some(first) = over.first() else { return ((kept, refused), wanted) };
-        let why = || Why::Full { table: "POLICY_PEERS", size: capacity.peer_rows };
+        let why = || Why::Full { table: TableId::PolicyPeers, size: capacity.peer_rows };
         let mut all = banned.clone();
         all.extend(over.iter().map(|place| (kept[*place], why())));
         let (left, refused) = sieve(draft, order, &all, capacity);
@@ -167,13 +168,13 @@ fn sieve(draft: &Draft<'_>, order: &[usize], banned: &BTreeMap<usize, Why>, capa
         let why = if demand.rules > capacity.rules {
             Some(Why::TooManyRules { rules: demand.rules, most: capacity.rules })
         } else if kept.len() + 1 > capacity.sets {
-            full("POLICY_SETS", capacity.sets)
+            full(TableId::PolicySets, capacity.sets)
         } else if ports + demand.ports > capacity.port_rows {
-            full("POLICY_PORTS", capacity.port_rows)
+            full(TableId::PolicyPorts, capacity.port_rows)
         } else if ranges + demand.ranges > capacity.range_rows {
-            full("POLICY_RANGES", capacity.range_rows)
+            full(TableId::PolicyRanges, capacity.range_rows)
         } else if prefixes.len() + named.len() > capacity.cidrs {
-            full("CIDRS", capacity.cidrs)
+            full(TableId::Cidrs, capacity.cidrs)
         } else if atoms.len() + asked.len() > capacity.atoms {
             Some(Why::TooManyPeers { most: capacity.atoms })
         } else {
@@ -253,11 +254,11 @@ fn overflow(wanted: &Wanted, room: usize) -> Vec<usize> {
 /// Leaves out addresses and nodes' prefixes for which there is no room: who is in the tables stays, then this node's pods
 /// and nodes come before others. What is left out is known by its node's prefix at best: rules that select pods do not let it
 /// pass, and nothing else is lost. Returns how many were left out, by table.
-pub(super) fn trim(old: &Content, wanted: &mut Wanted, capacity: &Capacity) -> BTreeMap<&'static str, usize> {
+pub(super) fn trim(old: &Content, wanted: &mut Wanted, capacity: &Capacity) -> BTreeMap<TableId, usize> {
     let mut left_out = BTreeMap::new();
     let over = wanted.peers.len().saturating_sub(capacity.peers);
     if over > 0 {
-        left_out.insert("PEERS", over);
+        left_out.insert(TableId::Peers, over);
         let mut addrs: Vec<_> = wanted
             .peers
             .iter()
@@ -272,7 +273,7 @@ pub(super) fn trim(old: &Content, wanted: &mut Wanted, capacity: &Capacity) -> B
     }
     let over = wanted.cidrs.len().saturating_sub(capacity.cidrs);
     if over > 0 {
-        left_out.insert("CIDRS", over);
+        left_out.insert(TableId::Cidrs, over);
         let mut keys: Vec<_> = wanted
             .cidrs
             .keys()

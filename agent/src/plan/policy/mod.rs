@@ -77,13 +77,13 @@ impl Default for Capacity {
 
 impl Capacity {
     /// Takes note that the kernel has room for no more than so many elements of a table.
-    pub fn limit(&mut self, table: &str, most: usize) {
+    pub fn limit(&mut self, table: TableId, most: usize) {
         let size = match table {
-            "POLICY_PEERS" => &mut self.peer_rows,
-            "POLICY_PORTS" => &mut self.port_rows,
-            "POLICY_RANGES" => &mut self.range_rows,
-            "PEERS" => &mut self.peers,
-            "CIDRS" => &mut self.cidrs,
+            TableId::PolicyPeers => &mut self.peer_rows,
+            TableId::PolicyPorts => &mut self.port_rows,
+            TableId::PolicyRanges => &mut self.range_rows,
+            TableId::Peers => &mut self.peers,
+            TableId::Cidrs => &mut self.cidrs,
             _ => return,
         };
         *size = most.min(*size);
@@ -99,7 +99,7 @@ pub struct Plan {
     /// What is cut off since its policies do not fit.
     pub cut_off: Vec<CutOff>,
     /// How many elements were left out of a table that is full, by table.
-    pub left_out: BTreeMap<&'static str, usize>,
+    pub left_out: BTreeMap<TableId, usize>,
 }
 
 /// Why there is no plan. Nothing has been changed then, and what is in force stays in force.
@@ -166,7 +166,7 @@ impl State {
         })?;
         let nodes = wanted.nodes.len().saturating_sub(target.peer.nodes.len());
         if nodes > 0 {
-            left_out.insert("NODES", nodes);
+            left_out.insert(TableId::Nodes, nodes);
         }
         self.sets.extend(infos);
         if self.sets.len() > REMEMBERED {

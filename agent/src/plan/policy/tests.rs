@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::{self, CidrKey, NodeHop, Peer, Pod, PodWord};
 use fairlead_datapath::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row, decide};
-use fairlead_datapath::{Addr, WirePort, WireV4};
+use fairlead_datapath::{Addr, WirePort};
 use fairlead_objects::ObjectKey;
 use proptest::prelude::*;
 
@@ -405,7 +405,7 @@ fn addresses_that_have_no_room_are_left_out_and_are_denied_by_label() {
         .policy("x/p", "pod=a", Some(&[rule(&[pods_of("ns=y", ""), pods("")], &[])]), None);
     let mut state = State::adopt(Capacity { peers: 8, ..Capacity::default() }, Content::default());
     let Plan { ops, cut_off, left_out } = testing::plan(&mut state, &cluster);
-    assert_eq!((cut_off, left_out), (vec![], BTreeMap::from([("PEERS", 2)])));
+    assert_eq!((cut_off, left_out), (vec![], BTreeMap::from([(TableId::Peers, 2)])));
     ops.iter().for_each(|op| state.applied(op));
     for (pod, allowed) in [("x/near", true), ("y/far", false)] {
         let flow = Flow { peer: cluster.ip_of(pod, 0), proto: 6, port: 80 };

@@ -46,10 +46,10 @@ impl Default for Capacity {
 
 impl Capacity {
     /// Takes note that the kernel has room for no more than so many elements of a table.
-    pub fn limit(&mut self, table: &str, most: u32) {
+    pub fn limit(&mut self, table: TableId, most: u32) {
         let size = match table {
-            "FRONTENDS" => &mut self.frontends,
-            "SOURCE_RANGES" => &mut self.ranges,
+            TableId::Frontends => &mut self.frontends,
+            TableId::SourceRanges => &mut self.ranges,
             _ => return,
         };
         *size = most.min(*size);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::PodWord;
 use fairlead_datapath::policy::{DENY_ALL, PolicySet};
 use proptest::prelude::*;
@@ -17,9 +18,9 @@ const PORTS: &[(u8, u16)] = &[(6, 80), (6, 100), (17, 53), (1, 0)];
 type Side = (u16, Direction);
 
 /// Sizes of tables that hold this and nothing else.
-fn sizes(draft: &Draft<'_>, sets: &[usize]) -> BTreeMap<&'static str, usize> {
+fn sizes(draft: &Draft<'_>, sets: &[usize]) -> BTreeMap<TableId, usize> {
     let wanted = draft.finish(sets);
-    let mut sizes: BTreeMap<_, _> = BTreeMap::from([("CIDRS", wanted.cidrs.len())]);
+    let mut sizes: BTreeMap<_, _> = BTreeMap::from([(TableId::Cidrs, wanted.cidrs.len())]);
     // Rows as the packets meet them: of everybody, and where a class differs from that.
     let mut rows = 0;
     for set in &wanted.sets {
@@ -29,7 +30,7 @@ fn sizes(draft: &Draft<'_>, sets: &[usize]) -> BTreeMap<&'static str, usize> {
             rows += set.peers(signature).pages().iter().zip(everybody.pages()).filter(|(a, b)| a != b).count();
         }
     }
-    sizes.insert("POLICY_PEERS", rows);
+    sizes.insert(TableId::PolicyPeers, rows);
     sizes
 }
 
@@ -69,8 +70,8 @@ fn naive(old: &Content, cluster: &Cluster, capacity: &Capacity) -> BTreeSet<Side
             && with.len() <= capacity.sets
             && sum(|demand| demand.ports) <= capacity.port_rows
             && sum(|demand| demand.ranges) <= capacity.range_rows
-            && sizes["CIDRS"] <= capacity.cidrs
-            && sizes["POLICY_PEERS"] <= capacity.peer_rows;
+            && sizes[&TableId::Cidrs] <= capacity.cidrs
+            && sizes[&TableId::PolicyPeers] <= capacity.peer_rows;
         if fits {
             kept = with;
         } else {
