@@ -61,6 +61,8 @@
 mod binaries;
 pub mod demo;
 mod deploy;
+mod drops;
+pub mod frames;
 pub mod generate;
 mod guardian;
 mod init;
@@ -86,6 +88,7 @@ mod worker;
 
 pub use binaries::binary;
 pub use deploy::Pods;
+pub use drops::Drops;
 pub use lab::{Builder, Lab};
 pub use load::{Load, Report, Tally};
 pub use manifests::Manifests;

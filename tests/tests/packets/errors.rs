@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use fairlead_tests::{Ping, Pod, Probe, ProbeError, Probes, Via};
 
-use crate::frames::ends;
 use crate::world::{OUTSIDE, ip, world};
+use fairlead_tests::frames::ends;
 
 #[test]
 fn routers_lower_the_ttl() {

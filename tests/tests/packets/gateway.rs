@@ -4,8 +4,8 @@ use std::net::Ipv6Addr;
 
 use fairlead_tests::{Probes, checksum};
 
-use crate::frames::{ARP, ICMPV6, IPV6, Wire, icmpv6, with_pseudo};
 use crate::world::world;
+use fairlead_tests::frames::{ARP, ICMPV6, IPV6, Wire, icmpv6, with_pseudo};
 
 #[test]
 fn arp_is_answered_with_the_gateways_address() {

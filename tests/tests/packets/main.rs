@@ -3,7 +3,6 @@
 
 mod errors;
 mod fragments;
-mod frames;
 mod gateway;
 mod mtu;
 mod reach;

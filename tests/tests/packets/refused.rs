@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use fairlead_tests::Probes;
+use fairlead_tests::{Drops, Probes};
 
-use crate::frames::{IPV4, IPV6, Wire, datagram, ends, icmpv6, ipv4, ipv6};
-use crate::world::{Drops, ip, world};
+use crate::world::{ip, world};
+use fairlead_tests::frames::{IPV4, IPV6, Wire, datagram, ends, icmpv6, ipv4, ipv6};
 
 #[test]
 fn a_pod_sends_from_its_own_addresses_only() {

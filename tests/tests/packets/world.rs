@@ -1,11 +1,9 @@
 //! What most of the tests share: a cluster with a few pods, and servers outside of it.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
-use fairlead_tests::{Lab, Node, Pod};
-use serde_json::Value;
+use fairlead_tests::{Lab, Pod};
 
 /// Two nodes, two pods on the first and one on the second. It ends with the process of the tests.
 pub(crate) struct World {
@@ -37,32 +35,4 @@ pub(crate) const OUTSIDE: [[&str; 2]; 2] = [["172.18.0.100", "fd00:172:18::100"]
 /// An address.
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("it is an address")
-}
-
-/// What `fairlead drops -o json` says.
-pub(crate) struct Drops(Value);
-
-impl Drops {
-    pub(crate) fn of(node: &Node) -> Self {
-        let ended = node.fairlead(&["drops", "-o", "json"]);
-        assert!(ended.ok(), "{ended:?}");
-        Self(serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {}", ended.stdout)))
-    }
-
-    /// How often each reason occurred.
-    pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
-        let counts = self.0["counts"].as_array().expect("there are counts");
-        let count = |one: &Value| (one["reason"].as_str().unwrap().to_owned(), one["packets"].as_u64().unwrap());
-        counts.iter().map(count).collect()
-    }
-
-    /// How often one did.
-    pub(crate) fn count(&self, reason: &str) -> u64 {
-        self.counts().get(reason).copied().unwrap_or_default()
-    }
-
-    /// The last packets that were dropped.
-    pub(crate) fn recent(&self) -> &[Value] {
-        self.0["recent"].as_array().expect("there are recent ones")
-    }
 }

@@ -1,0 +1,175 @@
+//! ICMP errors about flows of others.
+
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
+use fairlead_tests::frames::{Complaint, Segment, Wire, datagram, flags, icmp_error, segment};
+use fairlead_tests::{Pod, Probe, ProbeError, Probes, ServiceManifest};
+use serde_json::{Value, json};
+
+use crate::world::{MARK, assert_nothing_smuggled, between, outside, policy, wait_until_silent, world};
+
+const COMPLAINTS: [Complaint; 2] = [Complaint::PortUnreachable, Complaint::TooBig(552)];
+
+/// A TCP segment that carries the mark, in its packet.
+fn marked_segment(src: IpAddr, dst: IpAddr, ports: (u16, u16)) -> Vec<u8> {
+    segment(src, dst, ports, &Segment { ack: 1, payload: MARK, ..Segment::new(flags::ACK | flags::PSH) }).1
+}
+
+/// A pod with a connection and a datagram under way, which others know the ports of.
+struct Victim<'a> {
+    pod: &'a Pod,
+    /// Answers no datagram of the victim.
+    mute: &'a Pod,
+    server: &'a Pod,
+}
+
+impl Victim<'_> {
+    /// Sends errors about the victim's flows to it. None may arrive, and nothing may come of them.
+    #[track_caller]
+    fn hears_nothing_of(&self, attacker: &Pod, port: u16) {
+        let mut wire = Wire::of(attacker);
+        for (family, own) in self.pod.ips().into_iter().enumerate() {
+            let [from, mute, server] = [attacker, self.mute, self.server].map(|pod| pod.ips()[family]);
+            let mut open = self.pod.connect(&Probe::tcp(server, 80)).unwrap();
+            let local = open.greeting().local.port();
+            let mut asked = self.mute.packets("eth0");
+            let mut seen = self.pod.packets("eth0");
+            let outcome = thread::scope(|scope| {
+                let probe = Probe::udp(mute, 53).source_port(port).timeout(Duration::from_millis(400));
+                let asks = scope.spawn(move || self.pod.probe(&probe));
+                let asks_now = |frame: &fairlead_tests::Frame| between(frame, own, mute);
+                assert!(asked.wait_for(Duration::from_secs(2), asks_now).is_some(), "{own} asks {mute}");
+                let quotes = [
+                    datagram(own, mute, (port, 53), MARK).1,
+                    datagram(mute, own, (53, port), MARK).1,
+                    marked_segment(own, server, (local, 80)),
+                    marked_segment(server, own, (80, local)),
+                ];
+                for (about, quote) in
+                    COMPLAINTS.into_iter().flat_map(|about| quotes.iter().map(move |quote| (about, quote)))
+                {
+                    let (kind, packet) = icmp_error(from, own, about, quote);
+                    wire.send(kind, &packet);
+                }
+                asks.join().expect("it asks")
+            });
+            assert_nothing_smuggled(&mut seen, &format!("errors from {from} about flows of {own}"));
+            assert_eq!(outcome.unwrap_err(), ProbeError::TimedOut, "no error reaches the socket of {own}");
+            for to in [mute, server] {
+                let route = self.pod.must_run(&["ip", "route", "get", &to.to_string()]);
+                assert!(!route.contains("mtu 552"), "{own} believes a stranger: {route}");
+            }
+            assert_eq!(open.exchange(20_000, 20_000).unwrap().server.pod, self.server.key());
+        }
+    }
+}
+
+/// Errors of pods on both nodes about flows of a victim: who these attackers are depends on the policies.
+#[track_caller]
+fn attack_within(namespace: &str, closed_role: &str, spec: &Value) {
+    let lab = world();
+    policy(lab, namespace, closed_role, spec);
+    let pod = |node: &str, name: &str, role: &str| {
+        lab.node(node).pod(&format!("{namespace}/{name}")).label("role", role).tcp(80).udp(53).start()
+    };
+    let victim = pod("node-1", "victim", "victim");
+    let mute = pod("node-2", "mute", "server");
+    let server = pod("node-1", "server", "server");
+    let attackers = [pod("node-1", "near", "attacker"), pod("node-2", "far", "attacker")];
+    for own in victim.ips() {
+        mute.must_run(&["ip", "route", "add", "blackhole", &own.to_string()]);
+    }
+    let setup = Victim { pod: &victim, mute: &mute, server: &server };
+    for (attacker, port) in attackers.iter().zip(41_001..) {
+        wait_until_silent(lab, attacker, &victim, 80);
+        setup.hears_nothing_of(attacker, port);
+    }
+}
+
+#[test]
+fn a_pod_that_may_send_nothing_sends_no_errors_about_flows_of_others() {
+    attack_within("mute", "attacker", &json!({"policyTypes": ["Ingress", "Egress"]}));
+}
+
+#[test]
+fn a_closed_pod_gets_no_errors_of_strangers() {
+    attack_within("closed", "victim", &json!({"policyTypes": ["Ingress"]}));
+}
+
+/// A service with a NodePort, its backend and a pod that nobody may reach and that may reach nobody.
+fn node_port(namespace: &str, number: u8) -> (Pod, Pod, u16) {
+    let lab = world();
+    policy(lab, namespace, "closed", &json!({"policyTypes": ["Ingress", "Egress"]}));
+    let node = lab.node("node-1");
+    let backend = node.pod(&format!("{namespace}/backend")).udp(53).tcp(80).start();
+    let closed = node.pod(&format!("{namespace}/closed")).label("role", "closed").tcp(80).start();
+    let port = 30_700 + u16::from(number);
+    let service = ServiceManifest::new(&format!("{namespace}/service"))
+        .ips(&[format!("10.96.70.{number}"), format!("fd00:10:96::70:{number}")])
+        .udp("ask", 53, 53)
+        .node_ports(&[port]);
+    lab.apply(&service.endpoint(&backend).yaml());
+    wait_until_silent(lab, lab.client(), &closed, 80);
+    wait_until_silent(lab, &closed, &backend, 80);
+    (backend, closed, port)
+}
+
+#[test]
+fn a_pod_that_may_send_nothing_sends_no_errors_to_the_outside() {
+    const PORT: u16 = 42_001;
+    let lab = world();
+    let (backend, closed, node_port) = node_port("leak", 10);
+    let mut wire = Wire::of(&closed);
+    let node = lab.node("node-1").ips();
+    for (family, client) in outside().into_iter().enumerate() {
+        let [backend, from] = [&backend, &closed].map(|pod| pod.ips()[family]);
+        let probe = Probe::udp(node[family], node_port).source_port(PORT).timeout(Duration::from_millis(300));
+        lab.wait_until("the NodePort answers", || lab.client().probe(&probe));
+        let mut seen = lab.client().packets("eth0");
+        for (server, port) in [(node[family], node_port), (backend, 53)] {
+            for quote in
+                [datagram(client, server, (PORT, port), MARK).1, datagram(server, client, (port, PORT), MARK).1]
+            {
+                for to in [client, server] {
+                    for about in COMPLAINTS {
+                        let (kind, packet) = icmp_error(from, to, about, &quote);
+                        wire.send(kind, &packet);
+                    }
+                }
+            }
+        }
+        assert_nothing_smuggled(&mut seen, &format!("errors of {from} to {client}"));
+        lab.client().probe(&probe).unwrap();
+    }
+}
+
+#[test]
+fn a_client_of_a_node_port_reaches_no_closed_pod_by_errors() {
+    const PORT: u16 = 42_002;
+    let lab = world();
+    let (backend, closed, node_port) = node_port("enter", 11);
+    let node = lab.node("node-1");
+    let mut wire = Wire::to_uplink(lab.client(), node);
+    for (family, client) in outside().into_iter().enumerate() {
+        let [backend_ip, to] = [&backend, &closed].map(|pod| pod.ips()[family]);
+        let probe = Probe::udp(node.ips()[family], node_port).source_port(PORT).timeout(Duration::from_millis(300));
+        lab.wait_until("the NodePort answers", || lab.client().probe(&probe));
+        let mut seen = [&closed, &backend].map(|pod| pod.packets("eth0"));
+        for (server, port) in [(node.ips()[family], node_port), (backend_ip, 53)] {
+            for quote in
+                [datagram(client, server, (PORT, port), MARK).1, datagram(server, client, (port, PORT), MARK).1]
+            {
+                for about in COMPLAINTS {
+                    let (kind, packet) = icmp_error(client, to, about, &quote);
+                    wire.send(kind, &packet);
+                }
+            }
+        }
+        for seen in &mut seen {
+            assert_nothing_smuggled(seen, &format!("errors of {client} to {to}"));
+        }
+        lab.client().probe(&probe).unwrap();
+    }
+}

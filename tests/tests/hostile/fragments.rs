@@ -1,0 +1,92 @@
+//! Fragments behind packets of other flows: what a program saw before on its CPU says nothing of the next packet.
+
+use std::time::Duration;
+
+use fairlead_tests::frames::flags::{ACK, PSH, RST, SYN};
+use fairlead_tests::frames::{Segment, TCP, UDP, Wire, datagram, ends, fragment, segment};
+use fairlead_tests::{Probe, Probes};
+use serde_json::json;
+
+use crate::world::{MARK, assert_nothing_smuggled, policy, wait_until_silent, world};
+
+/// How often each is tried: the packets have to meet on a CPU.
+const TRIES: u16 = 20;
+
+#[test]
+fn a_later_fragment_is_not_taken_for_what_came_before_it() {
+    let lab = world();
+    policy(
+        lab,
+        "pieces",
+        "victim",
+        &json!({"policyTypes": ["Ingress"], "ingress": [{"ports": [{"protocol": "TCP", "port": 81}]}]}),
+    );
+    for node in ["node-1", "node-2"] {
+        let attacker = lab.node("node-1").pod(&format!("pieces/attacker-of-{node}")).start();
+        let victim =
+            lab.node(node).pod(&format!("pieces/victim-{node}")).label("role", "victim").tcp(80).tcp(81).start();
+        wait_until_silent(lab, &attacker, &victim, 80);
+        let mut wire = Wire::of(&attacker);
+        for (own, to) in attacker.ips().into_iter().zip(victim.ips()) {
+            lab.wait_until("the open port answers", || attacker.tcp(to, 81));
+            let mut seen = victim.packets("eth0");
+            for number in 0..TRIES {
+                let allowed =
+                    |flags| segment(own, to, (45_000 + number, 81), &Segment { ack: 1, ..Segment::new(flags) });
+                let (kind, denied) = segment(own, to, (46_000, 80), &Segment { payload: MARK, ..Segment::new(SYN) });
+                let header = if own.is_ipv4() { 20 } else { 40 };
+                let first = fragment((own, to), TCP, number, (0, true), &denied[header..header + 40]).1;
+                for flags in [SYN, ACK, RST] {
+                    // One of a datagram that was denied, one of none that is known.
+                    for (id, protocol) in [(number, TCP), (1000 + number, TCP), (2000 + number, UDP)] {
+                        let later = fragment((own, to), protocol, id, (40, false), MARK).1;
+                        for packet in [&first, &allowed(flags).1, &later] {
+                            wire.send(kind, packet);
+                        }
+                    }
+                }
+            }
+            assert_nothing_smuggled(&mut seen, &format!("fragments of {own} to {to}"));
+        }
+    }
+}
+
+#[test]
+fn fragments_arrive_with_packets_of_others_between_them() {
+    let lab = world();
+    for node in ["node-1", "node-2"] {
+        let sender = lab.node("node-1").pod(&format!("whole/sender-to-{node}")).start();
+        let server = lab.node(node).pod(&format!("whole/server-{node}")).tcp(80).udp(53).start();
+        let mut wire = Wire::of(&sender);
+        for (own, to) in sender.ips().into_iter().zip(server.ips()) {
+            let mut open = sender.connect(&Probe::tcp(to, 80)).unwrap();
+            let local = open.greeting().local.port();
+            for number in 0..TRIES {
+                let between =
+                    |flags| segment(own, to, (47_000 + number, 80), &Segment { ack: 1, ..Segment::new(flags) }).1;
+                let header = if own.is_ipv4() { 20 } else { 40 };
+                let (kind, whole) = datagram(own, to, (48_000 + number, 53), &[b'x'; 64]);
+                // Of the connection too, outside of its window.
+                let (_, old) = segment(own, to, (local, 80), &Segment { payload: &[0; 64], ..Segment::new(ACK | PSH) });
+                for flags in [SYN, ACK, RST] {
+                    wire.send(kind, &fragment((own, to), TCP, 4000 + number, (0, true), &old[header..header + 40]).1);
+                    wire.send(kind, &between(flags));
+                    wire.send(kind, &fragment((own, to), TCP, 4000 + number, (40, false), &old[header + 40..]).1);
+                }
+                wire.send(kind, &fragment((own, to), UDP, 3000 + number, (0, true), &whole[header..header + 40]).1);
+                wire.send(kind, &between(SYN));
+                wire.send(kind, &fragment((own, to), UDP, 3000 + number, (40, false), &whole[header + 40..]).1);
+                let answered = |frame: &fairlead_tests::Frame| {
+                    let bytes = frame.bytes();
+                    let at = 14 + header;
+                    !frame.outgoing
+                        && ends(&bytes) == Some((to, own))
+                        && bytes.get(at..at + 4) == Some(&[53, 48_000 + number].map(u16::to_be_bytes).concat()[..])
+                };
+                let answer = wire.packets.wait_for(Duration::from_secs(1), answered);
+                assert!(answer.is_some(), "datagram {number} of {own} is answered by {to}");
+            }
+            assert_eq!(open.exchange(20_000, 20_000).unwrap().server.pod, server.key(), "the connection goes on");
+        }
+    }
+}

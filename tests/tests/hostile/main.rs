@@ -1,0 +1,30 @@
+//! Attacks with real packets: what one tries who has a pod, or a host beside the nodes, and what has to come of it. Each for
+//! IPv4 and IPv6.
+//!
+//! | who | attack | what holds |
+//! |---|---|---|
+//! | a pod, on the node or elsewhere; a host outside | segments that a listener ignores (no flags, PSH, URG, ACK, FIN, SYN-ACK, RST, a wrong checksum) make a flow for a SYN that follows on the same ports, to a pod that lets nobody in | nothing but resets arrives, nothing is answered, no connection is made |
+//! | the same | NULL, FIN, ACK and SYN-ACK scans of a pod that lets nobody in | silence: they learn nothing |
+//! | a pod that may open no connections | the same segments, to a pod that is open | nothing but resets arrives, nothing is answered |
+//! | anybody | source port 443 to any port of a pod that may only connect to port 443 | nothing but resets arrives, nothing is answered |
+//! | the other end of a connection that a pod opened | a SYN back on the connection's own ports | it does not arrive, the connection goes on |
+//! | anybody, while connections from before Fairlead are picked up | an ACK that is picked up, then a SYN on the same ports | the SYN does not arrive |
+//! | a pod that may send nothing | ICMP errors with bytes of its choice that quote flows of others, to pods and to hosts outside | none arrives; no socket is refused, no path MTU falls |
+//! | an open pod | the same, to a pod that lets nobody in | the same |
+//! | a client of a NodePort | ICMP errors that quote its own flow, addressed to a pod that lets nobody in | none arrives |
+//! | a host on the nodes' network | packets into a flow between two pods of a node, or of a node and its pod, from their addresses | none arrives, the flow goes on |
+//! | a pod | frames with a tag of a VLAN | none leaves the node or reaches a pod; each is counted as `vlan` |
+//! | a host on the nodes' network | frames with a tag of a VLAN, to a pod | none arrives |
+//! | a pod | a later fragment right behind a packet that is allowed, of a datagram that is not, or of none | it does not arrive |
+//!
+//! What is legitimate looks much the same and has to go on: a SYN that was lost is sent again and goes to the same
+//! backend, a port is used again right after a close, errors from a flow's own end and from routers arrive, a tag that
+//! only gives a priority is no tag, fragments arrive with packets of other flows between them.
+
+mod errors;
+mod fragments;
+mod legitimate;
+mod neighbours;
+mod scans;
+mod vlans;
+mod world;
