@@ -166,7 +166,7 @@ pub fn fragment(
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             let mut packet = ipv4(src, dst, protocol, payload);
             packet[4..6].copy_from_slice(&id.to_be_bytes());
-            packet[6..8].copy_from_slice(&(u16::from(more) << 13 | offset / 8).to_be_bytes());
+            packet[6..8].copy_from_slice(&((u16::from(more) << 13) | (offset / 8)).to_be_bytes());
             packet[10..12].fill(0);
             let sum = checksum(&packet[..20]).to_be_bytes();
             packet[10..12].copy_from_slice(&sum);

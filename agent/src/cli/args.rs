@@ -81,7 +81,7 @@ pub(super) enum ServiceCommand {
     List,
     /// Explain what happens to connections to an address, and why
     Explain {
-        /// As in 10.96.0.10:53 or [fd00:10:96::a]:53
+        /// As in 10.96.0.10:53 or `[fd00:10:96::a]:53`
         #[arg(value_name = "ADDR:PORT")]
         address: SocketAddr,
     },
@@ -94,7 +94,7 @@ pub(super) enum PolicyCommand {
         /// NAMESPACE/POD or an address
         #[arg(long, value_name = "END")]
         from: String,
-        /// NAMESPACE/POD or an address, with a port: shop/cart:7070, 10.0.0.1:53/udp, [fd00::1]:80/tcp
+        /// NAMESPACE/POD or an address, with a port: shop/cart:7070, 10.0.0.1:53/udp, `[fd00::1]:80/tcp`
         #[arg(long, value_name = "END[:PORT[/PROTO]]", value_parser = destination)]
         to: Destination,
     },

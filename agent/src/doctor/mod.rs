@@ -1,6 +1,6 @@
 //! `fairlead doctor`: what on this node would stop or hinder Fairlead, and what to do about it.
 //!
-//! It needs no agent. [`collect`] looks at the node and gives [`Facts`]; [`findings`] is a pure function of them. What
+//! It needs no agent. [`collect()`] looks at the node and gives [`Facts`]; [`findings()`] is a pure function of them. What
 //! could not be looked at is said, since silence would look like health.
 
 mod collect;

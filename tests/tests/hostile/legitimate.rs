@@ -25,7 +25,7 @@ fn a_lost_syn_is_sent_again_and_goes_to_the_same_backend() {
         let own = client.ips()[family].to_string();
         // No server finds its way back: the first SYN is not answered.
         let route = |verb: &str| {
-            servers.iter().for_each(|server| drop(server.must_run(&["ip", "route", verb, "blackhole", &own])))
+            servers.iter().for_each(|server| drop(server.must_run(&["ip", "route", verb, "blackhole", &own])));
         };
         route("add");
         let mut seen = servers.each_ref().map(|server| server.packets("eth0"));

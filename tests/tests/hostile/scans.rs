@@ -33,7 +33,7 @@ const FIRST: u16 = 8000;
 /// A pod that listens on a port for each opener.
 fn victim(lab: &Lab, node: &str, key: &str) -> Pod {
     let pod = lab.node(node).pod(key).label("role", "victim");
-    (FIRST..).take(OPENERS.len()).fold(pod, |pod, port| pod.tcp(port)).start()
+    (FIRST..).take(OPENERS.len()).fold(pod, fairlead_tests::PodBuilder::tcp).start()
 }
 
 /// Somebody who sends segments by hand and by `connect(2)`.

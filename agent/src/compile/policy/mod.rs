@@ -4,7 +4,7 @@
 //! meets; a [`PolicySet`] is the list of rules that judges a pod in a direction, a bit each. Ids come later, from
 //! the planner, which knows those in use.
 //!
-//! [`reference`] says the same as the tables in the plainest way: it is what they are tested against, and what explains
+//! [`mod@reference`] says the same as the tables in the plainest way: it is what they are tested against, and what explains
 //! a verdict to a person.
 
 mod atom;

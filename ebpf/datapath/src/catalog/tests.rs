@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::string::String;
+use std::string::{String, ToString as _};
 use std::vec::Vec;
 
 use super::{Kind, TableId, parse_pin};

@@ -14,7 +14,7 @@ stages! {
     fn translate_at_uplink() -> Result<(), DropReason>, as TranslateAtUplink;
 }
 
-/// Creates the flow of a packet that has none: `draft.key` as [`super::find`] left it, `draft.target` what the
+/// Creates the flow of a packet that has none: `draft.key` as [`super::find()`] left it, `draft.target` what the
 /// responder is to see, `draft.flow` with everything but tuples, tags and NEAR, FAR and OPENER flags.
 ///
 /// `new_source`: the source address changes, so its port has to be a free one. The target's source port is filled in.

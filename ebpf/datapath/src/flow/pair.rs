@@ -118,7 +118,7 @@ pub(super) fn insert_into<K: Kernel>(k: &K, table: Table, key: &FlowKey, flow: &
     }
 }
 
-/// Removes the flow that [`super::find`] found in a table: both its entries.
+/// Removes the flow that [`super::find()`] found in a table: both its entries.
 #[inline(always)]
 pub(super) fn forget<K: Kernel>(k: &K, w: &mut Walk, table: Table) {
     let draft = &mut w.draft;

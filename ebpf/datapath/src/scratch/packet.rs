@@ -2,7 +2,7 @@
 
 use crate::Tuple;
 
-/// What a packet says of itself, after [`crate::packet::parse`].
+/// What a packet says of itself, after [`crate::packet::stage::parse`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Packet {

@@ -22,7 +22,7 @@ pub struct Walk {
     pub ends: Ends,
     /// What is known of the other end.
     pub to: Peer,
-    /// What [`crate::walk::look_up`] found.
+    /// What [`crate::walk::stage::look_up`] found.
     pub found: Peer,
     /// Where the packet goes.
     pub way: Way,

@@ -49,7 +49,7 @@ flags! {
         pub const SELF: u32 = 4;
         /// The address is a pod's and that pod exists; a prefix never has it.
         pub const EXISTS: u32 = 8;
-        /// Never in a table: what [`super::lookup`] gives when it could not read one.
+        /// Never in a table: what [`crate::peer::lookup()`] gives when it could not read one.
         pub const RACED: u32 = 1 << 31;
     }
 }

@@ -25,7 +25,7 @@ pub const PAGE_BITS: u16 = 256;
 /// Rows that the rules of one set may fill: 2048 rules. Each costs the verifier some 800 instructions.
 pub const MAX_PAGES: u16 = 8;
 
-/// [`super::Decision::bit`] when no rule decided.
+/// [`crate::policy::Decision::bit`] when no rule decided.
 pub const NO_BIT: u16 = u16::MAX;
 
 /// [`PortKey::port`] of the row of rules that match whatever the port is. Also what a packet without a port, or with

@@ -1,12 +1,12 @@
 //! A packet's way, hook by hook. Each walk reads from top to bottom and ends in an [`Action`].
 //!
-//! - [`from_pod`]: what a pod sends. Parse, source check, flow; on a miss service, policy of both ends, new flow; rewrite,
+//! - [`from_pod()`]: what a pod sends. Parse, source check, flow; on a miss service, policy of both ends, new flow; rewrite,
 //!   hand over.
-//! - [`to_pod`]: what the host's stack sends to a pod.
-//! - [`from_uplink`]: what comes to the node from outside: of a known flow, to a service (`outside`), to a pod.
-//! - [`to_uplink`]: what leaves the node, for the masquerade, and for what processes of the node answer as a service.
-//! - [`from_overlay`]: what comes from other nodes through the tunnel.
-//! - [`to_overlay`]: what the host's stack sends to other nodes through the tunnel.
+//! - [`to_pod()`]: what the host's stack sends to a pod.
+//! - [`from_uplink()`]: what comes to the node from outside: of a known flow, to a service (`outside`), to a pod.
+//! - [`to_uplink()`]: what leaves the node, for the masquerade, and for what processes of the node answer as a service.
+//! - [`from_overlay()`]: what comes from other nodes through the tunnel.
+//! - [`to_overlay()`]: what the host's stack sends to other nodes through the tunnel.
 //!
 //! Whoever hands a packet to a pod has judged it: the direct way skips the veth's egress hook.
 
