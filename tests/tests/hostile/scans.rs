@@ -27,6 +27,9 @@ const OPENERS: [(u8, bool); 12] = [
     (RST | ACK, false),
 ];
 
+/// The port that a victim connects from.
+const CLIENT: u16 = 7001;
+
 /// The first port that victims serve: each opener has one of its own.
 const FIRST: u16 = 8000;
 
@@ -76,6 +79,8 @@ impl Attacker {
                 (source(number), FIRST + number)
             };
             let mut seen = victim.packets("eth0");
+            // What was answered before is over.
+            self.wire.packets.collect(Duration::from_millis(60), |_| true);
             for (number, (flags, intact)) in OPENERS.into_iter().enumerate() {
                 let opener = Segment { flags, intact, ack: 1, ..Segment::new(flags) };
                 for tcp in [opener, Segment { seq: 77, ..Segment::new(SYN) }] {
@@ -173,11 +178,11 @@ fn the_other_end_of_a_connection_opens_none_on_its_ports() {
         wait_until_silent(lab, &server, &victim, FIRST);
         let mut wire = Wire::of(&server);
         for (own, to) in server.ips().into_iter().zip(victim.ips()) {
-            // From the port that it listens on: a SYN back has the ports of the connection.
-            let mut open = victim.connect(&Probe::tcp(own, 80).source_port(FIRST + 1)).unwrap();
+            // A SYN back has the ports of the connection.
+            let mut open = victim.connect(&Probe::tcp(own, 80).source_port(CLIENT)).unwrap();
             let mut seen = victim.packets("eth0");
             for seq in [7, 0x0102_0304, 0xffff_0000] {
-                let (kind, packet) = segment(own, to, (80, FIRST + 1), &Segment { seq, ..Segment::new(SYN) });
+                let (kind, packet) = segment(own, to, (80, CLIENT), &Segment { seq, ..Segment::new(SYN) });
                 wire.send(kind, &packet);
             }
             let opening = |frame: &fairlead_tests::Frame| {

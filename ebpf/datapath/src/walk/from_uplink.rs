@@ -44,7 +44,7 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
     let dst = w.packet.tuple.dst;
     let to_node = dst == config.address_like(dst);
     if to_node && (!fragment_known || !may_be_of_a_flow(k, w, config)) {
-        return Action::PASS;
+        return to_host(k, w);
     }
     if !fragment_known {
         look_up(k, w, Whose::Destination);
@@ -65,7 +65,7 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
     }
     if action.goes_on() {
         if to_node {
-            return Action::PASS;
+            return to_host(k, w);
         }
         look_up(k, w, Whose::Destination);
         let slot = w.found.slot;
@@ -75,6 +75,14 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
         action = open_inbound(k, w, slot, Inbound::Uplink);
     }
     deliver(k, w, action)
+}
+
+/// What is the node's own business, unless it says that it comes from a pod of this node: that would be in the middle of what
+/// the two say to each other.
+#[inline(always)]
+fn to_host<K: Kernel>(k: &K, w: &mut Walk) -> Action {
+    look_up(k, w, Whose::Source);
+    if w.found.slot == NO_SLOT { Action::PASS } else { Action::drop(DropReason::SourceAddress) }
 }
 
 /// Whether a packet to the node itself may be of a flow: to a service's port, or an answer to what was translated to the

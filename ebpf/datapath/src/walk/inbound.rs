@@ -66,6 +66,11 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
     if word.is_pending() {
         return Action::drop(DropReason::Pending);
     }
+    // The node tells a pod of the pod's own packets, whose flow is known. What it says of others is about what somebody sent
+    // it in the pod's name.
+    if how == Inbound::Node && w.packet.class == Class::ERROR {
+        return Action::drop(DropReason::NoFlow);
+    }
     let opening = match Opening::of(k, &w.packet) {
         Ok(opening) => opening,
         Err(reason) => return Action::drop(reason),

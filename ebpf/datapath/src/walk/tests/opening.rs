@@ -170,6 +170,19 @@ fn an_error_comes_from_where_its_quote_went() {
 }
 
 #[test]
+fn the_node_tells_a_pod_of_its_own_packets_alone() {
+    each(|v6, send| {
+        let mut node = guarded();
+        let mut frame = send.frame(&udp((Node::pod(1, v6), CLIENT), (Node::address(v6), 9)));
+        frame.complete();
+        let error = Message::error(Node::address(v6), &frame, unreachable(v6), 500);
+        assert_eq!(send.node(&mut node, &error).0, dropped(DropReason::NoFlow), "a neighbour sent it as the pod");
+        assert_eq!(node.pod_sends(1, &mut frame), Landed::Host);
+        assert_eq!(send.node(&mut node, &error).0, Landed::Pod(1));
+    });
+}
+
+#[test]
 fn errors_about_one_flow_are_bounded() {
     each(|v6, send| {
         let mut node = Node::new();
@@ -204,6 +217,22 @@ fn a_neighbour_gets_nothing_into_a_flow_between_two_pods() {
             let fate = node.host.run(Hook::ToPod(1), &mut frame);
             assert_eq!(fate, crate::testing::Fate::Drop(DropReason::SourceAddress));
         }
+    });
+}
+
+#[test]
+fn a_neighbour_does_not_pass_for_a_pod_to_the_node() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        for sent in [
+            udp((Node::pod(1, v6), 53), (Node::address(v6), CLIENT)),
+            tcp((Node::pod(1, v6), 80), (Node::address(v6), CLIENT), SYN_ACK),
+            Message::new(Node::pod(1, v6), Node::address(v6), L4::Ask(3)),
+        ] {
+            assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::SourceAddress));
+        }
+        let sent = udp((Node::world(v6), 53), (Node::address(v6), CLIENT));
+        assert_eq!(send.arrives(&mut node, &sent).0, Landed::Host);
     });
 }
 
