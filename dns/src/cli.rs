@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use fairlead_dns::WireName;
+use fairlead_dns::crowd::Bounds;
 use fairlead_dns::forward::{UpstreamError, from_resolv_conf, parse_upstream, refuse_loops};
+use fairlead_dns::{WireName, descriptors};
 use fairlead_objects::Source;
 use fairlead_objects::kubernetes::{Access, Cluster, Interest};
 use fairlead_observe::any;
@@ -17,9 +18,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::health::Places;
 
-/// What is not logged unless a filter names it. hickory-server has two lines at the level `info` for each query; the
-/// watches say themselves what is wrong with them, and how often.
-pub(crate) const QUIET: &str = "hickory_server=warn,kube_client=off,kube_runtime=off";
+/// What is not logged unless a filter names it: the watches say themselves what is wrong with them, and how often.
+pub(crate) const QUIET: &str = "kube_client=off,kube_runtime=off";
 
 /// The DNS server of a Kubernetes cluster: answers for the cluster's zone from its Services and EndpointSlices, and
 /// asks other servers about the rest.
@@ -75,6 +75,13 @@ pub(crate) struct Args {
     /// How many threads serve UDP on each address. [default: one for each core]
     #[arg(long, help_heading = HEADING, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+    /// How many TCP connections there may be, of which one client may have a quarter. One more ends the one that has been
+    /// idle longest of the client with the most. Fewer if the limit of open files is low.
+    #[arg(
+        long, help_heading = HEADING, value_name = "COUNT", default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(4..=100_000)
+    )]
+    tcp_connections: u32,
     /// Where /health says that the process works. [default: port 8080 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     health_bind: Option<SocketAddr>,
@@ -143,6 +150,13 @@ impl Args {
             tracing::warn!(%path, "no upstream server: other zones are refused; give --upstream to change that");
         }
         Ok(others)
+    }
+
+    /// How many TCP connections there may be below a limit of open files.
+    pub(crate) fn connections(&self, open_files: u64) -> Bounds {
+        let wanted = usize::try_from(self.tcp_connections).unwrap_or(usize::MAX);
+        let all = descriptors::connections(open_files, wanted);
+        Bounds { all, each: (all / 4).max(1) }
     }
 
     /// Where health, readiness and metrics are.

@@ -95,14 +95,9 @@ fn positive<const N: usize>(
 
 fn negative(zone: &Zone, manner: Manner, query: &PlainQuery<'_>, name: &[u8], rcode: u16, out: &mut Vec<u8>) -> bool {
     let Some(front) = crate::name::strip_suffix(name, zone.origin().as_wire()) else { return false };
-    let (count, last) = labels(front).fold((0, &b""[..]), |(count, _), label| (count + 1, label));
+    let last = labels(front).last().unwrap_or_default();
     // The names in the SOA would be compressed against these, in some spellings only.
     if last == b"dns" || last == b"hostmaster" {
-        return false;
-    }
-    // So many suffixes of the question hickory's encoder remembers (`COMPRESSION_CANDIDATE_LIMIT`): behind them it finds no
-    // origin to point to.
-    if count >= 64 {
         return false;
     }
     let Ok(offset) = u16::try_from(front.len()) else { return false };

@@ -4,12 +4,15 @@
 //! not, and [`forward`] when it is about another zone. What both `fast` and `full` answer has the same bytes.
 #![forbid(unsafe_code)]
 
+pub mod crowd;
+pub mod descriptors;
 pub mod fast;
 pub mod feed;
 pub mod forward;
 pub mod full;
 pub mod meter;
 pub mod name;
+pub mod seldom;
 pub mod server;
 pub mod stats;
 pub mod wire;

@@ -9,6 +9,7 @@ use std::io::IsTerminal;
 use std::sync::{Arc, RwLock};
 
 use anyhow::{Context, Result, bail};
+use fairlead_dns::descriptors;
 use fairlead_dns::fast::Manner;
 use fairlead_dns::feed::feed;
 use fairlead_dns::forward::{Forwarder, Limits};
@@ -45,7 +46,8 @@ async fn main() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
     // Queries are answered from now on: with SERVFAIL until the objects are known.
-    let server = Server::start(&Config { listen, threads: args.threads() }, &responder).await?;
+    let connections = args.connections(descriptors::raise());
+    let server = Server::start(&Config { listen, threads: args.threads(), connections }, &responder).await?;
     let source = args.source();
     let cluster = source.cluster().cloned();
     let troubles = move || cluster.as_ref().map(Cluster::troubles).unwrap_or_default();

@@ -157,6 +157,15 @@ impl Metrics {
                 "Queries without a good answer, by reason.",
                 failures.map(|(reason, count)| (vec![("reason", reason)], number(count))),
             ),
+            counters(
+                "fairlead_dns_tcp_connections_total",
+                "TCP connections of clients by what became of them: accepted, evicted while idle, refused.",
+                [
+                    (vec![("outcome", "accepted")], number(&stats.tcp_connections)),
+                    (vec![("outcome", "evicted")], number(&stats.tcp_evicted)),
+                    (vec![("outcome", "refused")], number(&stats.tcp_refused)),
+                ],
+            ),
             gauge("fairlead_dns_names", "Names in the zone.", names as f64),
             gauge("fairlead_dns_source_synced", "1 if the first list of objects is complete.", flag(synced)),
             gauge("fairlead_dns_source_alive", "1 while changes of objects arrive.", flag(self.readiness.is_alive())),

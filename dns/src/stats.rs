@@ -26,6 +26,12 @@ pub struct Stats {
     pub not_ready: Counter,
     /// Responses that the kernel didn't take.
     pub unsent: Counter,
+    /// TCP connections that got a place.
+    pub tcp_connections: Counter,
+    /// TCP connections that were closed while idle, because another one needed the place.
+    pub tcp_evicted: Counter,
+    /// TCP connections that got no place.
+    pub tcp_refused: Counter,
     /// Queries and responses with their dimensions.
     pub meters: Meters,
     /// Nanoseconds from the cause of a change of a service's endpoints to its being in the zone.
@@ -47,6 +53,9 @@ impl Default for Stats {
             ignored: counter(),
             not_ready: counter(),
             unsent: counter(),
+            tcp_connections: counter(),
+            tcp_evicted: counter(),
+            tcp_refused: counter(),
             meters: Meters::default(),
             programming_cluster_ip: Histogram::new(&PROGRAMMING),
             programming_headless: Histogram::new(&PROGRAMMING),

@@ -42,6 +42,8 @@ pub mod flags {
     pub const RECURSION_DESIRED: u16 = 1 << 8;
     /// Other zones are looked up here.
     pub const RECURSION_AVAILABLE: u16 = 1 << 7;
+    /// Signatures were checked.
+    pub const AUTHENTIC_DATA: u16 = 1 << 5;
     /// The client doesn't want signatures checked.
     pub const CHECKING_DISABLED: u16 = 1 << 4;
 }

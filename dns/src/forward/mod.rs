@@ -3,17 +3,19 @@
 mod exchange;
 mod upstreams;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::crowd::{Bounds, Crowd, Place};
 use crate::meter::{CODES, Histogram, TIMES, code_index};
 
 pub use upstreams::{UpstreamError, from_resolv_conf, parse_upstream, refuse_loops};
@@ -28,13 +30,17 @@ pub struct Limits {
     pub patience: Duration,
     /// How long it may all take: less than the 5 seconds after which clients ask again.
     pub deadline: Duration,
-    /// How many queries may wait at once.
-    pub in_flight: usize,
+    /// How many queries may wait at once, in all and for each client. Beyond that the oldest goes.
+    pub in_flight: Bounds,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { patience: Duration::from_millis(500), deadline: Duration::from_secs(4), in_flight: 1000 }
+        Self {
+            patience: Duration::from_millis(500),
+            deadline: Duration::from_secs(4),
+            in_flight: Bounds { all: 2000, each: 500 },
+        }
     }
 }
 
@@ -56,8 +62,8 @@ pub struct Request {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// Too many queries wait already.
-    #[error("too many queries wait for upstream servers: check that they answer")]
+    /// Too many queries of the client wait already.
+    #[error("too many queries of this client wait for upstream servers: check that they answer")]
     Busy,
     /// Nobody answered in time.
     #[error("no upstream server answered in time: check that they can be reached")]
@@ -74,7 +80,8 @@ pub enum ForwardError {
 pub struct Forwarder {
     upstreams: Vec<Upstream>,
     preferred: AtomicUsize,
-    permits: Semaphore,
+    waiting: Mutex<Crowd<IpAddr, oneshot::Sender<()>>>,
+    left: Notify,
     limits: Limits,
 }
 
@@ -125,9 +132,15 @@ impl Forwarder {
     /// A forwarder for these servers, or `None` when there are none.
     #[must_use]
     pub fn new(upstreams: Vec<SocketAddr>, limits: Limits) -> Option<Self> {
-        let permits = Semaphore::new(limits.in_flight);
+        let waiting = Mutex::new(Crowd::new(limits.in_flight));
         let upstreams: Vec<_> = upstreams.into_iter().map(Upstream::new).collect();
-        (!upstreams.is_empty()).then(|| Self { upstreams, preferred: AtomicUsize::new(0), permits, limits })
+        (!upstreams.is_empty()).then(|| Self {
+            upstreams,
+            preferred: AtomicUsize::new(0),
+            waiting,
+            left: Notify::new(),
+            limits,
+        })
     }
 
     /// The servers.
@@ -136,21 +149,34 @@ impl Forwarder {
         &self.upstreams
     }
 
+    fn waiting(&self) -> MutexGuard<'_, Crowd<IpAddr, oneshot::Sender<()>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Returns when no query waits any more: at the latest when the last of them has waited as long as it may.
     pub async fn idle(&self) {
-        let all = u32::try_from(self.limits.in_flight).unwrap_or(u32::MAX);
+        let nobody = async {
+            while !self.waiting().is_empty() {
+                self.left.notified().await;
+            }
+        };
         // Either way nothing is left to wait for.
-        let _permits = tokio::time::timeout(self.limits.deadline, self.permits.acquire_many(all)).await;
+        let _ended = tokio::time::timeout(self.limits.deadline, nobody).await;
     }
 
     /// Asks one server, after a while or a failure the next too, and takes the first good answer.
     ///
     /// # Errors
-    /// Too many queries wait already, or no server gave an answer in time.
-    pub async fn ask(&self, request: &Request) -> Result<Message, ForwardError> {
-        let _permit = self.permits.try_acquire().map_err(|_| ForwardError::Busy)?;
+    /// Too many queries of this client wait already, or no server gave an answer in time.
+    pub async fn ask(&self, request: &Request, client: IpAddr) -> Result<Message, ForwardError> {
+        let (stays, gone) = oneshot::channel();
+        let (place, _evicted) = self.waiting().admit(&client, stays).ok_or(ForwardError::Busy)?;
+        let _ticket = Ticket { forwarder: self, place };
         let deadline = Instant::now() + self.limits.deadline;
-        timeout_at(deadline, self.race(request)).await.unwrap_or(Err(ForwardError::TimedOut))
+        tokio::select! {
+            _ = gone => Err(ForwardError::Busy),
+            result = timeout_at(deadline, self.race(request)) => result.unwrap_or(Err(ForwardError::TimedOut)),
+        }
     }
 
     async fn race(&self, request: &Request) -> Result<Message, ForwardError> {
@@ -199,6 +225,22 @@ impl Forwarder {
             durations.observe(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
         (index, result)
+    }
+}
+
+/// A query's place among those that wait.
+struct Ticket<'f> {
+    forwarder: &'f Forwarder,
+    place: Place,
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.forwarder.waiting();
+        waiting.remove(self.place);
+        if waiting.is_empty() {
+            self.forwarder.left.notify_one();
+        }
     }
 }
 

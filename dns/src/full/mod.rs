@@ -1,15 +1,11 @@
-//! Every answer, made with a complete codec: what [`fast`](crate::fast) leaves alone, everything over TCP, and what
-//! has to be asked elsewhere.
-//!
-//! A response is made once, as a message, and leaves in one of two ways. Over UDP it is encoded here, with the same
-//! bytes as in the other tiers, and sent by the socket that the query came to: hickory-server can't choose the source
-//! address of a datagram. Over TCP hickory-server encodes and sends it. The two encoders are one but for names that
-//! are in the question: hickory-server doesn't point there, so over TCP a record's first mention of them is spelled
-//! out. Decoded, both are the same message: records, order, TTLs, flags, counts and the names' spelling.
+//! Every answer, made with a complete codec: what [`fast`](crate::fast) leaves alone, and what has to be asked
+//! elsewhere. The bytes are the same over UDP and TCP, but for what does not fit into a datagram.
 
+mod encode;
 mod records;
 mod response;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hickory_proto::op::{Message, Query, ResponseCode};
@@ -62,12 +58,19 @@ pub enum Outcome {
 pub struct Pending {
     response: Response,
     request: Request,
+    client: IpAddr,
 }
 
 impl Responder {
-    /// Answers from the zone, without waiting for anything.
+    /// Answers a client that nobody knows: see [`Self::respond_to`].
     #[must_use]
     pub fn respond(&self, message: &[u8], transport: Transport) -> Outcome {
+        self.respond_to(message, transport, IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+
+    /// Answers without waiting for anything. What has to be asked elsewhere is the client's to pay for.
+    #[must_use]
+    pub fn respond_to(&self, message: &[u8], transport: Transport, client: IpAddr) -> Outcome {
         let Some(header) = Header::read(message).filter(|header| header.flags & flags::RESPONSE == 0) else {
             self.stats.ignored.increment();
             return Outcome::Silence;
@@ -76,28 +79,24 @@ impl Responder {
             self.stats.full.increment();
             return Outcome::Reply(Response::to_header(&header, ResponseCode::NotImp));
         }
-        if header.counts[0] == 0 {
-            self.stats.malformed.increment();
-            return Outcome::Reply(Response::to_header(&header, ResponseCode::ServFail));
-        }
         let decoded = if header.counts[0] == 1 { Message::from_vec(message).ok() } else { None };
         let Some(request) = decoded else {
             self.stats.malformed.increment();
-            return Outcome::Reply(Response::to_header(&header, ResponseCode::FormErr));
+            return Outcome::Reply(Response::malformed(&header));
         };
         let Some(query) = request.queries.first().cloned() else {
-            return Outcome::Reply(Response::to_header(&header, ResponseCode::FormErr));
+            return Outcome::Reply(Response::malformed(&header));
         };
         let response = Response::to(&request, query.clone(), transport, self.manner);
-        self.decide(response, &request, &query)
+        self.decide(response, &request, &query, client)
             .unwrap_or_else(|_| Outcome::Reply(Response::to_header(&header, ResponseCode::ServFail)))
     }
 
     /// Asks elsewhere and answers with what comes back.
     pub async fn finish(&self, pending: Pending) -> Response {
-        let Pending { mut response, request } = pending;
+        let Pending { mut response, request, client } = pending;
         let result = match &self.forwarder {
-            Some(forwarder) => forwarder.ask(&request).await,
+            Some(forwarder) => forwarder.ask(&request, client).await,
             None => Err(ForwardError::Busy),
         };
         match result {
@@ -116,7 +115,13 @@ impl Responder {
         response
     }
 
-    fn decide(&self, mut response: Response, request: &Message, query: &Query) -> Result<Outcome, DecodeError> {
+    fn decide(
+        &self,
+        mut response: Response,
+        request: &Message,
+        query: &Query,
+        client: IpAddr,
+    ) -> Result<Outcome, DecodeError> {
         let record_type = RecordType(query.query_type.into());
         let transfer = matches!(record_type, RecordType::AXFR | RecordType::IXFR);
         if query.query_class != DNSClass::IN {
@@ -137,7 +142,7 @@ impl Responder {
             Answer::Elsewhere if self.forwarder.is_some() => {
                 let request = Request::of(request, query.name.clone(), query.query_type);
                 self.stats.forwarded.increment();
-                return Ok(Outcome::Pending(Box::new(Pending { response, request })));
+                return Ok(Outcome::Pending(Box::new(Pending { response, request, client })));
             }
             Answer::Elsewhere => return Ok(self.refuse(response, ResponseCode::Refused)),
             Answer::NotReady => {
@@ -156,7 +161,7 @@ impl Responder {
                     response.message.answers = answers.records;
                     let request = Request::of(request, name, query.query_type);
                     self.stats.forwarded.increment();
-                    return Ok(Outcome::Pending(Box::new(Pending { response, request })));
+                    return Ok(Outcome::Pending(Box::new(Pending { response, request, client })));
                 }
                 Chain::Leaves(_) => ResponseCode::NoError,
             },

@@ -1,17 +1,12 @@
 //! A response and its size.
 
-use std::mem;
-
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::opt::EdnsCode;
 
 use super::Transport;
+use super::encode::encode;
 use crate::fast::Manner;
 use crate::meter::{Answered, Maker};
 use crate::wire::{Header, flags};
-
-/// What a message over TCP may not fill: the names that hickory-server writes whole where this codec writes a pointer.
-const TCP_MARGIN: u16 = 1024;
 
 /// A response while it is made.
 pub struct Response {
@@ -27,10 +22,10 @@ impl Response {
         message.metadata.checking_disabled = request.metadata.checking_disabled;
         message.metadata.recursion_available = manner.recursion;
         message.add_query(query);
-        message.edns = request.edns.as_ref().map(echo);
+        message.edns = request.edns.as_ref().map(plain);
         let limit = match transport {
             Transport::Udp => manner.udp_limit(request.edns.as_ref().map(Edns::max_payload)),
-            Transport::Tcp => usize::from(u16::MAX - TCP_MARGIN),
+            Transport::Tcp => usize::from(u16::MAX),
         };
         Self { message, limit }
     }
@@ -43,6 +38,12 @@ impl Response {
         message.metadata.checking_disabled = header.flags & flags::CHECKING_DISABLED != 0;
         message.metadata.response_code = code;
         Self { message, limit: usize::from(u16::MAX) }
+    }
+
+    /// To a message that can't be read.
+    #[must_use]
+    pub fn malformed(header: &Header) -> Self {
+        Self::to_header(header, ResponseCode::FormErr)
     }
 
     /// Adds what an upstream server said to what is there already.
@@ -61,17 +62,10 @@ impl Response {
         self.message.additionals = additionals;
     }
 
-    /// The response as the bytes of a datagram.
+    /// The response as bytes, at most as many as the client takes.
     #[must_use]
-    pub fn encode(mut self) -> Vec<u8> {
-        self.fit()
-    }
-
-    /// The response as a message, for who writes it with an encoder of its own, and its length with this one.
-    #[must_use]
-    pub fn into_message(mut self) -> (Message, usize) {
-        let length = self.fit().len();
-        (self.message, length)
+    pub fn encode(self) -> Vec<u8> {
+        encode(&self.message, self.limit)
     }
 
     /// What it says, for who counts responses; its length is known when it is encoded.
@@ -83,55 +77,10 @@ impl Response {
         let maker = if maker == Maker::Kubernetes && !metadata.authoritative { Maker::Nobody } else { maker };
         Answered { code: metadata.response_code.into(), dnssec_ok, size: 0, maker }
     }
-
-    /// Makes the message as long as the client takes: what is too much is left out from the end and TC says so.
-    fn fit(&mut self) -> Vec<u8> {
-        let Some(bytes) = self.sized() else { return self.fail() };
-        if bytes.len() <= self.limit {
-            return bytes;
-        }
-        self.message.metadata.truncation = true;
-        self.message.additionals.clear();
-        let answers = mem::take(&mut self.message.answers);
-        let mut bounds = 0..answers.len();
-        let mut best = None;
-        while !bounds.is_empty() {
-            let middle = bounds.start + (bounds.end - bounds.start).div_ceil(2);
-            self.message.answers = answers.iter().take(middle).cloned().collect();
-            match self.sized().filter(|bytes| bytes.len() <= self.limit) {
-                Some(bytes) => (best, bounds.start) = (Some(bytes), middle),
-                None => bounds.end = middle - 1,
-            }
-        }
-        self.message.answers = answers.into_iter().take(bounds.start).collect();
-        best.unwrap_or_else(|| {
-            self.message.authorities.clear();
-            self.message.edns = self.message.edns.take().map(|edns| plain(&edns));
-            self.sized().unwrap_or_else(|| self.fail())
-        })
-    }
-
-    fn sized(&self) -> Option<Vec<u8>> {
-        self.message.to_vec().inspect_err(|error| tracing::warn!(%error, "a response can't be written")).ok()
-    }
-
-    fn fail(&mut self) -> Vec<u8> {
-        let header = Header { id: self.message.metadata.id, flags: 0, counts: [0; 4] };
-        *self = Self::to_header(&header, ResponseCode::ServFail);
-        self.sized().unwrap_or_default()
-    }
 }
 
-/// The response's OPT record: the client's size and DO flag, and those of its options that CoreDNS hands back.
-fn echo(client: &Edns) -> Edns {
-    let mut edns = plain(client);
-    let kept = |code: EdnsCode| {
-        matches!(code, EdnsCode::NSID | EdnsCode::Cookie | EdnsCode::Keepalive | EdnsCode::Padding | EdnsCode::Expire)
-    };
-    edns.options_mut().options = client.options().options.iter().filter(|(code, _)| kept(*code)).cloned().collect();
-    edns
-}
-
+/// The response's OPT record: the client's size and DO flag. None of its options is repeated: nothing here has what they
+/// ask for (RFC 6891 section 6.1.1).
 fn plain(client: &Edns) -> Edns {
     let mut edns = Edns::new();
     edns.set_max_payload(client.max_payload()).set_dnssec_ok(client.flags().dnssec_ok);

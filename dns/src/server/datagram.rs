@@ -1,7 +1,7 @@
 //! Where a datagram came from and which of our addresses it came to.
 
 use std::io::IoSlice;
-use std::net::UdpSocket;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
@@ -16,6 +16,13 @@ pub(super) struct Ends {
 }
 
 impl Ends {
+    /// The client's address; what is unknown is one client.
+    pub(super) fn address(&self) -> IpAddr {
+        let v4 = self.client.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        let v6 = || self.client.as_sockaddr_in6().map(|address| address.ip().to_canonical());
+        v4.or_else(v6).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+
     /// Whether the client has an address of IPv6 that is not an IPv4 one.
     pub(super) fn is_v6(&self) -> bool {
         self.client.as_sockaddr_in6().is_some_and(|address| address.ip().to_ipv4_mapped().is_none())

@@ -1,6 +1,7 @@
 //! The server: sockets, and the loops that serve them.
 
 mod datagram;
+mod frames;
 mod socket;
 mod tcp;
 mod udp;
@@ -10,8 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::crowd::Bounds;
 use crate::full::{Responder, Transport};
 use crate::meter::Shard;
 
@@ -40,6 +43,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// How many sockets and threads serve UDP on each address; one for each core.
     pub threads: usize,
+    /// How many TCP connections there may be.
+    pub connections: Bounds,
 }
 
 /// A running server. It stops when it is dropped, or with [`Server::stop`], which waits.
@@ -59,12 +64,13 @@ impl Server {
     pub async fn start(config: &Config, responder: &Arc<Responder>) -> Result<Self, ServerError> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut server = Self { udp: vec![], tcp: vec![], stop, threads: vec![], tasks: JoinSet::new() };
+        let connections = Arc::new(tcp::Connections::new(config.connections));
         for &address in &config.listen {
             let bind = |transport| move |source| ServerError::Bind { address, transport, source };
-            let listener = socket::tcp(address).map_err(bind("TCP"))?;
+            let listener = socket::tcp(address).and_then(TcpListener::from_std).map_err(bind("TCP"))?;
             server.tcp.push(listener.local_addr().map_err(bind("TCP"))?);
             let shard = responder.stats.meters.shared(address, Transport::Tcp);
-            server.tasks.spawn(tcp::serve(listener, Arc::clone(responder), shard));
+            server.tasks.spawn(tcp::serve(listener, Arc::clone(responder), shard, Arc::clone(&connections)));
             let later = responder.stats.meters.shared(address, Transport::Udp);
             let mut bound = address;
             for _ in 0..config.threads.max(1) {

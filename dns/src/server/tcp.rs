@@ -1,96 +1,263 @@
-//! TCP: hickory-server accepts, reads and writes, and asks [`full`](crate::full) what to say.
+//! TCP: connections that cost little, as many as there are places for.
 //!
-//! It answers the queries of a connection one after the other; RFC 7766 section 7 recommends to answer each when it is
-//! ready, but no client can count on that. A message that it can't decode it answers itself, with FORMERR, before
-//! anything else is looked at: such messages are in its log (`hickory_server=info`), not in
-//! [`Stats`](crate::stats::Stats). A length of 0 ends the connection. There are as many connections as the limit on open
-//! files allows.
+//! A connection is a task without a buffer until something comes. Its queries are answered as they get ready (RFC 7766
+//! section 7). Places are shared as [`Crowd`] says: when they are all taken, the client with the most connections loses
+//! the one that has been idle longest; a connection with half a message is idle.
 
-use std::net::TcpListener;
-use std::sync::Arc;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use hickory_proto::ProtoError;
-use hickory_proto::op::{self, HeaderCounts, Message, Metadata};
-use hickory_proto::serialize::binary::{BinDecoder, BinEncodable};
-use hickory_server::net::runtime::Time;
-use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo, Server};
-use hickory_server::zone_handler::{MessageResponseBuilder, Queries};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use nix::libc;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
 
-use crate::full::{Outcome, Responder, Transport};
+use super::frames::{Frame, Frames};
+use crate::crowd::{Bounds, Crowd, Place};
+use crate::full::{Outcome, Responder, Response, Transport};
 use crate::meter::{Answered, Asked, Maker, Shard};
+use crate::seldom::Seldom;
+use crate::wire::Header;
 
 /// How long a connection may stay open after a query; within it the next one has to arrive whole.
 const IDLE: Duration = Duration::from_secs(10);
-/// Responses of a connection that wait to be written. The next query is read when they have been.
-const QUEUE: usize = 4;
-/// How long to wait before a listener that ended is started again.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long a client may take to accept a response.
+const SLOW: Duration = Duration::from_secs(5);
+/// How many queries of one connection may wait for upstream servers; the next is read when one is answered.
+const PIPELINE: usize = 32;
+/// How many bytes of responses may wait for clients that don't read, on all connections together. A connection with
+/// one more ends.
+const UNREAD: usize = 8 << 20;
+/// How long to wait before connections are accepted again when there are no descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What the connections of all listeners share.
+pub(super) struct Connections {
+    crowd: Mutex<Crowd<IpAddr, oneshot::Sender<()>>>,
+    unread: AtomicUsize,
+    complaints: Seldom,
+}
+
+impl Connections {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        let complaints = Seldom::new(Duration::from_mins(1));
+        Self { crowd: Mutex::new(Crowd::new(bounds)), unread: AtomicUsize::new(0), complaints }
+    }
+
+    fn crowd(&self) -> MutexGuard<'_, Crowd<IpAddr, oneshot::Sender<()>>> {
+        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection of this client; the second end says when it is taken away.
+    fn enter(self: &Arc<Self>, client: IpAddr, responder: &Responder) -> Option<(Seat, oneshot::Receiver<()>)> {
+        let (stays, gone) = oneshot::channel();
+        let admitted = self.crowd().admit(&client, stays);
+        let Some((place, evicted)) = admitted else {
+            responder.stats.tcp_refused.increment();
+            return None;
+        };
+        if evicted.is_some() {
+            responder.stats.tcp_evicted.increment();
+        }
+        responder.stats.tcp_connections.increment();
+        Some((Seat { all: Arc::clone(self), place }, gone))
+    }
+}
+
+/// A connection's place. It is free again when this is dropped.
+struct Seat {
+    all: Arc<Connections>,
+    place: Place,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.all.crowd().remove(self.place);
+    }
+}
 
 /// Serves the connections of a listener for ever.
-pub(super) async fn serve(listener: TcpListener, responder: Arc<Responder>, shard: Arc<Shard>) {
-    let mut server = Server::new(Handler(responder, shard));
+pub(super) async fn serve(
+    listener: TcpListener,
+    responder: Arc<Responder>,
+    shard: Arc<Shard>,
+    connections: Arc<Connections>,
+) {
+    let mut tasks = JoinSet::new();
     loop {
-        // hickory-server gives a listener up when a connection ends before it is accepted (ECONNABORTED).
-        match listener.try_clone().and_then(tokio::net::TcpListener::from_std) {
-            Ok(listener) => {
-                server.register_listener(listener, IDLE, QUEUE);
-                if let Err(error) = server.block_until_done().await {
-                    tracing::warn!(%error, "accepting TCP connections ended: it is started again");
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_ended) = tasks.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, client)) => {
+                let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+                let Some((seat, gone)) = connections.enter(client.ip(), &responder) else { continue };
+                let connection = Connection {
+                    stream,
+                    client: client.ip(),
+                    responder: Arc::clone(&responder),
+                    shard: Arc::clone(&shard),
+                    seat,
+                };
+                tasks.spawn(async move {
+                    let connection = pin!(connection.serve());
+                    tokio::select! {
+                        _ = gone => {}
+                        ended = connection => if let Err(error) = ended {
+                            tracing::debug!(%client, %error, "a connection ended");
+                        }
+                    }
+                });
+            }
+            Err(error) if is_short_of(&error) => {
+                if let Some(left_out) = connections.complaints.allow() {
+                    tracing::warn!(
+                        %error, left_out,
+                        "can't accept TCP connections: raise the limit of open files (ulimit -n) or of memory; idle \
+                         connections are closed meanwhile"
+                    );
                 }
+                drop(connections.crowd().shed());
+                tokio::time::sleep(PAUSE).await;
             }
-            Err(error) => tracing::error!(%error, "TCP is not served: the socket can't be watched; it is tried again"),
+            // The connection ended before it was accepted.
+            Err(error) => tracing::debug!(%error, "a connection was not accepted"),
         }
-        tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Hands hickory-server the responses of the responder.
-struct Handler(Arc<Responder>, Arc<Shard>);
+/// Whether the process or the node has no more of something, so that trying again at once is of no use.
+fn is_short_of(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
 
-#[async_trait]
-impl RequestHandler for Handler {
-    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut client: R) -> ResponseInfo {
-        let Self(responder, shard) = self;
-        let begin = Instant::now();
-        let (response, maker) = match responder.respond(request.as_slice(), Transport::Tcp) {
-            Outcome::Reply(response) => (response, Maker::Kubernetes),
-            Outcome::Pending(pending) => (responder.finish(*pending).await, Maker::Forward),
-            Outcome::Silence => return nothing(request),
-        };
-        let answered = response.summary(maker);
-        let (message, size) = response.into_message();
-        let asked = Asked::new(request.as_slice(), request.src().ip().to_canonical().is_ipv6());
-        shard.report(asked, Answered { size, ..answered });
-        let sent = match questions(&message) {
-            Ok(queries) => {
-                let builder = MessageResponseBuilder::new(&queries, message.edns.as_ref());
-                let Message { metadata, answers, authorities, additionals, .. } = &message;
-                client.send_response(builder.build(*metadata, answers, authorities, [], additionals)).await
+struct Connection {
+    stream: TcpStream,
+    client: IpAddr,
+    responder: Arc<Responder>,
+    shard: Arc<Shard>,
+    seat: Seat,
+}
+
+/// A response that was waited for.
+struct Finished {
+    response: Response,
+    asked: Asked,
+    begin: Instant,
+}
+
+impl Connection {
+    async fn serve(mut self) -> io::Result<()> {
+        let mut frames = Frames::default();
+        let mut waiting = FuturesUnordered::new();
+        let mut deadline = tokio::time::Instant::now() + IDLE;
+        loop {
+            while waiting.len() < PIPELINE {
+                let begin = Instant::now();
+                let message = match frames.next() {
+                    Frame::Message(message) => message,
+                    Frame::Partial => break,
+                    Frame::Broken(bytes) => {
+                        self.responder.stats.malformed.increment();
+                        if let Some(header) = Header::read(bytes) {
+                            self.send(&Response::malformed(&header).encode()).await?;
+                        }
+                        return Ok(());
+                    }
+                };
+                let asked = Asked::new(message, self.client.is_ipv6());
+                match self.responder.respond_to(message, Transport::Tcp, self.client) {
+                    Outcome::Silence => {}
+                    Outcome::Reply(response) => self.finish(response, Maker::Kubernetes, asked, begin).await?,
+                    Outcome::Pending(pending) => {
+                        let responder = Arc::clone(&self.responder);
+                        if waiting.is_empty() {
+                            self.seat.all.crowd().busy(self.seat.place);
+                        }
+                        waiting
+                            .push(async move { Finished { response: responder.finish(*pending).await, asked, begin } });
+                    }
+                }
+                deadline = tokio::time::Instant::now() + IDLE;
             }
-            Err(error) => Err(error.into()),
+            tokio::select! {
+                Some(Finished { response, asked, begin }) = waiting.next() => {
+                    if waiting.is_empty() {
+                        self.seat.all.crowd().idle(self.seat.place);
+                    }
+                    self.finish(response, Maker::Forward, asked, begin).await?;
+                    deadline = tokio::time::Instant::now() + IDLE;
+                }
+                readable = self.stream.readable(), if waiting.len() < PIPELINE => {
+                    readable?;
+                    match self.stream.try_read_buf(frames.room()) {
+                        // What is waited for is still answered: a client may close its side after its last query.
+                        Ok(0) => {
+                            while let Some(Finished { response, asked, begin }) = waiting.next().await {
+                                self.finish(response, Maker::Forward, asked, begin).await?;
+                            }
+                            return Ok(());
+                        }
+                        Ok(_) => {}
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                () = sleep_until(deadline), if waiting.is_empty() => return Ok(()),
+            }
+        }
+    }
+
+    async fn finish(&mut self, response: Response, maker: Maker, asked: Asked, begin: Instant) -> io::Result<()> {
+        let answered = response.summary(maker);
+        let bytes = response.encode();
+        self.shard.report(asked, Answered { size: bytes.len(), ..answered });
+        let sent = self.send(&bytes).await;
+        self.shard.took(begin.elapsed(), 1);
+        if sent.is_err() {
+            self.responder.stats.unsent.increment();
+        }
+        sent
+    }
+
+    async fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        let length = u16::try_from(message.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        let frame = [&length.to_be_bytes(), message].concat();
+        let sent = match self.stream.try_write(&frame) {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
         };
-        shard.took(begin.elapsed(), 1);
-        sent.unwrap_or_else(|error| {
-            tracing::debug!(client = %request.src(), %error, "a response can't be sent");
-            responder.stats.unsent.increment();
-            nothing(request)
-        })
+        let Some(rest) = frame.get(sent..).filter(|rest| !rest.is_empty()) else { return Ok(()) };
+        let _share = Share::take(&self.seat.all.unread, frame.len())?;
+        timeout(SLOW, self.stream.write_all(rest)).await?
     }
 }
 
-/// The message's question as hickory-server repeats it: from bytes.
-fn questions(message: &Message) -> Result<Queries, ProtoError> {
-    let mut bytes = Vec::new();
-    for query in &message.queries {
-        bytes.extend(query.to_bytes()?);
+/// Bytes that wait for a client.
+struct Share<'s>(&'s AtomicUsize, usize);
+
+impl<'s> Share<'s> {
+    fn take(all: &'s AtomicUsize, bytes: usize) -> io::Result<Self> {
+        let share = Self(all, bytes);
+        if all.fetch_add(bytes, Ordering::Relaxed) + bytes > UNREAD {
+            return Err(io::Error::other("too many responses wait for clients that don't read them"));
+        }
+        Ok(share)
     }
-    Ok(Queries::read(&mut BinDecoder::new(&bytes), message.queries.len())?)
 }
 
-/// What there is to say about a response that wasn't sent.
-fn nothing(request: &Request) -> ResponseInfo {
-    let metadata = Metadata::response_from_request(&request.metadata);
-    op::Header { metadata, counts: HeaderCounts::default() }.into()
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
 }

@@ -12,14 +12,13 @@ use nix::libc;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
 
 use super::datagram::{Ends, Local, controls, send};
+use super::frames::LONGEST;
 use crate::fast;
 use crate::full::{Outcome, Responder, Transport};
 use crate::meter::{Answered, Asked, Maker, Shard};
 
 /// Datagrams in one system call.
 const BATCH: usize = 32;
-/// The longest query that is read. A query has one question and an OPT record; nothing that long is one.
-const LONGEST: usize = 4096;
 /// How long a thread that is told to stop answers what still comes.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -147,7 +146,7 @@ impl Worker {
         let ends = received.ends;
         let asked = Asked::new(message, ends.is_v6());
         let [own, later] = &self.shards;
-        match self.responder.respond(message, Transport::Udp) {
+        match self.responder.respond_to(message, Transport::Udp, ends.address()) {
             Outcome::Silence => {}
             Outcome::Reply(response) => {
                 let answered = response.summary(Maker::Kubernetes);

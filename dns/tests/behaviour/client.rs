@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_dns::crowd::Bounds;
 use fairlead_dns::fast;
 use fairlead_dns::full::{Outcome, Responder, Transport};
 use fairlead_dns::server::{Config, Server};
@@ -138,20 +139,25 @@ impl Tiers {
     }
 
     pub(crate) async fn listen(responder: Arc<Responder>, address: &str) -> Self {
-        let config = Config { listen: vec![address.parse().unwrap()], threads: 2 };
+        let connections = Bounds { all: 1000, each: 250 };
+        Self::limited(responder, address, connections).await
+    }
+
+    pub(crate) async fn limited(responder: Arc<Responder>, address: &str, connections: Bounds) -> Self {
+        let config = Config { listen: vec![address.parse().unwrap()], threads: 2, connections };
         let server = Server::start(&config, &responder).await.unwrap();
         Self { responder, server }
     }
 
-    /// Asks every tier; where two answer, they say the same bytes, over TCP the same message. Returns what comes over TCP.
+    /// Asks every tier; where two answer, they say the same bytes. Returns what comes over TCP.
     pub(crate) async fn ask(&self, query: &[u8], short: bool) -> Vec<u8> {
         let fast = self.fast(query);
         assert!(!short || fast.is_some(), "the short way answers");
         let udp = self.udp(query).await;
         let tcp = self.tcp(query).await;
         assert_eq!(self.full(query, Transport::Udp).await, udp, "the long way and UDP");
-        assert_eq!(self.full(query, Transport::Tcp).await, anew(&tcp), "the long way and TCP");
-        assert_eq!(udp, anew(&tcp), "UDP and TCP");
+        assert_eq!(self.full(query, Transport::Tcp).await, tcp, "the long way and TCP");
+        assert_eq!(udp, tcp, "UDP and TCP");
         if let Some(fast) = fast {
             assert_eq!(fast, udp, "the short way and UDP");
         }
@@ -181,12 +187,6 @@ impl Tiers {
         write(&mut stream, query).await;
         timeout(PATIENCE, read(&mut stream)).await.expect("a response over TCP")
     }
-}
-
-/// A message that came over TCP as it is written for UDP: only where names are spelled out may differ, so what is the
-/// same in these bytes has the same records, order, TTLs, flags, counts and spelling.
-pub(crate) fn anew(tcp: &[u8]) -> Vec<u8> {
-    Message::from_vec(tcp).unwrap().to_vec().unwrap()
 }
 
 /// One datagram there and one back; `None` when nothing comes for a while.

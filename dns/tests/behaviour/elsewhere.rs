@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_dns::crowd::Bounds;
 use fairlead_dns::forward::{Forwarder, Limits};
 use fairlead_objects::Event;
 use hickory_proto::op::{Edns, Message, MessageType, ResponseCode};
@@ -15,20 +16,23 @@ use tokio::task::JoinSet;
 use crate::client::{Tiers, message, query, read, run, write};
 use crate::fixture::{cluster, responder, zone, zone_of};
 
-const LIMITS: Limits =
-    Limits { patience: Duration::from_millis(100), deadline: Duration::from_secs(5), in_flight: 100 };
+const LIMITS: Limits = Limits {
+    patience: Duration::from_millis(100),
+    deadline: Duration::from_secs(5),
+    in_flight: Bounds { all: 100, each: 100 },
+};
 
 /// What an upstream server says to a question: datagrams, or messages over TCP.
 type Script = dyn Fn(&Message, bool) -> Vec<Vec<u8>> + Send + Sync;
 
 /// An upstream server that does as it is told, over UDP and TCP on one port.
-struct Upstream {
-    address: SocketAddr,
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
 impl Upstream {
-    async fn start(script: impl Fn(&Message, bool) -> Vec<Vec<u8>> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(&Message, bool) -> Vec<Vec<u8>> + Send + Sync + 'static) -> Self {
         let script: Arc<Script> = Arc::new(script);
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -73,7 +77,7 @@ fn response(question: &Message) -> Message {
     message
 }
 
-fn found(question: &Message, address: &str) -> Message {
+pub(crate) fn found(question: &Message, address: &str) -> Message {
     let mut message = response(question);
     let name = question.queries[0].name.clone();
     message.add_answer(Record::from_rdata(name, 60, RData::A(A(address.parse().unwrap()))));
@@ -310,7 +314,7 @@ fn d31_when_nobody_answers_the_client_is_told() {
 fn d31_too_many_waiting_queries_are_refused() {
     run(async {
         let upstream = Upstream::of("192.0.2.1").await;
-        let tiers = tiers(&[upstream.address], Limits { in_flight: 0, ..LIMITS }).await;
+        let tiers = tiers(&[upstream.address], Limits { in_flight: Bounds { all: 0, each: 0 }, ..LIMITS }).await;
         assert_eq!(asked(&tiers).await.metadata.response_code, ResponseCode::Refused);
         assert!(tiers.responder.stats.forward_refused.get() > 0);
     });

@@ -1,0 +1,112 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+const BOUNDS: Bounds = Bounds { all: 6, each: 4 };
+
+/// The same with nothing but a list.
+#[derive(Default)]
+struct Naive {
+    places: Vec<(Place, u8, Option<u64>)>,
+    clock: u64,
+}
+
+impl Naive {
+    fn count(&self, client: u8) -> usize {
+        self.places.iter().filter(|(_, owner, _)| *owner == client).count()
+    }
+
+    fn victim(&self, client: u8) -> Result<Option<Place>, ()> {
+        let idle = || self.places.iter().filter_map(|(place, owner, idle)| Some((*place, *owner, (*idle)?)));
+        if self.count(client) >= BOUNDS.each {
+            let own = idle().filter(|(_, owner, _)| *owner == client).min_by_key(|(.., since)| *since);
+            return own.map(|(place, ..)| Some(place)).ok_or(());
+        }
+        if self.places.len() < BOUNDS.all {
+            return Ok(None);
+        }
+        let heaviest = idle().max_by_key(|(_, owner, since)| (self.count(*owner), Reverse(*since)));
+        heaviest.map(|(place, ..)| Some(place)).ok_or(())
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Admit(u8),
+    Busy(usize),
+    Idle(usize),
+    Remove(usize),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..5_u8).prop_map(Step::Admit),
+        1 => (0..6_usize).prop_map(Step::Busy),
+        1 => (0..6_usize).prop_map(Step::Idle),
+        1 => (0..6_usize).prop_map(Step::Remove),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_crowd_is_the_naive_one(steps in vec(any_step(), 0..60)) {
+        let mut crowd = Crowd::new(BOUNDS);
+        let mut naive = Naive::default();
+        for step in steps {
+            let at = |index: usize| naive.places.get(index).map(|(place, ..)| *place);
+            match step {
+                Step::Admit(client) => {
+                    let expected = naive.victim(client);
+                    let stands = naive.clock;
+                    let admitted = crowd.admit(&client, stands);
+                    prop_assert_eq!(admitted.is_some(), expected.is_ok());
+                    if let (Some((place, gone)), Ok(victim)) = (admitted, expected) {
+                        prop_assert_eq!(gone.is_some(), victim.is_some());
+                        naive.places.retain(|(place, ..)| Some(*place) != victim);
+                        naive.clock += 1;
+                        naive.places.push((place, client, Some(naive.clock)));
+                    }
+                }
+                Step::Busy(index) => {
+                    if let Some(place) = at(index) {
+                        crowd.busy(place);
+                        naive.places[index].2 = None;
+                    }
+                }
+                Step::Idle(index) => {
+                    if let Some(place) = at(index) {
+                        crowd.idle(place);
+                        naive.clock += 1;
+                        naive.places[index].2 = Some(naive.clock);
+                    }
+                }
+                Step::Remove(index) => {
+                    if let Some(place) = at(index) {
+                        prop_assert!(crowd.remove(place).is_some());
+                        naive.places.remove(index);
+                    }
+                }
+            }
+            prop_assert_eq!(crowd.len(), naive.places.len());
+            prop_assert!(crowd.len() <= BOUNDS.all);
+            for client in 0..5 {
+                let count = crowd.clients.get(&client).map_or(0, |client| client.count);
+                prop_assert_eq!(count, naive.count(client));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_one_that_holds_the_most_loses_and_nobody_else() {
+    let mut crowd = Crowd::new(Bounds { all: 5, each: 4 });
+    crowd.admit(&"quiet", "quiet").unwrap();
+    for _ in 0..100 {
+        let (_, gone) = crowd.admit(&"loud", "loud").unwrap();
+        assert_ne!(gone, Some("quiet"));
+    }
+    let (_, gone) = crowd.admit(&"third", "third").unwrap();
+    assert_eq!(gone, Some("loud"));
+    assert_eq!(crowd.shed(), Some("loud"));
+}
