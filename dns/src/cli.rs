@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use fairlead_dns::crowd::Bounds;
-use fairlead_dns::forward::{UpstreamError, from_resolv_conf, parse_upstream, refuse_loops};
+use fairlead_dns::forward::{
+    self, Forwarder, Limits, Policy, Rules, UpstreamError, from_resolv_conf, parse_upstream, refuse_loops,
+};
 use fairlead_dns::{WireName, descriptors};
 use fairlead_objects::Source;
 use fairlead_objects::kubernetes::{Access, Cluster, Interest};
@@ -23,7 +25,7 @@ pub(crate) const QUIET: &str = "kube_client=off,kube_runtime=off";
 
 /// The DNS server of a Kubernetes cluster: answers for the cluster's zone from its Services and EndpointSlices, and
 /// asks other servers about the rest.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "fairlead-dns", version)]
 pub(crate) struct Args {
     /// Read objects from the manifests in this directory, in place of an API server.
@@ -51,13 +53,45 @@ pub(crate) struct Args {
     )]
     listen: Vec<SocketAddr>,
     /// Ask this server about other zones; the port is 53 where none is given. May be given several times or as a list
-    /// with commas: the one that answered last is asked first, the next after half a second. [default: the servers
+    /// with commas: the next is asked after a failure or half a second. [default: the servers
     /// in --resolv-conf; without any, other zones are refused]
     #[arg(
         long, help_heading = HEADING, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream
     )]
     upstream: Vec<SocketAddr>,
-    /// Where to find upstream servers when none is given.
+    /// How to choose among upstream servers: sequential (as they are listed), random, or fastest (as they answered until
+    /// now). One that does not answer is asked last in any case.
+    #[arg(long, help_heading = HEADING, value_name = "POLICY", default_value_t = Policy::Sequential)]
+    policy: Policy,
+    /// Ask upstream servers over TCP only.
+    #[arg(long, help_heading = HEADING)]
+    force_tcp: bool,
+    /// How many queries may wait for upstream servers, of which one client may have a quarter. One more ends the oldest
+    /// of the client with the most.
+    #[arg(
+        long, help_heading = HEADING, value_name = "COUNT", default_value_t = 2000,
+        value_parser = clap::value_parser!(u32).range(4..=100_000)
+    )]
+    max_concurrent: u32,
+    /// How many bytes answers of upstream servers may take in memory; 0 keeps none.
+    #[arg(
+        long, help_heading = HEADING, value_name = "BYTES", default_value_t = 16 << 20,
+        value_parser = clap::value_parser!(u32).range(0..=1 << 30)
+    )]
+    cache_size: u32,
+    /// How long an answer of an upstream server is kept at most, in seconds, and the highest TTL that clients get.
+    #[arg(
+        long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 30,
+        value_parser = clap::value_parser!(u32).range(1..=86_400)
+    )]
+    cache_ttl: u32,
+    /// How long an old answer is given while no upstream server answers, in seconds; 0 gives none.
+    #[arg(
+        long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 3600,
+        value_parser = clap::value_parser!(u32).range(0..=604_800)
+    )]
+    serve_stale: u32,
+    /// Where to find upstream servers when none is given. It is read again when it changes.
     #[arg(long, help_heading = HEADING, value_name = "FILE", default_value = "/etc/resolv.conf")]
     resolv_conf: PathBuf,
     /// How long clients may keep an answer, in seconds; also for answers that there is nothing.
@@ -128,7 +162,7 @@ impl Args {
     ///
     /// # Errors
     /// A server that was asked for is this one itself, or the file with servers can't be read.
-    pub(crate) fn upstreams(&self, listen: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
+    fn upstreams(&self, listen: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
         let local = local_addresses().context("can't read the addresses of this machine")?;
         if !self.upstream.is_empty() {
             let (others, own) = refuse_loops(self.upstream.clone(), listen, &local);
@@ -138,18 +172,79 @@ impl Args {
             return Ok(others);
         }
         let path = self.resolv_conf.display();
-        let text = match std::fs::read_to_string(&self.resolv_conf) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            other => other.with_context(|| format!("can't read {path}: check its permissions or give --upstream"))?,
-        };
-        let (others, own) = refuse_loops(from_resolv_conf(&text), listen, &local);
-        for own in own {
-            tracing::warn!(%own, %path, "this server is its own upstream there: left out");
-        }
+        let text = self.resolv_conf()?;
+        let others = self.upstreams_in(&text, listen, &local);
         if others.is_empty() {
             tracing::warn!(%path, "no upstream server: other zones are refused; give --upstream to change that");
         }
         Ok(others)
+    }
+
+    /// The text of the file with servers.
+    fn resolv_conf(&self) -> Result<String> {
+        let path = self.resolv_conf.display();
+        match std::fs::read_to_string(&self.resolv_conf) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            other => other.with_context(|| format!("can't read {path}: check its permissions or give --upstream")),
+        }
+    }
+
+    /// The servers in the text of a resolv.conf. What is left out of it is said.
+    fn upstreams_in(&self, text: &str, listen: &[SocketAddr], local: &[IpAddr]) -> Vec<SocketAddr> {
+        let path = self.resolv_conf.display();
+        let (servers, unread) = from_resolv_conf(text);
+        for line in unread {
+            tracing::warn!(line, %path, "this line is left out: no server can be read in it");
+        }
+        let (others, own) = refuse_loops(servers, listen, local);
+        for own in own {
+            tracing::warn!(%own, %path, "this server is its own upstream there: left out");
+        }
+        others
+    }
+
+    /// Gives a forwarder the servers in the file whenever it changes, for ever.
+    pub(crate) async fn follow_resolv_conf(&self, forwarder: &Forwarder, listen: &[SocketAddr]) {
+        let mut known = self.resolv_conf().unwrap_or_default();
+        while self.upstream.is_empty() {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            // While it is being replaced it may not be there.
+            let Ok(text) = self.resolv_conf() else { continue };
+            if text == known || text.is_empty() {
+                continue;
+            }
+            let servers = self.upstreams_in(&text, listen, &local_addresses().unwrap_or_default());
+            let path = self.resolv_conf.display();
+            if servers.is_empty() {
+                tracing::warn!(%path, "it names no upstream server any more: the servers before stay");
+            } else {
+                tracing::info!(%path, ?servers, "upstream servers have changed");
+                forwarder.set_upstreams(&servers);
+            }
+            known = text;
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// How to forward.
+    ///
+    /// # Errors
+    /// See [`Self::upstreams`].
+    pub(crate) fn forward(&self, listen: &[SocketAddr]) -> Result<forward::Config> {
+        let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let all = size(self.max_concurrent);
+        Ok(forward::Config {
+            upstreams: self.upstreams(listen)?,
+            limits: Limits { in_flight: Bounds { all, each: all / 4 }, ..Limits::default() },
+            rules: Rules {
+                bytes: size(self.cache_size),
+                ttl: self.cache_ttl,
+                stale: self.serve_stale,
+                ..Rules::default()
+            },
+            policy: self.policy,
+            force_tcp: self.force_tcp,
+        })
     }
 
     /// How many TCP connections there may be below a limit of open files.
@@ -194,7 +289,8 @@ fn log_filter(text: &str) -> Result<String, String> {
     }
 }
 
-fn local_addresses() -> Result<Vec<IpAddr>> {
+/// The addresses of this machine.
+pub(crate) fn local_addresses() -> Result<Vec<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
     Ok(interfaces
         .filter_map(|interface| {

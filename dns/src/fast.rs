@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::full::Transport;
 use crate::name::labels;
 use crate::wire::{CLASS_IN, HEADER, Header, MIN_UDP, PlainQuery, RecordType, flags, rcode};
 use crate::zone::{Answer, Zone};
@@ -32,22 +33,48 @@ impl Manner {
     pub fn udp_limit(&self, client: Option<u16>) -> usize {
         usize::from(client.unwrap_or(MIN_UDP).max(MIN_UDP).min(self.max_udp.max(MIN_UDP)))
     }
+
+    /// The longest message for a client.
+    #[must_use]
+    pub fn limit(&self, transport: Transport, client: Option<u16>) -> usize {
+        match transport {
+            Transport::Udp => self.udp_limit(client),
+            Transport::Tcp => usize::from(u16::MAX),
+        }
+    }
+}
+
+/// What the short way says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said<'m> {
+    /// The response is written.
+    Written,
+    /// The name is another zone's. `out` is as it was.
+    Elsewhere(PlainQuery<'m>),
+    /// It is not sure. `out` is as it was.
+    Nothing,
 }
 
 /// Writes the response to a message that came over UDP into `out`, or leaves `out` alone and says `false`.
 pub fn respond(zone: &Zone, manner: Manner, message: &[u8], out: &mut Vec<u8>) -> bool {
-    let Some(query) = PlainQuery::read(message) else { return false };
+    say(zone, manner, Transport::Udp, message, out) == Said::Written
+}
+
+/// Writes the response to a message into `out`.
+pub fn say<'m>(zone: &Zone, manner: Manner, transport: Transport, message: &'m [u8], out: &mut Vec<u8>) -> Said<'m> {
+    let Some(query) = PlainQuery::read(message) else { return Said::Nothing };
     let mut lower = [0; crate::name::MAX_NAME];
-    let Some(name) = lower.get_mut(..query.name.len()) else { return false };
+    let Some(name) = lower.get_mut(..query.name.len()) else { return Said::Nothing };
     name.copy_from_slice(query.name);
     // The length bytes are below the letters.
     name.make_ascii_lowercase();
     if matches!(query.record_type, RecordType::AXFR | RecordType::IXFR) {
-        return false;
+        return Said::Nothing;
     }
-    let limit = manner.udp_limit(query.edns.map(|edns| edns.size));
+    let limit = manner.limit(transport, query.edns.map(|edns| edns.size));
     let room = limit.saturating_sub(HEADER + query.question.len() + query.edns.map_or(0, |_| OPT));
-    match zone.answer(name, query.record_type) {
+    let written = match zone.answer(name, query.record_type) {
+        Answer::Elsewhere => return Said::Elsewhere(query),
         Answer::V4(addresses) if addresses.len() * (RECORD + 4) <= room => {
             let octets = rotated(&addresses, query.header.id).map(Ipv4Addr::octets);
             positive(zone, manner, &query, addresses.len(), octets, out)
@@ -59,7 +86,8 @@ pub fn respond(zone: &Zone, manner: Manner, message: &[u8], out: &mut Vec<u8>) -
         Answer::NoData => negative(zone, manner, &query, name, rcode::NO_ERROR, out),
         Answer::NoName => negative(zone, manner, &query, name, rcode::NO_NAME, out),
         _ => false,
-    }
+    };
+    if written { Said::Written } else { Said::Nothing }
 }
 
 /// The length of a record with a pointer for its owner, without its data.
@@ -67,10 +95,15 @@ const RECORD: usize = 12;
 /// The length of an OPT record without options.
 const OPT: usize = 11;
 
+/// The place from which so many addresses are told.
+pub(crate) fn rotated_start(count: usize, id: u16) -> usize {
+    usize::from(id).checked_rem(count).unwrap_or(0)
+}
+
 /// Addresses from a place that the client's random id chooses: clients that take the first one spread, and every tier
 /// gives the same bytes.
 pub(crate) fn rotated<T>(addresses: &[T], id: u16) -> impl Iterator<Item = &T> {
-    let start = usize::from(id).checked_rem(addresses.len()).unwrap_or(0);
+    let start = rotated_start(addresses.len(), id);
     let (front, back) = addresses.split_at_checked(start).unwrap_or((addresses, &[]));
     back.iter().chain(front)
 }

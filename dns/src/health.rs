@@ -61,10 +61,21 @@ impl Readiness {
             .then(|| format!("no change has arrived for {} s: {}", since.as_secs(), troubles.join("; ")))
     }
 
+    /// What is to be known of a server that may be asked.
+    fn remarks(&self) -> String {
+        let mut text = "OK".to_owned();
+        if let Some(forwarder) = &self.responder.forwarder {
+            for server in forwarder.upstreams().iter().filter(|server| server.is_loop()) {
+                text += &format!("\nloop: the upstream server {} leads back here and is not asked", server.address);
+            }
+        }
+        text
+    }
+
     fn answer(&self, path: &str) -> Answer {
         match path {
             "/ready" => match self.obstacle() {
-                None => Answer::text(200, "OK"),
+                None => Answer::text(200, self.remarks()),
                 Some(why) => Answer::text(503, why),
             },
             _ => Answer::not_found(),

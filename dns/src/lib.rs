@@ -12,6 +12,7 @@ pub mod forward;
 pub mod full;
 pub mod meter;
 pub mod name;
+mod random;
 pub mod seldom;
 pub mod server;
 pub mod stats;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use fairlead_dns::descriptors;
 use fairlead_dns::fast::Manner;
 use fairlead_dns::feed::feed;
-use fairlead_dns::forward::{Forwarder, Limits};
+use fairlead_dns::forward::Forwarder;
 use fairlead_dns::full::Responder;
 use fairlead_dns::server::{Config, Server};
 use fairlead_dns::stats::Stats;
@@ -37,7 +37,7 @@ async fn main() -> Result<()> {
         .init();
 
     let listen = args.listen();
-    let forwarder = Forwarder::new(args.upstreams(&listen)?, Limits::default());
+    let forwarder = Forwarder::new(args.forward(&listen)?).map(Arc::new);
     let zone = Arc::new(RwLock::new(Zone::new(args.zone.clone(), args.ttl)?));
     let manner = Manner { recursion: forwarder.is_some(), max_udp: args.max_udp };
     let responder = Arc::new(Responder { zone, forwarder, manner, stats: Stats::default() });
@@ -47,7 +47,15 @@ async fn main() -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
     // Queries are answered from now on: with SERVFAIL until the objects are known.
     let connections = args.connections(descriptors::raise());
-    let server = Server::start(&Config { listen, threads: args.threads(), connections }, &responder).await?;
+    let server =
+        Server::start(&Config { listen: listen.clone(), threads: args.threads(), connections }, &responder).await?;
+    if let Some(forwarder) = responder.forwarder.clone() {
+        let (zone, listen) = (Arc::clone(&responder.zone), listen.clone());
+        let local = || cli::local_addresses().unwrap_or_default();
+        tokio::spawn(Arc::clone(&forwarder).tend(zone, listen.clone(), local));
+        let args = args.clone();
+        tokio::spawn(async move { args.follow_resolv_conf(&forwarder, &listen).await });
+    }
     let source = args.source();
     let cluster = source.cluster().cloned();
     let troubles = move || cluster.as_ref().map(Cluster::troubles).unwrap_or_default();

@@ -51,10 +51,12 @@ pub enum Maker {
     Forward,
     /// Nobody: it says what is wrong with the query.
     Nobody,
+    /// What was kept of an upstream server's answer.
+    Cache,
 }
 
 /// Names of [`Maker`]s.
-pub const MAKERS: [&str; 3] = ["kubernetes", "forward", ""];
+pub const MAKERS: [&str; 4] = ["kubernetes", "forward", "", "cache"];
 
 /// How often something was within each of some bounds.
 pub struct Histogram<const N: usize> {
@@ -152,15 +154,15 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// What the short way says to a plain query: the code is in the header, and what the client wants in an OPT record
+    /// What bytes say to a plain query: the code is in the header, and what the client wants in an OPT record
     /// at the end.
     #[must_use]
-    pub fn plainly(response: &[u8]) -> Self {
+    pub fn plainly(response: &[u8], maker: Maker) -> Self {
         let code = response.get(3).map_or(0, |flags| u16::from(flags & 0xf));
         let has_opt = response.get(HEADER - 1) == Some(&1);
         let flags = response.len().checked_sub(4).and_then(|at| response.get(at));
         let dnssec_ok = has_opt && flags.is_some_and(|flags| flags & 0x80 != 0);
-        Self { code, dnssec_ok, size: response.len(), maker: Maker::Kubernetes }
+        Self { code, dnssec_ok, size: response.len(), maker }
     }
 }
 

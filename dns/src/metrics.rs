@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
+use fairlead_dns::forward::Server;
+use fairlead_dns::forward::cache::Cache;
 use fairlead_dns::full::{Responder, Transport};
 use fairlead_dns::meter::{CODES, FAMILIES, MAKERS, PROGRAMMING, Reading, SIZES, Sums, TIMES, TYPES};
 use fairlead_dns::stats::Counter;
@@ -80,7 +82,8 @@ impl Metrics {
             self.plugins(readings),
         ];
         let Some(forwarder) = &self.responder.forwarder else { return families };
-        let upstreams = forwarder.upstreams().iter().flat_map(|upstream| {
+        let servers = forwarder.upstreams();
+        let upstreams = servers.iter().flat_map(|upstream| {
             let to = upstream.address.to_string();
             CODES.iter().zip(&upstream.durations).filter_map(move |(code, histogram)| {
                 let mut sums = Sums::default();
@@ -100,20 +103,24 @@ impl Metrics {
                 "Counter of the number of queries rejected because the concurrent queries were at maximum.",
                 stats.forward_refused.get() as f64,
             ),
-            // Servers are judged by their answers: there are no health checks to fail.
+            // Servers that don't answer are asked all the same, after the others.
             counter(
                 "coredns_forward_healthcheck_broken_total",
                 "Counter of the number of complete failures of the healthchecks.",
                 0.0,
             ),
         ]);
+        families.extend(servers_of(&servers));
+        families.extend(kept(forwarder.cache(), readings));
         families
     }
 
     fn plugins(&self, readings: &[Reading]) -> MetricFamily {
-        let forward = self.responder.forwarder.as_ref().map(|_| "forward");
-        let names: Vec<&str> =
-            ["health", "kubernetes", "loadbalance", "prometheus", "ready"].into_iter().chain(forward).collect();
+        let forward = self.responder.forwarder.as_ref().map(|_| ["cache", "forward", "loop"]);
+        let names: Vec<&str> = ["health", "kubernetes", "loadbalance", "prometheus", "ready"]
+            .into_iter()
+            .chain(forward.into_iter().flatten())
+            .collect();
         let mut servers: Vec<String> = readings.iter().map(server).collect();
         servers.dedup();
         let of = |server| names.iter().map(move |name| (dimensions(server, &[("name", name)]), 1.0));
@@ -132,7 +139,8 @@ impl Metrics {
             let zone = self.responder.zone.read().unwrap_or_else(PoisonError::into_inner);
             (zone.names().count(), zone.is_synced())
         };
-        let ways = [("fast", &stats.fast), ("full", &stats.full), ("forward", &stats.forwarded)];
+        let ways =
+            [("fast", &stats.fast), ("full", &stats.full), ("forward", &stats.forwarded), ("cache", &stats.cached)];
         let failures = [
             ("malformed", &stats.malformed),
             ("ignored", &stats.ignored),
@@ -171,6 +179,102 @@ impl Metrics {
             gauge("fairlead_dns_source_alive", "1 while changes of objects arrive.", flag(self.readiness.is_alive())),
         ]
     }
+}
+
+fn servers_of(servers: &[Arc<Server>]) -> [MetricFamily; 4] {
+    let names: Vec<String> = servers.iter().map(|server| server.address.to_string()).collect();
+    let each = |value: fn(&Server) -> f64, more: &[(&'static str, &'static str)]| -> Vec<_> {
+        let of = |(server, to): (&Arc<Server>, &String)| {
+            let labels = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
+            (labels.chain([("to", to.clone())]).collect::<Vec<_>>(), value(server))
+        };
+        servers.iter().zip(&names).map(of).collect()
+    };
+    let proxy = &[("proxy_name", "forward")];
+    let udp = &[("proxy_name", "forward"), ("proto", "udp")];
+    let sockets = |at: usize| -> fn(&Server) -> f64 {
+        if at == 0 { |server| server.sockets()[0].get() as f64 } else { |server| server.sockets()[1].get() as f64 }
+    };
+    let family = |name, help, kind: Total, values: Vec<(Vec<(&'static str, String)>, f64)>| {
+        let values: Vec<_> = values
+            .iter()
+            .map(|(labels, value)| (labels.iter().map(|(n, v)| (*n, v.as_str())).collect(), *value))
+            .collect();
+        match kind {
+            Total::Counter => counters(name, help, values),
+            Total::Gauge => gauges(name, help, values),
+        }
+    };
+    [
+        family(
+            "coredns_proxy_conn_cache_hits_total",
+            "Counter of connection cache hits per upstream and protocol.",
+            Total::Counter,
+            each(sockets(0), udp),
+        ),
+        family(
+            "coredns_proxy_conn_cache_misses_total",
+            "Counter of connection cache misses per upstream and protocol.",
+            Total::Counter,
+            each(sockets(1), udp),
+        ),
+        family(
+            "coredns_proxy_healthcheck_failures_total",
+            "Counter of the number of failed healthchecks.",
+            Total::Counter,
+            each(|server| server.failed_checks.get() as f64, proxy),
+        ),
+        family(
+            "fairlead_dns_upstream_loop",
+            "1 for an upstream server that leads back here and is not asked.",
+            Total::Gauge,
+            each(|server| f64::from(u8::from(server.is_loop())), &[]),
+        ),
+    ]
+}
+
+/// What a number does.
+enum Total {
+    Counter,
+    Gauge,
+}
+
+/// The cache's metrics, for the first address, since all have one cache.
+fn kept(cache: &Cache, readings: &[Reading]) -> Vec<MetricFamily> {
+    let server = readings.first().map(server).unwrap_or_default();
+    let labels = |more: &[(&'static str, &'static str)]| -> Vec<(&str, &str)> {
+        [("server", server.as_str()), ("zones", "."), ("view", "")].into_iter().chain(more.iter().copied()).collect()
+    };
+    let (with, without, bytes, evicted) = cache.size();
+    let counts = &cache.counts;
+    let [hits, denials, misses] = [&counts.hits, &counts.denials, &counts.misses].map(|count| count.get() as f64);
+    let types = |success: f64, denial: f64| {
+        [(labels(&[("type", "success")]), success), (labels(&[("type", "denial")]), denial)]
+    };
+    let plain = |value: f64| [(labels(&[]), value)];
+    let stale = counts.stale.get() as f64;
+    vec![
+        gauges("coredns_cache_entries", "The number of elements in the cache.", types(with as f64, without as f64)),
+        counters("coredns_cache_hits_total", "The count of cache hits.", types(hits, denials)),
+        counters("coredns_cache_misses_total", "The count of cache misses.", plain(misses)),
+        counters(
+            "coredns_cache_requests_total",
+            "The count of cache requests.",
+            plain(hits + denials + stale + misses),
+        ),
+        counters(
+            "coredns_cache_prefetch_total",
+            "The number of times the cache has prefetched a cached item.",
+            plain(counts.prefetched.get() as f64),
+        ),
+        counters(
+            "coredns_cache_served_stale_total",
+            "The number of requests served from stale cache entries.",
+            plain(stale),
+        ),
+        counters("coredns_cache_evictions_total", "The count of cache evictions.", plain(evicted as f64)),
+        gauge("fairlead_dns_cache_bytes", "Bytes of the answers that are kept.", bytes as f64),
+    ]
 }
 
 fn queries(readings: &[Reading]) -> Vec<MetricFamily> {

@@ -12,6 +12,8 @@ pub struct Stats {
     pub fast: Counter,
     /// Answered on the long way.
     pub full: Counter,
+    /// About another zone, answered at once with what was kept.
+    pub cached: Counter,
     /// About another zone, passed to an upstream server.
     pub forwarded: Counter,
     /// No upstream server gave a usable answer in time.
@@ -46,6 +48,7 @@ impl Default for Stats {
         Self {
             fast: counter(),
             full: counter(),
+            cached: counter(),
             forwarded: counter(),
             forward_failed: counter(),
             forward_refused: counter(),

@@ -1,27 +1,43 @@
 //! Questions about other zones, asked of upstream servers.
+//!
+//! A question's way: the [`cache`] has the answer, or somebody asks the same already, or it becomes a flight: a
+//! [race](race) between servers in the [`order`] that the policy says, over [`udp`] or [`stream`]. The answer is kept as a
+//! [`reply`], from which each client's response is copied.
 
-mod exchange;
+pub mod cache;
+mod flights;
+pub mod order;
+mod question;
+mod race;
+mod reply;
+mod server;
+mod stream;
+mod tend;
+mod udp;
 mod upstreams;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::op::ResponseCode;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::crowd::{Bounds, Crowd, Place};
-use crate::meter::{CODES, Histogram, TIMES, code_index};
+use crate::fast::Manner;
+use crate::random;
+use crate::wire::{PlainQuery, flags};
 
+use cache::{Cache, Found, STALE_TTL};
+use flights::Flights;
+use order::{View, order};
+
+pub use cache::Rules;
+pub use order::Policy;
+pub use question::{Question, Wants};
+pub use reply::{Client, Lifetime, Reply};
+pub use server::{Server, Trouble};
 pub use upstreams::{UpstreamError, from_resolv_conf, parse_upstream, refuse_loops};
-
-/// The UDP size that is offered to upstream servers: what every path carries in one piece (DNS flag day 2020).
-const UDP_SIZE: u16 = 1232;
 
 /// Time-outs and bounds.
 #[derive(Debug, Clone, Copy)]
@@ -44,23 +60,26 @@ impl Default for Limits {
     }
 }
 
-/// What is asked of an upstream server.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The name, in the client's spelling.
-    pub name: Name,
-    /// The type.
-    pub record_type: RecordType,
-    /// Ask for recursion, as the client does.
-    pub recursion_desired: bool,
-    /// Ask for unchecked data, as the client does.
-    pub checking_disabled: bool,
-    /// Ask for signatures, as the client does.
-    pub dnssec_ok: bool,
+/// How to forward.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// The servers.
+    pub upstreams: Vec<SocketAddr>,
+    /// Time-outs and bounds.
+    pub limits: Limits,
+    /// What is kept, and for how long.
+    pub rules: Rules,
+    /// How to choose among servers.
+    pub policy: Policy,
+    /// Ask over TCP only.
+    pub force_tcp: bool,
 }
 
+/// After which time a client gets an old answer, if there is one (RFC 8767 section 5).
+const CLIENT_PATIENCE: Duration = Duration::from_millis(1800);
+
 /// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ForwardError {
     /// Too many queries of the client wait already.
     #[error("too many queries of this client wait for upstream servers: check that they answer")]
@@ -68,85 +87,89 @@ pub enum ForwardError {
     /// Nobody answered in time.
     #[error("no upstream server answered in time: check that they can be reached")]
     TimedOut,
-    /// A socket failed.
-    #[error("an upstream server can't be reached: {0}")]
-    Io(#[from] std::io::Error),
-    /// A query can't be written.
-    #[error("the query can't be written: {0}")]
-    Encode(#[from] hickory_proto::ProtoError),
+    /// Every server leads back here.
+    #[error("every upstream server leads back to this one: name others with --upstream or in resolv.conf")]
+    Loop,
+    /// The last of the servers can't be asked.
+    #[error("an upstream server can't be asked: {0}")]
+    Server(Trouble),
 }
 
-/// Asks upstream servers, first the one that answered last.
+/// Asks upstream servers.
 pub struct Forwarder {
-    upstreams: Vec<Upstream>,
-    preferred: AtomicUsize,
+    servers: RwLock<Arc<[Arc<Server>]>>,
+    policy: Policy,
+    force_tcp: bool,
+    limits: Limits,
+    cache: Cache,
+    flights: Flights,
     waiting: Mutex<Crowd<IpAddr, oneshot::Sender<()>>>,
     left: Notify,
-    limits: Limits,
+    probes: tend::Probes,
 }
 
-/// A server that is asked.
-pub struct Upstream {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// How long it took to answer, by response code ([`CODES`]).
-    pub durations: [Histogram<{ TIMES.len() }>; CODES.len()],
+/// An answer for a client.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// The answer.
+    pub reply: Arc<Reply>,
+    /// Its age in seconds.
+    pub age: u32,
+    /// The highest TTL to hand on.
+    pub most: u32,
+    /// It was kept.
+    pub cached: bool,
 }
 
-impl Upstream {
-    fn new(address: SocketAddr) -> Self {
-        Self { address, durations: std::array::from_fn(|_| Histogram::new(&TIMES)) }
-    }
-}
-
-impl Request {
-    /// The question of a client's message, perhaps about another name.
-    #[must_use]
-    pub fn of(client: &Message, name: Name, record_type: RecordType) -> Self {
-        Self {
-            name,
-            record_type,
-            recursion_desired: client.metadata.recursion_desired,
-            checking_disabled: client.metadata.checking_disabled,
-            dnssec_ok: client.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok),
-        }
-    }
-
-    fn query(&self) -> Query {
-        Query::query(self.name.clone(), self.record_type)
-    }
-
-    fn message(&self, id: u16) -> Message {
-        let mut message = Message::new(id, MessageType::Query, OpCode::Query);
-        message.metadata.recursion_desired = self.recursion_desired;
-        message.metadata.checking_disabled = self.checking_disabled;
-        message.add_query(self.query());
-        let mut edns = Edns::new();
-        edns.set_max_payload(UDP_SIZE).set_dnssec_ok(self.dnssec_ok);
-        message.set_edns(edns);
-        message
-    }
+/// What became of a query that may be answered at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// The response is written.
+    Written,
+    /// The response is written, and this question is to be asked anew: [`Forwarder::renew`].
+    Renew(Question),
+    /// Somebody has to be asked.
+    Nothing,
 }
 
 impl Forwarder {
-    /// A forwarder for these servers, or `None` when there are none.
+    /// A forwarder, or `None` when there are no servers.
     #[must_use]
-    pub fn new(upstreams: Vec<SocketAddr>, limits: Limits) -> Option<Self> {
-        let waiting = Mutex::new(Crowd::new(limits.in_flight));
-        let upstreams: Vec<_> = upstreams.into_iter().map(Upstream::new).collect();
+    pub fn new(config: Config) -> Option<Self> {
+        let Config { upstreams, limits, rules, policy, force_tcp } = config;
         (!upstreams.is_empty()).then(|| Self {
-            upstreams,
-            preferred: AtomicUsize::new(0),
-            waiting,
-            left: Notify::new(),
+            servers: RwLock::new(upstreams.into_iter().map(|to| Arc::new(Server::new(to, force_tcp))).collect()),
+            policy,
+            force_tcp,
             limits,
+            cache: Cache::new(rules),
+            flights: Flights::default(),
+            waiting: Mutex::new(Crowd::new(limits.in_flight)),
+            left: Notify::new(),
+            probes: tend::Probes::default(),
         })
     }
 
     /// The servers.
     #[must_use]
-    pub fn upstreams(&self) -> &[Upstream] {
-        &self.upstreams
+    pub fn upstreams(&self) -> Arc<[Arc<Server>]> {
+        Arc::clone(&self.servers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks these servers from now on. What is known about those that stay is kept.
+    pub fn set_upstreams(&self, addresses: &[SocketAddr]) {
+        let before = self.upstreams();
+        let server = |address: &SocketAddr| {
+            let known = before.iter().find(|server| server.address == *address).cloned();
+            known.unwrap_or_else(|| Arc::new(Server::new(*address, self.force_tcp)))
+        };
+        *self.servers.write().unwrap_or_else(PoisonError::into_inner) = addresses.iter().map(server).collect();
+    }
+
+    /// What is kept.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     fn waiting(&self) -> MutexGuard<'_, Crowd<IpAddr, oneshot::Sender<()>>> {
@@ -164,68 +187,126 @@ impl Forwarder {
         let _ended = tokio::time::timeout(self.limits.deadline, nobody).await;
     }
 
-    /// Asks one server, after a while or a failure the next too, and takes the first good answer.
+    /// Answers a query with what is kept, without waiting for anything.
+    pub fn respond(&self, query: &PlainQuery<'_>, limit: usize, manner: Manner, out: &mut Vec<u8>) -> Kept {
+        let wants = Wants {
+            recursion: query.header.flags & flags::RECURSION_DESIRED != 0,
+            unchecked: query.header.flags & flags::CHECKING_DISABLED != 0,
+            signatures: query.edns.is_some_and(|edns| edns.dnssec_ok),
+        };
+        // The key is written where the response will be: nothing is allocated for either.
+        question::write_key(query.name, query.record_type, wants, out);
+        let (reply, age, most, renew) = match self.cache.look(out) {
+            Found::Fresh { reply, age, renew, .. } => (reply, seconds(age), self.most(), renew),
+            Found::Stale(reply) => (reply, 0, STALE_TTL, false),
+            Found::Nothing => return Kept::Nothing,
+        };
+        let client = Client {
+            id: query.header.id,
+            flags: query.header.flags,
+            question: query.question,
+            edns: query.edns,
+            limit,
+        };
+        reply.write(&client, age, most, manner, out);
+        if renew { Kept::Renew(Question::new(query.name, query.record_type, wants)) } else { Kept::Written }
+    }
+
+    /// The highest TTL to hand on.
+    fn most(&self) -> u32 {
+        let rules = self.cache.rules();
+        if rules.bytes == 0 { u32::MAX } else { rules.ttl }
+    }
+
+    /// Answers from what is kept, or asks.
     ///
     /// # Errors
     /// Too many queries of this client wait already, or no server gave an answer in time.
-    pub async fn ask(&self, request: &Request, client: IpAddr) -> Result<Message, ForwardError> {
+    pub async fn ask(self: &Arc<Self>, question: &Question, client: IpAddr) -> Result<Given, ForwardError> {
+        match self.cache.look(question.key()) {
+            Found::Fresh { reply, age, renew, .. } => {
+                if renew {
+                    tokio::spawn(Arc::clone(self).renew(question.clone(), client));
+                }
+                return Ok(Given { reply, age: seconds(age), most: self.most(), cached: true });
+            }
+            Found::Stale(reply) => return Ok(Given { reply, age: 0, most: STALE_TTL, cached: true }),
+            Found::Nothing => self.cache.counts.misses.increment(),
+        }
         let (stays, gone) = oneshot::channel();
         let (place, _evicted) = self.waiting().admit(&client, stays).ok_or(ForwardError::Busy)?;
         let _ticket = Ticket { forwarder: self, place };
-        let deadline = Instant::now() + self.limits.deadline;
-        tokio::select! {
+        let flight = self.flights.join(self, question, client);
+        let old = async {
+            if !self.cache.has_stale(question.key()) {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(CLIENT_PATIENCE).await;
+        };
+        let result = tokio::select! {
+            result = flight.clone() => result,
             _ = gone => Err(ForwardError::Busy),
-            result = timeout_at(deadline, self.race(request)) => result.unwrap_or(Err(ForwardError::TimedOut)),
+            () = old => {
+                // The answer may come yet, for the next client.
+                tokio::spawn(flight);
+                Err(ForwardError::TimedOut)
+            }
+        };
+        match result {
+            Ok(reply) if !reply.is_failure() => Ok(Given { reply, age: 0, most: self.most(), cached: false }),
+            // Nobody can say: what was said before is better than nothing.
+            other => match self.cache.fall_back(question.key()) {
+                Some(reply) => Ok(Given { reply, age: 0, most: STALE_TTL, cached: true }),
+                None => other.map(|reply| Given { reply, age: 0, most: self.most(), cached: false }),
+            },
         }
     }
 
-    async fn race(&self, request: &Request) -> Result<Message, ForwardError> {
-        let first = self.preferred.load(Ordering::Relaxed);
-        // A single server is asked twice, since a datagram may be lost.
-        let count = self.upstreams.len().max(2);
-        let mut order = (0..count).map(|step| (first + step) % self.upstreams.len());
-        let mut attempts = FuturesUnordered::new();
-        let mut verdict = Err(ForwardError::TimedOut);
-        let mut next = Instant::now();
-        let mut exhausted = false;
-        loop {
-            tokio::select! {
-                () = sleep_until(next), if !exhausted => match order.next() {
-                    Some(index) => {
-                        attempts.push(self.attempt(index, request));
-                        next = Instant::now() + self.limits.patience;
-                    }
-                    None => exhausted = true,
-                },
-                Some((index, result)) = attempts.next() => match result {
-                    Ok(message) if !is_failure(&message) => {
-                        self.preferred.store(index, Ordering::Relaxed);
-                        return Ok(message);
-                    }
-                    // Somebody else may do better; if nobody does, this is the answer.
-                    other => {
-                        if verdict.is_err() {
-                            verdict = other;
-                        }
-                        next = Instant::now();
-                    }
-                },
-                else => return verdict,
+    /// Asks anew for what is kept and will go soon.
+    pub async fn renew(self: Arc<Self>, question: Question, client: IpAddr) {
+        // It is in the cache when it comes; what is there stays until then.
+        let _reply = self.flights.join(&self, &question, client).await;
+    }
+
+    /// Asks upstream servers, and keeps what they say.
+    async fn fly(&self, question: &Question, client: IpAddr) -> Result<Arc<Reply>, ForwardError> {
+        let all = self.upstreams();
+        let views: Vec<View> = all
+            .iter()
+            .map(|server| View { is_loop: server.is_loop(), is_down: server.is_down(), time: server.time() })
+            .collect();
+        let places = order(&views, self.policy, random::number());
+        let servers: Vec<Arc<Server>> = places.iter().filter_map(|at| all.get(*at).cloned()).collect();
+        let result = if servers.is_empty() {
+            Err(ForwardError::Loop)
+        } else {
+            let race = race::race(&servers, question, self.limits.patience);
+            tokio::time::timeout(self.limits.deadline, race).await.unwrap_or(Err(ForwardError::TimedOut))
+        };
+        let key = question.key();
+        let kept = self.cache.has_stale(key);
+        match result {
+            Ok(reply) => {
+                let reply = Arc::new(reply);
+                // An old answer is not replaced by none.
+                if !reply.is_failure() || !kept {
+                    self.cache.keep(key, client, &reply);
+                }
+                Ok(reply)
+            }
+            Err(error) => {
+                tracing::debug!(name = %question, %error, "no answer from upstream");
+                if !kept && let Some(failure) = Reply::empty(ResponseCode::ServFail, question) {
+                    self.cache.keep_silence(key, client, &Arc::new(failure));
+                }
+                Err(error)
             }
         }
     }
+}
 
-    async fn attempt(&self, index: usize, request: &Request) -> (usize, Result<Message, ForwardError>) {
-        let Some(upstream) = self.upstreams.get(index) else { return (index, Err(ForwardError::TimedOut)) };
-        let begin = Instant::now();
-        let result = exchange::exchange(upstream.address, request).await;
-        if let Ok(message) = &result
-            && let Some(durations) = upstream.durations.get(code_index(message.metadata.response_code.into()))
-        {
-            durations.observe(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        }
-        (index, result)
-    }
+fn seconds(age: cache::Millis) -> u32 {
+    u32::try_from(age / 1000).unwrap_or(u32::MAX)
 }
 
 /// A query's place among those that wait.
@@ -242,12 +323,4 @@ impl Drop for Ticket<'_> {
             self.forwarder.left.notify_one();
         }
     }
-}
-
-/// Whether a response says more about the server than about the name.
-fn is_failure(message: &Message) -> bool {
-    matches!(
-        message.metadata.response_code,
-        ResponseCode::ServFail | ResponseCode::Refused | ResponseCode::NotImp | ResponseCode::FormErr
-    )
 }

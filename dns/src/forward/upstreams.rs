@@ -1,6 +1,8 @@
 //! Which servers are upstream.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use nix::net::if_::if_nametoindex;
 
 /// Why an upstream server can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -15,23 +17,45 @@ pub enum UpstreamError {
     Loop(SocketAddr),
 }
 
-/// Reads `ADDR` or `ADDR:port`; the port is 53 without it.
+/// Reads `ADDR`, `ADDR:port`, or a link-local address with its interface, as `fe80::1%eth0`; the port is 53 without one.
 ///
 /// # Errors
 /// It is neither.
 pub fn parse_upstream(text: &str) -> Result<SocketAddr, UpstreamError> {
-    let address = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
-    address.or_else(|_| text.parse()).map_err(|_| UpstreamError::Address(text.to_owned()))
+    let wrong = || UpstreamError::Address(text.to_owned());
+    let Some((address, rest)) = text.split_once('%') else {
+        let address = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+        return address.or_else(|_| text.parse()).map_err(|_| wrong());
+    };
+    // `fe80::1%eth0`, or `[fe80::1%eth0]:53`.
+    let (interface, port) = match address.strip_prefix('[') {
+        None => (rest, 53),
+        Some(_) => {
+            let (interface, port) = rest.split_once(']').ok_or_else(wrong)?;
+            let port = port.strip_prefix(':').map_or(Ok(53), str::parse).map_err(|_| wrong())?;
+            (interface, port)
+        }
+    };
+    let address: Ipv6Addr = address.trim_start_matches('[').parse().map_err(|_| wrong())?;
+    let scope = interface.parse().or_else(|_| if_nametoindex(interface)).map_err(|_| wrong())?;
+    Ok(SocketAddrV6::new(address, port, 0, scope).into())
 }
 
-/// The name servers of a resolv.conf(5). Lines that can't be read are left out.
+/// The name servers of a resolv.conf(5), and the lines that should name one and can't be read.
 #[must_use]
-pub fn from_resolv_conf(text: &str) -> Vec<SocketAddr> {
-    let servers = text.lines().filter_map(|line| {
+pub fn from_resolv_conf(text: &str) -> (Vec<SocketAddr>, Vec<String>) {
+    let (mut servers, mut unread) = (Vec::new(), Vec::new());
+    for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
-        if words.next()? == "nameserver" { words.next()?.parse::<IpAddr>().ok() } else { None }
-    });
-    servers.map(|ip| SocketAddr::new(ip, 53)).collect()
+        if words.next() != Some("nameserver") {
+            continue;
+        }
+        match words.next().map(parse_upstream) {
+            Some(Ok(server)) => servers.push(server),
+            _ => unread.push(line.to_owned()),
+        }
+    }
+    (servers, unread)
 }
 
 /// Sorts out servers that are this one: `(others, this)`. `local` are the addresses of this machine.
@@ -64,6 +88,11 @@ mod tests {
         assert_eq!(parse_upstream("192.0.2.1").unwrap(), "192.0.2.1:53".parse().unwrap());
         assert_eq!(parse_upstream("2001:db8::1").unwrap(), "[2001:db8::1]:53".parse().unwrap());
         assert_eq!(parse_upstream("[2001:db8::1]:5353").unwrap(), "[2001:db8::1]:5353".parse().unwrap());
+        for scoped in ["fe80::1%lo", "[fe80::1%lo]:53", "fe80::1%1"] {
+            let SocketAddr::V6(server) = parse_upstream(scoped).unwrap() else { panic!("{scoped}") };
+            assert_eq!((server.scope_id(), server.port()), (1, 53), "{scoped}");
+        }
+        assert!(parse_upstream("fe80::1%no-such").is_err());
         assert!(parse_upstream("dns.example").unwrap_err().to_string().contains("dns.example"));
     }
 
@@ -71,7 +100,9 @@ mod tests {
     fn d31_reads_resolv_conf() {
         let text =
             "# generated\nsearch a b\nnameserver 192.0.2.1\nnameserver 2001:db8::1\nnameserver no\noptions ndots:5\n";
-        assert_eq!(from_resolv_conf(text), addresses(&["192.0.2.1:53", "[2001:db8::1]:53"]));
+        let (servers, unread) = from_resolv_conf(text);
+        assert_eq!(servers, addresses(&["192.0.2.1:53", "[2001:db8::1]:53"]));
+        assert_eq!(unread, ["nameserver no"]);
     }
 
     #[test]

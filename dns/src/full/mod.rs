@@ -14,13 +14,15 @@ use hickory_proto::rr::{DNSClass, Name, RData};
 use hickory_proto::serialize::binary::DecodeError;
 
 use self::records::{Answers, Chain, Spelling};
-use crate::fast::Manner;
-use crate::forward::{ForwardError, Forwarder, Request};
+use crate::fast::{Manner, Said, say};
+use crate::forward::{Client, ForwardError, Forwarder, Given, Kept, Question, Wants};
+use crate::meter::Maker;
 use crate::name::labels;
 use crate::stats::Stats;
 use crate::wire::{Header, RecordType, flags};
 use crate::zone::{Answer, Zone};
 
+pub(crate) use self::encode::encode;
 pub use self::response::Response;
 
 /// What a message came over.
@@ -37,7 +39,7 @@ pub struct Responder {
     /// The zone, shared with who changes it.
     pub zone: Arc<RwLock<Zone>>,
     /// Where other zones are asked for; without it they are refused.
-    pub forwarder: Option<Forwarder>,
+    pub forwarder: Option<Arc<Forwarder>>,
     /// Sizes and flags that every tier shares.
     pub manner: Manner,
     /// What has happened.
@@ -57,8 +59,19 @@ pub enum Outcome {
 /// A response that waits for an upstream server.
 pub struct Pending {
     response: Response,
-    request: Request,
+    question: Question,
     client: IpAddr,
+}
+
+/// What becomes of a message that may be answered on the short way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Short {
+    /// The response is written; this made it.
+    Written(Maker),
+    /// The response is written, and this is to be asked anew: [`Responder::renew`].
+    Renew(Question),
+    /// It is for [`Responder::respond_to`].
+    Nothing,
 }
 
 impl Responder {
@@ -92,27 +105,64 @@ impl Responder {
             .unwrap_or_else(|_| Outcome::Reply(Response::to_header(&header, ResponseCode::ServFail)))
     }
 
-    /// Asks elsewhere and answers with what comes back.
-    pub async fn finish(&self, pending: Pending) -> Response {
-        let Pending { mut response, request, client } = pending;
+    /// Writes the response to a message if it is plain, from the zone or from what is kept of other zones.
+    pub fn respond_shortly(&self, zone: &Zone, message: &[u8], transport: Transport, out: &mut Vec<u8>) -> Short {
+        let query = match say(zone, self.manner, transport, message, out) {
+            Said::Written => return Short::Written(Maker::Kubernetes),
+            Said::Elsewhere(query) if query.record_type != RecordType::HINFO => query,
+            _ => return Short::Nothing,
+        };
+        let Some(forwarder) = &self.forwarder else { return Short::Nothing };
+        let limit = self.manner.limit(transport, query.edns.map(|edns| edns.size));
+        match forwarder.respond(&query, limit, self.manner, out) {
+            Kept::Written => Short::Written(Maker::Cache),
+            Kept::Renew(question) => Short::Renew(question),
+            Kept::Nothing => Short::Nothing,
+        }
+    }
+
+    /// Asks anew for what is kept and will go soon.
+    pub async fn renew(&self, question: Question, client: IpAddr) {
+        if let Some(forwarder) = &self.forwarder {
+            Arc::clone(forwarder).renew(question, client).await;
+        }
+    }
+
+    /// Asks elsewhere and answers with what comes back, or what is kept of it.
+    pub async fn finish(&self, pending: Pending) -> (Response, Maker) {
+        let Pending { response, question, client } = pending;
         let result = match &self.forwarder {
-            Some(forwarder) => forwarder.ask(&request, client).await,
+            Some(forwarder) => forwarder.ask(&question, client).await,
             None => Err(ForwardError::Busy),
         };
         match result {
-            Ok(upstream) => response.take_from(upstream),
+            Ok(given) => {
+                let maker = if given.cached { Maker::Cache } else { Maker::Forward };
+                (self.take(response, &question, &given), maker)
+            }
             Err(error) => {
                 let busy = matches!(error, ForwardError::Busy);
                 let counter = if busy { &self.stats.forward_refused } else { &self.stats.forward_failed };
                 counter.increment();
-                tracing::debug!(name = %request.name, %error, "no answer from upstream");
-                response.message.answers.clear();
-                response.message.metadata.authoritative = false;
-                response.message.metadata.response_code =
-                    if busy { ResponseCode::Refused } else { ResponseCode::ServFail };
+                let code = if busy { ResponseCode::Refused } else { ResponseCode::ServFail };
+                (response.failed(code), Maker::Forward)
             }
         }
-        response
+    }
+
+    /// What was said elsewhere, as a response.
+    fn take(&self, response: Response, question: &Question, given: &Given) -> Response {
+        let Given { reply, age, most, .. } = given;
+        let Some(asked) = response.plain_question() else {
+            return match reply.message(question, *age, *most) {
+                Some(message) => response.take_from(message),
+                None => response.failed(ResponseCode::ServFail),
+            };
+        };
+        let client = Client { question: &asked.question, ..asked.client };
+        let mut bytes = Vec::new();
+        reply.write(&client, *age, *most, self.manner, &mut bytes);
+        Response::of_bytes(bytes)
     }
 
     fn decide(
@@ -139,10 +189,13 @@ impl Responder {
         let spelling = Spelling { zone: &zone, spelled: &spelled };
         let mut answers = Answers::default();
         let code = match zone.answer(&name, record_type) {
+            Answer::Elsewhere if self.is_own_probe(&name, record_type) => {
+                return Ok(self.refuse(response, ResponseCode::NXDomain));
+            }
             Answer::Elsewhere if self.forwarder.is_some() => {
-                let request = Request::of(request, query.name.clone(), query.query_type);
                 self.stats.forwarded.increment();
-                return Ok(Outcome::Pending(Box::new(Pending { response, request, client })));
+                let question = Question::new(&name, record_type, wants(request));
+                return Ok(Outcome::Pending(Box::new(Pending { response, question, client })));
             }
             Answer::Elsewhere => return Ok(self.refuse(response, ResponseCode::Refused)),
             Answer::NotReady => {
@@ -157,36 +210,43 @@ impl Responder {
             Answer::Alias(target) => match spelling.follow(&query.name, target, record_type, &mut answers)? {
                 Chain::Ends => ResponseCode::NoError,
                 Chain::Leaves(name) if self.forwarder.is_some() => {
-                    response.message.metadata.authoritative = true;
-                    response.message.answers = answers.records;
-                    let request = Request::of(request, name, query.query_type);
+                    response.alias(answers.records);
                     self.stats.forwarded.increment();
-                    return Ok(Outcome::Pending(Box::new(Pending { response, request, client })));
+                    let question = Question::new(&wire_of(&name), record_type, wants(request));
+                    return Ok(Outcome::Pending(Box::new(Pending { response, question, client })));
                 }
                 Chain::Leaves(_) => ResponseCode::NoError,
             },
             answer => spelling.records(&query.name, request.metadata.id, answer, &mut answers)?,
         };
-        response.message.metadata.authoritative = true;
-        response.message.metadata.response_code = code;
-        if answers.records.is_empty() {
-            response.message.authorities = vec![spelling.soa()?];
-        }
-        response.message.answers = answers.records;
-        response.message.additionals = answers.glue;
+        let soa = if answers.records.is_empty() { Some(spelling.soa()?) } else { None };
+        response.fill(code, answers.records, soa, answers.glue);
         self.stats.full.increment();
         Ok(Outcome::Reply(response))
     }
 
+    fn is_own_probe(&self, name: &[u8], record_type: RecordType) -> bool {
+        self.forwarder.as_ref().is_some_and(|forwarder| forwarder.is_own_probe(name, record_type))
+    }
+
     fn refuse(&self, mut response: Response, code: ResponseCode) -> Outcome {
         self.stats.full.increment();
-        response.message.metadata.response_code = code;
+        response.set_code(code);
         Outcome::Reply(response)
     }
 }
 
+/// What a client wants besides the records.
+fn wants(request: &Message) -> Wants {
+    Wants {
+        recursion: request.metadata.recursion_desired,
+        unchecked: request.metadata.checking_disabled,
+        signatures: request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok),
+    }
+}
+
 /// A name's bytes on the wire, in the client's spelling.
-fn wire_of(name: &Name) -> Vec<u8> {
+pub(crate) fn wire_of(name: &Name) -> Vec<u8> {
     let mut wire = Vec::with_capacity(name.len() + 1);
     for label in name {
         wire.push(u8::try_from(label.len()).unwrap_or(0));

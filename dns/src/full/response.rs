@@ -1,17 +1,32 @@
 //! A response and its size.
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::Record;
 
-use super::Transport;
 use super::encode::encode;
+use super::{Transport, wire_of};
 use crate::fast::Manner;
+use crate::forward::Client;
 use crate::meter::{Answered, Maker};
-use crate::wire::{Header, flags};
+use crate::wire::{CLASS_IN, Header, PlainEdns, flags};
 
 /// A response while it is made.
-pub struct Response {
-    pub(super) message: Message,
-    limit: usize,
+pub struct Response(Form);
+
+enum Form {
+    Message {
+        message: Box<Message>,
+        limit: usize,
+    },
+    /// As it goes to the client.
+    Bytes(Vec<u8>),
+}
+
+/// What a client asked, for a response that is made of bytes.
+pub(super) struct Asked {
+    pub(super) question: Vec<u8>,
+    /// The rest, with an empty question.
+    pub(super) client: Client<'static>,
 }
 
 impl Response {
@@ -23,11 +38,8 @@ impl Response {
         message.metadata.recursion_available = manner.recursion;
         message.add_query(query);
         message.edns = request.edns.as_ref().map(plain);
-        let limit = match transport {
-            Transport::Udp => manner.udp_limit(request.edns.as_ref().map(Edns::max_payload)),
-            Transport::Tcp => usize::from(u16::MAX),
-        };
-        Self { message, limit }
+        let limit = manner.limit(transport, request.edns.as_ref().map(Edns::max_payload));
+        Self(Form::Message { message: Box::new(message), limit })
     }
 
     /// A header only, to a query that can't be repeated.
@@ -37,7 +49,7 @@ impl Response {
         message.metadata.recursion_desired = header.flags & flags::RECURSION_DESIRED != 0;
         message.metadata.checking_disabled = header.flags & flags::CHECKING_DISABLED != 0;
         message.metadata.response_code = code;
-        Self { message, limit: usize::from(u16::MAX) }
+        Self(Form::Message { message: Box::new(message), limit: usize::from(u16::MAX) })
     }
 
     /// To a message that can't be read.
@@ -46,32 +58,99 @@ impl Response {
         Self::to_header(header, ResponseCode::FormErr)
     }
 
+    /// Bytes as they go to the client.
+    pub(super) fn of_bytes(bytes: Vec<u8>) -> Self {
+        Self(Form::Bytes(bytes))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Message)) -> Self {
+        if let Form::Message { message, .. } = &mut self.0 {
+            change(message);
+        }
+        self
+    }
+
+    pub(super) fn set_code(&mut self, code: ResponseCode) {
+        if let Form::Message { message, .. } = &mut self.0 {
+            message.metadata.response_code = code;
+        }
+    }
+
+    /// An answer of the zone.
+    pub(super) fn fill(&mut self, code: ResponseCode, answers: Vec<Record>, soa: Option<Record>, glue: Vec<Record>) {
+        if let Form::Message { message, .. } = &mut self.0 {
+            message.metadata.authoritative = true;
+            message.metadata.response_code = code;
+            message.answers = answers;
+            message.authorities = soa.into_iter().collect();
+            message.additionals = glue;
+        }
+    }
+
+    /// Aliases of the zone, whose target is another zone's.
+    pub(super) fn alias(&mut self, aliases: Vec<Record>) {
+        self.fill(ResponseCode::NoError, aliases, None, Vec::new());
+    }
+
+    /// There is no answer.
+    pub(super) fn failed(self, code: ResponseCode) -> Self {
+        self.change(|message| {
+            message.answers.clear();
+            message.metadata.authoritative = false;
+            message.metadata.response_code = code;
+        })
+    }
+
+    /// What was asked, if nothing is in the response yet.
+    pub(super) fn plain_question(&self) -> Option<Asked> {
+        let Form::Message { message, limit } = &self.0 else { return None };
+        let query = message.queries.first().filter(|_| message.answers.is_empty())?;
+        let mut question = wire_of(query.name());
+        question.extend_from_slice(&u16::from(query.query_type()).to_be_bytes());
+        question.extend_from_slice(&CLASS_IN.to_be_bytes());
+        let edns = |edns: &Edns| PlainEdns { size: edns.max_payload(), dnssec_ok: edns.flags().dnssec_ok };
+        let flag = |is: bool, bit: u16| if is { bit } else { 0 };
+        let metadata = &message.metadata;
+        let client = Client {
+            id: metadata.id,
+            flags: flag(metadata.recursion_desired, flags::RECURSION_DESIRED)
+                | flag(metadata.checking_disabled, flags::CHECKING_DISABLED),
+            question: &[],
+            edns: message.edns.as_ref().map(edns),
+            limit: *limit,
+        };
+        Some(Asked { question, client })
+    }
+
     /// Adds what an upstream server said to what is there already.
-    pub(super) fn take_from(&mut self, upstream: Message) {
-        let Message { metadata, answers, authorities, additionals, .. } = upstream;
-        let own = &mut self.message.metadata;
-        let aliased = !self.message.answers.is_empty();
-        own.authoritative = aliased;
-        own.authentic_data = metadata.authentic_data && !aliased;
-        own.truncation = metadata.truncation;
-        // Codes beyond 15 speak about the upstream server's OPT record, which is not the client's matter.
-        own.response_code =
-            if metadata.response_code.high() == 0 { metadata.response_code } else { ResponseCode::ServFail };
-        self.message.answers.extend(answers);
-        self.message.authorities = authorities;
-        self.message.additionals = additionals;
+    pub(super) fn take_from(self, upstream: Message) -> Self {
+        self.change(|own| {
+            let Message { metadata, answers, authorities, additionals, .. } = upstream;
+            own.metadata.truncation = metadata.truncation;
+            own.metadata.response_code = metadata.response_code;
+            own.answers.extend(answers);
+            own.authorities = authorities;
+            own.additionals = additionals;
+        })
     }
 
     /// The response as bytes, at most as many as the client takes.
     #[must_use]
     pub fn encode(self) -> Vec<u8> {
-        encode(&self.message, self.limit)
+        match self.0 {
+            Form::Message { message, limit } => encode(&message, limit),
+            Form::Bytes(bytes) => bytes,
+        }
     }
 
     /// What it says, for who counts responses; its length is known when it is encoded.
     #[must_use]
     pub fn summary(&self, maker: Maker) -> Answered {
-        let Message { metadata, edns, .. } = &self.message;
+        let message = match &self.0 {
+            Form::Message { message, .. } => message,
+            Form::Bytes(bytes) => return Answered::plainly(bytes, maker),
+        };
+        let Message { metadata, edns, .. } = &**message;
         let dnssec_ok = edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
         // What isn't from the zone and not from elsewhere only says why there is no answer.
         let maker = if maker == Maker::Kubernetes && !metadata.authoritative { Maker::Nobody } else { maker };

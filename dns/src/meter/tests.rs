@@ -42,12 +42,12 @@ fn types_have_their_names() {
 fn plain_responses_say_code_and_signatures() {
     let plain = b"\0\x01\x84\x03\0\x01\0\0\0\0\0\0\x03web\0\0\x1c\0\x01";
     let expected = Answered { code: 3, dnssec_ok: false, size: plain.len(), maker: Maker::Kubernetes };
-    assert_eq!(Answered::plainly(plain), expected);
+    assert_eq!(Answered::plainly(plain, Maker::Kubernetes), expected);
     let mut edns = plain.to_vec();
     edns[11] = 1;
     edns.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]);
-    assert!(Answered::plainly(&edns).dnssec_ok);
-    assert_eq!(Answered::plainly(b"").code, 0);
+    assert!(Answered::plainly(&edns, Maker::Kubernetes).dnssec_ok);
+    assert_eq!(Answered::plainly(b"", Maker::Kubernetes).code, 0);
 }
 
 #[test]

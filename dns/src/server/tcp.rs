@@ -22,7 +22,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::frames::{Frame, Frames};
 use crate::crowd::{Bounds, Crowd, Place};
-use crate::full::{Outcome, Responder, Response, Transport};
+use crate::full::{Outcome, Responder, Response, Short, Transport};
 use crate::meter::{Answered, Asked, Maker, Shard};
 use crate::seldom::Seldom;
 use crate::wire::Header;
@@ -151,6 +151,7 @@ struct Connection {
 /// A response that was waited for.
 struct Finished {
     response: Response,
+    maker: Maker,
     asked: Asked,
     begin: Instant,
 }
@@ -175,6 +176,12 @@ impl Connection {
                     }
                 };
                 let asked = Asked::new(message, self.client.is_ipv6());
+                let mut bytes = Vec::new();
+                if let Some(maker) = shortly(&self.responder, message, self.client, &mut bytes) {
+                    self.write(&bytes, Answered::plainly(&bytes, maker), asked, begin).await?;
+                    deadline = tokio::time::Instant::now() + IDLE;
+                    continue;
+                }
                 match self.responder.respond_to(message, Transport::Tcp, self.client) {
                     Outcome::Silence => {}
                     Outcome::Reply(response) => self.finish(response, Maker::Kubernetes, asked, begin).await?,
@@ -183,18 +190,20 @@ impl Connection {
                         if waiting.is_empty() {
                             self.seat.all.crowd().busy(self.seat.place);
                         }
-                        waiting
-                            .push(async move { Finished { response: responder.finish(*pending).await, asked, begin } });
+                        waiting.push(async move {
+                            let (response, maker) = responder.finish(*pending).await;
+                            Finished { response, maker, asked, begin }
+                        });
                     }
                 }
                 deadline = tokio::time::Instant::now() + IDLE;
             }
             tokio::select! {
-                Some(Finished { response, asked, begin }) = waiting.next() => {
+                Some(Finished { response, maker, asked, begin }) = waiting.next() => {
                     if waiting.is_empty() {
                         self.seat.all.crowd().idle(self.seat.place);
                     }
-                    self.finish(response, Maker::Forward, asked, begin).await?;
+                    self.finish(response, maker, asked, begin).await?;
                     deadline = tokio::time::Instant::now() + IDLE;
                 }
                 readable = self.stream.readable(), if waiting.len() < PIPELINE => {
@@ -202,8 +211,8 @@ impl Connection {
                     match self.stream.try_read_buf(frames.room()) {
                         // What is waited for is still answered: a client may close its side after its last query.
                         Ok(0) => {
-                            while let Some(Finished { response, asked, begin }) = waiting.next().await {
-                                self.finish(response, Maker::Forward, asked, begin).await?;
+                            while let Some(Finished { response, maker, asked, begin }) = waiting.next().await {
+                                self.finish(response, maker, asked, begin).await?;
                             }
                             return Ok(());
                         }
@@ -220,8 +229,12 @@ impl Connection {
     async fn finish(&mut self, response: Response, maker: Maker, asked: Asked, begin: Instant) -> io::Result<()> {
         let answered = response.summary(maker);
         let bytes = response.encode();
-        self.shard.report(asked, Answered { size: bytes.len(), ..answered });
-        let sent = self.send(&bytes).await;
+        self.write(&bytes, Answered { size: bytes.len(), ..answered }, asked, begin).await
+    }
+
+    async fn write(&mut self, bytes: &[u8], answered: Answered, asked: Asked, begin: Instant) -> io::Result<()> {
+        self.shard.report(asked, answered);
+        let sent = self.send(bytes).await;
         self.shard.took(begin.elapsed(), 1);
         if sent.is_err() {
             self.responder.stats.unsent.increment();
@@ -240,6 +253,24 @@ impl Connection {
         let Some(rest) = frame.get(sent..).filter(|rest| !rest.is_empty()) else { return Ok(()) };
         let _share = Share::take(&self.seat.all.unread, frame.len())?;
         timeout(SLOW, self.stream.write_all(rest)).await?
+    }
+}
+
+/// Writes the response to a plain query.
+fn shortly(responder: &Arc<Responder>, message: &[u8], client: IpAddr, out: &mut Vec<u8>) -> Option<Maker> {
+    let zone = responder.zone.read().unwrap_or_else(PoisonError::into_inner);
+    match responder.respond_shortly(&zone, message, Transport::Tcp, out) {
+        Short::Written(maker) => {
+            let counter = if maker == Maker::Cache { &responder.stats.cached } else { &responder.stats.fast };
+            counter.increment();
+            Some(maker)
+        }
+        Short::Renew(question) => {
+            let responder = Arc::clone(responder);
+            tokio::spawn(async move { responder.renew(question, client).await });
+            Some(Maker::Cache)
+        }
+        Short::Nothing => None,
     }
 }
 

@@ -13,8 +13,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 
 use super::datagram::{Ends, Local, controls, send};
 use super::frames::LONGEST;
-use crate::fast;
-use crate::full::{Outcome, Responder, Transport};
+use crate::full::{Outcome, Responder, Short, Transport};
 use crate::meter::{Answered, Asked, Maker, Shard};
 
 /// Datagrams in one system call.
@@ -119,22 +118,35 @@ impl Worker {
     fn answer(&mut self) {
         self.ready = 0;
         let mut left = Vec::new();
+        let mut cached = 0;
         {
             // One lock for the batch: whoever changes the zone waits for microseconds.
             let zone = self.responder.zone.read().unwrap_or_else(PoisonError::into_inner);
             for (index, Received { ends, length }) in self.received.iter().enumerate() {
                 let Some(message) = self.buffers.get(index).and_then(|buffer| buffer.get(..*length)) else { continue };
                 let reply = next(&mut self.replies, self.ready, *ends);
-                if fast::respond(&zone, self.responder.manner, message, &mut reply.bytes) {
-                    let [own, _] = &self.shards;
-                    own.report(Asked::new(message, ends.is_v6()), Answered::plainly(&reply.bytes));
-                    self.ready += 1;
-                } else {
-                    left.push(index);
-                }
+                let maker = match self.responder.respond_shortly(&zone, message, Transport::Udp, &mut reply.bytes) {
+                    Short::Written(maker) => maker,
+                    Short::Renew(question) => {
+                        let (responder, client) = (Arc::clone(&self.responder), ends.address());
+                        self.runtime.spawn(async move { responder.renew(question, client).await });
+                        Maker::Cache
+                    }
+                    Short::Nothing => {
+                        left.push(index);
+                        continue;
+                    }
+                };
+                cached += u64::from(maker == Maker::Cache);
+                let [own, _] = &self.shards;
+                own.report(Asked::new(message, ends.is_v6()), Answered::plainly(&reply.bytes, maker));
+                self.ready += 1;
             }
         }
-        self.responder.stats.fast.add(self.ready as u64);
+        self.responder.stats.fast.add(self.ready as u64 - cached);
+        if cached > 0 {
+            self.responder.stats.cached.add(cached);
+        }
         for index in left {
             self.answer_in_full(index);
         }
@@ -159,8 +171,8 @@ impl Worker {
                 let (responder, socket) = (Arc::clone(&self.responder), Arc::clone(&self.socket));
                 let (shard, begin) = (Arc::clone(later), Instant::now());
                 self.runtime.spawn(async move {
-                    let response = responder.finish(*pending).await;
-                    let answered = response.summary(Maker::Forward);
+                    let (response, maker) = responder.finish(*pending).await;
+                    let answered = response.summary(maker);
                     let bytes = response.encode();
                     shard.report(asked, Answered { size: bytes.len(), ..answered });
                     shard.took(begin.elapsed(), 1);

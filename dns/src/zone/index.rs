@@ -172,6 +172,16 @@ impl Zone {
         }
     }
 
+    /// Whether an address is one of the DNS Service: its own, or an endpoint's.
+    #[must_use]
+    pub fn is_dns_service(&self, address: IpAddr) -> bool {
+        let service = self.apex.dns_service.as_wire();
+        let is_its = |name: &WireName| strip_suffix(name.as_wire(), service).is_some();
+        self.pointers.get(&address).is_some_and(|pointers| {
+            pointers.iter().any(|(Pointer::Service(name) | Pointer::Endpoint(name))| is_its(name))
+        })
+    }
+
     /// The answer to a question about a name in lower case and wire format.
     #[must_use]
     pub fn answer(&self, name: &[u8], record_type: RecordType) -> Answer<'_> {

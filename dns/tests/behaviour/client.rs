@@ -173,7 +173,7 @@ impl Tiers {
     pub(crate) async fn full(&self, query: &[u8], transport: Transport) -> Vec<u8> {
         match self.responder.respond(query, transport) {
             Outcome::Reply(response) => response.encode(),
-            Outcome::Pending(pending) => self.responder.finish(*pending).await.encode(),
+            Outcome::Pending(pending) => self.responder.finish(*pending).await.0.encode(),
             Outcome::Silence => panic!("a query gets a response"),
         }
     }

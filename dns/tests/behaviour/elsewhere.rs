@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_dns::crowd::Bounds;
-use fairlead_dns::forward::{Forwarder, Limits};
+use fairlead_dns::forward::Limits;
 use fairlead_objects::Event;
 use hickory_proto::op::{Edns, Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::{A, SOA};
@@ -14,16 +14,16 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
 use crate::client::{Tiers, message, query, read, run, write};
-use crate::fixture::{cluster, responder, zone, zone_of};
+use crate::fixture::{cluster, forwarder, responder, zone, zone_of};
 
-const LIMITS: Limits = Limits {
+pub(crate) const LIMITS: Limits = Limits {
     patience: Duration::from_millis(100),
     deadline: Duration::from_secs(5),
     in_flight: Bounds { all: 100, each: 100 },
 };
 
 /// What an upstream server says to a question: datagrams, or messages over TCP.
-type Script = dyn Fn(&Message, bool) -> Vec<Vec<u8>> + Send + Sync;
+pub(crate) type Script = dyn Fn(&Message, bool) -> Vec<Vec<u8>> + Send + Sync;
 
 /// An upstream server that does as it is told, over UDP and TCP on one port.
 pub(crate) struct Upstream {
@@ -70,7 +70,7 @@ impl Upstream {
     }
 }
 
-fn response(question: &Message) -> Message {
+pub(crate) fn response(question: &Message) -> Message {
     let mut message = question.clone();
     message.metadata.message_type = MessageType::Response;
     message.metadata.recursion_available = true;
@@ -85,7 +85,7 @@ pub(crate) fn found(question: &Message, address: &str) -> Message {
 }
 
 async fn tiers(upstreams: &[SocketAddr], limits: Limits) -> Tiers {
-    Tiers::start(responder(zone(), Forwarder::new(upstreams.to_vec(), limits))).await
+    Tiers::start(responder(zone(), forwarder(upstreams, limits))).await
 }
 
 /// Asks every tier for the address of `www.example.org`.
@@ -100,7 +100,7 @@ fn addresses(message: &Message) -> Vec<String> {
 #[test]
 fn d31_without_upstreams_other_zones_are_refused() {
     run(async {
-        assert!(Forwarder::new(vec![], LIMITS).is_none());
+        assert!(forwarder(&[], LIMITS).is_none());
         let tiers = tiers(&[], LIMITS).await;
         for question in ["www.example.org A", "example TXT", "local A", "xcluster.local A"] {
             let message = Message::from_vec(&tiers.ask(&query(question), false).await).unwrap();
@@ -326,7 +326,7 @@ fn d31_other_zones_do_not_wait_for_objects() {
         let upstream = Upstream::of("192.0.2.1").await;
         let zone = zone_of(cluster().into_iter().map(Event::Applied));
         assert!(!zone.is_synced());
-        let tiers = Tiers::start(responder(zone, Forwarder::new(vec![upstream.address], LIMITS))).await;
+        let tiers = Tiers::start(responder(zone, forwarder(&[upstream.address], LIMITS))).await;
         assert_eq!(addresses(&asked(&tiers).await), ["192.0.2.1"]);
     });
 }

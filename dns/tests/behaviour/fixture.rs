@@ -1,10 +1,10 @@
 //! A small cluster.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, RwLock};
 
 use fairlead_dns::fast::Manner;
-use fairlead_dns::forward::Forwarder;
+use fairlead_dns::forward::{Config, Forwarder, Limits, Rules};
 use fairlead_dns::full::Responder;
 use fairlead_dns::stats::Stats;
 use fairlead_dns::{Builder, WireName, Zone};
@@ -200,7 +200,13 @@ pub(crate) fn zone() -> Zone {
     zone_of(cluster().into_iter().map(Event::Applied).chain(Builder::KINDS.map(Event::Synced)))
 }
 
-pub(crate) fn responder(zone: Zone, forwarder: Option<Forwarder>) -> Arc<Responder> {
+/// A forwarder that keeps nothing.
+pub(crate) fn forwarder(upstreams: &[SocketAddr], limits: Limits) -> Option<Arc<Forwarder>> {
+    let rules = Rules { bytes: 0, ..Rules::default() };
+    Forwarder::new(Config { upstreams: upstreams.to_vec(), limits, rules, ..Config::default() }).map(Arc::new)
+}
+
+pub(crate) fn responder(zone: Zone, forwarder: Option<Arc<Forwarder>>) -> Arc<Responder> {
     let manner = Manner { recursion: forwarder.is_some(), ..MANNER };
     Arc::new(Responder { zone: Arc::new(RwLock::new(zone)), forwarder, manner, stats: Stats::default() })
 }

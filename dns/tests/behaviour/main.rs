@@ -8,3 +8,4 @@ mod fixture;
 mod messages;
 mod process;
 mod properties;
+mod upstreams;

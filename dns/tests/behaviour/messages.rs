@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fairlead_dns::forward::{Forwarder, Limits};
+use fairlead_dns::forward::Limits;
 use fairlead_dns::full::{Outcome, Transport};
 use fairlead_dns::{Builder, Zone};
 use fairlead_objects::{Event, Kind, Object, Protocol};
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::client::{Tiers, exchange, message, query, read, run, write};
-use crate::fixture::{Port, cluster, endpoint, namespace, origin, responder, service, slice, zone, zone_of};
+use crate::fixture::{Port, cluster, endpoint, forwarder, namespace, origin, responder, service, slice, zone, zone_of};
 
 /// Sends bytes over UDP and TCP, which say the same, and reads the response.
 async fn reply(tiers: &Tiers, bytes: &[u8]) -> Message {
@@ -443,7 +443,7 @@ fn d26_a_silent_connection_is_closed() {
 #[test]
 fn d32_recursion_is_available_when_there_is_an_upstream() {
     run(async {
-        let upstream = Forwarder::new(vec!["127.0.0.1:9".parse().unwrap()], Limits::default());
+        let upstream = forwarder(&["127.0.0.1:9".parse().unwrap()], Limits::default());
         for (forwarder, available) in [(None, false), (upstream, true)] {
             let tiers = Tiers::start(responder(zone(), forwarder)).await;
             for question in ["web.shop.svc.cluster.local A", "no.shop.svc.cluster.local A"] {

@@ -1,0 +1,183 @@
+//! Answers of upstream servers, kept for as long as they say.
+
+mod shard;
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::reply::{Lifetime, Reply};
+use crate::stats::Counter;
+
+pub use shard::{Found, Kept, Millis, Shard};
+
+/// How many parts there are: threads that look at different ones don't wait for each other.
+const SHARDS: usize = 16;
+/// How long a failure is kept that a server tells (RFC 9520 section 3.2 has 5 minutes at most, and 1 second at least).
+const FAILURE: Duration = Duration::from_secs(5);
+/// How long it is kept that nobody answered.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How long nobody is asked again after an old answer had to do.
+const QUIET: Duration = Duration::from_secs(5);
+/// The TTL of old answers, in seconds (RFC 8767 section 4).
+pub(super) const STALE_TTL: u32 = 30;
+
+/// What is kept, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How many bytes answers may take. 0: none is kept.
+    pub bytes: usize,
+    /// The longest time for which an answer is kept, and the highest TTL that is handed on, in seconds.
+    pub ttl: u32,
+    /// For how long an old answer is given when no server answers, in seconds (RFC 8767). 0: not at all.
+    pub stale: u32,
+    /// Ask anew for what is asked often before it goes.
+    pub prefetch: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { bytes: 16 << 20, ttl: 30, stale: 3600, prefetch: true }
+    }
+}
+
+/// The cache.
+pub struct Cache {
+    rules: Rules,
+    start: Instant,
+    hasher: RandomState,
+    shards: Box<[Mutex<Shard>]>,
+    /// What has happened.
+    pub counts: Counts,
+}
+
+/// What has happened.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Answers with records that were there.
+    pub hits: Counter,
+    /// Answers that say that there is nothing, or why, that were there.
+    pub denials: Counter,
+    /// Questions that had to be asked.
+    pub misses: Counter,
+    /// Old answers that had to do.
+    pub stale: Counter,
+    /// Answers that were asked for before they went.
+    pub prefetched: Counter,
+}
+
+impl Cache {
+    /// An empty one.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        let shard = || Mutex::new(Shard::new(rules.bytes / SHARDS));
+        Self {
+            rules,
+            start: Instant::now(),
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// What is kept, and for how long.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// Entries with records, entries without, bytes, and how many entries had to go.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize, usize, u64) {
+        self.shards.iter().fold((0, 0, 0, 0), |(with, without, bytes, evicted), shard| {
+            let shard = lock(shard);
+            let (entries, own, gone) = shard.size();
+            let denials = shard.denials();
+            (with + entries - denials, without + denials, bytes + own, evicted + gone)
+        })
+    }
+
+    /// What is known about a question.
+    pub(super) fn look(&self, key: &[u8]) -> Found {
+        let Some(mut shard) = self.shard(key) else { return Found::Nothing };
+        let mut found = shard.look(key, self.now());
+        drop(shard);
+        match &mut found {
+            Found::Fresh { denies, renew, .. } => {
+                *renew &= self.rules.prefetch;
+                if *denies { &self.counts.denials } else { &self.counts.hits }.increment();
+                if *renew {
+                    self.counts.prefetched.increment();
+                }
+            }
+            Found::Stale(_) => self.counts.stale.increment(),
+            Found::Nothing => {}
+        }
+        found
+    }
+
+    /// An old answer, because nobody answers.
+    pub(super) fn fall_back(&self, key: &[u8]) -> Option<Arc<Reply>> {
+        let now = self.now();
+        let found = self.shard(key)?.fall_back(key, now, now + millis(QUIET));
+        if found.is_some() {
+            self.counts.stale.increment();
+        }
+        found
+    }
+
+    /// Whether there is an old answer that could be given.
+    pub(super) fn has_stale(&self, key: &[u8]) -> bool {
+        self.shard(key).is_some_and(|shard| shard.has_stale(key, self.now()))
+    }
+
+    /// Keeps an answer that came in time.
+    pub(super) fn keep(&self, key: &[u8], client: IpAddr, reply: &Arc<Reply>) {
+        let most = millis(Duration::from_secs(self.rules.ttl.into()));
+        let second = |seconds: u32| millis(Duration::from_secs(seconds.into())).min(most);
+        let (life, denies) = match reply.lifetime() {
+            Some(Lifetime::Positive(ttl)) => (second(ttl), false),
+            Some(Lifetime::Negative(ttl)) => (second(ttl), true),
+            None if reply.is_failure() => (millis(FAILURE), true),
+            None => return,
+        };
+        let after = if reply.is_failure() { 0 } else { millis(Duration::from_secs(self.rules.stale.into())) };
+        self.insert(key, client, reply, life, after, denies);
+    }
+
+    /// Keeps it that nobody answered.
+    pub(super) fn keep_silence(&self, key: &[u8], client: IpAddr, reply: &Arc<Reply>) {
+        self.insert(key, client, reply, millis(SILENCE), 0, true);
+    }
+
+    fn insert(&self, key: &[u8], client: IpAddr, reply: &Arc<Reply>, life: Millis, after: Millis, denies: bool) {
+        if life == 0 {
+            return;
+        }
+        let born = self.now();
+        let Some(mut shard) = self.shard(key) else { return };
+        let kept = Kept { reply: Arc::clone(reply), born, fresh: born + life, stale: born + life + after, denies };
+        shard.keep(key, client, kept);
+    }
+
+    fn shard(&self, key: &[u8]) -> Option<MutexGuard<'_, Shard>> {
+        if self.rules.bytes == 0 {
+            return None;
+        }
+        let index = self.hasher.hash_one(key) as usize % self.shards.len();
+        self.shards.get(index).map(lock)
+    }
+
+    fn now(&self) -> Millis {
+        millis(self.start.elapsed())
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX / 4)
+}

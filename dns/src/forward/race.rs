@@ -1,0 +1,79 @@
+//! One question to several servers: one, after a while or a failure the next too, and the first good answer counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep_until};
+
+use super::ForwardError;
+use super::question::Question;
+use super::reply::Reply;
+use super::server::{Server, Trouble};
+
+/// Asks in this order. A server that was silent is asked once more, since a datagram may be lost, and without an OPT
+/// record, since some servers drop what has one. One that said that it can't is not asked again: if it leads back here,
+/// two questions for one would be four the next time.
+pub(super) async fn race(
+    servers: &[Arc<Server>],
+    question: &Question,
+    patience: Duration,
+) -> Result<Reply, ForwardError> {
+    let count = servers.len();
+    let mut answered = vec![false; count];
+    let mut steps = (0..count * 2).map(|step| (step % count, step >= count));
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = None;
+    let mut trouble: Option<Trouble> = None;
+    let mut next = Instant::now();
+    let mut exhausted = false;
+    // When the deadline passes all of this is dropped.
+    let mut guard = Silence { servers, waits: vec![false; count] };
+    loop {
+        tokio::select! {
+            () = sleep_until(next), if !exhausted => match steps.next() {
+                Some((at, again)) => {
+                    if answered[at] {
+                        continue;
+                    }
+                    let Some(server) = servers.get(at) else { continue };
+                    guard.waits[at] = true;
+                    attempts.push(async move { (at, server.ask(question, again).await) });
+                    next = Instant::now() + patience;
+                }
+                None => exhausted = true,
+            },
+            Some((at, result)) = attempts.next() => {
+                answered[at] = true;
+                guard.waits[at] = false;
+                match result {
+                    Ok(reply) if !reply.is_failure() => {
+                        // The others have been waited for longer than this one took, but not long enough to blame.
+                        guard.waits.fill(false);
+                        return Ok(reply);
+                    }
+                    // Somebody else may do better; if nobody does, this is the answer.
+                    Ok(reply) => failure = failure.or(Some(reply)),
+                    Err(error) => trouble = Some(error),
+                }
+                next = Instant::now();
+            }
+            else => return failure.ok_or_else(|| trouble.map_or(ForwardError::TimedOut, ForwardError::Server)),
+        }
+    }
+}
+
+/// Servers that were waited for until nobody had time any more.
+struct Silence<'s> {
+    servers: &'s [Arc<Server>],
+    waits: Vec<bool>,
+}
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        for (server, _) in self.servers.iter().zip(&self.waits).filter(|(_, waits)| **waits) {
+            server.was_silent();
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! One upstream server: how it is asked, and what is known about it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::ResponseCode;
+
+use super::question::Question;
+use super::reply::Reply;
+use super::stream::Lines;
+use super::udp::{Heard, Pool};
+use crate::meter::{CODES, Histogram, TIMES, code_index};
+use crate::seldom::Seldom;
+use crate::stats::Counter;
+
+/// How long it is remembered what a server can't do.
+const REMEMBERED: Duration = Duration::from_mins(15);
+/// So many questions without an answer in a row, and a server is asked last.
+const SILENCES: u32 = 3;
+/// So many questions that were answered only without an OPT record, and none is sent any more.
+const SHY: u32 = 3;
+
+/// A server that is asked.
+pub struct Server {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// How long it took to answer, by response code ([`CODES`]).
+    pub durations: [Histogram<{ TIMES.len() }>; CODES.len()],
+    /// Questions that it didn't answer, while it was looked whether it does again.
+    pub failed_checks: Counter,
+    tcp_only: bool,
+    pool: Pool,
+    lines: Lines,
+    state: Mutex<State>,
+    /// It is this server, or another one of the DNS Service.
+    own_address: AtomicBool,
+    /// What it was asked came back here.
+    led_back: AtomicBool,
+    complaints: Seldom,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    silences: u32,
+    /// Answers that came only without an OPT record, in a row.
+    shy: u32,
+    no_edns_until: Option<Instant>,
+    no_spelling_until: Option<Instant>,
+    /// Milliseconds until it answers, smoothed.
+    time: Option<f64>,
+}
+
+/// Why a server gave no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct Trouble(Arc<str>);
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self(error.to_string().into())
+    }
+}
+
+impl Server {
+    /// A server that is asked over UDP first, or only over TCP.
+    #[must_use]
+    pub fn new(address: SocketAddr, tcp_only: bool) -> Self {
+        Self {
+            address,
+            durations: std::array::from_fn(|_| Histogram::new(&TIMES)),
+            failed_checks: Counter::default(),
+            tcp_only,
+            pool: Pool::new(address),
+            lines: Lines::new(address),
+            state: Mutex::default(),
+            own_address: AtomicBool::new(false),
+            led_back: AtomicBool::new(false),
+            complaints: Seldom::new(Duration::from_secs(10)),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It leads back here, so it is not asked.
+    #[must_use]
+    pub fn is_loop(&self) -> bool {
+        self.own_address.load(Ordering::Relaxed) || self.led_back.load(Ordering::Relaxed)
+    }
+
+    /// It has not answered for a while.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.state().silences >= SILENCES
+    }
+
+    /// Milliseconds until it answers.
+    #[must_use]
+    pub fn time(&self) -> Option<f64> {
+        self.state().time
+    }
+
+    /// Questions on sockets that were there, and on new ones.
+    #[must_use]
+    pub fn sockets(&self) -> [&Counter; 2] {
+        [&self.pool.reused, &self.pool.opened]
+    }
+
+    pub(super) fn renew_sockets(&self) {
+        self.pool.renew();
+    }
+
+    pub(super) fn set_own_address(&self, is: bool) {
+        let was = self.own_address.swap(is, Ordering::Relaxed);
+        self.say_loop(was, is, "it is an address of this server or of the cluster's DNS Service");
+    }
+
+    pub(super) fn set_led_back(&self, is: bool) {
+        let was = self.led_back.swap(is, Ordering::Relaxed);
+        self.say_loop(was, is, "a probe that was sent to it came back here");
+    }
+
+    fn say_loop(&self, was: bool, is: bool, why: &str) {
+        let server = self.address;
+        match (was, is) {
+            (false, true) => tracing::warn!(
+                %server, why,
+                "loop detected: this upstream server leads back here, so it is not asked; name another with --upstream \
+                 or in resolv.conf"
+            ),
+            (true, false) => {
+                tracing::info!(%server, "this upstream server leads back here no longer: it is asked again");
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks. `again`: it has been asked before and was silent.
+    pub(super) async fn ask(&self, question: &Question, again: bool) -> Result<Reply, Trouble> {
+        let begin = Instant::now();
+        let reply = self.exchange(question, again).await;
+        match &reply {
+            Ok(reply) => {
+                if let Some(durations) = self.durations.get(code_index(reply.code().into())) {
+                    durations.observe(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
+                }
+                let took = begin.elapsed().as_secs_f64() * 1000.0;
+                let mut state = self.state();
+                if state.silences >= SILENCES {
+                    tracing::info!(server = %self.address, "the upstream server answers again");
+                }
+                state.silences = 0;
+                state.time = Some(state.time.map_or(took, |before| before * 0.8 + took * 0.2));
+            }
+            Err(trouble) => self.say(trouble),
+        }
+        reply
+    }
+
+    /// It was waited for in vain.
+    pub(super) fn was_silent(&self) {
+        let mut state = self.state();
+        state.silences = state.silences.saturating_add(1);
+        drop(state);
+        self.say(&Trouble("i/o timeout".into()));
+    }
+
+    fn say(&self, trouble: &Trouble) {
+        if let Some(left_out) = self.complaints.allow() {
+            tracing::warn!(
+                server = %self.address, %trouble, left_out,
+                "an upstream DNS server does not answer: check that it runs and that this pod may reach it"
+            );
+        }
+    }
+
+    async fn exchange(&self, question: &Question, again: bool) -> Result<Reply, Trouble> {
+        let now = Instant::now();
+        let (shy, spelled) = {
+            let state = self.state();
+            let is_past = |until: Option<Instant>| until.is_none_or(|until| now >= until);
+            (!is_past(state.no_edns_until), is_past(state.no_spelling_until))
+        };
+        let edns = !shy && !again;
+        let reply = self.exchange_with(question, edns, spelled).await?;
+        if edns && matches!(reply.code(), ResponseCode::FormErr | ResponseCode::NotImp) {
+            // Servers that don't know EDNS say so, or they drop the question (RFC 6891 section 7).
+            let plain = self.exchange_with(question, false, spelled).await?;
+            if !plain.is_failure() {
+                self.state().no_edns_until = Some(now + REMEMBERED);
+            }
+            return Ok(plain);
+        }
+        let mut state = self.state();
+        if edns {
+            state.shy = 0;
+        } else if again && !shy {
+            // The question before may have been lost, but not each time.
+            state.shy += 1;
+            if state.shy >= SHY {
+                state.shy = 0;
+                state.no_edns_until = Some(now + REMEMBERED);
+            }
+        }
+        Ok(reply)
+    }
+
+    async fn exchange_with(&self, question: &Question, edns: bool, spelled: bool) -> Result<Reply, Trouble> {
+        if self.tcp_only {
+            return self.over_tcp(question, edns).await;
+        }
+        let heard = match self.pool.ask(question, spelled, edns).await? {
+            Heard::Answer(bytes) => Some(bytes),
+            Heard::Misspelled => None,
+        };
+        let Some(bytes) = heard else {
+            // What comes over TCP is not forged. A server that has no TCP either is one that changes spellings.
+            if let Ok(reply) = self.over_tcp(question, edns).await {
+                return Ok(reply);
+            }
+            self.state().no_spelling_until = Some(Instant::now() + REMEMBERED);
+            return match self.pool.ask(question, false, edns).await? {
+                Heard::Answer(bytes) => read(&bytes, question),
+                Heard::Misspelled => Err(Trouble("it answers another question".into())),
+            };
+        };
+        match Reply::read(&bytes, question) {
+            Some(reply) if !reply.is_truncated() => Ok(reply),
+            // What there is is better than nothing, and says that there is more.
+            Some(cut) => Ok(self.over_tcp(question, edns).await.unwrap_or(cut)),
+            None => self.over_tcp(question, edns).await,
+        }
+    }
+
+    async fn over_tcp(&self, question: &Question, edns: bool) -> Result<Reply, Trouble> {
+        let bytes = self.lines.ask(question, edns).await?;
+        read(&bytes, question)
+    }
+}
+
+fn read(bytes: &[u8], question: &Question) -> Result<Reply, Trouble> {
+    Reply::read(bytes, question).ok_or_else(|| Trouble("it sends a message that can't be read".into()))
+}

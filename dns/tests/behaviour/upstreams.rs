@@ -1,0 +1,321 @@
+//! Upstream servers that misbehave, and what is kept of those that don't.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use fairlead_dns::forward::{Config, Forwarder, Limits, Policy, Rules};
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::rdata::SOA;
+use hickory_proto::rr::{Name, RData, Record};
+use tokio::net::UdpSocket;
+
+use crate::client::{Tiers, message, query, run};
+use crate::elsewhere::{LIMITS, Upstream, found, response};
+use crate::fixture::{forwarder, responder, zone};
+
+/// A server that forwards there and keeps answers for at most so many seconds.
+async fn keeping(upstreams: &[SocketAddr], ttl: u32, stale: u32) -> Tiers {
+    let rules = Rules { ttl, stale, ..Rules::default() };
+    let limits = Limits { deadline: Duration::from_millis(600), ..LIMITS };
+    let config = Config { upstreams: upstreams.to_vec(), limits, rules, ..Config::default() };
+    Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await
+}
+
+async fn keeps_nothing(upstreams: &[SocketAddr]) -> Tiers {
+    Tiers::start(responder(zone(), forwarder(upstreams, LIMITS))).await
+}
+
+async fn udp(tiers: &Tiers, question: &str) -> Message {
+    Message::from_vec(&tiers.udp(&query(question)).await).unwrap()
+}
+
+fn address(message: &Message) -> String {
+    message.answers.iter().map(|record| record.data.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// An upstream server that counts its questions.
+async fn counted(
+    script: impl Fn(&Message, usize) -> Vec<Vec<u8>> + Send + Sync + 'static,
+) -> (Upstream, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let upstream = Upstream::start(move |question, _| script(question, counter.fetch_add(1, Ordering::Relaxed))).await;
+    (upstream, count)
+}
+
+fn fails(question: &Message, code: ResponseCode) -> Vec<u8> {
+    let mut message = response(question);
+    message.metadata.response_code = code;
+    message.to_vec().unwrap()
+}
+
+#[test]
+fn d31_a_server_that_says_it_can_not_is_not_asked_again() {
+    run(async {
+        for code in [ResponseCode::ServFail, ResponseCode::Refused] {
+            let (upstream, count) = counted(move |question, _| vec![fails(question, code)]).await;
+            let tiers = keeps_nothing(&[upstream.address]).await;
+            assert_eq!(udp(&tiers, "www.example.org A").await.metadata.response_code, code);
+            assert_eq!(count.load(Ordering::Relaxed), 1);
+        }
+    });
+}
+
+#[test]
+fn d31_two_servers_that_forward_to_each_other_end_in_an_error_and_find_the_loop() {
+    run(async {
+        let (nowhere, _) = counted(|question, _| vec![found(question, "192.0.2.1").to_vec().unwrap()]).await;
+        let one = keeps_nothing(&[nowhere.address]).await;
+        let other = keeps_nothing(&one.server.udp_addresses()[..1]).await;
+        let forwarder = |tiers: &Tiers| tiers.responder.forwarder.clone().unwrap();
+        forwarder(&one).set_upstreams(&[other.server.udp_addresses()[0], nowhere.address]);
+        // It goes round until it meets itself, and then the one that does not lead back answers.
+        assert_eq!(address(&udp(&one, "www.example.org A").await), "192.0.2.1");
+        let asked = |tiers: &Tiers| tiers.responder.stats.forwarded.get();
+        assert!(asked(&one) + asked(&other) <= 6, "{} and {}", asked(&one), asked(&other));
+        let servers = forwarder(&one).upstreams();
+        for server in servers.iter() {
+            forwarder(&one).probe(server).await;
+        }
+        assert_eq!([servers[0].is_loop(), servers[1].is_loop()], [true, false]);
+        let before = asked(&other);
+        assert_eq!(address(&udp(&one, "www.example.com A").await), "192.0.2.1");
+        assert_eq!(asked(&other), before, "a server that leads back is not asked");
+        // It leads back no longer.
+        forwarder(&other).set_upstreams(&[nowhere.address]);
+        forwarder(&one).probe(&servers[0]).await;
+        assert!(!servers[0].is_loop());
+    });
+}
+
+#[test]
+fn d31_addresses_of_the_dns_service_are_loops() {
+    run(async {
+        let upstreams = ["10.96.0.10:53", "10.96.0.1:53", "192.0.2.1:53", "127.0.0.1:53"];
+        let upstreams = upstreams.map(|text| text.parse().unwrap());
+        let tiers = keeps_nothing(&upstreams).await;
+        let forwarder = tiers.responder.forwarder.clone().unwrap();
+        forwarder.compare_addresses(&tiers.responder.zone, &["0.0.0.0:53".parse().unwrap()], &[]);
+        let loops: Vec<bool> = forwarder.upstreams().iter().map(|server| server.is_loop()).collect();
+        assert_eq!(loops, [true, false, false, true]);
+    });
+}
+
+#[test]
+fn d31_long_datagrams_of_servers_that_ignore_edns_are_read() {
+    run(async {
+        let upstream = Upstream::start(|question, tcp| {
+            assert!(!tcp, "nothing was cut");
+            let mut message = found(question, "192.0.2.1");
+            for n in 0..200 {
+                message.answers.extend(found(question, &format!("198.51.100.{n}")).answers);
+            }
+            vec![message.to_vec().unwrap()]
+        })
+        .await;
+        let tiers = keeps_nothing(&[upstream.address]).await;
+        let message = Message::from_vec(&tiers.tcp(&query("www.example.org A")).await).unwrap();
+        assert_eq!(message.answers.len(), 201);
+    });
+}
+
+#[test]
+fn d31_what_is_cut_is_kept_when_there_is_no_tcp() {
+    run(async {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let upstream = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+                let mut message = found(&Message::from_vec(&buffer[..length]).unwrap(), "192.0.2.1");
+                message.metadata.truncation = true;
+                socket.send_to(&message.to_vec().unwrap(), client).await.unwrap();
+            }
+        });
+        let message = udp(&keeps_nothing(&[upstream]).await, "www.example.org A").await;
+        assert!(message.metadata.truncation);
+        assert_eq!(address(&message), "192.0.2.1");
+    });
+}
+
+#[test]
+fn d31_servers_without_edns_are_asked_without() {
+    run(async {
+        for code in [Some(ResponseCode::FormErr), Some(ResponseCode::NotImp), None] {
+            let (upstream, count) = counted(move |question, _| match (&question.edns, code) {
+                (Some(_), Some(code)) => vec![fails(question, code)],
+                (Some(_), None) => vec![],
+                (None, _) => vec![found(question, "192.0.2.1").to_vec().unwrap()],
+            })
+            .await;
+            let tiers = keeps_nothing(&[upstream.address]).await;
+            for number in 0..4 {
+                assert_eq!(address(&udp(&tiers, &format!("n{number}.example.org A")).await), "192.0.2.1");
+            }
+            // It is remembered: after the first that said so, after the third that was silent.
+            let before = count.load(Ordering::Relaxed);
+            assert_eq!(address(&udp(&tiers, "last.example.org A").await), "192.0.2.1");
+            assert_eq!(count.load(Ordering::Relaxed), before + 1, "{code:?}");
+        }
+    });
+}
+
+#[test]
+fn d31_equal_questions_are_asked_once() {
+    run(async {
+        let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let tiers = keeps_nothing(&[upstream.local_addr().unwrap()]).await;
+        let asking = (0..20).map(|_| udp(&tiers, "www.example.org A"));
+        let answering = async {
+            let mut buffer = [0; 512];
+            let (length, client) = upstream.recv_from(&mut buffer).await.unwrap();
+            // All of them wait.
+            while tiers.responder.stats.forwarded.get() < 20 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            let message = found(&Message::from_vec(&buffer[..length]).unwrap(), "192.0.2.1");
+            upstream.send_to(&message.to_vec().unwrap(), client).await.unwrap();
+        };
+        let (answers, ()) = futures::future::join(futures::future::join_all(asking), answering).await;
+        assert!(answers.iter().all(|message| address(message) == "192.0.2.1"));
+    });
+}
+
+#[test]
+fn d31_spellings_are_random_and_ports_change() {
+    run(async {
+        let seen = Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
+        let names = Arc::clone(&seen);
+        let (upstream, _) = counted(move |question, _| {
+            names.lock().unwrap().insert(question.queries[0].name.to_string());
+            vec![found(question, "192.0.2.1").to_vec().unwrap()]
+        })
+        .await;
+        let tiers = keeps_nothing(&[upstream.address]).await;
+        for _ in 0..20 {
+            udp(&tiers, "www.example.org A").await;
+        }
+        assert!(seen.lock().unwrap().len() > 15, "{:?}", seen.lock().unwrap());
+        let servers = tiers.responder.forwarder.as_ref().unwrap().upstreams();
+        let [reused, opened] = servers[0].sockets().map(fairlead_dns::stats::Counter::get);
+        assert!((2..=8).contains(&opened) && reused + opened == 20, "{reused} {opened}");
+    });
+}
+
+#[test]
+fn d31_over_tcp_only_where_that_is_wanted() {
+    run(async {
+        let upstream = Upstream::start(|question, tcp| {
+            vec![found(question, if tcp { "192.0.2.1" } else { "192.0.2.2" }).to_vec().unwrap()]
+        })
+        .await;
+        let config =
+            Config { upstreams: vec![upstream.address], force_tcp: true, policy: Policy::Fastest, ..Config::default() };
+        let tiers = Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await;
+        for number in 0..5 {
+            assert_eq!(address(&udp(&tiers, &format!("n{number}.example.org A")).await), "192.0.2.1");
+        }
+    });
+}
+
+#[test]
+fn d31_kept_answers_are_the_same_in_every_tier_and_ask_nobody() {
+    run(async {
+        let (upstream, count) = counted(|question, _| {
+            let mut message = found(question, "192.0.2.1");
+            message.answers.extend(found(question, "192.0.2.2").answers);
+            vec![message.to_vec().unwrap()]
+        })
+        .await;
+        let tiers = keeping(&[upstream.address], 3600, 0).await;
+        for question in ["www.example.org A", "WWW.example.org A"] {
+            let answer = Message::from_vec(&tiers.ask(&query(question), false).await).unwrap();
+            assert_eq!(answer.answers.len(), 2);
+            assert!(answer.answers.iter().all(|record| (55..=60).contains(&record.ttl)));
+            assert_eq!(answer.queries[0].name.to_string(), question.replace(" A", "."));
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        assert!(tiers.responder.stats.cached.get() >= 2, "they are answered on the short way");
+        let counts = &tiers.responder.forwarder.as_ref().unwrap().cache().counts;
+        assert_eq!((counts.misses.get(), counts.hits.get()), (1, 7));
+        // Other data may be wanted.
+        let mut signed = message("www.example.org A");
+        let mut edns = hickory_proto::op::Edns::new();
+        edns.set_dnssec_ok(true);
+        signed.set_edns(edns);
+        tiers.udp(&signed.to_vec().unwrap()).await;
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+    });
+}
+
+#[test]
+fn d31_ttls_are_capped_and_count_down() {
+    run(async {
+        let (upstream, count) = counted(|question, _| vec![found(question, "192.0.2.1").to_vec().unwrap()]).await;
+        let tiers = keeping(&[upstream.address], 2, 0).await;
+        assert_eq!(udp(&tiers, "www.example.org A").await.answers[0].ttl, 2);
+        tokio::time::sleep(Duration::from_millis(1050)).await;
+        assert!(udp(&tiers, "www.example.org A").await.answers[0].ttl <= 1);
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+        assert_eq!(udp(&tiers, "www.example.org A").await.answers[0].ttl, 2);
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+    });
+}
+
+#[test]
+fn d31_denials_and_failures_are_kept() {
+    run(async {
+        let (upstream, count) = counted(|question, _| {
+            let name = question.queries[0].name.to_string().to_lowercase();
+            if name.starts_with("fail") {
+                return vec![fails(question, ResponseCode::ServFail)];
+            }
+            let mut message = response(question);
+            message.metadata.response_code = ResponseCode::NXDomain;
+            let soa = SOA::new(Name::root(), Name::root(), 1, 2, 3, 4, 5);
+            message.add_authority(Record::from_rdata(Name::from_ascii("example.org.").unwrap(), 60, RData::SOA(soa)));
+            vec![message.to_vec().unwrap()]
+        })
+        .await;
+        let tiers = keeping(&[upstream.address], 30, 0).await;
+        for (question, code) in
+            [("no.example.org A", ResponseCode::NXDomain), ("fail.example.org A", ResponseCode::ServFail)]
+        {
+            let before = count.load(Ordering::Relaxed);
+            for _ in 0..3 {
+                let message = udp(&tiers, question).await;
+                assert_eq!(message.metadata.response_code, code);
+                assert_eq!(message.authorities.len(), usize::from(code == ResponseCode::NXDomain));
+            }
+            assert_eq!(count.load(Ordering::Relaxed), before + 1, "{question}");
+        }
+    });
+}
+
+#[test]
+fn d31_old_answers_are_given_while_nobody_answers() {
+    run(async {
+        let dead = Arc::new(AtomicBool::new(false));
+        let is_dead = Arc::clone(&dead);
+        let (upstream, _) = counted(move |question, _| {
+            if is_dead.load(Ordering::Relaxed) { vec![] } else { vec![found(question, "192.0.2.1").to_vec().unwrap()] }
+        })
+        .await;
+        let tiers = keeping(&[upstream.address], 1, 60).await;
+        assert_eq!(address(&udp(&tiers, "www.example.org A").await), "192.0.2.1");
+        dead.store(true, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(1050)).await;
+        for wait in [Duration::from_secs(5), Duration::from_millis(300)] {
+            let begin = Instant::now();
+            let message = udp(&tiers, "www.example.org A").await;
+            assert_eq!(address(&message), "192.0.2.1");
+            // The second time nobody is waited for.
+            assert!(begin.elapsed() < wait, "{:?}", begin.elapsed());
+        }
+        assert_eq!(tiers.responder.forwarder.as_ref().unwrap().cache().counts.stale.get(), 2);
+        // What was never known is still an error.
+        assert_eq!(udp(&tiers, "new.example.org A").await.metadata.response_code, ResponseCode::ServFail);
+    });
+}
