@@ -3,14 +3,18 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use fairlead_dns::crowd::Bounds;
 use fairlead_dns::forward::{
-    self, Forwarder, Limits, Policy, Rules, UpstreamError, from_resolv_conf, parse_upstream, refuse_loops,
+    self, Forwarder, Limits, Policy, Rules, UpstreamError, from_resolv_conf, parse_stub, parse_upstream, refuse_loops,
 };
+use fairlead_dns::full::Responder;
+use fairlead_dns::hosts::Hosts;
+use fairlead_dns::name::strip_suffix;
 use fairlead_dns::{WireName, descriptors};
 use fairlead_objects::Source;
 use fairlead_objects::kubernetes::{Access, Cluster, Interest};
@@ -59,6 +63,15 @@ pub(crate) struct Args {
         long, help_heading = HEADING, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream
     )]
     upstream: Vec<SocketAddr>,
+    /// Ask these servers about names below a domain, whatever the others are for. May be given several times.
+    #[arg(long, help_heading = HEADING, value_name = "DOMAIN=ADDR[:PORT][,...]", value_parser = parse_stub)]
+    stub_domain: Vec<(WireName, Vec<SocketAddr>)>,
+    /// A fixed address of a name or several, as hosts(5) has it. May be given several times.
+    #[arg(long, help_heading = HEADING, value_name = "ADDR NAME...", value_parser = Hosts::parse)]
+    host: Vec<Hosts>,
+    /// Fixed addresses in a file as hosts(5) has it. It is read again when it changes.
+    #[arg(long, help_heading = HEADING, value_name = "FILE")]
+    hosts_file: Option<PathBuf>,
     /// How to choose among upstream servers: sequential (as they are listed), random, or fastest (as they answered until
     /// now). One that does not answer is asked last in any case.
     #[arg(long, help_heading = HEADING, value_name = "POLICY", default_value_t = Policy::Sequential)]
@@ -226,6 +239,51 @@ impl Args {
         std::future::pending::<()>().await;
     }
 
+    fn stubs(&self) -> Result<Vec<(WireName, Vec<SocketAddr>)>> {
+        for (domain, _) in &self.stub_domain {
+            let inside = strip_suffix(domain.as_wire(), self.zone.as_wire()).is_some();
+            ensure!(!inside, "the stub domain {domain} is in the cluster's zone, which is answered here: leave it out");
+        }
+        Ok(self.stub_domain.clone())
+    }
+
+    /// Names with fixed addresses.
+    ///
+    /// # Errors
+    /// The file can't be read, or a line of it.
+    pub(crate) fn hosts(&self) -> Result<Hosts> {
+        let given = self.host.iter().cloned().fold(Hosts::default(), Hosts::and);
+        let Some(file) = &self.hosts_file else { return Ok(given) };
+        let path = file.display();
+        let text = std::fs::read_to_string(file).with_context(|| format!("can't read {path}"))?;
+        Ok(given.and(Hosts::parse(&text).with_context(|| format!("{path} is not as hosts(5) says"))?))
+    }
+
+    /// Gives a responder the fixed addresses whenever the file with them changes, for ever.
+    pub(crate) async fn follow_hosts(&self, responder: &Responder) {
+        let mut wrong = None;
+        while self.hosts_file.is_some() {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            match self.hosts() {
+                Ok(hosts) => {
+                    wrong = None;
+                    let mut known = responder.hosts.write().unwrap_or_else(PoisonError::into_inner);
+                    if **known != hosts {
+                        tracing::info!("fixed addresses have changed");
+                        *known = Arc::new(hosts);
+                    }
+                }
+                Err(error) => {
+                    let text = format!("{error:#}");
+                    if wrong.as_ref() != Some(&text) {
+                        tracing::warn!(error = text, "the fixed addresses before stay");
+                        wrong = Some(text);
+                    }
+                }
+            }
+        }
+    }
+
     /// How to forward.
     ///
     /// # Errors
@@ -235,6 +293,7 @@ impl Args {
         let all = size(self.max_concurrent);
         Ok(forward::Config {
             upstreams: self.upstreams(listen)?,
+            stubs: self.stubs()?,
             limits: Limits { in_flight: Bounds { all, each: all / 4 }, ..Limits::default() },
             rules: Rules {
                 bytes: size(self.cache_size),

@@ -65,7 +65,7 @@ impl Readiness {
     fn remarks(&self) -> String {
         let mut text = "OK".to_owned();
         if let Some(forwarder) = &self.responder.forwarder {
-            for server in forwarder.upstreams().iter().filter(|server| server.is_loop()) {
+            for server in forwarder.all_upstreams().iter().filter(|server| server.is_loop()) {
                 text += &format!("\nloop: the upstream server {} leads back here and is not asked", server.address);
             }
         }

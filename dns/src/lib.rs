@@ -10,6 +10,7 @@ pub mod fast;
 pub mod feed;
 pub mod forward;
 pub mod full;
+pub mod hosts;
 pub mod meter;
 pub mod name;
 mod random;

@@ -39,8 +39,9 @@ async fn main() -> Result<()> {
     let listen = args.listen();
     let forwarder = Forwarder::new(args.forward(&listen)?).map(Arc::new);
     let zone = Arc::new(RwLock::new(Zone::new(args.zone.clone(), args.ttl)?));
+    let hosts = RwLock::new(Arc::new(args.hosts()?));
     let manner = Manner { recursion: forwarder.is_some(), max_udp: args.max_udp };
-    let responder = Arc::new(Responder { zone, forwarder, manner, stats: Stats::default() });
+    let responder = Arc::new(Responder { zone, forwarder, hosts, manner, stats: Stats::default() });
     let process = Process::new();
     metrics::count_panics();
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
@@ -55,6 +56,10 @@ async fn main() -> Result<()> {
         tokio::spawn(Arc::clone(&forwarder).tend(zone, listen.clone(), local));
         let args = args.clone();
         tokio::spawn(async move { args.follow_resolv_conf(&forwarder, &listen).await });
+    }
+    {
+        let (args, responder) = (args.clone(), Arc::clone(&responder));
+        tokio::spawn(async move { args.follow_hosts(&responder).await });
     }
     let source = args.source();
     let cluster = source.cluster().cloned();

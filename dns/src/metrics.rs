@@ -82,7 +82,10 @@ impl Metrics {
             self.plugins(readings),
         ];
         let Some(forwarder) = &self.responder.forwarder else { return families };
-        let servers = forwarder.upstreams();
+        let mut servers = forwarder.all_upstreams();
+        // One in two places has one line.
+        servers.sort_by_key(|server| server.address);
+        servers.dedup_by_key(|server| server.address);
         let upstreams = servers.iter().flat_map(|upstream| {
             let to = upstream.address.to_string();
             CODES.iter().zip(&upstream.durations).filter_map(move |(code, histogram)| {

@@ -23,8 +23,10 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use tokio::sync::{Notify, oneshot};
 
+use crate::WireName;
 use crate::crowd::{Bounds, Crowd, Place};
 use crate::fast::Manner;
+use crate::name::strip_suffix;
 use crate::random;
 use crate::wire::{PlainQuery, flags};
 
@@ -37,7 +39,7 @@ pub use order::Policy;
 pub use question::{Question, Wants};
 pub use reply::{Client, Lifetime, Reply};
 pub use server::{Server, Trouble};
-pub use upstreams::{UpstreamError, from_resolv_conf, parse_upstream, refuse_loops};
+pub use upstreams::{UpstreamError, from_resolv_conf, parse_stub, parse_upstream, refuse_loops};
 
 /// Time-outs and bounds.
 #[derive(Debug, Clone, Copy)]
@@ -63,8 +65,10 @@ impl Default for Limits {
 /// How to forward.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// The servers.
+    /// The servers for names that are below no stub domain.
     pub upstreams: Vec<SocketAddr>,
+    /// Domains with servers of their own; the longest that a name is below counts.
+    pub stubs: Vec<(WireName, Vec<SocketAddr>)>,
     /// Time-outs and bounds.
     pub limits: Limits,
     /// What is kept, and for how long.
@@ -87,6 +91,9 @@ pub enum ForwardError {
     /// Nobody answered in time.
     #[error("no upstream server answered in time: check that they can be reached")]
     TimedOut,
+    /// There is no server for this name.
+    #[error("there is no upstream server for this name: name one with --upstream")]
+    Nobody,
     /// Every server leads back here.
     #[error("every upstream server leads back to this one: name others with --upstream or in resolv.conf")]
     Loop,
@@ -98,6 +105,8 @@ pub enum ForwardError {
 /// Asks upstream servers.
 pub struct Forwarder {
     servers: RwLock<Arc<[Arc<Server>]>>,
+    /// The longest first.
+    stubs: Vec<(WireName, Arc<[Arc<Server>]>)>,
     policy: Policy,
     force_tcp: bool,
     limits: Limits,
@@ -136,9 +145,14 @@ impl Forwarder {
     /// A forwarder, or `None` when there are no servers.
     #[must_use]
     pub fn new(config: Config) -> Option<Self> {
-        let Config { upstreams, limits, rules, policy, force_tcp } = config;
-        (!upstreams.is_empty()).then(|| Self {
-            servers: RwLock::new(upstreams.into_iter().map(|to| Arc::new(Server::new(to, force_tcp))).collect()),
+        let Config { upstreams, mut stubs, limits, rules, policy, force_tcp } = config;
+        let servers = |addresses: Vec<SocketAddr>| -> Arc<[Arc<Server>]> {
+            addresses.into_iter().map(|to| Arc::new(Server::new(to, force_tcp))).collect()
+        };
+        stubs.sort_by_key(|(domain, _)| std::cmp::Reverse(domain.as_wire().len()));
+        (!upstreams.is_empty() || !stubs.is_empty()).then(|| Self {
+            servers: RwLock::new(servers(upstreams)),
+            stubs: stubs.into_iter().map(|(domain, addresses)| (domain, servers(addresses))).collect(),
             policy,
             force_tcp,
             limits,
@@ -150,7 +164,20 @@ impl Forwarder {
         })
     }
 
-    /// The servers.
+    /// Every server, those of stub domains too; the one with the same address twice where it is in two places.
+    #[must_use]
+    pub fn all_upstreams(&self) -> Vec<Arc<Server>> {
+        let stubs = self.stubs.iter().flat_map(|(_, servers)| servers.iter());
+        self.upstreams().iter().chain(stubs).cloned().collect()
+    }
+
+    /// The servers to ask about a name in lower case and wire format.
+    fn servers_for(&self, name: &[u8]) -> Arc<[Arc<Server>]> {
+        let own = self.stubs.iter().find(|(domain, _)| strip_suffix(name, domain.as_wire()).is_some());
+        own.map_or_else(|| self.upstreams(), |(_, servers)| Arc::clone(servers))
+    }
+
+    /// The servers for names that are below no stub domain.
     #[must_use]
     pub fn upstreams(&self) -> Arc<[Arc<Server>]> {
         Arc::clone(&self.servers.read().unwrap_or_else(PoisonError::into_inner))
@@ -270,14 +297,16 @@ impl Forwarder {
 
     /// Asks upstream servers, and keeps what they say.
     async fn fly(&self, question: &Question, client: IpAddr) -> Result<Arc<Reply>, ForwardError> {
-        let all = self.upstreams();
+        let all = self.servers_for(question.name());
         let views: Vec<View> = all
             .iter()
             .map(|server| View { is_loop: server.is_loop(), is_down: server.is_down(), time: server.time() })
             .collect();
         let places = order(&views, self.policy, random::number());
         let servers: Vec<Arc<Server>> = places.iter().filter_map(|at| all.get(*at).cloned()).collect();
-        let result = if servers.is_empty() {
+        let result = if all.is_empty() {
+            return Err(ForwardError::Nobody);
+        } else if servers.is_empty() {
             Err(ForwardError::Loop)
         } else {
             let race = race::race(&servers, question, self.limits.patience);

@@ -60,7 +60,7 @@ impl Forwarder {
         let mut addresses = Vec::new();
         loop {
             ticks.tick().await;
-            let servers = self.upstreams();
+            let servers = self.all_upstreams();
             servers.iter().for_each(|server| server.renew_sockets());
             let is_due = probed.is_none_or(|probed| probed.elapsed() >= PROBE);
             if is_due {
@@ -82,9 +82,9 @@ impl Forwarder {
 
     /// Marks servers whose address is one of this server or of the DNS Service.
     pub fn compare_addresses(&self, zone: &RwLock<Zone>, listen: &[SocketAddr], local: &[IpAddr]) {
-        let servers = self.upstreams();
+        let servers = self.all_upstreams();
         let zone = zone.read().unwrap_or_else(PoisonError::into_inner);
-        for server in servers.iter() {
+        for server in &servers {
             let (_, own) = refuse_loops(vec![server.address], listen, local);
             let is_service = server.address.port() == 53 && zone.is_dns_service(server.address.ip().to_canonical());
             server.set_own_address(!own.is_empty() || is_service);

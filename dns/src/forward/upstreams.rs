@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use nix::net::if_::if_nametoindex;
 
+use crate::WireName;
+
 /// Why an upstream server can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
@@ -12,6 +14,11 @@ pub enum UpstreamError {
         "{0:?} is not a server: write an address, as 192.0.2.1 or 2001:db8::1, or with a port, as [2001:db8::1]:53"
     )]
     Address(String),
+    /// A stub domain can't be read.
+    #[error(
+        "{0:?} is no stub domain: write DOMAIN=SERVER, with more servers after commas, as corp.example=192.0.2.1,192.0.2.2"
+    )]
+    Stub(String),
     /// It is this server itself.
     #[error("the upstream server {0} is this server itself: its questions would go round for ever; name another")]
     Loop(SocketAddr),
@@ -39,6 +46,17 @@ pub fn parse_upstream(text: &str) -> Result<SocketAddr, UpstreamError> {
     let address: Ipv6Addr = address.trim_start_matches('[').parse().map_err(|_| wrong())?;
     let scope = interface.parse().or_else(|_| if_nametoindex(interface)).map_err(|_| wrong())?;
     Ok(SocketAddrV6::new(address, port, 0, scope).into())
+}
+
+/// Reads `DOMAIN=SERVER[,SERVER...]`.
+///
+/// # Errors
+/// It is something else.
+pub fn parse_stub(text: &str) -> Result<(WireName, Vec<SocketAddr>), UpstreamError> {
+    let (domain, servers) = text.split_once('=').ok_or_else(|| UpstreamError::Stub(text.to_owned()))?;
+    let domain = WireName::parse(domain.trim()).map_err(|_| UpstreamError::Stub(text.to_owned()))?;
+    let servers: Result<Vec<_>, _> = servers.split(',').map(|server| parse_upstream(server.trim())).collect();
+    Ok((domain, servers?))
 }
 
 /// The name servers of a resolv.conf(5), and the lines that should name one and can't be read.
@@ -94,6 +112,16 @@ mod tests {
         }
         assert!(parse_upstream("fe80::1%no-such").is_err());
         assert!(parse_upstream("dns.example").unwrap_err().to_string().contains("dns.example"));
+    }
+
+    #[test]
+    fn d31_reads_stub_domains() {
+        let (domain, servers) = parse_stub("Corp.example=192.0.2.1, [2001:db8::1]:5353").unwrap();
+        assert_eq!(domain.to_string(), "corp.example.");
+        assert_eq!(servers, addresses(&["192.0.2.1:53", "[2001:db8::1]:5353"]));
+        for wrong in ["corp.example", "a..b=192.0.2.1", "corp.example="] {
+            assert!(parse_stub(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use hickory_proto::serialize::binary::DecodeError;
 use self::records::{Answers, Chain, Spelling};
 use crate::fast::{Manner, Said, say};
 use crate::forward::{Client, ForwardError, Forwarder, Given, Kept, Question, Wants};
+use crate::hosts::Hosts;
 use crate::meter::Maker;
 use crate::name::labels;
 use crate::stats::Stats;
@@ -40,6 +41,8 @@ pub struct Responder {
     pub zone: Arc<RwLock<Zone>>,
     /// Where other zones are asked for; without it they are refused.
     pub forwarder: Option<Arc<Forwarder>>,
+    /// Names with fixed addresses, which come before what is said elsewhere.
+    pub hosts: RwLock<Arc<Hosts>>,
     /// Sizes and flags that every tier shares.
     pub manner: Manner,
     /// What has happened.
@@ -113,6 +116,10 @@ impl Responder {
             _ => return Short::Nothing,
         };
         let Some(forwarder) = &self.forwarder else { return Short::Nothing };
+        let hosts = self.hosts();
+        if !hosts.is_empty() && hosts.knows(&query.name.to_ascii_lowercase(), query.record_type) {
+            return Short::Nothing;
+        }
         let limit = self.manner.limit(transport, query.edns.map(|edns| edns.size));
         match forwarder.respond(&query, limit, self.manner, out) {
             Kept::Written => Short::Written(Maker::Cache),
@@ -140,6 +147,7 @@ impl Responder {
                 let maker = if given.cached { Maker::Cache } else { Maker::Forward };
                 (self.take(response, &question, &given), maker)
             }
+            Err(ForwardError::Nobody) => (response.failed(ResponseCode::Refused), Maker::Nobody),
             Err(error) => {
                 let busy = matches!(error, ForwardError::Busy);
                 let counter = if busy { &self.stats.forward_refused } else { &self.stats.forward_failed };
@@ -189,6 +197,12 @@ impl Responder {
         let spelling = Spelling { zone: &zone, spelled: &spelled };
         let mut answers = Answers::default();
         let code = match zone.answer(&name, record_type) {
+            Answer::Elsewhere if self.hosts().knows(&name, record_type) => {
+                answers.records = self.hosts().records(&name, record_type, &query.name).unwrap_or_default();
+                response.fill(ResponseCode::NoError, answers.records, None, Vec::new());
+                self.stats.full.increment();
+                return Ok(Outcome::Reply(response));
+            }
             Answer::Elsewhere if self.is_own_probe(&name, record_type) => {
                 return Ok(self.refuse(response, ResponseCode::NXDomain));
             }
@@ -223,6 +237,10 @@ impl Responder {
         response.fill(code, answers.records, soa, answers.glue);
         self.stats.full.increment();
         Ok(Outcome::Reply(response))
+    }
+
+    fn hosts(&self) -> Arc<Hosts> {
+        Arc::clone(&self.hosts.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn is_own_probe(&self, name: &[u8], record_type: RecordType) -> bool {

@@ -65,7 +65,7 @@ impl Upstream {
     }
 
     /// One that answers every question with this address.
-    async fn of(address: &'static str) -> Self {
+    pub(crate) async fn of(address: &'static str) -> Self {
         Self::start(move |question, _| vec![found(question, address).to_vec().unwrap()]).await
     }
 }

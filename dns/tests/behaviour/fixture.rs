@@ -208,5 +208,11 @@ pub(crate) fn forwarder(upstreams: &[SocketAddr], limits: Limits) -> Option<Arc<
 
 pub(crate) fn responder(zone: Zone, forwarder: Option<Arc<Forwarder>>) -> Arc<Responder> {
     let manner = Manner { recursion: forwarder.is_some(), ..MANNER };
-    Arc::new(Responder { zone: Arc::new(RwLock::new(zone)), forwarder, manner, stats: Stats::default() })
+    Arc::new(Responder {
+        zone: Arc::new(RwLock::new(zone)),
+        forwarder,
+        hosts: RwLock::default(),
+        manner,
+        stats: Stats::default(),
+    })
 }

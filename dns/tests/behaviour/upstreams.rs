@@ -319,3 +319,53 @@ fn d31_old_answers_are_given_while_nobody_answers() {
         assert_eq!(udp(&tiers, "new.example.org A").await.metadata.response_code, ResponseCode::ServFail);
     });
 }
+
+#[test]
+fn d31_stub_domains_have_servers_of_their_own() {
+    run(async {
+        let other = Upstream::of("192.0.2.1").await;
+        let corp = Upstream::of("192.0.2.2").await;
+        let lab = Upstream::of("192.0.2.3").await;
+        let domain = |text| fairlead_dns::WireName::parse(text).unwrap();
+        let stubs = vec![(domain("corp.example"), vec![corp.address]), (domain("lab.corp.example"), vec![lab.address])];
+        let config = Config { upstreams: vec![other.address], stubs: stubs.clone(), ..Config::default() };
+        let tiers = Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await;
+        for (question, answer) in [
+            ("www.corp.example A", "192.0.2.2"),
+            ("CORP.example A", "192.0.2.2"),
+            ("a.lab.corp.example A", "192.0.2.3"),
+            ("mycorp.example A", "192.0.2.1"),
+            ("www.example.org A", "192.0.2.1"),
+            ("web4.shop.svc.cluster.local A", "10.96.0.4"),
+        ] {
+            assert_eq!(address(&udp(&tiers, question).await), answer, "{question}");
+        }
+        // Without servers for everything else that is refused.
+        let config = Config { stubs, ..Config::default() };
+        let tiers = Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await;
+        assert_eq!(address(&udp(&tiers, "www.corp.example A").await), "192.0.2.2");
+        assert_eq!(udp(&tiers, "www.example.org A").await.metadata.response_code, ResponseCode::Refused);
+    });
+}
+
+#[test]
+fn d31_fixed_addresses_come_before_what_others_say() {
+    run(async {
+        let upstream = Upstream::of("192.0.2.1").await;
+        let tiers = keeping(&[upstream.address], 30, 0).await;
+        // It is kept before the name gets a fixed address.
+        assert_eq!(address(&udp(&tiers, "host.minikube.internal A").await), "192.0.2.1");
+        let hosts = fairlead_dns::hosts::Hosts::parse("192.168.65.254 host.minikube.internal").unwrap();
+        *tiers.responder.hosts.write().unwrap() = Arc::new(hosts);
+        for (question, answer) in [
+            ("Host.minikube.internal A", "192.168.65.254"),
+            ("host.minikube.internal AAAA", ""),
+            ("254.65.168.192.in-addr.arpa PTR", "host.minikube.internal."),
+            ("x.minikube.internal A", "192.0.2.1"),
+        ] {
+            let message = Message::from_vec(&tiers.ask(&query(question), false).await).unwrap();
+            assert_eq!(message.metadata.response_code, ResponseCode::NoError, "{question}");
+            assert_eq!(address(&message), answer, "{question}");
+        }
+    });
+}

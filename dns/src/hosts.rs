@@ -1,0 +1,143 @@
+//! Names with fixed addresses, as hosts(5) writes them: `ADDRESS NAME [NAME...]`.
+//!
+//! They come before what upstream servers say. A name that is here has no other addresses: where it has none of a family
+//! there is no data. Addresses lead back to the first of their names.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
+use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::serialize::binary::BinDecodable;
+
+use crate::WireName;
+use crate::wire::RecordType;
+use crate::zone::address_of;
+
+/// How long clients may keep it, in seconds.
+const TTL: u32 = 30;
+
+/// Names and their addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hosts {
+    names: HashMap<WireName, Vec<IpAddr>>,
+    addresses: HashMap<IpAddr, WireName>,
+}
+
+/// A line that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {number}: {text:?} can't be read: write an address and one name or several, as `192.0.2.1 a.example`")]
+pub struct WrongLine {
+    /// Its number, from 1.
+    pub number: usize,
+    /// What it says.
+    pub text: String,
+}
+
+impl Hosts {
+    /// Reads lines of hosts(5).
+    ///
+    /// # Errors
+    /// The first line that can't be read.
+    pub fn parse(text: &str) -> Result<Self, WrongLine> {
+        let mut hosts = Self::default();
+        for (index, line) in text.lines().enumerate() {
+            let wrong = || WrongLine { number: index + 1, text: line.to_owned() };
+            let mut words = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
+            let Some(address) = words.next() else { continue };
+            let address: IpAddr = address.parse().map_err(|_| wrong())?;
+            let names: Vec<WireName> = words.map(WireName::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
+            let first = names.first().ok_or_else(wrong)?;
+            hosts.addresses.entry(address).or_insert_with(|| first.clone());
+            for name in names {
+                let addresses = hosts.names.entry(name).or_default();
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+        }
+        Ok(hosts)
+    }
+
+    /// These and those; where both have a name, the addresses of both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        for (name, addresses) in other.names {
+            let known = self.names.entry(name).or_default();
+            for address in addresses {
+                if !known.contains(&address) {
+                    known.push(address);
+                }
+            }
+        }
+        for (address, name) in other.addresses {
+            self.addresses.entry(address).or_insert(name);
+        }
+        self
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Whether it has something to say to a question; the name in lower case and wire format.
+    #[must_use]
+    pub fn knows(&self, name: &[u8], record_type: RecordType) -> bool {
+        self.names.contains_key(name) || self.pointer(name, record_type).is_some()
+    }
+
+    fn pointer(&self, name: &[u8], record_type: RecordType) -> Option<&WireName> {
+        let address = if record_type == RecordType::PTR { address_of(name) } else { None };
+        self.addresses.get(&address?)
+    }
+
+    /// The records, whose owner is written as the client has it; none at all for a name that is here and has no such
+    /// record. `None`: the name is not here.
+    #[must_use]
+    pub fn records(&self, name: &[u8], record_type: RecordType, owner: &Name) -> Option<Vec<Record>> {
+        let record = |data| Record::from_rdata(owner.clone(), TTL, data);
+        if let Some(target) = self.pointer(name, record_type) {
+            let target = Name::from_bytes(target.as_wire()).ok()?;
+            return Some(vec![record(RData::PTR(PTR(target)))]);
+        }
+        let addresses = self.names.get(name)?;
+        let data = addresses.iter().filter_map(|address| match (address, record_type) {
+            (IpAddr::V4(address), RecordType::A) => Some(RData::A(A(*address))),
+            (IpAddr::V6(address), RecordType::AAAA) => Some(RData::AAAA(AAAA(*address))),
+            _ => None,
+        });
+        Some(data.map(record).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_and_mistakes_named() {
+        let hosts = Hosts::parse("# a\n192.0.2.1 a.example b.example # c\n\n2001:db8::1\ta.example\n").unwrap();
+        let name = WireName::parse("a.example").unwrap();
+        let owner = Name::from_ascii("A.example.").unwrap();
+        let lines = |kind| -> Vec<String> {
+            hosts.records(name.as_wire(), kind, &owner).unwrap().iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(lines(RecordType::A), ["A.example. 30 IN A 192.0.2.1"]);
+        assert_eq!(lines(RecordType::AAAA), ["A.example. 30 IN AAAA 2001:db8::1"]);
+        assert_eq!(lines(RecordType::TXT), Vec::<String>::new());
+        let reverse = WireName::parse("1.2.0.192.in-addr.arpa").unwrap();
+        assert!(hosts.knows(reverse.as_wire(), RecordType::PTR) && !hosts.knows(reverse.as_wire(), RecordType::A));
+        for (text, number) in [("192.0.2.1 a\nnobody b", 2), ("192.0.2.1", 1), ("192.0.2.1 a..b", 1)] {
+            assert_eq!(Hosts::parse(text).unwrap_err().number, number);
+        }
+    }
+
+    #[test]
+    fn two_sources_are_put_together() {
+        let one = Hosts::parse("192.0.2.1 a").unwrap();
+        let both = one.and(Hosts::parse("192.0.2.2 a b\n192.0.2.1 c").unwrap());
+        assert_eq!(both, Hosts::parse("192.0.2.1 a c\n192.0.2.2 a b").unwrap());
+    }
+}
