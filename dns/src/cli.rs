@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use fairlead_dns::crowd::Bounds;
+use fairlead_dns::forward::Over;
+use fairlead_dns::forward::tls::{self, Tls};
 use fairlead_dns::forward::{
     self, Forwarder, Limits, Policy, Rules, UpstreamError, from_resolv_conf, parse_stub, parse_upstream, refuse_loops,
 };
@@ -79,6 +81,13 @@ pub(crate) struct Args {
     /// Ask upstream servers over TCP only.
     #[arg(long, help_heading = HEADING)]
     force_tcp: bool,
+    /// Ask upstream servers over TLS: this is the name in their certificates. Their port is 853 where 53 or none is
+    /// given. Stub domains' servers are asked without.
+    #[arg(long, help_heading = HEADING, value_name = "NAME", conflicts_with = "force_tcp")]
+    tls_server_name: Option<String>,
+    /// Authorities that may sign those certificates, in PEM. [default: those that the machine knows]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", requires = "tls_server_name")]
+    tls_ca: Option<PathBuf>,
     /// How many queries may wait for upstream servers, of which one client may have a quarter. One more ends the oldest
     /// of the client with the most.
     #[arg(
@@ -232,11 +241,19 @@ impl Args {
                 tracing::warn!(%path, "it names no upstream server any more: the servers before stay");
             } else {
                 tracing::info!(%path, ?servers, "upstream servers have changed");
-                forwarder.set_upstreams(&servers);
+                forwarder.set_upstreams(&self.ported(servers));
             }
             known = text;
         }
         std::future::pending::<()>().await;
+    }
+
+    /// Servers with the port of what they are asked over.
+    fn ported(&self, mut servers: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        for server in servers.iter_mut().filter(|server| self.tls_server_name.is_some() && server.port() == 53) {
+            server.set_port(tls::PORT);
+        }
+        servers
     }
 
     fn stubs(&self) -> Result<Vec<(WireName, Vec<SocketAddr>)>> {
@@ -292,7 +309,7 @@ impl Args {
         let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let all = size(self.max_concurrent);
         Ok(forward::Config {
-            upstreams: self.upstreams(listen)?,
+            upstreams: self.ported(self.upstreams(listen)?),
             stubs: self.stubs()?,
             limits: Limits { in_flight: Bounds { all, each: all / 4 }, ..Limits::default() },
             rules: Rules {
@@ -302,7 +319,11 @@ impl Args {
                 ..Rules::default()
             },
             policy: self.policy,
-            force_tcp: self.force_tcp,
+            over: match &self.tls_server_name {
+                Some(name) => Over::Tls(Tls::new(name, self.tls_ca.as_deref())?),
+                None if self.force_tcp => Over::Tcp,
+                None => Over::Udp,
+            },
         })
     }
 

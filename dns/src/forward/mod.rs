@@ -1,7 +1,7 @@
 //! Questions about other zones, asked of upstream servers.
 //!
 //! A question's way: the [`cache`] has the answer, or somebody asks the same already, or it becomes a flight: a
-//! [race](race) between servers in the [`order`] that the policy says, over [`udp`] or [`stream`]. The answer is kept as a
+//! [race](race) between servers in the [`order`] that the policy says, over UDP, TCP or TLS. The answer is kept as a
 //! [`reply`], from which each client's response is copied.
 
 pub mod cache;
@@ -13,6 +13,7 @@ mod reply;
 mod server;
 mod stream;
 mod tend;
+pub mod tls;
 mod udp;
 mod upstreams;
 
@@ -38,7 +39,7 @@ pub use cache::Rules;
 pub use order::Policy;
 pub use question::{Question, Wants};
 pub use reply::{Client, Lifetime, Reply};
-pub use server::{Server, Trouble};
+pub use server::{Over, Server, Trouble};
 pub use upstreams::{UpstreamError, from_resolv_conf, parse_stub, parse_upstream, refuse_loops};
 
 /// Time-outs and bounds.
@@ -75,8 +76,9 @@ pub struct Config {
     pub rules: Rules,
     /// How to choose among servers.
     pub policy: Policy,
-    /// Ask over TCP only.
-    pub force_tcp: bool,
+    /// What questions go over to the servers that are no stub domain's; those of stub domains are asked over UDP, or over
+    /// TCP if the others are.
+    pub over: Over,
 }
 
 /// After which time a client gets an old answer, if there is one (RFC 8767 section 5).
@@ -108,7 +110,7 @@ pub struct Forwarder {
     /// The longest first.
     stubs: Vec<(WireName, Arc<[Arc<Server>]>)>,
     policy: Policy,
-    force_tcp: bool,
+    over: Over,
     limits: Limits,
     cache: Cache,
     flights: Flights,
@@ -145,16 +147,17 @@ impl Forwarder {
     /// A forwarder, or `None` when there are no servers.
     #[must_use]
     pub fn new(config: Config) -> Option<Self> {
-        let Config { upstreams, mut stubs, limits, rules, policy, force_tcp } = config;
-        let servers = |addresses: Vec<SocketAddr>| -> Arc<[Arc<Server>]> {
-            addresses.into_iter().map(|to| Arc::new(Server::new(to, force_tcp))).collect()
+        let Config { upstreams, mut stubs, limits, rules, policy, over } = config;
+        let servers = |addresses: Vec<SocketAddr>, over: &Over| -> Arc<[Arc<Server>]> {
+            addresses.into_iter().map(|to| Arc::new(Server::new(to, over.clone()))).collect()
         };
+        let of_stubs = if matches!(over, Over::Tcp) { Over::Tcp } else { Over::Udp };
         stubs.sort_by_key(|(domain, _)| std::cmp::Reverse(domain.as_wire().len()));
         (!upstreams.is_empty() || !stubs.is_empty()).then(|| Self {
-            servers: RwLock::new(servers(upstreams)),
-            stubs: stubs.into_iter().map(|(domain, addresses)| (domain, servers(addresses))).collect(),
+            servers: RwLock::new(servers(upstreams, &over)),
+            stubs: stubs.into_iter().map(|(domain, addresses)| (domain, servers(addresses, &of_stubs))).collect(),
             policy,
-            force_tcp,
+            over,
             limits,
             cache: Cache::new(rules),
             flights: Flights::default(),
@@ -188,7 +191,7 @@ impl Forwarder {
         let before = self.upstreams();
         let server = |address: &SocketAddr| {
             let known = before.iter().find(|server| server.address == *address).cloned();
-            known.unwrap_or_else(|| Arc::new(Server::new(*address, self.force_tcp)))
+            known.unwrap_or_else(|| Arc::new(Server::new(*address, self.over.clone())))
         };
         *self.servers.write().unwrap_or_else(PoisonError::into_inner) = addresses.iter().map(server).collect();
     }

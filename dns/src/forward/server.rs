@@ -11,6 +11,7 @@ use hickory_proto::op::ResponseCode;
 use super::question::Question;
 use super::reply::Reply;
 use super::stream::Lines;
+use super::tls::Tls;
 use super::udp::{Heard, Pool};
 use crate::meter::{CODES, Histogram, TIMES, code_index};
 use crate::seldom::Seldom;
@@ -31,7 +32,7 @@ pub struct Server {
     pub durations: [Histogram<{ TIMES.len() }>; CODES.len()],
     /// Questions that it didn't answer, while it was looked whether it does again.
     pub failed_checks: Counter,
-    tcp_only: bool,
+    over: Over,
     pool: Pool,
     lines: Lines,
     state: Mutex<State>,
@@ -53,6 +54,18 @@ struct State {
     time: Option<f64>,
 }
 
+/// What questions go over.
+#[derive(Debug, Clone, Default)]
+pub enum Over {
+    /// UDP, and TCP for what does not fit.
+    #[default]
+    Udp,
+    /// TCP.
+    Tcp,
+    /// TLS.
+    Tls(Tls),
+}
+
 /// Why a server gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
@@ -65,16 +78,17 @@ impl From<io::Error> for Trouble {
 }
 
 impl Server {
-    /// A server that is asked over UDP first, or only over TCP.
+    /// A server that is asked over this.
     #[must_use]
-    pub fn new(address: SocketAddr, tcp_only: bool) -> Self {
+    pub fn new(address: SocketAddr, over: Over) -> Self {
+        let tls = if let Over::Tls(tls) = &over { Some(tls.clone()) } else { None };
         Self {
             address,
             durations: std::array::from_fn(|_| Histogram::new(&TIMES)),
             failed_checks: Counter::default(),
-            tcp_only,
+            over,
             pool: Pool::new(address),
-            lines: Lines::new(address),
+            lines: Lines::new(address, tls),
             state: Mutex::default(),
             own_address: AtomicBool::new(false),
             led_back: AtomicBool::new(false),
@@ -210,7 +224,7 @@ impl Server {
     }
 
     async fn exchange_with(&self, question: &Question, edns: bool, spelled: bool) -> Result<Reply, Trouble> {
-        if self.tcp_only {
+        if !matches!(self.over, Over::Udp) {
             return self.over_tcp(question, edns).await;
         }
         let heard = match self.pool.ask(question, spelled, edns).await? {

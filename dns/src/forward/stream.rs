@@ -1,4 +1,4 @@
-//! Questions over TCP: one connection for each server, shared by all questions while it lasts.
+//! Questions over TCP or TLS: one connection for each server, shared by all questions while it lasts.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::question::Question;
+use super::tls::Tls;
 use super::udp::{Heard, Waiting};
 
 /// How long a connection without questions stays open.
@@ -22,8 +23,13 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// The connection to one server, while there is one.
 pub(super) struct Lines {
     to: SocketAddr,
+    tls: Option<Tls>,
     current: Mutex<Option<Arc<Line>>>,
 }
+
+/// Bytes both ways, encrypted or not.
+trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 
 struct Line {
     shared: Arc<Shared>,
@@ -31,7 +37,7 @@ struct Line {
 }
 
 struct Shared {
-    writer: tokio::sync::Mutex<WriteHalf<TcpStream>>,
+    writer: tokio::sync::Mutex<WriteHalf<Box<dyn Bytes>>>,
     waiting: Waiting,
     closed: AtomicBool,
 }
@@ -43,8 +49,8 @@ impl Drop for Line {
 }
 
 impl Lines {
-    pub(super) fn new(to: SocketAddr) -> Self {
-        Self { to, current: Mutex::new(None) }
+    pub(super) fn new(to: SocketAddr, tls: Option<Tls>) -> Self {
+        Self { to, tls, current: Mutex::new(None) }
     }
 
     /// Asks, and waits for as long as the caller does.
@@ -56,16 +62,20 @@ impl Lines {
                 return Ok(answer);
             }
         }
-        let line = Arc::new(Line::open(self.to).await?);
+        let line = Arc::new(Line::open(self.to, self.tls.as_ref()).await?);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&line));
         line.ask(question, edns).await
     }
 }
 
 impl Line {
-    async fn open(to: SocketAddr) -> io::Result<Self> {
+    async fn open(to: SocketAddr, tls: Option<&Tls>) -> io::Result<Self> {
         let stream = timeout(CONNECT, TcpStream::connect(to)).await??;
         stream.set_nodelay(true)?;
+        let stream: Box<dyn Bytes> = match tls {
+            None => Box::new(stream),
+            Some(tls) => Box::new(timeout(CONNECT, tls.connect(stream)).await??),
+        };
         let (reader, writer) = split(stream);
         let shared = Arc::new(Shared {
             writer: tokio::sync::Mutex::new(writer),
@@ -90,7 +100,10 @@ impl Line {
         let message = question.message(entry.id, &section, edns);
         let length = u16::try_from(message.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         let frame = [&length.to_be_bytes(), &message[..]].concat();
-        self.shared.writer.lock().await.write_all(&frame).await?;
+        let mut writer = self.shared.writer.lock().await;
+        writer.write_all(&frame).await?;
+        writer.flush().await?;
+        drop(writer);
         match heard.await {
             Ok(Heard::Answer(message)) => Ok(message),
             _ => Err(io::ErrorKind::ConnectionReset.into()),
@@ -100,7 +113,7 @@ impl Line {
 
 impl Shared {
     /// Reads until the server closes, sends what is no message, or nobody has asked for a while.
-    async fn read(&self, mut reader: ReadHalf<TcpStream>) {
+    async fn read(&self, mut reader: ReadHalf<Box<dyn Bytes>>) {
         let mut bytes = Vec::new();
         loop {
             match timeout(IDLE, reader.read_buf(&mut bytes)).await {

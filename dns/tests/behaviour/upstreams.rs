@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use fairlead_dns::forward::{Config, Forwarder, Limits, Policy, Rules};
+use fairlead_dns::forward::tls::Tls;
+use fairlead_dns::forward::{Config, Forwarder, Limits, Over, Policy, Rules};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{Name, RData, Record};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 
 use crate::client::{Tiers, message, query, run};
@@ -212,7 +214,7 @@ fn d31_over_tcp_only_where_that_is_wanted() {
         })
         .await;
         let config =
-            Config { upstreams: vec![upstream.address], force_tcp: true, policy: Policy::Fastest, ..Config::default() };
+            Config { upstreams: vec![upstream.address], over: Over::Tcp, policy: Policy::Fastest, ..Config::default() };
         let tiers = Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await;
         for number in 0..5 {
             assert_eq!(address(&udp(&tiers, &format!("n{number}.example.org A")).await), "192.0.2.1");
@@ -367,5 +369,63 @@ fn d31_fixed_addresses_come_before_what_others_say() {
             assert_eq!(message.metadata.response_code, ResponseCode::NoError, "{question}");
             assert_eq!(address(&message), answer, "{question}");
         }
+    });
+}
+
+/// An upstream server over TLS whose certificate has this name; the certificate in PEM.
+async fn over_tls(name: &str) -> (SocketAddr, String) {
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                while let Ok(length) = stream.read_u16().await {
+                    let mut question = vec![0; usize::from(length)];
+                    stream.read_exact(&mut question).await.unwrap();
+                    let answer = found(&Message::from_vec(&question).unwrap(), "192.0.2.1").to_vec().unwrap();
+                    stream.write_all(&[&(answer.len() as u16).to_be_bytes(), &answer[..]].concat()).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
+            });
+        }
+    });
+    (address, cert.pem())
+}
+
+#[test]
+fn d31_servers_over_tls_prove_who_they_are() {
+    run(async {
+        let (upstream, certificate) = over_tls("dns.example").await;
+        let file = std::env::temp_dir().join(format!("fairlead-dns-ca-{}.pem", std::process::id()));
+        std::fs::write(&file, certificate).unwrap();
+        let tiers = async |name: &str| {
+            let over = Over::Tls(Tls::new(name, Some(&file)).unwrap());
+            let limits = Limits { deadline: Duration::from_secs(2), ..LIMITS };
+            let config = Config { upstreams: vec![upstream], over, limits, ..Config::default() };
+            Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await
+        };
+        let good = tiers("dns.example").await;
+        for number in 0..3 {
+            assert_eq!(address(&udp(&good, &format!("n{number}.example.org A")).await), "192.0.2.1");
+        }
+        let other = tiers("other.example").await;
+        assert_eq!(udp(&other, "www.example.org A").await.metadata.response_code, ResponseCode::ServFail);
+        std::fs::remove_file(&file).unwrap();
+        assert!(Tls::new("dns.example", Some(&file)).unwrap_err().to_string().contains("fairlead-dns-ca"));
+        assert!(Tls::new("no name", None).is_err());
     });
 }

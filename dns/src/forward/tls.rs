@@ -1,0 +1,91 @@
+//! DNS over TLS to upstream servers (RFC 7858, RFC 8310 strict profile).
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// The port of DNS over TLS.
+pub const PORT: u16 = 853;
+
+/// How servers prove who they are.
+#[derive(Clone)]
+pub struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.name)
+    }
+}
+
+/// Why TLS can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The name is none.
+    #[error("{0:?} is no server name: write the name in the servers' certificates, as dns.example")]
+    Name(String),
+    /// A file has no certificates that can be read.
+    #[error("{file} has no certificates that can be read: {reason}; it must be PEM")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There are none on this machine.
+    #[error("this machine has no certificates of authorities: name a file with --tls-ca")]
+    NoRoots,
+    /// They are not to be used.
+    #[error("TLS can't be set up: {0}")]
+    Setup(#[from] tokio_rustls::rustls::Error),
+}
+
+impl Tls {
+    /// Servers have this name, and certificates of these authorities: those in a file, or those that the machine knows.
+    ///
+    /// # Errors
+    /// The name is none, or there are no authorities.
+    pub fn new(name: &str, authorities: Option<&Path>) -> Result<Self, TlsError> {
+        let server = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name(name.to_owned()))?;
+        let mut roots = RootCertStore::empty();
+        match authorities {
+            Some(file) => {
+                let wrong = |reason: String| TlsError::File { file: file.display().to_string(), reason };
+                let certificates = CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))?;
+                for certificate in certificates {
+                    let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+                    roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+                }
+                if roots.is_empty() {
+                    return Err(wrong("there is none".to_owned()));
+                }
+            }
+            None => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                if roots.is_empty() {
+                    return Err(TlsError::NoRoots);
+                }
+            }
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name: server })
+    }
+
+    pub(super) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.connector.connect(self.name.clone(), stream).await
+    }
+}
