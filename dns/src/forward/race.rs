@@ -29,7 +29,7 @@ pub(super) async fn race(
     let mut next = Instant::now();
     let mut exhausted = false;
     // When the deadline passes all of this is dropped.
-    let mut guard = Silence { servers, waits: vec![false; count] };
+    let mut guard = Silence { servers, since: vec![None; count] };
     loop {
         tokio::select! {
             () = sleep_until(next), if !exhausted => match steps.next() {
@@ -38,7 +38,7 @@ pub(super) async fn race(
                         continue;
                     }
                     let Some(server) = servers.get(at) else { continue };
-                    guard.waits[at] = true;
+                    guard.since[at].get_or_insert_with(Instant::now);
                     attempts.push(async move { (at, server.ask(question, again).await) });
                     next = Instant::now() + patience;
                 }
@@ -46,11 +46,12 @@ pub(super) async fn race(
             },
             Some((at, result)) = attempts.next() => {
                 answered[at] = true;
-                guard.waits[at] = false;
+                guard.since[at] = None;
                 match result {
                     Ok(reply) if !reply.is_failure() => {
-                        // The others have been waited for longer than this one took, but not long enough to blame.
-                        guard.waits.fill(false);
+                        // Those that were asked a moment ago are not to blame.
+                        let is_early = |since: &Option<Instant>| since.is_some_and(|since| since.elapsed() < patience);
+                        guard.since.iter_mut().filter(|since| is_early(since)).for_each(|since| *since = None);
                         return Ok(reply);
                     }
                     // Somebody else may do better; if nobody does, this is the answer.
@@ -64,15 +65,15 @@ pub(super) async fn race(
     }
 }
 
-/// Servers that were waited for until nobody had time any more.
+/// Servers that were waited for in vain, since when.
 struct Silence<'s> {
     servers: &'s [Arc<Server>],
-    waits: Vec<bool>,
+    since: Vec<Option<Instant>>,
 }
 
 impl Drop for Silence<'_> {
     fn drop(&mut self) {
-        for (server, _) in self.servers.iter().zip(&self.waits).filter(|(_, waits)| **waits) {
+        for (server, _) in self.servers.iter().zip(&self.since).filter(|(_, since)| since.is_some()) {
             server.was_silent();
         }
     }

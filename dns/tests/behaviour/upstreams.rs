@@ -165,6 +165,23 @@ fn d31_servers_without_edns_are_asked_without() {
 }
 
 #[test]
+fn d31_a_server_that_is_silent_is_asked_last() {
+    run(async {
+        let (silent, count) = counted(|_, _| vec![]).await;
+        let good = Upstream::of("192.0.2.1").await;
+        let tiers = keeps_nothing(&[silent.address, good.address]).await;
+        for number in 0..3 {
+            assert_eq!(address(&udp(&tiers, &format!("n{number}.example.org A")).await), "192.0.2.1");
+        }
+        let servers = tiers.responder.forwarder.as_ref().unwrap().upstreams();
+        assert_eq!([servers[0].is_down(), servers[1].is_down()], [true, false]);
+        let before = count.load(Ordering::Relaxed);
+        assert_eq!(address(&udp(&tiers, "last.example.org A").await), "192.0.2.1");
+        assert_eq!(count.load(Ordering::Relaxed), before, "nobody waits for it any more");
+    });
+}
+
+#[test]
 fn d31_equal_questions_are_asked_once() {
     run(async {
         let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
