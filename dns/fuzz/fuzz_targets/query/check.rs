@@ -50,7 +50,13 @@ fn responder() -> Responder {
     objects().into_iter().map(Event::Applied).for_each(|event| builder.apply(event));
     builder.settle().into_iter().for_each(|delta| zone.update(delta));
     zone.set_synced();
-    Responder { zone: Arc::new(RwLock::new(zone)), forwarder: None, hosts: RwLock::default(), manner: MANNER, stats: Stats::default() }
+    Responder {
+        zone: Arc::new(RwLock::new(zone)),
+        forwarder: None,
+        hosts: RwLock::default(),
+        manner: MANNER,
+        stats: Stats::default(),
+    }
 }
 
 /// A service with a cluster address, a headless one, and aliases, all in the namespace `n`.
