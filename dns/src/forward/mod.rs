@@ -1,7 +1,7 @@
 //! Questions about other zones, asked of upstream servers.
 //!
 //! A question's way: the [`cache`] has the answer, or somebody asks the same already, or it becomes a flight: a
-//! [race](race) between servers in the [`order`] that the policy says, over UDP, TCP or TLS. The answer is kept as a
+//! [`mod@race`] between servers in the [`mod@order`] that the policy says, over UDP, TCP or TLS. The answer is kept as a
 //! [`reply`], from which each client's response is copied.
 
 pub mod cache;

@@ -51,6 +51,7 @@ fn cargo(toolchain: &Toolchain, what: &str) -> Result<Command> {
     command
         .args([what, "--locked", "--package", PACKAGE, "--target", TARGET, "-Zbuild-std=core"])
         .env("RUSTC_BOOTSTRAP", "1") // build-std is unstable; the compiler and the source it compiles are pinned
+        .env("CARGO_INCREMENTAL", "0") // it makes other bytes
         .env("CARGO_TARGET_DIR", target_dir())
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
         .env("CARGO_ENCODED_RUSTFLAGS", flags(toolchain)?.join("\x1f"))
