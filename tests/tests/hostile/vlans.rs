@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use fairlead_tests::frames::{Wire, datagram, ends};
-use fairlead_tests::{Drops, Probes};
+use fairlead_tests::{Drops, Probe, Probes, Vantage};
 
-use crate::world::{MARK, assert_nothing_smuggled, outside, world};
+use crate::world::{MARK, assert_nothing_smuggled, carries, outside, smuggled, world};
+
+/// What tagged frames of a pod carry, and nothing that other tests send at the same time to the same places.
+const TAGGED: &[u8] = b"tagged by a hostile pod";
 
 /// Priorities, which change nothing.
 const PRIORITIES: [u16; 2] = [0, 5];
@@ -18,24 +21,30 @@ fn frames_that_a_pod_tagged_go_nowhere_and_are_counted() {
     let near = node.pod("tags/near").udp(53).start();
     let far = lab.node("node-2").pod("tags/far").udp(53).start();
     let mut wire = Wire::of(&pod);
-    let mut uplink = lab.fabric().packets("node-1");
-    let mut seen = [near.packets("eth0"), far.packets("eth0"), lab.client().packets("eth0"), node.packets("eth0")];
+    // At the other end of the uplink is what left by it.
+    let mut seen = [
+        lab.fabric().packets("node-1"),
+        near.packets("eth0"),
+        far.packets("eth0"),
+        lab.client().packets("eth0"),
+        node.packets("eth0"),
+    ];
     let before = Drops::of(node).count("vlan");
     let mut sent = 0;
     for targets in [near.ips(), far.ips(), outside(), node.ips()] {
         for (own, to) in pod.ips().into_iter().zip(targets) {
             for vlan in [5, 1, 4094] {
                 for priority in PRIORITIES {
-                    let (kind, packet) = datagram(own, to, (44_001, 53), MARK);
+                    let (kind, packet) = datagram(own, to, (44_001, 53), TAGGED);
                     wire.send_tagged((priority, vlan), kind, &packet);
                     sent += 1;
                 }
             }
         }
     }
-    assert_nothing_smuggled(&mut uplink, "tagged frames of a pod, beyond the uplink");
-    for seen in &mut seen {
-        assert_nothing_smuggled(seen, "tagged frames of a pod");
+    for place in &mut seen {
+        let arrived = place.collect(Duration::from_millis(60), |frame| carries(frame, TAGGED));
+        assert_eq!(arrived, [], "tagged frames of a pod");
     }
     assert_eq!(Drops::of(node).count("vlan") - before, sent, "{:?}", Drops::of(node).counts());
 }
@@ -70,18 +79,28 @@ fn frames_that_a_neighbour_tagged_reach_no_pod() {
     let lab = world();
     let node = lab.node("node-1");
     let pod = node.pod("tags/receiver").udp(53).start();
+    let far = lab.node("node-2").pod("tags/receives-from").start();
     let mut wire = Wire::to_uplink(lab.client(), node);
-    for (own, to) in outside().into_iter().zip(pod.ips()) {
-        let mut seen = pod.packets("eth0");
-        let (kind, packet) = datagram(own, to, (44_004, 53), MARK);
-        for vlan in [5, 1, 4094] {
-            for priority in PRIORITIES {
-                wire.send_tagged((priority, vlan), kind, &packet);
+    // From an address outside, which the host's stack forwards, and from that of a pod elsewhere, which is handed over past it.
+    let senders: [(&Vantage, _); 2] = [(lab.client(), outside()), (far.vantage(), far.ips())];
+    for (sender, ips) in senders {
+        for (own, to) in ips.into_iter().zip(pod.ips()) {
+            // There is a flow that they could pass for a part of.
+            sender.probe(&Probe::udp(to, 53).source_port(44_004)).unwrap();
+            let mut seen = pod.packets("eth0");
+            let mut uplink = node.packets("eth0");
+            let (kind, packet) = datagram(own, to, (44_004, 53), MARK);
+            for vlan in [5, 1, 4094] {
+                for priority in PRIORITIES {
+                    wire.send_tagged((priority, vlan), kind, &packet);
+                }
             }
+            assert_nothing_smuggled(&mut seen, &format!("tagged frames of a neighbour from {own}"));
+            let came = uplink.collect(Duration::from_millis(60), smuggled).len();
+            assert_eq!(came, 3 * PRIORITIES.len(), "all of them reach the node");
+            // Without a tag the same arrives: nothing else is wrong with it.
+            wire.send(kind, &packet);
+            assert!(seen.wait_for(Duration::from_secs(1), smuggled).is_some(), "{own} reaches {to}");
         }
-        assert_nothing_smuggled(&mut seen, "tagged frames of a neighbour");
-        // Without a tag the same arrives: nothing else is wrong with it.
-        wire.send(kind, &packet);
-        assert!(seen.wait_for(Duration::from_secs(1), crate::world::smuggled).is_some());
     }
 }

@@ -74,7 +74,12 @@ pub(crate) fn wait_until_silent(lab: &Lab, from: &impl Probes, to: &Pod, port: u
 
 /// Whether a frame comes in and carries what attackers send.
 pub(crate) fn smuggled(frame: &Frame) -> bool {
-    !frame.outgoing && frame.bytes().windows(MARK.len()).any(|part| part == MARK)
+    carries(frame, MARK)
+}
+
+/// Whether a frame comes in and carries these bytes.
+pub(crate) fn carries(frame: &Frame, mark: &[u8]) -> bool {
+    !frame.outgoing && frame.bytes().windows(mark.len()).any(|part| part == mark)
 }
 
 /// Whether a frame comes in between two addresses.
