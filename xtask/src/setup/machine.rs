@@ -34,10 +34,23 @@ pub(crate) fn kernel(series: &str) -> Option<PathBuf> {
     find_image(&folder(series).ok()?)
 }
 
+/// The module of a series that makes dummy interfaces, when it is there.
+pub(crate) fn dummy(series: &str) -> Option<PathBuf> {
+    find(&folder(series).ok()?, DUMMY)
+}
+
+/// How the module's file begins; it may be packed.
+const DUMMY: &str = "dummy.ko";
+
 fn find_image(dir: &Path) -> Option<PathBuf> {
-    let mut images: Vec<PathBuf> = fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    images.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz")));
-    images.into_iter().max()
+    find(dir, "vmlinuz")
+}
+
+/// The last file of a folder that begins so.
+fn find(dir: &Path, begin: &str) -> Option<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(begin)));
+    files.into_iter().max()
 }
 
 /// Whether there is an image of each series.
@@ -45,10 +58,20 @@ pub(super) fn kernels_present() -> bool {
     pins::KERNELS.iter().all(|series| kernel(series).is_some())
 }
 
-/// Downloads the newest build of each series that is missing.
+/// Whether the module is there that goes with each image.
+pub(super) fn modules_present() -> bool {
+    pins::KERNELS.iter().all(is_present)
+}
+
+fn is_present(series: &&str) -> bool {
+    kernel(series).is_some() && dummy(series).is_some()
+}
+
+/// Downloads the newest build of each series that is missing, or whose module is.
 pub(super) fn install_kernels() -> Result<()> {
-    let remedy = "put any kernel image of the series with BTF (CONFIG_DEBUG_INFO_BTF) there by hand";
-    let missing: Vec<&str> = pins::KERNELS.into_iter().filter(|series| kernel(series).is_none()).collect();
+    let remedy =
+        "put any kernel image of the series with BTF (CONFIG_DEBUG_INFO_BTF) and its module dummy.ko there by hand";
+    let missing: Vec<&str> = pins::KERNELS.into_iter().filter(|series| !is_present(series)).collect();
     let folders = missing.iter().map(|series| Ok(folder(series)?.display().to_string())).collect::<Result<Vec<_>>>()?;
     let fetch = || -> Result<()> {
         let archive = Archive::open(pins::KERNEL_SUITE)?;
@@ -57,13 +80,26 @@ pub(super) fn install_kernels() -> Result<()> {
             let unpacked = paths::cache()?.join("kernel-package");
             archive.unpack(&package, &unpacked)?;
             let image = find_image(&unpacked.join("boot")).with_context(|| format!("{package} has no boot/vmlinuz"))?;
-            fs::create_dir_all(folder(series)?)?;
-            fs::rename(&image, folder(series)?.join(image.file_name().unwrap_or_default()))?;
+            let modules =
+                fs::read_dir(unpacked.join("lib/modules"))?.next().context("the package has no modules")??;
+            let module = find(&modules.path().join("kernel/drivers/net"), DUMMY)
+                .with_context(|| format!("{package} has no module {DUMMY}"))?;
+            // An image and a module of another build do not go together.
+            let place = folder(series)?;
+            if place.exists() {
+                fs::remove_dir_all(&place)?;
+            }
+            fs::create_dir_all(&place)?;
+            for file in [image, module] {
+                fs::rename(&file, place.join(file.file_name().unwrap_or_default()))?;
+            }
             fs::remove_dir_all(&unpacked)?;
         }
         Ok(())
     };
-    fetch().with_context(|| format!("no kernel image vmlinuz* in {}: {remedy}", folders.join(" and ")))
+    fetch().with_context(|| {
+        format!("no kernel image vmlinuz* with its module {DUMMY} in {}: {remedy}", folders.join(" and "))
+    })
 }
 
 #[cfg(test)]

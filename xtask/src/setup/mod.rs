@@ -35,6 +35,8 @@ pub(crate) enum Part {
     Emulator,
     /// Kernel images, for `cargo xtask vm`
     Kernels,
+    /// A module of each of these kernels, for `cargo xtask vm --frames`
+    Modules,
     /// A container runtime's lowest part and network tools, for `cargo xtask cluster`
     Cluster,
     /// The root file system of test images, for `cargo xtask e2e`
@@ -49,6 +51,7 @@ impl Part {
             Self::CargoDeny => deny::present(),
             Self::Emulator => machine::emulator_present(),
             Self::Kernels => machine::kernels_present(),
+            Self::Modules => machine::modules_present(),
             Self::Cluster => packages::cluster_present(),
             Self::TestRoot => test_root::present(),
         }
@@ -60,7 +63,7 @@ impl Part {
             Self::BpfLinker => linker::install(),
             Self::CargoDeny => deny::install(),
             Self::Emulator => machine::install_emulator(),
-            Self::Kernels => machine::install_kernels(),
+            Self::Kernels | Self::Modules => machine::install_kernels(),
             Self::Cluster => packages::install_cluster(),
             Self::TestRoot => test_root::install(),
         }

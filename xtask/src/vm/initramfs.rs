@@ -1,4 +1,4 @@
-//! The guest's file system: one program, the object, and a console. In the kernel's `newc` format
+//! The guest's file system: one program, the files that it reads, and a console. In the kernel's `newc` format
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
 
 const DIRECTORY: u32 = 0o040_755;
@@ -6,13 +6,15 @@ const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
-/// The archive of a program that is the guest's first process, and of the object that it loads.
-pub(super) fn archive(program: &[u8], object: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(program.len() + object.len() + 4096);
+/// The archive of a program that is the guest's first process, and of files in its root.
+pub(super) fn archive(program: &[u8], files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
     entry(&mut out, "dev", DIRECTORY, (0, 0), &[]);
     entry(&mut out, "dev/console", CHARACTER_DEVICE, (5, 1), &[]);
     entry(&mut out, "init", PROGRAM, (0, 0), program);
-    entry(&mut out, "object", FILE, (0, 0), object);
+    for (name, bytes) in files {
+        entry(&mut out, name, FILE, (0, 0), bytes);
+    }
     entry(&mut out, "TRAILER!!!", 0, (0, 0), &[]);
     out
 }
@@ -57,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_archive_ends_with_its_trailer() {
-        let archive = archive(b"program", b"object");
+        let archive = archive(b"program", &[("object", b"object")]);
         assert!(String::from_utf8_lossy(&archive).contains("TRAILER!!!"));
         assert_eq!(archive.len() % 4, 0);
     }

@@ -1,5 +1,7 @@
-//! `cargo xtask vm`: every program of the eBPF object through the verifiers of several kernels.
+//! `cargo xtask vm`: every program of the eBPF object through the verifiers of several kernels, and with `--frames` the
+//! frames of the datapath's tests through the programs.
 
+mod frames;
 mod initramfs;
 mod qemu;
 mod report;
@@ -9,7 +11,12 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::{paths, pins, run, setup::Part, tally::Tally, toolchain};
+use crate::{
+    paths, pins, run,
+    setup::{Part, machine},
+    tally::Tally,
+    toolchain,
+};
 use report::Report;
 
 const VERIFIER: &str = "fairlead-verifier";
@@ -23,11 +30,14 @@ pub(crate) struct Vm {
     /// What QEMU runs guests with. KVM is faster where it works; emulation works everywhere
     #[arg(long, default_value = "tcg", value_parser = ["tcg", "kvm"])]
     accel: String,
+    /// Also run the frames of the datapath's tests through the programs, and compare what comes out
+    #[arg(long)]
+    frames: bool,
 }
 
 impl Default for Vm {
     fn default() -> Self {
-        Self { kernel: "all".to_owned(), accel: "tcg".to_owned() }
+        Self { kernel: "all".to_owned(), accel: "tcg".to_owned(), frames: false }
     }
 }
 
@@ -36,37 +46,54 @@ impl Vm {
         self.tally()?.conclude()
     }
 
-    /// Runs the matrix and prints its table; one program on one kernel counts as one test.
+    /// Runs the matrix and prints its table; a program, or a test's frames, on one kernel counts as one test.
     pub(crate) fn tally(&self) -> Result<Tally> {
         let series: Vec<&str> = pins::KERNELS.into_iter().filter(|series| self.wants(series)).collect();
         if !series.is_empty() {
             Part::Emulator.require()?;
             Part::Kernels.require()?;
+            if self.frames {
+                Part::Modules.require()?;
+            }
         }
         let object = paths::object();
         let bytes = fs::read(&object)
             .with_context(|| format!("can't read {}: `cargo xtask ebpf` makes it", object.display()))?;
         let verifier = build_verifier()?;
+        let frames = self.frames.then(frames::record).transpose()?;
 
         let mut reports = Vec::new();
         if self.wants("running") {
             run::say("loading on the running kernel");
-            let output = run::as_root(&verifier.display().to_string())?.arg(&object).output()?;
+            let output = run::as_root(&verifier.display().to_string())?.arg(&object).args(&frames).output()?;
             let text =
                 format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             reports.push(Report::parse("running", &text));
         }
         let initrd = paths::target().join("initramfs.cpio");
-        if !series.is_empty() {
-            fs::write(&initrd, initramfs::archive(&fs::read(&verifier)?, &bytes))?;
-        }
+        let (program, recording) = (fs::read(&verifier)?, frames.map(fs::read).transpose()?);
         for series in series {
+            let mut files: Vec<(&str, &[u8])> = vec![("object", &bytes)];
+            let module = if self.frames { machine::dummy(series).map(fs::read).transpose()? } else { None };
+            files.extend(recording.as_deref().map(|recording| ("frames", recording)));
+            files.extend(module.as_deref().map(|module| ("dummy", module)));
+            fs::write(&initrd, initramfs::archive(&program, &files))?;
             run::say(format!("loading on {series} under QEMU ({})", self.accel));
             let console = qemu::boot(series, &initrd, &self.accel)?;
             reports.push(Report::parse(series, &console));
         }
+        if self.frames {
+            println!("{}", report::left_out(&reports));
+        }
         print!("{}", report::table(&reports));
-        let problems: Vec<String> = reports.iter().flat_map(Report::problems).collect();
+        if self.frames {
+            print!("{}", report::frames(&reports));
+        }
+        let mut problems: Vec<String> = reports.iter().flat_map(Report::problems).collect();
+        // Where nothing ran, that is what is wrong.
+        if self.frames && problems.is_empty() {
+            problems.extend(reports.first().map(Report::unlisted).unwrap_or_default());
+        }
         for problem in &problems {
             println!("FAILED {problem}");
         }

@@ -1,7 +1,8 @@
 //! What the verifier program printed, and a table of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::frames::WITHOUT_FRAMES;
 use crate::pins;
 
 /// How one kernel took the object.
@@ -13,6 +14,10 @@ pub(super) struct Report {
     release: Option<String>,
     /// Each program's name, and its verified instructions or why it was refused.
     programs: Vec<(String, Result<u32, String>)>,
+    /// Each test's name, and how many of its frames did what was recorded, or what one did instead.
+    frames: BTreeMap<String, Result<u32, String>>,
+    /// Each test that has frames which were not run, and how many these are for which reason.
+    left_out: Vec<(String, u32, String)>,
     /// The last lines of everything that was printed, for a kernel that did not get to the end.
     tail: String,
 }
@@ -25,6 +30,8 @@ impl Report {
             kernel: kernel.to_owned(),
             release: None,
             programs: Vec::new(),
+            frames: BTreeMap::new(),
+            left_out: Vec::new(),
             tail: lines[lines.len().saturating_sub(15)..].join("\n"),
         };
         for line in lines {
@@ -35,6 +42,16 @@ impl Report {
                     report.programs.push((name.to_owned(), count));
                 }
                 ["failed", name, reason] => report.programs.push((name.to_owned(), Err(reason.to_owned()))),
+                ["frames", test, count] => {
+                    let count = count.parse().map_err(|_| format!("unreadable count {count:?}"));
+                    report.frames.insert(test.to_owned(), count);
+                }
+                ["frames-failed", test, what] => {
+                    report.frames.insert(test.to_owned(), Err(what.to_owned()));
+                }
+                ["left-out", test, count, reason] => {
+                    report.left_out.push((test.to_owned(), count.parse().unwrap_or(0), reason.to_owned()));
+                }
                 ["done", release] => report.release = Some(release.to_owned()),
                 _ => {}
             }
@@ -42,9 +59,28 @@ impl Report {
         report
     }
 
-    /// How many tests this was: one a program, and one that it got to the end.
+    /// How many tests this was: one a program, one a test whose frames ran, and one that it got to the end.
     pub(super) fn tests(&self) -> usize {
-        self.programs.len() + 1
+        self.programs.len() + self.frames.len() + 1
+    }
+
+    /// How many frames did what was recorded.
+    fn ran(&self) -> u32 {
+        self.frames.values().flatten().sum()
+    }
+
+    /// What is wrong with the list of tests without frames.
+    pub(super) fn unlisted(&self) -> Vec<String> {
+        let without: BTreeSet<&str> = self
+            .left_out
+            .iter()
+            .map(|(test, ..)| test.as_str())
+            .filter(|test| !self.frames.contains_key(*test))
+            .collect();
+        let listed = BTreeSet::from(WITHOUT_FRAMES.map(|(test, _)| test));
+        let missing = without.difference(&listed).map(|test| format!("{test} has no frame that runs: say why"));
+        let needless = listed.difference(&without).map(|test| format!("{test} has frames that run, or is no test"));
+        missing.chain(needless).map(|text| format!("{text} in xtask/src/vm/frames.rs")).collect()
     }
 
     /// What is wrong, one text each.
@@ -67,6 +103,8 @@ impl Report {
         } else if self.programs.is_empty() {
             problems.push(format!("{kernel}: the object has no program"));
         }
+        let failed = self.frames.iter().filter_map(|(test, result)| Some((test, result.as_ref().err()?)));
+        problems.extend(failed.map(|(test, what)| format!("{test} on {kernel}: {what}")));
         problems
     }
 
@@ -99,6 +137,22 @@ pub(super) fn table(reports: &[Report]) -> String {
     text
 }
 
+/// How many frames did what was recorded, a line for each kernel.
+pub(super) fn frames(reports: &[Report]) -> String {
+    let lines = reports.iter().map(|report| {
+        let name = report.release.as_ref().unwrap_or(&report.kernel);
+        format!("{:>6} frames did on {name} what was recorded\n", report.ran())
+    });
+    lines.collect()
+}
+
+/// How many frames were not run, a line for each test and reason: the same for all kernels.
+pub(super) fn left_out(reports: &[Report]) -> String {
+    let Some(report) = reports.first() else { return String::new() };
+    let lines = report.left_out.iter().map(|(test, count, reason)| format!("{count:>6} of {test}: {reason}\n"));
+    format!("frames that were recorded and not run\n{}", lines.collect::<String>())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +183,27 @@ mod tests {
         let text = "fairlead-verifier\tok\tpod_ingress\t150001\nfairlead-verifier\tdone\tx\n";
         assert_eq!(Report::parse("6.1", text).problems().len(), 1);
         assert_eq!(Report::parse("6.12", text).problems(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn frames_count_by_test_and_one_that_does_something_else_is_a_problem() {
+        let text = "fairlead-verifier\tframes\ta\t7\nfairlead-verifier\tframes\tb\t5\n\
+                    fairlead-verifier\tframes-failed\tc\t1 of 2 frames: the verdict is 2 and not 7\n\
+                    fairlead-verifier\tok\tp\t1\nfairlead-verifier\tdone\tx\n";
+        let report = Report::parse("6.1", text);
+        assert_eq!((report.tests(), report.ran()), (5, 12));
+        assert_eq!(report.problems(), ["c on 6.1: 1 of 2 frames: the verdict is 2 and not 7"]);
+    }
+
+    #[test]
+    fn a_test_without_frames_is_listed_or_a_problem() {
+        let all = WITHOUT_FRAMES.map(|(test, _)| format!("fairlead-verifier\tleft-out\t{test}\t4\tchance\n")).concat();
+        assert_eq!(Report::parse("6.1", &all).unlisted(), Vec::<String>::new());
+        let other = format!("{all}fairlead-verifier\tleft-out\tother\t4\tchance\n");
+        assert!(Report::parse("6.1", &other).unlisted().concat().contains("other has no frame that runs"));
+        let ran = format!("{other}fairlead-verifier\tframes\tother\t4\n");
+        assert_eq!(Report::parse("6.1", &ran).unlisted(), Vec::<String>::new());
+        assert_eq!(Report::parse("6.1", "").unlisted().len(), WITHOUT_FRAMES.len());
     }
 
     #[test]

@@ -1,25 +1,47 @@
 //! Being the first process of a machine that has nothing else.
 
-use std::{fs, io::Write as _};
+use std::{fs, io::Write as _, path::Path};
 
 use anyhow::{Context, Result};
 use nix::{
+    kmod::{ModuleInitFlags, finit_module},
     mount::{MsFlags, mount},
     sys::reboot::{RebootMode, reboot},
     unistd::sync,
 };
 
+/// `MODULE_INIT_COMPRESSED_FILE` (include/uapi/linux/module.h).
+const PACKED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
+
 /// Where the initramfs has the object.
 pub(crate) const OBJECT: &str = "/object";
 
-/// Mounts what loading a program reads: the kernel's types below /sys, the CPU count below /proc.
+/// Where it has frames, if it has any.
+const FRAMES: &str = "/frames";
+
+/// Where it has the kernel's module for dummy interfaces, if that is one.
+const DUMMY: &str = "/dummy";
+
+/// Mounts what loading a program reads (the kernel's types below /sys, the CPU count below /proc), and loads the module
+/// that frames need an interface of.
 pub(crate) fn prepare() -> Result<()> {
     for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("bpf", "/sys/fs/bpf")] {
         fs::create_dir_all(place)?;
         mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("can't mount {kind} on {place}"))?;
     }
+    if let Ok(module) = fs::File::open(DUMMY) {
+        // Packed as in the kernel's package, or not.
+        finit_module(&module, c"numdummies=0", ModuleInitFlags::empty())
+            .or_else(|_| finit_module(&module, c"numdummies=0", PACKED))
+            .context("can't load the module for dummy interfaces")?;
+    }
     Ok(())
+}
+
+/// The path of the frames, if there are any.
+pub(crate) fn frames() -> Option<&'static str> {
+    Path::new(FRAMES).exists().then_some(FRAMES)
 }
 
 /// Turns the machine off. When even that fails, returning lets the kernel panic, which ends the emulator as well.

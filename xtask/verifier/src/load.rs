@@ -2,15 +2,15 @@
 
 use anyhow::{Context, Result};
 use aya::{
-    EbpfLoader, VerifierLogLevel,
+    Ebpf, EbpfLoader, VerifierLogLevel,
     programs::{Program, ProgramError, ProgramInfo},
 };
 
 /// The end of a verifier's log is where the reason is.
 const LOG_LINES: usize = 16;
 
-/// Loads every program and prints a line about each; returns whether all were loaded.
-pub(crate) fn all(object: &[u8]) -> Result<bool> {
+/// Loads every program and prints a line about each; returns them, and whether all were loaded.
+pub(crate) fn all(object: &[u8]) -> Result<(Ebpf, bool)> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS);
     let mut ebpf = loader.load(object).context("the object's maps can't be made")?;
@@ -26,7 +26,7 @@ pub(crate) fn all(object: &[u8]) -> Result<bool> {
             }
         }
     }
-    Ok(all_loaded)
+    Ok((ebpf, all_loaded))
 }
 
 fn load(program: &mut Program) -> Result<ProgramInfo, ProgramError> {

@@ -1,42 +1,61 @@
-//! Loads every program of an eBPF object and says what the kernel's verifier thought of it.
+//! Loads every program of an eBPF object, says what the kernel's verifier thought of it, and runs recorded frames of the
+//! datapath's tests through it, if it has them.
 //!
-//! `fairlead-verifier OBJECT` does so on the running kernel. As the first process of a machine (it is then all that the
-//! initramfs has, besides /object) it mounts what loading needs, does the same and turns the machine off.
+//! `fairlead-verifier OBJECT [FRAMES]` does so on the running kernel. As the first process of a machine (it is then all that
+//! the initramfs has, besides its files) it mounts what loading needs, does the same and turns the machine off.
 //!
-//! It prints one line for each program, with tabs between: `fairlead-verifier`, `ok`, name, verified instructions; or
-//! `fairlead-verifier`, `failed`, name, the error and the end of the verifier's log, with `\n` for line ends. The last
-//! line is `fairlead-verifier`, `done`, the kernel's release.
+//! It prints lines with tabs between, each of which begins with `fairlead-verifier`; a line end in a text is `\n`:
+//!
+//! | line | of each |
+//! |---|---|
+//! | `ok`, name, verified instructions | program that was loaded |
+//! | `failed`, name, the error and the end of the verifier's log | program that was refused |
+//! | `frames`, name, number of frames that did what was recorded | test |
+//! | `frames-failed`, name, what the first that did not has done | test |
+//! | `left-out`, name, number of frames that were not run, why | test and reason |
+//! | `done`, the kernel's release | last line |
 #![forbid(unsafe_code)]
 
+mod frames;
 mod guest;
+mod links;
 mod load;
+mod store;
 
 use std::{env, fs, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 fn main() -> ExitCode {
     let first = std::process::id() == 1;
-    let result = if first { guest::prepare().and_then(|()| verify(guest::OBJECT)) } else { from_arguments() };
+    let result =
+        if first { guest::prepare().and_then(|()| verify(guest::OBJECT, guest::frames())) } else { from_arguments() };
     if let Err(error) = &result {
         println!("fairlead-verifier\tfailed\t-\t{}", load::one_line(&format!("{error:#}")));
     }
     if first {
         guest::power_off();
     }
-    if result.is_ok_and(|all_loaded| all_loaded) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if result.is_ok_and(|all_right| all_right) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn from_arguments() -> Result<bool> {
-    let object = env::args().nth(1).context("usage: fairlead-verifier OBJECT (as root)")?;
-    verify(&object)
+    match env::args().skip(1).collect::<Vec<_>>().as_slice() {
+        [object] => verify(object, None),
+        [object, frames] => verify(object, Some(frames)),
+        _ => bail!("usage: fairlead-verifier OBJECT [FRAMES] (as root)"),
+    }
 }
 
-/// Whether every program of the object at this path was loaded.
-fn verify(path: &str) -> Result<bool> {
-    let object = fs::read(path).with_context(|| format!("can't read {path}"))?;
-    let all_loaded = load::all(&object)?;
+/// Whether every program of the object at this path was loaded, and every frame, if there are any, did what was recorded.
+fn verify(object: &str, frames: Option<&str>) -> Result<bool> {
+    let read = |path: &str| fs::read(path).with_context(|| format!("can't read {path}"));
+    let (mut ebpf, all_loaded) = load::all(&read(object)?)?;
+    let all_right = match frames {
+        Some(frames) if all_loaded => frames::run(&mut ebpf, &read(frames)?)?,
+        _ => all_loaded,
+    };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     println!("fairlead-verifier\tdone\t{}", release.trim_end());
-    Ok(all_loaded)
+    Ok(all_right)
 }

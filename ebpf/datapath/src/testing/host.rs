@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::frame::{Frame, Partial};
+use super::record::Recorder;
 use super::seen;
 use super::tables::Flows;
 use crate::config::{Config, Uplink};
@@ -85,11 +86,12 @@ pub struct Host {
     pub random: Option<u32>,
     /// Bytes of each packet that can be read and written directly.
     pub linear: usize,
-    chance: Cell<u64>,
+    pub(super) chance: Cell<u64>,
     ifindex: u32,
     frame: RefCell<Frame>,
     /// A walk finds its memory as the one before left it.
-    walk: Walk,
+    pub(super) walk: Walk,
+    recorder: Option<Recorder>,
 }
 
 impl Default for Host {
@@ -110,6 +112,7 @@ impl Default for Host {
             ifindex: 0,
             frame: RefCell::default(),
             walk: Walk::default(),
+            recorder: Recorder::begin(),
         }
     }
 }
@@ -117,6 +120,13 @@ impl Default for Host {
 impl Host {
     /// Has the programs at a hook decide about a packet, and carries out what they do to its bytes.
     pub fn run(&mut self, hook: Hook, frame: &mut Frame) -> Fate {
+        let Some(mut recorder) = self.recorder.take() else { return self.decide(hook, frame) };
+        let fate = recorder.run(self, hook, frame);
+        self.recorder = Some(recorder);
+        fate
+    }
+
+    pub(super) fn decide(&mut self, hook: Hook, frame: &mut Frame) -> Fate {
         let ether_type = frame.ether_type();
         self.ifindex = match hook {
             Hook::FromPod(slot) | Hook::ToPod(slot) => ifindex_of(slot),

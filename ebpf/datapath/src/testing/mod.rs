@@ -4,12 +4,15 @@
 //! - [`Frame`]: a packet with what the kernel knows of it; [`Message`] builds one, [`Seen`] reads one and checks it
 //! - [`Host`]: one packet at one hook
 //! - [`Node`]: a node with pods and services, where a packet is carried from hook to hook
+//! - [`Record`]: what has run at a hook, to be run again in a kernel
 
 mod arena;
 mod frame;
 mod host;
 mod message;
 mod node;
+mod record;
+mod replay;
 mod seen;
 mod tables;
 
@@ -17,5 +20,7 @@ pub use frame::{Frame, Partial};
 pub use host::{Fate, Hook, Host};
 pub use message::{L4, Message};
 pub use node::{Landed, Node, ip};
+pub use record::VARIABLE;
+pub use replay::{Entry, Record, Step};
 pub use seen::Seen;
 pub use tables::Flows;

@@ -4,13 +4,16 @@ use core::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::vec::Vec;
 
+use zerocopy::IntoBytes as _;
+
 use super::arena::Arena;
 use super::host::Host;
-use crate::Addr;
+use super::replay::Entry;
 use crate::flow::{self, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, Table};
 use crate::peer::{self, CidrKey, NodeHop, Peer, Pod};
 use crate::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row};
 use crate::service::{self, Affinity, AffinityKey, Backend, Frontend, FrontendKey, SourceRangeKey};
+use crate::{Addr, Word};
 
 /// Slots whose flows are counted.
 const SLOTS: usize = 64;
@@ -70,6 +73,54 @@ impl Flows {
         self.pods[usize::from(slot)].established.get()
     }
 
+    /// The same tables, with memory of their own.
+    pub(super) fn copy(&self) -> Self {
+        let copy = Self {
+            established_capacity: self.established_capacity.clone(),
+            any_capacity: self.any_capacity.clone(),
+            any_is_full: self.any_is_full.clone(),
+            fragments: self.fragments.clone(),
+            ..Self::default()
+        };
+        let entries = self.entries.borrow();
+        // In the order in which they came, which is that in which they are evicted.
+        let mut oldest: Vec<_> = entries.iter().collect();
+        oldest.sort_unstable_by_key(|(_, index)| **index);
+        for (key, index) in oldest {
+            let mut flow = Flow::new();
+            flow.copy_from(self.memory.get(*index).expect("an entry has memory"));
+            copy.entries.borrow_mut().insert(*key, copy.memory.push(flow));
+        }
+        for (from, to) in self.pods.iter().zip(&copy.pods) {
+            to.established.set(from.established.get());
+            to.second.store(from.second.load());
+            to.opened.store(from.opened.load());
+        }
+        copy
+    }
+
+    /// What packets have left in them.
+    pub(super) fn bytes(&self) -> Vec<Entry> {
+        let mut bytes = Vec::new();
+        for ((established, key), index) in &*self.entries.borrow() {
+            let mut flow = Flow::new();
+            flow.copy_from(self.memory.get(*index).expect("an entry has memory"));
+            bytes.push(Entry::new(if *established { "CT_EST" } else { "CT_ANY" }, key, flow.as_mut_bytes()));
+        }
+        for (key, ports) in &*self.fragments.borrow() {
+            bytes.push(Entry::new("FRAGS", key, ports));
+        }
+        for (slot, pod) in (0_u32..).zip(&self.pods) {
+            let established = Cell::new(pod.established.get());
+            let (second, opened) = (Word::new(pod.second.load()), Word::new(pod.opened.load()));
+            let mut pod = PodFlows { established, second, opened };
+            if pod.as_mut_bytes().iter().any(|byte| *byte != 0) {
+                bytes.push(Entry::new("POD_FLOWS", &slot, pod.as_mut_bytes()));
+            }
+        }
+        bytes
+    }
+
     /// Takes the oldest entry of `CT_ANY` away, as the kernel does when it is full.
     fn evict(&self) {
         let mut entries = self.entries.borrow_mut();
@@ -127,6 +178,50 @@ impl flow::Tables for Flows {
 
     fn insert_fragment(&self, key: &FragmentKey, ports: FragmentPorts) {
         self.fragments.borrow_mut().insert(*key, ports);
+    }
+}
+
+impl Host {
+    /// What packets have left, as the kernel has it.
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        let mut entries = self.flows.bytes();
+        entries.extend(self.services.affinities.borrow().iter().map(|(key, value)| Entry::new("AFFINITY", key, value)));
+        if self.host_flows.load() != 0 {
+            entries.push(Entry::new("HOST_FLOWS", &0_u32, &self.host_flows.load()));
+        }
+        entries.sort_unstable();
+        entries
+    }
+
+    /// What the agent has written, as the kernel has it.
+    pub(super) fn tables(&self) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let mut add = |entry| entries.push(entry);
+        add(Entry::new("CONFIG", &0_u32, &self.config));
+        self.uplinks.iter().for_each(|(key, value)| add(Entry::new("UPLINKS", key, value)));
+
+        let peers = &self.peers;
+        peers.peers.iter().for_each(|(key, value)| add(Entry::new("PEERS", key, value)));
+        peers.cidrs.iter().for_each(|(key, value)| add(Entry::new("CIDRS", key, value)));
+        peers.nodes.iter().for_each(|(index, value)| add(Entry::new("NODES", &u32::from(*index), value)));
+        peers.pods.iter().for_each(|(slot, value)| add(Entry::new("PODS", &u32::from(*slot), value)));
+
+        let policies = &self.policies;
+        policies.sets.iter().for_each(|(index, value)| add(Entry::new("POLICY_SETS", index, value)));
+        policies.peers.iter().for_each(|(key, value)| add(Entry::new("POLICY_PEERS", key, value)));
+        policies.ports.iter().for_each(|(key, value)| add(Entry::new("POLICY_PORTS", key, value)));
+        policies.ranges.iter().for_each(|(key, value)| add(Entry::new("POLICY_RANGES", key, value)));
+
+        let services = &self.services;
+        services.frontends.iter().for_each(|(key, value)| add(Entry::new("FRONTENDS", key, value)));
+        (0_u32..).zip(&services.slots).for_each(|(index, id)| add(Entry::new("SLOTS", &index, id)));
+        (0_u32..).zip(&services.backends).for_each(|(id, value)| add(Entry::new("BACKENDS", &id, value)));
+        services.node_addresses.iter().for_each(|(key, value)| add(Entry::new("NODE_ADDRESSES", key, value)));
+        services.service_ports.iter().for_each(|(index, value)| add(Entry::new("SERVICE_PORTS", index, value)));
+        services.source_ranges.iter().for_each(|key| add(Entry::new("SOURCE_RANGES", key, &1_u32)));
+        add(Entry::new("SERVICE_STATE", &0_u32, &services.state));
+        entries.sort_unstable();
+        entries
     }
 }
 

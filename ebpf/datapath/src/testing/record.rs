@@ -1,0 +1,293 @@
+//! Writes down what tests have run, when somebody asks for it by [`VARIABLE`]: `cargo xtask vm` runs it again in kernels.
+//!
+//! What depends on chance or on the second in which it runs is found by trying: the packet also runs with other random
+//! numbers and a second later.
+
+use core::fmt;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::string::{String, ToString as _};
+use std::sync::{Mutex, OnceLock};
+use std::vec::Vec;
+
+use zerocopy::FromBytes as _;
+
+use super::frame::Frame;
+use super::host::{Fate, Hook, Host};
+use super::replay::{Entry, Record, Step};
+use super::tables::Flows;
+use crate::config::Config;
+use crate::flow::FlowKey;
+use crate::ifindex_of;
+use crate::overlay::{self, RECEIVER, SENDER};
+use crate::service::{Affinity, AffinityKey};
+
+/// Names the file that recordings are added to.
+pub const VARIABLE: &str = "FAIRLEAD_RECORD_FRAMES";
+
+/// The most that a test run takes (`bpf_test_init` in net/bpf/test_run.c): a page less what the kernel puts around it.
+const LARGEST: usize = 3500;
+
+/// `TC_ACT_UNSPEC`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT` (include/uapi/linux/pkt_cls.h).
+const UNSPEC: u32 = u32::MAX;
+const SHOT: u32 = 2;
+const REDIRECT: u32 = 7;
+
+/// Random numbers that stand for all.
+const CHANCES: [u32; 4] = [0, u32::MAX, 0x5555_5555, 0x9e37_79b9];
+
+/// How many sequences of random numbers are tried besides.
+const SEQUENCES: usize = 24;
+
+/// The most entries that packets have left when a frame is written down: each frame has them all.
+const ENTRIES: usize = 64;
+
+/// What a host has run.
+pub(super) struct Recorder {
+    file: &'static Mutex<File>,
+    test: String,
+    tables: Option<Vec<Entry>>,
+    records: Vec<u8>,
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").field("test", &self.test).finish_non_exhaustive()
+    }
+}
+
+/// What came of a packet.
+#[derive(PartialEq, Eq)]
+struct Outcome {
+    fate: Fate,
+    got: Frame,
+    after: Vec<Entry>,
+}
+
+impl Outcome {
+    /// Without the times, which a later packet leaves behind as well.
+    fn is_like(&self, other: &Self) -> bool {
+        let keys = |outcome: &Self| outcome.after.iter().map(|e| (e.table.clone(), e.key.clone())).collect::<Vec<_>>();
+        self.fate == other.fate && self.got == other.got && keys(self) == keys(other)
+    }
+}
+
+impl Recorder {
+    /// A recorder for a new host, if tests are recorded.
+    pub(super) fn begin() -> Option<Self> {
+        static FILE: OnceLock<Option<Mutex<File>>> = OnceLock::new();
+        let open = || {
+            let path = std::env::var_os(VARIABLE)?;
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            Some(Mutex::new(file.expect("the file for recordings can be written")))
+        };
+        let file = FILE.get_or_init(open).as_ref()?;
+        // The harness calls a test's thread like the test.
+        let test = std::thread::current().name().unwrap_or("main").into();
+        Some(Self { file, test, tables: None, records: Vec::new() })
+    }
+
+    /// Runs a packet and writes it down.
+    pub(super) fn run(&mut self, host: &mut Host, hook: Hook, frame: &mut Frame) -> Fate {
+        let sent = frame.clone();
+        let (mut tables, before, earlier) = (host.tables(), host.entries(), Memory::of(host));
+        let fate = host.decide(hook, frame);
+        let outcome = Outcome { fate, got: frame.clone(), after: host.entries() };
+
+        let mut obstacle = obstacle(host, hook, &sent, fate);
+        if before.len() > ENTRIES {
+            obstacle = obstacle.or(Some("it finds more entries than are written down for each frame"));
+        }
+        if obstacle.is_none() {
+            let later = Memory::of(host);
+            let walk = core::mem::take(&mut host.walk);
+            let attempts = Attempts { hook, sent: &sent, earlier: &earlier };
+            if !attempts.agree(host, &outcome) {
+                match attempts.narrowed(host, &before, &outcome) {
+                    Some(config) => set_config(&mut tables, &config),
+                    None => obstacle = Some("its outcome depends on chance"),
+                }
+            } else if !attempts.run(host, host.random, 1).is_like(&outcome) {
+                obstacle = Some("its outcome depends on the second in which it runs");
+            }
+            host.walk = walk;
+            later.restore(host);
+        }
+        let record = match obstacle {
+            Some(reason) => Record::LeftOut { test: self.test.clone(), reason: reason.to_string() },
+            None => Record::Step(self.step(host, hook, sent, tables, before, outcome)),
+        };
+        record.write(&mut self.records);
+        fate
+    }
+
+    fn step(
+        &mut self,
+        host: &Host,
+        hook: Hook,
+        sent: Frame,
+        tables: Vec<Entry>,
+        before: Vec<Entry>,
+        outcome: Outcome,
+    ) -> Step {
+        let (program, ifindex) = match hook {
+            Hook::FromPod(slot) => ("from_pod", ifindex_of(slot)),
+            Hook::ToPod(slot) => ("to_pod", ifindex_of(slot)),
+            Hook::FromUplink(ifindex) => ("from_uplink", ifindex),
+            Hook::ToUplink(ifindex) => ("to_uplink", ifindex),
+            Hook::FromOverlay => ("from_overlay", overlay::IFINDEX),
+            Hook::ToOverlay => ("to_overlay", overlay::IFINDEX),
+        };
+        let Outcome { fate, mut got, after } = outcome;
+        let (verdict, counted) = match fate {
+            Fate::Pass | Fate::Stack => (UNSPEC, None),
+            // The program sees a packet on its way out: it only says where to.
+            Fate::ToNode(_) if hook == Hook::ToOverlay => {
+                got.mark &= !host.config.mark;
+                (UNSPEC, None)
+            }
+            Fate::ToPod(_) | Fate::ToNode(_) | Fate::Out | Fate::Answer => (REDIRECT, None),
+            Fate::Refused(reason) => (REDIRECT, Some(reason as u32)),
+            Fate::Drop(reason) => (SHOT, Some(reason as u32)),
+            Fate::Ignore => (SHOT, None),
+        };
+        if let Fate::ToNode(node) = fate {
+            let v6 = sent.ether_type() == u16::from_ne_bytes([0x86, 0xdd]);
+            if host.peers.nodes.get(&node).is_some_and(|hop| hop.is_tunnelled(v6)) {
+                got.bytes[..12].copy_from_slice(&[RECEIVER, SENDER].concat());
+            }
+        }
+        let same = self.tables.as_ref() == Some(&tables);
+        if !same {
+            self.tables = Some(tables.clone());
+        }
+        Step {
+            test: self.test.clone(),
+            program: program.into(),
+            ifindex,
+            now: host.now,
+            tables: (!same).then_some(tables),
+            before,
+            after,
+            sent: sent.bytes,
+            mark: sent.mark,
+            ingress: sent.ingress,
+            segment_size: sent.segment_size,
+            verdict,
+            counted,
+            got: got.bytes,
+            got_mark: got.mark,
+        }
+    }
+}
+
+impl Drop for Recorder {
+    /// A test that failed has nothing to say about kernels.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.file.lock().expect("no other test failed").write_all(&self.records).expect("a recording is written");
+        }
+    }
+}
+
+/// What a kernel's test run can't have, or the test sets and a kernel does not.
+fn obstacle(host: &Host, hook: Hook, sent: &Frame, fate: Fate) -> Option<&'static str> {
+    let flows = &host.flows;
+    let limited = flows.any_is_full.get() || flows.any_capacity.get() != usize::MAX;
+    if sent.vlan.is_some() {
+        Some("it has a tag, and a test run's is in none of its fields")
+    } else if sent.partial.is_some() {
+        Some("its checksum is left to the hardware, and a test run's is complete")
+    } else if !matches!(host.config.pickup_until, 0 | u32::MAX) {
+        Some("its settings have a second of this clock")
+    } else if hook == Hook::FromOverlay {
+        Some("it has the metadata of a tunnel")
+    } else if !host.sockets.is_empty() {
+        Some("sockets of the node decide")
+    } else if limited || flows.established_capacity.get() != usize::MAX {
+        Some("a table is full")
+    } else if sent.bytes.len() > LARGEST {
+        Some("it is larger than what a test run takes")
+    } else if sent.bytes.len() < 14 || host.linear != usize::MAX {
+        Some("a test run has whole headers in one piece")
+    } else if fate == Fate::Out && matches!(hook, Hook::FromPod(_)) {
+        Some("routes of the node decide")
+    } else {
+        None
+    }
+}
+
+/// What packets have left in a host.
+struct Memory {
+    flows: Flows,
+    affinities: HashMap<AffinityKey, Affinity>,
+    host_flows: u32,
+}
+
+impl Memory {
+    fn of(host: &Host) -> Self {
+        let affinities = host.services.affinities.borrow().clone();
+        Self { flows: host.flows.copy(), affinities, host_flows: host.host_flows.load() }
+    }
+
+    fn restore(self, host: &mut Host) {
+        host.flows = self.flows;
+        host.services.affinities.replace(self.affinities);
+        host.host_flows.store(self.host_flows);
+    }
+}
+
+/// The same packet again and again, each time as if it were the first.
+struct Attempts<'a> {
+    hook: Hook,
+    sent: &'a Frame,
+    earlier: &'a Memory,
+}
+
+impl Attempts<'_> {
+    /// Runs it with a random number, or different ones, some seconds later.
+    fn run(&self, host: &mut Host, random: Option<u32>, later: u32) -> Outcome {
+        let Memory { flows, affinities, host_flows } = self.earlier;
+        Memory { flows: flows.copy(), affinities: affinities.clone(), host_flows: *host_flows }.restore(host);
+        let random = core::mem::replace(&mut host.random, random);
+        host.now += later;
+        let mut got = self.sent.clone();
+        let fate = host.decide(self.hook, &mut got);
+        let outcome = Outcome { fate, got, after: host.entries() };
+        host.now -= later;
+        host.random = random;
+        outcome
+    }
+
+    /// Whether any random numbers make this of it.
+    fn agree(&self, host: &mut Host, outcome: &Outcome) -> bool {
+        let chance = host.chance.get();
+        let first = self.run(host, None, 0) == *outcome;
+        let asked = host.chance.get() != chance;
+        // One that comes twice may hide what two that differ show, and the other way round.
+        let others = CHANCES.map(Some).into_iter().chain([None; SEQUENCES]);
+        let agree = first && (!asked || others.into_iter().all(|random| self.run(host, random, 0) == *outcome));
+        host.chance.set(chance);
+        agree
+    }
+
+    /// Settings with which the only source port to choose is the one that was chosen, if that is all that chance decided.
+    fn narrowed(&self, host: &mut Host, before: &[Entry], outcome: &Outcome) -> Option<Config> {
+        let config = host.config;
+        let new = outcome.after.iter().filter(|entry| entry.table == "CT_ANY" && !before.contains(entry));
+        let keys = new.filter_map(|entry| FlowKey::read_from_bytes(&entry.key).ok());
+        let ports = keys.flat_map(|key| [key.a_port, key.b_port]).filter(|port| config.is_snat_port(*port));
+        let found = ports.map(|port| Config { snat_first: port.number(), snat_count: 1, ..config }).find(|narrow| {
+            host.config = *narrow;
+            self.agree(host, outcome)
+        });
+        host.config = config;
+        found
+    }
+}
+
+fn set_config(tables: &mut [Entry], config: &Config) {
+    let entry = Entry::new("CONFIG", &0_u32, config);
+    tables.iter_mut().filter(|other| other.table == entry.table).for_each(|other| *other = entry.clone());
+}

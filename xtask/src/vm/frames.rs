@@ -1,0 +1,47 @@
+//! Frames of the datapath's own tests, recorded while these run, to be run again in each kernel.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Result;
+
+use crate::{paths, run};
+
+/// What the datapath's tests are asked to record by (`record.rs` in its `testing`).
+const VARIABLE: &str = "FAIRLEAD_RECORD_FRAMES";
+
+/// Tests that are not recorded at all.
+const RANDOM: [&str; 2] = ["walk::tests::bytes", "walk::tests::sequences"];
+
+/// Tests none of whose frames a kernel runs, and why: of those in [`RANDOM`] frames are made at random, anew each time. A
+/// test that is missing here, or has frames that run, is a failure of the matrix.
+pub(super) const WITHOUT_FRAMES: [(&str, &str); 6] = [
+    (
+        "walk::tests::lifecycle::a_connection_for_which_the_established_have_no_room_goes_on",
+        "a full table: the kernel's has 262 144 entries",
+    ),
+    ("walk::tests::opening::a_pod_is_on_no_vlan", "a tag, which a test run can't set"),
+    ("walk::tests::overlay::policy_holds_for_what_comes_through_the_tunnel", "metadata of a tunnel"),
+    ("walk::tests::overlay::the_tunnel_takes_from_nodes_what_is_behind_them", "metadata of a tunnel"),
+    (
+        "walk::tests::paths::segments_of_an_aggregate_count_not_the_aggregate",
+        "an aggregate is larger than the page that a test run takes",
+    ),
+    ("walk::tests::services::s36_a_translated_source_avoids_the_sockets_of_the_node", "sockets of the node"),
+];
+
+/// Runs the tests and returns the file with what they have run.
+pub(super) fn record() -> Result<PathBuf> {
+    run::say("recording the frames of the datapath's tests");
+    let file = paths::target().join("frames");
+    if file.exists() {
+        fs::remove_file(&file)?;
+    }
+    let mut command = run::cargo();
+    command.args(["test", "--locked", "--quiet", "--package", "fairlead-datapath", "--lib", "walk::tests", "--"]);
+    for name in RANDOM {
+        command.args(["--skip", name]);
+    }
+    // One thread would be the harness' own, whose name is not the test's.
+    run::run(command.arg("--test-threads=2").env(VARIABLE, &file))?;
+    Ok(file)
+}
