@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use fairlead_cluster::CLUSTER;
 
 use crate::{e2e::E2e, paths, run, setup::Part, tally::Tally, vm::Vm};
 
@@ -56,6 +57,10 @@ impl Test {
         let whole = !self.quick && self.filter.is_none();
         if whole {
             [Part::Emulator, Part::Kernels, Part::Cluster, Part::TestRoot].into_iter().try_for_each(Part::bring)?;
+        }
+        if self.filter.is_none() {
+            // Behaviour tests start API servers where no network is: what Go has to fetch is fetched here.
+            crate::cluster::builder()?.build(CLUSTER)?;
         }
         build_binaries()?;
 
