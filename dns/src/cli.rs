@@ -17,6 +17,7 @@ use fairlead_dns::forward::{
 use fairlead_dns::full::Responder;
 use fairlead_dns::hosts::Hosts;
 use fairlead_dns::name::strip_suffix;
+use fairlead_dns::server::{Certificate, TlsConfig};
 use fairlead_dns::{WireName, descriptors};
 use fairlead_objects::Source;
 use fairlead_objects::kubernetes::{Access, Cluster, Interest};
@@ -138,6 +139,16 @@ pub(crate) struct Args {
         value_parser = clap::value_parser!(u32).range(4..=100_000)
     )]
     tcp_connections: u32,
+    /// Answer over TLS here (RFC 7858; port 853 by convention); the connections count as TCP connections. [default: nowhere]
+    #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT", requires_all = ["tls_cert", "tls_key"])]
+    tls_bind: Option<SocketAddr>,
+    /// The certificate that clients over TLS get, with those between it and its authority behind it, in PEM. It is read
+    /// again when it changes.
+    #[arg(long, help_heading = HEADING, value_name = "FILE", requires = "tls_bind")]
+    tls_cert: Option<PathBuf>,
+    /// The key of this certificate, in PEM.
+    #[arg(long, help_heading = HEADING, value_name = "FILE", requires = "tls_bind")]
+    tls_key: Option<PathBuf>,
     /// Where /health says that the process works. [default: port 8080 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     health_bind: Option<SocketAddr>,
@@ -332,6 +343,17 @@ impl Args {
         let wanted = usize::try_from(self.tcp_connections).unwrap_or(usize::MAX);
         let all = descriptors::connections(open_files, wanted);
         Bounds { all, each: (all / 4).max(1) }
+    }
+
+    /// Where and as whom to answer over TLS.
+    ///
+    /// # Errors
+    /// The certificate can't be used.
+    pub(crate) fn tls(&self) -> Result<Option<TlsConfig>> {
+        let (Some(listen), Some(certificate), Some(key)) = (self.tls_bind, &self.tls_cert, &self.tls_key) else {
+            return Ok(None);
+        };
+        Ok(Some(TlsConfig { listen, certificate: Arc::new(Certificate::read(certificate, key)?) }))
     }
 
     /// Where health, readiness and metrics are.

@@ -1,9 +1,12 @@
 //! The server: sockets, and the loops that serve them.
 
+mod accept;
+mod certificate;
 mod datagram;
 mod frames;
 mod socket;
 mod tcp;
+mod tls;
 mod udp;
 
 use std::net::SocketAddr;
@@ -14,6 +17,7 @@ use std::thread::JoinHandle;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+pub use self::certificate::{Certificate, CertificateError};
 use crate::crowd::Bounds;
 use crate::full::{Responder, Transport};
 use crate::meter::Shard;
@@ -26,11 +30,14 @@ pub enum ServerError {
     Bind {
         /// The address.
         address: SocketAddr,
-        /// UDP or TCP.
+        /// UDP, TCP or TLS.
         transport: &'static str,
         /// What the kernel says.
         source: std::io::Error,
     },
+    /// TLS can't be set up.
+    #[error("TLS can't be set up for clients: {0}")]
+    Tls(std::io::Error),
     /// A thread can't be made.
     #[error("can't start a thread: {0}: check the limit on processes")]
     Thread(std::io::Error),
@@ -43,14 +50,26 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// How many sockets and threads serve UDP on each address; one for each core.
     pub threads: usize,
-    /// How many TCP connections there may be.
+    /// How many TCP connections there may be, those with TLS among them.
     pub connections: Bounds,
+    /// Where to serve over TLS, if anywhere.
+    pub tls: Option<TlsConfig>,
+}
+
+/// Where and as whom to serve over TLS.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// What clients get to see.
+    pub certificate: Arc<Certificate>,
 }
 
 /// A running server. It stops when it is dropped, or with [`Server::stop`], which waits.
 pub struct Server {
     udp: Vec<SocketAddr>,
     tcp: Vec<SocketAddr>,
+    tls: Option<SocketAddr>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     tasks: JoinSet<()>,
@@ -63,8 +82,8 @@ impl Server {
     /// An address can't be listened on, or a thread can't be made.
     pub async fn start(config: &Config, responder: &Arc<Responder>) -> Result<Self, ServerError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut server = Self { udp: vec![], tcp: vec![], stop, threads: vec![], tasks: JoinSet::new() };
-        let connections = Arc::new(tcp::Connections::new(config.connections));
+        let mut server = Self { udp: vec![], tcp: vec![], tls: None, stop, threads: vec![], tasks: JoinSet::new() };
+        let connections = Arc::new(accept::Connections::new(config.connections));
         for &address in &config.listen {
             let bind = |transport| move |source| ServerError::Bind { address, transport, source };
             let listener = socket::tcp(address).and_then(TcpListener::from_std).map_err(bind("TCP"))?;
@@ -86,6 +105,16 @@ impl Server {
             server.udp.push(bound);
             tracing::info!(%bound, threads = config.threads, "listening");
         }
+        if let Some(TlsConfig { listen: address, certificate }) = &config.tls {
+            let bind = |source| ServerError::Bind { address: *address, transport: "TLS", source };
+            let acceptor = tls::acceptor(Arc::clone(certificate)).map_err(ServerError::Tls)?;
+            let listener = socket::tcp(*address).and_then(TcpListener::from_std).map_err(bind)?;
+            let bound = listener.local_addr().map_err(bind)?;
+            server.tls = Some(bound);
+            let shard = responder.stats.meters.shared(*address, Transport::Tcp);
+            server.tasks.spawn(tls::serve(listener, acceptor, Arc::clone(responder), shard, connections));
+            tracing::info!(%bound, "listening for TLS");
+        }
         Ok(server)
     }
 
@@ -99,6 +128,12 @@ impl Server {
     #[must_use]
     pub fn tcp_addresses(&self) -> &[SocketAddr] {
         &self.tcp
+    }
+
+    /// The address that is served over TLS.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls
     }
 
     /// Stops to serve and waits until every loop has ended.

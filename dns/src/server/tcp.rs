@@ -1,34 +1,28 @@
 //! TCP: connections that cost little, as many as there are places for.
 //!
 //! A connection is a task without a buffer until something comes. Its queries are answered as they get ready (RFC 7766
-//! section 7). Places are shared as [`Crowd`] says: when they are all taken, the client with the most connections loses
-//! the one that has been idle longest; a connection with half a message is idle.
+//! section 7).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use nix::libc;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
+use super::accept::{Connections, Seat, accept};
 use super::frames::{Frame, Frames};
-use crate::crowd::{Bounds, Crowd, Place};
 use crate::full::{Outcome, Responder, Response, Short, Transport};
 use crate::meter::{Answered, Asked, Maker, Shard};
-use crate::seldom::Seldom;
 use crate::wire::Header;
 
 /// How long a connection may stay open after a query; within it the next one has to arrive whole.
-const IDLE: Duration = Duration::from_secs(10);
+pub(super) const IDLE: Duration = Duration::from_secs(10);
 /// How long a client may take to accept a response.
 const SLOW: Duration = Duration::from_secs(5);
 /// How many queries of one connection may wait for upstream servers; the next is read when one is answered.
@@ -36,53 +30,6 @@ const PIPELINE: usize = 32;
 /// How many bytes of responses may wait for clients that don't read, on all connections together. A connection with
 /// one more ends.
 const UNREAD: usize = 8 << 20;
-/// How long to wait before connections are accepted again when there are no descriptors.
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// What the connections of all listeners share.
-pub(super) struct Connections {
-    crowd: Mutex<Crowd<IpAddr, oneshot::Sender<()>>>,
-    unread: AtomicUsize,
-    complaints: Seldom,
-}
-
-impl Connections {
-    pub(super) fn new(bounds: Bounds) -> Self {
-        let complaints = Seldom::new(Duration::from_mins(1));
-        Self { crowd: Mutex::new(Crowd::new(bounds)), unread: AtomicUsize::new(0), complaints }
-    }
-
-    fn crowd(&self) -> MutexGuard<'_, Crowd<IpAddr, oneshot::Sender<()>>> {
-        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A place for a connection of this client; the second end says when it is taken away.
-    fn enter(self: &Arc<Self>, client: IpAddr, responder: &Responder) -> Option<(Seat, oneshot::Receiver<()>)> {
-        let (stays, gone) = oneshot::channel();
-        let admitted = self.crowd().admit(&client, stays);
-        let Some((place, evicted)) = admitted else {
-            responder.stats.tcp_refused.increment();
-            return None;
-        };
-        if evicted.is_some() {
-            responder.stats.tcp_evicted.increment();
-        }
-        responder.stats.tcp_connections.increment();
-        Some((Seat { all: Arc::clone(self), place }, gone))
-    }
-}
-
-/// A connection's place. It is free again when this is dropped.
-struct Seat {
-    all: Arc<Connections>,
-    place: Place,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.all.crowd().remove(self.place);
-    }
-}
 
 /// Serves the connections of a listener for ever.
 pub(super) async fn serve(
@@ -91,53 +38,11 @@ pub(super) async fn serve(
     shard: Arc<Shard>,
     connections: Arc<Connections>,
 ) {
-    let mut tasks = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_ended) = tasks.join_next() => continue,
-        };
-        match accepted {
-            Ok((stream, client)) => {
-                let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-                let Some((seat, gone)) = connections.enter(client.ip(), &responder) else { continue };
-                let connection = Connection {
-                    stream,
-                    client: client.ip(),
-                    responder: Arc::clone(&responder),
-                    shard: Arc::clone(&shard),
-                    seat,
-                };
-                tasks.spawn(async move {
-                    let connection = pin!(connection.serve());
-                    tokio::select! {
-                        _ = gone => {}
-                        ended = connection => if let Err(error) = ended {
-                            tracing::debug!(%client, %error, "a connection ended");
-                        }
-                    }
-                });
-            }
-            Err(error) if is_short_of(&error) => {
-                if let Some(left_out) = connections.complaints.allow() {
-                    tracing::warn!(
-                        %error, left_out,
-                        "can't accept TCP connections: raise the limit of open files (ulimit -n) or of memory; idle \
-                         connections are closed meanwhile"
-                    );
-                }
-                drop(connections.crowd().shed());
-                tokio::time::sleep(PAUSE).await;
-            }
-            // The connection ended before it was accepted.
-            Err(error) => tracing::debug!(%error, "a connection was not accepted"),
-        }
-    }
-}
-
-/// Whether the process or the node has no more of something, so that trying again at once is of no use.
-fn is_short_of(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    let serve = |stream, client: SocketAddr, seat| {
+        let (responder, shard) = (Arc::clone(&responder), Arc::clone(&shard));
+        Connection { stream, client: client.ip(), responder, shard, seat }.serve()
+    };
+    accept(listener, connections, &responder.stats, serve).await;
 }
 
 struct Connection {
@@ -188,7 +93,7 @@ impl Connection {
                     Outcome::Pending(pending) => {
                         let responder = Arc::clone(&self.responder);
                         if waiting.is_empty() {
-                            self.seat.all.crowd().busy(self.seat.place);
+                            self.seat.busy();
                         }
                         waiting.push(async move {
                             let (response, maker) = responder.finish(*pending).await;
@@ -201,7 +106,7 @@ impl Connection {
             tokio::select! {
                 Some(Finished { response, maker, asked, begin }) = waiting.next() => {
                     if waiting.is_empty() {
-                        self.seat.all.crowd().idle(self.seat.place);
+                        self.seat.idle();
                     }
                     self.finish(response, maker, asked, begin).await?;
                     deadline = tokio::time::Instant::now() + IDLE;
@@ -257,7 +162,7 @@ impl Connection {
 }
 
 /// Writes the response to a plain query.
-fn shortly(responder: &Arc<Responder>, message: &[u8], client: IpAddr, out: &mut Vec<u8>) -> Option<Maker> {
+pub(super) fn shortly(responder: &Arc<Responder>, message: &[u8], client: IpAddr, out: &mut Vec<u8>) -> Option<Maker> {
     let zone = responder.zone.read().unwrap_or_else(PoisonError::into_inner);
     match responder.respond_shortly(&zone, message, Transport::Tcp, out) {
         Short::Written(maker) => {

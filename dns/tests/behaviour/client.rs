@@ -144,7 +144,7 @@ impl Tiers {
     }
 
     pub(crate) async fn limited(responder: Arc<Responder>, address: &str, connections: Bounds) -> Self {
-        let config = Config { listen: vec![address.parse().unwrap()], threads: 2, connections };
+        let config = Config { listen: vec![address.parse().unwrap()], threads: 2, connections, tls: None };
         let server = Server::start(&config, &responder).await.unwrap();
         Self { responder, server }
     }

@@ -4,6 +4,7 @@ mod answers;
 mod client;
 mod connections;
 mod elsewhere;
+mod encrypted;
 mod fixture;
 mod messages;
 mod process;
