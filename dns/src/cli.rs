@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use fairlead_dns::crowd::Bounds;
 use fairlead_dns::forward::Over;
@@ -17,7 +17,7 @@ use fairlead_dns::forward::{
 use fairlead_dns::full::Responder;
 use fairlead_dns::hosts::Hosts;
 use fairlead_dns::name::strip_suffix;
-use fairlead_dns::server::{Certificate, TlsConfig};
+use fairlead_dns::server::TlsConfig;
 use fairlead_dns::{WireName, descriptors};
 use fairlead_objects::Source;
 use fairlead_objects::kubernetes::{Access, Cluster, Interest};
@@ -140,14 +140,14 @@ pub(crate) struct Args {
     )]
     tcp_connections: u32,
     /// Answer over TLS here (RFC 7858; port 853 by convention); the connections count as TCP connections. [default: nowhere]
-    #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT", requires_all = ["tls_cert", "tls_key"])]
+    #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     tls_bind: Option<SocketAddr>,
     /// The certificate that clients over TLS get, with those between it and its authority behind it, in PEM. It is read
     /// again when it changes.
-    #[arg(long, help_heading = HEADING, value_name = "FILE", requires = "tls_bind")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
     /// The key of this certificate, in PEM.
-    #[arg(long, help_heading = HEADING, value_name = "FILE", requires = "tls_bind")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE")]
     tls_key: Option<PathBuf>,
     /// Where /health says that the process works. [default: port 8080 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
@@ -348,12 +348,13 @@ impl Args {
     /// Where and as whom to answer over TLS.
     ///
     /// # Errors
-    /// The certificate can't be used.
+    /// One of the three settings is given without the others.
     pub(crate) fn tls(&self) -> Result<Option<TlsConfig>> {
-        let (Some(listen), Some(certificate), Some(key)) = (self.tls_bind, &self.tls_cert, &self.tls_key) else {
-            return Ok(None);
-        };
-        Ok(Some(TlsConfig { listen, certificate: Arc::new(Certificate::read(certificate, key)?) }))
+        match (self.tls_bind, self.tls_cert.clone(), self.tls_key.clone()) {
+            (None, None, None) => Ok(None),
+            (Some(listen), Some(certificate), Some(key)) => Ok(Some(TlsConfig { listen, certificate, key })),
+            _ => bail!("--tls-bind, --tls-cert and --tls-key go together: give all of them or none"),
+        }
     }
 
     /// Where health, readiness and metrics are.

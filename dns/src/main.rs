@@ -48,11 +48,7 @@ async fn main() -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
     // Queries are answered from now on: with SERVFAIL until the objects are known.
     let connections = args.connections(descriptors::raise());
-    let tls = args.tls()?;
-    if let Some(certificate) = tls.as_ref().map(|tls| Arc::clone(&tls.certificate)) {
-        tokio::spawn(async move { certificate.follow().await });
-    }
-    let config = Config { listen: listen.clone(), threads: args.threads(), connections, tls };
+    let config = Config { listen: listen.clone(), threads: args.threads(), connections, tls: args.tls()? };
     let server = Server::start(&config, &responder).await?;
     if let Some(forwarder) = responder.forwarder.clone() {
         let (zone, listen) = (Arc::clone(&responder.zone), listen.clone());

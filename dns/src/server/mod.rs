@@ -10,6 +10,7 @@ mod tls;
 mod udp;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -38,6 +39,9 @@ pub enum ServerError {
     /// TLS can't be set up.
     #[error("TLS can't be set up for clients: {0}")]
     Tls(std::io::Error),
+    /// The certificate can't be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// A thread can't be made.
     #[error("can't start a thread: {0}: check the limit on processes")]
     Thread(std::io::Error),
@@ -61,15 +65,17 @@ pub struct Config {
 pub struct TlsConfig {
     /// The address to listen on.
     pub listen: SocketAddr,
-    /// What clients get to see.
-    pub certificate: Arc<Certificate>,
+    /// The file with the certificate that clients get, in PEM. It and the next are read again when they change.
+    pub certificate: PathBuf,
+    /// The file with its key, in PEM.
+    pub key: PathBuf,
 }
 
 /// A running server. It stops when it is dropped, or with [`Server::stop`], which waits.
 pub struct Server {
     udp: Vec<SocketAddr>,
     tcp: Vec<SocketAddr>,
-    tls: Option<SocketAddr>,
+    tls: Option<(SocketAddr, Arc<Certificate>)>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     tasks: JoinSet<()>,
@@ -79,7 +85,7 @@ impl Server {
     /// Binds every address and starts to serve.
     ///
     /// # Errors
-    /// An address can't be listened on, or a thread can't be made.
+    /// An address can't be listened on, a certificate can't be used, or a thread can't be made.
     pub async fn start(config: &Config, responder: &Arc<Responder>) -> Result<Self, ServerError> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut server = Self { udp: vec![], tcp: vec![], tls: None, stop, threads: vec![], tasks: JoinSet::new() };
@@ -105,12 +111,14 @@ impl Server {
             server.udp.push(bound);
             tracing::info!(%bound, threads = config.threads, "listening");
         }
-        if let Some(TlsConfig { listen: address, certificate }) = &config.tls {
+        if let Some(TlsConfig { listen: address, certificate, key }) = &config.tls {
+            let certificate = Arc::new(Certificate::read(certificate, key)?);
             let bind = |source| ServerError::Bind { address: *address, transport: "TLS", source };
-            let acceptor = tls::acceptor(Arc::clone(certificate)).map_err(ServerError::Tls)?;
+            let acceptor = tls::acceptor(Arc::clone(&certificate)).map_err(ServerError::Tls)?;
             let listener = socket::tcp(*address).and_then(TcpListener::from_std).map_err(bind)?;
             let bound = listener.local_addr().map_err(bind)?;
-            server.tls = Some(bound);
+            server.tls = Some((bound, Arc::clone(&certificate)));
+            server.tasks.spawn(async move { certificate.follow().await });
             let shard = responder.stats.meters.shared(*address, Transport::Tcp);
             server.tasks.spawn(tls::serve(listener, acceptor, Arc::clone(responder), shard, connections));
             tracing::info!(%bound, "listening for TLS");
@@ -133,7 +141,13 @@ impl Server {
     /// The address that is served over TLS.
     #[must_use]
     pub fn tls_address(&self) -> Option<SocketAddr> {
-        self.tls
+        self.tls.as_ref().map(|(address, _)| *address)
+    }
+
+    /// The certificate that clients over TLS get.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.tls.as_ref().map(|(_, certificate)| &**certificate)
     }
 
     /// Stops to serve and waits until every loop has ended.

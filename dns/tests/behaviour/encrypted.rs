@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fairlead_dns::crowd::Bounds;
 use fairlead_dns::forward::Limits;
-use fairlead_dns::server::{Certificate, Config, Server, TlsConfig};
+use fairlead_dns::server::{Config, Server, TlsConfig};
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -53,10 +53,6 @@ impl Files {
         std::fs::write(self.key(), signing_key.serialize_pem()).unwrap();
         cert.pem()
     }
-
-    fn read(&self) -> Arc<Certificate> {
-        Arc::new(Certificate::read(&self.certificate(), &self.key()).unwrap())
-    }
 }
 
 impl Drop for Files {
@@ -66,11 +62,11 @@ impl Drop for Files {
 }
 
 /// A server that also serves over TLS, and forwards there.
-async fn tiers(upstream: Option<&Upstream>, certificate: Arc<Certificate>, connections: Bounds) -> Tiers {
+async fn tiers(upstream: Option<&Upstream>, files: &Files, connections: Bounds) -> Tiers {
     let forwarder = upstream.and_then(|upstream| forwarder(&[upstream.address], Limits::default()));
     let responder = responder(zone(), forwarder);
     let local = "127.0.0.1:0".parse().unwrap();
-    let tls = Some(TlsConfig { listen: local, certificate });
+    let tls = Some(TlsConfig { listen: local, certificate: files.certificate(), key: files.key() });
     let config = Config { listen: vec![local], threads: 1, connections, tls };
     let server = Server::start(&config, &responder).await.unwrap();
     Tiers { responder, server }
@@ -108,7 +104,7 @@ fn d26_answers_over_tls_are_those_over_tcp() {
         let upstream = Upstream::of("192.0.2.7").await;
         let files = Files::new("same");
         let trusted = files.renew();
-        let tiers = tiers(Some(&upstream), files.read(), MANY).await;
+        let tiers = tiers(Some(&upstream), &files, MANY).await;
         let mut stream = connect(&tiers, &trusted).await.unwrap();
         for (question, code, answers) in [
             (OWN, ResponseCode::NoError, 1),
@@ -143,7 +139,7 @@ fn d26_messages_over_tls_that_can_not_be_read_are_answered_as_over_tcp() {
     run(async {
         let files = Files::new("odd");
         let trusted = files.renew();
-        let tiers = tiers(None, files.read(), MANY).await;
+        let tiers = tiers(None, &files, MANY).await;
         let mut stream = connect(&tiers, &trusted).await.unwrap();
         let good = query(OWN);
         // Half a question; an operation that is none; two questions.
@@ -163,7 +159,7 @@ fn d26_connections_over_tls_take_the_places_of_those_over_tcp() {
     run(async {
         let files = Files::new("places");
         let trusted = files.renew();
-        let tiers = tiers(None, files.read(), Bounds { all: 2, each: 2 }).await;
+        let tiers = tiers(None, &files, Bounds { all: 2, each: 2 }).await;
         let mut first = connect(&tiers, &trusted).await.unwrap();
         let mut second = connect(&tiers, &trusted).await.unwrap();
         ask(&mut first, &query(OWN)).await.unwrap();
@@ -181,8 +177,8 @@ fn d26_a_new_certificate_is_used_and_a_wrong_one_is_not() {
     run(async {
         let files = Files::new("renewed");
         let old = files.renew();
-        let certificate = files.read();
-        let tiers = tiers(None, Arc::clone(&certificate), MANY).await;
+        let tiers = tiers(None, &files, MANY).await;
+        let certificate = tiers.server.certificate().unwrap();
         assert!(!certificate.refresh().unwrap(), "nothing has changed");
         let new = files.renew();
         assert!(connect(&tiers, &old).await.is_ok());
