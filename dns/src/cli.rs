@@ -87,7 +87,7 @@ pub(crate) struct Args {
     #[arg(long, help_heading = HEADING, value_name = "NAME", conflicts_with = "force_tcp")]
     tls_server_name: Option<String>,
     /// Authorities that may sign those certificates, in PEM. [default: those that the machine knows]
-    #[arg(long, help_heading = HEADING, value_name = "FILE", requires = "tls_server_name")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
     /// How many queries may wait for upstream servers, of which one client may have a quarter. One more ends the oldest
     /// of the client with the most.
@@ -317,6 +317,8 @@ impl Args {
     /// # Errors
     /// See [`Self::upstreams`].
     pub(crate) fn forward(&self, listen: &[SocketAddr]) -> Result<forward::Config> {
+        let named = self.tls_ca.is_none() || self.tls_server_name.is_some();
+        ensure!(named, "--tls-ca is for servers that are asked over TLS: give --tls-server-name too, or leave it out");
         let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let all = size(self.max_concurrent);
         Ok(forward::Config {
