@@ -118,7 +118,10 @@ fn a_policy_that_does_not_fit_cuts_off_its_pods_and_nobody_else() {
     // An agent that starts anew decides the same, and who was there is not disturbed.
     node.agent().kill9();
     node.start_agent();
-    assert_eq!(cut_off(node).len(), 3);
+    lab.wait_until("an agent that starts anew decides the same", || match cut_off(node).len() {
+        3 => Ok(()),
+        other => Err(format!("{other} are cut off")),
+    });
     assert_eq!(opens(server.v4().into(), 80).unwrap(), "fine/server");
     refused("it stays cut off", many.v4().into(), 80);
 
