@@ -6,10 +6,13 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use aya::Ebpf;
+use aya::{Ebpf, TestRun as _};
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, TestRunOptions};
 use aya::util::KernelVersion;
+use fairlead_datapath::flow::{FlowKey, Over, Table};
+use fairlead_datapath::walk::{MAX_KEYS, SweepRequest};
+use fairlead_objects::causes;
 use tracing::debug;
 
 use super::links::{self, Target};
@@ -105,6 +108,25 @@ impl Hooks {
         }
         debug!(attached, cgroup = %cgroup.display(), "socket programs attached");
         Ok(attached)
+    }
+
+    /// Takes flows out of a table, if they still are over. Says how many.
+    ///
+    /// # Errors
+    /// The program is missing, or the kernel does not run it.
+    pub fn end_flows(&mut self, table: Table, over: Over, keys: &[FlowKey]) -> Result<usize, BpfError> {
+        const PROGRAM: &str = "sweep";
+        let program = self.ebpf.program_mut(PROGRAM).and_then(|program| <&mut SchedClassifier>::try_from(program).ok());
+        let program = program.ok_or_else(|| BpfError::Missing { what: "program", name: PROGRAM.to_owned() })?;
+        let request = SweepRequest::new(table, over);
+        let mut ended = 0;
+        for keys in keys.chunks(MAX_KEYS as usize) {
+            let frame = request.frame(keys);
+            let result = program.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() });
+            let result = result.map_err(|error| BpfError::Run { program: PROGRAM, reason: causes(&error) })?;
+            ended += result.return_value as usize;
+        }
+        Ok(ended)
     }
 
     /// Removes the pins of links whose interface is gone. Says how many.

@@ -16,6 +16,14 @@ pub enum BpfError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A program that the agent runs by itself did not run.
+    #[error("the program {program} can't be run: {reason}")]
+    Run {
+        /// Its name.
+        program: &'static str,
+        /// What the kernel says.
+        reason: String,
+    },
     /// The bpf file system is not there.
     #[error("no bpf file system at {path}: {source}; mount one there with `mount -t bpf bpf {path}`")]
     NoBpffs {

@@ -79,6 +79,8 @@ pub fn compile(
         max_flows: Config::MAX_FLOWS,
         max_rate: Config::MAX_RATE,
         pickup_until,
+        max_open: Config::MAX_OPEN,
+        pad: 0,
     };
     let row = |uplink: &Uplink| {
         let of = |v4| address(uplink, v4).map_or(Addr::UNSPECIFIED, Addr::from);

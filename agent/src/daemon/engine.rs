@@ -1,5 +1,6 @@
 //! The loop: model → compile → plan → apply, in a thread of its own, since the system calls block.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +26,10 @@ use crate::wiring::{Uplink, overlay};
 const OBJECT_PATIENCE: Duration = Duration::from_secs(9);
 
 /// How often tables are swept and pins of vanished interfaces removed.
-const SWEEP: Duration = Duration::from_secs(30);
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// How soon, if somebody's room is short or a pod is gone.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What the loop is told.
 #[derive(Debug)]
@@ -69,6 +73,8 @@ pub(super) struct Engine {
     gauge: Gauge,
     report: Report,
     next_sweep: Instant,
+    /// Slots and addresses of pods that are gone, whose flows are to go.
+    gone: BTreeSet<(u16, IpAddr)>,
     /// Why the node has no addresses for its pods, as it was said last.
     range_trouble: Option<String>,
 }
@@ -98,6 +104,7 @@ impl Engine {
             gauge: Gauge::default(),
             report: Report::default(),
             next_sweep: Instant::now() + SWEEP,
+            gone: BTreeSet::new(),
             range_trouble: None,
         }
     }
@@ -143,6 +150,10 @@ impl Engine {
             Input::Attach(pod, answer) => match self.hooks.attach_pod(&pod.host_link, pod.ifindex) {
                 Ok(()) => {
                     let slot = pod.slot;
+                    // It begins with no flow but its own.
+                    if self.gone.iter().any(|(gone, _)| *gone == slot) {
+                        self.sweep();
+                    }
                     self.shared.model_mut().attach(local(pod));
                     let until = Instant::now() + OBJECT_PATIENCE;
                     self.waiting.push(Waiting { slot, until, answer });
@@ -163,6 +174,8 @@ impl Engine {
                 let same = self.shared.model().local().get(&pod.slot).is_some_and(|local| local.key == pod.key);
                 if same {
                     self.shared.model_mut().detach(pod.slot);
+                    self.gone.extend(pod.ips.iter().map(|ip| (pod.slot, *ip)));
+                    self.next_sweep = self.next_sweep.min(Instant::now() + SOON);
                 }
                 self.detached.push(answer);
             }
@@ -328,8 +341,12 @@ impl Engine {
             Ok(removed) => debug!(removed, "links of vanished interfaces removed"),
             Err(error) => warn!(%error, "links of vanished interfaces can't be removed"),
         }
-        match sweep::flows(&self.tables) {
+        match sweep::flows(&self.tables, &mut self.hooks, &self.gone) {
             Ok(swept) => {
+                self.gone.clear();
+                if swept.short {
+                    self.next_sweep = Instant::now() + SOON;
+                }
                 debug!(removed = swept.removed, "ended flows removed");
                 self.gauge.swept(swept, &self.shared);
             }

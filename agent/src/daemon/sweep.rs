@@ -1,63 +1,151 @@
-//! Slow hygiene of the table of established flows: what has ended is removed, so that the table does not fill with it.
-//! Programs pass over ended entries by themselves; nothing depends on this.
+//! Hygiene of the tables of flows: what is over is taken out, so that the tables do not fill with it. Programs pass over ended
+//! entries by themselves; nothing but room depends on this.
+//!
+//! The tables are read here, and what is to go is taken out by a program, which counts it ([`Hooks::end_flows`]).
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
+use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
-use fairlead_datapath::flow::{Flow, FlowFlags, FlowKey, FlowState, PodFlows, expired};
+use fairlead_datapath::config::Config;
+use fairlead_datapath::flow::{Flow, FlowKey, MAX_FLOW_ENTRIES, Over, PodFlows, Table};
 use nix::time::{ClockId, clock_gettime};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
-use crate::bpf::{BpfError, Tables};
+use crate::bpf::{BpfError, Hooks, Tables};
+
+/// Seconds without a packet after which flows that are not established go when room is short.
+const IDLE: u16 = 3;
 
 /// What a sweep has seen.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Swept {
-    /// Entries of flows that had ended and were removed.
+    /// Flows that were taken out.
     pub(super) removed: usize,
     /// Entries of `CT_EST` that stay.
     pub(super) established: usize,
     /// Entries of `CT_ANY`.
     pub(super) others: usize,
+    /// Whether room is short for somebody, so that the next sweep had better be soon.
+    pub(super) short: bool,
 }
 
-/// Removes ended flows, and counts the others.
-pub(super) fn flows(tables: &Tables) -> Result<Swept, BpfError> {
+/// Takes out what has expired, what is of pods that are gone, and, of whoever has nearly all that he may have, what is not
+/// established and idle.
+pub(super) fn flows(tables: &Tables, hooks: &mut Hooks, gone: &BTreeSet<(u16, IpAddr)>) -> Result<Swept, BpfError> {
     let Some(now) = seconds() else { return Ok(Swept::default()) };
-    let mut seen = 0;
-    let mut ended = Vec::new();
-    let mut counted: BTreeMap<u16, u64> = BTreeMap::new();
-    // Of the other table the least recently used go by themselves.
-    let map = tables.map(TableId::EstablishedFlows)?;
-    map.for_each(|key, value| {
-        seen += 1;
-        let (Ok(parsed), Ok(flow)) = (FlowKey::read_from_bytes(key), Flow::read_from_bytes(value)) else { return };
-        if expired(&flow, parsed.proto, now) {
-            ended.extend_from_slice(key);
-            // A flow with two entries is counted by the one that is not its far one.
-            if flow.state.load() & FlowState::COUNTED != 0 && !flow.is(FlowFlags::FAR) {
-                *counted.entry(flow.accountable()).or_default() += 1;
+    let short = short(tables)?;
+    let gone: BTreeSet<(u16, Addr)> = gone.iter().map(|(slot, ip)| (*slot, Addr::from(*ip))).collect();
+    let mut swept = Swept { short: !short.is_empty(), ..Swept::default() };
+    for (table, id) in [(Table::Established, TableId::EstablishedFlows), (Table::Any, TableId::OtherFlows)] {
+        let mut entries = 0;
+        let mut ended: Vec<(Over, FlowKey)> = Vec::new();
+        tables.map(id)?.for_each(|key, value| {
+            entries += 1;
+            let (Ok(key), Ok(flow)) = (FlowKey::read_from_bytes(key), Flow::read_from_bytes(value)) else { return };
+            if let Some(over) = verdict(&key, &flow, table, now, &gone, &short) {
+                ended.push((over, key));
             }
+        })?;
+        ended.sort_unstable_by_key(|(over, _)| *over);
+        for group in ended.chunk_by(|(one, _), (other, _)| one == other) {
+            let keys: Vec<_> = group.iter().map(|(_, key)| *key).collect();
+            swept.removed += hooks.end_flows(table, group[0].0, &keys)?;
         }
-    })?;
-    let removed = ended.len() / size_of::<FlowKey>();
-    map.delete(&ended, removed)?;
-    let counts = tables.map(TableId::FlowCounts)?;
-    for (slot, count) in counted {
-        let key = u32::from(slot).to_ne_bytes();
-        let Some(value) = counts.get(&key)? else { continue };
-        if let Ok(mut flows) = PodFlows::read_from_bytes(&value) {
-            flows.established.set(flows.established.get().saturating_sub(count));
-            counts.update(&key, flows.as_mut_bytes(), 1)?;
+        let left = entries - ended.len().min(entries);
+        match table {
+            Table::Established => swept.established = left,
+            Table::Any => swept.others = left,
         }
     }
-    let mut others = 0;
-    tables.map(TableId::OtherFlows)?.for_each(|_, _| others += 1)?;
-    Ok(Swept { removed, established: seen - removed, others })
+    Ok(swept)
+}
+
+/// Why an entry goes, if it does. `gone`: pods that are, by slot and address; `short`: indices of `POD_FLOWS` where room is.
+fn verdict(
+    key: &FlowKey,
+    flow: &Flow,
+    table: Table,
+    now: u32,
+    gone: &BTreeSet<(u16, Addr)>,
+    short: &BTreeSet<u16>,
+) -> Option<Over> {
+    if Over::Expired.is(flow, key.proto, now) {
+        return Some(Over::Expired);
+    }
+    let slots = [flow.opener.slot, flow.responder.slot];
+    let is_gone = |slot: &u16| gone.contains(&(*slot, key.a)) || gone.contains(&(*slot, key.b));
+    if let Some(slot) = slots.into_iter().find(is_gone) {
+        return Some(Over::Of(slot));
+    }
+    let accounts = PodFlows::index(flow.opener.slot, flow.responder.slot);
+    let idle = Over::Idle(IDLE);
+    (table == Table::Any && short.contains(&accounts) && idle.is(flow, key.proto, now)).then_some(idle)
+}
+
+/// Who has more than half of the flows that he may have in `CT_ANY`, by index in `POD_FLOWS`; all, if that is half full.
+fn short(tables: &Tables) -> Result<BTreeSet<u16>, BpfError> {
+    let mut short = BTreeSet::new();
+    let mut all = false;
+    tables.map(TableId::FlowCounts)?.for_each(|key, value| {
+        let (Ok(index), Ok(flows)) = (u32::read_from_bytes(key), PodFlows::read_from_bytes(value)) else { return };
+        let Ok(index) = u16::try_from(index) else { return };
+        let most = flows.outgoing.load().max(flows.incoming.load());
+        match index {
+            PodFlows::EVERYBODY => all = most > u64::from(MAX_FLOW_ENTRIES) / 4,
+            _ if most > u64::from(Config::MAX_OPEN) / 2 => drop(short.insert(index)),
+            _ => {}
+        }
+    })?;
+    Ok(if all { (0..PodFlows::EVERYBODY).collect() } else { short })
 }
 
 /// Seconds since boot, as the programs count them (`bpf_ktime_get_ns` is CLOCK_MONOTONIC).
 pub(super) fn seconds() -> Option<u32> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?;
     u32::try_from(now.tv_sec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use fairlead_datapath::flow::{End, FlowState};
+    use fairlead_datapath::peer::NO_NODE;
+    use fairlead_datapath::{Tuple, WirePort};
+
+    use super::*;
+
+    fn entry(slot: u16, from: &str, idle: u32, state: u32) -> (FlowKey, Flow) {
+        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
+        let tuple = Tuple {
+            src: addr(from),
+            dst: addr("192.0.2.1"),
+            sport: WirePort::new(1),
+            dport: WirePort::new(53),
+            ..Tuple::NONE
+        };
+        let flow = Flow { opener: End { slot, node: NO_NODE }, ..Flow::new() };
+        flow.seen.store(1000 - idle);
+        flow.state.store(state);
+        (FlowKey::of(&tuple, 17).0, flow)
+    }
+
+    #[test]
+    fn what_goes_is_over_of_a_pod_that_is_gone_or_idle_where_room_is_short() {
+        let gone = BTreeSet::from([(3, Addr::from("10.0.0.3".parse::<IpAddr>().unwrap()))]);
+        let short = BTreeSet::from([5]);
+        let decide = |slot, from: &str, idle, state| {
+            let (key, flow) = entry(slot, from, idle, state);
+            verdict(&key, &flow, Table::Any, 1000, &gone, &short)
+        };
+        assert_eq!(decide(1, "10.0.0.1", 0, 0), None);
+        assert_eq!(decide(1, "10.0.0.1", 31, 0), Some(Over::Expired));
+        assert_eq!(decide(3, "10.0.0.3", 0, 0), Some(Over::Of(3)));
+        assert_eq!(decide(3, "10.0.0.4", 0, 0), None, "another pod has the slot by now");
+        assert_eq!(decide(4, "10.0.0.3", 0, 0), None, "another pod has the address by now");
+        assert_eq!(decide(5, "10.0.0.5", 2, 0), None);
+        assert_eq!(decide(5, "10.0.0.5", 3, FlowState::REPLIED), Some(Over::Idle(IDLE)));
+        assert_eq!(decide(5, "10.0.0.5", 3, FlowState::REPLIED | FlowState::STREAM), None);
+        assert_eq!(decide(1, "10.0.0.1", 3, 0), None, "who has room keeps his");
+    }
 }

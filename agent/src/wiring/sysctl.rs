@@ -18,7 +18,6 @@ pub(super) mod record;
 
 use std::path::{Path, PathBuf};
 
-use fairlead_datapath::config::Config;
 
 use super::WiringError;
 use record::Record;
@@ -203,8 +202,8 @@ impl Sysctls {
     }
 }
 
-/// What the reserved ports should be, where they are not: with those of translated flows and NodePorts, if the kernel would
-/// take some of them for sockets that want any port.
+/// What the reserved ports should be, where they are not: with NodePorts, if the kernel would take
+/// some of them for sockets that want any port.
 fn reserve(range: &str, reserved: &str) -> Option<String> {
     let mut ends = range.split_whitespace().filter_map(|text| text.parse::<u16>().ok());
     let (low, high) = (ends.next()?, ends.next()?);
@@ -213,18 +212,11 @@ fn reserve(range: &str, reserved: &str) -> Option<String> {
         Some((from.trim().parse::<u16>().ok()?, to.trim().parse::<u16>().ok()?))
     });
     let blocks: Vec<_> = blocks.collect();
-    let translated = (Config::SNAT_FIRST, Config::SNAT_FIRST + (Config::SNAT_COUNT - 1));
-    let missing = [translated, NODE_PORTS].into_iter().filter(|&(first, last)| {
-        low <= last && first <= high && !blocks.iter().any(|&(from, to)| from <= first && to >= last)
-    });
-    let mut wanted: Vec<_> = missing.map(|(first, last)| format!("{first}-{last}")).collect();
-    if wanted.is_empty() {
+    let (first, last) = NODE_PORTS;
+    if last < low || first > high || blocks.iter().any(|&(from, to)| from <= first && to >= last) {
         return None;
     }
-    if !reserved.is_empty() {
-        wanted.insert(0, reserved.to_owned());
-    }
-    Some(wanted.join(","))
+    Some(if reserved.is_empty() { format!("{first}-{last}") } else { format!("{reserved},{first}-{last}") })
 }
 
 #[cfg(test)]

@@ -52,13 +52,13 @@ reasons! {
     NotIp = 1, "not_ip";
     /// More IPv6 extension headers than the parser follows.
     ExtensionHeaders = 2, "extension_headers";
-    /// A pod sent from a foreign address, or a local pod's or node's address came in from outside.
+    /// A pod sent from an address that is not its own.
     SourceAddress = 3, "source_address";
     /// An address that no router forwards: v4-mapped IPv6, loopback, link-local, unspecified.
     BadAddress = 4, "bad_address";
     /// Multicast or broadcast, which is not forwarded.
     Multicast = 5, "multicast";
-    /// The pod has no policy in force yet, is being removed, or is not the one that the flow was for.
+    /// The pod has no policy in force yet, or is being removed.
     Pending = 6, "pending";
     /// Denied by the egress policy of the sending pod.
     EgressPolicy = 7, "egress_policy";
@@ -68,15 +68,15 @@ reasons! {
     Fragment = 9, "fragment";
     /// The service has endpoints, but none that this client may use (traffic policy Local).
     NoEndpoint = 10, "no_endpoint";
-    /// Part of an unknown TCP connection to a service, or a pod's packet that would leave untranslated.
+    /// Part of a TCP connection to a service that is not known here.
     NoFlow = 11, "no_flow";
-    /// The pod has reached its limit of established flows.
+    /// The pod has as many flows as it may have, or the tables are nearly full and it is not one of those with few.
     FlowLimit = 12, "flow_limit";
     /// The pod exceeds its rate of new flows.
     FlowRate = 13, "flow_rate";
     /// The flow table is full.
     FlowTableFull = 14, "flow_table_full";
-    /// No source port was free for the translation, or the interface has no address to translate to.
+    /// No source port was free for the translation.
     NoSourcePort = 15, "no_source_port";
     /// No pod has this address; the sender gets ICMP host unreachable.
     NoSuchPod = 16, "no_such_pod";
@@ -84,7 +84,7 @@ reasons! {
     TtlExceeded = 17, "ttl_exceeded";
     /// Larger than the MTU and must not be fragmented; the sender gets ICMP packet too big.
     TooLarge = 18, "too_large";
-    /// A table entry changed while it was read, twice in a row, or two packets opened one flow at once.
+    /// A table entry changed while it was read, twice in a row.
     Race = 19, "race";
     /// The kernel refused to rewrite the packet.
     Rewrite = 20, "rewrite";
@@ -100,6 +100,25 @@ reasons! {
     Vlan = 25, "vlan";
     /// More ICMP errors about one flow in a second than any path gives rise to.
     ErrorRate = 26, "error_rate";
+    /// The pod has its share of the source ports that translated flows to one destination have: `masquerade.portRange` says
+    /// how many there are.
+    PortShare = 27, "port_share";
+    /// The source is a pod of this node or the node itself, and the packet came in from outside or from another pod.
+    LocalAddress = 28, "local_address";
+    /// The flow was for another pod, which had this pod's place before it.
+    OtherPod = 29, "other_pod";
+    /// A pod's packet that would leave the node with the pod's address, since its flow is gone.
+    Untranslated = 30, "untranslated";
+    /// The interface that it leaves by has no address of its family to translate to.
+    NoAddress = 31, "no_address";
+    /// Two packets opened one flow at once, or it went while this one was on its way; sent again, it passes.
+    FlowRace = 32, "flow_race";
+    /// A TCP segment that begins no connection and is part of none: neither SYN nor ACK nor RST.
+    NoConnection = 33, "no_connection";
+    /// An ICMP error of this node about what the pod did not send.
+    NotAsked = 34, "not_asked";
+    /// A packet for the tunnel to an address that is behind no node.
+    NoSuchNode = 35, "no_such_node";
 }
 
 /// Size of the `DROPS` array: there is room for reasons to come, so that a new one changes no layout.

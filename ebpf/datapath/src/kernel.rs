@@ -3,7 +3,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::Word;
+use crate::{Long, Word};
 use crate::overlay::Outer;
 use crate::register::{Answer, Arguments};
 use crate::scratch::Walk;
@@ -66,6 +66,18 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
 
     /// A random number.
     fn random(&self) -> u32;
+
+    /// Adds to a word, atomically.
+    fn add(&self, word: &Long, by: i64);
+
+    /// Sets bits of a word, atomically.
+    fn set_bits(&self, word: &Long, bits: u64);
+
+    /// Clears bits of a word, atomically.
+    fn clear_bits(&self, word: &Long, bits: u64);
+
+    /// Makes a word 1, atomically. True if it was 0: of all CPUs that try, one gets that.
+    fn claim(&self, word: &Long) -> bool;
 
     /// The node's settings.
     fn config(&self) -> Option<&Config>;

@@ -41,4 +41,4 @@ pub use ifindex::{IFINDEX_BASE, MAX_PODS, ifindex_of, slot_of};
 pub use tables::config;
 pub use tuple::Tuple;
 pub use wire::{WirePort, WireV4};
-pub use word::Word;
+pub use word::{Long, Word};

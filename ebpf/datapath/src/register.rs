@@ -92,6 +92,10 @@ impl Answer for () {
     const BROKEN: Self = ();
 }
 
+impl Answer for u32 {
+    const BROKEN: Self = 0;
+}
+
 impl Register for bool {
     #[inline(always)]
     fn pack(self) -> u64 {

@@ -1,4 +1,4 @@
-//! Words that packets write while others read them.
+//! Words that packets write while others read and write them.
 
 use core::cell::Cell;
 
@@ -26,6 +26,34 @@ impl Word {
     /// Gives it a value.
     #[inline(always)]
     pub fn store(&self, value: u32) {
+        self.0.set(value);
+    }
+}
+
+/// An aligned 64-bit word in a table, which CPUs change by atomic instructions: no change is lost
+/// ([`crate::kernel::Kernel::add`] and those beside it).
+#[derive(Debug, Default)]
+#[cfg_attr(any(test, feature = "host"), derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout))]
+#[repr(transparent)]
+pub struct Long(Cell<u64>);
+
+impl Long {
+    /// A word with a value.
+    #[must_use]
+    pub const fn new(value: u64) -> Self {
+        Self(Cell::new(value))
+    }
+
+    /// Its value.
+    #[inline(always)]
+    #[must_use]
+    pub fn load(&self) -> u64 {
+        self.0.get()
+    }
+
+    /// Gives it a value. Where several CPUs write, that loses changes.
+    #[inline(always)]
+    pub fn store(&self, value: u64) {
         self.0.set(value);
     }
 }

@@ -27,12 +27,16 @@ pub(crate) trait Store {
     /// Takes an element away, if it is there; one of an array becomes zero.
     fn remove(&mut self, key: &[u8]) -> Result<()>;
 
-    /// Every element that is there; of an array those that are not zero, if they are among the first.
+    /// Every element that is there; of an array those that are not zero, if they are among the first or the
+    /// last.
     fn elements(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
 }
 
 /// How many elements of an array are looked at: tests have fewer pods.
 const FIRST: u32 = 16;
+
+/// How many at its end: what is counted of nobody and of all.
+const LAST: u32 = 2;
 
 /// Takes a table that tests write or read out of the object.
 pub(crate) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Box<dyn Store>> {
@@ -115,7 +119,8 @@ impl<const V: usize> Store for Array<MapData, [u8; V]> {
 
     fn elements(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut elements = Vec::new();
-        for index in 0..FIRST.min(self.len()) {
+        let last = self.len().saturating_sub(LAST).max(FIRST);
+        for index in (0..FIRST.min(self.len())).chain(last..self.len()) {
             let value = self.get(&index, 0)?;
             if value != [0; V] {
                 elements.push((index.to_ne_bytes().to_vec(), value.to_vec()));

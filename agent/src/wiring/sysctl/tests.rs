@@ -98,7 +98,7 @@ fn ports_are_reserved_where_the_kernel_would_give_them_away() {
     with_settings("ports", |sysctls| {
         given(sysctls, &[(LOCAL_PORTS, "1024 60999"), (RESERVED_PORTS, "8080,9148-9150")]);
         assert!(sysctls.prepare().is_empty());
-        expect(sysctls, &[(RESERVED_PORTS, "8080,9148-9150,20000-32767")]);
+        expect(sysctls, &[(RESERVED_PORTS, "8080,9148-9150,30000-32767")]);
         assert!(sysctls.restore().1.is_empty());
         expect(sysctls, &[(RESERVED_PORTS, "8080,9148-9150")]);
     });
@@ -107,11 +107,12 @@ fn ports_are_reserved_where_the_kernel_would_give_them_away() {
 #[test]
 fn only_what_overlaps_is_reserved() {
     assert_eq!(reserve("32768\t60999", ""), None);
-    assert_eq!(reserve("1024\t60999", "").as_deref(), Some("20000-29999,30000-32767"));
+    assert_eq!(reserve("1024\t60999", "").as_deref(), Some("30000-32767"));
     assert_eq!(reserve("1024\t60999", "1-30000").as_deref(), Some("1-30000,30000-32767"));
     assert_eq!(reserve("1024\t60999", "1-32767"), None);
     assert_eq!(reserve("32000 60999", "").as_deref(), Some("30000-32767"));
-    assert_eq!(reserve("1024 20000", "20000-20010").as_deref(), Some("20000-20010,20000-29999"));
+    assert_eq!(reserve("1024 20000", "20000-20010"), None);
+    assert_eq!(reserve("1024 31000", "20000-20010").as_deref(), Some("20000-20010,30000-32767"));
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! Layouts as text, made from the types: what `layouts.txt` records.
 
-use core::cell::Cell;
 use std::fmt::Write;
 use std::string::String;
 
@@ -11,12 +10,13 @@ use crate::tables::config::{Config, Uplink};
 use crate::tables::flow::{End, Flow, FlowFlags, FlowKey, FlowState, FragmentKey, FragmentPorts, PodFlows};
 use crate::tables::peer::{CidrKey, HopFlags, NodeHop, Peer, PeerFlags, Pod, PodWord};
 use crate::tables::policy::{PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
+use crate::tables::port::{Destination, PortSet};
 use crate::tables::service::{
     Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendFlags, FrontendKey, Scope, ServiceState,
     SourceRangeKey,
 };
 use crate::tables::sock::{Sender, SenderKey, SocketMemory};
-use crate::{Addr, Tuple, WirePort, Word};
+use crate::{Addr, Long, Tuple, WirePort, Word};
 
 /// The text of a table's layout.
 pub(super) fn record<K: Layout, V: Layout>(info: &TableInfo, version: u32) -> String {
@@ -54,7 +54,7 @@ macro_rules! plain {
     };
 }
 
-plain!(u8, u16, u32, u64, Word, WirePort, Cell<u64>, [u8; 3], [u8; 4], [u8; 5], [u8; 6], [u8; 16], [u64; 4]);
+plain!(u8, u16, u32, u64, Word, Long, WirePort, [Long; 1024], [u8; 3], [u8; 4], [u8; 5], [u8; 6], [u8; 16], [u64; 4]);
 
 // Memory of the programs, which is never recorded.
 plain!(EventBudget, Walk);
@@ -206,8 +206,23 @@ layout!(Flow {
     opened: "second since boot",
     isn: "sequence number of the opener's SYN, wire order",
     errors: "second << 8 | ICMP errors let through in it",
+    claim: "1: a CPU takes it out or replaces it",
+    last_stamp: "the opener's last TCP timestamp, 0: none",
+    last_seq: "what the responder expects next of the opener, host order",
 } "flags": FlowFlags::BITS; "state": FlowState::BITS;);
-layout!(PodFlows { established: "flows", second: "second since boot", opened: "flows in that second" });
+layout!(PodFlows {
+    established: "flows in CT_EST",
+    outgoing: "flows in CT_ANY that it opened",
+    incoming: "flows in CT_ANY opened to it",
+    second: "second since boot", opened: "flows that it opened in that second" });
+layout!(Destination {
+    dst: "receiver",
+    src: "source that its packets have",
+    port: "receiver's, wire order",
+    proto: "IP protocol",
+    pad: "zero",
+});
+layout!(PortSet { words: "port n in use: bit n % 64 of word n / 64" });
 layout!(FragmentKey { src: "source", dst: "destination", id: "datagram", proto: "IP protocol", pad: "zero" });
 layout!(FragmentPorts { sport: "wire order", dport: "wire order", seen: "second since boot" });
 layout!(Config {
@@ -220,6 +235,8 @@ layout!(Config {
     max_flows: "flows of a pod",
     max_rate: "new flows of a pod a second",
     pickup_until: "second since boot, 0: never",
+    max_open: "flows in CT_ANY of a pod, each way",
+    pad: "zero",
 });
 layout!(Uplink { v4: "IPv4", v6: "IPv6" });
 layout!(SocketMemory {

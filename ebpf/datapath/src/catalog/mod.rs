@@ -17,8 +17,9 @@ mod tests;
 use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS};
 use crate::scratch::Walk;
 use crate::tables::config::{Config, Uplink};
-use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, PodFlows};
+use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FLOW_ENTRIES, PodFlows};
 use crate::tables::peer::{CidrKey, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod};
+use crate::tables::port::{Destination, MAX_PORT_SETS, MAX_SHARES, PortSet};
 use crate::tables::policy::{
     MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row,
 };
@@ -27,7 +28,7 @@ use crate::tables::service::{
     MAX_NODE_ADDRESSES, MAX_SLOTS, MAX_SOURCE_RANGES, SERVICE_PORT_WORDS, ServiceState, SourceRangeKey,
 };
 use crate::tables::sock::{MAX_SENDERS, Sender, SenderKey, SocketMemory};
-use crate::{Addr, MAX_PODS};
+use crate::{Addr, Long, MAX_PODS};
 
 pub use kind::Kind;
 
@@ -192,16 +193,20 @@ tables! {
     PolicyPorts: "POLICY_PORTS", Hash<PortKey, Row>, elements MAX_PORT_ROWS, flags NO_PREALLOC, version Some(2);
     /// the same for blocks of ports
     PolicyRanges: "POLICY_RANGES", LpmTrie<RangeKey, Row>, elements MAX_RANGE_ROWS, flags NO_PREALLOC, version Some(2);
-    /// TCP after its handshake; two entries if translated. Nothing is evicted
-    EstablishedFlows: "CT_EST", Hash<FlowKey, Flow>, elements 262_144, flags 0, version Some(2);
+    /// TCP after its handshake; two entries if translated
+    EstablishedFlows: "CT_EST", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(3);
     /// every other flow
-    OtherFlows: "CT_ANY", LruHash<FlowKey, Flow>, elements 131_072, flags 0, version Some(2);
+    OtherFlows: "CT_ANY", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(3);
     /// flows of each pod, for its limits
-    FlowCounts: "POD_FLOWS", Array<u32, PodFlows>, elements MAX_PODS, flags 0, version Some(1);
+    FlowCounts: "POD_FLOWS", Array<u32, PodFlows>, elements PodFlows::ELEMENTS, flags 0, version Some(2);
+    /// source ports in use, by destination and by who has them
+    PortShares: "SHARES", Array<u32, Long>, elements MAX_SHARES, flags 0, version Some(1);
+    /// which source ports of a crowded destination are in use
+    PortSets: "PORTS", Hash<Destination, PortSet>, elements MAX_PORT_SETS, flags NO_PREALLOC, version Some(1);
     /// ports of datagrams in fragments
     Fragments: "FRAGS", LruHash<FragmentKey, FragmentPorts>, elements 8192, flags 0, version Some(1);
     /// the node's addresses, MTU, mark, port range, limits
-    Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(2);
+    Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(3);
     /// whether a client outside was ever sent to a process of the node
     HostFlows: "HOST_FLOWS", Array<u32, u32>, elements 1, flags 0, version Some(1);
     /// addresses of each uplink
@@ -220,6 +225,8 @@ tables! {
     PacketLog: "AYA_LOGS", RingBuffer<(), ()>, elements 131_072, flags 0, version None;
     /// drops that a CPU has sent samples of in this second
     EventBudgets: "EVENT_BUDGET", PerCpuArray<u32, EventBudget>, elements 1, flags 0, version None;
+    /// an empty set of ports, to begin one with
+    NoPorts: "NO_PORTS", Array<u32, PortSet>, elements 1, flags 0, version None;
     /// what the walk that runs on a CPU remembers
     Scratch: "WALK", PerCpuArray<u32, Walk>, elements 1, flags 0, version None;
 }

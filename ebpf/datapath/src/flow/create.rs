@@ -1,15 +1,17 @@
 //! New flows.
 
+use super::account::stage::{put_in, take_out};
+use super::account::{Entry, claim};
 use super::find::find_key;
-use super::pair::{insert_into, insert_near, opener_flag};
-use super::ports::reserve;
+use super::pair::{insert_near, opener_flag, turn_near};
+use super::ports::stage::reserve;
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
 use crate::scratch::Walk;
-use crate::tables::flow::{Flow, FlowFlags, InsertError, Table};
-use crate::tables::peer::NO_SLOT;
+use crate::tables::flow::{FlowFlags, InsertError, MAX_FLOW_ENTRIES, PodFlows, Table};
 
 stages! {
+    fn admit() -> Result<(), DropReason>, as Admit;
     fn create(new_source: bool) -> Result<(), DropReason>, as Create;
     fn translate_at_uplink() -> Result<(), DropReason>, as TranslateAtUplink;
 }
@@ -20,48 +22,73 @@ stages! {
 /// `new_source`: the source address changes, so its port has to be a free one. The target's source port is filled in.
 #[inline(always)]
 fn create<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Result<(), DropReason> {
+    stage::admit(k, w)?;
     let (tuple, draft) = (&w.packet.tuple, &mut w.draft);
-    admit(k, &draft.flow)?;
     let now = k.seconds();
     draft.flow.seen.store(now);
     draft.flow.opened = now;
     let from_a = draft.key.is_from_a(tuple);
     let alternate = draft.key.alternate != 0;
     if draft.target == *tuple && !alternate {
-        draft.flow.tag = draft.key.tag();
         draft.flow.flags |= opener_flag(from_a == (draft.turned == 0));
-        return match insert_into(k, Table::Any, &draft.key, &draft.flow) {
+        return match put_in(k, w, Table::Any, Entry::Met) {
             // Another CPU had the same packet's twin, and decided the same.
             Ok(()) | Err(InsertError::Exists) => Ok(()),
             Err(InsertError::Full) => Err(DropReason::FlowTableFull),
         };
     }
     reserve(k, w, new_source || alternate)?;
-    insert_near(k, &mut w.draft, from_a)
+    insert_near(k, w, from_a)
 }
 
-/// Whether the accountable pod may open another flow.
+/// Flows that are never refused for want of room in the tables: of who has fewer.
+const FEW: u64 = 1024;
+
+/// Flows in each table from which on who has more than [`FEW`] gets no more: seven eighths of what it takes if each is
+/// translated.
+const NEARLY_FULL: u64 = MAX_FLOW_ENTRIES as u64 / 16 * 7;
+
+/// Flows that nobody here accounts for may fill half of a table.
+const NOBODYS: u64 = MAX_FLOW_ENTRIES as u64 / 4;
+
+/// Whether who accounts for the draft's flow may have another.
 #[inline(always)]
-fn admit<K: Kernel>(k: &K, flow: &Flow) -> Result<(), DropReason> {
-    let slot = flow.accountable();
-    if slot == NO_SLOT || flow.is(FlowFlags::FROM_NODE) {
+fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
+    let flow = &w.draft.flow;
+    if flow.is(FlowFlags::FROM_NODE) {
         return Ok(());
     }
-    let (Some(flows), Some(config), Some(pod)) = (k.pod_flows(slot), k.config(), k.pod(slot)) else { return Ok(()) };
-    let limit = |own: u32, default: u32| if own == 0 { default } else { own };
-    if flows.established.get() >= u64::from(limit(pod.max_flows, config.max_flows)) {
+    let index = PodFlows::index(flow.opener.slot, flow.responder.slot);
+    let (Some(config), Some(own), Some(all)) =
+        (k.config(), k.pod_flows(index), k.pod_flows(PodFlows::EVERYBODY))
+    else {
+        return Ok(());
+    };
+    let pod = if index == PodFlows::NOBODY { None } else { k.pod(index) };
+    let limit = |own: Option<u32>, default: u32| u64::from(own.filter(|own| *own != 0).unwrap_or(default));
+    let (max_established, max_open) = match pod {
+        Some(pod) => (limit(Some(pod.max_flows), config.max_flows), u64::from(config.max_open)),
+        None => (NOBODYS, NOBODYS),
+    };
+    let outgoing = flow.is_outgoing();
+    let (established, open) = (own.established.load(), if outgoing { own.outgoing.load() } else { own.incoming.load() });
+    let nearly_full = all.established.load() >= NEARLY_FULL || all.outgoing.load() + all.incoming.load() >= NEARLY_FULL;
+    if established >= max_established || open >= max_open || (nearly_full && established + open >= FEW) {
         return Err(DropReason::FlowLimit);
     }
-    let now = k.seconds();
-    if flows.second.load() != now {
-        flows.second.store(now);
-        flows.opened.store(0);
+    if !outgoing {
+        return Ok(());
     }
-    let opened = flows.opened.load();
-    if opened >= limit(pod.max_rate, config.max_rate) {
+    let now = k.seconds();
+    if own.second.load() != now {
+        own.second.store(now);
+        own.opened.store(0);
+    }
+    let opened = own.opened.load();
+    if u64::from(opened) >= limit(pod.map(|pod| pod.max_rate), config.max_rate) {
         return Err(DropReason::FlowRate);
     }
-    flows.opened.store(opened + 1);
+    own.opened.store(opened + 1);
     Ok(())
 }
 
@@ -71,22 +98,26 @@ fn admit<K: Kernel>(k: &K, flow: &Flow) -> Result<(), DropReason> {
 fn translate_at_uplink<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
     let draft = &mut w.draft;
     let source_is_a = draft.key.is_from_a(&w.packet.tuple);
-    let Some(hit) = find_key(k, &draft.key, source_is_a, Table::Any) else { return Err(DropReason::Race) };
-    draft.flow.copy_from(hit.flow);
-    let from_a = hit.flow.is(FlowFlags::OPENER_IS_A);
-    draft.flow.flags = (hit.flow.flags & !FlowFlags::MASQUERADE) | FlowFlags::AT_UPLINK;
-    let table = hit.table;
-    reserve(k, w, true)?;
-    let draft = &mut w.draft;
-    draft.flow.flags = (draft.flow.flags & !(FlowFlags::FAR | FlowFlags::OPENER_IS_A | FlowFlags::OTHER_ALTERNATE))
-        | FlowFlags::NEAR
-        | opener_flag(from_a);
-    draft.flow.tag = draft.key.tag();
-    draft.flow.other = draft.target;
-    match k.insert_flow(table, &draft.key, &draft.flow, false) {
+    let Some(hit) = find_key(k, &draft.key, source_is_a, Table::Any) else { return Err(DropReason::FlowRace) };
+    let (flow, table) = (hit.flow, hit.table);
+    // Another CPU may be about to do the same.
+    if !claim(k, &draft.key, flow) {
+        return Err(DropReason::FlowRace);
+    }
+    draft.flow.copy_from(flow);
+    let from_a = flow.is(FlowFlags::OPENER_IS_A);
+    draft.flow.flags = (flow.flags & !FlowFlags::MASQUERADE) | FlowFlags::AT_UPLINK;
+    if let Err(reason) = reserve(k, w, true) {
+        flow.claim.store(0);
+        return Err(reason);
+    }
+    turn_near(&mut w.draft, from_a);
+    // The same flow in the same table: it stays counted.
+    match k.insert_flow(table, &w.draft.key, &w.draft.flow, false) {
         Ok(()) => Ok(()),
         Err(_) => {
-            k.remove_flow(Table::Any, &draft.far);
+            flow.claim.store(0);
+            take_out(k, w, Table::Any, Entry::Other);
             Err(DropReason::FlowTableFull)
         }
     }

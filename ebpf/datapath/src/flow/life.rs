@@ -7,14 +7,17 @@ use crate::tables::flow::{Flow, FlowKey, FlowState, Table};
 /// Seconds that a flow lives after its last packet, by protocol and state.
 ///
 /// As the kernel's conntrack has them (net/netfilter/nf_conntrack_proto_*.c) where applications rely on it; established
-/// TCP as kube-proxy sets it (24 hours).
+/// TCP as kube-proxy sets it (24 hours), half-closed too (1 hour). After both FINs, as long as the end that closed first
+/// waits (`TCP_TIMEWAIT_LEN`, 60 seconds); the opener by itself, so if it was that one, and has acknowledged, 10.
 #[inline(always)]
 #[must_use]
 pub const fn lifetime(proto: u8, state: u32) -> u32 {
     match proto {
         TCP if state & FlowState::RESET != 0 => 10,
-        TCP if state & FlowState::FINS == FlowState::FINS => 30,
-        TCP if state & FlowState::FINS != 0 => 120,
+        TCP if state & FlowState::FINS == FlowState::FINS => {
+            if state & (FlowState::RESPONDER_FIRST | FlowState::LAST_ACK) == FlowState::LAST_ACK { 10 } else { 60 }
+        }
+        TCP if state & FlowState::FINS != 0 => 3600,
         TCP if state & FlowState::ESTABLISHED != 0 => 86_400,
         TCP => 60,
         UDP if state & FlowState::STREAM != 0 => 120,
@@ -27,9 +30,15 @@ pub const fn lifetime(proto: u8, state: u32) -> u32 {
 #[inline(always)]
 #[must_use]
 pub fn expired(flow: &Flow, proto: u8, now: u32) -> bool {
+    idle_for(flow, now) > lifetime(proto, flow.state.load())
+}
+
+/// Seconds since an entry's last packet.
+#[inline(always)]
+pub(super) fn idle_for(flow: &Flow, now: u32) -> u32 {
     let age = now.wrapping_sub(flow.seen.load());
     // Another CPU may have written a later second than this one has read.
-    age > lifetime(proto, flow.state.load()) && age < u32::MAX / 2
+    if age < u32::MAX / 2 { age } else { 0 }
 }
 
 /// The entry of a key in a table, if it is that key's and has not expired.

@@ -1,41 +1,20 @@
 //! The entries of a flow: putting in and taking out both, and what holds for both.
 
+use super::account::stage::{put_in, take_out};
+use super::account::{Change, Entry, claim, remove};
 use super::find::Hit;
 use super::life::{expired, live};
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
 use crate::packet::TCP;
-use crate::register::{Answer, Register};
+use crate::register::Register;
 use crate::scratch::{Draft, Walk};
-use crate::tables::flow::{Flow, FlowFlags, FlowKey, FlowState, InsertError, Table};
+use crate::tables::flow::{Flow, FlowFlags, FlowState, InsertError, Table};
 
 stages! {
-    fn insert_far(host: bool) -> Result<(), InsertError>, as InsertFar;
+    fn aim_far(host: bool) -> bool, as AimFar;
     fn forget(table: Table) -> (), as Forget;
-}
-
-impl Register for Result<(), InsertError> {
-    #[inline(always)]
-    fn pack(self) -> u64 {
-        match self {
-            Ok(()) => 0,
-            Err(InsertError::Exists) => 1,
-            Err(InsertError::Full) => 2,
-        }
-    }
-
-    #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        match word {
-            0 => Ok(()),
-            1 => Err(InsertError::Exists),
-            _ => Err(InsertError::Full),
-        }
-    }
-}
-
-impl Answer for Result<(), InsertError> {
-    const BROKEN: Self = Err(InsertError::Full);
+    fn end(table: Table, over: Over) -> bool, as End;
 }
 
 #[inline(always)]
@@ -43,89 +22,78 @@ pub(super) const fn opener_flag(from_a: bool) -> u32 {
     if from_a { FlowFlags::OPENER_IS_A } else { 0 }
 }
 
-/// Inserts the far entry for the target as it stands. `host`: the source is the node's address, so a socket of the node
-/// may have the port.
+/// Makes the draft's flow the far entry for the target as it stands. False if the place is taken. `host`: the source is the
+/// node's address, so a socket of the node may have the port.
 #[inline(always)]
-fn insert_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> Result<(), InsertError> {
+fn aim_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> bool {
     let (proto, draft) = (w.packet.proto, &mut w.draft);
     let from_a = draft.far.set(&draft.target, proto);
-    if host && k.host_socket(&draft.far, from_a) {
-        return Err(InsertError::Exists);
-    }
     let common = draft.flow.flags & !(FlowFlags::NEAR | FlowFlags::OPENER_IS_A);
     draft.flow.flags = common | FlowFlags::FAR | opener_flag(from_a);
-    draft.flow.tag = draft.far.tag();
+    if host && k.host_socket(&draft.far, from_a) {
+        return false;
+    }
     // A connection may live under this tuple among the established ones.
-    if proto == TCP && live(k, Table::Established, &draft.far).is_some() {
-        return Err(InsertError::Exists);
-    }
-    match k.insert_flow(Table::Any, &draft.far, &draft.flow, true) {
-        Err(InsertError::Exists) if is_free(k, proto, draft) => {
-            k.insert_flow(Table::Any, &draft.far, &draft.flow, false)
-        }
-        other => other,
-    }
+    proto != TCP || live(k, Table::Established, &draft.far).is_none()
 }
 
-/// Whether the entry in the far entry's place may be replaced: it has expired, or is this flow's own, whose near entry
-/// was evicted.
+/// Inserts the far entry for the target as it stands.
 #[inline(always)]
-fn is_free<K: Kernel>(k: &K, proto: u8, draft: &Draft) -> bool {
-    let Some(there) = k.flow(Table::Any, &draft.far) else { return true };
-    expired(there, proto, k.seconds()) || (there.is(FlowFlags::FAR) && there.other == draft.flow.other)
+pub(super) fn insert_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> Result<(), InsertError> {
+    if stage::aim_far(k, w, host) { put_in(k, w, Table::Any, Entry::Other) } else { Err(InsertError::Exists) }
+}
+
+/// Flags of a far entry that its near one has not.
+const FAR_ONLY: u32 = FlowFlags::FAR
+    | FlowFlags::OPENER_IS_A
+    | FlowFlags::OTHER_ALTERNATE
+    | FlowFlags::PORT
+    | FlowFlags::HELD;
+
+/// Makes the draft's flow its near entry, after its far one is in.
+#[inline(always)]
+pub(super) fn turn_near(draft: &mut Draft, from_a: bool) {
+    draft.flow.flags = (draft.flow.flags & !FAR_ONLY) | FlowFlags::NEAR | opener_flag(from_a);
+    draft.flow.tag = draft.key.tag();
+    draft.flow.other = draft.target;
 }
 
 /// Inserts the near entry. If another CPU was faster, what it decided holds.
 #[inline(always)]
-pub(super) fn insert_near<K: Kernel>(k: &K, draft: &mut Draft, from_a: bool) -> Result<(), DropReason> {
-    let common = draft.flow.flags & !(FlowFlags::FAR | FlowFlags::OPENER_IS_A | FlowFlags::OTHER_ALTERNATE);
-    draft.flow.flags = common | FlowFlags::NEAR | opener_flag(from_a);
-    draft.flow.tag = draft.key.tag();
-    draft.flow.other = draft.target;
-    match insert_into(k, Table::Any, &draft.key, &draft.flow) {
+pub(super) fn insert_near<K: Kernel>(k: &K, w: &mut Walk, from_a: bool) -> Result<(), DropReason> {
+    turn_near(&mut w.draft, from_a);
+    match put_in(k, w, Table::Any, Entry::Met) {
         Ok(()) => Ok(()),
         Err(InsertError::Full) => {
-            k.remove_flow(Table::Any, &draft.far);
+            take_out(k, w, Table::Any, Entry::Other);
             Err(DropReason::FlowTableFull)
         }
         Err(InsertError::Exists) => {
-            let Some(theirs) = k.flow(Table::Any, &draft.key) else { return Err(DropReason::Race) };
-            if theirs.tag != draft.key.tag() || !theirs.is(FlowFlags::NEAR) {
-                k.remove_flow(Table::Any, &draft.far);
-                return Err(DropReason::Race);
+            let draft = &mut w.draft;
+            let theirs = k.flow(Table::Any, &draft.key);
+            if let Some(theirs) = theirs
+                && theirs.tag == draft.key.tag()
+                && theirs.is(FlowFlags::NEAR)
+            {
+                // Another backend or port: then this one's place is given back.
+                let same = theirs.other == draft.target;
+                draft.target = theirs.other;
+                if !same {
+                    take_out(k, w, Table::Any, Entry::Other);
+                }
+                return Ok(());
             }
-            // Another backend or port: then this one's place is given back.
-            if theirs.other != draft.target {
-                k.remove_flow(Table::Any, &draft.far);
-            }
-            draft.target = theirs.other;
-            Ok(())
+            take_out(k, w, Table::Any, Entry::Other);
+            Err(DropReason::FlowRace)
         }
-    }
-}
-
-/// Inserts an entry where there is none, or one that has expired.
-#[inline(always)]
-pub(super) fn insert_into<K: Kernel>(k: &K, table: Table, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
-    match k.insert_flow(table, key, flow, true) {
-        Err(InsertError::Exists) if live(k, table, key).is_none() => {
-            if let Some(ended) = k.flow(table, key).filter(|ended| ended.tag == key.tag()) {
-                discount(k, ended);
-            }
-            k.insert_flow(table, key, flow, false)
-        }
-        other => other,
     }
 }
 
 /// Removes the flow that [`super::find()`] found in a table: both its entries.
 #[inline(always)]
-pub(super) fn forget<K: Kernel>(k: &K, w: &mut Walk, table: Table) {
+fn forget<K: Kernel>(k: &K, w: &mut Walk, table: Table) {
     let draft = &mut w.draft;
     let Some(flow) = k.flow(table, &draft.key) else { return };
-    if table == Table::Established {
-        discount(k, flow);
-    }
     if flow.is_translated() {
         flow.set_other_key(&mut draft.far, draft.key.proto);
         // Only if it is this flow's: its place may have been taken since.
@@ -134,13 +102,71 @@ pub(super) fn forget<K: Kernel>(k: &K, w: &mut Walk, table: Table) {
             && pair.is_translated()
             && pair.other == draft.key.tuple(flow.is(FlowFlags::OPENER_IS_A))
         {
-            if table == Table::Established {
-                discount(k, pair);
-            }
-            k.remove_flow(table, &draft.far);
+            take_out(k, w, table, Entry::Other);
         }
     }
-    k.remove_flow(table, &draft.key);
+    take_out(k, w, table, Entry::Met);
+}
+
+/// Which flows a sweep takes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Over {
+    /// Those that have expired.
+    Expired,
+    /// Those of the pod in a slot.
+    Of(u16),
+    /// Those that are not established, and that nothing was seen of for so many seconds.
+    Idle(u16),
+}
+
+impl Register for Over {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        match self {
+            Self::Expired => 0,
+            Self::Of(slot) => 1 << 16 | u64::from(slot),
+            Self::Idle(seconds) => 2 << 16 | u64::from(seconds),
+        }
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        match word >> 16 {
+            1 => Self::Of(word as u16),
+            2 => Self::Idle(word as u16),
+            _ => Self::Expired,
+        }
+    }
+}
+
+impl Over {
+    /// Whether it is one of them.
+    #[inline(always)]
+    #[must_use]
+    pub fn is(self, flow: &Flow, proto: u8, now: u32) -> bool {
+        match self {
+            Self::Expired => expired(flow, proto, now),
+            Self::Of(slot) => flow.opener.slot == slot || flow.responder.slot == slot,
+            Self::Idle(seconds) => {
+                let state = flow.state.load();
+                let over = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
+                let lasts = state & (FlowState::ESTABLISHED | FlowState::STREAM) != 0 && !over;
+                !lasts && super::life::idle_for(flow, now) >= u32::from(seconds)
+            }
+        }
+    }
+}
+
+/// Takes out the flow whose key is in `draft.key`, if it still is one of those. True if it was.
+#[inline(always)]
+fn end<K: Kernel>(k: &K, w: &mut Walk, table: Table, over: Over) -> bool {
+    let key = &w.draft.key;
+    let Some(flow) = k.flow(table, key) else { return false };
+    if flow.tag != key.tag() || !over.is(flow, key.proto, k.seconds()) {
+        return false;
+    }
+    forget(k, w, table);
+    true
 }
 
 /// Writes a state to both entries of a flow.
@@ -164,45 +190,57 @@ pub(super) fn pair<'k, K: Kernel>(k: &'k K, draft: &Draft, flow: &Flow, table: T
 
 /// Moves a flow to the other table, with a new state. Where that is full it stays where it is: false.
 #[inline(always)]
-pub(super) fn relocate<K: Kernel>(k: &K, draft: &mut Draft, hit: &Hit<'_>, to: Table, state: u32) -> bool {
+pub(super) fn relocate<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>, to: Table, state: u32) -> bool {
     let flow = hit.flow;
-    let state = if to == Table::Established { state | FlowState::COUNTED } else { state & !FlowState::COUNTED };
-    let translated = flow.is_translated();
-    if translated {
-        let Some(pair) = k.flow(hit.table, &draft.far) else { return false };
-        if pair.tag != draft.far.tag() {
-            return false;
-        }
-        draft.spare.copy_from(pair);
-        draft.spare.state.store(state);
-        if insert_into(k, to, &draft.far, &draft.spare) == Err(InsertError::Full) {
-            return false;
-        }
+    // Another CPU may be about to do the same.
+    if !claim(k, &w.draft.key, flow) {
+        return false;
     }
-    draft.spare.copy_from(flow);
-    draft.spare.state.store(state);
-    match insert_into(k, to, &draft.key, &draft.spare) {
-        Ok(()) => k.count_established(draft.spare.accountable(), if to == Table::Established { 1 } else { -1 }),
-        // Another CPU has just done the same.
-        Err(InsertError::Exists) => {}
-        Err(InsertError::Full) => {
-            if translated {
-                k.remove_flow(to, &draft.far);
+    let pair = if flow.is_translated() { k.flow(hit.table, &w.draft.far) } else { None };
+    let pair = pair.filter(|pair| claim(k, &w.draft.far, pair));
+    let moved = match pair {
+        Some(pair) => copy_over(k, w, pair, to, Entry::Other, state) && {
+            let near = copy_over(k, w, flow, to, Entry::Met, state);
+            if !near {
+                take_out(k, w, to, Entry::Other);
             }
-            return false;
-        }
+            near
+        },
+        None => !flow.is_translated() && copy_over(k, w, flow, to, Entry::Met, state),
+    };
+    if !moved {
+        pair.inspect(|pair| pair.claim.store(0));
+        flow.claim.store(0);
+        return false;
     }
-    if translated {
-        k.remove_flow(hit.table, &draft.far);
+    if let Some(pair) = pair {
+        let change = if keeps_port(to, state) { Change::HandedOn } else { Change::Out };
+        w.draft.counted.set(&w.draft.far, pair);
+        remove(k, w, hit.table, Entry::Other, change);
     }
-    k.remove_flow(hit.table, &draft.key);
+    w.draft.counted.set(&w.draft.key, flow);
+    remove(k, w, hit.table, Entry::Met, Change::HandedOn);
     true
 }
 
-/// Takes an entry that goes from the established ones out of their count, in which a flow with two is once.
+/// Whether an entry that goes to a table with a state keeps its source port: what was reset does not.
 #[inline(always)]
-fn discount<K: Kernel>(k: &K, flow: &Flow) {
-    if flow.state.load() & FlowState::COUNTED != 0 && !flow.is(FlowFlags::FAR) {
-        k.count_established(flow.accountable(), -1);
+const fn keeps_port(to: Table, state: u32) -> bool {
+    matches!(to, Table::Established) || state & FlowState::RESET == 0
+}
+
+/// Puts a copy of an entry into the other table.
+#[inline(always)]
+fn copy_over<K: Kernel>(k: &K, w: &mut Walk, flow: &Flow, to: Table, entry: Entry, state: u32) -> bool {
+    let copy = &mut w.draft.flow;
+    copy.copy_from(flow);
+    copy.state.store(state);
+    // What has ended does not count to its pod's share.
+    if to == Table::Any {
+        copy.flags &= !FlowFlags::HELD;
     }
+    if !keeps_port(to, state) {
+        copy.flags &= !FlowFlags::PORT;
+    }
+    put_in(k, w, to, entry).is_ok()
 }

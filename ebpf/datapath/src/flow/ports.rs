@@ -1,61 +1,248 @@
 //! The source ports of translated flows.
+//!
+//! A flow keeps its client's port if nobody has it. Else it gets one of the node's range: drawn by chance while the
+//! destination has few in use, out of those that are known to be free once it is crowded, and at last one whose flow is
+//! over. Each is one that no flow, no socket of the node and no service has.
+//!
+//! A pod may have as many ports of a destination as there are while nobody else wants them: from the half that is in use on,
+//! a quarter of all, and of the last tenth only who has few.
 
-use super::pair::stage::insert_far;
-use crate::WirePort;
+use super::pair::insert_far;
 use crate::drop::DropReason;
-use crate::kernel::Kernel;
-use crate::packet::{Class, ICMP, ICMPV6, Packet, SCTP};
-use crate::scratch::Walk;
+use crate::kernel::{Kernel, stages};
+use crate::packet::stage::read_stamp;
+use crate::packet::{Class, ICMP, ICMPV6, Packet, SCTP, TCP};
+use crate::register::{Answer, Register};
+use crate::scratch::{Draft, Walk};
+use crate::service::service_port;
 use crate::tables::flow::{FlowFlags, InsertError};
+use crate::tables::peer::NO_SLOT;
+use crate::tables::port::{PortSet, crowded_from};
+use crate::{Long, WirePort};
 
-/// Source ports that are tried before a flow is refused.
-const TRIES: u32 = 24;
+stages! {
+    fn reserve(new_source: bool) -> Result<(), DropReason>, as Reserve;
+    fn aim(round: u32) -> Aim, as AimAtPort;
+    fn find_free(from: u32) -> u32, as FindFreePort;
+}
+
+/// Tries after that of the client's own port. Where fewer than an eighth of the ports are in use, one in 10^14 flows finds
+/// none of 16 free.
+const DRAWS: u32 = 16;
+
+/// Tries of ports in use, when ports are short: in the first half of them a question has to be answered for [`IDLE`]'s
+/// first number of seconds, then for its second.
+const LAST: u32 = 24;
+
+/// Seconds after its last packet from which on an answered question gives up its port when ports are short.
+const IDLE: [u32; 2] = [10, 1];
+
+/// Words of a set of ports that are looked at for one with a free port.
+const WORDS: u32 = 32;
+
+/// Ports of a destination that a pod may have however few there are.
+const FEW: u64 = 16;
+
+/// What comes of a round of the search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// There is a port to try.
+    Try,
+    /// Not this time.
+    Skip,
+    /// There is none left.
+    Stop,
+}
+
+impl Register for Aim {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        self as u64
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        match word {
+            0 => Self::Try,
+            1 => Self::Skip,
+            _ => Self::Stop,
+        }
+    }
+}
+
+impl Answer for Aim {
+    const BROKEN: Self = Self::Stop;
+}
+
+/// How many of a destination's ports are in use.
+struct Pressure;
+
+impl Pressure {
+    /// Few.
+    const NONE: u32 = 0;
+    /// So many that it is kept which.
+    const CROWDED: u32 = 1;
+    /// Nearly all.
+    const SHORT: u32 = 2;
+}
 
 /// Inserts the far entry, under the first source port that is free.
 #[inline(always)]
-pub(super) fn reserve<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Result<(), DropReason> {
+fn reserve<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Result<(), DropReason> {
     w.draft.flow.other = w.packet.tuple;
     if w.draft.key.alternate != 0 {
         w.draft.flow.flags |= FlowFlags::OTHER_ALTERNATE;
     }
-    if !new_source {
-        match insert_far(k, w, false) {
-            Ok(()) => return Ok(()),
-            Err(InsertError::Full) => return Err(DropReason::FlowTableFull),
-            Err(InsertError::Exists) => {}
-        }
-    }
-    if w.packet.class != Class::PORTS || w.packet.proto == SCTP {
-        // Nothing to tell two such flows apart by; one without ports goes if nobody has the tuple. So does SCTP, whose
-        // checksum would have to be computed anew if a port changed.
-        return match insert_far(k, w, new_source) {
-            Ok(()) => Ok(()),
-            Err(_) => Err(DropReason::NoSourcePort),
-        };
-    }
-    let Some(config) = k.config() else { return Err(DropReason::NoSourcePort) };
-    // Asked once: what a stage may have written is asked again in each round otherwise.
-    let echo = is_echo(&w.packet);
-    let mut place = k.random();
-    for _ in 0..TRIES {
-        let offset = ((u64::from(place) * u64::from(config.snat_count)) >> 32) as u16;
-        let port = WirePort::new(config.snat_first.wrapping_add(offset));
-        // An echo has its identifier at the end that asks and nothing at the other.
-        if echo && w.draft.target.sport == WirePort::NONE {
-            w.draft.target.dport = port;
-        } else {
-            w.draft.target.sport = port;
-        }
+    // Nothing tells two flows apart that have no ports; one goes if nobody has the tuple. So does SCTP, whose checksum would
+    // have to be computed anew if a port changed.
+    let fixed = w.packet.class != Class::PORTS || w.packet.proto == SCTP;
+    let mut first = 1;
+    if !new_source || fixed {
         match insert_far(k, w, new_source) {
             Ok(()) => return Ok(()),
             Err(InsertError::Full) => return Err(DropReason::FlowTableFull),
-            Err(InsertError::Exists) => place = place.wrapping_mul(0x9e37_79b1).wrapping_add(0x7f4a_7c15),
+            Err(InsertError::Exists) if fixed => return Err(DropReason::NoSourcePort),
+            Err(InsertError::Exists) => {}
+        }
+    } else {
+        first = 0;
+    }
+    admit(k, w)?;
+    for round in first..=DRAWS + LAST {
+        match stage::aim(k, w, round) {
+            Aim::Stop => break,
+            Aim::Skip => {}
+            Aim::Try => match insert_far(k, w, new_source) {
+                Ok(()) => return Ok(()),
+                Err(InsertError::Full) => return Err(DropReason::FlowTableFull),
+                Err(InsertError::Exists) => {}
+            },
         }
     }
     Err(DropReason::NoSourcePort)
+}
+
+/// Whether there is a port for the flow's pod, and how hard it may be to find.
+#[inline(always)]
+fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
+    if w.packet.proto == TCP {
+        w.draft.stamp = read_stamp(k, w);
+    }
+    let Some(config) = k.config() else { return Err(DropReason::Internal) };
+    let draft = &mut w.draft;
+    let from_a = draft.far.set(&draft.target, w.packet.proto);
+    draft.place.set(&draft.far, from_a);
+    draft.flow.flags |= FlowFlags::PORT;
+    draft.seed = k.random();
+    let count = |index: u32| k.share(index).map_or(0, Long::load);
+    let (all, in_use, slot) = (u64::from(config.snat_count), count(draft.place.total()), draft.flow.opener.slot);
+    if slot != NO_SLOT {
+        draft.flow.flags |= FlowFlags::HELD;
+        let own = count(draft.place.share(slot));
+        let (share, few) = ((all / 4).max(FEW), (all / 64).max(FEW));
+        if (in_use >= all / 2 && own >= share) || (in_use >= all - all / 10 && own >= few) {
+            return Err(DropReason::PortShare);
+        }
+    }
+    draft.pressure = if in_use >= all - all / 8 {
+        Pressure::SHORT
+    } else if in_use >= crowded_from(config.snat_count) {
+        Pressure::CROWDED
+    } else {
+        Pressure::NONE
+    };
+    Ok(())
+}
+
+/// Gives the target the source port that a round of the search tries. In round 0 that is its own.
+#[inline(always)]
+fn aim<K: Kernel>(k: &K, w: &mut Walk, round: u32) -> Aim {
+    let Some(config) = k.config() else { return Aim::Stop };
+    let (proto, draft) = (w.packet.proto, &mut w.draft);
+    // An echo has its identifier at the end that asks and nothing at the other.
+    let asked = is_echo(&w.packet) && draft.target.sport == WirePort::NONE;
+    if round > 0 {
+        if round > DRAWS {
+            if draft.pressure != Pressure::SHORT {
+                return Aim::Stop;
+            }
+            draft.idle = if round <= DRAWS + LAST / 2 { IDLE[0] } else { IDLE[1] };
+        }
+        draft.seed = draft.seed.wrapping_mul(0x9e37_79b1).wrapping_add(0x7f4a_7c15);
+        let mut offset = ((u64::from(draft.seed) * u64::from(config.snat_count)) >> 32) as u16;
+        if round <= DRAWS && draft.pressure != Pressure::NONE {
+            // Somebody had it, whether or not that was known.
+            let tried = if asked { draft.target.dport } else { draft.target.sport };
+            if let Some((word, bit)) = k.ports(&draft.place).and_then(|set| set.place(tried.number())) {
+                k.set_bits(word, bit);
+            }
+            let found = stage::find_free(k, w, u32::from(config.snat_first.wrapping_add(offset)));
+            offset = (found as u16).wrapping_sub(config.snat_first);
+        }
+        if offset >= config.snat_count {
+            return Aim::Skip;
+        }
+        aim_at(&mut w.draft, WirePort::new(config.snat_first.wrapping_add(offset)), asked);
+    }
+    let draft = &w.draft;
+    let port = if asked { draft.target.dport } else { draft.target.sport };
+    let of_service = service_port(port, proto).is_some_and(|(index, bit)| k.service_ports(index) & bit != 0);
+    if of_service { Aim::Skip } else { Aim::Try }
+}
+
+#[inline(always)]
+fn aim_at(draft: &mut Draft, port: WirePort, asked: bool) {
+    if asked {
+        draft.target.dport = port;
+    } else {
+        draft.target.sport = port;
+    }
+}
+
+/// A port of the destination that is free, of the word that has a port or one of those behind it. That port itself if
+/// nothing is known, 0 if none is free.
+#[inline(always)]
+fn find_free<K: Kernel>(k: &K, w: &mut Walk, from: u32) -> u32 {
+    match k.ports(&w.draft.place) {
+        Some(set) => free_in(set, from as u16, w.draft.seed).map_or(0, u32::from),
+        None => from,
+    }
+}
+
+/// A port that is free in a set, of the word that has a port or one of those behind it.
+#[inline(always)]
+fn free_in(set: &PortSet, from: u16, random: u32) -> Option<u16> {
+    let (mut index, mut free) = (from >> 6, 0);
+    for _ in 0..WORDS {
+        free = !set.words.get(usize::from(index & 1023))?.load();
+        if free != 0 {
+            break;
+        }
+        index = index.wrapping_add(1);
+    }
+    if free == 0 {
+        return None;
+    }
+    let turn = random & 63;
+    let place = lowest_bit(free.rotate_right(turn)) + turn;
+    Some((index & 1023) << 6 | (place & 63) as u16)
+}
+
+/// The place of the lowest bit that is set: as many as are below it. (The target has no instruction for it, and each branch
+/// would double what the verifier has to follow.)
+#[inline(always)]
+const fn lowest_bit(word: u64) -> u32 {
+    let mut below = (word & word.wrapping_neg()).wrapping_sub(1);
+    below -= (below >> 1) & 0x5555_5555_5555_5555;
+    below = (below & 0x3333_3333_3333_3333) + ((below >> 2) & 0x3333_3333_3333_3333);
+    below = (below + (below >> 4)) & 0x0f0f_0f0f_0f0f_0f0f;
+    (below.wrapping_mul(0x0101_0101_0101_0101) >> 56) as u32
 }
 
 #[inline(always)]
 const fn is_echo(p: &Packet) -> bool {
     p.proto == ICMP || p.proto == ICMPV6
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,14 @@
 //! The state of a flow, as its packets change it.
 
 use super::find::{Hit, Place};
-use super::pair::{forget, note, pair, relocate};
+use super::pair::stage::forget;
+use super::pair::{note, pair, relocate};
 use crate::kernel::{Kernel, stages};
+use crate::packet::stage::read_stamp;
 use crate::packet::{TCP, TcpFlags};
 use crate::register::{Answer, Register};
 use crate::scratch::Walk;
-use crate::tables::flow::{FlowFlags, FlowState, Table};
+use crate::tables::flow::{Flow, FlowFlags, FlowState, Table};
 
 stages! {
     fn track_change(place: Place) -> Tracked, as TrackChange;
@@ -95,7 +97,7 @@ fn track_change<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
 /// The packets of a connection that change its state: the first three, and those of its end.
 #[inline(always)]
 fn track_connection<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Tracked {
-    let (p, draft) = (&w.packet, &mut w.draft);
+    let p = w.packet;
     let before = hit.flow.state.load();
     let mut state = before;
     if p.tcp & TcpFlags::RST != 0 {
@@ -114,7 +116,16 @@ fn track_connection<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Tracked {
         // An RST that was none of this connection's (out of its window) did not end it if data still comes.
         state &= !FlowState::RESET;
         if p.tcp & TcpFlags::FIN != 0 {
-            state |= if hit.forward { FlowState::FIN_OPENER } else { FlowState::FIN_RESPONDER };
+            state |= match hit.forward {
+                true => FlowState::FIN_OPENER,
+                false if before & FlowState::FIN_OPENER == 0 => FlowState::FIN_RESPONDER | FlowState::RESPONDER_FIRST,
+                false => FlowState::FIN_RESPONDER,
+            };
+        } else if hit.forward && before & FlowState::FINS == FlowState::FINS {
+            state |= FlowState::LAST_ACK;
+        }
+        if hit.forward && state & FlowState::FINS != 0 {
+            note_last(k, w, hit);
         }
         if hit.forward && before & FlowState::REPLIED != 0 {
             state |= FlowState::ESTABLISHED;
@@ -123,15 +134,38 @@ fn track_connection<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Tracked {
     let ending = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
     let moved = match hit.table {
         Table::Any if state & FlowState::ESTABLISHED != 0 && !ending => {
-            relocate(k, draft, hit, Table::Established, state)
+            relocate(k, w, hit, Table::Established, state)
         }
         // What is still to come is little (a last acknowledgement, something sent again) and has to find its way; it
         // must not take the place of a connection that lives.
-        Table::Established if ending => relocate(k, draft, hit, Table::Any, state),
+        Table::Established if ending => relocate(k, w, hit, Table::Any, state),
         Table::Any | Table::Established => false,
     };
     if !moved && state != before {
-        note(k, draft, hit, before, state);
+        note(k, &w.draft, hit, before, state);
     }
     Tracked::Live
+}
+
+/// Notes how far the opener of a connection that ends has come: by that the next one to have its port is told from it.
+#[inline(always)]
+fn note_last<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) {
+    let stamp = read_stamp(k, w);
+    let p = &w.packet;
+    let Some([seq, _, rest]) = k.load::<[u32; 3]>(p.l4 + 4) else { return };
+    let header = (u32::from_be(rest) >> 28) * 4;
+    let end = p.l4 + header;
+    let payload = if k.packet_len() > end { k.packet_len() - end } else { 0 };
+    let fin = u32::from(p.tcp & TcpFlags::FIN != 0);
+    let next = u32::from_be(seq).wrapping_add(payload).wrapping_add(fin);
+    let write = |flow: &Flow| {
+        flow.last_seq.store(next);
+        if stamp != 0 {
+            flow.last_stamp.store(stamp);
+        }
+    };
+    write(hit.flow);
+    if let Some(pair) = pair(k, &w.draft, hit.flow, hit.table) {
+        write(pair);
+    }
 }

@@ -7,6 +7,7 @@ mod neighbour;
 mod parse;
 mod reset;
 mod rewrite;
+mod stamp;
 
 pub(crate) use headers::Macs;
 pub use headers::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, SCTP, TCP, TcpFlags, UDP};
@@ -20,4 +21,5 @@ pub use crate::scratch::{Class, Fragment, Packet};
 /// The functions of packets that are stages, as a walk enters them.
 pub mod stage {
     pub use super::parse::stage::*;
+    pub use super::stamp::stage::*;
 }

@@ -1,8 +1,9 @@
 //! A flow that is looked for or made.
 
 use super::Packet;
-use crate::Tuple;
-use crate::tables::flow::{Flow, FlowKey};
+use crate::tables::flow::{Flow, FlowFlags, FlowKey};
+use crate::tables::port::Destination;
+use crate::{Tuple, WirePort};
 
 /// What is needed to find a flow and to create one.
 #[derive(Debug, Default)]
@@ -16,10 +17,20 @@ pub struct Draft {
     pub target: Tuple,
     /// The entry.
     pub flow: Flow,
-    /// Room for a copy of an entry.
-    pub spare: Flow,
+    /// Where a flow that needs a source port goes.
+    pub place: Destination,
+    /// What an entry that comes or goes is counted by.
+    pub counted: Counted,
     /// 1 if the packet's source is the responder: an answer in a connection that is older than the tables.
     pub turned: u32,
+    /// The timestamp of the SYN that opens the flow, 0 if it has none or nobody has asked.
+    pub stamp: u32,
+    /// Seconds after which an answered question gives up its source port, 0 if there is no need.
+    pub idle: u32,
+    /// How many of the destination's ports are in use, for [`crate::flow`]'s search.
+    pub pressure: u32,
+    /// The random number of that search.
+    pub seed: u32,
     /// Zero.
     pub pad: u32,
 }
@@ -29,12 +40,51 @@ impl Draft {
     /// written, so that nothing of another packet's flow gets into this one's entry.
     #[inline(always)]
     pub fn open(&mut self, packet: &Packet, generation: u32) {
-        // `far` and `spare` are written as a whole before they are read.
-        let Self { key: _, far: _, target, flow, spare: _, turned, pad: _ } = self;
+        // `far`, `place`, `counted`, `pressure` and `seed` are written as a whole before they are read.
+        let Self { key: _, far: _, target, flow, place: _, counted: _, turned, stamp, idle, pressure: _, seed: _, pad: _ } = self;
         *target = packet.tuple;
         flow.clear();
         flow.generation.store(generation);
         flow.isn = packet.seq;
         *turned = 0;
+        *stamp = 0;
+        *idle = 0;
+    }
+}
+
+/// What an entry is counted by.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Counted {
+    /// Where its packets go, if it is a far entry.
+    pub place: Destination,
+    /// [`Flow::flags`].
+    pub flags: u32,
+    /// The pod that opened it, or [`crate::peer::NO_SLOT`].
+    pub opener: u16,
+    /// The pod that it was opened to.
+    pub responder: u16,
+    /// Its source port, if it is a far entry.
+    pub port: WirePort,
+    /// Zero.
+    pub pad: [u16; 3],
+}
+
+impl Counted {
+    /// Notes an entry.
+    #[inline(always)]
+    pub fn set(&mut self, key: &FlowKey, flow: &Flow) {
+        let Self { place, flags, opener, responder, port, pad: _ } = self;
+        *port = place.set(key, flow.is(FlowFlags::OPENER_IS_A));
+        *flags = flow.flags;
+        *opener = flow.opener.slot;
+        *responder = flow.responder.slot;
+    }
+
+    /// Whether any of these [`FlowFlags`] is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(&self, flags: u32) -> bool {
+        self.flags & flags != 0
     }
 }

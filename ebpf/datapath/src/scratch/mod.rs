@@ -5,6 +5,7 @@ mod draft;
 mod packet;
 mod walk;
 
+pub(crate) use draft::Counted;
 pub use draft::Draft;
 pub use packet::{Class, Fragment, Packet};
 pub use walk::{Ends, Walk, Way};

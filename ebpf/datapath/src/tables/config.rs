@@ -27,19 +27,25 @@ pub struct Config {
     /// The second (since boot) until which connections that are older than the tables are picked up; 0 for tables that were
     /// taken over from another agent, which know every connection.
     pub pickup_until: u32,
+    /// Flows in `CT_ANY` that a pod may have opened, and as many that may be opened to it.
+    pub max_open: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl Config {
     /// Default of [`Config::mark`]: no bit that kube-proxy (0xc000), Tailscale (0xff0000) or Istio (0x539) uses.
     pub const MARK: u32 = 0x2000_0000;
-    /// Default of [`Config::snat_first`]: below the NodePorts (30000) and the kernel's own range (32768).
-    pub const SNAT_FIRST: u16 = 20_000;
-    /// Default of [`Config::snat_count`].
-    pub const SNAT_COUNT: u16 = 10_000;
+    /// Default of [`Config::snat_first`]: what is below needs a privilege to be had.
+    pub const SNAT_FIRST: u16 = 1024;
+    /// Default of [`Config::snat_count`]: all that are not below.
+    pub const SNAT_COUNT: u16 = 64_512;
     /// Default of [`Config::max_flows`].
     pub const MAX_FLOWS: u32 = 65_536;
     /// Default of [`Config::max_rate`].
-    pub const MAX_RATE: u32 = 100_000;
+    pub const MAX_RATE: u32 = 50_000;
+    /// Default of [`Config::max_open`].
+    pub const MAX_OPEN: u32 = 65_536;
 
     /// Whether a port (as on the wire) is one that a translated source may have.
     #[inline(always)]

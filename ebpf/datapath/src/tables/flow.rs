@@ -1,12 +1,11 @@
 //! Flows: `CT_EST` and `CT_ANY` (hashes), `POD_FLOWS` (array by slot), and `FRAGS` (LRU hash), the ports of datagrams in
-//! fragments.
-
-use core::cell::Cell;
+//! fragments. Nothing is evicted from the tables of flows: what is in them is counted to who has it, and bounded.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::peer::{NO_NODE, NO_SLOT};
-use crate::{Addr, Tuple, WirePort, Word};
+use super::port::{Destination, PortSet};
+use crate::{Addr, Long, MAX_PODS, Tuple, WirePort, Word};
 
 /// A tuple with its ends in canonical order, so that both directions have one key.
 #[derive(
@@ -139,6 +138,12 @@ pub struct Flow {
     pub isn: u32,
     /// ICMP errors about it that were let through: the second (low 24 bits) shifted by 8, and how many in it.
     pub errors: Word,
+    /// 1 once a CPU has claimed it: that one, and no other, takes it out or replaces it, and counts that.
+    pub claim: Long,
+    /// TCP, once one side has closed: the opener's last timestamp (RFC 7323), 0 without one.
+    pub last_stamp: Word,
+    /// TCP, once one side has closed: the sequence number that the responder expects next of the opener, host order.
+    pub last_seq: Word,
 }
 
 flags! {
@@ -163,6 +168,10 @@ flags! {
         /// A client outside opened it to a service, by an uplink. What goes to an end elsewhere leaves by the route to it but not
         /// by the host's stack, which takes no packet that comes from an address of its own (`fib_validate_source`).
         pub const OUTSIDE: u32 = 256;
+        /// Of a far entry: its source port is one of those that translated flows share, and is counted to its destination.
+        pub const PORT: u32 = 512;
+        /// Of a far entry: it is counted to its pod's share of the destination's ports.
+        pub const HELD: u32 = 1024;
     }
 }
 
@@ -183,10 +192,12 @@ flags! {
         pub const FINS: u32 = Self::FIN_OPENER | Self::FIN_RESPONDER;
         /// TCP: an RST was seen.
         pub const RESET: u32 = 32;
-        /// Counted in `POD_FLOWS` of the accountable pod.
-        pub const COUNTED: u32 = 64;
+        /// TCP: the responder's FIN came before the opener's, so it is the one that waits (`TIME_WAIT`).
+        pub const RESPONDER_FIRST: u32 = 64;
         /// Not of TCP: answered, and in use for longer than a question and its answer are.
         pub const STREAM: u32 = 128;
+        /// TCP: after both FINs the opener has acknowledged.
+        pub const LAST_ACK: u32 = 256;
     }
 }
 
@@ -210,6 +221,9 @@ impl Flow {
             opened: 0,
             isn: 0,
             errors: Word::new(0),
+            claim: Long::new(0),
+            last_stamp: Word::new(0),
+            last_seq: Word::new(0),
         }
     }
 
@@ -219,7 +233,7 @@ impl Flow {
         self.copy_from(&Self::new());
     }
 
-    /// Takes over everything from another entry.
+    /// Takes over everything from another entry, but for the claim on that.
     #[inline(always)]
     pub fn copy_from(&mut self, from: &Self) {
         let Self {
@@ -238,6 +252,9 @@ impl Flow {
             opened,
             isn,
             errors,
+            claim: _,
+            last_stamp,
+            last_seq,
         } = from;
         self.other = *other;
         self.tag = *tag;
@@ -248,7 +265,10 @@ impl Flow {
         self.service = *service;
         self.opened = *opened;
         self.isn = *isn;
+        self.claim.store(0);
         self.errors.store(errors.load());
+        self.last_stamp.store(last_stamp.load());
+        self.last_seq.store(last_seq.load());
         self.seen.store(seen.load());
         self.state.store(state.load());
         self.opener_epoch.store(opener_epoch.load());
@@ -277,11 +297,11 @@ impl Flow {
         key.alternate = u8::from(self.is(FlowFlags::OTHER_ALTERNATE));
     }
 
-    /// The pod whose limits a flow counts against: its opener where that is a pod of this node, else its responder.
+    /// Whether the pod that accounts for it opened it.
     #[inline(always)]
     #[must_use]
-    pub const fn accountable(&self) -> u16 {
-        if self.opener.slot != NO_SLOT { self.opener.slot } else { self.responder.slot }
+    pub const fn is_outgoing(&self) -> bool {
+        self.opener.slot != NO_SLOT
     }
 }
 
@@ -291,17 +311,42 @@ impl Default for Flow {
     }
 }
 
-/// Element of `POD_FLOWS`, by slot.
+/// Element of `POD_FLOWS`: the flows that count against a pod, by its slot. Two elements more count those of nobody here,
+/// and all.
 #[derive(Debug, Default)]
 #[cfg_attr(any(test, feature = "host"), derive(FromBytes, IntoBytes, KnownLayout))]
 #[repr(C)]
 pub struct PodFlows {
-    /// Established flows that count against the pod. Counted by an atomic instruction ([`Tables::count_established`]).
-    pub established: Cell<u64>,
+    /// Flows in `CT_EST`.
+    pub established: Long,
+    /// Flows in `CT_ANY` that it opened.
+    pub outgoing: Long,
+    /// Flows in `CT_ANY` that were opened to it.
+    pub incoming: Long,
     /// The second that `opened` is about.
     pub second: Word,
-    /// Flows opened in it. CPUs may lose a count to each other, which a limit of thousands can bear.
+    /// Flows that it opened in it. CPUs may lose a count to each other, which a limit of thousands can bear.
     pub opened: Word,
+}
+
+impl PodFlows {
+    /// The element of flows that no pod of this node accounts for.
+    pub const NOBODY: u16 = MAX_PODS;
+    /// The element of all flows.
+    pub const EVERYBODY: u16 = MAX_PODS + 1;
+    /// Elements of `POD_FLOWS`.
+    pub const ELEMENTS: u32 = MAX_PODS as u32 + 2;
+
+    /// Index of the element that a flow counts in, by its ends' slots.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(opener: u16, responder: u16) -> u16 {
+        match (opener, responder) {
+            (NO_SLOT, NO_SLOT) => Self::NOBODY,
+            (NO_SLOT, responder) => responder,
+            (opener, _) => opener,
+        }
+    }
 }
 
 /// A datagram that comes in fragments (RFC 791, RFC 8200 section 4.5).
@@ -335,9 +380,9 @@ pub struct FragmentPorts {
 /// The two tables of flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
-    /// `CT_EST`: TCP after the handshake. Preallocated; nothing in it is ever evicted.
+    /// `CT_EST`: TCP after the handshake.
     Established,
-    /// `CT_ANY`: everything else. When it is full the least recently used goes.
+    /// `CT_ANY`: everything else.
     Any,
 }
 
@@ -350,18 +395,27 @@ pub enum InsertError {
     Full,
 }
 
+/// Elements of `CT_EST`, and of `CT_ANY`. A translated flow takes two.
+pub const MAX_FLOW_ENTRIES: u32 = 524_288;
+
 /// The tables of flows.
 pub trait Tables {
-    /// The entry of a key. What it refers to may be evicted and reused at any time: [`Flow::tag`] tells.
+    /// The entry of a key. What it refers to may be removed and reused at any time: [`Flow::tag`] tells.
     fn flow(&self, table: Table, key: &FlowKey) -> Option<&Flow>;
     /// Inserts an entry; `only_new`: not if the key has one.
     fn insert_flow(&self, table: Table, key: &FlowKey, flow: &Flow, only_new: bool) -> Result<(), InsertError>;
     /// Removes an entry.
     fn remove_flow(&self, table: Table, key: &FlowKey) -> bool;
-    /// What is counted of a pod's flows.
-    fn pod_flows(&self, slot: u16) -> Option<&PodFlows>;
-    /// Adds to the count of a pod's established flows.
-    fn count_established(&self, slot: u16, by: i64);
+    /// What is counted in an element of `POD_FLOWS`.
+    fn pod_flows(&self, index: u16) -> Option<&PodFlows>;
+    /// A counter of ports in use.
+    fn share(&self, index: u32) -> Option<&Long>;
+    /// Which ports of a destination are in use, if that is kept.
+    fn ports(&self, key: &Destination) -> Option<&PortSet>;
+    /// Begins to keep it. False if there is no room.
+    fn keep_ports(&self, key: &Destination) -> bool;
+    /// Keeps it no longer.
+    fn drop_ports(&self, key: &Destination);
     /// Ports of a datagram whose first fragment was seen.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// Remembers the ports of a first fragment.

@@ -4,6 +4,7 @@ pub mod config;
 pub mod flow;
 pub mod peer;
 pub mod policy;
+pub mod port;
 pub mod reused;
 pub mod service;
 pub mod sock;

@@ -18,7 +18,7 @@ use crate::kernel::Kernel;
 use crate::overlay::{self, Outer};
 use crate::packet::{ETH_LEN, IcmpError, Tuple, send_error_v4, send_error_v6};
 use crate::walk::{self, Action, Step, Walk};
-use crate::{Addr, WirePort, Word};
+use crate::{Addr, Long, WirePort, Word};
 use crate::{peer, policy, service};
 
 /// Where a packet is looked at.
@@ -150,6 +150,15 @@ impl Host {
             frame.mark |= self.config.mark;
         }
         fate
+    }
+
+    /// Has the program that sweeps run with a request: how many flows it took out.
+    pub fn sweep(&mut self, request: &[u8]) -> u32 {
+        self.frame = RefCell::new(Frame::new(request.to_vec()));
+        let mut walk = core::mem::take(&mut self.walk);
+        let ended = walk::sweep(self, &mut walk);
+        self.walk = walk;
+        ended
     }
 
     /// The policy set and the bit that the last packet met, as the report of a drop has them.
@@ -301,6 +310,24 @@ impl Kernel for Host {
 
     fn seconds(&self) -> u32 {
         self.now
+    }
+
+    fn add(&self, word: &Long, by: i64) {
+        word.store(word.load().wrapping_add_signed(by));
+    }
+
+    fn set_bits(&self, word: &Long, bits: u64) {
+        word.store(word.load() | bits);
+    }
+
+    fn clear_bits(&self, word: &Long, bits: u64) {
+        word.store(word.load() & !bits);
+    }
+
+    fn claim(&self, word: &Long) -> bool {
+        let free = word.load() == 0;
+        word.store(1);
+        free
     }
 
     fn random(&self) -> u32 {

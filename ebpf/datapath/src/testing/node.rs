@@ -82,6 +82,8 @@ impl Node {
             snat_count: Config::SNAT_COUNT,
             max_flows: Config::MAX_FLOWS,
             max_rate: Config::MAX_RATE,
+            max_open: Config::MAX_OPEN,
+            pad: 0,
             pickup_until: 0,
         };
         host.uplinks.insert(Self::UPLINK, Uplink { v4, v6 });

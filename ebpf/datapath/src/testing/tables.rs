@@ -9,24 +9,33 @@ use zerocopy::IntoBytes as _;
 use super::arena::Arena;
 use super::host::Host;
 use super::replay::Entry;
-use crate::flow::{self, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, Table};
-use crate::peer::{self, CidrKey, NodeHop, Peer, Pod};
+use crate::flow::{
+    self, Destination, Flow, FlowFlags, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table,
+};
+use crate::peer::{self, CidrKey, NO_SLOT, NodeHop, Peer, Pod};
 use crate::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row};
 use crate::service::{self, Affinity, AffinityKey, Backend, Frontend, FrontendKey, SourceRangeKey};
-use crate::{Addr, Word};
+use crate::{Addr, Long, Word};
 
 /// Slots whose flows are counted.
 const SLOTS: usize = 64;
+
+/// Where all flows are counted, behind those that nobody accounts for.
+const EVERYBODY: usize = SLOTS + 1;
 
 /// The tables of flows. What was looked up stays readable when its entry has been replaced or removed.
 #[derive(Debug)]
 pub struct Flows {
     /// Entries that `CT_EST` takes.
     pub established_capacity: Cell<usize>,
-    /// Entries that `CT_ANY` takes before the oldest is evicted.
+    /// Entries that `CT_ANY` takes.
     pub any_capacity: Cell<usize>,
-    /// Whether `CT_ANY` takes nothing at all: the kernel found nothing that it could evict.
-    pub any_is_full: Cell<bool>,
+    /// Counters of ports in use, of those that were asked for.
+    shares: RefCell<HashMap<u32, usize>>,
+    share_memory: Arena<Long>,
+    /// Sets of ports in use.
+    sets: RefCell<HashMap<Destination, usize>>,
+    set_memory: Arena<PortSet>,
     entries: RefCell<HashMap<(bool, FlowKey), usize>>,
     memory: Arena<Flow>,
     fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
@@ -38,11 +47,14 @@ impl Default for Flows {
         Self {
             established_capacity: Cell::new(usize::MAX),
             any_capacity: Cell::new(usize::MAX),
-            any_is_full: Cell::new(false),
+            shares: RefCell::default(),
+            share_memory: Arena::default(),
+            sets: RefCell::default(),
+            set_memory: Arena::default(),
             entries: RefCell::default(),
             memory: Arena::default(),
             fragments: RefCell::default(),
-            pods: (0..SLOTS).map(|_| PodFlows::default()).collect(),
+            pods: (0..SLOTS + 2).map(|_| PodFlows::default()).collect(),
         }
     }
 }
@@ -70,7 +82,67 @@ impl Flows {
     /// Established flows that count against a pod.
     #[must_use]
     pub fn established(&self, slot: u16) -> u64 {
-        self.pods[usize::from(slot)].established.get()
+        self.pods[usize::from(slot)].established.load()
+    }
+
+    /// Ports of a destination that are in use.
+    #[must_use]
+    pub fn ports_in_use(&self, place: &Destination) -> u64 {
+        flow::Tables::share(self, place.total()).map_or(0, Long::load)
+    }
+
+    /// Every count that is not zero, by what it is of.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(std::string::String, u64)> {
+        let pods = (0_usize..).zip(&self.pods).flat_map(|(slot, pod)| {
+            [("established", &pod.established), ("outgoing", &pod.outgoing), ("incoming", &pod.incoming)]
+                .map(|(what, count)| (std::format!("{what} of {slot}"), count.load()))
+        });
+        let mut shares = self.shares();
+        shares.sort_unstable();
+        let shares = shares.iter().map(|(index, count)| (std::format!("share {index}"), *count));
+        pods.chain(shares).filter(|(_, count)| *count != 0).collect()
+    }
+
+    /// What [`Self::counts`] has to be, by the entries.
+    #[must_use]
+    pub fn recounted(&self) -> Vec<(std::string::String, u64)> {
+        let mut counts = std::collections::BTreeMap::<_, u64>::new();
+        let mut shares = std::collections::BTreeMap::<_, u64>::new();
+        for ((established, key), index) in &*self.entries.borrow() {
+            let flow = self.memory.get(*index).expect("an entry has memory");
+            let (opener, responder) = (flow.opener.slot, flow.responder.slot);
+            if !flow.is(FlowFlags::FAR) {
+                let what = match (established, opener == NO_SLOT) {
+                    (true, _) => 0,
+                    (false, false) => 1,
+                    (false, true) => 2,
+                };
+                let slot = if opener == NO_SLOT { responder } else { opener };
+                let slot = if slot == NO_SLOT { SLOTS } else { usize::from(slot) };
+                *counts.entry((slot, what)).or_default() += 1;
+                *counts.entry((EVERYBODY, what)).or_default() += 1;
+            }
+            if flow.is(FlowFlags::PORT) {
+                let mut place = Destination::default();
+                place.set(key, flow.is(FlowFlags::OPENER_IS_A));
+                *shares.entry(place.total()).or_default() += 1;
+                if flow.is(FlowFlags::HELD) {
+                    *shares.entry(place.share(opener)).or_default() += 1;
+                }
+            }
+        }
+        let what = ["established", "outgoing", "incoming"];
+        let pods = counts.iter().map(|((slot, kind), count)| (std::format!("{} of {slot}", what[*kind]), *count));
+        let shares = shares.iter().map(|(index, count)| (std::format!("share {index}"), *count));
+        pods.chain(shares).collect()
+    }
+
+    /// The counters of ports in use that are not zero.
+    fn shares(&self) -> Vec<(u32, u64)> {
+        let shares = self.shares.borrow();
+        let counts = shares.iter().map(|(index, place)| (*index, self.share_memory.get(*place).map_or(0, Long::load)));
+        counts.filter(|(_, count)| *count != 0).collect()
     }
 
     /// The same tables, with memory of their own.
@@ -78,7 +150,6 @@ impl Flows {
         let copy = Self {
             established_capacity: self.established_capacity.clone(),
             any_capacity: self.any_capacity.clone(),
-            any_is_full: self.any_is_full.clone(),
             fragments: self.fragments.clone(),
             ..Self::default()
         };
@@ -91,8 +162,19 @@ impl Flows {
             flow.copy_from(self.memory.get(*index).expect("an entry has memory"));
             copy.entries.borrow_mut().insert(*key, copy.memory.push(flow));
         }
+        for (index, count) in self.shares() {
+            copy.shares.borrow_mut().insert(index, copy.share_memory.push(Long::new(count)));
+        }
+        for (key, index) in &*self.sets.borrow() {
+            let set = PortSet::default();
+            let from = self.set_memory.get(*index).expect("a set has memory");
+            from.words.iter().zip(&set.words).for_each(|(from, to)| to.store(from.load()));
+            copy.sets.borrow_mut().insert(*key, copy.set_memory.push(set));
+        }
         for (from, to) in self.pods.iter().zip(&copy.pods) {
-            to.established.set(from.established.get());
+            to.established.store(from.established.load());
+            to.outgoing.store(from.outgoing.load());
+            to.incoming.store(from.incoming.load());
             to.second.store(from.second.load());
             to.opened.store(from.opened.load());
         }
@@ -111,23 +193,20 @@ impl Flows {
             bytes.push(Entry::new("FRAGS", key, ports));
         }
         for (slot, pod) in (0_u32..).zip(&self.pods) {
-            let established = Cell::new(pod.established.get());
+            let [established, outgoing, incoming] =
+                [&pod.established, &pod.outgoing, &pod.incoming].map(|count| Long::new(count.load()));
             let (second, opened) = (Word::new(pod.second.load()), Word::new(pod.opened.load()));
-            let mut pod = PodFlows { established, second, opened };
+            let mut pod = PodFlows { established, outgoing, incoming, second, opened };
             if pod.as_mut_bytes().iter().any(|byte| *byte != 0) {
-                bytes.push(Entry::new("POD_FLOWS", &slot, pod.as_mut_bytes()));
+                let index = match slot as usize {
+                    SLOTS => PodFlows::NOBODY.into(),
+                    EVERYBODY => PodFlows::EVERYBODY.into(),
+                    _ => slot,
+                };
+                bytes.push(Entry::new("POD_FLOWS", &index, pod.as_mut_bytes()));
             }
         }
         bytes
-    }
-
-    /// Takes the oldest entry of `CT_ANY` away, as the kernel does when it is full.
-    fn evict(&self) {
-        let mut entries = self.entries.borrow_mut();
-        let oldest = entries.iter().filter(|((established, _), _)| !established).min_by_key(|(_, index)| **index);
-        if let Some(key) = oldest.map(|(key, _)| *key) {
-            entries.remove(&key);
-        }
     }
 }
 
@@ -144,12 +223,9 @@ impl flow::Tables for Flows {
             return Err(InsertError::Exists);
         }
         if !exists {
-            let count = self.keys(table).len();
-            if established && count >= self.established_capacity.get() || !established && self.any_is_full.get() {
+            let capacity = if established { &self.established_capacity } else { &self.any_capacity };
+            if self.keys(table).len() >= capacity.get() {
                 return Err(InsertError::Full);
-            }
-            if !established && count >= self.any_capacity.get() {
-                self.evict();
             }
         }
         let mut copy = Flow::new();
@@ -162,14 +238,33 @@ impl flow::Tables for Flows {
         self.entries.borrow_mut().remove(&(table == Table::Established, *key)).is_some()
     }
 
-    fn pod_flows(&self, slot: u16) -> Option<&PodFlows> {
-        self.pods.get(usize::from(slot))
+    fn pod_flows(&self, index: u16) -> Option<&PodFlows> {
+        let index = match index {
+            PodFlows::NOBODY => SLOTS,
+            PodFlows::EVERYBODY => EVERYBODY,
+            slot => usize::from(slot),
+        };
+        self.pods.get(index)
     }
 
-    fn count_established(&self, slot: u16, by: i64) {
-        if let Some(pod) = self.pod_flows(slot) {
-            pod.established.set(pod.established.get().wrapping_add_signed(by));
-        }
+    fn share(&self, index: u32) -> Option<&Long> {
+        let mut shares = self.shares.borrow_mut();
+        let place = *shares.entry(index).or_insert_with(|| self.share_memory.push(Long::default()));
+        self.share_memory.get(place)
+    }
+
+    fn ports(&self, key: &Destination) -> Option<&PortSet> {
+        let index = *self.sets.borrow().get(key)?;
+        self.set_memory.get(index)
+    }
+
+    fn keep_ports(&self, key: &Destination) -> bool {
+        self.sets.borrow_mut().insert(*key, self.set_memory.push(PortSet::default()));
+        true
+    }
+
+    fn drop_ports(&self, key: &Destination) {
+        self.sets.borrow_mut().remove(key);
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
@@ -240,8 +335,11 @@ ask!(flows: flow::Tables {
     fn flow(table: Table, key: &FlowKey) -> Option<&Flow>;
     fn insert_flow(table: Table, key: &FlowKey, flow: &Flow, only_new: bool) -> Result<(), InsertError>;
     fn remove_flow(table: Table, key: &FlowKey) -> bool;
-    fn pod_flows(slot: u16) -> Option<&PodFlows>;
-    fn count_established(slot: u16, by: i64);
+    fn pod_flows(index: u16) -> Option<&PodFlows>;
+    fn share(index: u32) -> Option<&Long>;
+    fn ports(key: &Destination) -> Option<&PortSet>;
+    fn keep_ports(key: &Destination) -> bool;
+    fn drop_ports(key: &Destination);
     fn fragment(key: &FragmentKey) -> Option<FragmentPorts>;
     fn insert_fragment(key: &FragmentKey, ports: FragmentPorts);
 });

@@ -85,7 +85,7 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
         }
         // Who is on this node does not come in from outside.
         if w.found.slot != NO_SLOT || w.found.flags & PeerFlags::SELF != 0 {
-            return Action::drop(DropReason::SourceAddress);
+            return Action::drop(DropReason::LocalAddress);
         }
         if w.found.flags & PeerFlags::EXISTS != 0 && w.packet.tuple.src != inner.dst {
             return Action::GO_ON;

@@ -145,7 +145,7 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     // The answer has to come back through here: from a pod to itself (S36), and from outside the cluster.
     let new_source = is_service && (w.draft.target.dst == w.packet.tuple.src || route.leaves);
     if new_source {
-        let Some(config) = k.config() else { return Action::drop(DropReason::NoSourcePort) };
+        let Some(config) = k.config() else { return Action::drop(DropReason::Internal) };
         w.draft.target.src = config.address_like(w.packet.tuple.src);
     }
     if let Err(reason) = create(k, w, new_source) {

@@ -17,7 +17,7 @@ use crate::flow::stage::forget;
 use crate::flow::{self, At, FlowFlags, Hit};
 use crate::kernel::Kernel;
 use crate::packet::stage::parse;
-use crate::packet::{Class, SCTP};
+use crate::packet::Class;
 use crate::peer::NO_SLOT;
 use crate::scratch::Walk;
 use crate::service::service_port;
@@ -43,7 +43,7 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
     let fragment_known = flow::resolve_fragment(k, &mut w.packet);
     let dst = w.packet.tuple.dst;
     let to_node = dst == config.address_like(dst);
-    if to_node && (!fragment_known || !may_be_of_a_flow(k, w, config)) {
+    if to_node && !fragment_known {
         return to_host(k, w);
     }
     if !fragment_known {
@@ -60,7 +60,7 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
     if let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::Ingress) {
         action = known(k, w, &hit);
     }
-    if action.goes_on() {
+    if action.goes_on() && (!to_node || may_be_for_a_service(k, w)) {
         action = open_from_outside(k, w);
     }
     if action.goes_on() {
@@ -82,17 +82,13 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
 #[inline(always)]
 fn to_host<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     look_up(k, w, Whose::Source);
-    if w.found.slot == NO_SLOT { Action::PASS } else { Action::drop(DropReason::SourceAddress) }
+    if w.found.slot == NO_SLOT { Action::PASS } else { Action::drop(DropReason::LocalAddress) }
 }
 
-/// Whether a packet to the node itself may be of a flow: to a service's port, or an answer to what was translated to the
-/// node's address. What has no ports that could be changed may be any flow's.
+/// Whether a packet to the node itself may be for a service.
 #[inline(always)]
-fn may_be_of_a_flow<K: Kernel>(k: &K, w: &Walk, config: &Config) -> bool {
+fn may_be_for_a_service<K: Kernel>(k: &K, w: &Walk) -> bool {
     let (port, proto) = (w.packet.tuple.dport, w.packet.proto);
-    if w.packet.class != Class::PORTS || proto == SCTP || config.is_snat_port(port) {
-        return true;
-    }
     service_port(port, proto).is_some_and(|(index, bit)| k.service_ports(index) & bit != 0)
 }
 
@@ -102,7 +98,9 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
     let flow = hit.flow;
     let (sender, receiver) = if hit.forward { (flow.opener, flow.responder) } else { (flow.responder, flow.opener) };
     let service = flow.is(FlowFlags::OUTSIDE);
-    if receiver.slot == NO_SLOT && !service {
+    // What was translated for the node itself goes back to it.
+    let to_node = !hit.forward && flow.is(FlowFlags::FROM_NODE) && flow.is(FlowFlags::FAR);
+    if receiver.slot == NO_SLOT && !service && !to_node {
         return Action::GO_ON;
     }
     // An end that is on this node does not come in from outside: a pod, the node that opened the flow, or its process that

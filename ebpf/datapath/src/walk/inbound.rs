@@ -69,7 +69,7 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
     // The node tells a pod of the pod's own packets, whose flow is known. What it says of others is about what somebody sent
     // it in the pod's name.
     if how == Inbound::Node && w.packet.class == Class::ERROR {
-        return Action::drop(DropReason::NoFlow);
+        return Action::drop(DropReason::NotAsked);
     }
     let opening = match Opening::of(k, &w.packet) {
         Ok(opening) => opening,
@@ -86,7 +86,7 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
         Inbound::Node => false,
     };
     if elsewhere {
-        return Action::drop(DropReason::SourceAddress);
+        return Action::drop(DropReason::LocalAddress);
     }
     let mut turned = false;
     if how != Inbound::Node

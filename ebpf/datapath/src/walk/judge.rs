@@ -86,7 +86,7 @@ pub(super) fn recheck<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Result<(
     }
     let judged = stage::judge_again(k, w, Place { table: hit.table, forward: hit.forward });
     if let Err(reason) = judged
-        && (reason == DropReason::Pending || begins(&w.packet))
+        && (matches!(reason, DropReason::Pending | DropReason::OtherPod) || begins(&w.packet))
     {
         forget(k, w, hit.table);
     }
@@ -96,13 +96,13 @@ pub(super) fn recheck<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Result<(
 /// Judges a known flow again.
 #[inline(always)]
 fn judge_again<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Result<(), DropReason> {
-    let Some(flow) = k.flow(place.table, &w.draft.key) else { return Err(DropReason::Race) };
+    let Some(flow) = k.flow(place.table, &w.draft.key) else { return Err(DropReason::FlowRace) };
     let out = moved(k, flow.opener.slot, flow.opener_epoch.load());
     let into = moved(k, flow.responder.slot, flow.responder_epoch.load());
     note_ends(w, flow, place.forward);
     if let Some(word) = out {
         if !owns(k, flow.opener.slot, w.ends.opener) {
-            return Err(DropReason::Pending);
+            return Err(DropReason::OtherPod);
         }
         look_up(k, w, Whose::Responder);
         if w.found.flags & PeerFlags::RACED != 0 {
@@ -113,7 +113,7 @@ fn judge_again<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Result<(), DropR
     }
     if let Some(word) = into {
         if !owns(k, flow.responder.slot, w.ends.responder) {
-            return Err(DropReason::Pending);
+            return Err(DropReason::OtherPod);
         }
         if !flow.is(FlowFlags::FROM_NODE) {
             ingress(k, w, word)?;

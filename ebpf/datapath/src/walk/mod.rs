@@ -7,6 +7,7 @@
 //! - [`to_uplink()`]: what leaves the node, for the masquerade, and for what processes of the node answer as a service.
 //! - [`from_overlay()`]: what comes from other nodes through the tunnel.
 //! - [`to_overlay()`]: what the host's stack sends to other nodes through the tunnel.
+//! - [`sweep()`]: no packet's: the agent has it take out flows that are over.
 //!
 //! Whoever hands a packet to a pod has judged it: the direct way skips the veth's egress hook.
 
@@ -19,12 +20,14 @@ mod errors;
 mod from_overlay;
 mod from_pod;
 mod from_uplink;
+mod give_way;
 mod inbound;
 mod judge;
 mod neighbour;
 mod opening;
 mod outside;
 mod route;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod to_overlay;
@@ -39,6 +42,7 @@ pub use from_pod::from_pod;
 pub use from_uplink::from_uplink;
 pub use inbound::Inbound;
 pub use opening::Part;
+pub use sweep::{MAX_KEYS, SweepRequest, sweep};
 pub use to_overlay::to_overlay;
 pub use to_pod::to_pod;
 pub use to_uplink::to_uplink;
@@ -51,6 +55,7 @@ pub mod stage {
     pub use super::backend::stage::*;
     pub use super::errors::stage::*;
     pub use super::from_pod::stage::*;
+    pub use super::give_way::stage::*;
     pub use super::inbound::stage::*;
     pub use super::judge::stage::*;
     pub use super::neighbour::stage::*;

@@ -52,7 +52,7 @@ impl Opening {
         }
         // Each segment but the first has ACK (RFC 9293 section 3.1): what has not is no part of any connection.
         if p.tcp & TcpFlags::ACK == 0 {
-            return Err(DropReason::NoFlow);
+            return Err(DropReason::NoConnection);
         }
         let tables_are_new = k.config().is_some_and(|config| k.seconds() < config.pickup_until);
         Ok(match (tables_are_new, p.tcp & TcpFlags::FIN != 0) {

@@ -47,7 +47,7 @@ fn open_from_outside<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     }
     // Who is on this node does not come in from outside.
     if w.found.slot != NO_SLOT || w.found.flags & PeerFlags::SELF != 0 {
-        return Action::drop(DropReason::SourceAddress);
+        return Action::drop(DropReason::LocalAddress);
     }
     let opener = end_of(k, &w.found, w.packet.v6 == 1);
     look_up(k, w, Whose::Responder);
@@ -75,7 +75,7 @@ fn open_from_outside<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     w.way = Way::of(flow, end);
     let masquerade = !own && (end.slot == NO_SLOT || w.frontend & FrontendFlags::KEEP_SOURCE == 0);
     if masquerade {
-        let Some(config) = k.config() else { return Action::drop(DropReason::NoSourcePort) };
+        let Some(config) = k.config() else { return Action::drop(DropReason::Internal) };
         w.draft.target.src = config.address_like(w.packet.tuple.src);
     }
     if own && let Some(flows) = k.host_flows() {

@@ -4,7 +4,7 @@
 
 use super::address::stage::look_up;
 use super::address::{Whose, check_destination};
-use super::{Action, answer};
+use super::{Action, answer, give_way};
 use crate::drop::DropReason;
 use crate::kernel::Kernel;
 use crate::overlay::SENDER;
@@ -35,10 +35,16 @@ pub fn to_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
             return action;
         }
     }
+    if k.ingress_ifindex() == 0 {
+        let action = give_way::leave(k, w);
+        if action != Action::PASS {
+            return action;
+        }
+    }
     look_up(k, w, Whose::Destination);
     if w.found.flags & PeerFlags::RACED != 0 {
         return Action::drop(DropReason::Race);
     }
     // Also if the programs take another way to it: routes and tables do not change at once.
-    if w.found.node == NO_NODE { Action::drop(DropReason::NoSuchPod) } else { Action::to_node(w.found.node, v6) }
+    if w.found.node == NO_NODE { Action::drop(DropReason::NoSuchNode) } else { Action::to_node(w.found.node, v6) }
 }

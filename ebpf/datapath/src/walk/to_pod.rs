@@ -2,6 +2,7 @@
 
 use super::errors::Side;
 use super::errors::stage::relate;
+use super::give_way::stage::give_way;
 use super::inbound::stage::open_inbound;
 use super::inbound::{Inbound, came_from};
 use super::{Action, deliver};
@@ -64,6 +65,10 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
     let of_node = hit.forward && flow.is(FlowFlags::FROM_NODE);
     if (sender.slot != NO_SLOT && !came_from(k, w, sender.slot)) || (of_node && origin(k, w) != Inbound::Node) {
         return Action::GO_ON;
+    }
+    // The node has happened upon the tuple of another's flow.
+    if hit.forward && flow.is(FlowFlags::PORT) && !of_node && origin(k, w) == Inbound::Node {
+        return give_way(k, w, slot);
     }
     let action = deliver::follow(k, w, hit);
     if !action.delivers() {

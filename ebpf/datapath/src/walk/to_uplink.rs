@@ -6,7 +6,7 @@ use super::address::Whose;
 use super::address::stage::look_up;
 use super::errors::Side;
 use super::errors::stage::relate;
-use super::{Action, answer};
+use super::{Action, answer, give_way};
 use crate::Addr;
 use crate::drop::DropReason;
 use crate::flow::stage::translate_at_uplink;
@@ -23,14 +23,17 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     w.begin();
     let Some(config) = k.config() else { return Action::PASS };
     let own = k.mark() & config.mark == 0;
-    if own && !answer::may_be_one(k) {
+    // What programs sent here past the stack came in somewhere.
+    let made_here = k.ingress_ifindex() == 0;
+    if own && !made_here && !answer::may_be_one(k) {
         return Action::PASS;
     }
     if parse(k, w, ether_type).is_err() {
         return Action::PASS;
     }
     if own {
-        return answer::turn_back(k, w);
+        let action = if answer::may_be_one(k) { answer::turn_back(k, w) } else { Action::PASS };
+        return if made_here && action == Action::PASS { give_way::leave(k, w) } else { action };
     }
     if !flow::resolve_fragment(k, &mut w.packet) {
         return Action::drop(DropReason::Fragment);
@@ -45,17 +48,17 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         // Without a flow it would leave with the pod's address, and no answer could come back.
         look_up(k, w, Whose::Source);
         let from_pod = w.found.slot != NO_SLOT;
-        return if from_pod { Action::drop(DropReason::NoFlow) } else { Action::PASS };
+        return if from_pod { Action::drop(DropReason::Untranslated) } else { Action::PASS };
     };
     if !hit.forward || !hit.flow.is(FlowFlags::MASQUERADE | FlowFlags::AT_UPLINK) {
         return Action::PASS;
     }
     w.draft.target = hit.flow.other;
     if hit.flow.is(FlowFlags::MASQUERADE) {
-        let Some(uplink) = k.uplink(k.ifindex()) else { return Action::drop(DropReason::NoSourcePort) };
+        let Some(uplink) = k.uplink(k.ifindex()) else { return Action::drop(DropReason::NoAddress) };
         let source = if w.packet.v6 == 1 { uplink.v6 } else { uplink.v4 };
         if source == Addr::UNSPECIFIED {
-            return Action::drop(DropReason::NoSourcePort);
+            return Action::drop(DropReason::NoAddress);
         }
         w.draft.target = w.packet.tuple;
         w.draft.target.src = source;

@@ -3,26 +3,40 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use fairlead_datapath::Word;
+use fairlead_datapath::{Long, Word};
 use fairlead_datapath::catalog;
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::drop::DropEvent;
-use fairlead_datapath::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, Table, Tables};
+use fairlead_datapath::flow::{
+    Destination, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table, Tables,
+};
 use fairlead_datapath::walk::Walk;
 
 use super::Maps;
 
-/// Established TCP connections, two entries for a translated one. Nothing is evicted.
+/// Established TCP connections, two entries for a translated one.
 #[btf_map]
 static CT_EST: map_of!(HashMap, EstablishedFlows) = HashMap::new();
 
 /// Every other flow.
 #[btf_map]
-static CT_ANY: map_of!(LruHashMap, OtherFlows) = LruHashMap::new();
+static CT_ANY: map_of!(HashMap, OtherFlows) = HashMap::new();
 
 /// Counts of flows, by slot.
 #[btf_map]
 static POD_FLOWS: map_of!(Array, FlowCounts) = Array::new();
+
+/// Counters of source ports in use.
+#[btf_map]
+static SHARES: map_of!(Array, PortShares) = Array::new();
+
+/// Source ports in use, of crowded destinations.
+#[btf_map]
+static PORTS: map_of!(HashMap, PortSets) = HashMap::new();
+
+/// What a set of ports begins with.
+#[btf_map]
+static NO_PORTS: map_of!(Array, NoPorts) = Array::new();
 
 /// Ports of datagrams in fragments.
 #[btf_map]
@@ -101,19 +115,30 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn pod_flows(&self, slot: u16) -> Option<&PodFlows> {
-        POD_FLOWS.get(u32::from(slot))
+    fn pod_flows(&self, index: u16) -> Option<&PodFlows> {
+        POD_FLOWS.get(u32::from(index))
     }
 
     #[inline(always)]
-    fn count_established(&self, slot: u16, by: i64) {
-        if let Some(flows) = POD_FLOWS.get_ptr_mut(u32::from(slot)) {
-            // SAFETY: `flows` points to an element of the map, and `established` is its first, aligned word. The
-            // target has no compare-and-swap, so core has no fetch_add for it; the instruction exists.
-            unsafe {
-                core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) flows, in(reg) by);
-            }
-        }
+    fn share(&self, index: u32) -> Option<&Long> {
+        SHARES.get(index)
+    }
+
+    #[inline(always)]
+    fn ports(&self, key: &Destination) -> Option<&PortSet> {
+        // SAFETY: bits of another destination's set would be ports that are tried in vain, no more.
+        unsafe { PORTS.get(key) }
+    }
+
+    #[inline(always)]
+    fn keep_ports(&self, key: &Destination) -> bool {
+        NO_PORTS.get(0).is_some_and(|none| PORTS.insert(key, none, u64::from(BPF_NOEXIST)).is_ok())
+    }
+
+    #[inline(always)]
+    fn drop_ports(&self, key: &Destination) {
+        // Another CPU may have done it.
+        let _ = PORTS.remove(key);
     }
 
     #[inline(always)]
@@ -148,6 +173,36 @@ pub(crate) fn host_flows() -> Option<&'static Word> {
     const { assert!(size_of::<Word>() == size_of::<u32>() && align_of::<Word>() == align_of::<u32>()) };
     // SAFETY: an array's element stays where it is, and a `Word` is a `u32` that packets write.
     HOST_FLOWS.get_ptr(0).map(|word| unsafe { &*word.cast::<Word>() })
+}
+
+/// Adds to a word. (Core has no atomics for this target; the instructions exist.)
+#[inline(always)]
+pub(crate) fn add(word: &Long, by: i64) {
+    // SAFETY: an aligned word in a map.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) word, in(reg) by) };
+}
+
+/// Sets bits of a word.
+#[inline(always)]
+pub(crate) fn set_bits(word: &Long, bits: u64) {
+    // SAFETY: an aligned word in a map.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) |= {1}", in(reg) word, in(reg) bits) };
+}
+
+/// Clears bits of a word.
+#[inline(always)]
+pub(crate) fn clear_bits(word: &Long, bits: u64) {
+    // SAFETY: an aligned word in a map.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) &= {1}", in(reg) word, in(reg) !bits) };
+}
+
+/// Makes a word 1. True if it was 0.
+#[inline(always)]
+pub(crate) fn claim(word: &Long) -> bool {
+    let mut value = 1_u64;
+    // SAFETY: an aligned word in a map.
+    unsafe { core::arch::asm!("{1} = xchg_64({0} + 0, {1})", in(reg) word, inout(reg) value) };
+    value == 0
 }
 
 /// This CPU's memory for a walk.

@@ -90,6 +90,13 @@ pub(crate) fn to_overlay(ctx: TcContext) -> i32 {
     }
 }
 
+/// Takes out flows that are over. Attached nowhere: the agent runs it.
+#[classifier]
+pub(crate) fn sweep(ctx: TcContext) -> i32 {
+    let Some(w) = maps::walk() else { return 0 };
+    walk::sweep(&Skb::new(ctx), w) as i32
+}
+
 /// The interface that a program runs on, for its log line. Unless the agent asks for those lines when it loads the
 /// programs, the verifier finds that they can't be reached and takes them out.
 #[inline(always)]

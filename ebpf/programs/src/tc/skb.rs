@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{
     bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_vlan_pop,
 };
 use aya_ebpf::programs::TcContext;
-use fairlead_datapath::Word;
+use fairlead_datapath::{Long, Word};
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::flow::FlowKey;
 use fairlead_datapath::kernel::{Kernel, Stage};
@@ -211,6 +211,26 @@ impl Kernel for Skb {
     fn random(&self) -> u32 {
         // SAFETY: a helper call without arguments.
         unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn add(&self, word: &Long, by: i64) {
+        maps::add(word, by);
+    }
+
+    #[inline(always)]
+    fn set_bits(&self, word: &Long, bits: u64) {
+        maps::set_bits(word, bits);
+    }
+
+    #[inline(always)]
+    fn clear_bits(&self, word: &Long, bits: u64) {
+        maps::clear_bits(word, bits);
+    }
+
+    #[inline(always)]
+    fn claim(&self, word: &Long) -> bool {
+        maps::claim(word)
     }
 
     #[inline(always)]

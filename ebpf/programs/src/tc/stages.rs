@@ -8,13 +8,15 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_ns};
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason};
-use fairlead_datapath::flow::stage::{Create, Forget, InsertFar, TrackChange, TranslateAtUplink};
+use fairlead_datapath::flow::stage::{
+    Admit, AimAtPort, AimFar, Count, Create, End, FindFreePort, Forget, PutIn, Reserve, TakeOut, TrackChange, TranslateAtUplink,
+};
 use fairlead_datapath::kernel::Kernel as _;
-use fairlead_datapath::packet::stage::Parse;
+use fairlead_datapath::packet::stage::{Parse, ReadStamp};
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::walk::Walk;
 use fairlead_datapath::walk::stage::{
-    AnswerNeighbour, ChooseBackend, Decide, JudgeAgain, LookUp, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn,
+    AnswerNeighbour, ChooseBackend, Decide, GiveWay, JudgeAgain, LookUp, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn,
     Relate, StillNoService,
 };
 
@@ -27,9 +29,18 @@ stages! {
     Parse => tc_parse with packet(ether_type);
     Create => tc_create with packet(new_source);
     TranslateAtUplink => tc_translate_at_uplink with packet();
-    InsertFar => tc_insert_far with packet(host);
+    AimFar => tc_aim_far with packet(host);
+    Admit => tc_admit with tables();
+    Reserve => tc_reserve with packet(new_source);
+    AimAtPort => tc_aim_at_port with tables(round);
+    FindFreePort => tc_find_free_port with tables(from);
+    ReadStamp => tc_read_stamp with packet();
+    PutIn => tc_put_in with tables(table, entry);
+    Count => tc_count with tables(table, change);
+    TakeOut => tc_take_out with tables(table, entry);
     Forget => tc_forget with tables(table);
-    TrackChange => tc_track_change with tables(place);
+    End => tc_end with tables(table, over);
+    TrackChange => tc_track_change with packet(place);
     LookUp => tc_look_up with tables(whose);
     ChooseBackend => tc_choose_backend with tables(begins, from);
     StillNoService => tc_still_no_service with tables();
@@ -37,6 +48,7 @@ stages! {
     JudgeAgain => tc_judge_again with tables(place);
     PartOfSyn => tc_part_of_syn with tables(place);
     AnswerNeighbour => tc_answer_neighbour with packet(slot, arp);
+    GiveWay => tc_give_way with packet(slot);
     OpenFromPod => tc_open_from_pod with packet(slot);
     OpenFromOutside => tc_open_from_outside with packet();
     OpenInbound => tc_open_inbound with packet(slot, how);

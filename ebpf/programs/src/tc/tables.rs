@@ -1,7 +1,9 @@
 //! The tables, for a packet: those of the object, whoever asks.
 
-use fairlead_datapath::Addr;
-use fairlead_datapath::flow::{self, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, Table};
+use fairlead_datapath::{Addr, Long};
+use fairlead_datapath::flow::{
+    self, Destination, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table,
+};
 use fairlead_datapath::peer::{self, CidrKey, NodeHop, Peer, Pod};
 use fairlead_datapath::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row};
 use fairlead_datapath::service::{self, Affinity, AffinityKey, Backend, Frontend, FrontendKey, SourceRangeKey};
@@ -28,8 +30,11 @@ ask_maps!(flow::Tables {
     fn flow(table: Table, key: &FlowKey) -> Option<&Flow>;
     fn insert_flow(table: Table, key: &FlowKey, flow: &Flow, only_new: bool) -> Result<(), InsertError>;
     fn remove_flow(table: Table, key: &FlowKey) -> bool;
-    fn pod_flows(slot: u16) -> Option<&PodFlows>;
-    fn count_established(slot: u16, by: i64);
+    fn pod_flows(index: u16) -> Option<&PodFlows>;
+    fn share(index: u32) -> Option<&Long>;
+    fn ports(key: &Destination) -> Option<&PortSet>;
+    fn keep_ports(key: &Destination) -> bool;
+    fn drop_ports(key: &Destination);
     fn fragment(key: &FragmentKey) -> Option<FragmentPorts>;
     fn insert_fragment(key: &FragmentKey, ports: FragmentPorts);
 });

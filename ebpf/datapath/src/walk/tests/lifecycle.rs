@@ -228,15 +228,16 @@ fn a_pod_opens_so_many_flows_a_second_and_no_more() {
 #[test]
 fn a_full_table_refuses_and_leaves_nothing_half_done() {
     each(|v6, send| {
-        for service in [false, true] {
+        for (service, room) in [(false, 0), (true, 0), (true, 1)] {
             let mut node = Node::new();
             node.service((Node::vip(v6), 80), TCP, &[(Node::pod(1, v6), 80)]);
-            node.host.flows.any_is_full.set(true);
+            node.host.flows.any_capacity.set(room);
             let to = if service { Node::vip(v6) } else { Node::pod(1, v6) };
             let sent = tcp((Node::pod(0, v6), CLIENT), (to, 80), SYN);
             assert_eq!(send.pod(&mut node, 0, &sent).0, dropped(DropReason::FlowTableFull));
             assert!(node.host.flows.is_empty());
-            node.host.flows.any_is_full.set(false);
+            assert_eq!(node.host.flows.counts(), []);
+            node.host.flows.any_capacity.set(usize::MAX);
             assert_eq!(send.pod(&mut node, 0, &sent).0, Landed::Pod(1));
         }
     });

@@ -10,6 +10,7 @@ mod outside;
 mod overlay;
 mod paths;
 mod policies;
+mod ports;
 mod sequences;
 mod services;
 

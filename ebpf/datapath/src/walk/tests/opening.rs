@@ -54,7 +54,7 @@ fn scans_of_a_denied_pod_reach_nobody() {
             let probe = segment((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 80), flags, 1);
             let (landed, _) = send.pod(&mut node, 0, &probe);
             // A reset is answered by nobody, and may be the end of what the pod opened.
-            let expected = if flags & (SYN | ACK | RST) == 0 { DropReason::NoFlow } else { DropReason::IngressPolicy };
+            let expected = if flags & (SYN | ACK | RST) == 0 { DropReason::NoConnection } else { DropReason::IngressPolicy };
             if flags & RST == 0 || flags & SYN_ACK == SYN {
                 assert_eq!(landed, dropped(expected), "{flags:#x}");
             }
@@ -160,7 +160,7 @@ fn an_error_comes_from_where_its_quote_went() {
         assert_eq!(told(&mut node, Node::pod(2, v6), Some(2)), dropped(DropReason::EgressPolicy));
         assert_eq!(told(&mut node, Node::world(v6), None), dropped(DropReason::IngressPolicy));
         assert_eq!(told(&mut node, Node::far_pod(v6), None), dropped(DropReason::IngressPolicy));
-        assert_eq!(told(&mut node, Node::pod(0, v6), None), dropped(DropReason::SourceAddress));
+        assert_eq!(told(&mut node, Node::pod(0, v6), None), dropped(DropReason::LocalAddress));
         assert_eq!(told(&mut node, Node::pod(0, v6), Some(0)), Landed::Pod(1));
         // To somebody else than the sender of what it quotes: a packet like any other.
         let mut error = Message::error(Node::pod(0, v6), &frame, unreachable(v6), 500);
@@ -176,7 +176,7 @@ fn the_node_tells_a_pod_of_its_own_packets_alone() {
         let mut frame = send.frame(&udp((Node::pod(1, v6), CLIENT), (Node::address(v6), 9)));
         frame.complete();
         let error = Message::error(Node::address(v6), &frame, unreachable(v6), 500);
-        assert_eq!(send.node(&mut node, &error).0, dropped(DropReason::NoFlow), "a neighbour sent it as the pod");
+        assert_eq!(send.node(&mut node, &error).0, dropped(DropReason::NotAsked), "a neighbour sent it as the pod");
         assert_eq!(node.pod_sends(1, &mut frame), Landed::Host);
         assert_eq!(send.node(&mut node, &error).0, Landed::Pod(1));
     });
@@ -208,14 +208,14 @@ fn a_neighbour_gets_nothing_into_a_flow_between_two_pods() {
             let got = send.pod(&mut node, 0, &sent);
             answered(send, &mut node, 0, &sent, &got, SYN_ACK);
             let (landed, _) = send.arrives(&mut node, &sent);
-            assert_eq!(landed, dropped(DropReason::SourceAddress));
+            assert_eq!(landed, dropped(DropReason::LocalAddress));
             let (landed, _) = send.arrives(&mut node, &answer(&got.1, ACK));
-            assert_eq!(landed, dropped(DropReason::SourceAddress));
+            assert_eq!(landed, dropped(DropReason::LocalAddress));
             // Nor by the host's stack, from another interface.
             let mut frame = send.frame(&sent);
             frame.ingress = Node::UPLINK;
             let fate = node.host.run(Hook::ToPod(1), &mut frame);
-            assert_eq!(fate, crate::testing::Fate::Drop(DropReason::SourceAddress));
+            assert_eq!(fate, crate::testing::Fate::Drop(DropReason::LocalAddress));
         }
     });
 }
@@ -229,7 +229,7 @@ fn a_neighbour_does_not_pass_for_a_pod_to_the_node() {
             tcp((Node::pod(1, v6), 80), (Node::address(v6), CLIENT), SYN_ACK),
             Message::new(Node::pod(1, v6), Node::address(v6), L4::Ask(3)),
         ] {
-            assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::SourceAddress));
+            assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::LocalAddress));
         }
         let sent = udp((Node::world(v6), 53), (Node::address(v6), CLIENT));
         assert_eq!(send.arrives(&mut node, &sent).0, Landed::Host);
@@ -242,7 +242,7 @@ fn a_neighbour_does_not_pass_for_the_node() {
         let mut node = guarded();
         let sent = udp((Node::address(v6), CLIENT), (Node::pod(1, v6), 53));
         assert_eq!(send.node(&mut node, &sent).0, Landed::Pod(1));
-        assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::SourceAddress));
+        assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::LocalAddress));
     });
 }
 

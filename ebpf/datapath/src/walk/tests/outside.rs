@@ -233,7 +233,7 @@ fn who_is_on_this_node_does_not_come_in_from_outside() {
         let (mut node, _) = node_port(v6, TCP, &[(Node::pod(1, v6), 8080)], 0);
         for source in [Node::pod(2, v6), Node::address(v6)] {
             let sent = tcp((source, CLIENT), (Node::address(v6), NODE_PORT), SYN);
-            assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::SourceAddress));
+            assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::LocalAddress));
         }
     });
 }

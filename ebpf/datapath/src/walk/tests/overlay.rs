@@ -105,7 +105,7 @@ fn the_stack_sends_through_the_tunnel() {
         frame.bytes[6..12].copy_from_slice(&SENDER);
         assert_eq!(node.host.run(Hook::ToOverlay, &mut frame), Fate::Pass, "what a program sends");
         let mut frame = send.frame(&udp((Node::address(v6), CLIENT), (Node::world(v6), 53)));
-        assert_eq!(node.host.run(Hook::ToOverlay, &mut frame), Fate::Drop(DropReason::NoSuchPod));
+        assert_eq!(node.host.run(Hook::ToOverlay, &mut frame), Fate::Drop(DropReason::NoSuchNode));
         let group = crate::testing::ip(if v6 { "ff02::16" } else { "224.0.0.22" });
         let mut frame = send.frame(&udp((Node::address(v6), CLIENT), (group, 53)));
         assert_eq!(node.host.run(Hook::ToOverlay, &mut frame), Fate::Ignore);

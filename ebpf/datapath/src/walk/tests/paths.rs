@@ -158,7 +158,7 @@ fn who_is_on_this_node_does_not_come_in_from_outside() {
         let mut node = Node::new();
         for source in [Node::pod(1, v6), Node::address(v6)] {
             let (landed, _) = send.arrives(&mut node, &udp((source, CLIENT), (Node::pod(0, v6), 53)));
-            assert_eq!(landed, dropped(DropReason::SourceAddress));
+            assert_eq!(landed, dropped(DropReason::LocalAddress));
         }
     });
 }

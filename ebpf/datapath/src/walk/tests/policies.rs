@@ -114,7 +114,7 @@ fn p33_the_node_reaches_its_pods_and_nobody_passes_for_it() {
         assert_eq!(send.pod(&mut node, 0, &answer(&got, ACK)).0, Landed::Host);
         // From outside with the node's address, or brought by the stack: not from the node.
         let mut frame = send.frame(&udp(sent_from(v6), (Node::pod(0, v6), 53)));
-        assert_eq!(node.arrives(&mut frame), dropped(DropReason::SourceAddress));
+        assert_eq!(node.arrives(&mut frame), dropped(DropReason::LocalAddress));
         let mut frame = send.frame(&udp(sent_from(v6), (Node::pod(0, v6), 53)));
         frame.ingress = Node::UPLINK;
         assert_eq!(node.host.run(Hook::ToPod(0), &mut frame), Fate::Drop(DropReason::IngressPolicy));

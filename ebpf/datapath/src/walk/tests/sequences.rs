@@ -99,8 +99,9 @@ impl World {
         };
         let mut frame = self.send.frame(&sent);
         let landed = self.node.pod_sends(slot, &mut frame);
-        let nobody_serves = matches!(landed, Landed::Dropped(DropReason::Race));
-        if nobody_serves || landed == dropped(DropReason::NoSourcePort) {
+        let nobody_serves = matches!(landed, Landed::Dropped(DropReason::Race | DropReason::FlowRace));
+        let no_port = matches!(landed, Landed::Dropped(DropReason::NoSourcePort | DropReason::PortShare));
+        if nobody_serves || no_port {
             self.met.remove(&flow);
             self.flows.retain(|known| *known != flow);
             return Ok(());
@@ -154,6 +155,7 @@ impl World {
             Step::Police(slot) => self.node.police(slot, crate::policy::ALLOW_ALL, crate::policy::ALLOW_ALL),
             Step::Wait => self.node.host.now += 1,
         }
+        prop_assert_eq!(self.node.host.flows.counts(), self.node.host.flows.recounted());
         Ok(())
     }
 }

@@ -154,7 +154,9 @@ fn s36_a_translated_source_avoids_the_sockets_of_the_node() {
         let mut node = Node::new();
         node.host.config.snat_count = 2;
         let taken = Config::SNAT_FIRST;
-        node.host.sockets.insert((Node::address(v6).into(), WirePort::new(taken), UDP));
+        for port in [taken, CLIENT, CLIENT + 1] {
+            node.host.sockets.insert((Node::address(v6).into(), WirePort::new(port), UDP));
+        }
         node.service((Node::vip(v6), 80), UDP, &[(Node::pod(0, v6), 8080)]);
         let (landed, got) = send.pod(&mut node, 0, &udp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80)));
         assert_eq!((landed, got.sport), (Landed::Pod(0), taken + 1));

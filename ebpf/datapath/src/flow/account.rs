@@ -1,0 +1,210 @@
+//! The way of entries into the tables and out of them, and what is counted of each.
+//!
+//! An entry is counted when it is in and uncounted when it is out, exactly once each: it is taken out, or replaced, by the
+//! CPU that has claimed it. So the counts have no drift, and limits can rely on them.
+
+use super::reuse::gives_way;
+use crate::kernel::{Kernel, stages};
+use crate::register::{Answer, Register};
+use crate::scratch::{Counted, Walk};
+use crate::tables::flow::{Flow, FlowFlags, FlowKey, InsertError, PodFlows, Table};
+use crate::tables::peer::NO_SLOT;
+use crate::tables::port::crowded_from;
+
+stages! {
+    fn put_in(table: Table, entry: Entry) -> Result<(), InsertError>, as PutIn;
+    fn take_out(table: Table, entry: Entry) -> bool, as TakeOut;
+    fn count(table: Table, change: Change) -> (), as Count;
+}
+
+/// Which of the two keys of a [`crate::scratch::Draft`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// `draft.key`: the entry of the packet's own tuple.
+    Met,
+    /// `draft.far`: the other one.
+    Other,
+}
+
+impl Register for Entry {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        u64::from(self == Self::Other)
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        if word == 0 { Self::Met } else { Self::Other }
+    }
+}
+
+impl Register for Result<(), InsertError> {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        match self {
+            Ok(()) => 0,
+            Err(InsertError::Exists) => 1,
+            Err(InsertError::Full) => 2,
+        }
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        match word {
+            0 => Ok(()),
+            1 => Err(InsertError::Exists),
+            _ => Err(InsertError::Full),
+        }
+    }
+}
+
+impl Answer for Result<(), InsertError> {
+    const BROKEN: Self = Err(InsertError::Full);
+}
+
+/// Inserts `draft.flow` under one of the draft's keys, where there is nothing or what gives way to it.
+#[inline(always)]
+fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> Result<(), InsertError> {
+    let draft = &mut w.draft;
+    let key = if entry == Entry::Met { &draft.key } else { &draft.far };
+    draft.flow.tag = key.tag();
+    let mut put = k.insert_flow(table, key, &draft.flow, true);
+    if put == Err(InsertError::Exists)
+        && let Some(there) = k.flow(table, key)
+        && gives_way(k, there, key, &draft.flow, draft.stamp, draft.idle)
+        && claim(k, key, there)
+    {
+        draft.counted.set(key, there);
+        stage::count(k, w, table, Change::Out);
+        let (draft, key) = (&w.draft, if entry == Entry::Met { &w.draft.key } else { &w.draft.far });
+        put = k.insert_flow(table, key, &draft.flow, false);
+        if put.is_err() {
+            k.remove_flow(table, key);
+        }
+    }
+    if put.is_ok() {
+        let draft = &mut w.draft;
+        draft.counted.set(if entry == Entry::Met { &draft.key } else { &draft.far }, &draft.flow);
+        stage::count(k, w, table, Change::In);
+    }
+    put
+}
+
+/// Claims an entry. False if another CPU has, or the element is another key's by now.
+#[inline(always)]
+pub(super) fn claim<K: Kernel>(k: &K, key: &FlowKey, flow: &Flow) -> bool {
+    if !k.claim(&flow.claim) {
+        return false;
+    }
+    // Nobody takes away what is claimed: it is this key's still, or was not when it was claimed.
+    if flow.tag == key.tag() {
+        return true;
+    }
+    flow.claim.store(0);
+    false
+}
+
+/// Takes an entry out of a table. False if it is not there, or another CPU does it.
+#[inline(always)]
+fn take_out<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> bool {
+    let draft = &mut w.draft;
+    let key = if entry == Entry::Met { &draft.key } else { &draft.far };
+    let Some(flow) = k.flow(table, key) else { return false };
+    if !claim(k, key, flow) {
+        return false;
+    }
+    draft.counted.set(key, flow);
+    remove(k, w, table, entry, Change::Out);
+    true
+}
+
+/// Takes out an entry that has been claimed, and that `draft.counted` has.
+#[inline(always)]
+pub(super) fn remove<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry, change: Change) {
+    stage::count(k, w, table, change);
+    k.remove_flow(table, if entry == Entry::Met { &w.draft.key } else { &w.draft.far });
+}
+
+/// What becomes of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It has come in.
+    In,
+    /// It goes out.
+    Out,
+    /// It goes out, and another has its source port.
+    HandedOn,
+}
+
+impl Register for Change {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        self as u64
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        match word {
+            0 => Self::In,
+            1 => Self::Out,
+            _ => Self::HandedOn,
+        }
+    }
+}
+
+/// Counts the entry that `draft.counted` has, which comes or goes. What goes has been claimed.
+#[inline(always)]
+fn count<K: Kernel>(k: &K, w: &mut Walk, table: Table, change: Change) {
+    let counted = &w.draft.counted;
+    let by = if change == Change::In { 1 } else { -1 };
+    // A flow with two entries is counted by the one that is not its far one.
+    if !counted.is(FlowFlags::FAR) {
+        let outgoing = counted.opener != NO_SLOT;
+        for index in [PodFlows::index(counted.opener, counted.responder), PodFlows::EVERYBODY] {
+            count_flow(k, table, outgoing, index, by);
+        }
+    }
+    if counted.is(FlowFlags::PORT) {
+        count_port(k, counted, change, by);
+    }
+}
+
+#[inline(always)]
+fn count_flow<K: Kernel>(k: &K, table: Table, outgoing: bool, index: u16, by: i64) {
+    let Some(flows) = k.pod_flows(index) else { return };
+    let word = match table {
+        Table::Established => &flows.established,
+        Table::Any if outgoing => &flows.outgoing,
+        Table::Any => &flows.incoming,
+    };
+    k.add(word, by);
+}
+
+/// Counts the source port of a far entry to its destination, and to the pod that has it.
+#[inline(always)]
+fn count_port<K: Kernel>(k: &K, counted: &Counted, change: Change, by: i64) {
+    let place = &counted.place;
+    if counted.is(FlowFlags::HELD)
+        && let Some(share) = k.share(place.share(counted.opener))
+    {
+        k.add(share, by);
+    }
+    let (Some(config), Some(total)) = (k.config(), k.share(place.total())) else { return };
+    k.add(total, by);
+    let (in_use, crowded) = (total.load(), crowded_from(config.snat_count));
+    if change == Change::HandedOn || (change == Change::In && in_use < crowded / 2) {
+        return;
+    }
+    let mut set = k.ports(place);
+    if change == Change::In && set.is_none() && in_use >= crowded && k.keep_ports(place) {
+        set = k.ports(place);
+    }
+    let Some((word, bit)) = set.and_then(|set| set.place(counted.port.number())) else { return };
+    if change == Change::In {
+        k.set_bits(word, bit);
+    } else if in_use < crowded / 2 {
+        k.drop_ports(place);
+    } else {
+        k.clear_bits(word, bit);
+    }
+}

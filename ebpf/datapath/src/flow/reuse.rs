@@ -1,0 +1,77 @@
+//! Whether an entry that is in the way of a new one gives way to it.
+
+use super::life::{expired, idle_for};
+use crate::kernel::Kernel;
+use crate::packet::{TCP, UDP};
+use crate::tables::flow::{Flow, FlowFlags, FlowKey, FlowState};
+
+/// Whether what is in a new entry's place may be replaced by it. `stamp` and `idle` as in [`crate::scratch::Draft`].
+#[inline(always)]
+pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, key: &FlowKey, new: &Flow, stamp: u32, idle: u32) -> bool {
+    let now = k.seconds();
+    if there.tag != key.tag() || expired(there, key.proto, now) {
+        return true;
+    }
+    if !there.is(FlowFlags::FAR) || !new.is(FlowFlags::FAR) {
+        return false;
+    }
+    // This flow's own, whose near entry is gone.
+    if there.other == new.other {
+        return true;
+    }
+    match key.proto {
+        TCP => tcp_is_over(there, new.isn, stamp),
+        // A question that was answered: nothing is to come any more, most likely. Taken if ports are short only.
+        UDP => {
+            let state = there.state.load();
+            idle != 0
+                && state & (FlowState::REPLIED | FlowState::STREAM) == FlowState::REPLIED
+                && idle_for(there, now) >= idle
+        }
+        _ => false,
+    }
+}
+
+/// Whether the responder of a connection takes a SYN of another one for it (`isn` as on the wire), since it has forgotten the
+/// connection, or can tell the two apart.
+#[inline(always)]
+fn tcp_is_over(there: &Flow, isn: u32, stamp: u32) -> bool {
+    let state = there.state.load();
+    // Whoever got the RST has forgotten it, and whoever sent it too.
+    if state & FlowState::RESET != 0 {
+        return true;
+    }
+    if state & FlowState::FINS != FlowState::FINS {
+        return false;
+    }
+    // The opener closed first and has acknowledged the responder's FIN, which therefore does not wait.
+    if state & (FlowState::RESPONDER_FIRST | FlowState::LAST_ACK) == FlowState::LAST_ACK {
+        return true;
+    }
+    is_newer(isn, stamp, there.last_seq.load(), there.last_stamp.load())
+}
+
+/// Whether a SYN is newer than a connection that its receiver still waits for the end of: RFC 6191 section 2, as Linux has it
+/// (`tcp_timewait_state_process`), which refuses an older timestamp whatever the number.
+#[inline(always)]
+fn is_newer(isn: u32, stamp: u32, last_seq: u32, last_stamp: u32) -> bool {
+    let after = |new: u32, old: u32| (new.wrapping_sub(old) as i32) > 0;
+    if stamp != 0 && last_stamp != 0 { after(stamp, last_stamp) } else { after(u32::from_be(isn), last_seq) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_newer;
+
+    #[test]
+    fn a_newer_timestamp_or_without_any_a_newer_number_tells_connections_apart() {
+        let wire = u32::to_be;
+        assert!(is_newer(wire(1), 11, 1000, 10));
+        assert!(!is_newer(wire(2000), 10, 1000, 10));
+        assert!(!is_newer(wire(2000), 9, 1000, 10));
+        assert!(is_newer(wire(1001), 0, 1000, 0));
+        assert!(is_newer(wire(1001), 0, 1000, 10));
+        assert!(!is_newer(wire(1000), 0, 1000, 0));
+        assert!(is_newer(wire(5), 0, u32::MAX - 5, 0), "numbers wrap");
+    }
+}

@@ -1,0 +1,102 @@
+//! The source ports of translated flows: `SHARES` (array of counters) and `PORTS` (hash by destination).
+//!
+//! The truth of which tuple is taken is in the tables of flows. These two say, without looking there, how many ports of a
+//! destination are in use, how many of them a pod has, and, of a destination that is crowded, which are free.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::flow::FlowKey;
+use crate::{Addr, Long, WirePort};
+
+/// Where translated packets go, and as whose: what two flows have to differ from each other in by their source port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Destination {
+    /// The receiver's address.
+    pub dst: Addr,
+    /// The address that they have as source.
+    pub src: Addr,
+    /// The receiver's port.
+    pub port: WirePort,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Zero.
+    pub pad: [u8; 5],
+}
+
+impl Destination {
+    /// Becomes the destination of a far entry's key, in place, and says which source port that has. `from_a`: end `a` is the
+    /// opener.
+    #[inline(always)]
+    pub fn set(&mut self, key: &FlowKey, from_a: bool) -> WirePort {
+        self.proto = key.proto;
+        self.pad = [0; 5];
+        if from_a {
+            (self.src, self.dst, self.port) = (key.a, key.b, key.b_port);
+            key.a_port
+        } else {
+            (self.src, self.dst, self.port) = (key.b, key.a, key.a_port);
+            key.b_port
+        }
+    }
+
+    /// Index in `SHARES` of the counter of its ports that are in use.
+    #[inline(always)]
+    #[must_use]
+    pub const fn total(&self) -> u32 {
+        self.counter(0)
+    }
+
+    /// Index in `SHARES` of the counter of its ports that a pod holds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn share(&self, slot: u16) -> u32 {
+        self.counter(1 + slot as u64)
+    }
+
+    /// Two that meet in one counter are counted together: each seems to have more than it has.
+    #[inline(always)]
+    const fn counter(&self, of: u64) -> u32 {
+        let addresses = (self.dst.tag() as u64) << 32 | self.src.tag() as u64;
+        let rest = of << 32 | (self.port.bits() as u64) << 8 | self.proto as u64;
+        let mixed = (addresses ^ rest.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        (mixed >> 32) as u32 & (MAX_SHARES - 1)
+    }
+}
+
+/// Elements of `SHARES`: a power of two.
+pub const MAX_SHARES: u32 = 65_536;
+
+/// Elements of `PORTS`: destinations that are crowded at one time.
+pub const MAX_PORT_SETS: u32 = 1024;
+
+/// Ports of a destination in use from which on it is kept which, of so many that there are.
+#[inline(always)]
+#[must_use]
+pub const fn crowded_from(all: u16) -> u64 {
+    (all / 8) as u64
+}
+
+/// Value of `PORTS`: a bit for each port, 1 if it is in use. One that is missing is found out when it is tried.
+#[derive(Debug)]
+#[cfg_attr(any(test, feature = "host"), derive(FromBytes, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct PortSet {
+    /// Port n: bit n % 64 of word n / 64.
+    pub words: [Long; 1024],
+}
+
+impl PortSet {
+    /// The word that has a port's bit, and the bit.
+    #[inline(always)]
+    #[must_use]
+    pub fn place(&self, port: u16) -> Option<(&Long, u64)> {
+        self.words.get(usize::from(port >> 6)).map(|word| (word, 1 << (port & 63)))
+    }
+}
+
+impl Default for PortSet {
+    fn default() -> Self {
+        Self { words: [const { Long::new(0) }; 1024] }
+    }
+}
