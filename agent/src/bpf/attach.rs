@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use aya::{Ebpf, TestRun as _};
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, TestRunOptions};
 use aya::util::KernelVersion;
+use aya::{Ebpf, TestRun as _};
 use fairlead_datapath::flow::{FlowKey, Over, Table};
 use fairlead_datapath::walk::{MAX_KEYS, SweepRequest};
 use fairlead_objects::causes;

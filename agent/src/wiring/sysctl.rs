@@ -18,7 +18,6 @@ pub(super) mod record;
 
 use std::path::{Path, PathBuf};
 
-
 use super::WiringError;
 use record::Record;
 

@@ -3,13 +3,13 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::{Long, Word};
 use crate::overlay::Outer;
 use crate::register::{Answer, Arguments};
 use crate::scratch::Walk;
 use crate::tables::config::{Config, Uplink};
 use crate::tables::flow::FlowKey;
 use crate::tables::{flow, peer, policy, service};
+use crate::{Long, Word};
 
 /// The kernel under a packet: its bytes, its metadata, the tables, the clock and chance.
 ///

@@ -214,7 +214,9 @@ layout!(PodFlows {
     established: "flows in CT_EST",
     outgoing: "flows in CT_ANY that it opened",
     incoming: "flows in CT_ANY opened to it",
-    second: "second since boot", opened: "flows that it opened in that second" });
+    second: "second since boot",
+    opened: "flows that it opened in that second"
+});
 layout!(Destination {
     dst: "receiver",
     src: "source that its packets have",

@@ -19,10 +19,10 @@ use crate::scratch::Walk;
 use crate::tables::config::{Config, Uplink};
 use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FLOW_ENTRIES, PodFlows};
 use crate::tables::peer::{CidrKey, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod};
-use crate::tables::port::{Destination, MAX_PORT_SETS, MAX_SHARES, PortSet};
 use crate::tables::policy::{
     MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row,
 };
+use crate::tables::port::{Destination, MAX_PORT_SETS, MAX_SHARES, PortSet};
 use crate::tables::service::{
     Affinity, AffinityKey, Backend, Frontend, FrontendKey, MAX_AFFINITIES, MAX_BACKENDS, MAX_FRONTENDS,
     MAX_NODE_ADDRESSES, MAX_SLOTS, MAX_SOURCE_RANGES, SERVICE_PORT_WORDS, ServiceState, SourceRangeKey,

@@ -6,13 +6,14 @@
 use super::reuse::gives_way;
 use crate::kernel::{Kernel, stages};
 use crate::register::{Answer, Register};
-use crate::scratch::{Counted, Walk};
+use crate::scratch::{Counted, Draft, Walk};
 use crate::tables::flow::{Flow, FlowFlags, FlowKey, InsertError, PodFlows, Table};
 use crate::tables::peer::NO_SLOT;
 use crate::tables::port::crowded_from;
 
 stages! {
     fn put_in(table: Table, entry: Entry) -> Result<(), InsertError>, as PutIn;
+    fn make_way(table: Table, entry: Entry) -> bool, as MakeWay;
     fn take_out(table: Table, entry: Entry) -> bool, as TakeOut;
     fn count(table: Table, change: Change) -> (), as Count;
 }
@@ -24,6 +25,16 @@ pub enum Entry {
     Met,
     /// `draft.far`: the other one.
     Other,
+}
+
+impl Entry {
+    #[inline(always)]
+    const fn key(self, draft: &Draft) -> &FlowKey {
+        match self {
+            Self::Met => &draft.key,
+            Self::Other => &draft.far,
+        }
+    }
 }
 
 impl Register for Entry {
@@ -66,18 +77,11 @@ impl Answer for Result<(), InsertError> {
 #[inline(always)]
 fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> Result<(), InsertError> {
     let draft = &mut w.draft;
-    let key = if entry == Entry::Met { &draft.key } else { &draft.far };
-    draft.flow.tag = key.tag();
-    let mut put = k.insert_flow(table, key, &draft.flow, true);
-    if put == Err(InsertError::Exists)
-        && let Some(there) = k.flow(table, key)
-        && gives_way(k, there, key, &draft.flow, draft.stamp, draft.idle)
-        && claim(k, key, there)
-    {
-        draft.counted.set(key, there);
-        stage::count(k, w, table, Change::Out);
-        let (draft, key) = (&w.draft, if entry == Entry::Met { &w.draft.key } else { &w.draft.far });
-        put = k.insert_flow(table, key, &draft.flow, false);
+    draft.flow.tag = entry.key(draft).tag();
+    let mut put = k.insert_flow(table, entry.key(&w.draft), &w.draft.flow, true);
+    if put == Err(InsertError::Exists) && stage::make_way(k, w, table, entry) {
+        let key = entry.key(&w.draft);
+        put = k.insert_flow(table, key, &w.draft.flow, false);
         if put.is_err() {
             k.remove_flow(table, key);
         }
@@ -88,6 +92,36 @@ fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> Result<
         stage::count(k, w, table, Change::In);
     }
     put
+}
+
+/// Claims what is in the place of `draft.flow`, if that gives way, and takes out the other entry of its flow: what still comes
+/// for that must not be taken for the new one's. False if it stays.
+#[inline(always)]
+fn make_way<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> bool {
+    let draft = &mut w.draft;
+    let key = if entry == Entry::Met { &draft.key } else { &draft.far };
+    let Some(there) = k.flow(table, key) else { return false };
+    if !gives_way(k, there, key, &draft.flow, draft.stamp, draft.idle) || !claim(k, key, there) {
+        return false;
+    }
+    draft.counted.set(key, there);
+    let translated = there.is_translated();
+    if translated {
+        there.set_other_key(&mut draft.loser, key.proto);
+    }
+    let tuple = key.tuple(there.is(FlowFlags::OPENER_IS_A));
+    stage::count(k, w, table, Change::Out);
+    if translated
+        && let Some(pair) = k.flow(table, &w.draft.loser)
+        && pair.is_translated()
+        && pair.other == tuple
+        && claim(k, &w.draft.loser, pair)
+    {
+        w.draft.counted.set(&w.draft.loser, pair);
+        stage::count(k, w, table, Change::Out);
+        k.remove_flow(table, &w.draft.loser);
+    }
+    true
 }
 
 /// Claims an entry. False if another CPU has, or the element is another key's by now.
@@ -122,7 +156,7 @@ fn take_out<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> bool 
 #[inline(always)]
 pub(super) fn remove<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry, change: Change) {
     stage::count(k, w, table, change);
-    k.remove_flow(table, if entry == Entry::Met { &w.draft.key } else { &w.draft.far });
+    k.remove_flow(table, entry.key(&w.draft));
 }
 
 /// What becomes of an entry.

@@ -59,8 +59,7 @@ fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
         return Ok(());
     }
     let index = PodFlows::index(flow.opener.slot, flow.responder.slot);
-    let (Some(config), Some(own), Some(all)) =
-        (k.config(), k.pod_flows(index), k.pod_flows(PodFlows::EVERYBODY))
+    let (Some(config), Some(own), Some(all)) = (k.config(), k.pod_flows(index), k.pod_flows(PodFlows::EVERYBODY))
     else {
         return Ok(());
     };
@@ -71,7 +70,8 @@ fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
         None => (NOBODYS, NOBODYS),
     };
     let outgoing = flow.is_outgoing();
-    let (established, open) = (own.established.load(), if outgoing { own.outgoing.load() } else { own.incoming.load() });
+    let (established, open) =
+        (own.established.load(), if outgoing { own.outgoing.load() } else { own.incoming.load() });
     let nearly_full = all.established.load() >= NEARLY_FULL || all.outgoing.load() + all.incoming.load() >= NEARLY_FULL;
     if established >= max_established || open >= max_open || (nearly_full && established + open >= FEW) {
         return Err(DropReason::FlowLimit);

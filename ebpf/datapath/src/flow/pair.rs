@@ -44,11 +44,8 @@ pub(super) fn insert_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> Result<(
 }
 
 /// Flags of a far entry that its near one has not.
-const FAR_ONLY: u32 = FlowFlags::FAR
-    | FlowFlags::OPENER_IS_A
-    | FlowFlags::OTHER_ALTERNATE
-    | FlowFlags::PORT
-    | FlowFlags::HELD;
+const FAR_ONLY: u32 =
+    FlowFlags::FAR | FlowFlags::OPENER_IS_A | FlowFlags::OTHER_ALTERNATE | FlowFlags::PORT | FlowFlags::HELD;
 
 /// Makes the draft's flow its near entry, after its far one is in.
 #[inline(always)]
@@ -96,12 +93,7 @@ fn forget<K: Kernel>(k: &K, w: &mut Walk, table: Table) {
     let Some(flow) = k.flow(table, &draft.key) else { return };
     if flow.is_translated() {
         flow.set_other_key(&mut draft.far, draft.key.proto);
-        // Only if it is this flow's: its place may have been taken since.
-        if let Some(pair) = k.flow(table, &draft.far)
-            && pair.tag == draft.far.tag()
-            && pair.is_translated()
-            && pair.other == draft.key.tuple(flow.is(FlowFlags::OPENER_IS_A))
-        {
+        if pair(k, draft, flow, table).is_some() {
             take_out(k, w, table, Entry::Other);
         }
     }
@@ -185,7 +177,13 @@ pub(super) fn pair<'k, K: Kernel>(k: &'k K, draft: &Draft, flow: &Flow, table: T
     if !flow.is_translated() {
         return None;
     }
-    k.flow(table, &draft.far).filter(|pair| pair.tag == draft.far.tag())
+    // Its place may be another's by now.
+    let is_ours = |pair: &&Flow| {
+        pair.tag == draft.far.tag()
+            && pair.is_translated()
+            && pair.other == draft.key.tuple(flow.is(FlowFlags::OPENER_IS_A))
+    };
+    k.flow(table, &draft.far).filter(is_ours)
 }
 
 /// Moves a flow to the other table, with a new state. Where that is full it stays where it is: false.
@@ -196,16 +194,17 @@ pub(super) fn relocate<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>, to: Table,
     if !claim(k, &w.draft.key, flow) {
         return false;
     }
-    let pair = if flow.is_translated() { k.flow(hit.table, &w.draft.far) } else { None };
-    let pair = pair.filter(|pair| claim(k, &w.draft.far, pair));
+    let pair = pair(k, &w.draft, flow, hit.table).filter(|pair| claim(k, &w.draft.far, pair));
     let moved = match pair {
-        Some(pair) => copy_over(k, w, pair, to, Entry::Other, state) && {
-            let near = copy_over(k, w, flow, to, Entry::Met, state);
-            if !near {
-                take_out(k, w, to, Entry::Other);
+        Some(pair) => {
+            copy_over(k, w, pair, to, Entry::Other, state) && {
+                let near = copy_over(k, w, flow, to, Entry::Met, state);
+                if !near {
+                    take_out(k, w, to, Entry::Other);
+                }
+                near
             }
-            near
-        },
+        }
         None => !flow.is_translated() && copy_over(k, w, flow, to, Entry::Met, state),
     };
     if !moved {

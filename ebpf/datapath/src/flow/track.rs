@@ -133,9 +133,7 @@ fn track_connection<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Tracked {
     }
     let ending = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
     let moved = match hit.table {
-        Table::Any if state & FlowState::ESTABLISHED != 0 && !ending => {
-            relocate(k, w, hit, Table::Established, state)
-        }
+        Table::Any if state & FlowState::ESTABLISHED != 0 && !ending => relocate(k, w, hit, Table::Established, state),
         // What is still to come is little (a last acknowledgement, something sent again) and has to find its way; it
         // must not take the place of a connection that lives.
         Table::Established if ending => relocate(k, w, hit, Table::Any, state),

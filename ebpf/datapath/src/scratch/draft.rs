@@ -19,6 +19,8 @@ pub struct Draft {
     pub flow: Flow,
     /// Where a flow that needs a source port goes.
     pub place: Destination,
+    /// The other key of a flow that gives way to this one.
+    pub loser: FlowKey,
     /// What an entry that comes or goes is counted by.
     pub counted: Counted,
     /// 1 if the packet's source is the responder: an answer in a connection that is older than the tables.
@@ -40,8 +42,22 @@ impl Draft {
     /// written, so that nothing of another packet's flow gets into this one's entry.
     #[inline(always)]
     pub fn open(&mut self, packet: &Packet, generation: u32) {
-        // `far`, `place`, `counted`, `pressure` and `seed` are written as a whole before they are read.
-        let Self { key: _, far: _, target, flow, place: _, counted: _, turned, stamp, idle, pressure: _, seed: _, pad: _ } = self;
+        // `far`, `place`, `loser`, `counted`, `pressure` and `seed` are written as a whole before they are read.
+        let Self {
+            key: _,
+            far: _,
+            target,
+            flow,
+            place: _,
+            loser: _,
+            counted: _,
+            turned,
+            stamp,
+            idle,
+            pressure: _,
+            seed: _,
+            pad: _,
+        } = self;
         *target = packet.tuple;
         flow.clear();
         flow.generation.store(generation);

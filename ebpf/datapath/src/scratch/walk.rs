@@ -74,7 +74,7 @@ impl Way {
     pub const fn of(flow: &Flow, end: End) -> Self {
         let elsewhere = end.slot == NO_SLOT && end.node == NO_NODE;
         let way = Self::to(end, flow.is(FlowFlags::STACK));
-        Self { out: (way.stack == 0 && elsewhere && flow.is(FlowFlags::OUTSIDE)) as u32, ..way }
+        Self { out: (way.stack == 0 && elsewhere && flow.is(FlowFlags::OUTSIDE | FlowFlags::BY_ROUTE)) as u32, ..way }
     }
 }
 

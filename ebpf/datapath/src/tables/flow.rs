@@ -172,6 +172,8 @@ flags! {
         pub const PORT: u32 = 512;
         /// Of a far entry: it is counted to its pod's share of the destination's ports.
         pub const HELD: u32 = 1024;
+        /// A pod opened it to a service whose endpoint is outside of the cluster. It leaves as [`Self::OUTSIDE`]'s do.
+        pub const BY_ROUTE: u32 = 2048;
     }
 }
 

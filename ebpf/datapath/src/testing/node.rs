@@ -36,6 +36,8 @@ pub enum Landed {
     Dropped(DropReason),
     /// Dropped, and nobody counts it.
     Ignored,
+    /// Dropped by the stack: it comes from an address of the node's own (`fib_validate_source`).
+    Martian,
 }
 
 /// A node with slots 0 to 7 taken by pods that no policy selects.
@@ -317,6 +319,10 @@ impl Node {
 
     /// What the host's stack does with a packet that came in somewhere.
     fn route(&mut self, frame: &mut Frame) -> Landed {
+        let own = [Self::address(false), Self::address(true)];
+        if frame.ingress != 0 && source(frame).is_some_and(|src| src.is_ipv4() && own.contains(&src)) {
+            return Landed::Martian;
+        }
         match destination(frame) {
             None => return Landed::Host,
             Some(dst) if dst == Self::address(true) || dst == Self::address(false) => return Landed::Host,
@@ -350,6 +356,10 @@ impl Node {
             other => panic!("{other:?} at an egress hook"),
         }
     }
+}
+
+fn source(frame: &Frame) -> Option<IpAddr> {
+    seen::Headers::read(&frame.bytes).ok().map(|headers| headers.src)
 }
 
 fn destination(frame: &Frame) -> Option<IpAddr> {

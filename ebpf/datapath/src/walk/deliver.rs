@@ -4,11 +4,15 @@ use super::opening::{Part, part_in};
 use super::{Action, judge};
 use crate::drop::DropReason;
 use crate::flow::{self, Flow, FlowFlags, Hit, Tracked};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, stages};
 use crate::overlay;
 use crate::packet::{ETH_LEN, IcmpError, Packet, TCP, decrement_ttl, rewrite};
 use crate::peer::{NO_NODE, NO_SLOT};
 use crate::scratch::{Walk, Way};
+
+stages! {
+    fn hand_over() -> Action, as HandOver;
+}
 
 /// A packet that has the tuple of a known flow: part of it, still allowed, noted in the flow, and on its way. The walk goes on if the
 /// packet opens the flow anew.
@@ -60,18 +64,19 @@ pub(super) fn translate<K: Kernel>(k: &K, w: &mut Walk) -> bool {
 }
 
 /// Sends a packet the way that was noted for it, as a router would: into the pod, to the node, out, or to the host's stack.
-/// Any other action stays what it is.
+/// Any other action stays what it is. An error is about the packet as it came, and so goes to whoever sent that: size and TTL
+/// are looked at before it is translated.
 #[inline(always)]
 pub(super) fn deliver<K: Kernel>(k: &K, w: &mut Walk, action: Action) -> Action {
-    if !action.delivers() {
-        return action;
-    }
-    if !translate(k, w) {
-        return Action::drop(DropReason::Rewrite);
-    }
+    if action.delivers() { stage::hand_over(k, w) } else { action }
+}
+
+/// The same, of a packet that is to be delivered.
+#[inline(always)]
+fn hand_over<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     let Way { end, stack, out, .. } = w.way;
     if stack != 0 || (out == 0 && end.slot == NO_SLOT && end.node == NO_NODE) {
-        return Action::STACK;
+        return if translate(k, w) { Action::STACK } else { Action::drop(DropReason::Rewrite) };
     }
     let Some(config) = k.config() else { return Action::STACK };
     let mtu = if end.slot != NO_SLOT {
@@ -80,15 +85,19 @@ pub(super) fn deliver<K: Kernel>(k: &K, w: &mut Walk, action: Action) -> Action 
         k.node(end.node).map_or(config.mtu, |hop| overlay::largest(config, &hop, w.packet.v6 == 1))
     };
     if !fits(k, &w.packet, mtu) {
-        // The stack cuts what may be cut; the flow's entry lets the pieces pass.
-        return if w.packet.no_fragment == 0 {
-            Action::STACK
-        } else {
-            Action::refuse(IcmpError::TooBig(mtu), DropReason::TooLarge)
-        };
+        // The stack cuts what may be cut; the flow's entry lets the pieces pass. It takes nothing that has an address of its
+        // own as source, though: a sender that is told cuts by itself, whether or not it forbade others to.
+        let new_source = w.way.translate != 0 && w.draft.target.src != w.packet.tuple.src;
+        if w.packet.no_fragment != 0 || new_source {
+            return Action::refuse(IcmpError::TooBig(mtu), DropReason::TooLarge);
+        }
+        return if translate(k, w) { Action::STACK } else { Action::drop(DropReason::Rewrite) };
     }
     if !decrement_ttl(k, &mut w.packet) {
         return Action::refuse(IcmpError::TimeExceeded, DropReason::TtlExceeded);
+    }
+    if !translate(k, w) {
+        return Action::drop(DropReason::Rewrite);
     }
     let v6 = w.packet.v6 == 1;
     if out != 0 {

@@ -137,8 +137,10 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
         w.draft.flow.flags |= FlowFlags::STACK | FlowFlags::MASQUERADE;
     } else if route.own || (route.leaves && turned) {
         w.draft.flow.flags |= FlowFlags::STACK;
+    } else if route.leaves {
+        w.draft.flow.flags |= FlowFlags::BY_ROUTE;
     }
-    w.way = Way::to(route.end, w.draft.flow.is(FlowFlags::STACK));
+    w.way = Way::of(&w.draft.flow, route.end);
     if w.packet.class == Class::ERROR || !opening.is_kept() {
         return Action::DELIVER;
     }

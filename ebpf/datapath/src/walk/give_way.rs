@@ -5,6 +5,7 @@
 
 use super::Action;
 use super::opening::{Part, begins, part_in};
+use crate::Long;
 use crate::drop::DropReason;
 use crate::flow::stage::create;
 use crate::flow::{self, End, FlowFlags, Table, find_key};
@@ -12,7 +13,6 @@ use crate::kernel::{Kernel, stages};
 use crate::packet::{Class, Fragment, TCP, rewrite};
 use crate::peer::{NO_NODE, NO_SLOT, PodWord};
 use crate::scratch::Walk;
-use crate::Long;
 
 stages! {
     fn give_way(slot: u16) -> Action, as GiveWay;

@@ -53,6 +53,7 @@ pub use crate::scratch::{Ends, Walk, Way};
 pub mod stage {
     pub use super::address::stage::*;
     pub use super::backend::stage::*;
+    pub use super::deliver::stage::*;
     pub use super::errors::stage::*;
     pub use super::from_pod::stage::*;
     pub use super::give_way::stage::*;

@@ -3,7 +3,6 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use fairlead_datapath::{Long, Word};
 use fairlead_datapath::catalog;
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::drop::DropEvent;
@@ -11,6 +10,7 @@ use fairlead_datapath::flow::{
     Destination, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table, Tables,
 };
 use fairlead_datapath::walk::Walk;
+use fairlead_datapath::{Long, Word};
 
 use super::Maps;
 

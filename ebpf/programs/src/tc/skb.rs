@@ -10,13 +10,13 @@ use aya_ebpf::helpers::generated::{
     bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_vlan_pop,
 };
 use aya_ebpf::programs::TcContext;
-use fairlead_datapath::{Long, Word};
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::flow::FlowKey;
 use fairlead_datapath::kernel::{Kernel, Stage};
 use fairlead_datapath::overlay::Outer;
 use fairlead_datapath::packet::{TCP, UDP};
 use fairlead_datapath::walk::Walk;
+use fairlead_datapath::{Long, Word};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{stages, tunnel};

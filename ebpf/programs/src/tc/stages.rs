@@ -9,15 +9,16 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_ns};
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason};
 use fairlead_datapath::flow::stage::{
-    Admit, AimAtPort, AimFar, Count, Create, End, FindFreePort, Forget, PutIn, Reserve, TakeOut, TrackChange, TranslateAtUplink,
+    Admit, AimAtPort, AimFar, Count, Create, End, FindFreePort, Forget, MakeWay, PutIn, Reserve, TakeOut, TrackChange,
+    TranslateAtUplink,
 };
 use fairlead_datapath::kernel::Kernel as _;
 use fairlead_datapath::packet::stage::{Parse, ReadStamp};
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::walk::Walk;
 use fairlead_datapath::walk::stage::{
-    AnswerNeighbour, ChooseBackend, Decide, GiveWay, JudgeAgain, LookUp, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn,
-    Relate, StillNoService,
+    AnswerNeighbour, ChooseBackend, Decide, GiveWay, HandOver, JudgeAgain, LookUp, OpenFromOutside, OpenFromPod,
+    OpenInbound, PartOfSyn, Relate, StillNoService,
 };
 
 use super::skb::Skb;
@@ -36,6 +37,7 @@ stages! {
     FindFreePort => tc_find_free_port with tables(from);
     ReadStamp => tc_read_stamp with packet();
     PutIn => tc_put_in with tables(table, entry);
+    MakeWay => tc_make_way with tables(table, entry);
     Count => tc_count with tables(table, change);
     TakeOut => tc_take_out with tables(table, entry);
     Forget => tc_forget with tables(table);
@@ -48,6 +50,7 @@ stages! {
     JudgeAgain => tc_judge_again with tables(place);
     PartOfSyn => tc_part_of_syn with tables(place);
     AnswerNeighbour => tc_answer_neighbour with packet(slot, arp);
+    HandOver => tc_hand_over with packet();
     GiveWay => tc_give_way with packet(slot);
     OpenFromPod => tc_open_from_pod with packet(slot);
     OpenFromOutside => tc_open_from_outside with packet();

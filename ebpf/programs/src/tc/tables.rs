@@ -1,12 +1,12 @@
 //! The tables, for a packet: those of the object, whoever asks.
 
-use fairlead_datapath::{Addr, Long};
 use fairlead_datapath::flow::{
     self, Destination, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table,
 };
 use fairlead_datapath::peer::{self, CidrKey, NodeHop, Peer, Pod};
 use fairlead_datapath::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row};
 use fairlead_datapath::service::{self, Affinity, AffinityKey, Backend, Frontend, FrontendKey, SourceRangeKey};
+use fairlead_datapath::{Addr, Long};
 
 use super::skb::Skb;
 use crate::maps::Maps;

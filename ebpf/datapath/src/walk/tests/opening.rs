@@ -54,7 +54,8 @@ fn scans_of_a_denied_pod_reach_nobody() {
             let probe = segment((Node::pod(0, v6), CLIENT), (Node::pod(1, v6), 80), flags, 1);
             let (landed, _) = send.pod(&mut node, 0, &probe);
             // A reset is answered by nobody, and may be the end of what the pod opened.
-            let expected = if flags & (SYN | ACK | RST) == 0 { DropReason::NoConnection } else { DropReason::IngressPolicy };
+            let expected =
+                if flags & (SYN | ACK | RST) == 0 { DropReason::NoConnection } else { DropReason::IngressPolicy };
             if flags & RST == 0 || flags & SYN_ACK == SYN {
                 assert_eq!(landed, dropped(expected), "{flags:#x}");
             }

@@ -197,7 +197,8 @@ fn what_a_sweep_takes_out_is_counted_no_longer() {
                 assert!(ended as usize <= keys.len());
             }
         };
-        let left = |node: &Node| node.host.flows.keys(Table::Any).len() + node.host.flows.keys(Table::Established).len();
+        let left =
+            |node: &Node| node.host.flows.keys(Table::Any).len() + node.host.flows.keys(Table::Established).len();
         // Of a pod, in whichever end it is.
         let before = left(&node);
         sweep(&mut node, Over::Of(2));
@@ -220,7 +221,8 @@ fn the_node_and_a_pod_that_happen_upon_one_tuple_are_told_apart() {
     each(|v6, send| {
         for proto in [TCP, UDP] {
             let world = (Node::world(v6), WORLD);
-            let segment = |from: (IpAddr, u16), flags| if proto == TCP { tcp(from, world, flags) } else { udp(from, world) };
+            let segment =
+                |from: (IpAddr, u16), flags| if proto == TCP { tcp(from, world, flags) } else { udp(from, world) };
             let mut node = Node::new();
             assert_eq!(leaves(send, &mut node, 0, &segment((Node::pod(0, v6), CLIENT), SYN)), CLIENT);
             let own = (Node::address(v6), CLIENT);

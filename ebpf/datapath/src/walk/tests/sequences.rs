@@ -61,6 +61,8 @@ struct Met {
     seen: Seen,
     answered: bool,
     opener: u16,
+    /// When a packet of it was seen last.
+    at: u32,
 }
 
 struct World {
@@ -108,13 +110,21 @@ impl World {
         }
         prop_assert!(!matches!(landed, Landed::Dropped(_) | Landed::Refused(_) | Landed::Ignored), "{:?}", landed);
         let seen = Seen::of(&frame).map_err(TestCaseError::fail)?;
-        let before = self.met.insert(flow, Met { landed, seen: seen.clone(), answered: begun, opener: slot });
+        let now = self.node.host.now;
+        let before = self.met.insert(flow, Met { landed, seen: seen.clone(), answered: begun, opener: slot, at: now });
         if let (true, Some(before)) = (begun && is_tcp, before) {
             prop_assert_eq!(before.seen.ends(), seen.ends(), "a connection has moved");
         }
         if !self.flows.contains(&flow) {
             self.flows.push(flow);
         }
+        // A question that was answered gives its port up when there is none left.
+        let gives_up = |other: &Flow, met: &Met| other.0 == UDP && met.answered && now > met.at;
+        self.met.retain(|other, met| {
+            *other == flow || other.0 != flow.0 || met.seen.ends() != seen.ends() || !gives_up(other, met)
+        });
+        let met = &self.met;
+        self.flows.retain(|known| met.contains_key(known));
         for (other, met) in &self.met {
             let same = met.seen.ends() == seen.ends() && other.0 == flow.0;
             prop_assert!(!same || *other == flow, "{:?} and {:?} look the same", other, flow);
@@ -130,11 +140,12 @@ impl World {
         let Some(met) = self.met.get_mut(&flow) else { return Ok(()) };
         let flags = if met.answered { ACK } else { SYN_ACK };
         met.answered = true;
+        met.at = self.node.host.now;
         let mut frame = self.send.frame(&answer(&met.seen, flags));
         let opener = met.opener;
         let landed = match met.landed {
             Landed::Pod(slot) => self.node.pod_sends(slot, &mut frame),
-            Landed::Node(_) | Landed::Outside => self.node.arrives(&mut frame),
+            Landed::Node(_) | Landed::Outside | Landed::Out => self.node.arrives(&mut frame),
             Landed::Host => self.node.sends(&mut frame),
             other => return Err(TestCaseError::fail(std::format!("{other:?}"))),
         };

@@ -347,3 +347,39 @@ fn s49_a_source_port_is_taken_once_for_a_destination() {
         assert!(taken.insert(seen(&frame).sport));
     }
 }
+
+#[test]
+fn an_error_is_about_the_packet_as_the_client_sent_it() {
+    each(|v6, send| {
+        for (backend, size, ttl, reason) in [
+            (Node::pod(1, v6), 8, 1, DropReason::TtlExceeded),
+            (Node::far_pod(v6), 8, 1, DropReason::TtlExceeded),
+            (Node::world(v6), 8, 1, DropReason::TtlExceeded),
+            // To itself, and so with another source.
+            (Node::pod(0, v6), 8, 1, DropReason::TtlExceeded),
+            (Node::pod(1, v6), 3000, 64, DropReason::TooLarge),
+            (Node::far_pod(v6), 3000, 64, DropReason::TooLarge),
+            (Node::world(v6), 3000, 64, DropReason::TooLarge),
+        ] {
+            let mut node = Node::new();
+            node.service((Node::vip(v6), 80), UDP, &[(backend, 8080)]);
+            let (from, to) = ((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80));
+            let message = Message { ttl, no_fragment: true, payload: std::vec![0; size], ..udp(from, to) };
+            let (landed, told) = send.pod(&mut node, 0, &message);
+            assert_eq!(landed, Landed::Refused(reason), "{backend}");
+            assert_eq!((told.src, told.dst), (Node::address(v6), from.0), "{backend}");
+            assert_eq!(told.quoted().unwrap().ends(), (from, to), "{backend}");
+        }
+    });
+}
+
+#[test]
+fn what_may_be_cut_is_no_martian() {
+    for backend in [Node::pod(0, false), Node::world(false)] {
+        let mut node = Node::new();
+        node.service((Node::vip(false), 80), UDP, &[(backend, 8080)]);
+        let (from, to) = ((Node::pod(0, false), CLIENT), (Node::vip(false), 80));
+        let mut frame = Message { payload: std::vec![0; 3000], ..udp(from, to) }.frame();
+        assert_eq!(node.pod_sends(0, &mut frame), Landed::Refused(DropReason::TooLarge));
+    }
+}
