@@ -57,15 +57,24 @@ pub struct Wanted {
     pub addresses: Vec<(Addr, u32)>,
 }
 
+/// What the programs are to know of the tables' age, and go on to know while those last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    /// See [`Config::pickup_until`].
+    pub pickup_until: u32,
+    /// See [`Config::seed`].
+    pub seed: u32,
+}
+
 /// Compiles. `addresses`: all that the node has; `prefixes`: where NodePorts are, if not at the primary ones;
-/// `pickup_until`: see [`Config::pickup_until`].
+/// `since`: what holds as long as the tables do.
 #[must_use]
 pub fn compile(
     uplinks: &[Uplink],
     network: &Network,
     addresses: &[IpAddr],
     prefixes: &[IpNetwork],
-    pickup_until: u32,
+    since: Since,
 ) -> Wanted {
     let of_family =
         |v4: bool| network.addresses.iter().find(|ip| ip.is_ipv4() == v4).map_or(Addr::UNSPECIFIED, |ip| (*ip).into());
@@ -78,9 +87,9 @@ pub fn compile(
         snat_count: Config::SNAT_COUNT,
         max_flows: Config::MAX_FLOWS,
         max_rate: Config::MAX_RATE,
-        pickup_until,
+        pickup_until: since.pickup_until,
         max_open: Config::MAX_OPEN,
-        pad: 0,
+        seed: since.seed,
     };
     let row = |uplink: &Uplink| {
         let of = |v4| address(uplink, v4).map_or(Addr::UNSPECIFIED, Addr::from);

@@ -1,14 +1,19 @@
 //! The loop: model → compile → plan → apply, in a thread of its own, since the system calls block.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fairlead_datapath::Addr;
+use fairlead_datapath::catalog::TableId;
+use fairlead_datapath::config::Config;
 use fairlead_objects::{Event, Kind, ObjectKey};
 use ipnetwork::IpNetwork;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
+use zerocopy::FromBytes as _;
 
 use super::content::{Content, Outcome};
 use super::gauge::Gauge;
@@ -66,15 +71,15 @@ pub(super) struct Engine {
     uplinks: Vec<Uplink>,
     addresses: Vec<IpAddr>,
     tunnel: Tunnel,
-    /// Until when connections are picked up that are older than the tables.
-    pickup_until: u32,
+    /// What holds as long as the tables do.
+    since: node::Since,
     waiting: Vec<Waiting>,
     detached: Vec<oneshot::Sender<()>>,
     gauge: Gauge,
     report: Report,
     next_sweep: Instant,
-    /// Slots and addresses of pods that are gone, whose flows are to go.
-    gone: BTreeSet<(u16, IpAddr)>,
+    /// Slots of pods that went since the last sweep.
+    gone: BTreeSet<u16>,
     /// Why the node has no addresses for its pods, as it was said last.
     range_trouble: Option<String>,
 }
@@ -88,7 +93,7 @@ impl Engine {
         node_port_addresses: Vec<IpNetwork>,
         tunnel: Tunnel,
     ) -> Self {
-        let pickup_until = pickup_until(shared.adopted);
+        let since = since(&tables, shared.adopted);
         Self {
             shared,
             hooks,
@@ -98,7 +103,7 @@ impl Engine {
             uplinks: Vec::new(),
             addresses: Vec::new(),
             tunnel,
-            pickup_until,
+            since,
             waiting: Vec::new(),
             detached: Vec::new(),
             gauge: Gauge::default(),
@@ -151,7 +156,7 @@ impl Engine {
                 Ok(()) => {
                     let slot = pod.slot;
                     // It begins with no flow but its own.
-                    if self.gone.iter().any(|(gone, _)| *gone == slot) {
+                    if self.gone.contains(&slot) {
                         self.sweep();
                     }
                     self.shared.model_mut().attach(local(pod));
@@ -174,7 +179,7 @@ impl Engine {
                 let same = self.shared.model().local().get(&pod.slot).is_some_and(|local| local.key == pod.key);
                 if same {
                     self.shared.model_mut().detach(pod.slot);
-                    self.gone.extend(pod.ips.iter().map(|ip| (pod.slot, *ip)));
+                    self.gone.insert(pod.slot);
                     self.next_sweep = self.next_sweep.min(Instant::now() + SOON);
                 }
                 self.detached.push(answer);
@@ -214,7 +219,7 @@ impl Engine {
             &network,
             &self.addresses,
             &self.node_port_addresses,
-            self.pickup_until,
+            self.since,
         ));
         if network != self.shared.progress().network {
             self.content.set_network(&network);
@@ -341,7 +346,11 @@ impl Engine {
             Ok(removed) => debug!(removed, "links of vanished interfaces removed"),
             Err(error) => warn!(%error, "links of vanished interfaces can't be removed"),
         }
-        match sweep::flows(&self.tables, &mut self.hooks, &self.gone) {
+        let pods = {
+            let model = self.shared.model();
+            model.local().values().flat_map(|pod| pod.ips.iter().map(|ip| (pod.slot, Addr::from(*ip)))).collect()
+        };
+        match sweep::flows(&self.tables, &mut self.hooks, &pods, self.since.seed) {
             Ok(swept) => {
                 self.gone.clear();
                 if swept.short {
@@ -371,8 +380,16 @@ pub(super) fn local(pod: AttachedPod) -> LocalPod {
 /// not is met by its endpoints' own resets.
 const PICKUP: u32 = 120;
 
-/// Until when connections are picked up that are older than the tables. Tables of another agent know every connection:
-/// never.
-fn pickup_until(adopted: bool) -> u32 {
-    if adopted { 0 } else { sweep::seconds().map_or(0, |now| now.saturating_add(PICKUP)) }
+/// What holds as long as the tables do: until when connections are picked up that are older than they (tables of another agent
+/// know every connection: never), and by what their counters are spread.
+fn since(tables: &Tables, adopted: bool) -> node::Since {
+    let known = || {
+        let config = tables.map(TableId::Settings).ok()?.get(&0_u32.to_ne_bytes()).ok()??;
+        Config::read_from_bytes(&config).ok().map(|config| config.seed).filter(|seed| *seed != 0)
+    };
+    let random = || RandomState::new().hash_one(std::process::id()) as u32 | 1;
+    node::Since {
+        pickup_until: if adopted { 0 } else { sweep::seconds().map_or(0, |now| now.saturating_add(PICKUP)) },
+        seed: known().unwrap_or_else(random),
+    }
 }

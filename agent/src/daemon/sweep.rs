@@ -4,22 +4,25 @@
 //! The tables are read here, and what is to go is taken out by a program, which counts it ([`Hooks::end_flows`]).
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::config::Config;
-use fairlead_datapath::flow::{Flow, FlowKey, MAX_FLOW_ENTRIES, Over, PodFlows, Table};
+use fairlead_datapath::flow::{Destination, Flow, FlowKey, MAX_FLOW_ENTRIES, Over, PodFlows, Table, crowded_from};
+use fairlead_datapath::peer::NO_SLOT;
 use nix::time::{ClockId, clock_gettime};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::bpf::{BpfError, Hooks, Tables};
 
 /// Seconds without a packet after which flows that are not established go when room is short.
 const IDLE: u16 = 3;
 
+/// Flows that are many when the table is half full.
+const MANY: u64 = 8192;
+
 /// What a sweep has seen.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Swept {
     /// Flows that were taken out.
     pub(super) removed: usize,
@@ -32,11 +35,15 @@ pub(super) struct Swept {
 }
 
 /// Takes out what has expired, what is of pods that are gone, and, of whoever has nearly all that he may have, what is not
-/// established and idle.
-pub(super) fn flows(tables: &Tables, hooks: &mut Hooks, gone: &BTreeSet<(u16, IpAddr)>) -> Result<Swept, BpfError> {
+/// established and idle. `pods`: slots and addresses of those that are there; `seed`: [`Config::seed`].
+pub(super) fn flows(
+    tables: &Tables,
+    hooks: &mut Hooks,
+    pods: &BTreeSet<(u16, Addr)>,
+    seed: u32,
+) -> Result<Swept, BpfError> {
     let Some(now) = seconds() else { return Ok(Swept::default()) };
     let short = short(tables)?;
-    let gone: BTreeSet<(u16, Addr)> = gone.iter().map(|(slot, ip)| (*slot, Addr::from(*ip))).collect();
     let mut swept = Swept { short: !short.is_empty(), ..Swept::default() };
     for (table, id) in [(Table::Established, TableId::EstablishedFlows), (Table::Any, TableId::OtherFlows)] {
         let mut entries = 0;
@@ -44,7 +51,7 @@ pub(super) fn flows(tables: &Tables, hooks: &mut Hooks, gone: &BTreeSet<(u16, Ip
         tables.map(id)?.for_each(|key, value| {
             entries += 1;
             let (Ok(key), Ok(flow)) = (FlowKey::read_from_bytes(key), Flow::read_from_bytes(value)) else { return };
-            if let Some(over) = verdict(&key, &flow, table, now, &gone, &short) {
+            if let Some(over) = verdict(&key, &flow, table, now, pods, &short) {
                 ended.push((over, key));
             }
         })?;
@@ -59,24 +66,40 @@ pub(super) fn flows(tables: &Tables, hooks: &mut Hooks, gone: &BTreeSet<(u16, Ip
             Table::Any => swept.others = left,
         }
     }
+    ports(tables, seed)?;
     Ok(swept)
 }
 
-/// Why an entry goes, if it does. `gone`: pods that are, by slot and address; `short`: indices of `POD_FLOWS` where room is.
+/// Removes the sets of ports of destinations that are no longer crowded.
+fn ports(tables: &Tables, seed: u32) -> Result<(), BpfError> {
+    let (sets, shares) = (tables.map(TableId::PortSets)?, tables.map(TableId::PortShares)?);
+    let mut kept = Vec::new();
+    sets.for_each(|key, _| kept.extend(Destination::read_from_bytes(key)))?;
+    for place in kept {
+        let total = shares.get(&place.total(seed).to_ne_bytes())?.and_then(|value| u64::read_from_bytes(&value).ok());
+        if total.is_some_and(|total| total < crowded_from(Config::SNAT_COUNT) / 2) {
+            sets.delete(place.as_bytes(), 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// Why an entry goes, if it does. `pods`: those that are there, by slot and address; `short`: indices of `POD_FLOWS` where room is.
 fn verdict(
     key: &FlowKey,
     flow: &Flow,
     table: Table,
     now: u32,
-    gone: &BTreeSet<(u16, Addr)>,
+    pods: &BTreeSet<(u16, Addr)>,
     short: &BTreeSet<u16>,
 ) -> Option<Over> {
     if Over::Expired.is(flow, key.proto, now) {
         return Some(Over::Expired);
     }
-    let slots = [flow.opener.slot, flow.responder.slot];
-    let is_gone = |slot: &u16| gone.contains(&(*slot, key.a)) || gone.contains(&(*slot, key.b));
-    if let Some(slot) = slots.into_iter().find(is_gone) {
+    // A pod's address is in its own entry's key, or in the other's tuple.
+    let ends = [key.a, key.b, flow.other.src, flow.other.dst];
+    let is_gone = |slot: &u16| *slot != NO_SLOT && !ends.iter().any(|addr| pods.contains(&(*slot, *addr)));
+    if let Some(slot) = [flow.opener.slot, flow.responder.slot].into_iter().find(is_gone) {
         return Some(Over::Of(slot));
     }
     let accounts = PodFlows::index(flow.opener.slot, flow.responder.slot);
@@ -84,21 +107,26 @@ fn verdict(
     (table == Table::Any && short.contains(&accounts) && idle.is(flow, key.proto, now)).then_some(idle)
 }
 
-/// Who has more than half of the flows that he may have in `CT_ANY`, by index in `POD_FLOWS`; all, if that is half full.
+/// Who has more than half of the flows that he may have in `CT_ANY`, by index in `POD_FLOWS`; who has many, if that is half
+/// full.
 fn short(tables: &Tables) -> Result<BTreeSet<u16>, BpfError> {
-    let mut short = BTreeSet::new();
+    let (mut short, mut many) = (BTreeSet::new(), BTreeSet::new());
     let mut all = false;
     tables.map(TableId::FlowCounts)?.for_each(|key, value| {
         let (Ok(index), Ok(flows)) = (u32::read_from_bytes(key), PodFlows::read_from_bytes(value)) else { return };
         let Ok(index) = u16::try_from(index) else { return };
-        let most = flows.outgoing.load().max(flows.incoming.load());
+        let (outgoing, incoming) = (flows.outgoing.count(), flows.incoming.count());
         match index {
-            PodFlows::EVERYBODY => all = most > u64::from(MAX_FLOW_ENTRIES) / 4,
-            _ if most > u64::from(Config::MAX_OPEN) / 2 => drop(short.insert(index)),
+            PodFlows::EVERYBODY => all = outgoing + incoming > u64::from(MAX_FLOW_ENTRIES) / 4,
+            _ if outgoing.max(incoming) > u64::from(Config::MAX_OPEN) / 2 => drop(short.insert(index)),
+            _ if outgoing + incoming > MANY => drop(many.insert(index)),
             _ => {}
         }
     })?;
-    Ok(if all { (0..PodFlows::EVERYBODY).collect() } else { short })
+    if all {
+        short.append(&mut many);
+    }
+    Ok(short)
 }
 
 /// Seconds since boot, as the programs count them (`bpf_ktime_get_ns` is CLOCK_MONOTONIC).
@@ -109,6 +137,8 @@ pub(super) fn seconds() -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use fairlead_datapath::flow::{End, FlowState};
     use fairlead_datapath::peer::NO_NODE;
     use fairlead_datapath::{Tuple, WirePort};
@@ -132,17 +162,19 @@ mod tests {
 
     #[test]
     fn what_goes_is_over_of_a_pod_that_is_gone_or_idle_where_room_is_short() {
-        let gone = BTreeSet::from([(3, Addr::from("10.0.0.3".parse::<IpAddr>().unwrap()))]);
+        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
+        let pods = BTreeSet::from([(1, addr("10.0.0.1")), (4, addr("10.0.0.4")), (5, addr("10.0.0.5"))]);
         let short = BTreeSet::from([5]);
         let decide = |slot, from: &str, idle, state| {
             let (key, flow) = entry(slot, from, idle, state);
-            verdict(&key, &flow, Table::Any, 1000, &gone, &short)
+            verdict(&key, &flow, Table::Any, 1000, &pods, &short)
         };
         assert_eq!(decide(1, "10.0.0.1", 0, 0), None);
         assert_eq!(decide(1, "10.0.0.1", 31, 0), Some(Over::Expired));
         assert_eq!(decide(3, "10.0.0.3", 0, 0), Some(Over::Of(3)));
-        assert_eq!(decide(3, "10.0.0.4", 0, 0), None, "another pod has the slot by now");
-        assert_eq!(decide(4, "10.0.0.3", 0, 0), None, "another pod has the address by now");
+        assert_eq!(decide(4, "10.0.0.3", 0, 0), Some(Over::Of(4)), "another pod has the slot by now");
+        assert_eq!(decide(4, "10.0.0.4", 0, 0), None);
+        assert_eq!(decide(NO_SLOT, "10.0.0.9", 0, 0), None, "of no pod");
         assert_eq!(decide(5, "10.0.0.5", 2, 0), None);
         assert_eq!(decide(5, "10.0.0.5", 3, FlowState::REPLIED), Some(Over::Idle(IDLE)));
         assert_eq!(decide(5, "10.0.0.5", 3, FlowState::REPLIED | FlowState::STREAM), None);

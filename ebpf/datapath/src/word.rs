@@ -51,6 +51,14 @@ impl Long {
         self.0.get()
     }
 
+    /// Its value, if it counts something. Where one that goes was faster than its own coming, there is none.
+    #[inline(always)]
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let value = self.load();
+        if value > i64::MAX as u64 { 0 } else { value }
+    }
+
     /// Gives it a value. Where several CPUs write, that loses changes.
     #[inline(always)]
     pub fn store(&self, value: u64) {

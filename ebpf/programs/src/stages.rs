@@ -98,5 +98,9 @@ pub(crate) fn run<S: Stage, K: fairlead_datapath::kernel::Kernel, const N: usize
 /// what its caller holds.
 #[inline(always)]
 pub(crate) fn resume<'w>(walk: *mut Walk) -> Option<&'w mut Walk> {
-    if walk.is_null() { None } else { maps::walk() }
+    if walk.is_null() {
+        return None;
+    }
+    // SAFETY: it is a caller's reference, as the verifier sees to.
+    maps::memory(unsafe { (*walk).memory })
 }

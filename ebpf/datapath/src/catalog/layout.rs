@@ -211,7 +211,8 @@ layout!(Flow {
     last_seq: "what the responder expects next of the opener, host order",
 } "flags": FlowFlags::BITS; "state": FlowState::BITS;);
 layout!(PodFlows {
-    established: "flows in CT_EST",
+    established: "flows in CT_EST that it opened",
+    accepted: "flows in CT_EST opened to it",
     outgoing: "flows in CT_ANY that it opened",
     incoming: "flows in CT_ANY opened to it",
     second: "second since boot",
@@ -238,7 +239,7 @@ layout!(Config {
     max_rate: "new flows of a pod a second",
     pickup_until: "second since boot, 0: never",
     max_open: "flows in CT_ANY of a pod, each way",
-    pad: "zero",
+    seed: "of the counters in SHARES"
 });
 layout!(Uplink { v4: "IPv4", v6: "IPv6" });
 layout!(SocketMemory {

@@ -228,5 +228,5 @@ tables! {
     /// an empty set of ports, to begin one with
     NoPorts: "NO_PORTS", Array<u32, PortSet>, elements 1, flags 0, version None;
     /// what the walk that runs on a CPU remembers
-    Scratch: "WALK", PerCpuArray<u32, Walk>, elements 1, flags 0, version None;
+    Scratch: "WALK", PerCpuArray<u32, Walk>, elements 2, flags 0, version None;
 }

@@ -109,12 +109,12 @@ fn make_way<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> bool 
     if translated {
         there.set_other_key(&mut draft.loser, key.proto);
     }
-    let tuple = key.tuple(there.is(FlowFlags::OPENER_IS_A));
+    let from_a = there.is(FlowFlags::OPENER_IS_A);
     stage::count(k, w, table, Change::Out);
     if translated
         && let Some(pair) = k.flow(table, &w.draft.loser)
         && pair.is_translated()
-        && pair.other == tuple
+        && entry.key(&w.draft).is(from_a, &pair.other)
         && claim(k, &w.draft.loser, pair)
     {
         w.draft.counted.set(&w.draft.loser, pair);
@@ -148,15 +148,23 @@ fn take_out<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> bool 
         return false;
     }
     draft.counted.set(key, flow);
-    remove(k, w, table, entry, Change::Out);
-    true
+    let removed = remove(k, w, table, entry, Change::Out);
+    if !removed {
+        // The kernel was busy with the bucket: another time.
+        flow.claim.store(0);
+    }
+    removed
 }
 
-/// Takes out an entry that has been claimed, and that `draft.counted` has.
+/// Takes out an entry that has been claimed, and that `draft.counted` has. False if the kernel does not.
 #[inline(always)]
-pub(super) fn remove<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry, change: Change) {
-    stage::count(k, w, table, change);
-    k.remove_flow(table, entry.key(&w.draft));
+pub(super) fn remove<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry, change: Change) -> bool {
+    // First out, then uncounted: whoever tries its port meanwhile finds it taken, and notes it as that.
+    if k.remove_flow(table, entry.key(&w.draft)) {
+        stage::count(k, w, table, change);
+        return true;
+    }
+    false
 }
 
 /// What becomes of an entry.
@@ -207,7 +215,8 @@ fn count<K: Kernel>(k: &K, w: &mut Walk, table: Table, change: Change) {
 fn count_flow<K: Kernel>(k: &K, table: Table, outgoing: bool, index: u16, by: i64) {
     let Some(flows) = k.pod_flows(index) else { return };
     let word = match table {
-        Table::Established => &flows.established,
+        Table::Established if outgoing => &flows.established,
+        Table::Established => &flows.accepted,
         Table::Any if outgoing => &flows.outgoing,
         Table::Any => &flows.incoming,
     };
@@ -218,14 +227,15 @@ fn count_flow<K: Kernel>(k: &K, table: Table, outgoing: bool, index: u16, by: i6
 #[inline(always)]
 fn count_port<K: Kernel>(k: &K, counted: &Counted, change: Change, by: i64) {
     let place = &counted.place;
+    let Some(config) = k.config() else { return };
     if counted.is(FlowFlags::HELD)
-        && let Some(share) = k.share(place.share(counted.opener))
+        && let Some(share) = k.share(place.share(config.seed, counted.holder))
     {
         k.add(share, by);
     }
-    let (Some(config), Some(total)) = (k.config(), k.share(place.total())) else { return };
+    let Some(total) = k.share(place.total(config.seed)) else { return };
     k.add(total, by);
-    let (in_use, crowded) = (total.load(), crowded_from(config.snat_count));
+    let (in_use, crowded) = (total.count(), crowded_from(config.snat_count));
     if change == Change::HandedOn || (change == Change::In && in_use < crowded / 2) {
         return;
     }

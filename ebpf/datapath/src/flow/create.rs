@@ -41,15 +41,11 @@ fn create<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Result<(), DropRe
     insert_near(k, w, from_a)
 }
 
-/// Flows that are never refused for want of room in the tables: of who has fewer.
+/// Flows that are never refused while a table takes any: of who has fewer.
 const FEW: u64 = 1024;
 
-/// Flows in each table from which on who has more than [`FEW`] gets no more: seven eighths of what it takes if each is
-/// translated.
-const NEARLY_FULL: u64 = MAX_FLOW_ENTRIES as u64 / 16 * 7;
-
-/// Flows that nobody here accounts for may fill half of a table.
-const NOBODYS: u64 = MAX_FLOW_ENTRIES as u64 / 4;
+/// Flows that each table takes, if all are translated.
+const ROOM: u64 = MAX_FLOW_ENTRIES as u64 / 2;
 
 /// Whether who accounts for the draft's flow may have another.
 #[inline(always)]
@@ -67,13 +63,18 @@ fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
     let limit = |own: Option<u32>, default: u32| u64::from(own.filter(|own| *own != 0).unwrap_or(default));
     let (max_established, max_open) = match pod {
         Some(pod) => (limit(Some(pod.max_flows), config.max_flows), u64::from(config.max_open)),
-        None => (NOBODYS, NOBODYS),
+        None => (ROOM, ROOM),
     };
     let outgoing = flow.is_outgoing();
-    let (established, open) =
-        (own.established.load(), if outgoing { own.outgoing.load() } else { own.incoming.load() });
-    let nearly_full = all.established.load() >= NEARLY_FULL || all.outgoing.load() + all.incoming.load() >= NEARLY_FULL;
-    if established >= max_established || open >= max_open || (nearly_full && established + open >= FEW) {
+    let (established, open) = match outgoing {
+        true => (own.established.count(), own.outgoing.count()),
+        false => (own.accepted.count(), own.incoming.count()),
+    };
+    // Nobody has more than is left for others: one gets half of a table, each of two a third, and so on.
+    let left = |taken: u64| ROOM.saturating_sub(taken).max(FEW);
+    let left_established = left(all.established.count() + all.accepted.count());
+    let left_open = left(all.outgoing.count() + all.incoming.count());
+    if established >= max_established.min(left_established) || open >= max_open.min(left_open) {
         return Err(DropReason::FlowLimit);
     }
     if !outgoing {
@@ -102,7 +103,13 @@ fn translate_at_uplink<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason>
     let (flow, table) = (hit.flow, hit.table);
     // Another CPU may be about to do the same.
     if !claim(k, &draft.key, flow) {
-        return Err(DropReason::FlowRace);
+        // It may be done by now.
+        let Some(hit) = find_key(k, &draft.key, source_is_a, table) else { return Err(DropReason::FlowRace) };
+        if !hit.flow.is(FlowFlags::AT_UPLINK) {
+            return Err(DropReason::FlowRace);
+        }
+        draft.target = hit.flow.other;
+        return Ok(());
     }
     draft.flow.copy_from(flow);
     let from_a = flow.is(FlowFlags::OPENER_IS_A);

@@ -40,7 +40,16 @@ fn aim_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> bool {
 /// Inserts the far entry for the target as it stands.
 #[inline(always)]
 pub(super) fn insert_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> Result<(), InsertError> {
-    if stage::aim_far(k, w, host) { put_in(k, w, Table::Any, Entry::Other) } else { Err(InsertError::Exists) }
+    if !stage::aim_far(k, w, host) {
+        return Err(InsertError::Exists);
+    }
+    let put = put_in(k, w, Table::Any, Entry::Other);
+    // Another CPU may have moved one there between the two looks.
+    if put.is_ok() && w.packet.proto == TCP && live(k, Table::Established, &w.draft.far).is_some() {
+        take_out(k, w, Table::Any, Entry::Other);
+        return Err(InsertError::Exists);
+    }
+    put
 }
 
 /// Flags of a far entry that its near one has not.
@@ -67,10 +76,9 @@ pub(super) fn insert_near<K: Kernel>(k: &K, w: &mut Walk, from_a: bool) -> Resul
         }
         Err(InsertError::Exists) => {
             let draft = &mut w.draft;
-            let theirs = k.flow(Table::Any, &draft.key);
-            if let Some(theirs) = theirs
-                && theirs.tag == draft.key.tag()
+            if let Some(theirs) = live(k, Table::Any, &draft.key)
                 && theirs.is(FlowFlags::NEAR)
+                && theirs.claim.load() == 0
             {
                 // Another backend or port: then this one's place is given back.
                 let same = theirs.other == draft.target;
@@ -141,9 +149,9 @@ impl Over {
             Self::Of(slot) => flow.opener.slot == slot || flow.responder.slot == slot,
             Self::Idle(seconds) => {
                 let state = flow.state.load();
-                let over = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
-                let lasts = state & (FlowState::ESTABLISHED | FlowState::STREAM) != 0 && !over;
-                !lasts && super::life::idle_for(flow, now) >= u32::from(seconds)
+                // What has both FINs says how long its port is to rest.
+                let lasts = state & (FlowState::ESTABLISHED | FlowState::STREAM | FlowState::FINS) != 0;
+                (!lasts || state & FlowState::RESET != 0) && super::life::idle_for(flow, now) >= u32::from(seconds)
             }
         }
     }
@@ -181,7 +189,7 @@ pub(super) fn pair<'k, K: Kernel>(k: &'k K, draft: &Draft, flow: &Flow, table: T
     let is_ours = |pair: &&Flow| {
         pair.tag == draft.far.tag()
             && pair.is_translated()
-            && pair.other == draft.key.tuple(flow.is(FlowFlags::OPENER_IS_A))
+            && draft.key.is(flow.is(FlowFlags::OPENER_IS_A), &pair.other)
     };
     k.flow(table, &draft.far).filter(is_ours)
 }
@@ -213,19 +221,12 @@ pub(super) fn relocate<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>, to: Table,
         return false;
     }
     if let Some(pair) = pair {
-        let change = if keeps_port(to, state) { Change::HandedOn } else { Change::Out };
         w.draft.counted.set(&w.draft.far, pair);
-        remove(k, w, hit.table, Entry::Other, change);
+        remove(k, w, hit.table, Entry::Other, Change::HandedOn);
     }
     w.draft.counted.set(&w.draft.key, flow);
     remove(k, w, hit.table, Entry::Met, Change::HandedOn);
     true
-}
-
-/// Whether an entry that goes to a table with a state keeps its source port: what was reset does not.
-#[inline(always)]
-const fn keeps_port(to: Table, state: u32) -> bool {
-    matches!(to, Table::Established) || state & FlowState::RESET == 0
 }
 
 /// Puts a copy of an entry into the other table.
@@ -234,12 +235,11 @@ fn copy_over<K: Kernel>(k: &K, w: &mut Walk, flow: &Flow, to: Table, entry: Entr
     let copy = &mut w.draft.flow;
     copy.copy_from(flow);
     copy.state.store(state);
-    // What has ended does not count to its pod's share.
+    // What has ended does not count to anybody's share of the ports, until it turns out not to have.
     if to == Table::Any {
         copy.flags &= !FlowFlags::HELD;
-    }
-    if !keeps_port(to, state) {
-        copy.flags &= !FlowFlags::PORT;
+    } else if copy.is(FlowFlags::PORT) {
+        copy.flags |= FlowFlags::HELD;
     }
     put_in(k, w, to, entry).is_ok()
 }

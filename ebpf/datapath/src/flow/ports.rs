@@ -4,8 +4,8 @@
 //! destination has few in use, out of those that are known to be free once it is crowded, and at last one whose flow is
 //! over. Each is one that no flow, no socket of the node and no service has.
 //!
-//! A pod may have as many ports of a destination as there are while nobody else wants them: from the half that is in use on,
-//! a quarter of all, and of the last tenth only who has few.
+//! A pod, or a network that clients outside are in, may have as many ports of a destination as there are while few are in use:
+//! from half of them on a quarter of all, and of the last tenth only who has few.
 
 use super::pair::insert_far;
 use crate::drop::DropReason;
@@ -16,8 +16,7 @@ use crate::register::{Answer, Register};
 use crate::scratch::{Draft, Walk};
 use crate::service::service_port;
 use crate::tables::flow::{FlowFlags, InsertError};
-use crate::tables::peer::NO_SLOT;
-use crate::tables::port::{PortSet, crowded_from};
+use crate::tables::port::{PortSet, crowded_from, holder};
 use crate::{Long, WirePort};
 
 stages! {
@@ -132,17 +131,16 @@ fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
     let draft = &mut w.draft;
     let from_a = draft.far.set(&draft.target, w.packet.proto);
     draft.place.set(&draft.far, from_a);
-    draft.flow.flags |= FlowFlags::PORT;
     draft.seed = k.random();
-    let count = |index: u32| k.share(index).map_or(0, Long::load);
-    let (all, in_use, slot) = (u64::from(config.snat_count), count(draft.place.total()), draft.flow.opener.slot);
-    if slot != NO_SLOT {
-        draft.flow.flags |= FlowFlags::HELD;
-        let own = count(draft.place.share(slot));
-        let (share, few) = ((all / 4).max(FEW), (all / 64).max(FEW));
-        if (in_use >= all / 2 && own >= share) || (in_use >= all - all / 10 && own >= few) {
-            return Err(DropReason::PortShare);
-        }
+    draft.flow.flags |= FlowFlags::PORT | FlowFlags::HELD;
+    let count = |index: u32| k.share(index).map_or(0, Long::count);
+    let (all, in_use) = (u64::from(config.snat_count), count(draft.place.total(config.seed)));
+    let own = count(draft.place.share(config.seed, holder(draft.flow.opener.slot, w.packet.tuple.src)));
+    let (share, few) = ((all / 4).max(FEW), (all / 64).max(FEW));
+    if !draft.flow.is(FlowFlags::FROM_NODE)
+        && ((in_use >= all / 2 && own >= share) || (in_use >= all - all / 10 && own >= few))
+    {
+        return Err(DropReason::PortShare);
     }
     draft.pressure = if in_use >= all - all / 8 {
         Pressure::SHORT

@@ -37,10 +37,7 @@ pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, key: &FlowKey, new: &Flo
 #[inline(always)]
 fn tcp_is_over(there: &Flow, isn: u32, stamp: u32) -> bool {
     let state = there.state.load();
-    // Whoever got the RST has forgotten it, and whoever sent it too.
-    if state & FlowState::RESET != 0 {
-        return true;
-    }
+    // An RST may be anybody's: it does not prove that the responder has forgotten the connection. It expires soon.
     if state & FlowState::FINS != FlowState::FINS {
         return false;
     }

@@ -5,13 +5,14 @@ use super::pair::stage::forget;
 use super::pair::{note, pair, relocate};
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::read_stamp;
-use crate::packet::{TCP, TcpFlags};
+use crate::packet::{Fragment, TCP, TcpFlags};
 use crate::register::{Answer, Register};
 use crate::scratch::Walk;
 use crate::tables::flow::{Flow, FlowFlags, FlowState, Table};
 
 stages! {
     fn track_change(place: Place) -> Tracked, as TrackChange;
+    fn note_last(place: Place) -> u32, as NoteLast;
 }
 
 /// Seconds after which an answered UDP flow that is still in use is a stream, not a query (`nf_conntrack_proto_udp.c`).
@@ -121,11 +122,13 @@ fn track_connection<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Tracked {
                 false if before & FlowState::FIN_OPENER == 0 => FlowState::FIN_RESPONDER | FlowState::RESPONDER_FIRST,
                 false => FlowState::FIN_RESPONDER,
             };
-        } else if hit.forward && before & FlowState::FINS == FlowState::FINS {
-            state |= FlowState::LAST_ACK;
         }
-        if hit.forward && state & FlowState::FINS != 0 {
-            note_last(k, w, hit);
+        // A later fragment has no header.
+        if hit.forward && state & FlowState::FINS != 0 && p.tcp & TcpFlags::ACK != 0 && p.fragment != Fragment::LATER {
+            let payload = stage::note_last(k, w, Place { table: hit.table, forward: hit.forward });
+            if before & FlowState::FINS == FlowState::FINS && payload == 0 && p.tcp & TcpFlags::FIN == 0 {
+                state |= FlowState::LAST_ACK;
+            }
         }
         if hit.forward && before & FlowState::REPLIED != 0 {
             state |= FlowState::ESTABLISHED;
@@ -145,25 +148,33 @@ fn track_connection<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Tracked {
     Tracked::Live
 }
 
-/// Notes how far the opener of a connection that ends has come: by that the next one to have its port is told from it.
+/// Notes how far the opener of a connection that ends has come: by that the next one to have its port is told from it. Says
+/// how long the segment's payload is.
 #[inline(always)]
-fn note_last<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) {
+fn note_last<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> u32 {
     let stamp = read_stamp(k, w);
     let p = &w.packet;
-    let Some([seq, _, rest]) = k.load::<[u32; 3]>(p.l4 + 4) else { return };
+    let Some([seq, _, rest]) = k.load::<[u32; 3]>(p.l4 + 4) else { return 0 };
     let header = (u32::from_be(rest) >> 28) * 4;
     let end = p.l4 + header;
     let payload = if k.packet_len() > end { k.packet_len() - end } else { 0 };
     let fin = u32::from(p.tcp & TcpFlags::FIN != 0);
     let next = u32::from_be(seq).wrapping_add(payload).wrapping_add(fin);
     let write = |flow: &Flow| {
-        flow.last_seq.store(next);
+        let last = flow.last_seq.load();
+        // What is sent again is older.
+        if last == 0 || (next.wrapping_sub(last) as i32) > 0 {
+            flow.last_seq.store(next);
+        }
         if stamp != 0 {
             flow.last_stamp.store(stamp);
         }
     };
-    write(hit.flow);
-    if let Some(pair) = pair(k, &w.draft, hit.flow, hit.table) {
-        write(pair);
+    if let Some(flow) = k.flow(place.table, &w.draft.key) {
+        write(flow);
+        if let Some(pair) = pair(k, &w.draft, flow, place.table) {
+            write(pair);
+        }
     }
+    payload
 }

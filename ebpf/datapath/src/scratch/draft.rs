@@ -2,7 +2,7 @@
 
 use super::Packet;
 use crate::tables::flow::{Flow, FlowFlags, FlowKey};
-use crate::tables::port::Destination;
+use crate::tables::port::{Destination, holder};
 use crate::{Tuple, WirePort};
 
 /// What is needed to find a flow and to create one.
@@ -83,18 +83,21 @@ pub struct Counted {
     /// Its source port, if it is a far entry.
     pub port: WirePort,
     /// Zero.
-    pub pad: [u16; 3],
+    pub pad: u16,
+    /// Who holds that: [`crate::tables::port::holder`].
+    pub holder: u32,
 }
 
 impl Counted {
     /// Notes an entry.
     #[inline(always)]
     pub fn set(&mut self, key: &FlowKey, flow: &Flow) {
-        let Self { place, flags, opener, responder, port, pad: _ } = self;
+        let Self { place, flags, opener, responder, port, pad: _, holder: who } = self;
         *port = place.set(key, flow.is(FlowFlags::OPENER_IS_A));
         *flags = flow.flags;
         *opener = flow.opener.slot;
         *responder = flow.responder.slot;
+        *who = holder(flow.opener.slot, flow.other.src);
     }
 
     /// Whether any of these [`FlowFlags`] is set.

@@ -28,6 +28,8 @@ pub struct Walk {
     pub way: Way,
     /// [`crate::service::FrontendFlags`] of the frontend that a backend was chosen for.
     pub frontend: u32,
+    /// Which of a CPU's memories this is: 0 that of packets, 1 that of a sweep, which packets may interrupt.
+    pub memory: u32,
 }
 
 impl Walk {
@@ -37,7 +39,7 @@ impl Walk {
     pub fn begin(&mut self) {
         // A flow that is made begins with `Draft::open`; what is left of a search is its key, which it writes. `ends`,
         // `to` and `found` are written as a whole before they are read.
-        let Self { packet, draft: _, set, bit, ends: _, to: _, found: _, way, frontend } = self;
+        let Self { packet, draft: _, set, bit, ends: _, to: _, found: _, way, frontend, memory: _ } = self;
         *packet = Packet::UNREAD;
         *set = 0;
         *bit = u32::from(NO_BIT);

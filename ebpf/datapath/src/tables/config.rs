@@ -29,8 +29,9 @@ pub struct Config {
     pub pickup_until: u32,
     /// Flows in `CT_ANY` that a pod may have opened, and as many that may be opened to it.
     pub max_open: u32,
-    /// Zero.
-    pub pad: u32,
+    /// By which destinations are spread over the counters in `SHARES`: random, or a pod could find others' counters. It stays as
+    /// long as they do.
+    pub seed: u32,
 }
 
 impl Config {

@@ -60,6 +60,17 @@ impl FlowKey {
         self.a == t.src && self.a_port == t.sport
     }
 
+    /// Whether it is the key of this tuple, seen from one of its ends.
+    #[inline(always)]
+    #[must_use]
+    pub fn is(&self, from_a: bool, t: &Tuple) -> bool {
+        if from_a {
+            self.a == t.src && self.b == t.dst && self.a_port == t.sport && self.b_port == t.dport
+        } else {
+            self.b == t.src && self.a == t.dst && self.b_port == t.sport && self.a_port == t.dport
+        }
+    }
+
     /// The tuple, seen from one of its ends.
     #[inline(always)]
     #[must_use]
@@ -319,8 +330,10 @@ impl Default for Flow {
 #[cfg_attr(any(test, feature = "host"), derive(FromBytes, IntoBytes, KnownLayout))]
 #[repr(C)]
 pub struct PodFlows {
-    /// Flows in `CT_EST`.
+    /// Flows in `CT_EST` that it opened.
     pub established: Long,
+    /// Flows in `CT_EST` that were opened to it.
+    pub accepted: Long,
     /// Flows in `CT_ANY` that it opened.
     pub outgoing: Long,
     /// Flows in `CT_ANY` that were opened to it.

@@ -6,6 +6,8 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::flow::FlowKey;
+use super::peer::NO_SLOT;
+use super::reused::mixed;
 use crate::{Addr, Long, WirePort};
 
 /// Where translated packets go, and as whose: what two flows have to differ from each other in by their source port.
@@ -43,25 +45,40 @@ impl Destination {
     /// Index in `SHARES` of the counter of its ports that are in use.
     #[inline(always)]
     #[must_use]
-    pub const fn total(&self) -> u32 {
-        self.counter(0)
+    pub const fn total(&self, seed: u32) -> u32 {
+        self.counter(seed, 0)
     }
 
-    /// Index in `SHARES` of the counter of its ports that a pod holds.
+    /// Index in `SHARES` of the counter of its ports that somebody holds.
     #[inline(always)]
     #[must_use]
-    pub const fn share(&self, slot: u16) -> u32 {
-        self.counter(1 + slot as u64)
+    pub const fn share(&self, seed: u32, who: u32) -> u32 {
+        self.counter(seed, 1 + who as u64)
     }
 
     /// Two that meet in one counter are counted together: each seems to have more than it has.
     #[inline(always)]
-    const fn counter(&self, of: u64) -> u32 {
-        let addresses = (self.dst.tag() as u64) << 32 | self.src.tag() as u64;
-        let rest = of << 32 | (self.port.bits() as u64) << 8 | self.proto as u64;
-        let mixed = (addresses ^ rest.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        (mixed >> 32) as u32 & (MAX_SHARES - 1)
+    const fn counter(&self, seed: u32, of: u64) -> u32 {
+        let rest = (self.port.bits() as u64) << 8 | self.proto as u64;
+        let mut sum = mixed(seed as u64 ^ of << 32);
+        sum = mixed(sum ^ self.dst.hi);
+        sum = mixed(sum ^ self.dst.lo);
+        sum = mixed(sum ^ self.src.hi);
+        sum = mixed(sum ^ self.src.lo);
+        mixed(sum ^ rest) as u32 & (MAX_SHARES - 1)
     }
+}
+
+/// Who holds a port: the pod that opened the flow, else the network that its client is in.
+#[inline(always)]
+#[must_use]
+pub const fn holder(slot: u16, client: Addr) -> u32 {
+    if slot != NO_SLOT {
+        return slot as u32;
+    }
+    // The upper 24 bits of an IPv4 address, 64 of an IPv6 address.
+    let network = if client.is_v4() { client.lo & 0x00ff_ffff_0000_0000 } else { client.hi };
+    0x1_0000 | (mixed(network) as u32 & 0xffff)
 }
 
 /// Elements of `SHARES`: a power of two.

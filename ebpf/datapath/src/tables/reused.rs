@@ -40,7 +40,7 @@ pub const fn check<const N: usize>(key: u32, words: [u64; N]) -> u32 {
 
 /// Spreads each bit of a word over both its halves: a multiplication carries them up, the shift brings them down.
 #[inline(always)]
-const fn mixed(word: u64) -> u64 {
+pub(super) const fn mixed(word: u64) -> u64 {
     let product = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     product ^ (product >> 32)
 }

@@ -85,7 +85,7 @@ impl Node {
             max_flows: Config::MAX_FLOWS,
             max_rate: Config::MAX_RATE,
             max_open: Config::MAX_OPEN,
-            pad: 0,
+            seed: 0x5eed,
             pickup_until: 0,
         };
         host.uplinks.insert(Self::UPLINK, Uplink { v4, v6 });

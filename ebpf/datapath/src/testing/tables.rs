@@ -82,21 +82,27 @@ impl Flows {
     /// Established flows that count against a pod.
     #[must_use]
     pub fn established(&self, slot: u16) -> u64 {
-        self.pods[usize::from(slot)].established.load()
+        let pod = &self.pods[usize::from(slot)];
+        pod.established.load() + pod.accepted.load()
     }
 
     /// Ports of a destination that are in use.
     #[must_use]
-    pub fn ports_in_use(&self, place: &Destination) -> u64 {
-        flow::Tables::share(self, place.total()).map_or(0, Long::load)
+    pub fn ports_in_use(&self, seed: u32, place: &Destination) -> u64 {
+        flow::Tables::share(self, place.total(seed)).map_or(0, Long::load)
     }
 
     /// Every count that is not zero, by what it is of.
     #[must_use]
     pub fn counts(&self) -> Vec<(std::string::String, u64)> {
         let pods = (0_usize..).zip(&self.pods).flat_map(|(slot, pod)| {
-            [("established", &pod.established), ("outgoing", &pod.outgoing), ("incoming", &pod.incoming)]
-                .map(|(what, count)| (std::format!("{what} of {slot}"), count.load()))
+            [
+                ("established", &pod.established),
+                ("accepted", &pod.accepted),
+                ("outgoing", &pod.outgoing),
+                ("incoming", &pod.incoming),
+            ]
+            .map(|(what, count)| (std::format!("{what} of {slot}"), count.load()))
         });
         let mut shares = self.shares();
         shares.sort_unstable();
@@ -106,7 +112,7 @@ impl Flows {
 
     /// What [`Self::counts`] has to be, by the entries.
     #[must_use]
-    pub fn recounted(&self) -> Vec<(std::string::String, u64)> {
+    pub fn recounted(&self, seed: u32) -> Vec<(std::string::String, u64)> {
         let mut counts = std::collections::BTreeMap::<_, u64>::new();
         let mut shares = std::collections::BTreeMap::<_, u64>::new();
         for ((established, key), index) in &*self.entries.borrow() {
@@ -114,9 +120,10 @@ impl Flows {
             let (opener, responder) = (flow.opener.slot, flow.responder.slot);
             if !flow.is(FlowFlags::FAR) {
                 let what = match (established, opener == NO_SLOT) {
-                    (true, _) => 0,
-                    (false, false) => 1,
-                    (false, true) => 2,
+                    (true, false) => 0,
+                    (true, true) => 1,
+                    (false, false) => 2,
+                    (false, true) => 3,
                 };
                 let slot = if opener == NO_SLOT { responder } else { opener };
                 let slot = if slot == NO_SLOT { SLOTS } else { usize::from(slot) };
@@ -126,13 +133,14 @@ impl Flows {
             if flow.is(FlowFlags::PORT) {
                 let mut place = Destination::default();
                 place.set(key, flow.is(FlowFlags::OPENER_IS_A));
-                *shares.entry(place.total()).or_default() += 1;
+                *shares.entry(place.total(seed)).or_default() += 1;
                 if flow.is(FlowFlags::HELD) {
-                    *shares.entry(place.share(opener)).or_default() += 1;
+                    let who = flow::holder(opener, flow.other.src);
+                    *shares.entry(place.share(seed, who)).or_default() += 1;
                 }
             }
         }
-        let what = ["established", "outgoing", "incoming"];
+        let what = ["established", "accepted", "outgoing", "incoming"];
         let pods = counts.iter().map(|((slot, kind), count)| (std::format!("{} of {slot}", what[*kind]), *count));
         let shares = shares.iter().map(|(index, count)| (std::format!("share {index}"), *count));
         pods.chain(shares).collect()
@@ -173,6 +181,7 @@ impl Flows {
         }
         for (from, to) in self.pods.iter().zip(&copy.pods) {
             to.established.store(from.established.load());
+            to.accepted.store(from.accepted.load());
             to.outgoing.store(from.outgoing.load());
             to.incoming.store(from.incoming.load());
             to.second.store(from.second.load());
@@ -193,10 +202,10 @@ impl Flows {
             bytes.push(Entry::new("FRAGS", key, ports));
         }
         for (slot, pod) in (0_u32..).zip(&self.pods) {
-            let [established, outgoing, incoming] =
-                [&pod.established, &pod.outgoing, &pod.incoming].map(|count| Long::new(count.load()));
+            let [established, accepted, outgoing, incoming] =
+                [&pod.established, &pod.accepted, &pod.outgoing, &pod.incoming].map(|count| Long::new(count.load()));
             let (second, opened) = (Word::new(pod.second.load()), Word::new(pod.opened.load()));
-            let mut pod = PodFlows { established, outgoing, incoming, second, opened };
+            let mut pod = PodFlows { established, accepted, outgoing, incoming, second, opened };
             if pod.as_mut_bytes().iter().any(|byte| *byte != 0) {
                 let index = match slot as usize {
                     SLOTS => PodFlows::NOBODY.into(),

@@ -71,7 +71,8 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
         // A pod is no router: it tells what became of packets to itself.
         Side::FromPod => receiver.slot == slot && w.packet.tuple.src == inner.dst,
         // No router outside is between two ends on this node.
-        Side::FromUplink => receiver.slot == NO_SLOT && !flow.is(FlowFlags::FROM_NODE),
+        // But the node's own flow that was translated: its way is as long as any.
+        Side::FromUplink => receiver.slot == NO_SLOT && (!flow.is(FlowFlags::FROM_NODE) || flow.is(FlowFlags::FAR)),
         Side::ToPod => end.slot == slot,
         Side::Leaving | Side::FromNode => true,
     };

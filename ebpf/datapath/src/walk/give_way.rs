@@ -10,7 +10,7 @@ use crate::drop::DropReason;
 use crate::flow::stage::create;
 use crate::flow::{self, End, FlowFlags, Table, find_key};
 use crate::kernel::{Kernel, stages};
-use crate::packet::{Class, Fragment, TCP, rewrite};
+use crate::packet::{Class, TCP, rewrite};
 use crate::peer::{NO_NODE, NO_SLOT, PodWord};
 use crate::scratch::Walk;
 
@@ -18,53 +18,65 @@ stages! {
     fn give_way(slot: u16) -> Action, as GiveWay;
 }
 
-/// Sees to a packet of the node itself on its way out of the node: it passes, with another source port if its own is taken.
+/// Sees to a packet of the node itself on its way out of the node, or to the pod in a slot: it passes, or has got another source
+/// port and is to be delivered.
 #[inline(always)]
-pub(super) fn leave<K: Kernel>(k: &K, w: &mut Walk) -> Action {
+pub(super) fn leave<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
+    let Some(config) = k.config() else { return Action::PASS };
     let draft = &mut w.draft;
     let from_a = draft.far.set(&w.packet.tuple, w.packet.proto);
     draft.place.set(&draft.far, from_a);
-    if k.share(draft.place.total()).map_or(0, Long::load) == 0 {
+    if k.share(draft.place.total(config.seed)).map_or(0, Long::load) == 0 {
         return Action::PASS;
     }
-    stage::give_way(k, w, NO_SLOT)
+    let action = stage::give_way(k, w, slot);
+    if !action.delivers() {
+        return action;
+    }
+    let target = w.draft.target;
+    if rewrite(k, &mut w.packet, &target) { Action::DELIVER } else { Action::drop(DropReason::Rewrite) }
 }
 
-/// Gives a packet of the node another source port, if a flow has its tuple. `slot`: the pod that it goes to, if it is one
-/// of this node.
+/// Notes another source port for a packet of the node, if a flow has its tuple, or had when the packet's connection began.
 #[inline(always)]
 fn give_way<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
-    if w.packet.class != Class::PORTS || w.packet.fragment == Fragment::LATER {
+    if w.packet.class != Class::PORTS {
         return Action::PASS;
     }
     let proto = w.packet.proto;
     let from_a = w.draft.key.set(&w.packet.tuple, proto);
     let first = if proto == TCP { Table::Established } else { Table::Any };
-    match find_key(k, &w.draft.key, from_a, first) {
-        Some(hit) if hit.forward && hit.flow.is(FlowFlags::PORT) => {}
-        _ => return Action::PASS,
-    }
     w.draft.key.alternate = 1;
     if let Some(hit) = find_key(k, &w.draft.key, from_a, first)
-        && part_in(k, w, &hit) != Part::Not
+        && hit.forward
+        && hit.flow.is(FlowFlags::FROM_NODE)
     {
-        w.draft.target = hit.flow.other;
-        // What has ended meanwhile goes out as it would have, and is answered by who gets it.
-        flow::track(k, w, &hit);
-    } else if begins(&w.packet) {
-        w.draft.open(&w.packet, k.udp_generation());
-        let flow = &mut w.draft.flow;
-        flow.flags = FlowFlags::FROM_NODE | FlowFlags::AT_UPLINK | FlowFlags::STACK;
-        if slot != NO_SLOT {
-            flow.responder = End { slot, node: NO_NODE };
-            flow.responder_epoch.store(PodWord(k.pod_word(slot)).epoch());
+        let part = part_in(k, w, &hit);
+        if part != Part::Not {
+            w.draft.target = hit.flow.other;
+            if part == Part::Own {
+                // What has ended meanwhile goes out as it would have, and is answered by who gets it.
+                flow::track(k, w, &hit);
+            }
+            return Action::DELIVER;
         }
-        if let Err(reason) = create(k, w, true) {
-            return Action::drop(reason);
-        }
-    } else {
+    }
+    w.draft.key.alternate = 0;
+    let taken = find_key(k, &w.draft.key, from_a, first)
+        .is_some_and(|hit| hit.forward && hit.flow.is(FlowFlags::PORT) && !hit.flow.is(FlowFlags::FROM_NODE));
+    if !taken || !begins(&w.packet) {
         return Action::PASS;
     }
-    let target = w.draft.target;
-    if rewrite(k, &mut w.packet, &target) { Action::PASS } else { Action::drop(DropReason::Rewrite) }
+    w.draft.key.alternate = 1;
+    w.draft.open(&w.packet, k.udp_generation());
+    let flow = &mut w.draft.flow;
+    flow.flags = FlowFlags::FROM_NODE | FlowFlags::AT_UPLINK | FlowFlags::STACK;
+    if slot != NO_SLOT {
+        flow.responder = End { slot, node: NO_NODE };
+        flow.responder_epoch.store(PodWord(k.pod_word(slot)).epoch());
+    }
+    if let Err(reason) = create(k, w, true) {
+        return Action::drop(reason);
+    }
+    Action::DELIVER
 }

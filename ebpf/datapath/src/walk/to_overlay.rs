@@ -10,7 +10,7 @@ use crate::kernel::Kernel;
 use crate::overlay::SENDER;
 use crate::packet::Macs;
 use crate::packet::stage::parse;
-use crate::peer::{NO_NODE, PeerFlags};
+use crate::peer::{NO_NODE, NO_SLOT, PeerFlags};
 use crate::scratch::Walk;
 
 /// The walk of a packet that leaves by the tunnel. It ends in the node that it goes to, which the stack does not know: its
@@ -36,8 +36,8 @@ pub fn to_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         }
     }
     if k.ingress_ifindex() == 0 {
-        let action = give_way::leave(k, w);
-        if action != Action::PASS {
+        let action = give_way::leave(k, w, NO_SLOT);
+        if action != Action::PASS && !action.delivers() {
             return action;
         }
     }

@@ -2,10 +2,9 @@
 
 use super::errors::Side;
 use super::errors::stage::relate;
-use super::give_way::stage::give_way;
 use super::inbound::stage::open_inbound;
 use super::inbound::{Inbound, came_from};
-use super::{Action, deliver};
+use super::{Action, deliver, give_way};
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
 use crate::flow::{self, At, FlowFlags, Hit};
@@ -42,13 +41,19 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
             return if action.delivers() { Action::PASS } else { action };
         }
     }
+    let how = origin(k, w);
+    if how == Inbound::Node {
+        let action = give_way::leave(k, w, slot);
+        if action != Action::PASS {
+            return if action.delivers() { Action::PASS } else { action };
+        }
+    }
     if let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressPod) {
         let action = known(k, w, slot, &hit);
         if !action.goes_on() {
             return action;
         }
     }
-    let how = origin(k, w);
     open_inbound(k, w, slot, how)
 }
 
@@ -65,10 +70,6 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
     let of_node = hit.forward && flow.is(FlowFlags::FROM_NODE);
     if (sender.slot != NO_SLOT && !came_from(k, w, sender.slot)) || (of_node && origin(k, w) != Inbound::Node) {
         return Action::GO_ON;
-    }
-    // The node has happened upon the tuple of another's flow.
-    if hit.forward && flow.is(FlowFlags::PORT) && !of_node && origin(k, w) == Inbound::Node {
-        return give_way(k, w, slot);
     }
     let action = deliver::follow(k, w, hit);
     if !action.delivers() {

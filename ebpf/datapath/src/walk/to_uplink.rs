@@ -33,7 +33,11 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     }
     if own {
         let action = if answer::may_be_one(k) { answer::turn_back(k, w) } else { Action::PASS };
-        return if made_here && action == Action::PASS { give_way::leave(k, w) } else { action };
+        if !made_here || action != Action::PASS {
+            return action;
+        }
+        let action = give_way::leave(k, w, NO_SLOT);
+        return if action.delivers() { Action::PASS } else { action };
     }
     if !flow::resolve_fragment(k, &mut w.packet) {
         return Action::drop(DropReason::Fragment);

@@ -205,12 +205,27 @@ pub(crate) fn claim(word: &Long) -> bool {
     value == 0
 }
 
+/// This CPU's memory for a sweep. It runs in a process, which packets may interrupt (before Linux 6.3 bottom halves are not
+/// disabled in `bpf_test_run`).
+#[inline(always)]
+pub(crate) fn sweep() -> Option<&'static mut Walk> {
+    let w = memory(1)?;
+    w.memory = 1;
+    Some(w)
+}
+
 /// This CPU's memory for a walk.
 #[inline(always)]
 pub(crate) fn walk() -> Option<&'static mut Walk> {
+    memory(0)
+}
+
+/// One of this CPU's memories.
+#[inline(always)]
+pub(crate) fn memory(index: u32) -> Option<&'static mut Walk> {
     // SAFETY: a CPU runs one walk at a time. A program takes it once, and each of its stages again while the program
     // waits for the stage, which gets the program's reference as an argument.
-    WALK.get_ptr_mut(0).map(|walk| unsafe { &mut *walk })
+    WALK.get_ptr_mut(index & 1).map(|walk| unsafe { &mut *walk })
 }
 
 /// Counts a drop, and sends an event about it while there are not too many.

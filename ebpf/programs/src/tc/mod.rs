@@ -93,7 +93,7 @@ pub(crate) fn to_overlay(ctx: TcContext) -> i32 {
 /// Takes out flows that are over. Attached nowhere: the agent runs it.
 #[classifier]
 pub(crate) fn sweep(ctx: TcContext) -> i32 {
-    let Some(w) = maps::walk() else { return 0 };
+    let Some(w) = maps::sweep() else { return 0 };
     walk::sweep(&Skb::new(ctx), w) as i32
 }
 

@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_ns};
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason};
 use fairlead_datapath::flow::stage::{
-    Admit, AimAtPort, AimFar, Count, Create, End, FindFreePort, Forget, MakeWay, PutIn, Reserve, TakeOut, TrackChange,
-    TranslateAtUplink,
+    Admit, AimAtPort, AimFar, Count, Create, End, FindFreePort, Forget, MakeWay, NoteLast, PutIn, Reserve, TakeOut,
+    TrackChange, TranslateAtUplink,
 };
 use fairlead_datapath::kernel::Kernel as _;
 use fairlead_datapath::packet::stage::{Parse, ReadStamp};
@@ -42,6 +42,7 @@ stages! {
     TakeOut => tc_take_out with tables(table, entry);
     Forget => tc_forget with tables(table);
     End => tc_end with tables(table, over);
+    NoteLast => tc_note_last with packet(place);
     TrackChange => tc_track_change with packet(place);
     LookUp => tc_look_up with tables(whose);
     ChooseBackend => tc_choose_backend with tables(begins, from);
