@@ -27,6 +27,14 @@ use crate::vantage::Vantage;
 /// Labs of this process so far: part of their names.
 static LABS: AtomicU32 = AtomicU32::new(0);
 
+/// What all processes of a lab have of the owner's environment: the rest may say that it is in a pod, has a proxy or wants
+/// other logs.
+const INHERITED: [&str; 7] =
+    ["FAIRLEAD_BIN_DIR", "HOME", "LLVM_PROFILE_FILE", "PATH", "RUST_BACKTRACE", "TERM", "TMPDIR"];
+
+/// Becomes `RUST_LOG` of a lab's processes.
+const LOG: &str = "FAIRLEAD_LAB_LOG";
+
 /// How long the parts of a lab may take to begin.
 const START: Duration = Duration::from_secs(30);
 
@@ -345,6 +353,11 @@ fn start_guardian(program: &Path, plan: &Plan, directory: &Path) -> Result<Child
     let log = File::create(directory.join("lab.log"))?;
     let mut guardian = Command::new(program)
         .arg("guardian")
+        .env_clear()
+        .envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+        .envs(std::env::var_os(LOG).map(|filter| ("RUST_LOG", filter)))
+        // What programs say is compared.
+        .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -42,7 +42,7 @@
 //! - [`Via`] says whether the socket hooks see a client. Both ways have to work by themselves.
 //! - Places to probe from are pods, nodes (then it is a process of the host), [`Lab::client`] and [`Lab::far_client`];
 //!   [`Probes`] lists what can be done from each: probes, pings, connections that stay, frames, load, any command.
-//! - When a test fails, the ends of all logs are shown.
+//! - When a test fails, the ends of all logs are shown. `FAIRLEAD_LAB_LOG=debug` has agents and DNS servers log more.
 //!
 //! # How it is made
 //! The owner of a lab, a test, starts a *guardian*, which makes cgroups and the lab's first process, *init*, in a
@@ -51,6 +51,10 @@
 //! hook of the node sees; one in each client. Workers make pods' namespaces and act there by threads. The owner talks
 //! to them over Unix sockets in the lab's directory. Nothing of a lab is in the machine's own namespaces but that
 //! directory and the cgroups, and the guardian removes both when its owner has ended, in whatever way.
+//!
+//! A test must find the same on every machine. So a node sees an /etc of its own, nothing of what CNI plugins, kubelets or
+//! container runtimes have left on the machine, and neither its cgroups nor its environment; its network has the settings
+//! that the kernel is built with. It can write nowhere but in the lab.
 //!
 //! What a lab runs when it isn't a small test's own is made by [`generate`], from manifests of the field.
 //!
@@ -62,9 +66,11 @@ mod binaries;
 pub mod demo;
 mod deploy;
 mod drops;
+pub mod foreign;
 pub mod frames;
 pub mod generate;
 mod guardian;
+mod hide;
 mod init;
 mod lab;
 mod link;
@@ -80,6 +86,7 @@ mod proto;
 mod reach;
 mod service;
 mod site;
+mod sysctls;
 mod system;
 mod vantage;
 mod visit;

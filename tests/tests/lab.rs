@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairlead_tests::generate::{Cluster, Topology};
-use fairlead_tests::{Frame, Lab, Load, Ping, Probe, ProbeError, Probes, Via};
+use fairlead_tests::{Frame, Lab, Load, Ping, Probe, ProbeError, Probes, Via, foreign};
 
 #[test]
 fn pods_wired_plainly_reach_each_other() {
@@ -301,6 +301,35 @@ fn a_killed_guardian_takes_the_lab_along() {
     gone_within_two_seconds(&id);
     owner.kill().unwrap();
     owner.wait().unwrap();
+}
+
+#[test]
+fn a_lab_is_the_same_on_a_machine_with_networks_of_its_own() {
+    if !foreign::is_here() {
+        // All tests of this file, this one with what is below; but for the one that takes longest.
+        let ended = foreign::run(&std::env::current_exe().unwrap(), &["--skip", "the_generated_cluster"]);
+        assert!(ended.success(), "there tests fail: {ended}");
+        return;
+    }
+    for place in foreign::PLACES {
+        assert!(Path::new(place).join(foreign::FOREIGN).exists(), "the machine has something in {place}");
+    }
+    let lab = Lab::builder().nodes(1).without_agents().start();
+    let node = lab.node("node-1");
+    let script = "find /etc /opt /run /var/lib -name '*-foreign.*'; grep foreign /etc/resolv.conf; umask
+                  find /usr/lib/systemd/network /usr/lib/NetworkManager/conf.d -type f 2>/dev/null
+                  env | grep -E 'KUBERNETES|NODE_NAME|PROXY|RUST_LOG|FAIRLEAD_OBJECTS'";
+    assert_eq!(node.run(&["sh", "-c", script]).stdout, "0022\n");
+    let mounts = node.must_run(&["cat", "/proc/self/mounts"]);
+    let cgroups: Vec<_> = mounts.lines().filter(|line| line.contains(" cgroup")).collect();
+    assert!(cgroups.len() == 1 && cgroups[0].contains(" /sys/fs/cgroup cgroup2 "), "{cgroups:?}");
+
+    let own = "mkdir -p /etc/cni/net.d /opt/cni/bin && echo own >/etc/cni/net.d/87-foreign.conflist";
+    node.must_run(&["sh", "-c", own]);
+    let theirs = fs::read_to_string("/etc/cni/net.d/87-foreign.conflist").unwrap();
+    assert!(theirs.contains("foreign"), "the machine keeps its own");
+    let elsewhere = node.run(&["mkdir", "/usr/of-a-lab"]);
+    assert!(elsewhere.stderr.contains("Read-only"), "{elsewhere:?}");
 }
 
 /// Starts an owner of a lab in a process of its own; nothing when this is that process, at its end.
