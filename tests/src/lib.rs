@@ -97,7 +97,7 @@ pub use binaries::binary;
 pub use deploy::Pods;
 pub use drops::Drops;
 pub use lab::{Builder, Lab};
-pub use load::{Load, Report, Tally};
+pub use load::{Load, Loading, Report, Tally};
 pub use manifests::Manifests;
 pub use node::{Agent, Node, Process};
 pub use packets::{Frame, Packets, checksum};
@@ -115,4 +115,7 @@ pub mod processes {
     pub use crate::site::worker;
     pub use crate::visit::{enter, list, stop};
     pub use crate::worker::{load, serve};
+
+    /// What the program says when a load is under way.
+    pub const UNDER_WAY: &str = "under way";
 }

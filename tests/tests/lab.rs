@@ -135,6 +135,37 @@ fn load_is_counted() {
 }
 
 #[test]
+fn load_may_count_from_when_each_kind_has_succeeded() {
+    let lab = Lab::builder().nodes(1).plain().start();
+    let client = lab.node("node-1").pod("a/client").start();
+    let server = lab.node("node-1").pod("a/server").start();
+    let ip = server.v4();
+    let load = Load::during(Duration::from_millis(100))
+        .short_connections(Probe::tcp(ip, 80), 100)
+        .long_connections(Probe::tcp(ip, 80), 2, Duration::from_millis(10))
+        .udp(Probe::udp(ip, 53), 100);
+    let mut wire = server.packets("eth0");
+    let patient = load.clone().once_each_succeeds(Duration::from_secs(20));
+    let report = thread::scope(|scope| {
+        let report = scope.spawn(|| client.load(&patient));
+        // TCP, to port 80.
+        let is_attempt =
+            |frame: &Frame| frame.bytes().get(23) == Some(&6) && frame.bytes().get(36..38) == Some(&[0, 80]);
+        wire.wait_for(Duration::from_secs(5), is_attempt).expect("it is tried");
+        server.vantage().serve("a/server", &[80], &[53]);
+        report.join().unwrap()
+    });
+    assert!(report.short.attempted > 5 && report.long.attempted > 2 && report.udp.attempted > 5, "{report:?}");
+    assert_eq!(report.failures(), 0, "{report:?}");
+
+    let mut loading = client.begin(&load);
+    loading.goes_on(100);
+    let report = loading.end();
+    let count = report.short.attempted + report.long.attempted + report.udp.attempted;
+    assert!(count > 100 && report.failures() == 0, "it goes on until it is ended: {report:?}");
+}
+
+#[test]
 fn a_deleted_pod_is_gone() {
     let lab = Lab::builder().nodes(1).plain().start();
     let node = lab.node("node-1");
@@ -338,6 +369,7 @@ fn victim(test: &str) -> Option<(Child, String)> {
         let lab = Lab::builder().nodes(2).plain().start();
         lab.node("node-1").pod("a/pod").tcp(80).start();
         println!("lab {}", lab.id());
+        // It is killed long before; if nobody does, it ends all the same.
         thread::sleep(Duration::from_secs(60));
         return None;
     }
