@@ -419,7 +419,7 @@ fn a_kept_lab_is_entered_and_stopped() {
     lab.keep();
     drop(lab);
     let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_fairlead-lab")).args(arguments).output().unwrap();
+        let output = Command::new(fairlead_tests::binary("fairlead-lab").unwrap()).args(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
