@@ -63,6 +63,7 @@
 #![forbid(unsafe_code)]
 
 mod binaries;
+mod builder;
 pub mod demo;
 mod deploy;
 mod drops;
@@ -82,6 +83,7 @@ mod packets;
 mod plan;
 mod pod;
 mod probe;
+mod process;
 mod proto;
 mod reach;
 mod service;
@@ -94,15 +96,17 @@ mod wiring;
 mod worker;
 
 pub use binaries::binary;
+pub use builder::Builder;
 pub use deploy::Pods;
 pub use drops::Drops;
-pub use lab::{Builder, Lab};
+pub use lab::Lab;
 pub use load::{Load, Loading, Report, Tally};
 pub use manifests::Manifests;
-pub use node::{Agent, Node, Process};
+pub use node::{Agent, Node};
 pub use packets::{Frame, Packets, checksum};
 pub use pod::{Pod, PodBuilder};
 pub use probe::{Echo, Identity, Ping, Probe, ProbeError, Reply, Transport};
+pub use process::Process;
 pub use proto::Ended;
 pub use reach::{assert_reaches, probes};
 pub use service::ServiceManifest;
