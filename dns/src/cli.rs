@@ -208,7 +208,7 @@ impl Args {
         let text = self.resolv_conf()?;
         let others = self.upstreams_in(&text, listen, &local);
         if others.is_empty() {
-            tracing::warn!(%path, "no upstream server: other zones are refused; give --upstream to change that");
+            tracing::warn!(%path, "no upstream server: refusing queries for other zones; set --upstream to forward them");
         }
         Ok(others)
     }
@@ -227,11 +227,11 @@ impl Args {
         let path = self.resolv_conf.display();
         let (servers, unread) = from_resolv_conf(text);
         for line in unread {
-            tracing::warn!(line, %path, "this line is left out: no server can be read in it");
+            tracing::warn!(line, %path, "ignoring a line: no server address in it");
         }
         let (others, own) = refuse_loops(servers, listen, local);
         for own in own {
-            tracing::warn!(%own, %path, "this server is its own upstream there: left out");
+            tracing::warn!(%own, %path, "ignoring an upstream server: it is this server itself");
         }
         others
     }
@@ -249,9 +249,9 @@ impl Args {
             let servers = self.upstreams_in(&text, listen, &local_addresses().unwrap_or_default());
             let path = self.resolv_conf.display();
             if servers.is_empty() {
-                tracing::warn!(%path, "it names no upstream server any more: the servers before stay");
+                tracing::warn!(%path, "no upstream server in the file any more: keeping the previous ones");
             } else {
-                tracing::info!(%path, ?servers, "upstream servers have changed");
+                tracing::info!(%path, ?servers, "upstream servers changed");
                 forwarder.set_upstreams(&self.ported(servers));
             }
             known = text;
@@ -297,14 +297,14 @@ impl Args {
                     wrong = None;
                     let mut known = responder.hosts.write().unwrap_or_else(PoisonError::into_inner);
                     if **known != hosts {
-                        tracing::info!("fixed addresses have changed");
+                        tracing::info!("fixed addresses reloaded");
                         *known = Arc::new(hosts);
                     }
                 }
                 Err(error) => {
                     let text = format!("{error:#}");
                     if wrong.as_ref() != Some(&text) {
-                        tracing::warn!(error = text, "the fixed addresses before stay");
+                        tracing::warn!(error = text, "can't reload fixed addresses: keeping the previous ones");
                         wrong = Some(text);
                     }
                 }
