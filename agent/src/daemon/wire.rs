@@ -109,10 +109,8 @@ impl Wire {
                 let hops = neighbours(&uplinks, &routes);
                 match self.netlink.keep_neighbours(&hops).await {
                     // Kernels before 5.16 know no managed neighbours; all is well without, but for a first packet.
-                    Ok(errors) => {
-                        errors.iter().for_each(|error| debug!(%error, "can't keep a node's neighbour entry resolved"))
-                    }
-                    Err(error) => debug!(%error, "can't keep neighbour entries of other nodes resolved"),
+                    Ok(errors) => errors.iter().for_each(|error| debug!(%error, "can't keep a neighbour resolved")),
+                    Err(error) => debug!(%error, "can't keep the neighbours of other nodes resolved"),
                 }
                 shared.note(|progress| progress.wired = true);
             }
