@@ -1,6 +1,6 @@
 //! Real manifests with mistakes: what is wrong is named, and nothing else is disturbed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use std::{fs, process};
 
