@@ -21,49 +21,49 @@ pub const GROUPS: [&str; 4] = ["cni", "healthz", "metrics", "tables"];
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = fairlead_settings::HEADING)]
 pub struct Settings {
-    /// What is logged: a level (error, warn, info, debug, trace), and levels of modules after commas, as in
-    /// info,fairlead_agent::cni=debug. Can be changed while the agent runs: fairlead log-level
+    /// Log level: error, warn, info, debug or trace, optionally with levels of modules after commas, as in
+    /// info,fairlead_agent::cni=debug. Change it at run time with fairlead log-level
     #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = log::DEFAULT, value_parser = log::filter)]
     pub log_level: String,
-    /// The API server, as https://192.0.2.1:6443: a real address, not that of the service `kubernetes`, which only works
-    /// once this agent does. Without, the one that `fairlead install` found in kubelet's configuration
+    /// URL of the API server, as in https://192.0.2.1:6443. A real address, not that of the service `kubernetes`, which
+    /// works only once this agent does [default: the one in kubelet's kubeconfig, found by fairlead install]
     #[arg(long, value_name = "URL")]
     pub api_server: Option<ServerUrl>,
-    /// The interfaces that lead out of the node. Without, those of the default routes and those with an address of the
-    /// Node object
+    /// Interfaces that lead out of the node [default: those of the default routes and those with an address of the Node
+    /// object]
     #[arg(long = "uplinks", visible_alias = "uplink", value_name = "IF", value_delimiter = ',')]
     pub uplinks: Vec<String>,
-    /// Prefixes of the node's addresses that NodePorts are at. Without, the node's primary addresses
+    /// Serve NodePorts at the node's addresses in these prefixes [default: the node's primary addresses]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub node_port_addresses: Vec<IpNetwork>,
-    /// Whether packets to other nodes go through VXLAN. The same on every node
+    /// When to send packets to other nodes through VXLAN. Must be the same on every node
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub tunnel: Tunnel,
-    /// The UDP port of VXLAN. The same on every node
+    /// UDP port of VXLAN. Must be the same on every node
     #[arg(long, default_value_t = VXLAN_PORT, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
-    /// The cgroup whose sockets reach services, or a directory with its mount below. Without, the root of cgroup v2
+    /// cgroup v2 whose processes get socket hooks, or a directory with its mount below [default: the root of cgroup v2]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
-    /// The kernel's settings
+    /// Directory of the kernel's settings (sysctls)
     #[arg(long, default_value = PROC_SYS, value_name = "DIR")]
     pub proc_sys: PathBuf,
-    /// Where the container runtime looks for CNI configurations
+    /// Directory in which the container runtime looks for CNI configurations
     #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
     pub cni_conf_dir: PathBuf,
-    /// The name of ours: the runtime takes the first one
+    /// File name of Fairlead's CNI configuration. The runtime uses the first by name
     #[arg(long, default_value = CONF_NAME, value_name = "NAME")]
     pub cni_conf_name: String,
-    /// Where probes and load balancers ask for health: /healthz, /livez, /readyz. Without, port 10256 of every address
+    /// Serve health for probes and load balancers here: /healthz, /livez, /readyz [default: port 10256 of every address]
     #[arg(long, value_name = "ADDR:PORT")]
     pub healthz_bind: Option<SocketAddr>,
-    /// Where metrics are: /metrics
+    /// Serve Prometheus metrics here: /metrics
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:10249")]
     pub metrics_bind: SocketAddr,
-    /// Where maps and programs are pinned; its parent must be a bpf file system
+    /// Directory for pinned maps and programs. Its parent must be a bpf file system
     #[arg(long, default_value = "/sys/fs/bpf/fairlead", value_name = "DIR")]
     pub bpffs: PathBuf,
-    /// Where sockets, the journal of pods and the addresses of API servers are
+    /// Directory for sockets, the CNI journal and the addresses of API servers
     #[arg(long, default_value = "/run/fairlead", value_name = "DIR")]
     pub run_dir: PathBuf,
 }

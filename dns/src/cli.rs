@@ -35,16 +35,16 @@ pub(crate) const QUIET: &str = "kube_client=off,kube_runtime=off";
 #[derive(Debug, Clone, Parser)]
 #[command(name = "fairlead-dns", version)]
 pub(crate) struct Args {
-    /// Read objects from the manifests in this directory, in place of an API server.
+    /// Read objects from the manifests in this directory instead of the Kubernetes API.
     #[arg(long, value_name = "DIR", env = "FAIRLEAD_OBJECTS")]
     objects: Option<PathBuf>,
-    /// Reach the API server as this file says; without it, as a pod of the cluster does, or else as kubectl would.
+    /// Kubeconfig for the Kubernetes API. [default: the pod's service account, else as kubectl]
     #[arg(long, value_name = "FILE", conflicts_with = "objects")]
     kubeconfig: Option<PathBuf>,
     /// Read settings from this YAML file: the flags below in camelCase.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What is logged: a level (error, warn, info, debug, trace), and levels of modules after commas.
+    /// Log level: error, warn, info, debug or trace, optionally with levels of modules after commas.
     #[arg(
         long, help_heading = HEADING, env = "RUST_LOG", value_name = "FILTER", default_value = "info",
         value_parser = log_filter
@@ -53,87 +53,88 @@ pub(crate) struct Args {
     /// The cluster's zone.
     #[arg(long, help_heading = HEADING, value_name = "NAME", default_value = "cluster.local", value_parser = WireName::parse)]
     pub(crate) zone: WireName,
-    /// Listen here, over UDP and TCP; the port is 53 where none is given. May be given several times or as a list with
-    /// commas. [default: every address of both families]
+    /// Listen here over UDP and TCP, on port 53 unless given. Repeat it, or separate addresses with commas. [default: every
+    /// address of both families]
     #[arg(
         long, help_heading = HEADING, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream
     )]
     listen: Vec<SocketAddr>,
-    /// Ask this server about other zones; the port is 53 where none is given. May be given several times or as a list
-    /// with commas: the next is asked after a failure or half a second. [default: the servers
-    /// in --resolv-conf; without any, other zones are refused]
+    /// Forward queries for other zones to this server, at port 53 unless given. Repeat it, or separate servers with commas:
+    /// the next is asked after a failure or half a second. [default: the servers in --resolv-conf; if there are none,
+    /// queries for other zones are refused]
     #[arg(
         long, help_heading = HEADING, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream
     )]
     upstream: Vec<SocketAddr>,
-    /// Ask these servers about names below a domain, whatever the others are for. May be given several times.
+    /// Forward queries for names below a domain to these servers instead. May be repeated.
     #[arg(long, help_heading = HEADING, value_name = "DOMAIN=ADDR[:PORT][,...]", value_parser = parse_stub)]
     stub_domain: Vec<(WireName, Vec<SocketAddr>)>,
-    /// A fixed address of a name or several, as hosts(5) has it. May be given several times.
+    /// A fixed address for one or more names, as a line of hosts(5). May be repeated.
     #[arg(long, help_heading = HEADING, value_name = "ADDR NAME...", value_parser = Hosts::parse)]
     host: Vec<Hosts>,
-    /// Fixed addresses in a file as hosts(5) has it. It is read again when it changes.
+    /// A file of fixed addresses in the format of hosts(5). It is reloaded when it changes.
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
     hosts_file: Option<PathBuf>,
-    /// How to choose among upstream servers: sequential (as they are listed), random, or fastest (as they answered until
-    /// now). One that does not answer is asked last in any case.
+    /// Order in which upstream servers are asked: sequential (as listed), random, or fastest (lowest latency first). A
+    /// server that does not answer is asked last.
     #[arg(long, help_heading = HEADING, value_name = "POLICY", default_value_t = Policy::Sequential)]
     policy: Policy,
     /// Ask upstream servers over TCP only.
     #[arg(long, help_heading = HEADING)]
     force_tcp: bool,
-    /// Ask upstream servers over TLS: this is the name in their certificates. Their port is 853 where 53 or none is
-    /// given. Stub domains' servers are asked without.
+    /// Ask upstream servers over TLS, and verify that their certificates have this name. The port is 853 unless one other
+    /// than 53 is given. Servers of stub domains are asked without TLS.
     #[arg(long, help_heading = HEADING, value_name = "NAME", conflicts_with = "force_tcp")]
     tls_server_name: Option<String>,
-    /// Authorities that may sign those certificates, in PEM. [default: those that the machine knows]
+    /// Certificate authorities of those certificates, in PEM. [default: the system's]
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
-    /// How many queries may wait for upstream servers, of which one client may have a quarter. One more ends the oldest
-    /// of the client with the most.
+    /// Maximum number of queries that wait for upstream servers; one client may have a quarter of it. Beyond it, the oldest
+    /// query of the client with the most fails.
     #[arg(
         long, help_heading = HEADING, value_name = "COUNT", default_value_t = 2000,
         value_parser = clap::value_parser!(u32).range(4..=100_000)
     )]
     max_concurrent: u32,
-    /// How many bytes answers of upstream servers may take in memory; 0 keeps none.
+    /// Maximum size of the cache of upstream answers, in bytes; 0 turns it off.
     #[arg(
         long, help_heading = HEADING, value_name = "BYTES", default_value_t = 16 << 20,
         value_parser = clap::value_parser!(u32).range(0..=1 << 30)
     )]
     cache_size: u32,
-    /// How long an answer of an upstream server is kept at most, in seconds, and the highest TTL that clients get.
+    /// Maximum time that an upstream answer is cached, in seconds, and the highest TTL that clients get.
     #[arg(
         long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 30,
         value_parser = clap::value_parser!(u32).range(1..=86_400)
     )]
     cache_ttl: u32,
-    /// How long an old answer is given while no upstream server answers, in seconds; 0 gives none.
+    /// How long expired answers are served while no upstream server answers, in seconds; 0 turns it off.
     #[arg(
         long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 3600,
         value_parser = clap::value_parser!(u32).range(0..=604_800)
     )]
     serve_stale: u32,
-    /// Where to find upstream servers when none is given. It is read again when it changes.
+    /// Take upstream servers from this file when none is given. It is reloaded when it changes.
     #[arg(long, help_heading = HEADING, value_name = "FILE", default_value = "/etc/resolv.conf")]
     resolv_conf: PathBuf,
-    /// How long clients may keep an answer, in seconds; also for answers that there is nothing.
+    /// TTL of answers from the cluster's zone, in seconds, negative ones included.
     #[arg(
         long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 5,
         value_parser = clap::value_parser!(u32).range(0..=3600)
     )]
     pub(crate) ttl: u32,
-    /// The longest UDP message, in bytes, whatever a client would take; longer ones are cut and the client comes over TCP.
+    /// Maximum size of UDP responses, in bytes, even if a client accepts more. Longer ones are truncated, and clients retry
+    /// over TCP.
     #[arg(
         long, help_heading = HEADING, value_name = "BYTES", default_value_t = 1232,
         value_parser = clap::value_parser!(u16).range(512..)
     )]
     pub(crate) max_udp: u16,
-    /// How many threads serve UDP on each address. [default: one for each core]
+    /// Threads that serve UDP on each address. [default: one for each core]
     #[arg(long, help_heading = HEADING, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
-    /// How many TCP connections there may be, of which one client may have a quarter. One more ends the one that has been
-    /// idle longest of the client with the most. Fewer if the limit of open files is low.
+    /// Maximum number of TCP connections; one client may have a quarter of it. Beyond it, the longest idle connection of the
+    /// client with the most is closed. Lower if the limit of open files is.
     #[arg(
         long, help_heading = HEADING, value_name = "COUNT", default_value_t = 1000,
         value_parser = clap::value_parser!(u32).range(4..=100_000)
@@ -142,31 +143,30 @@ pub(crate) struct Args {
     /// Answer over TLS here (RFC 7858; port 853 by convention); the connections count as TCP connections. [default: nowhere]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     tls_bind: Option<SocketAddr>,
-    /// The certificate that clients over TLS get, with those between it and its authority behind it, in PEM. It is read
-    /// again when it changes.
+    /// Certificate for clients over TLS, followed by its intermediate certificates, in PEM. It is reloaded when it changes.
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
-    /// The key of this certificate, in PEM.
+    /// Private key of this certificate, in PEM.
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
     tls_key: Option<PathBuf>,
-    /// Where /health says that the process works. [default: port 8080 of every address]
+    /// Serve liveness here: /health. [default: port 8080 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     health_bind: Option<SocketAddr>,
-    /// Where /ready says whether queries should come here. [default: port 8181 of every address]
+    /// Serve readiness here: /ready. [default: port 8181 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     ready_bind: Option<SocketAddr>,
-    /// Where /metrics are. [default: port 9153 of every address]
+    /// Serve Prometheus metrics here: /metrics. [default: port 9153 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     metrics_bind: Option<SocketAddr>,
-    /// How long to go on after SIGTERM, not ready any more, for those who have not heard of it, in seconds. Longer than it
-    /// takes until the endpoint is known not to serve: clients that keep their port come until then.
+    /// How long to keep serving after SIGTERM while reporting not ready, in seconds. Must be longer than endpoints take to
+    /// be removed everywhere: clients that keep their source port come until then.
     #[arg(
         long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 10,
         value_parser = clap::value_parser!(u32).range(0..=600)
     )]
     lameduck: u32,
-    /// How long to stay ready when changes cease to arrive, in seconds. Long enough that an API server that restarts,
-    /// which every server of the cluster meets at once, takes DNS out of service nowhere.
+    /// How long to stay ready without changes from the API server, in seconds. Must be longer than a restart of the API
+    /// server, which affects every DNS server of the cluster at once.
     #[arg(long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 300)]
     patience: u32,
 }
@@ -208,7 +208,7 @@ impl Args {
         let text = self.resolv_conf()?;
         let others = self.upstreams_in(&text, listen, &local);
         if others.is_empty() {
-            tracing::warn!(%path, "no upstream server: other zones are refused; give --upstream to change that");
+            tracing::warn!(%path, "no upstream server: refusing queries for other zones; set --upstream to forward them");
         }
         Ok(others)
     }
@@ -227,11 +227,11 @@ impl Args {
         let path = self.resolv_conf.display();
         let (servers, unread) = from_resolv_conf(text);
         for line in unread {
-            tracing::warn!(line, %path, "this line is left out: no server can be read in it");
+            tracing::warn!(line, %path, "ignoring a line: no server address in it");
         }
         let (others, own) = refuse_loops(servers, listen, local);
         for own in own {
-            tracing::warn!(%own, %path, "this server is its own upstream there: left out");
+            tracing::warn!(%own, %path, "ignoring an upstream server: it is this server itself");
         }
         others
     }
@@ -249,9 +249,9 @@ impl Args {
             let servers = self.upstreams_in(&text, listen, &local_addresses().unwrap_or_default());
             let path = self.resolv_conf.display();
             if servers.is_empty() {
-                tracing::warn!(%path, "it names no upstream server any more: the servers before stay");
+                tracing::warn!(%path, "no upstream server in the file any more: keeping the previous ones");
             } else {
-                tracing::info!(%path, ?servers, "upstream servers have changed");
+                tracing::info!(%path, ?servers, "upstream servers changed");
                 forwarder.set_upstreams(&self.ported(servers));
             }
             known = text;
@@ -297,14 +297,14 @@ impl Args {
                     wrong = None;
                     let mut known = responder.hosts.write().unwrap_or_else(PoisonError::into_inner);
                     if **known != hosts {
-                        tracing::info!("fixed addresses have changed");
+                        tracing::info!("fixed addresses reloaded");
                         *known = Arc::new(hosts);
                     }
                 }
                 Err(error) => {
                     let text = format!("{error:#}");
                     if wrong.as_ref() != Some(&text) {
-                        tracing::warn!(error = text, "the fixed addresses before stay");
+                        tracing::warn!(error = text, "can't reload fixed addresses: keeping the previous ones");
                         wrong = Some(text);
                     }
                 }

@@ -24,7 +24,7 @@ pub async fn feed(mut events: Receiver<Event>, mut builder: Builder, responder: 
             if let Event::Invalid { kind, key, origin, reason } = &event {
                 let kind = kind.map_or("object", |kind| kind.as_str());
                 let name = key.as_ref().map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(kind, name, origin, reason, "an object can't be read and changes nothing");
+                tracing::warn!(kind, name, origin, reason, "invalid object: ignored");
             }
             causes.see(&event);
             builder.apply(event);
@@ -43,7 +43,7 @@ pub async fn feed(mut events: Receiver<Event>, mut builder: Builder, responder: 
             let mut zone = zone.write().unwrap_or_else(PoisonError::into_inner);
             if !zone.is_synced() {
                 zone.set_synced();
-                tracing::info!(names = zone.names().count(), serial = zone.serial(), "the zone is complete");
+                tracing::info!(names = zone.names().count(), serial = zone.serial(), "zone loaded");
             }
         }
     }

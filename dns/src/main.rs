@@ -76,7 +76,7 @@ async fn main() -> Result<()> {
     };
     readiness.drain();
     if !ended && !args.lameduck().is_zero() {
-        tracing::info!(time = ?args.lameduck(), "going on for those who have not heard that this server ends");
+        tracing::info!(time = ?args.lameduck(), "terminating, still serving until clients have moved away");
         ended = tokio::select! {
             () = tokio::time::sleep(args.lameduck()) => false,
             _ = terminate.recv() => false,
@@ -91,7 +91,7 @@ async fn main() -> Result<()> {
     }
     tracing::info!(stats = ?responder.stats, "stopped");
     if ended {
-        bail!("the source of objects ended: answers would go stale, so the server ends too; start it again");
+        bail!("the source of objects ended: exiting, since answers would go stale; restart the server");
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
 use crate::plan::Plan;
@@ -30,13 +31,16 @@ pub fn guard() -> Result<()> {
     let mut line = String::new();
     io::stdin().read_line(&mut line)?;
     let plan: Plan = serde_json::from_str(&line).context("the guardian is started by the lab, not by hand")?;
+    // What follows holds for all processes of the lab.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    system::mount_cgroups()?;
     let directory = system::directory(&plan.id);
     // It gets its name when it is locked: an open lock means that the guardian is gone.
     let lock = File::create(directory.join("lock.new"))?;
     lock.lock()?;
     fs::rename(directory.join("lock.new"), directory.join("lock"))?;
     sweep()?;
-    let cgroup = system::cgroup(&plan.id)?;
+    let cgroup = system::cgroup(&plan.id);
     let ended = run(&plan, &directory, &cgroup);
     clean_up(&directory, &cgroup);
     ended
@@ -103,7 +107,7 @@ fn sweep() -> Result<()> {
         // A lab that is just beginning has no lock yet, one that is just ending has none any more.
         let Ok(lock) = File::open(path.join("lock")) else { continue };
         if lock.try_lock().is_ok() {
-            clean_up(&path, &system::cgroup(id)?);
+            clean_up(&path, &system::cgroup(id));
         }
     }
     Ok(())

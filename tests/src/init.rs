@@ -15,18 +15,15 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use crate::plan::{CLIENT, FAR_CLIENT, PODS, Plan, bridge, router};
-use crate::system::{self, hostname, ip, ip6, mount_kernel, sysctl};
-
-/// Addresses are good at once: nobody else has them.
-pub(crate) const NO_DUPLICATES: &[(&str, &str)] =
-    &[("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0"), ("ipv6/conf/default/accept_ra", "0")];
+use crate::sysctls::{self, NO_DUPLICATES};
+use crate::system::{self, hostname, ip, ip6, mount_kernel};
 
 /// Makes the fabric, starts a worker for every part of the lab and waits for all of them.
 pub fn init(id: &str) -> Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     let directory = system::directory(id);
     let plan: Plan = serde_json::from_slice(&std::fs::read(directory.join("plan.json"))?)?;
-    std::fs::write(system::cgroup(id)?.join("outside/cgroup.procs"), "0").context("can't enter the lab's cgroup")?;
+    std::fs::write(system::cgroup(id).join("outside/cgroup.procs"), "0").context("can't enter the lab's cgroup")?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)
         .context("can't make namespaces")?;
     // What is mounted from here on is seen in the lab only.
@@ -51,8 +48,9 @@ pub fn init(id: &str) -> Result<()> {
 }
 
 fn make_fabric(plan: &Plan) -> Result<()> {
-    sysctl(NO_DUPLICATES)?;
-    sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+    sysctls::reset()?;
+    sysctls::set(NO_DUPLICATES)?;
+    sysctls::set(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
     ip("link set lo up")?;
     // The clients are on the first.
     let subnets: BTreeSet<u8> = plan.nodes.iter().map(|node| node.subnet).chain([0]).collect();

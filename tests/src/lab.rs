@@ -1,34 +1,18 @@
-//! A lab and how one is made.
+//! A lab.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, mpsc};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::unistd::{Uid, getpid};
-
-use crate::binaries::binary;
 use crate::deploy::{self, Pods};
 use crate::guardian::KEEP;
-use crate::link::Pool;
 use crate::logs;
 use crate::manifests::Manifests;
-use crate::node::{Node, Wiring};
-use crate::plan::{CLIENT, FAR_CLIENT, MOST_NODES, NodePlan, Plan};
-use crate::system;
+use crate::node::Node;
 use crate::vantage::Vantage;
-
-/// Labs of this process so far: part of their names.
-static LABS: AtomicU32 = AtomicU32::new(0);
-
-/// How long the parts of a lab may take to begin.
-const START: Duration = Duration::from_secs(30);
 
 /// How long [`Lab::wait_until`] waits.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,191 +21,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// when its process ends in whatever way.
 #[derive(Debug)]
 pub struct Lab {
-    id: String,
-    directory: PathBuf,
-    guardian: Child,
-    nodes: Vec<Arc<Node>>,
-    client: Vantage,
-    far_client: Vantage,
-    fabric: Vantage,
-    manifests: Arc<Manifests>,
-    kept: bool,
-}
-
-/// A lab to be made.
-#[derive(Debug, Clone)]
-#[must_use = "`start` makes the lab"]
-pub struct Builder {
-    zones: Vec<String>,
-    mtu: u32,
-    wiring: Wiring,
-    agents: bool,
-    subnets: Vec<u8>,
-    checks_sources: bool,
-    ipv6_alone: bool,
-    agent: Vec<String>,
-    late: usize,
-}
-
-impl Builder {
-    /// One node for each zone that is named, in order.
-    pub fn zones(mut self, zones: &[&str]) -> Self {
-        self.zones = zones.iter().map(ToString::to_string).collect();
-        self
-    }
-
-    /// So many nodes, all in one zone.
-    pub fn nodes(self, count: usize) -> Self {
-        self.zones(&vec!["zone-a"; count])
-    }
-
-    /// The MTU of the network between nodes; 1500 unless said.
-    pub fn mtu(mut self, mtu: u32) -> Self {
-        self.mtu = mtu;
-        self
-    }
-
-    /// The network that each node is on, in order; those that are not named are on network 0, as the client is. A router is
-    /// between them, which knows nothing of pods.
-    pub fn subnets(mut self, subnets: &[u8]) -> Self {
-        self.subnets = subnets.to_vec();
-        self
-    }
-
-    /// With a router that drops what comes from pods' addresses, as clouds do.
-    pub fn checks_sources(mut self) -> Self {
-        self.checks_sources = true;
-        self
-    }
-
-    /// With Node objects that name IPv6 addresses alone.
-    pub fn ipv6_alone(mut self) -> Self {
-        self.ipv6_alone = true;
-        self
-    }
-
-    /// With these arguments of all agents.
-    pub fn agent(mut self, arguments: &[&str]) -> Self {
-        self.agent = arguments.iter().map(ToString::to_string).collect();
-        self
-    }
-
-    /// Without agents and Node objects of the last nodes: [`Lab::join`].
-    pub fn late(mut self, count: usize) -> Self {
-        self.late = count;
-        self
-    }
-
-    /// Without Fairlead: pods are connected by plain routes. It shows what the kernel does by itself.
-    pub fn plain(mut self) -> Self {
-        self.wiring = Wiring::Plain;
-        self.without_agents()
-    }
-
-    /// Without agents at first: `Node::start_agent` starts one.
-    pub fn without_agents(mut self) -> Self {
-        self.agents = false;
-        self
-    }
-
-    /// Makes the lab and, unless it is to have none, starts an agent on each node.
-    ///
-    /// # Panics
-    /// When it can't be made, saying why.
-    #[must_use]
-    pub fn start(self) -> Lab {
-        let lab = self.make().unwrap_or_else(|error| panic!("no lab: {error:#}"));
-        if self.agents && self.wiring == Wiring::Fairlead {
-            for node in self.prompt(&lab) {
-                node.launch_agent();
-            }
-            for node in self.prompt(&lab) {
-                node.agent().wait_ready();
-            }
-        }
-        lab
-    }
-
-    /// The nodes that are there from the beginning.
-    fn prompt<'a>(&self, lab: &'a Lab) -> &'a [Arc<Node>] {
-        &lab.nodes[..lab.nodes.len() - self.late]
-    }
-
-    fn make(&self) -> Result<Lab> {
-        ensure!(
-            Uid::effective().is_root(),
-            "it needs root, to make namespaces and load programs: run `sudo -E cargo xtask test`"
-        );
-        ensure!(self.zones.len() <= MOST_NODES, "a lab has at most {MOST_NODES} nodes");
-        let number = LABS.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{}-{number}", getpid());
-        let subnets = self.subnets.iter().copied().chain(std::iter::repeat(0));
-        let nodes = (1..).zip(&self.zones).zip(subnets).map(|((number, zone), subnet)| NodePlan {
-            number,
-            zone: zone.clone(),
-            subnet,
-            ipv6_alone: self.ipv6_alone,
-        });
-        let (nodes, checks_sources) = (nodes.collect(), self.checks_sources);
-        let plan = Plan { id: id.clone(), nodes, mtu: self.mtu, checks_sources };
-        let directory = system::directory(&id);
-        let program = binary("fairlead-lab")?;
-        fs::create_dir(&directory).with_context(|| format!("can't make {}", directory.display()))?;
-        let manifests = Arc::new(Manifests::new(directory.join("objects"))?);
-        let guardian = start_guardian(&program, &plan, &directory).inspect_err(|_| {
-            // A guardian that has begun has removed it already.
-            let _ = fs::remove_dir_all(&directory);
-        })?;
-        let place = |name: &str| Vantage::new(name, Pool::new(directory.join(format!("{name}.sock")), None), None);
-        let lab = Lab {
-            id,
-            guardian,
-            client: place(CLIENT.name),
-            far_client: place(FAR_CLIENT.name),
-            fabric: place("fabric"),
-            nodes: plan
-                .nodes
-                .iter()
-                .map(|node| Arc::new(Node::new(node.clone(), self.wiring, &self.agent, &directory, manifests.clone())))
-                .collect(),
-            manifests,
-            directory,
-            kept: false,
-        };
-        for node in self.prompt(&lab) {
-            lab.manifests.apply(&node.manifest());
-            if self.wiring == Wiring::Plain {
-                node.route_plainly(&plan.nodes)?;
-            }
-        }
-        Ok(lab)
-    }
+    pub(crate) id: String,
+    pub(crate) directory: PathBuf,
+    pub(crate) guardian: Child,
+    pub(crate) nodes: Vec<Arc<Node>>,
+    pub(crate) client: Vantage,
+    pub(crate) far_client: Vantage,
+    pub(crate) fabric: Vantage,
+    pub(crate) manifests: Arc<Manifests>,
+    pub(crate) kept: bool,
 }
 
 impl Lab {
-    /// Three nodes in two zones, with an agent on each.
-    #[must_use]
-    #[expect(clippy::new_without_default, reason = "a default that starts twenty processes would surprise")]
-    pub fn new() -> Self {
-        Self::builder().start()
-    }
-
-    /// A lab of another shape.
-    pub fn builder() -> Builder {
-        let zones = ["zone-a", "zone-a", "zone-b"].map(str::to_owned).to_vec();
-        Builder {
-            zones,
-            mtu: 1500,
-            wiring: Wiring::Fairlead,
-            subnets: Vec::new(),
-            checks_sources: false,
-            ipv6_alone: false,
-            agent: Vec::new(),
-            late: 0,
-            agents: true,
-        }
-    }
-
     /// What tells it from other labs on this machine: `fairlead-lab enter ID …` takes it.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -338,40 +149,4 @@ impl Drop for Lab {
             let _ = self.guardian.wait();
         }
     }
-}
-
-/// Starts the guardian and waits until every part of the lab is ready.
-fn start_guardian(program: &Path, plan: &Plan, directory: &Path) -> Result<Child> {
-    let log = File::create(directory.join("lab.log"))?;
-    let mut guardian = Command::new(program)
-        .arg("guardian")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        // What a terminal sends to the owner must not end the one who cleans up after it.
-        .process_group(0)
-        .spawn()?;
-    let stdin = guardian.stdin.as_mut().expect("it is piped");
-    writeln!(stdin, "{}", serde_json::to_string(plan)?)?;
-    let stdout = guardian.stdout.take().expect("it is piped");
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    // The fabric, two clients, and two workers for each node.
-    for _ in 0..3 + 2 * plan.nodes.len() {
-        let problem = match receiver.recv_timeout(START) {
-            Ok(line) if line.starts_with("ready ") => continue,
-            Ok(line) => line,
-            Err(_) => fs::read_to_string(directory.join("lab.log")).unwrap_or_default(),
-        };
-        drop(guardian.stdin.take());
-        let _ = guardian.wait();
-        bail!("a part of it did not start: {problem}");
-    }
-    Ok(guardian)
 }

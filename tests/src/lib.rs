@@ -42,7 +42,7 @@
 //! - [`Via`] says whether the socket hooks see a client. Both ways have to work by themselves.
 //! - Places to probe from are pods, nodes (then it is a process of the host), [`Lab::client`] and [`Lab::far_client`];
 //!   [`Probes`] lists what can be done from each: probes, pings, connections that stay, frames, load, any command.
-//! - When a test fails, the ends of all logs are shown.
+//! - When a test fails, the ends of all logs are shown. `FAIRLEAD_LAB_LOG=debug` has agents and DNS servers log more.
 //!
 //! # How it is made
 //! The owner of a lab, a test, starts a *guardian*, which makes cgroups and the lab's first process, *init*, in a
@@ -52,6 +52,10 @@
 //! to them over Unix sockets in the lab's directory. Nothing of a lab is in the machine's own namespaces but that
 //! directory and the cgroups, and the guardian removes both when its owner has ended, in whatever way.
 //!
+//! A test must find the same on every machine. So a node sees an /etc of its own, nothing of what CNI plugins, kubelets or
+//! container runtimes have left on the machine, and neither its cgroups nor its environment; its network has the settings
+//! that the kernel is built with. It can write nowhere but in the lab.
+//!
 //! What a lab runs when it isn't a small test's own is made by [`generate`], from manifests of the field.
 //!
 //! `fairlead-lab` is the program of all these processes, and shows and enters labs that were kept ([`Lab::keep`]).
@@ -59,12 +63,15 @@
 #![forbid(unsafe_code)]
 
 mod binaries;
+mod builder;
 pub mod demo;
 mod deploy;
 mod drops;
+pub mod foreign;
 pub mod frames;
 pub mod generate;
 mod guardian;
+mod hide;
 mod init;
 mod lab;
 mod link;
@@ -76,10 +83,12 @@ mod packets;
 mod plan;
 mod pod;
 mod probe;
+mod process;
 mod proto;
 mod reach;
 mod service;
 mod site;
+mod sysctls;
 mod system;
 mod vantage;
 mod visit;
@@ -87,15 +96,17 @@ mod wiring;
 mod worker;
 
 pub use binaries::binary;
+pub use builder::Builder;
 pub use deploy::Pods;
 pub use drops::Drops;
-pub use lab::{Builder, Lab};
-pub use load::{Load, Report, Tally};
+pub use lab::Lab;
+pub use load::{Load, Loading, Report, Tally};
 pub use manifests::Manifests;
-pub use node::{Agent, Node, Process};
+pub use node::{Agent, Node};
 pub use packets::{Frame, Packets, checksum};
 pub use pod::{Pod, PodBuilder};
 pub use probe::{Echo, Identity, Ping, Probe, ProbeError, Reply, Transport};
+pub use process::Process;
 pub use proto::Ended;
 pub use reach::{assert_reaches, probes};
 pub use service::ServiceManifest;
@@ -108,4 +119,7 @@ pub mod processes {
     pub use crate::site::worker;
     pub use crate::visit::{enter, list, stop};
     pub use crate::worker::{load, serve};
+
+    /// What the program says when a load is under way.
+    pub const UNDER_WAY: &str = "under way";
 }

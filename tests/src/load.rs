@@ -2,16 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::link::Link;
 use crate::probe::Probe;
+use crate::proto::Request;
+use crate::vantage::{Vantage, lab_works};
+
+/// How long [`Loading::goes_on`] waits.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Load from one place. Each kind is optional.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Load {
     pub(crate) during: Duration,
+    #[serde(default)]
+    pub(crate) patience: Option<Duration>,
     pub(crate) short: Option<(Probe, u32)>,
     pub(crate) long: Option<(Probe, u32, Duration)>,
     pub(crate) udp: Option<(Probe, u32)>,
@@ -23,6 +33,14 @@ impl Load {
     #[must_use]
     pub fn during(time: Duration) -> Self {
         Self { during: time, ..Self::default() }
+    }
+
+    /// With attempts that count only from when one of each kind has succeeded, which may take so long: for a network that is
+    /// still coming up.
+    #[must_use]
+    pub fn once_each_succeeds(mut self, within: Duration) -> Self {
+        self.patience = Some(within);
+        self
     }
 
     /// New connections, so many a second, each closed once its server has answered.
@@ -52,6 +70,41 @@ impl Load {
     pub fn dns(mut self, server: SocketAddr, name: &str, per_second: u32) -> Self {
         self.dns = Some((server, name.to_owned(), per_second));
         self
+    }
+}
+
+/// Load that goes on until [`Loading::end`]. What is to be shown under load happens between.
+#[derive(Debug)]
+pub struct Loading {
+    from: Vantage,
+    link: Link,
+}
+
+impl Loading {
+    pub(crate) fn begin(from: &Vantage, mut link: Link, load: &Load) -> Result<Self> {
+        let _none_yet: u64 = link.ask(&Request::LoadBegin(Box::new(load.clone())))?;
+        Ok(Self { from: from.clone(), link })
+    }
+
+    /// Waits until so much more has been tried, with whatever success.
+    ///
+    /// # Panics
+    /// When that takes longer than half a minute.
+    #[track_caller]
+    pub fn goes_on(&mut self, attempts: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut count = || lab_works::<u64>(&self.from, self.link.ask(&Request::LoadCount));
+        let wanted = count() + attempts;
+        while count() < wanted {
+            assert!(Instant::now() < deadline, "the load makes fewer than {attempts} attempts in {PATIENCE:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends it when its time is over.
+    #[must_use]
+    pub fn end(mut self) -> Report {
+        lab_works(&self.from, self.link.ask(&Request::LoadEnd))
     }
 }
 

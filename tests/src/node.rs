@@ -14,6 +14,7 @@ use crate::logs;
 use crate::manifests::Manifests;
 use crate::plan::NodePlan;
 use crate::pod::PodBuilder;
+use crate::process::Process;
 use crate::proto::{Ended, Request, Serve};
 use crate::site::OUTSIDE;
 use crate::vantage::{Probes, Vantage, command, lab_works};
@@ -131,7 +132,7 @@ impl Node {
         let request = Request::Spawn { command: command(argv, env, ""), log: log.clone() };
         let pid = lab_works(place, place.pool().ask(&request));
         // The node's own connections outlive those of a pod, and all are to the same worker.
-        Process { place: self.vantage.clone(), name: name.to_owned(), pid, log }
+        Process::new(&self.vantage, name, pid, log)
     }
 
     /// Starts a server in the host's network namespace that says it is this pod, on all addresses of the node.
@@ -296,41 +297,5 @@ impl Agent<'_> {
 
     fn with<T>(&self, act: impl FnOnce(&Process) -> T) -> T {
         act(self.node.agent.lock().expect("no holder panics").as_ref().expect("a handle is given for an agent only"))
-    }
-}
-
-/// A process that was started to stay. It ends with the lab.
-#[derive(Debug)]
-pub struct Process {
-    place: Vantage,
-    name: String,
-    pid: u32,
-    log: PathBuf,
-}
-
-impl Process {
-    /// Its id, as processes of the lab see it.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Sends a signal to it and its children. If it has ended nothing happens.
-    pub fn kill(&self, signal: i32) {
-        lab_works(&self.place, self.place.pool().ask::<()>(&Request::Signal { pid: self.pid, signal }));
-    }
-
-    /// How it ended; nothing if it still runs after this time.
-    #[must_use]
-    pub fn wait(&self, within: Duration) -> Option<String> {
-        let millis = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-        lab_works(&self.place, self.place.pool().ask(&Request::Wait { pid: self.pid, millis }))
-    }
-
-    /// What it has written to standard output and standard error.
-    #[must_use]
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log)
-            .unwrap_or_else(|error| format!("{} has no log at {}: {error}", self.name, self.log.display()))
     }
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::node::{Node, Process, Wiring};
+use crate::node::{Node, Wiring};
+use crate::process::Process;
 use crate::proto::{Request, Serve};
 use crate::vantage::{Probes, Vantage, lab_works};
 use crate::wiring;

@@ -91,8 +91,12 @@ pub(crate) enum Request {
         /// How long to wait.
         millis: u64,
     },
-    /// Generate load. Answer: [`crate::load::Report`].
-    Load(Box<Load>),
+    /// Begin to generate load. Answer: the number of attempts, once it is under way.
+    LoadBegin(Box<Load>),
+    /// How much it has tried. Answer: the number of attempts.
+    LoadCount,
+    /// End it when its time is over. Answer: [`crate::load::Report`].
+    LoadEnd,
 }
 
 /// A worker's answer.

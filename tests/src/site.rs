@@ -9,12 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::init::{NO_DUPLICATES, start};
+use crate::hide;
+use crate::init::start;
 use crate::plan::{CLIENT, ClientPlan, FAR_CLIENT, NodePlan, Plan, bridge, router};
-use crate::system::{self, hostname, ip, mount_kernel, sysctl};
+use crate::sysctls::{self, NO_DUPLICATES};
+use crate::system::{self, hostname, ip, mount_kernel};
 use crate::worker;
 
 /// Added to a node's name: its worker that no hook of the node sees.
@@ -67,37 +68,22 @@ fn make_node(id: &str, directory: &Path, node: &NodePlan, mtu: u32) -> Result<()
     // Opened while the machine's cgroups are still in sight.
     let mut cgroup = OpenOptions::new()
         .write(true)
-        .open(system::cgroup(id)?.join(node.name()).join("cgroup.procs"))
+        .open(system::cgroup(id).join(node.name()).join("cgroup.procs"))
         .context("the guardian makes the node's cgroup")?;
     let fabric = File::open("/proc/self/ns/net")?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)
         .context("can't make a node's namespaces")?;
     hostname(&node.name())?;
+    hide::machine()?;
     // sysfs shows the network of whoever mounts it, so it comes after the network namespace.
     mount_kernel("sysfs", "/sys")?;
     mount_kernel("bpf", "/sys/fs/bpf")?;
-    mount_kernel("tmpfs", "/run")?;
-    fs::create_dir("/run/netns")?;
-    for path in ["/etc", "/opt", "/var/lib"] {
-        write_privately(path)?;
-    }
     connect(&node.name(), &[(node.v4().to_string(), 24), (node.v6().to_string(), 64)], mtu, &fabric, Err(node.subnet))?;
     start(directory, id, &[&format!("{}{OUTSIDE}", node.name())])?;
     cgroup.write_all(b"0").context("can't enter the node's cgroup")?;
     unshare(CloneFlags::CLONE_NEWCGROUP)?;
     // The node's own cgroup is the root of this mount, as it would be of a machine with v2 alone.
     mount_kernel("cgroup2", "/sys/fs/cgroup")
-}
-
-/// Lets a node write below a directory of the machine without the machine noticing.
-fn write_privately(path: &str) -> Result<()> {
-    let own = Path::new("/run/lab").join(path.trim_start_matches('/').replace('/', "-"));
-    let (upper, work) = (own.join("upper"), own.join("work"));
-    fs::create_dir_all(&upper)?;
-    fs::create_dir_all(&work)?;
-    let options = format!("lowerdir={path},upperdir={},workdir={}", upper.display(), work.display());
-    mount(Some("overlay"), path, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
-        .with_context(|| format!("can't lay a private directory over {path}: the kernel needs overlayfs"))
 }
 
 /// Connects this network namespace to the fabric by `eth0`: to the router directly, which has these addresses there, or else
@@ -109,7 +95,8 @@ fn connect(
     fabric: &File,
     link: Result<[&'static str; 2], u8>,
 ) -> Result<()> {
-    sysctl(NO_DUPLICATES)?;
+    sysctls::reset()?;
+    sysctls::set(NO_DUPLICATES)?;
     let [(v4, v4_length), (v6, v6_length)] = addresses;
     let [gateway4, gateway6] =
         link.map_or_else(|subnet| router(subnet).map(|ip| ip.to_string()), |own| own.map(str::to_owned));

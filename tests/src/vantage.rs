@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::link::{Link, Pool};
-use crate::load::{Load, Report};
+use crate::load::{Load, Loading, Report};
 use crate::packets::{Packets, from_hex, to_hex};
 use crate::probe::{Echo, Ping, Probe, ProbeError, Reply};
 use crate::proto::{Command, Ended, Request, Serve};
@@ -163,9 +163,15 @@ pub trait Probes {
         lab_works(here, here.pool.link().and_then(|link| Packets::open(link, interface)))
     }
 
+    /// Begins to generate load, which goes on for its time at least, and until it is ended.
+    fn begin(&self, load: &Load) -> Loading {
+        let here = self.vantage();
+        lab_works(here, here.pool.link().and_then(|link| Loading::begin(here, link, load)))
+    }
+
     /// Generates load and reports when its time is over.
     fn load(&self, load: &Load) -> Report {
-        lab_works(self.vantage(), self.vantage().pool.ask(&Request::Load(Box::new(load.clone()))))
+        self.begin(load).end()
     }
 
     /// Runs a command here to its end.

@@ -50,7 +50,8 @@ pub fn enter(id: &str, place: &str, pod: Option<&str>, command: &[String]) -> Re
     let worker = UnixStream::connect(&socket)
         .with_context(|| format!("lab {id} has no {place}: `fairlead-lab list` shows all labs"))?;
     let pid = getsockopt(&worker, sockopt::PeerCredentials)?.pid();
-    let cgroup = system::cgroup(id)?.join(place);
+    system::mount_cgroups()?;
+    let cgroup = system::cgroup(id).join(place);
     if cgroup.exists() {
         fs::write(cgroup.join("cgroup.procs"), "0").context("can't enter the node's cgroup")?;
     }

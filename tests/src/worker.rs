@@ -8,13 +8,16 @@ mod netns;
 mod packet;
 mod ping;
 mod process;
+mod resolver;
 mod serve;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -38,6 +41,13 @@ struct Seat {
     shared: Arc<Shared>,
     conversation: Option<dial::Conversation>,
     packets: Option<packet::PacketSocket>,
+    loading: Option<Loading>,
+}
+
+/// Load that goes on.
+struct Loading {
+    control: Arc<load::Control>,
+    thread: JoinHandle<Result<Report>>,
 }
 
 /// Answers connections until the process is killed.
@@ -46,7 +56,7 @@ pub(crate) fn work(listener: &UnixListener) -> Result<()> {
     for stream in listener.incoming() {
         let stream = stream.context("a worker can't accept connections any more")?;
         let shared = shared.clone();
-        std::thread::Builder::new().stack_size(512 << 10).spawn(move || {
+        thread::Builder::new().stack_size(512 << 10).spawn(move || {
             // The other side has gone, or never said where it wants to be: nobody is left to tell.
             let _ = converse(stream, shared);
         })?;
@@ -69,16 +79,17 @@ pub fn serve(name: &str, node: &str, tcp: &[u16], udp: &[u16]) -> Result<()> {
     };
     let _server = serve::Server::start(wanted)?;
     loop {
-        std::thread::park();
+        thread::park();
     }
 }
 
 /// Generates load from this process's own network and says what became of it.
 ///
 /// # Errors
-/// The load asks for nothing.
-pub fn load(wanted: &Load) -> Result<Report> {
-    load::generate(wanted)
+/// The load asks for nothing, or for something that never succeeds.
+pub fn load(wanted: &Load, under_way: impl FnOnce()) -> Result<Report> {
+    let control = load::Control { may_end: true.into(), ..load::Control::default() };
+    load::generate(wanted, &control, under_way)
 }
 
 fn converse(mut stream: UnixStream, shared: Arc<Shared>) -> Result<()> {
@@ -86,7 +97,7 @@ fn converse(mut stream: UnixStream, shared: Arc<Shared>) -> Result<()> {
     let Some(hello) = lines.next() else { return Ok(()) };
     let hello: Hello = serde_json::from_str(&hello?)?;
     let entered = hello.netns.as_deref().map_or(Ok(()), netns::enter);
-    let mut seat = Seat { shared, conversation: None, packets: None };
+    let mut seat = Seat { shared, conversation: None, packets: None, loading: None };
     for line in lines {
         let request: Request = serde_json::from_str(&line?)?;
         let outcome = match &entered {
@@ -150,12 +161,54 @@ impl Seat {
             }
             Request::PacketSend(frame) => give(self.packets()?.send(&frame)?),
             Request::PacketReceive { millis } => give(self.packets()?.receive(millis)?),
-            Request::Load(wanted) => give(load::generate(&wanted)?),
+            Request::LoadBegin(wanted) => give(self.loading.insert(Loading::begin(*wanted)?).count()),
+            Request::LoadCount => give(self.loading.as_ref().context("no load was begun")?.count()),
+            Request::LoadEnd => give(self.loading.take().context("no load was begun")?.end()?),
         }
     }
 
     fn packets(&mut self) -> Result<&mut packet::PacketSocket> {
         self.packets.as_mut().context("no packet socket was opened")
+    }
+}
+
+impl Loading {
+    /// Begins, and returns when it is under way.
+    fn begin(wanted: Load) -> Result<Self> {
+        let control = Arc::new(load::Control::default());
+        let (say, under_way) = mpsc::channel();
+        let of_thread = control.clone();
+        // The thread is in the network namespace of this one.
+        let thread = thread::spawn(move || {
+            load::generate(&wanted, &of_thread, || {
+                let _ = say.send(());
+            })
+        });
+        let begun = Self { control, thread };
+        // What does not get under way has ended.
+        match under_way.recv() {
+            Ok(()) => Ok(begun),
+            Err(_) => Err(begun.end().err().context("the load ended before it was under way")?),
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.control.count.load(Ordering::Relaxed)
+    }
+
+    /// Waits until its time is over.
+    fn end(self) -> Result<Report> {
+        self.control.may_end.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow::anyhow!("the load generator broke"))?
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // Whoever wanted the load has gone.
+        if let Some(loading) = self.loading.take() {
+            loading.control.may_end.store(true, Ordering::Relaxed);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fairlead_datapath::catalog::{Kind, TableId};
 use fairlead_datapath::drop::DropReason;
@@ -13,7 +13,7 @@ const ARCHITECTURE: &str = "agent/ARCHITECTURE.md";
 const SETTINGS: &str = "manifests/README.md";
 
 fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
+    fairlead_tree::path(name).unwrap()
 }
 
 fn read(name: &str) -> String {

@@ -44,7 +44,7 @@ impl Row {
 }
 
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    fairlead_tree::root().unwrap()
 }
 
 fn page(name: &str) -> String {

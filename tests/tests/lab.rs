@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairlead_tests::generate::{Cluster, Topology};
-use fairlead_tests::{Frame, Lab, Load, Ping, Probe, ProbeError, Probes, Via};
+use fairlead_tests::{Frame, Lab, Load, Ping, Probe, ProbeError, Probes, Via, foreign};
 
 #[test]
 fn pods_wired_plainly_reach_each_other() {
@@ -132,6 +132,37 @@ fn load_is_counted() {
     // The lab's servers are no DNS servers.
     assert_eq!(report.dns.failed["DNS: this is no answer to the question"], 50, "{report:?}");
     assert_eq!(report.failures(), 100);
+}
+
+#[test]
+fn load_may_count_from_when_each_kind_has_succeeded() {
+    let lab = Lab::builder().nodes(1).plain().start();
+    let client = lab.node("node-1").pod("a/client").start();
+    let server = lab.node("node-1").pod("a/server").start();
+    let ip = server.v4();
+    let load = Load::during(Duration::from_millis(100))
+        .short_connections(Probe::tcp(ip, 80), 100)
+        .long_connections(Probe::tcp(ip, 80), 2, Duration::from_millis(10))
+        .udp(Probe::udp(ip, 53), 100);
+    let mut wire = server.packets("eth0");
+    let patient = load.clone().once_each_succeeds(Duration::from_secs(20));
+    let report = thread::scope(|scope| {
+        let report = scope.spawn(|| client.load(&patient));
+        // TCP, to port 80.
+        let is_attempt =
+            |frame: &Frame| frame.bytes().get(23) == Some(&6) && frame.bytes().get(36..38) == Some(&[0, 80]);
+        wire.wait_for(Duration::from_secs(5), is_attempt).expect("it is tried");
+        server.vantage().serve("a/server", &[80], &[53]);
+        report.join().unwrap()
+    });
+    assert!(report.short.attempted > 5 && report.long.attempted > 2 && report.udp.attempted > 5, "{report:?}");
+    assert_eq!(report.failures(), 0, "{report:?}");
+
+    let mut loading = client.begin(&load);
+    loading.goes_on(100);
+    let report = loading.end();
+    let count = report.short.attempted + report.long.attempted + report.udp.attempted;
+    assert!(count > 100 && report.failures() == 0, "it goes on until it is ended: {report:?}");
 }
 
 #[test]
@@ -303,12 +334,42 @@ fn a_killed_guardian_takes_the_lab_along() {
     owner.wait().unwrap();
 }
 
+#[test]
+fn a_lab_is_the_same_on_a_machine_with_networks_of_its_own() {
+    if !foreign::is_here() {
+        // All tests of this file, this one with what is below; but for the one that takes longest.
+        let ended = foreign::run(&std::env::current_exe().unwrap(), &["--skip", "the_generated_cluster"]);
+        assert!(ended.success(), "there tests fail: {ended}");
+        return;
+    }
+    for place in foreign::PLACES {
+        assert!(Path::new(place).join(foreign::FOREIGN).exists(), "the machine has something in {place}");
+    }
+    let lab = Lab::builder().nodes(1).without_agents().start();
+    let node = lab.node("node-1");
+    let script = "find /etc /opt /run /var/lib -name '*-foreign.*'; grep foreign /etc/resolv.conf; umask
+                  find /usr/lib/systemd/network /usr/lib/NetworkManager/conf.d -type f 2>/dev/null
+                  env | grep -E 'KUBERNETES|NODE_NAME|PROXY|RUST_LOG|FAIRLEAD_OBJECTS'";
+    assert_eq!(node.run(&["sh", "-c", script]).stdout, "0022\n");
+    let mounts = node.must_run(&["cat", "/proc/self/mounts"]);
+    let cgroups: Vec<_> = mounts.lines().filter(|line| line.contains(" cgroup")).collect();
+    assert!(cgroups.len() == 1 && cgroups[0].contains(" /sys/fs/cgroup cgroup2 "), "{cgroups:?}");
+
+    let own = "mkdir -p /etc/cni/net.d /opt/cni/bin && echo own >/etc/cni/net.d/87-foreign.conflist";
+    node.must_run(&["sh", "-c", own]);
+    let theirs = fs::read_to_string("/etc/cni/net.d/87-foreign.conflist").unwrap();
+    assert!(theirs.contains("foreign"), "the machine keeps its own");
+    let elsewhere = node.run(&["mkdir", "/usr/of-a-lab"]);
+    assert!(elsewhere.stderr.contains("Read-only"), "{elsewhere:?}");
+}
+
 /// Starts an owner of a lab in a process of its own; nothing when this is that process, at its end.
 fn victim(test: &str) -> Option<(Child, String)> {
     if std::env::var_os(VICTIM).is_some() {
         let lab = Lab::builder().nodes(2).plain().start();
         lab.node("node-1").pod("a/pod").tcp(80).start();
         println!("lab {}", lab.id());
+        // It is killed long before; if nobody does, it ends all the same.
         thread::sleep(Duration::from_secs(60));
         return None;
     }
@@ -358,7 +419,7 @@ fn a_kept_lab_is_entered_and_stopped() {
     lab.keep();
     drop(lab);
     let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_fairlead-lab")).args(arguments).output().unwrap();
+        let output = Command::new(fairlead_tests::binary("fairlead-lab").unwrap()).args(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };

@@ -1,7 +1,6 @@
 //! Bad objects at a running agent: it says what is wrong and what to do, and everything else goes on.
 
 use std::fs;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -182,7 +181,7 @@ fn garbage_on_a_socket_of_the_agent_disturbs_nothing() {
 #[test]
 fn manifests_with_real_mistakes_disturb_nothing() {
     let stage = stage();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/mistakes");
+    let folder = fairlead_tree::path("tests/data/mistakes").unwrap();
     let mut written = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

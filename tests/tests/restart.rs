@@ -1,10 +1,9 @@
 //! The agent ends and begins again, in every way, while pods go on.
 
 use std::net::IpAddr;
-use std::thread;
 use std::time::Duration;
 
-use fairlead_tests::{Connection, Lab, Load, Node, Pod, Probe, ProbeError, Probes, ServiceManifest, Via};
+use fairlead_tests::{Connection, Lab, Load, Loading, Node, Pod, Probe, ProbeError, Probes, ServiceManifest, Via};
 
 /// Two nodes, a client on the first, and a service with a server on each.
 struct Stage {
@@ -54,29 +53,20 @@ fn nothing_fails_when_agents_are_killed_and_started_under_load() {
             .long_connections(Probe::tcp(ip, 80), 5, Duration::from_millis(100))
             .udp(Probe::udp(ip, 80), 50)
     };
-    let reports = thread::scope(|scope| {
-        let loads: Vec<_> = vips()
-            .into_iter()
-            .zip(Via::BOTH)
-            .map(|(ip, via)| {
-                let client = stage.client.via(via);
-                scope.spawn(move || client.load(&load(ip)))
-            })
-            .collect();
-        for (number, node) in stage.lab.nodes().iter().cycle().take(4).enumerate() {
-            thread::sleep(Duration::from_millis(300));
-            if number < 2 {
-                node.agent().kill9();
-            } else {
-                node.agent().stop();
-            }
-            thread::sleep(Duration::from_millis(300));
-            node.start_agent();
-            assert!(adopted(node), "{} found what its predecessor left", node.name());
+    let mut loads: Vec<_> =
+        vips().into_iter().zip(Via::BOTH).map(|(ip, via)| stage.client.via(via).begin(&load(ip))).collect();
+    for (number, node) in stage.lab.nodes().iter().cycle().take(4).enumerate() {
+        loads.iter_mut().for_each(|load| load.goes_on(50));
+        if number < 2 {
+            node.agent().kill9();
+        } else {
+            node.agent().stop();
         }
-        loads.into_iter().map(|load| load.join().unwrap()).collect::<Vec<_>>()
-    });
-    for report in reports {
+        loads.iter_mut().for_each(|load| load.goes_on(50));
+        node.start_agent();
+        assert!(adopted(node), "{} found what its predecessor left", node.name());
+    }
+    for report in loads.into_iter().map(Loading::end) {
         println!("{report:?}");
         assert!(
             report.short.attempted >= 900 && report.long.attempted >= 300 && report.udp.attempted >= 450,

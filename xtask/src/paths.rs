@@ -3,11 +3,19 @@
 use std::{
     env,
     path::{Path, PathBuf},
+    process::exit,
+    sync::LazyLock,
 };
 
-/// The root of the work tree.
+/// The root of the work tree. Where there is none no command of ours has anything to do, so the process ends and says so.
 pub(crate) fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        fairlead_tree::root().unwrap_or_else(|error| {
+            eprintln!("error: {error}");
+            exit(1)
+        })
+    });
+    &ROOT
 }
 
 /// Cargo's target directory.

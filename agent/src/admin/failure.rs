@@ -12,7 +12,7 @@ pub fn leave(run_dir: &Path, text: &str) {
     if let Err(error) = fairlead_files::put(&file, text.as_bytes(), 0o644).map_err(std::io::Error::from)
         && error.kind() != ErrorKind::NotFound
     {
-        tracing::warn!(path = %file.display(), %error, "why the agent ends can't be left for `fairlead status`");
+        tracing::warn!(path = %file.display(), %error, "can't record for `fairlead status` why the agent exits");
     }
 }
 
@@ -22,7 +22,7 @@ pub(crate) fn clear(run_dir: &Path) {
     if let Err(error) = std::fs::remove_file(&file)
         && error.kind() != ErrorKind::NotFound
     {
-        tracing::warn!(path = %file.display(), %error, "word of an earlier agent's end can't be removed");
+        tracing::warn!(path = %file.display(), %error, "can't remove the record of why an earlier agent exited");
     }
 }
 

@@ -128,7 +128,7 @@ fn answer(admin: &Admin, request: Request) -> Reply {
 fn log_level(log: &Log, filter: Option<&str>) -> Result<String, LogError> {
     if let Some(filter) = filter {
         log.set_level(filter)?;
-        info!(filter, "the log level was changed");
+        info!(filter, "log level changed");
     }
     Ok(log.level())
 }

@@ -26,7 +26,7 @@ pub fn follow(ebpf: &mut Ebpf) {
     }
     let mut logger = match EbpfLogger::init(ebpf) {
         Ok(logger) => logger,
-        Err(error) => return warn!(%error, "the programs' own log can't be read"),
+        Err(error) => return warn!(%error, "can't open the programs' log"),
     };
     std::thread::spawn(move || {
         loop {
@@ -34,7 +34,7 @@ pub fn follow(ebpf: &mut Ebpf) {
             if let Err(error) = ready
                 && error != Errno::EINTR
             {
-                return warn!(%error, "the programs' own log can't be followed");
+                return warn!(%error, "can't follow the programs' log");
             }
             logger.flush();
         }

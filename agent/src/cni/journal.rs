@@ -97,7 +97,7 @@ fn replay(content: &[u8], boot_id: &str) -> Ledger {
     let header = lines.next().and_then(|line| serde_json::from_slice::<Header>(line).ok());
     if header.as_ref() != Some(&expected) {
         if !content.is_empty() {
-            tracing::info!(?header, "the CNI journal is of another boot or layout: starting anew");
+            tracing::info!(?header, "the CNI journal is from another boot or version: starting a new one");
         }
         return ledger;
     }

@@ -62,11 +62,7 @@ impl<N: PodNetwork> Service<N> {
         let mut state = State { ledger, journal, held: BTreeMap::new() };
         let known: BTreeSet<String> = state.ledger.entries().map(|(attachment, _)| attachment.host_link()).collect();
         for link in existing.into_iter().filter(|link| !known.contains(&link.name)) {
-            tracing::warn!(
-                link = link.name,
-                slot = link.slot,
-                "the CNI journal does not know this link: leaving it alone"
-            );
+            tracing::warn!(link = link.name, slot = link.slot, "this link is not in the CNI journal: leaving it alone");
             state.ledger.hold(link.slot, &link.ips);
             state.held.insert(link.name.clone(), link);
         }
@@ -133,7 +129,7 @@ impl<N: PodNetwork> Service<N> {
         let foreign = |ip| self.network.owner(ip).is_some_and(|owner| owner != key);
         let (slot, ips) = state.ledger.choose(self.now(), &wanted, foreign)?;
         if !wanted.is_empty() && !ips.iter().all(|ip| wanted.contains(ip)) {
-            tracing::warn!(pod = %key, ?wanted, ?ips, "the addresses in the pod's status are taken or not of this node");
+            tracing::warn!(pod = %key, ?wanted, ?ips, "the addresses in the pod's status are in use or outside of this node's range");
         }
         let entry = Entry { slot, ips, pod, netns, netns_inode, attached: false };
         let reservation = reservation(attachment, &entry, &node);
@@ -158,7 +154,7 @@ impl<N: PodNetwork> Service<N> {
         let directory = queue::directory(&self.socket);
         let name = attachment.host_link();
         if let Err(error) = self.delete_link(&name).await {
-            tracing::warn!(link = name, %error, "can't delete a pod's link: trying again later");
+            tracing::warn!(link = name, %error, "can't delete a pod's link: retrying later");
             return queue::push(&directory, attachment).map_err(|source| CniError::Journal {
                 what: "queue a deletion beside",
                 path: directory,
@@ -175,7 +171,7 @@ impl<N: PodNetwork> Service<N> {
             }
         }
         if let Err(error) = queue::remove(&directory, attachment) {
-            tracing::warn!(link = name, %error, "can't remove a deletion from the queue: it will be done once more");
+            tracing::warn!(link = name, %error, "can't remove a deletion from the queue: it will run again");
         }
         Ok(())
     }
@@ -235,7 +231,7 @@ impl<N: PodNetwork> Service<N> {
         let attached = self.attached();
         let links: BTreeSet<String> = self.links.list().await?.into_iter().map(|link| link.name).collect();
         for pod in attached.into_iter().filter(|pod| !links.contains(&pod.host_link)) {
-            tracing::info!(pod = %pod.key, link = pod.host_link, "the link is gone: releasing what the pod had");
+            tracing::info!(pod = %pod.key, link = pod.host_link, "the link is gone: releasing the pod's addresses");
             let attachment = Attachment { container_id: pod.container_id, ifname: pod.ifname };
             let _turn = self.container(&attachment.container_id).await;
             self.release(&attachment).await?;
@@ -253,7 +249,7 @@ impl<N: PodNetwork> Service<N> {
         for attachment in unfinished {
             let _turn = self.container(&attachment.container_id).await;
             if let Err(error) = self.release(&attachment).await {
-                tracing::warn!(?attachment, %error, "can't take back an unfinished reservation");
+                tracing::warn!(?attachment, %error, "can't release an unfinished reservation");
             }
         }
     }
@@ -269,7 +265,7 @@ impl<N: PodNetwork> Service<N> {
             Ok(attachment) => {
                 let _turn = self.container(&attachment.container_id).await;
                 if let Err(error) = self.release(&attachment).await {
-                    tracing::warn!(?attachment, %error, "can't do a queued deletion: trying again later");
+                    tracing::warn!(?attachment, %error, "can't carry out a queued deletion: retrying later");
                 }
             }
             Err(path) => tracing::warn!(path = %path.display(), "can't read a queued deletion; delete the file"),
@@ -285,7 +281,7 @@ impl<N: PodNetwork> Service<N> {
             return None;
         }
         let error = self.network.attach(pod.clone()).await.err()?;
-        tracing::error!(pod = %pod.key, %error, "can't attach a pod again: it goes on with what is pinned until the next try");
+        tracing::error!(pod = %pod.key, %error, "can't reattach a pod: its pinned programs stay until the next attempt");
         Some(pod)
     }
 
@@ -296,7 +292,7 @@ impl<N: PodNetwork> Service<N> {
     async fn detach(&self, pod: AttachedPod) {
         let key = pod.key.clone();
         if timeout(PATIENCE, self.network.detach(pod)).await.is_err() {
-            tracing::warn!(pod = %key, "the datapath did not let go of a pod in time: deleting its link nevertheless");
+            tracing::warn!(pod = %key, "the datapath did not release a pod in time: deleting its link anyway");
         }
     }
 

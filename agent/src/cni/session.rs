@@ -41,9 +41,9 @@ pub(crate) async fn serve<N: PodNetwork>(service: Arc<Service<N>>, stream: UnixS
         tracing::debug!(%error, "a CNI connection broke");
     }
     if let Some(attachment) = turn.unfinished.take() {
-        tracing::info!(?attachment, "the plugin left an ADD half-way: taking the reservation back");
+        tracing::info!(?attachment, "the plugin abandoned an ADD: releasing its reservation");
         if let Err(error) = service.release(&attachment).await {
-            tracing::warn!(?attachment, %error, "can't take a reservation back");
+            tracing::warn!(?attachment, %error, "can't release a reservation");
         }
     }
 }

@@ -164,7 +164,7 @@ impl Engine {
                     self.waiting.push(Waiting { slot, until, answer });
                 }
                 Err(error) => {
-                    warn!(pod = %pod.key, %error, "a pod can't be attached");
+                    warn!(pod = %pod.key, %error, "can't attach programs to a pod");
                     let uid = pod.uid.as_deref().unwrap_or_default();
                     self.shared.events.warn(Kind::Pod, &pod.key, uid, "NotAttached", error.to_string());
                     let _gave_up = answer.send(Err(AttachError(error.to_string())));
@@ -191,7 +191,7 @@ impl Engine {
     pub(super) fn set_uplinks(&mut self, uplinks: Vec<Uplink>) {
         for uplink in &uplinks {
             if let Err(error) = self.hooks.attach_uplink(&uplink.name, uplink.ifindex) {
-                error!(%error, "packets of this interface pass unseen");
+                error!(%error, "can't attach to this interface: its traffic bypasses policy and services");
             }
         }
         self.uplinks = uplinks;
@@ -252,15 +252,15 @@ impl Engine {
         self.report.node(node, &self.shared);
         for (text, pause) in &failed {
             self.gauge.failed(&self.shared);
-            error!(error = text, again_in = ?pause, "what changed can't be brought into force");
+            error!(error = text, again_in = ?pause, "can't apply changes: retrying");
             self.warn_of_node("NotInForce", text);
         }
         let settled = self.content.is_settled() && synced;
         if plans > 0 || !failed.is_empty() {
             let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            debug!(plans, operations, micros, "in force");
+            debug!(plans, operations, micros, "changes applied");
             if settled && !self.shared.progress().in_force {
-                info!(operations, micros, "the first content is in force");
+                info!(operations, micros, "initial state applied");
             }
             let (failures, trouble) = (self.content.failures(), self.content.trouble());
             self.shared.note(|progress| {
@@ -294,7 +294,7 @@ impl Engine {
                 error!("{text}");
                 self.warn_of_node("NoPodRange", text);
             }
-            None => info!("the node has a range for its pods now"),
+            None => info!("the node has a pod range now"),
         }
         self.range_trouble = trouble;
     }
@@ -343,8 +343,8 @@ impl Engine {
         }
         match self.hooks.remove_orphans() {
             Ok(0) => {}
-            Ok(removed) => debug!(removed, "links of vanished interfaces removed"),
-            Err(error) => warn!(%error, "links of vanished interfaces can't be removed"),
+            Ok(removed) => debug!(removed, "removed the links of deleted interfaces"),
+            Err(error) => warn!(%error, "can't remove the links of deleted interfaces"),
         }
         let pods = {
             let model = self.shared.model();
@@ -356,10 +356,10 @@ impl Engine {
                 if swept.short {
                     self.next_sweep = Instant::now() + SOON;
                 }
-                debug!(removed = swept.removed, "ended flows removed");
+                debug!(removed = swept.removed, "removed expired flows");
                 self.gauge.swept(swept, &self.shared);
             }
-            Err(error) => warn!(%error, "ended flows can't be removed; they are passed over all the same"),
+            Err(error) => warn!(%error, "can't remove expired flows: they take room but are not used"),
         }
     }
 }

@@ -97,7 +97,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let cgroup = cgroup2_root(cgroup_root.as_deref())?;
     let pins = PinDir::open(&bpffs)?;
     let definition = object.definition()?;
-    info!(mib = definition.memory().div_ceil(1 << 20), "memory of the tables, which counts against the agent's limit");
+    info!(mib = definition.memory().div_ceil(1 << 20), "map memory, charged to the agent's memory limit");
     let mut loaded = load(&object, &pins)?;
     follow_packet_log(&mut loaded.ebpf);
     let readable = Arc::new(Tables::open(&definition, &pins)?);
@@ -117,7 +117,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     // The pods of the agent before: their programs are replaced now, and the first content knows them.
     for pod in server.adopted() {
         if let Err(error) = hooks.attach_pod(&pod.host_link, pod.ifindex) {
-            warn!(pod = %pod.key, %error, "the programs of a pod can't be replaced: the ones before go on");
+            warn!(pod = %pod.key, %error, "can't replace the programs of a pod: the previous ones stay");
         }
         shared.model_mut().attach(local(pod));
     }
@@ -162,7 +162,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let conflist = conflist::keep(Arc::clone(&shared), conflist);
     let proxy = proxy::watch(Arc::clone(&shared));
     admin::clear(&run_dir);
-    info!(node, "the agent runs");
+    info!(node, "agent started");
     tokio::select! {
         () = wait(terminate) => {}
         () = wait(interrupt) => {}
@@ -174,7 +174,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         () = admin::serve(admin, questions) => {}
         _ = &mut looping => return Err(DaemonError::LoopEnded),
     }
-    info!("the agent ends; programs and maps stay");
+    info!("agent stopped: programs and maps stay in force");
     Ok(())
 }
 

@@ -30,7 +30,7 @@ impl Keeper {
         let trouble = self.keep(netlink, mtu, inputs).await.err();
         if trouble != self.trouble {
             if let Some(error) = &trouble {
-                warn!(error, "the tunnel to other nodes does not work");
+                warn!(error, "the tunnel to other nodes is down");
             }
             self.trouble = trouble;
         }
@@ -39,7 +39,7 @@ impl Keeper {
     async fn keep(&mut self, netlink: &Netlink, mtu: u32, inputs: &mpsc::Sender<Input>) -> Result<(), String> {
         if self.tunnel == Tunnel::Never {
             if netlink.remove_overlay().await.map_err(|error| error.to_string())? {
-                info!("the tunnel's device is removed");
+                info!("removed the tunnel device");
             }
             return Ok(());
         }
@@ -55,10 +55,10 @@ impl Keeper {
         self.attached = true;
         if found != Overlay::Up {
             netlink.raise_overlay().await.map_err(|error| error.to_string())?;
-            info!(port = self.port, mtu, "the tunnel's device is up");
+            info!(port = self.port, mtu, "the tunnel device is up");
         }
         if let Err(error) = self.sysctls.loosen(NAME) {
-            debug!(%error, "the check of return paths is as strict as the node's default");
+            debug!(%error, "can't loosen rp_filter on the tunnel device: the node's default applies");
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ impl PodNetwork for Pods {
 
     fn deleted(&self, host_link: &str) {
         if let Err(error) = self.pins.remove_packet_links(host_link) {
-            warn!(link = host_link, %error, "the links of a deleted interface keep their pins until the next sweep");
+            warn!(link = host_link, %error, "can't unpin the links of a deleted interface: retrying at the next sweep");
         }
     }
 }

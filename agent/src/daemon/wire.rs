@@ -63,7 +63,7 @@ impl Wire {
             let node_ips = shared.model().own_node().map(|node| node.internal_ips.clone()).unwrap_or_default();
             match self.uplinks(&node_ips).await {
                 Ok(found) => uplinks = found,
-                Err(error) => warn!(%error, "the node's interfaces can't be listed"),
+                Err(error) => warn!(%error, "can't list the node's interfaces"),
             }
             match self.netlink.addresses().await {
                 Ok(found) if addresses.as_ref() != Some(&found) => {
@@ -73,13 +73,13 @@ impl Wire {
                     }
                 }
                 Ok(_) => {}
-                Err(error) => warn!(%error, "the node's addresses can't be listed"),
+                Err(error) => warn!(%error, "can't list the node's addresses"),
             }
             if told.as_ref() != Some(&uplinks) {
                 let names: Vec<_> = uplinks.iter().map(|uplink| uplink.name.as_str()).collect();
-                info!(uplinks = names.join(" "), "interfaces that lead out of the node");
+                info!(uplinks = names.join(" "), "uplinks");
                 if uplinks.is_empty() {
-                    warn!("no interface leads out of the node: name one with --uplink");
+                    warn!("no uplink found: name one with --uplink");
                 }
                 told = Some(uplinks.clone());
                 if inputs.send(Input::Uplinks(uplinks.clone())).await.is_err() {
@@ -103,14 +103,14 @@ impl Wire {
             if let Some((routes, tunnel_mtu)) = wanted {
                 self.keeper.look(&self.netlink, tunnel_mtu, &inputs).await;
                 match self.netlink.set_node_routes(&routes).await {
-                    Ok(errors) => errors.iter().for_each(|error| warn!(%error, "a route to a node's pods is missing")),
-                    Err(error) => warn!(%error, "routes to other nodes' pods can't be set"),
+                    Ok(errors) => errors.iter().for_each(|error| warn!(%error, "can't add a route to a node's pods")),
+                    Err(error) => warn!(%error, "can't update the routes to other nodes' pods"),
                 }
                 let hops = neighbours(&uplinks, &routes);
                 match self.netlink.keep_neighbours(&hops).await {
                     // Kernels before 5.16 know no managed neighbours; all is well without, but for a first packet.
-                    Ok(errors) => errors.iter().for_each(|error| debug!(%error, "a node's MAC is not kept known")),
-                    Err(error) => debug!(%error, "the MACs of other nodes are not kept known"),
+                    Ok(errors) => errors.iter().for_each(|error| debug!(%error, "can't keep a neighbour resolved")),
+                    Err(error) => debug!(%error, "can't keep the neighbours of other nodes resolved"),
                 }
                 shared.note(|progress| progress.wired = true);
             }

@@ -86,7 +86,7 @@ impl Recorder {
     fn record(&self, warning: Warning) {
         let Some(sender) = &self.0 else { return };
         if let Err(error) = sender.try_send(warning) {
-            debug!(%error, "an event is lost");
+            debug!(%error, "dropped an event: too many are waiting");
         }
     }
 }

@@ -101,11 +101,11 @@ impl Writer {
                 false
             }
             Ok(Err(error)) => {
-                debug!(%error, verb, "an event is lost");
+                debug!(%error, verb, "can't write an event");
                 false
             }
             Err(_) => {
-                debug!(verb, "an event is lost: no answer");
+                debug!(verb, "can't write an event: no answer from the API server");
                 false
             }
         }

@@ -43,7 +43,7 @@ impl Mistakes {
         if self.standing.contains(&mistake) {
             return;
         }
-        warn!(origin = mistake.origin, reason = mistake.reason, "an object can't be read; its last good form stays");
+        warn!(origin = mistake.origin, reason = mistake.reason, "invalid object: keeping its last valid version");
         self.total += 1;
         self.standing.retain(|old| old.origin != mistake.origin || old.key != mistake.key);
         if self.standing.len() == KEPT {

@@ -76,7 +76,7 @@ pub async fn run(shared: Arc<Shared>, prefixes: Vec<IpNetwork>, mut checks: watc
             // Its port is free when this is over: the next may want it.
             server.tasks.shutdown().await;
             let (service, _) = key;
-            info!(%service, port = server.port, "a health check ended");
+            info!(%service, port = server.port, "stopped serving a health check");
         }
         complaints.retain(|key, _| wanted.contains_key(key));
         for (key, check) in &wanted {
@@ -85,7 +85,7 @@ pub async fn run(shared: Arc<Shared>, prefixes: Vec<IpNetwork>, mut checks: watc
             }
             match start(&shared, key, check.port, &prefixes, &servers, &checks) {
                 Ok(server) => {
-                    info!(service = %key.0, port = check.port, "a health check is served");
+                    info!(service = %key.0, port = check.port, "serving a health check");
                     complaints.remove(key);
                     servers.insert(key.clone(), server);
                 }
@@ -124,7 +124,7 @@ fn start(
         let handler = Arc::new(handler(Arc::clone(shared), key.clone(), checks.clone()));
         tasks.spawn(async move {
             if let Err(error) = serve(listener, handler).await {
-                warn!(port, %error, "a health check's socket can't be watched");
+                warn!(port, %error, "can't accept connections to a health check");
             }
         });
     }

@@ -94,7 +94,7 @@ impl DropLog {
     pub fn counts(&self, tables: &Tables) -> Vec<DropCount> {
         let count = |reason: &DropReason| {
             let values = tables.map(TableId::Drops).and_then(|map| map.get(&(*reason as u32).to_ne_bytes()));
-            let values = values.inspect_err(|error| warn!(%error, "drops can't be counted")).ok()??;
+            let values = values.inspect_err(|error| warn!(%error, "can't read the drop counters")).ok()??;
             let packets = <[u64]>::ref_from_bytes(&values).ok()?.iter().sum();
             Some(DropCount { reason: reason.as_str().to_owned(), meaning: reason.meaning().trim().to_owned(), packets })
         };
@@ -146,7 +146,7 @@ impl DropLog {
             if let Err(errno) = poll(&mut ready, PollTimeout::NONE)
                 && errno != Errno::EINTR
             {
-                warn!(%errno, "the ring buffer of drops can't be waited for: drops are counted, not shown");
+                warn!(%errno, "can't poll the ring buffer of drops: drops are counted but not reported");
                 return;
             }
         }

@@ -133,7 +133,7 @@ impl Shared {
             Some(_) => {}
             None => {
                 if progress.warnings.remove(topic).is_some() {
-                    info!(topic, "what was wrong is so no more");
+                    info!(topic, "resolved");
                 }
             }
         }

@@ -209,7 +209,7 @@ pub(crate) fn call_in(netns: &Netns, vars: &[(&str, &str)], input: impl AsRef<[u
 /// Executes the plugin in the namespace of the calling thread.
 pub(crate) fn execute<K: AsRef<std::ffi::OsStr>>(vars: &[(K, String)], input: &[u8]) -> Answer {
     {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fairlead-cni"))
+        let mut child = Command::new(std::env::var_os("CARGO_BIN_EXE_fairlead-cni").expect("`cargo test` sets it"))
             .env_clear()
             .envs(vars.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::piped())

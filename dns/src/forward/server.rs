@@ -147,7 +147,7 @@ impl Server {
                  or in resolv.conf"
             ),
             (true, false) => {
-                tracing::info!(%server, "this upstream server leads back here no longer: it is asked again");
+                tracing::info!(%server, "upstream server no longer loops back here: using it again");
             }
             _ => {}
         }
@@ -165,7 +165,7 @@ impl Server {
                 let took = begin.elapsed().as_secs_f64() * 1000.0;
                 let mut state = self.state();
                 if state.silences >= SILENCES {
-                    tracing::info!(server = %self.address, "the upstream server answers again");
+                    tracing::info!(server = %self.address, "upstream server answers again");
                 }
                 state.silences = 0;
                 state.time = Some(state.time.map_or(took, |before| before * 0.8 + took * 0.2));

@@ -105,7 +105,7 @@ pub(super) async fn accept<F>(
                     tokio::select! {
                         _ = gone => {}
                         ended = connection => if let Err(error) = ended {
-                            tracing::debug!(%client, %error, "a connection ended");
+                            tracing::debug!(%client, %error, "connection closed with an error");
                         }
                     }
                 });
@@ -122,7 +122,7 @@ pub(super) async fn accept<F>(
                 tokio::time::sleep(PAUSE).await;
             }
             // The connection ended before it was accepted.
-            Err(error) => tracing::debug!(%error, "a connection was not accepted"),
+            Err(error) => tracing::debug!(%error, "can't accept a connection"),
         }
     }
 }

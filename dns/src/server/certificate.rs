@@ -94,13 +94,13 @@ impl Certificate {
                 Ok(changed) => {
                     wrong = None;
                     if changed {
-                        tracing::info!("the certificate for clients over TLS has changed");
+                        tracing::info!("TLS certificate reloaded");
                     }
                 }
                 Err(error) => {
                     let error = error.to_string();
                     if wrong.as_ref() != Some(&error) {
-                        tracing::warn!(error, "the certificate before stays");
+                        tracing::warn!(error, "can't reload the TLS certificate: keeping the previous one");
                         wrong = Some(error);
                     }
                 }

@@ -157,7 +157,7 @@ impl Server {
         let threads = std::mem::take(&mut self.threads);
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()));
         if !matches!(joined.await, Ok(true)) {
-            tracing::error!("a thread of the server ended by a panic");
+            tracing::error!("a server thread panicked");
         }
     }
 

@@ -125,7 +125,7 @@ impl Handler {
     }
 
     fn unsent(&self, client: SocketAddr, error: &NetError) {
-        tracing::debug!(%client, %error, "a response can't be sent");
+        tracing::debug!(%client, %error, "can't send a response");
         self.0.stats.unsent.increment();
     }
 }

@@ -88,7 +88,7 @@ impl Worker {
                 // Nothing came, or an earlier response met an error on its way.
                 Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "receiving failed");
+                    tracing::warn!(%error, "can't receive UDP queries");
                     std::thread::sleep(Duration::from_millis(10));
                 }
             }

@@ -1,6 +1,6 @@
 //! Real manifests with mistakes: what is wrong is named, and nothing else is disturbed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use std::{fs, process};
 
@@ -8,7 +8,7 @@ use fairlead_objects::{Event, Kind, NetworkPolicy, Object, Peer, Selector, Sourc
 use tokio::sync::mpsc::Receiver;
 
 fn data() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data")
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("`cargo test` sets it")).join("../../tests/data")
 }
 
 /// What a file of mistakes gives: its objects, and what is said about them.

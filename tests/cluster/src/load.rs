@@ -1,15 +1,19 @@
 //! Load from a pod while something happens to the cluster.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::IpAddr;
-use std::process::{Child, Stdio};
-use std::thread;
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use fairlead_tests::processes::UNDER_WAY;
 use fairlead_tests::{Load, Probe, Report};
 
 use crate::world::World;
+
+/// How long a client may wait until each kind of its load has succeeded once: a network that has just come is in force a
+/// little later than its pods are ready.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What every client does at the same time: connections that stay, 500 short ones a second, UDP, DNS.
 #[derive(Debug, Clone)]
@@ -23,6 +27,7 @@ pub struct Strain {
 pub struct Running {
     from: String,
     child: Child,
+    out: BufReader<ChildStdout>,
 }
 
 impl Strain {
@@ -37,7 +42,7 @@ impl Strain {
         Self { dns, ..self.clone() }
     }
 
-    /// Starts it in every client and gives it a moment to be under way.
+    /// Starts it in every client. It is under way in all of them when this returns, and goes on for so many seconds.
     pub fn start(&self, world: &World, seconds: u64) -> Result<Vec<Running>> {
         let pods = world.clients()?;
         ensure!(!pods.is_empty(), "there are no clients");
@@ -47,17 +52,18 @@ impl Strain {
         for (index, pod) in pods.iter().enumerate() {
             let to = self.services[index % self.services.len()];
             let load = Load::during(Duration::from_secs(seconds))
+                .once_each_succeeds(PATIENCE)
                 .short_connections(Probe::tcp(to, 7000), rate)
                 .long_connections(Probe::tcp(to, 7000), 10, Duration::from_millis(50))
                 .udp(Probe::udp(to, 7000), 100)
                 .dns((self.dns, 53).into(), "echo.strain.svc.cluster.local", 50);
             let mut command = world.cluster.in_container(&pod.node, &pod.container)?;
             command.args(["/usr/bin/fairlead-lab", "load"]).arg(serde_json::to_string(&load)?);
-            let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-            running.push(Running { from: pod.name.clone(), child });
+            let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+            let out = BufReader::new(child.stdout.take().context("it is piped")?);
+            running.push(Running { from: pod.name.clone(), child, out });
         }
-        thread::sleep(Duration::from_secs(2));
-        Ok(running)
+        running.into_iter().map(Running::under_way).collect()
     }
 }
 
@@ -70,10 +76,21 @@ pub fn all_end_well(load: Vec<Running>) -> Result<()> {
 }
 
 impl Running {
+    /// Waits until its attempts count.
+    fn under_way(mut self) -> Result<Self> {
+        let mut line = String::new();
+        self.out.read_line(&mut line)?;
+        if line.trim_end() == UNDER_WAY {
+            return Ok(self);
+        }
+        let from = self.from.clone();
+        Err(self.end().err().with_context(|| format!("the load of {from} says {line:?}"))?)
+    }
+
     /// Waits for its end.
     pub fn end(mut self) -> Result<Report> {
         let (mut out, mut complaints) = (String::new(), String::new());
-        self.child.stdout.take().context("it is piped")?.read_to_string(&mut out)?;
+        self.out.read_to_string(&mut out)?;
         self.child.stderr.take().context("it is piped")?.read_to_string(&mut complaints)?;
         ensure!(self.child.wait()?.success(), "the load of {} broke: {complaints}", self.from);
         serde_json::from_str(&out).with_context(|| format!("the load of {} says {out:?}", self.from))

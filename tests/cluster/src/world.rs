@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -56,7 +55,7 @@ impl World {
         let said =
             |name: &str| env::var_os(name).with_context(|| format!("{name} is not set: `cargo xtask test` runs this"));
         let host = Host {
-            builder: Builder::new(PathBuf::from(env!("CARGO_MANIFEST_DIR")))?,
+            builder: Builder::new(fairlead_tree::path("tests/cluster")?)?,
             clusters: fairlead_cluster::cache()?.join("clusters"),
             helper: Helper(vec![said("FAIRLEAD_XTASK")?, "cluster".into(), "inner".into()]),
         };
@@ -80,14 +79,16 @@ impl World {
     /// # Errors
     /// Something does not become ready.
     pub fn install(&self) -> Result<()> {
-        self.cluster.kubectl(&["apply", "--kustomize", &self.manifests()])?;
+        self.cluster.kubectl(&["apply", "--kustomize", &self.manifests()?])?;
         self.settle()
     }
 
     /// What is applied.
-    #[must_use]
-    pub fn manifests(&self) -> String {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("install").display().to_string()
+    ///
+    /// # Errors
+    /// This runs in no work tree.
+    pub fn manifests(&self) -> Result<String> {
+        Ok(fairlead_tree::path("tests/cluster/install")?.display().to_string())
     }
 
     /// Takes Fairlead away, as manifests/README.md says.
@@ -100,7 +101,7 @@ impl World {
         }
         let selector = "--selector=app.kubernetes.io/name in (fairlead,fairlead-dns)";
         self.system(&["wait", "--for=delete", "pod", selector, "--timeout=60s"])?;
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/remove");
+        let folder = fairlead_tree::path("manifests/remove")?;
         self.cluster.kubectl(&["apply", "--kustomize", &folder.display().to_string()])?;
         self.system(&["rollout", "status", "daemonset/fairlead-remove", "--timeout=120s"])?;
         self.cluster.kubectl(&["delete", "--kustomize", &folder.display().to_string(), "--wait"])?;

@@ -1,6 +1,5 @@
 //! One `kubectl apply` on a cluster without any network.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -35,7 +34,7 @@ fn files_are_where_the_runtime_looks() -> Result<()> {
 #[test]
 fn install_yaml_is_taken_by_the_api_server() -> Result<()> {
     let world = World::open()?;
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/install.yaml");
+    let file = fairlead_tree::path("manifests/install.yaml")?;
     world.cluster.kubectl(&["apply", "--dry-run=server", "--filename", &file.display().to_string()])?;
     Ok(())
 }

@@ -38,8 +38,8 @@ fn an_api_server_that_is_killed_loses_nothing() -> Result<()> {
     let world = World::open()?;
     let load = world.strain()?.start(&world, 30)?;
     world.cluster.stop_api_server()?;
-    // Not for longer: the controller manager looks again after twice the time, and has by then given up nodes whose leases it
-    // has not seen for 50 s, and so their pods, whoever serves them.
+    // How long it is away is what is tested. Not for longer: the controller manager looks again after twice the time, and has
+    // by then given up nodes whose leases it has not seen for 50 s, and so their pods, whoever serves them.
     let back = Instant::now() + Duration::from_secs(15);
     world.kill_process("fairlead", "node-1")?;
     sleep(back.saturating_duration_since(Instant::now()));
@@ -54,6 +54,7 @@ fn nodes_stay_ready_while_their_agents_are_away() -> Result<()> {
     let world = World::open()?;
     let load = world.strain()?.start(&world, 50)?;
     world.remove_agents()?;
+    // How long they are away is what is tested: kubelet has asked many times by then.
     for _ in 0..35 {
         world.nodes_are_ready()?;
         sleep(Duration::from_secs(1));

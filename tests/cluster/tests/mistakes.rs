@@ -27,7 +27,7 @@ fn a_wrong_setting_stops_the_rollout_and_nothing_else() -> Result<()> {
     ensure!(said.contains("tunel") && said.contains("tunnel"), "{said}");
     world.nodes_are_ready()?;
     // The right one again; the pod is made anew so as not to wait for its next attempt.
-    world.cluster.kubectl(&["apply", "--kustomize", &world.manifests()])?;
+    world.cluster.kubectl(&["apply", "--kustomize", &world.manifests()?])?;
     world.system(&["delete", "pod", &broken, "--wait"])?;
     world.settle()?;
     all_end_well(load)

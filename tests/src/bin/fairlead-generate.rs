@@ -1,7 +1,7 @@
 //! Writes the objects that a control plane would have made of the tests' manifests: `tests/data/cluster`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -20,7 +20,7 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let out = args.out.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("data/cluster"));
+    let out = args.out.map_or_else(|| fairlead_tree::path("tests/data/cluster"), Ok)?;
     let cluster = Cluster::of_test_data(&Topology::of_zones(args.zones))?;
     fs::create_dir_all(&out).with_context(|| format!("can't create {}", out.display()))?;
     for (name, text) in cluster.files()? {

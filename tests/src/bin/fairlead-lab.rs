@@ -69,7 +69,7 @@ enum Task {
         #[arg(long)]
         udp: Vec<u16>,
     },
-    /// Generates load and shows what became of it, both as JSON; for pods of a real cluster
+    /// Generates load, given as JSON. Says when it is under way, then what became of it as JSON; for pods of a real cluster
     #[command(hide = true)]
     Load {
         /// The load
@@ -100,7 +100,10 @@ fn main() -> Result<ExitCode> {
         Task::Init { lab } => processes::init(&lab)?,
         Task::Worker { lab, name } => processes::worker(&lab, &name)?,
         Task::Serve { name, node, tcp, udp } => processes::serve(&name, &node, &tcp, &udp)?,
-        Task::Load { json } => println!("{}", serde_json::to_string(&processes::load(&serde_json::from_str(&json)?)?)?),
+        Task::Load { json } => {
+            let report = processes::load(&serde_json::from_str(&json)?, || println!("{}", processes::UNDER_WAY))?;
+            println!("{}", serde_json::to_string(&report)?);
+        }
         Task::List => {
             for lab in processes::list()? {
                 println!("{lab}");

@@ -1,6 +1,5 @@
 //! The cluster of the demo: nodes with agents, pods from the manifests, a DNS server on each node.
 
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -133,7 +132,7 @@ fn is_dns(app: &serde_json::Value) -> bool {
 
 /// The ready-made cluster.
 fn manifests() -> Result<String> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/cluster");
+    let directory = fairlead_tree::path("tests/data/cluster")?;
     let mut text = String::new();
     for entry in std::fs::read_dir(&directory).with_context(|| directory.display().to_string())? {
         let path = entry?.path();

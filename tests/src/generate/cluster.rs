@@ -1,7 +1,6 @@
 //! All objects of a cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
@@ -58,7 +57,7 @@ impl Cluster {
     /// # Errors
     /// When the manifests can't be read.
     pub fn of_test_data(topology: &Topology) -> Result<Self> {
-        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/manifests");
+        let data = fairlead_tree::path("tests/data/manifests")?;
         let mut manifests = Manifests::default();
         for set in ["online-boutique", "sock-shop", "extra"] {
             manifests.read(&data.join(set), set)?;

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use fairlead_objects::{EndpointSlice, Kind, NetworkPolicy, Object, Pod, Selector, Service, read_str};
 
@@ -55,7 +54,7 @@ fn policies<'a>(objects: &'a [Object], namespace: &str) -> Vec<&'a NetworkPolicy
 
 #[test]
 fn the_committed_cluster_is_what_the_manifests_give() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/cluster");
+    let dir = fairlead_tree::path("tests/data/cluster").unwrap();
     let given = Cluster::of_test_data(&Topology::default()).unwrap().files().unwrap();
     let committed: BTreeMap<String, String> = fs::read_dir(&dir)
         .unwrap()

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
+use crate::sysctls;
 use crate::system::ip;
 
 /// Where a namespace is found in the node's mount namespace.
@@ -32,6 +33,7 @@ pub(super) fn add(name: &str) -> Result<()> {
         let here = "/proc/thread-self/ns/net";
         mount(Some(here), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .with_context(|| format!("can't keep the namespace at {}", target.display()))?;
+        sysctls::reset()?;
         ip("link set lo up")
     })
     .join()

@@ -205,7 +205,7 @@ fn ip(words: &[&str]) {
 
 /// A part of the cluster, built if it is missing, as `cargo xtask cluster up` does.
 fn part(name: &str) -> PathBuf {
-    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster");
+    let modules = fairlead_tree::path("tests/cluster").expect("tests run in a work tree");
     let builder = Builder::new(modules).expect("there is a place for parts");
     let part = CLUSTER.iter().find(|part| part.name == name).expect("it is a part of every cluster");
     builder.build(&[*part]).expect("the parts of a cluster can be built");

@@ -34,13 +34,16 @@ fn what_is_wrong_with_an_object_is_said_on_it_once() {
             }
         }
         recorders[0].warn(Kind::Node, &ObjectKey::cluster("node-1"), "", "NoPodRange", "none");
+        // Each recorder writes in order: with its last one, whatever it was to write is there.
+        for (recorder, node) in recorders.iter().zip(["node-1", "node-2"]) {
+            recorder.warn(Kind::Node, &ObjectKey::cluster(node), "", "Last", "nothing comes after this");
+        }
         let found = tokio::time::timeout(std::time::Duration::from_secs(60), async {
             loop {
-                let found = events(&admin).await;
-                if found.len() == 2 {
-                    // Whatever else there would be has its time.
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                    return events(&admin).await;
+                let (last, found): (Vec<_>, Vec<_>) =
+                    events(&admin).await.into_iter().partition(|event| event.reason.as_deref() == Some("Last"));
+                if last.len() == 2 {
+                    return found;
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }

@@ -66,11 +66,11 @@ fn c27_the_plugin_is_replaced_while_it_is_executed() {
     assert!(install(node, &[]).ok());
     let plugin = binary("fairlead-cni").unwrap();
     let script = format!(
-        "cp {plugin} /tmp/other-$$ && echo >> /tmp/other-$$
+        "cp {plugin} /run/other && echo >> /run/other
          for n in $(seq 60); do
-             if [ $((n % 2)) = 1 ]; then from=/tmp/other-$$; else from={plugin}; fi
+             if [ $((n % 2)) = 1 ]; then from=/run/other; else from={plugin}; fi
              {fairlead} install --cni-plugin $from >/dev/null || exit 3
-         done; rm /tmp/other-$$",
+         done; rm /run/other",
         plugin = plugin.display(),
         fairlead = binary("fairlead").unwrap().display(),
     );
@@ -138,17 +138,17 @@ fn c27_a_full_disk_tears_nothing() {
     assert!(install(node, &[]).ok());
     let whole = node.must_run(&["sha256sum", "/opt/cni/bin/fairlead-cni"]);
     // A disk for plugins that has room for the one that is there, and little more.
-    let script = "mount -t tmpfs -o size=$(( ($(stat -c %s /opt/cni/bin/fairlead-cni) >> 10) + 512 ))k none /mnt && \
-                  cp -a /opt/cni/bin/fairlead-cni /mnt/ && \
+    let script = "mkdir /run/disk && mount -t tmpfs -o size=$(( ($(stat -c %s /opt/cni/bin/fairlead-cni) >> 10) + 512 ))k none /run/disk && \
+                  cp -a /opt/cni/bin/fairlead-cni /run/disk/ && \
                   cp /opt/cni/bin/fairlead-cni /run/other && echo >> /run/other";
     node.must_run(&["sh", "-c", script]);
-    let full = install(node, &["--cni-bin-dir", "/mnt", "--cni-plugin", "/run/other"]);
+    let full = install(node, &["--cni-bin-dir", "/run/disk", "--cni-plugin", "/run/other"]);
     assert!(!full.ok(), "{full:?}");
-    for words in ["/mnt/fairlead-cni", "No space left", "df -h"] {
+    for words in ["/run/disk/fairlead-cni", "No space left", "df -h"] {
         assert!(full.stdout.contains(words), "{words} is missing: {}", full.stdout);
     }
-    assert_eq!(node.must_run(&["ls", "-A", "/mnt"]).trim(), "fairlead-cni", "nothing half is left");
-    assert_eq!(node.must_run(&["sha256sum", "/mnt/fairlead-cni"]).split(' ').next(), whole.split(' ').next());
+    assert_eq!(node.must_run(&["ls", "-A", "/run/disk"]).trim(), "fairlead-cni", "nothing half is left");
+    assert_eq!(node.must_run(&["sha256sum", "/run/disk/fairlead-cni"]).split(' ').next(), whole.split(' ').next());
 
     node.must_run(&[
         "sh",

@@ -56,16 +56,15 @@ fn a_container_with_the_nodes_directories_elsewhere_does_the_same() {
     let node = lab.node("node-1");
     let before = Snapshot::of(node);
     let fairlead = binary("fairlead").unwrap();
-    let mounts = "for dir in etc/cni/net.d opt/cni/bin etc/kubernetes proc/sys/net; do mkdir -p /$dir /mnt/$dir 2>/dev/null; done;
-                  mount -t tmpfs none /mnt && for dir in etc/cni/net.d opt/cni/bin etc/kubernetes proc/sys/net; do
-                  mkdir -p /mnt/$dir && mount --bind /$dir /mnt/$dir || exit 1; done; mount --bind -o ro / /run/ro 2>/dev/null;";
+    let mounts = "mkdir -p /run/host && for dir in etc/cni/net.d opt/cni/bin etc/kubernetes proc/sys/net; do
+                  mkdir -p /$dir /run/host/$dir && mount --bind /$dir /run/host/$dir || exit 1; done;";
     let run = |command: &str| {
-        let script = format!("{mounts} exec {} {command} --host-root /mnt", fairlead.display());
+        let script = format!("{mounts} exec {} {command} --host-root /run/host", fairlead.display());
         node.run(&["unshare", "-m", "sh", "-c", &script])
     };
     let installed = run("install");
     assert!(installed.ok(), "{installed:?}");
-    assert!(installed.stdout.contains("/mnt/opt/cni/bin/fairlead-cni written"), "{}", installed.stdout);
+    assert!(installed.stdout.contains("/run/host/opt/cni/bin/fairlead-cni written"), "{}", installed.stdout);
     assert!(node.run(&["test", "-x", "/opt/cni/bin/fairlead-cni"]).ok());
     node.start_agent();
     let pod = node.pod("leave/pod").start();

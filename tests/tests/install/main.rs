@@ -3,5 +3,6 @@
 mod come;
 mod conflist;
 mod doctor;
+mod foreign;
 mod leave;
 mod snapshot;

@@ -1,5 +1,6 @@
 //! Session affinity.
 
+use std::net::Ipv4Addr;
 use std::thread;
 use std::time::Duration;
 
@@ -50,7 +51,19 @@ fn s38_s39_a_client_stays_with_a_backend_while_that_may_be_chosen() {
     world.lab.apply(&service.clone().endpoint(left).yaml());
     world.reaches(world.lab.client(), &port, &[left.key()]);
     world.lab.apply(&service.endpoints(&both).yaml());
-    thread::sleep(Duration::from_millis(300));
+    // Clients that were never seen before meet both as soon as both are in force.
+    let strangers = "198.18.0.0/15";
+    world.lab.client().must_run(&["ip", "route", "add", "local", strangers, "dev", "lo"]);
+    node.must_run(&["ip", "route", "add", strangers, "via", "172.18.0.100"]);
+    let mut addresses =
+        (1_u16..).map(|number| Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + u32::from(number)));
+    world.lab.wait_until("a client that is new meets the other", || {
+        let stranger = port[0].clone().source_ip(addresses.next().expect("there are many"));
+        match world.lab.client().probe(&stranger) {
+            Ok(reply) if reply.server.pod != left.key() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
     assert_eq!(answered(world.lab.client(), &port[0], 30).unwrap(), [left.key()]);
     // And without affinity it is balanced again.
     world.lab.apply(&plain.endpoints(&both).yaml());
@@ -68,6 +81,7 @@ fn s38_a_client_that_was_away_is_balanced_anew() {
     let mut names = std::collections::BTreeSet::new();
     for _ in 0..12 {
         names.extend(answered(&world.client, &at, 3).unwrap());
+        // Longer than it is remembered, which is what is tested.
         thread::sleep(Duration::from_millis(2100));
         if names.len() == 2 {
             return;

@@ -1,9 +1,8 @@
 //! Agents end, devices are taken away, nodes join.
 
-use std::thread;
 use std::time::Duration;
 
-use fairlead_tests::{Lab, Load, Probe, Probes};
+use fairlead_tests::{Lab, Load, Loading, Probe, Probes};
 
 use crate::world::server;
 
@@ -17,24 +16,20 @@ fn nothing_fails_when_agents_are_killed_and_started_under_load() {
         lab.wait_until("the other node is reached", || one.tcp(to, 80));
         one.udp(to, 53).unwrap();
     }
-    let reports = thread::scope(|scope| {
-        let loads = far.ips().map(|ip| {
-            let load = Load::during(Duration::from_secs(6))
-                .short_connections(Probe::tcp(ip, 80), 50)
-                .long_connections(Probe::tcp(ip, 80), 5, Duration::from_millis(100))
-                .udp(Probe::udp(ip, 53), 50);
-            let one = &one;
-            scope.spawn(move || one.load(&load))
-        });
-        for node in lab.nodes() {
-            thread::sleep(Duration::from_millis(300));
-            node.agent().kill9();
-            thread::sleep(Duration::from_millis(300));
-            node.start_agent();
-        }
-        loads.map(|load| load.join().unwrap())
+    let mut loads = far.ips().map(|ip| {
+        let load = Load::during(Duration::from_secs(6))
+            .short_connections(Probe::tcp(ip, 80), 50)
+            .long_connections(Probe::tcp(ip, 80), 5, Duration::from_millis(100))
+            .udp(Probe::udp(ip, 53), 50);
+        one.begin(&load)
     });
-    for report in reports {
+    for node in lab.nodes() {
+        loads.iter_mut().for_each(|load| load.goes_on(50));
+        node.agent().kill9();
+        loads.iter_mut().for_each(|load| load.goes_on(50));
+        node.start_agent();
+    }
+    for report in loads.map(Loading::end) {
         assert!(report.short.attempted >= 200 && report.udp.attempted >= 200, "{report:?}");
         assert_eq!(report.failures(), 0, "{report:?}");
     }

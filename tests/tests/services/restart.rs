@@ -1,10 +1,9 @@
 //! Agents that come back.
 
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use fairlead_tests::{Lab, Probe, Probes, Via};
+use serde_json::Value;
 
 use crate::world::{ips, service};
 
@@ -29,13 +28,16 @@ fn s54_nothing_is_removed_before_the_objects_are_known() {
     let (here, aside) = (lab.objects().directory().to_owned(), lab.objects().directory().with_extension("aside"));
     fs::rename(&here, &aside).unwrap();
     node.launch_agent();
-    let until = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < until {
+    let status = || serde_json::from_str(&node.fairlead(&["status", "-o", "json"]).stdout).unwrap_or(Value::Null);
+    lab.wait_until("it has taken over", || match status() {
+        status if status["adopted"] == true => Ok(()),
+        status => Err(status),
+    });
+    for _ in 0..100 {
         probes().unwrap();
         open.iter_mut().for_each(|each| drop(each.exchange(10, 10).unwrap()));
-        thread::sleep(Duration::from_millis(20));
     }
-    assert!(!node.fairlead(&["status"]).stdout.contains("ready\n"), "it does not claim to be ready");
+    assert_eq!(status()["health"], "starting", "it does not claim to be ready");
     fs::rename(&aside, &here).unwrap();
     node.agent().wait_ready();
     probes().unwrap();

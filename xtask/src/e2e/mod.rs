@@ -70,6 +70,11 @@ impl E2e {
         Self { focus, procs: 4, all: false, list: false, name, network: Network::Fairlead, nodes: None }
     }
 
+    /// Those of all features, too, on one that is made for them.
+    pub(crate) fn everything() -> Self {
+        Self { focus: None, all: true, name: "everything".to_owned(), ..Self::conformance() }
+    }
+
     pub(crate) fn run(&self) -> Result<()> {
         Part::Cluster.require()?;
         Part::TestRoot.require()?;

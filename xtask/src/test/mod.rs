@@ -3,14 +3,15 @@
 mod cluster;
 mod fuzz;
 mod host;
+mod steps;
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use fairlead_cluster::CLUSTER;
 
-use crate::{e2e::E2e, paths, run, setup::Part, tally::Tally, vm::Vm};
+use self::steps::{Run, Step};
+use crate::{paths, run, setup::Part, tally::Tally};
 
 /// Runs every test: units, behaviour in the lab (as root), fuzz targets, the kernel matrix, a real cluster, upstream's specs
 #[derive(Args)]
@@ -23,6 +24,12 @@ pub(crate) struct Test {
     /// Only the tests on a real cluster
     #[arg(long, conflicts_with = "quick")]
     cluster: bool,
+    /// Also what takes too long for every change: frames through every kernel, all of upstream's network specs
+    #[arg(long, conflicts_with_all = ["quick", "cluster", "filter"])]
+    full: bool,
+    /// Show the steps, with what they take, and run nothing
+    #[arg(long)]
+    list: bool,
     /// How many behaviour tests run at once; each has a lab of its own [default: the number of CPUs]
     #[arg(long)]
     threads: Option<usize>,
@@ -43,79 +50,61 @@ impl Outcome {
     }
 }
 
-/// One step: what it is called and how it is run.
-type Step<'a> = (&'a str, Box<dyn Fn() -> Result<Outcome> + 'a>);
-
 impl Test {
     pub(crate) fn run(&self) -> Result<()> {
         let start = Instant::now();
+        let run = self.which();
+        let steps: Vec<&Step> = steps::of(run).collect();
+        if self.list {
+            println!("{}", steps::table(&steps));
+            return Ok(());
+        }
         run::root_prefix()?;
-        if self.cluster {
-            Part::Cluster.bring()?;
-            return conclude(start, &[("cluster", Box::new(|| cluster::run(self.filter.as_deref())))]);
+        steps.iter().flat_map(|step| step.needs).copied().try_for_each(Part::bring)?;
+        if run != Run::Cluster {
+            build_binaries()?;
         }
-        let whole = !self.quick && self.filter.is_none();
-        if whole {
-            [Part::Emulator, Part::Kernels, Part::Cluster, Part::TestRoot].into_iter().try_for_each(Part::bring)?;
-        }
-        if self.filter.is_none() {
-            // Behaviour tests start API servers where no network is: what Go has to fetch is fetched here.
-            crate::cluster::builder()?.build(CLUSTER)?;
-        }
-        build_binaries()?;
-
-        let mut steps: Vec<Step<'_>> = vec![
-            ("unit tests", Box::new(|| host::units(self.filter.as_deref()))),
-            ("behaviour tests", Box::new(|| host::behaviour(self.filter.as_deref(), self.threads))),
-        ];
-        if !self.quick {
-            steps.push(("fuzz targets", Box::new(|| fuzz::all(self.filter.as_deref()))));
-        }
-        if whole {
-            steps.push(("kernel matrix", Box::new(matrix)));
-            steps.push(("cluster", Box::new(|| cluster::run(None))));
-            steps.push(("upstream's specs", Box::new(conformance)));
-        }
-        conclude(start, &steps)
-    }
-}
-
-/// Runs the steps and says what they came to.
-fn conclude(start: Instant, steps: &[Step<'_>]) -> Result<()> {
-    let mut total = Outcome::default();
-    let mut lines = Vec::new();
-    for (index, (name, step)) in steps.iter().enumerate() {
-        run::say(format!("[{}/{}] {name}", index + 1, steps.len()));
-        let begin = Instant::now();
-        let outcome = step().unwrap_or_else(|error| Outcome::broken(name, &error));
-        lines.push(format!("{name:<16} {:<24} {:>4} s", outcome.tally.to_string(), begin.elapsed().as_secs()));
-        total.tally += outcome.tally;
-        total.failures.extend(outcome.failures);
+        self.conclude(start, &steps)
     }
 
-    println!("\n{}", lines.join("\n"));
-    for failure in &total.failures {
-        println!("FAILED {failure}");
+    fn which(&self) -> Run {
+        match self {
+            Self { full: true, .. } => Run::Full,
+            Self { cluster: true, .. } => Run::Cluster,
+            Self { quick: true, .. } => Run::Quick,
+            Self { filter: Some(_), .. } => Run::Named,
+            _ => Run::Whole,
+        }
     }
-    println!("after {} s:", start.elapsed().as_secs());
-    if total.tally == Tally::default() {
-        bail!("no test has this in its name");
+
+    fn filter(&self) -> Option<&str> {
+        self.filter.as_deref()
     }
-    total.tally.conclude()
-}
 
-/// The matrix has said what is wrong in its own words.
-fn matrix() -> Result<Outcome> {
-    let tally = Vm::default().tally()?;
-    let failures =
-        (tally.failed > 0).then(|| "kernel matrix: see the verifiers' logs above, or `cargo xtask vm`".to_owned());
-    Ok(Outcome { tally, failures: failures.into_iter().collect() })
-}
+    /// Runs the steps and says what they came to.
+    fn conclude(&self, start: Instant, steps: &[&Step]) -> Result<()> {
+        let mut total = Outcome::default();
+        let mut lines = Vec::new();
+        for (index, step) in steps.iter().enumerate() {
+            let name = step.name;
+            run::say(format!("[{}/{}] {name}", index + 1, steps.len()));
+            let begin = Instant::now();
+            let outcome = (step.act)(self).unwrap_or_else(|error| Outcome::broken(name, &error));
+            lines.push(format!("{name:<16} {:<24} {:>4} s", outcome.tally.to_string(), begin.elapsed().as_secs()));
+            total.tally += outcome.tally;
+            total.failures.extend(outcome.failures);
+        }
 
-/// What upstream asks of the network of every cluster.
-fn conformance() -> Result<Outcome> {
-    let verdict = E2e::conformance().verdict()?.context("they are not only listed")?;
-    Ok(Outcome { tally: verdict.tally(), failures: verdict.wrong })
+        println!("\n{}", lines.join("\n"));
+        for failure in &total.failures {
+            println!("FAILED {failure}");
+        }
+        println!("after {} s:", start.elapsed().as_secs());
+        if total.tally == Tally::default() {
+            bail!("no test has this in its name");
+        }
+        total.tally.conclude()
+    }
 }
 
 /// Builds every program once, where tests and the demo look for them.

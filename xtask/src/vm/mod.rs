@@ -42,6 +42,11 @@ impl Default for Vm {
 }
 
 impl Vm {
+    /// The matrix with the frames of the datapath's tests.
+    pub(crate) fn with_frames() -> Self {
+        Self { frames: true, ..Self::default() }
+    }
+
     pub(crate) fn run(&self) -> Result<()> {
         self.tally()?.conclude()
     }

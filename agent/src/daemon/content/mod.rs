@@ -219,10 +219,10 @@ impl Content {
         let services::Plan { ops, refused, contested } = self.services.state.plan(&changes);
         for claim in contested {
             let others: Vec<_> = claim.others.iter().map(ToString::to_string).collect();
-            warn!(owner = %claim.owner, others = others.join(", "), "several services have one address and port: the first by name has it");
+            warn!(owner = %claim.owner, others = others.join(", "), "several services claim the same address and port: the first by name gets it");
         }
         for (service, error) in refused {
-            warn!(%error, "a service can't be brought into force");
+            warn!(%error, "can't apply a service");
             events.warn(Kind::Service, &service, "", "NotInForce", error.to_string());
             self.refused.insert(service);
         }
@@ -268,7 +268,7 @@ impl Content {
 }
 
 fn read<T>(tables: Result<T, BpfError>) -> Option<T> {
-    tables.inspect_err(|error| tracing::error!(%error, "the tables can't be read back")).ok()
+    tables.inspect_err(|error| tracing::error!(%error, "can't read the maps back")).ok()
 }
 
 /// What is planned one by one: services, and pods that have hostPorts.

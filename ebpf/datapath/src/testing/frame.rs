@@ -2,9 +2,8 @@
 
 use std::vec::Vec;
 
-use super::seen::{self, Headers, Seen};
+use super::headers::{fold, sum};
 use crate::overlay::Outer;
-use crate::packet::{TCP, UDP};
 
 /// A packet with its Ethernet header.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -42,29 +41,10 @@ impl Frame {
         Self { bytes, ..Self::default() }
     }
 
-    /// The same packet as the sender's stack hands it on, when that leaves the L4 checksum to the hardware: the field
-    /// holds the sum of the pseudo-header. What is not whole and right TCP or UDP stays as it is.
-    #[must_use]
-    pub fn with_partial_checksum(mut self) -> Self {
-        let (Ok(headers), true) = (Headers::read(&self.bytes), Seen::of(&self).is_ok()) else { return self };
-        let at = match headers.proto {
-            TCP => 16,
-            UDP => 6,
-            _ => return self,
-        };
-        if headers.fragment.is_none() {
-            let field = headers.l4 + at;
-            let sum = headers.pseudo_sum();
-            self.bytes[field..field + 2].copy_from_slice(&seen::fold(sum).to_be_bytes());
-            self.partial = Some(Partial { start: headers.l4, field });
-        }
-        self
-    }
-
     /// Completes the checksum, as the hardware does (`skb_checksum_help`). One of zero is written as all ones.
     pub fn complete(&mut self) {
         let Some(Partial { start, field }) = self.partial.take() else { return };
-        let sum = match !seen::fold(seen::sum(&self.bytes[start..])) {
+        let sum = match !fold(sum(&self.bytes[start..])) {
             0 => 0xffff,
             sum => sum,
         };

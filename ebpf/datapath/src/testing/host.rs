@@ -6,12 +6,12 @@ use std::collections::{HashMap, HashSet};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::flows::Flows;
 use super::frame::{Frame, Partial};
-use super::record::Recorder;
-use super::seen;
-use super::tables::Flows;
+use super::headers::fold;
+use super::hook::{Fate, Hook};
+use super::recording::Recorder;
 use crate::config::{Config, Uplink};
-use crate::drop::DropReason;
 use crate::flow::FlowKey;
 use crate::ifindex_of;
 use crate::kernel::Kernel;
@@ -20,46 +20,6 @@ use crate::packet::{ETH_LEN, IcmpError, Tuple, send_error_v4, send_error_v6};
 use crate::walk::{self, Action, Step, Walk};
 use crate::{Addr, Long, WirePort, Word};
 use crate::{peer, policy, service};
-
-/// Where a packet is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Hook {
-    /// What the pod in a slot sends.
-    FromPod(u16),
-    /// What the stack sends to the pod in a slot.
-    ToPod(u16),
-    /// What comes in by an uplink.
-    FromUplink(u32),
-    /// What leaves by an uplink.
-    ToUplink(u32),
-    /// What comes in through the tunnel.
-    FromOverlay,
-    /// What the stack sends through the tunnel.
-    ToOverlay,
-}
-
-/// What became of a packet at a hook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It goes where it would have gone.
-    Pass,
-    /// To the host's stack, with the mark.
-    Stack,
-    /// Into a pod of this node.
-    ToPod(u16),
-    /// To another node.
-    ToNode(u16),
-    /// Out of the node by its routes.
-    Out,
-    /// Back to where it came from: it is an answer now.
-    Answer,
-    /// Back to where it came from: it is an ICMP error now.
-    Refused(DropReason),
-    /// Nowhere.
-    Drop(DropReason),
-    /// Nowhere, uncounted.
-    Ignore,
-}
 
 /// The tables, the clock and the rest of what a packet meets.
 #[derive(Debug)]
@@ -91,7 +51,7 @@ pub struct Host {
     frame: RefCell<Frame>,
     /// A walk finds its memory as the one before left it.
     pub(super) walk: Walk,
-    recorder: Option<Recorder>,
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl Default for Host {
@@ -118,14 +78,7 @@ impl Default for Host {
 }
 
 impl Host {
-    /// Has the programs at a hook decide about a packet, and carries out what they do to its bytes.
-    pub fn run(&mut self, hook: Hook, frame: &mut Frame) -> Fate {
-        let Some(mut recorder) = self.recorder.take() else { return self.decide(hook, frame) };
-        let fate = recorder.run(self, hook, frame);
-        self.recorder = Some(recorder);
-        fate
-    }
-
+    /// Has the programs at a hook decide about a packet, and carries out what they do to its bytes, unrecorded.
     pub(super) fn decide(&mut self, hook: Hook, frame: &mut Frame) -> Fate {
         let ether_type = frame.ether_type();
         self.ifindex = match hook {
@@ -248,8 +201,8 @@ impl Kernel for Host {
         let [a, b, c, d] = diff.to_ne_bytes().map(u64::from);
         let diff = (a << 8 | b) + (c << 8 | d);
         let mut after = match (frame.partial, pseudo) {
-            (None, _) => !seen::fold(u64::from(!before) + diff),
-            (Some(_), true) => seen::fold(u64::from(before) + diff),
+            (None, _) => !fold(u64::from(!before) + diff),
+            (Some(_), true) => fold(u64::from(before) + diff),
             (Some(_), false) => before,
         };
         if udp && after == 0 {

@@ -5,7 +5,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::frame::Frame;
-use super::seen::{fold, octets, sum};
+use super::headers::{fold, octets, sum};
 use crate::packet::{ICMP, ICMPV6, SCTP, TCP, UDP};
 
 /// A packet to be built, with right checksums.

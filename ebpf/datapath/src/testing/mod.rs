@@ -7,20 +7,27 @@
 //! - [`Record`]: what has run at a hook, to be run again in a kernel
 
 mod arena;
+mod carry;
+mod flows;
 mod frame;
+mod headers;
+mod hook;
 mod host;
 mod message;
 mod node;
 mod record;
+mod recording;
 mod replay;
 mod seen;
 mod tables;
 
+pub use carry::Landed;
+pub use flows::Flows;
 pub use frame::{Frame, Partial};
-pub use host::{Fate, Hook, Host};
+pub use hook::{Fate, Hook};
+pub use host::Host;
 pub use message::{L4, Message};
-pub use node::{Landed, Node, ip};
-pub use record::VARIABLE;
+pub use node::{Node, ip};
+pub use recording::VARIABLE;
 pub use replay::{Entry, Record, Step};
 pub use seen::Seen;
-pub use tables::Flows;

@@ -1,30 +1,26 @@
-//! Writes down what tests have run, when somebody asks for it by [`VARIABLE`]: `cargo xtask vm` runs it again in kernels.
+//! Runs packets, and writes them down when somebody asks for it by [`super::VARIABLE`]: `cargo xtask vm` runs them again in
+//! kernels.
 //!
 //! What depends on chance or on the second in which it runs is found by trying: the packet also runs with other random
 //! numbers and a second later.
 
-use core::fmt;
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::string::{String, ToString as _};
-use std::sync::{Mutex, OnceLock};
+use std::string::ToString as _;
 use std::vec::Vec;
 
 use zerocopy::FromBytes as _;
 
+use super::flows::Flows;
 use super::frame::Frame;
-use super::host::{Fate, Hook, Host};
+use super::hook::{Fate, Hook};
+use super::host::Host;
+use super::recording::Recorder;
 use super::replay::{Entry, Record, Step};
-use super::tables::Flows;
 use crate::config::Config;
 use crate::flow::FlowKey;
 use crate::ifindex_of;
 use crate::overlay::{self, RECEIVER, SENDER};
 use crate::service::{Affinity, AffinityKey};
-
-/// Names the file that recordings are added to.
-pub const VARIABLE: &str = "FAIRLEAD_RECORD_FRAMES";
 
 /// The most that a test run takes (`bpf_test_init` in net/bpf/test_run.c): a page less what the kernel puts around it.
 const LARGEST: usize = 3500;
@@ -43,20 +39,6 @@ const SEQUENCES: usize = 24;
 /// The most entries that packets have left when a frame is written down: each frame has them all.
 const ENTRIES: usize = 64;
 
-/// What a host has run.
-pub(super) struct Recorder {
-    file: &'static Mutex<File>,
-    test: String,
-    tables: Option<Vec<Entry>>,
-    records: Vec<u8>,
-}
-
-impl fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recorder").field("test", &self.test).finish_non_exhaustive()
-    }
-}
-
 /// What came of a packet.
 #[derive(PartialEq, Eq)]
 struct Outcome {
@@ -73,23 +55,19 @@ impl Outcome {
     }
 }
 
-impl Recorder {
-    /// A recorder for a new host, if tests are recorded.
-    pub(super) fn begin() -> Option<Self> {
-        static FILE: OnceLock<Option<Mutex<File>>> = OnceLock::new();
-        let open = || {
-            let path = std::env::var_os(VARIABLE)?;
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            Some(Mutex::new(file.expect("the file for recordings can be written")))
-        };
-        let file = FILE.get_or_init(open).as_ref()?;
-        // The harness calls a test's thread like the test.
-        let test = std::thread::current().name().unwrap_or("main").into();
-        Some(Self { file, test, tables: None, records: Vec::new() })
+impl Host {
+    /// Has the programs at a hook decide about a packet, and carries out what they do to its bytes.
+    pub fn run(&mut self, hook: Hook, frame: &mut Frame) -> Fate {
+        let Some(mut recorder) = self.recorder.take() else { return self.decide(hook, frame) };
+        let fate = recorder.run(self, hook, frame);
+        self.recorder = Some(recorder);
+        fate
     }
+}
 
+impl Recorder {
     /// Runs a packet and writes it down.
-    pub(super) fn run(&mut self, host: &mut Host, hook: Hook, frame: &mut Frame) -> Fate {
+    fn run(&mut self, host: &mut Host, hook: Hook, frame: &mut Frame) -> Fate {
         let sent = frame.clone();
         let (mut tables, before, earlier) = (host.tables(), host.entries(), Memory::of(host));
         let fate = host.decide(hook, frame);
@@ -115,10 +93,10 @@ impl Recorder {
             later.restore(host);
         }
         let record = match obstacle {
-            Some(reason) => Record::LeftOut { test: self.test.clone(), reason: reason.to_string() },
+            Some(reason) => Record::LeftOut { test: self.test().into(), reason: reason.to_string() },
             None => Record::Step(self.step(host, hook, sent, tables, before, outcome)),
         };
-        record.write(&mut self.records);
+        self.write(&record);
         fate
     }
 
@@ -158,16 +136,12 @@ impl Recorder {
                 got.bytes[..12].copy_from_slice(&[RECEIVER, SENDER].concat());
             }
         }
-        let same = self.tables.as_ref() == Some(&tables);
-        if !same {
-            self.tables = Some(tables.clone());
-        }
         Step {
-            test: self.test.clone(),
+            test: self.test().into(),
             program: program.into(),
             ifindex,
             now: host.now,
-            tables: (!same).then_some(tables),
+            tables: self.differing(tables),
             before,
             after,
             sent: sent.bytes,
@@ -178,15 +152,6 @@ impl Recorder {
             counted,
             got: got.bytes,
             got_mark: got.mark,
-        }
-    }
-}
-
-impl Drop for Recorder {
-    /// A test that failed has nothing to say about kernels.
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.file.lock().expect("no other test failed").write_all(&self.records).expect("a recording is written");
         }
     }
 }

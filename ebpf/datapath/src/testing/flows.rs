@@ -1,0 +1,283 @@
+//! The tables of flows, in hash maps.
+
+use core::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::vec::Vec;
+
+use zerocopy::IntoBytes as _;
+
+use super::arena::Arena;
+use super::replay::Entry;
+use crate::flow::{
+    self, Destination, Flow, FlowFlags, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table,
+};
+use crate::peer::NO_SLOT;
+use crate::{Long, Word};
+
+/// Slots whose flows are counted.
+const SLOTS: usize = 64;
+
+/// Where all flows are counted, behind those that nobody accounts for.
+const EVERYBODY: usize = SLOTS + 1;
+
+/// The tables of flows. What was looked up stays readable when its entry has been replaced or removed.
+#[derive(Debug)]
+pub struct Flows {
+    /// Entries that `CT_EST` takes.
+    pub established_capacity: Cell<usize>,
+    /// Entries that `CT_ANY` takes.
+    pub any_capacity: Cell<usize>,
+    /// Counters of ports in use, of those that were asked for.
+    shares: RefCell<HashMap<u32, usize>>,
+    share_memory: Arena<Long>,
+    /// Sets of ports in use.
+    sets: RefCell<HashMap<Destination, usize>>,
+    set_memory: Arena<PortSet>,
+    entries: RefCell<HashMap<(bool, FlowKey), usize>>,
+    memory: Arena<Flow>,
+    fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
+    pods: Vec<PodFlows>,
+}
+
+impl Default for Flows {
+    fn default() -> Self {
+        Self {
+            established_capacity: Cell::new(usize::MAX),
+            any_capacity: Cell::new(usize::MAX),
+            shares: RefCell::default(),
+            share_memory: Arena::default(),
+            sets: RefCell::default(),
+            set_memory: Arena::default(),
+            entries: RefCell::default(),
+            memory: Arena::default(),
+            fragments: RefCell::default(),
+            pods: (0..SLOTS + 2).map(|_| PodFlows::default()).collect(),
+        }
+    }
+}
+
+impl Flows {
+    /// The keys in a table, in no order.
+    #[must_use]
+    pub fn keys(&self, table: Table) -> Vec<FlowKey> {
+        let wanted = table == Table::Established;
+        self.entries.borrow().keys().filter(|(established, _)| *established == wanted).map(|(_, key)| *key).collect()
+    }
+
+    /// Number of entries in both tables.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    /// Whether there is no entry at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Established flows that count against a pod.
+    #[must_use]
+    pub fn established(&self, slot: u16) -> u64 {
+        let pod = &self.pods[usize::from(slot)];
+        pod.established.load() + pod.accepted.load()
+    }
+
+    /// Ports of a destination that are in use.
+    #[must_use]
+    pub fn ports_in_use(&self, seed: u32, place: &Destination) -> u64 {
+        flow::Tables::share(self, place.total(seed)).map_or(0, Long::load)
+    }
+
+    /// Every count that is not zero, by what it is of.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(std::string::String, u64)> {
+        let pods = (0_usize..).zip(&self.pods).flat_map(|(slot, pod)| {
+            [
+                ("established", &pod.established),
+                ("accepted", &pod.accepted),
+                ("outgoing", &pod.outgoing),
+                ("incoming", &pod.incoming),
+            ]
+            .map(|(what, count)| (std::format!("{what} of {slot}"), count.load()))
+        });
+        let mut shares = self.shares();
+        shares.sort_unstable();
+        let shares = shares.iter().map(|(index, count)| (std::format!("share {index}"), *count));
+        pods.chain(shares).filter(|(_, count)| *count != 0).collect()
+    }
+
+    /// What [`Self::counts`] has to be, by the entries.
+    #[must_use]
+    pub fn recounted(&self, seed: u32) -> Vec<(std::string::String, u64)> {
+        let mut counts = std::collections::BTreeMap::<_, u64>::new();
+        let mut shares = std::collections::BTreeMap::<_, u64>::new();
+        for ((established, key), index) in &*self.entries.borrow() {
+            let flow = self.memory.get(*index).expect("an entry has memory");
+            let (opener, responder) = (flow.opener.slot, flow.responder.slot);
+            if !flow.is(FlowFlags::FAR) {
+                let what = match (established, opener == NO_SLOT) {
+                    (true, false) => 0,
+                    (true, true) => 1,
+                    (false, false) => 2,
+                    (false, true) => 3,
+                };
+                let slot = if opener == NO_SLOT { responder } else { opener };
+                let slot = if slot == NO_SLOT { SLOTS } else { usize::from(slot) };
+                *counts.entry((slot, what)).or_default() += 1;
+                *counts.entry((EVERYBODY, what)).or_default() += 1;
+            }
+            if flow.is(FlowFlags::PORT) {
+                let mut place = Destination::default();
+                place.set(key, flow.is(FlowFlags::OPENER_IS_A));
+                *shares.entry(place.total(seed)).or_default() += 1;
+                if flow.is(FlowFlags::HELD) {
+                    let who = flow::holder(opener, flow.other.src);
+                    *shares.entry(place.share(seed, who)).or_default() += 1;
+                }
+            }
+        }
+        let what = ["established", "accepted", "outgoing", "incoming"];
+        let pods = counts.iter().map(|((slot, kind), count)| (std::format!("{} of {slot}", what[*kind]), *count));
+        let shares = shares.iter().map(|(index, count)| (std::format!("share {index}"), *count));
+        pods.chain(shares).collect()
+    }
+
+    /// The counters of ports in use that are not zero.
+    fn shares(&self) -> Vec<(u32, u64)> {
+        let shares = self.shares.borrow();
+        let counts = shares.iter().map(|(index, place)| (*index, self.share_memory.get(*place).map_or(0, Long::load)));
+        counts.filter(|(_, count)| *count != 0).collect()
+    }
+
+    /// The same tables, with memory of their own.
+    pub(super) fn copy(&self) -> Self {
+        let copy = Self {
+            established_capacity: self.established_capacity.clone(),
+            any_capacity: self.any_capacity.clone(),
+            fragments: self.fragments.clone(),
+            ..Self::default()
+        };
+        let entries = self.entries.borrow();
+        // In the order in which they came, which is that in which they are evicted.
+        let mut oldest: Vec<_> = entries.iter().collect();
+        oldest.sort_unstable_by_key(|(_, index)| **index);
+        for (key, index) in oldest {
+            let mut flow = Flow::new();
+            flow.copy_from(self.memory.get(*index).expect("an entry has memory"));
+            copy.entries.borrow_mut().insert(*key, copy.memory.push(flow));
+        }
+        for (index, count) in self.shares() {
+            copy.shares.borrow_mut().insert(index, copy.share_memory.push(Long::new(count)));
+        }
+        for (key, index) in &*self.sets.borrow() {
+            let set = PortSet::default();
+            let from = self.set_memory.get(*index).expect("a set has memory");
+            from.words.iter().zip(&set.words).for_each(|(from, to)| to.store(from.load()));
+            copy.sets.borrow_mut().insert(*key, copy.set_memory.push(set));
+        }
+        for (from, to) in self.pods.iter().zip(&copy.pods) {
+            to.established.store(from.established.load());
+            to.accepted.store(from.accepted.load());
+            to.outgoing.store(from.outgoing.load());
+            to.incoming.store(from.incoming.load());
+            to.second.store(from.second.load());
+            to.opened.store(from.opened.load());
+        }
+        copy
+    }
+
+    /// What packets have left in them.
+    pub(super) fn bytes(&self) -> Vec<Entry> {
+        let mut bytes = Vec::new();
+        for ((established, key), index) in &*self.entries.borrow() {
+            let mut flow = Flow::new();
+            flow.copy_from(self.memory.get(*index).expect("an entry has memory"));
+            bytes.push(Entry::new(if *established { "CT_EST" } else { "CT_ANY" }, key, flow.as_mut_bytes()));
+        }
+        for (key, ports) in &*self.fragments.borrow() {
+            bytes.push(Entry::new("FRAGS", key, ports));
+        }
+        for (slot, pod) in (0_u32..).zip(&self.pods) {
+            let [established, accepted, outgoing, incoming] =
+                [&pod.established, &pod.accepted, &pod.outgoing, &pod.incoming].map(|count| Long::new(count.load()));
+            let (second, opened) = (Word::new(pod.second.load()), Word::new(pod.opened.load()));
+            let mut pod = PodFlows { established, accepted, outgoing, incoming, second, opened };
+            if pod.as_mut_bytes().iter().any(|byte| *byte != 0) {
+                let index = match slot as usize {
+                    SLOTS => PodFlows::NOBODY.into(),
+                    EVERYBODY => PodFlows::EVERYBODY.into(),
+                    _ => slot,
+                };
+                bytes.push(Entry::new("POD_FLOWS", &index, pod.as_mut_bytes()));
+            }
+        }
+        bytes
+    }
+}
+
+impl flow::Tables for Flows {
+    fn flow(&self, table: Table, key: &FlowKey) -> Option<&Flow> {
+        let index = *self.entries.borrow().get(&(table == Table::Established, *key))?;
+        self.memory.get(index)
+    }
+
+    fn insert_flow(&self, table: Table, key: &FlowKey, flow: &Flow, only_new: bool) -> Result<(), InsertError> {
+        let established = table == Table::Established;
+        let exists = self.entries.borrow().contains_key(&(established, *key));
+        if exists && only_new {
+            return Err(InsertError::Exists);
+        }
+        if !exists {
+            let capacity = if established { &self.established_capacity } else { &self.any_capacity };
+            if self.keys(table).len() >= capacity.get() {
+                return Err(InsertError::Full);
+            }
+        }
+        let mut copy = Flow::new();
+        copy.copy_from(flow);
+        self.entries.borrow_mut().insert((established, *key), self.memory.push(copy));
+        Ok(())
+    }
+
+    fn remove_flow(&self, table: Table, key: &FlowKey) -> bool {
+        self.entries.borrow_mut().remove(&(table == Table::Established, *key)).is_some()
+    }
+
+    fn pod_flows(&self, index: u16) -> Option<&PodFlows> {
+        let index = match index {
+            PodFlows::NOBODY => SLOTS,
+            PodFlows::EVERYBODY => EVERYBODY,
+            slot => usize::from(slot),
+        };
+        self.pods.get(index)
+    }
+
+    fn share(&self, index: u32) -> Option<&Long> {
+        let mut shares = self.shares.borrow_mut();
+        let place = *shares.entry(index).or_insert_with(|| self.share_memory.push(Long::default()));
+        self.share_memory.get(place)
+    }
+
+    fn ports(&self, key: &Destination) -> Option<&PortSet> {
+        let index = *self.sets.borrow().get(key)?;
+        self.set_memory.get(index)
+    }
+
+    fn keep_ports(&self, key: &Destination) -> bool {
+        self.sets.borrow_mut().insert(*key, self.set_memory.push(PortSet::default()));
+        true
+    }
+
+    fn drop_ports(&self, key: &Destination) {
+        self.sets.borrow_mut().remove(key);
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn insert_fragment(&self, key: &FragmentKey, ports: FragmentPorts) {
+        self.fragments.borrow_mut().insert(*key, ports);
+    }
+}

@@ -1,0 +1,128 @@
+//! The steps of `cargo xtask test`. What fails soonest comes first; to add one is to add an entry.
+
+use anyhow::{Context, Result};
+use fairlead_cluster::CLUSTER;
+
+use super::{Outcome, Test, cluster, fuzz, host};
+use crate::{
+    cluster::builder,
+    e2e::E2e,
+    setup::Part::{self, Cluster, Emulator, Kernels, Modules, TestRoot},
+    vm::Vm,
+};
+
+/// How much is tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Run {
+    /// `--quick`.
+    Quick,
+    /// Tests with a name.
+    Named,
+    /// `--cluster`.
+    Cluster,
+    /// What every change has to pass.
+    Whole,
+    /// `--full`: what takes too long for every change, too.
+    Full,
+}
+
+/// A step.
+pub(super) struct Step {
+    /// What it is called.
+    pub(super) name: &'static str,
+    /// What it does.
+    pub(super) what: &'static str,
+    /// What it takes beyond a compiler: time on two cores, room.
+    pub(super) takes: &'static str,
+    /// What is installed for it if it is missing.
+    pub(super) needs: &'static [Part],
+    /// The runs that it is part of.
+    runs: &'static [Run],
+    /// Does it.
+    pub(super) act: fn(&Test) -> Result<Outcome>,
+}
+
+/// Every step, in order, a line each.
+#[rustfmt::skip]
+const STEPS: [Step; 8] = {
+    use Run::{Full, Named, Quick, Whole};
+    [
+        Step { name: "unit tests", what: "of every crate, and the examples in documentation", takes: "2 min", needs: &[], runs: &[Quick, Named, Whole, Full], act: |test| host::units(test.filter()) },
+        Step { name: "behaviour tests", what: "everything in folders named tests, in labs", takes: "6 min, root", needs: &[], runs: &[Quick, Named, Whole, Full], act: behaviour },
+        Step { name: "fuzz targets", what: "each for some seconds, from its kept corpus", takes: "2 min", needs: &[], runs: &[Named, Whole, Full], act: |test| fuzz::all(test.filter()) },
+        Step { name: "kernel matrix", what: "every program through the verifiers of the running kernel, 6.1 and 6.12", takes: "2 min, QEMU", needs: &[Emulator, Kernels], runs: &[Whole], act: |_| matrix(&Vm::default()) },
+        Step { name: "kernels, frames", what: "the matrix, and the frames of the datapath's tests through each kernel's programs", takes: "10 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Full], act: |_| matrix(&Vm::with_frames()) },
+        Step { name: "cluster", what: "installation, upgrades, kills, reboots and mistakes on a real cluster under load", takes: "20 min, root, 4 GiB", needs: &[Cluster], runs: &[Run::Cluster, Whole, Full], act: |test| cluster::run(test.filter()) },
+        Step { name: "upstream's specs", what: "what upstream asks of the network of every cluster: Conformance", takes: "15 min, root, 4 GiB", needs: &[Cluster, TestRoot], runs: &[Whole], act: |_| specs(&E2e::conformance()) },
+        Step { name: "upstream, all", what: "those, NetworkPolicy, dual stack, slow and serial ones, on six nodes", takes: "2 h, root, 8 GiB", needs: &[Cluster, TestRoot], runs: &[Full], act: |_| specs(&E2e::everything()) },
+    ]
+};
+
+/// The steps of a run.
+pub(super) fn of(run: Run) -> impl Iterator<Item = &'static Step> {
+    STEPS.iter().filter(move |step| step.runs.contains(&run))
+}
+
+/// They are shown as a table.
+pub(super) fn table(steps: &[&Step]) -> String {
+    let width = |of: fn(&Step) -> &str| steps.iter().map(|step| of(step).len()).max().unwrap_or_default();
+    let (name, takes) = (width(|step| step.name), width(|step| step.takes));
+    let row = |step: &&Step| format!("{:<name$}  {:<takes$}  {}", step.name, step.takes, step.what);
+    steps.iter().map(row).collect::<Vec<_>>().join("\n")
+}
+
+fn behaviour(test: &Test) -> Result<Outcome> {
+    if test.filter().is_none() {
+        // Behaviour tests start API servers where no network is: what Go has to fetch is fetched here.
+        builder()?.build(CLUSTER)?;
+    }
+    host::behaviour(test.filter(), test.threads)
+}
+
+/// The matrix has said what is wrong in its own words.
+fn matrix(vm: &Vm) -> Result<Outcome> {
+    let tally = vm.tally()?;
+    let failures =
+        (tally.failed > 0).then(|| "kernel matrix: see the verifiers' logs above, or `cargo xtask vm`".to_owned());
+    Ok(Outcome { tally, failures: failures.into_iter().collect() })
+}
+
+fn specs(specs: &E2e) -> Result<Outcome> {
+    let verdict = specs.verdict()?.context("they are not only listed")?;
+    Ok(Outcome { tally: verdict.tally(), failures: verdict.wrong })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(run: Run) -> Vec<&'static str> {
+        of(run).map(|step| step.name).collect()
+    }
+
+    #[test]
+    fn a_full_run_has_all_that_a_whole_one_has() {
+        let full = names(Run::Full);
+        // What is there in a larger form.
+        let larger = [("kernel matrix", "kernels, frames"), ("upstream's specs", "upstream, all")];
+        for name in names(Run::Whole) {
+            let name = larger.iter().find(|(small, _)| *small == name).map_or(name, |(_, large)| *large);
+            assert!(full.contains(&name), "{name} is missing in {full:?}");
+        }
+        assert_eq!(names(Run::Quick), ["unit tests", "behaviour tests"]);
+        assert_eq!(names(Run::Named), ["unit tests", "behaviour tests", "fuzz targets"]);
+        assert_eq!(names(Run::Cluster), ["cluster"]);
+    }
+
+    #[test]
+    fn steps_have_names_of_their_own_and_are_listed() {
+        let all: Vec<&Step> = STEPS.iter().collect();
+        let table = table(&all);
+        for (index, step) in all.iter().enumerate() {
+            assert!(!step.runs.is_empty(), "{} is in no run", step.name);
+            assert!(all[..index].iter().all(|other| other.name != step.name), "{} is there twice", step.name);
+            let line = table.lines().nth(index).unwrap();
+            assert!(line.starts_with(step.name) && line.contains(step.takes) && line.ends_with(step.what), "{line}");
+        }
+    }
+}
