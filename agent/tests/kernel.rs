@@ -1,6 +1,7 @@
 //! The object in a real kernel: loaded, pinned, adopted, replaced. Needs root; everything happens in namespaces of a child
 //! process, which take it with them.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +9,7 @@ use std::process::Command;
 use fairlead_agent::apply::apply;
 use fairlead_agent::bpf::{BpfError, Hooks, Map, MapShape, ObjectFile, PinDir, Tables, load};
 use fairlead_agent::plan::Op;
+use fairlead_agent::repair::{Filters, Kind, Looked};
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::Peer;
@@ -99,6 +101,66 @@ fn maps_are_adopted_and_links_updated() {
             assert!(std::time::Instant::now() < deadline, "still attached without a pin");
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
+    });
+}
+
+/// What somebody does to what is attached and pinned: its name, and the kinds of repair that follow.
+type Harm = (&'static str, fn(&Path), &'static [Kind]);
+
+fn remove_below(dir: &Path) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+}
+
+fn detach_links(dir: &Path) {
+    for entry in std::fs::read_dir(dir.join("links")).unwrap() {
+        fairlead_agent::bpf::detach(&entry.unwrap().path()).unwrap();
+    }
+}
+
+#[test]
+fn what_is_detached_or_unpinned_is_attached_and_pinned_again() {
+    in_namespaces("what_is_detached_or_unpinned_is_attached_and_pinned_again", |dir| {
+        ip("link add flab index 1000007 type veth peer name eth0");
+        let (pins, object) = open(dir);
+        let loaded = load(&object, &pins).unwrap();
+        let tables = loaded.tables;
+        let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
+        hooks.attach_pod("flab", 1_000_007).unwrap();
+        let no_filters = Filters::new();
+        assert_eq!(hooks.look(&tables, &no_filters), Looked::default(), "nothing is to be done at first");
+        let harms: [Harm; 5] = [
+            ("links are detached", detach_links, &[Kind::Program]),
+            ("pins of links are removed", |dir| remove_below(&dir.join("links")), &[Kind::Pin]),
+            ("pins of tables are removed", |dir| remove_below(&dir.join("maps")), &[Kind::Pin]),
+            ("the directory is removed", |dir| std::fs::remove_dir_all(dir).unwrap(), &[Kind::Bpffs, Kind::Pin]),
+            (
+                "the file system is unmounted",
+                |_| assert!(Command::new("umount").arg("/sys/fs/bpf").status().unwrap().success()),
+                &[Kind::Bpffs, Kind::Pin],
+            ),
+        ];
+        for (what, harm, kinds) in harms {
+            let all = || [pins.maps().unwrap(), pins.links().unwrap()].map(BTreeSet::from_iter);
+            let before = all();
+            harm(dir);
+            let looked = hooks.look(&tables, &no_filters);
+            assert_eq!(looked.broken, [], "{what}");
+            let found: BTreeSet<_> = looked.repaired.iter().map(|repair| repair.kind).collect();
+            assert_eq!(found, kinds.iter().copied().collect(), "{what}: {looked:?}");
+            assert_eq!(all(), before, "{what}");
+            for way in [aya::programs::TcAttachType::Ingress, aya::programs::TcAttachType::Egress] {
+                assert_eq!(programs_at("flab", way).len(), 1, "{what}");
+            }
+            assert_eq!(hooks.look(&tables, &no_filters), Looked::default(), "{what}: once is enough");
+        }
+        // A pod that goes takes its programs with it.
+        ip("link del flab");
+        assert_eq!(hooks.look(&tables, &no_filters), Looked::default());
+        // What was pinned again is what an agent that follows finds.
+        drop((hooks, tables));
+        assert!(load(&object, &pins).unwrap().adopted);
     });
 }
 

@@ -64,6 +64,26 @@ impl PinDir {
         is_bpffs(path)
     }
 
+    /// Whether it is there, on a bpf file system.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        is_bpffs(&self.0) && ["maps", "links"].iter().all(|sub| self.0.join(sub).is_dir())
+    }
+
+    /// Makes it again, the mount included.
+    ///
+    /// # Errors
+    /// As [`PinDir::open`].
+    pub fn remake(&self) -> Result<(), BpfError> {
+        Self::open(&self.0).map(drop)
+    }
+
+    /// Where the bpf file system belongs.
+    #[must_use]
+    pub fn parent(&self) -> &Path {
+        self.0.parent().unwrap_or(&self.0)
+    }
+
     /// Where a pin of a table is.
     #[must_use]
     pub fn map(&self, pin: &str) -> PathBuf {
@@ -123,6 +143,8 @@ impl PinDir {
         let mut first_error = None;
         for sub in [dir.join("links"), dir.join("maps")] {
             for name in if sub.exists() { names(&sub)? } else { Vec::new() } {
+                // Whoever holds a link open keeps it; a map is none, and the interface of a link may be gone.
+                let _not_attached = super::detach(&sub.join(&name));
                 match unpin(sub.join(name)) {
                     Ok(()) => removed += 1,
                     Err(error) => drop(first_error.get_or_insert(error)),

@@ -26,5 +26,6 @@ mod fragments;
 mod legitimate;
 mod neighbours;
 mod scans;
+mod unhook;
 mod vlans;
 mod world;
