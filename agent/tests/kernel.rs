@@ -9,7 +9,8 @@ use std::process::Command;
 use fairlead_agent::apply::apply;
 use fairlead_agent::bpf::{BpfError, Hooks, Map, MapShape, ObjectFile, PinDir, Tables, load};
 use fairlead_agent::plan::Op;
-use fairlead_agent::repair::{Filters, Kind, Looked};
+use fairlead_agent::repair::{Kind, Looked};
+use fairlead_agent::wiring::Netlink;
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::Peer;
@@ -36,6 +37,10 @@ fn in_namespaces(test: &str, body: impl FnOnce(&Path)) {
 
 fn ip(args: &str) {
     assert!(Command::new("ip").args(args.split(' ')).status().unwrap().success(), "ip {args}");
+}
+
+fn tc(args: &str) {
+    assert!(Command::new("tc").args(args.split(' ')).status().unwrap().success(), "tc {args}");
 }
 
 fn open(dir: &Path) -> (PinDir, ObjectFile) {
@@ -128,9 +133,25 @@ fn what_is_detached_or_unpinned_is_attached_and_pinned_again() {
         let tables = loaded.tables;
         let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
         hooks.attach_pod("flab", 1_000_007).unwrap();
-        let no_filters = Filters::new();
-        assert_eq!(hooks.look(&tables, &no_filters), Looked::default(), "nothing is to be done at first");
-        let harms: [Harm; 5] = [
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let netlink = runtime.block_on(async { Netlink::open().unwrap() });
+        let interfaces = [1_000_007].into();
+        let mut look = || {
+            let filters = runtime.block_on(netlink.filters(&interfaces)).unwrap();
+            hooks.look(&tables, &filters)
+        };
+        assert_eq!(look(), Looked::default(), "nothing is to be done at first");
+        let harms: [Harm; 8] = [
+            ("the guards are removed", |_| tc("qdisc del dev flab clsact"), &[Kind::Program]),
+            ("a guard is removed", |_| tc("filter del dev flab egress"), &[Kind::Program]),
+            (
+                "programs and guards are removed",
+                |dir| {
+                    detach_links(dir);
+                    tc("qdisc del dev flab clsact");
+                },
+                &[Kind::Program],
+            ),
             ("links are detached", detach_links, &[Kind::Program]),
             ("pins of links are removed", |dir| remove_below(&dir.join("links")), &[Kind::Pin]),
             ("pins of tables are removed", |dir| remove_below(&dir.join("maps")), &[Kind::Pin]),
@@ -145,7 +166,7 @@ fn what_is_detached_or_unpinned_is_attached_and_pinned_again() {
             let all = || [pins.maps().unwrap(), pins.links().unwrap()].map(BTreeSet::from_iter);
             let before = all();
             harm(dir);
-            let looked = hooks.look(&tables, &no_filters);
+            let looked = look();
             assert_eq!(looked.broken, [], "{what}");
             let found: BTreeSet<_> = looked.repaired.iter().map(|repair| repair.kind).collect();
             assert_eq!(found, kinds.iter().copied().collect(), "{what}: {looked:?}");
@@ -153,11 +174,16 @@ fn what_is_detached_or_unpinned_is_attached_and_pinned_again() {
             for way in [aya::programs::TcAttachType::Ingress, aya::programs::TcAttachType::Egress] {
                 assert_eq!(programs_at("flab", way).len(), 1, "{what}");
             }
-            assert_eq!(hooks.look(&tables, &no_filters), Looked::default(), "{what}: once is enough");
+            for way in ["ingress", "egress"] {
+                let shown = Command::new("tc").args(["filter", "show", "dev", "flab", way]).output().unwrap();
+                let shown = String::from_utf8(shown.stdout).unwrap();
+                assert_eq!(shown.matches("fairlead_guard").count(), 1, "{what}: {shown}");
+            }
+            assert_eq!(look(), Looked::default(), "{what}: once is enough");
         }
         // A pod that goes takes its programs with it.
         ip("link del flab");
-        assert_eq!(hooks.look(&tables, &no_filters), Looked::default());
+        assert_eq!(look(), Looked::default());
         // What was pinned again is what an agent that follows finds.
         drop((hooks, tables));
         assert!(load(&object, &pins).unwrap().adopted);

@@ -8,13 +8,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
-use aya::programs::{Program, SchedClassifier, TcAttachType};
+use aya::programs::{Program, SchedClassifier};
 use aya::util::KernelVersion;
 use tracing::debug;
 
-use super::filters::{self, Rank};
+use super::filters::{self, GUARD, Rank};
 use super::links::{self, Target};
 use super::{BpfError, PinDir};
+use crate::repair::FilterPlace;
 
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
 const TCX: [u32; 2] = [46, 47];
@@ -47,8 +48,19 @@ enum PacketAttach {
 pub(super) enum Place {
     /// The hook of an interface, by its index: what comes in there, or what leaves by it.
     Interface { ifindex: u32, ingress: bool },
+    /// Behind that.
+    Guard { ifindex: u32, ingress: bool },
     /// The cgroup of the socket programs, by `enum bpf_attach_type`.
     Cgroup(u32),
+}
+
+/// How something is attached.
+#[derive(Debug)]
+pub(super) enum Means {
+    /// By a link that is pinned there.
+    Link(PathBuf),
+    /// As a filter.
+    Filter(FilterPlace),
 }
 
 /// What belongs there.
@@ -83,12 +95,13 @@ impl Hooks {
         Self { ebpf, pins, packet, ids, hooks: BTreeMap::new() }
     }
 
-    /// Attaches to the host side of a pod's veth.
+    /// Attaches to the host side of a pod's veth, with a guard behind each program.
     ///
     /// # Errors
     /// The interface is gone, or the kernel refuses.
     pub fn attach_pod(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
-        self.attach_both(["from_pod", "to_pod"], link, ifindex)
+        self.attach_both(["from_pod", "to_pod"], link, ifindex)?;
+        self.attach_guards(link, ifindex)
     }
 
     /// Attaches to an interface that leads out of the node.
@@ -99,12 +112,13 @@ impl Hooks {
         self.attach_both(["from_uplink", "to_uplink"], link, ifindex)
     }
 
-    /// Attaches to the tunnel's device.
+    /// Attaches to the tunnel's device, with a guard behind each program.
     ///
     /// # Errors
     /// The interface is gone, or the kernel refuses.
     pub fn attach_overlay(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
-        self.attach_both(["from_overlay", "to_overlay"], link, ifindex)
+        self.attach_both(["from_overlay", "to_overlay"], link, ifindex)?;
+        self.attach_guards(link, ifindex)
     }
 
     /// Attaches the socket programs at a cgroup. Those that the object lacks are left out.
@@ -151,6 +165,16 @@ impl Hooks {
         Ok(())
     }
 
+    /// Attaches the guards of an interface. Its programs have to be there, and to be this agent's: those of a version without
+    /// guards leave it to whatever comes next what passes.
+    fn attach_guards(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
+        for ingress in [false, true] {
+            self.claim(Place::Guard { ifindex, ingress }, GUARD, link);
+            self.attach(Place::Guard { ifindex, ingress })?;
+        }
+        Ok(())
+    }
+
     /// Notes that a program belongs to a place. What was there of an interface of another name is gone with that.
     fn claim(&mut self, place: Place, program: &'static str, target: &str) {
         let hook = Hook { program, target: target.to_owned(), link: None };
@@ -160,39 +184,39 @@ impl Hooks {
         }
     }
 
-    /// Whether what belongs to a place is attached by a link.
-    pub(super) fn is_by_link(&self, place: Place) -> bool {
-        matches!(place, Place::Cgroup(_)) || self.packet == PacketAttach::Tcx
-    }
-
-    /// Where the link of a place is pinned.
-    pub(super) fn pin(&self, place: Place, hook: &Hook) -> PathBuf {
+    /// How what belongs to a place is attached.
+    pub(super) fn means(&self, place: Place, hook: &Hook) -> Means {
+        let filter = |ifindex, ingress, rank: Rank| Means::Filter(FilterPlace { ifindex, ingress, priority: rank.0 });
         match place {
-            Place::Interface { ingress, .. } => self.pins.packet_link(if ingress { "in" } else { "out" }, &hook.target),
-            Place::Cgroup(_) => self.pins.link(&format!("cgroup_{}", hook.program)),
+            Place::Interface { ifindex, ingress } if self.packet == PacketAttach::Clsact => {
+                filter(ifindex, ingress, Rank::PROGRAM)
+            }
+            Place::Interface { ingress, .. } => {
+                Means::Link(self.pins.packet_link(if ingress { "in" } else { "out" }, &hook.target))
+            }
+            Place::Guard { ifindex, ingress } => filter(ifindex, ingress, Rank::GUARD),
+            Place::Cgroup(_) => Means::Link(self.pins.link(&format!("cgroup_{}", hook.program))),
         }
     }
 
     /// Attaches what belongs to a place, in place of what is attached there by an agent before, if there is something.
     pub(super) fn attach(&mut self, place: Place) -> Result<(), BpfError> {
         let Some(hook) = self.hooks.get(&place) else { return Ok(()) };
-        let (program, by_link, pin) = (hook.program, self.is_by_link(place), self.pin(place, hook));
+        let (program, means) = (hook.program, self.means(place, hook));
         let missing = || BpfError::Missing { what: "program", name: program.to_owned() };
         let loaded = self.ebpf.program_mut(program).ok_or_else(missing)?;
-        let result = match place {
-            Place::Interface { ingress, .. } if !by_link => {
+        let result = match means {
+            Means::Filter(at) => {
                 let loaded: &mut SchedClassifier = loaded.try_into().map_err(|_| missing())?;
-                filters::attach(loaded, &hook.target, direction(ingress), Rank::PROGRAM)
-                    .map(|()| None)
-                    .map_err(io::Error::other)
+                filters::attach(loaded, &hook.target, at).map(|()| None).map_err(io::Error::other)
             }
-            _ => with_target(place, &hook.target, |target, attach_type| {
+            Means::Link(pin) => with_target(place, &hook.target, |target, attach_type| {
                 let prog = loaded.fd().map_err(io::Error::other)?;
                 links::attach(prog.as_fd(), target, attach_type, &pin).map(Some)
             }),
         };
         let target = || match place {
-            Place::Interface { .. } => format!("the interface {}", hook.target),
+            Place::Interface { .. } | Place::Guard { .. } => format!("the interface {}", hook.target),
             Place::Cgroup(_) => hook.target.clone(),
         };
         let link = result.map_err(|source| BpfError::Attach { program, target: target(), source })?;
@@ -203,10 +227,6 @@ impl Hooks {
     }
 }
 
-fn direction(ingress: bool) -> TcAttachType {
-    if ingress { TcAttachType::Ingress } else { TcAttachType::Egress }
-}
-
 /// Does something with what a link of a place attaches to, and its `enum bpf_attach_type`.
 pub(super) fn with_target<T>(
     place: Place,
@@ -215,7 +235,7 @@ pub(super) fn with_target<T>(
 ) -> io::Result<T> {
     let [ingress_type, egress_type] = TCX;
     match place {
-        Place::Interface { ifindex, ingress } => {
+        Place::Interface { ifindex, ingress } | Place::Guard { ifindex, ingress } => {
             act(Target::Interface(ifindex), if ingress { ingress_type } else { egress_type })
         }
         Place::Cgroup(attach_type) => {

@@ -7,10 +7,9 @@ use std::os::fd::AsFd;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::slot_of;
 
-use super::attach::{Hook, Place, with_target};
-use super::filters::Rank;
+use super::attach::{Hook, Means, Place, with_target};
 use super::{BpfError, Hooks, Tables, links};
-use crate::repair::{FilterPlace, Filters, HaveHook, HookStep, Kind, Looked, WantHook, compare_hooks};
+use crate::repair::{Filters, HaveHook, HookStep, Kind, Looked, WantHook, compare_hooks};
 
 impl Hooks {
     /// Compares everything that was attached, and every pin, with what should be, and puts right what is not. Interfaces
@@ -60,7 +59,9 @@ impl Hooks {
             return;
         }
         self.hooks.retain(|place, hook| match place {
-            Place::Interface { ifindex, .. } => interfaces.contains(&(*ifindex, hook.target.clone())),
+            Place::Interface { ifindex, .. } | Place::Guard { ifindex, .. } => {
+                interfaces.contains(&(*ifindex, hook.target.clone()))
+            }
             Place::Cgroup(_) => true,
         });
     }
@@ -68,30 +69,27 @@ impl Hooks {
     fn want(&self) -> BTreeMap<Place, WantHook> {
         let want = |(place, hook): (&Place, &Hook)| {
             let program = *self.ids.get(hook.program)?;
-            Some((*place, WantHook { program, by_link: self.is_by_link(*place), is_guard: false }))
+            let by_link = matches!(self.means(*place, hook), Means::Link(_));
+            Some((*place, WantHook { program, by_link, is_guard: matches!(place, Place::Guard { .. }) }))
         };
         self.hooks.iter().filter_map(want).collect()
     }
 
     fn have(&self, place: Place, hook: &Hook, filters: &Filters) -> HaveHook {
-        match place {
-            Place::Interface { ifindex, ingress } if !self.is_by_link(place) => {
-                let at = FilterPlace { ifindex, ingress, priority: Rank::PROGRAM.0 };
-                HaveHook { program: filters.get(&at).copied(), pinned: false }
-            }
-            _ => {
-                let Some(link) = &hook.link else { return HaveHook::default() };
-                let target = with_target(place, &hook.target, |target, _| Ok(target));
-                let program = target.ok().and_then(|target| links::program(link.as_fd(), target));
-                HaveHook { program, pinned: links::is_pinned(link.as_fd(), &self.pin(place, hook)) }
-            }
-        }
+        let pin = match self.means(place, hook) {
+            Means::Filter(at) => return HaveHook { program: filters.get(&at).copied(), pinned: false },
+            Means::Link(pin) => pin,
+        };
+        let Some(link) = &hook.link else { return HaveHook::default() };
+        let target = with_target(place, &hook.target, |target, _| Ok(target));
+        let program = target.ok().and_then(|target| links::program(link.as_fd(), target));
+        HaveHook { program, pinned: links::is_pinned(link.as_fd(), &pin) }
     }
 
     fn put_right(&mut self, place: Place, step: HookStep, looked: &mut Looked) {
         let Some(hook) = self.hooks.get(&place) else { return };
         let slot = match place {
-            Place::Interface { ifindex, .. } => slot_of(ifindex),
+            Place::Interface { ifindex, .. } | Place::Guard { ifindex, .. } => slot_of(ifindex),
             Place::Cgroup(_) => None,
         };
         let (program, target) = (hook.program, hook.target.clone());
@@ -105,7 +103,7 @@ impl Hooks {
                 looked.note(Kind::Program, slot, format!("the program {program} at {target}"), outcome);
             }
             HookStep::Pin => {
-                let (path, Some(link)) = (self.pin(place, hook), &hook.link) else { return };
+                let (Means::Link(path), Some(link)) = (self.means(place, hook), &hook.link) else { return };
                 let outcome = links::pin(link.as_fd(), &path);
                 looked.note(Kind::Pin, slot, format!("the pin of the program {program} at {target}"), outcome);
             }

@@ -106,7 +106,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let netlink = Netlink::open()?;
 
     let sysctls = Sysctls::new(&proc_sys, &run_dir);
-    let wire = Wire::new(netlink.clone(), uplinks, sysctls, (tunnel, vxlan_port), &socket, pins.clone());
+    // A socket of its own: the kernel serves one list at a time on each.
+    let wire = Wire::new(Netlink::open()?, uplinks, sysctls, (tunnel, vxlan_port), &socket, pins.clone());
     hooks.attach_sockets(&cgroup)?;
 
     let cluster = source.cluster().cloned();

@@ -100,6 +100,8 @@ reasons! {
     Vlan = 25, "vlan";
     /// More ICMP errors about one flow in a second than any path gives rise to.
     ErrorRate = 26, "error_rate";
+    /// The program of a pod's interface is missing, or of the tunnel's: nothing passes until the agent has put it back.
+    NoProgram = 36, "no_program";
 }
 
 /// Size of the `DROPS` array: there is room for reasons to come, so that a new one changes no layout.

@@ -33,7 +33,7 @@ pub(crate) mod sock;
 
 use fairlead_datapath::tables::reused;
 
-pub(crate) use flow::{config, host_flows, report, uplink, walk};
+pub(crate) use flow::{config, count_drop, host_flows, report, uplink, walk};
 
 /// The words of a value, of which a reader has to ask whether they are its key's: see [`fairlead_datapath::tables::reused`].
 #[inline(always)]
