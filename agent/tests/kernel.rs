@@ -2,7 +2,9 @@
 //! process, which take it with them.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
 use std::os::fd::AsFd;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -187,6 +189,41 @@ fn what_is_detached_or_unpinned_is_attached_and_pinned_again() {
         // What was pinned again is what an agent that follows finds.
         drop((hooks, tables));
         assert!(load(&object, &pins).unwrap().adopted);
+    });
+}
+
+#[test]
+fn c34_pins_are_roots_alone() {
+    in_namespaces("c34_pins_are_roots_alone", |dir| {
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let refused = |wrong: &str, path: &Path| {
+            let error = PinDir::open(dir).unwrap_err();
+            assert!(matches!(&error, BpfError::NotOurs { path: at, .. } if at == path), "{error}");
+            let text = error.to_string();
+            assert!(text.contains(wrong) && text.contains("rm -r"), "{text}");
+        };
+        // Where others mounted the file system everybody may make directories.
+        std::fs::create_dir(dir).unwrap();
+        chown(dir, Some(65_534), None).unwrap();
+        refused("belongs to user 65534", dir);
+        chown(dir, Some(0), None).unwrap();
+        std::fs::set_permissions(dir, Permissions::from_mode(0o770)).unwrap();
+        refused("mode 770", dir);
+        std::fs::remove_dir(dir).unwrap();
+        symlink("/tmp", dir).unwrap();
+        refused("is no directory", dir);
+        std::fs::remove_file(dir).unwrap();
+        PinDir::open(dir).unwrap();
+        for path in [dir.to_owned(), dir.join("maps"), dir.join("links")] {
+            assert_eq!(mode(&path), 0o700, "{}", path.display());
+        }
+        chown(dir.join("links"), Some(65_534), None).unwrap();
+        refused("belongs to user 65534", &dir.join("links"));
+        // What is mounted here is for nobody else.
+        let bpffs = dir.parent().unwrap();
+        assert!(Command::new("umount").arg(bpffs).status().unwrap().success());
+        PinDir::open(dir).unwrap();
+        assert_eq!(mode(bpffs), 0o700);
     });
 }
 

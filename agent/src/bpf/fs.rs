@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use fairlead_datapath::catalog::TableId;
@@ -35,17 +36,18 @@ impl PinDir {
             return Err(no_bpffs(io::Error::other("another file system is mounted there, or nothing exists")));
         }
         for sub in [dir.to_owned(), dir.join("maps"), dir.join("links")] {
-            match fs::create_dir(&sub) {
+            match fs::DirBuilder::new().mode(0o700).create(&sub) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(BpfError::Pin { what: "can't make the directory", path: sub, source: error });
                 }
                 _ => {}
             }
+            owned(&sub)?;
         }
         Ok(Self(dir.to_owned()))
     }
 
-    /// Mounts a bpf file system if there is none. Says whether it did.
+    /// Mounts a bpf file system if there is none, for root alone. Says whether it did.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -53,7 +55,7 @@ impl PinDir {
         if is_bpffs(path) {
             return Ok(false);
         }
-        mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), None::<&str>)
+        mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
             .map_err(|errno| BpfError::NoBpffs { path: path.to_owned(), source: errno.into() })?;
         Ok(true)
     }
@@ -175,6 +177,22 @@ pub(super) fn unpin(path: PathBuf) -> Result<(), BpfError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whoever may write to a directory of pins decides what the programs read and which programs run.
+fn owned(dir: &Path) -> Result<(), BpfError> {
+    let meta = fs::symlink_metadata(dir).map_err(|source| BpfError::Pin {
+        what: "can't look at the directory",
+        path: dir.to_owned(),
+        source,
+    })?;
+    let wrong = match meta.mode() & 0o777 {
+        _ if !meta.is_dir() => "is no directory".to_owned(),
+        _ if meta.uid() != 0 => format!("belongs to user {}, not to root", meta.uid()),
+        mode if mode & 0o022 != 0 => format!("can be written to by others than root (mode {mode:o})"),
+        _ => return Ok(()),
+    };
+    Err(BpfError::NotOurs { path: dir.to_owned(), wrong })
 }
 
 fn names(dir: &Path) -> Result<Vec<String>, BpfError> {
