@@ -179,7 +179,7 @@ fn what_is_detached_or_unpinned_is_attached_and_pinned_again() {
             for way in ["ingress", "egress"] {
                 let shown = Command::new("tc").args(["filter", "show", "dev", "flab", way]).output().unwrap();
                 let shown = String::from_utf8(shown.stdout).unwrap();
-                assert_eq!(shown.matches("fairlead_guard").count(), 1, "{what}: {shown}");
+                assert_eq!(shown.matches("handle 0x1 fairlead_guard").count(), 1, "{what}: {shown}");
             }
             assert_eq!(look(), Looked::default(), "{what}: once is enough");
         }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use aya::Ebpf;
 use aya::programs::{Program, SchedClassifier};
@@ -71,6 +72,8 @@ pub(super) struct Hook {
     pub(super) target: String,
     /// The link, where the program is attached by one.
     pub(super) link: Option<OwnedFd>,
+    /// When it was attached last.
+    pub(super) since: Instant,
 }
 
 /// The loaded programs and where they are attached.
@@ -177,7 +180,7 @@ impl Hooks {
 
     /// Notes that a program belongs to a place. What was there of an interface of another name is gone with that.
     fn claim(&mut self, place: Place, program: &'static str, target: &str) {
-        let hook = Hook { program, target: target.to_owned(), link: None };
+        let hook = Hook { program, target: target.to_owned(), link: None, since: Instant::now() };
         match self.hooks.get_mut(&place) {
             Some(old) if old.program == program && old.target == target => {}
             _ => drop(self.hooks.insert(place, hook)),
@@ -221,7 +224,7 @@ impl Hooks {
         };
         let link = result.map_err(|source| BpfError::Attach { program, target: target(), source })?;
         if let Some(hook) = self.hooks.get_mut(&place) {
-            hook.link = link;
+            (hook.link, hook.since) = (link, Instant::now());
         }
         Ok(())
     }

@@ -77,7 +77,11 @@ impl Hooks {
 
     fn have(&self, place: Place, hook: &Hook, filters: &Filters) -> HaveHook {
         let pin = match self.means(place, hook) {
-            Means::Filter(at) => return HaveHook { program: filters.get(&at).copied(), pinned: false },
+            Means::Filter(at) => {
+                let is_newer = hook.since >= filters.as_of;
+                let program = if is_newer { self.ids.get(hook.program) } else { filters.programs.get(&at) };
+                return HaveHook { program: program.copied(), pinned: false };
+            }
             Means::Link(pin) => pin,
         };
         let Some(link) = &hook.link else { return HaveHook::default() };
@@ -93,6 +97,10 @@ impl Hooks {
             Place::Cgroup(_) => None,
         };
         let (program, target) = (hook.program, hook.target.clone());
+        // Pods go while this looks at them.
+        if slot.is_some() && nix::net::if_::if_nametoindex(target.as_str()).is_err() {
+            return;
+        }
         match step {
             HookStep::Attach | HookStep::Guard => {
                 let outcome = self.attach(place);

@@ -1,9 +1,16 @@
 //! Programs and the pins of their links.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
-/// The filters of clsact qdiscs that exist, with the ids of their programs.
-pub type Filters = BTreeMap<FilterPlace, u32>;
+/// The filters of clsact qdiscs that exist.
+#[derive(Debug, Clone)]
+pub struct Filters {
+    /// When the kernel was asked for the first of them: what was attached since may be missing.
+    pub as_of: Instant,
+    /// The ids of their programs.
+    pub programs: BTreeMap<FilterPlace, u32>,
+}
 
 /// Where a filter is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use fairlead_cni::Mac;
 use fairlead_cni::protocol::POD_ROUTE_PROTOCOL;
@@ -87,7 +88,7 @@ impl Netlink {
     /// # Errors
     /// When the kernel refuses to list them.
     pub async fn filters(&self, interfaces: &BTreeSet<u32>) -> Result<Filters, WiringError> {
-        let mut filters = Filters::new();
+        let mut filters = Filters { as_of: Instant::now(), programs: BTreeMap::new() };
         for &ifindex in interfaces {
             let Ok(at) = i32::try_from(ifindex) else { continue };
             for ingress in [true, false] {
@@ -96,7 +97,9 @@ impl Netlink {
                 let found: Result<Vec<TcMessage>, _> = request.execute().try_collect().await;
                 match found.map_err(|e| WiringError::kernel(format!("list the filters of interface {ifindex}"), &e)) {
                     Ok(found) => {
-                        filters.extend(found.iter().filter_map(|filter| have_filter(filter, ifindex, ingress)));
+                        filters
+                            .programs
+                            .extend(found.iter().filter_map(|filter| have_filter(filter, ifindex, ingress)));
                     }
                     // It went in between.
                     Err(error) if error.errno() == Some(Errno::ENODEV as i32) => {}
