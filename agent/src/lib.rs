@@ -3,10 +3,10 @@
 //! watch ([`fairlead_objects`]) → [`model`] → [`compile`] (pure) → [`plan`] (pure) → [`apply`].
 //!
 //! Around that: [`bpf`] loads, pins and attaches the programs, [`cni`] serves the plugin, [`network`] says how other nodes
-//! are reached, [`wiring`] keeps the node's routes and its tunnel, [`daemon`] is the loop that connects them all, [`state`]
-//! what it knows of itself, [`admin`] answers those who look in, [`observe`] probes and Prometheus, [`events`] tells the
-//! cluster, [`settings`] is what can be set, [`install`] brings all of it to a node and takes it away, and [`doctor`]
-//! looks for what is in its way there.
+//! are reached, [`wiring`] keeps the node's routes and its tunnel, [`repair`] says what of all that others have undone,
+//! [`daemon`] is the loop that connects them all, [`state`] what it knows of itself, [`admin`] answers those who look in,
+//! [`observe`] probes and Prometheus, [`events`] tells the cluster, [`settings`] is what can be set, [`install`] brings all
+//! of it to a node and takes it away, and [`doctor`] looks for what is in its way there.
 #![deny(unsafe_code)]
 
 pub mod admin;
@@ -24,6 +24,7 @@ pub mod model;
 pub mod network;
 pub mod observe;
 pub mod plan;
+pub mod repair;
 pub mod settings;
 pub mod state;
 pub mod wiring;

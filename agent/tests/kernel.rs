@@ -1,13 +1,18 @@
 //! The object in a real kernel: loaded, pinned, adopted, replaced. Needs root; everything happens in namespaces of a child
 //! process, which take it with them.
 
+use std::collections::BTreeSet;
+use std::fs::Permissions;
 use std::os::fd::AsFd;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fairlead_agent::apply::apply;
 use fairlead_agent::bpf::{BpfError, Hooks, Map, MapShape, ObjectFile, PinDir, Tables, load};
 use fairlead_agent::plan::Op;
+use fairlead_agent::repair::{Kind, Looked};
+use fairlead_agent::wiring::Netlink;
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::Peer;
@@ -34,6 +39,10 @@ fn in_namespaces(test: &str, body: impl FnOnce(&Path)) {
 
 fn ip(args: &str) {
     assert!(Command::new("ip").args(args.split(' ')).status().unwrap().success(), "ip {args}");
+}
+
+fn tc(args: &str) {
+    assert!(Command::new("tc").args(args.split(' ')).status().unwrap().success(), "tc {args}");
 }
 
 fn open(dir: &Path) -> (PinDir, ObjectFile) {
@@ -99,6 +108,122 @@ fn maps_are_adopted_and_links_updated() {
             assert!(std::time::Instant::now() < deadline, "still attached without a pin");
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
+    });
+}
+
+/// What somebody does to what is attached and pinned: its name, and the kinds of repair that follow.
+type Harm = (&'static str, fn(&Path), &'static [Kind]);
+
+fn remove_below(dir: &Path) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+}
+
+fn detach_links(dir: &Path) {
+    for entry in std::fs::read_dir(dir.join("links")).unwrap() {
+        fairlead_agent::bpf::detach(&entry.unwrap().path()).unwrap();
+    }
+}
+
+#[test]
+fn what_is_detached_or_unpinned_is_attached_and_pinned_again() {
+    in_namespaces("what_is_detached_or_unpinned_is_attached_and_pinned_again", |dir| {
+        ip("link add flab index 1000007 type veth peer name eth0");
+        let (pins, object) = open(dir);
+        let loaded = load(&object, &pins).unwrap();
+        let tables = loaded.tables;
+        let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
+        hooks.attach_pod("flab", 1_000_007).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let netlink = runtime.block_on(async { Netlink::open().unwrap() });
+        let interfaces = [1_000_007].into();
+        let mut look = || {
+            let filters = runtime.block_on(netlink.filters(&interfaces)).unwrap();
+            hooks.look(&tables, &filters)
+        };
+        assert_eq!(look(), Looked::default(), "nothing is to be done at first");
+        let harms: [Harm; 8] = [
+            ("the guards are removed", |_| tc("qdisc del dev flab clsact"), &[Kind::Program]),
+            ("a guard is removed", |_| tc("filter del dev flab egress"), &[Kind::Program]),
+            (
+                "programs and guards are removed",
+                |dir| {
+                    detach_links(dir);
+                    tc("qdisc del dev flab clsact");
+                },
+                &[Kind::Program],
+            ),
+            ("links are detached", detach_links, &[Kind::Program]),
+            ("pins of links are removed", |dir| remove_below(&dir.join("links")), &[Kind::Pin]),
+            ("pins of tables are removed", |dir| remove_below(&dir.join("maps")), &[Kind::Pin]),
+            ("the directory is removed", |dir| std::fs::remove_dir_all(dir).unwrap(), &[Kind::Bpffs, Kind::Pin]),
+            (
+                "the file system is unmounted",
+                |_| assert!(Command::new("umount").arg("/sys/fs/bpf").status().unwrap().success()),
+                &[Kind::Bpffs, Kind::Pin],
+            ),
+        ];
+        for (what, harm, kinds) in harms {
+            let all = || [pins.maps().unwrap(), pins.links().unwrap()].map(BTreeSet::from_iter);
+            let before = all();
+            harm(dir);
+            let looked = look();
+            assert_eq!(looked.broken, [], "{what}");
+            let found: BTreeSet<_> = looked.repaired.iter().map(|repair| repair.kind).collect();
+            assert_eq!(found, kinds.iter().copied().collect(), "{what}: {looked:?}");
+            assert_eq!(all(), before, "{what}");
+            for way in [aya::programs::TcAttachType::Ingress, aya::programs::TcAttachType::Egress] {
+                assert_eq!(programs_at("flab", way).len(), 1, "{what}");
+            }
+            for way in ["ingress", "egress"] {
+                let shown = Command::new("tc").args(["filter", "show", "dev", "flab", way]).output().unwrap();
+                let shown = String::from_utf8(shown.stdout).unwrap();
+                assert_eq!(shown.matches("handle 0x1 fairlead_guard").count(), 1, "{what}: {shown}");
+            }
+            assert_eq!(look(), Looked::default(), "{what}: once is enough");
+        }
+        // A pod that goes takes its programs with it.
+        ip("link del flab");
+        assert_eq!(look(), Looked::default());
+        // What was pinned again is what an agent that follows finds.
+        drop((hooks, tables));
+        assert!(load(&object, &pins).unwrap().adopted);
+    });
+}
+
+#[test]
+fn c34_pins_are_roots_alone() {
+    in_namespaces("c34_pins_are_roots_alone", |dir| {
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let refused = |wrong: &str, path: &Path| {
+            let error = PinDir::open(dir).unwrap_err();
+            assert!(matches!(&error, BpfError::NotOurs { path: at, .. } if at == path), "{error}");
+            let text = error.to_string();
+            assert!(text.contains(wrong) && text.contains("rm -r"), "{text}");
+        };
+        // Where others mounted the file system everybody may make directories.
+        std::fs::create_dir(dir).unwrap();
+        chown(dir, Some(65_534), None).unwrap();
+        refused("belongs to user 65534", dir);
+        chown(dir, Some(0), None).unwrap();
+        std::fs::set_permissions(dir, Permissions::from_mode(0o770)).unwrap();
+        refused("mode 770", dir);
+        std::fs::remove_dir(dir).unwrap();
+        symlink("/tmp", dir).unwrap();
+        refused("is no directory", dir);
+        std::fs::remove_file(dir).unwrap();
+        PinDir::open(dir).unwrap();
+        for path in [dir.to_owned(), dir.join("maps"), dir.join("links")] {
+            assert_eq!(mode(&path), 0o700, "{}", path.display());
+        }
+        chown(dir.join("links"), Some(65_534), None).unwrap();
+        refused("belongs to user 65534", &dir.join("links"));
+        // What is mounted here is for nobody else.
+        let bpffs = dir.parent().unwrap();
+        assert!(Command::new("umount").arg(bpffs).status().unwrap().success());
+        PinDir::open(dir).unwrap();
+        assert_eq!(mode(bpffs), 0o700);
     });
 }
 

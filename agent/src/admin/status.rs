@@ -1,6 +1,6 @@
 //! How the agent is.
 
-use super::{Admin, MapView, PodView, StatusView};
+use super::{Admin, MapView, PodView, RepairView, StatusView};
 use crate::bpf::Map;
 use crate::cni::Health;
 
@@ -16,6 +16,13 @@ pub(super) fn status(admin: &Admin) -> StatusView {
     };
     let progress = shared.progress();
     let warnings = progress.warnings.into_iter().chain(shared.troubles().into_iter().map(|text| ("objects", text)));
+    let broken = shared.repairs.all_broken().into_iter().map(|broken| ("not repaired", broken.what));
+    let warnings = warnings.chain(broken);
+    let repairs = shared.repairs.last().into_iter().map(|(time, repair)| RepairView {
+        time: time.to_string(),
+        kind: repair.kind.as_str().to_owned(),
+        what: repair.what,
+    });
     // From here on nothing that looks into the model itself: a reader that comes again waits for a writer between.
     let model = shared.model();
     let objects = [
@@ -51,6 +58,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         maps: admin.tables.iter().map(fill).collect(),
         programs: shared.programs.iter().map(|p| (p.name.clone(), p.verified_instructions)).collect(),
         warnings: warnings.map(|(topic, text)| (topic.to_owned(), text)).collect(),
+        repairs: repairs.collect(),
         mistakes: model.mistakes().standing().into_iter().map(|m| (m.origin, m.reason)).collect(),
         drops: admin.drops.counts(&admin.tables).iter().map(|count| count.packets).sum(),
     }

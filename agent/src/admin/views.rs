@@ -78,10 +78,24 @@ pub struct StatusView {
     pub programs: Vec<(String, Option<u32>)>,
     /// What is wrong at present beside single objects: the topic, and what to do.
     pub warnings: Vec<(String, String)>,
+    /// What others undid and the agent put right, the latest first.
+    #[serde(default)]
+    pub repairs: Vec<RepairView>,
     /// Objects that can't be read: where, and what to do.
     pub mistakes: Vec<(String, String)>,
     /// Packets dropped since the node's start.
     pub drops: u64,
+}
+
+/// Something that was put right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairView {
+    /// When, as in RFC 3339.
+    pub time: String,
+    /// What it was about, as in the metric.
+    pub kind: String,
+    /// What was put right.
+    pub what: String,
 }
 
 /// A pod of this node.

@@ -1,13 +1,14 @@
 //! Which program goes where, and how on which kernel.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType, TestRunOptions};
+use aya::programs::{Program, SchedClassifier, TestRunOptions};
 use aya::util::KernelVersion;
 use aya::{Ebpf, TestRun as _};
 use fairlead_datapath::flow::{FlowKey, Over, Table};
@@ -15,8 +16,10 @@ use fairlead_datapath::walk::{MAX_KEYS, SweepRequest};
 use fairlead_objects::causes;
 use tracing::debug;
 
+use super::filters::{self, GUARD, Rank};
 use super::links::{self, Target};
 use super::{BpfError, PinDir};
+use crate::repair::FilterPlace;
 
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
 const TCX: [u32; 2] = [46, 47];
@@ -35,9 +38,6 @@ const SOCKET: [(&str, u32); 10] = [
     ("getpeername6", 30),
 ];
 
-/// Priority and handle of our filters where there is no tcx: fixed, so that the next agent replaces them.
-const NETLINK: (u16, TcHandle) = (50, TcHandle::new(0, 1));
-
 /// How packet programs are attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PacketAttach {
@@ -47,12 +47,47 @@ enum PacketAttach {
     Clsact,
 }
 
+/// A place for a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// The hook of an interface, by its index: what comes in there, or what leaves by it.
+    Interface { ifindex: u32, ingress: bool },
+    /// Behind that.
+    Guard { ifindex: u32, ingress: bool },
+    /// The cgroup of the socket programs, by `enum bpf_attach_type`.
+    Cgroup(u32),
+}
+
+/// How something is attached.
+#[derive(Debug)]
+pub(super) enum Means {
+    /// By a link that is pinned there.
+    Link(PathBuf),
+    /// As a filter.
+    Filter(FilterPlace),
+}
+
+/// What belongs there.
+#[derive(Debug)]
+pub(super) struct Hook {
+    pub(super) program: &'static str,
+    /// The name of the interface, or the path of the cgroup.
+    pub(super) target: String,
+    /// The link, where the program is attached by one.
+    pub(super) link: Option<OwnedFd>,
+    /// When it was attached last.
+    pub(super) since: Instant,
+}
+
 /// The loaded programs and where they are attached.
 #[derive(Debug)]
 pub struct Hooks {
     ebpf: Ebpf,
-    pins: PinDir,
+    pub(super) pins: PinDir,
     packet: PacketAttach,
+    /// The ids of the programs.
+    pub(super) ids: BTreeMap<String, u32>,
+    pub(super) hooks: BTreeMap<Place, Hook>,
 }
 
 impl Hooks {
@@ -60,16 +95,19 @@ impl Hooks {
     #[must_use]
     pub fn new(ebpf: Ebpf, pins: PinDir) -> Self {
         let tcx = KernelVersion::current().is_ok_and(|v| v >= KernelVersion::new(6, 6, 0));
-        Self { ebpf, pins, packet: if tcx { PacketAttach::Tcx } else { PacketAttach::Clsact } }
+        let packet = if tcx { PacketAttach::Tcx } else { PacketAttach::Clsact };
+        let id = |(name, program): (&str, &Program)| Some((name.to_owned(), program.info().ok()?.id()));
+        let ids = ebpf.programs().filter_map(id).collect();
+        Self { ebpf, pins, packet, ids, hooks: BTreeMap::new() }
     }
 
-    /// Attaches to the host side of a pod's veth.
+    /// Attaches to the host side of a pod's veth, with a guard behind each program.
     ///
     /// # Errors
     /// The interface is gone, or the kernel refuses.
     pub fn attach_pod(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
-        self.attach_packet("to_pod", link, ifindex, TcAttachType::Egress)?;
-        self.attach_packet("from_pod", link, ifindex, TcAttachType::Ingress)
+        self.attach_both(["from_pod", "to_pod"], link, ifindex)?;
+        self.attach_guards(link, ifindex)
     }
 
     /// Attaches to an interface that leads out of the node.
@@ -77,17 +115,16 @@ impl Hooks {
     /// # Errors
     /// The interface is gone, or the kernel refuses.
     pub fn attach_uplink(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
-        self.attach_packet("to_uplink", link, ifindex, TcAttachType::Egress)?;
-        self.attach_packet("from_uplink", link, ifindex, TcAttachType::Ingress)
+        self.attach_both(["from_uplink", "to_uplink"], link, ifindex)
     }
 
-    /// Attaches to the tunnel's device.
+    /// Attaches to the tunnel's device, with a guard behind each program.
     ///
     /// # Errors
     /// The interface is gone, or the kernel refuses.
     pub fn attach_overlay(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
-        self.attach_packet("to_overlay", link, ifindex, TcAttachType::Egress)?;
-        self.attach_packet("from_overlay", link, ifindex, TcAttachType::Ingress)
+        self.attach_both(["from_overlay", "to_overlay"], link, ifindex)?;
+        self.attach_guards(link, ifindex)
     }
 
     /// Attaches the socket programs at a cgroup. Those that the object lacks are left out.
@@ -97,14 +134,11 @@ impl Hooks {
     pub fn attach_sockets(&mut self, cgroup: &Path) -> Result<usize, BpfError> {
         let mut attached = 0;
         for (program, attach_type) in SOCKET {
-            let Some(loaded) = self.ebpf.program(program) else { continue };
-            let result = File::open(cgroup).and_then(|dir| {
-                let target = Target::Cgroup { id: dir.metadata()?.ino(), fd: dir.as_raw_fd().cast_unsigned() };
-                let prog = loaded.fd().map_err(io::Error::other)?;
-                links::attach(prog.as_fd(), target, attach_type, &self.pins.link(&format!("cgroup_{program}")))
-            });
-            result.map_err(|source| BpfError::Attach { program, target: cgroup.display().to_string(), source })?;
-            attached += 1;
+            if self.ebpf.program(program).is_some() {
+                self.claim(Place::Cgroup(attach_type), program, &cgroup.to_string_lossy());
+                self.attach(Place::Cgroup(attach_type))?;
+                attached += 1;
+            }
         }
         debug!(attached, cgroup = %cgroup.display(), "socket programs attached");
         Ok(attached)
@@ -145,62 +179,93 @@ impl Hooks {
         self.pins.links()
     }
 
-    fn attach_packet(
-        &mut self,
-        program: &'static str,
-        link: &str,
-        ifindex: u32,
-        direction: TcAttachType,
-    ) -> Result<(), BpfError> {
+    /// Attaches a program to each direction of an interface, what leaves by it first.
+    fn attach_both(&mut self, programs: [&'static str; 2], link: &str, ifindex: u32) -> Result<(), BpfError> {
+        for (program, ingress) in programs.into_iter().zip([true, false]).rev() {
+            self.claim(Place::Interface { ifindex, ingress }, program, link);
+        }
+        for ingress in [false, true] {
+            self.attach(Place::Interface { ifindex, ingress })?;
+        }
+        Ok(())
+    }
+
+    /// Attaches the guards of an interface. Its programs have to be there, and to be this agent's: those of a version without
+    /// guards leave it to whatever comes next what passes.
+    fn attach_guards(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
+        for ingress in [false, true] {
+            self.claim(Place::Guard { ifindex, ingress }, GUARD, link);
+            self.attach(Place::Guard { ifindex, ingress })?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a program belongs to a place. What was there of an interface of another name is gone with that.
+    fn claim(&mut self, place: Place, program: &'static str, target: &str) {
+        let hook = Hook { program, target: target.to_owned(), link: None, since: Instant::now() };
+        match self.hooks.get_mut(&place) {
+            Some(old) if old.program == program && old.target == target => {}
+            _ => drop(self.hooks.insert(place, hook)),
+        }
+    }
+
+    /// How what belongs to a place is attached.
+    pub(super) fn means(&self, place: Place, hook: &Hook) -> Means {
+        let filter = |ifindex, ingress, rank: Rank| Means::Filter(FilterPlace { ifindex, ingress, priority: rank.0 });
+        match place {
+            Place::Interface { ifindex, ingress } if self.packet == PacketAttach::Clsact => {
+                filter(ifindex, ingress, Rank::PROGRAM)
+            }
+            Place::Interface { ingress, .. } => {
+                Means::Link(self.pins.packet_link(if ingress { "in" } else { "out" }, &hook.target))
+            }
+            Place::Guard { ifindex, ingress } => filter(ifindex, ingress, Rank::GUARD),
+            Place::Cgroup(_) => Means::Link(self.pins.link(&format!("cgroup_{}", hook.program))),
+        }
+    }
+
+    /// Attaches what belongs to a place, in place of what is attached there by an agent before, if there is something.
+    pub(super) fn attach(&mut self, place: Place) -> Result<(), BpfError> {
+        let Some(hook) = self.hooks.get(&place) else { return Ok(()) };
+        let (program, means) = (hook.program, self.means(place, hook));
         let missing = || BpfError::Missing { what: "program", name: program.to_owned() };
         let loaded = self.ebpf.program_mut(program).ok_or_else(missing)?;
-        let loaded: &mut SchedClassifier = loaded.try_into().map_err(|_| missing())?;
-        let ingress = direction == TcAttachType::Ingress;
-        let result = match self.packet {
-            PacketAttach::Tcx => {
-                let [to_host, from_host] = TCX;
-                let (attach_type, way) = if ingress { (to_host, "in") } else { (from_host, "out") };
-                let pin = self.pins.packet_link(way, link);
-                let prog = loaded.fd().map_err(io::Error::other);
-                prog.and_then(|prog| links::attach(prog.as_fd(), Target::Interface(ifindex), attach_type, &pin))
+        let result = match means {
+            Means::Filter(at) => {
+                let loaded: &mut SchedClassifier = loaded.try_into().map_err(|_| missing())?;
+                filters::attach(loaded, &hook.target, at).map(|()| None).map_err(io::Error::other)
             }
-            PacketAttach::Clsact => attach_clsact(loaded, link, direction).map_err(io::Error::other),
+            Means::Link(pin) => with_target(place, &hook.target, |target, attach_type| {
+                let prog = loaded.fd().map_err(io::Error::other)?;
+                links::attach(prog.as_fd(), target, attach_type, &pin).map(Some)
+            }),
         };
-        result.map_err(|source| BpfError::Attach { program, target: format!("the interface {link}"), source })
-    }
-}
-
-/// Replaces our filter, or adds it where there is none. It outlives the process, since its link is forgotten.
-fn attach_clsact(program: &mut SchedClassifier, link: &str, direction: TcAttachType) -> Result<(), ProgramError> {
-    let (priority, handle) = NETLINK;
-    // An existing qdisc is no error: ours from before, or another's.
-    if let Err(error) = tc::qdisc_add_clsact(link) {
-        debug!(link, %error, "clsact qdisc not added");
-    }
-    let id = match SchedClassifierLink::attached(link, direction, priority, handle, None)
-        .map_err(ProgramError::from)
-        .and_then(|old| program.attach_to_link(old))
-    {
-        Ok(id) => id,
-        Err(_) => {
-            let options = TcAttachOptions::Netlink(NlOptions { priority, handle, classid: None });
-            program.attach_with_options(link, direction, options)?
+        let target = || match place {
+            Place::Interface { .. } | Place::Guard { .. } => format!("the interface {}", hook.target),
+            Place::Cgroup(_) => hook.target.clone(),
+        };
+        let link = result.map_err(|source| BpfError::Attach { program, target: target(), source })?;
+        if let Some(hook) = self.hooks.get_mut(&place) {
+            (hook.link, hook.since) = (link, Instant::now());
         }
-    };
-    std::mem::forget(program.take_link(id)?);
-    Ok(())
+        Ok(())
+    }
 }
 
-/// Removes the filters of uplinks on kernels without tcx, where they have no pins to go with. Those of pods go with
-/// their links.
-pub fn remove_filters() {
-    let links = nix::net::if_::if_nameindex();
-    for link in links.iter().flat_map(|links| links.iter()) {
-        let name = link.name().to_string_lossy();
-        for (direction, program) in [(TcAttachType::Ingress, "from_uplink"), (TcAttachType::Egress, "to_uplink")] {
-            if let Err(error) = tc::qdisc_detach_program(&name, direction, program) {
-                debug!(link = %name, program, %error, "no filter to remove");
-            }
+/// Does something with what a link of a place attaches to, and its `enum bpf_attach_type`.
+pub(super) fn with_target<T>(
+    place: Place,
+    target: &str,
+    act: impl FnOnce(Target, u32) -> io::Result<T>,
+) -> io::Result<T> {
+    let [ingress_type, egress_type] = TCX;
+    match place {
+        Place::Interface { ifindex, ingress } | Place::Guard { ifindex, ingress } => {
+            act(Target::Interface(ifindex), if ingress { ingress_type } else { egress_type })
+        }
+        Place::Cgroup(attach_type) => {
+            let dir = File::open(target)?;
+            act(Target::Cgroup { id: dir.metadata()?.ino(), fd: dir.as_raw_fd().cast_unsigned() }, attach_type)
         }
     }
 }

@@ -32,6 +32,17 @@ pub enum BpfError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// Somebody else made, or may change, a directory of pins.
+    #[error(
+        "{path} {wrong}: whoever may write there decides about all traffic of this node; find out who made it, remove it \
+         (rm -r {path}) and start the agent again"
+    )]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        wrong: String,
+    },
     /// A file below the pin directory can't be made, read or removed.
     #[error("{what} {path}: {source}")]
     Pin {

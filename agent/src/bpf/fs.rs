@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use fairlead_datapath::catalog::TableId;
@@ -35,17 +36,18 @@ impl PinDir {
             return Err(no_bpffs(io::Error::other("another file system is mounted there, or nothing exists")));
         }
         for sub in [dir.to_owned(), dir.join("maps"), dir.join("links")] {
-            match fs::create_dir(&sub) {
+            match fs::DirBuilder::new().mode(0o700).create(&sub) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(BpfError::Pin { what: "can't make the directory", path: sub, source: error });
                 }
                 _ => {}
             }
+            owned(&sub)?;
         }
         Ok(Self(dir.to_owned()))
     }
 
-    /// Mounts a bpf file system if there is none. Says whether it did.
+    /// Mounts a bpf file system if there is none, for root alone. Says whether it did.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -53,7 +55,7 @@ impl PinDir {
         if is_bpffs(path) {
             return Ok(false);
         }
-        mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), None::<&str>)
+        mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
             .map_err(|errno| BpfError::NoBpffs { path: path.to_owned(), source: errno.into() })?;
         Ok(true)
     }
@@ -62,6 +64,26 @@ impl PinDir {
     #[must_use]
     pub fn is_bpffs(path: &Path) -> bool {
         is_bpffs(path)
+    }
+
+    /// Whether it is there, on a bpf file system.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        is_bpffs(&self.0) && ["maps", "links"].iter().all(|sub| self.0.join(sub).is_dir())
+    }
+
+    /// Makes it again, the mount included.
+    ///
+    /// # Errors
+    /// As [`PinDir::open`].
+    pub fn remake(&self) -> Result<(), BpfError> {
+        Self::open(&self.0).map(drop)
+    }
+
+    /// Where the bpf file system belongs.
+    #[must_use]
+    pub fn parent(&self) -> &Path {
+        self.0.parent().unwrap_or(&self.0)
     }
 
     /// Where a pin of a table is.
@@ -123,6 +145,8 @@ impl PinDir {
         let mut first_error = None;
         for sub in [dir.join("links"), dir.join("maps")] {
             for name in if sub.exists() { names(&sub)? } else { Vec::new() } {
+                // Whoever holds a link open keeps it; a map is none, and the interface of a link may be gone.
+                let _not_attached = super::detach(&sub.join(&name));
                 match unpin(sub.join(name)) {
                     Ok(()) => removed += 1,
                     Err(error) => drop(first_error.get_or_insert(error)),
@@ -153,6 +177,22 @@ pub(super) fn unpin(path: PathBuf) -> Result<(), BpfError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whoever may write to a directory of pins decides what the programs read and which programs run.
+fn owned(dir: &Path) -> Result<(), BpfError> {
+    let meta = fs::symlink_metadata(dir).map_err(|source| BpfError::Pin {
+        what: "can't look at the directory",
+        path: dir.to_owned(),
+        source,
+    })?;
+    let wrong = match meta.mode() & 0o777 {
+        _ if !meta.is_dir() => "is no directory".to_owned(),
+        _ if meta.uid() != 0 => format!("belongs to user {}, not to root", meta.uid()),
+        mode if mode & 0o022 != 0 => format!("can be written to by others than root (mode {mode:o})"),
+        _ => return Ok(()),
+    };
+    Err(BpfError::NotOurs { path: dir.to_owned(), wrong })
 }
 
 fn names(dir: &Path) -> Result<Vec<String>, BpfError> {

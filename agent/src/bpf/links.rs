@@ -1,8 +1,9 @@
-//! Pinned links: made once, updated by every agent that follows.
+//! Pinned links: made once, updated by every agent that follows. Their descriptors stay open, so that a lost pin takes no
+//! program away while an agent runs.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use super::fs::unpin;
@@ -34,16 +35,45 @@ impl Target {
 }
 
 /// Attaches `prog` by the link that is pinned at `pin`; where there is none, or its target is gone, by a new one.
-pub(super) fn attach(prog: BorrowedFd<'_>, target: Target, attach_type: u32, pin: &Path) -> io::Result<()> {
+pub(super) fn attach(prog: BorrowedFd<'_>, target: Target, attach_type: u32, pin: &Path) -> io::Result<OwnedFd> {
     if let Ok(link) = sys::obj_get(pin) {
         let same = sys::link_info(link.as_fd()).is_ok_and(|info| target.is(info));
         if same && sys::link_update(link.as_fd(), prog).is_ok() {
-            return Ok(());
+            return Ok(link);
         }
         fs::remove_file(pin)?;
     }
     let link = sys::link_create(prog, target.number(), attach_type)?;
-    sys::obj_pin(link.as_fd(), pin)
+    sys::obj_pin(link.as_fd(), pin)?;
+    Ok(link)
+}
+
+/// The id of the program that a link attaches to its target. Nothing if it was detached, or the target is gone.
+pub(super) fn program(link: BorrowedFd<'_>, target: Target) -> Option<u32> {
+    sys::link_info(link).ok().filter(|info| target.is(*info)).map(|info| info.prog_id)
+}
+
+/// Whether a link is what is pinned there.
+pub(super) fn is_pinned(link: BorrowedFd<'_>, pin: &Path) -> bool {
+    let id = |link: BorrowedFd<'_>| sys::link_info(link).map(|info| info.id);
+    sys::obj_get(pin).is_ok_and(|pinned| matches!((id(pinned.as_fd()), id(link)), (Ok(a), Ok(b)) if a == b))
+}
+
+/// Pins a link, in place of whatever is there.
+pub(super) fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    sys::obj_pin(link, path)
+}
+
+/// Detaches what the link attaches that is pinned there. The link and its pin stay, and attach nothing any more.
+///
+/// # Errors
+/// There is no link, or the kernel refuses.
+pub fn detach(pin: &Path) -> io::Result<()> {
+    sys::link_detach(sys::obj_get(pin)?.as_fd())
 }
 
 /// Whether the link that is pinned at `pin` has lost its interface.

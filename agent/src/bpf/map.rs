@@ -121,6 +121,22 @@ impl Map {
         Ok(Self { name, fd, shape: MapShape { map_type, key_size, value_size, max_entries, flags } })
     }
 
+    /// Whether it is what is pinned there.
+    pub(super) fn is_pinned(&self, path: &Path) -> bool {
+        let id = |fd: BorrowedFd<'_>| sys::map_info(fd).map(|info| info.id);
+        let pinned = sys::obj_get(path);
+        pinned.is_ok_and(|pinned| matches!((id(pinned.as_fd()), id(self.fd.as_fd())), (Ok(a), Ok(b)) if a == b))
+    }
+
+    /// Pins it, in place of whatever is there.
+    pub(super) fn pin(&self, path: &Path) -> io::Result<()> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        sys::obj_pin(self.fd.as_fd(), path)
+    }
+
     /// Its shape.
     #[must_use]
     pub fn shape(&self) -> MapShape {

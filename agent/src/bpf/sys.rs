@@ -27,6 +27,7 @@ enum Cmd {
     MapDeleteBatch = 27,
     LinkCreate = 28,
     LinkUpdate = 29,
+    LinkDetach = 34,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable)]
@@ -217,6 +218,13 @@ pub(super) fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Res
     let mut attr = LinkUpdate { link_fd: raw(link), new_prog_fd: raw(prog), flags: 0, old_prog_fd: 0 };
     // SAFETY: no pointers.
     unsafe { bpf(Cmd::LinkUpdate, attr.as_mut_bytes()) }.map(drop)
+}
+
+/// Detaches what a link attaches, whoever holds the link.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = raw(link);
+    // SAFETY: no pointers.
+    unsafe { bpf(Cmd::LinkDetach, attr.as_mut_bytes()) }.map(drop)
 }
 
 /// # Safety

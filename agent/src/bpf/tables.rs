@@ -36,6 +36,12 @@ impl Tables {
         self.maps.get(&table).ok_or_else(|| missing(table))
     }
 
+    /// Pins a table again if it has lost its pin. Nothing if there was nothing to do.
+    pub(super) fn keep_pin(&self, table: TableId, pins: &PinDir) -> Option<std::io::Result<()>> {
+        let (path, map) = (pins.table(table)?, self.maps.get(&table)?);
+        (!map.is_pinned(&path)).then(|| map.pin(&path))
+    }
+
     /// Every table.
     pub fn iter(&self) -> impl Iterator<Item = &Map> {
         self.maps.values()

@@ -80,6 +80,7 @@ pub(super) fn status(status: &StatusView) -> String {
         maps,
         programs,
         warnings,
+        repairs,
         mistakes,
         drops,
     } = status;
@@ -122,6 +123,11 @@ pub(super) fn status(status: &StatusView) -> String {
     if !warnings.is_empty() {
         let mut out = Table::new(["warning", "what to do"]);
         warnings.iter().for_each(|(topic, text)| out.row([topic.clone(), text.clone()]));
+        text += &format!("\n{out}");
+    }
+    if !repairs.is_empty() {
+        let mut out = Table::new(["repaired last", "kind", "what"]);
+        repairs.iter().for_each(|repair| out.row([repair.time.clone(), repair.kind.clone(), repair.what.clone()]));
         text += &format!("\n{out}");
     }
     if !mistakes.is_empty() {

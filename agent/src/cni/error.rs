@@ -66,6 +66,9 @@ pub enum CniError {
     /// A request about an attachment that has no reservation.
     #[error("{} of container {} has no reservation; ADD it anew", .0.ifname, .0.container_id)]
     Unknown(Attachment),
+    /// CHECK of a pod whose wiring somebody undid.
+    #[error("not as ADD left it: {0}")]
+    Differs(String),
     /// Programs or policy could not be put in place.
     #[error("can't put the pod's policy in force: {0}")]
     Attach(#[from] AttachError),
@@ -95,7 +98,7 @@ impl CniError {
             Self::NotAvailable(_) => code::NOT_AVAILABLE,
             Self::Impaired(_) => code::IMPAIRED,
             Self::AlreadyAdded(_) => code::ALREADY_ADDED,
-            Self::Unknown(_) => code::DIFFERS,
+            Self::Unknown(_) | Self::Differs(_) => code::DIFFERS,
             Self::Request(_) => code::DECODING,
             Self::Wiring(_) => code::KERNEL,
         }

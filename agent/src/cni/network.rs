@@ -33,6 +33,11 @@ pub trait PodNetwork: Send + Sync + 'static {
     /// The host side of this name is deleted: nothing that was attached to it is needed any more.
     fn deleted(&self, host_link: &str);
 
+    /// What is wrong at present with the node's side of the pod in a slot, and can't be put right.
+    fn trouble(&self, _slot: u16) -> Option<String> {
+        None
+    }
+
     /// A request of the plugin was answered: its verb, whether it succeeded, and how long it took.
     fn answered(&self, _verb: &'static str, _ok: bool, _took: Duration) {}
 }

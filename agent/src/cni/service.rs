@@ -186,7 +186,10 @@ impl<N: PodNetwork> Service<N> {
         let state = self.state();
         let entry = state.ledger.get(attachment).filter(|entry| entry.attached);
         let entry = entry.ok_or_else(|| CniError::Unknown(attachment.clone()))?;
-        Ok(reservation(attachment, entry, &node))
+        match self.network.trouble(entry.slot) {
+            Some(trouble) => Err(CniError::Differs(trouble)),
+            None => Ok(reservation(attachment, entry, &node)),
+        }
     }
 
     /// STATUS

@@ -24,6 +24,7 @@ use crate::cni::{AttachError, AttachedPod};
 use crate::compile::node;
 use crate::model::LocalPod;
 use crate::network::Tunnel;
+use crate::repair::{Filters, Looked};
 use crate::state::Shared;
 use crate::wiring::{Uplink, overlay};
 
@@ -49,6 +50,8 @@ pub(super) enum Input {
     Addresses(Vec<IpAddr>),
     /// By the wiring: the tunnel's device is there and down. Answered when the programs are attached to it.
     Overlay(oneshot::Sender<Result<(), BpfError>>),
+    /// By the wiring: look at what is attached and pinned, with the filters that exist.
+    Look(Filters, oneshot::Sender<Looked>),
     /// By the CNI server: take out, and answer when no table knows the pod.
     Detach(AttachedPod, oneshot::Sender<()>),
 }
@@ -173,6 +176,7 @@ impl Engine {
             Input::Uplinks(uplinks) => self.set_uplinks(uplinks),
             Input::Addresses(addresses) => self.set_addresses(addresses),
             Input::Overlay(answer) => drop(answer.send(self.hooks.attach_overlay(overlay::NAME, overlay::IFINDEX))),
+            Input::Look(filters, answer) => drop(answer.send(self.hooks.look(&self.tables, &filters))),
             Input::Detach(pod, answer) => {
                 self.waiting.retain(|waiting| waiting.slot != pod.slot);
                 // The slot may be another pod's by now: a detachment can come late and twice.

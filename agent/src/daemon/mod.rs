@@ -8,6 +8,7 @@ mod gauge;
 mod overlay;
 mod pods;
 mod proxy;
+mod repair;
 mod report;
 mod sweep;
 mod wire;
@@ -92,7 +93,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
 
     let socket = run_dir.join("agent.sock");
-    let questions = admin::listen(&socket).map_err(|source| DaemonError::Admin { path: socket, source })?;
+    let questions = admin::listen(&socket).map_err(|source| DaemonError::Admin { path: socket.clone(), source })?;
     let object = ObjectFile::find()?;
     let cgroup = cgroup2_root(cgroup_root.as_deref())?;
     let pins = PinDir::open(&bpffs)?;
@@ -104,7 +105,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
     let netlink = Netlink::open()?;
 
-    let wire = Wire::new(netlink.clone(), uplinks, Sysctls::new(&proc_sys, &run_dir), tunnel, vxlan_port);
+    let sysctls = Sysctls::new(&proc_sys, &run_dir);
+    // A socket of its own: the kernel serves one list at a time on each.
+    let wire = Wire::new(Netlink::open()?, uplinks, sysctls, (tunnel, vxlan_port), &socket, pins.clone());
     hooks.attach_sockets(&cgroup)?;
 
     let cluster = source.cluster().cloned();

@@ -25,29 +25,33 @@ impl Keeper {
         Self { tunnel, port, sysctls, attached: false, trouble: None }
     }
 
-    /// Makes the device be as it should.
-    pub(super) async fn look(&mut self, netlink: &Netlink, mtu: u32, inputs: &mpsc::Sender<Input>) {
-        let trouble = self.keep(netlink, mtu, inputs).await.err();
+    /// Makes the device be as it should. Says whether it had to be made again.
+    pub(super) async fn look(&mut self, netlink: &Netlink, mtu: u32, inputs: &mpsc::Sender<Input>) -> bool {
+        let (repaired, trouble) = match self.keep(netlink, mtu, inputs).await {
+            Ok(repaired) => (repaired, None),
+            Err(error) => (false, Some(error)),
+        };
         if trouble != self.trouble {
             if let Some(error) = &trouble {
                 warn!(error, "the tunnel to other nodes is down");
             }
             self.trouble = trouble;
         }
+        repaired
     }
 
-    async fn keep(&mut self, netlink: &Netlink, mtu: u32, inputs: &mpsc::Sender<Input>) -> Result<(), String> {
+    async fn keep(&mut self, netlink: &Netlink, mtu: u32, inputs: &mpsc::Sender<Input>) -> Result<bool, String> {
         if self.tunnel == Tunnel::Never {
             if netlink.remove_overlay().await.map_err(|error| error.to_string())? {
                 info!("removed the tunnel device");
             }
-            return Ok(());
+            return Ok(false);
         }
         let found = netlink.keep_overlay(self.port, mtu).await.map_err(|error| error.to_string())?;
         if self.attached && found == Overlay::Up {
-            return Ok(());
+            return Ok(false);
         }
-        self.attached = false;
+        let was_there = std::mem::take(&mut self.attached);
         let (answer, attached) = oneshot::channel();
         let stopping = "the agent is stopping";
         inputs.send(Input::Overlay(answer)).await.map_err(|_| stopping)?;
@@ -60,6 +64,6 @@ impl Keeper {
         if let Err(error) = self.sysctls.loosen(NAME) {
             debug!(%error, "can't loosen rp_filter on the tunnel device: the node's default applies");
         }
-        Ok(())
+        Ok(was_there)
     }
 }

@@ -45,6 +45,11 @@ impl PodNetwork for Pods {
         done.await.map_err(|_| stopping())?
     }
 
+    fn trouble(&self, slot: u16) -> Option<String> {
+        let broken = self.shared.repairs.all_broken();
+        broken.into_iter().find(|broken| broken.slot == Some(slot)).map(|broken| broken.what)
+    }
+
     fn answered(&self, verb: &'static str, ok: bool, took: Duration) {
         self.shared.metrics.cni(verb, ok, took);
     }

@@ -1,22 +1,36 @@
-//! The node's own network: which interfaces lead out of it, the tunnel, and the routes to the pods of other nodes.
+//! The node's own network: which interfaces lead out of it, the tunnel, and the routes to the pods of other nodes; and the
+//! loop that looks after all that was made, at each change that the kernel tells and every ten seconds.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::engine::Input;
 use super::overlay::Keeper;
+use super::repair::Caretaker;
+use crate::bpf::{PinDir, watch_mounts};
 use crate::compile::node;
 use crate::network::Tunnel;
-use crate::state::Shared;
-use crate::wiring::{Netlink, Sysctls, Uplink, WiringError, desired, neighbours, watch};
+use crate::repair::{Kind, Looked, Repair};
+use crate::state::{Shared, Subject};
+use crate::wiring::{
+    Change, Kept, Netlink, NodeRoute, Sysctls, Uplink, WiringError, desired, neighbours, overlay, watch,
+};
 
-/// How often interfaces and routes are looked at when nothing tells of a change.
-const LOOK: Duration = Duration::from_secs(60);
+/// How often everything is looked at when nothing tells of a change.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// After a look, how long changes are collected before the next: this many times what it took, within bounds, so that a node
+/// where links come and go all the time does not spend its time with looking.
+const REST: u32 = 5;
+const LEAST_REST: Duration = Duration::from_millis(20);
+const LONGEST_REST: Duration = Duration::from_millis(500);
 
 /// Keeps them as they should be.
 pub(super) struct Wire {
@@ -26,20 +40,48 @@ pub(super) struct Wire {
     sysctls: Sysctls,
     tunnel: Tunnel,
     keeper: Keeper,
+    caretaker: Caretaker,
+    pins: PinDir,
+    /// What the kernel was last made to have. What is not so later somebody else has undone.
+    uplinks: Option<Vec<Uplink>>,
+    addresses: Option<Vec<IpAddr>>,
+    settled: Option<Vec<Uplink>>,
+    routes: Option<BTreeSet<NodeRoute>>,
+    hops: Option<BTreeSet<(u32, IpAddr)>>,
 }
 
-impl Wire {
-    pub(super) fn new(netlink: Netlink, named: Vec<String>, sysctls: Sysctls, tunnel: Tunnel, vxlan_port: u16) -> Self {
-        let keeper = Keeper::new(tunnel, vxlan_port, sysctls.clone());
-        Self { netlink, named, sysctls, tunnel, keeper }
-    }
+/// Whether the loop goes on.
+type Running = Result<(), Stopped>;
 
-    /// Sets what the kernel needs to forward for pods. Devices and other programs come and go, so not only at start.
-    fn forward(&self, uplinks: &[Uplink]) -> Option<String> {
-        let mut errors = self.sysctls.prepare();
-        errors.extend(uplinks.iter().flat_map(|uplink| self.sysctls.prepare_uplink(&uplink.name)));
-        let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        (!texts.is_empty()).then(|| format!("the node may not forward for its pods: {}", texts.join("; ")))
+/// The other end of the loop is gone.
+struct Stopped;
+
+impl Wire {
+    /// `socket` is the agent's own.
+    pub(super) fn new(
+        netlink: Netlink,
+        named: Vec<String>,
+        sysctls: Sysctls,
+        (tunnel, vxlan_port): (Tunnel, u16),
+        socket: &Path,
+        pins: PinDir,
+    ) -> Self {
+        let keeper = Keeper::new(tunnel, vxlan_port, sysctls.clone());
+        let caretaker = Caretaker::new(netlink.clone(), sysctls.clone(), socket);
+        Self {
+            netlink,
+            named,
+            sysctls,
+            tunnel,
+            keeper,
+            caretaker,
+            pins,
+            uplinks: None,
+            addresses: None,
+            settled: None,
+            routes: None,
+            hops: None,
+        }
     }
 
     /// The interfaces that lead out of the node.
@@ -54,70 +96,124 @@ impl Wire {
     /// Runs until the loop is gone.
     pub(super) async fn run(mut self, shared: Arc<Shared>, inputs: mpsc::Sender<Input>) -> Result<(), WiringError> {
         let mut changes = watch()?;
-        let mut told = None;
-        let mut addresses = None;
-        // The uplinks at which settings were looked at last, and when to look even if they stay the same.
-        let (mut settled, mut look_again) = (None, Instant::now());
-        let mut uplinks = Vec::new();
+        watch_mounts(self.pins.clone(), changes.programs_changed());
+        let (mut next, mut programs_next) = (Instant::now(), Instant::now());
         loop {
-            let node_ips = shared.model().own_node().map(|node| node.internal_ips.clone()).unwrap_or_default();
-            match self.uplinks(&node_ips).await {
-                Ok(found) => uplinks = found,
-                Err(error) => warn!(%error, "can't list the node's interfaces"),
+            let begun = Instant::now();
+            if self.caretaker.is_succeeded() {
+                debug!("another agent has taken over: nothing is looked after any more");
+                sleep_until(begun + LOOK).await;
+                continue;
             }
-            match self.netlink.addresses().await {
-                Ok(found) if addresses.as_ref() != Some(&found) => {
-                    addresses = Some(found.clone());
-                    if inputs.send(Input::Addresses(found)).await.is_err() {
-                        return Ok(());
+            if begun >= next {
+                next = begun + LOOK;
+            }
+            self.caretaker.look_at_pods(&shared).await;
+            let Ok(()) = self.look_at_node(&shared, &inputs).await else { return Ok(()) };
+            if Instant::now() >= programs_next {
+                let uplinks = self.uplinks.as_deref().unwrap_or_default();
+                self.caretaker.look_at_programs(uplinks, &inputs, &shared).await;
+                programs_next = Instant::now() + LOOK;
+            }
+            let rested = Instant::now() + (begun.elapsed() * REST).clamp(LEAST_REST, LONGEST_REST);
+            tokio::select! {
+                () = sleep_until(next.min(programs_next)) => {}
+                Some(change) = async { sleep_until(rested).await; changes.next().await } => {
+                    if change == Change::Programs {
+                        programs_next = Instant::now();
                     }
                 }
-                Ok(_) => {}
-                Err(error) => warn!(%error, "can't list the node's addresses"),
-            }
-            if told.as_ref() != Some(&uplinks) {
-                let names: Vec<_> = uplinks.iter().map(|uplink| uplink.name.as_str()).collect();
-                info!(uplinks = names.join(" "), "uplinks");
-                if uplinks.is_empty() {
-                    warn!("no uplink found: name one with --uplink");
-                }
-                told = Some(uplinks.clone());
-                if inputs.send(Input::Uplinks(uplinks.clone())).await.is_err() {
-                    return Ok(());
-                }
-            }
-            // With many pods there are many devices to look at, so not at each that comes.
-            if settled != told || Instant::now() >= look_again {
-                shared.warn("sysctls", self.forward(told.as_deref().unwrap_or_default()));
-                settled.clone_from(&told);
-                look_again = Instant::now() + LOOK;
-            }
-            let wanted = {
-                let model = shared.model();
-                let network = node::network(&uplinks, model.own_node(), self.tunnel);
-                model.synced().then(|| {
-                    let tunnel_mtu = network.tunnel_mtu(model.node_name(), model.nodes());
-                    (desired(model.node_name(), model.nodes(), &network), tunnel_mtu)
-                })
-            };
-            if let Some((routes, tunnel_mtu)) = wanted {
-                self.keeper.look(&self.netlink, tunnel_mtu, &inputs).await;
-                match self.netlink.set_node_routes(&routes).await {
-                    Ok(errors) => errors.iter().for_each(|error| warn!(%error, "can't add a route to a node's pods")),
-                    Err(error) => warn!(%error, "can't update the routes to other nodes' pods"),
-                }
-                let hops = neighbours(&uplinks, &routes);
-                match self.netlink.keep_neighbours(&hops).await {
-                    // Kernels before 5.16 know no managed neighbours; all is well without, but for a first packet.
-                    Ok(errors) => errors.iter().for_each(|error| debug!(%error, "can't keep a neighbour resolved")),
-                    Err(error) => debug!(%error, "can't keep the neighbours of other nodes resolved"),
-                }
-                shared.note(|progress| progress.wired = true);
-            }
-            tokio::select! {
-                _ = timeout(LOOK, changes.recv()) => {}
+                () = self.caretaker.programs(&shared) => {}
                 () = shared.nodes_changed.notified() => {}
             }
         }
+    }
+
+    async fn look_at_node(&mut self, shared: &Shared, inputs: &mpsc::Sender<Input>) -> Running {
+        let mut looked = Looked::default();
+        self.look_at_uplinks(shared, inputs, &mut looked).await?;
+        let uplinks = self.uplinks.clone().unwrap_or_default();
+        let wanted = {
+            let model = shared.model();
+            let network = node::network(&uplinks, model.own_node(), self.tunnel);
+            model.synced().then(|| {
+                let tunnel_mtu = network.tunnel_mtu(model.node_name(), model.nodes());
+                (desired(model.node_name(), model.nodes(), &network), tunnel_mtu)
+            })
+        };
+        if let Some((routes, tunnel_mtu)) = wanted {
+            if self.keeper.look(&self.netlink, tunnel_mtu, inputs).await {
+                looked.repaired.push(Repair { kind: Kind::Tunnel, what: format!("the device {}", overlay::NAME) });
+            }
+            self.set_routes(&uplinks, routes, &mut looked).await;
+            shared.note(|progress| progress.wired = true);
+        }
+        shared.looked(Subject::Node, &looked);
+        Ok(())
+    }
+
+    async fn look_at_uplinks(&mut self, shared: &Shared, inputs: &mpsc::Sender<Input>, looked: &mut Looked) -> Running {
+        let node_ips = shared.model().own_node().map(|node| node.internal_ips.clone()).unwrap_or_default();
+        let found = self.uplinks(&node_ips).await;
+        let found = found.inspect_err(|error| warn!(%error, "the node's interfaces can't be listed")).ok();
+        match self.netlink.addresses().await {
+            Ok(found) if self.addresses.as_ref() != Some(&found) => {
+                self.addresses = Some(found.clone());
+                inputs.send(Input::Addresses(found)).await.map_err(|_| Stopped)?;
+            }
+            Ok(_) => {}
+            Err(error) => warn!(%error, "the node's addresses can't be listed"),
+        }
+        if let Some(uplinks) = found.filter(|found| self.uplinks.as_ref() != Some(found)) {
+            let names: Vec<_> = uplinks.iter().map(|uplink| uplink.name.as_str()).collect();
+            info!(uplinks = names.join(" "), "interfaces that lead out of the node");
+            if uplinks.is_empty() {
+                warn!("no interface leads out of the node: name one with --uplink");
+            }
+            self.uplinks = Some(uplinks.clone());
+            inputs.send(Input::Uplinks(uplinks)).await.map_err(|_| Stopped)?;
+        }
+        self.forward(shared, looked);
+        Ok(())
+    }
+
+    /// Sets what the kernel needs to forward for pods. Devices and other programs come and go, so not only at start.
+    fn forward(&mut self, shared: &Shared, looked: &mut Looked) {
+        let mut kept = vec![self.sysctls.prepare()];
+        let uplinks = self.uplinks.iter().flatten();
+        kept.extend(uplinks.map(|uplink| self.sysctls.prepare_uplink(&uplink.name)));
+        let texts: Vec<_> = kept.iter().flat_map(|kept| &kept.errors).map(ToString::to_string).collect();
+        let text = (!texts.is_empty()).then(|| format!("the node may not forward for its pods: {}", texts.join("; ")));
+        shared.warn("sysctls", text);
+        if self.settled == self.uplinks {
+            let changed = kept.into_iter().flat_map(|kept| kept.changed);
+            looked.repaired.extend(changed.map(|what| Repair { kind: Kind::Sysctl, what }));
+        }
+        self.settled.clone_from(&self.uplinks);
+    }
+
+    async fn set_routes(&mut self, uplinks: &[Uplink], routes: BTreeSet<NodeRoute>, looked: &mut Looked) {
+        let mut undone = |same: bool, kind: Kind, kept: Kept| {
+            let changed = kept.changed.into_iter().filter(|_| same);
+            looked.repaired.extend(changed.map(|what| Repair { kind, what }));
+            kept.errors
+        };
+        match self.netlink.set_node_routes(&routes).await {
+            Ok(kept) => {
+                let errors = undone(self.routes.as_ref() == Some(&routes), Kind::Route, kept);
+                errors.iter().for_each(|error| warn!(%error, "a route to a node's pods is missing"));
+            }
+            Err(error) => warn!(%error, "routes to other nodes' pods can't be set"),
+        }
+        let hops = neighbours(uplinks, &routes);
+        match self.netlink.keep_neighbours(&hops).await {
+            // Kernels before 5.16 know no managed neighbours; all is well without, but for a first packet.
+            Ok(kept) => {
+                let errors = undone(self.hops.as_ref() == Some(&hops), Kind::Neighbour, kept);
+                errors.iter().for_each(|error| debug!(%error, "a node's MAC is not kept known"));
+            }
+            Err(error) => debug!(%error, "the MACs of other nodes are not kept known"),
+        }
+        (self.routes, self.hops) = (Some(routes), Some(hops));
     }
 }

@@ -35,7 +35,7 @@ pub fn install(setup: &Setup) -> Vec<Step> {
         Step::new("bpf file system", mount(bpffs)),
         Step::new("run directory", fairlead_files::directory(run_dir).map(|()| run_dir.display().to_string())),
     ];
-    let errors = Sysctls::new(proc_sys, run_dir).prepare();
+    let errors = Sysctls::new(proc_sys, run_dir).prepare().errors;
     steps.push(match errors.is_empty() {
         true => Step::new("kernel settings", Ok::<_, String>("set for forwarding".to_owned())),
         false => {

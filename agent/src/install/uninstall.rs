@@ -55,12 +55,12 @@ async fn unwire(netlink: Netlink) -> Vec<Step> {
     let outcome = netlink.set_node_routes(&BTreeSet::new()).await;
     let mut steps = vec![Step::new(
         "routes to other nodes' pods",
-        outcome.map_err(|e| e.to_string()).and_then(|e| all_or(count(routes, "route"), &e)),
+        outcome.map_err(|e| e.to_string()).and_then(|kept| all_or(count(routes, "route"), &kept.errors)),
     )];
     let outcome = netlink.keep_neighbours(&BTreeSet::new()).await;
     steps.push(Step::new(
         "neighbours",
-        outcome.map_err(|e| e.to_string()).and_then(|e| all_or("no longer managed".to_owned(), &e)),
+        outcome.map_err(|e| e.to_string()).and_then(|kept| all_or("no longer managed".to_owned(), &kept.errors)),
     ));
     let outcome = netlink.remove_overlay().await.map_err(|error| error.to_string());
     let said = |there| if there { "removed" } else { "not present" }.to_owned();

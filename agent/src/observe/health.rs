@@ -38,8 +38,11 @@ impl Handler for HealthServer {
                 answer
             }
             "/readyz" => match self.shared.health() {
-                Health::Ready if self.shared.progress().conflist => Answer::text(200, "ok"),
-                Health::Ready => Answer::text(503, "the CNI configuration is not in its place\n"),
+                Health::Ready => match (self.shared.repairs.all_broken().first(), self.shared.progress().conflist) {
+                    (None, true) => Answer::text(200, "ok"),
+                    (None, false) => Answer::text(503, "the CNI configuration is not in its place\n"),
+                    (Some(broken), _) => Answer::text(503, format!("not as it should be: {}\n", broken.what)),
+                },
                 Health::Starting(why) | Health::Impaired(why) => Answer::text(503, why + "\n"),
             },
             _ => Answer::not_found(),

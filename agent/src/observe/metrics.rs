@@ -11,6 +11,7 @@ use crate::bpf::Tables;
 use crate::cni::Health;
 use crate::compile::policy::Direction;
 use crate::model::Model;
+use crate::repair::Kind as Repaired;
 use crate::state::{DropLog, KubeProxy, Shared};
 
 /// What `/proxyMode` says, where kube-proxy names its backend: `iptables`, `ipvs`, `nftables`.
@@ -57,6 +58,7 @@ impl MetricsServer {
         ];
         let failures = shared.metrics.failures();
         let swept = shared.metrics.swept();
+        let repairs = shared.repairs.counts();
         vec![
             gauges(
                 "fairlead_build_info",
@@ -83,6 +85,19 @@ impl MetricsServer {
                 "fairlead_table_left_out",
                 "Elements that a table should have and has no room for.",
                 progress.left_out.iter().map(|(table, count)| (vec![("table", *table)], *count as f64)),
+            ),
+            counters(
+                "fairlead_repairs_total",
+                "What others undid on the node and the agent put right, by kind.",
+                Repaired::ALL.map(|kind| {
+                    let count = repairs.get(&kind).copied().unwrap_or_default();
+                    (vec![("kind", kind.as_str())], count as f64)
+                }),
+            ),
+            gauge(
+                "fairlead_unrepaired",
+                "What others undid on the node and the agent can't put right.",
+                shared.repairs.all_broken().len() as f64,
             ),
             counter("fairlead_flows_swept_total", "Ended flows that the sweep removed.", swept as f64),
         ]

@@ -5,10 +5,12 @@ mod checks;
 mod drops;
 mod freshness;
 mod metrics;
+mod repairs;
 mod shared;
 
 pub use checks::{Check, CheckKey, Checks};
 pub use drops::{DropCount, DropLog, DropView, DropsView};
 pub use freshness::{Freshness, View as FreshnessView};
 pub use metrics::{KubeProxy, Metrics};
+pub use repairs::{Repairs, Subject};
 pub use shared::{Progress, Shared};

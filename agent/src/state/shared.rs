@@ -11,13 +11,14 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
-use super::{Checks, Freshness, Metrics};
+use super::{Checks, Freshness, Metrics, Repairs, Subject};
 use crate::bpf::ProgramInfo;
 use crate::cni::{Health, KnownPod, NodeNetwork};
 use crate::events::Recorder;
 use crate::model::Model;
 use crate::network::Network;
 use crate::plan::policy::CutOff;
+use crate::repair::Looked;
 
 /// Failed attempts in a row after which the node says that its pods may suffer.
 const PATIENCE: u32 = 3;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub freshness: Freshness,
     /// What is counted.
     pub metrics: Metrics,
+    /// What others undid and what became of it.
+    pub repairs: Repairs,
     /// The health checks that load balancers look for.
     pub checks: watch::Sender<Checks>,
     /// Tells when Nodes changed.
@@ -97,6 +100,7 @@ impl Shared {
             started: Instant::now(),
             freshness: Freshness::default(),
             metrics: Metrics::default(),
+            repairs: Repairs::default(),
             checks: watch::Sender::default(),
             nodes_changed: Notify::new(),
         }
@@ -139,6 +143,34 @@ impl Shared {
         }
     }
 
+    /// What a look at the node has found: said in the log and on the Node, and counted.
+    pub(crate) fn looked(&self, subject: Subject, looked: &Looked) {
+        let new = self.repairs.note(subject, looked);
+        let repaired = looked.summary();
+        for repair in &repaired {
+            warn!(kind = repair.kind.as_str(), "somebody undid it, and it is put right: {}", repair.what);
+        }
+        for broken in &new {
+            warn!("not as it should be: {}", broken.what);
+        }
+        let list = |all: &mut dyn Iterator<Item = &str>| all.collect::<Vec<_>>().join("; ");
+        let node = ObjectKey::cluster(self.model().node_name());
+        if !repaired.is_empty() {
+            let note = list(&mut repaired.iter().map(|repair| repair.what.as_str()));
+            self.events.warn(
+                Kind::Node,
+                &node,
+                "",
+                "Repaired",
+                format!("somebody undid it, and it is put right: {note}"),
+            );
+        }
+        if !new.is_empty() {
+            let note = list(&mut new.iter().map(|broken| broken.what.as_str()));
+            self.events.warn(Kind::Node, &node, "", "NotRepaired", format!("not as it should be: {note}"));
+        }
+    }
+
     /// What is wrong at present beside objects, and what to do: one text a matter.
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
@@ -171,6 +203,9 @@ impl Shared {
         let progress = self.progress();
         if let Some(trouble) = progress.trouble.filter(|_| progress.failures >= PATIENCE) {
             return Health::Impaired(trouble);
+        }
+        if let Some(broken) = self.repairs.broken(Subject::Programs).first() {
+            return Health::Impaired(format!("not as it should be: {}", broken.what));
         }
         let waiting: Vec<_> = self.model().waiting_for().map(Kind::as_str).collect();
         if !waiting.is_empty() {

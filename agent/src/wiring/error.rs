@@ -46,6 +46,24 @@ pub enum WiringError {
     Stopping,
 }
 
+/// What became of making something be as it should.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// What was not so, and is now.
+    pub changed: Vec<String>,
+    /// What could not be changed.
+    pub errors: Vec<WiringError>,
+}
+
+impl Kept {
+    pub(super) fn note(&mut self, what: impl FnOnce() -> String, outcome: Result<(), WiringError>) {
+        match outcome {
+            Ok(()) => self.changed.push(what()),
+            Err(error) => self.errors.push(error),
+        }
+    }
+}
+
 impl WiringError {
     /// Wraps what rtnetlink said about an attempt.
     pub(crate) fn kernel(what: impl Into<String>, error: &rtnetlink::Error) -> Self {

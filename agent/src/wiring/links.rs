@@ -81,7 +81,7 @@ fn slot(ifindex: u32) -> Option<u16> {
     (slot < SLOTS).then_some(slot)
 }
 
-fn pod_link(link: &LinkMessage) -> Option<PodLink> {
+pub(super) fn pod_link(link: &LinkMessage) -> Option<PodLink> {
     let slot = slot(link.header.index)?;
     let name = link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) if name.starts_with(HOST_LINK_PREFIX) => Some(name.clone()),
@@ -90,7 +90,7 @@ fn pod_link(link: &LinkMessage) -> Option<PodLink> {
     Some(PodLink { slot, name, ips: Vec::new() })
 }
 
-fn pod_route(route: &RouteMessage) -> Option<(u16, IpAddr)> {
+pub(super) fn pod_route(route: &RouteMessage) -> Option<(u16, IpAddr)> {
     if route.header.protocol != RouteProtocol::Other(POD_ROUTE_PROTOCOL) {
         return None;
     }

@@ -8,17 +8,20 @@ mod links;
 mod neighbours;
 mod netlink;
 pub mod overlay;
+mod pods;
 mod routes;
 mod sysctl;
 #[cfg(test)]
 mod tests;
 mod uplinks;
+mod watch;
 
-pub use error::WiringError;
+pub use error::{Kept, WiringError};
 pub use links::{PodLink, PodLinks};
 pub use neighbours::neighbours;
 pub use netlink::Netlink;
 pub use routes::{NODE_ROUTE_PROTOCOL, NodeRoute, Via, desired, difference};
 pub use sysctl::record::RecordError;
 pub use sysctl::{PROC_SYS, Sysctls};
-pub use uplinks::{Uplink, watch};
+pub use uplinks::Uplink;
+pub use watch::{Change, Watch, watch};

@@ -13,7 +13,7 @@ use rtnetlink::packet_route::neighbour::{
 };
 use rtnetlink::packet_route::route::RouteProtocol;
 
-use super::{NODE_ROUTE_PROTOCOL, Netlink, NodeRoute, Via, WiringError};
+use super::{Kept, NODE_ROUTE_PROTOCOL, Netlink, NodeRoute, Via, WiringError};
 
 /// A node on the other side of an uplink.
 type Neighbour = (u32, IpAddr);
@@ -31,15 +31,15 @@ pub fn neighbours(uplinks: &[super::Uplink], routes: &BTreeSet<NodeRoute>) -> BT
 
 impl Netlink {
     /// Makes these, and no others of ours, be neighbours that the kernel keeps resolved. One that the kernel refuses does
-    /// not keep the others from being made; the errors are given back.
+    /// not keep the others from being made.
     ///
     /// # Errors
     /// When the kernel refuses to list what exists.
-    pub async fn keep_neighbours(&self, wanted: &BTreeSet<Neighbour>) -> Result<Vec<WiringError>, WiringError> {
+    pub async fn keep_neighbours(&self, wanted: &BTreeSet<Neighbour>) -> Result<Kept, WiringError> {
         let list = self.handle.neighbours().get().execute();
         let listed: Vec<NeighbourMessage> =
             list.try_collect().await.map_err(|e| WiringError::kernel("list neighbours", &e))?;
-        let mut errors = Vec::new();
+        let mut outcome = Kept::default();
         let mut kept = BTreeSet::new();
         for message in listed {
             let Some(neighbour) = ours(&message) else { continue };
@@ -47,7 +47,8 @@ impl Netlink {
                 kept.insert(neighbour);
             } else {
                 let result = self.handle.neighbours().del(message).execute().await;
-                errors.extend(result.err().map(|e| WiringError::kernel(format!("delete {}", text(neighbour)), &e)));
+                let result = result.map_err(|e| WiringError::kernel(format!("delete {}", text(neighbour)), &e));
+                outcome.note(|| format!("not {}", text(neighbour)), result);
             }
         }
         for &(ifindex, ip) in wanted.difference(&kept) {
@@ -57,9 +58,10 @@ impl Netlink {
                 NeighbourAttribute::Protocol(RouteProtocol::Other(NODE_ROUTE_PROTOCOL)),
             ]);
             let result = request.execute().await;
-            errors.extend(result.err().map(|e| WiringError::kernel(format!("add {}", text((ifindex, ip))), &e)));
+            let result = result.map_err(|e| WiringError::kernel(format!("add {}", text((ifindex, ip))), &e));
+            outcome.note(|| text((ifindex, ip)), result);
         }
-        Ok(errors)
+        Ok(outcome)
     }
 }
 

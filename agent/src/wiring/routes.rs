@@ -14,7 +14,7 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 
-use super::{Netlink, WiringError, overlay};
+use super::{Kept, Netlink, WiringError, overlay};
 use crate::network::{Network, Way};
 
 /// The protocol number (`rtm_protocol`) of these routes, by which they are found again; pods' routes have another.
@@ -79,24 +79,25 @@ impl Netlink {
         Ok(self.routes().await?.iter().filter_map(parse).collect())
     }
 
-    /// Makes the routes of this kind be these. One that the kernel refuses does not keep the others from being made;
-    /// the errors are given back.
+    /// Makes the routes of this kind be these. One that the kernel refuses does not keep the others from being made.
     ///
     /// # Errors
     /// When the kernel refuses to list what exists.
-    pub async fn set_node_routes(&self, wanted: &BTreeSet<NodeRoute>) -> Result<Vec<WiringError>, WiringError> {
+    pub async fn set_node_routes(&self, wanted: &BTreeSet<NodeRoute>) -> Result<Kept, WiringError> {
         let now = self.node_routes().await?;
         let (gone, new) = difference(&now, wanted);
-        let mut errors = Vec::new();
+        let mut kept = Kept::default();
         for route in gone {
             let result = self.handle.route().del(message(route)).execute().await;
-            errors.extend(result.err().map(|e| WiringError::kernel(format!("delete the route {}", text(route)), &e)));
+            let result = result.map_err(|e| WiringError::kernel(format!("delete the route {}", text(route)), &e));
+            kept.note(|| format!("no route {}", text(route)), result);
         }
         for route in new {
             let result = self.handle.route().add(message(route)).replace().execute().await;
-            errors.extend(result.err().map(|e| WiringError::kernel(format!("add the route {}", text(route)), &e)));
+            let result = result.map_err(|e| WiringError::kernel(format!("add the route {}", text(route)), &e));
+            kept.note(|| format!("the route {}", text(route)), result);
         }
-        Ok(errors)
+        Ok(kept)
     }
 }
 

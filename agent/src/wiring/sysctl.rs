@@ -18,7 +18,7 @@ pub(super) mod record;
 
 use std::path::{Path, PathBuf};
 
-use super::WiringError;
+use super::{Kept, WiringError};
 use record::Record;
 
 /// Where the settings are.
@@ -47,42 +47,46 @@ impl Sysctls {
 
     /// Sets what a forwarding node needs. Each setting is tried, whatever becomes of the others.
     #[must_use]
-    pub fn prepare(&self) -> Vec<WiringError> {
-        let mut errors = Vec::new();
-        // Before forwarding: see above.
+    pub fn prepare(&self) -> Kept {
+        let mut kept = Kept::default();
+        // Before forwarding: see above. Devices come and go, so that one needs it is nothing that anybody undid.
         for device in self.devices("ipv6") {
             let key = format!("net/ipv6/conf/{device}/accept_ra");
             if device != "all" && self.read(&key).as_deref() == Some("1") {
-                errors.extend(self.set(&key, "2").err());
+                kept.errors.extend(self.set(&key, "2").err());
             }
         }
         for key in FORWARD {
             // A kernel without IPv6 has no such file, and no such pods.
-            if self.read(key).is_some() {
-                errors.extend(self.set(key, "1").err());
+            if self.read(key).is_some_and(|value| value != "1") {
+                self.keep(&mut kept, key, "1");
             }
         }
         if let (Some(range), Some(reserved)) = (self.read(LOCAL_PORTS), self.read(RESERVED_PORTS))
             && let Some(wanted) = reserve(&range, &reserved)
         {
-            errors.extend(self.set(RESERVED_PORTS, &wanted).err());
+            self.keep(&mut kept, RESERVED_PORTS, &wanted);
         }
-        errors
+        kept
     }
 
     /// Sets what an interface that leads out of the node needs.
     #[must_use]
-    pub fn prepare_uplink(&self, device: &str) -> Vec<WiringError> {
-        let mut wanted = Vec::new();
+    pub fn prepare_uplink(&self, device: &str) -> Kept {
+        let mut kept = Kept::default();
         for key in ["ipv4", "ipv6"].map(|family| format!("net/{family}/conf/{device}/forwarding")) {
             if self.read(&key).as_deref() == Some("0") {
-                wanted.push((key, "1"));
+                self.keep(&mut kept, &key, "1");
             }
         }
         if self.is_strict(device) {
-            wanted.push((format!("net/ipv4/conf/{device}/rp_filter"), "2"));
+            self.keep(&mut kept, &format!("net/ipv4/conf/{device}/rp_filter"), "2");
         }
-        wanted.into_iter().filter_map(|(key, value)| self.set(&key, value).err()).collect()
+        kept
+    }
+
+    fn keep(&self, kept: &mut Kept, key: &str, value: &str) {
+        kept.note(|| format!("{} = {value}", key.replace('/', ".")), self.set(key, value));
     }
 
     /// Has the node take packets from a device of ours also where their answers would go another way: nodes may not agree on
@@ -93,6 +97,14 @@ impl Sysctls {
     pub fn loosen(&self, device: &str) -> Result<(), WiringError> {
         let key = format!("net/ipv4/conf/{device}/rp_filter");
         if self.read(&key).as_deref() == Some("2") { Ok(()) } else { self.write(&key, "2") }
+    }
+
+    /// Changes a setting of a device of ours, which goes with the device, so nobody has to know what it was.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub(super) fn set_device(&self, key: &str, value: i32) -> Result<(), WiringError> {
+        self.write(key, &value.to_string())
     }
 
     /// Whether the kernel drops what comes in by a device that it would not answer by.

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::process::Command;
 
+use fairlead_cni::Mac;
 use nix::sched::{CloneFlags, unshare};
 
 use super::overlay::{NAME, Overlay};
-use super::{Netlink, NodeRoute, Uplink, Via, neighbours, watch};
+use super::{Netlink, NodeRoute, Sysctls, Uplink, Via, neighbours, watch};
+use crate::repair::{Step, WantPod, compare_pods};
 
 fn ip(line: &str) -> String {
     let out = Command::new("ip").args(line.split_whitespace()).output().unwrap();
@@ -63,7 +65,7 @@ fn node_routes_become_what_is_wanted_and_nothing_else_changes() {
         ];
         for wanted in steps {
             for _ in 0..2 {
-                let errors = netlink.set_node_routes(&wanted).await.unwrap();
+                let errors = netlink.set_node_routes(&wanted).await.unwrap().errors;
                 assert!(errors.is_empty(), "{errors:?}");
                 assert_eq!(netlink.node_routes().await.unwrap(), wanted);
             }
@@ -77,7 +79,7 @@ fn a_next_hop_that_is_not_on_the_network_costs_only_its_route() {
     on_a_node(|| async {
         let netlink = Netlink::open().unwrap();
         let wanted = routes(&[("10.244.2.0/24", Some("203.0.113.1")), ("10.244.3.0/24", Some("172.18.0.3"))]);
-        let errors = netlink.set_node_routes(&wanted).await.unwrap();
+        let errors = netlink.set_node_routes(&wanted).await.unwrap().errors;
         assert_eq!(errors.len(), 1);
         assert!(errors[0].to_string().contains("10.244.2.0/24 via 203.0.113.1"), "{}", errors[0]);
         assert_eq!(netlink.node_routes().await.unwrap(), routes(&[("10.244.3.0/24", Some("172.18.0.3"))]));
@@ -116,7 +118,73 @@ fn a_change_of_the_network_is_told() {
     on_a_node(|| async {
         let mut changes = watch().unwrap();
         ip("addr add 172.18.0.77/24 dev uplink");
-        tokio::time::timeout(std::time::Duration::from_secs(5), changes.recv()).await.unwrap().unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(5), changes.next()).await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_pod_whose_link_was_down_is_wired_again() {
+    on_a_node(|| async {
+        let sysctls = Sysctls::new(std::path::Path::new("/proc/sys"), &std::env::temp_dir());
+        let pod = WantPod {
+            slot: 5,
+            host_mac: Mac([10, 0, 0, 0, 0, 5]),
+            pod_mac: Mac([2, 0, 0, 0, 0, 5]),
+            ips: ["10.244.1.5", "fd00:10:244:1::5"].map(|ip| ip.parse().unwrap()).into(),
+        };
+        let own = ["172.18.0.1", "fd00:172:18::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let name = "fl0123456789";
+        ip(&format!("link add {name} index 1000005 type veth peer name pod"));
+        ip("link set pod up");
+        let netlink = Netlink::open().unwrap();
+        let steps = async || compare_pods(std::slice::from_ref(&pod), &netlink.pods().await.unwrap());
+        let mend = async || {
+            for step in steps().await {
+                let source = match step {
+                    Step::Route(_, ip) => own.iter().copied().find(|own| own.is_ipv4() == ip.is_ipv4()),
+                    _ => None,
+                };
+                netlink.mend(step, name, source, &sysctls).await.unwrap_or_else(|error| panic!("{step:?}: {error}"));
+            }
+            assert_eq!(steps().await, []);
+        };
+        assert!(steps().await.len() >= 6, "nothing is wired yet");
+        mend().await;
+        for harm in [
+            format!("link set {name} down"),
+            format!("link set {name} address 02:00:00:00:00:77"),
+            format!("neigh del 10.244.1.5 dev {name}"),
+            format!("neigh replace fd00:10:244:1::5 lladdr 02:00:00:00:00:66 dev {name} nud permanent"),
+            format!("neigh replace 10.244.1.5 lladdr 02:00:00:00:00:05 dev {name} nud stale"),
+            format!("route del 10.244.1.5/32 dev {name}"),
+            format!("-6 route del fd00:10:244:1::5 dev {name}"),
+            format!("route add 10.244.1.9/32 dev {name} proto 241"),
+        ] {
+            ip(&harm);
+            assert_ne!(steps().await, [], "{harm}");
+            mend().await;
+            assert!(ip("route get 10.244.1.5").contains("src 172.18.0.1"), "{harm}");
+        }
+        // Down and up again takes both routes and both neighbours.
+        ip(&format!("link set {name} down"));
+        ip(&format!("link set {name} up"));
+        assert_eq!(steps().await.len(), 4);
+        mend().await;
+        for key in ["net/ipv4/conf/fl0123456789/forwarding", "net/ipv6/conf/fl0123456789/forwarding"] {
+            std::fs::write(format!("/proc/sys/{key}"), "0").unwrap();
+            assert_eq!(steps().await.len(), 1, "{key}");
+            mend().await;
+        }
+        // An address that the node does not have is no reason to do without the route.
+        ip(&format!("route del 10.244.1.5/32 dev {name}"));
+        let other = Some("192.0.2.1".parse().unwrap());
+        netlink.mend(Step::Route(pod.ifindex(), pod.ips[0]), name, other, &sysctls).await.unwrap();
+        assert_eq!(steps().await, []);
+        // What others have there is theirs.
+        ip(&format!("route add 198.51.100.0/24 dev {name}"));
+        assert_eq!(steps().await, []);
+        ip(&format!("link del {name}"));
+        assert_eq!(steps().await, []);
     });
 }
 
@@ -155,12 +223,12 @@ fn neighbours_are_kept_by_the_kernel_and_given_up_again() {
         let wanted = neighbours(&uplinks, &routes);
         assert_eq!(wanted.len(), 2);
         for _ in 0..2 {
-            assert!(netlink.keep_neighbours(&wanted).await.unwrap().is_empty());
+            assert!(netlink.keep_neighbours(&wanted).await.unwrap().errors.is_empty());
             let (v4, v6) = (ip("-4 neigh show dev uplink"), ip("-6 neigh show dev uplink"));
             assert!(v4.contains("172.18.0.12") && v4.contains("managed"), "{v4}");
             assert!(v6.contains("fd00:172:18::12") && v6.contains("managed"), "{v6}");
         }
-        assert!(netlink.keep_neighbours(&BTreeSet::new()).await.unwrap().is_empty());
+        assert!(netlink.keep_neighbours(&BTreeSet::new()).await.unwrap().errors.is_empty());
         assert!(!ip("neigh show dev uplink nud all").contains("managed"));
     });
 }
@@ -227,7 +295,7 @@ fn routes_lead_into_the_tunnel_and_out_of_it_again() {
         let direct = routes(&[("10.244.2.0/24", Some("172.18.0.2")), ("fd00:10:244:2::/64", Some("fd00:172:18::2"))]);
         let nowhere = routes(&[("10.244.2.0/24", None), ("fd00:10:244:2::/64", None)]);
         for wanted in [&through, &direct, &through, &nowhere, &through] {
-            let errors = netlink.set_node_routes(wanted).await.unwrap();
+            let errors = netlink.set_node_routes(wanted).await.unwrap().errors;
             assert!(errors.is_empty(), "{errors:?}");
             assert_eq!(&netlink.node_routes().await.unwrap(), wanted);
         }

@@ -5,13 +5,12 @@ use std::net::IpAddr;
 
 use fairlead_cni::Mac;
 use fairlead_cni::protocol::{FIRST_POD_IFINDEX, SLOTS};
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
+use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::{MulticastGroup, RouteMessageBuilder, new_multicast_connection};
-use tokio::sync::mpsc;
 
 use super::{Netlink, WiringError};
 
@@ -110,35 +109,7 @@ impl Netlink {
     }
 }
 
-/// Tells when devices, addresses or routes changed: look again then. Changes that come together are told once.
-///
-/// # Errors
-/// When the socket can't be opened.
-pub fn watch() -> Result<mpsc::Receiver<()>, WiringError> {
-    let groups = [
-        MulticastGroup::Link,
-        MulticastGroup::Ipv4Ifaddr,
-        MulticastGroup::Ipv6Ifaddr,
-        MulticastGroup::Ipv4Route,
-        MulticastGroup::Ipv6Route,
-    ];
-    let (connection, handle, mut messages) = new_multicast_connection(&groups).map_err(WiringError::Socket)?;
-    tokio::spawn(connection);
-    let (changed, receiver) = mpsc::channel(1);
-    tokio::spawn(async move {
-        // The connection lives as long as its handle.
-        let _handle = handle;
-        while messages.next().await.is_some() {
-            // Full means that somebody has yet to look, and will see this too.
-            if let Err(mpsc::error::TrySendError::Closed(())) = changed.try_send(()) {
-                return;
-            }
-        }
-    });
-    Ok(receiver)
-}
-
-fn is_pod(ifindex: u32) -> bool {
+pub(super) fn is_pod(ifindex: u32) -> bool {
     (FIRST_POD_IFINDEX..FIRST_POD_IFINDEX + u32::from(SLOTS)).contains(&ifindex)
 }
 

@@ -119,6 +119,8 @@ reasons! {
     NotAsked = 34, "not_asked";
     /// A packet for the tunnel to an address that is behind no node.
     NoSuchNode = 35, "no_such_node";
+    /// The program of a pod's interface is missing, or of the tunnel's: nothing passes until the agent has put it back.
+    NoProgram = 36, "no_program";
 }
 
 /// Size of the `DROPS` array: there is room for reasons to come, so that a new one changes no layout.

@@ -53,6 +53,12 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         times: usize,
     },
+    /// Detaches programs whose links are pinned there; for tests
+    #[command(hide = true)]
+    Detach {
+        /// The pins
+        pins: Vec<PathBuf>,
+    },
     /// Answers on ports, as pods of a lab do; for pods of a real cluster
     #[command(hide = true)]
     Serve {
@@ -110,6 +116,11 @@ fn main() -> Result<ExitCode> {
             }
         }
         Task::Stop { lab } => processes::stop(&lab)?,
+        Task::Detach { pins } => {
+            for pin in pins {
+                fairlead_agent::bpf::detach(&pin)?;
+            }
+        }
         Task::Say { socket, text, times } => say(&socket, &text.repeat(times))?,
         Task::Enter { lab, place, pod, command } => {
             let code = processes::enter(&lab, &place, pod.as_deref(), &command)?;

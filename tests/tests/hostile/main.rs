@@ -16,6 +16,7 @@
 //! | a pod | frames with a tag of a VLAN | none leaves the node or reaches a pod; each is counted as `vlan` |
 //! | a host on the nodes' network | frames with a tag of a VLAN, to a pod | none arrives |
 //! | a pod | a later fragment right behind a packet that is allowed, of a datagram that is not, or of none | it does not arrive |
+//! | who removes programs, pins or the file system of pins, by mistake or not | packets to a pod that lets nobody in | none arrives, also without an agent; the agent puts everything back |
 //!
 //! What is legitimate looks much the same and has to go on: a SYN that was lost is sent again and goes to the same
 //! backend, a port is used again right after a close, errors from a flow's own end and from routers arrive, a tag that
@@ -26,5 +27,6 @@ mod fragments;
 mod legitimate;
 mod neighbours;
 mod scans;
+mod unhook;
 mod vlans;
 mod world;

@@ -45,7 +45,7 @@ fn forwarding_keeps_router_advertisements_and_all_of_it_can_be_undone() {
         given(sysctls, &before);
         expect(sysctls, &before);
         for _ in 0..2 {
-            assert!(sysctls.prepare().is_empty());
+            assert!(sysctls.prepare().errors.is_empty());
             expect(
                 sysctls,
                 &[
@@ -69,7 +69,7 @@ fn what_somebody_changed_since_stays() {
     with_settings("changed", |sysctls| {
         given(sysctls, &[("net/ipv4/conf/lo/rp_filter", "1")]);
         assert!(sysctls.is_strict("lo"));
-        assert!(sysctls.prepare_uplink("lo").is_empty());
+        assert!(sysctls.prepare_uplink("lo").errors.is_empty());
         expect(sysctls, &[("net/ipv4/conf/lo/rp_filter", "2")]);
         assert!(!sysctls.is_strict("lo"));
         given(sysctls, &[("net/ipv4/conf/lo/rp_filter", "0")]);
@@ -85,7 +85,7 @@ fn strictness_for_all_is_met_on_the_device() {
     with_settings("strict", |sysctls| {
         given(sysctls, &[("net/ipv4/conf/all/rp_filter", "1"), ("net/ipv4/conf/lo/rp_filter", "0")]);
         assert!(sysctls.is_strict("lo"));
-        assert!(sysctls.prepare_uplink("lo").is_empty());
+        assert!(sysctls.prepare_uplink("lo").errors.is_empty());
         expect(sysctls, &[("net/ipv4/conf/all/rp_filter", "1"), ("net/ipv4/conf/lo/rp_filter", "2")]);
         assert!(!sysctls.is_strict("lo"));
         assert!(sysctls.restore().1.is_empty());
@@ -97,7 +97,7 @@ fn strictness_for_all_is_met_on_the_device() {
 fn ports_are_reserved_where_the_kernel_would_give_them_away() {
     with_settings("ports", |sysctls| {
         given(sysctls, &[(LOCAL_PORTS, "1024 60999"), (RESERVED_PORTS, "8080,9148-9150")]);
-        assert!(sysctls.prepare().is_empty());
+        assert!(sysctls.prepare().errors.is_empty());
         expect(sysctls, &[(RESERVED_PORTS, "8080,9148-9150,30000-32767")]);
         assert!(sysctls.restore().1.is_empty());
         expect(sysctls, &[(RESERVED_PORTS, "8080,9148-9150")]);

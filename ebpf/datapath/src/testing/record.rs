@@ -25,8 +25,9 @@ use crate::service::{Affinity, AffinityKey};
 /// The most that a test run takes (`bpf_test_init` in net/bpf/test_run.c): a page less what the kernel puts around it.
 const LARGEST: usize = 3500;
 
-/// `TC_ACT_UNSPEC`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT` (include/uapi/linux/pkt_cls.h).
+/// `TC_ACT_UNSPEC`, `TC_ACT_OK`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT` (include/uapi/linux/pkt_cls.h).
 const UNSPEC: u32 = u32::MAX;
+const OK: u32 = 0;
 const SHOT: u32 = 2;
 const REDIRECT: u32 = 7;
 
@@ -117,13 +118,18 @@ impl Recorder {
             Hook::FromOverlay => ("from_overlay", overlay::IFINDEX),
             Hook::ToOverlay => ("to_overlay", overlay::IFINDEX),
         };
+        // Where a guard is behind the program, what passes is decided on.
+        let passed = match hook {
+            Hook::FromUplink(_) | Hook::ToUplink(_) => UNSPEC,
+            Hook::FromPod(_) | Hook::ToPod(_) | Hook::FromOverlay | Hook::ToOverlay => OK,
+        };
         let Outcome { fate, mut got, after } = outcome;
         let (verdict, counted) = match fate {
-            Fate::Pass | Fate::Stack => (UNSPEC, None),
+            Fate::Pass | Fate::Stack => (passed, None),
             // The program sees a packet on its way out: it only says where to.
             Fate::ToNode(_) if hook == Hook::ToOverlay => {
                 got.mark &= !host.config.mark;
-                (UNSPEC, None)
+                (passed, None)
             }
             Fate::ToPod(_) | Fate::ToNode(_) | Fate::Out | Fate::Answer => (REDIRECT, None),
             Fate::Refused(reason) => (REDIRECT, Some(reason as u32)),

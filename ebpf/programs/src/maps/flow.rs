@@ -228,13 +228,19 @@ pub(crate) fn memory(index: u32) -> Option<&'static mut Walk> {
     WALK.get_ptr_mut(index & 1).map(|walk| unsafe { &mut *walk })
 }
 
-/// Counts a drop, and sends an event about it while there are not too many.
+/// Counts a drop.
 #[inline(always)]
-pub(crate) fn report(event: impl FnOnce() -> DropEvent, reason: u8, second: u32) {
+pub(crate) fn count_drop(reason: u8) {
     if let Some(count) = DROPS.get_ptr_mut(u32::from(reason)) {
         // SAFETY: this CPU's own counter.
         unsafe { *count += 1 };
     }
+}
+
+/// Counts a drop, and sends an event about it while there are not too many.
+#[inline(always)]
+pub(crate) fn report(event: impl FnOnce() -> DropEvent, reason: u8, second: u32) {
+    count_drop(reason);
     let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's own budget.
     let budget = unsafe { &mut *budget };

@@ -1,6 +1,7 @@
 //! Packets: tcx ingress and egress of pods' veths, of uplinks and of the node's VXLAN device. Before kernel 6.6 the same programs run as clsact
 //! filters; the return codes are the same.
 
+mod guard;
 mod skb;
 mod stages;
 mod tables;
@@ -20,6 +21,7 @@ use fairlead_datapath::peer::Tables as _;
 use fairlead_datapath::walk::{self, Action, Step, Walk};
 
 use crate::maps;
+use guard::decided;
 use skb::Skb;
 
 /// What a pod sends.
@@ -29,7 +31,7 @@ pub(crate) fn from_pod(ctx: TcContext) -> i32 {
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
     let k = Skb::new(ctx);
     let action = walk::from_pod(&k, w, k.ether_type());
-    act(&k, w, action, true)
+    decided(act(&k, w, action, true))
 }
 
 /// What the host's stack sends to a pod.
@@ -39,7 +41,7 @@ pub(crate) fn to_pod(ctx: TcContext) -> i32 {
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
     let k = Skb::new(ctx);
     let action = walk::to_pod(&k, w, k.ether_type());
-    act(&k, w, action, true)
+    decided(act(&k, w, action, true))
 }
 
 /// What comes to the node from outside.
@@ -69,7 +71,7 @@ pub(crate) fn from_overlay(ctx: TcContext) -> i32 {
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
     let k = Skb::new(ctx);
     let action = walk::from_overlay(&k, w, k.ether_type());
-    act(&k, w, action, false)
+    decided(act(&k, w, action, false))
 }
 
 /// What the host's stack sends to other nodes through the tunnel. The packet is on its way out already, so what goes to a
@@ -80,12 +82,12 @@ pub(crate) fn to_overlay(ctx: TcContext) -> i32 {
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
     let k = Skb::new(ctx);
     let action = walk::to_overlay(&k, w, k.ether_type());
-    let Step::ToNode(node, _) = action.step() else { return act(&k, w, action, false) };
+    let Step::ToNode(node, _) = action.step() else { return decided(act(&k, w, action, false)) };
     if let Some(config) = k.config() {
         k.remove_mark(config.mark);
     }
     match k.node(node) {
-        Some(hop) if tunnel::address(&k, &hop) => TC_ACT_UNSPEC,
+        Some(hop) if tunnel::address(&k, &hop) => decided(TC_ACT_UNSPEC),
         _ => TC_ACT_SHOT,
     }
 }

@@ -1,0 +1,125 @@
+//! What is attached, against what should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::AsFd;
+
+use fairlead_datapath::catalog::TableId;
+use fairlead_datapath::slot_of;
+
+use super::attach::{Hook, Means, Place, with_target};
+use super::{BpfError, Hooks, Tables, links};
+use crate::repair::{Filters, HaveHook, HookStep, Kind, Looked, WantHook, compare_hooks};
+
+impl Hooks {
+    /// Compares everything that was attached, and every pin, with what should be, and puts right what is not. Interfaces
+    /// that are gone are forgotten.
+    pub fn look(&mut self, tables: &Tables, filters: &Filters) -> Looked {
+        let mut looked = Looked::default();
+        if !self.pins.is_whole() {
+            let what = format!("the bpf file system at {} with its directories", self.pins.parent().display());
+            let outcome = self.pins.remake();
+            let gone = outcome.is_err();
+            looked.note(Kind::Bpffs, None, what, outcome);
+            if gone {
+                return looked;
+            }
+        }
+        let (mut pinned, mut refused) = (Vec::new(), None);
+        for table in TableId::ALL {
+            match tables.keep_pin(*table, &self.pins) {
+                Some(Ok(())) => pinned.push(table.info().name),
+                Some(Err(error)) => refused = Some((table.info().name, error)),
+                None => {}
+            }
+        }
+        if !pinned.is_empty() {
+            looked.note(Kind::Pin, None, format!("the pins of the tables {}", pinned.join(", ")), Ok::<_, String>(()));
+        }
+        if let Some((table, error)) = refused {
+            looked.note(Kind::Pin, None, format!("the pin of the table {table}"), Err(error));
+        }
+        self.forget_vanished();
+        let want = self.want();
+        let have = self.hooks.iter().map(|(place, hook)| (*place, self.have(*place, hook, filters))).collect();
+        for (place, step) in compare_hooks(&want, &have) {
+            self.put_right(place, step, &mut looked);
+        }
+        looked
+    }
+
+    fn forget_vanished(&mut self) {
+        let interfaces: BTreeSet<(u32, String)> = nix::net::if_::if_nameindex()
+            .iter()
+            .flat_map(|all| all.iter())
+            .map(|interface| (interface.index(), interface.name().to_string_lossy().into_owned()))
+            .collect();
+        // Without a list nothing is known to be gone.
+        if interfaces.is_empty() {
+            return;
+        }
+        self.hooks.retain(|place, hook| match place {
+            Place::Interface { ifindex, .. } | Place::Guard { ifindex, .. } => {
+                interfaces.contains(&(*ifindex, hook.target.clone()))
+            }
+            Place::Cgroup(_) => true,
+        });
+    }
+
+    fn want(&self) -> BTreeMap<Place, WantHook> {
+        let want = |(place, hook): (&Place, &Hook)| {
+            let program = *self.ids.get(hook.program)?;
+            let by_link = matches!(self.means(*place, hook), Means::Link(_));
+            Some((*place, WantHook { program, by_link, is_guard: matches!(place, Place::Guard { .. }) }))
+        };
+        self.hooks.iter().filter_map(want).collect()
+    }
+
+    fn have(&self, place: Place, hook: &Hook, filters: &Filters) -> HaveHook {
+        let pin = match self.means(place, hook) {
+            Means::Filter(at) => {
+                let is_newer = hook.since >= filters.as_of;
+                let program = if is_newer { self.ids.get(hook.program) } else { filters.programs.get(&at) };
+                return HaveHook { program: program.copied(), pinned: false };
+            }
+            Means::Link(pin) => pin,
+        };
+        let Some(link) = &hook.link else { return HaveHook::default() };
+        let target = with_target(place, &hook.target, |target, _| Ok(target));
+        let program = target.ok().and_then(|target| links::program(link.as_fd(), target));
+        HaveHook { program, pinned: links::is_pinned(link.as_fd(), &pin) }
+    }
+
+    fn put_right(&mut self, place: Place, step: HookStep, looked: &mut Looked) {
+        let Some(hook) = self.hooks.get(&place) else { return };
+        let slot = match place {
+            Place::Interface { ifindex, .. } | Place::Guard { ifindex, .. } => slot_of(ifindex),
+            Place::Cgroup(_) => None,
+        };
+        let (program, target) = (hook.program, hook.target.clone());
+        // Pods go while this looks at them.
+        if slot.is_some() && nix::net::if_::if_nametoindex(target.as_str()).is_err() {
+            return;
+        }
+        match step {
+            HookStep::Attach | HookStep::Guard => {
+                let outcome = self.attach(place);
+                // It went while this looked at it.
+                if outcome.as_ref().is_err_and(is_gone) && slot.is_some() {
+                    return;
+                }
+                looked.note(Kind::Program, slot, format!("the program {program} at {target}"), outcome);
+            }
+            HookStep::Pin => {
+                let (Means::Link(path), Some(link)) = (self.means(place, hook), &hook.link) else { return };
+                let outcome = links::pin(link.as_fd(), &path);
+                looked.note(Kind::Pin, slot, format!("the pin of the program {program} at {target}"), outcome);
+            }
+        }
+    }
+}
+
+fn is_gone(error: &BpfError) -> bool {
+    let BpfError::Attach { source, .. } = error else { return false };
+    source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32)
+}

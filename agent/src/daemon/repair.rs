@@ -1,0 +1,189 @@
+//! Looks after what was made: who looks, when, and what becomes of it. What is compared is in [`crate::repair`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fairlead_cni::Mac;
+use nix::errno::Errno;
+use tokio::sync::{mpsc, oneshot};
+
+use super::engine::Input;
+use crate::model::LocalPod;
+use crate::repair::{HavePods, Kind, Looked, Step, WantPod, compare_pods};
+use crate::state::{Shared, Subject};
+use crate::wiring::{Netlink, Sysctls, Uplink, overlay};
+
+/// How long the plugin may take to wire a pod whose programs are attached: its policy is waited for in that time.
+const WIRING: Duration = Duration::from_secs(20);
+
+/// Looks after pods and programs.
+#[derive(Debug)]
+pub(super) struct Caretaker {
+    netlink: Netlink,
+    sysctls: Sysctls,
+    own: Socket,
+    /// The pods that were seen, by slot. Nothing before the first look: what is there then was wired by an agent before.
+    known: Option<BTreeMap<u16, Known>>,
+    /// Interfaces of pods as of the last look.
+    interfaces: BTreeSet<u32>,
+    /// The look at the programs that is under way in the loop.
+    programs: Option<oneshot::Receiver<Looked>>,
+}
+
+/// A pod that was seen.
+#[derive(Debug, Clone)]
+struct Known {
+    pod: LocalPod,
+    since: Instant,
+    /// Whether it has been wired once. Before, the plugin is at work on it.
+    wired: bool,
+}
+
+impl Caretaker {
+    /// `socket` is the agent's own, by which it is found that another agent has taken over.
+    pub(super) fn new(netlink: Netlink, sysctls: Sysctls, socket: &Path) -> Self {
+        let own = Socket::of(socket);
+        Self { netlink, sysctls, own, known: None, interfaces: BTreeSet::new(), programs: None }
+    }
+
+    /// Whether another agent has begun on this node. What it replaces must not be put back by this one.
+    pub(super) fn is_succeeded(&self) -> bool {
+        self.own.is_taken()
+    }
+
+    /// Looks at the wiring of the pods.
+    pub(super) async fn look_at_pods(&mut self, shared: &Shared) {
+        let looked = match self.netlink.pods().await {
+            Ok(have) => self.wire(&have, shared).await,
+            Err(error) => Looked::unseen(format!("the pods' interfaces: {error}")),
+        };
+        shared.looked(Subject::Pods, &looked);
+    }
+
+    async fn wire(&mut self, have: &HavePods, shared: &Shared) -> Looked {
+        self.interfaces = have.links.keys().copied().collect();
+        let local: Vec<LocalPod> = shared.model().local().values().cloned().collect();
+        let steps = self.due(&local, have, Instant::now());
+        let mut looked = Looked::default();
+        if steps.is_empty() {
+            return looked;
+        }
+        let own = shared.progress().network.addresses;
+        for (pod, step) in steps {
+            // Slots are given again: what was seen of this one must still be its pod's.
+            if shared.model().local().get(&pod.slot) != Some(&pod) {
+                continue;
+            }
+            let Some(link) = have.links.get(&want(&pod).ifindex()) else { continue };
+            let source = own.iter().copied().find(|ip| address(step).is_some_and(|to| to.is_ipv4() == ip.is_ipv4()));
+            let outcome = self.netlink.mend(step, &link.name, source, &self.sysctls).await;
+            let gone = [Errno::ENODEV, Errno::ESRCH].map(|errno| Some(errno as i32));
+            if outcome.as_ref().is_err_and(|error| gone.contains(&error.errno())) {
+                continue;
+            }
+            let (kind, what) = describe(step, &link.name);
+            looked.note(kind, Some(pod.slot), format!("{what} of pod {}", pod.key), outcome);
+        }
+        looked
+    }
+
+    /// What has to be done for pods whose plugin is done.
+    fn due(&mut self, local: &[LocalPod], have: &HavePods, now: Instant) -> Vec<(LocalPod, Step)> {
+        let first = self.known.is_none();
+        let mut known = self.known.take().unwrap_or_default();
+        known.retain(|slot, known| local.iter().any(|pod| pod.slot == *slot && *pod == known.pod));
+        let mut due = Vec::new();
+        for pod in local {
+            let steps = compare_pods(&[want(pod)], have);
+            let new = || Known { pod: pod.clone(), since: now, wired: first };
+            let known = known.entry(pod.slot).or_insert_with(new);
+            known.wired |= steps.is_empty() && have.links.contains_key(&want(pod).ifindex());
+            if known.wired || now.saturating_duration_since(known.since) >= WIRING {
+                due.extend(steps.into_iter().map(|step| (pod.clone(), step)));
+            }
+        }
+        self.known = Some(known);
+        due
+    }
+
+    /// Asks the loop to look at the programs. Its answer comes by [`Caretaker::programs`].
+    pub(super) async fn look_at_programs(&mut self, uplinks: &[Uplink], inputs: &mpsc::Sender<Input>, shared: &Shared) {
+        if self.programs.is_some() {
+            return;
+        }
+        let mut interfaces = self.interfaces.clone();
+        interfaces.extend(uplinks.iter().map(|uplink| uplink.ifindex));
+        interfaces.insert(overlay::IFINDEX);
+        match self.netlink.filters(&interfaces).await {
+            Ok(filters) => {
+                let (answer, looked) = oneshot::channel();
+                if inputs.send(Input::Look(filters, answer)).await.is_ok() {
+                    self.programs = Some(looked);
+                }
+            }
+            Err(error) => {
+                let looked = Looked::unseen(format!("the programs at interfaces: {error}"));
+                shared.looked(Subject::Programs, &looked);
+            }
+        }
+    }
+
+    /// Waits for the loop's answer; for ever if it was not asked.
+    pub(super) async fn programs(&mut self, shared: &Shared) {
+        match &mut self.programs {
+            Some(looked) => {
+                // A stopping loop gives none.
+                let looked = looked.await.unwrap_or_default();
+                self.programs = None;
+                shared.looked(Subject::Programs, &looked);
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn want(pod: &LocalPod) -> WantPod {
+    WantPod { slot: pod.slot, host_mac: Mac(pod.host_mac), pod_mac: Mac(pod.pod_mac), ips: pod.ips.clone() }
+}
+
+fn address(step: Step) -> Option<IpAddr> {
+    match step {
+        Step::Route(_, ip) | Step::Neighbour(_, ip, _) | Step::Unroute(_, ip) => Some(ip),
+        Step::Mac(..) | Step::Set(..) | Step::Up(_) => None,
+    }
+}
+
+fn describe(step: Step, name: &str) -> (Kind, String) {
+    match step {
+        Step::Mac(_, mac) => (Kind::Link, format!("the MAC address {mac} of {name}")),
+        Step::Up(_) => (Kind::Link, format!("the link {name} set up")),
+        Step::Set(_, setting) => (Kind::Sysctl, format!("the setting {setting:?} = {} of {name}", setting.value())),
+        Step::Neighbour(_, ip, _) => (Kind::Neighbour, format!("the neighbour {ip} at {name}")),
+        Step::Route(_, ip) => (Kind::Route, format!("the route to {ip} at {name}")),
+        Step::Unroute(_, ip) => (Kind::Route, format!("no route to {ip} at {name}")),
+    }
+}
+
+/// The agent's socket, by which one agent succeeds the other.
+#[derive(Debug)]
+struct Socket {
+    path: PathBuf,
+    inode: Option<u64>,
+}
+
+impl Socket {
+    fn of(path: &Path) -> Self {
+        Self { path: path.to_owned(), inode: inode(path) }
+    }
+
+    fn is_taken(&self) -> bool {
+        inode(&self.path).is_some_and(|now| self.inode.is_some_and(|own| own != now))
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    path.metadata().ok().map(|meta| meta.ino())
+}

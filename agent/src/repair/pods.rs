@@ -1,0 +1,135 @@
+//! The host sides of pods' veth pairs, with the routes and neighbours that lead to the pods.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use fairlead_cni::Mac;
+use fairlead_cni::protocol::FIRST_POD_IFINDEX;
+
+/// A pod, as ADD wired it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantPod {
+    /// Its slot, which says the index of its host side.
+    pub slot: u16,
+    /// MAC address of the host side: the pod's packets are addressed to it.
+    pub host_mac: Mac,
+    /// MAC address of the pod's side.
+    pub pod_mac: Mac,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+}
+
+impl WantPod {
+    /// The index of its host side.
+    #[must_use]
+    pub fn ifindex(&self) -> u32 {
+        FIRST_POD_IFINDEX + u32::from(self.slot)
+    }
+}
+
+/// A setting of a host side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Setting {
+    /// Packets of its pod are forwarded, IPv4: 1.
+    ForwardingV4,
+    /// The same for IPv6.
+    ForwardingV6,
+    /// The check of return paths: 0, and loose (2) does no harm, which systemd gives to every new device. The programs check
+    /// sources.
+    RpFilter,
+}
+
+impl Setting {
+    /// Every setting.
+    pub const ALL: [Self; 3] = [Self::ForwardingV4, Self::ForwardingV6, Self::RpFilter];
+
+    /// What it should be.
+    #[must_use]
+    pub const fn value(self) -> i32 {
+        match self {
+            Self::ForwardingV4 | Self::ForwardingV6 => 1,
+            Self::RpFilter => 0,
+        }
+    }
+
+    /// Whether a value will do.
+    #[must_use]
+    pub const fn is_right(self, value: i32) -> bool {
+        match self {
+            Self::ForwardingV4 | Self::ForwardingV6 => value != 0,
+            Self::RpFilter => value != 1,
+        }
+    }
+}
+
+/// A host side that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HaveLink {
+    /// Its name.
+    pub name: String,
+    /// Whether it is up.
+    pub up: bool,
+    /// Its MAC address.
+    pub mac: Option<Mac>,
+    /// Its settings. A kernel without IPv6 has none of those.
+    pub settings: BTreeMap<Setting, i32>,
+}
+
+/// What is there of pods, by the index of the host side.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HavePods {
+    /// Host sides.
+    pub links: BTreeMap<u32, HaveLink>,
+    /// Routes of ours to single addresses.
+    pub routes: BTreeSet<(u32, IpAddr)>,
+    /// Permanent neighbours.
+    pub neighbours: BTreeMap<(u32, IpAddr), Mac>,
+}
+
+/// What has to be done, in this order for each pod: the kernel takes routes only at a link that is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Give the host side its MAC address.
+    Mac(u32, Mac),
+    /// Change a setting of the host side.
+    Set(u32, Setting),
+    /// Set the host side up.
+    Up(u32),
+    /// Add a neighbour, or give it its MAC address.
+    Neighbour(u32, IpAddr, Mac),
+    /// Add a route.
+    Route(u32, IpAddr),
+    /// Remove a route of ours to an address that the pod does not have.
+    Unroute(u32, IpAddr),
+}
+
+/// What has to be done so that these pods are wired. What others have at the same interfaces is left alone, and so are
+/// pods whose interface is gone, which end by it.
+#[must_use]
+pub fn compare_pods(want: &[WantPod], have: &HavePods) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for pod in want {
+        let ifindex = pod.ifindex();
+        let Some(link) = have.links.get(&ifindex) else { continue };
+        if link.mac != Some(pod.host_mac) {
+            steps.push(Step::Mac(ifindex, pod.host_mac));
+        }
+        let wrong = link.settings.iter().filter(|(setting, value)| !setting.is_right(**value));
+        steps.extend(wrong.map(|(setting, _)| Step::Set(ifindex, *setting)));
+        if !link.up {
+            steps.push(Step::Up(ifindex));
+        }
+        for &ip in &pod.ips {
+            if have.neighbours.get(&(ifindex, ip)) != Some(&pod.pod_mac) {
+                steps.push(Step::Neighbour(ifindex, ip, pod.pod_mac));
+            }
+            // Of a link that is down the kernel may show a route for a moment that goes with it.
+            if !link.up || !have.routes.contains(&(ifindex, ip)) {
+                steps.push(Step::Route(ifindex, ip));
+            }
+        }
+        let routes = have.routes.iter().filter(|(at, ip)| *at == ifindex && !pod.ips.contains(ip));
+        steps.extend(routes.map(|&(_, ip)| Step::Unroute(ifindex, ip)));
+    }
+    steps
+}

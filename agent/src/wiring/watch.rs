@@ -1,0 +1,101 @@
+//! Who changed something on the node.
+
+use futures::StreamExt;
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::{MulticastGroup, new_multicast_connection};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::WiringError;
+use super::uplinks::is_pod;
+
+/// Tells of changes. Those that come together are told once.
+#[derive(Debug)]
+pub struct Watch {
+    network: mpsc::Receiver<()>,
+    programs: mpsc::Receiver<()>,
+    tell_programs: mpsc::Sender<()>,
+}
+
+/// What changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Devices, addresses, routes, or neighbours of pods.
+    Network,
+    /// Somebody removed a filter or a qdisc, or who has [`Watch::programs_changed`] told of something.
+    Programs,
+}
+
+impl Watch {
+    /// Waits for the next change. Nothing if there won't be any.
+    pub async fn next(&mut self) -> Option<Change> {
+        tokio::select! {
+            biased;
+            Some(()) = self.programs.recv() => Some(Change::Programs),
+            Some(()) = self.network.recv() => Some(Change::Network),
+            else => None,
+        }
+    }
+
+    /// For others who know of changes that concern programs.
+    #[must_use]
+    pub fn programs_changed(&self) -> mpsc::Sender<()> {
+        self.tell_programs.clone()
+    }
+}
+
+/// Begins to watch. Look again whenever it tells of something.
+///
+/// # Errors
+/// When the socket can't be opened.
+pub fn watch() -> Result<Watch, WiringError> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Neigh,
+        MulticastGroup::Tc,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+    ];
+    let (connection, handle, mut messages) = new_multicast_connection(&groups).map_err(WiringError::Socket)?;
+    tokio::spawn(connection);
+    let (tell_network, network) = mpsc::channel(1);
+    let (tell_programs, programs) = mpsc::channel(1);
+    let of_programs = tell_programs.clone();
+    tokio::spawn(async move {
+        // The connection lives as long as its handle.
+        let _handle = handle;
+        while let Some((message, _)) = messages.next().await {
+            let told = match concern(&message.payload) {
+                Some(Change::Network) => &tell_network,
+                Some(Change::Programs) => &of_programs,
+                None => continue,
+            };
+            // Full means that somebody has yet to look, and will see this too.
+            if let Err(TrySendError::Closed(())) = told.try_send(()) {
+                return;
+            }
+        }
+    });
+    Ok(Watch { network, programs, tell_programs })
+}
+
+/// The node's own neighbours come and go all the time, and so do filters that are added: by this agent, most of them.
+fn concern(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
+    let NetlinkPayload::InnerMessage(message) = payload else { return Some(Change::Network) };
+    match message {
+        RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message) => {
+            if is_pod(message.header.ifindex) { Some(Change::Network) } else { None }
+        }
+        RouteNetlinkMessage::DelTrafficFilter(_) | RouteNetlinkMessage::DelQueueDiscipline(_) => Some(Change::Programs),
+        RouteNetlinkMessage::NewTrafficFilter(_)
+        | RouteNetlinkMessage::NewQueueDiscipline(_)
+        | RouteNetlinkMessage::NewTrafficClass(_)
+        | RouteNetlinkMessage::DelTrafficClass(_)
+        | RouteNetlinkMessage::NewTrafficChain(_)
+        | RouteNetlinkMessage::DelTrafficChain(_) => None,
+        _ => Some(Change::Network),
+    }
+}

@@ -1,0 +1,27 @@
+//! What stands behind the programs of pods' interfaces and of the tunnel's device, as a filter of the clsact qdisc: it drops
+//! whatever gets there, and nothing does while the program is attached that decides first.
+//!
+//! A packet that a tcx program has decided on is shown to no filter (`sch_handle_ingress` and `sch_handle_egress` in
+//! net/core/dev.c); before tcx, filters are asked in the order of their priority until one decides (`tcf_classify` in
+//! net/sched/cls_api.c). So it costs no packet anything.
+
+use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use fairlead_datapath::drop::DropReason;
+
+use crate::maps;
+
+/// Drops what no program has decided on.
+#[classifier]
+pub(crate) fn fairlead_guard(_: TcContext) -> i32 {
+    maps::count_drop(DropReason::NoProgram as u8);
+    TC_ACT_SHOT
+}
+
+/// What a program answers at an interface that has a guard: passing a packet is a decision there, and never left to who comes
+/// next.
+#[inline(always)]
+pub(super) fn decided(action: i32) -> i32 {
+    if action == TC_ACT_UNSPEC { TC_ACT_OK } else { action }
+}
