@@ -80,6 +80,8 @@ pub(super) fn status(status: &StatusView) -> String {
         maps,
         programs,
         warnings,
+        claims,
+        pod_ranges,
         mistakes,
         drops,
     } = status;
@@ -122,6 +124,14 @@ pub(super) fn status(status: &StatusView) -> String {
     if !warnings.is_empty() {
         let mut out = Table::new(["warning", "what to do"]);
         warnings.iter().for_each(|(topic, text)| out.row([topic.clone(), text.clone()]));
+        text += &format!("\n{out}");
+    }
+    if !pod_ranges.is_empty() {
+        text += &format!("\naddresses of pods in {} count whatever the ranges of their node\n", pod_ranges.join(", "));
+    }
+    if !claims.is_empty() {
+        let mut out = Table::new(["object that claims in vain", "why"]);
+        claims.iter().for_each(|(object, why)| out.row([object.clone(), why.clone()]));
         text += &format!("\n{out}");
     }
     if !mistakes.is_empty() {
@@ -167,6 +177,9 @@ pub(super) fn explained(explained: &[ServiceExplanation]) -> String {
             becomes(e.outside_verdict),
             e.outside_policy
         );
+        for other in &e.others {
+            text += &format!("{other}.\n");
+        }
         if !e.source_ranges.is_empty() {
             text += &format!("Only clients in {} are admitted.\n", e.source_ranges.join(", "));
         }

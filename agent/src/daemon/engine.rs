@@ -178,12 +178,20 @@ impl Engine {
         }
         self.uplinks = uplinks;
         self.look_at_node();
+        self.look_at_claims();
     }
 
     /// Tells the programs which addresses of the node lead to its ports.
     pub(super) fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
         self.addresses = addresses;
         self.look_at_node();
+        self.look_at_claims();
+    }
+
+    /// Tells the model what this node has, which hostPorts may be at: link-local addresses too.
+    fn look_at_claims(&mut self) {
+        let of_uplinks = self.uplinks.iter().flat_map(|uplink| &uplink.addresses).map(|(ip, _)| *ip);
+        self.shared.model_mut().set_addresses(of_uplinks.chain(self.addresses.iter().copied()));
     }
 
     /// Works out what the programs are to know of the node. It is in force with the next plan.
@@ -225,12 +233,13 @@ impl Engine {
             self.shared.nodes_changed.notify_one();
         }
         let begin = Instant::now();
-        let Outcome { plans, operations, whole, policy, node, failed } = {
+        let Outcome { plans, operations, whole, policy, claims, node, failed } = {
             let model = self.shared.model();
             self.content.update(&model, &dirty, &self.shared.events, &mut self.tables)
         };
         let took = begin.elapsed();
         self.report.policy(policy, &self.shared);
+        self.report.claims(claims, &self.shared);
         self.report.node(node, &self.shared);
         for (text, pause) in &failed {
             self.gauge.failed(&self.shared);

@@ -7,6 +7,8 @@ use fairlead_datapath::catalog::TableId;
 use fairlead_objects::Kind;
 use tracing::{info, warn};
 
+use super::content::Told;
+use crate::compile::claims::{Dispute, Party};
 use crate::plan::policy::CutOff;
 use crate::state::Shared;
 
@@ -14,7 +16,11 @@ use crate::state::Shared;
 #[derive(Debug, Default)]
 pub(super) struct Report {
     cut_off: Arc<Vec<CutOff>>,
+    disputes: BTreeSet<Dispute>,
 }
+
+/// Claims in vain that are listed; beyond that they are counted.
+const LISTED: usize = 256;
 
 impl Report {
     /// What policies were planned with, if they were: who is cut off, and how many elements are left out, by table.
@@ -50,6 +56,36 @@ impl Report {
         for (policy, text) in of_policies {
             shared.events.warn(Kind::NetworkPolicy, &policy, "", "NotInForce", text);
         }
+    }
+
+    /// What objects claim in vain, if that changed: to each of both sides, once.
+    pub(super) fn claims(&mut self, told: Option<Told>, shared: &Shared) {
+        let Some(Told { disputes, waiting }) = told else { return };
+        for dispute in disputes.difference(&self.disputes) {
+            warn!(object = %dispute.loser, "{}", dispute.text);
+            let say = |party: &Party, reason, note: String| match dispute.everywhere {
+                true => shared.events.warn_for_all(party.kind(), &party.key, reason, note),
+                false => shared.events.warn(party.kind(), &party.key, "", reason, note),
+            };
+            say(&dispute.loser, "ClaimRefused", dispute.text.clone());
+            if let Some(winner) = &dispute.winner {
+                say(winner, "ClaimedByOther", dispute.for_winner());
+            }
+        }
+        for gone in self.disputes.difference(&disputes) {
+            info!(object = %gone.loser, "claimed in vain no longer: {}", gone.text);
+        }
+        let mut lines: Vec<_> = disputes.iter().take(LISTED).map(|d| (d.loser.to_string(), d.text.clone())).collect();
+        if disputes.len() > LISTED {
+            lines.push(("others".to_owned(), format!("{} more claims do not count", disputes.len() - LISTED)));
+        }
+        lines.extend(waiting.into_iter().map(|(node, count)| {
+            let of =
+                if node.is_empty() { "no node yet".to_owned() } else { format!("Node {node}, which is not known") };
+            (format!("{count} pods"), format!("they are bound to {of}: policies know them once it is"))
+        }));
+        self.disputes = disputes;
+        shared.note(|progress| progress.claims = Arc::new(lines));
     }
 
     /// What the tables about the node have no room for, if they were planned.

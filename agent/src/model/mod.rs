@@ -3,16 +3,21 @@
 mod dirty;
 mod local;
 mod mistakes;
+mod reserved;
+mod rules;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use fairlead_objects::{EndpointSlice, Event, Kind, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, Service};
 
 pub use dirty::Dirty;
 pub use local::LocalPod;
 pub use mistakes::{Mistake, MistakeView, Mistakes};
+pub use reserved::{KUBELET_PORT, Reserved};
+pub use rules::Rules;
 
 /// Everything that is known of the cluster, and the pods that are attached to this node.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub struct Model {
     policies: BTreeMap<ObjectKey, NetworkPolicy>,
     pods: BTreeMap<ObjectKey, Pod>,
     local: BTreeMap<u16, LocalPod>,
+    reserved: Reserved,
+    rules: Rules,
     waiting_for: BTreeSet<Kind>,
     mistakes: Mistakes,
     dirty: Dirty,
@@ -46,10 +53,18 @@ impl Model {
             policies: BTreeMap::new(),
             pods: BTreeMap::new(),
             local: BTreeMap::new(),
+            reserved: Reserved::default(),
+            rules: Rules::default(),
             waiting_for: Kind::ALL.into(),
             mistakes: Mistakes::default(),
             dirty: Dirty::default(),
         }
+    }
+
+    /// The same with these rules about claims.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Takes in what a source tells.
@@ -77,13 +92,15 @@ impl Model {
         let key = object.key();
         match object {
             Object::Service(new) => {
-                if replace(&mut self.services, &key, new).is_some() {
+                if let Some(old) = replace(&mut self.services, &key, new) {
+                    self.reserved.change_service(&key, old.as_ref(), self.services.get(&key), &mut self.dirty);
                     self.dirty.services.insert(key);
                 }
             }
             Object::EndpointSlice(new) => {
                 let service = owner(&new);
                 if let Some(old) = replace(&mut self.slices, &key, new) {
+                    self.reserved.change_slice(&key, old.as_ref(), self.slices.get(&key), &mut self.dirty);
                     self.unlink(old.as_ref().and_then(owner), &key);
                     if let Some(service) = service {
                         self.slices_of.entry(service.clone()).or_default().insert(key);
@@ -92,7 +109,8 @@ impl Model {
                 }
             }
             Object::Node(new) => {
-                if replace(&mut self.nodes, &key, new).is_some() {
+                if let Some(old) = replace(&mut self.nodes, &key, new) {
+                    self.reserved.change_node(&key, old.as_ref(), self.nodes.get(&key), &mut self.dirty);
                     self.dirty.nodes.insert(key);
                 }
             }
@@ -122,16 +140,19 @@ impl Model {
     fn remove(&mut self, kind: Kind, key: &ObjectKey) {
         match kind {
             Kind::Service => {
-                if self.services.remove(key).is_some() {
+                if let Some(old) = self.services.remove(key) {
+                    self.reserved.change_service(key, Some(&old), None, &mut self.dirty);
                     self.dirty.services.insert(key.clone());
                 }
             }
             Kind::EndpointSlice => {
                 let old = self.slices.remove(key);
+                self.reserved.change_slice(key, old.as_ref(), None, &mut self.dirty);
                 self.unlink(old.as_ref().and_then(owner), key);
             }
             Kind::Node => {
-                if self.nodes.remove(key).is_some() {
+                if let Some(old) = self.nodes.remove(key) {
+                    self.reserved.change_node(key, Some(&old), None, &mut self.dirty);
                     self.dirty.nodes.insert(key.clone());
                 }
             }
@@ -200,6 +221,11 @@ impl Model {
     #[must_use]
     pub fn dirty(&self) -> &Dirty {
         &self.dirty
+    }
+
+    /// The kernel has these addresses for this node now.
+    pub fn set_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.reserved.set_own(addresses.into_iter().collect(), &mut self.dirty);
     }
 
     /// How other nodes are reached changed, on which peers depend.
@@ -302,6 +328,18 @@ impl Model {
     pub fn host_port_pods(&self) -> impl Iterator<Item = (&Pod, &LocalPod)> {
         let known = self.local.values().filter_map(|local| Some((self.object_of(local)?, local)));
         known.filter(|(pod, _)| has_host_ports(pod))
+    }
+
+    /// Who has which addresses and ports.
+    #[must_use]
+    pub fn reserved(&self) -> &Reserved {
+        &self.reserved
+    }
+
+    /// What the administrator lets objects claim.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Objects that can't be read.

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::{Checks, Freshness, Metrics};
 use crate::bpf::ProgramInfo;
 use crate::cni::{Health, KnownPod, NodeNetwork};
+use crate::compile::claims::PodRanges;
 use crate::events::Recorder;
 use crate::model::Model;
 use crate::network::Network;
@@ -71,6 +72,9 @@ pub struct Progress {
     /// Directions of pods that are cut off, since their policies do not fit.
     #[serde(skip)]
     pub cut_off: Arc<Vec<CutOff>>,
+    /// What objects claim in vain: the object, why, and what to do.
+    #[serde(skip)]
+    pub claims: Arc<Vec<(String, String)>>,
     /// Elements that were left out of tables that are full, by table.
     pub left_out: BTreeMap<&'static str, usize>,
     /// The interfaces that lead out of the node.
@@ -208,6 +212,8 @@ impl Shared {
     /// The pod whose object carries an address.
     #[must_use]
     pub fn owner(&self, ip: IpAddr) -> Option<ObjectKey> {
-        self.model().pods().find(|pod| pod.owned_ips().contains(&ip)).map(|pod| pod.key.clone())
+        let model = self.model();
+        let ranges = PodRanges::new(model.nodes(), &model.rules().pod_ranges);
+        model.pods().find(|pod| ranges.owned(pod).any(|owned| owned == ip)).map(|pod| pod.key.clone())
     }
 }

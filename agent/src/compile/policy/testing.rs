@@ -126,6 +126,7 @@ impl Cluster {
         self.pods.push(Pod {
             key: key(name),
             uid: String::new(),
+            created: None,
             labels: labels(pod_labels),
             node_name: Some(format!("n{node}")),
             ips,
@@ -181,6 +182,7 @@ impl Cluster {
             pods: self.pods.iter().collect(),
             policies: self.policies.iter().collect(),
             local: self.local.iter().collect(),
+            pod_ranges: &[],
         }
     }
 

@@ -124,7 +124,7 @@ impl State {
         taken: &mut Taken,
     ) -> Result<Port, PlanError> {
         let old = self.ports.get(&id).cloned().unwrap_or_default();
-        let mut port = Port { name: Some(name.clone()), ..Port::default() };
+        let mut port = Port { name: Some(name.clone()), created: content.created, ..Port::default() };
         let kept = old.backends.iter().filter(|(addr, _)| content.in_service.contains(addr));
         port.backends = kept.map(|(addr, id)| (*addr, *id)).collect();
         port.ranges = self.range_set(name, &content.source_ranges, &old, taken)?;
@@ -144,6 +144,7 @@ impl State {
             let frontend = Frontend { tag: 0, service: id, internal, external, affinity_seconds, flags };
             let frontend = frontend.sealed(key.tag());
             port.frontends.insert(*key, frontend);
+            port.kinds.insert(*key, policy.kind);
         }
         Ok(port)
     }
