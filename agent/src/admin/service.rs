@@ -31,15 +31,15 @@ impl<'a> Contents<'a> {
     fn new(model: &'a Model, place: &Place) -> Self {
         let mut contents = Self::default();
         for service in model.services() {
-            contents.add(Party::service(&service.key), Some(service), claims::service(model, service, place));
+            contents.add(&Party::service(&service.key), Some(service), claims::service(model, service, place));
         }
         for (pod, local) in model.host_port_pods() {
-            contents.add(Party::pod(&pod.key), None, claims::host_ports(model, pod, local));
+            contents.add(&Party::pod(&pod.key), None, claims::host_ports(model, pod, local));
         }
         contents
     }
 
-    fn add(&mut self, party: Party, service: Option<&'a Service>, found: (ServiceContent, Vec<Refusal>)) {
+    fn add(&mut self, party: &Party, service: Option<&'a Service>, found: (ServiceContent, Vec<Refusal>)) {
         let (content, refusals) = found;
         self.ports.extend(content.ports.into_iter().map(|(key, port)| (party.plan_key(), service, key, port)));
         self.refusals.extend(refusals.into_iter().map(|refusal| (party.clone(), refusal)));

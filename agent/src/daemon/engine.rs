@@ -1,6 +1,6 @@
 //! The loop: model → compile → plan → apply, in a thread of its own, since the system calls block.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -71,6 +71,8 @@ pub(super) struct Engine {
     next_sweep: Instant,
     /// Why the node has no addresses for its pods, as it was said last.
     range_trouble: Option<String>,
+    /// Where the API server was asked last.
+    api_server: Option<SocketAddr>,
 }
 
 impl Engine {
@@ -99,6 +101,7 @@ impl Engine {
             report: Report::default(),
             next_sweep: Instant::now() + SWEEP,
             range_trouble: None,
+            api_server: None,
         }
     }
 
@@ -227,6 +230,11 @@ impl Engine {
         // The node's object says which of its addresses come first.
         if synced && (place || !self.content.knows_node()) {
             self.look_at_node();
+        }
+        let api_server = self.shared.api_server();
+        if let Some(server) = api_server.filter(|_| api_server != self.api_server) {
+            self.shared.model_mut().use_api_server(server);
+            self.api_server = api_server;
         }
         let dirty = self.shared.model_mut().take_dirty();
         if !dirty.nodes.is_empty() {

@@ -64,8 +64,8 @@ impl Report {
         for dispute in disputes.difference(&self.disputes) {
             warn!(object = %dispute.loser, "{}", dispute.text);
             let say = |party: &Party, reason, note: String| match dispute.everywhere {
-                true => shared.events.warn_for_all(party.kind(), &party.key, reason, note),
-                false => shared.events.warn(party.kind(), &party.key, "", reason, note),
+                true => shared.events.warn_for_all(party.kind, &party.key, reason, note),
+                false => shared.events.warn(party.kind, &party.key, "", reason, note),
             };
             say(&dispute.loser, "ClaimRefused", dispute.text.clone());
             if let Some(winner) = &dispute.winner {
@@ -85,7 +85,8 @@ impl Report {
             (format!("{count} pods"), format!("they are bound to {of}: policies know them once it is"))
         }));
         self.disputes = disputes;
-        shared.note(|progress| progress.claims = Arc::new(lines));
+        let refused = self.disputes.len();
+        shared.note(|progress| (progress.claims, progress.claims_refused) = (Arc::new(lines), refused));
     }
 
     /// What the tables about the node have no room for, if they were planned.
@@ -106,7 +107,7 @@ mod tests {
 
     use super::*;
     use crate::compile::policy::Direction;
-    use crate::events::Recorder;
+    use crate::events::{Recorder, Scope};
     use crate::model::Model;
     use crate::plan::policy::Why;
 
@@ -152,5 +153,46 @@ mod tests {
         assert_eq!(told(vec![], &[]), [""; 0]);
         let progress = shared.progress();
         assert!(progress.cut_off.is_empty() && progress.left_out.is_empty() && progress.warnings.is_empty());
+    }
+
+    #[test]
+    fn both_sides_of_a_claim_are_told_once_and_it_is_listed_while_it_stands() {
+        let (recorder, mut warnings) = Recorder::channel();
+        let shared = Shared::new(Model::new("n1"), None, recorder, Vec::new(), false);
+        let mut report = Report::default();
+        let dispute = |loser: Party, everywhere| Dispute {
+            loser,
+            winner: Some(Party::service(&ObjectKey::new("kube-system", "kube-dns"))),
+            text: "it is another's".into(),
+            everywhere,
+        };
+        let thief = ObjectKey::new("shop", "thief");
+        let both = [dispute(Party::service(&thief), true), dispute(Party::pod(&thief), false)];
+        let waiting: BTreeMap<_, _> = [("late".to_owned(), 2)].into();
+        let mut told = |disputes: &[Dispute], waiting: &BTreeMap<String, usize>| {
+            let told = Told { disputes: disputes.iter().cloned().collect(), waiting: waiting.clone() };
+            report.claims(Some(told), &shared);
+            let mut told = Vec::new();
+            while let Ok(warning) = warnings.try_recv() {
+                assert!(warning.note.contains("it is another's"), "{}", warning.note);
+                let node = if warning.scope == Scope::Node { " here" } else { "" };
+                told.push(format!("{} {} {}{node}", warning.kind.as_str(), warning.key, warning.reason));
+            }
+            told.sort();
+            told
+        };
+        let expected = [
+            "Pod shop/thief ClaimRefused here",
+            "Service kube-system/kube-dns ClaimedByOther",
+            "Service kube-system/kube-dns ClaimedByOther here",
+            "Service shop/thief ClaimRefused",
+        ];
+        assert_eq!(told(&both, &waiting), expected);
+        assert_eq!(told(&both, &waiting), [""; 0], "it was said");
+        let progress = shared.progress();
+        assert_eq!((progress.claims.len(), progress.claims_refused), (3, 2));
+        assert!(progress.claims[2].1.contains("Node late"), "{:?}", progress.claims);
+        assert_eq!(told(&both[1..], &BTreeMap::new()), [""; 0]);
+        assert_eq!(shared.progress().claims.len(), 1);
     }
 }

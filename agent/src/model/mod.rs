@@ -9,7 +9,7 @@ mod rules;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use fairlead_objects::{EndpointSlice, Event, Kind, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, Service};
 
@@ -226,6 +226,11 @@ impl Model {
     /// The kernel has these addresses for this node now.
     pub fn set_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         self.reserved.set_own(addresses.into_iter().collect(), &mut self.dirty);
+    }
+
+    /// The agent itself reaches an API server here.
+    pub fn use_api_server(&mut self, server: SocketAddr) {
+        self.reserved.use_api_server(server, &mut self.dirty);
     }
 
     /// How other nodes are reached changed, on which peers depend.

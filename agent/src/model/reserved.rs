@@ -56,6 +56,8 @@ pub struct Reserved {
     pod_ranges: Holders<IpNetwork>,
     /// Endpoints of `default/kubernetes`, by slice.
     api_servers: Holders<SocketAddr>,
+    /// Where the agent has reached one: a load balancer in front of them is no endpoint.
+    used_servers: BTreeSet<SocketAddr>,
     /// This node's addresses, as the kernel has them now.
     own: BTreeSet<IpAddr>,
     /// External and load balancers' addresses: the Services that claim them.
@@ -98,10 +100,13 @@ impl Reserved {
         })
     }
 
-    /// Whether an API server listens there (TCP): an endpoint of `default/kubernetes`, or its port at any address of the
-    /// node that has it.
+    /// Whether an API server is reached there (TCP): where the agent reaches it, an endpoint of `default/kubernetes`, or its
+    /// port at any address of the node that has it.
     #[must_use]
     pub fn is_api_server(&self, ip: IpAddr, port: u16) -> bool {
+        if self.used_servers.contains(&SocketAddr::new(ip, port)) {
+            return true;
+        }
         let at_port = self.api_servers.0.keys().filter(|endpoint| endpoint.port() == port).map(SocketAddr::ip);
         at_port.into_iter().any(|endpoint| endpoint == ip || self.share_a_node(endpoint, ip))
     }
@@ -165,6 +170,12 @@ impl Reserved {
     pub(super) fn set_own(&mut self, addresses: BTreeSet<IpAddr>, dirty: &mut Dirty) {
         if self.own != addresses {
             self.own = addresses;
+            self.touch_all(dirty);
+        }
+    }
+
+    pub(super) fn use_api_server(&mut self, server: SocketAddr, dirty: &mut Dirty) {
+        if self.used_servers.insert(server) {
             self.touch_all(dirty);
         }
     }

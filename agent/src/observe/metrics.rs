@@ -84,6 +84,11 @@ impl MetricsServer {
                 "Elements that a table should have and has no room for.",
                 progress.left_out.iter().map(|(table, count)| (vec![("table", *table)], *count as f64)),
             ),
+            gauges(
+                "fairlead_claims_refused",
+                "Addresses that objects claim in vain: see `fairlead status`.",
+                [(vec![], progress.claims_refused as f64)],
+            ),
             counter("fairlead_flows_swept_total", "Ended flows that the sweep removed.", swept as f64),
         ]
     }

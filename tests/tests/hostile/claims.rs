@@ -42,7 +42,7 @@ fn is_told(lab: &Lab, node: &Node, object: &str, what: &str) {
 }
 
 #[test]
-fn a_host_ip_that_the_node_does_not_have_takes_nobodys_traffic() {
+fn s58_a_host_ip_that_the_node_does_not_have_takes_nobodys_traffic() {
     let lab = world();
     let (here, there) = (lab.node("node-1"), lab.node("node-2"));
     let client = here.pod("hostip/client").start();
@@ -88,7 +88,7 @@ fn a_host_ip_that_the_node_does_not_have_takes_nobodys_traffic() {
 
 /// An address counts from when the node has it, until it has it no more.
 #[test]
-fn a_host_ip_follows_the_addresses_that_the_node_has() {
+fn s58_a_host_ip_follows_the_addresses_that_the_node_has() {
     let lab = world();
     let here = lab.node("node-2");
     let pod = here.pod("hostip/follows").tcp(8080).host_port_at(8080, 7105, "192.168.71.1").start();
@@ -131,7 +131,7 @@ fn external(service: ServiceManifest, addresses: &[IpAddr]) -> ServiceManifest {
 }
 
 #[test]
-fn addresses_for_the_outside_cover_nothing_of_the_clusters() {
+fn s56_addresses_for_the_outside_cover_nothing_of_the_clusters() {
     const API: u16 = 7201;
     let lab = world();
     let (here, there) = (lab.node("node-1"), lab.node("node-2"));
@@ -188,7 +188,7 @@ fn addresses_for_the_outside_cover_nothing_of_the_clusters() {
 }
 
 #[test]
-fn of_two_with_one_address_the_older_one_has_it() {
+fn s55_of_two_with_one_address_the_older_one_has_it() {
     let lab = world();
     let here = lab.node("node-1");
     let client = here.pod("older/client").start();
@@ -240,7 +240,7 @@ fn pod_object(key: &str, node: &str, app: &str, ips: &[IpAddr]) -> String {
 }
 
 #[test]
-fn a_compromised_node_takes_no_address_of_others_by_the_status_of_its_pods() {
+fn p48_a_compromised_node_takes_no_address_of_others_by_the_status_of_its_pods() {
     let lab = world();
     let (here, there) = (lab.node("node-1"), lab.node("node-2"));
     let victim = here.pod("status/victim").label("role", "status").tcp(80).start();
@@ -304,4 +304,33 @@ fn a_compromised_node_takes_no_address_of_others_by_the_status_of_its_pods() {
     for key in ["status/a-thief", "status/b-thief", "status/c-thief", "status/late"] {
         lab.delete("Pod", key);
     }
+}
+
+#[test]
+fn s57_settings_say_which_external_addresses_and_which_pools_of_pods_there_are() {
+    let lab = Lab::builder().agent(&["--external-ips=198.51.100.0/25", "--pod-ranges=10.245.0.0/16"]).start();
+    let node = &lab.nodes()[0];
+    let client = node.pod("set/client").start();
+    let server = node.pod("set/server").label("role", "pool").tcp(8080).start();
+    let service = ServiceManifest::new("set/service").ips(&["10.96.71.31"]).tcp("http", 80, 8080).endpoint(&server);
+    let claimed: Vec<IpAddr> = ["198.51.100.7", "198.51.100.200", "10.245.0.9"].map(|ip| ip.parse().unwrap()).into();
+    lab.apply(&external(service, &claimed).yaml());
+    lab.wait_until("what is permitted is served", || answers(client.vantage(), claimed[0], 80));
+    for refused in &claimed[1..] {
+        let found = client.probe(&Probe::tcp(*refused, 80).timeout(SILENCE));
+        assert!(found.is_err(), "{refused}: {found:?}");
+    }
+    is_told(&lab, node, "Service set/service", "198.51.100.200:80/TCP");
+    is_told(&lab, node, "Service set/service", "10.245.0.9:80/TCP");
+    // A pod of the pool counts, whatever the ranges of its node.
+    let allow = json!({"from": [{"podSelector": {"matchLabels": {"app": "trusted"}}}]});
+    policy(&lab, "set", "pool", &json!({"policyTypes": ["Ingress"], "ingress": [allow]}));
+    lab.apply(&pod_object("set/pooled", node.name(), "trusted", &["10.245.0.7".parse().unwrap()]));
+    let arguments = ["policy", "explain", "--from", "10.245.0.7", "--to", "set/server:8080"];
+    lab.wait_until("the pod of the pool counts", || {
+        let explained = node.fairlead(&arguments).stdout;
+        if explained.contains("allowed") { Ok(()) } else { Err(explained) }
+    });
+    let doctor = node.fairlead(&["doctor"]).stdout;
+    assert!(doctor.contains("addresses of pods in 10.245.0.0/16 are not checked"), "{doctor}");
 }

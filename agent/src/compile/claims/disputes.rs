@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use fairlead_objects::{Kind, ObjectKey, Pod};
+use fairlead_objects::{Kind, Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
 use super::{PodRanges, Refusal, Standing};
@@ -16,8 +16,8 @@ const TOLD: usize = 8;
 /// An object that has to do with a claim.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Party {
-    /// Whether it is a Pod; else it is a Service.
-    pub is_pod: bool,
+    /// What it is: a Service, a Pod or a Node.
+    pub kind: Kind,
     /// Its name.
     pub key: ObjectKey,
 }
@@ -26,13 +26,13 @@ impl Party {
     /// A Service.
     #[must_use]
     pub fn service(key: &ObjectKey) -> Self {
-        Self { is_pod: false, key: key.clone() }
+        Self { kind: Kind::Service, key: key.clone() }
     }
 
     /// A Pod.
     #[must_use]
     pub fn pod(key: &ObjectKey) -> Self {
-        Self { is_pod: true, key: key.clone() }
+        Self { kind: Kind::Pod, key: key.clone() }
     }
 
     /// Whoever a service port is of: a Service, or a Pod with hostPorts.
@@ -44,19 +44,13 @@ impl Party {
     /// Under which key it is planned.
     #[must_use]
     pub fn plan_key(&self) -> ObjectKey {
-        if self.is_pod { host_ports_key(&self.key) } else { self.key.clone() }
-    }
-
-    /// What it is.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        if self.is_pod { Kind::Pod } else { Kind::Service }
+        if self.kind == Kind::Pod { host_ports_key(&self.key) } else { self.key.clone() }
     }
 }
 
 impl std::fmt::Display for Party {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.kind().as_str(), self.key)
+        write!(f, "{} {}", self.kind.as_str(), self.key)
     }
 }
 
@@ -88,14 +82,14 @@ pub fn of_refusals(loser: &Party, refusals: &[Refusal]) -> Vec<Dispute> {
         loser: loser.clone(),
         winner: refusal.why.winner().map(Party::service),
         text: format!("{refusal}; claim an address of its own"),
-        everywhere: !loser.is_pod,
+        everywhere: loser.kind != Kind::Pod,
     });
     let more = refusals.len().saturating_sub(TOLD);
     let rest = (more > 0).then(|| Dispute {
         loser: loser.clone(),
         winner: None,
         text: format!("{more} more addresses that it claims are not served"),
-        everywhere: !loser.is_pod,
+        everywhere: loser.kind != Kind::Pod,
     });
     told.chain(rest).collect()
 }
@@ -122,7 +116,7 @@ pub fn of_frontends<'a, I: IntoIterator<Item = &'a Contested>>(contested: I) -> 
                 owner.kind,
                 if owner.kind == other.kind { "the older one has it" } else { "that kind goes first" },
             );
-            let everywhere = !loser.is_pod && !winner.is_pod;
+            let everywhere = loser.kind != Kind::Pod && winner.kind != Kind::Pod;
             disputes.push(Dispute { loser, winner: Some(winner.clone()), text, everywhere });
         }
     }
@@ -153,6 +147,24 @@ pub fn of_pods<'a, I: IntoIterator<Item = &'a Pod>>(
         }));
     }
     (disputes, waiting)
+}
+
+/// Addresses of nodes that don't count.
+#[must_use]
+pub fn of_nodes<'a, I: IntoIterator<Item = &'a Node>>(nodes: I, ranges: &PodRanges<'_>) -> Vec<Dispute> {
+    let of = |node: &'a Node| {
+        let foreign = ranges.foreign_addresses(node).take(TOLD).map(|(ip, owner)| Dispute {
+            loser: Party { kind: Kind::Node, key: ObjectKey::cluster(&node.name) },
+            winner: Some(Party { kind: Kind::Node, key: ObjectKey::cluster(owner) }),
+            text: format!(
+                "status.addresses names {ip}, which is of the pod ranges of node {owner}: it is not taken for this node's; \
+                 correct the address or the podCIDRs"
+            ),
+            everywhere: true,
+        });
+        foreign.collect::<Vec<_>>()
+    };
+    nodes.into_iter().flat_map(of).collect()
 }
 
 fn foreign_text(node: &str, ip: IpAddr, ranges: &[IpNetwork]) -> String {

@@ -15,7 +15,7 @@ use fairlead_objects::{Pod, Service};
 use super::services::{Place, ServiceContent, compile_host_ports, compile_service};
 use crate::model::{LocalPod, Model};
 
-pub use disputes::{Dispute, Party, of_frontends, of_pods, of_refusals};
+pub use disputes::{Dispute, Party, of_frontends, of_nodes, of_pods, of_refusals};
 pub use frontends::{Claim, Owner, Refusal, Why, judge, settle};
 pub use pods::{PodRanges, Standing};
 

@@ -72,6 +72,12 @@ impl<'a> PodRanges<'a> {
         ips.filter(|ip| self.node_of(*ip).is_none_or(|owner| owner == node.name))
     }
 
+    /// The addresses of a node that are not, each with the node whose pods it is of.
+    pub fn foreign_addresses<'n>(&self, node: &'n Node) -> impl Iterator<Item = (IpAddr, &'a str)> + use<'_, 'a, 'n> {
+        let ips = node.internal_ips.iter().chain(&node.external_ips).map(IpAddr::to_canonical);
+        ips.filter_map(|ip| self.node_of(ip).filter(|owner| *owner != node.name).map(|owner| (ip, owner)))
+    }
+
     /// The node whose pods an address is of, by the longest range that holds it.
     fn node_of(&self, ip: IpAddr) -> Option<&'a str> {
         self.lengths.iter().rev().find_map(|length| {

@@ -90,6 +90,9 @@ fn a_node_has_no_address_of_anothers_pods() {
     let of = |node: &Node| ranges.addresses(node).collect::<Vec<_>>();
     assert_eq!(of(&nodes[0]), nodes[0].internal_ips);
     assert_eq!(of(&nodes[1]), [ip("172.18.0.2")], "the longest range says whose it is");
+    let disputes = of_nodes(&nodes, &ranges);
+    let [told] = disputes.as_slice() else { panic!("{disputes:?}") };
+    assert_eq!((told.loser.to_string(), told.text.contains("10.244.1.7")), ("Node thief".to_owned(), true));
 }
 
 fn any_range() -> impl Strategy<Value = IpNetwork> {

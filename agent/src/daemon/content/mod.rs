@@ -197,7 +197,7 @@ impl Content {
         writer.apply(&ops)?;
         ops.iter().for_each(|op| self.policy.state.applied(op));
         writer.outcome.policy = Some((cut_off, left_out));
-        self.claims.of_pods(&world);
+        self.claims.of_status(&world);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fairlead_objects::ObjectKey;
 
-use crate::compile::claims::{Dispute, Party, Refusal, of_frontends, of_pods, of_refusals};
+use crate::compile::claims::{Dispute, Party, Refusal, of_frontends, of_nodes, of_pods, of_refusals};
 use crate::compile::policy::World;
 use crate::compile::services::pod_of_host_ports;
 use crate::plan::services::Contested;
@@ -46,9 +46,11 @@ impl Claims {
         replace(&mut self.contested, of_frontends(contested), &mut self.changed);
     }
 
-    /// What pods claim in their status now.
-    pub(super) fn of_pods(&mut self, world: &World<'_>) {
-        let (disputes, waiting) = of_pods(world.pods.iter().copied(), &world.ranges());
+    /// What pods and nodes claim in their status now.
+    pub(super) fn of_status(&mut self, world: &World<'_>) {
+        let ranges = world.ranges();
+        let (mut disputes, waiting) = of_pods(world.pods.iter().copied(), &ranges);
+        disputes.extend(of_nodes(world.nodes.iter().copied(), &ranges));
         replace(&mut self.pods, disputes, &mut self.changed);
         replace(&mut self.waiting, waiting, &mut self.changed);
     }

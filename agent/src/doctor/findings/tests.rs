@@ -154,7 +154,8 @@ const CASES: [Case; 31] = [
     case(
         "no pod range",
         |f| {
-            f.agent = Some(Agent { health: "starting".into(), reason: Some("no pod range".into()), ..Agent::default() })
+            f.agent =
+                Some(Agent { health: "starting".into(), reason: Some("no pod range".into()), ..Agent::default() });
         },
         Severity::Blocks,
         "no pod range",

@@ -156,6 +156,16 @@ fn addresses_for_the_outside_never_cover_what_belongs_to_the_cluster() {
 }
 
 #[test]
+fn where_the_agent_reaches_the_api_server_nobody_else_is() {
+    let mut model = cluster(Rules::default());
+    let front = "external=198.51.100.100 port=6443";
+    assert_eq!(refused(&model, front), None);
+    model.use_api_server("198.51.100.100:6443".parse().unwrap());
+    assert_eq!(refused(&model, front), Some(Why::ApiServer), "a load balancer in front of it");
+    assert_eq!(refused(&model, "external=198.51.100.100 port=443"), None);
+}
+
+#[test]
 fn a_load_balancers_address_may_be_the_services_own_cluster_address() {
     let model = cluster(Rules::default());
     let place = Place::new("n1", model.own_node());
@@ -167,7 +177,7 @@ fn a_load_balancers_address_may_be_the_services_own_cluster_address() {
 }
 
 #[test]
-fn a_setting_says_which_external_addresses_there_may_be() {
+fn s57_a_setting_says_which_external_addresses_there_may_be() {
     let closed = cluster(Rules { external_ips: Some(vec![]), ..Rules::default() });
     assert_eq!(refused(&closed, "external=198.51.100.7"), Some(Why::NotPermitted));
     assert_eq!(refused(&closed, "balancer=198.51.100.7"), None, "it is about externalIPs alone");
@@ -235,7 +245,7 @@ fn an_object_that_claims_much_is_told_of_in_few_words() {
 /// A change to the cluster.
 #[derive(Debug, Clone)]
 enum Step {
-    Apply(Object),
+    Apply(Box<Object>),
     Delete(Kind, ObjectKey),
     Own(Vec<IpAddr>),
 }
@@ -269,6 +279,10 @@ fn any_service() -> impl Strategy<Value = Object> {
     )
 }
 
+fn apply(object: Object) -> Step {
+    Step::Apply(Box::new(object))
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     let ranges = proptest::sample::subsequence(vec!["10.0.1.0/24", "10.0.0.2/32", "fd00::/64", "10.0.0.0/16"], 0..=2);
     let node = ("[m-n]", any_ips(2), ranges)
@@ -283,9 +297,9 @@ fn any_step() -> impl Strategy<Value = Step> {
     let nodes = proptest::sample::select(vec!["m", "n"]).prop_map(|name| (Kind::Node, ObjectKey::cluster(name)));
     let slices = Just((Kind::EndpointSlice, ObjectKey::new("default", "kubernetes")));
     prop_oneof![
-        6 => any_service().prop_map(Step::Apply),
-        3 => node.prop_map(Step::Apply),
-        2 => slice.prop_map(Step::Apply),
+        6 => any_service().prop_map(apply),
+        3 => node.prop_map(apply),
+        2 => slice.prop_map(apply),
         2 => prop_oneof![3 => services, 1 => nodes, 1 => slices].prop_map(|(kind, key)| Step::Delete(kind, key)),
         1 => any_ips(2).prop_map(Step::Own),
     ]
@@ -353,7 +367,7 @@ proptest! {
         let mut kept: BTreeMap<ObjectKey, Vec<(SocketAddr, Protocol, &str)>> = BTreeMap::new();
         for step in steps {
             match step {
-                Step::Apply(object) => model.take(Event::Applied(object)),
+                Step::Apply(object) => model.take(Event::Applied(*object)),
                 Step::Delete(kind, key) => model.take(Event::Deleted(kind, key)),
                 Step::Own(ips) => {
                     own.clone_from(&ips);
