@@ -112,7 +112,7 @@ fn unknown_keys_are_named_with_the_nearest_known_one() {
     assert!(text.starts_with("the settings file FILE is wrong: "), "{text}");
     assert!(text.contains("loglevel: unknown setting; is logLevel meant?"), "{text}");
     assert!(text.contains("healthz.bnd: unknown setting; is healthz.bind meant?"), "{text}");
-    assert!(text.contains("zzz: unknown setting; known are healthz.bind, logLevel, "), "{text}");
+    assert!(text.contains("zzz: unknown setting; known are externalIPs, healthz.bind, logLevel, "), "{text}");
     // Which node it is and the like are no settings of a cluster.
     assert!(text.contains("node: unknown setting"), "{text}");
     assert!(error("flat", "healthzBind: 0.0.0.0:1").contains("healthzBind: unknown setting; is healthz.bind meant?"));
