@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::content::Told;
 use crate::compile::claims::{Dispute, Party};
+use crate::events::{Scope, Warning};
 use crate::plan::policy::CutOff;
 use crate::state::Shared;
 
@@ -63,9 +64,17 @@ impl Report {
         let Some(Told { disputes, waiting }) = told else { return };
         for dispute in disputes.difference(&self.disputes) {
             warn!(object = %dispute.loser, "{}", dispute.text);
-            let say = |party: &Party, reason, note: String| match dispute.everywhere {
-                true => shared.events.warn_for_all(party.kind, &party.key, reason, note),
-                false => shared.events.warn(party.kind, &party.key, "", reason, note),
+            // Whoever claims pays for both: else it could leave no room for what others should be told.
+            let say = |party: &Party, reason, note| {
+                shared.events.record(Warning {
+                    kind: party.kind,
+                    key: party.key.clone(),
+                    uid: String::new(),
+                    reason,
+                    note,
+                    scope: if dispute.everywhere { Scope::Cluster } else { Scope::Node },
+                    charged: dispute.loser.key.namespace.clone(),
+                });
             };
             say(&dispute.loser, "ClaimRefused", dispute.text.clone());
             if let Some(winner) = &dispute.winner {
@@ -107,7 +116,7 @@ mod tests {
 
     use super::*;
     use crate::compile::policy::Direction;
-    use crate::events::{Recorder, Scope};
+    use crate::events::Recorder;
     use crate::model::Model;
     use crate::plan::policy::Why;
 
