@@ -36,6 +36,14 @@ pub struct Settings {
     /// Serve NodePorts at the node's addresses in these prefixes [default: the node's primary addresses]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub node_port_addresses: Vec<IpNetwork>,
+    /// Prefixes that external addresses of Services may be of; none at all with an empty list. Without, any, except what
+    /// belongs to the cluster
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', num_args = 0..=1, require_equals = true)]
+    pub external_ips: Option<Vec<IpNetwork>>,
+    /// Prefixes of which pods' addresses count on every node, beside the podCIDRs of their Node: for pools of other network
+    /// plugins. 0.0.0.0/0 and ::/0 switch the check off. Must be the same on every node
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub pod_ranges: Vec<IpNetwork>,
     /// When to send packets to other nodes through VXLAN. Must be the same on every node
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub tunnel: Tunnel,

@@ -5,13 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::service::{FrontendFlags, FrontendKey};
-use fairlead_objects::{EndpointSlice, ObjectKey, Service, ServiceType, TrafficPolicy};
+use fairlead_objects::{EndpointSlice, ObjectKey, Protocol, Service, ServiceType, TrafficPolicy};
 use zerocopy::IntoBytes;
 
 use super::{Admin, EndpointView, ServiceExplanation, ServiceView, Verdict};
+use crate::compile::claims::{self, Party, Refusal};
 use crate::compile::services::{
-    Answer, BackendAddr, FrontendPolicy, Place, PortContent, PortEndpoint, PortKey, compile_host_ports,
-    compile_service, endpoints, host_ports_key,
+    Answer, BackendAddr, FrontendPolicy, Place, PortContent, PortEndpoint, PortKey, Rank, ServiceContent, endpoints,
 };
 use crate::model::Model;
 
@@ -19,17 +19,37 @@ fn place(model: &Model) -> Place {
     Place::new(model.node_name(), model.own_node())
 }
 
-/// Everything that has addresses: services, and the hostPorts of this node's pods, which are no service's.
-fn contents<'a>(model: &'a Model, place: &Place) -> Vec<(ObjectKey, Option<&'a Service>, PortKey, PortContent)> {
-    let services = model.services().flat_map(|service| {
-        let content = compile_service(service, model.slices_of(&service.key), place);
-        content.ports.into_iter().map(move |(key, port)| (service.key.clone(), Some(service), key, port))
-    });
-    let host_ports = model.host_port_pods().flat_map(|(pod, local)| {
-        let content = compile_host_ports(pod, &local.ips);
-        content.ports.into_iter().map(move |(key, port)| (host_ports_key(&pod.key), None, key, port))
-    });
-    services.chain(host_ports).collect()
+/// Everything that has addresses, and what is claimed in vain: by services, and by the hostPorts of this node's pods, which
+/// are no service's.
+#[derive(Default)]
+struct Contents<'a> {
+    ports: Vec<(ObjectKey, Option<&'a Service>, PortKey, PortContent)>,
+    refusals: Vec<(Party, Refusal)>,
+}
+
+impl<'a> Contents<'a> {
+    fn new(model: &'a Model, place: &Place) -> Self {
+        let mut contents = Self::default();
+        for service in model.services() {
+            contents.add(&Party::service(&service.key), Some(service), claims::service(model, service, place));
+        }
+        for (pod, local) in model.host_port_pods() {
+            contents.add(&Party::pod(&pod.key), None, claims::host_ports(model, pod, local));
+        }
+        contents
+    }
+
+    fn add(&mut self, party: &Party, service: Option<&'a Service>, found: (ServiceContent, Vec<Refusal>)) {
+        let (content, refusals) = found;
+        self.ports.extend(content.ports.into_iter().map(|(key, port)| (party.plan_key(), service, key, port)));
+        self.refusals.extend(refusals.into_iter().map(|refusal| (party.clone(), refusal)));
+    }
+
+    /// What is refused at an address, by protocol.
+    fn refused(&self, address: SocketAddr) -> impl Iterator<Item = (Protocol, String)> {
+        let here = self.refusals.iter().filter(move |(_, refusal)| refusal.address == address);
+        here.map(|(party, refusal)| (refusal.protocol, format!("{party}: {refusal}")))
+    }
 }
 
 fn address(key: &FrontendKey) -> SocketAddr {
@@ -39,7 +59,7 @@ fn address(key: &FrontendKey) -> SocketAddr {
 /// One row for each port, with the addresses of both families.
 pub(super) fn list(model: &Model) -> Vec<ServiceView> {
     let mut rows: Vec<ServiceView> = Vec::new();
-    for (owner, service, key, content) in contents(model, &place(model)) {
+    for (owner, service, key, content) in Contents::new(model, &place(model)).ports {
         let addresses = content.frontends.keys().map(address);
         let endpoints = match &content.cluster {
             Answer::Forward(chosen) => chosen.len(),
@@ -93,25 +113,39 @@ fn keys(admin: &Admin, address: SocketAddr) -> Vec<(Addr, Option<u32>)> {
 pub(super) fn explain(admin: &Admin, address: SocketAddr) -> Result<Vec<ServiceExplanation>, String> {
     let model = admin.shared.model();
     let place = place(&model);
-    let contents = contents(&model, &place);
-    let mut explanations: Vec<ServiceExplanation> = Vec::new();
-    for (addr, kinds) in keys(admin, address) {
-        for (owner, service, name, content) in &contents {
+    let contents = Contents::new(&model, &place);
+    let mut found: Vec<Asked<'_>> = Vec::new();
+    for (level, (addr, kinds)) in keys(admin, address).into_iter().enumerate() {
+        for (owner, service, name, content) in &contents.ports {
             for (key, policy) in &content.frontends {
                 let flags = policy.flags(u32::from(!content.source_ranges.is_empty()));
                 let reached = kinds.is_none_or(|kinds| kinds & flags != 0);
-                let protocol = name.protocol.to_string();
-                // What the address has of its own goes before what every address has.
-                let known = kinds.is_some() && explanations.iter().any(|e| e.protocol == protocol);
-                if key.addr == addr && key.port.number() == address.port() && reached && !known {
-                    let slices = service.map(|service| model.slices_of(&service.key)).unwrap_or_default();
-                    let of = Asked { owner, service: *service, name, content, key, policy: *policy, flags };
-                    explanations.push(of.explain(admin, address, &slices, &place));
+                if key.addr == addr && key.port.number() == address.port() && reached {
+                    let policy = *policy;
+                    found.push(Asked { level, owner, service: *service, name, content, key, policy, flags });
                 }
             }
         }
     }
-    if explanations.is_empty() { Err(nothing(&model, address)) } else { Ok(explanations) }
+    // What the address has of its own goes before what every address has.
+    found.sort_by(|a, b| a.order().cmp(&b.order()));
+    let explanations: Vec<_> = found
+        .chunk_by(|a, b| a.name.protocol == b.name.protocol)
+        .filter_map(|of_protocol| {
+            let (winner, losers) = of_protocol.split_first()?;
+            let slices = winner.service.map(|service| model.slices_of(&service.key)).unwrap_or_default();
+            let mut explained = winner.explain(admin, address, &slices, &place);
+            explained.others = losers.iter().map(|loser| loser.lost_to(winner)).collect();
+            let refused = contents.refused(address).filter(|(protocol, _)| *protocol == winner.name.protocol);
+            explained.others.extend(refused.map(|(_, text)| text));
+            Some(explained)
+        })
+        .collect();
+    if !explanations.is_empty() {
+        return Ok(explanations);
+    }
+    let refused: Vec<_> = contents.refused(address).map(|(_, text)| text).collect();
+    Err(if refused.is_empty() { nothing(&model, address) } else { refused.join("; ") })
 }
 
 /// Why nothing is at an address.
@@ -128,6 +162,8 @@ fn nothing(model: &Model, address: SocketAddr) -> String {
 
 /// A frontend that was asked about.
 struct Asked<'a> {
+    /// 0: of the address itself; 1: of every address of the node.
+    level: usize,
     owner: &'a ObjectKey,
     service: Option<&'a Service>,
     name: &'a PortKey,
@@ -138,6 +174,22 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// By protocol, who is met first.
+    fn order(&self) -> (Protocol, usize, Rank<'_>) {
+        (self.name.protocol, self.level, Rank::new(self.policy.kind, self.content.created, self.name))
+    }
+
+    /// Why it is not the one that connections meet.
+    fn lost_to(&self, winner: &Self) -> String {
+        let (party, kind) = (Party::of_port(self.name), self.policy.kind);
+        let why = match (self.level == winner.level, kind == winner.policy.kind) {
+            (false, _) => format!("a {} of the address itself goes first", winner.policy.kind),
+            (true, false) => format!("a {} goes first", winner.policy.kind),
+            (true, true) => "the older one has it".to_owned(),
+        };
+        format!("{party} claims it too, as its {kind}, in vain: {why}")
+    }
+
     fn explain(
         &self,
         admin: &Admin,
@@ -163,6 +215,7 @@ impl Asked<'_> {
             keeps_source: flags & FrontendFlags::KEEP_SOURCE != 0,
             source_ranges: ranges.map(ToString::to_string).collect(),
             in_force: in_force.is_ok_and(|value| value.is_some()),
+            others: Vec::new(),
             endpoints: self.endpoints(slices, place),
         }
     }

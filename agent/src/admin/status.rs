@@ -59,6 +59,8 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         programs: shared.programs.iter().map(|p| (p.name.clone(), p.verified_instructions)).collect(),
         warnings: warnings.map(|(topic, text)| (topic.to_owned(), text)).collect(),
         repairs: repairs.collect(),
+        claims: progress.claims.to_vec(),
+        pod_ranges: model.rules().pod_ranges.iter().map(ToString::to_string).collect(),
         mistakes: model.mistakes().standing().into_iter().map(|m| (m.origin, m.reason)).collect(),
         drops: admin.drops.counts(&admin.tables).iter().map(|count| count.packets).sum(),
     }

@@ -81,6 +81,10 @@ pub struct StatusView {
     /// What others undid and the agent put right, the latest first.
     #[serde(default)]
     pub repairs: Vec<RepairView>,
+    /// What objects claim in vain: which, why and what to do.
+    pub claims: Vec<(String, String)>,
+    /// Prefixes of which pods' addresses count whatever their node's ranges.
+    pub pod_ranges: Vec<String>,
     /// Objects that can't be read: where, and what to do.
     pub mistakes: Vec<(String, String)>,
     /// Packets dropped since the node's start.
@@ -180,6 +184,8 @@ pub struct ServiceExplanation {
     pub source_ranges: Vec<String>,
     /// Whether the kernel's table has the address.
     pub in_force: bool,
+    /// Who else claims it, in vain, and why.
+    pub others: Vec<String>,
     /// Every endpoint, chosen or not.
     pub endpoints: Vec<EndpointView>,
 }

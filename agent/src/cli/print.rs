@@ -81,6 +81,8 @@ pub(super) fn status(status: &StatusView) -> String {
         programs,
         warnings,
         repairs,
+        claims,
+        pod_ranges,
         mistakes,
         drops,
     } = status;
@@ -130,6 +132,14 @@ pub(super) fn status(status: &StatusView) -> String {
         repairs.iter().for_each(|repair| out.row([repair.time.clone(), repair.kind.clone(), repair.what.clone()]));
         text += &format!("\n{out}");
     }
+    if !pod_ranges.is_empty() {
+        text += &format!("\naddresses of pods in {} count whatever the ranges of their node\n", pod_ranges.join(", "));
+    }
+    if !claims.is_empty() {
+        let mut out = Table::new(["object that claims in vain", "why"]);
+        claims.iter().for_each(|(object, why)| out.row([object.clone(), why.clone()]));
+        text += &format!("\n{out}");
+    }
     if !mistakes.is_empty() {
         let mut out = Table::new(["invalid object", "reason"]);
         mistakes.iter().for_each(|(origin, reason)| out.row([origin.clone(), reason.clone()]));
@@ -173,6 +183,9 @@ pub(super) fn explained(explained: &[ServiceExplanation]) -> String {
             becomes(e.outside_verdict),
             e.outside_policy
         );
+        for other in &e.others {
+            text += &format!("{other}.\n");
+        }
         if !e.source_ranges.is_empty() {
             text += &format!("Only clients in {} are admitted.\n", e.source_ranges.join(", "));
         }

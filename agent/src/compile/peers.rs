@@ -38,9 +38,10 @@ pub(crate) fn compile(
 ) {
     let mut classifier = Classifier::new(world, atoms);
     let nodes = Nodes::new(world);
+    let ranges = world.ranges();
     wanted.nodes.clone_from(&nodes.hops);
 
-    // The first to claim an address has it: pods attached here, nodes, then other pods.
+    // The first to claim an address has it: pods attached here, nodes, then other pods, as far as their ranges go.
     for local in &world.local {
         let pod = objects.get(&local.key).into_iter().flatten().copied().find(|pod| is_object_of(pod, local));
         for ip in local.ips.iter().map(IpAddr::to_canonical) {
@@ -54,7 +55,7 @@ pub(crate) fn compile(
     }
     for node in &world.nodes {
         let own = if node.name == world.node { PeerFlags::SELF } else { 0 };
-        for ip in node.internal_ips.iter().chain(&node.external_ips).map(IpAddr::to_canonical) {
+        for ip in ranges.addresses(node) {
             wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
                 class: classifier.of_address(None, ip),
                 slot: None,
@@ -73,7 +74,7 @@ pub(crate) fn compile(
         if local.get(&pod.key).into_iter().flatten().any(|attached| is_object_of(pod, attached)) {
             continue;
         }
-        for ip in pod.owned_ips().iter().map(IpAddr::to_canonical) {
+        for ip in ranges.owned(pod) {
             wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
                 class: classifier.of_address(Some(pod), ip),
                 slot: None,

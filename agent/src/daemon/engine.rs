@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,6 +85,8 @@ pub(super) struct Engine {
     gone: BTreeSet<u16>,
     /// Why the node has no addresses for its pods, as it was said last.
     range_trouble: Option<String>,
+    /// Where the API server was asked last.
+    api_server: Option<SocketAddr>,
 }
 
 impl Engine {
@@ -114,6 +116,7 @@ impl Engine {
             next_sweep: Instant::now() + SWEEP,
             gone: BTreeSet::new(),
             range_trouble: None,
+            api_server: None,
         }
     }
 
@@ -200,12 +203,20 @@ impl Engine {
         }
         self.uplinks = uplinks;
         self.look_at_node();
+        self.look_at_claims();
     }
 
     /// Tells the programs which addresses of the node lead to its ports.
     pub(super) fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
         self.addresses = addresses;
         self.look_at_node();
+        self.look_at_claims();
+    }
+
+    /// Tells the model what this node has, which hostPorts may be at: link-local addresses too.
+    fn look_at_claims(&mut self) {
+        let of_uplinks = self.uplinks.iter().flat_map(|uplink| &uplink.addresses).map(|(ip, _)| *ip);
+        self.shared.model_mut().set_addresses(of_uplinks.chain(self.addresses.iter().copied()));
     }
 
     /// Works out what the programs are to know of the node. It is in force with the next plan.
@@ -242,17 +253,23 @@ impl Engine {
         if synced && (place || !self.content.knows_node()) {
             self.look_at_node();
         }
+        let api_server = self.shared.api_server();
+        if let Some(server) = api_server.filter(|_| api_server != self.api_server) {
+            self.shared.model_mut().use_api_server(server);
+            self.api_server = api_server;
+        }
         let dirty = self.shared.model_mut().take_dirty();
         if !dirty.nodes.is_empty() {
             self.shared.nodes_changed.notify_one();
         }
         let begin = Instant::now();
-        let Outcome { plans, operations, whole, policy, node, failed } = {
+        let Outcome { plans, operations, whole, policy, claims, node, failed } = {
             let model = self.shared.model();
             self.content.update(&model, &dirty, &self.shared.events, &mut self.tables)
         };
         let took = begin.elapsed();
         self.report.policy(policy, &self.shared);
+        self.report.claims(claims, &self.shared);
         self.report.node(node, &self.shared);
         for (text, pause) in &failed {
             self.gauge.failed(&self.shared);

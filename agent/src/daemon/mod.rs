@@ -27,7 +27,7 @@ use crate::cni::Server;
 use crate::events::Recorder;
 use crate::install::Conflist;
 use crate::log::Log;
-use crate::model::Model;
+use crate::model::{Model, Rules};
 use crate::observe::{HealthServer, MetricsServer, serve_checks};
 use crate::settings::Settings;
 use crate::state::{DropLog, Shared};
@@ -83,6 +83,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         cni_conf_dir,
         cni_conf_name,
         node_port_addresses,
+        external_ips,
+        pod_ranges,
         healthz_bind,
         metrics_bind,
         tunnel,
@@ -112,7 +114,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let cluster = source.cluster().cloned();
     let events = cluster.clone().map_or_else(Recorder::nowhere, |cluster| Recorder::start(cluster, &node));
-    let shared = Arc::new(Shared::new(Model::new(&node), cluster, events, loaded.programs, loaded.adopted));
+    let model = Model::new(&node).with_rules(Rules { external_ips, pod_ranges });
+    let shared = Arc::new(Shared::new(model, cluster, events, loaded.programs, loaded.adopted));
     let (inputs, received) = mpsc::channel(QUEUE);
     let pods = Arc::new(Pods { shared: Arc::clone(&shared), inputs: inputs.clone(), pins: pins.clone() });
     let cni_socket = run_dir.join("cni.sock");

@@ -7,6 +7,9 @@ use fairlead_datapath::catalog::TableId;
 use fairlead_objects::Kind;
 use tracing::{info, warn};
 
+use super::content::Told;
+use crate::compile::claims::{Dispute, Party};
+use crate::events::{Scope, Warning};
 use crate::plan::policy::CutOff;
 use crate::state::Shared;
 
@@ -14,7 +17,11 @@ use crate::state::Shared;
 #[derive(Debug, Default)]
 pub(super) struct Report {
     cut_off: Arc<Vec<CutOff>>,
+    disputes: BTreeSet<Dispute>,
 }
+
+/// Claims in vain that are listed; beyond that they are counted.
+const LISTED: usize = 256;
 
 impl Report {
     /// What policies were planned with, if they were: who is cut off, and how many elements are left out, by table.
@@ -50,6 +57,45 @@ impl Report {
         for (policy, text) in of_policies {
             shared.events.warn(Kind::NetworkPolicy, &policy, "", "NotInForce", text);
         }
+    }
+
+    /// What objects claim in vain, if that changed: to each of both sides, once.
+    pub(super) fn claims(&mut self, told: Option<Told>, shared: &Shared) {
+        let Some(Told { disputes, waiting }) = told else { return };
+        for dispute in disputes.difference(&self.disputes) {
+            warn!(object = %dispute.loser, "{}", dispute.text);
+            // Whoever claims pays for both: else it could leave no room for what others should be told.
+            let say = |party: &Party, reason, note| {
+                shared.events.record(Warning {
+                    kind: party.kind,
+                    key: party.key.clone(),
+                    uid: String::new(),
+                    reason,
+                    note,
+                    scope: if dispute.everywhere { Scope::Cluster } else { Scope::Node },
+                    charged: dispute.loser.key.namespace.clone(),
+                });
+            };
+            say(&dispute.loser, "ClaimRefused", dispute.text.clone());
+            if let Some(winner) = &dispute.winner {
+                say(winner, "ClaimedByOther", dispute.for_winner());
+            }
+        }
+        for gone in self.disputes.difference(&disputes) {
+            info!(object = %gone.loser, "claimed in vain no longer: {}", gone.text);
+        }
+        let mut lines: Vec<_> = disputes.iter().take(LISTED).map(|d| (d.loser.to_string(), d.text.clone())).collect();
+        if disputes.len() > LISTED {
+            lines.push(("others".to_owned(), format!("{} more claims do not count", disputes.len() - LISTED)));
+        }
+        lines.extend(waiting.into_iter().map(|(node, count)| {
+            let of =
+                if node.is_empty() { "no node yet".to_owned() } else { format!("Node {node}, which is not known") };
+            (format!("{count} pods"), format!("they are bound to {of}: policies know them once it is"))
+        }));
+        self.disputes = disputes;
+        let refused = self.disputes.len();
+        shared.note(|progress| (progress.claims, progress.claims_refused) = (Arc::new(lines), refused));
     }
 
     /// What the tables about the node have no room for, if they were planned.
@@ -116,5 +162,46 @@ mod tests {
         assert_eq!(told(vec![], &[]), [""; 0]);
         let progress = shared.progress();
         assert!(progress.cut_off.is_empty() && progress.left_out.is_empty() && progress.warnings.is_empty());
+    }
+
+    #[test]
+    fn both_sides_of_a_claim_are_told_once_and_it_is_listed_while_it_stands() {
+        let (recorder, mut warnings) = Recorder::channel();
+        let shared = Shared::new(Model::new("n1"), None, recorder, Vec::new(), false);
+        let mut report = Report::default();
+        let dispute = |loser: Party, everywhere| Dispute {
+            loser,
+            winner: Some(Party::service(&ObjectKey::new("kube-system", "kube-dns"))),
+            text: "it is another's".into(),
+            everywhere,
+        };
+        let thief = ObjectKey::new("shop", "thief");
+        let both = [dispute(Party::service(&thief), true), dispute(Party::pod(&thief), false)];
+        let waiting: BTreeMap<_, _> = [("late".to_owned(), 2)].into();
+        let mut told = |disputes: &[Dispute], waiting: &BTreeMap<String, usize>| {
+            let told = Told { disputes: disputes.iter().cloned().collect(), waiting: waiting.clone() };
+            report.claims(Some(told), &shared);
+            let mut told = Vec::new();
+            while let Ok(warning) = warnings.try_recv() {
+                assert!(warning.note.contains("it is another's"), "{}", warning.note);
+                let node = if warning.scope == Scope::Node { " here" } else { "" };
+                told.push(format!("{} {} {}{node}", warning.kind.as_str(), warning.key, warning.reason));
+            }
+            told.sort();
+            told
+        };
+        let expected = [
+            "Pod shop/thief ClaimRefused here",
+            "Service kube-system/kube-dns ClaimedByOther",
+            "Service kube-system/kube-dns ClaimedByOther here",
+            "Service shop/thief ClaimRefused",
+        ];
+        assert_eq!(told(&both, &waiting), expected);
+        assert_eq!(told(&both, &waiting), [""; 0], "it was said");
+        let progress = shared.progress();
+        assert_eq!((progress.claims.len(), progress.claims_refused), (3, 2));
+        assert!(progress.claims[2].1.contains("Node late"), "{:?}", progress.claims);
+        assert_eq!(told(&both[1..], &BTreeMap::new()), [""; 0]);
+        assert_eq!(shared.progress().claims.len(), 1);
     }
 }

@@ -146,4 +146,8 @@ pub struct Agent {
     pub reason: Option<String>,
     /// What it warns of: topic and text.
     pub warnings: Vec<(String, String)>,
+    /// What objects claim in vain: which, and why.
+    pub claims: Vec<(String, String)>,
+    /// Prefixes of which pods' addresses count whatever their node's ranges.
+    pub pod_ranges: Vec<String>,
 }

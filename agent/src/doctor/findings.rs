@@ -1,5 +1,7 @@
 //! From facts to findings.
 
+mod claims;
+
 use std::fmt::Write;
 
 use serde::Serialize;
@@ -321,7 +323,7 @@ fn disk(disk: &Disk) -> Option<Finding> {
 }
 
 fn agent(agent: &Agent) -> Vec<Finding> {
-    let Agent { health, reason, warnings } = agent;
+    let Agent { health, reason, warnings, claims: claimed, pod_ranges } = agent;
     let mut found = Vec::new();
     if let (false, Some(reason)) = (health == "ready", reason) {
         found.push(blocks(
@@ -336,6 +338,7 @@ fn agent(agent: &Agent) -> Vec<Finding> {
         !said && !["kube-proxy", "conflist"].contains(&topic.as_str())
     });
     found.extend(others.map(|(_, text)| hinders(text.clone(), "reported by the agent", "see `fairlead status`")));
+    found.extend(claims::claims(claimed, pod_ranges));
     found
 }
 

@@ -44,7 +44,7 @@ impl Ledger {
     /// A warning came.
     pub(super) fn step(&mut self, warning: &Warning, now: Instant) -> Step {
         self.refill(now);
-        let spent = self.spent.get(&warning.key.namespace).copied().unwrap_or_default();
+        let spent = self.spent.get(&warning.charged).copied().unwrap_or_default();
         let step = match self.entries.get_mut(warning) {
             Some(entry) => {
                 entry.count = entry.count.saturating_add(1);
@@ -68,7 +68,7 @@ impl Ledger {
             }
         };
         if step != Step::Nothing {
-            self.spent.insert(warning.key.namespace.clone(), spent + 1);
+            self.spent.insert(warning.charged.clone(), spent + 1);
         }
         step
     }
@@ -99,7 +99,8 @@ mod tests {
     fn warning(note: usize) -> Warning {
         let key = ObjectKey::new("shop", "cart");
         let (uid, note) = (String::new(), note.to_string());
-        Warning { kind: Kind::Service, key, uid, reason: "Reason", note, scope: Scope::Node }
+        let charged = "shop".to_owned();
+        Warning { kind: Kind::Service, key, uid, reason: "Reason", note, scope: Scope::Node, charged }
     }
 
     #[test]
@@ -117,7 +118,9 @@ mod tests {
         let (mut ledger, start) = (Ledger::default(), Instant::now());
         let created = (0..100).filter(|n| ledger.step(&warning(*n), start) == Step::Create).count();
         assert_eq!(created, BURST as usize);
-        let elsewhere = Warning { key: ObjectKey::new("bank", "vault"), ..warning(1) };
+        let victim = Warning { key: ObjectKey::new("bank", "vault"), ..warning(1) };
+        assert_eq!(ledger.step(&victim, start), Step::Nothing, "it is about another, at the cost of who is to blame");
+        let elsewhere = Warning { charged: "bank".to_owned(), ..victim };
         assert_eq!(ledger.step(&elsewhere, start), Step::Create, "another namespace has its own");
         assert_eq!(ledger.step(&warning(50), start + REFILL), Step::Create);
         assert_eq!(ledger.step(&warning(51), start + REFILL), Step::Nothing);

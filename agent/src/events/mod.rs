@@ -43,6 +43,8 @@ pub struct Warning {
     pub note: String,
     /// Where it is so.
     pub scope: Scope,
+    /// The namespace that there is room for fewer warnings about now: that of whoever is to blame.
+    pub charged: String,
 }
 
 /// Takes warnings.
@@ -73,17 +75,26 @@ impl Recorder {
 
     /// A warning about an object, as this node sees it. Never waits.
     pub fn warn(&self, kind: Kind, key: &ObjectKey, uid: &str, reason: &'static str, note: impl Into<String>) {
-        let (key, uid, note) = (key.clone(), uid.to_owned(), note.into());
-        self.record(Warning { kind, key, uid, reason, note, scope: Scope::Node });
+        let (charged, uid, note) = (key.namespace.clone(), uid.to_owned(), note.into());
+        self.record(Warning { kind, key: key.clone(), uid, reason, note, scope: Scope::Node, charged });
     }
 
     /// A warning about an object that every node sees alike. Never waits.
     pub fn warn_for_all(&self, kind: Kind, key: &ObjectKey, reason: &'static str, note: impl Into<String>) {
-        let (key, note) = (key.clone(), note.into());
-        self.record(Warning { kind, key, uid: String::new(), reason, note, scope: Scope::Cluster });
+        let (charged, note) = (key.namespace.clone(), note.into());
+        self.record(Warning {
+            kind,
+            key: key.clone(),
+            uid: String::new(),
+            reason,
+            note,
+            scope: Scope::Cluster,
+            charged,
+        });
     }
 
-    fn record(&self, warning: Warning) {
+    /// A warning. Never waits.
+    pub fn record(&self, warning: Warning) {
         let Some(sender) = &self.0 else { return };
         if let Err(error) = sender.try_send(warning) {
             debug!(%error, "dropped an event: too many are waiting");

@@ -169,7 +169,15 @@ mod tests {
 
     fn warning(scope: Scope) -> Warning {
         let key = ObjectKey::new("shop", "cart");
-        Warning { kind: Kind::Service, key, uid: String::new(), reason: "InvalidObject", note: "no".into(), scope }
+        Warning {
+            kind: Kind::Service,
+            key,
+            uid: String::new(),
+            reason: "InvalidObject",
+            note: "no".into(),
+            scope,
+            charged: "default".into(),
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub struct Dirty {
     pub services: BTreeSet<ObjectKey>,
     /// Pods with hostPorts that changed, came or went, on this node.
     pub host_ports: BTreeSet<ObjectKey>,
+    /// What hostPorts may claim changed, on this node.
+    pub host_claims: bool,
     /// Pods that changed, came or went, and those that were attached to this node or taken from it.
     pub pods: BTreeSet<ObjectKey>,
     /// Namespaces that changed, came or went.
@@ -28,7 +30,7 @@ impl Dirty {
     /// Whether anything changed that peers or policies are compiled from.
     #[must_use]
     pub fn policy(&self) -> bool {
-        let Self { services: _, host_ports: _, pods, namespaces, policies, nodes, network } = self;
+        let Self { services: _, host_ports: _, host_claims: _, pods, namespaces, policies, nodes, network } = self;
         *network || [pods, namespaces, policies, nodes].into_iter().any(|keys| !keys.is_empty())
     }
 

@@ -1,18 +1,24 @@
 //! The objects as the agent knows them: slim snapshots, kept from the stream, with what changed since it was last asked.
 
+mod change;
 mod dirty;
 mod local;
 mod mistakes;
+mod reserved;
+mod rules;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
-use fairlead_objects::{EndpointSlice, Event, Kind, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, Service};
+use fairlead_objects::{EndpointSlice, Event, Kind, Namespace, NetworkPolicy, Node, ObjectKey, Pod, Service};
 
 pub use dirty::Dirty;
 pub use local::LocalPod;
 pub use mistakes::{Mistake, MistakeView, Mistakes};
+pub use reserved::{KUBELET_PORT, Reserved};
+pub use rules::Rules;
 
 /// Everything that is known of the cluster, and the pods that are attached to this node.
 #[derive(Debug)]
@@ -27,6 +33,8 @@ pub struct Model {
     policies: BTreeMap<ObjectKey, NetworkPolicy>,
     pods: BTreeMap<ObjectKey, Pod>,
     local: BTreeMap<u16, LocalPod>,
+    reserved: Reserved,
+    rules: Rules,
     waiting_for: BTreeSet<Kind>,
     mistakes: Mistakes,
     dirty: Dirty,
@@ -46,10 +54,18 @@ impl Model {
             policies: BTreeMap::new(),
             pods: BTreeMap::new(),
             local: BTreeMap::new(),
+            reserved: Reserved::default(),
+            rules: Rules::default(),
             waiting_for: Kind::ALL.into(),
             mistakes: Mistakes::default(),
             dirty: Dirty::default(),
         }
+    }
+
+    /// The same with these rules about claims.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Takes in what a source tells.
@@ -71,100 +87,6 @@ impl Model {
             }
             Event::Mended { origin, reason } => self.mistakes.mended(&origin, &reason),
         }
-    }
-
-    fn put(&mut self, object: Object) {
-        let key = object.key();
-        match object {
-            Object::Service(new) => {
-                if replace(&mut self.services, &key, new).is_some() {
-                    self.dirty.services.insert(key);
-                }
-            }
-            Object::EndpointSlice(new) => {
-                let service = owner(&new);
-                if let Some(old) = replace(&mut self.slices, &key, new) {
-                    self.unlink(old.as_ref().and_then(owner), &key);
-                    if let Some(service) = service {
-                        self.slices_of.entry(service.clone()).or_default().insert(key);
-                        self.dirty.services.insert(service);
-                    }
-                }
-            }
-            Object::Node(new) => {
-                if replace(&mut self.nodes, &key, new).is_some() {
-                    self.dirty.nodes.insert(key);
-                }
-            }
-            Object::Pod(new) => {
-                let mut has_ports = has_host_ports(&new);
-                if let Some(old) = replace(&mut self.pods, &key, new) {
-                    self.dirty.pods.insert(key.clone());
-                    has_ports |= old.as_ref().is_some_and(has_host_ports);
-                    if has_ports {
-                        self.dirty.host_ports.insert(key);
-                    }
-                }
-            }
-            Object::Namespace(new) => {
-                if replace(&mut self.namespaces, &key, new).is_some() {
-                    self.dirty.namespaces.insert(key);
-                }
-            }
-            Object::NetworkPolicy(new) => {
-                if replace(&mut self.policies, &key, new).is_some() {
-                    self.dirty.policies.insert(key);
-                }
-            }
-        }
-    }
-
-    fn remove(&mut self, kind: Kind, key: &ObjectKey) {
-        match kind {
-            Kind::Service => {
-                if self.services.remove(key).is_some() {
-                    self.dirty.services.insert(key.clone());
-                }
-            }
-            Kind::EndpointSlice => {
-                let old = self.slices.remove(key);
-                self.unlink(old.as_ref().and_then(owner), key);
-            }
-            Kind::Node => {
-                if self.nodes.remove(key).is_some() {
-                    self.dirty.nodes.insert(key.clone());
-                }
-            }
-            Kind::Pod => {
-                if let Some(old) = self.pods.remove(key) {
-                    self.dirty.pods.insert(key.clone());
-                    if has_host_ports(&old) {
-                        self.dirty.host_ports.insert(key.clone());
-                    }
-                }
-            }
-            Kind::Namespace => {
-                if self.namespaces.remove(key).is_some() {
-                    self.dirty.namespaces.insert(key.clone());
-                }
-            }
-            Kind::NetworkPolicy => {
-                if self.policies.remove(key).is_some() {
-                    self.dirty.policies.insert(key.clone());
-                }
-            }
-        }
-    }
-
-    fn unlink(&mut self, service: Option<ObjectKey>, slice: &ObjectKey) {
-        let Some(service) = service else { return };
-        if let Some(slices) = self.slices_of.get_mut(&service) {
-            slices.remove(slice);
-            if slices.is_empty() {
-                self.slices_of.remove(&service);
-            }
-        }
-        self.dirty.services.insert(service);
     }
 
     /// A pod was attached to this node.
@@ -200,6 +122,16 @@ impl Model {
     #[must_use]
     pub fn dirty(&self) -> &Dirty {
         &self.dirty
+    }
+
+    /// The kernel has these addresses for this node now.
+    pub fn set_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.reserved.set_own(addresses.into_iter().collect(), &mut self.dirty);
+    }
+
+    /// The agent itself reaches an API server here.
+    pub fn use_api_server(&mut self, server: SocketAddr) {
+        self.reserved.use_api_server(server, &mut self.dirty);
     }
 
     /// How other nodes are reached changed, on which peers depend.
@@ -304,6 +236,18 @@ impl Model {
         known.filter(|(pod, _)| has_host_ports(pod))
     }
 
+    /// Who has which addresses and ports.
+    #[must_use]
+    pub fn reserved(&self) -> &Reserved {
+        &self.reserved
+    }
+
+    /// What the administrator lets objects claim.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// Objects that can't be read.
     #[must_use]
     pub fn mistakes(&self) -> &Mistakes {
@@ -311,16 +255,6 @@ impl Model {
     }
 }
 
-/// Puts an object in. `None`: it was there in this form already; else what it replaced.
-fn replace<T: PartialEq>(map: &mut BTreeMap<ObjectKey, T>, key: &ObjectKey, new: T) -> Option<Option<T>> {
-    if map.get(key) == Some(&new) { None } else { Some(map.insert(key.clone(), new)) }
-}
-
 fn has_host_ports(pod: &Pod) -> bool {
     pod.container_ports.iter().any(|port| port.host_port.is_some())
-}
-
-/// The service that a slice is of.
-fn owner(slice: &EndpointSlice) -> Option<ObjectKey> {
-    slice.service_name.as_ref().map(|name| ObjectKey::new(&slice.key.namespace, name))
 }

@@ -99,6 +99,11 @@ impl MetricsServer {
                 "What others undid on the node and the agent can't put right.",
                 shared.repairs.all_broken().len() as f64,
             ),
+            gauges(
+                "fairlead_claims_refused",
+                "Addresses that objects claim in vain: see `fairlead status`.",
+                [(vec![], progress.claims_refused as f64)],
+            ),
             counter("fairlead_flows_swept_total", "Ended flows that the sweep removed.", swept as f64),
         ]
     }

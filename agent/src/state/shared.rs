@@ -1,7 +1,7 @@
 //! What the loop shares with those who ask.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -14,11 +14,15 @@ use tracing::{info, warn};
 use super::{Checks, Freshness, Metrics, Repairs, Subject};
 use crate::bpf::ProgramInfo;
 use crate::cni::{Health, KnownPod, NodeNetwork};
+use crate::compile::claims::PodRanges;
 use crate::events::Recorder;
 use crate::model::Model;
 use crate::network::Network;
 use crate::plan::policy::CutOff;
 use crate::repair::Looked;
+
+/// The port of a URL that names none.
+const HTTPS: u16 = 443;
 
 /// Failed attempts in a row after which the node says that its pods may suffer.
 const PATIENCE: u32 = 3;
@@ -74,6 +78,11 @@ pub struct Progress {
     /// Directions of pods that are cut off, since their policies do not fit.
     #[serde(skip)]
     pub cut_off: Arc<Vec<CutOff>>,
+    /// What objects claim in vain: the object, why, and what to do.
+    #[serde(skip)]
+    pub claims: Arc<Vec<(String, String)>>,
+    /// How many claims are in vain.
+    pub claims_refused: usize,
     /// Elements that were left out of tables that are full, by table.
     pub left_out: BTreeMap<&'static str, usize>,
     /// The interfaces that lead out of the node.
@@ -171,6 +180,15 @@ impl Shared {
         }
     }
 
+    /// Where the API server is asked at present, if that is an address and no name.
+    pub(crate) fn api_server(&self) -> Option<SocketAddr> {
+        let text = self.cluster.as_ref()?.server()?;
+        text.parse().ok().or_else(|| {
+            let host = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);
+            Some(SocketAddr::new(host.parse().ok()?, HTTPS))
+        })
+    }
+
     /// What is wrong at present beside objects, and what to do: one text a matter.
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
@@ -243,6 +261,8 @@ impl Shared {
     /// The pod whose object carries an address.
     #[must_use]
     pub fn owner(&self, ip: IpAddr) -> Option<ObjectKey> {
-        self.model().pods().find(|pod| pod.owned_ips().contains(&ip)).map(|pod| pod.key.clone())
+        let model = self.model();
+        let ranges = PodRanges::new(model.nodes(), &model.rules().pod_ranges);
+        model.pods().find(|pod| ranges.owned(pod).any(|owned| owned == ip)).map(|pod| pod.key.clone())
     }
 }

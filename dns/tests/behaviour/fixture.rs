@@ -32,6 +32,7 @@ pub(crate) fn service(namespace: &str, name: &str, addresses: &[&str], ports: &[
     };
     Service {
         key: ObjectKey::new(namespace, name),
+        created: None,
         service_type: ServiceType::ClusterIp,
         cluster_ips: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         headless: addresses.is_empty(),

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
+
 use crate::{Labels, ObjectKey, Protocol};
 
 /// A core/v1 Pod.
@@ -11,6 +13,8 @@ pub struct Pod {
     pub key: ObjectKey,
     /// `metadata.uid`; empty where the source has none.
     pub uid: String,
+    /// `metadata.creationTimestamp`, which the API server sets.
+    pub created: Option<Timestamp>,
     /// Its labels.
     pub labels: Labels,
     /// The node that it is bound to.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 
 use crate::{ObjectKey, Protocol};
 
@@ -11,6 +12,8 @@ use crate::{ObjectKey, Protocol};
 pub struct Service {
     /// Namespace and name.
     pub key: ObjectKey,
+    /// `metadata.creationTimestamp`, which the API server sets: of two that claim one address the older one has it.
+    pub created: Option<Timestamp>,
     /// Its type.
     pub service_type: ServiceType,
     /// `clusterIPs` (or `clusterIP`), parsed; empty for headless and ExternalName.

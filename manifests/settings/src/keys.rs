@@ -12,6 +12,8 @@ pub(crate) struct Setting {
     pub(crate) key: String,
     long: String,
     is_list: bool,
+    /// A list whose flag may be given without a value: for one that is empty.
+    may_be_empty: bool,
     is_switch: bool,
 }
 
@@ -23,15 +25,19 @@ impl Setting {
             key: key(long, groups),
             long: long.to_owned(),
             is_list: matches!(arg.get_action(), ArgAction::Append),
+            may_be_empty: arg.get_num_args().is_some_and(|count| count.min_values() == 0),
             is_switch: matches!(arg.get_action(), ArgAction::SetTrue),
         })
     }
 
     /// A value as flags.
     pub(crate) fn flags(&self, value: &Value) -> Result<Vec<OsString>, String> {
-        let Self { key: _, long, is_list, is_switch } = self;
+        let Self { key: _, long, is_list, may_be_empty, is_switch } = self;
         match value {
             Value::Null => Ok(Vec::new()),
+            Value::Array(values) if *is_list && *may_be_empty && values.is_empty() => {
+                Ok(vec![OsString::from(format!("--{long}"))])
+            }
             Value::Array(values) if *is_list => {
                 let flags: Result<Vec<_>, _> = values.iter().map(|value| flag(long, value)).collect();
                 Ok(flags?.into_iter().map(OsString::from).collect())
@@ -55,7 +61,8 @@ fn flag(long: &str, value: &Value) -> Result<String, String> {
     }
 }
 
-/// `healthz-bind` is `healthz.bind` if `healthz` is a group, `log-level` is `logLevel`.
+/// `healthz-bind` is `healthz.bind` if `healthz` is a group, `log-level` is `logLevel`, and `external-ips` is
+/// `externalIPs`, as Kubernetes writes it.
 fn key(long: &str, groups: &[&str]) -> String {
     let below = |group: &&str| long.strip_prefix(*group).and_then(|rest| rest.strip_prefix('-'));
     match groups.iter().find_map(|group| Some((group, below(group)?))) {
@@ -68,6 +75,9 @@ fn camel(kebab: &str) -> String {
     let mut words = kebab.split('-');
     let first = words.next().unwrap_or_default().to_owned();
     words.fold(first, |text, word| {
+        if word == "ips" {
+            return text + "IPs";
+        }
         let (head, tail) = word.split_at(word.len().min(1));
         text + &head.to_ascii_uppercase() + tail
     })

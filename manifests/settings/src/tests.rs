@@ -40,6 +40,8 @@ struct Settings {
     vxlan_port: u16,
     #[arg(long, default_value = "0.0.0.0:1")]
     healthz_bind: std::net::SocketAddr,
+    #[arg(long, value_delimiter = ',', num_args = 0..=1, require_equals = true)]
+    external_ips: Option<Vec<String>>,
     #[arg(long)]
     quiet: bool,
 }
@@ -79,6 +81,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         tunnel: Tunnel::Auto,
         vxlan_port: 7,
         healthz_bind: "127.0.0.1:2".parse().unwrap(),
+        external_ips: None,
         quiet: true,
     };
     assert_eq!(found, wanted);
@@ -93,12 +96,23 @@ fn a_file_with_nothing_in_it_changes_nothing() {
 }
 
 #[test]
+fn an_empty_list_is_not_none_where_that_is_a_difference() {
+    let found = |text: &str, words: &[&str]| read("empty", text, words).unwrap().external_ips;
+    let list = |values: &[&str]| Some(values.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!((found("", &[]), found("externalIPs:", &[])), (None, None));
+    assert_eq!((found("externalIPs: []", &[]), found("", &["--external-ips"])), (list(&[]), list(&[])));
+    assert_eq!(found("externalIPs: [a, b]", &[]), list(&["a", "b"]));
+    assert_eq!(found("externalIPs: []", &["--external-ips=a,b"]), list(&["a", "b"]));
+    assert_eq!(found("externalIPs: [a]", &["--external-ips"]), list(&[]), "flags win");
+}
+
+#[test]
 fn unknown_keys_are_named_with_the_nearest_known_one() {
     let text = error("unknown", "loglevel: debug\nhealthz:\n  bnd: 1\nzzz: 1\nnode: n\n");
     assert!(text.starts_with("the settings file FILE is wrong: "), "{text}");
     assert!(text.contains("loglevel: unknown setting; is logLevel meant?"), "{text}");
     assert!(text.contains("healthz.bnd: unknown setting; is healthz.bind meant?"), "{text}");
-    assert!(text.contains("zzz: unknown setting; known are healthz.bind, logLevel, "), "{text}");
+    assert!(text.contains("zzz: unknown setting; known are externalIPs, healthz.bind, logLevel, "), "{text}");
     // Which node it is and the like are no settings of a cluster.
     assert!(text.contains("node: unknown setting"), "{text}");
     assert!(error("flat", "healthzBind: 0.0.0.0:1").contains("healthzBind: unknown setting; is healthz.bind meant?"));

@@ -15,6 +15,10 @@
 //! | a host on the nodes' network | packets into a flow between two pods of a node, or of a node and its pod, from their addresses | none arrives, the flow goes on |
 //! | a pod | frames with a tag of a VLAN | none leaves the node or reaches a pod; each is counted as `vlan` |
 //! | a host on the nodes' network | frames with a tag of a VLAN, to a pod | none arrives |
+//! | who may write a Pod | `hostIP`: a ClusterIP, another node's or another pod's address | the victim keeps its traffic on that node too; an Event, `fairlead status`, `doctor` and `service explain` name it |
+//! | who may write a Service, or a load balancer's status | `externalIPs` and load balancers' addresses: ClusterIPs, pods, kubelets, the API server, NodePorts | the same, on every node |
+//! | the same | an external address that another Service has already | the older one keeps it |
+//! | a node | `status.podIPs` of its pods and addresses of its Node: those of other nodes' pods, of hosts outside | no policy takes an address for that pod; who has it keeps its name |
 //! | a pod | a later fragment right behind a packet that is allowed, of a datagram that is not, or of none | it does not arrive |
 //! | who removes programs, pins or the file system of pins, by mistake or not | packets to a pod that lets nobody in | none arrives, also without an agent; the agent puts everything back |
 //!
@@ -22,6 +26,7 @@
 //! backend, a port is used again right after a close, errors from a flow's own end and from routers arrive, a tag that
 //! only gives a priority is no tag, fragments arrive with packets of other flows between them.
 
+mod claims;
 mod errors;
 mod fragments;
 mod legitimate;

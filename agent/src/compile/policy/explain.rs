@@ -39,7 +39,10 @@ pub enum ExplainError {
     )]
     NoPod(ObjectKey),
     /// No address.
-    #[error("pod {0} has no address yet (or shares its node's): give an address")]
+    #[error(
+        "pod {0} has no address yet, or shares its node's, or has one that its node may not give (see `fairlead status`): \
+         give an address"
+    )]
     NoAddress(ObjectKey),
 }
 
@@ -136,7 +139,7 @@ fn addresses(world: &World<'_>, end: &End, pod: Option<&Pod>) -> Result<Vec<IpAd
             .local
             .iter()
             .find(|local| world.object_of(local).is_some_and(|object| object.key == pod.key))
-            .map_or_else(|| pod.owned_ips().to_vec(), |local| local.ips.clone()),
+            .map_or_else(|| world.ranges().owned(pod).collect(), |local| local.ips.clone()),
         (End::Pod(_), None) => Vec::new(),
     };
     match end {

@@ -126,6 +126,7 @@ impl Cluster {
         self.pods.push(Pod {
             key: key(name),
             uid: String::new(),
+            created: None,
             labels: labels(pod_labels),
             node_name: Some(format!("n{node}")),
             ips,
@@ -181,6 +182,7 @@ impl Cluster {
             pods: self.pods.iter().collect(),
             policies: self.policies.iter().collect(),
             local: self.local.iter().collect(),
+            pod_ranges: &[],
         }
     }
 
@@ -413,6 +415,8 @@ enum Edit {
     Rules(usize, Option<Vec<Rule>>, Option<Vec<Rule>>),
     DeletePolicy(usize),
     Node(bool),
+    /// A pod's status, or the Node n2, names an address of whoever.
+    Claim(Option<usize>, IpAddr),
 }
 
 fn any_edit() -> impl Strategy<Value = Edit> {
@@ -425,11 +429,28 @@ fn any_edit() -> impl Strategy<Value = Edit> {
         2 => (0..8_usize, any_rules(), any_rules()).prop_map(|(n, i, e)| Edit::Rules(n, i, e)),
         2 => (0..8_usize).prop_map(Edit::DeletePolicy),
         1 => any::<bool>().prop_map(Edit::Node),
+        1 => (prop::option::of(0..10_usize), any_claim()).prop_map(|(who, ip)| Edit::Claim(who, ip)),
     ]
+}
+
+fn any_claim() -> impl Strategy<Value = IpAddr> {
+    let pods = (1..3_u8, 10..20_u16).prop_map(|(node, number)| ip(&format!("10.244.{node}.{number}")));
+    prop_oneof![2 => pods, 1 => prop::sample::select(EXTERNAL.to_vec()).prop_map(ip)]
 }
 
 fn edit(cluster: &mut Cluster, edit: Edit) {
     match edit {
+        Edit::Claim(Some(n), ip) => {
+            let count = cluster.pods.len().max(1);
+            if let Some(pod) = cluster.pods.get_mut(n % count) {
+                pod.ips = vec![ip];
+            }
+        }
+        Edit::Claim(None, ip) => {
+            if let Some(node) = cluster.nodes.get_mut(1) {
+                node.external_ips = vec![ip];
+            }
+        }
         Edit::Pod(n, pod) => place(cluster, n, pod),
         Edit::Relabel(n, labels) => {
             let count = cluster.pods.len().max(1);

@@ -1,6 +1,6 @@
 //! The rows of the behaviour table by name, and any cluster: tables and model agree.
 
-use fairlead_objects::{Operator, Peer, Phase, PolicyPort, PortMatch, Protocol, Selector};
+use fairlead_objects::{Node, Operator, Peer, Phase, PolicyPort, PortMatch, Protocol, Selector};
 use proptest::prelude::*;
 
 use super::testing::*;
@@ -350,6 +350,37 @@ fn p43_p44_terminating_pods_count_and_pods_without_address_do_not_yet() {
         .policy("x/p", "pod=a", Some(&[rule(&[pods_of("", "pod=p")], &[])]), None);
     assert!(ingress(&cluster, "x/a", "10.244.2.9", TCP, 80));
     assert!(!ingress(&cluster, "x/a", "10.244.2.8", TCP, 80));
+}
+
+#[test]
+fn p48_an_address_that_its_node_may_not_give_makes_no_peer_of_a_pod() {
+    let cluster = Cluster::grid()
+        .pod("y/victim", 2, 9, "pod=v")
+        .pod("y/thief", 2, 8, "pod=t")
+        .with("y/thief", |pod| pod.ips = ["10.244.2.8", "10.244.1.200", "192.0.2.1"].map(ip).into())
+        .pod("y/a-thief", 2, 9, "pod=t")
+        .with("y/a-thief", |pod| pod.node_name = Some("n1".to_owned()))
+        .policy("x/p", "pod=a", Some(&[rule(&[pods_of("", "pod=t")], &[])]), None)
+        .policy("x/q", "pod=b", Some(&[rule(&[pods_of("", "pod=v")], &[])]), None);
+    assert!(ingress(&cluster, "x/a", "10.244.2.8", TCP, 80), "its own");
+    assert!(!ingress(&cluster, "x/a", "10.244.1.200", TCP, 80), "of another node's range");
+    assert!(!ingress(&cluster, "x/a", "192.0.2.1", TCP, 80), "of a host outside");
+    assert!(!ingress(&cluster, "x/a", "10.244.2.9", TCP, 80) && ingress(&cluster, "x/b", "10.244.2.9", TCP, 80));
+    // Whichever comes first: without its Node a pod is nobody, and with it who it is.
+    let mut early = cluster.clone();
+    let n2 = early.nodes.pop();
+    assert!(!ingress(&early, "x/a", "10.244.2.8", TCP, 80));
+    early.nodes.extend(n2);
+    assert!(ingress(&early, "x/a", "10.244.2.8", TCP, 80));
+    // A Node without ranges is given them later.
+    let ranges = std::mem::take(&mut early.nodes[1].pod_cidrs);
+    assert!(!ingress(&early, "x/a", "10.244.2.8", TCP, 80));
+    early.nodes[1].pod_cidrs = ranges;
+    assert!(ingress(&early, "x/a", "10.244.2.8", TCP, 80));
+    // A node does not take a pod's address either.
+    early.nodes.push(Node { name: "n0".to_owned(), internal_ips: vec![ip("10.244.2.9")], ..early.nodes[0].clone() });
+    early.nodes[2].pod_cidrs.clear();
+    assert!(ingress(&early, "x/b", "10.244.2.9", TCP, 80));
 }
 
 #[test]

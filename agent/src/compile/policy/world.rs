@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use fairlead_objects::{Labels, Namespace, NetworkPolicy, Node, ObjectKey, Pod};
+use ipnetwork::IpNetwork;
 
+use crate::compile::claims::PodRanges;
 use crate::model::{LocalPod, Model};
 use crate::network::Network;
 
@@ -24,6 +26,8 @@ pub struct World<'a> {
     pub policies: Vec<&'a NetworkPolicy>,
     /// The pods that are attached to this node.
     pub local: Vec<&'a LocalPod>,
+    /// Prefixes that pods' addresses may be of on every node, beside the nodes' ranges.
+    pub pod_ranges: &'a [IpNetwork],
 }
 
 /// Whether a Pod object is that of an attached pod: the same name, and the same uid where both have one.
@@ -48,7 +52,14 @@ impl<'a> World<'a> {
             pods: model.pods().collect(),
             policies: model.policies().collect(),
             local: model.local().values().collect(),
+            pod_ranges: &model.rules().pod_ranges,
         }
+    }
+
+    /// Which addresses pods of other nodes may have.
+    #[must_use]
+    pub fn ranges(&self) -> PodRanges<'a> {
+        PodRanges::new(self.nodes.iter().copied(), self.pod_ranges)
     }
 
     /// The object of an attached pod, if it is known.
@@ -64,7 +75,8 @@ impl<'a> World<'a> {
     }
 
     /// The pod that an address belongs to. An attached pod's addresses are those that it was given here, a node's
-    /// address is no pod's, and of several pods that name an address the one with the best claim has it.
+    /// address is no pod's, and of several pods that name an address that their nodes may give them the one with the best
+    /// claim has it.
     #[must_use]
     pub fn owner(&self, ip: IpAddr) -> Option<&'a Pod> {
         let ip = ip.to_canonical();
@@ -72,13 +84,14 @@ impl<'a> World<'a> {
         if let Some(local) = self.local.iter().find(|local| local.ips.iter().any(same)) {
             return self.object_of(local);
         }
-        if self.nodes.iter().any(|node| node.internal_ips.iter().chain(&node.external_ips).any(same)) {
+        let ranges = self.ranges();
+        if self.nodes.iter().any(|node| ranges.addresses(node).any(|other| other == ip)) {
             return None;
         }
         self.pods
             .iter()
             .copied()
-            .filter(|pod| pod.owned_ips().iter().any(same))
+            .filter(|pod| ranges.owned(pod).any(|other| other == ip))
             .filter(|pod| !self.local.iter().any(|local| is_object_of(pod, local)))
             .min_by_key(|pod| claim(pod))
     }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use fairlead_datapath::service::{FrontendFlags, FrontendKey};
 use fairlead_objects::{AddressType, ObjectKey, Protocol, TrafficPolicy};
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,17 +96,18 @@ pub enum Answer {
     Drop,
 }
 
-/// What kind of address a frontend is.
+/// What kind of address a frontend is. Of two that claim one address and port the first in this order has it: what the
+/// cluster gives out itself goes before what somebody asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FrontendKind {
     /// A cluster address.
     Cluster,
-    /// One of `externalIPs`.
-    External,
-    /// A load balancer's.
-    LoadBalancer,
     /// A NodePort: the node's addresses that are for it.
     NodePort,
+    /// A load balancer's.
+    LoadBalancer,
+    /// One of `externalIPs`.
+    External,
     /// A hostPort of a pod of this node.
     HostPort,
 }
@@ -119,6 +121,24 @@ impl fmt::Display for FrontendKind {
             Self::NodePort => "NodePort",
             Self::HostPort => "hostPort",
         })
+    }
+}
+
+/// How good a claim to an address and port is: the smallest is the best. By kind, then by age, where one that does not say
+/// when it was created counts as young, then by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank<'a> {
+    kind: FrontendKind,
+    is_young: bool,
+    created: Option<Timestamp>,
+    name: &'a PortKey,
+}
+
+impl<'a> Rank<'a> {
+    /// The rank of a service port's claim.
+    #[must_use]
+    pub fn new(kind: FrontendKind, created: Option<Timestamp>, name: &'a PortKey) -> Self {
+        Self { kind, is_young: created.is_none(), created, name }
     }
 }
 
@@ -166,11 +186,20 @@ pub struct PortContent {
     pub in_service: BTreeSet<BackendAddr>,
     /// Clients that may use its load balancer's addresses; with none, everybody may (S12).
     pub source_ranges: BTreeSet<IpNetwork>,
+    /// When its Service or Pod was created: of two of a kind that claim one address and port the older one has it.
+    pub created: Option<Timestamp>,
     /// Its addresses.
     pub frontends: BTreeMap<FrontendKey, FrontendPolicy>,
 }
 
 impl PortContent {
+    /// Forgets source ranges that no frontend refers to: a table that has them could not be told from an interrupted plan.
+    pub(crate) fn forget_unused_ranges(&mut self) {
+        if self.frontends.values().all(|policy| policy.kind != FrontendKind::LoadBalancer) {
+            self.source_ranges.clear();
+        }
+    }
+
     /// The answer under a policy.
     #[must_use]
     pub fn answer(&self, policy: TrafficPolicy) -> &Answer {

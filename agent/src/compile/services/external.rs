@@ -41,7 +41,6 @@ pub(super) fn frontends(
     let node_port = node_port.map(|number| (FrontendKind::NodePort, wildcard(family), number));
     let outside = service.external_traffic_policy;
     let is_listened_at = |number| slices.iter().flat_map(|slice| numbers(slice, port)).any(|other| other == number);
-    // An address that is given twice is the load balancer's: its source ranges hold.
     external.chain(balancer).chain(node_port).map(move |(kind, ip, number)| {
         let key = FrontendKey::new(Addr::from(ip), WirePort::new(number), port.protocol.number());
         let guarded = kind == FrontendKind::NodePort && !is_listened_at(number);

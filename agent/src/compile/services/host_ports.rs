@@ -10,10 +10,19 @@ use fairlead_objects::{ObjectKey, Pod, TrafficPolicy};
 use super::external::wildcard;
 use super::{Answer, BackendAddr, Family, FrontendKind, FrontendPolicy, PortContent, PortKey, ServiceContent};
 
+/// What the names of pods are given in front.
+const PREFIX: &str = "pod/";
+
 /// Under which key a pod's hostPorts are planned. No service has it: names have no slash.
 #[must_use]
 pub fn host_ports_key(pod: &ObjectKey) -> ObjectKey {
-    ObjectKey::new(&pod.namespace, format!("pod/{}", pod.name))
+    ObjectKey::new(&pod.namespace, format!("{PREFIX}{}", pod.name))
+}
+
+/// The pod whose hostPorts are planned under a key; nothing if it is a service's.
+#[must_use]
+pub fn pod_of_host_ports(key: &ObjectKey) -> Option<ObjectKey> {
+    key.name.strip_prefix(PREFIX).map(|name| ObjectKey::new(&key.namespace, name))
 }
 
 /// The wanted content of the tables for the hostPorts of a pod of this node, which has these addresses.
@@ -52,6 +61,7 @@ pub fn compile_host_ports(pod: &Pod, ips: &[IpAddr]) -> ServiceContent {
                 local: Answer::Forward(backends.clone()),
                 in_service: backends,
                 source_ranges: BTreeSet::new(),
+                created: pod.created,
                 frontends: [(frontend, policy)].into(),
             });
         }

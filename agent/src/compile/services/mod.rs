@@ -15,9 +15,11 @@ use fairlead_datapath::{Addr, WirePort};
 use fairlead_objects::{EndpointSlice, Node, Service, ServicePort};
 
 pub use categorize::{Categories, categorize};
-pub use content::{Answer, BackendAddr, Family, FrontendKind, FrontendPolicy, PortContent, PortKey, ServiceContent};
+pub use content::{
+    Answer, BackendAddr, Family, FrontendKind, FrontendPolicy, PortContent, PortKey, Rank, ServiceContent,
+};
 pub use endpoints::{PortEndpoint, endpoints};
-pub use host_ports::{compile_host_ports, host_ports_key};
+pub use host_ports::{compile_host_ports, host_ports_key, pod_of_host_ports};
 
 /// Where this node is, for what is chosen by place. When it changes, every service is compiled again (S32).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -67,12 +69,20 @@ where
                 local: categories.local_answer(),
                 in_service: endpoints.iter().filter(|e| e.ready || e.serving).map(|e| e.addr).collect(),
                 source_ranges: external::source_ranges(service, family),
+                created: service.created,
                 frontends: Default::default(),
             });
-            content.frontends.extend(frontends);
-            content.frontends.extend(external::frontends(service, port, family, &slices));
+            for (key, policy) in frontends.into_iter().chain(external::frontends(service, port, family, &slices)) {
+                // An address that is given twice is what goes first: a load balancer's may be the cluster address
+                // (`minikube tunnel`), and an external one the load balancer's, whose source ranges hold.
+                let first = content.frontends.entry(key).or_insert(policy);
+                if policy.kind < first.kind {
+                    *first = policy;
+                }
+            }
         }
     }
+    content.ports.values_mut().for_each(PortContent::forget_unused_ranges);
     content
 }
 

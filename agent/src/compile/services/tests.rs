@@ -24,6 +24,7 @@ fn place() -> Place {
 fn service() -> Service {
     Service {
         key: ObjectKey::new("shop", "cart"),
+        created: None,
         service_type: ServiceType::ClusterIp,
         cluster_ips: vec!["10.96.0.7".parse().unwrap(), "fd00:10:96::7".parse().unwrap()],
         headless: false,

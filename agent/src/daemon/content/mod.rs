@@ -6,6 +6,7 @@
 mod adopt;
 mod attempts;
 mod part;
+mod vain;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -15,17 +16,20 @@ use fairlead_objects::{Kind, ObjectKey};
 use tracing::warn;
 
 use crate::bpf::{BpfError, Tables};
+use crate::compile::claims;
 use crate::compile::node::Wanted as WantedNode;
 use crate::compile::policy::{Draft, World};
-use crate::compile::services::{Place, ServiceContent, compile_host_ports, compile_service, host_ports_key};
+use crate::compile::services::{Place, ServiceContent, host_ports_key};
 use crate::events::Recorder;
 use crate::model::{Dirty, Model};
 use crate::network::Network;
 use crate::plan::{node, policy, services};
 use attempts::Attempts;
 use part::{Failure, Part, Writer};
+use vain::Claims;
 
 pub(super) use part::Outcome;
+pub(super) use vain::Told;
 
 /// What the planners know of the tables.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub(super) struct Content {
     services: Part<services::State>,
     /// Services that did not fit: they are tried again with the next change.
     refused: BTreeSet<ObjectKey>,
+    /// What objects claim in vain.
+    claims: Claims,
 }
 
 impl Content {
@@ -65,6 +71,7 @@ impl Content {
             policy: Part::new(policy),
             services: Part::new(services),
             refused: BTreeSet::new(),
+            claims: Claims::default(),
         }
     }
 
@@ -157,11 +164,12 @@ impl Content {
             self.services.state.set_capacity(services::Capacity::default());
         }
         let place = dirty.place(model.node_name());
-        let changed = place || !dirty.services.is_empty() || !dirty.host_ports.is_empty();
+        let changed = place || dirty.host_claims || !dirty.services.is_empty() || !dirty.host_ports.is_empty();
         if self.services.attempts.is_due(changed, now) {
             let result = self.update_services(model, dirty, place, events, &mut writer);
             self.services_done(result, &mut writer, now);
         }
+        outcome.claims = self.claims.tell();
         outcome
     }
 
@@ -189,6 +197,7 @@ impl Content {
         writer.apply(&ops)?;
         ops.iter().for_each(|op| self.policy.state.applied(op));
         writer.outcome.policy = Some((cut_off, left_out));
+        self.claims.of_status(&world);
         Ok(())
     }
 
@@ -207,20 +216,23 @@ impl Content {
         keys.extend(dirty.services.iter().cloned());
         keys.extend(dirty.host_ports.iter().map(host_ports_key));
         let place = Place::new(model.node_name(), model.own_node());
-        let host_ports: BTreeMap<ObjectKey, ServiceContent> = model
-            .host_port_pods()
-            .map(|(pod, local)| (host_ports_key(&pod.key), compile_host_ports(pod, &local.ips)))
-            .collect();
-        let compile = |key: &ObjectKey| match model.service(key) {
-            Some(service) => compile_service(service, model.slices_of(key), &place),
-            None => host_ports.get(key).cloned().unwrap_or_default(),
-        };
-        let changes: BTreeMap<ObjectKey, ServiceContent> = keys.iter().map(|key| (key.clone(), compile(key))).collect();
-        let services::Plan { ops, refused, contested } = self.services.state.plan(&changes);
-        for claim in contested {
-            let others: Vec<_> = claim.others.iter().map(ToString::to_string).collect();
-            warn!(owner = %claim.owner, others = others.join(", "), "several services claim the same address and port: the first by name gets it");
+        let pods: BTreeMap<ObjectKey, _> =
+            model.host_port_pods().map(|(pod, local)| (host_ports_key(&pod.key), (pod, local))).collect();
+        if dirty.host_claims {
+            keys.extend(pods.keys().cloned());
         }
+        let mut changes: BTreeMap<ObjectKey, ServiceContent> = BTreeMap::new();
+        for key in keys {
+            let (content, refusals) = match (model.service(&key), pods.get(&key)) {
+                (Some(service), _) => claims::service(model, service, &place),
+                (None, Some((pod, local))) => claims::host_ports(model, pod, local),
+                (None, None) => Default::default(),
+            };
+            self.claims.refused(&key, &refusals);
+            changes.insert(key, content);
+        }
+        let services::Plan { ops, refused, contested: _ } = self.services.state.plan(&changes);
+        self.claims.contested(self.services.state.contested());
         for (service, error) in refused {
             warn!(%error, "can't apply a service");
             events.warn(Kind::Service, &service, "", "NotInForce", error.to_string());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::attempts::Attempts;
+use super::vain::Told;
 use crate::apply::{ApplyError, apply};
 use crate::bpf::Tables;
 use crate::plan::{Op, policy};
@@ -75,6 +76,8 @@ pub(in crate::daemon) struct Outcome {
     pub(in crate::daemon) whole: bool,
     /// What policies were planned with: who is cut off, and what is left out of full tables.
     pub(in crate::daemon) policy: Option<(Vec<policy::CutOff>, BTreeMap<TableId, usize>)>,
+    /// What objects claim in vain, if that changed.
+    pub(in crate::daemon) claims: Option<Told>,
     /// What the tables about the node have no room for.
     pub(in crate::daemon) node: Option<Vec<String>>,
     /// What failed, and the pause until it is tried again.

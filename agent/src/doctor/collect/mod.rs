@@ -103,7 +103,8 @@ fn in_container() -> bool {
 fn agent(run_dir: &Path) -> Option<Agent> {
     let mut connection = Connection::ask(&run_dir.join("agent.sock"), &Request::Status).ok()?;
     let status: StatusView = connection.answer().ok()?;
-    Some(Agent { health: status.health, reason: status.reason, warnings: status.warnings })
+    let StatusView { health, reason, warnings, claims, pod_ranges, .. } = status;
+    Some(Agent { health, reason, warnings, claims, pod_ranges })
 }
 
 fn cni(places: &Places, hidden: bool) -> Cni {

@@ -50,7 +50,7 @@ const fn case(
     Case { what, change, severity, says, remedy }
 }
 
-const CASES: [Case; 29] = [
+const CASES: [Case; 31] = [
     case("old kernel", |f| f.kernel.version = Some((5, 15)), Severity::Blocks, "Linux 6.12.0", "6.1 or newer"),
     case(
         "lack",
@@ -153,10 +153,27 @@ const CASES: [Case; 29] = [
     case("read-only", |f| f.disks[0].read_only = true, Severity::Blocks, "read-only", "remount,rw"),
     case(
         "no pod range",
-        |f| f.agent = Some(Agent { health: "starting".into(), reason: Some("no pod range".into()), warnings: vec![] }),
+        |f| {
+            f.agent =
+                Some(Agent { health: "starting".into(), reason: Some("no pod range".into()), ..Agent::default() });
+        },
         Severity::Blocks,
         "no pod range",
         "kubectl -n kube-system logs",
+    ),
+    case(
+        "claims in vain",
+        |f| f.agent.as_mut().unwrap().claims = vec![("Service shop/thief".into(), "it is another's".into())],
+        Severity::Hinders,
+        "Service shop/thief: it is another's",
+        "fairlead service explain",
+    ),
+    case(
+        "unchecked pods",
+        |f| f.agent.as_mut().unwrap().pod_ranges = vec!["0.0.0.0/0".into()],
+        Severity::Hinders,
+        "0.0.0.0/0 are not checked",
+        "remove the setting",
     ),
 ];
 

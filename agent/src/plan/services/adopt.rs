@@ -70,6 +70,7 @@ impl State {
             generations,
             service_ports: tables.service_ports.clone(),
             udp_generation: tables.state.udp_generation,
+            contested: BTreeMap::new(),
             barrier_first: true,
         }
     }

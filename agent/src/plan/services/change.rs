@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fairlead_datapath::catalog::TableId;
-use fairlead_datapath::service::{Frontend, FrontendKey, Scope, SourceRangeKey};
+use fairlead_datapath::service::{Frontend, FrontendFlags, FrontendKey, Scope, SourceRangeKey};
 use fairlead_objects::{ObjectKey, TrafficPolicy};
 use ipnetwork::IpNetwork;
 
@@ -106,10 +106,17 @@ impl State {
         Ok(ports)
     }
 
-    /// The id of a service port: its own, or that of an adopted one that has one of its frontends.
+    /// The id of a service port: its own, or that of an adopted one that has one of its frontends, of those that nobody else
+    /// can claim and win: its cluster addresses where it has some.
     fn id_of(&self, name: &PortKey, content: &PortContent, spoken_for: &BTreeMap<u32, Port>) -> Option<u32> {
         self.names.get(name).copied().or_else(|| {
-            let written = content.frontends.keys().filter_map(|key| self.frontends.get(key)?.written);
+            let best = content.frontends.values().map(|policy| policy.kind).min();
+            let own = content.frontends.iter().filter(|(_, policy)| Some(policy.kind) == best);
+            let written = own.filter_map(|(key, policy)| {
+                let written = self.frontends.get(key)?.written?;
+                let of_kind = |flags: u32| flags & FrontendFlags::WILDCARDS;
+                (of_kind(written.flags) == of_kind(policy.flags(0))).then_some(written)
+            });
             written
                 .map(|frontend| frontend.service)
                 .find(|id| !spoken_for.contains_key(id) && self.ports.get(id).is_some_and(|port| port.name.is_none()))
@@ -124,7 +131,7 @@ impl State {
         taken: &mut Taken,
     ) -> Result<Port, PlanError> {
         let old = self.ports.get(&id).cloned().unwrap_or_default();
-        let mut port = Port { name: Some(name.clone()), ..Port::default() };
+        let mut port = Port { name: Some(name.clone()), created: content.created, ..Port::default() };
         let kept = old.backends.iter().filter(|(addr, _)| content.in_service.contains(addr));
         port.backends = kept.map(|(addr, id)| (*addr, *id)).collect();
         port.ranges = self.range_set(name, &content.source_ranges, &old, taken)?;
@@ -144,6 +151,7 @@ impl State {
             let frontend = Frontend { tag: 0, service: id, internal, external, affinity_seconds, flags };
             let frontend = frontend.sealed(key.tag());
             port.frontends.insert(*key, frontend);
+            port.kinds.insert(*key, policy.kind);
         }
         Ok(port)
     }

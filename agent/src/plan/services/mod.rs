@@ -21,7 +21,7 @@ use fairlead_datapath::service::{FrontendKey, MAX_BACKENDS, MAX_FRONTENDS, MAX_S
 use fairlead_objects::ObjectKey;
 
 use super::Op;
-use crate::compile::services::PortKey;
+use crate::compile::services::{FrontendKind, PortKey};
 
 pub use state::State;
 
@@ -91,16 +91,25 @@ pub enum PlanError {
     },
 }
 
-/// An address and port that more than one service port claims. The first by name has it, whichever came first, so that
-/// every node decides the same.
+/// An address and port that more than one service port claims. By kind, then by age, then by name one has it, whichever
+/// came first, so that every node decides the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contested {
     /// What is claimed.
     pub key: FrontendKey,
     /// Who has it.
-    pub owner: PortKey,
-    /// Who does not.
-    pub others: Vec<PortKey>,
+    pub owner: Claimant,
+    /// Who does not, the next in line first.
+    pub others: Vec<Claimant>,
+}
+
+/// Who claims an address and port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimant {
+    /// The service port.
+    pub port: PortKey,
+    /// As what it claims it.
+    pub kind: FrontendKind,
 }
 
 /// Elements in use.

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use fairlead_datapath::service::{Backend, BackendState, Frontend, FrontendKey, SourceRangeKey, service_port};
 use fairlead_datapath::{Addr, WirePort};
 use fairlead_objects::{ObjectKey, Protocol};
+use jiff::Timestamp;
 
 use super::blocks::Blocks;
 use super::change::Draft;
 use super::ids::Ids;
-use super::{Capacity, Contested, Op, Plan, Usage};
-use crate::compile::services::{BackendAddr, PortKey, ServiceContent};
+use super::{Capacity, Claimant, Contested, Op, Plan, Usage};
+use crate::compile::services::{BackendAddr, FrontendKind, PortKey, Rank, ServiceContent};
 
 /// What the tables of services hold, and what is free in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct State {
     pub(super) udp_generation: u64,
     /// What `SERVICE_PORTS` holds.
     pub(super) service_ports: BTreeMap<u32, u64>,
+    /// The frontends that several service ports claim.
+    pub(super) contested: BTreeMap<FrontendKey, Contested>,
     /// What was free when it was adopted may have readers still.
     pub(super) barrier_first: bool,
 }
@@ -53,6 +56,22 @@ pub(super) struct Port {
     pub(super) ranges: BTreeSet<SourceRangeKey>,
     /// What it wants its frontends to be.
     pub(super) frontends: BTreeMap<FrontendKey, Frontend>,
+    /// As what it wants them.
+    pub(super) kinds: BTreeMap<FrontendKey, FrontendKind>,
+    /// When its Service or Pod was created.
+    pub(super) created: Option<Timestamp>,
+}
+
+impl Port {
+    /// How good its claim to a frontend is, smallest first. One that was adopted and that nobody has asked for yet keeps
+    /// what it has until everybody has been asked.
+    fn rank(&self, key: &FrontendKey) -> Option<Rank<'_>> {
+        Some(Rank::new(*self.kinds.get(key)?, self.created, self.name.as_ref()?))
+    }
+
+    fn claimant(&self, key: &FrontendKey) -> Option<Claimant> {
+        Some(Claimant { port: self.name.clone()?, kind: *self.kinds.get(key)? })
+    }
 }
 
 /// A block of slots.
@@ -95,6 +114,7 @@ impl State {
             generations: HashMap::new(),
             udp_generation: 0,
             service_ports: BTreeMap::new(),
+            contested: BTreeMap::new(),
             barrier_first: false,
         }
     }
@@ -146,6 +166,11 @@ impl State {
         self.ports.get(&id)?.name.as_ref()
     }
 
+    /// The frontends that several service ports claim, as they stand.
+    pub fn contested(&self) -> impl Iterator<Item = &Contested> {
+        self.contested.values()
+    }
+
     /// How full the tables are.
     #[must_use]
     pub fn usage(&self) -> Usage {
@@ -192,16 +217,19 @@ impl State {
         let mut new_udp = false;
         let mut new_ports = BTreeMap::new();
         for key in touched {
+            self.contested.remove(&key);
             let Some(claim) = self.frontends.get_mut(&key) else { continue };
             let mut owners: Vec<_> = claim.by.iter().filter_map(|id| self.ports.get(id)).collect();
-            owners.sort_by(|a, b| a.name.cmp(&b.name));
+            owners.sort_by_key(|port| port.rank(&key));
             let wanted = owners.first().and_then(|port| port.frontends.get(&key)).copied();
             if let [owner, others @ ..] = &owners[..]
                 && !others.is_empty()
-                && let Some(owner) = owner.name.clone()
+                && let Some(owner) = owner.claimant(&key)
             {
-                let others = others.iter().filter_map(|port| port.name.clone()).collect();
-                contested.push(Contested { key, owner, others });
+                let others = others.iter().filter_map(|port| port.claimant(&key)).collect();
+                let found = Contested { key, owner, others };
+                contested.push(found.clone());
+                self.contested.insert(key, found);
             }
             if claim.written != wanted {
                 new_udp |= claim.written.is_none() && key.proto == Protocol::Udp.number();

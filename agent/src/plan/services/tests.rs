@@ -147,7 +147,7 @@ fn a_contested_address_is_the_first_ones_and_then_the_others() {
     let (mut state, mut tables) = (State::new(SMALL), HostTables::default());
     let plan_both = state.plan(&world.content());
     assert_eq!(plan_both.contested.len(), 2);
-    assert!(plan_both.contested.iter().all(|c| c.owner.service.name == "cart" && c.others.len() == 1));
+    assert!(plan_both.contested.iter().all(|c| c.owner.port.service.name == "cart" && c.others.len() == 1));
     apply_all(&mut tables, &plan_both.ops);
     world.check(&tables);
     let before = world.clone();

@@ -96,6 +96,7 @@ fn objects() -> Vec<Object> {
 fn service(name: &str) -> Service {
     Service {
         key: ObjectKey::new("n", name),
+        created: None,
         service_type: ServiceType::ClusterIp,
         cluster_ips: vec![],
         headless: false,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
 
 use super::problem::{At, Error, Problem};
@@ -27,6 +28,11 @@ pub(super) fn key(meta: &ObjectMeta) -> Result<ObjectKey, Error> {
 /// The labels.
 pub(super) fn labels(meta: &ObjectMeta) -> Labels {
     meta.labels.clone().unwrap_or_default()
+}
+
+/// When it was created, as the API server has it; a manifest in a directory need not say.
+pub(super) fn created(meta: &ObjectMeta) -> Option<Timestamp> {
+    meta.creation_timestamp.as_ref().map(|time| time.0)
 }
 
 /// One label.

@@ -18,6 +18,7 @@ impl Slim for v1::Pod {
         let pod = Pod {
             key: meta::key(&self.metadata)?,
             uid: self.metadata.uid.clone().unwrap_or_default(),
+            created: meta::created(&self.metadata),
             labels: meta::labels(&self.metadata),
             node_name: spec.and_then(|s| s.node_name.clone()).filter(|name| !name.is_empty()),
             ips: ips(status)?,

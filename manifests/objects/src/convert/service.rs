@@ -34,6 +34,7 @@ impl Slim for v1::Service {
         }
         let service = Service {
             key: meta::key(&self.metadata)?,
+            created: meta::created(&self.metadata),
             service_type,
             cluster_ips,
             headless,

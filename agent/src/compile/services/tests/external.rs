@@ -40,11 +40,11 @@ fn s4_s8_s11_s16_s28_addresses_for_the_outside_have_its_policy_outside_and_clust
     let all = |kind, address: &str| (address.to_owned(), kind, Cluster, Local);
     assert_eq!(
         frontends(&balanced(), Family::V4),
-        [all(External, "198.51.100.7:80"), all(LoadBalancer, "203.0.113.7:80"), all(NodePort, "0.0.0.0:30080")]
+        [all(NodePort, "0.0.0.0:30080"), all(LoadBalancer, "203.0.113.7:80"), all(External, "198.51.100.7:80")]
     );
     assert_eq!(
         frontends(&balanced(), Family::V6),
-        [all(External, "[2001:db8::7]:80"), all(LoadBalancer, "[2001:db8::8]:80"), all(NodePort, "[::]:30080")]
+        [all(NodePort, "[::]:30080"), all(LoadBalancer, "[2001:db8::8]:80"), all(External, "[2001:db8::7]:80")]
     );
     // The families are those of the cluster addresses.
     let single = Service { cluster_ips: vec!["10.96.0.7".parse().unwrap()], ..balanced() };
@@ -115,6 +115,7 @@ fn s13_a_host_port_is_a_triple() {
     let pod = Pod {
         key: ObjectKey::new("shop", "web"),
         uid: String::new(),
+        created: None,
         labels: Labels::new(),
         node_name: Some(HERE.into()),
         ips: vec![],

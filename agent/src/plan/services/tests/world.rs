@@ -35,6 +35,8 @@ pub(super) struct Small {
     pub(super) affinity: Option<u32>,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) outside: Outside,
+    /// Seconds since 1970, where it says.
+    pub(super) created: Option<i64>,
 }
 
 /// What a service is for clients outside.
@@ -85,6 +87,7 @@ impl World {
             affinity: None,
             endpoints,
             outside: Outside::default(),
+            created: None,
         };
         Self { services: vec![cart] }
     }
@@ -107,7 +110,9 @@ impl World {
     /// What the rows say, without any of the code that is tested.
     pub(super) fn expected(&self, key: &FrontendKey, (from, client): Client) -> Answers {
         let mut owners: Vec<_> = self.services.iter().filter(|s| s.keys().contains(key)).collect();
-        owners.sort_by_key(|s| s.name.clone());
+        // By kind, then by age, then by name.
+        let of_cluster = |s: &Small| s.addresses.iter().any(|ip| Addr::from(*ip) == key.addr);
+        owners.sort_by_key(|s| (!of_cluster(s), s.created.unwrap_or(i64::MAX), s.name.clone()));
         let Some(service) = owners.first() else { return Answers::NotAService };
         let family = |e: &&Endpoint| e.addresses[0].is_ipv4() == key.addr.is_v4();
         // S21: one entry an address, the local one if there is one, then the one that is more alive.
@@ -135,7 +140,7 @@ impl World {
             return if ready.is_empty() && ending.is_empty() { Answers::Reject } else { Answers::Drop };
         }
         let outside = &service.outside;
-        let balancer = outside.balancers.iter().any(|ip| Addr::from(*ip) == key.addr);
+        let balancer = !of_cluster && outside.balancers.iter().any(|ip| Addr::from(*ip) == key.addr);
         let held = |range: &&str| range.parse::<IpNetwork>().unwrap().contains(IpAddr::from(client));
         if balancer && !outside.ranges.is_empty() && !outside.ranges.iter().any(held) {
             return Answers::Denied;
@@ -173,14 +178,15 @@ impl Small {
     fn keys(&self) -> Vec<FrontendKey> {
         let number = self.protocol().number();
         let at = |ip: &IpAddr, port: u16| FrontendKey::new((*ip).into(), WirePort::new(port), number);
-        let own = self.addresses.iter().chain(&self.outside.balancers).map(|ip| at(ip, 80));
-        own.chain(self.outside.node_port.map(|port| at(&IpAddr::from([0, 0, 0, 0]), port))).collect()
+        let own = self.addresses.iter().chain(&self.outside.balancers).map(|ip| at(ip, 80)).collect::<BTreeSet<_>>();
+        own.into_iter().chain(self.outside.node_port.map(|port| at(&IpAddr::from([0, 0, 0, 0]), port))).collect()
     }
 
     fn objects(&self) -> (Service, EndpointSlice) {
         let protocol = self.protocol();
         let service = Service {
             key: ObjectKey::new("shop", &self.name),
+            created: self.created.map(|seconds| jiff::Timestamp::from_second(seconds).unwrap()),
             service_type: match &self.outside {
                 Outside { balancers, .. } if !balancers.is_empty() => ServiceType::LoadBalancer,
                 Outside { node_port: Some(_), .. } => ServiceType::NodePort,
@@ -240,12 +246,14 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
         .prop_map(|(host, ready, [serving, ending, local])| endpoint(host, ready, serving, ending, local));
     let outside = (
         prop::option::of(30_000u16..30_002),
-        proptest::sample::subsequence(vec![1u8, 2], 0..=2),
+        proptest::sample::subsequence(vec![1u8, 2, 3], 0..=2),
         any::<bool>(),
         proptest::sample::subsequence(vec!["192.0.2.0/24", "192.0.2.0/25", "10.0.0.0/8", "203.0.113.1/32"], 0..=2),
     );
     let outside = outside.prop_map(|(node_port, hosts, local, ranges)| {
-        let balancers = hosts.into_iter().map(|host| IpAddr::from([198, 51, 100, host])).collect();
+        // One is somebody's cluster address, or its own.
+        let balancer = |host| if host == 3 { IpAddr::from([10, 96, 0, 1]) } else { IpAddr::from([198, 51, 100, host]) };
+        let balancers = hosts.into_iter().map(balancer).collect();
         Outside { node_port, balancers, local, ranges }
     });
     let service = (
@@ -254,12 +262,13 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
         prop::option::of(1u32..3),
         proptest::collection::vec(endpoint, 0..6),
         outside,
+        prop::option::of(1i64..3),
     );
     let services = proptest::collection::btree_map("[a-d]", service, 0..4);
     services.prop_map(|services| {
-        let small = services.into_iter().map(|(name, (hosts, [udp, local], affinity, endpoints, outside))| {
+        let small = services.into_iter().map(|(name, (hosts, [udp, local], affinity, endpoints, outside, created))| {
             let addresses = hosts.into_iter().map(|host| IpAddr::from([10, 96, 0, host])).collect();
-            Small { name, addresses, udp, local, affinity, endpoints, outside }
+            Small { name, addresses, udp, local, affinity, endpoints, outside, created }
         });
         World { services: small.collect() }
     })

@@ -1,0 +1,188 @@
+//! Addresses and ports that Services and hostPorts claim.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use fairlead_objects::{ObjectKey, Protocol};
+use ipnetwork::IpNetwork;
+
+use crate::compile::services::{FrontendKind, ServiceContent};
+use crate::model::{KUBELET_PORT, Reserved, Rules};
+
+/// Who claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner<'a> {
+    /// A Service.
+    Service(&'a ObjectKey),
+    /// A Pod of this node.
+    Pod(&'a ObjectKey),
+}
+
+/// An address and port that somebody claims; every address of the node is the unspecified one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim<'a> {
+    /// Who.
+    pub owner: Owner<'a>,
+    /// As what.
+    pub kind: FrontendKind,
+    /// The address and port.
+    pub address: SocketAddr,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+/// A claim that does not count.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refusal {
+    /// As what it is claimed.
+    pub kind: FrontendKind,
+    /// What is claimed.
+    pub address: SocketAddr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// Why it does not count.
+    pub why: Why,
+}
+
+/// Why a claim does not count.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// No packet between hosts has such an address.
+    Special,
+    /// The settings let no external address be of it.
+    NotPermitted,
+    /// It is the ClusterIP of this Service.
+    ClusterIp(ObjectKey),
+    /// Pods have it.
+    PodRange(IpNetwork),
+    /// It is an address of a node, and the port is the NodePort of this Service.
+    NodePort(ObjectKey),
+    /// It is the port of a node's kubelet.
+    Kubelet,
+    /// It is the API server's.
+    ApiServer,
+    /// This node does not have it.
+    NotOfNode,
+}
+
+impl Why {
+    /// The Service that has what is claimed.
+    #[must_use]
+    pub fn winner(&self) -> Option<&ObjectKey> {
+        match self {
+            Self::ClusterIp(service) | Self::NodePort(service) => Some(service),
+            Self::Special | Self::NotPermitted | Self::PodRange(_) => None,
+            Self::Kubelet | Self::ApiServer | Self::NotOfNode => None,
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Special => f.write_str("no packet between hosts has this address"),
+            Self::NotPermitted => f.write_str("the setting `externalIPs` does not permit it"),
+            Self::ClusterIp(service) => write!(f, "it is the cluster address of {service}"),
+            Self::PodRange(range) => write!(f, "pods have their addresses from {range}"),
+            Self::NodePort(service) => write!(f, "at nodes' addresses this port is the NodePort of {service}"),
+            Self::Kubelet => f.write_str("it is the port of a node's kubelet"),
+            Self::ApiServer => f.write_str("the API server listens there"),
+            Self::NotOfNode => f.write_str("the node that the pod runs on does not have this address"),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, address, protocol, why } = self;
+        write!(f, "the {kind} {address}/{protocol} is not served: {why}")
+    }
+}
+
+/// Takes out of compiled content what its owner may not claim.
+pub fn settle(owner: Owner<'_>, content: &mut ServiceContent, reserved: &Reserved, rules: &Rules) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    for (name, port) in &mut content.ports {
+        port.frontends.retain(|key, policy| {
+            let address = SocketAddr::new(IpAddr::from(key.addr), key.port.number());
+            let claim = Claim { owner, kind: policy.kind, address, protocol: name.protocol };
+            let why = judge(&claim, reserved, rules);
+            let admitted = why.is_none();
+            refusals.extend(why.map(|why| Refusal { kind: claim.kind, address, protocol: name.protocol, why }));
+            admitted
+        });
+        port.forget_unused_ranges();
+    }
+    content.ports.retain(|_, port| !port.frontends.is_empty());
+    refusals.sort();
+    refusals
+}
+
+/// Why a claim does not count; `None`: it does, unless somebody else has a better one.
+#[must_use]
+pub fn judge(claim: &Claim<'_>, reserved: &Reserved, rules: &Rules) -> Option<Why> {
+    match claim.kind {
+        // The API server gives these out, each once.
+        FrontendKind::Cluster | FrontendKind::NodePort => None,
+        FrontendKind::LoadBalancer | FrontendKind::External => outside(claim, reserved, rules),
+        FrontendKind::HostPort => host_port(claim, reserved),
+    }
+}
+
+fn outside(claim: &Claim<'_>, reserved: &Reserved, rules: &Rules) -> Option<Why> {
+    let ip = claim.address.ip();
+    if is_special(ip) {
+        return Some(Why::Special);
+    }
+    if claim.kind == FrontendKind::External && !rules.admits_external(ip) {
+        return Some(Why::NotPermitted);
+    }
+    if let Some(service) = reserved.cluster_ip(ip).find(|service| Owner::Service(service) != claim.owner) {
+        return Some(Why::ClusterIp(service.clone()));
+    }
+    if let Some(range) = reserved.pod_range(ip).or_else(|| rules.pool_of(ip)) {
+        return Some(Why::PodRange(range));
+    }
+    let at_node = reserved.is_node(ip);
+    of_the_system(claim, at_node, reserved.is_api_server(ip, claim.address.port()))
+        .or_else(|| at_node.then(|| node_port(claim, reserved)).flatten())
+}
+
+fn host_port(claim: &Claim<'_>, reserved: &Reserved) -> Option<Why> {
+    let (ip, port) = (claim.address.ip(), claim.address.port());
+    let system = || of_the_system(claim, true, reserved.is_own_api_server(port));
+    if ip.is_unspecified() {
+        // A NodePort at every address is the same element of the table: the planner decides.
+        return system();
+    }
+    if let Some(service) = reserved.cluster_ip(ip).next() {
+        return Some(Why::ClusterIp(service.clone()));
+    }
+    if !ip.is_loopback() && !reserved.is_own(ip) {
+        return Some(Why::NotOfNode);
+    }
+    system().or_else(|| node_port(claim, reserved))
+}
+
+/// Ports without which the cluster can't be reached any more.
+fn of_the_system(claim: &Claim<'_>, at_node: bool, is_api_server: bool) -> Option<Why> {
+    match claim.protocol {
+        Protocol::Tcp if at_node && claim.address.port() == KUBELET_PORT => Some(Why::Kubelet),
+        Protocol::Tcp if is_api_server => Some(Why::ApiServer),
+        _ => None,
+    }
+}
+
+/// A frontend of one address goes before one of every address, but a NodePort goes before all that is claimed.
+fn node_port(claim: &Claim<'_>, reserved: &Reserved) -> Option<Why> {
+    let mut services = reserved.node_port(claim.address.port(), claim.protocol);
+    services.find(|service| Owner::Service(service) != claim.owner).cloned().map(Why::NodePort)
+}
+
+fn is_special(ip: IpAddr) -> bool {
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    link_local || ip.is_unspecified() || ip.is_loopback() || ip.is_multicast()
+}

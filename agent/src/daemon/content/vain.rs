@@ -1,0 +1,72 @@
+//! What objects claim in vain, kept until it changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairlead_objects::ObjectKey;
+
+use crate::compile::claims::{Dispute, Party, Refusal, of_frontends, of_nodes, of_pods, of_refusals};
+use crate::compile::policy::World;
+use crate::compile::services::pod_of_host_ports;
+use crate::plan::services::Contested;
+
+/// What is claimed in vain, by what it is found from.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    /// By the key under which the object is planned.
+    refused: BTreeMap<ObjectKey, Vec<Dispute>>,
+    contested: Vec<Dispute>,
+    pods: Vec<Dispute>,
+    waiting: BTreeMap<String, usize>,
+    changed: bool,
+}
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in crate::daemon) struct Told {
+    /// Each claim once.
+    pub(in crate::daemon) disputes: BTreeSet<Dispute>,
+    /// How many pods wait for their Node to be known, by its name.
+    pub(in crate::daemon) waiting: BTreeMap<String, usize>,
+}
+
+impl Claims {
+    /// What is refused to an object now.
+    pub(super) fn refused(&mut self, key: &ObjectKey, refusals: &[Refusal]) {
+        let old = self.refused.remove(key).unwrap_or_default();
+        let loser = pod_of_host_ports(key).map_or_else(|| Party::service(key), |pod| Party::pod(&pod));
+        let new = of_refusals(&loser, refusals);
+        self.changed |= old != new;
+        if !new.is_empty() {
+            self.refused.insert(key.clone(), new);
+        }
+    }
+
+    /// What several objects claim now.
+    pub(super) fn contested<'a, I: Iterator<Item = &'a Contested>>(&mut self, contested: I) {
+        replace(&mut self.contested, of_frontends(contested), &mut self.changed);
+    }
+
+    /// What pods and nodes claim in their status now.
+    pub(super) fn of_status(&mut self, world: &World<'_>) {
+        let ranges = world.ranges();
+        let (mut disputes, waiting) = of_pods(world.pods.iter().copied(), &ranges);
+        disputes.extend(of_nodes(world.nodes.iter().copied(), &ranges));
+        replace(&mut self.pods, disputes, &mut self.changed);
+        replace(&mut self.waiting, waiting, &mut self.changed);
+    }
+
+    /// All of it, if it changed since this was last asked.
+    pub(super) fn tell(&mut self) -> Option<Told> {
+        std::mem::take(&mut self.changed).then(|| Told {
+            disputes: self.refused.values().flatten().chain(&self.contested).chain(&self.pods).cloned().collect(),
+            waiting: self.waiting.clone(),
+        })
+    }
+}
+
+fn replace<T: PartialEq>(old: &mut T, new: T, changed: &mut bool) {
+    if *old != new {
+        *old = new;
+        *changed = true;
+    }
+}
