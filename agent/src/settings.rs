@@ -9,6 +9,7 @@ use clap::Args;
 use fairlead_objects::kubernetes::ServerUrl;
 use ipnetwork::IpNetwork;
 
+use crate::install::chain::ChainedPlugin;
 use crate::install::conflist::{CONF_DIR, CONF_NAME};
 use crate::log;
 use crate::network::{Tunnel, VXLAN_PORT};
@@ -54,6 +55,10 @@ pub struct Settings {
     /// The name of ours: the runtime takes the first one
     #[arg(long, default_value = CONF_NAME, value_name = "NAME")]
     pub cni_conf_name: String,
+    /// Plugins to put behind ours in the configuration, each a JSON object, as {"type":"tuning","mtu":1400}. Entries of
+    /// others, as of a mesh, are kept without it
+    #[arg(long, value_name = "JSON")]
+    pub cni_chain: Vec<ChainedPlugin>,
     /// Where probes and load balancers ask for health: /healthz, /livez, /readyz. Without, port 10256 of every address
     #[arg(long, value_name = "ADDR:PORT")]
     pub healthz_bind: Option<SocketAddr>,

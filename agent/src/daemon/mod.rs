@@ -81,6 +81,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         proc_sys,
         cni_conf_dir,
         cni_conf_name,
+        cni_chain,
         node_port_addresses,
         healthz_bind,
         metrics_bind,
@@ -158,7 +159,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     tokio::spawn(async move { keep(healthz, "health", HEALTHZ_TAKEN, health).await });
     tokio::spawn(async move { keep(metrics_bind, "metrics", METRICS_TAKEN, numbers).await });
     let [terminate, interrupt] = &mut end;
-    let conflist = Conflist::new(&cni_conf_dir, &cni_conf_name, &cni_socket);
+    let conflist = Conflist::new(&cni_conf_dir, &cni_conf_name, &cni_socket, cni_chain);
     let conflist = conflist::keep(Arc::clone(&shared), conflist);
     let proxy = proxy::watch(Arc::clone(&shared));
     admin::clear(&run_dir);

@@ -5,6 +5,9 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction};
 use serde_json::Value;
 
+/// The name of values that are objects in a file.
+const OBJECT: &str = "JSON";
+
 /// A setting: a key of the file and the flag behind it.
 #[derive(Debug)]
 pub(crate) struct Setting {
@@ -13,6 +16,8 @@ pub(crate) struct Setting {
     long: String,
     is_list: bool,
     is_switch: bool,
+    /// Whether a value is an object, which its flag takes as JSON.
+    is_object: bool,
 }
 
 impl Setting {
@@ -24,16 +29,17 @@ impl Setting {
             long: long.to_owned(),
             is_list: matches!(arg.get_action(), ArgAction::Append),
             is_switch: matches!(arg.get_action(), ArgAction::SetTrue),
+            is_object: arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == OBJECT)),
         })
     }
 
     /// A value as flags.
     pub(crate) fn flags(&self, value: &Value) -> Result<Vec<OsString>, String> {
-        let Self { key: _, long, is_list, is_switch } = self;
+        let Self { key: _, long, is_list, is_switch, is_object } = self;
         match value {
             Value::Null => Ok(Vec::new()),
             Value::Array(values) if *is_list => {
-                let flags: Result<Vec<_>, _> = values.iter().map(|value| flag(long, value)).collect();
+                let flags: Result<Vec<_>, _> = values.iter().map(|value| flag(long, value, *is_object)).collect();
                 Ok(flags?.into_iter().map(OsString::from).collect())
             }
             Value::Array(_) => Err("takes one value, not a list".to_owned()),
@@ -42,13 +48,15 @@ impl Setting {
                 Ok(value.then(|| OsString::from(format!("--{long}"))).into_iter().collect())
             }
             _ if *is_switch => Err(format!("{value} can't be: use true or false")),
-            value => Ok(vec![flag(long, value)?.into()]),
+            value => Ok(vec![flag(long, value, *is_object)?.into()]),
         }
     }
 }
 
-fn flag(long: &str, value: &Value) -> Result<String, String> {
+fn flag(long: &str, value: &Value, is_object: bool) -> Result<String, String> {
     match value {
+        Value::Object(_) if is_object => Ok(format!("--{long}={value}")),
+        _ if is_object => Err(format!("{value} can't be: it takes an object, as {{type: tuning}}")),
         Value::String(text) => Ok(format!("--{long}={text}")),
         Value::Number(_) | Value::Bool(_) => Ok(format!("--{long}={value}")),
         Value::Null | Value::Array(_) | Value::Object(_) => Err(format!("{value} can't be: it takes a plain value")),
