@@ -202,7 +202,7 @@ impl Shared {
     pub fn pod(&self, key: &ObjectKey) -> Option<KnownPod> {
         let model = self.model();
         let pod = model.pod(key).filter(|pod| pod.node_name.as_deref().is_none_or(|name| name == model.node_name()))?;
-        Some(KnownPod { uid: pod.uid.clone(), ips: pod.owned_ips().to_vec() })
+        Some(KnownPod { uid: pod.runtime_uid().to_owned(), ips: pod.owned_ips().to_vec() })
     }
 
     /// The pod whose object carries an address.

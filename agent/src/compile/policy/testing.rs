@@ -126,6 +126,7 @@ impl Cluster {
         self.pods.push(Pod {
             key: key(name),
             uid: String::new(),
+            static_uid: None,
             labels: labels(pod_labels),
             node_name: Some(format!("n{node}")),
             ips,

@@ -330,6 +330,19 @@ fn p40_a_pod_whose_object_is_not_known_has_no_traffic() {
 }
 
 #[test]
+fn c39_the_object_of_a_static_pod_is_its_mirror() {
+    let mut cluster = Cluster::grid().with("x/a", |pod| {
+        pod.uid = "of-the-mirror".to_owned();
+        pod.static_uid = Some("hash".to_owned());
+    });
+    cluster.local[0].uid = "hash".to_owned();
+    assert!(ingress(&cluster, "x/a", "10.244.1.11", TCP, 80));
+    // The file has changed: the mirror is that of the next pod, or this one of an earlier.
+    cluster.local[0].uid = "hash-of-before".to_owned();
+    assert!(!ingress(&cluster, "x/a", "10.244.1.11", TCP, 80));
+}
+
+#[test]
 fn p42_a_finished_pods_address_is_its_successors() {
     let cluster = Cluster::grid()
         .pod("y/done", 2, 9, "pod=old")

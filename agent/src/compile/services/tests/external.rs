@@ -115,6 +115,7 @@ fn s13_a_host_port_is_a_triple() {
     let pod = Pod {
         key: ObjectKey::new("shop", "web"),
         uid: String::new(),
+        static_uid: None,
         labels: Labels::new(),
         node_name: Some(HERE.into()),
         ips: vec![],
