@@ -55,7 +55,8 @@ fn say(conflist: &Conflist, kept: &Kept, others: &mut Vec<String>) {
     match (put, copy) {
         (Put::Same, _) => {}
         (put, Some(copy)) => {
-            warn!(%path, was = why, copy = %copy.display(), "CNI configuration {}: the copy has what was in it", put.as_str())
+            let copy = copy.display();
+            warn!(%path, was = why, %copy, "CNI configuration {}: the copy has what was in it", put.as_str());
         }
         (Put::New, None) => info!(%path, "CNI configuration {}", put.as_str()),
         (put, None) => info!(%path, was = why, "CNI configuration {}: other plugins' entries are kept", put.as_str()),

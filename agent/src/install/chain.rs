@@ -10,12 +10,10 @@
 use std::str::FromStr;
 
 use fairlead_cni::Version;
+use fairlead_cni::protocol::DEFAULT_NETWORK;
 use serde_json::{Map, Value, json};
 
 use super::PLUGIN;
-
-/// The network's name. Runtimes keep results under it, so it never changes.
-pub const NETWORK: &str = "fairlead";
 
 /// The key of the list under which the entries of `cni.chain` are repeated. Runtimes ignore keys that they do not know.
 const CHAIN: &str = "fairleadChain";
@@ -151,7 +149,8 @@ impl Own {
             list.insert("cniVersion".to_owned(), json!("1.0.0"));
             list.insert("cniVersions".to_owned(), json!(["1.0.0", "1.1.0"]));
         }
-        list.insert("name".to_owned(), json!(NETWORK));
+        // Runtimes keep results under it, so it never changes.
+        list.insert("name".to_owned(), json!(DEFAULT_NETWORK));
         list.insert("plugins".to_owned(), Value::Array(plugins));
         if !self.chain.is_empty() {
             list.insert(CHAIN.to_owned(), Value::Array(self.wanted()));
@@ -203,7 +202,7 @@ fn leads(value: &Value, own: &str, depth: u8) -> bool {
     const DEEPEST: u8 = 8;
     let names_us = |value: &Value| {
         let Some(name) = value.as_str() else { return false };
-        name == NETWORK || name.rsplit('/').next() == Some(own)
+        name == DEFAULT_NETWORK || name.rsplit('/').next() == Some(own)
     };
     depth < DEEPEST
         && (is_own(value)

@@ -49,7 +49,7 @@ fn c36_our_part_is_put_right_in_its_place() {
     list["disableGC"] = json!(true);
     let after = becomes(&own, &list);
     assert_eq!(after["plugins"], json!([{"type": "first"}, own.entry, {"type": "istio-cni"}]));
-    assert_eq!((&after["name"], &after["disableGC"]), (&json!(NETWORK), &json!(true)));
+    assert_eq!((&after["name"], &after["disableGC"]), (&json!(DEFAULT_NETWORK), &json!(true)));
     assert_eq!(after["cniVersions"], json!(["1.0.0", "1.1.0"]));
     list["plugins"] = json!([{"type": "istio-cni"}]);
     assert_eq!(types(&becomes(&own, &list)), [PLUGIN, "istio-cni"]);
@@ -202,7 +202,7 @@ proptest! {
         let plugins = after["plugins"].as_array().unwrap();
         prop_assert_eq!(plugins.iter().filter(|each| is_own(each)).count(), 1);
         prop_assert!(plugins.contains(&Value::Object(own.entry.clone())));
-        prop_assert_eq!(&after["name"], NETWORK);
+        prop_assert_eq!(&after["name"], DEFAULT_NETWORK);
         prop_assert_eq!(&after["disableCheck"], &list["disableCheck"]);
         // Each entry of another's is there as often as before, less those that the setting had put there.
         for entry in existing.iter().filter(|each| is_plugin(each) && !is_own(each)) {
