@@ -15,4 +15,7 @@ pub use client::{ClientError, Connection};
 pub(crate) use failure::clear;
 pub use failure::leave;
 pub use server::{Admin, DEFAULT_SOCKET, listen, serve};
-pub use views::{EndpointView, MapView, PodView, Reply, Request, ServiceExplanation, ServiceView, StatusView, Verdict};
+pub use views::{
+    EndpointView, MapView, PodView, PolicyExplanation, PolicyVerdict, PortRef, Reply, Request, ServiceExplanation,
+    ServiceView, StatusView, Verdict,
+};

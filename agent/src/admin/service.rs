@@ -15,19 +15,30 @@ use crate::compile::services::{
 };
 use crate::model::Model;
 
-fn place(model: &Model) -> Place {
+/// A port of something that has addresses.
+pub(super) struct Content<'a> {
+    /// The service, or the hostPorts of a pod.
+    pub(super) owner: ObjectKey,
+    pub(super) service: Option<&'a Service>,
+    pub(super) name: PortKey,
+    pub(super) content: PortContent,
+}
+
+pub(super) fn place(model: &Model) -> Place {
     Place::new(model.node_name(), model.own_node())
 }
 
 /// Everything that has addresses: services, and the hostPorts of this node's pods, which are no service's.
-fn contents<'a>(model: &'a Model, place: &Place) -> Vec<(ObjectKey, Option<&'a Service>, PortKey, PortContent)> {
+pub(super) fn contents<'a>(model: &'a Model, place: &Place) -> Vec<Content<'a>> {
     let services = model.services().flat_map(|service| {
         let content = compile_service(service, model.slices_of(&service.key), place);
-        content.ports.into_iter().map(move |(key, port)| (service.key.clone(), Some(service), key, port))
+        let ports = content.ports.into_iter();
+        ports.map(move |(name, content)| Content { owner: service.key.clone(), service: Some(service), name, content })
     });
     let host_ports = model.host_port_pods().flat_map(|(pod, local)| {
         let content = compile_host_ports(pod, &local.ips);
-        content.ports.into_iter().map(move |(key, port)| (host_ports_key(&pod.key), None, key, port))
+        let ports = content.ports.into_iter();
+        ports.map(move |(name, content)| Content { owner: host_ports_key(&pod.key), service: None, name, content })
     });
     services.chain(host_ports).collect()
 }
@@ -39,7 +50,7 @@ fn address(key: &FrontendKey) -> SocketAddr {
 /// One row for each port, with the addresses of both families.
 pub(super) fn list(model: &Model) -> Vec<ServiceView> {
     let mut rows: Vec<ServiceView> = Vec::new();
-    for (owner, service, key, content) in contents(model, &place(model)) {
+    for Content { owner, service, name: key, content } in contents(model, &place(model)) {
         let addresses = content.frontends.keys().map(address);
         let endpoints = match &content.cluster {
             Answer::Forward(chosen) => chosen.len(),
@@ -78,7 +89,7 @@ fn kind(service: &Service) -> &'static str {
 
 /// The frontends that connections to an address meet, as the datapath looks for them: those of the address itself, and
 /// those of every address of the node where it is one.
-fn keys(admin: &Admin, address: SocketAddr) -> Vec<(Addr, Option<u32>)> {
+pub(super) fn keys(admin: &Admin, address: SocketAddr) -> Vec<(Addr, Option<u32>)> {
     let own = Addr::from(address.ip());
     let kinds = if own.is_loopback() {
         FrontendFlags::WILDCARDS
@@ -96,7 +107,7 @@ pub(super) fn explain(admin: &Admin, address: SocketAddr) -> Result<Vec<ServiceE
     let contents = contents(&model, &place);
     let mut explanations: Vec<ServiceExplanation> = Vec::new();
     for (addr, kinds) in keys(admin, address) {
-        for (owner, service, name, content) in &contents {
+        for Content { owner, service, name, content } in &contents {
             for (key, policy) in &content.frontends {
                 let flags = policy.flags(u32::from(!content.source_ranges.is_empty()));
                 let reached = kinds.is_none_or(|kinds| kinds & flags != 0);

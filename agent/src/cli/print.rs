@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Write};
 
-use crate::admin::{EndpointView, ServiceExplanation, ServiceView, StatusView, Verdict};
+use crate::admin::{
+    EndpointView, PolicyExplanation, PolicyVerdict, ServiceExplanation, ServiceView, StatusView, Verdict,
+};
 use crate::doctor::{Finding, Severity};
 use crate::state::{DropView, DropsView};
 
@@ -188,16 +190,19 @@ fn becomes(verdict: Verdict) -> &'static str {
     }
 }
 
-pub(super) fn policy(explanation: &serde_json::Value) -> String {
-    let lines = |field: &str| -> String {
-        let items = explanation.get(field).and_then(serde_json::Value::as_array).into_iter().flatten();
-        items.filter_map(serde_json::Value::as_str).map(|line| format!("  {line}\n")).collect()
+pub(super) fn policy(explanation: &PolicyExplanation) -> String {
+    let PolicyExplanation { verdict, allow: _, reasons, lines, near_misses, in_force: _ } = explanation;
+    let indented = |lines: &[String]| lines.iter().map(|line| format!("  {line}\n")).collect::<String>();
+    let word = match verdict {
+        PolicyVerdict::Allowed => "allowed",
+        PolicyVerdict::Dropped => "dropped",
+        PolicyVerdict::Refused => "refused",
+        PolicyVerdict::Partly => "allowed in part",
     };
-    let allow = explanation.get("allow").and_then(serde_json::Value::as_bool) == Some(true);
-    let mut text = format!("{}\n{}", if allow { "allowed" } else { "dropped" }, lines("lines"));
-    let near = lines("near_misses");
-    if !near.is_empty() {
-        text += &format!("rules that almost match:\n{near}");
+    let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    let mut text = format!("{word}{reasons}\n{}", indented(lines));
+    if !near_misses.is_empty() {
+        text += &format!("rules that almost match:\n{}", indented(near_misses));
     }
     text
 }
