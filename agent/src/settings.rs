@@ -15,6 +15,10 @@ use crate::log;
 use crate::network::{Tunnel, VXLAN_PORT};
 use crate::wiring::PROC_SYS;
 
+/// How long the API server may be silent: longer than a control plane takes to restart or to be upgraded, so that not all
+/// agents turn unready for that, and twice what DNS servers wait.
+const API_SERVER_PATIENCE: u64 = 600;
+
 /// Keys of the file that have keys below them: `--healthz-bind` is `bind` below `healthz`.
 pub const GROUPS: [&str; 4] = ["cni", "healthz", "metrics", "tables"];
 
@@ -30,6 +34,10 @@ pub struct Settings {
     /// once this agent does. Without, the one that `fairlead install` found in kubelet's configuration
     #[arg(long, value_name = "URL")]
     pub api_server: Option<ServerUrl>,
+    /// Seconds without a word of the API server after which this agent's pod is not ready (/readyz); 0 for never. What is in
+    /// force stays and serves, and the node stays Ready
+    #[arg(long, value_name = "SECONDS", default_value_t = API_SERVER_PATIENCE)]
+    pub api_server_patience: u64,
     /// The interfaces that lead out of the node. Without, those of the default routes and those with an address of the
     /// Node object
     #[arg(long = "uplinks", visible_alias = "uplink", value_name = "IF", value_delimiter = ',')]

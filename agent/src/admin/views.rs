@@ -109,6 +109,9 @@ pub struct StatusView {
     pub adopted: bool,
     /// Objects known, by kind.
     pub objects: Vec<(String, usize)>,
+    /// Watches of the API server: kind, whether it is alive, seconds since it was heard. None with a directory.
+    #[serde(default)]
+    pub watches: Vec<(String, bool, u64)>,
     /// Plans executed, operations in them, microseconds of the last.
     pub plans: (u64, u64, u64),
     /// The pods of this node.

@@ -77,6 +77,7 @@ pub(super) fn status(status: &StatusView) -> String {
         uptime_seconds,
         adopted,
         objects,
+        watches,
         plans: (plans, operations, micros),
         pods,
         maps,
@@ -95,6 +96,9 @@ pub(super) fn status(status: &StatusView) -> String {
     ]);
     out.row(["health".into(), format!("{health}{reason}")]);
     out.row(["objects".into(), objects.join(", ")]);
+    if !watches.is_empty() {
+        out.row(["API server".into(), heard(watches)]);
+    }
     out.row(["plans".into(), format!("{plans} applied with {operations} operations, the last in {micros} µs")]);
     out.row(["drops".into(), format!("{drops} packets: see `fairlead drops`")]);
     let mut text = out.to_string();
@@ -188,6 +192,17 @@ fn becomes(verdict: Verdict) -> &'static str {
         Verdict::Reject => "is refused: the service has no endpoints",
         Verdict::Drop => "is dropped: the service has endpoints, but none that may be used from here",
     }
+}
+
+/// Whether the API server is heard, in a line: the watches that are not alive by name, and the one that is silent for longest.
+fn heard(watches: &[(String, bool, u64)]) -> String {
+    let silent: Vec<_> = watches.iter().filter(|(_, alive, _)| !alive).collect();
+    let longest = watches.iter().map(|(_, _, age)| *age).max().unwrap_or_default();
+    if silent.is_empty() {
+        return format!("all {} watches alive, each heard in the last {longest} s", watches.len());
+    }
+    let silent: Vec<_> = silent.iter().map(|(kind, _, age)| format!("{kind} for {age} s")).collect();
+    format!("NOT HEARD: {}; what is in force stays", silent.join(", "))
 }
 
 pub(super) fn policy(explanation: &PolicyExplanation) -> String {

@@ -13,6 +13,7 @@ mod sweep;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fairlead_objects::{Event, Source};
 use fairlead_observe::keep;
@@ -74,6 +75,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let Settings {
         log_level: _,
         api_server: _,
+        api_server_patience,
         uplinks,
         cgroup_root,
         bpffs,
@@ -155,7 +157,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let admin = Arc::new(Admin { shared: Arc::clone(&shared), tables: readable, drops, log });
     // Nothing that serves pods waits for who looks in.
     tokio::spawn(serve_checks(Arc::clone(&shared), node_port_addresses, shared.checks.subscribe()));
-    let health = Arc::new(HealthServer { shared: Arc::clone(&shared) });
+    let patience = (api_server_patience > 0).then(|| Duration::from_secs(api_server_patience));
+    let health = Arc::new(HealthServer { shared: Arc::clone(&shared), patience });
     tokio::spawn(async move { keep(healthz, "health", HEALTHZ_TAKEN, health).await });
     tokio::spawn(async move { keep(metrics_bind, "metrics", METRICS_TAKEN, numbers).await });
     let [terminate, interrupt] = &mut end;

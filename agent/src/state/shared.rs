@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use fairlead_objects::kubernetes::Cluster;
+use fairlead_objects::kubernetes::{Cluster, WatchState};
 use fairlead_objects::{Kind, ObjectKey};
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
@@ -143,6 +143,12 @@ impl Shared {
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
         self.cluster.iter().flat_map(Cluster::troubles).chain(self.range_trouble()).collect()
+    }
+
+    /// How the watches of the API server are; none where objects come from a directory.
+    #[must_use]
+    pub fn watches(&self) -> Vec<WatchState> {
+        self.cluster.as_ref().map(Cluster::watches).unwrap_or_default()
     }
 
     /// Why the node has no addresses for its pods, if it has none.
