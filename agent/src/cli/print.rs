@@ -251,12 +251,21 @@ pub(super) fn drop_line(d: &DropView) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Table;
+    use super::{Table, heard};
 
     #[test]
     fn columns_line_up_and_lines_have_no_tail() {
         let mut table = Table::new(["a", "long head"]);
         table.row(["wide cell".into(), "x".into()]);
         assert_eq!(table.to_string(), "A          LONG HEAD\nwide cell  x\n");
+    }
+
+    #[test]
+    fn s60_watches_that_are_not_alive_are_named() {
+        let watch = |kind: &str, alive, age| (kind.to_owned(), alive, age);
+        let all = [watch("Node", true, 3), watch("Pod", true, 50)];
+        assert_eq!(heard(&all), "all 2 watches alive, each heard in the last 50 s");
+        let one = [watch("Node", true, 3), watch("Pod", false, 75)];
+        assert_eq!(heard(&one), "NOT HEARD: Pod for 75 s; what is in force stays");
     }
 }
