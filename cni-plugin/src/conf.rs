@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn c41_addresses_and_a_mac_are_asked_for_by_capabilities() {
+    fn c40_addresses_and_a_mac_are_asked_for_by_capabilities() {
         let wanted =
             |config: Value| parse(&json!({"type": "t", "runtimeConfig": config})).and_then(|conf| conf.wanted());
         assert_eq!(wanted(json!(null)).unwrap(), Wanted::default());

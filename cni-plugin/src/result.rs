@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn c42_lists_that_are_null_are_empty_ones() {
+    fn c41_lists_that_are_null_are_empty_ones() {
         let prev = json!({"interfaces": null, "ips": null, "routes": null, "dns": null});
         let after = result(Version::V1_0_0, Some(&prev));
         assert_eq!(after, result(Version::V1_0_0, None));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn c40_a_further_interface_tells_of_no_default_route() {
+    fn c39_a_further_interface_tells_of_no_default_route() {
         let taken = Taken { v4: true, v6: false };
         let made = Made { reservation: &reservation(), ifname: "net1", netns: "/run/netns/a", taken };
         let result = made.to_result(Version::V1_1_0, None);

@@ -183,7 +183,7 @@ fn c13_a_bad_request_is_named_and_the_next_pod_gets_its_network() {
 }
 
 #[test]
-fn c39_a_static_pod_gets_its_network_and_the_policy_of_its_mirror() {
+fn c38_a_static_pod_gets_its_network_and_the_policy_of_its_mirror() {
     let lab = lab();
     let node = lab.node("node-1");
     let client = node.pod("cni/client").start();

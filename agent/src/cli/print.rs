@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn s60_watches_that_are_not_alive_are_named() {
+    fn s59_watches_that_are_not_alive_are_named() {
         let watch = |kind: &str, alive, age| (kind.to_owned(), alive, age);
         let all = [watch("Node", true, 3), watch("Pod", true, 50)];
         assert_eq!(heard(&all), "all 2 watches alive, each heard in the last 50 s");

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn c36_a_file_that_somebody_may_be_writing_is_left_for_once_then_copied_and_replaced() {
+    fn c35_a_file_that_somebody_may_be_writing_is_left_for_once_then_copied_and_replaced() {
         let scratch = Scratch::new("broken");
         let list = conflist(&scratch.0, DEFAULT_SOCKET);
         fs::create_dir_all(&scratch.0).unwrap();
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn c36_a_file_with_our_part_right_is_not_touched_and_keeps_its_mode() {
+    fn c35_a_file_with_our_part_right_is_not_touched_and_keeps_its_mode() {
         use std::os::unix::fs::PermissionsExt;
         let scratch = Scratch::new("mode");
         let list = conflist(&scratch.0, DEFAULT_SOCKET);

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn s60_readyz_says_why_the_agent_is_not_ready() {
+    fn s59_readyz_says_why_the_agent_is_not_ready() {
         let silent = || Some("nothing was heard".to_owned());
         assert_eq!(readiness(Health::Ready, true, None).status, 200);
         for (health, conflist, unheard, says) in [

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn s60_a_watch_that_is_silent_for_too_long_is_named_and_a_short_outage_is_not() {
+    fn s59_a_watch_that_is_silent_for_too_long_is_named_and_a_short_outage_is_not() {
         let watch = |kind, seconds| WatchState { kind, alive: false, age: Duration::from_secs(seconds) };
         let watches = [watch(Kind::Node, 3), watch(Kind::Pod, 599)];
         let patience = Some(Duration::from_secs(600));

@@ -326,7 +326,7 @@ fn c16_add_many_at_once_gives_each_its_own() {
 }
 
 #[test]
-fn c40_a_further_interface_leaves_the_default_routes_of_the_first_and_its_del_too() {
+fn c39_a_further_interface_leaves_the_default_routes_of_the_first_and_its_del_too() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     node.add(&pod);
     let routes = |pod: &Container| {
@@ -353,7 +353,7 @@ fn c40_a_further_interface_leaves_the_default_routes_of_the_first_and_its_del_to
 }
 
 #[test]
-fn c40_the_gateway_is_on_the_link_of_every_interface() {
+fn c39_the_gateway_is_on_the_link_of_every_interface() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     node.add(&pod);
     node.verb_of("ADD", &pod, "net1", &node.conf("1.1.0")).result();
@@ -371,7 +371,7 @@ fn c40_the_gateway_is_on_the_link_of_every_interface() {
 }
 
 #[test]
-fn c41_add_gives_the_addresses_and_the_mac_that_the_runtime_asks_for() {
+fn c40_add_gives_the_addresses_and_the_mac_that_the_runtime_asks_for() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     let mut conf = node.conf("1.1.0");
     let mac = "02:00:5e:00:00:07";
@@ -393,7 +393,7 @@ fn c41_add_gives_the_addresses_and_the_mac_that_the_runtime_asks_for() {
 }
 
 #[test]
-fn c41_add_refuses_by_name_what_it_can_t_give() {
+fn c40_add_refuses_by_name_what_it_can_t_give() {
     let node = Node::new();
     let holder = Container::new("web-0");
     node.add(&holder);
@@ -422,7 +422,7 @@ fn c41_add_refuses_by_name_what_it_can_t_give() {
 }
 
 #[test]
-fn c42_add_and_check_take_null_for_an_empty_list() {
+fn c41_add_and_check_take_null_for_an_empty_list() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     let mut conf = node.conf("1.0.0");
     conf["prevResult"] = json!({"cniVersion": "1.0.0", "interfaces": null, "ips": null, "routes": null, "dns": null});

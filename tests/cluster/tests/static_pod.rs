@@ -8,7 +8,7 @@ use fairlead_cluster_tests::{World, static_pod, wait};
 const FILE: &str = "/etc/kubernetes/manifests/fixed.yaml";
 
 #[test]
-fn c39_a_static_pod_starts_and_goes() -> Result<()> {
+fn c38_a_static_pod_starts_and_goes() -> Result<()> {
     let world = World::open()?;
     let _namespace = world.strain()?;
     let write = format!("mkdir -p $(dirname {FILE}) && printf %s \"$1\" >{FILE}");

@@ -9,7 +9,7 @@ use crate::control::{ADMIN, Control, FIRST, NODE, SECOND};
 use crate::feed::{Feed, create_of_cluster, wait};
 
 #[test]
-fn s60_another_server_is_asked_when_one_is_away_and_silence_is_seen() {
+fn s59_another_server_is_asked_when_one_is_away_and_silence_is_seen() {
     let mut control = Control::new("servers");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async move {

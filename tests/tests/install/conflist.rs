@@ -118,7 +118,7 @@ fn looked(node: &Node) {
 }
 
 #[test]
-fn c36_c37_what_others_append_stays_and_the_settings_plugins_stand_behind_ours() {
+fn c35_c36_what_others_append_stays_and_the_settings_plugins_stand_behind_ours() {
     let chain = r#"{"type":"tuning","sysctl":{"net.core.somaxconn":"512"}}"#;
     let lab = Lab::builder().nodes(1).agent(&["--cni-chain", chain]).start();
     let node = lab.node("node-1");
@@ -152,7 +152,7 @@ fn c36_c37_what_others_append_stays_and_the_settings_plugins_stand_behind_ours()
 }
 
 #[test]
-fn c36_a_file_that_is_no_list_is_copied_and_replaced() {
+fn c35_a_file_that_is_no_list_is_copied_and_replaced() {
     let lab = Lab::builder().nodes(1).start();
     let node = lab.node("node-1");
     lab.wait_until("the configuration appears", || read(node).ok_or("not yet"));
@@ -166,7 +166,7 @@ fn c36_a_file_that_is_no_list_is_copied_and_replaced() {
 }
 
 #[test]
-fn c38_multus_in_front_is_no_finding_and_another_network_is_one() {
+fn c37_multus_in_front_is_no_finding_and_another_network_is_one() {
     let lab = Lab::builder().nodes(1).start();
     let node = lab.node("node-1");
     node.fairlead(&["install"]);

@@ -329,7 +329,7 @@ fn p40_a_pod_whose_object_is_not_known_has_no_traffic() {
 }
 
 #[test]
-fn c39_the_object_of_a_static_pod_is_its_mirror() {
+fn c38_the_object_of_a_static_pod_is_its_mirror() {
     let mut cluster = Cluster::grid().with("x/a", |pod| {
         pod.uid = "of-the-mirror".to_owned();
         pod.static_uid = Some("hash".to_owned());

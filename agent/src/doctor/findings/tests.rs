@@ -202,7 +202,7 @@ fn a_node_that_nobody_could_look_at_has_few() {
 }
 
 #[test]
-fn c38_a_configuration_in_front_that_leads_here_is_no_finding() {
+fn c37_a_configuration_in_front_that_leads_here_is_no_finding() {
     let mut facts = healthy();
     facts.cni.files.insert(0, "00-multus.conf".into());
     facts.cni.lead_here.push("00-multus.conf".into());

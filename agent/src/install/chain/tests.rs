@@ -27,7 +27,7 @@ fn fresh(own: &Own) -> Value {
 }
 
 #[test]
-fn c36_what_others_appended_stays_and_is_no_reason_to_write() {
+fn c35_what_others_appended_stays_and_is_no_reason_to_write() {
     let own = own(&[]);
     let mut list = fresh(&own);
     list["plugins"].as_array_mut().unwrap().push(json!({"type": "istio-cni", "ambient_enabled": true}));
@@ -39,7 +39,7 @@ fn c36_what_others_appended_stays_and_is_no_reason_to_write() {
 }
 
 #[test]
-fn c36_our_part_is_put_right_in_its_place() {
+fn c35_our_part_is_put_right_in_its_place() {
     let own = own(&[]);
     let mut list = fresh(&own);
     list["plugins"] =
@@ -56,7 +56,7 @@ fn c36_our_part_is_put_right_in_its_place() {
 }
 
 #[test]
-fn c36_what_can_t_be_kept_is_said_to_be_lost() {
+fn c35_what_can_t_be_kept_is_said_to_be_lost() {
     let own = own(&[]);
     let loses = |text: &str| own.amend(Some(text.as_bytes())).map(|amended| amended.loses);
     for broken in ["torn", "[]", "7", r#"{"plugins": {}}"#, r#"{"plugins": [{"typ": "x"}]}"#, r#"{"plugins": [null]}"#]
@@ -72,7 +72,7 @@ fn c36_what_can_t_be_kept_is_said_to_be_lost() {
 }
 
 #[test]
-fn c37_the_setting_puts_plugins_behind_ours_and_takes_only_those_away() {
+fn c36_the_setting_puts_plugins_behind_ours_and_takes_only_those_away() {
     let (tuning, bandwidth) = (json!({"type": "tuning", "mtu": 1400}), json!({"type": "bandwidth"}));
     let both = own(&[tuning.clone(), bandwidth.clone()]);
     let mut list = fresh(&both);
@@ -94,7 +94,7 @@ fn c37_the_setting_puts_plugins_behind_ours_and_takes_only_those_away() {
 }
 
 #[test]
-fn c37_a_plugin_of_the_setting_is_an_object_with_a_type() {
+fn c36_a_plugin_of_the_setting_is_an_object_with_a_type() {
     for (text, says) in [
         ("tuning", "not a JSON object"),
         ("[]", "not a JSON object"),
@@ -110,7 +110,7 @@ fn c37_a_plugin_of_the_setting_is_an_object_with_a_type() {
 }
 
 #[test]
-fn c38_a_configuration_in_front_whose_first_delegate_is_fairlead_leads_here() {
+fn c37_a_configuration_in_front_whose_first_delegate_is_fairlead_leads_here() {
     let list = fresh(&own(&[]));
     let cilium = json!({"name": "cilium", "plugins": [{"type": "cilium-cni"}]});
     let multus = |extra: Value| {

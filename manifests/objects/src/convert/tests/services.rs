@@ -314,7 +314,7 @@ fn s53_slices_tell_when_their_change_began() {
 }
 
 #[test]
-fn c39_a_mirror_pod_runs_under_the_hash_of_its_file() {
+fn c38_a_mirror_pod_runs_under_the_hash_of_its_file() {
     let runtime = |annotations: &str| {
         let (pod, notes) = pod(&format!("metadata: {{namespace: a, name: b, uid: u, annotations: {{{annotations}}}}}"));
         assert_eq!(notes, [] as [String; 0]);
