@@ -8,6 +8,7 @@ fn main() -> ExitCode {
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::No) => ExitCode::FAILURE,
+        Err(CliError::Code(code)) => ExitCode::from(code),
         Err(error) => {
             eprintln!("fairlead: {error}");
             ExitCode::from(2)

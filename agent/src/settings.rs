@@ -9,10 +9,15 @@ use clap::Args;
 use fairlead_objects::kubernetes::ServerUrl;
 use ipnetwork::IpNetwork;
 
+use crate::install::chain::ChainedPlugin;
 use crate::install::conflist::{CONF_DIR, CONF_NAME};
 use crate::log;
 use crate::network::{Tunnel, VXLAN_PORT};
 use crate::wiring::PROC_SYS;
+
+/// How long the API server may be silent: longer than a control plane takes to restart or to be upgraded, so that not all
+/// agents turn unready for that, and twice what DNS servers wait.
+const API_SERVER_PATIENCE: u64 = 600;
 
 /// Keys of the file that have keys below them: `--healthz-bind` is `bind` below `healthz`.
 pub const GROUPS: [&str; 4] = ["cni", "healthz", "metrics", "tables"];
@@ -29,6 +34,10 @@ pub struct Settings {
     /// works only once this agent does [default: the one in kubelet's kubeconfig, found by fairlead install]
     #[arg(long, value_name = "URL")]
     pub api_server: Option<ServerUrl>,
+    /// Seconds without a word of the API server after which this agent's pod is not ready (/readyz); 0 for never. What is in
+    /// force stays and serves, and the node stays Ready
+    #[arg(long, value_name = "SECONDS", default_value_t = API_SERVER_PATIENCE)]
+    pub api_server_patience: u64,
     /// Interfaces that lead out of the node [default: those of the default routes and those with an address of the Node
     /// object]
     #[arg(long = "uplinks", visible_alias = "uplink", value_name = "IF", value_delimiter = ',')]
@@ -62,6 +71,10 @@ pub struct Settings {
     /// File name of Fairlead's CNI configuration. The runtime uses the first by name
     #[arg(long, default_value = CONF_NAME, value_name = "NAME")]
     pub cni_conf_name: String,
+    /// Plugins to put behind ours in the configuration, each a JSON object, as {"type":"tuning","mtu":1400}. Entries of
+    /// others, as of a mesh, are kept without it
+    #[arg(long, value_name = "JSON")]
+    pub cni_chain: Vec<ChainedPlugin>,
     /// Serve health for probes and load balancers here: /healthz, /livez, /readyz [default: port 10256 of every address]
     #[arg(long, value_name = "ADDR:PORT")]
     pub healthz_bind: Option<SocketAddr>,

@@ -1,12 +1,13 @@
 //! The network configuration on standard input.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::protocol::{Attachment, DEFAULT_SOCKET};
-use crate::{Error, Version};
+use crate::protocol::{Attachment, DEFAULT_SOCKET, Wanted};
+use crate::{Error, Mac, Version};
 
 /// What this plugin reads of its configuration. Keys it does not know are left alone, as CNI asks.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,8 @@ pub struct NetConf {
     pub socket: PathBuf,
     /// `prevResult`, as it came.
     pub prev_result: Option<Value>,
+    /// `runtimeConfig`, as it came: what a runtime passes for the capabilities that the configuration declares.
+    pub runtime_config: Option<Value>,
     /// `cni.dev/valid-attachments` of a GC.
     pub valid_attachments: Option<Vec<Attachment>>,
 }
@@ -76,8 +79,26 @@ impl NetConf {
             name: text("name")?.unwrap_or_default().to_owned(),
             socket,
             prev_result: object.get("prevResult").filter(|v| !v.is_null()).cloned(),
+            runtime_config: object.get("runtimeConfig").cloned(),
             valid_attachments: valid_attachments(object)?,
         })
+    }
+
+    /// What the runtime asks for by the capabilities `ips` and `mac` (CONVENTIONS.md of CNI). Only an ADD reads it, so that
+    /// nothing in it can make a DEL fail.
+    ///
+    /// # Errors
+    /// Codes 2 and 7; the text names the key.
+    pub(crate) fn wanted(&self) -> Result<Wanted, Error> {
+        let of = |key: &str| self.runtime_config.as_ref().and_then(|config| config.get(key)).filter(|v| !v.is_null());
+        let mut wanted = Wanted::default();
+        if let Some(value) = of("ips") {
+            wanted.ips = wanted_ips(value)?;
+        }
+        if let Some(value) = of("mac") {
+            wanted.mac = wanted_mac(value)?;
+        }
+        Ok(wanted)
     }
 
     /// Fails without a name, which only VERSION may lack.
@@ -90,6 +111,38 @@ impl NetConf {
             return Err(Error::Config { key: "name", reason });
         }
         Ok(())
+    }
+}
+
+fn wanted_ips(value: &Value) -> Result<Vec<IpAddr>, Error> {
+    const KEY: &str = "runtimeConfig.ips";
+    let wrong = || Error::Config { key: KEY, reason: format!("{value} is not a list of addresses as 10.244.1.7/24") };
+    let mut ips: Vec<IpAddr> = Vec::new();
+    for each in value.as_array().ok_or_else(wrong)? {
+        // A pod's address stands alone on its link, whatever the length of the prefix.
+        let text = each.as_str().and_then(|text| text.split('/').next()).ok_or_else(wrong)?;
+        let ip: IpAddr = text.parse().map_err(|_| wrong())?;
+        if ips.iter().any(|other| other.is_ipv4() == ip.is_ipv4()) {
+            let remedy = "a pod gets one address of each family; ask for one of each at most";
+            return Err(Error::UnsupportedField { key: KEY, value: value.to_string(), remedy });
+        }
+        ips.push(ip);
+    }
+    Ok(ips)
+}
+
+fn wanted_mac(value: &Value) -> Result<Option<Mac>, Error> {
+    const KEY: &str = "runtimeConfig.mac";
+    let wrong = |reason: String| Error::Config { key: KEY, reason };
+    let text = value.as_str().ok_or_else(|| wrong(format!("{value} is not a string")))?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let mac: Mac = text.parse().map_err(wrong)?;
+    if mac.is_unicast() {
+        Ok(Some(mac))
+    } else {
+        Err(wrong(format!("{mac} is the address of no single interface; the lowest bit of its first byte must be 0")))
     }
 }
 
@@ -162,10 +215,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn c40_addresses_and_a_mac_are_asked_for_by_capabilities() {
+        let wanted =
+            |config: Value| parse(&json!({"type": "t", "runtimeConfig": config})).and_then(|conf| conf.wanted());
+        assert_eq!(wanted(json!(null)).unwrap(), Wanted::default());
+        assert_eq!(wanted(json!({"portMappings": [], "ips": null, "mac": ""})).unwrap(), Wanted::default());
+        let both = wanted(json!({"ips": ["10.244.1.7/24", "fd00::7"], "mac": "02:00:00:00:00:07"})).unwrap();
+        assert_eq!(both.ips, ["10.244.1.7".parse::<IpAddr>().unwrap(), "fd00::7".parse().unwrap()]);
+        assert_eq!(both.mac, Some(Mac([2, 0, 0, 0, 0, 7])));
+        for (config, code, named) in [
+            (json!({"ips": "10.244.1.7"}), 7, "runtimeConfig.ips"),
+            (json!({"ips": [7]}), 7, "runtimeConfig.ips"),
+            (json!({"ips": ["here"]}), 7, "runtimeConfig.ips"),
+            (json!({"ips": ["10.244.1.7", "10.244.1.8/24"]}), 2, "one address of each family"),
+            (json!({"mac": 7}), 7, "runtimeConfig.mac"),
+            (json!({"mac": "here"}), 7, "runtimeConfig.mac"),
+            (json!({"mac": "01:00:5e:00:00:01"}), 7, "no single interface"),
+            (json!({"mac": "00:00:00:00:00:00"}), 7, "no single interface"),
+        ] {
+            let error = wanted(config.clone()).unwrap_err();
+            assert_eq!(error.code(), code, "{config}: {error}");
+            assert!(error.to_string().contains(named), "{config}: {error}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_input_is_read_or_refused(input in prop::collection::vec(any::<u8>(), 0..200)) {
-            let result = decode(&input).and_then(|object| NetConf::parse(&object));
+            let result = decode(&input).and_then(|object| NetConf::parse(&object)).and_then(|conf| conf.wanted());
             if let Err(error) = result {
                 prop_assert!([1, 2, 6, 7].contains(&error.code()));
             }

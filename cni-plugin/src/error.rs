@@ -95,6 +95,15 @@ pub enum Error {
         /// What the system said.
         reason: String,
     },
+    /// The agent is there and does not answer in time.
+    #[error(
+        "the Fairlead agent hangs: it took no request at {socket} in time; its liveness probe restarts it, see the log of \
+         the fairlead pod on this node"
+    )]
+    AgentHangs {
+        /// The socket that was tried.
+        socket: String,
+    },
     /// STATUS while the agent does not answer, on a node where it was never ready since boot.
     #[error(
         "the Fairlead agent does not answer at {socket} and has not been ready since the node booted: {reason}; check that the \
@@ -133,7 +142,7 @@ impl Error {
             Self::Io { .. } => code::IO,
             Self::Decode { .. } => code::DECODING,
             Self::Config { .. } => code::INVALID_CONFIG,
-            Self::AgentAway { .. } => code::TRY_AGAIN,
+            Self::AgentAway { .. } | Self::AgentHangs { .. } => code::TRY_AGAIN,
             Self::NotAvailable { .. } => code::NOT_AVAILABLE,
             Self::Kernel { .. } => code::KERNEL,
             Self::Differs(_) => code::DIFFERS,

@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
+    /// Whether an interface can have it: neither a group's nor zero (`is_valid_ether_addr` in the kernel).
+    #[must_use]
+    pub fn is_unicast(self) -> bool {
+        self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+
     /// The link-local IPv6 address made of it (RFC 4291, appendix A: modified EUI-64).
     #[must_use]
     pub fn link_local(self) -> std::net::Ipv6Addr {

@@ -26,6 +26,13 @@ pub const HOST_LINK_PREFIX: &str = "fl";
 /// The protocol number (`rtm_protocol`) of routes to pods, by which they can be told from other routes.
 pub const POD_ROUTE_PROTOCOL: u8 = 241;
 
+/// The name of the network of our own configuration, and of what an earlier release made.
+pub const DEFAULT_NETWORK: &str = "fairlead";
+
+fn default_network() -> String {
+    DEFAULT_NETWORK.to_owned()
+}
+
 /// The default gateway that pods see for IPv4. No device has it: the datapath answers for it.
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
@@ -88,6 +95,41 @@ pub struct PodRef {
     pub uid: Option<String>,
 }
 
+/// What the alias of a host side begins with; the name of its network follows. What no journal knows any more is told apart
+/// by it.
+const ALIAS: &str = "network=";
+
+/// The longest alias (`IFALIASZ` in include/uapi/linux/if.h, with its zero).
+const LONGEST_ALIAS: usize = 255;
+
+/// The alias of the host side of a pod of this network.
+#[must_use]
+pub fn network_alias(network: &str) -> String {
+    let mut alias = format!("{ALIAS}{network}");
+    alias.truncate(alias.floor_char_boundary(LONGEST_ALIAS));
+    alias
+}
+
+/// Whether a host side with this alias is of this network. One without, of an earlier release, is of our own.
+#[must_use]
+pub fn is_of_network(alias: Option<&str>, network: &str) -> bool {
+    match alias.filter(|alias| alias.starts_with(ALIAS)) {
+        Some(alias) => alias == network_alias(network),
+        None => network == DEFAULT_NETWORK,
+    }
+}
+
+/// What a runtime asks for by the capabilities `ips` and `mac`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Addresses, at most one of a family.
+    #[serde(default)]
+    pub ips: Vec<IpAddr>,
+    /// The address of the pod's side.
+    #[serde(default)]
+    pub mac: Option<Mac>,
+}
+
 /// A request of the plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -102,6 +144,12 @@ pub enum Request {
         netns: String,
         /// The inode of that namespace, which tells it from another one at the same path later.
         netns_inode: u64,
+        /// The name of its network, to which a GC keeps.
+        #[serde(default = "default_network")]
+        network: String,
+        /// What it has to be given.
+        #[serde(default)]
+        wanted: Wanted,
     },
     /// ADD, second step: the links exist and are down. Answered with [`Reply::Done`] when the pod's policy is in force.
     Attach {
@@ -120,8 +168,11 @@ pub enum Request {
     },
     /// STATUS: can an ADD succeed? Answered with [`Reply::Done`].
     Status,
-    /// GC: release everything that is not listed. Answered with [`Reply::Done`].
+    /// GC: release everything of a network that is not listed. Answered with [`Reply::Done`].
     Gc {
+        /// The network.
+        #[serde(default = "default_network")]
+        network: String,
         /// The attachments that are still in use.
         keep: Vec<Attachment>,
     },

@@ -1,9 +1,10 @@
 //! The result of ADD, in the shape of each version of the specification.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::protocol::{PodAddress, Reservation};
+use crate::wire::Taken;
 use crate::{Error, Mac, Version};
 
 /// What ADD made.
@@ -15,6 +16,8 @@ pub(crate) struct Made<'a> {
     pub(crate) ifname: &'a str,
     /// `CNI_NETNS`
     pub(crate) netns: &'a str,
+    /// The families in which another interface has the pod's default route.
+    pub(crate) taken: Taken,
 }
 
 fn with_prefix(address: &PodAddress) -> String {
@@ -48,9 +51,13 @@ impl Made<'_> {
                 ip["version"] = if address.ip.is_ipv4() { "4".into() } else { "6".into() };
             }
             ips.push(ip);
-            routes.push(json!({"dst": default_route(address), "gw": address.gateway.to_string()}));
+            // The route to the gateway is not told: without a gateway it would be read as one through it.
+            if !self.taken.has(address.ip) {
+                routes.push(json!({"dst": default_route(address), "gw": address.gateway.to_string()}));
+            }
         }
-        let dns = prev_result.and_then(|prev| prev.get("dns")).cloned().unwrap_or_else(|| json!({}));
+        let dns = prev_result.and_then(|prev| prev.get("dns")).filter(|dns| !dns.is_null());
+        let dns = dns.cloned().unwrap_or_else(|| json!({}));
         json!({
             "cniVersion": version.as_str(), "interfaces": interfaces, "ips": ips, "routes": routes, "dns": dns,
         })
@@ -73,7 +80,8 @@ impl Made<'_> {
         result.insert("cniVersion".to_owned(), version.as_str().into());
         for address in &self.reservation.addresses {
             let gateway = address.gateway.to_string();
-            let routes = json!([{"dst": default_route(address), "gw": gateway}]);
+            let route = json!({"dst": default_route(address), "gw": gateway});
+            let routes = if self.taken.has(address.ip) { Vec::new() } else { vec![route] };
             let key = if address.ip.is_ipv4() { "ip4" } else { "ip6" };
             result.insert(key.to_owned(), json!({"ip": with_prefix(address), "gateway": gateway, "routes": routes}));
         }
@@ -82,17 +90,22 @@ impl Made<'_> {
     }
 }
 
+/// Plugins in Go write an empty list as null.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
 /// What CHECK reads of `prevResult`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PrevResult {
     /// Interfaces, to which addresses refer by index.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) interfaces: Vec<PrevInterface>,
     /// Addresses.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) ips: Vec<PrevIp>,
     /// Routes in the pod.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) routes: Vec<PrevRoute>,
 }
 
@@ -101,11 +114,11 @@ pub(crate) struct PrevResult {
 pub(crate) struct PrevInterface {
     /// Its name.
     pub(crate) name: String,
-    /// Its MAC address.
-    #[serde(default)]
-    pub(crate) mac: Option<Mac>,
+    /// Its MAC address; other plugins' interfaces may have none, or one of another kind.
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) mac: String,
     /// The namespace it is in, nothing for the node's.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) sandbox: String,
 }
 
@@ -161,7 +174,8 @@ mod tests {
     }
 
     fn result(version: Version, prev: Option<&Value>) -> Value {
-        Made { reservation: &reservation(), ifname: "eth0", netns: "/run/netns/a" }.to_result(version, prev)
+        let taken = Taken::default();
+        Made { reservation: &reservation(), ifname: "eth0", netns: "/run/netns/a", taken }.to_result(version, prev)
     }
 
     #[test]
@@ -224,5 +238,27 @@ mod tests {
         assert_eq!(result["ips"][0]["address"], "127.0.0.1/8");
         assert_eq!(result["ips"][1]["interface"], 2);
         assert_eq!(result["dns"], prev["dns"]);
+    }
+
+    #[test]
+    fn c41_lists_that_are_null_are_empty_ones() {
+        let prev = json!({"interfaces": null, "ips": null, "routes": null, "dns": null});
+        let after = result(Version::V1_0_0, Some(&prev));
+        assert_eq!(after, result(Version::V1_0_0, None));
+        let read = PrevResult::parse(&prev).unwrap();
+        assert!(read.interfaces.is_empty() && read.ips.is_empty() && read.routes.is_empty());
+        let nulls =
+            json!({"interfaces": [{"name": "lo", "mac": null, "sandbox": null}, {"name": "ib0", "mac": "80:00:02"}]});
+        assert_eq!(PrevResult::parse(&nulls).unwrap().interfaces.len(), 2);
+    }
+
+    #[test]
+    fn c39_a_further_interface_tells_of_no_default_route() {
+        let taken = Taken { v4: true, v6: false };
+        let made = Made { reservation: &reservation(), ifname: "net1", netns: "/run/netns/a", taken };
+        let result = made.to_result(Version::V1_1_0, None);
+        assert_eq!(result["routes"], json!([{"dst": "::/0", "gw": "fe80::1"}]));
+        assert_eq!(result["ips"].as_array().unwrap().len(), 2);
+        assert_eq!(made.to_result(Version::V0_2_0, None)["ip4"]["routes"], json!([]));
     }
 }

@@ -7,15 +7,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{LinkAttribute, State};
-use netlink_packet_route::route::{RouteAttribute, RouteProtocol, RouteType};
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteProtocol, RouteType};
 
 use crate::Error;
 use crate::netlink::{
     Netlink, Operation, Route, add_address, add_neighbour, add_route, create_veth, delete_link, no_automatic_address,
-    no_reverse_path_filter, set_up,
+    no_reverse_path_filter, set_alias, set_up,
 };
-use crate::protocol::{POD_ROUTE_PROTOCOL, Reservation};
+use crate::protocol::{POD_ROUTE_PROTOCOL, Reservation, network_alias};
 
 /// The index of `lo`, the first device of every namespace (`LOOPBACK_IFINDEX` in include/net/flow.h).
 const LOOPBACK: u32 = 1;
@@ -55,6 +56,56 @@ impl PodSide {
     pub(crate) fn inode(&self) -> u64 {
         self.inode
     }
+
+    /// The families in which the pod has a default route.
+    ///
+    /// # Errors
+    /// Code 100.
+    pub(crate) fn taken(&mut self) -> Result<Taken, Error> {
+        let mut taken = Taken::default();
+        for route in self.netlink.routes()? {
+            let header = &route.header;
+            let is_default = header.destination_prefix_length == 0
+                && header.kind == RouteType::Unicast
+                && header.table == RouteHeader::RT_TABLE_MAIN;
+            match header.address_family {
+                AddressFamily::Inet => taken.v4 |= is_default,
+                AddressFamily::Inet6 => taken.v6 |= is_default,
+                _ => {}
+            }
+        }
+        Ok(taken)
+    }
+}
+
+/// In which families the pod has a default route before we come: by its first interface, whose pod's route stays what it
+/// is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// IPv4.
+    pub(crate) v4: bool,
+    /// IPv6.
+    pub(crate) v6: bool,
+}
+
+impl Taken {
+    /// Whether it has one in the family of this address.
+    pub(crate) fn has(self, ip: IpAddr) -> bool {
+        if ip.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
+
+/// What is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan<'a> {
+    /// What the agent gave.
+    pub(crate) reservation: &'a Reservation,
+    /// `CNI_IFNAME`
+    pub(crate) ifname: &'a str,
+    /// The name of the network.
+    pub(crate) network: &'a str,
+    /// Where the pod has a default route.
+    pub(crate) taken: Taken,
 }
 
 /// Some runtimes leave IPv6 switched off for devices that are yet to come. Where this can't be written the addition of
@@ -70,28 +121,29 @@ fn allow_ipv6() {
 ///
 /// # Errors
 /// Code 100.
-pub(crate) fn create(host: &mut Netlink, pod: &PodSide, reservation: &Reservation, ifname: &str) -> Result<(), Error> {
+pub(crate) fn create(host: &mut Netlink, pod: &PodSide, plan: &Plan<'_>) -> Result<(), Error> {
+    let Plan { reservation, ifname, network, .. } = plan;
     let Reservation { ifindex, host_link, .. } = reservation;
     host.execute(vec![create_veth(reservation, ifname, pod.file.as_fd())])?;
-    host.execute(vec![no_automatic_address(*ifindex, host_link), no_reverse_path_filter(*ifindex, host_link)])
-        .inspect_err(|_| remove(host, host_link).unwrap_or_default())
+    let operations = vec![
+        set_alias(*ifindex, host_link, &network_alias(network)),
+        no_automatic_address(*ifindex, host_link),
+        no_reverse_path_filter(*ifindex, host_link),
+    ];
+    host.execute(operations).inspect_err(|_| remove(host, host_link).unwrap_or_default())
 }
 
 /// Configures both sides and brings them up.
 ///
 /// # Errors
 /// Code 100.
-pub(crate) fn bring_up(
-    host: &mut Netlink,
-    pod: &mut PodSide,
-    reservation: &Reservation,
-    ifname: &str,
-) -> Result<(), Error> {
+pub(crate) fn bring_up(host: &mut Netlink, pod: &mut PodSide, plan: &Plan<'_>) -> Result<(), Error> {
+    let Plan { reservation, ifname, .. } = *plan;
     let index = pod.netlink.link(ifname)?.map(|link| link.header.index).ok_or_else(|| Error::Kernel {
         what: format!("find {ifname}"),
         source: std::io::Error::other("it disappeared from the pod's namespace"),
     })?;
-    pod.netlink.execute(pod_operations(reservation, index, ifname))?;
+    pod.netlink.execute(pod_operations(plan, index))?;
     host.execute(host_operations(reservation))?;
     wait_for_carrier(&mut pod.netlink, ifname)?;
     wait_for_addresses(&mut pod.netlink, reservation)
@@ -131,7 +183,8 @@ fn wait_for_addresses(pod: &mut Netlink, reservation: &Reservation) -> Result<()
     Ok(())
 }
 
-fn pod_operations(reservation: &Reservation, index: u32, ifname: &str) -> Vec<Operation> {
+fn pod_operations(plan: &Plan<'_>, index: u32) -> Vec<Operation> {
+    let Plan { reservation, ifname, network: _, taken } = *plan;
     let mut operations = vec![
         // Most runtimes bring lo up, not all do.
         set_up(LOOPBACK, "lo"),
@@ -146,7 +199,17 @@ fn pod_operations(reservation: &Reservation, index: u32, ifname: &str) -> Vec<Op
     operations.push(set_up(index, ifname));
     for address in &reservation.addresses {
         operations.push(add_neighbour(index, address.gateway, reservation.host_mac));
-        operations.push(add_route(index, Route::DefaultVia(address.gateway), RouteProtocol::Boot));
+        let taken = taken.has(address.ip);
+        // A gateway has to be on a link: whoever adds a route through ours, or checks those there are, looks for that. IPv6
+        // has the route of all link-local addresses. A further interface must not take the first one's, so its metric differs.
+        if address.gateway.is_ipv4() {
+            let metric = taken.then_some(index);
+            let route = Route::To { ip: address.gateway, source: Some(address.ip), metric };
+            operations.push(add_route(index, route, RouteProtocol::Boot));
+        }
+        if !taken {
+            operations.push(add_route(index, Route::DefaultVia(address.gateway), RouteProtocol::Boot));
+        }
     }
     operations
 }
@@ -155,7 +218,7 @@ fn host_operations(reservation: &Reservation) -> Vec<Operation> {
     let index = reservation.ifindex;
     let mut operations = vec![set_up(index, &reservation.host_link)];
     for address in &reservation.addresses {
-        let route = Route::To { ip: address.ip, source: address.host_source };
+        let route = Route::To { ip: address.ip, source: address.host_source, metric: None };
         operations.push(add_neighbour(index, address.ip, reservation.pod_mac));
         operations.push(add_route(index, route, RouteProtocol::Other(POD_ROUTE_PROTOCOL)));
     }

@@ -30,6 +30,7 @@ pub struct PodBuilder {
     names: BTreeMap<u16, String>,
     host_ports: Vec<(u16, Value)>,
     object: bool,
+    is_static: bool,
 }
 
 impl PodBuilder {
@@ -44,6 +45,7 @@ impl PodBuilder {
             names: BTreeMap::new(),
             host_ports: Vec::new(),
             object: true,
+            is_static: false,
         }
     }
 
@@ -83,6 +85,13 @@ impl PodBuilder {
         self
     }
 
+    /// As kubelet runs a pod of a file: the runtime has it under the hash of that, and the object is its mirror, whose uid
+    /// is another.
+    pub fn static_pod(mut self) -> Self {
+        self.is_static = true;
+        self
+    }
+
     /// Without a Pod object: the test applies its own.
     pub fn without_object(mut self) -> Self {
         self.object = false;
@@ -117,6 +126,7 @@ impl PodBuilder {
             node: self.node.clone(),
             key: self.key.clone(),
             object: self.object,
+            uid: self.is_static.then(|| self.hash()),
             netns,
             container,
             v4: Ipv4Addr::UNSPECIFIED,
@@ -143,6 +153,10 @@ impl PodBuilder {
             self.node.manifests.apply(&self.manifest(&[pod.v4.into(), pod.v6.into()]));
         }
         Ok(pod)
+    }
+
+    fn hash(&self) -> String {
+        format!("hash-of-{}", self.key.replace('/', "-"))
     }
 
     /// The Pod object: JSON, which is YAML too.
@@ -180,10 +194,16 @@ impl PodBuilder {
                 "conditions": [{"type": "Ready", "status": "True"}],
             }),
         };
+        let annotations = match self.is_static {
+            true => json!({"kubernetes.io/config.hash": self.hash(), "kubernetes.io/config.mirror": self.hash()}),
+            false => json!({}),
+        };
         json!({
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"namespace": namespace, "name": name, "uid": self.key, "labels": self.labels},
+            "metadata": {
+                "namespace": namespace, "name": name, "uid": self.key, "labels": self.labels, "annotations": annotations,
+            },
             "spec": {"nodeName": self.node.name(), "containers": [{"name": "server", "ports": ports}]},
             "status": status,
         })
@@ -197,6 +217,8 @@ pub struct Pod {
     node: Arc<Node>,
     key: String,
     object: bool,
+    /// What the runtime says of its uid.
+    uid: Option<String>,
     netns: String,
     container: String,
     vantage: Vantage,
@@ -258,7 +280,11 @@ impl Pod {
     /// The environment in which a container runtime calls the plugin for this pod.
     #[must_use]
     pub fn cni_environment(&self, command: &str) -> Vec<(&'static str, String)> {
-        wiring::environment(command, &self.container, &self.netns, &self.key)
+        let mut env = wiring::environment(command, &self.container, &self.netns, &self.key);
+        if let (Some(uid), Some((_, args))) = (&self.uid, env.iter_mut().find(|(name, _)| *name == "CNI_ARGS")) {
+            *args += &format!(";K8S_POD_UID={uid}");
+        }
+        env
     }
 
     /// Starts a process in the pod that stays: it is in the node's mounts and cgroup and in the pod's network.

@@ -183,6 +183,26 @@ fn c13_a_bad_request_is_named_and_the_next_pod_gets_its_network() {
 }
 
 #[test]
+fn c38_a_static_pod_gets_its_network_and_the_policy_of_its_mirror() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let client = node.pod("cni/client").start();
+    lab.apply(
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: cni, name: static}, spec: \
+         {podSelector: {matchLabels: {static: 'yes'}}, ingress: [{ports: [{port: 80}]}]}}",
+    );
+    // An ADD waits for the pod's policy, and fails without the object of that pod.
+    let pod = node.pod("cni/static-node-1").label("static", "yes").tcp(80).tcp(81).static_pod().start();
+    for ip in pod.ips() {
+        assert_eq!(client.tcp(ip, 80).unwrap().server.pod, "cni/static-node-1");
+        assert!(client.tcp(ip, 81).is_err(), "the policy that selects its mirror holds for it");
+    }
+    pod.delete();
+    client.delete();
+    lab.delete("NetworkPolicy", "cni/static");
+}
+
+#[test]
 fn add_latency_is_printed() {
     let lab = lab();
     let mut took: Vec<Duration> = Vec::new();

@@ -16,5 +16,6 @@ pub(crate) use failure::clear;
 pub use failure::leave;
 pub use server::{Admin, DEFAULT_SOCKET, listen, serve};
 pub use views::{
-    EndpointView, MapView, PodView, RepairView, Reply, Request, ServiceExplanation, ServiceView, StatusView, Verdict,
+    EndpointView, MapView, PodView, PolicyExplanation, PolicyVerdict, PortRef, RepairView, Reply, Request,
+    ServiceExplanation, ServiceView, StatusView, Verdict,
 };

@@ -110,13 +110,10 @@ fn answer(admin: &Admin, request: Request) -> Reply {
             Ok(explanations) => ok(&explanations),
             Err(text) => Reply::Error(text),
         },
-        Request::PolicyExplain { from, to, port, protocol } => {
-            let cut_off = admin.shared.progress().cut_off;
-            match policy::explain(&admin.shared.model(), &cut_off, &from, &to, protocol, port) {
-                Ok(explanation) => ok(&explanation),
-                Err(text) => Reply::Error(text),
-            }
-        }
+        Request::PolicyExplain { .. } => match policy::explain(admin, &request) {
+            Ok(explanation) => ok(&explanation),
+            Err(text) => Reply::Error(text),
+        },
         Request::LogLevel { filter } => match log_level(&admin.log, filter.as_deref()) {
             Ok(level) => ok(&level),
             Err(error) => Reply::Error(error.to_string()),

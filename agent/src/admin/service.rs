@@ -15,15 +15,29 @@ use crate::compile::services::{
 };
 use crate::model::Model;
 
-fn place(model: &Model) -> Place {
+pub(super) fn place(model: &Model) -> Place {
     Place::new(model.node_name(), model.own_node())
+}
+
+/// A port of something that has addresses.
+pub(super) struct Content<'a> {
+    /// The service, or the hostPorts of a pod.
+    pub(super) owner: ObjectKey,
+    pub(super) service: Option<&'a Service>,
+    pub(super) name: PortKey,
+    pub(super) content: PortContent,
+}
+
+/// Everything that has addresses: services, and the hostPorts of this node's pods, which are no service's.
+pub(super) fn contents<'a>(model: &'a Model, place: &Place) -> Vec<Content<'a>> {
+    Contents::new(model, place).ports
 }
 
 /// Everything that has addresses, and what is claimed in vain: by services, and by the hostPorts of this node's pods, which
 /// are no service's.
 #[derive(Default)]
 struct Contents<'a> {
-    ports: Vec<(ObjectKey, Option<&'a Service>, PortKey, PortContent)>,
+    ports: Vec<Content<'a>>,
     refusals: Vec<(Party, Refusal)>,
 }
 
@@ -41,7 +55,8 @@ impl<'a> Contents<'a> {
 
     fn add(&mut self, party: &Party, service: Option<&'a Service>, found: (ServiceContent, Vec<Refusal>)) {
         let (content, refusals) = found;
-        self.ports.extend(content.ports.into_iter().map(|(key, port)| (party.plan_key(), service, key, port)));
+        let ports = content.ports.into_iter();
+        self.ports.extend(ports.map(|(name, content)| Content { owner: party.plan_key(), service, name, content }));
         self.refusals.extend(refusals.into_iter().map(|refusal| (party.clone(), refusal)));
     }
 
@@ -59,7 +74,7 @@ fn address(key: &FrontendKey) -> SocketAddr {
 /// One row for each port, with the addresses of both families.
 pub(super) fn list(model: &Model) -> Vec<ServiceView> {
     let mut rows: Vec<ServiceView> = Vec::new();
-    for (owner, service, key, content) in Contents::new(model, &place(model)).ports {
+    for Content { owner, service, name: key, content } in contents(model, &place(model)) {
         let addresses = content.frontends.keys().map(address);
         let endpoints = match &content.cluster {
             Answer::Forward(chosen) => chosen.len(),
@@ -98,7 +113,7 @@ fn kind(service: &Service) -> &'static str {
 
 /// The frontends that connections to an address meet, as the datapath looks for them: those of the address itself, and
 /// those of every address of the node where it is one.
-fn keys(admin: &Admin, address: SocketAddr) -> Vec<(Addr, Option<u32>)> {
+pub(super) fn keys(admin: &Admin, address: SocketAddr) -> Vec<(Addr, Option<u32>)> {
     let own = Addr::from(address.ip());
     let kinds = if own.is_loopback() {
         FrontendFlags::WILDCARDS
@@ -116,7 +131,7 @@ pub(super) fn explain(admin: &Admin, address: SocketAddr) -> Result<Vec<ServiceE
     let contents = Contents::new(&model, &place);
     let mut found: Vec<Asked<'_>> = Vec::new();
     for (level, (addr, kinds)) in keys(admin, address).into_iter().enumerate() {
-        for (owner, service, name, content) in &contents.ports {
+        for Content { owner, service, name, content } in &contents.ports {
             for (key, policy) in &content.frontends {
                 let flags = policy.flags(u32::from(!content.source_ranges.is_empty()));
                 let reached = kinds.is_none_or(|kinds| kinds & flags != 0);

@@ -23,6 +23,8 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         kind: repair.kind.as_str().to_owned(),
         what: repair.what,
     });
+    let watches = shared.watches();
+    let watches = watches.iter().map(|watch| (watch.kind.as_str().to_owned(), watch.alive, watch.age.as_secs()));
     // From here on nothing that looks into the model itself: a reader that comes again waits for a writer between.
     let model = shared.model();
     let objects = [
@@ -53,6 +55,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         uptime_seconds: shared.started.elapsed().as_secs(),
         adopted: shared.adopted,
         objects: objects.map(|(kind, count)| (kind.to_owned(), count)).into(),
+        watches: watches.collect(),
         plans: (progress.plans, progress.operations, progress.last_micros),
         pods: pods.collect(),
         maps: admin.tables.iter().map(fill).collect(),

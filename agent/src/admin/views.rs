@@ -18,14 +18,14 @@ pub enum Request {
         /// The address and port that clients use.
         address: SocketAddr,
     },
-    /// May a flow pass, and why? Answered with [`crate::compile::policy::Explanation`].
+    /// May a flow pass, and why? Answered with [`PolicyExplanation`].
     PolicyExplain {
-        /// `namespace/pod` or an address.
+        /// `namespace/pod`, `node/name` or an address.
         from: String,
-        /// `namespace/pod` or an address.
+        /// `namespace/pod`, `namespace/service`, `node/name` or an address.
         to: String,
-        /// The destination's port; 0 for a protocol without.
-        port: u16,
+        /// The destination's port.
+        port: PortRef,
         /// The IP protocol number.
         protocol: u8,
     },
@@ -39,6 +39,47 @@ pub enum Request {
         /// What is to be logged from now on.
         filter: Option<String>,
     },
+}
+
+/// A port by number, or by the name that the destination gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PortRef {
+    /// A number; 0 for a protocol without.
+    Number(u16),
+    /// A name.
+    Name(String),
+}
+
+/// What becomes of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyVerdict {
+    /// It may pass.
+    Allowed,
+    /// It is dropped.
+    Dropped,
+    /// The sender is told that nobody answers there.
+    Refused,
+    /// It depends on the endpoint, or on the family.
+    Partly,
+}
+
+/// Why a flow may pass, or why not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyExplanation {
+    /// What becomes of it.
+    pub verdict: PolicyVerdict,
+    /// Whether it passes, whichever endpoint and family it takes.
+    pub allow: bool,
+    /// Why it is dropped, in the words of `fairlead drops`.
+    pub reasons: Vec<String>,
+    /// How it comes about, in order.
+    pub lines: Vec<String>,
+    /// Rules that would have allowed it but for their peers or but for their ports.
+    pub near_misses: Vec<String>,
+    /// Whether the tables of this node say the same; nothing where it judges neither end.
+    pub in_force: Option<bool>,
 }
 
 /// An answer.
@@ -68,6 +109,9 @@ pub struct StatusView {
     pub adopted: bool,
     /// Objects known, by kind.
     pub objects: Vec<(String, usize)>,
+    /// Watches of the API server: kind, whether it is alive, seconds since it was heard. None with a directory.
+    #[serde(default)]
+    pub watches: Vec<(String, bool, u64)>,
     /// Plans executed, operations in them, microseconds of the last.
     pub plans: (u64, u64, u64),
     /// The pods of this node.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::node::{DoctorArgs, InstallArgs, UninstallArgs};
-use crate::admin::DEFAULT_SOCKET;
+use crate::admin::{DEFAULT_SOCKET, PortRef};
 use crate::log;
 use crate::settings::Settings;
 
@@ -89,14 +89,18 @@ pub(super) enum ServiceCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
-    /// Explain whether policy allows a flow, and which rule decides
+    /// Explain what becomes of a flow: whether policy allows it, which rule decides, whether that is in force
     Explain {
-        /// NAMESPACE/POD or an address
+        /// NAMESPACE/POD, node/NAME or an address
         #[arg(long, value_name = "END")]
         from: String,
-        /// NAMESPACE/POD or an address, with a port: shop/cart:7070, 10.0.0.1:53/udp, `[fd00::1]:80/tcp`
+        /// NAMESPACE/POD, NAMESPACE/SERVICE, node/NAME or an address, with a port or its name: shop/cart:7070,
+        /// shop/cart:http, 10.0.0.1:53/udp, `[fd00::1]:80/tcp`
         #[arg(long, value_name = "END[:PORT[/PROTO]]", value_parser = destination)]
         to: Destination,
+        /// Exit with 3 if the flow is dropped or refused, and with 4 if that depends on the endpoint or the family
+        #[arg(long)]
+        exit_code: bool,
     },
 }
 
@@ -118,7 +122,7 @@ pub(super) struct LogLevelArgs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Destination {
     pub(super) end: String,
-    pub(super) port: u16,
+    pub(super) port: PortRef,
     /// IP protocol number.
     pub(super) protocol: u8,
 }
@@ -130,16 +134,30 @@ fn destination(text: &str) -> Result<Destination, String> {
     };
     // An IPv6 address without brackets has colons, and no port.
     if rest.parse::<std::net::IpAddr>().is_ok() {
-        return Ok(Destination { end: rest.to_owned(), port: 0, protocol });
+        return Ok(Destination { end: rest.to_owned(), port: PortRef::Number(0), protocol });
     }
     if let Ok(address) = rest.parse::<SocketAddr>() {
-        return Ok(Destination { end: address.ip().to_string(), port: address.port(), protocol });
+        return Ok(Destination { end: address.ip().to_string(), port: PortRef::Number(address.port()), protocol });
     }
     let (end, port) = match rest.rsplit_once(':') {
-        Some((end, port)) => (end, port.parse().map_err(|_| format!("{port:?} is not a port number: use 1 to 65535"))?),
-        None => (rest, 0),
+        Some((end, text)) => (end, port(text)?),
+        None => (rest, PortRef::Number(0)),
     };
-    Ok(Destination { end: end.to_owned(), port, protocol })
+    Ok(Destination { end: end.trim_start_matches('[').trim_end_matches(']').to_owned(), port, protocol })
+}
+
+/// A number, or what Kubernetes takes for a port's name (RFC 6335 section 5.1).
+fn port(text: &str) -> Result<PortRef, String> {
+    if let Ok(number) = text.parse::<u16>() {
+        return Ok(PortRef::Number(number));
+    }
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_name = text.len() <= 63 && text.chars().all(fits) && text.chars().any(|c| c.is_ascii_lowercase());
+    if is_name {
+        Ok(PortRef::Name(text.to_owned()))
+    } else {
+        Err(format!("{text:?} is not a port: use 1 to 65535, or a name"))
+    }
 }
 
 fn protocol(text: &str) -> Result<u8, String> {
@@ -166,14 +184,19 @@ mod tests {
     #[test]
     fn destinations_have_ports_and_protocols() {
         let parsed = |text| destination(text).map(|d| (d.end, d.port, d.protocol));
-        assert_eq!(parsed("shop/cart:7070"), Ok(("shop/cart".into(), 7070, 6)));
-        assert_eq!(parsed("shop/cart"), Ok(("shop/cart".into(), 0, 6)));
-        assert_eq!(parsed("shop/cart:53/udp"), Ok(("shop/cart".into(), 53, 17)));
-        assert_eq!(parsed("10.0.0.1:53/UDP"), Ok(("10.0.0.1".into(), 53, 17)));
-        assert_eq!(parsed("10.0.0.1"), Ok(("10.0.0.1".into(), 0, 6)));
-        assert_eq!(parsed("fd00::1"), Ok(("fd00::1".into(), 0, 6)));
-        assert_eq!(parsed("[fd00::1]:80/tcp"), Ok(("fd00::1".into(), 80, 6)));
+        let number = PortRef::Number;
+        assert_eq!(parsed("shop/cart:7070"), Ok(("shop/cart".into(), number(7070), 6)));
+        assert_eq!(parsed("shop/cart"), Ok(("shop/cart".into(), number(0), 6)));
+        assert_eq!(parsed("shop/cart:53/udp"), Ok(("shop/cart".into(), number(53), 17)));
+        assert_eq!(parsed("10.0.0.1:53/UDP"), Ok(("10.0.0.1".into(), number(53), 17)));
+        assert_eq!(parsed("10.0.0.1"), Ok(("10.0.0.1".into(), number(0), 6)));
+        assert_eq!(parsed("fd00::1"), Ok(("fd00::1".into(), number(0), 6)));
+        assert_eq!(parsed("[fd00::1]:80/tcp"), Ok(("fd00::1".into(), number(80), 6)));
         assert!(destination("10.0.0.1:80/gre").unwrap_err().contains("icmpv6"));
-        assert!(destination("shop/cart:http").unwrap_err().contains("65535"));
+        assert_eq!(parsed("shop/cart:http"), Ok(("shop/cart".into(), PortRef::Name("http".into()), 6)));
+        assert_eq!(parsed("[fd00::1]:dns/udp"), Ok(("fd00::1".into(), PortRef::Name("dns".into()), 17)));
+        for wrong in ["shop/cart:70000", "shop/cart:", "shop/cart:HTTP", "shop/cart:-"] {
+            assert!(destination(wrong).unwrap_err().contains("65535"), "{wrong}");
+        }
     }
 }

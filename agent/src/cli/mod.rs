@@ -14,7 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::{
-    self, ClientError, Connection, DEFAULT_SOCKET, Request, ServiceExplanation, ServiceView, StatusView,
+    self, ClientError, Connection, DEFAULT_SOCKET, PolicyExplanation, PolicyVerdict, Request, ServiceExplanation,
+    ServiceView, StatusView,
 };
 use crate::daemon::{self, DaemonError};
 use crate::log::{self, Log};
@@ -43,6 +44,9 @@ pub enum CliError {
     /// The asked-for thing is not so: exit code 1, nothing to say.
     #[error("")]
     No,
+    /// The answer is an exit code, and nothing is left to say.
+    #[error("")]
+    Code(u8),
 }
 
 /// Runs what the command line says.
@@ -78,11 +82,16 @@ pub fn run() -> Result<(), CliError> {
             let explained: Vec<ServiceExplanation> = ask(&socket, &Request::ServiceExplain { address })?;
             show(output, &explained, || print::explained(&explained))
         }
-        Command::Policy(PolicyCommand::Explain { from, to }) => {
+        Command::Policy(PolicyCommand::Explain { from, to, exit_code }) => {
             let args::Destination { end, port, protocol } = to;
             let request = Request::PolicyExplain { from, to: end, port, protocol };
-            let explanation: serde_json::Value = ask(&socket, &request)?;
-            show(output, &explanation, || print::policy(&explanation))
+            let explanation: PolicyExplanation = ask(&socket, &request)?;
+            show(output, &explanation, || print::policy(&explanation))?;
+            match explanation.verdict {
+                PolicyVerdict::Dropped | PolicyVerdict::Refused if exit_code => Err(CliError::Code(3)),
+                PolicyVerdict::Partly if exit_code => Err(CliError::Code(4)),
+                _ => Ok(()),
+            }
         }
         Command::Drops(DropsArgs { follow }) => drops(&socket, output, follow),
         Command::LogLevel(LogLevelArgs { filter }) => {

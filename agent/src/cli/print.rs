@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Write};
 
-use crate::admin::{EndpointView, ServiceExplanation, ServiceView, StatusView, Verdict};
+use crate::admin::{
+    EndpointView, PolicyExplanation, PolicyVerdict, ServiceExplanation, ServiceView, StatusView, Verdict,
+};
 use crate::doctor::{Finding, Severity};
 use crate::state::{DropView, DropsView};
 
@@ -75,6 +77,7 @@ pub(super) fn status(status: &StatusView) -> String {
         uptime_seconds,
         adopted,
         objects,
+        watches,
         plans: (plans, operations, micros),
         pods,
         maps,
@@ -96,6 +99,9 @@ pub(super) fn status(status: &StatusView) -> String {
     ]);
     out.row(["health".into(), format!("{health}{reason}")]);
     out.row(["objects".into(), objects.join(", ")]);
+    if !watches.is_empty() {
+        out.row(["API server".into(), heard(watches)]);
+    }
     out.row(["plans".into(), format!("{plans} applied with {operations} operations, the last in {micros} µs")]);
     out.row(["drops".into(), format!("{drops} packets: see `fairlead drops`")]);
     let mut text = out.to_string();
@@ -207,16 +213,30 @@ fn becomes(verdict: Verdict) -> &'static str {
     }
 }
 
-pub(super) fn policy(explanation: &serde_json::Value) -> String {
-    let lines = |field: &str| -> String {
-        let items = explanation.get(field).and_then(serde_json::Value::as_array).into_iter().flatten();
-        items.filter_map(serde_json::Value::as_str).map(|line| format!("  {line}\n")).collect()
+/// Whether the API server is heard, in a line: the watches that are not alive by name, and the one that is silent for longest.
+fn heard(watches: &[(String, bool, u64)]) -> String {
+    let silent: Vec<_> = watches.iter().filter(|(_, alive, _)| !alive).collect();
+    let longest = watches.iter().map(|(_, _, age)| *age).max().unwrap_or_default();
+    if silent.is_empty() {
+        return format!("all {} watches alive, each heard in the last {longest} s", watches.len());
+    }
+    let silent: Vec<_> = silent.iter().map(|(kind, _, age)| format!("{kind} for {age} s")).collect();
+    format!("NOT HEARD: {}; what is in force stays", silent.join(", "))
+}
+
+pub(super) fn policy(explanation: &PolicyExplanation) -> String {
+    let PolicyExplanation { verdict, allow: _, reasons, lines, near_misses, in_force: _ } = explanation;
+    let indented = |lines: &[String]| lines.iter().map(|line| format!("  {line}\n")).collect::<String>();
+    let word = match verdict {
+        PolicyVerdict::Allowed => "allowed",
+        PolicyVerdict::Dropped => "dropped",
+        PolicyVerdict::Refused => "refused",
+        PolicyVerdict::Partly => "allowed in part",
     };
-    let allow = explanation.get("allow").and_then(serde_json::Value::as_bool) == Some(true);
-    let mut text = format!("{}\n{}", if allow { "allowed" } else { "dropped" }, lines("lines"));
-    let near = lines("near_misses");
-    if !near.is_empty() {
-        text += &format!("rules that almost match:\n{near}");
+    let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    let mut text = format!("{word}{reasons}\n{}", indented(lines));
+    if !near_misses.is_empty() {
+        text += &format!("rules that almost match:\n{}", indented(near_misses));
     }
     text
 }
@@ -250,12 +270,21 @@ pub(super) fn drop_line(d: &DropView) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Table;
+    use super::{Table, heard};
 
     #[test]
     fn columns_line_up_and_lines_have_no_tail() {
         let mut table = Table::new(["a", "long head"]);
         table.row(["wide cell".into(), "x".into()]);
         assert_eq!(table.to_string(), "A          LONG HEAD\nwide cell  x\n");
+    }
+
+    #[test]
+    fn s59_watches_that_are_not_alive_are_named() {
+        let watch = |kind: &str, alive, age| (kind.to_owned(), alive, age);
+        let all = [watch("Node", true, 3), watch("Pod", true, 50)];
+        assert_eq!(heard(&all), "all 2 watches alive, each heard in the last 50 s");
+        let one = [watch("Node", true, 3), watch("Pod", false, 75)];
+        assert_eq!(heard(&one), "NOT HEARD: Pod for 75 s; what is in force stays");
     }
 }

@@ -57,6 +57,19 @@ pub enum CniError {
         /// Addresses that were freed and rest.
         resting: usize,
     },
+    /// An address that was asked for can't be given.
+    #[error("runtimeConfig.ips: {0} is in use, or not an address for a pod; ask for another")]
+    Taken(std::net::IpAddr),
+    /// An address that was asked for is of another node, or of no range.
+    #[error(
+        "runtimeConfig.ips: {ip} is not of the pod ranges of this node ({ranges}); ask for one that is, or for none"
+    )]
+    NotOfNode {
+        /// The address.
+        ip: std::net::IpAddr,
+        /// The ranges.
+        ranges: String,
+    },
     /// Every slot is in use.
     #[error("the node has its most pods already ({0}); lower maxPods of its kubelet")]
     NoSlot(u16),
@@ -93,8 +106,10 @@ impl CniError {
             | Self::NoRanges
             | Self::Full { .. }
             | Self::NoSlot(_)
+            | Self::Taken(_)
             | Self::Attach(_)
             | Self::AttachTimeout(_) => code::TRY_AGAIN,
+            Self::NotOfNode { .. } => code::INVALID_CONFIG,
             Self::NotAvailable(_) => code::NOT_AVAILABLE,
             Self::Impaired(_) => code::IMPAIRED,
             Self::AlreadyAdded(_) => code::ALREADY_ADDED,

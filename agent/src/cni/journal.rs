@@ -124,6 +124,7 @@ fn write_new(path: &Path, boot_id: &str, ledger: &Ledger) -> io::Result<(File, u
 mod tests {
     use std::net::IpAddr;
 
+    use fairlead_cni::Mac;
     use fairlead_cni::protocol::{Attachment, PodRef};
     use proptest::prelude::*;
 
@@ -137,7 +138,16 @@ mod tests {
     fn reserved(n: u8) -> Record {
         let pod = PodRef { namespace: "shop".to_owned(), name: format!("web-{n}"), uid: Some("u".to_owned()) };
         let ips: Vec<IpAddr> = vec![format!("10.244.1.{n}").parse().unwrap()];
-        let entry = Entry { slot: n.into(), ips, pod, netns: "/n".to_owned(), netns_inode: 1, attached: false };
+        let entry = Entry {
+            slot: n.into(),
+            ips,
+            pod,
+            netns: "/n".to_owned(),
+            netns_inode: 1,
+            attached: false,
+            network: "pods".to_owned(),
+            mac: Some(Mac([2, 0, 0, 0, 0, n])),
+        };
         Record::Reserved { attachment: attachment(n), entry }
     }
 

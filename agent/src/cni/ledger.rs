@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use fairlead_cni::protocol::{Attachment, FIRST_POD_IFINDEX, PodRef, SLOTS};
+use fairlead_cni::Mac;
+use fairlead_cni::protocol::{Attachment, DEFAULT_NETWORK, FIRST_POD_IFINDEX, PodRef, SLOTS};
 use fairlead_objects::ObjectKey;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -37,9 +38,25 @@ pub struct Entry {
     pub netns_inode: u64,
     /// Whether programs were attached and policy was in force.
     pub attached: bool,
+    /// The name of its network; records of an earlier release do not say it.
+    #[serde(default = "default_network")]
+    pub network: String,
+    /// The address of the pod's side that the runtime asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+}
+
+fn default_network() -> String {
+    DEFAULT_NETWORK.to_owned()
 }
 
 impl Entry {
+    /// The address of the pod's side.
+    #[must_use]
+    pub fn pod_mac(&self, attachment: &Attachment) -> Mac {
+        self.mac.unwrap_or_else(|| attachment.pod_mac())
+    }
+
     /// The pod with its place, as the datapath wants it.
     #[must_use]
     pub fn to_pod(&self, attachment: &Attachment) -> AttachedPod {
@@ -53,7 +70,7 @@ impl Entry {
             ifname: attachment.ifname.clone(),
             ips: self.ips.clone(),
             host_mac: attachment.host_mac(),
-            pod_mac: attachment.pod_mac(),
+            pod_mac: self.pod_mac(attachment),
             netns: self.netns.clone(),
             netns_inode: self.netns_inode,
         }
@@ -314,7 +331,16 @@ mod tests {
 
     fn entry((slot, ips): (u16, Vec<IpAddr>)) -> Entry {
         let pod = PodRef { namespace: "shop".to_owned(), name: "web".to_owned(), uid: None };
-        Entry { slot, ips, pod, netns: "/run/netns/a".to_owned(), netns_inode: 1, attached: false }
+        Entry {
+            slot,
+            ips,
+            pod,
+            netns: "/run/netns/a".to_owned(),
+            netns_inode: 1,
+            attached: false,
+            network: default_network(),
+            mac: None,
+        }
     }
 
     fn ledger(cidrs: &[&str]) -> Ledger {
@@ -448,5 +474,13 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn c10_a_record_of_an_earlier_release_is_of_our_own_network() {
+        let text =
+            r#"{"slot":1,"ips":[],"pod":{"namespace":"a","name":"b"},"netns":"/n","netns_inode":1,"attached":true}"#;
+        let entry: Entry = serde_json::from_str(text).unwrap();
+        assert_eq!((entry.network.as_str(), entry.mac), (DEFAULT_NETWORK, None));
     }
 }

@@ -68,7 +68,7 @@ pub struct NodeNetwork {
 /// What a Pod object says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownPod {
-    /// `metadata.uid`; empty where the source has none.
+    /// The uid that the container runtime has it under (`Pod::runtime_uid`); empty where the source has none.
     pub uid: String,
     /// Its own addresses (`Pod::owned_ips`).
     pub ips: Vec<IpAddr>,

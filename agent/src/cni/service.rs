@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use fairlead_cni::protocol::{Attachment, FIRST_POD_IFINDEX, GATEWAY_V4, GATEWAY_V6, PodAddress, PodRef, Reservation};
+use fairlead_cni::protocol::{
+    Attachment, FIRST_POD_IFINDEX, GATEWAY_V4, GATEWAY_V6, PodAddress, PodRef, Reservation, Wanted, is_of_network,
+};
 use fairlead_cni::{queue, ready};
 use fairlead_objects::ObjectKey;
 use futures::future::join_all;
@@ -20,6 +22,8 @@ use crate::wiring::{PodLink, PodLinks, WiringError};
 
 /// How long an ADD waits for the agent to be ready, and how long for the pod's policy.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a DEL waits for the datapath: the plugin waits seven seconds for the answer.
+const DETACH_PATIENCE: Duration = Duration::from_secs(5);
 /// How long an ADD waits for the Pod object. The kubelet has seen it, so it is on its way here.
 const OBJECT_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it looks.
@@ -107,15 +111,16 @@ impl<N: PodNetwork> Service<N> {
         &self,
         attachment: &Attachment,
         pod: PodRef,
-        netns: String,
-        netns_inode: u64,
+        (netns, netns_inode): (String, u64),
+        network: String,
+        asked: Wanted,
     ) -> Result<Reservation, CniError> {
         if queue::directory(&self.socket).join(attachment.host_link()).with_extension("json").exists() {
             self.release(attachment).await?;
         }
         let node = self.ready_node().await?;
         let key = ObjectKey::new(&pod.namespace, &pod.name);
-        let wanted = self.known_pod(&key, pod.uid.as_deref()).await.map(|known| known.ips).unwrap_or_default();
+        let carried = self.known_pod(&key, pod.uid.as_deref()).await.map(|known| known.ips).unwrap_or_default();
 
         let mut state = self.state();
         if state.ledger.get(attachment).is_some() {
@@ -127,11 +132,21 @@ impl<N: PodNetwork> Service<N> {
             held.iter().for_each(|link| state.ledger.hold(link.slot, &link.ips));
         }
         let foreign = |ip| self.network.owner(ip).is_some_and(|owner| owner != key);
+        // What the object carries is its first interface's.
+        let is_first = !state.ledger.entries().any(|(other, _)| other.container_id == attachment.container_id);
+        let carried = if is_first { carried } else { Vec::new() };
+        let Wanted { ips: asked, mac } = asked;
+        let wanted: Vec<IpAddr> = asked.iter().chain(&carried).copied().collect();
         let (slot, ips) = state.ledger.choose(self.now(), &wanted, foreign)?;
-        if !wanted.is_empty() && !ips.iter().all(|ip| wanted.contains(ip)) {
-            tracing::warn!(pod = %key, ?wanted, ?ips, "the addresses in the pod's status are in use or outside of this node's range");
+        if let Some(ip) = asked.iter().copied().find(|ip| !ips.contains(ip) || foreign(*ip)) {
+            let is_of_node = node.pod_cidrs.iter().any(|range| range.contains(ip));
+            let ranges = node.pod_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Err(if is_of_node { CniError::Taken(ip) } else { CniError::NotOfNode { ip, ranges } });
         }
-        let entry = Entry { slot, ips, pod, netns, netns_inode, attached: false };
+        if asked.is_empty() && !carried.is_empty() && !ips.iter().all(|ip| carried.contains(ip)) {
+            tracing::warn!(pod = %key, ?carried, ?ips, "the addresses in the pod's status are taken or not of this node");
+        }
+        let entry = Entry { slot, ips, pod, netns, netns_inode, attached: false, network, mac };
         let reservation = reservation(attachment, &entry, &node);
         state.commit(Record::Reserved { attachment: attachment.clone(), entry }, self.now())?;
         Ok(reservation)
@@ -202,11 +217,13 @@ impl<N: PodNetwork> Service<N> {
         }
     }
 
-    /// GC: releases what is not to be kept, goes on after an error, and says the first.
-    pub(crate) async fn gc(&self, keep: &[Attachment]) -> Result<(), CniError> {
+    /// GC: releases what is of this network and not to be kept, goes on after an error, and says the first. What other
+    /// networks have is in none of its lists.
+    pub(crate) async fn gc(&self, network: &str, keep: &[Attachment]) -> Result<(), CniError> {
         let stale: Vec<Attachment> = {
             let state = self.state();
-            state.ledger.entries().map(|(a, _)| a).filter(|a| !keep.contains(a)).cloned().collect()
+            let of_network = state.ledger.entries().filter(|(_, entry)| entry.network == network);
+            of_network.map(|(attachment, _)| attachment).filter(|each| !keep.contains(each)).cloned().collect()
         };
         let released = join_all(stale.iter().map(async |attachment| {
             let _turn = self.container(&attachment.container_id).await;
@@ -214,8 +231,8 @@ impl<N: PodNetwork> Service<N> {
         }))
         .await;
         let names: BTreeSet<String> = keep.iter().map(Attachment::host_link).collect();
-        let strangers: Vec<PodLink> =
-            self.state().held.values().filter(|link| !names.contains(&link.name)).cloned().collect();
+        let stale = |link: &PodLink| is_of_network(link.alias.as_deref(), network) && !names.contains(&link.name);
+        let strangers: Vec<PodLink> = self.state().held.values().filter(|link| stale(link)).cloned().collect();
         let deleted = join_all(strangers.iter().map(async |link| {
             self.delete_link(&link.name).await?;
             let (mut state, now) = (self.state(), self.now());
@@ -294,8 +311,8 @@ impl<N: PodNetwork> Service<N> {
 
     async fn detach(&self, pod: AttachedPod) {
         let key = pod.key.clone();
-        if timeout(PATIENCE, self.network.detach(pod)).await.is_err() {
-            tracing::warn!(pod = %key, "the datapath did not release a pod in time: deleting its link anyway");
+        if timeout(DETACH_PATIENCE, self.network.detach(pod)).await.is_err() {
+            tracing::warn!(pod = %key, "the datapath did not let go of a pod in time: deleting its link nevertheless");
         }
     }
 
@@ -352,7 +369,7 @@ fn reservation(attachment: &Attachment, entry: &Entry, node: &NodeNetwork) -> Re
         ifindex: FIRST_POD_IFINDEX + u32::from(entry.slot),
         host_link: attachment.host_link(),
         host_mac: attachment.host_mac(),
-        pod_mac: attachment.pod_mac(),
+        pod_mac: entry.pod_mac(attachment),
         mtu: node.mtu,
         addresses: entry.ips.iter().map(address).collect(),
     }

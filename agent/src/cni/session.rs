@@ -95,9 +95,9 @@ fn verb(request: &Request) -> &'static str {
 
 async fn answer<N: PodNetwork>(service: &Service<N>, request: Request, turn: &mut Turn) -> Result<Reply, CniError> {
     match request {
-        Request::Reserve { attachment, pod, netns, netns_inode } => {
+        Request::Reserve { attachment, pod, netns, netns_inode, network, wanted } => {
             turn.take(service, &attachment.container_id).await;
-            let reservation = service.reserve(&attachment, pod, netns, netns_inode).await?;
+            let reservation = service.reserve(&attachment, pod, (netns, netns_inode), network, wanted).await?;
             turn.unfinished = Some(attachment);
             Ok(Reply::Reserved(reservation))
         }
@@ -118,6 +118,6 @@ async fn answer<N: PodNetwork>(service: &Service<N>, request: Request, turn: &mu
             service.check(&attachment).map(Reply::Reserved)
         }
         Request::Status => service.status().map(|()| Reply::Done),
-        Request::Gc { keep } => service.gc(&keep).await.map(|()| Reply::Done),
+        Request::Gc { network, keep } => service.gc(&network, &keep).await.map(|()| Reply::Done),
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use fairlead_files::{FileError, Put};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::info;
+use tokio::time::sleep;
+use tracing::{info, warn};
 
 use crate::cni::Health;
-use crate::install::Conflist;
+use crate::install::conflist::{Conflist, Kept};
 use crate::state::Shared;
 
 /// How often a starting agent looks whether it is ready.
@@ -18,7 +18,10 @@ const READY_POLL: Duration = Duration::from_millis(20);
 /// How often the file is looked at. Others come and go in that directory too.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Writes the file once pods can be served, and again whenever it is gone or another.
+/// How soon a file is looked at again that nobody can read: whoever writes it, and not by rename, is done then.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Writes the file once pods can be served, and again whenever it is gone or our part of it is not as it should be.
 ///
 /// The first time is when the node becomes Ready, so it is after everything else: the CNI socket listens before the loop
 /// of which this is a part begins.
@@ -26,33 +29,55 @@ pub(super) async fn keep(shared: Arc<Shared>, conflist: Conflist) {
     while shared.health() != Health::Ready {
         sleep(READY_POLL).await;
     }
-    let mut ticks = interval(LOOK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut broken, mut others) = (None, Vec::new());
     loop {
-        ticks.tick().await;
         let file = conflist.clone();
-        let Ok((put, earlier)) = spawn_blocking(move || (file.put(), file.earlier())).await else { return };
-        match &put {
-            Ok(Put::Same) => {}
-            Ok(put) => info!(path = %conflist.path().display(), "CNI configuration {}", put.as_str()),
-            Err(_) => {}
+        let look = spawn_blocking(move || {
+            let put = file.put(&mut broken);
+            (put, file.earlier(), broken)
+        });
+        let Ok((put, earlier, left)) = look.await else { return };
+        broken = left;
+        if let Ok(kept) = &put {
+            say(&conflist, kept, &mut others);
         }
-        shared.note(|progress| progress.conflist = put.is_ok());
-        shared.warn("conflist", trouble(&conflist, put, earlier));
+        shared.note(|progress| progress.conflist = put.is_ok() && broken.is_none());
+        shared.warn("conflist", trouble(&conflist, put.err(), earlier));
+        sleep(if broken.is_some() { LOOK_AGAIN } else { LOOK }).await;
     }
 }
 
-fn trouble(conflist: &Conflist, put: Result<Put, FileError>, earlier: std::io::Result<Vec<String>>) -> Option<String> {
+/// Logs what was done, and which plugins of others there are whenever those change.
+fn say(conflist: &Conflist, kept: &Kept, others: &mut Vec<String>) {
+    let Kept { put, why, others: now, copy } = kept;
+    let path = conflist.path();
+    let path = path.display();
+    match (put, copy) {
+        (Put::Same, _) => {}
+        (put, Some(copy)) => {
+            let copy = copy.display();
+            warn!(%path, was = why, %copy, "CNI configuration {}: the copy has what was in it", put.as_str());
+        }
+        (Put::New, None) => info!(%path, "CNI configuration {}", put.as_str()),
+        (put, None) => info!(%path, was = why, "CNI configuration {}: other plugins' entries are kept", put.as_str()),
+    }
+    if now != others {
+        info!(%path, plugins = now.join(", "), "other plugins in the CNI configuration, which this agent leaves as they are");
+        others.clone_from(now);
+    }
+}
+
+fn trouble(conflist: &Conflist, failed: Option<FileError>, earlier: std::io::Result<Vec<String>>) -> Option<String> {
     let directory = conflist.directory().display();
-    match (put, earlier) {
-        (Err(error), _) => Some(format!("no CNI configuration, so the node does not become Ready: {error}")),
-        (Ok(_), Ok(earlier)) if earlier.is_empty() => None,
-        (Ok(_), Ok(earlier)) => Some(format!(
+    match (failed, earlier) {
+        (Some(error), _) => Some(format!("no CNI configuration, so the node does not become Ready: {error}")),
+        (None, Ok(earlier)) if earlier.is_empty() => None,
+        (None, Ok(earlier)) => Some(format!(
             "new pods are given to another network: the container runtime takes {first} before {own} in {directory}; \
              remove it, with its plugin if that still runs",
             first = earlier.join(", "),
             own = conflist.path().file_name().unwrap_or_default().display(),
         )),
-        (Ok(_), Err(error)) => Some(format!("the CNI configurations in {directory} can't be listed: {error}")),
+        (None, Err(error)) => Some(format!("the CNI configurations in {directory} can't be listed: {error}")),
     }
 }

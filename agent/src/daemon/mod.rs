@@ -14,6 +14,7 @@ mod sweep;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fairlead_objects::{Event, Source};
 use fairlead_observe::keep;
@@ -75,6 +76,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let Settings {
         log_level: _,
         api_server: _,
+        api_server_patience,
         uplinks,
         cgroup_root,
         bpffs,
@@ -82,6 +84,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         proc_sys,
         cni_conf_dir,
         cni_conf_name,
+        cni_chain,
         node_port_addresses,
         external_ips,
         pod_ranges,
@@ -160,11 +163,12 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let admin = Arc::new(Admin { shared: Arc::clone(&shared), tables: readable, drops, log });
     // Nothing that serves pods waits for who looks in.
     tokio::spawn(serve_checks(Arc::clone(&shared), node_port_addresses, shared.checks.subscribe()));
-    let health = Arc::new(HealthServer { shared: Arc::clone(&shared) });
+    let patience = (api_server_patience > 0).then(|| Duration::from_secs(api_server_patience));
+    let health = Arc::new(HealthServer { shared: Arc::clone(&shared), patience });
     tokio::spawn(async move { keep(healthz, "health", HEALTHZ_TAKEN, health).await });
     tokio::spawn(async move { keep(metrics_bind, "metrics", METRICS_TAKEN, numbers).await });
     let [terminate, interrupt] = &mut end;
-    let conflist = Conflist::new(&cni_conf_dir, &cni_conf_name, &cni_socket);
+    let conflist = Conflist::new(&cni_conf_dir, &cni_conf_name, &cni_socket, cni_chain);
     let conflist = conflist::keep(Arc::clone(&shared), conflist);
     let proxy = proxy::watch(Arc::clone(&shared));
     admin::clear(&run_dir);

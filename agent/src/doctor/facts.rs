@@ -78,6 +78,10 @@ pub struct Cni {
     pub own: String,
     /// All, in the order of a runtime.
     pub files: Vec<String>,
+    /// Those of them that give pods to Fairlead, ours or one in front of it, as Multus has.
+    pub lead_here: Vec<String>,
+    /// Plugins that ours names beside our own, and that are not there.
+    pub missing: Vec<String>,
     /// Where the plugin belongs.
     pub plugin: PathBuf,
     /// Whether it is there and can be executed.

@@ -193,10 +193,12 @@ pub fn kube_proxy(proxy: &Proxy) -> Option<Finding> {
 }
 
 fn cni(cni: &Cni) -> Vec<Finding> {
-    let Cni { directory, own, files, plugin, plugin_ok } = cni;
+    let Cni { directory, own, files, lead_here, missing, plugin, plugin_ok } = cni;
     let (directory, plugin) = (directory.display(), plugin.display());
     let mut found = Vec::new();
-    let earlier: Vec<&str> = files.iter().map(String::as_str).take_while(|name| *name < own.as_str()).collect();
+    // A runtime takes the first. One that leads here is as good as ours, and what comes behind it does not matter.
+    let before = |name: &&String| *name < own && !lead_here.contains(name);
+    let earlier: Vec<&str> = files.iter().take_while(before).map(String::as_str).collect();
     if !earlier.is_empty() {
         found.push(blocks(
             format!("another CNI configuration takes precedence in {directory}: {}", earlier.join(", ")),
@@ -212,6 +214,15 @@ fn cni(cni: &Cni) -> Vec<Finding> {
             format!("{plugin} is missing or not executable"),
             "the container runtime executes it for every pod",
             "run `fairlead install`; the file system must not be mounted noexec",
+        ));
+    }
+    if !missing.is_empty() {
+        found.push(blocks(
+            format!("plugins of {own} are missing or not executable: {}", missing.join(", ")),
+            "the container runtime executes every plugin of the list for every pod, and no pod starts without one of them",
+            format!(
+                "install them beside {plugin}; or take their entries out of {directory}/{own}, and of the setting `cni.chain`"
+            ),
         ));
     }
     found

@@ -3,6 +3,7 @@
 //! [`install`] puts in place what the agent needs and can't make itself, since it runs with less: in a cluster it is an
 //! init container. The agent then writes the [`Conflist`] when pods can be served. [`uninstall()`] takes all of it away.
 
+pub mod chain;
 pub mod conflist;
 pub mod kubeconfig;
 mod setup;

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::chain::plugin_types;
 use super::{PLUGIN, Step};
 use crate::bpf::{PinDir, remove_filters};
 use crate::wiring::{Netlink, PodLinks, Sysctls, WiringError};
@@ -32,7 +33,12 @@ pub struct Removal {
 /// that were made through services stay with their backends.
 pub async fn uninstall(removal: &Removal) -> Vec<Step> {
     let Removal { run_dir, bpffs, proc_sys, cni_bin_dir, conflist } = removal;
-    let mut steps = vec![Step::new("CNI configuration", gone(conflist))];
+    // Whoever watches it to append a plugin finds none to append to.
+    let others = plugin_types(&fs::read(conflist).unwrap_or_default()).into_iter().filter(|kind| kind != PLUGIN);
+    let others = others.collect::<Vec<_>>().join(", ");
+    let removed =
+        gone(conflist).map(|done| if others.is_empty() { done } else { format!("{done}, with {others} in it") });
+    let mut steps = vec![Step::new("CNI configuration", removed)];
     match Netlink::open() {
         Ok(netlink) => steps.extend(unwire(netlink).await),
         Err(error) => steps.push(Step::new("pod interfaces and routes", Err(error))),

@@ -11,7 +11,7 @@ pub struct LocalPod {
     pub slot: u16,
     /// Namespace and name of the Pod.
     pub key: ObjectKey,
-    /// `metadata.uid` as the container runtime gave it; empty when it gave none.
+    /// The uid that the container runtime gave (`Pod::runtime_uid`); empty when it gave none.
     pub uid: String,
     /// The addresses that it was given.
     pub ips: Vec<IpAddr>,

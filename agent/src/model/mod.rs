@@ -222,12 +222,11 @@ impl Model {
         &self.local
     }
 
-    /// The Pod object of an attached pod: the same name, and the same uid where both have one.
+    /// The Pod object of an attached pod: the same name, and the uid that it runs under where both have one.
     #[must_use]
     pub fn object_of(&self, local: &LocalPod) -> Option<&Pod> {
         let pod = self.pods.get(&local.key)?;
-        let same = pod.uid.is_empty() || local.uid.is_empty() || pod.uid == local.uid;
-        (same && !pod.host_network).then_some(pod)
+        (pod.runs_as(&local.uid) && !pod.host_network).then_some(pod)
     }
 
     /// The pods that are attached to this node and have hostPorts, with their addresses.

@@ -2,16 +2,17 @@
 //!
 //! Load balancers ask `/healthz` whether to send new connections to this node (KEP-3836): it fails when a change waits
 //! for the kernel for too long, and when the node is about to go. `/livez` is the same without the node and is for
-//! liveness probes, `/readyz` says whether pods can be added.
+//! liveness probes, `/readyz` says whether pods can be added, and whether the API server is heard.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fairlead_observe::{Answer, Handler};
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cni::Health;
-use crate::state::{FreshnessView as View, Shared};
+use crate::state::{FreshnessView as View, Shared, unheard};
 
 /// Go's zero time, which kube-proxy prints before its first update.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -21,6 +22,8 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 pub struct HealthServer {
     /// What the agent knows.
     pub shared: Arc<Shared>,
+    /// How long the API server may be silent before the agent is not ready.
+    pub patience: Option<Duration>,
 }
 
 impl Handler for HealthServer {
@@ -37,16 +40,27 @@ impl Handler for HealthServer {
                 self.shared.metrics.kubeproxy.livez(answer.status);
                 answer
             }
-            "/readyz" => match self.shared.health() {
-                Health::Ready => match (self.shared.repairs.all_broken().first(), self.shared.progress().conflist) {
-                    (None, true) => Answer::text(200, "ok"),
-                    (None, false) => Answer::text(503, "the CNI configuration is not in its place\n"),
-                    (Some(broken), _) => Answer::text(503, format!("not as it should be: {}\n", broken.what)),
-                },
-                Health::Starting(why) | Health::Impaired(why) => Answer::text(503, why + "\n"),
-            },
+            "/readyz" => {
+                let unheard = unheard(&self.shared.watches(), self.patience);
+                let broken = self.shared.repairs.all_broken().into_iter().next().map(|broken| broken.what);
+                readiness(self.shared.health(), self.shared.progress().conflist, unheard, broken)
+            }
             _ => Answer::not_found(),
         }
+    }
+}
+
+/// Whether pods can be added, and the agent would learn what they need. Nothing but the agent's own pod depends on it: the
+/// node stays Ready (STATUS), load balancers ask `/healthz`, and DNS has a probe of its own.
+fn readiness(health: Health, conflist: bool, unheard: Option<String>, broken: Option<String>) -> Answer {
+    match (health, unheard) {
+        (Health::Starting(why) | Health::Impaired(why), _) => Answer::text(503, why + "\n"),
+        (Health::Ready, _) if !conflist => Answer::text(503, "the CNI configuration is not in its place\n"),
+        (Health::Ready, unheard) => match (broken, unheard) {
+            (Some(what), _) => Answer::text(503, format!("not as it should be: {what}\n")),
+            (None, Some(why)) => Answer::text(503, why + "\n"),
+            (None, None) => Answer::text(200, "ok"),
+        },
     }
 }
 
@@ -91,6 +105,23 @@ mod tests {
         assert_eq!(ask(true, false, Some(true)).0, 503);
         let (status, body) = ask(false, true, Some(true));
         assert_eq!((status, body.get("status")), (200, None), "before the first update all is well");
+    }
+
+    #[test]
+    fn s59_readyz_says_why_the_agent_is_not_ready() {
+        let silent = || Some("nothing was heard".to_owned());
+        assert_eq!(readiness(Health::Ready, true, None, None).status, 200);
+        let broken = readiness(Health::Ready, true, None, Some("no program".to_owned()));
+        assert!(broken.status == 503 && broken.body.contains("no program"), "{}", broken.body);
+        for (health, conflist, unheard, says) in [
+            (Health::Ready, true, silent(), "nothing was heard"),
+            (Health::Ready, false, silent(), "CNI configuration"),
+            (Health::Starting("no list".to_owned()), true, silent(), "no list"),
+            (Health::Impaired("broken".to_owned()), true, None, "broken"),
+        ] {
+            let answer = readiness(health, conflist, unheard, None);
+            assert!(answer.status == 503 && answer.body.contains(says), "{}", answer.body);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use fairlead_objects::Kind;
+use fairlead_objects::kubernetes::WatchState;
 use fairlead_observe::{Answer, Handler, counter, counters, exposition, gauge, gauges};
 use prometheus::proto::MetricFamily;
 
@@ -42,6 +43,7 @@ impl Handler for MetricsServer {
         families.extend(self.progress());
         families.extend(self.tables());
         families.extend(objects(&shared.model()));
+        families.extend(watches(&shared.watches()));
         exposition(families)
     }
 }
@@ -130,6 +132,21 @@ impl MetricsServer {
             ),
         ]
     }
+}
+
+fn watches(watches: &[WatchState]) -> Vec<MetricFamily> {
+    vec![
+        gauges(
+            "fairlead_watch_alive",
+            "1 if the API server has a watch open and says something in it, a bookmark at least, by kind.",
+            watches.iter().map(|watch| (vec![("kind", watch.kind.as_str())], f64::from(u8::from(watch.alive)))),
+        ),
+        gauges(
+            "fairlead_watch_age_seconds",
+            "Time since the last event or bookmark, by kind.",
+            watches.iter().map(|watch| (vec![("kind", watch.kind.as_str())], watch.age.as_secs_f64())),
+        ),
+    ]
 }
 
 fn objects(model: &Model) -> Vec<MetricFamily> {

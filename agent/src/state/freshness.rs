@@ -1,8 +1,9 @@
-//! Whether what the source of objects told has reached the kernel in time.
+//! Whether what the source of objects told has reached the kernel in time, and whether it still tells.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use fairlead_objects::kubernetes::WatchState;
 use jiff::Timestamp;
 
 /// How long a change may wait before the agent is unhealthy: twice the period after which kube-proxy would look by
@@ -90,9 +91,40 @@ impl Freshness {
     }
 }
 
+/// Which watches have been silent for longer than `patience`, and what that means; nothing while none has, or where silence
+/// does not matter.
+#[must_use]
+pub fn unheard(watches: &[WatchState], patience: Option<Duration>) -> Option<String> {
+    let patience = patience?;
+    let silent = watches.iter().filter(|watch| watch.age >= patience);
+    let silent: Vec<_> = silent.map(|watch| format!("{} for {} s", watch.kind.as_str(), watch.age.as_secs())).collect();
+    if silent.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "nothing was heard from the API server about {}: what is in force stays and serves, but changes do not come; check \
+         the network path from this node to it, and the agent's credentials and ClusterRole",
+        silent.join(", ")
+    ))
+}
+
 #[cfg(test)]
 mod tests {
+    use fairlead_objects::Kind;
+
     use super::*;
+
+    #[test]
+    fn s59_a_watch_that_is_silent_for_too_long_is_named_and_a_short_outage_is_not() {
+        let watch = |kind, seconds| WatchState { kind, alive: false, age: Duration::from_secs(seconds) };
+        let watches = [watch(Kind::Node, 3), watch(Kind::Pod, 599)];
+        let patience = Some(Duration::from_secs(600));
+        assert_eq!(unheard(&watches, patience), None, "that it is not open does not matter yet");
+        let text = unheard(&[watches[0], watch(Kind::Pod, 600)], patience).unwrap();
+        assert!(text.contains("about Pod for 600 s:") && text.contains("stays and serves"), "{text}");
+        assert_eq!(unheard(&[watch(Kind::Pod, 1_000_000)], None), None);
+        assert_eq!(unheard(&[], patience), None, "a directory is no API server");
+    }
 
     #[test]
     fn s51_a_change_that_waits_too_long_is_unhealthy() {

@@ -10,7 +10,7 @@ mod shared;
 
 pub use checks::{Check, CheckKey, Checks};
 pub use drops::{DropCount, DropLog, DropView, DropsView};
-pub use freshness::{Freshness, View as FreshnessView};
+pub use freshness::{Freshness, View as FreshnessView, unheard};
 pub use metrics::{KubeProxy, Metrics};
 pub use repairs::{Repairs, Subject};
 pub use shared::{Progress, Shared};

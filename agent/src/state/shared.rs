@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use fairlead_objects::kubernetes::Cluster;
+use fairlead_objects::kubernetes::{Cluster, WatchState};
 use fairlead_objects::{Kind, ObjectKey};
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
@@ -195,6 +195,12 @@ impl Shared {
         self.cluster.iter().flat_map(Cluster::troubles).chain(self.range_trouble()).collect()
     }
 
+    /// How the watches of the API server are; none where objects come from a directory.
+    #[must_use]
+    pub fn watches(&self) -> Vec<WatchState> {
+        self.cluster.as_ref().map(Cluster::watches).unwrap_or_default()
+    }
+
     /// Why the node has no addresses for its pods, if it has none.
     pub(crate) fn range_trouble(&self) -> Option<String> {
         let model = self.model();
@@ -255,7 +261,7 @@ impl Shared {
     pub fn pod(&self, key: &ObjectKey) -> Option<KnownPod> {
         let model = self.model();
         let pod = model.pod(key).filter(|pod| pod.node_name.as_deref().is_none_or(|name| name == model.node_name()))?;
-        Some(KnownPod { uid: pod.uid.clone(), ips: pod.owned_ips().to_vec() })
+        Some(KnownPod { uid: pod.runtime_uid().to_owned(), ips: pod.owned_ips().to_vec() })
     }
 
     /// The pod whose object carries an address.

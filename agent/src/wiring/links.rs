@@ -25,6 +25,8 @@ pub struct PodLink {
     pub slot: u16,
     /// Its name.
     pub name: String,
+    /// Its alias, from which its network is known.
+    pub alias: Option<String>,
     /// The addresses that are routed to it.
     pub ips: Vec<IpAddr>,
 }
@@ -87,7 +89,11 @@ pub(super) fn pod_link(link: &LinkMessage) -> Option<PodLink> {
         LinkAttribute::IfName(name) if name.starts_with(HOST_LINK_PREFIX) => Some(name.clone()),
         _ => None,
     })?;
-    Some(PodLink { slot, name, ips: Vec::new() })
+    let alias = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfAlias(alias) => Some(alias.clone()),
+        _ => None,
+    });
+    Some(PodLink { slot, name, alias, ips: Vec::new() })
 }
 
 pub(super) fn pod_route(route: &RouteMessage) -> Option<(u16, IpAddr)> {

@@ -76,6 +76,14 @@ pub(crate) fn set_up(index: u32, name: &str) -> Operation {
     Operation { what: format!("bring {name} up"), message: RouteNetlinkMessage::SetLink(link), flags: 0 }
 }
 
+/// Gives a link an alias, which `ip link` shows. The kernel takes none when it makes one.
+pub(crate) fn set_alias(index: u32, name: &str, alias: &str) -> Operation {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+    Operation { what: format!("set the alias of {name}"), message: RouteNetlinkMessage::SetLink(link), flags: 0 }
+}
+
 /// Keeps the kernel from giving a link an IPv6 address of its own, which would go through duplicate address
 /// detection.
 pub(crate) fn no_automatic_address(index: u32, name: &str) -> Operation {
@@ -150,12 +158,14 @@ pub(crate) fn add_neighbour(index: u32, ip: IpAddr, mac: Mac) -> Operation {
 pub(crate) enum Route {
     /// Everything goes through this gateway.
     DefaultVia(IpAddr),
-    /// This address is on the link; the node's stack talks to it from `source`.
+    /// This address is on the link; the stack talks to it from `source`.
     To {
         /// The destination.
         ip: IpAddr,
         /// The preferred source.
         source: Option<IpAddr>,
+        /// The route's metric, where it is not the best.
+        metric: Option<u32>,
     },
 }
 
@@ -174,7 +184,7 @@ pub(crate) fn add_route(index: u32, route: Route, protocol: RouteProtocol) -> Op
             message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(gateway)));
             format!("add the default route via {gateway}")
         }
-        Route::To { ip, source } => {
+        Route::To { ip, source, metric } => {
             message.header.address_family = family(ip);
             message.header.scope = if ip.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
             message.header.destination_prefix_length = full_length(ip);
@@ -182,6 +192,7 @@ pub(crate) fn add_route(index: u32, route: Route, protocol: RouteProtocol) -> Op
             if let Some(source) = source {
                 message.attributes.push(RouteAttribute::PrefSource(RouteAddress::from(source)));
             }
+            message.attributes.extend(metric.map(RouteAttribute::Priority));
             format!("add the route to {ip}")
         }
     };

@@ -6,9 +6,9 @@ use crate::Error;
 use crate::client::Client;
 use crate::conf::NetConf;
 use crate::netlink::Netlink;
-use crate::protocol::{Attachment, PodRef, Request, Reservation};
+use crate::protocol::{Attachment, PodRef, Request, Reservation, Wanted};
 use crate::result::Made;
-use crate::wire::{self, PodSide};
+use crate::wire::{self, Plan, PodSide};
 
 /// Wires a pod: reserve, create the links down, have programs attached and policy in force, bring the links up. An
 /// error leaves nothing behind.
@@ -24,16 +24,25 @@ pub(crate) fn add(
         let reason = format!("{} already exists in {netns}; delete it first", attachment.ifname);
         return Err(Error::Env { variable: "CNI_IFNAME", reason });
     }
+    let wanted = conf.wanted()?;
+    if wanted.mac == Some(attachment.host_mac()) {
+        let reason = format!("{} is that of the host side; choose another", attachment.host_mac());
+        return Err(Error::Config { key: "runtimeConfig.mac", reason });
+    }
+    let taken = pod_side.taken()?;
     let mut agent = Client::connect_patiently(&conf.socket)?;
     let reservation = agent.reservation(&Request::Reserve {
         attachment: attachment.clone(),
         pod,
         netns: netns.to_owned(),
         netns_inode: pod_side.inode(),
+        network: conf.name.clone(),
+        wanted: wanted.clone(),
     })?;
-    match wire(&mut agent, &mut pod_side, &reservation, attachment) {
+    let plan = Plan { reservation: &reservation, ifname: &attachment.ifname, network: &conf.name, taken };
+    match served(&reservation, &wanted).and_then(|()| wire(&mut agent, &mut pod_side, &plan, attachment)) {
         Ok(()) => {
-            let made = Made { reservation: &reservation, ifname: &attachment.ifname, netns };
+            let made = Made { reservation: &reservation, ifname: &attachment.ifname, netns, taken };
             Ok(made.to_result(conf.version, conf.prev_result.as_ref()))
         }
         Err(error) => {
@@ -47,14 +56,22 @@ pub(crate) fn add(
     }
 }
 
-fn wire(
-    agent: &mut Client,
-    pod_side: &mut PodSide,
-    reservation: &Reservation,
-    attachment: &Attachment,
-) -> Result<(), Error> {
+/// Fails where something that was asked for was not given: the agent is of a release that does not know of it.
+fn served(reservation: &Reservation, wanted: &Wanted) -> Result<(), Error> {
+    let ips = wanted.ips.iter().all(|ip| reservation.addresses.iter().any(|address| address.ip == *ip));
+    if ips && wanted.mac.is_none_or(|mac| mac == reservation.pod_mac) {
+        return Ok(());
+    }
+    Err(Error::UnsupportedField {
+        key: "runtimeConfig",
+        value: format!("{wanted:?}"),
+        remedy: "the agent is of an earlier release than this plugin; upgrade it",
+    })
+}
+
+fn wire(agent: &mut Client, pod_side: &mut PodSide, plan: &Plan<'_>, attachment: &Attachment) -> Result<(), Error> {
     let mut host = Netlink::open()?;
-    wire::create(&mut host, pod_side, reservation, &attachment.ifname)?;
+    wire::create(&mut host, pod_side, plan)?;
     agent.ask(&Request::Attach { attachment: attachment.clone() })?;
-    wire::bring_up(&mut host, pod_side, reservation, &attachment.ifname)
+    wire::bring_up(&mut host, pod_side, plan)
 }

@@ -12,7 +12,7 @@ use crate::netlink::Netlink;
 use crate::protocol::{Attachment, Request};
 use crate::result::PrevResult;
 use crate::wire::PodSide;
-use crate::{Error, Version};
+use crate::{Error, Mac, Version};
 
 /// Fails when a link, address or route of `prevResult` is missing, or the agent does not know the attachment. What
 /// others added is no concern of ours.
@@ -35,8 +35,12 @@ pub(crate) fn check(conf: &NetConf, attachment: &Attachment, netns: &str) -> Res
     let mut pod = PodSide::open(netns, true)?.netlink;
     let link = expect_link(pod.link(&attachment.ifname)?, &attachment.ifname, "the pod")?;
     for interface in prev.interfaces.iter().filter(|i| !i.sandbox.is_empty() && i.name == attachment.ifname) {
-        let mac = interface.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec()));
-        if mac.is_some_and(|mac| !link.attributes.contains(&mac)) {
+        if interface.mac.is_empty() {
+            continue;
+        }
+        let mac: Mac =
+            interface.mac.parse().map_err(|reason| Error::Config { key: "prevResult.interfaces.mac", reason })?;
+        if !link.attributes.contains(&LinkAttribute::Address(mac.0.to_vec())) {
             return Err(differs(format!("{} does not have the MAC address that ADD set", attachment.ifname)));
         }
     }

@@ -325,6 +325,113 @@ fn c16_add_many_at_once_gives_each_its_own() {
     assert_eq!(node.host_links().len(), 12);
 }
 
+#[test]
+fn c39_a_further_interface_leaves_the_default_routes_of_the_first_and_its_del_too() {
+    let (node, pod) = (Node::new(), Container::new("web-0"));
+    node.add(&pod);
+    let routes = |pod: &Container| {
+        ["-4", "-6"].map(|family| pod.netns.command(&format!("ip {family} route show dev eth0"))).concat()
+    };
+    let before = routes(&pod);
+    assert!(before.contains("default via 169.254.1.1") && before.contains("default via fe80::1"), "{before}");
+    let mut conf = node.conf("1.1.0");
+    conf["name"] = json!("second");
+    let result = node.verb_of("ADD", &pod, "net1", &conf).result();
+    assert_eq!(result["routes"], json!([]), "it says what it made");
+    assert_eq!(ips(&result).len(), 2);
+    assert_eq!(routes(&pod), before);
+    for family in ["-4", "-6"] {
+        let defaults = pod.netns.command(&format!("ip {family} route show default"));
+        assert!(defaults.lines().count() == 1 && defaults.contains("dev eth0"), "{defaults}");
+    }
+    conf["prevResult"] = result;
+    let checked = node.verb_of("CHECK", &pod, "net1", &conf);
+    assert!(checked.is_empty_success(), "{checked:?}");
+    assert!(node.verb_of("DEL", &pod, "net1", &conf).is_empty_success());
+    assert_eq!(routes(&pod), before);
+    tcp_works(&node.netns, &pod.netns, "10.244.1.2", NODE_V4);
+}
+
+#[test]
+fn c39_the_gateway_is_on_the_link_of_every_interface() {
+    let (node, pod) = (Node::new(), Container::new("web-0"));
+    node.add(&pod);
+    node.verb_of("ADD", &pod, "net1", &node.conf("1.1.0")).result();
+    let text = pod.netns.command("ip -4 route show 169.254.1.1");
+    for dev in ["eth0", "net1"] {
+        assert!(text.lines().any(|line| line.contains(dev) && line.contains("scope link")), "{text}");
+        // What adds a route through it asks for no more, and finds it on this link.
+        pod.netns.command(&format!("ip route add 198.51.100.0/24 via 169.254.1.1 dev {dev}"));
+        pod.netns.command("ip route del 198.51.100.0/24");
+        pod.netns.command(&format!("ip -6 route add 2001:db8:9::/48 via fe80::1 dev {dev}"));
+        pod.netns.command("ip -6 route del 2001:db8:9::/48");
+    }
+    let chosen = pod.netns.command("ip -4 route get 169.254.1.1");
+    assert!(chosen.contains("dev eth0"), "the first interface's is the better one: {chosen}");
+}
+
+#[test]
+fn c40_add_gives_the_addresses_and_the_mac_that_the_runtime_asks_for() {
+    let (node, pod) = (Node::new(), Container::new("web-0"));
+    let mut conf = node.conf("1.1.0");
+    let mac = "02:00:5e:00:00:07";
+    conf["runtimeConfig"] = json!({"ips": ["10.244.1.77/24", "fd00:10:244:1::77/64"], "mac": mac});
+    let result = node.verb("ADD", &pod, &conf).result();
+    assert_eq!(ips(&result), ["10.244.1.77", "fd00:10:244:1::77"]);
+    assert_eq!(result["interfaces"][1]["mac"], mac);
+    let eth0 = &parse(&pod.netns.command("ip -j link show eth0"))[0];
+    assert_eq!(eth0["address"], mac);
+    assert_eq!(node.double.attached.lock().unwrap()[0].pod_mac.to_string(), mac);
+    tcp_works(&node.netns, &pod.netns, "10.244.1.77", NODE_V4);
+    conf["prevResult"] = result;
+    assert!(node.verb("CHECK", &pod, &conf).is_empty_success());
+    // One family alone: the other is chosen.
+    let (other, mut conf) = (Container::new("web-1"), node.conf("1.1.0"));
+    conf["runtimeConfig"] = json!({"ips": ["10.244.1.78"]});
+    let given = ips(&node.verb("ADD", &other, &conf).result());
+    assert_eq!((given[0].as_str(), given.len()), ("10.244.1.78", 2));
+}
+
+#[test]
+fn c40_add_refuses_by_name_what_it_can_t_give() {
+    let node = Node::new();
+    let holder = Container::new("web-0");
+    node.add(&holder);
+    let carried = KnownPod { uid: String::new(), ips: vec!["10.244.1.99".parse().unwrap()] };
+    node.double.pods.lock().unwrap().insert(ObjectKey::new("shop", "web-9"), carried);
+    let pod = Container::new("web-1");
+    let host_mac = pod.attachment().host_mac().to_string();
+    for (config, code, says) in [
+        (json!({"ips": ["10.244.1.2/24"]}), 11, "runtimeConfig.ips: 10.244.1.2 is in use"),
+        (json!({"ips": ["10.244.1.99/24"]}), 11, "runtimeConfig.ips: 10.244.1.99 is in use"),
+        (json!({"ips": ["10.244.1.1"]}), 11, "not an address for a pod"),
+        (json!({"ips": ["10.9.9.9/24"]}), 7, "runtimeConfig.ips: 10.9.9.9 is not of the pod ranges"),
+        (json!({"ips": ["10.244.1.7", "10.244.1.8"]}), 2, "runtimeConfig.ips"),
+        (json!({"mac": "01:00:00:00:00:01"}), 7, "runtimeConfig.mac"),
+        (json!({"mac": host_mac}), 7, "runtimeConfig.mac"),
+    ] {
+        let mut conf = node.conf("1.1.0");
+        conf["runtimeConfig"] = config.clone();
+        let (found, msg) = node.verb("ADD", &pod, &conf).error();
+        assert_eq!(found, code, "{config}: {msg}");
+        assert!(msg.contains(says), "{config}: {msg}");
+        assert!(!pod.is_wired(), "{config}");
+        // Nothing of it makes a DEL fail.
+        assert!(node.verb("DEL", &pod, &conf).is_empty_success(), "{config}");
+    }
+}
+
+#[test]
+fn c41_add_and_check_take_null_for_an_empty_list() {
+    let (node, pod) = (Node::new(), Container::new("web-0"));
+    let mut conf = node.conf("1.0.0");
+    conf["prevResult"] = json!({"cniVersion": "1.0.0", "interfaces": null, "ips": null, "routes": null, "dns": null});
+    let result = node.verb("ADD", &pod, &conf).result();
+    assert_eq!((ips(&result).len(), &result["dns"]), (2, &json!({})));
+    let checked = node.verb("CHECK", &pod, &conf);
+    assert!(checked.is_empty_success(), "{checked:?}");
+}
+
 /// Printed, not asserted: a timed assertion fails on a busy machine.
 #[test]
 fn add_latency_is_printed() {

@@ -190,6 +190,8 @@ fn c25_a_plugin_that_dies_half_way_leaves_nothing() {
         pod: fairlead_cni::protocol::PodRef { namespace: "shop".to_owned(), name: "web-0".to_owned(), uid: None },
         netns: pod.netns.path.clone(),
         netns_inode: 1,
+        network: "pods".to_owned(),
+        wanted: fairlead_cni::protocol::Wanted::default(),
     };
     let reservation = agent.reservation(&request).unwrap();
     node.netns.command(&format!(

@@ -180,6 +180,12 @@ impl Node {
         self.call(&container.vars(verb).iter().map(|(k, v)| (*k, v.as_str())).collect::<Vec<_>>(), conf.to_string())
     }
 
+    /// The same for a further interface of it.
+    pub(crate) fn verb_of(&self, verb: &str, container: &Container, ifname: &str, conf: &Value) -> Answer {
+        let vars = container.vars_of(verb, ifname);
+        self.call(&vars.iter().map(|(k, v)| (*k, v.as_str())).collect::<Vec<_>>(), conf.to_string())
+    }
+
     /// An ADD that has to succeed.
     pub(crate) fn add(&self, container: &Container) -> Value {
         self.verb("ADD", container, &self.conf("1.1.0")).result()
@@ -287,6 +293,13 @@ impl Container {
             ("CNI_ARGS", args),
             ("CNI_PATH", "/opt/cni/bin".to_owned()),
         ]
+    }
+
+    /// The same for a further interface.
+    pub(crate) fn vars_of(&self, verb: &str, ifname: &str) -> Vec<(&'static str, String)> {
+        let mut vars = self.vars(verb);
+        vars[3].1 = ifname.to_owned();
+        vars
     }
 
     /// Whether it has an interface beside lo.

@@ -1,7 +1,11 @@
 //! VERSION, STATUS, GC, and what is refused whatever the verb.
 
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
 use fairlead_agent::cni::Health;
 use fairlead_cni::{queue, ready};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use serde_json::json;
 
 use crate::harness::{Container, Node};
@@ -99,6 +103,87 @@ fn c10_c25_gc_removes_links_that_no_journal_knows() {
     conf["cni.dev/valid-attachments"] = json!([{"containerID": kept.id, "ifname": "eth0"}]);
     assert!(node.call(&[("CNI_COMMAND", "GC")], conf.to_string()).is_empty_success());
     assert_eq!((kept.is_wired(), stale.is_wired()), (true, false));
+}
+
+#[test]
+fn c10_gc_keeps_to_its_network() {
+    let mut node = Node::new();
+    let pod = Container::new("web-0");
+    node.add(&pod);
+    let mut second = node.conf("1.1.0");
+    second["name"] = json!("second");
+    node.verb_of("ADD", &pod, "net1", &second).result();
+    let wired = |pod: &Container| ["eth0", "net1"].map(|name| pod.netns.try_command(&format!("ip link show {name}")).0);
+    let gc = |node: &Node, conf: &serde_json::Value, keep: serde_json::Value| {
+        let mut conf = conf.clone();
+        conf["cni.dev/valid-attachments"] = keep;
+        let answer = node.call(&[("CNI_COMMAND", "GC")], conf.to_string());
+        assert!(answer.is_empty_success(), "{answer:?}");
+    };
+    let first = json!([{"containerID": pod.id, "ifname": "eth0"}]);
+    gc(&node, &node.conf("1.1.0"), first.clone());
+    assert_eq!(wired(&pod), [true, true], "no list of one network has what another has");
+    // Nor where the agent knows them from their links alone.
+    node.stop_agent();
+    std::fs::remove_file(node.directory.join("cni-journal")).unwrap();
+    node.start_agent();
+    gc(&node, &node.conf("1.1.0"), first);
+    assert_eq!(wired(&pod), [true, true]);
+    gc(&node, &second, json!([]));
+    assert_eq!(wired(&pod), [true, false]);
+}
+
+/// An agent that hangs: it listens and takes nothing. With a short queue the kernel takes no connection for it either.
+fn hang(node: &Node, queue: i32) -> Vec<OwnedFd> {
+    let new = || socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+    let address = UnixAddr::new(&node.socket()).unwrap();
+    let listener = new();
+    bind(listener.as_raw_fd(), &address).unwrap();
+    listen(&listener, Backlog::new(queue).unwrap()).unwrap();
+    let mut held = vec![listener];
+    if queue == 0 {
+        // Those who wait already: when no more are taken the queue is full.
+        let waiting = || Some(new()).filter(|fd| connect(fd.as_raw_fd(), &address).is_ok());
+        held.extend(std::iter::from_fn(waiting));
+    }
+    held
+}
+
+#[test]
+fn c9_status_of_a_hanging_agent_answers_in_three_seconds() {
+    for queue in [0, 16] {
+        let node = Node::without_agent();
+        let _hanging = hang(&node, queue);
+        let status = |node: &Node| {
+            let started = Instant::now();
+            let answer = node.call(&[("CNI_COMMAND", "STATUS")], node.conf("1.1.0").to_string());
+            assert!(started.elapsed() < Duration::from_secs(3), "queue {queue}: {:?}", started.elapsed());
+            answer
+        };
+        let (code, msg) = status(&node).error();
+        assert_eq!(code, 50);
+        assert!(msg.contains("hangs"), "{msg}");
+        // As while it restarts, which its probe has it do.
+        ready::mark(&node.socket()).unwrap();
+        assert!(status(&node).is_empty_success());
+    }
+}
+
+#[test]
+fn c7_del_with_a_hanging_agent_removes_the_link_in_ten_seconds_and_is_queued() {
+    let (mut node, pod) = (Node::new(), Container::new("web-0"));
+    node.add(&pod);
+    node.stop_agent();
+    std::fs::remove_file(node.socket()).unwrap();
+    let hanging = hang(&node, 16);
+    let started = Instant::now();
+    let answer = node.verb("DEL", &pod, &node.conf("1.1.0"));
+    assert!(answer.is_empty_success(), "{answer:?}");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(answer.stderr.contains("hangs"), "{answer:?}");
+    assert!(!pod.is_wired());
+    assert_eq!(queue::list(&queue::directory(&node.socket())).unwrap(), [Ok(pod.attachment())]);
+    drop(hanging);
 }
 
 #[test]

@@ -101,6 +101,52 @@ pub fn put(path: &Path, content: &[u8], mode: u32) -> Result<Put, FileError> {
     Ok(if before.is_some() { Put::Replaced } else { Put::New })
 }
 
+/// What a file is to become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Amendment {
+    /// Its content.
+    pub content: Vec<u8>,
+    /// Where the file as it is goes first.
+    pub copy: Option<PathBuf>,
+}
+
+/// How often [`amend`] decides again because somebody else has written meanwhile.
+const ATTEMPTS: u32 = 5;
+
+/// Changes a file that others write too: `decide` sees its content, or that there is none, and says what it is to become, or
+/// that it may stay. It decides again if the file changed meanwhile, so that a change of another's is not lost, save in the
+/// moment of the rename. A file that exists keeps its mode.
+///
+/// # Errors
+/// It can't be read or written, or it changes all the time. The file is as it was then, and nothing else is left.
+pub fn amend(
+    path: &Path,
+    mode: u32,
+    mut decide: impl FnMut(Option<&[u8]>) -> Option<Amendment>,
+) -> Result<Put, FileError> {
+    let failed = |source| FileError::new("write", path, source);
+    for _ in 0..ATTEMPTS {
+        let before = existing(path)?;
+        let Some(Amendment { content, copy }) = decide(before.as_deref()) else { return Ok(Put::Same) };
+        let mode = path.metadata().map_or(mode, |meta| meta.permissions().mode() & 0o7777);
+        if let (Some(copy), Some(before)) = (copy, &before) {
+            put(&copy, before, mode)?;
+        }
+        if existing(path)? == before {
+            return put(path, &content, mode);
+        }
+    }
+    Err(failed(io::Error::other("it changes all the time; which program writes it?")))
+}
+
+fn existing(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError::new("read", path, source)),
+    }
+}
+
 /// The file is closed when this returns: what somebody still writes can't be executed.
 fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     match fs::remove_file(path) {
@@ -178,6 +224,35 @@ mod tests {
         fs::write(scratch.0.join(".fairlead.tmp-10-x-conflist"), "half").unwrap();
         assert_eq!(put(&scratch.0.join("10-x.conflist"), b"whole", 0o644).unwrap(), Put::New);
         assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_others_write_meanwhile_is_decided_upon_and_the_mode_is_kept() {
+        let scratch = Scratch::new("amend");
+        let path = scratch.0.join("x");
+        let to = |content: &[u8]| Some(Amendment { content: content.to_vec(), copy: None });
+        assert_eq!(amend(&path, 0o644, |_| None).unwrap(), Put::Same);
+        assert!(!path.exists());
+        fs::write(&path, "one").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut seen = Vec::new();
+        let copy = scratch.0.join("copy");
+        let put = amend(&path, 0o644, |content| {
+            seen.push(content.map(<[u8]>::to_vec));
+            if seen.len() == 1 {
+                fs::write(&path, "two").unwrap();
+            }
+            Some(Amendment { content: b"three".to_vec(), copy: Some(copy.clone()) })
+        });
+        assert_eq!(put.unwrap(), Put::Replaced);
+        assert_eq!(seen, [Some(b"one".to_vec()), Some(b"two".to_vec())]);
+        assert_eq!(fs::read(&copy).unwrap(), b"two");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        let restless = amend(&path, 0o644, |content| {
+            fs::write(&path, [content.unwrap_or_default(), b"."].concat()).unwrap();
+            to(b"four")
+        });
+        assert!(restless.unwrap_err().to_string().contains("all the time"));
     }
 
     #[test]

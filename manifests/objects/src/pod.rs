@@ -15,6 +15,8 @@ pub struct Pod {
     pub uid: String,
     /// `metadata.creationTimestamp`, which the API server sets.
     pub created: Option<Timestamp>,
+    /// Under which uid kubelet runs it, where it is the mirror of a static pod: the hash of its file.
+    pub static_uid: Option<String>,
     /// Its labels.
     pub labels: Labels,
     /// The node that it is bound to.
@@ -32,6 +34,19 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// The uid that kubelet gives to the container runtime, and that to CNI plugins (`K8S_POD_UID`). A static pod runs
+    /// under the hash of its file, and its object, the mirror that kubelet makes of it, has a uid of its own.
+    #[must_use]
+    pub fn runtime_uid(&self) -> &str {
+        self.static_uid.as_deref().unwrap_or(&self.uid)
+    }
+
+    /// Whether the container runtime may have it under this uid. Empty where one is not known, which says nothing.
+    #[must_use]
+    pub fn runs_as(&self, uid: &str) -> bool {
+        uid.is_empty() || self.runtime_uid().is_empty() || uid == self.runtime_uid()
+    }
+
     /// The addresses that are the pod's own: none for host-network pods and for finished ones, whose addresses may
     /// already belong to somebody else (kubernetes/kubernetes#92697).
     #[must_use]

@@ -5,6 +5,9 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction};
 use serde_json::Value;
 
+/// The name of values that are objects in a file.
+const OBJECT: &str = "JSON";
+
 /// A setting: a key of the file and the flag behind it.
 #[derive(Debug)]
 pub(crate) struct Setting {
@@ -15,6 +18,8 @@ pub(crate) struct Setting {
     /// A list whose flag may be given without a value: for one that is empty.
     may_be_empty: bool,
     is_switch: bool,
+    /// Whether a value is an object, which its flag takes as JSON.
+    is_object: bool,
 }
 
 impl Setting {
@@ -27,19 +32,20 @@ impl Setting {
             is_list: matches!(arg.get_action(), ArgAction::Append),
             may_be_empty: arg.get_num_args().is_some_and(|count| count.min_values() == 0),
             is_switch: matches!(arg.get_action(), ArgAction::SetTrue),
+            is_object: arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == OBJECT)),
         })
     }
 
     /// A value as flags.
     pub(crate) fn flags(&self, value: &Value) -> Result<Vec<OsString>, String> {
-        let Self { key: _, long, is_list, may_be_empty, is_switch } = self;
+        let Self { key: _, long, is_list, may_be_empty, is_switch, is_object } = self;
         match value {
             Value::Null => Ok(Vec::new()),
             Value::Array(values) if *is_list && *may_be_empty && values.is_empty() => {
                 Ok(vec![OsString::from(format!("--{long}"))])
             }
             Value::Array(values) if *is_list => {
-                let flags: Result<Vec<_>, _> = values.iter().map(|value| flag(long, value)).collect();
+                let flags: Result<Vec<_>, _> = values.iter().map(|value| flag(long, value, *is_object)).collect();
                 Ok(flags?.into_iter().map(OsString::from).collect())
             }
             Value::Array(_) => Err("takes one value, not a list".to_owned()),
@@ -48,13 +54,15 @@ impl Setting {
                 Ok(value.then(|| OsString::from(format!("--{long}"))).into_iter().collect())
             }
             _ if *is_switch => Err(format!("{value} can't be: use true or false")),
-            value => Ok(vec![flag(long, value)?.into()]),
+            value => Ok(vec![flag(long, value, *is_object)?.into()]),
         }
     }
 }
 
-fn flag(long: &str, value: &Value) -> Result<String, String> {
+fn flag(long: &str, value: &Value, is_object: bool) -> Result<String, String> {
     match value {
+        Value::Object(_) if is_object => Ok(format!("--{long}={value}")),
+        _ if is_object => Err(format!("{value} can't be: it takes an object, as {{type: tuning}}")),
         Value::String(text) => Ok(format!("--{long}={text}")),
         Value::Number(_) | Value::Bool(_) => Ok(format!("--{long}={value}")),
         Value::Null | Value::Array(_) | Value::Object(_) => Err(format!("{value} can't be: it takes a plain value")),

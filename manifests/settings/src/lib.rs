@@ -9,6 +9,8 @@
 //!   bind: 0.0.0.0:10256
 //! ```
 //!
+//! A flag whose value is named `JSON` takes an object, as text in JSON, and the file has it as it is.
+//!
 //! What the command line or the environment gives wins over the file, the file over defaults. A key that no flag has is
 //! an error, and so is a value that the flag would refuse.
 #![forbid(unsafe_code)]

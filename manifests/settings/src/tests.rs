@@ -44,6 +44,8 @@ struct Settings {
     external_ips: Option<Vec<String>>,
     #[arg(long)]
     quiet: bool,
+    #[arg(long, value_name = "JSON")]
+    chain: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -83,6 +85,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         healthz_bind: "127.0.0.1:2".parse().unwrap(),
         external_ips: None,
         quiet: true,
+        chain: vec![],
     };
     assert_eq!(found, wanted);
     assert_eq!(read("list", "uplinks: [a, b]", &[]).unwrap().uplinks, ["a", "b"]);
@@ -112,7 +115,7 @@ fn unknown_keys_are_named_with_the_nearest_known_one() {
     assert!(text.starts_with("the settings file FILE is wrong: "), "{text}");
     assert!(text.contains("loglevel: unknown setting; is logLevel meant?"), "{text}");
     assert!(text.contains("healthz.bnd: unknown setting; is healthz.bind meant?"), "{text}");
-    assert!(text.contains("zzz: unknown setting; known are externalIPs, healthz.bind, logLevel, "), "{text}");
+    assert!(text.contains("zzz: unknown setting; known are chain, externalIPs, healthz.bind, logLevel, "), "{text}");
     // Which node it is and the like are no settings of a cluster.
     assert!(text.contains("node: unknown setting"), "{text}");
     assert!(error("flat", "healthzBind: 0.0.0.0:1").contains("healthzBind: unknown setting; is healthz.bind meant?"));
@@ -136,6 +139,17 @@ fn shapes_are_checked() {
     assert!(error("shape6", "- a\n").contains("it holds no settings"));
     assert!(error("yaml", "a: [\n").contains("no YAML"));
     assert!(error("twice", "quiet: true\nquiet: false\n").contains("duplicate"));
+}
+
+#[test]
+fn values_that_are_objects_are_given_as_json() {
+    let chain = |text| read("objects", text, &[]).unwrap().chain;
+    assert_eq!(
+        chain("chain: [{type: tuning, mtu: 1400}, {type: sbr}]"),
+        [r#"{"mtu":1400,"type":"tuning"}"#, r#"{"type":"sbr"}"#]
+    );
+    assert!(error("object", "chain: [tuning]").contains("\"tuning\" can't be: it takes an object"));
+    assert!(error("object2", "chain: {type: tuning}").contains("it takes a list"));
 }
 
 #[test]

@@ -8,4 +8,5 @@ mod objects;
 mod world;
 
 pub use load::{Running, Strain, all_end_well};
+pub use objects::static_pod;
 pub use world::{Footprint, SYSTEM, World, wait};

@@ -58,6 +58,29 @@ spec:
     )
 }
 
+/// A pod for the file of a kubelet, which says that it is ready when somebody from its node gets through to it.
+#[must_use]
+pub fn static_pod() -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: fixed, namespace: {NAMESPACE}, labels: {{app: fixed}}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: fixed
+    image: {LAB_IMAGE}
+    imagePullPolicy: Never
+    command: [/usr/bin/fairlead-lab, serve, --tcp, "7000"]
+    readinessProbe: {{periodSeconds: 1, tcpSocket: {{port: 7000}}}}
+    env:
+    - {{name: POD_NAME, value: fixed}}
+    - {{name: NODE_NAME, value: node-1}}
+"#
+    )
+}
+
 /// Pods that only exist: so many, anywhere.
 ///
 /// With a grace period of zero the API server would drop a pod's object long before its node has ended it.

@@ -9,7 +9,7 @@ use crate::control::{ADMIN, Control, FIRST, NODE, SECOND};
 use crate::feed::{Feed, create_of_cluster, wait};
 
 #[test]
-fn another_server_is_asked_when_one_is_away() {
+fn s59_another_server_is_asked_when_one_is_away_and_silence_is_seen() {
     let mut control = Control::new("servers");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async move {
@@ -41,10 +41,19 @@ fn another_server_is_asked_when_one_is_away() {
 
         control.kill(SECOND);
         wait("that nobody answers is said", || !cluster.troubles().is_empty()).await;
+        let alive = |alive| {
+            let watches = cluster.watches();
+            watches.len() == Kind::ALL.len() && watches.iter().all(|watch| watch.alive == alive)
+        };
+        wait("no watch is alive", || alive(false)).await;
+        let before = cluster.watches();
+        let grows = || cluster.watches().iter().zip(&before).all(|(now, before)| now.age > before.age);
+        wait("and their ages grow", grows).await;
         assert!(feed.has(Kind::Namespace, "one"), "what was known stays");
         control.serve(FIRST, &[FIRST], &[]).await;
         create_of_cluster::<Namespace>(&admin, json!({"metadata": {"name": "two"}})).await;
         feed.until("the first one is back", |feed| feed.has(Kind::Namespace, "two")).await;
+        wait("every watch is alive again", || alive(true)).await;
         assert_eq!(cluster.troubles(), Vec::<String>::new());
     });
 }

@@ -3,6 +3,7 @@
 
 mod blocks;
 mod capacity;
+mod explain;
 mod grid;
 mod lives;
 mod model;

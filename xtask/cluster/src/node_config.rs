@@ -12,6 +12,9 @@ pub(crate) const OWN: &str = "/run/cluster/node";
 const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 const PATH: &str = "/run/cluster/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Where a node's kubelet looks for static pods.
+const STATIC_PODS: &str = "/etc/kubernetes/manifests";
+
 /// The image of the container that holds a pod's namespaces.
 pub(crate) const PAUSE_IMAGE: &str = "localhost/fairlead-cluster-pause:1";
 
@@ -86,6 +89,7 @@ authentication:
 authorization: {{mode: Webhook}}
 clusterDNS: [{CLUSTER_DNS}]
 clusterDomain: cluster.local
+staticPodPath: {STATIC_PODS}
 containerRuntimeEndpoint: unix://{CONTAINERD_SOCKET}
 resolvConf: /etc/resolv.conf
 volumePluginDir: /var/lib/kubelet/volume-plugins

@@ -31,6 +31,7 @@ pub(super) fn pod(name: &str, node: Option<&str>, ips: &[&str]) -> Pod {
         key: ObjectKey::new("shop", name),
         uid: String::new(),
         created: None,
+        static_uid: None,
         labels: Labels::new(),
         node_name: node.map(str::to_owned),
         ips: ips.iter().map(|text| ip(text)).collect(),

@@ -1,104 +1,196 @@
-//! A verdict in words: what `fairlead policy explain` prints.
+//! A verdict in words, for two addresses: what `fairlead policy explain` prints of each.
 
-use std::fmt;
+mod words;
+
 use std::net::IpAddr;
 
-use fairlead_objects::{NetworkPolicy, ObjectKey, Peer, Pod, PolicyPort, PortMatch, Rule, Selector};
-use serde::Serialize;
+use fairlead_datapath::drop::DropReason;
+use fairlead_objects::{Node, ObjectKey, Pod};
 
 use super::reference::{Flow, Judgement, judge};
-use super::{Direction, RuleRef, World};
+use super::{Direction, World};
+use crate::model::LocalPod;
+use words::{Named, isolating, peers, ports, rule_of};
 
-/// One end of a flow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// A pod by name: its first address of the family of the other end, or its first.
-    Pod(ObjectKey),
-    /// An address.
-    Ip(IpAddr),
+/// A flow between two addresses, after any service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// Who opens it.
+    pub from: IpAddr,
+    /// Whom it is opened to.
+    pub to: IpAddr,
+    /// The IP protocol number.
+    pub proto: u8,
+    /// The destination's port; 0 for a protocol without.
+    pub port: u16,
+}
+
+/// A question to the tables of this node that was part of an explanation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judged {
+    /// The pod that it is about.
+    pub slot: u16,
+    /// Which of its policies.
+    pub direction: Direction,
+    /// What they were asked.
+    pub flow: Flow,
+    /// What they answer by the objects.
+    pub allow: bool,
 }
 
 /// Why a flow may pass, or why not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Explanation {
-    /// Whether it may pass.
-    pub allow: bool,
+    /// Why it is dropped, if it is.
+    pub dropped: Option<DropReason>,
     /// What was asked, in order: the sender's egress, then the receiver's ingress.
     pub lines: Vec<String>,
     /// Rules that would have allowed it but for their peers or but for their ports.
     pub near_misses: Vec<String>,
+    /// What this node's tables were asked.
+    pub judged: Vec<Judged>,
 }
 
-/// What can't be explained.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum ExplainError {
-    /// No such pod.
-    #[error(
-        "no pod {0} is known: give it as NAMESPACE/NAME, or give an address (those of other nodes are known once there is a \
-         NetworkPolicy)"
-    )]
-    NoPod(ObjectKey),
-    /// No address.
-    #[error(
-        "pod {0} has no address yet, or shares its node's, or has one that its node may not give (see `fairlead status`): \
-         give an address"
-    )]
-    NoAddress(ObjectKey),
+/// An end of a path: what is known of its address.
+struct End<'a> {
+    ip: IpAddr,
+    /// Attached to this node.
+    local: Option<&'a LocalPod>,
+    /// The pod that the address belongs to.
+    pod: Option<&'a Pod>,
 }
 
-/// Explains a flow by the reference model. `port`: the destination's own, after any service; 0 for a protocol without.
-///
-/// # Errors
-/// An end names a pod that is not known or has no address of its own.
-pub fn explain(world: &World<'_>, from: &End, to: &End, proto: u8, port: u16) -> Result<Explanation, ExplainError> {
-    let (from_pod, to_pod) = (find(world, from)?, find(world, to)?);
-    let to_ips = addresses(world, to, to_pod)?;
-    let from_ips = addresses(world, from, from_pod)?;
-    let (from_ip, to_ip) = from_ips
-        .iter()
-        .find_map(|a| to_ips.iter().find(|b| a.is_ipv4() == b.is_ipv4()).map(|b| (*a, *b)))
-        .or_else(|| Some((*from_ips.first()?, *to_ips.first()?)))
-        .ok_or_else(|| ExplainError::NoAddress(ObjectKey::cluster("")))?;
-    let mut out = Explanation { allow: true, lines: Vec::new(), near_misses: Vec::new() };
-    if from_ip == to_ip {
-        out.lines.push("a pod always reaches itself: the packet never leaves it".to_owned());
-        return Ok(out);
+impl End<'_> {
+    fn is_pod(&self) -> bool {
+        self.local.is_some() || self.pod.is_some()
     }
-    if let Some(pod) = from_pod {
-        let flow = Flow { peer: to_ip, proto, port };
-        out.add(world, pod, Direction::Egress, &judge(world, pod, Direction::Egress, flow));
+
+    fn key(&self) -> Option<&ObjectKey> {
+        self.local.map(|local| &local.key).or(self.pod.map(|pod| &pod.key))
     }
-    if let Some(pod) = to_pod {
-        let host = pod.node_name.as_deref().and_then(|name| world.nodes.iter().find(|node| node.name == name));
-        if host.is_some_and(|node| node.internal_ips.contains(&from_ip)) {
+}
+
+/// Explains a flow by the objects, with the verdict that the datapath comes to: its checks of addresses, then egress of
+/// the sender, then ingress of the receiver, then the route.
+#[must_use]
+pub fn explain(world: &World<'_>, path: Path) -> Explanation {
+    let (from, to) = (end(world, path.from), end(world, path.to));
+    let mut out = Explanation::default();
+    if from.is_pod()
+        && let Some(reason) = refused(to.ip)
+    {
+        out.drop(reason, format!("{} is not forwarded ({}): {}", to.ip, reason.as_str(), reason.meaning().trim()));
+        return out;
+    }
+    // A pod without its object has no policy yet, and no traffic until it has (P40).
+    for (end, role) in [(&from, "sender"), (&to, "receiver")] {
+        let Some(key) = end.key().filter(|_| end.pod.is_none() || is_unattached(world, end)) else { continue };
+        let why =
+            if end.local.is_some() { "its Pod object is not known" } else { "it is not attached to its node yet" };
+        let reason =
+            if end.local.is_none() && role == "receiver" { DropReason::NoSuchPod } else { DropReason::Pending };
+        out.drop(reason, format!("{key}: {why}, so it has no traffic ({})", reason.as_str()));
+    }
+    if out.dropped.is_some() {
+        return out;
+    }
+    if from.ip == to.ip && from.is_pod() {
+        out.lines.push("a pod always reaches itself: no policy is asked".to_owned());
+        return out;
+    }
+    if let Some(pod) = from.pod {
+        let flow = Flow { peer: to.ip, proto: path.proto, port: path.port };
+        out.add(world, pod, from.local, Direction::Egress, flow);
+    }
+    if let Some(pod) = to.pod {
+        if node_of(world, pod).is_some_and(|node| has(world, node, from.ip)) {
             out.lines.push(format!("a node always reaches its own pods: ingress of {} is not asked", pod.key));
         } else {
-            let flow = Flow { peer: from_ip, proto, port };
-            out.add(world, pod, Direction::Ingress, &judge(world, pod, Direction::Ingress, flow));
+            let flow = Flow { peer: from.ip, proto: path.proto, port: path.port };
+            out.add(world, pod, to.local, Direction::Ingress, flow);
         }
+    } else if from.is_pod() && out.dropped.is_none() && own_range(world, to.ip) {
+        let reason = DropReason::NoSuchPod;
+        out.drop(reason, format!("{} is of this node's pod range, and no pod has it ({})", to.ip, reason.as_str()));
     }
     if out.lines.is_empty() {
         out.lines.push("neither end is a pod: policies say nothing".to_owned());
     }
-    Ok(out)
+    out
+}
+
+/// Why a pod's packet to an address goes nowhere, whatever its policies say: as `check_destination` of the datapath.
+#[must_use]
+pub fn refused(to: IpAddr) -> Option<DropReason> {
+    match to.to_canonical() {
+        IpAddr::V4(to) if to.is_multicast() || to.octets()[0] == 255 => Some(DropReason::Multicast),
+        IpAddr::V4(to) if to.octets()[0] == 0 || to.is_loopback() || to.is_link_local() => Some(DropReason::BadAddress),
+        IpAddr::V6(to) if to.is_multicast() => Some(DropReason::Multicast),
+        IpAddr::V6(to) if to.is_unicast_link_local() || to.is_loopback() || to.is_unspecified() => {
+            Some(DropReason::BadAddress)
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
+fn end<'a>(world: &World<'a>, ip: IpAddr) -> End<'a> {
+    let ip = ip.to_canonical();
+    let local = world.local.iter().copied().find(|local| local.ips.iter().any(|own| own.to_canonical() == ip));
+    End { ip, local, pod: world.owner(ip) }
+}
+
+/// Whether an end is a pod of this node that its CNI plugin has not connected.
+fn is_unattached(world: &World<'_>, end: &End<'_>) -> bool {
+    end.local.is_none() && end.pod.is_some_and(|pod| pod.node_name.as_deref() == Some(world.node))
+}
+
+fn node_of<'a>(world: &World<'a>, pod: &Pod) -> Option<&'a Node> {
+    world.nodes.iter().copied().find(|node| pod.node_name.as_deref() == Some(&node.name))
+}
+
+fn has(world: &World<'_>, node: &Node, ip: IpAddr) -> bool {
+    world.ranges().addresses(node).any(|own| own.to_canonical() == ip)
+}
+
+fn own_range(world: &World<'_>, ip: IpAddr) -> bool {
+    let own = world.nodes.iter().find(|node| node.name == world.node);
+    own.is_some_and(|node| node.pod_cidrs.iter().any(|range| range.contains(ip)) && !has(world, node, ip))
 }
 
 impl Explanation {
-    fn add(&mut self, world: &World<'_>, pod: &Pod, direction: Direction, judgement: &Judgement) {
-        self.allow &= judgement.allow();
+    /// The first reason is what the datapath gives; the others would be met if that were not.
+    fn drop(&mut self, reason: DropReason, line: String) {
+        self.dropped.get_or_insert(reason);
+        self.lines.push(line);
+    }
+
+    fn add(&mut self, world: &World<'_>, pod: &Pod, local: Option<&LocalPod>, direction: Direction, flow: Flow) {
+        let judgement = judge(world, pod, direction, flow);
+        if let Some(local) = local {
+            self.judged.push(Judged { slot: local.slot, direction, flow, allow: judgement.allow() });
+        }
         let key = &pod.key;
-        self.lines.push(match judgement.allowed_by() {
-            _ if !judgement.isolated => format!("{direction} of {key}: allowed, no policy selects it"),
-            Some(rule) => format!("{direction} of {key}: allowed by {}", Named(rule, direction)),
+        match judgement.allowed_by() {
+            _ if !judgement.isolated => self.lines.push(format!("{direction} of {key}: allowed, no policy selects it")),
+            Some(rule) => self.lines.push(format!("{direction} of {key}: allowed by {}", Named(rule, direction))),
             None => {
+                let reason = match direction {
+                    Direction::Egress => DropReason::EgressPolicy,
+                    Direction::Ingress => DropReason::IngressPolicy,
+                };
                 let mut policies: Vec<_> = isolating(world, pod, direction).map(|p| p.key.to_string()).collect();
                 policies.sort();
-                format!("{direction} of {key}: dropped without an answer, no rule of {} allows it", policies.join(", "))
+                let policies = policies.join(", ");
+                self.drop(
+                    reason,
+                    format!("{direction} of {key}: dropped without an answer, no rule of {policies} allows it"),
+                );
+                self.near_misses(world, direction, &judgement);
             }
-        });
-        if judgement.allow() {
-            return;
         }
+    }
+
+    fn near_misses(&mut self, world: &World<'_>, direction: Direction, judgement: &Judgement) {
         for step in &judgement.trail {
             let Some(rule) = rule_of(world, &step.rule, direction) else { continue };
             let name = Named(&step.rule, direction);
@@ -111,113 +203,5 @@ impl Explanation {
     }
 }
 
-struct Named<'a>(&'a RuleRef, Direction);
-
-impl fmt::Display for Named<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}[{}]", self.0.policy, self.1, self.0.index)
-    }
-}
-
-fn find<'a>(world: &World<'a>, end: &End) -> Result<Option<&'a Pod>, ExplainError> {
-    match end {
-        End::Ip(ip) => Ok(world.owner(*ip)),
-        End::Pod(key) => world
-            .pods
-            .iter()
-            .copied()
-            .find(|pod| pod.key == *key)
-            .map(Some)
-            .ok_or_else(|| ExplainError::NoPod(key.clone())),
-    }
-}
-
-fn addresses(world: &World<'_>, end: &End, pod: Option<&Pod>) -> Result<Vec<IpAddr>, ExplainError> {
-    let ips = match (end, pod) {
-        (End::Ip(ip), _) => vec![ip.to_canonical()],
-        (End::Pod(_), Some(pod)) => world
-            .local
-            .iter()
-            .find(|local| world.object_of(local).is_some_and(|object| object.key == pod.key))
-            .map_or_else(|| world.ranges().owned(pod).collect(), |local| local.ips.clone()),
-        (End::Pod(_), None) => Vec::new(),
-    };
-    match end {
-        End::Pod(key) if ips.is_empty() => Err(ExplainError::NoAddress(key.clone())),
-        _ => Ok(ips),
-    }
-}
-
-fn isolating<'a>(
-    world: &World<'a>,
-    pod: &'a Pod,
-    direction: Direction,
-) -> impl Iterator<Item = &'a NetworkPolicy> + use<'a> {
-    world.policies.clone().into_iter().filter(move |policy| {
-        policy.key.namespace == pod.key.namespace
-            && policy.pod_selector.matches(&pod.labels)
-            && direction.rules(policy).is_some()
-    })
-}
-
-fn rule_of<'a>(world: &World<'a>, rule: &RuleRef, direction: Direction) -> Option<&'a Rule> {
-    let policy = world.policies.iter().find(|policy| policy.key == rule.policy)?;
-    direction.rules(policy)?.get(rule.index)
-}
-
-fn ports(rule: &Rule) -> String {
-    let words: Vec<_> = rule.ports.iter().map(port).collect();
-    words.join(", ")
-}
-
-fn port(PolicyPort { protocol, port }: &PolicyPort) -> String {
-    match port {
-        PortMatch::Any => format!("{protocol}"),
-        PortMatch::Range(first, last) if first == last => format!("{protocol} {first}"),
-        PortMatch::Range(first, last) => format!("{protocol} {first}-{last}"),
-        PortMatch::Named(name) => format!("{protocol} \"{name}\""),
-        PortMatch::Nothing => "a port that can't be read".to_owned(),
-    }
-}
-
-fn peers(rule: &Rule, direction: Direction) -> String {
-    let words: Vec<_> = rule.peers.iter().map(peer).collect();
-    format!("{} {}", if direction == Direction::Ingress { "from" } else { "to" }, words.join(" or "))
-}
-
-fn peer(peer: &Peer) -> String {
-    match peer {
-        Peer::Nothing => "a peer that can't be read".to_owned(),
-        Peer::IpBlock { cidr, except } if except.is_empty() => cidr.to_string(),
-        Peer::IpBlock { cidr, except } => {
-            let except: Vec<_> = except.iter().map(ToString::to_string).collect();
-            format!("{cidr} without {}", except.join(" and "))
-        }
-        Peer::Pods { namespaces: None, pods } => format!("pods of its namespace ({})", selector(pods)),
-        Peer::Pods { namespaces: Some(namespaces), pods } => {
-            format!("pods ({}) of namespaces ({})", selector(pods), selector(namespaces))
-        }
-    }
-}
-
-fn selector(selector: &Selector) -> String {
-    use fairlead_objects::Operator::{DoesNotExist, Exists, In, NotIn};
-    let Selector::All(requirements) = selector else { return "an invalid selector".to_owned() };
-    if requirements.is_empty() {
-        return "all".to_owned();
-    }
-    let words: Vec<_> = requirements
-        .iter()
-        .map(|r| {
-            let values: Vec<_> = r.values.iter().map(String::as_str).collect();
-            match r.operator {
-                In if values.len() == 1 => format!("{}={}", r.key, values.concat()),
-                In => format!("{} in ({})", r.key, values.join(", ")),
-                NotIn => format!("{} not in ({})", r.key, values.join(", ")),
-                Exists => r.key.clone(),
-                DoesNotExist => format!("!{}", r.key),
-            }
-        })
-        .collect();
-    words.join(", ")
-}
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,7 @@ pub use atom::{Atom, Signature};
 pub(super) use classifier::Classifier;
 pub use demand::Demand;
 pub use draft::{Draft, DraftPod, Judge, WantedPod, compile};
-pub use explain::{End, ExplainError, Explanation, explain};
+pub use explain::{Explanation, Judged, Path, explain, refused};
 pub use hash::content_hash;
 pub use rules::{Direction, RuleRef, SetInfo};
 pub use set::{Bits, PolicySet};

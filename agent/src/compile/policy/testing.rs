@@ -127,6 +127,7 @@ impl Cluster {
             key: key(name),
             uid: String::new(),
             created: None,
+            static_uid: None,
             labels: labels(pod_labels),
             node_name: Some(format!("n{node}")),
             ips,

@@ -277,10 +277,9 @@ fn p27_ports_are_those_of_the_pod() {
 fn p31_p33_self_and_own_node_are_explained() {
     let cluster = Cluster::grid().policy("x/deny", "", Some(&[]), Some(&[]));
     let world = cluster.world();
-    let pod = End::Pod(key("x/a"));
-    assert!(explain(&world, &pod, &pod, TCP, 80).unwrap().allow);
-    assert!(explain(&world, &End::Ip(ip("172.18.0.1")), &pod, TCP, 80).unwrap().allow);
-    assert!(!explain(&world, &End::Ip(ip("172.18.0.2")), &pod, TCP, 80).unwrap().allow);
+    let pod = cluster.ip_of("x/a", 0);
+    let allows = |from| explain(&world, Path { from, to: pod, proto: TCP, port: 80 }).dropped.is_none();
+    assert!(allows(pod) && allows(ip("172.18.0.1")) && !allows(ip("172.18.0.2")));
 }
 
 #[test]
@@ -327,6 +326,19 @@ fn p40_a_pod_whose_object_is_not_known_has_no_traffic() {
     assert!(!ingress(&cluster, "x/a", "10.244.1.11", TCP, 80));
     cluster.local[0].uid = "new".to_owned();
     assert!(ingress(&cluster, "x/a", "10.244.1.11", TCP, 80));
+}
+
+#[test]
+fn c38_the_object_of_a_static_pod_is_its_mirror() {
+    let mut cluster = Cluster::grid().with("x/a", |pod| {
+        pod.uid = "of-the-mirror".to_owned();
+        pod.static_uid = Some("hash".to_owned());
+    });
+    cluster.local[0].uid = "hash".to_owned();
+    assert!(ingress(&cluster, "x/a", "10.244.1.11", TCP, 80));
+    // The file has changed: the mirror is that of the next pod, or this one of an earlier.
+    cluster.local[0].uid = "hash-of-before".to_owned();
+    assert!(!ingress(&cluster, "x/a", "10.244.1.11", TCP, 80));
 }
 
 #[test]
@@ -388,34 +400,6 @@ fn p45_a_namespace_is_selected_by_its_name() {
     let peer = pods_of("kubernetes.io/metadata.name=y", "");
     let cluster = Cluster::grid().policy("x/p", "pod=a", Some(&[rule(&[peer], &[])]), None);
     assert!(passes(&cluster, "y/b", "x/a", TCP, 80) && !passes(&cluster, "z/b", "x/a", TCP, 80));
-}
-
-#[test]
-fn p47_a_denial_is_explained_with_its_near_misses() {
-    let cluster = Cluster::grid().policy(
-        "x/api",
-        "pod=a",
-        Some(&[rule(&[pods("pod=b")], &[tcp(8080), tcp(8443)]), rule(&[pods("app=web")], &[tcp(80)])]),
-        None,
-    );
-    let explanation = explain(&cluster.world(), &End::Pod(key("x/b")), &End::Pod(key("x/a")), TCP, 80).unwrap();
-    assert!(!explanation.allow);
-    assert_eq!(
-        explanation.lines,
-        [
-            "egress of x/b: allowed, no policy selects it",
-            "ingress of x/a: dropped without an answer, no rule of x/api allows it",
-        ]
-    );
-    assert_eq!(
-        explanation.near_misses,
-        [
-            "x/api ingress[0] allows this peer, but only TCP 8080, TCP 8443",
-            "x/api ingress[1] allows this port, but only from pods of its namespace (app=web)",
-        ]
-    );
-    let missing = explain(&cluster.world(), &End::Pod(key("x/nobody")), &End::Ip(ip("192.0.2.1")), TCP, 80);
-    assert_eq!(missing, Err(ExplainError::NoPod(key("x/nobody"))));
 }
 
 #[test]

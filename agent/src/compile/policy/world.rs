@@ -30,9 +30,9 @@ pub struct World<'a> {
     pub pod_ranges: &'a [IpNetwork],
 }
 
-/// Whether a Pod object is that of an attached pod: the same name, and the same uid where both have one.
+/// Whether a Pod object is that of an attached pod: the same name, and the uid that it runs under where both have one.
 pub(crate) fn is_object_of(pod: &Pod, local: &LocalPod) -> bool {
-    pod.key == local.key && !pod.host_network && (pod.uid.is_empty() || local.uid.is_empty() || pod.uid == local.uid)
+    pod.key == local.key && !pod.host_network && pod.runs_as(&local.uid)
 }
 
 /// How good a pod's claim to its addresses is, smallest first: two may name the same one for a moment.

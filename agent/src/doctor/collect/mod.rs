@@ -16,6 +16,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use super::facts::{Agent, Cni, Disk, Facts};
 use crate::admin::{Connection, Request, StatusView};
 use crate::bpf::{PinDir, cgroup2_root};
+use crate::install::chain::plugin_types;
 use crate::install::{PLUGIN, conflist};
 use crate::wiring::Sysctls;
 
@@ -112,10 +113,16 @@ fn cni(places: &Places, hidden: bool) -> Cni {
     let executable =
         |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     let noexec = statvfs(&places.cni_bin_dir).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC));
+    let (directory, own) = (&places.cni_conf_dir, &places.cni_conf_name);
+    let files = conflist::configurations(directory).unwrap_or_default();
+    let mut others = fs::read(directory.join(own)).map(|content| plugin_types(&content)).unwrap_or_default();
+    others.retain(|kind| kind != PLUGIN && !hidden && !executable(&places.cni_bin_dir.join(kind)));
     Cni {
-        directory: places.cni_conf_dir.clone(),
-        own: places.cni_conf_name.clone(),
-        files: conflist::configurations(&places.cni_conf_dir).unwrap_or_default(),
+        directory: directory.clone(),
+        own: own.clone(),
+        lead_here: conflist::leading_here(directory, &files, own),
+        files,
+        missing: others,
         plugin_ok: hidden || executable(&plugin) && !noexec,
         plugin,
     }

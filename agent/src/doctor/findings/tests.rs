@@ -15,6 +15,8 @@ fn healthy() -> Facts {
             directory: "/etc/cni/net.d".into(),
             own: "10-fairlead.conflist".into(),
             files: vec!["10-fairlead.conflist".into(), "87-podman.conflist".into()],
+            lead_here: vec!["10-fairlead.conflist".into()],
+            missing: vec![],
             plugin: "/opt/cni/bin/fairlead-cni".into(),
             plugin_ok: true,
         },
@@ -50,7 +52,7 @@ const fn case(
     Case { what, change, severity, says, remedy }
 }
 
-const CASES: [Case; 31] = [
+const CASES: [Case; 32] = [
     case("old kernel", |f| f.kernel.version = Some((5, 15)), Severity::Blocks, "Linux 6.12.0", "6.1 or newer"),
     case(
         "lack",
@@ -89,6 +91,7 @@ const CASES: [Case; 31] = [
         "rm /etc/cni/net.d/05-cilium.conflist",
     ),
     case("no plugin", |f| f.cni.plugin_ok = false, Severity::Blocks, "/opt/cni/bin/fairlead-cni", "fairlead install"),
+    case("no tuning", |f| f.cni.missing.push("tuning".into()), Severity::Blocks, "10-fairlead.conflist", "`cni.chain`"),
     case("no uplink", |f| f.uplinks.clear(), Severity::Blocks, "no uplink", "--uplink"),
     case(
         "two MTUs",
@@ -213,4 +216,17 @@ fn the_worst_comes_first_and_nothing_is_said_twice() {
 fn a_node_that_nobody_could_look_at_has_few() {
     let uplinks = healthy().uplinks;
     assert_eq!(findings(&Facts { uplinks, ..Facts::default() }), []);
+}
+
+#[test]
+fn c37_a_configuration_in_front_that_leads_here_is_no_finding() {
+    let mut facts = healthy();
+    facts.cni.files.insert(0, "00-multus.conf".into());
+    facts.cni.lead_here.push("00-multus.conf".into());
+    assert_eq!(findings(&facts), []);
+    // Whatever is between them is never taken.
+    facts.cni.files.insert(1, "05-cilium.conflist".into());
+    assert_eq!(findings(&facts), []);
+    facts.cni.files.swap(0, 1);
+    assert!(findings(&facts)[0].what.contains("05-cilium.conflist"));
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::problem::{At, Problem, note};
 use super::{Converted, Error, Slim, meta};
@@ -19,6 +20,7 @@ impl Slim for v1::Pod {
             key: meta::key(&self.metadata)?,
             uid: self.metadata.uid.clone().unwrap_or_default(),
             created: meta::created(&self.metadata),
+            static_uid: static_uid(&self.metadata),
             labels: meta::labels(&self.metadata),
             node_name: spec.and_then(|s| s.node_name.clone()).filter(|name| !name.is_empty()),
             ips: ips(status)?,
@@ -29,6 +31,13 @@ impl Slim for v1::Pod {
         };
         Ok((Object::Pod(pod), notes))
     }
+}
+
+/// What kubelet runs the pod under if it is the mirror of a static pod (`ConfigMirrorAnnotationKey` and
+/// `ConfigHashAnnotationKey` in pkg/kubelet/types/pod_update.go). Only the two together make a mirror.
+fn static_uid(metadata: &ObjectMeta) -> Option<String> {
+    meta::annotation(metadata, "kubernetes.io/config.mirror")?;
+    meta::annotation(metadata, "kubernetes.io/config.hash").filter(|hash| !hash.is_empty()).map(str::to_owned)
 }
 
 fn ips(status: Option<&v1::PodStatus>) -> Result<Vec<IpAddr>, Error> {

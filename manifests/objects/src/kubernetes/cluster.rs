@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::Client;
 use tokio::sync::OnceCell;
 
 use super::access::{Access, AccessError};
 use super::failover;
+use super::heard::{Heard, WatchState};
 use super::servers::Servers;
 use super::trouble::Often;
 
@@ -30,6 +31,7 @@ struct Inner {
     access_trouble: Mutex<Option<String>>,
     /// What is wrong with requests about a resource.
     troubles: Mutex<BTreeMap<String, String>>,
+    heard: Arc<Heard>,
 }
 
 /// [`Client`] has no `Debug`.
@@ -51,6 +53,7 @@ impl Cluster {
             client: OnceCell::new(),
             access_trouble: Mutex::default(),
             troubles: Mutex::default(),
+            heard: Arc::default(),
         }))
     }
 
@@ -86,7 +89,7 @@ impl Cluster {
             matches!(config.cluster_url.path(), "" | "/") && config.cluster_url.scheme_str() == Some("https");
         let run_dir = self.0.access.run_dir.as_deref().filter(|_| is_plain);
         let servers = self.0.servers.get_or_init(|| Arc::new(Servers::new(&address, run_dir)));
-        failover::client(&config, servers)
+        failover::client(&config, servers, &self.0.heard)
     }
 
     fn set_access_trouble(&self, trouble: Option<String>) {
@@ -113,6 +116,12 @@ impl Cluster {
     #[must_use]
     pub fn server(&self) -> Option<String> {
         self.0.servers.get().map(|servers| servers.current())
+    }
+
+    /// How the watches are, those that have been open once.
+    #[must_use]
+    pub fn watches(&self) -> Vec<WatchState> {
+        self.0.heard.states(Instant::now())
     }
 
     /// What is wrong at present and what to do, one text a matter. Nothing when all is well: every watch goes on.

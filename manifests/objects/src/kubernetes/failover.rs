@@ -18,6 +18,7 @@ use rustls::pki_types::ServerName;
 use tower::{BoxError, Service, ServiceBuilder};
 
 use super::access::AccessError;
+use super::heard::{self, Heard, Tapped};
 use super::servers::Servers;
 use crate::causes;
 
@@ -34,7 +35,7 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration:
 ///
 /// # Errors
 /// Certificates or credentials can't be used.
-pub(super) fn client(config: &Config, servers: &Arc<Servers>) -> Result<Client, AccessError> {
+pub(super) fn client(config: &Config, servers: &Arc<Servers>, heard: &Arc<Heard>) -> Result<Client, AccessError> {
     let failed = |error| AccessError::Client(Box::new(error));
     let (idle, interval, probes) = KEEPALIVE;
     let mut http = HttpConnector::new();
@@ -57,7 +58,7 @@ pub(super) fn client(config: &Config, servers: &Arc<Servers>) -> Result<Client, 
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().map_err(failed)?)
         .layer(config.extra_headers_layer().map_err(failed)?)
-        .layer_fn(|inner| Failover { inner, servers: Arc::clone(servers) })
+        .layer_fn(|inner| Failover { inner, servers: Arc::clone(servers), heard: Arc::clone(heard) })
         .service(hyper);
     Ok(Client::new(service, config.default_namespace.clone()))
 }
@@ -83,11 +84,12 @@ impl ResolveServerName for Names {
     }
 }
 
-/// Sends each request to the current address and notes whether there was an answer.
+/// Sends each request to the current address and notes whether there was an answer, and what comes of watches.
 #[derive(Debug, Clone)]
 struct Failover<S> {
     inner: S,
     servers: Arc<Servers>,
+    heard: Arc<Heard>,
 }
 
 impl<S, B> Service<Request<Body>> for Failover<S>
@@ -96,9 +98,9 @@ where
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
 {
-    type Response = Response<B>;
+    type Response = Response<Tapped<B>>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context).map_err(Into::into)
@@ -109,8 +111,9 @@ where
         if let Some(uri) = at(request.uri(), &address) {
             *request.uri_mut() = uri;
         }
+        let watched = heard::watched(request.uri());
         let answer = self.inner.call(request);
-        let servers = Arc::clone(&self.servers);
+        let (servers, heard) = (Arc::clone(&self.servers), Arc::clone(&self.heard));
         Box::pin(async move {
             let result = match tokio::time::timeout(ANSWER, answer).await {
                 Ok(result) => result.map_err(Into::into),
@@ -130,7 +133,13 @@ where
                 }
                 Err(error) => servers.failed(&address, &causes(error.as_ref())),
             }
-            result
+            result.map(|response| {
+                let watched = watched.filter(|_| response.status().is_success());
+                response.map(|body| match watched {
+                    Some(kind) => Tapped::watch(body, heard, kind),
+                    None => Tapped::plain(body),
+                })
+            })
         })
     }
 }

@@ -11,6 +11,7 @@
 mod access;
 mod cluster;
 mod failover;
+mod heard;
 mod interest;
 mod relist;
 mod scope;
@@ -21,6 +22,7 @@ mod wire;
 
 pub use access::{Access, AccessError, ServerUrl};
 pub use cluster::Cluster;
+pub use heard::WatchState;
 pub use interest::Interest;
 pub use trouble::forbidden;
 pub(crate) use watch::watch;

@@ -116,6 +116,7 @@ fn s13_a_host_port_is_a_triple() {
         key: ObjectKey::new("shop", "web"),
         uid: String::new(),
         created: None,
+        static_uid: None,
         labels: Labels::new(),
         node_name: Some(HERE.into()),
         ips: vec![],

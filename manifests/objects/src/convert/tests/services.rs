@@ -312,3 +312,18 @@ fn s53_slices_tell_when_their_change_began() {
     assert_eq!(triggered("yesterday"), None);
     assert_eq!(slice("IPv4", "endpoints: []").triggered, None);
 }
+
+#[test]
+fn c38_a_mirror_pod_runs_under_the_hash_of_its_file() {
+    let runtime = |annotations: &str| {
+        let (pod, notes) = pod(&format!("metadata: {{namespace: a, name: b, uid: u, annotations: {{{annotations}}}}}"));
+        assert_eq!(notes, [] as [String; 0]);
+        assert_eq!(pod.uid, "u");
+        pod.runtime_uid().to_owned()
+    };
+    let (hash, mirror) = ("kubernetes.io/config.hash: h", "kubernetes.io/config.mirror: h");
+    assert_eq!(runtime(&format!("{hash}, {mirror}")), "h");
+    assert_eq!(runtime(hash), "u", "anybody may write that on a pod; without a mirror it means nothing");
+    assert_eq!(runtime(mirror), "u");
+    assert_eq!(runtime(&format!("kubernetes.io/config.hash: '', {mirror}")), "u");
+}

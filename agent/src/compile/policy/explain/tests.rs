@@ -1,0 +1,177 @@
+use fairlead_datapath::peer::PodWord;
+use fairlead_datapath::policy::DENY_ALL;
+use fairlead_datapath::testing::{L4, Landed, Message, Node as Datapath};
+use proptest::prelude::*;
+
+use super::super::testing::*;
+use super::*;
+
+fn path(from: IpAddr, to: IpAddr, (proto, port): (u8, u16)) -> Path {
+    Path { from, to, proto, port }
+}
+
+#[test]
+fn p47_a_denial_is_explained_with_its_near_misses() {
+    let cluster = Cluster::grid().policy(
+        "x/api",
+        "pod=a",
+        Some(&[rule(&[pods("pod=b")], &[tcp(8080), tcp(8443)]), rule(&[pods("app=web")], &[tcp(80)])]),
+        None,
+    );
+    let (from, to) = (cluster.ip_of("x/b", 0), cluster.ip_of("x/a", 0));
+    let explanation = explain(&cluster.world(), path(from, to, (6, 80)));
+    assert_eq!(explanation.dropped, Some(DropReason::IngressPolicy));
+    assert_eq!(
+        explanation.lines,
+        [
+            "egress of x/b: allowed, no policy selects it",
+            "ingress of x/a: dropped without an answer, no rule of x/api allows it",
+        ]
+    );
+    assert_eq!(
+        explanation.near_misses,
+        [
+            "x/api ingress[0] allows this peer, but only TCP 8080, TCP 8443",
+            "x/api ingress[1] allows this port, but only from pods of its namespace (app=web)",
+        ]
+    );
+}
+
+#[test]
+fn p49_what_has_no_traffic_whatever_policies_say_is_dropped_with_the_reason() {
+    let mut cluster = Cluster::grid().pod("x/new", 1, 77, "pod=new");
+    let of = |cluster: &Cluster, from: IpAddr, to: &str| explain(&cluster.world(), path(from, ip(to), (6, 80)));
+    let from = cluster.ip_of("x/a", 0);
+    for (to, reason) in [
+        ("224.0.0.1", Some(DropReason::Multicast)),
+        ("127.0.0.1", Some(DropReason::BadAddress)),
+        ("10.244.1.200", Some(DropReason::NoSuchPod)),
+        ("172.18.0.1", None),
+        ("192.0.2.1", None),
+    ] {
+        let explanation = of(&cluster, from, to);
+        assert_eq!(explanation.dropped, reason, "{to}");
+        let said = explanation.lines.concat();
+        assert!(reason.is_none_or(|reason| said.contains(reason.as_str())), "{said}");
+    }
+    // Attached, and the object has not come; then the object, and the plugin has not.
+    let new = cluster.ip_of("x/new", 0);
+    let object = cluster.pods.iter().position(|pod| pod.key == key("x/new")).unwrap();
+    let object = cluster.pods.remove(object);
+    assert_eq!(of(&cluster, new, "192.0.2.1").dropped, Some(DropReason::Pending));
+    assert_eq!(of(&cluster, from, &new.to_string()).dropped, Some(DropReason::Pending));
+    cluster.pods.push(object);
+    cluster.local.retain(|local| local.key != key("x/new"));
+    assert_eq!(of(&cluster, new, "192.0.2.1").dropped, Some(DropReason::Pending));
+    assert_eq!(of(&cluster, from, &new.to_string()).dropped, Some(DropReason::NoSuchPod));
+}
+
+/// Addresses at the edges of what is special, and any.
+fn any_address() -> impl Strategy<Value = IpAddr> {
+    let edges = [
+        "0.0.0.0",
+        "0.255.255.255",
+        "1.0.0.0",
+        "126.255.255.255",
+        "127.0.0.1",
+        "127.255.255.255",
+        "128.0.0.0",
+        "169.253.255.255",
+        "169.254.0.0",
+        "169.254.1.1",
+        "169.254.7.127",
+        "169.254.169.254",
+        "169.254.255.255",
+        "169.255.0.0",
+        "223.255.255.255",
+        "224.0.0.0",
+        "239.255.255.255",
+        "240.0.0.0",
+        "254.255.255.255",
+        "255.0.0.0",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::2",
+        "fe7f:ffff::",
+        "fe80::",
+        "fe80::1",
+        "febf:ffff::",
+        "fec0::",
+        "fd00:ec2::254",
+        "fd16:9254:7127:1337:ffff:ffff:ffff:ffff",
+        "feff:ffff::",
+        "ff00::",
+        "ff02::1",
+        "2001:db8::1",
+    ];
+    prop_oneof![
+        3 => prop::sample::select(edges.map(ip).to_vec()),
+        1 => any::<[u8; 4]>().prop_map(IpAddr::from),
+        1 => any::<[u8; 16]>().prop_map(IpAddr::from).prop_filter("v4-mapped is IPv4", |ip| ip.to_canonical() == *ip),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn p49_addresses_that_the_datapath_does_not_forward_are_refused(to in any_address()) {
+        let mut node = Datapath::new();
+        let message = Message::new(Datapath::pod(0, to.is_ipv6()), to, L4::Udp(40000, 53));
+        let dropped = match node.pod_sends(0, &mut message.frame()) {
+            Landed::Dropped(reason @ (DropReason::BadAddress | DropReason::Multicast)) => Some(reason),
+            _ => None,
+        };
+        prop_assert_eq!(refused(to), dropped, "{}", to);
+    }
+}
+
+/// What the tables make of a path, put together as the datapath does: `ask` is one question of it.
+fn by_tables(cluster: &Cluster, content: &crate::plan::policy::Content, path: Path) -> bool {
+    let slot = |ip: IpAddr| cluster.local.iter().find(|local| local.ips.contains(&ip)).map(|local| local.slot);
+    let word = |slot: u16| PodWord(content.peer.pods.get(&slot).map_or(0, |pod| pod.word));
+    let own_node = cluster.nodes[0].internal_ips.contains(&path.from);
+    let flow = |peer| Flow { peer, proto: path.proto, port: path.port };
+    if slot(path.from).is_some() && refused(path.to).is_some() {
+        return false;
+    }
+    if path.from == path.to {
+        // Itself, and nobody asks its policies, unless it has none yet.
+        return slot(path.from).is_some_and(|slot| word(slot).egress() != DENY_ALL);
+    }
+    let egress = slot(path.from).is_none_or(|slot| ask(content, slot, Direction::Egress, flow(path.to)).0);
+    let ingress = match slot(path.to) {
+        Some(slot) if own_node => !word(slot).is_pending(),
+        Some(slot) => ask(content, slot, Direction::Ingress, flow(path.from)).0,
+        // The route: a pod's address that no pod has.
+        None => slot(path.from).is_none() || !cluster.nodes[0].pod_cidrs.iter().any(|range| range.contains(path.to)),
+    };
+    egress && ingress
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn p49_the_verdict_is_that_of_the_tables(cluster in any_cluster()) {
+        let state = cluster.tables();
+        let world = cluster.world();
+        for (local, direction, flow) in flows(&cluster, PORTS) {
+            let Some(own) = local.ips.iter().copied().find(|ip| ip.is_ipv4() == flow.peer.is_ipv4()) else { continue };
+            let (from, to) = if direction == Direction::Egress { (own, flow.peer) } else { (flow.peer, own) };
+            // What a pod of another node may send is judged there: its packets are here, or they are not.
+            let elsewhere = cluster.local.iter().all(|local| !local.ips.contains(&from)) && world.owner(from).is_some();
+            let elsewhere = elsewhere || (world.owner(to).is_some() && cluster.local.iter().all(|l| !l.ips.contains(&to)));
+            if elsewhere {
+                continue;
+            }
+            let path = path(from, to, (flow.proto, flow.port));
+            let explained = explain(&world, path);
+            prop_assert_eq!(
+                explained.dropped.is_none(), by_tables(&cluster, state.content(), path), "{:?}: {:?}", path, explained
+            );
+            for Judged { slot, direction, flow, allow } in explained.judged {
+                prop_assert_eq!(ask(state.content(), slot, direction, flow).0, allow);
+            }
+        }
+    }
+}
