@@ -64,7 +64,7 @@ impl Readiness {
     /// What is to be known of a server that may be asked.
     fn remarks(&self) -> String {
         let mut text = "OK".to_owned();
-        if let Some(forwarder) = &self.responder.forwarder {
+        for forwarder in self.responder.site().forwarders() {
             for server in forwarder.all_upstreams().iter().filter(|server| server.is_loop()) {
                 text += &format!("\nloop: the upstream server {} leads back here and is not asked", server.address);
             }
