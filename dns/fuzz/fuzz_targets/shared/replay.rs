@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use crate::check::check;
 
 /// The inputs that are kept.
-const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/query");
+const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/", env!("CARGO_BIN_NAME"));
 
 /// Runs what the command line names, or the kept corpus.
 ///
@@ -22,7 +22,7 @@ pub(crate) fn replay() -> Result<()> {
     for path in &named {
         count += run(path).with_context(|| format!("can't read the input {}", path.display()))?;
     }
-    ensure!(count > 0, "there is no input in {named:?}: name files or directories with queries");
+    ensure!(count > 0, "there is no input in {named:?}: name files or directories with inputs");
     println!("{count} inputs are as they should be");
     Ok(())
 }
