@@ -101,6 +101,9 @@ pub struct Cluster {
     pub fall: Fall,
 }
 
+/// What names of addresses end in.
+const ARPA: &[u8] = b"\x04arpa\x00";
+
 /// The zones of reverse names.
 pub const REVERSE: [&str; 2] = ["in-addr.arpa", "ip6.arpa"];
 
@@ -195,12 +198,16 @@ impl Block {
     }
 
     /// Whether a question can be answered on the short way.
-    fn is_short(&self, name: &[u8], record_type: RecordType, client: IpAddr) -> bool {
+    fn is_short(&self, name: &[u8], record_type: RecordType, client: IpAddr, origin: &WireName) -> bool {
         let Rules { acl, rewrites, templates, hosts, cluster, .. } = &self.rules;
-        let Some(cluster) = cluster else { return false };
-        let own = strip_suffix(name, cluster.origin.as_wire()).is_some();
-        // What is no answer of the zone may be somebody else's to give.
-        let settled = if own { !cluster.fall.through(name) } else { cluster.is_usual() };
+        let own = strip_suffix(name, origin.as_wire()).is_some();
+        // What is no answer of the zone may be somebody else's to give, and the zone's may not be this block's.
+        let settled = match cluster {
+            _ if !own && !name.ends_with(ARPA) => true,
+            Some(cluster) if own => !cluster.fall.through(name),
+            Some(cluster) => cluster.is_usual(),
+            None => false,
+        };
         settled
             && acl::judge(acl, name, record_type, client) == Verdict::Allow
             && !rewrite::touches(rewrites, name, record_type)
@@ -301,7 +308,10 @@ impl Site {
     /// Whether a question can be answered on the short way; the name in lower case.
     #[must_use]
     pub fn is_short(&self, name: &[u8], record_type: RecordType, client: IpAddr) -> bool {
-        self.plain || self.block(name).is_some_and(|block| block.is_short(name, record_type, client))
+        let Some(origin) = self.blocks.iter().find_map(|block| Some(&block.rules.cluster.as_ref()?.origin)) else {
+            return false;
+        };
+        self.plain || self.block(name).is_some_and(|block| block.is_short(name, record_type, client, origin))
     }
 
     /// Whether any query is logged.
