@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// Answer as this configuration of CoreDNS says, in place of the settings for other zones. It, and what it imports, is
     /// read again when it changes.
     #[arg(
-        long, help_heading = HEADING, value_name = "FILE",
+        long, help_heading = HEADING, value_name = "FILE", env = "FAIRLEAD_COREFILE",
         conflicts_with_all = [
             "zone", "ttl", "upstream", "stub_domain", "rewrite", "template", "host", "hosts_file", "policy", "force_tcp",
             "tls_server_name", "tls_ca", "max_concurrent", "cache_size", "cache_ttl", "serve_stale", "resolv_conf",
@@ -224,6 +224,14 @@ impl Args {
                 Source::Kubernetes(Cluster::new(access), interest)
             }
         }
+    }
+
+    /// The settings that are looked at when the process starts, and only then.
+    pub(crate) fn at_start(&self) -> String {
+        let Self { log_level, listen, max_udp, threads, tcp_connections, tls_bind, tls_cert, tls_key, .. } = self;
+        let Self { health_bind, ready_bind, metrics_bind, lameduck, patience, .. } = self;
+        let server = (log_level, listen, max_udp, threads, tcp_connections, tls_bind, tls_cert, tls_key);
+        format!("{server:?} {:?}", (health_bind, ready_bind, metrics_bind, lameduck, patience))
     }
 
     /// The addresses to listen on.

@@ -156,7 +156,13 @@ impl Follower {
         if let Some(config) = &self.args.config {
             // What is read while it is written is read again.
             let _text = self.files.text(config);
-            self.args = fairlead_settings::parse_from(std::env::args_os(), &[])?;
+            let args: Args = fairlead_settings::parse_from(std::env::args_os(), &[])?;
+            if args.at_start() != self.args.at_start() {
+                tracing::warn!(
+                    "some settings that have changed take effect at the next start: start it again for them"
+                );
+            }
+            self.args = args;
         }
         let plan = self.plan()?;
         let fixed = plan.fixed() == before.fixed();
