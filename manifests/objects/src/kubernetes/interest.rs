@@ -47,3 +47,23 @@ impl Interest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selection_is_of_what_names_come_from() {
+        let all = Interest::Selected { labels: None, pods: false };
+        let some = Interest::Selected { labels: Some("app=web".to_owned()), pods: true };
+        for kind in Kind::ALL {
+            assert_eq!(all.wants(kind), Interest::Names.wants(kind), "{kind:?}");
+            assert_eq!(some.wants(kind), Interest::Names.wants(kind) || kind == Kind::Pod, "{kind:?}");
+            assert_eq!((all.labels(kind), Interest::Names.labels(kind)), (None, None), "{kind:?}");
+        }
+        assert_eq!(some.labels(Kind::Service), Some("app=web"));
+        // Namespaces exist whatever labels they have.
+        assert_eq!(some.labels(Kind::Namespace), None);
+        assert_eq!(some.node(), None);
+    }
+}
