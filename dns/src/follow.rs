@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,6 +35,13 @@ fn digest(what: &io::Result<impl Hash>) -> u64 {
     hasher.finish()
 }
 
+/// What tells one state of a file from another, without reading it.
+fn stamp(path: &Path) -> io::Result<impl Hash + use<>> {
+    let metadata = std::fs::metadata(path)?;
+    let changed = (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
+    Ok((metadata.dev(), metadata.ino(), metadata.len(), changed))
+}
+
 fn names(directory: &Path) -> io::Result<Vec<String>> {
     Disk.names(directory).map(|mut names| {
         names.sort();
@@ -51,7 +59,7 @@ impl Recorded {
     fn has_changed(&self) -> bool {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         known.iter().any(|((path, directory), before)| {
-            let now = if *directory { digest(&names(path)) } else { digest(&Disk.text(path)) };
+            let now = if *directory { digest(&names(path)) } else { digest(&stamp(path)) };
             now != *before
         })
     }
@@ -59,9 +67,9 @@ impl Recorded {
 
 impl Files for Recorded {
     fn text(&self, path: &Path) -> io::Result<String> {
-        let text = Disk.text(path);
-        self.note(path, false, digest(&text));
-        text
+        // Before it is read: what is written meanwhile is read again.
+        self.note(path, false, digest(&stamp(path)));
+        Disk.text(path)
     }
 
     fn names(&self, directory: &Path) -> io::Result<Vec<String>> {

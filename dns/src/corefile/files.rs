@@ -26,7 +26,7 @@ pub trait Files {
 pub struct Disk;
 
 /// More than anybody writes by hand, and little enough to read.
-const LONGEST: u64 = 4 << 20;
+const LONGEST: u64 = 64 << 20;
 
 impl Files for Disk {
     fn text(&self, path: &Path) -> io::Result<String> {
