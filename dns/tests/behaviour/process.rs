@@ -141,7 +141,6 @@ fn health_readiness_and_metrics_are_shown_and_an_end_loses_nothing() {
         write(&mut stream, &query("web.shop.svc.cluster.local SRV")).await;
         read(&mut stream).await;
     });
-    let (_, text) = get(metrics, "/metrics").unwrap();
     let server = format!("dns://{address}");
     let line = |name: &str, more: &[(&str, &str)], value: &str| {
         let mut labels = vec![("server", server.as_str()), ("view", ""), ("zone", ".")];
@@ -150,6 +149,10 @@ fn health_readiness_and_metrics_are_shown_and_an_end_loses_nothing() {
         let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
         format!("\ncoredns_{name}{{{}}} {value}", labels.join(","))
     };
+    // The time of a response is counted when it has gone.
+    let counted = line("dns_request_duration_seconds_count", &[], "4\n");
+    wait_for("all responses are counted", || get(metrics, "/metrics").is_some_and(|(_, text)| text.contains(&counted)));
+    let (_, text) = get(metrics, "/metrics").unwrap();
     let request = |proto, kind| [("proto", proto), ("family", "1"), ("type", kind)];
     for line in [
         line("dns_requests_total", &request("udp", "A"), "2\n"),
