@@ -1,23 +1,19 @@
 //! The command line.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use clap::Parser;
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
 use fairlead_dns::crowd::Bounds;
-use fairlead_dns::forward::Over;
-use fairlead_dns::forward::tls::{self, Tls};
-use fairlead_dns::forward::{
-    self, Forwarder, Limits, Policy, Rules, UpstreamError, from_resolv_conf, parse_stub, parse_upstream, refuse_loops,
-};
-use fairlead_dns::full::Responder;
+use fairlead_dns::forward::{Policy, parse_stub, parse_upstream};
 use fairlead_dns::hosts::Hosts;
-use fairlead_dns::name::strip_suffix;
+use fairlead_dns::plan::Plan;
 use fairlead_dns::server::TlsConfig;
+use fairlead_dns::site::rewrite::Rewrite;
+use fairlead_dns::site::template::Template;
+use fairlead_dns::zone::PodMode;
 use fairlead_dns::{WireName, descriptors};
 use fairlead_objects::Source;
 use fairlead_objects::kubernetes::{Access, Cluster, Interest};
@@ -26,6 +22,7 @@ use fairlead_settings::HEADING;
 use tracing_subscriber::EnvFilter;
 
 use crate::health::Places;
+use crate::planned::{Wanted, rewrite_rule, template_rule};
 
 /// What is not logged unless a filter names it: the watches say themselves what is wrong with them, and how often.
 pub(crate) const QUIET: &str = "kube_client=off,kube_runtime=off";
@@ -33,17 +30,29 @@ pub(crate) const QUIET: &str = "kube_client=off,kube_runtime=off";
 /// The DNS server of a Kubernetes cluster: answers for the cluster's zone from its Services and EndpointSlices, and
 /// asks other servers about the rest.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "fairlead-dns", version)]
+#[command(name = "fairlead-dns", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Verb>,
     /// Read objects from the manifests in this directory instead of the Kubernetes API.
     #[arg(long, value_name = "DIR", env = "FAIRLEAD_OBJECTS")]
     objects: Option<PathBuf>,
-    /// Kubeconfig for the Kubernetes API. [default: the pod's service account, else as kubectl]
+    /// Reach the API server as this file says; without it, as a pod of the cluster does, or else as kubectl would.
     #[arg(long, value_name = "FILE", conflicts_with = "objects")]
     kubeconfig: Option<PathBuf>,
     /// Read settings from this YAML file: the flags below in camelCase.
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
+    /// Answer as this configuration of CoreDNS says, in place of the settings for other zones. It, and what it imports, is
+    /// read again when it changes.
+    #[arg(
+        long, help_heading = HEADING, value_name = "FILE", env = "FAIRLEAD_COREFILE",
+        conflicts_with_all = [
+            "zone", "ttl", "upstream", "stub_domain", "rewrite", "template", "host", "hosts_file", "policy", "force_tcp",
+            "tls_server_name", "tls_ca", "max_concurrent", "cache_size", "cache_ttl", "serve_stale", "resolv_conf",
+        ]
+    )]
+    pub(crate) corefile: Option<PathBuf>,
     /// Log level: error, warn, info, debug or trace, optionally with levels of modules after commas.
     #[arg(
         long, help_heading = HEADING, env = "RUST_LOG", value_name = "FILTER", default_value = "info",
@@ -53,88 +62,105 @@ pub(crate) struct Args {
     /// The cluster's zone.
     #[arg(long, help_heading = HEADING, value_name = "NAME", default_value = "cluster.local", value_parser = WireName::parse)]
     pub(crate) zone: WireName,
-    /// Listen here over UDP and TCP, on port 53 unless given. Repeat it, or separate addresses with commas. [default: every
-    /// address of both families]
+    /// Listen here, over UDP and TCP; the port is 53 where none is given. May be given several times or as a list with
+    /// commas. [default: every address of both families]
     #[arg(
         long, help_heading = HEADING, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream
     )]
     listen: Vec<SocketAddr>,
-    /// Forward queries for other zones to this server, at port 53 unless given. Repeat it, or separate servers with commas:
-    /// the next is asked after a failure or half a second. [default: the servers in --resolv-conf; if there are none,
-    /// queries for other zones are refused]
+    /// Ask this server about other zones; the port is 53 where none is given. May be given several times or as a list
+    /// with commas: the next is asked after a failure or half a second. [default: the servers
+    /// in --resolv-conf; without any, other zones are refused]
     #[arg(
         long, help_heading = HEADING, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream
     )]
-    upstream: Vec<SocketAddr>,
+    pub(crate) upstream: Vec<SocketAddr>,
     /// Forward queries for names below a domain to these servers instead. May be repeated.
     #[arg(long, help_heading = HEADING, value_name = "DOMAIN=ADDR[:PORT][,...]", value_parser = parse_stub)]
-    stub_domain: Vec<(WireName, Vec<SocketAddr>)>,
+    pub(crate) stub_domain: Vec<(WireName, Vec<SocketAddr>)>,
     /// A fixed address for one or more names, as a line of hosts(5). May be repeated.
     #[arg(long, help_heading = HEADING, value_name = "ADDR NAME...", value_parser = Hosts::parse)]
-    host: Vec<Hosts>,
+    pub(crate) host: Vec<Hosts>,
+    /// Answer questions as others, and rename their answers back; one rule as the plugin rewrite of CoreDNS has it: `name
+    /// suffix .old.example .new.example`. May be given several times.
+    #[arg(long, help_heading = HEADING, value_name = "RULE", value_parser = rewrite_rule)]
+    pub(crate) rewrite: Vec<Rewrite>,
+    /// Answer with what a template says; one as the plugin template of CoreDNS has it, with its options in braces on lines
+    /// of their own: `IN AAAA example.org` answers that there are no such records. May be given several times.
+    #[arg(long, help_heading = HEADING, value_name = "TEMPLATE", value_parser = template_rule)]
+    pub(crate) template: Vec<Template>,
+    /// Log queries for names in this zone, or from this network; `.` is all. May be given several times or as a list with
+    /// commas. Changes of it in the settings file take effect at once.
+    #[arg(long, help_heading = HEADING, value_name = "ZONE|NETWORK", value_delimiter = ',', value_parser = Wanted::parse)]
+    pub(crate) query_log: Vec<Wanted>,
+    /// How many queries are logged in a second, at most.
+    #[arg(
+        long, help_heading = HEADING, value_name = "COUNT", default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    pub(crate) query_log_rate: u32,
     /// A file of fixed addresses in the format of hosts(5). It is reloaded when it changes.
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
-    hosts_file: Option<PathBuf>,
+    pub(crate) hosts_file: Option<PathBuf>,
     /// Order in which upstream servers are asked: sequential (as listed), random, or fastest (lowest latency first). A
     /// server that does not answer is asked last.
     #[arg(long, help_heading = HEADING, value_name = "POLICY", default_value_t = Policy::Sequential)]
-    policy: Policy,
+    pub(crate) policy: Policy,
     /// Ask upstream servers over TCP only.
     #[arg(long, help_heading = HEADING)]
-    force_tcp: bool,
+    pub(crate) force_tcp: bool,
     /// Ask upstream servers over TLS, and verify that their certificates have this name. The port is 853 unless one other
     /// than 53 is given. Servers of stub domains are asked without TLS.
     #[arg(long, help_heading = HEADING, value_name = "NAME", conflicts_with = "force_tcp")]
-    tls_server_name: Option<String>,
+    pub(crate) tls_server_name: Option<String>,
     /// Certificate authorities of those certificates, in PEM. [default: the system's]
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
-    tls_ca: Option<PathBuf>,
+    pub(crate) tls_ca: Option<PathBuf>,
     /// Maximum number of queries that wait for upstream servers; one client may have a quarter of it. Beyond it, the oldest
     /// query of the client with the most fails.
     #[arg(
         long, help_heading = HEADING, value_name = "COUNT", default_value_t = 2000,
         value_parser = clap::value_parser!(u32).range(4..=100_000)
     )]
-    max_concurrent: u32,
+    pub(crate) max_concurrent: u32,
     /// Maximum size of the cache of upstream answers, in bytes; 0 turns it off.
     #[arg(
         long, help_heading = HEADING, value_name = "BYTES", default_value_t = 16 << 20,
         value_parser = clap::value_parser!(u32).range(0..=1 << 30)
     )]
-    cache_size: u32,
+    pub(crate) cache_size: u32,
     /// Maximum time that an upstream answer is cached, in seconds, and the highest TTL that clients get.
     #[arg(
         long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 30,
         value_parser = clap::value_parser!(u32).range(1..=86_400)
     )]
-    cache_ttl: u32,
+    pub(crate) cache_ttl: u32,
     /// How long expired answers are served while no upstream server answers, in seconds; 0 turns it off.
     #[arg(
         long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 3600,
         value_parser = clap::value_parser!(u32).range(0..=604_800)
     )]
-    serve_stale: u32,
+    pub(crate) serve_stale: u32,
     /// Take upstream servers from this file when none is given. It is reloaded when it changes.
     #[arg(long, help_heading = HEADING, value_name = "FILE", default_value = "/etc/resolv.conf")]
-    resolv_conf: PathBuf,
+    pub(crate) resolv_conf: PathBuf,
     /// TTL of answers from the cluster's zone, in seconds, negative ones included.
     #[arg(
         long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 5,
         value_parser = clap::value_parser!(u32).range(0..=3600)
     )]
     pub(crate) ttl: u32,
-    /// Maximum size of UDP responses, in bytes, even if a client accepts more. Longer ones are truncated, and clients retry
-    /// over TCP.
+    /// The longest UDP message, in bytes, whatever a client would take; longer ones are cut and the client comes over TCP.
     #[arg(
         long, help_heading = HEADING, value_name = "BYTES", default_value_t = 1232,
         value_parser = clap::value_parser!(u16).range(512..)
     )]
     pub(crate) max_udp: u16,
-    /// Threads that serve UDP on each address. [default: one for each core]
+    /// How many threads serve UDP on each address. [default: one for each core]
     #[arg(long, help_heading = HEADING, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
-    /// Maximum number of TCP connections; one client may have a quarter of it. Beyond it, the longest idle connection of the
-    /// client with the most is closed. Lower if the limit of open files is.
+    /// How many TCP connections there may be, of which one client may have a quarter. One more ends the one that has been
+    /// idle longest of the client with the most. Fewer if the limit of open files is low.
     #[arg(
         long, help_heading = HEADING, value_name = "COUNT", default_value_t = 1000,
         value_parser = clap::value_parser!(u32).range(4..=100_000)
@@ -143,201 +169,78 @@ pub(crate) struct Args {
     /// Answer over TLS here (RFC 7858; port 853 by convention); the connections count as TCP connections. [default: nowhere]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     tls_bind: Option<SocketAddr>,
-    /// Certificate for clients over TLS, followed by its intermediate certificates, in PEM. It is reloaded when it changes.
+    /// The certificate that clients over TLS get, with those between it and its authority behind it, in PEM. It is read
+    /// again when it changes.
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
-    /// Private key of this certificate, in PEM.
+    /// The key of this certificate, in PEM.
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
     tls_key: Option<PathBuf>,
-    /// Serve liveness here: /health. [default: port 8080 of every address]
+    /// Where /health says that the process works. [default: port 8080 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     health_bind: Option<SocketAddr>,
-    /// Serve readiness here: /ready. [default: port 8181 of every address]
+    /// Where /ready says whether queries should come here. [default: port 8181 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     ready_bind: Option<SocketAddr>,
-    /// Serve Prometheus metrics here: /metrics. [default: port 9153 of every address]
+    /// Where /metrics are. [default: port 9153 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     metrics_bind: Option<SocketAddr>,
-    /// How long to keep serving after SIGTERM while reporting not ready, in seconds. Must be longer than endpoints take to
-    /// be removed everywhere: clients that keep their source port come until then.
+    /// How long to go on after SIGTERM, not ready any more, for those who have not heard of it, in seconds. Longer than it
+    /// takes until the endpoint is known not to serve: clients that keep their port come until then.
     #[arg(
         long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 10,
         value_parser = clap::value_parser!(u32).range(0..=600)
     )]
     lameduck: u32,
-    /// How long to stay ready without changes from the API server, in seconds. Must be longer than a restart of the API
-    /// server, which affects every DNS server of the cluster at once.
+    /// After how many seconds without changes /ready and the log say that answers may be old. It stays ready: an API server
+    /// that is away is so for every DNS server of the cluster at once.
     #[arg(long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 300)]
     patience: u32,
 }
 
+/// What else can be done.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Verb {
+    /// Say what a Corefile of CoreDNS would do here, and fail if it can't be served.
+    Check {
+        /// The Corefile.
+        #[arg(long, value_name = "FILE", default_value = "/etc/coredns/Corefile")]
+        corefile: PathBuf,
+    },
+}
+
 impl Args {
-    /// Where objects come from.
-    pub(crate) fn source(&self) -> Source {
+    /// Where the objects that a plan needs come from.
+    pub(crate) fn source(&self, plan: &Plan) -> Source {
         match &self.objects {
             Some(dir) => Source::Directory(dir.clone()),
             None => {
                 let access = Access { kubeconfig: self.kubeconfig.clone(), ..Access::default() };
-                Source::Kubernetes(Cluster::new(access), Interest::Names)
+                let pods = plan.options.pods == PodMode::Verified;
+                let interest = match &plan.labels {
+                    None if !pods => Interest::Names,
+                    labels => Interest::Selected { labels: labels.clone(), pods },
+                };
+                Source::Kubernetes(Cluster::new(access), interest)
             }
         }
+    }
+
+    /// The settings that are looked at when the process starts, and only then.
+    pub(crate) fn at_start(&self) -> String {
+        let Self { log_level, listen, max_udp, threads, tcp_connections, tls_bind, tls_cert, tls_key, .. } = self;
+        let Self { health_bind, ready_bind, metrics_bind, lameduck, patience, .. } = self;
+        let server = (log_level, listen, max_udp, threads, tcp_connections, tls_bind, tls_cert, tls_key);
+        format!("{server:?} {:?}", (health_bind, ready_bind, metrics_bind, lameduck, patience))
     }
 
     /// The addresses to listen on.
-    pub(crate) fn listen(&self) -> Vec<SocketAddr> {
-        if !self.listen.is_empty() {
-            return self.listen.clone();
+    pub(crate) fn listen(&self, plan: &Plan) -> Vec<SocketAddr> {
+        match (&self.listen[..], &plan.bind[..]) {
+            ([], []) => vec![any(plan.port)],
+            ([], bind) => bind.iter().map(|address| SocketAddr::new(*address, plan.port)).collect(),
+            (listen, _) => listen.to_vec(),
         }
-        vec![any(53)]
-    }
-
-    /// The servers to ask about other zones.
-    ///
-    /// # Errors
-    /// A server that was asked for is this one itself, or the file with servers can't be read.
-    fn upstreams(&self, listen: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
-        let local = local_addresses().context("can't read the addresses of this machine")?;
-        if !self.upstream.is_empty() {
-            let (others, own) = refuse_loops(self.upstream.clone(), listen, &local);
-            if let Some(own) = own.first() {
-                return Err(UpstreamError::Loop(*own).into());
-            }
-            return Ok(others);
-        }
-        let path = self.resolv_conf.display();
-        let text = self.resolv_conf()?;
-        let others = self.upstreams_in(&text, listen, &local);
-        if others.is_empty() {
-            tracing::warn!(%path, "no upstream server: refusing queries for other zones; set --upstream to forward them");
-        }
-        Ok(others)
-    }
-
-    /// The text of the file with servers.
-    fn resolv_conf(&self) -> Result<String> {
-        let path = self.resolv_conf.display();
-        match std::fs::read_to_string(&self.resolv_conf) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            other => other.with_context(|| format!("can't read {path}: check its permissions or give --upstream")),
-        }
-    }
-
-    /// The servers in the text of a resolv.conf. What is left out of it is said.
-    fn upstreams_in(&self, text: &str, listen: &[SocketAddr], local: &[IpAddr]) -> Vec<SocketAddr> {
-        let path = self.resolv_conf.display();
-        let (servers, unread) = from_resolv_conf(text);
-        for line in unread {
-            tracing::warn!(line, %path, "ignoring a line: no server address in it");
-        }
-        let (others, own) = refuse_loops(servers, listen, local);
-        for own in own {
-            tracing::warn!(%own, %path, "ignoring an upstream server: it is this server itself");
-        }
-        others
-    }
-
-    /// Gives a forwarder the servers in the file whenever it changes, for ever.
-    pub(crate) async fn follow_resolv_conf(&self, forwarder: &Forwarder, listen: &[SocketAddr]) {
-        let mut known = self.resolv_conf().unwrap_or_default();
-        while self.upstream.is_empty() {
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            // While it is being replaced it may not be there.
-            let Ok(text) = self.resolv_conf() else { continue };
-            if text == known || text.is_empty() {
-                continue;
-            }
-            let servers = self.upstreams_in(&text, listen, &local_addresses().unwrap_or_default());
-            let path = self.resolv_conf.display();
-            if servers.is_empty() {
-                tracing::warn!(%path, "no upstream server in the file any more: keeping the previous ones");
-            } else {
-                tracing::info!(%path, ?servers, "upstream servers changed");
-                forwarder.set_upstreams(&self.ported(servers));
-            }
-            known = text;
-        }
-        std::future::pending::<()>().await;
-    }
-
-    /// Servers with the port of what they are asked over.
-    fn ported(&self, mut servers: Vec<SocketAddr>) -> Vec<SocketAddr> {
-        for server in servers.iter_mut().filter(|server| self.tls_server_name.is_some() && server.port() == 53) {
-            server.set_port(tls::PORT);
-        }
-        servers
-    }
-
-    fn stubs(&self) -> Result<Vec<(WireName, Vec<SocketAddr>)>> {
-        for (domain, _) in &self.stub_domain {
-            let inside = strip_suffix(domain.as_wire(), self.zone.as_wire()).is_some();
-            ensure!(!inside, "the stub domain {domain} is in the cluster's zone, which is answered here: leave it out");
-        }
-        Ok(self.stub_domain.clone())
-    }
-
-    /// Names with fixed addresses.
-    ///
-    /// # Errors
-    /// The file can't be read, or a line of it.
-    pub(crate) fn hosts(&self) -> Result<Hosts> {
-        let given = self.host.iter().cloned().fold(Hosts::default(), Hosts::and);
-        let Some(file) = &self.hosts_file else { return Ok(given) };
-        let path = file.display();
-        let text = std::fs::read_to_string(file).with_context(|| format!("can't read {path}"))?;
-        Ok(given.and(Hosts::parse(&text).with_context(|| format!("{path} is not as hosts(5) says"))?))
-    }
-
-    /// Gives a responder the fixed addresses whenever the file with them changes, for ever.
-    pub(crate) async fn follow_hosts(&self, responder: &Responder) {
-        let mut wrong = None;
-        while self.hosts_file.is_some() {
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            match self.hosts() {
-                Ok(hosts) => {
-                    wrong = None;
-                    let mut known = responder.hosts.write().unwrap_or_else(PoisonError::into_inner);
-                    if **known != hosts {
-                        tracing::info!("fixed addresses reloaded");
-                        *known = Arc::new(hosts);
-                    }
-                }
-                Err(error) => {
-                    let text = format!("{error:#}");
-                    if wrong.as_ref() != Some(&text) {
-                        tracing::warn!(error = text, "can't reload fixed addresses: keeping the previous ones");
-                        wrong = Some(text);
-                    }
-                }
-            }
-        }
-    }
-
-    /// How to forward.
-    ///
-    /// # Errors
-    /// See [`Self::upstreams`].
-    pub(crate) fn forward(&self, listen: &[SocketAddr]) -> Result<forward::Config> {
-        let named = self.tls_ca.is_none() || self.tls_server_name.is_some();
-        ensure!(named, "--tls-ca is for servers that are asked over TLS: give --tls-server-name too, or leave it out");
-        let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
-        let all = size(self.max_concurrent);
-        Ok(forward::Config {
-            upstreams: self.ported(self.upstreams(listen)?),
-            stubs: self.stubs()?,
-            limits: Limits { in_flight: Bounds { all, each: all / 4 }, ..Limits::default() },
-            rules: Rules {
-                bytes: size(self.cache_size),
-                ttl: self.cache_ttl,
-                stale: self.serve_stale,
-                ..Rules::default()
-            },
-            policy: self.policy,
-            over: match &self.tls_server_name {
-                Some(name) => Over::Tls(Tls::new(name, self.tls_ca.as_deref())?),
-                None if self.force_tcp => Over::Tcp,
-                None => Over::Udp,
-            },
-        })
     }
 
     /// How many TCP connections there may be below a limit of open files.
@@ -360,20 +263,21 @@ impl Args {
     }
 
     /// Where health, readiness and metrics are.
-    pub(crate) fn places(&self) -> Places {
+    pub(crate) fn places(&self, plan: &Plan) -> Places {
         Places {
-            health: self.health_bind.unwrap_or_else(|| any(8080)),
-            ready: self.ready_bind.unwrap_or_else(|| any(8181)),
-            metrics: self.metrics_bind.unwrap_or_else(|| any(9153)),
+            health: self.health_bind.or(plan.health).unwrap_or_else(|| any(8080)),
+            ready: self.ready_bind.or(plan.ready).unwrap_or_else(|| any(8181)),
+            metrics: self.metrics_bind.or(plan.metrics).unwrap_or_else(|| any(9153)),
         }
     }
 
     /// How long to go on after SIGTERM.
-    pub(crate) fn lameduck(&self) -> Duration {
-        Duration::from_secs(self.lameduck.into())
+    pub(crate) fn lameduck(&self, plan: &Plan) -> Duration {
+        // A Corefile's is often too short for those who have not heard yet.
+        plan.lameduck.unwrap_or_default().max(Duration::from_secs(self.lameduck.into()))
     }
 
-    /// How long to stay ready without changes.
+    /// After which time without changes that is said.
     pub(crate) fn patience(&self) -> Duration {
         Duration::from_secs(self.patience.into())
     }

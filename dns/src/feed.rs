@@ -6,20 +6,44 @@ use std::time::{Duration, SystemTime};
 
 use fairlead_objects::{Event, Object, ObjectKey};
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
 
 use crate::full::Responder;
-use crate::zone::Builder;
+use crate::zone::{Builder, Options};
 
 /// Events that are taken in before their changes are looked at.
 const BATCH: usize = 1024;
 
-/// Reads events until the source ends. Changes of one service become visible at once, those of several one after the
+/// How the zone is made of objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Make {
+    /// What of the cluster is in it.
+    pub options: Options,
+    /// How long records live, in seconds.
+    pub ttl: u32,
+}
+
+/// Reads events until the source ends, and makes the zone of them as it is told to at the time. Changes of one service become visible at once, those of several one after the
 /// other; the zone answers when the first list of every kind is in it.
-pub async fn feed(mut events: Receiver<Event>, mut builder: Builder, responder: Arc<Responder>) {
+pub async fn feed(
+    mut events: Receiver<Event>,
+    mut builder: Builder,
+    responder: Arc<Responder>,
+    mut make: watch::Receiver<Make>,
+) {
     let zone = &responder.zone;
+    let configure = |builder: &mut Builder, Make { options, ttl }: Make| {
+        zone.write().unwrap_or_else(PoisonError::into_inner).configure(ttl, options.pods);
+        builder.set_options(options);
+    };
+    configure(&mut builder, make.borrow_and_update().clone());
     let mut batch = Vec::with_capacity(BATCH);
     let mut causes = Causes { started: SystemTime::now(), causes: BTreeMap::new() };
-    while events.recv_many(&mut batch, BATCH).await > 0 {
+    loop {
+        tokio::select! {
+            count = events.recv_many(&mut batch, BATCH) => if count == 0 { return },
+            Ok(()) = make.changed() => configure(&mut builder, make.borrow_and_update().clone()),
+        }
         for event in batch.drain(..) {
             if let Event::Invalid { kind, key, origin, reason } = &event {
                 let kind = kind.map_or("object", |kind| kind.as_str());

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fairlead_dns::full::Responder;
@@ -24,16 +24,22 @@ pub(crate) type Troubles = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 pub(crate) struct Readiness {
     responder: Arc<Responder>,
     troubles: Troubles,
-    /// How long answers may come from what was known when changes ceased to arrive.
+    /// How long answers may come from what was known when changes ceased to arrive, until that is said.
     patience: Duration,
-    /// Since when they have.
-    broken: std::sync::Mutex<Option<Instant>>,
+    /// That they have.
+    broken: Mutex<Option<Broken>>,
     draining: AtomicBool,
+}
+
+/// That no change arrives.
+struct Broken {
+    since: Instant,
+    said: bool,
 }
 
 impl Readiness {
     pub(crate) fn new(responder: Arc<Responder>, troubles: Troubles, patience: Duration) -> Self {
-        let (broken, draining) = (std::sync::Mutex::new(None), AtomicBool::new(false));
+        let (broken, draining) = (Mutex::new(None), AtomicBool::new(false));
         Self { responder, troubles, patience, broken, draining }
     }
 
@@ -42,29 +48,46 @@ impl Readiness {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Why it should not be asked.
+    /// Why it should not be asked. That changes have ceased to arrive is no reason: an API server that is away is so for
+    /// every server of the cluster at once, and an old answer is better than none.
     fn obstacle(&self) -> Option<String> {
         if self.draining.load(Ordering::Relaxed) {
             return Some("Shutting down".to_owned());
         }
+        let synced = self.responder.zone.read().unwrap_or_else(PoisonError::into_inner).is_synced();
+        (!synced).then(|| format!("the first list of objects is not complete; {}", (self.troubles)().join("; ")))
+    }
+
+    /// Since when no change has arrived, if that is too long, and why. It is to be looked at now and then, and says when it
+    /// begins and ends.
+    fn staleness(&self, now: Instant) -> Option<String> {
         let troubles = (self.troubles)();
-        if !self.responder.zone.read().unwrap_or_else(PoisonError::into_inner).is_synced() {
-            return Some(format!("the first list of objects is not complete; {}", troubles.join("; ")));
-        }
         let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         if troubles.is_empty() {
-            *broken = None;
+            if broken.take().is_some_and(|broken| broken.said) {
+                tracing::info!("changes of the cluster arrive again");
+            }
             return None;
         }
-        let since = broken.get_or_insert_with(Instant::now).elapsed();
-        (since >= self.patience)
-            .then(|| format!("no change has arrived for {} s: {}", since.as_secs(), troubles.join("; ")))
+        let Broken { since, said } = broken.get_or_insert(Broken { since: now, said: false });
+        let silent = now.saturating_duration_since(*since);
+        if silent < self.patience {
+            return None;
+        }
+        let text = format!("stale: no change has arrived for {} s: {}", silent.as_secs(), troubles.join("; "));
+        if !std::mem::replace(said, true) {
+            tracing::warn!("answers may be old: {text}; check that the API server can be reached");
+        }
+        Some(text)
     }
 
     /// What is to be known of a server that may be asked.
     fn remarks(&self) -> String {
         let mut text = "OK".to_owned();
-        if let Some(forwarder) = &self.responder.forwarder {
+        if let Some(stale) = self.staleness(Instant::now()) {
+            text += &format!("\n{stale}");
+        }
+        for forwarder in self.responder.site().forwarders() {
             for server in forwarder.all_upstreams().iter().filter(|server| server.is_loop()) {
                 text += &format!("\nloop: the upstream server {} leads back here and is not asked", server.address);
             }
@@ -106,8 +129,70 @@ pub(crate) fn serve(places: &Places, readiness: &Arc<Readiness>, metrics: Metric
     // The time without changes is known even where nobody asks.
     tokio::spawn(async move {
         loop {
-            let _not_asked = looking.obstacle();
+            let _not_asked = looking.staleness(Instant::now());
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::RwLock;
+
+    use fairlead_dns::fast::Manner;
+    use fairlead_dns::hosts::Hosts;
+    use fairlead_dns::site::Site;
+    use fairlead_dns::{WireName, Zone};
+
+    use super::*;
+
+    /// A server that is as long without changes as the switch says.
+    fn server(synced: bool, away: &Arc<AtomicBool>) -> Readiness {
+        let origin = WireName::parse("cluster.local").unwrap();
+        let mut zone = Zone::new(origin.clone(), 5).unwrap();
+        if synced {
+            zone.set_synced();
+        }
+        let responder = Responder {
+            zone: Arc::new(RwLock::new(zone)),
+            site: RwLock::new(Arc::new(Site::plain(&origin, None, Hosts::default()))),
+            gate: Default::default(),
+            manner: Manner { recursion: false, max_udp: 1232 },
+            stats: Default::default(),
+        };
+        let away = Arc::clone(away);
+        let troubles = move || if away.load(Ordering::Relaxed) { vec!["services: refused".to_owned()] } else { vec![] };
+        Readiness::new(Arc::new(responder), Box::new(troubles), Duration::from_secs(300))
+    }
+
+    #[test]
+    fn ten_minutes_without_an_api_server_take_no_server_out_of_service() {
+        let away = Arc::new(AtomicBool::new(false));
+        let servers = [server(true, &away), server(true, &away), server(true, &away)];
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        assert!(servers.iter().all(|server| server.staleness(at(0)).is_none()));
+        away.store(true, Ordering::Relaxed);
+        for second in (1..=600).step_by(5) {
+            for server in &servers {
+                assert_eq!(server.answer("/ready").status, 200, "after {second} s");
+                let said = server.staleness(at(second));
+                assert_eq!(said.is_some(), second > 300, "after {second} s: {said:?}");
+            }
+        }
+        away.store(false, Ordering::Relaxed);
+        assert!(servers.iter().all(|server| server.staleness(at(601)).is_none()));
+        // The next outage has its own time.
+        away.store(true, Ordering::Relaxed);
+        assert!(servers.iter().all(|server| server.staleness(at(602)).is_none()));
+    }
+
+    #[test]
+    fn a_server_without_objects_and_one_that_ends_are_out_of_service() {
+        let away = Arc::new(AtomicBool::new(true));
+        assert_eq!(server(false, &away).answer("/ready").status, 503);
+        let server = server(true, &away);
+        server.drain();
+        assert_eq!(server.answer("/ready").status, 503);
+    }
 }

@@ -1,7 +1,7 @@
 //! Names with fixed addresses, as hosts(5) writes them: `ADDRESS NAME [NAME...]`.
 //!
 //! They come before what upstream servers say. A name that is here has no other addresses: where it has none of a family
-//! there is no data. Addresses lead back to the first of their names.
+//! there is no data. Addresses lead back to their names.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,14 +14,11 @@ use crate::WireName;
 use crate::wire::RecordType;
 use crate::zone::address_of;
 
-/// How long clients may keep it, in seconds.
-const TTL: u32 = 30;
-
 /// Names and their addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hosts {
     names: HashMap<WireName, Vec<IpAddr>>,
-    addresses: HashMap<IpAddr, WireName>,
+    addresses: HashMap<IpAddr, Vec<WireName>>,
 }
 
 /// A line that can't be read.
@@ -47,9 +44,14 @@ impl Hosts {
             let Some(address) = words.next() else { continue };
             let address: IpAddr = address.parse().map_err(|_| wrong())?;
             let names: Vec<WireName> = words.map(WireName::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
-            let first = names.first().ok_or_else(wrong)?;
-            hosts.addresses.entry(address).or_insert_with(|| first.clone());
+            if names.is_empty() {
+                return Err(wrong());
+            }
+            let pointers = hosts.addresses.entry(address).or_default();
             for name in names {
+                if !pointers.contains(&name) {
+                    pointers.push(name.clone());
+                }
                 let addresses = hosts.names.entry(name).or_default();
                 if !addresses.contains(&address) {
                     addresses.push(address);
@@ -57,6 +59,20 @@ impl Hosts {
             }
         }
         Ok(hosts)
+    }
+
+    /// Reads what can be read of lines of hosts(5); the others are left out.
+    #[must_use]
+    pub fn parse_leniently(text: &str) -> (Self, Vec<WrongLine>) {
+        let mut wrong = Vec::new();
+        let mut hosts = Self::default();
+        for (index, line) in text.lines().enumerate() {
+            match Self::parse(line) {
+                Ok(more) => hosts = hosts.and(more),
+                Err(line) => wrong.push(WrongLine { number: index + 1, ..line }),
+            }
+        }
+        (hosts, wrong)
     }
 
     /// These and those; where both have a name, the addresses of both.
@@ -70,8 +86,13 @@ impl Hosts {
                 }
             }
         }
-        for (address, name) in other.addresses {
-            self.addresses.entry(address).or_insert(name);
+        for (address, names) in other.addresses {
+            let known = self.addresses.entry(address).or_default();
+            for name in names {
+                if !known.contains(&name) {
+                    known.push(name);
+                }
+            }
         }
         self
     }
@@ -85,22 +106,22 @@ impl Hosts {
     /// Whether it has something to say to a question; the name in lower case and wire format.
     #[must_use]
     pub fn knows(&self, name: &[u8], record_type: RecordType) -> bool {
-        self.names.contains_key(name) || self.pointer(name, record_type).is_some()
+        self.names.contains_key(name) || self.pointers(name, record_type).is_some()
     }
 
-    fn pointer(&self, name: &[u8], record_type: RecordType) -> Option<&WireName> {
+    fn pointers(&self, name: &[u8], record_type: RecordType) -> Option<&Vec<WireName>> {
         let address = if record_type == RecordType::PTR { address_of(name) } else { None };
         self.addresses.get(&address?)
     }
 
-    /// The records, whose owner is written as the client has it; none at all for a name that is here and has no such
-    /// record. `None`: the name is not here.
+    /// The records, whose owner is written as the client has it, with this TTL; none at all for a name that is here and
+    /// has no such record. `None`: the name is not here.
     #[must_use]
-    pub fn records(&self, name: &[u8], record_type: RecordType, owner: &Name) -> Option<Vec<Record>> {
-        let record = |data| Record::from_rdata(owner.clone(), TTL, data);
-        if let Some(target) = self.pointer(name, record_type) {
-            let target = Name::from_bytes(target.as_wire()).ok()?;
-            return Some(vec![record(RData::PTR(PTR(target)))]);
+    pub fn records(&self, name: &[u8], record_type: RecordType, owner: &Name, ttl: u32) -> Option<Vec<Record>> {
+        let record = |data| Record::from_rdata(owner.clone(), ttl, data);
+        if let Some(targets) = self.pointers(name, record_type) {
+            let targets = targets.iter().filter_map(|target| Name::from_bytes(target.as_wire()).ok());
+            return Some(targets.map(|target| record(RData::PTR(PTR(target)))).collect());
         }
         let addresses = self.names.get(name)?;
         let data = addresses.iter().filter_map(|address| match (address, record_type) {
@@ -122,7 +143,7 @@ mod tests {
         let name = WireName::parse("a.example").unwrap();
         let owner = Name::from_ascii("A.example.").unwrap();
         let lines = |kind| -> Vec<String> {
-            hosts.records(name.as_wire(), kind, &owner).unwrap().iter().map(ToString::to_string).collect()
+            hosts.records(name.as_wire(), kind, &owner, 30).unwrap().iter().map(ToString::to_string).collect()
         };
         assert_eq!(lines(RecordType::A), ["A.example. 30 IN A 192.0.2.1"]);
         assert_eq!(lines(RecordType::AAAA), ["A.example. 30 IN AAAA 2001:db8::1"]);

@@ -4,6 +4,7 @@
 //! not, and [`forward`] when it is about another zone. What both `fast` and `full` answer has the same bytes.
 #![forbid(unsafe_code)]
 
+pub mod corefile;
 pub mod crowd;
 pub mod descriptors;
 pub mod fast;
@@ -13,9 +14,11 @@ pub mod full;
 pub mod hosts;
 pub mod meter;
 pub mod name;
+pub mod plan;
 mod random;
 pub mod seldom;
 pub mod server;
+pub mod site;
 pub mod stats;
 pub mod wire;
 pub mod zone;

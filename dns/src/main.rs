@@ -1,28 +1,33 @@
 //! The cluster's DNS server as a process.
 #![forbid(unsafe_code)]
 
+mod check;
 mod cli;
+mod follow;
 mod health;
 mod metrics;
+mod planned;
 
 use std::io::IsTerminal;
 use std::sync::{Arc, RwLock};
 
 use anyhow::{Context, Result, bail};
-use fairlead_dns::descriptors;
+use fairlead_dns::corefile::Disk;
 use fairlead_dns::fast::Manner;
-use fairlead_dns::feed::feed;
-use fairlead_dns::forward::Forwarder;
+use fairlead_dns::feed::{Make, feed};
 use fairlead_dns::full::Responder;
 use fairlead_dns::server::{Config, Server};
+use fairlead_dns::site::log::Gate;
 use fairlead_dns::stats::Stats;
-use fairlead_dns::{Builder, Zone};
+use fairlead_dns::{Builder, Zone, descriptors};
 use fairlead_objects::kubernetes::Cluster;
 use fairlead_observe::Process;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Args, QUIET};
+use crate::cli::{Args, QUIET, Verb};
+use crate::follow::Follower;
 use crate::health::Readiness;
 use crate::metrics::Metrics;
 
@@ -36,12 +41,18 @@ async fn main() -> Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 
-    let listen = args.listen();
-    let forwarder = Forwarder::new(args.forward(&listen)?).map(Arc::new);
-    let zone = Arc::new(RwLock::new(Zone::new(args.zone.clone(), args.ttl)?));
-    let hosts = RwLock::new(Arc::new(args.hosts()?));
-    let manner = Manner { recursion: forwarder.is_some(), max_udp: args.max_udp };
-    let responder = Arc::new(Responder { zone, forwarder, hosts, manner, stats: Stats::default() });
+    if let Some(Verb::Check { corefile }) = &args.command {
+        print!("{}", check::check(corefile, &Disk)?);
+        return Ok(());
+    }
+    let mut follower = Follower::new(args.clone());
+    let plan = follower.plan()?;
+    plan.notes.iter().for_each(|note| tracing::info!("{note}"));
+    let listen = args.listen(&plan);
+    let zone = Arc::new(RwLock::new(Zone::new(plan.origin.clone(), plan.ttl)?));
+    let site = RwLock::new(Arc::new(follower.make(&plan, &listen)?));
+    let manner = Manner { recursion: false, max_udp: args.max_udp };
+    let responder = Arc::new(Responder { zone, site, gate: Gate::default(), manner, stats: Stats::default() });
     let process = Process::new();
     metrics::count_panics();
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
@@ -50,24 +61,15 @@ async fn main() -> Result<()> {
     let connections = args.connections(descriptors::raise());
     let config = Config { listen: listen.clone(), threads: args.threads(), connections, tls: args.tls()? };
     let server = Server::start(&config, &responder).await?;
-    if let Some(forwarder) = responder.forwarder.clone() {
-        let (zone, listen) = (Arc::clone(&responder.zone), listen.clone());
-        let local = || cli::local_addresses().unwrap_or_default();
-        tokio::spawn(Arc::clone(&forwarder).tend(zone, listen.clone(), local));
-        let args = args.clone();
-        tokio::spawn(async move { args.follow_resolv_conf(&forwarder, &listen).await });
-    }
-    {
-        let (args, responder) = (args.clone(), Arc::clone(&responder));
-        tokio::spawn(async move { args.follow_hosts(&responder).await });
-    }
-    let source = args.source();
+    let (make, made) = watch::channel(Make { options: plan.options.clone(), ttl: plan.ttl });
+    tokio::spawn(follower.follow(plan.clone(), listen, Arc::clone(&responder), make));
+    let source = args.source(&plan);
     let cluster = source.cluster().cloned();
     let troubles = move || cluster.as_ref().map(Cluster::troubles).unwrap_or_default();
     let readiness = Arc::new(Readiness::new(Arc::clone(&responder), Box::new(troubles), args.patience()));
     let numbers = Metrics { responder: Arc::clone(&responder), readiness: Arc::clone(&readiness), process };
-    health::serve(&args.places(), &readiness, numbers);
-    let feed = feed(source.spawn(), Builder::new(&args.zone)?, Arc::clone(&responder));
+    health::serve(&args.places(&plan), &readiness, numbers);
+    let feed = feed(source.spawn(), Builder::new(&plan.origin)?, Arc::clone(&responder), made);
     let mut feed = std::pin::pin!(feed);
     let mut ended = tokio::select! {
         _ = terminate.recv() => false,
@@ -75,10 +77,10 @@ async fn main() -> Result<()> {
         () = &mut feed => true,
     };
     readiness.drain();
-    if !ended && !args.lameduck().is_zero() {
-        tracing::info!(time = ?args.lameduck(), "terminating, still serving until clients have moved away");
+    if !ended && !args.lameduck(&plan).is_zero() {
+        tracing::info!(time = ?args.lameduck(&plan), "terminating, still serving until clients have moved away");
         ended = tokio::select! {
-            () = tokio::time::sleep(args.lameduck()) => false,
+            () = tokio::time::sleep(args.lameduck(&plan)) => false,
             _ = terminate.recv() => false,
             _ = interrupt.recv() => false,
             () = &mut feed => true,
@@ -86,7 +88,7 @@ async fn main() -> Result<()> {
     }
     server.stop().await;
     // What was asked elsewhere is still to be answered.
-    if let Some(forwarder) = &responder.forwarder {
+    for forwarder in responder.site().forwarders() {
         forwarder.idle().await;
     }
     tracing::info!(stats = ?responder.stats, "stopped");

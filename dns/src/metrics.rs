@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use fairlead_dns::forward::Server;
-use fairlead_dns::forward::cache::Cache;
+use fairlead_dns::forward::cache::{Cache, Counts};
 use fairlead_dns::full::{Responder, Transport};
 use fairlead_dns::meter::{CODES, FAMILIES, MAKERS, PROGRAMMING, Reading, SIZES, Sums, TIMES, TYPES};
 use fairlead_dns::stats::Counter;
@@ -81,8 +81,11 @@ impl Metrics {
             ),
             self.plugins(readings),
         ];
-        let Some(forwarder) = &self.responder.forwarder else { return families };
-        let mut servers = forwarder.all_upstreams();
+        let forwarders = self.responder.site().forwarders();
+        if forwarders.is_empty() {
+            return families;
+        }
+        let mut servers: Vec<_> = forwarders.iter().flat_map(|forwarder| forwarder.all_upstreams()).collect();
         // One in two places has one line.
         servers.sort_by_key(|server| server.address);
         servers.dedup_by_key(|server| server.address);
@@ -114,12 +117,14 @@ impl Metrics {
             ),
         ]);
         families.extend(servers_of(&servers));
-        families.extend(kept(forwarder.cache(), readings));
+        let caches: Vec<&Cache> = forwarders.iter().map(|forwarder| forwarder.cache()).collect();
+        families.extend(kept(&caches, readings));
         families
     }
 
     fn plugins(&self, readings: &[Reading]) -> MetricFamily {
-        let forward = self.responder.forwarder.as_ref().map(|_| ["cache", "forward", "loop"]);
+        let forwards = !self.responder.site().forwarders().is_empty();
+        let forward = forwards.then_some(["cache", "forward", "loop"]);
         let names: Vec<&str> = ["health", "kubernetes", "loadbalance", "prometheus", "ready"]
             .into_iter()
             .chain(forward.into_iter().flatten())
@@ -242,20 +247,22 @@ enum Total {
     Gauge,
 }
 
-/// The cache's metrics, for the first address, since all have one cache.
-fn kept(cache: &Cache, readings: &[Reading]) -> Vec<MetricFamily> {
+/// The caches' metrics together, for the first address, since all have the same.
+fn kept(caches: &[&Cache], readings: &[Reading]) -> Vec<MetricFamily> {
     let server = readings.first().map(server).unwrap_or_default();
     let labels = |more: &[(&'static str, &'static str)]| -> Vec<(&str, &str)> {
         [("server", server.as_str()), ("zones", "."), ("view", "")].into_iter().chain(more.iter().copied()).collect()
     };
-    let (with, without, bytes, evicted) = cache.size();
-    let counts = &cache.counts;
-    let [hits, denials, misses] = [&counts.hits, &counts.denials, &counts.misses].map(|count| count.get() as f64);
+    let sizes = caches.iter().map(|cache| cache.size());
+    let (with, without, bytes, evicted) =
+        sizes.fold((0, 0, 0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1, sum.2 + size.2, sum.3 + size.3));
+    let sum = |of: fn(&Counts) -> &Counter| caches.iter().map(|cache| of(&cache.counts).get()).sum::<u64>() as f64;
+    let (hits, denials, misses) = (sum(|c| &c.hits), sum(|c| &c.denials), sum(|c| &c.misses));
     let types = |success: f64, denial: f64| {
         [(labels(&[("type", "success")]), success), (labels(&[("type", "denial")]), denial)]
     };
     let plain = |value: f64| [(labels(&[]), value)];
-    let stale = counts.stale.get() as f64;
+    let stale = sum(|c| &c.stale);
     vec![
         gauges("coredns_cache_entries", "The number of elements in the cache.", types(with as f64, without as f64)),
         counters("coredns_cache_hits_total", "The count of cache hits.", types(hits, denials)),
@@ -268,7 +275,7 @@ fn kept(cache: &Cache, readings: &[Reading]) -> Vec<MetricFamily> {
         counters(
             "coredns_cache_prefetch_total",
             "The number of times the cache has prefetched a cached item.",
-            plain(counts.prefetched.get() as f64),
+            plain(sum(|c| &c.prefetched)),
         ),
         counters(
             "coredns_cache_served_stale_total",

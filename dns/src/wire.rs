@@ -92,7 +92,7 @@ impl Header {
     }
 }
 
-/// A plain query: one question, class IN, at most an OPT record without options.
+/// A plain query: one question, class IN, at most an OPT record without options that could change the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlainQuery<'m> {
     /// Its header.
@@ -135,15 +135,36 @@ impl<'m> PlainQuery<'m> {
         }
         let edns = match (additional, rest) {
             (0, []) => None,
-            // Root, type OPT, size, extended code 0, version 0, flags, no options.
-            (1, &[0, 0, 41, s0, s1, 0, 0, f0, 0, 0, 0]) if f0 & 0x7f == 0 => {
-                Some(PlainEdns { size: u16::from_be_bytes([s0, s1]), dnssec_ok: f0 != 0 })
+            // Root, type OPT, size, extended code 0, version 0, flags, options.
+            (1, [0, 0, 41, s0, s1, 0, 0, f0, 0, l0, l1, options @ ..])
+                if f0 & 0x7f == 0 && is_ignored(options, u16::from_be_bytes([*l0, *l1])) =>
+            {
+                Some(PlainEdns { size: u16::from_be_bytes([*s0, *s1]), dnssec_ok: *f0 != 0 })
             }
             _ => return None,
         };
         let question = body.get(..end + 4)?;
         Some(Self { header, name, question, record_type: RecordType(u16::from_be_bytes([t0, t1])), edns })
     }
+}
+
+/// Options that whoever answers may leave alone, whatever they say: COOKIE (RFC 7873), edns-tcp-keepalive (RFC 7828) and
+/// Padding (RFC 7830).
+const IGNORED: [u16; 3] = [10, 11, 12];
+
+/// Whether options have this length, and change nothing.
+fn is_ignored(mut options: &[u8], length: u16) -> bool {
+    if options.len() != usize::from(length) {
+        return false;
+    }
+    while let Some((&[c0, c1, l0, l1], rest)) = options.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes([l0, l1]));
+        let Some(rest) = rest.get(length..).filter(|_| IGNORED.contains(&u16::from_be_bytes([c0, c1]))) else {
+            return false;
+        };
+        options = rest;
+    }
+    options.is_empty()
 }
 
 /// The type that a message asks for first, if its name is not compressed.

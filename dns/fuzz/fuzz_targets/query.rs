@@ -11,7 +11,7 @@ mod check;
 libfuzzer_sys::fuzz_target!(|query: &[u8]| check::check(query));
 
 #[cfg(not(fuzzing))]
-#[path = "query/replay.rs"]
+#[path = "shared/replay.rs"]
 mod replay;
 
 #[cfg(not(fuzzing))]

@@ -248,6 +248,17 @@ impl Forwarder {
         if rules.bytes == 0 { u32::MAX } else { rules.ttl }
     }
 
+    /// What is kept, and whether it is to be asked anew: [`Self::renew`]. An answer that is not there is not counted.
+    #[must_use]
+    pub fn kept(&self, question: &Question) -> Option<(Given, bool)> {
+        let given = |reply, age, most| Given { reply, age, most, cached: true };
+        match self.cache.look(question.key()) {
+            Found::Fresh { reply, age, renew, .. } => Some((given(reply, seconds(age), self.most()), renew)),
+            Found::Stale(reply) => Some((given(reply, 0, STALE_TTL), false)),
+            Found::Nothing => None,
+        }
+    }
+
     /// Answers from what is kept, or asks.
     ///
     /// # Errors

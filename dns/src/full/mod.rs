@@ -1,27 +1,28 @@
 //! Every answer, made with a complete codec: what [`fast`](crate::fast) leaves alone, and what has to be asked
 //! elsewhere. The bytes are the same over UDP and TCP, but for what does not fit into a datagram.
 
+mod decide;
 mod encode;
 mod records;
 mod response;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
-use hickory_proto::op::{Message, Query, ResponseCode};
-use hickory_proto::rr::rdata::CNAME;
-use hickory_proto::rr::{DNSClass, Name, RData};
-use hickory_proto::serialize::binary::DecodeError;
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::Name;
 
-use self::records::{Answers, Chain, Spelling};
+use self::decide::Restore;
 use crate::fast::{Manner, Said, say};
-use crate::forward::{Client, ForwardError, Forwarder, Given, Kept, Question, Wants};
-use crate::hosts::Hosts;
+use crate::forward::{Client, ForwardError, Forwarder, Given, Kept, Question};
 use crate::meter::Maker;
-use crate::name::labels;
+use crate::name::{MAX_NAME, labels};
+use crate::site::Site;
+use crate::site::log::{self, Exchange, Gate, Pass};
 use crate::stats::Stats;
-use crate::wire::{Header, RecordType, flags};
-use crate::zone::{Answer, Zone};
+use crate::wire::{Header, PlainQuery, RecordType, flags};
+use crate::zone::Zone;
 
 pub(crate) use self::encode::encode;
 pub use self::response::Response;
@@ -39,10 +40,10 @@ pub enum Transport {
 pub struct Responder {
     /// The zone, shared with who changes it.
     pub zone: Arc<RwLock<Zone>>,
-    /// Where other zones are asked for; without it they are refused.
-    pub forwarder: Option<Arc<Forwarder>>,
-    /// Names with fixed addresses, which come before what is said elsewhere.
-    pub hosts: RwLock<Arc<Hosts>>,
+    /// What is answered besides; it changes with the configuration.
+    pub site: RwLock<Arc<Site>>,
+    /// Lines of the query log that may be written.
+    pub gate: Gate,
     /// Sizes and flags that every tier shares.
     pub manner: Manner,
     /// What has happened.
@@ -64,6 +65,10 @@ pub struct Pending {
     response: Response,
     question: Question,
     client: IpAddr,
+    forwarder: Arc<Forwarder>,
+    /// What is kept, where it is to be asked anew besides.
+    kept: Option<Given>,
+    restore: Option<Box<Restore>>,
 }
 
 /// What becomes of a message that may be answered on the short way.
@@ -103,25 +108,45 @@ impl Responder {
         let Some(query) = request.queries.first().cloned() else {
             return Outcome::Reply(Response::malformed(&header));
         };
-        let response = Response::to(&request, query.clone(), transport, self.manner);
-        self.decide(response, &request, &query, client)
+        let manner = self.site().manner(self.manner);
+        let response = Response::to(&request, query.clone(), transport, manner);
+        self.decide(response, &request, &query, Asker { client, manner })
             .unwrap_or_else(|_| Outcome::Reply(Response::to_header(&header, ResponseCode::ServFail)))
     }
 
     /// Writes the response to a message if it is plain, from the zone or from what is kept of other zones.
-    pub fn respond_shortly(&self, zone: &Zone, message: &[u8], transport: Transport, out: &mut Vec<u8>) -> Short {
-        let query = match say(zone, self.manner, transport, message, out) {
+    pub fn respond_shortly(
+        &self,
+        zone: &Zone,
+        site: &Site,
+        message: &[u8],
+        transport: Transport,
+        client: IpAddr,
+        out: &mut Vec<u8>,
+    ) -> Short {
+        let manner = site.manner(self.manner);
+        if !site.is_plain() {
+            let Some(query) = PlainQuery::read(message) else { return Short::Nothing };
+            if !site.is_short(&query.name.to_ascii_lowercase(), query.record_type, client) {
+                return Short::Nothing;
+            }
+        }
+        let query = match say(zone, manner, transport, message, out) {
             Said::Written => return Short::Written(Maker::Kubernetes),
             Said::Elsewhere(query) if query.record_type != RecordType::HINFO => query,
             _ => return Short::Nothing,
         };
-        let Some(forwarder) = &self.forwarder else { return Short::Nothing };
-        let hosts = self.hosts();
-        if !hosts.is_empty() && hosts.knows(&query.name.to_ascii_lowercase(), query.record_type) {
+        let mut lower = [0; MAX_NAME];
+        let Some(name) = lower.get_mut(..query.name.len()) else { return Short::Nothing };
+        name.copy_from_slice(query.name);
+        name.make_ascii_lowercase();
+        let Some(block) = site.block(name) else { return Short::Nothing };
+        let Some(forwarder) = block.forwarder(name) else { return Short::Nothing };
+        if block.is_fixed(name, query.record_type) {
             return Short::Nothing;
         }
-        let limit = self.manner.limit(transport, query.edns.map(|edns| edns.size));
-        match forwarder.respond(&query, limit, self.manner, out) {
+        let limit = manner.limit(transport, query.edns.map(|edns| edns.size));
+        match forwarder.respond(&query, limit, manner, out) {
             Kept::Written => Short::Written(Maker::Cache),
             Kept::Renew(question) => Short::Renew(question),
             Kept::Nothing => Short::Nothing,
@@ -130,19 +155,52 @@ impl Responder {
 
     /// Asks anew for what is kept and will go soon.
     pub async fn renew(&self, question: Question, client: IpAddr) {
-        if let Some(forwarder) = &self.forwarder {
-            Arc::clone(forwarder).renew(question, client).await;
+        let forwarder = self.site().block(question.name()).and_then(|block| block.forwarder(question.name()).cloned());
+        if let Some(forwarder) = forwarder {
+            forwarder.renew(question, client).await;
+        }
+    }
+
+    /// What is answered besides the zone.
+    #[must_use]
+    pub fn site(&self) -> Arc<Site> {
+        Arc::clone(&self.site.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Answers as this site says from now on.
+    pub fn set_site(&self, site: Site) {
+        *self.site.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(site);
+    }
+
+    /// Writes what the query log wants of a query.
+    pub fn log(&self, site: &Site, exchange: &Exchange<'_>) {
+        if !site.logs() {
+            return;
+        }
+        let rules = |name: &[u8]| site.block(name).map_or(&[][..], |block| &block.rules.log);
+        for line in log::lines(rules, exchange) {
+            match self.gate.pass(site.log_rate(), Instant::now()) {
+                Pass::Yes => tracing::info!(target: "query", "{line}"),
+                Pass::After(left_out) => {
+                    tracing::warn!(target: "query", left_out, "queries were not logged: there were more than queryLogRate");
+                    tracing::info!(target: "query", "{line}");
+                }
+                Pass::No => {}
+            }
         }
     }
 
     /// Asks elsewhere and answers with what comes back, or what is kept of it.
     pub async fn finish(&self, pending: Pending) -> (Response, Maker) {
-        let Pending { response, question, client } = pending;
-        let result = match &self.forwarder {
-            Some(forwarder) => forwarder.ask(&question, client).await,
-            None => Err(ForwardError::Busy),
+        let Pending { response, question, client, forwarder, kept, restore } = pending;
+        let result = match kept {
+            Some(given) => {
+                tokio::spawn(Arc::clone(&forwarder).renew(question.clone(), client));
+                Ok(given)
+            }
+            None => forwarder.ask(&question, client).await,
         };
-        match result {
+        let (response, maker) = match result {
             Ok(given) => {
                 let maker = if given.cached { Maker::Cache } else { Maker::Forward };
                 (self.take(response, &question, &given), maker)
@@ -155,6 +213,10 @@ impl Responder {
                 let code = if busy { ResponseCode::Refused } else { ResponseCode::ServFail };
                 (response.failed(code), Maker::Forward)
             }
+        };
+        match restore {
+            Some(restore) => (restore.response(response), maker),
+            None => (response, maker),
         }
     }
 
@@ -169,82 +231,8 @@ impl Responder {
         };
         let client = Client { question: &asked.question, ..asked.client };
         let mut bytes = Vec::new();
-        reply.write(&client, *age, *most, self.manner, &mut bytes);
+        reply.write(&client, *age, *most, self.site().manner(self.manner), &mut bytes);
         Response::of_bytes(bytes)
-    }
-
-    fn decide(
-        &self,
-        mut response: Response,
-        request: &Message,
-        query: &Query,
-        client: IpAddr,
-    ) -> Result<Outcome, DecodeError> {
-        let record_type = RecordType(query.query_type.into());
-        let transfer = matches!(record_type, RecordType::AXFR | RecordType::IXFR);
-        if query.query_class != DNSClass::IN {
-            return Ok(self.refuse(response, ResponseCode::Refused));
-        }
-        if request.version() > 0 {
-            return Ok(self.refuse(response, ResponseCode::BADVERS));
-        }
-        if transfer {
-            return Ok(self.refuse(response, ResponseCode::Refused));
-        }
-        let spelled = wire_of(&query.name);
-        let name = spelled.to_ascii_lowercase();
-        let zone = self.zone.read().unwrap_or_else(PoisonError::into_inner);
-        let spelling = Spelling { zone: &zone, spelled: &spelled };
-        let mut answers = Answers::default();
-        let code = match zone.answer(&name, record_type) {
-            Answer::Elsewhere if self.hosts().knows(&name, record_type) => {
-                answers.records = self.hosts().records(&name, record_type, &query.name).unwrap_or_default();
-                response.fill(ResponseCode::NoError, answers.records, None, Vec::new());
-                self.stats.full.increment();
-                return Ok(Outcome::Reply(response));
-            }
-            Answer::Elsewhere if self.is_own_probe(&name, record_type) => {
-                return Ok(self.refuse(response, ResponseCode::NXDomain));
-            }
-            Answer::Elsewhere if self.forwarder.is_some() => {
-                self.stats.forwarded.increment();
-                let question = Question::new(&name, record_type, wants(request));
-                return Ok(Outcome::Pending(Box::new(Pending { response, question, client })));
-            }
-            Answer::Elsewhere => return Ok(self.refuse(response, ResponseCode::Refused)),
-            Answer::NotReady => {
-                self.stats.not_ready.increment();
-                return Ok(self.refuse(response, ResponseCode::ServFail));
-            }
-            Answer::Alias(target) if record_type == RecordType::CNAME => {
-                let data = RData::CNAME(CNAME(spelling.name(target)?));
-                answers.push(&query.name, zone.ttl(), data);
-                ResponseCode::NoError
-            }
-            Answer::Alias(target) => match spelling.follow(&query.name, target, record_type, &mut answers)? {
-                Chain::Ends => ResponseCode::NoError,
-                Chain::Leaves(name) if self.forwarder.is_some() => {
-                    response.alias(answers.records);
-                    self.stats.forwarded.increment();
-                    let question = Question::new(&wire_of(&name), record_type, wants(request));
-                    return Ok(Outcome::Pending(Box::new(Pending { response, question, client })));
-                }
-                Chain::Leaves(_) => ResponseCode::NoError,
-            },
-            answer => spelling.records(&query.name, request.metadata.id, answer, &mut answers)?,
-        };
-        let soa = if answers.records.is_empty() { Some(spelling.soa()?) } else { None };
-        response.fill(code, answers.records, soa, answers.glue);
-        self.stats.full.increment();
-        Ok(Outcome::Reply(response))
-    }
-
-    fn hosts(&self) -> Arc<Hosts> {
-        Arc::clone(&self.hosts.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn is_own_probe(&self, name: &[u8], record_type: RecordType) -> bool {
-        self.forwarder.as_ref().is_some_and(|forwarder| forwarder.is_own_probe(name, record_type))
     }
 
     fn refuse(&self, mut response: Response, code: ResponseCode) -> Outcome {
@@ -254,13 +242,11 @@ impl Responder {
     }
 }
 
-/// What a client wants besides the records.
-fn wants(request: &Message) -> Wants {
-    Wants {
-        recursion: request.metadata.recursion_desired,
-        unchecked: request.metadata.checking_disabled,
-        signatures: request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok),
-    }
+/// Who asks, and how it is answered.
+#[derive(Clone, Copy)]
+struct Asker {
+    client: IpAddr,
+    manner: Manner,
 }
 
 /// A name's bytes on the wire, in the client's spelling.

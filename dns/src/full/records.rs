@@ -52,17 +52,18 @@ impl Spelling<'_> {
         }
     }
 
-    fn below(&self, label: &str) -> Result<Name, DecodeError> {
-        self.zone.origin().below(&[label]).map_or(Ok(Name::root()), |name| self.name(&name))
+    pub(super) fn soa(&self) -> Result<Record, DecodeError> {
+        self.soa_of(self.zone.origin())
     }
 
-    pub(super) fn soa(&self) -> Result<Record, DecodeError> {
+    /// The SOA of the zone, or of a reverse zone.
+    pub(super) fn soa_of(&self, origin: &WireName) -> Result<Record, DecodeError> {
         let zone = self.zone;
-        let mname = zone.origin().below(&["ns", "dns"]).map_or(Ok(Name::root()), |name| self.name(&name))?;
-        let rname = self.below("hostmaster")?;
+        let below = |labels: &[&str]| origin.below(labels).map_or(Ok(Name::root()), |name| self.name(&name));
         let [refresh, retry, expire] = SOA_TIMES.map(u32::cast_signed);
+        let (mname, rname) = (below(&["ns", "dns"])?, below(&["hostmaster"])?);
         let data = SOA::new(mname, rname, zone.serial(), refresh, retry, expire, zone.ttl());
-        Ok(Record::from_rdata(self.name(zone.origin())?, zone.soa_ttl(), RData::SOA(data)))
+        Ok(Record::from_rdata(self.name(origin)?, zone.soa_ttl(), RData::SOA(data)))
     }
 
     /// The records of an answer of the zone, apart from aliases.
@@ -114,11 +115,14 @@ impl Spelling<'_> {
     }
 
     fn glue(&self, target: &WireName, answers: &mut Answers) -> Result<(), DecodeError> {
-        let Some(facts) = self.zone.facts(target.as_wire()) else { return Ok(()) };
         let name = self.name(target)?;
-        let v4 = facts.v4.iter().map(|address| RData::A(A(*address)));
-        let v6 = facts.v6.iter().map(|address| RData::AAAA(AAAA(*address)));
-        answers.glue.extend(v4.chain(v6).map(|data| Record::from_rdata(name.clone(), self.zone.ttl(), data)));
+        let mut add = |data| answers.glue.push(Record::from_rdata(name.clone(), self.zone.ttl(), data));
+        if let Answer::V4(addresses) = self.zone.answer(target.as_wire(), RecordType::A) {
+            addresses.iter().for_each(|address| add(RData::A(A(*address))));
+        }
+        if let Answer::V6(addresses) = self.zone.answer(target.as_wire(), RecordType::AAAA) {
+            addresses.iter().for_each(|address| add(RData::AAAA(AAAA(*address))));
+        }
         Ok(())
     }
 

@@ -11,7 +11,11 @@ use crate::meter::{Answered, Maker};
 use crate::wire::{CLASS_IN, Header, PlainEdns, flags};
 
 /// A response while it is made.
-pub struct Response(Form);
+pub struct Response {
+    form: Form,
+    /// Who made it, where that is known.
+    maker: Option<Maker>,
+}
 
 enum Form {
     Message {
@@ -30,6 +34,48 @@ pub(super) struct Asked {
 }
 
 impl Response {
+    fn of(form: Form) -> Self {
+        Self { form, maker: None }
+    }
+
+    /// The same, made by this.
+    pub(super) fn made_by(self, maker: Maker) -> Self {
+        Self { maker: Some(maker), ..self }
+    }
+
+    /// What it says, and who made it.
+    pub(super) fn into_message(self) -> Option<(Message, Option<Maker>)> {
+        let Self { form, maker } = self;
+        match form {
+            Form::Message { message, .. } => Some((*message, maker)),
+            Form::Bytes(bytes) => Some((Message::from_vec(&bytes).ok()?, maker)),
+        }
+    }
+
+    /// Says what another message says, to its own question.
+    pub(super) fn replace(self, other: Message, maker: Option<Maker>) -> Self {
+        let Message { metadata, answers, authorities, additionals, .. } = other;
+        let changed = self.change(|own| {
+            own.metadata.truncation = metadata.truncation;
+            own.metadata.authoritative = metadata.authoritative;
+            own.metadata.authentic_data = metadata.authentic_data;
+            own.metadata.response_code = metadata.response_code;
+            own.answers = answers;
+            own.authorities = authorities;
+            own.additionals = additionals;
+        });
+        Self { maker, ..changed }
+    }
+
+    /// An answer with all of its sections.
+    pub(super) fn fill_sections(&mut self, code: ResponseCode, sections: [Vec<Record>; 3]) {
+        let [answers, authorities, additionals] = sections;
+        self.fill(code, answers, None, additionals);
+        if let Form::Message { message, .. } = &mut self.form {
+            message.authorities = authorities;
+        }
+    }
+
     /// An empty response to a query.
     pub(super) fn to(request: &Message, query: Query, transport: Transport, manner: Manner) -> Self {
         let mut message = Message::new(request.metadata.id, MessageType::Response, OpCode::Query);
@@ -39,7 +85,7 @@ impl Response {
         message.add_query(query);
         message.edns = request.edns.as_ref().map(plain);
         let limit = manner.limit(transport, request.edns.as_ref().map(Edns::max_payload));
-        Self(Form::Message { message: Box::new(message), limit })
+        Self::of(Form::Message { message: Box::new(message), limit })
     }
 
     /// A header only, to a query that can't be repeated.
@@ -49,7 +95,7 @@ impl Response {
         message.metadata.recursion_desired = header.flags & flags::RECURSION_DESIRED != 0;
         message.metadata.checking_disabled = header.flags & flags::CHECKING_DISABLED != 0;
         message.metadata.response_code = code;
-        Self(Form::Message { message: Box::new(message), limit: usize::from(u16::MAX) })
+        Self::of(Form::Message { message: Box::new(message), limit: usize::from(u16::MAX) })
     }
 
     /// To a message that can't be read.
@@ -60,25 +106,25 @@ impl Response {
 
     /// Bytes as they go to the client.
     pub(super) fn of_bytes(bytes: Vec<u8>) -> Self {
-        Self(Form::Bytes(bytes))
+        Self::of(Form::Bytes(bytes))
     }
 
     fn change(mut self, change: impl FnOnce(&mut Message)) -> Self {
-        if let Form::Message { message, .. } = &mut self.0 {
+        if let Form::Message { message, .. } = &mut self.form {
             change(message);
         }
         self
     }
 
     pub(super) fn set_code(&mut self, code: ResponseCode) {
-        if let Form::Message { message, .. } = &mut self.0 {
+        if let Form::Message { message, .. } = &mut self.form {
             message.metadata.response_code = code;
         }
     }
 
     /// An answer of the zone.
     pub(super) fn fill(&mut self, code: ResponseCode, answers: Vec<Record>, soa: Option<Record>, glue: Vec<Record>) {
-        if let Form::Message { message, .. } = &mut self.0 {
+        if let Form::Message { message, .. } = &mut self.form {
             message.metadata.authoritative = true;
             message.metadata.response_code = code;
             message.answers = answers;
@@ -103,7 +149,7 @@ impl Response {
 
     /// What was asked, if nothing is in the response yet.
     pub(super) fn plain_question(&self) -> Option<Asked> {
-        let Form::Message { message, limit } = &self.0 else { return None };
+        let Form::Message { message, limit } = &self.form else { return None };
         let query = message.queries.first().filter(|_| message.answers.is_empty())?;
         let mut question = wire_of(query.name());
         question.extend_from_slice(&u16::from(query.query_type()).to_be_bytes());
@@ -137,7 +183,7 @@ impl Response {
     /// The response as bytes, at most as many as the client takes.
     #[must_use]
     pub fn encode(self) -> Vec<u8> {
-        match self.0 {
+        match self.form {
             Form::Message { message, limit } => encode(&message, limit),
             Form::Bytes(bytes) => bytes,
         }
@@ -146,7 +192,8 @@ impl Response {
     /// What it says, for who counts responses; its length is known when it is encoded.
     #[must_use]
     pub fn summary(&self, maker: Maker) -> Answered {
-        let message = match &self.0 {
+        let maker = self.maker.unwrap_or(maker);
+        let message = match &self.form {
             Form::Message { message, .. } => message,
             Form::Bytes(bytes) => return Answered::plainly(bytes, maker),
         };

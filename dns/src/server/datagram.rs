@@ -1,12 +1,14 @@
 //! Where a datagram came from and which of our addresses it came to.
 
 use std::io::IoSlice;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, sendmsg};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, sendmsg,
+};
 
 /// The two ends of a datagram.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +23,13 @@ impl Ends {
         let v4 = self.client.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
         let v6 = || self.client.as_sockaddr_in6().map(|address| address.ip().to_canonical());
         v4.or_else(v6).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+
+    /// The client's address and port.
+    pub(super) fn socket(&self) -> SocketAddr {
+        let v4 = self.client.as_sockaddr_in().map(SockaddrIn::port);
+        let port = v4.or_else(|| self.client.as_sockaddr_in6().map(SockaddrIn6::port));
+        SocketAddr::new(self.address(), port.unwrap_or(0))
     }
 
     /// Whether the client has an address of IPv6 that is not an IPv4 one.

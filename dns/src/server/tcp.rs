@@ -19,6 +19,7 @@ use super::accept::{Connections, Seat, accept};
 use super::frames::{Frame, Frames};
 use crate::full::{Outcome, Responder, Response, Short, Transport};
 use crate::meter::{Answered, Asked, Maker, Shard};
+use crate::site::log::Exchange;
 use crate::wire::Header;
 
 /// How long a connection may stay open after a query; within it the next one has to arrive whole.
@@ -40,14 +41,14 @@ pub(super) async fn serve(
 ) {
     let serve = |stream, client: SocketAddr, seat| {
         let (responder, shard) = (Arc::clone(&responder), Arc::clone(&shard));
-        Connection { stream, client: client.ip(), responder, shard, seat }.serve()
+        Connection { stream, client, responder, shard, seat }.serve()
     };
     accept(listener, connections, &responder.stats, serve).await;
 }
 
 struct Connection {
     stream: TcpStream,
-    client: IpAddr,
+    client: SocketAddr,
     responder: Arc<Responder>,
     shard: Arc<Shard>,
     seat: Seat,
@@ -57,8 +58,15 @@ struct Connection {
 struct Finished {
     response: Response,
     maker: Maker,
+    came: Came,
+}
+
+/// A query, as much of it as is needed when it is answered.
+struct Came {
     asked: Asked,
     begin: Instant,
+    /// All of it, if queries are logged.
+    logged: Option<Vec<u8>>,
 }
 
 impl Connection {
@@ -81,15 +89,19 @@ impl Connection {
                     }
                 };
                 let asked = Asked::new(message, self.client.is_ipv6());
+                let logged = self.responder.site().logs().then(|| message.to_vec());
                 let mut bytes = Vec::new();
-                if let Some(maker) = shortly(&self.responder, message, self.client, &mut bytes) {
-                    self.write(&bytes, Answered::plainly(&bytes, maker), asked, begin).await?;
+                if let Some(maker) = shortly(&self.responder, message, self.client.ip(), &mut bytes) {
+                    let answered = Answered::plainly(&bytes, maker);
+                    self.write(&bytes, answered, Came { asked, begin, logged }).await?;
                     deadline = tokio::time::Instant::now() + IDLE;
                     continue;
                 }
-                match self.responder.respond_to(message, Transport::Tcp, self.client) {
+                match self.responder.respond_to(message, Transport::Tcp, self.client.ip()) {
                     Outcome::Silence => {}
-                    Outcome::Reply(response) => self.finish(response, Maker::Kubernetes, asked, begin).await?,
+                    Outcome::Reply(response) => {
+                        self.finish(response, Maker::Kubernetes, Came { asked, begin, logged }).await?;
+                    }
                     Outcome::Pending(pending) => {
                         let responder = Arc::clone(&self.responder);
                         if waiting.is_empty() {
@@ -97,18 +109,18 @@ impl Connection {
                         }
                         waiting.push(async move {
                             let (response, maker) = responder.finish(*pending).await;
-                            Finished { response, maker, asked, begin }
+                            Finished { response, maker, came: Came { asked, begin, logged } }
                         });
                     }
                 }
                 deadline = tokio::time::Instant::now() + IDLE;
             }
             tokio::select! {
-                Some(Finished { response, maker, asked, begin }) = waiting.next() => {
+                Some(Finished { response, maker, came }) = waiting.next() => {
                     if waiting.is_empty() {
                         self.seat.idle();
                     }
-                    self.finish(response, maker, asked, begin).await?;
+                    self.finish(response, maker, came).await?;
                     deadline = tokio::time::Instant::now() + IDLE;
                 }
                 readable = self.stream.readable(), if waiting.len() < PIPELINE => {
@@ -116,8 +128,8 @@ impl Connection {
                     match self.stream.try_read_buf(frames.room()) {
                         // What is waited for is still answered: a client may close its side after its last query.
                         Ok(0) => {
-                            while let Some(Finished { response, maker, asked, begin }) = waiting.next().await {
-                                self.finish(response, maker, asked, begin).await?;
+                            while let Some(Finished { response, maker, came }) = waiting.next().await {
+                                self.finish(response, maker, came).await?;
                             }
                             return Ok(());
                         }
@@ -131,14 +143,20 @@ impl Connection {
         }
     }
 
-    async fn finish(&mut self, response: Response, maker: Maker, asked: Asked, begin: Instant) -> io::Result<()> {
+    async fn finish(&mut self, response: Response, maker: Maker, came: Came) -> io::Result<()> {
         let answered = response.summary(maker);
         let bytes = response.encode();
-        self.write(&bytes, Answered { size: bytes.len(), ..answered }, asked, begin).await
+        self.write(&bytes, Answered { size: bytes.len(), ..answered }, came).await
     }
 
-    async fn write(&mut self, bytes: &[u8], answered: Answered, asked: Asked, begin: Instant) -> io::Result<()> {
+    async fn write(&mut self, bytes: &[u8], answered: Answered, came: Came) -> io::Result<()> {
+        let Came { asked, begin, logged } = came;
         self.shard.report(asked, answered);
+        if let Some(query) = logged {
+            let (client, transport, took) = (self.client, Transport::Tcp, begin.elapsed());
+            let exchange = Exchange { client, transport, query: &query, response: bytes, took };
+            self.responder.log(&self.responder.site(), &exchange);
+        }
         let sent = self.send(bytes).await;
         self.shard.took(begin.elapsed(), 1);
         if sent.is_err() {
@@ -164,7 +182,7 @@ impl Connection {
 /// Writes the response to a plain query.
 pub(super) fn shortly(responder: &Arc<Responder>, message: &[u8], client: IpAddr, out: &mut Vec<u8>) -> Option<Maker> {
     let zone = responder.zone.read().unwrap_or_else(PoisonError::into_inner);
-    match responder.respond_shortly(&zone, message, Transport::Tcp, out) {
+    match responder.respond_shortly(&zone, &responder.site(), message, Transport::Tcp, client, out) {
         Short::Written(maker) => {
             let counter = if maker == Maker::Cache { &responder.stats.cached } else { &responder.stats.fast };
             counter.increment();

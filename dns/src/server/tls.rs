@@ -34,6 +34,7 @@ use super::certificate::Certificate;
 use super::tcp::{IDLE, shortly};
 use crate::full::{Outcome, Responder, Response, Transport, encode};
 use crate::meter::{Answered, Asked, Maker, Shard};
+use crate::site::log::Exchange;
 use crate::wire::Header;
 
 /// How long a client may take until TLS is set up.
@@ -169,6 +170,9 @@ impl RequestHandler for Handler {
         let (message, address) = (request.as_slice(), request.src().ip());
         let Some((bytes, answered)) = self.answer(message, address).await else { return nothing(request) };
         self.1.report(Asked::new(message, address.is_ipv6()), answered);
+        let (transport, took) = (Transport::Tcp, begin.elapsed());
+        let exchange = Exchange { client: request.src(), transport, query: message, response: &bytes, took };
+        self.0.log(&self.0.site(), &exchange);
         let sent = send(&bytes, &mut client).await;
         self.1.took(begin.elapsed(), 1);
         sent.unwrap_or_else(|error| {

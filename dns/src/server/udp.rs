@@ -15,6 +15,8 @@ use super::datagram::{Ends, Local, controls, send};
 use super::frames::LONGEST;
 use crate::full::{Outcome, Responder, Short, Transport};
 use crate::meter::{Answered, Asked, Maker, Shard};
+use crate::site::Site;
+use crate::site::log::Exchange;
 
 /// Datagrams in one system call.
 const BATCH: usize = 32;
@@ -119,16 +121,22 @@ impl Worker {
         self.ready = 0;
         let mut left = Vec::new();
         let mut cached = 0;
+        let (site, begin) = (self.responder.site(), Instant::now());
+        // What is logged is written when nobody waits for the zone.
+        let mut logged = Vec::new();
         {
             // One lock for the batch: whoever changes the zone waits for microseconds.
             let zone = self.responder.zone.read().unwrap_or_else(PoisonError::into_inner);
             for (index, Received { ends, length }) in self.received.iter().enumerate() {
                 let Some(message) = self.buffers.get(index).and_then(|buffer| buffer.get(..*length)) else { continue };
                 let reply = next(&mut self.replies, self.ready, *ends);
-                let maker = match self.responder.respond_shortly(&zone, message, Transport::Udp, &mut reply.bytes) {
+                let client = ends.address();
+                let said =
+                    self.responder.respond_shortly(&zone, &site, message, Transport::Udp, client, &mut reply.bytes);
+                let maker = match said {
                     Short::Written(maker) => maker,
                     Short::Renew(question) => {
-                        let (responder, client) = (Arc::clone(&self.responder), ends.address());
+                        let responder = Arc::clone(&self.responder);
                         self.runtime.spawn(async move { responder.renew(question, client).await });
                         Maker::Cache
                     }
@@ -140,19 +148,30 @@ impl Worker {
                 cached += u64::from(maker == Maker::Cache);
                 let [own, _] = &self.shards;
                 own.report(Asked::new(message, ends.is_v6()), Answered::plainly(&reply.bytes, maker));
+                if site.logs() {
+                    logged.push((index, self.ready));
+                }
                 self.ready += 1;
             }
+        }
+        for (index, at) in logged {
+            let (Some(received), Some(reply)) = (self.received.get(index), self.replies.get(at)) else { continue };
+            let query = self.buffers.get(index).and_then(|buffer| buffer.get(..received.length)).unwrap_or_default();
+            let (client, took) = (received.ends.socket(), begin.elapsed());
+            let exchange = Exchange { client, transport: Transport::Udp, query, response: &reply.bytes, took };
+            self.responder.log(&site, &exchange);
         }
         self.responder.stats.fast.add(self.ready as u64 - cached);
         if cached > 0 {
             self.responder.stats.cached.add(cached);
         }
         for index in left {
-            self.answer_in_full(index);
+            self.answer_in_full(index, &site);
         }
     }
 
-    fn answer_in_full(&mut self, index: usize) {
+    fn answer_in_full(&mut self, index: usize, site: &Arc<Site>) {
+        let begin = Instant::now();
         let (Some(received), Some(buffer)) = (self.received.get(index), self.buffers.get(index)) else { return };
         let Some(message) = buffer.get(..received.length) else { return };
         let ends = received.ends;
@@ -164,18 +183,28 @@ impl Worker {
                 let answered = response.summary(Maker::Kubernetes);
                 let bytes = response.encode();
                 own.report(asked, Answered { size: bytes.len(), ..answered });
+                let (client, took) = (ends.socket(), begin.elapsed());
+                let exchange = Exchange { client, transport: Transport::Udp, query: message, response: &bytes, took };
+                self.responder.log(site, &exchange);
                 next(&mut self.replies, self.ready, ends).bytes = bytes;
                 self.ready += 1;
             }
             Outcome::Pending(pending) => {
                 let (responder, socket) = (Arc::clone(&self.responder), Arc::clone(&self.socket));
-                let (shard, begin) = (Arc::clone(later), Instant::now());
+                let shard = Arc::clone(later);
+                let logged = site.logs().then(|| (Arc::clone(site), message.to_vec()));
                 self.runtime.spawn(async move {
                     let (response, maker) = responder.finish(*pending).await;
                     let answered = response.summary(maker);
                     let bytes = response.encode();
                     shard.report(asked, Answered { size: bytes.len(), ..answered });
                     shard.took(begin.elapsed(), 1);
+                    if let Some((site, query)) = logged {
+                        let (client, took) = (ends.socket(), begin.elapsed());
+                        let transport = Transport::Udp;
+                        let exchange = Exchange { client, transport, query: &query, response: &bytes, took };
+                        responder.log(&site, &exchange);
+                    }
                     if send(&socket, &ends, &bytes).is_err() {
                         responder.stats.unsent.increment();
                     }

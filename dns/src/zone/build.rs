@@ -1,11 +1,14 @@
 //! From the stream of objects to changes of the zone.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use fairlead_objects::{EndpointSlice, Event, Kind, Object, ObjectKey, Service};
 
 use super::facts::{Delta, Facts};
+use super::options::{Options, PodMode};
+use super::pods::Pods;
 use super::render::{Rendered, Slices, render};
 use crate::{NameError, WireName};
 
@@ -20,6 +23,9 @@ pub struct Builder {
     dirty: BTreeSet<ObjectKey>,
     dirty_namespaces: BTreeSet<String>,
     synced: HashSet<Kind>,
+    options: Options,
+    pods: Pods,
+    pod_changes: Vec<(WireName, IpAddr, bool)>,
 }
 
 #[derive(Default)]
@@ -56,7 +62,19 @@ impl Builder {
             dirty: BTreeSet::new(),
             dirty_namespaces: BTreeSet::new(),
             synced: HashSet::new(),
+            options: Options::default(),
+            pods: Pods::default(),
+            pod_changes: Vec::new(),
         })
+    }
+
+    /// Puts this of the cluster into the zone, from the next [`Self::settle`] on.
+    pub fn set_options(&mut self, options: Options) {
+        if self.options != options {
+            self.options = options;
+            self.dirty.extend(self.services.keys().cloned());
+            self.dirty_namespaces.extend(self.namespaces.keys().cloned());
+        }
     }
 
     /// Takes an event in. What it changes is known after [`Self::settle`], so a burst of events about one service
@@ -72,6 +90,14 @@ impl Builder {
             Event::Deleted(Kind::EndpointSlice, key) => self.remove_slice(&key),
             Event::Applied(Object::Namespace(namespace)) => self.set_namespace(namespace.name, true),
             Event::Deleted(Kind::Namespace, key) => self.set_namespace(key.name, false),
+            Event::Applied(Object::Pod(pod)) if self.options.pods == PodMode::Verified => {
+                let changes = self.pods.set(&pod);
+                self.change_pods(changes);
+            }
+            Event::Deleted(Kind::Pod, key) => {
+                let changes = self.pods.remove(&key);
+                self.change_pods(changes);
+            }
             Event::Synced(kind) => drop(self.synced.insert(kind)),
             Event::Applied(_) | Event::Deleted(..) | Event::Invalid { .. } | Event::Mended { .. } => {}
         }
@@ -80,7 +106,8 @@ impl Builder {
     /// Whether the first list of every kind is complete: before that, a name that is not here may still exist.
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        Self::KINDS.iter().all(|kind| self.synced.contains(kind))
+        let pods = (self.options.pods == PodMode::Verified).then_some(&Kind::Pod);
+        Self::KINDS.iter().chain(pods).all(|kind| self.synced.contains(kind))
     }
 
     /// Whether a service is headless; nothing where there is no such service.
@@ -98,7 +125,17 @@ impl Builder {
         for name in std::mem::take(&mut self.dirty_namespaces) {
             deltas.extend(self.settle_namespace(&name));
         }
+        let pods = std::mem::take(&mut self.pod_changes);
+        if !pods.is_empty() {
+            deltas.push(Delta { pods, ..Delta::default() });
+        }
         deltas
+    }
+
+    fn change_pods(&mut self, changes: Vec<(String, IpAddr, bool)>) {
+        let below =
+            |(namespace, address, has): (String, IpAddr, bool)| Some((self.pod.below(&[&namespace])?, address, has));
+        self.pod_changes.extend(changes.into_iter().filter_map(below));
     }
 
     fn set_service(&mut self, key: ObjectKey, service: Option<Service>) {
@@ -141,9 +178,10 @@ impl Builder {
     }
 
     fn settle_service(&mut self, key: &ObjectKey) -> Option<Delta> {
+        let options = &self.options;
         let entry = self.services.get_mut(key)?;
-        let wanted =
-            entry.service.as_ref().map(|service| render(&self.svc, service, &entry.slices)).unwrap_or_default();
+        let service = entry.service.as_ref().filter(|service| options.has(&service.key.namespace));
+        let wanted = service.map(|service| render(&self.svc, service, &entry.slices, options)).unwrap_or_default();
         let delta = difference(&entry.rendered, &wanted);
         entry.rendered = wanted;
         if entry.service.is_none() && entry.slices.is_empty() {
@@ -154,10 +192,11 @@ impl Builder {
 
     fn settle_namespace(&mut self, name: &str) -> Option<Delta> {
         let namespace = self.namespaces.get_mut(name)?;
-        let exists = namespace.object || namespace.services > 0;
+        let is_known = namespace.object || namespace.services > 0;
+        let exists = is_known && self.options.has(name);
         let changed = exists != namespace.rendered;
         namespace.rendered = exists;
-        if !exists {
+        if !is_known {
             self.namespaces.remove(name);
         }
         let names = [&self.svc, &self.pod].into_iter().filter_map(|parent| parent.below(&[name]));
@@ -178,5 +217,6 @@ fn difference(before: &Rendered, wanted: &Rendered) -> Delta {
         removed: before.names.keys().filter(|name| !wanted.names.contains_key(*name)).cloned().collect(),
         pointers_set: wanted.pointers.difference(&before.pointers).cloned().collect(),
         pointers_removed: before.pointers.difference(&wanted.pointers).cloned().collect(),
+        pods: Vec::new(),
     }
 }

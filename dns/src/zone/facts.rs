@@ -49,6 +49,8 @@ pub struct Delta {
     pub pointers_set: Vec<(IpAddr, Pointer)>,
     /// Pointers that are gone.
     pub pointers_removed: Vec<(IpAddr, Pointer)>,
+    /// Addresses that pods below a name, as `namespace.pod`, have now or have no longer.
+    pub pods: Vec<(WireName, IpAddr, bool)>,
 }
 
 impl Delta {
@@ -59,6 +61,7 @@ impl Delta {
             && self.removed.is_empty()
             && self.pointers_set.is_empty()
             && self.pointers_removed.is_empty()
+            && self.pods.is_empty()
     }
 }
 

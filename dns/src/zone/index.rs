@@ -1,11 +1,12 @@
 //! From names to answers.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::facts::{Delta, Facts, Pointer, Srv, digest};
+use super::options::PodMode;
 use super::reverse::{address_of, pod_address};
 use crate::name::{labels, strip_suffix};
 use crate::wire::RecordType;
@@ -20,6 +21,11 @@ pub struct Zone {
     pointers: HashMap<IpAddr, BTreeSet<Pointer>>,
     content: u64,
     synced: bool,
+    pod_mode: PodMode,
+    /// Pods' addresses below `namespace.pod`, if they are looked at.
+    pods: HashSet<(WireName, IpAddr)>,
+    /// Addresses of this server.
+    own: Vec<IpAddr>,
 }
 
 /// Names that are there whatever the objects say.
@@ -96,6 +102,9 @@ impl Zone {
             pointers: HashMap::new(),
             content: 0,
             synced: false,
+            pod_mode: PodMode::default(),
+            pods: HashSet::new(),
+            own: Vec::new(),
         })
     }
 
@@ -109,6 +118,22 @@ impl Zone {
     #[must_use]
     pub fn ttl(&self) -> u32 {
         self.ttl
+    }
+
+    /// Has records live for `ttl` seconds (at most [`Self::MAX_TTL`]), and answers names of pods so.
+    pub fn configure(&mut self, ttl: u32, pods: PodMode) {
+        (self.ttl, self.pod_mode) = (ttl.min(Self::MAX_TTL), pods);
+    }
+
+    /// Takes these addresses for this server's own: the DNS Service is the one with them among its endpoints.
+    pub fn set_own(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        let is_of_use = |address: &IpAddr| match address {
+            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_unspecified() && !v4.is_link_local(),
+            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unspecified() && !v6.is_unicast_link_local(),
+        };
+        self.own = addresses.into_iter().filter(is_of_use).collect();
+        self.own.sort();
+        self.own.dedup();
     }
 
     /// How long the SOA record itself lives, in seconds.
@@ -147,7 +172,14 @@ impl Zone {
 
     /// Takes a change in.
     pub fn update(&mut self, delta: Delta) {
-        let Delta { set, removed, pointers_set, pointers_removed } = delta;
+        let Delta { set, removed, pointers_set, pointers_removed, pods } = delta;
+        for (parent, address, has) in pods {
+            if has {
+                self.pods.insert((parent, address));
+            } else {
+                self.pods.remove(&(parent, address));
+            }
+        }
         for name in removed {
             if let Some(facts) = self.names.remove(&name) {
                 self.content = self.content.wrapping_sub(digest(&name, &facts));
@@ -172,11 +204,29 @@ impl Zone {
         }
     }
 
+    /// The name of the DNS Service: one that serves port 53 with an address of this server among its endpoints, or else
+    /// the one that is called so.
+    #[must_use]
+    pub fn dns_service(&self) -> Option<&WireName> {
+        let pointers = self.own.iter().filter_map(|address| self.pointers.get(address)).flatten();
+        let services = pointers.filter_map(|pointer| {
+            let Pointer::Endpoint(name) = pointer else { return None };
+            let label = labels(name.as_wire()).next()?;
+            let (service, facts) = self.names.get_key_value(name.as_wire().get(label.len() + 1..)?)?;
+            let serves = facts.srv.iter().any(|srv| srv.port == 53) && (facts.v4.len() + facts.v6.len() > 0);
+            serves.then_some(service)
+        });
+        let named = || self.names.get_key_value(&self.apex.dns_service).map(|(name, _)| name);
+        services.min().or_else(named)
+    }
+
     /// Whether an address is one of the DNS Service: its own, or an endpoint's.
     #[must_use]
     pub fn is_dns_service(&self, address: IpAddr) -> bool {
-        let service = self.apex.dns_service.as_wire();
-        let is_its = |name: &WireName| strip_suffix(name.as_wire(), service).is_some();
+        let services = [Some(&self.apex.dns_service), self.dns_service()];
+        let is_its = |name: &WireName| {
+            services.iter().flatten().any(|service| strip_suffix(name.as_wire(), service.as_wire()).is_some())
+        };
         self.pointers.get(&address).is_some_and(|pointers| {
             pointers.iter().any(|(Pointer::Service(name) | Pointer::Endpoint(name))| is_its(name))
         })
@@ -195,7 +245,10 @@ impl Zone {
             Some(_) if front.is_empty() => self.at_apex(record_type),
             Some(_) if name == self.apex.version.as_wire() && record_type == RecordType::TXT => Answer::Version,
             Some(_) if name == self.apex.name_server.as_wire() => {
-                self.facts(self.apex.dns_service.as_wire()).map_or(Answer::NoData, |facts| of_facts(facts, record_type))
+                match self.dns_service().and_then(|service| self.facts(service.as_wire())) {
+                    Some(facts) => of_facts(facts, record_type),
+                    None => self.of_own(record_type),
+                }
             }
             Some(facts) => of_facts(facts, record_type),
             None => self.pod(name, record_type),
@@ -205,15 +258,25 @@ impl Zone {
     fn at_apex(&self, record_type: RecordType) -> Answer<'_> {
         match record_type {
             RecordType::SOA => Answer::Soa,
-            RecordType::NS if self.names.contains_key(&self.apex.dns_service) => {
-                Answer::NameServer(&self.apex.dns_service)
-            }
-            RecordType::NS => Answer::NameServer(&self.apex.name_server),
+            RecordType::NS => Answer::NameServer(self.dns_service().unwrap_or(&self.apex.name_server)),
             _ => Answer::NoData,
         }
     }
 
-    /// `10-0-0-1.namespace.pod`: what the name says, where the namespace exists.
+    /// The addresses of this server.
+    fn of_own(&self, record_type: RecordType) -> Answer<'_> {
+        let v4: Vec<Ipv4Addr> =
+            self.own.iter().filter_map(|own| if let IpAddr::V4(v4) = own { Some(*v4) } else { None }).collect();
+        let v6: Vec<Ipv6Addr> =
+            self.own.iter().filter_map(|own| if let IpAddr::V6(v6) = own { Some(*v6) } else { None }).collect();
+        match record_type {
+            RecordType::A if !v4.is_empty() => Answer::V4(v4.into()),
+            RecordType::AAAA if !v6.is_empty() => Answer::V6(v6.into()),
+            _ => Answer::NoData,
+        }
+    }
+
+    /// `10-0-0-1.namespace.pod`: what the name says, where the namespace exists, if that is how pods are answered.
     fn pod(&self, name: &[u8], record_type: RecordType) -> Answer<'_> {
         let Some(label) = labels(name).next() else { return Answer::NoName };
         let parent = name.get(label.len() + 1..).unwrap_or_default();
@@ -221,7 +284,15 @@ impl Zone {
         if !in_namespace || !self.names.contains_key(parent) {
             return Answer::NoName;
         }
-        match (pod_address(label), record_type) {
+        let address = pod_address(label).filter(|address| match self.pod_mode {
+            PodMode::Insecure => true,
+            PodMode::Disabled => false,
+            PodMode::Verified => {
+                let parent = self.names.get_key_value(parent).map(|(name, _)| name.clone());
+                parent.is_some_and(|parent| self.pods.contains(&(parent, *address)))
+            }
+        });
+        match (address, record_type) {
             (None, _) => Answer::NoName,
             (Some(IpAddr::V4(address)), RecordType::A) => Answer::V4(vec![address].into()),
             (Some(IpAddr::V6(address)), RecordType::AAAA) => Answer::V6(vec![address].into()),

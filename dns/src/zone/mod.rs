@@ -7,10 +7,13 @@
 mod build;
 mod facts;
 mod index;
+mod options;
+mod pods;
 mod render;
 mod reverse;
 
 pub use build::Builder;
 pub use facts::{Delta, Facts, Pointer, Srv};
 pub use index::{Answer, Zone};
+pub use options::{Options, PodMode};
 pub use reverse::address_of;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use fairlead_objects::{AddressType, Endpoint, EndpointSlice, ObjectKey, Protocol, Service, ServiceType};
 
 use super::facts::{Facts, Pointer, Srv};
+use super::options::Options;
 use crate::WireName;
 
 /// The slices of one service.
@@ -50,7 +51,7 @@ impl Draft {
 }
 
 /// The names of one service below `svc`, the name `svc.<zone>`. A service whose own names can't be names gives none.
-pub(super) fn render(svc: &WireName, service: &Service, slices: &Slices) -> Rendered {
+pub(super) fn render(svc: &WireName, service: &Service, slices: &Slices, options: &Options) -> Rendered {
     let Some(base) = svc.below(&[&service.key.name, &service.key.namespace]) else {
         return Rendered::default();
     };
@@ -60,9 +61,13 @@ pub(super) fn render(svc: &WireName, service: &Service, slices: &Slices) -> Rend
         drafts.entry(base).or_default().alias = service.external_name.as_deref().and_then(alias);
         return finish(drafts, pointers);
     }
-    let endpoints = ready_endpoints(&base, slices);
-    for endpoint in endpoints.keys() {
-        drafts.entry(endpoint.name.clone()).or_default().address(endpoint.address);
+    let none = Slices::new();
+    let endpoints = ready_endpoints(&base, if options.endpoints { slices } else { &none }, options.endpoint_pod_names);
+    for (endpoint, ports) in &endpoints {
+        let own = drafts.entry(endpoint.name.clone()).or_default();
+        own.address(endpoint.address);
+        own.entries += ports.len();
+        own.srv.extend(ports.iter().map(|(_, _, port)| (endpoint.name.clone(), *port)));
         pointers.insert((endpoint.address, Pointer::Endpoint(endpoint.name.clone())));
     }
     if service.headless {
@@ -86,6 +91,9 @@ pub(super) fn render(svc: &WireName, service: &Service, slices: &Slices) -> Rend
         for (port, address) in service.ports.iter().flat_map(|p| service.cluster_ips.iter().map(move |ip| (p, ip))) {
             port_entry(&mut drafts, &base, &port.name, port.protocol, (&base, port.port), *address);
         }
+    }
+    if endpoints.is_empty() && !options.empty_services {
+        drafts.clear();
     }
     finish(drafts, pointers)
 }
@@ -127,7 +135,7 @@ type Ports = BTreeSet<(String, Protocol, u16)>;
 
 /// Ready endpoints, each once with the ports of every slice that names it: while a slice is split, an endpoint may be
 /// in two.
-fn ready_endpoints(base: &WireName, slices: &Slices) -> BTreeMap<EndpointName, Ports> {
+fn ready_endpoints(base: &WireName, slices: &Slices, pod_names: bool) -> BTreeMap<EndpointName, Ports> {
     let mut endpoints: BTreeMap<EndpointName, Ports> = BTreeMap::new();
     for slice in slices.values().filter(|slice| slice.address_type != AddressType::Fqdn) {
         let ports = slice
@@ -137,7 +145,7 @@ fn ready_endpoints(base: &WireName, slices: &Slices) -> BTreeMap<EndpointName, P
         let ports: Ports = ports.collect();
         for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.ready) {
             for address in &endpoint.addresses {
-                let Some(name) = endpoint_name(base, endpoint, *address) else { continue };
+                let Some(name) = endpoint_name(base, endpoint, *address, pod_names) else { continue };
                 let known = endpoints.entry(EndpointName { name, address: *address }).or_default();
                 known.extend(ports.iter().cloned());
             }
@@ -146,11 +154,13 @@ fn ready_endpoints(base: &WireName, slices: &Slices) -> BTreeMap<EndpointName, P
     endpoints
 }
 
-/// The endpoint's hostname where it has a usable one, else its address with dashes.
-fn endpoint_name(base: &WireName, endpoint: &Endpoint, address: IpAddr) -> Option<WireName> {
+/// The endpoint's hostname where it has a usable one, else its pod's name if that is wanted, else its address with dashes.
+fn endpoint_name(base: &WireName, endpoint: &Endpoint, address: IpAddr, pod_names: bool) -> Option<WireName> {
     // An underscore in front would make it the name of a port; a dot would make it two labels.
     let hostname = endpoint.hostname.as_deref().filter(|h| !h.starts_with('_') && !h.contains('.'));
-    hostname.and_then(|hostname| base.below(&[hostname])).or_else(|| base.below(&[&dashed(address)]))
+    let pod = endpoint.pod.as_ref().filter(|pod| pod_names && !pod.name.contains('.'));
+    let named = hostname.or(pod.map(|pod| pod.name.as_str())).and_then(|name| base.below(&[name]));
+    named.or_else(|| base.below(&[&dashed(address)]))
 }
 
 /// `172-0-0-2` or `5678-abcd--1`; a dash at the end gets a `0`, as in CoreDNS.

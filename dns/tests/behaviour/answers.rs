@@ -127,6 +127,27 @@ fn d7_named_ports_of_cluster_ip_services() {
 }
 
 #[test]
+fn d8_an_endpoint_has_its_ports() {
+    check(&[
+        ask("pets-0.pets.shop.svc.cluster.local SRV")
+            .gives(&[
+                "pets-0.pets.shop.svc.cluster.local. 5 IN SRV 0 25 5432 pets-0.pets.shop.svc.cluster.local.",
+                "pets-0.pets.shop.svc.cluster.local. 5 IN SRV 0 25 9100 pets-0.pets.shop.svc.cluster.local.",
+            ])
+            .with(&[
+                "pets-0.pets.shop.svc.cluster.local. 5 IN A 10.244.1.10",
+                "pets-0.pets.shop.svc.cluster.local. 5 IN AAAA fd00:10:244:1::10",
+            ]),
+        ask("backend.web.shop.svc.cluster.local SRV")
+            .gives(&["backend.web.shop.svc.cluster.local. 5 IN SRV 0 100 8080 backend.web.shop.svc.cluster.local."])
+            .with(&["backend.web.shop.svc.cluster.local. 5 IN A 10.244.1.70"]),
+        // Without ports, and with the name of one in front: as CoreDNS.
+        ask("10-244-1-40.bare.shop.svc.cluster.local SRV").no_data(),
+        ask("_db._tcp.pets-0.pets.shop.svc.cluster.local SRV").no_name(),
+    ]);
+}
+
+#[test]
 fn d8_named_ports_of_headless_services() {
     check(&[
         ask("_db._tcp.pets.shop.svc.cluster.local SRV")

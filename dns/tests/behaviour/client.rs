@@ -1,6 +1,6 @@
 //! Asks every tier and compares.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use fairlead_dns::crowd::Bounds;
 use fairlead_dns::fast;
 use fairlead_dns::full::{Outcome, Responder, Transport};
 use fairlead_dns::server::{Config, Server};
+use fairlead_dns::wire::PlainQuery;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -164,10 +165,17 @@ impl Tiers {
         tcp
     }
 
+    /// What the short way says from the zone, if the question may go there.
     pub(crate) fn fast(&self, query: &[u8]) -> Option<Vec<u8>> {
+        let Self { responder, .. } = self;
+        let site = responder.site();
+        let plain = PlainQuery::read(query)?;
+        if !site.is_short(&plain.name.to_ascii_lowercase(), plain.record_type, Ipv4Addr::LOCALHOST.into()) {
+            return None;
+        }
         let mut out = Vec::new();
-        let zone = self.responder.zone.read().unwrap();
-        fast::respond(&zone, self.responder.manner, query, &mut out).then_some(out)
+        let zone = responder.zone.read().unwrap();
+        fast::respond(&zone, site.manner(responder.manner), query, &mut out).then_some(out)
     }
 
     pub(crate) async fn full(&self, query: &[u8], transport: Transport) -> Vec<u8> {

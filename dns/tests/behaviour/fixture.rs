@@ -6,6 +6,9 @@ use std::sync::{Arc, RwLock};
 use fairlead_dns::fast::Manner;
 use fairlead_dns::forward::{Config, Forwarder, Limits, Rules};
 use fairlead_dns::full::Responder;
+use fairlead_dns::hosts::Hosts;
+use fairlead_dns::site::Site;
+use fairlead_dns::site::log::Gate;
 use fairlead_dns::stats::Stats;
 use fairlead_dns::{Builder, WireName, Zone};
 use fairlead_objects::{
@@ -208,12 +211,24 @@ pub(crate) fn forwarder(upstreams: &[SocketAddr], limits: Limits) -> Option<Arc<
 }
 
 pub(crate) fn responder(zone: Zone, forwarder: Option<Arc<Forwarder>>) -> Arc<Responder> {
-    let manner = Manner { recursion: forwarder.is_some(), ..MANNER };
+    let site = Site::plain(zone.origin(), forwarder, Hosts::default());
+    of_site(zone, site)
+}
+
+/// A responder that answers as a site says.
+pub(crate) fn of_site(zone: Zone, site: Site) -> Arc<Responder> {
+    let manner = site.manner(MANNER);
     Arc::new(Responder {
         zone: Arc::new(RwLock::new(zone)),
-        forwarder,
-        hosts: RwLock::default(),
+        site: RwLock::new(Arc::new(site)),
+        gate: Gate::default(),
         manner,
         stats: Stats::default(),
     })
+}
+
+/// The only forwarder of a responder.
+pub(crate) fn forwarder_of(responder: &Responder) -> Arc<Forwarder> {
+    let [forwarder] = &responder.site().forwarders()[..] else { panic!("there is one forwarder") };
+    Arc::clone(forwarder)
 }

@@ -3,10 +3,12 @@
 mod answers;
 mod client;
 mod connections;
+mod corefile;
 mod elsewhere;
 mod encrypted;
 mod fixture;
 mod messages;
 mod process;
 mod properties;
+mod sites;
 mod upstreams;

@@ -9,7 +9,7 @@ use hickory_proto::op::{Message, ResponseCode};
 
 use crate::client::{exchange, query, read, run, write};
 
-const MANIFEST: &str = "\
+pub(crate) const MANIFEST: &str = "\
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}
@@ -24,10 +24,10 @@ spec:
 ";
 
 /// A directory that goes when the test does.
-struct Directory(std::path::PathBuf);
+pub(crate) struct Directory(pub(crate) std::path::PathBuf);
 
 impl Directory {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("fairlead-dns-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
@@ -41,7 +41,7 @@ impl Drop for Directory {
 }
 
 /// A process that goes when the test does.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -50,17 +50,17 @@ impl Drop for Running {
     }
 }
 
-fn command(args: &[&str]) -> Command {
+pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO_BIN_EXE_fairlead-dns").expect("`cargo test` sets it"));
     command.env_remove("RUST_LOG").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn ends(args: &[&str]) -> Output {
+pub(crate) fn ends(args: &[&str]) -> Output {
     command(args).output().unwrap()
 }
 
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     loop {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = udp.local_addr().unwrap();
@@ -71,14 +71,14 @@ fn free_address() -> SocketAddr {
 }
 
 /// Where a process shows itself.
-struct Places([String; 3]);
+pub(crate) struct Places([String; 3]);
 
 impl Places {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self([(); 3].map(|()| free_address().to_string()))
     }
 
-    fn args(&self) -> [&str; 6] {
+    pub(crate) fn args(&self) -> [&str; 6] {
         let Self([health, ready, metrics]) = self;
         ["--health-bind", health, "--ready-bind", ready, "--metrics-bind", metrics]
     }
@@ -95,7 +95,7 @@ fn get(place: &str, path: &str) -> Option<(u16, String)> {
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
-fn wait_for(what: &str, so: impl Fn() -> bool) {
+pub(crate) fn wait_for(what: &str, so: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !so() {
         assert!(Instant::now() < deadline, "it is still not so that {what}");
@@ -104,7 +104,7 @@ fn wait_for(what: &str, so: impl Fn() -> bool) {
 }
 
 /// Asks over UDP; nothing when no answer comes.
-fn udp(address: SocketAddr, question: &'static str) -> Option<Message> {
+pub(crate) fn udp(address: SocketAddr, question: &'static str) -> Option<Message> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     socket.send_to(&query(question), address).unwrap();
@@ -141,7 +141,6 @@ fn health_readiness_and_metrics_are_shown_and_an_end_loses_nothing() {
         write(&mut stream, &query("web.shop.svc.cluster.local SRV")).await;
         read(&mut stream).await;
     });
-    let (_, text) = get(metrics, "/metrics").unwrap();
     let server = format!("dns://{address}");
     let line = |name: &str, more: &[(&str, &str)], value: &str| {
         let mut labels = vec![("server", server.as_str()), ("view", ""), ("zone", ".")];
@@ -150,6 +149,10 @@ fn health_readiness_and_metrics_are_shown_and_an_end_loses_nothing() {
         let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
         format!("\ncoredns_{name}{{{}}} {value}", labels.join(","))
     };
+    // The time of a response is counted when it has gone.
+    let counted = line("dns_request_duration_seconds_count", &[], "4\n");
+    wait_for("all responses are counted", || get(metrics, "/metrics").is_some_and(|(_, text)| text.contains(&counted)));
+    let (_, text) = get(metrics, "/metrics").unwrap();
     let request = |proto, kind| [("proto", proto), ("family", "1"), ("type", kind)];
     for line in [
         line("dns_requests_total", &request("udp", "A"), "2\n"),

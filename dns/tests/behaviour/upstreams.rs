@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use fairlead_dns::forward::tls::Tls;
 use fairlead_dns::forward::{Config, Forwarder, Limits, Over, Policy, Rules};
+use fairlead_dns::site::Site;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{Name, RData, Record};
@@ -15,7 +16,7 @@ use tokio::net::UdpSocket;
 
 use crate::client::{Tiers, message, query, run};
 use crate::elsewhere::{LIMITS, Upstream, found, response};
-use crate::fixture::{forwarder, responder, zone};
+use crate::fixture::{forwarder, forwarder_of, origin, responder, zone};
 
 /// A server that forwards there and keeps answers for at most so many seconds.
 async fn keeping(upstreams: &[SocketAddr], ttl: u32, stale: u32) -> Tiers {
@@ -71,7 +72,7 @@ fn d31_two_servers_that_forward_to_each_other_end_in_an_error_and_find_the_loop(
         let (nowhere, _) = counted(|question, _| vec![found(question, "192.0.2.1").to_vec().unwrap()]).await;
         let one = keeps_nothing(&[nowhere.address]).await;
         let other = keeps_nothing(&one.server.udp_addresses()[..1]).await;
-        let forwarder = |tiers: &Tiers| tiers.responder.forwarder.clone().unwrap();
+        let forwarder = |tiers: &Tiers| forwarder_of(&tiers.responder);
         forwarder(&one).set_upstreams(&[other.server.udp_addresses()[0], nowhere.address]);
         // It goes round until it meets itself, and then the one that does not lead back answers.
         assert_eq!(address(&udp(&one, "www.example.org A").await), "192.0.2.1");
@@ -98,7 +99,7 @@ fn d31_addresses_of_the_dns_service_are_loops() {
         let upstreams = ["10.96.0.10:53", "10.96.0.1:53", "192.0.2.1:53", "127.0.0.1:53"];
         let upstreams = upstreams.map(|text| text.parse().unwrap());
         let tiers = keeps_nothing(&upstreams).await;
-        let forwarder = tiers.responder.forwarder.clone().unwrap();
+        let forwarder = forwarder_of(&tiers.responder);
         forwarder.compare_addresses(&tiers.responder.zone, &["0.0.0.0:53".parse().unwrap()], &[]);
         let loops: Vec<bool> = forwarder.upstreams().iter().map(|server| server.is_loop()).collect();
         assert_eq!(loops, [true, false, false, true]);
@@ -173,7 +174,7 @@ fn d31_a_server_that_is_silent_is_asked_last() {
         for number in 0..3 {
             assert_eq!(address(&udp(&tiers, &format!("n{number}.example.org A")).await), "192.0.2.1");
         }
-        let servers = tiers.responder.forwarder.as_ref().unwrap().upstreams();
+        let servers = forwarder_of(&tiers.responder).upstreams();
         assert_eq!([servers[0].is_down(), servers[1].is_down()], [true, false]);
         let before = count.load(Ordering::Relaxed);
         assert_eq!(address(&udp(&tiers, "last.example.org A").await), "192.0.2.1");
@@ -217,7 +218,7 @@ fn d31_spellings_are_random_and_ports_change() {
             udp(&tiers, "www.example.org A").await;
         }
         assert!(seen.lock().unwrap().len() > 15, "{:?}", seen.lock().unwrap());
-        let servers = tiers.responder.forwarder.as_ref().unwrap().upstreams();
+        let servers = forwarder_of(&tiers.responder).upstreams();
         let [reused, opened] = servers[0].sockets().map(fairlead_dns::stats::Counter::get);
         assert!((2..=8).contains(&opened) && reused + opened == 20, "{reused} {opened}");
     });
@@ -257,7 +258,8 @@ fn d31_kept_answers_are_the_same_in_every_tier_and_ask_nobody() {
         }
         assert_eq!(count.load(Ordering::Relaxed), 1);
         assert!(tiers.responder.stats.cached.get() >= 2, "they are answered on the short way");
-        let counts = &tiers.responder.forwarder.as_ref().unwrap().cache().counts;
+        let forwarder = forwarder_of(&tiers.responder);
+        let counts = &forwarder.cache().counts;
         assert_eq!((counts.misses.get(), counts.hits.get()), (1, 7));
         // Other data may be wanted.
         let mut signed = message("www.example.org A");
@@ -333,7 +335,7 @@ fn d31_old_answers_are_given_while_nobody_answers() {
             // The second time nobody is waited for.
             assert!(begin.elapsed() < wait, "{:?}", begin.elapsed());
         }
-        assert_eq!(tiers.responder.forwarder.as_ref().unwrap().cache().counts.stale.get(), 2);
+        assert_eq!(forwarder_of(&tiers.responder).cache().counts.stale.get(), 2);
         // What was never known is still an error.
         assert_eq!(udp(&tiers, "new.example.org A").await.metadata.response_code, ResponseCode::ServFail);
     });
@@ -375,7 +377,8 @@ fn d31_fixed_addresses_come_before_what_others_say() {
         // It is kept before the name gets a fixed address.
         assert_eq!(address(&udp(&tiers, "host.minikube.internal A").await), "192.0.2.1");
         let hosts = fairlead_dns::hosts::Hosts::parse("192.168.65.254 host.minikube.internal").unwrap();
-        *tiers.responder.hosts.write().unwrap() = Arc::new(hosts);
+        let forwarder = forwarder_of(&tiers.responder);
+        tiers.responder.set_site(Site::plain(&origin(), Some(forwarder), hosts));
         for (question, answer) in [
             ("Host.minikube.internal A", "192.168.65.254"),
             ("host.minikube.internal AAAA", ""),

@@ -4,6 +4,9 @@ use std::sync::{Arc, RwLock};
 
 use fairlead_dns::fast::{self, Manner};
 use fairlead_dns::full::{Outcome, Responder, Transport};
+use fairlead_dns::hosts::Hosts;
+use fairlead_dns::site::Site;
+use fairlead_dns::site::log::Gate;
 use fairlead_dns::stats::Stats;
 use fairlead_dns::{Builder, WireName, Zone};
 use fairlead_objects::{
@@ -52,8 +55,8 @@ fn responder() -> Responder {
     zone.set_synced();
     Responder {
         zone: Arc::new(RwLock::new(zone)),
-        forwarder: None,
-        hosts: RwLock::default(),
+        site: RwLock::new(Arc::new(Site::plain(&origin, None, Hosts::default()))),
+        gate: Gate::default(),
         manner: MANNER,
         stats: Stats::default(),
     }

@@ -32,13 +32,15 @@ pub struct Rules {
     pub ttl: u32,
     /// For how long an old answer is given when no server answers, in seconds (RFC 8767). 0: not at all.
     pub stale: u32,
+    /// The longest time for which it is kept that there is nothing, in seconds.
+    pub denial: u32,
     /// Ask anew for what is asked often before it goes.
     pub prefetch: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { bytes: 16 << 20, ttl: 30, stale: 3600, prefetch: true }
+        Self { bytes: 16 << 20, ttl: 30, denial: 30, stale: 3600, prefetch: true }
     }
 }
 
@@ -134,11 +136,10 @@ impl Cache {
 
     /// Keeps an answer that came in time.
     pub(super) fn keep(&self, key: &[u8], client: IpAddr, reply: &Arc<Reply>) {
-        let most = millis(Duration::from_secs(self.rules.ttl.into()));
-        let second = |seconds: u32| millis(Duration::from_secs(seconds.into())).min(most);
+        let second = |seconds: u32, most: u32| millis(Duration::from_secs(seconds.min(most).into()));
         let (life, denies) = match reply.lifetime() {
-            Some(Lifetime::Positive(ttl)) => (second(ttl), false),
-            Some(Lifetime::Negative(ttl)) => (second(ttl), true),
+            Some(Lifetime::Positive(ttl)) => (second(ttl, self.rules.ttl), false),
+            Some(Lifetime::Negative(ttl)) => (second(ttl, self.rules.denial), true),
             None if reply.is_failure() => (millis(FAILURE), true),
             None => return,
         };

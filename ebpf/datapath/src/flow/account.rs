@@ -101,7 +101,7 @@ fn make_way<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> bool 
     let draft = &mut w.draft;
     let key = if entry == Entry::Met { &draft.key } else { &draft.far };
     let Some(there) = k.flow(table, key) else { return false };
-    if !gives_way(k, there, key, &draft.flow, draft.stamp, draft.idle) || !claim(k, key, there) {
+    if !gives_way(k, there, key, draft) || !claim(k, key, there) {
         return false;
     }
     draft.counted.set(key, there);

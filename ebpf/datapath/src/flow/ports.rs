@@ -5,13 +5,14 @@
 //! over. Each is one that no flow, no socket of the node and no service has.
 //!
 //! A pod, or a network that clients outside are in, may have as many ports of a destination as there are while few are in use:
-//! from half of them on a quarter of all, and of the last tenth only who has few.
+//! from half of them on a quarter of all, and of the last tenth only who has few. Beyond that a question over UDP gets the port
+//! of one that its pod asked before, and that was answered.
 
 use super::pair::insert_far;
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::read_stamp;
-use crate::packet::{Class, ICMP, ICMPV6, Packet, SCTP, TCP};
+use crate::packet::{Class, ICMP, ICMPV6, Packet, SCTP, TCP, UDP};
 use crate::register::{Answer, Register};
 use crate::scratch::{Draft, Walk};
 use crate::service::service_port;
@@ -88,6 +89,8 @@ impl Pressure {
 /// Inserts the far entry, under the first source port that is free.
 #[inline(always)]
 fn reserve<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Result<(), DropReason> {
+    // The uplink begins no draft of its own.
+    (w.draft.stamp, w.draft.idle, w.draft.over) = (0, 0, 0);
     w.draft.flow.other = w.packet.tuple;
     if w.draft.key.alternate != 0 {
         w.draft.flow.flags |= FlowFlags::OTHER_ALTERNATE;
@@ -118,7 +121,7 @@ fn reserve<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Result<(), DropR
             },
         }
     }
-    Err(DropReason::NoSourcePort)
+    Err(if w.draft.over != 0 { DropReason::PortShare } else { DropReason::NoSourcePort })
 }
 
 /// Whether there is a port for the flow's pod, and how hard it may be to find.
@@ -137,10 +140,12 @@ fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
     let (all, in_use) = (u64::from(config.snat_count), count(draft.place.total(config.seed)));
     let own = count(draft.place.share(config.seed, holder(draft.flow.opener.slot, w.packet.tuple.src)));
     let (share, few) = ((all / 4).max(FEW), (all / 64).max(FEW));
-    if !draft.flow.is(FlowFlags::FROM_NODE)
-        && ((in_use >= all / 2 && own >= share) || (in_use >= all - all / 10 && own >= few))
-    {
-        return Err(DropReason::PortShare);
+    let over = (in_use >= all / 2 && own >= share) || (in_use >= all - all / 10 && own >= few);
+    if over && !draft.flow.is(FlowFlags::FROM_NODE) {
+        if w.packet.proto != UDP {
+            return Err(DropReason::PortShare);
+        }
+        draft.over = 1;
     }
     draft.pressure = if in_use >= all - all / 8 {
         Pressure::SHORT
@@ -160,7 +165,9 @@ fn aim<K: Kernel>(k: &K, w: &mut Walk, round: u32) -> Aim {
     // An echo has its identifier at the end that asks and nothing at the other.
     let asked = is_echo(&w.packet) && draft.target.sport == WirePort::NONE;
     if round > 0 {
-        if round > DRAWS {
+        if draft.over != 0 {
+            draft.idle = IDLE[1];
+        } else if round > DRAWS {
             if draft.pressure != Pressure::SHORT {
                 return Aim::Stop;
             }
@@ -168,21 +175,31 @@ fn aim<K: Kernel>(k: &K, w: &mut Walk, round: u32) -> Aim {
         }
         draft.seed = draft.seed.wrapping_mul(0x9e37_79b1).wrapping_add(0x7f4a_7c15);
         let mut offset = ((u64::from(draft.seed) * u64::from(config.snat_count)) >> 32) as u16;
-        if round <= DRAWS && draft.pressure != Pressure::NONE {
+        if draft.over != 0 || (round <= DRAWS && draft.pressure != Pressure::NONE) {
             // Somebody had it, whether or not that was known.
             let tried = if asked { draft.target.dport } else { draft.target.sport };
-            if let Some((word, bit)) = k.ports(&draft.place).and_then(|set| set.place(tried.number())) {
+            if draft.over == 0
+                && let Some((word, bit)) = k.ports(&draft.place).and_then(|set| set.place(tried.number()))
+            {
                 k.set_bits(word, bit);
             }
+            let over = draft.over != 0;
             let found = stage::find_free(k, w, u32::from(config.snat_first.wrapping_add(offset)));
             offset = (found as u16).wrapping_sub(config.snat_first);
+            // What its pod has already may be of any range.
+            if over && found == 0 {
+                return Aim::Skip;
+            }
         }
-        if offset >= config.snat_count {
+        if offset >= config.snat_count && w.draft.over == 0 {
             return Aim::Skip;
         }
         aim_at(&mut w.draft, WirePort::new(config.snat_first.wrapping_add(offset)), asked);
     }
     let draft = &w.draft;
+    if draft.over != 0 && round == 0 {
+        return Aim::Skip;
+    }
     let port = if asked { draft.target.dport } else { draft.target.sport };
     let of_service = service_port(port, proto).is_some_and(|(index, bit)| k.service_ports(index) & bit != 0);
     if of_service { Aim::Skip } else { Aim::Try }
@@ -197,22 +214,25 @@ fn aim_at(draft: &mut Draft, port: WirePort, asked: bool) {
     }
 }
 
-/// A port of the destination that is free, of the word that has a port or one of those behind it. That port itself if
-/// nothing is known, 0 if none is free.
+/// A port of the destination that is free, or in use if it may have no other, of the word that has a port or one of those
+/// behind it. That port itself if nothing is known, 0 if there is none.
 #[inline(always)]
 fn find_free<K: Kernel>(k: &K, w: &mut Walk, from: u32) -> u32 {
     match k.ports(&w.draft.place) {
-        Some(set) => free_in(set, from as u16, w.draft.seed).map_or(0, u32::from),
+        Some(set) => {
+            let wanted = if w.draft.over != 0 { u64::MAX } else { 0 };
+            find_in(set, wanted, from as u16, w.draft.seed).map_or(0, u32::from)
+        }
         None => from,
     }
 }
 
-/// A port that is free in a set, of the word that has a port or one of those behind it.
+/// A port whose bit is as those of `wanted`, of the word that has a port or one of those behind it.
 #[inline(always)]
-fn free_in(set: &PortSet, from: u16, random: u32) -> Option<u16> {
+fn find_in(set: &PortSet, wanted: u64, from: u16, random: u32) -> Option<u16> {
     let (mut index, mut free) = (from >> 6, 0);
     for _ in 0..WORDS {
-        free = !set.words.get(usize::from(index & 1023))?.load();
+        free = !(set.words.get(usize::from(index & 1023))?.load() ^ wanted);
         if free != 0 {
             break;
         }

@@ -3,12 +3,13 @@
 use super::life::{expired, idle_for};
 use crate::kernel::Kernel;
 use crate::packet::{TCP, UDP};
+use crate::scratch::Draft;
 use crate::tables::flow::{Flow, FlowFlags, FlowKey, FlowState};
 
-/// Whether what is in a new entry's place may be replaced by it. `stamp` and `idle` as in [`crate::scratch::Draft`].
+/// Whether what is in the place of the draft's flow may be replaced by it.
 #[inline(always)]
-pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, key: &FlowKey, new: &Flow, stamp: u32, idle: u32) -> bool {
-    let now = k.seconds();
+pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, key: &FlowKey, draft: &Draft) -> bool {
+    let (now, new) = (k.seconds(), &draft.flow);
     if there.tag != key.tag() || expired(there, key.proto, now) {
         return true;
     }
@@ -20,13 +21,14 @@ pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, key: &FlowKey, new: &Flo
         return true;
     }
     match key.proto {
-        TCP => tcp_is_over(there, new.isn, stamp),
+        TCP => tcp_is_over(there, new.isn, draft.stamp),
         // A question that was answered: nothing is to come any more, most likely. Taken if ports are short only.
         UDP => {
             let state = there.state.load();
-            idle != 0
+            draft.idle != 0
+                && (draft.over == 0 || there.opener.slot == new.opener.slot)
                 && state & (FlowState::REPLIED | FlowState::STREAM) == FlowState::REPLIED
-                && idle_for(there, now) >= idle
+                && idle_for(there, now) >= draft.idle
         }
         _ => false,
     }

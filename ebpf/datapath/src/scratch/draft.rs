@@ -33,8 +33,8 @@ pub struct Draft {
     pub pressure: u32,
     /// The random number of that search.
     pub seed: u32,
-    /// Zero.
-    pub pad: u32,
+    /// 1 if the flow may have no port but one that its pod already has, and no longer needs.
+    pub over: u32,
 }
 
 impl Draft {
@@ -56,7 +56,7 @@ impl Draft {
             idle,
             pressure: _,
             seed: _,
-            pad: _,
+            over,
         } = self;
         *target = packet.tuple;
         flow.clear();
@@ -65,6 +65,7 @@ impl Draft {
         *turned = 0;
         *stamp = 0;
         *idle = 0;
+        *over = 0;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The search for a free port.
 
-use super::{free_in, lowest_bit};
+use super::{find_in, lowest_bit};
 use crate::tables::port::PortSet;
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ proptest! {
         for (word, bits) in set.words.iter().zip(&taken) {
             word.store(*bits);
         }
-        match free_in(&set, from, random) {
+        match find_in(&set, 0, from, random) {
             Some(port) => {
                 let (word, bit) = set.place(port).unwrap();
                 prop_assert_eq!(word.load() & bit, 0);
@@ -33,6 +33,6 @@ proptest! {
         let (word, bit) = set.place(free).unwrap();
         word.store(!bit);
         let from = ((free >> 6).wrapping_sub(back) & 1023) << 6;
-        prop_assert_eq!(free_in(&set, from, random), Some(free));
+        prop_assert_eq!(find_in(&set, 0, from, random), Some(free));
     }
 }

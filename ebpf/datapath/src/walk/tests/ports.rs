@@ -279,3 +279,29 @@ fn a_probe_of_the_node_and_a_client_outside_with_one_port_are_told_apart() {
         assert_eq!(node.host.flows.counts(), node.host.flows.recounted(SEED));
     });
 }
+
+#[test]
+fn a_pod_with_its_share_asks_on_from_ports_whose_questions_were_answered() {
+    let mut node = Node::new();
+    node.host.config.snat_count = 4096;
+    let ask = |node: &mut Node, port| {
+        let mut frame = udp((Node::pod(0, false), port), (Node::world(false), 53)).frame();
+        (node.pod_sends(0, &mut frame), seen(&frame).sport)
+    };
+    let mut answered = 0;
+    for n in 0..4000 {
+        if n % 100 == 0 {
+            node.host.now += 1;
+        }
+        let (landed, port) = ask(&mut node, 1024 + n);
+        if landed == Landed::Outside {
+            let back = udp((Node::world(false), 53), (Node::address(false), port));
+            assert_eq!(node.arrives(&mut back.frame()), Landed::Pod(0));
+            answered += 1;
+        }
+    }
+    assert!(answered > 3950, "{answered} of 4000");
+    assert_eq!(node.host.flows.counts(), node.host.flows.recounted(SEED));
+    let in_use = node.host.flows.keys(Table::Any).len() / 2;
+    assert!((2000..=2100).contains(&in_use), "{in_use}");
+}

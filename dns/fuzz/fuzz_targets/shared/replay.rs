@@ -8,7 +8,8 @@ use crate::check::check;
 
 /// The inputs that are kept, in the package that cargo runs or in the current directory.
 fn corpus() -> PathBuf {
-    std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default().join("corpus/query")
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
+    package.join("corpus").join(env!("CARGO_BIN_NAME"))
 }
 
 /// Runs what the command line names, or the kept corpus.
@@ -24,7 +25,7 @@ pub(crate) fn replay() -> Result<()> {
     for path in &named {
         count += run(path).with_context(|| format!("can't read the input {}", path.display()))?;
     }
-    ensure!(count > 0, "there is no input in {named:?}: name files or directories with queries");
+    ensure!(count > 0, "there is no input in {named:?}: name files or directories with inputs");
     println!("{count} inputs are as they should be");
     Ok(())
 }

@@ -1,0 +1,91 @@
+//! What a Corefile would do here, in words.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use fairlead_dns::WireName;
+use fairlead_dns::corefile::{Corefile, Files, translate};
+use fairlead_dns::plan::{BlockPlan, ForwardPlan, Makers, OverPlan, Own, Plan, Target};
+
+/// Reads a Corefile and says what it does.
+///
+/// # Errors
+/// It can't be served; the text says where and why.
+pub(crate) fn check(path: &Path, files: &dyn Files) -> Result<String> {
+    let plan = translate(&Corefile::read(path, files)?, 0)?;
+    // What it names has to be there.
+    Makers::default().make(&plan, files, &Own::default()).with_context(|| path.display().to_string())?;
+    Ok(words(path, &plan))
+}
+
+fn words(path: &Path, plan: &Plan) -> String {
+    let mut out = format!("{} can be served, on port {}", path.display(), plan.port);
+    if !plan.bind.is_empty() {
+        let addresses: Vec<String> = plan.bind.iter().map(ToString::to_string).collect();
+        out += &format!(" of {}", addresses.join(", "));
+    }
+    out += "\n";
+    // Writing to a string can't fail.
+    let _ = writeln!(out, "zone {}: records live for {} s, pods {:?}", plan.origin, plan.ttl, plan.options.pods);
+    for block in &plan.blocks {
+        let _ = writeln!(out, "block {}:", names(&block.rules.zones));
+        for line in block_words(block) {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    for note in &plan.notes {
+        let _ = writeln!(out, "note: {note}");
+    }
+    out
+}
+
+fn names(names: &[WireName]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn block_words(block: &BlockPlan) -> Vec<String> {
+    let rules = &block.rules;
+    let mut lines = Vec::new();
+    let mut count = |count: usize, what: &str| {
+        if count > 0 {
+            lines.push(format!("{what}: {count}"));
+        }
+    };
+    count(rules.log.len(), "query logs");
+    count(rules.acl.len(), "access rules");
+    count(rules.rewrites.len(), "rewrite rules");
+    count(rules.templates.len(), "templates");
+    if !rules.hosts.zones.is_empty() {
+        let file = block.hosts.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+        lines.push(format!("fixed addresses: {file} and what is in the Corefile"));
+    }
+    if let Some(cluster) = &rules.cluster {
+        lines.push(format!("the cluster's zone, with reverse zones {}", names(&cluster.reverse)));
+    }
+    lines.extend(block.forwards.iter().map(forward_words));
+    if block.forwards.is_empty() {
+        lines.push("other names are refused".to_owned());
+    }
+    lines
+}
+
+fn forward_words(forward: &ForwardPlan) -> String {
+    let target = |target: &Target| match target {
+        Target::Server(server) => server.to_string(),
+        Target::File(path) => path.display().to_string(),
+    };
+    let to: Vec<String> = forward.to.iter().map(target).collect();
+    let over = match &forward.over {
+        OverPlan::Udp => String::new(),
+        OverPlan::Tcp => " over TCP".to_owned(),
+        OverPlan::Tls { name, .. } => format!(" over TLS to {name}"),
+    };
+    let cache = forward.cache;
+    let kept = if cache.bytes == 0 {
+        "answers are not kept".to_owned()
+    } else {
+        format!("answers are kept for {} s, that there are none for {} s", cache.ttl, cache.denial)
+    };
+    format!("forward {} to {}{over}; {kept}", forward.from, to.join(", "))
+}

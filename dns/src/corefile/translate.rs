@@ -1,0 +1,173 @@
+//! From a Corefile to a plan.
+
+use super::plugins::{
+    Kept, Kubernetes, acl, advice, bind, cache, forward, health, hosts, kubernetes, log, place, rewrite, template, zone,
+};
+use super::{Corefile, Directive, Mistake, Place, ServerBlock, Word};
+use crate::WireName;
+use crate::plan::{BlockPlan, Plan};
+
+/// Plugins that may be in a block once.
+const ONCE: [&str; 5] = ["kubernetes", "cache", "hosts", "bind", "health"];
+
+/// The port of DNS.
+const PORT: u16 = 53;
+
+/// What a configuration asks for.
+///
+/// # Errors
+/// The first thing that can't be done here.
+pub fn translate(corefile: &Corefile, log_rate: u32) -> Result<Plan, Mistake> {
+    let mut draft = Draft::default();
+    for place in &corefile.empty_imports {
+        draft.notes.push(format!("{place}: no file is as this import says yet; one that comes is read"));
+    }
+    for block in &corefile.blocks {
+        draft.block(block)?;
+    }
+    let Draft { kubernetes, bind, health, ready, metrics, lameduck, blocks, notes, port, last, .. } = draft;
+    let Some((Kubernetes { cluster, ttl, options, labels }, _)) = kubernetes else {
+        let place = last.unwrap_or(Place { file: "Corefile".into(), line: 1 });
+        let text = "no block has the plugin kubernetes: add it, as kubernetes cluster.local in-addr.arpa ip6.arpa";
+        return Err(Mistake { place, text: text.to_owned() });
+    };
+    let origin = cluster.origin;
+    let port = port.map_or(PORT, |(port, _)| port);
+    Ok(Plan { origin, ttl, options, labels, bind, port, health, ready, metrics, lameduck, blocks, log_rate, notes })
+}
+
+#[derive(Default)]
+struct Draft {
+    kubernetes: Option<(Kubernetes, Place)>,
+    bind: Vec<std::net::IpAddr>,
+    health: Option<std::net::SocketAddr>,
+    ready: Option<std::net::SocketAddr>,
+    metrics: Option<std::net::SocketAddr>,
+    lameduck: Option<std::time::Duration>,
+    blocks: Vec<BlockPlan>,
+    notes: Vec<String>,
+    port: Option<(u16, Place)>,
+    zones: Vec<WireName>,
+    last: Option<Place>,
+}
+
+impl Draft {
+    fn block(&mut self, block: &ServerBlock) -> Result<(), Mistake> {
+        let mut plan = BlockPlan::default();
+        // Fixed addresses are given where the plugin is.
+        plan.rules.hosts.zones.clear();
+        for key in &block.keys {
+            self.last = Some(key.place.clone());
+            let zone = self.key(key)?;
+            if self.zones.contains(&zone) {
+                return Err(key.wrong(format!("the zone {zone} is in two server blocks: join them")));
+            }
+            self.zones.push(zone.clone());
+            plan.rules.zones.push(zone);
+        }
+        let mut kept = Kept::default();
+        let mut seen: Vec<&str> = Vec::new();
+        for directive in &block.directives {
+            let name = directive.name.text.as_str();
+            if ONCE.contains(&name) && seen.contains(&name) {
+                return Err(directive.wrong(format!("{name} is in this server block twice: remove one")));
+            }
+            seen.push(name);
+            self.plugin(directive, &mut plan, &mut kept)?;
+        }
+        let (rules, disabled) = kept;
+        // The cluster's zone is never kept.
+        let own = plan.rules.cluster.as_ref().map(|cluster| &cluster.origin);
+        for (zone, place) in disabled.iter().filter(|(zone, _)| own != Some(zone)) {
+            self.notes.push(format!("{place}: answers of {zone} are kept as those of other zones are"));
+        }
+        if let Some(rules) = rules {
+            plan.forwards.iter_mut().for_each(|forward| forward.cache = rules);
+        }
+        self.blocks.push(plan);
+        Ok(())
+    }
+
+    /// The zone of a block's key, as `.`, `.:53`, `dns://example.org` or `10.0.0.0/8`.
+    fn key(&mut self, key: &Word) -> Result<WireName, Mistake> {
+        let text = match key.text.split_once("://") {
+            None => key.text.as_str(),
+            Some(("dns", rest)) => rest,
+            Some((scheme, _)) => {
+                let text = "is not served from here: remove the block, and give --tls-bind for DNS over TLS";
+                return Err(key.wrong(format!("{scheme}:// {text}")));
+            }
+        };
+        let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        let (name, port) = match text.rsplit_once(':').filter(|(_, port)| is_port(port)) {
+            Some((name, port)) => {
+                let port = port.parse().ok().filter(|port| *port != 0);
+                (name, port.ok_or_else(|| key.wrong(format!("{text:?} has no port from 1 to 65535")))?)
+            }
+            None => (text, PORT),
+        };
+        match &self.port {
+            Some((known, place)) if *known != port => {
+                return Err(key.wrong(format!(
+                    "one process serves one port: port {port} here, {known} at {place}; remove one, or run another \
+                     process for it"
+                )));
+            }
+            Some(_) => {}
+            None => self.port = Some((port, key.place.clone())),
+        }
+        let name = if name.is_empty() { "." } else { name };
+        zone(&Word { text: name.to_owned(), ..key.clone() })
+    }
+
+    fn plugin(&mut self, directive: &Directive, plan: &mut BlockPlan, kept: &mut Kept) -> Result<(), Mistake> {
+        let zones = plan.rules.zones.clone();
+        match directive.name.text.as_str() {
+            // What these are for is always done.
+            "errors" | "loop" | "reload" => {}
+            "loadbalance" => {
+                if let Some(word) = directive.at_most_one()?.filter(|word| word.text != "round_robin") {
+                    return Err(word.wrong(format!("{:?} can't be: use round_robin", word.text)));
+                }
+            }
+            "health" => {
+                let (address, lameduck) = health(directive)?;
+                (self.health, self.lameduck) = (address.or(self.health), lameduck.or(self.lameduck));
+            }
+            "ready" => self.ready = place(directive)?.or(self.ready),
+            "prometheus" => self.metrics = place(directive)?.or(self.metrics),
+            "bind" => {
+                let addresses = bind(directive)?;
+                if !self.bind.is_empty() && self.bind != addresses {
+                    return Err(directive.wrong("one process listens for all blocks: give them the same addresses"));
+                }
+                self.bind = addresses;
+            }
+            "kubernetes" => {
+                let own = kubernetes(directive, &zones, &mut self.notes)?;
+                plan.rules.cluster = Some(own.cluster.clone());
+                let known = self.kubernetes.get_or_insert_with(|| (own.clone(), directive.name.place.clone()));
+                let (before, place) = known;
+                let same = before.cluster.origin == own.cluster.origin
+                    && (before.ttl, &before.options, &before.labels) == (own.ttl, &own.options, &own.labels);
+                if !same {
+                    return Err(directive.wrong(format!("there is one cluster's zone: say the same as at {place}")));
+                }
+            }
+            "forward" => plan.forwards.push(forward(directive, &mut self.notes)?),
+            "cache" => *kept = cache(directive, &zones, &mut self.notes)?,
+            "hosts" => (plan.rules.hosts, plan.hosts) = hosts(directive, &zones)?,
+            "rewrite" => plan.rules.rewrites.push(rewrite(directive)?),
+            "template" => plan.rules.templates.push(template(directive, &zones)?),
+            "log" => plan.rules.log.push(log(directive, &zones)?),
+            "acl" => plan.rules.acl.extend(acl(directive, &zones)?),
+            name => {
+                return Err(directive.wrong(match advice(name) {
+                    Some(advice) => format!("the plugin {name} is not here: {advice}"),
+                    None => format!("there is no plugin {name:?}: correct its name, or remove it"),
+                }));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! From the command line and the settings file to a plan.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use fairlead_dns::WireName;
+use fairlead_dns::corefile::{self, Corefile, Files, translate};
+use fairlead_dns::forward::Rules;
+use fairlead_dns::hosts::Hosts;
+use fairlead_dns::name::strip_suffix;
+use fairlead_dns::plan::{BlockPlan, ForwardPlan, HostsPlan, OverPlan, Plan, Target};
+use fairlead_dns::site::acl::Prefix;
+use fairlead_dns::site::log::{COMMON, Kinds, LogRule};
+use fairlead_dns::site::rewrite::Rewrite;
+use fairlead_dns::site::template::Template;
+use fairlead_dns::site::{self, HostsRules};
+use fairlead_dns::zone::Options;
+
+use crate::cli::Args;
+
+/// Queries that are logged.
+#[derive(Debug, Clone)]
+pub(crate) enum Wanted {
+    Zone(WireName),
+    From(Prefix),
+}
+
+impl Wanted {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        match Prefix::parse(text) {
+            Some(prefix) => Ok(Self::From(prefix)),
+            None => WireName::parse(text).map(Self::Zone).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// The rule in a block for some zones.
+    fn rule(&self, block: &[WireName]) -> LogRule {
+        let (zones, sources) = match self {
+            Self::Zone(zone) => (vec![zone.clone()], vec![]),
+            Self::From(prefix) => (block.to_vec(), vec![*prefix]),
+        };
+        LogRule { zones, sources, kinds: Kinds::ALL, format: COMMON.to_owned() }
+    }
+}
+
+/// A rule as CoreDNS has it.
+pub(crate) fn rewrite_rule(text: &str) -> Result<Rewrite, String> {
+    let directive = Corefile::directive("rewrite", text).map_err(|mistake| mistake.text)?;
+    corefile::rewrite(&directive).map_err(|mistake| mistake.text)
+}
+
+/// A template as CoreDNS has it.
+pub(crate) fn template_rule(text: &str) -> Result<Template, String> {
+    let directive = Corefile::directive("template", text).map_err(|mistake| mistake.text)?;
+    let root = WireName::parse(".").map_err(|error| error.to_string())?;
+    corefile::template(&directive, &[root]).map_err(|mistake| mistake.text)
+}
+
+impl Args {
+    /// What the configuration asks for, and a Corefile's instead where one is named.
+    ///
+    /// # Errors
+    /// Something in it is wrong.
+    pub(crate) fn plan(&self, files: &dyn Files) -> Result<Plan> {
+        let mut plan = match &self.corefile {
+            Some(path) => translate(&Corefile::read(path, files)?, self.query_log_rate)?,
+            None => self.own_plan()?,
+        };
+        // The flag adds to what the Corefile logs.
+        for block in plan.blocks.iter_mut().filter(|_| self.corefile.is_some()) {
+            let own = block.rules.zones.clone();
+            block.rules.log.extend(self.query_log.iter().map(|wanted| wanted.rule(&own)));
+        }
+        Ok(plan)
+    }
+
+    /// What the flags and the settings file ask for.
+    fn own_plan(&self) -> Result<Plan> {
+        let named = self.tls_ca.is_none() || self.tls_server_name.is_some();
+        ensure!(named, "--tls-ca is for servers that are asked over TLS: give --tls-server-name too, or leave it out");
+        let root = vec![WireName::parse(".")?];
+        let forward = ForwardPlan {
+            from: WireName::parse(".")?,
+            except: Vec::new(),
+            to: match &self.upstream[..] {
+                [] => vec![Target::File(self.resolv_conf.clone())],
+                servers => servers.iter().copied().map(Target::Server).collect(),
+            },
+            stubs: self.stubs()?,
+            policy: self.policy,
+            over: match &self.tls_server_name {
+                Some(name) => OverPlan::Tls { name: name.clone(), authorities: self.tls_ca.clone() },
+                None if self.force_tcp => OverPlan::Tcp,
+                None => OverPlan::Udp,
+            },
+            max_concurrent: self.max_concurrent,
+            cache: Rules {
+                bytes: usize::try_from(self.cache_size).unwrap_or(usize::MAX),
+                ttl: self.cache_ttl,
+                denial: self.cache_ttl,
+                stale: self.serve_stale,
+                ..Rules::default()
+            },
+        };
+        let rules = site::Rules {
+            zones: root.clone(),
+            log: self.query_log.iter().map(|wanted| wanted.rule(&root)).collect(),
+            rewrites: self.rewrite.clone(),
+            templates: self.template.clone(),
+            hosts: HostsRules { zones: root, ..HostsRules::default() },
+            cluster: Some(site::Cluster::usual(&self.zone)),
+            ..site::Rules::default()
+        };
+        let inline = self.host.iter().cloned().fold(Hosts::default(), Hosts::and);
+        let hosts = HostsPlan { inline, file: self.hosts_file.clone(), lenient: false };
+        Ok(Plan {
+            origin: self.zone.clone(),
+            ttl: self.ttl,
+            options: Options::default(),
+            labels: None,
+            bind: Vec::new(),
+            port: 53,
+            health: None,
+            ready: None,
+            metrics: None,
+            lameduck: None,
+            blocks: vec![BlockPlan { rules, hosts, forwards: vec![forward] }],
+            log_rate: self.query_log_rate,
+            notes: Vec::new(),
+        })
+    }
+
+    fn stubs(&self) -> Result<Vec<(WireName, Vec<SocketAddr>)>> {
+        for (domain, _) in &self.stub_domain {
+            let inside = strip_suffix(domain.as_wire(), self.zone.as_wire()).is_some();
+            ensure!(!inside, "the stub domain {domain} is in the cluster's zone, which is answered here: leave it out");
+        }
+        Ok(self.stub_domain.clone())
+    }
+}

@@ -1,0 +1,34 @@
+//! Which names something is for.
+
+use crate::WireName;
+use crate::name::strip_suffix;
+
+/// Whether a name, in lower case and wire format, is in one of these zones.
+#[must_use]
+pub fn covers(zones: &[WireName], name: &[u8]) -> bool {
+    zones.iter().any(|zone| strip_suffix(name, zone.as_wire()).is_some())
+}
+
+/// Which names go on to whoever is next when there is nothing here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Fall {
+    /// None.
+    #[default]
+    Nowhere,
+    /// All.
+    Everywhere,
+    /// Those in these zones.
+    In(Vec<WireName>),
+}
+
+impl Fall {
+    /// Whether a name goes on.
+    #[must_use]
+    pub fn through(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Nowhere => false,
+            Self::Everywhere => true,
+            Self::In(zones) => covers(zones, name),
+        }
+    }
+}
