@@ -61,6 +61,7 @@
 mod binaries;
 pub mod demo;
 mod deploy;
+mod drive;
 mod drops;
 pub mod frames;
 pub mod generate;
@@ -88,6 +89,7 @@ mod worker;
 
 pub use binaries::binary;
 pub use deploy::Pods;
+pub use drive::{Drive, Driven, Ending, Held, Hold, Sink};
 pub use drops::Drops;
 pub use lab::{Builder, Lab};
 pub use load::{Load, Report, Tally};

@@ -2,6 +2,7 @@
 //! thread in the network namespace that the connection names; sockets and commands are of the worker's cgroup.
 
 mod dial;
+mod drive;
 mod line;
 mod load;
 mod netns;
@@ -38,6 +39,8 @@ struct Seat {
     shared: Arc<Shared>,
     conversation: Option<dial::Conversation>,
     packets: Option<packet::PacketSocket>,
+    sinks: Vec<drive::Sink>,
+    holding: Option<drive::Holding>,
 }
 
 /// Answers connections until the process is killed.
@@ -86,7 +89,7 @@ fn converse(mut stream: UnixStream, shared: Arc<Shared>) -> Result<()> {
     let Some(hello) = lines.next() else { return Ok(()) };
     let hello: Hello = serde_json::from_str(&hello?)?;
     let entered = hello.netns.as_deref().map_or(Ok(()), netns::enter);
-    let mut seat = Seat { shared, conversation: None, packets: None };
+    let mut seat = Seat { shared, conversation: None, packets: None, sinks: Vec::new(), holding: None };
     for line in lines {
         let request: Request = serde_json::from_str(&line?)?;
         let outcome = match &entered {
@@ -151,6 +154,17 @@ impl Seat {
             Request::PacketSend(frame) => give(self.packets()?.send(&frame)?),
             Request::PacketReceive { millis } => give(self.packets()?.receive(millis)?),
             Request::Load(wanted) => give(load::generate(&wanted)?),
+            Request::Sink(port) => {
+                self.sinks.push(drive::Sink::start(port)?);
+                give(())
+            }
+            Request::Drive(wanted) => give(drive::drive(&wanted)?),
+            Request::Hold(wanted) => {
+                let (holding, opened) = drive::Holding::open(&wanted)?;
+                self.holding = Some(holding);
+                give(opened)
+            }
+            Request::Finish => give(self.holding.take().context("no connections were opened")?.finish()?),
         }
     }
 
