@@ -58,6 +58,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 mod binaries;
 pub mod demo;
 mod deploy;
