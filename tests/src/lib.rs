@@ -62,10 +62,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 mod binaries;
 mod builder;
 pub mod demo;
 mod deploy;
+mod drive;
 mod drops;
 pub mod foreign;
 pub mod frames;
@@ -98,6 +100,7 @@ mod worker;
 pub use binaries::binary;
 pub use builder::Builder;
 pub use deploy::Pods;
+pub use drive::{Drive, Driven, Ending, Held, Hold, Sink};
 pub use drops::Drops;
 pub use lab::Lab;
 pub use load::{Load, Loading, Report, Tally};

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::drive::{Drive, Hold};
 use crate::load::Load;
 use crate::probe::Probe;
 
@@ -97,6 +98,14 @@ pub(crate) enum Request {
     LoadCount,
     /// End it when its time is over. Answer: [`crate::load::Report`].
     LoadEnd,
+    /// Start a server of the exact load generator, which ends with this connection. Answer: nothing, once it listens.
+    Sink(u16),
+    /// Exchange with such a server at a pace. Answer: [`crate::drive::Driven`].
+    Drive(Drive),
+    /// Open connections to such a server, which stay. Answer: [`crate::drive::Driven`].
+    Hold(Hold),
+    /// Exchange a byte on each and close it. Answer: [`crate::drive::Driven`].
+    Finish,
 }
 
 /// A worker's answer.

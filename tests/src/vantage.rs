@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use crate::drive::{Drive, Driven, Held, Hold, Sink};
 use crate::link::{Link, Pool};
 use crate::load::{Load, Loading, Report};
 use crate::packets::{Packets, from_hex, to_hex};
@@ -172,6 +173,21 @@ pub trait Probes {
     /// Generates load and reports when its time is over.
     fn load(&self, load: &Load) -> Report {
         self.begin(load).end()
+    }
+
+    /// Starts a server for [`Probes::drive`] and [`Probes::hold`], on all addresses.
+    fn sink(&self, port: u16) -> Sink {
+        Sink::open(self.vantage(), port)
+    }
+
+    /// Exchanges with a sink at a pace, and reports when the last is over.
+    fn drive(&self, drive: &Drive) -> Driven {
+        lab_works(self.vantage(), self.vantage().pool.ask(&Request::Drive(*drive)))
+    }
+
+    /// Opens connections to a sink that stay.
+    fn hold(&self, hold: &Hold) -> Held {
+        Held::open(self.vantage(), hold)
     }
 
     /// Runs a command here to its end.

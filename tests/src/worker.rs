@@ -2,6 +2,7 @@
 //! thread in the network namespace that the connection names; sockets and commands are of the worker's cgroup.
 
 mod dial;
+mod drive;
 mod line;
 mod load;
 mod netns;
@@ -42,6 +43,8 @@ struct Seat {
     conversation: Option<dial::Conversation>,
     packets: Option<packet::PacketSocket>,
     loading: Option<Loading>,
+    sinks: Vec<drive::Sink>,
+    holding: Option<drive::Holding>,
 }
 
 /// Load that goes on.
@@ -97,7 +100,8 @@ fn converse(mut stream: UnixStream, shared: Arc<Shared>) -> Result<()> {
     let Some(hello) = lines.next() else { return Ok(()) };
     let hello: Hello = serde_json::from_str(&hello?)?;
     let entered = hello.netns.as_deref().map_or(Ok(()), netns::enter);
-    let mut seat = Seat { shared, conversation: None, packets: None, loading: None };
+    let mut seat =
+        Seat { shared, conversation: None, packets: None, loading: None, sinks: Vec::new(), holding: None };
     for line in lines {
         let request: Request = serde_json::from_str(&line?)?;
         let outcome = match &entered {
@@ -164,6 +168,17 @@ impl Seat {
             Request::LoadBegin(wanted) => give(self.loading.insert(Loading::begin(*wanted)?).count()),
             Request::LoadCount => give(self.loading.as_ref().context("no load was begun")?.count()),
             Request::LoadEnd => give(self.loading.take().context("no load was begun")?.end()?),
+            Request::Sink(port) => {
+                self.sinks.push(drive::Sink::start(port)?);
+                give(())
+            }
+            Request::Drive(wanted) => give(drive::drive(&wanted)?),
+            Request::Hold(wanted) => {
+                let (holding, opened) = drive::Holding::open(&wanted)?;
+                self.holding = Some(holding);
+                give(opened)
+            }
+            Request::Finish => give(self.holding.take().context("no connections were opened")?.finish()?),
         }
     }
 

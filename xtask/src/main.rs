@@ -1,6 +1,7 @@
 //! Every developer command of Fairlead: `cargo xtask help` lists them.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cluster;
 mod demo;
 mod deny;
@@ -34,6 +35,7 @@ enum Command {
     Test(test::Test),
     Vm(vm::Vm),
     Demo(demo::Demo),
+    Bench(bench::Bench),
     Image(image::Image),
     Manifests(manifests::Manifests),
     Cluster(cluster::Cluster),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Test(command) => command.run(),
         Command::Vm(command) => command.run(),
         Command::Demo(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Image(command) => command.run(),
         Command::Manifests(command) => command.run(),
         Command::Cluster(command) => command.run(),

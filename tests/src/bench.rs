@@ -1,0 +1,5 @@
+//! Benches in the lab, as `cargo xtask bench` starts them: Fairlead beside what else does the same, in one run.
+
+pub mod load;
+mod netfilter;
+mod table;
