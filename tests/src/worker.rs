@@ -100,8 +100,7 @@ fn converse(mut stream: UnixStream, shared: Arc<Shared>) -> Result<()> {
     let Some(hello) = lines.next() else { return Ok(()) };
     let hello: Hello = serde_json::from_str(&hello?)?;
     let entered = hello.netns.as_deref().map_or(Ok(()), netns::enter);
-    let mut seat =
-        Seat { shared, conversation: None, packets: None, loading: None, sinks: Vec::new(), holding: None };
+    let mut seat = Seat { shared, conversation: None, packets: None, loading: None, sinks: Vec::new(), holding: None };
     for line in lines {
         let request: Request = serde_json::from_str(&line?)?;
         let outcome = match &entered {

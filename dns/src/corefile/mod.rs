@@ -1,6 +1,6 @@
 //! CoreDNS' configuration file, read as CoreDNS reads it.
 //!
-//! [`Corefile::read`] gives server blocks with their directives, all imports and placeholders in place; [`translate`]
+//! [`Corefile::read`] gives server blocks with their directives, all imports and placeholders in place; [`translate()`]
 //! makes a [`Plan`](crate::plan::Plan) of them. Both are pure: files and the environment are behind [`Files`]. What can't
 //! be done here is a [`Mistake`] with its place, never left out in silence.
 

@@ -29,7 +29,7 @@ fn p49_what_is_explained_is_what_packets_meet_and_what_is_in_force() {
     );
     lab.wait_until("the policy is in force", || match client.tcp(closed.v4(), 80) {
         Err(error) => Ok(error),
-        Ok(reply) => Err(reply),
+        Ok(reply) => Err(reply.server.pod),
     });
     let multicast = "224.0.0.251:5353/udp";
     for (to, verdict, reason, code) in [

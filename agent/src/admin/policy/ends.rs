@@ -21,6 +21,9 @@ pub(super) enum End {
     Address(IpAddr),
 }
 
+/// A port's name, protocol and number.
+type NamedPort<'a> = (Option<&'a str>, Protocol, u16);
+
 /// The addresses of an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Addresses {
@@ -106,7 +109,7 @@ impl End {
             PortRef::Name(name) => name,
         };
         let word = |protocol: Protocol| protocol.as_str();
-        let (owner, ports): (String, Vec<(Option<&str>, Protocol, u16)>) = match self {
+        let (owner, ports): (String, Vec<NamedPort<'_>>) = match self {
             Self::Node(_) => return Err(format!("{self} has no ports with names: give the number of {name:?}")),
             Self::Service(key) => {
                 let ports = model.service(key).into_iter().flat_map(|service| &service.ports);

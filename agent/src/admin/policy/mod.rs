@@ -86,7 +86,7 @@ impl Asked<'_> {
             return Err("the two ends have no address of one family: no packet can go from one to the other".to_owned());
         }
         let said = from.said.into_iter().chain(to_ends.said);
-        Ok(self.summary(said.collect(), outcomes))
+        Ok(self.summary(said.collect(), &outcomes))
     }
 
     /// One family's way, or ways.
@@ -203,7 +203,7 @@ impl Asked<'_> {
         out
     }
 
-    fn summary(&self, said: Vec<String>, outcomes: Vec<Outcome>) -> PolicyExplanation {
+    fn summary(&self, said: Vec<String>, outcomes: &[Outcome]) -> PolicyExplanation {
         let dropped: Vec<_> = outcomes.iter().flat_map(|outcome| outcome.dropped.iter().copied()).collect();
         let judged: Vec<Judged> = outcomes.iter().flat_map(|outcome| outcome.judged.iter().copied()).collect();
         let verdict = if dropped.iter().all(Option::is_none) {
