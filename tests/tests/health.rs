@@ -240,7 +240,7 @@ fn s53_metrics_tell_what_the_agent_does() {
         "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"} 0",
         "fairlead_table_entries{table=\"FRONTENDS\"} 2",
         "fairlead_table_entries{table=\"PODS\"} 1",
-        "fairlead_table_capacity{table=\"CT_EST\"} 262144",
+        "fairlead_table_capacity{table=\"CT_EST\"} 524288",
         "fairlead_objects{kind=\"Node\"} 2",
         "fairlead_source_synced{kind=\"Pod\"} 1",
         "fairlead_health{state=\"ready\"} 1",

@@ -39,7 +39,7 @@ fn everything_is_in_place_and_a_second_time_changes_nothing() {
     assert_eq!(node.must_run(&["stat", "-f", "-c", "%T", "/sys/fs/bpf"]).trim(), "bpf_fs");
     assert_eq!(node.must_run(&["cat", "/run/fairlead/apiserver"]), "https://172.18.0.11:6443\n");
     assert_eq!(node.must_run(&["sysctl", "-n", "net.ipv4.ip_forward"]).trim(), "1");
-    assert_eq!(node.must_run(&["sysctl", "-n", "net.ipv4.ip_local_reserved_ports"]).trim(), "20000-32767");
+    assert_eq!(node.must_run(&["sysctl", "-n", "net.ipv4.ip_local_reserved_ports"]).trim(), "30000-32767");
     assert!(
         !first.stdout.contains("secret") && !node.must_run(&["sh", "-c", "cat /run/fairlead/*"]).contains("secret")
     );

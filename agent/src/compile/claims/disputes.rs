@@ -7,8 +7,8 @@ use fairlead_objects::{Kind, Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
 use super::{PodRanges, Refusal, Standing};
+use crate::compile::services::Contested;
 use crate::compile::services::{PortKey, host_ports_key, pod_of_host_ports};
-use crate::plan::services::Contested;
 
 /// Claims of one object that are told one by one: one object can make thousands.
 const TOLD: usize = 8;

@@ -4,6 +4,7 @@
 
 mod categorize;
 mod content;
+mod contested;
 mod endpoints;
 mod external;
 mod host_ports;
@@ -18,6 +19,7 @@ pub use categorize::{Categories, categorize};
 pub use content::{
     Answer, BackendAddr, Family, FrontendKind, FrontendPolicy, PortContent, PortKey, Rank, ServiceContent,
 };
+pub use contested::{Claimant, Contested};
 pub use endpoints::{PortEndpoint, endpoints};
 pub use host_ports::{compile_host_ports, host_ports_key, pod_of_host_ports};
 

@@ -17,12 +17,12 @@ mod state;
 mod tests;
 
 use fairlead_datapath::catalog::TableId;
-use fairlead_datapath::service::{FrontendKey, MAX_BACKENDS, MAX_FRONTENDS, MAX_SLOTS, MAX_SOURCE_RANGES};
+use fairlead_datapath::service::{MAX_BACKENDS, MAX_FRONTENDS, MAX_SLOTS, MAX_SOURCE_RANGES};
 use fairlead_objects::ObjectKey;
 
 use super::Op;
-use crate::compile::services::{FrontendKind, PortKey};
 
+pub use crate::compile::services::{Claimant, Contested};
 pub use state::State;
 
 /// Numbers of elements of the tables.
@@ -89,27 +89,6 @@ pub enum PlanError {
         /// Those that the service needs beside what it has.
         needed: u32,
     },
-}
-
-/// An address and port that more than one service port claims. By kind, then by age, then by name one has it, whichever
-/// came first, so that every node decides the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contested {
-    /// What is claimed.
-    pub key: FrontendKey,
-    /// Who has it.
-    pub owner: Claimant,
-    /// Who does not, the next in line first.
-    pub others: Vec<Claimant>,
-}
-
-/// Who claims an address and port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claimant {
-    /// The service port.
-    pub port: PortKey,
-    /// As what it claims it.
-    pub kind: FrontendKind,
 }
 
 /// Elements in use.
