@@ -100,8 +100,7 @@ reasons! {
     Vlan = 25, "vlan";
     /// More ICMP errors about one flow in a second than any path gives rise to.
     ErrorRate = 26, "error_rate";
-    /// The pod has its share of the source ports that translated flows to one destination have: `masquerade.portRange` says
-    /// how many there are.
+    /// The pod, or the network that the client is in, has its share of the source ports for flows to one destination.
     PortShare = 27, "port_share";
     /// The source is a pod of this node or the node itself, and the packet came in from outside or from another pod.
     LocalAddress = 28, "local_address";

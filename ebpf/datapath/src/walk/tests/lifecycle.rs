@@ -320,3 +320,28 @@ fn a_ping_is_a_flow() {
         assert_eq!(node.host.flows.len(), 1);
     });
 }
+
+#[test]
+fn a_pod_opens_no_more_at_a_time_than_it_may() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.host.config.max_open = 3;
+        let asks = |node: &mut Node, slot, port: u16| {
+            send.pod(node, slot, &udp((Node::pod(slot, v6), port), (Node::pod(3, v6), 53))).0
+        };
+        for port in 1..=3 {
+            assert_eq!(asks(&mut node, 0, port), Landed::Pod(3));
+        }
+        assert_eq!(asks(&mut node, 0, 4), dropped(DropReason::FlowLimit));
+        assert_eq!(asks(&mut node, 0, 1), Landed::Pod(3), "what is open goes on");
+        assert_eq!(asks(&mut node, 1, 4), Landed::Pod(3), "others open theirs");
+        // As many may be opened to it from outside, and they take nothing from what it opens.
+        let comes =
+            |node: &mut Node, port: u16| send.arrives(node, &udp((Node::world(v6), port), (Node::pod(2, v6), 53))).0;
+        for port in 1..=3 {
+            assert_eq!(comes(&mut node, port), Landed::Pod(2));
+        }
+        assert_eq!(comes(&mut node, 4), dropped(DropReason::FlowLimit));
+        assert_eq!(asks(&mut node, 2, 1), Landed::Pod(3));
+    });
+}
