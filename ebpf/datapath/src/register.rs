@@ -60,6 +60,29 @@ impl<A: Register, B: Register> Arguments for (A, B) {
     }
 }
 
+/// Makes registers of an enum's variants, all of them: each is its number, and what is no number is the last.
+macro_rules! variants {
+    ($type:ident: $($variant:ident),+; else $last:ident) => {
+        impl $crate::register::Register for $type {
+            #[inline(always)]
+            fn pack(self) -> u64 {
+                match self {
+                    $(Self::$variant)|+ | Self::$last => self as u64,
+                }
+            }
+
+            #[inline(always)]
+            fn unpack(word: u64) -> Self {
+                $(if word == Self::$variant as u64 {
+                    return Self::$variant;
+                })+
+                Self::$last
+            }
+        }
+    };
+}
+pub(crate) use variants;
+
 macro_rules! numbers {
     ($($type:ty),+) => {
         $(impl Register for $type {

@@ -5,7 +5,7 @@
 
 use super::reuse::gives_way;
 use crate::kernel::{Kernel, stages};
-use crate::register::{Answer, Register};
+use crate::register::{Answer, Register, variants};
 use crate::scratch::{Counted, Draft, Walk};
 use crate::tables::flow::{Flow, FlowFlags, FlowKey, InsertError, PodFlows, Table};
 use crate::tables::peer::NO_SLOT;
@@ -37,17 +37,7 @@ impl Entry {
     }
 }
 
-impl Register for Entry {
-    #[inline(always)]
-    fn pack(self) -> u64 {
-        u64::from(self == Self::Other)
-    }
-
-    #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        if word == 0 { Self::Met } else { Self::Other }
-    }
-}
+variants!(Entry: Met; else Other);
 
 impl Register for Result<(), InsertError> {
     #[inline(always)]
@@ -87,8 +77,8 @@ fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> Result<
         }
     }
     if put.is_ok() {
-        let draft = &mut w.draft;
-        draft.counted.set(if entry == Entry::Met { &draft.key } else { &draft.far }, &draft.flow);
+        let Draft { key, far, flow, counted, .. } = &mut w.draft;
+        counted.set(if entry == Entry::Met { key } else { far }, flow);
         stage::count(k, w, table, Change::In);
     }
     put
@@ -178,21 +168,7 @@ pub enum Change {
     HandedOn,
 }
 
-impl Register for Change {
-    #[inline(always)]
-    fn pack(self) -> u64 {
-        self as u64
-    }
-
-    #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        match word {
-            0 => Self::In,
-            1 => Self::Out,
-            _ => Self::HandedOn,
-        }
-    }
-}
+variants!(Change: In, Out; else HandedOn);
 
 /// Counts the entry that `draft.counted` has, which comes or goes. What goes has been claimed.
 #[inline(always)]

@@ -3,7 +3,7 @@
 use super::life::live;
 use crate::kernel::Kernel;
 use crate::packet::{Packet, TCP, TcpFlags};
-use crate::register::Register;
+use crate::register::{Register, variants};
 use crate::tables::flow::{Flow, FlowFlags, FlowKey, Table};
 
 /// Where a packet is looked at, which says what it can be.
@@ -37,17 +37,7 @@ pub struct Place {
     pub forward: bool,
 }
 
-impl Register for Table {
-    #[inline(always)]
-    fn pack(self) -> u64 {
-        self as u64
-    }
-
-    #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        if word == Self::Established as u64 { Self::Established } else { Self::Any }
-    }
-}
+variants!(Table: Established; else Any);
 
 impl Register for Place {
     #[inline(always)]

@@ -13,7 +13,7 @@ use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::read_stamp;
 use crate::packet::{Class, ICMP, ICMPV6, Packet, SCTP, TCP, UDP};
-use crate::register::{Answer, Register};
+use crate::register::{Answer, variants};
 use crate::scratch::{Draft, Walk};
 use crate::service::service_port;
 use crate::tables::flow::{FlowFlags, InsertError};
@@ -54,21 +54,7 @@ pub enum Aim {
     Stop,
 }
 
-impl Register for Aim {
-    #[inline(always)]
-    fn pack(self) -> u64 {
-        self as u64
-    }
-
-    #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        match word {
-            0 => Self::Try,
-            1 => Self::Skip,
-            _ => Self::Stop,
-        }
-    }
-}
+variants!(Aim: Try, Skip; else Stop);
 
 impl Answer for Aim {
     const BROKEN: Self = Self::Stop;

@@ -6,7 +6,7 @@ use super::pair::{note, pair, relocate};
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::read_stamp;
 use crate::packet::{Fragment, TCP, TcpFlags};
-use crate::register::{Answer, Register};
+use crate::register::{Answer, variants};
 use crate::scratch::Walk;
 use crate::tables::flow::{Flow, FlowFlags, FlowState, Table};
 
@@ -27,17 +27,7 @@ pub enum Tracked {
     Reopened,
 }
 
-impl Register for Tracked {
-    #[inline(always)]
-    fn pack(self) -> u64 {
-        self as u64
-    }
-
-    #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        if word == Self::Live as u64 { Self::Live } else { Self::Reopened }
-    }
-}
+variants!(Tracked: Live; else Reopened);
 
 impl Answer for Tracked {
     const BROKEN: Self = Self::Live;

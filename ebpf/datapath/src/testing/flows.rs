@@ -83,12 +83,6 @@ impl Flows {
         pod.established.load() + pod.accepted.load()
     }
 
-    /// Ports of a destination that are in use.
-    #[must_use]
-    pub fn ports_in_use(&self, seed: u32, place: &Destination) -> u64 {
-        flow::Tables::share(self, place.total(seed)).map_or(0, Long::load)
-    }
-
     /// Every count that is not zero, by what it is of.
     #[must_use]
     pub fn counts(&self) -> Vec<(std::string::String, u64)> {

@@ -4,7 +4,7 @@ use crate::Addr;
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
 use crate::peer;
-use crate::register::Register;
+use crate::register::variants;
 use crate::scratch::Walk;
 
 stages! {
@@ -25,22 +25,7 @@ pub enum Whose {
     Responder,
 }
 
-impl Register for Whose {
-    #[inline(always)]
-    fn pack(self) -> u64 {
-        self as u64
-    }
-
-    #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        match word {
-            0 => Self::Source,
-            1 => Self::Destination,
-            2 => Self::Opener,
-            _ => Self::Responder,
-        }
-    }
-}
+variants!(Whose: Source, Destination, Opener; else Responder);
 
 /// Notes in `w.found` what is known of an address.
 #[inline(always)]

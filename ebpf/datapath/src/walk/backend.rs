@@ -5,7 +5,7 @@ use crate::drop::DropReason;
 use crate::flow::{Hit, NO_BACKEND};
 use crate::kernel::{Kernel, stages};
 use crate::packet::{IcmpError, UDP};
-use crate::register::Register;
+use crate::register::variants;
 use crate::scratch::Walk;
 use crate::service::{self, From, Selection};
 
@@ -14,17 +14,7 @@ stages! {
     fn still_no_service() -> bool, as StillNoService;
 }
 
-impl Register for From {
-    #[inline(always)]
-    fn pack(self) -> u64 {
-        u64::from(self == Self::Outside)
-    }
-
-    #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        if word == 0 { Self::Inside } else { Self::Outside }
-    }
-}
+variants!(From: Inside; else Outside);
 
 /// Aims the flow at a backend, if what it is aimed at is a service.
 #[inline(always)]

@@ -8,7 +8,7 @@ use crate::flow::{Flow, FlowFlags, Hit, Table, find_key};
 use crate::kernel::{Kernel, stages};
 use crate::packet::{Packet, TCP, quoted, translate_quote};
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
-use crate::register::Register;
+use crate::register::variants;
 use crate::scratch::{Walk, Way};
 
 stages! {
@@ -31,23 +31,7 @@ pub enum Side {
     FromNode,
 }
 
-impl Register for Side {
-    #[inline(always)]
-    fn pack(self) -> u64 {
-        self as u64
-    }
-
-    #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        match word {
-            0 => Self::FromPod,
-            1 => Self::FromUplink,
-            2 => Self::ToPod,
-            3 => Self::Leaving,
-            _ => Self::FromNode,
-        }
-    }
-}
+variants!(Side: FromPod, FromUplink, ToPod, Leaving; else FromNode);
 
 /// Errors about one flow that are let through in a second. A path gives rise to a few; a trace of it to one for each hop.
 const ERRORS_A_SECOND: u32 = 64;

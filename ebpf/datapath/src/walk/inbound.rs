@@ -13,7 +13,7 @@ use crate::ifindex_of;
 use crate::kernel::{Kernel, stages};
 use crate::packet::{Class, Fragment};
 use crate::peer::{NO_NODE, NO_SLOT, PeerFlags, PodWord};
-use crate::register::Register;
+use crate::register::variants;
 use crate::scratch::{Ends, Walk, Way};
 
 stages! {
@@ -40,21 +40,7 @@ pub(super) fn came_from<K: Kernel>(k: &K, w: &Walk, slot: u16) -> bool {
     by == ifindex_of(slot) || (by == 0 && w.packet.v6 == 1 && w.packet.fragment != Fragment::NONE)
 }
 
-impl Register for Inbound {
-    #[inline(always)]
-    fn pack(self) -> u64 {
-        self as u64
-    }
-
-    #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        match word {
-            0 => Self::Uplink,
-            1 => Self::Forwarded,
-            _ => Self::Node,
-        }
-    }
-}
+variants!(Inbound: Uplink, Forwarded; else Node);
 
 /// A packet that opens a flow to the pod in a slot: ingress policy, entry, and in.
 ///

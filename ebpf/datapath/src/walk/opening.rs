@@ -17,7 +17,7 @@ use crate::flow::stage::forget;
 use crate::flow::{FlowState, Hit, NO_BACKEND, Place, opens};
 use crate::kernel::{Kernel, stages};
 use crate::packet::{Class, Packet, TCP, TcpFlags};
-use crate::register::{Answer, Register};
+use crate::register::{Answer, variants};
 use crate::scratch::Walk;
 use crate::service;
 
@@ -99,21 +99,7 @@ pub enum Part {
     Not,
 }
 
-impl Register for Part {
-    #[inline(always)]
-    fn pack(self) -> u64 {
-        self as u64
-    }
-
-    #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        match word {
-            0 => Self::Own,
-            1 => Self::Aside,
-            _ => Self::Not,
-        }
-    }
-}
+variants!(Part: Own, Aside; else Not);
 
 impl Answer for Part {
     const BROKEN: Self = Self::Not;
