@@ -325,8 +325,20 @@ fn s57_settings_say_which_external_addresses_and_which_pools_of_pods_there_are()
     // A pod of the pool counts, whatever the ranges of its node.
     let allow = json!({"from": [{"podSelector": {"matchLabels": {"app": "trusted"}}}]});
     policy(&lab, "set", "pool", &json!({"policyTypes": ["Ingress"], "ingress": [allow]}));
-    lab.apply(&pod_object("set/pooled", node.name(), "trusted", &["10.245.0.7".parse().unwrap()]));
     let arguments = ["policy", "explain", "--from", "10.245.0.7", "--to", "set/server:8080"];
+    lab.wait_until("nobody counts before that pod is there", || {
+        let explained = node.fairlead(&arguments).stdout;
+        if explained.contains("dropped") { Ok(()) } else { Err(explained) }
+    });
+    let elsewhere = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": "elsewhere"},
+        "spec": {"podCIDRs": ["10.244.71.0/24"]},
+        "status": {"addresses": [{"type": "InternalIP", "address": "172.18.0.71"}]},
+    });
+    lab.apply(&elsewhere.to_string());
+    lab.apply(&pod_object("set/pooled", "elsewhere", "trusted", &["10.245.0.7".parse().unwrap()]));
     lab.wait_until("the pod of the pool counts", || {
         let explained = node.fairlead(&arguments).stdout;
         if explained.contains("allowed") { Ok(()) } else { Err(explained) }
