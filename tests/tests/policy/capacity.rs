@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use fairlead_tests::{Lab, Node, Probe, ProbeError, Probes, ServiceManifest, binary};
+use fairlead_tests::{Drops, Lab, Node, Probe, ProbeError, Probes, ServiceManifest, binary};
 use serde_json::Value;
 
 /// Elements of `CIDRS`, and rules of a policy set.
@@ -96,6 +96,9 @@ fn a_policy_that_does_not_fit_cuts_off_its_pods_and_nobody_else() {
     assert!(said[0].1.contains("big/p") && said[0].1.contains("2049 rules"), "{said:?}");
     assert!(said[1].1.contains("many/p") && said[1].1.contains("CIDRS"), "{said:?}");
     metric(node, "fairlead_pods_cut_off{direction=\"ingress\"} 2").unwrap();
+    let drops = Drops::of(node).counts();
+    assert!(drops.get("cut_off").is_some_and(|count| *count > 0), "{drops:?}");
+    assert_eq!(drops.get("ingress_policy").copied().unwrap_or_default(), 0, "no policy denied anything: {drops:?}");
     let explained = node.fairlead(&["policy", "explain", "--from", "fine/client", "--to", "big/a:80"]);
     assert!(explained.stdout.contains("2049 rules"), "{explained:?}");
 

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::{self, CidrKey, NO_NODE, NO_SLOT, NodeHop, Peer, Pod, PodWord};
-use fairlead_datapath::policy::{ALLOW_ALL, DENY_ALL, PeerKey, PolicySet, Row};
+use fairlead_datapath::policy::{ALLOW_ALL, CUT_OFF, DENY_ALL, PeerKey, PolicySet, Row};
 
 use super::ids::{Ids, Rows, classes_spoken_of};
 use super::{Capacity, Content, PlanError};
@@ -82,7 +82,8 @@ fn with_ids(old: &Content, wanted: &Wanted, ids: &Ids) -> Content {
     let nodes = ids.nodes.iter().zip(&wanted.nodes);
     content.peer.nodes = nodes.filter_map(|(index, hop)| Some(((*index)?, *hop))).collect();
     let judge = |judge| match judge {
-        Judge::Pending | Judge::CutOff => DENY_ALL,
+        Judge::Pending => DENY_ALL,
+        Judge::CutOff => CUT_OFF,
         Judge::Nobody => ALLOW_ALL,
         Judge::Set(index) => ids.sets.get(index).copied().unwrap_or(DENY_ALL),
     };

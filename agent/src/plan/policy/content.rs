@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::{self, Peer, PodWord};
-use fairlead_datapath::policy::{self, ALLOW_ALL, DENY_ALL, PeerKey, PolicySet};
+use fairlead_datapath::policy::{self, ALLOW_ALL, PeerKey, PolicySet, is_closed};
 
 use crate::plan::Op;
 
@@ -67,7 +67,7 @@ impl Content {
         let words = self.peer.pods.values().map(|pod| PodWord(pod.word));
         words
             .flat_map(|word| [word.ingress(), word.egress()])
-            .filter(|id| ![DENY_ALL, ALLOW_ALL].contains(id))
+            .filter(|id| *id != ALLOW_ALL && !is_closed(*id))
             .collect()
     }
 

@@ -9,7 +9,7 @@ use std::fmt;
 
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::{CidrKey, PeerFlags, PodWord};
-use fairlead_datapath::policy::{DENY_ALL, PolicySet as SetRow};
+use fairlead_datapath::policy::{PolicySet as SetRow, is_closed};
 use fairlead_objects::ObjectKey;
 
 use super::change::is_same;
@@ -124,7 +124,7 @@ fn rank(old: &Content, slot: u16, pod: &DraftPod<'_>, direction: Direction, cont
     let set = if direction == Direction::Ingress { word.ingress() } else { word.egress() };
     let row = old.policy.sets.get(&SetRow::index(set)).filter(|row| row.id == set);
     match row {
-        _ if set == DENY_ALL => 2,
+        _ if is_closed(set) => 2,
         Some(row) if row.content == content => 0,
         _ => 1,
     }

@@ -1,7 +1,7 @@
 //! Room for a change that does not fit beside what is there.
 
 use fairlead_datapath::peer::PodWord;
-use fairlead_datapath::policy::{ALLOW_ALL, DENY_ALL};
+use fairlead_datapath::policy::{ALLOW_ALL, CUT_OFF, DENY_ALL, is_closed};
 
 use super::Content;
 use super::change::{delete_rows, is_same, next_epoch};
@@ -16,9 +16,9 @@ pub(super) fn halt(old: &Content, wanted: &Wanted, all: bool) -> Vec<Op> {
         let goes_on = wanted.pods.get(slot).filter(|wanted| is_same(pod, &wanted.record));
         let word = PodWord(pod.word);
         let halted = |set: u32, judge: Option<Judge>| {
-            let is_set = ![DENY_ALL, ALLOW_ALL].contains(&set);
+            let is_set = set != ALLOW_ALL && !is_closed(set);
             let stays = judge.is_some_and(|judge| judge != Judge::CutOff) && !(all && is_set);
-            if stays { set } else { DENY_ALL }
+            if stays || set == DENY_ALL { set } else { CUT_OFF }
         };
         let ingress = halted(word.ingress(), goes_on.map(|pod| pod.ingress));
         let egress = halted(word.egress(), goes_on.map(|pod| pod.egress));

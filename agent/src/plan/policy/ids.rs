@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use fairlead_datapath::WirePort;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::{NodeHop, PodWord};
-use fairlead_datapath::policy::{MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
+use fairlead_datapath::policy::{CUT_OFF, MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
 
 use super::{Capacity, Content, PlanError};
 use crate::compile::policy::{Bits, PolicySet as Compiled, Signature, Wanted};
@@ -148,7 +148,7 @@ impl Ids {
         }
         for index in fresh {
             let start = wanted.sets.get(index).map_or(0, |set| set.content as u32);
-            let free = |id: &u32| *id > 1 && !taken.contains(&PolicySet::index(*id));
+            let free = |id: &u32| *id > CUT_OFF && !taken.contains(&PolicySet::index(*id));
             let mut tries = (0..MAX_SETS).map(|n| start.wrapping_add(n) & PodWord::MAX_SET);
             let Some(id) = tries.find(free) else {
                 let needed = taken.len() + 1;

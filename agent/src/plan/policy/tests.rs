@@ -383,8 +383,8 @@ fn a_pod_with_too_many_rules_is_cut_off_and_nobody_else() {
           rules together, and a pod can have 2048: merge rules"]
     );
     let word = |slot| PodWord(state.content().peer.pods[&slot].word);
-    assert_eq!((word(10).ingress(), word(10).egress()), (policy::DENY_ALL, policy::ALLOW_ALL), "ingress alone");
-    assert_ne!(word(11).ingress(), policy::DENY_ALL);
+    assert_eq!((word(10).ingress(), word(10).egress()), (policy::CUT_OFF, policy::ALLOW_ALL), "ingress alone");
+    assert_ne!(word(11).ingress(), policy::CUT_OFF);
     assert_ne!(word(13).ingress(), policy::ALLOW_ALL, "policies of others come into force");
 
     let fits = deny_all().policy("x/big", "pod=a", Some(&rules[..2048]), None);

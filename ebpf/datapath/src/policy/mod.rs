@@ -16,5 +16,15 @@ pub use crate::tables::policy::*;
 /// The policy set of a pod that may not talk yet: everything is denied. Also what an unset word means.
 pub const DENY_ALL: u32 = 0;
 
+/// The policy set of a pod whose policies have no room in the tables, or whose room others get just now: everything is denied.
+pub const CUT_OFF: u32 = 2;
+
+/// Whether a policy set denies everything, also what a pod says to itself.
+#[inline(always)]
+#[must_use]
+pub const fn is_closed(set: u32) -> bool {
+    set == DENY_ALL || set == CUT_OFF
+}
+
 /// The policy set of a pod that nothing selects: everything is allowed, no table is asked.
 pub const ALLOW_ALL: u32 = 1;

@@ -22,25 +22,26 @@ stages! {
 #[inline(always)]
 pub(super) fn egress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, class: u32) -> Result<(), DropReason> {
     // A pod is never kept from itself (P31).
-    if w.ends.opener == w.ends.responder && word.egress() != policy::DENY_ALL {
+    if w.ends.opener == w.ends.responder && !policy::is_closed(word.egress()) {
         return Ok(());
     }
-    if word.egress() == policy::ALLOW_ALL || stage::decide(k, w, word.egress(), class) {
+    let set = word.egress();
+    if set == policy::ALLOW_ALL || (!policy::is_closed(set) && stage::decide(k, w, set, class)) {
         return Ok(());
     }
-    Err(if word.is_pending() { DropReason::Pending } else { DropReason::EgressPolicy })
+    Err(refusal(word, set, DropReason::EgressPolicy))
 }
 
 /// Asks the ingress policy of a pod about `w.ends`. The opener is looked up only if a policy wants to know it.
 #[inline(always)]
 pub(super) fn ingress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord) -> Result<(), DropReason> {
-    if w.ends.opener == w.ends.responder && word.ingress() != policy::DENY_ALL {
+    if w.ends.opener == w.ends.responder && !policy::is_closed(word.ingress()) {
         return Ok(());
     }
     if word.ingress() == policy::ALLOW_ALL {
         return Ok(());
     }
-    if word.ingress() != policy::DENY_ALL {
+    if !policy::is_closed(word.ingress()) {
         look_up(k, w, Whose::Opener);
         if w.found.flags & PeerFlags::RACED != 0 {
             return Err(DropReason::Race);
@@ -49,7 +50,19 @@ pub(super) fn ingress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord) -> Result<(
             return Ok(());
         }
     }
-    Err(if word.is_pending() { DropReason::Pending } else { DropReason::IngressPolicy })
+    Err(refusal(word, word.ingress(), DropReason::IngressPolicy))
+}
+
+/// Why a pod's policy set lets something not pass.
+#[inline(always)]
+fn refusal(word: PodWord, set: u32, by_policy: DropReason) -> DropReason {
+    if word.is_pending() {
+        DropReason::Pending
+    } else if set == policy::CUT_OFF {
+        DropReason::CutOff
+    } else {
+        by_policy
+    }
 }
 
 /// Asks a policy set about `w.ends`, and notes which rule decided.

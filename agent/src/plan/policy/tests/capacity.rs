@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::PodWord;
-use fairlead_datapath::policy::{DENY_ALL, PolicySet};
+use fairlead_datapath::policy::{CUT_OFF, DENY_ALL, PolicySet, is_closed};
 use proptest::prelude::*;
 
 use super::{answer, contents, lasting};
@@ -49,7 +49,7 @@ fn naive(old: &Content, cluster: &Cluster, capacity: &Capacity) -> BTreeSet<Side
             let id = if direction == Direction::Ingress { word.ingress() } else { word.egress() };
             let in_force = old.policy.sets.get(&PolicySet::index(id)).filter(|row| row.id == id);
             let rank = match in_force {
-                _ if id == DENY_ALL => 2,
+                _ if is_closed(id) => 2,
                 Some(row) if row.content == draft.content(set) => 0,
                 _ => 1,
             };
@@ -196,7 +196,7 @@ fn a_change_that_does_not_fit_beside_the_old_content_is_made_by_stopping_who_cha
     let word = |content: &Content, slot: u16| PodWord(content.peer.pods[&slot].word).ingress();
     let contents = contents(&old, &ops);
     assert!(contents.iter().all(|content| content.peer.cidrs.len() <= 12));
-    assert!(contents.iter().any(|content| word(content, 10) == DENY_ALL), "x/a makes room for itself");
+    assert!(contents.iter().any(|content| word(content, 10) == CUT_OFF), "x/a makes room for itself");
     assert!(contents.iter().all(|content| word(content, 13) == word(&old, 13)), "y/a does not notice");
 }
 
