@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::config::Config;
-use fairlead_datapath::flow::{Destination, Flow, FlowKey, MAX_FLOW_ENTRIES, Over, PodFlows, Table, crowded_from};
+use fairlead_datapath::flow::{
+    Destination, Flow, FlowKey, FlowState, MAX_FLOW_ENTRIES, Over, PodFlows, Table, crowded_from,
+};
 use fairlead_datapath::peer::NO_SLOT;
 use nix::time::{ClockId, clock_gettime};
 use zerocopy::{FromBytes, IntoBytes};
@@ -20,6 +22,9 @@ const IDLE: u16 = 3;
 
 /// Flows that are many when the table is half full.
 const MANY: u64 = 8192;
+
+/// Connections of pods that are gone that stay to tell the other end, in entries: a sixteenth of the table.
+const MOST_TOLD: usize = MAX_FLOW_ENTRIES as usize / 16;
 
 /// What a sweep has seen.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,15 +51,17 @@ pub(super) fn flows(
     let short = short(tables)?;
     let mut swept = Swept { short: !short.is_empty(), ..Swept::default() };
     for (table, id) in [(Table::Established, TableId::EstablishedFlows), (Table::Any, TableId::OtherFlows)] {
-        let mut entries = 0;
+        let (mut entries, mut told) = (0, 0);
         let mut ended: Vec<(Over, FlowKey)> = Vec::new();
         tables.map(id)?.for_each(|key, value| {
             entries += 1;
             let (Ok(key), Ok(flow)) = (FlowKey::read_from_bytes(key), Flow::read_from_bytes(value)) else { return };
+            told += usize::from(flow.state.value & FlowState::GONE != 0);
             if let Some(over) = verdict(&key, &flow, table, now, pods, &short) {
                 ended.push((over, key));
             }
         })?;
+        keep_few(&mut ended, MOST_TOLD.saturating_sub(told));
         ended.sort_unstable_by_key(|(over, _)| *over);
         for group in ended.chunk_by(|(one, _), (other, _)| one == other) {
             let keys: Vec<_> = group.iter().map(|(_, key)| *key).collect();
@@ -68,6 +75,16 @@ pub(super) fn flows(
     }
     ports(tables, seed)?;
     Ok(swept)
+}
+
+/// Of connections of pods that are gone only so many stay to tell the other end.
+fn keep_few(ended: &mut [(Over, FlowKey)], most: usize) {
+    let told = ended.iter_mut().filter(|(over, _)| matches!(over, Over::Bury(_)));
+    for (over, _) in told.skip(most) {
+        if let Over::Bury(slot) = *over {
+            *over = Over::Of(slot);
+        }
+    }
 }
 
 /// Removes the sets of ports of destinations that are no longer crowded.
@@ -100,7 +117,7 @@ fn verdict(
     let ends = [key.a, key.b, flow.other.src, flow.other.dst];
     let is_gone = |slot: &u16| *slot != NO_SLOT && !ends.iter().any(|addr| pods.contains(&(*slot, *addr)));
     if let Some(slot) = [flow.opener.slot, flow.responder.slot].into_iter().find(is_gone) {
-        return Some(Over::Of(slot));
+        return Some(if table == Table::Established { Over::Bury(slot) } else { Over::Of(slot) });
     }
     let accounts = PodFlows::index(flow.opener.slot, flow.responder.slot);
     let idle = Over::Idle(IDLE);
@@ -139,7 +156,7 @@ pub(super) fn seconds() -> Option<u32> {
 mod tests {
     use std::net::IpAddr;
 
-    use fairlead_datapath::flow::{End, FlowState, Owned};
+    use fairlead_datapath::flow::{End, Owned};
     use fairlead_datapath::peer::NO_NODE;
     use fairlead_datapath::{Tuple, WirePort};
 
@@ -178,6 +195,11 @@ mod tests {
         assert_eq!(decide(4, "10.0.0.3", 0, 0), Some(Over::Of(4)), "another pod has the slot by now");
         assert_eq!(decide(4, "10.0.0.4", 0, 0), None);
         assert_eq!(decide(NO_SLOT, "10.0.0.9", 0, 0), None, "of no pod");
+        let (key, flow) = entry(3, "10.0.0.3", 0, FlowState::ESTABLISHED);
+        assert_eq!(verdict(&key, &flow, Table::Established, 1000, &pods, &short), Some(Over::Bury(3)));
+        let mut ended = [(Over::Bury(3), key), (Over::Expired, key), (Over::Bury(4), key), (Over::Bury(5), key)];
+        keep_few(&mut ended, 2);
+        assert_eq!(ended.map(|(over, _)| over), [Over::Bury(3), Over::Expired, Over::Bury(4), Over::Of(5)]);
         assert_eq!(decide(5, "10.0.0.5", 2, 0), None);
         assert_eq!(decide(5, "10.0.0.5", 3, FlowState::REPLIED), Some(Over::Idle(IDLE)));
         assert_eq!(decide(5, "10.0.0.5", 3, FlowState::REPLIED | FlowState::STREAM), None);

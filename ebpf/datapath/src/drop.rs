@@ -122,6 +122,8 @@ reasons! {
     NoProgram = 36, "no_program";
     /// The pod's policies do not fit into the tables, or others take their room just now: nothing passes in that direction.
     CutOff = 37, "cut_off";
+    /// Part of a connection to a pod that is gone; the sender gets a TCP reset.
+    Gone = 38, "gone";
 }
 
 /// Size of the `DROPS` array: there is room for reasons to come, so that a new one changes no layout.

@@ -60,6 +60,18 @@ impl<A: Register, B: Register> Arguments for (A, B) {
     }
 }
 
+impl<A: Register, B: Register, C: Register> Arguments for (A, B, C) {
+    #[inline(always)]
+    fn pack(self) -> [u64; 3] {
+        [self.0.pack(), self.1.pack(), self.2.pack()]
+    }
+
+    #[inline(always)]
+    fn unpack([a, b, c]: [u64; 3]) -> Self {
+        (A::unpack(a), B::unpack(b), C::unpack(c))
+    }
+}
+
 /// Makes registers of an enum's variants, all of them: each is its number, and what is no number is the last.
 macro_rules! variants {
     ($type:ident: $($variant:ident),+; else $last:ident) => {

@@ -13,6 +13,7 @@ use crate::tables::flow::{Flow, FlowKey, FlowState, Table};
 #[must_use]
 pub const fn lifetime(proto: u8, state: u32) -> u32 {
     match proto {
+        TCP if state & FlowState::GONE != 0 => 120,
         TCP if state & FlowState::RESET != 0 => 10,
         TCP if state & FlowState::FINS == FlowState::FINS => {
             if state & (FlowState::RESPONDER_FIRST | FlowState::LAST_ACK) == FlowState::LAST_ACK { 10 } else { 60 }

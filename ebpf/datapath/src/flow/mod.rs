@@ -17,6 +17,7 @@ mod life;
 mod pair;
 mod ports;
 mod reuse;
+mod tomb;
 mod track;
 
 pub use change::put;
@@ -37,5 +38,6 @@ pub mod stage {
     pub use super::find::stage::*;
     pub use super::pair::stage::*;
     pub use super::ports::stage::*;
+    pub use super::tomb::stage::*;
     pub use super::track::stage::*;
 }

@@ -4,6 +4,8 @@ use super::account::stage::{put_in, take_out};
 use super::account::{Change, Which, remove};
 use super::change::{alter, claim, release};
 use super::life::{expired, live};
+use super::tomb::is_worth_it;
+use super::tomb::stage::bury;
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
 use crate::packet::TCP;
@@ -111,6 +113,8 @@ pub enum Over {
     Expired,
     /// Those of the pod in a slot.
     Of(u16),
+    /// The same, but of connections the other end is told when it next sends: see [`super::tomb`].
+    Bury(u16),
     /// Those that are not established, and that nothing was seen of for so many seconds.
     Idle(u16),
 }
@@ -122,6 +126,7 @@ impl Register for Over {
             Self::Expired => 0,
             Self::Of(slot) => 1 << 16 | u64::from(slot),
             Self::Idle(seconds) => 2 << 16 | u64::from(seconds),
+            Self::Bury(slot) => 3 << 16 | u64::from(slot),
         }
     }
 
@@ -130,6 +135,7 @@ impl Register for Over {
         match word >> 16 {
             1 => Self::Of(word as u16),
             2 => Self::Idle(word as u16),
+            3 => Self::Bury(word as u16),
             _ => Self::Expired,
         }
     }
@@ -142,7 +148,7 @@ impl Over {
     pub fn is(self, flow: &Flow, proto: u8, now: u32) -> bool {
         match self {
             Self::Expired => expired(flow, proto, now),
-            Self::Of(slot) => flow.opener.slot == slot || flow.responder.slot == slot,
+            Self::Of(slot) | Self::Bury(slot) => flow.opener.slot == slot || flow.responder.slot == slot,
             Self::Idle(seconds) => {
                 let state = flow.state.value;
                 // What has both FINs says how long its port is to rest.
@@ -161,7 +167,10 @@ fn end<K: Kernel>(k: &K, w: &mut Walk, table: Table, over: Over) -> bool {
     if !k.copy(entry, draft.key.tag(), met) || !over.is(met, draft.key.proto, k.seconds()) {
         return false;
     }
-    forget(k, w, table);
+    match over {
+        Over::Bury(slot) if is_worth_it(met, draft.key.proto, table) => return bury(k, w, table, slot),
+        _ => forget(k, w, table),
+    }
     true
 }
 

@@ -144,6 +144,8 @@ flags! {
         pub const STREAM: u32 = 128;
         /// TCP: after both FINs the opener has acknowledged.
         pub const LAST_ACK: u32 = 256;
+        /// TCP: one end was a pod of this node, which is gone. The other end's next packet is answered with a reset.
+        pub const GONE: u32 = 512;
     }
 }
 

@@ -3,7 +3,8 @@
 use super::opening::{Part, part_in};
 use super::{Action, judge};
 use crate::drop::DropReason;
-use crate::flow::{self, FlowFlags, Place, Tracked};
+use crate::flow::stage::forget;
+use crate::flow::{self, FlowFlags, FlowState, Place, Tracked};
 use crate::kernel::{Kernel, stages};
 use crate::overlay;
 use crate::packet::{ETH_LEN, IcmpError, Packet, TCP, decrement_ttl, rewrite};
@@ -32,6 +33,22 @@ pub(super) fn follow<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Action {
         Tracked::Live => note(w, place.forward),
         Tracked::Reopened => Action::GO_ON,
     }
+}
+
+/// A packet that meets the connection of a pod that is gone: its sender is told, unless it opens another.
+#[inline(always)]
+pub(super) fn to_nobody<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Action {
+    if flow::opens(&w.packet) {
+        forget(k, w, place.table);
+        return Action::GO_ON;
+    }
+    Action::refuse(IcmpError::PortUnreachable, DropReason::Gone)
+}
+
+/// Whether the flow in `w.met` was a pod's that is gone.
+#[inline(always)]
+pub(super) fn is_gone(w: &Walk) -> bool {
+    w.met.state.value & FlowState::GONE != 0
 }
 
 /// Notes where a packet of a known flow goes, and as what.

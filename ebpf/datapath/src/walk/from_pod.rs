@@ -98,7 +98,7 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, place: Place) -> Action {
         forget(k, w, place.table);
         return Action::GO_ON;
     }
-    deliver::follow(k, w, place)
+    if deliver::is_gone(w) { deliver::to_nobody(k, w, place) } else { deliver::follow(k, w, place) }
 }
 
 /// A packet that opens a flow: service, policy of both ends, entries, and its way.

@@ -100,7 +100,8 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Action {
     let service = flow.is(FlowFlags::OUTSIDE);
     // What was translated for the node itself goes back to it.
     let to_node = !forward && flow.is(FlowFlags::FROM_NODE) && flow.is(FlowFlags::FAR);
-    if receiver.slot == NO_SLOT && !service && !to_node {
+    let gone = deliver::is_gone(w);
+    if receiver.slot == NO_SLOT && !service && !to_node && !gone {
         return Action::GO_ON;
     }
     // An end that is on this node does not come in from outside: a pod, the node that opened the flow, or its process that
@@ -108,6 +109,9 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Action {
     let of_node = if forward { flow.is(FlowFlags::FROM_NODE) } else { service && flow.is(FlowFlags::STACK) };
     if sender.slot != NO_SLOT || of_node {
         return Action::GO_ON;
+    }
+    if gone {
+        return deliver::to_nobody(k, w, place);
     }
     if service && forward && is_stale(k, w, place) {
         forget(k, w, place.table);

@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_ns};
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason};
 use fairlead_datapath::flow::stage::{
-    Admit, AimAtPort, AimFar, Count, Create, End, FindFreePort, Forget, Look, MakeWay, NoteLast, PutIn, Reserve,
-    TakeOut, TrackChange, TranslateAtUplink,
+    Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, End, FindFreePort, Forget, Look, MakeWay, NoteLast, PutIn,
+    Reserve, TakeOut, TrackChange, TranslateAtUplink,
 };
 use fairlead_datapath::flow::{Entry, Flow};
 use fairlead_datapath::kernel::Kernel as _;
@@ -44,6 +44,8 @@ stages! {
     TakeOut => tc_take_out with tables(table, which);
     Forget => tc_forget with tables(table);
     End => tc_end with tables(table, over);
+    Bury => tc_bury with tables(table, slot);
+    BuryOne => tc_bury_one with tables(table, slot, which);
     NoteLast => tc_note_last with packet(place);
     TrackChange => tc_track_change with packet(place);
     LookUp => tc_look_up with tables(whose);

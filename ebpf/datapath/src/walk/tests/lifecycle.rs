@@ -1,7 +1,7 @@
 //! How flows begin, live and end.
 
 use super::*;
-use crate::flow::Table;
+use crate::flow::{Over, Table};
 
 /// A connection, packet by packet, from pod 0 to a service or straight to its backend, pod 1.
 struct Connection {
@@ -343,5 +343,72 @@ fn a_pod_opens_no_more_at_a_time_than_it_may() {
         }
         assert_eq!(comes(&mut node, 4), dropped(DropReason::FlowLimit));
         assert_eq!(asks(&mut node, 2, 1), Landed::Pod(3));
+    });
+}
+
+/// Runs a sweep over every entry of both tables.
+fn sweep(node: &mut Node, over: Over) {
+    for table in [Table::Established, Table::Any] {
+        let keys = node.host.flows.keys(table);
+        node.host.sweep(&crate::walk::SweepRequest::new(table, over).frame(&keys));
+    }
+}
+
+#[test]
+fn s60_what_is_sent_to_a_pod_that_is_gone_is_answered_with_a_reset() {
+    each_way(|mut connection, entries| {
+        connection.shake_hands();
+        assert_eq!(connection.entries(), (entries, 0));
+        sweep(&mut connection.node, Over::Bury(1));
+        assert_eq!(connection.entries(), (entries, 0), "it is known for a while");
+        let counts = |connection: &Connection| {
+            let flows = &connection.node.host.flows;
+            assert_eq!(flows.counts(), flows.recounted(connection.node.host.config.seed));
+            flows.counts()
+        };
+        assert_eq!(counts(&connection).len(), 2, "of the client and of everybody");
+        let data = tcp(connection.client(), connection.to, ACK);
+        for _ in 0..2 {
+            let (landed, _) = connection.send.pod(&mut connection.node, 0, &data);
+            assert_eq!(landed, Landed::Refused(DropReason::Gone));
+        }
+        // Whoever has the slot by now has nothing to do with it.
+        let theirs = tcp((Node::pod(1, connection.v6), 8080), connection.client(), ACK);
+        connection.send.pod(&mut connection.node, 1, &theirs);
+        connection.node.host.now += 121;
+        sweep(&mut connection.node, Over::Expired);
+        assert_eq!((connection.entries(), counts(&connection)), ((0, 0), Vec::new()));
+    });
+}
+
+#[test]
+fn s60_whoever_opens_a_connection_anew_meets_no_pod_that_is_gone() {
+    each_way(|mut connection, entries| {
+        connection.shake_hands();
+        sweep(&mut connection.node, Over::Bury(1));
+        connection.forth(SYN);
+        assert_eq!(connection.entries(), (0, entries));
+        connection.back(SYN_ACK);
+        connection.forth(ACK);
+        assert_eq!(connection.entries(), (entries, 0));
+        let flows = &connection.node.host.flows;
+        assert_eq!(flows.counts(), flows.recounted(connection.node.host.config.seed));
+    });
+}
+
+#[test]
+fn s60_a_pod_that_is_gone_is_told_of_to_who_comes_from_outside() {
+    each(|v6, send| {
+        let (mut node, _) = outside::node_port(v6, TCP, &[(Node::pod(1, v6), 8080)], 0);
+        let (client, to) = ((Node::world(v6), CLIENT), (Node::address(v6), outside::NODE_PORT));
+        let forth = |node: &mut Node, flags| send.arrives(node, &tcp(client, to, flags));
+        let (landed, got) = forth(&mut node, SYN);
+        assert_eq!(landed, Landed::Pod(1));
+        let (seen, server) = got.ends();
+        send.pod(&mut node, 1, &tcp(server, seen, SYN_ACK));
+        forth(&mut node, ACK);
+        sweep(&mut node, Over::Bury(1));
+        assert_eq!(forth(&mut node, ACK).0, Landed::Refused(DropReason::Gone));
+        assert_eq!(node.host.flows.counts(), node.host.flows.recounted(node.host.config.seed));
     });
 }
