@@ -3,6 +3,7 @@
 
 mod endpoints;
 mod frontends;
+mod gone;
 mod host;
 mod refusal;
 mod restart;

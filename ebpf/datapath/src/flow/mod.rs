@@ -25,6 +25,7 @@ pub use find::{At, Place, find, opens};
 pub use fragment::resolve as resolve_fragment;
 pub use life::{expired, lifetime};
 pub use pair::Over;
+pub use tomb::outlives_its_pod;
 pub use track::{Tracked, track};
 
 pub use crate::scratch::Draft;

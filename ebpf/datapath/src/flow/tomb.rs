@@ -5,10 +5,11 @@ use super::account::Change;
 use super::account::Which;
 use super::account::stage::count;
 use super::change::{claim, release};
+use super::find::opens;
 use super::pair::{note_other, pair};
 use crate::kernel::{Kernel, stages};
 use crate::packet::TCP;
-use crate::scratch::Walk;
+use crate::scratch::{Packet, Walk};
 use crate::tables::flow::{End, Flow, FlowFlags, FlowState, Table};
 
 stages! {
@@ -16,11 +17,17 @@ stages! {
     fn bury_one(table: Table, slot: u16, which: Which) -> bool, as BuryOne;
 }
 
-/// Whether a connection is one whose other end is to be told.
+/// Whether a flow is a connection whose other end is to be told.
 #[inline(always)]
 pub(super) fn is_worth_it(flow: &Flow, proto: u8, table: Table) -> bool {
     let ended = FlowState::RESET | FlowState::GONE;
     proto == TCP && table == Table::Established && flow.state.value & ended == 0
+}
+
+/// Whether the flow that a packet met is one whose other end is to be told, and the packet one that can be answered so.
+#[inline(always)]
+pub fn outlives_its_pod(flow: &Flow, packet: &Packet, table: Table) -> bool {
+    is_worth_it(flow, packet.proto, table) && !opens(packet)
 }
 
 /// Makes tombstones of the entries of the flow in `w.met`, one of whose ends was the pod in a slot. False if it is not there

@@ -5,7 +5,7 @@ use super::address::stage::look_up;
 use super::opening::begins;
 use crate::Addr;
 use crate::drop::DropReason;
-use crate::flow::stage::forget;
+use crate::flow::stage::{bury, forget};
 use crate::flow::{self, FlowFlags, Place};
 use crate::kernel::{Kernel, stages};
 use crate::packet::Class;
@@ -16,6 +16,7 @@ use crate::scratch::Walk;
 stages! {
     fn decide(set: u32, class: u32) -> bool, as Decide;
     fn judge_again(place: Place) -> Result<(), DropReason>, as JudgeAgain;
+    fn leave(place: Place) -> (), as Leave;
 }
 
 /// Asks the egress policy of a pod about `w.ends`; `class` is the responder's.
@@ -101,9 +102,24 @@ pub(super) fn recheck<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Result<()
     if let Err(reason) = judged
         && (matches!(reason, DropReason::Pending | DropReason::OtherPod) || begins(&w.packet))
     {
-        forget(k, w, place.table);
+        stage::leave(k, w, place);
     }
     judged
+}
+
+/// Takes out a flow that may not go on. If its other end's pod is gone, the sender is told with its next packet.
+#[inline(always)]
+fn leave<K: Kernel>(k: &K, w: &mut Walk, place: Place) {
+    let (_, receiver) = w.met.ends(place.forward);
+    let addr = if place.forward { w.ends.responder } else { w.ends.opener };
+    if receiver.slot != NO_SLOT
+        && !owns(k, receiver.slot, addr)
+        && flow::outlives_its_pod(&w.met, &w.packet, place.table)
+    {
+        bury(k, w, place.table, receiver.slot);
+    } else {
+        forget(k, w, place.table);
+    }
 }
 
 /// Judges a known flow again.

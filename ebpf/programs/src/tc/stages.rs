@@ -18,7 +18,7 @@ use fairlead_datapath::packet::stage::{Parse, ReadStamp};
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::walk::Walk;
 use fairlead_datapath::walk::stage::{
-    AnswerNeighbour, ChooseBackend, Decide, GiveWay, HandOver, JudgeAgain, LookUp, OpenFromOutside, OpenFromPod,
+    AnswerNeighbour, ChooseBackend, Decide, GiveWay, HandOver, JudgeAgain, Leave, LookUp, OpenFromOutside, OpenFromPod,
     OpenInbound, PartOfSyn, Relate, StillNoService,
 };
 
@@ -53,6 +53,7 @@ stages! {
     StillNoService => tc_still_no_service with tables();
     Decide => tc_decide with tables(set, class);
     JudgeAgain => tc_judge_again with tables(place);
+    Leave => tc_leave with tables(place);
     PartOfSyn => tc_part_of_syn with tables(place);
     AnswerNeighbour => tc_answer_neighbour with packet(slot, arp);
     HandOver => tc_hand_over with packet();
