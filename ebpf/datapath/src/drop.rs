@@ -120,6 +120,8 @@ reasons! {
     NoSuchNode = 35, "no_such_node";
     /// The program of a pod's interface is missing, or of the tunnel's: nothing passes until the agent has put it back.
     NoProgram = 36, "no_program";
+    /// The pod sends or receives more than its bandwidth annotations allow.
+    Bandwidth = 37, "bandwidth";
 }
 
 /// Size of the `DROPS` array: there is room for reasons to come, so that a new one changes no layout.

@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
+use fairlead_datapath::bandwidth::{Bandwidth, Pace};
 use fairlead_datapath::catalog;
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::drop::DropEvent;
@@ -49,6 +50,14 @@ static CONFIG: map_of!(Array, Settings) = Array::new();
 /// Addresses of the uplinks, by ifindex.
 #[btf_map]
 static UPLINKS: map_of!(HashMap, Uplinks) = HashMap::new();
+
+/// What pods may send and receive, by slot.
+#[btf_map]
+static BANDWIDTH: map_of!(Array, Limits) = Array::new();
+
+/// How far they have gone with that.
+#[btf_map]
+static PACE: map_of!(Array, Paces) = Array::new();
 
 /// Not zero once a client outside has been sent to a process of the node.
 #[btf_map]
@@ -167,6 +176,18 @@ pub(crate) fn uplink(ifindex: u32) -> Option<&'static Uplink> {
     unsafe { UPLINKS.get(ifindex) }
 }
 
+/// What a pod may send and receive.
+#[inline(always)]
+pub(crate) fn bandwidth(slot: u16) -> Option<&'static Bandwidth> {
+    BANDWIDTH.get(u32::from(slot))
+}
+
+/// How far it has gone with that.
+#[inline(always)]
+pub(crate) fn pace(slot: u16) -> Option<&'static Pace> {
+    PACE.get(u32::from(slot))
+}
+
 /// The word of [`HOST_FLOWS`].
 #[inline(always)]
 pub(crate) fn host_flows() -> Option<&'static Word> {
@@ -203,6 +224,17 @@ pub(crate) fn claim(word: &Long) -> bool {
     // SAFETY: an aligned word in a map.
     unsafe { core::arch::asm!("{1} = xchg_64({0} + 0, {1})", in(reg) word, inout(reg) value) };
     value == 0
+}
+
+/// Gives a word another value, unless somebody has changed it. Whether it did.
+#[inline(always)]
+pub(crate) fn replace(word: &Long, old: u64, new: u64) -> bool {
+    let mut found = old;
+    // SAFETY: an aligned word in a map.
+    unsafe {
+        core::arch::asm!("r0 = cmpxchg_64({0} + 0, r0, {1})", in(reg) word, in(reg) new, inout("r0") found);
+    }
+    found == old
 }
 
 /// This CPU's memory for a sweep. It runs in a process, which packets may interrupt (before Linux 6.3 bottom halves are not
