@@ -33,6 +33,22 @@ fn measure(cases: &[Case<'_>]) -> Vec<(String, f64)> {
     })
 }
 
+/// Measures until all are as they should be, a few times at most: what a limit lets through is always about the same, and a
+/// machine that is busy with other tests is not.
+#[track_caller]
+fn assert_rates(cases: &[Case<'_>], as_wanted: impl Fn(&[f64]) -> bool) {
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let results = measure(cases);
+        let rates: Vec<f64> = results.iter().map(|(_, rate)| *rate).collect();
+        if as_wanted(&rates) {
+            return;
+        }
+        seen.push(results);
+    }
+    panic!("{seen:#?}");
+}
+
 #[test]
 fn c42_pods_send_and_receive_what_their_annotations_say() {
     let lab = Lab::builder().nodes(2).start();
@@ -50,7 +66,7 @@ fn c42_pods_send_and_receive_what_their_annotations_say() {
     let of = |pod: &Pod, family: usize| pod.ips()[family];
     let [a, b, c, d] = &senders;
     let [e, f, g] = &receivers;
-    let results = measure(&[
+    let limited = [
         Case("to a pod beside", a.vantage(), near.vantage(), of(&near, 0), false),
         Case("to a pod elsewhere", b.vantage(), far.vantage(), of(&far, 1), false),
         Case("to the outside", c.vantage(), outside[0], [172, 18, 0, 100].into(), false),
@@ -58,18 +74,18 @@ fn c42_pods_send_and_receive_what_their_annotations_say() {
         Case("from a pod beside", free.vantage(), e.vantage(), of(e, 1), false),
         Case("from the node", node.vantage(), f.vantage(), of(f, 0), false),
         Case("from a pod elsewhere", far.vantage(), g.vantage(), of(g, 0), false),
-    ]);
-    assert!(results.iter().all(|(_, rate)| ALLOWED.contains(rate)), "{results:?}");
+    ];
+    assert_rates(&limited, |rates| rates.iter().all(|rate| ALLOWED.contains(rate)));
     assert!(Drops::of(node).count("bandwidth") > 0);
 
     // The other direction has no limit, nor have others, while that one is in use.
-    let results = measure(&[
+    let beside = [
         Case("limited", a.vantage(), near.vantage(), of(&near, 0), false),
         Case("to who sends with a limit", free.vantage(), b.vantage(), of(b, 0), false),
         Case("beside it", free.vantage(), near.vantage(), of(&near, 1), false),
-    ]);
-    assert!(ALLOWED.contains(&results[0].1), "{results:?}");
-    assert!(results[1..].iter().all(|(_, rate)| *rate > FREE), "{results:?}");
+    ];
+    let are_free = |rates: &[f64]| rates.iter().all(|rate| *rate > FREE);
+    assert_rates(&beside, |rates| ALLOWED.contains(&rates[0]) && are_free(&rates[1..]));
 
     // A change, the end of a limit, and one that can't be read.
     for (sender, value) in senders.iter_mut().zip([Some("40M"), None, Some("a lot")]) {
@@ -82,12 +98,10 @@ fn c42_pods_send_and_receive_what_their_annotations_say() {
     });
     assert!(status().contains("kubernetes.io/egress-bandwidth]: \"a lot\" is not a bandwidth"), "{}", status());
     let [a, b, c, _] = &senders;
-    let results = measure(&[
+    let changed = [
         Case("changed", a.vantage(), near.vantage(), of(&near, 0), false),
         Case("ended", b.vantage(), near.vantage(), of(&near, 1), false),
         Case("unreadable", c.vantage(), near.vantage(), of(&near, 0), false),
-    ]);
-    let changed = results[0].1;
-    assert!((ALLOWED.start() * 2.0..=ALLOWED.end() * 2.0).contains(&changed), "{results:?}");
-    assert!(results[1..].iter().all(|(_, rate)| *rate > FREE), "{results:?}");
+    ];
+    assert_rates(&changed, |rates| ALLOWED.contains(&(rates[0] / 2.0)) && are_free(&rates[1..]));
 }
