@@ -65,6 +65,7 @@
 pub mod bench;
 mod binaries;
 mod builder;
+mod bulk;
 pub mod demo;
 mod deploy;
 mod drive;
@@ -99,6 +100,7 @@ mod worker;
 
 pub use binaries::binary;
 pub use builder::Builder;
+pub use bulk::Bulk;
 pub use deploy::Pods;
 pub use drive::{Drive, Driven, Ending, Held, Hold, Sink};
 pub use drops::Drops;

@@ -31,6 +31,7 @@ pub struct PodBuilder {
     host_ports: Vec<(u16, Value)>,
     object: bool,
     is_static: bool,
+    annotations: BTreeMap<String, String>,
 }
 
 impl PodBuilder {
@@ -46,12 +47,19 @@ impl PodBuilder {
             host_ports: Vec::new(),
             object: true,
             is_static: false,
+            annotations: BTreeMap::new(),
         }
     }
 
     /// With a label.
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// With an annotation.
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), value.to_owned());
         self
     }
 
@@ -124,6 +132,7 @@ impl PodBuilder {
         let mut pod = Pod {
             vantage: self.node.place(&self.key, Some(&netns)),
             node: self.node.clone(),
+            made: self.clone(),
             key: self.key.clone(),
             object: self.object,
             uid: self.is_static.then(|| self.hash()),
@@ -194,10 +203,11 @@ impl PodBuilder {
                 "conditions": [{"type": "Ready", "status": "True"}],
             }),
         };
-        let annotations = match self.is_static {
-            true => json!({"kubernetes.io/config.hash": self.hash(), "kubernetes.io/config.mirror": self.hash()}),
-            false => json!({}),
-        };
+        let mut annotations = self.annotations.clone();
+        if self.is_static {
+            let of_mirror = ["kubernetes.io/config.hash", "kubernetes.io/config.mirror"];
+            annotations.extend(of_mirror.map(|key| (key.to_owned(), self.hash())));
+        }
         json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -215,6 +225,7 @@ impl PodBuilder {
 #[derive(Debug)]
 pub struct Pod {
     node: Arc<Node>,
+    made: PodBuilder,
     key: String,
     object: bool,
     /// What the runtime says of its uid.
@@ -285,6 +296,15 @@ impl Pod {
             *args += &format!(";K8S_POD_UID={uid}");
         }
         env
+    }
+
+    /// Changes an annotation of its object, or takes it off.
+    pub fn annotate(&mut self, key: &str, value: Option<&str>) {
+        match value {
+            Some(value) => drop(self.made.annotations.insert(key.to_owned(), value.to_owned())),
+            None => drop(self.made.annotations.remove(key)),
+        }
+        self.node.manifests.apply(&self.made.manifest(&self.ips()));
     }
 
     /// Starts a process in the pod that stays: it is in the node's mounts and cgroup and in the pod's network.

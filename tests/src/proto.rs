@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bulk::Bulk;
 use crate::drive::{Drive, Hold};
 use crate::load::Load;
 use crate::probe::Probe;
@@ -106,6 +107,10 @@ pub(crate) enum Request {
     Hold(Hold),
     /// Exchange a byte on each and close it. Answer: [`crate::drive::Driven`].
     Finish,
+    /// Receive a bulk transfer. Answer: the bytes that counted.
+    Receive(Bulk),
+    /// Send one. Answer: nothing.
+    Send(Bulk),
 }
 
 /// A worker's answer.

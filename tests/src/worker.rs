@@ -1,6 +1,7 @@
 //! A worker: the process of the lab that acts inside of a node, of the fabric or of a client. Each connection to it is a
 //! thread in the network namespace that the connection names; sockets and commands are of the worker's cgroup.
 
+mod bulk;
 mod dial;
 mod drive;
 mod line;
@@ -177,6 +178,8 @@ impl Seat {
                 self.holding = Some(holding);
                 give(opened)
             }
+            Request::Receive(wanted) => give(bulk::receive(&wanted)?),
+            Request::Send(wanted) => give(bulk::send(&wanted)?),
             Request::Finish => give(self.holding.take().context("no connections were opened")?.finish()?),
         }
     }

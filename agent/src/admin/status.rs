@@ -1,8 +1,13 @@
 //! How the agent is.
 
+use fairlead_datapath::bandwidth::Bandwidth;
+use fairlead_datapath::catalog::TableId;
+use zerocopy::FromBytes as _;
+
 use super::{Admin, MapView, PodView, RepairView, StatusView};
 use crate::bpf::Map;
 use crate::cni::Health;
+use crate::compile::bandwidth::describe;
 
 /// `BPF_MAP_TYPE_*` of maps whose elements come and go: hash, LRU hash, LPM trie.
 const COUNTED: [u32; 3] = [1, 9, 11];
@@ -46,6 +51,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
             .filter(|cut_off| cut_off.slot == local.slot)
             .map(ToString::to_string)
             .collect(),
+        bandwidth: bandwidth(admin, local.slot),
     });
     StatusView {
         node: model.node_name().to_owned(),
@@ -67,6 +73,16 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         mistakes: model.mistakes().standing().into_iter().map(|m| (m.origin, m.reason)).collect(),
         drops: admin.drops.counts(&admin.tables).iter().map(|count| count.packets).sum(),
     }
+}
+
+/// What is in force.
+fn bandwidth(admin: &Admin, slot: u16) -> Vec<String> {
+    let value = admin.tables.map(TableId::Limits).and_then(|map| map.get(&u32::from(slot).to_ne_bytes()));
+    let Some(limits) = value.ok().flatten().and_then(|bytes| Bandwidth::read_from_bytes(&bytes).ok()) else {
+        return Vec::new();
+    };
+    let both = [("egress", limits.egress), ("ingress", limits.ingress)];
+    both.iter().filter(|(_, limit)| limit.rate != 0).map(|(direction, limit)| describe(direction, limit)).collect()
 }
 
 fn fill(map: &Map) -> MapView {

@@ -159,6 +159,9 @@ pub struct PodView {
     pub known: bool,
     /// What of it is cut off, and why.
     pub cut_off: Vec<String>,
+    /// What it may send and receive, and how that is kept.
+    #[serde(default)]
+    pub bandwidth: Vec<String>,
 }
 
 /// A map.

@@ -2,6 +2,7 @@
 
 use std::mem::offset_of;
 
+use fairlead_datapath::bandwidth::Pace;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::Pod;
 use fairlead_datapath::service::{Backend, NodeAddress, ServiceState};
@@ -76,6 +77,12 @@ pub fn encode<E>(op: &Op, mut each: impl FnMut(Action<'_>) -> Result<(), E>) -> 
         Op::NodeAddress { addr, kinds } => {
             let value = kinds.map(|kinds| NodeAddress { tag: 0, kinds }.sealed(addr.tag()));
             each(put(TableId::NodeAddresses, addr.as_bytes(), value.as_ref().map(IntoBytes::as_bytes)))
+        }
+        Op::Bandwidth { slot, value } => {
+            let index = u32::from(*slot);
+            each(Action::Put(TableId::Limits, index.as_bytes(), value.as_bytes()))?;
+            // What a lower rate made it wait for does not hold at a higher one.
+            each(Action::Put(TableId::Paces, index.as_bytes(), &[0; size_of::<Pace>()]))
         }
         Op::Barrier => each(Action::Barrier),
     }

@@ -118,6 +118,12 @@ pub(super) fn status(status: &StatusView) -> String {
         cut_off.iter().for_each(|(pod, why)| out.row([pod.pod.clone(), (*why).clone()]));
         text += &format!("\n{out}");
     }
+    let limited: Vec<_> = pods.iter().filter(|pod| !pod.bandwidth.is_empty()).collect();
+    if !limited.is_empty() {
+        let mut out = Table::new(["pod with a limit", "bandwidth"]);
+        limited.iter().for_each(|pod| out.row([pod.pod.clone(), pod.bandwidth.join("; ")]));
+        text += &format!("\n{out}");
+    }
     let mut out = Table::new(["map", "used", "size"]);
     for map in maps {
         out.row([map.name.clone(), map.used.map(|n| n.to_string()).unwrap_or_default(), map.size.to_string()]);

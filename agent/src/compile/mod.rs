@@ -1,5 +1,6 @@
 //! From the model to the wanted content of the maps: pure functions, one module for each group of tables.
 
+pub mod bandwidth;
 pub mod claims;
 pub mod node;
 pub mod peers;

@@ -142,7 +142,15 @@ mod tests {
 
     fn uplink(ifindex: u32, mtu: u32, addresses: &[&str]) -> Uplink {
         let addresses = addresses.iter().map(|text| (text.parse().unwrap(), 64)).collect();
-        Uplink { ifindex, name: format!("eth{ifindex}"), mtu, mac: None, addresses, has_default_route: true }
+        Uplink {
+            ifindex,
+            name: format!("eth{ifindex}"),
+            mtu,
+            mac: None,
+            addresses,
+            has_default_route: true,
+            paces: false,
+        }
     }
 
     #[test]

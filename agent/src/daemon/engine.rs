@@ -201,6 +201,7 @@ impl Engine {
                 error!(%error, "can't attach to this interface: its traffic bypasses policy and services");
             }
         }
+        self.content.set_paced(!uplinks.is_empty() && uplinks.iter().all(|uplink| uplink.paces));
         self.uplinks = uplinks;
         self.look_at_node();
         self.look_at_claims();

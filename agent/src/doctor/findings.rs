@@ -193,7 +193,7 @@ pub fn kube_proxy(proxy: &Proxy) -> Option<Finding> {
 }
 
 fn cni(cni: &Cni) -> Vec<Finding> {
-    let Cni { directory, own, files, lead_here, missing, plugin, plugin_ok } = cni;
+    let Cni { directory, own, files, lead_here, missing, collides, plugin, plugin_ok } = cni;
     let (directory, plugin) = (directory.display(), plugin.display());
     let mut found = Vec::new();
     // A runtime takes the first. One that leads here is as good as ours, and what comes behind it does not matter.
@@ -214,6 +214,16 @@ fn cni(cni: &Cni) -> Vec<Finding> {
             format!("{plugin} is missing or not executable"),
             "the container runtime executes it for every pod",
             "run `fairlead install`; the file system must not be mounted noexec",
+        ));
+    }
+    if *collides {
+        found.push(blocks(
+            format!("the plugin bandwidth is in {own}"),
+            "it puts its own qdiscs where Fairlead's programs are: pods with a limit don't start, or have none to other pods",
+            format!(
+                "take its entry out of {directory}/{own}; Fairlead keeps the annotations kubernetes.io/ingress-bandwidth and \
+                 kubernetes.io/egress-bandwidth by itself"
+            ),
         ));
     }
     if !missing.is_empty() {
@@ -346,7 +356,7 @@ fn agent(agent: &Agent) -> Vec<Finding> {
     // What it says of these is found here too, and in more detail; and a reason is said above.
     let others = warnings.iter().filter(|(topic, text)| {
         let said = reason.as_ref().is_some_and(|reason| reason.contains(text.as_str()));
-        !said && !["kube-proxy", "conflist"].contains(&topic.as_str())
+        !said && !["kube-proxy", "conflist", "plugins"].contains(&topic.as_str())
     });
     found.extend(others.map(|(_, text)| hinders(text.clone(), "reported by the agent", "see `fairlead status`")));
     found.extend(claims::claims(claimed, pod_ranges));

@@ -18,6 +18,13 @@ use super::PLUGIN;
 /// The key of the list under which the entries of `cni.chain` are repeated. Runtimes ignore keys that they do not know.
 const CHAIN: &str = "fairleadChain";
 
+/// The reference plugin that can't be behind ours.
+pub const BANDWIDTH: &str = "bandwidth";
+
+/// Why it can't, and what to do.
+pub const COLLIDES: &str = "puts its own qdiscs on pods' interfaces, where Fairlead's programs are: it fails, or limits nothing between \
+     pods. Take it out: Fairlead keeps the annotations kubernetes.io/ingress-bandwidth and kubernetes.io/egress-bandwidth by itself";
+
 /// A plugin of the setting `cni.chain`: its entry in the list of plugins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainedPlugin(Map<String, Value>);
@@ -41,6 +48,7 @@ impl FromStr for ChainedPlugin {
         match entry.get("type").and_then(Value::as_str) {
             None | Some("") => Err(format!("a plugin needs a `type`, the name of its executable; {example}")),
             Some(PLUGIN) => Err(format!("{PLUGIN} is in the list already; name only the plugins behind it")),
+            Some(BANDWIDTH) => Err(format!("{BANDWIDTH} {COLLIDES}")),
             Some(_) => Ok(Self(entry)),
         }
     }

@@ -96,6 +96,7 @@ fn s13_a_pod_with_host_ports_is_planned_with_its_object_and_its_attachment() {
             uid: "1".into(),
             created: None,
             static_uid: None,
+            bandwidth: fairlead_objects::Bandwidth::default(),
             labels: Labels::new(),
             node_name: Some("n1".into()),
             ips: vec![],

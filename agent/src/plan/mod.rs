@@ -4,11 +4,13 @@
 //! or the new one; where a packet in the middle of its walk could meet a mixture, a [`Op::Barrier`] stands between.
 
 use fairlead_datapath::Addr;
+use fairlead_datapath::bandwidth::Bandwidth;
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::peer::{CidrKey, NodeHop, Peer, Pod};
 use fairlead_datapath::policy::{PeerKey, PolicySet, PortKey, RangeKey, Row};
 use fairlead_datapath::service::{Backend, Frontend, FrontendKey, SourceRangeKey};
 
+pub mod bandwidth;
 pub mod node;
 pub mod policy;
 pub mod services;
@@ -144,6 +146,13 @@ pub enum Op {
         addr: Addr,
         /// Kinds of ports that are reached there, as [`fairlead_datapath::service::FrontendFlags`] has them.
         kinds: Option<u32>,
+    },
+    /// Writes an element of `BANDWIDTH`, and begins anew with the pod's element of `PACE`.
+    Bandwidth {
+        /// The slot, its index.
+        slot: u16,
+        /// The limits; all zero when there are none.
+        value: Bandwidth,
     },
     /// Waits until no program is running that has read the maps before: what nothing refers to may be reused after it.
     Barrier,

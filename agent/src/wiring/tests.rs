@@ -8,6 +8,7 @@ use fairlead_cni::Mac;
 use nix::sched::{CloneFlags, unshare};
 
 use super::overlay::{NAME, Overlay};
+use super::uplinks::paces;
 use super::{Netlink, NodeRoute, Sysctls, Uplink, Via, neighbours, watch};
 use crate::repair::{Step, WantPod, compare_pods};
 
@@ -202,6 +203,7 @@ fn a_next_hop_on_an_uplinks_network_is_a_neighbour() {
             })
             .collect(),
         has_default_route: false,
+        paces: false,
     };
     let uplinks = [uplink(2, &["172.18.0.11/24"]), uplink(3, &["fd00:172:18::11/64"])];
     let routes = routes(&[
@@ -302,4 +304,28 @@ fn routes_lead_into_the_tunnel_and_out_of_it_again() {
         assert!(ip("route get 10.244.2.7").contains("dev fairlead.vxlan src 172.18.0.1"));
         assert!(ip("route get fd00:10:244:2::7").contains("src fd00:172:18::1"));
     });
+}
+
+#[test]
+fn fq_for_the_device_or_for_each_of_its_queues_paces() {
+    use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
+
+    let queue = |ifindex: i32, handle: u16, parent: TcHandle, kind: &str| {
+        let mut message = TcMessage::with_index(ifindex);
+        message.header.handle = TcHandle { major: handle, minor: 0 };
+        message.header.parent = parent;
+        message.attributes.push(TcAttribute::Kind(kind.to_owned()));
+        message
+    };
+    let child = |minor| TcHandle { major: 7, minor };
+    let of = |queues: &[TcMessage]| paces(queues, 2);
+    let clsact = || queue(2, 0xffff, TcHandle::INGRESS, "clsact");
+    assert!(of(&[clsact(), queue(2, 7, TcHandle::ROOT, "fq")]));
+    assert!(!of(&[clsact(), queue(2, 7, TcHandle::ROOT, "fq_codel")]));
+    assert!(!of(&[clsact(), queue(3, 7, TcHandle::ROOT, "fq")]), "another device's");
+    assert!(!of(&[clsact()]), "no queue at all");
+    let mq = || queue(2, 7, TcHandle::ROOT, "mq");
+    assert!(of(&[mq(), queue(2, 0, child(1), "fq"), queue(2, 0, child(2), "fq")]));
+    assert!(!of(&[mq(), queue(2, 0, child(1), "fq"), queue(2, 0, child(2), "pfifo_fast")]));
+    assert!(!of(&[mq()]));
 }

@@ -11,6 +11,7 @@ use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
 use super::{Netlink, WiringError};
 
@@ -29,6 +30,8 @@ pub struct Uplink {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Whether a default route leaves by it.
     pub has_default_route: bool,
+    /// Whether its queues keep each packet until its departure time, as fq does.
+    pub paces: bool,
 }
 
 impl Uplink {
@@ -50,6 +53,7 @@ struct Dump {
     links: Vec<LinkMessage>,
     addresses: Vec<AddressMessage>,
     routes: Vec<RouteMessage>,
+    queues: Vec<TcMessage>,
 }
 
 impl Netlink {
@@ -85,7 +89,8 @@ impl Netlink {
         let refused = |what: &'static str| move |e| WiringError::kernel(what, &e);
         let links = self.handle.link().get().execute().try_collect().await.map_err(refused("list links"))?;
         let addresses = self.handle.address().get().execute().try_collect().await.map_err(refused("list addresses"))?;
-        Ok(Dump { links, addresses, routes: self.routes().await? })
+        let queues = self.handle.qdisc().get().execute().try_collect().await.map_err(refused("list queues"))?;
+        Ok(Dump { links, addresses, routes: self.routes().await?, queues })
     }
 
     pub(super) async fn routes(&self) -> Result<Vec<RouteMessage>, WiringError> {
@@ -134,7 +139,25 @@ fn uplink(link: &LinkMessage, dump: &Dump, has_default_route: bool) -> Option<Up
     });
     let of_link = dump.addresses.iter().filter(|address| address.header.index == link.header.index);
     let addresses = of_link.filter_map(|a| Some((local(a)?, a.header.prefix_len))).collect();
-    Some(Uplink { ifindex: link.header.index, name, mtu, mac, addresses, has_default_route })
+    let paces = paces(&dump.queues, link.header.index);
+    Some(Uplink { ifindex: link.header.index, name, mtu, mac, addresses, has_default_route, paces })
+}
+
+/// Whether what leaves by a device waits in fq: in one for the device, or in one for each of its hardware queues.
+pub(super) fn paces(queues: &[TcMessage], ifindex: u32) -> bool {
+    let here = |queue: &&TcMessage| u32::try_from(queue.header.index) == Ok(ifindex);
+    let kind = |queue: &TcMessage| {
+        queue.attributes.iter().find_map(|attribute| match attribute {
+            TcAttribute::Kind(kind) => Some(kind.clone()),
+            _ => None,
+        })
+    };
+    let is = |queue: &TcMessage, name: &str| kind(queue).is_some_and(|kind| kind == name);
+    let Some(root) = queues.iter().filter(here).find(|queue| queue.header.parent == TcHandle::ROOT) else {
+        return false;
+    };
+    let mut of_root = queues.iter().filter(here).filter(|queue| queue.header.parent.major == root.header.handle.major);
+    is(root, "fq") || (is(root, "mq") && of_root.clone().next().is_some() && of_root.all(|queue| is(queue, "fq")))
 }
 
 fn name(link: &LinkMessage) -> Option<String> {

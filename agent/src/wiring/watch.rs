@@ -3,6 +3,7 @@
 use futures::StreamExt;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::tc::TcAttribute;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -89,9 +90,14 @@ fn concern(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message) => {
             if is_pod(message.header.ifindex) { Some(Change::Network) } else { None }
         }
+        // Whether an uplink has fq. That of the programs is this agent's own.
+        RouteNetlinkMessage::NewQueueDiscipline(message) => {
+            let of_programs =
+                |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "clsact");
+            if message.attributes.iter().any(of_programs) { None } else { Some(Change::Network) }
+        }
         RouteNetlinkMessage::DelTrafficFilter(_) | RouteNetlinkMessage::DelQueueDiscipline(_) => Some(Change::Programs),
         RouteNetlinkMessage::NewTrafficFilter(_)
-        | RouteNetlinkMessage::NewQueueDiscipline(_)
         | RouteNetlinkMessage::NewTrafficClass(_)
         | RouteNetlinkMessage::DelTrafficClass(_)
         | RouteNetlinkMessage::NewTrafficChain(_)

@@ -63,6 +63,7 @@ async fn fill(responder: &Arc<Responder>, plan: &Plan) {
     let pod = Pod {
         created: None,
         static_uid: None,
+        bandwidth: fairlead_objects::Bandwidth::default(),
         key: ObjectKey::new("shop", "one"),
         uid: String::new(),
         labels: Default::default(),

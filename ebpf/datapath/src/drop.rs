@@ -124,6 +124,8 @@ reasons! {
     CutOff = 37, "cut_off";
     /// Part of a connection to a pod that is gone; the sender gets a TCP reset.
     Gone = 38, "gone";
+    /// The pod sends or receives more than its bandwidth annotations allow.
+    Bandwidth = 39, "bandwidth";
 }
 
 /// Size of the `DROPS` array: there is room for reasons to come, so that a new one changes no layout.

@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::overlay::Outer;
 use crate::register::{Answer, Arguments};
 use crate::scratch::Walk;
+use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, Uplink};
 use crate::tables::flow::{Entry, Flow, FlowKey};
 use crate::tables::{flow, peer, policy, service};
@@ -64,6 +65,12 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// Seconds since boot, by a clock that is cheap to read.
     fn seconds(&self) -> u32;
 
+    /// Nanoseconds since boot, by the clock that departure times are in.
+    fn nanoseconds(&self) -> u64;
+
+    /// Has the packet leave at a time, by that clock, where a queue keeps it until then. Anywhere else it means nothing.
+    fn depart_at(&self, time: u64);
+
     /// A random number.
     fn random(&self) -> u32;
 
@@ -84,6 +91,12 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
 
     /// The addresses of an uplink.
     fn uplink(&self, ifindex: u32) -> Option<Uplink>;
+
+    /// What the pod in a slot may send and receive in a second.
+    fn bandwidth(&self, slot: u16) -> Option<&Bandwidth>;
+
+    /// How far it has gone with that.
+    fn pace(&self, slot: u16) -> Option<&Pace>;
 
     /// Whether a socket of the node itself would take packets of a flow's responder to its opener: then the opener's
     /// port is not free to be given to somebody else's flow. `key` holds both ends, `opener_is_a` says which is which.

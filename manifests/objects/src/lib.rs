@@ -27,7 +27,7 @@ pub use event::{Event, Kind, Object};
 pub use meta::{Labels, ObjectKey, Operator, Protocol, Requirement, Selector};
 pub use namespace::Namespace;
 pub use node::Node;
-pub use pod::{ContainerPort, Phase, Pod};
+pub use pod::{Bandwidth, ContainerPort, Phase, Pod};
 pub use policy::{NetworkPolicy, Peer, PolicyPort, PortMatch, Rule};
 pub use read::{Invalid, read_str, read_yaml};
 pub use service::{LoadBalancerIngress, Service, ServicePort, ServiceType, TrafficPolicy};

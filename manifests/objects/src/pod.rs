@@ -31,6 +31,18 @@ pub struct Pod {
     pub terminating: bool,
     /// Ports of its containers and native sidecars (init containers that restart always).
     pub container_ports: Vec<ContainerPort>,
+    /// What it may send and receive in a second.
+    pub bandwidth: Bandwidth,
+}
+
+/// The limits of annotations `kubernetes.io/egress-bandwidth` and `kubernetes.io/ingress-bandwidth`, in bits a second. Nothing
+/// where there is none, or none that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Bandwidth {
+    /// Of what it sends.
+    pub egress: Option<u64>,
+    /// Of what it receives.
+    pub ingress: Option<u64>,
 }
 
 impl Pod {

@@ -32,6 +32,7 @@ pub(super) fn pod(name: &str, node: Option<&str>, ips: &[&str]) -> Pod {
         uid: String::new(),
         created: None,
         static_uid: None,
+        bandwidth: fairlead_objects::Bandwidth::default(),
         labels: Labels::new(),
         node_name: node.map(str::to_owned),
         ips: ips.iter().map(|text| ip(text)).collect(),

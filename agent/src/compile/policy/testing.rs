@@ -128,6 +128,7 @@ impl Cluster {
             uid: String::new(),
             created: None,
             static_uid: None,
+            bandwidth: fairlead_objects::Bandwidth::default(),
             labels: labels(pod_labels),
             node_name: Some(format!("n{node}")),
             ips,

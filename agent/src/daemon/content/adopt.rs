@@ -8,8 +8,8 @@ use fairlead_datapath::{peer, policy as rows, service};
 use zerocopy::FromBytes;
 
 use crate::bpf::{BpfError, Tables};
-use crate::plan::node;
 use crate::plan::policy::Content;
+use crate::plan::{bandwidth, node};
 
 /// The elements of a table. Those of an array whose value is zero were never written.
 fn elements<T, C>(tables: &Tables) -> Result<C, BpfError>
@@ -64,6 +64,10 @@ pub(super) fn node(tables: &Tables) -> Result<node::State, BpfError> {
         uplinks: uplinks.into_iter().map(|(key, value)| (key, Uplink { tag: 0, ..value })).collect(),
         addresses: addresses.into_iter().map(|(key, value)| (key, value.kinds)).collect(),
     })
+}
+
+pub(super) fn bandwidth(tables: &Tables) -> Result<bandwidth::State, BpfError> {
+    Ok(bandwidth::State::adopt(by_index::<catalog::Limits, _>(tables)?))
 }
 
 pub(super) fn policy(tables: &Tables) -> Result<Content, BpfError> {

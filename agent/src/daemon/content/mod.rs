@@ -1,6 +1,6 @@
 //! From what changed to plans, and from plans to what the tables hold: compilers and planners side by side.
 //!
-//! There are three planners: of the node, of policies and peers, and of services. Each has its own tables and its own
+//! There are four planners: of the node, of policies and peers, of bandwidth, and of services. Each has its own tables and its own
 //! failures: whatever becomes of one, the others go on.
 
 mod adopt;
@@ -16,14 +16,14 @@ use fairlead_objects::{Kind, ObjectKey};
 use tracing::warn;
 
 use crate::bpf::{BpfError, Tables};
-use crate::compile::claims;
 use crate::compile::node::Wanted as WantedNode;
 use crate::compile::policy::{Draft, World};
 use crate::compile::services::{Place, ServiceContent, host_ports_key};
+use crate::compile::{bandwidth as limits, claims};
 use crate::events::Recorder;
 use crate::model::{Dirty, Model};
 use crate::network::Network;
-use crate::plan::{node, policy, services};
+use crate::plan::{bandwidth, node, policy, services};
 use attempts::Attempts;
 use part::{Failure, Part, Writer};
 use vain::Claims;
@@ -40,6 +40,9 @@ pub(super) struct Content {
     /// What the tables about the node should hold, once that is known.
     wanted_node: Option<WantedNode>,
     policy: Part<policy::State>,
+    bandwidth: Part<bandwidth::State>,
+    /// Whether what leaves the node waits at the uplinks for its turn.
+    paced: bool,
     services: Part<services::State>,
     /// Services that did not fit: they are tried again with the next change.
     refused: BTreeSet<ObjectKey>,
@@ -55,20 +58,23 @@ impl Content {
     pub(super) fn adopt(tables: &Tables) -> Result<Self, BpfError> {
         let services = services::State::adopt(services::Capacity::default(), &adopt::services(tables)?);
         let policy = policy::State::adopt(policy::Capacity::default(), adopt::policy(tables)?);
-        Ok(Self::new(adopt::node(tables)?, services, policy))
+        Ok(Self::new(adopt::node(tables)?, services, policy, adopt::bandwidth(tables)?))
     }
 
     /// Of tables that have just been made: there is nothing in their hundreds of thousands of elements to read.
     pub(super) fn empty() -> Self {
-        Self::new(node::State::default(), services::State::new(services::Capacity::default()), policy::State::default())
+        let services = services::State::new(services::Capacity::default());
+        Self::new(node::State::default(), services, policy::State::default(), bandwidth::State::default())
     }
 
-    fn new(node: node::State, services: services::State, policy: policy::State) -> Self {
+    fn new(node: node::State, services: services::State, policy: policy::State, bandwidth: bandwidth::State) -> Self {
         Self {
             network: Network::default(),
             node: Part::new(node),
             wanted_node: None,
             policy: Part::new(policy),
+            bandwidth: Part::new(bandwidth),
+            paced: false,
             services: Part::new(services),
             refused: BTreeSet::new(),
             claims: Claims::default(),
@@ -89,16 +95,15 @@ impl Content {
         services.into_iter().chain(policies.map(|(table, count)| (table, count as u64)))
     }
 
-    /// Whether pods are judged as the model says, and those that are gone are in no table.
+    /// Whether pods are judged and limited as the model says, and those that are gone are in no table.
     pub(super) fn has_settled_pods(&self) -> bool {
-        self.policy.attempts.is_settled()
+        self.policy.attempts.is_settled() && self.bandwidth.attempts.is_settled()
     }
 
     /// Whether everything is as the model says.
     pub(super) fn is_settled(&self) -> bool {
-        let Self { node, wanted_node, policy, services, .. } = self;
-        let of_node = wanted_node.is_none() || node.attempts.is_settled();
-        of_node && policy.attempts.is_settled() && services.attempts.is_settled()
+        let of_node = self.wanted_node.is_none() || self.node.attempts.is_settled();
+        of_node && self.has_settled_pods() && self.services.attempts.is_settled()
     }
 
     /// Whether it is known what the tables about the node should hold.
@@ -123,8 +128,16 @@ impl Content {
         self.attempts().into_iter().map(Attempts::retry).chain(full).flatten().min()
     }
 
-    fn attempts(&self) -> [&Attempts; 3] {
-        [&self.node.attempts, &self.policy.attempts, &self.services.attempts]
+    fn attempts(&self) -> [&Attempts; 4] {
+        [&self.node.attempts, &self.policy.attempts, &self.bandwidth.attempts, &self.services.attempts]
+    }
+
+    /// Whether every uplink has a queue that keeps packets until their turn.
+    pub(super) fn set_paced(&mut self, paced: bool) {
+        if self.paced != paced {
+            self.paced = paced;
+            self.bandwidth.attempts.again();
+        }
     }
 
     /// Other nodes are reached otherwise.
@@ -159,6 +172,10 @@ impl Content {
         if self.policy.attempts.is_due(dirty.policy(), now) {
             let result = self.update_policy(model, &mut writer);
             self.policy_done(result, &mut writer, now);
+        }
+        if self.bandwidth.attempts.is_due(!dirty.pods.is_empty(), now) {
+            let result = self.update_bandwidth(model, &mut writer);
+            self.bandwidth_done(result, &mut writer, now);
         }
         if self.services.forget_full(now) {
             self.services.state.set_capacity(services::Capacity::default());
@@ -198,6 +215,13 @@ impl Content {
         ops.iter().for_each(|op| self.policy.state.applied(op));
         writer.outcome.policy = Some((cut_off, left_out));
         self.claims.of_status(&world);
+        Ok(())
+    }
+
+    fn update_bandwidth(&mut self, model: &Model, writer: &mut Writer<'_>) -> Result<(), Failure> {
+        let ops = self.bandwidth.state.plan(&limits::compile(model, self.paced));
+        writer.apply(&ops)?;
+        ops.iter().for_each(|op| self.bandwidth.state.applied(op));
         Ok(())
     }
 
@@ -262,6 +286,14 @@ impl Content {
             let mut capacity = policy::Capacity::default();
             self.policy.full.iter().for_each(|(table, most)| capacity.limit(*table, *most));
             self.policy.state = policy::State::adopt(capacity, content);
+        }
+    }
+
+    fn bandwidth_done(&mut self, result: Result<(), Failure>, writer: &mut Writer<'_>, now: Instant) {
+        if self.bandwidth.done(result, writer.outcome, now).is_some()
+            && let Some(state) = read(adopt::bandwidth(writer.tables))
+        {
+            self.bandwidth.state = state;
         }
     }
 

@@ -16,7 +16,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use super::facts::{Agent, Cni, Disk, Facts};
 use crate::admin::{Connection, Request, StatusView};
 use crate::bpf::{PinDir, cgroup2_root};
-use crate::install::chain::plugin_types;
+use crate::install::chain::{BANDWIDTH, plugin_types};
 use crate::install::{PLUGIN, conflist};
 use crate::wiring::Sysctls;
 
@@ -116,6 +116,7 @@ fn cni(places: &Places, hidden: bool) -> Cni {
     let (directory, own) = (&places.cni_conf_dir, &places.cni_conf_name);
     let files = conflist::configurations(directory).unwrap_or_default();
     let mut others = fs::read(directory.join(own)).map(|content| plugin_types(&content)).unwrap_or_default();
+    let collides = others.iter().any(|kind| kind == BANDWIDTH);
     others.retain(|kind| kind != PLUGIN && !hidden && !executable(&places.cni_bin_dir.join(kind)));
     Cni {
         directory: directory.clone(),
@@ -123,6 +124,7 @@ fn cni(places: &Places, hidden: bool) -> Cni {
         lead_here: conflist::leading_here(directory, &files, own),
         files,
         missing: others,
+        collides,
         plugin_ok: hidden || executable(&plugin) && !noexec,
         plugin,
     }

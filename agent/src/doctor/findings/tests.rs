@@ -17,6 +17,7 @@ fn healthy() -> Facts {
             files: vec!["10-fairlead.conflist".into(), "87-podman.conflist".into()],
             lead_here: vec!["10-fairlead.conflist".into()],
             missing: vec![],
+            collides: false,
             plugin: "/opt/cni/bin/fairlead-cni".into(),
             plugin_ok: true,
         },
@@ -52,7 +53,7 @@ const fn case(
     Case { what, change, severity, says, remedy }
 }
 
-const CASES: [Case; 32] = [
+const CASES: [Case; 33] = [
     case("old kernel", |f| f.kernel.version = Some((5, 15)), Severity::Blocks, "Linux 6.12.0", "6.1 or newer"),
     case(
         "lack",
@@ -91,6 +92,13 @@ const CASES: [Case; 32] = [
         "rm /etc/cni/net.d/05-cilium.conflist",
     ),
     case("no plugin", |f| f.cni.plugin_ok = false, Severity::Blocks, "/opt/cni/bin/fairlead-cni", "fairlead install"),
+    case(
+        "bandwidth",
+        |f| f.cni.collides = true,
+        Severity::Blocks,
+        "the plugin bandwidth",
+        "kubernetes.io/ingress-bandwidth",
+    ),
     case("no tuning", |f| f.cni.missing.push("tuning".into()), Severity::Blocks, "10-fairlead.conflist", "`cni.chain`"),
     case("no uplink", |f| f.uplinks.clear(), Severity::Blocks, "no uplink", "--uplink"),
     case(

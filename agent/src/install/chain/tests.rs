@@ -94,6 +94,12 @@ fn c36_the_setting_puts_plugins_behind_ours_and_takes_only_those_away() {
 }
 
 #[test]
+fn c43_the_plugin_bandwidth_is_refused_with_what_to_do_instead() {
+    let error = r#"{"type": "bandwidth", "capabilities": {"bandwidth": true}}"#.parse::<ChainedPlugin>().unwrap_err();
+    assert!(error.starts_with("bandwidth ") && error.contains("kubernetes.io/egress-bandwidth"), "{error}");
+}
+
+#[test]
 fn c36_a_plugin_of_the_setting_is_an_object_with_a_type() {
     for (text, says) in [
         ("tuning", "not a JSON object"),

@@ -6,6 +6,7 @@ use std::string::String;
 use super::TableInfo;
 use crate::drop::{DropEvent, EventBudget};
 use crate::scratch::Walk;
+use crate::tables::bandwidth::{Bandwidth, Limit, Pace};
 use crate::tables::config::{Config, Uplink};
 use crate::tables::flow::{End, Flow, FlowFlags, FlowKey, FlowState, FragmentKey, FragmentPorts, Owned, PodFlows};
 use crate::tables::peer::{CidrKey, HopFlags, NodeHop, Peer, PeerFlags, Pod, PodWord};
@@ -160,6 +161,9 @@ layout!(Pod {
     ("EGRESS", PodWord::new(0, u32::MAX, 0).0),
     ("EPOCH", PodWord::new(0, 0, u32::MAX).0),
 ];);
+layout!(Limit { rate: "bytes a second, 0: no limit", ahead: "microseconds", paced: "1: waits at the uplink" });
+layout!(Bandwidth { egress: "sent", ingress: "received" });
+layout!(Pace { egress: "of what it sends, nanoseconds since boot", ingress: "of what it receives" });
 layout!(PolicySet {
     id: "set id",
     pages: "pages of 256 rules",

@@ -16,6 +16,7 @@ mod tests;
 
 use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS};
 use crate::scratch::Walk;
+use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, Uplink};
 use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FLOW_ENTRIES, PodFlows};
 use crate::tables::peer::{CidrKey, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod};
@@ -185,6 +186,10 @@ tables! {
     Nodes: "NODES", Array<u32, NodeHop>, elements MAX_NODES, flags 0, version Some(1);
     /// a pod of this node: its word, addresses, MACs
     Pods: "PODS", Array<u32, Pod>, elements MAX_PODS, flags 0, version Some(1);
+    /// what a pod may send and receive
+    Limits: "BANDWIDTH", Array<u32, Bandwidth>, elements MAX_PODS, flags 0, version Some(1);
+    /// when the next packet's turn is, of a pod with a limit
+    Paces: "PACE", Array<u32, Pace>, elements MAX_PODS, flags 0, version Some(1);
     /// what a set is besides its rows
     PolicySets: "POLICY_SETS", Array<u32, PolicySet>, elements MAX_SETS, flags 0, version Some(1);
     /// (set, class) → 256 rule bits

@@ -7,6 +7,7 @@ mod neighbour;
 mod parse;
 mod reset;
 mod rewrite;
+mod size;
 mod stamp;
 
 pub(crate) use headers::Macs;
@@ -14,6 +15,7 @@ pub use headers::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, SCTP, 
 pub use icmp::{IcmpError, quoted, send_error_v4, send_error_v6, translate_quote};
 pub use neighbour::{answer_arp, answer_solicitation};
 pub use rewrite::{decrement_ttl, rewrite};
+pub(crate) use size::headers_len;
 
 pub use crate::Tuple;
 pub use crate::scratch::{Class, Fragment, Packet};

@@ -1,5 +1,6 @@
 //! What programs and agent share: the tables, as layouts of their keys and values, and as traits that read them.
 
+pub mod bandwidth;
 pub mod config;
 pub mod entry;
 pub mod flow;

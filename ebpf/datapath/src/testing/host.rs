@@ -2,7 +2,7 @@
 
 use core::cell::{Cell, RefCell};
 use core::mem::size_of;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -11,6 +11,7 @@ use super::frame::{Frame, Partial};
 use super::headers::fold;
 use super::hook::{Fate, Hook};
 use super::recording::Recorder;
+use crate::bandwidth::{Bandwidth, Pace};
 use crate::config::{Config, Uplink};
 use crate::flow::FlowKey;
 use crate::ifindex_of;
@@ -42,6 +43,12 @@ pub struct Host {
     pub host_flows: Word,
     /// The clock, in seconds.
     pub now: u32,
+    /// Nanoseconds of the clock's second that are over.
+    pub nanos: u64,
+    /// What pods may send and receive, by slot.
+    pub bandwidth: BTreeMap<u16, Bandwidth>,
+    /// How far they have gone with that.
+    pub paces: BTreeMap<u16, Pace>,
     /// The next random number, if it is not to be any.
     pub random: Option<u32>,
     /// Bytes of each packet that can be read and written directly.
@@ -66,6 +73,9 @@ impl Default for Host {
             sockets: HashSet::new(),
             host_flows: Word::new(0),
             now: 1000,
+            nanos: 0,
+            bandwidth: BTreeMap::new(),
+            paces: BTreeMap::new(),
             random: None,
             linear: usize::MAX,
             chance: Cell::new(1),
@@ -112,6 +122,11 @@ impl Host {
         let ended = walk::sweep(self, &mut walk);
         self.walk = walk;
         ended
+    }
+
+    /// What happens from here on is not to happen in a kernel.
+    pub fn record_nothing(&mut self) {
+        self.recorder = None;
     }
 
     /// The policy set and the bit that the last packet met, as the report of a drop has them.
@@ -265,6 +280,14 @@ impl Kernel for Host {
         self.now
     }
 
+    fn nanoseconds(&self) -> u64 {
+        u64::from(self.now) * 1_000_000_000 + self.nanos
+    }
+
+    fn depart_at(&self, time: u64) {
+        self.frame.borrow_mut().departs = Some(time);
+    }
+
     fn add(&self, word: &Long, by: i64) {
         word.store(word.load().wrapping_add_signed(by));
     }
@@ -304,6 +327,14 @@ impl Kernel for Host {
 
     fn host_flows(&self) -> Option<&Word> {
         Some(&self.host_flows)
+    }
+
+    fn bandwidth(&self, slot: u16) -> Option<&Bandwidth> {
+        self.bandwidth.get(&slot)
+    }
+
+    fn pace(&self, slot: u16) -> Option<&Pace> {
+        self.paces.get(&slot)
     }
 
     fn host_socket(&self, key: &FlowKey, opener_is_a: bool) -> bool {

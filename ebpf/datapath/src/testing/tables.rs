@@ -30,6 +30,7 @@ impl Host {
         let mut add = |entry| entries.push(entry);
         add(Entry::new("CONFIG", &0_u32, &self.config));
         self.uplinks.iter().for_each(|(key, value)| add(Entry::new("UPLINKS", key, &value.sealed(*key))));
+        self.bandwidth.iter().for_each(|(slot, value)| add(Entry::new("BANDWIDTH", &u32::from(*slot), value)));
 
         let peers = &self.peers;
         peers.peers.iter().for_each(|(key, value)| add(Entry::new("PEERS", key, value)));

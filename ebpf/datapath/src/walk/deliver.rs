@@ -1,13 +1,13 @@
 //! Handing a packet on: what a router does to it, and where it goes.
 
 use super::opening::{Part, part_in};
-use super::{Action, judge};
+use super::{Action, judge, limit};
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
 use crate::flow::{self, FlowFlags, FlowState, Place, Tracked};
 use crate::kernel::{Kernel, stages};
 use crate::overlay;
-use crate::packet::{ETH_LEN, IcmpError, Packet, TCP, decrement_ttl, rewrite};
+use crate::packet::{ETH_LEN, IcmpError, Packet, decrement_ttl, headers_len, rewrite};
 use crate::peer::{NO_NODE, NO_SLOT};
 use crate::scratch::{Walk, Way};
 
@@ -91,6 +91,13 @@ pub(super) fn deliver<K: Kernel>(k: &K, w: &mut Walk, action: Action) -> Action 
 /// The same, of a packet that is to be delivered.
 #[inline(always)]
 fn hand_over<K: Kernel>(k: &K, w: &mut Walk) -> Action {
+    let action = send_on(k, w);
+    limit::hold(k, w, action)
+}
+
+/// Makes a packet what a router would, and says where it goes.
+#[inline(always)]
+fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     let Way { end, stack, out, .. } = w.way;
     if stack != 0 || (out == 0 && end.slot == NO_SLOT && end.node == NO_NODE) {
         return if translate(k, w) { Action::STACK } else { Action::drop(DropReason::Rewrite) };
@@ -136,11 +143,5 @@ fn fits<K: Kernel>(k: &K, p: &Packet, mtu: u32) -> bool {
     if payload == 0 {
         return false;
     }
-    let l4 = if p.proto == TCP {
-        let Some([offset, _]) = k.load::<[u8; 2]>(p.l4 + 12) else { return false };
-        u32::from(offset >> 4) * 4
-    } else {
-        8
-    };
-    p.l4 - ETH_LEN + l4 + payload <= mtu
+    headers_len(k, p).is_some_and(|headers| headers - ETH_LEN + payload <= mtu)
 }

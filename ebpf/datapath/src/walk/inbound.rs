@@ -92,9 +92,8 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
     let theirs = end_of(k, &w.to, w.packet.v6 == 1);
     let through_stack = how != Inbound::Uplink || theirs.node == NO_NODE;
     w.way = Way::to(own, through_stack);
-    let done = if how == Inbound::Uplink { Action::DELIVER } else { Action::PASS };
     if w.packet.class == Class::ERROR || !opening.is_kept() {
-        return done;
+        return Action::DELIVER;
     }
     let theirs = if through_stack { End::ELSEWHERE } else { theirs };
     w.draft.open(&w.packet, k.udp_generation());
@@ -109,7 +108,7 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
     flow.responder_epoch.value = word.epoch();
     flow.state.value = if opening.begins() { 0 } else { FlowState::SYN | FlowState::REPLIED };
     match create(k, w, false) {
-        Ok(()) => done,
+        Ok(()) => Action::DELIVER,
         Err(reason) => Action::drop(reason),
     }
 }

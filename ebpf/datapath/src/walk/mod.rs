@@ -23,6 +23,7 @@ mod from_uplink;
 mod give_way;
 mod inbound;
 mod judge;
+mod limit;
 mod neighbour;
 mod opening;
 mod outside;
@@ -41,6 +42,7 @@ pub use from_overlay::from_overlay;
 pub use from_pod::from_pod;
 pub use from_uplink::from_uplink;
 pub use inbound::Inbound;
+pub use limit::Passage;
 pub use opening::Part;
 pub use sweep::{MAX_KEYS, SweepRequest, sweep};
 pub use to_overlay::to_overlay;
@@ -59,7 +61,9 @@ pub mod stage {
     pub use super::give_way::stage::*;
     pub use super::inbound::stage::*;
     pub use super::judge::stage::*;
+    pub use super::limit::stage::*;
     pub use super::neighbour::stage::*;
     pub use super::opening::stage::*;
     pub use super::outside::stage::*;
+    pub use super::to_pod::stage::*;
 }

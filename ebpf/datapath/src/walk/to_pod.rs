@@ -4,16 +4,21 @@ use super::errors::Side;
 use super::errors::stage::relate;
 use super::inbound::stage::open_inbound;
 use super::inbound::{Inbound, came_from};
+use super::limit::{Passage, may_pass};
 use super::{Action, deliver, give_way};
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
 use crate::flow::{self, At, FlowFlags, Place};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, stages};
 use crate::packet::stage::parse;
 use crate::packet::{Class, Fragment};
 use crate::peer::{NO_SLOT, PodWord};
 use crate::scratch::Walk;
 use crate::slot_of;
+
+stages! {
+    fn let_in(slot: u16) -> Action, as LetIn;
+}
 
 /// The walk of a packet that the stack sends to a pod. `ether_type` as on the wire.
 #[inline(always)]
@@ -32,6 +37,22 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if !flow::resolve_fragment(k, &mut w.packet) {
         return Action::drop(DropReason::Fragment);
     }
+    let action = enter(k, w, slot);
+    if action.delivers() { stage::let_in(k, w, slot) } else { action }
+}
+
+/// Gives a packet the tuple that was noted for it, if one was, and lets it into the pod if that is within its limit.
+#[inline(always)]
+fn let_in<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
+    if !deliver::translate(k, w) {
+        return Action::drop(DropReason::Rewrite);
+    }
+    if may_pass(k, w, slot, Passage::Received) { Action::PASS } else { Action::drop(DropReason::Bandwidth) }
+}
+
+/// The rest of the walk, of a packet whose headers are read.
+#[inline(always)]
+fn enter<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     if PodWord(k.pod_word(slot)).is_pending() {
         return Action::drop(DropReason::Pending);
     }
@@ -45,7 +66,7 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if how == Inbound::Node {
         let action = give_way::leave(k, w, slot);
         if action != Action::PASS {
-            return if action.delivers() { Action::PASS } else { action };
+            return action;
         }
     }
     if let Some(place) = flow::find(k, w, At::EgressPod) {
@@ -70,11 +91,7 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, place: Place) -> Action {
     if (sender.slot != NO_SLOT && !came_from(k, w, sender.slot)) || (of_node && origin(k, w) != Inbound::Node) {
         return Action::GO_ON;
     }
-    let action = deliver::follow(k, w, place);
-    if !action.delivers() {
-        return action;
-    }
-    if deliver::translate(k, w) { Action::PASS } else { Action::drop(DropReason::Rewrite) }
+    deliver::follow(k, w, place)
 }
 
 /// How a packet got here. The node's own is known by having come in nowhere: a source address proves nothing. IPv6

@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
+use fairlead_datapath::bandwidth::{Bandwidth, Pace};
 use fairlead_datapath::catalog;
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::drop::DropEvent;
@@ -49,6 +50,14 @@ static CONFIG: map_of!(Array, Settings) = Array::new();
 /// Addresses of the uplinks, by ifindex.
 #[btf_map]
 static UPLINKS: map_of!(HashMap, Uplinks) = HashMap::new();
+
+/// What pods may send and receive, by slot.
+#[btf_map]
+static BANDWIDTH: map_of!(Array, Limits) = Array::new();
+
+/// How far they have gone with that.
+#[btf_map]
+static PACE: map_of!(Array, Paces) = Array::new();
 
 /// Not zero once a client outside has been sent to a process of the node.
 #[btf_map]
@@ -162,6 +171,18 @@ pub(crate) fn config() -> Option<&'static Config> {
 #[inline(always)]
 pub(crate) fn uplink(ifindex: u32) -> Option<Uplink> {
     UPLINKS.get_ptr(ifindex).map(|value| zerocopy::transmute!(words::<_, 5>(value)))
+}
+
+/// What a pod may send and receive.
+#[inline(always)]
+pub(crate) fn bandwidth(slot: u16) -> Option<&'static Bandwidth> {
+    BANDWIDTH.get(u32::from(slot))
+}
+
+/// How far it has gone with that.
+#[inline(always)]
+pub(crate) fn pace(slot: u16) -> Option<&'static Pace> {
+    PACE.get(u32::from(slot))
 }
 
 /// The word of [`HOST_FLOWS`].

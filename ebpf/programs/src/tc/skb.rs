@@ -6,10 +6,12 @@ use core::ptr::read_volatile;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_csum_update, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_sk_lookup_tcp,
-    bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_vlan_pop,
+    bpf_csum_update, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_l4_csum_replace,
+    bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+    bpf_skb_set_tstamp, bpf_skb_vlan_pop,
 };
 use aya_ebpf::programs::TcContext;
+use fairlead_datapath::bandwidth::{Bandwidth, Pace};
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::flow::{Entry, Flow, FlowKey};
 use fairlead_datapath::kernel::{Kernel, Stage};
@@ -208,6 +210,20 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
+    fn nanoseconds(&self) -> u64 {
+        // SAFETY: a helper call without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn depart_at(&self, time: u64) {
+        /// `BPF_SKB_TSTAMP_DELIVERY_MONO` (include/uapi/linux/bpf.h).
+        const DELIVERY: u32 = 1;
+        // Said to be a delivery time, it is kept on the way to the uplink. SAFETY: a helper call with the program's context.
+        unsafe { bpf_skb_set_tstamp(self.raw(), time, DELIVERY) };
+    }
+
+    #[inline(always)]
     fn random(&self) -> u32 {
         // SAFETY: a helper call without arguments.
         unsafe { bpf_get_prandom_u32() }
@@ -251,6 +267,16 @@ impl Kernel for Skb {
     #[inline(always)]
     fn host_flows(&self) -> Option<&Word> {
         maps::host_flows()
+    }
+
+    #[inline(always)]
+    fn bandwidth(&self, slot: u16) -> Option<&Bandwidth> {
+        maps::bandwidth(slot)
+    }
+
+    #[inline(always)]
+    fn pace(&self, slot: u16) -> Option<&Pace> {
+        maps::pace(slot)
     }
 
     #[inline(always)]

@@ -18,8 +18,8 @@ use fairlead_datapath::packet::stage::{Parse, ReadStamp};
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::walk::Walk;
 use fairlead_datapath::walk::stage::{
-    AnswerNeighbour, ChooseBackend, Decide, GiveWay, HandOver, JudgeAgain, Leave, LookUp, OpenFromOutside, OpenFromPod,
-    OpenInbound, PartOfSyn, Relate, StillNoService,
+    AnswerNeighbour, ChooseBackend, Decide, GiveWay, HandOver, JudgeAgain, Leave, LetIn, LookUp, OpenFromOutside,
+    OpenFromPod, OpenInbound, PartOfSyn, Pass, Relate, StillNoService,
 };
 
 use super::skb::Skb;
@@ -61,6 +61,8 @@ stages! {
     OpenFromPod => tc_open_from_pod with packet(slot);
     OpenFromOutside => tc_open_from_outside with packet();
     OpenInbound => tc_open_inbound with packet(slot, how);
+    LetIn => tc_let_in with packet(slot);
+    Pass => tc_pass with packet(slot, how);
     Relate => tc_relate with packet(side, slot);
 }
 

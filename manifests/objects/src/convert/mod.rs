@@ -9,6 +9,7 @@ mod node;
 mod pod;
 mod policy;
 mod problem;
+mod quantity;
 mod service;
 mod slice;
 

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::problem::{At, Problem, note};
-use super::{Converted, Error, Slim, meta};
-use crate::{ContainerPort, Kind, Object, Phase, Pod};
+use super::{Converted, Error, Slim, meta, quantity};
+use crate::{Bandwidth, ContainerPort, Kind, Object, Phase, Pod};
 
 impl Slim for v1::Pod {
     const KIND: Kind = Kind::Pod;
@@ -28,6 +28,7 @@ impl Slim for v1::Pod {
             phase: phase(status.and_then(|s| s.phase.as_deref()), &mut notes),
             terminating: self.metadata.deletion_timestamp.is_some(),
             container_ports: container_ports(spec, &mut notes),
+            bandwidth: bandwidth(&self.metadata, &mut notes),
         };
         Ok((Object::Pod(pod), notes))
     }
@@ -38,6 +39,18 @@ impl Slim for v1::Pod {
 fn static_uid(metadata: &ObjectMeta) -> Option<String> {
     meta::annotation(metadata, "kubernetes.io/config.mirror")?;
     meta::annotation(metadata, "kubernetes.io/config.hash").filter(|hash| !hash.is_empty()).map(str::to_owned)
+}
+
+/// Limits of bandwidth, as pkg/util/bandwidth of Kubernetes reads them: quantities of bits a second within bounds.
+fn bandwidth(metadata: &ObjectMeta, notes: &mut Vec<Error>) -> Bandwidth {
+    const ALLOWED: std::ops::RangeInclusive<u64> = 1_000..=1_000_000_000_000_000;
+    let mut limit = |name: &str| {
+        let text = meta::annotation(metadata, name)?;
+        let value = quantity::value(text).filter(|bits| ALLOWED.contains(bits));
+        let problem = || Problem::Bandwidth(text.to_owned()).at(format!("metadata.annotations[{name}]"));
+        note(value.ok_or_else(problem), notes)
+    };
+    Bandwidth { egress: limit("kubernetes.io/egress-bandwidth"), ingress: limit("kubernetes.io/ingress-bandwidth") }
 }
 
 fn ips(status: Option<&v1::PodStatus>) -> Result<Vec<IpAddr>, Error> {

@@ -58,6 +58,9 @@ pub enum Problem {
     /// A field that no object of the kind has.
     #[error("unknown field, ignored; is it misspelt or at the wrong place?")]
     UnknownField,
+    /// Not a bandwidth.
+    #[error("{0:?} is not a bandwidth, so there is no limit; write bits a second, from 1k to 1P, as 10M or 2.5Gi")]
+    Bandwidth(String),
     /// A service without addresses.
     #[error("no address; there is nobody to allocate one here, so write spec.clusterIPs")]
     NoClusterIp,

@@ -117,6 +117,7 @@ fn s13_a_host_port_is_a_triple() {
         uid: String::new(),
         created: None,
         static_uid: None,
+        bandwidth: fairlead_objects::Bandwidth::default(),
         labels: Labels::new(),
         node_name: Some(HERE.into()),
         ips: vec![],

@@ -1,6 +1,7 @@
 //! The walks, by the behaviour rows that need no kernel. Packets go through a [`Node`] and every checksum of what comes
 //! out is checked, computed in full and left to the hardware.
 
+mod bandwidth;
 mod bytes;
 mod errors;
 mod lifecycle;

@@ -2,8 +2,8 @@ use std::net::IpAddr;
 
 use super::{invalid, one};
 use crate::{
-    AddressType, ContainerPort, Endpoint, EndpointSlice, Namespace, Node, Object, ObjectKey, Phase, Pod, Protocol,
-    Service, ServiceType, TrafficPolicy,
+    AddressType, Bandwidth, ContainerPort, Endpoint, EndpointSlice, Namespace, Node, Object, ObjectKey, Phase, Pod,
+    Protocol, Service, ServiceType, TrafficPolicy,
 };
 
 fn service_with(metadata: &str, spec: &str) -> (Service, Vec<String>) {
@@ -326,4 +326,24 @@ fn c38_a_mirror_pod_runs_under_the_hash_of_its_file() {
     assert_eq!(runtime(hash), "u", "anybody may write that on a pod; without a mirror it means nothing");
     assert_eq!(runtime(mirror), "u");
     assert_eq!(runtime(&format!("kubernetes.io/config.hash: '', {mirror}")), "u");
+}
+
+#[test]
+fn c42_bandwidth_is_a_quantity_of_bits_within_bounds() {
+    let read = |name: &str, value: &str| {
+        let annotations = format!("annotations: {{kubernetes.io/{name}-bandwidth: '{value}'}}");
+        pod(&format!("metadata: {{namespace: a, name: b, uid: u, {annotations}}}"))
+    };
+    for (value, bits) in [("1k", 1_000), ("10M", 10_000_000), ("1.5Gi", 1_610_612_736), ("1P", 1_000_000_000_000_000)] {
+        let (of_egress, notes) = read("egress", value);
+        assert_eq!(notes, [] as [String; 0]);
+        assert_eq!(of_egress.bandwidth, Bandwidth { egress: Some(bits), ingress: None });
+        assert_eq!(read("ingress", value).0.bandwidth, Bandwidth { egress: None, ingress: Some(bits) });
+    }
+    for value in ["", "999", "1001T", "-5M", "10Mbit", "fast"] {
+        let (unlimited, notes) = read("egress", value);
+        assert_eq!(unlimited.bandwidth, Bandwidth::default());
+        let expected = format!("metadata.annotations[kubernetes.io/egress-bandwidth]: {value:?} is not a bandwidth");
+        assert!(notes.len() == 1 && notes[0].starts_with(&expected) && notes[0].contains("10M"), "{notes:?}");
+    }
 }
