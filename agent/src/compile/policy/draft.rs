@@ -110,6 +110,15 @@ impl<'a> Draft<'a> {
         &self.bodies[set].info
     }
 
+    /// The namespace of a set's pods and policies.
+    ///
+    /// # Panics
+    /// There is no such set.
+    #[must_use]
+    pub fn namespace(&self, set: usize) -> &str {
+        self.bodies[set].info.policies.first().map_or("", |policy| &policy.namespace)
+    }
+
     /// What a set asks of the tables.
     ///
     /// # Panics
