@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
-use fairlead_datapath::service::{FrontendFlags, FrontendKey};
+use fairlead_datapath::service::{FrontendFlags, FrontendKey, NodeAddress};
 use fairlead_objects::{EndpointSlice, ObjectKey, Protocol, Service, ServiceType, TrafficPolicy};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Admin, EndpointView, ServiceExplanation, ServiceView, Verdict};
 use crate::compile::claims::{self, Party, Refusal};
@@ -119,8 +119,8 @@ pub(super) fn keys(admin: &Admin, address: SocketAddr) -> Vec<(Addr, Option<u32>
         FrontendFlags::WILDCARDS
     } else {
         let value = admin.tables.map(TableId::NodeAddresses).and_then(|map| map.get(own.as_bytes()));
-        let value = value.ok().flatten().and_then(|bytes| bytes.first_chunk().copied());
-        value.map_or(0, u32::from_ne_bytes)
+        let value = value.ok().flatten().and_then(|bytes| NodeAddress::read_from_bytes(&bytes).ok());
+        value.map_or(0, |address| address.kinds)
     };
     vec![(own, None), (own.wildcard(), Some(kinds))]
 }

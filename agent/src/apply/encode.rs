@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::Pod;
-use fairlead_datapath::service::{Backend, ServiceState};
+use fairlead_datapath::service::{Backend, NodeAddress, ServiceState};
 use zerocopy::IntoBytes;
 
 use crate::plan::Op;
@@ -70,10 +70,12 @@ pub fn encode<E>(op: &Op, mut each: impl FnMut(Action<'_>) -> Result<(), E>) -> 
         }
         Op::Config { value } => each(Action::Put(TableId::Settings, 0_u32.as_bytes(), value.as_bytes())),
         Op::Uplink { ifindex, value } => {
+            let value = value.map(|value| value.sealed(*ifindex));
             each(put(TableId::Uplinks, ifindex.as_bytes(), value.as_ref().map(IntoBytes::as_bytes)))
         }
         Op::NodeAddress { addr, kinds } => {
-            each(put(TableId::NodeAddresses, addr.as_bytes(), kinds.as_ref().map(IntoBytes::as_bytes)))
+            let value = kinds.map(|kinds| NodeAddress { tag: 0, kinds }.sealed(addr.tag()));
+            each(put(TableId::NodeAddresses, addr.as_bytes(), value.as_ref().map(IntoBytes::as_bytes)))
         }
         Op::Barrier => each(Action::Barrier),
     }

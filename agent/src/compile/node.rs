@@ -93,7 +93,7 @@ pub fn compile(
     };
     let row = |uplink: &Uplink| {
         let of = |v4| address(uplink, v4).map_or(Addr::UNSPECIFIED, Addr::from);
-        (uplink.ifindex, UplinkRow { v4: of(true), v6: of(false) })
+        (uplink.ifindex, UplinkRow { v4: of(true), v6: of(false), ..UplinkRow::default() })
     };
     let mut addresses: Vec<_> = reached(addresses, &network.addresses, prefixes).into_iter().collect();
     let is_primary = |addr: &Addr| network.addresses.iter().any(|ip| Addr::from(*ip) == *addr);

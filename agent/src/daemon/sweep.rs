@@ -139,7 +139,7 @@ pub(super) fn seconds() -> Option<u32> {
 mod tests {
     use std::net::IpAddr;
 
-    use fairlead_datapath::flow::{End, FlowState};
+    use fairlead_datapath::flow::{End, FlowState, Owned};
     use fairlead_datapath::peer::NO_NODE;
     use fairlead_datapath::{Tuple, WirePort};
 
@@ -154,9 +154,12 @@ mod tests {
             dport: WirePort::new(53),
             ..Tuple::NONE
         };
-        let flow = Flow { opener: End { slot, node: NO_NODE }, ..Flow::new() };
-        flow.seen.store(1000 - idle);
-        flow.state.store(state);
+        let flow = Flow {
+            opener: End { slot, node: NO_NODE },
+            seen: u64::from(1000 - idle),
+            state: Owned::new(state),
+            ..Flow::new()
+        };
         (FlowKey::of(&tuple, 17).0, flow)
     }
 

@@ -7,7 +7,7 @@ use crate::overlay::Outer;
 use crate::register::{Answer, Arguments};
 use crate::scratch::Walk;
 use crate::tables::config::{Config, Uplink};
-use crate::tables::flow::FlowKey;
+use crate::tables::flow::{Entry, Flow, FlowKey};
 use crate::tables::{flow, peer, policy, service};
 use crate::{Long, Word};
 
@@ -76,14 +76,14 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// Clears bits of a word, atomically.
     fn clear_bits(&self, word: &Long, bits: u64);
 
-    /// Makes a word 1, atomically. True if it was 0: of all CPUs that try, one gets that.
-    fn claim(&self, word: &Long) -> bool;
+    /// Gives a word another value if it has this one, atomically. True if it had: of all CPUs that try, one gets that.
+    fn swap_if(&self, word: &Long, old: u64, new: u64) -> bool;
 
     /// The node's settings.
     fn config(&self) -> Option<&Config>;
 
     /// The addresses of an uplink.
-    fn uplink(&self, ifindex: u32) -> Option<&Uplink>;
+    fn uplink(&self, ifindex: u32) -> Option<Uplink>;
 
     /// Whether a socket of the node itself would take packets of a flow's responder to its opener: then the opener's
     /// port is not free to be given to somebody else's flow. `key` holds both ends, `opener_is_a` says which is which.
@@ -91,6 +91,12 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
 
     /// A word that is not zero once a client outside has been sent to a process of the node as a service's backend.
     fn host_flows(&self) -> Option<&Word>;
+
+    /// Copies an entry of a flow, as [`Entry::read_all`] does: in a program that is a function of its own, like a stage.
+    #[inline(always)]
+    fn copy(&self, entry: &Entry, key: u32, into: &mut Flow) -> bool {
+        entry.read_all(key, into)
+    }
 
     /// Goes through a stage: a part of a walk that is rare or large. A program makes each a function of its own, which the
     /// verifier checks once and whose variables are not on the walk's stack; everywhere else it is a plain call.

@@ -2,7 +2,7 @@
 
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::catalog::{self, Kind, Table};
-use fairlead_datapath::config::Config;
+use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::service::ServiceState;
 use fairlead_datapath::{peer, policy as rows, service};
 use zerocopy::FromBytes;
@@ -56,10 +56,13 @@ pub(super) fn services(tables: &Tables) -> Result<service::HostTables, BpfError>
 
 pub(super) fn node(tables: &Tables) -> Result<node::State, BpfError> {
     let config = tables.map(TableId::Settings)?.get(&0_u32.to_ne_bytes())?;
+    // The plan compares content; what is written gets its check when it is written.
+    let uplinks = elements::<catalog::Uplinks, Vec<_>>(tables)?;
+    let addresses = elements::<catalog::NodeAddresses, Vec<_>>(tables)?;
     Ok(node::State {
         config: config.and_then(|bytes| Config::read_from_bytes(&bytes).ok()).unwrap_or_default(),
-        uplinks: elements::<catalog::Uplinks, _>(tables)?,
-        addresses: elements::<catalog::NodeAddresses, _>(tables)?,
+        uplinks: uplinks.into_iter().map(|(key, value)| (key, Uplink { tag: 0, ..value })).collect(),
+        addresses: addresses.into_iter().map(|(key, value)| (key, value.kinds)).collect(),
     })
 }
 

@@ -7,13 +7,13 @@ use super::TableInfo;
 use crate::drop::{DropEvent, EventBudget};
 use crate::scratch::Walk;
 use crate::tables::config::{Config, Uplink};
-use crate::tables::flow::{End, Flow, FlowFlags, FlowKey, FlowState, FragmentKey, FragmentPorts, PodFlows};
+use crate::tables::flow::{End, Flow, FlowFlags, FlowKey, FlowState, FragmentKey, FragmentPorts, Owned, PodFlows};
 use crate::tables::peer::{CidrKey, HopFlags, NodeHop, Peer, PeerFlags, Pod, PodWord};
 use crate::tables::policy::{PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
 use crate::tables::port::{Destination, PortSet};
 use crate::tables::service::{
-    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendFlags, FrontendKey, Scope, ServiceState,
-    SourceRangeKey,
+    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendFlags, FrontendKey, NodeAddress, Scope,
+    ServiceState, SourceRangeKey,
 };
 use crate::tables::sock::{Sender, SenderKey, SocketMemory};
 use crate::{Addr, Long, Tuple, WirePort, Word};
@@ -190,25 +190,26 @@ layout!(FlowKey {
 });
 layout!(Tuple { src: "source", dst: "destination", sport: "wire order", dport: "wire order", pad: "zero" });
 layout!(End { slot: "pod's slot or 65535", node: "index in NODES or 65535" });
+layout!(Owned { value: "value", owner: "FlowKey::tag" });
 layout!(Flow {
-    other: "the other entry's tuple, from opener to responder",
-    tag: "check",
+    tag: "check of key and of everything up to other",
     flags: "bits",
     opener: "end",
     responder: "end",
     backend: "backend id or 4294967295",
     service: "service port id",
-    seen: "second since boot",
+    opened: "second since boot",
+    isn: "sequence number of the opener's SYN, wire order",
+    other: "the other entry's tuple, from opener to responder",
     state: "bits",
     opener_epoch: "epoch",
     responder_epoch: "epoch",
     generation: "of the backend or the UDP frontends",
-    opened: "second since boot",
-    isn: "sequence number of the opener's SYN, wire order",
-    errors: "second << 8 | ICMP errors let through in it",
     claim: "1: a CPU takes it out or replaces it",
     last_stamp: "the opener's last TCP timestamp, 0: none",
     last_seq: "what the responder expects next of the opener, host order",
+    errors: "second << 8 | ICMP errors let through in it",
+    seen: "second since boot",
 } "flags": FlowFlags::BITS; "state": FlowState::BITS;);
 layout!(PodFlows {
     established: "flows in CT_EST that it opened",
@@ -227,7 +228,13 @@ layout!(Destination {
 });
 layout!(PortSet { words: "port n in use: bit n % 64 of word n / 64" });
 layout!(FragmentKey { src: "source", dst: "destination", id: "datagram", proto: "IP protocol", pad: "zero" });
-layout!(FragmentPorts { sport: "wire order", dport: "wire order", seen: "second since boot" });
+layout!(FragmentPorts {
+    tag: "check of key and content",
+    sport: "wire order",
+    dport: "wire order",
+    seen: "second since boot",
+    pad: "zero",
+});
 layout!(Config {
     v4: "node's IPv4",
     v6: "node's IPv6",
@@ -241,7 +248,8 @@ layout!(Config {
     max_open: "flows in CT_ANY of a pod, each way",
     seed: "of the counters in SHARES"
 });
-layout!(Uplink { v4: "IPv4", v6: "IPv6" });
+layout!(Uplink { tag: "check of key and content", pad: "zero", v4: "IPv4", v6: "IPv6" });
+layout!(NodeAddress { tag: "check of key and content", kinds: "bits" } "kinds": FrontendFlags::BITS;);
 layout!(SocketMemory {
     service: "service",
     backend: "backend",

@@ -25,7 +25,7 @@ use crate::tables::policy::{
 use crate::tables::port::{Destination, MAX_PORT_SETS, MAX_SHARES, PortSet};
 use crate::tables::service::{
     Affinity, AffinityKey, Backend, Frontend, FrontendKey, MAX_AFFINITIES, MAX_BACKENDS, MAX_FRONTENDS,
-    MAX_NODE_ADDRESSES, MAX_SLOTS, MAX_SOURCE_RANGES, SERVICE_PORT_WORDS, ServiceState, SourceRangeKey,
+    MAX_NODE_ADDRESSES, MAX_SLOTS, MAX_SOURCE_RANGES, NodeAddress, SERVICE_PORT_WORDS, ServiceState, SourceRangeKey,
 };
 use crate::tables::sock::{MAX_SENDERS, Sender, SenderKey, SocketMemory};
 use crate::{Addr, Long, MAX_PODS};
@@ -169,7 +169,7 @@ tables! {
     /// generation of the UDP frontends
     ServiceGeneration: "SERVICE_STATE", Array<u32, ServiceState>, elements 1, flags 0, version Some(1);
     /// address of the node → NodePorts, hostPorts or both are at it
-    NodeAddresses: "NODE_ADDRESSES", Hash<Addr, u32>, elements MAX_NODE_ADDRESSES, flags 0, version Some(1);
+    NodeAddresses: "NODE_ADDRESSES", Hash<Addr, NodeAddress>, elements MAX_NODE_ADDRESSES, flags 0, version Some(2);
     /// (client, service port) → the backend that it had last
     Affinities: "AFFINITY", LruHash<AffinityKey, Affinity>, elements MAX_AFFINITIES, flags 0, version Some(2);
     /// a bit for each port and protocol that a frontend ever had
@@ -194,9 +194,9 @@ tables! {
     /// the same for blocks of ports
     PolicyRanges: "POLICY_RANGES", LpmTrie<RangeKey, Row>, elements MAX_RANGE_ROWS, flags NO_PREALLOC, version Some(2);
     /// TCP after its handshake; two entries if translated
-    EstablishedFlows: "CT_EST", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(3);
+    EstablishedFlows: "CT_EST", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(4);
     /// every other flow
-    OtherFlows: "CT_ANY", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(3);
+    OtherFlows: "CT_ANY", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(4);
     /// flows of each pod, for its limits
     FlowCounts: "POD_FLOWS", Array<u32, PodFlows>, elements PodFlows::ELEMENTS, flags 0, version Some(2);
     /// source ports in use, by destination and by who has them
@@ -204,13 +204,13 @@ tables! {
     /// which source ports of a crowded destination are in use
     PortSets: "PORTS", Hash<Destination, PortSet>, elements MAX_PORT_SETS, flags NO_PREALLOC, version Some(1);
     /// ports of datagrams in fragments
-    Fragments: "FRAGS", LruHash<FragmentKey, FragmentPorts>, elements 8192, flags 0, version Some(1);
+    Fragments: "FRAGS", LruHash<FragmentKey, FragmentPorts>, elements 8192, flags 0, version Some(2);
     /// the node's addresses, MTU, mark, port range, limits
     Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(3);
     /// whether a client outside was ever sent to a process of the node
     HostFlows: "HOST_FLOWS", Array<u32, u32>, elements 1, flags 0, version Some(1);
     /// addresses of each uplink
-    Uplinks: "UPLINKS", Hash<u32, Uplink>, elements 64, flags 0, version Some(1);
+    Uplinks: "UPLINKS", Hash<u32, Uplink>, elements 64, flags 0, version Some(2);
     /// a socket's service; dies with it
     Sockets: "SOCKETS", SocketStorage<u32, SocketMemory>, elements 0, flags NO_PREALLOC, version Some(1);
     /// as whom a backend answers a UDP socket of the node

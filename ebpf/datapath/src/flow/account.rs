@@ -3,31 +3,32 @@
 //! An entry is counted when it is in and uncounted when it is out, exactly once each: it is taken out, or replaced, by the
 //! CPU that has claimed it. So the counts have no drift, and limits can rely on them.
 
+use super::change::{claim, release};
 use super::reuse::gives_way;
 use crate::kernel::{Kernel, stages};
 use crate::register::{Answer, Register, variants};
 use crate::scratch::{Counted, Draft, Walk};
-use crate::tables::flow::{Flow, FlowFlags, FlowKey, InsertError, PodFlows, Table};
+use crate::tables::flow::{FlowFlags, FlowKey, InsertError, PodFlows, Table};
 use crate::tables::peer::NO_SLOT;
 use crate::tables::port::crowded_from;
 
 stages! {
-    fn put_in(table: Table, entry: Entry) -> Result<(), InsertError>, as PutIn;
-    fn make_way(table: Table, entry: Entry) -> bool, as MakeWay;
-    fn take_out(table: Table, entry: Entry) -> bool, as TakeOut;
+    fn put_in(table: Table, which: Which) -> Result<(), InsertError>, as PutIn;
+    fn make_way(table: Table, which: Which) -> bool, as MakeWay;
+    fn take_out(table: Table, which: Which) -> bool, as TakeOut;
     fn count(table: Table, change: Change) -> (), as Count;
 }
 
 /// Which of the two keys of a [`crate::scratch::Draft`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entry {
+pub enum Which {
     /// `draft.key`: the entry of the packet's own tuple.
     Met,
     /// `draft.far`: the other one.
     Other,
 }
 
-impl Entry {
+impl Which {
     #[inline(always)]
     const fn key(self, draft: &Draft) -> &FlowKey {
         match self {
@@ -37,7 +38,7 @@ impl Entry {
     }
 }
 
-variants!(Entry: Met; else Other);
+variants!(Which: Met; else Other);
 
 impl Register for Result<(), InsertError> {
     #[inline(always)]
@@ -65,12 +66,13 @@ impl Answer for Result<(), InsertError> {
 
 /// Inserts `draft.flow` under one of the draft's keys, where there is nothing or what gives way to it.
 #[inline(always)]
-fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> Result<(), InsertError> {
+fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> Result<(), InsertError> {
     let draft = &mut w.draft;
-    draft.flow.tag = entry.key(draft).tag();
-    let mut put = k.insert_flow(table, entry.key(&w.draft), &w.draft.flow, true);
-    if put == Err(InsertError::Exists) && stage::make_way(k, w, table, entry) {
-        let key = entry.key(&w.draft);
+    let tag = which.key(draft).tag();
+    draft.flow.seal(tag);
+    let mut put = k.insert_flow(table, which.key(&w.draft), &w.draft.flow, true);
+    if put == Err(InsertError::Exists) && stage::make_way(k, w, table, which) {
+        let key = which.key(&w.draft);
         put = k.insert_flow(table, key, &w.draft.flow, false);
         if put.is_err() {
             k.remove_flow(table, key);
@@ -78,7 +80,7 @@ fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> Result<
     }
     if put.is_ok() {
         let Draft { key, far, flow, counted, .. } = &mut w.draft;
-        counted.set(if entry == Entry::Met { key } else { far }, flow);
+        counted.set(if which == Which::Met { key } else { far }, flow);
         stage::count(k, w, table, Change::In);
     }
     put
@@ -87,11 +89,11 @@ fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> Result<
 /// Claims what is in the place of `draft.flow`, if that gives way, and takes out the other entry of its flow: what still comes
 /// for that must not be taken for the new one's. False if it stays.
 #[inline(always)]
-fn make_way<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> bool {
-    let draft = &mut w.draft;
-    let key = if entry == Entry::Met { &draft.key } else { &draft.far };
-    let Some(there) = k.flow(table, key) else { return false };
-    if !gives_way(k, there, key, draft) || !claim(k, key, there) {
+fn make_way<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool {
+    let Walk { draft, there, .. } = w;
+    let key = if which == Which::Met { &draft.key } else { &draft.far };
+    let Some(entry) = k.flow(table, key) else { return false };
+    if !k.copy(entry, key.tag(), there) || !gives_way(k, there, key.proto, draft) || !claim(k, key, entry) {
         return false;
     }
     draft.counted.set(key, there);
@@ -101,56 +103,45 @@ fn make_way<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> bool 
     }
     let from_a = there.is(FlowFlags::OPENER_IS_A);
     stage::count(k, w, table, Change::Out);
+    let Walk { draft, there, .. } = w;
     if translated
-        && let Some(pair) = k.flow(table, &w.draft.loser)
-        && pair.is_translated()
-        && entry.key(&w.draft).is(from_a, &pair.other)
-        && claim(k, &w.draft.loser, pair)
+        && let Some(pair) = k.flow(table, &draft.loser)
+        && k.copy(pair, draft.loser.tag(), there)
+        && there.is_translated()
+        && which.key(draft).is(from_a, &there.other)
+        && claim(k, &draft.loser, pair)
     {
-        w.draft.counted.set(&w.draft.loser, pair);
+        draft.counted.set(&draft.loser, there);
         stage::count(k, w, table, Change::Out);
         k.remove_flow(table, &w.draft.loser);
     }
     true
 }
 
-/// Claims an entry. False if another CPU has, or the element is another key's by now.
-#[inline(always)]
-pub(super) fn claim<K: Kernel>(k: &K, key: &FlowKey, flow: &Flow) -> bool {
-    if !k.claim(&flow.claim) {
-        return false;
-    }
-    // Nobody takes away what is claimed: it is this key's still, or was not when it was claimed.
-    if flow.tag == key.tag() {
-        return true;
-    }
-    flow.claim.store(0);
-    false
-}
-
 /// Takes an entry out of a table. False if it is not there, or another CPU does it.
 #[inline(always)]
-fn take_out<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry) -> bool {
-    let draft = &mut w.draft;
-    let key = if entry == Entry::Met { &draft.key } else { &draft.far };
-    let Some(flow) = k.flow(table, key) else { return false };
-    if !claim(k, key, flow) {
+fn take_out<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool {
+    let Walk { draft, there, .. } = w;
+    let key = if which == Which::Met { &draft.key } else { &draft.far };
+    let Some(entry) = k.flow(table, key) else { return false };
+    // Nobody takes away what is claimed, so what is read then is what goes.
+    if !claim(k, key, entry) || !k.copy(entry, key.tag(), there) {
         return false;
     }
-    draft.counted.set(key, flow);
-    let removed = remove(k, w, table, entry, Change::Out);
+    draft.counted.set(key, there);
+    let removed = remove(k, w, table, which, Change::Out);
     if !removed {
         // The kernel was busy with the bucket: another time.
-        flow.claim.store(0);
+        release(k, which.key(&w.draft), entry);
     }
     removed
 }
 
 /// Takes out an entry that has been claimed, and that `draft.counted` has. False if the kernel does not.
 #[inline(always)]
-pub(super) fn remove<K: Kernel>(k: &K, w: &mut Walk, table: Table, entry: Entry, change: Change) -> bool {
+pub(super) fn remove<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which, change: Change) -> bool {
     // First out, then uncounted: whoever tries its port meanwhile finds it taken, and notes it as that.
-    if k.remove_flow(table, entry.key(&w.draft)) {
+    if k.remove_flow(table, which.key(&w.draft)) {
         stage::count(k, w, table, change);
         return true;
     }

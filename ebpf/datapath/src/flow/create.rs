@@ -1,8 +1,10 @@
 //! New flows.
 
+use super::account::Which;
 use super::account::stage::{put_in, take_out};
-use super::account::{Entry, claim};
-use super::find::find_key;
+use super::change::{claim, release};
+use super::find::stage::look;
+use super::find::{Place, opens};
 use super::pair::{insert_near, opener_flag, turn_near};
 use super::ports::stage::reserve;
 use crate::drop::DropReason;
@@ -25,13 +27,13 @@ fn create<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Result<(), DropRe
     stage::admit(k, w)?;
     let (tuple, draft) = (&w.packet.tuple, &mut w.draft);
     let now = k.seconds();
-    draft.flow.seen.store(now);
+    draft.flow.seen = u64::from(now);
     draft.flow.opened = now;
     let from_a = draft.key.is_from_a(tuple);
     let alternate = draft.key.alternate != 0;
     if draft.target == *tuple && !alternate {
         draft.flow.flags |= opener_flag(from_a == (draft.turned == 0));
-        return match put_in(k, w, Table::Any, Entry::Met) {
+        return match put_in(k, w, Table::Any, Which::Met) {
             // Another CPU had the same packet's twin, and decided the same.
             Ok(()) | Err(InsertError::Exists) => Ok(()),
             Err(InsertError::Full) => Err(DropReason::FlowTableFull),
@@ -97,25 +99,26 @@ fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
 /// see, but for the port. The flow's one entry becomes two.
 #[inline(always)]
 fn translate_at_uplink<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
-    let draft = &mut w.draft;
-    let source_is_a = draft.key.is_from_a(&w.packet.tuple);
-    let Some(hit) = find_key(k, &draft.key, source_is_a, Table::Any) else { return Err(DropReason::FlowRace) };
-    let (flow, table) = (hit.flow, hit.table);
-    // Another CPU may be about to do the same.
-    if !claim(k, &draft.key, flow) {
-        // It may be done by now.
-        let Some(hit) = find_key(k, &draft.key, source_is_a, table) else { return Err(DropReason::FlowRace) };
-        if !hit.flow.is(FlowFlags::AT_UPLINK) {
+    let source_is_a = w.draft.key.is_from_a(&w.packet.tuple);
+    let opens = opens(&w.packet);
+    let Some(Place { table, .. }) = look(k, w, source_is_a, opens) else { return Err(DropReason::FlowRace) };
+    let Some(entry) = k.flow(table, &w.draft.key) else { return Err(DropReason::FlowRace) };
+    // Another CPU may be about to do the same, and done by now.
+    if !claim(k, &w.draft.key, entry) {
+        if look(k, w, source_is_a, opens).is_none() || !w.met.is(FlowFlags::AT_UPLINK) {
             return Err(DropReason::FlowRace);
         }
-        draft.target = hit.flow.other;
+        w.draft.target = w.met.other;
         return Ok(());
     }
-    draft.flow.copy_from(flow);
-    let from_a = flow.is(FlowFlags::OPENER_IS_A);
-    draft.flow.flags = (flow.flags & !FlowFlags::MASQUERADE) | FlowFlags::AT_UPLINK;
+    let draft = &mut w.draft;
+    if !k.copy(entry, draft.key.tag(), &mut draft.flow) {
+        return Err(DropReason::FlowRace);
+    }
+    let from_a = draft.flow.is(FlowFlags::OPENER_IS_A);
+    draft.flow.flags = (draft.flow.flags & !FlowFlags::MASQUERADE) | FlowFlags::AT_UPLINK;
     if let Err(reason) = reserve(k, w, true) {
-        flow.claim.store(0);
+        release(k, &w.draft.key, entry);
         return Err(reason);
     }
     turn_near(&mut w.draft, from_a);
@@ -123,8 +126,8 @@ fn translate_at_uplink<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason>
     match k.insert_flow(table, &w.draft.key, &w.draft.flow, false) {
         Ok(()) => Ok(()),
         Err(_) => {
-            flow.claim.store(0);
-            take_out(k, w, Table::Any, Entry::Other);
+            release(k, &w.draft.key, entry);
+            take_out(k, w, Table::Any, Which::Other);
             Err(DropReason::FlowTableFull)
         }
     }

@@ -1,10 +1,15 @@
 //! From a packet to the flow that it is part of.
 
-use super::life::live;
-use crate::kernel::Kernel;
+use super::life::expired;
+use crate::kernel::{Kernel, stages};
 use crate::packet::{Packet, TCP, TcpFlags};
-use crate::register::{Register, variants};
-use crate::tables::flow::{Flow, FlowFlags, FlowKey, Table};
+use crate::register::{Answer, Register, variants};
+use crate::scratch::Walk;
+use crate::tables::flow::{Flow, FlowFlags, Table};
+
+stages! {
+    fn look(from_a: bool, opens: bool) -> Option<Place>, as Look;
+}
 
 /// Where a packet is looked at, which says what it can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,18 +22,7 @@ pub enum At {
     EgressUplink,
 }
 
-/// A packet's flow.
-#[derive(Clone, Copy)]
-pub struct Hit<'k> {
-    /// The entry, in its table.
-    pub flow: &'k Flow,
-    /// Which table.
-    pub table: Table,
-    /// Whether the packet goes from opener to responder.
-    pub forward: bool,
-}
-
-/// Where a packet's entry is and which direction the packet has: what a [`Hit`] says without a reference.
+/// Where a packet's entry is, and which direction the packet has. A copy of the entry is in `Walk::met`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Which table.
@@ -47,8 +41,24 @@ impl Register for Place {
 
     #[inline(always)]
     fn unpack(word: u64) -> Self {
-        Self { table: Table::unpack(word >> 1), forward: word & 1 != 0 }
+        Self { table: Table::unpack(word >> 1 & 1), forward: word & 1 != 0 }
     }
+}
+
+impl Register for Option<Place> {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        self.map_or(0, |place| place.pack() | 4)
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        (word != 0).then(|| Place::unpack(word))
+    }
+}
+
+impl Answer for Option<Place> {
+    const BROKEN: Self = None;
 }
 
 /// Whether a packet opens a TCP connection: SYN without ACK.
@@ -58,38 +68,48 @@ pub fn opens(p: &Packet) -> bool {
     p.proto == TCP && p.tcp & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
 }
 
-/// Finds the flow of a packet and leaves its key in `key` (with `alternate` set if the plain key is somebody else's).
+/// Finds the flow of a packet: a copy of its entry is in `w.met`, its key in `w.draft.key` (with `alternate` set if the plain
+/// key is somebody else's).
 ///
 /// One tuple can be the far one of a translated flow and at the same time be used by a pod itself (the same client port
 /// to a service and, directly, to its backend). The far entry has the key; the direct flow has the key with `alternate`
 /// and got another source port.
 #[inline(always)]
-pub fn find<'k, K: Kernel>(k: &'k K, p: &Packet, key: &mut FlowKey, at: At) -> Option<Hit<'k>> {
-    let from_a = key.set(&p.tuple, p.proto);
-    let opens = opens(p);
-    let first = if p.proto == TCP && !opens { Table::Established } else { Table::Any };
-    let hit = find_key(k, key, from_a, first);
-    match hit {
-        Some(found) if !usable(found.flow, found.forward, at, opens) => {
-            key.alternate = 1;
-            find_key(k, key, from_a, first)
-        }
-        other => other,
+pub fn find<K: Kernel>(k: &K, w: &mut Walk, at: At) -> Option<Place> {
+    let from_a = w.draft.key.set(&w.packet.tuple, w.packet.proto);
+    let opens = opens(&w.packet);
+    let found = stage::look(k, w, from_a, opens)?;
+    if usable(&w.met, found.forward, at, opens) {
+        return Some(found);
     }
+    w.draft.key.alternate = 1;
+    stage::look(k, w, from_a, opens)
 }
 
-/// Finds the entry of a key, in the table that is likelier first. An expired entry is none.
+/// Finds the entry of the key in `w.draft.key`, as [`find`] does. `from_a`: the packet comes from end `a`; `opens`: it opens a
+/// TCP connection.
 #[inline(always)]
-pub fn find_key<'k, K: Kernel>(k: &'k K, key: &FlowKey, from_a: bool, first: Table) -> Option<Hit<'k>> {
-    let second = if first == Table::Any { Table::Established } else { Table::Any };
-    let hit = |flow: &'k Flow, table| Hit { flow, table, forward: from_a == flow.is(FlowFlags::OPENER_IS_A) };
-    if let Some(flow) = live(k, first, key) {
-        return Some(hit(flow, first));
+fn look<K: Kernel>(k: &K, w: &mut Walk, from_a: bool, opens: bool) -> Option<Place> {
+    let Walk { draft, met, .. } = w;
+    let key = &draft.key;
+    let tcp = key.proto == TCP;
+    let (now, tag) = (k.seconds(), key.tag());
+    let mut table = if tcp && !opens { Table::Established } else { Table::Any };
+    // The likelier table first. If another CPU moves an entry from the second to the first between the two looks, it is in
+    // the first.
+    for turn in 0..3 {
+        if let Some(entry) = k.flow(table, key)
+            && entry.read(tag, met)
+            && !expired(met, key.proto, now)
+        {
+            return Some(Place { table, forward: from_a == met.is(FlowFlags::OPENER_IS_A) });
+        }
+        if !tcp || (turn == 1 && opens) {
+            return None;
+        }
+        table = if table == Table::Any { Table::Established } else { Table::Any };
     }
-    if key.proto != TCP {
-        return None;
-    }
-    live(k, second, key).map(|flow| hit(flow, second))
+    None
 }
 
 /// Whether a packet that meets an entry can be part of its flow.

@@ -16,11 +16,13 @@ pub fn resolve<K: Kernel>(k: &K, p: &mut Packet) -> bool {
     }
     let key = FragmentKey { src: p.tuple.src, dst: p.tuple.dst, id: p.fragment_id, proto: p.proto, pad: [0; 3] };
     if p.fragment == Fragment::FIRST {
-        let ports = FragmentPorts { sport: p.tuple.sport, dport: p.tuple.dport, seen: k.seconds() };
-        k.insert_fragment(&key, ports);
+        let (sport, dport) = (p.tuple.sport, p.tuple.dport);
+        let ports = FragmentPorts { tag: 0, sport, dport, seen: k.seconds(), pad: 0 };
+        k.insert_fragment(&key, ports.sealed(key.tag()));
         return true;
     }
-    let Some(ports) = k.fragment(&key) else { return false };
+    // The element may be another datagram's by now: then this one's first fragment has been forgotten.
+    let Some(ports) = k.fragment(&key).filter(|ports| ports.is_of(key.tag())) else { return false };
     if k.seconds().wrapping_sub(ports.seen) > LIFETIME {
         return false;
     }

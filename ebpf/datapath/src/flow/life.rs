@@ -30,20 +30,22 @@ pub const fn lifetime(proto: u8, state: u32) -> u32 {
 #[inline(always)]
 #[must_use]
 pub fn expired(flow: &Flow, proto: u8, now: u32) -> bool {
-    idle_for(flow, now) > lifetime(proto, flow.state.load())
+    idle_for(flow, now) > lifetime(proto, flow.state.value)
 }
 
 /// Seconds since an entry's last packet.
 #[inline(always)]
 pub(super) fn idle_for(flow: &Flow, now: u32) -> u32 {
-    let age = now.wrapping_sub(flow.seen.load());
+    let age = now.wrapping_sub(flow.seen as u32);
     // Another CPU may have written a later second than this one has read.
     if age < u32::MAX / 2 { age } else { 0 }
 }
 
-/// The entry of a key in a table, if it is that key's and has not expired.
+/// Copies the entry of a key, if there is one in the table that has not expired. If not, nothing in `copy` counts.
 #[inline(always)]
-pub(super) fn live<'k, K: Kernel>(k: &'k K, table: Table, key: &FlowKey) -> Option<&'k Flow> {
-    let flow = k.flow(table, key)?;
-    if flow.tag != key.tag() || expired(flow, key.proto, k.seconds()) { None } else { Some(flow) }
+pub(super) fn live<K: Kernel>(k: &K, table: Table, key: &FlowKey, copy: &mut Flow) -> bool {
+    match k.flow(table, key) {
+        Some(entry) => k.copy(entry, key.tag(), copy) && !expired(copy, key.proto, k.seconds()),
+        None => false,
+    }
 }

@@ -9,6 +9,7 @@
 //! (`create`, `ports`); what has expired is a miss, and is taken out by who needs its place, or by a sweep.
 
 mod account;
+mod change;
 mod create;
 mod find;
 mod fragment;
@@ -18,7 +19,8 @@ mod ports;
 mod reuse;
 mod track;
 
-pub use find::{At, Hit, Place, find, find_key, opens};
+pub use change::put;
+pub use find::{At, Place, find, opens};
 pub use fragment::resolve as resolve_fragment;
 pub use life::{expired, lifetime};
 pub use pair::Over;
@@ -32,6 +34,7 @@ pub use crate::tables::port::*;
 pub mod stage {
     pub use super::account::stage::*;
     pub use super::create::stage::*;
+    pub use super::find::stage::*;
     pub use super::pair::stage::*;
     pub use super::ports::stage::*;
     pub use super::track::stage::*;

@@ -1,15 +1,15 @@
 //! The entries of a flow: putting in and taking out both, and what holds for both.
 
 use super::account::stage::{put_in, take_out};
-use super::account::{Change, Entry, claim, remove};
-use super::find::Hit;
+use super::account::{Change, Which, remove};
+use super::change::{alter, claim, release};
 use super::life::{expired, live};
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
 use crate::packet::TCP;
 use crate::register::Register;
 use crate::scratch::{Draft, Walk};
-use crate::tables::flow::{Flow, FlowFlags, FlowState, InsertError, Table};
+use crate::tables::flow::{Entry, Flow, FlowFlags, FlowState, InsertError, Owned, Table};
 
 stages! {
     fn aim_far(host: bool) -> bool, as AimFar;
@@ -34,7 +34,7 @@ fn aim_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> bool {
         return false;
     }
     // A connection may live under this tuple among the established ones.
-    proto != TCP || live(k, Table::Established, &draft.far).is_none()
+    proto != TCP || !live(k, Table::Established, &draft.far, &mut w.there)
 }
 
 /// Inserts the far entry for the target as it stands.
@@ -43,10 +43,10 @@ pub(super) fn insert_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> Result<(
     if !stage::aim_far(k, w, host) {
         return Err(InsertError::Exists);
     }
-    let put = put_in(k, w, Table::Any, Entry::Other);
+    let put = put_in(k, w, Table::Any, Which::Other);
     // Another CPU may have moved one there between the two looks.
-    if put.is_ok() && w.packet.proto == TCP && live(k, Table::Established, &w.draft.far).is_some() {
-        take_out(k, w, Table::Any, Entry::Other);
+    if put.is_ok() && w.packet.proto == TCP && live(k, Table::Established, &w.draft.far, &mut w.there) {
+        take_out(k, w, Table::Any, Which::Other);
         return Err(InsertError::Exists);
     }
     put
@@ -60,52 +60,48 @@ const FAR_ONLY: u32 =
 #[inline(always)]
 pub(super) fn turn_near(draft: &mut Draft, from_a: bool) {
     draft.flow.flags = (draft.flow.flags & !FAR_ONLY) | FlowFlags::NEAR | opener_flag(from_a);
-    draft.flow.tag = draft.key.tag();
     draft.flow.other = draft.target;
+    draft.flow.seal(draft.key.tag());
 }
 
 /// Inserts the near entry. If another CPU was faster, what it decided holds.
 #[inline(always)]
 pub(super) fn insert_near<K: Kernel>(k: &K, w: &mut Walk, from_a: bool) -> Result<(), DropReason> {
     turn_near(&mut w.draft, from_a);
-    match put_in(k, w, Table::Any, Entry::Met) {
+    match put_in(k, w, Table::Any, Which::Met) {
         Ok(()) => Ok(()),
         Err(InsertError::Full) => {
-            take_out(k, w, Table::Any, Entry::Other);
+            take_out(k, w, Table::Any, Which::Other);
             Err(DropReason::FlowTableFull)
         }
         Err(InsertError::Exists) => {
-            let draft = &mut w.draft;
-            if let Some(theirs) = live(k, Table::Any, &draft.key)
-                && theirs.is(FlowFlags::NEAR)
-                && theirs.claim.load() == 0
+            let Walk { draft, there, .. } = w;
+            let free = |entry: &Entry| Owned::of(&entry.claim, draft.key.tag()).value == 0;
+            if live(k, Table::Any, &draft.key, there)
+                && there.is(FlowFlags::NEAR)
+                && k.flow(Table::Any, &draft.key).is_some_and(free)
             {
                 // Another backend or port: then this one's place is given back.
-                let same = theirs.other == draft.target;
-                draft.target = theirs.other;
+                let same = there.other == draft.target;
+                draft.target = there.other;
                 if !same {
-                    take_out(k, w, Table::Any, Entry::Other);
+                    take_out(k, w, Table::Any, Which::Other);
                 }
                 return Ok(());
             }
-            take_out(k, w, Table::Any, Entry::Other);
+            take_out(k, w, Table::Any, Which::Other);
             Err(DropReason::FlowRace)
         }
     }
 }
 
-/// Removes the flow that [`super::find()`] found in a table: both its entries.
+/// Removes the flow of the entry in `w.met`, whose key is in `w.draft.key`, from a table: both its entries.
 #[inline(always)]
 fn forget<K: Kernel>(k: &K, w: &mut Walk, table: Table) {
-    let draft = &mut w.draft;
-    let Some(flow) = k.flow(table, &draft.key) else { return };
-    if flow.is_translated() {
-        flow.set_other_key(&mut draft.far, draft.key.proto);
-        if pair(k, draft, flow, table).is_some() {
-            take_out(k, w, table, Entry::Other);
-        }
+    if note_other(w) && pair(k, w, table).is_some() {
+        take_out(k, w, table, Which::Other);
     }
-    take_out(k, w, table, Entry::Met);
+    take_out(k, w, table, Which::Met);
 }
 
 /// Which flows a sweep takes out.
@@ -148,7 +144,7 @@ impl Over {
             Self::Expired => expired(flow, proto, now),
             Self::Of(slot) => flow.opener.slot == slot || flow.responder.slot == slot,
             Self::Idle(seconds) => {
-                let state = flow.state.load();
+                let state = flow.state.value;
                 // What has both FINs says how long its port is to rest.
                 let lasts = state & (FlowState::ESTABLISHED | FlowState::STREAM | FlowState::FINS) != 0;
                 (!lasts || state & FlowState::RESET != 0) && super::life::idle_for(flow, now) >= u32::from(seconds)
@@ -160,86 +156,105 @@ impl Over {
 /// Takes out the flow whose key is in `draft.key`, if it still is one of those. True if it was.
 #[inline(always)]
 fn end<K: Kernel>(k: &K, w: &mut Walk, table: Table, over: Over) -> bool {
-    let key = &w.draft.key;
-    let Some(flow) = k.flow(table, key) else { return false };
-    if flow.tag != key.tag() || !over.is(flow, key.proto, k.seconds()) {
+    let Walk { draft, met, .. } = w;
+    let Some(entry) = k.flow(table, &draft.key) else { return false };
+    if !k.copy(entry, draft.key.tag(), met) || !over.is(met, draft.key.proto, k.seconds()) {
         return false;
     }
     forget(k, w, table);
     true
 }
 
-/// Writes a state to both entries of a flow.
+/// Notes the key of the other entry of the flow in `w.met`. False if it has none.
 #[inline(always)]
-pub(super) fn note<K: Kernel>(k: &K, draft: &Draft, hit: &Hit<'_>, before: u32, state: u32) {
-    hit.flow.state.store(state);
-    if let Some(pair) = pair(k, draft, hit.flow, hit.table) {
-        let theirs = pair.state.load();
-        pair.state.store((theirs & !(before & !state)) | state);
+pub(super) fn note_other(w: &mut Walk) -> bool {
+    let Walk { draft, met, .. } = w;
+    let translated = met.is_translated();
+    if translated {
+        met.set_other_key(&mut draft.far, draft.key.proto);
+    }
+    translated
+}
+
+/// Writes a state to both entries of the flow in `w.met`.
+#[inline(always)]
+pub(super) fn note<K: Kernel>(k: &K, w: &mut Walk, table: Table, before: u32, state: u32) {
+    if let Some(entry) = k.flow(table, &w.draft.key) {
+        alter(k, &entry.state, w.draft.key.tag(), state & !before, before & !state);
+    }
+    if let Some(entry) = pair(k, w, table) {
+        alter(k, &entry.state, w.draft.far.tag(), state & !before, before & !state);
     }
 }
 
-/// The other entry of a translated flow, whose key is in `draft.far`.
+/// The other entry of the flow in `w.met`, if it is translated: its key is in `w.draft.far`, a copy is in `w.pair`.
 #[inline(always)]
-pub(super) fn pair<'k, K: Kernel>(k: &'k K, draft: &Draft, flow: &Flow, table: Table) -> Option<&'k Flow> {
-    if !flow.is_translated() {
+pub(super) fn pair<'k, K: Kernel>(k: &'k K, w: &mut Walk, table: Table) -> Option<&'k Entry> {
+    let Walk { draft, met, pair, .. } = w;
+    if !met.is_translated() {
         return None;
     }
+    let entry = k.flow(table, &draft.far)?;
     // Its place may be another's by now.
-    let is_ours = |pair: &&Flow| {
-        pair.tag == draft.far.tag()
-            && pair.is_translated()
-            && draft.key.is(flow.is(FlowFlags::OPENER_IS_A), &pair.other)
-    };
-    k.flow(table, &draft.far).filter(is_ours)
+    let is_ours = k.copy(entry, draft.far.tag(), pair)
+        && pair.is_translated()
+        && draft.key.is(met.is(FlowFlags::OPENER_IS_A), &pair.other);
+    is_ours.then_some(entry)
 }
 
-/// Moves a flow to the other table, with a new state. Where that is full it stays where it is: false.
+/// Moves the flow in `w.met` to the other table, with a new state. Where that is full it stays where it is: false.
 #[inline(always)]
-pub(super) fn relocate<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>, to: Table, state: u32) -> bool {
-    let flow = hit.flow;
+pub(super) fn relocate<K: Kernel>(k: &K, w: &mut Walk, from: Table, to: Table, state: u32) -> bool {
+    let Some(entry) = k.flow(from, &w.draft.key) else { return false };
     // Another CPU may be about to do the same.
-    if !claim(k, &w.draft.key, flow) {
+    if !claim(k, &w.draft.key, entry) {
         return false;
     }
-    let pair = pair(k, &w.draft, flow, hit.table).filter(|pair| claim(k, &w.draft.far, pair));
-    let moved = match pair {
-        Some(pair) => {
-            copy_over(k, w, pair, to, Entry::Other, state) && {
-                let near = copy_over(k, w, flow, to, Entry::Met, state);
-                if !near {
-                    take_out(k, w, to, Entry::Other);
-                }
-                near
-            }
-        }
-        None => !flow.is_translated() && copy_over(k, w, flow, to, Entry::Met, state),
-    };
+    let pair = pair(k, w, from).filter(|pair| claim(k, &w.draft.far, pair));
+    let whole = pair.is_some() || !w.met.is_translated();
+    let Walk { draft, own, pair: other, .. } = w;
+    let moved = whole
+        && k.copy(entry, draft.key.tag(), own)
+        && pair.is_none_or(|pair| k.copy(pair, draft.far.tag(), other))
+        && copy_both(k, w, to, state, pair.is_some());
     if !moved {
-        pair.inspect(|pair| pair.claim.store(0));
-        flow.claim.store(0);
+        pair.inspect(|pair| release(k, &w.draft.far, pair));
+        release(k, &w.draft.key, entry);
         return false;
     }
-    if let Some(pair) = pair {
-        w.draft.counted.set(&w.draft.far, pair);
-        remove(k, w, hit.table, Entry::Other, Change::HandedOn);
+    if pair.is_some() {
+        w.draft.counted.set(&w.draft.far, &w.pair);
+        remove(k, w, from, Which::Other, Change::HandedOn);
     }
-    w.draft.counted.set(&w.draft.key, flow);
-    remove(k, w, hit.table, Entry::Met, Change::HandedOn);
+    w.draft.counted.set(&w.draft.key, &w.own);
+    remove(k, w, from, Which::Met, Change::HandedOn);
     true
+}
+
+/// Puts copies of a flow's entries into the other table.
+#[inline(always)]
+fn copy_both<K: Kernel>(k: &K, w: &mut Walk, to: Table, state: u32, two: bool) -> bool {
+    if two && !copy_over(k, w, to, Which::Other, state) {
+        return false;
+    }
+    let moved = copy_over(k, w, to, Which::Met, state);
+    if !moved && two {
+        take_out(k, w, to, Which::Other);
+    }
+    moved
 }
 
 /// Puts a copy of an entry into the other table.
 #[inline(always)]
-fn copy_over<K: Kernel>(k: &K, w: &mut Walk, flow: &Flow, to: Table, entry: Entry, state: u32) -> bool {
+fn copy_over<K: Kernel>(k: &K, w: &mut Walk, to: Table, which: Which, state: u32) -> bool {
     let copy = &mut w.draft.flow;
-    copy.copy_from(flow);
-    copy.state.store(state);
+    *copy = if which == Which::Met { w.own } else { w.pair };
+    copy.state.value = state;
     // What has ended does not count to anybody's share of the ports, until it turns out not to have.
     if to == Table::Any {
         copy.flags &= !FlowFlags::HELD;
     } else if copy.is(FlowFlags::PORT) {
         copy.flags |= FlowFlags::HELD;
     }
-    put_in(k, w, to, entry).is_ok()
+    put_in(k, w, to, which).is_ok()
 }

@@ -4,13 +4,13 @@ use super::life::{expired, idle_for};
 use crate::kernel::Kernel;
 use crate::packet::{TCP, UDP};
 use crate::scratch::Draft;
-use crate::tables::flow::{Flow, FlowFlags, FlowKey, FlowState};
+use crate::tables::flow::{Flow, FlowFlags, FlowState};
 
 /// Whether what is in the place of the draft's flow may be replaced by it.
 #[inline(always)]
-pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, key: &FlowKey, draft: &Draft) -> bool {
+pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, proto: u8, draft: &Draft) -> bool {
     let (now, new) = (k.seconds(), &draft.flow);
-    if there.tag != key.tag() || expired(there, key.proto, now) {
+    if expired(there, proto, now) {
         return true;
     }
     if !there.is(FlowFlags::FAR) || !new.is(FlowFlags::FAR) {
@@ -20,11 +20,11 @@ pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, key: &FlowKey, draft: &D
     if there.other == new.other {
         return true;
     }
-    match key.proto {
+    match proto {
         TCP => tcp_is_over(there, new.isn, draft.stamp),
         // A question that was answered: nothing is to come any more, most likely. Taken if ports are short only.
         UDP => {
-            let state = there.state.load();
+            let state = there.state.value;
             draft.idle != 0
                 && (draft.over == 0 || there.opener.slot == new.opener.slot)
                 && state & (FlowState::REPLIED | FlowState::STREAM) == FlowState::REPLIED
@@ -38,7 +38,7 @@ pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, key: &FlowKey, draft: &D
 /// connection, or can tell the two apart.
 #[inline(always)]
 fn tcp_is_over(there: &Flow, isn: u32, stamp: u32) -> bool {
-    let state = there.state.load();
+    let state = there.state.value;
     // An RST may be anybody's: it does not prove that the responder has forgotten the connection. It expires soon.
     if state & FlowState::FINS != FlowState::FINS {
         return false;
@@ -47,7 +47,7 @@ fn tcp_is_over(there: &Flow, isn: u32, stamp: u32) -> bool {
     if state & (FlowState::RESPONDER_FIRST | FlowState::LAST_ACK) == FlowState::LAST_ACK {
         return true;
     }
-    is_newer(isn, stamp, there.last_seq.load(), there.last_stamp.load())
+    is_newer(isn, stamp, there.last_seq.value, there.last_stamp.value)
 }
 
 /// Whether a SYN is newer than a connection that its receiver still waits for the end of: RFC 6191 section 2, as Linux has it

@@ -1,14 +1,15 @@
 //! The state of a flow, as its packets change it.
 
-use super::find::{Hit, Place};
+use super::change::put;
+use super::find::Place;
 use super::pair::stage::forget;
-use super::pair::{note, pair, relocate};
+use super::pair::{note, note_other, pair, relocate};
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::read_stamp;
 use crate::packet::{Fragment, TCP, TcpFlags};
 use crate::register::{Answer, variants};
 use crate::scratch::Walk;
-use crate::tables::flow::{Flow, FlowFlags, FlowState, Table};
+use crate::tables::flow::{Entry, FlowFlags, FlowState, Owned, Table};
 
 stages! {
     fn track_change(place: Place) -> Tracked, as TrackChange;
@@ -33,107 +34,111 @@ impl Answer for Tracked {
     const BROKEN: Self = Self::Live;
 }
 
-/// Notes a packet in its flow: nothing, if nothing changes.
+/// Notes a packet in the flow in `w.met`: nothing, if nothing changes.
 #[inline(always)]
-pub fn track<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Tracked {
-    let state = hit.flow.state.load();
+pub fn track<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
+    let state = w.met.state.value;
     let settled = if w.packet.proto == TCP {
         state & (FlowState::ESTABLISHED | FlowState::FINS | FlowState::RESET) == FlowState::ESTABLISHED
             && w.packet.tcp & (TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) == 0
     } else {
-        hit.forward || state & FlowState::REPLIED != 0
+        place.forward || state & FlowState::REPLIED != 0
     };
-    if settled && hit.flow.seen.load() == k.seconds() {
+    if settled && w.met.seen == u64::from(k.seconds()) {
         return Tracked::Live;
     }
-    stage::track_change(k, w, Place { table: hit.table, forward: hit.forward })
+    stage::track_change(k, w, place)
 }
 
 /// Notes a packet that changes its flow: the first of a second, the first answer, the beginning and the end.
 #[inline(always)]
 fn track_change<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
-    let (p, draft) = (&w.packet, &mut w.draft);
-    let Some(flow) = k.flow(place.table, &draft.key) else { return Tracked::Live };
+    let Some(entry) = k.flow(place.table, &w.draft.key) else { return Tracked::Live };
     let now = k.seconds();
-    flow.seen.store(now);
-    if flow.is_translated() {
-        flow.set_other_key(&mut draft.far, draft.key.proto);
-    }
+    entry.seen.store(now.into());
+    // It may have changed since it was met.
+    let state = Owned::of(&entry.state, w.draft.key.tag());
+    w.met.state = state;
+    note_other(w);
     // Traffic in one direction keeps both entries.
-    if let Some(pair) = pair(k, draft, flow, place.table) {
-        pair.seen.store(now);
-    } else if place.forward && flow.is(FlowFlags::NEAR) && (p.proto != TCP || p.tcp & TcpFlags::SYN != 0) {
+    let p = &w.packet;
+    let may_begin = place.forward && (p.proto != TCP || p.tcp & TcpFlags::SYN != 0);
+    if let Some(pair) = pair(k, w, place.table) {
+        pair.seen.store(now.into());
+    } else if may_begin && w.met.is(FlowFlags::NEAR) {
         // The far entry was evicted, and answers would find no way back: the flow is made again.
         forget(k, w, place.table);
         return Tracked::Reopened;
     }
-    let hit = Hit { flow, table: place.table, forward: place.forward };
-    if p.proto == TCP {
-        return track_connection(k, w, &hit);
+    if w.packet.proto == TCP {
+        return track_connection(k, w, place);
     }
-    let before = flow.state.load();
+    let before = state.value;
     let mut state = before;
     if !place.forward {
         state |= FlowState::REPLIED;
     }
-    if before & FlowState::REPLIED != 0 && now.wrapping_sub(flow.opened) > STREAM_AFTER {
+    if before & FlowState::REPLIED != 0 && now.wrapping_sub(w.met.opened) > STREAM_AFTER {
         state |= FlowState::STREAM;
     }
     if state != before {
-        note(k, draft, &hit, before, state);
+        note(k, w, place.table, before, state);
     }
     Tracked::Live
 }
 
 /// The packets of a connection that change its state: the first three, and those of its end.
 #[inline(always)]
-fn track_connection<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Tracked {
+fn track_connection<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
     let p = w.packet;
-    let before = hit.flow.state.load();
+    let before = w.met.state.value;
     let mut state = before;
     if p.tcp & TcpFlags::RST != 0 {
         state |= FlowState::RESET;
     } else if p.tcp & TcpFlags::SYN != 0 {
         if p.tcp & TcpFlags::ACK == 0 {
             if before & FlowState::RESET != 0 || before & FlowState::FINS == FlowState::FINS {
-                forget(k, w, hit.table);
+                forget(k, w, place.table);
                 return Tracked::Reopened;
             }
             state |= FlowState::SYN;
-        } else if !hit.forward {
+        } else if !place.forward {
             state |= FlowState::REPLIED;
         }
     } else {
         // An RST that was none of this connection's (out of its window) did not end it if data still comes.
         state &= !FlowState::RESET;
         if p.tcp & TcpFlags::FIN != 0 {
-            state |= match hit.forward {
+            state |= match place.forward {
                 true => FlowState::FIN_OPENER,
                 false if before & FlowState::FIN_OPENER == 0 => FlowState::FIN_RESPONDER | FlowState::RESPONDER_FIRST,
                 false => FlowState::FIN_RESPONDER,
             };
         }
         // A later fragment has no header.
-        if hit.forward && state & FlowState::FINS != 0 && p.tcp & TcpFlags::ACK != 0 && p.fragment != Fragment::LATER {
-            let payload = stage::note_last(k, w, Place { table: hit.table, forward: hit.forward });
+        if place.forward && state & FlowState::FINS != 0 && p.tcp & TcpFlags::ACK != 0 && p.fragment != Fragment::LATER
+        {
+            let payload = stage::note_last(k, w, place);
             if before & FlowState::FINS == FlowState::FINS && payload == 0 && p.tcp & TcpFlags::FIN == 0 {
                 state |= FlowState::LAST_ACK;
             }
         }
-        if hit.forward && before & FlowState::REPLIED != 0 {
+        if place.forward && before & FlowState::REPLIED != 0 {
             state |= FlowState::ESTABLISHED;
         }
     }
     let ending = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
-    let moved = match hit.table {
-        Table::Any if state & FlowState::ESTABLISHED != 0 && !ending => relocate(k, w, hit, Table::Established, state),
+    let moved = match place.table {
+        Table::Any if state & FlowState::ESTABLISHED != 0 && !ending => {
+            relocate(k, w, Table::Any, Table::Established, state)
+        }
         // What is still to come is little (a last acknowledgement, something sent again) and has to find its way; it
         // must not take the place of a connection that lives.
-        Table::Established if ending => relocate(k, w, hit, Table::Any, state),
+        Table::Established if ending => relocate(k, w, Table::Established, Table::Any, state),
         Table::Any | Table::Established => false,
     };
     if !moved && state != before {
-        note(k, &w.draft, hit, before, state);
+        note(k, w, place.table, before, state);
     }
     Tracked::Live
 }
@@ -150,21 +155,21 @@ fn note_last<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> u32 {
     let payload = if k.packet_len() > end { k.packet_len() - end } else { 0 };
     let fin = u32::from(p.tcp & TcpFlags::FIN != 0);
     let next = u32::from_be(seq).wrapping_add(payload).wrapping_add(fin);
-    let write = |flow: &Flow| {
-        let last = flow.last_seq.load();
+    let write = |entry: &Entry, owner: u32| {
+        let last = Owned::of(&entry.last_seq, owner).value;
         // What is sent again is older.
         if last == 0 || (next.wrapping_sub(last) as i32) > 0 {
-            flow.last_seq.store(next);
+            put(k, &entry.last_seq, owner, next);
         }
         if stamp != 0 {
-            flow.last_stamp.store(stamp);
+            put(k, &entry.last_stamp, owner, stamp);
         }
     };
-    if let Some(flow) = k.flow(place.table, &w.draft.key) {
-        write(flow);
-        if let Some(pair) = pair(k, &w.draft, flow, place.table) {
-            write(pair);
-        }
+    if let Some(entry) = k.flow(place.table, &w.draft.key) {
+        write(entry, w.draft.key.tag());
+    }
+    if let Some(entry) = pair(k, w, place.table) {
+        write(entry, w.draft.far.tag());
     }
     payload
 }

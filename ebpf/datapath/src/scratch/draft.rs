@@ -59,8 +59,8 @@ impl Draft {
             over,
         } = self;
         *target = packet.tuple;
-        flow.clear();
-        flow.generation.store(generation);
+        *flow = Flow::new();
+        flow.generation.value = generation;
         flow.isn = packet.seq;
         *turned = 0;
         *stamp = 0;

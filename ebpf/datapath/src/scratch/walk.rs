@@ -14,6 +14,14 @@ pub struct Walk {
     pub packet: Packet,
     /// The flow that is being looked for or made.
     pub draft: Draft,
+    /// The entry that the packet met, as [`crate::flow::stage::find`] copied it.
+    pub met: Flow,
+    /// Of a flow that changes: a copy of the entry that was met as it is now.
+    pub own: Flow,
+    /// And of its other entry.
+    pub pair: Flow,
+    /// Copies of entries that are in the way, or go.
+    pub there: Flow,
     /// The policy set that was asked last, for the explanation of a drop.
     pub set: u32,
     /// The bit of that set that decided.
@@ -38,8 +46,23 @@ impl Walk {
     #[inline(always)]
     pub fn begin(&mut self) {
         // A flow that is made begins with `Draft::open`; what is left of a search is its key, which it writes. `ends`,
-        // `to` and `found` are written as a whole before they are read.
-        let Self { packet, draft: _, set, bit, ends: _, to: _, found: _, way, frontend, memory: _ } = self;
+        // `to`, `found` and the copies of entries are written as a whole before they are read.
+        let Self {
+            packet,
+            draft: _,
+            met: _,
+            own: _,
+            pair: _,
+            there: _,
+            set,
+            bit,
+            ends: _,
+            to: _,
+            found: _,
+            way,
+            frontend,
+            memory: _,
+        } = self;
         *packet = Packet::UNREAD;
         *set = 0;
         *bit = u32::from(NO_BIT);

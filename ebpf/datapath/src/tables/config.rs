@@ -67,8 +67,14 @@ impl Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Uplink {
+    /// Check of the interface's index and content: see [`super::reused`].
+    pub tag: u32,
+    /// Zero.
+    pub pad: u32,
     /// Its IPv4 address, v4-mapped, or `::`: the source of masqueraded packets that leave by it.
     pub v4: Addr,
     /// Its IPv6 address, or `::`.
     pub v6: Addr,
 }
+
+super::reused::tagged! { Uplink, of 5 words; }

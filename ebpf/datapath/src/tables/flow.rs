@@ -3,7 +3,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::peer::{NO_NODE, NO_SLOT};
+pub use super::entry::{End, Entry, Flow, NO_BACKEND, Owned};
+use super::peer::NO_SLOT;
 use super::port::{Destination, PortSet};
 use crate::{Addr, Long, MAX_PODS, Tuple, WirePort, Word};
 
@@ -89,74 +90,6 @@ impl FlowKey {
     }
 }
 
-/// `backend` of a flow that has none.
-pub const NO_BACKEND: u32 = u32::MAX;
-
-/// One end of a flow, as far as this node has to do with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct End {
-    /// Slot of this node's pod, or [`NO_SLOT`].
-    pub slot: u16,
-    /// Index in `NODES` of the node that it is behind, or [`NO_NODE`].
-    pub node: u16,
-}
-
-impl Default for End {
-    fn default() -> Self {
-        Self::ELSEWHERE
-    }
-}
-
-impl End {
-    /// Neither a pod of this node nor behind another.
-    pub const ELSEWHERE: Self = Self { slot: NO_SLOT, node: NO_NODE };
-}
-
-/// Value of `CT_EST` and `CT_ANY`. What changes while packets pass are aligned words, written through the pointer.
-#[derive(Debug)]
-#[cfg_attr(any(test, feature = "host"), derive(FromBytes, IntoBytes, KnownLayout))]
-#[repr(C)]
-pub struct Flow {
-    /// Of a near entry the far tuple, of a far entry the near one, always from opener to responder. Else zero.
-    pub other: Tuple,
-    /// [`FlowKey::tag`] of its key.
-    pub tag: u32,
-    /// [`FlowFlags`]; fixed.
-    pub flags: u32,
-    /// The opener's end.
-    pub opener: End,
-    /// The responder's end.
-    pub responder: End,
-    /// The backend that a service chose, or [`NO_BACKEND`].
-    pub backend: u32,
-    /// The service port that it belongs to.
-    pub service: u32,
-    /// Second (since boot) of its last packet.
-    pub seen: Word,
-    /// [`FlowState`].
-    pub state: Word,
-    /// Epoch at which the opener's pod let it out.
-    pub opener_epoch: Word,
-    /// Epoch at which the responder's pod let it in.
-    pub responder_epoch: Word,
-    /// Generation of the backend; without one, of the set of UDP frontends.
-    pub generation: Word,
-    /// Second (since boot) in which it was made; fixed.
-    pub opened: u32,
-    /// TCP: the sequence number of the SYN that opened it, as on the wire, by which that is known when it is sent again;
-    /// fixed. Zero of a connection that is older than the tables.
-    pub isn: u32,
-    /// ICMP errors about it that were let through: the second (low 24 bits) shifted by 8, and how many in it.
-    pub errors: Word,
-    /// 1 once a CPU has claimed it: that one, and no other, takes it out or replaces it, and counts that.
-    pub claim: Long,
-    /// TCP, once one side has closed: the opener's last timestamp (RFC 7323), 0 without one.
-    pub last_stamp: Word,
-    /// TCP, once one side has closed: the sequence number that the responder expects next of the opener, host order.
-    pub last_seq: Word,
-}
-
 flags! {
     /// Bits of [`Flow::flags`].
     pub struct FlowFlags {
@@ -211,116 +144,6 @@ flags! {
         pub const STREAM: u32 = 128;
         /// TCP: after both FINs the opener has acknowledged.
         pub const LAST_ACK: u32 = 256;
-    }
-}
-
-impl Flow {
-    /// An empty entry, to be filled in.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            other: Tuple::NONE,
-            tag: 0,
-            flags: 0,
-            opener: End::ELSEWHERE,
-            responder: End::ELSEWHERE,
-            backend: NO_BACKEND,
-            service: 0,
-            seen: Word::new(0),
-            state: Word::new(0),
-            opener_epoch: Word::new(0),
-            responder_epoch: Word::new(0),
-            generation: Word::new(0),
-            opened: 0,
-            isn: 0,
-            errors: Word::new(0),
-            claim: Long::new(0),
-            last_stamp: Word::new(0),
-            last_seq: Word::new(0),
-        }
-    }
-
-    /// Becomes an empty entry again, in place.
-    #[inline(always)]
-    pub fn clear(&mut self) {
-        self.copy_from(&Self::new());
-    }
-
-    /// Takes over everything from another entry, but for the claim on that.
-    #[inline(always)]
-    pub fn copy_from(&mut self, from: &Self) {
-        let Self {
-            other,
-            tag,
-            flags,
-            opener,
-            responder,
-            backend,
-            service,
-            seen,
-            state,
-            opener_epoch,
-            responder_epoch,
-            generation,
-            opened,
-            isn,
-            errors,
-            claim: _,
-            last_stamp,
-            last_seq,
-        } = from;
-        self.other = *other;
-        self.tag = *tag;
-        self.flags = *flags;
-        self.opener = *opener;
-        self.responder = *responder;
-        self.backend = *backend;
-        self.service = *service;
-        self.opened = *opened;
-        self.isn = *isn;
-        self.claim.store(0);
-        self.errors.store(errors.load());
-        self.last_stamp.store(last_stamp.load());
-        self.last_seq.store(last_seq.load());
-        self.seen.store(seen.load());
-        self.state.store(state.load());
-        self.opener_epoch.store(opener_epoch.load());
-        self.responder_epoch.store(responder_epoch.load());
-        self.generation.store(generation.load());
-    }
-
-    /// Whether any of these flags is set.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is(&self, flags: u32) -> bool {
-        self.flags & flags != 0
-    }
-
-    /// Whether it has two entries.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_translated(&self) -> bool {
-        self.is(FlowFlags::NEAR | FlowFlags::FAR)
-    }
-
-    /// Makes `key` that of a translated flow's other entry.
-    #[inline(always)]
-    pub fn set_other_key(&self, key: &mut FlowKey, proto: u8) {
-        key.set(&self.other, proto);
-        key.alternate = u8::from(self.is(FlowFlags::OTHER_ALTERNATE));
-    }
-
-    /// Whether the pod that accounts for it opened it.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_outgoing(&self) -> bool {
-        self.opener.slot != NO_SLOT
-    }
-}
-
-impl Default for Flow {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -382,14 +205,30 @@ pub struct FragmentKey {
 
 /// The ports that its first fragment had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FragmentPorts {
+    /// Check of key and content: see [`crate::tables::reused`].
+    pub tag: u32,
     /// Source port.
     pub sport: WirePort,
     /// Destination port.
     pub dport: WirePort,
     /// Second (since boot) of the first fragment.
     pub seen: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+super::reused::tagged! { FragmentPorts, of 2 words; }
+
+impl FragmentKey {
+    /// What goes into the check of a value under it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(&self) -> u32 {
+        let datagram = (self.id ^ (self.proto as u32).rotate_right(8)).wrapping_mul(0x9e37_79b1);
+        self.src.tag().rotate_left(7) ^ self.dst.tag() ^ datagram
+    }
 }
 
 /// The two tables of flows.
@@ -415,8 +254,8 @@ pub const MAX_FLOW_ENTRIES: u32 = 524_288;
 
 /// The tables of flows.
 pub trait Tables {
-    /// The entry of a key. What it refers to may be removed and reused at any time: [`Flow::tag`] tells.
-    fn flow(&self, table: Table, key: &FlowKey) -> Option<&Flow>;
+    /// The entry of a key. It may be removed, and its element reused, at any time: [`Entry::read`] tells.
+    fn flow(&self, table: Table, key: &FlowKey) -> Option<&Entry>;
     /// Inserts an entry; `only_new`: not if the key has one.
     fn insert_flow(&self, table: Table, key: &FlowKey, flow: &Flow, only_new: bool) -> Result<(), InsertError>;
     /// Removes an entry.

@@ -1,6 +1,7 @@
 //! What programs and agent share: the tables, as layouts of their keys and values, and as traits that read them.
 
 pub mod config;
+pub mod entry;
 pub mod flow;
 pub mod peer;
 pub mod policy;

@@ -309,6 +309,18 @@ pub struct Affinity {
 
 super::reused::tagged! { Frontend, of 4 words; Affinity, of 2 words; }
 
+/// Value of `NODE_ADDRESSES`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct NodeAddress {
+    /// Check of key and content: see [`super::reused`].
+    pub tag: u32,
+    /// What is at it: [`FrontendFlags::NODE_PORT`], [`FrontendFlags::HOST_PORT`] or both.
+    pub kinds: u32,
+}
+
+super::reused::tagged! { NodeAddress, of 1 words; }
+
 /// The one element of `SERVICE_STATE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -7,9 +7,10 @@ use std::vec::Vec;
 use zerocopy::IntoBytes as _;
 
 use super::arena::Arena;
-use super::replay::Entry;
+use super::replay;
 use crate::flow::{
-    self, Destination, Flow, FlowFlags, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table,
+    self, Destination, Entry, Flow, FlowFlags, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet,
+    Table,
 };
 use crate::peer::NO_SLOT;
 use crate::{Long, Word};
@@ -34,7 +35,7 @@ pub struct Flows {
     sets: RefCell<HashMap<Destination, usize>>,
     set_memory: Arena<PortSet>,
     entries: RefCell<HashMap<(bool, FlowKey), usize>>,
-    memory: Arena<Flow>,
+    memory: Arena<Entry>,
     fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     pods: Vec<PodFlows>,
 }
@@ -107,7 +108,7 @@ impl Flows {
         let mut counts = std::collections::BTreeMap::<_, u64>::new();
         let mut shares = std::collections::BTreeMap::<_, u64>::new();
         for ((established, key), index) in &*self.entries.borrow() {
-            let flow = self.memory.get(*index).expect("an entry has memory");
+            let flow = self.plain(*index);
             let (opener, responder) = (flow.opener.slot, flow.responder.slot);
             if !flow.is(FlowFlags::FAR) {
                 let what = match (established, opener == NO_SLOT) {
@@ -144,6 +145,11 @@ impl Flows {
         counts.filter(|(_, count)| *count != 0).collect()
     }
 
+    /// An entry as it is.
+    fn plain(&self, index: usize) -> Flow {
+        self.memory.get(index).expect("an entry has memory").plain()
+    }
+
     /// The same tables, with memory of their own.
     pub(super) fn copy(&self) -> Self {
         let copy = Self {
@@ -157,9 +163,7 @@ impl Flows {
         let mut oldest: Vec<_> = entries.iter().collect();
         oldest.sort_unstable_by_key(|(_, index)| **index);
         for (key, index) in oldest {
-            let mut flow = Flow::new();
-            flow.copy_from(self.memory.get(*index).expect("an entry has memory"));
-            copy.entries.borrow_mut().insert(*key, copy.memory.push(flow));
+            copy.entries.borrow_mut().insert(*key, copy.memory.push(zerocopy::transmute!(self.plain(*index))));
         }
         for (index, count) in self.shares() {
             copy.shares.borrow_mut().insert(index, copy.share_memory.push(Long::new(count)));
@@ -182,15 +186,13 @@ impl Flows {
     }
 
     /// What packets have left in them.
-    pub(super) fn bytes(&self) -> Vec<Entry> {
+    pub(super) fn bytes(&self) -> Vec<replay::Entry> {
         let mut bytes = Vec::new();
         for ((established, key), index) in &*self.entries.borrow() {
-            let mut flow = Flow::new();
-            flow.copy_from(self.memory.get(*index).expect("an entry has memory"));
-            bytes.push(Entry::new(if *established { "CT_EST" } else { "CT_ANY" }, key, flow.as_mut_bytes()));
+            bytes.push(replay::Entry::new(if *established { "CT_EST" } else { "CT_ANY" }, key, &self.plain(*index)));
         }
         for (key, ports) in &*self.fragments.borrow() {
-            bytes.push(Entry::new("FRAGS", key, ports));
+            bytes.push(replay::Entry::new("FRAGS", key, ports));
         }
         for (slot, pod) in (0_u32..).zip(&self.pods) {
             let [established, accepted, outgoing, incoming] =
@@ -203,7 +205,7 @@ impl Flows {
                     EVERYBODY => PodFlows::EVERYBODY.into(),
                     _ => slot,
                 };
-                bytes.push(Entry::new("POD_FLOWS", &index, pod.as_mut_bytes()));
+                bytes.push(replay::Entry::new("POD_FLOWS", &index, pod.as_mut_bytes()));
             }
         }
         bytes
@@ -211,7 +213,7 @@ impl Flows {
 }
 
 impl flow::Tables for Flows {
-    fn flow(&self, table: Table, key: &FlowKey) -> Option<&Flow> {
+    fn flow(&self, table: Table, key: &FlowKey) -> Option<&Entry> {
         let index = *self.entries.borrow().get(&(table == Table::Established, *key))?;
         self.memory.get(index)
     }
@@ -228,9 +230,8 @@ impl flow::Tables for Flows {
                 return Err(InsertError::Full);
             }
         }
-        let mut copy = Flow::new();
-        copy.copy_from(flow);
-        self.entries.borrow_mut().insert((established, *key), self.memory.push(copy));
+        let entry = self.memory.push(zerocopy::transmute!(*flow));
+        self.entries.borrow_mut().insert((established, *key), entry);
         Ok(())
     }
 

@@ -277,10 +277,12 @@ impl Kernel for Host {
         word.store(word.load() & !bits);
     }
 
-    fn claim(&self, word: &Long) -> bool {
-        let free = word.load() == 0;
-        word.store(1);
-        free
+    fn swap_if(&self, word: &Long, old: u64, new: u64) -> bool {
+        let found = word.load() == old;
+        if found {
+            word.store(new);
+        }
+        found
     }
 
     fn random(&self) -> u32 {
@@ -296,8 +298,8 @@ impl Kernel for Host {
         Some(&self.config)
     }
 
-    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
-        self.uplinks.get(&ifindex)
+    fn uplink(&self, ifindex: u32) -> Option<Uplink> {
+        self.uplinks.get(&ifindex).map(|uplink| uplink.sealed(ifindex))
     }
 
     fn host_flows(&self) -> Option<&Word> {

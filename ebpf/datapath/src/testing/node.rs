@@ -58,7 +58,7 @@ impl Node {
             seed: 0x5eed,
             pickup_until: 0,
         };
-        host.uplinks.insert(Self::UPLINK, Uplink { v4, v6 });
+        host.uplinks.insert(Self::UPLINK, Uplink { v4, v6, ..Uplink::default() });
         let mut node = Self { host };
         for v6 in [false, true] {
             node.peer(Self::address(v6), NO_SLOT, NO_NODE, PeerFlags::NODE | PeerFlags::SELF);

@@ -8,8 +8,8 @@ use std::vec::Vec;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::flow::{Flow, FragmentPorts, PodFlows};
-use crate::service::Affinity;
+use crate::flow::{Flow, FragmentKey, FragmentPorts, PodFlows};
+use crate::service::{Affinity, AffinityKey};
 
 /// One line of a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,14 +92,15 @@ impl Entry {
         let value = match self.table.as_str() {
             "CT_EST" | "CT_ANY" => {
                 let mut flow = Flow::read_from_bytes(&self.value).expect(size);
-                flow.seen.store(shift(flow.seen.load()));
+                flow.seen = shift(flow.seen as u32).into();
                 flow.opened = shift(flow.opened);
                 // The seconds of errors are 24 bits above their number; of a flow that had none there is no time.
-                let errors = flow.errors.load();
+                let errors = flow.errors.value;
                 if errors != 0 {
-                    flow.errors.store(shift(errors >> 8) << 8 | errors & 0xff);
+                    flow.errors.value = shift(errors >> 8) << 8 | errors & 0xff;
                 }
-                flow.as_mut_bytes().to_vec()
+                flow.seal(flow.state.owner);
+                flow.as_bytes().to_vec()
             }
             "POD_FLOWS" => {
                 let mut flows = PodFlows::read_from_bytes(&self.value).expect(size);
@@ -111,11 +112,13 @@ impl Entry {
             }
             "FRAGS" => {
                 let ports = FragmentPorts::read_from_bytes(&self.value).expect(size);
-                FragmentPorts { seen: shift(ports.seen), ..ports }.as_bytes().to_vec()
+                let key = FragmentKey::read_from_bytes(&self.key).expect(size);
+                FragmentPorts { seen: shift(ports.seen), ..ports }.sealed(key.tag()).as_bytes().to_vec()
             }
             "AFFINITY" => {
                 let memory = Affinity::read_from_bytes(&self.value).expect(size);
-                Affinity { seen: shift(memory.seen), ..memory }.as_bytes().to_vec()
+                let key = AffinityKey::read_from_bytes(&self.key).expect(size);
+                Affinity { seen: shift(memory.seen), ..memory }.sealed(key.tag()).as_bytes().to_vec()
             }
             _ => self.value.clone(),
         };
@@ -257,12 +260,14 @@ mod tests {
     #[test]
     fn times_move_with_the_clock_and_nothing_else_does() {
         let mut flow = Flow { opened: 990, service: 7, ..Flow::new() };
-        flow.seen.store(1000);
-        flow.errors.store(995 << 8 | 3);
-        let entry = Entry { table: "CT_ANY".into(), key: Vec::new(), value: flow.as_mut_bytes().to_vec() };
+        flow.seen = 1000;
+        flow.errors.value = 995 << 8 | 3;
+        flow.seal(0x1234_5678);
+        let entry = Entry { table: "CT_ANY".into(), key: Vec::new(), value: flow.as_bytes().to_vec() };
         let moved = Flow::read_from_bytes(&entry.moved(1000, 50).value).unwrap();
-        assert_eq!((moved.seen.load(), moved.opened, moved.service), (50, 40, 7));
-        assert_eq!(moved.errors.load(), 45 << 8 | 3, "the second of errors, not their number");
+        assert_eq!((moved.seen, moved.opened, moved.service), (50, 40, 7));
+        assert_eq!(moved.errors.value, 45 << 8 | 3, "the second of errors, not their number");
+        assert!(moved.is_of(0x1234_5678) && !moved.is_of(0x1234_5679));
         assert_eq!(entry.moved(1000, 5).moved(5, 1000), entry, "before boot and back");
     }
 }

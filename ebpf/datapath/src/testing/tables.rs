@@ -9,7 +9,7 @@ use crate::flow::{
 };
 use crate::peer::{self, CidrKey, NodeHop, Peer, Pod};
 use crate::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row};
-use crate::service::{self, Affinity, AffinityKey, Backend, Frontend, FrontendKey, SourceRangeKey};
+use crate::service::{self, Affinity, AffinityKey, Backend, Frontend, FrontendKey, NodeAddress, SourceRangeKey};
 use crate::{Addr, Long};
 
 impl Host {
@@ -29,7 +29,7 @@ impl Host {
         let mut entries = Vec::new();
         let mut add = |entry| entries.push(entry);
         add(Entry::new("CONFIG", &0_u32, &self.config));
-        self.uplinks.iter().for_each(|(key, value)| add(Entry::new("UPLINKS", key, value)));
+        self.uplinks.iter().for_each(|(key, value)| add(Entry::new("UPLINKS", key, &value.sealed(*key))));
 
         let peers = &self.peers;
         peers.peers.iter().for_each(|(key, value)| add(Entry::new("PEERS", key, value)));
@@ -47,7 +47,9 @@ impl Host {
         services.frontends.iter().for_each(|(key, value)| add(Entry::new("FRONTENDS", key, value)));
         (0_u32..).zip(&services.slots).for_each(|(index, id)| add(Entry::new("SLOTS", &index, id)));
         (0_u32..).zip(&services.backends).for_each(|(id, value)| add(Entry::new("BACKENDS", &id, value)));
-        services.node_addresses.iter().for_each(|(key, value)| add(Entry::new("NODE_ADDRESSES", key, value)));
+        services.node_addresses.iter().for_each(|(key, value)| {
+            add(Entry::new("NODE_ADDRESSES", key, &NodeAddress { tag: 0, kinds: *value }.sealed(key.tag())));
+        });
         services.service_ports.iter().for_each(|(index, value)| add(Entry::new("SERVICE_PORTS", index, value)));
         services.source_ranges.iter().for_each(|key| add(Entry::new("SOURCE_RANGES", key, &1_u32)));
         add(Entry::new("SERVICE_STATE", &0_u32, &services.state));
@@ -68,7 +70,7 @@ macro_rules! ask {
 }
 
 ask!(flows: flow::Tables {
-    fn flow(table: Table, key: &FlowKey) -> Option<&Flow>;
+    fn flow(table: Table, key: &FlowKey) -> Option<&flow::Entry>;
     fn insert_flow(table: Table, key: &FlowKey, flow: &Flow, only_new: bool) -> Result<(), InsertError>;
     fn remove_flow(table: Table, key: &FlowKey) -> bool;
     fn pod_flows(index: u16) -> Option<&PodFlows>;

@@ -27,9 +27,9 @@ pub(super) fn turn_back<K: Kernel>(k: &K, w: &mut Walk) -> Action {
         let action = relate(k, w, Side::FromNode, NO_SLOT);
         return if action.goes_on() || action.delivers() { Action::PASS } else { action };
     }
-    let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressUplink) else { return Action::PASS };
-    let flow = hit.flow;
-    if hit.forward
+    let Some(place) = flow::find(k, w, At::EgressUplink) else { return Action::PASS };
+    let flow = &w.met;
+    if place.forward
         || flow::opens(&w.packet)
         || !flow.is(FlowFlags::FAR)
         || !flow.is(FlowFlags::OUTSIDE)
@@ -37,9 +37,9 @@ pub(super) fn turn_back<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     {
         return Action::PASS;
     }
-    if flow::track(k, w, &hit) == Tracked::Reopened {
+    if flow::track(k, w, place) == Tracked::Reopened {
         return Action::PASS;
     }
-    let target = flow.other.reversed();
+    let target = w.met.other.reversed();
     if rewrite(k, &mut w.packet, &target) { Action::PASS } else { Action::drop(DropReason::Rewrite) }
 }

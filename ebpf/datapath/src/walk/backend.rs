@@ -2,7 +2,7 @@
 
 use super::Action;
 use crate::drop::DropReason;
-use crate::flow::{Hit, NO_BACKEND};
+use crate::flow::{self, NO_BACKEND, Place};
 use crate::kernel::{Kernel, stages};
 use crate::packet::{IcmpError, UDP};
 use crate::register::variants;
@@ -31,7 +31,7 @@ fn choose_backend<K: Kernel>(k: &K, w: &mut Walk, begins: bool, from: From) -> A
             w.draft.flow.backend = chosen.id;
             w.draft.flow.service = chosen.service;
             w.frontend = chosen.flags;
-            w.draft.flow.generation.store(chosen.generation);
+            w.draft.flow.generation.value = chosen.generation;
             Action::GO_ON
         }
         Selection::Reject => Action::refuse(IcmpError::PortUnreachable, DropReason::Rejected),
@@ -40,23 +40,24 @@ fn choose_backend<K: Kernel>(k: &K, w: &mut Walk, begins: bool, from: From) -> A
     }
 }
 
-/// Whether a UDP flow was decided by what no longer holds (S40, S41). TCP flows stay with their backend to the end.
+/// Whether the UDP flow in `w.met` was decided by what no longer holds (S40, S41). TCP flows stay with their backend to the end.
 #[inline(always)]
-pub(super) fn is_stale<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> bool {
-    let flow = hit.flow;
+pub(super) fn is_stale<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> bool {
     if w.packet.proto != UDP {
         return false;
     }
-    let generation = flow.generation.load();
-    if flow.backend != NO_BACKEND {
-        return service::flow_is_stale(k, flow.backend, generation);
+    let (backend, generation) = (w.met.backend, w.met.generation.value);
+    if backend != NO_BACKEND {
+        return service::flow_is_stale(k, backend, generation);
     }
     let current = k.udp_generation();
     if generation == current {
         return false;
     }
     if stage::still_no_service(k, w) {
-        flow.generation.store(current);
+        if let Some(entry) = k.flow(place.table, &w.draft.key) {
+            flow::put(k, &entry.generation, w.draft.key.tag(), current);
+        }
         return false;
     }
     true

@@ -3,7 +3,7 @@
 use super::opening::{Part, part_in};
 use super::{Action, judge};
 use crate::drop::DropReason;
-use crate::flow::{self, Flow, FlowFlags, Hit, Tracked};
+use crate::flow::{self, FlowFlags, Place, Tracked};
 use crate::kernel::{Kernel, stages};
 use crate::overlay;
 use crate::packet::{ETH_LEN, IcmpError, Packet, TCP, decrement_ttl, rewrite};
@@ -14,39 +14,39 @@ stages! {
     fn hand_over() -> Action, as HandOver;
 }
 
-/// A packet that has the tuple of a known flow: part of it, still allowed, noted in the flow, and on its way. The walk goes on if the
+/// A packet that has the tuple of the flow in `w.met`: part of it, still allowed, noted in the flow, and on its way. The walk goes on if the
 /// packet opens the flow anew.
 #[inline(always)]
-pub(super) fn follow<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
-    let part = part_in(k, w, hit);
+pub(super) fn follow<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Action {
+    let part = part_in(k, w, place);
     if part == Part::Not {
         return Action::GO_ON;
     }
-    if let Err(reason) = judge::recheck(k, w, hit) {
+    if let Err(reason) = judge::recheck(k, w, place) {
         return Action::drop(reason);
     }
     if part == Part::Aside {
-        return note(w, hit);
+        return note(w, place.forward);
     }
-    match flow::track(k, w, hit) {
-        Tracked::Live => note(w, hit),
+    match flow::track(k, w, place) {
+        Tracked::Live => note(w, place.forward),
         Tracked::Reopened => Action::GO_ON,
     }
 }
 
 /// Notes where a packet of a known flow goes, and as what.
 #[inline(always)]
-fn note(w: &mut Walk, hit: &Hit<'_>) -> Action {
-    let flow = hit.flow;
-    let end = if hit.forward { flow.responder } else { flow.opener };
-    w.way = Way::of(flow, end);
-    note_translation(w, flow, hit.forward);
+fn note(w: &mut Walk, forward: bool) -> Action {
+    let (_, receiver) = w.met.ends(forward);
+    w.way = Way::of(&w.met, receiver);
+    note_translation(w, forward);
     Action::DELIVER
 }
 
 /// Notes the tuple of the other side, if the packet gets it here.
 #[inline(always)]
-fn note_translation(w: &mut Walk, flow: &Flow, forward: bool) {
+fn note_translation(w: &mut Walk, forward: bool) {
+    let flow = &w.met;
     let out = forward && flow.is(FlowFlags::NEAR) && !flow.is(FlowFlags::AT_UPLINK);
     let back = !forward && flow.is(FlowFlags::FAR);
     if out {

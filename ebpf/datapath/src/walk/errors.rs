@@ -4,9 +4,10 @@ use super::Action;
 use super::address::Whose;
 use super::address::stage::look_up;
 use crate::drop::DropReason;
-use crate::flow::{Flow, FlowFlags, Hit, Table, find_key};
+use crate::flow::stage::look;
+use crate::flow::{self, Flow, FlowFlags, Owned, Place};
 use crate::kernel::{Kernel, stages};
-use crate::packet::{Packet, TCP, quoted, translate_quote};
+use crate::packet::{Packet, quoted, translate_quote};
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
 use crate::register::variants;
 use crate::scratch::{Walk, Way};
@@ -47,16 +48,15 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
         return Action::GO_ON;
     }
     let from_a = w.draft.key.set(&inner, proto);
-    let first = if proto == TCP { Table::Established } else { Table::Any };
-    let Some(Hit { flow, forward, .. }) = find_key(k, &w.draft.key, from_a, first) else { return Action::GO_ON };
+    let Some(place) = look(k, w, from_a, false) else { return Action::GO_ON };
     // The quoted packet went one way, the error goes the other: back to whoever sent the quoted packet.
-    let (end, receiver) = if forward { (flow.opener, flow.responder) } else { (flow.responder, flow.opener) };
+    let (forward, (end, receiver)) = (place.forward, w.met.ends(place.forward));
     let plausible = match side {
         // A pod is no router: it tells what became of packets to itself.
         Side::FromPod => receiver.slot == slot && w.packet.tuple.src == inner.dst,
         // No router outside is between two ends on this node.
         // But the node's own flow that was translated: its way is as long as any.
-        Side::FromUplink => receiver.slot == NO_SLOT && (!flow.is(FlowFlags::FROM_NODE) || flow.is(FlowFlags::FAR)),
+        Side::FromUplink => receiver.slot == NO_SLOT && (!w.met.is(FlowFlags::FROM_NODE) || w.met.is(FlowFlags::FAR)),
         Side::ToPod => end.slot == slot,
         Side::Leaving | Side::FromNode => true,
     };
@@ -79,14 +79,14 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
     if end.slot != NO_SLOT && PodWord(k.pod_word(end.slot)).is_pending() {
         return Action::drop(DropReason::Pending);
     }
-    if !admit(k, flow) {
+    if !admit(k, w, place) {
         return Action::drop(DropReason::ErrorRate);
     }
-    w.way = Way::of(flow, end);
-    if !translates(flow, forward, side) {
+    w.way = Way::of(&w.met, end);
+    if !translates(&w.met, forward, side) {
         return Action::DELIVER;
     }
-    let new = if forward { flow.other } else { flow.other.reversed() };
+    let new = if forward { w.met.other } else { w.met.other.reversed() };
     let p: &mut Packet = &mut w.packet;
     // Its own source is changed only where it is the end of the flow that has another name on the other side.
     let src = if side == Side::Leaving || p.tuple.src == inner.dst { new.dst } else { p.tuple.src };
@@ -99,14 +99,15 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
 
 /// Whether another error about a flow is let through in this second.
 #[inline(always)]
-fn admit<K: Kernel>(k: &K, flow: &Flow) -> bool {
-    let second = k.seconds() << 8;
-    let word = flow.errors.load();
+fn admit<K: Kernel>(k: &K, w: &Walk, place: Place) -> bool {
+    let (second, owner) = (k.seconds() << 8, w.draft.key.tag());
+    let Some(entry) = k.flow(place.table, &w.draft.key) else { return false };
+    let word = Owned::of(&entry.errors, owner).value;
     let count = if word & !0xff == second { word & 0xff } else { 0 };
     if count >= ERRORS_A_SECOND {
         return false;
     }
-    flow.errors.store(second | (count + 1));
+    flow::put(k, &entry.errors, owner, second | (count + 1));
     true
 }
 

@@ -15,7 +15,7 @@ use super::route::route_to;
 use crate::Addr;
 use crate::drop::DropReason;
 use crate::flow::stage::{create, forget};
-use crate::flow::{self, At, End, FlowFlags, FlowState, Hit, NO_BACKEND};
+use crate::flow::{self, At, End, FlowFlags, FlowState, NO_BACKEND, Place};
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::parse;
 use crate::packet::{Class, ETH_P_ARP, IcmpError, Packet};
@@ -65,8 +65,8 @@ pub fn from_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         }
     }
     let mut action = Action::GO_ON;
-    if let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::Ingress) {
-        action = known(k, w, slot, &hit);
+    if let Some(place) = flow::find(k, w, At::Ingress) {
+        action = known(k, w, slot, place);
     }
     if action.goes_on() {
         action = stage::open_from_pod(k, w, slot);
@@ -91,15 +91,14 @@ fn check_addresses(p: &Packet, pod: &Pod) -> Action {
 
 /// A packet of a flow that is known. The walk goes on if it turns out not to be one, and the packet is to open it.
 #[inline(always)]
-fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
-    let flow = hit.flow;
-    let sender = if hit.forward { flow.opener } else { flow.responder };
+fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, place: Place) -> Action {
+    let (sender, _) = w.met.ends(place.forward);
     // Somebody else had this address when the flow began, or its backend no longer serves.
-    if sender.slot != slot || (hit.forward && is_stale(k, w, hit)) {
-        forget(k, w, hit.table);
+    if sender.slot != slot || (place.forward && is_stale(k, w, place)) {
+        forget(k, w, place.table);
         return Action::GO_ON;
     }
-    deliver::follow(k, w, hit)
+    deliver::follow(k, w, place)
 }
 
 /// A packet that opens a flow: service, policy of both ends, entries, and its way.
@@ -191,14 +190,14 @@ fn set_ends<K: Kernel>(k: &K, w: &mut Walk, slot: u16, epoch: u32, other: End, t
     let state = if begins(&w.packet) { 0 } else { FlowState::SYN | FlowState::REPLIED };
     w.draft.turned = u32::from(turned);
     let flow = &mut w.draft.flow;
-    flow.state.store(state);
+    flow.state.value = state;
     if turned {
         (flow.opener, flow.responder) = (other, own);
-        flow.opener_epoch.store(theirs);
-        flow.responder_epoch.store(epoch);
+        flow.opener_epoch.value = theirs;
+        flow.responder_epoch.value = epoch;
     } else {
         (flow.opener, flow.responder) = (own, other);
-        flow.opener_epoch.store(epoch);
-        flow.responder_epoch.store(theirs);
+        flow.opener_epoch.value = epoch;
+        flow.responder_epoch.value = theirs;
     }
 }

@@ -14,7 +14,7 @@ use super::outside::stage::open_from_outside;
 use crate::config::Config;
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
-use crate::flow::{self, At, FlowFlags, Hit};
+use crate::flow::{self, At, FlowFlags, Place};
 use crate::kernel::Kernel;
 use crate::packet::Class;
 use crate::packet::stage::parse;
@@ -57,8 +57,8 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
         }
     }
     let mut action = Action::GO_ON;
-    if let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::Ingress) {
-        action = known(k, w, &hit);
+    if let Some(place) = flow::find(k, w, At::Ingress) {
+        action = known(k, w, place);
     }
     if action.goes_on() && (!to_node || may_be_for_a_service(k, w)) {
         action = open_from_outside(k, w);
@@ -94,24 +94,24 @@ fn may_be_for_a_service<K: Kernel>(k: &K, w: &Walk) -> bool {
 
 /// A packet of a flow that is known. The walk goes on if it is to open a new one, or is neither for a pod nor of a service.
 #[inline(always)]
-fn known<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Action {
-    let flow = hit.flow;
-    let (sender, receiver) = if hit.forward { (flow.opener, flow.responder) } else { (flow.responder, flow.opener) };
+fn known<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Action {
+    let (flow, forward) = (&w.met, place.forward);
+    let (sender, receiver) = flow.ends(forward);
     let service = flow.is(FlowFlags::OUTSIDE);
     // What was translated for the node itself goes back to it.
-    let to_node = !hit.forward && flow.is(FlowFlags::FROM_NODE) && flow.is(FlowFlags::FAR);
+    let to_node = !forward && flow.is(FlowFlags::FROM_NODE) && flow.is(FlowFlags::FAR);
     if receiver.slot == NO_SLOT && !service && !to_node {
         return Action::GO_ON;
     }
     // An end that is on this node does not come in from outside: a pod, the node that opened the flow, or its process that
     // answers as a service.
-    let of_node = if hit.forward { flow.is(FlowFlags::FROM_NODE) } else { service && flow.is(FlowFlags::STACK) };
+    let of_node = if forward { flow.is(FlowFlags::FROM_NODE) } else { service && flow.is(FlowFlags::STACK) };
     if sender.slot != NO_SLOT || of_node {
         return Action::GO_ON;
     }
-    if service && hit.forward && is_stale(k, w, hit) {
-        forget(k, w, hit.table);
+    if service && forward && is_stale(k, w, place) {
+        forget(k, w, place.table);
         return Action::GO_ON;
     }
-    deliver::follow(k, w, hit)
+    deliver::follow(k, w, place)
 }

@@ -7,10 +7,10 @@ use super::Action;
 use super::opening::{Part, begins, part_in};
 use crate::Long;
 use crate::drop::DropReason;
-use crate::flow::stage::create;
-use crate::flow::{self, End, FlowFlags, Table, find_key};
+use crate::flow::stage::{create, look};
+use crate::flow::{self, End, FlowFlags};
 use crate::kernel::{Kernel, stages};
-use crate::packet::{Class, TCP, rewrite};
+use crate::packet::{Class, rewrite};
 use crate::peer::{NO_NODE, NO_SLOT, PodWord};
 use crate::scratch::Walk;
 
@@ -45,25 +45,24 @@ fn give_way<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     }
     let proto = w.packet.proto;
     let from_a = w.draft.key.set(&w.packet.tuple, proto);
-    let first = if proto == TCP { Table::Established } else { Table::Any };
     w.draft.key.alternate = 1;
-    if let Some(hit) = find_key(k, &w.draft.key, from_a, first)
-        && hit.forward
-        && hit.flow.is(FlowFlags::FROM_NODE)
+    if let Some(place) = look(k, w, from_a, false)
+        && place.forward
+        && w.met.is(FlowFlags::FROM_NODE)
     {
-        let part = part_in(k, w, &hit);
+        let part = part_in(k, w, place);
         if part != Part::Not {
-            w.draft.target = hit.flow.other;
+            w.draft.target = w.met.other;
             if part == Part::Own {
                 // What has ended meanwhile goes out as it would have, and is answered by who gets it.
-                flow::track(k, w, &hit);
+                flow::track(k, w, place);
             }
             return Action::DELIVER;
         }
     }
     w.draft.key.alternate = 0;
-    let taken = find_key(k, &w.draft.key, from_a, first)
-        .is_some_and(|hit| hit.forward && hit.flow.is(FlowFlags::PORT) && !hit.flow.is(FlowFlags::FROM_NODE));
+    let taken = look(k, w, from_a, false)
+        .is_some_and(|place| place.forward && w.met.is(FlowFlags::PORT) && !w.met.is(FlowFlags::FROM_NODE));
     if !taken || !begins(&w.packet) {
         return Action::PASS;
     }
@@ -73,7 +72,7 @@ fn give_way<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     flow.flags = FlowFlags::FROM_NODE | FlowFlags::AT_UPLINK | FlowFlags::STACK;
     if slot != NO_SLOT {
         flow.responder = End { slot, node: NO_NODE };
-        flow.responder_epoch.store(PodWord(k.pod_word(slot)).epoch());
+        flow.responder_epoch.value = PodWord(k.pod_word(slot)).epoch();
     }
     if let Err(reason) = create(k, w, true) {
         return Action::drop(reason);

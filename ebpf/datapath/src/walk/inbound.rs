@@ -105,9 +105,9 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
         flow.flags |= FlowFlags::FROM_NODE;
     }
     (flow.opener, flow.responder) = if turned { (own, theirs) } else { (theirs, own) };
-    flow.opener_epoch.store(word.epoch());
-    flow.responder_epoch.store(word.epoch());
-    flow.state.store(if opening.begins() { 0 } else { FlowState::SYN | FlowState::REPLIED });
+    flow.opener_epoch.value = word.epoch();
+    flow.responder_epoch.value = word.epoch();
+    flow.state.value = if opening.begins() { 0 } else { FlowState::SYN | FlowState::REPLIED };
     match create(k, w, false) {
         Ok(()) => done,
         Err(reason) => Action::drop(reason),

@@ -6,7 +6,7 @@ use super::opening::begins;
 use crate::Addr;
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
-use crate::flow::{Flow, FlowFlags, Hit, Place};
+use crate::flow::{self, FlowFlags, Place};
 use crate::kernel::{Kernel, stages};
 use crate::packet::Class;
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
@@ -77,18 +77,18 @@ pub(super) fn turn(w: &mut Walk) {
 /// could be taken for an answer to what the other end may well open, and bring the connection back. What begins a flow
 /// is never taken so.
 #[inline(always)]
-pub(super) fn recheck<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Result<(), DropReason> {
-    let flow = hit.flow;
-    let out = moved(k, flow.opener.slot, flow.opener_epoch.load());
-    let into = moved(k, flow.responder.slot, flow.responder_epoch.load());
-    if out.is_none() && into.is_none() {
+pub(super) fn recheck<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Result<(), DropReason> {
+    let flow = &w.met;
+    let (_, out) = moved(k, flow.opener.slot, flow.opener_epoch.value);
+    let (_, into) = moved(k, flow.responder.slot, flow.responder_epoch.value);
+    if !out && !into {
         return Ok(());
     }
-    let judged = stage::judge_again(k, w, Place { table: hit.table, forward: hit.forward });
+    let judged = stage::judge_again(k, w, place);
     if let Err(reason) = judged
         && (matches!(reason, DropReason::Pending | DropReason::OtherPod) || begins(&w.packet))
     {
-        forget(k, w, hit.table);
+        forget(k, w, place.table);
     }
     judged
 }
@@ -96,41 +96,42 @@ pub(super) fn recheck<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Result<(
 /// Judges a known flow again.
 #[inline(always)]
 fn judge_again<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Result<(), DropReason> {
-    let Some(flow) = k.flow(place.table, &w.draft.key) else { return Err(DropReason::FlowRace) };
-    let out = moved(k, flow.opener.slot, flow.opener_epoch.load());
-    let into = moved(k, flow.responder.slot, flow.responder_epoch.load());
-    note_ends(w, flow, place.forward);
-    if let Some(word) = out {
-        if !owns(k, flow.opener.slot, w.ends.opener) {
+    let Some(entry) = k.flow(place.table, &w.draft.key) else { return Err(DropReason::FlowRace) };
+    let (opener, responder) = w.met.ends(true);
+    let (out_word, out) = moved(k, opener.slot, w.met.opener_epoch.value);
+    let (into_word, into) = moved(k, responder.slot, w.met.responder_epoch.value);
+    note_ends(w, place.forward);
+    if out {
+        if !owns(k, opener.slot, w.ends.opener) {
             return Err(DropReason::OtherPod);
         }
         look_up(k, w, Whose::Responder);
         if w.found.flags & PeerFlags::RACED != 0 {
             return Err(DropReason::Race);
         }
-        egress(k, w, word, w.found.class)?;
-        flow.opener_epoch.store(word.epoch());
+        egress(k, w, out_word, w.found.class)?;
+        flow::put(k, &entry.opener_epoch, w.draft.key.tag(), out_word.epoch());
     }
-    if let Some(word) = into {
-        if !owns(k, flow.responder.slot, w.ends.responder) {
+    if into {
+        if !owns(k, responder.slot, w.ends.responder) {
             return Err(DropReason::OtherPod);
         }
-        if !flow.is(FlowFlags::FROM_NODE) {
-            ingress(k, w, word)?;
+        if !w.met.is(FlowFlags::FROM_NODE) {
+            ingress(k, w, into_word)?;
         }
-        flow.responder_epoch.store(word.epoch());
+        flow::put(k, &entry.responder_epoch, w.draft.key.tag(), into_word.epoch());
     }
     Ok(())
 }
 
-/// The word of a pod whose epoch is no longer the one given, or `None` if nothing has moved.
+/// The word of a pod, and whether its epoch is no longer the one given.
 #[inline(always)]
-fn moved<K: Kernel>(k: &K, slot: u16, epoch: u32) -> Option<PodWord> {
+fn moved<K: Kernel>(k: &K, slot: u16, epoch: u32) -> (PodWord, bool) {
     if slot == NO_SLOT {
-        return None;
+        return (PodWord(0), false);
     }
     let word = PodWord(k.pod_word(slot));
-    (word.epoch() != epoch || word.is_pending()).then_some(word)
+    (word, word.epoch() != epoch || word.is_pending())
 }
 
 /// Whether a slot's pod still is the one with this address.
@@ -139,10 +140,10 @@ fn owns<K: Kernel>(k: &K, slot: u16, addr: Addr) -> bool {
     k.pod(slot).is_some_and(|pod| pod.v4 == addr || pod.v6 == addr)
 }
 
-/// Notes the real ends of a flow, from a packet of it and the side of the entry that it met.
+/// Notes the real ends of the flow in `w.met`, from a packet of it and the side of the entry that it met.
 #[inline(always)]
-fn note_ends(w: &mut Walk, flow: &Flow, forward: bool) {
-    let t = &w.packet.tuple;
+fn note_ends(w: &mut Walk, forward: bool) {
+    let (flow, t) = (&w.met, &w.packet.tuple);
     w.ends.opener = if flow.is(FlowFlags::FAR) {
         flow.other.src
     } else if forward {

@@ -14,7 +14,7 @@
 use super::Action;
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
-use crate::flow::{FlowState, Hit, NO_BACKEND, Place, opens};
+use crate::flow::{FlowState, NO_BACKEND, Place, opens};
 use crate::kernel::{Kernel, stages};
 use crate::packet::{Class, Packet, TCP, TcpFlags};
 use crate::register::{Answer, variants};
@@ -107,23 +107,19 @@ impl Answer for Part {
 
 /// What a packet is to the flow that it met.
 #[inline(always)]
-pub(super) fn part_in<K: Kernel>(k: &K, w: &mut Walk, hit: &Hit<'_>) -> Part {
-    if opens(&w.packet) {
-        stage::part_of_syn(k, w, Place { table: hit.table, forward: hit.forward })
-    } else {
-        Part::Own
-    }
+pub(super) fn part_in<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Part {
+    if opens(&w.packet) { stage::part_of_syn(k, w, place) } else { Part::Own }
 }
 
 /// What a SYN is to the flow that it met. One that is over, and whose place a new one may take, is forgotten.
 #[inline(always)]
 fn part_of_syn<K: Kernel>(k: &K, w: &mut Walk, Place { table, forward }: Place) -> Part {
-    let Some(flow) = k.flow(table, &w.draft.key) else { return Part::Not };
-    let state = flow.state.load();
+    let flow = &w.met;
+    let state = flow.state.value;
     let over = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
     let again = forward && flow.isn == w.packet.seq;
     let unanswered = state & FlowState::REPLIED == 0;
-    let left = flow.backend != NO_BACKEND && service::flow_is_stale(k, flow.backend, flow.generation.load());
+    let left = flow.backend != NO_BACKEND && service::flow_is_stale(k, flow.backend, flow.generation.value);
     if over || (forward && (left || (unanswered && !again))) {
         forget(k, w, table);
         return Part::Not;

@@ -69,9 +69,9 @@ fn open_from_outside<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     let flow = &mut w.draft.flow;
     flow.flags = FlowFlags::OUTSIDE | if own { FlowFlags::STACK } else { 0 };
     (flow.opener, flow.responder) = (opener, end);
-    flow.opener_epoch.store(0);
-    flow.responder_epoch.store(epoch);
-    flow.state.store(0);
+    flow.opener_epoch.value = 0;
+    flow.responder_epoch.value = epoch;
+    flow.state.value = 0;
     w.way = Way::of(flow, end);
     let masquerade = !own && (end.slot == NO_SLOT || w.frontend & FrontendFlags::KEEP_SOURCE == 0);
     if masquerade {

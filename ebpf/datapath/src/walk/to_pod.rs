@@ -7,7 +7,7 @@ use super::inbound::{Inbound, came_from};
 use super::{Action, deliver, give_way};
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
-use crate::flow::{self, At, FlowFlags, Hit};
+use crate::flow::{self, At, FlowFlags, Place};
 use crate::kernel::Kernel;
 use crate::packet::stage::parse;
 use crate::packet::{Class, Fragment};
@@ -48,8 +48,8 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
             return if action.delivers() { Action::PASS } else { action };
         }
     }
-    if let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressPod) {
-        let action = known(k, w, slot, &hit);
+    if let Some(place) = flow::find(k, w, At::EgressPod) {
+        let action = known(k, w, slot, place);
         if !action.goes_on() {
             return action;
         }
@@ -59,19 +59,18 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
 
 /// A packet of a flow that is known. The walk goes on if it is to open a new one.
 #[inline(always)]
-fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
-    let flow = hit.flow;
-    let (sender, receiver) = if hit.forward { (flow.opener, flow.responder) } else { (flow.responder, flow.opener) };
+fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, place: Place) -> Action {
+    let (sender, receiver) = w.met.ends(place.forward);
     if receiver.slot != slot {
-        forget(k, w, hit.table);
+        forget(k, w, place.table);
         return Action::GO_ON;
     }
     // An end that is on this node comes from where it is: a pod by its interface, the node itself from nowhere.
-    let of_node = hit.forward && flow.is(FlowFlags::FROM_NODE);
+    let of_node = place.forward && w.met.is(FlowFlags::FROM_NODE);
     if (sender.slot != NO_SLOT && !came_from(k, w, sender.slot)) || (of_node && origin(k, w) != Inbound::Node) {
         return Action::GO_ON;
     }
-    let action = deliver::follow(k, w, hit);
+    let action = deliver::follow(k, w, place);
     if !action.delivers() {
         return action;
     }

@@ -48,18 +48,21 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
             return if action.delivers() { Action::PASS } else { action };
         }
     }
-    let Some(hit) = flow::find(k, &w.packet, &mut w.draft.key, At::EgressUplink) else {
+    let Some(place) = flow::find(k, w, At::EgressUplink) else {
         // Without a flow it would leave with the pod's address, and no answer could come back.
         look_up(k, w, Whose::Source);
         let from_pod = w.found.slot != NO_SLOT;
         return if from_pod { Action::drop(DropReason::Untranslated) } else { Action::PASS };
     };
-    if !hit.forward || !hit.flow.is(FlowFlags::MASQUERADE | FlowFlags::AT_UPLINK) {
+    if !place.forward || !w.met.is(FlowFlags::MASQUERADE | FlowFlags::AT_UPLINK) {
         return Action::PASS;
     }
-    w.draft.target = hit.flow.other;
-    if hit.flow.is(FlowFlags::MASQUERADE) {
-        let Some(uplink) = k.uplink(k.ifindex()) else { return Action::drop(DropReason::NoAddress) };
+    w.draft.target = w.met.other;
+    if w.met.is(FlowFlags::MASQUERADE) {
+        let ifindex = k.ifindex();
+        let Some(uplink) = k.uplink(ifindex).filter(|uplink| uplink.is_of(ifindex)) else {
+            return Action::drop(DropReason::NoAddress);
+        };
         let source = if w.packet.v6 == 1 { uplink.v6 } else { uplink.v4 };
         if source == Addr::UNSPECIFIED {
             return Action::drop(DropReason::NoAddress);

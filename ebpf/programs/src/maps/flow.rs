@@ -7,12 +7,12 @@ use fairlead_datapath::catalog;
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::drop::DropEvent;
 use fairlead_datapath::flow::{
-    Destination, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table, Tables,
+    Destination, Entry, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table, Tables,
 };
 use fairlead_datapath::walk::Walk;
 use fairlead_datapath::{Long, Word};
 
-use super::Maps;
+use super::{Maps, words};
 
 /// Established TCP connections, two entries for a translated one.
 #[btf_map]
@@ -84,15 +84,14 @@ const EVENTS_PER_SECOND: u32 = 64;
 
 impl Tables for Maps {
     #[inline(always)]
-    fn flow(&self, table: Table, key: &FlowKey) -> Option<&Flow> {
-        // SAFETY: the element may be reused for another key while the reference lives; its fields are plain words, read
-        // one by one, and readers compare its tag.
-        unsafe {
-            match table {
-                Table::Established => CT_EST.get(key),
-                Table::Any => CT_ANY.get(key),
-            }
-        }
+    fn flow(&self, table: Table, key: &FlowKey) -> Option<&Entry> {
+        let flow = match table {
+            Table::Established => CT_EST.get_ptr(key),
+            Table::Any => CT_ANY.get_ptr(key),
+        };
+        // SAFETY: an entry has the layout of a flow. The element may be reused for another key while the reference lives; its
+        // fields are words that are read one by one, and readers ask whose they are.
+        flow.map(|flow| unsafe { &*flow.cast::<Entry>() })
     }
 
     #[inline(always)]
@@ -143,8 +142,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
-        // SAFETY: copied out at once; ports of another datagram would be a lost fragment, no more.
-        unsafe { FRAGS.get(key).copied() }
+        FRAGS.get_ptr(key).map(|value| zerocopy::transmute!(words::<_, 2>(value)))
     }
 
     #[inline(always)]
@@ -162,9 +160,8 @@ pub(crate) fn config() -> Option<&'static Config> {
 
 /// The addresses of an uplink.
 #[inline(always)]
-pub(crate) fn uplink(ifindex: u32) -> Option<&'static Uplink> {
-    // SAFETY: written by the agent alone, and replaced as a whole.
-    unsafe { UPLINKS.get(ifindex) }
+pub(crate) fn uplink(ifindex: u32) -> Option<Uplink> {
+    UPLINKS.get_ptr(ifindex).map(|value| zerocopy::transmute!(words::<_, 5>(value)))
 }
 
 /// The word of [`HOST_FLOWS`].
@@ -196,13 +193,13 @@ pub(crate) fn clear_bits(word: &Long, bits: u64) {
     unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) &= {1}", in(reg) word, in(reg) !bits) };
 }
 
-/// Makes a word 1. True if it was 0.
+/// Gives a word another value if it has this one. True if it had.
 #[inline(always)]
-pub(crate) fn claim(word: &Long) -> bool {
-    let mut value = 1_u64;
+pub(crate) fn swap_if(word: &Long, old: u64, new: u64) -> bool {
+    let mut found = old;
     // SAFETY: an aligned word in a map.
-    unsafe { core::arch::asm!("{1} = xchg_64({0} + 0, {1})", in(reg) word, inout(reg) value) };
-    value == 0
+    unsafe { core::arch::asm!("r0 = cmpxchg_64({0} + 0, r0, {1})", in(reg) word, in(reg) new, inout("r0") found) };
+    found == old
 }
 
 /// This CPU's memory for a sweep. It runs in a process, which packets may interrupt (before Linux 6.3 bottom halves are not

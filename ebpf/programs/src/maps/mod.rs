@@ -34,7 +34,7 @@ pub(crate) mod sock;
 use fairlead_datapath::tables::reused;
 
 pub(crate) use flow::{
-    add, claim, clear_bits, config, count_drop, host_flows, memory, report, set_bits, sweep, uplink, walk,
+    add, clear_bits, config, count_drop, host_flows, memory, report, set_bits, swap_if, sweep, uplink, walk,
 };
 
 /// The words of a value, of which a reader has to ask whether they are its key's: see [`fairlead_datapath::tables::reused`].

@@ -7,7 +7,9 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap};
 use aya_ebpf::macros::btf_map;
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog;
-use fairlead_datapath::service::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, SourceRangeKey, Tables};
+use fairlead_datapath::service::{
+    Affinity, AffinityKey, Backend, Frontend, FrontendKey, NodeAddress, SourceRangeKey, Tables,
+};
 
 use super::{Maps, words};
 
@@ -42,8 +44,11 @@ static SOURCE_RANGES: map_of!(LpmTrie, SourceRanges) = LpmTrie::new();
 impl Tables for Maps {
     #[inline(always)]
     fn node_address(&self, addr: &Addr) -> u32 {
-        // SAFETY: written by the agent alone; one aligned word.
-        unsafe { NODE_ADDRESSES.get(addr).copied().unwrap_or(0) }
+        // An element that is another address' by now was this one's a moment ago: it is the node's no longer.
+        NODE_ADDRESSES.get_ptr(addr).map_or(0, |value| {
+            let value: NodeAddress = zerocopy::transmute!(words::<_, 1>(value));
+            if value.is_of(addr.tag()) { value.kinds } else { 0 }
+        })
     }
 
     #[inline(always)]

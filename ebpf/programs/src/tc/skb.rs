@@ -11,7 +11,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 use fairlead_datapath::config::{Config, Uplink};
-use fairlead_datapath::flow::FlowKey;
+use fairlead_datapath::flow::{Entry, Flow, FlowKey};
 use fairlead_datapath::kernel::{Kernel, Stage};
 use fairlead_datapath::overlay::Outer;
 use fairlead_datapath::packet::{TCP, UDP};
@@ -229,8 +229,13 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
-    fn claim(&self, word: &Long) -> bool {
-        maps::claim(word)
+    fn swap_if(&self, word: &Long, old: u64, new: u64) -> bool {
+        maps::swap_if(word, old, new)
+    }
+
+    #[inline(always)]
+    fn copy(&self, entry: &Entry, key: u32, into: &mut Flow) -> bool {
+        stages::copy(entry, key, into)
     }
 
     #[inline(always)]
@@ -239,7 +244,7 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
-    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
+    fn uplink(&self, ifindex: u32) -> Option<Uplink> {
         maps::uplink(ifindex)
     }
 

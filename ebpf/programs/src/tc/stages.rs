@@ -9,9 +9,10 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_ns};
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason};
 use fairlead_datapath::flow::stage::{
-    Admit, AimAtPort, AimFar, Count, Create, End, FindFreePort, Forget, MakeWay, NoteLast, PutIn, Reserve, TakeOut,
-    TrackChange, TranslateAtUplink,
+    Admit, AimAtPort, AimFar, Count, Create, End, FindFreePort, Forget, Look, MakeWay, NoteLast, PutIn, Reserve,
+    TakeOut, TrackChange, TranslateAtUplink,
 };
+use fairlead_datapath::flow::{Entry, Flow};
 use fairlead_datapath::kernel::Kernel as _;
 use fairlead_datapath::packet::stage::{Parse, ReadStamp};
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
@@ -28,6 +29,7 @@ use crate::stages::{resume, stages};
 stages! {
     Skb, __sk_buff;
     Parse => tc_parse with packet(ether_type);
+    Look => tc_look with tables(from_a, opens);
     Create => tc_create with packet(new_source);
     TranslateAtUplink => tc_translate_at_uplink with packet();
     AimFar => tc_aim_far with packet(host);
@@ -36,10 +38,10 @@ stages! {
     AimAtPort => tc_aim_at_port with tables(round);
     FindFreePort => tc_find_free_port with tables(from);
     ReadStamp => tc_read_stamp with packet();
-    PutIn => tc_put_in with tables(table, entry);
-    MakeWay => tc_make_way with tables(table, entry);
+    PutIn => tc_put_in with tables(table, which);
+    MakeWay => tc_make_way with tables(table, which);
     Count => tc_count with tables(table, change);
-    TakeOut => tc_take_out with tables(table, entry);
+    TakeOut => tc_take_out with tables(table, which);
     Forget => tc_forget with tables(table);
     End => tc_end with tables(table, over);
     NoteLast => tc_note_last with packet(place);
@@ -57,6 +59,22 @@ stages! {
     OpenFromOutside => tc_open_from_outside with packet();
     OpenInbound => tc_open_inbound with packet(slot, how);
     Relate => tc_relate with packet(side, slot);
+}
+
+/// Copies an entry of a flow.
+#[inline(always)]
+pub(super) fn copy(entry: &Entry, key: u32, into: &mut Flow) -> bool {
+    tc_copy(entry, into, key) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_copy(entry: *const Entry, into: *mut Flow, key: u32) -> u32 {
+    if entry.is_null() || into.is_null() {
+        return 0;
+    }
+    // SAFETY: they are a caller's references, as the verifier sees to.
+    u32::from(unsafe { (*entry).read_all(key, &mut *into) })
 }
 
 /// Turns the packet into an ICMP error. False if none may be sent.

@@ -1,7 +1,7 @@
 //! The tables, for a packet: those of the object, whoever asks.
 
 use fairlead_datapath::flow::{
-    self, Destination, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table,
+    self, Destination, Entry, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table,
 };
 use fairlead_datapath::peer::{self, CidrKey, NodeHop, Peer, Pod};
 use fairlead_datapath::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row};
@@ -27,7 +27,7 @@ macro_rules! ask_maps {
 }
 
 ask_maps!(flow::Tables {
-    fn flow(table: Table, key: &FlowKey) -> Option<&Flow>;
+    fn flow(table: Table, key: &FlowKey) -> Option<&Entry>;
     fn insert_flow(table: Table, key: &FlowKey, flow: &Flow, only_new: bool) -> Result<(), InsertError>;
     fn remove_flow(table: Table, key: &FlowKey) -> bool;
     fn pod_flows(index: u16) -> Option<&PodFlows>;
