@@ -8,7 +8,7 @@ use fairlead_datapath::peer::{CidrKey, NodeHop, PeerFlags, Pod as PodRecord};
 use fairlead_objects::{Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
-use super::policy::{Atom, Classifier, Wanted, WantedPeer, World, claim, is_object_of};
+use super::policy::{Classifier, Numbers, Wanted, WantedPeer, World, claim, is_object_of};
 use crate::model::LocalPod;
 
 /// The record of a pod of this node. Its word is no part of it.
@@ -33,10 +33,10 @@ fn first(ips: &[IpAddr], family: impl Fn(&IpAddr) -> bool) -> Addr {
 pub(crate) fn compile(
     world: &World<'_>,
     objects: &HashMap<&ObjectKey, Vec<&Pod>>,
-    atoms: &BTreeMap<Atom, usize>,
+    numbers: &Numbers,
     wanted: &mut Wanted,
 ) {
-    let mut classifier = Classifier::new(world, atoms);
+    let mut classifier = Classifier::new(world, numbers);
     let nodes = Nodes::new(world);
     let ranges = world.ranges();
     wanted.nodes.clone_from(&nodes.hops);
@@ -84,7 +84,7 @@ pub(crate) fn compile(
         }
     }
 
-    let named: BTreeSet<IpNetwork> = atoms.keys().flat_map(Atom::prefixes).collect();
+    let named: BTreeSet<IpNetwork> = numbers.atoms().flat_map(|(atom, _)| atom.prefixes()).collect();
     wanted.named = named.iter().map(|prefix| CidrKey::prefix(prefix.network().into(), prefix.prefix())).collect();
     let prefixes: BTreeSet<IpNetwork> = named.into_iter().chain(nodes.pod_cidrs.keys().copied()).collect();
     for prefix in prefixes {

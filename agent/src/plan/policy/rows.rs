@@ -63,13 +63,11 @@ impl<'a> Rows<'a> {
     pub(super) fn add(&mut self, place: usize, room: usize) -> bool {
         let wanted = self.wanted;
         let Some(set) = wanted.sets.get(place) else { return false };
-        let asked = set.atoms();
         let mut next = HashMap::new();
         let groups: Vec<usize> = (wanted.classes.iter().zip(&self.groups))
             .map(|((signature, _), group)| {
-                let seen: Vec<_> = signature.intersection(&asked).collect();
                 let new = next.len();
-                *next.entry((*group, seen)).or_insert(new)
+                *next.entry((*group, set.met(signature))).or_insert(new)
             })
             .collect();
         let mut of_group: BTreeMap<usize, usize> = BTreeMap::new();
