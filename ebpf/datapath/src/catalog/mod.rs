@@ -17,7 +17,7 @@ mod tests;
 use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS};
 use crate::scratch::Walk;
 use crate::tables::config::{Config, Uplink};
-use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FLOW_ENTRIES, PodFlows};
+use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, PodFlows};
 use crate::tables::peer::{CidrKey, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod};
 use crate::tables::policy::{
     MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row,
@@ -204,7 +204,7 @@ tables! {
     /// which source ports of a crowded destination are in use
     PortSets: "PORTS", Hash<Destination, PortSet>, elements MAX_PORT_SETS, flags NO_PREALLOC, version Some(1);
     /// ports of datagrams in fragments
-    Fragments: "FRAGS", LruHash<FragmentKey, FragmentPorts>, elements 8192, flags 0, version Some(2);
+    Fragments: "FRAGS", LruHash<FragmentKey, FragmentPorts>, elements MAX_FRAGMENTS, flags 0, version Some(3);
     /// the node's addresses, MTU, mark, port range, limits
     Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(3);
     /// whether a client outside was ever sent to a process of the node

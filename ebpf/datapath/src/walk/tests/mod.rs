@@ -2,6 +2,7 @@
 //! out is checked, computed in full and left to the hardware.
 
 mod bytes;
+mod crowd;
 mod errors;
 mod lifecycle;
 mod masquerade;
