@@ -208,7 +208,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_namespace_within_its_share_is_never_cut_off_for_another(history in any_history(3)) {
+    fn p50_a_namespace_within_its_share_is_never_cut_off_for_another(history in any_history(3)) {
         // Tables in which one namespace just has its share of all but POLICY_PEERS, whatever the others ask for.
         let quiet = "x";
         let mut capacity = Capacity { sets: 1, port_rows: 1, range_rows: 1, cidrs: 1, ..Capacity::default() };

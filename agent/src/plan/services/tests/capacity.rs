@@ -135,7 +135,7 @@ proptest! {
     /// Two namespaces take all that they can get. What they leave, whatever happened before, is a quarter of each table;
     /// half of that is the share of the third, and half of its share that of each of its two services.
     #[test]
-    fn a_service_within_its_namespaces_share_always_fits(
+    fn s60_a_service_within_its_namespaces_share_always_fits(
         steps in proptest::collection::vec(
             (proptest::collection::vec((0..2_u8, 0..6_u8, any_size(63)), 0..8),
              proptest::collection::vec((0..2_u8, any_size(15)), 0..3),
