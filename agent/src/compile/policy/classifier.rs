@@ -18,6 +18,8 @@ pub(crate) struct Classifier<'a> {
     namespaces: HashMap<&'a str, &'a Labels>,
     /// Those that ask about a prefix, by that, and about a port's name.
     blocks: HashMap<IpNetwork, Vec<(usize, &'a Atom)>>,
+    /// The lengths of these prefixes: there are thousands of them, and of lengths a few.
+    lengths: BTreeSet<u8>,
     ports: Vec<(usize, &'a Atom)>,
     by_labels: HashMap<(&'a str, &'a Labels), Signature>,
     numbers: &'a Numbers,
@@ -44,6 +46,7 @@ impl<'a> Classifier<'a> {
             }
         }
         Self {
+            lengths: blocks.keys().map(IpNetwork::prefix).collect(),
             blocks,
             ports,
             labels,
@@ -96,7 +99,7 @@ impl<'a> Classifier<'a> {
 
     /// The blocks whose prefix holds all of this one.
     fn blocks_around(&self, prefix: IpNetwork) -> impl Iterator<Item = (usize, &'a Atom)> + use<'a, '_> {
-        let shorter = (0..=prefix.prefix()).filter_map(move |len| shortened(prefix, len));
+        let shorter = self.lengths.range(..=prefix.prefix()).filter_map(move |len| shortened(prefix, *len));
         shorter.filter_map(|outer| self.blocks.get(&outer)).flatten().copied()
     }
 
