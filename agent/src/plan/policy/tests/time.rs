@@ -10,10 +10,10 @@ use crate::compile::policy::testing::{Cluster, block, rule, tcp};
 const BLOCKS: u32 = 16_300;
 
 /// A namespace with so many pods, and a policy for all of them with so many blocks.
-fn cluster(pods: u16, rules: u32) -> Cluster {
+fn cluster(pods: u16, rules: u32, blocks: u32) -> Cluster {
     let nth = |n: u32| block(&format!("100.{}.{}.0/24", n >> 8, n & 255), &[]);
     let of =
-        |rule_number: u32| (0..BLOCKS / rules).map(|n| nth(rule_number * (BLOCKS / rules) + n)).collect::<Vec<_>>();
+        |rule_number: u32| (0..blocks / rules).map(|n| nth(rule_number * (blocks / rules) + n)).collect::<Vec<_>>();
     let rules: Vec<_> = (0..rules).map(|n| rule(&of(n), &[tcp(80)])).collect();
     let cluster = Cluster::grid().policy("x/p", "", Some(&rules), Some(&rules));
     (0..pods).fold(cluster, |cluster, n| cluster.pod(&format!("x/p{n}"), 1, 40 + n, "pod=p"))
@@ -21,7 +21,7 @@ fn cluster(pods: u16, rules: u32) -> Cluster {
 
 /// What a pod of another namespace waits for.
 fn add_a_pod(pods: u16, rules: u32) -> [Duration; 4] {
-    let before = cluster(pods, rules);
+    let before = cluster(pods, rules, BLOCKS);
     let mut state = before.tables();
     let after = before.pod("y/new", 1, 30, "pod=new");
     let world = after.world();
@@ -47,4 +47,15 @@ fn a_pod_that_is_added_beside_16_300_blocks() {
         let [draft, plan, finish, target] = add_a_pod(pods, rules);
         println!("{pods} pods, {rules} rules: draft {draft:?}, plan {plan:?} (finish {finish:?}, target {target:?})");
     }
+}
+
+#[test]
+fn blocks_that_the_same_rules_name_are_one_class() {
+    let rows = |blocks| {
+        let content = cluster(1, 2, blocks).tables().content().clone();
+        (content.policy.peers.len(), content.classes().len(), content.peer.cidrs.len())
+    };
+    let (few, many) = (rows(10), rows(400));
+    assert_eq!((few.0, few.1), (many.0, many.1), "rows and classes follow the rules");
+    assert_eq!(many.2 - few.2, 390, "prefixes follow the blocks");
 }
