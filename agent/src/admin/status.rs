@@ -68,6 +68,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         programs: shared.programs.iter().map(|p| (p.name.clone(), p.verified_instructions)).collect(),
         warnings: warnings.map(|(topic, text)| (topic.to_owned(), text)).collect(),
         repairs: repairs.collect(),
+        refused: progress.refused.to_vec(),
         claims: progress.claims.to_vec(),
         pod_ranges: model.rules().pod_ranges.iter().map(ToString::to_string).collect(),
         mistakes: model.mistakes().standing().into_iter().map(|m| (m.origin, m.reason)).collect(),

@@ -125,6 +125,9 @@ pub struct StatusView {
     /// What others undid and the agent put right, the latest first.
     #[serde(default)]
     pub repairs: Vec<RepairView>,
+    /// Services that do not fit into the tables, and why.
+    #[serde(default)]
+    pub refused: Vec<(String, String)>,
     /// What objects claim in vain: which, why and what to do.
     pub claims: Vec<(String, String)>,
     /// Prefixes of which pods' addresses count whatever their node's ranges.

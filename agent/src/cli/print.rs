@@ -84,6 +84,7 @@ pub(super) fn status(status: &StatusView) -> String {
         programs,
         warnings,
         repairs,
+        refused,
         claims,
         pod_ranges,
         mistakes,
@@ -146,6 +147,11 @@ pub(super) fn status(status: &StatusView) -> String {
     }
     if !pod_ranges.is_empty() {
         text += &format!("\naddresses of pods in {} count whatever the ranges of their node\n", pod_ranges.join(", "));
+    }
+    if !refused.is_empty() {
+        let mut out = Table::new(["service that does not fit", "why"]);
+        refused.iter().for_each(|(service, why)| out.row([service.clone(), why.clone()]));
+        text += &format!("\n{out}");
     }
     if !claims.is_empty() {
         let mut out = Table::new(["object that claims in vain", "why"]);

@@ -8,7 +8,7 @@ use fairlead_datapath::peer::{CidrKey, NodeHop, PeerFlags, Pod as PodRecord};
 use fairlead_objects::{Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
-use super::policy::{Atom, Classifier, Wanted, WantedPeer, World, claim, is_object_of};
+use super::policy::{Classifier, Numbers, Wanted, WantedPeer, World, claim, is_object_of};
 use crate::model::LocalPod;
 
 /// The record of a pod of this node. Its word is no part of it.
@@ -33,10 +33,10 @@ fn first(ips: &[IpAddr], family: impl Fn(&IpAddr) -> bool) -> Addr {
 pub(crate) fn compile(
     world: &World<'_>,
     objects: &HashMap<&ObjectKey, Vec<&Pod>>,
-    atoms: &BTreeMap<Atom, usize>,
+    numbers: &Numbers,
     wanted: &mut Wanted,
 ) {
-    let mut classifier = Classifier::new(world, atoms);
+    let mut classifier = Classifier::new(world, numbers);
     let nodes = Nodes::new(world);
     let ranges = world.ranges();
     wanted.nodes.clone_from(&nodes.hops);
@@ -84,7 +84,7 @@ pub(crate) fn compile(
         }
     }
 
-    let named: BTreeSet<IpNetwork> = atoms.keys().flat_map(Atom::prefixes).collect();
+    let named: BTreeSet<IpNetwork> = numbers.atoms().flat_map(|(atom, _)| atom.prefixes()).collect();
     wanted.named = named.iter().map(|prefix| CidrKey::prefix(prefix.network().into(), prefix.prefix())).collect();
     let prefixes: BTreeSet<IpNetwork> = named.into_iter().chain(nodes.pod_cidrs.keys().copied()).collect();
     for prefix in prefixes {
@@ -110,13 +110,21 @@ struct Nodes<'a> {
     by_name: HashMap<&'a str, usize>,
     /// The prefixes that pods get their addresses from, with the index of their node; this node has none.
     pod_cidrs: BTreeMap<IpNetwork, Option<usize>>,
+    /// Their lengths.
+    lengths: BTreeSet<u8>,
 }
 
 impl<'a> Nodes<'a> {
     fn new(world: &World<'a>) -> Self {
         let mut sorted: Vec<&Node> = world.nodes.clone();
         sorted.sort_by_key(|node| &node.name);
-        let mut nodes = Self { own: world.node, hops: Vec::new(), by_name: HashMap::new(), pod_cidrs: BTreeMap::new() };
+        let mut nodes = Self {
+            own: world.node,
+            hops: Vec::new(),
+            by_name: HashMap::new(),
+            pod_cidrs: BTreeMap::new(),
+            lengths: BTreeSet::new(),
+        };
         let mut by_address = HashMap::new();
         for node in sorted {
             let (v4, v6) = (first(&node.internal_ips, IpAddr::is_ipv4), first(&node.internal_ips, IpAddr::is_ipv6));
@@ -134,6 +142,7 @@ impl<'a> Nodes<'a> {
             }
             for cidr in &node.pod_cidrs {
                 nodes.pod_cidrs.entry(*cidr).or_insert(index);
+                nodes.lengths.insert(cidr.prefix());
             }
         }
         nodes
@@ -141,9 +150,9 @@ impl<'a> Nodes<'a> {
 
     /// The node of the longest of the pods' prefixes that holds a prefix: `Some(None)` for this node's.
     fn pod_cidr(&self, prefix: IpNetwork) -> Option<Option<usize>> {
-        (0..=prefix.prefix()).rev().find_map(|len| {
-            let outer = IpNetwork::new(prefix.ip(), len).ok()?;
-            self.pod_cidrs.get(&IpNetwork::new(outer.network(), len).ok()?).copied()
+        self.lengths.range(..=prefix.prefix()).rev().find_map(|len| {
+            let outer = IpNetwork::new(prefix.ip(), *len).ok()?;
+            self.pod_cidrs.get(&IpNetwork::new(outer.network(), *len).ok()?).copied()
         })
     }
 

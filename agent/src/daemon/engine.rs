@@ -264,12 +264,13 @@ impl Engine {
             self.shared.nodes_changed.notify_one();
         }
         let begin = Instant::now();
-        let Outcome { plans, operations, whole, policy, claims, node, failed } = {
+        let Outcome { plans, operations, whole, policy, refused, claims, node, failed } = {
             let model = self.shared.model();
-            self.content.update(&model, &dirty, &self.shared.events, &mut self.tables)
+            self.content.update(&model, &dirty, &mut self.tables)
         };
         let took = begin.elapsed();
         self.report.policy(policy, &self.shared);
+        self.report.services(refused, &self.shared);
         self.report.claims(claims, &self.shared);
         self.report.node(node, &self.shared);
         for (text, pause) in &failed {
@@ -296,6 +297,7 @@ impl Engine {
         }
         if plans > 0 {
             self.gauge.planned(&dirty, whole, &self.content, &self.shared);
+            self.report.fill(&self.shared);
         }
         match (settled, plans > 0) {
             (true, true) => self.gauge.in_force(whole, took, &self.shared),
@@ -380,6 +382,7 @@ impl Engine {
                 }
                 debug!(removed = swept.removed, "removed expired flows");
                 self.gauge.swept(swept, &self.shared);
+                self.report.fill(&self.shared);
             }
             Err(error) => warn!(%error, "can't remove expired flows: they take room but are not used"),
         }

@@ -4,20 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fairlead_datapath::catalog::TableId;
-use fairlead_objects::Kind;
+use fairlead_objects::{Kind, ObjectKey};
 use tracing::{info, warn};
 
 use super::content::Told;
 use crate::compile::claims::{Dispute, Party};
 use crate::events::{Scope, Warning};
 use crate::plan::policy::CutOff;
+use crate::plan::services::PlanError;
 use crate::state::Shared;
 
 /// Says what is new, once.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     cut_off: Arc<Vec<CutOff>>,
+    refused: BTreeMap<ObjectKey, PlanError>,
     disputes: BTreeSet<Dispute>,
+    nearly_full: BTreeSet<TableId>,
 }
 
 /// Claims in vain that are listed; beyond that they are counted.
@@ -57,6 +60,51 @@ impl Report {
         for (policy, text) in of_policies {
             shared.events.warn(Kind::NetworkPolicy, &policy, "", "NotInForce", text);
         }
+    }
+
+    /// The services that do not fit, if that changed.
+    pub(super) fn services(&mut self, refused: Option<BTreeMap<ObjectKey, PlanError>>, shared: &Shared) {
+        let Some(refused) = refused else { return };
+        for (service, error) in &refused {
+            // Numbers move with what others have: it is said again when it is about another table.
+            if self.refused.get(service).is_none_or(|old| old.table() != error.table()) {
+                warn!(%error, "can't apply a service");
+                shared.events.warn(Kind::Service, service, "", "NotInForce", error.to_string());
+            }
+        }
+        for gone in self.refused.keys().filter(|old| !refused.contains_key(old)) {
+            info!(service = %gone, "a service fits again, or is gone");
+        }
+        let mut lines: Vec<_> =
+            refused.iter().take(LISTED).map(|(service, error)| (service.to_string(), error.to_string())).collect();
+        if refused.len() > LISTED {
+            lines.push(("others".to_owned(), format!("{} more do not fit", refused.len() - LISTED)));
+        }
+        let count = refused.len();
+        shared.note(|progress| (progress.refused, progress.services_refused) = (Arc::new(lines), count));
+        self.refused = refused;
+    }
+
+    /// How full the tables are, as the metrics have it: once at 80 %, and again after they were below 75 %.
+    pub(super) fn fill(&mut self, shared: &Shared) {
+        let nearly_full = nearly_full(&self.nearly_full, &shared.metrics.entries());
+        let node = ObjectKey::cluster(shared.model().node_name());
+        for table in nearly_full.difference(&self.nearly_full) {
+            let note = format!(
+                "table {table} is 80 % full: {} of {} entries",
+                shared.metrics.entries()[table],
+                table.info().elements
+            );
+            shared.events.warn(Kind::Node, &node, "", "TableNearlyFull", note);
+        }
+        let names: Vec<_> = nearly_full.iter().map(|table| table.info().name).collect();
+        let text = format!(
+            "{} more than 80 % full: look at `fairlead_table_entries` and at who has most; what does not fit will be refused",
+            names.join(" and ")
+        );
+        shared.warn("nearly full", (!names.is_empty()).then_some(text));
+        shared.note(|progress| progress.nearly_full = names);
+        self.nearly_full = nearly_full;
     }
 
     /// What objects claim in vain, if that changed: to each of both sides, once.
@@ -106,6 +154,17 @@ impl Report {
     }
 }
 
+/// The tables that are nearly full, when these were so before.
+fn nearly_full(before: &BTreeSet<TableId>, entries: &BTreeMap<TableId, u64>) -> BTreeSet<TableId> {
+    let is_full = |table: &TableId, count: u64| {
+        let percent = if before.contains(table) { 75 } else { 80 };
+        count * 100 >= u64::from(table.info().elements) * percent
+    };
+    // Slots that were a pod's once are counted in PODS, and given out again.
+    let counted = entries.iter().filter(|(table, _)| **table != TableId::Pods);
+    counted.filter(|(table, count)| is_full(table, **count)).map(|(table, _)| *table).collect()
+}
+
 fn is_same(a: &CutOff, b: &CutOff) -> bool {
     (a.slot, &a.pod, a.direction) == (b.slot, &b.pod, b.direction)
 }
@@ -119,6 +178,7 @@ mod tests {
     use crate::events::Recorder;
     use crate::model::Model;
     use crate::plan::policy::Why;
+    use crate::plan::services::Holder;
 
     fn cut_off(slot: u16) -> CutOff {
         CutOff {
@@ -162,6 +222,60 @@ mod tests {
         assert_eq!(told(vec![], &[]), [""; 0]);
         let progress = shared.progress();
         assert!(progress.cut_off.is_empty() && progress.left_out.is_empty() && progress.warnings.is_empty());
+    }
+
+    #[test]
+    fn a_table_that_is_nearly_full_is_said_once_until_there_was_room() {
+        let (recorder, mut warnings) = Recorder::channel();
+        let shared = Shared::new(Model::new("n1"), None, recorder, Vec::new(), false);
+        let mut report = Report::default();
+        let size = u64::from(TableId::Cidrs.info().elements);
+        let mut told = |percent: u64| {
+            shared.metrics.set_entries([(TableId::Cidrs, (size * percent).div_ceil(100)), (TableId::Pods, 1 << 20)]);
+            report.fill(&shared);
+            let event = warnings.try_recv().ok().map(|w| format!("{} {} {}", w.kind.as_str(), w.reason, w.note));
+            (event, shared.progress().nearly_full)
+        };
+        assert_eq!(told(79), (None, vec![]));
+        let (event, tables) = told(80);
+        assert_eq!(event.as_deref(), Some("Node TableNearlyFull table CIDRS is 80 % full: 13108 of 16384 entries"));
+        assert_eq!(tables, ["CIDRS"]);
+        assert_eq!(told(99), (None, vec!["CIDRS"]), "it was said");
+        assert_eq!(told(75), (None, vec!["CIDRS"]), "it is not over");
+        assert!(shared.progress().warnings["nearly full"].starts_with("CIDRS more than 80 % full"));
+        assert_eq!(told(74), (None, vec![]));
+        assert!(!shared.progress().warnings.contains_key("nearly full"));
+        assert!(told(80).0.is_some(), "it is so again");
+    }
+
+    #[test]
+    fn a_service_that_does_not_fit_is_told_of_once_and_listed_while_it_is_so() {
+        let (recorder, mut warnings) = Recorder::channel();
+        let shared = Shared::new(Model::new("n1"), None, recorder, Vec::new(), false);
+        let mut report = Report::default();
+        let service = ObjectKey::new("shop", "huge");
+        let error = |table, needed| PlanError::Share {
+            service: service.clone(),
+            table,
+            size: 100,
+            holder: Holder::Namespace,
+            needed,
+            most: 50,
+        };
+        let mut told = |errors: &[PlanError]| {
+            report.services(Some(errors.iter().map(|error| (service.clone(), error.clone())).collect()), &shared);
+            let mut told = Vec::new();
+            while let Ok(warning) = warnings.try_recv() {
+                told.push(format!("{} {} {}", warning.kind.as_str(), warning.key, warning.reason));
+            }
+            (told, shared.progress().services_refused)
+        };
+        let event = || vec!["Service shop/huge NotInForce".to_owned()];
+        assert_eq!(told(&[error(TableId::Backends, 60)]), (event(), 1));
+        assert_eq!(told(&[error(TableId::Backends, 61)]), (vec![], 1), "it was said");
+        assert!(shared.progress().refused[0].1.contains("would have 61 elements"), "{:?}", shared.progress().refused);
+        assert_eq!(told(&[error(TableId::Slots, 61)]), (event(), 1));
+        assert_eq!(told(&[]), (vec![], 0));
     }
 
     #[test]

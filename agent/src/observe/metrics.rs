@@ -101,6 +101,11 @@ impl MetricsServer {
                 "What others undid on the node and the agent can't put right.",
                 shared.repairs.all_broken().len() as f64,
             ),
+            gauge(
+                "fairlead_services_refused",
+                "Services that do not fit into the tables, of which the last content stays in force: see `fairlead status`.",
+                progress.services_refused as f64,
+            ),
             gauges(
                 "fairlead_claims_refused",
                 "Addresses that objects claim in vain: see `fairlead status`.",
@@ -113,12 +118,18 @@ impl MetricsServer {
     fn tables(&self) -> Vec<MetricFamily> {
         let Self { shared, tables, drops } = self;
         let entries = shared.metrics.entries();
+        let nearly_full = shared.progress().nearly_full;
         let drops = drops.counts(tables);
         vec![
             gauges(
                 "fairlead_table_entries",
                 "Entries of a table: those of services and policies as of the last plan, flows as of the last sweep.",
                 entries.into_iter().map(|(table, count)| (vec![("table", table.info().name)], count as f64)),
+            ),
+            gauges(
+                "fairlead_table_nearly_full",
+                "1 for a table that is 80 % full, until it is less than 75 % full.",
+                nearly_full.iter().map(|table| (vec![("table", *table)], 1.0)),
             ),
             gauges(
                 "fairlead_table_capacity",

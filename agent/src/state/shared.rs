@@ -78,6 +78,13 @@ pub struct Progress {
     /// Directions of pods that are cut off, since their policies do not fit.
     #[serde(skip)]
     pub cut_off: Arc<Vec<CutOff>>,
+    /// Services that do not fit, and why.
+    #[serde(skip)]
+    pub refused: Arc<Vec<(String, String)>>,
+    /// How many services do not fit.
+    pub services_refused: usize,
+    /// Tables that are nearly full.
+    pub nearly_full: Vec<&'static str>,
     /// What objects claim in vain: the object, why, and what to do.
     #[serde(skip)]
     pub claims: Arc<Vec<(String, String)>>,

@@ -20,6 +20,7 @@
 //! | the same | an external address that another Service has already | the older one keeps it |
 //! | a node | `status.podIPs` of its pods and addresses of its Node: those of other nodes' pods, of hosts outside | no policy takes an address for that pod; who has it keeps its name |
 //! | a pod | a later fragment right behind a packet that is allowed, of a datagram that is not, or of none | it does not arrive |
+//! | who may write EndpointSlices | more endpoints of one namespace than there is room for | it is refused by name, and Services of others follow their endpoints |
 //! | who removes programs, pins or the file system of pins, by mistake or not | packets to a pod that lets nobody in | none arrives, also without an agent; the agent puts everything back |
 //!
 //! What is legitimate looks much the same and has to go on: a SYN that was lost is sent again and goes to the same
@@ -32,6 +33,7 @@ mod fragments;
 mod legitimate;
 mod neighbours;
 mod scans;
+mod shares;
 mod unhook;
 mod vlans;
 mod world;

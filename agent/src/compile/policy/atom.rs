@@ -42,7 +42,7 @@ pub enum Atom {
     },
 }
 
-/// The atoms that an address meets, by index: what its class stands for.
+/// The atoms that an address meets, by number: what its class stands for.
 pub type Signature = BTreeSet<usize>;
 
 impl Atom {

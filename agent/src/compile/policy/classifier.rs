@@ -1,46 +1,62 @@
 //! Classes of addresses: what the policies in force tell of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use fairlead_objects::{Labels, Pod};
 use ipnetwork::IpNetwork;
 
 use super::atom::shortened;
-use super::{Atom, Signature, World};
+use super::{Atom, Numbers, Signature, World};
 
 /// Finds the classes of addresses.
 pub(crate) struct Classifier<'a> {
-    atoms: Vec<(&'a Atom, u64)>,
+    /// Those that ask about labels, with their numbers.
+    labels: Vec<(usize, &'a Atom)>,
+    /// By number, the hash of the first of the atoms that have it.
+    hashes: Vec<u64>,
     namespaces: HashMap<&'a str, &'a Labels>,
     /// Those that ask about a prefix, by that, and about a port's name.
     blocks: HashMap<IpNetwork, Vec<(usize, &'a Atom)>>,
+    /// The lengths of these prefixes: there are thousands of them, and of lengths a few.
+    lengths: BTreeSet<u8>,
     ports: Vec<(usize, &'a Atom)>,
     by_labels: HashMap<(&'a str, &'a Labels), Signature>,
-    classes: BTreeMap<Signature, usize>,
+    numbers: &'a Numbers,
+    /// The classes by what they mean, and all signatures that were found of each.
+    classes: BTreeMap<BTreeSet<(usize, usize, bool)>, usize>,
+    signatures: Vec<Vec<Signature>>,
+    known: HashMap<Signature, usize>,
 }
 
 impl<'a> Classifier<'a> {
-    pub(crate) fn new(world: &World<'a>, atoms: &'a BTreeMap<Atom, usize>) -> Self {
-        let mut ordered: Vec<_> = atoms.iter().collect();
-        ordered.sort_by_key(|(_, index)| **index);
+    pub(crate) fn new(world: &World<'a>, numbers: &'a Numbers) -> Self {
+        let (mut labels, mut ports) = (Vec::new(), Vec::new());
         let mut blocks: HashMap<_, Vec<_>> = HashMap::new();
-        for (atom, index) in &ordered {
-            if let Atom::Block { cidr, .. } = atom
-                && let Some(network) = shortened(*cidr, cidr.prefix())
-            {
-                blocks.entry(network).or_default().push((**index, *atom));
+        let mut first = BTreeMap::new();
+        for (atom, number) in numbers.atoms() {
+            first.entry(number).or_insert(atom);
+            match atom {
+                Atom::Block { cidr, .. } => {
+                    let network = shortened(*cidr, cidr.prefix()).unwrap_or(*cidr);
+                    blocks.entry(network).or_default().push((number, atom));
+                }
+                Atom::Port { .. } => ports.push((number, atom)),
+                Atom::PodsOf { .. } | Atom::Pods { .. } => labels.push((number, atom)),
             }
         }
-        let ports = ordered.iter().filter(|(atom, _)| matches!(atom, Atom::Port { .. }));
-        let ports = ports.map(|(atom, index)| (**index, *atom)).collect();
         Self {
+            lengths: blocks.keys().map(IpNetwork::prefix).collect(),
             blocks,
             ports,
-            atoms: ordered.into_iter().map(|(atom, _)| (atom, super::content_hash(atom))).collect(),
+            labels,
+            hashes: first.into_values().map(super::content_hash).collect(),
             namespaces: world.namespaces.iter().map(|ns| (ns.name.as_str(), &ns.labels)).collect(),
             by_labels: HashMap::new(),
-            classes: BTreeMap::from([(Signature::new(), 0)]),
+            numbers,
+            classes: BTreeMap::from([(BTreeSet::new(), 0)]),
+            signatures: vec![vec![Signature::new()]],
+            known: HashMap::new(),
         }
     }
 
@@ -66,13 +82,24 @@ impl<'a> Classifier<'a> {
     }
 
     fn class(&mut self, signature: Signature) -> usize {
+        if let Some(class) = self.known.get(&signature) {
+            return *class;
+        }
         let next = self.classes.len();
-        *self.classes.entry(signature).or_insert(next)
+        let class = *self.classes.entry(self.numbers.meaning(&signature)).or_insert(next);
+        if class == next {
+            self.signatures.push(Vec::new());
+        }
+        if let Some(signatures) = self.signatures.get_mut(class) {
+            signatures.push(signature.clone());
+        }
+        self.known.insert(signature, class);
+        class
     }
 
     /// The blocks whose prefix holds all of this one.
     fn blocks_around(&self, prefix: IpNetwork) -> impl Iterator<Item = (usize, &'a Atom)> + use<'a, '_> {
-        let shorter = (0..=prefix.prefix()).filter_map(move |len| shortened(prefix, len));
+        let shorter = self.lengths.range(..=prefix.prefix()).filter_map(move |len| shortened(prefix, *len));
         shorter.filter_map(|outer| self.blocks.get(&outer)).flatten().copied()
     }
 
@@ -80,21 +107,22 @@ impl<'a> Classifier<'a> {
         let (namespace, labels) = (pod.key.namespace.as_str(), &pod.labels);
         let namespace_labels = self.namespaces.get(namespace).copied();
         let signature = self.by_labels.entry((namespace, labels)).or_insert_with(|| {
-            let meets = |(atom, _): &(&Atom, u64)| atom.meets_labels(namespace, namespace_labels, labels);
-            self.atoms.iter().enumerate().filter(|(_, atom)| meets(atom)).map(|(index, _)| index).collect()
+            let meets = |atom: &Atom| atom.meets_labels(namespace, namespace_labels, labels);
+            self.labels.iter().filter(|(_, atom)| meets(atom)).map(|(number, _)| *number).collect()
         });
         signature.clone()
     }
 
     /// The classes that were found, in the order of their indices.
     pub(crate) fn finish(self) -> Vec<(Signature, u64)> {
-        let mut classes: Vec<_> = self.classes.into_iter().collect();
-        classes.sort_by_key(|(_, index)| *index);
-        let hash = |signature: &Signature| {
-            let mut atoms: Vec<_> = signature.iter().filter_map(|i| self.atoms.get(*i)).map(|(_, hash)| hash).collect();
-            atoms.sort();
-            super::content_hash(&atoms)
+        let hashes = |signature: &Signature| {
+            let mut atoms: Vec<u64> = signature.iter().filter_map(|number| self.hashes.get(*number)).copied().collect();
+            atoms.sort_unstable();
+            atoms
         };
-        classes.into_iter().map(|(signature, _)| (signature.clone(), hash(&signature))).collect()
+        // Of several signatures the same one each time, so that a class keeps its id.
+        let first = |signatures: &Vec<Signature>| signatures.iter().map(|s| (hashes(s), s.clone())).min();
+        let found = self.signatures.iter().filter_map(first);
+        found.map(|(hashes, signature)| (signature, super::content_hash(&hashes))).collect()
     }
 }

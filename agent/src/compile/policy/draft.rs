@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use fairlead_datapath::peer::{CidrKey, Pod as PodRecord};
-use fairlead_objects::{NetworkPolicy, ObjectKey, Pod};
+use fairlead_objects::{NetworkPolicy, ObjectKey, Pod, Protocol};
 
+use super::numbers::Numbers;
 use super::rules::{Body, PortNames, body};
 use super::wanted::Wanted;
 use super::world::is_object_of;
-use super::{Atom, Demand, Direction, PolicySet, SetInfo, World, content_hash};
+use super::{Demand, Direction, PolicySet, SetInfo, World, content_hash};
 use crate::compile::peers;
 use crate::model::LocalPod;
 
@@ -68,15 +69,19 @@ impl<'a> Draft<'a> {
         }
         let names = port_names(world);
         let mut bodies: BTreeMap<Body, usize> = BTreeMap::new();
+        // Pods that the same policies select are compiled once: a policy may have thousands of peers.
+        let mut known: BTreeMap<Selected<'_>, Judge> = BTreeMap::new();
         let mut pods = BTreeMap::new();
         for local in world.local.iter().copied() {
             let object = objects.get(&local.key).into_iter().flatten().copied().find(|pod| is_object_of(pod, local));
             let mut judge = |direction| {
                 let Some(pod) = object else { return Judge::Pending };
                 let of_namespace = policies.get(pod.key.namespace.as_str()).map_or(&[][..], Vec::as_slice);
-                body(of_namespace, pod, direction, &names).map_or(Judge::Nobody, |body| {
-                    let next = bodies.len();
-                    Judge::Set(*bodies.entry(body).or_insert(next))
+                *known.entry(Selected::of(of_namespace, pod, direction)).or_insert_with(|| {
+                    body(of_namespace, pod, direction, &names).map_or(Judge::Nobody, |body| {
+                        let next = bodies.len();
+                        Judge::Set(*bodies.entry(body).or_insert(next))
+                    })
                 })
             };
             let (ingress, egress) = (judge(Direction::Ingress), judge(Direction::Egress));
@@ -108,6 +113,15 @@ impl<'a> Draft<'a> {
     #[must_use]
     pub fn info(&self, set: usize) -> &SetInfo {
         &self.bodies[set].info
+    }
+
+    /// The namespace of a set's pods and policies.
+    ///
+    /// # Panics
+    /// There is no such set.
+    #[must_use]
+    pub fn namespace(&self, set: usize) -> &str {
+        self.bodies[set].info.policies.first().map_or("", |policy| &policy.namespace)
     }
 
     /// What a set asks of the tables.
@@ -143,7 +157,7 @@ impl<'a> Draft<'a> {
         let mut places = vec![None; self.bodies.len()];
         kept.iter().enumerate().for_each(|(place, set)| places[*set] = Some(place));
         let bodies: Vec<&Body> = kept.iter().map(|set| &self.bodies[*set]).collect();
-        let atoms = atoms(&bodies);
+        let numbers = Numbers::new(&bodies);
         let judge = |judge| match judge {
             Judge::Set(set) => places[set].map_or(Judge::CutOff, Judge::Set),
             other => other,
@@ -154,12 +168,34 @@ impl<'a> Draft<'a> {
             egress: judge(pod.egress),
         };
         let mut wanted = Wanted {
-            sets: bodies.iter().map(|body| PolicySet::new(body, &atoms)).collect(),
+            sets: bodies.iter().map(|body| PolicySet::new(body, &numbers)).collect(),
             pods: self.pods.iter().map(|(slot, of_draft)| (*slot, pod(of_draft))).collect(),
             ..Wanted::default()
         };
-        peers::compile(self.world, &self.objects, &atoms, &mut wanted);
+        peers::compile(self.world, &self.objects, &numbers, &mut wanted);
         wanted
+    }
+}
+
+/// All that the rules of a pod in a direction depend on.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Selected<'a> {
+    direction: Direction,
+    /// The policies that isolate it.
+    policies: Vec<&'a ObjectKey>,
+    /// What its named ports stand for, where it is asked for them.
+    ports: Vec<(Option<&'a str>, Protocol, u16)>,
+}
+
+impl<'a> Selected<'a> {
+    fn of(policies: &[&'a NetworkPolicy], pod: &'a Pod, direction: Direction) -> Self {
+        let selecting = policies.iter().filter(|policy| direction.rules(policy).is_some());
+        let selecting = selecting.filter(|policy| policy.pod_selector.matches(&pod.labels));
+        let policies: Vec<_> = selecting.map(|policy| &policy.key).collect();
+        let is_asked = direction == Direction::Ingress && !policies.is_empty();
+        let ports = pod.container_ports.iter().filter(|_| is_asked);
+        let ports = ports.map(|port| (port.name.as_deref(), port.protocol, port.port)).collect();
+        Self { direction, policies, ports }
     }
 }
 
@@ -200,16 +236,4 @@ fn port_names<'a>(world: &World<'a>) -> PortNames<'a> {
         }
     }
     names
-}
-
-fn atoms(bodies: &[&Body]) -> BTreeMap<Atom, usize> {
-    let mut atoms = BTreeMap::new();
-    for clause in bodies.iter().flat_map(|body| &body.clauses) {
-        for atom in clause.peers.iter().flatten().chain(&clause.and) {
-            if !atoms.contains_key(atom) {
-                atoms.insert(atom.clone(), atoms.len());
-            }
-        }
-    }
-    atoms
 }

@@ -1,7 +1,7 @@
 //! Policies: classes of peers and policy sets of this node's pods.
 //!
-//! An [`Atom`] is one thing that a policy of this node asks about a peer. A class is the set of atoms that an address
-//! meets; a [`PolicySet`] is the list of rules that judges a pod in a direction, a bit each. Ids come later, from
+//! An [`Atom`] is one thing that a policy of this node asks about a peer. Atoms that the same rules name have one number. A
+//! class is what the numbers that an address meets mean to the sets; a [`PolicySet`] is the list of rules that judges a pod in a direction, a bit each. Ids come later, from
 //! the planner, which knows those in use.
 //!
 //! [`mod@reference`] says the same as the tables in the plainest way: it is what they are tested against, and what explains
@@ -13,6 +13,7 @@ mod demand;
 mod draft;
 mod explain;
 mod hash;
+mod numbers;
 pub mod reference;
 mod rules;
 mod set;
@@ -29,6 +30,7 @@ pub use demand::Demand;
 pub use draft::{Draft, DraftPod, Judge, WantedPod, compile};
 pub use explain::{Explanation, Judged, Path, explain, refused};
 pub use hash::content_hash;
+pub(super) use numbers::Numbers;
 pub use rules::{Direction, RuleRef, SetInfo};
 pub use set::{Bits, PolicySet};
 pub use wanted::{Wanted, WantedPeer};

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use fairlead_datapath::policy::{ANY_PORT, OTHER_PROTOCOLS, PAGE_BITS};
 use fairlead_objects::Protocol;
 
+use super::numbers::Numbers;
 use super::rules::{Body, Clause, SetInfo, Span};
-use super::{Atom, Signature, content_hash};
+use super::{Signature, content_hash};
 
 /// Rules, a bit each, in pages of 256.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,9 +54,9 @@ pub struct PolicySet {
     count: usize,
     /// Rules that every peer meets.
     everybody: Vec<usize>,
-    /// Rules by the atoms of which a peer must meet one.
+    /// Rules by the numbers of the atoms of which a peer must meet one.
     any_of: BTreeMap<usize, Vec<usize>>,
-    /// Rules by the atom that a peer must meet besides.
+    /// Rules by the number of the atom that a peer must meet besides.
     and: BTreeMap<usize, Vec<usize>>,
 }
 
@@ -65,21 +66,21 @@ pub(super) const WRITTEN_OUT: u16 = 16;
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 impl PolicySet {
-    pub(super) fn new(body: &Body, atoms: &BTreeMap<Atom, usize>) -> Self {
+    pub(super) fn new(body: &Body, numbers: &Numbers) -> Self {
         let content = content_hash(body);
         let clauses = &body.clauses;
         let (mut everybody, mut any_of, mut and) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         for (rule, clause) in clauses.iter().enumerate() {
             match &clause.peers {
                 None => everybody.push(rule),
-                Some(peers) => peers
-                    .iter()
-                    .filter_map(|atom| atoms.get(atom))
-                    .for_each(|atom| any_of.entry(*atom).or_insert_with(Vec::new).push(rule)),
+                Some(peers) => {
+                    let met: BTreeSet<usize> = peers.iter().filter_map(|atom| numbers.of(atom)).collect();
+                    met.into_iter().for_each(|atom| any_of.entry(atom).or_insert_with(Vec::new).push(rule));
+                }
             }
             if let Some(atom) = &clause.and {
                 // An atom that is not known is one that nobody meets.
-                let atom = atoms.get(atom).copied().unwrap_or(usize::MAX);
+                let atom = numbers.of(atom).unwrap_or(usize::MAX);
                 and.entry(atom).or_insert_with(Vec::new).push(rule);
             }
         }
@@ -95,10 +96,12 @@ impl PolicySet {
         }
     }
 
-    /// What it asks about peers, by the index of atoms.
+    /// The rules of which a class meets one of the peers, and those of which it meets what is asked besides. Classes of which
+    /// this is the same are one to the set.
     #[must_use]
-    pub fn atoms(&self) -> BTreeSet<usize> {
-        self.any_of.keys().chain(self.and.keys()).copied().collect()
+    pub fn met(&self, signature: &Signature) -> [BTreeSet<usize>; 2] {
+        [&self.any_of, &self.and]
+            .map(|rules| signature.iter().filter_map(|atom| rules.get(atom)).flatten().copied().collect())
     }
 
     /// Pages that its rules fill.
@@ -110,12 +113,9 @@ impl PolicySet {
     /// The row of a class. It takes time that grows with what the class meets, not with the rules that there are.
     #[must_use]
     pub fn peers(&self, signature: &Signature) -> Bits {
-        let met = |rules: &BTreeMap<usize, Vec<usize>>| -> BTreeSet<usize> {
-            signature.iter().filter_map(|atom| rules.get(atom)).flatten().copied().collect()
-        };
+        let [any_of, met] = self.met(signature);
         let mut bits = Bits::of(self.count, |_| false);
-        self.everybody.iter().copied().chain(met(&self.any_of)).for_each(|rule| bits.set(rule));
-        let met = met(&self.and);
+        self.everybody.iter().copied().chain(any_of).for_each(|rule| bits.set(rule));
         self.and.values().flatten().filter(|rule| !met.contains(rule)).for_each(|rule| bits.clear(*rule));
         bits
     }

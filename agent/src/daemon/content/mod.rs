@@ -9,18 +9,16 @@ mod part;
 mod vain;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fairlead_datapath::catalog::TableId;
-use fairlead_objects::{Kind, ObjectKey};
-use tracing::warn;
+use fairlead_objects::ObjectKey;
 
 use crate::bpf::{BpfError, Tables};
 use crate::compile::node::Wanted as WantedNode;
 use crate::compile::policy::{Draft, World};
 use crate::compile::services::{Place, ServiceContent, host_ports_key};
 use crate::compile::{bandwidth as limits, claims};
-use crate::events::Recorder;
 use crate::model::{Dirty, Model};
 use crate::network::Network;
 use crate::plan::{bandwidth, node, policy, services};
@@ -30,6 +28,9 @@ use vain::Claims;
 
 pub(super) use part::Outcome;
 pub(super) use vain::Told;
+
+/// How long after a change services that did not fit are tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// What the planners know of the tables.
 #[derive(Debug)]
@@ -44,8 +45,10 @@ pub(super) struct Content {
     /// Whether what leaves the node waits at the uplinks for its turn.
     paced: bool,
     services: Part<services::State>,
-    /// Services that did not fit: they are tried again with the next change.
-    refused: BTreeSet<ObjectKey>,
+    /// Services that did not fit.
+    refused: BTreeMap<ObjectKey, services::PlanError>,
+    /// When they are tried again: there may be room since something changed.
+    refused_due: Option<Instant>,
     /// What objects claim in vain.
     claims: Claims,
 }
@@ -76,7 +79,8 @@ impl Content {
             bandwidth: Part::new(bandwidth),
             paced: false,
             services: Part::new(services),
-            refused: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            refused_due: None,
             claims: Claims::default(),
         }
     }
@@ -124,7 +128,7 @@ impl Content {
 
     /// When something is to be tried again.
     pub(super) fn retry(&self) -> Option<Instant> {
-        let full = [self.policy.until, self.services.until];
+        let full = [self.policy.until, self.services.until, self.refused_due];
         self.attempts().into_iter().map(Attempts::retry).chain(full).flatten().min()
     }
 
@@ -155,7 +159,7 @@ impl Content {
 
     /// Brings into force what changed, as far as that is possible: each planner that fails tries again later. Before the model
     /// is complete that is the node alone.
-    pub(super) fn update(&mut self, model: &Model, dirty: &Dirty, events: &Recorder, tables: &mut Tables) -> Outcome {
+    pub(super) fn update(&mut self, model: &Model, dirty: &Dirty, tables: &mut Tables) -> Outcome {
         let now = Instant::now();
         let mut outcome = Outcome::default();
         let mut writer = Writer { tables, outcome: &mut outcome };
@@ -182,8 +186,13 @@ impl Content {
         }
         let place = dirty.place(model.node_name());
         let changed = place || dirty.host_claims || !dirty.services.is_empty() || !dirty.host_ports.is_empty();
-        if self.services.attempts.is_due(changed, now) {
-            let result = self.update_services(model, dirty, place, events, &mut writer);
+        let again = self.refused_due.take_if(|due| *due <= now).is_some();
+        if self.services.attempts.is_due(changed || again, now) {
+            let result = self.update_services(model, dirty, place, again, &mut writer);
+            // It takes long to find that a large one does not fit: nobody else waits for that with each change.
+            if changed && !self.refused.is_empty() {
+                self.refused_due.get_or_insert(now + AGAIN);
+            }
             self.services_done(result, &mut writer, now);
         }
         outcome.claims = self.claims.tell();
@@ -230,12 +239,14 @@ impl Content {
         model: &Model,
         dirty: &Dirty,
         place: bool,
-        events: &Recorder,
+        again: bool,
         writer: &mut Writer<'_>,
     ) -> Result<(), Failure> {
         let whole = self.services.attempts.is_whole();
         let mut keys = if whole || place { all_services(model) } else { dirty.services.clone() };
-        keys.append(&mut self.refused);
+        if again {
+            keys.extend(self.refused.keys().cloned());
+        }
         // What is gone and was not adopted by name is released below.
         keys.extend(dirty.services.iter().cloned());
         keys.extend(dirty.host_ports.iter().map(host_ports_key));
@@ -257,10 +268,11 @@ impl Content {
         }
         let services::Plan { ops, refused, contested: _ } = self.services.state.plan(&changes);
         self.claims.contested(self.services.state.contested());
-        for (service, error) in refused {
-            warn!(%error, "can't apply a service");
-            events.warn(Kind::Service, &service, "", "NotInForce", error.to_string());
-            self.refused.insert(service);
+        let before = self.refused.clone();
+        self.refused.retain(|service, _| !changes.contains_key(service));
+        self.refused.extend(refused);
+        if self.refused != before {
+            writer.outcome.refused = Some(self.refused.clone());
         }
         writer.apply(&ops)?;
         writer.outcome.whole = whole;

@@ -7,8 +7,9 @@ use super::attempts::Attempts;
 use super::vain::Told;
 use crate::apply::{ApplyError, apply};
 use crate::bpf::Tables;
-use crate::plan::{Op, policy};
+use crate::plan::{Op, policy, services};
 use fairlead_datapath::catalog::TableId;
+use fairlead_objects::ObjectKey;
 
 /// How long a table for which the kernel had no room is taken to be as large as it was then.
 const FULL: Duration = Duration::from_secs(60);
@@ -76,6 +77,8 @@ pub(in crate::daemon) struct Outcome {
     pub(in crate::daemon) whole: bool,
     /// What policies were planned with: who is cut off, and what is left out of full tables.
     pub(in crate::daemon) policy: Option<(Vec<policy::CutOff>, BTreeMap<TableId, usize>)>,
+    /// The services that do not fit, if that changed.
+    pub(in crate::daemon) refused: Option<BTreeMap<ObjectKey, services::PlanError>>,
     /// What objects claim in vain, if that changed.
     pub(in crate::daemon) claims: Option<Told>,
     /// What the tables about the node have no room for.

@@ -1,10 +1,11 @@
 //! Which policy sets fit, and who is cut off when they do not.
 //!
-//! Sets get their places one after the other: first those that are in force as they are, so that nobody loses its place
-//! to another; then those of pods that a set judges already; then those of new pods; each by the name of its first pod.
-//! A set that does not fit beside those before it has no place, and those after it are asked all the same.
+//! Sets get their places one after the other: first those of namespaces that need no more than their [share](super::share);
+//! of the others those that are in force as they are, so that nobody loses its place to another; then those of pods that a
+//! set judges already; then those of new pods; each by the name of its first pod. A set that does not fit beside those
+//! before it has no place, and those after it are asked all the same.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use fairlead_datapath::catalog::TableId;
@@ -13,9 +14,11 @@ use fairlead_datapath::policy::{PolicySet as SetRow, is_closed};
 use fairlead_objects::ObjectKey;
 
 use super::change::is_same;
+use super::rows::{self, Rows};
+use super::share::Shares;
 use super::{Capacity, Content};
 use crate::compile::peers::record;
-use crate::compile::policy::{Direction, Draft, DraftPod, Judge, PolicySet, Wanted};
+use crate::compile::policy::{Demand, Direction, Draft, DraftPod, Judge, Wanted};
 
 /// Why a set has no place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,11 +36,15 @@ pub enum Why {
         table: TableId,
         /// What the table holds for all pods of the node.
         size: usize,
+        /// What of it is the namespace's share.
+        share: usize,
     },
     /// The policies of this node ask about too many different peers.
     TooManyPeers {
         /// How many there may be for all pods of the node.
         most: usize,
+        /// How many of them are the namespace's share.
+        share: usize,
     },
 }
 
@@ -47,13 +54,15 @@ impl fmt::Display for Why {
             Self::TooManyRules { rules, most } => {
                 write!(f, "{rules} rules together, and a pod can have {most}: merge rules")
             }
-            Self::Full { table, size } => write!(
+            Self::Full { table, size, share } => write!(
                 f,
-                "more than what is left of the {size} entries of table {table} on this node: use fewer or simpler rules"
+                "more than what is left of the {size} entries of table {table} on this node, of which a namespace is sure \
+                 of {share}: use fewer or simpler rules"
             ),
-            Self::TooManyPeers { most } => write!(
+            Self::TooManyPeers { most, share } => write!(
                 f,
-                "more different peers than what is left of the {most} on this node: use fewer or simpler peers"
+                "more different peers than what is left of the {most} on this node, of which a namespace is sure of \
+                 {share}: use fewer or simpler peers"
             ),
         }
     }
@@ -135,16 +144,27 @@ pub(super) type Places = (Vec<usize>, BTreeMap<usize, Why>);
 
 /// Gives places by what each set asks for by itself, and compiles those that have one.
 pub(super) fn places(draft: &Draft<'_>, order: &[usize], capacity: &Capacity) -> (Places, Wanted) {
+    let demands: Vec<_> = (0..draft.count()).map(|set| draft.demand(set)).collect();
+    let shares = Shares::new(draft, &demands, capacity);
+    let table = Tables { draft, demands, capacity, share: &shares.share };
+    let order = shares.first(order);
+    let (kept, refused) = table.sieve(&order, &BTreeMap::new());
+    let wanted = draft.finish(&kept);
+    if rows::count(&wanted) <= capacity.peer_rows {
+        return ((kept, refused), wanted);
+    }
+    let order = shares.first_by_rows(&order, &kept, &wanted);
     let mut banned = BTreeMap::new();
     loop {
-        let (kept, refused) = sieve(draft, order, &banned, capacity);
+        let (kept, refused) = table.sieve(&order, &banned);
         let wanted = draft.finish(&kept);
         let over = overflow(&wanted, capacity.peer_rows);
         let Some(first) = over.first() else { return ((kept, refused), wanted) };
-        let why = || Why::Full { table: TableId::PolicyPeers, size: capacity.peer_rows };
+        let (size, share) = (capacity.peer_rows, shares.share.peer_rows);
+        let why = || Why::Full { table: TableId::PolicyPeers, size, share };
         let mut all = banned.clone();
         all.extend(over.iter().map(|place| (kept[*place], why())));
-        let (left, refused) = sieve(draft, order, &all, capacity);
+        let (left, refused) = table.sieve(&order, &all);
         if left.iter().all(|set| kept.contains(set)) {
             let wanted = draft.finish(&left);
             return ((left, refused), wanted);
@@ -154,101 +174,63 @@ pub(super) fn places(draft: &Draft<'_>, order: &[usize], capacity: &Capacity) ->
     }
 }
 
-fn sieve(draft: &Draft<'_>, order: &[usize], banned: &BTreeMap<usize, Why>, capacity: &Capacity) -> Places {
-    let (mut kept, mut refused) = (Vec::new(), banned.clone());
-    let mut prefixes: BTreeSet<_> = draft.node_prefixes().take(capacity.cidrs).collect();
-    let mut atoms = BTreeSet::new();
-    let (mut ports, mut ranges) = (0, 0);
-    for set in order.iter().filter(|set| !banned.contains_key(set)) {
-        let demand = draft.demand(*set);
-        let named = demand.prefixes.iter().map(|prefix| CidrKey::prefix(prefix.network().into(), prefix.prefix()));
-        let named: Vec<_> = named.filter(|key| !prefixes.contains(key)).collect();
-        let asked: Vec<_> = demand.atoms.iter().filter(|atom| !atoms.contains(*atom)).copied().collect();
-        let full = |table, size| Some(Why::Full { table, size });
-        let why = if demand.rules > capacity.rules {
-            Some(Why::TooManyRules { rules: demand.rules, most: capacity.rules })
-        } else if kept.len() + 1 > capacity.sets {
-            full(TableId::PolicySets, capacity.sets)
-        } else if ports + demand.ports > capacity.port_rows {
-            full(TableId::PolicyPorts, capacity.port_rows)
-        } else if ranges + demand.ranges > capacity.range_rows {
-            full(TableId::PolicyRanges, capacity.range_rows)
-        } else if prefixes.len() + named.len() > capacity.cidrs {
-            full(TableId::Cidrs, capacity.cidrs)
-        } else if atoms.len() + asked.len() > capacity.atoms {
-            Some(Why::TooManyPeers { most: capacity.atoms })
-        } else {
-            None
-        };
-        if let Some(why) = why {
-            refused.insert(*set, why);
-            continue;
+/// The tables whose elements are a sum of what sets ask for.
+struct Tables<'a> {
+    draft: &'a Draft<'a>,
+    demands: Vec<Demand<'a>>,
+    capacity: &'a Capacity,
+    share: &'a Capacity,
+}
+
+impl Tables<'_> {
+    fn sieve(&self, order: &[usize], banned: &BTreeMap<usize, Why>) -> Places {
+        let Self { capacity, share, .. } = self;
+        let (mut kept, mut refused) = (Vec::new(), banned.clone());
+        let mut prefixes: BTreeSet<_> = self.draft.node_prefixes().take(capacity.cidrs).collect();
+        let mut atoms = BTreeSet::new();
+        let (mut ports, mut ranges) = (0, 0);
+        for set in order.iter().filter(|set| !banned.contains_key(set)) {
+            let demand = &self.demands[*set];
+            let named = demand.prefixes.iter().map(|prefix| CidrKey::prefix(prefix.network().into(), prefix.prefix()));
+            let named: Vec<_> = named.filter(|key| !prefixes.contains(key)).collect();
+            let asked: Vec<_> = demand.atoms.iter().filter(|atom| !atoms.contains(*atom)).copied().collect();
+            let full = |table, size, share| Some(Why::Full { table, size, share });
+            let why = if demand.rules > capacity.rules {
+                Some(Why::TooManyRules { rules: demand.rules, most: capacity.rules })
+            } else if kept.len() + 1 > capacity.sets {
+                full(TableId::PolicySets, capacity.sets, share.sets)
+            } else if ports + demand.ports > capacity.port_rows {
+                full(TableId::PolicyPorts, capacity.port_rows, share.port_rows)
+            } else if ranges + demand.ranges > capacity.range_rows {
+                full(TableId::PolicyRanges, capacity.range_rows, share.range_rows)
+            } else if prefixes.len() + named.len() > capacity.cidrs {
+                full(TableId::Cidrs, capacity.cidrs, share.cidrs)
+            } else if atoms.len() + asked.len() > capacity.atoms {
+                Some(Why::TooManyPeers { most: capacity.atoms, share: share.atoms })
+            } else {
+                None
+            };
+            if let Some(why) = why {
+                refused.insert(*set, why);
+                continue;
+            }
+            kept.push(*set);
+            ports += demand.ports;
+            ranges += demand.ranges;
+            prefixes.extend(named);
+            atoms.extend(asked);
         }
-        kept.push(*set);
-        ports += demand.ports;
-        ranges += demand.ranges;
-        prefixes.extend(named);
-        atoms.extend(asked);
+        (kept, refused)
     }
-    (kept, refused)
 }
 
 /// The sets, by their place, whose rows of `POLICY_PEERS` do not fit beside those of the sets before that do.
-///
-/// Rows depend on all sets: what one asks about peers splits the classes of every other.
 fn overflow(wanted: &Wanted, room: usize) -> Vec<usize> {
-    let everybody = wanted.classes.first().map(|(signature, _)| signature);
-    let rows = |set: &PolicySet, class: usize| {
-        let of_everybody = everybody.map(|signature| set.peers(signature));
-        let (Some(of_everybody), Some((signature, _))) = (of_everybody, wanted.classes.get(class)) else { return 0 };
-        let own = set.peers(signature);
-        own.pages().iter().zip(of_everybody.pages()).filter(|(own, everybody)| own != everybody).count()
-    };
-    let all: usize = wanted
-        .sets
-        .iter()
-        .map(|set| set.pages() + (1..wanted.classes.len()).map(|n| rows(set, n)).sum::<usize>())
-        .sum();
-    let mut over = Vec::new();
-    if all <= room {
-        return over;
+    if rows::count(wanted) <= room {
+        return Vec::new();
     }
-    // The group of each class: classes of one group look alike to the sets that have a place.
-    let mut groups = vec![0; wanted.classes.len()];
-    let mut kept: Vec<(usize, BTreeMap<usize, usize>)> = Vec::new();
-    for (place, set) in wanted.sets.iter().enumerate() {
-        let asked = set.atoms();
-        let mut next = HashMap::new();
-        let split: Vec<usize> = (wanted.classes.iter().zip(&groups))
-            .map(|((signature, _), group)| {
-                let seen: Vec<_> = signature.intersection(&asked).collect();
-                let new = next.len();
-                *next.entry((*group, seen)).or_insert(new)
-            })
-            .collect();
-        // A class of each group, but of the one of those that meet nothing.
-        let mut of_group: BTreeMap<usize, usize> = BTreeMap::new();
-        for (class, group) in split.iter().enumerate() {
-            of_group.entry(*group).or_insert(class);
-        }
-        of_group.remove(&split.first().copied().unwrap_or_default());
-        kept.push((place, BTreeMap::new()));
-        let needed: usize = kept
-            .iter_mut()
-            .map(|(place, known)| {
-                let set = &wanted.sets[*place];
-                let of_class = |class: &usize| *known.entry(*class).or_insert_with(|| rows(set, *class));
-                set.pages() + of_group.values().map(of_class).sum::<usize>()
-            })
-            .sum();
-        if needed <= room {
-            groups = split;
-        } else {
-            kept.pop();
-            over.push(place);
-        }
-    }
-    over
+    let mut rows = Rows::new(wanted);
+    (0..wanted.sets.len()).filter(|place| !rows.add(*place, room)).collect()
 }
 
 /// Leaves out addresses and nodes' prefixes for which there is no room: who is in the tables stays, then this node's pods

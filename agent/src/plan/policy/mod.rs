@@ -21,6 +21,8 @@ mod content;
 mod fit;
 mod halt;
 mod ids;
+mod rows;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -76,6 +78,20 @@ impl Default for Capacity {
 }
 
 impl Capacity {
+    /// What a namespace may have of it if there are so many. Nodes have so many prefixes of `CIDRS`.
+    fn share(&self, namespaces: usize, node_prefixes: usize) -> Self {
+        let namespaces = namespaces.max(1);
+        Self {
+            sets: self.sets / namespaces,
+            peer_rows: self.peer_rows / namespaces,
+            port_rows: self.port_rows / namespaces,
+            range_rows: self.range_rows / namespaces,
+            cidrs: self.cidrs.saturating_sub(node_prefixes) / namespaces,
+            atoms: self.atoms / namespaces,
+            ..self.clone()
+        }
+    }
+
     /// Takes note that the kernel has room for no more than so many elements of a table.
     pub fn limit(&mut self, table: TableId, most: usize) {
         let size = match table {

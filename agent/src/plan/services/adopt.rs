@@ -8,6 +8,7 @@ use fairlead_datapath::service::{BackendState, Frontend, FrontendFlags, HostTabl
 use super::Capacity;
 use super::blocks::Blocks;
 use super::ids::Ids;
+use super::share::Holdings;
 use super::state::{Block, Claim, Port, State};
 use crate::compile::services::BackendAddr;
 
@@ -61,6 +62,7 @@ impl State {
             names: BTreeMap::new(),
             services: Ids::with(Self::services_end(capacity), &ports.keys().copied().collect()),
             ports,
+            holdings: Holdings::default(),
             frontends: tables.frontends.iter().map(|(key, frontend)| (*key, claim(frontend))).collect(),
             slots,
             backends: Ids::with(capacity.backends, &used),

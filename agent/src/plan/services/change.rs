@@ -7,8 +7,9 @@ use fairlead_datapath::service::{Frontend, FrontendFlags, FrontendKey, Scope, So
 use fairlead_objects::{ObjectKey, TrafficPolicy};
 use ipnetwork::IpNetwork;
 
+use super::share::Growth;
 use super::state::{Block, Port, State};
-use super::{Op, PlanError};
+use super::{Op, PlanError, Usage};
 use crate::compile::services::{Answer, BackendAddr, PortContent, PortKey, ServiceContent};
 
 /// The operations of a plan by their place in it.
@@ -52,7 +53,9 @@ impl State {
         draft: &mut Draft,
     ) -> Result<(), PlanError> {
         let mut taken = Taken::default();
-        let ports = match self.prepare(service, content, &mut taken) {
+        let all = self.usage();
+        let prepared = self.prepare(service, content, &mut taken);
+        let ports = match prepared.and_then(|ports| self.check_share(service, &ports, all).map(|()| ports)) {
             Ok(ports) => ports,
             Err(error) => {
                 self.put_back(taken);
@@ -70,6 +73,29 @@ impl State {
             self.replace_port(id, port, draft);
         }
         Ok(())
+    }
+
+    /// Whether a service may have these ports, when all together had so much before it was given anything.
+    fn check_share(&self, service: &ObjectKey, ports: &BTreeMap<u32, Port>, all: Usage) -> Result<(), PlanError> {
+        let (mut before, mut after) = (Usage::default(), Usage::default());
+        let mut namespace = self.holdings.of(&service.namespace);
+        let own = self.ids_of(service);
+        for port in own.iter().filter_map(|id| self.ports.get(id)) {
+            before += port.usage();
+        }
+        // Those that it takes over from an earlier agent.
+        for port in ports.keys().filter(|id| !own.contains(id)).filter_map(|id| self.ports.get(id)) {
+            before += port.usage();
+            namespace += port.usage();
+        }
+        let mut new = BTreeSet::<FrontendKey>::new();
+        for port in ports.values() {
+            after += port.usage();
+            new.extend(port.frontends.keys().filter(|key| !self.frontends.contains_key(key)));
+        }
+        // An element that is there, whoever asked for it before, is not asked for again.
+        before.frontends = before.frontends.max(after.frontends.saturating_sub(new.len() as u32));
+        Growth { service, before, after, namespace, all }.check(self.capacity)
     }
 
     /// The ports as they are to be, by id, with everything taken that they need.
@@ -256,6 +282,8 @@ impl State {
 
     fn replace_port(&mut self, id: u32, port: Port, draft: &mut Draft) {
         let old = self.ports.remove(&id).unwrap_or_default();
+        self.holdings.remove(&old);
+        self.holdings.add(&port);
         if port.ranges != old.ranges {
             draft.ranges.extend(&port.ranges);
             self.ranges += port.ranges.len() as u32;
@@ -279,6 +307,7 @@ impl State {
 
     pub(super) fn remove_port(&mut self, id: u32, draft: &mut Draft) {
         let Some(old) = self.ports.remove(&id) else { return };
+        self.holdings.remove(&old);
         draft.retired.extend(old.backends.values().chain(&old.surplus));
         draft.blocks.extend(old.blocks.iter().map(|block| (block.offset, block.count())));
         draft.services.push(id);

@@ -5,6 +5,9 @@
 //! ids and the old blocks are given out again, and old source ranges deleted, only after a [`super::Op::Barrier`]. On
 //! removal the frontend goes first.
 //!
+//! A Service that does not fit is refused as a whole and keeps what it has; it fits if it needs no more than its
+//! [share](share) of each table.
+//!
 //! [`State`] is what the tables hold when every plan so far has been applied. When applying fails halfway it is not;
 //! then the agent does what it does after a restart: [`State::adopt`] what the tables hold, and plan everything again.
 
@@ -12,6 +15,7 @@ mod adopt;
 mod blocks;
 mod change;
 mod ids;
+mod share;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -89,10 +93,58 @@ pub enum PlanError {
         /// Those that the service needs beside what it has.
         needed: u32,
     },
+    /// It would have more than its share.
+    #[error(
+        "{service} does not fit: {holder} would have {needed} elements of table {table}, and may have {most} of its {size} \
+         beside what other namespaces have: its last content stays in force; use fewer endpoints and ports, or spread them \
+         over namespaces"
+    )]
+    Share {
+        /// The service.
+        service: ObjectKey,
+        /// The table.
+        table: TableId,
+        /// Elements that it has.
+        size: u32,
+        /// Who would have more.
+        holder: Holder,
+        /// What that would be.
+        needed: u32,
+        /// What it may be.
+        most: u32,
+    },
+}
+
+impl PlanError {
+    /// The table that it is about.
+    #[must_use]
+    pub fn table(&self) -> TableId {
+        match self {
+            Self::Full { table, .. } | Self::Share { table, .. } => *table,
+        }
+    }
+}
+
+/// Who has a share of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// One Service.
+    Service,
+    /// All Services of a namespace.
+    Namespace,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Service => "the Service",
+            Self::Namespace => "its namespace",
+        })
+    }
 }
 
 /// Elements in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// Of `FRONTENDS`.
     pub frontends: u32,

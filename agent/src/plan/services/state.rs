@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::blocks::Blocks;
 use super::change::Draft;
 use super::ids::Ids;
+use super::share::Holdings;
 use super::{Capacity, Claimant, Contested, Op, Plan, Usage};
 use crate::compile::services::{BackendAddr, FrontendKind, PortKey, Rank, ServiceContent};
 
@@ -21,6 +22,8 @@ pub struct State {
     pub(super) names: BTreeMap<PortKey, u32>,
     /// The service ports by id. Those that were adopted and that nobody has asked for yet have no name.
     pub(super) ports: BTreeMap<u32, Port>,
+    /// What each namespace has, as far as it is known whose the ports are.
+    pub(super) holdings: Holdings,
     /// Every frontend that is in the table or should be.
     pub(super) frontends: HashMap<FrontendKey, Claim>,
     pub(super) services: Ids,
@@ -104,6 +107,7 @@ impl State {
             capacity,
             names: BTreeMap::new(),
             ports: BTreeMap::new(),
+            holdings: Holdings::default(),
             frontends: HashMap::new(),
             services: Ids::new(Self::services_end(capacity)),
             slots: Blocks::new(capacity.slots),
@@ -134,15 +138,24 @@ impl State {
     ///
     /// Nothing happens to a service that does not fit: it is among [`Plan::refused`], and the others go ahead.
     pub fn plan<'a>(&mut self, changes: impl IntoIterator<Item = (&'a ObjectKey, &'a ServiceContent)>) -> Plan {
-        let mut draft = Draft::default();
-        let mut refused = Vec::new();
-        for (service, content) in changes {
-            if let Err(error) = self.change(service, content, &mut draft) {
-                refused.push((service.clone(), error));
+        let mut plan = Plan::default();
+        let mut changes: Vec<_> = changes.into_iter().collect();
+        loop {
+            let mut draft = Draft::default();
+            let mut refused = Vec::new();
+            let count = changes.len();
+            changes.retain(|(service, content)| {
+                let result = self.change(service, content, &mut draft);
+                result.map_err(|error| refused.push(((*service).clone(), error))).is_err()
+            });
+            let (ops, contested) = self.finish(draft);
+            plan.ops.extend(ops);
+            plan.contested.extend(contested);
+            // What the others had before is free now, and it is known what is whose.
+            if refused.is_empty() || refused.len() == count {
+                return Plan { refused, ..plan };
             }
         }
-        let (ops, contested) = self.finish(draft);
-        Plan { ops, refused, contested }
     }
 
     /// Removes what was adopted and what no service has asked for since: for when every service has been planned once.

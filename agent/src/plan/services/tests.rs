@@ -15,7 +15,7 @@ use super::{Capacity, Op, State};
 use crate::compile::services::ServiceContent;
 
 /// Small tables, so that ids and blocks are soon given out again.
-pub(super) const SMALL: Capacity = Capacity { frontends: 64, slots: 256, backends: 64, ranges: 64 };
+pub(super) const SMALL: Capacity = Capacity { frontends: 256, slots: 1024, backends: 256, ranges: 256 };
 
 /// Plans from world to world.
 fn plan(state: &mut State, from: &World, to: &World) -> Vec<Op> {

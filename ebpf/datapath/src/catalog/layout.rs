@@ -231,13 +231,13 @@ layout!(Destination {
     pad: "zero",
 });
 layout!(PortSet { words: "port n in use: bit n % 64 of word n / 64" });
-layout!(FragmentKey { src: "source", dst: "destination", id: "datagram", proto: "IP protocol", pad: "zero" });
+layout!(FragmentKey { who: "sender", place: "one of its places" });
 layout!(FragmentPorts {
     tag: "check of key and content",
     sport: "wire order",
     dport: "wire order",
     seen: "second since boot",
-    pad: "zero",
+    datagram: "which one",
 });
 layout!(Config {
     v4: "node's IPv4",

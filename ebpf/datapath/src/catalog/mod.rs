@@ -18,7 +18,7 @@ use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS};
 use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, Uplink};
-use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FLOW_ENTRIES, PodFlows};
+use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, PodFlows};
 use crate::tables::peer::{CidrKey, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod};
 use crate::tables::policy::{
     MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row,
@@ -164,9 +164,9 @@ tables! {
     /// (address, port, protocol) → verdict and block
     Frontends: "FRONTENDS", Hash<FrontendKey, Frontend>, elements MAX_FRONTENDS, flags NO_PREALLOC, version Some(2);
     /// backend ids, in blocks of powers of two
-    Slots: "SLOTS", Array<u32, u32>, elements MAX_SLOTS, flags 0, version Some(1);
+    Slots: "SLOTS", Array<u32, u32>, elements MAX_SLOTS, flags 0, version Some(2);
     /// an endpoint of one service port, its generation
-    Backends: "BACKENDS", Array<u32, Backend>, elements MAX_BACKENDS, flags 0, version Some(1);
+    Backends: "BACKENDS", Array<u32, Backend>, elements MAX_BACKENDS, flags 0, version Some(2);
     /// generation of the UDP frontends
     ServiceGeneration: "SERVICE_STATE", Array<u32, ServiceState>, elements 1, flags 0, version Some(1);
     /// address of the node → NodePorts, hostPorts or both are at it
@@ -209,7 +209,7 @@ tables! {
     /// which source ports of a crowded destination are in use
     PortSets: "PORTS", Hash<Destination, PortSet>, elements MAX_PORT_SETS, flags NO_PREALLOC, version Some(1);
     /// ports of datagrams in fragments
-    Fragments: "FRAGS", LruHash<FragmentKey, FragmentPorts>, elements 8192, flags 0, version Some(2);
+    Fragments: "FRAGS", LruHash<FragmentKey, FragmentPorts>, elements MAX_FRAGMENTS, flags 0, version Some(3);
     /// the node's addresses, MTU, mark, port range, limits
     Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(3);
     /// whether a client outside was ever sent to a process of the node

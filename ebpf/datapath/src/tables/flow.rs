@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use super::entry::{End, Entry, Flow, NO_BACKEND, Owned};
 use super::peer::NO_SLOT;
-use super::port::{Destination, PortSet};
+use super::port::{Destination, PortSet, holder};
 use crate::{Addr, Long, MAX_PODS, Tuple, WirePort, Word};
 
 /// A tuple with its ends in canonical order, so that both directions have one key.
@@ -189,21 +189,78 @@ impl PodFlows {
     }
 }
 
-/// A datagram that comes in fragments (RFC 791, RFC 8200 section 4.5).
+/// Key of `FRAGS`: one of the places of who sends. So whoever sends many datagrams in fragments overwrites his own, and the
+/// table has room for every place of everybody who may send at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FragmentKey {
-    /// Source address.
-    pub src: Addr,
-    /// Destination address.
-    pub dst: Addr,
-    /// Its identifier.
-    pub id: u32,
-    /// IP protocol number.
-    pub proto: u8,
-    /// Zero.
-    pub pad: [u8; 3],
+    /// [`FragmentKey::of_pod`] and its like.
+    pub who: u32,
+    /// Below [`FragmentKey::PLACES`].
+    pub place: u32,
 }
+
+impl FragmentKey {
+    /// Datagrams of one sender that are remembered at a time, some fewer where they meet in one place.
+    pub const PLACES: u32 = 64;
+
+    /// Networks outside that are told apart.
+    pub const NETWORKS: u32 = 64;
+
+    /// What a pod sends.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_pod(slot: u16) -> u32 {
+        slot as u32
+    }
+
+    /// What the host's stack sends to a pod.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_pod(slot: u16) -> u32 {
+        0x1_0000 | slot as u32
+    }
+
+    /// What comes from outside: senders in one network share places, and networks may.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_outside(client: Addr) -> u32 {
+        0x2_0000 | holder(NO_SLOT, client) & (Self::NETWORKS - 1)
+    }
+
+    /// What leaves the node: of its pods and of itself, whose addresses were checked.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_node(source: Addr) -> u32 {
+        0x8000_0000 | source.tag()
+    }
+
+    /// The place of a datagram of a sender.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(who: u32, datagram: u32) -> Self {
+        Self { who, place: datagram >> 26 }
+    }
+
+    /// What goes into the check of a value under it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(&self) -> u32 {
+        (self.who ^ self.place.rotate_right(8)).wrapping_mul(0x9e37_79b1)
+    }
+}
+
+/// A word that tells datagrams (RFC 791, RFC 8200 section 4.5) apart: by their ends, protocol and identifier.
+#[inline(always)]
+#[must_use]
+pub const fn datagram(src: Addr, dst: Addr, id: u32, proto: u8) -> u32 {
+    let which = (id ^ (proto as u32).rotate_right(8)).wrapping_mul(0x9e37_79b1);
+    src.tag().rotate_left(7) ^ dst.tag() ^ which
+}
+
+/// Elements of `FRAGS`: all places of networks outside, and of 112 pods that send,
+/// get and send out of the node as many as they can by both families.
+pub const MAX_FRAGMENTS: u32 = 32_768;
 
 /// The ports that its first fragment had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -217,21 +274,11 @@ pub struct FragmentPorts {
     pub dport: WirePort,
     /// Second (since boot) of the first fragment.
     pub seen: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Of which [`datagram()`].
+    pub datagram: u32,
 }
 
 super::reused::tagged! { FragmentPorts, of 2 words; }
-
-impl FragmentKey {
-    /// What goes into the check of a value under it.
-    #[inline(always)]
-    #[must_use]
-    pub const fn tag(&self) -> u32 {
-        let datagram = (self.id ^ (self.proto as u32).rotate_right(8)).wrapping_mul(0x9e37_79b1);
-        self.src.tag().rotate_left(7) ^ self.dst.tag() ^ datagram
-    }
-}
 
 /// The two tables of flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,8 +319,8 @@ pub trait Tables {
     fn keep_ports(&self, key: &Destination) -> bool;
     /// Keeps it no longer.
     fn drop_ports(&self, key: &Destination);
-    /// Ports of a datagram whose first fragment was seen.
+    /// The element of `FRAGS` under a key.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
-    /// Remembers the ports of a first fragment.
+    /// Writes an element of `FRAGS`.
     fn insert_fragment(&self, key: &FragmentKey, ports: FragmentPorts);
 }

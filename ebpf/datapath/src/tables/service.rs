@@ -7,12 +7,13 @@ use crate::{Addr, WirePort};
 /// Elements of `FRONTENDS`: addresses times ports of all services.
 pub const MAX_FRONTENDS: u32 = 1 << 17;
 
-/// Elements of `SLOTS`: endpoints of all services, each block rounded up to a power of two.
-pub const MAX_SLOTS: u32 = 1 << 20;
+/// Elements of `SLOTS` (8 MiB): endpoints of all services, each block rounded up to a power of two. Four for each backend, so
+/// that this never is what is short: a port has two blocks at most, and rounding doubles one at most.
+pub const MAX_SLOTS: u32 = 1 << 21;
 
-/// Elements of `BACKENDS`: endpoints times ports of all services. The first is nobody's, so that a slot that was never
-/// written leads nowhere.
-pub const MAX_BACKENDS: u32 = 1 << 18;
+/// Elements of `BACKENDS` (16 MiB): endpoints times ports of all services; one namespace may have half of it. The first is
+/// nobody's, so that a slot that was never written leads nowhere.
+pub const MAX_BACKENDS: u32 = 1 << 19;
 
 /// Key of `FRONTENDS`: what a client aims at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]

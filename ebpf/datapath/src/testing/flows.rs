@@ -185,6 +185,12 @@ impl Flows {
         copy
     }
 
+    /// Elements of `FRAGS`.
+    #[must_use]
+    pub fn fragments(&self) -> usize {
+        self.fragments.borrow().len()
+    }
+
     /// What packets have left in them.
     pub(super) fn bytes(&self) -> Vec<replay::Entry> {
         let mut bytes = Vec::new();

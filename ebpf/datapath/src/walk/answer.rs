@@ -5,7 +5,7 @@ use super::Action;
 use super::errors::Side;
 use super::errors::stage::relate;
 use crate::drop::DropReason;
-use crate::flow::{self, At, FlowFlags, Tracked};
+use crate::flow::{self, At, FlowFlags, FragmentKey, Tracked};
 use crate::kernel::Kernel;
 use crate::packet::{Class, rewrite};
 use crate::peer::NO_SLOT;
@@ -20,7 +20,8 @@ pub(super) fn may_be_one<K: Kernel>(k: &K) -> bool {
 /// Gives what the node itself sends the service's address, if it is such an answer. Whatever else it is passes.
 #[inline(always)]
 pub(super) fn turn_back<K: Kernel>(k: &K, w: &mut Walk) -> Action {
-    if !flow::resolve_fragment(k, &mut w.packet) {
+    let sender = FragmentKey::from_node(w.packet.tuple.src);
+    if !flow::resolve_fragment(k, &mut w.packet, sender) {
         return Action::PASS;
     }
     if w.packet.class == Class::ERROR {

@@ -15,7 +15,7 @@ use super::route::route_to;
 use crate::Addr;
 use crate::drop::DropReason;
 use crate::flow::stage::{create, forget};
-use crate::flow::{self, At, End, FlowFlags, FlowState, NO_BACKEND, Place};
+use crate::flow::{self, At, End, FlowFlags, FlowState, FragmentKey, NO_BACKEND, Place};
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::parse;
 use crate::packet::{Class, ETH_P_ARP, IcmpError, Packet};
@@ -51,7 +51,7 @@ pub fn from_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if !action.goes_on() {
         return action;
     }
-    if !flow::resolve_fragment(k, &mut w.packet) {
+    if !flow::resolve_fragment(k, &mut w.packet, FragmentKey::of_pod(slot)) {
         return Action::drop(DropReason::Fragment);
     }
     let word = PodWord(k.pod_word(slot));

@@ -14,7 +14,7 @@ use super::outside::stage::open_from_outside;
 use crate::config::Config;
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
-use crate::flow::{self, At, FlowFlags, Place};
+use crate::flow::{self, At, FlowFlags, FragmentKey, Place};
 use crate::kernel::Kernel;
 use crate::packet::Class;
 use crate::packet::stage::parse;
@@ -40,7 +40,8 @@ pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
 /// The rest of the walk, of a packet whose headers are read.
 #[inline(always)]
 pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action {
-    let fragment_known = flow::resolve_fragment(k, &mut w.packet);
+    let sender = FragmentKey::from_outside(w.packet.tuple.src);
+    let fragment_known = flow::resolve_fragment(k, &mut w.packet, sender);
     let dst = w.packet.tuple.dst;
     let to_node = dst == config.address_like(dst);
     if to_node && !fragment_known {

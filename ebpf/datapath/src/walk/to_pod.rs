@@ -8,7 +8,7 @@ use super::limit::{Passage, may_pass};
 use super::{Action, deliver, give_way};
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
-use crate::flow::{self, At, FlowFlags, Place};
+use crate::flow::{self, At, FlowFlags, FragmentKey, Place};
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::parse;
 use crate::packet::{Class, Fragment};
@@ -34,7 +34,7 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if w.packet.class == Class::NEIGHBOUR {
         return Action::PASS;
     }
-    if !flow::resolve_fragment(k, &mut w.packet) {
+    if !flow::resolve_fragment(k, &mut w.packet, FragmentKey::to_pod(slot)) {
         return Action::drop(DropReason::Fragment);
     }
     let action = enter(k, w, slot);

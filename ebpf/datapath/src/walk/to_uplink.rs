@@ -10,7 +10,7 @@ use super::{Action, answer, give_way};
 use crate::Addr;
 use crate::drop::DropReason;
 use crate::flow::stage::translate_at_uplink;
-use crate::flow::{self, At, FlowFlags};
+use crate::flow::{self, At, FlowFlags, FragmentKey};
 use crate::kernel::Kernel;
 use crate::packet::stage::parse;
 use crate::packet::{Class, rewrite};
@@ -39,7 +39,8 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         let action = give_way::leave(k, w, NO_SLOT);
         return if action.delivers() { Action::PASS } else { action };
     }
-    if !flow::resolve_fragment(k, &mut w.packet) {
+    let sender = FragmentKey::from_node(w.packet.tuple.src);
+    if !flow::resolve_fragment(k, &mut w.packet, sender) {
         return Action::drop(DropReason::Fragment);
     }
     if w.packet.class == Class::ERROR {

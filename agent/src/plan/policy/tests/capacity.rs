@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::{answer, contents, lasting};
 use crate::compile::policy::testing::{self, Cluster, advance, any_history, block, flows, model, rule};
-use crate::compile::policy::{Direction, Draft, Judge};
+use crate::compile::policy::{Demand, Direction, Draft, Judge};
 use crate::plan::policy::{Capacity, Content, CutOff, Plan, State};
 
 const PORTS: &[(u8, u16)] = &[(6, 80), (6, 100), (17, 53), (1, 0)];
@@ -58,15 +58,64 @@ fn naive(old: &Content, cluster: &Cluster, capacity: &Capacity) -> BTreeSet<Side
     }
     let mut order: Vec<_> = claims.iter().map(|(set, claims)| (claims.first().unwrap().clone(), *set)).collect();
     order.sort();
+    let order: Vec<usize> = order.into_iter().map(|(_, set)| set).collect();
+    let shares = shares(&draft, capacity);
+    let first = |set: &usize| !shares.contains_key(draft.namespace(*set));
+    let mut sorted = order.clone();
+    sorted.sort_by_key(first);
+    let kept = one_by_one(&draft, &sorted, &Capacity { peer_rows: usize::MAX, ..capacity.clone() });
+    let kept = if sizes(&draft, &kept)[&TableId::PolicyPeers] <= capacity.peer_rows {
+        kept
+    } else {
+        // Who needs least of the rows comes first.
+        sorted.sort_by_key(|set| {
+            let need = shares.get(draft.namespace(*set)).copied().flatten();
+            (need.is_none(), need, need.map(|_| draft.namespace(*set)))
+        });
+        one_by_one(&draft, &sorted, capacity)
+    };
+    order
+        .iter()
+        .filter(|set| !kept.contains(set))
+        .flat_map(|set| &claims[set])
+        .map(|claim| (claim.2, claim.3))
+        .collect()
+}
+
+/// The namespaces that ask for no more than their share; of rows of `POLICY_PEERS`, what they need with their classes, if
+/// that is within their share too.
+fn shares<'a>(draft: &'a Draft<'_>, capacity: &Capacity) -> BTreeMap<&'a str, Option<(usize, usize)>> {
+    let mut of: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for set in (0..draft.count()).filter(|set| draft.demand(*set).rules <= capacity.rules) {
+        of.entry(draft.namespace(set)).or_default().push(set);
+    }
+    let n = of.len();
+    let nodes = draft.node_prefixes().collect::<BTreeSet<_>>().len();
+    let mut shares = BTreeMap::new();
+    for (namespace, sets) in of {
+        let sum = |what: fn(&Demand<'_>) -> usize| sets.iter().map(|set| what(&draft.demand(*set))).sum::<usize>();
+        let prefixes: BTreeSet<_> = sets.iter().flat_map(|set| draft.demand(*set).prefixes).collect();
+        let within = sets.len() * n <= capacity.sets
+            && sum(|demand| demand.ports) <= capacity.port_rows / n
+            && sum(|demand| demand.ranges) <= capacity.range_rows / n
+            && prefixes.len() <= capacity.cidrs.saturating_sub(nodes) / n;
+        if within {
+            let rows = sizes(draft, &sets)[&TableId::PolicyPeers];
+            let classes = draft.finish(&sets).classes.len() - 1;
+            shares.insert(namespace, (rows <= capacity.peer_rows / n).then_some((rows + classes, rows)));
+        }
+    }
+    shares
+}
+
+/// The sets that fit, each asked beside those before it that do.
+fn one_by_one(draft: &Draft<'_>, order: &[usize], capacity: &Capacity) -> Vec<usize> {
     let mut kept: Vec<usize> = Vec::new();
-    let mut cut_off = BTreeSet::new();
-    for (_, set) in order {
-        let with: Vec<_> = kept.iter().copied().chain([set]).collect();
-        let sum = |of: fn(&crate::compile::policy::Demand<'_>) -> usize| {
-            with.iter().map(|set| of(&draft.demand(*set))).sum::<usize>()
-        };
-        let sizes = sizes(&draft, &with);
-        let fits = draft.demand(set).rules <= capacity.rules
+    for set in order {
+        let with: Vec<_> = kept.iter().copied().chain([*set]).collect();
+        let sum = |of: fn(&Demand<'_>) -> usize| with.iter().map(|set| of(&draft.demand(*set))).sum::<usize>();
+        let sizes = sizes(draft, &with);
+        let fits = draft.demand(*set).rules <= capacity.rules
             && with.len() <= capacity.sets
             && sum(|demand| demand.ports) <= capacity.port_rows
             && sum(|demand| demand.ranges) <= capacity.range_rows
@@ -74,11 +123,9 @@ fn naive(old: &Content, cluster: &Cluster, capacity: &Capacity) -> BTreeSet<Side
             && sizes[&TableId::PolicyPeers] <= capacity.peer_rows;
         if fits {
             kept = with;
-        } else {
-            cut_off.extend(claims[&set].iter().map(|(_, _, slot, direction)| (*slot, *direction)));
         }
     }
-    cut_off
+    kept
 }
 
 fn sides(cut_off: &[CutOff]) -> BTreeSet<Side> {
@@ -150,6 +197,44 @@ proptest! {
     }
 }
 
+/// The same cluster with the policies of some namespaces alone.
+fn only(cluster: &Cluster, namespace: impl Fn(&str) -> bool) -> Cluster {
+    let mut cluster = cluster.clone();
+    cluster.policies.retain(|policy| namespace(&policy.key.namespace));
+    cluster
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn p50_a_namespace_within_its_share_is_never_cut_off_for_another(history in any_history(3)) {
+        // Tables in which one namespace just has its share of all but POLICY_PEERS, whatever the others ask for.
+        let quiet = "x";
+        let mut capacity = Capacity { sets: 1, port_rows: 1, range_rows: 1, cidrs: 1, ..Capacity::default() };
+        for cluster in &history {
+            let (own, others) = (only(cluster, |ns| ns == quiet), only(cluster, |ns| ns != quiet));
+            let (own, others) = (own.world(), others.world());
+            let (own, others) = (Draft::new(&own), Draft::new(&others));
+            let n = 1 + (0..others.count()).map(|set| others.namespace(set)).collect::<BTreeSet<_>>().len();
+            let demands: Vec<_> = (0..own.count()).map(|set| own.demand(set)).collect();
+            let prefixes: BTreeSet<_> = demands.iter().flat_map(|demand| &demand.prefixes).collect();
+            let nodes = own.node_prefixes().collect::<BTreeSet<_>>().len();
+            let sum = |of: fn(&Demand<'_>) -> usize| n * demands.iter().map(of).sum::<usize>();
+            capacity.sets = capacity.sets.max(n * demands.len());
+            capacity.port_rows = capacity.port_rows.max(sum(|demand| demand.ports));
+            capacity.range_rows = capacity.range_rows.max(sum(|demand| demand.ranges));
+            capacity.cidrs = capacity.cidrs.max(n * prefixes.len() + nodes);
+        }
+        let mut state = State::adopt(capacity, Content::default());
+        for cluster in &history {
+            let Plan { ops, cut_off, .. } = testing::plan(&mut state, cluster);
+            prop_assert!(cut_off.iter().all(|cut_off| cut_off.pod.namespace != quiet), "{:?}", cut_off);
+            ops.iter().for_each(|op| state.applied(op));
+        }
+    }
+}
+
 /// A policy for pods with this label that names so many prefixes, from 10.`net`.0.0 on.
 fn blocks(cluster: Cluster, name: &str, pod: &str, net: u8, count: u8) -> Cluster {
     let rules: Vec<_> = (0..count).map(|n| rule(&[block(&format!("10.{net}.{n}.0/24"), &[])], &[])).collect();
@@ -183,6 +268,45 @@ fn a_pod_that_is_in_force_keeps_its_place_and_the_last_one_heals_when_there_is_r
     // Who grows beyond what is left is cut off, and not who was there.
     let grown = blocks(blocks(Cluster::grid(), "x/p", "a", 2, 3), "z/p", "a", 1, 6);
     assert_eq!(cut_off(&mut state, &grown), ["z/a"]);
+}
+
+#[test]
+fn a_namespace_that_takes_a_whole_table_makes_room_for_who_needs_no_more_than_its_share() {
+    let mut state = small();
+    let greedy = blocks(Cluster::grid(), "x/p", "a", 1, 8);
+    assert_eq!(cut_off(&mut state, &greedy), Vec::<String>::new(), "nobody else needs the room");
+    let quiet = blocks(greedy.clone(), "z/p", "a", 2, 4);
+    let old = state.content().clone();
+    let Plan { ops, cut_off: cut, .. } = testing::plan(&mut state, &quiet);
+    assert_eq!(cut.iter().map(|cut_off| cut_off.pod.to_string()).collect::<Vec<_>>(), ["x/a"]);
+    assert!(
+        cut[0].to_string().contains("the 12 entries of table CIDRS on this node, of which a namespace is sure of 4")
+    );
+    assert!(contents(&old, &ops).iter().all(|content| content.peer.cidrs.len() <= 12));
+    ops.iter().for_each(|op| state.applied(op));
+    assert_eq!(cut_off(&mut state, &quiet), ["x/a"], "asked again");
+    // Above its share a namespace has what others leave, and keeps it from who comes later and needs as much.
+    let both = blocks(blocks(Cluster::grid(), "y/p", "a", 1, 5), "z/p", "a", 2, 3);
+    assert_eq!(cut_off(&mut state, &both), Vec::<String>::new());
+    assert_eq!(cut_off(&mut state, &blocks(both, "x/p", "a", 3, 5)), ["x/a"]);
+}
+
+#[test]
+fn rules_that_split_the_classes_of_others_are_charged_to_who_needs_more() {
+    // x lets every pod in, with a row or two; z tells all of them apart, which multiplies what x needs.
+    let everybody = Cluster::grid().policy("x/p", "", Some(&[rule(&[testing::pods_of("", "")], &[])]), None);
+    let apart: Vec<_> = ["x", "y", "z"]
+        .into_iter()
+        .flat_map(|ns| {
+            ["a", "b", "c"].map(|pod| rule(&[testing::pods_of(&format!("ns={ns}"), &format!("pod={pod}"))], &[]))
+        })
+        .collect();
+    let both = everybody.clone().policy("z/p", "pod=a", Some(&apart), None);
+    for first in [&everybody, &both] {
+        let mut state = State::adopt(Capacity { peer_rows: 18, ..Capacity::default() }, Content::default());
+        advance(&mut state, first);
+        assert_eq!(cut_off(&mut state, &both), ["z/a"]);
+    }
 }
 
 #[test]

@@ -1,12 +1,16 @@
 //! What happens when a table is full.
 
+use std::collections::BTreeMap;
+
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::service::HostTables;
-use fairlead_objects::Endpoint;
+use fairlead_objects::{Endpoint, ObjectKey};
+use proptest::prelude::*;
 
-use super::world::World;
+use super::world::{self, Small, World};
 use super::{Capacity, SMALL, State, apply_all};
-use crate::plan::services::PlanError;
+use crate::compile::services::{Place, ServiceContent, compile_service};
+use crate::plan::services::{Holder, PlanError};
 
 fn refused(capacity: Capacity) -> TableId {
     let mut world = World::shop();
@@ -26,7 +30,9 @@ fn refused(capacity: Capacity) -> TableId {
     let plan = state.plan(&world.content());
     assert_eq!(plan.ops, [], "nothing is written");
     assert_eq!(plan.refused.len(), 1);
-    let (service, PlanError::Full { table, .. }) = &plan.refused[0];
+    let (service, PlanError::Share { table, holder: Holder::Service, .. }) = &plan.refused[0] else {
+        panic!("{:?}", plan.refused)
+    };
     assert_eq!(service.name, "big");
     state.generations.clone_from(&before.generations);
     assert_eq!(state, before, "nothing is taken");
@@ -41,27 +47,128 @@ fn refused(capacity: Capacity) -> TableId {
 
 #[test]
 fn a_service_that_does_not_fit_is_refused_and_disturbs_nothing() {
-    assert_eq!(refused(Capacity { frontends: 8, ..SMALL }), TableId::Frontends);
-    assert_eq!(refused(Capacity { slots: 8, ..SMALL }), TableId::Slots);
-    assert_eq!(refused(Capacity { backends: 5, ..SMALL }), TableId::Backends);
+    assert_eq!(refused(Capacity { frontends: 16, ..SMALL }), TableId::Frontends);
+    assert_eq!(refused(Capacity { slots: 16, ..SMALL }), TableId::Slots);
+    assert_eq!(refused(Capacity { backends: 12, ..SMALL }), TableId::Backends);
+}
+
+/// Services of three endpoints each, and room for two of them in one namespace.
+fn three() -> (World, State) {
+    let mut world = World::shop();
+    for (n, name) in [(9, "other"), (10, "third")] {
+        let mut service = world.services[0].clone();
+        (service.name, service.addresses) = (name.into(), vec![[10, 96, 0, n].into()]);
+        world.services.push(service);
+    }
+    (world, State::new(Capacity { backends: 12, ..SMALL }))
 }
 
 #[test]
 fn what_did_not_fit_fits_once_there_is_room() {
-    let mut world = World::shop();
-    let mut second = world.services[0].clone();
-    (second.name, second.addresses) = ("other".into(), vec!["10.96.0.9".parse().unwrap()]);
-    let mut state = State::new(Capacity { backends: 5, ..SMALL });
-    world.services.push(second);
+    let (world, mut state) = three();
     let plan = state.plan(&world.content());
-    let text = plan.refused[0].1.to_string();
-    assert!(
-        text.contains("shop/other") && text.contains(TableId::Backends.info().name) && text.contains('5'),
-        "{text}"
+    let texts: Vec<_> = plan.refused.iter().map(|(_, error)| error.to_string()).collect();
+    assert_eq!(
+        texts,
+        [
+            "shop/third does not fit: its namespace would have 9 elements of table BACKENDS, and may have 6 of its 12 beside \
+          what other namespaces have: its last content stays in force; use fewer endpoints and ports, or spread them over \
+          namespaces"
+        ]
     );
     let mut content = world.content();
     let gone = content.keys().next().unwrap().clone();
     content.insert(gone, Default::default());
-    let _first = state.plan(&content);
-    assert_eq!(state.plan(&content).refused, []);
+    assert_eq!(state.plan(&content).refused, [], "what another gave back in the same plan counts");
+}
+
+#[test]
+fn a_table_that_the_kernel_has_less_room_for_is_full_where_it_says() {
+    let (world, _) = three();
+    let mut state = State::new(SMALL);
+    assert_eq!(state.plan(&world.content()).refused, []);
+    let mut capacity = SMALL;
+    capacity.limit(TableId::Frontends, 4);
+    state.set_capacity(capacity);
+    let mut more = world.clone();
+    more.services[0].addresses.push([10, 96, 0, 99].into());
+    let plan = state.plan(&more.content());
+    assert!(matches!(plan.refused[..], [(_, PlanError::Full { table: TableId::Frontends, used: 4, .. })]));
+    more.services[0].addresses.truncate(1);
+    assert_eq!(state.plan(&more.content()).refused, [], "who needs less is never refused");
+}
+
+/// A service that has so many addresses and endpoints: how many, and where they begin.
+#[derive(Debug, Clone)]
+struct Size {
+    addresses: u8,
+    endpoints: u8,
+    first: u8,
+}
+
+fn any_size(most: u8) -> impl Strategy<Value = Size> {
+    (1..=most, 0..=most, 0..3_u8).prop_map(|(addresses, endpoints, first)| Size {
+        addresses,
+        endpoints,
+        first: first * 80,
+    })
+}
+
+fn content(namespace: u8, name: u8, size: &Size) -> (ObjectKey, ServiceContent) {
+    let addresses = (0..size.addresses).map(|host| [10, 96 + namespace, name, host].into()).collect();
+    let endpoint = |host| {
+        let ip = [10, namespace, name, host].into();
+        Endpoint { addresses: vec![ip], ..world::endpoint(host, true, true, false, true) }
+    };
+    let endpoints = (0..size.endpoints).map(|host| endpoint(size.first + host)).collect();
+    let small = Small { name: format!("s{name}"), addresses, endpoints, ..World::shop().services.remove(0) };
+    let (mut service, mut slice) = small.objects();
+    service.key.namespace = format!("n{namespace}");
+    slice.key.namespace.clone_from(&service.key.namespace);
+    let place = Place { node: world::HERE.into(), zone: None };
+    (service.key.clone(), compile_service(&service, [&slice], &place))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    /// Two namespaces take all that they can get. What they leave, whatever happened before, is a quarter of each table;
+    /// half of that is the share of the third, and half of its share that of each of its two services.
+    #[test]
+    fn s61_a_service_within_its_namespaces_share_always_fits(
+        steps in proptest::collection::vec(
+            (proptest::collection::vec((0..2_u8, 0..6_u8, any_size(63)), 0..8),
+             proptest::collection::vec((0..2_u8, any_size(15)), 0..3),
+             any::<bool>()),
+            1..16,
+        ),
+    ) {
+        let (mut state, mut tables) = (State::new(SMALL), HostTables::default());
+        let mut wanted = BTreeMap::new();
+        for (greedy, quiet, restarted) in steps {
+            let greedy = greedy.into_iter().map(|(namespace, name, size)| content(namespace, name, &size));
+            let quiet = quiet.into_iter().map(|(name, size)| content(9, name, &size));
+            let changes: BTreeMap<_, _> = greedy.chain(quiet).collect();
+            wanted.extend(changes.clone());
+            let plan = if restarted {
+                state = State::adopt(SMALL, &tables);
+                state.plan(&wanted)
+            } else {
+                state.plan(&changes)
+            };
+            apply_all(&mut tables, &plan.ops);
+            if restarted {
+                apply_all(&mut tables, &state.release_unclaimed());
+            }
+            let refused: Vec<_> = plan.refused.iter().filter(|(service, _)| service.namespace == "n9").collect();
+            prop_assert!(refused.is_empty(), "{:?} beside {:?}", refused, state.usage());
+            // Everything that is wanted of it is in force.
+            for port in wanted.iter().filter(|(service, _)| service.namespace == "n9").flat_map(|(_, c)| c.ports.values()) {
+                for key in port.frontends.keys() {
+                    let count = tables.frontends[key].internal.count() as usize;
+                    prop_assert_eq!(count, port.in_service.len());
+                }
+            }
+        }
+    }
 }

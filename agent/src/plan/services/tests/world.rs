@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use crate::compile::services::{Place, ServiceContent, compile_service};
 use crate::plan::Op;
 
-const HERE: &str = "here";
+pub(super) const HERE: &str = "here";
 
 /// The services of a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -182,7 +182,7 @@ impl Small {
         own.into_iter().chain(self.outside.node_port.map(|port| at(&IpAddr::from([0, 0, 0, 0]), port))).collect()
     }
 
-    fn objects(&self) -> (Service, EndpointSlice) {
+    pub(super) fn objects(&self) -> (Service, EndpointSlice) {
         let protocol = self.protocol();
         let service = Service {
             key: ObjectKey::new("shop", &self.name),
@@ -217,7 +217,7 @@ impl Small {
     }
 }
 
-fn endpoint(host: u8, ready: bool, serving: bool, terminating: bool, local: bool) -> Endpoint {
+pub(super) fn endpoint(host: u8, ready: bool, serving: bool, terminating: bool, local: bool) -> Endpoint {
     Endpoint {
         addresses: vec![IpAddr::from([10, 0, 0, host])],
         ready,

@@ -3,6 +3,7 @@
 
 mod bandwidth;
 mod bytes;
+mod crowd;
 mod errors;
 mod lifecycle;
 mod masquerade;

@@ -1,0 +1,61 @@
+//! How long a change takes when policies are large. `cargo test -p fairlead-agent --lib policy::tests::time -- --ignored
+//! --nocapture` prints it.
+
+use std::time::{Duration, Instant};
+
+use crate::compile::policy::Draft;
+use crate::compile::policy::testing::{Cluster, block, rule, tcp};
+
+/// Blocks that fill `CIDRS` but for what nodes need.
+const BLOCKS: u32 = 16_300;
+
+/// A namespace with so many pods, and a policy for all of them with so many blocks.
+fn cluster(pods: u16, rules: u32, blocks: u32) -> Cluster {
+    let nth = |n: u32| block(&format!("100.{}.{}.0/24", n >> 8, n & 255), &[]);
+    let of =
+        |rule_number: u32| (0..blocks / rules).map(|n| nth(rule_number * (blocks / rules) + n)).collect::<Vec<_>>();
+    let rules: Vec<_> = (0..rules).map(|n| rule(&of(n), &[tcp(80)])).collect();
+    let cluster = Cluster::grid().policy("x/p", "", Some(&rules), Some(&rules));
+    (0..pods).fold(cluster, |cluster, n| cluster.pod(&format!("x/p{n}"), 1, 40 + n, "pod=p"))
+}
+
+/// What a pod of another namespace waits for.
+fn add_a_pod(pods: u16, rules: u32) -> [Duration; 4] {
+    let before = cluster(pods, rules, BLOCKS);
+    let mut state = before.tables();
+    let after = before.pod("y/new", 1, 30, "pod=new");
+    let world = after.world();
+    let begin = Instant::now();
+    let draft = Draft::new(&world);
+    let drafted = begin.elapsed();
+    let plan = state.plan(&draft).unwrap();
+    let planned = begin.elapsed() - drafted;
+    assert!(plan.cut_off.is_empty() && plan.ops.len() < 10, "{}", plan.ops.len());
+    let all: Vec<_> = (0..draft.count()).collect();
+    let begin = Instant::now();
+    let wanted = draft.finish(&all);
+    let finished = begin.elapsed();
+    let begin = Instant::now();
+    super::super::change::target(state.content(), &wanted, &state.capacity).unwrap();
+    [drafted, planned, finished, begin.elapsed()]
+}
+
+#[test]
+#[ignore = "prints how long it takes"]
+fn a_pod_that_is_added_beside_16_300_blocks() {
+    for (pods, rules) in [(1, 1), (1, 100), (50, 1), (50, 100)] {
+        let [draft, plan, finish, target] = add_a_pod(pods, rules);
+        println!("{pods} pods, {rules} rules: draft {draft:?}, plan {plan:?} (finish {finish:?}, target {target:?})");
+    }
+}
+
+#[test]
+fn blocks_that_the_same_rules_name_are_one_class() {
+    let rows = |blocks| {
+        let content = cluster(1, 2, blocks).tables().content().clone();
+        (content.policy.peers.len(), content.classes().len(), content.peer.cidrs.len())
+    };
+    let (few, many) = (rows(10), rows(400));
+    assert_eq!((few.0, few.1), (many.0, many.1), "rows and classes follow the rules");
+    assert_eq!(many.2 - few.2, 390, "prefixes follow the blocks");
+}
