@@ -31,6 +31,7 @@ pub struct PodBuilder {
     host_ports: Vec<(u16, Value)>,
     object: bool,
     is_static: bool,
+    mac: Option<String>,
 }
 
 impl PodBuilder {
@@ -46,6 +47,7 @@ impl PodBuilder {
             host_ports: Vec::new(),
             object: true,
             is_static: false,
+            mac: None,
         }
     }
 
@@ -89,6 +91,12 @@ impl PodBuilder {
     /// is another.
     pub fn static_pod(mut self) -> Self {
         self.is_static = true;
+        self
+    }
+
+    /// With a plugin behind ours in the chain that gives its interface this MAC address: [`Pod::tune`].
+    pub fn tuned(mut self, mac: &str) -> Self {
+        self.mac = Some(mac.to_owned());
         self
     }
 
@@ -140,6 +148,9 @@ impl PodBuilder {
             Wiring::Fairlead => pod.add()?,
         }
         pod.added_in = started.elapsed();
+        if let Some(mac) = &self.mac {
+            pod.tune(mac);
+        }
         let serve = Serve {
             netns: Some(pod.netns.clone()),
             pod: self.key.clone(),
