@@ -54,7 +54,7 @@ reasons! {
     ExtensionHeaders = 2, "extension_headers";
     /// A pod sent from an address that is not its own.
     SourceAddress = 3, "source_address";
-    /// An address that no router forwards: v4-mapped IPv6, loopback, link-local, unspecified.
+    /// An address that no router forwards: v4-mapped IPv6, loopback, IPv6 link-local, unspecified; the pods' gateway.
     BadAddress = 4, "bad_address";
     /// Multicast or broadcast, which is not forwarded.
     Multicast = 5, "multicast";
@@ -120,6 +120,9 @@ reasons! {
     NoSuchNode = 35, "no_such_node";
     /// The program of a pod's interface is missing, or of the tunnel's: nothing passes until the agent has put it back.
     NoProgram = 36, "no_program";
+    /// The address of a metadata service, which the setting `metadata.access` closes to pods; the sender gets a TCP reset or
+    /// ICMP port unreachable.
+    Metadata = 37, "metadata";
 }
 
 /// Size of the `DROPS` array: there is room for reasons to come, so that a new one changes no layout.

@@ -4,6 +4,7 @@
 mod bytes;
 mod errors;
 mod lifecycle;
+mod link_local;
 mod masquerade;
 mod opening;
 mod outside;
