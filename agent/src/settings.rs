@@ -2,10 +2,10 @@
 //! ConfigMap `fairlead` brings to every node. The comments here are the help of the flags, and those of the ConfigMap
 //! in `manifests/` say the same.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use fairlead_objects::kubernetes::ServerUrl;
 use ipnetwork::IpNetwork;
 
@@ -20,7 +20,29 @@ use crate::wiring::PROC_SYS;
 const API_SERVER_PATIENCE: u64 = 600;
 
 /// Keys of the file that have keys below them: `--healthz-bind` is `bind` below `healthz`.
-pub const GROUPS: [&str; 4] = ["cni", "healthz", "metrics", "tables"];
+pub const GROUPS: [&str; 5] = ["cni", "healthz", "metadata", "metrics", "tables"];
+
+/// Where clouds have their metadata services: the first is nearly everybody's, the second Amazon's for IPv6.
+const METADATA: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))];
+
+/// Whether pods may reach metadata services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum MetadataAccess {
+    /// Yes, if their policies allow it
+    #[default]
+    Open,
+    /// No: refused at once
+    Closed,
+}
+
+fn metadata_address(text: &str) -> Result<IpAddr, String> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() => Err(format!("{text} is no server's address")),
+        Ok(ip) => Ok(ip.to_canonical()),
+        Err(_) => Err(format!("{text:?} is no IP address, as in 169.254.169.254")),
+    }
+}
 
 /// What can be set. A new setting is a new field, and nothing else.
 #[derive(Debug, Clone, Args)]
@@ -53,6 +75,12 @@ pub struct Settings {
     /// plugins. 0.0.0.0/0 and ::/0 switch the check off. Must be the same on every node
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub pod_ranges: Vec<IpNetwork>,
+    /// Whether pods, except those in the node's network, may reach metadata services, as far as their policies let them
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub metadata_access: MetadataAccess,
+    /// Addresses of metadata services, 8 at most. They are never endpoints of a Service, open or closed
+    #[arg(long, value_name = "IP", value_delimiter = ',', default_values_t = METADATA, value_parser = metadata_address)]
+    pub metadata_addresses: Vec<IpAddr>,
     /// When to send packets to other nodes through VXLAN. Must be the same on every node
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub tunnel: Tunnel,

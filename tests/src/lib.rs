@@ -93,6 +93,7 @@ mod service;
 mod site;
 mod sysctls;
 mod system;
+mod tune;
 mod vantage;
 mod visit;
 mod wiring;

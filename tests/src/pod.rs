@@ -32,6 +32,7 @@ pub struct PodBuilder {
     object: bool,
     is_static: bool,
     annotations: BTreeMap<String, String>,
+    mac: Option<String>,
 }
 
 impl PodBuilder {
@@ -48,6 +49,7 @@ impl PodBuilder {
             object: true,
             is_static: false,
             annotations: BTreeMap::new(),
+            mac: None,
         }
     }
 
@@ -100,6 +102,12 @@ impl PodBuilder {
         self
     }
 
+    /// With a plugin behind ours in the chain that gives its interface this MAC address: [`Pod::tune`].
+    pub fn tuned(mut self, mac: &str) -> Self {
+        self.mac = Some(mac.to_owned());
+        self
+    }
+
     /// Without a Pod object: the test applies its own.
     pub fn without_object(mut self) -> Self {
         self.object = false;
@@ -149,6 +157,9 @@ impl PodBuilder {
             Wiring::Fairlead => pod.add()?,
         }
         pod.added_in = started.elapsed();
+        if let Some(mac) = &self.mac {
+            pod.tune(mac);
+        }
         let serve = Serve {
             netns: Some(pod.netns.clone()),
             pod: self.key.clone(),

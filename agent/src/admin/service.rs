@@ -148,7 +148,8 @@ pub(super) fn explain(admin: &Admin, address: SocketAddr) -> Result<Vec<ServiceE
         .chunk_by(|a, b| a.name.protocol == b.name.protocol)
         .filter_map(|of_protocol| {
             let (winner, losers) = of_protocol.split_first()?;
-            let slices = winner.service.map(|service| model.slices_of(&service.key)).unwrap_or_default();
+            let slices = winner.service.map(|service| claims::endpoints(&model, service).0).unwrap_or_default();
+            let slices: Vec<_> = slices.iter().map(AsRef::as_ref).collect();
             let mut explained = winner.explain(admin, address, &slices, &place);
             explained.others = losers.iter().map(|loser| loser.lost_to(winner)).collect();
             let refused = contents.refused(address).filter(|(protocol, _)| *protocol == winner.name.protocol);

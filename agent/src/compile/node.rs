@@ -67,13 +67,14 @@ pub struct Since {
 }
 
 /// Compiles. `addresses`: all that the node has; `prefixes`: where NodePorts are, if not at the primary ones;
-/// `since`: what holds as long as the tables do.
+/// `closed`: what pods may not reach, of which the first [`MAX_CLOSED`] count; `since`: what holds as long as the tables do.
 #[must_use]
 pub fn compile(
     uplinks: &[Uplink],
     network: &Network,
     addresses: &[IpAddr],
     prefixes: &[IpNetwork],
+    closed: &[IpAddr],
     since: Since,
 ) -> Wanted {
     let of_family =
@@ -90,6 +91,7 @@ pub fn compile(
         pickup_until: since.pickup_until,
         max_open: Config::MAX_OPEN,
         seed: since.seed,
+        closed: std::array::from_fn(|place| closed.get(place).map_or(Addr::UNSPECIFIED, |ip| (*ip).into())),
     };
     let row = |uplink: &Uplink| {
         let of = |v4| address(uplink, v4).map_or(Addr::UNSPECIFIED, Addr::from);

@@ -99,6 +99,8 @@ impl Engine {
         tunnel: Tunnel,
     ) -> Self {
         let since = since(&tables, shared.adopted);
+        // What was opened before it was closed does not go on for long.
+        let first = if shared.model().rules().closed().is_empty() { SWEEP } else { SOON };
         Self {
             shared,
             hooks,
@@ -113,7 +115,7 @@ impl Engine {
             detached: Vec::new(),
             gauge: Gauge::default(),
             report: Report::default(),
-            next_sweep: Instant::now() + SWEEP,
+            next_sweep: Instant::now() + first,
             gone: BTreeSet::new(),
             range_trouble: None,
             api_server: None,
@@ -223,18 +225,19 @@ impl Engine {
     /// Works out what the programs are to know of the node. It is in force with the next plan.
     fn look_at_node(&mut self) {
         // What the agent before knew is better than a guess: which of the addresses is the node's, its object says.
-        let network = {
+        let (network, closed) = {
             let model = self.shared.model();
             if self.shared.adopted && model.own_node().is_none() && !model.synced() {
                 return;
             }
-            node::network(&self.uplinks, model.own_node(), self.tunnel)
+            (node::network(&self.uplinks, model.own_node(), self.tunnel), model.rules().closed().to_vec())
         };
         self.content.set_node(node::compile(
             &self.uplinks,
             &network,
             &self.addresses,
             &self.node_port_addresses,
+            &closed,
             self.since,
         ));
         if network != self.shared.progress().network {
@@ -370,11 +373,15 @@ impl Engine {
             Ok(removed) => debug!(removed, "removed the links of deleted interfaces"),
             Err(error) => warn!(%error, "can't remove the links of deleted interfaces"),
         }
-        let pods = {
+        let kept = {
             let model = self.shared.model();
-            model.local().values().flat_map(|pod| pod.ips.iter().map(|ip| (pod.slot, Addr::from(*ip)))).collect()
+            let pods = model.local().values();
+            sweep::Kept {
+                pods: pods.flat_map(|pod| pod.ips.iter().map(|ip| (pod.slot, Addr::from(*ip)))).collect(),
+                closed: model.rules().closed().iter().map(|ip| Addr::from(*ip)).collect(),
+            }
         };
-        match sweep::flows(&self.tables, &mut self.hooks, &pods, self.since.seed) {
+        match sweep::flows(&self.tables, &mut self.hooks, &kept, self.since.seed) {
             Ok(swept) => {
                 self.gone.clear();
                 if swept.short {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use fairlead_datapath::config::MAX_CLOSED;
+
 use crate::bpf::BpfError;
 use crate::cni::CniError;
 use crate::wiring::WiringError;
@@ -35,6 +37,11 @@ pub enum DaemonError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// More addresses are to be closed than the programs can be told.
+    #[error(
+        "metadata.addresses has {0} addresses and there is room for {MAX_CLOSED}: leave some out, or close them by NetworkPolicy"
+    )]
+    Metadata(usize),
     /// The source of objects ended.
     #[error("the source of objects ended; start the agent again")]
     SourceEnded,

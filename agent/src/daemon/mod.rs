@@ -16,6 +16,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_datapath::config::MAX_CLOSED;
 use fairlead_objects::{Event, Source};
 use fairlead_observe::keep;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +31,7 @@ use crate::install::Conflist;
 use crate::log::Log;
 use crate::model::{Model, Rules};
 use crate::observe::{HealthServer, MetricsServer, serve_checks};
-use crate::settings::Settings;
+use crate::settings::{MetadataAccess, Settings};
 use crate::state::{DropLog, Shared};
 use crate::wiring::{Netlink, PodLinks, Sysctls};
 
@@ -88,11 +89,16 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         node_port_addresses,
         external_ips,
         pod_ranges,
+        metadata_access,
+        metadata_addresses,
         healthz_bind,
         metrics_bind,
         tunnel,
         vxlan_port,
     } = settings;
+    if metadata_addresses.len() > MAX_CLOSED {
+        return Err(DaemonError::Metadata(metadata_addresses.len()));
+    }
     let healthz = healthz_bind.unwrap_or_else(|| fairlead_observe::any(HEALTHZ_PORT));
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
@@ -117,7 +123,12 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let cluster = source.cluster().cloned();
     let events = cluster.clone().map_or_else(Recorder::nowhere, |cluster| Recorder::start(cluster, &node));
-    let model = Model::new(&node).with_rules(Rules { external_ips, pod_ranges });
+    let model = Model::new(&node).with_rules(Rules {
+        external_ips,
+        pod_ranges,
+        metadata: metadata_addresses,
+        metadata_closed: metadata_access == MetadataAccess::Closed,
+    });
     let shared = Arc::new(Shared::new(model, cluster, events, loaded.programs, loaded.adopted));
     let (inputs, received) = mpsc::channel(QUEUE);
     let pods = Arc::new(Pods { shared: Arc::clone(&shared), inputs: inputs.clone(), pins: pins.clone() });

@@ -12,9 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::engine::Input;
 use crate::model::LocalPod;
-use crate::repair::{HavePods, Kind, Looked, Step, WantPod, compare_pods};
+use crate::repair::{HavePods, Kind, Looked, Step, WantPod, compare_pods, is_wired_but_for_the_mac};
 use crate::state::{Shared, Subject};
-use crate::wiring::{Netlink, Sysctls, Uplink, overlay};
+use crate::wiring::{Netlink, Peers, Sysctls, Uplink, overlay};
 
 /// How long the plugin may take to wire a pod whose programs are attached: its policy is waited for in that time.
 const WIRING: Duration = Duration::from_secs(20);
@@ -27,6 +27,8 @@ pub(super) struct Caretaker {
     own: Socket,
     /// The pods that were seen, by slot. Nothing before the first look: what is there then was wired by an agent before.
     known: Option<BTreeMap<u16, Known>>,
+    /// What was seen of the pods' own sides.
+    peers: Peers,
     /// Interfaces of pods as of the last look.
     interfaces: BTreeSet<u32>,
     /// The look at the programs that is under way in the loop.
@@ -46,7 +48,8 @@ impl Caretaker {
     /// `socket` is the agent's own, by which it is found that another agent has taken over.
     pub(super) fn new(netlink: Netlink, sysctls: Sysctls, socket: &Path) -> Self {
         let own = Socket::of(socket);
-        Self { netlink, sysctls, own, known: None, interfaces: BTreeSet::new(), programs: None }
+        let peers = Peers::default();
+        Self { netlink, sysctls, own, known: None, peers, interfaces: BTreeSet::new(), programs: None }
     }
 
     /// Whether another agent has begun on this node. What it replaces must not be put back by this one.
@@ -56,7 +59,7 @@ impl Caretaker {
 
     /// Looks at the wiring of the pods.
     pub(super) async fn look_at_pods(&mut self, shared: &Shared) {
-        let looked = match self.netlink.pods().await {
+        let looked = match self.netlink.pods(&mut self.peers).await {
             Ok(have) => self.wire(&have, shared).await,
             Err(error) => Looked::unseen(format!("the pods' interfaces: {error}")),
         };
@@ -100,7 +103,8 @@ impl Caretaker {
             let steps = compare_pods(&[want(pod)], have);
             let new = || Known { pod: pod.clone(), since: now, wired: first };
             let known = known.entry(pod.slot).or_insert_with(new);
-            known.wired |= steps.is_empty() && have.links.contains_key(&want(pod).ifindex());
+            let wired = is_wired_but_for_the_mac(&steps, have);
+            known.wired |= wired && have.links.contains_key(&want(pod).ifindex());
             if known.wired || now.saturating_duration_since(known.since) >= WIRING {
                 due.extend(steps.into_iter().map(|step| (pod.clone(), step)));
             }
@@ -161,7 +165,7 @@ fn describe(step: Step, name: &str) -> (Kind, String) {
         Step::Mac(_, mac) => (Kind::Link, format!("the MAC address {mac} of {name}")),
         Step::Up(_) => (Kind::Link, format!("the link {name} set up")),
         Step::Set(_, setting) => (Kind::Sysctl, format!("the setting {setting:?} = {} of {name}", setting.value())),
-        Step::Neighbour(_, ip, _) => (Kind::Neighbour, format!("the neighbour {ip} at {name}")),
+        Step::Neighbour(_, ip, mac) => (Kind::Neighbour, format!("the neighbour {ip} at {name}, which is {mac},")),
         Step::Route(_, ip) => (Kind::Route, format!("the route to {ip} at {name}")),
         Step::Unroute(_, ip) => (Kind::Route, format!("no route to {ip} at {name}")),
     }

@@ -39,14 +39,18 @@ pub(super) struct Swept {
     pub(super) short: bool,
 }
 
-/// Takes out what has expired, what is of pods that are gone, and, of whoever has nearly all that he may have, what is not
-/// established and idle. `pods`: slots and addresses of those that are there; `seed`: [`Config::seed`].
-pub(super) fn flows(
-    tables: &Tables,
-    hooks: &mut Hooks,
-    pods: &BTreeSet<(u16, Addr)>,
-    seed: u32,
-) -> Result<Swept, BpfError> {
+/// Whose flows stay.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Slots and addresses of the pods that are there.
+    pub(super) pods: BTreeSet<(u16, Addr)>,
+    /// Addresses that no pod may have opened a flow to.
+    pub(super) closed: BTreeSet<Addr>,
+}
+
+/// Takes out what has expired, what is of pods that are gone, what they opened to where they may not any more, and, of whoever
+/// has nearly all that he may have, what is not established and idle. `seed`: [`Config::seed`].
+pub(super) fn flows(tables: &Tables, hooks: &mut Hooks, kept: &Kept, seed: u32) -> Result<Swept, BpfError> {
     let Some(now) = seconds() else { return Ok(Swept::default()) };
     let short = short(tables)?;
     let mut swept = Swept { short: !short.is_empty(), ..Swept::default() };
@@ -57,7 +61,7 @@ pub(super) fn flows(
             entries += 1;
             let (Ok(key), Ok(flow)) = (FlowKey::read_from_bytes(key), Flow::read_from_bytes(value)) else { return };
             told += usize::from(flow.state.value & FlowState::GONE != 0);
-            if let Some(over) = verdict(&key, &flow, table, now, pods, &short) {
+            if let Some(over) = verdict(&key, &flow, table, now, kept, &short) {
                 ended.push((over, key));
             }
         })?;
@@ -101,23 +105,20 @@ fn ports(tables: &Tables, seed: u32) -> Result<(), BpfError> {
     Ok(())
 }
 
-/// Why an entry goes, if it does. `pods`: those that are there, by slot and address; `short`: indices of `POD_FLOWS` where room is.
-fn verdict(
-    key: &FlowKey,
-    flow: &Flow,
-    table: Table,
-    now: u32,
-    pods: &BTreeSet<(u16, Addr)>,
-    short: &BTreeSet<u16>,
-) -> Option<Over> {
+/// Why an entry goes, if it does. `short`: indices of `POD_FLOWS` where room is.
+fn verdict(key: &FlowKey, flow: &Flow, table: Table, now: u32, kept: &Kept, short: &BTreeSet<u16>) -> Option<Over> {
     if Over::Expired.is(flow, key.proto, now) {
         return Some(Over::Expired);
     }
     // A pod's address is in its own entry's key, or in the other's tuple.
     let ends = [key.a, key.b, flow.other.src, flow.other.dst];
-    let is_gone = |slot: &u16| *slot != NO_SLOT && !ends.iter().any(|addr| pods.contains(&(*slot, *addr)));
+    let is_gone = |slot: &u16| *slot != NO_SLOT && !ends.iter().any(|addr| kept.pods.contains(&(*slot, *addr)));
     if let Some(slot) = [flow.opener.slot, flow.responder.slot].into_iter().find(is_gone) {
         return Some(if table == Table::Established { Over::Bury(slot) } else { Over::Of(slot) });
+    }
+    // It would go on for as long as it is in use, although it could not be opened any more.
+    if flow.opener.slot != NO_SLOT && ends.iter().any(|addr| kept.closed.contains(addr)) {
+        return Some(Over::Of(flow.opener.slot));
     }
     let accounts = PodFlows::index(flow.opener.slot, flow.responder.slot);
     let idle = Over::Idle(IDLE);
@@ -184,11 +185,13 @@ mod tests {
     fn what_goes_is_over_of_a_pod_that_is_gone_or_idle_where_room_is_short() {
         let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
         let pods = BTreeSet::from([(1, addr("10.0.0.1")), (4, addr("10.0.0.4")), (5, addr("10.0.0.5"))]);
+        let kept = Kept { pods, closed: BTreeSet::new() };
         let short = BTreeSet::from([5]);
-        let decide = |slot, from: &str, idle, state| {
+        let by = |kept: &Kept, slot, from: &str, idle, state| {
             let (key, flow) = entry(slot, from, idle, state);
-            verdict(&key, &flow, Table::Any, 1000, &pods, &short)
+            verdict(&key, &flow, Table::Any, 1000, kept, &short)
         };
+        let decide = |slot, from: &str, idle, state| by(&kept, slot, from, idle, state);
         assert_eq!(decide(1, "10.0.0.1", 0, 0), None);
         assert_eq!(decide(1, "10.0.0.1", 31, 0), Some(Over::Expired));
         assert_eq!(decide(3, "10.0.0.3", 0, 0), Some(Over::Of(3)));
@@ -196,7 +199,7 @@ mod tests {
         assert_eq!(decide(4, "10.0.0.4", 0, 0), None);
         assert_eq!(decide(NO_SLOT, "10.0.0.9", 0, 0), None, "of no pod");
         let (key, flow) = entry(3, "10.0.0.3", 0, FlowState::ESTABLISHED);
-        assert_eq!(verdict(&key, &flow, Table::Established, 1000, &pods, &short), Some(Over::Bury(3)));
+        assert_eq!(verdict(&key, &flow, Table::Established, 1000, &kept, &short), Some(Over::Bury(3)));
         let mut ended = [(Over::Bury(3), key), (Over::Expired, key), (Over::Bury(4), key), (Over::Bury(5), key)];
         keep_few(&mut ended, 2);
         assert_eq!(ended.map(|(over, _)| over), [Over::Bury(3), Over::Expired, Over::Bury(4), Over::Of(5)]);
@@ -204,5 +207,12 @@ mod tests {
         assert_eq!(decide(5, "10.0.0.5", 3, FlowState::REPLIED), Some(Over::Idle(IDLE)));
         assert_eq!(decide(5, "10.0.0.5", 3, FlowState::REPLIED | FlowState::STREAM), None);
         assert_eq!(decide(1, "10.0.0.1", 3, 0), None, "who has room keeps his");
+        let closed = Kept { closed: BTreeSet::from([addr("192.0.2.1")]), ..kept };
+        assert_eq!(
+            by(&closed, 1, "10.0.0.1", 0, FlowState::ESTABLISHED),
+            Some(Over::Of(1)),
+            "it can't be opened any more"
+        );
+        assert_eq!(by(&closed, NO_SLOT, "10.0.0.9", 0, 0), None, "it is closed to pods");
     }
 }

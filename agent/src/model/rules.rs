@@ -11,6 +11,10 @@ pub struct Rules {
     pub external_ips: Option<Vec<IpNetwork>>,
     /// Prefixes that pods' addresses may be of on every node, beside `podCIDRs`.
     pub pod_ranges: Vec<IpNetwork>,
+    /// Addresses of metadata services: no endpoint has one.
+    pub metadata: Vec<IpAddr>,
+    /// Whether they are closed to pods.
+    pub metadata_closed: bool,
 }
 
 impl Rules {
@@ -18,6 +22,12 @@ impl Rules {
     #[must_use]
     pub fn admits_external(&self, ip: IpAddr) -> bool {
         self.external_ips.as_ref().is_none_or(|ranges| ranges.iter().any(|range| range.contains(ip)))
+    }
+
+    /// The addresses that are closed to pods, whatever their policies say.
+    #[must_use]
+    pub fn closed(&self) -> &[IpAddr] {
+        if self.metadata_closed { &self.metadata } else { &[] }
     }
 
     /// The pool beside `podCIDRs` that an address is of. A prefix of everything is no pool: it says that nothing is checked.

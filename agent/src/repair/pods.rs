@@ -13,7 +13,7 @@ pub struct WantPod {
     pub slot: u16,
     /// MAC address of the host side: the pod's packets are addressed to it.
     pub host_mac: Mac,
-    /// MAC address of the pod's side.
+    /// MAC address that the pod's side got. It may have another since: [`HaveLink::peer_mac`].
     pub pod_mac: Mac,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
@@ -71,6 +71,8 @@ pub struct HaveLink {
     pub up: bool,
     /// Its MAC address.
     pub mac: Option<Mac>,
+    /// That of the pod's side, if it could be seen.
+    pub peer_mac: Option<Mac>,
     /// Its settings. A kernel without IPv6 has none of those.
     pub settings: BTreeMap<Setting, i32>,
 }
@@ -103,6 +105,13 @@ pub enum Step {
     Unroute(u32, IpAddr),
 }
 
+/// Whether these steps are about nothing but the MAC address of a pod that has been wired: a plugin behind ours gave it another.
+#[must_use]
+pub fn is_wired_but_for_the_mac(steps: &[Step], have: &HavePods) -> bool {
+    let known = |step: &Step| matches!(step, Step::Neighbour(at, ip, _) if have.neighbours.contains_key(&(*at, *ip)));
+    steps.iter().all(known)
+}
+
 /// What has to be done so that these pods are wired. What others have at the same interfaces is left alone, and so are
 /// pods whose interface is gone, which end by it.
 #[must_use]
@@ -119,9 +128,10 @@ pub fn compare_pods(want: &[WantPod], have: &HavePods) -> Vec<Step> {
         if !link.up {
             steps.push(Step::Up(ifindex));
         }
+        let pod_mac = link.peer_mac.unwrap_or(pod.pod_mac);
         for &ip in &pod.ips {
-            if have.neighbours.get(&(ifindex, ip)) != Some(&pod.pod_mac) {
-                steps.push(Step::Neighbour(ifindex, ip, pod.pod_mac));
+            if have.neighbours.get(&(ifindex, ip)) != Some(&pod_mac) {
+                steps.push(Step::Neighbour(ifindex, ip, pod_mac));
             }
             // Of a link that is down the kernel may show a route for a moment that goes with it.
             if !link.up || !have.routes.contains(&(ifindex, ip)) {

@@ -34,15 +34,16 @@ fn pods() -> impl Strategy<Value = Vec<WantPod>> {
 
 fn have() -> impl Strategy<Value = HavePods> {
     let settings = prop::collection::btree_map(prop::sample::select(&Setting::ALL[..]), 0..3, 0..=3);
-    let link = (any::<bool>(), prop::option::of(0..4_u8), settings);
+    let link = (any::<bool>(), prop::option::of(0..4_u8), prop::option::of(0..4_u8), settings);
     let links = prop::collection::btree_map(0..7_u16, link, 0..7);
     let routes = prop::collection::btree_set((0..7_u16, 0..6_u8), 0..16);
     let neighbours = prop::collection::btree_map((0..7_u16, 0..6_u8), 0..4_u8, 0..16);
     (links, routes, neighbours).prop_map(|(links, routes, neighbours)| {
         let index = |slot: u16| 1_000_000 + u32::from(slot);
         let mut named = BTreeMap::new();
-        for (slot, (up, address, settings)) in links {
-            let link = HaveLink { name: format!("fl{slot}"), up, mac: address.map(mac), settings };
+        for (slot, (up, address, peer, settings)) in links {
+            let (address, peer_mac) = (address.map(mac), peer.map(mac));
+            let link = HaveLink { name: format!("fl{slot}"), up, mac: address, peer_mac, settings };
             named.insert(index(slot), link);
         }
         let links = named;
@@ -82,7 +83,8 @@ fn is_wired(pod: &WantPod, have: &HavePods) -> bool {
     let mut wanted = pod.ips.clone();
     routed.sort();
     wanted.sort();
-    let known = pod.ips.iter().all(|ip| have.neighbours.get(&(at, *ip)) == Some(&pod.pod_mac));
+    let pod_mac = link.peer_mac.unwrap_or(pod.pod_mac);
+    let known = pod.ips.iter().all(|ip| have.neighbours.get(&(at, *ip)) == Some(&pod_mac));
     link.up && link.mac == Some(pod.host_mac) && settings && routed == wanted && known
 }
 
@@ -167,5 +169,21 @@ proptest! {
         for (key, old) in before {
             prop_assert!(want.contains_key(&key) || have[&key] == old, "a hook that nobody wants anything of");
         }
+    }
+}
+
+#[test]
+fn a_pod_is_wired_when_nothing_but_its_mac_differs() {
+    let at = 1_000_001;
+    let have = HavePods { neighbours: BTreeMap::from([((at, ip(2)), mac(1))]), ..HavePods::default() };
+    let other = Step::Neighbour(at, ip(2), mac(2));
+    for (steps, wired) in [
+        (vec![], true),
+        (vec![other], true),
+        (vec![other, Step::Neighbour(at, ip(3), mac(2))], false),
+        (vec![other, Step::Route(at, ip(2))], false),
+        (vec![Step::Up(at)], false),
+    ] {
+        assert_eq!(is_wired_but_for_the_mac(&steps, &have), wired, "{steps:?}");
     }
 }

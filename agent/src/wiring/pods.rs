@@ -17,21 +17,24 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 
 use super::links::{pod_link, pod_route};
-use super::{Netlink, Sysctls, WiringError};
+use super::{Netlink, Peers, Sysctls, WiringError, peers};
 use crate::repair::{FilterPlace, Filters, HaveLink, HavePods, Setting, Step};
 
 impl Netlink {
-    /// What there is of pods on the node's side.
+    /// What there is of pods on the node's side. `peers`: what was seen of the other side before.
     ///
     /// # Errors
     /// When the kernel refuses to list something.
-    pub async fn pods(&self) -> Result<HavePods, WiringError> {
+    pub async fn pods(&self, peers: &mut Peers) -> Result<HavePods, WiringError> {
         let refused = |what: &'static str| move |e| WiringError::kernel(what, &e);
         let links = self.handle.link().get().execute();
         let links: Vec<LinkMessage> = links.try_collect().await.map_err(refused("list links"))?;
         let neighbours = self.handle.neighbours().get().execute();
         let neighbours: Vec<NeighbourMessage> = neighbours.try_collect().await.map_err(refused("list neighbours"))?;
-        let links: BTreeMap<u32, HaveLink> = links.iter().filter_map(have_link).collect();
+        let of_pods: Vec<&LinkMessage> = links.iter().filter(|link| pod_link(link).is_some()).collect();
+        let macs = self.peers(&of_pods, peers).await;
+        let have = |link: &&LinkMessage| have_link(link, macs.get(&link.header.index).copied());
+        let links: BTreeMap<u32, HaveLink> = of_pods.iter().filter_map(have).collect();
         let routes = self.routes().await?;
         let routes = routes.iter().filter_map(pod_route).map(|(slot, ip)| (index(slot), ip));
         let neighbours = neighbours.iter().filter_map(permanent).filter(|((at, _), _)| links.contains_key(at));
@@ -133,12 +136,9 @@ fn key(setting: Setting, name: &str) -> String {
     }
 }
 
-fn have_link(message: &LinkMessage) -> Option<(u32, HaveLink)> {
+fn have_link(message: &LinkMessage, peer_mac: Option<Mac>) -> Option<(u32, HaveLink)> {
     let link = pod_link(message)?;
-    let mac = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok().map(Mac),
-        _ => None,
-    });
+    let mac = message.attributes.iter().find_map(peers::mac);
     let mut settings = BTreeMap::new();
     let specs = message.attributes.iter().filter_map(|attribute| match attribute {
         LinkAttribute::AfSpecUnspec(specs) => Some(specs),
@@ -161,7 +161,7 @@ fn have_link(message: &LinkMessage) -> Option<(u32, HaveLink)> {
         }
     }
     let up = message.header.flags.contains(LinkFlags::Up);
-    Some((message.header.index, HaveLink { name: link.name, up, mac, settings }))
+    Some((message.header.index, HaveLink { name: link.name, up, mac, peer_mac, settings }))
 }
 
 fn permanent(message: &NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {

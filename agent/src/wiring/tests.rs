@@ -138,7 +138,9 @@ fn a_pod_whose_link_was_down_is_wired_again() {
         ip(&format!("link add {name} index 1000005 type veth peer name pod"));
         ip("link set pod up");
         let netlink = Netlink::open().unwrap();
-        let steps = async || compare_pods(std::slice::from_ref(&pod), &netlink.pods().await.unwrap());
+        let steps = async || {
+            compare_pods(std::slice::from_ref(&pod), &netlink.pods(&mut super::Peers::default()).await.unwrap())
+        };
         let mend = async || {
             for step in steps().await {
                 let source = match step {

@@ -54,7 +54,7 @@ reasons! {
     ExtensionHeaders = 2, "extension_headers";
     /// A pod sent from an address that is not its own.
     SourceAddress = 3, "source_address";
-    /// An address that no router forwards: v4-mapped IPv6, loopback, link-local, unspecified.
+    /// An address that no router forwards: v4-mapped IPv6, loopback, IPv6 link-local, unspecified; the pods' gateway.
     BadAddress = 4, "bad_address";
     /// Multicast or broadcast, which is not forwarded.
     Multicast = 5, "multicast";
@@ -126,6 +126,9 @@ reasons! {
     Gone = 38, "gone";
     /// The pod sends or receives more than its bandwidth annotations allow.
     Bandwidth = 39, "bandwidth";
+    /// The address of a metadata service, which the setting `metadata.access` closes to pods; the sender gets a TCP reset or
+    /// ICMP port unreachable.
+    Metadata = 40, "metadata";
 }
 
 /// Size of the `DROPS` array: there is room for reasons to come, so that a new one changes no layout.

@@ -31,12 +31,21 @@ pub struct Claim<'a> {
     pub protocol: Protocol,
 }
 
+/// As what an address is claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claimed {
+    /// As a frontend.
+    Frontend(FrontendKind),
+    /// As an endpoint, on every port.
+    Endpoint,
+}
+
 /// A claim that does not count.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refusal {
     /// As what it is claimed.
-    pub kind: FrontendKind,
-    /// What is claimed.
+    pub claimed: Claimed,
+    /// What is claimed. The port of an endpoint is 0.
     pub address: SocketAddr,
     /// The protocol.
     pub protocol: Protocol,
@@ -63,6 +72,10 @@ pub enum Why {
     ApiServer,
     /// This node does not have it.
     NotOfNode,
+    /// It is a metadata service's.
+    Metadata,
+    /// It is loopback, link-local or multicast: where it leads depends on who asks.
+    NoServer,
 }
 
 impl Why {
@@ -72,7 +85,7 @@ impl Why {
         match self {
             Self::ClusterIp(service) | Self::NodePort(service) => Some(service),
             Self::Special | Self::NotPermitted | Self::PodRange(_) => None,
-            Self::Kubelet | Self::ApiServer | Self::NotOfNode => None,
+            Self::Kubelet | Self::ApiServer | Self::NotOfNode | Self::Metadata | Self::NoServer => None,
         }
     }
 }
@@ -88,14 +101,19 @@ impl fmt::Display for Why {
             Self::Kubelet => f.write_str("it is the port of a node's kubelet"),
             Self::ApiServer => f.write_str("the API server listens there"),
             Self::NotOfNode => f.write_str("the node that the pod runs on does not have this address"),
+            Self::Metadata => f.write_str("the setting `metadata.addresses` names it as a metadata service's"),
+            Self::NoServer => f.write_str("an endpoint can't be loopback, link-local or multicast"),
         }
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, address, protocol, why } = self;
-        write!(f, "the {kind} {address}/{protocol} is not served: {why}")
+        let Self { claimed, address, protocol, why } = self;
+        match claimed {
+            Claimed::Frontend(kind) => write!(f, "the {kind} {address}/{protocol} is not served: {why}"),
+            Claimed::Endpoint => write!(f, "the endpoint {} gets no traffic: {why}", address.ip()),
+        }
     }
 }
 
@@ -108,7 +126,8 @@ pub fn settle(owner: Owner<'_>, content: &mut ServiceContent, reserved: &Reserve
             let claim = Claim { owner, kind: policy.kind, address, protocol: name.protocol };
             let why = judge(&claim, reserved, rules);
             let admitted = why.is_none();
-            refusals.extend(why.map(|why| Refusal { kind: claim.kind, address, protocol: name.protocol, why }));
+            let claimed = Claimed::Frontend(claim.kind);
+            refusals.extend(why.map(|why| Refusal { claimed, address, protocol: name.protocol, why }));
             admitted
         });
         port.forget_unused_ranges();

@@ -5,26 +5,36 @@
 //! have an address and port the planner decides, by [`FrontendKind`](super::services::FrontendKind) and age.
 
 mod disputes;
+mod endpoints;
 mod frontends;
 mod pods;
 #[cfg(test)]
 mod tests;
 
-use fairlead_objects::{Pod, Service};
+use std::borrow::Cow;
+
+use fairlead_objects::{EndpointSlice, Pod, Service};
 
 use super::services::{Place, ServiceContent, compile_host_ports, compile_service};
 use crate::model::{LocalPod, Model};
 
 pub use disputes::{Dispute, Party, of_frontends, of_nodes, of_pods, of_refusals};
-pub use frontends::{Claim, Owner, Refusal, Why, judge, settle};
+pub use frontends::{Claim, Claimed, Owner, Refusal, Why, judge, settle};
 pub use pods::{PodRanges, Standing};
 
 /// The wanted content of the tables for a service, without what it may not have, and what that is.
 #[must_use]
 pub fn service(model: &Model, service: &Service, place: &Place) -> (ServiceContent, Vec<Refusal>) {
-    let mut content = compile_service(service, model.slices_of(&service.key), place);
-    let refusals = settle(Owner::Service(&service.key), &mut content, model.reserved(), model.rules());
+    let (slices, mut refusals) = endpoints(model, service);
+    let mut content = compile_service(service, slices.iter().map(AsRef::as_ref), place);
+    refusals.extend(settle(Owner::Service(&service.key), &mut content, model.reserved(), model.rules()));
     (content, refusals)
+}
+
+/// The slices of a service without the endpoints that it may not have, and which those are.
+#[must_use]
+pub fn endpoints<'a>(model: &'a Model, service: &Service) -> (Vec<Cow<'a, EndpointSlice>>, Vec<Refusal>) {
+    endpoints::settle(service, model.slices_of(&service.key), model.rules())
 }
 
 /// The same for the hostPorts of a pod of this node.

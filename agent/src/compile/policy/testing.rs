@@ -185,6 +185,7 @@ impl Cluster {
             policies: self.policies.iter().collect(),
             local: self.local.iter().collect(),
             pod_ranges: &[],
+            closed: &[],
         }
     }
 

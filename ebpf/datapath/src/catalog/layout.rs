@@ -55,7 +55,23 @@ macro_rules! plain {
     };
 }
 
-plain!(u8, u16, u32, u64, Word, Long, WirePort, [Long; 1024], [u8; 3], [u8; 4], [u8; 5], [u8; 6], [u8; 16], [u64; 4]);
+plain!(
+    u8,
+    u16,
+    u32,
+    u64,
+    Word,
+    Long,
+    WirePort,
+    [Long; 1024],
+    [Addr; 8],
+    [u8; 3],
+    [u8; 4],
+    [u8; 5],
+    [u8; 6],
+    [u8; 16],
+    [u64; 4]
+);
 
 // Memory of the programs, which is never recorded.
 plain!(EventBudget, Walk);
@@ -250,7 +266,8 @@ layout!(Config {
     max_rate: "new flows of a pod a second",
     pickup_until: "second since boot, 0: never",
     max_open: "flows in CT_ANY of a pod, each way",
-    seed: "of the counters in SHARES"
+    seed: "of the counters in SHARES",
+    closed: "addresses closed to pods, up to the first of zeros"
 });
 layout!(Uplink { tag: "check of key and content", pad: "zero", v4: "IPv4", v6: "IPv6" });
 layout!(NodeAddress { tag: "check of key and content", kinds: "bits" } "kinds": FrontendFlags::BITS;);

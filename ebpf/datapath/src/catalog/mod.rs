@@ -211,7 +211,7 @@ tables! {
     /// ports of datagrams in fragments
     Fragments: "FRAGS", LruHash<FragmentKey, FragmentPorts>, elements MAX_FRAGMENTS, flags 0, version Some(3);
     /// the node's addresses, MTU, mark, port range, limits
-    Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(3);
+    Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(4);
     /// whether a client outside was ever sent to a process of the node
     HostFlows: "HOST_FLOWS", Array<u32, u32>, elements 1, flags 0, version Some(1);
     /// addresses of each uplink

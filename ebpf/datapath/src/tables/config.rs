@@ -32,7 +32,12 @@ pub struct Config {
     /// By which destinations are spread over the counters in `SHARES`: random, or a pod could find others' counters. It stays as
     /// long as they do.
     pub seed: u32,
+    /// Addresses that pods may not open anything to, whatever their policies say; `::` is none, and ends the list.
+    pub closed: [Addr; 8],
 }
+
+/// Length of [`Config::closed`].
+pub const MAX_CLOSED: usize = 8;
 
 impl Config {
     /// Default of [`Config::mark`]: no bit that kube-proxy (0xc000), Tailscale (0xff0000) or Istio (0x539) uses.
@@ -53,6 +58,21 @@ impl Config {
     #[must_use]
     pub const fn is_snat_port(&self, port: WirePort) -> bool {
         port.number().wrapping_sub(self.snat_first) < self.snat_count
+    }
+
+    /// Whether pods may not open anything to an address. An unused element ends the list, so `::` is never closed.
+    #[inline(always)]
+    #[must_use]
+    pub fn closes(&self, addr: Addr) -> bool {
+        for closed in &self.closed {
+            if *closed == Addr::UNSPECIFIED {
+                return false;
+            }
+            if *closed == addr {
+                return true;
+            }
+        }
+        false
     }
 
     /// The node's address in the family of another.

@@ -57,6 +57,7 @@ impl Node {
             max_open: Config::MAX_OPEN,
             seed: 0x5eed,
             pickup_until: 0,
+            closed: Default::default(),
         };
         host.uplinks.insert(Self::UPLINK, Uplink { v4, v6, ..Uplink::default() });
         let mut node = Self { host };

@@ -116,6 +116,10 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
             return action;
         }
     }
+    // What is closed is closed by whichever name it is called: a frontend's address is its backend's by now.
+    if k.config().is_some_and(|config| config.closes(w.draft.target.dst)) {
+        return Action::refuse(IcmpError::PortUnreachable, DropReason::Metadata);
+    }
     w.ends =
         Ends { opener: w.packet.tuple.src, responder: w.draft.target.dst, port: w.draft.target.dport, pad: [0; 3] };
     look_up(k, w, Whose::Responder);

@@ -165,6 +165,11 @@ impl<F: Family> Socket for Call<F> {
     }
 
     #[inline(always)]
+    fn is_closed(&self, addr: Addr) -> bool {
+        maps::config().is_some_and(|config| config.closes(addr))
+    }
+
+    #[inline(always)]
     fn seconds(&self) -> u32 {
         // SAFETY: a helper call without arguments.
         (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32

@@ -78,6 +78,46 @@ fn api_servers(addresses: &[&str], port: u16) -> EndpointSlice {
     }
 }
 
+#[test]
+fn p53_link_local_loopback_and_metadata_addresses_are_no_endpoints() {
+    let slice = |addresses: &[&str]| {
+        let mut slice = api_servers(addresses, 8080);
+        slice.key = ObjectKey::new("shop", "web-1");
+        slice.service_name = Some("web".into());
+        slice.ports[0].name = Some(String::new());
+        if addresses.iter().any(|text| text.contains(':')) {
+            slice.address_type = AddressType::Ipv6;
+        }
+        slice
+    };
+    let metadata = ["169.254.169.254", "fd00:ec2::254", "100.100.100.200"];
+    let rules = Rules { metadata: metadata.map(ip).to_vec(), ..Rules::default() };
+    let web = service("web", "cluster=10.96.0.50 cluster=fd00:10:96::50");
+    let place = Place::new("n1", None);
+    for (addresses, refused) in [
+        (&["10.244.1.5", "169.254.169.254", "100.100.100.200"][..], &["169.254.169.254", "100.100.100.200"][..]),
+        (&["10.244.1.5", "169.254.20.10", "127.0.0.1", "224.0.0.1"], &["169.254.20.10", "127.0.0.1", "224.0.0.1"]),
+        (&["fd00:10:244:1::5", "fd00:ec2::254", "fe80::1", "::1"], &["fd00:ec2::254", "fe80::1", "::1"]),
+    ] {
+        let mut model = cluster(rules.clone());
+        model.take(Event::Applied(Object::EndpointSlice(slice(addresses))));
+        let (content, refusals) = super::super::service(&model, &web, &place);
+        let served: Vec<_> = content.ports.values().flat_map(|port| &port.in_service).map(|addr| addr.ip).collect();
+        assert_eq!(served, [ip(addresses[0])]);
+        let mut found: Vec<_> = refusals.iter().map(|refusal| refusal.address.ip()).collect();
+        let mut expected: Vec<_> = refused.iter().map(|text| ip(text)).collect();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
+        for dispute in of_refusals(&Party::service(&web.key), &refusals) {
+            assert!(refused.iter().any(|text| dispute.text.contains(&format!("the endpoint {text} gets no traffic"))));
+        }
+        // To a headless service nothing is led by it.
+        let headless = Service { cluster_ips: vec![], headless: true, ..web.clone() };
+        assert_eq!(super::super::service(&model, &headless, &place).1, []);
+    }
+}
+
 /// A pod of this node with a hostPort, attached.
 fn host_port(number: u16, host_ip: Option<&str>) -> (Pod, LocalPod) {
     let port = ContainerPort {
@@ -353,6 +393,7 @@ fn name(why: &Why) -> &'static str {
         Why::Kubelet => "kubelet",
         Why::ApiServer => "api",
         Why::NotOfNode => "not of node",
+        Why::Metadata | Why::NoServer => "endpoint",
     }
 }
 

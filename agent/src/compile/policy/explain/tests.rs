@@ -45,6 +45,9 @@ fn p49_what_has_no_traffic_whatever_policies_say_is_dropped_with_the_reason() {
     for (to, reason) in [
         ("224.0.0.1", Some(DropReason::Multicast)),
         ("127.0.0.1", Some(DropReason::BadAddress)),
+        ("169.254.1.1", Some(DropReason::BadAddress)),
+        ("169.254.169.254", None),
+        ("169.254.7.127", None),
         ("10.244.1.200", Some(DropReason::NoSuchPod)),
         ("172.18.0.1", None),
         ("192.0.2.1", None),
@@ -64,6 +67,23 @@ fn p49_what_has_no_traffic_whatever_policies_say_is_dropped_with_the_reason() {
     cluster.local.retain(|local| local.key != key("x/new"));
     assert_eq!(of(&cluster, new, "192.0.2.1").dropped, Some(DropReason::Pending));
     assert_eq!(of(&cluster, from, &new.to_string()).dropped, Some(DropReason::NoSuchPod));
+}
+
+#[test]
+fn p53_what_is_closed_to_pods_is_refused_to_them_alone() {
+    let cluster = Cluster::grid();
+    let closed = ["169.254.169.254", "fd00:ec2::254"].map(ip);
+    let world = World { closed: &closed, ..cluster.world() };
+    let node = cluster.nodes[0].internal_ips[0];
+    for (from, to, dropped) in [
+        (cluster.ip_of("x/a", 0), closed[0], Some(DropReason::Metadata)),
+        (cluster.ip_of("x/a", 0), ip("169.254.20.10"), None),
+        (node, closed[0], None),
+    ] {
+        let explanation = explain(&world, path(from, to, (6, 80)));
+        assert_eq!(explanation.dropped, dropped, "{from} {to}");
+        assert!(dropped.is_none() || explanation.lines.concat().contains("metadata.access"), "{explanation:?}");
+    }
 }
 
 /// Addresses at the edges of what is special, and any.

@@ -5,6 +5,9 @@
 //! one on their way (so they can leave a backend that is gone), a host's have no such way. The addresses in IPv6 hooks
 //! may be v4-mapped, and are in no way special: neither is any other here.
 //!
+//! What is closed to pods ([`crate::config::Config::closed`]) is refused here too, so that nobody waits for the answer: the
+//! address that a packet would have, not the one that was asked for.
+//!
 //! A socket keeps one destination ([`SocketMemory`]). An unconnected one talks to many, so for datagrams each backend that
 //! it sends to is remembered beside that ([`Sender`]).
 
@@ -51,6 +54,9 @@ pub trait Socket: Tables {
 
     /// The node's own address in the family of another, where the socket is the node's; of a pod's it is not known, `::`.
     fn own_address(&self, like: Addr) -> Addr;
+
+    /// Whether an address is closed to pods.
+    fn is_closed(&self, addr: Addr) -> bool;
 
     /// Seconds since boot.
     fn seconds(&self) -> u32;
@@ -113,20 +119,25 @@ pub fn bind<S: Socket>(socket: &S) -> Verdict {
 #[inline(always)]
 pub fn connect<S: Socket>(socket: &mut S) -> Verdict {
     let protocol = socket.protocol();
+    let service = socket.target();
+    let closed = !socket.is_host() && socket.is_closed(service.addr);
     let random = match protocol {
         TCP => socket.random(),
-        UDP if socket.is_host() => steady(socket.cookie()),
+        UDP if socket.is_host() || closed => steady(socket.cookie()),
         _ => return Verdict::Proceed,
     };
-    let service = socket.target();
     // A pod's loopback is its own.
     if service.addr.is_loopback() && !socket.is_host() {
         return Verdict::Proceed;
     }
     match select(socket, service.addr, service.port, protocol, From::Inside, random) {
-        // Where the client's address matters, a pod is left to the packets' way, which knows it.
-        Selection::Forward(chosen) if is_ours(socket, &chosen, &service) => {
+        Selection::NotAService if closed => Verdict::Refuse,
+        // Where the client's address matters, a pod is left to the packets' way, which knows it; and so are its datagrams.
+        Selection::Forward(chosen) if (protocol == TCP || socket.is_host()) && is_ours(socket, &chosen, &service) => {
             let chosen = stick(socket, chosen, socket.own_address(service.addr), socket.seconds());
+            if !socket.is_host() && socket.is_closed(chosen.addr) {
+                return Verdict::Refuse;
+            }
             let memory = SocketMemory {
                 service: service.addr,
                 backend: chosen.addr,
@@ -152,15 +163,17 @@ pub fn connect<S: Socket>(socket: &mut S) -> Verdict {
 /// sendmsg(2) and sendto(2) with an address. A socket stays with a backend for as long as that serves.
 #[inline(always)]
 pub fn send<S: Socket>(socket: &mut S) -> Verdict {
-    if !socket.is_host() {
+    let service = socket.target();
+    let host = socket.is_host();
+    if !host && !socket.is_closed(service.addr) {
         return Verdict::Proceed;
     }
     let cookie = socket.cookie();
-    let service = socket.target();
     let memory = socket.memory().unwrap_or_default();
     let before = ((memory.last >> 32) as u32, memory.last as u32);
     match select_again(socket, service.addr, service.port, UDP, From::Inside, steady(cookie), before) {
-        Selection::Forward(mut chosen) if is_ours(socket, &chosen, &service) => {
+        Selection::NotAService if !host => Verdict::Refuse,
+        Selection::Forward(mut chosen) if host && is_ours(socket, &chosen, &service) => {
             if memory.last != last(&chosen) {
                 chosen = stick(socket, chosen, socket.own_address(service.addr), socket.seconds());
             }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::string::{String, ToString as _};
+use std::vec::Vec;
 
 use super::*;
 use crate::WirePort;
@@ -37,6 +38,7 @@ struct Host {
     /// Whether the kernel has room for storage.
     room: bool,
     senders: RefCell<HashMap<SenderKey, Sender>>,
+    closed: Vec<Addr>,
 }
 
 impl Host {
@@ -77,6 +79,7 @@ impl Host {
             memory: None,
             room: true,
             senders: RefCell::default(),
+            closed: Vec::new(),
         }
     }
 
@@ -149,6 +152,9 @@ impl Socket for Host {
             (true, true) => target("172.18.0.1:0").addr,
             (true, false) => target("[fd00:172:18::1]:0").addr,
         }
+    }
+    fn is_closed(&self, addr: Addr) -> bool {
+        self.closed.contains(&addr)
     }
     fn seconds(&self) -> u32 {
         100
@@ -403,5 +409,38 @@ fn s38_a_host_is_one_client_and_pods_are_left_to_the_packets_way() {
         (socket.cookie, socket.memory) = (cookie, None);
         assert_eq!(socket.send(SERVICE), proceed(&first), "another socket");
         assert_eq!(socket.connect(SERVICE), proceed(&first));
+    }
+}
+
+#[test]
+fn p53_what_is_closed_to_pods_is_refused_to_them_and_not_to_the_node() {
+    const CLOSED: [&str; 2] = ["169.254.169.254:80", "[fd00:ec2::254]:80"];
+    for protocol in [TCP, UDP] {
+        let mut socket = Host::new(protocol);
+        socket.closed = [CLOSED[0], CLOSED[1], FIRST, SERVICE].map(|text| target(text).addr).to_vec();
+        socket.host = false;
+        for text in CLOSED {
+            assert_eq!(socket.connect(text), (Verdict::Refuse, text.to_string()));
+            if protocol == UDP {
+                assert_eq!(socket.send(text), (Verdict::Refuse, text.to_string()));
+            }
+        }
+        assert_eq!(socket.connect(OUTSIDE), proceed(OUTSIDE));
+        // What counts is where it leads: to what is closed, at the socket, or for datagrams where packets are judged.
+        if protocol == TCP {
+            assert_eq!(socket.connect(SERVICE).0, Verdict::Refuse, "the first backend is closed");
+            socket.random = u32::MAX;
+            assert_eq!(socket.connect(SERVICE), proceed(SECOND), "a service's address is not where it leads");
+        } else {
+            assert_eq!(socket.connect(SERVICE), proceed(SERVICE));
+            assert_eq!(socket.send(SERVICE), proceed(SERVICE));
+        }
+        socket.host = true;
+        for text in CLOSED {
+            assert_eq!(socket.connect(text), proceed(text));
+            if protocol == UDP {
+                assert_eq!(socket.send(text), proceed(text));
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ mod bytes;
 mod crowd;
 mod errors;
 mod lifecycle;
+mod link_local;
 mod masquerade;
 mod opening;
 mod outside;

@@ -1,0 +1,46 @@
+//! Pods whose MAC address is not the one that ADD gave them: row C44.
+
+use std::time::Duration;
+
+use fairlead_tests::{Lab, Probes, assert_reaches, probes};
+
+const MACS: [&str; 2] = ["02:11:22:33:44:55", "02:11:22:33:44:66"];
+
+#[test]
+fn c44_a_pod_with_another_mac_address_is_reached_by_everybody() {
+    let lab = Lab::builder().nodes(2).start();
+    let node = lab.node("node-1");
+    node.serve("host/node-1", &[80], &[53]);
+    lab.client().serve("outside/server", &[80], &[53]);
+    let tuned = node.pod("net/tuned").tcp(80).udp(53).tuned(MACS[0]).start();
+    let near = node.pod("net/near").tcp(80).udp(53).start();
+    let far = lab.node("node-2").pod("net/far").tcp(80).udp(53).start();
+    for mac in MACS {
+        // The first it has from the chain, the second it gives itself.
+        if mac != MACS[0] {
+            tuned.tune(mac);
+        }
+        // The node asks first: nothing that the pod sends tells of the change.
+        for to in tuned.ips() {
+            for probe in probes(to) {
+                let ask = || node.probe(&probe.clone().timeout(Duration::from_millis(200)));
+                assert_eq!(lab.wait_until("the node reaches the pod", ask).server.pod, "net/tuned");
+            }
+        }
+        for outside in ["172.18.0.100", "fd00:172:18::100"] {
+            for probe in probes(outside.parse().unwrap()) {
+                assert_eq!(tuned.probe(&probe).unwrap().server.pod, "outside/server", "the answer comes by the stack");
+            }
+        }
+        for (client, server) in [(&near, &tuned), (&far, &tuned), (&tuned, &near), (&tuned, &far)] {
+            assert_reaches(client, server);
+        }
+        for to in node.ips() {
+            for probe in probes(to) {
+                assert_eq!(tuned.probe(&probe).unwrap().server.pod, "host/node-1");
+            }
+        }
+    }
+    let repaired = node.fairlead(&["status"]).stdout;
+    assert!(repaired.contains(MACS[1]), "{repaired}");
+}
