@@ -86,6 +86,7 @@ pub(super) fn status(status: &StatusView) -> String {
         repairs,
         claims,
         pod_ranges,
+        masquerade,
         mistakes,
         drops,
     } = status;
@@ -101,6 +102,9 @@ pub(super) fn status(status: &StatusView) -> String {
     out.row(["objects".into(), objects.join(", ")]);
     if !watches.is_empty() {
         out.row(["API server".into(), heard(watches)]);
+    }
+    if !masquerade.is_empty() {
+        out.row(["masquerade".into(), masquerade.clone()]);
     }
     out.row(["plans".into(), format!("{plans} applied with {operations} operations, the last in {micros} µs")]);
     out.row(["drops".into(), format!("{drops} packets: see `fairlead drops`")]);

@@ -10,6 +10,7 @@ use fairlead_datapath::service::FrontendFlags;
 use fairlead_objects::Node;
 use ipnetwork::IpNetwork;
 
+use crate::masquerade::PortRange;
 use crate::network::{Network, Tunnel};
 use crate::wiring::Uplink;
 
@@ -67,13 +68,14 @@ pub struct Since {
 }
 
 /// Compiles. `addresses`: all that the node has; `prefixes`: where NodePorts are, if not at the primary ones;
-/// `since`: what holds as long as the tables do.
+/// `ports`: those of translated sources; `since`: what holds as long as the tables do.
 #[must_use]
 pub fn compile(
     uplinks: &[Uplink],
     network: &Network,
     addresses: &[IpAddr],
     prefixes: &[IpNetwork],
+    ports: PortRange,
     since: Since,
 ) -> Wanted {
     let of_family =
@@ -83,8 +85,8 @@ pub fn compile(
         v6: of_family(false),
         mtu: network.mtu,
         mark: Config::MARK,
-        snat_first: Config::SNAT_FIRST,
-        snat_count: Config::SNAT_COUNT,
+        snat_first: ports.first(),
+        snat_count: ports.count(),
         max_flows: Config::MAX_FLOWS,
         max_rate: Config::MAX_RATE,
         pickup_until: since.pickup_until,

@@ -22,6 +22,7 @@ use super::sweep;
 use crate::bpf::{BpfError, Hooks, Tables};
 use crate::cni::{AttachError, AttachedPod};
 use crate::compile::node;
+use crate::masquerade::PortRange;
 use crate::model::LocalPod;
 use crate::network::Tunnel;
 use crate::repair::{Filters, Looked};
@@ -74,6 +75,8 @@ pub(super) struct Engine {
     uplinks: Vec<Uplink>,
     addresses: Vec<IpAddr>,
     tunnel: Tunnel,
+    /// Source ports of translated flows.
+    ports: PortRange,
     /// What holds as long as the tables do.
     since: node::Since,
     waiting: Vec<Waiting>,
@@ -99,6 +102,7 @@ impl Engine {
         tunnel: Tunnel,
     ) -> Self {
         let since = since(&tables, shared.adopted);
+        let ports = shared.model().rules().masquerade.ports;
         Self {
             shared,
             hooks,
@@ -108,6 +112,7 @@ impl Engine {
             uplinks: Vec::new(),
             addresses: Vec::new(),
             tunnel,
+            ports,
             since,
             waiting: Vec::new(),
             detached: Vec::new(),
@@ -234,6 +239,7 @@ impl Engine {
             &network,
             &self.addresses,
             &self.node_port_addresses,
+            self.ports,
             self.since,
         ));
         if network != self.shared.progress().network {
@@ -371,7 +377,8 @@ impl Engine {
             let model = self.shared.model();
             model.local().values().flat_map(|pod| pod.ips.iter().map(|ip| (pod.slot, Addr::from(*ip)))).collect()
         };
-        match sweep::flows(&self.tables, &mut self.hooks, &pods, self.since.seed) {
+        let (seed, ports) = (self.since.seed, self.ports);
+        match sweep::flows(&self.tables, &mut self.hooks, &pods, seed, ports.count()) {
             Ok(swept) => {
                 self.gone.clear();
                 if swept.short {

@@ -28,6 +28,7 @@ use crate::cni::Server;
 use crate::events::Recorder;
 use crate::install::Conflist;
 use crate::log::Log;
+use crate::masquerade::Masquerade;
 use crate::model::{Model, Rules};
 use crate::observe::{HealthServer, MetricsServer, serve_checks};
 use crate::settings::Settings;
@@ -92,7 +93,11 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         metrics_bind,
         tunnel,
         vxlan_port,
+        masquerade_mode: mode,
+        masquerade_except_cidrs: except,
+        masquerade_port_range: ports,
     } = settings;
+    let masquerade = Masquerade { mode, except, ports };
     let healthz = healthz_bind.unwrap_or_else(|| fairlead_observe::any(HEALTHZ_PORT));
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
@@ -117,7 +122,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let cluster = source.cluster().cloned();
     let events = cluster.clone().map_or_else(Recorder::nowhere, |cluster| Recorder::start(cluster, &node));
-    let model = Model::new(&node).with_rules(Rules { external_ips, pod_ranges });
+    let model = Model::new(&node).with_rules(Rules { external_ips, pod_ranges, masquerade });
     let shared = Arc::new(Shared::new(model, cluster, events, loaded.programs, loaded.adopted));
     let (inputs, received) = mpsc::channel(QUEUE);
     let pods = Arc::new(Pods { shared: Arc::clone(&shared), inputs: inputs.clone(), pins: pins.clone() });

@@ -35,12 +35,14 @@ pub(super) struct Swept {
 }
 
 /// Takes out what has expired, what is of pods that are gone, and, of whoever has nearly all that he may have, what is not
-/// established and idle. `pods`: slots and addresses of those that are there; `seed`: [`Config::seed`].
+/// established and idle. `pods`: slots and addresses of those that are there; `seed`: [`Config::seed`]; `ports`: how many a
+/// destination has.
 pub(super) fn flows(
     tables: &Tables,
     hooks: &mut Hooks,
     pods: &BTreeSet<(u16, Addr)>,
     seed: u32,
+    ports: u16,
 ) -> Result<Swept, BpfError> {
     let Some(now) = seconds() else { return Ok(Swept::default()) };
     let short = short(tables)?;
@@ -66,18 +68,18 @@ pub(super) fn flows(
             Table::Any => swept.others = left,
         }
     }
-    ports(tables, seed)?;
+    drop_sets(tables, seed, ports)?;
     Ok(swept)
 }
 
 /// Removes the sets of ports of destinations that are no longer crowded.
-fn ports(tables: &Tables, seed: u32) -> Result<(), BpfError> {
+fn drop_sets(tables: &Tables, seed: u32, ports: u16) -> Result<(), BpfError> {
     let (sets, shares) = (tables.map(TableId::PortSets)?, tables.map(TableId::PortShares)?);
     let mut kept = Vec::new();
     sets.for_each(|key, _| kept.extend(Destination::read_from_bytes(key)))?;
     for place in kept {
         let total = shares.get(&place.total(seed).to_ne_bytes())?.and_then(|value| u64::read_from_bytes(&value).ok());
-        if total.is_some_and(|total| total < crowded_from(Config::SNAT_COUNT) / 2) {
+        if total.is_some_and(|total| total < crowded_from(ports) / 2) {
             sets.delete(place.as_bytes(), 1)?;
         }
     }

@@ -1,8 +1,10 @@
-//! What the administrator lets objects claim.
+//! What the administrator lets objects claim, and with which address pods leave the cluster.
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+
+use crate::masquerade::Masquerade;
 
 /// Settings about claims: they are not for those who write objects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -11,6 +13,8 @@ pub struct Rules {
     pub external_ips: Option<Vec<IpNetwork>>,
     /// Prefixes that pods' addresses may be of on every node, beside `podCIDRs`.
     pub pod_ranges: Vec<IpNetwork>,
+    /// With which address pods leave the cluster.
+    pub masquerade: Masquerade,
 }
 
 impl Rules {

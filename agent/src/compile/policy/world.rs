@@ -28,6 +28,8 @@ pub struct World<'a> {
     pub local: Vec<&'a LocalPod>,
     /// Prefixes that pods' addresses may be of on every node, beside the nodes' ranges.
     pub pod_ranges: &'a [IpNetwork],
+    /// Prefixes outside of the cluster to which pods go with their own addresses, without bits of a host.
+    pub kept: Vec<IpNetwork>,
 }
 
 /// Whether a Pod object is that of an attached pod: the same name, and the uid that it runs under where both have one.
@@ -53,6 +55,7 @@ impl<'a> World<'a> {
             policies: model.policies().collect(),
             local: model.local().values().collect(),
             pod_ranges: &model.rules().pod_ranges,
+            kept: model.rules().masquerade.kept(),
         }
     }
 
