@@ -17,6 +17,7 @@ use zerocopy::FromBytes as _;
 
 use super::content::{Content, Outcome};
 use super::gauge::Gauge;
+use super::ports::Ports;
 use super::report::Report;
 use super::sweep;
 use crate::bpf::{BpfError, Hooks, Tables};
@@ -83,6 +84,7 @@ pub(super) struct Engine {
     detached: Vec<oneshot::Sender<()>>,
     gauge: Gauge,
     report: Report,
+    port_report: Ports,
     next_sweep: Instant,
     /// Slots of pods that went since the last sweep.
     gone: BTreeSet<u16>,
@@ -104,6 +106,7 @@ impl Engine {
         let since = since(&tables, shared.adopted);
         let ports = shared.model().rules().masquerade.ports;
         Self {
+            port_report: Ports::new(&tables),
             shared,
             hooks,
             tables,
@@ -377,9 +380,14 @@ impl Engine {
             let model = self.shared.model();
             model.local().values().flat_map(|pod| pod.ips.iter().map(|ip| (pod.slot, Addr::from(*ip)))).collect()
         };
+        let mut census = self.port_report.begin(&self.tables).unwrap_or_else(|error| {
+            warn!(%error, "can't read who was refused a source port");
+            None
+        });
         let (seed, ports) = (self.since.seed, self.ports);
-        match sweep::flows(&self.tables, &mut self.hooks, &pods, seed, ports.count()) {
+        match sweep::flows(&self.tables, &mut self.hooks, &pods, seed, ports.count(), census.as_mut()) {
             Ok(swept) => {
+                self.port_report.tell(census, ports, &self.shared);
                 self.gone.clear();
                 if swept.short {
                     self.next_sweep = Instant::now() + SOON;

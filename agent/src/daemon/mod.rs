@@ -7,6 +7,7 @@ mod error;
 mod gauge;
 mod overlay;
 mod pods;
+mod ports;
 mod proxy;
 mod repair;
 mod report;

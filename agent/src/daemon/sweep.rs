@@ -13,6 +13,7 @@ use fairlead_datapath::peer::NO_SLOT;
 use nix::time::{ClockId, clock_gettime};
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::ports::Census;
 use crate::bpf::{BpfError, Hooks, Tables};
 
 /// Seconds without a packet after which flows that are not established go when room is short.
@@ -36,13 +37,14 @@ pub(super) struct Swept {
 
 /// Takes out what has expired, what is of pods that are gone, and, of whoever has nearly all that he may have, what is not
 /// established and idle. `pods`: slots and addresses of those that are there; `seed`: [`Config::seed`]; `ports`: how many a
-/// destination has.
+/// destination has; `census`: counts what stays.
 pub(super) fn flows(
     tables: &Tables,
     hooks: &mut Hooks,
     pods: &BTreeSet<(u16, Addr)>,
     seed: u32,
     ports: u16,
+    mut census: Option<&mut Census>,
 ) -> Result<Swept, BpfError> {
     let Some(now) = seconds() else { return Ok(Swept::default()) };
     let short = short(tables)?;
@@ -55,6 +57,8 @@ pub(super) fn flows(
             let (Ok(key), Ok(flow)) = (FlowKey::read_from_bytes(key), Flow::read_from_bytes(value)) else { return };
             if let Some(over) = verdict(&key, &flow, table, now, pods, &short) {
                 ended.push((over, key));
+            } else if let Some(census) = &mut census {
+                census.count(&key, &flow);
             }
         })?;
         ended.sort_unstable_by_key(|(over, _)| *over);

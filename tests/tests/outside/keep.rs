@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use fairlead_tests::{Lab, Node, Pod, Probe, Probes, Reply, Vantage, Via};
+use fairlead_tests::{Hold, Lab, Node, Pod, Probe, Probes, Reply, Vantage, Via};
 
 use crate::world::{cluster, probes, service};
 
@@ -11,6 +11,9 @@ const UDP: u16 = 7001;
 
 /// A range of ports that no pod has by itself.
 const RANGE: std::ops::RangeInclusive<u16> = 30_000..=31_023;
+
+/// Ports of a destination that a pod gets while nobody else wants any: half of the range.
+const HALF: u32 = 512;
 
 /// What answers a probe of each kind.
 #[track_caller]
@@ -37,7 +40,7 @@ fn route(place: &Vantage, pod: &Pod, by: &Node) {
 }
 
 #[test]
-fn s60_s61_whose_address_and_which_ports_pods_leave_with_is_a_setting() {
+fn s60_s61_s62_whose_address_and_which_ports_pods_leave_with_is_a_setting() {
     let lab = Lab::builder().nodes(2).start();
     let [node, other] = ["node-1", "node-2"].map(|name| lab.node(name));
     let pod = node.pod("shop/client").start();
@@ -84,9 +87,25 @@ fn s60_s61_whose_address_and_which_ports_pods_leave_with_is_a_setting() {
     }
     assert!(seen(&probes(behind, TCP, UDP)).all(|(peer, _)| node.ips().contains(&peer.ip())));
 
-    // Ports: those of the range.
+    // Ports: those of the range, until a pod has its share of a destination's. Then it is said where to and who has them.
     restart(node, "--masquerade-port-range=30000-31023");
     for (peer, local) in seen(&all) {
         assert!(RANGE.contains(&peer.port()) && !RANGE.contains(&local.port()), "{peer} {local}");
     }
+    let gone = node.pod("shop/gone").start();
+    let _sink = lab.far_client().sink(7100);
+    let held = pod.hold(&Hold { to: (behind[0], 7100).into(), count: HALF + 8 });
+    let opened = held.opened();
+    assert_eq!(opened.failed.values().sum::<u64>(), 8, "{opened:?}");
+    // The tables are swept every 10 s, and soon when a pod goes.
+    gone.delete();
+    let said = format!(
+        "{}:7100/TCP from {}: {HALF} of 1024 source ports in use, by pod shop/client ({HALF})",
+        behind[0],
+        node.v4()
+    );
+    lab.wait_until("it is said who holds the ports", || {
+        let status = status(node);
+        if status.contains(&said) { Ok(()) } else { Err(status) }
+    });
 }
