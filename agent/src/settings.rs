@@ -70,6 +70,10 @@ pub struct Settings {
     /// sockets have are left out by themselves
     #[arg(long, value_name = "FIRST-LAST", default_value_t)]
     pub masquerade_port_range: PortRange,
+    /// Clear the condition NetworkUnavailable of this Node once the agent is ready, where a cloud has set it. It takes the
+    /// right to patch nodes/status, which manifests/overlays/cloud gives
+    #[arg(long)]
+    pub clear_network_unavailable: bool,
     /// cgroup v2 whose processes get socket hooks, or a directory with its mount below [default: the root of cgroup v2]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,

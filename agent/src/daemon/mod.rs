@@ -25,8 +25,8 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::bpf::{Hooks, ObjectFile, PinDir, Tables, cgroup2_root, follow_packet_log, load};
-use crate::cni::Server;
-use crate::events::Recorder;
+use crate::cni::{Health, Server};
+use crate::events::{Recorder, keep_network_available};
 use crate::install::Conflist;
 use crate::log::Log;
 use crate::masquerade::Masquerade;
@@ -94,6 +94,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         metrics_bind,
         tunnel,
         vxlan_port,
+        clear_network_unavailable,
         masquerade_mode: mode,
         masquerade_except_cidrs: except,
         masquerade_port_range: ports,
@@ -123,6 +124,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let cluster = source.cluster().cloned();
     let events = cluster.clone().map_or_else(Recorder::nowhere, |cluster| Recorder::start(cluster, &node));
+    let of_cluster = cluster.clone();
     let model = Model::new(&node).with_rules(Rules { external_ips, pod_ranges, masquerade });
     let shared = Arc::new(Shared::new(model, cluster, events, loaded.programs, loaded.adopted));
     let (inputs, received) = mpsc::channel(QUEUE);
@@ -159,6 +161,11 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
             }
         }
     };
+    if let Some(cluster) = of_cluster.filter(|_| clear_network_unavailable) {
+        let health = Arc::clone(&shared);
+        let ready = move || matches!(health.health(), Health::Ready);
+        tokio::spawn(keep_network_available(cluster, node.clone(), ready));
+    }
     let drops = Arc::new(DropLog::default());
     drops.start(&readable, Arc::clone(&shared))?;
     let numbers = Arc::new(MetricsServer {
