@@ -3,7 +3,7 @@
 //! watch ([`fairlead_objects`]) → [`model`] → [`compile`] (pure) → [`plan`] (pure) → [`apply`].
 //!
 //! Around that: [`bpf`] loads, pins and attaches the programs, [`cni`] serves the plugin, [`network`] says how other nodes
-//! are reached, [`wiring`] keeps the node's routes and its tunnel, [`repair`] says what of all that others have undone,
+//! are reached, [`masquerade`] with which address pods leave the cluster, [`wiring`] keeps the node's routes and its tunnel, [`repair`] says what of all that others have undone,
 //! [`daemon`] is the loop that connects them all, [`state`] what it knows of itself, [`admin`] answers those who look in,
 //! [`observe`] probes and Prometheus, [`events`] tells the cluster, [`settings`] is what can be set, [`install`] brings all
 //! of it to a node and takes it away, and [`doctor`] looks for what is in its way there.
@@ -20,6 +20,7 @@ pub mod doctor;
 pub mod events;
 pub mod install;
 pub mod log;
+pub mod masquerade;
 pub mod model;
 pub mod network;
 pub mod observe;

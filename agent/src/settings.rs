@@ -12,6 +12,7 @@ use ipnetwork::IpNetwork;
 use crate::install::chain::ChainedPlugin;
 use crate::install::conflist::{CONF_DIR, CONF_NAME};
 use crate::log;
+use crate::masquerade::{self, Mode, PortRange};
 use crate::network::{Tunnel, VXLAN_PORT};
 use crate::wiring::PROC_SYS;
 
@@ -20,7 +21,7 @@ use crate::wiring::PROC_SYS;
 const API_SERVER_PATIENCE: u64 = 600;
 
 /// Keys of the file that have keys below them: `--healthz-bind` is `bind` below `healthz`.
-pub const GROUPS: [&str; 5] = ["cni", "healthz", "metadata", "metrics", "tables"];
+pub const GROUPS: [&str; 6] = ["cni", "healthz", "masquerade", "metadata", "metrics", "tables"];
 
 /// Where clouds have their metadata services: the first is nearly everybody's, the second Amazon's for IPv6.
 const METADATA: [IpAddr; 2] =
@@ -87,6 +88,20 @@ pub struct Settings {
     /// UDP port of VXLAN. Must be the same on every node
     #[arg(long, default_value_t = VXLAN_PORT, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
+    /// Whether what pods send out of the cluster has the node's address
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    pub masquerade_mode: Mode,
+    /// Destinations outside that see pods' own addresses: where the network routes those back to their nodes
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = masquerade::destination)]
+    pub masquerade_except_cidrs: Vec<IpNetwork>,
+    /// Source ports that translated flows may have, at least 1024 and none below 1024. NodePorts and what the node's own
+    /// sockets have are left out by themselves
+    #[arg(long, value_name = "FIRST-LAST", default_value_t)]
+    pub masquerade_port_range: PortRange,
+    /// Clear the condition NetworkUnavailable of this Node once the agent is ready, where a cloud has set it. It takes the
+    /// right to patch nodes/status, which manifests/overlays/cloud gives
+    #[arg(long)]
+    pub clear_network_unavailable: bool,
     /// cgroup v2 whose processes get socket hooks, or a directory with its mount below [default: the root of cgroup v2]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,

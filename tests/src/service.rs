@@ -87,6 +87,15 @@ impl ServiceManifest {
         self
     }
 
+    /// A ready endpoint outside of the cluster.
+    pub fn endpoint_outside(mut self, ips: [IpAddr; 2]) -> Self {
+        self.endpoints.push(json!({
+            "ips": ips,
+            "conditions": {"ready": true, "serving": true, "terminating": false},
+        }));
+        self
+    }
+
     /// A ready endpoint.
     pub fn endpoint(self, pod: &Pod) -> Self {
         self.endpoint_with(pod, &json!({"ready": true, "serving": true, "terminating": false}))

@@ -112,6 +112,29 @@ fn nothing_may_be_written_but_events() {
     }
 }
 
+/// What one overlay gives beside the base is one verb, and it is what that asks for.
+#[test]
+fn the_overlay_for_clouds_may_write_the_status_of_nodes_and_nothing_else() {
+    let text = read("overlays/cloud/node-status-rbac.yaml");
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let [role, binding] = objects.as_slice() else { panic!("{text}") };
+    let role: ClusterRole = serde_json::from_value(role.clone()).unwrap();
+    let rules = role.rules.unwrap();
+    let [rule] = rules.as_slice() else { panic!("{rules:?}") };
+    assert_eq!((&rule.resources, &rule.verbs), (&Some(vec!["nodes/status".to_owned()]), &vec!["patch".to_owned()]));
+    let binding: ClusterRoleBinding = serde_json::from_value(binding.clone()).unwrap();
+    assert_eq!(Some(binding.role_ref.name), role.metadata.name);
+    let account = binding.subjects.unwrap().remove(0);
+    assert!(all::<ServiceAccount>().iter().any(|known| known.metadata.name.as_ref() == Some(&account.name)));
+    // The flag goes where flags are.
+    let overlay: Value = serde_saphyr::from_str(&read("overlays/cloud/kustomization.yaml")).unwrap();
+    let patch: Vec<Value> = serde_saphyr::from_str(overlay["patches"][0]["patch"].as_str().unwrap()).unwrap();
+    assert_eq!(patch[0]["path"], "/spec/template/spec/containers/0/command/2");
+    let mut command = pod(&daemon_sets()["fairlead"]).containers[0].command.clone().unwrap();
+    command.insert(2, patch[0]["value"].as_str().unwrap().to_owned());
+    assert_eq!(command[1..4], ["agent", "--clear-network-unavailable", "--config"]);
+}
+
 #[test]
 fn every_pod_has_an_account_with_a_role() {
     let accounts: BTreeSet<_> = all::<ServiceAccount>().into_iter().map(|account| account.metadata.name).collect();

@@ -132,6 +132,9 @@ pub struct StatusView {
     pub claims: Vec<(String, String)>,
     /// Prefixes of which pods' addresses count whatever their node's ranges.
     pub pod_ranges: Vec<String>,
+    /// Whose address has what pods send out of the cluster, and from which ports.
+    #[serde(default)]
+    pub masquerade: String,
     /// Objects that can't be read: where, and what to do.
     pub mistakes: Vec<(String, String)>,
     /// Packets dropped since the node's start.

@@ -87,6 +87,7 @@ pub(super) fn status(status: &StatusView) -> String {
         refused,
         claims,
         pod_ranges,
+        masquerade,
         mistakes,
         drops,
     } = status;
@@ -102,6 +103,9 @@ pub(super) fn status(status: &StatusView) -> String {
     out.row(["objects".into(), objects.join(", ")]);
     if !watches.is_empty() {
         out.row(["API server".into(), heard(watches)]);
+    }
+    if !masquerade.is_empty() {
+        out.row(["masquerade".into(), masquerade.clone()]);
     }
     out.row(["plans".into(), format!("{plans} applied with {operations} operations, the last in {micros} µs")]);
     out.row(["drops".into(), format!("{drops} packets: see `fairlead drops`")]);

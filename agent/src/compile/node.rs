@@ -10,6 +10,7 @@ use fairlead_datapath::service::FrontendFlags;
 use fairlead_objects::Node;
 use ipnetwork::IpNetwork;
 
+use crate::masquerade::PortRange;
 use crate::network::{Network, Tunnel};
 use crate::wiring::Uplink;
 
@@ -67,7 +68,8 @@ pub struct Since {
 }
 
 /// Compiles. `addresses`: all that the node has; `prefixes`: where NodePorts are, if not at the primary ones;
-/// `closed`: what pods may not reach, of which the first [`MAX_CLOSED`] count; `since`: what holds as long as the tables do.
+/// `closed`: what pods may not reach, of which the first [`MAX_CLOSED`] count;
+/// `ports`: those of translated sources; `since`: what holds as long as the tables do.
 #[must_use]
 pub fn compile(
     uplinks: &[Uplink],
@@ -75,6 +77,7 @@ pub fn compile(
     addresses: &[IpAddr],
     prefixes: &[IpNetwork],
     closed: &[IpAddr],
+    ports: PortRange,
     since: Since,
 ) -> Wanted {
     let of_family =
@@ -84,8 +87,8 @@ pub fn compile(
         v6: of_family(false),
         mtu: network.mtu,
         mark: Config::MARK,
-        snat_first: Config::SNAT_FIRST,
-        snat_count: Config::SNAT_COUNT,
+        snat_first: ports.first(),
+        snat_count: ports.count(),
         max_flows: Config::MAX_FLOWS,
         max_rate: Config::MAX_RATE,
         pickup_until: since.pickup_until,

@@ -86,21 +86,33 @@ pub(crate) fn compile(
 
     let named: BTreeSet<IpNetwork> = numbers.atoms().flat_map(|(atom, _)| atom.prefixes()).collect();
     wanted.named = named.iter().map(|prefix| CidrKey::prefix(prefix.network().into(), prefix.prefix())).collect();
-    let prefixes: BTreeSet<IpNetwork> = named.into_iter().chain(nodes.pod_cidrs.keys().copied()).collect();
+    let prefixes: BTreeSet<IpNetwork> =
+        named.into_iter().chain(nodes.pod_cidrs.keys().copied()).chain(world.kept.iter().copied()).collect();
     for prefix in prefixes {
         // A prefix inside a node's is that node's too, or naming it in a policy would change where its packets go.
+        // So with a prefix inside one that is not masqueraded.
         let pods_of = nodes.pod_cidr(prefix);
+        let kept = || world.kept.iter().any(|kept| holds(*kept, prefix));
         wanted.cidrs.insert(
             CidrKey::prefix(prefix.network().into(), prefix.prefix()),
             WantedPeer {
                 class: classifier.of_prefix(prefix),
                 slot: None,
                 node: pods_of.flatten(),
-                flags: if pods_of.is_some() { PeerFlags::POD } else { 0 },
+                flags: match pods_of {
+                    Some(_) => PeerFlags::POD,
+                    None if kept() => PeerFlags::KEEP_SOURCE,
+                    None => 0,
+                },
             },
         );
     }
     wanted.classes = classifier.finish();
+}
+
+/// Whether all of a prefix is in another.
+fn holds(outer: IpNetwork, prefix: IpNetwork) -> bool {
+    outer.prefix() <= prefix.prefix() && outer.contains(prefix.network())
 }
 
 /// The other nodes, and whose pods are where.

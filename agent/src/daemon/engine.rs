@@ -17,11 +17,13 @@ use zerocopy::FromBytes as _;
 
 use super::content::{Content, Outcome};
 use super::gauge::Gauge;
+use super::ports::Ports;
 use super::report::Report;
 use super::sweep;
 use crate::bpf::{BpfError, Hooks, Tables};
 use crate::cni::{AttachError, AttachedPod};
 use crate::compile::node;
+use crate::masquerade::PortRange;
 use crate::model::LocalPod;
 use crate::network::Tunnel;
 use crate::repair::{Filters, Looked};
@@ -74,12 +76,15 @@ pub(super) struct Engine {
     uplinks: Vec<Uplink>,
     addresses: Vec<IpAddr>,
     tunnel: Tunnel,
+    /// Source ports of translated flows.
+    ports: PortRange,
     /// What holds as long as the tables do.
     since: node::Since,
     waiting: Vec<Waiting>,
     detached: Vec<oneshot::Sender<()>>,
     gauge: Gauge,
     report: Report,
+    port_report: Ports,
     next_sweep: Instant,
     /// Slots of pods that went since the last sweep.
     gone: BTreeSet<u16>,
@@ -101,7 +106,9 @@ impl Engine {
         let since = since(&tables, shared.adopted);
         // What was opened before it was closed does not go on for long.
         let first = if shared.model().rules().closed().is_empty() { SWEEP } else { SOON };
+        let ports = shared.model().rules().masquerade.ports;
         Self {
+            port_report: Ports::new(&tables),
             shared,
             hooks,
             tables,
@@ -110,6 +117,7 @@ impl Engine {
             uplinks: Vec::new(),
             addresses: Vec::new(),
             tunnel,
+            ports,
             since,
             waiting: Vec::new(),
             detached: Vec::new(),
@@ -238,6 +246,7 @@ impl Engine {
             &self.addresses,
             &self.node_port_addresses,
             &closed,
+            self.ports,
             self.since,
         ));
         if network != self.shared.progress().network {
@@ -381,8 +390,14 @@ impl Engine {
                 closed: model.rules().closed().iter().map(|ip| Addr::from(*ip)).collect(),
             }
         };
-        match sweep::flows(&self.tables, &mut self.hooks, &kept, self.since.seed) {
+        let mut census = self.port_report.begin(&self.tables).unwrap_or_else(|error| {
+            warn!(%error, "can't read who was refused a source port");
+            None
+        });
+        let (seed, ports) = (self.since.seed, self.ports);
+        match sweep::flows(&self.tables, &mut self.hooks, &kept, seed, ports.count(), census.as_mut()) {
             Ok(swept) => {
+                self.port_report.tell(census, ports, &self.shared);
                 self.gone.clear();
                 if swept.short {
                     self.next_sweep = Instant::now() + SOON;

@@ -7,6 +7,7 @@ mod error;
 mod gauge;
 mod overlay;
 mod pods;
+mod ports;
 mod proxy;
 mod repair;
 mod report;
@@ -25,10 +26,11 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::bpf::{Hooks, ObjectFile, PinDir, Tables, cgroup2_root, follow_packet_log, load};
-use crate::cni::Server;
-use crate::events::Recorder;
+use crate::cni::{Health, Server};
+use crate::events::{Recorder, keep_network_available};
 use crate::install::Conflist;
 use crate::log::Log;
+use crate::masquerade::Masquerade;
 use crate::model::{Model, Rules};
 use crate::observe::{HealthServer, MetricsServer, serve_checks};
 use crate::settings::{MetadataAccess, Settings};
@@ -95,10 +97,15 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         metrics_bind,
         tunnel,
         vxlan_port,
+        clear_network_unavailable,
+        masquerade_mode: mode,
+        masquerade_except_cidrs: except,
+        masquerade_port_range: ports,
     } = settings;
     if metadata_addresses.len() > MAX_CLOSED {
         return Err(DaemonError::Metadata(metadata_addresses.len()));
     }
+    let masquerade = Masquerade { mode, except, ports };
     let healthz = healthz_bind.unwrap_or_else(|| fairlead_observe::any(HEALTHZ_PORT));
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
@@ -123,11 +130,13 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let cluster = source.cluster().cloned();
     let events = cluster.clone().map_or_else(Recorder::nowhere, |cluster| Recorder::start(cluster, &node));
+    let of_cluster = cluster.clone();
     let model = Model::new(&node).with_rules(Rules {
         external_ips,
         pod_ranges,
         metadata: metadata_addresses,
         metadata_closed: metadata_access == MetadataAccess::Closed,
+        masquerade,
     });
     let shared = Arc::new(Shared::new(model, cluster, events, loaded.programs, loaded.adopted));
     let (inputs, received) = mpsc::channel(QUEUE);
@@ -164,6 +173,11 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
             }
         }
     };
+    if let Some(cluster) = of_cluster.filter(|_| clear_network_unavailable) {
+        let health = Arc::clone(&shared);
+        let ready = move || matches!(health.health(), Health::Ready);
+        tokio::spawn(keep_network_available(cluster, node.clone(), ready));
+    }
     let drops = Arc::new(DropLog::default());
     drops.start(&readable, Arc::clone(&shared))?;
     let numbers = Arc::new(MetricsServer {

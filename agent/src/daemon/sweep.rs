@@ -15,6 +15,7 @@ use fairlead_datapath::peer::NO_SLOT;
 use nix::time::{ClockId, clock_gettime};
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::ports::Census;
 use crate::bpf::{BpfError, Hooks, Tables};
 
 /// Seconds without a packet after which flows that are not established go when room is short.
@@ -49,8 +50,16 @@ pub(super) struct Kept {
 }
 
 /// Takes out what has expired, what is of pods that are gone, what they opened to where they may not any more, and, of whoever
-/// has nearly all that he may have, what is not established and idle. `seed`: [`Config::seed`].
-pub(super) fn flows(tables: &Tables, hooks: &mut Hooks, kept: &Kept, seed: u32) -> Result<Swept, BpfError> {
+/// has nearly all that he may have, what is not established and idle. `seed`: [`Config::seed`]; `ports`: how many a destination
+/// has; `census`: counts what stays.
+pub(super) fn flows(
+    tables: &Tables,
+    hooks: &mut Hooks,
+    kept: &Kept,
+    seed: u32,
+    ports: u16,
+    mut census: Option<&mut Census>,
+) -> Result<Swept, BpfError> {
     let Some(now) = seconds() else { return Ok(Swept::default()) };
     let short = short(tables)?;
     let mut swept = Swept { short: !short.is_empty(), ..Swept::default() };
@@ -63,6 +72,8 @@ pub(super) fn flows(tables: &Tables, hooks: &mut Hooks, kept: &Kept, seed: u32) 
             told += usize::from(flow.state.value & FlowState::GONE != 0);
             if let Some(over) = verdict(&key, &flow, table, now, kept, &short) {
                 ended.push((over, key));
+            } else if let Some(census) = &mut census {
+                census.count(&key, &flow);
             }
         })?;
         keep_few(&mut ended, MOST_TOLD.saturating_sub(told));
@@ -77,7 +88,7 @@ pub(super) fn flows(tables: &Tables, hooks: &mut Hooks, kept: &Kept, seed: u32) 
             Table::Any => swept.others = left,
         }
     }
-    ports(tables, seed)?;
+    drop_sets(tables, seed, ports)?;
     Ok(swept)
 }
 
@@ -92,13 +103,13 @@ fn keep_few(ended: &mut [(Over, FlowKey)], most: usize) {
 }
 
 /// Removes the sets of ports of destinations that are no longer crowded.
-fn ports(tables: &Tables, seed: u32) -> Result<(), BpfError> {
+fn drop_sets(tables: &Tables, seed: u32, ports: u16) -> Result<(), BpfError> {
     let (sets, shares) = (tables.map(TableId::PortSets)?, tables.map(TableId::PortShares)?);
     let mut kept = Vec::new();
     sets.for_each(|key, _| kept.extend(Destination::read_from_bytes(key)))?;
     for place in kept {
         let total = shares.get(&place.total(seed).to_ne_bytes())?.and_then(|value| u64::read_from_bytes(&value).ok());
-        if total.is_some_and(|total| total < crowded_from(Config::SNAT_COUNT) / 2) {
+        if total.is_some_and(|total| total < crowded_from(ports) / 2) {
             sets.delete(place.as_bytes(), 1)?;
         }
     }

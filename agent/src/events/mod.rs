@@ -4,6 +4,7 @@
 //! and a task of its own writes it (events.k8s.io/v1). The same warning is written once and then counted in the event's
 //! series; a burst is cut off; while no API server answers warnings are lost, since the log has them too.
 
+mod condition;
 mod ledger;
 mod write;
 
@@ -13,6 +14,8 @@ use fairlead_objects::kubernetes::Cluster;
 use fairlead_objects::{Kind, ObjectKey};
 use tokio::sync::mpsc;
 use tracing::debug;
+
+pub use condition::keep_network_available;
 
 use ledger::{Ledger, Step};
 

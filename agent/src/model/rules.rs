@@ -1,8 +1,10 @@
-//! What the administrator lets objects claim.
+//! What the administrator lets objects claim, and with which address pods leave the cluster.
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+
+use crate::masquerade::Masquerade;
 
 /// Settings about claims: they are not for those who write objects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,6 +17,8 @@ pub struct Rules {
     pub metadata: Vec<IpAddr>,
     /// Whether they are closed to pods.
     pub metadata_closed: bool,
+    /// With which address pods leave the cluster.
+    pub masquerade: Masquerade,
 }
 
 impl Rules {

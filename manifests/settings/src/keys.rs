@@ -83,8 +83,10 @@ fn camel(kebab: &str) -> String {
     let mut words = kebab.split('-');
     let first = words.next().unwrap_or_default().to_owned();
     words.fold(first, |text, word| {
-        if word == "ips" {
-            return text + "IPs";
+        match word {
+            "ips" => return text + "IPs",
+            "cidrs" => return text + "CIDRs",
+            _ => {}
         }
         let (head, tail) = word.split_at(word.len().min(1));
         text + &head.to_ascii_uppercase() + tail

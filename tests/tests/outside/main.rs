@@ -7,6 +7,7 @@ mod balancers;
 mod cluster;
 mod errors;
 mod host_ports;
+mod keep;
 mod masquerade;
 mod node_ports;
 mod policy;

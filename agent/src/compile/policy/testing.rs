@@ -9,6 +9,7 @@ use fairlead_objects::{
     ContainerPort, Labels, Namespace, NetworkPolicy, Node, ObjectKey, Operator, Peer, Phase, Pod, PolicyPort,
     PortMatch, Protocol, Requirement, Rule, Selector,
 };
+use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 
 use super::reference::{Flow, judge};
@@ -25,6 +26,8 @@ pub(crate) struct Cluster {
     pub(crate) pods: Vec<Pod>,
     pub(crate) policies: Vec<NetworkPolicy>,
     pub(crate) local: Vec<LocalPod>,
+    /// Prefixes to which pods go with their own addresses.
+    pub(crate) kept: Vec<IpNetwork>,
 }
 
 pub(crate) fn key(text: &str) -> ObjectKey {
@@ -186,6 +189,7 @@ impl Cluster {
             local: self.local.iter().collect(),
             pod_ranges: &[],
             closed: &[],
+            kept: self.kept.clone(),
         }
     }
 

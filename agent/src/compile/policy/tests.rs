@@ -1,11 +1,17 @@
 //! The rows of the behaviour table by name, and any cluster: tables and model agree.
 
+use std::net::IpAddr;
+
+use fairlead_datapath::peer::PeerFlags;
+use fairlead_datapath::{Addr, peer};
 use fairlead_objects::{Node, Operator, Peer, Phase, PolicyPort, PortMatch, Protocol, Selector};
+use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 
 use super::testing::*;
 use super::*;
 use crate::compile::policy::reference::Flow;
+use crate::plan::policy::State;
 
 /// Whether a flow between two pods of this node may pass, on both addresses, by the tables; and the model agrees.
 fn passes(cluster: &Cluster, from: &str, to: &str, proto: u8, port: u16) -> bool {
@@ -413,8 +419,56 @@ fn addresses_that_meet_the_same_atoms_share_a_class_and_labels_nobody_asks_for_m
     assert_eq!(wanted.sets.len(), 1);
 }
 
+/// Prefixes that may be in, around and beside those of policies and nodes.
+fn any_kept() -> impl Strategy<Value = Vec<IpNetwork>> {
+    const ALL: [&str; 10] = [
+        "10.0.0.0/8",
+        "10.128.0.0/9",
+        "10.244.0.0/16",
+        "10.244.2.128/25",
+        "192.0.2.0/24",
+        "0.0.0.0/0",
+        "fd00::/8",
+        "fd00:10:244::/56",
+        "2001:db8::/32",
+        "::/0",
+    ];
+    prop::sample::subsequence(&ALL[..], 0..4).prop_map(|texts| texts.iter().map(|text| text.parse().unwrap()).collect())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pods_keep_their_addresses_in_what_is_named_for_it_and_policy_does_not_change(
+        cluster in any_cluster(),
+        kept in any_kept(),
+        more in prop::collection::vec(any::<u32>(), 8),
+    ) {
+        let plain = cluster.tables();
+        let with = Cluster { kept: kept.clone(), ..cluster.clone() };
+        let (with, ranges) = (with.tables(), cluster.nodes.iter().flat_map(|node| &node.pod_cidrs));
+        let ranges: Vec<_> = ranges.copied().collect();
+        // Anywhere, and within the prefixes in use.
+        let near = more.iter().flat_map(|bits| {
+            let v4 = [(0, 0), (0x0a00_0000, 8), (0x0af4_0000, 16), (0xc000_0200_u32, 24)];
+            let v4 = v4.map(|(base, len)| base | bits >> len);
+            let v6 = [0xfd00_u128 << 112, 0xfd00_0010_0244_0000_u128 << 64, 0x2001_0db8_u128 << 96];
+            let v6 = v6.map(|base| IpAddr::from((base | u128::from(*bits)).to_be_bytes()));
+            v4.map(|bits| IpAddr::from(bits.to_be_bytes())).into_iter().chain(v6)
+        });
+        let known = flows(&cluster, &[(6, 80)]).into_iter().map(|(_, _, flow)| flow.peer);
+        for ip in near.chain(known) {
+            let of = |state: &State| peer::lookup(&state.content().peer, Addr::from(ip));
+            let (before, after) = (of(&plain), of(&with));
+            let of_cluster = plain.content().peer.peers.contains_key(&Addr::from(ip))
+                || ranges.iter().any(|range| range.contains(ip));
+            let wanted = !of_cluster && kept.iter().any(|prefix| prefix.contains(ip));
+            prop_assert_eq!(after.flags & PeerFlags::KEEP_SOURCE != 0, wanted, "{}", ip);
+            let rest = peer::Peer { flags: after.flags & !PeerFlags::KEEP_SOURCE, tag: before.tag, ..after };
+            prop_assert_eq!(rest, before, "{}", ip);
+        }
+    }
 
     #[test]
     fn tables_say_what_the_model_says(cluster in any_cluster()) {

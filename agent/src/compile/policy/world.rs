@@ -30,6 +30,8 @@ pub struct World<'a> {
     pub pod_ranges: &'a [IpNetwork],
     /// Addresses that are closed to pods.
     pub closed: &'a [IpAddr],
+    /// Prefixes outside of the cluster to which pods go with their own addresses, without bits of a host.
+    pub kept: Vec<IpNetwork>,
 }
 
 /// Whether a Pod object is that of an attached pod: the same name, and the uid that it runs under where both have one.
@@ -56,6 +58,7 @@ impl<'a> World<'a> {
             local: model.local().values().collect(),
             pod_ranges: &model.rules().pod_ranges,
             closed: model.rules().closed(),
+            kept: model.rules().masquerade.kept(),
         }
     }
 

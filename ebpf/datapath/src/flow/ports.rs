@@ -1,6 +1,6 @@
 //! The source ports of translated flows.
 //!
-//! A flow keeps its client's port if nobody has it. Else it gets one of the node's range: drawn by chance while the
+//! A flow keeps its client's port if nobody has it and it is one of the node's range (or below 1024, where the range has none). Else it gets one of the node's range: drawn by chance while the
 //! destination has few in use, out of those that are known to be free once it is crowded, and at last one whose flow is
 //! over. Each is one that no flow, no socket of the node and no service has.
 //!
@@ -9,6 +9,7 @@
 //! of one that its pod asked before, and that was answered.
 
 use super::pair::insert_far;
+use crate::config::Config;
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::read_stamp;
@@ -187,6 +188,10 @@ fn aim<K: Kernel>(k: &K, w: &mut Walk, round: u32) -> Aim {
         return Aim::Skip;
     }
     let port = if asked { draft.target.dport } else { draft.target.sport };
+    // A client's own port that no privilege is needed for is one of the range, or it is not kept.
+    if round == 0 && port.number() >= Config::SNAT_FIRST && !config.is_snat_port(port) {
+        return Aim::Skip;
+    }
     let of_service = service_port(port, proto).is_some_and(|(index, bit)| k.service_ports(index) & bit != 0);
     if of_service { Aim::Skip } else { Aim::Try }
 }

@@ -49,6 +49,8 @@ flags! {
         pub const SELF: u32 = 4;
         /// The address is a pod's and that pod exists; a prefix never has it.
         pub const EXISTS: u32 = 8;
+        /// Outside of the cluster, and by setting pods go there with their own addresses. A prefix has it.
+        pub const KEEP_SOURCE: u32 = 16;
         /// Never in a table: what [`crate::peer::lookup()`] gives when it could not read one.
         pub const RACED: u32 = 1 << 31;
     }

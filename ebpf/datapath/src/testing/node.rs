@@ -146,6 +146,13 @@ impl Node {
         ip(if v6 { "fd00:10:96::6" } else { "10.96.0.6" })
     }
 
+    /// Has pods go to an address outside with their own.
+    pub fn keep_source(&mut self, ip: IpAddr) {
+        let len = if ip.is_ipv4() { 32 } else { 128 };
+        let value = Peer { flags: PeerFlags::KEEP_SOURCE, ..Peer::WORLD };
+        self.host.peers.cidrs.insert(CidrKey::prefix(ip.into(), len), value);
+    }
+
     fn peer(&mut self, ip: IpAddr, slot: u16, node: u16, flags: u32) {
         let addr = Addr::from(ip);
         self.host.peers.peers.insert(addr, Peer { tag: 0, class: 0, slot, node, flags }.sealed(addr.tag()));

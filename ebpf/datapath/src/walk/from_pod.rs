@@ -136,9 +136,9 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     };
     set_ends(k, w, slot, word.epoch(), route.end, turned);
     let is_service = w.draft.flow.backend != NO_BACKEND;
-    if route.leaves && !is_service && !turned {
+    if route.masquerade && !is_service && !turned {
         w.draft.flow.flags |= FlowFlags::STACK | FlowFlags::MASQUERADE;
-    } else if route.own || (route.leaves && turned) {
+    } else if route.own || (route.leaves && (turned || !is_service)) {
         w.draft.flow.flags |= FlowFlags::STACK;
     } else if route.leaves {
         w.draft.flow.flags |= FlowFlags::BY_ROUTE;
@@ -147,8 +147,9 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     if w.packet.class == Class::ERROR || !opening.is_kept() {
         return Action::DELIVER;
     }
-    // The answer has to come back through here: from a pod to itself (S36), and from outside the cluster.
-    let new_source = is_service && (w.draft.target.dst == w.packet.tuple.src || route.leaves);
+    // The answer has to come back through here: from a pod to itself (S36), and from outside the cluster, unless the network
+    // there brings it to pods' addresses.
+    let new_source = is_service && (w.draft.target.dst == w.packet.tuple.src || route.masquerade);
     if new_source {
         let Some(config) = k.config() else { return Action::drop(DropReason::Internal) };
         w.draft.target.src = config.address_like(w.packet.tuple.src);

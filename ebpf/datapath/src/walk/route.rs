@@ -13,6 +13,8 @@ pub(super) struct Route {
     pub(super) own: bool,
     /// Out of the cluster.
     pub(super) leaves: bool,
+    /// Out of the cluster, and with an address of the node.
+    pub(super) masquerade: bool,
 }
 
 /// The route to the responder, or an error if it would be a pod and there is none.
@@ -25,7 +27,8 @@ pub(super) fn route_to<K: Kernel>(k: &K, w: &Walk) -> Result<Route, ()> {
     if nowhere && !own && to.flags & PeerFlags::POD != 0 {
         return Err(());
     }
-    Ok(Route { end, own, leaves: nowhere && !own && to.flags & PeerFlags::NODE == 0 })
+    let leaves = nowhere && !own && to.flags & PeerFlags::NODE == 0;
+    Ok(Route { end, own, leaves, masquerade: leaves && to.flags & PeerFlags::KEEP_SOURCE == 0 })
 }
 
 /// The end of a flow that an address is. A node itself is reached by the host's stack, unless what goes to that node goes

@@ -185,6 +185,77 @@ fn a_service_outside_of_the_cluster_sees_the_node() {
 }
 
 #[test]
+fn s62_where_pods_keep_their_addresses_what_leaves_has_the_pods_and_the_answer_alone_is_let_in() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.policy_set(40, Some((TCP, 80)));
+        node.police(0, 40, crate::policy::ALLOW_ALL);
+        node.keep_source(Node::world(v6));
+        let world = (Node::world(v6), 443);
+        for sent in [
+            tcp((Node::pod(0, v6), CLIENT), world, SYN),
+            udp((Node::pod(0, v6), CLIENT), world),
+            Message::new(Node::pod(0, v6), world.0, L4::Ask(5)),
+        ] {
+            let (landed, out) = send.pod(&mut node, 0, &sent);
+            assert_eq!((landed, out.ends(), out.ttl), (Landed::Outside, seen(&sent.frame()).ends(), 63));
+            let (landed, back) = send.arrives(&mut node, &answer(&out, SYN_ACK));
+            assert_eq!((landed, back.dst), (Landed::Pod(0), Node::pod(0, v6)));
+        }
+        // Nobody asked for this.
+        let (landed, _) = send.arrives(&mut node, &udp((world.0, 444), (Node::pod(0, v6), CLIENT)));
+        assert_eq!(landed, dropped(DropReason::IngressPolicy));
+    });
+}
+
+#[test]
+fn s62_a_service_outside_sees_the_pod_where_pods_keep_their_addresses_and_the_node_elsewhere() {
+    each(|v6, send| {
+        for proto in [TCP, UDP] {
+            let mut node = Node::new();
+            node.keep_source(Node::world(v6));
+            node.service((Node::vip(v6), 80), proto, &[(Node::world(v6), 8080)]);
+            let (from, to) = ((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80));
+            let sent = if proto == TCP { tcp(from, to, SYN) } else { udp(from, to) };
+            let (landed, out) = send.pod(&mut node, 0, &sent);
+            assert_eq!((landed, out.ends()), (Landed::Out, (from, (Node::world(v6), 8080))));
+            let (landed, back) = send.arrives(&mut node, &answer(&out, SYN_ACK));
+            assert_eq!((landed, back.ends()), (Landed::Pod(0), (to, from)));
+            // A client outside is translated all the same: its answers have to come back here.
+            node.service((Node::other_vip(v6), 80), proto, &[(Node::far_pod(v6), 8080)]);
+            let (from, to) = ((Node::world(v6), CLIENT), (Node::other_vip(v6), 80));
+            let sent = if proto == TCP { tcp(from, to, SYN) } else { udp(from, to) };
+            let (landed, out) = send.arrives(&mut node, &sent);
+            assert_eq!((landed, out.src), (Landed::Node(0), Node::address(v6)));
+        }
+    });
+}
+
+#[test]
+fn s63_sources_are_of_the_range_and_a_clients_own_port_is_kept_inside_it() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        (node.host.config.snat_first, node.host.config.snat_count) = (30_000, 1024);
+        let range = 30_000..31_024;
+        for (port, kept) in [(29_999, false), (30_000, true), (31_023, true), (31_024, false), (700, true)] {
+            for (n, proto) in [TCP, UDP].into_iter().enumerate() {
+                let (from, world) = ((Node::pod(0, v6), port), (Node::world(v6), 443 + n as u16));
+                let sent = if proto == TCP { tcp(from, world, SYN) } else { udp(from, world) };
+                let out = there_and_back(send, &mut node, 0, &sent, SYN_ACK);
+                assert_eq!(out.sport == port, kept, "{port} {out:?}");
+                assert!(kept || range.contains(&out.sport), "{port} {out:?}");
+                // A flow keeps its port when the range becomes another.
+                let config = node.host.config;
+                node.host.config.snat_first = 50_000;
+                let again = if proto == TCP { tcp(from, world, ACK) } else { udp(from, world) };
+                assert_eq!(there_and_back(send, &mut node, 0, &again, ACK).sport, out.sport);
+                node.host.config = config;
+            }
+        }
+    });
+}
+
+#[test]
 fn s47_fragments_that_leave_are_masqueraded_too() {
     for v6 in [false, true] {
         let mut node = Node::new();

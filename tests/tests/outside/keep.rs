@@ -1,0 +1,111 @@
+//! With which address pods leave the cluster, and from which ports: the settings `masquerade`.
+
+use std::net::IpAddr;
+
+use fairlead_tests::{Hold, Lab, Node, Pod, Probe, Probes, Reply, Vantage, Via};
+
+use crate::world::{cluster, probes, service};
+
+const TCP: u16 = 7000;
+const UDP: u16 = 7001;
+
+/// A range of ports that no pod has by itself.
+const RANGE: std::ops::RangeInclusive<u16> = 30_000..=31_023;
+
+/// Ports of a destination that a pod gets while nobody else wants any: half of the range.
+const HALF: u32 = 512;
+
+/// What answers a probe of each kind.
+#[track_caller]
+fn replies(lab: &Lab, from: &impl Probes, probes: &[Probe]) -> Vec<Reply> {
+    let reply = |probe| lab.wait_until(&format!("{probe:?} is answered"), || from.probe(probe));
+    probes.iter().map(reply).collect()
+}
+
+/// Has another agent take over, with this setting.
+fn restart(node: &Node, setting: &str) {
+    node.agent().kill9();
+    node.launch_agent_with(&[setting]).wait_ready();
+}
+
+fn status(node: &Node) -> String {
+    node.fairlead(&["status"]).stdout
+}
+
+/// Has a network know where a pod is.
+fn route(place: &Vantage, pod: &Pod, by: &Node) {
+    for (pod, by) in pod.ips().iter().zip(by.ips()) {
+        place.must_run(&["ip", "route", "add", &pod.to_string(), "via", &by.to_string()]);
+    }
+}
+
+#[test]
+fn s62_s63_s64_whose_address_and_which_ports_pods_leave_with_is_a_setting() {
+    let lab = Lab::builder().nodes(2).start();
+    let [node, other] = ["node-1", "node-2"].map(|name| lab.node(name));
+    let pod = node.pod("shop/client").start();
+    let far = other.pod("shop/far").tcp(8080).udp(5300).start();
+    let near: [IpAddr; 2] = ["172.18.0.100", "fd00:172:18::100"].map(|ip| ip.parse().unwrap());
+    let behind: [IpAddr; 2] = ["192.0.2.100", "2001:db8::100"].map(|ip| ip.parse().unwrap());
+    for (place, name) in [(lab.client(), "near"), (lab.far_client(), "behind")] {
+        place.serve(name, &[TCP], &[UDP]);
+    }
+    for place in [lab.client(), lab.fabric()] {
+        route(place, &pod, node);
+    }
+    let outside = service("outside", 60).endpoint_outside(near);
+    let outside = outside.yaml().replace("8080", &TCP.to_string()).replace("5300", &UDP.to_string());
+    lab.apply(&outside);
+    lab.apply(&service("inside", 61).node_ports(&[30_060, 30_061]).endpoint(&far).yaml());
+    let all = [probes(near, TCP, UDP), probes(behind, TCP, UDP)].concat();
+
+    let seen = |probes: &[Probe]| replies(&lab, &pod, probes).into_iter().map(|reply| (reply.server.peer, reply.local));
+    assert!(status(node).contains("auto; source ports 1024-65535"), "{}", status(node));
+    assert!(seen(&all).all(|(peer, _)| node.ips().contains(&peer.ip())));
+
+    // Never: the pod's own address and port, everywhere, by a service too.
+    restart(node, "--masquerade-mode=never");
+    assert!(status(node).contains("never: pods keep their addresses"), "{}", status(node));
+    for (peer, local) in seen(&all) {
+        assert_eq!(peer, local);
+    }
+    for via in Via::BOTH {
+        for reply in replies(&lab, &pod.via(via), &probes(cluster(60), 80, 53)) {
+            assert!(pod.ips().contains(&reply.server.peer.ip()), "{via:?}: {reply:?}");
+        }
+    }
+    // Who comes from outside is no pod: its answers have to come back by this node.
+    for reply in replies(&lab, lab.client(), &probes(node.ips(), 30_060, 30_061)) {
+        assert!(node.ips().contains(&reply.server.peer.ip()), "{reply:?}");
+    }
+
+    // Except: there, and nowhere else.
+    restart(node, "--masquerade-except-cidrs=172.18.0.100/32,fd00:172:18::100/128");
+    assert!(status(node).contains("auto, except to 172.18.0.100/32, fd00:172:18::100/128"), "{}", status(node));
+    for (peer, local) in seen(&probes(near, TCP, UDP)) {
+        assert_eq!(peer, local);
+    }
+    assert!(seen(&probes(behind, TCP, UDP)).all(|(peer, _)| node.ips().contains(&peer.ip())));
+
+    // Ports: those of the range, until a pod has its share of a destination's. Then it is said where to and who has them.
+    restart(node, "--masquerade-port-range=30000-31023");
+    for (peer, local) in seen(&all) {
+        assert!(RANGE.contains(&peer.port()) && !RANGE.contains(&local.port()), "{peer} {local}");
+    }
+    let gone = node.pod("shop/gone").start();
+    let _sink = lab.far_client().sink(7100);
+    let held = pod.hold(&Hold { to: (behind[0], 7100).into(), count: HALF + 8 });
+    let opened = held.opened();
+    assert_eq!(opened.failed.values().sum::<u64>(), 8, "{opened:?}");
+    // The tables are swept every 10 s, and soon when a pod goes.
+    gone.delete();
+    let said = format!(
+        "{}:7100/TCP from {}: {HALF} of 1024 source ports in use, by pod shop/client ({HALF})",
+        behind[0],
+        node.v4()
+    );
+    lab.wait_until("it is said who holds the ports", || {
+        let status = status(node);
+        if status.contains(&said) { Ok(()) } else { Err(status) }
+    });
+}
