@@ -39,8 +39,8 @@ fn p51_link_local_servers_are_reached_like_any_outside_and_answer() {
 #[test]
 fn p51_policy_judges_link_local_destinations() {
     let mut node = node(&[]);
-    node.policy_set(2, Some((UDP, 53)));
-    node.police(0, crate::policy::ALLOW_ALL, 2);
+    node.policy_set(3, Some((UDP, 53)));
+    node.police(0, crate::policy::ALLOW_ALL, 3);
     for (port, landed) in [(53, Landed::Outside), (54, dropped(DropReason::EgressPolicy))] {
         let message = udp((Node::pod(0, false), CLIENT), (ip("169.254.20.10"), port));
         assert_eq!(node.pod_sends(0, &mut message.frame()), landed);
@@ -54,8 +54,8 @@ fn p52_what_the_node_sends_from_a_link_local_address_is_answered_past_policy() {
         for from in ["169.254.7.127", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"].map(ip) {
             let v6 = from.is_ipv6();
             let mut node = node(&["169.254.7.127"]);
-            node.policy_set(2, Some((UDP, 1)));
-            node.police(1, 2, 2);
+            node.policy_set(3, Some((UDP, 1)));
+            node.police(1, 3, 3);
             let probe = tcp((from, CLIENT), (Node::pod(1, v6), 8080), SYN);
             let (landed, got) = send.node(&mut node, &probe);
             assert_eq!(landed, Landed::Pod(1));
