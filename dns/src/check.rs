@@ -7,6 +7,9 @@ use anyhow::{Context, Result};
 use fairlead_dns::WireName;
 use fairlead_dns::corefile::{Corefile, Files, translate};
 use fairlead_dns::plan::{BlockPlan, ForwardPlan, Makers, OverPlan, Own, Plan, Target};
+use fairlead_dns::site::dns64::Dns64;
+use fairlead_dns::site::external::External;
+use fairlead_dns::site::transfer::Transfer;
 
 /// Reads a Corefile and says what it does.
 ///
@@ -59,6 +62,19 @@ fn block_words(block: &BlockPlan) -> Vec<String> {
     if !rules.hosts.zones.is_empty() {
         let file = block.hosts.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
         lines.push(format!("fixed addresses: {file} and what is in the Corefile"));
+    }
+    if let Some(Dns64 { prefix, all, over_v4 }) = &rules.dns64 {
+        let whom = if *over_v4 { "every client" } else { "clients that ask over IPv6" };
+        let what = if *all { "names with IPv6 addresses too" } else { "names without IPv6 addresses" };
+        lines.push(format!("dns64: {whom}, {what}, in {prefix}"));
+    }
+    for Transfer { zones, anybody, to } in &rules.transfers {
+        let to = to.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        lines.push(format!("zone transfers of {} to {}", names(zones), if *anybody { "everybody" } else { &to }));
+    }
+    if let Some(External { zones, ttl, headless, .. }) = &rules.external {
+        let endpoints = if *headless { " and endpoints of headless Services" } else { "" };
+        lines.push(format!("external addresses of Services{endpoints} in {}: records live for {ttl} s", names(zones)));
     }
     if let Some(cluster) = &rules.cluster {
         lines.push(format!("the cluster's zone, with reverse zones {}", names(&cluster.reverse)));

@@ -51,6 +51,11 @@ impl WireName {
         (wire.len() <= MAX_NAME).then(|| Self(wire.into()))
     }
 
+    /// A name of bytes that are one, in lower case: a part of another, from a label's border on.
+    pub(crate) fn from_wire(wire: &[u8]) -> Self {
+        Self(wire.into())
+    }
+
     /// The bytes on the wire.
     #[must_use]
     pub fn as_wire(&self) -> &[u8] {

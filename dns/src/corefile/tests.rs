@@ -10,8 +10,11 @@ use crate::WireName;
 use crate::forward::Policy;
 use crate::plan::{Plan, Target};
 use crate::site::acl::{Verdict, judge};
+use crate::site::dns64::{Dns64, Prefix};
+use crate::site::external::External;
 use crate::site::rewrite;
 use crate::site::scope::Fall;
+use crate::site::transfer::may;
 use crate::wire::RecordType;
 use crate::zone::PodMode;
 
@@ -193,6 +196,37 @@ fn other_plugins_are_taken() {
 }
 
 #[test]
+fn plugins_for_the_outside_are_taken() {
+    let plan = plan(&with(
+        "k8s_external example.org 10.0.0.0/8 {\napex NS\nttl 60\nheadless\nfallthrough example.org\n}\n\
+         transfer cluster.local {\nto 192.0.2.1 [2001:db8::1]:5353\nto 192.0.2.2:53\n}\ntransfer example.org {\nto *\nsource 192.0.2.9\n}\n\
+         dns64 2001:db8::/32 {\ntranslate_all\nallow_ipv4\n}\n",
+    ));
+    let rules = &plan.blocks[0].rules;
+    let External { zones, apex, ttl, headless, fall } = rules.external.as_ref().unwrap();
+    assert_eq!(zones[..], [name("example.org"), name("10.in-addr.arpa")]);
+    assert_eq!((apex.as_str(), *ttl, *headless), ("ns", 60, true));
+    assert_eq!(*fall, Fall::In(vec![name("example.org")]));
+    assert!(plan.options.outside);
+    let Dns64 { prefix, all, over_v4 } = rules.dns64.unwrap();
+    assert_eq!((prefix.to_string().as_str(), all, over_v4), ("2001:db8::/32", true, true));
+    let may = |zone, client: &str| may(&rules.transfers, name(zone).as_wire(), client.parse().unwrap());
+    assert!(["192.0.2.1", "2001:db8::1", "192.0.2.2"].iter().all(|client| may("cluster.local", client)));
+    assert!(!may("cluster.local", "192.0.2.3") && may("example.org", "192.0.2.3") && !may("example", "192.0.2.1"));
+    assert!(plan.notes.iter().any(|note| note.contains("source has no effect")), "{:?}", plan.notes);
+    // What is not said is as CoreDNS has it.
+    let plan = self::plan(&with("k8s_external example.org\ndns64"));
+    let rules = &plan.blocks[0].rules;
+    let external = rules.external.as_ref().unwrap();
+    assert_eq!(
+        (external.apex.as_str(), external.ttl, external.headless, &external.fall),
+        ("dns", 5, false, &Fall::Nowhere)
+    );
+    assert_eq!(rules.dns64, Some(Dns64 { prefix: Prefix::WELL_KNOWN, all: false, over_v4: false }));
+    assert!(rules.transfers.is_empty() && !self::plan(&with("log")).options.outside);
+}
+
+#[test]
 fn rules_in_braces_are_rules() {
     let plan = plan(&with("rewrite stop {\nname regex (.*)\\.a {1}.b\nanswer name (.*)\\.b {1}.a\n}\n"));
     let rewritten = rewrite::rewrite(&plan.blocks[0].rules.rewrites, name("x.a").as_wire(), RecordType::A);
@@ -204,7 +238,19 @@ fn d39_mistakes_have_a_place_and_a_remedy() {
     for (text, place, words) in [
         (with("autopath @kubernetes"), ":3:", "autopath is not here: remove it"),
         (with("nonsense"), ":3:", "no plugin \"nonsense\""),
-        (with("dns64"), ":3:", "dns64 is not here"),
+        (with("dnssec"), ":3:", "dnssec is not here"),
+        (with("dns64 10.0.0.0/8"), ":3:", "no prefix for NAT64"),
+        (with("dns64 {\nprefix 64:ff9b::/72\n}"), ":4:", "no prefix for NAT64"),
+        (with("dns64 {\nall\n}"), ":4:", "translate_all"),
+        (with("dns64\ndns64"), ":4:", "twice"),
+        (with("k8s_external example.org {\napex a.b\n}"), ":4:", "one label"),
+        (with("k8s_external example.org {\nttl 3601\n}"), ":4:", "0 to 3600"),
+        (with("k8s_external example.org {\nnonsense\n}"), ":4:", "headless"),
+        (with("log") + "example.org {\nk8s_external\n}", ":6:", "block with kubernetes"),
+        (with("transfer"), ":3:", "to whom"),
+        (with("transfer {\nto\n}"), ":4:", "or * for all"),
+        (with("transfer {\nto example.org\n}"), ":4:", "is no address"),
+        (with("transfer {\nfrom 192.0.2.1\n}"), ":4:", "no option \"from\""),
         (with("forward ."), ":3:", "needs a server"),
         (with("forward . dns.example"), ":3:", "neither an address nor a file"),
         (with("forward . 192.0.2.1 {\n\nnonsense 1\n}"), ":5:", "no option \"nonsense\""),

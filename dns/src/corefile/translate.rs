@@ -1,14 +1,16 @@
 //! From a Corefile to a plan.
 
 use super::plugins::{
-    Kept, Kubernetes, acl, advice, bind, cache, forward, health, hosts, kubernetes, log, place, rewrite, template, zone,
+    Kept, Kubernetes, acl, advice, bind, cache, dns64, forward, health, hosts, k8s_external, kubernetes, log, place,
+    rewrite, template, transfer, zone,
 };
 use super::{Corefile, Directive, Mistake, Place, ServerBlock, Word};
 use crate::WireName;
 use crate::plan::{BlockPlan, Plan};
+use crate::zone::Options;
 
 /// Plugins that may be in a block once.
-const ONCE: [&str; 5] = ["kubernetes", "cache", "hosts", "bind", "health"];
+const ONCE: [&str; 7] = ["kubernetes", "cache", "hosts", "bind", "health", "dns64", "k8s_external"];
 
 /// The port of DNS.
 const PORT: u16 = 53;
@@ -32,6 +34,7 @@ pub fn translate(corefile: &Corefile, log_rate: u32) -> Result<Plan, Mistake> {
         return Err(Mistake { place, text: text.to_owned() });
     };
     let origin = cluster.origin;
+    let options = Options { outside: blocks.iter().any(|block| block.rules.external.is_some()), ..options };
     let port = port.map_or(PORT, |(port, _)| port);
     Ok(Plan { origin, ttl, options, labels, bind, port, health, ready, metrics, lameduck, blocks, log_rate, notes })
 }
@@ -80,6 +83,12 @@ impl Draft {
         let own = plan.rules.cluster.as_ref().map(|cluster| &cluster.origin);
         for (zone, place) in disabled.iter().filter(|(zone, _)| own != Some(zone)) {
             self.notes.push(format!("{place}: answers of {zone} are kept as those of other zones are"));
+        }
+        let external = block.directives.iter().find(|directive| directive.name.text == "k8s_external");
+        if let Some(external) = external.filter(|_| plan.rules.cluster.is_none()) {
+            return Err(
+                external.wrong("k8s_external is for a block with kubernetes: add it to this one, or move this there")
+            );
         }
         if let Some(rules) = rules {
             plan.forwards.iter_mut().for_each(|forward| forward.cache = rules);
@@ -160,6 +169,9 @@ impl Draft {
             "rewrite" => plan.rules.rewrites.push(rewrite(directive)?),
             "template" => plan.rules.templates.push(template(directive, &zones)?),
             "log" => plan.rules.log.push(log(directive, &zones)?),
+            "dns64" => plan.rules.dns64 = Some(dns64(directive)?),
+            "k8s_external" => plan.rules.external = Some(k8s_external(directive, &zones)?),
+            "transfer" => plan.rules.transfers.push(transfer(directive, &zones, &mut self.notes)?),
             "acl" => plan.rules.acl.extend(acl(directive, &zones)?),
             name => {
                 return Err(directive.wrong(match advice(name) {

@@ -8,6 +8,7 @@ use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{DNSClass, Name, RData};
 use hickory_proto::serialize::binary::{BinDecodable, DecodeError};
 
+use super::external::{Place, Said};
 use super::records::{Answers, Chain, Spelling};
 use super::{Asker, Outcome, Pending, Responder, Response, Transport, wire_of};
 use crate::forward::{Forwarder, Question, Wants};
@@ -28,30 +29,50 @@ impl Responder {
         asker: Asker,
     ) -> Result<Outcome, DecodeError> {
         let record_type = RecordType(query.query_type.into());
-        let transfer = matches!(record_type, RecordType::AXFR | RecordType::IXFR);
         if query.query_class != DNSClass::IN {
             return Ok(self.refuse(response, ResponseCode::Refused));
         }
         if request.version() > 0 {
             return Ok(self.refuse(response, ResponseCode::BADVERS));
         }
-        if transfer {
-            return Ok(self.refuse(response, ResponseCode::Refused));
-        }
         let site = self.site();
         let name = wire_of(&query.name).to_ascii_lowercase();
         let Some(block) = site.block(&name) else {
             return Ok(self.refuse(response, ResponseCode::Refused));
         };
-        match acl::judge(&block.rules.acl, &name, record_type, asker.client) {
+        match block.rules.dns64 {
+            Some(rules) if rules.is_for(record_type, asker.client) => {
+                self.translate(block, rules, response, request, query, asker)
+            }
+            _ => self.look_up(block, response, request, query, asker),
+        }
+    }
+
+    /// What a block says to a question as its rules have it.
+    pub(super) fn look_up(
+        &self,
+        block: &Block,
+        response: Response,
+        request: &Message,
+        query: &Query,
+        asker: Asker,
+    ) -> Result<Outcome, DecodeError> {
+        let record_type = RecordType(query.query_type.into());
+        let name = wire_of(&query.name).to_ascii_lowercase();
+        let Ok(rewritten) = rewrite::rewrite(&block.rules.rewrites, &name, record_type) else {
+            return Ok(self.refuse(response, ResponseCode::ServFail));
+        };
+        // Who may ask what is about what is looked up.
+        let asked = rewritten.as_ref().map_or((&name[..], record_type), |new| (new.name.as_wire(), new.record_type));
+        match acl::judge(&block.rules.acl, asked.0, asked.1, asker.client) {
             Verdict::Allow => {}
             Verdict::Block => return Ok(self.refuse(response, ResponseCode::Refused)),
             Verdict::Filter => return Ok(self.refuse(response, ResponseCode::NoError)),
             Verdict::Drop => return Ok(Outcome::Silence),
         }
-        let Ok(rewritten) = rewrite::rewrite(&block.rules.rewrites, &name, record_type) else {
-            return Ok(self.refuse(response, ResponseCode::ServFail));
-        };
+        if matches!(record_type, RecordType::AXFR | RecordType::IXFR) {
+            return Ok(self.transfer(block, response, request, query, asker));
+        }
         let Some(Rewritten { name, record_type, undo }) = rewritten else {
             return self.answer(block, response, request, query, asker.client);
         };
@@ -61,7 +82,7 @@ impl Responder {
         Ok(match self.answer(block, inner, request, &other, asker.client)? {
             Outcome::Reply(inner) => Outcome::Reply(restore.response(inner)),
             Outcome::Pending(pending) => Outcome::Pending(Box::new(Pending { restore: Some(restore), ..*pending })),
-            Outcome::Silence => Outcome::Silence,
+            outcome @ (Outcome::Silence | Outcome::Transfer(_)) => outcome,
         })
     }
 
@@ -91,6 +112,27 @@ impl Responder {
             return Ok(self.refuse(response, code));
         }
         let zone = self.zone.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rules) = block.rules.external.as_ref().filter(|rules| rules.zone(&name).is_some()) {
+            if !zone.is_synced() {
+                self.stats.not_ready.increment();
+                return Ok(self.refuse(response, ResponseCode::ServFail));
+            }
+            let place = Place::of(rules, &zone, &name, &spelled).map_err(|_| DecodeError::InsufficientBytes)?;
+            match place.answer(&mut response, (&query.name, &name, record_type, request.metadata.id))? {
+                Said::Next => {}
+                Said::Done => {
+                    self.stats.full.increment();
+                    return Ok(Outcome::Reply(response));
+                }
+                Said::Alias(target) => {
+                    let Some(forwarder) = block.forwarder(target.as_wire()) else {
+                        return Ok(Outcome::Reply(response));
+                    };
+                    let question = Question::new(target.as_wire(), record_type, wants(request));
+                    return Ok(self.ask(forwarder, response, question, client));
+                }
+            }
+        }
         let spelling = Spelling { zone: &zone, spelled: &spelled };
         let mut answers = Answers::default();
         let judged = match &block.rules.cluster {
@@ -187,7 +229,15 @@ impl Responder {
                 let counter = if kept.is_some() { &self.stats.cached } else { &self.stats.forwarded };
                 counter.increment();
                 let forwarder = Arc::clone(forwarder);
-                Outcome::Pending(Box::new(Pending { response, question, client, forwarder, kept, restore: None }))
+                Outcome::Pending(Box::new(Pending {
+                    response,
+                    question,
+                    client,
+                    forwarder,
+                    kept,
+                    restore: None,
+                    translation: None,
+                }))
             }
         }
     }

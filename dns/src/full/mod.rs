@@ -3,8 +3,11 @@
 
 mod decide;
 mod encode;
+mod external;
 mod records;
 mod response;
+mod transfer;
+mod translate;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,6 +17,7 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::Name;
 
 use self::decide::Restore;
+use self::translate::Translation;
 use crate::fast::{Manner, Said, say};
 use crate::forward::{Client, ForwardError, Forwarder, Given, Kept, Question};
 use crate::meter::Maker;
@@ -58,6 +62,8 @@ pub enum Outcome {
     Silence,
     /// An upstream server has to be asked: [`Responder::finish`] does it.
     Pending(Box<Pending>),
+    /// A zone goes back over a stream, in these messages.
+    Transfer(Vec<Response>),
 }
 
 /// A response that waits for an upstream server.
@@ -69,6 +75,7 @@ pub struct Pending {
     /// What is kept, where it is to be asked anew besides.
     kept: Option<Given>,
     restore: Option<Box<Restore>>,
+    translation: Option<Box<Translation>>,
 }
 
 /// What becomes of a message that may be answered on the short way.
@@ -110,7 +117,7 @@ impl Responder {
         };
         let manner = self.site().manner(self.manner);
         let response = Response::to(&request, query.clone(), transport, manner);
-        self.decide(response, &request, &query, Asker { client, manner })
+        self.decide(response, &request, &query, Asker { client, transport, manner })
             .unwrap_or_else(|_| Outcome::Reply(Response::to_header(&header, ResponseCode::ServFail)))
     }
 
@@ -191,8 +198,21 @@ impl Responder {
     }
 
     /// Asks elsewhere and answers with what comes back, or what is kept of it.
-    pub async fn finish(&self, pending: Pending) -> (Response, Maker) {
-        let Pending { response, question, client, forwarder, kept, restore } = pending;
+    pub async fn finish(&self, mut pending: Pending) -> (Response, Maker) {
+        loop {
+            let translation = pending.translation.take();
+            let (response, maker) = self.wait(pending).await;
+            let Some(translation) = translation else { return (response, maker) };
+            // There may be another question in it, and no third.
+            match self.translated(*translation, response) {
+                Err(next) => pending = *next,
+                Ok(response) => return (response, maker),
+            }
+        }
+    }
+
+    async fn wait(&self, pending: Pending) -> (Response, Maker) {
+        let Pending { response, question, client, forwarder, kept, restore, translation: _ } = pending;
         let result = match kept {
             Some(given) => {
                 tokio::spawn(Arc::clone(&forwarder).renew(question.clone(), client));
@@ -246,6 +266,7 @@ impl Responder {
 #[derive(Clone, Copy)]
 struct Asker {
     client: IpAddr,
+    transport: Transport,
     manner: Manner,
 }
 

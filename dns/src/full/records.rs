@@ -114,7 +114,7 @@ impl Spelling<'_> {
         Ok(())
     }
 
-    fn glue(&self, target: &WireName, answers: &mut Answers) -> Result<(), DecodeError> {
+    pub(super) fn glue(&self, target: &WireName, answers: &mut Answers) -> Result<(), DecodeError> {
         let name = self.name(target)?;
         let mut add = |data| answers.glue.push(Record::from_rdata(name.clone(), self.zone.ttl(), data));
         if let Answer::V4(addresses) = self.zone.answer(target.as_wire(), RecordType::A) {

@@ -102,6 +102,13 @@ impl Connection {
                     Outcome::Reply(response) => {
                         self.finish(response, Maker::Kubernetes, Came { asked, begin, logged }).await?;
                     }
+                    Outcome::Transfer(messages) => {
+                        self.seat.busy();
+                        self.transfer(messages, Came { asked, begin, logged }).await?;
+                        if waiting.is_empty() {
+                            self.seat.idle();
+                        }
+                    }
                     Outcome::Pending(pending) => {
                         let responder = Arc::clone(&self.responder);
                         if waiting.is_empty() {
@@ -147,6 +154,18 @@ impl Connection {
         let answered = response.summary(maker);
         let bytes = response.encode();
         self.write(&bytes, Answered { size: bytes.len(), ..answered }, came).await
+    }
+
+    /// Sends a zone, which counts as one response: its first message.
+    async fn transfer(&mut self, messages: Vec<Response>, came: Came) -> io::Result<()> {
+        let mut came = Some(came);
+        for message in messages {
+            match came.take() {
+                Some(came) => self.finish(message, Maker::Kubernetes, came).await?,
+                None => self.send(&message.encode()).await?,
+            }
+        }
+        Ok(())
     }
 
     async fn write(&mut self, bytes: &[u8], answered: Answered, came: Came) -> io::Result<()> {

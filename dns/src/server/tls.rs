@@ -106,23 +106,28 @@ impl Handler {
         }
     }
 
-    /// What the other transports say, as bytes.
-    async fn answer(&self, message: &[u8], client: IpAddr) -> Option<(Vec<u8>, Answered)> {
+    /// What the other transports say, as bytes, and what follows of a zone.
+    async fn answer(&self, message: &[u8], client: IpAddr) -> Option<(Vec<u8>, Answered, Vec<Response>)> {
         let Self(responder, _) = self;
         let mut bytes = Vec::new();
         if let Some(maker) = shortly(responder, message, client, &mut bytes) {
             let answered = Answered::plainly(&bytes, maker);
-            return Some((bytes, answered));
+            return Some((bytes, answered, Vec::new()));
         }
+        let mut more = Vec::new();
         let (response, maker) = match responder.respond_to(message, Transport::Tcp, client) {
             Outcome::Reply(response) => (response, Maker::Kubernetes),
             Outcome::Pending(pending) => responder.finish(*pending).await,
-            Outcome::Silence => return None,
+            Outcome::Transfer(mut messages) if !messages.is_empty() => {
+                more = messages.split_off(1);
+                (messages.pop()?, Maker::Kubernetes)
+            }
+            Outcome::Silence | Outcome::Transfer(_) => return None,
         };
         let answered = response.summary(maker);
         let bytes = response.encode();
         let size = bytes.len();
-        Some((bytes, Answered { size, ..answered }))
+        Some((bytes, Answered { size, ..answered }, more))
     }
 
     fn unsent(&self, client: SocketAddr, error: &NetError) {
@@ -168,12 +173,18 @@ impl RequestHandler for Handler {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut client: R) -> ResponseInfo {
         let begin = Instant::now();
         let (message, address) = (request.as_slice(), request.src().ip());
-        let Some((bytes, answered)) = self.answer(message, address).await else { return nothing(request) };
+        let Some((bytes, answered, more)) = self.answer(message, address).await else { return nothing(request) };
         self.1.report(Asked::new(message, address.is_ipv6()), answered);
         let (transport, took) = (Transport::Tcp, begin.elapsed());
         let exchange = Exchange { client: request.src(), transport, query: message, response: &bytes, took };
         self.0.log(&self.0.site(), &exchange);
-        let sent = send(&bytes, &mut client).await;
+        let mut sent = send(&bytes, &mut client).await;
+        for message in more {
+            if sent.is_err() {
+                break;
+            }
+            sent = send(&message.encode(), &mut client).await;
+        }
         self.1.took(begin.elapsed(), 1);
         sent.unwrap_or_else(|error| {
             self.unsent(request.src(), &error);

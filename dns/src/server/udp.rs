@@ -178,7 +178,8 @@ impl Worker {
         let asked = Asked::new(message, ends.is_v6());
         let [own, later] = &self.shards;
         match self.responder.respond_to(message, Transport::Udp, ends.address()) {
-            Outcome::Silence => {}
+            // Whole zones go over streams only.
+            Outcome::Silence | Outcome::Transfer(_) => {}
             Outcome::Reply(response) => {
                 let answered = response.summary(Maker::Kubernetes);
                 let bytes = response.encode();

@@ -1,14 +1,18 @@
 //! What is answered besides the cluster's zone, and for whom: server blocks, each for the names in some zones.
 //!
-//! In a block a query meets, in CoreDNS' order: who may ask ([`acl`]), [`rewrite`], [`template`], fixed addresses, the
-//! cluster's zone, and the servers to forward to. The whole is replaced when the configuration changes.
+//! In a block a query meets, in CoreDNS' order: [`dns64`], [`rewrite`], who may ask ([`acl`]), [`template`], fixed
+//! addresses, [`external`] zones, the cluster's zone, and the servers to forward to. The whole is replaced when the
+//! configuration changes.
 
 pub mod acl;
+pub mod dns64;
+pub mod external;
 pub mod log;
 pub mod rewrite;
 pub mod scope;
 pub mod template;
 pub mod text;
+pub mod transfer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,10 +28,13 @@ use crate::wire::RecordType;
 use crate::zone::Answer;
 
 use acl::{AclRule, Verdict};
+use dns64::Dns64;
+use external::External;
 use log::LogRule;
 use rewrite::Rewrite;
 use scope::{Fall, covers};
 use template::Template;
+use transfer::Transfer;
 
 /// Every block.
 #[derive(Default)]
@@ -65,8 +72,14 @@ pub struct Rules {
     pub templates: Vec<Template>,
     /// How fixed addresses are given.
     pub hosts: HostsRules,
+    /// Zones of addresses that Services have for the outside.
+    pub external: Option<External>,
     /// What is answered of the cluster's zone.
     pub cluster: Option<Cluster>,
+    /// Who may have whole zones.
+    pub transfers: Vec<Transfer>,
+    /// Addresses of IPv6 that are made of those of IPv4.
+    pub dns64: Option<Dns64>,
 }
 
 /// How fixed addresses are given.
@@ -199,7 +212,7 @@ impl Block {
 
     /// Whether a question can be answered on the short way.
     fn is_short(&self, name: &[u8], record_type: RecordType, client: IpAddr, origin: &WireName) -> bool {
-        let Rules { acl, rewrites, templates, hosts, cluster, .. } = &self.rules;
+        let Rules { acl, rewrites, templates, hosts, external, cluster, dns64, .. } = &self.rules;
         let own = strip_suffix(name, origin.as_wire()).is_some();
         // What is no answer of the zone may be somebody else's to give, and the zone's may not be this block's.
         let settled = match cluster {
@@ -213,6 +226,8 @@ impl Block {
             && !rewrite::touches(rewrites, name, record_type)
             && !templates.iter().any(|template| covers(&template.zones, name))
             && !(hosts.first && self.is_fixed(name, record_type))
+            && !external.as_ref().is_some_and(|external| covers(&external.zones, name))
+            && !dns64.is_some_and(|dns64| dns64.is_for(record_type, client))
     }
 }
 
@@ -222,12 +237,14 @@ impl Site {
     pub fn new(mut blocks: Vec<Block>, log_rate: u32) -> Self {
         let root = |zones: &[WireName]| zones.iter().any(|zone| zone.as_wire().len() == 1);
         let is_plain = |block: &Block| {
-            let Rules { zones, acl, rewrites, templates, hosts, cluster, log: _ } = &block.rules;
+            let Rules { zones, acl, rewrites, templates, hosts, external, cluster, dns64, .. } = &block.rules;
             root(zones)
                 && acl.is_empty()
                 && rewrites.is_empty()
                 && templates.is_empty()
                 && !hosts.first
+                && external.is_none()
+                && dns64.is_none()
                 && cluster.as_ref().is_some_and(Cluster::is_usual)
         };
         // Blocks for the same zone are refused; the longest zone that a name is in counts.

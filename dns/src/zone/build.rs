@@ -8,8 +8,9 @@ use fairlead_objects::{EndpointSlice, Event, Kind, Object, ObjectKey, Service};
 
 use super::facts::{Delta, Facts};
 use super::options::{Options, PodMode};
+use super::outside::OutsideDelta;
 use super::pods::Pods;
-use super::render::{Rendered, Slices, render};
+use super::render::{Names, Rendered, Slices, render};
 use crate::{NameError, WireName};
 
 /// Collects objects and says what they change. Work is done per service that changed, not per service that exists.
@@ -211,12 +212,28 @@ impl Builder {
 }
 
 fn difference(before: &Rendered, wanted: &Rendered) -> Delta {
-    let set = wanted.names.iter().filter(|(name, facts)| before.names.get(*name) != Some(facts));
     Delta {
-        set: set.map(|(name, facts)| (name.clone(), Arc::clone(facts))).collect(),
-        removed: before.names.keys().filter(|name| !wanted.names.contains_key(*name)).cloned().collect(),
+        set: changed(&before.names, &wanted.names),
+        removed: gone(&before.names, &wanted.names),
         pointers_set: wanted.pointers.difference(&before.pointers).cloned().collect(),
         pointers_removed: before.pointers.difference(&wanted.pointers).cloned().collect(),
         pods: Vec::new(),
+        outside: OutsideDelta {
+            set: changed(&before.outside, &wanted.outside),
+            removed: gone(&before.outside, &wanted.outside),
+            pointers_set: wanted.outside_pointers.difference(&before.outside_pointers).cloned().collect(),
+            pointers_removed: before.outside_pointers.difference(&wanted.outside_pointers).cloned().collect(),
+        },
     }
+}
+
+/// Names that are new or have something else now.
+fn changed<T: PartialEq>(before: &Names<T>, wanted: &Names<T>) -> Vec<(WireName, Arc<T>)> {
+    let set = wanted.iter().filter(|(name, what)| before.get(*name) != Some(what));
+    set.map(|(name, what)| (name.clone(), Arc::clone(what))).collect()
+}
+
+/// Names that are gone.
+fn gone<T>(before: &Names<T>, wanted: &Names<T>) -> Vec<WireName> {
+    before.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect()
 }

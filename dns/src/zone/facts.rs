@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use super::outside::OutsideDelta;
 use crate::WireName;
 
 /// What is at one name. A name with no facts at all exists: it answers with no data.
@@ -51,6 +52,8 @@ pub struct Delta {
     pub pointers_removed: Vec<(IpAddr, Pointer)>,
     /// Addresses that pods below a name, as `namespace.pod`, have now or have no longer.
     pub pods: Vec<(WireName, IpAddr, bool)>,
+    /// What changes for clients outside.
+    pub outside: OutsideDelta,
 }
 
 impl Delta {
@@ -62,6 +65,7 @@ impl Delta {
             && self.pointers_set.is_empty()
             && self.pointers_removed.is_empty()
             && self.pods.is_empty()
+            && self.outside.is_empty()
     }
 }
 
@@ -90,20 +94,20 @@ pub(super) fn digest(name: &WireName, facts: &Facts) -> u64 {
 }
 
 /// FNV-1a with 64 bits: its result is part of what clients see, so it must not change with the compiler.
-struct Fnv(u64);
+pub(super) struct Fnv(u64);
 
 impl Fnv {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    fn field(&mut self, bytes: &[u8]) {
+    pub(super) fn field(&mut self, bytes: &[u8]) {
         for byte in (bytes.len() as u64).to_be_bytes().iter().chain(bytes) {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
 
-    fn finish(&self) -> u64 {
+    pub(super) fn finish(&self) -> u64 {
         let mixed = (self.0 ^ (self.0 >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed ^ (mixed >> 29)
     }

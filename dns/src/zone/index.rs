@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::facts::{Delta, Facts, Pointer, Srv, digest};
 use super::options::PodMode;
+use super::outside::Outsides;
 use super::reverse::{address_of, pod_address};
 use crate::name::{labels, strip_suffix};
 use crate::wire::RecordType;
@@ -19,6 +20,7 @@ pub struct Zone {
     ttl: u32,
     names: HashMap<WireName, Arc<Facts>>,
     pointers: HashMap<IpAddr, BTreeSet<Pointer>>,
+    outsides: Outsides,
     content: u64,
     synced: bool,
     pod_mode: PodMode,
@@ -100,6 +102,7 @@ impl Zone {
             ttl: ttl.min(Self::MAX_TTL),
             names,
             pointers: HashMap::new(),
+            outsides: Outsides::default(),
             content: 0,
             synced: false,
             pod_mode: PodMode::default(),
@@ -172,7 +175,8 @@ impl Zone {
 
     /// Takes a change in.
     pub fn update(&mut self, delta: Delta) {
-        let Delta { set, removed, pointers_set, pointers_removed, pods } = delta;
+        let Delta { set, removed, pointers_set, pointers_removed, pods, outside } = delta;
+        self.outsides.update(outside);
         for (parent, address, has) in pods {
             if has {
                 self.pods.insert((parent, address));
@@ -230,6 +234,35 @@ impl Zone {
         self.pointers.get(&address).is_some_and(|pointers| {
             pointers.iter().any(|(Pointer::Service(name) | Pointer::Endpoint(name))| is_its(name))
         })
+    }
+
+    /// What services have for clients outside.
+    #[must_use]
+    pub fn outsides(&self) -> &Outsides {
+        &self.outsides
+    }
+
+    /// Whether a namespace exists.
+    #[must_use]
+    pub fn has_namespace(&self, label: &[u8]) -> bool {
+        let Ok(length) = u8::try_from(label.len()) else { return false };
+        let name = [&[length], label, b"\x03svc", self.origin.as_wire()].concat();
+        self.names.contains_key(&name[..])
+    }
+
+    /// Whether a name is that of a service with cluster addresses.
+    #[must_use]
+    pub fn has_cluster_address(&self, name: &WireName) -> bool {
+        let Some(Facts { v4, v6, .. }) = self.facts(name.as_wire()) else { return false };
+        let addresses = v4.iter().copied().map(IpAddr::V4).chain(v6.iter().copied().map(IpAddr::V6));
+        let own = Pointer::Service(name.clone());
+        addresses.into_iter().any(|address| self.pointers.get(&address).is_some_and(|known| known.contains(&own)))
+    }
+
+    /// Addresses of this server.
+    #[must_use]
+    pub fn own(&self) -> &[IpAddr] {
+        &self.own
     }
 
     /// The answer to a question about a name in lower case and wire format.

@@ -27,6 +27,8 @@ pub struct Options {
     pub endpoints: bool,
     /// A service with a cluster address and no ready endpoint is in it.
     pub empty_services: bool,
+    /// What services have for clients outside is in it.
+    pub outside: bool,
 }
 
 impl Default for Options {
@@ -37,6 +39,7 @@ impl Default for Options {
             namespaces: None,
             endpoints: true,
             empty_services: true,
+            outside: false,
         }
     }
 }

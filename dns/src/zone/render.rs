@@ -1,5 +1,7 @@
 //! From one service and its slices to names and facts. Pure.
 
+mod outside;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use fairlead_objects::{AddressType, Endpoint, EndpointSlice, ObjectKey, Protocol
 
 use super::facts::{Facts, Pointer, Srv};
 use super::options::Options;
+use super::outside::Outside;
 use crate::WireName;
 
 /// The slices of one service.
@@ -16,9 +19,14 @@ pub(super) type Slices = BTreeMap<ObjectKey, EndpointSlice>;
 /// Everything that one service puts into the zone.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Rendered {
-    pub(super) names: BTreeMap<WireName, Arc<Facts>>,
+    pub(super) names: Names<Facts>,
     pub(super) pointers: BTreeSet<(IpAddr, Pointer)>,
+    pub(super) outside: Names<Outside>,
+    pub(super) outside_pointers: BTreeSet<(IpAddr, WireName)>,
 }
+
+/// What is at which name.
+pub(super) type Names<T> = BTreeMap<WireName, Arc<T>>;
 
 /// Facts while they are collected; `entries` decide the weights of SRV records.
 #[derive(Default)]
@@ -50,8 +58,17 @@ impl Draft {
     }
 }
 
-/// The names of one service below `svc`, the name `svc.<zone>`. A service whose own names can't be names gives none.
+/// The names of one service below `svc`, the name `svc.<zone>`, and those for the outside if they are wanted. A service
+/// whose own names can't be names gives none.
 pub(super) fn render(svc: &WireName, service: &Service, slices: &Slices, options: &Options) -> Rendered {
+    let mut rendered = inside(svc, service, slices, options);
+    if options.outside {
+        (rendered.outside, rendered.outside_pointers) = outside::render(service, slices, options);
+    }
+    rendered
+}
+
+fn inside(svc: &WireName, service: &Service, slices: &Slices, options: &Options) -> Rendered {
     let Some(base) = svc.below(&[&service.key.name, &service.key.namespace]) else {
         return Rendered::default();
     };
@@ -100,7 +117,7 @@ pub(super) fn render(svc: &WireName, service: &Service, slices: &Slices, options
 
 fn finish(drafts: BTreeMap<WireName, Draft>, pointers: BTreeSet<(IpAddr, Pointer)>) -> Rendered {
     let names = drafts.into_iter().map(|(name, draft)| (name, Arc::new(draft.finish()))).collect();
-    Rendered { names, pointers }
+    Rendered { names, pointers, ..Rendered::default() }
 }
 
 /// Adds `_port._protocol` and, so that no name hangs in the air (RFC 8020), `_protocol`.

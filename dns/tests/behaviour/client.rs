@@ -182,7 +182,7 @@ impl Tiers {
         match self.responder.respond(query, transport) {
             Outcome::Reply(response) => response.encode(),
             Outcome::Pending(pending) => self.responder.finish(*pending).await.0.encode(),
-            Outcome::Silence => panic!("a query gets a response"),
+            Outcome::Silence | Outcome::Transfer(_) => panic!("a query gets a response"),
         }
     }
 

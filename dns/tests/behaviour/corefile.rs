@@ -184,6 +184,18 @@ fn d39_check_says_what_a_corefile_would_do_or_why_it_can_not() {
     for words in ["can be served, on port 53", "cluster.local.", "in-addr.arpa.", "answers are kept for 30 s"] {
         assert!(text.contains(words), "{words} is not in {text}");
     }
+    let outward = "    dns64 {\n translate_all\n }\n    transfer {\n to 192.0.2.1 ::1\n }\n    transfer out.example {\n to *\n }\n\
+                   k8s_external out.example {\n headless\n ttl 7\n }\n";
+    write(&directory.0, &KUBEADM.replace("    loop", outward));
+    let text = String::from_utf8(checked(&file).stdout).unwrap();
+    for words in [
+        "dns64: clients that ask over IPv6, names with IPv6 addresses too, in 64:ff9b::/96",
+        "zone transfers of . to 192.0.2.1, ::1",
+        "zone transfers of out.example. to everybody",
+        "external addresses of Services and endpoints of headless Services in out.example.: records live for 7 s",
+    ] {
+        assert!(text.contains(words), "{words} is not in {text}");
+    }
     write(&directory.0, &KUBEADM.replace("    loop", "    autopath @kubernetes"));
     let output = checked(&file);
     let text = String::from_utf8(output.stderr).unwrap();

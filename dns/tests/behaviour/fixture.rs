@@ -46,6 +46,7 @@ pub(crate) fn service(namespace: &str, name: &str, addresses: &[&str], ports: &[
         external_traffic_policy: TrafficPolicy::Cluster,
         external_ips: vec![],
         load_balancer: vec![],
+        load_balancer_names: vec![],
         source_ranges: vec![],
         health_check_node_port: None,
         proxy_name: None,

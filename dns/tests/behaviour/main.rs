@@ -8,6 +8,7 @@ mod elsewhere;
 mod encrypted;
 mod fixture;
 mod messages;
+mod outward;
 mod process;
 mod properties;
 mod sites;

@@ -49,17 +49,22 @@ fn plan(corefile: &str) -> Plan {
 }
 
 /// A responder with the small cluster, and a pod in it, that does as a Corefile says.
-async fn served(corefile: &str) -> Tiers {
+pub(crate) async fn served(corefile: &str) -> Tiers {
+    served_with(corefile, Vec::new(), "127.0.0.1:0").await
+}
+
+/// The same with more objects, at an address.
+pub(crate) async fn served_with(corefile: &str, more: Vec<Object>, address: &str) -> Tiers {
     let plan = plan(corefile);
     let site = Makers::default().make(&plan, &files(corefile), &Own::default()).unwrap();
     let zone = Zone::new(plan.origin.clone(), plan.ttl).unwrap();
     let responder = of_site(zone, site);
-    fill(&responder, &plan).await;
-    Tiers::start(responder).await
+    fill(&responder, &plan, more).await;
+    Tiers::listen(responder, address).await
 }
 
 /// Feeds a responder with the cluster's objects.
-async fn fill(responder: &Arc<Responder>, plan: &Plan) {
+async fn fill(responder: &Arc<Responder>, plan: &Plan, more: Vec<Object>) {
     let pod = Pod {
         created: None,
         static_uid: None,
@@ -75,6 +80,7 @@ async fn fill(responder: &Arc<Responder>, plan: &Plan) {
         container_ports: vec![],
     };
     let mut objects = cluster();
+    objects.extend(more);
     for object in &mut objects {
         if let Object::EndpointSlice(slice) = object
             && slice.key.name == "four-1"
@@ -102,7 +108,7 @@ async fn said(tiers: &Tiers, question: &str) -> (ResponseCode, Vec<String>) {
     (message.metadata.response_code, message.answers.iter().map(ToString::to_string).collect())
 }
 
-async fn says(tiers: &Tiers, cases: &[(&str, ResponseCode, &[&str])]) {
+pub(crate) async fn says(tiers: &Tiers, cases: &[(&str, ResponseCode, &[&str])]) {
     for (question, code, answers) in cases {
         let found = said(tiers, question).await;
         let answers: Vec<String> = answers.iter().map(|answer| (*answer).to_owned()).collect();

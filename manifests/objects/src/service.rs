@@ -34,6 +34,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// `status.loadBalancer.ingress` entries that have an address.
     pub load_balancer: Vec<LoadBalancerIngress>,
+    /// `status.loadBalancer.ingress` entries that have a host name and no address.
+    pub load_balancer_names: Vec<String>,
     /// `loadBalancerSourceRanges`, canonical; with none, everybody.
     pub source_ranges: Vec<IpNetwork>,
     /// `healthCheckNodePort`, where it has one.

@@ -5,6 +5,7 @@ mod forward;
 mod hosts;
 mod kubernetes;
 mod log;
+mod outside;
 mod rewrite;
 mod small;
 mod template;
@@ -22,6 +23,7 @@ pub(super) use forward::forward;
 pub(super) use hosts::hosts;
 pub(super) use kubernetes::{Kubernetes, kubernetes};
 pub(super) use log::log;
+pub(super) use outside::{dns64, k8s_external, transfer};
 pub use rewrite::rewrite;
 pub(super) use small::{acl, bind, health, place};
 pub use template::template;
@@ -30,9 +32,6 @@ pub use template::template;
 pub(super) fn advice(name: &str) -> Option<&'static str> {
     Some(match name {
         "autopath" => "remove it: a name that does not exist costs a few microseconds here",
-        "transfer" => "remove it: zone transfers are not served, and AXFR is refused",
-        "dns64" => "remove it: addresses are not translated; let the upstream server do it",
-        "k8s_external" => "remove it: names of load balancers are not served; use external-dns",
         "bufsize" => "remove it, and give --max-udp or maxUdp",
         "nodecache" | "nsid" | "chaos" | "any" | "minimal" | "header" | "metadata" | "debug" | "pprof" | "trace" => {
             "remove it: clients get the same answers without"

@@ -47,6 +47,7 @@ impl Slim for v1::Service {
                 .at(|| "spec.externalTrafficPolicy".to_owned())?,
             external_ips: external_ips(spec, &mut notes),
             load_balancer: load_balancer(self.status.as_ref(), &mut notes),
+            load_balancer_names: load_balancer_names(self.status.as_ref()),
             source_ranges: source_ranges(spec)?,
             health_check_node_port: meta::optional_port(spec.health_check_node_port)
                 .at(|| "spec.healthCheckNodePort".to_owned())?,
@@ -137,6 +138,16 @@ fn load_balancer(status: Option<&v1::ServiceStatus>, notes: &mut Vec<Error>) -> 
             let ip = note(meta::ip(text).at(|| format!("status.loadBalancer.ingress[{i}].ip")), notes)?;
             Some(LoadBalancerIngress { ip, vip: matches!(entry.ip_mode.as_deref(), None | Some("VIP")) })
         })
+        .collect()
+}
+
+fn load_balancer_names(status: Option<&v1::ServiceStatus>) -> Vec<String> {
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    let entries = balancer.iter().flat_map(|balancer| &balancer.ingress).flatten();
+    let nameless = |text: &&str| !text.is_empty();
+    entries
+        .filter(|entry| entry.ip.as_deref().is_none_or(str::is_empty))
+        .filter_map(|entry| entry.hostname.as_deref().filter(nameless).map(ToOwned::to_owned))
         .collect()
 }
 

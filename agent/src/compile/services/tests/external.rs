@@ -28,6 +28,7 @@ fn balanced() -> Service {
         ports: vec![ServicePort { node_port: Some(30_080), ..port("grpc", Protocol::Tcp, 80) }],
         external_ips: vec!["198.51.100.7".parse().unwrap(), "2001:db8::7".parse().unwrap()],
         load_balancer: vec![ingress("203.0.113.7", true), ingress("203.0.113.8", false), ingress("2001:db8::8", true)],
+        load_balancer_names: vec![],
         external_traffic_policy: TrafficPolicy::Local,
         ..service()
     }

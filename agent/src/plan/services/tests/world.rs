@@ -201,6 +201,7 @@ impl Small {
             external_traffic_policy: if self.outside.local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
             external_ips: vec![],
             load_balancer: self.outside.balancers.iter().map(|ip| LoadBalancerIngress { ip: *ip, vip: true }).collect(),
+            load_balancer_names: vec![],
             source_ranges: self.outside.ranges.iter().map(|text| text.parse().unwrap()).collect(),
             health_check_node_port: None,
             proxy_name: None,

@@ -121,6 +121,7 @@ fn s8_only_vip_addresses_are_captured() {
                 {ip: 192.0.2.3, ipMode: Proxy}, {hostname: lb.example.org}]}}}";
     let (Object::Service(service), _) = one(text) else { panic!() };
     let vips: Vec<bool> = service.load_balancer.iter().map(|entry| entry.vip).collect();
+    assert_eq!(service.load_balancer_names, ["lb.example.org"]);
     assert_eq!(vips, [true, true, false]);
 }
 
