@@ -4,6 +4,7 @@ mod words;
 
 use std::net::IpAddr;
 
+use fairlead_cni::protocol::GATEWAY_V4;
 use fairlead_datapath::drop::DropReason;
 use fairlead_objects::{Node, ObjectKey, Pod};
 
@@ -124,7 +125,7 @@ pub fn explain(world: &World<'_>, path: Path) -> Explanation {
 pub fn refused(to: IpAddr) -> Option<DropReason> {
     match to.to_canonical() {
         IpAddr::V4(to) if to.is_multicast() || to.octets()[0] == 255 => Some(DropReason::Multicast),
-        IpAddr::V4(to) if to.octets()[0] == 0 || to.is_loopback() || to.is_link_local() => Some(DropReason::BadAddress),
+        IpAddr::V4(to) if to.octets()[0] == 0 || to.is_loopback() || to == GATEWAY_V4 => Some(DropReason::BadAddress),
         IpAddr::V6(to) if to.is_multicast() => Some(DropReason::Multicast),
         IpAddr::V6(to) if to.is_unicast_link_local() || to.is_loopback() || to.is_unspecified() => {
             Some(DropReason::BadAddress)

@@ -39,18 +39,18 @@ fn look_up<K: Kernel>(k: &K, w: &mut Walk, whose: Whose) {
     w.found = peer::lookup(k, addr);
 }
 
-/// Multicast, broadcast, loopback, link-local and unspecified addresses end at the first router (RFC 1812 section 5.3,
-/// RFC 4291 section 2.5).
+/// The address that pods have as their gateway, which nobody has: its MAC is all that is asked of it (`cni-plugin`, `wire.rs`).
+const GATEWAY: [u8; 4] = [169, 254, 1, 1];
+
+/// Multicast, broadcast, loopback and unspecified addresses end at the first router (RFC 1812 section 5.3, RFC 4291 section
+/// 2.5), and so do IPv6 link-local ones.
+///
+/// IPv4 link-local ones go on, whatever RFC 3927 says (section 7): nodes and their networks serve there, as for names, for
+/// metadata and for the probes of meshes, and the route to a pod is the node's own.
 #[inline(always)]
 pub(super) fn check_destination(dst: Addr, v6: bool) -> Result<(), DropReason> {
-    let (first, second) = if v6 {
-        let [first, second, ..] = dst.hi.to_ne_bytes();
-        (first, second)
-    } else {
-        let [first, second, ..] = dst.v4().octets();
-        (first, second)
-    };
     if v6 {
+        let [first, second, ..] = dst.hi.to_ne_bytes();
         match (first, second & 0xc0) {
             (0xff, _) => Err(DropReason::Multicast),
             (0xfe, 0x80) => Err(DropReason::BadAddress),
@@ -58,9 +58,9 @@ pub(super) fn check_destination(dst: Addr, v6: bool) -> Result<(), DropReason> {
             _ => Ok(()),
         }
     } else {
-        match (first, second) {
-            (224..=239, _) | (255, _) => Err(DropReason::Multicast),
-            (0 | 127, _) | (169, 254) => Err(DropReason::BadAddress),
+        match dst.v4().octets() {
+            [224..=239 | 255, ..] => Err(DropReason::Multicast),
+            [0 | 127, ..] | GATEWAY => Err(DropReason::BadAddress),
             _ => Ok(()),
         }
     }

@@ -47,7 +47,7 @@ fn what_no_router_forwards_is_dropped() {
         ("224.0.0.251", DropReason::Multicast),
         ("255.255.255.255", DropReason::Multicast),
         ("127.0.0.1", DropReason::BadAddress),
-        ("169.254.169.254", DropReason::BadAddress),
+        ("169.254.1.1", DropReason::BadAddress),
         ("0.0.0.0", DropReason::BadAddress),
         ("ff02::fb", DropReason::Multicast),
         ("::1", DropReason::BadAddress),
