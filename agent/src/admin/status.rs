@@ -64,6 +64,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         repairs: repairs.collect(),
         claims: progress.claims.to_vec(),
         pod_ranges: model.rules().pod_ranges.iter().map(ToString::to_string).collect(),
+        node_local_dns: model.rules().node_local_dns.addresses.clone(),
         mistakes: model.mistakes().standing().into_iter().map(|m| (m.origin, m.reason)).collect(),
         drops: admin.drops.counts(&admin.tables).iter().map(|count| count.packets).sum(),
     }

@@ -129,6 +129,9 @@ pub struct StatusView {
     pub claims: Vec<(String, String)>,
     /// Prefixes of which pods' addresses count whatever their node's ranges.
     pub pod_ranges: Vec<String>,
+    /// Addresses of node-local DNS that are served.
+    #[serde(default)]
+    pub node_local_dns: Vec<IpAddr>,
     /// Objects that can't be read: where, and what to do.
     pub mistakes: Vec<(String, String)>,
     /// Packets dropped since the node's start.

@@ -86,6 +86,7 @@ pub(super) fn status(status: &StatusView) -> String {
         repairs,
         claims,
         pod_ranges,
+        node_local_dns,
         mistakes,
         drops,
     } = status;
@@ -140,6 +141,11 @@ pub(super) fn status(status: &StatusView) -> String {
     }
     if !pod_ranges.is_empty() {
         text += &format!("\naddresses of pods in {} count whatever the ranges of their node\n", pod_ranges.join(", "));
+    }
+    if !node_local_dns.is_empty() {
+        let addresses: Vec<_> = node_local_dns.iter().map(ToString::to_string).collect();
+        text +=
+            &format!("\nDNS is answered at {} too, by this node's endpoint where there is one\n", addresses.join(", "));
     }
     if !claims.is_empty() {
         let mut out = Table::new(["object that claims in vain", "why"]);

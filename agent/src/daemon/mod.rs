@@ -28,7 +28,7 @@ use crate::cni::Server;
 use crate::events::Recorder;
 use crate::install::Conflist;
 use crate::log::Log;
-use crate::model::{Model, Rules};
+use crate::model::{Model, NodeLocalDns, Rules};
 use crate::observe::{HealthServer, MetricsServer, serve_checks};
 use crate::settings::Settings;
 use crate::state::{DropLog, Shared};
@@ -88,6 +88,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         node_port_addresses,
         external_ips,
         pod_ranges,
+        node_local_dns,
+        node_local_dns_service,
         healthz_bind,
         metrics_bind,
         tunnel,
@@ -117,7 +119,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let cluster = source.cluster().cloned();
     let events = cluster.clone().map_or_else(Recorder::nowhere, |cluster| Recorder::start(cluster, &node));
-    let model = Model::new(&node).with_rules(Rules { external_ips, pod_ranges });
+    let node_local_dns = NodeLocalDns { addresses: node_local_dns, service: node_local_dns_service };
+    let model = Model::new(&node).with_rules(Rules { external_ips, pod_ranges, node_local_dns });
     let shared = Arc::new(Shared::new(model, cluster, events, loaded.programs, loaded.adopted));
     let (inputs, received) = mpsc::channel(QUEUE);
     let pods = Arc::new(Pods { shared: Arc::clone(&shared), inputs: inputs.clone(), pins: pins.clone() });

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use super::NodeLocalDns;
+
 /// Settings about claims: they are not for those who write objects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rules {
@@ -11,6 +13,8 @@ pub struct Rules {
     pub external_ips: Option<Vec<IpNetwork>>,
     /// Prefixes that pods' addresses may be of on every node, beside `podCIDRs`.
     pub pod_ranges: Vec<IpNetwork>,
+    /// Addresses that are DNS, and nobody else's.
+    pub node_local_dns: NodeLocalDns,
 }
 
 impl Rules {

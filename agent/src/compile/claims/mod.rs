@@ -12,7 +12,7 @@ mod tests;
 
 use fairlead_objects::{Pod, Service};
 
-use super::services::{Place, ServiceContent, compile_host_ports, compile_service};
+use super::services::{Place, ServiceContent, add_node_local_dns, compile_host_ports, compile_service};
 use crate::model::{LocalPod, Model};
 
 pub use disputes::{Dispute, Party, of_frontends, of_nodes, of_pods, of_refusals};
@@ -22,7 +22,9 @@ pub use pods::{PodRanges, Standing};
 /// The wanted content of the tables for a service, without what it may not have, and what that is.
 #[must_use]
 pub fn service(model: &Model, service: &Service, place: &Place) -> (ServiceContent, Vec<Refusal>) {
-    let mut content = compile_service(service, model.slices_of(&service.key), place);
+    let slices = model.slices_of(&service.key);
+    let mut content = compile_service(service, slices.iter().copied(), place);
+    add_node_local_dns(&mut content, service, &slices, place, &model.rules().node_local_dns);
     let refusals = settle(Owner::Service(&service.key), &mut content, model.reserved(), model.rules());
     (content, refusals)
 }
