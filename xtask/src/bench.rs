@@ -93,11 +93,6 @@ fn prepare_dns() -> Result<PathBuf> {
     release_dns()
 }
 
-/// Soaks the DNS server with as many questions as a release takes.
-pub(crate) fn soak_dns() -> Result<()> {
-    Bench { what: What::SoakDns { questions: 10_000_000 } }.run()
-}
-
 /// Builds fairlead-dns as it is released.
 fn release_dns() -> Result<PathBuf> {
     run::say("building fairlead-dns as it is released");

@@ -5,11 +5,9 @@ use fairlead_cluster::CLUSTER;
 
 use super::{Outcome, Test, cluster, fuzz, host};
 use crate::{
-    bench,
     cluster::builder,
     e2e::E2e,
     setup::Part::{self, Cluster, Emulator, Kernels, Modules, TestRoot},
-    tally::Tally,
     vm::Vm,
 };
 
@@ -46,7 +44,7 @@ pub(super) struct Step {
 
 /// Every step, in order, a line each.
 #[rustfmt::skip]
-const STEPS: [Step; 9] = {
+const STEPS: [Step; 8] = {
     use Run::{Full, Named, Quick, Whole};
     [
         Step { name: "unit tests", what: "of every crate, and the examples in documentation", takes: "2 min", needs: &[], runs: &[Quick, Named, Whole, Full], act: |test| host::units(test.filter()) },
@@ -55,7 +53,6 @@ const STEPS: [Step; 9] = {
         Step { name: "kernel matrix", what: "every program through the verifiers of the running kernel, 6.1 and 6.12", takes: "2 min, QEMU", needs: &[Emulator, Kernels], runs: &[Whole], act: |_| matrix(&Vm::default()) },
         Step { name: "kernels, frames", what: "the matrix, and the frames of the datapath's tests through each kernel's programs", takes: "10 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Full], act: |_| matrix(&Vm::with_frames()) },
         Step { name: "cluster", what: "installation, upgrades, kills, reboots and mistakes on a real cluster under load", takes: "20 min, root, 4 GiB", needs: &[Cluster], runs: &[Run::Cluster, Whole, Full], act: |test| cluster::run(test.filter()) },
-        Step { name: "DNS soak", what: "ten million questions while upstream servers die, lie, truncate and come back", takes: "15 min, root", needs: &[Cluster], runs: &[Full], act: soak_dns },
         Step { name: "upstream's specs", what: "what upstream asks of the network of every cluster: Conformance", takes: "15 min, root, 4 GiB", needs: &[Cluster, TestRoot], runs: &[Whole], act: |_| specs(&E2e::conformance()) },
         Step { name: "upstream, all", what: "those, NetworkPolicy, dual stack, slow and serial ones, on six nodes", takes: "2 h, root, 8 GiB", needs: &[Cluster, TestRoot], runs: &[Full], act: |_| specs(&E2e::everything()) },
     ]
@@ -80,11 +77,6 @@ fn behaviour(test: &Test) -> Result<Outcome> {
         builder()?.build(CLUSTER)?;
     }
     host::behaviour(test.filter(), test.threads)
-}
-
-fn soak_dns(_: &Test) -> Result<Outcome> {
-    bench::soak_dns()?;
-    Ok(Outcome { tally: Tally::one(true), failures: Vec::new() })
 }
 
 /// The matrix has said what is wrong in its own words.
