@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use fairlead_objects::ObjectKey;
 use fairlead_objects::kubernetes::ServerUrl;
 use ipnetwork::IpNetwork;
 
@@ -13,6 +14,7 @@ use crate::install::chain::ChainedPlugin;
 use crate::install::conflist::{CONF_DIR, CONF_NAME};
 use crate::log;
 use crate::masquerade::{self, Mode, PortRange};
+use crate::model::NodeLocalDns;
 use crate::network::{Tunnel, VXLAN_PORT};
 use crate::wiring::PROC_SYS;
 
@@ -82,6 +84,13 @@ pub struct Settings {
     /// Addresses of metadata services, 8 at most. They are never endpoints of a Service, open or closed
     #[arg(long, value_name = "IP", value_delimiter = ',', default_values_t = METADATA, value_parser = metadata_address)]
     pub metadata_addresses: Vec<IpAddr>,
+    /// Answer DNS at these addresses too, by the endpoint on the same node: for clusters whose kubelets name the address of
+    /// NodeLocal DNSCache as clusterDNS, 169.254.20.10. Remove that DaemonSet afterwards
+    #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = NodeLocalDns::address)]
+    pub node_local_dns: Vec<IpAddr>,
+    /// The Service whose port 53 answers there
+    #[arg(long, value_name = "NAMESPACE/NAME", default_value = "kube-system/kube-dns", value_parser = service_key)]
+    pub node_local_dns_service: ObjectKey,
     /// When to send packets to other nodes through VXLAN. Must be the same on every node
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub tunnel: Tunnel,
@@ -130,4 +139,13 @@ pub struct Settings {
     /// Directory for sockets, the CNI journal and the addresses of API servers
     #[arg(long, default_value = "/run/fairlead", value_name = "DIR")]
     pub run_dir: PathBuf,
+}
+
+fn service_key(text: &str) -> Result<ObjectKey, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(ObjectKey::new(namespace, name))
+        }
+        _ => Err(format!("{text:?} is no Service; name it by namespace and name, as in kube-system/kube-dns")),
+    }
 }

@@ -1,5 +1,7 @@
 //! Benches in the lab, as `cargo xtask bench` starts them: Fairlead beside what else does the same, in one run.
 
+pub mod dns;
 pub mod load;
 mod netfilter;
+pub mod soak;
 mod table;

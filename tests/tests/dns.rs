@@ -11,6 +11,9 @@ use serde_json::json;
 
 const VIPS: [&str; 2] = ["10.96.0.10", "fd00:10:96::a"];
 
+/// Where NodeLocal DNSCache was before.
+const NODE_LOCAL: [&str; 2] = ["169.254.20.10", "fd00:90::10"];
+
 /// Two nodes with a DNS server and a client each.
 struct Stage {
     lab: Lab,
@@ -25,7 +28,8 @@ fn vips() -> [IpAddr; 2] {
 
 impl Stage {
     fn new() -> Self {
-        let lab = Lab::builder().zones(&["zone-a", "zone-b"]).start();
+        let lab =
+            Lab::builder().zones(&["zone-a", "zone-b"]).agent(&["--node-local-dns", &NODE_LOCAL.join(",")]).start();
         let program = binary("fairlead-dns").unwrap().display().to_string();
         let objects = lab.objects().directory().display().to_string();
         // Another server of the same objects under another zone stands for the world outside.
@@ -200,4 +204,51 @@ fn queries_stay_on_their_node_until_its_server_is_not_ready() {
             quick(&stage.clients[0], vip).unwrap();
         }
     }
+}
+
+#[test]
+fn s65_node_local_dns_is_this_nodes_server_then_another_nodes_and_policies_see_that_server() {
+    let stage = Stage::new();
+    let addresses: [IpAddr; 2] = NODE_LOCAL.map(|ip| ip.parse().unwrap());
+    let question = "svc.cluster.local A";
+    // Both protocols by both ways, from a pod and from a process of its node.
+    let everywhere = |number: usize, what: &str, answered: bool| {
+        let node = &stage.lab.nodes()[number];
+        let pod = Via::BOTH.map(|via| (format!("pod, {via:?}"), stage.clients[number].via(via)));
+        let process = [("process".to_owned(), node.via(Via::Socket))];
+        for (who, from) in pod.into_iter().chain(process.into_iter().filter(|_| answered)) {
+            let all = addresses.iter().flat_map(|ip| [Transport::Udp, Transport::Tcp].map(|t| (*ip, t)));
+            // Whoever waits for nothing waits long: one of each family and protocol is enough for that.
+            for (ip, transport) in all.step_by(if answered { 1 } else { 3 }) {
+                stage.lab.wait_until(&format!("{what}: {who} of node {number}, {transport:?} at {ip}"), || {
+                    let asked = ask(&from, (ip, 53).into(), transport, question).map(|_| ());
+                    if asked.is_ok() == answered { Ok(()) } else { Err(format!("{asked:?}")) }
+                });
+            }
+        }
+    };
+    everywhere(0, "a server on each node", true);
+    everywhere(1, "a server on each node", true);
+
+    // Nobody goes across while there is a server here, as long as it counts as ready.
+    stage.processes[1].kill(9);
+    assert!(stage.processes[1].wait(Duration::from_secs(5)).is_some());
+    everywhere(0, "a server that is silent", false);
+    everywhere(1, "the other node's server", true);
+    stage.kube_dns(&[false, true]);
+    everywhere(0, "another node's server", true);
+
+    // Policies are about the pod that answers, here the other node's.
+    let policy = |rules: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{namespace: client, name: dns}}, \
+             spec: {{podSelector: {{}}, policyTypes: [Egress], egress: [{rules}]}}}}"
+        )
+    };
+    stage.lab.apply(&policy(""));
+    everywhere(0, "with everything denied", false);
+    stage.lab.apply(&policy("{to: [{ipBlock: {cidr: 169.254.20.10/32}}, {ipBlock: {cidr: 'fd00:90::10/128'}}]}"));
+    everywhere(0, "with the address allowed and not the pod", false);
+    stage.lab.apply(&policy("{to: [{namespaceSelector: {}, podSelector: {matchLabels: {k8s-app: kube-dns}}}]}"));
+    everywhere(0, "with the DNS pods allowed", true);
 }

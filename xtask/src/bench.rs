@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use fairlead_cluster::{CLUSTER, KUBE_PROXY};
 
-use crate::{run, setup::Part, test};
+use crate::{cluster::builder, paths, run, setup::Part, test};
 
 /// Measures Fairlead beside what else does the same, as root, in one run on this machine
 #[derive(Args)]
@@ -29,6 +30,28 @@ enum What {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Answers of fairlead-dns, beside CoreDNS with the same objects and kubeadm's Corefile
+    Dns {
+        /// Seconds of load on each row, for each of the two
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Questions a second; 0: as many as are answered
+        #[arg(long, default_value_t = 0)]
+        rate: u32,
+        /// Only rows with this in their name
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// Write what was found to this file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Many questions to fairlead-dns while its upstream servers die, lie, truncate and come back: nothing is lost, and memory
+    /// and open files stay what they are
+    SoakDns {
+        /// How many questions
+        #[arg(long, default_value_t = 10_000_000)]
+        questions: u64,
+    },
 }
 
 impl Bench {
@@ -45,8 +68,34 @@ impl Bench {
                 command.args(["load", "--seconds", &seconds.to_string(), "--rate", &rate.to_string()]);
                 command.args(json.iter().flat_map(|file| ["--json".into(), file.clone().into_os_string()]));
             }
+            What::Dns { seconds, rate, only, json } => {
+                command.args(["dns", "--seconds", &seconds.to_string(), "--rate", &rate.to_string()]);
+                command.arg("--program").arg(prepare_dns()?);
+                command.args(only.iter().flat_map(|text| ["--only", text]));
+                command.args(json.iter().flat_map(|file| ["--json".into(), file.clone().into_os_string()]));
+            }
+            What::SoakDns { questions } => {
+                command.args(["soak-dns", "--questions", &questions.to_string(), "--program"]).arg(release_dns()?);
+            }
         }
         run::say("measuring: what else runs on this machine is in the numbers");
         run::run(&mut command)
     }
+}
+
+/// What the comparison with CoreDNS takes: the parts of a cluster, since there is no network where it runs, and
+/// fairlead-dns as it is released.
+fn prepare_dns() -> Result<PathBuf> {
+    Part::Dnsperf.bring()?;
+    let coredns = KUBE_PROXY.iter().filter(|part| part.name == "coredns");
+    let parts: Vec<_> = CLUSTER.iter().chain(coredns).copied().collect();
+    builder()?.build(&parts)?;
+    release_dns()
+}
+
+/// Builds fairlead-dns as it is released.
+fn release_dns() -> Result<PathBuf> {
+    run::say("building fairlead-dns as it is released");
+    run::run(run::cargo().args(["build", "--locked", "--release", "-p", "fairlead-dns"]))?;
+    Ok(paths::target().join("release/fairlead-dns"))
 }

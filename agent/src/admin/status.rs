@@ -72,6 +72,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         claims: progress.claims.to_vec(),
         pod_ranges: model.rules().pod_ranges.iter().map(ToString::to_string).collect(),
         masquerade: model.rules().masquerade.to_string(),
+        node_local_dns: model.rules().node_local_dns.addresses.clone(),
         mistakes: model.mistakes().standing().into_iter().map(|m| (m.origin, m.reason)).collect(),
         drops: admin.drops.counts(&admin.tables).iter().map(|count| count.packets).sum(),
     }

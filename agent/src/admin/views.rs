@@ -135,6 +135,9 @@ pub struct StatusView {
     /// Whose address has what pods send out of the cluster, and from which ports.
     #[serde(default)]
     pub masquerade: String,
+    /// Addresses of node-local DNS that are served.
+    #[serde(default)]
+    pub node_local_dns: Vec<IpAddr>,
     /// Objects that can't be read: where, and what to do.
     pub mistakes: Vec<(String, String)>,
     /// Packets dropped since the node's start.

@@ -88,6 +88,7 @@ pub(super) fn status(status: &StatusView) -> String {
         claims,
         pod_ranges,
         masquerade,
+        node_local_dns,
         mistakes,
         drops,
     } = status;
@@ -156,6 +157,11 @@ pub(super) fn status(status: &StatusView) -> String {
         let mut out = Table::new(["service that does not fit", "why"]);
         refused.iter().for_each(|(service, why)| out.row([service.clone(), why.clone()]));
         text += &format!("\n{out}");
+    }
+    if !node_local_dns.is_empty() {
+        let addresses: Vec<_> = node_local_dns.iter().map(ToString::to_string).collect();
+        text +=
+            &format!("\nDNS is answered at {} too, by this node's endpoint where there is one\n", addresses.join(", "));
     }
     if !claims.is_empty() {
         let mut out = Table::new(["object that claims in vain", "why"]);

@@ -31,7 +31,7 @@ use crate::events::{Recorder, keep_network_available};
 use crate::install::Conflist;
 use crate::log::Log;
 use crate::masquerade::Masquerade;
-use crate::model::{Model, Rules};
+use crate::model::{Model, NodeLocalDns, Rules};
 use crate::observe::{HealthServer, MetricsServer, serve_checks};
 use crate::settings::{MetadataAccess, Settings};
 use crate::state::{DropLog, Shared};
@@ -93,6 +93,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         pod_ranges,
         metadata_access,
         metadata_addresses,
+        node_local_dns,
+        node_local_dns_service,
         healthz_bind,
         metrics_bind,
         tunnel,
@@ -137,6 +139,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         metadata: metadata_addresses,
         metadata_closed: metadata_access == MetadataAccess::Closed,
         masquerade,
+        node_local_dns: NodeLocalDns { addresses: node_local_dns, service: node_local_dns_service },
     });
     let shared = Arc::new(Shared::new(model, cluster, events, loaded.programs, loaded.adopted));
     let (inputs, received) = mpsc::channel(QUEUE);

@@ -1,5 +1,6 @@
 //! What was seen on the node.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Everything that findings are made of. `None` and absence mean that it could not be looked at.
@@ -31,6 +32,8 @@ pub struct Facts {
     pub networkd: Option<Networkd>,
     /// The API server.
     pub api_server: Option<ApiServer>,
+    /// Link-local addresses that kubelet gives to pods for DNS: the node itself has to serve them.
+    pub node_local_dns: Vec<NodeLocalDns>,
     /// Disks with what is free on them, in bytes and files.
     pub disks: Vec<Disk>,
     /// The agent, where it answers.
@@ -156,4 +159,17 @@ pub struct Agent {
     pub claims: Vec<(String, String)>,
     /// Prefixes of which pods' addresses count whatever their node's ranges.
     pub pod_ranges: Vec<String>,
+    /// Addresses of node-local DNS that it serves.
+    pub node_local_dns: Vec<IpAddr>,
+}
+
+/// A link-local address that kubelet gives to pods for DNS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeLocalDns {
+    /// The address.
+    pub address: IpAddr,
+    /// Where kubelet has it from.
+    pub origin: String,
+    /// Whether the kernel has it, as with NodeLocal DNSCache.
+    pub here: bool,
 }

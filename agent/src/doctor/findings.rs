@@ -1,6 +1,7 @@
 //! From facts to findings.
 
 mod claims;
+mod dns;
 
 use std::fmt::Write;
 
@@ -62,6 +63,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         network_manager,
         networkd,
         api_server,
+        node_local_dns,
         disks,
         agent: agent_facts,
         unseen: _,
@@ -111,6 +113,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     }
     found.extend(managers(network_manager.as_ref(), networkd.as_ref()));
     found.extend(api_server.as_ref().and_then(api));
+    found.extend(dns::node_local_dns(node_local_dns, agent_facts.as_ref()));
     found.extend(disks.iter().filter_map(disk));
     found.extend(agent_facts.iter().flat_map(agent));
     found.sort_by_key(|finding| finding.severity);
@@ -344,7 +347,7 @@ fn disk(disk: &Disk) -> Option<Finding> {
 }
 
 fn agent(agent: &Agent) -> Vec<Finding> {
-    let Agent { health, reason, warnings, claims: claimed, pod_ranges } = agent;
+    let Agent { health, reason, warnings, claims: claimed, pod_ranges, node_local_dns: _ } = agent;
     let mut found = Vec::new();
     if let (false, Some(reason)) = (health == "ready", reason) {
         found.push(blocks(

@@ -4,6 +4,7 @@ mod change;
 mod dirty;
 mod local;
 mod mistakes;
+mod node_local_dns;
 mod reserved;
 mod rules;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use fairlead_objects::{EndpointSlice, Event, Kind, Namespace, NetworkPolicy, Nod
 pub use dirty::Dirty;
 pub use local::LocalPod;
 pub use mistakes::{Mistake, MistakeView, Mistakes};
+pub use node_local_dns::NodeLocalDns;
 pub use reserved::{KUBELET_PORT, Reserved};
 pub use rules::Rules;
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use super::NodeLocalDns;
 use crate::masquerade::Masquerade;
 
 /// Settings about claims: they are not for those who write objects.
@@ -19,6 +20,8 @@ pub struct Rules {
     pub metadata_closed: bool,
     /// With which address pods leave the cluster.
     pub masquerade: Masquerade,
+    /// Addresses that are DNS, and nobody else's.
+    pub node_local_dns: NodeLocalDns,
 }
 
 impl Rules {

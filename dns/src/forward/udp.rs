@@ -46,10 +46,18 @@ pub(super) enum Heard {
 
 /// What waits for answers on one socket or connection, by id.
 #[derive(Default)]
-pub(super) struct Waiting(Mutex<HashMap<u16, Asked>>);
+pub(super) struct Waiting(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    asked: HashMap<u16, Asked>,
+    /// Questions so far. An id is free as soon as its answer is there, which is before the one who waits has looked.
+    count: u64,
+}
 
 /// A question that waits.
 struct Asked {
+    number: u64,
     section: Box<[u8]>,
     /// The answer must repeat its spelling.
     strict: bool,
@@ -57,37 +65,39 @@ struct Asked {
 }
 
 impl Waiting {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u16, Asked>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A free id for a question section, and where its answer comes.
     pub(super) fn enter(&self, section: &[u8], strict: bool) -> (Entry<'_>, oneshot::Receiver<Heard>) {
         let (tell, heard) = oneshot::channel();
-        let mut waiting = self.lock();
+        let mut table = self.lock();
+        table.count += 1;
+        let number = table.count;
         let id = loop {
             let [.., a, b] = random::number().to_be_bytes();
             let id = u16::from_be_bytes([a, b]);
-            if !waiting.contains_key(&id) {
+            if !table.asked.contains_key(&id) {
                 break id;
             }
         };
-        waiting.insert(id, Asked { section: section.into(), strict, tell });
-        (Entry { waiting: self, id }, heard)
+        table.asked.insert(id, Asked { number, section: section.into(), strict, tell });
+        (Entry { waiting: self, id, number }, heard)
     }
 
     /// Gives a message to whoever waits for it.
     pub(super) fn give(&self, message: &[u8]) {
         let Some(header) = Header::read(message) else { return };
-        let mut waiting = self.lock();
-        let Some(asked) = waiting.get(&header.id) else { return };
+        let mut table = self.lock();
+        let Some(asked) = table.asked.get(&header.id) else { return };
         let heard = match compare(message, &asked.section) {
             Match::Answer => Heard::Answer(message.to_vec()),
             Match::Misspelled if !asked.strict => Heard::Answer(message.to_vec()),
             Match::Misspelled => Heard::Misspelled,
             Match::Nothing => return,
         };
-        if let Some(asked) = waiting.remove(&header.id) {
+        if let Some(asked) = table.asked.remove(&header.id) {
             // Who waited may have given up.
             let _unheard = asked.tell.send(heard);
         }
@@ -95,11 +105,11 @@ impl Waiting {
 
     /// Nobody will answer: whoever waits is told.
     pub(super) fn fail(&self) {
-        self.lock().clear();
+        self.lock().asked.clear();
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().asked.is_empty()
     }
 }
 
@@ -107,11 +117,16 @@ impl Waiting {
 pub(super) struct Entry<'w> {
     waiting: &'w Waiting,
     pub(super) id: u16,
+    number: u64,
 }
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.waiting.lock().remove(&self.id);
+        let mut table = self.waiting.lock();
+        // Somebody else's by now, where the answer has come.
+        if table.asked.get(&self.id).is_some_and(|asked| asked.number == self.number) {
+            table.asked.remove(&self.id);
+        }
     }
 }
 
@@ -213,5 +228,39 @@ async fn read(shared: Arc<Shared>) {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A question section for `a.` A, and an answer to it.
+    const SECTION: [u8; 7] = [1, b'a', 0, 0, 1, 0, 1];
+
+    fn answer(id: u16) -> Vec<u8> {
+        [&id.to_be_bytes()[..], &[0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0], &SECTION].concat()
+    }
+
+    #[test]
+    fn who_has_an_answer_takes_nobody_elses_place_with_the_same_id() {
+        let waiting = Waiting::default();
+        let (first, mut heard_first) = waiting.enter(&SECTION, true);
+        waiting.give(&answer(first.id));
+        // The answer has come, nobody has looked yet, and its id is given out again.
+        let (second, mut heard_second) = loop {
+            let (entry, heard) = waiting.enter(&SECTION, true);
+            if entry.id == first.id {
+                break (entry, heard);
+            }
+        };
+        assert_eq!(heard_first.try_recv(), Ok(Heard::Answer(answer(first.id))));
+        drop(first);
+        waiting.give(&answer(second.id));
+        assert_eq!(heard_second.try_recv(), Ok(Heard::Answer(answer(second.id))));
+        assert!(waiting.is_empty());
+        // Who gives up leaves nothing behind.
+        drop(waiting.enter(&SECTION, true));
+        assert!(waiting.is_empty());
     }
 }

@@ -133,7 +133,7 @@ fn netfilter() -> Result<World> {
 }
 
 /// How many processes wanted a CPU, of the last minute.
-fn load_average() -> f64 {
+pub(super) fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt::Display;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use fairlead_tests::bench;
+use serde::Serialize;
 
 #[derive(Parser)]
 #[command(about = "Fairlead beside what else does the same, in one run on this machine")]
@@ -25,15 +27,58 @@ enum Bench {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Answers of fairlead-dns, beside CoreDNS
+    Dns {
+        /// Seconds of load on each row, for each of the two
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Questions a second; 0: as many as are answered
+        #[arg(long, default_value_t = 0)]
+        rate: u32,
+        /// The fairlead-dns to measure
+        #[arg(long, value_name = "FILE")]
+        program: PathBuf,
+        /// Only rows with this in their name
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// Write what was found to this file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Many questions to fairlead-dns, with upstream servers that misbehave
+    SoakDns {
+        /// How many questions
+        #[arg(long, default_value_t = 10_000_000)]
+        questions: u64,
+        /// The fairlead-dns to ask
+        #[arg(long, value_name = "FILE")]
+        program: PathBuf,
+    },
 }
 
 fn main() -> Result<ExitCode> {
-    let Bench::Load { seconds, rate, json } = Bench::parse();
-    let findings = bench::load::run(seconds, rate)?;
-    print!("{findings}");
-    if let Some(file) = json {
-        fs::write(&file, serde_json::to_string_pretty(&findings)?)
-            .with_context(|| format!("can't write {}", file.display()))?;
+    let (errors, json) = match Bench::parse() {
+        Bench::Load { seconds, rate, json } => {
+            let findings = bench::load::run(seconds, rate)?;
+            (findings.errors(), show(&findings, json)?)
+        }
+        Bench::Dns { seconds, rate, program, only, json } => {
+            let findings = bench::dns::run(&bench::dns::Options { seconds, rate, program, only })?;
+            (findings.errors(), show(&findings, json)?)
+        }
+        Bench::SoakDns { questions, program } => {
+            let soaked = bench::soak::run(questions, &program)?;
+            (soaked.faults().len() as u64, show(&soaked, None)?)
+        }
+    };
+    if let Some((file, text)) = json {
+        fs::write(&file, text).with_context(|| format!("can't write {}", file.display()))?;
     }
-    Ok(if findings.errors() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints what was found, and gives what is to be written where.
+fn show(findings: &(impl Display + Serialize), json: Option<PathBuf>) -> Result<Option<(PathBuf, String)>> {
+    print!("{findings}");
+    json.map(|file| Ok((file, serde_json::to_string_pretty(findings)?))).transpose()
 }

@@ -39,6 +39,8 @@ pub(crate) enum Part {
     Modules,
     /// A container runtime's lowest part and network tools, for `cargo xtask cluster`
     Cluster,
+    /// A generator of DNS queries, for `cargo xtask bench dns`
+    Dnsperf,
     /// The root file system of test images, for `cargo xtask e2e`
     TestRoot,
 }
@@ -53,6 +55,7 @@ impl Part {
             Self::Kernels => machine::kernels_present(),
             Self::Modules => machine::modules_present(),
             Self::Cluster => packages::cluster_present(),
+            Self::Dnsperf => packages::dnsperf_present(),
             Self::TestRoot => test_root::present(),
         }
     }
@@ -65,6 +68,7 @@ impl Part {
             Self::Emulator => machine::install_emulator(),
             Self::Kernels | Self::Modules => machine::install_kernels(),
             Self::Cluster => packages::install_cluster(),
+            Self::Dnsperf => packages::install_dnsperf(),
             Self::TestRoot => test_root::install(),
         }
     }

@@ -15,6 +15,19 @@ const CLUSTER: [(&str, &str); 7] = [
     ("pgrep", "procps"),
 ];
 
+/// What asks DNS servers many questions.
+const DNSPERF: [(&str, &str); 1] = [("dnsperf", "dnsperf")];
+
+/// Whether it is there.
+pub(super) fn dnsperf_present() -> bool {
+    missing(&DNSPERF).is_empty()
+}
+
+/// Installs it.
+pub(super) fn install_dnsperf() -> Result<()> {
+    install(&missing(&DNSPERF))
+}
+
 /// Whether the cluster's are there.
 pub(super) fn cluster_present() -> bool {
     missing(&CLUSTER).is_empty()

@@ -76,6 +76,8 @@ pub enum Why {
     Metadata,
     /// It is loopback, link-local or multicast: where it leads depends on who asks.
     NoServer,
+    /// It is an address of node-local DNS.
+    NodeLocalDns,
 }
 
 impl Why {
@@ -85,7 +87,8 @@ impl Why {
         match self {
             Self::ClusterIp(service) | Self::NodePort(service) => Some(service),
             Self::Special | Self::NotPermitted | Self::PodRange(_) => None,
-            Self::Kubelet | Self::ApiServer | Self::NotOfNode | Self::Metadata | Self::NoServer => None,
+            Self::Kubelet | Self::ApiServer | Self::NotOfNode | Self::Metadata => None,
+            Self::NoServer | Self::NodeLocalDns => None,
         }
     }
 }
@@ -103,6 +106,7 @@ impl fmt::Display for Why {
             Self::NotOfNode => f.write_str("the node that the pod runs on does not have this address"),
             Self::Metadata => f.write_str("the setting `metadata.addresses` names it as a metadata service's"),
             Self::NoServer => f.write_str("an endpoint can't be loopback, link-local or multicast"),
+            Self::NodeLocalDns => f.write_str("the setting `nodeLocalDns` names it"),
         }
     }
 }
@@ -141,10 +145,10 @@ pub fn settle(owner: Owner<'_>, content: &mut ServiceContent, reserved: &Reserve
 #[must_use]
 pub fn judge(claim: &Claim<'_>, reserved: &Reserved, rules: &Rules) -> Option<Why> {
     match claim.kind {
-        // The API server gives these out, each once.
-        FrontendKind::Cluster | FrontendKind::NodePort => None,
+        // The API server gives these out, each once, and settings name those of DNS.
+        FrontendKind::Cluster | FrontendKind::NodePort | FrontendKind::NodeLocalDns => None,
         FrontendKind::LoadBalancer | FrontendKind::External => outside(claim, reserved, rules),
-        FrontendKind::HostPort => host_port(claim, reserved),
+        FrontendKind::HostPort => host_port(claim, reserved, rules),
     }
 }
 
@@ -152,6 +156,9 @@ fn outside(claim: &Claim<'_>, reserved: &Reserved, rules: &Rules) -> Option<Why>
     let ip = claim.address.ip();
     if is_special(ip) {
         return Some(Why::Special);
+    }
+    if rules.node_local_dns.has(ip) {
+        return Some(Why::NodeLocalDns);
     }
     if claim.kind == FrontendKind::External && !rules.admits_external(ip) {
         return Some(Why::NotPermitted);
@@ -167,12 +174,16 @@ fn outside(claim: &Claim<'_>, reserved: &Reserved, rules: &Rules) -> Option<Why>
         .or_else(|| at_node.then(|| node_port(claim, reserved)).flatten())
 }
 
-fn host_port(claim: &Claim<'_>, reserved: &Reserved) -> Option<Why> {
+fn host_port(claim: &Claim<'_>, reserved: &Reserved, rules: &Rules) -> Option<Why> {
     let (ip, port) = (claim.address.ip(), claim.address.port());
     let system = || of_the_system(claim, true, reserved.is_own_api_server(port));
     if ip.is_unspecified() {
         // A NodePort at every address is the same element of the table: the planner decides.
         return system();
+    }
+    // A node that runs NodeLocal DNSCache still has it.
+    if rules.node_local_dns.has(ip) {
+        return Some(Why::NodeLocalDns);
     }
     if let Some(service) = reserved.cluster_ip(ip).next() {
         return Some(Why::ClusterIp(service.clone()));

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 
 use fairlead_objects::{EndpointSlice, Pod, Service};
 
-use super::services::{Place, ServiceContent, compile_host_ports, compile_service};
+use super::services::{Place, ServiceContent, add_node_local_dns, compile_host_ports, compile_service};
 use crate::model::{LocalPod, Model};
 
 pub use disputes::{Dispute, Party, of_frontends, of_nodes, of_pods, of_refusals};
@@ -27,6 +27,8 @@ pub use pods::{PodRanges, Standing};
 pub fn service(model: &Model, service: &Service, place: &Place) -> (ServiceContent, Vec<Refusal>) {
     let (slices, mut refusals) = endpoints(model, service);
     let mut content = compile_service(service, slices.iter().map(AsRef::as_ref), place);
+    let borrowed: Vec<&EndpointSlice> = slices.iter().map(AsRef::as_ref).collect();
+    add_node_local_dns(&mut content, service, &borrowed, place, &model.rules().node_local_dns);
     refusals.extend(settle(Owner::Service(&service.key), &mut content, model.reserved(), model.rules()));
     (content, refusals)
 }

@@ -102,6 +102,8 @@ pub enum Answer {
 pub enum FrontendKind {
     /// A cluster address.
     Cluster,
+    /// An address of node-local DNS, which the settings name.
+    NodeLocalDns,
     /// A NodePort: the node's addresses that are for it.
     NodePort,
     /// A load balancer's.
@@ -116,6 +118,7 @@ impl fmt::Display for FrontendKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Cluster => "cluster address",
+            Self::NodeLocalDns => "node-local DNS address",
             Self::External => "external address",
             Self::LoadBalancer => "load balancer's address",
             Self::NodePort => "NodePort",
@@ -163,7 +166,7 @@ impl FrontendPolicy {
         let keeps = if local { FrontendFlags::KEEP_SOURCE } else { 0 };
         let guard = if self.guarded { FrontendFlags::GUARDED } else { 0 };
         match self.kind {
-            FrontendKind::Cluster => 0,
+            FrontendKind::Cluster | FrontendKind::NodeLocalDns => 0,
             FrontendKind::External => keeps,
             FrontendKind::LoadBalancer => keeps | FrontendFlags::source_set(source_set),
             FrontendKind::NodePort => keeps | guard | FrontendFlags::NODE_PORT,

@@ -8,6 +8,7 @@ mod contested;
 mod endpoints;
 mod external;
 mod host_ports;
+mod node_local_dns;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ pub use content::{
 pub use contested::{Claimant, Contested};
 pub use endpoints::{PortEndpoint, endpoints};
 pub use host_ports::{compile_host_ports, host_ports_key, pod_of_host_ports};
+pub use node_local_dns::add_node_local_dns;
 
 /// Where this node is, for what is chosen by place. When it changes, every service is compiled again (S32).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -1,6 +1,7 @@
 //! Rows of the behaviour table, one service at a time.
 
 mod external;
+mod node_local_dns;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -3,6 +3,7 @@
 mod api;
 mod firewall;
 mod kernel;
+mod kubelet;
 mod links;
 mod managers;
 mod proxy;
@@ -84,6 +85,7 @@ pub async fn collect(places: &Places) -> Facts {
     }
     facts.no_ipv6 = sysctls.read("net/ipv6/conf/all/disable_ipv6").as_deref() == Some("1");
     managers::managers(&places.root, &mut facts);
+    facts.node_local_dns = kubelet::node_local_dns(&places.root, &mut facts.unseen);
     facts.api_server = api::api_server(places, &mut facts.unseen).await;
     let dirs = [Some(&places.run_dir), (!hidden).then_some(&places.cni_bin_dir), Some(&places.cni_conf_dir)];
     facts.disks = dirs.into_iter().flatten().filter_map(|dir| disk(dir)).collect();
@@ -104,8 +106,8 @@ fn in_container() -> bool {
 fn agent(run_dir: &Path) -> Option<Agent> {
     let mut connection = Connection::ask(&run_dir.join("agent.sock"), &Request::Status).ok()?;
     let status: StatusView = connection.answer().ok()?;
-    let StatusView { health, reason, warnings, claims, pod_ranges, .. } = status;
-    Some(Agent { health, reason, warnings, claims, pod_ranges })
+    let StatusView { health, reason, warnings, claims, pod_ranges, node_local_dns, .. } = status;
+    Some(Agent { health, reason, warnings, claims, pod_ranges, node_local_dns })
 }
 
 fn cni(places: &Places, hidden: bool) -> Cni {

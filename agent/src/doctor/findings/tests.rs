@@ -1,3 +1,4 @@
+use super::super::facts::NodeLocalDns;
 use super::*;
 
 /// A node on which nothing is wrong.
@@ -53,7 +54,7 @@ const fn case(
     Case { what, change, severity, says, remedy }
 }
 
-const CASES: [Case; 33] = [
+const CASES: [Case; 34] = [
     case("old kernel", |f| f.kernel.version = Some((5, 15)), Severity::Blocks, "Linux 6.12.0", "6.1 or newer"),
     case(
         "lack",
@@ -186,7 +187,30 @@ const CASES: [Case; 33] = [
         "0.0.0.0/0 are not checked",
         "remove the setting",
     ),
+    case(
+        "node-local DNS that is gone",
+        |f| f.node_local_dns = vec![node_local_dns(false)],
+        Severity::Hinders,
+        "kubelet gives pods 169.254.20.10 for DNS (clusterDNS in kubelet's --cluster-dns)",
+        "nodeLocalDns: [169.254.20.10]",
+    ),
 ];
+
+fn node_local_dns(here: bool) -> NodeLocalDns {
+    NodeLocalDns { address: [169, 254, 20, 10].into(), origin: "kubelet's --cluster-dns".into(), here }
+}
+
+#[test]
+fn node_local_dns_that_somebody_serves_is_no_finding() {
+    let mut facts = healthy();
+    facts.node_local_dns = vec![node_local_dns(true)];
+    assert_eq!(findings(&facts), [], "NodeLocal DNSCache is here");
+    facts.node_local_dns = vec![node_local_dns(false)];
+    facts.agent.as_mut().unwrap().node_local_dns = vec![[169, 254, 20, 10].into()];
+    assert_eq!(findings(&facts), [], "the agent serves it");
+    facts.agent = None;
+    assert_eq!(findings(&facts).len(), 1);
+}
 
 #[test]
 fn a_healthy_node_has_none() {

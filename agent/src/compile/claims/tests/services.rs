@@ -10,7 +10,7 @@ use fairlead_objects::{
 
 use super::*;
 use crate::compile::services::FrontendKind;
-use crate::model::Rules;
+use crate::model::{NodeLocalDns, Rules};
 
 /// A service in words: `external=IP`, `balancer=IP`, `cluster=IP`, `port=N`, `node-port=N`, `udp`.
 fn service(name: &str, words: &str) -> Service {
@@ -395,6 +395,7 @@ fn name(why: &Why) -> &'static str {
         Why::ApiServer => "api",
         Why::NotOfNode => "not of node",
         Why::Metadata | Why::NoServer => "endpoint",
+        Why::NodeLocalDns => "node-local DNS",
     }
 }
 
@@ -452,4 +453,27 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn s65_nobody_else_has_an_address_of_node_local_dns() {
+    let node_local_dns = NodeLocalDns {
+        addresses: vec![ip("169.254.20.10"), ip("fd00:90::10")],
+        service: ObjectKey::new("shop", "dns"),
+    };
+    let model = cluster(Rules { node_local_dns, ..Rules::default() });
+    assert_eq!(refused(&model, "external=fd00:90::10 cluster=fd00:10:96::99"), Some(Why::NodeLocalDns));
+    assert_eq!(refused(&model, "balancer=169.254.20.10"), Some(Why::Special));
+    let (pod, local) = host_port(53, Some("169.254.20.10"));
+    let (_, refusals) = host_ports(&model, &pod, &local);
+    assert_eq!(
+        words(&refusals),
+        ["the hostPort 169.254.20.10:53/TCP is not served: the setting `nodeLocalDns` names it"]
+    );
+    // The Service that it leads to has it.
+    let dns = model.service(&ObjectKey::new("shop", "dns")).unwrap();
+    let (content, refusals) = super::super::service(&model, dns, &Place::new("n1", model.own_node()));
+    let kinds = content.ports.values().flat_map(|port| port.frontends.values()).map(|policy| policy.kind);
+    assert_eq!(kinds.collect::<Vec<_>>(), [FrontendKind::Cluster, FrontendKind::NodeLocalDns]);
+    assert_eq!(refusals, []);
 }
