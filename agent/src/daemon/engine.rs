@@ -23,7 +23,7 @@ use crate::bpf::{BpfError, Hooks, Tables};
 use crate::cni::{AttachError, AttachedPod};
 use crate::compile::node;
 use crate::model::LocalPod;
-use crate::network::Tunnel;
+use crate::network::TunnelSettings;
 use crate::repair::{Filters, Looked};
 use crate::state::Shared;
 use crate::wiring::{Uplink, overlay};
@@ -73,7 +73,8 @@ pub(super) struct Engine {
     node_port_addresses: Vec<IpNetwork>,
     uplinks: Vec<Uplink>,
     addresses: Vec<IpAddr>,
-    tunnel: Tunnel,
+    tunnel: TunnelSettings,
+    limits: node::Limits,
     /// What holds as long as the tables do.
     since: node::Since,
     waiting: Vec<Waiting>,
@@ -96,7 +97,8 @@ impl Engine {
         tables: Tables,
         content: Content,
         node_port_addresses: Vec<IpNetwork>,
-        tunnel: Tunnel,
+        tunnel: TunnelSettings,
+        limits: node::Limits,
     ) -> Self {
         let since = since(&tables, shared.adopted);
         Self {
@@ -108,6 +110,7 @@ impl Engine {
             uplinks: Vec::new(),
             addresses: Vec::new(),
             tunnel,
+            limits,
             since,
             waiting: Vec::new(),
             detached: Vec::new(),
@@ -234,6 +237,7 @@ impl Engine {
             &network,
             &self.addresses,
             &self.node_port_addresses,
+            self.limits,
             self.since,
         ));
         if network != self.shared.progress().network {

@@ -25,10 +25,12 @@ use tracing::{info, warn};
 use crate::admin::{self, Admin};
 use crate::bpf::{Hooks, ObjectFile, PinDir, Tables, cgroup2_root, follow_packet_log, load};
 use crate::cni::Server;
+use crate::compile::node::Limits;
 use crate::events::Recorder;
 use crate::install::Conflist;
 use crate::log::Log;
 use crate::model::{Model, Rules};
+use crate::network::TunnelSettings;
 use crate::observe::{HealthServer, MetricsServer, serve_checks};
 use crate::settings::Settings;
 use crate::state::{DropLog, Shared};
@@ -91,8 +93,13 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         healthz_bind,
         metrics_bind,
         tunnel,
+        tunnel_from,
         vxlan_port,
+        max_flows,
+        max_open_flows,
+        max_new_flows,
     } = settings;
+    let tunnel = TunnelSettings { when: tunnel, from: tunnel_from, port: vxlan_port };
     let healthz = healthz_bind.unwrap_or_else(|| fairlead_observe::any(HEALTHZ_PORT));
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
@@ -112,12 +119,12 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let sysctls = Sysctls::new(&proc_sys, &run_dir);
     // A socket of its own: the kernel serves one list at a time on each.
-    let wire = Wire::new(Netlink::open()?, uplinks, sysctls, (tunnel, vxlan_port), &socket, pins.clone());
+    let wire = Wire::new(Netlink::open()?, uplinks, sysctls, tunnel, &socket, pins.clone());
     hooks.attach_sockets(&cgroup)?;
 
     let cluster = source.cluster().cloned();
     let events = cluster.clone().map_or_else(Recorder::nowhere, |cluster| Recorder::start(cluster, &node));
-    let model = Model::new(&node).with_rules(Rules { external_ips, pod_ranges });
+    let model = Model::new(&node).with_rules(Rules { external_ips, pod_ranges, tunnel_port: tunnel.guarded_port() });
     let shared = Arc::new(Shared::new(model, cluster, events, loaded.programs, loaded.adopted));
     let (inputs, received) = mpsc::channel(QUEUE);
     let pods = Arc::new(Pods { shared: Arc::clone(&shared), inputs: inputs.clone(), pins: pins.clone() });
@@ -131,9 +138,10 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         shared.model_mut().attach(local(pod));
     }
 
+    let limits = Limits { flows: max_flows, open: max_open_flows, rate: max_new_flows };
     let content = if loaded.adopted { Content::adopt(&loaded.tables)? } else { Content::empty() };
     let mut engine =
-        Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel);
+        Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel, limits);
     engine.set_uplinks(wire.uplinks(&[]).await?);
     engine.set_addresses(netlink.addresses().await?);
     engine.settle();

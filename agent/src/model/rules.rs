@@ -11,6 +11,8 @@ pub struct Rules {
     pub external_ips: Option<Vec<IpNetwork>>,
     /// Prefixes that pods' addresses may be of on every node, beside `podCIDRs`.
     pub pod_ranges: Vec<IpNetwork>,
+    /// UDP port of the tunnel between nodes, if there is one.
+    pub tunnel_port: Option<u16>,
 }
 
 impl Rules {

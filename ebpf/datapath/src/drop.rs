@@ -92,7 +92,7 @@ reasons! {
     Rejected = 21, "rejected";
     /// The client is not in the service's `loadBalancerSourceRanges`.
     SourceRange = 22, "source_range";
-    /// A VXLAN packet not sent by a node of the cluster, or whose inner source is not behind that node.
+    /// A VXLAN packet not sent by a node that is reached through the tunnel, or whose inner source is not behind that node.
     Tunnel = 23, "tunnel";
     /// A program did not find its own memory or tables: a fault of Fairlead. Please report it.
     Internal = 24, "internal";
@@ -120,6 +120,8 @@ reasons! {
     NoSuchNode = 35, "no_such_node";
     /// The program of a pod's interface is missing, or of the tunnel's: nothing passes until the agent has put it back.
     NoProgram = 36, "no_program";
+    /// A packet of a pod, or of a client of a Service, for the UDP port of the tunnel at what is no pod: nodes alone send there.
+    TunnelPort = 37, "tunnel_port";
 }
 
 /// Size of the `DROPS` array: there is room for reasons to come, so that a new one changes no layout.

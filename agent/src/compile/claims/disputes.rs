@@ -81,7 +81,7 @@ pub fn of_refusals(loser: &Party, refusals: &[Refusal]) -> Vec<Dispute> {
     let told = refusals.iter().take(TOLD).map(|refusal| Dispute {
         loser: loser.clone(),
         winner: refusal.why.winner().map(Party::service),
-        text: format!("{refusal}; claim an address of its own"),
+        text: format!("{refusal}; {}", refusal.remedy()),
         everywhere: loser.kind != Kind::Pod,
     });
     let more = refusals.len().saturating_sub(TOLD);

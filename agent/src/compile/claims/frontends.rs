@@ -31,11 +31,29 @@ pub struct Claim<'a> {
     pub protocol: Protocol,
 }
 
+/// As what an object names an address and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// As one of its own.
+    Frontend(FrontendKind),
+    /// As one of its endpoints'.
+    Endpoint,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frontend(kind) => kind.fmt(f),
+            Self::Endpoint => f.write_str("endpoint"),
+        }
+    }
+}
+
 /// A claim that does not count.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refusal {
     /// As what it is claimed.
-    pub kind: FrontendKind,
+    pub part: Part,
     /// What is claimed.
     pub address: SocketAddr,
     /// The protocol.
@@ -63,6 +81,8 @@ pub enum Why {
     ApiServer,
     /// This node does not have it.
     NotOfNode,
+    /// Nodes take there what other nodes send them through the tunnel.
+    Tunnel,
 }
 
 impl Why {
@@ -72,7 +92,7 @@ impl Why {
         match self {
             Self::ClusterIp(service) | Self::NodePort(service) => Some(service),
             Self::Special | Self::NotPermitted | Self::PodRange(_) => None,
-            Self::Kubelet | Self::ApiServer | Self::NotOfNode => None,
+            Self::Kubelet | Self::ApiServer | Self::NotOfNode | Self::Tunnel => None,
         }
     }
 }
@@ -87,6 +107,7 @@ impl fmt::Display for Why {
             Self::NodePort(service) => write!(f, "at nodes' addresses this port is the NodePort of {service}"),
             Self::Kubelet => f.write_str("it is the port of a node's kubelet"),
             Self::ApiServer => f.write_str("the API server listens there"),
+            Self::Tunnel => f.write_str("a node takes what other nodes send through the tunnel there"),
             Self::NotOfNode => f.write_str("the node that the pod runs on does not have this address"),
         }
     }
@@ -94,8 +115,18 @@ impl fmt::Display for Why {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, address, protocol, why } = self;
-        write!(f, "the {kind} {address}/{protocol} is not served: {why}")
+        let Self { part, address, protocol, why } = self;
+        write!(f, "the {part} {address}/{protocol} is not served: {why}")
+    }
+}
+
+impl Refusal {
+    /// What its owner can do.
+    pub(super) fn remedy(&self) -> &'static str {
+        match self.part {
+            Part::Frontend(_) => "claim an address of its own",
+            Part::Endpoint => "name another port",
+        }
     }
 }
 
@@ -108,7 +139,12 @@ pub fn settle(owner: Owner<'_>, content: &mut ServiceContent, reserved: &Reserve
             let claim = Claim { owner, kind: policy.kind, address, protocol: name.protocol };
             let why = judge(&claim, reserved, rules);
             let admitted = why.is_none();
-            refusals.extend(why.map(|why| Refusal { kind: claim.kind, address, protocol: name.protocol, why }));
+            refusals.extend(why.map(|why| Refusal {
+                part: Part::Frontend(claim.kind),
+                address,
+                protocol: name.protocol,
+                why,
+            }));
             admitted
         });
         port.forget_unused_ranges();

@@ -184,6 +184,7 @@ impl Cluster {
             policies: self.policies.iter().collect(),
             local: self.local.iter().collect(),
             pod_ranges: &[],
+            senders: Default::default(),
         }
     }
 

@@ -1,7 +1,9 @@
 //! What policy is compiled from.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use fairlead_datapath::Addr;
 use fairlead_objects::{Labels, Namespace, NetworkPolicy, Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
@@ -28,6 +30,8 @@ pub struct World<'a> {
     pub local: Vec<&'a LocalPod>,
     /// Prefixes that pods' addresses may be of on every node, beside the nodes' ranges.
     pub pod_ranges: &'a [IpNetwork],
+    /// The addresses of nodes that were reached through the tunnel a short time ago, and may not have noticed yet.
+    pub senders: BTreeSet<(Addr, Addr)>,
 }
 
 /// Whether a Pod object is that of an attached pod: the same name, and the uid that it runs under where both have one.
@@ -53,6 +57,7 @@ impl<'a> World<'a> {
             policies: model.policies().collect(),
             local: model.local().values().collect(),
             pod_ranges: &model.rules().pod_ranges,
+            senders: BTreeSet::new(),
         }
     }
 

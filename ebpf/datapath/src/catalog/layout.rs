@@ -239,7 +239,9 @@ layout!(Config {
     max_rate: "new flows of a pod a second",
     pickup_until: "second since boot, 0: never",
     max_open: "flows in CT_ANY of a pod, each way",
-    seed: "of the counters in SHARES"
+    seed: "of the counters in SHARES",
+    tunnel_port: "wire order, 0: none",
+    pad: "zero",
 });
 layout!(Uplink { v4: "IPv4", v6: "IPv6" });
 layout!(SocketMemory {

@@ -182,7 +182,7 @@ tables! {
     /// prefixes of policies and nodes
     Cidrs: "CIDRS", LpmTrie<CidrKey, Peer>, elements MAX_CIDRS, flags NO_PREALLOC, version Some(2);
     /// the way to another node
-    Nodes: "NODES", Array<u32, NodeHop>, elements MAX_NODES, flags 0, version Some(1);
+    Nodes: "NODES", Array<u32, NodeHop>, elements MAX_NODES, flags 0, version Some(2);
     /// a pod of this node: its word, addresses, MACs
     Pods: "PODS", Array<u32, Pod>, elements MAX_PODS, flags 0, version Some(1);
     /// what a set is besides its rows
@@ -206,7 +206,7 @@ tables! {
     /// ports of datagrams in fragments
     Fragments: "FRAGS", LruHash<FragmentKey, FragmentPorts>, elements 8192, flags 0, version Some(1);
     /// the node's addresses, MTU, mark, port range, limits
-    Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(3);
+    Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(4);
     /// whether a client outside was ever sent to a process of the node
     HostFlows: "HOST_FLOWS", Array<u32, u32>, elements 1, flags 0, version Some(1);
     /// addresses of each uplink

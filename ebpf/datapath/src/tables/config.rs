@@ -32,6 +32,10 @@ pub struct Config {
     /// By which destinations are spread over the counters in `SHARES`: random, or a pod could find others' counters. It stays as
     /// long as they do.
     pub seed: u32,
+    /// UDP port of the tunnel between nodes; [`WirePort::NONE`] where there is none.
+    pub tunnel_port: WirePort,
+    /// Zero.
+    pub pad: [u8; 6],
 }
 
 impl Config {

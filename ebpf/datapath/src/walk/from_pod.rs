@@ -12,6 +12,7 @@ use super::judge;
 use super::neighbour::stage::answer_neighbour;
 use super::opening::{Opening, begins, untag};
 use super::route::route_to;
+use super::tunnel_port;
 use crate::Addr;
 use crate::drop::DropReason;
 use crate::flow::stage::{create, forget};
@@ -94,8 +95,13 @@ fn check_addresses(p: &Packet, pod: &Pod) -> Action {
 fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, hit: &Hit<'_>) -> Action {
     let flow = hit.flow;
     let sender = if hit.forward { flow.opener } else { flow.responder };
-    // Somebody else had this address when the flow began, or its backend no longer serves.
-    if sender.slot != slot || (hit.forward && is_stale(k, w, hit)) {
+    let leaves = hit.forward && flow.responder.slot == NO_SLOT && flow.responder.node == NO_NODE;
+    // Somebody else had this address when the flow began, its backend no longer serves, or it goes where none may go since the
+    // settings were changed.
+    if sender.slot != slot
+        || (hit.forward && is_stale(k, w, hit))
+        || (leaves && tunnel_port::is_of_tunnel(k, w, w.packet.tuple.dport))
+    {
         forget(k, w, hit.table);
         return Action::GO_ON;
     }
@@ -123,6 +129,9 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     w.to = w.found;
     if w.to.flags & PeerFlags::RACED != 0 {
         return Action::drop(DropReason::Race);
+    }
+    if tunnel_port::is_aimed_at(k, w) {
+        return Action::drop(DropReason::TunnelPort);
     }
     let turned = match judge_new(k, w, word, opening) {
         Ok(turned) => turned,
