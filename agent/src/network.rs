@@ -23,6 +23,35 @@ pub enum Tunnel {
     Never,
 }
 
+/// Whose packets are accepted through the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum TunnelFrom {
+    /// Those of nodes that this one reaches through it, or did in the last ten minutes
+    #[default]
+    Reached,
+    /// Those of every node: while `tunnel` is being changed from one value to another
+    Nodes,
+}
+
+/// What the settings say of the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TunnelSettings {
+    /// Whether packets between nodes go through it.
+    pub when: Tunnel,
+    /// Whose packets are accepted.
+    pub from: TunnelFrom,
+    /// Its UDP port.
+    pub port: u16,
+}
+
+impl TunnelSettings {
+    /// The port that nodes alone send to, if there is a tunnel.
+    #[must_use]
+    pub fn guarded_port(&self) -> Option<u16> {
+        (self.when != Tunnel::Never).then_some(self.port)
+    }
+}
+
 /// The way of a family's packets to another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -45,8 +74,8 @@ pub struct Network {
     pub addresses: Vec<IpAddr>,
     /// The networks that its uplinks are on.
     pub subnets: Vec<IpNetwork>,
-    /// Whether packets to other nodes go through the tunnel.
-    pub tunnel: Tunnel,
+    /// Whether packets to other nodes go through the tunnel, and whose come from there.
+    pub tunnel: TunnelSettings,
 }
 
 impl Network {
@@ -57,11 +86,12 @@ impl Network {
     }
 
     /// The way of a family's packets to another node. Both nodes come to the same where their networks have one length of
-    /// prefix; what is sent either way is accepted either way.
+    /// prefix. What a node sends through the tunnel is accepted by those that reach it so, see [`TunnelFrom`]; what it sends
+    /// otherwise always is.
     #[must_use]
     pub fn way(&self, node: &Node, v4: bool) -> Way {
         let near = address(node, v4).filter(|ip| self.subnets.iter().any(|subnet| subnet.contains(*ip)));
-        match (self.tunnel, near) {
+        match (self.tunnel.when, near) {
             (Tunnel::Auto | Tunnel::Never, Some(ip)) => Way::Direct(ip),
             (Tunnel::Auto | Tunnel::Always, _) if self.overhead(node).is_some() => Way::Tunnel,
             (_, Some(ip)) => Way::Direct(ip),
@@ -78,7 +108,13 @@ impl Network {
             Way::Tunnel => tunnel,
             Way::Routed => routed,
         };
-        of(v4, HopFlags::TUNNEL_V4, HopFlags::ROUTED_V4) | of(v6, HopFlags::TUNNEL_V6, HopFlags::ROUTED_V6)
+        let sends = match self.tunnel.from {
+            TunnelFrom::Reached => v4 == Way::Tunnel || v6 == Way::Tunnel,
+            TunnelFrom::Nodes => self.tunnel.when != Tunnel::Never,
+        };
+        of(v4, HopFlags::TUNNEL_V4, HopFlags::ROUTED_V4)
+            | of(v6, HopFlags::TUNNEL_V6, HopFlags::ROUTED_V6)
+            | if sends { HopFlags::SENDS } else { 0 }
     }
 
     /// What the tunnel to another node adds to a packet, by the family that both have; nothing if they share none.
@@ -98,7 +134,7 @@ impl Network {
             |node: &&Node| node.pod_cidrs.iter().any(|range| self.way(node, range.is_ipv4()) == Way::Tunnel);
         let others = nodes.into_iter().filter(|node| node.name != own);
         // Who always takes the tunnel knows before there is another node.
-        let least = if self.tunnel == Tunnel::Always { self.own_overhead() } else { 0 };
+        let least = if self.tunnel.when == Tunnel::Always { self.own_overhead() } else { 0 };
         let most = others.filter(tunnelled).filter_map(|node| self.overhead(node)).fold(least, Ord::max);
         self.mtu.saturating_sub(most)
     }
@@ -147,7 +183,7 @@ mod tests {
             mtu: 1500,
             addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
             subnets: subnets.collect(),
-            tunnel,
+            tunnel: TunnelSettings { when: tunnel, ..TunnelSettings::default() },
         }
     }
 
@@ -174,8 +210,28 @@ mod tests {
         let network = network(Tunnel::Auto, OWN);
         assert_eq!(network.way(&beside, true), Way::Direct("172.18.0.12".parse().unwrap()));
         assert_eq!(network.way(&beside, false), Way::Tunnel);
-        assert_eq!(network.hop_flags(&beside), HopFlags::TUNNEL_V6);
+        assert_eq!(network.hop_flags(&beside), HopFlags::TUNNEL_V6 | HopFlags::SENDS);
         assert_eq!(Network { addresses: vec![], ..network }.way(&beside, false), Way::Routed);
+    }
+
+    #[test]
+    fn a_node_sends_through_the_tunnel_that_is_reached_through_it_or_while_all_do() {
+        let beside = node("b", &["172.18.0.12", "fd00:172:18::12"], RANGES);
+        let far = node("c", &["172.18.1.12", "fd00:172:18:1::12"], RANGES);
+        let sends = |when, from, node: &Node| {
+            let tunnel = TunnelSettings { when, from, port: VXLAN_PORT };
+            Network { tunnel, ..network(when, OWN) }.hop_flags(node) & HopFlags::SENDS != 0
+        };
+        use TunnelFrom::{Nodes, Reached};
+        for (when, from, of_beside, of_far) in [
+            (Tunnel::Auto, Reached, false, true),
+            (Tunnel::Always, Reached, true, true),
+            (Tunnel::Never, Reached, false, false),
+            (Tunnel::Auto, Nodes, true, true),
+            (Tunnel::Never, Nodes, false, false),
+        ] {
+            assert_eq!((sends(when, from, &beside), sends(when, from, &far)), (of_beside, of_far), "{when:?} {from:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use fairlead_datapath::config::Config;
 use fairlead_objects::ObjectKey;
 use fairlead_objects::kubernetes::ServerUrl;
 use ipnetwork::IpNetwork;
@@ -15,7 +16,7 @@ use crate::install::conflist::{CONF_DIR, CONF_NAME};
 use crate::log;
 use crate::masquerade::{self, Mode, PortRange};
 use crate::model::NodeLocalDns;
-use crate::network::{Tunnel, VXLAN_PORT};
+use crate::network::{Tunnel, TunnelFrom, VXLAN_PORT};
 use crate::wiring::PROC_SYS;
 
 /// How long the API server may be silent: longer than a control plane takes to restart or to be upgraded, so that not all
@@ -94,7 +95,11 @@ pub struct Settings {
     /// When to send packets to other nodes through VXLAN. Must be the same on every node
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub tunnel: Tunnel,
-    /// UDP port of VXLAN. Must be the same on every node
+    /// From which nodes packets through VXLAN are accepted. `nodes` while `tunnel` is being changed, or where nodes of one
+    /// network do not agree on how large it is
+    #[arg(long, value_enum, default_value_t, value_name = "WHOM")]
+    pub tunnel_from: TunnelFrom,
+    /// UDP port of VXLAN. Must be the same on every node. Pods can't send to it but at pods
     #[arg(long, default_value_t = VXLAN_PORT, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
     /// Whether what pods send out of the cluster has the node's address
@@ -111,6 +116,16 @@ pub struct Settings {
     /// right to patch nodes/status, which manifests/overlays/cloud gives
     #[arg(long)]
     pub clear_network_unavailable: bool,
+    /// Established TCP connections that a pod may have opened, and as many to it
+    #[arg(long, default_value_t = Config::MAX_FLOWS, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_flows: u32,
+    /// Flows besides those that a pod may have opened, and as many to it: UDP, ICMP, and connections before they are
+    /// established
+    #[arg(long, default_value_t = Config::MAX_OPEN, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_open_flows: u32,
+    /// New flows that a pod may open in a second, all at once if it likes
+    #[arg(long, default_value_t = Config::MAX_RATE, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_new_flows: u32,
     /// cgroup v2 whose processes get socket hooks, or a directory with its mount below [default: the root of cgroup v2]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,

@@ -248,6 +248,35 @@ impl Hooks {
         if let Some(hook) = self.hooks.get_mut(&place) {
             (hook.link, hook.since) = (link, Instant::now());
         }
+        // One that an agent before attached stays where it was.
+        if self.is_behind(place) { self.put_first(place) } else { Ok(()) }
+    }
+
+    /// Whether somebody else's program sees packets before the one that is attached by a link there.
+    fn is_behind(&self, place: Place) -> bool {
+        let Some(hook) = self.hooks.get(&place) else { return false };
+        let (Some(program), Some(_)) = (self.ids.get(hook.program), &hook.link) else { return false };
+        let first =
+            with_target(place, &hook.target, |target, attach_type| Ok(links::is_first(*program, target, attach_type)));
+        matches!(first, Ok(Some(false)))
+    }
+
+    /// Puts the program that is attached by a link before those of others.
+    pub(super) fn put_first(&mut self, place: Place) -> Result<(), BpfError> {
+        let Some(hook) = self.hooks.get(&place) else { return Ok(()) };
+        let (Means::Link(pin), Some(link)) = (self.means(place, hook), &hook.link) else { return Ok(()) };
+        let missing = |name: &str| BpfError::Missing { what: "program", name: name.to_owned() };
+        let loaded = |name: &str| self.ebpf.program(name).ok_or_else(|| missing(name));
+        let (prog, guard) = (loaded(hook.program)?, loaded(GUARD)?);
+        let result = with_target(place, &hook.target, |target, attach_type| {
+            let [prog, guard] = [prog.fd(), guard.fd()].map(|fd| fd.map_err(io::Error::other));
+            links::put_first(link.as_fd(), (prog?.as_fd(), guard?.as_fd()), target, attach_type, &pin)
+        });
+        let target = format!("the interface {}", hook.target);
+        let first = result.map_err(|source| BpfError::Attach { program: hook.program, target, source })?;
+        if let Some(hook) = self.hooks.get_mut(&place) {
+            (hook.link, hook.since) = (Some(first), Instant::now());
+        }
         Ok(())
     }
 }

@@ -26,6 +26,11 @@ impl Target {
         }
     }
 
+    /// Whether programs there have an order, and one that decides on a packet keeps it from those behind.
+    fn has_order(self) -> bool {
+        matches!(self, Self::Interface(_))
+    }
+
     fn number(self) -> u32 {
         match self {
             Self::Interface(index) => index,
@@ -43,9 +48,38 @@ pub(super) fn attach(prog: BorrowedFd<'_>, target: Target, attach_type: u32, pin
         }
         fs::remove_file(pin)?;
     }
-    let link = sys::link_create(prog, target.number(), attach_type)?;
+    let position = if target.has_order() { sys::Position::First } else { sys::Position::Any };
+    let link = sys::link_create(prog, target.number(), attach_type, position)?;
     sys::obj_pin(link.as_fd(), pin)?;
     Ok(link)
+}
+
+/// Whether nobody else's program at the target sees a packet before the one with this id. Nothing if the kernel does not say.
+pub(super) fn is_first(program: u32, target: Target, attach_type: u32) -> Option<bool> {
+    match target {
+        Target::Cgroup { .. } => Some(true),
+        Target::Interface(ifindex) => {
+            sys::programs_at(ifindex, attach_type).ok().map(|ids| ids.first() == Some(&program))
+        }
+    }
+}
+
+/// Puts a program before those of others, by a new link in place of `link`, which has to be pinned at `pin`: links can't be
+/// moved, and a program can't be at a hook twice. Until the new link is there `guard` is where the program was, so no packet
+/// gets past both.
+pub(super) fn put_first(
+    link: BorrowedFd<'_>,
+    (prog, guard): (BorrowedFd<'_>, BorrowedFd<'_>),
+    target: Target,
+    attach_type: u32,
+    pin: &Path,
+) -> io::Result<OwnedFd> {
+    sys::link_update(link, guard)?;
+    let first = sys::link_create(prog, target.number(), attach_type, sys::Position::First);
+    let first = first.or_else(|error| sys::link_update(link, prog).and(Err(error)))?;
+    self::pin(first.as_fd(), pin)?;
+    sys::link_detach(link)?;
+    Ok(first)
 }
 
 /// The id of the program that a link attaches to its target. Nothing if it was detached, or the target is gone.

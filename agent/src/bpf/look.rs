@@ -80,14 +80,18 @@ impl Hooks {
             Means::Filter(at) => {
                 let is_newer = hook.since >= filters.as_of;
                 let program = if is_newer { self.ids.get(hook.program) } else { filters.programs.get(&at) };
-                return HaveHook { program: program.copied(), pinned: false };
+                return HaveHook { program: program.copied(), ..HaveHook::default() };
             }
             Means::Link(pin) => pin,
         };
         let Some(link) = &hook.link else { return HaveHook::default() };
-        let target = with_target(place, &hook.target, |target, _| Ok(target));
-        let program = target.ok().and_then(|target| links::program(link.as_fd(), target));
-        HaveHook { program, pinned: links::is_pinned(link.as_fd(), &pin) }
+        let found = with_target(place, &hook.target, |target, attach_type| {
+            let program = links::program(link.as_fd(), target);
+            let first = program.and_then(|program| links::is_first(program, target, attach_type));
+            Ok((program, first == Some(false)))
+        });
+        let (program, behind) = found.unwrap_or_default();
+        HaveHook { program, pinned: links::is_pinned(link.as_fd(), &pin), behind }
     }
 
     fn put_right(&mut self, place: Place, step: HookStep, looked: &mut Looked) {
@@ -109,6 +113,11 @@ impl Hooks {
                     return;
                 }
                 looked.note(Kind::Program, slot, format!("the program {program} at {target}"), outcome);
+            }
+            HookStep::First => {
+                let outcome = self.put_first(place);
+                let what = format!("the program {program} at {target}, which somebody else's was before");
+                looked.note(Kind::Program, slot, what, outcome);
             }
             HookStep::Pin => {
                 let (Means::Link(path), Some(link)) = (self.means(place, hook), &hook.link) else { return };

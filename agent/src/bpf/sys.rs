@@ -22,6 +22,7 @@ enum Cmd {
     ObjPin = 6,
     ObjGet = 7,
     ObjGetInfoByFd = 15,
+    ProgQuery = 16,
     MapLookupBatch = 24,
     MapUpdateBatch = 26,
     MapDeleteBatch = 27,
@@ -99,6 +100,35 @@ struct LinkUpdate {
     flags: u32,
     old_prog_fd: u32,
 }
+
+/// All of it: the kernel writes the last member too, whatever length it is told.
+#[derive(Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct ProgQuery {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    pad: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// Where a new link goes among those of its hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Position {
+    /// Where the kernel puts it: the last, where there is an order.
+    Any,
+    /// Before all others.
+    First,
+}
+
+/// `BPF_MPROG_MAX` (kernel/bpf/mprog.c): most programs of a tcx hook.
+const MAX_PROGRAMS: usize = 64;
 
 /// The head of `struct bpf_map_info`.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -206,9 +236,17 @@ pub(super) fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 }
 
 /// Attaches a program by a link. `target` is an interface index or the descriptor of a cgroup.
-pub(super) fn link_create(prog: BorrowedFd<'_>, target: u32, attach_type: u32) -> io::Result<OwnedFd> {
+pub(super) fn link_create(
+    prog: BorrowedFd<'_>,
+    target: u32,
+    attach_type: u32,
+    position: Position,
+) -> io::Result<OwnedFd> {
+    /// `BPF_F_BEFORE`; without another program, before all.
+    const BEFORE: u32 = 1 << 3;
+    let flags = if position == Position::First { BEFORE } else { 0 };
     let mut attr =
-        LinkCreate { prog_fd: raw(prog), target, attach_type, flags: 0, relative_fd: 0, pad: 0, expected_revision: 0 };
+        LinkCreate { prog_fd: raw(prog), target, attach_type, flags, relative_fd: 0, pad: 0, expected_revision: 0 };
     // SAFETY: no pointers.
     unsafe { bpf_fd(Cmd::LinkCreate, attr.as_mut_bytes()) }
 }
@@ -218,6 +256,22 @@ pub(super) fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Res
     let mut attr = LinkUpdate { link_fd: raw(link), new_prog_fd: raw(prog), flags: 0, old_prog_fd: 0 };
     // SAFETY: no pointers.
     unsafe { bpf(Cmd::LinkUpdate, attr.as_mut_bytes()) }.map(drop)
+}
+
+/// The ids of the programs at a tcx hook of an interface, in the order in which they see a packet.
+pub(super) fn programs_at(ifindex: u32, attach_type: u32) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; MAX_PROGRAMS];
+    let mut attr = ProgQuery {
+        target: ifindex,
+        attach_type,
+        prog_ids: pointer_mut(ids.as_mut_bytes()),
+        count: MAX_PROGRAMS as u32,
+        ..ProgQuery::default()
+    };
+    // SAFETY: the kernel writes at most `count` ids to `prog_ids`, which is writable for that and takes any bytes, and to
+    // members of the attribute, of which none is missing (`bpf_mprog_query` in kernel/bpf/mprog.c).
+    unsafe { bpf(Cmd::ProgQuery, attr.as_mut_bytes()) }?;
+    Ok(ids.into_iter().take(attr.count as usize).collect())
 }
 
 /// Detaches what a link attaches, whoever holds the link.

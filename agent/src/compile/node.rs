@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use fairlead_datapath::Addr;
+use fairlead_datapath::{Addr, WirePort};
 
 use fairlead_datapath::config::{Config, Uplink as UplinkRow};
 use fairlead_datapath::service::FrontendFlags;
@@ -11,7 +11,7 @@ use fairlead_objects::Node;
 use ipnetwork::IpNetwork;
 
 use crate::masquerade::PortRange;
-use crate::network::{Network, Tunnel};
+use crate::network::{Network, TunnelSettings};
 use crate::wiring::Uplink;
 
 /// MTU of pods while no uplink is known: Ethernet's.
@@ -29,7 +29,7 @@ fn address(uplink: &Uplink, v4: bool) -> Option<IpAddr> {
 /// What the interfaces say of the node. Its addresses are those that its object names and that it really has, or else
 /// those of its uplinks.
 #[must_use]
-pub fn network(uplinks: &[Uplink], node: Option<&Node>, tunnel: Tunnel) -> Network {
+pub fn network(uplinks: &[Uplink], node: Option<&Node>, tunnel: TunnelSettings) -> Network {
     let own: Vec<IpAddr> = uplinks.iter().flat_map(|uplink| &uplink.addresses).map(|(ip, _)| *ip).collect();
     let of_family = |v4: bool| {
         let named = node.into_iter().flat_map(|node| &node.internal_ips).copied();
@@ -67,6 +67,17 @@ pub struct Since {
     pub seed: u32,
 }
 
+/// What a pod may have of the tables of flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// See [`Config::max_flows`].
+    pub flows: u32,
+    /// See [`Config::max_open`].
+    pub open: u32,
+    /// See [`Config::max_rate`].
+    pub rate: u32,
+}
+
 /// Compiles. `addresses`: all that the node has; `prefixes`: where NodePorts are, if not at the primary ones;
 /// `closed`: what pods may not reach, of which the first [`MAX_CLOSED`] count;
 /// `ports`: those of translated sources; `since`: what holds as long as the tables do.
@@ -78,6 +89,7 @@ pub fn compile(
     prefixes: &[IpNetwork],
     closed: &[IpAddr],
     ports: PortRange,
+    limits: Limits,
     since: Since,
 ) -> Wanted {
     let of_family =
@@ -89,12 +101,14 @@ pub fn compile(
         mark: Config::MARK,
         snat_first: ports.first(),
         snat_count: ports.count(),
-        max_flows: Config::MAX_FLOWS,
-        max_rate: Config::MAX_RATE,
+        max_flows: limits.flows,
+        max_rate: limits.rate,
         pickup_until: since.pickup_until,
-        max_open: Config::MAX_OPEN,
+        max_open: limits.open,
         seed: since.seed,
         closed: std::array::from_fn(|place| closed.get(place).map_or(Addr::UNSPECIFIED, |ip| (*ip).into())),
+        tunnel_port: network.tunnel.guarded_port().map_or(WirePort::NONE, WirePort::new),
+        pad: [0; 6],
     };
     let row = |uplink: &Uplink| {
         let of = |v4| address(uplink, v4).map_or(Addr::UNSPECIFIED, Addr::from);
@@ -164,7 +178,7 @@ mod tests {
             uplink(2, 9000, &["fe80::1", "10.0.0.1", "10.0.0.2", "2001:db8::1"]),
             uplink(3, 1400, &["172.18.0.11", "fd00:172:18::11"]),
         ];
-        let found = network(&uplinks, None, Tunnel::Auto);
+        let found = network(&uplinks, None, TunnelSettings::default());
         assert_eq!(found.addresses, ["10.0.0.1", "2001:db8::1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
         assert_eq!((found.ifindex, found.mtu), (2, 1400));
         let node = Node {
@@ -176,9 +190,9 @@ mod tests {
             pod_cidrs: vec![],
             leaving: false,
         };
-        let found = network(&uplinks[1..], Some(&node), Tunnel::Auto);
+        let found = network(&uplinks[1..], Some(&node), TunnelSettings::default());
         assert_eq!(found.addresses, ["172.18.0.11", "fd00:172:18::11"].map(|ip| ip.parse::<IpAddr>().unwrap()));
         assert_eq!(found.ifindex, 3);
-        assert!(network(&[], None, Tunnel::Auto).addresses.is_empty());
+        assert!(network(&[], None, TunnelSettings::default()).addresses.is_empty());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use fairlead_datapath::Addr;
-use fairlead_datapath::peer::{CidrKey, NodeHop, PeerFlags, Pod as PodRecord};
+use fairlead_datapath::peer::{CidrKey, HopFlags, NodeHop, PeerFlags, Pod as PodRecord};
 use fairlead_objects::{Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
@@ -144,7 +144,8 @@ impl<'a> Nodes<'a> {
             // Two nodes of the same addresses are one way.
             let index = reachable.then(|| {
                 *by_address.entry((v4, v6)).or_insert_with(|| {
-                    let (ifindex, flags) = (world.network.ifindex, world.network.hop_flags(node));
+                    let sends = if world.senders.contains(&(v4, v6)) { HopFlags::SENDS } else { 0 };
+                    let (ifindex, flags) = (world.network.ifindex, world.network.hop_flags(node) | sends);
                     nodes.hops.push(NodeHop { v4, v6, ifindex, flags });
                     nodes.hops.len() - 1
                 })

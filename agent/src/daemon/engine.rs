@@ -25,7 +25,7 @@ use crate::cni::{AttachError, AttachedPod};
 use crate::compile::node;
 use crate::masquerade::PortRange;
 use crate::model::LocalPod;
-use crate::network::Tunnel;
+use crate::network::TunnelSettings;
 use crate::repair::{Filters, Looked};
 use crate::state::Shared;
 use crate::wiring::{Uplink, overlay};
@@ -75,9 +75,10 @@ pub(super) struct Engine {
     node_port_addresses: Vec<IpNetwork>,
     uplinks: Vec<Uplink>,
     addresses: Vec<IpAddr>,
-    tunnel: Tunnel,
+    tunnel: TunnelSettings,
     /// Source ports of translated flows.
     ports: PortRange,
+    limits: node::Limits,
     /// What holds as long as the tables do.
     since: node::Since,
     waiting: Vec<Waiting>,
@@ -101,7 +102,8 @@ impl Engine {
         tables: Tables,
         content: Content,
         node_port_addresses: Vec<IpNetwork>,
-        tunnel: Tunnel,
+        tunnel: TunnelSettings,
+        limits: node::Limits,
     ) -> Self {
         let since = since(&tables, shared.adopted);
         // What was opened before it was closed does not go on for long.
@@ -118,6 +120,7 @@ impl Engine {
             addresses: Vec::new(),
             tunnel,
             ports,
+            limits,
             since,
             waiting: Vec::new(),
             detached: Vec::new(),
@@ -247,6 +250,7 @@ impl Engine {
             &self.node_port_addresses,
             &closed,
             self.ports,
+            self.limits,
             self.since,
         ));
         if network != self.shared.progress().network {

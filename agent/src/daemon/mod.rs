@@ -27,11 +27,13 @@ use tracing::{info, warn};
 use crate::admin::{self, Admin};
 use crate::bpf::{Hooks, ObjectFile, PinDir, Tables, cgroup2_root, follow_packet_log, load};
 use crate::cni::{Health, Server};
+use crate::compile::node::Limits;
 use crate::events::{Recorder, keep_network_available};
 use crate::install::Conflist;
 use crate::log::Log;
 use crate::masquerade::Masquerade;
 use crate::model::{Model, NodeLocalDns, Rules};
+use crate::network::TunnelSettings;
 use crate::observe::{HealthServer, MetricsServer, serve_checks};
 use crate::settings::{MetadataAccess, Settings};
 use crate::state::{DropLog, Shared};
@@ -98,12 +100,17 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         healthz_bind,
         metrics_bind,
         tunnel,
+        tunnel_from,
         vxlan_port,
         clear_network_unavailable,
         masquerade_mode: mode,
         masquerade_except_cidrs: except,
         masquerade_port_range: ports,
+        max_flows,
+        max_open_flows,
+        max_new_flows,
     } = settings;
+    let tunnel = TunnelSettings { when: tunnel, from: tunnel_from, port: vxlan_port };
     if metadata_addresses.len() > MAX_CLOSED {
         return Err(DaemonError::Metadata(metadata_addresses.len()));
     }
@@ -127,7 +134,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let sysctls = Sysctls::new(&proc_sys, &run_dir);
     // A socket of its own: the kernel serves one list at a time on each.
-    let wire = Wire::new(Netlink::open()?, uplinks, sysctls, (tunnel, vxlan_port), &socket, pins.clone());
+    let wire = Wire::new(Netlink::open()?, uplinks, sysctls, tunnel, &socket, pins.clone());
     hooks.attach_sockets(&cgroup)?;
 
     let cluster = source.cluster().cloned();
@@ -140,6 +147,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         metadata_closed: metadata_access == MetadataAccess::Closed,
         masquerade,
         node_local_dns: NodeLocalDns { addresses: node_local_dns, service: node_local_dns_service },
+        tunnel_port: tunnel.guarded_port(),
     });
     let shared = Arc::new(Shared::new(model, cluster, events, loaded.programs, loaded.adopted));
     let (inputs, received) = mpsc::channel(QUEUE);
@@ -154,9 +162,10 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         shared.model_mut().attach(local(pod));
     }
 
+    let limits = Limits { flows: max_flows, open: max_open_flows, rate: max_new_flows };
     let content = if loaded.adopted { Content::adopt(&loaded.tables)? } else { Content::empty() };
     let mut engine =
-        Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel);
+        Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel, limits);
     engine.set_uplinks(wire.uplinks(&[]).await?);
     engine.set_addresses(netlink.addresses().await?);
     engine.settle();

@@ -4,15 +4,14 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::engine::Input;
-use crate::network::Tunnel;
+use crate::network::{Tunnel, TunnelSettings};
 use crate::wiring::overlay::{NAME, Overlay};
 use crate::wiring::{Netlink, Sysctls};
 
 /// Keeps it.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    tunnel: Tunnel,
-    port: u16,
+    tunnel: TunnelSettings,
     sysctls: Sysctls,
     /// Whether the programs of this agent are attached to the device.
     attached: bool,
@@ -21,8 +20,8 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(tunnel: Tunnel, port: u16, sysctls: Sysctls) -> Self {
-        Self { tunnel, port, sysctls, attached: false, trouble: None }
+    pub(super) fn new(tunnel: TunnelSettings, sysctls: Sysctls) -> Self {
+        Self { tunnel, sysctls, attached: false, trouble: None }
     }
 
     /// Makes the device be as it should. Says whether it had to be made again.
@@ -41,13 +40,13 @@ impl Keeper {
     }
 
     async fn keep(&mut self, netlink: &Netlink, mtu: u32, inputs: &mpsc::Sender<Input>) -> Result<bool, String> {
-        if self.tunnel == Tunnel::Never {
+        if self.tunnel.when == Tunnel::Never {
             if netlink.remove_overlay().await.map_err(|error| error.to_string())? {
                 info!("removed the tunnel device");
             }
             return Ok(false);
         }
-        let found = netlink.keep_overlay(self.port, mtu).await.map_err(|error| error.to_string())?;
+        let found = netlink.keep_overlay(self.tunnel.port, mtu).await.map_err(|error| error.to_string())?;
         if self.attached && found == Overlay::Up {
             return Ok(false);
         }
@@ -59,7 +58,7 @@ impl Keeper {
         self.attached = true;
         if found != Overlay::Up {
             netlink.raise_overlay().await.map_err(|error| error.to_string())?;
-            info!(port = self.port, mtu, "the tunnel device is up");
+            info!(port = self.tunnel.port, mtu, "the tunnel device is up");
         }
         if let Err(error) = self.sysctls.loosen(NAME) {
             debug!(%error, "can't loosen rp_filter on the tunnel device: the node's default applies");

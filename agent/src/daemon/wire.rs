@@ -16,7 +16,7 @@ use super::overlay::Keeper;
 use super::repair::Caretaker;
 use crate::bpf::{PinDir, watch_mounts};
 use crate::compile::node;
-use crate::network::Tunnel;
+use crate::network::TunnelSettings;
 use crate::repair::{Kind, Looked, Repair};
 use crate::state::{Shared, Subject};
 use crate::wiring::{
@@ -38,7 +38,7 @@ pub(super) struct Wire {
     /// The interfaces that were named on the command line.
     named: Vec<String>,
     sysctls: Sysctls,
-    tunnel: Tunnel,
+    tunnel: TunnelSettings,
     keeper: Keeper,
     caretaker: Caretaker,
     pins: PinDir,
@@ -62,11 +62,11 @@ impl Wire {
         netlink: Netlink,
         named: Vec<String>,
         sysctls: Sysctls,
-        (tunnel, vxlan_port): (Tunnel, u16),
+        tunnel: TunnelSettings,
         socket: &Path,
         pins: PinDir,
     ) -> Self {
-        let keeper = Keeper::new(tunnel, vxlan_port, sysctls.clone());
+        let keeper = Keeper::new(tunnel, sysctls.clone());
         let caretaker = Caretaker::new(netlink.clone(), sysctls.clone(), socket);
         Self {
             netlink,

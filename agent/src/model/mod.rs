@@ -66,7 +66,8 @@ impl Model {
 
     /// The same with these rules about claims.
     #[must_use]
-    pub fn with_rules(self, rules: Rules) -> Self {
+    pub fn with_rules(mut self, rules: Rules) -> Self {
+        self.reserved.set_tunnel_port(rules.tunnel_port);
         Self { rules, ..self }
     }
 

@@ -3,7 +3,7 @@
 //! Kept up to date with every object, since Services are compiled one by one: what changes here says which of those that
 //! claim something have to be compiled again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
@@ -60,6 +60,10 @@ pub struct Reserved {
     used_servers: BTreeSet<SocketAddr>,
     /// This node's addresses, as the kernel has them now.
     own: BTreeSet<IpAddr>,
+    /// UDP port of the tunnel between nodes, if there is one.
+    tunnel_port: Option<u16>,
+    /// Slices with endpoints at that port, and the Services that they are of.
+    at_tunnel: BTreeMap<ObjectKey, ObjectKey>,
     /// External and load balancers' addresses: the Services that claim them.
     claims: Holders<IpAddr>,
     /// The same by their ports.
@@ -81,6 +85,16 @@ impl Reserved {
     #[must_use]
     pub fn is_node(&self, ip: IpAddr) -> bool {
         self.node_ips.0.contains_key(&ip) || self.is_own(ip)
+    }
+
+    /// Whether a port of an address is where a node takes what others send it through the tunnel.
+    #[must_use]
+    pub fn is_tunnel(&self, ip: IpAddr, port: u16, protocol: Protocol) -> bool {
+        self.is_tunnel_port(port, protocol) && self.is_node(ip)
+    }
+
+    fn is_tunnel_port(&self, port: u16, protocol: Protocol) -> bool {
+        protocol == Protocol::Udp && self.tunnel_port == Some(port)
     }
 
     /// Whether this node has an address, as the kernel says.
@@ -147,6 +161,7 @@ impl Reserved {
             // With one address that comes, an API server's port may be protected at the others.
             let touched = before.union(&after);
             dirty.services.extend(touched.flat_map(|ip| self.claims.of(*ip)).cloned());
+            dirty.services.extend(self.at_tunnel.values().cloned());
         }
         for range in self.pod_ranges.replace(key, &set(old, pod_ranges), &set(new, pod_ranges)) {
             let inside = self.claims.0.iter().filter(|(ip, _)| range.contains(**ip));
@@ -164,6 +179,18 @@ impl Reserved {
         if !self.api_servers.replace(key, &set(old, api_servers), &set(new, api_servers)).is_empty() {
             self.touch_all(dirty);
         }
+        let service = new.filter(|slice| {
+            let mut ports = slice.ports.iter().filter_map(|port| Some((port.port?, port.protocol)));
+            ports.any(|(port, protocol)| self.is_tunnel_port(port, protocol))
+        });
+        match service.and_then(|slice| slice.service_name.as_deref()) {
+            Some(service) => drop(self.at_tunnel.insert(key.clone(), ObjectKey::new(&key.namespace, service))),
+            None => drop(self.at_tunnel.remove(key)),
+        }
+    }
+
+    pub(super) fn set_tunnel_port(&mut self, port: Option<u16>) {
+        self.tunnel_port = port;
     }
 
     /// This node has these addresses now.
@@ -182,7 +209,7 @@ impl Reserved {
 
     fn touch_all(&self, dirty: &mut Dirty) {
         dirty.host_claims = true;
-        dirty.services.extend(self.claims.0.values().flatten().cloned());
+        dirty.services.extend(self.claims.0.values().flatten().chain(self.at_tunnel.values()).cloned());
     }
 }
 

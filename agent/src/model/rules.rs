@@ -22,6 +22,8 @@ pub struct Rules {
     pub masquerade: Masquerade,
     /// Addresses that are DNS, and nobody else's.
     pub node_local_dns: NodeLocalDns,
+    /// UDP port of the tunnel between nodes, if there is one.
+    pub tunnel_port: Option<u16>,
 }
 
 impl Rules {

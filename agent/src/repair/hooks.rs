@@ -42,6 +42,8 @@ pub struct HaveHook {
     pub program: Option<u32>,
     /// Whether its link has its pin.
     pub pinned: bool,
+    /// Whether somebody else's program sees packets before it, and may keep them from it.
+    pub behind: bool,
 }
 
 /// What has to be done at a hook, in this order over all hooks: traffic first.
@@ -49,6 +51,8 @@ pub struct HaveHook {
 pub enum HookStep {
     /// Attach the program, with a pin where it has a link.
     Attach,
+    /// Put the program, which is attached, before those of others.
+    First,
     /// Attach the guard behind it.
     Guard,
     /// Pin the link, which is attached.
@@ -63,6 +67,8 @@ pub fn compare_hooks<K: Ord + Clone>(want: &BTreeMap<K, WantHook>, have: &BTreeM
         let step = match (have.program == Some(want.program), want.is_guard) {
             (false, false) => HookStep::Attach,
             (false, true) => HookStep::Guard,
+            // It comes with a pin.
+            (true, _) if want.by_link && have.behind => HookStep::First,
             (true, _) if want.by_link && !have.pinned => HookStep::Pin,
             (true, _) => return None,
         };

@@ -133,14 +133,15 @@ proptest! {
     #[test]
     fn every_hook_gets_its_program_its_guard_after_it_and_its_pin(
         want in prop::collection::btree_map(0..6_u8, (1..4_u32, any::<bool>(), any::<bool>()), 0..6),
-        have in prop::collection::btree_map(0..8_u8, (prop::option::of(1..4_u32), any::<bool>()), 0..8),
+        have in prop::collection::btree_map(0..8_u8, (prop::option::of(1..4_u32), any::<bool>(), any::<bool>()), 0..8),
     ) {
         let hook = |(key, (program, by_link, is_guard))| (key, WantHook { program, by_link, is_guard });
         let want: BTreeMap<u8, WantHook> = want.into_iter().map(hook).collect();
         let mut have: BTreeMap<u8, HaveHook> =
-            have.into_iter().map(|(key, (program, pinned))| (key, HaveHook { program, pinned })).collect();
+            have.into_iter().map(|(key, (program, pinned, behind))| (key, HaveHook { program, pinned, behind })).collect();
         let is_right = |key: &u8, want: &WantHook, have: &BTreeMap<u8, HaveHook>| {
-            have.get(key).is_some_and(|have| have.program == Some(want.program) && (have.pinned || !want.by_link))
+            let by_link = |have: &HaveHook| !want.by_link || (have.pinned && !have.behind);
+            have.get(key).is_some_and(|have| have.program == Some(want.program) && by_link(have))
         };
         let steps = compare_hooks(&want, &have);
         let before = have.clone();
@@ -151,11 +152,16 @@ proptest! {
             match step {
                 HookStep::Attach => {
                     prop_assert!(!guarded && !want[&key].is_guard);
-                    *place = HaveHook { program: Some(want[&key].program), pinned: want[&key].by_link };
+                    *place = HaveHook { program: Some(want[&key].program), pinned: want[&key].by_link, behind: false };
                 }
                 HookStep::Guard => {
                     guarded = true;
-                    *place = HaveHook { program: Some(want[&key].program), pinned: want[&key].by_link };
+                    *place = HaveHook { program: Some(want[&key].program), pinned: want[&key].by_link, behind: false };
+                }
+                HookStep::First => {
+                    prop_assert!(want[&key].by_link && place.behind);
+                    prop_assert_eq!(place.program, Some(want[&key].program));
+                    *place = HaveHook { pinned: true, behind: false, ..*place };
                 }
                 HookStep::Pin => {
                     prop_assert_eq!(place.program, Some(want[&key].program));

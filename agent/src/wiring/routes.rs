@@ -170,7 +170,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::network::Tunnel;
+    use crate::network::{Tunnel, TunnelSettings};
 
     fn node(n: u8) -> Node {
         Node {
@@ -222,7 +222,7 @@ mod tests {
         let expected =
             BTreeSet::from([tunnel("10.244.2.0/24", "172.18.0.1"), tunnel("fd00:10:244:2::/64", "fd00:172:18::1")]);
         assert_eq!(desired("node-1", [&far], &network()), expected);
-        let never = Network { tunnel: Tunnel::Never, ..network() };
+        let never = Network { tunnel: TunnelSettings { when: Tunnel::Never, ..Default::default() }, ..network() };
         assert!(desired("node-1", [&far], &never).is_empty());
     }
 

@@ -92,7 +92,7 @@ reasons! {
     Rejected = 21, "rejected";
     /// The client is not in the service's `loadBalancerSourceRanges`.
     SourceRange = 22, "source_range";
-    /// A VXLAN packet not sent by a node of the cluster, or whose inner source is not behind that node.
+    /// A VXLAN packet not sent by a node that is reached through the tunnel, or whose inner source is not behind that node.
     Tunnel = 23, "tunnel";
     /// A program did not find its own memory or tables: a fault of Fairlead. Please report it.
     Internal = 24, "internal";
@@ -129,6 +129,8 @@ reasons! {
     /// The address of a metadata service, which the setting `metadata.access` closes to pods; the sender gets a TCP reset or
     /// ICMP port unreachable.
     Metadata = 40, "metadata";
+    /// A packet of a pod, or of a client of a Service, for the UDP port of the tunnel at what is no pod: nodes alone send there.
+    TunnelPort = 41, "tunnel_port";
 }
 
 /// Size of the `DROPS` array: there is room for reasons to come, so that a new one changes no layout.

@@ -9,8 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use aya::programs::links::FdLink;
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use clap::{Parser, Subcommand};
+use fairlead_agent::bpf::{ObjectFile, PinDir, load};
 use fairlead_tests::processes;
 
 #[derive(Parser)]
@@ -58,6 +62,15 @@ enum Task {
     Detach {
         /// The pins
         pins: Vec<PathBuf>,
+    },
+    /// Has a program that lets everything pass see what comes in and goes out by interfaces before every other; for tests
+    #[command(hide = true)]
+    Precede {
+        /// The interfaces
+        interfaces: Vec<String>,
+        /// Where it is pinned: a directory that does not exist, on a bpf file system
+        #[arg(long)]
+        pins: PathBuf,
     },
     /// Answers on ports, as pods of a lab do; for pods of a real cluster
     #[command(hide = true)]
@@ -121,6 +134,7 @@ fn main() -> Result<ExitCode> {
                 fairlead_agent::bpf::detach(&pin)?;
             }
         }
+        Task::Precede { interfaces, pins } => precede(&interfaces, &pins)?,
         Task::Say { socket, text, times } => say(&socket, &text.repeat(times))?,
         Task::Enter { lab, place, pod, command } => {
             let code = processes::enter(&lab, &place, pod.as_deref(), &command)?;
@@ -128,6 +142,23 @@ fn main() -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The program is one of the agent's, in tables of its own: of a packet it counts nothing, and 0 is what lets it pass.
+fn precede(interfaces: &[String], pins: &Path) -> Result<()> {
+    const PROGRAM: &str = "sweep";
+    let mut loaded = load(&ObjectFile::find()?, &PinDir::open(pins)?)?;
+    let program = loaded.ebpf.program_mut(PROGRAM).context("the object has no such program")?;
+    let program: &mut SchedClassifier = program.try_into()?;
+    for interface in interfaces {
+        for (direction, name) in [(TcAttachType::Ingress, "in"), (TcAttachType::Egress, "out")] {
+            let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+            let id = program.attach_with_options(interface, direction, first)?;
+            let link = FdLink::try_from(program.take_link(id)?)?;
+            link.pin(pins.join("links").join(format!("{name}_{interface}")))?;
+        }
+    }
+    Ok(())
 }
 
 /// How long the other side may take.

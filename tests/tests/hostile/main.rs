@@ -21,6 +21,9 @@
 //! | a node | `status.podIPs` of its pods and addresses of its Node: those of other nodes' pods, of hosts outside | no policy takes an address for that pod; who has it keeps its name |
 //! | a pod | a later fragment right behind a packet that is allowed, of a datagram that is not, or of none | it does not arrive |
 //! | who may write EndpointSlices | more endpoints of one namespace than there is room for | it is refused by name, and Services of others follow their endpoints |
+//! | a pod, a client of a NodePort | packets of the tunnel to a node: to all its addresses, whole and in fragments, by a service whose endpoint is there | none is sent on; each is counted as `tunnel_port`, and an endpoint that a Node names is refused by name |
+//! | a host behind a router | packets of the tunnel from a node's address | none gets in, unless that node is reached through the tunnel |
+//! | who attaches programs before Fairlead's, by mistake or not | packets to a pod that lets nobody in | none arrives after the agent has looked |
 //! | who removes programs, pins or the file system of pins, by mistake or not | packets to a pod that lets nobody in | none arrives, also without an agent; the agent puts everything back |
 //!
 //! What is legitimate looks much the same and has to go on: a SYN that was lost is sent again and goes to the same
@@ -29,11 +32,13 @@
 
 mod claims;
 mod errors;
+mod first;
 mod fragments;
 mod legitimate;
 mod neighbours;
 mod scans;
 mod shares;
+mod tunnel;
 mod unhook;
 mod vlans;
 mod world;

@@ -35,13 +35,14 @@ fn always_shows_no_pods_address_to_the_network() {
     assert!(!kinds.iter().any(|kind| matches!(kind, Kind::From(ip) if pods(ip))), "{kinds:?}");
 }
 
+/// As while the setting is changed on one node after the other.
 #[test]
-fn nodes_that_do_not_agree_on_the_way_understand_each_other() {
+fn nodes_that_do_not_agree_on_the_way_understand_each_other_if_they_are_told_to() {
     let lab = Lab::builder().nodes(2).agent(&["--tunnel", "always"]).late(1).start();
     let one = server(&lab, "node-1", "net/one");
     lab.objects().apply(&lab.node("node-2").manifest());
     let other = lab.node("node-2");
-    other.launch_agent_with(&["--tunnel", "auto"]);
+    other.launch_agent_with(&["--tunnel", "auto", "--tunnel-from", "nodes"]);
     other.agent().wait_ready();
     other.serve("host/node-2", &[80], &[53]);
     let far = server(&lab, "node-2", "net/far");

@@ -15,7 +15,16 @@ use anyhow::{Context, Result};
 use super::Outcome;
 use crate::{paths, run, tally::Tally, toolchain};
 
-const SECONDS: u32 = 5;
+/// How long each target runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seconds(u32);
+
+impl Seconds {
+    /// With every change.
+    pub(super) const FEW: Self = Self(5);
+    /// What takes too long for that.
+    pub(super) const MANY: Self = Self(90);
+}
 
 /// What cargo-fuzz asks of the compiler, without an address sanitizer: that one needs a nightly compiler.
 const FLAGS: [&str; 8] = [
@@ -30,7 +39,7 @@ const FLAGS: [&str; 8] = [
 ];
 
 /// Builds and runs every target with the filter in its name.
-pub(super) fn all(filter: Option<&str>) -> Result<Outcome> {
+pub(super) fn all(filter: Option<&str>, seconds: Seconds) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     for package in packages(paths::workspace())? {
         let targets: Vec<String> =
@@ -40,8 +49,8 @@ pub(super) fn all(filter: Option<&str>) -> Result<Outcome> {
         }
         let programs = build(&package)?;
         for target in targets {
-            run::say(format!("fuzzing {target} for {SECONDS} s"));
-            let result = fuzz(&package, &programs.join(&target), &target);
+            run::say(format!("fuzzing {target} for {} s", seconds.0));
+            let result = fuzz(&package, &programs.join(&target), &target, seconds);
             outcome.tally += Tally::one(result.is_ok());
             outcome.failures.extend(result.err().map(|error| format!("{error:#}")));
         }
@@ -100,7 +109,7 @@ fn build(package: &Path) -> Result<PathBuf> {
     Ok(target.join(host).join("debug"))
 }
 
-fn fuzz(package: &Path, program: &Path, target: &str) -> Result<()> {
+fn fuzz(package: &Path, program: &Path, target: &str, seconds: Seconds) -> Result<()> {
     // libFuzzer writes new inputs to the first folder and reads all: the kept corpus stays as it is.
     let found = paths::target().join("fuzz/corpus").join(target);
     let broken = paths::target().join("fuzz/broken");
@@ -108,7 +117,7 @@ fn fuzz(package: &Path, program: &Path, target: &str) -> Result<()> {
     fs::create_dir_all(&broken)?;
     let mut command = Command::new(program);
     command
-        .arg(format!("-max_total_time={SECONDS}"))
+        .arg(format!("-max_total_time={}", seconds.0))
         .arg("-timeout=5")
         .arg("-verbosity=0")
         .arg("-print_final_stats=1")

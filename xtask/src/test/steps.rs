@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use fairlead_cluster::CLUSTER;
 
+use super::fuzz::Seconds;
 use super::{Outcome, Test, cluster, fuzz, host};
 use crate::{
     cluster::builder,
@@ -44,12 +45,13 @@ pub(super) struct Step {
 
 /// Every step, in order, a line each.
 #[rustfmt::skip]
-const STEPS: [Step; 8] = {
+const STEPS: [Step; 9] = {
     use Run::{Full, Named, Quick, Whole};
     [
         Step { name: "unit tests", what: "of every crate, and the examples in documentation", takes: "2 min", needs: &[], runs: &[Quick, Named, Whole, Full], act: |test| host::units(test.filter()) },
         Step { name: "behaviour tests", what: "everything in folders named tests, in labs", takes: "6 min, root", needs: &[], runs: &[Quick, Named, Whole, Full], act: behaviour },
-        Step { name: "fuzz targets", what: "each for some seconds, from its kept corpus", takes: "2 min", needs: &[], runs: &[Named, Whole, Full], act: |test| fuzz::all(test.filter()) },
+        Step { name: "fuzz targets", what: "each for some seconds, from its kept corpus", takes: "2 min", needs: &[], runs: &[Named, Whole], act: |test| fuzz::all(test.filter(), Seconds::FEW) },
+        Step { name: "fuzz targets, long", what: "each for a minute and a half", takes: "9 min", needs: &[], runs: &[Full], act: |test| fuzz::all(test.filter(), Seconds::MANY) },
         Step { name: "kernel matrix", what: "every program through the verifiers of the running kernel, 6.1 and 6.12", takes: "2 min, QEMU", needs: &[Emulator, Kernels], runs: &[Whole], act: |_| matrix(&Vm::default()) },
         Step { name: "kernels, frames", what: "the matrix, and the frames of the datapath's tests through each kernel's programs", takes: "10 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Full], act: |_| matrix(&Vm::with_frames()) },
         Step { name: "cluster", what: "installation, upgrades, kills, reboots and mistakes on a real cluster under load", takes: "20 min, root, 4 GiB", needs: &[Cluster], runs: &[Run::Cluster, Whole, Full], act: |test| cluster::run(test.filter()) },
@@ -104,7 +106,11 @@ mod tests {
     fn a_full_run_has_all_that_a_whole_one_has() {
         let full = names(Run::Full);
         // What is there in a larger form.
-        let larger = [("kernel matrix", "kernels, frames"), ("upstream's specs", "upstream, all")];
+        let larger = [
+            ("fuzz targets", "fuzz targets, long"),
+            ("kernel matrix", "kernels, frames"),
+            ("upstream's specs", "upstream, all"),
+        ];
         for name in names(Run::Whole) {
             let name = larger.iter().find(|(small, _)| *small == name).map_or(name, |(_, large)| *large);
             assert!(full.contains(&name), "{name} is missing in {full:?}");

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use fairlead_objects::{Kind, Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
-use super::{Claimed, PodRanges, Refusal, Standing};
+use super::{PodRanges, Refusal, Standing};
 use crate::compile::services::Contested;
 use crate::compile::services::{PortKey, host_ports_key, pod_of_host_ports};
 
@@ -81,10 +81,7 @@ pub fn of_refusals(loser: &Party, refusals: &[Refusal]) -> Vec<Dispute> {
     let told = refusals.iter().take(TOLD).map(|refusal| Dispute {
         loser: loser.clone(),
         winner: refusal.why.winner().map(Party::service),
-        text: match refusal.claimed {
-            Claimed::Frontend(_) => format!("{refusal}; claim an address of its own"),
-            Claimed::Endpoint => format!("{refusal}; name the address of a pod or of a server"),
-        },
+        text: format!("{refusal}; {}", refusal.remedy()),
         everywhere: loser.kind != Kind::Pod,
     });
     let more = refusals.len().saturating_sub(TOLD);

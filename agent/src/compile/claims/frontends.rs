@@ -78,6 +78,8 @@ pub enum Why {
     NoServer,
     /// It is an address of node-local DNS.
     NodeLocalDns,
+    /// Nodes take there what other nodes send them through the tunnel.
+    Tunnel,
 }
 
 impl Why {
@@ -88,7 +90,7 @@ impl Why {
             Self::ClusterIp(service) | Self::NodePort(service) => Some(service),
             Self::Special | Self::NotPermitted | Self::PodRange(_) => None,
             Self::Kubelet | Self::ApiServer | Self::NotOfNode | Self::Metadata => None,
-            Self::NoServer | Self::NodeLocalDns => None,
+            Self::NoServer | Self::NodeLocalDns | Self::Tunnel => None,
         }
     }
 }
@@ -103,10 +105,22 @@ impl fmt::Display for Why {
             Self::NodePort(service) => write!(f, "at nodes' addresses this port is the NodePort of {service}"),
             Self::Kubelet => f.write_str("it is the port of a node's kubelet"),
             Self::ApiServer => f.write_str("the API server listens there"),
+            Self::Tunnel => f.write_str("a node takes what other nodes send through the tunnel there"),
             Self::NotOfNode => f.write_str("the node that the pod runs on does not have this address"),
             Self::Metadata => f.write_str("the setting `metadata.addresses` names it as a metadata service's"),
             Self::NoServer => f.write_str("an endpoint can't be loopback, link-local or multicast"),
             Self::NodeLocalDns => f.write_str("the setting `nodeLocalDns` names it"),
+        }
+    }
+}
+
+impl Refusal {
+    /// What its owner can do.
+    pub(super) fn remedy(&self) -> &'static str {
+        match (self.claimed, &self.why) {
+            (Claimed::Frontend(_), _) => "claim an address of its own",
+            (Claimed::Endpoint, Why::Tunnel) => "name another port",
+            (Claimed::Endpoint, _) => "name the address of a pod or of a server",
         }
     }
 }
@@ -116,7 +130,10 @@ impl fmt::Display for Refusal {
         let Self { claimed, address, protocol, why } = self;
         match claimed {
             Claimed::Frontend(kind) => write!(f, "the {kind} {address}/{protocol} is not served: {why}"),
-            Claimed::Endpoint => write!(f, "the endpoint {} gets no traffic: {why}", address.ip()),
+            Claimed::Endpoint if address.port() == 0 => {
+                write!(f, "the endpoint {} gets no traffic: {why}", address.ip())
+            }
+            Claimed::Endpoint => write!(f, "the endpoint {address}/{protocol} gets no traffic: {why}"),
         }
     }
 }

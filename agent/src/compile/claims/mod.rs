@@ -1,9 +1,10 @@
 //! What objects claim and may not have: addresses and ports of Services and hostPorts, and addresses of pods.
 //!
 //! Whoever may write a Service, or a Pod, or runs a node, names addresses in it that nobody checks: `externalIPs`,
-//! `status.loadBalancer`, `hostIP`, `status.podIPs`. What belongs to somebody else does not count. Between two that may both
+//! `status.loadBalancer`, `hostIP`, `status.podIPs`, the endpoints of a slice. What belongs to somebody else does not count. Between two that may both
 //! have an address and port the planner decides, by [`FrontendKind`](super::services::FrontendKind) and age.
 
+mod backends;
 mod disputes;
 mod endpoints;
 mod frontends;
@@ -36,7 +37,10 @@ pub fn service(model: &Model, service: &Service, place: &Place) -> (ServiceConte
 /// The slices of a service without the endpoints that it may not have, and which those are.
 #[must_use]
 pub fn endpoints<'a>(model: &'a Model, service: &Service) -> (Vec<Cow<'a, EndpointSlice>>, Vec<Refusal>) {
-    endpoints::settle(service, model.slices_of(&service.key), model.rules())
+    let (slices, mut refusals) = endpoints::settle(service, model.slices_of(&service.key), model.rules());
+    let (slices, of_the_tunnel) = backends::admitted(slices, model.reserved());
+    refusals.extend(of_the_tunnel);
+    (slices, refusals)
 }
 
 /// The same for the hostPorts of a pod of this node.

@@ -190,6 +190,7 @@ impl Cluster {
             pod_ranges: &[],
             closed: &[],
             kept: self.kept.clone(),
+            senders: Default::default(),
         }
     }
 

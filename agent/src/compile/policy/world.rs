@@ -1,7 +1,9 @@
 //! What policy is compiled from.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use fairlead_datapath::Addr;
 use fairlead_objects::{Labels, Namespace, NetworkPolicy, Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
@@ -32,6 +34,8 @@ pub struct World<'a> {
     pub closed: &'a [IpAddr],
     /// Prefixes outside of the cluster to which pods go with their own addresses, without bits of a host.
     pub kept: Vec<IpNetwork>,
+    /// The addresses of nodes that were reached through the tunnel a short time ago, and may not have noticed yet.
+    pub senders: BTreeSet<(Addr, Addr)>,
 }
 
 /// Whether a Pod object is that of an attached pod: the same name, and the uid that it runs under where both have one.
@@ -59,6 +63,7 @@ impl<'a> World<'a> {
             pod_ranges: &model.rules().pod_ranges,
             closed: model.rules().closed(),
             kept: model.rules().masquerade.kept(),
+            senders: BTreeSet::new(),
         }
     }
 

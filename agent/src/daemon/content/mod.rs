@@ -6,12 +6,14 @@
 mod adopt;
 mod attempts;
 mod part;
+mod senders;
 mod vain;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use fairlead_datapath::catalog::TableId;
+use fairlead_datapath::peer::NodeHop;
 use fairlead_objects::ObjectKey;
 
 use crate::bpf::{BpfError, Tables};
@@ -24,6 +26,7 @@ use crate::network::Network;
 use crate::plan::{bandwidth, node, policy, services};
 use attempts::Attempts;
 use part::{Failure, Part, Writer};
+use senders::Senders;
 use vain::Claims;
 
 pub(super) use part::Outcome;
@@ -44,6 +47,8 @@ pub(super) struct Content {
     bandwidth: Part<bandwidth::State>,
     /// Whether what leaves the node waits at the uplinks for its turn.
     paced: bool,
+    /// Nodes that were reached through the tunnel a short time ago.
+    senders: Senders,
     services: Part<services::State>,
     /// Services that did not fit.
     refused: BTreeMap<ObjectKey, services::PlanError>,
@@ -71,8 +76,10 @@ impl Content {
     }
 
     fn new(node: node::State, services: services::State, policy: policy::State, bandwidth: bandwidth::State) -> Self {
+        let senders = Senders::adopt(hops(&policy), Instant::now());
         Self {
             network: Network::default(),
+            senders,
             node: Part::new(node),
             wanted_node: None,
             policy: Part::new(policy),
@@ -128,7 +135,7 @@ impl Content {
 
     /// When something is to be tried again.
     pub(super) fn retry(&self) -> Option<Instant> {
-        let full = [self.policy.until, self.services.until, self.refused_due];
+        let full = [self.policy.until, self.services.until, self.refused_due, self.senders.until()];
         self.attempts().into_iter().map(Attempts::retry).chain(full).flatten().min()
     }
 
@@ -173,8 +180,11 @@ impl Content {
         if self.policy.forget_full(now) {
             self.policy.state.set_capacity(policy::Capacity::default());
         }
+        if self.senders.expire(now) {
+            self.policy.attempts.again();
+        }
         if self.policy.attempts.is_due(dirty.policy(), now) {
-            let result = self.update_policy(model, &mut writer);
+            let result = self.update_policy(model, now, &mut writer);
             self.policy_done(result, &mut writer, now);
         }
         if self.bandwidth.attempts.is_due(!dirty.pods.is_empty(), now) {
@@ -217,11 +227,13 @@ impl Content {
         Ok(())
     }
 
-    fn update_policy(&mut self, model: &Model, writer: &mut Writer<'_>) -> Result<(), Failure> {
-        let world = World::of(model, &self.network);
+    fn update_policy(&mut self, model: &Model, now: Instant, writer: &mut Writer<'_>) -> Result<(), Failure> {
+        let senders = self.senders.begin(hops(&self.policy.state), now);
+        let world = World { senders, ..World::of(model, &self.network) };
         let policy::Plan { ops, cut_off, left_out } = self.policy.state.plan(&Draft::new(&world))?;
         writer.apply(&ops)?;
         ops.iter().for_each(|op| self.policy.state.applied(op));
+        self.senders.done(hops(&self.policy.state));
         writer.outcome.policy = Some((cut_off, left_out));
         self.claims.of_status(&world);
         Ok(())
@@ -321,6 +333,11 @@ impl Content {
             self.services.state = services::State::adopt(capacity, &tables);
         }
     }
+}
+
+/// The ways to other nodes that are in force.
+fn hops(policy: &policy::State) -> impl Iterator<Item = &NodeHop> {
+    policy.content().peer.nodes.values()
 }
 
 fn read<T>(tables: Result<T, BpfError>) -> Option<T> {

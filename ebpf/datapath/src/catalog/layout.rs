@@ -267,7 +267,9 @@ layout!(Config {
     pickup_until: "second since boot, 0: never",
     max_open: "flows in CT_ANY of a pod, each way",
     seed: "of the counters in SHARES",
-    closed: "addresses closed to pods, up to the first of zeros"
+    closed: "addresses closed to pods, up to the first of zeros",
+    tunnel_port: "wire order, 0: none",
+    pad: "zero",
 });
 layout!(Uplink { tag: "check of key and content", pad: "zero", v4: "IPv4", v6: "IPv6" });
 layout!(NodeAddress { tag: "check of key and content", kinds: "bits" } "kinds": FrontendFlags::BITS;);

@@ -34,6 +34,10 @@ pub struct Config {
     pub seed: u32,
     /// Addresses that pods may not open anything to, whatever their policies say; `::` is none, and ends the list.
     pub closed: [Addr; 8],
+    /// UDP port of the tunnel between nodes; [`WirePort::NONE`] where there is none.
+    pub tunnel_port: WirePort,
+    /// Zero.
+    pub pad: [u8; 6],
 }
 
 /// Length of [`Config::closed`].

@@ -115,7 +115,7 @@ pub struct NodeHop {
 }
 
 flags! {
-    /// Bits of [`NodeHop::flags`], for each family of packets. Without one they go to the node's own address.
+    /// Bits of [`NodeHop::flags`]. Packets of a family that has none of its own go to the node's own address.
     pub struct HopFlags {
         /// IPv4 packets go through the tunnel.
         pub const TUNNEL_V4: u32 = 1;
@@ -125,6 +125,8 @@ flags! {
         pub const ROUTED_V4: u32 = 4;
         /// IPv6 packets do.
         pub const ROUTED_V6: u32 = 8;
+        /// What it sends through the tunnel is accepted.
+        pub const SENDS: u32 = 16;
     }
 }
 
@@ -134,6 +136,13 @@ impl NodeHop {
     #[must_use]
     pub const fn is_tunnelled(&self, v6: bool) -> bool {
         self.flags & if v6 { HopFlags::TUNNEL_V6 } else { HopFlags::TUNNEL_V4 } != 0
+    }
+
+    /// Whether what it sends through the tunnel is accepted.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sends(&self) -> bool {
+        self.flags & HopFlags::SENDS != 0
     }
 
     /// Whether packets of a family go where the node's routes lead.

@@ -4,6 +4,7 @@
 //! - [`Frame`]: a packet with what the kernel knows of it; [`Message`] builds one, [`Seen`] reads one and checks it
 //! - [`Host`]: one packet at one hook
 //! - [`Node`]: a node with pods and services, where a packet is carried from hook to hook
+//! - [`Judged`]: a small model of what may pass, held against a node
 //! - [`Record`]: what has run at a hook, to be run again in a kernel
 
 mod arena;
@@ -13,6 +14,7 @@ mod frame;
 mod headers;
 mod hook;
 mod host;
+mod judged;
 mod message;
 mod node;
 mod record;
@@ -26,6 +28,7 @@ pub use flows::Flows;
 pub use frame::{Frame, Partial};
 pub use hook::{Fate, Hook};
 pub use host::Host;
+pub use judged::{End, Event, Judged};
 pub use message::{L4, Message};
 pub use node::{Node, ip};
 pub use recording::VARIABLE;

@@ -39,6 +39,8 @@ impl Node {
     pub const PODS: u16 = 8;
     /// Largest IP packet.
     pub const MTU: u32 = 1500;
+    /// UDP port of the tunnel.
+    pub const TUNNEL_PORT: WirePort = WirePort::new(4789);
 
     /// A node whose pods no policy selects, and no services.
     #[must_use]
@@ -58,6 +60,8 @@ impl Node {
             seed: 0x5eed,
             pickup_until: 0,
             closed: Default::default(),
+            tunnel_port: Self::TUNNEL_PORT,
+            pad: [0; 6],
         };
         host.uplinks.insert(Self::UPLINK, Uplink { v4, v6, ..Uplink::default() });
         let mut node = Self { host };
@@ -99,7 +103,7 @@ impl Node {
     /// Has both families go to the other node through the tunnel.
     pub fn tunnel(&mut self) {
         let hop = self.host.peers.nodes.get_mut(&0).expect("the other node");
-        hop.flags = HopFlags::TUNNEL_V4 | HopFlags::TUNNEL_V6;
+        hop.flags = HopFlags::TUNNEL_V4 | HopFlags::TUNNEL_V6 | HopFlags::SENDS;
     }
 
     /// The node's address.

@@ -13,8 +13,9 @@ use crate::peer::{Peer, PeerFlags};
 use crate::scratch::Walk;
 
 /// The walk of a packet that came through the tunnel. Anybody who reaches the node can send it such packets, so only what
-/// is behind a node of the cluster, or is that node, comes in from that node's address. What does is as good as what
-/// comes by an uplink, whichever way this node would take itself: nodes may not agree on it for a while.
+/// is behind a node that is reached through the tunnel, or is that node, comes in from that node's address. Where no node is
+/// reached so, nothing does. The agent says which nodes those are: also some that were until a short time ago, since nodes
+/// change their ways one after the other. What comes in is as good as what comes by an uplink.
 #[inline(always)]
 pub fn from_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     w.begin();
@@ -37,10 +38,10 @@ pub fn from_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     from_uplink::arrived(k, w, config)
 }
 
-/// Whether the node that an address is behind, or is, is the one that sent the packet.
+/// Whether the node that an address is behind, or is, is the one that sent the packet, and one that sends this way.
 #[inline(always)]
 fn is_sender<K: Kernel>(k: &K, source: &Peer, outer: &Outer) -> bool {
     let Some(hop) = k.node(source.node) else { return false };
     // What is unspecified in a record is no address that a packet comes from.
-    hop.v4 == outer.remote || hop.v6 == outer.remote
+    hop.sends() && (hop.v4 == outer.remote || hop.v6 == outer.remote)
 }

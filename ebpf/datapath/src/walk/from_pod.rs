@@ -12,6 +12,7 @@ use super::judge;
 use super::neighbour::stage::answer_neighbour;
 use super::opening::{Opening, begins, untag};
 use super::route::route_to;
+use super::tunnel_port;
 use crate::Addr;
 use crate::drop::DropReason;
 use crate::flow::stage::{create, forget};
@@ -92,9 +93,14 @@ fn check_addresses(p: &Packet, pod: &Pod) -> Action {
 /// A packet of a flow that is known. The walk goes on if it turns out not to be one, and the packet is to open it.
 #[inline(always)]
 fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, place: Place) -> Action {
-    let (sender, _) = w.met.ends(place.forward);
-    // Somebody else had this address when the flow began, or its backend no longer serves.
-    if sender.slot != slot || (place.forward && is_stale(k, w, place)) {
+    let (sender, receiver) = w.met.ends(place.forward);
+    let leaves = place.forward && receiver.slot == NO_SLOT && receiver.node == NO_NODE;
+    // Somebody else had this address when the flow began, its backend no longer serves, or it goes where none may go since the
+    // settings were changed.
+    if sender.slot != slot
+        || (place.forward && is_stale(k, w, place))
+        || (leaves && tunnel_port::is_of_tunnel(k, w, w.packet.tuple.dport))
+    {
         forget(k, w, place.table);
         return Action::GO_ON;
     }
@@ -126,6 +132,9 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     w.to = w.found;
     if w.to.flags & PeerFlags::RACED != 0 {
         return Action::drop(DropReason::Race);
+    }
+    if tunnel_port::is_aimed_at(k, w) {
+        return Action::drop(DropReason::TunnelPort);
     }
     let turned = match judge_new(k, w, word, opening) {
         Ok(turned) => turned,

@@ -34,6 +34,7 @@ mod tests;
 mod to_overlay;
 mod to_pod;
 mod to_uplink;
+mod tunnel_port;
 
 pub use action::{Action, Step};
 pub use address::Whose;

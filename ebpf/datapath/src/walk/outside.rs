@@ -7,6 +7,7 @@ use super::backend::stage::choose_backend;
 use super::judge;
 use super::opening::begins;
 use super::route::{Route, end_of, route_to};
+use super::tunnel_port;
 use crate::drop::DropReason;
 use crate::flow::stage::create;
 use crate::flow::{FlowFlags, NO_BACKEND};
@@ -54,6 +55,9 @@ fn open_from_outside<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     w.to = w.found;
     if w.to.flags & PeerFlags::RACED != 0 {
         return Action::drop(DropReason::Race);
+    }
+    if tunnel_port::is_aimed_at(k, w) || tunnel_port::is_source(k, w) {
+        return Action::drop(DropReason::TunnelPort);
     }
     let Ok(Route { end, own, .. }) = route_to(k, w) else {
         return Action::refuse(IcmpError::HostUnreachable, DropReason::NoSuchPod);

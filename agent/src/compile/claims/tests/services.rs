@@ -269,6 +269,61 @@ fn a_host_port_is_at_addresses_that_the_node_has_now() {
     assert_eq!(ask(&model, 80, Some("192.168.7.1")), Some(Why::NotOfNode), "it had it");
 }
 
+/// A slice of the service `game` with these endpoints, at the tunnel's port over UDP and at another.
+fn at_tunnel(addresses: &[&str]) -> EndpointSlice {
+    let port = |name: &str, port, protocol| EndpointPort { name: Some(name.into()), protocol, port: Some(port) };
+    let ports =
+        vec![port("", 4789, Protocol::Udp), port("other", 4790, Protocol::Udp), port("tcp", 4789, Protocol::Tcp)];
+    EndpointSlice {
+        key: ObjectKey::new("shop", "game-1"),
+        service_name: Some("game".into()),
+        ports,
+        ..api_servers(addresses, 0)
+    }
+}
+
+#[test]
+fn s66_an_endpoint_at_the_port_of_the_tunnel_of_a_node_is_not_served() {
+    let rules = Rules { tunnel_port: Some(4789), ..Rules::default() };
+    let mut game = service("game", "cluster=10.96.0.99 udp");
+    let named = |name: &str, protocol| ServicePort { name: name.into(), protocol, port: 81, node_port: None };
+    game.ports.extend([named("other", Protocol::Udp), named("tcp", Protocol::Tcp)]);
+    let found = |model: &Model| {
+        let (content, refusals) = super::super::service(model, &game, &Place::new("n1", None));
+        let backends = content.ports.iter().map(|(name, port)| {
+            let ips: Vec<_> = port.in_service.iter().map(|backend| backend.ip.to_string()).collect();
+            (name.port.clone(), ips.join(" "))
+        });
+        (backends.collect::<BTreeMap<_, _>>(), words(&refusals))
+    };
+    let all = "10.244.2.9 172.18.0.2 172.18.0.3 192.168.7.1";
+    let of = |texts: [(&str, &str); 3]| texts.map(|(port, ips)| (port.to_owned(), ips.to_owned())).into();
+    let slice = at_tunnel(&all.split(' ').collect::<Vec<_>>());
+    let mut model = cluster(rules);
+    model.take(Event::Applied(Object::Service(game.clone())));
+    model.take(Event::Applied(Object::EndpointSlice(slice.clone())));
+    // By the address of a Node's object, and by one that the kernel of this node has.
+    let (backends, refused) = found(&model);
+    assert_eq!(backends, of([("", "10.244.2.9 172.18.0.3"), ("other", all), ("tcp", all)]));
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    assert!(refused[0].starts_with("the endpoint 172.18.0.2:4789/UDP is not served: a node takes"), "{refused:?}");
+    assert!(refused[1].starts_with("the endpoint 192.168.7.1:4789/UDP"), "{refused:?}");
+    // A node comes later.
+    Kind::ALL.into_iter().for_each(|kind| model.take(Event::Synced(kind)));
+    model.take_dirty();
+    model.take(Event::Applied(Object::Node(node("n3", &["172.18.0.3"], &[]))));
+    assert!(model.take_dirty().services.contains(&game.key));
+    assert_eq!(found(&model).0[""], "10.244.2.9");
+    // So do addresses of this one.
+    model.set_addresses(["10.244.2.9"].map(ip));
+    assert!(model.take_dirty().services.contains(&game.key));
+    assert_eq!(found(&model).0[""], "192.168.7.1");
+    // Without a tunnel there is nothing to protect.
+    let mut model = cluster(Rules::default());
+    model.take(Event::Applied(Object::EndpointSlice(slice)));
+    assert_eq!(found(&model), (of([("", all), ("other", all), ("tcp", all)]), vec![]));
+}
+
 #[test]
 fn an_object_that_claims_much_is_told_of_in_few_words() {
     let words: Vec<_> = (1..=20).map(|host| format!("external=10.244.2.{host}")).collect();
@@ -396,6 +451,7 @@ fn name(why: &Why) -> &'static str {
         Why::NotOfNode => "not of node",
         Why::Metadata | Why::NoServer => "endpoint",
         Why::NodeLocalDns => "node-local DNS",
+        Why::Tunnel => "tunnel",
     }
 }
 

@@ -2,8 +2,10 @@
 
 use super::outside::{NODE_PORT, first, node_port};
 use super::*;
+use crate::WirePort;
 use crate::config::Config;
 use crate::overlay::{OVERHEAD_V4, OVERHEAD_V6, Outer, SENDER, VNI};
+use crate::peer::HopFlags;
 use crate::policy::ALLOW_ALL;
 use crate::testing::{Fate, Hook};
 
@@ -41,10 +43,12 @@ fn pods_reach_pods_through_the_tunnel_and_the_answers_come_back() {
     });
 }
 
+/// For a while after a change.
 #[test]
 fn what_comes_through_the_tunnel_is_accepted_where_this_node_takes_another_way() {
     each(|v6, send| {
         let mut node = Node::new();
+        node.host.peers.nodes.get_mut(&0).unwrap().flags = HopFlags::SENDS;
         let sent = udp((Node::far_pod(v6), CLIENT), (Node::pod(1, v6), 53));
         let (landed, got) = comes(send, &mut node, &sent);
         assert_eq!(landed, Landed::Pod(1));
@@ -129,6 +133,85 @@ fn the_tunnel_takes_from_nodes_what_is_behind_them() {
         }
         assert_eq!(node.tunnelled(Node::other_node(true), &mut frame), Landed::Pod(1), "either family may be outside");
         assert!(node.host.flows.len() == 1);
+    });
+}
+
+#[test]
+fn the_tunnel_takes_nothing_from_nodes_that_are_not_reached_through_it() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        for to in [Node::pod(1, v6), Node::address(v6)] {
+            for from in [Node::far_pod(v6), Node::other_node(v6)] {
+                let sent = udp((from, CLIENT), (to, 53));
+                assert_eq!(comes(send, &mut node, &sent).0, dropped(DropReason::Tunnel), "{from} to {to}");
+            }
+        }
+        assert_eq!(node.host.flows.len(), 0);
+    });
+}
+
+const PORT: u16 = Node::TUNNEL_PORT.number();
+
+#[test]
+fn pods_send_to_the_port_of_the_tunnel_at_pods_alone() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let nodes = [Node::other_node(v6), Node::address(v6), Node::world(v6)];
+        for to in nodes {
+            let port = |number, proto| first(proto, (Node::pod(0, v6), CLIENT), (to, number));
+            assert_eq!(send.pod(&mut node, 0, &port(PORT, UDP)).0, dropped(DropReason::TunnelPort), "{to}");
+            let landed = if to == Node::address(v6) { Landed::Host } else { Landed::Outside };
+            assert_eq!(send.pod(&mut node, 0, &port(PORT + 1, UDP)).0, landed, "{to}");
+            assert_eq!(send.pod(&mut node, 0, &port(PORT, TCP)).0, landed, "{to}");
+        }
+        for (to, landed) in [(Node::pod(1, v6), Landed::Pod(1)), (Node::far_pod(v6), Landed::Node(0))] {
+            let sent = udp((Node::pod(0, v6), CLIENT), (to, PORT));
+            assert_eq!(send.pod(&mut node, 0, &sent).0, landed);
+        }
+        // A service that leads there.
+        for to in nodes {
+            let mut node = Node::new();
+            node.service((Node::vip(v6), 53), UDP, &[(to, PORT)]);
+            let sent = udp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 53));
+            assert_eq!(send.pod(&mut node, 0, &sent).0, dropped(DropReason::TunnelPort), "{to}");
+            assert_eq!(node.host.flows.len(), 0);
+        }
+    });
+}
+
+#[test]
+fn flows_to_the_port_end_when_it_becomes_the_tunnels() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.host.config.tunnel_port = WirePort::NONE;
+        let sent = udp((Node::pod(0, v6), CLIENT), (Node::world(v6), PORT));
+        assert_eq!(send.pod(&mut node, 0, &sent).0, Landed::Outside);
+        let answer = udp((Node::pod(0, v6), PORT), (Node::far_pod(v6), PORT));
+        assert_eq!(send.pod(&mut node, 0, &answer).0, Landed::Node(0));
+        node.host.config.tunnel_port = Node::TUNNEL_PORT;
+        assert_eq!(send.pod(&mut node, 0, &sent).0, dropped(DropReason::TunnelPort));
+        assert_eq!(send.pod(&mut node, 0, &answer).0, Landed::Node(0));
+    });
+}
+
+#[test]
+fn clients_outside_get_to_the_port_of_the_tunnel_by_no_service() {
+    each(|v6, send| {
+        let client = (Node::world(v6), CLIENT);
+        let unknown = crate::testing::ip(if v6 { "fd00:172:18::77" } else { "172.18.0.77" });
+        for to in [Node::other_node(v6), Node::address(v6), unknown] {
+            let (mut node, _) = node_port(v6, UDP, &[(to, PORT)], 0);
+            let sent = first(UDP, client, (Node::address(v6), NODE_PORT));
+            assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::TunnelPort), "{to}");
+            assert_eq!(node.host.flows.len(), 0);
+        }
+        // Nor does an answer, to who claims to be a node.
+        let (mut node, _) = node_port(v6, UDP, &[(Node::pod(1, v6), 53)], 0);
+        let from = |source, port| first(UDP, (source, port), (Node::address(v6), NODE_PORT));
+        for source in [Node::other_node(v6), Node::world(v6)] {
+            assert_eq!(send.arrives(&mut node, &from(source, PORT)).0, dropped(DropReason::TunnelPort), "{source}");
+            assert_eq!(send.arrives(&mut node, &from(source, PORT + 1)).0, Landed::Pod(1), "{source}");
+        }
     });
 }
 
