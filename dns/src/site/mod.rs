@@ -226,7 +226,7 @@ impl Block {
             && !rewrite::touches(rewrites, name, record_type)
             && !templates.iter().any(|template| covers(&template.zones, name))
             && !(hosts.first && self.is_fixed(name, record_type))
-            && !external.as_ref().is_some_and(|external| covers(&external.zones, name))
+            && external.as_ref().is_none_or(|external| !covers(&external.zones, name))
             && !dns64.is_some_and(|dns64| dns64.is_for(record_type, client))
     }
 }

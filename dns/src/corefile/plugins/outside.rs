@@ -92,7 +92,7 @@ pub(crate) fn transfer(
                         text => {
                             rules.to.push(host(text).ok_or_else(|| {
                                 word.wrong(format!("{text:?} is no address: write one, or * for all"))
-                            })?)
+                            })?);
                         }
                     }
                 }
