@@ -56,7 +56,7 @@ pub fn describe(direction: &str, limit: &Limit) -> String {
 fn rate(bits: u64) -> String {
     let units =
         [("P", 1_000_000_000_000_000), ("T", 1_000_000_000_000), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
-    let unit = units.into_iter().find(|(_, unit)| bits >= *unit && bits % unit == 0);
+    let unit = units.into_iter().find(|(_, unit)| bits >= *unit && bits.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{bits} bit/s"), |(name, unit)| format!("{}{name}bit/s", bits / unit))
 }
 

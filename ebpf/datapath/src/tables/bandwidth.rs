@@ -51,7 +51,10 @@ impl Limit {
     #[inline(always)]
     #[must_use]
     pub const fn duration(&self, bytes: u32) -> u64 {
-        if self.rate == 0 { 0 } else { bytes as u64 * 1_000_000_000 / self.rate }
+        match (bytes as u64 * 1_000_000_000).checked_div(self.rate) {
+            Some(nanoseconds) => nanoseconds,
+            None => 0,
+        }
     }
 
     /// When it is a packet's turn, if it is to pass at all: `next` is what the packets before it have left. The turn is never
