@@ -78,20 +78,29 @@ pub struct Limits {
     pub rate: u32,
 }
 
-/// Compiles. `addresses`: all that the node has; `prefixes`: where NodePorts are, if not at the primary ones;
-/// `closed`: what pods may not reach, of which the first [`MAX_CLOSED`] count;
-/// `ports`: those of translated sources; `since`: what holds as long as the tables do.
+/// What the settings say of the node.
+#[derive(Debug, Clone, Copy)]
+pub struct Chosen<'a> {
+    /// Where NodePorts are, if not at the primary addresses.
+    pub prefixes: &'a [IpNetwork],
+    /// What pods may not reach, of which the first [`fairlead_datapath::config::MAX_CLOSED`] count.
+    pub closed: &'a [IpAddr],
+    /// Source ports of translated flows.
+    pub ports: PortRange,
+    /// What a pod may have.
+    pub limits: Limits,
+}
+
+/// Compiles. `addresses`: all that the node has; `since`: what holds as long as the tables do.
 #[must_use]
 pub fn compile(
     uplinks: &[Uplink],
     network: &Network,
     addresses: &[IpAddr],
-    prefixes: &[IpNetwork],
-    closed: &[IpAddr],
-    ports: PortRange,
-    limits: Limits,
+    chosen: Chosen<'_>,
     since: Since,
 ) -> Wanted {
+    let Chosen { prefixes, closed, ports, limits } = chosen;
     let of_family =
         |v4: bool| network.addresses.iter().find(|ip| ip.is_ipv4() == v4).map_or(Addr::UNSPECIFIED, |ip| (*ip).into());
     let config = Config {

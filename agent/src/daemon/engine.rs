@@ -247,10 +247,12 @@ impl Engine {
             &self.uplinks,
             &network,
             &self.addresses,
-            &self.node_port_addresses,
-            &closed,
-            self.ports,
-            self.limits,
+            node::Chosen {
+                prefixes: &self.node_port_addresses,
+                closed: &closed,
+                ports: self.ports,
+                limits: self.limits,
+            },
             self.since,
         ));
         if network != self.shared.progress().network {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
@@ -66,11 +66,11 @@ fn read(path: &Path) -> Result<Vec<String>, String> {
 
 fn running(proc: &Path) -> Option<Flags> {
     let entries = fs::read_dir(proc).ok()?.flatten();
-    let processes = entries.map(|entry| entry.path()).filter(|path| is_kubelet(path));
+    let processes = entries.map(|entry| entry.path()).filter(|path| is_kubelet(path.as_path()));
     processes.filter_map(|path| fs::read(path.join("cmdline")).ok()).map(|line| flags(&line)).next()
 }
 
-fn is_kubelet(process: &PathBuf) -> bool {
+fn is_kubelet(process: &Path) -> bool {
     fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim() == "kubelet")
 }
 

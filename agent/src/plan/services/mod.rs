@@ -6,7 +6,7 @@
 //! removal the frontend goes first.
 //!
 //! A Service that does not fit is refused as a whole and keeps what it has; it fits if it needs no more than its
-//! [share](share) of each table.
+//! [share] of each table.
 //!
 //! [`State`] is what the tables hold when every plan so far has been applied. When applying fails halfway it is not;
 //! then the agent does what it does after a restart: [`State::adopt`] what the tables hold, and plan everything again.

@@ -111,6 +111,7 @@ fn service(name: &str) -> Service {
         external_traffic_policy: TrafficPolicy::Cluster,
         external_ips: vec![],
         load_balancer: vec![],
+        load_balancer_names: vec![],
         source_ranges: vec![],
         health_check_node_port: None,
         proxy_name: None,

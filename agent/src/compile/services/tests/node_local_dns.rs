@@ -54,7 +54,7 @@ fn v4_ports(answer: &Answer) -> Vec<(String, Answer)> {
 fn leads_to(endpoints: &[&str], answer: &Answer) {
     let mut found = found(&dns_service(), endpoints, &dns());
     found.retain(|(name, _)| name.starts_with("169"));
-    found.sort_by(|a, b| b.0.len().cmp(&a.0.len()));
+    found.sort_by_key(|one| std::cmp::Reverse(one.0.len()));
     assert_eq!(found, v4_ports(answer), "{endpoints:?}");
 }
 
