@@ -46,6 +46,8 @@ pub const CLUSTER: &[Part] = &[
     part(Module::Kubernetes, "kubelet", "k8s.io/kubernetes/cmd/kubelet"),
     part(Module::Kubernetes, "kubectl", "k8s.io/kubernetes/cmd/kubectl"),
     part(Module::Plugins, "loopback", "github.com/containernetworking/plugins/plugins/main/loopback"),
+    part(Module::Plugins, "portmap", "github.com/containernetworking/plugins/plugins/meta/portmap"),
+    part(Module::Plugins, "tuning", "github.com/containernetworking/plugins/plugins/meta/tuning"),
 ];
 
 /// The network that Fairlead is compared with.
@@ -53,7 +55,6 @@ pub const KUBE_PROXY: &[Part] = &[
     part(Module::Kubernetes, "kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
     part(Module::Plugins, "bridge", "github.com/containernetworking/plugins/plugins/main/bridge"),
     part(Module::Plugins, "host-local", "github.com/containernetworking/plugins/plugins/ipam/host-local"),
-    part(Module::Plugins, "portmap", "github.com/containernetworking/plugins/plugins/meta/portmap"),
     part(Module::Coredns, "coredns", "github.com/coredns/coredns"),
 ];
 

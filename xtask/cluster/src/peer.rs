@@ -20,7 +20,7 @@ use crate::start::Host;
 use crate::system::{ip, which};
 
 const CONFLIST: &str = "10-bridge.conflist";
-const PLUGINS: [&str; 3] = ["bridge", "host-local", "portmap"];
+const PLUGINS: [&str; 2] = ["bridge", "host-local"];
 /// As it is written down with a cluster.
 pub(crate) const NETWORK: &str = "kube-proxy";
 const SERVICE: &str = "kube-proxy";

@@ -167,7 +167,9 @@ fn begin_node(cluster: &Cluster, number: u8, node: &str, pause: &Path) -> Result
     let place = cluster.place(node);
     let plugins = place.path.join("opt/cni/bin");
     fs::create_dir_all(&plugins)?;
-    fs::copy(cluster.program("loopback"), plugins.join("loopback"))?;
+    for plugin in ["loopback", "portmap", "tuning"] {
+        fs::copy(cluster.program(plugin), plugins.join(plugin))?;
+    }
     fs::write(place.path.join("containerd.toml"), node_config::containerd(&which("runc")?))?;
     fs::write(place.path.join("kubelet.yaml"), node_config::kubelet())?;
     let [containerd, _] = node_config::services(number, node, addresses::node(number, cluster.spec().subnets));

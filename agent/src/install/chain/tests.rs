@@ -73,16 +73,16 @@ fn c35_what_can_t_be_kept_is_said_to_be_lost() {
 
 #[test]
 fn c36_the_setting_puts_plugins_behind_ours_and_takes_only_those_away() {
-    let (tuning, bandwidth) = (json!({"type": "tuning", "mtu": 1400}), json!({"type": "bandwidth"}));
-    let both = own(&[tuning.clone(), bandwidth.clone()]);
+    let (tuning, portmap) = (json!({"type": "tuning", "mtu": 1400}), json!({"type": "portmap"}));
+    let both = own(&[tuning.clone(), portmap.clone()]);
     let mut list = fresh(&both);
-    assert_eq!(types(&list), [PLUGIN, "tuning", "bandwidth"]);
+    assert_eq!(types(&list), [PLUGIN, "tuning", "portmap"]);
     list["plugins"].as_array_mut().unwrap().push(json!({"type": "istio-cni"}));
     list["plugins"].as_array_mut().unwrap().insert(2, json!({"type": "sbr"}));
     assert_eq!(both.amend(Some(&bytes(&list))), None, "others may stand between them");
-    let other = own(&[bandwidth.clone(), json!({"type": "tuning", "mtu": 1300})]);
+    let other = own(&[portmap.clone(), json!({"type": "tuning", "mtu": 1300})]);
     let after = becomes(&other, &list);
-    assert_eq!(types(&after), [PLUGIN, "bandwidth", "tuning", "sbr", "istio-cni"]);
+    assert_eq!(types(&after), [PLUGIN, "portmap", "tuning", "sbr", "istio-cni"]);
     assert_eq!(after["plugins"][2]["mtu"], 1300);
     let none = becomes(&own(&[]), &after);
     assert_eq!(types(&none), [PLUGIN, "sbr", "istio-cni"]);

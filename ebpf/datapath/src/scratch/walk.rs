@@ -14,7 +14,7 @@ pub struct Walk {
     pub packet: Packet,
     /// The flow that is being looked for or made.
     pub draft: Draft,
-    /// The entry that the packet met, as [`crate::flow::stage::find`] copied it.
+    /// The entry that the packet met, as [`crate::flow::find`] copied it.
     pub met: Flow,
     /// Of a flow that changes: a copy of the entry that was met as it is now.
     pub own: Flow,
