@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 
-use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::config::Config;
 use fairlead_datapath::flow::{
     Destination, Flow, FlowKey, FlowState, MAX_FLOW_ENTRIES, Over, PodFlows, Table, crowded_from,
 };
 use fairlead_datapath::peer::NO_SLOT;
+use fairlead_datapath::{Addr, Tuple};
 use nix::time::{ClockId, clock_gettime};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -122,7 +122,8 @@ fn verdict(key: &FlowKey, flow: &Flow, table: Table, now: u32, kept: &Kept, shor
         return Some(Over::Expired);
     }
     // A pod's address is in its own entry's key, or in the other's tuple.
-    let ends = [key.a, key.b, flow.other.src, flow.other.dst];
+    let other = if flow.is_translated() { flow.other } else { Tuple::NONE };
+    let ends = [key.a, key.b, other.src, other.dst];
     let is_gone = |slot: &u16| *slot != NO_SLOT && !ends.iter().any(|addr| kept.pods.contains(&(*slot, *addr)));
     if let Some(slot) = [flow.opener.slot, flow.responder.slot].into_iter().find(is_gone) {
         return Some(if table == Table::Established { Over::Bury(slot) } else { Over::Of(slot) });
@@ -168,9 +169,9 @@ pub(super) fn seconds() -> Option<u32> {
 mod tests {
     use std::net::IpAddr;
 
+    use fairlead_datapath::WirePort;
     use fairlead_datapath::flow::{End, Owned};
     use fairlead_datapath::peer::NO_NODE;
-    use fairlead_datapath::{Tuple, WirePort};
 
     use super::*;
 

@@ -119,7 +119,7 @@ fn who_is_no_node_passes_for_no_pod_through_the_tunnel() {
     lab.apply(&blind);
     lab.wait_until("the endpoint is refused by name", || {
         let status = third.fairlead(&["status"]).stdout;
-        let told = format!("the endpoint {}:{PORT}/UDP is not served", first.v4());
+        let told = format!("the endpoint {}:{PORT}/UDP gets no traffic", first.v4());
         if status.contains(&told) { Ok(()) } else { Err(status) }
     });
     for ip in cluster {

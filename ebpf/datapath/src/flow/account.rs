@@ -15,6 +15,8 @@ use crate::tables::port::crowded_from;
 stages! {
     fn put_in(table: Table, which: Which) -> Result<(), InsertError>, as PutIn;
     fn make_way(table: Table, which: Which) -> bool, as MakeWay;
+    fn take_loser(table: Table, which: Which, from_a: bool) -> bool, as TakeLoser;
+    fn put_back(table: Table, which: Which) -> bool, as PutBack;
     fn take_out(table: Table, which: Which) -> bool, as TakeOut;
     fn count(table: Table, change: Change) -> (), as Count;
 }
@@ -74,8 +76,9 @@ fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> Result<
     if put == Err(InsertError::Exists) && stage::make_way(k, w, table, which) {
         let key = which.key(&w.draft);
         put = k.insert_flow(table, key, &w.draft.flow, false);
-        if put.is_err() {
-            k.remove_flow(table, key);
+        if put.is_err() && !k.remove_flow(table, key) {
+            // The kernel was busy with the bucket. What is there has been uncounted, and counts again.
+            stage::put_back(k, w, table, which);
         }
     }
     if put.is_ok() {
@@ -96,6 +99,11 @@ fn make_way<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool 
     if !k.copy(entry, key.tag(), there) || !gives_way(k, there, key.proto, draft) || !claim(k, key, entry) {
         return false;
     }
+    // Another flow of this key may have got the element before it was claimed; nobody takes that away now.
+    if !k.copy(entry, key.tag(), there) || !gives_way(k, there, key.proto, draft) {
+        release(k, key, entry);
+        return false;
+    }
     draft.counted.set(key, there);
     let translated = there.is_translated();
     if translated {
@@ -103,18 +111,43 @@ fn make_way<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool 
     }
     let from_a = there.is(FlowFlags::OPENER_IS_A);
     stage::count(k, w, table, Change::Out);
-    let Walk { draft, there, .. } = w;
-    if translated
-        && let Some(pair) = k.flow(table, &draft.loser)
-        && k.copy(pair, draft.loser.tag(), there)
-        && there.is_translated()
-        && which.key(draft).is(from_a, &there.other)
-        && claim(k, &draft.loser, pair)
-    {
-        draft.counted.set(&draft.loser, there);
-        stage::count(k, w, table, Change::Out);
-        k.remove_flow(table, &w.draft.loser);
+    if translated {
+        stage::take_loser(k, w, table, which, from_a);
     }
+    true
+}
+
+/// Takes out the other entry of a flow that gave way, whose key is in `draft.loser`.
+#[inline(always)]
+fn take_loser<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which, from_a: bool) -> bool {
+    let Walk { draft, there, .. } = w;
+    let Some(entry) = k.flow(table, &draft.loser) else { return false };
+    if !claim(k, &draft.loser, entry) {
+        return false;
+    }
+    let is_its =
+        k.copy(entry, draft.loser.tag(), there) && there.is_translated() && which.key(draft).is(from_a, &there.other);
+    if !is_its || !k.remove_flow(table, &draft.loser) {
+        release(k, &draft.loser, entry);
+        return false;
+    }
+    draft.counted.set(&draft.loser, there);
+    stage::count(k, w, table, Change::Out);
+    true
+}
+
+/// Counts an entry again that was to be replaced and could not be, and gives the claim on it up.
+#[inline(always)]
+fn put_back<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool {
+    let Walk { draft, there, .. } = w;
+    let key = if which == Which::Met { &draft.key } else { &draft.far };
+    let Some(entry) = k.flow(table, key) else { return false };
+    if !k.copy(entry, key.tag(), there) {
+        return false;
+    }
+    draft.counted.set(key, there);
+    release(k, key, entry);
+    stage::count(k, w, table, Change::In);
     true
 }
 
@@ -125,7 +158,11 @@ fn take_out<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool 
     let key = if which == Which::Met { &draft.key } else { &draft.far };
     let Some(entry) = k.flow(table, key) else { return false };
     // Nobody takes away what is claimed, so what is read then is what goes.
-    if !claim(k, key, entry) || !k.copy(entry, key.tag(), there) {
+    if !claim(k, key, entry) {
+        return false;
+    }
+    if !k.copy(entry, key.tag(), there) {
+        release(k, key, entry);
         return false;
     }
     draft.counted.set(key, there);

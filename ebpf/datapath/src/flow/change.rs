@@ -7,8 +7,8 @@ use crate::tables::flow::{Entry, FlowKey, Owned};
 /// Sets and clears bits of a word of the flow that has the key with this tag.
 #[inline(always)]
 pub(super) fn alter<K: Kernel>(k: &K, word: &Long, owner: u32, set: u32, clear: u32) {
-    // Once more if another CPU was faster; its next packet says again what a third one takes away.
-    for _ in 0..2 {
+    // Again if another CPU was faster. A flow has few packets at a time that change it.
+    for _ in 0..4 {
         let old = word.load();
         let new = Owned::word((old as u32 & !clear) | set, owner);
         if (old >> 32) as u32 != owner || new == old || k.swap_if(word, old, new) {

@@ -113,6 +113,7 @@ fn translate_at_uplink<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason>
     }
     let draft = &mut w.draft;
     if !k.copy(entry, draft.key.tag(), &mut draft.flow) {
+        release(k, &draft.key, entry);
         return Err(DropReason::FlowRace);
     }
     let from_a = draft.flow.is(FlowFlags::OPENER_IS_A);

@@ -211,9 +211,11 @@ pub(super) fn pair<'k, K: Kernel>(k: &'k K, w: &mut Walk, table: Table) -> Optio
     is_ours.then_some(entry)
 }
 
-/// Moves the flow in `w.met` to the other table, with a new state. Where that is full it stays where it is: false.
+/// Moves the flow in `w.met` to the other table, with the bits of its state that a packet changed. Where that is full it stays
+/// where it is: false.
 #[inline(always)]
 pub(super) fn relocate<K: Kernel>(k: &K, w: &mut Walk, from: Table, to: Table, state: u32) -> bool {
+    let before = w.met.state.value;
     let Some(entry) = k.flow(from, &w.draft.key) else { return false };
     // Another CPU may be about to do the same.
     if !claim(k, &w.draft.key, entry) {
@@ -225,40 +227,45 @@ pub(super) fn relocate<K: Kernel>(k: &K, w: &mut Walk, from: Table, to: Table, s
     let moved = whole
         && k.copy(entry, draft.key.tag(), own)
         && pair.is_none_or(|pair| k.copy(pair, draft.far.tag(), other))
-        && copy_both(k, w, to, state, pair.is_some());
+        && copy_both(k, w, to, (state & !before, before & !state), pair.is_some());
     if !moved {
         pair.inspect(|pair| release(k, &w.draft.far, pair));
         release(k, &w.draft.key, entry);
         return false;
     }
-    if pair.is_some() {
+    // What the kernel does not remove, since it is busy with the bucket, expires there.
+    if let Some(pair) = pair {
         w.draft.counted.set(&w.draft.far, &w.pair);
-        remove(k, w, from, Which::Other, Change::HandedOn);
+        if !remove(k, w, from, Which::Other, Change::HandedOn) {
+            release(k, &w.draft.far, pair);
+        }
     }
     w.draft.counted.set(&w.draft.key, &w.own);
-    remove(k, w, from, Which::Met, Change::HandedOn);
+    if !remove(k, w, from, Which::Met, Change::HandedOn) {
+        release(k, &w.draft.key, entry);
+    }
     true
 }
 
 /// Puts copies of a flow's entries into the other table.
 #[inline(always)]
-fn copy_both<K: Kernel>(k: &K, w: &mut Walk, to: Table, state: u32, two: bool) -> bool {
-    if two && !copy_over(k, w, to, Which::Other, state) {
+fn copy_both<K: Kernel>(k: &K, w: &mut Walk, to: Table, changed: (u32, u32), two: bool) -> bool {
+    if two && !copy_over(k, w, to, Which::Other, changed) {
         return false;
     }
-    let moved = copy_over(k, w, to, Which::Met, state);
+    let moved = copy_over(k, w, to, Which::Met, changed);
     if !moved && two {
         take_out(k, w, to, Which::Other);
     }
     moved
 }
 
-/// Puts a copy of an entry into the other table.
+/// Puts a copy of an entry into the other table, with bits of its state set and cleared.
 #[inline(always)]
-fn copy_over<K: Kernel>(k: &K, w: &mut Walk, to: Table, which: Which, state: u32) -> bool {
+fn copy_over<K: Kernel>(k: &K, w: &mut Walk, to: Table, which: Which, (set, clear): (u32, u32)) -> bool {
     let copy = &mut w.draft.flow;
     *copy = if which == Which::Met { w.own } else { w.pair };
-    copy.state.value = state;
+    copy.state.value = (copy.state.value & !clear) | set;
     // What has ended does not count to anybody's share of the ports, until it turns out not to have.
     if to == Table::Any {
         copy.flags &= !FlowFlags::HELD;

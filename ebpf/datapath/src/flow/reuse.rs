@@ -10,7 +10,8 @@ use crate::tables::flow::{Flow, FlowFlags, FlowState};
 #[inline(always)]
 pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, proto: u8, draft: &Draft) -> bool {
     let (now, new) = (k.seconds(), &draft.flow);
-    if expired(there, proto, now) {
+    // What is kept of a pod that is gone is kept to tell the other end, if there is room for it.
+    if expired(there, proto, now) || there.state.value & FlowState::GONE != 0 {
         return true;
     }
     if !there.is(FlowFlags::FAR) || !new.is(FlowFlags::FAR) {

@@ -45,7 +45,11 @@ fn bury_one<K: Kernel>(k: &K, w: &mut Walk, table: Table, slot: u16, which: Whic
     let Walk { draft, there, .. } = w;
     let key = if which == Which::Met { &draft.key } else { &draft.far };
     let Some(entry) = k.flow(table, key) else { return false };
-    if !claim(k, key, entry) || !k.copy(entry, key.tag(), there) {
+    if !claim(k, key, entry) {
+        return false;
+    }
+    if !k.copy(entry, key.tag(), there) {
+        release(k, key, entry);
         return false;
     }
     draft.counted.set(key, there);

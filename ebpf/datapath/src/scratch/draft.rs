@@ -1,7 +1,8 @@
 //! A flow that is looked for or made.
 
 use super::Packet;
-use crate::tables::flow::{Flow, FlowFlags, FlowKey};
+use crate::tables::flow::{Flow, FlowFlags, FlowKey, FlowState};
+use crate::tables::peer::NO_SLOT;
 use crate::tables::port::{Destination, holder};
 use crate::{Tuple, WirePort};
 
@@ -96,8 +97,10 @@ impl Counted {
         let Self { place, flags, opener, responder, port, pad: _, holder: who } = self;
         *port = place.set(key, flow.is(FlowFlags::OPENER_IS_A));
         *flags = flow.flags;
-        *opener = flow.opener.slot;
-        *responder = flow.responder.slot;
+        // A connection of a pod that is gone counts for nobody.
+        let gone = flow.state.value & FlowState::GONE != 0;
+        *opener = if gone { NO_SLOT } else { flow.opener.slot };
+        *responder = if gone { NO_SLOT } else { flow.responder.slot };
         *who = holder(flow.opener.slot, flow.other.src);
     }
 

@@ -283,8 +283,7 @@ const _: () = assert!(size_of::<Entry>() == size_of::<Flow>() && size_of::<Flow>
 
 impl Entry {
     /// Copies what a walk needs of the entry: what never changes, state, epochs, generation and second. False if it is not that of a
-    /// key with this tag, or was not while it was copied; then nothing in `into` counts. `other` is copied of what is
-    /// translated alone.
+    /// key with this tag, or was not while it was copied; then nothing in `into` counts.
     #[inline(always)]
     pub fn read(&self, key: u32, into: &mut Flow) -> bool {
         let words: &mut [u64; WORDS] = zerocopy::transmute_mut!(into);
@@ -307,6 +306,9 @@ impl Entry {
             copy(x2, g, 6);
             copy(x3, h, 7);
             copy(x4, i, 8);
+        } else {
+            // Nothing of another flow that was copied here before.
+            (*x0, *x1, *x2, *x3, *x4) = (0, 0, 0, 0, 0);
         }
         let mut live = |to: &mut u64, from: &Long| {
             *to = from.load();

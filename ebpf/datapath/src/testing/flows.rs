@@ -9,8 +9,8 @@ use zerocopy::IntoBytes as _;
 use super::arena::Arena;
 use super::replay;
 use crate::flow::{
-    self, Destination, Entry, Flow, FlowFlags, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet,
-    Table,
+    self, Destination, Entry, Flow, FlowFlags, FlowKey, FlowState, FragmentKey, FragmentPorts, InsertError, PodFlows,
+    PortSet, Table,
 };
 use crate::peer::NO_SLOT;
 use crate::{Long, Word};
@@ -58,6 +58,9 @@ impl Default for Flows {
 }
 
 impl Flows {
+    /// Where flows of nobody are counted.
+    pub const NOBODY: usize = SLOTS;
+
     /// The keys in a table, in no order.
     #[must_use]
     pub fn keys(&self, table: Table) -> Vec<FlowKey> {
@@ -109,7 +112,9 @@ impl Flows {
         let mut shares = std::collections::BTreeMap::<_, u64>::new();
         for ((established, key), index) in &*self.entries.borrow() {
             let flow = self.plain(*index);
-            let (opener, responder) = (flow.opener.slot, flow.responder.slot);
+            let gone = flow.state.value & FlowState::GONE != 0;
+            let of = |slot| if gone { NO_SLOT } else { slot };
+            let (opener, responder) = (of(flow.opener.slot), of(flow.responder.slot));
             if !flow.is(FlowFlags::FAR) {
                 let what = match (established, opener == NO_SLOT) {
                     (true, false) => 0,

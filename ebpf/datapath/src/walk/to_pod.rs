@@ -59,7 +59,7 @@ fn enter<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     if w.packet.class == Class::ERROR {
         let action = relate(k, w, Side::ToPod, slot);
         if !action.goes_on() {
-            return if action.delivers() { Action::PASS } else { action };
+            return action;
         }
     }
     let how = origin(k, w);
@@ -90,6 +90,11 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, place: Place) -> Action {
     let of_node = place.forward && w.met.is(FlowFlags::FROM_NODE);
     if (sender.slot != NO_SLOT && !came_from(k, w, sender.slot)) || (of_node && origin(k, w) != Inbound::Node) {
         return Action::GO_ON;
+    }
+    if deliver::is_gone(w) {
+        // Who sends now in the name of a pod that is gone is somebody else.
+        let action = deliver::to_nobody(k, w, place);
+        return if action.goes_on() { action } else { Action::drop(DropReason::Gone) };
     }
     deliver::follow(k, w, place)
 }

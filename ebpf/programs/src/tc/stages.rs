@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_ns};
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason};
 use fairlead_datapath::flow::stage::{
-    Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, End, FindFreePort, Forget, Look, MakeWay, NoteLast, PutIn,
-    Reserve, TakeOut, TrackChange, TranslateAtUplink,
+    Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, End, FindFreePort, Forget, Look, MakeWay, NoteLast,
+    PutBack, PutIn, Reserve, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
 };
 use fairlead_datapath::flow::{Entry, Flow};
 use fairlead_datapath::kernel::Kernel as _;
@@ -41,6 +41,8 @@ stages! {
     PutIn => tc_put_in with tables(table, which);
     MakeWay => tc_make_way with tables(table, which);
     Count => tc_count with tables(table, change);
+    TakeLoser => tc_take_loser with tables(table, which, from_a);
+    PutBack => tc_put_back with tables(table, which);
     TakeOut => tc_take_out with tables(table, which);
     Forget => tc_forget with tables(table);
     End => tc_end with tables(table, over);
