@@ -23,9 +23,8 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     w.begin();
     let Some(config) = k.config() else { return Action::PASS };
     let own = k.mark() & config.mark == 0;
-    // What programs sent here past the stack came in somewhere.
-    let made_here = k.ingress_ifindex() == 0;
-    if own && !made_here && !answer::may_be_one(k) {
+    // What programs sent here past the stack came in somewhere, and is what it has to be.
+    if own && k.ingress_ifindex() != 0 {
         return Action::PASS;
     }
     if parse(k, w, ether_type).is_err() {
@@ -33,7 +32,7 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     }
     if own {
         let action = if answer::may_be_one(k) { answer::turn_back(k, w) } else { Action::PASS };
-        if !made_here || action != Action::PASS {
+        if action != Action::PASS {
             return action;
         }
         let action = give_way::leave(k, w, NO_SLOT);
