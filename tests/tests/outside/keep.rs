@@ -22,10 +22,14 @@ fn replies(lab: &Lab, from: &impl Probes, probes: &[Probe]) -> Vec<Reply> {
     probes.iter().map(reply).collect()
 }
 
-/// Has another agent take over, with this setting.
-fn restart(node: &Node, setting: &str) {
+/// Has another agent take over, with this setting, and waits until that is in force: what is new is decided by it.
+fn restart(lab: &Lab, node: &Node, setting: &str, from: &Pod, probe: &Probe, holds: impl Fn(&Reply) -> bool) {
     node.agent().kill9();
     node.launch_agent_with(&[setting]).wait_ready();
+    lab.wait_until(&format!("{setting} is in force"), || match from.probe(probe) {
+        Ok(reply) if holds(&reply) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
 }
 
 fn status(node: &Node) -> String {
@@ -64,7 +68,7 @@ fn s62_s63_s64_whose_address_and_which_ports_pods_leave_with_is_a_setting() {
     assert!(seen(&all).all(|(peer, _)| node.ips().contains(&peer.ip())));
 
     // Never: the pod's own address and port, everywhere, by a service too.
-    restart(node, "--masquerade-mode=never");
+    restart(&lab, node, "--masquerade-mode=never", &pod, &all[0], |reply| reply.server.peer == reply.local);
     assert!(status(node).contains("never: pods keep their addresses"), "{}", status(node));
     for (peer, local) in seen(&all) {
         assert_eq!(peer, local);
@@ -80,7 +84,9 @@ fn s62_s63_s64_whose_address_and_which_ports_pods_leave_with_is_a_setting() {
     }
 
     // Except: there, and nowhere else.
-    restart(node, "--masquerade-except-cidrs=172.18.0.100/32,fd00:172:18::100/128");
+    let except = "--masquerade-except-cidrs=172.18.0.100/32,fd00:172:18::100/128";
+    let far_away = probes(behind, TCP, UDP);
+    restart(&lab, node, except, &pod, &far_away[0], |reply| node.ips().contains(&reply.server.peer.ip()));
     assert!(status(node).contains("auto, except to 172.18.0.100/32, fd00:172:18::100/128"), "{}", status(node));
     for (peer, local) in seen(&probes(near, TCP, UDP)) {
         assert_eq!(peer, local);
@@ -88,7 +94,8 @@ fn s62_s63_s64_whose_address_and_which_ports_pods_leave_with_is_a_setting() {
     assert!(seen(&probes(behind, TCP, UDP)).all(|(peer, _)| node.ips().contains(&peer.ip())));
 
     // Ports: those of the range, until a pod has its share of a destination's. Then it is said where to and who has them.
-    restart(node, "--masquerade-port-range=30000-31023");
+    let of_range = |reply: &Reply| RANGE.contains(&reply.server.peer.port());
+    restart(&lab, node, "--masquerade-port-range=30000-31023", &pod, &all[0], of_range);
     for (peer, local) in seen(&all) {
         assert!(RANGE.contains(&peer.port()) && !RANGE.contains(&local.port()), "{peer} {local}");
     }

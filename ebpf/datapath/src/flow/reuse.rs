@@ -14,17 +14,20 @@ pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, proto: u8, draft: &Draft
     if expired(there, proto, now) || there.state.value & FlowState::GONE != 0 {
         return true;
     }
-    if !there.is(FlowFlags::FAR) || !new.is(FlowFlags::FAR) {
+    if there.is(FlowFlags::NEAR) || !new.is(FlowFlags::FAR) {
         return false;
     }
+    let far = there.is(FlowFlags::FAR);
     // This flow's own, whose near entry is gone.
-    if there.other == new.other {
+    if far && there.other == new.other {
         return true;
     }
+    // A connection straight to the receiver that is over is as good as one through a service.
+    let same_opener = there.is(FlowFlags::OPENER_IS_A) == new.is(FlowFlags::OPENER_IS_A);
     match proto {
-        TCP => tcp_is_over(there, new.isn, draft.stamp),
+        TCP => same_opener && tcp_is_over(there, new.isn, draft.stamp),
         // A question that was answered: nothing is to come any more, most likely. Taken if ports are short only.
-        UDP => {
+        UDP if far => {
             let state = there.state.value;
             draft.idle != 0
                 && (draft.over == 0 || there.opener.slot == new.opener.slot)
