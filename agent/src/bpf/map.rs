@@ -12,6 +12,9 @@ use super::{BpfError, sys};
 /// Elements that one batch reads or writes.
 const BATCH: usize = 1024;
 
+/// Bytes of values that one batch reads, if so many elements would be more.
+const BATCH_BYTES: usize = 256 * 1024;
+
 /// What must be the same for two versions of the agent to share a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapShape {
@@ -267,7 +270,7 @@ impl Map {
     /// The kernel refuses.
     pub fn for_each(&self, mut each: impl FnMut(&[u8], &[u8])) -> Result<(), BpfError> {
         let (key_size, value_size) = (self.key_size(), self.value_size());
-        let mut room = BATCH;
+        let mut room = BATCH.min((BATCH_BYTES / value_size.max(1)).max(1));
         let mut position: Option<Vec<u8>> = None;
         let mut next = vec![0; key_size.max(4)];
         loop {
