@@ -8,7 +8,7 @@ use super::reuse::gives_way;
 use crate::kernel::{Kernel, stages};
 use crate::register::{Answer, Register, variants};
 use crate::scratch::{Counted, Draft, Walk};
-use crate::tables::flow::{FlowFlags, FlowKey, InsertError, PodFlows, Table};
+use crate::tables::flow::{Entry, FlowFlags, FlowKey, InsertError, PodFlows, Table};
 use crate::tables::peer::NO_SLOT;
 use crate::tables::port::crowded_from;
 
@@ -151,21 +151,28 @@ fn put_back<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool 
     true
 }
 
-/// Takes an entry out of a table. False if it is not there, or another CPU does it.
+/// Claims an entry: a copy of it is in `w.there`, and `draft.counted` has it. None if it is not there, or another CPU has it.
 #[inline(always)]
-fn take_out<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool {
+pub(super) fn claim_copy<'k, K: Kernel>(k: &'k K, w: &mut Walk, table: Table, which: Which) -> Option<&'k Entry> {
     let Walk { draft, there, .. } = w;
     let key = if which == Which::Met { &draft.key } else { &draft.far };
-    let Some(entry) = k.flow(table, key) else { return false };
-    // Nobody takes away what is claimed, so what is read then is what goes.
+    let entry = k.flow(table, key)?;
+    // Nobody takes away what is claimed, so what is read then is what is there.
     if !claim(k, key, entry) {
-        return false;
+        return None;
     }
     if !k.copy(entry, key.tag(), there) {
         release(k, key, entry);
-        return false;
+        return None;
     }
     draft.counted.set(key, there);
+    Some(entry)
+}
+
+/// Takes an entry out of a table. False if it is not there, or another CPU does it.
+#[inline(always)]
+fn take_out<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool {
+    let Some(entry) = claim_copy(k, w, table, which) else { return false };
     let removed = remove(k, w, table, which, Change::Out);
     if !removed {
         // The kernel was busy with the bucket: another time.

@@ -1,10 +1,9 @@
 //! Connections of a pod that is gone. Its address answers nobody, and the other end would send until it gives up; so what is
 //! known of the connection stays for a while, counts for nobody, and answers the next packet with a reset.
 
-use super::account::Change;
-use super::account::Which;
 use super::account::stage::count;
-use super::change::{claim, release};
+use super::account::{Change, Which, claim_copy};
+use super::change::release;
 use super::find::opens;
 use super::pair::{note_other, pair};
 use crate::kernel::{Kernel, stages};
@@ -42,17 +41,9 @@ fn bury<K: Kernel>(k: &K, w: &mut Walk, table: Table, slot: u16) -> bool {
 
 #[inline(always)]
 fn bury_one<K: Kernel>(k: &K, w: &mut Walk, table: Table, slot: u16, which: Which) -> bool {
+    let Some(entry) = claim_copy(k, w, table, which) else { return false };
     let Walk { draft, there, .. } = w;
     let key = if which == Which::Met { &draft.key } else { &draft.far };
-    let Some(entry) = k.flow(table, key) else { return false };
-    if !claim(k, key, entry) {
-        return false;
-    }
-    if !k.copy(entry, key.tag(), there) {
-        release(k, key, entry);
-        return false;
-    }
-    draft.counted.set(key, there);
     let flow = &mut draft.flow;
     *flow = *there;
     if flow.opener.slot == slot {
