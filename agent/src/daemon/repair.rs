@@ -14,7 +14,7 @@ use super::engine::Input;
 use crate::model::LocalPod;
 use crate::repair::{HavePods, Kind, Looked, Step, WantPod, compare_pods, is_wired_but_for_the_mac};
 use crate::state::{Shared, Subject};
-use crate::wiring::{Netlink, Peers, Sysctls, Uplink, overlay};
+use crate::wiring::{Changed, Netlink, Peers, Sysctls, Uplink, overlay};
 
 /// How long the plugin may take to wire a pod whose programs are attached: its policy is waited for in that time.
 const WIRING: Duration = Duration::from_secs(20);
@@ -55,6 +55,11 @@ impl Caretaker {
     /// Whether another agent has begun on this node. What it replaces must not be put back by this one.
     pub(super) fn is_succeeded(&self) -> bool {
         self.own.is_taken()
+    }
+
+    /// Where pods whose own side has changed are noted.
+    pub(super) fn pods_changed(&self) -> Changed {
+        self.peers.changed()
     }
 
     /// Looks at the wiring of the pods.

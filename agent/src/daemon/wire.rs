@@ -95,7 +95,7 @@ impl Wire {
 
     /// Runs until the loop is gone.
     pub(super) async fn run(mut self, shared: Arc<Shared>, inputs: mpsc::Sender<Input>) -> Result<(), WiringError> {
-        let mut changes = watch()?;
+        let mut changes = watch(self.caretaker.pods_changed())?;
         watch_mounts(self.pins.clone(), changes.programs_changed());
         let (mut next, mut programs_next) = (Instant::now(), Instant::now());
         loop {

@@ -21,7 +21,7 @@ pub use error::{Kept, WiringError};
 pub use links::{PodLink, PodLinks};
 pub use neighbours::neighbours;
 pub use netlink::Netlink;
-pub use peers::Peers;
+pub use peers::{Changed, Peers};
 pub use routes::{NODE_ROUTE_PROTOCOL, NodeRoute, Via, desired, difference};
 pub use sysctl::record::RecordError;
 pub use sysctl::{PROC_SYS, Sysctls};

@@ -3,9 +3,10 @@
 //! A plugin behind ours in the chain may give a pod another one (`tuning`), and so may a pod that is permitted to. The node's
 //! neighbour entries have to follow, or what the stack sends is addressed to nobody. The kernel shows a link of another
 //! network namespace to whoever is privileged in that (`IFLA_TARGET_NETNSID`): nothing has to enter the pod, and no pod is
-//! asked, so none can answer for another's addresses.
+//! asked, so none can answer for another's addresses. It also tells of changes there (`NETLINK_LISTEN_ALL_NSID`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fairlead_cni::Mac;
@@ -14,14 +15,47 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use tracing::debug;
 
 use super::Netlink;
+use super::uplinks::is_pod;
 
-/// How long what was seen counts. Of a link that goes down to get another address the host side loses its carrier, so it is
-/// looked at anew at once; nothing tells of one that gets it while it is up.
+/// How long what was seen counts when nothing tells of a change.
 const FRESH: Duration = Duration::from_secs(9);
 
 /// What was seen of pods' sides, by the index of the host side.
 #[derive(Debug, Default)]
-pub struct Peers(BTreeMap<u32, Seen>);
+pub struct Peers {
+    seen: BTreeMap<u32, Seen>,
+    changed: Changed,
+}
+
+/// Pods whose own side has changed since it was seen, by the index of the host side: at most one for each slot.
+#[derive(Debug, Clone, Default)]
+pub struct Changed(Arc<Mutex<BTreeSet<u32>>>);
+
+impl Changed {
+    /// Notes the pod whose side this is, if it is one. A namespace may have links that only claim to be one: nothing is
+    /// taken from the message, and who is named is looked at once more.
+    pub(super) fn note(&self, link: &LinkMessage) -> bool {
+        let other = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Link(index) => Some(*index),
+            _ => None,
+        });
+        let Some(host_side) = other.filter(|index| is_pod(*index)) else { return false };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(host_side);
+        true
+    }
+
+    fn take(&self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Peers {
+    /// Where changes are noted.
+    #[must_use]
+    pub fn changed(&self) -> Changed {
+        self.changed.clone()
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Seen {
@@ -58,19 +92,22 @@ impl Netlink {
     /// The MAC addresses of the other ends of these links, by the links' own index. What can't be seen now is as it was last
     /// seen; what never was is missing.
     pub(super) async fn peers(&self, links: &[&LinkMessage], known: &mut Peers) -> BTreeMap<u32, Mac> {
-        known.0.retain(|at, _| links.iter().any(|link| link.header.index == *at));
+        let changed = known.changed.take();
+        let known = &mut known.seen;
+        known.retain(|at, _| links.iter().any(|link| link.header.index == *at));
         for link in links {
             let (at, Some(peer)) = (link.header.index, Peer::of(link)) else { continue };
-            let before = known.0.get(&at).copied();
-            if before.is_some_and(|seen| seen.peer == peer && seen.at.elapsed() < FRESH) {
+            let before = known.get(&at).copied();
+            let is_fresh = |seen: Seen| seen.peer == peer && seen.at.elapsed() < FRESH && !changed.contains(&at);
+            if before.is_some_and(is_fresh) {
                 continue;
             }
             // The same slot may be another pod's by now.
             let last = before.filter(|seen| (seen.peer.netns, seen.peer.index) == (peer.netns, peer.index));
             let mac = self.mac_of(peer).await.or(last.and_then(|seen| seen.mac));
-            known.0.insert(at, Seen { peer, at: Instant::now(), mac });
+            known.insert(at, Seen { peer, at: Instant::now(), mac });
         }
-        known.0.iter().filter_map(|(at, seen)| Some((*at, seen.mac?))).collect()
+        known.iter().filter_map(|(at, seen)| Some((*at, seen.mac?))).collect()
     }
 
     async fn mac_of(&self, peer: Peer) -> Option<Mac> {

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::overlay::{NAME, Overlay};
 use super::uplinks::paces;
-use super::{Netlink, NodeRoute, Sysctls, Uplink, Via, neighbours, watch};
+use super::{Changed, Netlink, NodeRoute, Sysctls, Uplink, Via, neighbours, watch};
 use crate::repair::{Step, WantPod, compare_pods};
 
 fn ip(line: &str) -> String {
@@ -117,7 +117,7 @@ fn uplinks_have_the_nodes_addresses_or_a_default_route() {
 #[test]
 fn a_change_of_the_network_is_told() {
     on_a_node(|| async {
-        let mut changes = watch().unwrap();
+        let mut changes = watch(Changed::default()).unwrap();
         ip("addr add 172.18.0.77/24 dev uplink");
         tokio::time::timeout(std::time::Duration::from_secs(5), changes.next()).await.unwrap().unwrap();
     });

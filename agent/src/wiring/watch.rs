@@ -4,11 +4,14 @@ use futures::StreamExt;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::tc::TcAttribute;
+use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tracing::warn;
 
 use super::WiringError;
+use super::peers::Changed;
 use super::uplinks::is_pod;
 
 /// Tells of changes. Those that come together are told once.
@@ -46,11 +49,11 @@ impl Watch {
     }
 }
 
-/// Begins to watch. Look again whenever it tells of something.
+/// Begins to watch. Look again whenever it tells of something. `pods` takes note of pods whose own side has changed.
 ///
 /// # Errors
 /// When the socket can't be opened.
-pub fn watch() -> Result<Watch, WiringError> {
+pub fn watch(pods: Changed) -> Result<Watch, WiringError> {
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Neigh,
@@ -65,6 +68,9 @@ pub fn watch() -> Result<Watch, WiringError> {
     let (tell_network, network) = mpsc::channel(1);
     let (tell_programs, programs) = mpsc::channel(1);
     let of_programs = tell_programs.clone();
+    if let Err(error) = watch_pods(pods, tell_network.clone()) {
+        warn!(%error, "a MAC address that a pod changes is learnt within 10 s only: the agent lacks NET_BROADCAST");
+    }
     tokio::spawn(async move {
         // The connection lives as long as its handle.
         let _handle = handle;
@@ -81,6 +87,25 @@ pub fn watch() -> Result<Watch, WiringError> {
         }
     });
     Ok(Watch { network, programs, tell_programs })
+}
+
+/// Watches the links of all network namespaces that have a number in this one, as those of pods do by their veth pairs.
+fn watch_pods(pods: Changed, tell: mpsc::Sender<()>) -> std::io::Result<()> {
+    let (mut connection, handle, mut messages) = new_multicast_connection(&[MulticastGroup::Link])?;
+    connection.socket_mut().socket_mut().set_listen_all_namespaces(true)?;
+    tokio::spawn(connection);
+    tokio::spawn(async move {
+        let _handle = handle;
+        while let Some((message, _)) = messages.next().await {
+            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = &message.payload
+                && pods.note(link)
+                && let Err(TrySendError::Closed(())) = tell.try_send(())
+            {
+                return;
+            }
+        }
+    });
+    Ok(())
 }
 
 /// The node's own neighbours come and go all the time, and so do filters that are added: by this agent, most of them.
