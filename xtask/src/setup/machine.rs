@@ -34,13 +34,26 @@ pub(crate) fn kernel(series: &str) -> Option<PathBuf> {
     find_image(&folder(series).ok()?)
 }
 
-/// The module of a series that makes dummy interfaces, when it is there.
-pub(crate) fn dummy(series: &str) -> Option<PathBuf> {
-    find(&folder(series).ok()?, DUMMY)
+/// The modules of a series that guests need, in the order of [`MODULES`], when all are there.
+pub(crate) fn modules(series: &str) -> Option<Vec<PathBuf>> {
+    let folder = folder(series).ok()?;
+    MODULES.iter().map(|(name, _)| find(&folder, &module(name))).collect()
 }
 
-/// How the module's file begins; it may be packed.
-const DUMMY: &str = "dummy.ko";
+/// What of the network Debian's kernels have as modules, none of which needs another: its name, and where it is below the
+/// kernel's modules.
+pub(crate) const MODULES: [(&str, &str); 5] = [
+    ("dummy", "kernel/drivers/net"),
+    ("veth", "kernel/drivers/net"),
+    ("sch_ingress", "kernel/net/sched"),
+    ("cls_bpf", "kernel/net/sched"),
+    ("sch_fq", "kernel/net/sched"),
+];
+
+/// How a module's file begins; it may be packed.
+fn module(name: &str) -> String {
+    format!("{name}.ko")
+}
 
 fn find_image(dir: &Path) -> Option<PathBuf> {
     find(dir, "vmlinuz")
@@ -58,19 +71,20 @@ pub(super) fn kernels_present() -> bool {
     pins::KERNELS.iter().all(|series| kernel(series).is_some())
 }
 
-/// Whether the module is there that goes with each image.
+/// Whether the modules are there that go with each image.
 pub(super) fn modules_present() -> bool {
     pins::KERNELS.iter().all(is_present)
 }
 
 fn is_present(series: &&str) -> bool {
-    kernel(series).is_some() && dummy(series).is_some()
+    kernel(series).is_some() && modules(series).is_some()
 }
 
-/// Downloads the newest build of each series that is missing, or whose module is.
+/// Downloads the newest build of each series that is missing, or whose modules are.
 pub(super) fn install_kernels() -> Result<()> {
+    let names = MODULES.map(|(name, _)| module(name)).join(", ");
     let remedy =
-        "put any kernel image of the series with BTF (CONFIG_DEBUG_INFO_BTF) and its module dummy.ko there by hand";
+        format!("put any kernel image of the series with BTF (CONFIG_DEBUG_INFO_BTF) and its {names} there by hand");
     let missing: Vec<&str> = pins::KERNELS.into_iter().filter(|series| !is_present(series)).collect();
     let folders = missing.iter().map(|series| Ok(folder(series)?.display().to_string())).collect::<Result<Vec<_>>>()?;
     let fetch = || -> Result<()> {
@@ -81,25 +95,25 @@ pub(super) fn install_kernels() -> Result<()> {
             archive.unpack(&package, &unpacked)?;
             let image = find_image(&unpacked.join("boot")).with_context(|| format!("{package} has no boot/vmlinuz"))?;
             let modules =
-                fs::read_dir(unpacked.join("lib/modules"))?.next().context("the package has no modules")??;
-            let module = find(&modules.path().join("kernel/drivers/net"), DUMMY)
-                .with_context(|| format!("{package} has no module {DUMMY}"))?;
-            // An image and a module of another build do not go together.
+                fs::read_dir(unpacked.join("lib/modules"))?.next().context("the package has no modules")??.path();
+            let found = MODULES.iter().map(|(name, place)| {
+                find(&modules.join(place), &module(name)).with_context(|| format!("{package} has no module {name}"))
+            });
+            let files = found.chain([Ok(image)]).collect::<Result<Vec<_>>>()?;
+            // An image and modules of another build do not go together.
             let place = folder(series)?;
             if place.exists() {
                 fs::remove_dir_all(&place)?;
             }
             fs::create_dir_all(&place)?;
-            for file in [image, module] {
+            for file in files {
                 fs::rename(&file, place.join(file.file_name().unwrap_or_default()))?;
             }
             fs::remove_dir_all(&unpacked)?;
         }
         Ok(())
     };
-    fetch().with_context(|| {
-        format!("no kernel image vmlinuz* with its module {DUMMY} in {}: {remedy}", folders.join(" and "))
-    })
+    fetch().with_context(|| format!("no kernel image vmlinuz* with its modules in {}: {remedy}", folders.join(" and ")))
 }
 
 #[cfg(test)]

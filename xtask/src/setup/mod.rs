@@ -35,7 +35,7 @@ pub(crate) enum Part {
     Emulator,
     /// Kernel images, for `cargo xtask vm`
     Kernels,
-    /// A module of each of these kernels, for `cargo xtask vm --frames`
+    /// Modules of each of these kernels: interfaces, hooks and queues of guests
     Modules,
     /// A container runtime's lowest part and network tools, for `cargo xtask cluster`
     Cluster,

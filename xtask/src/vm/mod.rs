@@ -1,5 +1,5 @@
-//! `cargo xtask vm`: every program of the eBPF object through the verifiers of several kernels, and with `--frames` the
-//! frames of the datapath's tests through the programs.
+//! `cargo xtask vm`: every program of the eBPF object through the verifiers of several kernels, packets with a limit of
+//! bandwidth by way of `fq`, and with `--frames` the frames of the datapath's tests through the programs instead.
 
 mod frames;
 mod initramfs;
@@ -57,9 +57,7 @@ impl Vm {
         if !series.is_empty() {
             Part::Emulator.require()?;
             Part::Kernels.require()?;
-            if self.frames {
-                Part::Modules.require()?;
-            }
+            Part::Modules.require()?;
         }
         let object = paths::object();
         let bytes = fs::read(&object)
@@ -79,9 +77,11 @@ impl Vm {
         let (program, recording) = (fs::read(&verifier)?, frames.map(fs::read).transpose()?);
         for series in series {
             let mut files: Vec<(&str, &[u8])> = vec![("object", &bytes)];
-            let module = if self.frames { machine::dummy(series).map(fs::read).transpose()? } else { None };
             files.extend(recording.as_deref().map(|recording| ("frames", recording)));
-            files.extend(module.as_deref().map(|module| ("dummy", module)));
+            let modules = machine::modules(series).context("the modules are there, or nothing would be run")?;
+            let modules = modules.iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
+            let names = machine::MODULES.map(|(name, _)| name);
+            files.extend(names.into_iter().zip(modules.iter().map(Vec::as_slice)));
             fs::write(&initrd, initramfs::archive(&program, &files))?;
             run::say(format!("loading on {series} under QEMU ({})", self.accel));
             let console = qemu::boot(series, &initrd, &self.accel)?;

@@ -1,6 +1,6 @@
 //! Being the first process of a machine that has nothing else.
 
-use std::{fs, io::Write as _, path::Path};
+use std::{ffi::CStr, fs, io::Write as _, path::Path};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -19,22 +19,24 @@ pub(crate) const OBJECT: &str = "/object";
 /// Where it has frames, if it has any.
 const FRAMES: &str = "/frames";
 
-/// Where it has the kernel's module for dummy interfaces, if that is one.
-const DUMMY: &str = "/dummy";
+/// Where it has modules of the kernel, those that are modules, and with which parameters.
+const MODULES: [(&str, &CStr); 5] =
+    [("/dummy", c"numdummies=0"), ("/veth", c""), ("/sch_ingress", c""), ("/cls_bpf", c""), ("/sch_fq", c"")];
 
-/// Mounts what loading a program reads (the kernel's types below /sys, the CPU count below /proc), and loads the module
-/// that frames need an interface of.
+/// Mounts what loading a program reads (the kernel's types below /sys, the CPU count below /proc), and loads the modules
+/// that interfaces, hooks and queues need.
 pub(crate) fn prepare() -> Result<()> {
     for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("bpf", "/sys/fs/bpf")] {
         fs::create_dir_all(place)?;
         mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("can't mount {kind} on {place}"))?;
     }
-    if let Ok(module) = fs::File::open(DUMMY) {
+    for (path, parameters) in MODULES {
+        let Ok(module) = fs::File::open(path) else { continue };
         // Packed as in the kernel's package, or not.
-        finit_module(&module, c"numdummies=0", ModuleInitFlags::empty())
-            .or_else(|_| finit_module(&module, c"numdummies=0", PACKED))
-            .context("can't load the module for dummy interfaces")?;
+        finit_module(&module, parameters, ModuleInitFlags::empty())
+            .or_else(|_| finit_module(&module, parameters, PACKED))
+            .with_context(|| format!("can't load the module {path}"))?;
     }
     Ok(())
 }

@@ -2,31 +2,24 @@
 //! their own, so that neither the machine's interfaces nor its sockets have a say. No frame leaves a program, so it does not
 //! matter of which kind they are: not every kernel has each.
 
-use std::{
-    collections::BTreeSet,
-    os::fd::{AsRawFd as _, OwnedFd},
-};
+use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, bail};
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use anyhow::{Context, Result};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
-use nix::{
-    sched::{CloneFlags, unshare},
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket},
-};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::netlink::Netlink;
 
 /// What is added to an index to have that of the far end.
-const FAR_ENDS: u32 = 1_000_000_000;
+pub(crate) const FAR_ENDS: u32 = 1_000_000_000;
 
 /// Puts this thread into a network namespace that has interfaces with these indexes.
 pub(crate) fn make(indexes: &BTreeSet<u32>) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("can't make a network namespace")?;
-    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    let netlink = Netlink::open()?;
     for index in indexes {
         add(&netlink, *index, vec![LinkInfo::Kind(InfoKind::Dummy)])
             .or_else(|_| add(&netlink, *index, veth(index + FAR_ENDS)))
@@ -42,24 +35,11 @@ fn veth(far_end: u32) -> Vec<LinkInfo> {
     vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer)))]
 }
 
-fn add(netlink: &OwnedFd, index: u32, info: Vec<LinkInfo>) -> Result<()> {
+fn add(netlink: &Netlink, index: u32, info: Vec<LinkInfo>) -> Result<()> {
     let mut link = LinkMessage::default();
     link.header.index = index;
     link.header.flags = LinkFlags::Up;
     link.header.change_mask = LinkFlags::Up;
     link.attributes = vec![LinkAttribute::IfName(format!("fl{index}")), LinkAttribute::LinkInfo(info)];
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(RouteNetlinkMessage::NewLink(link)));
-    message.finalize();
-    let mut buffer = vec![0; message.buffer_len()];
-    message.serialize(&mut buffer);
-    send(netlink.as_raw_fd(), &buffer, MsgFlags::empty())?;
-    let mut answer = vec![0; 4096];
-    let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer[..length])?.payload {
-        NetlinkPayload::Error(error) if error.code.is_none() => Ok(()),
-        NetlinkPayload::Error(error) => Err(error.to_io().into()),
-        _ => bail!("the kernel answers with something else than an acknowledgement"),
-    }
+    netlink.add(RouteNetlinkMessage::NewLink(link))
 }

@@ -1,5 +1,5 @@
 //! Loads every program of an eBPF object, says what the kernel's verifier thought of it, and runs recorded frames of the
-//! datapath's tests through it, if it has them.
+//! datapath's tests through it, if it has them. Without them a guest sends packets by way of a queue with departure times.
 //!
 //! `fairlead-verifier OBJECT [FRAMES]` does so on the running kernel. As the first process of a machine (it is then all that
 //! the initramfs has, besides its files) it mounts what loading needs, does the same and turns the machine off.
@@ -20,6 +20,8 @@ mod frames;
 mod guest;
 mod links;
 mod load;
+mod netlink;
+mod pace;
 mod store;
 
 use std::{env, fs, process::ExitCode};
@@ -28,8 +30,11 @@ use anyhow::{Context, Result, bail};
 
 fn main() -> ExitCode {
     let first = std::process::id() == 1;
-    let result =
-        if first { guest::prepare().and_then(|()| verify(guest::OBJECT, guest::frames())) } else { from_arguments() };
+    let result = if first {
+        guest::prepare().and_then(|()| verify(guest::OBJECT, guest::frames(), true))
+    } else {
+        from_arguments()
+    };
     if let Err(error) = &result {
         println!("fairlead-verifier\tfailed\t-\t{}", load::one_line(&format!("{error:#}")));
     }
@@ -41,18 +46,20 @@ fn main() -> ExitCode {
 
 fn from_arguments() -> Result<bool> {
     match env::args().skip(1).collect::<Vec<_>>().as_slice() {
-        [object] => verify(object, None),
-        [object, frames] => verify(object, Some(frames)),
+        [object] => verify(object, None, false),
+        [object, frames] => verify(object, Some(frames), false),
         _ => bail!("usage: fairlead-verifier OBJECT [FRAMES] (as root)"),
     }
 }
 
 /// Whether every program of the object at this path was loaded, and every frame, if there are any, did what was recorded.
-fn verify(object: &str, frames: Option<&str>) -> Result<bool> {
+/// Without frames, and where there is `fq`, packets are sent by way of it.
+fn verify(object: &str, frames: Option<&str>, fq: bool) -> Result<bool> {
     let read = |path: &str| fs::read(path).with_context(|| format!("can't read {path}"));
     let (mut ebpf, all_loaded) = load::all(&read(object)?)?;
     let all_right = match frames {
         Some(frames) if all_loaded => frames::run(&mut ebpf, &read(frames)?)?,
+        None if all_loaded && fq => pace::run(&mut ebpf)?,
         _ => all_loaded,
     };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;

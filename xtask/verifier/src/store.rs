@@ -9,6 +9,7 @@ use aya::{
 };
 use fairlead_datapath::{
     Addr,
+    bandwidth::{Bandwidth, Pace},
     config::{Config, Uplink},
     flow::{Flow, FlowKey, FragmentKey, FragmentPorts, PodFlows},
     peer::{CidrKey, NodeHop, Peer, Pod},
@@ -43,6 +44,7 @@ pub(crate) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Box<dyn Store>> {
     match name {
         "AFFINITY" => hash::<{ size_of::<AffinityKey>() }, { size_of::<Affinity>() }>(ebpf, name),
         "BACKENDS" => array::<{ size_of::<Backend>() }>(ebpf, name),
+        "BANDWIDTH" => array::<{ size_of::<Bandwidth>() }>(ebpf, name),
         "CIDRS" => trie::<{ size_of::<CidrKey>() - LENGTH }, { size_of::<Peer>() }>(ebpf, name),
         "CONFIG" => array::<{ size_of::<Config>() }>(ebpf, name),
         "CT_ANY" | "CT_EST" => hash::<{ size_of::<FlowKey>() }, { size_of::<Flow>() }>(ebpf, name),
@@ -51,6 +53,7 @@ pub(crate) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Box<dyn Store>> {
         "HOST_FLOWS" | "SLOTS" => array::<{ size_of::<u32>() }>(ebpf, name),
         "NODES" => array::<{ size_of::<NodeHop>() }>(ebpf, name),
         "NODE_ADDRESSES" => hash::<{ size_of::<Addr>() }, { size_of::<u32>() }>(ebpf, name),
+        "PACE" => array::<{ size_of::<Pace>() }>(ebpf, name),
         "PEERS" => hash::<{ size_of::<Addr>() }, { size_of::<Peer>() }>(ebpf, name),
         "PODS" => array::<{ size_of::<Pod>() }>(ebpf, name),
         "POD_FLOWS" => array::<{ size_of::<PodFlows>() }>(ebpf, name),

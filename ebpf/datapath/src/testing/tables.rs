@@ -25,7 +25,8 @@ impl Host {
     }
 
     /// What the agent has written, as the kernel has it.
-    pub(super) fn tables(&self) -> Vec<Entry> {
+    #[must_use]
+    pub fn tables(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
         let mut add = |entry| entries.push(entry);
         add(Entry::new("CONFIG", &0_u32, &self.config));
