@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::cni::Health;
-use crate::install::chain::{BANDWIDTH, COLLIDES};
+use crate::install::chain::refusal;
 use crate::install::conflist::{Conflist, Kept};
 use crate::state::Shared;
 
@@ -41,10 +41,10 @@ pub(super) async fn keep(shared: Arc<Shared>, conflist: Conflist) {
         broken = left;
         if let Ok(kept) = &put {
             say(&conflist, kept, &mut others);
-            let collides = kept.others.iter().any(|kind| kind == BANDWIDTH);
             let path = conflist.path();
-            let text = collides.then(|| format!("the plugin {BANDWIDTH} in {} {COLLIDES}", path.display()));
-            shared.warn("plugins", text);
+            let say = |kind: &String| Some(format!("the plugin {kind} in {} {}", path.display(), refusal(kind)?));
+            let texts: Vec<_> = kept.others.iter().filter_map(say).collect();
+            shared.warn("plugins", (!texts.is_empty()).then(|| texts.join("; ")));
         }
         shared.note(|progress| progress.conflist = put.is_ok() && broken.is_none());
         shared.warn("conflist", trouble(&conflist, put.err(), earlier));

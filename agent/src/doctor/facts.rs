@@ -85,8 +85,8 @@ pub struct Cni {
     pub lead_here: Vec<String>,
     /// Plugins that ours names beside our own, and that are not there.
     pub missing: Vec<String>,
-    /// Whether it has the reference plugin `bandwidth`.
-    pub collides: bool,
+    /// Plugins that it names and that can't be behind our own.
+    pub refused: Vec<String>,
     /// Where the plugin belongs.
     pub plugin: PathBuf,
     /// Whether it is there and can be executed.

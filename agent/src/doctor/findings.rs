@@ -8,6 +8,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::facts::{Agent, ApiServer, Cni, Disk, Facts, Kernel, NetworkManager, Networkd, Proxy, UplinkFacts};
+use crate::install::chain::refusal;
 
 /// The oldest kernel that is tested.
 const OLDEST: (u32, u32) = (6, 1);
@@ -196,7 +197,7 @@ pub fn kube_proxy(proxy: &Proxy) -> Option<Finding> {
 }
 
 fn cni(cni: &Cni) -> Vec<Finding> {
-    let Cni { directory, own, files, lead_here, missing, collides, plugin, plugin_ok } = cni;
+    let Cni { directory, own, files, lead_here, missing, refused, plugin, plugin_ok } = cni;
     let (directory, plugin) = (directory.display(), plugin.display());
     let mut found = Vec::new();
     // A runtime takes the first. One that leads here is as good as ours, and what comes behind it does not matter.
@@ -219,14 +220,11 @@ fn cni(cni: &Cni) -> Vec<Finding> {
             "run `fairlead install`; the file system must not be mounted noexec",
         ));
     }
-    if *collides {
+    for kind in refused {
         found.push(blocks(
-            format!("the plugin bandwidth is in {own}"),
-            "it puts its own qdiscs where Fairlead's programs are: pods with a limit don't start, or have none to other pods",
-            format!(
-                "take its entry out of {directory}/{own}; Fairlead keeps the annotations kubernetes.io/ingress-bandwidth and \
-                 kubernetes.io/egress-bandwidth by itself"
-            ),
+            format!("the plugin {kind} is in {own}"),
+            "the plugins of the list are executed for every pod, and with this one pods don't start or can't connect",
+            format!("take its entry out of {directory}/{own}: it {}", refusal(kind).unwrap_or_default()),
         ));
     }
     if !missing.is_empty() {

@@ -18,12 +18,25 @@ use super::PLUGIN;
 /// The key of the list under which the entries of `cni.chain` are repeated. Runtimes ignore keys that they do not know.
 const CHAIN: &str = "fairleadChain";
 
-/// The reference plugin that can't be behind ours.
-pub const BANDWIDTH: &str = "bandwidth";
+/// Reference plugins that can't be behind ours: why, and what to do.
+const REFUSED: [(&str, &str); 2] = [
+    (
+        "bandwidth",
+        "puts its own qdiscs on pods' interfaces, where Fairlead's programs are: it fails, or limits nothing between pods. \
+         Take it out: Fairlead keeps the annotations kubernetes.io/ingress-bandwidth and kubernetes.io/egress-bandwidth by itself",
+    ),
+    (
+        "sbr",
+        "takes every route of the interface out of the pod's main table, so that a pod with no other interface can't open \
+         connections. Take it out: it belongs behind the plugin of a further interface",
+    ),
+];
 
-/// Why it can't, and what to do.
-pub const COLLIDES: &str = "puts its own qdiscs on pods' interfaces, where Fairlead's programs are: it fails, or limits nothing between \
-     pods. Take it out: Fairlead keeps the annotations kubernetes.io/ingress-bandwidth and kubernetes.io/egress-bandwidth by itself";
+/// Why a plugin can't be behind ours, and what to do; nothing of one that can.
+#[must_use]
+pub fn refusal(kind: &str) -> Option<&'static str> {
+    REFUSED.iter().find(|(refused, _)| *refused == kind).map(|(_, why)| *why)
+}
 
 /// A plugin of the setting `cni.chain`: its entry in the list of plugins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +61,10 @@ impl FromStr for ChainedPlugin {
         match entry.get("type").and_then(Value::as_str) {
             None | Some("") => Err(format!("a plugin needs a `type`, the name of its executable; {example}")),
             Some(PLUGIN) => Err(format!("{PLUGIN} is in the list already; name only the plugins behind it")),
-            Some(BANDWIDTH) => Err(format!("{BANDWIDTH} {COLLIDES}")),
-            Some(_) => Ok(Self(entry)),
+            Some(kind) => match refusal(kind) {
+                Some(why) => Err(format!("{kind} {why}")),
+                None => Ok(Self(entry)),
+            },
         }
     }
 }

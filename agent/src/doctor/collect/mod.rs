@@ -17,7 +17,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use super::facts::{Agent, Cni, Disk, Facts};
 use crate::admin::{Connection, Request, StatusView};
 use crate::bpf::{PinDir, cgroup2_root};
-use crate::install::chain::{BANDWIDTH, plugin_types};
+use crate::install::chain::{plugin_types, refusal};
 use crate::install::{PLUGIN, conflist};
 use crate::wiring::Sysctls;
 
@@ -118,7 +118,7 @@ fn cni(places: &Places, hidden: bool) -> Cni {
     let (directory, own) = (&places.cni_conf_dir, &places.cni_conf_name);
     let files = conflist::configurations(directory).unwrap_or_default();
     let mut others = fs::read(directory.join(own)).map(|content| plugin_types(&content)).unwrap_or_default();
-    let collides = others.iter().any(|kind| kind == BANDWIDTH);
+    let refused = others.iter().filter(|kind| refusal(kind).is_some()).cloned().collect();
     others.retain(|kind| kind != PLUGIN && !hidden && !executable(&places.cni_bin_dir.join(kind)));
     Cni {
         directory: directory.clone(),
@@ -126,7 +126,7 @@ fn cni(places: &Places, hidden: bool) -> Cni {
         lead_here: conflist::leading_here(directory, &files, own),
         files,
         missing: others,
-        collides,
+        refused,
         plugin_ok: hidden || executable(&plugin) && !noexec,
         plugin,
     }

@@ -18,7 +18,7 @@ fn healthy() -> Facts {
             files: vec!["10-fairlead.conflist".into(), "87-podman.conflist".into()],
             lead_here: vec!["10-fairlead.conflist".into()],
             missing: vec![],
-            collides: false,
+            refused: vec![],
             plugin: "/opt/cni/bin/fairlead-cni".into(),
             plugin_ok: true,
         },
@@ -95,7 +95,7 @@ const CASES: [Case; 34] = [
     case("no plugin", |f| f.cni.plugin_ok = false, Severity::Blocks, "/opt/cni/bin/fairlead-cni", "fairlead install"),
     case(
         "bandwidth",
-        |f| f.cni.collides = true,
+        |f| f.cni.refused.push("bandwidth".into()),
         Severity::Blocks,
         "the plugin bandwidth",
         "kubernetes.io/ingress-bandwidth",

@@ -94,7 +94,9 @@ fn c36_the_setting_puts_plugins_behind_ours_and_takes_only_those_away() {
 }
 
 #[test]
-fn c43_the_plugin_bandwidth_is_refused_with_what_to_do_instead() {
+fn c43_plugins_that_break_pods_are_refused_with_what_to_do_instead() {
+    let error = r#"{"type": "sbr"}"#.parse::<ChainedPlugin>().unwrap_err();
+    assert!(error.starts_with("sbr ") && error.contains("further interface"), "{error}");
     let error = r#"{"type": "bandwidth", "capabilities": {"bandwidth": true}}"#.parse::<ChainedPlugin>().unwrap_err();
     assert!(error.starts_with("bandwidth ") && error.contains("kubernetes.io/egress-bandwidth"), "{error}");
 }
