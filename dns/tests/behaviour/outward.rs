@@ -42,7 +42,8 @@ fn world(question: &Message, _: bool) -> Vec<Vec<u8>> {
         "broken" => return vec![found(question, "192.0.2.33").to_vec().unwrap()],
         _ => {}
     }
-    if !message.answers.iter().any(|record| record.record_type() == query.query_type()) {
+    let is_known = message.metadata.response_code != ServFail;
+    if is_known && !message.answers.iter().any(|record| record.record_type() == query.query_type()) {
         let zone = Name::from_ascii("example.").unwrap();
         let soa = SOA::new(zone.clone(), zone.clone(), 1, 1, 1, 1, 20);
         message.authorities.push(Record::from_rdata(zone, 20, RData::SOA(soa)));
