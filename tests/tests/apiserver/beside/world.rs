@@ -108,9 +108,9 @@ pub(crate) async fn fill(client: &Client) {
         ("web", json!({"clusterIP": "10.96.1.1", "ports": both})),
         (
             "dual",
-            json!({"clusterIPs": ["10.96.1.2", "fd00:10:96::12"], "ipFamilyPolicy": "RequireDualStack", "ports": both}),
+            json!({"clusterIP": "10.96.1.2", "clusterIPs": ["10.96.1.2", "fd00:10:96::12"], "ipFamilyPolicy": "RequireDualStack", "ports": both}),
         ),
-        ("six", json!({"clusterIPs": ["fd00:10:96::16"], "ipFamilies": ["IPv6"], "ports": [http]})),
+        ("six", json!({"clusterIP": "fd00:10:96::16", "ipFamilies": ["IPv6"], "ports": [http]})),
         ("bare", json!({"clusterIP": "10.96.1.3", "ports": [{"port": 80}]})),
         ("node", json!({"clusterIP": "10.96.1.4", "type": "NodePort", "ports": [http]})),
         ("outer", json!({"clusterIP": "10.96.1.5", "externalIPs": ["198.51.100.1"], "ports": both})),
