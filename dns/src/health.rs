@@ -158,6 +158,7 @@ mod tests {
             site: RwLock::new(Arc::new(Site::plain(&origin, None, Hosts::default()))),
             gate: Default::default(),
             manner: Manner { recursion: false, max_udp: 1232 },
+            transfers: Default::default(),
             stats: Default::default(),
         };
         let away = Arc::clone(away);
