@@ -47,7 +47,7 @@ impl Transfers {
         if clients.len() >= all || clients.iter().filter(|other| **other == client).count() >= each {
             drop(clients);
             if let Some(left_out) = self.complaints.allow() {
-                tracing::warn!(
+                tracing::info!(
                     %client, left_out,
                     "zone transfer refused: {all} are under way, or {each} to this client; it may try again when they are done"
                 );
