@@ -132,7 +132,7 @@ pub(crate) fn all() -> Vec<Question> {
     let plain = |name: &&str| TYPES.map(|kind| Question::plain(name, kind));
     let mut all: Vec<Question> = names.iter().flat_map(plain).collect();
     let mut choice = Choice(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..4000 {
+    for _ in 0..12_000 {
         let (name, kind) = (names[choice.of(names.len())], TYPES[choice.of(TYPES.len())]);
         all.push(wished(name, kind, &mut choice));
     }

@@ -58,20 +58,13 @@ impl Said {
         parts.chain(self.flags.symmetric_difference(&other.flags).map(|flag| (*flag).to_owned())).collect()
     }
 
-    /// How much differs.
-    pub(crate) fn distance(&self, other: &Self) -> usize {
-        let records = |a: &[Entry], b: &[Entry]| {
-            let fields = |entry: &Entry, other: &Entry| {
-                usize::from(entry.owner != other.owner)
-                    + usize::from(entry.ttl != other.ttl)
-                    + usize::from(entry.data != other.data)
-            };
-            10 * a.len().abs_diff(b.len()) + a.iter().zip(b).map(|(a, b)| fields(a, b)).sum::<usize>()
-        };
-        self.parts(other).len()
-            + records(&self.answers, &other.answers)
-            + records(&self.authorities, &other.authorities)
-            + records(&self.additionals, &other.additionals)
+    /// Records that the other has not.
+    pub(crate) fn only(&self, other: &Self) -> Vec<String> {
+        let sections = [&self.answers, &self.authorities, &self.additionals];
+        let others = [&other.answers, &other.authorities, &other.additionals];
+        let missing =
+            sections.iter().zip(others).flat_map(|(own, other)| own.iter().filter(|entry| !other.contains(entry)));
+        missing.map(|Entry { owner, kind, ttl, data }| format!("{owner} {ttl} {kind} {data}")).collect()
     }
 
     /// Every record.

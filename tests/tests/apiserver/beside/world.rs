@@ -72,11 +72,11 @@ corp.test:{port} {{
     )
 }
 
-fn service(name: &str, spec: Value) -> Value {
+fn service(name: &str, spec: &Value) -> Value {
     json!({"metadata": {"name": name}, "spec": spec})
 }
 
-fn slice(name: &str, service: &str, ports: Value, endpoints: &[(&str, &str, bool)]) -> Value {
+fn slice(name: &str, service: &str, ports: &Value, endpoints: &[(&str, &str, bool)]) -> Value {
     let v6 = endpoints.iter().any(|(address, ..)| address.contains(':'));
     let endpoints: Vec<Value> = endpoints
         .iter()
@@ -128,28 +128,28 @@ pub(crate) async fn fill(client: &Client) {
     let named = |name: &str, port: u16| json!([{"name": name, "port": port}]);
     let two = json!([{"name": "db", "port": 5432}, {"name": "metrics", "port": 9100}]);
     let slices = [
-        slice("web-1", "web", named("http", 8080), &[("10.244.1.1", "", true), ("10.244.1.2", "back", true)]),
+        slice("web-1", "web", &named("http", 8080), &[("10.244.1.1", "", true), ("10.244.1.2", "back", true)]),
         slice(
             "pets-4",
             "pets",
-            two.clone(),
+            &two,
             &[("10.244.2.1", "pets-0", true), ("10.244.2.2", "pets-1", true), ("10.244.2.3", "late", false)],
         ),
-        slice("pets-6", "pets", two, &[("fd00:10:244::21", "pets-0", true)]),
-        slice("idle-1", "idle", named("db", 5432), &[("10.244.3.1", "", false)]),
-        slice("portless-1", "portless", json!([]), &[("10.244.4.1", "", true)]),
+        slice("pets-6", "pets", &two, &[("fd00:10:244::21", "pets-0", true)]),
+        slice("idle-1", "idle", &named("db", 5432), &[("10.244.3.1", "", false)]),
+        slice("portless-1", "portless", &json!([]), &[("10.244.4.1", "", true)]),
     ];
     for slice in slices {
         create::<EndpointSlice>(client, "shop", slice).await;
     }
     let dns = json!({"clusterIP": "10.96.0.10", "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]});
     create_of_cluster_once(client, "kube-system").await;
-    create::<Service>(client, "kube-system", service("kube-dns", dns)).await;
+    create::<Service>(client, "kube-system", service("kube-dns", &dns)).await;
     let own =
-        slice("kube-dns-1", "kube-dns", json!([{"name": "dns", "port": 53, "protocol": "UDP"}]), &[(FIRST, "", true)]);
+        slice("kube-dns-1", "kube-dns", &json!([{"name": "dns", "port": 53, "protocol": "UDP"}]), &[(FIRST, "", true)]);
     create::<EndpointSlice>(client, "kube-system", own).await;
     for (name, spec) in services {
-        create::<Service>(client, "shop", service(name, spec)).await;
+        create::<Service>(client, "shop", service(name, &spec)).await;
         let ingress = match name {
             "balanced" => json!([{"ip": "203.0.113.1"}, {"ip": "2001:db8:1::1"}]),
             "cloud" => json!([{"hostname": "lb.test"}]),
