@@ -15,13 +15,13 @@ pub(crate) struct Listed {
 pub(crate) const LISTED: &[Listed] = &[
     Listed { name: "class", erase: class },
     Listed { name: "opcode", erase: opcode },
+    Listed { name: "serial", erase: serial },
     Listed { name: "AXFR", erase: transfers },
     Listed { name: "IXFR", erase: changes },
     Listed { name: "weights in transfers", erase: weights },
     Listed { name: "endpoints in transfers", erase: endpoints },
     Listed { name: "ANY", erase: any },
     Listed { name: "pod SRV", erase: ports_of_a_pod },
-    Listed { name: "serial", erase: serial },
     Listed { name: "RA", erase: recursion },
     Listed { name: "CD", erase: unchecked },
     Listed { name: "spelling", erase: spelling },
@@ -48,6 +48,7 @@ const SRV: u16 = 33;
 const ANY: u16 = 255;
 const IXFR: u16 = 251;
 const SOA: u16 = 6;
+const NS: u16 = 2;
 
 fn clear(ours: &mut Said, theirs: &mut Said) {
     (*ours, *theirs) = (Said::default(), Said::default());
@@ -92,6 +93,9 @@ fn unchecked(question: &Question, ours: &mut Said, theirs: &mut Said) {
 
 fn spelling(question: &Question, ours: &mut Said, theirs: &mut Said) {
     if question.wish == "spelling" {
+        if question.kind == NS && !theirs.has_answers() {
+            return clear(ours, theirs);
+        }
         for said in [ours, theirs] {
             for entry in said.entries() {
                 entry.owner.make_ascii_lowercase();
