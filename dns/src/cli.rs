@@ -169,7 +169,10 @@ pub(crate) struct Args {
     /// Answer over TLS here (RFC 7858; port 853 by convention); the connections count as TCP connections. [default: nowhere]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     tls_bind: Option<SocketAddr>,
-    /// The certificate that clients over TLS get, with those between it and its authority behind it, in PEM. It is read
+    /// Answer over HTTPS here, at /dns-query over HTTP/2 (RFC 8484); the connections count as TCP connections. [default: nowhere]
+    #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
+    https_bind: Option<SocketAddr>,
+    /// The certificate that clients over TLS and HTTPS get, with those between it and its authority behind it, in PEM. It is read
     /// again when it changes.
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -231,7 +234,7 @@ impl Args {
         let Self { log_level, listen, max_udp, threads, tcp_connections, tls_bind, tls_cert, tls_key, .. } = self;
         let Self { health_bind, ready_bind, metrics_bind, lameduck, patience, .. } = self;
         let server = (log_level, listen, max_udp, threads, tcp_connections, tls_bind, tls_cert, tls_key);
-        format!("{server:?} {:?}", (health_bind, ready_bind, metrics_bind, lameduck, patience))
+        format!("{server:?} {:?}", (health_bind, ready_bind, metrics_bind, lameduck, patience, &self.https_bind))
     }
 
     /// The addresses to listen on.
@@ -250,15 +253,18 @@ impl Args {
         Bounds { all, each: (all / 4).max(1) }
     }
 
-    /// Where and as whom to answer over TLS.
+    /// Where and as whom to answer over TLS and HTTPS.
     ///
     /// # Errors
-    /// One of the three settings is given without the others.
+    /// There is an address without a certificate, or the other way round.
     pub(crate) fn tls(&self) -> Result<Option<TlsConfig>> {
-        match (self.tls_bind, self.tls_cert.clone(), self.tls_key.clone()) {
+        let (listen, https) = (self.tls_bind, self.https_bind);
+        match (listen.or(https), self.tls_cert.clone(), self.tls_key.clone()) {
             (None, None, None) => Ok(None),
-            (Some(listen), Some(certificate), Some(key)) => Ok(Some(TlsConfig { listen, certificate, key })),
-            _ => bail!("--tls-bind, --tls-cert and --tls-key go together: give all of them or none"),
+            (Some(_), Some(certificate), Some(key)) => Ok(Some(TlsConfig { listen, https, certificate, key })),
+            _ => bail!(
+                "--tls-bind or --https-bind, --tls-cert and --tls-key go together: give an address and both files, or nothing"
+            ),
         }
     }
 

@@ -39,7 +39,7 @@ impl Manner {
     pub fn limit(&self, transport: Transport, client: Option<u16>) -> usize {
         match transport {
             Transport::Udp => self.udp_limit(client),
-            Transport::Tcp => usize::from(u16::MAX),
+            Transport::Tcp | Transport::Https => usize::from(u16::MAX),
         }
     }
 }

@@ -140,6 +140,7 @@ mod tests {
     use std::sync::RwLock;
 
     use fairlead_dns::fast::Manner;
+    use fairlead_dns::forward::{Config, Forwarder};
     use fairlead_dns::hosts::Hosts;
     use fairlead_dns::site::Site;
     use fairlead_dns::{WireName, Zone};
@@ -148,6 +149,10 @@ mod tests {
 
     /// A server that is as long without changes as the switch says.
     fn server(synced: bool, away: &Arc<AtomicBool>) -> Readiness {
+        forwarding(synced, away, None)
+    }
+
+    fn forwarding(synced: bool, away: &Arc<AtomicBool>, forwarder: Option<Arc<Forwarder>>) -> Readiness {
         let origin = WireName::parse("cluster.local").unwrap();
         let mut zone = Zone::new(origin.clone(), 5).unwrap();
         if synced {
@@ -155,9 +160,10 @@ mod tests {
         }
         let responder = Responder {
             zone: Arc::new(RwLock::new(zone)),
-            site: RwLock::new(Arc::new(Site::plain(&origin, None, Hosts::default()))),
+            site: RwLock::new(Arc::new(Site::plain(&origin, forwarder, Hosts::default()))),
             gate: Default::default(),
             manner: Manner { recursion: false, max_udp: 1232 },
+            transfers: Default::default(),
             stats: Default::default(),
         };
         let away = Arc::clone(away);
@@ -185,6 +191,17 @@ mod tests {
         // The next outage has its own time.
         away.store(true, Ordering::Relaxed);
         assert!(servers.iter().all(|server| server.staleness(at(602)).is_none()));
+    }
+
+    #[test]
+    fn upstream_servers_that_lead_back_are_named_and_take_no_server_out_of_service() {
+        let upstreams = ["127.0.0.1:53", "192.0.2.1:53"].map(|text| text.parse().unwrap()).to_vec();
+        let forwarder = Forwarder::new(Config { upstreams, ..Config::default() }).map(Arc::new).unwrap();
+        let server = forwarding(true, &Arc::default(), Some(Arc::clone(&forwarder)));
+        assert_eq!(server.remarks(), "OK");
+        forwarder.compare_addresses(&server.responder.zone, &["0.0.0.0:53".parse().unwrap()], &[]);
+        assert_eq!(server.remarks(), "OK\nloop: the upstream server 127.0.0.1:53 leads back here and is not asked");
+        assert_eq!(server.answer("/ready").status, 200);
     }
 
     #[test]

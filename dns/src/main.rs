@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use fairlead_dns::corefile::Disk;
 use fairlead_dns::fast::Manner;
 use fairlead_dns::feed::{Make, feed};
-use fairlead_dns::full::Responder;
+use fairlead_dns::full::{Responder, Transfers};
 use fairlead_dns::server::{Config, Server};
 use fairlead_dns::site::log::Gate;
 use fairlead_dns::stats::Stats;
@@ -52,7 +52,14 @@ async fn main() -> Result<()> {
     let zone = Arc::new(RwLock::new(Zone::new(plan.origin.clone(), plan.ttl)?));
     let site = RwLock::new(Arc::new(follower.make(&plan, &listen)?));
     let manner = Manner { recursion: false, max_udp: args.max_udp };
-    let responder = Arc::new(Responder { zone, site, gate: Gate::default(), manner, stats: Stats::default() });
+    let responder = Arc::new(Responder {
+        zone,
+        site,
+        gate: Gate::default(),
+        manner,
+        transfers: Transfers::default(),
+        stats: Stats::default(),
+    });
     let process = Process::new();
     metrics::count_panics();
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;

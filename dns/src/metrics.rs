@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use fairlead_dns::forward::Server;
 use fairlead_dns::forward::cache::{Cache, Counts};
-use fairlead_dns::full::{Responder, Transport};
+use fairlead_dns::full::Responder;
 use fairlead_dns::meter::{CODES, FAMILIES, MAKERS, PROGRAMMING, Reading, SIZES, Sums, TIMES, TYPES};
 use fairlead_dns::stats::Counter;
 use fairlead_observe::{Answer, Process, counter, counters, exposition, family, gauge, gauges, labels};
@@ -292,7 +292,7 @@ fn queries(readings: &[Reading]) -> Vec<MetricFamily> {
     let (mut sizes, mut response_sizes, mut durations) = (Vec::new(), Vec::new(), Vec::new());
     let servers: Vec<String> = readings.iter().map(server).collect();
     for (reading, server) in readings.iter().zip(&servers) {
-        let proto = proto(reading.transport);
+        let proto = reading.transport.name();
         for (number, by_type) in FAMILIES.iter().zip(&reading.requests) {
             for (name, count) in TYPES.iter().zip(by_type).filter(|(_, count)| **count > 0) {
                 let labels = dimensions(server, &[("proto", proto), ("family", number), ("type", name)]);
@@ -345,13 +345,6 @@ fn server(reading: &Reading) -> String {
     let ip = if address.ip().is_unspecified() { String::new() } else { address.ip().to_string() };
     let ip = if ip.contains(':') { format!("[{ip}]") } else { ip };
     format!("dns://{ip}:{}", address.port())
-}
-
-fn proto(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Udp => "udp",
-        Transport::Tcp => "tcp",
-    }
 }
 
 fn dimensions<'a>(server: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {

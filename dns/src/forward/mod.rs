@@ -227,7 +227,10 @@ impl Forwarder {
         // The key is written where the response will be: nothing is allocated for either.
         question::write_key(query.name, query.record_type, wants, out);
         let (reply, age, most, renew) = match self.cache.look(out) {
-            Found::Fresh { reply, age, renew, .. } => (reply, seconds(age), self.most(), renew),
+            Found::Fresh { reply, age, renew, .. } => {
+                let most = self.most(&reply);
+                (reply, seconds(age), most, renew)
+            }
             Found::Stale(reply) => (reply, 0, STALE_TTL, false),
             Found::Nothing => return Kept::Nothing,
         };
@@ -242,10 +245,14 @@ impl Forwarder {
         if renew { Kept::Renew(Question::new(query.name, query.record_type, wants)) } else { Kept::Written }
     }
 
-    /// The highest TTL to hand on.
-    fn most(&self) -> u32 {
+    /// The highest TTL of an answer to hand on: nobody is to keep it for longer than it is kept here.
+    fn most(&self, reply: &Reply) -> u32 {
         let rules = self.cache.rules();
-        if rules.bytes == 0 { u32::MAX } else { rules.ttl }
+        match reply.lifetime() {
+            _ if rules.bytes == 0 => u32::MAX,
+            Some(Lifetime::Negative(_)) => rules.denial,
+            _ => rules.ttl,
+        }
     }
 
     /// What is kept, and whether it is to be asked anew: [`Self::renew`]. An answer that is not there is not counted.
@@ -253,7 +260,10 @@ impl Forwarder {
     pub fn kept(&self, question: &Question) -> Option<(Given, bool)> {
         let given = |reply, age, most| Given { reply, age, most, cached: true };
         match self.cache.look(question.key()) {
-            Found::Fresh { reply, age, renew, .. } => Some((given(reply, seconds(age), self.most()), renew)),
+            Found::Fresh { reply, age, renew, .. } => {
+                let most = self.most(&reply);
+                Some((given(reply, seconds(age), most), renew))
+            }
             Found::Stale(reply) => Some((given(reply, 0, STALE_TTL), false)),
             Found::Nothing => None,
         }
@@ -269,7 +279,8 @@ impl Forwarder {
                 if renew {
                     tokio::spawn(Arc::clone(self).renew(question.clone(), client));
                 }
-                return Ok(Given { reply, age: seconds(age), most: self.most(), cached: true });
+                let most = self.most(&reply);
+                return Ok(Given { reply, age: seconds(age), most, cached: true });
             }
             Found::Stale(reply) => return Ok(Given { reply, age: 0, most: STALE_TTL, cached: true }),
             Found::Nothing => self.cache.counts.misses.increment(),
@@ -294,11 +305,17 @@ impl Forwarder {
             }
         };
         match result {
-            Ok(reply) if !reply.is_failure() => Ok(Given { reply, age: 0, most: self.most(), cached: false }),
+            Ok(reply) if !reply.is_failure() => {
+                let most = self.most(&reply);
+                Ok(Given { reply, age: 0, most, cached: false })
+            }
             // Nobody can say: what was said before is better than nothing.
             other => match self.cache.fall_back(question.key()) {
                 Some(reply) => Ok(Given { reply, age: 0, most: STALE_TTL, cached: true }),
-                None => other.map(|reply| Given { reply, age: 0, most: self.most(), cached: false }),
+                None => other.map(|reply| {
+                    let most = self.most(&reply);
+                    Given { reply, age: 0, most, cached: false }
+                }),
             },
         }
     }

@@ -66,8 +66,63 @@ impl Reply {
     /// Reads a message that is known to answer a question. `None`: it can't be read.
     #[must_use]
     pub fn read(message: &[u8], question: &Question) -> Option<Self> {
-        let decoded = Message::from_vec(message).ok()?;
-        Self::of(decoded, question)
+        Self::plain(message, question).or_else(|| Self::of(Message::from_vec(message).ok()?, question))
+    }
+
+    /// Reads a message with addresses of the name that was asked for and nothing besides, as most are: their records are
+    /// as they would be written here, so they are kept as they came. `None`: it is none, or an odd one.
+    fn plain(message: &[u8], question: &Question) -> Option<Self> {
+        let header = Header::read(message)?;
+        let [1, answers, 0, more] = header.counts else { return None };
+        let kind = question.record_type();
+        let size = match kind {
+            RecordType::A => 4_u8,
+            RecordType::AAAA => 16,
+            _ => return None,
+        };
+        let (asked, rest) = message.get(HEADER..)?.split_at_checked(question.name().len() + 4)?;
+        let [high, low] = kind.0.to_be_bytes();
+        let is_asked =
+            asked.strip_suffix(&[high, low, 0, 1]).is_some_and(|name| name.eq_ignore_ascii_case(question.name()));
+        let length = 12 + usize::from(size);
+        let (body, rest) = rest.split_at_checked(length * usize::from(answers))?;
+        // Nothing, or an OPT record that says nothing of the code.
+        let ends = match (more, rest) {
+            (0, []) => true,
+            (1, [0, 0, 41, _, _, 0, 0, _, _, l0, l1, options @ ..]) => {
+                options.len() == usize::from(u16::from_be_bytes([*l0, *l1]))
+            }
+            _ => false,
+        };
+        if !is_asked || !ends || answers == 0 || header.flags & 0xf != 0 {
+            return None;
+        }
+        let mut records = Vec::with_capacity(answers.into());
+        for (index, record) in body.chunks_exact(length).enumerate() {
+            let &[0xc0, 0x0c, a, b, 0, 1, t0, t1, t2, t3, 0, l, ..] = record else { return None };
+            if [a, b, l] != [high, low, size] {
+                return None;
+            }
+            let start = index * length;
+            let ttl = ttl([t0, t1, t2, t3]);
+            records.push(Place {
+                end: u16::try_from(start + length).ok()?,
+                ttl_at: u16::try_from(start + 6).ok()?,
+                ttl,
+            });
+        }
+        Some(Self {
+            code: ResponseCode::NoError,
+            authentic: header.flags & flags::AUTHENTIC_DATA != 0,
+            truncated: header.flags & flags::TRUNCATED != 0,
+            counts: [answers, 0, 0],
+            question: asked.len(),
+            turns: turns(body, &records, answers),
+            body: body.into(),
+            ttl: records.iter().map(|place| place.ttl).min().unwrap_or(0),
+            records: records.into(),
+            negative: None,
+        })
     }
 
     /// An answer without records.
@@ -247,6 +302,11 @@ fn negative_ttl(message: &Message) -> Option<u32> {
     soa.filter(|_| denies).map(|soa| soa.min(answers))
 }
 
+/// The highest bit is none of a TTL's (RFC 2181 section 8).
+fn ttl(bytes: [u8; 4]) -> u32 {
+    Some(u32::from_be_bytes(bytes)).filter(|ttl| ttl >> 31 == 0).unwrap_or(0)
+}
+
 /// The records of a body.
 fn places(body: &[u8], counts: [u16; 3]) -> Option<Box<[Place]>> {
     let total: usize = counts.iter().map(|count| usize::from(*count)).sum();
@@ -259,8 +319,7 @@ fn places(body: &[u8], counts: [u16; 3]) -> Option<Box<[Place]>> {
         places.push(Place {
             end: u16::try_from(at).ok()?,
             ttl_at: u16::try_from(ttl_at).ok()?,
-            // The highest bit is none of a TTL's (RFC 2181 section 8).
-            ttl: Some(u32::from_be_bytes([t0, t1, t2, t3])).filter(|ttl| ttl >> 31 == 0).unwrap_or(0),
+            ttl: ttl([t0, t1, t2, t3]),
         });
     }
     (at == body.len()).then(|| places.into())

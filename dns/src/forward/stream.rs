@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::question::Question;
 use super::tls::Tls;
@@ -25,7 +25,13 @@ pub(super) struct Lines {
     to: SocketAddr,
     tls: Option<Tls>,
     current: Mutex<Option<Arc<Line>>>,
+    /// Whoever makes a connection has this; others wait, and take what comes of it. In it is when it last failed, and why.
+    opening: tokio::sync::Mutex<Option<(Instant, Failure)>>,
 }
+
+/// Why there is no connection.
+#[derive(Clone)]
+struct Failure(io::ErrorKind, String);
 
 /// Bytes both ways, encrypted or not.
 trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -50,21 +56,49 @@ impl Drop for Line {
 
 impl Lines {
     pub(super) fn new(to: SocketAddr, tls: Option<Tls>) -> Self {
-        Self { to, tls, current: Mutex::new(None) }
+        Self { to, tls, current: Mutex::new(None), opening: tokio::sync::Mutex::new(None) }
+    }
+
+    /// The connection, if there is one that is open.
+    fn current(&self) -> Option<Arc<Line>> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        current.filter(|line| !line.shared.closed.load(Ordering::Relaxed))
     }
 
     /// Asks, and waits for as long as the caller does.
     pub(super) async fn ask(&self, question: &Question, edns: bool) -> io::Result<Vec<u8>> {
-        let known = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(line) = known.filter(|line| !line.shared.closed.load(Ordering::Relaxed)) {
+        let known = self.current();
+        if let Some(line) = &known {
             // A server may close a connection whenever it likes: then there is a new one.
             if let Ok(answer) = line.ask(question, edns).await {
                 return Ok(answer);
             }
         }
-        let line = Arc::new(Line::open(self.to, self.tls.as_ref()).await?);
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&line));
-        line.ask(question, edns).await
+        self.open(known.as_ref()).await?.ask(question, edns).await
+    }
+
+    /// A connection in place of one that is of no use. However many ask for it at once, one is made.
+    async fn open(&self, useless: Option<&Arc<Line>>) -> io::Result<Arc<Line>> {
+        let begin = Instant::now();
+        let mut failed = self.opening.lock().await;
+        let is_useless = |line: &Arc<Line>| useless.is_some_and(|useless| Arc::ptr_eq(useless, line));
+        if let Some(line) = self.current().filter(|line| !is_useless(line)) {
+            return Ok(line);
+        }
+        if let Some((_, Failure(kind, why))) = failed.as_ref().filter(|(when, _)| *when >= begin) {
+            return Err(io::Error::new(*kind, why.clone()));
+        }
+        match Line::open(self.to, self.tls.as_ref()).await {
+            Ok(line) => {
+                let line = Arc::new(line);
+                *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&line));
+                Ok(line)
+            }
+            Err(error) => {
+                *failed = Some((Instant::now(), Failure(error.kind(), error.to_string())));
+                Err(error)
+            }
+        }
     }
 }
 
@@ -101,12 +135,35 @@ impl Line {
         let length = u16::try_from(message.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         let frame = [&length.to_be_bytes(), &message[..]].concat();
         let mut writer = self.shared.writer.lock().await;
+        let writing = Writing { closed: &self.shared.closed, is_whole: false };
         writer.write_all(&frame).await?;
         writer.flush().await?;
+        writing.ends();
         drop(writer);
         match heard.await {
             Ok(Heard::Answer(message)) => Ok(message),
             _ => Err(io::ErrorKind::ConnectionReset.into()),
+        }
+    }
+}
+
+/// A question that is being written. Whoever asks may give up at any time, and behind half a question nobody can write
+/// another: then the connection is of no use.
+struct Writing<'s> {
+    closed: &'s AtomicBool,
+    is_whole: bool,
+}
+
+impl Writing<'_> {
+    fn ends(mut self) {
+        self.is_whole = true;
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            self.closed.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -131,5 +188,85 @@ impl Shared {
             }
             bytes.drain(..at);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use futures::future::join_all;
+    use tokio::net::TcpListener;
+
+    use super::super::question::Wants;
+    use super::*;
+    use crate::WireName;
+    use crate::wire::RecordType;
+
+    fn question(number: usize) -> Question {
+        let name = WireName::parse(&format!("www-{number}.example")).unwrap();
+        Question::new(name.as_wire(), RecordType::A, Wants::default())
+    }
+
+    fn run(future: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
+    }
+
+    /// Answers every question with itself, and counts connections.
+    async fn server() -> (SocketAddr, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    while let Ok(length) = stream.read_u16().await {
+                        let mut message = vec![0; usize::from(length)];
+                        stream.read_exact(&mut message).await.unwrap();
+                        message[2] |= 0x80;
+                        stream.write_all(&[&length.to_be_bytes()[..], &message].concat()).await.unwrap();
+                    }
+                });
+            }
+        });
+        (address, connections)
+    }
+
+    #[test]
+    fn questions_that_come_at_once_make_one_connection() {
+        run(async {
+            let (address, connections) = server().await;
+            let lines = Lines::new(address, None);
+            let questions: Vec<Question> = (0..100).map(question).collect();
+            let answers = join_all(questions.iter().map(|question| lines.ask(question, false))).await;
+            assert!(answers.iter().all(Result::is_ok));
+            assert_eq!(connections.load(Ordering::Relaxed), 1);
+        });
+    }
+
+    #[test]
+    fn who_waits_for_a_connection_that_fails_does_not_try_after_it() {
+        run(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            drop(listener);
+            let lines = Lines::new(address, None);
+            let questions: Vec<Question> = (0..100).map(question).collect();
+            let answers = join_all(questions.iter().map(|question| lines.ask(question, false))).await;
+            let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().unwrap_err().kind()).collect();
+            assert!(kinds.iter().all(|kind| *kind == io::ErrorKind::ConnectionRefused), "{kinds:?}");
+        });
+    }
+
+    #[test]
+    fn nothing_is_written_behind_half_a_question() {
+        let closed = AtomicBool::new(false);
+        Writing { closed: &closed, is_whole: false }.ends();
+        assert!(!closed.load(Ordering::Relaxed));
+        drop(Writing { closed: &closed, is_whole: false });
+        assert!(closed.load(Ordering::Relaxed));
     }
 }

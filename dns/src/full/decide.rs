@@ -59,7 +59,10 @@ impl Responder {
     ) -> Result<Outcome, DecodeError> {
         let record_type = RecordType(query.query_type.into());
         let name = wire_of(&query.name).to_ascii_lowercase();
-        let Ok(rewritten) = rewrite::rewrite(&block.rules.rewrites, &name, record_type) else {
+        // A zone is one that is served here, by its own name: who may have it must be judged by that.
+        let is_transfer = matches!(record_type, RecordType::AXFR | RecordType::IXFR);
+        let rules = if is_transfer { &[][..] } else { &block.rules.rewrites[..] };
+        let Ok(rewritten) = rewrite::rewrite(rules, &name, record_type) else {
             return Ok(self.refuse(response, ResponseCode::ServFail));
         };
         // Who may ask what is about what is looked up.
@@ -70,7 +73,7 @@ impl Responder {
             Verdict::Filter => return Ok(self.refuse(response, ResponseCode::NoError)),
             Verdict::Drop => return Ok(Outcome::Silence),
         }
-        if matches!(record_type, RecordType::AXFR | RecordType::IXFR) {
+        if is_transfer {
             return Ok(self.transfer(block, response, request, query, asker));
         }
         let Some(Rewritten { name, record_type, undo }) = rewritten else {

@@ -30,6 +30,7 @@ use crate::zone::Zone;
 
 pub(crate) use self::encode::encode;
 pub use self::response::Response;
+pub use self::transfer::{Transfer, Transfers};
 
 /// What a message came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,20 @@ pub enum Transport {
     Udp,
     /// A stream, where a message may have 65535 bytes.
     Tcp,
+    /// A request and a response of HTTP, which may be as long.
+    Https,
+}
+
+impl Transport {
+    /// Its name in metrics and in the query log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Https => "https",
+        }
+    }
 }
 
 /// Answers any message.
@@ -50,6 +65,8 @@ pub struct Responder {
     pub gate: Gate,
     /// Sizes and flags that every tier shares.
     pub manner: Manner,
+    /// Zones that are on their way.
+    pub transfers: Transfers,
     /// What has happened.
     pub stats: Stats,
 }
@@ -63,7 +80,7 @@ pub enum Outcome {
     /// An upstream server has to be asked: [`Responder::finish`] does it.
     Pending(Box<Pending>),
     /// A zone goes back over a stream, in these messages.
-    Transfer(Vec<Response>),
+    Transfer(Transfer),
 }
 
 /// A response that waits for an upstream server.

@@ -1,5 +1,9 @@
 //! Whole zones (RFC 5936, RFC 1995): every record between two copies of the SOA, over a stream.
 
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -10,12 +14,84 @@ use super::records::{Answers, Spelling};
 use super::{Asker, Outcome, Responder, Response, Transport, wire_of};
 use crate::WireName;
 use crate::name::{labels, strip_suffix};
+use crate::seldom::Seldom;
 use crate::site::Block;
 use crate::site::transfer::may;
 use crate::zone::{Facts, Zone};
 
 /// How much of a zone is in a message, as names are written whole: most become pointers, which reach 16 KiB.
 const MESSAGE: usize = 32 << 10;
+
+/// How many zones may be on their way at once, in all and to each client. All of a zone is in memory until its last record
+/// has left, and a client may take its time.
+const AT_ONCE: [usize; 2] = [8, 2];
+
+/// Zones that are on their way.
+#[derive(Debug)]
+pub struct Transfers {
+    clients: Arc<Mutex<Vec<IpAddr>>>,
+    complaints: Seldom,
+}
+
+impl Default for Transfers {
+    fn default() -> Self {
+        Self { clients: Arc::default(), complaints: Seldom::new(Duration::from_mins(1)) }
+    }
+}
+
+impl Transfers {
+    /// Room for one more, if there is.
+    fn admit(&self, client: IpAddr) -> Option<Ticket> {
+        let [all, each] = AT_ONCE;
+        let mut clients = lock(&self.clients);
+        if clients.len() >= all || clients.iter().filter(|other| **other == client).count() >= each {
+            drop(clients);
+            if let Some(left_out) = self.complaints.allow() {
+                tracing::info!(
+                    %client, left_out,
+                    "zone transfer refused: {all} are under way, or {each} to this client; it may try again when they are done"
+                );
+            }
+            return None;
+        }
+        clients.push(client);
+        Some(Ticket { clients: Arc::clone(&self.clients), client })
+    }
+}
+
+fn lock(clients: &Mutex<Vec<IpAddr>>) -> MutexGuard<'_, Vec<IpAddr>> {
+    clients.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The room that one takes, free again when this is dropped.
+#[derive(Debug)]
+struct Ticket {
+    clients: Arc<Mutex<Vec<IpAddr>>>,
+    client: IpAddr,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut clients = lock(&self.clients);
+        if let Some(at) = clients.iter().position(|client| *client == self.client) {
+            clients.swap_remove(at);
+        }
+    }
+}
+
+/// A zone on its way: its messages, in order.
+pub struct Transfer {
+    messages: std::vec::IntoIter<Response>,
+    _ticket: Ticket,
+}
+
+impl Iterator for Transfer {
+    type Item = Response;
+
+    fn next(&mut self) -> Option<Response> {
+        self.messages.next()
+    }
+}
 
 impl Responder {
     /// Answers a question for a whole zone.
@@ -38,14 +114,15 @@ impl Responder {
             (RecordType::IXFR, _) => return self.refuse(response, ResponseCode::FormErr),
             _ => None,
         };
-        let zone = self.zone.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let client = asker.client;
+        let Some(ticket) = self.transfers.admit(client) else { return self.refuse(response, ResponseCode::Refused) };
+        let zone = self.zone.read().unwrap_or_else(PoisonError::into_inner);
         let records = match records(block, &zone, &name, &spelled) {
             Ok(Some(records)) => records,
             Ok(None) => return self.refuse(response, ResponseCode::Refused),
             Err(_) => return self.refuse(response, ResponseCode::ServFail),
         };
         drop(zone);
-        let client = asker.client;
         let [Record { data: RData::SOA(soa), .. }, ..] = &records[..] else {
             self.stats.not_ready.increment();
             return self.refuse(response, ResponseCode::ServFail);
@@ -62,7 +139,8 @@ impl Responder {
             response
         });
         self.stats.full.increment();
-        Outcome::Transfer(messages.collect())
+        let messages: Vec<Response> = messages.collect();
+        Outcome::Transfer(Transfer { messages: messages.into_iter(), _ticket: ticket })
     }
 }
 
@@ -201,4 +279,25 @@ fn batches(records: Vec<Record>) -> Vec<Vec<Record>> {
         }
     }
     batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_two_zones_on_their_way_and_all_have_eight() {
+        let transfers = Transfers::default();
+        let client = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let first = transfers.admit(client(1)).unwrap();
+        let _second = transfers.admit(client(1)).unwrap();
+        assert!(transfers.admit(client(1)).is_none());
+        let others: Vec<Ticket> = (2..8).map(|last| transfers.admit(client(last)).unwrap()).collect();
+        assert!(transfers.admit(client(9)).is_none(), "eight are enough");
+        drop(first);
+        let again = transfers.admit(client(1)).unwrap();
+        assert!(transfers.admit(client(9)).is_none());
+        drop((again, others));
+        assert!(transfers.admit(client(9)).is_some());
+    }
 }

@@ -4,6 +4,7 @@ mod accept;
 mod certificate;
 mod datagram;
 mod frames;
+mod https;
 mod socket;
 mod tcp;
 mod tls;
@@ -56,15 +57,17 @@ pub struct Config {
     pub threads: usize,
     /// How many TCP connections there may be, those with TLS among them.
     pub connections: Bounds,
-    /// Where to serve over TLS, if anywhere.
+    /// Where to serve over TLS and HTTPS, if anywhere.
     pub tls: Option<TlsConfig>,
 }
 
-/// Where and as whom to serve over TLS.
+/// Where and as whom to serve over TLS and HTTPS.
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
-    /// The address to listen on.
-    pub listen: SocketAddr,
+    /// The address to listen on for DNS over TLS, if any.
+    pub listen: Option<SocketAddr>,
+    /// The address to listen on for DNS over HTTPS, if any.
+    pub https: Option<SocketAddr>,
     /// The file with the certificate that clients get, in PEM. It and the next are read again when they change.
     pub certificate: PathBuf,
     /// The file with its key, in PEM.
@@ -75,10 +78,20 @@ pub struct TlsConfig {
 pub struct Server {
     udp: Vec<SocketAddr>,
     tcp: Vec<SocketAddr>,
-    tls: Option<(SocketAddr, Arc<Certificate>)>,
+    tls: Option<SocketAddr>,
+    https: Option<SocketAddr>,
+    certificate: Option<Arc<Certificate>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     tasks: JoinSet<()>,
+}
+
+/// Listens for connections of this kind.
+fn bind(address: SocketAddr, transport: &'static str) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let wrong = |source| ServerError::Bind { address, transport, source };
+    let listener = socket::tcp(address).and_then(TcpListener::from_std).map_err(wrong)?;
+    let bound = listener.local_addr().map_err(wrong)?;
+    Ok((listener, bound))
 }
 
 impl Server {
@@ -88,20 +101,29 @@ impl Server {
     /// An address can't be listened on, a certificate can't be used, or a thread can't be made.
     pub async fn start(config: &Config, responder: &Arc<Responder>) -> Result<Self, ServerError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut server = Self { udp: vec![], tcp: vec![], tls: None, stop, threads: vec![], tasks: JoinSet::new() };
+        let mut server = Self {
+            udp: vec![],
+            tcp: vec![],
+            tls: None,
+            https: None,
+            certificate: None,
+            stop,
+            threads: vec![],
+            tasks: JoinSet::new(),
+        };
         let connections = Arc::new(accept::Connections::new(config.connections));
         for &address in &config.listen {
-            let bind = |transport| move |source| ServerError::Bind { address, transport, source };
-            let listener = socket::tcp(address).and_then(TcpListener::from_std).map_err(bind("TCP"))?;
-            server.tcp.push(listener.local_addr().map_err(bind("TCP"))?);
+            let wrong = |source| ServerError::Bind { address, transport: "UDP", source };
+            let (listener, bound) = bind(address, "TCP")?;
+            server.tcp.push(bound);
             let shard = responder.stats.meters.shared(address, Transport::Tcp);
             server.tasks.spawn(tcp::serve(listener, Arc::clone(responder), shard, Arc::clone(&connections)));
             let later = responder.stats.meters.shared(address, Transport::Udp);
             let mut bound = address;
             for _ in 0..config.threads.max(1) {
-                let socket = socket::udp(bound).map_err(bind("UDP"))?;
+                let socket = socket::udp(bound).map_err(wrong)?;
                 // With port 0 the first socket chooses it for all.
-                bound = socket.local_addr().map_err(bind("UDP"))?;
+                bound = socket.local_addr().map_err(wrong)?;
                 server.spawn_udp(
                     socket,
                     responder,
@@ -111,17 +133,27 @@ impl Server {
             server.udp.push(bound);
             tracing::info!(%bound, threads = config.threads, "listening");
         }
-        if let Some(TlsConfig { listen: address, certificate, key }) = &config.tls {
+        if let Some(TlsConfig { listen, https, certificate, key }) = &config.tls {
             let certificate = Arc::new(Certificate::read(certificate, key)?);
-            let bind = |source| ServerError::Bind { address: *address, transport: "TLS", source };
-            let acceptor = tls::acceptor(Arc::clone(&certificate)).map_err(ServerError::Tls)?;
-            let listener = socket::tcp(*address).and_then(TcpListener::from_std).map_err(bind)?;
-            let bound = listener.local_addr().map_err(bind)?;
-            server.tls = Some((bound, Arc::clone(&certificate)));
+            if let Some(address) = *listen {
+                let acceptor = tls::acceptor(Arc::clone(&certificate)).map_err(ServerError::Tls)?;
+                let (listener, bound) = bind(address, "TLS")?;
+                server.tls = Some(bound);
+                let shard = responder.stats.meters.shared(address, Transport::Tcp);
+                let connections = Arc::clone(&connections);
+                server.tasks.spawn(tls::serve(listener, acceptor, Arc::clone(responder), shard, connections));
+                tracing::info!(%bound, "listening for TLS");
+            }
+            if let Some(address) = *https {
+                let acceptor = https::acceptor(Arc::clone(&certificate)).map_err(ServerError::Tls)?;
+                let (listener, bound) = bind(address, "HTTPS")?;
+                server.https = Some(bound);
+                let shard = responder.stats.meters.shared(address, Transport::Https);
+                server.tasks.spawn(https::serve(listener, acceptor, Arc::clone(responder), shard, connections));
+                tracing::info!(%bound, "listening for HTTPS");
+            }
+            server.certificate = Some(Arc::clone(&certificate));
             server.tasks.spawn(async move { certificate.follow().await });
-            let shard = responder.stats.meters.shared(*address, Transport::Tcp);
-            server.tasks.spawn(tls::serve(listener, acceptor, Arc::clone(responder), shard, connections));
-            tracing::info!(%bound, "listening for TLS");
         }
         Ok(server)
     }
@@ -141,13 +173,19 @@ impl Server {
     /// The address that is served over TLS.
     #[must_use]
     pub fn tls_address(&self) -> Option<SocketAddr> {
-        self.tls.as_ref().map(|(address, _)| *address)
+        self.tls
     }
 
-    /// The certificate that clients over TLS get.
+    /// The address that is served over HTTPS.
+    #[must_use]
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.https
+    }
+
+    /// The certificate that clients over TLS and HTTPS get.
     #[must_use]
     pub fn certificate(&self) -> Option<&Certificate> {
-        self.tls.as_ref().map(|(_, certificate)| &**certificate)
+        self.certificate.as_deref()
     }
 
     /// Stops to serve and waits until every loop has ended.

@@ -17,7 +17,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::accept::{Connections, Seat, accept};
 use super::frames::{Frame, Frames};
-use crate::full::{Outcome, Responder, Response, Short, Transport};
+use crate::full::{Outcome, Responder, Response, Short, Transfer, Transport};
 use crate::meter::{Answered, Asked, Maker, Shard};
 use crate::site::log::Exchange;
 use crate::wire::Header;
@@ -157,7 +157,7 @@ impl Connection {
     }
 
     /// Sends a zone, which counts as one response: its first message.
-    async fn transfer(&mut self, messages: Vec<Response>, came: Came) -> io::Result<()> {
+    async fn transfer(&mut self, messages: Transfer, came: Came) -> io::Result<()> {
         let mut came = Some(came);
         for message in messages {
             match came.take() {

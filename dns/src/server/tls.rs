@@ -2,15 +2,17 @@
 //! [`RequestHandler`], which says what the other transports say.
 //!
 //! Connections are accepted here, since hickory-server bounds neither how many there are nor how many of them one client
-//! has. The queries of a connection are answered one after the other.
+//! has. The queries of a connection are answered as they get ready (RFC 7766 section 7).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use hickory_proto::ProtoError;
 use hickory_proto::op::{self, HeaderCounts, Message, Metadata, SerialMessage};
 use hickory_proto::rr::Record;
@@ -26,19 +28,26 @@ use hickory_server::server::{
 };
 use hickory_server::zone_handler::{MessageResponse, MessageResponseBuilder, Queries};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::accept::{Connections, Seat, accept};
 use super::certificate::Certificate;
 use super::tcp::{IDLE, shortly};
-use crate::full::{Outcome, Responder, Response, Transport, encode};
+use crate::full::{Outcome, Responder, Response, Transfer, Transport, encode};
 use crate::meter::{Answered, Asked, Maker, Shard};
 use crate::site::log::Exchange;
 use crate::wire::Header;
 
 /// How long a client may take until TLS is set up.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How many queries of one connection may be under way; the next is read when one is answered. Each may have a response
+/// that its client does not read.
+const PIPELINE: usize = 8;
+/// How long a client may take until there is room for one more message of a zone.
+const SLOW: Duration = Duration::from_secs(5);
+/// How often it is looked whether there is: hickory-server does not tell.
+const LOOK: Duration = Duration::from_millis(2);
 /// The protocol's name in ALPN.
 const ALPN: &[u8] = b"dot";
 
@@ -59,7 +68,8 @@ pub(super) async fn serve(
     connections: Arc<Connections>,
 ) {
     let serve = |stream, client, seat| {
-        connection(stream, client, seat, acceptor.clone(), Handler(Arc::clone(&responder), Arc::clone(&shard)))
+        let handler = Handler::new(Arc::clone(&responder), Arc::clone(&shard), Transport::Tcp);
+        connection(stream, client, seat, acceptor.clone(), handler)
     };
     accept(listener, connections, &responder.stats, serve).await;
 }
@@ -75,54 +85,98 @@ async fn connection(
     let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
     let (stream, sender) = tls_from_stream(AsyncIoTokioAsStd(stream), client);
     let mut messages = TimeoutStream::new(stream, IDLE);
-    while let Some(message) = messages.next().await {
-        let (message, _) = message?.into_parts();
-        seat.busy();
-        handler.message(message, client, sender.clone()).await;
-        seat.idle();
+    let mut waiting = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            // What is written goes out while this is looked at, so it is looked at as long as there is room.
+            message = messages.next(), if waiting.len() < PIPELINE => {
+                let Some(message) = message else { break };
+                let (message, _) = message?.into_parts();
+                if waiting.is_empty() {
+                    seat.busy();
+                }
+                waiting.push(handler.message(message, client, sender.clone()));
+            }
+            Some(whole) = waiting.next() => {
+                if !whole {
+                    return Ok(());
+                }
+                if waiting.is_empty() {
+                    seat.idle();
+                }
+            }
+        }
+    }
+    // What is waited for is still answered: a client may close its side after its last query.
+    while !waiting.is_empty() {
+        tokio::select! {
+            Some(whole) = waiting.next() => if !whole {
+                break;
+            },
+            () = sleep(LOOK) => {}
+        }
+        // There is nothing to read any more, but what is to be written is.
+        drop(timeout(SLOW, messages.next()).await);
     }
     Ok(())
 }
 
 /// Hands hickory-server the responses of the responder.
-struct Handler(Arc<Responder>, Arc<Shard>);
+pub(super) struct Handler {
+    responder: Arc<Responder>,
+    shard: Arc<Shard>,
+    transport: Transport,
+}
 
 impl Handler {
-    /// Answers a message, and what hickory-server can't decode as the other transports do.
-    async fn message(&self, message: Vec<u8>, client: SocketAddr, sender: BufDnsStreamHandle) {
-        let mut response = Compact { client, sender };
+    pub(super) fn new(responder: Arc<Responder>, shard: Arc<Shard>, transport: Transport) -> Self {
+        Self { responder, shard, transport }
+    }
+
+    /// Counts a message that can't be read.
+    pub(super) fn malformed(&self) {
+        self.responder.stats.malformed.increment();
+    }
+
+    /// Answers a message, and what hickory-server can't decode as the other transports do. `false`: what was sent is not
+    /// whole, so the connection is to end.
+    async fn message(&self, message: Vec<u8>, client: SocketAddr, sender: BufDnsStreamHandle) -> bool {
+        let cut_off = Arc::new(AtomicBool::new(false));
+        let mut response = Compact { client, sender, cut_off: Arc::clone(&cut_off) };
         match Request::from_bytes(message.clone(), client, Protocol::Tls) {
             Ok(request) => {
                 self.handle_request::<_, TokioTime>(&request, response).await;
             }
             Err(_) => {
-                self.0.stats.malformed.increment();
-                let Some(header) = Header::read(&message) else { return };
+                self.malformed();
+                let Some(header) = Header::read(&message) else { return true };
                 let bytes = Response::malformed(&header).encode();
                 if let Err(error) = send(&bytes, &mut response).await {
                     self.unsent(client, &error);
                 }
             }
         }
+        !cut_off.load(Ordering::Relaxed)
     }
 
     /// What the other transports say, as bytes, and what follows of a zone.
-    async fn answer(&self, message: &[u8], client: IpAddr) -> Option<(Vec<u8>, Answered, Vec<Response>)> {
-        let Self(responder, _) = self;
+    async fn answer(&self, message: &[u8], client: IpAddr) -> Option<(Vec<u8>, Answered, Option<Transfer>)> {
+        let responder = &self.responder;
         let mut bytes = Vec::new();
         if let Some(maker) = shortly(responder, message, client, &mut bytes) {
             let answered = Answered::plainly(&bytes, maker);
-            return Some((bytes, answered, Vec::new()));
+            return Some((bytes, answered, None));
         }
-        let mut more = Vec::new();
-        let (response, maker) = match responder.respond_to(message, Transport::Tcp, client) {
+        let mut more = None;
+        let (response, maker) = match responder.respond_to(message, self.transport, client) {
             Outcome::Reply(response) => (response, Maker::Kubernetes),
             Outcome::Pending(pending) => responder.finish(*pending).await,
-            Outcome::Transfer(mut messages) if !messages.is_empty() => {
-                more = messages.split_off(1);
-                (messages.pop()?, Maker::Kubernetes)
+            Outcome::Transfer(mut messages) => {
+                let first = messages.next()?;
+                more = Some(messages);
+                (first, Maker::Kubernetes)
             }
-            Outcome::Silence | Outcome::Transfer(_) => return None,
+            Outcome::Silence => return None,
         };
         let answered = response.summary(maker);
         let bytes = response.encode();
@@ -130,9 +184,9 @@ impl Handler {
         Some((bytes, Answered { size, ..answered }, more))
     }
 
-    fn unsent(&self, client: SocketAddr, error: &NetError) {
+    pub(super) fn unsent(&self, client: SocketAddr, error: &NetError) {
         tracing::debug!(%client, %error, "can't send a response");
-        self.0.stats.unsent.increment();
+        self.responder.stats.unsent.increment();
     }
 }
 
@@ -142,6 +196,8 @@ impl Handler {
 struct Compact {
     client: SocketAddr,
     sender: BufDnsStreamHandle,
+    /// A message could not be sent.
+    cut_off: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -157,15 +213,37 @@ impl ResponseHandler for Compact {
             impl Iterator<Item = &'a Record> + Send + 'a,
         >,
     ) -> Result<ResponseInfo, NetError> {
-        let mut bytes = Vec::new();
-        let mut encoder = BinEncoder::new(&mut bytes);
-        encoder.set_max_size(u16::MAX);
-        let info = response.destructive_emit(&mut encoder)?;
-        let message = Message::from_vec(&bytes).map_err(ProtoError::from)?;
-        let compact = encode(&message, usize::from(u16::MAX));
-        self.sender.send(SerialMessage::new(compact, self.client))?;
+        let (info, compact) = compact(response)?;
+        let begin = Instant::now();
+        // There is room for a few messages, and no way to wait for more but to try.
+        while let Err(error) = self.sender.send(SerialMessage::new(compact.clone(), self.client)) {
+            if begin.elapsed() >= SLOW {
+                self.cut_off.store(true, Ordering::Relaxed);
+                return Err(error);
+            }
+            sleep(LOOK).await;
+        }
         Ok(info)
     }
+}
+
+/// A response as the other transports write it.
+pub(super) fn compact<'a>(
+    response: MessageResponse<
+        '_,
+        'a,
+        impl Iterator<Item = &'a Record> + Send + 'a,
+        impl Iterator<Item = &'a Record> + Send + 'a,
+        impl Iterator<Item = &'a Record> + Send + 'a,
+        impl Iterator<Item = &'a Record> + Send + 'a,
+    >,
+) -> Result<(ResponseInfo, Vec<u8>), NetError> {
+    let mut bytes = Vec::new();
+    let mut encoder = BinEncoder::new(&mut bytes);
+    encoder.set_max_size(u16::MAX);
+    let info = response.destructive_emit(&mut encoder)?;
+    let message = Message::from_vec(&bytes).map_err(ProtoError::from)?;
+    Ok((info, encode(&message, usize::from(u16::MAX))))
 }
 
 #[async_trait]
@@ -174,18 +252,18 @@ impl RequestHandler for Handler {
         let begin = Instant::now();
         let (message, address) = (request.as_slice(), request.src().ip());
         let Some((bytes, answered, more)) = self.answer(message, address).await else { return nothing(request) };
-        self.1.report(Asked::new(message, address.is_ipv6()), answered);
-        let (transport, took) = (Transport::Tcp, begin.elapsed());
+        self.shard.report(Asked::new(message, address.is_ipv6()), answered);
+        let (transport, took) = (self.transport, begin.elapsed());
         let exchange = Exchange { client: request.src(), transport, query: message, response: &bytes, took };
-        self.0.log(&self.0.site(), &exchange);
+        self.responder.log(&self.responder.site(), &exchange);
         let mut sent = send(&bytes, &mut client).await;
-        for message in more {
+        for message in more.into_iter().flatten() {
             if sent.is_err() {
                 break;
             }
             sent = send(&message.encode(), &mut client).await;
         }
-        self.1.took(begin.elapsed(), 1);
+        self.shard.took(begin.elapsed(), 1);
         sent.unwrap_or_else(|error| {
             self.unsent(request.src(), &error);
             nothing(request)

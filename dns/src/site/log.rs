@@ -164,7 +164,7 @@ fn fill(place: &str, exchange: &Exchange<'_>, query: &Message, client: IpAddr, c
             }
             if name.len() <= 1 { write!(out, ".") } else { Ok(()) }
         }
-        "proto" => write!(out, "{}", if exchange.transport == Transport::Udp { "udp" } else { "tcp" }),
+        "proto" => write!(out, "{}", exchange.transport.name()),
         "size" => write!(out, "{}", exchange.query.len()),
         ">do" => write!(out, "{}", edns.is_some_and(|edns| edns.flags().dnssec_ok)),
         ">bufsize" => {

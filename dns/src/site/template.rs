@@ -81,12 +81,13 @@ impl Text {
             rest = after;
         }
         parts.push(Part::Text(rest.to_owned()));
-        let text = Self(parts);
         // One without places is right or wrong now.
-        if text.0.iter().all(|part| matches!(part, Part::Text(_))) {
-            text::record(source)?;
+        let known: Option<String> =
+            parts.iter().map(|part| if let Part::Text(text) = part { Some(text.as_str()) } else { None }).collect();
+        if let Some(known) = known {
+            text::record(&known)?;
         }
-        Ok(text)
+        Ok(Self(parts))
     }
 
     fn fill(&self, found: &Found<'_>) -> Option<Record> {

@@ -224,6 +224,7 @@ pub(crate) fn of_site(zone: Zone, site: Site) -> Arc<Responder> {
         site: RwLock::new(Arc::new(site)),
         gate: Gate::default(),
         manner,
+        transfers: Default::default(),
         stats: Stats::default(),
     })
 }

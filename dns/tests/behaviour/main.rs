@@ -3,6 +3,7 @@
 mod answers;
 mod client;
 mod connections;
+mod coredns;
 mod corefile;
 mod elsewhere;
 mod encrypted;

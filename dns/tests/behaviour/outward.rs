@@ -393,6 +393,10 @@ fn d43_d18_nobody_else_has_a_zone() {
         }
         let tiers = served("cluster.local {\nkubernetes\nacl {\nblock net 127.0.0.1\n}\ntransfer {\nto *\n}\n}").await;
         assert!(refused(tiers.tcp(&query("cluster.local AXFR")).await), "whom acl blocks");
+        let renamed = ". {\nkubernetes cluster.local\nrewrite name cluster.local other.example\n\
+                       acl cluster.local {\nblock\n}\ntransfer {\nto *\n}\n}";
+        let tiers = served(renamed).await;
+        assert!(refused(tiers.tcp(&query("cluster.local AXFR")).await), "whom acl blocks, under a name of its own");
         let tiers = served(". {\nkubernetes cluster.local\n}").await;
         assert!(refused(tiers.tcp(&query("cluster.local AXFR")).await), "without transfer");
     });

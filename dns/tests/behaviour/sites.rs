@@ -10,6 +10,7 @@ use fairlead_dns::feed::{Make, feed};
 use fairlead_dns::full::{Outcome, Responder, Short, Transport};
 use fairlead_dns::meter::Maker;
 use fairlead_dns::plan::{Makers, Own, Plan};
+use fairlead_dns::site::Site;
 use fairlead_dns::stats::Stats;
 use fairlead_dns::{Builder, Zone};
 use fairlead_objects::{Event, Object, ObjectKey, Phase, Pod};
@@ -48,6 +49,17 @@ fn plan(corefile: &str) -> Plan {
     translate(&corefile, 100).unwrap()
 }
 
+/// Why a Corefile is refused.
+pub(crate) fn wrong(corefile: &str) -> String {
+    let plan = Corefile::read(Path::new("Corefile"), &files(corefile)).and_then(|read| translate(&read, 100));
+    plan.expect_err("it is wrong").to_string()
+}
+
+/// What a Corefile says, where nothing is of a cluster yet.
+pub(crate) fn site(corefile: &str) -> Site {
+    Makers::default().make(&plan(corefile), &files(corefile), &Own::default()).unwrap()
+}
+
 /// A responder with the small cluster, and a pod in it, that does as a Corefile says.
 pub(crate) async fn served(corefile: &str) -> Tiers {
     served_with(corefile, Vec::new(), "127.0.0.1:0").await
@@ -56,7 +68,7 @@ pub(crate) async fn served(corefile: &str) -> Tiers {
 /// The same with more objects, at an address.
 pub(crate) async fn served_with(corefile: &str, more: Vec<Object>, address: &str) -> Tiers {
     let plan = plan(corefile);
-    let site = Makers::default().make(&plan, &files(corefile), &Own::default()).unwrap();
+    let site = site(corefile);
     let zone = Zone::new(plan.origin.clone(), plan.ttl).unwrap();
     let responder = of_site(zone, site);
     fill(&responder, &plan, more).await;

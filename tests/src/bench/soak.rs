@@ -63,7 +63,7 @@ impl Soaked {
     /// What is wrong; nothing if it is as it should be.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
-        let Tally { failed, lost, wrong, .. } = self.questions;
+        let &Tally { failed, lost, wrong, .. } = &self.questions;
         let counted =
             [("were answered with an error", failed), ("were not answered", lost), ("were answered wrongly", wrong)];
         let mut faults: Vec<String> = counted
@@ -84,12 +84,13 @@ impl Soaked {
 
 impl fmt::Display for Soaked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { answered, again, failed, lost, wrong } = self.questions;
+        let Tally { answered, again, failed, lost, wrong, examples } = &self.questions;
         writeln!(
             f,
             "{answered} answered, {again} of them asked twice, {failed} failed, {lost} lost, {wrong} wrong, in {:.0} s",
             self.seconds
         )?;
+        examples.iter().try_for_each(|example| writeln!(f, "not answered well: {example}"))?;
         let misdeeds: Vec<String> = self.misdeeds.iter().map(|(what, count)| format!("{what} {count}")).collect();
         writeln!(f, "upstream servers: {}", misdeeds.join(", "))?;
         let ([half, end], [first, second]) = (self.resident_kib, self.descriptors);
@@ -116,7 +117,8 @@ pub fn run(questions: u64, program: &Path) -> Result<Soaked> {
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
             let progress = Arc::clone(&progress);
-            thread::spawn(move || client::ask(SERVER, number, questions / CLIENTS, &progress))
+            let history = upstreams.history();
+            thread::spawn(move || client::ask(SERVER, number, questions / CLIENTS, &progress, &history))
         })
         .collect();
     let mut samples = Vec::new();

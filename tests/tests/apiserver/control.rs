@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fairlead_cluster::{Builder, CLUSTER};
+use fairlead_cluster::{Builder, CLUSTER, KUBE_PROXY};
 use fairlead_objects::kubernetes::{Access, Cluster};
 use nix::sched::{CloneFlags, unshare};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
@@ -156,7 +156,7 @@ impl Control {
     }
 
     /// A kubeconfig, with more of the server.
-    fn kubeconfig(&self, user: &str, address: &str, more: &str) -> PathBuf {
+    pub(crate) fn kubeconfig(&self, user: &str, address: &str, more: &str) -> PathBuf {
         let path = self.dir.join(format!("{user}-{address}-{}.conf", more.len()));
         let authority = self.dir.join("ca.crt").display().to_string();
         let text = format!(
@@ -204,10 +204,10 @@ fn ip(words: &[&str]) {
 }
 
 /// A part of the cluster, built if it is missing, as `cargo xtask cluster up` does.
-fn part(name: &str) -> PathBuf {
+pub(crate) fn part(name: &str) -> PathBuf {
     let modules = fairlead_tree::path("tests/cluster").expect("tests run in a work tree");
     let builder = Builder::new(modules).expect("there is a place for parts");
-    let part = CLUSTER.iter().find(|part| part.name == name).expect("it is a part of every cluster");
+    let part = CLUSTER.iter().chain(KUBE_PROXY).find(|part| part.name == name).expect("it is a part of a cluster");
     builder.build(&[*part]).expect("the parts of a cluster can be built");
     builder.path(part).unwrap()
 }

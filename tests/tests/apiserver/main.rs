@@ -1,6 +1,7 @@
 //! The source of objects and the events, against real API servers: etcd and kube-apiserver in a network namespace of
 //! each test's own.
 
+mod beside;
 mod condition;
 mod control;
 mod events;

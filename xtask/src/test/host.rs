@@ -20,10 +20,20 @@ pub(super) fn units(filter: Option<&str>) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Everything in `tests` folders, as root: these make network namespaces.
+/// Everything in `tests` folders.
 pub(super) fn behaviour(filter: Option<&str>, threads: Option<usize>) -> Result<Outcome> {
     let threads = threads.unwrap_or_else(|| thread::available_parallelism().map_or(2, usize::from));
-    let mut command = test(&["--test", "*"], filter, &[&format!("--test-threads={threads}")]);
+    in_labs(filter, &[&format!("--test-threads={threads}")])
+}
+
+/// What is marked there as taking too long for every change, one after the other, with what it says.
+pub(super) fn long(filter: Option<&str>) -> Result<Outcome> {
+    in_labs(filter, &["--ignored", "--test-threads=1", "--nocapture"])
+}
+
+/// Tests in `tests` folders, as root: these make network namespaces.
+fn in_labs(filter: Option<&str>, harness: &[&str]) -> Result<Outcome> {
+    let mut command = test(&["--test", "*"], filter, harness);
     command.env("FAIRLEAD_BIN_DIR", binaries());
     let root = run::root_prefix()?;
     if !root.is_empty() {

@@ -59,6 +59,7 @@ fn responder() -> Responder {
         site: RwLock::new(Arc::new(Site::plain(&origin, None, Hosts::default()))),
         gate: Gate::default(),
         manner: MANNER,
+        transfers: Default::default(),
         stats: Stats::default(),
     }
 }

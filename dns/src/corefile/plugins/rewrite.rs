@@ -95,6 +95,9 @@ fn ttl(field: &Word, words: &[&Word]) -> Result<Change, Mistake> {
         Some(("", most)) => (0, parse(most)?),
         Some((least, most)) => (parse(least)?, parse(most)?),
     };
+    if least > most {
+        return Err(seconds.wrong(format!("{:?} ends before it begins: write the lower number first", seconds.text)));
+    }
     Ok(Change::Ttl { names: pattern(kind, from)?, least, most })
 }
 

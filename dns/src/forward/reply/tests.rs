@@ -2,6 +2,10 @@ use hickory_proto::op::{MessageType, OpCode, Query};
 use hickory_proto::rr::RecordType as Kind;
 use hickory_proto::rr::rdata::{A, CNAME, SOA};
 
+use hickory_proto::op::Edns;
+use hickory_proto::rr::rdata::AAAA;
+use proptest::prelude::*;
+
 use super::super::question::Wants;
 use super::*;
 use crate::WireName;
@@ -112,4 +116,65 @@ fn a_response_that_was_cut_is_not_kept() {
     let reply = Reply::of(cut, &question()).unwrap();
     assert_eq!(reply.lifetime(), None);
     assert!(written(&reply, 0, 1232, 0, 60).metadata.truncation);
+}
+
+/// Which records, beside addresses of the name that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Besides {
+    Nothing,
+    Alias,
+    OtherOwner,
+    OtherType,
+    Authority,
+    Additional,
+}
+
+proptest! {
+    #[test]
+    fn addresses_are_kept_as_they_came_and_as_they_would_be_written(
+        all in proptest::collection::vec((any::<u32>(), 0..i32::MAX.cast_unsigned()), 0..40),
+        v6 in any::<bool>(),
+        edns in any::<bool>(),
+        (authentic, truncated) in any::<(bool, bool)>(),
+        code in prop_oneof![4 => Just(ResponseCode::NoError), 1 => Just(ResponseCode::NXDomain)],
+        besides in prop::sample::select(&[
+            Besides::Nothing, Besides::Nothing, Besides::Nothing, Besides::Alias, Besides::OtherOwner, Besides::OtherType,
+            Besides::Authority, Besides::Additional,
+        ][..]),
+        cut in 0..4_usize,
+    ) {
+        let asked = WireName::parse("www.example.org").unwrap();
+        let kind = if v6 { RecordType::AAAA } else { RecordType::A };
+        let question = Question::new(asked.as_wire(), kind, Wants::default());
+        let mut message = message(Vec::new());
+        message.queries[0].query_type = if v6 { Kind::AAAA } else { Kind::A };
+        let data = |number: u32| match v6 {
+            true => RData::AAAA(AAAA(u128::from(number).into())),
+            false => RData::A(A(number.into())),
+        };
+        let owner = name("wWw.eXample.org.");
+        message.answers = all.iter().map(|(number, ttl)| Record::from_rdata(owner.clone(), *ttl, data(*number))).collect();
+        let other = Record::from_rdata(name("a.example.org."), 7, data(1));
+        match besides {
+            Besides::Nothing => {}
+            Besides::Alias => message.answers.insert(0, Record::from_rdata(owner, 7, RData::CNAME(CNAME(name("a.b."))))),
+            Besides::OtherOwner => message.answers.push(other),
+            Besides::OtherType => message.answers.push(Record::from_rdata(owner, 7, RData::CNAME(CNAME(name("a.b."))))),
+            Besides::Authority => message.authorities.push(other),
+            Besides::Additional => message.additionals.push(other),
+        }
+        message.edns = edns.then(Edns::new);
+        (message.metadata.authentic_data, message.metadata.truncation) = (authentic, truncated);
+        message.metadata.response_code = code;
+        let mut bytes = encode(&message, usize::MAX);
+        let plain = Reply::plain(&bytes, &question);
+        let is_plain = besides == Besides::Nothing && !all.is_empty() && code == ResponseCode::NoError;
+        prop_assert_eq!(plain.is_some(), is_plain);
+        if let Some(plain) = plain {
+            prop_assert_eq!(Some(plain), Reply::of(message, &question));
+        }
+        // Half a message is none.
+        bytes.truncate(bytes.len() - cut);
+        prop_assert!(cut == 0 || Reply::plain(&bytes, &question).is_none());
+    }
 }

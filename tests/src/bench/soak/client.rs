@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
+use super::upstreams::History;
+
+/// How many failures are told in full.
+const EXAMPLES: usize = 10;
+
 /// Questions that wait at once.
 const WINDOW: usize = 64;
 
@@ -16,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const ATTEMPTS: u8 = 2;
 
 /// What became of questions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
     /// Answered as they should be.
     pub answered: u64,
@@ -28,16 +33,27 @@ pub struct Tally {
     pub lost: u64,
     /// Answered with something else.
     pub wrong: u64,
+    /// Some of those that were not answered well, with what upstream servers did to them.
+    pub examples: Vec<String>,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
-        let Self { answered, again, failed, lost, wrong } = other;
+        let Self { answered, again, failed, lost, wrong, examples } = other;
         self.answered += answered;
         self.again += again;
         self.failed += failed;
         self.lost += lost;
         self.wrong += wrong;
+        self.examples.extend_from_slice(examples);
+    }
+}
+
+impl Tally {
+    fn tell(&mut self, example: impl FnOnce() -> String) {
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(example());
+        }
     }
 }
 
@@ -49,6 +65,14 @@ struct Asked {
     message: Vec<u8>,
     since: Instant,
     attempts: u8,
+}
+
+impl Asked {
+    /// Its name, as labels.
+    fn name(&self) -> String {
+        let end = self.message.len().saturating_sub(5);
+        String::from_utf8_lossy(self.message.get(13..end).unwrap_or_default()).into_owned()
+    }
 }
 
 /// The name of a question, and the address that is right: of the zone, one of a hundred that are kept, or one that never comes
@@ -99,7 +123,13 @@ fn socket(server: SocketAddr) -> Result<UdpSocket> {
 }
 
 /// Asks, with some questions waiting at once.
-pub(super) fn ask(server: SocketAddr, client: u64, questions: u64, progress: &AtomicU64) -> Result<Tally> {
+pub(super) fn ask(
+    server: SocketAddr,
+    client: u64,
+    questions: u64,
+    progress: &AtomicU64,
+    history: &History,
+) -> Result<Tally> {
     let socket = socket(server)?;
     let mut waiting: Vec<Option<Asked>> = (0..WINDOW).map(|_| None).collect();
     let (mut next, mut done) = (0, 0);
@@ -123,7 +153,9 @@ pub(super) fn ask(server: SocketAddr, client: u64, questions: u64, progress: &At
         if let Ok(length) = socket.recv(&mut buffer) {
             let answer = &buffer[..length];
             if let Some(found) = found(&mut waiting, answer) {
-                judge(&found, answer, &mut tally);
+                if !judge(&found, answer, &mut tally) {
+                    tally.tell(|| format!("{:?} {}", found.name(), history.of(&found.message)));
+                }
                 done += 1;
             }
         }
@@ -133,6 +165,7 @@ pub(super) fn ask(server: SocketAddr, client: u64, questions: u64, progress: &At
                 let Some(asked) = slot.as_mut().filter(|asked| asked.since.elapsed() > TIMEOUT) else { continue };
                 if asked.attempts == ATTEMPTS {
                     tally.lost += 1;
+                    tally.tell(|| format!("{:?}, lost, {}", asked.name(), history.of(&asked.message)));
                     done += 1;
                     *slot = None;
                 } else {
@@ -154,7 +187,9 @@ fn found(waiting: &mut [Option<Asked>], answer: &[u8]) -> Option<Asked> {
     if slot.as_ref()?.id == id { slot.take() } else { None }
 }
 
-fn judge(asked: &Asked, answer: &[u8], tally: &mut Tally) {
+/// Whether it is answered well.
+fn judge(asked: &Asked, answer: &[u8], tally: &mut Tally) -> bool {
+    let before = tally.answered;
     let same_question = answer.get(12..asked.message.len()) == asked.message.get(12..);
     match answer.get(3).map(|flags| flags & 15) {
         Some(0) if same_question && answer.ends_with(&asked.address) => {
@@ -164,6 +199,7 @@ fn judge(asked: &Asked, answer: &[u8], tally: &mut Tally) {
         Some(2 | 5) => tally.failed += 1,
         _ => tally.wrong += 1,
     }
+    tally.answered > before
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Three upstream servers, of which one at a time works and the others don't, each in one way after the other.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,19 @@ const COUNT: usize = 3;
 
 /// How long each works, and has one way not to.
 const TURN: Duration = Duration::from_secs(3);
+
+/// For how long one goes on working in the next turn. Who asks the three after each other takes a while, up to
+/// [`GIVES_UP`] for each: were there only one at a time, the change of turn would make a question meet three that don't
+/// work, and no server in the world could answer it.
+const LINGER: Duration = Duration::from_millis(1500);
+
+/// After which time a server that is silent is left alone, and the next one asked: fairlead-dns' patience, and some more
+/// for a busy machine.
+#[cfg(test)]
+const GIVES_UP: Duration = Duration::from_millis(700);
+
+/// How many questions are remembered with what was done to them.
+const REMEMBERED: usize = 4096;
 
 /// What a server does to a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,20 +54,78 @@ const MISDEEDS: [Deed; 7] =
 
 const NAMES: [&str; 8] = ["answered", "silent", "lied", "babbled", "SERVFAIL", "REFUSED", "truncated", "slow"];
 
-/// The deed of a server in a turn: each works in every third, and meanwhile it goes through its misdeeds.
-fn deed(server: usize, turn: usize) -> Deed {
-    if turn % COUNT == server { Deed::Answers } else { MISDEEDS[(turn + server * 2) % MISDEEDS.len()] }
+/// The deed of a server after this time: each works in every third turn and a little longer, and meanwhile it goes through
+/// its misdeeds.
+fn deed(server: usize, after: Duration) -> Deed {
+    let turn = |after: Duration| usize::try_from(after.as_millis() / TURN.as_millis()).unwrap_or_default();
+    let works = |after: Duration| turn(after) % COUNT == server;
+    if works(after) || after.checked_sub(LINGER).is_some_and(works) {
+        return Deed::Answers;
+    }
+    MISDEEDS[(turn(after) + server * 2) % MISDEEDS.len()]
 }
 
 pub(super) struct Upstreams {
-    counts: Arc<[AtomicU64; NAMES.len()]>,
+    history: Arc<History>,
+}
+
+/// What the servers did.
+pub(super) struct History {
+    begin: Instant,
+    counts: [AtomicU64; NAMES.len()],
+    last: Mutex<VecDeque<Done>>,
+}
+
+/// What one of them did to a question.
+struct Done {
+    question: Box<[u8]>,
+    server: usize,
+    deed: Deed,
+    over: &'static str,
+    at: Duration,
+}
+
+impl History {
+    fn new() -> Self {
+        Self { begin: Instant::now(), counts: Default::default(), last: Mutex::default() }
+    }
+
+    fn last(&self) -> MutexGuard<'_, VecDeque<Done>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, server: usize, question: &[u8], over: &'static str) -> Deed {
+        let at = self.begin.elapsed();
+        let deed = deed(server, at);
+        self.counts[deed as usize].fetch_add(1, Ordering::Relaxed);
+        let mut last = self.last();
+        if last.len() == REMEMBERED {
+            last.pop_front();
+        }
+        let question = question.get(12..).unwrap_or_default().to_ascii_lowercase().into();
+        last.push_back(Done { question, server, deed, over, at });
+        deed
+    }
+
+    /// What was done to a question lately, in words. `message` is the client's.
+    pub(super) fn of(&self, message: &[u8]) -> String {
+        let asked = message.get(12..).unwrap_or_default();
+        let done: Vec<String> = self
+            .last()
+            .iter()
+            .filter(|done| done.question.starts_with(asked))
+            .map(|Done { server, deed, over, at, .. }| {
+                format!("{server} {} over {over} at {:.3} s", NAMES[*deed as usize], at.as_secs_f64())
+            })
+            .collect();
+        format!("at {:.3} s: {}", self.begin.elapsed().as_secs_f64(), done.join(", "))
+    }
 }
 
 #[derive(Clone)]
 struct Upstream {
     number: usize,
-    begin: Instant,
-    counts: Arc<[AtomicU64; NAMES.len()]>,
+    history: Arc<History>,
 }
 
 fn address(number: usize) -> SocketAddr {
@@ -64,13 +136,12 @@ fn address(number: usize) -> SocketAddr {
 impl Upstreams {
     /// Starts them. They go on for as long as the process lives.
     pub(super) fn start() -> Result<Self> {
-        let counts: Arc<[AtomicU64; NAMES.len()]> = Arc::default();
-        let begin = Instant::now();
+        let history = Arc::new(History::new());
         for number in 0..COUNT {
             let address = address(number);
             let socket = UdpSocket::bind(address).with_context(|| format!("can't listen at {address}"))?;
             let listener = TcpListener::bind(address)?;
-            let upstream = Upstream { number, begin, counts: Arc::clone(&counts) };
+            let upstream = Upstream { number, history: Arc::clone(&history) };
             let of_tcp = upstream.clone();
             thread::spawn(move || upstream.datagrams(&socket));
             thread::spawn(move || {
@@ -80,7 +151,12 @@ impl Upstreams {
                 }
             });
         }
-        Ok(Self { counts })
+        Ok(Self { history })
+    }
+
+    /// What they did.
+    pub(super) fn history(&self) -> Arc<History> {
+        Arc::clone(&self.history)
     }
 
     /// As fairlead-dns takes them.
@@ -90,24 +166,17 @@ impl Upstreams {
 
     /// How often they did what.
     pub(super) fn misdeeds(&self) -> Vec<(&'static str, u64)> {
-        NAMES.into_iter().zip(self.counts.iter().map(|count| count.load(Ordering::Relaxed))).collect()
+        NAMES.into_iter().zip(self.history.counts.iter().map(|count| count.load(Ordering::Relaxed))).collect()
     }
 }
 
 impl Upstream {
-    fn deed(&self) -> Deed {
-        let turn = self.begin.elapsed().as_millis() / TURN.as_millis();
-        let deed = deed(self.number, usize::try_from(turn).unwrap_or_default());
-        self.counts[deed as usize].fetch_add(1, Ordering::Relaxed);
-        deed
-    }
-
     fn datagrams(&self, socket: &UdpSocket) {
         let mut buffer = [0; 4096];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
             let question = &buffer[..length];
             let Some(answer) = answer_of(question) else { continue };
-            for datagram in said(self.deed(), question, answer) {
+            for datagram in said(self.history.record(self.number, question, "UDP"), question, answer) {
                 // Who does not wait any more has given it up.
                 drop(socket.send_to(&datagram, from));
             }
@@ -122,7 +191,7 @@ impl Upstream {
                 return;
             }
             let Some(answer) = answer_of(&question) else { return };
-            let deed = match self.deed() {
+            let deed = match self.history.record(self.number, &question, "TCP") {
                 // Over TCP all of it fits.
                 Deed::Truncates => Deed::Answers,
                 Deed::IsSilent => return,
@@ -178,15 +247,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_works_at_any_time_and_each_misbehaves_in_every_way() {
-        for turn in 0..100 {
-            let working = (0..COUNT).filter(|server| deed(*server, turn) == Deed::Answers).count();
-            assert_eq!(working, 1, "turn {turn}");
-        }
+    fn each_misbehaves_in_every_way() {
         for server in 0..COUNT {
             for misdeed in MISDEEDS {
-                assert!((0..100).any(|turn| deed(server, turn) == misdeed), "{server}: {misdeed:?}");
+                let mut times = (0..100).map(|turn| TURN * turn + LINGER);
+                assert!(times.any(|after| deed(server, after) == misdeed), "{server}: {misdeed:?}");
             }
         }
+    }
+
+    #[test]
+    fn whoever_asks_all_three_finds_one_that_works_also_at_a_change_of_turn() {
+        const ORDERS: [[usize; COUNT]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+        for step in 0..u32::try_from(21 * TURN.as_millis() / 50).unwrap() {
+            let begin = Duration::from_millis(50) * step;
+            for order in ORDERS {
+                // Each gives up at once, or makes the question wait.
+                for waits in 0..4_u32 {
+                    let waited = [0, waits & 1, (waits & 1) + (waits >> 1)];
+                    let deeds = [0, 1, 2].map(|at| deed(order[at], begin + GIVES_UP * waited[at]));
+                    assert!(deeds.contains(&Deed::Answers), "{begin:?}, {order:?}, {waited:?}: {deeds:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_done_to_a_question_is_found_again_in_any_spelling() {
+        let history = History::new();
+        let message = |name: &[u8]| [&[0; 12][..], name].concat();
+        history.record(0, &message(b"\x03WWW\0"), "UDP");
+        history.record(1, &message(b"\x03www\0"), "TCP");
+        history.record(2, &message(b"\x03web\0"), "UDP");
+        let said = history.of(&message(b"\x03www\0"));
+        assert!(said.contains("0 answered over UDP") && said.contains("over TCP"), "{said}");
+        assert_eq!(said.matches(" over ").count(), 2, "{said}");
     }
 }

@@ -1,0 +1,150 @@
+//! fairlead-dns beside CoreDNS: one API server, one Corefile, one upstream server, and many questions to both. Where they
+//! differ, `tests/behaviour/dns.md` has it with its reason, and nowhere else.
+
+mod differences;
+mod questions;
+mod said;
+mod upstream;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::control::{ADMIN, Control, FIRST, part};
+use differences::LISTED;
+use questions::Question;
+use said::Said;
+
+const COREDNS: u16 = 1053;
+const FAIRLEAD: u16 = 1054;
+
+/// How many differences of a kind are shown.
+const EXAMPLES: usize = 6;
+
+/// A DNS server. It ends with the test.
+struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start(dir: &Path, name: &str, program: &Path, args: &[&str], port: u16) -> Self {
+        let log = fs::File::create(dir.join(format!("{name}.log"))).unwrap();
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let server = Self { child, port };
+        let begin = Instant::now();
+        let (first, last) =
+            (Question::plain("web.shop.svc.cluster.local", 1), Question::plain("last.shop.svc.cluster.local", 1));
+        while [&first, &last].iter().any(|question| !server.ask(question).has_answers()) {
+            let log = || fs::read_to_string(dir.join(format!("{name}.log"))).unwrap_or_default();
+            assert!(begin.elapsed() < Duration::from_secs(60), "{name} does not answer: {}", log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        server
+    }
+
+    fn ask(&self, question: &Question) -> Said {
+        let address: IpAddr = if question.over_v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        said::ask(SocketAddr::new(address, self.port), question)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The differences that the page lists: the first cells of its table.
+fn on_the_page() -> BTreeSet<String> {
+    let page = fairlead_tree::path("tests/behaviour/dns.md").expect("tests run in a work tree");
+    let text = fs::read_to_string(page).unwrap();
+    let (_, table) = text.split_once("## Beside CoreDNS").expect("the page has the table");
+    let cell = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
+    table.lines().filter_map(cell).collect()
+}
+
+#[test]
+fn every_difference_from_coredns_is_on_the_page() {
+    let listed: BTreeSet<String> = LISTED.iter().map(|listed| listed.name.to_owned()).collect();
+    assert_eq!(listed, on_the_page());
+    assert_eq!(listed.len(), LISTED.len(), "each once");
+}
+
+#[test]
+#[ignore = "it builds CoreDNS, and asks for a minute: `cargo xtask test --full`"]
+fn d39_answers_are_those_of_coredns_but_for_what_is_listed() {
+    let mut control = Control::new("beside");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        control.serve(FIRST, &[FIRST], &["--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112"]).await;
+        world::fill(&control.cluster(ADMIN, FIRST).client().await).await;
+    });
+    let upstream = upstream::serve();
+    let dir = control.dir().to_owned();
+    let kubeconfig = control.kubeconfig(ADMIN, FIRST, "");
+    let write = |name: &str, more: &str| {
+        let path = dir.join(name);
+        fs::write(&path, world::corefile(COREDNS, upstream, more)).unwrap();
+        path.display().to_string()
+    };
+    let theirs = write("Corefile.coredns", &format!("kubeconfig {}", kubeconfig.display()));
+    let ours = write("Corefile", "");
+    let coredns = Server::start(&dir, "coredns", &part("coredns"), &["-conf", &theirs], COREDNS);
+    let (program, kubeconfig) = (fairlead_tests::binary("fairlead-dns").unwrap(), kubeconfig.display().to_string());
+    let listen = [format!("127.0.0.1:{FAIRLEAD}"), format!("[::1]:{FAIRLEAD}")];
+    let args = ["--corefile", &ours, "--kubeconfig", &kubeconfig, "--listen", &listen[0], "--listen", &listen[1]];
+    let fairlead = Server::start(&dir, "fairlead-dns", &program, &args, FAIRLEAD);
+
+    let questions = questions::all();
+    let mut occurred: BTreeSet<&str> = BTreeSet::new();
+    let mut unlisted: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for question in &questions {
+        let (ours, theirs) = (fairlead.ask(question), coredns.ask(question));
+        // What is equal without one of them is not told by that one.
+        let erased = |left_out: Option<&str>| {
+            let (mut ours, mut theirs) = (ours.clone(), theirs.clone());
+            for listed in LISTED.iter().filter(|listed| Some(listed.name) != left_out) {
+                (listed.erase)(question, &mut ours, &mut theirs);
+            }
+            (ours, theirs)
+        };
+        if ours == theirs {
+            continue;
+        }
+        let (last_ours, last_theirs) = erased(None);
+        if last_ours == last_theirs {
+            occurred.extend(LISTED.iter().map(|listed| listed.name).filter(|name| {
+                let (ours, theirs) = erased(Some(name));
+                ours != theirs
+            }));
+            continue;
+        }
+        let only = [last_ours.only(&last_theirs), last_theirs.only(&last_ours)];
+        let example = format!("{question}\n  here:    {ours}\n  CoreDNS: {theirs}\n  left of that: {only:?}");
+        let asked = format!("{} {}", question.name.to_lowercase(), question.kind);
+        unlisted.entry(last_ours.parts(&last_theirs).join(", ")).or_default().insert(asked, example);
+    }
+    let told = |(parts, examples): (&String, &BTreeMap<String, String>)| {
+        let some: Vec<&str> = examples.values().map(String::as_str).take(EXAMPLES).collect();
+        format!("{parts} of {:?}: {}", examples.keys().collect::<Vec<_>>(), some.join("\n"))
+    };
+    let report: Vec<String> = unlisted.iter().map(told).collect();
+    println!("{} questions, differences that occurred: {occurred:?}", questions.len());
+    assert!(report.is_empty(), "differences that are not listed:\n{}", report.join("\n"));
+    let gone: Vec<&str> = LISTED.iter().map(|listed| listed.name).filter(|name| !occurred.contains(name)).collect();
+    assert!(gone.is_empty(), "listed, and no difference any more: {gone:?}");
+}
