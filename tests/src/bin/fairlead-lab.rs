@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -66,6 +66,15 @@ enum Task {
         /// How long
         #[arg(long)]
         seconds: u64,
+    },
+    /// Connects a socket, says so, and waits until it is ended; for tests
+    #[command(hide = true)]
+    Stay {
+        /// Where to
+        to: SocketAddr,
+        /// By UDP
+        #[arg(long)]
+        udp: bool,
     },
     /// Detaches programs whose links are pinned there; for tests
     #[command(hide = true)]
@@ -145,6 +154,7 @@ fn main() -> Result<ExitCode> {
             }
         }
         Task::Flood { to, seconds } => println!("{}", flood(&to, Duration::from_secs(seconds))?),
+        Task::Stay { to, udp } => println!("ended: {}", stay(to, udp)?),
         Task::Precede { interfaces, pins } => precede(&interfaces, &pins)?,
         Task::Say { socket, text, times } => say(&socket, &text.repeat(times))?,
         Task::Enter { lab, place, pod, command } => {
@@ -188,6 +198,27 @@ fn flood(to: &[IpAddr], during: Duration) -> Result<u64> {
         }
     }
     Ok(sent)
+}
+
+/// What ends a connected socket that says nothing: the other side, which a server's greeting is not, or an error.
+fn stay(to: SocketAddr, udp: bool) -> Result<String> {
+    let end = |read: &mut dyn FnMut(&mut [u8]) -> std::io::Result<usize>| {
+        println!("connected");
+        loop {
+            match read(&mut [0; 4096]) {
+                Ok(0) if !udp => return "closed".to_owned(),
+                Ok(_) => {}
+                Err(error) => return format!("{:?}", error.kind()),
+            }
+        }
+    };
+    if udp {
+        let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+        socket.connect(to)?;
+        return Ok(end(&mut |buffer| socket.recv(buffer)));
+    }
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    Ok(end(&mut |buffer| stream.read(buffer)))
 }
 
 /// How long the other side may take.
