@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::service::FrontendKey;
 use fairlead_datapath::{Addr, WirePort};
-use fairlead_objects::{Event, Kind, Object};
+use fairlead_objects::{Event, Kind, Object, Pod};
 use tracing::{debug, warn};
 
 use super::content::Content;
@@ -43,7 +43,7 @@ impl Sockets {
             Event::Applied(Object::Pod(pod)) => (&pod.key, pod.owned_ips()),
             _ => return,
         };
-        let before = model.pod(key).map(|pod| pod.owned_ips()).unwrap_or_default();
+        let before = model.pod(key).map(Pod::owned_ips).unwrap_or_default();
         let lost: Vec<_> = before.iter().filter(|ip| !kept.contains(ip)).copied().collect();
         if !lost.is_empty() {
             self.left.extend(lost.into_iter().map(|ip| (ip, Instant::now())));
@@ -85,7 +85,7 @@ impl Sockets {
                 left.remove(ip);
             }
             if !left.is_empty() {
-                for ip in model.pods().flat_map(|pod| pod.owned_ips()) {
+                for ip in model.pods().flat_map(Pod::owned_ips) {
                     left.remove(ip);
                 }
             }
