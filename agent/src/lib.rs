@@ -4,6 +4,7 @@
 //!
 //! Around that: [`bpf`] loads, pins and attaches the programs, [`cni`] serves the plugin, [`network`] says how other nodes
 //! are reached, [`masquerade`] with which address pods leave the cluster, [`wiring`] keeps the node's routes and its tunnel, [`repair`] says what of all that others have undone,
+//! [`sockets`] ends those of the node's processes whose other end is gone,
 //! [`daemon`] is the loop that connects them all, [`state`] what it knows of itself, [`admin`] answers those who look in,
 //! [`observe`] probes and Prometheus, [`events`] tells the cluster, [`settings`] is what can be set, [`install`] brings all
 //! of it to a node and takes it away, and [`doctor`] looks for what is in its way there.
@@ -27,5 +28,6 @@ pub mod observe;
 pub mod plan;
 pub mod repair;
 pub mod settings;
+pub mod sockets;
 pub mod state;
 pub mod wiring;

@@ -236,8 +236,64 @@ pub struct Failure {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::path::Path;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     use super::*;
+
+    /// What must hold for whatever somebody writes to the agent's socket: it is no request, or one that is read again as what it
+    /// was read as, and whose names are no longer than the kernel has them.
+    fn check(line: &[u8]) {
+        let Ok(request) = serde_json::from_slice::<Request>(line) else { return };
+        let text = serde_json::to_string(&request).unwrap();
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+        match &request {
+            Request::Reserve { attachment, network, .. } => {
+                assert_eq!(attachment.host_link().len(), 12);
+                assert!(network_alias(network).len() <= LONGEST_ALIAS);
+                assert!(is_of_network(Some(&network_alias(network)), network));
+            }
+            Request::Attach { attachment } | Request::Release { attachment } | Request::Check { attachment } => {
+                assert_eq!(attachment.host_link().len(), 12);
+            }
+            Request::Status | Request::Gc { .. } => {}
+        }
+    }
+
+    /// Lines that are worth keeping, below the package.
+    fn kept() -> Vec<Vec<u8>> {
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+        let files = std::fs::read_dir(Path::new(&package).join("corpus/request")).unwrap();
+        files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+
+    #[test]
+    fn kept_requests_are_as_they_should_be() {
+        let kept = kept();
+        assert!(kept.iter().filter(|line| serde_json::from_slice::<Request>(line).is_ok()).count() >= 5);
+        kept.iter().for_each(|line| check(line));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_more_than_a_request_or_none(
+            bytes in vec(any::<u8>(), 0..200),
+            which in any::<prop::sample::Index>(),
+            at in any::<prop::sample::Index>(),
+            cut in 0_usize..20,
+        ) {
+            check(&bytes);
+            // Half a request, one with bytes in between, one in which some are missing.
+            let kept = kept();
+            let line = &kept[which.index(kept.len())];
+            let (head, tail) = line.split_at(at.index(line.len()));
+            check(head);
+            check(&[head, &bytes[..cut.min(bytes.len())], tail].concat());
+            check(&[head, tail.get(cut..).unwrap_or_default()].concat());
+        }
+    }
 
     #[test]
     fn host_link_names_are_short_and_differ() {

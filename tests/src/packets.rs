@@ -48,7 +48,8 @@ impl Packets {
         }
     }
 
-    /// The first frame that the filter wants, or nothing when none came in time. Frames before it are thrown away.
+    /// The first frame that the filter wants, or nothing when none came in time. Frames before it are thrown away, and so are
+    /// those behind it that came before this looked: [`Packets::collect`] is for more than one.
     #[track_caller]
     pub fn wait_for(&mut self, within: Duration, mut wanted: impl FnMut(&Frame) -> bool) -> Option<Frame> {
         let deadline = Instant::now() + within;

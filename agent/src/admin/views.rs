@@ -260,3 +260,54 @@ pub struct EndpointView {
     /// Why it is in or out.
     pub why: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What must hold for whatever somebody writes to the socket: it is no question, or one that is read again as what it was read
+    /// as.
+    fn check(line: &[u8]) {
+        let Ok(request) = serde_json::from_slice::<Request>(line) else { return };
+        let text = serde_json::to_string(&request).unwrap();
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+    }
+
+    /// Lines that are worth keeping, below the package.
+    fn kept() -> Vec<Vec<u8>> {
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+        let files = std::fs::read_dir(Path::new(&package).join("corpus/question")).unwrap();
+        files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+
+    #[test]
+    fn kept_questions_are_as_they_should_be() {
+        let kept = kept();
+        assert!(kept.iter().filter(|line| serde_json::from_slice::<Request>(line).is_ok()).count() >= 6);
+        kept.iter().for_each(|line| check(line));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_more_than_a_question_or_none(
+            bytes in vec(any::<u8>(), 0..200),
+            which in any::<prop::sample::Index>(),
+            at in any::<prop::sample::Index>(),
+            cut in 0_usize..20,
+        ) {
+            check(&bytes);
+            // Half a question, one with bytes in between, one in which some are missing.
+            let kept = kept();
+            let line = &kept[which.index(kept.len())];
+            let (head, tail) = line.split_at(at.index(line.len()));
+            check(head);
+            check(&[head, &bytes[..cut.min(bytes.len())], tail].concat());
+            check(&[head, tail.get(cut..).unwrap_or_default()].concat());
+        }
+    }
+}

@@ -19,6 +19,7 @@ use super::content::{Content, Outcome};
 use super::gauge::Gauge;
 use super::ports::Ports;
 use super::report::Report;
+use super::sockets::Sockets;
 use super::sweep;
 use crate::bpf::{BpfError, Hooks, Tables};
 use crate::cni::{AttachError, AttachedPod};
@@ -86,6 +87,7 @@ pub(super) struct Engine {
     gauge: Gauge,
     report: Report,
     port_report: Ports,
+    sockets: Sockets,
     next_sweep: Instant,
     /// Slots of pods that went since the last sweep.
     gone: BTreeSet<u16>,
@@ -126,6 +128,7 @@ impl Engine {
             detached: Vec::new(),
             gauge: Gauge::default(),
             report: Report::default(),
+            sockets: Sockets::default(),
             next_sweep: Instant::now() + first,
             gone: BTreeSet::new(),
             range_trouble: None,
@@ -151,11 +154,12 @@ impl Engine {
             if Instant::now() >= self.next_sweep {
                 self.sweep();
             }
+            self.look_at_sockets();
         }
     }
 
     fn wake(&self) -> Instant {
-        let deadlines = self.waiting.iter().map(|w| w.until).chain(self.content.retry());
+        let deadlines = self.waiting.iter().map(|w| w.until).chain(self.content.retry()).chain(self.sockets.due());
         deadlines.fold(self.next_sweep, Ord::min)
     }
 
@@ -166,6 +170,7 @@ impl Engine {
                     self.shared.freshness.taken();
                 }
                 self.gauge.see(&event, &self.shared);
+                self.sockets.see(&event, &self.shared.model());
                 if let Event::Invalid { kind: Some(kind), key: Some(key), origin: _, reason } = &event {
                     self.shared.events.warn_for_all(*kind, key, "InvalidObject", reason);
                 }
@@ -199,6 +204,7 @@ impl Engine {
                 let same = self.shared.model().local().get(&pod.slot).is_some_and(|local| local.key == pod.key);
                 if same {
                     self.shared.model_mut().detach(pod.slot);
+                    self.sockets.detached(&pod.ips);
                     self.gone.insert(pod.slot);
                     self.next_sweep = self.next_sweep.min(Instant::now() + SOON);
                 }
@@ -313,6 +319,9 @@ impl Engine {
                 progress.trouble = trouble;
             });
         }
+        if plans > 0 && !dirty.services.is_empty() {
+            self.sockets.services_changed();
+        }
         if plans > 0 {
             self.gauge.planned(&dirty, whole, &self.content, &self.shared);
             self.report.fill(&self.shared);
@@ -376,6 +385,19 @@ impl Engine {
         }
         drop(model);
         self.waiting = still;
+    }
+
+    /// Ends sockets of the node's processes whose other end is gone. Not before services are what objects say: a backend that
+    /// is yet to be added has not left.
+    fn look_at_sockets(&mut self) {
+        if self.sockets.due().is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        if self.content.is_settled() && self.shared.model().synced() {
+            self.sockets.look(&self.tables, &self.content, &self.shared);
+        } else {
+            self.sockets.put_off();
+        }
     }
 
     fn sweep(&mut self) {

@@ -11,6 +11,7 @@ mod ports;
 mod proxy;
 mod repair;
 mod report;
+mod sockets;
 mod sweep;
 mod wire;
 

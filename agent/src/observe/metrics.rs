@@ -112,6 +112,15 @@ impl MetricsServer {
                 [(vec![], progress.claims_refused as f64)],
             ),
             counter("fairlead_flows_swept_total", "Ended flows that the sweep removed.", swept as f64),
+            counters(
+                "fairlead_sockets_ended_total",
+                "Sockets of processes of the node that were ended, since the pod at their other end is gone.",
+                shared
+                    .metrics
+                    .ended_sockets()
+                    .into_iter()
+                    .map(|(why, count)| (vec![("reason", why.name())], count as f64)),
+            ),
         ]
     }
 

@@ -93,6 +93,63 @@ mod tests {
         }
     }
 
+    /// What must hold for whatever comes in whatever pieces: messages come out in order and whole, and what is kept is bounded by the
+    /// longest query, not by what a length promises. Whether the stream can go on.
+    fn check(stream: &[u8], pieces: &[usize]) -> bool {
+        let (mut frames, mut out, mut rest) = (Frames::default(), Vec::new(), stream);
+        let mut pieces = pieces.iter().cycle();
+        while !rest.is_empty() {
+            let room = frames.room();
+            let free = room.capacity() - room.len();
+            let piece = pieces.next().map_or(1, |piece| *piece).min(free).min(rest.len());
+            let (now, later) = rest.split_at(piece);
+            room.extend_from_slice(now);
+            assert!(room.capacity() <= 2 * LONGEST + 512, "{} bytes are kept", room.capacity());
+            rest = later;
+            loop {
+                match frames.next() {
+                    Frame::Message(message) => {
+                        assert!((1..=LONGEST).contains(&message.len()));
+                        out.extend((message.len() as u16).to_be_bytes());
+                        out.extend(message);
+                    }
+                    Frame::Partial => break,
+                    Frame::Broken(bytes) => {
+                        assert!(stream.starts_with(&out) && bytes.len() <= 2 * LONGEST);
+                        return false;
+                    }
+                }
+            }
+        }
+        assert!(stream.starts_with(&out) && stream.len() - out.len() <= LONGEST + 2);
+        true
+    }
+
+    #[test]
+    fn streams_that_attackers_send_are_bounded() {
+        let long = |length: u16, count| [&length.to_be_bytes()[..], &vec![0; count]].concat();
+        assert!(check(&long(4096, 4095), &[1]), "all but the last byte");
+        assert!(check(&long(4096, 4096).repeat(3), &[513]));
+        assert!(check(&long(1, 1).repeat(3000), &[usize::MAX]), "small ones, many at once");
+        assert!(!check(&long(4097, 4097), &[7]), "too long");
+        assert!(!check(&long(u16::MAX, 70_000), &[4096]));
+        assert!(!check(&[0; 2], &[1]), "none");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_bounded_and_in_order(
+            lengths in vec((prop_oneof![0_u16..40, 500..530_u16, 4090..4100_u16, any::<u16>()], 0_usize..5000), 0..6),
+            pieces in vec(1_usize..6000, 1..20),
+        ) {
+            let stream: Vec<u8> = lengths
+                .iter()
+                .flat_map(|(length, count)| [&length.to_be_bytes()[..], &vec![7; *count]].concat())
+                .collect();
+            check(&stream, &pieces);
+        }
+    }
+
     #[test]
     fn half_a_message_takes_little() {
         let mut frames = Frames::default();

@@ -3,11 +3,11 @@
 #![forbid(unsafe_code)]
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use aya::programs::links::FdLink;
@@ -56,6 +56,25 @@ enum Task {
         /// How often the text is sent
         #[arg(long, default_value_t = 1)]
         times: usize,
+    },
+    /// Sends datagrams, each to another port, and says how many it sent; for tests
+    #[command(hide = true)]
+    Flood {
+        /// The addresses, by turns
+        #[arg(required = true)]
+        to: Vec<IpAddr>,
+        /// How long
+        #[arg(long)]
+        seconds: u64,
+    },
+    /// Connects a socket, says so, and waits until it is ended; for tests
+    #[command(hide = true)]
+    Stay {
+        /// Where to
+        to: SocketAddr,
+        /// By UDP
+        #[arg(long)]
+        udp: bool,
     },
     /// Detaches programs whose links are pinned there; for tests
     #[command(hide = true)]
@@ -134,6 +153,8 @@ fn main() -> Result<ExitCode> {
                 fairlead_agent::bpf::detach(&pin)?;
             }
         }
+        Task::Flood { to, seconds } => println!("{}", flood(&to, Duration::from_secs(seconds))?),
+        Task::Stay { to, udp } => println!("ended: {}", stay(to, udp)?),
         Task::Precede { interfaces, pins } => precede(&interfaces, &pins)?,
         Task::Say { socket, text, times } => say(&socket, &text.repeat(times))?,
         Task::Enter { lab, place, pod, command } => {
@@ -159,6 +180,45 @@ fn precede(interfaces: &[String], pins: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sends as fast as it can, from a new port for every round of ports: each datagram begins a flow. One that is not taken, as
+/// by a queue that is full, is passed over.
+fn flood(to: &[IpAddr], during: Duration) -> Result<u64> {
+    let (end, mut sent) = (Instant::now() + during, 0);
+    while Instant::now() < end {
+        let sockets = [UdpSocket::bind("0.0.0.0:0")?, UdpSocket::bind("[::]:0")?];
+        for port in 1..=u16::MAX {
+            for ip in to {
+                sent += u64::from(sockets[usize::from(ip.is_ipv6())].send_to(b"?", (*ip, port)).is_ok());
+            }
+            if port % 256 == 0 && Instant::now() >= end {
+                break;
+            }
+        }
+    }
+    Ok(sent)
+}
+
+/// What ends a connected socket that says nothing: the other side, which a server's greeting is not, or an error.
+fn stay(to: SocketAddr, udp: bool) -> Result<String> {
+    let end = |read: &mut dyn FnMut(&mut [u8]) -> std::io::Result<usize>| {
+        println!("connected");
+        loop {
+            match read(&mut [0; 4096]) {
+                Ok(0) if !udp => return "closed".to_owned(),
+                Ok(_) => {}
+                Err(error) => return format!("{:?}", error.kind()),
+            }
+        }
+    };
+    if udp {
+        let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+        socket.connect(to)?;
+        return Ok(end(&mut |buffer| socket.recv(buffer)));
+    }
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    Ok(end(&mut |buffer| stream.read(buffer)))
 }
 
 /// How long the other side may take.

@@ -20,6 +20,7 @@
 //! | the same | an external address that another Service has already | the older one keeps it |
 //! | a node | `status.podIPs` of its pods and addresses of its Node: those of other nodes' pods, of hosts outside | no policy takes an address for that pod; who has it keeps its name |
 //! | a pod | a later fragment right behind a packet that is allowed, of a datagram that is not, or of none | it does not arrive |
+//! | a pod | new flows as fast as it can, beside a hundred pods whose datagrams are answered after 2 s and whose handshakes take 1 s | its own are refused (`flow_limit`, `flow_rate`); every other pod gets every answer |
 //! | who may write EndpointSlices | more endpoints of one namespace than there is room for | it is refused by name, and Services of others follow their endpoints |
 //! | a pod, a client of a NodePort | packets of the tunnel to a node: to all its addresses, whole and in fragments, by a service whose endpoint is there | none is sent on; each is counted as `tunnel_port`, and an endpoint that a Node names is refused by name |
 //! | a host behind a router | packets of the tunnel from a node's address | none gets in, unless that node is reached through the tunnel |
@@ -33,6 +34,7 @@
 mod claims;
 mod errors;
 mod first;
+mod flood;
 mod fragments;
 mod legitimate;
 mod neighbours;

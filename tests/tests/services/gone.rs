@@ -1,9 +1,9 @@
 //! Pods that go while others talk to them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use fairlead_tests::{Connection, Pod, Probe, ProbeError, Probes, Via};
+use fairlead_tests::{Connection, Node, Pod, Probe, ProbeError, Probes, Process, Via, binary};
 
 use crate::world::{ips, service, world};
 
@@ -49,4 +49,76 @@ fn s60_connections_to_a_pod_that_is_gone_are_reset() {
     }
     far.delete();
     stays.delete();
+}
+
+/// A process of a node with a connected socket.
+struct Stays {
+    name: String,
+    process: Process,
+}
+
+impl Stays {
+    fn start(node: &Node, transport: &str, to: SocketAddr) -> Self {
+        let program = binary("fairlead-lab").unwrap();
+        let (name, to) = (format!("{transport} to {to}"), to.to_string());
+        let mut argv = vec![program.to_str().unwrap(), "stay", &to];
+        argv.extend((transport == "UDP").then_some("--udp"));
+        Self { process: node.spawn(&name.replace([' ', ':', '[', ']'], "-"), &argv, &[]), name }
+    }
+
+    /// One by each way to a pod: by its service over TCP and UDP, and straight, over both families.
+    fn by_all_ways(node: &Node, service: [IpAddr; 2], pod: &Pod) -> Vec<Self> {
+        let udp = service.map(|ip| Self::start(node, "UDP", SocketAddr::new(ip, 53)));
+        let by_service = service.map(|ip| Self::start(node, "TCP", SocketAddr::new(ip, 80)));
+        let straight = pod.ips().map(|ip| Self::start(node, "TCP", SocketAddr::new(ip, 8080)));
+        udp.into_iter().chain(by_service).chain(straight).collect()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.process.log().starts_with("connected")
+    }
+
+    /// What ended it.
+    fn ended(&self) -> String {
+        let ended = self.process.wait(PATIENCE);
+        assert!(ended.is_some(), "{} goes on: {}", self.name, self.process.log());
+        self.process.log().lines().last().unwrap_or_default().to_owned()
+    }
+}
+
+#[test]
+fn s67_sockets_of_the_node_end_with_the_pod_that_they_lead_to() {
+    let world = world();
+    let node = world.lab.node("node-1");
+    let server = |on: &str, key: &str| world.lab.node(on).pod(key).tcp(8080).udp(5300).start();
+    let pods = [("node-1", "shop/s67-here"), ("node-2", "shop/s67-there"), ("node-1", "shop/s67-stays")]
+        .map(|(on, key)| server(on, key));
+    let of_service = |number: u8| format!("s{number}");
+    for (number, pod) in (67..).zip(&pods) {
+        world.lab.apply(&service(&of_service(number), number).endpoint(pod).yaml());
+        world.reaches(&ips(number), &[pod]);
+    }
+    let [here, there, kept] =
+        [67, 68, 69].map(|number| Stays::by_all_ways(node, ips(number), &pods[usize::from(number) - 67]));
+    world.lab.wait_until("all are connected", || {
+        let missing = here.iter().chain(&there).chain(&kept).find(|one| !one.is_connected());
+        missing.map_or(Ok(()), |missing| Err(format!("{}: {}", missing.name, missing.process.log())))
+    });
+    let [pod_here, pod_there, pod_kept] = pods;
+    pod_here.delete();
+    for one in &here {
+        assert_eq!(one.ended(), "ended: ConnectionAborted", "{}", one.name);
+    }
+    // Those by the service; what is connected straight hears of it from the other node.
+    let (by_service, straight) = there.split_at(4);
+    pod_there.delete();
+    world.lab.apply(&service(&of_service(68), 68).endpoint(&pod_kept).yaml());
+    for one in by_service {
+        assert_eq!(one.ended(), "ended: ConnectionAborted", "{}", one.name);
+    }
+    for one in kept.iter().chain(straight) {
+        assert_eq!(one.process.wait(Duration::ZERO), None, "{} stays: {}", one.name, one.process.log());
+        one.process.kill(libc::SIGKILL);
+    }
+    pod_kept.delete();
 }

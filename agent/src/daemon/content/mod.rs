@@ -10,16 +10,18 @@ mod senders;
 mod vain;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::NodeHop;
+use fairlead_datapath::service::FrontendKey;
 use fairlead_objects::ObjectKey;
 
 use crate::bpf::{BpfError, Tables};
 use crate::compile::node::Wanted as WantedNode;
 use crate::compile::policy::{Draft, World};
-use crate::compile::services::{Place, ServiceContent, host_ports_key};
+use crate::compile::services::{BackendAddr, Place, ServiceContent, host_ports_key};
 use crate::compile::{bandwidth as limits, claims};
 use crate::model::{Dirty, Model};
 use crate::network::Network;
@@ -104,6 +106,13 @@ impl Content {
         let services = services.map(|(table, count)| (table, u64::from(count)));
         let policies = self.policy.state.content().sizes();
         services.into_iter().chain(policies.map(|(table, count)| (table, count as u64)))
+    }
+
+    /// Whether flows may stay with a backend that came to it by this address and port. A NodePort is at every address.
+    pub(super) fn serves(&self, key: &FrontendKey, backend: SocketAddr) -> bool {
+        let backend = BackendAddr { ip: backend.ip(), port: backend.port() };
+        let everywhere = FrontendKey { addr: key.addr.wildcard(), ..*key };
+        [*key, everywhere].iter().any(|key| self.services.state.serves(key, &backend))
     }
 
     /// Whether pods are judged and limited as the model says, and those that are gone are in no table.

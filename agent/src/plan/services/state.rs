@@ -184,6 +184,13 @@ impl State {
         self.contested.values()
     }
 
+    /// Whether flows may stay with a backend that came to it by this address and port, whether or not new ones may choose it.
+    #[must_use]
+    pub fn serves(&self, key: &FrontendKey, backend: &BackendAddr) -> bool {
+        let claims = self.frontends.get(key).into_iter().flat_map(|claim| &claim.by);
+        claims.filter_map(|id| self.ports.get(id)).any(|port| port.backends.contains_key(backend))
+    }
+
     /// How full the tables are.
     #[must_use]
     pub fn usage(&self) -> Usage {

@@ -18,6 +18,8 @@ use prometheus::{HistogramOpts, HistogramVec, exponential_buckets};
 
 pub use kubeproxy::KubeProxy;
 
+use crate::sockets::Transport;
+
 /// Everything that the agent counts.
 #[derive(Debug)]
 pub struct Metrics {
@@ -29,6 +31,7 @@ pub struct Metrics {
     /// Entries of tables, as the planners and the sweep know them.
     entries: Mutex<BTreeMap<TableId, u64>>,
     swept: AtomicU64,
+    sockets: Mutex<BTreeMap<Transport, u64>>,
     process: Process,
 }
 
@@ -62,6 +65,7 @@ impl Default for Metrics {
             ),
             entries: Mutex::default(),
             swept: AtomicU64::new(0),
+            sockets: Mutex::new(Transport::ALL.map(|transport| (transport, 0)).into()),
             process: Process::new(),
         }
     }
@@ -92,6 +96,16 @@ impl Metrics {
     /// So many ended flows were removed.
     pub fn add_swept(&self, flows: u64) {
         self.swept.fetch_add(flows, Ordering::Relaxed);
+    }
+
+    /// A socket of a process of the node was ended.
+    pub fn ended_socket(&self, transport: Transport) {
+        *self.sockets.lock().unwrap_or_else(PoisonError::into_inner).entry(transport).or_default() += 1;
+    }
+
+    /// Sockets of the node's processes that were ended, by protocol.
+    pub fn ended_sockets(&self) -> BTreeMap<Transport, u64> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Entries of tables, as [`Metrics::set_entries`] had them last.

@@ -1,0 +1,86 @@
+//! The kernel's list of sockets, of the network namespace of the thread that opens it.
+
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
+
+use super::message::{Told, destroy, list, read};
+use super::plan::{SeenSocket, Transport};
+use crate::bpf::Map;
+
+/// How long the kernel may take to answer: it does so in the call.
+const PATIENCE: i64 = 2;
+
+/// Bytes of one answer (`NLMSG_GOODSIZE` and more).
+const ANSWER: usize = 64 << 10;
+
+/// A socket to ask.
+#[derive(Debug)]
+pub struct Diag {
+    socket: OwnedFd,
+    seq: u32,
+}
+
+impl Diag {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// The kernel has no sock_diag, or refuses.
+    pub fn open() -> io::Result<Self> {
+        let socket =
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE))?;
+        Ok(Self { socket, seq: 0 })
+    }
+
+    /// Sockets of processes with another end, of both families and protocols; `storage` is `SOCKETS`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn sockets(&mut self, storage: &Map) -> io::Result<Vec<SeenSocket>> {
+        let storage = storage.as_fd().as_raw_fd().cast_unsigned();
+        let mut sockets = Vec::new();
+        for transport in Transport::ALL {
+            for v6 in [false, true] {
+                let seq = self.ask(|seq| list(v6, transport, storage, seq))?;
+                self.answer(transport, seq, &mut sockets)?;
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// Ends a socket. Whether it was there still.
+    ///
+    /// # Errors
+    /// The kernel can't (`CONFIG_INET_DIAG_DESTROY`), or refuses.
+    pub fn end(&mut self, socket: &SeenSocket) -> io::Result<bool> {
+        let seq = self.ask(|seq| destroy(socket, seq))?;
+        match self.answer(socket.transport, seq, &mut Vec::new()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn ask(&mut self, message: impl FnOnce(u32) -> Vec<u8>) -> io::Result<u32> {
+        self.seq = self.seq.wrapping_add(1);
+        send(self.socket.as_raw_fd(), &message(self.seq), MsgFlags::empty())?;
+        Ok(self.seq)
+    }
+
+    fn answer(&self, transport: Transport, seq: u32, sockets: &mut Vec<SeenSocket>) -> io::Result<()> {
+        let mut buffer = vec![0; ANSWER];
+        loop {
+            let count = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+            match read(&buffer[..count], transport, seq, sockets) {
+                Told::More => {}
+                Told::Done | Told::Error(0) => return Ok(()),
+                Told::Error(error) => return Err(io::Error::from_raw_os_error(error)),
+            }
+        }
+    }
+}
