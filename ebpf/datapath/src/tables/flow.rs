@@ -81,6 +81,12 @@ impl FlowKey {
     }
 
     /// What a [`Flow`] carries to be recognised.
+    ///
+    /// It is no secret: whoever chooses ports can have two keys of one tag, and then a reader who is overtaken ([`super::entry`])
+    /// takes one flow's entry for the other's. That opens nothing. Each walk asks whether the flow's sender is who the packet comes
+    /// from (a pod by its interface, or nobody here), so a packet of a pod can only be taken for another of the same pod's, which it
+    /// could have sent; and of what comes from outside, where anybody may send in anybody's name, for another client's. Neither
+    /// is rewritten to more than the other flow's own tuple. What it can do to the other's entry is what a packet of that flow can.
     #[inline(always)]
     #[must_use]
     pub const fn tag(&self) -> u32 {
