@@ -92,3 +92,23 @@ pub fn encode<E>(op: &Op, mut each: impl FnMut(Action<'_>) -> Result<(), E>) -> 
         Op::Barrier => each(Action::Barrier),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_begins_without_what_the_one_before_was_ahead_of_its_limit() {
+        let mut written = Vec::new();
+        let each = |action: Action<'_>| {
+            if let Action::Put(table, key, value) = action {
+                written.push((table, key.to_vec(), value.iter().all(|byte| *byte == 0)));
+            }
+            Ok::<_, ()>(())
+        };
+        encode(&Op::Pod { slot: 3, value: Pod { max_rate: 1, ..Pod::NONE } }, each).unwrap();
+        let key = 3_u32.as_bytes().to_vec();
+        // Before the record by which the pod is known.
+        assert_eq!(written, [(TableId::Paces, key.clone(), true), (TableId::Pods, key, false)]);
+    }
+}
