@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use fairlead_cluster::{CLUSTER, KUBE_PROXY};
 
-use crate::{cluster::builder, paths, run, setup::Part, test};
+use crate::{cluster::builder, paths, run, setup::Part, test, vm};
 
 /// Measures Fairlead beside what else does the same, as root, in one run on this machine
 #[derive(Args)]
@@ -45,6 +45,12 @@ enum What {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Nanoseconds of the walks that most packets take, through the committed object on the running kernel
+    Walk {
+        /// How often each packet is run
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+    },
     /// Many questions to fairlead-dns while its upstream servers die, lie, truncate and come back: nothing is lost, and memory
     /// and open files stay what they are
     SoakDns {
@@ -57,6 +63,9 @@ enum What {
 impl Bench {
     pub(crate) fn run(&self) -> Result<()> {
         run::root_prefix()?;
+        if let What::Walk { runs } = &self.what {
+            return vm::measure(*runs);
+        }
         // nft and ip.
         Part::Cluster.bring()?;
         test::build_binaries()?;
@@ -74,6 +83,7 @@ impl Bench {
                 command.args(only.iter().flat_map(|text| ["--only", text]));
                 command.args(json.iter().flat_map(|file| ["--json".into(), file.clone().into_os_string()]));
             }
+            What::Walk { .. } => {}
             What::SoakDns { questions } => {
                 command.args(["soak-dns", "--questions", &questions.to_string(), "--program"]).arg(release_dns()?);
             }

@@ -55,7 +55,12 @@ pub fn encode<E>(op: &Op, mut each: impl FnMut(Action<'_>) -> Result<(), E>) -> 
         Op::Peer { addr, value } => each(put(TableId::Peers, addr.as_bytes(), value.as_ref().map(IntoBytes::as_bytes))),
         Op::Cidr { key, value } => each(put(TableId::Cidrs, key.as_bytes(), value.as_ref().map(IntoBytes::as_bytes))),
         Op::Node { index, value } => each(Action::Put(TableId::Nodes, u32::from(*index).as_bytes(), value.as_bytes())),
-        Op::Pod { slot, value } => each(Action::Put(TableId::Pods, u32::from(*slot).as_bytes(), value.as_bytes())),
+        Op::Pod { slot, value } => {
+            let index = u32::from(*slot);
+            // What a pod before it was ahead of its limit by is not this one's.
+            each(Action::Put(TableId::Paces, index.as_bytes(), &[0; size_of::<Pace>()]))?;
+            each(Action::Put(TableId::Pods, index.as_bytes(), value.as_bytes()))
+        }
         Op::PodWord { slot, word } => {
             each(Action::Word(TableId::Pods, u32::from(*slot).as_bytes(), offset_of!(Pod, word), *word))
         }
@@ -85,5 +90,25 @@ pub fn encode<E>(op: &Op, mut each: impl FnMut(Action<'_>) -> Result<(), E>) -> 
             each(Action::Put(TableId::Paces, index.as_bytes(), &[0; size_of::<Pace>()]))
         }
         Op::Barrier => each(Action::Barrier),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_begins_without_what_the_one_before_was_ahead_of_its_limit() {
+        let mut written = Vec::new();
+        let each = |action: Action<'_>| {
+            if let Action::Put(table, key, value) = action {
+                written.push((table, key.to_vec(), value.iter().all(|byte| *byte == 0)));
+            }
+            Ok::<_, ()>(())
+        };
+        encode(&Op::Pod { slot: 3, value: Pod { max_rate: 1, ..Pod::NONE } }, each).unwrap();
+        let key = 3_u32.as_bytes().to_vec();
+        // Before the record by which the pod is known.
+        assert_eq!(written, [(TableId::Paces, key.clone(), true), (TableId::Pods, key, false)]);
     }
 }

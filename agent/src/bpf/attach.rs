@@ -11,8 +11,8 @@ use std::time::Instant;
 use aya::programs::{Program, SchedClassifier, TestRunOptions};
 use aya::util::KernelVersion;
 use aya::{Ebpf, TestRun as _};
-use fairlead_datapath::flow::{FlowKey, Over, Table};
-use fairlead_datapath::walk::{MAX_KEYS, SweepRequest};
+use fairlead_datapath::flow::{FlowKey, Table};
+use fairlead_datapath::walk::{MAX_KEYS, Over, SweepRequest};
 use fairlead_objects::causes;
 use tracing::debug;
 

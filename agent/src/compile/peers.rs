@@ -144,8 +144,11 @@ impl<'a> Nodes<'a> {
             // Two nodes of the same addresses are one way.
             let index = reachable.then(|| {
                 *by_address.entry((v4, v6)).or_insert_with(|| {
-                    let sends = if world.senders.contains(&(v4, v6)) { HopFlags::SENDS } else { 0 };
-                    let (ifindex, flags) = (world.network.ifindex, world.network.hop_flags(node) | sends);
+                    let (ifindex, mut flags) = (world.network.ifindex, world.network.hop_flags(node));
+                    // Who sends by the settings does so without an end.
+                    if let (0, Some(until)) = (flags & HopFlags::SENDS, world.senders.get(&(v4, v6))) {
+                        flags |= HopFlags::SENDS | NodeHop::end(*until);
+                    }
                     nodes.hops.push(NodeHop { v4, v6, ifindex, flags });
                     nodes.hops.len() - 1
                 })

@@ -7,10 +7,9 @@ use std::collections::BTreeSet;
 
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::config::Config;
-use fairlead_datapath::flow::{
-    Destination, Flow, FlowKey, FlowState, MAX_FLOW_ENTRIES, Over, PodFlows, Table, crowded_from,
-};
+use fairlead_datapath::flow::{Destination, Flow, FlowKey, FlowState, MAX_FLOW_ENTRIES, PodFlows, Table, crowded_from};
 use fairlead_datapath::peer::NO_SLOT;
+use fairlead_datapath::walk::Over;
 use fairlead_datapath::{Addr, Tuple};
 use nix::time::{ClockId, clock_gettime};
 use zerocopy::{FromBytes, IntoBytes};

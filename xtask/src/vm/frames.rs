@@ -12,16 +12,29 @@ const VARIABLE: &str = "FAIRLEAD_RECORD_FRAMES";
 /// Tests that are not recorded at all.
 const RANDOM: [&str; 2] = ["walk::tests::bytes", "walk::tests::sequences"];
 
+/// Of limits of bandwidth.
+const CLOCK: &str = "nanoseconds of the clock";
+
 /// Tests none of whose frames a kernel runs, and why: of those in [`RANDOM`] frames are made at random, anew each time. A
 /// test that is missing here, or has frames that run, is a failure of the matrix.
-pub(super) const WITHOUT_FRAMES: [(&str, &str); 6] = [
+pub(super) const WITHOUT_FRAMES: [(&str, &str); 13] = [
+    ("walk::tests::bandwidth::as_much_passes_as_in_a_model_that_forgets_nothing", CLOCK),
+    ("walk::tests::bandwidth::each_segment_of_an_aggregate_has_headers", CLOCK),
+    ("walk::tests::bandwidth::what_a_pod_receives_counts_for_it_wherever_it_comes_from", CLOCK),
+    ("walk::tests::bandwidth::what_a_pod_sends_counts_for_it_wherever_it_goes", CLOCK),
+    ("walk::tests::bandwidth::what_is_too_far_ahead_is_dropped_until_its_turn_comes", CLOCK),
+    ("walk::tests::bandwidth::what_leaves_the_node_waits_for_its_turn_where_a_queue_keeps_it", CLOCK),
     (
         "walk::tests::lifecycle::a_connection_for_which_the_established_have_no_room_goes_on",
-        "a full table: the kernel's has 262 144 entries",
+        "a full table: the kernel's has 524 288 entries",
     ),
     ("walk::tests::opening::a_pod_is_on_no_vlan", "a tag, which a test run can't set"),
     ("walk::tests::overlay::policy_holds_for_what_comes_through_the_tunnel", "metadata of a tunnel"),
     ("walk::tests::overlay::the_tunnel_takes_from_nodes_what_is_behind_them", "metadata of a tunnel"),
+    (
+        "walk::tests::overlay::the_tunnel_takes_nothing_from_nodes_that_are_not_reached_through_it",
+        "metadata of a tunnel",
+    ),
     (
         "walk::tests::paths::segments_of_an_aggregate_count_not_the_aggregate",
         "an aggregate is larger than the page that a test run takes",
@@ -29,15 +42,18 @@ pub(super) const WITHOUT_FRAMES: [(&str, &str); 6] = [
     ("walk::tests::services::s36_a_translated_source_avoids_the_sockets_of_the_node", "sockets of the node"),
 ];
 
-/// Runs the tests and returns the file with what they have run.
-pub(super) fn record() -> Result<PathBuf> {
+/// Tests of the walks that most packets take.
+pub(super) const COST: &str = "walk::tests::cost";
+
+/// Runs the tests with this in their name and returns the file with what they have run.
+pub(super) fn record(tests: &str) -> Result<PathBuf> {
     run::say("recording the frames of the datapath's tests");
     let file = paths::target().join("frames");
     if file.exists() {
         fs::remove_file(&file)?;
     }
     let mut command = run::cargo();
-    command.args(["test", "--locked", "--quiet", "--package", "fairlead-datapath", "--lib", "walk::tests", "--"]);
+    command.args(["test", "--locked", "--quiet", "--package", "fairlead-datapath", "--lib", tests, "--"]);
     for name in RANDOM {
         command.args(["--skip", name]);
     }

@@ -8,7 +8,7 @@ mod report;
 
 use std::{fs, path::PathBuf, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::{
@@ -63,7 +63,7 @@ impl Vm {
         let bytes = fs::read(&object)
             .with_context(|| format!("can't read {}: `cargo xtask ebpf` makes it", object.display()))?;
         let verifier = build_verifier()?;
-        let frames = self.frames.then(frames::record).transpose()?;
+        let frames = self.frames.then(|| frames::record("walk::tests")).transpose()?;
 
         let mut reports = Vec::new();
         if self.wants("running") {
@@ -109,6 +109,33 @@ impl Vm {
     fn wants(&self, kernel: &str) -> bool {
         self.kernel == "all" || self.kernel == kernel
     }
+}
+
+/// Prints what the walks that most packets take cost on the running kernel, of so many runs each.
+pub(crate) fn measure(runs: u32) -> Result<()> {
+    let (verifier, frames) = (build_verifier()?, frames::record(frames::COST)?);
+    run::say("running each walk's last packet again and again");
+    let output = run::as_root(&verifier.display().to_string())?
+        .args([paths::object(), frames])
+        .arg(runs.to_string())
+        .output()
+        .context("can't run the verifier")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "a frame did not do what was recorded; `cargo xtask vm --frames` says which");
+    let mut rows: Vec<[&str; 3]> = text
+        .lines()
+        .filter_map(|line| match line.split('\t').collect::<Vec<_>>()[..] {
+            [VERIFIER, "cost", test, median, fewest] => Some([test.rsplit("::").next()?, median, fewest]),
+            _ => None,
+        })
+        .collect();
+    ensure!(!rows.is_empty(), "nothing was measured");
+    rows.sort_unstable();
+    println!("| walk | ns, median of {runs} | ns, fewest |\n|---|---|---|");
+    for [walk, median, fewest] in rows {
+        println!("| {} | {median} | {fewest} |", walk.replace('_', " "));
+    }
+    Ok(())
 }
 
 /// A static program runs in a guest that has no libraries.

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -21,7 +22,11 @@ use crate::{
 };
 
 /// Tables that packets write.
-const WRITTEN: [&str; 6] = ["AFFINITY", "CT_ANY", "CT_EST", "FRAGS", "HOST_FLOWS", "POD_FLOWS"];
+const WRITTEN: [&str; 8] = ["AFFINITY", "CT_ANY", "CT_EST", "FRAGS", "HOST_FLOWS", "PACE", "POD_FLOWS", "PORTS"];
+
+/// The one of them that has too many elements to read all after each frame: those that a frame names are read, and all at
+/// the end, when none may be left.
+const COUNTERS: &str = "SHARES";
 
 /// Room for what a program makes of a packet.
 const ROOM: usize = 4096;
@@ -38,17 +43,22 @@ mod context {
 /// How often a frame is run before it must have fitted into one second of the clock.
 const TRIES: u32 = 5;
 
-/// Runs a recording through programs that are loaded, and prints a line about each test; whether all was as recorded.
-pub(crate) fn run(ebpf: &mut Ebpf, recording: &[u8]) -> Result<bool> {
+/// Runs a recording through programs that are loaded, and prints a line about each test; whether all was as recorded. With a
+/// number of runs, the last frame of each test is run so often, and how long that takes is printed as well.
+pub(crate) fn run(ebpf: &mut Ebpf, recording: &[u8], runs: Option<u32>) -> Result<bool> {
     let records = read(recording)?;
     let steps = || records.iter().filter_map(|record| if let Record::Step(step) = record { Some(step) } else { None });
     links::make(&steps().map(|step| step.ifindex).collect())?;
     let mut kernel = Kernel::new(ebpf)?;
     let mut tests: BTreeMap<&str, Test<'_>> = BTreeMap::new();
+    let last: BTreeMap<&str, &Step> = steps().map(|step| (step.test.as_str(), step)).collect();
     for record in &records {
         match record {
             Record::Step(step) => {
-                let result = kernel.run(step);
+                let mut result = kernel.run(step);
+                if let (Some(runs), true) = (runs, std::ptr::eq(last[step.test.as_str()], step)) {
+                    result = result.and_then(|()| kernel.measure(step, runs));
+                }
                 let test = tests.entry(&step.test).or_default();
                 test.ran += 1;
                 if let Err(error) = result {
@@ -63,6 +73,7 @@ pub(crate) fn run(ebpf: &mut Ebpf, recording: &[u8]) -> Result<bool> {
     for (name, test) in &tests {
         test.print(name);
     }
+    kernel.finish()?;
     Ok(tests.values().all(|test| test.failures.is_empty()))
 }
 
@@ -141,7 +152,7 @@ impl<'a> Kernel<'a> {
             let left = std::mem::take(&mut self.memory);
             self.change(&left, &elements(&before))?;
             let outcome = test_run(self.ebpf, step);
-            let left = self.read_memory()?;
+            let left = self.read_memory(step)?;
             self.memory = elements(&left);
             let counted = self.count()?;
             let drops = drops(&self.counted, &counted);
@@ -155,6 +166,24 @@ impl<'a> Kernel<'a> {
         anyhow::bail!("none of {TRIES} runs began and ended in the same second")
     }
 
+    /// Prints how many nanoseconds a frame takes: the median of so many runs, and the fewest. Each is the first: a packet that was
+    /// rewritten is another one, so the kernel's own repetition would measure that.
+    fn measure(&mut self, step: &Step, runs: u32) -> Result<()> {
+        let mut times = Vec::new();
+        for _ in 0..runs {
+            let now = seconds()?;
+            let moved =
+                |entries: &[Entry]| elements(&entries.iter().map(|e| e.moved(step.now, now)).collect::<Vec<_>>());
+            self.change(&moved(&step.after), &moved(&step.before))?;
+            times.push(test_run(self.ebpf, step)?.duration.as_nanos());
+        }
+        self.memory = elements(&self.read_memory(step)?);
+        times.sort_unstable();
+        let (name, fewest, median) = (&step.test, times[0], times[times.len() / 2]);
+        println!("fairlead-verifier\tcost\t{name}\t{median}\t{fewest}");
+        Ok(())
+    }
+
     /// Makes elements of tables others.
     fn change(&mut self, before: &Elements, wanted: &Elements) -> Result<()> {
         for (table, key) in before.keys().filter(|at| !wanted.contains_key(at)) {
@@ -166,13 +195,28 @@ impl<'a> Kernel<'a> {
         Ok(())
     }
 
-    /// What packets have left, in order.
-    fn read_memory(&mut self) -> Result<Vec<Entry>> {
+    /// Whether nothing was counted that no frame was to count.
+    fn finish(&mut self) -> Result<()> {
+        let left = std::mem::take(&mut self.memory);
+        self.change(&left, &Elements::new())?;
+        let stray = self.store(COUNTERS)?.among(None)?;
+        let indices: Vec<_> = stray.iter().map(|(index, _)| hex(index)).collect();
+        ensure!(stray.is_empty(), "{COUNTERS} has counts that no frame was to make: {indices:?}");
+        Ok(())
+    }
+
+    /// What a packet has left, in order.
+    fn read_memory(&mut self, step: &Step) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for table in WRITTEN {
             let elements = self.store(table)?.elements()?.into_iter();
             entries.extend(elements.map(|(key, value)| Entry { table: table.to_owned(), key, value }));
         }
+        let counters = step.before.iter().chain(&step.after).filter(|entry| entry.table == COUNTERS);
+        let wanted: BTreeSet<u32> =
+            counters.map(|entry| Ok(u32::from_ne_bytes(entry.key[..].try_into()?))).collect::<Result<_>>()?;
+        let counters = self.store(COUNTERS)?.among(Some(&wanted))?.into_iter();
+        entries.extend(counters.map(|(key, value)| Entry { table: COUNTERS.to_owned(), key, value }));
         entries.sort_unstable();
         Ok(entries)
     }
@@ -202,6 +246,7 @@ struct Outcome {
     verdict: u32,
     mark: u32,
     bytes: Vec<u8>,
+    duration: Duration,
 }
 
 fn test_run(ebpf: &Ebpf, step: &Step) -> Result<Outcome> {
@@ -228,7 +273,7 @@ fn test_run(ebpf: &Ebpf, step: &Step) -> Result<Outcome> {
     })?;
     bytes.truncate(result.data_size_out as usize);
     let mark = left[context::MARK..][..4].try_into().map(u32::from_ne_bytes)?;
-    Ok(Outcome { verdict: result.return_value, mark, bytes })
+    Ok(Outcome { verdict: result.return_value, mark, bytes, duration: result.duration })
 }
 
 impl Outcome {

@@ -1,7 +1,8 @@
 //! Loads every program of an eBPF object, says what the kernel's verifier thought of it, and runs recorded frames of the
 //! datapath's tests through it, if it has them. Without them a guest sends packets by way of a queue with departure times.
 //!
-//! `fairlead-verifier OBJECT [FRAMES]` does so on the running kernel. As the first process of a machine (it is then all that
+//! `fairlead-verifier OBJECT [FRAMES [RUNS]]` does so on the running kernel; with RUNS it also runs the last frame of each test so
+//! often, and says how long that takes. As the first process of a machine (it is then all that
 //! the initramfs has, besides its files) it mounts what loading needs, does the same and turns the machine off.
 //!
 //! It prints lines with tabs between, each of which begins with `fairlead-verifier`; a line end in a text is `\n`:
@@ -12,6 +13,7 @@
 //! | `failed`, name, the error and the end of the verifier's log | program that was refused |
 //! | `frames`, name, number of frames that did what was recorded | test |
 //! | `frames-failed`, name, what the first that did not has done | test |
+//! | `cost`, name, median and fewest nanoseconds of its last frame | test |
 //! | `left-out`, name, number of frames that were not run, why | test and reason |
 //! | `done`, the kernel's release | last line |
 #![forbid(unsafe_code)]
@@ -31,7 +33,8 @@ use anyhow::{Context, Result, bail};
 fn main() -> ExitCode {
     let first = std::process::id() == 1;
     let result = if first {
-        guest::prepare().and_then(|()| verify(guest::OBJECT, guest::frames(), true))
+        let then = guest::frames().map_or(Then::Queue, |frames| Then::Frames(frames, None));
+        guest::prepare().and_then(|()| verify(guest::OBJECT, then))
     } else {
         from_arguments()
     };
@@ -46,20 +49,34 @@ fn main() -> ExitCode {
 
 fn from_arguments() -> Result<bool> {
     match env::args().skip(1).collect::<Vec<_>>().as_slice() {
-        [object] => verify(object, None, false),
-        [object, frames] => verify(object, Some(frames), false),
-        _ => bail!("usage: fairlead-verifier OBJECT [FRAMES] (as root)"),
+        [object] => verify(object, Then::Nothing),
+        [object, frames] => verify(object, Then::Frames(frames, None)),
+        [object, frames, runs] => {
+            let runs = runs.parse().ok().filter(|runs| *runs > 0).context("RUNS has to be a number, and not 0")?;
+            verify(object, Then::Frames(frames, Some(runs)))
+        }
+        _ => bail!("usage: fairlead-verifier OBJECT [FRAMES [RUNS]] (as root)"),
     }
 }
 
 /// Whether every program of the object at this path was loaded, and every frame, if there are any, did what was recorded.
-/// Without frames, and where there is `fq`, packets are sent by way of it.
-fn verify(object: &str, frames: Option<&str>, fq: bool) -> Result<bool> {
+/// What is done with programs that were loaded.
+enum Then<'a> {
+    /// Nothing.
+    Nothing,
+    /// Recorded frames run through them; the last of each test so often again, if that is said.
+    Frames(&'a str, Option<u32>),
+    /// Packets are sent by way of a queue with departure times.
+    Queue,
+}
+
+/// Whether every program of the object at this path was loaded, and what is done with them then came out right.
+fn verify(object: &str, then: Then) -> Result<bool> {
     let read = |path: &str| fs::read(path).with_context(|| format!("can't read {path}"));
     let (mut ebpf, all_loaded) = load::all(&read(object)?)?;
-    let all_right = match frames {
-        Some(frames) if all_loaded => frames::run(&mut ebpf, &read(frames)?)?,
-        None if all_loaded && fq => pace::run(&mut ebpf)?,
+    let all_right = match then {
+        Then::Frames(frames, runs) if all_loaded => frames::run(&mut ebpf, &read(frames)?, runs)?,
+        Then::Queue if all_loaded => pace::run(&mut ebpf)?,
         _ => all_loaded,
     };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;

@@ -1,6 +1,6 @@
 //! The object's tables, written and read as bytes.
 
-use std::mem::size_of;
+use std::{collections::BTreeSet, mem::size_of};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
@@ -11,10 +11,10 @@ use fairlead_datapath::{
     Addr,
     bandwidth::{Bandwidth, Pace},
     config::{Config, Uplink},
-    flow::{Flow, FlowKey, FragmentKey, FragmentPorts, PodFlows},
+    flow::{Destination, Flow, FlowKey, FragmentKey, FragmentPorts, PodFlows, PortSet},
     peer::{CidrKey, NodeHop, Peer, Pod},
     policy::{PeerKey, PolicySet, PortKey, RangeKey, Row},
-    service::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, ServiceState, SourceRangeKey},
+    service::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, NodeAddress, ServiceState, SourceRangeKey},
 };
 
 /// Bytes of the length that a prefix's key begins with (`struct bpf_lpm_trie_key_u8`).
@@ -31,6 +31,11 @@ pub(crate) trait Store {
     /// Every element that is there; of an array those that are not zero, if they are among the first or the
     /// last.
     fn elements(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
+
+    /// The elements of an array that are not zero, among these or, without any, among all.
+    fn among(&self, _: Option<&BTreeSet<u32>>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        anyhow::bail!("only an array's elements are read by their index")
+    }
 }
 
 /// How many elements of an array are looked at: tests have fewer pods.
@@ -52,17 +57,19 @@ pub(crate) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Box<dyn Store>> {
         "FRONTENDS" => hash::<{ size_of::<FrontendKey>() }, { size_of::<Frontend>() }>(ebpf, name),
         "HOST_FLOWS" | "SLOTS" => array::<{ size_of::<u32>() }>(ebpf, name),
         "NODES" => array::<{ size_of::<NodeHop>() }>(ebpf, name),
-        "NODE_ADDRESSES" => hash::<{ size_of::<Addr>() }, { size_of::<u32>() }>(ebpf, name),
+        "NODE_ADDRESSES" => hash::<{ size_of::<Addr>() }, { size_of::<NodeAddress>() }>(ebpf, name),
         "PACE" => array::<{ size_of::<Pace>() }>(ebpf, name),
         "PEERS" => hash::<{ size_of::<Addr>() }, { size_of::<Peer>() }>(ebpf, name),
         "PODS" => array::<{ size_of::<Pod>() }>(ebpf, name),
         "POD_FLOWS" => array::<{ size_of::<PodFlows>() }>(ebpf, name),
+        "PORTS" => hash::<{ size_of::<Destination>() }, { size_of::<PortSet>() }>(ebpf, name),
         "POLICY_PEERS" => hash::<{ size_of::<PeerKey>() }, { size_of::<Row>() }>(ebpf, name),
         "POLICY_PORTS" => hash::<{ size_of::<PortKey>() }, { size_of::<Row>() }>(ebpf, name),
         "POLICY_RANGES" => trie::<{ size_of::<RangeKey>() - LENGTH }, { size_of::<Row>() }>(ebpf, name),
         "POLICY_SETS" => array::<{ size_of::<PolicySet>() }>(ebpf, name),
         "SERVICE_PORTS" => array::<{ size_of::<u64>() }>(ebpf, name),
         "SERVICE_STATE" => array::<{ size_of::<ServiceState>() }>(ebpf, name),
+        "SHARES" => array::<{ size_of::<u64>() }>(ebpf, name),
         "SOURCE_RANGES" => trie::<{ size_of::<SourceRangeKey>() - LENGTH }, { size_of::<u32>() }>(ebpf, name),
         "UPLINKS" => hash::<{ size_of::<u32>() }, { size_of::<Uplink>() }>(ebpf, name),
         _ => anyhow::bail!("fairlead-verifier does not know the table {name}: teach it in store.rs"),
@@ -121,13 +128,22 @@ impl<const V: usize> Store for Array<MapData, [u8; V]> {
     }
 
     fn elements(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let mut elements = Vec::new();
         let last = self.len().saturating_sub(LAST).max(FIRST);
-        for index in (0..FIRST.min(self.len())).chain(last..self.len()) {
+        self.among(Some(&(0..FIRST.min(self.len())).chain(last..self.len()).collect()))
+    }
+
+    fn among(&self, wanted: Option<&BTreeSet<u32>>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut elements = Vec::new();
+        let mut look = |index: u32| -> Result<()> {
             let value = self.get(&index, 0)?;
             if value != [0; V] {
                 elements.push((index.to_ne_bytes().to_vec(), value.to_vec()));
             }
+            Ok(())
+        };
+        match wanted {
+            Some(wanted) => wanted.iter().try_for_each(|index| look(*index))?,
+            None => (0..self.len()).try_for_each(look)?,
         }
         Ok(elements)
     }

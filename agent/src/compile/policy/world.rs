@@ -1,6 +1,6 @@
 //! What policy is compiled from.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use fairlead_datapath::Addr;
@@ -35,7 +35,7 @@ pub struct World<'a> {
     /// Prefixes outside of the cluster to which pods go with their own addresses, without bits of a host.
     pub kept: Vec<IpNetwork>,
     /// The addresses of nodes that were reached through the tunnel a short time ago, and may not have noticed yet.
-    pub senders: BTreeSet<(Addr, Addr)>,
+    pub senders: BTreeMap<(Addr, Addr), u32>,
 }
 
 /// Whether a Pod object is that of an attached pod: the same name, and the uid that it runs under where both have one.
@@ -63,7 +63,7 @@ impl<'a> World<'a> {
             pod_ranges: &model.rules().pod_ranges,
             closed: model.rules().closed(),
             kept: model.rules().masquerade.kept(),
-            senders: BTreeSet::new(),
+            senders: BTreeMap::new(),
         }
     }
 

@@ -18,6 +18,7 @@ use fairlead_datapath::peer::NodeHop;
 use fairlead_datapath::service::FrontendKey;
 use fairlead_objects::ObjectKey;
 
+use super::sweep;
 use crate::bpf::{BpfError, Tables};
 use crate::compile::node::Wanted as WantedNode;
 use crate::compile::policy::{Draft, World};
@@ -78,7 +79,7 @@ impl Content {
     }
 
     fn new(node: node::State, services: services::State, policy: policy::State, bandwidth: bandwidth::State) -> Self {
-        let senders = Senders::adopt(hops(&policy), Instant::now());
+        let senders = Senders::adopt(hops(&policy), second());
         Self {
             network: Network::default(),
             senders,
@@ -144,7 +145,8 @@ impl Content {
 
     /// When something is to be tried again.
     pub(super) fn retry(&self) -> Option<Instant> {
-        let full = [self.policy.until, self.services.until, self.refused_due, self.senders.until()];
+        let sender = self.senders.next(second()).map(|left| Instant::now() + left);
+        let full = [self.policy.until, self.services.until, self.refused_due, sender];
         self.attempts().into_iter().map(Attempts::retry).chain(full).flatten().min()
     }
 
@@ -189,11 +191,11 @@ impl Content {
         if self.policy.forget_full(now) {
             self.policy.state.set_capacity(policy::Capacity::default());
         }
-        if self.senders.expire(now) {
+        if self.senders.expire(second()) {
             self.policy.attempts.again();
         }
         if self.policy.attempts.is_due(dirty.policy(), now) {
-            let result = self.update_policy(model, now, &mut writer);
+            let result = self.update_policy(model, &mut writer);
             self.policy_done(result, &mut writer, now);
         }
         if self.bandwidth.attempts.is_due(!dirty.pods.is_empty(), now) {
@@ -236,8 +238,8 @@ impl Content {
         Ok(())
     }
 
-    fn update_policy(&mut self, model: &Model, now: Instant, writer: &mut Writer<'_>) -> Result<(), Failure> {
-        let senders = self.senders.begin(hops(&self.policy.state), now);
+    fn update_policy(&mut self, model: &Model, writer: &mut Writer<'_>) -> Result<(), Failure> {
+        let senders = self.senders.begin(hops(&self.policy.state), second());
         let world = World { senders, ..World::of(model, &self.network) };
         let policy::Plan { ops, cut_off, left_out } = self.policy.state.plan(&Draft::new(&world))?;
         writer.apply(&ops)?;
@@ -345,6 +347,11 @@ impl Content {
 }
 
 /// The ways to other nodes that are in force.
+/// The second since boot. A clock that can't be read stands still: then what ends does not.
+fn second() -> u32 {
+    sweep::seconds().unwrap_or_default()
+}
+
 fn hops(policy: &policy::State) -> impl Iterator<Item = &NodeHop> {
     policy.content().peer.nodes.values()
 }

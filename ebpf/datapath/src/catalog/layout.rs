@@ -162,7 +162,7 @@ layout!(Peer {
     flags: "bits",
 } "flags": PeerFlags::BITS;);
 layout!(CidrKey { prefix_len: "bits, 8 of the family", family: "4 or 6", addr: "prefix", pad: "zero" });
-layout!(NodeHop { v4: "IPv4", v6: "IPv6", ifindex: "uplink", flags: "bits", } "flags": HopFlags::BITS;);
+layout!(NodeHop { v4: "IPv4", v6: "IPv6", ifindex: "uplink", flags: "bits; from bit 8 on the end of SENDS in units of 16 seconds, 0: none", } "flags": HopFlags::BITS;);
 layout!(Pod {
     word: "sets and epoch",
     v4: "IPv4",

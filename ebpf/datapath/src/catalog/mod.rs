@@ -183,7 +183,7 @@ tables! {
     /// prefixes of policies and nodes, and those that are not masqueraded
     Cidrs: "CIDRS", LpmTrie<CidrKey, Peer>, elements MAX_CIDRS, flags NO_PREALLOC, version Some(3);
     /// the way to another node
-    Nodes: "NODES", Array<u32, NodeHop>, elements MAX_NODES, flags 0, version Some(2);
+    Nodes: "NODES", Array<u32, NodeHop>, elements MAX_NODES, flags 0, version Some(3);
     /// a pod of this node: its word, addresses, MACs
     Pods: "PODS", Array<u32, Pod>, elements MAX_PODS, flags 0, version Some(1);
     /// what a pod may send and receive

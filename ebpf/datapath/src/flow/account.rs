@@ -8,7 +8,7 @@ use super::reuse::gives_way;
 use crate::kernel::{Kernel, stages};
 use crate::register::{Answer, Register, variants};
 use crate::scratch::{Counted, Draft, Walk};
-use crate::tables::flow::{Entry, FlowFlags, FlowKey, InsertError, PodFlows, Table};
+use crate::tables::flow::{Entry, Flow, FlowFlags, FlowKey, InsertError, PodFlows, Table};
 use crate::tables::peer::NO_SLOT;
 use crate::tables::port::crowded_from;
 
@@ -37,6 +37,17 @@ impl Which {
             Self::Met => &draft.key,
             Self::Other => &draft.far,
         }
+    }
+
+    /// The same, the draft's entry, and what it is counted by.
+    #[inline(always)]
+    pub(super) const fn parts(self, draft: &mut Draft) -> (&FlowKey, &mut Flow, &mut Counted) {
+        let Draft { key, far, flow, counted, .. } = draft;
+        let key = match self {
+            Self::Met => key,
+            Self::Other => far,
+        };
+        (key, flow, counted)
     }
 }
 
@@ -69,10 +80,9 @@ impl Answer for Result<(), InsertError> {
 /// Inserts `draft.flow` under one of the draft's keys, where there is nothing or what gives way to it.
 #[inline(always)]
 fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> Result<(), InsertError> {
-    let draft = &mut w.draft;
-    let tag = which.key(draft).tag();
-    draft.flow.seal(tag);
-    let mut put = k.insert_flow(table, which.key(&w.draft), &w.draft.flow, true);
+    let (key, flow, _) = which.parts(&mut w.draft);
+    flow.seal(key.tag());
+    let mut put = k.insert_flow(table, key, flow, true);
     if put == Err(InsertError::Exists) && stage::make_way(k, w, table, which) {
         let key = which.key(&w.draft);
         put = k.insert_flow(table, key, &w.draft.flow, false);
@@ -82,8 +92,8 @@ fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> Result<
         }
     }
     if put.is_ok() {
-        let Draft { key, far, flow, counted, .. } = &mut w.draft;
-        counted.set(if which == Which::Met { key } else { far }, flow);
+        let (key, flow, counted) = which.parts(&mut w.draft);
+        counted.set(key, flow);
         stage::count(k, w, table, Change::In);
     }
     put
@@ -94,20 +104,23 @@ fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> Result<
 #[inline(always)]
 fn make_way<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool {
     let Walk { draft, there, .. } = w;
-    let key = if which == Which::Met { &draft.key } else { &draft.far };
+    let key = which.key(draft);
     let Some(entry) = k.flow(table, key) else { return false };
-    if !k.copy(entry, key.tag(), there) || !gives_way(k, there, key.proto, draft) || !claim(k, key, entry) {
-        return false;
-    }
-    // Another flow of this key may have got the element before it was claimed; nobody takes that away now.
+    // What lives is not claimed to find that out: others may have to.
     if !k.copy(entry, key.tag(), there) || !gives_way(k, there, key.proto, draft) {
-        release(k, key, entry);
         return false;
     }
-    draft.counted.set(key, there);
+    let Some(entry) = claim_copy(k, w, table, which) else { return false };
+    let Walk { draft, there, .. } = w;
+    let proto = which.key(draft).proto;
+    // Another flow of this key may have come there before it was claimed.
+    if !gives_way(k, there, proto, draft) {
+        release(k, which.key(draft), entry);
+        return false;
+    }
     let translated = there.is_translated();
     if translated {
-        there.set_other_key(&mut draft.loser, key.proto);
+        there.set_other_key(&mut draft.loser, proto);
     }
     let from_a = there.is(FlowFlags::OPENER_IS_A);
     stage::count(k, w, table, Change::Out);
@@ -140,12 +153,12 @@ fn take_loser<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which, from_a
 #[inline(always)]
 fn put_back<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool {
     let Walk { draft, there, .. } = w;
-    let key = if which == Which::Met { &draft.key } else { &draft.far };
+    let (key, _, counted) = which.parts(draft);
     let Some(entry) = k.flow(table, key) else { return false };
     if !k.copy(entry, key.tag(), there) {
         return false;
     }
-    draft.counted.set(key, there);
+    counted.set(key, there);
     release(k, key, entry);
     stage::count(k, w, table, Change::In);
     true
@@ -155,7 +168,7 @@ fn put_back<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool 
 #[inline(always)]
 pub(super) fn claim_copy<'k, K: Kernel>(k: &'k K, w: &mut Walk, table: Table, which: Which) -> Option<&'k Entry> {
     let Walk { draft, there, .. } = w;
-    let key = if which == Which::Met { &draft.key } else { &draft.far };
+    let (key, _, counted) = which.parts(draft);
     let entry = k.flow(table, key)?;
     // Nobody takes away what is claimed, so what is read then is what is there.
     if !claim(k, key, entry) {
@@ -165,7 +178,7 @@ pub(super) fn claim_copy<'k, K: Kernel>(k: &'k K, w: &mut Walk, table: Table, wh
         release(k, key, entry);
         return None;
     }
-    draft.counted.set(key, there);
+    counted.set(key, there);
     Some(entry)
 }
 

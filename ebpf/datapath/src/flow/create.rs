@@ -1,8 +1,8 @@
 //! New flows.
 
-use super::account::Which;
 use super::account::stage::{put_in, take_out};
-use super::change::{claim, release};
+use super::account::{Which, claim_copy};
+use super::change::release;
 use super::find::stage::look;
 use super::find::{Place, opens};
 use super::pair::{insert_near, opener_flag, turn_near};
@@ -102,20 +102,16 @@ fn translate_at_uplink<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason>
     let source_is_a = w.draft.key.is_from_a(&w.packet.tuple);
     let opens = opens(&w.packet);
     let Some(Place { table, .. }) = look(k, w, source_is_a, opens) else { return Err(DropReason::FlowRace) };
-    let Some(entry) = k.flow(table, &w.draft.key) else { return Err(DropReason::FlowRace) };
-    // Another CPU may be about to do the same, and done by now.
-    if !claim(k, &w.draft.key, entry) {
+    let Some(entry) = claim_copy(k, w, table, Which::Met) else {
+        // Another CPU may have been about to do the same, and be done by now.
         if look(k, w, source_is_a, opens).is_none() || !w.met.is(FlowFlags::AT_UPLINK) {
             return Err(DropReason::FlowRace);
         }
         w.draft.target = w.met.other;
         return Ok(());
-    }
+    };
     let draft = &mut w.draft;
-    if !k.copy(entry, draft.key.tag(), &mut draft.flow) {
-        release(k, &draft.key, entry);
-        return Err(DropReason::FlowRace);
-    }
+    draft.flow = w.there;
     let from_a = draft.flow.is(FlowFlags::OPENER_IS_A);
     draft.flow.flags = (draft.flow.flags & !FlowFlags::MASQUERADE) | FlowFlags::AT_UPLINK;
     if let Err(reason) = reserve(k, w, true) {

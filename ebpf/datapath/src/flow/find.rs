@@ -90,17 +90,18 @@ pub fn find<K: Kernel>(k: &K, w: &mut Walk, at: At) -> Option<Place> {
 /// TCP connection.
 #[inline(always)]
 fn look<K: Kernel>(k: &K, w: &mut Walk, from_a: bool, opens: bool) -> Option<Place> {
-    let Walk { draft, met, .. } = w;
+    let Walk { draft, met, now, .. } = w;
     let key = &draft.key;
     let tcp = key.proto == TCP;
-    let (now, tag) = (k.seconds(), key.tag());
+    let tag = key.tag();
+    *now = k.seconds();
     let mut table = if tcp && !opens { Table::Established } else { Table::Any };
     // The likelier table first. If another CPU moves an entry from the second to the first between the two looks, it is in
     // the first.
     for turn in 0..3 {
         if let Some(entry) = k.flow(table, key)
             && entry.read(tag, met)
-            && !expired(met, key.proto, now)
+            && !expired(met, key.proto, *now)
         {
             return Some(Place { table, forward: from_a == met.is(FlowFlags::OPENER_IS_A) });
         }

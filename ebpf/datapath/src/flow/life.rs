@@ -36,7 +36,8 @@ pub fn expired(flow: &Flow, proto: u8, now: u32) -> bool {
 
 /// Seconds since an entry's last packet.
 #[inline(always)]
-pub(super) fn idle_for(flow: &Flow, now: u32) -> u32 {
+#[must_use]
+pub fn idle_for(flow: &Flow, now: u32) -> u32 {
     let age = now.wrapping_sub(flow.seen as u32);
     // Another CPU may have written a later second than this one has read.
     if age < u32::MAX / 2 { age } else { 0 }

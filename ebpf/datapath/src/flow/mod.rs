@@ -23,9 +23,8 @@ mod track;
 pub use change::put;
 pub use find::{At, Place, find, opens};
 pub use fragment::resolve as resolve_fragment;
-pub use life::{expired, lifetime};
-pub use pair::Over;
-pub use tomb::outlives_its_pod;
+pub use life::{expired, idle_for, lifetime};
+pub use tomb::{is_worth_a_reset, outlives_its_pod};
 pub use track::{Tracked, track};
 
 pub use crate::scratch::Draft;

@@ -3,20 +3,16 @@
 use super::account::stage::{put_in, take_out};
 use super::account::{Change, Which, remove};
 use super::change::{alter, claim, release};
-use super::life::{expired, live};
-use super::tomb::is_worth_it;
-use super::tomb::stage::bury;
+use super::life::live;
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
 use crate::packet::TCP;
-use crate::register::Register;
 use crate::scratch::{Draft, Walk};
-use crate::tables::flow::{Entry, Flow, FlowFlags, FlowState, InsertError, Owned, Table};
+use crate::tables::flow::{Entry, FlowFlags, InsertError, Owned, Table};
 
 stages! {
     fn aim_far(host: bool) -> bool, as AimFar;
     fn forget(table: Table) -> (), as Forget;
-    fn end(table: Table, over: Over) -> bool, as End;
 }
 
 #[inline(always)]
@@ -104,74 +100,6 @@ fn forget<K: Kernel>(k: &K, w: &mut Walk, table: Table) {
         take_out(k, w, table, Which::Other);
     }
     take_out(k, w, table, Which::Met);
-}
-
-/// Which flows a sweep takes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Over {
-    /// Those that have expired.
-    Expired,
-    /// Those of the pod in a slot.
-    Of(u16),
-    /// The same, but of connections the other end is told when it next sends: see [`super::tomb`].
-    Bury(u16),
-    /// Those that are not established, and that nothing was seen of for so many seconds.
-    Idle(u16),
-}
-
-impl Register for Over {
-    #[inline(always)]
-    fn pack(self) -> u64 {
-        match self {
-            Self::Expired => 0,
-            Self::Of(slot) => 1 << 16 | u64::from(slot),
-            Self::Idle(seconds) => 2 << 16 | u64::from(seconds),
-            Self::Bury(slot) => 3 << 16 | u64::from(slot),
-        }
-    }
-
-    #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        match word >> 16 {
-            1 => Self::Of(word as u16),
-            2 => Self::Idle(word as u16),
-            3 => Self::Bury(word as u16),
-            _ => Self::Expired,
-        }
-    }
-}
-
-impl Over {
-    /// Whether it is one of them.
-    #[inline(always)]
-    #[must_use]
-    pub fn is(self, flow: &Flow, proto: u8, now: u32) -> bool {
-        match self {
-            Self::Expired => expired(flow, proto, now),
-            Self::Of(slot) | Self::Bury(slot) => flow.opener.slot == slot || flow.responder.slot == slot,
-            Self::Idle(seconds) => {
-                let state = flow.state.value;
-                // What has both FINs says how long its port is to rest.
-                let lasts = state & (FlowState::ESTABLISHED | FlowState::STREAM | FlowState::FINS) != 0;
-                (!lasts || state & FlowState::RESET != 0) && super::life::idle_for(flow, now) >= u32::from(seconds)
-            }
-        }
-    }
-}
-
-/// Takes out the flow whose key is in `draft.key`, if it still is one of those. True if it was.
-#[inline(always)]
-fn end<K: Kernel>(k: &K, w: &mut Walk, table: Table, over: Over) -> bool {
-    let Walk { draft, met, .. } = w;
-    let Some(entry) = k.flow(table, &draft.key) else { return false };
-    if !k.copy(entry, draft.key.tag(), met) || !over.is(met, draft.key.proto, k.seconds()) {
-        return false;
-    }
-    match over {
-        Over::Bury(slot) if is_worth_it(met, draft.key.proto, table) => return bury(k, w, table, slot),
-        _ => forget(k, w, table),
-    }
-    true
 }
 
 /// Notes the key of the other entry of the flow in `w.met`. False if it has none.

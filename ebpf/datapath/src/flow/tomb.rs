@@ -18,7 +18,8 @@ stages! {
 
 /// Whether a flow is a connection whose other end is to be told.
 #[inline(always)]
-pub(super) fn is_worth_it(flow: &Flow, proto: u8, table: Table) -> bool {
+#[must_use]
+pub fn is_worth_a_reset(flow: &Flow, proto: u8, table: Table) -> bool {
     let ended = FlowState::RESET | FlowState::GONE;
     proto == TCP && table == Table::Established && flow.state.value & ended == 0
 }
@@ -26,7 +27,7 @@ pub(super) fn is_worth_it(flow: &Flow, proto: u8, table: Table) -> bool {
 /// Whether the flow that a packet met is one whose other end is to be told, and the packet one that can be answered so.
 #[inline(always)]
 pub fn outlives_its_pod(flow: &Flow, packet: &Packet, table: Table) -> bool {
-    is_worth_it(flow, packet.proto, table) && !opens(packet)
+    is_worth_a_reset(flow, packet.proto, table) && !opens(packet)
 }
 
 /// Makes tombstones of the entries of the flow in `w.met`, one of whose ends was the pod in a slot. False if it is not there
@@ -43,8 +44,7 @@ fn bury<K: Kernel>(k: &K, w: &mut Walk, table: Table, slot: u16) -> bool {
 fn bury_one<K: Kernel>(k: &K, w: &mut Walk, table: Table, slot: u16, which: Which) -> bool {
     let Some(entry) = claim_copy(k, w, table, which) else { return false };
     let Walk { draft, there, .. } = w;
-    let key = if which == Which::Met { &draft.key } else { &draft.far };
-    let flow = &mut draft.flow;
+    let (key, flow, _) = which.parts(draft);
     *flow = *there;
     if flow.opener.slot == slot {
         flow.opener = End::ELSEWHERE;
@@ -61,8 +61,8 @@ fn bury_one<K: Kernel>(k: &K, w: &mut Walk, table: Table, slot: u16, which: Whic
         return false;
     }
     count(k, w, table, Change::HandedOn);
-    let draft = &mut w.draft;
-    draft.counted.set(if which == Which::Met { &draft.key } else { &draft.far }, &draft.flow);
+    let (key, flow, counted) = which.parts(&mut w.draft);
+    counted.set(key, flow);
     count(k, w, table, Change::In);
     true
 }

@@ -44,7 +44,7 @@ pub fn track<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
     } else {
         place.forward || state & FlowState::REPLIED != 0
     };
-    if settled && w.met.seen == u64::from(k.seconds()) {
+    if settled && w.met.seen == u64::from(w.now) {
         return Tracked::Live;
     }
     stage::track_change(k, w, place)
@@ -129,7 +129,8 @@ fn track_connection<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
     }
     let ending = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
     let moved = match place.table {
-        Table::Any if state & FlowState::ESTABLISHED != 0 && !ending => {
+        // One whose source is still to be translated gets its other entry in the table of the others; it waits for that there.
+        Table::Any if state & FlowState::ESTABLISHED != 0 && !ending && !w.met.is(FlowFlags::MASQUERADE) => {
             relocate(k, w, Table::Any, Table::Established, state)
         }
         // What is still to come is little (a last acknowledgement, something sent again) and has to find its way; it

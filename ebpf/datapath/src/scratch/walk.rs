@@ -36,6 +36,8 @@ pub struct Walk {
     pub way: Way,
     /// [`crate::service::FrontendFlags`] of the frontend that a backend was chosen for.
     pub frontend: u32,
+    /// The second in which the packet met [`Self::met`].
+    pub now: u32,
     /// Which of a CPU's memories this is: 0 that of packets, 1 that of a sweep, which packets may interrupt.
     pub memory: u32,
 }
@@ -46,7 +48,7 @@ impl Walk {
     #[inline(always)]
     pub fn begin(&mut self) {
         // A flow that is made begins with `Draft::open`; what is left of a search is its key, which it writes. `ends`,
-        // `to`, `found` and the copies of entries are written as a whole before they are read.
+        // `to`, `found`, and the copies of entries with their second are written as a whole before they are read.
         let Self {
             packet,
             draft: _,
@@ -61,6 +63,7 @@ impl Walk {
             found: _,
             way,
             frontend,
+            now: _,
             memory: _,
         } = self;
         *packet = Packet::UNREAD;

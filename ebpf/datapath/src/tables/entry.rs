@@ -7,7 +7,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::flow::{FlowFlags, FlowKey};
+use super::key::{FlowFlags, FlowKey};
 use super::peer::{NO_NODE, NO_SLOT};
 use crate::{Long, Tuple};
 
@@ -91,7 +91,7 @@ pub struct Flow {
     /// Of a near entry the far tuple, of a far entry the near one, always from opener to responder. Of a flow that is not
     /// translated it says nothing.
     pub other: Tuple,
-    /// [`super::flow::FlowState`].
+    /// [`super::key::FlowState`].
     pub state: Owned,
     /// Epoch at which the opener's pod let it out.
     pub opener_epoch: Owned,

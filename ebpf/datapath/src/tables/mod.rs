@@ -4,6 +4,7 @@ pub mod bandwidth;
 pub mod config;
 pub mod entry;
 pub mod flow;
+pub mod key;
 pub mod peer;
 pub mod policy;
 pub mod port;

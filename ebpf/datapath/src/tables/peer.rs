@@ -125,12 +125,33 @@ flags! {
         pub const ROUTED_V4: u32 = 4;
         /// IPv6 packets do.
         pub const ROUTED_V6: u32 = 8;
-        /// What it sends through the tunnel is accepted.
+        /// What it sends through the tunnel is accepted. Bits from [`NodeHop::END`] on: for how long yet.
         pub const SENDS: u32 = 16;
     }
 }
 
 impl NodeHop {
+    /// The first of the bits of [`Self::flags`] that say when what the node sends through the tunnel is no longer accepted: the
+    /// second since boot, divided by [`Self::STEP`] and rounded up; 0 for no end. The agent reads it again after a restart.
+    pub const END: u32 = 8;
+    /// Seconds that the end is counted in.
+    pub const STEP: u32 = 16;
+
+    /// The bits of an end.
+    #[must_use]
+    pub const fn end(second: u32) -> u32 {
+        second.div_ceil(Self::STEP) << Self::END
+    }
+
+    /// The second (since boot) from which on what it sends through the tunnel is not accepted, if that ends.
+    #[must_use]
+    pub const fn sends_until(&self) -> Option<u32> {
+        match self.flags >> Self::END {
+            0 => None,
+            steps => Some(steps.saturating_mul(Self::STEP)),
+        }
+    }
+
     /// Whether packets of a family go through the tunnel.
     #[inline(always)]
     #[must_use]

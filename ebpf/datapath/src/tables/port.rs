@@ -5,7 +5,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::flow::FlowKey;
+use super::key::FlowKey;
 use super::peer::NO_SLOT;
 use super::reused::mixed;
 use crate::{Addr, Long, WirePort};

@@ -205,6 +205,13 @@ impl Flows {
         for (key, ports) in &*self.fragments.borrow() {
             bytes.push(replay::Entry::new("FRAGS", key, ports));
         }
+        for (index, count) in self.shares() {
+            bytes.push(replay::Entry::new("SHARES", &index, &count));
+        }
+        for (key, index) in &*self.sets.borrow() {
+            let set = self.set_memory.get(*index).expect("a set has memory");
+            bytes.push(replay::Entry::new("PORTS", key, &set.words.each_ref().map(Long::load)));
+        }
         for (slot, pod) in (0_u32..).zip(&self.pods) {
             let [established, accepted, outgoing, incoming] =
                 [&pod.established, &pod.accepted, &pod.outgoing, &pod.incoming].map(|count| Long::new(count.load()));

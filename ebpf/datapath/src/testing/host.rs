@@ -124,9 +124,11 @@ impl Host {
         ended
     }
 
-    /// What happens from here on is not to happen in a kernel.
-    pub fn record_nothing(&mut self) {
-        self.recorder = None;
+    /// What happens from here on is not to happen in a kernel, and why.
+    pub fn record_nothing(&mut self, reason: &str) {
+        if let Some(mut recorder) = self.recorder.take() {
+            recorder.leave_out(reason);
+        }
     }
 
     /// The policy set and the bit that the last packet met, as the report of a drop has them.

@@ -37,6 +37,9 @@ const CHANCES: [u32; 4] = [0, u32::MAX, 0x5555_5555, 0x9e37_79b9];
 /// How many sequences of random numbers are tried besides.
 const SEQUENCES: usize = 24;
 
+/// Of a frame that finds more.
+const TOO_MANY: &str = "it finds more entries than are written down for each frame";
+
 /// The most entries that packets have left when a frame is written down: each frame has them all.
 const ENTRIES: usize = 64;
 
@@ -54,6 +57,12 @@ impl Outcome {
         let keys = |outcome: &Self| outcome.after.iter().map(|e| (e.table.clone(), e.key.clone())).collect::<Vec<_>>();
         self.fate == other.fate && self.got == other.got && keys(self) == keys(other)
     }
+
+    /// Whether it differs by nothing but sets of ports in use.
+    fn is_but_for_ports(&self, other: &Self) -> bool {
+        let rest = |outcome: &Self| outcome.after.iter().filter(|e| e.table != "PORTS").cloned().collect::<Vec<_>>();
+        self.fate == other.fate && self.got == other.got && rest(self) == rest(other)
+    }
 }
 
 impl Host {
@@ -69,14 +78,18 @@ impl Host {
 impl Recorder {
     /// Runs a packet and writes it down.
     fn run(&mut self, host: &mut Host, hook: Hook, frame: &mut Frame) -> Fate {
+        if host.flows.len() > ENTRIES {
+            self.leave_out(TOO_MANY);
+            return host.decide(hook, frame);
+        }
         let sent = frame.clone();
         let (mut tables, before, earlier) = (host.tables(), host.entries(), Memory::of(host));
         let fate = host.decide(hook, frame);
-        let outcome = Outcome { fate, got: frame.clone(), after: host.entries() };
+        let mut outcome = Outcome { fate, got: frame.clone(), after: host.entries() };
 
         let mut obstacle = obstacle(host, hook, &sent, fate);
         if before.len() > ENTRIES {
-            obstacle = obstacle.or(Some("it finds more entries than are written down for each frame"));
+            obstacle = obstacle.or(Some(TOO_MANY));
         }
         if obstacle.is_none() {
             let later = Memory::of(host);
@@ -84,7 +97,10 @@ impl Recorder {
             let attempts = Attempts { hook, sent: &sent, earlier: &earlier };
             if !attempts.agree(host, &outcome) {
                 match attempts.narrowed(host, &before, &outcome) {
-                    Some(config) => set_config(&mut tables, &config),
+                    Some((config, narrow)) => {
+                        set_config(&mut tables, &config);
+                        outcome = narrow;
+                    }
                     None => obstacle = Some("its outcome depends on chance"),
                 }
             } else if !attempts.run(host, host.random, 1).is_like(&outcome) {
@@ -93,12 +109,20 @@ impl Recorder {
             host.walk = walk;
             later.restore(host);
         }
-        let record = match obstacle {
-            Some(reason) => Record::LeftOut { test: self.test().into(), reason: reason.to_string() },
-            None => Record::Step(self.step(host, hook, sent, tables, before, outcome)),
-        };
-        self.write(&record);
+        match obstacle {
+            Some(reason) => self.leave_out(reason),
+            None => {
+                let step = self.step(host, hook, sent, tables, before, outcome);
+                self.write(&Record::Step(step));
+            }
+        }
         fate
+    }
+
+    /// Notes a frame that no kernel is to run, and why.
+    pub(super) fn leave_out(&mut self, reason: &str) {
+        let record = Record::LeftOut { test: self.test().into(), reason: reason.to_string() };
+        self.write(&record);
     }
 
     fn step(
@@ -243,16 +267,21 @@ impl Attempts<'_> {
         agree
     }
 
-    /// Settings with which the only source port to choose is the one that was chosen, if that is all that chance decided.
-    fn narrowed(&self, host: &mut Host, before: &[Entry], outcome: &Outcome) -> Option<Config> {
+    /// Settings with which the only source port to choose is the one that was chosen, if that is all that chance decided, and
+    /// the outcome with them: where there is one port it is kept which are in use.
+    fn narrowed(&self, host: &mut Host, before: &[Entry], outcome: &Outcome) -> Option<(Config, Outcome)> {
         let config = host.config;
         let new = outcome.after.iter().filter(|entry| entry.table == "CT_ANY" && !before.contains(entry));
         let keys = new.filter_map(|entry| FlowKey::read_from_bytes(&entry.key).ok());
         let ports = keys.flat_map(|key| [key.a_port, key.b_port]).filter(|port| config.is_snat_port(*port));
-        let found = ports.map(|port| Config { snat_first: port.number(), snat_count: 1, ..config }).find(|narrow| {
-            host.config = *narrow;
-            self.agree(host, outcome)
-        });
+        let found =
+            ports.map(|port| Config { snat_first: port.number(), snat_count: 1, ..config }).find_map(|narrow| {
+                host.config = narrow;
+                let chance = host.chance.get();
+                let again = self.run(host, None, 0);
+                host.chance.set(chance);
+                (again.is_but_for_ports(outcome) && self.agree(host, &again)).then_some((narrow, again))
+            });
         host.config = config;
         found
     }

@@ -20,6 +20,12 @@ impl Host {
         if self.host_flows.load() != 0 {
             entries.push(Entry::new("HOST_FLOWS", &0_u32, &self.host_flows.load()));
         }
+        for (slot, pace) in &self.paces {
+            let turns = [&pace.egress, &pace.ingress].map(Long::load);
+            if turns != [0; 2] {
+                entries.push(Entry::new("PACE", &u32::from(*slot), &turns));
+            }
+        }
         entries.sort_unstable();
         entries
     }

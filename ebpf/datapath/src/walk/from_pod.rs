@@ -93,14 +93,10 @@ fn check_addresses(p: &Packet, pod: &Pod) -> Action {
 /// A packet of a flow that is known. The walk goes on if it turns out not to be one, and the packet is to open it.
 #[inline(always)]
 fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, place: Place) -> Action {
-    let (sender, receiver) = w.met.ends(place.forward);
-    let leaves = place.forward && receiver.slot == NO_SLOT && receiver.node == NO_NODE;
+    let (sender, _) = w.met.ends(place.forward);
     // Somebody else had this address when the flow began, its backend no longer serves, or it goes where none may go since the
     // settings were changed.
-    if sender.slot != slot
-        || (place.forward && is_stale(k, w, place))
-        || (leaves && tunnel_port::is_of_tunnel(k, w, w.packet.tuple.dport))
-    {
+    if sender.slot != slot || (place.forward && is_stale(k, w, place)) || tunnel_port::is_met(k, w, place) {
         forget(k, w, place.table);
         return Action::GO_ON;
     }

@@ -11,6 +11,7 @@ use super::inbound::Inbound;
 use super::inbound::stage::open_inbound;
 use super::opening::untag;
 use super::outside::stage::open_from_outside;
+use super::tunnel_port;
 use crate::config::Config;
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
@@ -114,7 +115,7 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Action {
     if gone {
         return deliver::to_nobody(k, w, place);
     }
-    if service && forward && is_stale(k, w, place) {
+    if service && ((forward && is_stale(k, w, place)) || tunnel_port::is_met(k, w, place)) {
         forget(k, w, place.table);
         return Action::GO_ON;
     }

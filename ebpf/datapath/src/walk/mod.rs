@@ -45,7 +45,7 @@ pub use from_uplink::from_uplink;
 pub use inbound::Inbound;
 pub use limit::Passage;
 pub use opening::Part;
-pub use sweep::{MAX_KEYS, SweepRequest, sweep};
+pub use sweep::{MAX_KEYS, Over, SweepRequest, sweep};
 pub use to_overlay::to_overlay;
 pub use to_pod::to_pod;
 pub use to_uplink::to_uplink;
@@ -66,5 +66,7 @@ pub mod stage {
     pub use super::neighbour::stage::*;
     pub use super::opening::stage::*;
     pub use super::outside::stage::*;
+    pub use super::sweep::stage::*;
     pub use super::to_pod::stage::*;
+    pub use super::tunnel_port::stage::*;
 }

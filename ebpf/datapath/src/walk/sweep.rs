@@ -6,12 +6,69 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::flow::stage::end;
-use crate::flow::{FlowKey, Over, Table};
-use crate::kernel::Kernel;
+use crate::flow::stage::{bury, forget};
+use crate::flow::{self, Flow, FlowKey, FlowState, Table};
+use crate::kernel::{Kernel, stages};
 use crate::packet::ETH_LEN;
 use crate::register::Register;
 use crate::scratch::Walk;
+
+stages! {
+    fn end(table: Table, over: Over) -> bool, as End;
+}
+
+/// Which flows a sweep takes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Over {
+    /// Those that have expired.
+    Expired,
+    /// Those of the pod in a slot.
+    Of(u16),
+    /// The same, but of connections the other end is told when it next sends: see [`crate::flow::outlives_its_pod`].
+    Bury(u16),
+    /// Those that are not established, and that nothing was seen of for so many seconds.
+    Idle(u16),
+}
+
+impl Register for Over {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        match self {
+            Self::Expired => 0,
+            Self::Of(slot) => 1 << 16 | u64::from(slot),
+            Self::Idle(seconds) => 2 << 16 | u64::from(seconds),
+            Self::Bury(slot) => 3 << 16 | u64::from(slot),
+        }
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        match word >> 16 {
+            1 => Self::Of(word as u16),
+            2 => Self::Idle(word as u16),
+            3 => Self::Bury(word as u16),
+            _ => Self::Expired,
+        }
+    }
+}
+
+impl Over {
+    /// Whether it is one of them.
+    #[inline(always)]
+    #[must_use]
+    pub fn is(self, of: &Flow, proto: u8, now: u32) -> bool {
+        match self {
+            Self::Expired => flow::expired(of, proto, now),
+            Self::Of(slot) | Self::Bury(slot) => of.opener.slot == slot || of.responder.slot == slot,
+            Self::Idle(seconds) => {
+                let state = of.state.value;
+                // What has both FINs says how long its port is to rest.
+                let lasts = state & (FlowState::ESTABLISHED | FlowState::STREAM | FlowState::FINS) != 0;
+                (!lasts || state & FlowState::RESET != 0) && flow::idle_for(of, now) >= u32::from(seconds)
+            }
+        }
+    }
+}
 
 /// Most keys of a request: the kernel takes a frame of less than a page.
 pub const MAX_KEYS: u32 = 64;
@@ -53,9 +110,24 @@ pub fn sweep<K: Kernel>(k: &K, w: &mut Walk) -> u32 {
     for index in 0..MAX_KEYS {
         let Some(key) = k.load::<FlowKey>(ETH_LEN + size_of::<SweepRequest>() as u32 + index * KEY) else { break };
         w.draft.key = key;
-        if end(k, w, table, over) {
+        if stage::end(k, w, table, over) {
             ended += 1;
         }
     }
     ended
+}
+
+/// Takes out the flow whose key is in `draft.key`, if it still is one of those. True if it was.
+#[inline(always)]
+fn end<K: Kernel>(k: &K, w: &mut Walk, table: Table, over: Over) -> bool {
+    let Walk { draft, met, .. } = w;
+    let Some(entry) = k.flow(table, &draft.key) else { return false };
+    if !k.copy(entry, draft.key.tag(), met) || !over.is(met, draft.key.proto, k.seconds()) {
+        return false;
+    }
+    match over {
+        Over::Bury(slot) if flow::is_worth_a_reset(met, draft.key.proto, table) => return bury(k, w, table, slot),
+        _ => forget(k, w, table),
+    }
+    true
 }

@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_ns};
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason};
 use fairlead_datapath::flow::stage::{
-    Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, End, FindFreePort, Forget, Look, MakeWay, NoteLast,
-    PutBack, PutIn, Reserve, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
+    Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, FindFreePort, Forget, Look, MakeWay, NoteLast, PutBack,
+    PutIn, Reserve, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
 };
 use fairlead_datapath::flow::{Entry, Flow};
 use fairlead_datapath::kernel::Kernel as _;
@@ -18,8 +18,8 @@ use fairlead_datapath::packet::stage::{Parse, ReadStamp};
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::walk::Walk;
 use fairlead_datapath::walk::stage::{
-    AnswerNeighbour, ChooseBackend, Decide, GiveWay, HandOver, JudgeAgain, Leave, LetIn, LookUp, OpenFromOutside,
-    OpenFromPod, OpenInbound, PartOfSyn, Pass, Relate, StillNoService,
+    AnswerNeighbour, ChooseBackend, Decide, End, GiveWay, HandOver, JudgeAgain, Leave, LetIn, LookUp, MetTunnel,
+    OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn, Pass, Relate, StillNoService,
 };
 
 use super::skb::Skb;
@@ -56,6 +56,7 @@ stages! {
     Decide => tc_decide with tables(set, class);
     JudgeAgain => tc_judge_again with tables(place);
     Leave => tc_leave with tables(place);
+    MetTunnel => tc_met_tunnel with tables(place);
     PartOfSyn => tc_part_of_syn with tables(place);
     AnswerNeighbour => tc_answer_neighbour with packet(slot, arp);
     HandOver => tc_hand_over with packet();

@@ -13,7 +13,7 @@ const PACED: Limit = Limit { paced: 1, ..LIMIT };
 /// runs this again.
 fn limited(egress: Limit, ingress: Limit) -> Node {
     let mut node = Node::new();
-    node.host.record_nothing();
+    node.host.record_nothing("nanoseconds of the clock decide");
     node.host.bandwidth.insert(0, Bandwidth { egress, ingress: Limit::NONE });
     node.host.bandwidth.insert(1, Bandwidth { egress: Limit::NONE, ingress });
     for slot in 0..Node::PODS {

@@ -1,7 +1,11 @@
 //! How flows begin, live and end.
 
 use super::*;
-use crate::flow::{Over, Table};
+use crate::flow::{End, Flow, FlowFlags, FlowKey, FlowState, Table, Tables as _};
+use crate::peer::{NO_NODE, PodWord};
+use crate::policy::{ALLOW_ALL, DENY_ALL};
+use crate::walk::Over;
+use crate::{Tuple, WirePort};
 
 /// A connection, packet by packet, from pod 0 to a service or straight to its backend, pod 1.
 struct Connection {
@@ -268,7 +272,7 @@ fn a_flow_whose_one_entry_was_evicted_is_made_whole() {
             node.service((Node::vip(v6), 53), UDP, &[(Node::pod(1, v6), 5353)]);
             let sent = udp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 53));
             send.pod(&mut node, 0, &sent);
-            let is_far = |key: &crate::flow::FlowKey| {
+            let is_far = |key: &FlowKey| {
                 let vip = Node::vip(v6).into();
                 key.a != vip && key.b != vip
             };
@@ -414,5 +418,46 @@ fn s60_a_pod_that_is_gone_is_told_of_to_who_comes_from_outside() {
         sweep(&mut node, Over::Bury(1));
         assert_eq!(forth(&mut node, ACK).0, Landed::Refused(DropReason::Gone));
         assert_eq!(node.host.flows.counts(), node.host.flows.recounted(node.host.config.seed));
+    });
+}
+
+/// An element of a table is another key's as soon as it is deleted, and whoever found it by the old key may still be reading
+/// it. A key's tag is no secret, so a pod can have a flow whose tag is that of another's: then the copy passes for its own.
+#[test]
+fn what_is_read_of_another_pods_flow_under_the_same_tag_lets_nothing_pass() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.police(1, DENY_ALL, ALLOW_ALL);
+        let tuple = |slot, sport, dport| Tuple {
+            src: Node::pod(slot, v6).into(),
+            dst: Node::pod(1, v6).into(),
+            sport: WirePort::new(sport),
+            dport: WirePort::new(dport),
+            pad: 0,
+        };
+        let (victim, _) = FlowKey::of(&tuple(2, CLIENT, 80), TCP);
+        // The same tag between pods 0 and 1: any two ports make any tag.
+        let (mut own, from_a) = FlowKey::of(&tuple(0, 0, 0), TCP);
+        // The inverse of the factor in the tag.
+        let ports = (own.tag() ^ victim.tag()).wrapping_mul(0x0e8b_2f51);
+        (own.a_port, own.b_port) = (WirePort::from_bits((ports >> 16) as u16), WirePort::from_bits(ports as u16));
+        assert_eq!(own.tag(), victim.tag());
+        let t = own.tuple(from_a);
+        for (opener, responder) in [(2, 1), (1, 2)] {
+            let end = |slot| End { slot, node: NO_NODE };
+            let mut flow = Flow { opener: end(opener), responder: end(responder), ..Flow::new() };
+            flow.flags = if from_a == (opener == 2) { FlowFlags::OPENER_IS_A } else { 0 };
+            flow.state.value = FlowState::SYN | FlowState::REPLIED | FlowState::ESTABLISHED;
+            // As if both had just been asked.
+            let epoch = |slot| PodWord(node.host.peers.pods[&slot].word).epoch();
+            (flow.opener_epoch.value, flow.responder_epoch.value) = (epoch(opener), epoch(responder));
+            flow.seen = u64::from(node.host.now);
+            flow.seal(victim.tag());
+            node.host.flows.insert_flow(Table::Established, &own, &flow, false).unwrap();
+            let sent = tcp((t.src.into(), t.sport.number()), (t.dst.into(), t.dport.number()), ACK);
+            let landed = send.pod(&mut node, 0, &sent).0;
+            assert!(matches!(landed, Landed::Dropped(DropReason::NoFlow | DropReason::IngressPolicy)), "{landed:?}");
+            assert_eq!(node.host.flows.len(), 0, "it is not its flow");
+        }
     });
 }

@@ -282,3 +282,26 @@ fn s47_fragments_that_leave_are_masqueraded_too() {
         }
     }
 }
+
+/// A connection that is older than the tables is as good as established before it has an address of the node.
+#[test]
+fn both_entries_of_a_connection_that_is_picked_up_are_in_one_table() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.host.config.pickup_until = u32::MAX;
+        let uplinks = core::mem::take(&mut node.host.uplinks);
+        let sent = tcp((Node::pod(0, v6), CLIENT), (Node::world(v6), 80), ACK);
+        for _ in 0..2 {
+            assert_eq!(send.pod(&mut node, 0, &sent).0, dropped(DropReason::NoAddress));
+        }
+        node.host.uplinks = uplinks;
+        let keys = |node: &Node| [Table::Established, Table::Any].map(|table| node.host.flows.keys(table).len());
+        let (landed, got) = send.pod(&mut node, 0, &sent);
+        assert_eq!((landed, keys(&node)), (Landed::Outside, [0, 2]));
+        node.host.now += 1;
+        assert_eq!(send.pod(&mut node, 0, &sent), (landed, got.clone()));
+        assert_eq!(keys(&node), [2, 0]);
+        assert_eq!(send.arrives(&mut node, &answer(&got, ACK)).0, Landed::Pod(0));
+        assert_eq!(node.host.flows.counts(), node.host.flows.recounted(node.host.config.seed));
+    });
+}

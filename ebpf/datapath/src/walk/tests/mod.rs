@@ -3,6 +3,7 @@
 
 mod bandwidth;
 mod bytes;
+mod cost;
 mod crowd;
 mod errors;
 mod lifecycle;

@@ -194,6 +194,50 @@ fn flows_to_the_port_end_when_it_becomes_the_tunnels() {
     });
 }
 
+/// Those of services, too, in both directions.
+#[test]
+fn flows_of_services_to_the_port_end_when_it_becomes_the_tunnels() {
+    each(|v6, send| {
+        let closed = dropped(DropReason::TunnelPort);
+        let client = (Node::world(v6), CLIENT);
+        let first_to = |node: &mut Node, from| send.arrives(node, &first(UDP, from, (Node::address(v6), NODE_PORT)));
+        for (to, landed) in [(Node::other_node(v6), Landed::Out), (Node::world(v6), Landed::Out)] {
+            let (mut node, _) = node_port(v6, UDP, &[(to, PORT)], 0);
+            node.service((Node::vip(v6), 53), UDP, &[(to, PORT)]);
+            node.host.config.tunnel_port = WirePort::NONE;
+            let sent = udp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 53));
+            assert_eq!(first_to(&mut node, client).0, landed, "{to}");
+            let pods = send.pod(&mut node, 0, &sent).0;
+            assert!(matches!(pods, Landed::Out | Landed::Outside), "{pods:?} {to}");
+            node.host.config.tunnel_port = Node::TUNNEL_PORT;
+            assert_eq!(first_to(&mut node, client).0, closed, "{to}");
+            assert_eq!(send.pod(&mut node, 0, &sent).0, closed, "{to}");
+        }
+        // At a pod it is a port like any.
+        let (mut node, _) = node_port(v6, UDP, &[(Node::pod(1, v6), PORT)], 0);
+        node.host.config.tunnel_port = WirePort::NONE;
+        let (landed, got) = first_to(&mut node, client);
+        assert_eq!(landed, Landed::Pod(1));
+        node.host.config.tunnel_port = Node::TUNNEL_PORT;
+        assert_eq!(first_to(&mut node, client), (landed, got), "the same flow");
+        // What comes from the port would have its answers go there, and they go on without it.
+        for backend in [Node::pod(1, v6), Node::far_pod(v6)] {
+            let (mut node, _) = node_port(v6, UDP, &[(backend, 53)], 0);
+            node.host.config.tunnel_port = WirePort::NONE;
+            let from = (Node::world(v6), PORT);
+            let (landed, got) = first_to(&mut node, from);
+            let back = |node: &mut Node| match landed {
+                Landed::Pod(slot) => send.pod(node, slot, &answer(&got, 0)).0,
+                _ => send.arrives(node, &answer(&got, 0)).0,
+            };
+            assert_eq!(back(&mut node), Landed::Out, "{backend}");
+            node.host.config.tunnel_port = Node::TUNNEL_PORT;
+            assert_ne!(back(&mut node), Landed::Out, "{backend}");
+            assert_eq!(first_to(&mut node, from).0, closed, "{backend}");
+        }
+    });
+}
+
 #[test]
 fn clients_outside_get_to_the_port_of_the_tunnel_by_no_service() {
     each(|v6, send| {

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::flow::{FlowKey, Over, Table};
+use crate::flow::{FlowKey, Table};
+use crate::walk::Over;
 
 const WORLD: u16 = 443;
 
