@@ -426,8 +426,10 @@ impl Engine {
         match sweep::flows(&self.tables, &mut self.hooks, &kept, seed, ports.count(), census.as_mut()) {
             Ok(swept) => {
                 self.port_report.tell(census, ports, &self.shared);
-                self.gone.clear();
-                if swept.short {
+                if !swept.left {
+                    self.gone.clear();
+                }
+                if swept.short || swept.left {
                     self.next_sweep = Instant::now() + SOON;
                 }
                 debug!(removed = swept.removed, "removed expired flows");

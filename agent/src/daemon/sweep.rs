@@ -37,6 +37,8 @@ pub(super) struct Swept {
     pub(super) others: usize,
     /// Whether room is short for somebody, so that the next sweep had better be soon.
     pub(super) short: bool,
+    /// Whether flows of pods that are gone may have stayed.
+    pub(super) left: bool,
 }
 
 /// Whose flows stay.
@@ -79,7 +81,10 @@ pub(super) fn flows(
         ended.sort_unstable_by_key(|(over, _)| *over);
         for group in ended.chunk_by(|(one, _), (other, _)| one == other) {
             let keys: Vec<_> = group.iter().map(|(_, key)| *key).collect();
-            swept.removed += hooks.end_flows(table, group[0].0, &keys)?;
+            let removed = hooks.end_flows(table, group[0].0, &keys)?;
+            swept.removed += removed;
+            // The kernel may have been busy with a bucket, or a packet with the flow.
+            swept.left |= matches!(group[0].0, Over::Of(_) | Over::Bury(_)) && removed < keys.len();
         }
         let left = entries - ended.len().min(entries);
         match table {

@@ -33,8 +33,8 @@ use anyhow::{Context, Result, bail};
 fn main() -> ExitCode {
     let first = std::process::id() == 1;
     let result = if first {
-        let then = guest::frames().map_or(Then::Queue, |frames| Then::Frames(frames, None));
-        guest::prepare().and_then(|()| verify(guest::OBJECT, then))
+        let then = || guest::frames().map_or(Then::Queue, |frames| Then::Frames(frames, None));
+        guest::prepare().and_then(|()| verify(guest::OBJECT, then()))
     } else {
         from_arguments()
     };
@@ -71,7 +71,7 @@ enum Then<'a> {
 }
 
 /// Whether every program of the object at this path was loaded, and what is done with them then came out right.
-fn verify(object: &str, then: Then) -> Result<bool> {
+fn verify(object: &str, then: Then<'_>) -> Result<bool> {
     let read = |path: &str| fs::read(path).with_context(|| format!("can't read {path}"));
     let (mut ebpf, all_loaded) = load::all(&read(object)?)?;
     let all_right = match then {

@@ -89,7 +89,8 @@ pub(super) fn turn(w: &mut Walk) {
 ///
 /// A connection that is denied stays known, and is asked about again with each of its packets: forgotten, the next one
 /// could be taken for an answer to what the other end may well open, and bring the connection back. What begins a flow
-/// is never taken so.
+/// is never taken so. A pod that is being removed has no policy in force before its address is gone: its connections
+/// stay known meanwhile, since who is at their other end is told once it is.
 #[inline(always)]
 pub(super) fn recheck<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Result<(), DropReason> {
     let flow = &w.met;
@@ -100,7 +101,7 @@ pub(super) fn recheck<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Result<()
     }
     let judged = stage::judge_again(k, w, place);
     if let Err(reason) = judged
-        && (matches!(reason, DropReason::Pending | DropReason::OtherPod) || begins(&w.packet))
+        && (reason == DropReason::OtherPod || begins(&w.packet))
     {
         stage::leave(k, w, place);
     }

@@ -390,6 +390,25 @@ fn s60_what_is_sent_to_a_pod_that_is_gone_is_answered_with_a_reset() {
 }
 
 #[test]
+fn s60_what_is_sent_while_a_pod_is_removed_does_not_forget_its_connections() {
+    each_way(|mut connection, entries| {
+        connection.shake_hands();
+        // First it has no policy in force any more, then no address.
+        connection.node.host.peers.pods.get_mut(&1).unwrap().word = 0;
+        let data = tcp(connection.client(), connection.to, ACK);
+        for _ in 0..2 {
+            let (landed, _) = connection.send.pod(&mut connection.node, 0, &data);
+            assert_eq!(landed, Landed::Dropped(DropReason::Pending));
+            assert_eq!(connection.entries(), (entries, 0));
+        }
+        connection.node.host.peers.pods.remove(&1);
+        connection.send.pod(&mut connection.node, 0, &data);
+        let (landed, _) = connection.send.pod(&mut connection.node, 0, &data);
+        assert_eq!(landed, Landed::Refused(DropReason::Gone));
+    });
+}
+
+#[test]
 fn s60_whoever_opens_a_connection_anew_meets_no_pod_that_is_gone() {
     each_way(|mut connection, entries| {
         connection.shake_hands();
