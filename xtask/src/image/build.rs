@@ -1,8 +1,8 @@
 //! The programs of the image: static, since its root has no C library.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{paths, remap, run, toolchain};
 
@@ -12,9 +12,6 @@ pub(super) type Program = (&'static str, &'static str);
 /// Of the image that users get.
 pub(super) const PROGRAMS: [Program; 3] =
     [("fairlead-agent", "fairlead"), ("fairlead-cni", "fairlead-cni"), ("fairlead-dns", "fairlead-dns")];
-
-/// Of the image that pods of tests on a cluster run.
-pub(super) const LAB: [Program; 1] = [("fairlead-tests", "fairlead-lab")];
 
 /// Builds the programs and returns each with its name.
 ///
@@ -38,6 +35,34 @@ pub(super) fn programs(wanted: &[Program]) -> Result<Vec<(&'static str, Vec<u8>)
     wanted.iter().map(|(_, program)| Ok((*program, read(&built.join(program))?))).collect()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+/// The content of a file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("can't read {}", path.display()))
+}
+
+/// The files that a program is loaded with, its loader among them, by the machine's own `ldd`.
+pub(super) fn libraries(program: &Path) -> Result<Vec<String>> {
+    let output = Command::new("ldd").arg(program).output().context("can't run ldd, which glibc brings")?;
+    if !output.status.success() {
+        bail!("ldd does not know {}: {}", program.display(), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(loaded(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The paths in what `ldd` prints: `NAME => PATH (ADDRESS)`, or `PATH (ADDRESS)` of the loader.
+fn loaded(output: &str) -> Vec<String> {
+    output.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_what_has_a_path() {
+        let output = "\tlinux-vdso.so.1 (0x00007f)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\t\
+                      /lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
+        assert_eq!(loaded(output), ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
+        assert!(loaded("\tstatically linked\n").is_empty());
+    }
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use fairlead_cluster::LAB_IMAGE;
 
-use crate::{paths, run};
+use crate::{paths, run, test};
 
 use archive::Tree;
 use engine::Engine;
@@ -60,23 +60,39 @@ fn write(name: &str, entrypoint: &str, programs: &[build::Program], path: &Path)
         println!("{name}: {}", megabytes(data.len()));
         root.file(&format!("usr/bin/{name}"), 0o755, data);
     }
-    let archive = oci::image(&root, &about(name, entrypoint)?)?;
-    if archive.len() > LIMIT {
-        bail!("the image has {}, and {} is the most: what made it grow?", megabytes(archive.len()), megabytes(LIMIT));
+    let size = pack(&root, name, entrypoint, path)?;
+    if size > LIMIT {
+        bail!("the image has {}, and {} is the most: what made it grow?", megabytes(size), megabytes(LIMIT));
     }
+    Ok(())
+}
+
+/// Writes an image's archive, and says how many bytes it has.
+fn pack(root: &Tree, name: &str, entrypoint: &str, path: &Path) -> Result<usize> {
+    let archive = oci::image(root, &about(name, entrypoint)?)?;
     let shown = path.display();
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
     }
     fs::write(path, &archive).with_context(|| format!("can't write {shown}"))?;
     println!("{name}: {}, in {shown}", megabytes(archive.len()));
-    Ok(())
+    Ok(archive.len())
 }
 
-/// Builds the image that pods of tests on a cluster run, and says where its archive is.
+/// Makes the image that pods of tests on a cluster run, and says where its archive is. Of the program that tests run on this
+/// machine, with the libraries that it takes from there: a static one would be a second build of everything it is made of.
 pub(crate) fn build_lab() -> Result<PathBuf> {
+    const PROGRAM: &str = "fairlead-lab";
+    test::build_binaries()?;
+    let program = test::binaries().join(PROGRAM);
     let path = paths::target().join("image/fairlead-lab.tar");
-    write(LAB_IMAGE, "/usr/bin/fairlead-lab", &build::LAB, &path)?;
+    let mut root = Tree::default();
+    root.file(&format!("usr/bin/{PROGRAM}"), 0o755, build::read(&program)?);
+    for library in build::libraries(&program)? {
+        let data = fs::read(&library).with_context(|| format!("can't read {library}"))?;
+        root.file(library.trim_start_matches('/'), 0o755, data);
+    }
+    pack(&root, LAB_IMAGE, "/usr/bin/fairlead-lab", &path)?;
     Ok(path)
 }
 

@@ -20,7 +20,7 @@ use crate::{paths, run, tally::Tally, toolchain};
 pub(super) struct Seconds(u32);
 
 impl Seconds {
-    /// With every change.
+    /// When one is asked for by its name.
     pub(super) const FEW: Self = Self(5);
     /// What takes too long for that.
     pub(super) const MANY: Self = Self(90);

@@ -13,12 +13,12 @@ use clap::Args;
 use self::steps::{Run, Step};
 use crate::{paths, run, setup::Part, tally::Tally};
 
-/// Runs every test: units, behaviour in the lab (as root), fuzz targets, the kernel matrix, a real cluster, upstream's specs
+/// Runs every test: units, behaviour in the lab (as root), the kernel matrix, a real cluster, upstream's specs
 #[derive(Args)]
 pub(crate) struct Test {
-    /// Only tests whose name contains this; without fuzz targets of another name, the kernel matrix and clusters
+    /// Only tests and fuzz targets whose name contains this; without the kernel matrix and clusters
     filter: Option<String>,
-    /// Without fuzz targets, the kernel matrix and clusters
+    /// Without the kernel matrix and clusters
     #[arg(long)]
     quick: bool,
     /// Only the tests on a real cluster
