@@ -95,7 +95,7 @@ impl Gauge {
 
     /// The tables of flows were swept.
     pub(super) fn swept(&self, swept: Swept, shared: &Shared) {
-        let Swept { removed, established, others, short: _ } = swept;
+        let Swept { removed, established, others, short: _, left: _ } = swept;
         shared.metrics.add_swept(removed as u64);
         shared
             .metrics

@@ -59,8 +59,8 @@ fn from_arguments() -> Result<bool> {
     }
 }
 
-/// Whether every program of the object at this path was loaded, and every frame, if there are any, did what was recorded.
 /// What is done with programs that were loaded.
+#[derive(Debug, Clone, Copy)]
 enum Then<'a> {
     /// Nothing.
     Nothing,

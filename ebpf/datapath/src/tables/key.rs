@@ -76,7 +76,7 @@ impl FlowKey {
         if from_a { t } else { t.reversed() }
     }
 
-    /// What a [`Flow`] carries to be recognised.
+    /// What a [`super::flow::Flow`] carries to be recognised.
     ///
     /// It is no secret: whoever chooses ports can have two keys of one tag, and then a reader who is overtaken ([`super::entry`])
     /// takes one flow's entry for the other's. That opens nothing. Each walk asks whether the flow's sender is who the packet comes
@@ -93,7 +93,7 @@ impl FlowKey {
 }
 
 flags! {
-    /// Bits of [`Flow::flags`].
+    /// Bits of [`super::flow::Flow::flags`].
     pub struct FlowFlags {
         /// End `a` of the key is the opener.
         pub const OPENER_IS_A: u32 = 1;
@@ -124,7 +124,7 @@ flags! {
 }
 
 flags! {
-    /// Bits of [`Flow::state`].
+    /// Bits of [`super::flow::Flow::state`].
     pub struct FlowState {
         /// TCP: the opener's SYN was seen.
         pub const SYN: u32 = 1;

@@ -19,7 +19,7 @@ const COUNT: usize = 3;
 const TURN: Duration = Duration::from_secs(3);
 
 /// For how long one goes on working in the next turn. Who asks the three after each other takes a while, up to
-/// [`GIVES_UP`] for each: were there only one at a time, the change of turn would make a question meet three that don't
+/// `GIVES_UP` for each: were there only one at a time, the change of turn would make a question meet three that don't
 /// work, and no server in the world could answer it.
 const LINGER: Duration = Duration::from_millis(1500);
 
