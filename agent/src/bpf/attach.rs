@@ -144,7 +144,7 @@ impl Hooks {
         Ok(attached)
     }
 
-    /// Takes flows out of a table, if they still are over. Says how many.
+    /// Takes flows out of a table, if they still are over. Says how many stay, since the kernel or a packet is busy with them.
     ///
     /// # Errors
     /// The program is missing, or the kernel does not run it.
@@ -153,14 +153,14 @@ impl Hooks {
         let program = self.ebpf.program_mut(PROGRAM).and_then(|program| <&mut SchedClassifier>::try_from(program).ok());
         let program = program.ok_or_else(|| BpfError::Missing { what: "program", name: PROGRAM.to_owned() })?;
         let request = SweepRequest::new(table, over);
-        let mut ended = 0;
+        let mut left = 0;
         for keys in keys.chunks(MAX_KEYS as usize) {
             let frame = request.frame(keys);
             let result = program.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() });
             let result = result.map_err(|error| BpfError::Run { program: PROGRAM, reason: causes(&error) })?;
-            ended += result.return_value as usize;
+            left += result.return_value as usize;
         }
-        Ok(ended)
+        Ok(left)
     }
 
     /// Removes the pins of links whose interface is gone. Says how many.

@@ -81,10 +81,10 @@ pub(super) fn flows(
         ended.sort_unstable_by_key(|(over, _)| *over);
         for group in ended.chunk_by(|(one, _), (other, _)| one == other) {
             let keys: Vec<_> = group.iter().map(|(_, key)| *key).collect();
-            let removed = hooks.end_flows(table, group[0].0, &keys)?;
-            swept.removed += removed;
+            let left = hooks.end_flows(table, group[0].0, &keys)?;
+            swept.removed += keys.len().saturating_sub(left);
             // The kernel may have been busy with a bucket, or a packet with the flow.
-            swept.left |= matches!(group[0].0, Over::Of(_) | Over::Bury(_)) && removed < keys.len();
+            swept.left |= left > 0 && matches!(group[0].0, Over::Of(_) | Over::Bury(_));
         }
         let left = entries - ended.len().min(entries);
         match table {

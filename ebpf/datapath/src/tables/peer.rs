@@ -144,6 +144,7 @@ impl NodeHop {
     }
 
     /// The second (since boot) from which on what it sends through the tunnel is not accepted, if that ends.
+    #[inline(always)]
     #[must_use]
     pub const fn sends_until(&self) -> Option<u32> {
         match self.flags >> Self::END {

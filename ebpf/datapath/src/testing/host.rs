@@ -115,13 +115,13 @@ impl Host {
         fate
     }
 
-    /// Has the program that sweeps run with a request: how many flows it took out.
+    /// Has the program that sweeps run with a request: how many flows stay.
     pub fn sweep(&mut self, request: &[u8]) -> u32 {
         self.frame = RefCell::new(Frame::new(request.to_vec()));
         let mut walk = core::mem::take(&mut self.walk);
-        let ended = walk::sweep(self, &mut walk);
+        let left = walk::sweep(self, &mut walk);
         self.walk = walk;
-        ended
+        left
     }
 
     /// What happens from here on is not to happen in a kernel, and why.

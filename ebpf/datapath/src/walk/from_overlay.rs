@@ -43,5 +43,7 @@ pub fn from_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
 fn is_sender<K: Kernel>(k: &K, source: &Peer, outer: &Outer) -> bool {
     let Some(hop) = k.node(source.node) else { return false };
     // What is unspecified in a record is no address that a packet comes from.
-    hop.sends() && (hop.v4 == outer.remote || hop.v6 == outer.remote)
+    // The agent takes away what has ended. Until it does, the end holds by itself.
+    let lasts = hop.sends_until().is_none_or(|end| k.seconds() < end);
+    hop.sends() && lasts && (hop.v4 == outer.remote || hop.v6 == outer.remote)
 }

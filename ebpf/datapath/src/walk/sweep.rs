@@ -99,35 +99,38 @@ impl SweepRequest {
     }
 }
 
-/// Takes out the flows of a request; says how many there were.
+/// Takes out the flows of a request; says how many of them stay, since the kernel or another CPU was busy with them.
 #[inline(always)]
 pub fn sweep<K: Kernel>(k: &K, w: &mut Walk) -> u32 {
     const KEY: u32 = size_of::<FlowKey>() as u32;
     let Some(request) = k.load::<SweepRequest>(ETH_LEN) else { return 0 };
     let table = if request.established != 0 { Table::Established } else { Table::Any };
     let over = Over::unpack(u64::from(request.over));
-    let mut ended = 0;
+    let mut left = 0;
     for index in 0..MAX_KEYS {
         let Some(key) = k.load::<FlowKey>(ETH_LEN + size_of::<SweepRequest>() as u32 + index * KEY) else { break };
         w.draft.key = key;
-        if stage::end(k, w, table, over) {
-            ended += 1;
+        if !stage::end(k, w, table, over) {
+            left += 1;
         }
     }
-    ended
+    left
 }
 
-/// Takes out the flow whose key is in `draft.key`, if it still is one of those. True if it was.
+/// Takes out the flow whose key is in `draft.key`, if it still is one of those. False if it stays: the first of its two
+/// entries takes the second along.
 #[inline(always)]
 fn end<K: Kernel>(k: &K, w: &mut Walk, table: Table, over: Over) -> bool {
     let Walk { draft, met, .. } = w;
-    let Some(entry) = k.flow(table, &draft.key) else { return false };
+    let Some(entry) = k.flow(table, &draft.key) else { return true };
     if !k.copy(entry, draft.key.tag(), met) || !over.is(met, draft.key.proto, k.seconds()) {
-        return false;
+        return true;
     }
     match over {
-        Over::Bury(slot) if flow::is_worth_a_reset(met, draft.key.proto, table) => return bury(k, w, table, slot),
-        _ => forget(k, w, table),
+        Over::Bury(slot) if flow::is_worth_a_reset(met, draft.key.proto, table) => bury(k, w, table, slot),
+        _ => {
+            forget(k, w, table);
+            k.flow(table, &w.draft.key).is_none()
+        }
     }
-    true
 }

@@ -59,7 +59,7 @@ fn met_tunnel<K: Kernel>(k: &K, w: &mut Walk, Place { forward, .. }: Place) -> b
     }
     w.ends.responder = dst;
     look_up(k, w, Whose::Responder);
-    !is_pods(&w.found)
+    w.found.flags & PeerFlags::RACED == 0 && !is_pods(&w.found)
 }
 
 /// Whether an address is a pod's and no node's.

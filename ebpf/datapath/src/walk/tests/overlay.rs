@@ -5,7 +5,7 @@ use super::*;
 use crate::WirePort;
 use crate::config::Config;
 use crate::overlay::{OVERHEAD_V4, OVERHEAD_V6, Outer, SENDER, VNI};
-use crate::peer::HopFlags;
+use crate::peer::{HopFlags, NodeHop};
 use crate::policy::ALLOW_ALL;
 use crate::testing::{Fate, Hook};
 
@@ -57,6 +57,13 @@ fn what_comes_through_the_tunnel_is_accepted_where_this_node_takes_another_way()
         let (landed, got) = comes(send, &mut node, &sent);
         assert_eq!(landed, Landed::Pod(1));
         assert_eq!(send.pod(&mut node, 1, &answer(&got, 0)).0, Landed::Outside);
+        // It ends by itself: no agent may be there to end it.
+        let end = node.host.now + NodeHop::STEP;
+        node.host.peers.nodes.get_mut(&0).unwrap().flags = HopFlags::SENDS | NodeHop::end(end);
+        let sent = udp((Node::far_pod(v6), CLIENT + 1), (Node::pod(1, v6), 53));
+        assert_eq!(comes(send, &mut node, &sent).0, Landed::Pod(1));
+        node.host.now = end + NodeHop::STEP;
+        assert_eq!(comes(send, &mut node, &sent).0, dropped(DropReason::Tunnel));
     });
 }
 
