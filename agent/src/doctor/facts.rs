@@ -53,6 +53,8 @@ pub struct Kernel {
     pub btf: Option<bool>,
     /// `net.core.bpf_jit_enable`.
     pub jit: Option<bool>,
+    /// Whether it can end sockets of processes.
+    pub ends_sockets: Option<bool>,
     /// What it lacks of programs, maps and helpers.
     pub lacks: Vec<String>,
     /// Why that could not be asked.

@@ -122,7 +122,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
 }
 
 fn kernel(kernel: &Kernel) -> Vec<Finding> {
-    let Kernel { release, version, btf, jit, lacks, refuses } = kernel;
+    let Kernel { release, version, btf, jit, ends_sockets, lacks, refuses } = kernel;
     let mut found = Vec::new();
     if version.is_some_and(|version| version < OLDEST) {
         found.push(blocks(
@@ -159,6 +159,13 @@ fn kernel(kernel: &Kernel) -> Vec<Finding> {
             "the eBPF JIT is disabled (net.core.bpf_jit_enable = 0)",
             "packet processing is several times slower",
             "sysctl -w net.core.bpf_jit_enable=1",
+        ));
+    }
+    if *ends_sockets == Some(false) {
+        found.push(hinders(
+            "the kernel cannot close sockets of processes (CONFIG_INET_DIAG_DESTROY)",
+            "connections of the node's own processes to pods that are gone wait until they time out",
+            "use a kernel with CONFIG_INET_DIAG_DESTROY, as in distribution kernels",
         ));
     }
     found

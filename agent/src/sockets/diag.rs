@@ -1,6 +1,7 @@
 //! The kernel's list of sockets, of the network namespace of the thread that opens it.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use nix::sys::socket::{
@@ -47,7 +48,11 @@ impl Diag {
         for transport in Transport::ALL {
             for v6 in [false, true] {
                 let seq = self.ask(|seq| list(v6, transport, storage, seq))?;
-                self.answer(transport, seq, &mut sockets)?;
+                match self.answer(transport, seq, &mut sockets) {
+                    // The kernel knows nothing of such sockets (`CONFIG_INET_UDP_DIAG`).
+                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                    answer => answer?,
+                }
             }
         }
         Ok(sockets)
@@ -62,6 +67,28 @@ impl Diag {
         match self.answer(socket.transport, seq, &mut Vec::new()) {
             Ok(()) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the kernel can end sockets at all: it is asked for one that nobody has.
+    ///
+    /// # Errors
+    /// It refuses for another reason.
+    pub fn can_end(&mut self) -> io::Result<bool> {
+        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let nobodys = SeenSocket {
+            transport: Transport::Tcp,
+            v6: false,
+            local: nowhere,
+            remote: nowhere,
+            interface: 0,
+            cookie: 0,
+            translated: None,
+        };
+        match self.end(&nobodys) {
+            Ok(_) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -141,7 +141,12 @@ pub(super) fn read(mut bytes: &[u8], transport: Transport, seq: u32, sockets: &m
             continue;
         }
         match header.kind {
-            NLMSG_DONE => return Told::Done,
+            NLMSG_DONE => {
+                return match i32::read_from_prefix(body) {
+                    Ok((error, _)) if error < 0 => Told::Error(-error),
+                    _ => Told::Done,
+                };
+            }
             NLMSG_ERROR => return Told::Error(i32::read_from_prefix(body).map_or(0, |(error, _)| -error)),
             SOCK_DIAG_BY_FAMILY => sockets.extend(socket(body, transport)),
             _ => {}

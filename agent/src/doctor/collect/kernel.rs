@@ -9,6 +9,7 @@ use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supp
 use nix::sys::utsname::uname;
 
 use super::super::facts::Kernel;
+use crate::sockets::Diag;
 
 const MAPS: [(MapType, &str); 7] = [
     (MapType::Hash, "hash maps"),
@@ -37,6 +38,7 @@ pub(super) fn kernel(proc_sys: &Path) -> Kernel {
         release,
         btf: Some(Path::new("/sys/kernel/btf/vmlinux").exists()),
         jit: jit.map(|text| text.trim() != "0"),
+        ends_sockets: Diag::open().and_then(|mut diag| diag.can_end()).ok(),
         lacks,
         refuses,
     }
@@ -95,5 +97,6 @@ mod tests {
     #[test]
     fn this_kernel_has_everything() {
         assert_eq!(probe(), (vec![], None), "this test needs root");
+        assert!(Diag::open().unwrap().can_end().unwrap());
     }
 }

@@ -9,6 +9,7 @@ fn healthy() -> Facts {
             version: Some((6, 12)),
             btf: Some(true),
             jit: Some(true),
+            ends_sockets: Some(true),
             ..Kernel::default()
         },
         bpffs: Some(("/sys/fs/bpf".into(), true)),
@@ -54,7 +55,7 @@ const fn case(
     Case { what, change, severity, says, remedy }
 }
 
-const CASES: [Case; 34] = [
+const CASES: [Case; 35] = [
     case("old kernel", |f| f.kernel.version = Some((5, 15)), Severity::Blocks, "Linux 6.12.0", "6.1 or newer"),
     case(
         "lack",
@@ -66,6 +67,13 @@ const CASES: [Case; 34] = [
     case("no bpf", |f| f.kernel.refuses = Some("EPERM".into()), Severity::Blocks, "EPERM", "CAP_BPF"),
     case("no btf", |f| f.kernel.btf = Some(false), Severity::Hinders, "btf", "CONFIG_DEBUG_INFO_BTF"),
     case("no jit", |f| f.kernel.jit = Some(false), Severity::Hinders, "JIT is disabled", "bpf_jit_enable=1"),
+    case(
+        "no way to close sockets",
+        |f| f.kernel.ends_sockets = Some(false),
+        Severity::Hinders,
+        "close sockets",
+        "CONFIG_INET_DIAG_DESTROY",
+    ),
     case("no bpffs", |f| f.bpffs = Some(("/b".into(), false)), Severity::Blocks, "/b", "mount -t bpf bpf /b"),
     case("no cgroup", |f| f.cgroup = Some("mount one".into()), Severity::Blocks, "socket hooks", "mount one"),
     case("kube-proxy", |f| f.proxy.processes = vec![7], Severity::Hinders, "is running", "delete daemonset kube-proxy"),
