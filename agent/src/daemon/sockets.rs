@@ -1,18 +1,18 @@
 //! When sockets of the node's processes are looked at, and what is known then: [`crate::sockets`] says which of them end.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::mem::take;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::service::FrontendKey;
 use fairlead_datapath::{Addr, WirePort};
-use fairlead_objects::{Event, Kind, Object, Pod};
+use fairlead_objects::{Event, Kind, Object};
 use tracing::{debug, warn};
 
 use super::content::Content;
 use crate::bpf::Tables;
+use crate::compile::claims::{PodRanges, Standing};
 use crate::model::Model;
 use crate::sockets::{Diag, Transport, World, plan};
 use crate::state::Shared;
@@ -20,17 +20,22 @@ use crate::state::Shared;
 /// How long changes are collected: what goes together is looked for once.
 const SOON: Duration = Duration::from_secs(1);
 
-/// How long a service may take to leave the backends of a pod that is gone.
+/// How long a service may take to leave the backends of a pod that is gone, and the kernel to do what it is asked.
 const LATE: Duration = Duration::from_secs(60);
+
+/// Looking takes at most this part of the time: a node may have many sockets.
+const PART: u32 = 20;
 
 /// What to look for, and when.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    /// Addresses of pods of this node that went.
-    gone: BTreeSet<IpAddr>,
-    /// Addresses that pods, of whatever node, no longer have by their objects, and since when.
-    left: BTreeMap<IpAddr, Instant>,
+    /// Addresses of pods of this node that went, and since when.
+    gone: BTreeMap<IpAddr, Instant>,
+    /// Addresses that pods no longer have by their objects, the node of each, and since when.
+    left: BTreeMap<IpAddr, (Option<String>, Instant)>,
     due: Option<Instant>,
+    /// Not before.
+    rests: Option<Instant>,
     /// What was said last that it can't be done.
     trouble: Option<String>,
 }
@@ -43,17 +48,19 @@ impl Sockets {
             Event::Applied(Object::Pod(pod)) => (&pod.key, pod.owned_ips()),
             _ => return,
         };
-        let before = model.pod(key).map(Pod::owned_ips).unwrap_or_default();
-        let lost: Vec<_> = before.iter().filter(|ip| !kept.contains(ip)).copied().collect();
+        let Some(before) = model.pod(key) else { return };
+        let lost: Vec<_> =
+            before.owned_ips().iter().filter(|ip| !kept.contains(ip)).map(IpAddr::to_canonical).collect();
         if !lost.is_empty() {
-            self.left.extend(lost.into_iter().map(|ip| (ip, Instant::now())));
+            let node = &before.node_name;
+            self.left.extend(lost.into_iter().map(|ip| (ip, (node.clone(), Instant::now()))));
             self.soon();
         }
     }
 
     /// The runtime took away a pod of this node.
     pub(super) fn detached(&mut self, ips: &[IpAddr]) {
-        self.gone.extend(ips);
+        self.gone.extend(ips.iter().map(|ip| (ip.to_canonical(), Instant::now())));
         self.soon();
     }
 
@@ -70,38 +77,56 @@ impl Sockets {
     }
 
     fn soon(&mut self) {
-        self.due.get_or_insert_with(|| Instant::now() + SOON);
+        let soon = Instant::now() + SOON;
+        self.due.get_or_insert(self.rests.map_or(soon, |rests| rests.max(soon)));
     }
 
     /// Looks, and ends what is to end. `content` is in force.
     pub(super) fn look(&mut self, tables: &Tables, content: &Content, shared: &Shared) {
         self.due = None;
-        self.left.retain(|_, since| since.elapsed() < LATE);
-        let (mut gone, left) = (take(&mut self.gone), &mut self.left);
-        {
-            let model = shared.model();
-            for ip in model.local().values().flat_map(|pod| &pod.ips) {
-                gone.remove(ip);
-                left.remove(ip);
-            }
-            if !left.is_empty() {
-                for ip in model.pods().flat_map(Pod::owned_ips) {
-                    left.remove(ip);
-                }
-            }
+        self.left.retain(|_, (_, since)| since.elapsed() < LATE);
+        self.gone.retain(|_, since| since.elapsed() < LATE);
+        self.forget_those_that_are_there(&shared.model());
+        if self.gone.is_empty() && self.left.is_empty() {
+            return;
         }
-        let elsewhere = left.keys().copied().collect();
+        let (gone, elsewhere) = (self.gone.keys().copied().collect(), self.left.keys().copied().collect());
         let serves = |service: SocketAddr, backend: SocketAddr| content.serves(&frontend(service), backend);
         let world = World { gone: &gone, gone_elsewhere: &elsewhere, serves: &serves };
-        match end(tables, &world, shared) {
-            Ok(()) => self.trouble = None,
+        let begin = Instant::now();
+        let result = end(tables, &world, shared);
+        self.rests = Some(Instant::now() + begin.elapsed() * PART);
+        match result {
+            Ok(()) => {
+                self.gone.clear();
+                self.trouble = None;
+            }
             Err(error) => {
                 let text = error.to_string();
                 if self.trouble.as_ref() != Some(&text) {
                     warn!(error = text, "can't end sockets of the node's processes: they stay with pods that are gone");
                     self.trouble = Some(text);
                 }
+                self.soon();
             }
+        }
+    }
+
+    /// Another pod may have an address by now. And only what a pod's node may give it counts: a kubelet may write of its
+    /// pods what it likes.
+    fn forget_those_that_are_there(&mut self, model: &Model) {
+        for ip in model.local().values().flat_map(|pod| &pod.ips) {
+            let ip = ip.to_canonical();
+            self.gone.remove(&ip);
+            self.left.remove(&ip);
+        }
+        if self.left.is_empty() {
+            return;
+        }
+        let ranges = PodRanges::new(model.nodes(), &model.rules().pod_ranges);
+        self.left.retain(|ip, (node, _)| ranges.standing_on(node.as_deref(), *ip) == Standing::Counts);
+        for ip in model.pods().flat_map(|pod| ranges.owned(pod)) {
+            self.left.remove(&ip);
         }
     }
 
@@ -120,11 +145,16 @@ fn end(tables: &Tables, world: &World<'_>, shared: &Shared) -> std::io::Result<(
     let storage = tables.map(TableId::Sockets).map_err(std::io::Error::other)?;
     let mut diag = Diag::open()?;
     let sockets = diag.sockets(storage)?;
+    let mut result = Ok(());
     for socket in plan(&sockets, world) {
-        if diag.end(socket)? {
-            debug!(?socket, "ended a socket of a process of the node");
-            shared.metrics.ended_socket(socket.transport);
+        match diag.end(socket) {
+            Ok(true) => {
+                debug!(?socket, "ended a socket of a process of the node");
+                shared.metrics.ended_socket(socket.transport);
+            }
+            Ok(false) => {}
+            Err(error) => result = Err(error),
         }
     }
-    Ok(())
+    result
 }

@@ -119,7 +119,7 @@ impl MetricsServer {
                     .metrics
                     .ended_sockets()
                     .into_iter()
-                    .map(|(why, count)| (vec![("reason", why.name())], count as f64)),
+                    .map(|(transport, count)| (vec![("protocol", transport.name())], count as f64)),
             ),
         ]
     }

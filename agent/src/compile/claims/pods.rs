@@ -49,11 +49,17 @@ impl<'a> PodRanges<'a> {
     /// What one of a pod's addresses is worth.
     #[must_use]
     pub fn standing(&self, pod: &Pod, ip: IpAddr) -> Standing<'a> {
+        self.standing_on(pod.node_name.as_deref(), ip)
+    }
+
+    /// What an address of a pod on a node is worth.
+    #[must_use]
+    pub fn standing_on(&self, node: Option<&str>, ip: IpAddr) -> Standing<'a> {
         let ip = ip.to_canonical();
         if holds(self.beside, ip) {
             return Standing::Counts;
         }
-        match pod.node_name.as_deref().and_then(|name| self.of_node.get(name)) {
+        match node.and_then(|name| self.of_node.get(name)) {
             None => Standing::NoNode,
             Some(ranges) if holds(ranges, ip) => Standing::Counts,
             Some(ranges) => Standing::Foreign(ranges),
