@@ -10,8 +10,9 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 /// What is logged by default.
 pub const DEFAULT: &str = "info";
 
-/// What is not logged unless a filter names it: the watches say themselves what is wrong with them, and how often.
-const QUIET: &str = "kube_client=off,kube_runtime=off";
+/// What is not logged unless a filter names it: the watches say themselves what is wrong with them, and how often; and what
+/// comes by netlink of pods' links is as much as they like.
+const QUIET: &str = "kube_client=off,kube_runtime=off,netlink_proto=off";
 
 /// The log of this process.
 #[derive(Debug, Clone)]

@@ -27,9 +27,23 @@ pub struct Peers {
     changed: Changed,
 }
 
-/// Pods whose own side has changed since it was seen, by the index of the host side: at most one for each slot.
+/// Pods whose own side has changed since it was seen.
 #[derive(Debug, Clone, Default)]
-pub struct Changed(Arc<Mutex<BTreeSet<u32>>>);
+pub struct Changed(Arc<Mutex<Noted>>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    /// Whether messages were lost: then it may be any.
+    all: bool,
+    /// By the index of the host side: at most one for each slot.
+    some: BTreeSet<u32>,
+}
+
+impl Noted {
+    fn has(&self, host_side: u32) -> bool {
+        self.all || self.some.contains(&host_side)
+    }
+}
 
 impl Changed {
     /// Notes the pod whose side this is, if it is one. A namespace may have links that only claim to be one: nothing is
@@ -40,11 +54,16 @@ impl Changed {
             _ => None,
         });
         let Some(host_side) = other.filter(|index| is_pod(*index)) else { return false };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(host_side);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).some.insert(host_side);
         true
     }
 
-    fn take(&self) -> BTreeSet<u32> {
+    /// Notes that messages were lost.
+    pub(super) fn note_all(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).all = true;
+    }
+
+    fn take(&self) -> Noted {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -98,7 +117,7 @@ impl Netlink {
         for link in links {
             let (at, Some(peer)) = (link.header.index, Peer::of(link)) else { continue };
             let before = known.get(&at).copied();
-            let is_fresh = |seen: Seen| seen.peer == peer && seen.at.elapsed() < FRESH && !changed.contains(&at);
+            let is_fresh = |seen: Seen| seen.peer == peer && seen.at.elapsed() < FRESH && !changed.has(at);
             if before.is_some_and(is_fresh) {
                 continue;
             }

@@ -97,13 +97,20 @@ fn watch_pods(pods: Changed, tell: mpsc::Sender<()>) -> std::io::Result<()> {
     tokio::spawn(async move {
         let _handle = handle;
         while let Some((message, _)) = messages.next().await {
-            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = &message.payload
-                && pods.note(link)
-                && let Err(TrySendError::Closed(())) = tell.try_send(())
-            {
+            let is_news = match &message.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => pods.note(link),
+                NetlinkPayload::InnerMessage(_) => false,
+                // There were more messages than room for them.
+                _ => {
+                    pods.note_all();
+                    true
+                }
+            };
+            if is_news && let Err(TrySendError::Closed(())) = tell.try_send(()) {
                 return;
             }
         }
+        warn!("links of pods are no longer watched: a MAC address that a pod changes is learnt within 10 s only");
     });
     Ok(())
 }
