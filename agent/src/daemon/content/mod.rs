@@ -52,6 +52,8 @@ pub(super) struct Content {
     paced: bool,
     /// Nodes that were reached through the tunnel a short time ago.
     senders: Senders,
+    /// Whether the model has been complete once: before that nothing is done about them.
+    awake: bool,
     services: Part<services::State>,
     /// Services that did not fit.
     refused: BTreeMap<ObjectKey, services::PlanError>,
@@ -83,6 +85,7 @@ impl Content {
         Self {
             network: Network::default(),
             senders,
+            awake: false,
             node: Part::new(node),
             wanted_node: None,
             policy: Part::new(policy),
@@ -145,7 +148,7 @@ impl Content {
 
     /// When something is to be tried again.
     pub(super) fn retry(&self) -> Option<Instant> {
-        let sender = self.senders.next(second()).map(|left| Instant::now() + left);
+        let sender = self.senders.next(second()).filter(|_| self.awake).map(|left| Instant::now() + left);
         let full = [self.policy.until, self.services.until, self.refused_due, sender];
         self.attempts().into_iter().map(Attempts::retry).chain(full).flatten().min()
     }
@@ -188,6 +191,7 @@ impl Content {
         if !model.synced() {
             return outcome;
         }
+        self.awake = true;
         if self.policy.forget_full(now) {
             self.policy.state.set_capacity(policy::Capacity::default());
         }
@@ -346,12 +350,12 @@ impl Content {
     }
 }
 
-/// The ways to other nodes that are in force.
 /// The second since boot. A clock that can't be read stands still: then what ends does not.
 fn second() -> u32 {
     sweep::seconds().unwrap_or_default()
 }
 
+/// The ways to other nodes that are in force.
 fn hops(policy: &policy::State) -> impl Iterator<Item = &NodeHop> {
     policy.content().peer.nodes.values()
 }
