@@ -84,9 +84,16 @@ impl Hosts {
     /// These and those; where both have a name, the addresses of both.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
-        // By address: so the names of each stay in the order of the lines.
+        // Each list by itself, so that all stay in the order of the lines.
+        let Self { names: own, addresses } = &mut self;
         for (address, names) in other.addresses {
-            names.into_iter().for_each(|name| self.add(name, address));
+            let is_new = |name: &WireName| own.get(name).is_none_or(|known| !known.contains(&address));
+            addresses.entry(address).or_default().extend(names.into_iter().filter(is_new));
+        }
+        for (name, more) in other.names {
+            let known = own.entry(name).or_default();
+            let new: Vec<IpAddr> = more.into_iter().filter(|address| !known.contains(address)).collect();
+            known.extend(new);
         }
         self
     }
@@ -135,6 +142,16 @@ impl Hosts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_and_names_stay_in_the_order_of_the_lines() {
+        let hosts = |text: &str| Hosts::parse(text).unwrap();
+        let lines = "192.0.2.9 a b\n192.0.2.1 b a\n192.0.2.5 a\n192.0.2.3 a";
+        let all = hosts(lines);
+        assert_eq!(Hosts::default().and(hosts(lines)), all);
+        assert_eq!(hosts("192.0.2.9 a").and(all.clone()), all);
+        assert_eq!(Hosts::parse_leniently(lines).0, all);
+    }
 
     #[test]
     fn lines_are_read_and_mistakes_named() {

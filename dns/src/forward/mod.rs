@@ -250,7 +250,7 @@ impl Forwarder {
         let rules = self.cache.rules();
         match reply.lifetime() {
             _ if rules.bytes == 0 => u32::MAX,
-            Some(Lifetime::Negative(_)) => rules.denial,
+            Some(Lifetime::Negative(ttl)) => rules.denial.min(ttl),
             _ => rules.ttl,
         }
     }

@@ -145,7 +145,9 @@ impl Reply {
         written.answers = respelled(answers);
         written.authorities = respelled(authorities);
         written.additionals = respelled(additionals);
+        written.metadata.response_code = metadata.response_code;
         let negative = negative_ttl(&written);
+        written.metadata.response_code = ResponseCode::NoError;
         let bytes = encode(&written, usize::MAX);
         let header = Header::read(&bytes)?;
         let body = bytes.get(HEADER + section.len()..)?;

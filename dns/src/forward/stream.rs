@@ -15,13 +15,17 @@ use super::question::Question;
 use super::tls::Tls;
 use super::udp::{Heard, Waiting};
 
-/// How long a connection without questions stays open.
+/// How long a connection stays open on which nothing comes: without questions, or with questions that nobody answers.
 const IDLE: Duration = Duration::from_secs(10);
-/// How long a connection may take to be made.
+/// How long a connection may take to be made, TLS included.
 const CONNECT: Duration = Duration::from_secs(2);
+/// Connections that a question is asked on. A server may close one whenever it likes, after so many questions too.
+const TRIES: usize = 4;
 
 /// The connection to one server, while there is one.
-pub(super) struct Lines {
+pub(super) struct Lines(Arc<Server>);
+
+struct Server {
     to: SocketAddr,
     tls: Option<Tls>,
     current: Mutex<Option<Arc<Line>>>,
@@ -56,25 +60,36 @@ impl Drop for Line {
 
 impl Lines {
     pub(super) fn new(to: SocketAddr, tls: Option<Tls>) -> Self {
-        Self { to, tls, current: Mutex::new(None), opening: tokio::sync::Mutex::new(None) }
-    }
-
-    /// The connection, if there is one that is open.
-    fn current(&self) -> Option<Arc<Line>> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        current.filter(|line| !line.shared.closed.load(Ordering::Relaxed))
+        Self(Arc::new(Server { to, tls, current: Mutex::new(None), opening: tokio::sync::Mutex::new(None) }))
     }
 
     /// Asks, and waits for as long as the caller does.
     pub(super) async fn ask(&self, question: &Question, edns: bool) -> io::Result<Vec<u8>> {
-        let known = self.current();
-        if let Some(line) = &known {
-            // A server may close a connection whenever it likes: then there is a new one.
+        let mut line = match self.0.current() {
+            Some(line) => line,
+            None => self.open(None).await?,
+        };
+        for _ in 1..TRIES {
             if let Ok(answer) = line.ask(question, edns).await {
                 return Ok(answer);
             }
+            line = self.open(Some(line)).await?;
         }
-        self.open(known.as_ref()).await?.ask(question, edns).await
+        line.ask(question, edns).await
+    }
+
+    /// A connection in place of one that is of no use. It is made for all who ask, so also where the first of them gives up.
+    async fn open(&self, useless: Option<Arc<Line>>) -> io::Result<Arc<Line>> {
+        let server = Arc::clone(&self.0);
+        tokio::spawn(async move { server.open(useless.as_ref()).await }).await.map_err(io::Error::other)?
+    }
+}
+
+impl Server {
+    /// The connection, if there is one that is open.
+    fn current(&self) -> Option<Arc<Line>> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        current.filter(|line| !line.shared.closed.load(Ordering::Relaxed))
     }
 
     /// A connection in place of one that is of no use. However many ask for it at once, one is made.
@@ -102,14 +117,18 @@ impl Lines {
     }
 }
 
+async fn connect(to: SocketAddr, tls: Option<&Tls>) -> io::Result<Box<dyn Bytes>> {
+    let stream = TcpStream::connect(to).await?;
+    stream.set_nodelay(true)?;
+    Ok(match tls {
+        None => Box::new(stream),
+        Some(tls) => Box::new(tls.connect(stream).await?),
+    })
+}
+
 impl Line {
     async fn open(to: SocketAddr, tls: Option<&Tls>) -> io::Result<Self> {
-        let stream = timeout(CONNECT, TcpStream::connect(to)).await??;
-        stream.set_nodelay(true)?;
-        let stream: Box<dyn Bytes> = match tls {
-            None => Box::new(stream),
-            Some(tls) => Box::new(timeout(CONNECT, tls.connect(stream)).await??),
-        };
+        let stream = timeout(CONNECT, connect(to, tls)).await??;
         let (reader, writer) = split(stream);
         let shared = Arc::new(Shared {
             writer: tokio::sync::Mutex::new(writer),
@@ -121,6 +140,10 @@ impl Line {
             reading.read(reader).await;
             reading.closed.store(true, Ordering::Relaxed);
             reading.waiting.fail();
+            // The server learns now that nothing more comes, not with the next question.
+            if let Ok(mut writer) = reading.writer.try_lock() {
+                let _gone_anyway = timeout(CONNECT, writer.shutdown()).await;
+            }
         });
         Ok(Self { shared, reader: reader.abort_handle() })
     }
@@ -135,6 +158,10 @@ impl Line {
         let length = u16::try_from(message.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         let frame = [&length.to_be_bytes(), &message[..]].concat();
         let mut writer = self.shared.writer.lock().await;
+        // Whoever had it before may have given up in the middle.
+        if self.shared.closed.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         let writing = Writing { closed: &self.shared.closed, is_whole: false };
         writer.write_all(&frame).await?;
         writer.flush().await?;
@@ -169,15 +196,14 @@ impl Drop for Writing<'_> {
 }
 
 impl Shared {
-    /// Reads until the server closes, sends what is no message, or nobody has asked for a while.
+    /// Reads until the server closes or sends nothing for a while: the way to it may be gone, and nobody says so.
     async fn read(&self, mut reader: ReadHalf<Box<dyn Bytes>>) {
         let mut bytes = Vec::new();
         loop {
             match timeout(IDLE, reader.read_buf(&mut bytes)).await {
                 Ok(Ok(0) | Err(_)) => return,
                 Ok(Ok(_)) => {}
-                Err(_) if self.waiting.is_empty() => return,
-                Err(_) => continue,
+                Err(_) => return,
             }
             let mut at = 0;
             while let Some((&[high, low], rest)) = bytes.get(at..).and_then(|left| left.split_first_chunk()) {
@@ -195,6 +221,7 @@ impl Shared {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
+    use futures::FutureExt as _;
     use futures::future::join_all;
     use tokio::net::TcpListener;
 
@@ -212,8 +239,8 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
     }
 
-    /// Answers every question with itself, and counts connections.
-    async fn server() -> (SocketAddr, Arc<AtomicUsize>) {
+    /// Answers every question with itself, so many on a connection, and counts connections.
+    async fn server(most: Option<usize>) -> (SocketAddr, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -223,7 +250,8 @@ mod tests {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 counted.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(async move {
-                    while let Ok(length) = stream.read_u16().await {
+                    for _ in 0..most.unwrap_or(usize::MAX) {
+                        let Ok(length) = stream.read_u16().await else { return };
                         let mut message = vec![0; usize::from(length)];
                         stream.read_exact(&mut message).await.unwrap();
                         message[2] |= 0x80;
@@ -238,11 +266,36 @@ mod tests {
     #[test]
     fn questions_that_come_at_once_make_one_connection() {
         run(async {
-            let (address, connections) = server().await;
+            let (address, connections) = server(None).await;
             let lines = Lines::new(address, None);
             let questions: Vec<Question> = (0..100).map(question).collect();
             let answers = join_all(questions.iter().map(|question| lines.ask(question, false))).await;
             assert!(answers.iter().all(Result::is_ok));
+            assert_eq!(connections.load(Ordering::Relaxed), 1);
+        });
+    }
+
+    #[test]
+    fn a_server_that_closes_after_some_questions_answers_a_burst() {
+        run(async {
+            let (address, connections) = server(Some(128)).await;
+            let lines = Lines::new(address, None);
+            let questions: Vec<Question> = (0..300).map(question).collect();
+            let answers = join_all(questions.iter().map(|question| lines.ask(question, false))).await;
+            assert!(answers.iter().all(Result::is_ok));
+            assert_eq!(connections.load(Ordering::Relaxed), 3);
+        });
+    }
+
+    #[test]
+    fn a_connection_is_made_though_who_asked_for_it_gives_up() {
+        run(async {
+            let (address, connections) = server(None).await;
+            let lines = Lines::new(address, None);
+            let first = question(1);
+            // It is polled once, and dropped.
+            assert!(lines.ask(&first, false).now_or_never().is_none());
+            assert!(lines.ask(&question(2), false).await.is_ok());
             assert_eq!(connections.load(Ordering::Relaxed), 1);
         });
     }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,13 +27,13 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use hickory_server::zone_handler::MessageResponse;
 use http::{Method, StatusCode, header};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use super::accept::{Connections, Seat, accept};
 use super::certificate::Certificate;
 use super::frames::LONGEST;
-use super::tcp::IDLE;
+use super::tcp::{IDLE, Share};
 use super::tls::{HANDSHAKE, Handler, compact};
 use crate::full::{Responder, Response, Transport};
 use crate::meter::Shard;
@@ -95,7 +96,7 @@ async fn connection(
                 if waiting.is_empty() {
                     seat.busy();
                 }
-                waiting.push(exchange(&handler, request, respond, client));
+                waiting.push(exchange(&handler, request, respond, client, &seat.all.unread));
             }
             Some(()) = waiting.next() => {
                 deadline = Instant::now() + IDLE;
@@ -114,6 +115,7 @@ async fn exchange(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     client: SocketAddr,
+    unread: &AtomicUsize,
 ) {
     let message = match timeout(SLOW, message(request)).await {
         Ok(Ok(message)) => message,
@@ -131,7 +133,8 @@ async fn exchange(
         }
     }
     // Whoever gets no answer over other transports gets none here.
-    let Some(bytes) = said.take() else { return respond.send_reset(Reason::REFUSED_STREAM) };
+    let Some(bytes) = said.take() else { return respond.send_reset(Reason::CANCEL) };
+    let Ok(_share) = Share::take(unread, bytes.len()) else { return respond.send_reset(Reason::ENHANCE_YOUR_CALM) };
     if let Err(error) = send(&mut respond, bytes).await {
         handler.unsent(client, &error);
     }
@@ -184,9 +187,10 @@ async fn send(respond: &mut SendResponse<Bytes>, bytes: Vec<u8>) -> Result<(), N
     }
     let mut stream = respond.send_response(head, false).map_err(failed)?;
     let mut left = Bytes::from(bytes);
+    let deadline = Instant::now() + SLOW;
     while !left.is_empty() {
         stream.reserve_capacity(left.len());
-        let room = timeout(SLOW, std::future::poll_fn(|context| stream.poll_capacity(context)));
+        let room = timeout_at(deadline, std::future::poll_fn(|context| stream.poll_capacity(context)));
         let room = match room.await {
             Ok(Some(Ok(room))) => room,
             Ok(Some(Err(error))) => return Err(failed(error)),

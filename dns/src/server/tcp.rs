@@ -217,10 +217,10 @@ pub(super) fn shortly(responder: &Arc<Responder>, message: &[u8], client: IpAddr
 }
 
 /// Bytes that wait for a client.
-struct Share<'s>(&'s AtomicUsize, usize);
+pub(super) struct Share<'s>(&'s AtomicUsize, usize);
 
 impl<'s> Share<'s> {
-    fn take(all: &'s AtomicUsize, bytes: usize) -> io::Result<Self> {
+    pub(super) fn take(all: &'s AtomicUsize, bytes: usize) -> io::Result<Self> {
         let share = Self(all, bytes);
         if all.fetch_add(bytes, Ordering::Relaxed) + bytes > UNREAD {
             return Err(io::Error::other("too many responses wait for clients that don't read them"));

@@ -191,7 +191,7 @@ impl Block {
     pub fn fixed(&self, name: &[u8], record_type: RecordType, owner: &Name) -> Fixed {
         let rules = &self.rules.hosts;
         let pointer = record_type == RecordType::PTR;
-        if rules.zones.is_empty() || pointer && !rules.reverse || !pointer && !covers(&rules.zones, name) {
+        if !self.may_be_fixed(name, pointer) {
             return Fixed::Next;
         }
         match self.hosts.records(name, record_type, owner, rules.ttl) {
@@ -201,13 +201,21 @@ impl Block {
         }
     }
 
+    /// Whether fixed addresses are asked for a name at all.
+    fn may_be_fixed(&self, name: &[u8], pointer: bool) -> bool {
+        let rules = &self.rules.hosts;
+        !rules.zones.is_empty() && if pointer { rules.reverse } else { covers(&rules.zones, name) }
+    }
+
     /// Whether fixed addresses have something to say.
     pub(crate) fn is_fixed(&self, name: &[u8], record_type: RecordType) -> bool {
         let rules = &self.rules.hosts;
         if self.hosts.is_empty() && (rules.zones.is_empty() || rules.fall == Fall::Everywhere) {
             return false;
         }
-        !matches!(self.fixed(name, record_type, &Name::root()), Fixed::Next)
+        let pointer = record_type == RecordType::PTR;
+        let knows = || self.hosts.knows(name, record_type) || !(pointer || rules.fall.through(name));
+        self.may_be_fixed(name, pointer) && knows()
     }
 
     /// Whether a question can be answered on the short way.

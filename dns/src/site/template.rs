@@ -170,7 +170,11 @@ pub fn answer(templates: &[Template], name: &[u8], spelled: &[u8], record_type: 
 impl Template {
     fn fill(&self, name: &[u8], spelled: &[u8], zone: &WireName, record_type: RecordType) -> Option<Filled> {
         // A name that has no plain text is like no expression; without one every name will do.
-        let text = text::of_wire(name).unwrap_or_default();
+        let text = text::of_wire(name);
+        if text.is_none() && !self.matches.is_empty() {
+            return None;
+        }
+        let text = text.unwrap_or_default();
         let captures = self.matches.iter().find_map(|regex| Some((regex, regex.captures(&text)?)));
         if captures.is_none() && !self.matches.is_empty() {
             return None;
