@@ -18,13 +18,12 @@ const WAKE_UP: i64 = 250;
 /// A UDP socket that shares its address with others and tells the address that each datagram was sent to.
 pub(super) fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let fd = open(address, SockType::Datagram)?;
-    set(&fd, ReusePort, &true)?;
     set(&fd, ReceiveTimeout, &TimeVal::milliseconds(WAKE_UP))?;
     match address.ip() {
         IpAddr::V4(_) => set(&fd, Ipv4PacketInfo, &true)?,
         IpAddr::V6(_) => set(&fd, Ipv6RecvPacketInfo, &true)?,
     }
-    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    share(&fd, address)?;
     Ok(fd.into())
 }
 
@@ -33,14 +32,25 @@ pub(super) fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let fd = open(address, SockType::Stream)?;
     // A restart must not wait for the connections of the process before.
     set(&fd, ReuseAddr, &true)?;
-    set(&fd, ReusePort, &true)?;
     // Its connections inherit it: a response is one segment, and the next one doesn't wait for its acknowledgement.
     set(&fd, TcpNoDelay, &true)?;
-    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    share(&fd, address)?;
     listen(&fd, Backlog::new(1024)?)?;
     let listener = TcpListener::from(fd);
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// Binds a socket to an address that others may have too. Where the kernel chooses the port nobody has it yet: were it shared
+/// from the beginning, the kernel could choose that of another server of the same user.
+fn share(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    let bind = || bind(fd.as_raw_fd(), &SockaddrStorage::from(address)).map_err(io::Error::from);
+    if address.port() == 0 {
+        bind()?;
+        return set(fd, ReusePort, &true);
+    }
+    set(fd, ReusePort, &true)?;
+    bind()
 }
 
 fn open(address: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
