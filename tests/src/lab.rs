@@ -119,13 +119,27 @@ impl Lab {
     /// # Panics
     /// When it still does not work after ten seconds, with the last reason.
     #[track_caller]
-    pub fn wait_until<T, E: std::fmt::Debug>(&self, what: &str, mut attempt: impl FnMut() -> Result<T, E>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn wait_until<T, E: std::fmt::Debug>(&self, what: &str, attempt: impl FnMut() -> Result<T, E>) -> T {
+        self.wait_within(PATIENCE, what, attempt)
+    }
+
+    /// The same, for what takes a machine long that has much to do.
+    ///
+    /// # Panics
+    /// When it still does not work after that time, with the last reason.
+    #[track_caller]
+    pub fn wait_within<T, E: std::fmt::Debug>(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut attempt: impl FnMut() -> Result<T, E>,
+    ) -> T {
+        let deadline = Instant::now() + patience;
         loop {
             match attempt() {
                 Ok(value) => return value,
                 Err(reason) if Instant::now() >= deadline => {
-                    panic!("after {PATIENCE:?} it is still not so that {what}: {reason:?}")
+                    panic!("after {patience:?} it is still not so that {what}: {reason:?}")
                 }
                 Err(_) => thread::sleep(Duration::from_millis(5)),
             }

@@ -1,6 +1,7 @@
 //! Objects that ask for more than there is for everybody: others keep what is theirs.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use fairlead_tests::{Lab, Probe, Probes, ServiceManifest};
 use serde_json::{Value, json};
@@ -48,7 +49,7 @@ fn s61_endpoint_slices_of_one_namespace_leave_services_of_others_theirs() {
     lab.apply(&service(&first));
     goes_to("the service is in force", "quiet/first");
     lab.apply(&huge());
-    lab.wait_until("the one that does not fit is named", || {
+    lab.wait_within(Duration::from_secs(60), "the one that does not fit is named", || {
         let status = node.fairlead(&["status"]).stdout;
         let line = status.lines().find(|line| line.starts_with("a-greedy/huge"));
         match line {
