@@ -53,7 +53,7 @@ const STEPS: [Step; 10] = {
         Step { name: "behaviour tests, long", what: "DNS beside CoreDNS, and with the resolvers that are installed", takes: "8 min, root", needs: &[], runs: &[Full], act: |test| host::long(test.filter()) },
         Step { name: "fuzz targets", what: "each for some seconds, from its kept corpus", takes: "6 min", needs: &[], runs: &[Named], act: |test| fuzz::all(test.filter(), Seconds::FEW) },
         Step { name: "fuzz targets, long", what: "each for a minute and a half", takes: "9 min", needs: &[], runs: &[Full], act: |test| fuzz::all(test.filter(), Seconds::MANY) },
-        Step { name: "kernel matrix", what: "every program through the verifiers of the running kernel, 6.1 and 6.12", takes: "2 min, QEMU", needs: &[Emulator, Kernels], runs: &[Whole], act: |_| matrix(&Vm::default()) },
+        Step { name: "kernel matrix", what: "every program through the verifiers of the running kernel, 6.1 and 6.12", takes: "2 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Whole], act: |_| matrix(&Vm::default()) },
         Step { name: "kernels, frames", what: "the matrix, and the frames of the datapath's tests through each kernel's programs", takes: "10 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Full], act: |_| matrix(&Vm::with_frames()) },
         Step { name: "cluster", what: "installation, upgrades, kills, reboots and mistakes on a real cluster under load", takes: "20 min, root, 4 GiB", needs: &[Cluster], runs: &[Run::Cluster, Whole, Full], act: |test| cluster::run(test.filter()) },
         Step { name: "upstream's specs", what: "what upstream asks of the network of every cluster: Conformance", takes: "15 min, root, 4 GiB", needs: &[Cluster, TestRoot], runs: &[Whole], act: |_| specs(&E2e::conformance()) },
@@ -127,6 +127,8 @@ mod tests {
         let table = table(&all);
         for (index, step) in all.iter().enumerate() {
             assert!(!step.runs.is_empty(), "{} is in no run", step.name);
+            let guests = step.needs.contains(&Kernels);
+            assert_eq!(guests, step.needs.contains(&Modules), "{}: guests load modules", step.name);
             assert!(all[..index].iter().all(|other| other.name != step.name), "{} is there twice", step.name);
             let line = table.lines().nth(index).unwrap();
             assert!(line.starts_with(step.name) && line.contains(step.takes) && line.ends_with(step.what), "{line}");
