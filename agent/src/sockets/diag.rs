@@ -24,6 +24,8 @@ const ANSWER: usize = 64 << 10;
 pub struct Diag {
     socket: OwnedFd,
     seq: u32,
+    /// Room for an answer.
+    buffer: Vec<u8>,
 }
 
 impl Diag {
@@ -35,7 +37,7 @@ impl Diag {
         let socket =
             socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE))?;
-        Ok(Self { socket, seq: 0 })
+        Ok(Self { socket, seq: 0, buffer: vec![0; ANSWER] })
     }
 
     /// Sockets of processes with another end, of both families and protocols; `storage` is `SOCKETS`.
@@ -99,11 +101,10 @@ impl Diag {
         Ok(self.seq)
     }
 
-    fn answer(&self, transport: Transport, seq: u32, sockets: &mut Vec<SeenSocket>) -> io::Result<()> {
-        let mut buffer = vec![0; ANSWER];
+    fn answer(&mut self, transport: Transport, seq: u32, sockets: &mut Vec<SeenSocket>) -> io::Result<()> {
         loop {
-            let count = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-            match read(&buffer[..count], transport, seq, sockets) {
+            let count = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
+            match read(&self.buffer[..count], transport, seq, sockets) {
                 Told::More => {}
                 Told::Done | Told::Error(0) => return Ok(()),
                 Told::Error(error) => return Err(io::Error::from_raw_os_error(error)),
