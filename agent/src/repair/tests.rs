@@ -67,7 +67,7 @@ fn apply(want: &[WantPod], have: &mut HavePods, step: Step) {
         Step::Release(at) => have.links.get_mut(&at).unwrap().is_port = false,
         Step::Mtu(at, mtu) => have.links.get_mut(&at).unwrap().mtu = mtu,
         Step::Rename(at) => {
-            have.links.get_mut(&at).unwrap().name = want.iter().find(|pod| pod.ifindex() == at).unwrap().name()
+            have.links.get_mut(&at).unwrap().name = want.iter().find(|pod| pod.ifindex() == at).unwrap().name();
         }
         Step::Mac(at, mac) => have.links.get_mut(&at).unwrap().mac = Some(mac),
         Step::Set(at, setting) => drop(have.links.get_mut(&at).unwrap().settings.insert(setting, setting.value())),
