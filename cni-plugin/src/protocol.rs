@@ -53,7 +53,7 @@ impl Attachment {
     /// The name of the host side of its veth pair. Both sides compute it, so that a DEL needs no state.
     #[must_use]
     pub fn host_link(&self) -> String {
-        format!("{HOST_LINK_PREFIX}{:010x}", self.hash() & 0xff_ffff_ffff)
+        host_link_of(self.host_mac())
     }
 
     /// The address of the pod's side: locally administered, the same for the same attachment.
@@ -108,6 +108,19 @@ pub fn network_alias(network: &str) -> String {
     let mut alias = format!("{ALIAS}{network}");
     alias.truncate(alias.floor_char_boundary(LONGEST_ALIAS));
     alias
+}
+
+/// The name of the host side that has this MAC address from its ADD: both are made of the same bits.
+#[must_use]
+pub fn host_link_of(Mac([_, bits @ ..]): Mac) -> String {
+    let hex: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{HOST_LINK_PREFIX}{hex}")
+}
+
+/// Whether an alias is one that ADD gives to host sides, whatever their network.
+#[must_use]
+pub fn is_network_alias(alias: &str) -> bool {
+    alias.starts_with(ALIAS)
 }
 
 /// Whether a host side with this alias is of this network. One without, of an earlier release, is of our own.
@@ -303,6 +316,7 @@ mod tests {
                 let attachment = Attachment { container_id: format!("{container:064x}"), ifname: ifname.to_owned() };
                 let name = attachment.host_link();
                 assert_eq!(name.len(), 12, "IFNAMSIZ is 16 with its zero");
+                assert_eq!(name, format!("{HOST_LINK_PREFIX}{:010x}", attachment.hash() & 0xff_ffff_ffff));
                 assert!(seen.insert(name));
             }
         }

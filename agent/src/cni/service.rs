@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use fairlead_cni::protocol::{
-    Attachment, FIRST_POD_IFINDEX, GATEWAY_V4, GATEWAY_V6, PodAddress, PodRef, Reservation, Wanted, is_of_network,
+    Attachment, FIRST_POD_IFINDEX, GATEWAY_V4, GATEWAY_V6, HOST_LINK_PREFIX, PodAddress, PodRef, Reservation, Wanted,
+    is_of_network,
 };
 use fairlead_cni::{queue, ready};
 use fairlead_objects::ObjectKey;
@@ -65,7 +66,12 @@ impl<N: PodNetwork> Service<N> {
     ) -> Self {
         let mut state = State { ledger, journal, held: BTreeMap::new() };
         let known: BTreeSet<String> = state.ledger.entries().map(|(attachment, _)| attachment.host_link()).collect();
-        for link in existing.into_iter().filter(|link| !known.contains(&link.name)) {
+        let slots: BTreeSet<u16> = state.ledger.entries().map(|(_, entry)| entry.slot).collect();
+        let is_known = |link: &PodLink| {
+            let renamed = !link.name.starts_with(HOST_LINK_PREFIX) && slots.contains(&link.slot);
+            known.contains(&link.name) || renamed
+        };
+        for link in existing.into_iter().filter(|link| !is_known(link)) {
             tracing::warn!(link = link.name, slot = link.slot, "this link is not in the CNI journal: leaving it alone");
             state.ledger.hold(link.slot, &link.ips);
             state.held.insert(link.name.clone(), link);
@@ -249,8 +255,9 @@ impl<N: PodNetwork> Service<N> {
     pub(crate) async fn release_vanished(&self) -> Result<(), CniError> {
         // In this order: what was attached before the links were listed has its link in the list or has lost it.
         let attached = self.attached();
-        let links: BTreeSet<String> = self.links.list().await?.into_iter().map(|link| link.name).collect();
-        for pod in attached.into_iter().filter(|pod| !links.contains(&pod.host_link)) {
+        // By index: a link that somebody has renamed is not gone.
+        let links: BTreeSet<u16> = self.links.list().await?.into_iter().map(|link| link.slot).collect();
+        for pod in attached.into_iter().filter(|pod| !links.contains(&pod.slot)) {
             tracing::info!(pod = %pod.key, link = pod.host_link, "the link is gone: releasing the pod's addresses");
             let attachment = Attachment { container_id: pod.container_id, ifname: pod.ifname };
             let _turn = self.container(&attachment.container_id).await;

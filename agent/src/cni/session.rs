@@ -63,6 +63,11 @@ async fn converse<N: PodNetwork>(
             return Ok(());
         }
         let reply = match serde_json::from_slice(&line) {
+            // The runtime has gone on since, and has pods that are not in this list.
+            Ok(Request::Gc { .. }) if has_hung_up(&stream) => {
+                tracing::info!("nobody waits for this GC any more: leaving it to the next one");
+                return Ok(());
+            }
             Ok(request) => {
                 let (verb, begin) = (verb(&request), Instant::now());
                 let reply = answer(service, request, turn).await;
@@ -79,6 +84,11 @@ async fn converse<N: PodNetwork>(
         text.push(b'\n');
         stream.write_all(&text).await?;
     }
+}
+
+/// Whether the other side is gone, as after an agent that hung for long. Plugins send nothing while they wait for an answer.
+fn has_hung_up(stream: &BufReader<UnixStream>) -> bool {
+    matches!(stream.get_ref().try_read(&mut [0]), Ok(0))
 }
 
 /// The request's name in metrics.
@@ -119,5 +129,23 @@ async fn answer<N: PodNetwork>(service: &Service<N>, request: Request, turn: &mu
         }
         Request::Status => service.status().map(|()| Reply::Done),
         Request::Gc { network, keep } => service.gc(&network, &keep).await.map(|()| Reply::Done),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn c10_a_plugin_that_gave_up_is_noticed() {
+        for gone in [false, true] {
+            let (mut plugin, agent) = UnixStream::pair().unwrap();
+            plugin.write_all(b"a request\n").await.unwrap();
+            let waits = (!gone).then_some(plugin);
+            let (mut stream, mut line) = (BufReader::new(agent), Vec::new());
+            stream.read_until(b'\n', &mut line).await.unwrap();
+            assert_eq!((line.as_slice(), has_hung_up(&stream)), (&b"a request\n"[..], gone));
+            drop(waits);
+        }
     }
 }

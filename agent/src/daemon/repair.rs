@@ -14,7 +14,7 @@ use super::engine::Input;
 use crate::model::LocalPod;
 use crate::repair::{HavePods, Kind, Looked, Step, WantPod, compare_pods, is_wired_but_for_the_mac};
 use crate::state::{Shared, Subject};
-use crate::wiring::{Changed, Netlink, Peers, Sysctls, Uplink, overlay};
+use crate::wiring::{Changed, Names, Netlink, Peers, Sysctls, Uplink, overlay};
 
 /// How long the plugin may take to wire a pod whose programs are attached: its policy is waited for in that time.
 const WIRING: Duration = Duration::from_secs(20);
@@ -42,6 +42,8 @@ struct Known {
     since: Instant,
     /// Whether it has been wired once. Before, the plugin is at work on it.
     wired: bool,
+    /// The MTU of its host side when it was first seen: the pod keeps the one that it began with.
+    mtu: Option<u32>,
 }
 
 impl Caretaker {
@@ -87,7 +89,8 @@ impl Caretaker {
             }
             let Some(link) = have.links.get(&want(&pod).ifindex()) else { continue };
             let source = own.iter().copied().find(|ip| address(step).is_some_and(|to| to.is_ipv4() == ip.is_ipv4()));
-            let outcome = self.netlink.mend(step, &link.name, source, &self.sysctls).await;
+            let names = Names { now: &link.name, right: &want(&pod).name() };
+            let outcome = self.netlink.mend(step, names, source, &self.sysctls).await;
             let gone = [Errno::ENODEV, Errno::ESRCH].map(|errno| Some(errno as i32));
             if outcome.as_ref().is_err_and(|error| gone.contains(&error.errno())) {
                 continue;
@@ -105,11 +108,12 @@ impl Caretaker {
         known.retain(|slot, known| local.iter().any(|pod| pod.slot == *slot && *pod == known.pod));
         let mut due = Vec::new();
         for pod in local {
-            let steps = compare_pods(&[want(pod)], have);
-            let new = || Known { pod: pod.clone(), since: now, wired: first };
+            let link = have.links.get(&want(pod).ifindex());
+            let new = || Known { pod: pod.clone(), since: now, wired: first, mtu: None };
             let known = known.entry(pod.slot).or_insert_with(new);
-            let wired = is_wired_but_for_the_mac(&steps, have);
-            known.wired |= wired && have.links.contains_key(&want(pod).ifindex());
+            known.mtu = known.mtu.or(link.map(|link| link.mtu));
+            let steps = compare_pods(&[WantPod { mtu: known.mtu, ..want(pod) }], have);
+            known.wired |= is_wired_but_for_the_mac(&steps, have) && link.is_some();
             if known.wired || now.saturating_duration_since(known.since) >= WIRING {
                 due.extend(steps.into_iter().map(|step| (pod.clone(), step)));
             }
@@ -155,18 +159,22 @@ impl Caretaker {
 }
 
 fn want(pod: &LocalPod) -> WantPod {
-    WantPod { slot: pod.slot, host_mac: Mac(pod.host_mac), pod_mac: Mac(pod.pod_mac), ips: pod.ips.clone() }
+    let (host_mac, pod_mac) = (Mac(pod.host_mac), Mac(pod.pod_mac));
+    WantPod { slot: pod.slot, host_mac, pod_mac, ips: pod.ips.clone(), mtu: None }
 }
 
 fn address(step: Step) -> Option<IpAddr> {
     match step {
         Step::Route(_, ip) | Step::Neighbour(_, ip, _) | Step::Unroute(_, ip) => Some(ip),
-        Step::Mac(..) | Step::Set(..) | Step::Up(_) => None,
+        Step::Release(_) | Step::Mtu(..) | Step::Mac(..) | Step::Set(..) | Step::Up(_) | Step::Rename(_) => None,
     }
 }
 
 fn describe(step: Step, name: &str) -> (Kind, String) {
     match step {
+        Step::Release(_) => (Kind::Link, format!("the link {name} taken out of another device")),
+        Step::Mtu(_, mtu) => (Kind::Link, format!("the MTU {mtu} of {name}")),
+        Step::Rename(_) => (Kind::Link, format!("the name of the link {name}")),
         Step::Mac(_, mac) => (Kind::Link, format!("the MAC address {mac} of {name}")),
         Step::Up(_) => (Kind::Link, format!("the link {name} set up")),
         Step::Set(_, setting) => (Kind::Sysctl, format!("the setting {setting:?} = {} of {name}", setting.value())),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fairlead_cni::Mac;
-use fairlead_cni::protocol::FIRST_POD_IFINDEX;
+use fairlead_cni::protocol::{FIRST_POD_IFINDEX, host_link_of};
 
 /// A pod, as ADD wired it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,9 @@ pub struct WantPod {
     pub pod_mac: Mac,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
+    /// The MTU that the host side had when it was wired, if that is known. With a smaller one the kernel drops what the pod
+    /// sends, and tells nobody.
+    pub mtu: Option<u32>,
 }
 
 impl WantPod {
@@ -24,6 +27,12 @@ impl WantPod {
     #[must_use]
     pub fn ifindex(&self) -> u32 {
         FIRST_POD_IFINDEX + u32::from(self.slot)
+    }
+
+    /// The name of its host side.
+    #[must_use]
+    pub fn name(&self) -> String {
+        host_link_of(self.host_mac)
     }
 }
 
@@ -69,6 +78,10 @@ pub struct HaveLink {
     pub name: String,
     /// Whether it is up.
     pub up: bool,
+    /// Its MTU, in bytes.
+    pub mtu: u32,
+    /// Whether it is a port of another device, as of a bridge, which takes what is for the node's stack.
+    pub is_port: bool,
     /// Its MAC address.
     pub mac: Option<Mac>,
     /// That of the pod's side, if it could be seen.
@@ -91,6 +104,10 @@ pub struct HavePods {
 /// What has to be done, in this order for each pod: the kernel takes routes only at a link that is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
+    /// Take the host side out of the device of which it is a port.
+    Release(u32),
+    /// Give the host side its MTU.
+    Mtu(u32, u32),
     /// Give the host side its MAC address.
     Mac(u32, Mac),
     /// Change a setting of the host side.
@@ -103,6 +120,8 @@ pub enum Step {
     Route(u32, IpAddr),
     /// Remove a route of ours to an address that the pod does not have.
     Unroute(u32, IpAddr),
+    /// Give the host side its name, by which DEL and CHECK find it. What comes before uses the one that it has.
+    Rename(u32),
 }
 
 /// Whether these steps are about nothing but the MAC address of a pod that has been wired: a plugin behind ours gave it another.
@@ -120,6 +139,12 @@ pub fn compare_pods(want: &[WantPod], have: &HavePods) -> Vec<Step> {
     for pod in want {
         let ifindex = pod.ifindex();
         let Some(link) = have.links.get(&ifindex) else { continue };
+        if link.is_port {
+            steps.push(Step::Release(ifindex));
+        }
+        if let Some(mtu) = pod.mtu.filter(|mtu| *mtu != link.mtu) {
+            steps.push(Step::Mtu(ifindex, mtu));
+        }
         if link.mac != Some(pod.host_mac) {
             steps.push(Step::Mac(ifindex, pod.host_mac));
         }
@@ -140,6 +165,9 @@ pub fn compare_pods(want: &[WantPod], have: &HavePods) -> Vec<Step> {
         }
         let routes = have.routes.iter().filter(|(at, ip)| *at == ifindex && !pod.ips.contains(ip));
         steps.extend(routes.map(|&(_, ip)| Step::Unroute(ifindex, ip)));
+        if link.name != pod.name() {
+            steps.push(Step::Rename(ifindex));
+        }
     }
     steps
 }

@@ -20,13 +20,15 @@ fn mac(n: u8) -> Mac {
 }
 
 fn pods() -> impl Strategy<Value = Vec<WantPod>> {
-    let pod = (0..4_u8, 0..4_u8, prop::collection::btree_set(0..6_u8, 0..3));
+    let mtu = prop::option::of(1400..1402_u32);
+    let pod = (0..4_u8, 0..4_u8, prop::collection::btree_set(0..6_u8, 0..3), mtu);
     prop::collection::btree_map(0..5_u16, pod, 0..5).prop_map(|pods| {
-        let pod = |(slot, (host, pod, ips)): (u16, (u8, u8, std::collections::BTreeSet<u8>))| WantPod {
+        let pod = |(slot, (host, pod, ips, mtu)): (u16, (u8, u8, std::collections::BTreeSet<u8>, _))| WantPod {
             slot,
             host_mac: mac(host),
             pod_mac: mac(pod),
             ips: ips.into_iter().map(ip).collect(),
+            mtu,
         };
         pods.into_iter().map(pod).collect()
     })
@@ -34,16 +36,19 @@ fn pods() -> impl Strategy<Value = Vec<WantPod>> {
 
 fn have() -> impl Strategy<Value = HavePods> {
     let settings = prop::collection::btree_map(prop::sample::select(&Setting::ALL[..]), 0..3, 0..=3);
-    let link = (any::<bool>(), prop::option::of(0..4_u8), prop::option::of(0..4_u8), settings);
+    let device = (0..5_u8, 1400..1402_u32, any::<bool>());
+    let link = (any::<bool>(), prop::option::of(0..4_u8), prop::option::of(0..4_u8), settings, device);
     let links = prop::collection::btree_map(0..7_u16, link, 0..7);
     let routes = prop::collection::btree_set((0..7_u16, 0..6_u8), 0..16);
     let neighbours = prop::collection::btree_map((0..7_u16, 0..6_u8), 0..4_u8, 0..16);
     (links, routes, neighbours).prop_map(|(links, routes, neighbours)| {
         let index = |slot: u16| 1_000_000 + u32::from(slot);
         let mut named = BTreeMap::new();
-        for (slot, (up, address, peer, settings)) in links {
+        for (slot, (up, address, peer, settings, (name, mtu, is_port))) in links {
             let (address, peer_mac) = (address.map(mac), peer.map(mac));
-            let link = HaveLink { name: format!("fl{slot}"), up, mac: address, peer_mac, settings };
+            // The name of one of these pods, its own or not, or none's.
+            let name = format!("fl00000000{name:02x}");
+            let link = HaveLink { name, up, mtu, is_port, mac: address, peer_mac, settings };
             named.insert(index(slot), link);
         }
         let links = named;
@@ -57,8 +62,13 @@ fn have() -> impl Strategy<Value = HavePods> {
 }
 
 /// What the kernel makes of a step. It refuses a route at a link that is down.
-fn apply(have: &mut HavePods, step: Step) {
+fn apply(want: &[WantPod], have: &mut HavePods, step: Step) {
     match step {
+        Step::Release(at) => have.links.get_mut(&at).unwrap().is_port = false,
+        Step::Mtu(at, mtu) => have.links.get_mut(&at).unwrap().mtu = mtu,
+        Step::Rename(at) => {
+            have.links.get_mut(&at).unwrap().name = want.iter().find(|pod| pod.ifindex() == at).unwrap().name();
+        }
         Step::Mac(at, mac) => have.links.get_mut(&at).unwrap().mac = Some(mac),
         Step::Set(at, setting) => drop(have.links.get_mut(&at).unwrap().settings.insert(setting, setting.value())),
         Step::Up(at) => have.links.get_mut(&at).unwrap().up = true,
@@ -85,7 +95,8 @@ fn is_wired(pod: &WantPod, have: &HavePods) -> bool {
     wanted.sort();
     let pod_mac = link.peer_mac.unwrap_or(pod.pod_mac);
     let known = pod.ips.iter().all(|ip| have.neighbours.get(&(at, *ip)) == Some(&pod_mac));
-    link.up && link.mac == Some(pod.host_mac) && settings && routed == wanted && known
+    let is_right = !link.is_port && link.name == pod.name() && pod.mtu.is_none_or(|mtu| mtu == link.mtu);
+    is_right && link.up && link.mac == Some(pod.host_mac) && settings && routed == wanted && known
 }
 
 #[test]
@@ -109,7 +120,7 @@ proptest! {
         prop_assert_eq!(steps.is_empty(), want.iter().all(|pod| is_wired(pod, &have)), "{:?}", steps);
         let mut after = have.clone();
         for step in steps {
-            apply(&mut after, step);
+            apply(&want, &mut after, step);
         }
         for pod in &want {
             prop_assert!(is_wired(pod, &after), "{:?} in {:?}", pod, after);

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use fairlead_cni::protocol::{FIRST_POD_IFINDEX, HOST_LINK_PREFIX, POD_ROUTE_PROTOCOL, SLOTS};
+use fairlead_cni::protocol::{FIRST_POD_IFINDEX, HOST_LINK_PREFIX, POD_ROUTE_PROTOCOL, SLOTS, is_network_alias};
 use futures::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
@@ -86,14 +86,16 @@ fn slot(ifindex: u32) -> Option<u16> {
 pub(super) fn pod_link(link: &LinkMessage) -> Option<PodLink> {
     let slot = slot(link.header.index)?;
     let name = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) if name.starts_with(HOST_LINK_PREFIX) => Some(name.clone()),
+        LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
     })?;
     let alias = link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfAlias(alias) => Some(alias.clone()),
         _ => None,
     });
-    Some(PodLink { slot, name, alias, ips: Vec::new() })
+    // One that somebody has renamed (udev does) is a pod's all the same.
+    let ours = name.starts_with(HOST_LINK_PREFIX) || alias.as_deref().is_some_and(is_network_alias);
+    ours.then_some(PodLink { slot, name, alias, ips: Vec::new() })
 }
 
 pub(super) fn pod_route(route: &RouteMessage) -> Option<(u16, IpAddr)> {

@@ -22,6 +22,7 @@ pub use links::{PodLink, PodLinks};
 pub use neighbours::neighbours;
 pub use netlink::Netlink;
 pub use peers::{Changed, Peers};
+pub use pods::Names;
 pub use routes::{NODE_ROUTE_PROTOCOL, NodeRoute, Via, desired, difference};
 pub use sysctl::record::RecordError;
 pub use sysctl::{PROC_SYS, Sysctls};

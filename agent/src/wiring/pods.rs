@@ -20,6 +20,15 @@ use super::links::{pod_link, pod_route};
 use super::{Netlink, Peers, Sysctls, WiringError, peers};
 use crate::repair::{FilterPlace, Filters, HaveLink, HavePods, Setting, Step};
 
+/// The names of a host side.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// The one that it has.
+    pub now: &'a str,
+    /// The one that it should have.
+    pub right: &'a str,
+}
+
 impl Netlink {
     /// What there is of pods on the node's side. `peers`: what was seen of the other side before.
     ///
@@ -48,23 +57,27 @@ impl Netlink {
     pub async fn mend(
         &self,
         step: Step,
-        name: &str,
+        names: Names<'_>,
         source: Option<IpAddr>,
         sysctls: &Sysctls,
     ) -> Result<(), WiringError> {
+        let name = names.now;
         match step {
-            Step::Mac(at, mac) => {
-                let mut message = LinkMessage::default();
-                message.header.index = at;
-                message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
-                self.set_link(message, name).await
-            }
-            Step::Up(at) => {
-                let mut message = LinkMessage::default();
-                message.header.index = at;
-                message.header.flags = LinkFlags::Up;
-                message.header.change_mask = LinkFlags::Up;
-                self.set_link(message, name).await
+            Step::Release(at) => self.set_attribute(at, LinkAttribute::Controller(0), name).await,
+            Step::Mtu(at, mtu) => self.set_attribute(at, LinkAttribute::Mtu(mtu), name).await,
+            Step::Mac(at, mac) => self.set_attribute(at, LinkAttribute::Address(mac.0.to_vec()), name).await,
+            Step::Up(at) => self.set_up(at, true, name).await,
+            Step::Rename(at) => {
+                let rename = || self.set_attribute(at, LinkAttribute::IfName(names.right.to_owned()), name);
+                match rename().await {
+                    // Before Linux 6.2 a link has to be down for it. Its routes are put back by the next look.
+                    Err(error) if error.errno() == Some(Errno::EBUSY as i32) => {
+                        self.set_up(at, false, name).await?;
+                        let renamed = rename().await;
+                        self.set_up(at, true, name).await.and(renamed)
+                    }
+                    result => result,
+                }
             }
             Step::Set(_, setting) => sysctls.set_device(&key(setting, name), setting.value()),
             Step::Neighbour(at, ip, mac) => {
@@ -111,6 +124,21 @@ impl Netlink {
             }
         }
         Ok(filters)
+    }
+
+    async fn set_attribute(&self, at: u32, attribute: LinkAttribute, name: &str) -> Result<(), WiringError> {
+        let mut message = LinkMessage::default();
+        message.header.index = at;
+        message.attributes.push(attribute);
+        self.set_link(message, name).await
+    }
+
+    async fn set_up(&self, at: u32, up: bool, name: &str) -> Result<(), WiringError> {
+        let mut message = LinkMessage::default();
+        message.header.index = at;
+        message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+        message.header.change_mask = LinkFlags::Up;
+        self.set_link(message, name).await
     }
 
     async fn set_link(&self, message: LinkMessage, name: &str) -> Result<(), WiringError> {
@@ -160,8 +188,13 @@ fn have_link(message: &LinkMessage, peer_mac: Option<Mac>) -> Option<(u32, HaveL
             _ => {}
         }
     }
+    let mtu = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    })?;
+    let is_port = message.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::Controller(1..)));
     let up = message.header.flags.contains(LinkFlags::Up);
-    Some((message.header.index, HaveLink { name: link.name, up, mac, peer_mac, settings }))
+    Some((message.header.index, HaveLink { name: link.name, up, mtu, is_port, mac, peer_mac, settings }))
 }
 
 fn permanent(message: &NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::overlay::{NAME, Overlay};
 use super::uplinks::paces;
-use super::{Changed, Netlink, NodeRoute, Sysctls, Uplink, Via, neighbours, watch};
+use super::{Changed, Names, Netlink, NodeRoute, Sysctls, Uplink, Via, neighbours, watch};
 use crate::repair::{Step, WantPod, compare_pods};
 
 fn ip(line: &str) -> String {
@@ -131,23 +131,34 @@ fn a_pod_whose_link_was_down_is_wired_again() {
             slot: 5,
             host_mac: Mac([10, 0, 0, 0, 0, 5]),
             pod_mac: Mac([2, 0, 0, 0, 0, 5]),
+            mtu: Some(1450),
             ips: ["10.244.1.5", "fd00:10:244:1::5"].map(|ip| ip.parse().unwrap()).into(),
         };
         let own = ["172.18.0.1", "fd00:172:18::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
-        let name = "fl0123456789";
+        let name = "fl0000000005";
         ip(&format!("link add {name} index 1000005 type veth peer name pod"));
+        ip(&format!("link set {name} alias network=fairlead"));
+        ip("link add bridge type bridge");
         ip("link set pod up");
         let netlink = Netlink::open().unwrap();
         let steps = async || {
             compare_pods(std::slice::from_ref(&pod), &netlink.pods(&mut super::Peers::default()).await.unwrap())
         };
         let mend = async || {
-            for step in steps().await {
-                let source = match step {
-                    Step::Route(_, ip) => own.iter().copied().find(|own| own.is_ipv4() == ip.is_ipv4()),
-                    _ => None,
-                };
-                netlink.mend(step, name, source, &sysctls).await.unwrap_or_else(|error| panic!("{step:?}: {error}"));
+            // A second time for the settings of IPv6, where the kernel had taken all of that away.
+            for _ in 0..2 {
+                for step in steps().await {
+                    let source = match step {
+                        Step::Route(_, ip) => own.iter().copied().find(|own| own.is_ipv4() == ip.is_ipv4()),
+                        _ => None,
+                    };
+                    let have = netlink.pods(&mut super::Peers::default()).await.unwrap();
+                    let names = Names { now: &have.links[&pod.ifindex()].name, right: &pod.name() };
+                    netlink
+                        .mend(step, names, source, &sysctls)
+                        .await
+                        .unwrap_or_else(|error| panic!("{step:?}: {error}"));
+                }
             }
             assert_eq!(steps().await, []);
         };
@@ -162,6 +173,11 @@ fn a_pod_whose_link_was_down_is_wired_again() {
             format!("route del 10.244.1.5/32 dev {name}"),
             format!("-6 route del fd00:10:244:1::5 dev {name}"),
             format!("route add 10.244.1.9/32 dev {name} proto 241"),
+            format!("link set {name} mtu 1400"),
+            // Below what IPv6 needs the kernel takes all of it away.
+            format!("link set {name} mtu 1000"),
+            format!("link set {name} master bridge"),
+            format!("link set {name} name renamed0"),
         ] {
             ip(&harm);
             assert_ne!(steps().await, [], "{harm}");
@@ -173,15 +189,16 @@ fn a_pod_whose_link_was_down_is_wired_again() {
         ip(&format!("link set {name} up"));
         assert_eq!(steps().await.len(), 4);
         mend().await;
-        for key in ["net/ipv4/conf/fl0123456789/forwarding", "net/ipv6/conf/fl0123456789/forwarding"] {
-            std::fs::write(format!("/proc/sys/{key}"), "0").unwrap();
+        for key in ["ipv4", "ipv6"] {
+            std::fs::write(format!("/proc/sys/net/{key}/conf/{name}/forwarding"), "0").unwrap();
             assert_eq!(steps().await.len(), 1, "{key}");
             mend().await;
         }
         // An address that the node does not have is no reason to do without the route.
         ip(&format!("route del 10.244.1.5/32 dev {name}"));
         let other = Some("192.0.2.1".parse().unwrap());
-        netlink.mend(Step::Route(pod.ifindex(), pod.ips[0]), name, other, &sysctls).await.unwrap();
+        let names = Names { now: name, right: name };
+        netlink.mend(Step::Route(pod.ifindex(), pod.ips[0]), names, other, &sysctls).await.unwrap();
         assert_eq!(steps().await, []);
         // What others have there is theirs.
         ip(&format!("route add 198.51.100.0/24 dev {name}"));

@@ -167,6 +167,24 @@ fn c25_a_restarted_agent_releases_pods_that_vanished() {
 }
 
 #[test]
+fn c25_a_pod_whose_link_was_renamed_has_not_vanished() {
+    let mut node = Node::new();
+    // They are looked at in this order, that of their ids: the second has been when the third is released.
+    let pods = ["web-0", "web-1", "web-2"].map(Container::new);
+    pods.iter().for_each(|pod| drop(node.add(pod)));
+    node.stop_agent();
+    let [first, renamed, last] = &pods;
+    for gone in [first, last] {
+        node.netns.command(&format!("ip link del {}", gone.attachment().host_link()));
+    }
+    node.netns.command(&format!("ip link set {} name renamed0", renamed.attachment().host_link()));
+    node.start_agent();
+    eventually("those that are gone are released", || node.double.detached.lock().unwrap().len() >= 2);
+    assert!(!node.double.detached.lock().unwrap().iter().any(|pod| pod.container_id == renamed.id));
+    assert!(renamed.is_wired());
+}
+
+#[test]
 fn c25_an_agent_without_its_journal_gives_nothing_twice() {
     let (mut node, first, second) = (Node::new(), Container::new("web-0"), Container::new("web-1"));
     let had = ips(&node.add(&first));

@@ -171,7 +171,7 @@ fn c31_what_takes_a_pods_routes_and_neighbours_away_does_not_last() {
     let node = stage.node();
     let (link, [v4, v6]) = (host_side(&stage.open), stage.open.ips());
     let mut open: Vec<_> = stage.open.ips().map(|ip| node.connect(&Probe::tcp(ip, PORT)).unwrap()).into();
-    let harms: [(String, &[&str]); 8] = [
+    let harms: [(String, &[&str]); 11] = [
         // As systemd-networkd, netplan and NetworkManager do it.
         (format!("ip link set {link} down && ip link set {link} up"), &["route", "neighbour"]),
         (format!("ip link set {link} down"), &["link", "route", "neighbour"]),
@@ -181,6 +181,11 @@ fn c31_what_takes_a_pods_routes_and_neighbours_away_does_not_last() {
         (format!("ip neigh del {v4} dev {link}"), &["neighbour"]),
         (format!("ip neigh replace {v6} lladdr 02:00:00:00:00:66 dev {link} nud permanent"), &["neighbour"]),
         (format!("ip route flush dev {link}; ip -6 route flush dev {link}; ip neigh flush dev {link}"), &["route"]),
+        // Less than IPv6 needs: the kernel takes all of it away.
+        (format!("ip link set {link} mtu 1000"), &["link", "route", "neighbour"]),
+        (format!("ip link add bridge type bridge && ip link set {link} master bridge"), &["link"]),
+        // As a rule of udev may.
+        (format!("ip link set {link} name renamed0"), &["link"]),
     ];
     for (harm, kinds) in harms {
         repaired_after(node, TOLD, kinds, || drop(node.must_run(&["sh", "-c", &harm])));
@@ -192,6 +197,7 @@ fn c31_what_takes_a_pods_routes_and_neighbours_away_does_not_last() {
             connection.exchange(10, 10).unwrap_or_else(|error| panic!("{harm}: {error}"));
         }
     }
+    node.must_run(&["ip", "link", "show", &link]);
     assert_eq!(status(node)["health"], "ready");
 }
 

@@ -85,8 +85,9 @@ impl Asked<'_> {
         if outcomes.is_empty() {
             return Err("the two ends have no address of one family: no packet can go from one to the other".to_owned());
         }
+        let here = from.ips.iter().chain(&to_ends.ips).any(|ip| self.is_local(*ip));
         let said = from.said.into_iter().chain(to_ends.said);
-        Ok(self.summary(said.collect(), &outcomes))
+        Ok(self.summary(said.collect(), &outcomes, here))
     }
 
     /// One family's way, or ways.
@@ -164,14 +165,24 @@ impl Asked<'_> {
     fn remark(&self, to: IpAddr) -> Option<String> {
         if let Some(service) = self.model.services().find(|service| service.cluster_ips.contains(&to)) {
             let ports: Vec<_> = service.ports.iter().map(|port| format!("{}/{}", port.port, port.protocol)).collect();
+            let ports = ports.join(", ");
+            let key = &service.key;
+            return Some(if self.port == 0 {
+                format!("{to} is of Service {key}: give one of its ports, {ports}, or nothing is translated")
+            } else {
+                format!("{to} is of Service {key}, which has no such port, only {ports}: nothing is translated")
+            });
+        }
+        let mut others = self.world.nodes.iter().filter(|node| node.name != self.world.node);
+        if let Some(node) = others.clone().find(|node| node.pod_cidrs.iter().any(|range| range.contains(to)))
+            && self.world.owner(to).is_none()
+        {
             return Some(format!(
-                "{to} is of Service {}, which has no such port, only {}: nothing is translated",
-                service.key,
-                ports.join(", ")
+                "{to} is of the pod range of node {}: whether a pod has it is known there",
+                node.name
             ));
         }
-        let node =
-            self.world.nodes.iter().find(|node| node.name != self.world.node && node.internal_ips.contains(&to))?;
+        let node = others.find(|node| node.internal_ips.contains(&to))?;
         let wildcard = Addr::from(to).wildcard();
         let content = self.contents.iter().find(|content| {
             content.name.protocol.number() == self.proto
@@ -203,7 +214,8 @@ impl Asked<'_> {
         out
     }
 
-    fn summary(&self, said: Vec<String>, outcomes: &[Outcome]) -> PolicyExplanation {
+    /// `here`: whether an end is a pod of this node.
+    fn summary(&self, said: Vec<String>, outcomes: &[Outcome], here: bool) -> PolicyExplanation {
         let dropped: Vec<_> = outcomes.iter().flat_map(|outcome| outcome.dropped.iter().copied()).collect();
         let judged: Vec<Judged> = outcomes.iter().flat_map(|outcome| outcome.judged.iter().copied()).collect();
         let verdict = if dropped.iter().all(Option::is_none) {
@@ -233,13 +245,17 @@ impl Asked<'_> {
                 break;
             }
         }
-        let in_force = self.in_force(&judged, &mut lines);
+        let in_force = self.in_force(&judged, &mut lines, here);
         let allow = verdict == PolicyVerdict::Allowed;
         PolicyExplanation { verdict, allow, reasons, lines, near_misses, in_force }
     }
 
     /// Whether the tables say the same, where a pod of this node is concerned.
-    fn in_force(&self, judged: &[Judged], lines: &mut Vec<String>) -> Option<bool> {
+    fn in_force(&self, judged: &[Judged], lines: &mut Vec<String>, here: bool) -> Option<bool> {
+        if judged.is_empty() && here {
+            // What no policy is asked about needs no table.
+            return None;
+        }
         if judged.is_empty() {
             lines.push(format!(
                 "node {} judges neither end: what is in force is known to the pod's node",

@@ -243,6 +243,21 @@ fn p49_it_says_whether_what_it_says_is_in_force() {
     let elsewhere = ask(&model, "192.0.2.1", "shop/far", 80);
     assert_eq!(elsewhere.in_force, None);
     assert!(elsewhere.lines.last().unwrap().contains("node n1 judges neither end"), "{elsewhere:?}");
+    // A pod of this node, and nothing that policy is asked about.
+    for to in ["127.0.0.1", "shop/client"] {
+        let here = ask(&model, "shop/client", to, 80);
+        assert!(here.in_force.is_none() && !here.lines.concat().contains("judges neither"), "{here:?}");
+    }
+}
+
+#[test]
+fn p49_an_address_of_another_nodes_range_is_no_pod_that_is_known_here() {
+    let model = shop(&[]);
+    let said = |to| ask(&model, "shop/client", to, 80).lines.concat();
+    assert!(said("10.244.2.9").contains("of the pod range of node n2"), "{}", said("10.244.2.9"));
+    for other in ["10.244.2.3", "10.244.1.9", "192.0.2.1", "172.18.0.2"] {
+        assert!(!said(other).contains("of the pod range of node n2"), "{other}: {}", said(other));
+    }
 }
 
 #[test]

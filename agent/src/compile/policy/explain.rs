@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use fairlead_cni::protocol::GATEWAY_V4;
 use fairlead_datapath::drop::DropReason;
+use fairlead_datapath::packet::UDP;
 use fairlead_objects::{Node, ObjectKey, Pod};
 
 use super::reference::{Flow, Judgement, judge};
@@ -98,6 +99,12 @@ pub fn explain(world: &World<'_>, path: Path) -> Explanation {
     if from.is_pod() && world.closed.iter().any(|closed| closed.to_canonical() == to.ip) {
         let reason = DropReason::Metadata;
         out.drop(reason, format!("{} is refused ({}): {}", to.ip, reason.as_str(), reason.meaning().trim()));
+        return out;
+    }
+    if from.is_pod() && !to.is_pod() && path.proto == UDP && world.tunnel_port == Some(path.port) {
+        let reason = DropReason::TunnelPort;
+        let port = path.port;
+        out.drop(reason, format!("{port}/UDP is the tunnel's ({}): {}", reason.as_str(), reason.meaning().trim()));
         return out;
     }
     if from.ip == to.ip && from.is_pod() {

@@ -189,6 +189,7 @@ impl Cluster {
             local: self.local.iter().collect(),
             pod_ranges: &[],
             closed: &[],
+            tunnel_port: None,
             kept: self.kept.clone(),
             senders: Default::default(),
         }

@@ -32,6 +32,8 @@ pub struct World<'a> {
     pub pod_ranges: &'a [IpNetwork],
     /// Addresses that are closed to pods.
     pub closed: &'a [IpAddr],
+    /// UDP port of the tunnel between nodes, if there is one: pods reach it at other pods alone.
+    pub tunnel_port: Option<u16>,
     /// Prefixes outside of the cluster to which pods go with their own addresses, without bits of a host.
     pub kept: Vec<IpNetwork>,
     /// The addresses of nodes that were reached through the tunnel a short time ago, and may not have noticed yet.
@@ -62,6 +64,7 @@ impl<'a> World<'a> {
             local: model.local().values().collect(),
             pod_ranges: &model.rules().pod_ranges,
             closed: model.rules().closed(),
+            tunnel_port: model.rules().tunnel_port,
             kept: model.rules().masquerade.kept(),
             senders: BTreeMap::new(),
         }

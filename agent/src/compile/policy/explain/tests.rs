@@ -86,6 +86,26 @@ fn p53_what_is_closed_to_pods_is_refused_to_them_alone() {
     }
 }
 
+#[test]
+fn p49_the_tunnels_port_is_closed_to_pods_but_at_other_pods() {
+    let cluster = Cluster::grid();
+    let world = World { tunnel_port: Some(4789), ..cluster.world() };
+    let node = cluster.nodes[1].internal_ips[0];
+    let (pod, other) = (cluster.ip_of("x/a", 0), cluster.ip_of("x/b", 0));
+    for (from, to, service, dropped) in [
+        (pod, node, (17, 4789), Some(DropReason::TunnelPort)),
+        (pod, ip("192.0.2.1"), (17, 4789), Some(DropReason::TunnelPort)),
+        (pod, node, (6, 4789), None),
+        (pod, node, (17, 4790), None),
+        (pod, other, (17, 4789), None),
+        (node, ip("192.0.2.1"), (17, 4789), None),
+    ] {
+        let world = &world;
+        assert_eq!(explain(world, path(from, to, service)).dropped, dropped, "{from} {to} {service:?}");
+    }
+    assert_eq!(explain(&cluster.world(), path(pod, node, (17, 4789))).dropped, None, "no tunnel, no port of it");
+}
+
 /// Addresses at the edges of what is special, and any.
 fn any_address() -> impl Strategy<Value = IpAddr> {
     let edges = [
