@@ -25,7 +25,7 @@ pub enum ClientError {
         left: String,
     },
     /// The agent hung up, or speaks another language.
-    #[error("the agent's answer can't be read: {0}; are the command and the agent of the same version?")]
+    #[error("can't read the agent's answer: {0}; are the command and the agent the same version?")]
     Garbled(String),
     /// The agent has no answer.
     #[error("{0}")]
@@ -59,7 +59,7 @@ impl Connection {
         let mut line = String::new();
         let read = self.0.read_line(&mut line).map_err(|e| ClientError::Garbled(e.to_string()))?;
         if read == 0 {
-            return Err(ClientError::Garbled("it hung up".to_owned()));
+            return Err(ClientError::Garbled("it closed the connection".to_owned()));
         }
         let garbled = |error: serde_json::Error| ClientError::Garbled(error.to_string());
         match serde_json::from_str(&line).map_err(garbled)? {

@@ -136,7 +136,10 @@ fn p49_a_services_address_is_explained_by_its_endpoints_after_translation() {
     let denied = ask(&shop(&[policy("out", "client", &block)]), "shop/client", "10.96.0.7", 80);
     assert_eq!((denied.verdict, denied.allow), (PolicyVerdict::Dropped, false));
     assert_eq!(denied.reasons, ["egress_policy"]);
-    assert!(denied.lines[0].contains("Service shop/cart port web: policy is judged for its 2 endpoints"), "{denied:?}");
+    assert!(
+        denied.lines[0].contains("Service shop/cart port web: policy is evaluated for its 2 endpoints"),
+        "{denied:?}"
+    );
     // The endpoint's own port counts.
     let port = json!({"policyTypes": ["Egress"], "egress": [{"ports": [{"port": 8080}]}]});
     let model = shop(&[policy("out", "client", &port)]);
@@ -205,9 +208,9 @@ fn p49_ports_and_ends_have_names() {
     assert!(named("shop/near", "http").is_ok() && named("10.244.1.3", "http").is_ok());
     let error = named("shop/near", "dns").unwrap_err();
     assert!(error.contains("http 8080/TCP, dns 53/UDP"), "{error}");
-    assert!(named("node/n1", "http").unwrap_err().contains("give the number"));
+    assert!(named("node/n1", "http").unwrap_err().contains("give a number"));
     let host = ask(&model, "shop/client", "shop/host", 80);
-    assert!(host.lines[0].contains("in the network of node n2"), "{host:?}");
+    assert!(host.lines[0].contains("in the host network of node n2"), "{host:?}");
     for (end, says) in [
         ("cart", "NAMESPACE/POD"),
         ("/cart", "NAMESPACE/POD"),
@@ -219,7 +222,7 @@ fn p49_ports_and_ends_have_names() {
         ("service/shop/near", "no Service shop/near"),
         ("node/n9", "no node n9"),
         ("shop/nobody", "no pod or Service shop/nobody"),
-        ("fd00::1", "no address of one family"),
+        ("fd00::1", "no address family in common"),
     ] {
         let error = ask_of(&model, ("shop/client", end, PortRef::Number(80)), false, &[]).unwrap_err();
         assert!(error.contains(says), "{end}: {error}");
@@ -227,7 +230,7 @@ fn p49_ports_and_ends_have_names() {
     assert!(
         ask_of(&model, ("shop/cart", "shop/near", PortRef::Number(80)), false, &[])
             .unwrap_err()
-            .contains("opens no flows")
+            .contains("opens no connections")
     );
     let headless = shop(&[service("none", &json!({"clusterIP": "None"})), slice("none", &["10.244.2.3"])]);
     let error = ask_of(&headless, ("shop/client", "shop/none", PortRef::Number(80)), false, &[]).unwrap_err();

@@ -524,7 +524,7 @@ fn s65_nobody_else_has_an_address_of_node_local_dns() {
     let (_, refusals) = host_ports(&model, &pod, &local);
     assert_eq!(
         words(&refusals),
-        ["the hostPort 169.254.20.10:53/TCP is not served: the setting `nodeLocalDns` names it"]
+        ["the hostPort 169.254.20.10:53/TCP is not served: it is reserved by the setting `nodeLocalDns`"]
     );
     // The Service that it leads to has it.
     let dns = model.service(&ObjectKey::new("shop", "dns")).unwrap();
