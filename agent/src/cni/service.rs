@@ -144,7 +144,7 @@ impl<N: PodNetwork> Service<N> {
             return Err(if is_of_node { CniError::Taken(ip) } else { CniError::NotOfNode { ip, ranges } });
         }
         if asked.is_empty() && !carried.is_empty() && !ips.iter().all(|ip| carried.contains(ip)) {
-            tracing::warn!(pod = %key, ?carried, ?ips, "the addresses in the pod's status are in use or not this \
+            tracing::warn!(pod = %key, ?carried, ?ips, "the addresses in the pod's status are taken or not this \
                 node's");
         }
         let entry = Entry { slot, ips, pod, netns, netns_inode, attached: false, network, mac };

@@ -274,7 +274,7 @@ mod tests {
         let event = || vec!["Service shop/huge NotInForce".to_owned()];
         assert_eq!(told(&[error(TableId::Backends, 60)]), (event(), 1));
         assert_eq!(told(&[error(TableId::Backends, 61)]), (vec![], 1), "it was said");
-        assert!(shared.progress().refused[0].1.contains("would have 61 elements"), "{:?}", shared.progress().refused);
+        assert!(shared.progress().refused[0].1.contains("would use 61 entries"), "{:?}", shared.progress().refused);
         assert_eq!(told(&[error(TableId::Slots, 61)]), (event(), 1));
         assert_eq!(told(&[]), (vec![], 0));
     }

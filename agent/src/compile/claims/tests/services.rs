@@ -306,7 +306,11 @@ fn s66_an_endpoint_at_the_port_of_the_tunnel_of_a_node_is_not_served() {
     let (backends, refused) = found(&model);
     assert_eq!(backends, of([("", "10.244.2.9 172.18.0.3"), ("other", all), ("tcp", all)]));
     assert_eq!(refused.len(), 2, "{refused:?}");
-    assert!(refused[0].starts_with("the endpoint 172.18.0.2:4789/UDP gets no traffic: a node takes"), "{refused:?}");
+    assert!(
+        refused[0]
+            .starts_with("the endpoint 172.18.0.2:4789/UDP gets no traffic: it is the UDP port of the VXLAN tunnel"),
+        "{refused:?}"
+    );
     assert!(refused[1].starts_with("the endpoint 192.168.7.1:4789/UDP"), "{refused:?}");
     // A node comes later.
     Kind::ALL.into_iter().for_each(|kind| model.take(Event::Synced(kind)));
