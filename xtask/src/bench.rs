@@ -88,7 +88,7 @@ impl Bench {
                 command.args(["soak-dns", "--questions", &questions.to_string(), "--program"]).arg(release_dns()?);
             }
         }
-        run::say("measuring: what else runs on this machine is in the numbers");
+        run::say("measuring: other load on this machine affects the numbers");
         run::run(&mut command)
     }
 }
@@ -105,7 +105,7 @@ fn prepare_dns() -> Result<PathBuf> {
 
 /// Builds fairlead-dns as it is released.
 fn release_dns() -> Result<PathBuf> {
-    run::say("building fairlead-dns as it is released");
+    run::say("building the release build of fairlead-dns");
     run::run(run::cargo().args(["build", "--locked", "--release", "-p", "fairlead-dns"]))?;
     Ok(paths::target().join("release/fairlead-dns"))
 }

@@ -74,7 +74,9 @@ impl Up {
     pub(super) fn run(&self, host: &Host, name: &str) -> Result<()> {
         if self.kind {
             if self.network != Network::None {
-                bail!("--kind makes a cluster without a network; README says how Fairlead comes to it");
+                bail!(
+                    "--kind creates a cluster without a network; manifests/README.md says how to install Fairlead on it"
+                );
             }
             return kind::up(name);
         }
@@ -85,7 +87,7 @@ impl Up {
         install(host, &cluster, self.network, archive.as_deref())?;
         run::say(format!("cluster {name} is up after {:.1} s", begin.elapsed().as_secs_f64()));
         println!("{}", cluster.status().join("\n"));
-        println!("`cargo xtask cluster kubectl get nodes` looks at it, `cargo xtask cluster down` ends it");
+        println!("inspect it with `cargo xtask cluster kubectl get nodes`, remove it with `cargo xtask cluster down`");
         Ok(())
     }
 }

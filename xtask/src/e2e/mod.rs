@@ -118,7 +118,7 @@ impl E2e {
         };
         let verdict = self.on(&host, &cluster, &programs, &choice.chosen, &known, &out)?;
         verdict.say();
-        println!("the whole story: ginkgo.log and junit.xml in {}", out.display());
+        println!("full output: ginkgo.log and junit.xml in {}", out.display());
         Ok(Some(verdict))
     }
 
@@ -181,7 +181,7 @@ impl Choice<'_> {
     fn say(&self) {
         run::say(format!("{} specs", self.chosen.len()));
         for (reason, count) in &self.not {
-            run::say(format!("{count:>5} not: {reason}"));
+            run::say(format!("{count:>5} skipped: {reason}"));
         }
     }
 }

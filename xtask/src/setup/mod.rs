@@ -89,7 +89,7 @@ impl Part {
     /// An error with the remedy when this part is not there.
     pub(crate) fn require(self) -> Result<()> {
         if !self.present() {
-            bail!("missing: {name}. `cargo xtask setup --only {name}` brings it", name = self.name());
+            bail!("missing: {name}. Install it with `cargo xtask setup --only {name}`", name = self.name());
         }
         Ok(())
     }
@@ -114,7 +114,7 @@ impl Setup {
             }
         }
         if !failed.is_empty() {
-            bail!("missing: {}. What each needs is said above; `cargo build` works without", failed.join(", "));
+            bail!("missing: {}. See above for what each needs; `cargo build` works without them", failed.join(", "));
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ impl Vm {
         }
         let object = paths::object();
         let bytes = fs::read(&object)
-            .with_context(|| format!("can't read {}: `cargo xtask ebpf` makes it", object.display()))?;
+            .with_context(|| format!("can't read {}: build it with `cargo xtask ebpf`", object.display()))?;
         let verifier = build_verifier()?;
         let frames = self.frames.then(|| frames::record("walk::tests")).transpose()?;
 
