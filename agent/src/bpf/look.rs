@@ -116,7 +116,7 @@ impl Hooks {
             }
             HookStep::First => {
                 let outcome = self.put_first(place);
-                let what = format!("the program {program} at {target}, behind a program of somebody else");
+                let what = format!("the first position of the program {program} at {target}");
                 looked.note(Kind::Program, slot, what, outcome);
             }
             HookStep::Pin => {

@@ -164,7 +164,7 @@ impl Shared {
         let new = self.repairs.note(subject, looked);
         let repaired = looked.summary();
         for repair in &repaired {
-            warn!(kind = repair.kind.as_str(), "changed by somebody else, and repaired: {}", repair.what);
+            warn!(kind = repair.kind.as_str(), "changed outside Fairlead, and repaired: {}", repair.what);
         }
         for broken in &new {
             warn!("can't check or repair {}", broken.what);
@@ -178,7 +178,7 @@ impl Shared {
                 &node,
                 "",
                 "Repaired",
-                format!("changed by somebody else, and repaired: {note}"),
+                format!("changed outside Fairlead, and repaired: {note}"),
             );
         }
         if !new.is_empty() {
