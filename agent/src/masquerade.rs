@@ -13,10 +13,10 @@ const FEWEST: u16 = 1024;
 /// Whether pods' addresses are hidden behind the node's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Mode {
-    /// What leaves the cluster has the node's address, unless the network routes pods' addresses to it
+    /// What leaves the cluster gets the node's address, except to destinations that see pods' own
     #[default]
     Auto,
-    /// What leaves the cluster has the pod's: the network routes pods' addresses everywhere
+    /// What leaves the cluster keeps the pod's: the network routes pods' addresses everywhere
     Never,
 }
 

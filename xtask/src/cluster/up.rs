@@ -18,19 +18,19 @@ pub(crate) struct Up {
     /// How many nodes
     #[arg(long, default_value_t = 2)]
     nodes: u8,
-    /// How many subnets the nodes are in, in turns
+    /// How many subnets the nodes are spread over
     #[arg(long, default_value_t = 1)]
     subnets: u8,
     /// The MTU between nodes
     #[arg(long, default_value_t = 1500)]
     mtu: u32,
-    /// Who connects pods and serves services
+    /// What connects pods and serves Services
     #[arg(long, value_enum, default_value = "none")]
     network: Network,
-    /// An image of Fairlead that is there already, in place of one that is built now
+    /// An existing image of Fairlead, instead of building one
     #[arg(long, value_name = "ARCHIVE")]
     image: Option<PathBuf>,
-    /// Use docker and kind in place of namespaces
+    /// Use docker and kind instead of namespaces
     #[arg(long)]
     kind: bool,
 }

@@ -12,10 +12,10 @@ pub(crate) use build::clippy;
 
 use crate::{paths, run};
 
-/// Builds the eBPF object and puts it in its place
+/// Builds the eBPF object and installs it as ebpf/fairlead.bpf.o
 #[derive(Args)]
 pub(crate) struct Ebpf {
-    /// Change nothing; fail when the committed object is not what the source gives
+    /// Change nothing; fail if the committed object is not up to date with the source
     #[arg(long)]
     check: bool,
 }

@@ -35,9 +35,9 @@ pub(crate) enum Part {
     Emulator,
     /// Kernel images, for `cargo xtask vm`
     Kernels,
-    /// Modules of each of these kernels: interfaces, hooks and queues of guests
+    /// Modules of each of these kernels: interfaces, hooks and qdiscs of guests
     Modules,
-    /// A container runtime's lowest part and network tools, for `cargo xtask cluster`
+    /// runc and network tools, for `cargo xtask cluster`
     Cluster,
     /// A generator of DNS queries, for `cargo xtask bench dns`
     Dnsperf,
