@@ -202,7 +202,7 @@ impl Asked<'_> {
     fn lost_to(&self, winner: &Self) -> String {
         let (party, kind) = (Party::of_port(self.name), self.policy.kind);
         let why = match (self.level == winner.level, kind == winner.policy.kind) {
-            (false, _) => format!("a {} of this very address takes precedence", winner.policy.kind),
+            (false, _) => format!("a {} for this specific address takes precedence", winner.policy.kind),
             (true, false) => format!("a {} takes precedence", winner.policy.kind),
             (true, true) => "the older one takes precedence".to_owned(),
         };
