@@ -163,7 +163,7 @@ fn p49_services_without_endpoints_and_ports_without_a_service_are_told_apart() {
     assert_eq!((refused.verdict, refused.reasons), (PolicyVerdict::Refused, vec!["rejected".to_owned()]));
     let other = ask(&model, "shop/client", "10.96.0.7", 81);
     assert_eq!(other.verdict, PolicyVerdict::Allowed, "it follows the node's routes");
-    assert!(other.lines.iter().any(|line| line.contains("no such port, only 80/TCP")), "{other:?}");
+    assert!(other.lines.iter().any(|line| line.contains("does not have this port, only 80/TCP")), "{other:?}");
     let local = service("local", &json!({"clusterIP": "10.96.0.9", "internalTrafficPolicy": "Local"}));
     let away = ask(&shop(&[local, slice("local", &["10.244.2.3"])]), "shop/client", "10.96.0.9", 80);
     assert_eq!((away.verdict, away.reasons), (PolicyVerdict::Dropped, vec!["no_endpoint".to_owned()]));
