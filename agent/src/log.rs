@@ -28,7 +28,7 @@ pub enum LogError {
     #[error("{0}")]
     Filter(String),
     /// The log is gone.
-    #[error("the log is not there any more: {0}; start the agent again")]
+    #[error("the log is gone: {0}; restart the agent")]
     Gone(#[from] reload::Error),
 }
 
@@ -40,8 +40,8 @@ pub fn filter(text: &str) -> Result<String, String> {
     match EnvFilter::builder().parse(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!(
-            "{text:?} is no log level: {error}; use error, warn, info, debug or trace, and levels of modules after \
-             commas as in info,fairlead_agent::cni=debug"
+            "{text:?} is not a log level: {error}; use error, warn, info, debug or trace, and levels of modules after \
+             commas, such as info,fairlead_agent::cni=debug"
         )),
     }
 }

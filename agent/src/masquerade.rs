@@ -13,10 +13,10 @@ const FEWEST: u16 = 1024;
 /// Whether pods' addresses are hidden behind the node's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Mode {
-    /// What leaves the cluster has the node's address, unless the network routes pods' addresses to it
+    /// What leaves the cluster gets the node's address, except to destinations that see pods' own
     #[default]
     Auto,
-    /// What leaves the cluster has the pod's: the network routes pods' addresses everywhere
+    /// What leaves the cluster keeps the pod's: the network routes pods' addresses everywhere
     Never,
 }
 
@@ -104,13 +104,16 @@ impl FromStr for PortRange {
     fn from_str(text: &str) -> Result<Self, String> {
         let ends = text.split_once('-').map(|(first, last)| (first.trim().parse(), last.trim().parse()));
         let Some((Ok(first), Ok(last))) = ends else {
-            return Err(format!("it takes the first and the last port, as {}", Self::default()));
+            return Err(format!("expected the first and the last port, such as {}", Self::default()));
         };
         if first < Config::SNAT_FIRST {
-            return Err(format!("ports below {} are not used as sources: begin there or above", Config::SNAT_FIRST));
+            return Err(format!(
+                "ports below {} are not used as source ports: start there or above",
+                Config::SNAT_FIRST
+            ));
         }
         if last < first || last - first < FEWEST - 1 {
-            return Err(format!("it takes at least {FEWEST} ports, the last not before the first"));
+            return Err(format!("expected at least {FEWEST} ports, the last not below the first"));
         }
         Ok(Self { first, last })
     }
@@ -123,7 +126,7 @@ impl FromStr for PortRange {
 pub fn destination(text: &str) -> Result<IpNetwork, String> {
     let prefix: IpNetwork = text.parse().map_err(|error| format!("{error}"))?;
     if prefix.ip().to_canonical() != prefix.ip() {
-        return Err("write an IPv4 prefix as such, as 192.0.2.0/24".to_owned());
+        return Err("write an IPv4 prefix in IPv4 notation, such as 192.0.2.0/24".to_owned());
     }
     Ok(prefix)
 }
@@ -142,7 +145,7 @@ mod tests {
         assert!(kept(Mode::Auto, &[]).is_empty());
         assert_eq!(kept(Mode::Auto, &["10.1.2.3/8", "10.0.0.0/8", "fd00::1/16"]), ["10.0.0.0/8", "fd00::/16"]);
         assert_eq!(kept(Mode::Never, &["10.0.0.0/8"]), ["0.0.0.0/0", "::/0"]);
-        assert!(destination("::ffff:10.0.0.0/104").unwrap_err().contains("as such"));
+        assert!(destination("::ffff:10.0.0.0/104").unwrap_err().contains("in IPv4 notation"));
         assert!(destination("10.0.0.0/33").is_err() && destination("x").is_err());
     }
 
@@ -155,7 +158,7 @@ mod tests {
         assert_eq!((some.first(), some.count(), some.to_string().as_str()), (30_000, 1024, "30000-31023"));
         for (text, why) in [
             ("30000-31022", "at least 1024 ports"),
-            ("40000-30000", "not before the first"),
+            ("40000-30000", "not below the first"),
             ("1023-65535", "below 1024"),
             ("0-65535", "below 1024"),
             ("1024-65536", "as 1024-65535"),

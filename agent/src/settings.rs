@@ -42,9 +42,9 @@ pub enum MetadataAccess {
 
 fn metadata_address(text: &str) -> Result<IpAddr, String> {
     match text.parse::<IpAddr>() {
-        Ok(ip) if ip.is_unspecified() => Err(format!("{text} is no server's address")),
+        Ok(ip) if ip.is_unspecified() => Err(format!("{text} is not the address of a server")),
         Ok(ip) => Ok(ip.to_canonical()),
-        Err(_) => Err(format!("{text:?} is no IP address, as in 169.254.169.254")),
+        Err(_) => Err(format!("{text:?} is not an IP address such as 169.254.169.254")),
     }
 }
 
@@ -60,22 +60,22 @@ pub struct Settings {
     /// works only once this agent does [default: the one in kubelet's kubeconfig, found by fairlead install]
     #[arg(long, value_name = "URL")]
     pub api_server: Option<ServerUrl>,
-    /// Seconds without a word of the API server after which this agent's pod is not ready (/readyz); 0 for never. What is in
-    /// force stays and serves, and the node stays Ready
+    /// Seconds without contact to the API server after which this agent's pod is not ready (/readyz); 0 for never. What is
+    /// in force stays in force, and the node stays Ready
     #[arg(long, value_name = "SECONDS", default_value_t = API_SERVER_PATIENCE)]
     pub api_server_patience: u64,
-    /// Interfaces that lead out of the node [default: those of the default routes and those with an address of the Node
-    /// object]
+    /// Uplinks: interfaces that lead out of the node [default: those of the default routes and of the Node object's
+    /// addresses]
     #[arg(long = "uplinks", visible_alias = "uplink", value_name = "IF", value_delimiter = ',')]
     pub uplinks: Vec<String>,
     /// Serve NodePorts at the node's addresses in these prefixes [default: the node's primary addresses]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub node_port_addresses: Vec<IpNetwork>,
-    /// Prefixes that external addresses of Services may be of; none at all with an empty list. Without, any, except what
-    /// belongs to the cluster
+    /// Prefixes in which externalIPs of Services are permitted; an empty list permits none. If unset, any that do not
+    /// belong to the cluster
     #[arg(long, value_name = "CIDR", value_delimiter = ',', num_args = 0..=1, require_equals = true)]
     pub external_ips: Option<Vec<IpNetwork>>,
-    /// Prefixes of which pods' addresses count on every node, beside the podCIDRs of their Node: for pools of other network
+    /// Prefixes in which pod addresses count on every node, besides the podCIDRs of their Node: for pools of other network
     /// plugins. 0.0.0.0/0 and ::/0 switch the check off. Must be the same on every node
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub pod_ranges: Vec<IpNetwork>,
@@ -99,31 +99,31 @@ pub struct Settings {
     /// network do not agree on how large it is
     #[arg(long, value_enum, default_value_t, value_name = "WHOM")]
     pub tunnel_from: TunnelFrom,
-    /// UDP port of VXLAN. Must be the same on every node. Pods can't send to it but at pods
+    /// UDP port of VXLAN. Must be the same on every node. Pods can send to this port of other pods only
     #[arg(long, default_value_t = VXLAN_PORT, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
-    /// Whether what pods send out of the cluster has the node's address
+    /// Whether traffic of pods that leaves the cluster gets the node's address
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     pub masquerade_mode: Mode,
-    /// Destinations outside that see pods' own addresses: where the network routes those back to their nodes
+    /// Destinations outside the cluster that see pods' own addresses: the network must route those back to their nodes
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = masquerade::destination)]
     pub masquerade_except_cidrs: Vec<IpNetwork>,
-    /// Source ports that translated flows may have, at least 1024 and none below 1024. NodePorts and what the node's own
-    /// sockets have are left out by themselves
+    /// Source ports that translated flows may have, at least 1024 and none below 1024. NodePorts and ports of the node's
+    /// own sockets are excluded automatically
     #[arg(long, value_name = "FIRST-LAST", default_value_t)]
     pub masquerade_port_range: PortRange,
-    /// Clear the condition NetworkUnavailable of this Node once the agent is ready, where a cloud has set it. It takes the
-    /// right to patch nodes/status, which manifests/overlays/cloud gives
+    /// Clear the condition NetworkUnavailable of this Node once the agent is ready, where a cloud has set it. This needs
+    /// permission to patch nodes/status, which manifests/overlays/cloud grants
     #[arg(long)]
     pub clear_network_unavailable: bool,
     /// Established TCP connections that a pod may have opened, and as many to it
     #[arg(long, default_value_t = Config::MAX_FLOWS, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_flows: u32,
-    /// Flows besides those that a pod may have opened, and as many to it: UDP, ICMP, and connections before they are
-    /// established
+    /// Other flows that a pod may have opened, and as many to it: UDP, ICMP, and connections that are not
+    /// established yet
     #[arg(long, default_value_t = Config::MAX_OPEN, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_open_flows: u32,
-    /// New flows that a pod may open in a second, all at once if it likes
+    /// New flows that a pod may open per second, even all at once
     #[arg(long, default_value_t = Config::MAX_RATE, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_new_flows: u32,
     /// cgroup v2 whose processes get socket hooks, or a directory with its mount below [default: the root of cgroup v2]
@@ -138,8 +138,8 @@ pub struct Settings {
     /// File name of Fairlead's CNI configuration. The runtime uses the first by name
     #[arg(long, default_value = CONF_NAME, value_name = "NAME")]
     pub cni_conf_name: String,
-    /// Plugins to put behind ours in the configuration, each a JSON object, as {"type":"tuning","mtu":1400}. Entries of
-    /// others, as of a mesh, are kept without it
+    /// Plugins to put behind ours in the configuration, each a JSON object such as {"type":"tuning","mtu":1400}.
+    /// Entries that others add, such as a mesh, are kept without it
     #[arg(long, value_name = "JSON")]
     pub cni_chain: Vec<ChainedPlugin>,
     /// Serve health for probes and load balancers here: /healthz, /livez, /readyz [default: port 10256 of every address]
@@ -161,6 +161,6 @@ fn service_key(text: &str) -> Result<ObjectKey, String> {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
             Ok(ObjectKey::new(namespace, name))
         }
-        _ => Err(format!("{text:?} is no Service; name it by namespace and name, as in kube-system/kube-dns")),
+        _ => Err(format!("{text:?} is not a Service; write NAMESPACE/NAME, such as kube-system/kube-dns")),
     }
 }

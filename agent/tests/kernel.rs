@@ -205,20 +205,20 @@ fn c34_pins_are_roots_alone() {
         // Where others mounted the file system everybody may make directories.
         std::fs::create_dir(dir).unwrap();
         chown(dir, Some(65_534), None).unwrap();
-        refused("belongs to user 65534", dir);
+        refused("owned by user 65534", dir);
         chown(dir, Some(0), None).unwrap();
         std::fs::set_permissions(dir, Permissions::from_mode(0o770)).unwrap();
         refused("mode 770", dir);
         std::fs::remove_dir(dir).unwrap();
         symlink("/tmp", dir).unwrap();
-        refused("is no directory", dir);
+        refused("is not a directory", dir);
         std::fs::remove_file(dir).unwrap();
         PinDir::open(dir).unwrap();
         for path in [dir.to_owned(), dir.join("maps"), dir.join("links")] {
             assert_eq!(mode(&path), 0o700, "{}", path.display());
         }
         chown(dir.join("links"), Some(65_534), None).unwrap();
-        refused("belongs to user 65534", &dir.join("links"));
+        refused("owned by user 65534", &dir.join("links"));
         // What is mounted here is for nobody else.
         let bpffs = dir.parent().unwrap();
         assert!(Command::new("umount").arg(bpffs).status().unwrap().success());

@@ -144,7 +144,9 @@ impl Client {
             Reply::Reserved(reservation) => Ok(reservation),
             Reply::Done | Reply::Failed(_) => Err(Error::Decode {
                 what: "the agent's answer",
-                reason: "expected a reservation; plugin and agent are of different releases: run `fairlead install` of the agent's release".to_owned(),
+                reason: "expected a reservation; the plugin and the agent are different releases: run `fairlead \
+                    install` of the agent's release"
+                    .to_owned(),
             }),
         }
     }

@@ -116,14 +116,15 @@ impl NetConf {
 
 fn wanted_ips(value: &Value) -> Result<Vec<IpAddr>, Error> {
     const KEY: &str = "runtimeConfig.ips";
-    let wrong = || Error::Config { key: KEY, reason: format!("{value} is not a list of addresses as 10.244.1.7/24") };
+    let wrong =
+        || Error::Config { key: KEY, reason: format!("{value} is not a list of addresses such as 10.244.1.7/24") };
     let mut ips: Vec<IpAddr> = Vec::new();
     for each in value.as_array().ok_or_else(wrong)? {
         // A pod's address stands alone on its link, whatever the length of the prefix.
         let text = each.as_str().and_then(|text| text.split('/').next()).ok_or_else(wrong)?;
         let ip: IpAddr = text.parse().map_err(|_| wrong())?;
         if ips.iter().any(|other| other.is_ipv4() == ip.is_ipv4()) {
-            let remedy = "a pod gets one address of each family; ask for one of each at most";
+            let remedy = "a pod gets one address of each family; request at most one of each";
             return Err(Error::UnsupportedField { key: KEY, value: value.to_string(), remedy });
         }
         ips.push(ip);
@@ -142,7 +143,7 @@ fn wanted_mac(value: &Value) -> Result<Option<Mac>, Error> {
     if mac.is_unicast() {
         Ok(Some(mac))
     } else {
-        Err(wrong(format!("{mac} is the address of no single interface; the lowest bit of its first byte must be 0")))
+        Err(wrong(format!("{mac} is not a unicast address; the lowest bit of its first byte must be 0")))
     }
 }
 
@@ -231,8 +232,8 @@ mod tests {
             (json!({"ips": ["10.244.1.7", "10.244.1.8/24"]}), 2, "one address of each family"),
             (json!({"mac": 7}), 7, "runtimeConfig.mac"),
             (json!({"mac": "here"}), 7, "runtimeConfig.mac"),
-            (json!({"mac": "01:00:5e:00:00:01"}), 7, "no single interface"),
-            (json!({"mac": "00:00:00:00:00:00"}), 7, "no single interface"),
+            (json!({"mac": "01:00:5e:00:00:01"}), 7, "not a unicast address"),
+            (json!({"mac": "00:00:00:00:00:00"}), 7, "not a unicast address"),
         ] {
             let error = wanted(config.clone()).unwrap_err();
             assert_eq!(error.code(), code, "{config}: {error}");

@@ -97,8 +97,8 @@ pub enum Error {
     },
     /// The agent is there and does not answer in time.
     #[error(
-        "the Fairlead agent hangs: it took no request at {socket} in time; its liveness probe restarts it, see the log of \
-         the fairlead pod on this node"
+        "the Fairlead agent hangs: it accepted no request at {socket} in time; its liveness probe will restart it, \
+         see the log of the fairlead pod on this node"
     )]
     AgentHangs {
         /// The socket that was tried.

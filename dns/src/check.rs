@@ -99,9 +99,9 @@ fn forward_words(forward: &ForwardPlan) -> String {
     };
     let cache = forward.cache;
     let kept = if cache.bytes == 0 {
-        "answers are not kept".to_owned()
+        "answers are not cached".to_owned()
     } else {
-        format!("answers are kept for {} s, that there are none for {} s", cache.ttl, cache.denial)
+        format!("answers are cached for {} s, negative ones for {} s", cache.ttl, cache.denial)
     };
     format!("forward {} to {}{over}; {kept}", forward.from, to.join(", "))
 }

@@ -37,14 +37,14 @@ pub(crate) struct Args {
     /// Read objects from the manifests in this directory instead of the Kubernetes API.
     #[arg(long, value_name = "DIR", env = "FAIRLEAD_OBJECTS")]
     objects: Option<PathBuf>,
-    /// Reach the API server as this file says; without it, as a pod of the cluster does, or else as kubectl would.
+    /// Kubeconfig for the Kubernetes API. [default: the pod's service account, or else what kubectl would use]
     #[arg(long, value_name = "FILE", conflicts_with = "objects")]
     kubeconfig: Option<PathBuf>,
     /// Read settings from this YAML file: the flags below in camelCase.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Answer as this configuration of CoreDNS says, in place of the settings for other zones. It, and what it imports, is
-    /// read again when it changes.
+    /// Use this Corefile of CoreDNS in place of the settings for other zones. It and the files that it imports are
+    /// reloaded when they change.
     #[arg(
         long, help_heading = HEADING, value_name = "FILE", env = "FAIRLEAD_COREFILE",
         conflicts_with_all = [
@@ -62,13 +62,13 @@ pub(crate) struct Args {
     /// The cluster's zone.
     #[arg(long, help_heading = HEADING, value_name = "NAME", default_value = "cluster.local", value_parser = WireName::parse)]
     pub(crate) zone: WireName,
-    /// Listen here, over UDP and TCP; the port is 53 where none is given. May be given several times or as a list with
+    /// Listen on this address, over UDP and TCP; the default port is 53. May be given several times or as a list with
     /// commas. [default: every address of both families]
     #[arg(
         long, help_heading = HEADING, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream
     )]
     listen: Vec<SocketAddr>,
-    /// Ask this server about other zones; the port is 53 where none is given. May be given several times or as a list
+    /// Forward queries for other zones to this server; the default port is 53. May be given several times or as a list
     /// with commas: the next is asked after a failure or half a second. [default: the servers
     /// in --resolv-conf; without any, other zones are refused]
     #[arg(
@@ -81,19 +81,19 @@ pub(crate) struct Args {
     /// A fixed address for one or more names, as a line of hosts(5). May be repeated.
     #[arg(long, help_heading = HEADING, value_name = "ADDR NAME...", value_parser = Hosts::parse)]
     pub(crate) host: Vec<Hosts>,
-    /// Answer questions as others, and rename their answers back; one rule as the plugin rewrite of CoreDNS has it: `name
+    /// Rewrite queries, and restore the names in their answers; one rule in the syntax of CoreDNS' plugin rewrite: `name
     /// suffix .old.example .new.example`. May be given several times.
     #[arg(long, help_heading = HEADING, value_name = "RULE", value_parser = rewrite_rule)]
     pub(crate) rewrite: Vec<Rewrite>,
-    /// Answer with what a template says; one as the plugin template of CoreDNS has it, with its options in braces on lines
-    /// of their own: `IN AAAA example.org` answers that there are no such records. May be given several times.
+    /// Answer from a template; one in the syntax of CoreDNS' plugin template, with its options in braces on lines of their
+    /// own: `IN AAAA example.org` answers that there are no such records. May be given several times.
     #[arg(long, help_heading = HEADING, value_name = "TEMPLATE", value_parser = template_rule)]
     pub(crate) template: Vec<Template>,
     /// Log queries for names in this zone, or from this network; `.` is all. May be given several times or as a list with
-    /// commas. Changes of it in the settings file take effect at once.
+    /// commas. Changes in the settings file take effect at once.
     #[arg(long, help_heading = HEADING, value_name = "ZONE|NETWORK", value_delimiter = ',', value_parser = Wanted::parse)]
     pub(crate) query_log: Vec<Wanted>,
-    /// How many queries are logged in a second, at most.
+    /// Maximum number of queries that are logged per second.
     #[arg(
         long, help_heading = HEADING, value_name = "COUNT", default_value_t = 100,
         value_parser = clap::value_parser!(u32).range(1..=100_000)
@@ -150,7 +150,7 @@ pub(crate) struct Args {
         value_parser = clap::value_parser!(u32).range(0..=3600)
     )]
     pub(crate) ttl: u32,
-    /// The longest UDP message, in bytes, whatever a client would take; longer ones are cut and the client comes over TCP.
+    /// Maximum size of a UDP response in bytes, even if the client accepts more; longer ones are truncated, and the client retries over TCP.
     #[arg(
         long, help_heading = HEADING, value_name = "BYTES", default_value_t = 1232,
         value_parser = clap::value_parser!(u16).range(512..)
@@ -159,8 +159,8 @@ pub(crate) struct Args {
     /// How many threads serve UDP on each address. [default: one for each core]
     #[arg(long, help_heading = HEADING, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
-    /// How many TCP connections there may be, of which one client may have a quarter. One more ends the one that has been
-    /// idle longest of the client with the most. Fewer if the limit of open files is low.
+    /// Maximum number of TCP connections; one client may have a quarter of it. One more closes the connection that has
+    /// been idle longest of the client with the most. Lower if the limit of open files is low.
     #[arg(
         long, help_heading = HEADING, value_name = "COUNT", default_value_t = 1000,
         value_parser = clap::value_parser!(u32).range(4..=100_000)
@@ -172,24 +172,24 @@ pub(crate) struct Args {
     /// Answer over HTTPS here, at /dns-query over HTTP/2 (RFC 8484); the connections count as TCP connections. [default: nowhere]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     https_bind: Option<SocketAddr>,
-    /// The certificate that clients over TLS and HTTPS get, with those between it and its authority behind it, in PEM. It is read
-    /// again when it changes.
+    /// The certificate for clients over TLS and HTTPS, followed by its intermediate certificates, in PEM. It is reloaded when it
+    /// changes.
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
     /// The key of this certificate, in PEM.
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
     tls_key: Option<PathBuf>,
-    /// Where /health says that the process works. [default: port 8080 of every address]
+    /// Serve /health here: whether the process works. [default: port 8080 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     health_bind: Option<SocketAddr>,
-    /// Where /ready says whether queries should come here. [default: port 8181 of every address]
+    /// Serve /ready here: whether this server should get queries. [default: port 8181 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     ready_bind: Option<SocketAddr>,
-    /// Where /metrics are. [default: port 9153 of every address]
+    /// Serve /metrics here. [default: port 9153 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     metrics_bind: Option<SocketAddr>,
-    /// How long to go on after SIGTERM, not ready any more, for those who have not heard of it, in seconds. Longer than it
-    /// takes until the endpoint is known not to serve: clients that keep their port come until then.
+    /// How long to keep serving after SIGTERM, not ready any more, in seconds. It must be longer than it takes until all
+    /// nodes know that the endpoint no longer serves: clients that keep their port come until then.
     #[arg(
         long, help_heading = HEADING, value_name = "SECONDS", default_value_t = 10,
         value_parser = clap::value_parser!(u32).range(0..=600)
@@ -204,7 +204,7 @@ pub(crate) struct Args {
 /// What else can be done.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Verb {
-    /// Say what a Corefile of CoreDNS would do here, and fail if it can't be served.
+    /// Print what a Corefile of CoreDNS would do here, and fail if it can't be served.
     Check {
         /// The Corefile.
         #[arg(long, value_name = "FILE", default_value = "/etc/coredns/Corefile")]

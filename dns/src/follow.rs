@@ -151,7 +151,7 @@ impl Follower {
                 Err(error) => {
                     let text = format!("{error:#}");
                     if wrong.as_ref() != Some(&text) {
-                        tracing::warn!(error = text, "the configuration before stays");
+                        tracing::warn!(error = text, "keeping the previous configuration");
                         wrong = Some(text);
                     }
                 }
@@ -166,9 +166,7 @@ impl Follower {
             let _text = self.files.text(config);
             let args: Args = fairlead_settings::parse_from(std::env::args_os(), &[])?;
             if args.at_start() != self.args.at_start() {
-                tracing::warn!(
-                    "some settings that have changed take effect at the next start: start it again for them"
-                );
+                tracing::warn!("some changed settings take effect after a restart only");
             }
             self.args = args;
         }
@@ -177,7 +175,7 @@ impl Follower {
         ensure!(
             fixed,
             "the cluster's zone, its labels, verified pods, addresses and ports can't change while the process runs: \
-             start it again"
+             restart it"
         );
         let site = self.make(&plan, listen)?;
         Ok((plan, site))

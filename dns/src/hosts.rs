@@ -27,7 +27,7 @@ pub struct Hosts {
 
 /// A line that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {number}: {text:?} can't be read: write an address and one name or several, as `192.0.2.1 a.example`")]
+#[error("line {number}: {text:?} can't be read: write an address and one or more names, such as `192.0.2.1 a.example`")]
 pub struct WrongLine {
     /// Its number, from 1.
     pub number: usize,

@@ -165,7 +165,7 @@ impl Metrics {
             ),
             counters(
                 "fairlead_dns_answers_total",
-                "Queries by the way that they took.",
+                "Queries by the path that answered them.",
                 ways.map(|(way, count)| (vec![("way", way)], number(count))),
             ),
             counters(
@@ -283,7 +283,7 @@ fn kept(caches: &[&Cache], readings: &[Reading]) -> Vec<MetricFamily> {
             plain(stale),
         ),
         counters("coredns_cache_evictions_total", "The count of cache evictions.", plain(evicted as f64)),
-        gauge("fairlead_dns_cache_bytes", "Bytes of the answers that are kept.", bytes as f64),
+        gauge("fairlead_dns_cache_bytes", "Bytes of the cached answers.", bytes as f64),
     ]
 }
 

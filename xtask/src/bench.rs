@@ -9,7 +9,7 @@ use fairlead_cluster::{CLUSTER, KUBE_PROXY};
 
 use crate::{cluster::builder, paths, run, setup::Part, test, vm};
 
-/// Measures Fairlead beside what else does the same, as root, in one run on this machine
+/// Compares Fairlead with other software that does the same, as root, in one run on this machine
 #[derive(Args)]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -18,24 +18,24 @@ pub(crate) struct Bench {
 
 #[derive(Subcommand)]
 enum What {
-    /// New connections a second through the translation of addresses, beside the kernel's netfilter
+    /// New connections per second through NAT, compared with the kernel's netfilter
     Load {
         /// Seconds of load on each path, for each of the two
         #[arg(long, default_value_t = 20)]
         seconds: u64,
-        /// New connections a second; 0: as many as are answered
+        /// New connections per second; 0: as many as are answered
         #[arg(long, default_value_t = 1_000)]
         rate: u32,
         /// Write what was found to this file too
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
-    /// Answers of fairlead-dns, beside CoreDNS with the same objects and kubeadm's Corefile
+    /// Answers of fairlead-dns, compared with CoreDNS with the same objects and kubeadm's Corefile
     Dns {
         /// Seconds of load on each row, for each of the two
         #[arg(long, default_value_t = 20)]
         seconds: u64,
-        /// Questions a second; 0: as many as are answered
+        /// Queries per second; 0: as many as are answered
         #[arg(long, default_value_t = 0)]
         rate: u32,
         /// Only rows with this in their name
@@ -51,10 +51,10 @@ enum What {
         #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,
     },
-    /// Many questions to fairlead-dns while its upstream servers die, lie, truncate and come back: nothing is lost, and memory
+    /// Many queries to fairlead-dns while its upstream servers die, lie, truncate and come back: nothing is lost, and memory
     /// and open files stay what they are
     SoakDns {
-        /// How many questions
+        /// Number of queries
         #[arg(long, default_value_t = 10_000_000)]
         questions: u64,
     },
@@ -88,7 +88,7 @@ impl Bench {
                 command.args(["soak-dns", "--questions", &questions.to_string(), "--program"]).arg(release_dns()?);
             }
         }
-        run::say("measuring: what else runs on this machine is in the numbers");
+        run::say("measuring: other load on this machine affects the numbers");
         run::run(&mut command)
     }
 }
@@ -105,7 +105,7 @@ fn prepare_dns() -> Result<PathBuf> {
 
 /// Builds fairlead-dns as it is released.
 fn release_dns() -> Result<PathBuf> {
-    run::say("building fairlead-dns as it is released");
+    run::say("building the release build of fairlead-dns");
     run::run(run::cargo().args(["build", "--locked", "--release", "-p", "fairlead-dns"]))?;
     Ok(paths::target().join("release/fairlead-dns"))
 }

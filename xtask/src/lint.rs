@@ -17,7 +17,7 @@ impl Lint {
     #[expect(clippy::unused_self, reason = "every command runs in the same way")]
     pub(crate) fn run(&self) -> Result<()> {
         run::say("formatting");
-        run::run(run::cargo().args(["fmt", "--all", "--check"])).context("`cargo fmt --all` repairs it")?;
+        run::run(run::cargo().args(["fmt", "--all", "--check"])).context("fix it with `cargo fmt --all`")?;
         run::say("manifests");
         manifests::check()?;
         run::say("dependencies");

@@ -41,9 +41,11 @@ impl Manifests {
         let path = paths::workspace().join("manifests/install.yaml");
         let rendered = rendered()?;
         if fs::read_to_string(&path).unwrap_or_default() == rendered {
-            println!("manifests/install.yaml is what manifests/base gives");
+            println!("manifests/install.yaml is up to date with manifests/base");
         } else if self.check {
-            bail!("manifests/install.yaml is not what manifests/base gives: run `cargo xtask manifests` and commit it");
+            bail!(
+                "manifests/install.yaml is out of date with manifests/base: run `cargo xtask manifests` and commit it"
+            );
         } else {
             fs::write(&path, rendered).context("can't write manifests/install.yaml")?;
             println!("manifests/install.yaml is new: commit it with the change of manifests/base");

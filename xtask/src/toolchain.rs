@@ -25,9 +25,9 @@ impl Toolchain {
             return Self::with_name(Some(pins::RUSTC.to_owned()));
         }
         bail!(
-            "the eBPF object is built with rustc {pin}, and here is {found}. `rustup toolchain install {pin} --profile \
-             minimal` brings it, nothing else changes. Only `cargo xtask ebpf` needs it: `cargo build` embeds the \
-             committed object",
+            "the eBPF object is built with rustc {pin}, and here is {found}. Install it with `rustup toolchain \
+             install {pin} --profile minimal`, nothing else changes. Only `cargo xtask ebpf` needs it: `cargo build` \
+             embeds the committed object",
             pin = pins::RUSTC,
             found = found.as_deref().unwrap_or("none"),
         )

@@ -35,7 +35,7 @@ pub enum ClientError {
     )]
     Hangs(PathBuf),
     /// The agent hung up, or speaks another language.
-    #[error("the agent's answer can't be read: {0}; are the command and the agent of the same version?")]
+    #[error("can't read the agent's answer: {0}; are the command and the agent the same version?")]
     Garbled(String),
     /// The agent has no answer.
     #[error("{0}")]
@@ -82,7 +82,7 @@ impl Connection {
         })?;
         self.stream.get_ref().set_read_timeout(None).map_err(|error| ClientError::Garbled(error.to_string()))?;
         if read == 0 {
-            return Err(ClientError::Garbled("it hung up".to_owned()));
+            return Err(ClientError::Garbled("it closed the connection".to_owned()));
         }
         let garbled = |error: serde_json::Error| ClientError::Garbled(error.to_string());
         match serde_json::from_str(&line).map_err(garbled)? {

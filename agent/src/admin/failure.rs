@@ -29,5 +29,5 @@ pub(crate) fn clear(run_dir: &Path) {
 /// What was left, as the end of a sentence.
 pub(super) fn left(socket: &Path) -> String {
     let text = socket.parent().and_then(|run_dir| std::fs::read_to_string(run_dir.join(FILE)).ok());
-    text.map(|text| format!("; the last agent ended: {}", text.trim())).unwrap_or_default()
+    text.map(|text| format!("; the previous agent exited: {}", text.trim())).unwrap_or_default()
 }

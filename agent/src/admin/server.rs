@@ -78,7 +78,7 @@ async fn converse(admin: &Admin, stream: UnixStream) -> io::Result<()> {
     BufReader::new(read.take(LONGEST)).read_line(&mut line).await?;
     let request = match serde_json::from_str(&line) {
         Ok(request) => request,
-        Err(error) => return send(&mut write, &Reply::Error(format!("this is no question: {error}"))).await,
+        Err(error) => return send(&mut write, &Reply::Error(format!("invalid request: {error}"))).await,
     };
     let follow = matches!(request, Request::Drops { follow: true }).then(|| admin.drops.subscribe());
     send(&mut write, &answer(admin, request)).await?;

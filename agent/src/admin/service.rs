@@ -170,7 +170,10 @@ fn nothing(model: &Model, address: SocketAddr) -> String {
         return format!("no service has the address {address}: see `fairlead service list`");
     };
     if let Some(name) = first.proxy_name.as_ref().filter(|_| !first.is_proxied()) {
-        return format!("service {} is left to the proxy {name:?} by its label service-proxy-name", first.key);
+        return format!(
+            "service {} is handled by another proxy, {name:?} (label service.kubernetes.io/service-proxy-name)",
+            first.key
+        );
     }
     let ports: Vec<_> = first.ports.iter().map(|port| format!("{}/{}", port.port, port.protocol)).collect();
     format!("service {} has no port {}, only {}", first.key, address.port(), ports.join(", "))
@@ -199,11 +202,11 @@ impl Asked<'_> {
     fn lost_to(&self, winner: &Self) -> String {
         let (party, kind) = (Party::of_port(self.name), self.policy.kind);
         let why = match (self.level == winner.level, kind == winner.policy.kind) {
-            (false, _) => format!("a {} of the address itself goes first", winner.policy.kind),
-            (true, false) => format!("a {} goes first", winner.policy.kind),
-            (true, true) => "the older one has it".to_owned(),
+            (false, _) => format!("a {} for this specific address takes precedence", winner.policy.kind),
+            (true, false) => format!("a {} takes precedence", winner.policy.kind),
+            (true, true) => "the older one takes precedence".to_owned(),
         };
-        format!("{party} claims it too, as its {kind}, in vain: {why}")
+        format!("{party} also claims it, as its {kind}, but is not served: {why}")
     }
 
     fn explain(
@@ -251,7 +254,7 @@ impl Asked<'_> {
                 chosen: true,
                 chosen_outside: true,
                 local: true,
-                why: "the pod that asks for the port".to_owned(),
+                why: "the pod that requests the hostPort".to_owned(),
             });
             return own.collect();
         };
@@ -289,17 +292,17 @@ fn verdict(answer: &Answer) -> Verdict {
 fn why(e: &PortEndpoint<'_>, chosen: bool, policy: TrafficPolicy, any_ready: bool, place: &Place) -> String {
     match (chosen, e.ready) {
         (true, true) => "ready".to_owned(),
-        (true, false) => "it ends, but still serves, and nothing is ready".to_owned(),
+        (true, false) => "terminating but still serving, and no endpoint is ready".to_owned(),
         (false, _) if policy == TrafficPolicy::Local && !e.local => {
             "on another node, and internalTrafficPolicy is Local".to_owned()
         }
         (false, true) => {
             let zone = place.zone.as_deref().unwrap_or("no zone");
             let meant = [e.node_hints, e.zone_hints].concat();
-            format!("meant for {} (this is {} in {zone})", meant.join(", "), place.node)
+            format!("topology hints name {} (this is {} in {zone})", meant.join(", "), place.node)
         }
-        (false, false) if e.is_last_resort() && any_ready => "it ends, and others are ready".to_owned(),
-        (false, false) if e.terminating => "it ends and serves no more".to_owned(),
+        (false, false) if e.is_last_resort() && any_ready => "terminating, and others are ready".to_owned(),
+        (false, false) if e.terminating => "terminating, no longer serving".to_owned(),
         (false, false) => "not ready".to_owned(),
     }
 }

@@ -34,8 +34,8 @@ pub enum BpfError {
     },
     /// Somebody else made, or may change, a directory of pins.
     #[error(
-        "{path} {wrong}: whoever may write there decides about all traffic of this node; find out who made it, remove it \
-         (rm -r {path}) and start the agent again"
+        "{path} {wrong}: whoever can write there controls all traffic of this node; find out who created it, remove \
+         it (rm -r {path}) and restart the agent"
     )]
     NotOurs {
         /// The directory.
@@ -55,8 +55,8 @@ pub enum BpfError {
     },
     /// A pinned table has another layout than this version of the agent.
     #[error(
-        "the pinned table {path} has {pinned}, and this agent needs {wanted}: it was made by another version; \
-         run `fairlead uninstall` on this node (pods lose their network meanwhile) and start the agent again"
+        "the pinned table {path} has {pinned}, and this agent needs {wanted}: it was created by a different version; \
+         run `fairlead uninstall` on this node (pods lose their network meanwhile) and restart the agent"
     )]
     Incompatible {
         /// The pin.
@@ -77,7 +77,7 @@ pub enum BpfError {
         reason: String,
     },
     /// aya could not load the object.
-    #[error("the eBPF object can't be loaded: {0}; needed are root (CAP_BPF, CAP_NET_ADMIN) and Linux 6.1 or newer")]
+    #[error("the eBPF object can't be loaded: {0}; this needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 6.1 or newer")]
     Load(String),
     /// The verifier or the kernel refused a program.
     #[error("the kernel refuses the program {program}: {source}\n{log}")]
@@ -91,7 +91,8 @@ pub enum BpfError {
     },
     /// The object has no such program or map.
     #[error(
-        "the eBPF object has no {what} named {name}; it does not belong to this version: rebuild it with `cargo xtask ebpf`"
+        "the eBPF object has no {what} named {name}; it was built from a different version: rebuild it with `cargo \
+         xtask ebpf`"
     )]
     Missing {
         /// `program` or `map`.
@@ -124,7 +125,7 @@ pub enum BpfError {
     /// No cgroup v2 is mounted.
     #[error(
         "no cgroup v2 file system is mounted at {below} or below; mount one on the node (`mount -t cgroup2 none \
-         /sys/fs/cgroup`, beside v1: at /sys/fs/cgroup/unified), or name its root with --cgroup-root"
+         /sys/fs/cgroup`, next to cgroup v1: at /sys/fs/cgroup/unified), or give its root with --cgroup-root"
     )]
     NoCgroup2 {
         /// Where it was looked for.
@@ -132,8 +133,8 @@ pub enum BpfError {
     },
     /// The cgroup is this container's own.
     #[error(
-        "{path} is the cgroup of this container alone, so no pod's socket would reach services; mount the node's \
-         /sys/fs/cgroup by a hostPath and name that with --cgroup-root"
+        "{path} is the cgroup of this container only, so no pod's socket would reach services; mount the node's \
+         /sys/fs/cgroup as a hostPath and give that with --cgroup-root"
     )]
     OwnCgroup {
         /// The directory.

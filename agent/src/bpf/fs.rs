@@ -33,12 +33,14 @@ impl PinDir {
             Self::mount(parent)?;
         }
         if !is_bpffs(parent) {
-            return Err(no_bpffs(io::Error::other("another file system is mounted there, or nothing exists")));
+            return Err(no_bpffs(io::Error::other(
+                "a different file system is mounted there, or the path does not exist",
+            )));
         }
         for sub in [dir.to_owned(), dir.join("maps"), dir.join("links")] {
             match fs::DirBuilder::new().mode(0o700).create(&sub) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(BpfError::Pin { what: "can't make the directory", path: sub, source: error });
+                    return Err(BpfError::Pin { what: "can't create the directory", path: sub, source: error });
                 }
                 _ => {}
             }
@@ -182,14 +184,14 @@ pub(super) fn unpin(path: PathBuf) -> Result<(), BpfError> {
 /// Whoever may write to a directory of pins decides what the programs read and which programs run.
 fn owned(dir: &Path) -> Result<(), BpfError> {
     let meta = fs::symlink_metadata(dir).map_err(|source| BpfError::Pin {
-        what: "can't look at the directory",
+        what: "can't stat the directory",
         path: dir.to_owned(),
         source,
     })?;
     let wrong = match meta.mode() & 0o777 {
-        _ if !meta.is_dir() => "is no directory".to_owned(),
-        _ if meta.uid() != 0 => format!("belongs to user {}, not to root", meta.uid()),
-        mode if mode & 0o022 != 0 => format!("can be written to by others than root (mode {mode:o})"),
+        _ if !meta.is_dir() => "is not a directory".to_owned(),
+        _ if meta.uid() != 0 => format!("is owned by user {}, not by root", meta.uid()),
+        mode if mode & 0o022 != 0 => format!("is writable by users other than root (mode {mode:o})"),
         _ => return Ok(()),
     };
     Err(BpfError::NotOurs { path: dir.to_owned(), wrong })

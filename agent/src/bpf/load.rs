@@ -45,7 +45,8 @@ pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
     let definition = object.definition()?;
     definition.check()?;
     let adopted = adoptable(pins)?;
-    let cookie = sys::netns_cookie().map_err(|e| BpfError::Load(format!("no cookie of the network namespace: {e}")))?;
+    let cookie = sys::netns_cookie()
+        .map_err(|e| BpfError::Load(format!("can't get the cookie of the network namespace: {e}")))?;
 
     let mut loader = EbpfLoader::new();
     for (table, path) in TableId::ALL.iter().filter_map(|&id| Some((id, pins.table(id)?))) {

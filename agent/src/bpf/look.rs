@@ -17,7 +17,7 @@ impl Hooks {
     pub fn look(&mut self, tables: &Tables, filters: &Filters) -> Looked {
         let mut looked = Looked::default();
         if !self.pins.is_whole() {
-            let what = format!("the bpf file system at {} with its directories", self.pins.parent().display());
+            let what = format!("the bpf file system at {} and its directories", self.pins.parent().display());
             let outcome = self.pins.remake();
             let gone = outcome.is_err();
             looked.note(Kind::Bpffs, None, what, outcome);
@@ -116,7 +116,7 @@ impl Hooks {
             }
             HookStep::First => {
                 let outcome = self.put_first(place);
-                let what = format!("the program {program} at {target}, which somebody else's was before");
+                let what = format!("the first position of the program {program} at {target}");
                 looked.note(Kind::Program, slot, what, outcome);
             }
             HookStep::Pin => {

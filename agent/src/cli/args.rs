@@ -81,7 +81,7 @@ pub(super) enum ServiceCommand {
     List,
     /// Explain what happens to connections to an address, and why
     Explain {
-        /// As in 10.96.0.10:53 or `[fd00:10:96::a]:53`
+        /// For example 10.96.0.10:53 or `[fd00:10:96::a]:53`
         #[arg(value_name = "ADDR:PORT")]
         address: SocketAddr,
     },
@@ -89,7 +89,7 @@ pub(super) enum ServiceCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
-    /// Explain what becomes of a flow: whether policy allows it, which rule decides, whether that is in force
+    /// Explain what happens to a flow: whether policy allows it, which rule decides, whether that is in force
     Explain {
         /// NAMESPACE/POD, node/NAME or an address
         #[arg(long, value_name = "END")]

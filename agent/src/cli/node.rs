@@ -170,7 +170,7 @@ fn try_install(args: &InstallArgs, output: Output) -> Result<(), CliError> {
     let set = || settings.and_then(|settings| settings.api_server).map(|url| url.to_string());
     let own = || std::env::current_exe().map(|path| path.with_file_name(PLUGIN));
     let plugin =
-        cni_plugin.clone().map_or_else(own, Ok).map_err(|error| CliError::Io("can't find this program", error))?;
+        cni_plugin.clone().map_or_else(own, Ok).map_err(|error| CliError::Io("can't find this executable", error))?;
     let steps = install::install(&Setup {
         run_dir: places.run_dir.clone(),
         bpffs: places.bpffs.clone(),

@@ -120,7 +120,7 @@ pub(super) fn status(status: &StatusView) -> String {
     text += &format!("\n{out}");
     let cut_off: Vec<_> = pods.iter().flat_map(|pod| pod.cut_off.iter().map(move |why| (pod, why))).collect();
     if !cut_off.is_empty() {
-        let mut out = Table::new(["pod that is cut off", "why"]);
+        let mut out = Table::new(["cut off pod", "why"]);
         cut_off.iter().for_each(|(pod, why)| out.row([pod.pod.clone(), (*why).clone()]));
         text += &format!("\n{out}");
     }
@@ -141,30 +141,33 @@ pub(super) fn status(status: &StatusView) -> String {
     }
     text += &format!("\n{out}");
     if !warnings.is_empty() {
-        let mut out = Table::new(["warning", "what to do"]);
+        let mut out = Table::new(["warning", "details"]);
         warnings.iter().for_each(|(topic, text)| out.row([topic.clone(), text.clone()]));
         text += &format!("\n{out}");
     }
     if !repairs.is_empty() {
-        let mut out = Table::new(["repaired last", "kind", "what"]);
+        let mut out = Table::new(["last repairs", "kind", "what"]);
         repairs.iter().for_each(|repair| out.row([repair.time.clone(), repair.kind.clone(), repair.what.clone()]));
         text += &format!("\n{out}");
     }
     if !pod_ranges.is_empty() {
-        text += &format!("\naddresses of pods in {} count whatever the ranges of their node\n", pod_ranges.join(", "));
+        text += &format!(
+            "\npod addresses in {} are not checked against the podCIDRs of their node\n",
+            pod_ranges.join(", ")
+        );
     }
     if !refused.is_empty() {
-        let mut out = Table::new(["service that does not fit", "why"]);
+        let mut out = Table::new(["refused service", "why"]);
         refused.iter().for_each(|(service, why)| out.row([service.clone(), why.clone()]));
         text += &format!("\n{out}");
     }
     if !node_local_dns.is_empty() {
         let addresses: Vec<_> = node_local_dns.iter().map(ToString::to_string).collect();
         text +=
-            &format!("\nDNS is answered at {} too, by this node's endpoint where there is one\n", addresses.join(", "));
+            &format!("\nDNS is also answered at {}, by this node's endpoint if there is one\n", addresses.join(", "));
     }
     if !claims.is_empty() {
-        let mut out = Table::new(["object that claims in vain", "why"]);
+        let mut out = Table::new(["object with a refused claim", "why"]);
         claims.iter().for_each(|(object, why)| out.row([object.clone(), why.clone()]));
         text += &format!("\n{out}");
     }

@@ -47,7 +47,8 @@ pub enum CniError {
     NoRanges,
     /// Every address is in use or resting.
     #[error(
-        "no free address in {range}: {used} in use, {resting} freed a moment ago; delete pods or give the node a larger range"
+        "no free address in {range}: {used} in use, {resting} freed recently; delete pods or give the node a larger \
+         range"
     )]
     Full {
         /// The range.
@@ -58,12 +59,10 @@ pub enum CniError {
         resting: usize,
     },
     /// An address that was asked for can't be given.
-    #[error("runtimeConfig.ips: {0} is in use, or not an address for a pod; ask for another")]
+    #[error("runtimeConfig.ips: {0} is in use or can't be a pod's; request a different address")]
     Taken(std::net::IpAddr),
     /// An address that was asked for is of another node, or of no range.
-    #[error(
-        "runtimeConfig.ips: {ip} is not of the pod ranges of this node ({ranges}); ask for one that is, or for none"
-    )]
+    #[error("runtimeConfig.ips: {ip} is not in the pod ranges of this node ({ranges}); request one that is, or none")]
     NotOfNode {
         /// The address.
         ip: std::net::IpAddr,
@@ -71,25 +70,25 @@ pub enum CniError {
         ranges: String,
     },
     /// Every slot is in use.
-    #[error("the node has its most pods already ({0}); lower maxPods of its kubelet")]
+    #[error("the node already has the maximum number of pods ({0}); lower its kubelet's maxPods")]
     NoSlot(u16),
     /// ADD of what was added.
-    #[error("{} of container {} was added before; DEL it first", .0.ifname, .0.container_id)]
+    #[error("{} of container {} has already been added; DEL it first", .0.ifname, .0.container_id)]
     AlreadyAdded(Attachment),
     /// A request about an attachment that has no reservation.
-    #[error("{} of container {} has no reservation; ADD it anew", .0.ifname, .0.container_id)]
+    #[error("{} of container {} has no reservation; ADD it again", .0.ifname, .0.container_id)]
     Unknown(Attachment),
     /// CHECK of a pod whose wiring somebody undid.
-    #[error("not as ADD left it: {0}")]
+    #[error("not as ADD configured it: {0}")]
     Differs(String),
     /// Programs or policy could not be put in place.
-    #[error("can't put the pod's policy in force: {0}")]
+    #[error("can't apply the pod's policy: {0}")]
     Attach(#[from] AttachError),
     /// They were not in place in time.
     #[error("the pod's policy was not in force after {0} s: is the agent overloaded, or cut off from the API server?")]
     AttachTimeout(u64),
     /// A request that is not of this protocol.
-    #[error("can't read the request: {0}; plugin and agent are of different releases")]
+    #[error("can't read the request: {0}; the plugin and the agent are different releases")]
     Request(String),
     /// The node's links.
     #[error(transparent)]

@@ -104,7 +104,7 @@ fn replay(content: &[u8], boot_id: &str) -> Ledger {
     for line in lines {
         match serde_json::from_slice(line) {
             Ok(record) => ledger.apply(record, Duration::ZERO),
-            Err(error) => tracing::warn!(%error, "skipping a record of the CNI journal that can't be read"),
+            Err(error) => tracing::warn!(%error, "skipping an unreadable record of the CNI journal"),
         }
     }
     ledger

@@ -150,7 +150,8 @@ impl<N: PodNetwork> Service<N> {
             return Err(if is_of_node { CniError::Taken(ip) } else { CniError::NotOfNode { ip, ranges } });
         }
         if asked.is_empty() && !carried.is_empty() && !ips.iter().all(|ip| carried.contains(ip)) {
-            tracing::warn!(pod = %key, ?carried, ?ips, "the addresses in the pod's status are taken or not of this node");
+            tracing::warn!(pod = %key, ?carried, ?ips, "the addresses in the pod's status are taken or not this \
+                node's");
         }
         let entry = Entry { slot, ips, pod, netns, netns_inode, attached: false, network, mac };
         let reservation = reservation(attachment, &entry, &node);
@@ -319,7 +320,7 @@ impl<N: PodNetwork> Service<N> {
     async fn detach(&self, pod: AttachedPod) {
         let key = pod.key.clone();
         if timeout(DETACH_PATIENCE, self.network.detach(pod)).await.is_err() {
-            tracing::warn!(pod = %key, "the datapath did not let go of a pod in time: deleting its link nevertheless");
+            tracing::warn!(pod = %key, "the datapath did not detach from a pod in time: deleting its link anyway");
         }
     }
 

@@ -43,11 +43,11 @@ fn limit(bits: Option<u64>, paced: bool) -> Limit {
 #[must_use]
 pub fn describe(direction: &str, limit: &Limit) -> String {
     let how = if limit.paced != 0 {
-        "paced by fq at the uplink; dropped beyond it to pods of this node"
+        "paced by fq at the uplink; to pods of this node the excess is dropped"
     } else if direction == "egress" {
-        "dropped beyond it: no fq at the uplink"
+        "the excess is dropped: no fq at the uplink"
     } else {
-        "dropped beyond it"
+        "the excess is dropped"
     };
     format!("{direction} {} ({how})", rate(limit.rate.saturating_mul(BITS)))
 }
@@ -80,9 +80,9 @@ mod tests {
         let said = |bits, paced| describe("egress", &limit(Some(bits), paced));
         assert_eq!(
             said(10_000_000, true),
-            "egress 10Mbit/s (paced by fq at the uplink; dropped beyond it to pods of this node)"
+            "egress 10Mbit/s (paced by fq at the uplink; to pods of this node the excess is dropped)"
         );
-        assert_eq!(said(1_500_000, false), "egress 1500kbit/s (dropped beyond it: no fq at the uplink)");
-        assert_eq!(describe("ingress", &limit(Some(8_192), false)), "ingress 8192 bit/s (dropped beyond it)");
+        assert_eq!(said(1_500_000, false), "egress 1500kbit/s (the excess is dropped: no fq at the uplink)");
+        assert_eq!(describe("ingress", &limit(Some(8_192), false)), "ingress 8192 bit/s (the excess is dropped)");
     }
 }

@@ -61,13 +61,13 @@ fn say(conflist: &Conflist, kept: &Kept, others: &mut Vec<String>) {
         (Put::Same, _) => {}
         (put, Some(copy)) => {
             let copy = copy.display();
-            warn!(%path, was = why, %copy, "CNI configuration {}: the copy has what was in it", put.as_str());
+            warn!(%path, was = why, %copy, "CNI configuration {}: the copy has the previous content", put.as_str());
         }
         (Put::New, None) => info!(%path, "CNI configuration {}", put.as_str()),
         (put, None) => info!(%path, was = why, "CNI configuration {}: other plugins' entries are kept", put.as_str()),
     }
     if now != others {
-        info!(%path, plugins = now.join(", "), "other plugins in the CNI configuration, which this agent leaves as they are");
+        info!(%path, plugins = now.join(", "), "other plugins in the CNI configuration are left as they are");
         others.clone_from(now);
     }
 }
@@ -78,11 +78,11 @@ fn trouble(conflist: &Conflist, failed: Option<FileError>, earlier: std::io::Res
         (Some(error), _) => Some(format!("no CNI configuration, so the node does not become Ready: {error}")),
         (None, Ok(earlier)) if earlier.is_empty() => None,
         (None, Ok(earlier)) => Some(format!(
-            "new pods are given to another network: the container runtime takes {first} before {own} in {directory}; \
-             remove it, with its plugin if that still runs",
+            "new pods are connected to another network: the container runtime uses {first} before {own} in \
+             {directory}; remove it, and its plugin if that is still running",
             first = earlier.join(", "),
             own = conflist.path().file_name().unwrap_or_default().display(),
         )),
-        (None, Err(error)) => Some(format!("the CNI configurations in {directory} can't be listed: {error}")),
+        (None, Err(error)) => Some(format!("can't list the CNI configurations in {directory}: {error}")),
     }
 }

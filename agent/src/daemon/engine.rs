@@ -374,7 +374,7 @@ impl Engine {
             } else if now >= waiting.until {
                 let pod = local.map(|local| local.key.to_string()).unwrap_or_default();
                 let text = if known {
-                    format!("the policy of pod {pod} could not be brought into force: see `fairlead status`")
+                    format!("the policy of pod {pod} could not be applied: see `fairlead status`")
                 } else {
                     format!("the Pod object of {pod} has not arrived: check the agent's source of objects")
                 };
@@ -419,7 +419,7 @@ impl Engine {
             }
         };
         let mut census = self.port_report.begin(&self.tables).unwrap_or_else(|error| {
-            warn!(%error, "can't read who was refused a source port");
+            warn!(%error, "can't read which flows were refused a source port");
             None
         });
         let (seed, ports) = (self.since.seed, self.ports);
@@ -436,7 +436,7 @@ impl Engine {
                 self.gauge.swept(swept, &self.shared);
                 self.report.fill(&self.shared);
             }
-            Err(error) => warn!(%error, "can't remove expired flows: they take room but are not used"),
+            Err(error) => warn!(%error, "can't remove expired flows: they take up space but are not used"),
         }
     }
 }

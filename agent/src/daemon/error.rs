@@ -13,7 +13,7 @@ use crate::wiring::WiringError;
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The run directory can't be made.
-    #[error("the run directory {path} can't be made: {source}; name another with --run-dir")]
+    #[error("can't create the run directory {path}: {source}; choose another with --run-dir")]
     RunDir {
         /// The directory.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Wiring(#[from] WiringError),
     /// The admin socket can't be made.
-    #[error("the socket {path} can't be used: {source}; name another directory with --run-dir")]
+    #[error("can't use the socket {path}: {source}; choose another directory with --run-dir")]
     Admin {
         /// The socket.
         path: PathBuf,
@@ -39,13 +39,14 @@ pub enum DaemonError {
     },
     /// More addresses are to be closed than the programs can be told.
     #[error(
-        "metadata.addresses has {0} addresses and there is room for {MAX_CLOSED}: leave some out, or close them by NetworkPolicy"
+        "metadata.addresses has {0} addresses, and at most {MAX_CLOSED} are possible: remove some, and block those \
+         with a NetworkPolicy"
     )]
     Metadata(usize),
     /// The source of objects ended.
-    #[error("the source of objects ended; start the agent again")]
+    #[error("the source of objects ended; restart the agent")]
     SourceEnded,
     /// The loop ended.
-    #[error("the agent's loop ended; start the agent again")]
+    #[error("the agent's loop ended; restart the agent")]
     LoopEnded,
 }

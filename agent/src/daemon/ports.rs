@@ -127,8 +127,8 @@ impl Short {
 }
 
 /// What to do about it.
-const REMEDY: &str = "new flows are refused (port_share, no_source_port): have those keep and reuse connections, spread them \
-                      over more addresses or ports of the destination, or widen masquerade.portRange";
+const REMEDY: &str = "new flows are refused (port_share, no_source_port): make those clients reuse connections, \
+    spread them over more addresses or ports of the destination, or widen masquerade.portRange";
 
 /// What was found and said so far.
 #[derive(Debug)]

@@ -176,11 +176,11 @@ fn describe(step: Step, name: &str) -> (Kind, String) {
         Step::Mtu(_, mtu) => (Kind::Link, format!("the MTU {mtu} of {name}")),
         Step::Rename(_) => (Kind::Link, format!("the name of the link {name}")),
         Step::Mac(_, mac) => (Kind::Link, format!("the MAC address {mac} of {name}")),
-        Step::Up(_) => (Kind::Link, format!("the link {name} set up")),
+        Step::Up(_) => (Kind::Link, format!("the link {name} (up)")),
         Step::Set(_, setting) => (Kind::Sysctl, format!("the setting {setting:?} = {} of {name}", setting.value())),
-        Step::Neighbour(_, ip, mac) => (Kind::Neighbour, format!("the neighbour {ip} at {name}, which is {mac},")),
+        Step::Neighbour(_, ip, mac) => (Kind::Neighbour, format!("the neighbour {ip} ({mac}) at {name}")),
         Step::Route(_, ip) => (Kind::Route, format!("the route to {ip} at {name}")),
-        Step::Unroute(_, ip) => (Kind::Route, format!("no route to {ip} at {name}")),
+        Step::Unroute(_, ip) => (Kind::Route, format!("a stray route to {ip} at {name}")),
     }
 }
 

@@ -37,8 +37,8 @@ impl Report {
         let left_out: BTreeMap<_, _> = left_out.into_iter().map(|(table, count)| (table.info().name, count)).collect();
         let tables: Vec<_> = left_out.keys().copied().collect();
         let text = format!(
-            "{} full: pods and nodes are missing in it that the cluster has, so policies that select those pods do not let \
-             them pass; the cluster is larger than this version serves",
+            "{} full: some pods and nodes of the cluster are missing from it, so policies that select those pods do \
+             not allow them; the cluster is larger than this version supports",
             tables.join(" and ")
         );
         shared.warn("tables", (!tables.is_empty()).then_some(text));
@@ -73,7 +73,7 @@ impl Report {
             }
         }
         for gone in self.refused.keys().filter(|old| !refused.contains_key(old)) {
-            info!(service = %gone, "a service fits again, or is gone");
+            info!(service = %gone, "a service fits again, or has been deleted");
         }
         let mut lines: Vec<_> =
             refused.iter().take(LISTED).map(|(service, error)| (service.to_string(), error.to_string())).collect();
@@ -99,7 +99,8 @@ impl Report {
         }
         let names: Vec<_> = nearly_full.iter().map(|table| table.info().name).collect();
         let text = format!(
-            "{} more than 80 % full: look at `fairlead_table_entries` and at who has most; what does not fit will be refused",
+            "{} more than 80 % full: check `fairlead_table_entries` and what uses most of it; what does not fit will \
+             be refused",
             names.join(" and ")
         );
         shared.warn("nearly full", (!names.is_empty()).then_some(text));
@@ -130,16 +131,16 @@ impl Report {
             }
         }
         for gone in self.disputes.difference(&disputes) {
-            info!(object = %gone.loser, "claimed in vain no longer: {}", gone.text);
+            info!(object = %gone.loser, "refused claim resolved: {}", gone.text);
         }
         let mut lines: Vec<_> = disputes.iter().take(LISTED).map(|d| (d.loser.to_string(), d.text.clone())).collect();
         if disputes.len() > LISTED {
-            lines.push(("others".to_owned(), format!("{} more claims do not count", disputes.len() - LISTED)));
+            lines.push(("others".to_owned(), format!("{} more claims are refused", disputes.len() - LISTED)));
         }
         lines.extend(waiting.into_iter().map(|(node, count)| {
             let of =
                 if node.is_empty() { "no node yet".to_owned() } else { format!("Node {node}, which is not known") };
-            (format!("{count} pods"), format!("they are bound to {of}: policies know them once it is"))
+            (format!("{count} pods"), format!("they are bound to {of}: policies do not match them before it is"))
         }));
         self.disputes = disputes;
         let refused = self.disputes.len();
@@ -273,7 +274,7 @@ mod tests {
         let event = || vec!["Service shop/huge NotInForce".to_owned()];
         assert_eq!(told(&[error(TableId::Backends, 60)]), (event(), 1));
         assert_eq!(told(&[error(TableId::Backends, 61)]), (vec![], 1), "it was said");
-        assert!(shared.progress().refused[0].1.contains("would have 61 elements"), "{:?}", shared.progress().refused);
+        assert!(shared.progress().refused[0].1.contains("would use 61 entries"), "{:?}", shared.progress().refused);
         assert_eq!(told(&[error(TableId::Slots, 61)]), (event(), 1));
         assert_eq!(told(&[]), (vec![], 0));
     }

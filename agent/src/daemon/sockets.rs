@@ -104,7 +104,10 @@ impl Sockets {
             Err(error) => {
                 let text = error.to_string();
                 if self.trouble.as_ref() != Some(&text) {
-                    warn!(error = text, "can't end sockets of the node's processes: they stay with pods that are gone");
+                    warn!(
+                        error = text,
+                        "can't close sockets of the node's processes: they stay connected to pods that are gone"
+                    );
                     self.trouble = Some(text);
                 }
                 self.soon();
@@ -149,7 +152,7 @@ fn end(tables: &Tables, world: &World<'_>, shared: &Shared) -> std::io::Result<(
     for socket in plan(&sockets, world) {
         match diag.end(socket) {
             Ok(true) => {
-                debug!(?socket, "ended a socket of a process of the node");
+                debug!(?socket, "closed a socket of a process of the node");
                 shared.metrics.ended_socket(socket.transport);
             }
             Ok(false) => {}

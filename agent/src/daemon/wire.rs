@@ -101,7 +101,7 @@ impl Wire {
         loop {
             let begun = Instant::now();
             if self.caretaker.is_succeeded() {
-                debug!("another agent has taken over: nothing is looked after any more");
+                debug!("another agent has taken over: no longer repairing anything");
                 sleep_until(begun + LOOK).await;
                 continue;
             }
@@ -155,20 +155,20 @@ impl Wire {
     async fn look_at_uplinks(&mut self, shared: &Shared, inputs: &mpsc::Sender<Input>, looked: &mut Looked) -> Running {
         let node_ips = shared.model().own_node().map(|node| node.internal_ips.clone()).unwrap_or_default();
         let found = self.uplinks(&node_ips).await;
-        let found = found.inspect_err(|error| warn!(%error, "the node's interfaces can't be listed")).ok();
+        let found = found.inspect_err(|error| warn!(%error, "can't list the node's interfaces")).ok();
         match self.netlink.addresses().await {
             Ok(found) if self.addresses.as_ref() != Some(&found) => {
                 self.addresses = Some(found.clone());
                 inputs.send(Input::Addresses(found)).await.map_err(|_| Stopped)?;
             }
             Ok(_) => {}
-            Err(error) => warn!(%error, "the node's addresses can't be listed"),
+            Err(error) => warn!(%error, "can't list the node's addresses"),
         }
         if let Some(uplinks) = found.filter(|found| self.uplinks.as_ref() != Some(found)) {
             let names: Vec<_> = uplinks.iter().map(|uplink| uplink.name.as_str()).collect();
-            info!(uplinks = names.join(" "), "interfaces that lead out of the node");
+            info!(uplinks = names.join(" "), "uplinks found");
             if uplinks.is_empty() {
-                warn!("no interface leads out of the node: name one with --uplink");
+                warn!("no uplink found: set one with --uplink");
             }
             self.uplinks = Some(uplinks.clone());
             inputs.send(Input::Uplinks(uplinks)).await.map_err(|_| Stopped)?;
@@ -183,7 +183,8 @@ impl Wire {
         let uplinks = self.uplinks.iter().flatten();
         kept.extend(uplinks.map(|uplink| self.sysctls.prepare_uplink(&uplink.name)));
         let texts: Vec<_> = kept.iter().flat_map(|kept| &kept.errors).map(ToString::to_string).collect();
-        let text = (!texts.is_empty()).then(|| format!("the node may not forward for its pods: {}", texts.join("; ")));
+        let text =
+            (!texts.is_empty()).then(|| format!("forwarding for pods may not work on this node: {}", texts.join("; ")));
         shared.warn("sysctls", text);
         if self.settled == self.uplinks {
             let changed = kept.into_iter().flat_map(|kept| kept.changed);
@@ -201,18 +202,18 @@ impl Wire {
         match self.netlink.set_node_routes(&routes).await {
             Ok(kept) => {
                 let errors = undone(self.routes.as_ref() == Some(&routes), Kind::Route, kept);
-                errors.iter().for_each(|error| warn!(%error, "a route to a node's pods is missing"));
+                errors.iter().for_each(|error| warn!(%error, "can't set the route to another node's pods"));
             }
-            Err(error) => warn!(%error, "routes to other nodes' pods can't be set"),
+            Err(error) => warn!(%error, "can't set the routes to other nodes' pods"),
         }
         let hops = neighbours(uplinks, &routes);
         match self.netlink.keep_neighbours(&hops).await {
             // Kernels before 5.16 know no managed neighbours; all is well without, but for a first packet.
             Ok(kept) => {
                 let errors = undone(self.hops.as_ref() == Some(&hops), Kind::Neighbour, kept);
-                errors.iter().for_each(|error| debug!(%error, "a node's MAC is not kept known"));
+                errors.iter().for_each(|error| debug!(%error, "can't set the managed neighbour of another node"));
             }
-            Err(error) => debug!(%error, "the MACs of other nodes are not kept known"),
+            Err(error) => debug!(%error, "can't set the managed neighbours of other nodes"),
         }
         (self.routes, self.hops) = (Some(routes), Some(hops));
     }

@@ -231,7 +231,7 @@ fn cni(cni: &Cni) -> Vec<Finding> {
         found.push(blocks(
             format!("the plugin {kind} is in {own}"),
             "the plugins of the list are executed for every pod, and with this one pods don't start or can't connect",
-            format!("take its entry out of {directory}/{own}: it {}", refusal(kind).unwrap_or_default()),
+            format!("remove its entry from {directory}/{own}: it {}", refusal(kind).unwrap_or_default()),
         ));
     }
     if !missing.is_empty() {
@@ -239,7 +239,8 @@ fn cni(cni: &Cni) -> Vec<Finding> {
             format!("plugins of {own} are missing or not executable: {}", missing.join(", ")),
             "the container runtime executes every plugin of the list for every pod, and no pod starts without one of them",
             format!(
-                "install them beside {plugin}; or take their entries out of {directory}/{own}, and of the setting `cni.chain`"
+                "install them next to {plugin}; or remove their entries from {directory}/{own} and from the setting \
+                 `cni.chain`"
             ),
         ));
     }

@@ -42,7 +42,7 @@ pub async fn keep_network_available(cluster: Cluster, node: String, ready: impl 
             }
             Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
                 let text = forbidden("", "nodes/status", &["patch"], &status.message);
-                let text = format!("{text} (manifests/overlays/cloud has it), or leave clearNetworkUnavailable out");
+                let text = format!("{text} (manifests/overlays/cloud includes it), or unset clearNetworkUnavailable");
                 if cluster.set_trouble("nodes/status", Some(text.clone())) {
                     error!("{text}");
                 }

@@ -22,13 +22,14 @@ const CHAIN: &str = "fairleadChain";
 const REFUSED: [(&str, &str); 2] = [
     (
         "bandwidth",
-        "puts its own qdiscs on pods' interfaces, where Fairlead's programs are: it fails, or limits nothing between pods. \
-         Take it out: Fairlead keeps the annotations kubernetes.io/ingress-bandwidth and kubernetes.io/egress-bandwidth by itself",
+        "puts its own qdiscs on pods' interfaces, where Fairlead's programs are: it fails, or limits nothing between \
+         pods. Remove it: Fairlead itself enforces the annotations kubernetes.io/ingress-bandwidth and \
+         kubernetes.io/egress-bandwidth",
     ),
     (
         "sbr",
-        "takes every route of the interface out of the pod's main table, so that a pod with no other interface can't open \
-         connections. Take it out: it belongs behind the plugin of a further interface",
+        "moves every route of the interface out of the pod's main table, so that a pod with no other interface can't \
+         open connections. Remove it: it belongs behind the plugin of an additional interface",
     ),
 ];
 
@@ -54,13 +55,13 @@ impl FromStr for ChainedPlugin {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let example = r#"one looks like {"type": "tuning", "mtu": 1400}"#;
+        let example = r#"for example {"type": "tuning", "mtu": 1400}"#;
         let value: Value =
             serde_json::from_str(text).map_err(|error| format!("not a JSON object ({error}); {example}"))?;
         let Value::Object(entry) = value else { return Err(format!("not a JSON object; {example}")) };
         match entry.get("type").and_then(Value::as_str) {
             None | Some("") => Err(format!("a plugin needs a `type`, the name of its executable; {example}")),
-            Some(PLUGIN) => Err(format!("{PLUGIN} is in the list already; name only the plugins behind it")),
+            Some(PLUGIN) => Err(format!("{PLUGIN} is already in the list; name only the plugins behind it")),
             Some(kind) => match refusal(kind) {
                 Some(why) => Err(format!("{kind} {why}")),
                 None => Ok(Self(entry)),
@@ -115,11 +116,11 @@ impl Own {
             Some(_) => (Vec::new(), true),
         };
         let why = if broken {
-            "a list of plugins that no runtime reads"
+            "invalid list of plugins"
         } else if !plugins.iter().any(is_own) {
-            "without our plugin"
+            "our plugin is missing"
         } else {
-            "another entry of ours"
+            "our entry differs"
         };
         let amended = self.written(list, self.plugins(plugins, recorded), broken, why);
         // By value: how others indent or order keys is theirs.

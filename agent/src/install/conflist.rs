@@ -240,7 +240,7 @@ mod tests {
         value["plugins"].as_array_mut().unwrap().remove(0);
         fs::write(list.path(), value.to_string()).unwrap();
         let kept = list.put(&mut None).unwrap();
-        assert_eq!((kept.put, kept.why), (Put::Replaced, "without our plugin"));
+        assert_eq!((kept.put, kept.why), (Put::Replaced, "our plugin is missing"));
         assert_eq!(plugin_types(&fs::read(list.path()).unwrap()), [PLUGIN, "istio-cni"]);
         assert_eq!(list.path().metadata().unwrap().permissions().mode() & 0o7777, 0o600);
     }

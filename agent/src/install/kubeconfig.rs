@@ -103,7 +103,7 @@ pub fn url(text: &str) -> Result<String, String> {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
     let host = rest.split('/').next().unwrap_or_default();
     if host.is_empty() || host.starts_with(':') || host.contains(char::is_whitespace) {
-        return Err(format!("{text:?} is no URL of a server; one looks like https://192.0.2.1:6443"));
+        return Err(format!("{text:?} is not the URL of a server; expected, for example, https://192.0.2.1:6443"));
     }
     Ok(text.to_owned())
 }

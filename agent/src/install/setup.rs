@@ -50,7 +50,7 @@ pub fn install(setup: &Setup) -> Vec<Step> {
 
 fn mount(bpffs: &Path) -> Result<String, BpfError> {
     let parent = bpffs.parent().unwrap_or(bpffs);
-    let text = if PinDir::mount(parent)? { "mounted at" } else { "is mounted at" };
+    let text = if PinDir::mount(parent)? { "mounted at" } else { "already mounted at" };
     Ok(format!("{text} {}", parent.display()))
 }
 

@@ -27,20 +27,21 @@ impl NodeLocalDns {
     /// # Errors
     /// What to give instead.
     pub fn address(text: &str) -> Result<IpAddr, String> {
-        let ip: IpAddr = text.parse().map_err(|_| format!("{text:?} is no IP address, as in 169.254.20.10"))?;
+        let ip: IpAddr = text.parse().map_err(|_| format!("{text:?} is not an IP address such as 169.254.20.10"))?;
         match ip {
             // Metadata services, and in some clouds the servers that nodes ask themselves.
             IpAddr::V4(v4) if v4.octets()[..3] == [169, 254, 169] => {
-                Err(format!("{ip} is a cloud's own; take another of 169.254.0.0/16, as 169.254.20.10"))
+                Err(format!("{ip} is used by clouds; choose another in 169.254.0.0/16, such as 169.254.20.10"))
             }
             // The gateway of pods, and the address of the tunnel's device.
             IpAddr::V4(v4) if v4.octets()[..3] == [169, 254, 1] => {
-                Err(format!("{ip} is Fairlead's own; take another of 169.254.0.0/16, as 169.254.20.10"))
+                Err(format!("{ip} is used by Fairlead; choose another in 169.254.0.0/16, such as 169.254.20.10"))
             }
             IpAddr::V4(v4) if v4.is_link_local() => Ok(ip),
             IpAddr::V6(v6) if v6.is_unique_local() => Ok(ip),
             IpAddr::V4(_) | IpAddr::V6(_) => Err(format!(
-                "{ip} is not of 169.254.0.0/16 or fc00::/7; for clusterDNS of kubelets, name the Service's own"
+                "{ip} is not in 169.254.0.0/16 or fc00::/7; to use the Service's cluster IP, set that as clusterDNS \
+                 of the kubelets"
             )),
         }
     }
@@ -62,11 +63,11 @@ mod tests {
             assert_eq!(NodeLocalDns::address(good).unwrap().to_string(), good);
         }
         let cases = [
-            ("169.254.169.253", "a cloud's own"),
-            ("169.254.1.1", "Fairlead's own"),
-            ("10.96.0.10", "not of 169.254.0.0/16"),
-            ("fe80::10", "not of 169.254.0.0/16"),
-            ("node-local", "as in 169.254.20.10"),
+            ("169.254.169.253", "used by clouds"),
+            ("169.254.1.1", "used by Fairlead"),
+            ("10.96.0.10", "not in 169.254.0.0/16"),
+            ("fe80::10", "not in 169.254.0.0/16"),
+            ("node-local", "such as 169.254.20.10"),
         ];
         for (bad, says) in cases {
             let error = NodeLocalDns::address(bad).unwrap_err();

@@ -55,9 +55,9 @@ impl Handler for HealthServer {
 fn readiness(health: Health, conflist: bool, unheard: Option<String>, broken: Option<String>) -> Answer {
     match (health, unheard) {
         (Health::Starting(why) | Health::Impaired(why), _) => Answer::text(503, why + "\n"),
-        (Health::Ready, _) if !conflist => Answer::text(503, "the CNI configuration is not in its place\n"),
+        (Health::Ready, _) if !conflist => Answer::text(503, "the CNI configuration is not in place\n"),
         (Health::Ready, unheard) => match (broken, unheard) {
-            (Some(what), _) => Answer::text(503, format!("not as it should be: {what}\n")),
+            (Some(what), _) => Answer::text(503, format!("can't check or repair {what}\n")),
             (None, Some(why)) => Answer::text(503, why + "\n"),
             (None, None) => Answer::text(200, "ok"),
         },

@@ -69,15 +69,15 @@ impl MetricsServer {
             ),
             gauges(
                 "fairlead_health",
-                "1 for the state that the agent is in, 0 for the others.",
+                "1 for the agent's current state, 0 for the others.",
                 states.map(|(state, is)| (vec![("state", state)], f64::from(u8::from(is)))),
             ),
-            counter("fairlead_plans_total", "Plans that were brought into force.", progress.plans as f64),
+            counter("fairlead_plans_total", "Plans that were applied.", progress.plans as f64),
             counter("fairlead_plan_operations_total", "Operations of those plans.", progress.operations as f64),
-            counter("fairlead_plan_failures_total", "Plans that could not be brought into force.", failures as f64),
+            counter("fairlead_plan_failures_total", "Plans that could not be applied.", failures as f64),
             gauges(
                 "fairlead_pods_cut_off",
-                "Pods of which a direction is cut off, since their policies do not fit, by direction.",
+                "Pods cut off because their policies do not fit into the tables, by direction.",
                 [Direction::Ingress, Direction::Egress].map(|direction| {
                     let count = progress.cut_off.iter().filter(|cut_off| cut_off.direction == direction).count();
                     (vec![("direction", direction.as_str())], count as f64)
@@ -85,12 +85,12 @@ impl MetricsServer {
             ),
             gauges(
                 "fairlead_table_left_out",
-                "Elements that a table should have and has no room for.",
+                "Entries that do not fit into a full table.",
                 progress.left_out.iter().map(|(table, count)| (vec![("table", *table)], *count as f64)),
             ),
             counters(
                 "fairlead_repairs_total",
-                "What others undid on the node and the agent put right, by kind.",
+                "Changes by others on the node that the agent repaired, by kind.",
                 Repaired::ALL.map(|kind| {
                     let count = repairs.get(&kind).copied().unwrap_or_default();
                     (vec![("kind", kind.as_str())], count as f64)
@@ -98,23 +98,23 @@ impl MetricsServer {
             ),
             gauge(
                 "fairlead_unrepaired",
-                "What others undid on the node and the agent can't put right.",
+                "Changes by others on the node that the agent can't repair.",
                 shared.repairs.all_broken().len() as f64,
             ),
             gauge(
                 "fairlead_services_refused",
-                "Services that do not fit into the tables, of which the last content stays in force: see `fairlead status`.",
+                "Services that do not fit into the tables and keep their previous state: see `fairlead status`.",
                 progress.services_refused as f64,
             ),
             gauges(
                 "fairlead_claims_refused",
-                "Addresses that objects claim in vain: see `fairlead status`.",
+                "Addresses and ports that objects claim and do not get: see `fairlead status`.",
                 [(vec![], progress.claims_refused as f64)],
             ),
-            counter("fairlead_flows_swept_total", "Ended flows that the sweep removed.", swept as f64),
+            counter("fairlead_flows_swept_total", "Expired flows that the sweep removed.", swept as f64),
             counters(
                 "fairlead_sockets_ended_total",
-                "Sockets of processes of the node that were ended, since the pod at their other end is gone.",
+                "Sockets of the node's own processes that were closed because the pod at the other end is gone.",
                 shared
                     .metrics
                     .ended_sockets()
@@ -132,7 +132,7 @@ impl MetricsServer {
         vec![
             gauges(
                 "fairlead_table_entries",
-                "Entries of a table: those of services and policies as of the last plan, flows as of the last sweep.",
+                "Entries in a table: services and policies as of the last plan, flows as of the last sweep.",
                 entries.into_iter().map(|(table, count)| (vec![("table", table.info().name)], count as f64)),
             ),
             gauges(
@@ -147,7 +147,7 @@ impl MetricsServer {
             ),
             counters(
                 "fairlead_drops_total",
-                "Packets dropped since the tables were made, by reason.",
+                "Packets dropped since the tables were created, by reason.",
                 drops.iter().map(|drop| (vec![("reason", drop.reason.as_str())], drop.packets as f64)),
             ),
         ]
@@ -158,7 +158,7 @@ fn watches(watches: &[WatchState]) -> Vec<MetricFamily> {
     vec![
         gauges(
             "fairlead_watch_alive",
-            "1 if the API server has a watch open and says something in it, a bookmark at least, by kind.",
+            "1 if the watch is open and has recently received an event or a bookmark, by kind.",
             watches.iter().map(|watch| (vec![("kind", watch.kind.as_str())], f64::from(u8::from(watch.alive)))),
         ),
         gauges(
@@ -182,7 +182,7 @@ fn objects(model: &Model) -> Vec<MetricFamily> {
     vec![
         gauges(
             "fairlead_objects",
-            "Objects that are known, by kind.",
+            "Known objects, by kind.",
             Kind::ALL.map(|kind| (vec![("kind", kind.as_str())], count(kind) as f64)),
         ),
         gauges(
@@ -192,9 +192,9 @@ fn objects(model: &Model) -> Vec<MetricFamily> {
         ),
         counter(
             "fairlead_invalid_objects_total",
-            "Objects, and pieces of objects, that could not be read.",
+            "Objects, or parts of objects, that could not be read.",
             model.mistakes().total() as f64,
         ),
-        gauge("fairlead_pods", "Pods that are attached to this node.", model.local().len() as f64),
+        gauge("fairlead_pods", "Pods attached to this node.", model.local().len() as f64),
     ]
 }

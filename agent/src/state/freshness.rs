@@ -102,8 +102,8 @@ pub fn unheard(watches: &[WatchState], patience: Option<Duration>) -> Option<Str
         return None;
     }
     Some(format!(
-        "nothing was heard from the API server about {}: what is in force stays and serves, but changes do not come; check \
-         the network path from this node to it, and the agent's credentials and ClusterRole",
+        "nothing was received from the API server about {}: what is in force stays in force, but changes do not \
+         arrive; check the network path from this node to it, and the agent's credentials and ClusterRole",
         silent.join(", ")
     ))
 }
@@ -121,7 +121,7 @@ mod tests {
         let patience = Some(Duration::from_secs(600));
         assert_eq!(unheard(&watches, patience), None, "that it is not open does not matter yet");
         let text = unheard(&[watches[0], watch(Kind::Pod, 600)], patience).unwrap();
-        assert!(text.contains("about Pod for 600 s:") && text.contains("stays and serves"), "{text}");
+        assert!(text.contains("about Pod for 600 s:") && text.contains("stays in force"), "{text}");
         assert_eq!(unheard(&[watch(Kind::Pod, 1_000_000)], None), None);
         assert_eq!(unheard(&[], patience), None, "a directory is no API server");
     }

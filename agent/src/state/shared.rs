@@ -164,10 +164,10 @@ impl Shared {
         let new = self.repairs.note(subject, looked);
         let repaired = looked.summary();
         for repair in &repaired {
-            warn!(kind = repair.kind.as_str(), "somebody undid it, and it is put right: {}", repair.what);
+            warn!(kind = repair.kind.as_str(), "changed outside Fairlead, and repaired: {}", repair.what);
         }
         for broken in &new {
-            warn!("not as it should be: {}", broken.what);
+            warn!("can't check or repair {}", broken.what);
         }
         let list = |all: &mut dyn Iterator<Item = &str>| all.collect::<Vec<_>>().join("; ");
         let node = ObjectKey::cluster(self.model().node_name());
@@ -178,12 +178,12 @@ impl Shared {
                 &node,
                 "",
                 "Repaired",
-                format!("somebody undid it, and it is put right: {note}"),
+                format!("changed outside Fairlead, and repaired: {note}"),
             );
         }
         if !new.is_empty() {
             let note = list(&mut new.iter().map(|broken| broken.what.as_str()));
-            self.events.warn(Kind::Node, &node, "", "NotRepaired", format!("not as it should be: {note}"));
+            self.events.warn(Kind::Node, &node, "", "NotRepaired", format!("can't check or repair {note}"));
         }
     }
 
@@ -217,10 +217,11 @@ impl Shared {
         let name = model.node_name();
         match model.own_node() {
             None => Some(format!(
-                "there is no Node object {name}: its pods wait; does kubelet run, and is --node (NODE_NAME) its name?"
+                "there is no Node object {name}: its pods wait; is kubelet running, and is --node (NODE_NAME) the \
+                 Node's name?"
             )),
             Some(node) if node.pod_cidrs.is_empty() => Some(format!(
-                "Node {name} has no pod range (spec.podCIDRs is empty): its pods wait; have the control plane give out \
+                "Node {name} has no pod range (spec.podCIDRs is empty): its pods wait; let the control plane assign \
                  ranges, with `kubeadm init --pod-network-cidr` or with kube-controller-manager's \
                  `--allocate-node-cidrs --cluster-cidr`"
             )),
@@ -236,7 +237,7 @@ impl Shared {
             return Health::Impaired(trouble);
         }
         if let Some(broken) = self.repairs.broken(Subject::Programs).first() {
-            return Health::Impaired(format!("not as it should be: {}", broken.what));
+            return Health::Impaired(format!("can't check or repair {}", broken.what));
         }
         let waiting: Vec<_> = self.model().waiting_for().map(Kind::as_str).collect();
         if !waiting.is_empty() {
@@ -248,7 +249,7 @@ impl Shared {
         }
         match (progress.in_force, progress.wired) {
             (true, true) => Health::Ready,
-            (false, _) => Health::Starting("the first content is on its way to the kernel".to_owned()),
+            (false, _) => Health::Starting("the initial state is being written to the kernel".to_owned()),
             (true, false) => Health::Starting("the routes to other nodes are being set".to_owned()),
         }
     }

@@ -25,8 +25,8 @@ pub const NAME: &str = "fairlead.vxlan";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
 
 /// What can be done when there can't be one.
-const REMEDY: &str = "it takes the kernel's module vxlan and a UDP port that no other VXLAN device has: see --vxlan-port, \
-                      or do without by --tunnel never";
+const REMEDY: &str = "this needs the kernel module vxlan and a UDP port that no other VXLAN device has: see \
+    --vxlan-port, or do without it with --tunnel never";
 
 /// How the device was found, or left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Netlink {
         match self.overlay().await? {
             Some(link) if is_right(&link, port) => {
                 if !link.attributes.contains(&LinkAttribute::Mtu(mtu)) {
-                    self.change_overlay("give its MTU to", |message| {
+                    self.change_overlay("set the MTU of", |message| {
                         message.attributes.push(LinkAttribute::Mtu(mtu));
                     })
                     .await?;
@@ -59,7 +59,7 @@ impl Netlink {
             None => {}
         }
         let made = self.handle.link().add(device(port, mtu)).execute().await;
-        made.map_err(|e| WiringError::kernel(format!("make {NAME} ({REMEDY})"), &e))?;
+        made.map_err(|e| WiringError::kernel(format!("create {NAME} ({REMEDY})"), &e))?;
         // Without an IPv6 address of its own it has nothing to say by itself. A kernel without IPv6 knows no such thing.
         let silent = self.change_overlay("silence", |message| {
             let spec = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];

@@ -133,8 +133,7 @@ impl Netlink {
         let mut request = self.handle.link().get().match_index(peer.index);
         request.message_mut().attributes.push(LinkAttribute::IfNetnsId(peer.netns));
         let found: Result<Vec<LinkMessage>, _> = request.execute().try_collect().await;
-        let found =
-            found.inspect_err(|error| debug!(%error, ?peer, "the other end of a pod's link can't be seen")).ok()?;
+        let found = found.inspect_err(|error| debug!(%error, ?peer, "can't see the pod side of a veth")).ok()?;
         found.iter().flat_map(|link| &link.attributes).find_map(mac)
     }
 }

@@ -103,7 +103,7 @@ impl Netlink {
 
 fn text(route: NodeRoute) -> String {
     match route.via {
-        Via::Node(ip) => format!("{} via {ip} (are the nodes on one network?)", route.destination),
+        Via::Node(ip) => format!("{} via {ip} (are the nodes on the same network?)", route.destination),
         Via::Tunnel(_) => format!("{} dev {}", route.destination, overlay::NAME),
         Via::Nobody => format!("unreachable {}", route.destination),
     }

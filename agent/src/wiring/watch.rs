@@ -69,7 +69,7 @@ pub fn watch(pods: Changed) -> Result<Watch, WiringError> {
     let (tell_programs, programs) = mpsc::channel(1);
     let of_programs = tell_programs.clone();
     if let Err(error) = watch_pods(pods, tell_network.clone()) {
-        warn!(%error, "a MAC address that a pod changes is learnt within 10 s only: the agent lacks NET_BROADCAST");
+        warn!(%error, "a changed MAC address of a pod may take 10 s to be noticed: the agent lacks NET_BROADCAST");
     }
     tokio::spawn(async move {
         // The connection lives as long as its handle.
@@ -110,7 +110,7 @@ fn watch_pods(pods: Changed, tell: mpsc::Sender<()>) -> std::io::Result<()> {
                 return;
             }
         }
-        warn!("links of pods are no longer watched: a MAC address that a pod changes is learnt within 10 s only");
+        warn!("links of pods are no longer watched: a changed MAC address of a pod may take 10 s to be noticed");
     });
     Ok(())
 }

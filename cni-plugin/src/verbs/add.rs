@@ -26,7 +26,7 @@ pub(crate) fn add(
     }
     let wanted = conf.wanted()?;
     if wanted.mac == Some(attachment.host_mac()) {
-        let reason = format!("{} is that of the host side; choose another", attachment.host_mac());
+        let reason = format!("{} is the MAC address of the host side; choose another", attachment.host_mac());
         return Err(Error::Config { key: "runtimeConfig.mac", reason });
     }
     let taken = pod_side.taken()?;
@@ -65,7 +65,7 @@ fn served(reservation: &Reservation, wanted: &Wanted) -> Result<(), Error> {
     Err(Error::UnsupportedField {
         key: "runtimeConfig",
         value: format!("{wanted:?}"),
-        remedy: "the agent is of an earlier release than this plugin; upgrade it",
+        remedy: "the agent is older than this plugin; upgrade it",
     })
 }
 

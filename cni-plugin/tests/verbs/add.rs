@@ -404,8 +404,8 @@ fn c40_add_refuses_by_name_what_it_can_t_give() {
     for (config, code, says) in [
         (json!({"ips": ["10.244.1.2/24"]}), 11, "runtimeConfig.ips: 10.244.1.2 is in use"),
         (json!({"ips": ["10.244.1.99/24"]}), 11, "runtimeConfig.ips: 10.244.1.99 is in use"),
-        (json!({"ips": ["10.244.1.1"]}), 11, "not an address for a pod"),
-        (json!({"ips": ["10.9.9.9/24"]}), 7, "runtimeConfig.ips: 10.9.9.9 is not of the pod ranges"),
+        (json!({"ips": ["10.244.1.1"]}), 11, "can't be a pod's"),
+        (json!({"ips": ["10.9.9.9/24"]}), 7, "runtimeConfig.ips: 10.9.9.9 is not in the pod ranges"),
         (json!({"ips": ["10.244.1.7", "10.244.1.8"]}), 2, "runtimeConfig.ips"),
         (json!({"mac": "01:00:00:00:00:01"}), 7, "runtimeConfig.mac"),
         (json!({"mac": host_mac}), 7, "runtimeConfig.mac"),

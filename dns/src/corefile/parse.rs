@@ -70,7 +70,7 @@ pub(super) fn directive(name: &str, text: &str) -> Result<Directive, Mistake> {
     let directive = parser.directive(name, 0)?;
     match parser.next()? {
         None => Ok(directive),
-        Some(more) => Err(more.wrong(format!("{:?} is too much: write one rule a value", more.text))),
+        Some(more) => Err(more.wrong(format!("{:?} is too much: write one rule per value", more.text))),
     }
 }
 
@@ -135,7 +135,7 @@ impl<'f> Parser<'f> {
             next = if more { self.next()? } else { self.next_in_line()? };
         }
         if keys.is_empty() {
-            let text = "a server block has no zone: write one in front of the {, as .:53";
+            let text = "a server block has no zone: write one before the {, such as .:53";
             return Err(Mistake { place: self.last.clone(), text: text.to_owned() });
         }
         let directives = if braces { self.lines(1)? } else { self.rest()? };
@@ -168,7 +168,7 @@ impl<'f> Parser<'f> {
             return self.import(&word);
         }
         if word.is("{") {
-            return Err(word.wrong("a { stands at the end of a line: put it behind the word that it belongs to"));
+            return Err(word.wrong("a { belongs at the end of a line: put it after the word that it is for"));
         }
         lines.push(self.directive(word, depth)?);
         Ok(())
@@ -179,7 +179,7 @@ impl<'f> Parser<'f> {
             return Err(name.wrong("this } closes nothing: remove it"));
         }
         if depth > DEPTH {
-            return Err(name.wrong("braces are too deep here: no plugin has so many"));
+            return Err(name.wrong("braces are nested too deep here: no plugin has so many levels"));
         }
         let mut args: Vec<Word> = Vec::new();
         let mut body = Vec::new();
@@ -196,7 +196,7 @@ impl<'f> Parser<'f> {
 
     fn snippet(&mut self, word: &Word, name: &str) -> Result<(), Mistake> {
         if !self.next_in_line()?.is_some_and(|word| word.is("{")) {
-            return Err(word.wrong(format!("the snippet ({name}) has no body: write {{ behind it and }} at its end")));
+            return Err(word.wrong(format!("the snippet ({name}) has no body: write {{ after it and }} at its end")));
         }
         let mut body = Vec::new();
         let mut depth = 0;
@@ -219,7 +219,7 @@ impl<'f> Parser<'f> {
     /// Puts a snippet or files in place of an import.
     fn import(&mut self, word: &Word) -> Result<(), Mistake> {
         let Some(what) = self.next_in_line()? else {
-            return Err(word.wrong("import names nothing: write a file, a pattern of files or a snippet behind it"));
+            return Err(word.wrong("import names nothing: write a file, a pattern of files or a snippet after it"));
         };
         if let Some(more) = self.next_in_line()? {
             return Err(more.wrong("import takes one file, pattern or snippet: write a line for each"));

@@ -22,7 +22,7 @@ const PORT: u16 = 53;
 pub fn translate(corefile: &Corefile, log_rate: u32) -> Result<Plan, Mistake> {
     let mut draft = Draft::default();
     for place in &corefile.empty_imports {
-        draft.notes.push(format!("{place}: no file is as this import says yet; one that comes is read"));
+        draft.notes.push(format!("{place}: no file matches this import yet; files that appear later are read"));
     }
     for block in &corefile.blocks {
         draft.block(block)?;
@@ -30,7 +30,8 @@ pub fn translate(corefile: &Corefile, log_rate: u32) -> Result<Plan, Mistake> {
     let Draft { kubernetes, bind, health, ready, metrics, lameduck, blocks, notes, port, last, .. } = draft;
     let Some((Kubernetes { cluster, ttl, options, labels }, _)) = kubernetes else {
         let place = last.unwrap_or(Place { file: "Corefile".into(), line: 1 });
-        let text = "no block has the plugin kubernetes: add it, as kubernetes cluster.local in-addr.arpa ip6.arpa";
+        let text = "no block has the plugin kubernetes: add it, for example kubernetes cluster.local in-addr.arpa \
+            ip6.arpa";
         return Err(Mistake { place, text: text.to_owned() });
     };
     let origin = cluster.origin;
@@ -82,7 +83,7 @@ impl Draft {
         // The cluster's zone is never kept.
         let own = plan.rules.cluster.as_ref().map(|cluster| &cluster.origin);
         for (zone, place) in disabled.iter().filter(|(zone, _)| own != Some(zone)) {
-            self.notes.push(format!("{place}: answers of {zone} are kept as those of other zones are"));
+            self.notes.push(format!("{place}: answers of {zone} are cached like those of other zones"));
         }
         let external = block.directives.iter().find(|directive| directive.name.text == "k8s_external");
         if let Some(external) = external.filter(|_| plan.rules.cluster.is_none()) {
@@ -136,7 +137,7 @@ impl Draft {
             "errors" | "loop" | "reload" => {}
             "loadbalance" => {
                 if let Some(word) = directive.at_most_one()?.filter(|word| word.text != "round_robin") {
-                    return Err(word.wrong(format!("{:?} can't be: use round_robin", word.text)));
+                    return Err(word.wrong(format!("{:?} is not supported: use round_robin", word.text)));
                 }
             }
             "health" => {
@@ -175,7 +176,7 @@ impl Draft {
             "acl" => plan.rules.acl.extend(acl(directive, &zones)?),
             name => {
                 return Err(directive.wrong(match advice(name) {
-                    Some(advice) => format!("the plugin {name} is not here: {advice}"),
+                    Some(advice) => format!("the plugin {name} is not supported: {advice}"),
                     None => format!("there is no plugin {name:?}: correct its name, or remove it"),
                 }));
             }

@@ -23,7 +23,7 @@ impl FromStr for Policy {
             "sequential" => Ok(Self::Sequential),
             "random" => Ok(Self::Random),
             "fastest" => Ok(Self::Fastest),
-            other => Err(format!("{other:?} is no policy; use sequential, random or fastest")),
+            other => Err(format!("{other:?} is not a policy; use sequential, random or fastest")),
         }
     }
 }

@@ -239,7 +239,7 @@ impl Server {
             self.state().no_spelling_until = Some(Instant::now() + REMEMBERED);
             return match self.pool.ask(question, false, edns).await? {
                 Heard::Answer(bytes) => read(&bytes, question),
-                Heard::Misspelled => Err(Trouble("it answers another question".into())),
+                Heard::Misspelled => Err(Trouble("it answered a different question".into())),
             };
         };
         match Reply::read(&bytes, question) {
@@ -257,5 +257,5 @@ impl Server {
 }
 
 fn read(bytes: &[u8], question: &Question) -> Result<Reply, Trouble> {
-    Reply::read(bytes, question).ok_or_else(|| Trouble("it sends a message that can't be read".into()))
+    Reply::read(bytes, question).ok_or_else(|| Trouble("it sent a message that can't be read".into()))
 }

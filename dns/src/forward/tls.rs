@@ -33,10 +33,10 @@ impl fmt::Debug for Tls {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The name is none.
-    #[error("{0:?} is no server name: write the name in the servers' certificates, as dns.example")]
+    #[error("{0:?} is not a server name: write the name in the servers' certificates, such as dns.example")]
     Name(String),
     /// A file has no certificates that can be read.
-    #[error("{file} has no certificates that can be read: {reason}; it must be PEM")]
+    #[error("{file} has no readable certificates: {reason}; it must be PEM")]
     File {
         /// The file.
         file: String,
@@ -44,7 +44,7 @@ pub enum TlsError {
         reason: String,
     },
     /// There are none on this machine.
-    #[error("this machine has no certificates of authorities: name a file with --tls-ca")]
+    #[error("this machine has no certificates of certificate authorities (CAs): name a file with --tls-ca")]
     NoRoots,
     /// They are not to be used.
     #[error("TLS can't be set up: {0}")]

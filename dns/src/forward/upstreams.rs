@@ -11,16 +11,18 @@ use crate::WireName;
 pub enum UpstreamError {
     /// It can't be read.
     #[error(
-        "{0:?} is not a server: write an address, as 192.0.2.1 or 2001:db8::1, or with a port, as [2001:db8::1]:53"
+        "{0:?} is not a server: write an address such as 192.0.2.1 or 2001:db8::1, or with a port, such as \
+         [2001:db8::1]:53"
     )]
     Address(String),
     /// A stub domain can't be read.
     #[error(
-        "{0:?} is no stub domain: write DOMAIN=SERVER, with more servers after commas, as corp.example=192.0.2.1,192.0.2.2"
+        "{0:?} is not a stub domain: write DOMAIN=SERVER, with more servers after commas, such as \
+         corp.example=192.0.2.1,192.0.2.2"
     )]
     Stub(String),
     /// It is this server itself.
-    #[error("the upstream server {0} is this server itself: its questions would go round for ever; name another")]
+    #[error("the upstream server {0} is this server itself: queries would loop forever; name another")]
     Loop(SocketAddr),
 }
 

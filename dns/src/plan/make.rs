@@ -25,7 +25,7 @@ pub enum MakeError {
         source: io::Error,
     },
     /// A file with fixed addresses is wrong.
-    #[error("{path} is not as hosts(5) says: {source}")]
+    #[error("{path} is not in the format of hosts(5): {source}")]
     Hosts {
         /// The file.
         path: PathBuf,
@@ -95,7 +95,7 @@ impl Makers {
         let before = self.forwarders.iter().find(|known| known.plan == *plan);
         if let Some(before) = before {
             if addresses.is_empty() && !before.addresses.is_empty() {
-                tracing::warn!("no upstream server is named any more: the servers before stay");
+                tracing::warn!("no upstream server is configured any more: keeping the previous ones");
                 addresses.clone_from(&before.addresses);
             } else if addresses != before.addresses {
                 tracing::info!(servers = ?addresses, "upstream servers have changed");
@@ -154,11 +154,11 @@ fn from_file(path: &Path, files: &dyn Files, own: &Own) -> Result<Vec<SocketAddr
     let (servers, unread) = from_resolv_conf(&text);
     let path = path.display();
     for line in unread {
-        tracing::warn!(line, %path, "this line is left out: no server can be read in it");
+        tracing::warn!(line, %path, "line ignored: it has no valid server");
     }
     let (others, loops) = refuse_loops(servers, &own.listen, &own.local);
     for own in loops {
-        tracing::warn!(%own, %path, "this server is its own upstream there: left out");
+        tracing::warn!(%own, %path, "upstream server ignored: it is this server itself");
     }
     Ok(others)
 }
@@ -169,7 +169,7 @@ fn fixed(plan: &HostsPlan, files: &dyn Files) -> Result<Hosts, MakeError> {
     let Some(path) = file else { return Ok(inline.clone()) };
     let text = match files.text(path) {
         Err(error) if *lenient && error.kind() == io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), "this file with fixed addresses is not there");
+            tracing::warn!(path = %path.display(), "the file with fixed addresses does not exist");
             String::new()
         }
         other => other.map_err(|source| MakeError::File { path: path.clone(), source })?,
@@ -177,7 +177,7 @@ fn fixed(plan: &HostsPlan, files: &dyn Files) -> Result<Hosts, MakeError> {
     if *lenient {
         let (hosts, wrong) = Hosts::parse_leniently(&text);
         for line in wrong {
-            tracing::warn!(path = %path.display(), %line, "a line is left out");
+            tracing::warn!(path = %path.display(), %line, "invalid line ignored");
         }
         return Ok(inline.clone().and(hosts));
     }

@@ -62,7 +62,7 @@ pub fn format(text: &str) -> Result<String, String> {
     let text = text.replace("{common}", COMMON).replace("{combined}", COMMON);
     let mut rest = text.as_str();
     while let Some((_, after)) = rest.split_once('{') {
-        let (place, after) = after.split_once('}').ok_or("a { is not closed: write } behind its word")?;
+        let (place, after) = after.split_once('}').ok_or("a { is not closed: write } after its word")?;
         if !PLACES.contains(&place) {
             return Err(format!("{{{place}}} can't be logged here: use {{{}}}", PLACES.join("}, {")));
         }

@@ -70,7 +70,7 @@ impl Text {
         let mut parts = Vec::new();
         let mut rest = source;
         while let Some((before, after)) = rest.split_once("{{") {
-            let (place, after) = after.split_once("}}").ok_or("{{ is not closed: write }} behind it")?;
+            let (place, after) = after.split_once("}}").ok_or("{{ is not closed: write }} after it")?;
             parts.push(Part::Text(before.to_owned()));
             parts.push(part(place.trim_matches('-').trim()).ok_or_else(|| {
                 format!(

@@ -54,7 +54,7 @@ pub fn record(text: &str) -> Result<Record, String> {
 }
 
 fn data(kind: &str, words: &[&str]) -> Result<RData, String> {
-    let wrong = || format!("{:?} is no data of {kind}", words.join(" "));
+    let wrong = || format!("{:?} is not valid data for {kind}", words.join(" "));
     let host = |at: usize| words.get(at).copied().and_then(name).ok_or_else(wrong);
     let small = |at: usize| words.get(at).and_then(|word| word.parse::<u16>().ok()).ok_or_else(wrong);
     let one = |data| if words.len() == 1 { Ok(data) } else { Err(wrong()) };

@@ -162,10 +162,10 @@ fn d39_a_mistake_keeps_what_was_there_and_says_where_it_is() {
         served.says("web.shop.svc.cluster.local A", &["web.shop.svc.cluster.local. 17 IN A 10.96.0.1"]);
         let log = served.log();
         assert!(
-            log.contains("Corefile:21: there is no plugin") && log.contains("the configuration before stays"),
+            log.contains("Corefile:21: there is no plugin") && log.contains("keeping the previous configuration"),
             "{log}"
         );
-        assert!(log.contains("start it again"), "{log}");
+        assert!(log.contains("restart it"), "{log}");
     });
 }
 
@@ -181,7 +181,7 @@ fn d39_check_says_what_a_corefile_would_do_or_why_it_can_not() {
     let output = checked(&file);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    for words in ["can be served, on port 53", "cluster.local.", "in-addr.arpa.", "answers are kept for 30 s"] {
+    for words in ["can be served, on port 53", "cluster.local.", "in-addr.arpa.", "answers are cached for 30 s"] {
         assert!(text.contains(words), "{words} is not in {text}");
     }
     let outward = "    dns64 {\n translate_all\n }\n    transfer {\n to 192.0.2.1 ::1\n }\n    transfer out.example {\n to *\n }\n\
@@ -200,7 +200,7 @@ fn d39_check_says_what_a_corefile_would_do_or_why_it_can_not() {
     let output = checked(&file);
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(
-        !output.status.success() && text.contains("Corefile:20: the plugin autopath is not here: remove it"),
+        !output.status.success() && text.contains("Corefile:20: the plugin autopath is not supported: remove it"),
         "{text}"
     );
     let missing = checked(&directory.0.join("missing"));
@@ -262,7 +262,7 @@ fn the_query_log_is_switched_on_and_off_in_the_settings_file() {
     udp(address, "web.shop.svc.cluster.local SRV").unwrap();
     wait_for_line("queries were not logged");
     std::fs::write(&config, "queryLog: [no..name]\n").unwrap();
-    wait_for_line("the configuration before stays");
+    wait_for_line("keeping the previous configuration");
     std::fs::write(&config, "").unwrap();
     wait_for_line("the configuration has changed");
     udp(address, "web.shop.svc.cluster.local A").unwrap();

@@ -54,7 +54,7 @@ reasons! {
     ExtensionHeaders = 2, "extension_headers";
     /// A pod sent from an address that is not its own.
     SourceAddress = 3, "source_address";
-    /// An address that no router forwards: v4-mapped IPv6, loopback, IPv6 link-local, unspecified; the pods' gateway.
+    /// An address that is never forwarded: v4-mapped IPv6, loopback, IPv6 link-local, unspecified; the pods' gateway.
     BadAddress = 4, "bad_address";
     /// Multicast or broadcast, which is not forwarded.
     Multicast = 5, "multicast";
@@ -68,9 +68,9 @@ reasons! {
     Fragment = 9, "fragment";
     /// The service has endpoints, but none that this client may use (traffic policy Local).
     NoEndpoint = 10, "no_endpoint";
-    /// Part of a TCP connection to a service that is not known here.
+    /// A TCP segment to a service that is part of no known connection.
     NoFlow = 11, "no_flow";
-    /// The pod has as many flows as it may have, or the tables are nearly full and it is not one of those with few.
+    /// The pod has reached its limit of flows, or the flow tables are nearly full and it has more than its share.
     FlowLimit = 12, "flow_limit";
     /// The pod exceeds its rate of new flows.
     FlowRate = 13, "flow_rate";
@@ -94,33 +94,33 @@ reasons! {
     SourceRange = 22, "source_range";
     /// A VXLAN packet not sent by a node that is reached through the tunnel, or whose inner source is not behind that node.
     Tunnel = 23, "tunnel";
-    /// A program did not find its own memory or tables: a fault of Fairlead. Please report it.
+    /// A program did not find its own memory or tables: a bug in Fairlead. Please report it.
     Internal = 24, "internal";
     /// A frame that a pod tagged for a VLAN (802.1Q): pods are on none.
     Vlan = 25, "vlan";
-    /// More ICMP errors about one flow in a second than any path gives rise to.
+    /// More ICMP errors per second about one flow than any path causes.
     ErrorRate = 26, "error_rate";
-    /// The pod, or the network that the client is in, has its share of the source ports for flows to one destination.
+    /// The pod, or the network that the client is in, has used up its share of the source ports for one destination.
     PortShare = 27, "port_share";
-    /// The source is a pod of this node or the node itself, and the packet came in from outside or from another pod.
+    /// The source address is that of a pod of this node or of the node, but the packet came from outside or from another pod.
     LocalAddress = 28, "local_address";
-    /// The flow was for another pod, which had this pod's place before it.
+    /// The flow belongs to an earlier pod that had this pod's slot.
     OtherPod = 29, "other_pod";
-    /// A pod's packet that would leave the node with the pod's address, since its flow is gone.
+    /// A pod's packet that would leave the node with the pod's address, because its flow is gone.
     Untranslated = 30, "untranslated";
-    /// The interface that it leaves by has no address of its family to translate to.
+    /// The outgoing interface has no address of the packet's family to masquerade with.
     NoAddress = 31, "no_address";
-    /// Two packets opened one flow at once, or it went while this one was on its way; sent again, it passes.
+    /// Two packets opened one flow at once, or the flow was removed meanwhile; a retransmission passes.
     FlowRace = 32, "flow_race";
     /// A TCP segment that begins no connection and is part of none: neither SYN nor ACK nor RST.
     NoConnection = 33, "no_connection";
-    /// An ICMP error of this node about what the pod did not send.
+    /// An ICMP error of this node about a packet that the pod did not send.
     NotAsked = 34, "not_asked";
     /// A packet for the tunnel to an address that is behind no node.
     NoSuchNode = 35, "no_such_node";
-    /// The program of a pod's interface is missing, or of the tunnel's: nothing passes until the agent has put it back.
+    /// The program of a pod's interface or of the tunnel's is missing: nothing passes until the agent has restored it.
     NoProgram = 36, "no_program";
-    /// The pod's policies do not fit into the tables, or others take their room just now: nothing passes in that direction.
+    /// The pod's policies do not fit into the tables, or wait for others that change: nothing passes in that direction.
     CutOff = 37, "cut_off";
     /// Part of a connection to a pod that is gone; the sender gets a TCP reset.
     Gone = 38, "gone";
@@ -129,7 +129,7 @@ reasons! {
     /// The address of a metadata service, which the setting `metadata.access` closes to pods; the sender gets a TCP reset or
     /// ICMP port unreachable.
     Metadata = 40, "metadata";
-    /// A packet of a pod, or of a client of a Service, for the UDP port of the tunnel at what is no pod: nodes alone send there.
+    /// A packet from a pod, or from a client of a Service, to the UDP port of the tunnel at an address that is not a pod's.
     TunnelPort = 41, "tunnel_port";
 }
 

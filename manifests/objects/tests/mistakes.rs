@@ -34,7 +34,7 @@ fn services_without_address_are_named() {
     let (objects, said) = read("endpoints-missing.yaml");
     let kinds = |kind| objects.iter().filter(|object| object.kind() == kind).count();
     assert_eq!((kinds(Kind::Service), kinds(Kind::EndpointSlice)), (3, 4));
-    let reason = "spec.clusterIP: no address; there is nobody to allocate one here, so write spec.clusterIPs";
+    let reason = "spec.clusterIP: no address; nothing allocates one here, so set spec.clusterIPs";
     assert_eq!(said, [format!("document 2: {reason}")]);
     assert_eq!(read("placeholder-address.yaml").1, [format!("document 2: {reason}")]);
 }
@@ -88,7 +88,7 @@ fn a_damaged_document_leaves_the_others_alone() {
     let documents: Vec<&str> = text.split("---\n").filter(|document| !document.is_empty()).collect();
     let whole = read_str(&text);
     assert_eq!(whole.len(), documents.len());
-    for (damage, says) in [("\n  - : [\n", "no YAML"), ("\nkind: Pod\n", "duplicate"), ("\nmetadata: 7\n", "")] {
+    for (damage, says) in [("\n  - : [\n", "not YAML"), ("\nkind: Pod\n", "duplicate"), ("\nmetadata: 7\n", "")] {
         for broken in 0..documents.len() {
             let mut text = String::new();
             for (i, document) in documents.iter().enumerate() {
@@ -158,7 +158,7 @@ async fn mistakes_beside_a_cluster_disturb_nothing() {
         origins,
         ["broken.yaml: document 1", "endpoints-missing.yaml: document 2", "placeholder-address.yaml: document 2"]
     );
-    assert!(invalid[0].1.starts_with("no YAML: "), "{}", invalid[0].1);
+    assert!(invalid[0].1.starts_with("not YAML: "), "{}", invalid[0].1);
     assert!(invalid[0].1.contains("(line 2, "), "{}", invalid[0].1);
     fs::remove_dir_all(&dir).unwrap();
 }

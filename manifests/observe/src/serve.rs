@@ -60,7 +60,7 @@ pub async fn keep(address: SocketAddr, what: &str, remedy: &str, handler: Arc<im
             Err(error) => {
                 let text = error.to_string();
                 if text != complaint {
-                    warn!(%address, error = text, "can't serve {what}: {remedy}; it is tried again until it works");
+                    warn!(%address, error = text, "can't serve {what}: {remedy}; retrying");
                     complaint = text;
                 }
             }

@@ -21,7 +21,7 @@ pub enum SettingsError {
         source: std::io::Error,
     },
     /// Something in the file is wrong.
-    #[error("the settings file {path} is wrong: {wrong}")]
+    #[error("invalid settings file {path}: {wrong}")]
     Wrong {
         /// The file.
         path: PathBuf,
@@ -51,5 +51,5 @@ pub(crate) fn value(key: &str, value: &Value, error: &clap::Error) -> String {
         let text = error.to_string();
         text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
     });
-    format!("{key}: {value} can't be: {reason}")
+    format!("{key}: {value} is invalid: {reason}")
 }

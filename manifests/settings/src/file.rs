@@ -26,7 +26,7 @@ pub(crate) fn values(text: &str, known: &[&Setting], groups: &[&str]) -> Result<
             Value::Object(below) if groups.contains(&key.as_str()) => values.extend(nested(&key, below)),
             Value::Null if groups.contains(&key.as_str()) => {}
             value if groups.contains(&key.as_str()) => {
-                wrong.push(format!("{key}: {value} can't be: write its settings below it, one a line"));
+                wrong.push(format!("{key}: {value} is invalid: write its settings below it, one per line"));
             }
             value => values.push((key, value)),
         }
@@ -35,7 +35,7 @@ pub(crate) fn values(text: &str, known: &[&Setting], groups: &[&str]) -> Result<
         let is_known = known.iter().any(|setting| setting.key == *key);
         if !is_known {
             wrong.push(match nearest(key, known) {
-                Some(near) => format!("{key}: unknown setting; is {near} meant?"),
+                Some(near) => format!("{key}: unknown setting; did you mean {near}?"),
                 None => format!("{key}: unknown setting; known are {}", all(known)),
             });
         }

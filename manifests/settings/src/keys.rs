@@ -49,11 +49,11 @@ impl Setting {
                 Ok(flags?.into_iter().map(OsString::from).collect())
             }
             Value::Array(_) => Err("takes one value, not a list".to_owned()),
-            _ if *is_list => Err(format!("{value} can't be: it takes a list, as [a, b]")),
+            _ if *is_list => Err(format!("{value} is invalid: expected a list, such as [a, b]")),
             Value::Bool(value) if *is_switch => {
                 Ok(value.then(|| OsString::from(format!("--{long}"))).into_iter().collect())
             }
-            _ if *is_switch => Err(format!("{value} can't be: use true or false")),
+            _ if *is_switch => Err(format!("{value} is invalid: use true or false")),
             value => Ok(vec![flag(long, value, *is_object)?.into()]),
         }
     }
@@ -62,10 +62,10 @@ impl Setting {
 fn flag(long: &str, value: &Value, is_object: bool) -> Result<String, String> {
     match value {
         Value::Object(_) if is_object => Ok(format!("--{long}={value}")),
-        _ if is_object => Err(format!("{value} can't be: it takes an object, as {{type: tuning}}")),
+        _ if is_object => Err(format!("{value} is invalid: expected an object, such as {{type: tuning}}")),
         Value::String(text) => Ok(format!("--{long}={text}")),
         Value::Number(_) | Value::Bool(_) => Ok(format!("--{long}={value}")),
-        Value::Null | Value::Array(_) | Value::Object(_) => Err(format!("{value} can't be: it takes a plain value")),
+        Value::Null | Value::Array(_) | Value::Object(_) => Err(format!("{value} is invalid: expected a plain value")),
     }
 }
 

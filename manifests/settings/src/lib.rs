@@ -29,7 +29,7 @@ pub use error::SettingsError;
 use keys::Setting;
 
 /// The help heading of those flags that a file may have too.
-pub const HEADING: &str = "Settings (of the file too; flags win)";
+pub const HEADING: &str = "Settings (also in the file; flags take precedence)";
 
 /// The name of the flag with the file's path.
 const CONFIG: &str = "config";

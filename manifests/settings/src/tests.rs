@@ -112,32 +112,34 @@ fn an_empty_list_is_not_none_where_that_is_a_difference() {
 #[test]
 fn unknown_keys_are_named_with_the_nearest_known_one() {
     let text = error("unknown", "loglevel: debug\nhealthz:\n  bnd: 1\nzzz: 1\nnode: n\n");
-    assert!(text.starts_with("the settings file FILE is wrong: "), "{text}");
-    assert!(text.contains("loglevel: unknown setting; is logLevel meant?"), "{text}");
-    assert!(text.contains("healthz.bnd: unknown setting; is healthz.bind meant?"), "{text}");
+    assert!(text.starts_with("invalid settings file FILE: "), "{text}");
+    assert!(text.contains("loglevel: unknown setting; did you mean logLevel?"), "{text}");
+    assert!(text.contains("healthz.bnd: unknown setting; did you mean healthz.bind?"), "{text}");
     assert!(text.contains("zzz: unknown setting; known are chain, externalIPs, healthz.bind, logLevel, "), "{text}");
     // Which node it is and the like are no settings of a cluster.
     assert!(text.contains("node: unknown setting"), "{text}");
-    assert!(error("flat", "healthzBind: 0.0.0.0:1").contains("healthzBind: unknown setting; is healthz.bind meant?"));
+    assert!(
+        error("flat", "healthzBind: 0.0.0.0:1").contains("healthzBind: unknown setting; did you mean healthz.bind?")
+    );
 }
 
 #[test]
 fn every_wrong_value_is_named_with_what_is_allowed() {
     let text = error("values", "tunnel: maybe\nvxlanPort: 70000\nhealthz:\n  bind: here\n");
-    assert!(text.contains("tunnel: \"maybe\" can't be: use one of auto, always, never"), "{text}");
-    assert!(text.contains("vxlanPort: 70000 can't be: 70000 is not in 1..=65535"), "{text}");
-    assert!(text.contains("healthz.bind: \"here\" can't be: invalid socket address syntax"), "{text}");
+    assert!(text.contains("tunnel: \"maybe\" is invalid: use one of auto, always, never"), "{text}");
+    assert!(text.contains("vxlanPort: 70000 is invalid: 70000 is not in 1..=65535"), "{text}");
+    assert!(text.contains("healthz.bind: \"here\" is invalid: invalid socket address syntax"), "{text}");
 }
 
 #[test]
 fn shapes_are_checked() {
-    assert!(error("shape", "uplinks: eth0").contains("uplinks: \"eth0\" can't be: it takes a list"));
+    assert!(error("shape", "uplinks: eth0").contains("uplinks: \"eth0\" is invalid: expected a list"));
     assert!(error("shape2", "tunnel: [auto]").contains("tunnel: takes one value, not a list"));
-    assert!(error("shape3", "healthz: 5").contains("healthz: 5 can't be: write its settings below it"));
-    assert!(error("shape4", "quiet: 5").contains("quiet: 5 can't be: use true or false"));
-    assert!(error("shape5", "tunnel: {a: 1}").contains("takes a plain value"));
+    assert!(error("shape3", "healthz: 5").contains("healthz: 5 is invalid: write its settings below it"));
+    assert!(error("shape4", "quiet: 5").contains("quiet: 5 is invalid: use true or false"));
+    assert!(error("shape5", "tunnel: {a: 1}").contains("expected a plain value"));
     assert!(error("shape6", "- a\n").contains("it holds no settings"));
-    assert!(error("yaml", "a: [\n").contains("no YAML"));
+    assert!(error("yaml", "a: [\n").contains("not YAML"));
     assert!(error("twice", "quiet: true\nquiet: false\n").contains("duplicate"));
 }
 
@@ -148,8 +150,8 @@ fn values_that_are_objects_are_given_as_json() {
         chain("chain: [{type: tuning, mtu: 1400}, {type: sbr}]"),
         [r#"{"mtu":1400,"type":"tuning"}"#, r#"{"type":"sbr"}"#]
     );
-    assert!(error("object", "chain: [tuning]").contains("\"tuning\" can't be: it takes an object"));
-    assert!(error("object2", "chain: {type: tuning}").contains("it takes a list"));
+    assert!(error("object", "chain: [tuning]").contains("\"tuning\" is invalid: expected an object"));
+    assert!(error("object2", "chain: {type: tuning}").contains("expected a list"));
 }
 
 #[test]

@@ -68,7 +68,11 @@ async fn lists_and_changes(control: &mut Control, flags: &[&str]) {
     let slice = json!({"endpoints": [{"addresses": ["10.0.0.2"]}]});
     patch::<EndpointSlice>(&elsewhere, "shop", "cart-1", slice).await;
     assert!(feed.has(Kind::Service, "shop/late"), "what was known stays while no server answers");
-    assert!(cluster.troubles().iter().any(|text| text.contains("no API server answers")), "{:?}", cluster.troubles());
+    assert!(
+        cluster.troubles().iter().any(|text| text.contains("no API server has answered")),
+        "{:?}",
+        cluster.troubles()
+    );
     control.serve(FIRST, &[FIRST], flags).await;
     feed.until("what happened meanwhile arrives", |feed| {
         let key = (Kind::EndpointSlice, ObjectKey::new("shop", "cart-1"));

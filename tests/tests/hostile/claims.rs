@@ -38,7 +38,7 @@ fn is_told(lab: &Lab, node: &Node, object: &str, what: &str) {
         if told { Ok(()) } else { Err(status) }
     });
     let doctor = node.fairlead(&["doctor"]).stdout;
-    assert!(doctor.contains("claim addresses in vain"), "{doctor}");
+    assert!(doctor.contains("claim addresses or ports that are not theirs"), "{doctor}");
 }
 
 #[test]
@@ -214,13 +214,13 @@ fn s55_of_two_with_one_address_the_older_one_has_it() {
     is_told(lab, here, &format!("Service {THIEF}/younger"), "older/service");
     let explained = here.fairlead(&["service", "explain", "198.51.100.75:80"]).stdout;
     assert!(
-        explained.contains("is service older/service") && explained.contains("the older one has it"),
+        explained.contains("is service older/service") && explained.contains("the older one takes precedence"),
         "{explained}"
     );
     // By kind first: a load balancer's goes before an external one, however old.
     lab.apply(&created(&younger.clone().balanced(&shared), "2026-02-01T00:00:00Z"));
     goes_to(&second);
-    is_told(lab, here, "Service older/service", "that kind goes first");
+    is_told(lab, here, "Service older/service", "that kind takes precedence");
     lab.delete("Service", &format!("{THIEF}/younger"));
     goes_to(&first);
 }

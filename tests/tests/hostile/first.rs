@@ -44,7 +44,7 @@ fn c46_programs_of_others_do_not_stay_before_those_of_pods_and_uplinks() {
     let status = status(node);
     assert_eq!(status["health"], "ready", "{status}");
     let what = status["repairs"][0]["what"].as_str().unwrap();
-    assert!(what.contains("which somebody else's was before"), "{what}");
+    assert!(what.contains("the first position of the program"), "{what}");
     // All is where the next agent looks for it.
     node.agent().kill9();
     stage.assert_policy_holds("without an agent");

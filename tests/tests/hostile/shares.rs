@@ -53,7 +53,7 @@ fn s61_endpoint_slices_of_one_namespace_leave_services_of_others_theirs() {
         let status = node.fairlead(&["status"]).stdout;
         let line = status.lines().find(|line| line.starts_with("a-greedy/huge"));
         match line {
-            Some(line) if line.contains("would have 270000 elements of table BACKENDS") => Ok(()),
+            Some(line) if line.contains("would use 270000 entries of table BACKENDS") => Ok(()),
             _ => Err(status),
         }
     });

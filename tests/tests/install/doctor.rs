@@ -159,6 +159,6 @@ fn a_containers_own_cgroup_is_refused() {
     );
     let ended = node.run_with(&["sh", "-c", &script], &[("KUBERNETES_SERVICE_HOST", "10.96.0.1")], "");
     let (own, host) = ended.stdout.split_once("----").unwrap_or_else(|| panic!("{ended:?}"));
-    assert!(own.contains("the cgroup of this container alone"), "{own}");
+    assert!(own.contains("the cgroup of this container only"), "{own}");
     assert!(!host.contains("no usable cgroup v2 hierarchy"), "{host}");
 }

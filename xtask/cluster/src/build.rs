@@ -75,7 +75,7 @@ impl Builder {
         fs::create_dir_all(&self.cache)?;
         let lock = File::create(&lock).with_context(|| format!("can't make {}", lock.display()))?;
         if lock.try_lock().is_err() {
-            say("somebody else builds parts of the cluster: waiting for that");
+            say("another process is building parts of the cluster: waiting for it");
             lock.lock()?;
         }
         for (module, mut parts) in missing {

@@ -127,7 +127,10 @@ fn enable_controllers(directory: &Path) -> Result<()> {
     let controllers = fs::read_to_string(directory.join("cgroup.controllers"))?;
     for controller in controllers.split_whitespace() {
         fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}")).with_context(|| {
-            format!("{} can't hand {controller} to its children: has it processes of its own?", directory.display())
+            format!(
+                "can't enable {controller} for the children of {}: does it have processes of its own?",
+                directory.display()
+            )
         })?;
     }
     Ok(())

@@ -48,7 +48,7 @@ pub fn inner(helper: &Helper, words: &[OsString]) -> Result<()> {
         ("enter", [node, command @ ..]) => enter(&home, &node.to_string_lossy(), command),
         ("guard", []) => guard(&home),
         ("balance", []) => balancer::balance(&Cluster::open(&home.path, helper.clone())?),
-        _ => bail!("the cluster called {words:?}, which makes no sense: are these two versions?"),
+        _ => bail!("the cluster called {words:?}, which is unknown: are these two versions?"),
     }
 }
 

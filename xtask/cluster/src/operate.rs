@@ -86,7 +86,7 @@ impl Cluster {
         let logs = self.logs("NODE");
         let fabric = self.place(FABRIC).alive()?;
         for (number, node) in self.spec().node_names() {
-            let complaint = || format!("{node} does not come: see kubelet.log in {}", logs.display());
+            let complaint = || format!("{node} did not register: see kubelet.log in {}", logs.display());
             let cidrs = wait(Duration::from_secs(60), complaint, || {
                 let Ok(text) = self.kubectl(&["get", "node", &node, "--output=json", "--ignore-not-found"]) else {
                     return Ok(None);

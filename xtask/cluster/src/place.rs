@@ -35,7 +35,7 @@ impl Spec {
     pub(crate) fn validate(&self) -> Result<()> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if self.name.is_empty() || self.name.len() > 32 || !self.name.chars().all(plain) {
-            bail!("{:?} can't be a cluster's name: use up to 32 of a-z, 0-9 and -", self.name);
+            bail!("{:?} is not a valid cluster name: use up to 32 of a-z, 0-9 and -", self.name);
         }
         if !(1..=200).contains(&self.nodes) || !(1..=100).contains(&self.subnets) {
             bail!("a cluster has 1 to 200 nodes in 1 to 100 subnets");
@@ -75,7 +75,7 @@ impl Home {
     pub(crate) fn record(&self) -> Result<Record> {
         let file = self.path.join("cluster.json");
         let text = fs::read(&file).with_context(|| format!("there is no cluster in {}", self.path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("{} makes no sense", file.display()))
+        serde_json::from_slice(&text).with_context(|| format!("{} can't be read", file.display()))
     }
 
     pub(crate) fn write(&self, record: &Record) -> Result<()> {

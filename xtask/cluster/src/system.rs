@@ -67,7 +67,7 @@ pub(crate) fn bind(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result
 /// Keeps what is mounted from here on to this mount namespace.
 pub(crate) fn private_mounts() -> Result<()> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .context("can't have mounts of our own: is this root?")
+        .context("can't create a mount namespace: is this root?")
 }
 
 /// A program of the machine, by PATH and by where Debian keeps root's.

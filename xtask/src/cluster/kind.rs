@@ -11,11 +11,14 @@ use crate::{paths, run};
 pub(super) fn up(name: &str) -> Result<()> {
     for program in ["docker", "kind"] {
         if paths::which(program).is_none() {
-            bail!("--kind needs {program}, which is not here: without it `cargo xtask cluster up` uses namespaces");
+            bail!(
+                "--kind needs {program}, which is not installed: without --kind, `cargo xtask cluster up` uses \
+                 namespaces"
+            );
         }
     }
     let config = paths::workspace().join("manifests/kind-config.yaml");
     run::run(Command::new("kind").args(["create", "cluster", "--name", name, "--config"]).arg(config))?;
-    println!("`kubectl --context kind-{name}` looks at it, `kind delete cluster --name {name}` ends it");
+    println!("inspect it with `kubectl --context kind-{name}`, remove it with `kind delete cluster --name {name}`");
     Ok(())
 }

@@ -53,7 +53,7 @@ impl Logs {
             files.retain(|file| file.file_stem().is_some_and(|stem| stem.to_string_lossy() == *program));
         }
         if files.is_empty() {
-            bail!("no program of this name has said anything; `cargo xtask cluster status` says where logs are");
+            bail!("no program of this name has logged anything; `cargo xtask cluster status` shows where the logs are");
         }
         files.sort();
         let mut tail = Command::new("tail");

@@ -26,15 +26,15 @@ pub(crate) struct Cluster {
 #[derive(Subcommand)]
 enum Verb {
     Up(up::Up),
-    /// Ends the cluster and gives the machine back; nothing to end is fine
+    /// Stops the cluster and removes everything of it; no cluster is no error
     Down,
     /// Runs kubectl as the cluster's administrator
     Kubectl {
-        /// What kubectl is told
+        /// The arguments of kubectl
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Brings the images of an archive into every node
+    /// Loads the images of an archive into every node
     Load {
         /// An OCI or docker archive
         #[arg(required_unless_present = "agnhost")]
@@ -53,7 +53,7 @@ enum Verb {
     },
     /// Shows what runs and where the logs are
     Status,
-    /// Ends a node and makes it again, as a machine that starts anew: /etc and /var stay, /run and what is in the kernel do not
+    /// Reboots a node: /etc and /var stay, /run and what is in the kernel do not
     RestartNode {
         /// The node: node-1, …
         node: String,

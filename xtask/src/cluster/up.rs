@@ -18,19 +18,19 @@ pub(crate) struct Up {
     /// How many nodes
     #[arg(long, default_value_t = 2)]
     nodes: u8,
-    /// How many subnets the nodes are in, in turns
+    /// How many subnets the nodes are spread over
     #[arg(long, default_value_t = 1)]
     subnets: u8,
     /// The MTU between nodes
     #[arg(long, default_value_t = 1500)]
     mtu: u32,
-    /// Who connects pods and serves services
+    /// What connects pods and serves Services
     #[arg(long, value_enum, default_value = "none")]
     network: Network,
-    /// An image of Fairlead that is there already, in place of one that is built now
+    /// An existing image of Fairlead, instead of building one
     #[arg(long, value_name = "ARCHIVE")]
     image: Option<PathBuf>,
-    /// Use docker and kind in place of namespaces
+    /// Use docker and kind instead of namespaces
     #[arg(long)]
     kind: bool,
 }
@@ -74,7 +74,9 @@ impl Up {
     pub(super) fn run(&self, host: &Host, name: &str) -> Result<()> {
         if self.kind {
             if self.network != Network::None {
-                bail!("--kind makes a cluster without a network; README says how Fairlead comes to it");
+                bail!(
+                    "--kind creates a cluster without a network; manifests/README.md says how to install Fairlead on it"
+                );
             }
             return kind::up(name);
         }
@@ -85,7 +87,7 @@ impl Up {
         install(host, &cluster, self.network, archive.as_deref())?;
         run::say(format!("cluster {name} is up after {:.1} s", begin.elapsed().as_secs_f64()));
         println!("{}", cluster.status().join("\n"));
-        println!("`cargo xtask cluster kubectl get nodes` looks at it, `cargo xtask cluster down` ends it");
+        println!("inspect it with `cargo xtask cluster kubectl get nodes`, remove it with `cargo xtask cluster down`");
         Ok(())
     }
 }

@@ -25,7 +25,7 @@ impl Known {
         let mut known = Self::default();
         for (number, line) in lines(text) {
             let Some((reason, name)) = line.split_once(": ").filter(|(_, name)| name.starts_with("[sig-")) else {
-                bail!("known-failures, line {number}: want `ROW: NAME` with the spec's whole name, not {line:?}");
+                bail!("known-failures, line {number}: expected `ROW: NAME` with the spec's whole name, not {line:?}");
             };
             let before = match reason.strip_prefix(CANNOT) {
                 Some(why) => {
@@ -45,7 +45,7 @@ impl Known {
     pub(super) fn are_among(&self, names: &[String]) -> Result<()> {
         let mut gone = self.fails.keys().chain(self.cannot.keys()).filter(|name| !names.contains(name));
         match gone.next() {
-            Some(name) => bail!("known-failures names {name:?}, which upstream does not have: take it out"),
+            Some(name) => bail!("known-failures lists {name:?}, which upstream does not have: remove it"),
             None => Ok(()),
         }
     }
@@ -98,10 +98,10 @@ pub(super) fn judge(chosen: &[&str], ran: &[Spec], known: &Known) -> Verdict {
             (State::Passed, None) => verdict.passed.push(name.to_owned()),
             (State::Passed, Some(row)) => verdict
                 .wrong
-                .push(format!("{name} passes, and known-failures says that it waits for {row}: take it out there")),
+                .push(format!("{name} passes, but known-failures says that it waits for {row}: remove it there")),
             (State::Failed, Some(row)) => verdict.known.push((name.to_owned(), row.clone())),
             (State::Failed, None) => verdict.wrong.push(format!("{name}: {}", message())),
-            (State::LeftOut, _) => verdict.wrong.push(format!("{name} left itself out: {}", message())),
+            (State::LeftOut, _) => verdict.wrong.push(format!("{name} was skipped: {}", message())),
             (State::NotRun, _) => verdict.wrong.push(format!("{name} did not run: the run ended before")),
         }
     }

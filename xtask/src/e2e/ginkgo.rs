@@ -88,6 +88,6 @@ pub(super) fn run(
     }
     // It fails when a spec does, which the report tells better.
     child.wait()?;
-    ensure!(report.is_file(), "Ginkgo wrote no report: its words are in {}", log.display());
+    ensure!(report.is_file(), "Ginkgo wrote no report: its output is in {}", log.display());
     specs::read(&fs::read(&report)?)
 }

@@ -37,7 +37,7 @@ const LONG: [&str; 6] = [
     "or fall back to same zone when using",
 ];
 
-/// Runs upstream's tests on a cluster: one that is up, or one that is made for it
+/// Runs upstream's tests on a cluster: one that is up, or one that is created for them
 #[derive(Args)]
 pub(crate) struct E2e {
     /// Only specs that match this expression (of Go)
@@ -46,19 +46,19 @@ pub(crate) struct E2e {
     /// How many specs run at once
     #[arg(long, default_value_t = 4)]
     procs: usize,
-    /// Those too that take long or are of features: NetworkPolicy's, those of the second address family
+    /// Also slow specs and those of features: NetworkPolicy, the second address family
     #[arg(long)]
     all: bool,
-    /// Say what would run, and what not and why
+    /// Print what would run, and what would not and why
     #[arg(long)]
     list: bool,
     /// Which cluster
     #[arg(long, default_value = "e2e")]
     name: String,
-    /// Who is tested, when the cluster is made for it
+    /// What is tested, when the cluster is created for it
     #[arg(long, value_enum, default_value = "fairlead")]
     network: Network,
-    /// How many nodes a cluster has that is made for it [default: 3, with --all 6: some specs need so many]
+    /// Number of nodes of a cluster that is created for it [default: 3, with --all 6: some specs need that many]
     #[arg(long)]
     nodes: Option<u8>,
 }
@@ -118,7 +118,7 @@ impl E2e {
         };
         let verdict = self.on(&host, &cluster, &programs, &choice.chosen, &known, &out)?;
         verdict.say();
-        println!("the whole story: ginkgo.log and junit.xml in {}", out.display());
+        println!("full output: ginkgo.log and junit.xml in {}", out.display());
         Ok(Some(verdict))
     }
 
@@ -181,7 +181,7 @@ impl Choice<'_> {
     fn say(&self) {
         run::say(format!("{} specs", self.chosen.len()));
         for (reason, count) in &self.not {
-            run::say(format!("{count:>5} not: {reason}"));
+            run::say(format!("{count:>5} skipped: {reason}"));
         }
     }
 }

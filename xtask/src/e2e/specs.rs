@@ -55,7 +55,7 @@ struct Failure {
 
 /// Reads a report.
 pub(super) fn read(json: &[u8]) -> Result<Vec<Spec>> {
-    let suites: Vec<Suite> = serde_json::from_slice(json).context("Ginkgo's report makes no sense")?;
+    let suites: Vec<Suite> = serde_json::from_slice(json).context("Ginkgo's report can't be parsed")?;
     let reports = suites.into_iter().flat_map(|suite| suite.spec_reports.unwrap_or_default());
     Ok(reports.filter(|report| report.leaf_node_type == "It").map(spec).collect())
 }

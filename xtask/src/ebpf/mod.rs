@@ -12,10 +12,10 @@ pub(crate) use build::clippy;
 
 use crate::{paths, run};
 
-/// Builds the eBPF object and puts it in its place
+/// Builds the eBPF object and installs it as ebpf/fairlead.bpf.o
 #[derive(Args)]
 pub(crate) struct Ebpf {
-    /// Change nothing; fail when the committed object is not what the source gives
+    /// Change nothing; fail if the committed object is not up to date with the source
     #[arg(long)]
     check: bool,
 }
@@ -29,7 +29,7 @@ impl Ebpf {
         let shown = committed.strip_prefix(paths::workspace()).unwrap_or(&committed).display();
         let old = fs::read(&committed).unwrap_or_default();
         match (self.check, old == built) {
-            (_, true) => println!("{shown} is what the source gives ({} bytes)", built.len()),
+            (_, true) => println!("{shown} is up to date with the source ({} bytes)", built.len()),
             (false, false) => {
                 fs::write(&committed, &built).with_context(|| format!("can't write {shown}"))?;
                 println!(
@@ -39,8 +39,8 @@ impl Ebpf {
                 );
             }
             (true, false) => bail!(
-                "{shown} ({} bytes) is not what the source gives ({} bytes): run `cargo xtask ebpf` and commit the \
-                 result. After a merge the object is built anew, never merged",
+                "{shown} ({} bytes) is out of date: the source gives {} bytes. Run `cargo xtask ebpf` and commit the \
+                 result. After a merge, build the object again, never merge it",
                 old.len(),
                 built.len()
             ),

@@ -62,7 +62,7 @@ fn write(name: &str, entrypoint: &str, programs: &[build::Program], path: &Path)
     }
     let size = pack(&root, name, entrypoint, path)?;
     if size > LIMIT {
-        bail!("the image has {}, and {} is the most: what made it grow?", megabytes(size), megabytes(LIMIT));
+        bail!("the image has {}, and at most {} are allowed: what made it grow?", megabytes(size), megabytes(LIMIT));
     }
     Ok(())
 }

@@ -46,6 +46,6 @@ pub(super) fn install() -> Result<()> {
         .stdin(Stdio::null());
     run::run(toolchain.select(&mut command))?;
     Toolchain::linker()
-        .with_context(|| format!("{} was built and does not start", root.join("bin/bpf-linker").display()))?;
+        .with_context(|| format!("{} was built but does not start", root.join("bin/bpf-linker").display()))?;
     Ok(())
 }

@@ -35,9 +35,9 @@ pub(crate) enum Part {
     Emulator,
     /// Kernel images, for `cargo xtask vm`
     Kernels,
-    /// Modules of each of these kernels: interfaces, hooks and queues of guests
+    /// Modules of each of these kernels: interfaces, hooks and qdiscs of guests
     Modules,
-    /// A container runtime's lowest part and network tools, for `cargo xtask cluster`
+    /// runc and network tools, for `cargo xtask cluster`
     Cluster,
     /// A generator of DNS queries, for `cargo xtask bench dns`
     Dnsperf,
@@ -89,7 +89,7 @@ impl Part {
     /// An error with the remedy when this part is not there.
     pub(crate) fn require(self) -> Result<()> {
         if !self.present() {
-            bail!("missing: {name}. `cargo xtask setup --only {name}` brings it", name = self.name());
+            bail!("missing: {name}. Install it with `cargo xtask setup --only {name}`", name = self.name());
         }
         Ok(())
     }
@@ -114,7 +114,7 @@ impl Setup {
             }
         }
         if !failed.is_empty() {
-            bail!("missing: {}. What each needs is said above; `cargo build` works without", failed.join(", "));
+            bail!("missing: {}. See above for what each needs; `cargo build` works without them", failed.join(", "));
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ pub(super) fn present() -> bool {
 pub(super) fn install() -> Result<()> {
     let rustup = paths::which("rustup").is_some();
     if rustup && Toolchain::find().is_err() {
-        run::say(format!("rustup installs rustc {}, beside the compiler that is there", pins::RUSTC));
+        run::say(format!("rustup installs rustc {}, next to the current compiler", pins::RUSTC));
         run::run(Command::new("rustup").args(["toolchain", "install", pins::RUSTC, "--profile", "minimal"]))?;
     }
     let toolchain = Toolchain::find()?;
@@ -33,7 +33,7 @@ pub(super) fn install() -> Result<()> {
     }
     from_debian(&toolchain).with_context(|| {
         format!(
-            "rustc {}'s rust-src is missing: `rustup component add rust-src` brings it where rustup has a network",
+            "rust-src of rustc {} is missing: `rustup component add rust-src` installs it if rustup has network access",
             pins::RUSTC
         )
     })

@@ -82,7 +82,9 @@ impl Reading {
     fn end(mut self, success: bool) -> Outcome {
         if !success && self.outcome.tally.failed == 0 {
             self.outcome.tally += Tally::one(false);
-            self.outcome.failures.push("cargo test: a test does not build, or ended its process; see above".to_owned());
+            self.outcome
+                .failures
+                .push("cargo test: a test does not build, or its process ended early; see above".to_owned());
         }
         self.outcome
     }

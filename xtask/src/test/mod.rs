@@ -27,10 +27,10 @@ pub(crate) struct Test {
     /// Also what takes too long for every change: frames through every kernel, all of upstream's network specs
     #[arg(long, conflicts_with_all = ["quick", "cluster", "filter"])]
     full: bool,
-    /// Show the steps, with what they take, and run nothing
+    /// Show the steps and how long each takes, and run nothing
     #[arg(long)]
     list: bool,
-    /// How many behaviour tests run at once; each has a lab of its own [default: the number of CPUs]
+    /// How many behaviour tests run at once; each has its own lab [default: the number of CPUs]
     #[arg(long)]
     threads: Option<usize>,
 }

@@ -24,13 +24,13 @@ const VERIFIER: &str = "fairlead-verifier";
 /// Loads the eBPF object on the running kernel and on others, under QEMU, and shows what the verifiers counted
 #[derive(Args)]
 pub(crate) struct Vm {
-    /// Only this kernel: `running`, or a series as `6.1`
+    /// Only this kernel: `running`, or a series such as `6.1`
     #[arg(long, default_value = "all", value_parser = ["all", "running", pins::KERNELS[0], pins::KERNELS[1]])]
     kernel: String,
-    /// What QEMU runs guests with. KVM is faster where it works; emulation works everywhere
+    /// QEMU's accelerator. KVM is faster where it works; emulation works everywhere
     #[arg(long, default_value = "tcg", value_parser = ["tcg", "kvm"])]
     accel: String,
-    /// Also run the frames of the datapath's tests through the programs, and compare what comes out
+    /// Also run the frames of the datapath's tests through the programs, and compare the results
     #[arg(long)]
     frames: bool,
 }
@@ -61,7 +61,7 @@ impl Vm {
         }
         let object = paths::object();
         let bytes = fs::read(&object)
-            .with_context(|| format!("can't read {}: `cargo xtask ebpf` makes it", object.display()))?;
+            .with_context(|| format!("can't read {}: build it with `cargo xtask ebpf`", object.display()))?;
         let verifier = build_verifier()?;
         let frames = self.frames.then(|| frames::record("walk::tests")).transpose()?;
 

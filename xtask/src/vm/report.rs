@@ -99,7 +99,7 @@ impl Report {
             })
             .collect();
         if self.release.is_none() {
-            problems.push(format!("{kernel} did not get to the end; the last it said:\n{}", self.tail));
+            problems.push(format!("{kernel} did not finish; its last output:\n{}", self.tail));
         } else if self.programs.is_empty() {
             problems.push(format!("{kernel}: the object has no program"));
         }
@@ -141,7 +141,7 @@ pub(super) fn table(reports: &[Report]) -> String {
 pub(super) fn frames(reports: &[Report]) -> String {
     let lines = reports.iter().map(|report| {
         let name = report.release.as_ref().unwrap_or(&report.kernel);
-        format!("{:>6} frames did on {name} what was recorded\n", report.ran())
+        format!("{:>6} frames behaved on {name} as recorded\n", report.ran())
     });
     lines.collect()
 }

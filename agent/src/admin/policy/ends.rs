@@ -86,7 +86,8 @@ impl End {
                 let pod = model.pod(key).filter(|pod| pod.host_network);
                 if let Some(name) = pod.and_then(|pod| pod.node_name.as_deref()) {
                     said = Some(format!(
-                        "{key} is in the network of node {name}: no policy selects it, and its packets are the node's"
+                        "{key} is in the host network of node {name}: no policy selects it, and its packets are the \
+                         node's"
                     ));
                     of_node(name)
                 } else {
@@ -97,7 +98,7 @@ impl End {
             }
         };
         if ips.is_empty() {
-            return Err(format!("{self} has no address (yet, or any more): give one"));
+            return Err(format!("{self} has no address (not yet, or no longer): give an address instead"));
         }
         Ok(Addresses { ips, said })
     }
@@ -110,7 +111,7 @@ impl End {
         };
         let word = |protocol: Protocol| protocol.as_str();
         let (owner, ports): (String, Vec<NamedPort<'_>>) = match self {
-            Self::Node(_) => return Err(format!("{self} has no ports with names: give the number of {name:?}")),
+            Self::Node(_) => return Err(format!("{self} has no named ports: give a number instead of {name:?}")),
             Self::Service(key) => {
                 let ports = model.service(key).into_iter().flat_map(|service| &service.ports);
                 (self.to_string(), ports.map(|port| (Some(port.name.as_str()), port.protocol, port.port)).collect())
@@ -121,7 +122,8 @@ impl End {
                     Self::Address(ip) => world.owner(*ip),
                     Self::Service(_) | Self::Node(_) => None,
                 };
-                let pod = pod.ok_or_else(|| format!("{self} is no pod's: give the number of {name:?}"))?;
+                let pod =
+                    pod.ok_or_else(|| format!("{self} does not belong to a pod: give a number instead of {name:?}"))?;
                 let ports = pod.container_ports.iter().map(|port| (port.name.as_deref(), port.protocol, port.port));
                 (format!("pod {}", pod.key), ports.collect())
             }
@@ -135,7 +137,7 @@ impl End {
                 })
                 .collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            format!("{owner} has no port {name:?} of that protocol; with names it has {known}")
+            format!("{owner} has no port {name:?} of that protocol; its named ports: {known}")
         })
     }
 }
@@ -157,25 +159,26 @@ fn of_service(model: &Model, key: &ObjectKey) -> Result<Addresses, String> {
         return Ok(Addresses { ips: service.cluster_ips.clone(), said: None });
     }
     if let Some(name) = &service.external_name {
-        return Err(format!("Service {key} is another name for {name}: give an address of that"));
+        return Err(format!("Service {key} is an ExternalName for {name}: give an address of that host"));
     }
     let endpoints = model.slices_of(key).into_iter().flat_map(|slice| &slice.endpoints);
     let mut ips: Vec<String> =
         endpoints.flat_map(|endpoint| &endpoint.addresses).map(ToString::to_string).take(4).collect();
     ips.dedup();
-    let ips = if ips.is_empty() { "it has none now".to_owned() } else { format!("such as {}", ips.join(", ")) };
+    let ips = if ips.is_empty() { "none at present".to_owned() } else { format!("such as {}", ips.join(", ")) };
     Err(format!(
-        "Service {key} has no address of its own: clients reach its endpoints, {ips}; give one, with its own port"
+        "Service {key} has no cluster IP: clients connect to its endpoints ({ips}); give an endpoint's address and port"
     ))
 }
 
 fn usage(text: &str) -> String {
-    format!("{text:?} is none of NAMESPACE/POD, NAMESPACE/SERVICE, node/NAME and an address")
+    format!("{text:?} is not NAMESPACE/POD, NAMESPACE/SERVICE, node/NAME or an address")
 }
 
 fn hint(kind: &str) -> &'static str {
     if kind == "pod" {
-        ": give it as NAMESPACE/NAME, or give an address (pods of other nodes are known once there is a NetworkPolicy)"
+        ": give it as NAMESPACE/NAME, or give an address (pods of other nodes are known only while there is a \
+         NetworkPolicy)"
     } else {
         ""
     }

@@ -52,7 +52,7 @@ struct Outcome {
 
 pub(super) fn explain(admin: &Admin, request: &Request) -> Result<PolicyExplanation, String> {
     let Request::PolicyExplain { from, to, port, protocol } = request else {
-        return Err("this is no question about a policy".to_owned());
+        return Err("not a policy request".to_owned());
     };
     let (model, cut_off) = (admin.shared.model(), admin.shared.progress().cut_off);
     let kernel = InKernel(&admin.tables);
@@ -73,7 +73,7 @@ impl Asked<'_> {
     fn explain(mut self, from: &str, to: &str, port: &PortRef) -> Result<PolicyExplanation, String> {
         let (from, to) = (End::find(self.model, from)?, End::find(self.model, to)?);
         if let End::Service(key) = &from {
-            return Err(format!("Service {key} opens no flows: give a pod, a node or an address to come from"));
+            return Err(format!("Service {key} opens no connections: give a pod, a node or an address as --from"));
         }
         self.port = to.port(self.model, &self.world, port, self.proto)?;
         let (from, to_ends) = (from.addresses(self.model, &self.world)?, to.addresses(self.model, &self.world)?);
@@ -83,7 +83,7 @@ impl Asked<'_> {
             .filter_map(|v4| Some(self.between(of(&from.ips, v4)?, of(&to_ends.ips, v4)?)))
             .collect();
         if outcomes.is_empty() {
-            return Err("the two ends have no address of one family: no packet can go from one to the other".to_owned());
+            return Err("the two ends have no address family in common: no traffic is possible".to_owned());
         }
         let here = from.ips.iter().chain(&to_ends.ips).any(|ip| self.is_local(*ip));
         let said = from.said.into_iter().chain(to_ends.said);
@@ -128,7 +128,7 @@ impl Asked<'_> {
                 let port = if name.port.is_empty() { String::new() } else { format!(" port {}", name.port) };
                 let number = backends.len();
                 let plural = if number == 1 { "endpoint" } else { "endpoints" };
-                out.lines.push(format!("{address} is {what}{port}: policy is judged for its {number} {plural}"));
+                out.lines.push(format!("{address} is {what}{port}: policy is evaluated for its {number} {plural}"));
                 for backend in backends {
                     let shown = SocketAddr::new(backend.ip, backend.port).to_string();
                     out.take(Some(&shown), self.path(from, backend.ip, backend.port));
@@ -168,19 +168,20 @@ impl Asked<'_> {
             let ports = ports.join(", ");
             let key = &service.key;
             return Some(if self.port == 0 {
-                format!("{to} is of Service {key}: give one of its ports, {ports}, or nothing is translated")
+                format!(
+                    "{to} is the cluster IP of Service {key}: give one of its ports, {ports}, or it is not translated"
+                )
             } else {
-                format!("{to} is of Service {key}, which has no such port, only {ports}: nothing is translated")
+                format!(
+                    "{to} is the cluster IP of Service {key}, which does not have this port, only {ports}: not translated"
+                )
             });
         }
         let mut others = self.world.nodes.iter().filter(|node| node.name != self.world.node);
         if let Some(node) = others.clone().find(|node| node.pod_cidrs.iter().any(|range| range.contains(to)))
             && self.world.owner(to).is_none()
         {
-            return Some(format!(
-                "{to} is of the pod range of node {}: whether a pod has it is known there",
-                node.name
-            ));
+            return Some(format!("{to} is in the pod range of node {}: ask there whether a pod has it", node.name));
         }
         let node = others.find(|node| node.internal_ips.contains(&to))?;
         let wildcard = Addr::from(to).wildcard();
@@ -189,7 +190,8 @@ impl Asked<'_> {
                 && content.content.frontends.keys().any(|key| key.addr == wildcard && key.port.number() == self.port)
         })?;
         Some(format!(
-            "this may be the NodePort of {}, which node {} translates: ask there for ingress of its endpoints",
+            "this may be the NodePort of {}, which node {} translates: run this there to check ingress to its \
+             endpoints",
             content.owner, node.name
         ))
     }
@@ -205,7 +207,7 @@ impl Asked<'_> {
                 self.cut_off.iter().filter(|cut_off| cut_off.direction == direction && Some(&cut_off.pod) == key);
             for cut_off in here {
                 out.dropped.get_or_insert(reason);
-                out.lines.push(format!("dropped in spite of that: {cut_off}"));
+                out.lines.push(format!("dropped anyway: {cut_off}"));
                 // That is in force, and the tables say so.
                 let judged = out.judged.iter_mut().filter(|judged| judged.direction == direction);
                 judged.for_each(|judged| judged.allow = false);
@@ -258,7 +260,7 @@ impl Asked<'_> {
         }
         if judged.is_empty() {
             lines.push(format!(
-                "node {} judges neither end: what is in force is known to the pod's node",
+                "neither end is a pod of node {}: run this on the pod's node to see what is in force",
                 self.world.node
             ));
             return None;
@@ -269,7 +271,7 @@ impl Asked<'_> {
                 Some(verdict) if verdict == each.allow => {}
                 Some(_) => other = other.or(Some(each)),
                 None => {
-                    lines.push("whether this is in force is not known: the tables can't be read".to_owned());
+                    lines.push("can't tell whether this is in force: the tables can't be read".to_owned());
                     return None;
                 }
             }
@@ -280,8 +282,8 @@ impl Asked<'_> {
                 let pod = self.world.local.iter().find(|local| local.slot == *slot);
                 let pod = pod.map(|local| local.key.to_string()).unwrap_or_default();
                 format!(
-                    "not in force: the tables of this node still say otherwise about {direction} of {pod}; a change is on \
-                     its way, or failed (`fairlead status`)"
+                    "not in force: the tables of this node differ for {direction} of {pod}; a change is pending, or \
+                     failed (see `fairlead status`)"
                 )
             }
         });

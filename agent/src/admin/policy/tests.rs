@@ -136,7 +136,10 @@ fn p49_a_services_address_is_explained_by_its_endpoints_after_translation() {
     let denied = ask(&shop(&[policy("out", "client", &block)]), "shop/client", "10.96.0.7", 80);
     assert_eq!((denied.verdict, denied.allow), (PolicyVerdict::Dropped, false));
     assert_eq!(denied.reasons, ["egress_policy"]);
-    assert!(denied.lines[0].contains("Service shop/cart port web: policy is judged for its 2 endpoints"), "{denied:?}");
+    assert!(
+        denied.lines[0].contains("Service shop/cart port web: policy is evaluated for its 2 endpoints"),
+        "{denied:?}"
+    );
     // The endpoint's own port counts.
     let port = json!({"policyTypes": ["Egress"], "egress": [{"ports": [{"port": 8080}]}]});
     let model = shop(&[policy("out", "client", &port)]);
@@ -148,7 +151,7 @@ fn p49_a_services_address_is_explained_by_its_endpoints_after_translation() {
     let partly = ask(&shop(&[policy("in", "near", &json!({"ingress": []}))]), "shop/client", "10.96.0.7", 80);
     assert_eq!((partly.verdict, partly.allow), (PolicyVerdict::Partly, false));
     assert!(
-        partly.lines.iter().any(|line| line.starts_with("10.244.1.3:8080: ingress of shop/near: dropped")),
+        partly.lines.iter().any(|line| line.starts_with("10.244.1.3:8080: ingress of shop/near: silently dropped")),
         "{partly:?}"
     );
 }
@@ -160,7 +163,7 @@ fn p49_services_without_endpoints_and_ports_without_a_service_are_told_apart() {
     assert_eq!((refused.verdict, refused.reasons), (PolicyVerdict::Refused, vec!["rejected".to_owned()]));
     let other = ask(&model, "shop/client", "10.96.0.7", 81);
     assert_eq!(other.verdict, PolicyVerdict::Allowed, "it follows the node's routes");
-    assert!(other.lines.iter().any(|line| line.contains("no such port, only 80/TCP")), "{other:?}");
+    assert!(other.lines.iter().any(|line| line.contains("does not have this port, only 80/TCP")), "{other:?}");
     let local = service("local", &json!({"clusterIP": "10.96.0.9", "internalTrafficPolicy": "Local"}));
     let away = ask(&shop(&[local, slice("local", &["10.244.2.3"])]), "shop/client", "10.96.0.9", 80);
     assert_eq!((away.verdict, away.reasons), (PolicyVerdict::Dropped, vec!["no_endpoint".to_owned()]));
@@ -205,9 +208,9 @@ fn p49_ports_and_ends_have_names() {
     assert!(named("shop/near", "http").is_ok() && named("10.244.1.3", "http").is_ok());
     let error = named("shop/near", "dns").unwrap_err();
     assert!(error.contains("http 8080/TCP, dns 53/UDP"), "{error}");
-    assert!(named("node/n1", "http").unwrap_err().contains("give the number"));
+    assert!(named("node/n1", "http").unwrap_err().contains("give a number"));
     let host = ask(&model, "shop/client", "shop/host", 80);
-    assert!(host.lines[0].contains("in the network of node n2"), "{host:?}");
+    assert!(host.lines[0].contains("in the host network of node n2"), "{host:?}");
     for (end, says) in [
         ("cart", "NAMESPACE/POD"),
         ("/cart", "NAMESPACE/POD"),
@@ -219,7 +222,7 @@ fn p49_ports_and_ends_have_names() {
         ("service/shop/near", "no Service shop/near"),
         ("node/n9", "no node n9"),
         ("shop/nobody", "no pod or Service shop/nobody"),
-        ("fd00::1", "no address of one family"),
+        ("fd00::1", "no address family in common"),
     ] {
         let error = ask_of(&model, ("shop/client", end, PortRef::Number(80)), false, &[]).unwrap_err();
         assert!(error.contains(says), "{end}: {error}");
@@ -227,7 +230,7 @@ fn p49_ports_and_ends_have_names() {
     assert!(
         ask_of(&model, ("shop/cart", "shop/near", PortRef::Number(80)), false, &[])
             .unwrap_err()
-            .contains("opens no flows")
+            .contains("opens no connections")
     );
     let headless = shop(&[service("none", &json!({"clusterIP": "None"})), slice("none", &["10.244.2.3"])]);
     let error = ask_of(&headless, ("shop/client", "shop/none", PortRef::Number(80)), false, &[]).unwrap_err();
@@ -239,14 +242,14 @@ fn p49_it_says_whether_what_it_says_is_in_force() {
     let model = shop(&[]);
     let said = |stale| ask_of(&model, ("shop/client", "shop/near", PortRef::Number(80)), stale, &[]).unwrap();
     assert_eq!((said(false).in_force, said(true).in_force), (Some(true), Some(false)));
-    assert!(said(true).lines.iter().any(|line| line.contains("still say otherwise about egress of shop/client")));
+    assert!(said(true).lines.iter().any(|line| line.contains("differ for egress of shop/client")));
     let elsewhere = ask(&model, "192.0.2.1", "shop/far", 80);
     assert_eq!(elsewhere.in_force, None);
-    assert!(elsewhere.lines.last().unwrap().contains("node n1 judges neither end"), "{elsewhere:?}");
+    assert!(elsewhere.lines.last().unwrap().contains("neither end is a pod of node n1"), "{elsewhere:?}");
     // A pod of this node, and nothing that policy is asked about.
     for to in ["127.0.0.1", "shop/client"] {
         let here = ask(&model, "shop/client", to, 80);
-        assert!(here.in_force.is_none() && !here.lines.concat().contains("judges neither"), "{here:?}");
+        assert!(here.in_force.is_none() && !here.lines.concat().contains("neither end"), "{here:?}");
     }
 }
 
@@ -254,9 +257,9 @@ fn p49_it_says_whether_what_it_says_is_in_force() {
 fn p49_an_address_of_another_nodes_range_is_no_pod_that_is_known_here() {
     let model = shop(&[]);
     let said = |to| ask(&model, "shop/client", to, 80).lines.concat();
-    assert!(said("10.244.2.9").contains("of the pod range of node n2"), "{}", said("10.244.2.9"));
+    assert!(said("10.244.2.9").contains("in the pod range of node n2"), "{}", said("10.244.2.9"));
     for other in ["10.244.2.3", "10.244.1.9", "192.0.2.1", "172.18.0.2"] {
-        assert!(!said(other).contains("of the pod range of node n2"), "{other}: {}", said(other));
+        assert!(!said(other).contains("in the pod range of node n2"), "{other}: {}", said(other));
     }
 }
 

@@ -71,7 +71,7 @@ impl Dispute {
     /// The same, as the winner is told.
     #[must_use]
     pub fn for_winner(&self) -> String {
-        format!("{} claims what is not its own: {}", self.loser, self.text)
+        format!("{} claims what belongs to this object: {}", self.loser, self.text)
     }
 }
 
@@ -88,7 +88,7 @@ pub fn of_refusals(loser: &Party, refusals: &[Refusal]) -> Vec<Dispute> {
     let rest = (more > 0).then(|| Dispute {
         loser: loser.clone(),
         winner: None,
-        text: format!("{more} more addresses that it claims are not served"),
+        text: format!("{more} more claimed addresses are not served"),
         everywhere: loser.kind != Kind::Pod,
     });
     told.chain(rest).collect()
@@ -110,11 +110,11 @@ pub fn of_frontends<'a, I: IntoIterator<Item = &'a Contested>>(contested: I) -> 
                 continue;
             }
             let text = format!(
-                "the {} {address}/{} is served for {winner}, as its {}: {}; use another address or port",
+                "the {} {address}/{} is served for {winner}, as its {}: {}; use a different address or port",
                 other.kind,
                 other.port.protocol,
                 owner.kind,
-                if owner.kind == other.kind { "the older one has it" } else { "that kind goes first" },
+                if owner.kind == other.kind { "the older one takes precedence" } else { "that kind takes precedence" },
             );
             let everywhere = loser.kind != Kind::Pod && winner.kind != Kind::Pod;
             disputes.push(Dispute { loser, winner: Some(winner.clone()), text, everywhere });
@@ -157,8 +157,8 @@ pub fn of_nodes<'a, I: IntoIterator<Item = &'a Node>>(nodes: I, ranges: &PodRang
             loser: Party { kind: Kind::Node, key: ObjectKey::cluster(&node.name) },
             winner: Some(Party { kind: Kind::Node, key: ObjectKey::cluster(owner) }),
             text: format!(
-                "status.addresses names {ip}, which is of the pod ranges of node {owner}: it is not taken for this node's; \
-                 correct the address or the podCIDRs"
+                "status.addresses has {ip}, which is in the pod ranges of node {owner}: it does not count as this \
+                 node's; correct the address or the podCIDRs"
             ),
             everywhere: true,
         });
@@ -171,7 +171,7 @@ fn foreign_text(node: &str, ip: IpAddr, ranges: &[IpNetwork]) -> String {
     let ranges: Vec<_> = ranges.iter().map(ToString::to_string).collect();
     let ranges = if ranges.is_empty() { "it has none".to_owned() } else { ranges.join(", ") };
     format!(
-        "status.podIPs names {ip}, which is not of the ranges of its node {node} ({ranges}): policies don't know the pod by \
-         it; if a pool beside podCIDRs has it, name that in the setting `podRanges`"
+        "status.podIPs has {ip}, which is not in the podCIDRs of its node {node} ({ranges}): policies do not match \
+         the pod by it; if the address comes from another pool, add that to the setting `podRanges`"
     )
 }

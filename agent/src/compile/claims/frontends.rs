@@ -101,15 +101,15 @@ impl fmt::Display for Why {
             Self::Special => f.write_str("no packet between hosts has this address"),
             Self::NotPermitted => f.write_str("the setting `externalIPs` does not permit it"),
             Self::ClusterIp(service) => write!(f, "it is the cluster address of {service}"),
-            Self::PodRange(range) => write!(f, "pods have their addresses from {range}"),
-            Self::NodePort(service) => write!(f, "at nodes' addresses this port is the NodePort of {service}"),
+            Self::PodRange(range) => write!(f, "it is in the pod range {range}"),
+            Self::NodePort(service) => write!(f, "on node addresses this port is the NodePort of {service}"),
             Self::Kubelet => f.write_str("it is the port of a node's kubelet"),
             Self::ApiServer => f.write_str("the API server listens there"),
-            Self::Tunnel => f.write_str("a node takes what other nodes send through the tunnel there"),
-            Self::NotOfNode => f.write_str("the node that the pod runs on does not have this address"),
-            Self::Metadata => f.write_str("the setting `metadata.addresses` names it as a metadata service's"),
+            Self::Tunnel => f.write_str("it is the UDP port of the VXLAN tunnel on a node"),
+            Self::NotOfNode => f.write_str("the pod's node does not have this address"),
+            Self::Metadata => f.write_str("it is a metadata service (setting `metadata.addresses`)"),
             Self::NoServer => f.write_str("an endpoint can't be loopback, link-local or multicast"),
-            Self::NodeLocalDns => f.write_str("the setting `nodeLocalDns` names it"),
+            Self::NodeLocalDns => f.write_str("it is reserved by the setting `nodeLocalDns`"),
         }
     }
 }
@@ -118,9 +118,9 @@ impl Refusal {
     /// What its owner can do.
     pub(super) fn remedy(&self) -> &'static str {
         match (self.claimed, &self.why) {
-            (Claimed::Frontend(_), _) => "claim an address of its own",
-            (Claimed::Endpoint, Why::Tunnel) => "name another port",
-            (Claimed::Endpoint, _) => "name the address of a pod or of a server",
+            (Claimed::Frontend(_), _) => "use a different address or port",
+            (Claimed::Endpoint, Why::Tunnel) => "use a different port",
+            (Claimed::Endpoint, _) => "use the address of a pod or of a server",
         }
     }
 }

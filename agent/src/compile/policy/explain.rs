@@ -108,7 +108,7 @@ pub fn explain(world: &World<'_>, path: Path) -> Explanation {
         return out;
     }
     if from.ip == to.ip && from.is_pod() {
-        out.lines.push("a pod always reaches itself: no policy is asked".to_owned());
+        out.lines.push("a pod always reaches itself: policy does not apply".to_owned());
         return out;
     }
     if let Some(pod) = from.pod {
@@ -117,17 +117,17 @@ pub fn explain(world: &World<'_>, path: Path) -> Explanation {
     }
     if let Some(pod) = to.pod {
         if node_of(world, pod).is_some_and(|node| has(world, node, from.ip)) {
-            out.lines.push(format!("a node always reaches its own pods: ingress of {} is not asked", pod.key));
+            out.lines.push(format!("a node always reaches its own pods: ingress policy of {} does not apply", pod.key));
         } else {
             let flow = Flow { peer: from.ip, proto: path.proto, port: path.port };
             out.add(world, pod, to.local, Direction::Ingress, flow);
         }
     } else if from.is_pod() && out.dropped.is_none() && own_range(world, to.ip) {
         let reason = DropReason::NoSuchPod;
-        out.drop(reason, format!("{} is of this node's pod range, and no pod has it ({})", to.ip, reason.as_str()));
+        out.drop(reason, format!("{} is in this node's pod range, but no pod has it ({})", to.ip, reason.as_str()));
     }
     if out.lines.is_empty() {
-        out.lines.push("neither end is a pod: policies say nothing".to_owned());
+        out.lines.push("neither end is a pod: policy does not apply".to_owned());
     }
     out
 }
@@ -194,10 +194,7 @@ impl Explanation {
                 let mut policies: Vec<_> = isolating(world, pod, direction).map(|p| p.key.to_string()).collect();
                 policies.sort();
                 let policies = policies.join(", ");
-                self.drop(
-                    reason,
-                    format!("{direction} of {key}: dropped without an answer, no rule of {policies} allows it"),
-                );
+                self.drop(reason, format!("{direction} of {key}: silently dropped, no rule of {policies} allows it"));
                 self.near_misses(world, direction, &judgement);
             }
         }

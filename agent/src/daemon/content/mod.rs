@@ -230,7 +230,10 @@ impl Content {
         writer.apply(&ops)?;
         ops.iter().for_each(|op| self.node.state.applied(op));
         let uplinks = (!uplinks.is_empty()).then(|| {
-            format!("table UPLINKS is full: nothing leaves the cluster by interfaces {uplinks:?}; name the uplinks with --uplinks")
+            format!(
+                "table UPLINKS is full: nothing leaves the cluster through interfaces {uplinks:?}; list the uplinks \
+                 to use with --uplinks"
+            )
         });
         let addresses = (!addresses.is_empty()).then(|| {
             format!(

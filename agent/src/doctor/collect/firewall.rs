@@ -45,7 +45,7 @@ pub(super) fn rules(unseen: &mut Vec<(String, String)>) -> Vec<Rule> {
             // A kernel without nftables has none.
             Err(error)
                 if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP)) => {}
-            Err(error) => unseen.push(("the node's firewall".to_owned(), format!("{error}: it takes CAP_NET_ADMIN"))),
+            Err(error) => unseen.push(("the node's firewall".to_owned(), format!("{error}: this needs CAP_NET_ADMIN"))),
         }
     }
     for (family, names, program) in LEGACY {

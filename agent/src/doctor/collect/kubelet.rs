@@ -60,7 +60,7 @@ fn read(path: &Path) -> Result<Vec<String>, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("{} can't be read: {error}", path.display()))?;
     let options = serde_saphyr::options! { with_snippet: false };
     let config: Config = serde_saphyr::from_str_with_options(&text, options)
-        .map_err(|error| format!("{} is no configuration of a kubelet: {}", path.display(), error.without_snippet()))?;
+        .map_err(|error| format!("{} is not a kubelet configuration: {}", path.display(), error.without_snippet()))?;
     Ok(config.cluster_dns.unwrap_or_default())
 }
 
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(found(kubeadm), (vec!["169.254.20.10".to_owned()], vec![]));
         assert_eq!(found("clusterDNS: null\n"), (vec![], vec![]));
         let (none, unseen) = found("clusterDNS: [\n");
-        assert!(none.is_empty() && unseen[0].1.contains("no configuration of a kubelet"), "{unseen:?}");
+        assert!(none.is_empty() && unseen[0].1.contains("not a kubelet configuration"), "{unseen:?}");
         fs::remove_dir_all(&root).unwrap();
         let mut unseen = Vec::new();
         assert!(node_local_dns(&root, &mut unseen).is_empty());

@@ -15,7 +15,7 @@ const EXAMPLE: &str = "fl0123456789";
 pub(super) fn managers(root: &Path, facts: &mut Facts) {
     if in_container() && !root.join("run/systemd").exists() && !root.join("etc/os-release").exists() {
         let why =
-            "their files are not seen in this container; on the node, or in a `kubectl debug node/NAME` pod, they are";
+            "their files are not visible in this container; run this on the node or in a `kubectl debug node/NAME` pod";
         return facts.unseen.push(("NetworkManager and systemd-networkd".to_owned(), why.to_owned()));
     }
     if root.join("run/NetworkManager").exists() {

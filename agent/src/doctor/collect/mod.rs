@@ -73,7 +73,7 @@ pub async fn collect(places: &Places) -> Facts {
     let hidden = places.cni_bin_is_hidden();
     if hidden {
         let what = format!("{PLUGIN} in {}", places.cni_bin_dir.display());
-        unseen(&mut facts, &what, "that directory is not seen in this container");
+        unseen(&mut facts, &what, "that directory is not visible in this container");
     }
     facts.cni = cni(places, hidden);
     links::links(&places.proc_sys, &mut facts).await;
@@ -90,7 +90,7 @@ pub async fn collect(places: &Places) -> Facts {
     let dirs = [Some(&places.run_dir), (!hidden).then_some(&places.cni_bin_dir), Some(&places.cni_conf_dir)];
     facts.disks = dirs.into_iter().flatten().filter_map(|dir| disk(dir)).collect();
     if facts.agent.is_none() {
-        unseen(&mut facts, "the Node object with its pod range", "no agent answers: once one does, look again");
+        unseen(&mut facts, "the Node object with its pod range", "no agent answers: run this again once one does");
     }
     facts
 }

@@ -12,16 +12,18 @@ pub(super) fn claims(claims: &[(String, String)], pod_ranges: &[String]) -> Vec<
         let more = claims.len().saturating_sub(NAMED);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         found.push(hinders(
-            format!("objects claim addresses in vain: {}{more}", named.join("; ")),
-            "what belongs to somebody else does not count; it is a mistake, or an attack by whoever may write these objects",
-            "correct or delete the objects; `fairlead status` lists all, `fairlead service explain ADDRESS:PORT` tells who has one",
+            format!("objects claim addresses or ports that are not theirs: {}{more}", named.join("; ")),
+            "such claims are not served; they are a mistake, or an attack by someone who can write these objects",
+            "correct or delete the objects; `fairlead status` lists all, `fairlead service explain ADDRESS:PORT` \
+             shows which object has one",
         ));
     }
     if !pod_ranges.is_empty() {
         found.push(hinders(
             format!("addresses of pods in {} are not checked (setting `podRanges`)", pod_ranges.join(", ")),
-            "a compromised node can give its pods the addresses of others there, and with them what policies allow those",
-            "let Nodes' podCIDRs hold the addresses of all pods, and remove the setting",
+            "a compromised node can give its pods addresses of other pods in these ranges, and gets what policies \
+             allow those",
+            "make the podCIDRs of the Nodes cover the addresses of all pods, and remove the setting",
         ));
     }
     found

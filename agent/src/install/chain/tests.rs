@@ -96,7 +96,7 @@ fn c36_the_setting_puts_plugins_behind_ours_and_takes_only_those_away() {
 #[test]
 fn c43_plugins_that_break_pods_are_refused_with_what_to_do_instead() {
     let error = r#"{"type": "sbr"}"#.parse::<ChainedPlugin>().unwrap_err();
-    assert!(error.starts_with("sbr ") && error.contains("further interface"), "{error}");
+    assert!(error.starts_with("sbr ") && error.contains("additional interface"), "{error}");
     let error = r#"{"type": "bandwidth", "capabilities": {"bandwidth": true}}"#.parse::<ChainedPlugin>().unwrap_err();
     assert!(error.starts_with("bandwidth ") && error.contains("kubernetes.io/egress-bandwidth"), "{error}");
 }
@@ -109,7 +109,7 @@ fn c36_a_plugin_of_the_setting_is_an_object_with_a_type() {
         ("{}", "`type`"),
         (r#"{"type": ""}"#, "`type`"),
         (r#"{"type": 1}"#, "`type`"),
-        (r#"{"type": "fairlead-cni"}"#, "in the list already"),
+        (r#"{"type": "fairlead-cni"}"#, "already in the list"),
     ] {
         let error = text.parse::<ChainedPlugin>().unwrap_err();
         assert!(error.contains(says), "{text}: {error}");

@@ -52,16 +52,16 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooManyRules { rules, most } => {
-                write!(f, "{rules} rules together, and a pod can have {most}: merge rules")
+                write!(f, "{rules} rules together, and a pod can have at most {most}: merge rules")
             }
             Self::Full { table, size, share } => write!(
                 f,
-                "more than what is left of the {size} entries of table {table} on this node, of which a namespace is sure \
-                 of {share}: use fewer or simpler rules"
+                "more than is left of the {size} entries of table {table} on this node, of which each namespace is \
+                 guaranteed {share}: use fewer or simpler rules"
             ),
             Self::TooManyPeers { most, share } => write!(
                 f,
-                "more different peers than what is left of the {most} on this node, of which a namespace is sure of \
+                "more different peers than are left of the {most} on this node, of which each namespace is guaranteed \
                  {share}: use fewer or simpler peers"
             ),
         }
@@ -97,9 +97,7 @@ impl CutOff {
         let more = policies.len().saturating_sub(NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let named = named.join(", ");
-        format!(
-            "{direction} of the pods that they select is cut off, nothing passes: policies {named}{more} have {why}"
-        )
+        format!("{direction} of the selected pods is cut off, nothing passes: policies {named}{more} have {why}")
     }
 }
 

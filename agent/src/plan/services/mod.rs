@@ -78,8 +78,8 @@ pub struct Plan {
 pub enum PlanError {
     /// There is no room.
     #[error(
-        "{service} needs {needed} more elements of table {table}, and so many of its {size} are not free: \
-         its last content stays in force; remove services or endpoints"
+        "{service} needs {needed} more entries in table {table}, and fewer of its {size} are free: its previous state \
+         stays in force; remove services or endpoints"
     )]
     Full {
         /// The service.
@@ -95,9 +95,9 @@ pub enum PlanError {
     },
     /// It would have more than its share.
     #[error(
-        "{service} does not fit: {holder} would have {needed} elements of table {table}, and may have {most} of its {size} \
-         beside what other namespaces have: its last content stays in force; use fewer endpoints and ports, or spread them \
-         over namespaces"
+        "{service} does not fit: {holder} would use {needed} entries of table {table}, and may use {most} of its \
+         {size} beside other namespaces: its previous state stays in force; use fewer endpoints and ports, or spread \
+         them over namespaces"
     )]
     Share {
         /// The service.

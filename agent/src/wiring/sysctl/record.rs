@@ -36,10 +36,10 @@ pub(super) struct Record {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// It can't be written.
-    #[error("what kernel settings were is not recorded, so uninstalling can't restore them: {0}")]
+    #[error("can't record the previous kernel settings, so uninstalling can't restore them: {0}")]
     Write(#[from] FileError),
     /// It can't be read.
-    #[error("the record of kernel settings {path} can't be read: {reason}; remove it, and set them yourself")]
+    #[error("can't read the record of kernel settings {path}: {reason}; remove it, and restore them by hand")]
     Read {
         /// The file.
         path: String,

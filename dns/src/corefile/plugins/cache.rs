@@ -32,7 +32,7 @@ pub(crate) fn cache(directive: &Directive, block: &[WireName], notes: &mut Vec<S
     let whole = |zone: &WireName| meant.iter().any(|own| strip_suffix(zone.as_wire(), own.as_wire()).is_some());
     if !block.iter().all(whole) {
         notes.push(format!(
-            "{}: answers of other zones are not kept apart by zone: cache is left out",
+            "{}: answers of other zones are not cached by zone: this cache is ignored",
             directive.name.place
         ));
         return Ok((None, disabled));

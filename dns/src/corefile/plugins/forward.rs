@@ -24,10 +24,12 @@ const WATCHED: [&str; 9] = [
 /// `forward FROM TO... { OPTIONS }`. What is kept of answers is another plugin's.
 pub(crate) fn forward(directive: &Directive, notes: &mut Vec<String>) -> Result<ForwardPlan, Mistake> {
     let [from, servers @ ..] = &directive.args[..] else {
-        return Err(directive.wrong("forward needs a zone and a server: write them, as forward . /etc/resolv.conf"));
+        return Err(
+            directive.wrong("forward needs a zone and a server: write them, for example forward . /etc/resolv.conf")
+        );
     };
     if servers.is_empty() {
-        return Err(from.wrong("forward needs a server behind the zone: an address, or a file as /etc/resolv.conf"));
+        return Err(from.wrong("forward needs a server after the zone: an address, or a file such as /etc/resolv.conf"));
     }
     let mut plan = ForwardPlan {
         from: zone(from)?,
@@ -131,6 +133,6 @@ fn policy(word: &Word) -> Result<Policy, Mistake> {
     match word.text.as_str() {
         "random" | "round_robin" => Ok(Policy::Random),
         "sequential" => Ok(Policy::Sequential),
-        _ => Err(word.wrong(format!("{:?} is no policy: use random, round_robin or sequential", word.text))),
+        _ => Err(word.wrong(format!("{:?} is not a policy: use random, round_robin or sequential", word.text))),
     }
 }

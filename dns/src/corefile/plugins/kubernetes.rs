@@ -30,10 +30,12 @@ pub(crate) fn kubernetes(
     };
     let (reverse, own): (Vec<_>, Vec<_>) = zones(&directive.args, block)?.into_iter().partition(is_reverse);
     let [origin] = &own[..] else {
-        return Err(directive.wrong("kubernetes takes one zone besides reverse ones: write it, as cluster.local"));
+        return Err(
+            directive.wrong("kubernetes takes one zone besides reverse ones: write it, for example cluster.local")
+        );
     };
     if origin.as_wire().len() == 1 {
-        return Err(directive.wrong("kubernetes can't have the root for its zone: write a zone, as cluster.local"));
+        return Err(directive.wrong("kubernetes can't have the root for its zone: write a zone such as cluster.local"));
     }
     let cluster = Cluster { origin: origin.clone(), reverse, fall: crate::site::scope::Fall::Nowhere };
     // What CoreDNS has where nothing is said.
@@ -61,12 +63,16 @@ fn option(line: &Directive, all: &mut Kubernetes, notes: &mut Vec<String>) -> Re
             line.bare()?;
             options.endpoint_pod_names = true;
         }
-        "namespaces" if line.args.is_empty() => return Err(line.wrong("namespaces needs a name: write it behind")),
+        "namespaces" if line.args.is_empty() => {
+            return Err(line.wrong("namespaces needs a name: write it after the word"));
+        }
         "namespaces" => {
             let names = line.args.iter().map(|word| word.text.clone());
             options.namespaces.get_or_insert_default().extend(names);
         }
-        "labels" if line.args.is_empty() => return Err(line.wrong("labels needs a selector: write it, as app=web")),
+        "labels" if line.args.is_empty() => {
+            return Err(line.wrong("labels needs a selector: write it, for example app=web"));
+        }
         "labels" => {
             let words: Vec<&str> = line.args.iter().map(|word| word.text.as_str()).collect();
             all.labels = Some(words.join(" "));

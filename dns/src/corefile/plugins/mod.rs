@@ -61,7 +61,8 @@ impl Directive {
 
     /// The only argument.
     pub(super) fn one(&self) -> Result<&Word, Mistake> {
-        self.at_most_one()?.ok_or_else(|| self.wrong(format!("{} needs a value: write it behind", self.name.text)))
+        self.at_most_one()?
+            .ok_or_else(|| self.wrong(format!("{} needs a value: write it after the name", self.name.text)))
     }
 
     /// No braces behind it.
@@ -98,7 +99,8 @@ pub(super) fn zones(words: &[Word], block: &[WireName]) -> Result<Vec<WireName>,
 pub(super) fn zone(word: &Word) -> Result<WireName, Mistake> {
     let name = match word.text.split_once('/') {
         Some((address, length)) => reverse(address, length).ok_or_else(|| {
-            let text = "is no network whose names are a zone: use lengths of 8, 16 or 24, or multiples of 4 for IPv6";
+            let text = "is not a network whose names are a zone: use lengths of 8, 16 or 24, or multiples of 4 for \
+                IPv6";
             word.wrong(format!("{:?} {text}", word.text))
         })?,
         None => word.text.clone(),
@@ -135,13 +137,14 @@ pub(super) fn number(word: &Word, range: std::ops::RangeInclusive<u32>) -> Resul
         .parse()
         .ok()
         .filter(|number| range.contains(number))
-        .ok_or_else(|| word.wrong(format!("{:?} can't be: write a number from {least} to {most}", word.text)))
+        .ok_or_else(|| word.wrong(format!("{:?} is invalid: write a number from {least} to {most}", word.text)))
 }
 
 /// A time, as `5s`, `1m30s` or `500ms`.
 pub(super) fn duration(word: &Word) -> Result<Duration, Mistake> {
-    parse_duration(&word.text)
-        .ok_or_else(|| word.wrong(format!("{:?} is no time: write a number with its unit, as 5s or 1m", word.text)))
+    parse_duration(&word.text).ok_or_else(|| {
+        word.wrong(format!("{:?} is not a duration: write a number with its unit, such as 5s or 1m", word.text))
+    })
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -168,7 +171,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
 
 /// An address to listen on: `ADDR:PORT`, or `:PORT` for all.
 pub(super) fn listen(word: &Word) -> Result<SocketAddr, Mistake> {
-    let wrong = || word.wrong(format!("{:?} can't be listened on: write ADDR:PORT or :PORT", word.text));
+    let wrong = || word.wrong(format!("can't listen on {:?}: write ADDR:PORT or :PORT", word.text));
     if let Ok(address) = word.text.parse() {
         return Ok(address);
     }
@@ -189,5 +192,5 @@ pub(super) fn record_type(word: &Word) -> Result<RecordType, Mistake> {
         .map(|known| RecordType(known.into()))
         .ok()
         .or(number.map(RecordType))
-        .ok_or_else(|| word.wrong(format!("{:?} is no type of records: write one, as AAAA", word.text)))
+        .ok_or_else(|| word.wrong(format!("{:?} is not a record type: write one such as AAAA", word.text)))
 }

@@ -15,7 +15,8 @@ pub(crate) fn dns64(directive: &Directive) -> Result<Dns64, Mistake> {
     let prefix = |word: &super::Word| {
         Prefix::parse(&word.text).ok_or_else(|| {
             word.wrong(format!(
-                "{:?} is no prefix for NAT64: write an IPv6 network of 32, 40, 48, 56, 64 or 96 bits, as 64:ff9b::/96",
+                "{:?} is not a prefix for NAT64: write an IPv6 network of 32, 40, 48, 56, 64 or 96 bits, such as \
+                 64:ff9b::/96",
                 word.text
             ))
         })
@@ -52,9 +53,10 @@ pub(crate) fn k8s_external(directive: &Directive, block: &[WireName]) -> Result<
                         && apex.as_wire().len() > 1
                 });
                 if !fits || word.text.contains('.') {
-                    return Err(
-                        word.wrong(format!("{:?} can't be below the zones: write one label, as dns", word.text))
-                    );
+                    return Err(word.wrong(format!(
+                        "{:?} is not a name below the zones: write one label, such as dns",
+                        word.text
+                    )));
                 }
                 rules.apex = word.text.to_ascii_lowercase();
             }
@@ -83,7 +85,7 @@ pub(crate) fn transfer(
     for line in &directive.body {
         match line.plain()?.name.text.as_str() {
             "to" if line.args.is_empty() => {
-                return Err(line.wrong("to needs an address: write it behind, or * for all"));
+                return Err(line.wrong("to needs an address: write it after the word, or * for all"));
             }
             "to" => {
                 for word in &line.args {
@@ -91,7 +93,7 @@ pub(crate) fn transfer(
                         "*" => rules.anybody = true,
                         text => {
                             rules.to.push(host(text).ok_or_else(|| {
-                                word.wrong(format!("{text:?} is no address: write one, or * for all"))
+                                word.wrong(format!("{text:?} is not an address: write one, or * for all"))
                             })?);
                         }
                     }
@@ -102,7 +104,7 @@ pub(crate) fn transfer(
         }
     }
     if !rules.anybody && rules.to.is_empty() {
-        return Err(directive.wrong("transfer needs to know to whom: write a line to ADDRESS in braces, or to *"));
+        return Err(directive.wrong("transfer has no destination: write a line to ADDRESS in braces, or to *"));
     }
     Ok(rules)
 }

@@ -54,14 +54,14 @@ fn name(field: &Word, words: &[&Word]) -> Result<Change, Mistake> {
     while let [first, rest @ ..] = options {
         if first.text != "answer" {
             return Err(first.wrong(format!(
-                "{:?} is no option of name: use answer auto, answer name or answer value",
+                "{:?} is not an option of name: use answer auto, answer name or answer value",
                 first.text
             )));
         }
         match rest {
             [auto, rest @ ..] if auto.text == "auto" => {
                 let back = back(&pattern, &target)
-                    .ok_or_else(|| auto.wrong("there is no way back from an expression: use answer name FROM TO"))?;
+                    .ok_or_else(|| auto.wrong("a regular expression can't be reversed: use answer name FROM TO"))?;
                 answers.extend([false, true].map(|values| AnswerRule { values, ..back.clone() }));
                 options = rest;
             }
@@ -135,7 +135,7 @@ pub(super) fn regex(word: &Word) -> Result<Regex, Mistake> {
     bounded.map_err(|error| {
         let text = error.to_string();
         let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        word.wrong(format!("{:?} is no expression: {last}", word.text))
+        word.wrong(format!("{:?} is not a regular expression: {last}", word.text))
     })
 }
 

@@ -29,11 +29,11 @@ pub(crate) fn place(directive: &Directive) -> Result<Option<SocketAddr>, Mistake
 /// `bind ADDRESS...`.
 pub(crate) fn bind(directive: &Directive) -> Result<Vec<IpAddr>, Mistake> {
     if directive.plain()?.args.is_empty() {
-        return Err(directive.wrong("bind needs an address: write it behind"));
+        return Err(directive.wrong("bind needs an address: write it after the word"));
     }
     let address = |word: &super::Word| {
         word.text.parse().map_err(|_| {
-            word.wrong(format!("{:?} is no address: write addresses; interfaces are not looked up here", word.text))
+            word.wrong(format!("{:?} is not an address: write addresses; interfaces are not looked up here", word.text))
         })
     };
     directive.args.iter().map(address).collect()
@@ -61,7 +61,7 @@ pub(crate) fn acl(directive: &Directive, block: &[WireName]) -> Result<Vec<AclRu
                 (Some("type"), _) => types.push(record_type(word)?),
                 (Some(_), "*") => all_sources = true,
                 (Some(_), text) => sources.push(Prefix::parse(text).ok_or_else(|| {
-                    word.wrong(format!("{text:?} is no network: write an address, with /LENGTH for more than one"))
+                    word.wrong(format!("{text:?} is not a network: write an address, with /LENGTH for more than one"))
                 })?),
                 (None, text) => return Err(word.wrong(format!("{text:?} is neither type nor net: write one of them"))),
             }
@@ -75,7 +75,7 @@ pub(crate) fn acl(directive: &Directive, block: &[WireName]) -> Result<Vec<AclRu
         rules.push(AclRule { zones: zones.clone(), verdict, types, sources });
     }
     if rules.is_empty() {
-        return Err(directive.wrong("acl has no rule: write one a line in braces, as block net 192.0.2.0/24"));
+        return Err(directive.wrong("acl has no rule: write one per line in braces, such as block net 192.0.2.0/24"));
     }
     Ok(rules)
 }

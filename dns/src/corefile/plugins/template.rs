@@ -57,6 +57,8 @@ fn code(word: &Word) -> Result<ResponseCode, Mistake> {
         "NXDOMAIN" => ResponseCode::NXDomain,
         "NOTIMP" => ResponseCode::NotImp,
         "REFUSED" => ResponseCode::Refused,
-        text => return Err(word.wrong(format!("{text:?} is no code here: use NOERROR, NXDOMAIN, REFUSED or SERVFAIL"))),
+        text => {
+            return Err(word.wrong(format!("{text:?} is not a code here: use NOERROR, NXDOMAIN, REFUSED or SERVFAIL")));
+        }
     })
 }

@@ -35,7 +35,7 @@ pub enum Problem {
     #[error("{0:?} is neither a port number nor a port name; a name has at most 15 of a-z, 0-9 and '-', with a letter")]
     PortName(String),
     /// A port range that can't be.
-    #[error("{0} does not end a range; give a numeric `port` that is not greater")]
+    #[error("{0} is not the end of a range; set a numeric `port` that is not greater")]
     EndPort(i32),
     /// A word that is none of those allowed.
     #[error("{0:?} is unknown; use {1}")]
@@ -56,13 +56,15 @@ pub enum Problem {
     #[error("{0:?} is not a label {1}; see the syntax of labels in the Kubernetes documentation")]
     Label(String, &'static str),
     /// A field that no object of the kind has.
-    #[error("unknown field, ignored; is it misspelt or at the wrong place?")]
+    #[error("unknown field, ignored; is it misspelt or in the wrong place?")]
     UnknownField,
     /// Not a bandwidth.
-    #[error("{0:?} is not a bandwidth, so there is no limit; write bits a second, from 1k to 1P, as 10M or 2.5Gi")]
+    #[error(
+        "{0:?} is not a bandwidth, so there is no limit; write bits per second, from 1k to 1P, such as 10M or 2.5Gi"
+    )]
     Bandwidth(String),
     /// A service without addresses.
-    #[error("no address; there is nobody to allocate one here, so write spec.clusterIPs")]
+    #[error("no address; nothing allocates one here, so set spec.clusterIPs")]
     NoClusterIp,
 }
 

@@ -73,7 +73,7 @@ fn read_file(dir: &Path, name: &str) -> Option<Vec<Result<Object, Invalid>>> {
     match fs::read(&path) {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => Some(read_str(&text)),
-            Err(error) => Some(unreadable(format!("no UTF-8: {error}; save it as UTF-8"))),
+            Err(error) => Some(unreadable(format!("not UTF-8: {error}; save it as UTF-8"))),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(_) if path.is_dir() => None,

@@ -111,7 +111,7 @@ impl State {
         let others: Vec<&str> = fresh.into_iter().filter(|file| *file != winner).map(String::as_str).collect();
         let others = others.join(", ");
         let reason =
-            format!("the same object is in {winner} and in {others}; {winner} counts, remove it from {others}");
+            format!("the same object is in {winner} and in {others}; {winner} is used, remove it from {others}");
         Some(Event::Invalid { kind: Some(id.0), key: Some(id.1.clone()), origin: others, reason })
     }
 
@@ -167,7 +167,9 @@ fn entries(
                 Slot::Vacant(slot) => _ = slot.insert(Entry { object: object.clone(), stale: false }),
                 Slot::Occupied(slot) => {
                     let (kind, key) = slot.key().clone();
-                    let reason = "the same object is twice in this file; the first counts, remove the other".to_owned();
+                    let reason = "the same object is in this file twice; the first is used, remove the \
+                        other"
+                        .to_owned();
                     events.push(Event::Invalid { kind: Some(kind), key: Some(key), origin: file.to_owned(), reason });
                 }
             },

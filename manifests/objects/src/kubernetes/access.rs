@@ -67,7 +67,7 @@ pub enum AccessError {
         reason: String,
     },
     /// The client.
-    #[error("no client of the API server can be made: {0}; correct its certificates")]
+    #[error("can't create a client for the API server: {0}; correct its certificates")]
     Client(#[source] Box<kube::Error>),
 }
 
@@ -110,14 +110,14 @@ impl FromStr for ServerUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong =
-            |reason: &str| format!("{text:?} is no URL of a server: {reason}; write it as https://192.0.2.1:6443");
+            |reason: &str| format!("{text:?} is not the URL of a server: {reason}; write it as https://192.0.2.1:6443");
         let uri: Uri = text.parse().map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))?;
         match uri.scheme_str() {
             Some("https" | "http") => {}
-            _ => return Err(wrong("it begins with https://")),
+            _ => return Err(wrong("it must begin with https://")),
         }
         if uri.query().is_some() {
-            return Err(wrong("it ends with the port"));
+            return Err(wrong("it must end with the port"));
         }
         Ok(Self(uri))
     }

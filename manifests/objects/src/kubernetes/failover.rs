@@ -128,7 +128,8 @@ where
                 Err(error) if lacks_name(error.as_ref()) && servers.lacks_address(&address) => {
                     tracing::info!(
                         server = address,
-                        "the certificate of the API server does not have its address: it is checked for {SERVICE}"
+                        "the certificate of the API server does not contain its address: verifying it for {SERVICE} \
+                         instead"
                     );
                 }
                 Err(error) => servers.failed(&address, &causes(error.as_ref())),

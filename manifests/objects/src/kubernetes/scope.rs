@@ -65,7 +65,7 @@ impl Scope {
             self.wanted.send_replace(Pods::All);
             let listed = wait(&self.listed, |listed| *listed);
             if tokio::time::timeout(self.patience, listed).await.is_err() {
-                tracing::warn!("pods can't be listed: policies refuse the pods that are not known until they are");
+                tracing::warn!("can't list pods: policies deny pods that are not known yet");
             }
         }
     }

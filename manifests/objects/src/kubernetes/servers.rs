@@ -106,7 +106,7 @@ impl Servers {
         let next = state.current.clone();
         if all.iter().any(|known| !state.failed.contains(known)) {
             if next != address {
-                tracing::info!(server = address, error, next, "an API server does not answer: another is asked");
+                tracing::info!(server = address, error, next, "an API server does not answer: trying another");
             }
             return;
         }
@@ -116,7 +116,7 @@ impl Servers {
         if away.reminder.is_due() {
             let seconds = away.since.elapsed().as_secs();
             let servers = all.join(" ");
-            tracing::warn!(servers, error, seconds, "no API server answers: what is in force stays as it is");
+            tracing::warn!(servers, error, seconds, "no API server answers: what is in force stays in force");
         }
     }
 
@@ -143,7 +143,7 @@ impl Servers {
             Ok(_) => tracing::info!(servers, "endpoints of the API server"),
             Err(error) => {
                 let path = path.display();
-                tracing::warn!(servers, %path, %error, "endpoints of the API server can't be kept for the next start");
+                tracing::warn!(servers, %path, %error, "can't save the endpoints of the API server for the next start");
             }
         }
     }
@@ -154,7 +154,7 @@ impl Servers {
         let Away { since, error, reminder: _ } = state.away.as_ref()?;
         let seconds = since.elapsed().as_secs();
         let all = self.all(&state).join(", ");
-        Some(format!("no API server answers at {all} for {seconds} s: {error}; what is in force stays as it is"))
+        Some(format!("no API server has answered at {all} for {seconds} s: {error}; what is in force stays in force"))
     }
 }
 

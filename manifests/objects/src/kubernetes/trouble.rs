@@ -28,7 +28,7 @@ impl Often {
 #[must_use]
 pub fn forbidden(group: &str, resource: &str, verbs: &[&str], message: &str) -> String {
     format!(
-        "the API server forbids what is done with {resource}: {message}; add a rule to the ClusterRole of this service \
+        "the API server forbids access to {resource}: {message}; add a rule to the ClusterRole of this service \
          account: apiGroups: [{group:?}], resources: [{resource:?}], verbs: {verbs:?}"
     )
 }

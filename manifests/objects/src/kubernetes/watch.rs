@@ -124,7 +124,10 @@ where
                 }
                 Some(Err(error)) => match refusal(&error) {
                     Some(status) if streaming && REFUSED.contains(&status.code) => {
-                        tracing::info!("the API server has no streaming lists, so {} are listed", plural::<K>());
+                        tracing::info!(
+                            "the API server does not support streaming lists: listing {} in pages",
+                            plural::<K>()
+                        );
                         streaming = false;
                         break;
                     }

@@ -65,11 +65,11 @@ impl Document<'_> {
             let message = message.split(" at line ").next().unwrap_or_default();
             match error.location() {
                 Some(at) => format!(
-                    "no YAML: {message} (line {}, column {}); correct its syntax",
+                    "not YAML: {message} (line {}, column {}); correct its syntax",
                     self.line + usize::try_from(at.line()).unwrap_or(usize::MAX),
                     at.column()
                 ),
-                None => format!("no YAML: {message}; correct its syntax"),
+                None => format!("not YAML: {message}; correct its syntax"),
             }
         })
     }

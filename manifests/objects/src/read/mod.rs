@@ -65,7 +65,7 @@ fn read_value(value: Value, document: usize, found: &mut Vec<Result<Object, Inva
             Err(map) => typed::read(map, document, found),
         },
         _ => {
-            let reason = "this is no object; write apiVersion, kind and metadata".to_owned();
+            let reason = "not an object; write apiVersion, kind and metadata".to_owned();
             found.push(Err(Invalid { document, kind: None, key: None, reason, piece: false }));
         }
     }

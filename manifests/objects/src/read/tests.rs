@@ -26,7 +26,7 @@ fn a_broken_document_leaves_the_others_alone() {
     let found = names(&text);
     assert_eq!((&found[0], &found[2]), (&Ok("Namespace a".to_owned()), &Ok("Namespace a".to_owned())));
     let reason = found[1].as_ref().unwrap_err();
-    assert!(reason.starts_with("document 2: no YAML: "), "{reason}");
+    assert!(reason.starts_with("document 2: not YAML: "), "{reason}");
     // The line is counted from the start of the file.
     assert!(reason.contains("(line 3, ") || reason.contains("(line 4, "), "{reason}");
 }
@@ -84,10 +84,7 @@ fn other_versions_are_named() {
 
 #[test]
 fn what_is_no_object_is_refused() {
-    assert_eq!(
-        names("just text"),
-        [Err("document 1: this is no object; write apiVersion, kind and metadata".to_owned())]
-    );
+    assert_eq!(names("just text"), [Err("document 1: not an object; write apiVersion, kind and metadata".to_owned())]);
     assert_eq!(
         names("metadata: {name: a}"),
         [Err("document 1: kind: missing; write which kind of object this is".to_owned())]

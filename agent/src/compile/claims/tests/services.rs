@@ -306,7 +306,11 @@ fn s66_an_endpoint_at_the_port_of_the_tunnel_of_a_node_is_not_served() {
     let (backends, refused) = found(&model);
     assert_eq!(backends, of([("", "10.244.2.9 172.18.0.3"), ("other", all), ("tcp", all)]));
     assert_eq!(refused.len(), 2, "{refused:?}");
-    assert!(refused[0].starts_with("the endpoint 172.18.0.2:4789/UDP gets no traffic: a node takes"), "{refused:?}");
+    assert!(
+        refused[0]
+            .starts_with("the endpoint 172.18.0.2:4789/UDP gets no traffic: it is the UDP port of the VXLAN tunnel"),
+        "{refused:?}"
+    );
     assert!(refused[1].starts_with("the endpoint 192.168.7.1:4789/UDP"), "{refused:?}");
     // A node comes later.
     Kind::ALL.into_iter().for_each(|kind| model.take(Event::Synced(kind)));
@@ -524,7 +528,7 @@ fn s65_nobody_else_has_an_address_of_node_local_dns() {
     let (_, refusals) = host_ports(&model, &pod, &local);
     assert_eq!(
         words(&refusals),
-        ["the hostPort 169.254.20.10:53/TCP is not served: the setting `nodeLocalDns` names it"]
+        ["the hostPort 169.254.20.10:53/TCP is not served: it is reserved by the setting `nodeLocalDns`"]
     );
     // The Service that it leads to has it.
     let dns = model.service(&ObjectKey::new("shop", "dns")).unwrap();

@@ -25,7 +25,7 @@ fn p47_a_denial_is_explained_with_its_near_misses() {
         explanation.lines,
         [
             "egress of x/b: allowed, no policy selects it",
-            "ingress of x/a: dropped without an answer, no rule of x/api allows it",
+            "ingress of x/a: silently dropped, no rule of x/api allows it",
         ]
     );
     assert_eq!(

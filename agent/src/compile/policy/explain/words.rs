@@ -46,7 +46,7 @@ fn port(PolicyPort { protocol, port }: &PolicyPort) -> String {
         PortMatch::Range(first, last) if first == last => format!("{protocol} {first}"),
         PortMatch::Range(first, last) => format!("{protocol} {first}-{last}"),
         PortMatch::Named(name) => format!("{protocol} \"{name}\""),
-        PortMatch::Nothing => "a port that can't be read".to_owned(),
+        PortMatch::Nothing => "an invalid port".to_owned(),
     }
 }
 
@@ -58,11 +58,11 @@ pub(super) fn peers(rule: &Rule, direction: Direction) -> String {
 
 fn peer(peer: &Peer) -> String {
     match peer {
-        Peer::Nothing => "a peer that can't be read".to_owned(),
+        Peer::Nothing => "an invalid peer".to_owned(),
         Peer::IpBlock { cidr, except } if except.is_empty() => cidr.to_string(),
         Peer::IpBlock { cidr, except } => {
             let except: Vec<_> = except.iter().map(ToString::to_string).collect();
-            format!("{cidr} without {}", except.join(" and "))
+            format!("{cidr} except {}", except.join(" and "))
         }
         Peer::Pods { namespaces: None, pods } => format!("pods of its namespace ({})", selector(pods)),
         Peer::Pods { namespaces: Some(namespaces), pods } => {

@@ -280,7 +280,9 @@ fn a_namespace_that_takes_a_whole_table_makes_room_for_who_needs_no_more_than_it
     let Plan { ops, cut_off: cut, .. } = testing::plan(&mut state, &quiet);
     assert_eq!(cut.iter().map(|cut_off| cut_off.pod.to_string()).collect::<Vec<_>>(), ["x/a"]);
     assert!(
-        cut[0].to_string().contains("the 12 entries of table CIDRS on this node, of which a namespace is sure of 4")
+        cut[0]
+            .to_string()
+            .contains("the 12 entries of table CIDRS on this node, of which each namespace is guaranteed 4")
     );
     assert!(contents(&old, &ops).iter().all(|content| content.peer.cidrs.len() <= 12));
     ops.iter().for_each(|op| state.applied(op));

@@ -70,11 +70,9 @@ fn what_did_not_fit_fits_once_there_is_room() {
     let texts: Vec<_> = plan.refused.iter().map(|(_, error)| error.to_string()).collect();
     assert_eq!(
         texts,
-        [
-            "shop/third does not fit: its namespace would have 9 elements of table BACKENDS, and may have 6 of its 12 beside \
-          what other namespaces have: its last content stays in force; use fewer endpoints and ports, or spread them over \
-          namespaces"
-        ]
+        ["shop/third does not fit: its namespace would use 9 entries of table BACKENDS, and may use 6 of its 12 \
+             beside other namespaces: its previous state stays in force; use fewer endpoints and ports, or spread \
+             them over namespaces"]
     );
     let mut content = world.content();
     let gone = content.keys().next().unwrap().clone();

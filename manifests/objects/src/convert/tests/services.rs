@@ -153,7 +153,7 @@ fn unusable_services_say_why() {
 fn a_service_without_address_is_noted() {
     let (service, notes) = service_with("", "{ports: [{port: 80}]}");
     assert_eq!(service.cluster_ips, ips(&[]));
-    assert!(notes[0].starts_with("spec.clusterIP: no address; there is nobody to allocate one"), "{notes:?}");
+    assert!(notes[0].starts_with("spec.clusterIP: no address; nothing allocates one"), "{notes:?}");
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn one_object_in_two_files_names_both() {
     let events = update(&mut state, [("f", reading(&namespace("a", 2))), ("h", reading(&namespace("a", 3)))]);
     let [Event::Applied(_), Event::Invalid { origin, reason, .. }] = &events[..] else { panic!("{events:?}") };
     assert_eq!(origin, "g, h");
-    assert_eq!(reason, "the same object is in f and in g, h; f counts, remove it from g, h");
+    assert_eq!(reason, "the same object is in f and in g, h; f is used, remove it from g, h");
     assert_eq!(events[0], applied(&namespace("a", 2)));
     let mended = Event::Mended { origin: origin.clone(), reason: reason.clone() };
     assert_eq!(update(&mut state, [("f", None), ("h", None)]), [mended, applied(&namespace("a", 1))]);
@@ -63,7 +63,7 @@ fn one_object_twice_in_a_file_is_said() {
     let mut state = State::default();
     let events = update(&mut state, [("f", reading(&(namespace("a", 1) + &namespace("a", 2))))]);
     assert!(
-        matches!(events.last(), Some(Event::Invalid { reason, .. }) if reason.contains("twice in this file")),
+        matches!(events.last(), Some(Event::Invalid { reason, .. }) if reason.contains("in this file twice")),
         "{events:?}"
     );
     assert_eq!(events[0], applied(&namespace("a", 1)));

@@ -84,10 +84,10 @@ async fn changes_are_followed() {
     dir.put("a.yaml", &namespace("b"));
     assert_eq!([next(&mut events).await, next(&mut events).await], ["+b", "-a"]);
     dir.put("a.yaml", "kind: [");
-    assert!(next(&mut events).await.starts_with("!a.yaml: document 1: no YAML"));
+    assert!(next(&mut events).await.starts_with("!a.yaml: document 1: not YAML"));
     std::fs::write(dir.0.join("a.yaml"), b"\xff").unwrap();
     assert_eq!(next(&mut events).await, "~a.yaml: document 1");
-    assert!(next(&mut events).await.starts_with("!a.yaml: no UTF-8"));
+    assert!(next(&mut events).await.starts_with("!a.yaml: not UTF-8"));
     silent(&mut events).await;
     std::fs::remove_file(dir.0.join("a.yaml")).unwrap();
     assert_eq!([next(&mut events).await, next(&mut events).await], ["~a.yaml", "-b"]);
