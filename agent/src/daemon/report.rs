@@ -58,7 +58,8 @@ impl Report {
             of_policies.extend(new.policies.iter().map(|policy| (policy.clone(), new.of_policies())));
         }
         for (policy, text) in of_policies {
-            shared.events.warn(Kind::NetworkPolicy, &policy, "", "NotInForce", text);
+            let kind = if policy.namespace.is_empty() { Kind::ClusterNetworkPolicy } else { Kind::NetworkPolicy };
+            shared.events.warn(kind, &policy, "", "NotInForce", text);
         }
     }
 

@@ -10,7 +10,7 @@ use std::fmt;
 
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::{CidrKey, PeerFlags, PodWord};
-use fairlead_datapath::policy::{PolicySet as SetRow, is_closed};
+use fairlead_datapath::policy::{PAGE_BITS, PolicySet as SetRow, is_closed};
 use fairlead_objects::ObjectKey;
 
 use super::change::is_same;
@@ -52,7 +52,11 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooManyRules { rules, most } => {
-                write!(f, "{rules} rules together, and a pod can have {most}: merge rules")
+                write!(
+                    f,
+                    "{rules} rules together, and a pod can have {most}: merge rules (a rule of a ClusterNetworkPolicy counts \
+                     twice, and those of the Admin tier are rounded up to a multiple of {PAGE_BITS})"
+                )
             }
             Self::Full { table, size, share } => write!(
                 f,
