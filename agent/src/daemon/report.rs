@@ -187,7 +187,7 @@ mod tests {
             pod: ObjectKey::new("shop", format!("web-{slot}")),
             uid: String::new(),
             direction: Direction::Ingress,
-            policies: ["a", "b"].map(|name| ObjectKey::new("shop", name)).into(),
+            policies: [("", "c"), ("shop", "a"), ("shop", "b")].map(|(ns, name)| ObjectKey::new(ns, name)).into(),
             why: Why::TooManyRules { rules: 2049, most: 2048 },
         }
     }
@@ -212,6 +212,7 @@ mod tests {
             [
                 "Pod shop/web-1 CutOff",
                 "Pod shop/web-2 CutOff",
+                "ClusterNetworkPolicy c NotInForce",
                 "NetworkPolicy shop/a NotInForce",
                 "NetworkPolicy shop/b NotInForce"
             ]

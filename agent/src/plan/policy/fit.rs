@@ -52,11 +52,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooManyRules { rules, most } => {
-                write!(
-                    f,
-                    "{rules} rules together, and a pod can have {most}: merge rules (a rule of a ClusterNetworkPolicy counts \
-                     twice, and those of the Admin tier are rounded up to a multiple of {PAGE_BITS})"
-                )
+                write!(f, "{rules} rules together, and a pod can have {most}: merge rules")
             }
             Self::Full { table, size, share } => write!(
                 f,
@@ -101,8 +97,17 @@ impl CutOff {
         let more = policies.len().saturating_sub(NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let named = named.join(", ");
+        let of_cluster = policies.iter().any(|policy| policy.namespace.is_empty());
+        let hint = if of_cluster && matches!(why, Why::TooManyRules { .. }) {
+            format!(
+                " (a rule of a ClusterNetworkPolicy counts twice, and the Admin tier is rounded up to a multiple of \
+                 {PAGE_BITS})"
+            )
+        } else {
+            String::new()
+        };
         format!(
-            "{direction} of the pods that they select is cut off, nothing passes: policies {named}{more} have {why}"
+            "{direction} of the pods that they select is cut off, nothing passes: policies {named}{more} have {why}{hint}"
         )
     }
 }

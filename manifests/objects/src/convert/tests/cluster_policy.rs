@@ -33,7 +33,7 @@ fn matched(members: &str) -> Rule {
 #[test]
 fn p54_both_versions_have_one_shape() {
     let spec = "{tier: Baseline, priority: 1000, subject: {pods: {podSelector: {matchLabels: {app: a}}}}, \
-                ingress: [{name: n, action: Pass, from: [{namespaces: {}}]}], egress: []}";
+                ingress: [{name: rule-1, action: Pass, from: [{namespaces: {}}]}], egress: []}";
     let (beta, notes) = noted("v1beta1", spec);
     assert_eq!(notes, Vec::<String>::new());
     assert_eq!(noted("v1alpha2", spec).0, beta);
@@ -42,7 +42,7 @@ fn p54_both_versions_have_one_shape() {
     assert_ne!(beta.subject.pods, Selector::everything());
     let peer = Peer::Pods { namespaces: Some(Selector::everything()), pods: Selector::everything() };
     let matches = Some(Rule { peers: vec![peer], ports: vec![] });
-    assert_eq!(beta.ingress, [ClusterRule { name: "n".into(), action: Action::Pass, matches }]);
+    assert_eq!(beta.ingress, [ClusterRule { name: "rule-1".into(), action: Action::Pass, matches }]);
     let other = invalid("{apiVersion: policy.networking.k8s.io/v1, kind: ClusterNetworkPolicy, metadata: {name: c}}");
     assert_eq!(other.kind, Some(Kind::ClusterNetworkPolicy));
     assert!(other.reason.contains("policy.networking.k8s.io/v1beta1 or policy.networking.k8s.io/v1alpha2"), "{other}");
@@ -115,8 +115,8 @@ fn p63_a_rule_that_cant_be_read_accepts_nothing_and_denies_everything() {
             ("Deny", Action::Deny, everything.clone(), "until then the rule denies everything"),
             ("Pass", Action::Deny, everything.clone(), "until then the rule denies everything"),
         ] {
-            let (rule, notes) = egress(&format!("{{name: n, action: {action}, {members}}}"));
-            assert_eq!(rule, ClusterRule { name: "n".into(), action: then, matches }, "{action} {members}");
+            let (rule, notes) = egress(&format!("{{name: rule-1, action: {action}, {members}}}"));
+            assert_eq!(rule, ClusterRule { name: "rule-1".into(), action: then, matches }, "{action} {members}");
             assert!(notes.len() == 1 && notes[0].contains(says) && notes[0].ends_with(effect), "{members}: {notes:?}");
         }
     }
