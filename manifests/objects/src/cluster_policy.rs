@@ -13,8 +13,8 @@ pub struct ClusterNetworkPolicy {
     pub key: ObjectKey,
     /// Whether it is asked before NetworkPolicies or after them.
     pub tier: Tier,
-    /// Its place in the tier: the lowest is asked first.
-    pub priority: u16,
+    /// Its place in the tier: the lowest is asked first, and before that what has none that can be read.
+    pub priority: Option<u16>,
     /// The pods that it is for.
     pub subject: Subject,
     /// Its ingress rules, in order.

@@ -25,7 +25,8 @@ pub enum Atom {
     },
     /// Is it an address of a node with these labels?
     Nodes(Selector),
-    /// Is it an address that only a pod can have, and no pod is known that has it? It may be of a pod that is to be denied.
+    /// Is it an address that only a pod can have, and is not known of which pod or in which namespace? It may be of a pod
+    /// that is to be denied.
     UnknownPod,
     /// Is it in this prefix and in none of those?
     Block {

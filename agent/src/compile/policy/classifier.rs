@@ -76,6 +76,9 @@ impl<'a> Classifier<'a> {
                 signature.insert(*index);
             }
         }
+        if !self.namespaces.contains_key(pod.key.namespace.as_str()) {
+            signature.extend(self.unknown);
+        }
         self.with_blocks(signature, ip)
     }
 

@@ -1,6 +1,6 @@
 //! The policy sets of this node's pods, before it is known which of them fit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use fairlead_datapath::peer::{CidrKey, Pod as PodRecord};
 use fairlead_objects::{Labels, ObjectKey, Pod};
@@ -214,9 +214,13 @@ fn by_key<'a>(world: &World<'a>) -> HashMap<&'a ObjectKey, Vec<&'a Pod>> {
     objects
 }
 
+/// Of pods that have an address: what others call their ports costs places in every set that asks for the name.
 fn port_names<'a>(world: &World<'a>) -> PortNames<'a> {
+    let ranges = world.ranges();
+    let local: HashSet<&ObjectKey> = world.local.iter().map(|local| &local.key).collect();
+    let has_address = |pod: &Pod| local.contains(&pod.key) || ranges.owned(pod).next().is_some();
     let mut names = PortNames::new();
-    for pod in world.pods.iter().filter(|pod| !pod.host_network) {
+    for pod in world.pods.iter().filter(|pod| !pod.host_network && has_address(pod)) {
         for port in &pod.container_ports {
             if let Some(name) = &port.name {
                 names.entry((name, port.protocol)).or_default().insert(port.port);

@@ -136,17 +136,23 @@ fn cluster_tier(world: &World<'_>, pod: &Pod, direction: Direction, flow: Flow, 
         }
         for (index, rule) in direction.cluster_rules(policy).iter().enumerate() {
             let matches = rule.matches.as_ref();
-            let unknown = rule.action == Action::Deny && world.is_unknown_pod(flow.peer);
-            let names_pods = |rule: &Rule| rule.peers.iter().any(|peer| matches!(peer, Peer::Pods { .. }));
-            judgement.trail.push(Step {
-                rule: RuleRef::of_cluster(policy, index, rule),
-                action: rule.action,
-                peer: matches
-                    .is_some_and(|rule| peer_matches(world, "", rule, flow.peer) || (unknown && names_pods(rule))),
-                port: matches.is_some_and(|rule| port_matches(world, pod, direction, rule, flow)),
-            });
+            let peer = matches.is_some_and(|rule| peer_matches(world, "", rule, flow.peer));
+            let port = matches.is_some_and(|rule| port_matches(world, pod, direction, rule, flow));
+            let mut step = Step { rule: RuleRef::of_cluster(policy, index, rule), action: rule.action, peer, port };
+            let may_match = matches.is_some_and(|rule| may_match_unknown(rule, port, direction, flow.proto));
+            if may_match && rule.action != Action::Accept && !(peer && port) && world.is_unknown_pod(flow.peer) {
+                step = Step { action: Action::Deny, peer: true, port: true, ..step };
+            }
+            judgement.trail.push(step);
         }
     }
+}
+
+/// P58: whether a rule may match an address of a pod that is not known. `port`: it matches the port whatever the pod.
+fn may_match_unknown(rule: &Rule, port: bool, direction: Direction, proto: u8) -> bool {
+    let is_named = |port: &PolicyPort| matches!(port.port, PortMatch::Named(_)) && port.protocol.number() == proto;
+    rule.peers.iter().any(|peer| matches!(peer, Peer::Pods { .. }))
+        && (port || (direction == Direction::Egress && rule.ports.iter().any(is_named)))
 }
 
 fn network_policies(world: &World<'_>, pod: &Pod, direction: Direction, flow: Flow, judgement: &mut Judgement) {

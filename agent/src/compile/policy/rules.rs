@@ -153,7 +153,7 @@ pub(super) struct Policies<'a> {
 }
 
 /// The order in which policies of the cluster are asked: by tier, by priority, then by name.
-pub(super) fn rank(policy: &ClusterNetworkPolicy) -> (Tier, u16, &ObjectKey) {
+pub(super) fn rank(policy: &ClusterNetworkPolicy) -> (Tier, Option<u16>, &ObjectKey) {
     (policy.tier, policy.priority, &policy.key)
 }
 
@@ -235,12 +235,22 @@ impl Clause {
         Self { peers: Some(BTreeSet::new()), and: None, ports: None }
     }
 
-    /// Has pods that nobody knows yet denied with those that are.
-    fn mind_unknown_pods(&mut self) {
-        let Some(peers) = &mut self.peers else { return };
-        if peers.iter().any(|atom| matches!(atom, Atom::Pods { .. })) {
+    /// The clause, and pods that nobody knows yet with those that are: they may be among them.
+    fn with_unknown_pods(mut self) -> Self {
+        if let Some(peers) = &mut self.peers
+            && peers.iter().any(|atom| matches!(atom, Atom::Pods { .. }))
+        {
             peers.insert(Atom::UnknownPod);
         }
+        self
+    }
+
+    /// What a rule may match of pods that nobody knows yet by the names of their ports: everything of the protocols.
+    fn of_unknown_names(rule: &Rule, direction: Direction) -> Option<Self> {
+        let names = rule.ports.iter().filter(|port| matches!(port.port, PortMatch::Named(_)));
+        let ports: BTreeSet<_> = names.map(|port| Span { protocol: port.protocol, ports: None }).collect();
+        let asks = direction == Direction::Egress && !ports.is_empty();
+        asks.then(|| Self { peers: Some(BTreeSet::from([Atom::UnknownPod])), and: None, ports: Some(ports) })
     }
 }
 
@@ -256,18 +266,22 @@ impl Body {
         let direction = self.info.direction;
         for (index, rule) in direction.cluster_rules(policy).iter().enumerate() {
             let Some(matches) = &rule.matches else { continue };
-            for mut clause in clauses_of(matches, "", pod, direction, names) {
-                if rule.action == Action::Deny {
-                    clause.mind_unknown_pods();
-                }
-                let pair: [Clause; RULE_BITS as usize] = match rule.action {
+            let mut pairs: Vec<[Clause; RULE_BITS as usize]> = Vec::new();
+            for clause in clauses_of(matches, "", pod, direction, names) {
+                pairs.push(match rule.action {
                     Action::Accept => [clause, Clause::nothing()],
-                    Action::Deny => [Clause::nothing(), clause],
-                    Action::Pass => [clause.clone(), clause],
-                };
-                for clause in pair {
-                    self.push(RuleRef::of_cluster(policy, index, rule), clause);
-                }
+                    Action::Deny => [Clause::nothing(), clause.with_unknown_pods()],
+                    // A pod that nobody knows yet has the second bit alone, which denies: whether it is to be passed on, and
+                    // to what, is not known.
+                    Action::Pass => [clause.clone(), clause.with_unknown_pods()],
+                });
+            }
+            if rule.action != Action::Accept {
+                let clause = Clause::of_unknown_names(matches, direction);
+                pairs.extend(clause.map(|clause| [Clause::nothing(), clause]));
+            }
+            for clause in pairs.into_iter().flatten() {
+                self.push(RuleRef::of_cluster(policy, index, rule), clause);
             }
         }
     }

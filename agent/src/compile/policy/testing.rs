@@ -96,7 +96,7 @@ pub(crate) fn cnp(
     ClusterNetworkPolicy {
         key: ObjectKey::cluster(name),
         tier: if tier == "Admin" { Tier::Admin } else { Tier::Baseline },
-        priority: priority.parse().unwrap(),
+        priority: Some(priority.parse().unwrap()),
         subject: Subject { namespaces: select(namespaces), pods: Selector::everything() },
         ingress: ingress.to_vec(),
         egress: egress.to_vec(),
@@ -269,7 +269,9 @@ pub(crate) fn ask(content: &Content, slot: u16, direction: Direction, flow: Flow
 /// What the model answers, with the rule that decides.
 pub(crate) fn model(cluster: &Cluster, local: &LocalPod, direction: Direction, flow: Flow) -> (bool, Option<RuleRef>) {
     let world = cluster.world();
-    let Some(pod) = world.object_of(local) else { return (false, None) };
+    let Some(pod) = world.object_of(local).filter(|pod| !world.is_in_unknown_namespace(pod)) else {
+        return (false, None);
+    };
     let judgement = judge(&world, pod, direction, flow);
     (judgement.allow(), judgement.decided_by().cloned())
 }
@@ -414,7 +416,7 @@ fn any_cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
         |(name, tier, priority, subject, ingress, egress)| ClusterNetworkPolicy {
             key: ObjectKey::cluster(format!("c{name}")),
             tier,
-            priority,
+            priority: Some(priority),
             subject,
             ingress,
             egress,
@@ -492,6 +494,8 @@ enum Edit {
     Relabel(usize, Labels),
     Delete(usize),
     Namespace(usize, Labels),
+    /// A namespace is not known, as before its watch has told of it.
+    DropNamespace(usize),
     Policy(NetworkPolicy),
     Rules(usize, Option<Vec<Rule>>, Option<Vec<Rule>>),
     DeletePolicy(usize),
@@ -510,6 +514,7 @@ fn any_edit() -> impl Strategy<Value = Edit> {
         3 => (0..10_usize, any_labels()).prop_map(|(n, labels)| Edit::Relabel(n, labels)),
         1 => (0..10_usize).prop_map(Edit::Delete),
         2 => (0..3_usize, any_labels()).prop_map(|(n, labels)| Edit::Namespace(n, labels)),
+        1 => (0..3_usize).prop_map(Edit::DropNamespace),
         2 => any_policy().prop_map(Edit::Policy),
         2 => (0..8_usize, any_rules(), any_rules()).prop_map(|(n, i, e)| Edit::Rules(n, i, e)),
         2 => (0..8_usize).prop_map(Edit::DeletePolicy),
@@ -553,9 +558,15 @@ fn edit(cluster: &mut Cluster, edit: Edit) {
             }
         }
         Edit::Namespace(n, labels) => {
-            let namespace = &mut cluster.namespaces[n];
+            let mut namespace = Cluster::new().namespaces.swap_remove(n);
             namespace.labels.retain(|key, _| !KEYS.contains(&key.as_str()));
             namespace.labels.extend(labels);
+            cluster.namespaces.retain(|other| other.name != namespace.name);
+            cluster.namespaces.push(namespace);
+        }
+        Edit::DropNamespace(n) => {
+            let name = &Cluster::new().namespaces[n].name;
+            cluster.namespaces.retain(|namespace| namespace.name != *name);
         }
         Edit::Policy(policy) => {
             cluster.policies.insert(0, policy);

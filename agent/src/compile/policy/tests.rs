@@ -534,6 +534,38 @@ fn p58_a_pod_that_nobody_knows_is_denied_with_those_that_are() {
 }
 
 #[test]
+fn p58_a_pod_of_a_namespace_that_nobody_knows_is_denied_with_those_that_are() {
+    let deny = [does(Deny, &[ns("q")], &[tcp(80)])];
+    let mut cluster = Cluster::grid().pod("y/new", 2, 0x99, "").cluster_policy(cnp("Admin/1/c", "ns=x", &deny, &[]));
+    assert!(passes(&cluster, "y/a", "x/a", TCP, 80) && ingress(&cluster, "x/a", "fd00:10:244:2::99", TCP, 80));
+    cluster.namespaces.retain(|namespace| namespace.name != "y");
+    assert!(
+        !ingress(&cluster, "x/a", "fd00:10:244:2::99", TCP, 80)
+            && ingress(&cluster, "x/a", "fd00:10:244:2::99", TCP, 81)
+    );
+    assert!(passes(&cluster, "z/a", "x/a", TCP, 80));
+}
+
+#[test]
+fn p58_a_pod_that_nobody_knows_is_not_passed_on() {
+    let rules = [does(Pass, &[ns("y")], &[tcp(80)]), does(Accept, &[ns("y"), ns("z"), block("0.0.0.0/0", &[])], &[])];
+    let cluster = Cluster::grid().cluster_policy(cnp("Admin/1/c", "ns=x", &[], &rules));
+    assert!(!egress(&cluster, "x/a", "10.244.2.99", TCP, 80) && egress(&cluster, "x/a", "10.244.2.99", TCP, 81));
+    assert!(passes(&cluster, "x/a", "y/a", TCP, 80) && egress(&cluster, "x/a", "192.0.2.1", TCP, 80));
+}
+
+#[test]
+fn p58_the_names_of_ports_of_a_pod_that_nobody_knows_may_be_any() {
+    for action in [Deny, Pass] {
+        let rules =
+            [does(action, &[ns("y")], &[named(Protocol::Tcp, "web")]), does(Accept, &[block("0.0.0.0/0", &[])], &[])];
+        let cluster = Cluster::grid().cluster_policy(cnp("Admin/1/c", "ns=x", &[], &rules));
+        assert!(!egress(&cluster, "x/a", "10.244.2.99", TCP, 80) && egress(&cluster, "x/a", "10.244.2.99", UDP, 80));
+        assert!(passes(&cluster, "x/a", "y/a", TCP, 80), "it is known, and has no such port");
+    }
+}
+
+#[test]
 fn p57_a_pod_whose_namespace_is_not_known_waits_for_it_where_policies_of_the_cluster_ask() {
     let mut cluster = Cluster::grid();
     cluster.namespaces.remove(0);

@@ -88,13 +88,17 @@ impl<'a> World<'a> {
         self.namespaces.iter().find(|ns| ns.name == name).map(|ns| &ns.labels)
     }
 
-    /// Whether an address is one that only a pod can have, and no pod is known that has it.
+    /// Whether an address is one that only a pod can have, and no pod is known that has it, or not the labels of the pod's
+    /// namespace.
     #[must_use]
     pub fn is_unknown_pod(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         let is_local = self.local.iter().any(|local| local.ips.iter().any(|own| own.to_canonical() == ip));
         let in_range = || self.nodes.iter().any(|node| node.pod_cidrs.iter().any(|range| range.contains(ip)));
-        self.owner(ip).is_none() && (is_local || (in_range() && self.nodes_with(ip).next().is_none()))
+        match self.owner(ip) {
+            Some(pod) => self.namespace_labels(&pod.key.namespace).is_none(),
+            None => is_local || (in_range() && self.nodes_with(ip).next().is_none()),
+        }
     }
 
     /// Whether nobody can say which policies of the cluster select a pod.

@@ -64,6 +64,9 @@ where
 
 /// What a policy is until it can be read.
 const CLOSED: &str = "until then its rules deny what they match, before all others, and accept nothing";
+/// Whom a policy is for until that can be read.
+const FOR_ALL: &str =
+    "until then it is for every pod that it may be for: its rules deny what they match, and accept nothing";
 /// What a rule that accepts is until it can be read.
 const NOTHING: &str = "until then the rule accepts nothing";
 /// What any other rule is until it can be read.
@@ -80,15 +83,22 @@ impl<const BETA: bool> Slim for ClusterNetworkPolicy<BETA> {
         let key = ObjectKey::cluster(meta::name(&self.metadata)?);
         let mut notes = Vec::new();
         let spec = members(&self.spec, "spec")?;
-        // Without it nobody knows whom the rest is for.
-        let subject = subject(spec.get("subject").copied().unwrap_or(&Value::Null), "spec.subject")?;
+        let named = spec.get("subject").copied().unwrap_or(&Value::Null);
         let known = ["tier", "priority", "subject", "ingress", "egress"];
         let place = unknown(&spec, &known, "spec").map_or_else(|| place(&spec), Err);
-        let is_closed = place.is_err();
-        let (tier, priority) = place.unwrap_or_else(|error| {
-            notes.push(with_effect(error, CLOSED));
-            (Tier::Admin, 0)
+        let subject = subject(named, "spec.subject");
+        let is_closed = place.is_err() || subject.is_err();
+        let subject = subject.unwrap_or_else(|error| {
+            notes.push(with_effect(error, FOR_ALL));
+            widened(named)
         });
+        let (tier, priority) = place.map_or_else(
+            |error| {
+                notes.push(with_effect(error, CLOSED));
+                (Tier::Admin, None)
+            },
+            |(tier, priority)| (tier, Some(priority)),
+        );
         let mut rules = |direction| {
             let mut rules = rules(spec.get(direction).copied(), direction, &mut notes);
             if is_closed {
@@ -181,6 +191,16 @@ fn subject(value: &Value, path: &str) -> Result<Subject, Error> {
     Ok(Subject { namespaces, pods })
 }
 
+/// Every pod that a subject may be for which can't be read: a selector that can be read counts.
+fn widened(value: &Value) -> Subject {
+    let read =
+        |value: Option<&Value>| value.and_then(|value| selector(value, "").ok()).unwrap_or(Selector::everything());
+    let is_alone = value.as_object().is_some_and(|members| members.len() == 1);
+    let pods = value.get("pods").filter(|_| is_alone);
+    let part = |name: &str| read(pods.and_then(|pods| pods.get(name)));
+    Subject { namespaces: part("namespaceSelector"), pods: part("podSelector") }
+}
+
 /// The selectors of namespaces and of pods. The first may be left out; the zero value of the second is no answer.
 fn namespaced_pods(value: &Value, path: &str) -> Result<(Selector, Selector), Error> {
     let members = only(value, &["namespaceSelector", "podSelector"], path)?;
@@ -253,6 +273,10 @@ fn rule(value: &Value, direction: &str, path: &str, notes: &mut Vec<Error>) -> C
 fn matches(value: &Value, direction: &str, path: &str) -> Result<Rule, Error> {
     let list = if direction == "ingress" { "from" } else { "to" };
     let members = only(value, &["name", "action", list, "protocols"], path)?;
+    // Null here is a list whose entries were taken out, not one that was never there: no protocols would be all of them.
+    if value.get("protocols").is_some_and(Value::is_null) {
+        return Err(Problem::Empty.at(format!("{path}.protocols")));
+    }
     let mut rule = Rule { peers: Vec::new(), ports: Vec::new() };
     for (i, value) in entries(members.get(list).copied(), &format!("{path}.{list}"))?.iter().enumerate() {
         rule.peers.extend(peers(value, direction, &format!("{path}.{list}[{i}]"))?);

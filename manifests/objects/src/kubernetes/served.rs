@@ -20,8 +20,9 @@ const GROUP: &str = "policy.networking.k8s.io";
 /// The first pause between two questions, and the longest: many nodes ask.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// So long what was there stays, when the server says that it serves no such kind. Whoever deletes the definition deletes its
-/// objects first, each of which is told; and a server that has just begun may not know its definitions yet.
+/// So long what was there stays, when the server says that it serves no such kind, and nothing else meanwhile. Whoever deletes
+/// the definition deletes its objects first, each of which is told. A server that has just begun answers 503, not 404, until it
+/// knows its definitions (WithMuxAndDiscoveryComplete of k8s.io/apiserver), so that the first answer can be believed.
 const BELIEF: Duration = Duration::from_secs(60);
 /// The code of a server that has no such thing.
 pub(super) const NOT_FOUND: u16 = 404;
@@ -33,6 +34,8 @@ enum Served {
     Beta,
     /// v1alpha2.
     Alpha,
+    /// Other versions alone: there may be policies, and nobody here can read them.
+    Others,
     /// None of these.
     Nothing,
 }
@@ -42,7 +45,8 @@ impl Served {
     fn best(versions: &[&str]) -> Self {
         versions.iter().fold(Self::Nothing, |best, version| match (*version, best) {
             ("v1beta1", _) => Self::Beta,
-            ("v1alpha2", Self::Nothing) => Self::Alpha,
+            ("v1alpha2", Self::Nothing | Self::Others) => Self::Alpha,
+            (_, Self::Nothing) => Self::Others,
             _ => best,
         })
     }
@@ -63,6 +67,15 @@ pub(super) async fn follow(cluster: &Cluster, told: Told<'_>) {
             () = told.events.closed() => return,
         };
         let resource = plural::<ClusterNetworkPolicy<true>>();
+        let mut trouble = |text: String| {
+            if cluster.set_trouble(&resource, Some(text.clone())) || reminder.is_due() {
+                tracing::error!("{text}");
+                reminder.is_due();
+            }
+        };
+        if served.is_err() {
+            absent = None;
+        }
         match served {
             Ok(Served::Nothing) => {
                 cluster.set_trouble(&resource, None);
@@ -74,6 +87,13 @@ pub(super) async fn follow(cluster: &Cluster, told: Told<'_>) {
                         }
                     }
                 }
+            }
+            Ok(Served::Others) => {
+                absent = None;
+                trouble(format!(
+                    "the API server serves {resource} of {GROUP} in none of the versions v1beta1 and v1alpha2: what they say \
+                     can't be read, and nothing changes meanwhile; serve one of these, or install a newer Fairlead"
+                ));
             }
             Ok(version) => {
                 if absent.take().is_some() {
@@ -89,18 +109,14 @@ pub(super) async fn follow(cluster: &Cluster, told: Told<'_>) {
                 pause = FIRST_PAUSE;
             }
             Err(kube::Error::Api(status)) => {
-                let text = match status.code {
+                trouble(match status.code {
                     403 => format!(
                         "the API server forbids its discovery: {}; bind the ClusterRole system:discovery to the group \
                          system:authenticated, as API servers do by themselves",
                         status.message
                     ),
                     _ => format!("the API server does not say whether it serves {resource}: {}", status.message),
-                };
-                if cluster.set_trouble(&resource, Some(text.clone())) || reminder.is_due() {
-                    tracing::error!("{text}");
-                    reminder.is_due();
-                }
+                });
             }
             // That no server answers is said once for all kinds.
             Err(error) => tracing::debug!("no word on whether {resource} are served: {}", causes(&error)),
@@ -123,9 +139,11 @@ async fn discover(client: &Client) -> kube::Result<Served> {
     };
     // A version of the group may serve other kinds alone.
     let mut versions = Vec::new();
-    for version in group.versions.iter().map(|version| version.version.as_str()) {
-        if Served::best(&[version]) == Served::Nothing {
-            continue;
+    let mut all: Vec<_> = group.versions.iter().map(|version| version.version.as_str()).collect();
+    all.sort_by_key(|version| *version != "v1beta1");
+    for version in all {
+        if Served::best(&versions) == Served::Beta {
+            break;
         }
         match client.list_api_group_resources(&format!("{GROUP}/{version}")).await {
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => {}
@@ -150,7 +168,8 @@ mod tests {
             (&["v1alpha1", "v1alpha2", "v1beta1"][..], Served::Beta),
             (&["v1beta1", "v1alpha2"], Served::Beta),
             (&["v1alpha2", "v1alpha1"], Served::Alpha),
-            (&["v1alpha1", "v1"], Served::Nothing),
+            (&["v1alpha1", "v1"], Served::Others),
+            (&["v1", "v1alpha2"], Served::Alpha),
             (&[], Served::Nothing),
         ] {
             assert_eq!(Served::best(versions), best, "{versions:?}");

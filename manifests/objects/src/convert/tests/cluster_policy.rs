@@ -2,7 +2,8 @@ use std::path::PathBuf;
 
 use super::{invalid, one};
 use crate::{
-    Action, ClusterNetworkPolicy, ClusterRule, Kind, Object, Peer, PortMatch, Protocol, Rule, Selector, Tier, read_str,
+    Action, ClusterNetworkPolicy, ClusterRule, Kind, Object, Peer, PortMatch, Protocol, Rule, Selector, Subject, Tier,
+    read_str,
 };
 
 fn noted(version: &str, spec: &str) -> (ClusterNetworkPolicy, Vec<String>) {
@@ -14,6 +15,7 @@ fn noted(version: &str, spec: &str) -> (ClusterNetworkPolicy, Vec<String>) {
     }
 }
 
+const PLACE_OF: &str = "tier: Admin, priority: 7";
 const PLACE: &str = "tier: Admin, priority: 7, subject: {namespaces: {}}";
 
 /// The only egress rule, and what is said of it.
@@ -37,7 +39,7 @@ fn p54_both_versions_have_one_shape() {
     let (beta, notes) = noted("v1beta1", spec);
     assert_eq!(notes, Vec::<String>::new());
     assert_eq!(noted("v1alpha2", spec).0, beta);
-    assert_eq!((beta.tier, beta.priority, beta.key.to_string()), (Tier::Baseline, 1000, "c".to_owned()));
+    assert_eq!((beta.tier, beta.priority, beta.key.to_string()), (Tier::Baseline, Some(1000), "c".to_owned()));
     assert_eq!(beta.subject.namespaces, Selector::everything());
     assert_ne!(beta.subject.pods, Selector::everything());
     let peer = Peer::Pods { namespaces: Some(Selector::everything()), pods: Selector::everything() };
@@ -153,7 +155,7 @@ fn p64_a_policy_without_a_place_that_can_be_read_closes_first() {
         "tier: Baseline, priority: 3, mode: gentle",
     ] {
         let (policy, notes) = noted("v1beta1", &format!("{{{place}, subject: {{namespaces: {{}}}}, {rules}}}"));
-        assert_eq!((policy.tier, policy.priority), (Tier::Admin, 0), "{place}");
+        assert_eq!((policy.tier, policy.priority), (Tier::Admin, None), "{place}");
         assert!(notes.len() == 1 && notes[0].contains("until then its rules deny"), "{notes:?}");
         let actions: Vec<_> = policy.ingress.iter().map(|rule| (rule.action, rule.matches.is_some())).collect();
         assert_eq!(actions, [(Action::Accept, false), (Action::Deny, true)], "{place}");
@@ -161,22 +163,47 @@ fn p64_a_policy_without_a_place_that_can_be_read_closes_first() {
 }
 
 #[test]
-fn p64_a_policy_whose_subject_cant_be_read_replaces_nothing() {
-    for subject in [
-        "",
-        ", subject: {}",
-        ", subject: {namespaces: {}, pods: {podSelector: {}}}",
-        ", subject: {nodes: {}}",
-        ", subject: {pods: {}}",
-        ", subject: {namespaces: {matchExpressions: [{key: a, operator: In}]}}",
+fn p64_a_policy_whose_subject_cant_be_read_is_closed_for_all_that_it_may_be_for() {
+    let rules = "ingress: [{action: Accept, from: [{namespaces: {}}]}, {action: Pass, from: [{namespaces: {}}]}]";
+    let bad = "{matchExpressions: [{key: a, operator: in, values: [b]}]}";
+    let labels = "{matchLabels: {a: b}}";
+    let only_a = noted("v1beta1", &format!("{{{PLACE_OF}, subject: {{namespaces: {labels}}}}}")).0.subject.namespaces;
+    for (subject, namespaces, pods) in [
+        (String::new(), Selector::everything(), Selector::everything()),
+        ("{}".to_owned(), Selector::everything(), Selector::everything()),
+        (
+            format!("{{namespaces: {labels}, pods: {{podSelector: {labels}}}}}"),
+            Selector::everything(),
+            Selector::everything(),
+        ),
+        (format!("{{nodes: {labels}}}"), Selector::everything(), Selector::everything()),
+        ("{pods: {}}".to_owned(), Selector::everything(), Selector::everything()),
+        (format!("{{namespaces: {bad}}}"), Selector::everything(), Selector::everything()),
+        (format!("{{pods: {{namespaceSelector: {labels}}}}}"), only_a.clone(), Selector::everything()),
+        (
+            format!("{{pods: {{namespaceSelector: {labels}, podSelector: {bad}}}}}"),
+            only_a.clone(),
+            Selector::everything(),
+        ),
+        (
+            format!("{{pods: {{namespaceSelector: {bad}, podSelector: {labels}}}}}"),
+            Selector::everything(),
+            only_a.clone(),
+        ),
     ] {
-        let said = invalid(&format!(
-            "{{apiVersion: policy.networking.k8s.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {{name: c}}, spec: \
-             {{tier: Admin, priority: 0{subject}}}}}"
-        ));
-        assert!(!said.piece && said.reason.starts_with("spec.subject"), "{subject}: {said}");
-        assert_eq!(said.key.unwrap().to_string(), "c");
+        let named = if subject.is_empty() { String::new() } else { format!("subject: {subject}, ") };
+        let (policy, notes) = noted("v1beta1", &format!("{{tier: Baseline, priority: 0, {named}{rules}}}"));
+        assert_eq!(policy.subject, Subject { namespaces, pods }, "{subject}");
+        assert!(notes.len() == 1 && notes[0].starts_with("spec.subject"), "{subject}: {notes:?}");
+        let actions: Vec<_> = policy.ingress.iter().map(|rule| (rule.action, rule.matches.is_some())).collect();
+        assert_eq!(actions, [(Action::Accept, false), (Action::Deny, true)], "{subject}");
     }
+}
+
+#[test]
+fn p63_null_is_no_list_that_was_left_out() {
+    let (rule, notes) = egress("{action: Accept, to: [{namespaces: {}}], protocols: null}");
+    assert_eq!((rule.matches, notes.len()), (None, 1), "{notes:?}");
 }
 
 #[test]
