@@ -112,6 +112,28 @@ fn nothing_may_be_written_but_events() {
     }
 }
 
+/// The definitions are upstream's, and a cluster gets them only if asked.
+#[test]
+fn p66_definitions_of_cluster_policies_are_components_and_serve_what_is_read() {
+    for channel in ["cluster-network-policy", "cluster-network-policy-experimental"] {
+        let crd: Value = serde_saphyr::from_str(&read(&format!("components/{channel}/crd.yaml"))).unwrap();
+        let versions = crd["spec"]["versions"].as_array().unwrap();
+        let served: BTreeSet<String> = versions
+            .iter()
+            .filter(|version| version["served"] == true)
+            .map(|version| format!("{}/{}", crd["spec"]["group"].as_str().unwrap(), version["name"].as_str().unwrap()))
+            .collect();
+        let read_in = fairlead_objects::Kind::ClusterNetworkPolicy.api_versions();
+        assert_eq!(served, read_in.iter().map(ToString::to_string).collect(), "{channel}");
+        let is_experimental = crd["metadata"]["annotations"]["policy.networking.k8s.io/channel"] == "experimental";
+        assert_eq!(is_experimental, channel.ends_with("experimental"));
+        let peer = &versions[0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["egress"]["items"];
+        let has_nodes = !peer["properties"]["to"]["items"]["properties"]["nodes"].is_null();
+        assert_eq!(has_nodes, is_experimental, "{channel}");
+    }
+    assert!(!read("install.yaml").contains("CustomResourceDefinition"));
+}
+
 /// What one overlay gives beside the base is one verb, and it is what that asks for.
 #[test]
 fn the_overlay_for_clouds_may_write_the_status_of_nodes_and_nothing_else() {

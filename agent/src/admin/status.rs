@@ -38,6 +38,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         ("services", model.services().count()),
         ("endpoint slices", model.slices().count()),
         ("network policies", model.policies().count()),
+        ("cluster network policies", model.cluster_policies().count()),
         ("pods", model.pods().count()),
     ];
     let pods = model.local().values().map(|local| PodView {

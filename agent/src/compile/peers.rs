@@ -46,18 +46,25 @@ pub(crate) fn compile(
         let pod = objects.get(&local.key).into_iter().flatten().copied().find(|pod| is_object_of(pod, local));
         for ip in local.ips.iter().map(IpAddr::to_canonical) {
             wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
-                class: classifier.of_address(pod, ip),
+                class: match pod {
+                    Some(pod) => classifier.of_pod(pod, ip),
+                    None => classifier.of_unknown(ip),
+                },
                 slot: Some(local.slot),
                 node: None,
                 flags: PeerFlags::POD | PeerFlags::EXISTS,
             });
         }
     }
+    let mut named: HashMap<IpAddr, Vec<&Node>> = HashMap::new();
+    for node in &world.nodes {
+        ranges.addresses(node).for_each(|ip| named.entry(ip).or_default().push(node));
+    }
     for node in &world.nodes {
         let own = if node.name == world.node { PeerFlags::SELF } else { 0 };
         for ip in ranges.addresses(node) {
             wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
-                class: classifier.of_address(None, ip),
+                class: classifier.of_nodes(&named[&ip], ip),
                 slot: None,
                 node: nodes.by_name.get(node.name.as_str()).copied(),
                 flags: PeerFlags::NODE | own,
@@ -76,7 +83,7 @@ pub(crate) fn compile(
         }
         for ip in ranges.owned(pod) {
             wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
-                class: classifier.of_address(Some(pod), ip),
+                class: classifier.of_pod(pod, ip),
                 slot: None,
                 node: nodes.of_pod(pod, ip),
                 flags: PeerFlags::POD | PeerFlags::EXISTS,
@@ -84,10 +91,10 @@ pub(crate) fn compile(
         }
     }
 
-    let named: BTreeSet<IpNetwork> = numbers.atoms().flat_map(|(atom, _)| atom.prefixes()).collect();
-    wanted.named = named.iter().map(|prefix| CidrKey::prefix(prefix.network().into(), prefix.prefix())).collect();
+    let in_rules: BTreeSet<IpNetwork> = numbers.atoms().flat_map(|(atom, _)| atom.prefixes()).collect();
+    wanted.named = in_rules.iter().map(|prefix| CidrKey::prefix(prefix.network().into(), prefix.prefix())).collect();
     let prefixes: BTreeSet<IpNetwork> =
-        named.into_iter().chain(nodes.pod_cidrs.keys().copied()).chain(world.kept.iter().copied()).collect();
+        in_rules.into_iter().chain(nodes.pod_cidrs.keys().copied()).chain(world.kept.iter().copied()).collect();
     for prefix in prefixes {
         // A prefix inside a node's is that node's too, or naming it in a policy would change where its packets go.
         // So with a prefix inside one that is not masqueraded.
@@ -96,7 +103,7 @@ pub(crate) fn compile(
         wanted.cidrs.insert(
             CidrKey::prefix(prefix.network().into(), prefix.prefix()),
             WantedPeer {
-                class: classifier.of_prefix(prefix),
+                class: classifier.of_prefix(prefix, pods_of.is_some()),
                 slot: None,
                 node: pods_of.flatten(),
                 flags: match pods_of {

@@ -58,7 +58,8 @@ impl Report {
             of_policies.extend(new.policies.iter().map(|policy| (policy.clone(), new.of_policies())));
         }
         for (policy, text) in of_policies {
-            shared.events.warn(Kind::NetworkPolicy, &policy, "", "NotInForce", text);
+            let kind = if policy.namespace.is_empty() { Kind::ClusterNetworkPolicy } else { Kind::NetworkPolicy };
+            shared.events.warn(kind, &policy, "", "NotInForce", text);
         }
     }
 
@@ -187,7 +188,7 @@ mod tests {
             pod: ObjectKey::new("shop", format!("web-{slot}")),
             uid: String::new(),
             direction: Direction::Ingress,
-            policies: ["a", "b"].map(|name| ObjectKey::new("shop", name)).into(),
+            policies: [("", "c"), ("shop", "a"), ("shop", "b")].map(|(ns, name)| ObjectKey::new(ns, name)).into(),
             why: Why::TooManyRules { rules: 2049, most: 2048 },
         }
     }
@@ -212,6 +213,7 @@ mod tests {
             [
                 "Pod shop/web-1 CutOff",
                 "Pod shop/web-2 CutOff",
+                "ClusterNetworkPolicy c NotInForce",
                 "NetworkPolicy shop/a NotInForce",
                 "NetworkPolicy shop/b NotInForce"
             ]

@@ -69,7 +69,19 @@ impl Writer {
 
     /// The uid, without which `kubectl describe` does not show an event. Empty when the object is gone.
     async fn uid(&self, warning: &Warning) -> kube::Result<String> {
-        let (group, version) = warning.kind.api_version().rsplit_once('/').unwrap_or(("", warning.kind.api_version()));
+        let mut found = Ok(String::new());
+        for version in warning.kind.api_versions() {
+            found = self.uid_in(warning, version).await;
+            // A server need not have the best version.
+            if !matches!(&found, Err(kube::Error::Api(status)) if status.code == 404) {
+                break;
+            }
+        }
+        found
+    }
+
+    async fn uid_in(&self, warning: &Warning, api_version: &str) -> kube::Result<String> {
+        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, warning.kind.as_str()));
         let client = self.cluster.client().await;
         let api: Api<DynamicObject> = match warning.key.namespace.as_str() {

@@ -53,6 +53,11 @@ impl Model {
                     self.dirty.policies.insert(key);
                 }
             }
+            Object::ClusterNetworkPolicy(new) => {
+                if replace(&mut self.cluster_policies, &key, new).is_some() {
+                    self.dirty.policies.insert(key);
+                }
+            }
         }
     }
 
@@ -90,6 +95,11 @@ impl Model {
             }
             Kind::NetworkPolicy => {
                 if self.policies.remove(key).is_some() {
+                    self.dirty.policies.insert(key.clone());
+                }
+            }
+            Kind::ClusterNetworkPolicy => {
+                if self.cluster_policies.remove(key).is_some() {
                     self.dirty.policies.insert(key.clone());
                 }
             }

@@ -18,7 +18,7 @@ pub struct Dirty {
     pub pods: BTreeSet<ObjectKey>,
     /// Namespaces that changed, came or went.
     pub namespaces: BTreeSet<ObjectKey>,
-    /// NetworkPolicies that changed, came or went.
+    /// NetworkPolicies and ClusterNetworkPolicies that changed, came or went.
     pub policies: BTreeSet<ObjectKey>,
     /// Nodes that changed, came or went.
     pub nodes: BTreeSet<ObjectKey>,

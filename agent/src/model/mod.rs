@@ -13,7 +13,9 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use fairlead_objects::{EndpointSlice, Event, Kind, Namespace, NetworkPolicy, Node, ObjectKey, Pod, Service};
+use fairlead_objects::{
+    ClusterNetworkPolicy, EndpointSlice, Event, Kind, Namespace, NetworkPolicy, Node, ObjectKey, Pod, Service,
+};
 
 pub use dirty::Dirty;
 pub use local::LocalPod;
@@ -33,6 +35,7 @@ pub struct Model {
     /// The slices of each service, by the service's key.
     slices_of: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     policies: BTreeMap<ObjectKey, NetworkPolicy>,
+    cluster_policies: BTreeMap<ObjectKey, ClusterNetworkPolicy>,
     pods: BTreeMap<ObjectKey, Pod>,
     local: BTreeMap<u16, LocalPod>,
     reserved: Reserved,
@@ -54,6 +57,7 @@ impl Model {
             slices: BTreeMap::new(),
             slices_of: BTreeMap::new(),
             policies: BTreeMap::new(),
+            cluster_policies: BTreeMap::new(),
             pods: BTreeMap::new(),
             local: BTreeMap::new(),
             reserved: Reserved::default(),
@@ -175,9 +179,14 @@ impl Model {
         self.namespaces.values()
     }
 
-    /// All policies.
+    /// All NetworkPolicies.
     pub fn policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
         self.policies.values()
+    }
+
+    /// All ClusterNetworkPolicies.
+    pub fn cluster_policies(&self) -> impl Iterator<Item = &ClusterNetworkPolicy> {
+        self.cluster_policies.values()
     }
 
     /// All pods.

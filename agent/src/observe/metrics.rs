@@ -176,6 +176,7 @@ fn objects(model: &Model) -> Vec<MetricFamily> {
         Kind::Service => model.services().count(),
         Kind::EndpointSlice => model.slices().count(),
         Kind::NetworkPolicy => model.policies().count(),
+        Kind::ClusterNetworkPolicy => model.cluster_policies().count(),
         Kind::Pod => model.pods().count(),
     };
     let waiting: Vec<_> = model.waiting_for().collect();

@@ -1,6 +1,6 @@
 //! The stream of objects.
 
-use crate::{EndpointSlice, Namespace, NetworkPolicy, Node, ObjectKey, Pod, Service};
+use crate::{ClusterNetworkPolicy, EndpointSlice, Namespace, NetworkPolicy, Node, ObjectKey, Pod, Service};
 
 /// What a source tells its consumer. Order matters only per object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,21 +48,49 @@ pub enum Kind {
     Namespace,
     /// networking.k8s.io/v1 NetworkPolicy
     NetworkPolicy,
+    /// policy.networking.k8s.io/v1beta1 or v1alpha2 ClusterNetworkPolicy
+    ClusterNetworkPolicy,
 }
 
 impl Kind {
     /// Every kind, in the order in which a consumer that reads kind by kind should read them.
-    pub const ALL: [Self; 6] =
-        [Self::Node, Self::Namespace, Self::Service, Self::EndpointSlice, Self::NetworkPolicy, Self::Pod];
+    pub const ALL: [Self; 7] = [
+        Self::Node,
+        Self::Namespace,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::NetworkPolicy,
+        Self::ClusterNetworkPolicy,
+        Self::Pod,
+    ];
 
-    /// The version of the API that it is read in.
+    /// The versions of the API that it is read in, the best first.
+    #[must_use]
+    pub fn api_versions(self) -> &'static [&'static str] {
+        match self {
+            Self::Service | Self::Pod | Self::Node | Self::Namespace => &["v1"],
+            Self::EndpointSlice => &["discovery.k8s.io/v1"],
+            Self::NetworkPolicy => &["networking.k8s.io/v1"],
+            Self::ClusterNetworkPolicy => &["policy.networking.k8s.io/v1beta1", "policy.networking.k8s.io/v1alpha2"],
+        }
+    }
+
+    /// The best version of the API that it is read in.
     #[must_use]
     pub fn api_version(self) -> &'static str {
-        match self {
-            Self::Service | Self::Pod | Self::Node | Self::Namespace => "v1",
-            Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::NetworkPolicy => "networking.k8s.io/v1",
-        }
+        self.api_versions().first().copied().unwrap_or_default()
+    }
+
+    /// Whether an API server may not have it: its definition is an object itself.
+    #[must_use]
+    pub fn may_be_absent(self) -> bool {
+        self == Self::ClusterNetworkPolicy
+    }
+
+    /// Whether its objects are of the cluster and in no namespace.
+    #[must_use]
+    pub fn is_of_cluster(self) -> bool {
+        matches!(self, Self::Node | Self::Namespace | Self::ClusterNetworkPolicy)
     }
 
     /// The kind as Kubernetes writes it.
@@ -75,6 +103,7 @@ impl Kind {
             Self::Node => "Node",
             Self::Namespace => "Namespace",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
     }
 }
@@ -94,6 +123,8 @@ pub enum Object {
     Namespace(Namespace),
     /// A NetworkPolicy.
     NetworkPolicy(NetworkPolicy),
+    /// A ClusterNetworkPolicy.
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
 }
 
 impl Object {
@@ -107,10 +138,11 @@ impl Object {
             Self::Node(_) => Kind::Node,
             Self::Namespace(_) => Kind::Namespace,
             Self::NetworkPolicy(_) => Kind::NetworkPolicy,
+            Self::ClusterNetworkPolicy(_) => Kind::ClusterNetworkPolicy,
         }
     }
 
-    /// Its namespace (empty for Nodes and Namespaces) and name.
+    /// Its namespace (empty for objects of the cluster) and name.
     #[must_use]
     pub fn key(&self) -> ObjectKey {
         match self {
@@ -120,6 +152,7 @@ impl Object {
             Self::Node(o) => ObjectKey::cluster(&o.name),
             Self::Namespace(o) => ObjectKey::cluster(&o.name),
             Self::NetworkPolicy(o) => o.key.clone(),
+            Self::ClusterNetworkPolicy(o) => o.key.clone(),
         }
     }
 }

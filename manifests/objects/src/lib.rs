@@ -7,6 +7,7 @@
 
 mod address;
 mod causes;
+mod cluster_policy;
 pub mod convert;
 pub mod directory;
 mod event;
@@ -23,6 +24,7 @@ mod slice;
 mod source;
 
 pub use causes::causes;
+pub use cluster_policy::{Action, ClusterNetworkPolicy, ClusterRule, Subject, Tier};
 pub use event::{Event, Kind, Object};
 pub use meta::{Labels, ObjectKey, Operator, Protocol, Requirement, Selector};
 pub use namespace::Namespace;

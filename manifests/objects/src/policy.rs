@@ -44,6 +44,8 @@ pub enum Peer {
         /// What does not after all.
         except: Vec<IpNetwork>,
     },
+    /// The addresses of nodes with these labels. Only rules of ClusterNetworkPolicies have it.
+    Nodes(Selector),
     /// A peer that is empty or can't be read: matches nothing.
     Nothing,
 }

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use fairlead_agent::compile::policy::reference::{Flow, judge};
 use fairlead_agent::compile::policy::{Direction, World};
 use fairlead_objects::{
-    Endpoint, EndpointSlice, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, Protocol, Service, ServicePort,
-    directory::read_dir,
+    ClusterNetworkPolicy, Endpoint, EndpointSlice, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, Protocol,
+    Service, ServicePort, directory::read_dir,
 };
 
 /// Everything that is in the directory.
@@ -20,6 +20,7 @@ pub(super) struct Objects {
     pub(super) slices: Vec<EndpointSlice>,
     pub(super) pods: Vec<Pod>,
     pub(super) policies: Vec<NetworkPolicy>,
+    pub(super) cluster_policies: Vec<ClusterNetworkPolicy>,
 }
 
 /// An endpoint of a service port.
@@ -42,6 +43,7 @@ impl Objects {
                     Object::EndpointSlice(object) => all.slices.push(object),
                     Object::Pod(object) => all.pods.push(object),
                     Object::NetworkPolicy(object) => all.policies.push(object),
+                    Object::ClusterNetworkPolicy(object) => all.cluster_policies.push(object),
                 }
             }
         }
@@ -57,6 +59,7 @@ impl Objects {
             nodes: self.nodes.iter().collect(),
             pods: self.pods.iter().collect(),
             policies: self.policies.iter().collect(),
+            cluster_policies: self.cluster_policies.iter().collect(),
             ..World::default()
         }
     }

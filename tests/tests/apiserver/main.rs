@@ -4,6 +4,7 @@
 mod beside;
 mod condition;
 mod control;
+mod definitions;
 mod events;
 mod feed;
 mod servers;

@@ -217,11 +217,22 @@ impl Turn {
         wait_for_policies(self.lab(), policies.len());
     }
 
+    /// The same of a policy of the cluster, by its whole manifest: whichever is named in it.
+    pub(crate) fn cluster_policy(&self, manifest: &str) {
+        self.lab().apply(manifest);
+        let manifest: serde_json::Value = serde_saphyr::from_str(manifest).expect("a manifest");
+        let name = manifest["metadata"]["name"].as_str().expect("its name").to_owned();
+        let mut policies = self.policies.borrow_mut();
+        policies.retain(|known| *known != name);
+        policies.push(name);
+        wait_for_policies(self.lab(), policies.len());
+    }
+
     /// Removes a policy before the test's end.
     pub(crate) fn remove(&self, key: &str) {
         let mut policies = self.policies.borrow_mut();
         policies.retain(|known| known != key);
-        self.lab().delete("NetworkPolicy", key);
+        self.lab().delete(kind(key), key);
         wait_for_policies(self.lab(), policies.len());
     }
 
@@ -229,6 +240,17 @@ impl Turn {
     /// force; what may not pass has to meet silence: P47.
     #[track_caller]
     pub(crate) fn matrix(&self, expected: impl Fn(&Cell<'_>) -> bool) {
+        self.probe_all(Some(&expected));
+    }
+
+    /// The same where nobody has an opinion but the model.
+    #[track_caller]
+    pub(crate) fn matrix_by_model(&self) {
+        self.probe_all(None);
+    }
+
+    #[track_caller]
+    fn probe_all(&self, expected: Option<&dyn Fn(&Cell<'_>) -> bool>) {
         let objects = Objects::read(self.lab());
         let mut cells = Vec::new();
         for from in &self.grid.pods {
@@ -240,7 +262,9 @@ impl Turn {
                     }
                     let cell = Cell { from: from.key(), to: to.key(), port, v6, service, via };
                     let model = cell.is_self() || self.model(&objects, &cell);
-                    assert_eq!(model, expected(&cell), "the model's and the test's word on {cell}");
+                    if let Some(expected) = expected {
+                        assert_eq!(model, expected(&cell), "the model's and the test's word on {cell}");
+                    }
                     cells.push((cell, model));
                 }
             }
@@ -288,12 +312,17 @@ impl Drop for Turn {
             }
         }
         for policy in self.policies.borrow().iter() {
-            self.lab().delete("NetworkPolicy", policy);
+            self.lab().delete(kind(policy), policy);
         }
         if !thread::panicking() {
             wait_for_policies(self.lab(), 0);
         }
     }
+}
+
+/// What a policy is, by its key.
+fn kind(key: &str) -> &'static str {
+    if key.contains('/') { "NetworkPolicy" } else { "ClusterNetworkPolicy" }
 }
 
 /// Waits until every agent knows so many policies.
@@ -302,8 +331,11 @@ fn wait_for_policies(lab: &Lab, count: usize) {
         lab.wait_until("the agent knows the policies", || {
             let status = node.fairlead(&["status", "-o", "json"]);
             let view: serde_json::Value = serde_json::from_str(&status.stdout).map_err(|_| status.clone())?;
-            let known = view["objects"].as_array().into_iter().flatten().find(|each| each[0] == "network policies");
-            if known.is_some_and(|known| known[1] == count) { Ok(()) } else { Err(status) }
+            let of_policies =
+                |each: &&serde_json::Value| each[0].as_str().is_some_and(|kind| kind.ends_with("policies"));
+            let known = view["objects"].as_array().into_iter().flatten().filter(of_policies);
+            let known: u64 = known.filter_map(|known| known[1].as_u64()).sum();
+            if known == count as u64 { Ok(()) } else { Err(status) }
         });
     }
 }

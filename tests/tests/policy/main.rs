@@ -1,8 +1,9 @@
-//! NetworkPolicy v1, row by row, with packets: every test puts policies in force on one grid of pods and probes all of
+//! NetworkPolicy v1 and ClusterNetworkPolicy, row by row, with packets: every test puts policies in force on one grid of pods and probes all of
 //! its cells. Each cell has to be as the row words it and as the reference model says.
 
 mod blocks;
 mod capacity;
+mod cluster;
 mod explain;
 mod grid;
 mod lives;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use fairlead_agent::compile::policy::reference::{Flow, judge};
 use fairlead_agent::compile::policy::{Direction, World};
-use fairlead_objects::{Namespace, NetworkPolicy, Node, Object, Pod, directory};
+use fairlead_objects::{ClusterNetworkPolicy, Namespace, NetworkPolicy, Node, Object, Pod, directory};
 use fairlead_tests::Lab;
 
 /// The objects that policy depends on.
@@ -14,6 +14,7 @@ pub(crate) struct Objects {
     namespaces: Vec<Namespace>,
     pods: Vec<Pod>,
     policies: Vec<NetworkPolicy>,
+    cluster_policies: Vec<ClusterNetworkPolicy>,
 }
 
 impl Objects {
@@ -27,6 +28,7 @@ impl Objects {
                 Object::Namespace(namespace) => objects.namespaces.push(namespace),
                 Object::Pod(pod) => objects.pods.push(pod),
                 Object::NetworkPolicy(policy) => objects.policies.push(policy),
+                Object::ClusterNetworkPolicy(policy) => objects.cluster_policies.push(policy),
                 Object::Service(_) | Object::EndpointSlice(_) => {}
             }
         }
@@ -54,6 +56,7 @@ impl Objects {
             namespaces: self.namespaces.iter().collect(),
             pods: self.pods.iter().collect(),
             policies: self.policies.iter().collect(),
+            cluster_policies: self.cluster_policies.iter().collect(),
             ..World::default()
         };
         let pod = self.pods.iter().find(|each| each.key.to_string() == pod).expect("the grid has this pod");

@@ -96,7 +96,7 @@ impl Asked<'_> {
         let mut out = Outcome::default();
         let found = if is_pod(from) && refused(to).is_some() { None } else { self.frontend(to) };
         let Some((content, policy, flags)) = found else {
-            out.take(None, self.path(from, to, self.port));
+            out.take(None, self.path(from, to, self.port, false));
             out.lines.extend(self.remark(to));
             return out;
         };
@@ -131,7 +131,7 @@ impl Asked<'_> {
                 out.lines.push(format!("{address} is {what}{port}: policy is evaluated for its {number} {plural}"));
                 for backend in backends {
                     let shown = SocketAddr::new(backend.ip, backend.port).to_string();
-                    out.take(Some(&shown), self.path(from, backend.ip, backend.port));
+                    out.take(Some(&shown), self.path(from, backend.ip, backend.port, true));
                 }
             }
         }
@@ -197,8 +197,8 @@ impl Asked<'_> {
     }
 
     /// A way between two addresses, with what is cut off.
-    fn path(&self, from: IpAddr, to: IpAddr, port: u16) -> Explanation {
-        let mut out = explain_path(&self.world, Path { from, to, proto: self.proto, port });
+    fn path(&self, from: IpAddr, to: IpAddr, port: u16, service: bool) -> Explanation {
+        let mut out = explain_path(&self.world, Path { from, to, proto: self.proto, port, service });
         for (ip, direction, reason) in
             [(from, Direction::Egress, DropReason::EgressPolicy), (to, Direction::Ingress, DropReason::IngressPolicy)]
         {

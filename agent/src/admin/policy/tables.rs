@@ -37,7 +37,7 @@ impl InKernel<'_> {
 
     /// Whether a flow may pass in a direction; nothing where the tables can't be read.
     pub(super) fn verdict(&self, judged: &Judged) -> Option<bool> {
-        let Judged { slot, direction, flow, allow: _ } = judged;
+        let Judged { slot, direction, flow, own, allow: _ } = judged;
         let pod: Pod = self.get(TableId::Pods, &u32::from(*slot))?;
         let word = PodWord(pod.word);
         let set = match direction {
@@ -45,7 +45,7 @@ impl InKernel<'_> {
             Direction::Egress => word.egress(),
         };
         let class = self.class(Addr::from(flow.peer))?;
-        Some(decide(self, set, class, flow.proto, WirePort::new(flow.port)).allow())
+        Some(decide(self, set, class, flow.proto, WirePort::new(flow.port), *own).allow())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use fairlead_objects::{ContainerPort, Labels, Peer, Protocol, Selector};
+use fairlead_objects::{ContainerPort, Labels, Node, Peer, Protocol, Selector};
 use ipnetwork::IpNetwork;
 
 /// One question about an address. Only what a policy of a pod of this node asks becomes an atom.
@@ -23,6 +23,11 @@ pub enum Atom {
         /// The pods' labels.
         pods: Selector,
     },
+    /// Is it an address of a node with these labels?
+    Nodes(Selector),
+    /// Is it an address that only a pod can have, and is not known of which pod or in which namespace? It may be of a pod
+    /// that is to be denied.
+    UnknownPod,
     /// Is it in this prefix and in none of those?
     Block {
         /// The prefix.
@@ -51,6 +56,7 @@ impl Atom {
     pub fn of(peer: &Peer, namespace: &str) -> Option<Self> {
         match peer {
             Peer::Nothing => None,
+            Peer::Nodes(selector) => Some(Self::Nodes(selector.clone())),
             Peer::Pods { namespaces: None, pods } => {
                 Some(Self::PodsOf { namespace: namespace.to_owned(), pods: pods.clone() })
             }
@@ -72,8 +78,14 @@ impl Atom {
             Self::Pods { namespaces, pods } => {
                 namespace_labels.is_some_and(|labels| namespaces.matches(labels)) && pods.matches(labels)
             }
-            Self::Block { .. } | Self::Port { .. } => false,
+            Self::Nodes(_) | Self::UnknownPod | Self::Block { .. } | Self::Port { .. } => false,
         }
+    }
+
+    /// Whether an address of a node meets it by that.
+    #[must_use]
+    pub fn meets_node(&self, node: &Node) -> bool {
+        matches!(self, Self::Nodes(selector) if selector.matches(&node.labels))
     }
 
     /// Whether a pod meets it by the ports of its containers.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use fairlead_objects::{Labels, Pod};
+use fairlead_objects::{Labels, Node, Pod};
 use ipnetwork::IpNetwork;
 
 use super::atom::shortened;
@@ -21,6 +21,10 @@ pub(crate) struct Classifier<'a> {
     /// The lengths of these prefixes: there are thousands of them, and of lengths a few.
     lengths: BTreeSet<u8>,
     ports: Vec<(usize, &'a Atom)>,
+    /// Those that ask about nodes.
+    nodes: Vec<(usize, &'a Atom)>,
+    /// That of pods that are not known.
+    unknown: Option<usize>,
     by_labels: HashMap<(&'a str, &'a Labels), Signature>,
     numbers: &'a Numbers,
     /// The classes by what they mean, and all signatures that were found of each.
@@ -31,9 +35,9 @@ pub(crate) struct Classifier<'a> {
 
 impl<'a> Classifier<'a> {
     pub(crate) fn new(world: &World<'a>, numbers: &'a Numbers) -> Self {
-        let (mut labels, mut ports) = (Vec::new(), Vec::new());
+        let (mut labels, mut ports, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
         let mut blocks: HashMap<_, Vec<_>> = HashMap::new();
-        let mut first = BTreeMap::new();
+        let (mut first, mut unknown) = (BTreeMap::new(), None);
         for (atom, number) in numbers.atoms() {
             first.entry(number).or_insert(atom);
             match atom {
@@ -42,6 +46,8 @@ impl<'a> Classifier<'a> {
                     blocks.entry(network).or_default().push((number, atom));
                 }
                 Atom::Port { .. } => ports.push((number, atom)),
+                Atom::Nodes(_) => nodes.push((number, atom)),
+                Atom::UnknownPod => unknown = Some(number),
                 Atom::PodsOf { .. } | Atom::Pods { .. } => labels.push((number, atom)),
             }
         }
@@ -49,6 +55,8 @@ impl<'a> Classifier<'a> {
             lengths: blocks.keys().map(IpNetwork::prefix).collect(),
             blocks,
             ports,
+            nodes,
+            unknown,
             labels,
             hashes: first.into_values().map(super::content_hash).collect(),
             namespaces: world.namespaces.iter().map(|ns| (ns.name.as_str(), &ns.labels)).collect(),
@@ -60,24 +68,43 @@ impl<'a> Classifier<'a> {
         }
     }
 
-    /// The class of an address, which may be a pod's.
-    pub(crate) fn of_address(&mut self, pod: Option<&'a Pod>, ip: IpAddr) -> usize {
-        let mut signature = pod.map(|pod| self.of_labels(pod)).unwrap_or_default();
-        let ports = pod.filter(|pod| !pod.container_ports.is_empty());
-        for (index, atom) in ports.iter().flat_map(|_| &self.ports) {
-            if pod.is_some_and(|pod| atom.meets_ports(&pod.container_ports)) {
+    /// The class of a pod's address.
+    pub(crate) fn of_pod(&mut self, pod: &'a Pod, ip: IpAddr) -> usize {
+        let mut signature = self.of_labels(pod);
+        for (index, atom) in &self.ports {
+            if atom.meets_ports(&pod.container_ports) {
                 signature.insert(*index);
             }
         }
+        if !self.namespaces.contains_key(pod.key.namespace.as_str()) {
+            signature.extend(self.unknown);
+        }
+        self.with_blocks(signature, ip)
+    }
+
+    /// The class of the address of a pod of which nothing else is known.
+    pub(crate) fn of_unknown(&mut self, ip: IpAddr) -> usize {
+        self.with_blocks(self.unknown.into_iter().collect(), ip)
+    }
+
+    /// The class of an address that these nodes have.
+    pub(crate) fn of_nodes(&mut self, nodes: &[&Node], ip: IpAddr) -> usize {
+        let met = self.nodes.iter().filter(|(_, atom)| nodes.iter().any(|node| atom.meets_node(node)));
+        let signature = met.map(|(number, _)| *number).collect();
+        self.with_blocks(signature, ip)
+    }
+
+    fn with_blocks(&mut self, mut signature: Signature, ip: IpAddr) -> usize {
         signature
             .extend(self.blocks_around(IpNetwork::from(ip)).filter(|(_, atom)| atom.meets_address(ip)).map(|(n, _)| n));
         self.class(signature)
     }
 
-    /// The class of the addresses of a prefix that are in no longer one.
-    pub(crate) fn of_prefix(&mut self, prefix: IpNetwork) -> usize {
+    /// The class of the addresses of a prefix that are in no longer one. `of_pods`: they are of pods, if anybody's.
+    pub(crate) fn of_prefix(&mut self, prefix: IpNetwork, of_pods: bool) -> usize {
         let around = self.blocks_around(prefix);
-        let signature = around.filter(|(_, atom)| atom.meets_prefix(prefix)).map(|(index, _)| index).collect();
+        let blocks = around.filter(|(_, atom)| atom.meets_prefix(prefix)).map(|(index, _)| index);
+        let signature = blocks.chain(self.unknown.filter(|_| of_pods)).collect();
         self.class(signature)
     }
 

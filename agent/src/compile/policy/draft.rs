@@ -1,12 +1,12 @@
 //! The policy sets of this node's pods, before it is known which of them fit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use fairlead_datapath::peer::{CidrKey, Pod as PodRecord};
-use fairlead_objects::{NetworkPolicy, ObjectKey, Pod, Protocol};
+use fairlead_objects::{Labels, ObjectKey, Pod};
 
 use super::numbers::Numbers;
-use super::rules::{Body, PortNames, body};
+use super::rules::{Body, Policies, PortNames, Selecting};
 use super::wanted::Wanted;
 use super::world::is_object_of;
 use super::{Demand, Direction, PolicySet, SetInfo, World, content_hash};
@@ -16,7 +16,7 @@ use crate::model::LocalPod;
 /// What judges a direction of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judge {
-    /// Nothing may pass: the pod's object is not known yet.
+    /// Nothing may pass: the pod's object is not known yet, or its Namespace, which policies of the cluster ask for.
     Pending,
     /// Nothing may pass: the set that would judge it does not fit.
     CutOff,
@@ -60,29 +60,34 @@ impl<'a> Draft<'a> {
     #[must_use]
     pub fn new(world: &'a World<'a>) -> Self {
         let objects = by_key(world);
-        let mut policies: BTreeMap<&str, Vec<&NetworkPolicy>> = BTreeMap::new();
-        for policy in &world.policies {
-            policies.entry(&policy.key.namespace).or_default().push(policy);
-        }
-        for of_namespace in policies.values_mut() {
-            of_namespace.sort_by_key(|policy| &policy.key);
-        }
+        let policies = Policies::new(&world.cluster_policies, &world.policies);
+        let namespaces: HashMap<&str, &Labels> =
+            world.namespaces.iter().map(|ns| (ns.name.as_str(), &ns.labels)).collect();
         let names = port_names(world);
         let mut bodies: BTreeMap<Body, usize> = BTreeMap::new();
         // Pods that the same policies select are compiled once: a policy may have thousands of peers.
-        let mut known: BTreeMap<Selected<'_>, Judge> = BTreeMap::new();
+        let mut known: BTreeMap<Selecting<'_>, Judge> = BTreeMap::new();
         let mut pods = BTreeMap::new();
         for local in world.local.iter().copied() {
             let object = objects.get(&local.key).into_iter().flatten().copied().find(|pod| is_object_of(pod, local));
             let mut judge = |direction| {
                 let Some(pod) = object else { return Judge::Pending };
-                let of_namespace = policies.get(pod.key.namespace.as_str()).map_or(&[][..], Vec::as_slice);
-                *known.entry(Selected::of(of_namespace, pod, direction)).or_insert_with(|| {
-                    body(of_namespace, pod, direction, &names).map_or(Judge::Nobody, |body| {
-                        let next = bodies.len();
-                        Judge::Set(*bodies.entry(body).or_insert(next))
-                    })
-                })
+                let labels = namespaces.get(pod.key.namespace.as_str()).copied();
+                if labels.is_none() && !world.cluster_policies.is_empty() {
+                    // A policy of the cluster may deny what the others allow.
+                    return Judge::Pending;
+                }
+                let selecting = policies.selecting(pod, labels, direction);
+                if let Some(judge) = known.get(&selecting) {
+                    return *judge;
+                }
+                let body = policies.body(&selecting, pod, &names);
+                let judge = body.map_or(Judge::Nobody, |body| {
+                    let next = bodies.len();
+                    Judge::Set(*bodies.entry(body).or_insert(next))
+                });
+                known.insert(selecting, judge);
+                judge
             };
             let (ingress, egress) = (judge(Direction::Ingress), judge(Direction::Egress));
             pods.insert(local.slot, DraftPod { local, ingress, egress });
@@ -115,13 +120,18 @@ impl<'a> Draft<'a> {
         &self.bodies[set].info
     }
 
-    /// The namespace of a set's pods and policies.
+    /// The namespace of a set's pods, if a policy of it judges them; those of the cluster alone are nobody's.
     ///
     /// # Panics
     /// There is no such set.
     #[must_use]
     pub fn namespace(&self, set: usize) -> &str {
-        self.bodies[set].info.policies.first().map_or("", |policy| &policy.namespace)
+        let policies = &self.bodies[set].info.policies;
+        policies
+            .iter()
+            .map(|policy| policy.namespace.as_str())
+            .find(|namespace| !namespace.is_empty())
+            .unwrap_or_default()
     }
 
     /// What a set asks of the tables.
@@ -177,28 +187,6 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// All that the rules of a pod in a direction depend on.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Selected<'a> {
-    direction: Direction,
-    /// The policies that isolate it.
-    policies: Vec<&'a ObjectKey>,
-    /// What its named ports stand for, where it is asked for them.
-    ports: Vec<(Option<&'a str>, Protocol, u16)>,
-}
-
-impl<'a> Selected<'a> {
-    fn of(policies: &[&'a NetworkPolicy], pod: &'a Pod, direction: Direction) -> Self {
-        let selecting = policies.iter().filter(|policy| direction.rules(policy).is_some());
-        let selecting = selecting.filter(|policy| policy.pod_selector.matches(&pod.labels));
-        let policies: Vec<_> = selecting.map(|policy| &policy.key).collect();
-        let is_asked = direction == Direction::Ingress && !policies.is_empty();
-        let ports = pod.container_ports.iter().filter(|_| is_asked);
-        let ports = ports.map(|port| (port.name.as_deref(), port.protocol, port.port)).collect();
-        Self { direction, policies, ports }
-    }
-}
-
 /// A pod of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WantedPod {
@@ -226,9 +214,13 @@ fn by_key<'a>(world: &World<'a>) -> HashMap<&'a ObjectKey, Vec<&'a Pod>> {
     objects
 }
 
+/// Of pods that have an address: what others call their ports costs places in every set that asks for the name.
 fn port_names<'a>(world: &World<'a>) -> PortNames<'a> {
+    let ranges = world.ranges();
+    let local: HashSet<&ObjectKey> = world.local.iter().map(|local| &local.key).collect();
+    let has_address = |pod: &Pod| local.contains(&pod.key) || ranges.owned(pod).next().is_some();
     let mut names = PortNames::new();
-    for pod in world.pods.iter().filter(|pod| !pod.host_network) {
+    for pod in world.pods.iter().filter(|pod| !pod.host_network && has_address(pod)) {
         for port in &pod.container_ports {
             if let Some(name) = &port.name {
                 names.entry((name, port.protocol)).or_default().insert(port.port);

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use fairlead_cni::protocol::GATEWAY_V4;
 use fairlead_datapath::drop::DropReason;
 use fairlead_datapath::packet::UDP;
-use fairlead_objects::{Node, ObjectKey, Pod};
+use fairlead_objects::{Action, Node, ObjectKey, Pod};
 
 use super::reference::{Flow, Judgement, judge};
 use super::{Direction, World};
@@ -25,6 +25,8 @@ pub struct Path {
     pub proto: u8,
     /// The destination's port; 0 for a protocol without.
     pub port: u16,
+    /// It was opened to a Service, which leads there.
+    pub service: bool,
 }
 
 /// A question to the tables of this node that was part of an explanation.
@@ -36,6 +38,8 @@ pub struct Judged {
     pub direction: Direction,
     /// What they were asked.
     pub flow: Flow,
+    /// The other end is the pod itself.
+    pub own: bool,
     /// What they answer by the objects.
     pub allow: bool,
 }
@@ -86,9 +90,14 @@ pub fn explain(world: &World<'_>, path: Path) -> Explanation {
     }
     // A pod without its object has no policy yet, and no traffic until it has (P40).
     for (end, role) in [(&from, "sender"), (&to, "receiver")] {
-        let Some(key) = end.key().filter(|_| end.pod.is_none() || is_unattached(world, end)) else { continue };
-        let why =
-            if end.local.is_some() { "its Pod object is not known" } else { "it is not attached to its node yet" };
+        let in_unknown = end.local.is_some() && end.pod.is_some_and(|pod| world.is_in_unknown_namespace(pod));
+        let has_none = end.pod.is_none() || in_unknown || is_unattached(world, end);
+        let Some(key) = end.key().filter(|_| has_none) else { continue };
+        let why = match end.local {
+            Some(_) if in_unknown => "its Namespace is not known, which ClusterNetworkPolicies ask for",
+            Some(_) => "its Pod object is not known",
+            None => "it is not attached to its node yet",
+        };
         let reason =
             if end.local.is_none() && role == "receiver" { DropReason::NoSuchPod } else { DropReason::Pending };
         out.drop(reason, format!("{key}: {why}, so it has no traffic ({})", reason.as_str()));
@@ -107,8 +116,8 @@ pub fn explain(world: &World<'_>, path: Path) -> Explanation {
         out.drop(reason, format!("{port}/UDP is the tunnel's ({}): {}", reason.as_str(), reason.meaning().trim()));
         return out;
     }
-    if from.ip == to.ip && from.is_pod() {
-        out.lines.push("a pod always reaches itself: policy does not apply".to_owned());
+    if from.ip == to.ip && from.is_pod() && !path.service {
+        out.lines.push("a pod always reaches its own address: policy does not apply".to_owned());
         return out;
     }
     if let Some(pod) = from.pod {
@@ -179,29 +188,50 @@ impl Explanation {
 
     fn add(&mut self, world: &World<'_>, pod: &Pod, local: Option<&LocalPod>, direction: Direction, flow: Flow) {
         let judgement = judge(world, pod, direction, flow);
+        let (allow, own) = (judgement.allow(), judgement.own);
         if let Some(local) = local {
-            self.judged.push(Judged { slot: local.slot, direction, flow, allow: judgement.allow() });
+            self.judged.push(Judged { slot: local.slot, direction, flow, own, allow });
         }
         let key = &pod.key;
-        match judgement.allowed_by() {
-            _ if !judgement.isolated => self.lines.push(format!("{direction} of {key}: allowed, no policy selects it")),
-            Some(rule) => self.lines.push(format!("{direction} of {key}: allowed by {}", Named(rule, direction))),
+        let passed = judgement.passed_by().map(|rule| format!("passed by {}, then ", Named(rule, direction)));
+        let passed = passed.unwrap_or_default();
+        let why = match judgement.decided_by() {
+            Some(rule) if allow => format!("allowed by {}", Named(rule, direction)),
+            Some(rule) => format!("silently dropped, denied by {}", Named(rule, direction)),
+            None if allow && judgement.isolated => {
+                "allowed, NetworkPolicies keep no pod from itself through a Service".to_owned()
+            }
+            None if allow && judgement.trail.is_empty() => "allowed, no policy selects it".to_owned(),
+            None if allow => {
+                "allowed, no NetworkPolicy selects it and no rule of a ClusterNetworkPolicy denies it".to_owned()
+            }
             None => {
-                let reason = match direction {
-                    Direction::Egress => DropReason::EgressPolicy,
-                    Direction::Ingress => DropReason::IngressPolicy,
-                };
                 let mut policies: Vec<_> = isolating(world, pod, direction).map(|p| p.key.to_string()).collect();
                 policies.sort();
-                let policies = policies.join(", ");
-                self.drop(reason, format!("{direction} of {key}: silently dropped, no rule of {policies} allows it"));
-                self.near_misses(world, direction, &judgement);
+                format!("silently dropped, no rule of {} allows it", policies.join(", "))
             }
+        };
+        let line = format!("{direction} of {key}: {passed}{why}");
+        if allow {
+            self.lines.push(line);
+            return;
         }
+        let reason = match direction {
+            Direction::Egress => DropReason::EgressPolicy,
+            Direction::Ingress => DropReason::IngressPolicy,
+        };
+        self.drop(reason, line);
+        if own {
+            let line = "a client whose socket is translated when it connects stays in its pod, and is not asked about";
+            self.lines.push(line.to_owned());
+        }
+        self.near_misses(world, direction, &judgement);
     }
 
     fn near_misses(&mut self, world: &World<'_>, direction: Direction, judgement: &Judgement) {
-        for step in &judgement.trail {
+        // Of a rule that comes after the one that denies it nothing is to be had.
+        let before = judgement.trail.iter().take_while(|step| Some(&step.rule) != judgement.decided_by());
+        for step in before.filter(|step| step.action == Action::Accept) {
             let Some(rule) = rule_of(world, &step.rule, direction) else { continue };
             let name = Named(&step.rule, direction);
             if step.peer {

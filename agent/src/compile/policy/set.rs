@@ -51,6 +51,10 @@ pub struct PolicySet {
     pub ports: BTreeMap<(u8, u16), Bits>,
     /// Rows of blocks of ports by protocol, first port (host order) and bits of the port that count.
     pub ranges: BTreeMap<(u8, u16, u8), Bits>,
+    /// Pages that the Admin tier fills.
+    pub admin_pages: usize,
+    /// What no rule decides on may pass.
+    pub is_open: bool,
     count: usize,
     /// Rules that every peer meets.
     everybody: Vec<usize>,
@@ -93,6 +97,8 @@ impl PolicySet {
             any_of,
             and,
             info: body.info.clone(),
+            admin_pages: body.admin_pages,
+            is_open: body.is_open,
         }
     }
 

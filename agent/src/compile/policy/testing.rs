@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use fairlead_datapath::policy::decide;
 use fairlead_datapath::{Addr, WirePort, peer};
 use fairlead_objects::{
-    ContainerPort, Labels, Namespace, NetworkPolicy, Node, ObjectKey, Operator, Peer, Phase, Pod, PolicyPort,
-    PortMatch, Protocol, Requirement, Rule, Selector,
+    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, Labels, Namespace, NetworkPolicy, Node, ObjectKey,
+    Operator, Peer, Phase, Pod, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Subject, Tier,
 };
 use ipnetwork::IpNetwork;
 use proptest::prelude::*;
@@ -25,6 +25,7 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) pods: Vec<Pod>,
     pub(crate) policies: Vec<NetworkPolicy>,
+    pub(crate) cluster_policies: Vec<ClusterNetworkPolicy>,
     pub(crate) local: Vec<LocalPod>,
     /// Prefixes to which pods go with their own addresses.
     pub(crate) kept: Vec<IpNetwork>,
@@ -82,6 +83,34 @@ pub(crate) fn named(protocol: Protocol, name: &str) -> PolicyPort {
 
 pub(crate) fn rule(peers: &[Peer], ports: &[PolicyPort]) -> Rule {
     Rule { peers: peers.to_vec(), ports: ports.to_vec() }
+}
+
+/// A policy of the cluster for the pods of namespaces with these labels: `"Admin/10/name"`.
+pub(crate) fn cnp(
+    place: &str,
+    namespaces: &str,
+    ingress: &[ClusterRule],
+    egress: &[ClusterRule],
+) -> ClusterNetworkPolicy {
+    let [tier, priority, name] = place.split('/').collect::<Vec<_>>()[..] else { panic!("{place}") };
+    ClusterNetworkPolicy {
+        key: ObjectKey::cluster(name),
+        tier: if tier == "Admin" { Tier::Admin } else { Tier::Baseline },
+        priority: Some(priority.parse().unwrap()),
+        subject: Subject { namespaces: select(namespaces), pods: Selector::everything() },
+        ingress: ingress.to_vec(),
+        egress: egress.to_vec(),
+    }
+}
+
+/// A rule of a policy of the cluster.
+pub(crate) fn does(action: Action, peers: &[Peer], ports: &[PolicyPort]) -> ClusterRule {
+    ClusterRule { name: String::new(), action, matches: Some(rule(peers, ports)) }
+}
+
+/// The addresses of nodes.
+pub(crate) fn nodes(text: &str) -> Peer {
+    Peer::Nodes(select(text))
 }
 
 pub(crate) fn declared(name: &str, port: u16, protocol: Protocol) -> ContainerPort {
@@ -172,6 +201,12 @@ impl Cluster {
         self
     }
 
+    /// Adds a policy of the cluster.
+    pub(crate) fn cluster_policy(mut self, policy: ClusterNetworkPolicy) -> Self {
+        self.cluster_policies.push(policy);
+        self
+    }
+
     /// Changes a pod.
     pub(crate) fn with(mut self, name: &str, change: impl Fn(&mut Pod)) -> Self {
         self.pods.iter_mut().filter(|pod| pod.key == key(name)).for_each(change);
@@ -186,6 +221,7 @@ impl Cluster {
             nodes: self.nodes.iter().collect(),
             pods: self.pods.iter().collect(),
             policies: self.policies.iter().collect(),
+            cluster_policies: self.cluster_policies.iter().collect(),
             local: self.local.iter().collect(),
             pod_ranges: &[],
             closed: &[],
@@ -226,16 +262,19 @@ pub(crate) fn ask(content: &Content, slot: u16, direction: Direction, flow: Flow
     let word = peer::PodWord(content.peer.pods.get(&slot).map_or(0, |pod| pod.word));
     let set = if direction == Direction::Ingress { word.ingress() } else { word.egress() };
     let class = peer::lookup(&content.peer, Addr::from(flow.peer)).class;
-    let decision = decide(&content.policy, set, class, flow.proto, WirePort::new(flow.port));
+    let own = content.peer.pods.get(&slot).is_some_and(|pod| [pod.v4, pod.v6].contains(&Addr::from(flow.peer)));
+    let decision = decide(&content.policy, set, class, flow.proto, WirePort::new(flow.port), own);
     (decision.allow(), set, decision.bit)
 }
 
-/// What the model answers, with the rule that allows.
+/// What the model answers, with the rule that decides.
 pub(crate) fn model(cluster: &Cluster, local: &LocalPod, direction: Direction, flow: Flow) -> (bool, Option<RuleRef>) {
     let world = cluster.world();
-    let Some(pod) = world.object_of(local) else { return (false, None) };
+    let Some(pod) = world.object_of(local).filter(|pod| !world.is_in_unknown_namespace(pod)) else {
+        return (false, None);
+    };
     let judgement = judge(&world, pod, direction, flow);
-    (judgement.allow(), judgement.allowed_by().cloned())
+    (judgement.allow(), judgement.decided_by().cloned())
 }
 
 /// Every judgement of this node's pods that tells something: other pods, nodes, outsiders, near the prefixes in use.
@@ -353,6 +392,39 @@ fn any_rules() -> impl Strategy<Value = Option<Vec<Rule>>> {
     prop::option::weighted(0.7, prop::collection::vec(rule, 0..4))
 }
 
+fn any_cluster_rules() -> impl Strategy<Value = Vec<ClusterRule>> {
+    let peer = prop_oneof![6 => any_peer(), 1 => any_selector().prop_map(Peer::Nodes)];
+    // Peers of no namespace of their own.
+    let peer = peer.prop_map(|peer| match peer {
+        Peer::Pods { namespaces: None, pods } => Peer::Pods { namespaces: Some(Selector::everything()), pods },
+        other => other,
+    });
+    let action = prop::sample::select(vec![Action::Accept, Action::Deny, Action::Pass]);
+    let matches = (prop::collection::vec(peer, 0..3), prop::collection::vec(any_port(), 0..3))
+        .prop_map(|(peers, ports)| Rule { peers, ports });
+    let rule = (action, prop::option::weighted(0.95, matches)).prop_map(|(action, matches)| ClusterRule {
+        name: String::new(),
+        action,
+        matches,
+    });
+    prop::collection::vec(rule, 0..4)
+}
+
+fn any_cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
+    let subject = (any_selector(), any_selector()).prop_map(|(namespaces, pods)| Subject { namespaces, pods });
+    let tier = prop::sample::select(vec![Tier::Admin, Tier::Admin, Tier::Baseline]);
+    (0..100_u8, tier, 0..4_u16, subject, any_cluster_rules(), any_cluster_rules()).prop_map(
+        |(name, tier, priority, subject, ingress, egress)| ClusterNetworkPolicy {
+            key: ObjectKey::cluster(format!("c{name}")),
+            tier,
+            priority: Some(priority),
+            subject,
+            ingress,
+            egress,
+        },
+    )
+}
+
 fn any_policy() -> impl Strategy<Value = NetworkPolicy> {
     (0..3_usize, 0..100_u8, any_selector(), any_rules(), any_rules()).prop_map(
         |(namespace, name, pod_selector, ingress, egress)| NetworkPolicy {
@@ -395,8 +467,10 @@ fn place(cluster: &mut Cluster, place: u16, pod: (usize, u8, Labels, Vec<Contain
 pub(crate) fn any_cluster() -> impl Strategy<Value = Cluster> {
     let pods = prop::collection::vec(any_pod(), 2..9);
     let namespaces = prop::collection::vec(any_labels(), 3);
-    (pods, namespaces, prop::collection::vec(any_policy(), 0..8)).prop_map(|(pods, namespaces, policies)| {
-        let mut cluster = Cluster { policies, ..Cluster::new() };
+    let of_cluster = prop::collection::vec(any_cluster_policy(), 0..5);
+    let policies = (prop::collection::vec(any_policy(), 0..8), prop_oneof![1 => Just(Vec::new()), 3 => of_cluster]);
+    (pods, namespaces, policies).prop_map(|(pods, namespaces, (policies, cluster_policies))| {
+        let mut cluster = Cluster { policies, cluster_policies, ..Cluster::new() };
         unique(&mut cluster);
         for (namespace, labels) in cluster.namespaces.iter_mut().zip(namespaces) {
             namespace.labels.extend(labels);
@@ -411,6 +485,7 @@ pub(crate) fn any_cluster() -> impl Strategy<Value = Cluster> {
 fn unique(cluster: &mut Cluster) {
     let mut seen = BTreeSet::new();
     cluster.policies.retain(|policy| seen.insert(policy.key.clone()));
+    cluster.cluster_policies.retain(|policy| seen.insert(policy.key.clone()));
 }
 
 /// Something that happens to a cluster.
@@ -420,9 +495,15 @@ enum Edit {
     Relabel(usize, Labels),
     Delete(usize),
     Namespace(usize, Labels),
+    /// A namespace is not known, as before its watch has told of it.
+    DropNamespace(usize),
     Policy(NetworkPolicy),
     Rules(usize, Option<Vec<Rule>>, Option<Vec<Rule>>),
     DeletePolicy(usize),
+    ClusterPolicy(ClusterNetworkPolicy),
+    DeleteClusterPolicy(usize),
+    /// The labels of a node.
+    RelabelNode(usize, Labels),
     Node(bool),
     /// A pod's status, or the Node n2, names an address of whoever.
     Claim(Option<usize>, IpAddr),
@@ -434,9 +515,13 @@ fn any_edit() -> impl Strategy<Value = Edit> {
         3 => (0..10_usize, any_labels()).prop_map(|(n, labels)| Edit::Relabel(n, labels)),
         1 => (0..10_usize).prop_map(Edit::Delete),
         2 => (0..3_usize, any_labels()).prop_map(|(n, labels)| Edit::Namespace(n, labels)),
+        1 => (0..3_usize).prop_map(Edit::DropNamespace),
         2 => any_policy().prop_map(Edit::Policy),
         2 => (0..8_usize, any_rules(), any_rules()).prop_map(|(n, i, e)| Edit::Rules(n, i, e)),
         2 => (0..8_usize).prop_map(Edit::DeletePolicy),
+        3 => any_cluster_policy().prop_map(Edit::ClusterPolicy),
+        2 => (0..5_usize).prop_map(Edit::DeleteClusterPolicy),
+        1 => (0..2_usize, any_labels()).prop_map(|(n, labels)| Edit::RelabelNode(n, labels)),
         1 => any::<bool>().prop_map(Edit::Node),
         1 => (prop::option::of(0..10_usize), any_claim()).prop_map(|(who, ip)| Edit::Claim(who, ip)),
     ]
@@ -474,9 +559,15 @@ fn edit(cluster: &mut Cluster, edit: Edit) {
             }
         }
         Edit::Namespace(n, labels) => {
-            let namespace = &mut cluster.namespaces[n];
+            let mut namespace = Cluster::new().namespaces.swap_remove(n);
             namespace.labels.retain(|key, _| !KEYS.contains(&key.as_str()));
             namespace.labels.extend(labels);
+            cluster.namespaces.retain(|other| other.name != namespace.name);
+            cluster.namespaces.push(namespace);
+        }
+        Edit::DropNamespace(n) => {
+            let name = &Cluster::new().namespaces[n].name;
+            cluster.namespaces.retain(|namespace| namespace.name != *name);
         }
         Edit::Policy(policy) => {
             cluster.policies.insert(0, policy);
@@ -490,6 +581,20 @@ fn edit(cluster: &mut Cluster, edit: Edit) {
         Edit::DeletePolicy(n) => {
             if n < cluster.policies.len() {
                 cluster.policies.remove(n);
+            }
+        }
+        Edit::ClusterPolicy(policy) => {
+            cluster.cluster_policies.insert(0, policy);
+            unique(cluster);
+        }
+        Edit::DeleteClusterPolicy(n) => {
+            if n < cluster.cluster_policies.len() {
+                cluster.cluster_policies.remove(n);
+            }
+        }
+        Edit::RelabelNode(n, labels) => {
+            if let Some(node) = cluster.nodes.get_mut(n) {
+                node.labels = labels;
             }
         }
         Edit::Node(there) => {

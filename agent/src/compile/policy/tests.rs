@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use fairlead_datapath::peer::PeerFlags;
 use fairlead_datapath::{Addr, peer};
-use fairlead_objects::{Node, Operator, Peer, Phase, PolicyPort, PortMatch, Protocol, Selector};
+use fairlead_objects::{Action, ClusterRule, Node, Operator, Peer, Phase, PolicyPort, PortMatch, Protocol, Selector};
 use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 
@@ -284,7 +284,7 @@ fn p31_p33_self_and_own_node_are_explained() {
     let cluster = Cluster::grid().policy("x/deny", "", Some(&[]), Some(&[]));
     let world = cluster.world();
     let pod = cluster.ip_of("x/a", 0);
-    let allows = |from| explain(&world, Path { from, to: pod, proto: TCP, port: 80 }).dropped.is_none();
+    let allows = |from| explain(&world, Path { from, to: pod, proto: TCP, port: 80, service: false }).dropped.is_none();
     assert!(allows(pod) && allows(ip("172.18.0.1")) && !allows(ip("172.18.0.2")));
 }
 
@@ -434,6 +434,228 @@ fn any_kept() -> impl Strategy<Value = Vec<IpNetwork>> {
         "::/0",
     ];
     prop::sample::subsequence(&ALL[..], 0..4).prop_map(|texts| texts.iter().map(|text| text.parse().unwrap()).collect())
+}
+
+fn ns(name: &str) -> Peer {
+    pods_of(&format!("ns={name}"), "")
+}
+
+use Action::{Accept, Deny, Pass};
+
+#[test]
+fn p54_priority_then_name_then_order_decide_in_the_admin_tier() {
+    let cluster = Cluster::grid()
+        .policy("x/open", "", Some(&[rule(&[], &[])]), None)
+        .cluster_policy(cnp("Admin/20/a", "ns=x", &[does(Deny, &[ns("y"), ns("z")], &[])], &[]))
+        .cluster_policy(cnp("Admin/10/z", "ns=x", &[does(Accept, &[ns("y")], &[tcp(80)])], &[]))
+        .cluster_policy(cnp("Admin/10/b", "ns=x", &[does(Deny, &[pods_of("ns=y", "pod=b")], &[])], &[]));
+    assert!(passes(&cluster, "y/a", "x/a", TCP, 80) && !passes(&cluster, "y/a", "x/a", TCP, 81));
+    assert!(!passes(&cluster, "y/b", "x/a", TCP, 80), "of one priority the name decides");
+    assert!(!passes(&cluster, "z/a", "x/a", TCP, 80) && passes(&cluster, "x/b", "x/a", TCP, 80));
+    let rules = [does(Accept, &[ns("y")], &[tcp(80)]), does(Deny, &[ns("y")], &[]), does(Accept, &[ns("y")], &[])];
+    let cluster = Cluster::grid().cluster_policy(cnp("Admin/0/c", "ns=x", &rules, &[]));
+    assert!(passes(&cluster, "y/a", "x/a", TCP, 80) && !passes(&cluster, "y/a", "x/a", TCP, 81));
+}
+
+#[test]
+fn p55_p56_pass_and_the_tiers_after_it() {
+    let pass = cnp("Admin/1/pass", "ns=x", &[does(Pass, &[ns("y")], &[tcp(80)])], &[]);
+    let admin = cnp("Admin/2/deny", "ns=x", &[does(Deny, &[ns("y"), ns("z")], &[])], &[]);
+    let base = cnp(
+        "Baseline/0/base",
+        "ns=x",
+        &[does(Pass, &[pods_of("ns=y", "pod=c")], &[]), does(Deny, &[ns("y")], &[])],
+        &[],
+    );
+    let cluster = Cluster::grid().cluster_policy(base).cluster_policy(admin).cluster_policy(pass);
+    assert!(!passes(&cluster, "y/a", "x/a", TCP, 80), "passed, and denied by Baseline");
+    assert!(passes(&cluster, "y/c", "x/a", TCP, 80), "passed twice");
+    assert!(!passes(&cluster, "y/c", "x/a", TCP, 81), "not passed");
+    assert!(passes(&cluster, "x/b", "x/a", TCP, 80));
+    // NetworkPolicies have the last word on whom they select, in their direction.
+    let selected = cluster.clone().policy("x/p", "pod=a", Some(&[rule(&[pods_of("ns=y", "pod=a")], &[])]), None);
+    assert!(passes(&selected, "y/a", "x/a", TCP, 80) && !passes(&selected, "y/a", "x/a", TCP, 81));
+    assert!(!passes(&selected, "y/c", "x/a", TCP, 80) && !passes(&selected, "x/b", "x/a", TCP, 80));
+    assert!(!passes(&selected, "y/a", "x/b", TCP, 80), "another pod is not selected");
+    let egress = cluster.policy("x/p", "pod=a", None, Some(&[]));
+    assert!(!passes(&egress, "y/a", "x/a", TCP, 80), "the other direction is not isolated");
+}
+
+#[test]
+fn p57_p60_what_no_rule_matches_is_as_before_and_the_other_end_is_asked() {
+    let cluster = Cluster::grid()
+        .cluster_policy(cnp("Admin/1/c", "ns=x", &[], &[does(Accept, &[ns("y")], &[])]))
+        .policy("y/closed", "pod=b", Some(&[]), None);
+    assert!(passes(&cluster, "x/a", "z/a", TCP, 80) && passes(&cluster, "z/a", "x/a", TCP, 80));
+    assert!(passes(&cluster, "x/a", "y/a", TCP, 80) && !passes(&cluster, "x/a", "y/b", TCP, 80));
+    assert_eq!(compile(&cluster.world()).pods[&10].ingress, Judge::Nobody);
+    let closed = cluster.policy("x/closed", "", None, Some(&[]));
+    assert!(passes(&closed, "x/a", "y/a", TCP, 80) && !passes(&closed, "x/a", "z/a", TCP, 80));
+}
+
+#[test]
+fn p58_networks_and_nodes() {
+    let mut cluster = Cluster::grid();
+    cluster.nodes[1].labels = labels("role=db");
+    let rules = [
+        does(Accept, &[block("10.244.1.13/32", &[])], &[]),
+        does(Deny, &[nodes("role=db"), block("10.0.0.0/8", &[]), block("192.0.2.0/24", &[])], &[]),
+    ];
+    let cluster = cluster.cluster_policy(cnp("Admin/1/c", "ns=x", &[], &rules));
+    for (peer, allowed) in [
+        ("172.18.0.1", true),
+        ("172.18.0.2", false),
+        ("fd00:172:18::2", false),
+        ("fd00:172:18::1", true),
+        ("10.244.1.13", true),
+        ("10.244.1.14", false),
+        ("192.0.2.1", false),
+        ("2001:db8::1", true),
+    ] {
+        assert_eq!(egress(&cluster, "x/a", peer, TCP, 80), allowed, "{peer}");
+        assert_eq!(egress(&cluster, "x/a", peer, 1, 0), allowed, "{peer} ICMP");
+    }
+}
+
+#[test]
+fn p58_a_pod_that_nobody_knows_is_denied_with_those_that_are() {
+    let rules = [
+        does(Accept, &[pods_of("ns=y", "")], &[tcp(80)]),
+        does(Deny, &[pods_of("ns=y", "pod=a")], &[tcp(80), tcp(81)]),
+    ];
+    let cluster = Cluster::grid().cluster_policy(cnp("Admin/1/c", "ns=x", &rules, &[]));
+    for unknown in ["10.244.2.99", "fd00:10:244:2::99"] {
+        assert!(!ingress(&cluster, "x/a", unknown, TCP, 80) && !ingress(&cluster, "x/a", unknown, TCP, 81));
+        assert!(ingress(&cluster, "x/a", unknown, TCP, 82));
+    }
+    assert!(ingress(&cluster, "x/a", "192.0.2.1", TCP, 81) && ingress(&cluster, "x/a", "172.18.0.2", TCP, 81));
+    let known = cluster.pod("z/new", 2, 0x99, "pod=a");
+    assert!(ingress(&known, "x/a", "fd00:10:244:2::99", TCP, 80));
+}
+
+#[test]
+fn p58_a_pod_of_a_namespace_that_nobody_knows_is_denied_with_those_that_are() {
+    let deny = [does(Deny, &[ns("q")], &[tcp(80)])];
+    let mut cluster = Cluster::grid().pod("y/new", 2, 0x99, "").cluster_policy(cnp("Admin/1/c", "ns=x", &deny, &[]));
+    assert!(passes(&cluster, "y/a", "x/a", TCP, 80) && ingress(&cluster, "x/a", "fd00:10:244:2::99", TCP, 80));
+    cluster.namespaces.retain(|namespace| namespace.name != "y");
+    assert!(
+        !ingress(&cluster, "x/a", "fd00:10:244:2::99", TCP, 80)
+            && ingress(&cluster, "x/a", "fd00:10:244:2::99", TCP, 81)
+    );
+    assert!(passes(&cluster, "z/a", "x/a", TCP, 80));
+}
+
+#[test]
+fn p58_a_pod_that_nobody_knows_is_not_passed_on() {
+    let rules = [does(Pass, &[ns("y")], &[tcp(80)]), does(Accept, &[ns("y"), ns("z"), block("0.0.0.0/0", &[])], &[])];
+    let cluster = Cluster::grid().cluster_policy(cnp("Admin/1/c", "ns=x", &[], &rules));
+    assert!(!egress(&cluster, "x/a", "10.244.2.99", TCP, 80) && egress(&cluster, "x/a", "10.244.2.99", TCP, 81));
+    assert!(passes(&cluster, "x/a", "y/a", TCP, 80) && egress(&cluster, "x/a", "192.0.2.1", TCP, 80));
+}
+
+#[test]
+fn p58_the_names_of_ports_of_a_pod_that_nobody_knows_may_be_any() {
+    for action in [Deny, Pass] {
+        let rules =
+            [does(action, &[ns("y")], &[named(Protocol::Tcp, "web")]), does(Accept, &[block("0.0.0.0/0", &[])], &[])];
+        let cluster = Cluster::grid().cluster_policy(cnp("Admin/1/c", "ns=x", &[], &rules));
+        assert!(!egress(&cluster, "x/a", "10.244.2.99", TCP, 80) && egress(&cluster, "x/a", "10.244.2.99", UDP, 80));
+        assert!(passes(&cluster, "x/a", "y/a", TCP, 80), "it is known, and has no such port");
+    }
+}
+
+#[test]
+fn p57_a_pod_whose_namespace_is_not_known_waits_for_it_where_policies_of_the_cluster_ask() {
+    let mut cluster = Cluster::grid();
+    cluster.namespaces.remove(0);
+    assert_eq!(compile(&cluster.world()).pods[&10].ingress, Judge::Nobody);
+    let cluster = cluster.cluster_policy(cnp("Admin/1/c", "ns=q", &[does(Deny, &[ns("y")], &[])], &[]));
+    let wanted = compile(&cluster.world());
+    assert_eq!((wanted.pods[&10].ingress, wanted.pods[&13].ingress), (Judge::Pending, Judge::Nobody));
+}
+
+#[test]
+fn p59_named_ports_are_those_of_any_protocol() {
+    let named = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|protocol| named(protocol, "web"));
+    let both = |direction: Direction| {
+        let rules = [does(Deny, &[ns("y")], &named)];
+        let (ingress, egress) =
+            if direction == Direction::Ingress { (&rules[..], &[][..]) } else { (&[][..], &rules[..]) };
+        let declare = |pod: &mut fairlead_objects::Pod| {
+            pod.container_ports = vec![declared("web", 80, Protocol::Tcp), declared("web", 53, Protocol::Udp)];
+        };
+        let cluster = Cluster::grid().with("x/a", declare).with("y/a", declare);
+        cluster.cluster_policy(cnp("Admin/1/c", "ns=x", ingress, egress))
+    };
+    let ingress = both(Direction::Ingress);
+    assert!(!passes(&ingress, "y/a", "x/a", TCP, 80) && !passes(&ingress, "y/b", "x/a", UDP, 53));
+    assert!(passes(&ingress, "y/a", "x/a", UDP, 80) && passes(&ingress, "y/a", "x/b", TCP, 80));
+    let egress = both(Direction::Egress);
+    assert!(!passes(&egress, "x/a", "y/a", TCP, 80) && !passes(&egress, "x/b", "y/a", UDP, 53));
+    assert!(passes(&egress, "x/a", "y/b", TCP, 80) && passes(&egress, "x/a", "y/a", SCTP, 80));
+}
+
+#[test]
+fn p61_a_pod_and_itself_through_a_service() {
+    let own = |cluster: &Cluster, direction| {
+        judged(cluster, "x/a", direction, Flow { peer: cluster.ip_of("x/a", 0), proto: TCP, port: 80 })
+    };
+    let closed = Cluster::grid().policy("x/deny", "", Some(&[]), Some(&[]));
+    assert!(own(&closed, Direction::Ingress) && own(&closed, Direction::Egress), "P32");
+    let denied = closed.clone().cluster_policy(cnp("Admin/1/c", "ns=x", &[does(Deny, &[ns("x")], &[])], &[]));
+    assert!(!own(&denied, Direction::Ingress) && own(&denied, Direction::Egress));
+    let base = Cluster::grid().cluster_policy(cnp("Baseline/1/c", "ns=x", &[], &[does(Deny, &[ns("x")], &[])]));
+    assert!(own(&base, Direction::Ingress) && !own(&base, Direction::Egress));
+    let over = base.policy("x/open", "", None, Some(&[]));
+    assert!(own(&over, Direction::Egress), "Baseline is not asked");
+}
+
+#[test]
+fn p62_pods_in_their_nodes_network_are_neither_subjects_nor_peers_by_label() {
+    let mut cluster = Cluster::grid().cluster_policy(cnp("Admin/1/c", "ns=x", &[does(Deny, &[ns("y")], &[])], &[]));
+    let host = "172.18.0.2";
+    cluster = cluster.pod("y/host", 2, 9, "pod=host").with("y/host", |pod| {
+        pod.host_network = true;
+        pod.ips = vec![ip(host)];
+    });
+    assert!(ingress(&cluster, "x/a", host, TCP, 80));
+}
+
+#[test]
+fn p63_what_cant_be_read_closes_its_pods_and_nobody_elses() {
+    let unread = |action| ClusterRule { matches: None, ..does(action, &[], &[]) };
+    let rules = [unread(Accept), does(Deny, &[], &[])];
+    let cluster = Cluster::grid().cluster_policy(cnp("Admin/1/c", "ns=x", &rules, &[]));
+    assert!(!passes(&cluster, "y/a", "x/a", TCP, 80) && !ingress(&cluster, "x/a", "192.0.2.1", 1, 0));
+    assert!(passes(&cluster, "x/a", "y/a", TCP, 80) && passes(&cluster, "z/a", "y/a", TCP, 80));
+}
+
+#[test]
+fn p67_tiers_beyond_a_page_keep_their_order() {
+    let many = |action| (1..=200).map(|port| does(action, &[ns("y")], &[tcp(port)])).collect::<Vec<_>>();
+    let last = does(Deny, &[ns("y")], &[]);
+    let admin: Vec<_> =
+        many(Accept).into_iter().chain(many(Pass)).chain([does(Pass, &[ns("y")], &[udp(9)]), last.clone()]).collect();
+    let cluster = Cluster::grid().cluster_policy(cnp("Admin/1/c", "ns=x", &admin, &[])).cluster_policy(cnp(
+        "Baseline/1/d",
+        "ns=x",
+        &[does(Deny, &[ns("y"), ns("z")], &[udp(9)])],
+        &[],
+    ));
+    for (from, proto, port, allowed) in [
+        ("y/a", TCP, 1, true),
+        ("y/a", TCP, 200, true),
+        ("y/a", TCP, 201, false),
+        ("y/a", UDP, 9, false),
+        ("z/a", UDP, 9, false),
+        ("z/a", UDP, 10, true),
+        ("y/a", UDP, 10, false),
+    ] {
+        assert_eq!(passes(&cluster, from, "x/a", proto, port), allowed, "{from} {proto} {port}");
+    }
+    let open = cluster.policy("x/open", "", Some(&[rule(&[], &[udp(9)])]), None);
+    assert!(passes(&open, "y/a", "x/a", UDP, 9) && !passes(&open, "z/a", "x/a", UDP, 10));
 }
 
 proptest! {

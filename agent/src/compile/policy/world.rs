@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use fairlead_datapath::Addr;
-use fairlead_objects::{Labels, Namespace, NetworkPolicy, Node, ObjectKey, Pod};
+use fairlead_objects::{ClusterNetworkPolicy, Labels, Namespace, NetworkPolicy, Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
 use crate::compile::claims::PodRanges;
@@ -26,6 +26,8 @@ pub struct World<'a> {
     pub pods: Vec<&'a Pod>,
     /// All NetworkPolicies.
     pub policies: Vec<&'a NetworkPolicy>,
+    /// All ClusterNetworkPolicies.
+    pub cluster_policies: Vec<&'a ClusterNetworkPolicy>,
     /// The pods that are attached to this node.
     pub local: Vec<&'a LocalPod>,
     /// Prefixes that pods' addresses may be of on every node, beside the nodes' ranges.
@@ -61,6 +63,7 @@ impl<'a> World<'a> {
             nodes: model.nodes().collect(),
             pods: model.pods().collect(),
             policies: model.policies().collect(),
+            cluster_policies: model.cluster_policies().collect(),
             local: model.local().values().collect(),
             pod_ranges: &model.rules().pod_ranges,
             closed: model.rules().closed(),
@@ -86,6 +89,34 @@ impl<'a> World<'a> {
     #[must_use]
     pub fn namespace_labels(&self, name: &str) -> Option<&'a Labels> {
         self.namespaces.iter().find(|ns| ns.name == name).map(|ns| &ns.labels)
+    }
+
+    /// Whether an address is one that only a pod can have, and no pod is known that has it, or not the labels of the pod's
+    /// namespace.
+    #[must_use]
+    pub fn is_unknown_pod(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let is_local = self.local.iter().any(|local| local.ips.iter().any(|own| own.to_canonical() == ip));
+        let in_range = || self.nodes.iter().any(|node| node.pod_cidrs.iter().any(|range| range.contains(ip)));
+        match self.owner(ip) {
+            Some(pod) => self.namespace_labels(&pod.key.namespace).is_none(),
+            None => is_local || (in_range() && self.nodes_with(ip).next().is_none()),
+        }
+    }
+
+    /// Whether nobody can say which policies of the cluster select a pod.
+    #[must_use]
+    pub fn is_in_unknown_namespace(&self, pod: &Pod) -> bool {
+        !self.cluster_policies.is_empty() && self.namespace_labels(&pod.key.namespace).is_none()
+    }
+
+    /// The nodes that have an address, where it is none of a pod attached here.
+    pub fn nodes_with(&self, ip: IpAddr) -> impl Iterator<Item = &'a Node> {
+        let ip = ip.to_canonical();
+        let is_local = self.local.iter().any(|local| local.ips.iter().any(|own| own.to_canonical() == ip));
+        let ranges = self.ranges();
+        let nodes = self.nodes.iter().copied().filter(move |_| !is_local);
+        nodes.filter(move |node| ranges.addresses(node).any(|own| own == ip)).collect::<Vec<_>>().into_iter()
     }
 
     /// The pod that an address belongs to. An attached pod's addresses are those that it was given here, a node's

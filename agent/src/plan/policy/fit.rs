@@ -10,7 +10,7 @@ use std::fmt;
 
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::{CidrKey, PeerFlags, PodWord};
-use fairlead_datapath::policy::{PolicySet as SetRow, is_closed};
+use fairlead_datapath::policy::{PAGE_BITS, PolicySet as SetRow, is_closed};
 use fairlead_objects::ObjectKey;
 
 use super::change::is_same;
@@ -97,7 +97,16 @@ impl CutOff {
         let more = policies.len().saturating_sub(NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let named = named.join(", ");
-        format!("{direction} of the selected pods is cut off, nothing passes: policies {named}{more} have {why}")
+        let of_cluster = policies.iter().any(|policy| policy.namespace.is_empty());
+        let hint = if of_cluster && matches!(why, Why::TooManyRules { .. }) {
+            format!(
+                " (a rule of a ClusterNetworkPolicy counts twice, and the Admin tier is rounded up to a multiple of \
+                 {PAGE_BITS})"
+            )
+        } else {
+            String::new()
+        };
+        format!("{direction} of the selected pods is cut off, nothing passes: policies {named}{more} have {why}{hint}")
     }
 }
 

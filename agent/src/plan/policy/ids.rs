@@ -62,7 +62,9 @@ impl Rows {
         rows.meta = PolicySet {
             id,
             pages: set.pages() as u16,
-            flags: if rows.ranges.is_empty() { 0 } else { SetFlags::RANGES },
+            flags: if rows.ranges.is_empty() { 0 } else { SetFlags::RANGES }
+                | if set.is_open { SetFlags::OPEN } else { 0 },
+            admin_pages: set.admin_pages as u16,
             content: set.content,
             ..PolicySet::default()
         };

@@ -185,8 +185,7 @@ layout!(PolicySet {
     pages: "pages of 256 rules",
     flags: "bits",
     content: "hash of its source",
-    admin_end: "0",
-    network_end: "0",
+    admin_pages: "pages of the Admin tier",
     pad: "zero",
 } "flags": SetFlags::BITS;);
 layout!(PeerKey { set: "set id", class: "class", page: "page" });

@@ -191,7 +191,7 @@ tables! {
     /// when the next packet's turn is, of a pod with a limit
     Paces: "PACE", Array<u32, Pace>, elements MAX_PODS, flags 0, version Some(1);
     /// what a set is besides its rows
-    PolicySets: "POLICY_SETS", Array<u32, PolicySet>, elements MAX_SETS, flags 0, version Some(1);
+    PolicySets: "POLICY_SETS", Array<u32, PolicySet>, elements MAX_SETS, flags 0, version Some(2);
     /// (set, class) → 256 rule bits
     PolicyPeers: "POLICY_PEERS", Hash<PeerKey, Row>, elements MAX_PEER_ROWS, flags NO_PREALLOC, version Some(2);
     /// (set, protocol, port) → 256 rule bits

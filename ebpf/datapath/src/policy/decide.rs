@@ -19,9 +19,11 @@ pub struct Decision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Outcome {
-    /// Allowed: by the rule, or because no policy selects the pod.
+    /// Allowed: by the rule, or because no policy says otherwise.
     Allow,
-    /// Policies select the pod and none of their rules allows this.
+    /// Denied by the rule.
+    Denied,
+    /// NetworkPolicies select the pod and none of their rules allows this.
     Isolated,
     /// The pod has no policy in force yet.
     Pending,
@@ -48,9 +50,12 @@ impl Decision {
 /// Judges one direction of a new flow: `set` of the pod that is judged for, `class` of its peer, and the destination's
 /// protocol and port after translation (as on the wire; [`ANY_PORT`] where there is none or it is not known, as in a
 /// later fragment: then only rules that match every port of the protocol count).
+///
+/// `own`: the peer is the pod itself, by way of a Service. NetworkPolicies allow that (P32), and the tiers around them are
+/// asked as about any other peer.
 #[inline(always)]
 #[must_use]
-pub fn decide<T: Tables>(tables: &T, set: u32, class: u32, proto: u8, port: WirePort) -> Decision {
+pub fn decide<T: Tables>(tables: &T, set: u32, class: u32, proto: u8, port: WirePort, own: bool) -> Decision {
     if set == ALLOW_ALL {
         return Decision::without_rule(Outcome::Allow);
     }
@@ -65,9 +70,15 @@ pub fn decide<T: Tables>(tables: &T, set: u32, class: u32, proto: u8, port: Wire
     }
     // What stays the same for every page is not branched on below: the verifier would walk each page once for each case.
     let (proto, port) = if matches!(proto, 6 | 17 | 132) { (proto, port) } else { (OTHER_PROTOCOLS, ANY_PORT) };
+    let is_open = meta.flags & SetFlags::OPEN != 0;
+    let pages = if own && !is_open { meta.admin_pages } else { meta.pages };
+    let mut first = 0;
     for page in 0..MAX_PAGES {
-        if page >= meta.pages {
+        if page >= pages {
             break;
+        }
+        if page < first {
+            continue;
         }
         let peers = match peer_row(tables, &PeerKey { set, class, page: u32::from(page) }) {
             Ok(row) => row,
@@ -78,12 +89,25 @@ pub fn decide<T: Tables>(tables: &T, set: u32, class: u32, proto: u8, port: Wire
             Ok(row) => row,
             Err(outcome) => return Decision::without_rule(outcome),
         };
-        let bit = first_common(&peers, &ports);
-        if bit < PAGE_BITS {
-            return Decision { bit: page * PAGE_BITS + bit, outcome: Outcome::Allow };
+        let Common { bit, action } = first_common(&peers, &ports);
+        if bit >= PAGE_BITS {
+            continue;
         }
+        let decided = |outcome| Decision { bit: page * PAGE_BITS + bit, outcome };
+        let is_admin = page < meta.admin_pages;
+        if (is_admin || is_open) && action != ACCEPT {
+            if action == DENY {
+                return decided(Outcome::Denied);
+            }
+            if is_admin {
+                // Passed: the next tier begins with a page of its own.
+                first = meta.admin_pages;
+                continue;
+            }
+        }
+        return decided(Outcome::Allow);
     }
-    Decision::without_rule(Outcome::Isolated)
+    Decision::without_rule(if is_open || own { Outcome::Allow } else { Outcome::Isolated })
 }
 
 /// The rules that a class meets: its row, or that of class 0.
@@ -115,9 +139,25 @@ fn own(row: Row, tag: u32) -> Result<Row, Outcome> {
     if row.is_of(tag) { Ok(row) } else { Err(Outcome::Race) }
 }
 
-/// The lowest bit that both have, or [`PAGE_BITS`].
+/// The lowest bit that two rows have in common.
+struct Common {
+    /// The bit, or [`PAGE_BITS`].
+    bit: u16,
+    /// What it does if it is one of a pair: `ACCEPT`, `DENY`, or else it passes.
+    action: u64,
+}
+
+/// [`Common::action`]: the first bit of a pair alone.
+const ACCEPT: u64 = 0;
+/// The second.
+const DENY: u64 = 1;
+/// Both.
+#[cfg(test)]
+const PASS: u64 = 2;
+
+/// The lowest bit that both have, and what the pair that it is of says.
 #[inline(always)]
-fn first_common(a: &Row, b: &Row) -> u16 {
+fn first_common(a: &Row, b: &Row) -> Common {
     let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a.bits, b.bits);
     let (mut word, mut base) = (a3 & b3, 192);
     if a2 & b2 != 0 {
@@ -129,7 +169,13 @@ fn first_common(a: &Row, b: &Row) -> u16 {
     if a0 & b0 != 0 {
         (word, base) = (a0 & b0, 0);
     }
-    if word == 0 { PAGE_BITS } else { base + lowest(word) }
+    if word == 0 {
+        return Common { bit: PAGE_BITS, action: ACCEPT };
+    }
+    let at = lowest(word);
+    // The second of the pair: 0 if it is not there, 2 if both are, 1 if it is the lowest itself.
+    let both = (word >> (at | 1)) & 1;
+    Common { bit: base + at, action: (both << 1) - u64::from(at & 1) }
 }
 
 /// Index of the lowest bit of a word that has one.

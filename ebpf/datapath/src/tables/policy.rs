@@ -47,13 +47,16 @@ pub struct PolicySet {
     pub flags: u16,
     /// Hash of what it was compiled from, so that a new agent finds it again. Nothing depends on it.
     pub content: u64,
-    /// First bit after the Admin tier. Zero until there are tiers: then `flags` says so and a table has their actions.
-    pub admin_end: u16,
-    /// First bit after the NetworkPolicy tier. Zero until there are tiers.
-    pub network_end: u16,
+    /// Its first pages that hold the Admin tier.
+    pub admin_pages: u16,
     /// Zero.
-    pub pad: u32,
+    pub pad: [u8; 6],
 }
+
+/// Bits of a rule in a tier whose rules have actions (Admin and Baseline): a pair, the first of them even. A rule that accepts
+/// has the first, one that denies the second, and one that passes both. So the lowest bit that matches says what to do, and
+/// no table of actions is asked. Rules of NetworkPolicies accept, and have one bit.
+pub const RULE_BITS: u16 = 2;
 
 impl PolicySet {
     /// Where the set with an id lives in `policy_sets`.
@@ -65,12 +68,15 @@ impl PolicySet {
 }
 
 flags! {
-    /// Bits of [`PolicySet::flags`]. A set without the actions of tiers accepts by every rule and denies what none accepts.
+    /// Bits of [`PolicySet::flags`]. The pages after those of the Admin tier hold the NetworkPolicy tier, which denies what no
+    /// rule accepts. A pod that no NetworkPolicy isolates has the Baseline tier there.
     pub struct SetFlags {
         /// The set has rows in `policy_ranges`.
         pub const RANGES: u16 = 1;
+        /// The pages after the Admin tier hold the Baseline tier, and what no rule decides on may pass.
+        pub const OPEN: u16 = 2;
         /// Every flag that this version of the decision knows.
-        pub const KNOWN: u16 = Self::RANGES;
+        pub const KNOWN: u16 = Self::RANGES | Self::OPEN;
     }
 }
 

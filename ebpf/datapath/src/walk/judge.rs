@@ -22,10 +22,6 @@ stages! {
 /// Asks the egress policy of a pod about `w.ends`; `class` is the responder's.
 #[inline(always)]
 pub(super) fn egress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, class: u32) -> Result<(), DropReason> {
-    // A pod is never kept from itself (P31).
-    if w.ends.opener == w.ends.responder && !policy::is_closed(word.egress()) {
-        return Ok(());
-    }
     let set = word.egress();
     if set == policy::ALLOW_ALL || (!policy::is_closed(set) && stage::decide(k, w, set, class)) {
         return Ok(());
@@ -36,9 +32,6 @@ pub(super) fn egress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, class: u32) 
 /// Asks the ingress policy of a pod about `w.ends`. The opener is looked up only if a policy wants to know it.
 #[inline(always)]
 pub(super) fn ingress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord) -> Result<(), DropReason> {
-    if w.ends.opener == w.ends.responder && !policy::is_closed(word.ingress()) {
-        return Ok(());
-    }
     if word.ingress() == policy::ALLOW_ALL {
         return Ok(());
     }
@@ -71,7 +64,9 @@ fn refusal(word: PodWord, set: u32, by_policy: DropReason) -> DropReason {
 fn decide<K: Kernel>(k: &K, w: &mut Walk, set: u32, class: u32) -> bool {
     // A later fragment has its ports by now, an echo has an identifier, which no rule means (P37).
     let port = if w.packet.class == Class::PORTS { w.ends.port } else { policy::ANY_PORT };
-    let decision = policy::decide(k, set, class, w.packet.proto, port);
+    // What a pod sends to its own address stays in it (P31): this has come by way of a Service (P32).
+    let own = w.ends.opener == w.ends.responder;
+    let decision = policy::decide(k, set, class, w.packet.proto, port, own);
     w.set = set;
     w.bit = u32::from(decision.bit);
     decision.allow()

@@ -86,7 +86,8 @@ pub(super) fn selector(from: &LabelSelector, path: &str, notes: &mut Vec<Error>)
     }
 }
 
-fn requirements(from: &LabelSelector, path: &str) -> Result<BTreeSet<Requirement>, Error> {
+/// What a selector requires.
+pub(super) fn requirements(from: &LabelSelector, path: &str) -> Result<BTreeSet<Requirement>, Error> {
     let mut requirements = BTreeSet::new();
     for (key, value) in from.match_labels.iter().flatten() {
         let values = BTreeSet::from([value.clone()]);

@@ -3,6 +3,7 @@
 //! The API server does both before it stores an object, with two gaps that are closed here: a manifest in a directory
 //! has never seen an API server, and objects stored long ago keep values that are refused today.
 
+mod cluster_policy;
 mod meta;
 mod namespace;
 mod node;
@@ -15,6 +16,7 @@ mod slice;
 
 use crate::{Kind, Object};
 
+pub use cluster_policy::ClusterNetworkPolicy;
 pub use problem::{Error, Problem};
 
 /// What a conversion gives: the object, and the pieces of it that could not be read and were made harmless.

@@ -63,6 +63,33 @@ pub enum Problem {
         "{0:?} is not a bandwidth, so there is no limit; write bits per second, from 1k to 1P, such as 10M or 2.5Gi"
     )]
     Bandwidth(String),
+    /// A field that is not known where each of them matters.
+    #[error("unknown field, which this version can't enforce; correct it, or leave it out")]
+    Unknown,
+    /// Not of the type that it should have.
+    #[error("this is not {0}; correct it")]
+    Type(&'static str),
+    /// A field that must be there.
+    #[error("missing; write it")]
+    Missing,
+    /// Not one of several fields, but none or more.
+    #[error("needs exactly one of {0}")]
+    OneOf(&'static str),
+    /// Not a prefix, or one with bits of a host.
+    #[error("{0:?} is not a CIDR without host bits; write it as 10.0.0.0/8 or fd00::/8")]
+    Network(String),
+    /// A range of ports that is none.
+    #[error("start {0} is not below end {1}; correct one of them, or use number for one port")]
+    PortRange(u16, u16),
+    /// Named ports where the peers have none.
+    #[error("networks and nodes have no named ports; write numbers, or a rule of their own for pods")]
+    NoPortNames,
+    /// Peers by name.
+    #[error("domainNames are not supported by this version; use networks")]
+    DomainNames,
+    /// What holds as long as a problem does.
+    #[error("{0}; {1}")]
+    Until(Box<Problem>, &'static str),
     /// A service without addresses.
     #[error("no address; nothing allocates one here, so set spec.clusterIPs")]
     NoClusterIp,

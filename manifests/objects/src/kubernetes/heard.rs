@@ -80,6 +80,7 @@ pub(super) fn watched(uri: &Uri) -> Option<Kind> {
         "services" => Some(Kind::Service),
         "endpointslices" => Some(Kind::EndpointSlice),
         "networkpolicies" => Some(Kind::NetworkPolicy),
+        "clusternetworkpolicies" => Some(Kind::ClusterNetworkPolicy),
         "pods" => Some(Kind::Pod),
         _ => None,
     }

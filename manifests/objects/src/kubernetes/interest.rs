@@ -7,7 +7,7 @@ use crate::Kind;
 pub enum Interest {
     /// What the agent of this node acts on: every kind; of services and their endpoints those that this proxy serves. A
     /// service that gets another proxy's label is deleted in the stream, and one that loses it is applied (S15). Of pods
-    /// those of the node, and all once there is a NetworkPolicy.
+    /// those of the node, and all once there is a policy.
     Node(String),
     /// What names come from: Services, EndpointSlices and Namespaces, whoever proxies them.
     Names,

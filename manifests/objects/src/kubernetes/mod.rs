@@ -15,6 +15,7 @@ mod heard;
 mod interest;
 mod relist;
 mod scope;
+mod served;
 mod servers;
 mod trouble;
 mod watch;

@@ -44,6 +44,11 @@ impl Relist {
         Self { kind, told: BTreeSet::new(), listed: None, synced: false }
     }
 
+    /// Whether the stream has any.
+    pub(super) fn has_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+
     /// What the stream is to be told about a step.
     pub(super) fn step(&mut self, step: Step) -> Vec<Event> {
         match step {

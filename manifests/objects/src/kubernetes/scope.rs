@@ -1,4 +1,4 @@
-//! How many of the cluster's pods are watched: those of this node alone as long as no NetworkPolicy asks who others are.
+//! How many of the cluster's pods are watched: those of this node alone as long as no policy asks who others are.
 //!
 //! A policy that knows no pod of other nodes refuses them all. So with the first policy the pods of the whole cluster are
 //! listed, and what is told of policies waits for that list. From then on all pods are watched until the process ends.
@@ -56,9 +56,11 @@ impl Scope {
     /// Returns when an event may be told: what is said of policies comes after all pods.
     pub(super) async fn admits(&self, event: &Event) {
         let is_policy = match event {
-            Event::Applied(Object::NetworkPolicy(_)) => true,
+            Event::Applied(Object::NetworkPolicy(_) | Object::ClusterNetworkPolicy(_)) => true,
             // One that can't be read has its pods isolated if it was read before, and it may be mended.
-            Event::Invalid { kind, .. } => *kind == Some(Kind::NetworkPolicy),
+            Event::Invalid { kind, .. } => {
+                matches!(kind, Some(Kind::NetworkPolicy | Kind::ClusterNetworkPolicy))
+            }
             _ => false,
         };
         if is_policy {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::relist::{Relist, Step};
 use super::scope::Scope;
+use super::served::{self, NOT_FOUND};
 use super::trouble::{Often, forbidden};
 use super::wire::Wire;
 use super::{Cluster, Interest};
@@ -28,7 +29,7 @@ const GONE: u16 = 410;
 /// The code of a server that has no such thing for these credentials.
 const FORBIDDEN: u16 = 403;
 /// How often the log is told of what goes on being wrong.
-const REMIND: Duration = Duration::from_secs(60);
+pub(super) const REMIND: Duration = Duration::from_secs(60);
 /// Objects in one page of a list, where there are no streaming lists: a page is in memory as a whole.
 const PAGE: u32 = 100;
 
@@ -47,21 +48,22 @@ pub(crate) async fn watch(cluster: &Cluster, interest: Interest, events: mpsc::S
         follow::<core::Service>(cluster, told),
         follow::<discovery::EndpointSlice>(cluster, told),
         follow::<networking::NetworkPolicy>(cluster, told),
+        served::follow(cluster, told),
         follow::<core::Pod>(cluster, told),
     );
 }
 
 /// What is asked for, and where it goes.
 #[derive(Debug, Clone, Copy)]
-struct Told<'a> {
-    interest: &'a Interest,
+pub(super) struct Told<'a> {
+    pub(super) interest: &'a Interest,
     scope: &'a Scope,
-    events: &'a mpsc::Sender<Event>,
+    pub(super) events: &'a mpsc::Sender<Event>,
 }
 
 impl Told<'_> {
     /// Tells an event when its time has come. `false`: nobody listens any more.
-    async fn tell(self, event: Event) -> bool {
+    pub(super) async fn tell(self, event: Event) -> bool {
         tokio::select! {
             () = self.scope.admits(&event) => self.events.send(event).await.is_ok(),
             () = self.events.closed() => false,
@@ -74,12 +76,18 @@ async fn follow<K>(cluster: &Cluster, told: Told<'_>)
 where
     K: Slim + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let Told { interest, scope, events } = told;
-    if !interest.wants(K::KIND) {
-        return;
+    if told.interest.wants(K::KIND) {
+        pursue::<K>(cluster, told, &mut Relist::new(K::KIND)).await;
     }
+}
+
+/// Follows one kind until the server has no such kind, `true`, or nobody listens any more.
+pub(super) async fn pursue<K>(cluster: &Cluster, told: Told<'_>, relist: &mut Relist) -> bool
+where
+    K: Slim + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let Told { interest, scope, events } = told;
     let client = cluster.client().await;
-    let mut relist = Relist::new(K::KIND);
     let mut own = OwnEndpoints::default();
     let mut reminder = Often::new(REMIND);
     let mut streaming = true;
@@ -88,7 +96,7 @@ where
         config.label_selector = interest.labels(K::KIND).map(str::to_owned);
         let fields = tokio::select! {
             fields = scope.fields(K::KIND, interest.node()) => fields,
-            () = events.closed() => return,
+            () = events.closed() => return false,
         };
         config.field_selector.clone_from(&fields);
         if streaming {
@@ -100,7 +108,7 @@ where
             let step = tokio::select! {
                 step = steps.next() => step,
                 () = scope.outgrows(fields.as_deref()) => break,
-                () = events.closed() => return,
+                () = events.closed() => return false,
             };
             match step {
                 None => break,
@@ -115,7 +123,7 @@ where
                             cluster.set_endpoints(&endpoints);
                         }
                         if !told.tell(event).await {
-                            return;
+                            return false;
                         }
                     }
                     if list_ends {
@@ -133,6 +141,7 @@ where
                     }
                     // Only a list helps. Within a watch the watcher sees to that itself.
                     Some(status) if status.code == GONE => break,
+                    Some(status) if status.code == NOT_FOUND && K::KIND.may_be_absent() => return true,
                     Some(status) => {
                         let text = match status.code {
                             FORBIDDEN => forbidden(&K::group(&()), &plural::<K>(), &["list", "watch"], &status.message),
@@ -153,7 +162,7 @@ where
     }
 }
 
-fn plural<K: Resource<DynamicType = ()>>() -> String {
+pub(super) fn plural<K: Resource<DynamicType = ()>>() -> String {
     K::plural(&()).into_owned()
 }
 

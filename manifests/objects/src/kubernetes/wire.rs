@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::relist::Reading;
+use crate::ObjectKey;
 use crate::convert::Slim;
-use crate::{Kind, ObjectKey};
 
 /// An object: what it reads as, and what a watch needs of its metadata.
 #[derive(Debug, Clone)]
@@ -36,10 +36,9 @@ impl<'de, K: Slim + DeserializeOwned> Deserialize<'de> for Wire<K> {
         let object = deserializer.deserialize_map(Sections)?;
         let text = |field: &str| object.get("metadata")?.get(field)?.as_str().map(str::to_owned);
         let (name, namespace, resource_version) = (text("name"), text("namespace"), text("resourceVersion"));
-        let key = name.clone().filter(|name| !name.is_empty()).map(|name| match K::KIND {
-            Kind::Node | Kind::Namespace => ObjectKey::cluster(name),
-            _ => ObjectKey::new(namespace.clone().unwrap_or_default(), name),
-        });
+        // An object of the cluster has no namespace.
+        let key = name.clone().filter(|name| !name.is_empty());
+        let key = key.map(|name| ObjectKey::new(namespace.clone().unwrap_or_default(), name));
         let slim = K::deserialize(Value::Object(object)).map_err(|error| error.to_string());
         let reading = match slim.and_then(|object| object.slim().map_err(|error| error.to_string())) {
             Ok((object, notes)) => {

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Invalid;
-use crate::convert::{Converted, Error, Problem, Slim};
+use crate::convert::{ClusterNetworkPolicy, Converted, Error, Problem, Slim};
 use crate::{Kind, Object, ObjectKey};
 
 /// What a document says that it is.
@@ -52,7 +52,8 @@ pub(super) fn read(map: Map<String, Value>, document: usize, found: &mut Vec<Res
         Claim::Other => tracing::debug!(document, kind, "ignored an object of a kind that is not used"),
         Claim::Version(kind) => {
             let given = text("apiVersion").unwrap_or("missing").to_owned();
-            let reason = format!("apiVersion: {given}; a {} is read as {}", kind.as_str(), kind.api_version());
+            let reason =
+                format!("apiVersion: {given}; a {} is read as {}", kind.as_str(), kind.api_versions().join(" or "));
             found.push(Err(invalid(Some(kind), reason)));
         }
         Claim::Known(kind) => {
@@ -76,7 +77,7 @@ fn claim(api_version: Option<&str>, kind: &str) -> Claim {
     let group = |version: &str| version.rsplit_once('/').map(|(group, _)| group.to_owned());
     match api_version {
         None => Claim::Version(kind),
-        Some(version) if version == wanted => Claim::Known(kind),
+        Some(version) if kind.api_versions().contains(&version) => Claim::Known(kind),
         // Where NetworkPolicies and Pods' neighbours lived long ago.
         Some(version) if group(version) == group(wanted) || version.starts_with("extensions/") => Claim::Version(kind),
         Some(_) => Claim::Other,
@@ -88,10 +89,11 @@ fn key(kind: Kind, map: &Map<String, Value>) -> Option<ObjectKey> {
     let metadata = map.get("metadata")?;
     let text = |field: &str| metadata.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
     let name = text("name")?;
-    match kind {
-        Kind::Node | Kind::Namespace => Some(ObjectKey::cluster(name)),
-        _ => Some(ObjectKey::new(text("namespace").unwrap_or("default"), name)),
-    }
+    Some(if kind.is_of_cluster() {
+        ObjectKey::cluster(name)
+    } else {
+        ObjectKey::new(text("namespace").unwrap_or("default"), name)
+    })
 }
 
 fn convert(kind: Kind, value: Value) -> Result<(Object, Vec<Error>), String> {
@@ -99,6 +101,8 @@ fn convert(kind: Kind, value: Value) -> Result<(Object, Vec<Error>), String> {
     match kind {
         Kind::Service => slim::<core::Service>(value, &["spec."]),
         Kind::NetworkPolicy => slim::<networking::NetworkPolicy>(value, &["spec."]),
+        // It names its unknown fields itself: they close what they are in.
+        Kind::ClusterNetworkPolicy => slim::<ClusterNetworkPolicy<true>>(value, &[]),
         Kind::EndpointSlice => slim::<discovery::EndpointSlice>(value, &["endpoints[", "ports["]),
         Kind::Pod => slim::<core::Pod>(value, &[]),
         Kind::Node => slim::<core::Node>(value, &[]),

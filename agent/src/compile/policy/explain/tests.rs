@@ -7,7 +7,7 @@ use super::super::testing::*;
 use super::*;
 
 fn path(from: IpAddr, to: IpAddr, (proto, port): (u8, u16)) -> Path {
-    Path { from, to, proto, port }
+    Path { from, to, proto, port, service: false }
 }
 
 #[test]
@@ -209,7 +209,7 @@ proptest! {
             prop_assert_eq!(
                 explained.dropped.is_none(), by_tables(&cluster, state.content(), path), "{:?}: {:?}", path, explained
             );
-            for Judged { slot, direction, flow, allow } in explained.judged {
+            for Judged { slot, direction, flow, own: _, allow } in explained.judged {
                 prop_assert_eq!(ask(state.content(), slot, direction, flow).0, allow);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use fairlead_objects::{NetworkPolicy, Peer, Pod, PolicyPort, PortMatch, Rule, Selector};
+use fairlead_objects::{NetworkPolicy, Peer, Pod, PolicyPort, PortMatch, Rule, Selector, Tier};
 
 use super::super::{Direction, RuleRef, World};
 
@@ -11,7 +11,12 @@ pub(super) struct Named<'a>(pub(super) &'a RuleRef, pub(super) Direction);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}[{}]", self.0.policy, self.1, self.0.index)
+        let Self(RuleRef { tier, policy, index, name }, direction) = self;
+        if *tier == Tier::NetworkPolicy {
+            return write!(f, "{policy} {direction}[{index}]");
+        }
+        write!(f, "ClusterNetworkPolicy {policy} of the {tier} tier, {direction}[{index}]")?;
+        if name.is_empty() { Ok(()) } else { write!(f, " {name:?}") }
     }
 }
 
@@ -30,8 +35,12 @@ pub(super) fn isolating<'a>(
 
 /// The rule that a reference is to.
 pub(super) fn rule_of<'a>(world: &World<'a>, rule: &RuleRef, direction: Direction) -> Option<&'a Rule> {
-    let policy = world.policies.iter().find(|policy| policy.key == rule.policy)?;
-    direction.rules(policy)?.get(rule.index)
+    if rule.tier == Tier::NetworkPolicy {
+        let policy = world.policies.iter().find(|policy| policy.key == rule.policy)?;
+        return direction.rules(policy)?.get(rule.index);
+    }
+    let policy = world.cluster_policies.iter().find(|policy| policy.key == rule.policy)?;
+    direction.cluster_rules(policy).get(rule.index)?.matches.as_ref()
 }
 
 /// The ports that a rule is for.
@@ -59,6 +68,7 @@ pub(super) fn peers(rule: &Rule, direction: Direction) -> String {
 fn peer(peer: &Peer) -> String {
     match peer {
         Peer::Nothing => "an invalid peer".to_owned(),
+        Peer::Nodes(nodes) => format!("nodes ({})", selector(nodes)),
         Peer::IpBlock { cidr, except } if except.is_empty() => cidr.to_string(),
         Peer::IpBlock { cidr, except } => {
             let except: Vec<_> = except.iter().map(ToString::to_string).collect();

@@ -1,3 +1,6 @@
+use std::vec;
+use std::vec::Vec;
+
 use proptest::prelude::*;
 
 use super::super::HostTables;
@@ -31,7 +34,7 @@ fn tables() -> HostTables {
 }
 
 fn ask(t: &HostTables, class: u32, proto: u8, port: u16) -> (Outcome, u16) {
-    let Decision { outcome, bit } = decide(t, SET, class, proto, WirePort::new(port));
+    let Decision { outcome, bit } = decide(t, SET, class, proto, WirePort::new(port), false);
     (outcome, bit)
 }
 
@@ -71,8 +74,8 @@ fn an_unknown_port_meets_rules_for_every_port_of_the_protocol() {
 #[test]
 fn p40_no_policy_yet_denies_and_none_allows() {
     let t = HostTables::default();
-    assert_eq!(decide(&t, DENY_ALL, 0, 6, WirePort::new(80)).outcome, Outcome::Pending);
-    assert!(decide(&t, ALLOW_ALL, 0, 6, WirePort::new(80)).allow());
+    assert_eq!(decide(&t, DENY_ALL, 0, 6, WirePort::new(80), false).outcome, Outcome::Pending);
+    assert!(decide(&t, ALLOW_ALL, 0, 6, WirePort::new(80), false).allow());
 }
 
 #[test]
@@ -130,6 +133,73 @@ fn rules_beyond_the_first_page_are_found_in_order() {
     }
     assert_eq!(ask(&t, 0, 17, 53), (Outcome::Allow, MAX_PAGES * PAGE_BITS - 1));
     assert_eq!(ask(&t, 9, 17, 53), (Outcome::Allow, 70));
+}
+
+/// A set whose rules every peer and port meets: those of the Admin tier, each with its action, then those of the other tier,
+/// of Baseline if `open`. Beyond that what each class meets.
+fn tiered(admin: &[(u16, u64)], other: &[(u16, u64)], open: bool) -> HostTables {
+    let mut t = HostTables::default();
+    let flags = if open { SetFlags::OPEN } else { 0 };
+    let set = PolicySet { id: SET, pages: 2, flags, admin_pages: 1, ..PolicySet::default() };
+    t.sets.insert(PolicySet::index(SET), set);
+    for (page, rules) in [(0_u8, admin), (1, other)] {
+        let bits: Vec<u16> = rules
+            .iter()
+            .flat_map(|(bit, action)| match *action {
+                ACCEPT => vec![*bit],
+                DENY => vec![*bit + 1],
+                _ => vec![*bit, *bit + 1],
+            })
+            .collect();
+        let key = PeerKey { set: SET, class: 0, page: page.into() };
+        t.peers.insert(key, row(key.tag(), &bits));
+        let key = PortKey { set: SET, port: ANY_PORT, proto: 6, page };
+        t.ports.insert(key, Row::new([u64::MAX; 4]).sealed(key.tag()));
+    }
+    t
+}
+
+#[test]
+fn p54_the_first_rule_of_the_admin_tier_decides_before_any_other() {
+    let accepted = tiered(&[(4, ACCEPT), (6, DENY)], &[], false);
+    assert_eq!(ask(&accepted, 0, 6, 80), (Outcome::Allow, 4));
+    let denied = tiered(&[(4, DENY), (6, ACCEPT)], &[(0, ACCEPT)], false);
+    assert_eq!(ask(&denied, 0, 6, 80), (Outcome::Denied, 5));
+    // At the edges of words and of the page.
+    for bit in [0, 62, 64, 126, 128, 190, 192, 254] {
+        assert_eq!(ask(&tiered(&[(bit, ACCEPT)], &[], false), 0, 6, 80), (Outcome::Allow, bit));
+        assert_eq!(ask(&tiered(&[(bit, DENY)], &[], false), 0, 6, 80), (Outcome::Denied, bit + 1));
+        assert_eq!(ask(&tiered(&[(bit, PASS)], &[], false), 0, 6, 80), (Outcome::Isolated, NO_BIT));
+        assert_eq!(ask(&tiered(&[(bit, PASS)], &[], true), 0, 6, 80), (Outcome::Allow, NO_BIT));
+    }
+}
+
+#[test]
+fn p55_what_is_passed_meets_the_next_tier_and_no_other_rule_of_its_own() {
+    let pass = &[(4, PASS), (6, DENY)];
+    // A rule of a NetworkPolicy is one bit, whichever.
+    assert_eq!(ask(&tiered(pass, &[(7, ACCEPT)], false), 0, 6, 80), (Outcome::Allow, 256 + 7));
+    assert_eq!(ask(&tiered(pass, &[], false), 0, 6, 80), (Outcome::Isolated, NO_BIT));
+    assert_eq!(ask(&tiered(pass, &[(8, DENY)], true), 0, 6, 80), (Outcome::Denied, 256 + 9));
+    assert_eq!(ask(&tiered(pass, &[(8, ACCEPT), (10, DENY)], true), 0, 6, 80), (Outcome::Allow, 256 + 8));
+    // There is no tier after Baseline.
+    assert_eq!(ask(&tiered(pass, &[(8, PASS), (10, DENY)], true), 0, 6, 80), (Outcome::Allow, 256 + 8));
+    assert_eq!(ask(&tiered(pass, &[], true), 0, 6, 80), (Outcome::Allow, NO_BIT));
+    // Pages of the Admin tier after the one in which it was passed are left out.
+    let mut two = tiered(pass, &[(0, DENY)], true);
+    two.sets.get_mut(&PolicySet::index(SET)).unwrap().admin_pages = 2;
+    assert_eq!(ask(&two, 0, 6, 80), (Outcome::Allow, NO_BIT));
+}
+
+#[test]
+fn p32_p61_a_pod_that_reaches_itself_through_a_service_meets_the_tiers_of_the_cluster_alone() {
+    let own = |t: &HostTables| decide(t, SET, 0, 6, WirePort::new(80), true).outcome;
+    assert_eq!(own(&tables()), Outcome::Allow);
+    assert_eq!(own(&tiered(&[], &[], false)), Outcome::Allow);
+    assert_eq!(own(&tiered(&[(0, PASS)], &[], false)), Outcome::Allow);
+    assert_eq!(own(&tiered(&[(0, DENY)], &[(0, ACCEPT)], false)), Outcome::Denied);
+    assert_eq!(own(&tiered(&[], &[(0, DENY)], true)), Outcome::Denied);
+    assert_eq!(decide(&HostTables::default(), DENY_ALL, 0, 6, WirePort::new(80), true).outcome, Outcome::Pending);
 }
 
 proptest! {

@@ -1,5 +1,6 @@
 //! The rows of the behaviour tables that the conversion decides, read from YAML as a source would.
 
+mod cluster_policy;
 mod policy;
 mod services;
 
