@@ -5,7 +5,7 @@ use std::fmt;
 
 use fairlead_datapath::policy::{PAGE_BITS, RULE_BITS};
 use fairlead_objects::{
-    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, Labels, NetworkPolicy, ObjectKey, Pod, PolicyPort,
+    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, Labels, NetworkPolicy, ObjectKey, Peer, Pod, PolicyPort,
     PortMatch, Protocol, Rule, Tier,
 };
 use serde::{Deserialize, Serialize};
@@ -249,7 +249,8 @@ impl Clause {
     fn of_unknown_names(rule: &Rule, direction: Direction) -> Option<Self> {
         let names = rule.ports.iter().filter(|port| matches!(port.port, PortMatch::Named(_)));
         let ports: BTreeSet<_> = names.map(|port| Span { protocol: port.protocol, ports: None }).collect();
-        let asks = direction == Direction::Egress && !ports.is_empty();
+        let names_pods = rule.peers.iter().any(|peer| matches!(peer, Peer::Pods { .. }));
+        let asks = direction == Direction::Egress && names_pods && !ports.is_empty();
         asks.then(|| Self { peers: Some(BTreeSet::from([Atom::UnknownPod])), and: None, ports: Some(ports) })
     }
 }
