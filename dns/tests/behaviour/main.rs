@@ -9,6 +9,7 @@ mod elsewhere;
 mod encrypted;
 mod fixture;
 mod messages;
+mod operated;
 mod outward;
 mod process;
 mod properties;

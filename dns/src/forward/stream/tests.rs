@@ -181,7 +181,7 @@ fn a_server_that_answers_out_of_turn_gets_one_connection_whatever_is_late() {
 fn a_question_goes_where_something_comes_and_to_nobody_where_all_is_full() {
     let state =
         |waiting, quiet: u64| State { waiting, quiet: Duration::from_millis(quiet), answered: 0, closed: false };
-    let choose = |lines: &[State]| super::choose(lines, HELD);
+    let choose = |lines: &[State]| choose(lines, HELD);
     assert_eq!(choose(&[]), Choice::Open);
     assert_eq!(choose(&[state(7, 0), state(3, 20), state(0, 0)]), Choice::Use(2));
     assert_eq!(choose(&[state(7, 150), state(9, 20)]), Choice::Use(1));
