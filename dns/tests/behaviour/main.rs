@@ -14,4 +14,5 @@ mod outward;
 mod process;
 mod properties;
 mod sites;
+mod slow;
 mod upstreams;
