@@ -263,6 +263,7 @@ fn kept(caches: &[&Cache], readings: &[Reading]) -> Vec<MetricFamily> {
     };
     let plain = |value: f64| [(labels(&[]), value)];
     let stale = sum(|c| &c.stale);
+    let denied: u64 = caches.iter().map(|cache| cache.evicted_denials()).sum();
     vec![
         gauges("coredns_cache_entries", "The number of elements in the cache.", types(with as f64, without as f64)),
         counters("coredns_cache_hits_total", "The count of cache hits.", types(hits, denials)),
@@ -282,7 +283,11 @@ fn kept(caches: &[&Cache], readings: &[Reading]) -> Vec<MetricFamily> {
             "The number of requests served from stale cache entries.",
             plain(stale),
         ),
-        counters("coredns_cache_evictions_total", "The count of cache evictions.", plain(evicted as f64)),
+        counters(
+            "coredns_cache_evictions_total",
+            "The count of cache evictions.",
+            types(evicted.saturating_sub(denied) as f64, denied as f64),
+        ),
         gauge("fairlead_dns_cache_bytes", "Bytes of the cached answers.", bytes as f64),
     ]
 }

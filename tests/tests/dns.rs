@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use fairlead_tests::{Lab, Pod, Probe, ProbeError, Probes, Process, ServiceManifest, Transport, Via, binary};
+use fairlead_tests::{Lab, Pod, Probe, ProbeError, Probes, Process, ServiceManifest, Transport, Via, bench, binary};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use serde_json::json;
@@ -251,4 +251,16 @@ fn s65_node_local_dns_is_this_nodes_server_then_another_nodes_and_policies_see_t
     everywhere(0, "with the address allowed and not the pod", false);
     stage.lab.apply(&policy("{to: [{namespaceSelector: {}, podSelector: {matchLabels: {k8s-app: kube-dns}}}]}"));
     everywhere(0, "with the DNS pods allowed", true);
+}
+
+/// How many questions the soak asks.
+const SOAK: &str = "FAIRLEAD_SOAK_QUESTIONS";
+
+#[test]
+#[ignore = "it asks ten million questions: `cargo xtask test --full`; FAIRLEAD_SOAK_QUESTIONS is another number"]
+fn d31_nothing_is_lost_while_upstream_servers_die_lie_truncate_and_come_back() {
+    let questions = std::env::var(SOAK).map_or(10_000_000, |number| number.parse().expect(SOAK));
+    let soaked = bench::soak::run(questions, &binary("fairlead-dns").unwrap()).unwrap();
+    println!("{soaked}");
+    assert!(soaked.faults().is_empty(), "{soaked}");
 }

@@ -16,6 +16,7 @@ mod tend;
 pub mod tls;
 mod udp;
 mod upstreams;
+mod waiting;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};

@@ -7,7 +7,6 @@
 //! for each letter of the name, whose case is random: 19 bits and the letters, 30 for `www.example.org`. Ports don't stay
 //! long enough to be found out: [`QUESTIONS`] or [`AGE`].
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,13 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
-use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::question::{Match, Question, compare};
+use super::question::Question;
+use super::waiting::{Heard, Waiting};
 use crate::random;
 use crate::stats::Counter;
-use crate::wire::Header;
 
 /// How many sockets a server has.
 const SOCKETS: usize = 8;
@@ -33,97 +31,6 @@ const AGE: Duration = Duration::from_secs(30);
 thread_local! {
     /// Where a datagram is read to: servers that ignore what size is offered send up to this.
     static BUFFER: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; 65535]);
-}
-
-/// What came back.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// An answer.
-    Answer(Vec<u8>),
-    /// An answer in another spelling, from a server that doesn't keep it, or from nobody.
-    Misspelled,
-}
-
-/// What waits for answers on one socket or connection, by id.
-#[derive(Default)]
-pub(super) struct Waiting(Mutex<Table>);
-
-#[derive(Default)]
-struct Table {
-    asked: HashMap<u16, Asked>,
-    /// Questions so far. An id is free as soon as its answer is there, which is before the one who waits has looked.
-    count: u64,
-}
-
-/// A question that waits.
-struct Asked {
-    number: u64,
-    section: Box<[u8]>,
-    /// The answer must repeat its spelling.
-    strict: bool,
-    tell: oneshot::Sender<Heard>,
-}
-
-impl Waiting {
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A free id for a question section, and where its answer comes.
-    pub(super) fn enter(&self, section: &[u8], strict: bool) -> (Entry<'_>, oneshot::Receiver<Heard>) {
-        let (tell, heard) = oneshot::channel();
-        let mut table = self.lock();
-        table.count += 1;
-        let number = table.count;
-        let id = loop {
-            let [.., a, b] = random::number().to_be_bytes();
-            let id = u16::from_be_bytes([a, b]);
-            if !table.asked.contains_key(&id) {
-                break id;
-            }
-        };
-        table.asked.insert(id, Asked { number, section: section.into(), strict, tell });
-        (Entry { waiting: self, id, number }, heard)
-    }
-
-    /// Gives a message to whoever waits for it.
-    pub(super) fn give(&self, message: &[u8]) {
-        let Some(header) = Header::read(message) else { return };
-        let mut table = self.lock();
-        let Some(asked) = table.asked.get(&header.id) else { return };
-        let heard = match compare(message, &asked.section) {
-            Match::Answer => Heard::Answer(message.to_vec()),
-            Match::Misspelled if !asked.strict => Heard::Answer(message.to_vec()),
-            Match::Misspelled => Heard::Misspelled,
-            Match::Nothing => return,
-        };
-        if let Some(asked) = table.asked.remove(&header.id) {
-            // Who waited may have given up.
-            let _unheard = asked.tell.send(heard);
-        }
-    }
-
-    /// Nobody will answer: whoever waits is told.
-    pub(super) fn fail(&self) {
-        self.lock().asked.clear();
-    }
-}
-
-/// A place in the table, free again when dropped.
-pub(super) struct Entry<'w> {
-    waiting: &'w Waiting,
-    pub(super) id: u16,
-    number: u64,
-}
-
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        let mut table = self.waiting.lock();
-        // Somebody else's by now, where the answer has come.
-        if table.asked.get(&self.id).is_some_and(|asked| asked.number == self.number) {
-            table.asked.remove(&self.id);
-        }
-    }
 }
 
 /// The sockets of one server.
@@ -162,7 +69,7 @@ impl Pool {
     pub(super) async fn ask(&self, question: &Question, spelled: bool, edns: bool) -> io::Result<Heard> {
         let socket = self.pick()?;
         let section = question.section(spelled);
-        let (entry, heard) = socket.shared.waiting.enter(&section, spelled);
+        let (entry, heard) = socket.shared.waiting.enter(&section, spelled)?;
         socket.shared.socket.send(&question.message(entry.id, &section, edns)).await?;
         heard.await.map_err(|_| io::ErrorKind::ConnectionRefused.into())
     }
@@ -214,7 +121,9 @@ async fn read(shared: Arc<Shared>) {
         BUFFER.with_borrow_mut(|buffer| {
             loop {
                 match shared.socket.try_recv(buffer) {
-                    Ok(length) => shared.waiting.give(buffer.get(..length).unwrap_or_default()),
+                    Ok(length) => {
+                        let _turn = shared.waiting.give(buffer.get(..length).unwrap_or_default());
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // Nobody listens there.
                     Err(_) => {
@@ -224,39 +133,5 @@ async fn read(shared: Arc<Shared>) {
                 }
             }
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A question section for `a.` A, and an answer to it.
-    const SECTION: [u8; 7] = [1, b'a', 0, 0, 1, 0, 1];
-
-    fn answer(id: u16) -> Vec<u8> {
-        [&id.to_be_bytes()[..], &[0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0], &SECTION].concat()
-    }
-
-    #[test]
-    fn who_has_an_answer_takes_nobody_elses_place_with_the_same_id() {
-        let waiting = Waiting::default();
-        let (first, mut heard_first) = waiting.enter(&SECTION, true);
-        waiting.give(&answer(first.id));
-        // The answer has come, nobody has looked yet, and its id is given out again.
-        let (second, mut heard_second) = loop {
-            let (entry, heard) = waiting.enter(&SECTION, true);
-            if entry.id == first.id {
-                break (entry, heard);
-            }
-        };
-        assert_eq!(heard_first.try_recv(), Ok(Heard::Answer(answer(first.id))));
-        drop(first);
-        waiting.give(&answer(second.id));
-        assert_eq!(heard_second.try_recv(), Ok(Heard::Answer(answer(second.id))));
-        assert!(waiting.lock().asked.is_empty());
-        // Who gives up leaves nothing behind.
-        drop(waiting.enter(&SECTION, true));
-        assert!(waiting.lock().asked.is_empty());
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Place<'z> {
     pub(super) rules: &'z External,
     pub(super) zone: &'z Zone,
     /// The zone's name as the client spells it.
-    origin: Vec<u8>,
+    pub(super) origin: Vec<u8>,
     apex: WireName,
 }
 
@@ -40,6 +40,36 @@ enum Found<'z> {
     Apex,
     Server,
     Service(&'z Outside),
+}
+
+/// A name below a zone, from one with the root behind it.
+pub(super) fn name_below(origin: &[u8], below: &WireName) -> Result<Name, DecodeError> {
+    let front = below.as_wire().strip_suffix(&[0]).unwrap_or_default();
+    Name::from_bytes(&[front, origin].concat())
+}
+
+/// The records that are at a name of a zone for the outside.
+pub(super) fn records(
+    origin: &[u8],
+    ttl: u32,
+    owner: &Name,
+    outside: &Outside,
+    id: u16,
+) -> Result<Vec<Record>, DecodeError> {
+    let mut answers = Answers::default();
+    if let Some(alias) = &outside.alias {
+        answers.push(owner, ttl, RData::CNAME(CNAME(Name::from_bytes(alias.as_wire())?)));
+    }
+    rotated(&outside.v4, id).for_each(|address| answers.push(owner, ttl, RData::A(A(*address))));
+    rotated(&outside.v6, id).for_each(|address| answers.push(owner, ttl, RData::AAAA(AAAA(*address))));
+    for (target, port) in &outside.srv {
+        let target = match target {
+            Target::Below(name) => name_below(origin, name)?,
+            Target::Elsewhere(name) => Name::from_bytes(name.as_wire())?,
+        };
+        answers.push(owner, ttl, RData::SRV(SRV::new(0, outside.weight, *port, target)));
+    }
+    Ok(answers.records)
 }
 
 impl<'z> Place<'z> {
@@ -53,8 +83,7 @@ impl<'z> Place<'z> {
 
     /// A name below the zone, from one with the root behind it.
     pub(super) fn name(&self, below: &WireName) -> Result<Name, DecodeError> {
-        let front = below.as_wire().strip_suffix(&[0]).unwrap_or_default();
-        Name::from_bytes(&[front, &self.origin].concat())
+        name_below(&self.origin, below)
     }
 
     fn below_apex(&self, label: &str) -> Result<Name, DecodeError> {
@@ -63,7 +92,7 @@ impl<'z> Place<'z> {
 
     pub(super) fn soa(&self) -> Result<Record, DecodeError> {
         let [refresh, retry, expire] = SOA_TIMES.map(u32::cast_signed);
-        let serial = self.zone.outsides().serial();
+        let serial = self.zone.outside_serial();
         let ttl = self.rules.ttl;
         let (mname, rname) = (self.below_apex("ns1")?, self.below_apex("hostmaster")?);
         let data = SOA::new(mname, rname, serial, refresh, retry, expire, ttl);
@@ -122,22 +151,8 @@ impl<'z> Place<'z> {
     }
 
     /// The records that are at a name for the outside.
-    pub(super) fn records(&self, owner: &Name, outside: &Outside, id: u16) -> Result<Vec<Record>, DecodeError> {
-        let mut answers = Answers::default();
-        let ttl = self.rules.ttl;
-        if let Some(alias) = &outside.alias {
-            answers.push(owner, ttl, RData::CNAME(CNAME(Name::from_bytes(alias.as_wire())?)));
-        }
-        rotated(&outside.v4, id).for_each(|address| answers.push(owner, ttl, RData::A(A(*address))));
-        rotated(&outside.v6, id).for_each(|address| answers.push(owner, ttl, RData::AAAA(AAAA(*address))));
-        for (target, port) in &outside.srv {
-            let target = match target {
-                Target::Below(name) => self.name(name)?,
-                Target::Elsewhere(name) => Name::from_bytes(name.as_wire())?,
-            };
-            answers.push(owner, ttl, RData::SRV(SRV::new(0, outside.weight, *port, target)));
-        }
-        Ok(answers.records)
+    fn records(&self, owner: &Name, outside: &Outside, id: u16) -> Result<Vec<Record>, DecodeError> {
+        records(&self.origin, self.rules.ttl, owner, outside, id)
     }
 
     /// The addresses of what SRV records lead to.

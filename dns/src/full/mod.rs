@@ -30,7 +30,7 @@ use crate::zone::Zone;
 
 pub(crate) use self::encode::encode;
 pub use self::response::Response;
-pub use self::transfer::{Transfer, Transfers};
+pub use self::transfer::{Transfer, TransferError, Transfers};
 
 /// What a message came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub enum Outcome {
     /// An upstream server has to be asked: [`Responder::finish`] does it.
     Pending(Box<Pending>),
     /// A zone goes back over a stream, in these messages.
-    Transfer(Transfer),
+    Transfer(Box<Transfer>),
 }
 
 /// A response that waits for an upstream server.

@@ -41,15 +41,20 @@ pub(super) struct Spelling<'z> {
     pub(super) spelled: &'z [u8],
 }
 
+/// Writes a name with the spelling that its zone's own name has at the end of another.
+pub(super) fn spell(origin: &WireName, spelled: &[u8], name: &WireName) -> Result<Name, DecodeError> {
+    let origin = origin.as_wire();
+    let front = strip_suffix(name.as_wire(), origin);
+    let queried = spelled.len().checked_sub(origin.len()).and_then(|start| spelled.get(start..));
+    match (front, queried.filter(|spelled| spelled.eq_ignore_ascii_case(origin))) {
+        (Some(front), Some(spelled)) => Name::from_bytes(&[front, spelled].concat()),
+        _ => Name::from_bytes(name.as_wire()),
+    }
+}
+
 impl Spelling<'_> {
     pub(super) fn name(&self, name: &WireName) -> Result<Name, DecodeError> {
-        let origin = self.zone.origin().as_wire();
-        let front = strip_suffix(name.as_wire(), origin);
-        let queried = self.spelled.len().checked_sub(origin.len()).and_then(|start| self.spelled.get(start..));
-        match (front, queried.filter(|spelled| spelled.eq_ignore_ascii_case(origin))) {
-            (Some(front), Some(spelled)) => Name::from_bytes(&[front, spelled].concat()),
-            _ => Name::from_bytes(name.as_wire()),
-        }
+        spell(self.zone.origin(), self.spelled, name)
     }
 
     pub(super) fn soa(&self) -> Result<Record, DecodeError> {

@@ -6,14 +6,15 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::libc;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::crowd::{Bounds, Crowd, Place};
 use crate::seldom::Seldom;
@@ -21,19 +22,31 @@ use crate::stats::Stats;
 
 /// How long to wait before connections are accepted again when there are no descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How many bytes of responses may wait for clients that don't read, on all connections together. A connection with
+/// one more ends.
+const UNREAD: usize = 8 << 20;
+/// How long connections may take to end when the server stops: as long as upstream servers may take to answer.
+const LAST: Duration = Duration::from_secs(5);
 
 /// What the connections of all listeners share.
 pub(super) struct Connections {
     crowd: Mutex<Crowd<IpAddr, oneshot::Sender<()>>>,
     /// How many bytes of responses wait for clients.
-    pub(super) unread: AtomicUsize,
+    unread: AtomicUsize,
     complaints: Seldom,
+    stop: watch::Sender<bool>,
 }
 
 impl Connections {
     pub(super) fn new(bounds: Bounds) -> Self {
         let complaints = Seldom::new(Duration::from_mins(1));
-        Self { crowd: Mutex::new(Crowd::new(bounds)), unread: AtomicUsize::new(0), complaints }
+        let (crowd, stop) = (Mutex::new(Crowd::new(bounds)), watch::Sender::new(false));
+        Self { crowd, unread: AtomicUsize::new(0), complaints, stop }
+    }
+
+    /// Has every connection end when what it waits for is answered, and none accepted any more.
+    pub(super) fn stop(&self) {
+        self.stop.send_replace(true);
     }
 
     fn crowd(&self) -> MutexGuard<'_, Crowd<IpAddr, oneshot::Sender<()>>> {
@@ -72,6 +85,11 @@ impl Seat {
     pub(super) fn idle(&self) {
         self.all.crowd().idle(self.place);
     }
+
+    /// Tells when the connection is to end.
+    pub(super) fn stop(&self) -> Stop {
+        Stop(self.all.stop.subscribe())
+    }
 }
 
 impl Drop for Seat {
@@ -80,7 +98,40 @@ impl Drop for Seat {
     }
 }
 
-/// Accepts the connections of a listener for ever, and serves each until its place is taken away.
+/// Tells when the server stops.
+pub(super) struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Returns when it does.
+    pub(super) async fn stops(&mut self) {
+        // It does as well when nobody is left to say so.
+        let _said = self.0.wait_for(|stop| *stop).await;
+    }
+}
+
+/// Bytes that wait for a client.
+pub(super) struct Share {
+    all: Arc<Connections>,
+    bytes: usize,
+}
+
+impl Share {
+    pub(super) fn take(all: &Arc<Connections>, bytes: usize) -> io::Result<Self> {
+        let share = Self { all: Arc::clone(all), bytes };
+        if all.unread.fetch_add(bytes, Ordering::Relaxed) + bytes > UNREAD {
+            return Err(io::Error::other("too many responses wait for clients that don't read them"));
+        }
+        Ok(share)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.all.unread.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Accepts the connections of a listener until the server stops, and serves each until its place is taken away.
 pub(super) async fn accept<F>(
     listener: TcpListener,
     connections: Arc<Connections>,
@@ -90,8 +141,10 @@ pub(super) async fn accept<F>(
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
     let mut tasks = JoinSet::new();
+    let mut stop = Stop(connections.stop.subscribe());
     loop {
         let accepted = tokio::select! {
+            () = stop.stops() => break,
             accepted = listener.accept() => accepted,
             Some(_ended) = tasks.join_next() => continue,
         };
@@ -125,9 +178,27 @@ pub(super) async fn accept<F>(
             Err(error) => tracing::debug!(%error, "can't accept a connection"),
         }
     }
+    drop(listener);
+    // Those that take longer are cut off.
+    let _late = timeout(LAST, async { while tasks.join_next().await.is_some() {} }).await;
 }
 
 /// Whether the process or the node has no more of something, so that trying again at once is of no use.
 fn is_short_of(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_leave_unread_is_bounded_for_all_together() {
+        let connections = Arc::new(Connections::new(Bounds { all: 1, each: 1 }));
+        let most: Vec<Share> = (0..128).map(|_| Share::take(&connections, 64 << 10).unwrap()).collect();
+        let refused = Share::take(&connections, 1).map(drop).unwrap_err();
+        assert!(refused.to_string().contains("don't read"), "{refused}");
+        drop(most);
+        assert!(Share::take(&connections, UNREAD).is_ok(), "what was refused has taken nothing");
+    }
 }

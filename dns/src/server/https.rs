@@ -1,16 +1,12 @@
 //! DNS over HTTPS for clients (RFC 8484), over HTTP/2.
 //!
-//! hickory-server decodes messages, asks the same [`RequestHandler`] as over TLS, and makes responses. Requests are judged
-//! here, since hickory-server knows no GET, which a server has to, and refuses clients that accept anything; and connections
-//! are accepted here, since it does not bound them.
+//! Requests are judged here, since hickory-server knows no GET, which a server has to, and refuses clients that accept
+//! anything.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -18,26 +14,17 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use hickory_proto::rr::Record;
 use hickory_server::net::NetError;
 use hickory_server::net::http::{Version, fetch_body, response};
-use hickory_server::net::runtime::TokioTime;
-use hickory_server::net::xfer::Protocol;
-use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo, default_tls_server_config};
-use hickory_server::zone_handler::MessageResponse;
 use http::{Method, StatusCode, header};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-use super::accept::{Connections, Seat, accept};
-use super::certificate::Certificate;
+use super::accept::Seat;
 use super::frames::LONGEST;
-use super::tcp::{IDLE, Share};
-use super::tls::{HANDSHAKE, Handler, compact};
-use crate::full::{Responder, Response, Transport};
-use crate::meter::Shard;
-use crate::wire::Header;
+use super::secure::{Came, HANDSHAKE, Handler, Replies};
+use super::tcp::{IDLE, SLOW};
 
 /// Where queries go to.
 const PATH: &str = "/dns-query";
@@ -47,96 +34,92 @@ const MIME: &str = "application/dns-message";
 const PIPELINE: u32 = 16;
 /// How much of HTTP's headers is read.
 const HEADERS: u32 = 8 << 10;
-/// How long a request may take to come, and a response to leave.
-const SLOW: Duration = Duration::from_secs(5);
-
-/// How clients are answered over HTTPS.
-///
-/// # Errors
-/// TLS can't be set up.
-pub(super) fn acceptor(certificate: Arc<Certificate>) -> io::Result<TlsAcceptor> {
-    Ok(TlsAcceptor::from(Arc::new(default_tls_server_config(b"h2", certificate)?)))
-}
-
-/// Serves the connections of a listener for ever.
-pub(super) async fn serve(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    responder: Arc<Responder>,
-    shard: Arc<Shard>,
-    connections: Arc<Connections>,
-) {
-    let serve = |stream, client, seat| {
-        let handler = Handler::new(Arc::clone(&responder), Arc::clone(&shard), Transport::Https);
-        connection(stream, client, seat, acceptor.clone(), handler)
-    };
-    accept(listener, connections, &responder.stats, serve).await;
-}
+/// How long a client is waited for that has learnt that the server stops.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Serves a connection to its end.
-async fn connection(
-    stream: TcpStream,
+pub(super) async fn talk(
+    stream: TlsStream<TcpStream>,
     client: SocketAddr,
     seat: Seat,
-    acceptor: TlsAcceptor,
     handler: Handler,
 ) -> io::Result<()> {
-    let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
     let mut builder = h2::server::Builder::new();
     builder.max_concurrent_streams(PIPELINE).max_header_list_size(HEADERS).max_send_buffer_size(64 << 10);
     let mut requests = timeout(HANDSHAKE, builder.handshake::<_, Bytes>(stream)).await?.map_err(io::Error::other)?;
+    let mut stop = seat.stop();
+    // What has not come whole holds no place: a connection with half a request is idle.
+    let mut coming = FuturesUnordered::new();
     let mut waiting = FuturesUnordered::new();
     let mut deadline = Instant::now() + IDLE;
+    let mut stops = false;
     loop {
         tokio::select! {
             // This is what reads and writes for all requests.
             request = requests.accept() => {
                 let Some(request) = request else { return Ok(()) };
                 let (request, respond) = request.map_err(io::Error::other)?;
+                coming.push(whole(request, respond));
+            }
+            Some(request) = coming.next() => if let Some((message, respond)) = request {
                 if waiting.is_empty() {
                     seat.busy();
                 }
-                waiting.push(exchange(&handler, request, respond, client, &seat.all.unread));
-            }
+                waiting.push(exchange(&handler, message, respond, client, &seat));
+            },
             Some(()) = waiting.next() => {
-                deadline = Instant::now() + IDLE;
+                deadline = Instant::now() + if stops { LAST } else { IDLE };
                 if waiting.is_empty() {
                     seat.idle();
                 }
             }
-            () = sleep_until(deadline), if waiting.is_empty() => return Ok(()),
+            // Clients learn which requests are answered yet, and send others elsewhere (RFC 9113 section 6.8).
+            () = stop.stops(), if !stops => {
+                stops = true;
+                requests.graceful_shutdown();
+                deadline = Instant::now() + LAST;
+            }
+            () = sleep_until(deadline), if waiting.is_empty() => break,
         }
     }
+    requests.abrupt_shutdown(Reason::NO_ERROR);
+    timeout(LAST, std::future::poll_fn(|context| requests.poll_closed(context))).await?.map_err(io::Error::other)
+}
+
+/// Reads a request, and refuses what is none.
+async fn whole(
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) -> Option<(Vec<u8>, SendResponse<Bytes>)> {
+    let status = match timeout(SLOW, message(request)).await {
+        Ok(Ok(message)) => return Some((message, respond)),
+        Ok(Err(status)) => status,
+        Err(_) => StatusCode::REQUEST_TIMEOUT,
+    };
+    refuse(&mut respond, status);
+    None
 }
 
 /// Answers a request.
 async fn exchange(
     handler: &Handler,
-    request: http::Request<RecvStream>,
+    message: Vec<u8>,
     mut respond: SendResponse<Bytes>,
     client: SocketAddr,
-    unread: &AtomicUsize,
+    seat: &Seat,
 ) {
-    let message = match timeout(SLOW, message(request)).await {
-        Ok(Ok(message)) => message,
-        Ok(Err(status)) => return refuse(&mut respond, status),
-        Err(_) => return refuse(&mut respond, StatusCode::REQUEST_TIMEOUT),
-    };
-    let said = Said::default();
-    match Request::from_bytes(message.clone(), client, Protocol::Https) {
-        Ok(request) => drop(handler.handle_request::<_, TokioTime>(&request, said.clone()).await),
-        Err(_) => {
-            handler.malformed();
-            if let Some(header) = Header::read(&message) {
-                said.set(Response::malformed(&header).encode());
+    let (replies, mut ready) = Replies::new(seat);
+    // There is one response, and room for it.
+    let is_whole = handler.answer(Came::Message(message), client, replies).await;
+    match ready.try_recv() {
+        Ok(reply) => {
+            if let Err(error) = send(&mut respond, &reply.bytes).await {
+                handler.unsent(client, &error);
             }
         }
-    }
-    // Whoever gets no answer over other transports gets none here.
-    let Some(bytes) = said.take() else { return respond.send_reset(Reason::CANCEL) };
-    let Ok(_share) = Share::take(unread, bytes.len()) else { return respond.send_reset(Reason::ENHANCE_YOUR_CALM) };
-    if let Err(error) = send(&mut respond, bytes).await {
-        handler.unsent(client, &error);
+        // Whoever gets no answer over other transports gets none here.
+        Err(_) if is_whole => respond.send_reset(Reason::CANCEL),
+        Err(_) => respond.send_reset(Reason::ENHANCE_YOUR_CALM),
     }
 }
 
@@ -179,14 +162,14 @@ fn refuse(respond: &mut SendResponse<Bytes>, status: StatusCode) {
 }
 
 /// Sends a response, which may be kept for as long as its records (RFC 8484 section 5.1).
-async fn send(respond: &mut SendResponse<Bytes>, bytes: Vec<u8>) -> Result<(), NetError> {
+async fn send(respond: &mut SendResponse<Bytes>, bytes: &[u8]) -> Result<(), NetError> {
     let failed = |error: h2::Error| NetError::from(error.to_string());
     let mut head = response(Version::Http2, bytes.len())?;
-    if let Ok(age) = header::HeaderValue::try_from(format!("max-age={}", shortest_ttl(&bytes))) {
+    if let Ok(age) = header::HeaderValue::try_from(format!("max-age={}", shortest_ttl(bytes))) {
         head.headers_mut().insert(header::CACHE_CONTROL, age);
     }
     let mut stream = respond.send_response(head, false).map_err(failed)?;
-    let mut left = Bytes::from(bytes);
+    let mut left = Bytes::copy_from_slice(bytes);
     let deadline = Instant::now() + SLOW;
     while !left.is_empty() {
         stream.reserve_capacity(left.len());
@@ -211,39 +194,6 @@ fn shortest_ttl(bytes: &[u8]) -> u32 {
     let Ok(message) = hickory_proto::op::Message::from_vec(bytes) else { return 0 };
     let records = if message.answers.is_empty() { &message.authorities } else { &message.answers };
     records.iter().map(|record| record.ttl).min().unwrap_or(0)
-}
-
-/// What the handler says.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Option<Vec<u8>>>>);
-
-impl Said {
-    fn set(&self, bytes: Vec<u8>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
-    }
-
-    fn take(&self) -> Option<Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-#[async_trait]
-impl ResponseHandler for Said {
-    async fn send_response<'a>(
-        &mut self,
-        response: MessageResponse<
-            '_,
-            'a,
-            impl Iterator<Item = &'a Record> + Send + 'a,
-            impl Iterator<Item = &'a Record> + Send + 'a,
-            impl Iterator<Item = &'a Record> + Send + 'a,
-            impl Iterator<Item = &'a Record> + Send + 'a,
-        >,
-    ) -> Result<ResponseInfo, NetError> {
-        let (info, bytes) = compact(response)?;
-        self.set(bytes);
-        Ok(info)
-    }
 }
 
 #[cfg(test)]

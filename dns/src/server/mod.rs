@@ -5,6 +5,7 @@ mod certificate;
 mod datagram;
 mod frames;
 mod https;
+mod secure;
 mod socket;
 mod tcp;
 mod tls;
@@ -18,6 +19,8 @@ use std::thread::JoinHandle;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+
+use self::secure::Handler;
 
 pub use self::certificate::{Certificate, CertificateError};
 use crate::crowd::Bounds;
@@ -84,6 +87,9 @@ pub struct Server {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     tasks: JoinSet<()>,
+    /// What goes on for as long as the server does.
+    followers: JoinSet<()>,
+    connections: Arc<accept::Connections>,
 }
 
 /// Listens for connections of this kind.
@@ -101,6 +107,7 @@ impl Server {
     /// An address can't be listened on, a certificate can't be used, or a thread can't be made.
     pub async fn start(config: &Config, responder: &Arc<Responder>) -> Result<Self, ServerError> {
         let stop = Arc::new(AtomicBool::new(false));
+        let connections = Arc::new(accept::Connections::new(config.connections));
         let mut server = Self {
             udp: vec![],
             tcp: vec![],
@@ -110,8 +117,9 @@ impl Server {
             stop,
             threads: vec![],
             tasks: JoinSet::new(),
+            followers: JoinSet::new(),
+            connections: Arc::clone(&connections),
         };
-        let connections = Arc::new(accept::Connections::new(config.connections));
         for &address in &config.listen {
             let wrong = |source| ServerError::Bind { address, transport: "UDP", source };
             let (listener, bound) = bind(address, "TCP")?;
@@ -136,24 +144,26 @@ impl Server {
         if let Some(TlsConfig { listen, https, certificate, key }) = &config.tls {
             let certificate = Arc::new(Certificate::read(certificate, key)?);
             if let Some(address) = *listen {
-                let acceptor = tls::acceptor(Arc::clone(&certificate)).map_err(ServerError::Tls)?;
+                let acceptor = secure::acceptor(b"dot", Arc::clone(&certificate)).map_err(ServerError::Tls)?;
                 let (listener, bound) = bind(address, "TLS")?;
                 server.tls = Some(bound);
                 let shard = responder.stats.meters.shared(address, Transport::Tcp);
+                let handler = Handler::new(Arc::clone(responder), shard, Transport::Tcp);
                 let connections = Arc::clone(&connections);
-                server.tasks.spawn(tls::serve(listener, acceptor, Arc::clone(responder), shard, connections));
+                server.tasks.spawn(secure::serve(listener, acceptor, handler, connections, tls::talk));
                 tracing::info!(%bound, "listening for TLS");
             }
             if let Some(address) = *https {
-                let acceptor = https::acceptor(Arc::clone(&certificate)).map_err(ServerError::Tls)?;
+                let acceptor = secure::acceptor(b"h2", Arc::clone(&certificate)).map_err(ServerError::Tls)?;
                 let (listener, bound) = bind(address, "HTTPS")?;
                 server.https = Some(bound);
                 let shard = responder.stats.meters.shared(address, Transport::Https);
-                server.tasks.spawn(https::serve(listener, acceptor, Arc::clone(responder), shard, connections));
+                let handler = Handler::new(Arc::clone(responder), shard, Transport::Https);
+                server.tasks.spawn(secure::serve(listener, acceptor, handler, connections, https::talk));
                 tracing::info!(%bound, "listening for HTTPS");
             }
             server.certificate = Some(Arc::clone(&certificate));
-            server.tasks.spawn(async move { certificate.follow().await });
+            server.followers.spawn(async move { certificate.follow().await });
         }
         Ok(server)
     }
@@ -188,10 +198,12 @@ impl Server {
         self.certificate.as_deref()
     }
 
-    /// Stops to serve and waits until every loop has ended.
+    /// Stops to serve and waits until every loop has ended, and every connection whose queries wait for answers.
     pub async fn stop(mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.tasks.shutdown().await;
+        self.connections.stop();
+        self.followers.shutdown().await;
+        while self.tasks.join_next().await.is_some() {}
         let threads = std::mem::take(&mut self.threads);
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()));
         if !matches!(joined.await, Ok(true)) {

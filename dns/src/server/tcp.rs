@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep_until, timeout};
 
-use super::accept::{Connections, Seat, accept};
+use super::accept::{Connections, Seat, Share, accept};
 use super::frames::{Frame, Frames};
 use crate::full::{Outcome, Responder, Response, Short, Transfer, Transport};
 use crate::meter::{Answered, Asked, Maker, Shard};
@@ -24,13 +23,10 @@ use crate::wire::Header;
 
 /// How long a connection may stay open after a query; within it the next one has to arrive whole.
 pub(super) const IDLE: Duration = Duration::from_secs(10);
-/// How long a client may take to accept a response.
-const SLOW: Duration = Duration::from_secs(5);
+/// How long a client may take to send a request or to accept a response.
+pub(super) const SLOW: Duration = Duration::from_secs(5);
 /// How many queries of one connection may wait for upstream servers; the next is read when one is answered.
 const PIPELINE: usize = 32;
-/// How many bytes of responses may wait for clients that don't read, on all connections together. A connection with
-/// one more ends.
-const UNREAD: usize = 8 << 20;
 
 /// Serves the connections of a listener for ever.
 pub(super) async fn serve(
@@ -74,6 +70,7 @@ impl Connection {
         let mut frames = Frames::default();
         let mut waiting = FuturesUnordered::new();
         let mut deadline = tokio::time::Instant::now() + IDLE;
+        let mut stop = self.seat.stop();
         loop {
             while waiting.len() < PIPELINE {
                 let begin = Instant::now();
@@ -104,7 +101,7 @@ impl Connection {
                     }
                     Outcome::Transfer(messages) => {
                         self.seat.busy();
-                        self.transfer(messages, Came { asked, begin, logged }).await?;
+                        self.transfer(*messages, Came { asked, begin, logged }).await?;
                         if waiting.is_empty() {
                             self.seat.idle();
                         }
@@ -134,20 +131,20 @@ impl Connection {
                     readable?;
                     match self.stream.try_read_buf(frames.room()) {
                         // What is waited for is still answered: a client may close its side after its last query.
-                        Ok(0) => {
-                            while let Some(Finished { response, maker, came }) = waiting.next().await {
-                                self.finish(response, maker, came).await?;
-                            }
-                            return Ok(());
-                        }
+                        Ok(0) => break,
                         Ok(_) => {}
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         Err(error) => return Err(error),
                     }
                 }
                 () = sleep_until(deadline), if waiting.is_empty() => return Ok(()),
+                () = stop.stops() => break,
             }
         }
+        while let Some(Finished { response, maker, came }) = waiting.next().await {
+            self.finish(response, maker, came).await?;
+        }
+        Ok(())
     }
 
     async fn finish(&mut self, response: Response, maker: Maker, came: Came) -> io::Result<()> {
@@ -160,6 +157,10 @@ impl Connection {
     async fn transfer(&mut self, messages: Transfer, came: Came) -> io::Result<()> {
         let mut came = Some(came);
         for message in messages {
+            let message = message.map_err(|error| {
+                tracing::info!(client = %self.client, %error, "zone transfer ended before its end");
+                io::Error::other(error)
+            })?;
             match came.take() {
                 Some(came) => self.finish(message, Maker::Kubernetes, came).await?,
                 None => self.send(&message.encode()).await?,
@@ -193,7 +194,7 @@ impl Connection {
             Err(error) => return Err(error),
         };
         let Some(rest) = frame.get(sent..).filter(|rest| !rest.is_empty()) else { return Ok(()) };
-        let _share = Share::take(&self.seat.all.unread, frame.len())?;
+        let _share = Share::take(&self.seat.all, frame.len())?;
         timeout(SLOW, self.stream.write_all(rest)).await?
     }
 }
@@ -213,24 +214,5 @@ pub(super) fn shortly(responder: &Arc<Responder>, message: &[u8], client: IpAddr
             Some(Maker::Cache)
         }
         Short::Nothing => None,
-    }
-}
-
-/// Bytes that wait for a client.
-pub(super) struct Share<'s>(&'s AtomicUsize, usize);
-
-impl<'s> Share<'s> {
-    pub(super) fn take(all: &'s AtomicUsize, bytes: usize) -> io::Result<Self> {
-        let share = Self(all, bytes);
-        if all.fetch_add(bytes, Ordering::Relaxed) + bytes > UNREAD {
-            return Err(io::Error::other("too many responses wait for clients that don't read them"));
-        }
-        Ok(share)
-    }
-}
-
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
 }

@@ -5,10 +5,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::facts::{Delta, Facts, Pointer, Srv, digest};
+use super::facts::{Delta, Facts, Pointer, Srv};
 use super::options::PodMode;
 use super::outside::Outsides;
 use super::reverse::{address_of, pod_address};
+use super::serial::{Serial, now};
 use crate::name::{labels, strip_suffix};
 use crate::wire::RecordType;
 use crate::{NameError, WireName};
@@ -21,7 +22,8 @@ pub struct Zone {
     names: HashMap<WireName, Arc<Facts>>,
     pointers: HashMap<IpAddr, BTreeSet<Pointer>>,
     outsides: Outsides,
-    content: u64,
+    serial: Serial,
+    outside_serial: Serial,
     synced: bool,
     pod_mode: PodMode,
     /// Pods' addresses below `namespace.pod`, if they are looked at.
@@ -103,7 +105,8 @@ impl Zone {
             names,
             pointers: HashMap::new(),
             outsides: Outsides::default(),
-            content: 0,
+            serial: Serial::default(),
+            outside_serial: Serial::default(),
             synced: false,
             pod_mode: PodMode::default(),
             pods: HashSet::new(),
@@ -125,7 +128,11 @@ impl Zone {
 
     /// Has records live for `ttl` seconds (at most [`Self::MAX_TTL`]), and answers names of pods so.
     pub fn configure(&mut self, ttl: u32, pods: PodMode) {
-        (self.ttl, self.pod_mode) = (ttl.min(Self::MAX_TTL), pods);
+        let ttl = ttl.min(Self::MAX_TTL);
+        if self.synced && self.ttl != ttl {
+            self.serial.change(now());
+        }
+        (self.ttl, self.pod_mode) = (ttl, pods);
     }
 
     /// Takes these addresses for this server's own: the DNS Service is the one with them among its endpoints.
@@ -134,9 +141,18 @@ impl Zone {
             IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_unspecified() && !v4.is_link_local(),
             IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unspecified() && !v6.is_unicast_link_local(),
         };
-        self.own = addresses.into_iter().filter(is_of_use).collect();
-        self.own.sort();
-        self.own.dedup();
+        let mut own: Vec<IpAddr> = addresses.into_iter().filter(is_of_use).collect();
+        own.sort();
+        own.dedup();
+        if own == self.own {
+            return;
+        }
+        self.own = own;
+        // The zone's name server is there.
+        if self.synced {
+            self.serial.change(now());
+            self.outside_serial.change(now());
+        }
     }
 
     /// How long the SOA record itself lives, in seconds.
@@ -145,10 +161,16 @@ impl Zone {
         self.ttl.min(300)
     }
 
-    /// The SOA serial: a digest of the content, so that everybody who has the same objects says the same.
+    /// The SOA serial: the time of the last change.
     #[must_use]
     pub fn serial(&self) -> u32 {
-        ((self.content ^ (self.content >> 32)) & u64::from(u32::MAX)) as u32
+        self.serial.at(now)
+    }
+
+    /// The serial of what services have for clients outside.
+    #[must_use]
+    pub fn outside_serial(&self) -> u32 {
+        self.outside_serial.at(now)
     }
 
     /// Whether it may answer.
@@ -159,12 +181,15 @@ impl Zone {
 
     /// Lets it answer: the builder has seen the first list of every kind and all of its changes are in.
     pub fn set_synced(&mut self) {
-        self.synced = true;
+        if !std::mem::replace(&mut self.synced, true) {
+            self.serial.change(now());
+            self.outside_serial.change(now());
+        }
     }
 
     /// Every name with its facts, in no order.
-    pub fn names(&self) -> impl Iterator<Item = (&WireName, &Facts)> {
-        self.names.iter().map(|(name, facts)| (name, &**facts))
+    pub fn names(&self) -> impl Iterator<Item = (&WireName, &Arc<Facts>)> {
+        self.names.iter()
     }
 
     /// The facts of one name, in lower case and wire format.
@@ -176,6 +201,13 @@ impl Zone {
     /// Takes a change in.
     pub fn update(&mut self, delta: Delta) {
         let Delta { set, removed, pointers_set, pointers_removed, pods, outside } = delta;
+        // Nobody has a copy of what is not complete.
+        if self.synced && !(set.is_empty() && removed.is_empty()) {
+            self.serial.change(now());
+        }
+        if self.synced && !outside.is_empty() {
+            self.outside_serial.change(now());
+        }
         self.outsides.update(outside);
         for (parent, address, has) in pods {
             if has {
@@ -185,16 +217,9 @@ impl Zone {
             }
         }
         for name in removed {
-            if let Some(facts) = self.names.remove(&name) {
-                self.content = self.content.wrapping_sub(digest(&name, &facts));
-            }
+            self.names.remove(&name);
         }
-        for (name, facts) in set {
-            self.content = self.content.wrapping_add(digest(&name, &facts));
-            if let Some(before) = self.names.insert(name.clone(), facts) {
-                self.content = self.content.wrapping_sub(digest(&name, &before));
-            }
-        }
+        self.names.extend(set);
         for (address, pointer) in pointers_removed {
             if let Some(pointers) = self.pointers.get_mut(&address) {
                 pointers.remove(&pointer);

@@ -12,6 +12,7 @@ mod outside;
 mod pods;
 mod render;
 mod reverse;
+mod serial;
 
 pub use build::Builder;
 pub use facts::{Delta, Facts, Pointer, Srv};
@@ -19,3 +20,4 @@ pub use index::{Answer, Zone};
 pub use options::{Options, PodMode};
 pub use outside::{Outside, OutsideDelta, Outsides, Target};
 pub use reverse::address_of;
+pub use serial::is_newer;

@@ -1,10 +1,9 @@
 //! What Services have for clients outside of the cluster: names as `service.namespace`, below whatever zone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::facts::Fnv;
 use crate::WireName;
 use crate::name::labels;
 
@@ -54,22 +53,6 @@ impl Outside {
         self.weight = u16::try_from(100 / entries.max(1)).unwrap_or(1).max(1);
         self
     }
-
-    fn digest(&self, name: &WireName) -> u64 {
-        let Self { v4, v6, srv, weight, alias, endpoint } = self;
-        let mut sum = Fnv::new();
-        sum.field(name.as_wire());
-        v4.iter().for_each(|address| sum.field(&address.octets()));
-        v6.iter().for_each(|address| sum.field(&address.octets()));
-        for (Target::Below(target) | Target::Elsewhere(target), port) in srv {
-            sum.field(target.as_wire());
-            sum.field(&port.to_be_bytes());
-        }
-        sum.field(&weight.to_be_bytes());
-        sum.field(alias.as_ref().map_or(&[], |alias| alias.as_wire()));
-        sum.field(&[u8::from(*endpoint)]);
-        sum.finish()
-    }
 }
 
 /// A change of it: one service.
@@ -99,7 +82,6 @@ impl OutsideDelta {
 pub struct Outsides {
     names: HashMap<WireName, Arc<Outside>>,
     pointers: HashMap<IpAddr, BTreeSet<WireName>>,
-    content: u64,
 }
 
 impl Outsides {
@@ -107,16 +89,9 @@ impl Outsides {
     pub(super) fn update(&mut self, delta: OutsideDelta) {
         let OutsideDelta { set, removed, pointers_set, pointers_removed } = delta;
         for name in removed {
-            if let Some(before) = self.names.remove(&name) {
-                self.content = self.content.wrapping_sub(before.digest(&name));
-            }
+            self.names.remove(&name);
         }
-        for (name, outside) in set {
-            self.content = self.content.wrapping_add(outside.digest(&name));
-            if let Some(before) = self.names.insert(name.clone(), outside) {
-                self.content = self.content.wrapping_sub(before.digest(&name));
-            }
-        }
+        self.names.extend(set);
         for (address, name) in pointers_removed {
             if let Some(names) = self.pointers.get_mut(&address) {
                 names.remove(&name);
@@ -147,16 +122,8 @@ impl Outsides {
         self.pointers.get(&address).into_iter().flatten()
     }
 
-    /// Every name with what is there, sorted.
-    #[must_use]
-    pub fn all(&self, endpoints: bool) -> BTreeMap<&WireName, &Outside> {
-        let meant = self.names.iter().filter(|(_, outside)| endpoints || !outside.endpoint);
-        meant.map(|(name, outside)| (name, &**outside)).collect()
-    }
-
-    /// A digest of the content, for the SOA.
-    #[must_use]
-    pub fn serial(&self) -> u32 {
-        ((self.content ^ (self.content >> 32)) & u64::from(u32::MAX)) as u32
+    /// Every name with what is there, in no order.
+    pub fn all(&self, endpoints: bool) -> impl Iterator<Item = (&WireName, &Arc<Outside>)> {
+        self.names.iter().filter(move |(_, outside)| endpoints || !outside.endpoint)
     }
 }

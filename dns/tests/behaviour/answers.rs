@@ -2,6 +2,7 @@
 
 use crate::client::{Tiers, ask, check, query, run};
 use crate::fixture;
+use fairlead_dns::Zone;
 use fairlead_objects::{Event, Object};
 use hickory_proto::op::{Message, ResponseCode};
 
@@ -276,8 +277,9 @@ fn d13_addresses_lead_back() {
 #[test]
 fn d14_the_zone_has_an_soa() {
     run(async {
-        let tiers = Tiers::start(fixture::responder(fixture::zone(), None)).await;
-        let serial = fixture::zone().serial();
+        let zone = fixture::zone();
+        let serial = zone.serial();
+        let tiers = Tiers::start(fixture::responder(zone, None)).await;
         let message = Message::from_vec(&tiers.ask(&query("cluster.local SOA"), false).await).unwrap();
         let lines: Vec<_> = message.answers.iter().map(ToString::to_string).collect();
         let data = format!("ns.dns.cluster.local. hostmaster.cluster.local. {serial} 7200 1800 86400 5");
@@ -287,19 +289,46 @@ fn d14_the_zone_has_an_soa() {
 }
 
 #[test]
-fn d14_the_serial_moves_with_the_data_and_only_with_it() {
-    let objects = fixture::cluster();
-    let zone = |objects: Vec<Object>| fixture::zone_of(objects.into_iter().map(Event::Applied));
-    let mut reversed = objects.clone();
-    reversed.reverse();
-    assert_eq!(zone(objects.clone()).serial(), zone(reversed).serial(), "the order doesn't matter");
-    let mut more = objects.clone();
-    more.push(Object::Service(fixture::service("shop", "new", &["10.96.0.99"], &[])));
-    assert_ne!(zone(objects.clone()).serial(), zone(more).serial(), "a new name is a new serial");
-    let mut invisible = objects.clone();
+fn d14_the_serial_is_the_time_of_the_last_change() {
+    let seconds = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        u32::try_from(since.as_secs()).unwrap()
+    };
+    let before = seconds();
+    let mut builder = fixture::builder();
+    let mut zone = fixture::zone_of(None);
+    let mut change = |zone: &mut Zone, event: Event| {
+        builder.apply(event);
+        let deltas = builder.settle();
+        let changes = !deltas.is_empty();
+        deltas.into_iter().for_each(|delta| zone.update(delta));
+        changes
+    };
+    for object in fixture::cluster() {
+        change(&mut zone, Event::Applied(object));
+    }
+    assert_eq!(zone.serial(), 0, "nobody is told of a zone that is not complete");
+    zone.set_synced();
+    let loaded = zone.serial();
+    assert!((before..=seconds()).contains(&loaded), "{loaded}");
     let unready = vec![fixture::endpoint("10.244.7.7", "", false)];
-    invisible.push(Object::EndpointSlice(fixture::slice("shop", "unready", "four", &[], unready)));
-    assert_eq!(zone(objects).serial(), zone(invisible).serial(), "what nobody sees changes nothing");
+    let invisible = Object::EndpointSlice(fixture::slice("shop", "unready", "four", &[], unready));
+    assert!(!change(&mut zone, Event::Applied(invisible)), "what nobody sees changes nothing");
+    // However many come in a second, the next second has a serial that none of what was before has.
+    let mut serials = vec![loaded];
+    for number in 1..=20 {
+        let new = fixture::service("shop", "new", &[&format!("10.96.9.{number}")], &[]);
+        assert!(change(&mut zone, Event::Applied(Object::Service(new))));
+        serials.push(zone.serial());
+    }
+    let last = *serials.last().unwrap();
+    while seconds() == last {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    serials.push(zone.serial());
+    assert!(serials.is_sorted() && serials.last() > serials.first(), "{serials:?}");
+    assert!(*serials.last().unwrap() <= seconds(), "not ahead of the clock: {serials:?}");
+    assert_eq!(zone.serial(), *serials.last().unwrap(), "and it stays");
 }
 
 #[test]

@@ -19,7 +19,8 @@ use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::{Record, RecordType};
 use http::{Method, Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -33,16 +34,16 @@ use crate::elsewhere::Upstream;
 use crate::fixture::{cluster, forwarder, of_site, responder, service, zone, zone_of};
 use crate::sites::site;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-const OWN: &str = "web.shop.svc.cluster.local A";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const OWN: &str = "web.shop.svc.cluster.local A";
 
 /// Files with a certificate and its key, which go when this does.
-struct Files {
+pub(crate) struct Files {
     folder: PathBuf,
 }
 
 impl Files {
-    fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("fairlead-dns-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         Self { folder }
@@ -57,7 +58,7 @@ impl Files {
     }
 
     /// Writes a new certificate, and returns it in PEM.
-    fn renew(&self) -> String {
+    pub(crate) fn renew(&self) -> String {
         let rcgen::CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(["dns.example".to_owned()]).unwrap();
         std::fs::write(self.certificate(), cert.pem()).unwrap();
@@ -78,7 +79,7 @@ async fn tiers(upstream: Option<&Upstream>, files: &Files, connections: Bounds) 
     tiers_of(responder(zone(), forwarder), files, connections).await
 }
 
-async fn tiers_of(responder: Arc<Responder>, files: &Files, connections: Bounds) -> Tiers {
+pub(crate) async fn tiers_of(responder: Arc<Responder>, files: &Files, connections: Bounds) -> Tiers {
     let local = "127.0.0.1:0".parse().unwrap();
     let (certificate, key) = (files.certificate(), files.key());
     let tls = Some(TlsConfig { listen: Some(local), https: Some(local), certificate, key });
@@ -88,11 +89,15 @@ async fn tiers_of(responder: Arc<Responder>, files: &Files, connections: Bounds)
 }
 
 /// Connects as a client that trusts this certificate only.
-async fn connect(tiers: &Tiers, trusted: &str) -> std::io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn connect(tiers: &Tiers, trusted: &str) -> std::io::Result<TlsStream<TcpStream>> {
     connect_to(tiers.server.tls_address().unwrap(), trusted, b"dot").await
 }
 
-async fn connect_to(address: SocketAddr, trusted: &str, protocol: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn connect_to(
+    address: SocketAddr,
+    trusted: &str,
+    protocol: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap()).unwrap();
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -101,11 +106,14 @@ async fn connect_to(address: SocketAddr, trusted: &str, protocol: &[u8]) -> std:
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![protocol.to_vec()];
-    let stream = TcpStream::connect(address).await?;
+    // A client with little room sees how fast a server sends.
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(16 << 10)?;
+    let stream = socket.connect(address).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("dns.example").unwrap(), stream).await
 }
 
-async fn ask(stream: &mut TlsStream<TcpStream>, query: &[u8]) -> std::io::Result<Vec<u8>> {
+pub(crate) async fn ask(stream: &mut TlsStream<TcpStream>, query: &[u8]) -> std::io::Result<Vec<u8>> {
     let exchange = async {
         stream.write_all(&[&(query.len() as u16).to_be_bytes(), query].concat()).await?;
         let mut message = vec![0; usize::from(stream.read_u16().await?)];
@@ -115,7 +123,7 @@ async fn ask(stream: &mut TlsStream<TcpStream>, query: &[u8]) -> std::io::Result
     timeout(PATIENCE, exchange).await.expect("a response, or an end")
 }
 
-const MANY: Bounds = Bounds { all: 100, each: 100 };
+pub(crate) const MANY: Bounds = Bounds { all: 100, each: 100 };
 
 #[test]
 fn d26_answers_over_tls_are_those_over_tcp() {
@@ -216,7 +224,7 @@ fn d26_a_new_certificate_is_used_and_a_wrong_one_is_not() {
 }
 
 /// A cluster whose zone is more than can wait for a client: 9 000 Services with two ports.
-fn large() -> Arc<Responder> {
+pub(crate) fn large() -> Arc<Responder> {
     let ports = [("http", Protocol::Tcp, 80), ("metrics", Protocol::Tcp, 9100)];
     let many = (0..9_000_u32).map(|number| {
         let [_, a, b, c] = (0x0a60_0000 + number).to_be_bytes();
@@ -226,8 +234,8 @@ fn large() -> Arc<Responder> {
     of_site(zone_of(events), site(". {\nkubernetes cluster.local\ntransfer {\nto *\n}\n}"))
 }
 
-/// Everything that comes of a zone, and how many messages it takes.
-async fn whole(stream: &mut TlsStream<TcpStream>) -> (Vec<Record>, usize) {
+/// Everything that comes of a zone, and how many messages it takes. The client takes its time for each.
+pub(crate) async fn whole(stream: &mut TlsStream<TcpStream>, pause: Duration) -> (Vec<Record>, usize) {
     let (mut records, mut messages) = (Vec::new(), 0);
     let all = async {
         while records.len() < 2 || records.last().is_none_or(|last: &Record| last.record_type() != RecordType::SOA) {
@@ -235,6 +243,7 @@ async fn whole(stream: &mut TlsStream<TcpStream>) -> (Vec<Record>, usize) {
             stream.read_exact(&mut message).await.unwrap();
             records.extend(Message::from_vec(&message).unwrap().answers);
             messages += 1;
+            tokio::time::sleep(pause).await;
         }
     };
     timeout(PATIENCE * 6, all).await.expect("a whole zone");
@@ -250,7 +259,7 @@ fn d43_a_large_zone_goes_over_tls_whole_and_the_connection_goes_on() {
         let mut stream = connect(&tiers, &trusted).await.unwrap();
         let asked = query("cluster.local AXFR");
         stream.write_all(&[&(asked.len() as u16).to_be_bytes(), &asked[..]].concat()).await.unwrap();
-        let (records, messages) = whole(&mut stream).await;
+        let (records, messages) = whole(&mut stream, Duration::ZERO).await;
         assert!(messages > 64, "more than hickory-server keeps for a client: {messages}");
         let is_one = |record: &&Record| {
             record.record_type() == RecordType::A && record.name.to_string().starts_with("service-number-")
@@ -296,16 +305,17 @@ fn d26_queries_of_one_connection_over_tls_are_answered_as_they_get_ready() {
 }
 
 /// A client over HTTPS.
-struct Https {
-    requests: SendRequest<Bytes>,
+pub(crate) struct Https {
+    pub(crate) requests: SendRequest<Bytes>,
+    /// Ends when the connection does.
+    pub(crate) connection: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Https {
-    async fn connect(tiers: &Tiers, trusted: &str) -> Self {
+    pub(crate) async fn connect(tiers: &Tiers, trusted: &str) -> Self {
         let stream = connect_to(tiers.server.https_address().unwrap(), trusted, b"h2").await.unwrap();
         let (requests, connection) = h2::client::handshake(stream).await.unwrap();
-        tokio::spawn(connection);
-        Self { requests }
+        Self { requests, connection: tokio::spawn(connection) }
     }
 
     /// Sends a request, and returns the status, how long the response may be kept, and what is in it.
@@ -329,14 +339,14 @@ impl Https {
         timeout(PATIENCE, exchange).await.expect("a response")
     }
 
-    async fn post(&mut self, message: &[u8]) -> (Option<String>, Vec<u8>) {
+    pub(crate) async fn post(&mut self, message: &[u8]) -> (Option<String>, Vec<u8>) {
         let (status, kept, bytes) = self.send(request(Method::POST, "/dns-query"), message).await;
         assert_eq!(status, StatusCode::OK);
         (kept, bytes)
     }
 }
 
-fn request(method: Method, path: &str) -> Request<()> {
+pub(crate) fn request(method: Method, path: &str) -> Request<()> {
     let request = Request::builder().method(method).uri(format!("https://dns.example{path}"));
     request.header("content-type", "application/dns-message").header("accept", "*/*").body(()).unwrap()
 }

@@ -1,16 +1,20 @@
 //! What a Corefile has for others than the cluster's pods: NAT64, external addresses, whole zones.
 
-use fairlead_dns::full::{Outcome, Transport};
+use std::time::Duration;
+
+use fairlead_dns::full::{Outcome, Response, TransferError, Transfers, Transport};
+use fairlead_dns::zone::{Delta, OutsideDelta};
 use fairlead_objects::{LoadBalancerIngress, Object, Protocol, ServiceType};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{AAAA, CNAME, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::client::{Tiers, message, query, read, run, write};
 use crate::elsewhere::{Upstream, found, response};
 use crate::fixture::{endpoint, service, slice};
-use crate::sites::{says, served, served_with};
+use crate::sites::{answering, says, served, served_with};
 
 use ResponseCode::{NXDomain, NoError, Refused, ServFail};
 
@@ -367,8 +371,12 @@ fn d43_one_who_has_the_zone_gets_its_soa_only() {
             let mut question = message(&format!("{zone} TYPE251"));
             question.authorities = vec![soa.clone()];
             assert_eq!(whole(&tiers, &question).await, (vec![soa.clone()], 1), "{zone}");
-            let RData::SOA(mut data) = soa.data else { panic!("{soa}") };
-            data.serial = data.serial.wrapping_sub(1);
+            let RData::SOA(mut data) = soa.data.clone() else { panic!("{soa}") };
+            // Another server of the zone was faster.
+            data.serial = data.serial.wrapping_add(1);
+            question.authorities[0].data = RData::SOA(data.clone());
+            assert_eq!(whole(&tiers, &question).await, (vec![soa], 1), "{zone}");
+            data.serial = data.serial.wrapping_sub(2);
             question.authorities[0].data = RData::SOA(data);
             assert!(whole(&tiers, &question).await.0.len() > 10, "{zone}");
             question.authorities.clear();
@@ -399,5 +407,53 @@ fn d43_d18_nobody_else_has_a_zone() {
         assert!(refused(tiers.tcp(&query("cluster.local AXFR")).await), "whom acl blocks, under a name of its own");
         let tiers = served(". {\nkubernetes cluster.local\n}").await;
         assert!(refused(tiers.tcp(&query("cluster.local AXFR")).await), "without transfer");
+    });
+}
+
+/// What is left of a zone on its way.
+fn rest(messages: impl Iterator<Item = Result<Response, TransferError>>) -> Vec<Record> {
+    messages.flat_map(|message| Message::from_vec(&message.unwrap().encode()).unwrap().answers).collect()
+}
+
+#[test]
+fn d43_a_zone_on_its_way_is_the_one_that_was_asked_for() {
+    run(async {
+        for zone in ["cluster.local", "out.example"] {
+            let responder = answering(BOTH, outside(), Transfers::default()).await;
+            let asked = query(&format!("{zone} AXFR"));
+            let ask = || match responder.respond_to(&asked, Transport::Tcp, [192, 0, 2, 1].into()) {
+                Outcome::Transfer(transfer) => transfer,
+                _ => panic!("{zone} is a zone"),
+            };
+            let whole = rest(ask());
+            let mut on_its_way = ask();
+            let first = rest(on_its_way.next().into_iter());
+            // Everything goes while the client reads.
+            {
+                let mut changing = responder.zone.write().unwrap();
+                let names = changing.names().map(|(name, _)| name.clone());
+                let removed = names.filter(|name| name.to_string().contains(".svc.")).collect();
+                let outside = changing.outsides().all(true).map(|(name, _)| name.clone()).collect();
+                let outside = OutsideDelta { removed: outside, ..OutsideDelta::default() };
+                changing.update(Delta { removed, outside, ..Delta::default() });
+            }
+            assert_eq!([first, rest(on_its_way)].concat(), whole, "{zone}");
+            assert!(rest(ask()).len() < whole.len(), "{zone}");
+        }
+    });
+}
+
+#[test]
+fn d43_a_zone_that_is_not_taken_in_time_ends_the_connection() {
+    run(async {
+        let responder = answering(BOTH, outside(), Transfers::within(Duration::ZERO)).await;
+        let tiers = Tiers::start(responder).await;
+        let mut stream = TcpStream::connect(tiers.server.tcp_addresses()[0]).await.unwrap();
+        write(&mut stream, &query("cluster.local AXFR")).await;
+        let first = Message::from_vec(&read(&mut stream).await).unwrap();
+        assert_eq!(first.answers[0].record_type(), RecordType::SOA);
+        assert_ne!(first.answers.last(), first.answers.first(), "not all of it");
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_u8()).await.expect("an end");
+        assert!(ended.is_err(), "and nothing more");
     });
 }

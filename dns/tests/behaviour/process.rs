@@ -71,7 +71,7 @@ pub(crate) fn free_address() -> SocketAddr {
 }
 
 /// Where a process shows itself.
-pub(crate) struct Places([String; 3]);
+pub(crate) struct Places(pub(crate) [String; 3]);
 
 impl Places {
     pub(crate) fn new() -> Self {
@@ -85,7 +85,7 @@ impl Places {
 }
 
 /// Status and body of what a place says about a path, or nothing when nobody is there.
-fn get(place: &str, path: &str) -> Option<(u16, String)> {
+pub(crate) fn get(place: &str, path: &str) -> Option<(u16, String)> {
     let mut stream = std::net::TcpStream::connect(place).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;

@@ -77,7 +77,6 @@ fn objects_after(events: &[Event]) -> Vec<Object> {
 fn content(zone: &Zone) -> String {
     let mut lines: Vec<_> = zone.names().map(|(name, facts)| format!("{name} {facts:?}")).collect();
     lines.sort();
-    lines.push(format!("serial {}", zone.serial()));
     for address in ADDRESSES {
         let address: std::net::IpAddr = address.parse().unwrap();
         let labels: Vec<String> = match address {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fairlead_dns::corefile::{Corefile, Files, translate};
 use fairlead_dns::feed::{Make, feed};
-use fairlead_dns::full::{Outcome, Responder, Short, Transport};
+use fairlead_dns::full::{Outcome, Responder, Short, Transfers, Transport};
 use fairlead_dns::meter::Maker;
 use fairlead_dns::plan::{Makers, Own, Plan};
 use fairlead_dns::site::Site;
@@ -67,12 +67,18 @@ pub(crate) async fn served(corefile: &str) -> Tiers {
 
 /// The same with more objects, at an address.
 pub(crate) async fn served_with(corefile: &str, more: Vec<Object>, address: &str) -> Tiers {
+    Tiers::listen(answering(corefile, more, Transfers::default()).await, address).await
+}
+
+/// What answers as a Corefile says.
+pub(crate) async fn answering(corefile: &str, more: Vec<Object>, transfers: Transfers) -> Arc<Responder> {
     let plan = plan(corefile);
     let site = site(corefile);
     let zone = Zone::new(plan.origin.clone(), plan.ttl).unwrap();
-    let responder = of_site(zone, site);
+    let mut responder = of_site(zone, site);
+    Arc::get_mut(&mut responder).unwrap().transfers = transfers;
     fill(&responder, &plan, more).await;
-    Tiers::listen(responder, address).await
+    responder
 }
 
 /// Feeds a responder with the cluster's objects.

@@ -100,6 +100,12 @@ impl Cache {
         })
     }
 
+    /// How many of the entries that had to go were without records.
+    #[must_use]
+    pub fn evicted_denials(&self) -> u64 {
+        self.shards.iter().map(|shard| lock(shard).evicted_denials()).sum()
+    }
+
     /// What is known about a question.
     pub(super) fn look(&self, key: &[u8]) -> Found {
         let Some(mut shard) = self.shard(key) else { return Found::Nothing };

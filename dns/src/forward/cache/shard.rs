@@ -64,6 +64,8 @@ pub struct Shard {
     ranks: BTreeSet<(usize, IpAddr)>,
     serial: u64,
     evicted: u64,
+    /// Those of them that denied something.
+    evicted_denials: u64,
 }
 
 #[derive(Debug)]
@@ -98,6 +100,7 @@ impl Shard {
             ranks: BTreeSet::new(),
             serial: 0,
             evicted: 0,
+            evicted_denials: 0,
         }
     }
 
@@ -111,6 +114,12 @@ impl Shard {
     #[must_use]
     pub fn denials(&self) -> usize {
         self.entries.values().filter(|entry| entry.kept.denies).count()
+    }
+
+    /// How many of those that have had to go denied something.
+    #[must_use]
+    pub fn evicted_denials(&self) -> u64 {
+        self.evicted_denials
     }
 
     /// What is known about a question.
@@ -181,8 +190,9 @@ impl Shard {
                 share.queue.push_back((key, serial));
             }
             Some(entry) if entry.serial == serial => {
-                self.remove(&key);
                 self.evicted += 1;
+                self.evicted_denials += u64::from(entry.kept.denies);
+                self.remove(&key);
             }
             // It was replaced, or is gone.
             _ => {}
