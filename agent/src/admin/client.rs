@@ -47,7 +47,8 @@ impl Connection {
         let mut stream = UnixStream::connect(socket).map_err(absent)?;
         let mut line = serde_json::to_vec(request).map_err(|e| ClientError::Garbled(e.to_string()))?;
         line.push(b'\n');
-        stream.write_all(&line).map_err(absent)?;
+        // An agent that has no room hangs up without reading, and has said why before.
+        stream.write_all(&line).or_else(|error| if is_broken(&error) { Ok(()) } else { Err(absent(error)) })?;
         Ok(Self(BufReader::new(stream)))
     }
 
@@ -67,4 +68,9 @@ impl Connection {
             Reply::Error(text) => Err(ClientError::Refused(text)),
         }
     }
+}
+
+/// Whether the other end has hung up.
+fn is_broken(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::BrokenPipe
 }
