@@ -27,6 +27,7 @@ pub mod network;
 pub mod observe;
 pub mod plan;
 pub mod repair;
+mod seats;
 pub mod settings;
 pub mod sockets;
 pub mod state;

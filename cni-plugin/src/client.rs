@@ -107,7 +107,11 @@ impl Client {
         let limit = self.left();
         let stream = self.stream.get_mut();
         let sent = stream.set_write_timeout(Some(limit)).and_then(|()| stream.write_all(line));
-        sent.map_err(|error| broken(&self.socket, &error))
+        match sent {
+            // An agent that has no room hangs up without reading, and has said why before.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            sent => sent.map_err(|error| broken(&self.socket, &error)),
+        }
     }
 
     /// Reads a line. An answer that comes byte by byte has no more time than another.

@@ -40,6 +40,17 @@ impl Drops {
         self.counts().get(reason).copied().unwrap_or_default()
     }
 
+    /// How often each reason occurred to a pod of the node since it came.
+    ///
+    /// # Panics
+    /// When the answer says nothing of pods.
+    #[must_use]
+    pub fn of_pod(&self, pod: &str) -> BTreeMap<String, u64> {
+        let pods = self.0["pods"].as_array().expect("there are pods");
+        let counts = pods.iter().find(|one| one["pod"] == pod).map(|one| one["counts"].clone());
+        counts.map_or_else(BTreeMap::new, |counts| serde_json::from_value(counts).expect("they are counts"))
+    }
+
     /// The last packets that were dropped.
     ///
     /// # Panics

@@ -66,7 +66,8 @@ impl Connection {
         line.push(b'\n');
         stream.set_read_timeout(Some(limit)).map_err(absent)?;
         stream.set_write_timeout(Some(limit)).map_err(absent)?;
-        stream.write_all(&line).map_err(absent)?;
+        // An agent that has no room hangs up without reading, and has said why before.
+        stream.write_all(&line).or_else(|error| if is_broken(&error) { Ok(()) } else { Err(absent(error)) })?;
         Ok(Self { stream: BufReader::new(stream), socket: socket.to_owned() })
     }
 
@@ -90,6 +91,11 @@ impl Connection {
             Reply::Error(text) => Err(ClientError::Refused(text)),
         }
     }
+}
+
+/// Whether the other end has hung up.
+fn is_broken(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::BrokenPipe
 }
 
 #[cfg(test)]

@@ -4,17 +4,20 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{Reply, Request, policy, service, status};
 use crate::bpf::Tables;
 use crate::log::{Log, LogError};
+use crate::seats::{Seat, Seats};
 use crate::state::{DropLog, DropView, Shared};
 
 /// Where the agent listens when nothing else is configured.
@@ -22,6 +25,12 @@ pub const DEFAULT_SOCKET: &str = "/run/fairlead/agent.sock";
 
 /// Longest question, in bytes.
 const LONGEST: u64 = 64 << 10;
+
+/// Connections at a time.
+const CONNECTIONS: usize = 64;
+
+/// How long a question may take to come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What answers need.
 #[derive(Debug)]
@@ -53,29 +62,49 @@ pub fn listen(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers until it is dropped.
+/// Answers until it is dropped: so many connections at a time, of which the oldest that has asked nothing goes for a new one.
 pub async fn serve(admin: Arc<Admin>, listener: UnixListener) {
+    let seats = Seats::new(CONNECTIONS);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                let Some(seat) = seats.take() else {
+                    refuse(&stream);
+                    continue;
+                };
                 let admin = Arc::clone(&admin);
                 tokio::spawn(async move {
                     // Whoever asked has hung up: nobody is left to tell.
-                    let _gone = converse(&admin, stream).await;
+                    let _gone = converse(&admin, stream, &seat).await;
                 });
             }
             Err(error) => {
                 warn!(%error, "can't accept a connection to the admin socket");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
-async fn converse(admin: &Admin, stream: UnixStream) -> io::Result<()> {
+/// Says that there is no room, and hangs up.
+fn refuse(stream: &UnixStream) {
+    let text = format!(
+        "{CONNECTIONS} connections are open at the admin socket, the most that there may be: end some, such as `fairlead drops \
+         --follow`, and ask again"
+    );
+    if let Ok(mut line) = serde_json::to_vec(&Reply::Error(text)) {
+        line.push(b'\n');
+        // There is room in a new socket for a line; who has hung up need not be told.
+        let _gone = stream.try_write(&line);
+    }
+}
+
+async fn converse(admin: &Admin, stream: UnixStream, seat: &Seat) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read.take(LONGEST)).read_line(&mut line).await?;
+    let mut read = BufReader::new(read.take(LONGEST));
+    let Some(asked) = seat.wait(timeout(PATIENCE, read.read_line(&mut line))).await else { return Ok(()) };
+    asked.map_err(io::Error::from)??;
     let request = match serde_json::from_str(&line) {
         Ok(request) => request,
         Err(error) => return send(&mut write, &Reply::Error(format!("invalid request: {error}"))).await,
@@ -84,7 +113,12 @@ async fn converse(admin: &Admin, stream: UnixStream) -> io::Result<()> {
     send(&mut write, &answer(admin, request)).await?;
     let Some(mut follow) = follow else { return Ok(()) };
     loop {
-        match follow.recv().await {
+        // Who has hung up is not found out by telling him only when something is dropped again.
+        let event = tokio::select! {
+            event = follow.recv() => event,
+            _hung_up = read.read_u8() => return Ok(()),
+        };
+        match event {
             Ok(event) => send(&mut write, &ok::<[DropView]>(&[event])).await?,
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return Ok(()),
@@ -118,7 +152,7 @@ fn answer(admin: &Admin, request: Request) -> Reply {
             Ok(level) => ok(&level),
             Err(error) => Reply::Error(error.to_string()),
         },
-        Request::Drops { follow: _ } => ok(&admin.drops.view(&admin.tables)),
+        Request::Drops { follow: _ } => ok(&admin.drops.view(&admin.tables, &admin.shared)),
     }
 }
 

@@ -8,6 +8,7 @@ use super::{Admin, MapView, PodView, RepairView, StatusView};
 use crate::bpf::Map;
 use crate::cni::Health;
 use crate::compile::bandwidth::describe;
+use crate::state::counts_of;
 
 /// `BPF_MAP_TYPE_*` of maps whose elements come and go: hash, LRU hash, LPM trie.
 const COUNTED: [u32; 3] = [1, 9, 11];
@@ -53,6 +54,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
             .map(ToString::to_string)
             .collect(),
         bandwidth: bandwidth(admin, local.slot),
+        drops: counts_of(&admin.tables, local.slot).iter().map(|(_, packets)| packets).sum(),
     });
     StatusView {
         node: model.node_name().to_owned(),

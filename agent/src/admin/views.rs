@@ -171,6 +171,9 @@ pub struct PodView {
     /// What it may send and receive, and how that is kept.
     #[serde(default)]
     pub bandwidth: Vec<String>,
+    /// Packets of it and for it that were dropped since it came.
+    #[serde(default)]
+    pub drops: u64,
 }
 
 /// A map.

@@ -11,7 +11,7 @@ use super::args::{Args, Command, Output};
 use super::print::{self, Table};
 use super::{CliError, runtime, show};
 use crate::admin::{self, Connection, Request};
-use crate::doctor::{self, Finding, Severity};
+use crate::doctor::{self, Finding, Severity, Without};
 use crate::install::conflist::{CONF_DIR, CONF_NAME};
 use crate::install::{self, PLUGIN, Removal, Setup, Step};
 use crate::settings::{GROUPS, Settings};
@@ -130,6 +130,8 @@ pub(super) struct DoctorArgs {
 #[derive(Debug, Serialize)]
 struct Report {
     findings: Vec<Finding>,
+    /// What the node does without, and what holds there.
+    without: Vec<Without>,
     /// What could not be looked at, and why.
     unseen: Vec<(String, String)>,
 }
@@ -149,8 +151,8 @@ pub(super) fn doctor(args: &DoctorArgs, output: Output) -> Result<(), CliError> 
         api_server: api_server.clone(),
     };
     let facts = runtime()?.block_on(doctor::collect(&places));
-    let report = Report { findings: doctor::findings(&facts), unseen: facts.unseen };
-    show(output, &report, || print::report(&report.findings, &report.unseen))?;
+    let report = Report { findings: doctor::findings(&facts), without: doctor::without(&facts), unseen: facts.unseen };
+    show(output, &report, || print::report(&report.findings, &report.without, &report.unseen))?;
     let stops = report.findings.iter().any(|finding| finding.severity == Severity::Blocks);
     if stops { Err(CliError::No) } else { Ok(()) }
 }

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use crate::admin::{
     EndpointView, PolicyExplanation, PolicyVerdict, ServiceExplanation, ServiceView, StatusView, Verdict,
 };
-use crate::doctor::{Finding, Severity};
+use crate::doctor::{Finding, Severity, Without};
 use crate::state::{DropView, DropsView};
 
 /// A table whose columns are as wide as their widest cell.
@@ -44,7 +44,7 @@ impl<const N: usize> fmt::Display for Table<N> {
 }
 
 /// What the doctor says: for each finding what is so, why it matters and what to do, since these are long.
-pub(super) fn report(findings: &[Finding], unseen: &[(String, String)]) -> String {
+pub(super) fn report(findings: &[Finding], without: &[Without], unseen: &[(String, String)]) -> String {
     let mut text = String::new();
     for Finding { severity, what, why, remedy } in findings {
         let word = match severity {
@@ -55,6 +55,11 @@ pub(super) fn report(findings: &[Finding], unseen: &[(String, String)]) -> Strin
     }
     if findings.is_empty() {
         text += "no problems found\n";
+    }
+    if !without.is_empty() {
+        let mut out = Table::new(["the node does without", "what holds"]);
+        without.iter().for_each(|lack| out.row([lack.what.clone(), lack.holds.to_owned()]));
+        text += &format!("\n{out}");
     }
     if !unseen.is_empty() {
         let mut out = Table::new(["not checked", "reason"]);
@@ -112,10 +117,10 @@ pub(super) fn status(status: &StatusView) -> String {
     out.row(["drops".into(), format!("{drops} packets: see `fairlead drops`")]);
     let mut text = out.to_string();
 
-    let mut out = Table::new(["slot", "pod", "addresses", "object known"]);
+    let mut out = Table::new(["slot", "pod", "addresses", "object known", "drops"]);
     for pod in pods {
         let ips: Vec<_> = pod.ips.iter().map(ToString::to_string).collect();
-        out.row([pod.slot.to_string(), pod.pod.clone(), ips.join(" "), yes(pod.known)]);
+        out.row([pod.slot.to_string(), pod.pod.clone(), ips.join(" "), yes(pod.known), pod.drops.to_string()]);
     }
     text += &format!("\n{out}");
     let cut_off: Vec<_> = pods.iter().flat_map(|pod| pod.cut_off.iter().map(move |why| (pod, why))).collect();
@@ -272,6 +277,13 @@ pub(super) fn drops(drops: &DropsView) -> String {
         out.row([count.reason.clone(), count.packets.to_string(), count.meaning.clone()]);
     }
     let mut text = out.to_string();
+    if !drops.pods.is_empty() {
+        let mut out = Table::new(["pod", "reason", "packets since it came"]);
+        for pod in &drops.pods {
+            pod.counts.iter().for_each(|(reason, n)| out.row([pod.pod.clone(), reason.clone(), n.to_string()]));
+        }
+        text += &format!("\n{out}");
+    }
     if !drops.recent.is_empty() {
         text += "\nmost recent (sampled under load):\n";
         drops.recent.iter().for_each(|drop| text += &drop_line(drop));

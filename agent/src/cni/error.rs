@@ -87,6 +87,9 @@ pub enum CniError {
     /// They were not in place in time.
     #[error("the pod's policy was not in force after {0} s: is the agent overloaded, or cut off from the API server?")]
     AttachTimeout(u64),
+    /// As many plugins are served as may be.
+    #[error("{0} plugins are connected to the agent, the most that may be at a time; try again when some are done")]
+    Busy(usize),
     /// A request that is not of this protocol.
     #[error("can't read the request: {0}; the plugin and the agent are different releases")]
     Request(String),
@@ -107,6 +110,7 @@ impl CniError {
             | Self::NoSlot(_)
             | Self::Taken(_)
             | Self::Attach(_)
+            | Self::Busy(_)
             | Self::AttachTimeout(_) => code::TRY_AGAIN,
             Self::NotOfNode { .. } => code::INVALID_CONFIG,
             Self::NotAvailable(_) => code::NOT_AVAILABLE,

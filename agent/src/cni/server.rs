@@ -12,12 +12,16 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::service::Service;
-use super::session::serve;
+use super::session::{refuse, serve};
 use super::{AttachedPod, CniError, Health, Journal, PodNetwork};
+use crate::seats::Seats;
 use crate::wiring::PodLinks;
 
 /// How often queued deletions and vanished links are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
+
+/// Connections at a time: a plugin for each pod that a node usually may have.
+const CONNECTIONS: usize = 256;
 
 /// How often a starting agent looks whether it is ready.
 const READY_POLL: Duration = Duration::from_millis(20);
@@ -60,13 +64,16 @@ impl<N: PodNetwork> Server<N> {
     /// Once the agent is ready it marks the node as such, releases what vanished, attaches adopted pods again and does
     /// queued deletions; nothing is removed before.
     pub async fn run(self) {
-        let mut connections = JoinSet::new();
+        let (mut connections, seats) = (JoinSet::new(), Seats::new(CONNECTIONS));
         let upkeep = upkeep(Arc::clone(&self.service), self.socket.clone());
         tokio::pin!(upkeep);
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => drop(connections.spawn(serve(Arc::clone(&self.service), stream))),
+                    Ok((stream, _)) => match seats.take() {
+                        Some(seat) => drop(connections.spawn(serve(Arc::clone(&self.service), stream, seat))),
+                        None => refuse(&stream, CniError::Busy(CONNECTIONS)),
+                    },
                     Err(error) => {
                         // Out of file descriptors, most likely: let some connections end.
                         tracing::warn!(%error, "can't accept a CNI connection");

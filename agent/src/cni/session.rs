@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::service::Service;
 use super::{CniError, PodNetwork};
+use crate::seats::Seat;
 
 /// The longest request: the list of a GC on a full node is half a megabyte.
 const LONGEST_REQUEST: u64 = 4 << 20;
@@ -34,10 +35,20 @@ impl Turn {
     }
 }
 
-/// Serves a connection until its end.
-pub(crate) async fn serve<N: PodNetwork>(service: Arc<Service<N>>, stream: UnixStream) {
+/// Says that there is no room for a connection, and hangs up.
+pub(crate) fn refuse(stream: &UnixStream, error: CniError) {
+    tracing::warn!(code = error.code(), %error, "refused a CNI connection");
+    if let Ok(mut text) = serde_json::to_vec(&Reply::Failed(error.into())) {
+        text.push(b'\n');
+        // There is room in a new socket for a line; who has hung up need not be told.
+        let _gone = stream.try_write(&text);
+    }
+}
+
+/// Serves a connection until its end. While it has asked nothing it may lose its seat.
+pub(crate) async fn serve<N: PodNetwork>(service: Arc<Service<N>>, stream: UnixStream, seat: Seat) {
     let mut turn = Turn::default();
-    if let Err(error) = converse(&service, stream, &mut turn).await {
+    if let Err(error) = converse(&service, stream, &seat, &mut turn).await {
         tracing::debug!(%error, "a CNI connection broke");
     }
     if let Some(attachment) = turn.unfinished.take() {
@@ -51,6 +62,7 @@ pub(crate) async fn serve<N: PodNetwork>(service: Arc<Service<N>>, stream: UnixS
 async fn converse<N: PodNetwork>(
     service: &Service<N>,
     stream: UnixStream,
+    seat: &Seat,
     turn: &mut Turn,
 ) -> Result<(), std::io::Error> {
     let mut stream = BufReader::new(stream);
@@ -58,8 +70,11 @@ async fn converse<N: PodNetwork>(
     loop {
         line.clear();
         let mut limited = (&mut stream).take(LONGEST_REQUEST);
-        let read = timeout(IDLE_LIMIT, limited.read_until(b'\n', &mut line)).await??;
-        if read == 0 {
+        let come = timeout(IDLE_LIMIT, limited.read_until(b'\n', &mut line));
+        // Who works on a container keeps the seat between two requests too.
+        let read = if turn.container.is_some() { Some(come.await) } else { seat.wait(come).await };
+        let Some(read) = read else { return Ok(()) };
+        if read?? == 0 {
             return Ok(());
         }
         let reply = match serde_json::from_slice(&line) {

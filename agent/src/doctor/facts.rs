@@ -104,6 +104,8 @@ pub struct UplinkFacts {
     pub mtu: u32,
     /// Whether reverse path filtering is strict.
     pub strict: bool,
+    /// Whether its queue spaces packets.
+    pub paces: bool,
     /// Names of programs of others that see its packets before ours do.
     pub before: Vec<String>,
 }

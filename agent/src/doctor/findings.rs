@@ -274,7 +274,7 @@ fn uplinks(uplinks: &[UplinkFacts], pods: &[(String, u32)]) -> Vec<Finding> {
             "recreate these pods: new pods get the current MTU",
         ));
     }
-    for UplinkFacts { name, mtu: _, strict, before } in uplinks {
+    for UplinkFacts { name, mtu: _, strict, paces: _, before } in uplinks {
         if *strict {
             found.push(hinders(
                 format!("reverse path filtering is strict on {name}"),

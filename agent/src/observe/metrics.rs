@@ -13,7 +13,7 @@ use crate::cni::Health;
 use crate::compile::policy::Direction;
 use crate::model::Model;
 use crate::repair::Kind as Repaired;
-use crate::state::{DropLog, KubeProxy, Shared};
+use crate::state::{DropLog, KubeProxy, Shared, pod_counts};
 
 /// What `/proxyMode` says, where kube-proxy names its backend: `iptables`, `ipvs`, `nftables`.
 const PROXY_MODE: &str = "ebpf";
@@ -129,6 +129,7 @@ impl MetricsServer {
         let entries = shared.metrics.entries();
         let nearly_full = shared.progress().nearly_full;
         let drops = drops.counts(tables);
+        let of_pods = pod_counts(tables, shared);
         vec![
             gauges(
                 "fairlead_table_entries",
@@ -149,6 +150,20 @@ impl MetricsServer {
                 "fairlead_drops_total",
                 "Packets dropped since the tables were created, by reason.",
                 drops.iter().map(|drop| (vec![("reason", drop.reason.as_str())], drop.packets as f64)),
+            ),
+            counters(
+                "fairlead_pod_drops_total",
+                "Packets of a pod of this node, or for it, that were dropped since it came, by reason.",
+                of_pods.iter().flat_map(|(key, counts)| {
+                    counts.iter().map(|(reason, packets)| {
+                        let labels = vec![
+                            ("namespace", key.namespace.as_str()),
+                            ("pod", key.name.as_str()),
+                            ("reason", reason.as_str()),
+                        ];
+                        (labels, *packets as f64)
+                    })
+                }),
             ),
         ]
     }

@@ -1,6 +1,6 @@
-//! Dropped packets: the last ones, from the programs' ring buffer, and counts by reason.
+//! Dropped packets: the last ones, from the programs' ring buffer, and counts by reason, of the node and of each pod.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aya::maps::{Map, MapData, RingBuf};
 use fairlead_datapath::WirePort;
 use fairlead_datapath::catalog::TableId;
-use fairlead_datapath::drop::{DropEvent, DropReason};
+use fairlead_datapath::drop::{DropEvent, DropReason, PodDrops};
 use fairlead_datapath::slot_of;
+use fairlead_objects::ObjectKey;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ const KEPT: usize = 256;
 pub struct DropsView {
     /// Counts since the node's start; reasons that never occurred are left out.
     pub counts: Vec<DropCount>,
+    /// The same of each pod of this node, since it came.
+    #[serde(default)]
+    pub pods: Vec<PodDropsView>,
     /// The last that were seen: samples, when there are many.
     pub recent: Vec<DropView>,
 }
@@ -41,6 +45,16 @@ pub struct DropCount {
     pub meaning: String,
     /// Packets.
     pub packets: u64,
+}
+
+/// How often each reason occurred to one pod: to what it sent, or, of what was for it, what its own policy denied and what was
+/// dropped before it reached the pod's interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodDropsView {
+    /// `namespace/name`.
+    pub pod: String,
+    /// Packets by the reason's word; reasons that never occurred are left out.
+    pub counts: BTreeMap<String, u64>,
 }
 
 /// A dropped packet.
@@ -84,9 +98,14 @@ impl DropLog {
 
     /// Counts and the last drops.
     #[must_use]
-    pub fn view(&self, tables: &Tables) -> DropsView {
+    pub fn view(&self, tables: &Tables, shared: &Shared) -> DropsView {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-        DropsView { counts: self.counts(tables), recent }
+        let pods = pod_counts(tables, shared);
+        let view = |(key, counts): (ObjectKey, Vec<(DropReason, u64)>)| PodDropsView {
+            pod: key.to_string(),
+            counts: counts.into_iter().map(|(reason, packets)| (reason.as_str().to_owned(), packets)).collect(),
+        };
+        DropsView { counts: self.counts(tables), pods: pods.into_iter().map(view).collect(), recent }
     }
 
     /// Counts by reason, those that are not zero.
@@ -150,6 +169,34 @@ impl DropLog {
                 return;
             }
         }
+    }
+}
+
+/// Counts of each pod of this node of which any packet was dropped, by reason; those that are zero are left out. Bounded by
+/// the pods that are attached and the reasons that there are.
+#[must_use]
+pub fn pod_counts(tables: &Tables, shared: &Shared) -> Vec<(ObjectKey, Vec<(DropReason, u64)>)> {
+    let pods: Vec<_> = shared.model().local().values().map(|pod| (pod.slot, pod.key.clone())).collect();
+    let counts = pods.into_iter().map(|(slot, key)| (key, counts_of(tables, slot)));
+    counts.filter(|(_, counts)| !counts.is_empty()).collect()
+}
+
+/// Counts of the pod in a slot, those that are not zero.
+#[must_use]
+pub fn counts_of(tables: &Tables, slot: u16) -> Vec<(DropReason, u64)> {
+    let value = tables.map(TableId::DropsOfPods).and_then(|map| map.get(&u32::from(slot).to_ne_bytes()));
+    let value = value.inspect_err(|error| warn!(%error, "can't read the drop counters of a pod")).ok().flatten();
+    let Some(drops) = value.and_then(|bytes| PodDrops::read_from_bytes(&bytes).ok()) else { return Vec::new() };
+    let count = |reason: &DropReason| Some((*reason, drops.packets.get(*reason as usize)?.load()));
+    DropReason::ALL.iter().filter_map(count).filter(|(_, packets)| *packets > 0).collect()
+}
+
+/// A new pod has a slot: nothing of it was dropped yet.
+pub fn forget_drops(tables: &Tables, slot: u16) {
+    let nothing = [0; size_of::<PodDrops>()];
+    let done = tables.map(TableId::DropsOfPods).and_then(|map| map.update(&u32::from(slot).to_ne_bytes(), &nothing, 1));
+    if let Err(error) = done {
+        warn!(slot, %error, "can't clear the drop counters of a pod: they include those of the one before it");
     }
 }
 

@@ -2,7 +2,9 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Addr, WirePort};
+use crate::ifindex::slot_of;
+use crate::peer::{NO_SLOT, Tables};
+use crate::{Addr, Long, WirePort};
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $label:literal;)+) => {
@@ -144,6 +146,35 @@ const _: () = {
     }
 };
 
+/// Element of `POD_DROPS`: packets of and for one pod that were dropped, by reason. CPUs add to one number: it is the pod that
+/// is refused that waits, and with a number for each CPU the table would grow with them (2 MiB each).
+#[derive(Debug)]
+#[cfg_attr(any(test, feature = "host"), derive(FromBytes, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct PodDrops {
+    /// By [`DropReason`].
+    pub packets: [Long; MAX_DROP_REASONS as usize],
+}
+
+impl Default for PodDrops {
+    fn default() -> Self {
+        Self { packets: [const { Long::new(0) }; MAX_DROP_REASONS as usize] }
+    }
+}
+
+/// The pod that a drop is counted to: whose ingress policy it was, else whose interface it is, else the one that the packet was
+/// for.
+#[inline(always)]
+pub fn counted_to<T: Tables>(tables: &T, reason: DropReason, ifindex: u32, dst: &Addr) -> Option<u16> {
+    if !matches!(reason, DropReason::IngressPolicy)
+        && let Some(slot) = slot_of(ifindex)
+    {
+        return Some(slot);
+    }
+    let receiver = tables.peer(dst).filter(|peer| peer.slot != NO_SLOT && peer.is_of(dst.tag()));
+    receiver.map(|peer| peer.slot)
+}
+
 /// Element of `EVENT_BUDGET`: what a CPU has sent samples of.
 #[derive(Debug, Default)]
 #[repr(C)]
@@ -178,4 +209,39 @@ pub struct DropEvent {
     pub proto: u8,
     /// [`DropReason`].
     pub reason: u8,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::{DropReason, counted_to};
+    use crate::peer::{HostTables, NO_NODE, NO_SLOT, Peer};
+    use crate::{Addr, ifindex_of};
+
+    #[test]
+    fn a_drop_is_counted_to_whose_policy_it_was_else_to_the_pod_at_the_interface_else_to_the_receiver() {
+        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
+        let (local, elsewhere, outside) = (addr("10.244.1.2"), addr("10.244.2.2"), addr("192.0.2.1"));
+        let mut tables = HostTables::default();
+        for (addr, slot) in [(local, 7), (elsewhere, NO_SLOT)] {
+            tables.peers.insert(addr, Peer { tag: 0, class: 0, slot, node: NO_NODE, flags: 0 }.sealed(addr.tag()));
+        }
+        let (pod, uplink) = (ifindex_of(3), 2);
+        for (reason, ifindex, dst, whose) in [
+            (DropReason::EgressPolicy, pod, local, Some(3)),
+            (DropReason::SourceAddress, pod, outside, Some(3)),
+            (DropReason::IngressPolicy, pod, local, Some(7)),
+            (DropReason::IngressPolicy, uplink, local, Some(7)),
+            (DropReason::IngressPolicy, ifindex_of(7), local, Some(7)),
+            (DropReason::Bandwidth, uplink, local, Some(7)),
+            (DropReason::NoFlow, uplink, outside, None),
+            (DropReason::IngressPolicy, pod, elsewhere, None),
+        ] {
+            assert_eq!(counted_to(&tables, reason, ifindex, &dst), whose, "{reason:?} at {ifindex} for {dst}");
+        }
+        let other = tables.peers[&local];
+        tables.peers.insert(outside, other);
+        assert_eq!(counted_to(&tables, DropReason::NoFlow, uplink, &outside), None, "of another address");
+    }
 }

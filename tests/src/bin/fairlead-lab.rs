@@ -57,6 +57,17 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         times: usize,
     },
+    /// Opens connections to a unix socket, says text in each, and keeps them until it is ended; for tests
+    #[command(hide = true)]
+    Idle {
+        /// The socket
+        socket: PathBuf,
+        /// How many
+        connections: usize,
+        /// The text
+        #[arg(long, default_value = "")]
+        text: String,
+    },
     /// Sends datagrams, each to another port, and says how many it sent; for tests
     #[command(hide = true)]
     Flood {
@@ -153,6 +164,7 @@ fn main() -> Result<ExitCode> {
                 fairlead_agent::bpf::detach(&pin)?;
             }
         }
+        Task::Idle { socket, connections, text } => idle(&socket, connections, &text)?,
         Task::Flood { to, seconds } => println!("{}", flood(&to, Duration::from_secs(seconds))?),
         Task::Stay { to, udp } => println!("ended: {}", stay(to, udp)?),
         Task::Precede { interfaces, pins } => precede(&interfaces, &pins)?,
@@ -239,6 +251,20 @@ fn say(socket: &Path, text: &str) -> Result<()> {
             let sent = stream.write_all(text.as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
             listen(socket, &mut stream, sent)
         }
+    }
+}
+
+/// What the other side says stays unread, and that it hung up unnoticed: some clients are like that.
+fn idle(socket: &Path, connections: usize, text: &str) -> Result<()> {
+    let mut open = Vec::new();
+    for _ in 0..connections {
+        let mut stream = UnixStream::connect(socket)?;
+        let _hung_up = stream.write_all(text.as_bytes());
+        open.push(stream);
+    }
+    println!("{} connections", open.len());
+    loop {
+        std::thread::park();
     }
 }
 

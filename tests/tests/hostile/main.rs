@@ -21,6 +21,9 @@
 //! | a node | `status.podIPs` of its pods and addresses of its Node: those of other nodes' pods, of hosts outside | no policy takes an address for that pod; who has it keeps its name |
 //! | a pod | a later fragment right behind a packet that is allowed, of a datagram that is not, or of none | it does not arrive |
 //! | a pod | new flows as fast as it can, beside a hundred pods whose datagrams are answered after 2 s and whose handshakes take 1 s | its own are refused (`flow_limit`, `flow_rate`); every other pod gets every answer |
+//! | anybody | packets that are refused: with an address of another, to a pod that lets nobody in | each is counted by its reason and to the pod that sent it or, where its policy says so, that it was for; nobody else's counts move |
+//! | a host outside | 76 800 flows from one network to Services with session affinity | it loses its own places; every other client stays with its backend |
+//! | who may open the agent's sockets | hundreds of connections that ask nothing; as many as there may be that ask and stay | the oldest that asks nothing goes for the next; while all have asked, the next is told so |
 //! | who may write EndpointSlices | more endpoints of one namespace than there is room for | it is refused by name, and Services of others follow their endpoints |
 //! | a pod, a client of a NodePort | packets of the tunnel to a node: to all its addresses, whole and in fragments, by a service whose endpoint is there | none is sent on; each is counted as `tunnel_port`, and an endpoint that a Node names is refused by name |
 //! | a host behind a router | packets of the tunnel from a node's address | none gets in, unless that node is reached through the tunnel |
@@ -32,6 +35,8 @@
 //! only gives a priority is no tag, fragments arrive with packets of other flows between them.
 
 mod claims;
+mod counted;
+mod crowded;
 mod errors;
 mod first;
 mod flood;

@@ -36,6 +36,7 @@ fn a_running_node_has_nothing_that_stops_it_but_the_api_server() {
     let (ok, findings, report) = doctor(node, &[]);
     assert!(ok, "{findings:?}");
     assert!(report["unseen"].to_string().contains("apiServer"), "no kubeconfig, no address: {report}");
+    assert!(report["without"].to_string().contains("fq as root qdisc at eth0"), "a veth has no queue: {report}");
     let text = node.fairlead(&["doctor"]);
     assert!(text.ok() && text.stdout.contains("no problems found"), "{text:?}");
 

@@ -22,7 +22,7 @@ pub(super) async fn links(proc_sys: &Path, facts: &mut Facts) {
         Err(error) => return facts.unseen.push(("the node's interfaces".to_owned(), error.to_string())),
     };
     let sysctls = Sysctls::new(proc_sys, Path::new("/"));
-    for Uplink { name, mtu, .. } in uplinks {
+    for Uplink { name, mtu, paces, .. } in uplinks {
         let (mut before, mut unseen) = (Vec::new(), None);
         for (direction, own) in OURS {
             match SchedClassifier::query_tcx(&name, direction) {
@@ -35,7 +35,7 @@ pub(super) async fn links(proc_sys: &Path, facts: &mut Facts) {
             }
         }
         facts.unseen.extend(unseen.map(|why| (format!("programs at {name}"), why)));
-        facts.uplinks.push(UplinkFacts { strict: sysctls.is_strict(&name), name, mtu, before });
+        facts.uplinks.push(UplinkFacts { strict: sysctls.is_strict(&name), name, mtu, paces, before });
     }
     facts.pods = mtus.into_iter().filter(|(name, _)| name.starts_with(HOST_LINK_PREFIX)).collect();
 }

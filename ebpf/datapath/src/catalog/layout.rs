@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::string::String;
 
 use super::TableInfo;
-use crate::drop::{DropEvent, EventBudget};
+use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS, PodDrops};
 use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Limit, Pace};
 use crate::tables::config::{Config, Uplink};
@@ -16,7 +16,7 @@ use crate::tables::service::{
     Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendFlags, FrontendKey, NodeAddress, Scope,
     ServiceState, SourceRangeKey,
 };
-use crate::tables::sock::{Sender, SenderKey, SocketMemory};
+use crate::tables::sock::{MAX_SENDERS, Sender, Senders, SocketMemory};
 use crate::{Addr, Long, Tuple, WirePort, Word};
 
 /// The text of a table's layout.
@@ -64,6 +64,8 @@ plain!(
     Long,
     WirePort,
     [Long; 1024],
+    [Long; MAX_DROP_REASONS as usize],
+    [Sender; MAX_SENDERS],
     [Addr; 8],
     [u8; 3],
     [u8; 4],
@@ -146,12 +148,15 @@ layout!(Backend {
     state: "one word",
 } "state": [("SERVING", BackendState::SERVING), ("GENERATION", BackendState::new(u32::MAX, false).0)];);
 layout!(ServiceState { udp_generation: "changes of the UDP frontends" });
-layout!(AffinityKey { client: "client", service: "service port id", pad: "zero" });
+layout!(AffinityKey { who: "client or networks", place: "one of its places" });
 layout!(Affinity {
     tag: "check of key and content",
+    service: "service port id",
+    client: "client",
     backend: "backend id",
     generation: "of the backend",
-    seen: "second since boot"
+    seen: "second since boot",
+    pad: "zero",
 });
 layout!(SourceRangeKey { prefix_len: "bits", set: "source set", addr: "prefix" });
 layout!(Peer {
@@ -280,8 +285,8 @@ layout!(SocketMemory {
     pad: "zero",
     last: "backend id << 32 | generation",
 });
-layout!(SenderKey { cookie: "socket", addr: "backend", port: "wire order", pad: "zero" });
-layout!(Sender { tag: "check of key and content", port: "wire order", pad: "zero", addr: "service" });
+layout!(Senders { places: "tag, ports of backend and service, backend, service", written: "in all" });
+layout!(PodDrops { packets: "by DropReason" });
 layout!(DropEvent {
     time: "nanoseconds since boot",
     src: "source",

@@ -14,7 +14,7 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
-use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS};
+use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS, PodDrops};
 use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, Uplink};
@@ -28,7 +28,7 @@ use crate::tables::service::{
     Affinity, AffinityKey, Backend, Frontend, FrontendKey, MAX_AFFINITIES, MAX_BACKENDS, MAX_FRONTENDS,
     MAX_NODE_ADDRESSES, MAX_SLOTS, MAX_SOURCE_RANGES, NodeAddress, SERVICE_PORT_WORDS, ServiceState, SourceRangeKey,
 };
-use crate::tables::sock::{MAX_SENDERS, Sender, SenderKey, SocketMemory};
+use crate::tables::sock::{Senders, SocketMemory};
 use crate::{Addr, Long, MAX_PODS};
 
 pub use kind::Kind;
@@ -171,8 +171,8 @@ tables! {
     ServiceGeneration: "SERVICE_STATE", Array<u32, ServiceState>, elements 1, flags 0, version Some(1);
     /// address of the node → NodePorts, hostPorts or both are at it
     NodeAddresses: "NODE_ADDRESSES", Hash<Addr, NodeAddress>, elements MAX_NODE_ADDRESSES, flags 0, version Some(2);
-    /// (client, service port) → the backend that it had last
-    Affinities: "AFFINITY", LruHash<AffinityKey, Affinity>, elements MAX_AFFINITIES, flags 0, version Some(2);
+    /// the backend that a client had last by a service port
+    Affinities: "AFFINITY", LruHash<AffinityKey, Affinity>, elements MAX_AFFINITIES, flags 0, version Some(3);
     /// a bit for each port and protocol that a frontend ever had
     ServicePorts: "SERVICE_PORTS", Array<u32, u64>, elements SERVICE_PORT_WORDS, flags 0, version Some(1);
     /// (set, prefix): a set is the source ranges of a service port
@@ -205,7 +205,7 @@ tables! {
     /// flows of each pod, for its limits
     FlowCounts: "POD_FLOWS", Array<u32, PodFlows>, elements PodFlows::ELEMENTS, flags 0, version Some(2);
     /// source ports in use, by destination and by who has them
-    PortShares: "SHARES", Array<u32, Long>, elements MAX_SHARES, flags 0, version Some(1);
+    PortShares: "SHARES", Array<u32, Long>, elements MAX_SHARES, flags 0, version Some(2);
     /// which source ports of a crowded destination are in use
     PortSets: "PORTS", Hash<Destination, PortSet>, elements MAX_PORT_SETS, flags NO_PREALLOC, version Some(1);
     /// ports of datagrams in fragments
@@ -218,10 +218,12 @@ tables! {
     Uplinks: "UPLINKS", Hash<u32, Uplink>, elements 64, flags 0, version Some(2);
     /// a socket's service; dies with it
     Sockets: "SOCKETS", SocketStorage<u32, SocketMemory>, elements 0, flags NO_PREALLOC, version Some(1);
-    /// as whom a backend answers a UDP socket of the node
-    Senders: "SENDERS", LruHash<SenderKey, Sender>, elements MAX_SENDERS, flags 0, version Some(2);
+    /// as whom backends answer a UDP socket of the node; dies with it
+    SocketSenders: "SENDERS", SocketStorage<u32, Senders>, elements 0, flags NO_PREALLOC, version Some(3);
     /// counters
     Drops: "DROPS", PerCpuArray<u32, u64>, elements MAX_DROP_REASONS, flags 0, version Some(2);
+    /// counters of each pod
+    DropsOfPods: "POD_DROPS", Array<u32, PodDrops>, elements MAX_PODS, flags 0, version Some(1);
     /// samples of drops, 64 a second and CPU
     DropEvents: "EVENTS", RingBuffer<(), DropEvent>, elements 262_144, flags 0, version Some(1);
     /// the grace period

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use super::{CidrKey, NodeHop, Peer, Pod, Tables};
 use crate::{Addr, MAX_PODS};
 
+/// Prefixes that are looked through faster than each length is looked up.
+const FEW: usize = 32;
+
 /// The tables of addresses, nodes and pods.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostTables {
@@ -24,6 +27,14 @@ impl Tables for HostTables {
     }
 
     fn cidr(&self, key: &CidrKey) -> Option<Peer> {
+        // Few are looked through; of many, each length is looked up.
+        if self.cidrs.len() <= FEW {
+            let holding = self
+                .cidrs
+                .iter()
+                .filter(|(cidr, _)| cidr.prefix_len <= key.prefix_len && key.shortened(cidr.prefix_len) == **cidr);
+            return holding.max_by_key(|(cidr, _)| cidr.prefix_len).map(|(_, peer)| *peer);
+        }
         (8..=key.prefix_len).rev().find_map(|len| self.cidrs.get(&key.shortened(len)).copied())
     }
 

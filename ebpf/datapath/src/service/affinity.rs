@@ -1,6 +1,6 @@
 //! Session affinity: a client stays with a backend, from new flow to new flow.
 
-use super::{Affinity, AffinityKey, BackendState, Chosen, Tables};
+use super::{Affinity, AffinityKey, BackendState, Chosen, From, Tables};
 use crate::Addr;
 
 /// Halvings of the largest block.
@@ -9,20 +9,58 @@ const STEPS: u32 = 24;
 /// The backend that a client had last by this service port, if it still is one that the client may choose and the time-out
 /// since the client's last new flow has not passed; else the one that was chosen for it. Remembers it (S38, S39).
 #[inline(always)]
-pub fn stick<T: Tables>(tables: &T, chosen: Chosen, client: Addr, now: u32) -> Chosen {
+pub fn stick<T: Tables>(tables: &T, chosen: Chosen, client: Addr, from: From, now: u32) -> Chosen {
     if chosen.affinity_seconds == 0 {
         return chosen;
     }
-    let key = AffinityKey::new(client, chosen.service);
-    let before = tables.affinity(&key).filter(|before| {
-        // Another CPU may have written a later second than this one has read.
-        let age = now.wrapping_sub(before.seen);
-        before.is_of(key.tag()) && (age < chosen.affinity_seconds || age > u32::MAX / 2)
-    });
+    let (key, before) = find(tables, client, chosen.service, from, now);
+    let before = before.filter(|before| age(before, now) < chosen.affinity_seconds);
     let kept = before.and_then(|before| again(tables, &chosen, &before)).unwrap_or(chosen);
-    let memory = Affinity { tag: 0, backend: kept.id, generation: kept.generation, seen: now }.sealed(key.tag());
-    tables.remember_affinity(&key, &memory);
+    let memory = Affinity {
+        tag: 0,
+        service: chosen.service,
+        client,
+        backend: kept.id,
+        generation: kept.generation,
+        seen: now,
+        pad: 0,
+    };
+    tables.remember_affinity(&key, &memory.sealed(key.tag()));
     kept
+}
+
+/// The place that a client's memory is in, with what is there; else the one of its places that is free or was not in use for
+/// longest.
+#[inline(always)]
+fn find<T: Tables>(tables: &T, client: Addr, service: u32, from: From, now: u32) -> (AffinityKey, Option<Affinity>) {
+    let who = match from {
+        From::Inside => AffinityKey::inside(client),
+        From::Outside => AffinityKey::outside(client),
+    };
+    let whose = Affinity::whose(client, service);
+    let mut free = AffinityKey::new(who, whose, 0);
+    let mut oldest = 0;
+    let mut choice = 0;
+    while choice < AffinityKey::CHOICES {
+        let key = AffinityKey::new(who, whose, choice);
+        let unused = match tables.affinity(&key).filter(|there| there.is_of(key.tag())) {
+            Some(there) if there.client == client && there.service == service => return (key, Some(there)),
+            Some(there) => age(&there, now),
+            None => u32::MAX,
+        };
+        if unused > oldest {
+            (free, oldest) = (key, unused);
+        }
+        choice += 1;
+    }
+    (free, None)
+}
+
+/// Seconds since a memory was in use. Another CPU may have written a later second than this one has read.
+#[inline(always)]
+const fn age(memory: &Affinity, now: u32) -> u32 {
+    let age = now.wrapping_sub(memory.seen);
+    if age > u32::MAX / 2 { 0 } else { age }
 }
 
 /// The backend of before, if it is among those that could have been chosen.

@@ -1,6 +1,7 @@
 //! One service in the tables, and every answer that it can give.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::vec::Vec;
 
@@ -8,7 +9,7 @@ use proptest::prelude::*;
 
 use super::{
     Affinity, AffinityKey, Backend, BackendState, Chosen, From, Frontend, FrontendFlags, FrontendKey, HostTables,
-    Scope, Selection, SourceRangeKey, Tables, admits, flow_is_stale, select, stick,
+    MAX_AFFINITIES, Scope, Selection, SourceRangeKey, Tables, admits, flow_is_stale, select, stick,
 };
 use crate::Addr;
 use crate::{WirePort, WireV4};
@@ -242,7 +243,7 @@ fn s40_a_flow_goes_stale_with_its_backend() {
 /// The backend of a client's new flow, of three, under an affinity of ten seconds.
 fn affine(tables: &HostTables, client: &str, now: u32, random: u32) -> u32 {
     match select(tables, key().addr, key().port, key().proto, From::Inside, random) {
-        Selection::Forward(chosen) => stick(tables, chosen, addr(client), now).id,
+        Selection::Forward(chosen) => stick(tables, chosen, addr(client), From::Inside, now).id,
         other => panic!("{other:?}"),
     }
 }
@@ -277,6 +278,66 @@ fn s39_affinity_is_to_what_may_be_chosen_alone() {
     assert_eq!(affine(&tables, "192.0.2.1", 102, u32::MAX), 3);
     tables.write_backend_state(3, BackendState::new(103, false).0);
     assert_eq!(affine(&tables, "192.0.2.1", 103, 0), 2);
+}
+
+#[test]
+fn s38_a_client_of_ever_more_services_makes_nobody_else_lose_the_backend() {
+    let tables = sticky(3);
+    let Selection::Forward(chosen) = select(&tables, key().addr, key().port, key().proto, From::Inside, 0) else {
+        panic!("no backend")
+    };
+    let clients: Vec<_> = (1..=100).map(|n| (std::format!("10.0.0.{n}"), From::Inside)).collect();
+    // Networks outside share groups of places; of those here none is in the flooder's.
+    let flooder = addr("198.51.100.1");
+    let outside = (0..100).map(|n| std::format!("203.0.{n}.1"));
+    let others = outside.filter(|text| AffinityKey::outside(addr(text)) != AffinityKey::outside(flooder));
+    let clients: Vec<_> = clients.into_iter().chain(others.map(|text| (text, From::Outside))).collect();
+    for (client, from) in &clients {
+        stick(&tables, chosen, addr(client), *from, 100);
+    }
+    let before = tables.affinities.borrow().len();
+    assert_eq!(before, clients.len(), "each is remembered");
+    for service in 0..20_000 {
+        for (client, from) in [(addr("10.0.0.200"), From::Inside), (flooder, From::Outside)] {
+            stick(&tables, Chosen { service, ..chosen }, client, from, 101);
+        }
+    }
+    assert_eq!(tables.affinities.borrow().len() - before, 2 * AffinityKey::PLACES as usize);
+    for (client, from) in &clients {
+        let last = Chosen { id: 3, generation: 103, ..chosen };
+        assert_eq!(stick(&tables, last, addr(client), *from, 102).id, chosen.id, "{client}");
+    }
+}
+
+#[test]
+fn s38_clients_of_one_network_share_places_and_those_that_fill_a_quarter_lose_almost_nothing() {
+    let tables = sticky(3);
+    let Selection::Forward(chosen) = select(&tables, key().addr, key().port, key().proto, From::Inside, 0) else {
+        panic!("no backend")
+    };
+    let mut lost = 0;
+    for network in 0..100 {
+        let clients = || (1..=AffinityKey::PLACES / 4).map(|n| addr(&std::format!("192.{network}.2.{n}")));
+        for client in clients() {
+            stick(&tables, chosen, client, From::Outside, 100);
+        }
+        let last = Chosen { id: 3, generation: 103, ..chosen };
+        lost += clients().filter(|&client| stick(&tables, last, client, From::Outside, 101).id != chosen.id).count();
+    }
+    assert!(lost < 32, "{lost} of 1600 clients lost their backend");
+}
+
+#[test]
+fn every_place_of_the_table_fits() {
+    let inside = MAX_AFFINITIES / AffinityKey::PLACES - AffinityKey::NETWORKS;
+    assert!(inside >= 2 * 500, "500 pods, each with an address of either family");
+    for client in ["10.0.0.1", "192.0.2.9", "fd00::7", "2001:db8::1"].map(addr) {
+        assert!(AffinityKey::outside(client) < AffinityKey::NETWORKS && AffinityKey::inside(client) >> 31 == 1);
+        let whose = Affinity::whose(client, 7);
+        let places: BTreeSet<_> = (0..AffinityKey::CHOICES).map(|n| AffinityKey::new(1, whose, n).place).collect();
+        assert_eq!(places.len(), AffinityKey::CHOICES as usize);
+        assert!(places.iter().all(|&place| place < AffinityKey::PLACES));
+    }
 }
 
 proptest! {

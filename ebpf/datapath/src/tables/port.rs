@@ -78,7 +78,8 @@ pub const fn holder(slot: u16, client: Addr) -> u32 {
     }
     // The upper 24 bits of an IPv4 address, 64 of an IPv6 address.
     let network = if client.is_v4() { client.lo & 0x00ff_ffff_0000_0000 } else { client.hi };
-    0x1_0000 | (mixed(network) as u32 & 0xffff)
+    // Of one product the lower bits know nothing of the last octets.
+    0x1_0000 | (mixed(mixed(network)) as u32 & 0xffff)
 }
 
 /// Elements of `SHARES`: a power of two.
@@ -115,5 +116,35 @@ impl PortSet {
 impl Default for PortSet {
     fn default() -> Self {
         Self { words: [const { Long::new(0) }; 1024] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
+
+    use super::holder;
+    use crate::Addr;
+    use crate::peer::NO_SLOT;
+
+    #[test]
+    fn networks_outside_are_told_apart_by_every_octet_of_theirs_and_by_no_other() {
+        let who = |text: &str| holder(NO_SLOT, Addr::from(text.parse::<IpAddr>().unwrap()));
+        for groups in [1 << 16, 1 << 10] {
+            let names: [fn(usize) -> std::string::String; 5] = [
+                |n| std::format!("{}.0.2.1", 11 + n % 200),
+                |n| std::format!("203.{n}.2.1"),
+                |n| std::format!("203.0.{n}.1"),
+                |n| std::format!("2001:db8:{n:x}::1"),
+                |n| std::format!("2001:db8:1:{n:x}::1"),
+            ];
+            for name in names {
+                let seen: BTreeSet<_> = (0..200).map(|n| who(&name(n)) % groups).collect();
+                assert!(seen.len() > 120, "{} of 200 like {}", seen.len(), name(1));
+            }
+        }
+        assert_eq!(who("203.0.113.1"), who("203.0.113.254"));
+        assert_eq!(who("2001:db8:1:2::1"), who("2001:db8:1:2:ffff::"));
     }
 }

@@ -2,6 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::peer::NO_SLOT;
 use crate::{Addr, WirePort};
 
 /// Elements of `FRONTENDS`: addresses times ports of all services.
@@ -262,52 +263,91 @@ impl BackendState {
     }
 }
 
-/// Elements of `AFFINITY`: clients that services remember. When it is full the least recently used goes.
-pub const MAX_AFFINITIES: u32 = 1 << 16;
+/// Elements of `AFFINITY`: every place of all networks outside, and of a thousand pods and nodes.
+pub const MAX_AFFINITIES: u32 = AffinityKey::PLACES * (AffinityKey::NETWORKS + 1024);
 
-/// Key of `AFFINITY`: a client of a service port, whichever of its addresses the client uses (S38).
+/// Key of `AFFINITY`: one of the places of whoever connects. So a client that connects to ever more services overwrites its
+/// own, and nobody else's. What is in a place says whose it is ([`Affinity::whose`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct AffinityKey {
-    /// The client's address.
-    pub client: Addr,
-    /// The service port.
-    pub service: u32,
-    /// Zero.
-    pub pad: u32,
+    /// [`AffinityKey::inside`] or [`AffinityKey::outside`].
+    pub who: u32,
+    /// Below [`AffinityKey::PLACES`].
+    pub place: u32,
 }
 
 impl AffinityKey {
-    /// A key.
+    /// Places of one client in the cluster, or of one group of networks outside.
+    pub const PLACES: u32 = 64;
+
+    /// Groups of networks outside.
+    pub const NETWORKS: u32 = 1024;
+
+    /// Places that one memory may be in: where clients are many, few lose theirs because they meet.
+    pub const CHOICES: u32 = 4;
+
+    /// A pod of this node, or the node: by its address, which has been checked.
     #[inline(always)]
     #[must_use]
-    pub const fn new(client: Addr, service: u32) -> Self {
-        Self { client, service, pad: 0 }
+    pub const fn inside(client: Addr) -> u32 {
+        client.tag() | 1 << 31
+    }
+
+    /// A client outside: those of one network share places, and networks may.
+    #[inline(always)]
+    #[must_use]
+    pub const fn outside(client: Addr) -> u32 {
+        super::port::holder(NO_SLOT, client) & (Self::NETWORKS - 1)
+    }
+
+    /// A place in which a memory may be; `choice` is below [`AffinityKey::CHOICES`], and each is another place.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(who: u32, whose: u32, choice: u32) -> Self {
+        let step = whose >> 8 | 1;
+        Self { who, place: whose.wrapping_add(step.wrapping_mul(choice)) & (Self::PLACES - 1) }
     }
 
     /// What an [`Affinity`] carries to be recognised, as [`FrontendKey::tag`].
     #[inline(always)]
     #[must_use]
     pub const fn tag(&self) -> u32 {
-        self.client.tag() ^ self.service.wrapping_mul(0x9e37_79b1)
+        (self.who ^ self.place.rotate_right(8)).wrapping_mul(0x9e37_79b1)
     }
 }
 
-/// Value of `AFFINITY`: the backend that a client had last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+/// Value of `AFFINITY`: the backend that a client had last by a service port, whichever of its addresses the client used (S38).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
 pub struct Affinity {
     /// Check of its key and content: [`Affinity::is_of`].
     pub tag: u32,
+    /// The service port.
+    pub service: u32,
+    /// The client's address.
+    pub client: Addr,
     /// The backend's id.
     pub backend: u32,
     /// The generation of that id.
     pub generation: u32,
     /// Second (since boot) of the client's last new flow.
     pub seen: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
-super::reused::tagged! { Frontend, of 4 words; Affinity, of 2 words; }
+impl Affinity {
+    /// A word that spreads the memories of a client, or of clients of a network, over places.
+    #[inline(always)]
+    #[must_use]
+    pub const fn whose(client: Addr, service: u32) -> u32 {
+        let x = (client.tag() ^ service.rotate_right(12)).wrapping_mul(0x9e37_79b1);
+        x ^ x >> 15
+    }
+}
+
+super::reused::tagged! { Frontend, of 4 words; Affinity, of 5 words; }
 
 /// Value of `NODE_ADDRESSES`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

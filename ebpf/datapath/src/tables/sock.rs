@@ -1,11 +1,8 @@
-//! What the socket hooks remember: `SOCKETS` (socket storage) and `SENDERS` (LRU hash).
+//! What the socket hooks remember: `SOCKETS` and `SENDERS`, both socket storage.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{Addr, WirePort};
-
-/// Elements of `SENDERS`: pairs of a socket of the host and a backend that it sends datagrams to.
-pub const MAX_SENDERS: u32 = 1 << 14;
 
 /// Value of `SOCKETS`: what was done to one socket. It dies with the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -26,49 +23,40 @@ pub struct SocketMemory {
     pub last: u64,
 }
 
-/// Key of `SENDERS`: a datagram from whom, to whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// Places of one socket in `SENDERS`: backends whose answers it takes for those of services, beside the one that it is
+/// connected to.
+pub const MAX_SENDERS: usize = 16;
+
+/// Value of `SENDERS`: the backends that one socket sent datagrams to last. It dies with the socket, and no other socket
+/// takes its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct SenderKey {
-    /// The socket's cookie.
-    pub cookie: u64,
-    /// The backend's address.
-    pub addr: Addr,
-    /// The backend's port.
-    pub port: WirePort,
-    /// Zero.
-    pub pad: [u8; 6],
+pub struct Senders {
+    /// In no order.
+    pub places: [Sender; MAX_SENDERS],
+    /// How many there have been: says which place is next.
+    pub written: u64,
 }
 
-impl SenderKey {
-    /// A key.
-    #[inline(always)]
-    #[must_use]
-    pub const fn new(cookie: u64, addr: Addr, port: WirePort) -> Self {
-        Self { cookie, addr, port, pad: [0; 6] }
-    }
-
-    /// What a [`Sender`] carries to be recognised, as [`super::service::FrontendKey::tag`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn tag(&self) -> u32 {
-        let socket = (self.cookie ^ self.port.bits() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.addr.tag() ^ (socket >> 32) as u32
-    }
-}
-
-/// Value of `SENDERS`: as whom the backend answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// A backend, and as whom it answers. Two threads may send by one socket at once, so it is recognised by its tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Sender {
-    /// Check of its key and content: [`Sender::is_of`].
+    /// Check of the rest: [`Sender::is_of`] with [`Sender::KEY`].
     pub tag: u32,
+    /// The backend's port.
+    pub backend_port: WirePort,
     /// The service's port.
-    pub port: WirePort,
-    /// Zero.
-    pub pad: u16,
+    pub service_port: WirePort,
+    /// The backend's address.
+    pub backend: Addr,
     /// The service's address.
-    pub addr: Addr,
+    pub service: Addr,
 }
 
-super::reused::tagged! { Sender, of 3 words; }
+impl Sender {
+    /// Any number but 0, so that a place that was never written is nobody's.
+    pub const KEY: u32 = 0x9e37_79b1;
+}
+
+super::reused::tagged! { Sender, of 5 words; }

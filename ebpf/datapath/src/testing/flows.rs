@@ -21,6 +21,28 @@ const SLOTS: usize = 64;
 /// Where all flows are counted, behind those that nobody accounts for.
 const EVERYBODY: usize = SLOTS + 1;
 
+/// What a number is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Counted {
+    /// Flows of a pod; behind those of pods come those of nobody, and of all.
+    Flows(usize, What),
+    /// Source ports, in a counter of `SHARES`.
+    Share(u32),
+}
+
+/// Of which table and direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// `CT_EST`, opened by it.
+    Established,
+    /// `CT_EST`, opened to it.
+    Accepted,
+    /// `CT_ANY`, opened by it.
+    Outgoing,
+    /// `CT_ANY`, opened to it.
+    Incoming,
+}
+
 /// The tables of flows. What was looked up stays readable when its entry has been replaced or removed.
 #[derive(Debug)]
 pub struct Flows {
@@ -89,27 +111,27 @@ impl Flows {
 
     /// Every count that is not zero, by what it is of.
     #[must_use]
-    pub fn counts(&self) -> Vec<(std::string::String, u64)> {
+    pub fn counts(&self) -> Vec<(Counted, u64)> {
         let pods = (0_usize..).zip(&self.pods).flat_map(|(slot, pod)| {
-            [
-                ("established", &pod.established),
-                ("accepted", &pod.accepted),
-                ("outgoing", &pod.outgoing),
-                ("incoming", &pod.incoming),
-            ]
-            .map(|(what, count)| (std::format!("{what} of {slot}"), count.load()))
+            let PodFlows { established, accepted, outgoing, incoming, second: _, opened: _ } = pod;
+            let counts = [
+                (What::Established, established),
+                (What::Accepted, accepted),
+                (What::Outgoing, outgoing),
+                (What::Incoming, incoming),
+            ];
+            counts.map(|(what, count)| (Counted::Flows(slot, what), count.load()))
         });
         let mut shares = self.shares();
         shares.sort_unstable();
-        let shares = shares.iter().map(|(index, count)| (std::format!("share {index}"), *count));
+        let shares = shares.into_iter().map(|(index, count)| (Counted::Share(index), count));
         pods.chain(shares).filter(|(_, count)| *count != 0).collect()
     }
 
     /// What [`Self::counts`] has to be, by the entries.
     #[must_use]
-    pub fn recounted(&self, seed: u32) -> Vec<(std::string::String, u64)> {
+    pub fn recounted(&self, seed: u32) -> Vec<(Counted, u64)> {
         let mut counts = std::collections::BTreeMap::<_, u64>::new();
-        let mut shares = std::collections::BTreeMap::<_, u64>::new();
         for ((established, key), index) in &*self.entries.borrow() {
             let flow = self.plain(*index);
             let gone = flow.state.value & FlowState::GONE != 0;
@@ -117,30 +139,27 @@ impl Flows {
             let (opener, responder) = (of(flow.opener.slot), of(flow.responder.slot));
             if !flow.is(FlowFlags::FAR) {
                 let what = match (established, opener == NO_SLOT) {
-                    (true, false) => 0,
-                    (true, true) => 1,
-                    (false, false) => 2,
-                    (false, true) => 3,
+                    (true, false) => What::Established,
+                    (true, true) => What::Accepted,
+                    (false, false) => What::Outgoing,
+                    (false, true) => What::Incoming,
                 };
                 let slot = if opener == NO_SLOT { responder } else { opener };
                 let slot = if slot == NO_SLOT { SLOTS } else { usize::from(slot) };
-                *counts.entry((slot, what)).or_default() += 1;
-                *counts.entry((EVERYBODY, what)).or_default() += 1;
+                *counts.entry(Counted::Flows(slot, what)).or_default() += 1;
+                *counts.entry(Counted::Flows(EVERYBODY, what)).or_default() += 1;
             }
             if flow.is(FlowFlags::PORT) {
                 let mut place = Destination::default();
                 place.set(key, flow.is(FlowFlags::OPENER_IS_A));
-                *shares.entry(place.total(seed)).or_default() += 1;
+                *counts.entry(Counted::Share(place.total(seed))).or_default() += 1;
                 if flow.is(FlowFlags::HELD) {
                     let who = flow::holder(opener, flow.other.src);
-                    *shares.entry(place.share(seed, who)).or_default() += 1;
+                    *counts.entry(Counted::Share(place.share(seed, who))).or_default() += 1;
                 }
             }
         }
-        let what = ["established", "accepted", "outgoing", "incoming"];
-        let pods = counts.iter().map(|((slot, kind), count)| (std::format!("{} of {slot}", what[*kind]), *count));
-        let shares = shares.iter().map(|(index, count)| (std::format!("share {index}"), *count));
-        pods.chain(shares).collect()
+        counts.into_iter().collect()
     }
 
     /// The counters of ports in use that are not zero.
@@ -244,7 +263,7 @@ impl flow::Tables for Flows {
         }
         if !exists {
             let capacity = if established { &self.established_capacity } else { &self.any_capacity };
-            if self.keys(table).len() >= capacity.get() {
+            if capacity.get() != usize::MAX && self.keys(table).len() >= capacity.get() {
                 return Err(InsertError::Full);
             }
         }

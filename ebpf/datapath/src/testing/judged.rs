@@ -88,7 +88,8 @@ impl Event {
 #[derive(Debug)]
 pub struct Judged {
     node: Node,
-    v6: bool,
+    /// Addresses of [`End::ALL`]: reading them anew for each packet takes longer than the packet.
+    ips: [IpAddr; 4],
     /// What each pod takes, and whether it may send.
     takes: [bool; 2],
     sends: [bool; 2],
@@ -104,7 +105,14 @@ impl Judged {
         let mut node = Node::new();
         node.policy_set(NOTHING, Some((6, 1)));
         node.host.config.pickup_until = if pickup { u32::MAX } else { 0 };
-        Self { node, v6, takes: [true; 2], sends: [true; 2], pickup, opened: Default::default() }
+        Self {
+            node,
+            ips: End::ALL.map(|end| end.ip(v6)),
+            takes: [true; 2],
+            sends: [true; 2],
+            pickup,
+            opened: Default::default(),
+        }
     }
 
     /// Whether policy lets one open something to another, now.
@@ -115,7 +123,7 @@ impl Judged {
 
     /// Whether what one sends gets to the other.
     fn passes(&mut self, from: End, to: End, l4: L4) -> (bool, Landed) {
-        let message = Message::new(from.ip(self.v6), to.ip(self.v6), l4);
+        let message = Message::new(self.ips[from.index()], self.ips[to.index()], l4);
         let mut frame = message.frame();
         let landed = match from.slot() {
             Some(slot) => self.node.pod_sends(slot, &mut frame),

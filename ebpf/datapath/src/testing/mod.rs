@@ -24,7 +24,7 @@ mod seen;
 mod tables;
 
 pub use carry::Landed;
-pub use flows::Flows;
+pub use flows::{Counted, Flows, What};
 pub use frame::{Frame, Partial};
 pub use hook::{Fate, Hook};
 pub use host::Host;

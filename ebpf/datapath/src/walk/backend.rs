@@ -25,7 +25,7 @@ fn choose_backend<K: Kernel>(k: &K, w: &mut Walk, begins: bool, from: From) -> A
         Selection::Forward(chosen) if !service::admits(k, &chosen, t.src) => Action::drop(DropReason::SourceRange),
         Selection::Forward(_) if !begins => Action::drop(DropReason::NoFlow),
         Selection::Forward(chosen) => {
-            let chosen = service::stick(k, chosen, t.src, k.seconds());
+            let chosen = service::stick(k, chosen, t.src, from, k.seconds());
             w.draft.target.dst = chosen.addr;
             w.draft.target.dport = chosen.port;
             w.draft.flow.backend = chosen.id;

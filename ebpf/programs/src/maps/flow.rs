@@ -67,6 +67,10 @@ static HOST_FLOWS: map_of!(Array, HostFlows) = Array::new();
 #[btf_map]
 static DROPS: map_of!(PerCpuArray, Drops) = PerCpuArray::new();
 
+/// The same, of each pod.
+#[btf_map]
+static POD_DROPS: map_of!(Array, DropsOfPods) = Array::new();
+
 /// Samples of dropped packets.
 #[btf_map]
 static EVENTS: map_of!(RingBuf, DropEvents) = RingBuf::new();
@@ -252,6 +256,16 @@ pub(crate) fn count_drop(reason: u8) {
     if let Some(count) = DROPS.get_ptr_mut(u32::from(reason)) {
         // SAFETY: this CPU's own counter.
         unsafe { *count += 1 };
+    }
+}
+
+/// Counts a drop to a pod.
+#[inline(always)]
+pub(crate) fn count_drop_of(slot: u16, reason: u8) {
+    if let Some(drops) = POD_DROPS.get(u32::from(slot))
+        && let Some(packets) = drops.packets.get(usize::from(reason))
+    {
+        add(packets, 1);
     }
 }
 

@@ -34,8 +34,8 @@ pub(crate) mod sock;
 use fairlead_datapath::tables::reused;
 
 pub(crate) use flow::{
-    add, bandwidth, clear_bits, config, count_drop, host_flows, memory, pace, report, set_bits, swap_if, sweep, uplink,
-    walk,
+    add, bandwidth, clear_bits, config, count_drop, count_drop_of, host_flows, memory, pace, report, set_bits, swap_if,
+    sweep, uplink, walk,
 };
 
 /// The words of a value, of which a reader has to ask whether they are its key's: see [`fairlead_datapath::tables::reused`].

@@ -53,7 +53,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
-        AFFINITY.get_ptr(key).map(|value| zerocopy::transmute!(words::<_, 2>(value)))
+        AFFINITY.get_ptr(key).map(|value| zerocopy::transmute!(words::<_, 5>(value)))
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! What the socket hooks remember.
 
-use aya_ebpf::btf_maps::{LruHashMap, SkStorage};
+use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::btf_map;
 use fairlead_datapath::catalog;
 
@@ -8,6 +8,6 @@ use fairlead_datapath::catalog;
 #[btf_map]
 pub(crate) static SOCKETS: SkStorage<<catalog::Sockets as catalog::Table>::Value> = SkStorage::new();
 
-/// As whom a backend answers a socket.
+/// As whom backends answer a socket.
 #[btf_map]
-pub(crate) static SENDERS: map_of!(LruHashMap, Senders) = LruHashMap::new();
+pub(crate) static SENDERS: SkStorage<<catalog::SocketSenders as catalog::Table>::Value> = SkStorage::new();

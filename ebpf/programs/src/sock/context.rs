@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie};
 use aya_ebpf::programs::SockAddrContext;
 use aya_ebpf::{EbpfContext as _, Global};
-use fairlead_datapath::service::sock::{Sender, SenderKey, Socket, SocketMemory, Target};
+use fairlead_datapath::service::sock::{MAX_SENDERS, Sender, Socket, SocketMemory, Target};
 use fairlead_datapath::service::{
     Affinity, AffinityKey, Backend, Frontend, FrontendFlags, FrontendKey, SourceRangeKey, Tables,
 };
@@ -228,17 +228,37 @@ impl<F: Family> Socket for Call<F> {
     }
 
     #[inline(always)]
-    fn sender(&self, key: &SenderKey) -> Option<Sender> {
-        SENDERS.get_ptr(key).map(|value| zerocopy::transmute!(maps::words::<_, 3>(value)))
+    fn sender(&self, place: usize) -> Option<Sender> {
+        if place >= MAX_SENDERS {
+            return None;
+        }
+        // SAFETY: the storage lives as long as its socket, which is in use; the place is one of it.
+        let place = unsafe {
+            let senders = SENDERS.get_ptr_mut(&self.ctx);
+            if senders.is_null() {
+                return None;
+            }
+            (&raw const (*senders).places).cast::<Sender>().add(place)
+        };
+        Some(zerocopy::transmute!(maps::words::<_, 5>(place)))
     }
 
     #[inline(always)]
-    fn remember_sender(&mut self, key: &SenderKey, sender: &Sender) {
-        let _full = SENDERS.insert(key, sender, 0);
-    }
-
-    #[inline(always)]
-    fn forget_sender(&mut self, key: &SenderKey) {
-        let _absent = SENDERS.remove(key);
+    fn remember_sender(&mut self, place: Option<usize>, sender: &Sender) {
+        // SAFETY: as in `sender`. Threads that write at once leave a sender that its tag does not fit, or count once.
+        unsafe {
+            let senders = SENDERS.get_or_insert_ptr_mut(&self.ctx, None);
+            if senders.is_null() {
+                return;
+            }
+            let written = &raw mut (*senders).written;
+            let place = place.unwrap_or_else(|| {
+                let turn = *written;
+                *written = turn.wrapping_add(1);
+                turn as usize
+            });
+            let places = (&raw mut (*senders).places).cast::<Sender>();
+            *places.add(place & (MAX_SENDERS - 1)) = *sender;
+        }
     }
 }

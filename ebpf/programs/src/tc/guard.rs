@@ -9,13 +9,19 @@ use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use fairlead_datapath::drop::DropReason;
+use fairlead_datapath::slot_of;
 
 use crate::maps;
 
 /// Drops what no program has decided on.
 #[classifier]
-pub(crate) fn fairlead_guard(_: TcContext) -> i32 {
-    maps::count_drop(DropReason::NoProgram as u8);
+pub(crate) fn fairlead_guard(ctx: TcContext) -> i32 {
+    let reason = DropReason::NoProgram as u8;
+    maps::count_drop(reason);
+    // SAFETY: a field of the context.
+    if let Some(slot) = slot_of(unsafe { (*ctx.skb.skb).ifindex }) {
+        maps::count_drop_of(slot, reason);
+    }
     TC_ACT_SHOT
 }
 

@@ -7,7 +7,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_ns};
 use fairlead_datapath::Addr;
-use fairlead_datapath::drop::{DropEvent, DropReason};
+use fairlead_datapath::drop::{DropEvent, DropReason, counted_to};
 use fairlead_datapath::flow::stage::{
     Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, FindFreePort, Forget, Look, MakeWay, NoteLast, PutBack,
     PutIn, Reserve, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
@@ -180,5 +180,9 @@ extern "C" fn tc_report(raw: *mut __sk_buff, walk: *mut Walk, reason: u32) -> u3
         }
     };
     maps::report(event, reason as u8, k.seconds());
+    let because = DropReason::from_number(reason as u8).unwrap_or(DropReason::Internal);
+    if let Some(slot) = counted_to(&k, because, k.ifindex(), &w.packet.tuple.dst) {
+        maps::count_drop_of(slot, reason as u8);
+    }
     0
 }

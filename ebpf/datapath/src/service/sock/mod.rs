@@ -79,14 +79,11 @@ pub trait Socket: Tables {
     /// Remembers it. Without room for it nothing is remembered.
     fn remember(&mut self, memory: &SocketMemory);
 
-    /// The element of `SENDERS` under this key, copied out: [`Sender::is_of`] says whether it is that key's.
-    fn sender(&self, key: &SenderKey) -> Option<Sender>;
+    /// A place of `SENDERS`, copied out; nothing if the socket has none. `place` is below [`MAX_SENDERS`].
+    fn sender(&self, place: usize) -> Option<Sender>;
 
-    /// Writes an element of `SENDERS`.
-    fn remember_sender(&mut self, key: &SenderKey, sender: &Sender);
-
-    /// Deletes an element of `SENDERS`.
-    fn forget_sender(&mut self, key: &SenderKey);
+    /// Writes a place of `SENDERS`: the one that is named, else the one whose turn it is. Without room nothing is remembered.
+    fn remember_sender(&mut self, place: Option<usize>, sender: &Sender);
 }
 
 /// bind(2) of a process of the node: a NodePort is in use, for what comes to it goes to its service (S7).
@@ -134,7 +131,7 @@ pub fn connect<S: Socket>(socket: &mut S) -> Verdict {
         Selection::NotAService if closed => Verdict::Refuse,
         // Where the client's address matters, a pod is left to the packets' way, which knows it; and so are its datagrams.
         Selection::Forward(chosen) if (protocol == TCP || socket.is_host()) && is_ours(socket, &chosen, &service) => {
-            let chosen = stick(socket, chosen, socket.own_address(service.addr), socket.seconds());
+            let chosen = stick(socket, chosen, socket.own_address(service.addr), From::Inside, socket.seconds());
             if !socket.is_host() && socket.is_closed(chosen.addr) {
                 return Verdict::Refuse;
             }
@@ -175,25 +172,21 @@ pub fn send<S: Socket>(socket: &mut S) -> Verdict {
         Selection::NotAService if !host => Verdict::Refuse,
         Selection::Forward(mut chosen) if host && is_ours(socket, &chosen, &service) => {
             if memory.last != last(&chosen) {
-                chosen = stick(socket, chosen, socket.own_address(service.addr), socket.seconds());
+                chosen = stick(socket, chosen, socket.own_address(service.addr), From::Inside, socket.seconds());
             }
             if memory.last != last(&chosen) {
                 socket.remember(&SocketMemory { last: last(&chosen), ..memory });
             }
-            let key = SenderKey::new(cookie, chosen.addr, chosen.port);
-            let sender = Sender { tag: 0, port: service.port, pad: 0, addr: service.addr }.sealed(key.tag());
-            if socket.sender(&key) != Some(sender) {
-                socket.remember_sender(&key, &sender);
-            }
-            socket.set_target(Target { addr: chosen.addr, port: chosen.port });
+            let backend = Target { addr: chosen.addr, port: chosen.port };
+            remember_sender(socket, &backend, &service);
+            socket.set_target(backend);
             Verdict::Proceed
         }
         Selection::Reject => Verdict::Refuse,
         Selection::NotAService | Selection::Forward(_) | Selection::Drop | Selection::Raced => {
             // Who talks to a backend by its own address from now on is to see that.
-            let key = SenderKey::new(cookie, service.addr, service.port);
-            if socket.sender(&key).is_some() {
-                socket.forget_sender(&key);
+            if let Some((place, _)) = find_sender(socket, &service) {
+                socket.remember_sender(Some(place), &Sender::default());
             }
             Verdict::Proceed
         }
@@ -214,10 +207,42 @@ pub fn receive<S: Socket>(socket: &mut S) {
         return;
     }
     let from = socket.target();
-    let key = SenderKey::new(socket.cookie(), from.addr, from.port);
-    match socket.sender(&key) {
-        Some(sender) if sender.is_of(key.tag()) => socket.set_target(Target { addr: sender.addr, port: sender.port }),
-        _ => peer_name(socket),
+    match find_sender(socket, &from) {
+        Some((_, sender)) => socket.set_target(Target { addr: sender.service, port: sender.service_port }),
+        None => peer_name(socket),
+    }
+}
+
+/// The place that a backend is in, with what is there.
+#[inline(always)]
+fn find_sender<S: Socket>(socket: &S, backend: &Target) -> Option<(usize, Sender)> {
+    let mut place = 0;
+    while place < MAX_SENDERS {
+        let there = socket.sender(place)?;
+        if there.backend == backend.addr && there.backend_port == backend.port && there.is_of(Sender::KEY) {
+            return Some((place, there));
+        }
+        place += 1;
+    }
+    None
+}
+
+/// A backend answers as a service from now on.
+#[inline(always)]
+fn remember_sender<S: Socket>(socket: &mut S, backend: &Target, service: &Target) {
+    let before = find_sender(socket, backend);
+    let sender = Sender {
+        tag: 0,
+        backend_port: backend.port,
+        service_port: service.port,
+        backend: backend.addr,
+        service: service.addr,
+    };
+    let sender = sender.sealed(Sender::KEY);
+    match before {
+        Some((_, before)) if before == sender => {}
+        Some((place, _)) => socket.remember_sender(Some(place), &sender),
+        None => socket.remember_sender(None, &sender),
     }
 }
 

@@ -1,7 +1,5 @@
 //! A socket in memory, one system call after the other.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::string::{String, ToString as _};
 use std::vec::Vec;
@@ -37,7 +35,7 @@ struct Host {
     memory: Option<SocketMemory>,
     /// Whether the kernel has room for storage.
     room: bool,
-    senders: RefCell<HashMap<SenderKey, Sender>>,
+    senders: Option<Senders>,
     closed: Vec<Addr>,
 }
 
@@ -78,7 +76,7 @@ impl Host {
             target: target(OUTSIDE),
             memory: None,
             room: true,
-            senders: RefCell::default(),
+            senders: None,
             closed: Vec::new(),
         }
     }
@@ -179,14 +177,18 @@ impl Socket for Host {
             self.memory = Some(*memory);
         }
     }
-    fn sender(&self, key: &SenderKey) -> Option<Sender> {
-        self.senders.borrow().get(key).copied()
+    fn sender(&self, place: usize) -> Option<Sender> {
+        self.senders.map(|senders| senders.places[place])
     }
-    fn remember_sender(&mut self, key: &SenderKey, sender: &Sender) {
-        self.senders.borrow_mut().insert(*key, *sender);
-    }
-    fn forget_sender(&mut self, key: &SenderKey) {
-        self.senders.borrow_mut().remove(key);
+    fn remember_sender(&mut self, place: Option<usize>, sender: &Sender) {
+        if self.room {
+            let senders = self.senders.get_or_insert_default();
+            let place = place.unwrap_or_else(|| {
+                senders.written += 1;
+                senders.written as usize - 1
+            });
+            senders.places[place % MAX_SENDERS] = *sender;
+        }
     }
 }
 
@@ -287,7 +289,7 @@ fn datagrams_of_pods_are_left_to_their_packets() {
     assert_eq!(socket.connect(SERVICE), proceed(SERVICE));
     assert_eq!(socket.send(SERVICE), proceed(SERVICE));
     assert_eq!(socket.send(REFUSED), proceed(REFUSED));
-    assert_eq!((socket.memory, socket.senders.borrow().len()), (None, 0));
+    assert_eq!((socket.memory, socket.senders), (None, None));
 }
 
 #[test]
@@ -310,17 +312,34 @@ fn answers_come_from_the_service_that_was_asked() {
     let (_, backend) = socket.send(SERVICE);
     assert_eq!(socket.receive(&backend), SERVICE);
     assert_eq!(socket.receive(OUTSIDE), OUTSIDE);
-    let mut other = Host::new(UDP);
-    (other.cookie, other.senders) = (8, RefCell::new(socket.senders.take()));
-    assert_eq!(other.receive(&backend), backend, "another socket has asked nobody");
+    assert_eq!(Host::new(UDP).receive(&backend), backend, "another socket has asked nobody");
 }
 
 #[test]
-fn a_sender_of_another_key_is_not_believed() {
+fn a_socket_remembers_so_many_backends_and_forgets_the_first_then() {
+    let mut socket = Host::new(UDP);
+    let port = |n: usize| 1000 + n as u16;
+    let service = |n: usize| std::format!("10.96.1.1:{}", port(n));
+    let backend = |n: usize| std::format!("10.0.0.3:{}", port(n));
+    for n in 0..=MAX_SENDERS {
+        remember_sender(&mut socket, &target(&backend(n)), &target(&service(n)));
+        remember_sender(&mut socket, &target(&backend(n)), &target(&service(n)));
+        for earlier in n.saturating_sub(MAX_SENDERS - 1)..=n {
+            assert_eq!(socket.receive(&backend(earlier)), service(earlier), "{earlier} of {n}");
+        }
+    }
+    let known = (0..=MAX_SENDERS).filter(|&n| socket.receive(&backend(n)) == service(n)).count();
+    assert_eq!(known, MAX_SENDERS, "one place is one backend's");
+    remember_sender(&mut socket, &target(&backend(1)), &target(SERVICE));
+    assert_eq!(socket.receive(&backend(1)), SERVICE, "the service that it was sent to last");
+}
+
+#[test]
+fn a_sender_of_which_half_was_written_is_not_believed() {
     let mut socket = Host::new(UDP);
     let (_, backend) = socket.send(SERVICE);
     socket.memory = None;
-    socket.senders.borrow_mut().values_mut().for_each(|sender| sender.tag ^= 1);
+    socket.senders.as_mut().unwrap().places.iter_mut().for_each(|sender| sender.tag ^= 1);
     assert_eq!(socket.receive(&backend), backend);
 }
 
@@ -359,6 +378,10 @@ fn without_room_for_memory_calls_go_on() {
     socket.room = false;
     assert_eq!(socket.connect(SERVICE), proceed(FIRST));
     assert_eq!(socket.peer_name(FIRST), FIRST);
+    let mut socket = Host::new(UDP);
+    socket.room = false;
+    let (verdict, backend) = socket.send(SERVICE);
+    assert_eq!((verdict, socket.receive(&backend)), (Verdict::Proceed, backend));
 }
 
 #[test]

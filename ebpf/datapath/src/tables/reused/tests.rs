@@ -109,9 +109,21 @@ macro_rules! never_mixed {
 never_mixed! {
     no_mixture_passes_for_a_peer: Peer, 2, |n| Peer { tag: 0, class: n, slot: n as u16, node: n as u16, flags: n };
     no_mixture_passes_for_a_row: Row, 5, |n| Row::new([1, 2, 3, 4].map(|word| u64::from(n) << word));
-    no_mixture_passes_for_an_affinity: Affinity, 2, |n| Affinity { tag: 0, backend: n, generation: n, seen: n };
-    no_mixture_passes_for_a_sender: Sender, 3,
-        |n| Sender { tag: 0, port: WirePort::from_bits(n as u16), pad: 0, addr: Addr { hi: n.into(), lo: n.into() } };
+    no_mixture_passes_for_an_affinity: Affinity, 5,
+        |n| Affinity {
+            tag: 0,
+            service: n,
+            client: Addr { hi: n.into(), lo: n.into() },
+            backend: n,
+            generation: n,
+            seen: n,
+            pad: n,
+        };
+    no_mixture_passes_for_a_sender: Sender, 5,
+        |n| {
+            let (addr, port) = (Addr { hi: n.into(), lo: n.into() }, WirePort::from_bits(n as u16));
+            Sender { tag: 0, backend_port: port, service_port: port, backend: addr, service: addr }
+        };
 }
 
 #[test]

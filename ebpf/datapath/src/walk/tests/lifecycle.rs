@@ -4,6 +4,7 @@ use super::*;
 use crate::flow::{End, Flow, FlowFlags, FlowKey, FlowState, Table, Tables as _};
 use crate::peer::{NO_NODE, PodWord};
 use crate::policy::{ALLOW_ALL, DENY_ALL};
+use crate::testing::{Counted, Flows, What};
 use crate::walk::Over;
 use crate::{Tuple, WirePort};
 
@@ -370,7 +371,7 @@ fn s60_what_is_sent_to_a_pod_that_is_gone_is_answered_with_a_reset() {
             assert_eq!(flows.counts(), flows.recounted(connection.node.host.config.seed));
             flows.counts()
         };
-        let nobodys = std::format!("accepted of {}", crate::testing::Flows::NOBODY);
+        let nobodys = Counted::Flows(Flows::NOBODY, What::Accepted);
         assert!(
             counts(&connection).iter().any(|(what, count)| *what == nobodys && *count == 1),
             "it counts for nobody"

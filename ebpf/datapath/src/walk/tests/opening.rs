@@ -280,6 +280,24 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// How fast the model is: what a fuzzer does between two looks at what it covers.
+#[test]
+#[ignore = "measures: cargo test --release -p fairlead-datapath -- --ignored --nocapture steps_a_second"]
+fn steps_a_second() {
+    let (begin, mut steps, mut random) = (std::time::Instant::now(), 0_u64, 1_u64);
+    while begin.elapsed().as_secs() < 5 {
+        let bytes: Vec<u8> = (0..=3 * 500)
+            .map(|_| {
+                random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                (random >> 56) as u8
+            })
+            .collect();
+        Judged::run(&bytes).unwrap();
+        steps += 500;
+    }
+    std::println!("{} steps a second", steps as f64 / begin.elapsed().as_secs_f64());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 800, ..ProptestConfig::default() })]
 

@@ -1,0 +1,68 @@
+//! What a node does without, and what holds there: no faults, but promises that are smaller than elsewhere.
+
+use serde::Serialize;
+
+use super::facts::{Facts, Kernel, UplinkFacts};
+
+/// Something that this node does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Without {
+    /// What.
+    pub what: String,
+    /// What holds without it.
+    pub holds: &'static str,
+}
+
+/// What a node does without.
+#[must_use]
+pub fn without(facts: &Facts) -> Vec<Without> {
+    let Kernel { version, ends_sockets, .. } = &facts.kernel;
+    let mut lacks = Vec::new();
+    if version.is_some_and(|version| version < (6, 6)) {
+        lacks.push(Without {
+            what: "tcx (Linux 6.6)".to_owned(),
+            holds: "programs are clsact filters of priority 50: one that somebody attaches with a lower priority sees packets \
+                    first and stays there, and deleting the qdisc takes program and guard until the agent has looked, 10 s at \
+                    most",
+        });
+    }
+    if *ends_sockets == Some(false) {
+        lacks.push(Without {
+            what: "SOCK_DESTROY (CONFIG_INET_DIAG_DESTROY)".to_owned(),
+            holds: "connections of the node's own processes to pods that are gone end when they time out, connected UDP \
+                    sockets when their process closes them; pods' own are reset by packets",
+        });
+    }
+    let unpaced: Vec<&str> = facts.uplinks.iter().filter(|uplink| !uplink.paces).map(name).collect();
+    if !unpaced.is_empty() {
+        lacks.push(Without {
+            what: format!("fq as root qdisc at {}", unpaced.join(", ")),
+            holds: "bandwidth limits of pods hold, but what leaves is not spaced: what exceeds them is dropped",
+        });
+    }
+    lacks
+}
+
+fn name(uplink: &UplinkFacts) -> &str {
+    &uplink.name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_told_what_it_does_without_and_nothing_else() {
+        let uplink = |name: &str, paces| UplinkFacts { name: name.into(), paces, ..UplinkFacts::default() };
+        let kernel = |version, ends_sockets| Kernel { version, ends_sockets, ..Kernel::default() };
+        let facts = |kernel, uplinks| Facts { kernel, uplinks, ..Facts::default() };
+        let all = facts(kernel(Some((6, 6)), Some(true)), vec![uplink("eth0", true)]);
+        assert_eq!(without(&all), []);
+        assert_eq!(without(&Facts::default()), [], "what could not be looked at is not missing");
+        let none = facts(kernel(Some((6, 1)), Some(false)), vec![uplink("eth0", false), uplink("eth1", true)]);
+        let lacks = without(&none);
+        let [tcx, sockets, fq] = &lacks[..] else { panic!("{lacks:?}") };
+        assert!(tcx.what.contains("tcx") && sockets.what.contains("SOCK_DESTROY"));
+        assert_eq!(fq.what, "fq as root qdisc at eth0");
+    }
+}
