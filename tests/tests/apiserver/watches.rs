@@ -68,6 +68,9 @@ async fn lists_and_changes(control: &mut Control, flags: &[&str]) {
     let slice = json!({"endpoints": [{"addresses": ["10.0.0.2"]}]});
     patch::<EndpointSlice>(&elsewhere, "shop", "cart-1", slice).await;
     assert!(feed.has(Kind::Service, "shop/late"), "what was known stays while no server answers");
+    let counts = cluster.requests();
+    let of = |status: &str| counts.answered.iter().filter(|((method, _, s), _)| method == "GET" && s == status).count();
+    assert!(of("200") > 0 && of("<error>") > 0, "requests are counted by what became of them: {counts:?}");
     assert!(cluster.troubles().iter().any(|text| text.contains("no API server answers")), "{:?}", cluster.troubles());
     control.serve(FIRST, &[FIRST], flags).await;
     feed.until("what happened meanwhile arrives", |feed| {
