@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
-use super::{Reply, Request, policy, service, status};
+use super::{API, Reply, Request, VersionView, policy, service, status};
 use crate::bpf::Tables;
 use crate::log::{Log, LogError};
 use crate::state::{DropLog, DropView, Shared};
@@ -105,6 +105,7 @@ fn ok<T: Serialize + ?Sized>(value: &T) -> Reply {
 fn answer(admin: &Admin, request: Request) -> Reply {
     match request {
         Request::Status => ok(&status::status(admin)),
+        Request::Version => ok(&VersionView { version: env!("CARGO_PKG_VERSION").to_owned(), api: API }),
         Request::ServiceList => ok(&service::list(&admin.shared.model())),
         Request::ServiceExplain { address } => match service::explain(admin, address) {
             Ok(explanations) => ok(&explanations),

@@ -7,6 +7,6 @@ mod collect;
 mod facts;
 mod findings;
 
-pub use collect::{Places, collect, proxy};
-pub use facts::{Facts, Proxy};
+pub use collect::{Places, collect, kernel, proxy};
+pub use facts::{Facts, Kernel, Proxy};
 pub use findings::{Finding, Severity, findings, kube_proxy};

@@ -302,8 +302,9 @@ fn wait_for_policies(lab: &Lab, count: usize) {
         lab.wait_until("the agent knows the policies", || {
             let status = node.fairlead(&["status", "-o", "json"]);
             let view: serde_json::Value = serde_json::from_str(&status.stdout).map_err(|_| status.clone())?;
-            let known = view["objects"].as_array().into_iter().flatten().find(|each| each[0] == "network policies");
-            if known.is_some_and(|known| known[1] == count) { Ok(()) } else { Err(status) }
+            let known =
+                view["objects"].as_array().into_iter().flatten().find(|each| each["kind"] == "network policies");
+            if known.is_some_and(|known| known["count"] == count) { Ok(()) } else { Err(status) }
         });
     }
 }
