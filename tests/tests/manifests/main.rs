@@ -4,6 +4,7 @@
 mod chart;
 mod helm;
 mod kustomize;
+mod monitoring;
 mod overlays;
 
 use std::collections::{BTreeMap, BTreeSet};
