@@ -1,9 +1,11 @@
-//! `cargo xtask manifests`: the base as one file, for `kubectl apply -f`, and as the Helm chart's templates.
+//! `cargo xtask manifests`: the base as one file, for `kubectl apply -f`, and as the Helm chart's templates; and the pages of
+//! the book that are made from code.
 //!
 //! The base's kustomization names files and transforms nothing, so the one file is these, comments included, in that
 //! order: `kubectl kustomize` gives the same objects.
 
 mod helm;
+mod reference;
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,7 +22,7 @@ const HEADER: &str = "\
 # from base/: change that.
 ";
 
-/// Writes manifests/install.yaml and the Helm chart's templates
+/// Writes manifests/install.yaml, the Helm chart's templates and the book's page about JSON
 #[derive(Args)]
 pub(crate) struct Manifests {
     /// Change nothing; fail when a file is not what it is made of gives
@@ -60,6 +62,7 @@ impl Manifests {
 fn made() -> Result<Vec<(PathBuf, String)>> {
     let mut made = helm::templates()?;
     made.push((paths::workspace().join("manifests/install.yaml"), rendered()?));
+    made.push(reference::page()?);
     Ok(made)
 }
 
