@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use fairlead_agent::cli::{self, CliError};
+use fairlead_agent::cli::{self, Build, CliError};
 
 fn main() -> ExitCode {
-    match cli::run() {
+    // Set by whoever builds a release. What is built of one commit is the same bytes wherever and whenever that is.
+    match cli::run(Build { commit: option_env!("FAIRLEAD_COMMIT") }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::No) => ExitCode::FAILURE,
         Err(CliError::Code(code)) => ExitCode::from(code),

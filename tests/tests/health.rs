@@ -5,6 +5,24 @@ use std::net::{IpAddr, SocketAddr};
 use fairlead_tests::{Lab, Node, Pod, Probes, binary};
 use serde_json::{Value, json};
 
+/// What the dashboard and the alerts of kubernetes-mixin ask of kube-proxy, but for `up`, which Prometheus makes, `go_goroutines`,
+/// since there are none, and `rest_client_*`, since there is no API server in a lab: what counts those has tests of its own. The
+/// last are names that kube-proxy has for netfilter.
+const KUBERNETES_MIXIN: [&str; 12] = [
+    "kubeproxy_sync_proxy_rules_duration_seconds_count",
+    "kubeproxy_sync_proxy_rules_duration_seconds_bucket",
+    "kubeproxy_network_programming_duration_seconds_count",
+    "kubeproxy_network_programming_duration_seconds_bucket",
+    "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+    "process_resident_memory_bytes",
+    "process_cpu_seconds_total",
+    "process_start_time_seconds",
+    "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
+    "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total",
+    "kubeproxy_conntrack_reconciler_sync_duration_seconds_count",
+    "kubeproxy_conntrack_reconciler_deleted_entries_total",
+];
+
 /// An answer over HTTP.
 #[derive(Debug)]
 struct Answer {
@@ -253,6 +271,18 @@ fn s53_metrics_tell_what_the_agent_does() {
     ] {
         assert!(answer.body.contains(line), "{line} is not in\n{}", answer.body);
     }
+    let named = |name: &str| {
+        answer.body.lines().any(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']))
+    };
+    for name in KUBERNETES_MIXIN {
+        assert!(named(name), "kubernetes-mixin asks for {name}, which is not in\n{}", answer.body);
+    }
+    // What kube-proxy answers at this port besides.
+    let beside = |path: &str| is(ask(&**node, [127, 0, 0, 1], 10249, path), 200).unwrap();
+    assert_eq!(beside("/healthz").body, "ok");
+    let configured = beside("/configz").json();
+    assert_eq!(configured["kubeproxy.config.k8s.io"]["mode"], "ebpf", "{configured}");
+    assert_eq!(configured["kubeproxy.config.k8s.io"]["metricsBindAddress"], "127.0.0.1:10249", "{configured}");
     // On the other node the service has endpoints and none of them is there.
     let other = lab.node("node-2");
     lab.wait_until("services without local endpoints are counted", || {

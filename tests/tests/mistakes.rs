@@ -29,7 +29,9 @@ impl Stage {
     fn mistakes(&self) -> Vec<(String, String)> {
         let status = self.lab.node("node-1").fairlead(&["status", "-o", "json"]);
         let status: Value = serde_json::from_str(&status.stdout).unwrap();
-        serde_json::from_value(status["mistakes"].clone()).unwrap()
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let mistakes = status["mistakes"].as_array().unwrap().iter();
+        mistakes.map(|mistake| (text(&mistake["object"]), text(&mistake["reason"]))).collect()
     }
 
     /// Waits until the agent says something about a file, in its status and in its log, and gives it.

@@ -61,9 +61,22 @@ fn a_cluster_works() {
 
     let status = lab.node("node-1").fairlead(&["status"]);
     assert!(status.ok(), "{status:?}");
-    for word in ["ready", "smoke/client", "smoke/near", "from_pod"] {
-        assert!(status.stdout.contains(word), "{word} is missing:\n{}", status.stdout);
+    let status = status.stdout;
+    for word in ["ready", "smoke/client", "smoke/near", "10.244.", "free", "pods 1500"] {
+        assert!(status.contains(word), "{word} is missing:\n{status}");
     }
+    assert!(status.starts_with("FIELD") && status.lines().nth(1).unwrap().starts_with("node "), "{status}");
+    assert!(!status.contains("from_pod"), "programs are for those who ask:\n{status}");
+    assert!(node.fairlead(&["status", "--verbose"]).stdout.contains("from_pod"));
+    let by_name = node.fairlead(&["service", "explain", "smoke/shop:http"]).stdout;
+    assert!(
+        by_name.contains("10.96.7.7:8080/TCP is service smoke/shop") && by_name.contains("[fd00:10:96::77]:8080"),
+        "{by_name}"
+    );
+    let yaml = node.fairlead(&["service", "list", "-o", "yaml"]).stdout;
+    assert!(yaml.contains("api_version: fairlead/v1") && yaml.contains("service: smoke/shop"), "{yaml}");
+    let version = node.fairlead(&["version"]).stdout;
+    assert!(version.contains(env!("CARGO_PKG_VERSION")) && version.contains("running agent"), "{version}");
     near.delete();
     assert!(!node.fairlead(&["status"]).stdout.contains("smoke/near"));
 }
@@ -99,7 +112,14 @@ fn uninstalling_leaves_the_node_as_it_was() {
     let _pod = node.pod("smoke/pod").start();
     let refused = node.fairlead(&["uninstall"]);
     assert!(!refused.ok() && refused.stderr.contains("stop it first"), "{refused:?}");
+    let dry = node.fairlead(&["uninstall", "--dry-run", "-o", "json"]);
+    assert!(dry.ok(), "{dry:?}");
+    let dry: serde_json::Value = serde_json::from_str(&dry.stdout).unwrap();
+    assert_eq!((&dry["api_version"], &dry["kind"]), (&"fairlead/v1".into(), &"Steps".into()));
+    let links = dry["items"].as_array().unwrap().iter().find(|step| step["what"] == "pod interfaces").unwrap();
+    assert!(links["done"].as_str().unwrap().starts_with("would remove 1 link"), "{links}");
     node.agent().stop();
+    // Nothing has been changed.
     assert!(node.must_run(&["ip", "route"]).contains("10.244."));
     let done = node.fairlead(&["uninstall"]);
     assert!(done.ok(), "{done:?}");

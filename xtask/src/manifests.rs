@@ -1,9 +1,14 @@
-//! `cargo xtask manifests`: the base as one file, for `kubectl apply -f`.
+//! `cargo xtask manifests`: the base as one file, for `kubectl apply -f`, and as the Helm chart's templates; and the pages of
+//! the book that are made from code.
 //!
 //! The base's kustomization names files and transforms nothing, so the one file is these, comments included, in that
 //! order: `kubectl kustomize` gives the same objects.
 
+mod helm;
+mod reference;
+
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -17,10 +22,10 @@ const HEADER: &str = "\
 # from base/: change that.
 ";
 
-/// Writes manifests/install.yaml
+/// Writes manifests/install.yaml, the Helm chart's templates and the book's page about JSON
 #[derive(Args)]
 pub(crate) struct Manifests {
-    /// Change nothing; fail when the file is not what base/ gives
+    /// Change nothing; fail when a file is not what it is made of gives
     #[arg(long)]
     check: bool,
 }
@@ -38,23 +43,30 @@ struct Kustomization {
 
 impl Manifests {
     pub(crate) fn run(&self) -> Result<()> {
-        let path = paths::workspace().join("manifests/install.yaml");
-        let rendered = rendered()?;
-        if fs::read_to_string(&path).unwrap_or_default() == rendered {
-            println!("manifests/install.yaml is up to date with manifests/base");
-        } else if self.check {
-            bail!(
-                "manifests/install.yaml is out of date with manifests/base: run `cargo xtask manifests` and commit it"
-            );
-        } else {
-            fs::write(&path, rendered).context("can't write manifests/install.yaml")?;
-            println!("manifests/install.yaml is new: commit it with the change of manifests/base");
+        for (path, rendered) in made()? {
+            let shown = path.strip_prefix(paths::workspace()).unwrap_or(&path).display();
+            if fs::read_to_string(&path).unwrap_or_default() == rendered {
+                println!("{shown} is up to date");
+            } else if self.check {
+                bail!("{shown} is out of date: run `cargo xtask manifests` and commit it");
+            } else {
+                fs::write(&path, rendered).with_context(|| format!("can't write {shown}"))?;
+                println!("{shown} has changed: commit it");
+            }
         }
         Ok(())
     }
 }
 
-/// Fails when the one file is not what the base gives.
+/// Every file that is made of the base.
+fn made() -> Result<Vec<(PathBuf, String)>> {
+    let mut made = helm::templates()?;
+    made.push((paths::workspace().join("manifests/install.yaml"), rendered()?));
+    made.push(reference::page()?);
+    Ok(made)
+}
+
+/// Fails when a file is not what the base gives.
 pub(crate) fn check() -> Result<()> {
     Manifests { check: true }.run()
 }
@@ -85,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_one_file_is_up_to_date() {
+    fn what_is_made_of_the_base_is_up_to_date() {
         check().unwrap();
     }
 

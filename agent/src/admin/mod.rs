@@ -16,6 +16,7 @@ pub(crate) use failure::clear;
 pub use failure::leave;
 pub use server::{Admin, DEFAULT_SOCKET, listen, serve};
 pub use views::{
-    EndpointView, MapView, PodView, PolicyExplanation, PolicyVerdict, PortRef, RepairView, Reply, Request,
-    ServiceExplanation, ServiceView, StatusView, Verdict,
+    API, EndpointView, MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, PolicyExplanation,
+    PolicyVerdict, PortRef, ProgramView, RangeView, RepairView, Reply, Request, ServiceExplanation, ServiceView,
+    StatusView, Verdict, VersionView, WarningView, WatchView, WayView,
 };

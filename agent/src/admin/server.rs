@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{Reply, Request, policy, service, status};
+use super::{API, Reply, Request, VersionView, policy, service, status};
 use crate::bpf::Tables;
 use crate::log::{Log, LogError};
 use crate::seats::{Seat, Seats};
@@ -139,6 +139,7 @@ fn ok<T: Serialize + ?Sized>(value: &T) -> Reply {
 fn answer(admin: &Admin, request: Request) -> Reply {
     match request {
         Request::Status => ok(&status::status(admin)),
+        Request::Version => ok(&VersionView { version: env!("CARGO_PKG_VERSION").to_owned(), api: API }),
         Request::ServiceList => ok(&service::list(&admin.shared.model())),
         Request::ServiceExplain { address } => match service::explain(admin, address) {
             Ok(explanations) => ok(&explanations),

@@ -1,19 +1,23 @@
 //! Which services there are, and what happens to connections to one.
 
+mod list;
+
 use std::net::{IpAddr, SocketAddr};
 
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::service::{FrontendFlags, FrontendKey, NodeAddress};
-use fairlead_objects::{EndpointSlice, ObjectKey, Protocol, Service, ServiceType, TrafficPolicy};
+use fairlead_objects::{EndpointSlice, ObjectKey, Protocol, Service, TrafficPolicy};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{Admin, EndpointView, ServiceExplanation, ServiceView, Verdict};
+use super::{Admin, EndpointView, ServiceExplanation, Verdict};
 use crate::compile::claims::{self, Party, Refusal};
 use crate::compile::services::{
     Answer, BackendAddr, FrontendPolicy, Place, PortContent, PortEndpoint, PortKey, Rank, ServiceContent, endpoints,
 };
 use crate::model::Model;
+
+pub(super) use list::list;
 
 pub(super) fn place(model: &Model) -> Place {
     Place::new(model.node_name(), model.own_node())
@@ -69,46 +73,6 @@ impl<'a> Contents<'a> {
 
 fn address(key: &FrontendKey) -> SocketAddr {
     SocketAddr::new(IpAddr::from(key.addr), key.port.number())
-}
-
-/// One row for each port, with the addresses of both families.
-pub(super) fn list(model: &Model) -> Vec<ServiceView> {
-    let mut rows: Vec<ServiceView> = Vec::new();
-    for Content { owner, service, name: key, content } in contents(model, &place(model)) {
-        let addresses = content.frontends.keys().map(address);
-        let endpoints = match &content.cluster {
-            Answer::Forward(chosen) => chosen.len(),
-            Answer::Reject | Answer::Drop => 0,
-        };
-        let row = ServiceView {
-            service: owner.to_string(),
-            kind: service.map_or("hostPort", kind).to_owned(),
-            port_name: key.port.clone(),
-            addresses: addresses.collect(),
-            protocol: key.protocol.to_string(),
-            endpoints,
-        };
-        let same = |old: &&mut ServiceView| {
-            (&old.service, &old.port_name, &old.protocol) == (&row.service, &row.port_name, &row.protocol)
-        };
-        match rows.iter_mut().rev().take_while(|old| old.service == row.service).find(same) {
-            Some(old) => {
-                old.addresses.extend(row.addresses);
-                old.endpoints += row.endpoints;
-            }
-            None => rows.push(row),
-        }
-    }
-    rows
-}
-
-fn kind(service: &Service) -> &'static str {
-    match service.service_type {
-        ServiceType::ClusterIp => "ClusterIP",
-        ServiceType::NodePort => "NodePort",
-        ServiceType::LoadBalancer => "LoadBalancer",
-        ServiceType::ExternalName => "ExternalName",
-    }
 }
 
 /// The frontends that connections to an address meet, as the datapath looks for them: those of the address itself, and

@@ -1,9 +1,21 @@
 //! What is said on the socket: the same structures are JSON for programs and tables for a person.
 
-use std::net::{IpAddr, SocketAddr};
+mod service;
+mod status;
+
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use service::{EndpointView, ServiceExplanation, ServiceView, Verdict};
+pub use status::{
+    MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, ProgramView, RangeView, RepairView,
+    StatusView, VersionView, WarningView, WatchView, WayView,
+};
+
+/// The version of what is said on the socket: it grows when a field goes or changes its meaning, and when a question does.
+pub const API: u32 = 2;
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +23,8 @@ use serde_json::Value;
 pub enum Request {
     /// How is the agent? Answered with [`StatusView`].
     Status,
+    /// Which agent is it? Answered with [`VersionView`].
+    Version,
     /// Which services are there? Answered with a list of [`ServiceView`].
     ServiceList,
     /// What happens to connections to an address? Answered with a list of [`ServiceExplanation`], one a protocol.
@@ -90,178 +104,6 @@ pub enum Reply {
     Ok(Value),
     /// Why there is no answer, and what to do.
     Error(String),
-}
-
-/// How the agent is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StatusView {
-    /// The node's name.
-    pub node: String,
-    /// The agent's version.
-    pub version: String,
-    /// `ready`, `starting` or `impaired`.
-    pub health: String,
-    /// Why it is not ready.
-    pub reason: Option<String>,
-    /// Seconds since its start.
-    pub uptime_seconds: u64,
-    /// Whether it adopted maps of an agent before it.
-    pub adopted: bool,
-    /// Objects known, by kind.
-    pub objects: Vec<(String, usize)>,
-    /// Watches of the API server: kind, whether it is alive, seconds since it was heard. None with a directory.
-    #[serde(default)]
-    pub watches: Vec<(String, bool, u64)>,
-    /// Plans executed, operations in them, microseconds of the last.
-    pub plans: (u64, u64, u64),
-    /// The pods of this node.
-    pub pods: Vec<PodView>,
-    /// The maps and their fill.
-    pub maps: Vec<MapView>,
-    /// The programs, with the instructions that the verifier walked through.
-    pub programs: Vec<(String, Option<u32>)>,
-    /// What is wrong at present beside single objects: the topic, and what to do.
-    pub warnings: Vec<(String, String)>,
-    /// What others undid and the agent put right, the latest first.
-    #[serde(default)]
-    pub repairs: Vec<RepairView>,
-    /// Services that do not fit into the tables, and why.
-    #[serde(default)]
-    pub refused: Vec<(String, String)>,
-    /// What objects claim in vain: which, why and what to do.
-    pub claims: Vec<(String, String)>,
-    /// Prefixes of which pods' addresses count whatever their node's ranges.
-    pub pod_ranges: Vec<String>,
-    /// Whose address has what pods send out of the cluster, and from which ports.
-    #[serde(default)]
-    pub masquerade: String,
-    /// Addresses of node-local DNS that are served.
-    #[serde(default)]
-    pub node_local_dns: Vec<IpAddr>,
-    /// Objects that can't be read: where, and what to do.
-    pub mistakes: Vec<(String, String)>,
-    /// Packets dropped since the node's start.
-    pub drops: u64,
-}
-
-/// Something that was put right.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepairView {
-    /// When, as in RFC 3339.
-    pub time: String,
-    /// What it was about, as in the metric.
-    pub kind: String,
-    /// What was put right.
-    pub what: String,
-}
-
-/// A pod of this node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PodView {
-    /// Its slot.
-    pub slot: u16,
-    /// `namespace/name`.
-    pub pod: String,
-    /// Its addresses.
-    pub ips: Vec<IpAddr>,
-    /// Whether its Pod object is known: without, nothing may pass.
-    pub known: bool,
-    /// What of it is cut off, and why.
-    pub cut_off: Vec<String>,
-    /// What it may send and receive, and how that is kept.
-    #[serde(default)]
-    pub bandwidth: Vec<String>,
-    /// Packets of it and for it that were dropped since it came.
-    #[serde(default)]
-    pub drops: u64,
-}
-
-/// A map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MapView {
-    /// Its name.
-    pub name: String,
-    /// Elements in use; nothing for arrays, which are always full.
-    pub used: Option<u32>,
-    /// Elements that it can hold.
-    pub size: u32,
-}
-
-/// One address and port of a service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceView {
-    /// `namespace/name`.
-    pub service: String,
-    /// `spec.type`, or `hostPort` for the ports of a pod.
-    pub kind: String,
-    /// The port's name; empty when it has none.
-    pub port_name: String,
-    /// Its addresses with their ports; of a NodePort or hostPort at every address of the node the unspecified one.
-    pub addresses: Vec<SocketAddr>,
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: String,
-    /// Endpoints that new connections from this node may choose.
-    pub endpoints: usize,
-}
-
-/// What becomes of a new connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// It goes to one of the chosen endpoints.
-    Forward,
-    /// It is refused.
-    Reject,
-    /// It is dropped in silence.
-    Drop,
-}
-
-/// What happens to connections to one address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceExplanation {
-    /// `namespace/name`.
-    pub service: String,
-    /// The port's name; empty when it has none.
-    pub port_name: String,
-    /// The address that was asked for.
-    pub address: SocketAddr,
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: String,
-    /// What kind of address it is: of the cluster, of a load balancer, …
-    pub kind: String,
-    /// The traffic policy that clients in the cluster meet.
-    pub policy: String,
-    /// What becomes of a new connection of theirs.
-    pub verdict: Verdict,
-    /// The traffic policy that clients outside meet.
-    pub outside_policy: String,
-    /// What becomes of a new connection of theirs.
-    pub outside_verdict: Verdict,
-    /// Whether a pod of this node sees the addresses of clients outside, and not the node's.
-    pub keeps_source: bool,
-    /// The clients that may use it; with none, everybody.
-    pub source_ranges: Vec<String>,
-    /// Whether the kernel's table has the address.
-    pub in_force: bool,
-    /// Who else claims it, in vain, and why.
-    pub others: Vec<String>,
-    /// Every endpoint, chosen or not.
-    pub endpoints: Vec<EndpointView>,
-}
-
-/// An endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointView {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Whether new connections from inside may choose it.
-    pub chosen: bool,
-    /// Whether new connections from outside may.
-    pub chosen_outside: bool,
-    /// Whether it is on this node.
-    pub local: bool,
-    /// Why it is in or out.
-    pub why: String,
 }
 
 #[cfg(test)]

@@ -138,6 +138,15 @@ impl PinDir {
         names(&self.0.join("links"))
     }
 
+    /// How many pins there are below a directory, which may be gone.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn count(dir: &Path) -> Result<usize, BpfError> {
+        let below = [dir.join("links"), dir.join("maps")].into_iter().filter(|sub| sub.exists());
+        below.map(|sub| names(&sub).map(|names| names.len())).sum()
+    }
+
     /// Removes every pin, links first, and the directory: what was attached is attached no more.
     ///
     /// # Errors

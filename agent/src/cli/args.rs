@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap_complete::Shell;
 
+use super::named::Asked;
 use super::node::{DoctorArgs, InstallArgs, UninstallArgs};
+use super::show::{Output, Watch};
 use crate::admin::{DEFAULT_SOCKET, PortRef};
 use crate::log;
 use crate::settings::Settings;
@@ -24,18 +27,12 @@ pub(super) struct Args {
     pub(super) output: Output,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Output {
-    Table,
-    Json,
-}
-
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the node's agent
     Agent(Box<AgentArgs>),
-    /// Show the state of the agent: health, objects, pods, tables, programs
-    Status,
+    /// Show the state of the agent: health, the node among the others, objects, pods
+    Status(StatusArgs),
     /// List and explain Services
     #[command(subcommand)]
     Service(ServiceCommand),
@@ -52,6 +49,20 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Remove Fairlead from this node: programs, maps, pod interfaces, routes, files; restore kernel settings
     Uninstall(UninstallArgs),
+    /// Show the versions of this command and of the running agent, and what the kernel has of what they use
+    Version,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write manual pages
+    Man {
+        /// The directory, which is made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Wait for SIGTERM; for the pods of manifests/remove
     #[command(hide = true)]
     Stay,
@@ -75,15 +86,29 @@ pub(super) struct AgentArgs {
     pub(super) settings: Settings,
 }
 
+#[derive(Debug, ClapArgs)]
+pub(super) struct StatusArgs {
+    /// Show the fill of tables and the sizes of programs too
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+    #[command(flatten)]
+    pub(super) watch: Watch,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum ServiceCommand {
     /// List Services with their addresses
-    List,
-    /// Explain what happens to connections to an address, and why
+    List {
+        #[command(flatten)]
+        watch: Watch,
+    },
+    /// Explain what happens to connections to an address or a Service, and why
     Explain {
-        /// For example 10.96.0.10:53 or `[fd00:10:96::a]:53`
-        #[arg(value_name = "ADDR:PORT")]
-        address: SocketAddr,
+        /// For example 10.96.0.10:53, `[fd00:10:96::a]:53`, kube-system/kube-dns or kube-system/kube-dns:dns
+        #[arg(value_name = "ADDR:PORT|NAMESPACE/SERVICE[:PORT]")]
+        asked: Asked,
+        #[command(flatten)]
+        watch: Watch,
     },
 }
 
@@ -101,6 +126,8 @@ pub(super) enum PolicyCommand {
         /// Exit with 3 if the flow is dropped or refused, and with 4 if that depends on the endpoint or the family
         #[arg(long)]
         exit_code: bool,
+        #[command(flatten)]
+        watch: Watch,
     },
 }
 

@@ -1,16 +1,18 @@
 //! The command line.
 
 mod args;
+mod named;
 mod node;
+mod pages;
 mod print;
+mod show;
+mod version;
 
-use std::io::Write;
 use std::path::Path;
 
 use fairlead_objects::Source;
 use fairlead_objects::kubernetes::{Access, Cluster, Interest};
 use fairlead_settings::SettingsError;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::{
@@ -21,7 +23,9 @@ use crate::daemon::{self, DaemonError};
 use crate::log::{self, Log};
 use crate::settings::GROUPS;
 use crate::state::{DropView, DropsView};
-use args::{AgentArgs, Args, Command, DropsArgs, LogLevelArgs, Output, PolicyCommand, ServiceCommand};
+use args::{AgentArgs, Args, Command, DropsArgs, LogLevelArgs, PolicyCommand, ServiceCommand, StatusArgs};
+use named::Asked;
+use show::{List, Output, answer, line, say, show, text};
 
 /// Why a command failed. Its text is for a person.
 #[derive(Debug, thiserror::Error)]
@@ -49,11 +53,18 @@ pub enum CliError {
     Code(u8),
 }
 
+/// What the build says of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Build {
+    /// The commit, where the work tree was exactly that.
+    pub commit: Option<&'static str>,
+}
+
 /// Runs what the command line says.
 ///
 /// # Errors
 /// It failed, or its answer is no.
-pub fn run() -> Result<(), CliError> {
+pub fn run(build: Build) -> Result<(), CliError> {
     let parsed = fairlead_settings::parse(&GROUPS);
     let Args { command, socket, output } = parsed.inspect_err(|error| {
         // Only an agent has settings, and its run directory is one of them.
@@ -69,38 +80,46 @@ pub fn run() -> Result<(), CliError> {
     let log = Log::start(filter.as_deref().unwrap_or(log::DEFAULT));
     match command {
         Command::Agent(args) => agent(*args, log),
-        Command::Status => {
+        Command::Status(StatusArgs { verbose, watch }) => answer(output, watch, || {
             let status: StatusView = ask(&socket, &Request::Status)?;
-            show(output, &status, || print::status(&status))?;
-            if status.health == "impaired" { Err(CliError::No) } else { Ok(()) }
-        }
-        Command::Service(ServiceCommand::List) => {
+            let verbose = verbose || output == Output::Wide;
+            let text = text(output, "Status", &status, || print::status(&status, verbose))?;
+            Ok((text, if status.health == "impaired" { Err(CliError::No) } else { Ok(()) }))
+        }),
+        Command::Service(ServiceCommand::List { watch }) => answer(output, watch, || {
             let services: Vec<ServiceView> = ask(&socket, &Request::ServiceList)?;
-            show(output, &services, || print::services(&services))
-        }
-        Command::Service(ServiceCommand::Explain { address }) => {
-            let explained: Vec<ServiceExplanation> = ask(&socket, &Request::ServiceExplain { address })?;
-            show(output, &explained, || print::explained(&explained))
-        }
-        Command::Policy(PolicyCommand::Explain { from, to, exit_code }) => {
-            let args::Destination { end, port, protocol } = to;
-            let request = Request::PolicyExplain { from, to: end, port, protocol };
+            let wide = output == Output::Wide;
+            let text = text(output, "Services", &List { items: &services }, || print::services(&services, wide))?;
+            Ok((text, Ok(())))
+        }),
+        Command::Service(ServiceCommand::Explain { asked, watch }) => answer(output, watch, || {
+            let explained = explain(&socket, &asked)?;
+            let list = List { items: &explained };
+            Ok((text(output, "ServiceExplanations", &list, || print::explained(&explained))?, Ok(())))
+        }),
+        Command::Policy(PolicyCommand::Explain { from, to, exit_code, watch }) => answer(output, watch, || {
+            let args::Destination { end, port, protocol } = to.clone();
+            let request = Request::PolicyExplain { from: from.clone(), to: end, port, protocol };
             let explanation: PolicyExplanation = ask(&socket, &request)?;
-            show(output, &explanation, || print::policy(&explanation))?;
-            match explanation.verdict {
+            let text = text(output, "PolicyExplanation", &explanation, || print::policy(&explanation))?;
+            let end = match explanation.verdict {
                 PolicyVerdict::Dropped | PolicyVerdict::Refused if exit_code => Err(CliError::Code(3)),
                 PolicyVerdict::Partly if exit_code => Err(CliError::Code(4)),
                 _ => Ok(()),
-            }
-        }
+            };
+            Ok((text, end))
+        }),
         Command::Drops(DropsArgs { follow }) => drops(&socket, output, follow),
         Command::LogLevel(LogLevelArgs { filter }) => {
             let level: String = ask(&socket, &Request::LogLevel { filter })?;
-            show(output, &level, || format!("{level}\n"))
+            show(output, "LogLevel", &LogLevel { filter: &level }, || format!("{level}\n"))
         }
         Command::Install(args) => node::install(&args, output),
         Command::Doctor(args) => node::doctor(&args, output),
         Command::Uninstall(args) => node::uninstall(&args, output),
+        Command::Version => version::version(&socket, build, output),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { directory } => pages::manual(&directory),
         Command::Stay => node::stay(),
     }
 }
@@ -139,40 +158,40 @@ fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, CliEr
     Ok(Connection::ask(socket, request)?.answer()?)
 }
 
-fn say(text: &str) -> Result<(), CliError> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever read has seen enough, as `head` does.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::Io("can't write", error)),
-        _ => Ok(()),
-    }
+/// What is logged.
+#[derive(serde::Serialize)]
+struct LogLevel<'a> {
+    filter: &'a str,
 }
 
-fn show<T: Serialize>(output: Output, value: &T, table: impl FnOnce() -> String) -> Result<(), CliError> {
-    match output {
-        Output::Table => say(&table()),
-        Output::Json => {
-            let text = serde_json::to_string_pretty(value).map_err(|e| CliError::Usage(e.to_string()))?;
-            say(&(text + "\n"))
+/// Explains an address, or each address of a Service.
+fn explain(socket: &Path, asked: &Asked) -> Result<Vec<ServiceExplanation>, CliError> {
+    let addresses = match asked {
+        Asked::Address(address) => vec![*address],
+        Asked::Service { service, port } => {
+            let rows: Vec<ServiceView> = ask(socket, &Request::ServiceList)?;
+            named::addresses(&rows, service, port.as_deref()).map_err(CliError::Usage)?
         }
+    };
+    let mut explained = Vec::new();
+    for address in addresses {
+        explained.extend(ask::<Vec<ServiceExplanation>>(socket, &Request::ServiceExplain { address })?);
     }
+    Ok(explained)
 }
 
 fn drops(socket: &Path, output: Output, follow: bool) -> Result<(), CliError> {
     let mut connection = Connection::ask(socket, &Request::Drops { follow })?;
     let view: DropsView = connection.answer()?;
     if !follow {
-        return show(output, &view, || print::drops(&view));
+        return show(output, "Drops", &view, || print::drops(&view));
     }
     loop {
         let seen: Vec<DropView> = connection.answer()?;
         for drop in &seen {
             match output {
-                Output::Table => say(&print::drop_line(drop))?,
-                Output::Json => {
-                    let line = serde_json::to_string(drop).map_err(|e| CliError::Usage(e.to_string()))?;
-                    say(&(line + "\n"))?;
-                }
+                Output::Table | Output::Wide => say(&print::drop_line(drop))?,
+                Output::Json | Output::Yaml => say(&line(output, "Drop", drop)?)?,
             }
         }
     }

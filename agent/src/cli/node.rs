@@ -7,9 +7,10 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::{Args, Command, Output};
+use super::args::{Args, Command};
 use super::print::{self, Table};
-use super::{CliError, runtime, show};
+use super::show::{List, Output, show};
+use super::{CliError, runtime};
 use crate::admin::{self, Connection, Request};
 use crate::doctor::{self, Finding, Severity, Without};
 use crate::install::conflist::{CONF_DIR, CONF_NAME};
@@ -97,6 +98,9 @@ pub(super) struct InstallArgs {
 pub(super) struct UninstallArgs {
     #[command(flatten)]
     places: Places,
+    /// Say what would be removed and restored, and change nothing. Works beside an agent
+    #[arg(long)]
+    dry_run: bool,
     /// Directory of CNI configurations [default: HOST_ROOT/etc/cni/net.d]
     #[arg(long, value_name = "DIR")]
     cni_conf_dir: Option<PathBuf>,
@@ -132,8 +136,14 @@ struct Report {
     findings: Vec<Finding>,
     /// What the node does without, and what holds there.
     without: Vec<Without>,
-    /// What could not be looked at, and why.
-    unseen: Vec<(String, String)>,
+    unseen: Vec<Unseen>,
+}
+
+/// What could not be looked at, and why.
+#[derive(Debug, Serialize)]
+struct Unseen {
+    what: String,
+    reason: String,
 }
 
 pub(super) fn doctor(args: &DoctorArgs, output: Output) -> Result<(), CliError> {
@@ -151,8 +161,10 @@ pub(super) fn doctor(args: &DoctorArgs, output: Output) -> Result<(), CliError> 
         api_server: api_server.clone(),
     };
     let facts = runtime()?.block_on(doctor::collect(&places));
-    let report = Report { findings: doctor::findings(&facts), without: doctor::without(&facts), unseen: facts.unseen };
-    show(output, &report, || print::report(&report.findings, &report.without, &report.unseen))?;
+    let unseen = facts.unseen.iter().cloned().map(|(what, reason)| Unseen { what, reason });
+    let report =
+        Report { findings: doctor::findings(&facts), without: doctor::without(&facts), unseen: unseen.collect() };
+    show(output, "Findings", &report, || print::report(&report.findings, &report.without, &facts.unseen))?;
     let stops = report.findings.iter().any(|finding| finding.severity == Severity::Blocks);
     if stops { Err(CliError::No) } else { Ok(()) }
 }
@@ -206,8 +218,10 @@ pub(super) fn stay() -> Result<(), CliError> {
 }
 
 pub(super) fn uninstall(args: &UninstallArgs, output: Output) -> Result<(), CliError> {
-    let UninstallArgs { places, cni_conf_dir, cni_conf_name } = args;
-    refuse_beside_an_agent(&places.run_dir)?;
+    let UninstallArgs { places, dry_run, cni_conf_dir, cni_conf_name } = args;
+    if !dry_run {
+        refuse_beside_an_agent(&places.run_dir)?;
+    }
     let removal = Removal {
         run_dir: places.run_dir.clone(),
         bpffs: places.bpffs.clone(),
@@ -215,7 +229,9 @@ pub(super) fn uninstall(args: &UninstallArgs, output: Output) -> Result<(), CliE
         cni_bin_dir: places.cni_bin_dir(),
         conflist: places.on_host(cni_conf_dir.as_ref(), CONF_DIR).join(cni_conf_name),
     };
-    let steps = runtime()?.block_on(install::uninstall(&removal));
+    let steps = runtime()?.block_on(async {
+        if *dry_run { install::survey(&removal).await } else { install::uninstall(&removal).await }
+    });
     report(&steps, output)
 }
 
@@ -231,7 +247,7 @@ fn refuse_beside_an_agent(run_dir: &Path) -> Result<(), CliError> {
 
 /// Shows what was done; what failed makes the command fail.
 fn report(steps: &[Step], output: Output) -> Result<(), CliError> {
-    show(output, &steps, || {
+    show(output, "Steps", &List { items: steps }, || {
         let mut table = Table::new(["what", "outcome"]);
         for Step { what, done, failed } in steps {
             let failed = failed.as_ref().map(|text| format!("FAILED: {text}"));

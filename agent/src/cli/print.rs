@@ -1,12 +1,15 @@
 //! Tables for a person.
 
+mod status;
+
 use std::fmt::{self, Write};
 
-use crate::admin::{
-    EndpointView, PolicyExplanation, PolicyVerdict, ServiceExplanation, ServiceView, StatusView, Verdict,
-};
+use super::version::{FeatureView, KernelView, Versions};
+use crate::admin::{EndpointView, PolicyExplanation, PolicyVerdict, ServiceExplanation, ServiceView, Verdict};
 use crate::doctor::{Finding, Severity, Without};
 use crate::state::{DropView, DropsView};
+
+pub(super) use status::status;
 
 /// A table whose columns are as wide as their widest cell.
 #[derive(Debug)]
@@ -73,126 +76,71 @@ fn yes(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
 }
 
-pub(super) fn status(status: &StatusView) -> String {
-    let StatusView {
-        node,
-        version,
-        health,
-        reason,
-        uptime_seconds,
-        adopted,
-        objects,
-        watches,
-        plans: (plans, operations, micros),
-        pods,
-        maps,
-        programs,
-        warnings,
-        repairs,
-        refused,
-        claims,
-        pod_ranges,
-        masquerade,
-        node_local_dns,
-        mistakes,
-        drops,
-    } = status;
-    let mut out = Table::new(["field", "value"]);
-    let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    let objects: Vec<_> = objects.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-    out.row(["node".into(), node.clone()]);
-    out.row([
-        "agent".into(),
-        format!("{version}, up {uptime_seconds} s{}", if *adopted { ", adopted existing maps" } else { "" }),
-    ]);
-    out.row(["health".into(), format!("{health}{reason}")]);
-    out.row(["objects".into(), objects.join(", ")]);
-    if !watches.is_empty() {
-        out.row(["API server".into(), heard(watches)]);
-    }
-    if !masquerade.is_empty() {
-        out.row(["masquerade".into(), masquerade.clone()]);
-    }
-    out.row(["plans".into(), format!("{plans} applied with {operations} operations, the last in {micros} µs")]);
-    out.row(["drops".into(), format!("{drops} packets: see `fairlead drops`")]);
-    let mut text = out.to_string();
-
-    let mut out = Table::new(["slot", "pod", "addresses", "object known", "drops"]);
-    for pod in pods {
-        let ips: Vec<_> = pod.ips.iter().map(ToString::to_string).collect();
-        out.row([pod.slot.to_string(), pod.pod.clone(), ips.join(" "), yes(pod.known), pod.drops.to_string()]);
-    }
-    text += &format!("\n{out}");
-    let cut_off: Vec<_> = pods.iter().flat_map(|pod| pod.cut_off.iter().map(move |why| (pod, why))).collect();
-    if !cut_off.is_empty() {
-        let mut out = Table::new(["cut off pod", "why"]);
-        cut_off.iter().for_each(|(pod, why)| out.row([pod.pod.clone(), (*why).clone()]));
-        text += &format!("\n{out}");
-    }
-    let limited: Vec<_> = pods.iter().filter(|pod| !pod.bandwidth.is_empty()).collect();
-    if !limited.is_empty() {
-        let mut out = Table::new(["pod with a limit", "bandwidth"]);
-        limited.iter().for_each(|pod| out.row([pod.pod.clone(), pod.bandwidth.join("; ")]));
-        text += &format!("\n{out}");
-    }
-    let mut out = Table::new(["map", "used", "size"]);
-    for map in maps {
-        out.row([map.name.clone(), map.used.map(|n| n.to_string()).unwrap_or_default(), map.size.to_string()]);
-    }
-    text += &format!("\n{out}");
-    let mut out = Table::new(["program", "verified instructions"]);
-    for (name, count) in programs {
-        out.row([name.clone(), count.map(|n| n.to_string()).unwrap_or_default()]);
-    }
-    text += &format!("\n{out}");
-    if !warnings.is_empty() {
-        let mut out = Table::new(["warning", "details"]);
-        warnings.iter().for_each(|(topic, text)| out.row([topic.clone(), text.clone()]));
-        text += &format!("\n{out}");
-    }
-    if !repairs.is_empty() {
-        let mut out = Table::new(["last repairs", "kind", "what"]);
-        repairs.iter().for_each(|repair| out.row([repair.time.clone(), repair.kind.clone(), repair.what.clone()]));
-        text += &format!("\n{out}");
-    }
-    if !pod_ranges.is_empty() {
-        text += &format!(
-            "\npod addresses in {} are not checked against the podCIDRs of their node\n",
-            pod_ranges.join(", ")
-        );
-    }
-    if !refused.is_empty() {
-        let mut out = Table::new(["refused service", "why"]);
-        refused.iter().for_each(|(service, why)| out.row([service.clone(), why.clone()]));
-        text += &format!("\n{out}");
-    }
-    if !node_local_dns.is_empty() {
-        let addresses: Vec<_> = node_local_dns.iter().map(ToString::to_string).collect();
-        text +=
-            &format!("\nDNS is also answered at {}, by this node's endpoint if there is one\n", addresses.join(", "));
-    }
-    if !claims.is_empty() {
-        let mut out = Table::new(["object with a refused claim", "why"]);
-        claims.iter().for_each(|(object, why)| out.row([object.clone(), why.clone()]));
-        text += &format!("\n{out}");
-    }
-    if !mistakes.is_empty() {
-        let mut out = Table::new(["invalid object", "reason"]);
-        mistakes.iter().for_each(|(origin, reason)| out.row([origin.clone(), reason.clone()]));
-        text += &format!("\n{out}");
-    }
-    text
-}
-
-pub(super) fn services(services: &[ServiceView]) -> String {
-    let mut out = Table::new(["service", "type", "port", "protocol", "addresses", "endpoints"]);
-    for s in services {
+pub(super) fn services(services: &[ServiceView], wide: bool) -> String {
+    let addresses = |s: &ServiceView| {
         let addresses: Vec<_> = s.addresses.iter().map(ToString::to_string).collect();
-        let addresses = addresses.join(" ");
-        let endpoints = s.endpoints.to_string();
-        out.row([s.service.clone(), s.kind.clone(), s.port_name.clone(), s.protocol.clone(), addresses, endpoints]);
+        if s.headless { "none (headless)".to_owned() } else { addresses.join(" ") }
+    };
+    if !wide {
+        let mut out = Table::new(["service", "type", "port", "protocol", "addresses", "endpoints"]);
+        for s in services {
+            let endpoints = s.endpoints.to_string();
+            let row =
+                [s.service.clone(), s.kind.clone(), s.port_name.clone(), s.protocol.clone(), addresses(s), endpoints];
+            out.row(row);
+        }
+        return out.to_string();
+    }
+    let mut out = Table::new([
+        "service",
+        "type",
+        "port",
+        "number",
+        "protocol",
+        "addresses",
+        "endpoints",
+        "ipv4",
+        "ipv6",
+        "internal",
+        "external",
+    ]);
+    for s in services {
+        out.row([
+            s.service.clone(),
+            s.kind.clone(),
+            s.port_name.clone(),
+            s.port.to_string(),
+            s.protocol.clone(),
+            addresses(s),
+            s.endpoints.to_string(),
+            s.endpoints_ipv4.to_string(),
+            s.endpoints_ipv6.to_string(),
+            s.internal_policy.clone(),
+            s.external_policy.clone(),
+        ]);
     }
     out.to_string()
+}
+
+pub(super) fn versions(versions: &Versions) -> String {
+    let Versions { version, commit, api, agent, agent_unknown, kernel } = versions;
+    let KernelView { release, features } = kernel;
+    let mut out = Table::new(["what", "version"]);
+    let commit = commit.as_ref().map(|commit| format!(", commit {commit}")).unwrap_or_default();
+    out.row(["this command".into(), format!("{version}{commit}, admin socket {api}")]);
+    let agent = match (agent, agent_unknown) {
+        (Some(agent), _) => format!("{}, admin socket {}", agent.version, agent.api),
+        (None, why) => why.clone().unwrap_or_default(),
+    };
+    out.row(["running agent".into(), agent]);
+    out.row(["kernel".into(), release.clone()]);
+    let mut text = out.to_string();
+    let mut out = Table::new(["of the kernel", "there"]);
+    for FeatureView { name, present } in features {
+        out.row([(*name).to_owned(), present.map_or_else(|| "not known: it takes root".to_owned(), yes)]);
+    }
+    text += &format!("\n{out}");
+    text
 }
 
 pub(super) fn explained(explained: &[ServiceExplanation]) -> String {
@@ -241,17 +189,6 @@ fn becomes(verdict: Verdict) -> &'static str {
         Verdict::Reject => "is refused: the service has no endpoints",
         Verdict::Drop => "is dropped: the service has endpoints, but none that may be used from here",
     }
-}
-
-/// Whether the API server is heard, in a line: the watches that are not alive by name, and the one that is silent for longest.
-fn heard(watches: &[(String, bool, u64)]) -> String {
-    let silent: Vec<_> = watches.iter().filter(|(_, alive, _)| !alive).collect();
-    let longest = watches.iter().map(|(_, _, age)| *age).max().unwrap_or_default();
-    if silent.is_empty() {
-        return format!("all {} watches alive, each heard in the last {longest} s", watches.len());
-    }
-    let silent: Vec<_> = silent.iter().map(|(kind, _, age)| format!("{kind} for {age} s")).collect();
-    format!("NOT HEARD: {}; what is in force stays", silent.join(", "))
 }
 
 pub(super) fn policy(explanation: &PolicyExplanation) -> String {
@@ -307,21 +244,12 @@ pub(super) fn drop_line(d: &DropView) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Table, heard};
+    use super::Table;
 
     #[test]
     fn columns_line_up_and_lines_have_no_tail() {
         let mut table = Table::new(["a", "long head"]);
         table.row(["wide cell".into(), "x".into()]);
         assert_eq!(table.to_string(), "A          LONG HEAD\nwide cell  x\n");
-    }
-
-    #[test]
-    fn s59_watches_that_are_not_alive_are_named() {
-        let watch = |kind: &str, alive, age| (kind.to_owned(), alive, age);
-        let all = [watch("Node", true, 3), watch("Pod", true, 50)];
-        assert_eq!(heard(&all), "all 2 watches alive, each heard in the last 50 s");
-        let one = [watch("Node", true, 3), watch("Pod", false, 75)];
-        assert_eq!(heard(&one), "NOT HEARD: Pod for 75 s; what is in force stays");
     }
 }

@@ -112,6 +112,12 @@ pub enum Record {
     },
 }
 
+/// How many addresses of a range can be given to pods.
+#[must_use]
+pub(crate) fn room(range: IpNetwork) -> u64 {
+    Range::new(range).pool.len()
+}
+
 /// One of the node's pod ranges.
 #[derive(Debug, Clone)]
 struct Range {

@@ -14,6 +14,7 @@ mod session;
 
 pub use error::CniError;
 pub use journal::Journal;
+pub(crate) use ledger::room;
 pub use ledger::{Entry, Ledger, Record};
 pub use network::{AttachError, AttachedPod, Health, KnownPod, NodeNetwork, PodNetwork};
 pub use server::Server;

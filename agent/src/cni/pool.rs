@@ -24,6 +24,11 @@ impl Pool {
         Self { next: range.start, range, used: HashSet::new(), resting: VecDeque::new() }
     }
 
+    /// How many numbers there are, in use or not.
+    pub(crate) fn len(&self) -> u64 {
+        u64::try_from(self.range.end.saturating_sub(self.range.start)).unwrap_or(u64::MAX)
+    }
+
     /// The number to give now, of those that `accept` takes. `now` counts from any fixed moment.
     pub(crate) fn choose(&self, now: Duration, mut accept: impl FnMut(u128) -> bool) -> Option<u128> {
         let resting: HashSet<u128> = self.resting.iter().map(|(n, _)| *n).collect();

@@ -35,7 +35,7 @@ use crate::log::Log;
 use crate::masquerade::Masquerade;
 use crate::model::{Model, NodeLocalDns, Rules};
 use crate::network::TunnelSettings;
-use crate::observe::{HealthServer, MetricsServer, serve_checks};
+use crate::observe::{HealthServer, MetricsServer, configuration, serve_checks};
 use crate::settings::{MetadataAccess, Settings};
 use crate::state::{DropLog, Shared};
 use crate::wiring::{Netlink, PodLinks, Sysctls};
@@ -197,6 +197,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         shared: Arc::clone(&shared),
         tables: Arc::clone(&readable),
         drops: Arc::clone(&drops),
+        configuration: configuration(healthz, metrics_bind, &node_port_addresses),
     });
     let admin = Arc::new(Admin { shared: Arc::clone(&shared), tables: readable, drops, log });
     // Nothing that serves pods waits for who looks in.

@@ -8,7 +8,7 @@ mod facts;
 mod findings;
 mod without;
 
-pub use collect::{Places, collect, proxy};
-pub use facts::{Facts, Proxy};
+pub use collect::{Places, collect, kernel, proxy};
+pub use facts::{Facts, Kernel, Proxy};
 pub use findings::{Finding, Severity, findings, kube_proxy};
 pub use without::{Without, without};

@@ -7,10 +7,12 @@ pub mod chain;
 pub mod conflist;
 pub mod kubeconfig;
 mod setup;
+mod survey;
 mod uninstall;
 
 pub use conflist::Conflist;
 pub use setup::{Setup, install};
+pub use survey::survey;
 pub use uninstall::{Removal, uninstall};
 
 /// The file in the run directory that has the API server's URL.

@@ -1,13 +1,17 @@
 //! What is known without counting, looked up when somebody asks. Nothing here walks through a table: entries are those
 //! that the planners know of, flows those that the last sweep saw.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use fairlead_objects::Kind;
 use fairlead_objects::kubernetes::WatchState;
 use fairlead_observe::{Answer, Handler, counter, counters, exposition, gauge, gauges};
+use ipnetwork::IpNetwork;
 use prometheus::proto::MetricFamily;
+use serde_json::{Value, json};
 
+use super::requests::requests;
 use crate::bpf::Tables;
 use crate::cni::Health;
 use crate::compile::policy::Direction;
@@ -18,7 +22,7 @@ use crate::state::{DropLog, KubeProxy, Shared, pod_counts};
 /// What `/proxyMode` says, where kube-proxy names its backend: `iptables`, `ipvs`, `nftables`.
 const PROXY_MODE: &str = "ebpf";
 
-/// Answers `/metrics`, and `/proxyMode` as kube-proxy does at this port.
+/// Answers `/metrics`, and `/proxyMode`, `/healthz` and `/configz` as kube-proxy does at this port.
 #[derive(Debug)]
 pub struct MetricsServer {
     /// What the agent knows.
@@ -27,6 +31,19 @@ pub struct MetricsServer {
     pub tables: Arc<Tables>,
     /// Dropped packets.
     pub drops: Arc<DropLog>,
+    /// What `/configz` says.
+    pub configuration: Value,
+}
+
+/// What of the settings kube-proxy's configuration has too, under its names.
+#[must_use]
+pub fn configuration(healthz: SocketAddr, metrics: SocketAddr, node_port_addresses: &[IpNetwork]) -> Value {
+    json!({"kubeproxy.config.k8s.io": {
+        "mode": PROXY_MODE,
+        "healthzBindAddress": healthz.to_string(),
+        "metricsBindAddress": metrics.to_string(),
+        "nodePortAddresses": node_port_addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    }})
 }
 
 impl Handler for MetricsServer {
@@ -34,6 +51,9 @@ impl Handler for MetricsServer {
         match path {
             "/metrics" => {}
             "/proxyMode" => return Answer::text(200, PROXY_MODE),
+            // As kube-proxy's at this port, it says that the process answers. `/healthz` at 10256 says more.
+            "/healthz" => return Answer::text(200, "ok"),
+            "/configz" => return Answer::new(200, "application/json", self.configuration.to_string()),
             _ => return Answer::not_found(),
         }
         let shared = &self.shared;
@@ -44,6 +64,7 @@ impl Handler for MetricsServer {
         families.extend(self.tables());
         families.extend(objects(&shared.model()));
         families.extend(watches(&shared.watches()));
+        families.extend(requests(&shared.requests()));
         exposition(families)
     }
 }
@@ -125,7 +146,7 @@ impl MetricsServer {
     }
 
     fn tables(&self) -> Vec<MetricFamily> {
-        let Self { shared, tables, drops } = self;
+        let Self { shared, tables, drops, configuration: _ } = self;
         let entries = shared.metrics.entries();
         let nearly_full = shared.progress().nearly_full;
         let drops = drops.counts(tables);

@@ -2,8 +2,9 @@
 
 mod health;
 mod metrics;
+mod requests;
 mod service_health;
 
 pub use health::HealthServer;
-pub use metrics::MetricsServer;
+pub use metrics::{MetricsServer, configuration};
 pub use service_health::{checks, run as serve_checks};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use fairlead_objects::kubernetes::{Cluster, WatchState};
+use fairlead_objects::kubernetes::{Cluster, RequestCounts, WatchState};
 use fairlead_objects::{Kind, ObjectKey};
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
@@ -206,6 +206,18 @@ impl Shared {
     #[must_use]
     pub fn watches(&self) -> Vec<WatchState> {
         self.cluster.as_ref().map(Cluster::watches).unwrap_or_default()
+    }
+
+    /// The API server in use; nothing where objects come from a directory, and before one has answered.
+    #[must_use]
+    pub fn server(&self) -> Option<String> {
+        self.cluster.as_ref().and_then(Cluster::server)
+    }
+
+    /// What was asked of API servers; nothing where objects come from a directory.
+    #[must_use]
+    pub fn requests(&self) -> RequestCounts {
+        self.cluster.as_ref().map(Cluster::requests).unwrap_or_default()
     }
 
     /// Why the node has no addresses for its pods, if it has none.

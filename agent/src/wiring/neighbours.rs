@@ -30,6 +30,17 @@ pub fn neighbours(uplinks: &[super::Uplink], routes: &BTreeSet<NodeRoute>) -> BT
 }
 
 impl Netlink {
+    /// How many neighbours the kernel keeps for us.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list what exists.
+    pub async fn managed_neighbours(&self) -> Result<usize, WiringError> {
+        let list = self.handle.neighbours().get().execute();
+        let listed: Vec<NeighbourMessage> =
+            list.try_collect().await.map_err(|e| WiringError::kernel("list neighbours", &e))?;
+        Ok(listed.iter().filter(|message| ours(message).is_some()).count())
+    }
+
     /// Makes these, and no others of ours, be neighbours that the kernel keeps resolved. One that the kernel refuses does
     /// not keep the others from being made.
     ///

@@ -97,6 +97,14 @@ impl Netlink {
         }
     }
 
+    /// Whether the device is there, or something in its place.
+    ///
+    /// # Errors
+    /// The kernel refuses to say.
+    pub async fn has_overlay(&self) -> Result<bool, WiringError> {
+        self.overlay().await.map(|link| link.is_some())
+    }
+
     async fn overlay(&self) -> Result<Option<LinkMessage>, WiringError> {
         // Whatever has its name or its index is in its way.
         for request in

@@ -176,6 +176,19 @@ impl Sysctls {
         along
     }
 
+    /// The settings that [`Self::restore`] would give the values that they had, as `net.ipv4.ip_forward`.
+    ///
+    /// # Errors
+    /// The record can't be read.
+    pub fn changed(&self) -> Result<Vec<String>, WiringError> {
+        let record = Record::load(&self.record)?;
+        let ours = record.settings().iter().filter(|setting| {
+            let now = self.read(&setting.key);
+            now.is_some_and(|now| now == setting.new && now != setting.old)
+        });
+        Ok(ours.map(|setting| setting.key.replace('/', ".")).collect())
+    }
+
     /// Gives every setting the value that it had, unless somebody has changed it since. Says how many, and what stayed.
     #[must_use]
     pub fn restore(&self) -> (usize, Vec<WiringError>) {

@@ -73,6 +73,9 @@ async fn lists_and_changes(control: &mut Control, flags: &[&str]) {
         "{:?}",
         cluster.troubles()
     );
+    let counts = cluster.requests();
+    let of = |status: &str| counts.answered.iter().filter(|((method, _, s), _)| method == "GET" && s == status).count();
+    assert!(of("200") > 0 && of("<error>") > 0, "requests are counted by what became of them: {counts:?}");
     control.serve(FIRST, &[FIRST], flags).await;
     feed.until("what happened meanwhile arrives", |feed| {
         let key = (Kind::EndpointSlice, ObjectKey::new("shop", "cart-1"));

@@ -45,8 +45,8 @@ fn status(node: &Node) -> Value {
 
 fn warning(node: &Node, topic: &str) -> Option<String> {
     let status = status(node);
-    let found = status["warnings"].as_array()?.iter().find(|each| each[0] == topic)?;
-    found[1].as_str().map(str::to_owned)
+    let found = status["warnings"].as_array()?.iter().find(|each| each["topic"] == topic)?;
+    found["text"].as_str().map(str::to_owned)
 }
 
 #[test]

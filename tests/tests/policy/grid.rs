@@ -332,9 +332,9 @@ fn wait_for_policies(lab: &Lab, count: usize) {
             let status = node.fairlead(&["status", "-o", "json"]);
             let view: serde_json::Value = serde_json::from_str(&status.stdout).map_err(|_| status.clone())?;
             let of_policies =
-                |each: &&serde_json::Value| each[0].as_str().is_some_and(|kind| kind.ends_with("policies"));
+                |each: &&serde_json::Value| each["kind"].as_str().is_some_and(|kind| kind.ends_with("policies"));
             let known = view["objects"].as_array().into_iter().flatten().filter(of_policies);
-            let known: u64 = known.filter_map(|known| known[1].as_u64()).sum();
+            let known: u64 = known.filter_map(|known| known["count"].as_u64()).sum();
             if known == count as u64 { Ok(()) } else { Err(status) }
         });
     }

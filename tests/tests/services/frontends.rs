@@ -1,7 +1,7 @@
 //! What is a frontend and what is not.
 
 use fairlead_tests::{Probes, ServiceManifest};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{edited, ips, service, world};
 
@@ -28,7 +28,14 @@ fn s14_headless_services_and_external_names_are_not_proxied() {
         world.nobody_answers(&ips(14));
     }
     let listed = world.lab.node("node-1").fairlead(&["service", "list", "-o", "json"]).stdout;
-    assert!(!listed.contains("shop/s14"), "{listed}");
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let listed =
+        listed["items"].as_array().unwrap().iter().filter(|row| row["service"].as_str().unwrap().contains("s14"));
+    let listed: Vec<_> = listed.collect();
+    // The headless one has endpoints and no address; an external name has neither, and is none of ours.
+    let [row] = listed.as_slice() else { panic!("{listed:?}") };
+    assert_eq!((&row["service"], &row["headless"]), (&json!("shop/s14-headless"), &json!(true)), "{row}");
+    assert_eq!((&row["addresses"], &row["endpoints"]), (&json!([]), &json!(1)), "{row}");
     // The pods behind them are reached as ever.
     assert_eq!(world.client.tcp(world.near.v4(), 8080).unwrap().server.pod, world.near.key());
 }

@@ -4,6 +4,7 @@ mod archive;
 mod build;
 mod engine;
 mod oci;
+mod sbom;
 
 use std::{
     env::consts::ARCH,
@@ -38,12 +39,18 @@ pub(crate) struct Image {
     /// `minikube=PROFILE`, `docker`, `podman`, `containerd` or `containerd=SOCKET`; may be given again
     #[arg(long, value_name = "WHERE")]
     load_into: Vec<Engine>,
+    /// Also write the list of what its programs are made of: CycloneDX, as JSON
+    #[arg(long, value_name = "FILE")]
+    sbom: Option<PathBuf>,
 }
 
 impl Image {
     pub(crate) fn run(&self) -> Result<()> {
         let path = self.output.clone().unwrap_or_else(default_path);
         write(NAME, "/usr/bin/fairlead", &build::PROGRAMS, &path)?;
+        if let Some(list) = &self.sbom {
+            sbom::write(&build::PROGRAMS.map(|(package, _)| package), list)?;
+        }
         for engine in &self.load_into {
             run::say(format!("loading into {engine}"));
             run::run(&mut engine.load(&path)?)?;
@@ -98,7 +105,7 @@ pub(crate) fn build_lab() -> Result<PathBuf> {
 
 /// Builds the archive where it is looked for by default.
 pub(crate) fn build_default() -> Result<PathBuf> {
-    Image { output: None, load_into: Vec::new() }.run()?;
+    Image { output: None, load_into: Vec::new(), sbom: None }.run()?;
     Ok(default_path())
 }
 

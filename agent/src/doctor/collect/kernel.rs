@@ -29,7 +29,9 @@ const HELPERS: [(ProgramType, BpfHelper, &str); 4] = [
     (ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_netns_cookie, "bpf_get_netns_cookie for sockets of cgroups"),
 ];
 
-pub(super) fn kernel(proc_sys: &Path) -> Kernel {
+/// What the kernel can do, as far as this process may ask.
+#[must_use]
+pub fn kernel(proc_sys: &Path) -> Kernel {
     let release = uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
     let jit = fs::read_to_string(proc_sys.join("net/core/bpf_jit_enable")).ok();
     let (lacks, refuses) = probe();

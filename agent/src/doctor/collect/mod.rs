@@ -21,6 +21,7 @@ use crate::install::chain::{plugin_types, refusal};
 use crate::install::{PLUGIN, conflist};
 use crate::wiring::Sysctls;
 
+pub use kernel::kernel;
 pub use proxy::proxy;
 
 /// Where to look.
@@ -57,8 +58,7 @@ impl Places {
 
 /// Looks at everything. It takes a few seconds when the API server does not answer.
 pub async fn collect(places: &Places) -> Facts {
-    let mut facts =
-        Facts { kernel: kernel::kernel(&places.proc_sys), agent: agent(&places.run_dir), ..Facts::default() };
+    let mut facts = Facts { kernel: kernel(&places.proc_sys), agent: agent(&places.run_dir), ..Facts::default() };
     let parent = places.bpffs.parent().unwrap_or(&places.bpffs);
     facts.bpffs = Some((parent.to_owned(), PinDir::is_bpffs(parent)));
     facts.cgroup = cgroup2_root(places.cgroup_root.as_deref()).err().map(|error| error.to_string());
@@ -107,6 +107,8 @@ fn agent(run_dir: &Path) -> Option<Agent> {
     let mut connection = Connection::ask(&run_dir.join("agent.sock"), &Request::Status).ok()?;
     let status: StatusView = connection.answer().ok()?;
     let StatusView { health, reason, warnings, claims, pod_ranges, node_local_dns, .. } = status;
+    let warnings = warnings.into_iter().map(|warning| (warning.topic, warning.text)).collect();
+    let claims = claims.into_iter().map(|claim| (claim.object, claim.reason)).collect();
     Some(Agent { health, reason, warnings, claims, pod_ranges, node_local_dns })
 }
 

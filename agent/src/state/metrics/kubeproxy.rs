@@ -25,6 +25,8 @@ const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 pub struct KubeProxy {
     sync: [HistogramVec; 3],
     programming: HistogramVec,
+    /// Of both families, with nothing in it.
+    reconciler: HistogramVec,
     failures: AtomicU64,
     services: Changes,
     endpoints: Changes,
@@ -52,7 +54,17 @@ impl Default for KubeProxy {
         let sync = |name: &str, help: &str| {
             histogram(&format!("kubeproxy_{name}_duration_seconds"), help, &[FAMILY], (0.001, 2.0, 15))
         };
+        let reconciler = histogram(
+            "kubeproxy_conntrack_reconciler_sync_duration_seconds",
+            "ReconcileConntrackFlowsLatency latency in seconds (here: there is nothing to reconcile)",
+            &[FAMILY],
+            (0.001, 2.0, 15),
+        );
+        for family in FAMILIES {
+            reconciler.with_label_values(&[family]);
+        }
         Self {
+            reconciler,
             sync: [
                 sync("sync_proxy_rules", "SyncProxyRules latency in seconds"),
                 sync("sync_full_proxy_rules", "SyncProxyRules latency in seconds for full resyncs"),
@@ -141,12 +153,14 @@ impl KubeProxy {
     pub(super) fn collect(&self) -> Vec<MetricFamily> {
         let mut families: Vec<_> = self.sync.iter().flat_map(Collector::collect).collect();
         families.extend(self.programming.collect());
+        families.extend(self.reconciler.collect());
         let failures = self.failures.load(Ordering::Relaxed) as f64;
         families.push(counters(
             "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
             "Cumulative proxy nftables sync failures (here: attempts to bring changes into the kernel's tables)",
             FAMILIES.map(|family| (vec![(FAMILY, family)], failures)),
         ));
+        families.extend(never());
         self.services.collect("service", "Service", &mut families);
         self.endpoints.collect("endpoint", "Endpoint", &mut families);
         families.push(self.healthz.collect("healthz"));
@@ -183,6 +197,24 @@ impl KubeProxy {
             ),
         ]
     }
+}
+
+/// What kube-proxy counts of netfilter, of which nothing is used here: no rule is left to clean up, and no entry of its
+/// conntrack is another's after a change of endpoints.
+fn never() -> [MetricFamily; 2] {
+    let by_family = || FAMILIES.map(|family| (vec![(FAMILY, family)], 0.0));
+    [
+        counters(
+            "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total",
+            "Cumulative proxy nftables cleanup failures (here: there are no such rules)",
+            by_family(),
+        ),
+        counters(
+            "kubeproxy_conntrack_reconciler_deleted_entries_total",
+            "Cumulative conntrack flows deleted by conntrack reconciler (here: the kernel's conntrack is not used)",
+            by_family(),
+        ),
+    ]
 }
 
 impl Changes {

@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 use super::access::{Access, AccessError};
 use super::failover;
 use super::heard::{Heard, WatchState};
+use super::requests::{RequestCounts, Requests};
 use super::servers::Servers;
 use super::trouble::Often;
 
@@ -32,6 +33,7 @@ struct Inner {
     /// What is wrong with requests about a resource.
     troubles: Mutex<BTreeMap<String, String>>,
     heard: Arc<Heard>,
+    requests: Arc<Requests>,
 }
 
 /// [`Client`] has no `Debug`.
@@ -54,6 +56,7 @@ impl Cluster {
             access_trouble: Mutex::default(),
             troubles: Mutex::default(),
             heard: Arc::default(),
+            requests: Arc::default(),
         }))
     }
 
@@ -89,7 +92,7 @@ impl Cluster {
             matches!(config.cluster_url.path(), "" | "/") && config.cluster_url.scheme_str() == Some("https");
         let run_dir = self.0.access.run_dir.as_deref().filter(|_| is_plain);
         let servers = self.0.servers.get_or_init(|| Arc::new(Servers::new(&address, run_dir)));
-        failover::client(&config, servers, &self.0.heard)
+        failover::client(&config, servers, &self.0.heard, &self.0.requests)
     }
 
     fn set_access_trouble(&self, trouble: Option<String>) {
@@ -122,6 +125,12 @@ impl Cluster {
     #[must_use]
     pub fn watches(&self) -> Vec<WatchState> {
         self.0.heard.states(Instant::now())
+    }
+
+    /// What was asked of servers, and what became of it.
+    #[must_use]
+    pub fn requests(&self) -> RequestCounts {
+        self.0.requests.counts()
     }
 
     /// What is wrong at present and what to do, one text a matter. Nothing when all is well: every watch goes on.

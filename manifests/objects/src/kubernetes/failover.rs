@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::uri::{Authority, Uri};
 use http::{Request, Response};
@@ -19,6 +19,7 @@ use tower::{BoxError, Service, ServiceBuilder};
 
 use super::access::AccessError;
 use super::heard::{self, Heard, Tapped};
+use super::requests::Requests;
 use super::servers::Servers;
 use crate::causes;
 
@@ -35,7 +36,12 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration:
 ///
 /// # Errors
 /// Certificates or credentials can't be used.
-pub(super) fn client(config: &Config, servers: &Arc<Servers>, heard: &Arc<Heard>) -> Result<Client, AccessError> {
+pub(super) fn client(
+    config: &Config,
+    servers: &Arc<Servers>,
+    heard: &Arc<Heard>,
+    requests: &Arc<Requests>,
+) -> Result<Client, AccessError> {
     let failed = |error| AccessError::Client(Box::new(error));
     let (idle, interval, probes) = KEEPALIVE;
     let mut http = HttpConnector::new();
@@ -58,7 +64,12 @@ pub(super) fn client(config: &Config, servers: &Arc<Servers>, heard: &Arc<Heard>
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().map_err(failed)?)
         .layer(config.extra_headers_layer().map_err(failed)?)
-        .layer_fn(|inner| Failover { inner, servers: Arc::clone(servers), heard: Arc::clone(heard) })
+        .layer_fn(|inner| Failover {
+            inner,
+            servers: Arc::clone(servers),
+            heard: Arc::clone(heard),
+            requests: Arc::clone(requests),
+        })
         .service(hyper);
     Ok(Client::new(service, config.default_namespace.clone()))
 }
@@ -90,6 +101,7 @@ struct Failover<S> {
     inner: S,
     servers: Arc<Servers>,
     heard: Arc<Heard>,
+    requests: Arc<Requests>,
 }
 
 impl<S, B> Service<Request<Body>> for Failover<S>
@@ -112,13 +124,18 @@ where
             *request.uri_mut() = uri;
         }
         let watched = heard::watched(request.uri());
+        let method = request.method().clone();
         let answer = self.inner.call(request);
-        let (servers, heard) = (Arc::clone(&self.servers), Arc::clone(&self.heard));
+        let (servers, heard, requests) =
+            (Arc::clone(&self.servers), Arc::clone(&self.heard), Arc::clone(&self.requests));
+        let begun = Instant::now();
         Box::pin(async move {
             let result = match tokio::time::timeout(ANSWER, answer).await {
                 Ok(result) => result.map_err(Into::into),
                 Err(_) => Err(format!("no answer within {} s", ANSWER.as_secs()).into()),
             };
+            let status = result.as_ref().ok().map(|response| response.status().as_u16());
+            requests.note(method.as_str(), &address, status, begun.elapsed());
             match &result {
                 // It answers, and says that it can't: its database is away, or it is going down.
                 Ok(response) if response.status().is_server_error() => {

@@ -1,4 +1,11 @@
-//! What `kubectl apply -f manifests/install.yaml` brings to a cluster, read as the API server reads it.
+//! What `kubectl apply -f manifests/install.yaml` brings to a cluster, read as the API server reads it; overlays and the Helm
+//! chart, rendered.
+
+mod chart;
+mod helm;
+mod kustomize;
+mod monitoring;
+mod overlays;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
