@@ -84,7 +84,9 @@ fn c5_del_frees_everything_and_can_be_repeated() {
     let (before, ip) = (links(node), pod.v4());
     let pinned = lab.wait_until("the pod has its links", || {
         let pins = node.must_run(&["ls", "/sys/fs/bpf/fairlead/links"]);
-        let link = pod.result()["interfaces"][0]["name"].as_str().unwrap().to_owned();
+        let interfaces = pod.result()["interfaces"].as_array().unwrap().iter();
+        let mut host = interfaces.filter(|each| each["sandbox"].as_str().unwrap_or_default().is_empty());
+        let link = host.next().unwrap()["name"].as_str().unwrap();
         let all = ["in", "out"].iter().all(|way| pins.contains(&format!("tcx_{way}_{link}")));
         if all { Ok(pins.lines().count()) } else { Err(pins) }
     });

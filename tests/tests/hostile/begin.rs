@@ -6,7 +6,7 @@ use std::thread;
 use fairlead_tests::{Node, Pod, Probe, ProbeError, Probes, binary};
 use serde_json::json;
 
-use crate::unhook::{Stage, host_side, status, wait_for_links};
+use crate::unhook::{Stage, host_side, repairs, wait_for_links};
 use crate::world::{SILENCE, outside, policy};
 
 const PORT: u16 = 80;
@@ -102,7 +102,8 @@ fn c48_of_many_pods_that_come_at_once_none_sends_or_gets_what_it_may_not() {
     ]);
     node.must_run(&["tc", "filter", "del", "dev", &link, "ingress", "pref", "99"]);
     stage.assert_policy_holds("beside thirty others");
-    assert_eq!(status(node)["repairs"], json!([]), "what is on its way is no fault");
+    let repaired: Vec<_> = repairs(node).into_iter().filter(|(_, kind, _)| kind == "program").collect();
+    assert_eq!(repaired, [], "what is on its way is no fault");
     pods.into_iter().for_each(Pod::delete);
 }
 
