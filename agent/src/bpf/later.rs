@@ -18,10 +18,10 @@ use super::filters::{PodFilters, Rank};
 use super::{BpfError, PinDir, links};
 
 /// For so long no pod may have come, so that nobody's ADD waits behind a link.
-const QUIET: Duration = Duration::from_millis(100);
+const QUIET: Duration = Duration::from_millis(200);
 
 /// How long a pod waits for that at most.
-const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A pod that has filters and is to get links.
 #[derive(Debug)]

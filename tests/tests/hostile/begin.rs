@@ -123,7 +123,7 @@ fn c48_an_agent_that_is_killed_before_a_pod_has_links_leaves_it_shut_and_the_nex
         others.push(pod);
         None
     });
-    let pod = caught.expect("the agent makes links a tenth of a second after an ADD");
+    let pod = caught.expect("the agent makes links a fifth of a second after an ADD");
     assert!(has_filters(node, &pod), "{}", filters(node, &pod));
     assert_shut(&stage, &pod, "without an agent");
     // Somebody else's program comes first, and lets pass what may not.
