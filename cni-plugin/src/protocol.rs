@@ -169,7 +169,8 @@ pub enum Request {
         /// Whose interface it is.
         attachment: Attachment,
     },
-    /// DEL: forget it and remove its host link. Answered with [`Reply::Done`] also when there is nothing to forget.
+    /// DEL: forget it and remove its host link. Answered with [`Reply::Done`] when nothing passes to or from the pod any more,
+    /// also when there is nothing to forget; the link goes after that.
     Release {
         /// Whose interface it is.
         attachment: Attachment,

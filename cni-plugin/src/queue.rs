@@ -36,6 +36,12 @@ pub fn remove(directory: &Path, attachment: &Attachment) -> io::Result<()> {
     }
 }
 
+/// Whether the deletion of this attachment is in the queue.
+#[must_use]
+pub fn holds(directory: &Path, attachment: &Attachment) -> bool {
+    entry(directory, attachment).exists()
+}
+
 /// What is queued. A file that can't be read is named instead.
 ///
 /// # Errors

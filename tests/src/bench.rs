@@ -1,5 +1,6 @@
 //! Benches in the lab, as `cargo xtask bench` starts them: Fairlead beside what else does the same, in one run.
 
+pub mod cni;
 pub mod dns;
 pub mod load;
 mod netfilter;

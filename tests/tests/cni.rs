@@ -82,15 +82,43 @@ fn c5_del_frees_everything_and_can_be_repeated() {
     let node = lab.node("node-1");
     let pod = node.pod("cni/gone").start();
     let (before, ip) = (links(node), pod.v4());
-    let pinned = pins(node);
+    let pinned = lab.wait_until("the pod has its links", || {
+        let pins = node.must_run(&["ls", "/sys/fs/bpf/fairlead/links"]);
+        let interfaces = pod.result()["interfaces"].as_array().unwrap().iter();
+        let mut host = interfaces.filter(|each| each["sandbox"].as_str().unwrap_or_default().is_empty());
+        let link = host.next().unwrap()["name"].as_str().unwrap();
+        let all = ["in", "out"].iter().all(|way| pins.contains(&format!("tcx_{way}_{link}")));
+        if all { Ok(pins.lines().count()) } else { Err(pins) }
+    });
     for _ in 0..2 {
         let ended = call(&pod, "DEL", &json!({}));
         assert!(ended.ok() && ended.stdout.is_empty(), "{ended:?}");
     }
     lab.wait_until("the link is gone", || if links(node) < before { Ok(()) } else { Err(links(node)) });
     assert!(!pods(node).contains(&"cni/gone".to_owned()));
-    assert_eq!(pins(node) + 2, pinned, "its programs are gone with its link");
+    lab.wait_until("its programs are gone with its link", || match pins(node) {
+        now if now + 2 == pinned => Ok(()),
+        now => Err(now),
+    });
     assert!(!node.must_run(&["ip", "route"]).contains(&ip.to_string()), "its route is gone");
+    pod.delete();
+}
+
+#[test]
+fn c49_add_right_after_del_gets_the_same_address_if_it_asks_for_it() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let pod = node.pod("cni/same").tcp(80).start();
+    let ips: Vec<String> = pod.ips().map(|ip| ip.to_string()).into();
+    for _ in 0..3 {
+        let deleted = call(&pod, "DEL", &json!({}));
+        assert!(deleted.ok(), "{deleted:?}");
+        let added = call(&pod, "ADD", &json!({"runtimeConfig": {"ips": ips}}));
+        assert!(added.ok(), "{added:?}");
+        for ip in pod.ips() {
+            assert_eq!(node.tcp(ip, 80).unwrap().server.pod, "cni/same");
+        }
+    }
     pod.delete();
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use fairlead_cluster::{CLUSTER, KUBE_PROXY};
 
@@ -26,6 +26,18 @@ enum What {
         /// New connections per second; 0: as many as are answered
         #[arg(long, default_value_t = 1_000)]
         rate: u32,
+        /// Write what was found to this file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// ADD and DEL of pods, one at a time and thirty at once, beside the reference plugin bridge with host-local
+    Cni {
+        /// Rounds of twenty pods one at a time and thirty at once, on each side
+        #[arg(long, default_value_t = 4)]
+        rounds: u32,
+        /// Measure the programs of this directory before those of this tree: fairlead and fairlead-cni of another version
+        #[arg(long, value_name = "DIRECTORY")]
+        before: Option<PathBuf>,
         /// Write what was found to this file too
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -77,6 +89,18 @@ impl Bench {
                 command.args(["load", "--seconds", &seconds.to_string(), "--rate", &rate.to_string()]);
                 command.args(json.iter().flat_map(|file| ["--json".into(), file.clone().into_os_string()]));
             }
+            What::Cni { rounds, before, json } => {
+                let plugins = plugins()?;
+                let plugins = plugins.to_string_lossy();
+                let rounds = rounds.to_string();
+                if let Some(before) = before {
+                    let mut other = run::as_root(&program.display().to_string())?;
+                    other.env("FAIRLEAD_BIN_DIR", std::fs::canonicalize(before)?);
+                    run::run(other.args(["cni", "--label", "Fairlead before", "--rounds", &rounds]))?;
+                }
+                command.args(["cni", "--rounds", &rounds, "--plugins", &plugins]);
+                command.args(json.iter().flat_map(|file| ["--json".into(), file.clone().into_os_string()]));
+            }
             What::Dns { seconds, rate, only, json } => {
                 command.args(["dns", "--seconds", &seconds.to_string(), "--rate", &rate.to_string()]);
                 command.arg("--program").arg(prepare_dns()?);
@@ -91,6 +115,16 @@ impl Bench {
         run::say("measuring: other load on this machine affects the numbers");
         run::run(&mut command)
     }
+}
+
+/// The directory of the reference plugins, built.
+fn plugins() -> Result<PathBuf> {
+    let builder = builder()?;
+    let parts: Vec<_> =
+        KUBE_PROXY.iter().filter(|part| ["bridge", "host-local"].contains(&part.name)).copied().collect();
+    builder.build(&parts)?;
+    let bridge = parts.first().context("the cluster's parts have no bridge plugin")?;
+    Ok(builder.path(bridge)?.parent().context("the path of the bridge plugin has no directory")?.to_owned())
 }
 
 /// What the comparison with CoreDNS takes: the parts of a cluster, since there is no network where it runs, and

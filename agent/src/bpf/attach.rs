@@ -6,17 +6,21 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use aya::programs::{Program, SchedClassifier, TestRunOptions};
 use aya::util::KernelVersion;
 use aya::{Ebpf, TestRun as _};
 use fairlead_datapath::flow::{FlowKey, Table};
+use fairlead_datapath::slot_of;
 use fairlead_datapath::walk::{MAX_KEYS, Over, SweepRequest};
 use fairlead_objects::causes;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::filters::{self, GUARD, Rank};
+use super::clsact::{self, Filter};
+use super::filters::{GUARD, OF_POD, PodFilters, Rank};
+use super::later::{Later, Linked};
 use super::links::{self, Target};
 use super::{BpfError, PinDir};
 use crate::repair::FilterPlace;
@@ -75,6 +79,8 @@ pub(super) struct Hook {
     pub(super) target: String,
     /// The link, where the program is attached by one.
     pub(super) link: Option<OwnedFd>,
+    /// Whether a filter stands in for the link, which is yet to come.
+    pub(super) begun: bool,
     /// When it was attached last.
     pub(super) since: Instant,
 }
@@ -88,17 +94,90 @@ pub struct Hooks {
     /// The ids of the programs.
     pub(super) ids: BTreeMap<String, u32>,
     pub(super) hooks: BTreeMap<Place, Hook>,
+    /// Who makes links of pods that have begun with filters.
+    later: Option<Arc<Later>>,
 }
 
 impl Hooks {
     /// Hooks of loaded programs.
     #[must_use]
     pub fn new(ebpf: Ebpf, pins: PinDir) -> Self {
-        let tcx = KernelVersion::current().is_ok_and(|v| v >= KernelVersion::new(6, 6, 0));
-        let packet = if tcx { PacketAttach::Tcx } else { PacketAttach::Clsact };
+        let packet = if has_tcx() { PacketAttach::Tcx } else { PacketAttach::Clsact };
         let id = |(name, program): (&str, &Program)| Some((name.to_owned(), program.info().ok()?.id()));
         let ids = ebpf.programs().filter_map(id).collect();
-        Self { ebpf, pins, packet, ids, hooks: BTreeMap::new() }
+        Self { ebpf, pins, packet, ids, hooks: BTreeMap::new(), later: None }
+    }
+
+    /// The programs of pods, to begin with as filters. `done` is told of each pod that has got links since, for
+    /// [`Hooks::linked`], and says whether anybody listens.
+    ///
+    /// # Errors
+    /// The object lacks one of them, or there can be no thread.
+    pub fn begin_with_filters(
+        &mut self,
+        done: impl Fn(Linked) -> bool + Send + 'static,
+    ) -> Result<PodFilters, BpfError> {
+        let filters = PodFilters::of(&self.ebpf)?;
+        if self.packet == PacketAttach::Tcx {
+            let started = Later::start(filters.clone(), self.pins.clone(), done);
+            let attach =
+                |source| BpfError::Attach { program: OF_POD[0], target: "pods by a thread".to_owned(), source };
+            self.later = Some(started.map_err(attach)?);
+        }
+        Ok(filters)
+    }
+
+    /// Takes note that a pod has got its filters by [`PodFilters::attach`], which began then. Where there is tcx it gets links
+    /// later.
+    pub fn begun(&mut self, link: &str, ifindex: u32, since: Instant) {
+        let begun = self.later.is_some();
+        for ingress in [false, true] {
+            let program = if ingress { OF_POD[0] } else { OF_POD[1] };
+            let hook = |program, begun| Hook { program, target: link.to_owned(), link: None, begun, since };
+            self.hooks.insert(Place::Interface { ifindex, ingress }, hook(program, begun));
+            self.hooks.insert(Place::Guard { ifindex, ingress }, hook(GUARD, false));
+        }
+        if let Some(later) = &self.later {
+            later.push(ifindex, link);
+        }
+    }
+
+    /// Takes note of the links that a pod has got.
+    pub fn linked(&mut self, linked: Linked) {
+        let Linked { ifindex, link: target, outcome } = linked;
+        let links = match outcome {
+            Ok(links) => links.map(Some),
+            // It may have gone meanwhile.
+            Err(error) if nix::net::if_::if_nametoindex(target.as_str()) != Ok(ifindex) => {
+                debug!(link = target, %error, "a pod went while its programs were attached by links");
+                [None, None]
+            }
+            Err(error) => {
+                warn!(link = target, %error, "a pod keeps its filters: links are tried again within 10 s");
+                [None, None]
+            }
+        };
+        for (ingress, link) in [true, false].into_iter().zip(links) {
+            let hook = self.hooks.get_mut(&Place::Interface { ifindex, ingress });
+            if let Some(hook) = hook.filter(|hook| hook.begun && hook.target == target) {
+                if link.is_some() {
+                    hook.since = Instant::now();
+                }
+                (hook.begun, hook.link) = (false, link);
+            }
+        }
+    }
+
+    /// Takes note that a pod goes: it needs no links.
+    pub fn ends(&mut self, ifindex: u32) {
+        if let Some(later) = &self.later {
+            later.take_back(ifindex);
+        }
+    }
+
+    /// Whether the links of a pod that has begun with filters are made here, since nobody else has begun with them.
+    pub(super) fn take_back(&self, ifindex: u32) -> bool {
+        self.later.as_ref().is_some_and(|later| later.take_back(ifindex))
     }
 
     /// Attaches to the host side of a pod's veth, with a guard behind each program.
@@ -202,9 +281,9 @@ impl Hooks {
 
     /// Notes that a program belongs to a place. What was there of an interface of another name is gone with that.
     fn claim(&mut self, place: Place, program: &'static str, target: &str) {
-        let hook = Hook { program, target: target.to_owned(), link: None, since: Instant::now() };
+        let hook = Hook { program, target: target.to_owned(), link: None, begun: false, since: Instant::now() };
         match self.hooks.get_mut(&place) {
-            Some(old) if old.program == program && old.target == target => {}
+            Some(old) if old.program == program && old.target == target => old.begun = false,
             _ => drop(self.hooks.insert(place, hook)),
         }
     }
@@ -213,7 +292,7 @@ impl Hooks {
     pub(super) fn means(&self, place: Place, hook: &Hook) -> Means {
         let filter = |ifindex, ingress, rank: Rank| Means::Filter(FilterPlace { ifindex, ingress, priority: rank.0 });
         match place {
-            Place::Interface { ifindex, ingress } if self.packet == PacketAttach::Clsact => {
+            Place::Interface { ifindex, ingress } if self.packet == PacketAttach::Clsact || hook.begun => {
                 filter(ifindex, ingress, Rank::PROGRAM)
             }
             Place::Interface { ingress, .. } => {
@@ -229,11 +308,13 @@ impl Hooks {
         let Some(hook) = self.hooks.get(&place) else { return Ok(()) };
         let (program, means) = (hook.program, self.means(place, hook));
         let missing = || BpfError::Missing { what: "program", name: program.to_owned() };
-        let loaded = self.ebpf.program_mut(program).ok_or_else(missing)?;
+        let loaded = self.ebpf.program(program).ok_or_else(missing)?;
         let result = match means {
-            Means::Filter(at) => {
-                let loaded: &mut SchedClassifier = loaded.try_into().map_err(|_| missing())?;
-                filters::attach(loaded, &hook.target, at).map(|()| None).map_err(io::Error::other)
+            Means::Filter(FilterPlace { ifindex, ingress, priority }) => {
+                loaded.fd().map_err(io::Error::other).and_then(|fd| {
+                    let filter = Filter { ingress, rank: Rank(priority), name: program, program: fd.as_fd() };
+                    clsact::put(ifindex, &[filter]).map(|()| None)
+                })
             }
             Means::Link(pin) => with_target(place, &hook.target, |target, attach_type| {
                 let prog = loaded.fd().map_err(io::Error::other)?;
@@ -245,8 +326,17 @@ impl Hooks {
             Place::Cgroup(_) => hook.target.clone(),
         };
         let link = result.map_err(|source| BpfError::Attach { program, target: target(), source })?;
+        let by_link = link.is_some();
         if let Some(hook) = self.hooks.get_mut(&place) {
             (hook.link, hook.since) = (link, Instant::now());
+        }
+        // A filter that stood in for it is in nobody's way, but of a version that may be gone.
+        if let Place::Interface { ifindex, ingress } = place
+            && by_link
+            && slot_of(ifindex).is_some()
+            && let Err(error) = clsact::remove(ifindex, &[ingress], Rank::PROGRAM)
+        {
+            debug!(program, ifindex, %error, "the filter behind a pod's link stays");
         }
         // One that an agent before attached stays where it was.
         if self.is_behind(place) { self.put_first(place) } else { Ok(()) }
@@ -279,6 +369,12 @@ impl Hooks {
         }
         Ok(())
     }
+}
+
+/// Whether the kernel has tcx.
+#[must_use]
+pub fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
 /// Does something with what a link of a place attaches to, and its `enum bpf_attach_type`.

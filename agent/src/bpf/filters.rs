@@ -1,56 +1,91 @@
-//! Programs as filters of the clsact qdisc. They need no pin and stay until somebody removes them.
+//! Programs as filters of the clsact qdisc. They need no pin and stay until somebody removes them, and nothing waits for them:
+//! so a pod begins with them, also where its programs are attached by links later ([`super::later`]).
 
-use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use aya::Ebpf;
+use aya::programs::{TcAttachType, tc};
 use tracing::debug;
 
-use crate::repair::FilterPlace;
+use super::BpfError;
+use super::clsact::{self, Filter};
 
 /// The priority of filters of one purpose. It and the handle are fixed, so that the next agent replaces them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rank(pub(super) u16);
 
+/// The priority of filters that stand in for a pod's links until it has them. Where there is no tcx they are what stays.
+pub const STAND_IN: u16 = 50;
+
 impl Rank {
-    /// The programs themselves, where there is no tcx.
-    pub(super) const PROGRAM: Self = Self(50);
+    /// The programs themselves: where there is no tcx, and of a pod until it has its links.
+    pub(super) const PROGRAM: Self = Self(STAND_IN);
     /// The guards, behind them.
     pub(super) const GUARD: Self = Self(60);
-}
-
-/// Replaces our filter, or adds it where there is none. It outlives the process, since its link is forgotten.
-pub(super) fn attach(
-    program: &mut SchedClassifier,
-    link: &str,
-    FilterPlace { ingress, priority, .. }: FilterPlace,
-) -> Result<(), ProgramError> {
-    let direction = if ingress { TcAttachType::Ingress } else { TcAttachType::Egress };
-    // An existing qdisc is no error: ours from before, or another's.
-    if let Err(error) = tc::qdisc_add_clsact(link) {
-        debug!(link, %error, "clsact qdisc not added");
-    }
-    let handle = TcHandle::new(0, 1);
-    let id = match SchedClassifierLink::attached(link, direction, priority, handle, None)
-        .map_err(ProgramError::from)
-        .and_then(|old| program.attach_to_link(old))
-    {
-        Ok(id) => id,
-        Err(_) => {
-            let options = TcAttachOptions::Netlink(NlOptions { priority, handle, classid: None });
-            program.attach_with_options(link, direction, options)?
-        }
-    };
-    std::mem::forget(program.take_link(id)?);
-    Ok(())
 }
 
 /// The program that drops whatever none before it has decided on.
 pub(super) const GUARD: &str = "fairlead_guard";
 
+/// The programs of a pod's interface: what it sends, what it gets, and the guard.
+pub(super) const OF_POD: [&str; 3] = ["from_pod", "to_pod", GUARD];
+
+/// The programs of pods, for whoever attaches them beside the loop. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PodFilters {
+    programs: Arc<[OwnedFd; 3]>,
+}
+
+impl PodFilters {
+    pub(super) fn of(ebpf: &Ebpf) -> Result<Self, BpfError> {
+        let [from, to, guard] = OF_POD.map(|name| {
+            let missing = || BpfError::Missing { what: "program", name: name.to_owned() };
+            let fd = ebpf.program(name).ok_or_else(missing)?.fd().map_err(io::Error::other);
+            let fd = fd.and_then(|fd| fd.as_fd().try_clone_to_owned());
+            let attach =
+                |source| BpfError::Attach { program: name, target: "the interfaces of pods".to_owned(), source };
+            fd.map_err(attach)
+        });
+        Ok(Self { programs: Arc::new([from?, to?, guard?]) })
+    }
+
+    /// Attaches all of them to the host side of a pod's veth, as filters, guards behind the programs and what leaves by it
+    /// first. Of a device that is down nothing waits for a grace period.
+    ///
+    /// # Errors
+    /// The interface is gone, or the kernel refuses.
+    pub fn attach(&self, ifindex: u32) -> io::Result<()> {
+        let [from, to, guard] = &*self.programs;
+        let [from_name, to_name, guard_name] = OF_POD;
+        let filters = [
+            (false, Rank::GUARD, guard_name, guard),
+            (false, Rank::PROGRAM, to_name, to),
+            (true, Rank::GUARD, guard_name, guard),
+            (true, Rank::PROGRAM, from_name, from),
+        ];
+        let filters = filters.map(|(ingress, rank, name, program)| {
+            let program = program.as_fd();
+            Filter { ingress, rank, name, program }
+        });
+        clsact::put(ifindex, &filters)
+    }
+
+    /// The program of a direction.
+    pub(super) fn program(&self, ingress: bool) -> &OwnedFd {
+        let [from, to, _] = &*self.programs;
+        if ingress { from } else { to }
+    }
+}
+
 /// Filters that may be left when pods' links and the tunnel's device are gone: on kernels without tcx those of uplinks, and
-/// the guards of links that could not be deleted.
-const LEFT: [(TcAttachType, &str); 4] = [
+/// those of links that could not be deleted.
+const LEFT: [(TcAttachType, &str); 6] = [
     (TcAttachType::Ingress, "from_uplink"),
     (TcAttachType::Egress, "to_uplink"),
+    (TcAttachType::Ingress, OF_POD[0]),
+    (TcAttachType::Egress, OF_POD[1]),
     (TcAttachType::Ingress, GUARD),
     (TcAttachType::Egress, GUARD),
 ];

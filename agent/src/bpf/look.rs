@@ -78,8 +78,8 @@ impl Hooks {
     fn have(&self, place: Place, hook: &Hook, filters: &Filters) -> HaveHook {
         let pin = match self.means(place, hook) {
             Means::Filter(at) => {
-                let is_newer = hook.since >= filters.as_of;
-                let program = if is_newer { self.ids.get(hook.program) } else { filters.programs.get(&at) };
+                let is_unseen = hook.since >= filters.as_of || !filters.interfaces.contains(&at.ifindex);
+                let program = if is_unseen { self.ids.get(hook.program) } else { filters.programs.get(&at) };
                 return HaveHook { program: program.copied(), ..HaveHook::default() };
             }
             Means::Link(pin) => pin,
@@ -107,7 +107,17 @@ impl Hooks {
         }
         match step {
             HookStep::Attach | HookStep::Guard => {
-                let outcome = self.attach(place);
+                let outcome = match place {
+                    // The filter that stands in for a link is gone, so the link comes at once. If somebody is about to make
+                    // it, that is so anyway.
+                    Place::Interface { ifindex, .. } if hook.begun => {
+                        if !self.take_back(ifindex) {
+                            return;
+                        }
+                        self.attach_pod(&target, ifindex)
+                    }
+                    _ => self.attach(place),
+                };
                 // It went while this looked at it.
                 if outcome.as_ref().is_err_and(is_gone) && slot.is_some() {
                     return;

@@ -5,9 +5,11 @@
 
 mod attach;
 mod cgroup;
+mod clsact;
 mod error;
 mod filters;
 mod fs;
+mod later;
 mod links;
 mod load;
 mod look;
@@ -19,11 +21,12 @@ mod packet_log;
 mod sys;
 mod tables;
 
-pub use attach::Hooks;
+pub use attach::{Hooks, has_tcx};
 pub use cgroup::cgroup2_root;
 pub use error::BpfError;
-pub use filters::remove_filters;
+pub use filters::{PodFilters, STAND_IN, remove_filters};
 pub use fs::PinDir;
+pub use later::Linked;
 pub use links::detach;
 pub use load::{Loaded, ProgramInfo, load};
 pub use map::{Map, MapShape, TableLayout};

@@ -26,6 +26,11 @@ pub trait PodNetwork: Send + Sync + 'static {
     /// and drops the future then.
     fn attach(&self, pod: AttachedPod) -> impl Future<Output = Result<(), AttachError>> + Send;
 
+    /// Closes the pod to everybody, and returns when nothing passes to or from it any more. [`PodNetwork::detach`] follows.
+    fn close(&self, pod: AttachedPod) -> impl Future<Output = ()> + Send {
+        self.detach(pod)
+    }
+
     /// Takes the pod out of the datapath. Its link is deleted when this returns. It is also called for a pod whose
     /// attachment failed or was abandoned, and for one whose link is gone.
     fn detach(&self, pod: AttachedPod) -> impl Future<Output = ()> + Send;

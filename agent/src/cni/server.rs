@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_cni::protocol::Attachment;
 use fairlead_cni::ready;
 use futures::future::join_all;
 use tokio::net::UnixListener;
@@ -57,6 +58,13 @@ impl<N: PodNetwork> Server<N> {
     #[must_use]
     pub fn adopted(&self) -> Vec<AttachedPod> {
         self.service.attached()
+    }
+
+    /// Whether a pod of the agent before is on its way out: it is not let in again.
+    #[must_use]
+    pub fn is_leaving(&self, pod: &AttachedPod) -> bool {
+        let attachment = Attachment { container_id: pod.container_id.clone(), ifname: pod.ifname.clone() };
+        self.service.is_leaving(&attachment)
     }
 
     /// Serves until it is dropped.

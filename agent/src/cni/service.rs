@@ -121,7 +121,7 @@ impl<N: PodNetwork> Service<N> {
         network: String,
         asked: Wanted,
     ) -> Result<Reservation, CniError> {
-        if queue::directory(&self.socket).join(attachment.host_link()).with_extension("json").exists() {
+        if self.is_leaving(attachment) {
             self.release(attachment).await?;
         }
         let node = self.ready_node().await?;
@@ -168,7 +168,41 @@ impl<N: PodNetwork> Service<N> {
         self.state().commit(Record::Attached { attachment: attachment.clone() }, self.now())
     }
 
-    /// DEL. Nothing to release is fine. Where the link can't be deleted now, the deletion stays queued.
+    /// Whether its deletion is queued.
+    pub(crate) fn is_leaving(&self, attachment: &Attachment) -> bool {
+        queue::holds(&queue::directory(&self.socket), attachment)
+    }
+
+    /// DEL: closes the pod, and answers then. To remove a device takes grace periods, so the rest goes on behind the answer. It
+    /// is queued before that, so that an agent that is killed meanwhile leaves it to the next one, and address and slot are
+    /// not given to others before it is done.
+    pub(crate) async fn release_soon(self: &Arc<Self>, attachment: &Attachment) -> Result<(), CniError> {
+        let is_attached = self.state().ledger.get(attachment).is_some_and(|entry| entry.attached);
+        let pod = self.pod(attachment).filter(|_| is_attached);
+        // What is half made goes at once: who made it tries again in the same namespace.
+        let Some(pod) = pod else { return self.release(attachment).await };
+        if let Err(error) = queue::push(&queue::directory(&self.socket), attachment) {
+            tracing::warn!(link = pod.host_link, %error, "can't queue a deletion: doing all of it before the answer");
+            return self.release(attachment).await;
+        }
+        let key = pod.key.clone();
+        if timeout(DETACH_PATIENCE, self.network.close(pod)).await.is_err() {
+            tracing::warn!(pod = %key, "the datapath did not close a pod in time: deleting its link nevertheless");
+        }
+        let (service, attachment) = (Arc::clone(self), attachment.clone());
+        tokio::spawn(async move {
+            let _turn = service.container(&attachment.container_id).await;
+            // An ADD of the same attachment may have done it, and what is there now is its own.
+            if service.is_leaving(&attachment)
+                && let Err(error) = service.release(&attachment).await
+            {
+                tracing::warn!(?attachment, %error, "can't finish a deletion: retrying later");
+            }
+        });
+        Ok(())
+    }
+
+    /// All of a deletion. Nothing to release is fine. Where the link can't be deleted now, the deletion stays queued.
     pub(crate) async fn release(&self, attachment: &Attachment) -> Result<(), CniError> {
         if let Some(pod) = self.pod(attachment) {
             self.detach(pod).await;
@@ -305,7 +339,7 @@ impl<N: PodNetwork> Service<N> {
     pub(crate) async fn attach_again(&self, pod: AttachedPod) -> Option<AttachedPod> {
         let attachment = Attachment { container_id: pod.container_id.clone(), ifname: pod.ifname.clone() };
         let _turn = self.container(&pod.container_id).await;
-        if self.pod(&attachment).as_ref() != Some(&pod) {
+        if self.pod(&attachment).as_ref() != Some(&pod) || self.is_leaving(&attachment) {
             return None;
         }
         let error = self.network.attach(pod.clone()).await.err()?;

@@ -24,6 +24,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 struct Turn {
     container: Option<(String, OwnedMutexGuard<()>)>,
     unfinished: Option<Attachment>,
+    /// Whether this is an ADD. One that fails leaves nothing behind, so its release is done when it is answered.
+    is_add: bool,
 }
 
 impl Turn {
@@ -60,7 +62,7 @@ pub(crate) async fn serve<N: PodNetwork>(service: Arc<Service<N>>, stream: UnixS
 }
 
 async fn converse<N: PodNetwork>(
-    service: &Service<N>,
+    service: &Arc<Service<N>>,
     stream: UnixStream,
     seat: &Seat,
     turn: &mut Turn,
@@ -118,10 +120,15 @@ fn verb(request: &Request) -> &'static str {
     }
 }
 
-async fn answer<N: PodNetwork>(service: &Service<N>, request: Request, turn: &mut Turn) -> Result<Reply, CniError> {
+async fn answer<N: PodNetwork>(
+    service: &Arc<Service<N>>,
+    request: Request,
+    turn: &mut Turn,
+) -> Result<Reply, CniError> {
     match request {
         Request::Reserve { attachment, pod, netns, netns_inode, network, wanted } => {
             turn.take(service, &attachment.container_id).await;
+            turn.is_add = true;
             let reservation = service.reserve(&attachment, pod, (netns, netns_inode), network, wanted).await?;
             turn.unfinished = Some(attachment);
             Ok(Reply::Reserved(reservation))
@@ -134,7 +141,13 @@ async fn answer<N: PodNetwork>(service: &Service<N>, request: Request, turn: &mu
         }
         Request::Release { attachment } => {
             turn.take(service, &attachment.container_id).await;
-            service.release(&attachment).await?;
+            let released = match turn.is_add {
+                true => service.release(&attachment).await,
+                false => service.release_soon(&attachment).await,
+            };
+            // What is left to do waits for nobody.
+            turn.container = None;
+            released?;
             turn.unfinished = None;
             Ok(Reply::Done)
         }

@@ -21,11 +21,11 @@ use super::ports::Ports;
 use super::report::Report;
 use super::sockets::Sockets;
 use super::sweep;
-use crate::bpf::{BpfError, Hooks, Tables};
+use crate::bpf::{BpfError, Hooks, Linked, Tables};
 use crate::cni::{AttachError, AttachedPod};
 use crate::compile::node;
 use crate::masquerade::PortRange;
-use crate::model::LocalPod;
+use crate::model::{LocalPod, Model};
 use crate::network::TunnelSettings;
 use crate::repair::{Filters, Looked};
 use crate::state::{Shared, forget_drops};
@@ -45,8 +45,11 @@ const SOON: Duration = Duration::from_secs(1);
 pub(super) enum Input {
     /// By the source of objects.
     Event(Event),
-    /// By the CNI server: attach, and answer when the pod's policy is in force.
-    Attach(AttachedPod, oneshot::Sender<Result<(), AttachError>>),
+    /// By the CNI server: attach, unless the pod has got its filters, which began then; and answer when its policy is in
+    /// force.
+    Attach(AttachedPod, Option<Instant>, oneshot::Sender<Result<(), AttachError>>),
+    /// By whom makes links of pods that have begun with filters.
+    Linked(Linked),
     /// By the wiring: the interfaces that lead out of the node.
     Uplinks(Vec<Uplink>),
     /// By the wiring: every address of the node that others may know.
@@ -57,6 +60,8 @@ pub(super) enum Input {
     Look(Filters, oneshot::Sender<Looked>),
     /// By the CNI server: take out, and answer when no table knows the pod.
     Detach(AttachedPod, oneshot::Sender<()>),
+    /// By the CNI server: the same, and answer when nothing passes to or from the pod any more.
+    Close(AttachedPod, oneshot::Sender<()>),
 }
 
 /// An attachment that waits for its Pod object.
@@ -84,6 +89,8 @@ pub(super) struct Engine {
     since: node::Since,
     waiting: Vec<Waiting>,
     detached: Vec<oneshot::Sender<()>>,
+    /// Who waits until nothing passes to or from a pod any more.
+    closed: Vec<oneshot::Sender<()>>,
     gauge: Gauge,
     report: Report,
     port_report: Ports,
@@ -126,6 +133,7 @@ impl Engine {
             since,
             waiting: Vec::new(),
             detached: Vec::new(),
+            closed: Vec::new(),
             gauge: Gauge::default(),
             report: Report::default(),
             sockets: Sockets::default(),
@@ -176,45 +184,73 @@ impl Engine {
                 }
                 self.shared.model_mut().take(event);
             }
-            Input::Attach(pod, answer) => match self.hooks.attach_pod(&pod.host_link, pod.ifindex) {
-                Ok(()) => {
-                    let slot = pod.slot;
-                    // It begins with no flow but its own.
-                    if self.gone.contains(&slot) {
-                        self.sweep();
-                    }
-                    // Nor has anything of it been dropped; of a pod that was there before this agent something may have been.
-                    let uid = pod.uid.as_deref().unwrap_or_default();
-                    let same = |there: &LocalPod| there.key == pod.key && there.uid == uid;
-                    if !self.shared.model().local().get(&slot).is_some_and(same) {
-                        forget_drops(&self.tables, slot);
-                    }
-                    self.shared.model_mut().attach(local(pod));
-                    let until = Instant::now() + OBJECT_PATIENCE;
-                    self.waiting.push(Waiting { slot, until, answer });
-                }
-                Err(error) => {
-                    warn!(pod = %pod.key, %error, "can't attach programs to a pod");
-                    let uid = pod.uid.as_deref().unwrap_or_default();
-                    self.shared.events.warn(Kind::Pod, &pod.key, uid, "NotAttached", error.to_string());
-                    let _gave_up = answer.send(Err(AttachError(error.to_string())));
-                }
-            },
+            Input::Attach(pod, filtered, answer) => self.attach(pod, filtered, answer),
+            Input::Linked(linked) => self.hooks.linked(linked),
             Input::Uplinks(uplinks) => self.set_uplinks(uplinks),
             Input::Addresses(addresses) => self.set_addresses(addresses),
             Input::Overlay(answer) => drop(answer.send(self.hooks.attach_overlay(overlay::NAME, overlay::IFINDEX))),
             Input::Look(filters, answer) => drop(answer.send(self.hooks.look(&self.tables, &filters))),
             Input::Detach(pod, answer) => {
-                self.waiting.retain(|waiting| waiting.slot != pod.slot);
-                // The slot may be another pod's by now: a detachment can come late and twice.
-                let same = self.shared.model().local().get(&pod.slot).is_some_and(|local| local.key == pod.key);
-                if same {
-                    self.shared.model_mut().detach(pod.slot);
-                    self.sockets.detached(&pod.ips);
-                    self.gone.insert(pod.slot);
-                    self.next_sweep = self.next_sweep.min(Instant::now() + SOON);
-                }
+                self.detach(&pod);
                 self.detached.push(answer);
+            }
+            Input::Close(pod, answer) => {
+                self.detach(&pod);
+                self.closed.push(answer);
+            }
+        }
+    }
+
+    /// Takes a pod out.
+    fn detach(&mut self, pod: &AttachedPod) {
+        self.waiting.retain(|waiting| waiting.slot != pod.slot);
+        // The slot may be another pod's by now: a detachment can come late and twice.
+        let same = self.shared.model().local().get(&pod.slot).is_some_and(|local| local.key == pod.key);
+        if same {
+            self.hooks.ends(pod.ifindex);
+            self.shared.model_mut().detach(pod.slot);
+            self.sockets.detached(&pod.ips);
+            self.gone.insert(pod.slot);
+            self.next_sweep = self.next_sweep.min(Instant::now() + SOON);
+        }
+    }
+
+    /// Takes a pod in. One that has got its filters takes nothing that others would wait for.
+    fn attach(
+        &mut self,
+        pod: AttachedPod,
+        filtered: Option<Instant>,
+        answer: oneshot::Sender<Result<(), AttachError>>,
+    ) {
+        let attached = match filtered {
+            Some(since) => {
+                self.hooks.begun(&pod.host_link, pod.ifindex, since);
+                Ok(())
+            }
+            None => self.hooks.attach_pod(&pod.host_link, pod.ifindex),
+        };
+        match attached {
+            Ok(()) => {
+                let slot = pod.slot;
+                // It begins with no flow but its own.
+                if self.gone.contains(&slot) {
+                    self.sweep();
+                }
+                // Nor has anything of it been dropped; of a pod that was there before this agent something may have been.
+                let uid = pod.uid.as_deref().unwrap_or_default();
+                let same = |there: &LocalPod| there.key == pod.key && there.uid == uid;
+                if !self.shared.model().local().get(&slot).is_some_and(same) {
+                    forget_drops(&self.tables, slot);
+                }
+                self.shared.model_mut().attach(local(pod));
+                let until = Instant::now() + OBJECT_PATIENCE;
+                self.waiting.push(Waiting { slot, until, answer });
+            }
+            Err(error) => {
+                warn!(pod = %pod.key, %error, "can't attach programs to a pod");
+                let uid = pod.uid.as_deref().unwrap_or_default();
+                self.shared.events.warn(Kind::Pod, &pod.key, uid, "NotAttached", error.to_string());
+                let _gave_up = answer.send(Err(AttachError(error.to_string())));
             }
         }
     }
@@ -296,7 +332,13 @@ impl Engine {
         let begin = Instant::now();
         let Outcome { plans, operations, whole, policy, refused, claims, node, failed } = {
             let model = self.shared.model();
-            self.content.update(&model, &dirty, &mut self.tables)
+            let in_force = self.shared.progress().in_force;
+            let (waiting, closed) = (&mut self.waiting, &mut self.closed);
+            self.content.update(&model, &dirty, &mut self.tables, || {
+                if in_force {
+                    answer_judged(&model, waiting, closed);
+                }
+            })
         };
         let took = begin.elapsed();
         self.report.policy(policy, &self.shared);
@@ -365,19 +407,19 @@ impl Engine {
     fn answer(&mut self) {
         let settled = self.content.has_settled_pods();
         if settled {
-            for answer in self.detached.drain(..) {
+            for answer in self.detached.drain(..).chain(self.closed.drain(..)) {
                 let _gave_up = answer.send(());
             }
         }
         let (model, now) = (self.shared.model(), Instant::now());
-        let in_force = settled && self.shared.progress().in_force;
+        if settled && self.shared.progress().in_force {
+            answer_judged(&model, &mut self.waiting, &mut self.closed);
+        }
         let mut still = Vec::new();
         for waiting in self.waiting.drain(..) {
             let local = model.local().get(&waiting.slot);
             let known = local.is_some_and(|local| model.object_of(local).is_some());
-            if known && in_force {
-                let _gave_up = waiting.answer.send(Ok(()));
-            } else if now >= waiting.until {
+            if now >= waiting.until {
                 let pod = local.map(|local| local.key.to_string()).unwrap_or_default();
                 let text = if known {
                     format!("the policy of pod {pod} could not be applied: see `fairlead status`")
@@ -444,6 +486,17 @@ impl Engine {
             }
             Err(error) => warn!(%error, "can't remove expired flows: they take up space but are not used"),
         }
+    }
+}
+
+/// Answers those whose pod is judged as the model says, or is closed.
+fn answer_judged(model: &Model, waiting: &mut Vec<Waiting>, closed: &mut Vec<oneshot::Sender<()>>) {
+    let is_known = |slot| model.local().get(&slot).is_some_and(|local| model.object_of(local).is_some());
+    for waiting in waiting.extract_if(.., |waiting| is_known(waiting.slot)) {
+        let _gave_up = waiting.answer.send(Ok(()));
+    }
+    for answer in closed.drain(..) {
+        let _gave_up = answer.send(());
     }
 }
 

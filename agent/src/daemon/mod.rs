@@ -152,15 +152,22 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     });
     let shared = Arc::new(Shared::new(model, cluster, events, loaded.programs, loaded.adopted));
     let (inputs, received) = mpsc::channel(QUEUE);
-    let pods = Arc::new(Pods { shared: Arc::clone(&shared), inputs: inputs.clone(), pins: pins.clone() });
+    // The loop ends with its last sender, which that thread is not.
+    let of_links = inputs.downgrade();
+    let filters = hooks.begin_with_filters(move |linked| {
+        of_links.upgrade().is_some_and(|inputs| inputs.blocking_send(Input::Linked(linked)).is_ok())
+    })?;
+    let pods = Arc::new(Pods { shared: Arc::clone(&shared), inputs: inputs.clone(), pins: pins.clone(), filters });
     let cni_socket = run_dir.join("cni.sock");
     let server = Server::open(pods, PodLinks::new(netlink.clone()), &cni_socket).await?;
-    // The pods of the agent before: their programs are replaced now, and the first content knows them.
+    // The pods of the agent before: their programs are replaced now, and the first content knows those that stay.
     for pod in server.adopted() {
         if let Err(error) = hooks.attach_pod(&pod.host_link, pod.ifindex) {
             warn!(pod = %pod.key, %error, "can't replace the programs of a pod: the previous ones stay");
         }
-        shared.model_mut().attach(local(pod));
+        if !server.is_leaving(&pod) {
+            shared.model_mut().attach(local(pod));
+        }
     }
 
     let limits = Limits { flows: max_flows, open: max_open_flows, rate: max_new_flows };

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairlead_objects::ObjectKey;
 use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::engine::Input;
-use crate::bpf::PinDir;
+use crate::bpf::{PinDir, PodFilters};
 use crate::cni::{AttachError, AttachedPod, Health, KnownPod, NodeNetwork, PodNetwork};
 use crate::state::Shared;
 
@@ -19,6 +19,26 @@ pub(super) struct Pods {
     pub(super) shared: Arc<Shared>,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) pins: PinDir,
+    pub(super) filters: PodFilters,
+}
+
+impl Pods {
+    /// Attaches the programs of a new pod as filters, and says when that began. Beside the loop: the kernel may be busy with
+    /// other devices. Where that fails the loop attaches them, and finds out why.
+    async fn filter(&self, pod: &AttachedPod) -> Option<Instant> {
+        // A pod of an agent before has its links.
+        if self.shared.model().local().contains_key(&pod.slot) {
+            return None;
+        }
+        let (filters, ifindex) = (self.filters.clone(), pod.ifindex);
+        let attach = move || {
+            let since = Instant::now();
+            filters.attach(ifindex).map(|()| since)
+        };
+        let attached = tokio::task::spawn_blocking(attach).await;
+        let attached = attached.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        attached.inspect_err(|error| debug!(pod = %pod.key, %error, "a pod can't begin with filters")).ok()
+    }
 }
 
 impl PodNetwork for Pods {
@@ -40,8 +60,9 @@ impl PodNetwork for Pods {
 
     async fn attach(&self, pod: AttachedPod) -> Result<(), AttachError> {
         let stopping = || AttachError("the agent is stopping: try again when it is back".to_owned());
+        let filtered = self.filter(&pod).await;
         let (answer, done) = oneshot::channel();
-        self.inputs.send(Input::Attach(pod, answer)).await.map_err(|_| stopping())?;
+        self.inputs.send(Input::Attach(pod, filtered, answer)).await.map_err(|_| stopping())?;
         done.await.map_err(|_| stopping())?
     }
 
@@ -52,6 +73,14 @@ impl PodNetwork for Pods {
 
     fn answered(&self, verb: &'static str, ok: bool, took: Duration) {
         self.shared.metrics.cni(verb, ok, took);
+    }
+
+    async fn close(&self, pod: AttachedPod) {
+        let (answer, done) = oneshot::channel();
+        if self.inputs.send(Input::Close(pod, answer)).await.is_ok() {
+            // A stopping agent closes nothing: its successor does all of it.
+            let _stopped = done.await;
+        }
     }
 
     async fn detach(&self, pod: AttachedPod) {

@@ -1,6 +1,6 @@
 //! Programs and the pins of their links.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// The filters of clsact qdiscs that exist.
@@ -8,6 +8,8 @@ use std::time::Instant;
 pub struct Filters {
     /// When the kernel was asked for the first of them: what was attached since may be missing.
     pub as_of: Instant,
+    /// The interfaces that it was asked about: of others nothing is known.
+    pub interfaces: BTreeSet<u32>,
     /// The ids of their programs.
     pub programs: BTreeMap<FilterPlace, u32>,
 }

@@ -104,7 +104,7 @@ impl Netlink {
     /// # Errors
     /// When the kernel refuses to list them.
     pub async fn filters(&self, interfaces: &BTreeSet<u32>) -> Result<Filters, WiringError> {
-        let mut filters = Filters { as_of: Instant::now(), programs: BTreeMap::new() };
+        let mut filters = Filters { as_of: Instant::now(), interfaces: interfaces.clone(), programs: BTreeMap::new() };
         for &ifindex in interfaces {
             let Ok(at) = i32::try_from(ifindex) else { continue };
             for ingress in [true, false] {

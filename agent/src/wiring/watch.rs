@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::tc::TcAttribute;
+use rtnetlink::packet_route::tc::{TcAttribute, TcMessage};
 use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use tokio::sync::mpsc;
@@ -13,6 +13,7 @@ use tracing::warn;
 use super::WiringError;
 use super::peers::Changed;
 use super::uplinks::is_pod;
+use crate::bpf::{STAND_IN, has_tcx};
 
 /// Tells of changes. Those that come together are told once.
 #[derive(Debug)]
@@ -128,6 +129,7 @@ fn concern(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
                 |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "clsact");
             if message.attributes.iter().any(of_programs) { None } else { Some(Change::Network) }
         }
+        RouteNetlinkMessage::DelTrafficFilter(message) if is_stand_in(message) => None,
         RouteNetlinkMessage::DelTrafficFilter(_) | RouteNetlinkMessage::DelQueueDiscipline(_) => Some(Change::Programs),
         RouteNetlinkMessage::NewTrafficFilter(_)
         | RouteNetlinkMessage::NewTrafficClass(_)
@@ -136,4 +138,10 @@ fn concern(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         | RouteNetlinkMessage::DelTrafficChain(_) => None,
         _ => Some(Change::Network),
     }
+}
+
+/// Whether it is a filter that stands in for a pod's link. This agent removes it when the link is there, within a second.
+fn is_stand_in(message: &TcMessage) -> bool {
+    let is_of_pod = u32::try_from(message.header.index).is_ok_and(is_pod);
+    is_of_pod && message.header.info >> 16 == u32::from(STAND_IN) && has_tcx()
 }

@@ -1,14 +1,20 @@
 //! ADD
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
-use crate::Error;
 use crate::client::Client;
 use crate::conf::NetConf;
 use crate::netlink::Netlink;
 use crate::protocol::{Attachment, PodRef, Request, Reservation, Wanted};
 use crate::result::Made;
 use crate::wire::{self, Plan, PodSide};
+use crate::{Error, queue};
+
+/// How long an ADD waits for the interface of a DEL before it, which the agent removes after its answer, and how often it looks.
+const DELETION_PATIENCE: Duration = Duration::from_secs(3);
+const DELETION_POLL: Duration = Duration::from_millis(2);
 
 /// Wires a pod: reserve, create the links down, have programs attached and policy in force, bring the links up. An
 /// error leaves nothing behind.
@@ -20,7 +26,7 @@ pub(crate) fn add(
     allow_own_netns: bool,
 ) -> Result<Value, Error> {
     let mut pod_side = PodSide::open(netns, allow_own_netns)?;
-    if pod_side.netlink.link(&attachment.ifname)?.is_some() {
+    if exists(conf, attachment, &mut pod_side)? {
         let reason = format!("{} already exists in {netns}; delete it first", attachment.ifname);
         return Err(Error::Env { variable: "CNI_IFNAME", reason });
     }
@@ -53,6 +59,22 @@ pub(crate) fn add(
             }
             Err(error)
         }
+    }
+}
+
+/// Whether the interface is there. One that is on its way out, after a DEL of the same attachment, is waited for.
+fn exists(conf: &NetConf, attachment: &Attachment, pod_side: &mut PodSide) -> Result<bool, Error> {
+    let directory = queue::directory(&conf.socket);
+    let end = Instant::now() + DELETION_PATIENCE;
+    loop {
+        let leaves = queue::holds(&directory, attachment) && Instant::now() < end;
+        if pod_side.netlink.link(&attachment.ifname)?.is_none() {
+            return Ok(false);
+        }
+        if !leaves {
+            return Ok(true);
+        }
+        std::thread::sleep(DELETION_POLL);
     }
 }
 

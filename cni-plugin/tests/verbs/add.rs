@@ -348,6 +348,7 @@ fn c39_a_further_interface_leaves_the_default_routes_of_the_first_and_its_del_to
     let checked = node.verb_of("CHECK", &pod, "net1", &conf);
     assert!(checked.is_empty_success(), "{checked:?}");
     assert!(node.verb_of("DEL", &pod, "net1", &conf).is_empty_success());
+    node.finished();
     assert_eq!(routes(&pod), before);
     tcp_works(&node.netns, &pod.netns, "10.244.1.2", NODE_V4);
 }

@@ -19,6 +19,8 @@ fn c5_del_removes_links_routes_and_neighbours() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     node.add(&pod);
     assert!(node.verb("DEL", &pod, &node.conf("1.1.0")).is_empty_success());
+    assert_eq!(node.double.closed.lock().unwrap()[0].container_id, pod.id, "nothing passes from here on");
+    node.finished();
     assert!(!pod.is_wired());
     assert!(node.host_links().is_empty());
     assert_eq!(node.netns.command("ip route show proto 241"), "");
@@ -35,6 +37,7 @@ fn c5_del_can_be_repeated_and_needs_no_add() {
     for _ in 0..3 {
         assert!(node.verb("DEL", &pod, &node.conf("1.1.0")).is_empty_success());
     }
+    node.finished();
     assert_eq!(node.double.detached.lock().unwrap().len(), 1);
 }
 
@@ -50,8 +53,37 @@ fn c6_del_needs_no_namespace_and_no_prev_result() {
         }
         let vars: Vec<(&str, &str)> = vars.iter().map(|(k, v)| (*k, v.as_str())).collect();
         assert!(node.call(&vars, node.conf("1.1.0").to_string()).is_empty_success(), "{netns:?}");
-        assert!(!pod.is_wired(), "{netns:?}");
+        assert!(!node.double.closed.lock().unwrap().is_empty(), "{netns:?}");
     }
+    node.finished();
+    assert!(!pod.is_wired());
+}
+
+#[test]
+fn c49_add_of_the_same_attachment_waits_for_the_link_of_the_del_before_it() {
+    let (node, pod) = (Node::new(), Container::new("web-0"));
+    let had = ips(&node.add(&pod));
+    for _ in 0..3 {
+        assert!(node.verb("DEL", &pod, &node.conf("1.1.0")).is_empty_success());
+        let given = ips(&node.add(&pod));
+        assert!(given.iter().all(|ip| !had.contains(ip)), "its address rests: {given:?}");
+    }
+    assert!(pod.is_wired(), "what is left of a deletion takes nothing of the next pod's");
+    assert_eq!(node.host_links().len(), 1);
+}
+
+#[test]
+fn c49_what_a_killed_agent_has_left_of_a_del_the_next_one_does() {
+    let (mut node, pod) = (Node::new(), Container::new("web-0"));
+    node.add(&pod);
+    // As an agent leaves it that is killed right after its answer.
+    queue::push(&queue::directory(&node.socket()), &pod.attachment()).unwrap();
+    node.stop_agent();
+    assert!(pod.is_wired());
+    node.start_agent();
+    node.finished();
+    assert!(!pod.is_wired());
+    assert_eq!(node.double.detached.lock().unwrap()[0].container_id, pod.id);
 }
 
 #[test]
@@ -64,6 +96,7 @@ fn c6_del_after_the_namespace_is_gone_frees_the_addresses() {
     eventually("the link goes with the namespace", || node.host_links().is_empty());
     let vars: Vec<(&str, &str)> = vars.iter().map(|(k, v)| (*k, v.as_str())).collect();
     assert!(node.call(&vars, node.conf("1.1.0").to_string()).is_empty_success());
+    node.finished();
     assert_eq!(node.double.detached.lock().unwrap().len(), 1);
 }
 
@@ -73,6 +106,7 @@ fn c5_del_leaves_other_pods_alone() {
     node.add(&first);
     node.add(&second);
     node.verb("DEL", &first, &node.conf("1.1.0"));
+    node.finished();
     assert!(second.is_wired());
     assert_eq!(node.host_links().len(), 1);
 }
@@ -101,6 +135,7 @@ fn c26_del_of_many_at_once_deletes_them_together() {
     for call in calls {
         assert!(call.join().unwrap().is_empty_success());
     }
+    node.finished();
     assert!(node.host_links().is_empty());
     assert!(pods.iter().all(|pod| !pod.is_wired()));
 }
@@ -139,6 +174,7 @@ fn c16_del_while_an_add_is_under_way_comes_after_it() {
     eventually("the ADD is half-way", || pod.is_wired());
     assert!(node.verb("DEL", &pod, &node.conf("1.1.0")).is_empty_success());
     adding.join().unwrap().result();
+    node.finished();
     assert!(!pod.is_wired());
     assert!(node.host_links().is_empty());
 }
@@ -152,6 +188,7 @@ fn c23_a_restarted_agent_keeps_what_pods_have() {
     let given = ips(&node.add(&second));
     assert!(given.iter().all(|ip| !had.contains(ip)), "{given:?}");
     assert!(node.verb("DEL", &first, &node.conf("1.1.0")).is_empty_success());
+    node.finished();
     assert_eq!(node.double.detached.lock().unwrap()[0].ips.len(), 2);
 }
 

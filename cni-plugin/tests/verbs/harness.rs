@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairlead_agent::cni::{AttachError, AttachedPod, Health, KnownPod, NodeNetwork, PodNetwork, Server};
 use fairlead_agent::wiring::{Netlink, PodLinks};
@@ -33,6 +33,8 @@ pub(crate) struct Double {
     pub(crate) pods: Mutex<HashMap<ObjectKey, KnownPod>>,
     pub(crate) attaching: Mutex<Attaching>,
     pub(crate) attached: Mutex<Vec<AttachedPod>>,
+    /// Pods to and from which nothing passes any more.
+    pub(crate) closed: Mutex<Vec<AttachedPod>>,
     pub(crate) detached: Mutex<Vec<AttachedPod>>,
     /// Host sides that are deleted.
     pub(crate) deleted: Mutex<Vec<String>>,
@@ -66,6 +68,10 @@ impl PodNetwork for Double {
         }
         self.attached.lock().unwrap().push(pod);
         Ok(())
+    }
+
+    async fn close(&self, pod: AttachedPod) {
+        self.closed.lock().unwrap().push(pod);
     }
 
     async fn detach(&self, pod: AttachedPod) {
@@ -125,6 +131,7 @@ impl Node {
             pods: Mutex::default(),
             attaching: Mutex::new(Attaching::Succeeds),
             attached: Mutex::default(),
+            closed: Mutex::default(),
             detached: Mutex::default(),
             deleted: Mutex::default(),
         });
@@ -189,6 +196,16 @@ impl Node {
     /// An ADD that has to succeed.
     pub(crate) fn add(&self, container: &Container) -> Value {
         self.verb("ADD", container, &self.conf("1.1.0")).result()
+    }
+
+    /// Waits until what goes on behind the answer of a DEL is done.
+    pub(crate) fn finished(&self) {
+        let directory = fairlead_cni::queue::directory(&self.socket());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !fairlead_cni::queue::list(&directory).unwrap().is_empty() {
+            assert!(Instant::now() < deadline, "the deletion is not done");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// The host sides that exist.

@@ -27,6 +27,24 @@ enum Bench {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// ADD and DEL of pods, beside the reference plugin bridge
+    Cni {
+        /// Rounds of pods one at a time and at once, on each side
+        #[arg(long, default_value_t = 4)]
+        rounds: u32,
+        /// The reference plugins
+        #[arg(long, value_name = "DIRECTORY")]
+        plugins: Option<PathBuf>,
+        /// What the table calls the side of Fairlead
+        #[arg(long, default_value = "Fairlead")]
+        label: String,
+        /// Write what was found to this file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// What a node does for `cni`: the calls that standard input names
+    #[command(hide = true)]
+    CniCalls,
     /// Answers of fairlead-dns, beside CoreDNS
     Dns {
         /// Seconds of load on each row, for each of the two
@@ -61,6 +79,14 @@ fn main() -> Result<ExitCode> {
         Bench::Load { seconds, rate, json } => {
             let findings = bench::load::run(seconds, rate)?;
             (findings.errors(), show(&findings, json)?)
+        }
+        Bench::Cni { rounds, plugins, label, json } => {
+            let options = bench::cni::Options { rounds, alone: 20, at_once: 30, plugins, label };
+            (0, show(&bench::cni::run(&options)?, json)?)
+        }
+        Bench::CniCalls => {
+            bench::cni::call()?;
+            (0, None)
         }
         Bench::Dns { seconds, rate, program, only, json } => {
             let findings = bench::dns::run(&bench::dns::Options { seconds, rate, program, only })?;

@@ -28,12 +28,14 @@
 //! | a pod, a client of a NodePort | packets of the tunnel to a node: to all its addresses, whole and in fragments, by a service whose endpoint is there | none is sent on; each is counted as `tunnel_port`, and an endpoint that a Node names is refused by name |
 //! | a host behind a router | packets of the tunnel from a node's address | none gets in, unless that node is reached through the tunnel |
 //! | who attaches programs before Fairlead's, by mistake or not | packets to a pod that lets nobody in | none arrives after the agent has looked |
+//! | a pod in its first second, thirty at once; with an agent that is killed in it | connections to and from whom it may not speak with | none arrives |
 //! | who removes programs, pins or the file system of pins, by mistake or not | packets to a pod that lets nobody in | none arrives, also without an agent; the agent puts everything back |
 //!
 //! What is legitimate looks much the same and has to go on: a SYN that was lost is sent again and goes to the same
 //! backend, a port is used again right after a close, errors from a flow's own end and from routers arrive, a tag that
 //! only gives a priority is no tag, fragments arrive with packets of other flows between them.
 
+mod begin;
 mod claims;
 mod counted;
 mod crowded;

@@ -43,6 +43,9 @@ impl Stage {
         let closed = node.pod("unhook/closed").label("role", "closed").tcp(PORT).udp(53).start();
         policy(&lab, "unhook", "closed", &json!({"policyTypes": ["Ingress"]}));
         wait_until_silent(&lab, &open, &closed, PORT);
+        for pod in [&open, &closed] {
+            wait_for_links(&lab, node, pod);
+        }
         Self { lab, open, closed }
     }
 
@@ -127,6 +130,17 @@ impl Stage {
 
 fn outside() -> [IpAddr; 2] {
     crate::world::outside()
+}
+
+/// Waits until the agent has made a pod's links, which it does behind the ADD.
+#[track_caller]
+pub(crate) fn wait_for_links(lab: &Lab, node: &Node, pod: &Pod) {
+    let link = host_side(pod);
+    lab.wait_until(&format!("{} has its links", pod.key()), || {
+        let links = node.must_run(&["ls", "/sys/fs/bpf/fairlead/links"]);
+        let all = ["in", "out"].iter().all(|way| links.contains(&format!("tcx_{way}_{link}")));
+        if all { Ok(()) } else { Err(links) }
+    });
 }
 
 /// The name of a pod's interface on its node.

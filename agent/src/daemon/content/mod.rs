@@ -179,8 +179,15 @@ impl Content {
     }
 
     /// Brings into force what changed, as far as that is possible: each planner that fails tries again later. Before the model
-    /// is complete that is the node alone.
-    pub(super) fn update(&mut self, model: &Model, dirty: &Dirty, tables: &mut Tables) -> Outcome {
+    /// is complete that is the node alone. `judged` is called when every pod is judged and limited as the model says: what is
+    /// left then is of no concern to them, and may wait for packets that are on their way.
+    pub(super) fn update(
+        &mut self,
+        model: &Model,
+        dirty: &Dirty,
+        tables: &mut Tables,
+        mut judged: impl FnMut(),
+    ) -> Outcome {
         let now = Instant::now();
         let mut outcome = Outcome::default();
         let mut writer = Writer { tables, outcome: &mut outcome };
@@ -198,13 +205,19 @@ impl Content {
         if self.senders.expire(second()) {
             self.policy.attempts.again();
         }
-        if self.policy.attempts.is_due(dirty.policy(), now) {
-            let result = self.update_policy(model, &mut writer);
-            self.policy_done(result, &mut writer, now);
-        }
+        // Before policy, so that a pod is limited when its first packet passes.
         if self.bandwidth.attempts.is_due(!dirty.pods.is_empty(), now) {
             let result = self.update_bandwidth(model, &mut writer);
             self.bandwidth_done(result, &mut writer, now);
+        }
+        if self.policy.attempts.is_due(dirty.policy(), now) {
+            let limited = self.bandwidth.attempts.is_settled();
+            let result = self.update_policy(model, &mut writer, || {
+                if limited {
+                    judged();
+                }
+            });
+            self.policy_done(result, &mut writer, now);
         }
         if self.services.forget_full(now) {
             self.services.state.set_capacity(services::Capacity::default());
@@ -245,11 +258,15 @@ impl Content {
         Ok(())
     }
 
-    fn update_policy(&mut self, model: &Model, writer: &mut Writer<'_>) -> Result<(), Failure> {
+    fn update_policy(&mut self, model: &Model, writer: &mut Writer<'_>, judged: impl FnOnce()) -> Result<(), Failure> {
         let senders = self.senders.begin(hops(&self.policy.state), second());
         let world = World { senders, ..World::of(model, &self.network) };
-        let policy::Plan { ops, cut_off, left_out } = self.policy.state.plan(&Draft::new(&world))?;
-        writer.apply(&ops)?;
+        let plan = self.policy.state.plan(&Draft::new(&world))?;
+        let (words, rest) = plan.ops.split_at(plan.judged());
+        writer.apply(words)?;
+        judged();
+        writer.apply(rest)?;
+        let policy::Plan { ops, cut_off, left_out } = plan;
         ops.iter().for_each(|op| self.policy.state.applied(op));
         self.senders.done(hops(&self.policy.state));
         writer.outcome.policy = Some((cut_off, left_out));

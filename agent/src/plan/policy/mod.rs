@@ -118,6 +118,19 @@ pub struct Plan {
     pub left_out: BTreeMap<TableId, usize>,
 }
 
+impl Plan {
+    /// How many of the operations it takes until every pod is judged as is wanted: what comes after the last word of a pod
+    /// changes no answer.
+    #[must_use]
+    pub fn judged(&self) -> usize {
+        let is_answer = |op: &Op| !matches!(op, Op::Barrier);
+        let words = self.ops.iter().rposition(|op| matches!(op, Op::PodWord { .. })).map_or(0, |at| at + 1);
+        // Where no word changes, answers change with what is before the first barrier.
+        let rest = self.ops.get(words..).unwrap_or_default();
+        words + rest.iter().position(|op| !is_answer(op)).unwrap_or(rest.len())
+    }
+}
+
 /// Why there is no plan. Nothing has been changed then, and what is in force stays in force.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {

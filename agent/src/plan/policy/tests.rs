@@ -90,6 +90,24 @@ proptest! {
     }
 
     #[test]
+    fn pods_are_judged_as_wanted_before_the_plan_is_at_its_end(history in any_history(2)) {
+        let mut state = history[0].tables();
+        for step in history.windows(2) {
+            let old = state.content().clone();
+            let whole = testing::plan(&mut state, &step[1]);
+            let contents = contents(&old, &whole.ops);
+            // Who is new is judged too: that is what its ADD waits for.
+            for flow in flows(&step[1], PORTS) {
+                let wanted = model(&step[1], &flow.0, flow.1, flow.2).0;
+                for content in &contents[whole.judged()..] {
+                    prop_assert_eq!(answer(content, &flow), wanted, "{:?} in {:?}", flow, whole.ops);
+                }
+            }
+            whole.ops.iter().for_each(|op| state.applied(op));
+        }
+    }
+
+    #[test]
     fn a_restart_finds_its_tables_as_it_would_write_them(history in any_history(2)) {
         let mut state = history[0].tables();
         advance(&mut state, &history[1]);
