@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use fairlead_datapath::{Addr, WirePort};
 
-use fairlead_datapath::config::{Config, Uplink as UplinkRow};
+use fairlead_datapath::config::{Config, Lifetimes, Uplink as UplinkRow};
 use fairlead_datapath::service::FrontendFlags;
 use fairlead_objects::Node;
 use ipnetwork::IpNetwork;
@@ -67,7 +67,7 @@ pub struct Since {
     pub seed: u32,
 }
 
-/// What a pod may have of the tables of flows.
+/// What a pod may have of the tables of flows, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// See [`Config::max_flows`].
@@ -76,6 +76,8 @@ pub struct Limits {
     pub open: u32,
     /// See [`Config::max_rate`].
     pub rate: u32,
+    /// See [`Config::lifetimes`].
+    pub lifetimes: Lifetimes,
 }
 
 /// What the settings say of the node.
@@ -118,6 +120,7 @@ pub fn compile(
         closed: std::array::from_fn(|place| closed.get(place).map_or(Addr::UNSPECIFIED, |ip| (*ip).into())),
         tunnel_port: network.tunnel.guarded_port().map_or(WirePort::NONE, WirePort::new),
         pad: [0; 6],
+        lifetimes: limits.lifetimes,
     };
     let row = |uplink: &Uplink| {
         let of = |v4| address(uplink, v4).map_or(Addr::UNSPECIFIED, Addr::from);

@@ -416,6 +416,7 @@ impl Engine {
             sweep::Kept {
                 pods: pods.flat_map(|pod| pod.ips.iter().map(|ip| (pod.slot, Addr::from(*ip)))).collect(),
                 closed: model.rules().closed().iter().map(|ip| Addr::from(*ip)).collect(),
+                lifetimes: self.limits.lifetimes,
             }
         };
         let mut census = self.port_report.begin(&self.tables).unwrap_or_else(|error| {

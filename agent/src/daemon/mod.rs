@@ -18,7 +18,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_datapath::config::MAX_CLOSED;
+use fairlead_datapath::config::{Lifetimes, MAX_CLOSED};
 use fairlead_objects::{Event, Source};
 use fairlead_observe::keep;
 use tokio::signal::unix::{SignalKind, signal};
@@ -110,6 +110,10 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         max_flows,
         max_open_flows,
         max_new_flows,
+        conntrack_tcp_established_timeout: established,
+        conntrack_tcp_close_wait_timeout: half_closed,
+        conntrack_udp_timeout: udp,
+        conntrack_udp_stream_timeout: udp_stream,
     } = settings;
     let tunnel = TunnelSettings { when: tunnel, from: tunnel_from, port: vxlan_port };
     if metadata_addresses.len() > MAX_CLOSED {
@@ -163,7 +167,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         shared.model_mut().attach(local(pod));
     }
 
-    let limits = Limits { flows: max_flows, open: max_open_flows, rate: max_new_flows };
+    let lifetimes = Lifetimes { established, half_closed, udp, udp_stream };
+    let limits = Limits { flows: max_flows, open: max_open_flows, rate: max_new_flows, lifetimes };
     let content = if loaded.adopted { Content::adopt(&loaded.tables)? } else { Content::empty() };
     let mut engine =
         Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel, limits);

@@ -4,6 +4,7 @@
 
 mod affinity;
 mod balancers;
+mod blind;
 mod cluster;
 mod errors;
 mod host_ports;

@@ -38,6 +38,34 @@ pub struct Config {
     pub tunnel_port: WirePort,
     /// Zero.
     pub pad: [u8; 6],
+    /// How long flows are remembered.
+    pub lifetimes: Lifetimes,
+}
+
+/// Seconds that flows live after their last packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Lifetimes {
+    /// TCP connections after their handshake.
+    pub established: u32,
+    /// TCP connections of which one side has closed.
+    pub half_closed: u32,
+    /// UDP.
+    pub udp: u32,
+    /// UDP that is answered and in use for longer than a question and its answer take.
+    pub udp_stream: u32,
+}
+
+impl Lifetimes {
+    /// The shortest that any flow has, whatever is set. What was seen more recently lives.
+    pub const SHORTEST: u32 = 10;
+}
+
+impl Default for Lifetimes {
+    /// TCP as kube-proxy sets it, UDP as the kernel's conntrack has it (`nf_conntrack_proto_udp.c`).
+    fn default() -> Self {
+        Self { established: 86_400, half_closed: 3600, udp: 30, udp_stream: 120 }
+    }
 }
 
 /// Length of [`Config::closed`].

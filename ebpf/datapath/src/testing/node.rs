@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::vec::Vec;
 
 use super::host::Host;
-use crate::config::{Config, Uplink};
+use crate::config::{Config, Lifetimes, Uplink};
 use crate::peer::{CidrKey, HopFlags, NO_NODE, NO_SLOT, NodeHop, Peer, PeerFlags, Pod, PodWord};
 use crate::policy::{ALLOW_ALL, ANY_PORT, OTHER_PROTOCOLS, PeerKey, PolicySet, PortKey, Row};
 use crate::service::{Backend, BackendState, Frontend, FrontendFlags, FrontendKey, Scope, service_port};
@@ -62,6 +62,7 @@ impl Node {
             closed: Default::default(),
             tunnel_port: Self::TUNNEL_PORT,
             pad: [0; 6],
+            lifetimes: Lifetimes::default(),
         };
         host.uplinks.insert(Self::UPLINK, Uplink { v4, v6, ..Uplink::default() });
         let mut node = Self { host };
