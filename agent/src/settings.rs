@@ -18,7 +18,7 @@ use crate::log;
 use crate::masquerade::{self, Mode, PortRange};
 use crate::model::NodeLocalDns;
 use crate::network::{Tunnel, TunnelFrom, VXLAN_PORT};
-use crate::wiring::PROC_SYS;
+use crate::wiring::{NamePattern, PROC_SYS};
 
 /// How long the API server may be silent: longer than a control plane takes to restart or to be upgraded, so that not all
 /// agents turn unready for that, and twice what DNS servers wait.
@@ -65,10 +65,13 @@ pub struct Settings {
     /// force stays and serves, and the node stays Ready
     #[arg(long, value_name = "SECONDS", default_value_t = API_SERVER_PATIENCE)]
     pub api_server_patience: u64,
-    /// Interfaces that lead out of the node [default: those of the default routes and those with an address of the Node
-    /// object]
+    /// Interfaces that lead out of the node, as names in which * stands for anything [default: all that have an address or a
+    /// route]
     #[arg(long = "uplinks", visible_alias = "uplink", value_name = "IF", value_delimiter = ',')]
-    pub uplinks: Vec<String>,
+    pub uplinks: Vec<NamePattern>,
+    /// Interfaces that do not, as docker*: what comes in there meets no Service, and what goes to pods is judged at the pod
+    #[arg(long, value_name = "IF", value_delimiter = ',')]
+    pub exclude_uplinks: Vec<NamePattern>,
     /// Serve NodePorts at the node's addresses in these prefixes [default: the node's primary addresses]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub node_port_addresses: Vec<IpNetwork>,

@@ -43,6 +43,12 @@ pub(super) fn attach(
     Ok(())
 }
 
+/// Removes our filter from an interface.
+pub(super) fn remove(link: &str, ingress: bool, program: &str) -> std::io::Result<()> {
+    let direction = if ingress { TcAttachType::Ingress } else { TcAttachType::Egress };
+    tc::qdisc_detach_program(link, direction, program).map_err(std::io::Error::other)
+}
+
 /// The program that drops whatever none before it has decided on.
 pub(super) const GUARD: &str = "fairlead_guard";
 

@@ -38,7 +38,7 @@ use crate::network::TunnelSettings;
 use crate::observe::{HealthServer, MetricsServer, serve_checks};
 use crate::settings::{MetadataAccess, Settings};
 use crate::state::{DropLog, Shared};
-use crate::wiring::{Netlink, PodLinks, Sysctls};
+use crate::wiring::{Choice, Netlink, PodLinks, Sysctls};
 
 pub use error::DaemonError;
 
@@ -83,7 +83,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         log_level: _,
         api_server: _,
         api_server_patience,
-        uplinks,
+        uplinks: named,
+        exclude_uplinks: excluded,
         cgroup_root,
         bpffs,
         run_dir,
@@ -139,7 +140,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let sysctls = Sysctls::new(&proc_sys, &run_dir);
     // A socket of its own: the kernel serves one list at a time on each.
-    let wire = Wire::new(Netlink::open()?, uplinks, sysctls, tunnel, &socket, pins.clone());
+    let wire = Wire::new(Netlink::open()?, Choice { named, excluded }, sysctls, tunnel, &socket, pins.clone());
     hooks.attach_sockets(&cgroup)?;
 
     let cluster = source.cluster().cloned();

@@ -10,6 +10,7 @@ mod errors;
 mod host_ports;
 mod keep;
 mod masquerade;
+mod networks;
 mod node_ports;
 mod policy;
 mod world;

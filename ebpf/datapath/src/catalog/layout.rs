@@ -7,7 +7,7 @@ use super::TableInfo;
 use crate::drop::{DropEvent, EventBudget};
 use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Limit, Pace};
-use crate::tables::config::{Config, Lifetimes, Uplink};
+use crate::tables::config::{Config, Lifetimes, Uplink, UplinkFlags};
 use crate::tables::flow::{End, Flow, FlowFlags, FlowKey, FlowState, FragmentKey, FragmentPorts, Owned, PodFlows};
 use crate::tables::peer::{CidrKey, HopFlags, NodeHop, Peer, PeerFlags, Pod, PodWord};
 use crate::tables::policy::{PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
@@ -279,7 +279,7 @@ layout!(Lifetimes {
     udp: "seconds",
     udp_stream: "seconds, answered and in use",
 });
-layout!(Uplink { tag: "check of key and content", pad: "zero", v4: "IPv4", v6: "IPv6" });
+layout!(Uplink { tag: "check of key and content", flags: "bits", v4: "IPv4", v6: "IPv6" } "flags": UplinkFlags::BITS;);
 layout!(NodeAddress { tag: "check of key and content", kinds: "bits" } "kinds": FrontendFlags::BITS;);
 layout!(SocketMemory {
     service: "service",

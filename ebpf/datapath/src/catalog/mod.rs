@@ -17,7 +17,7 @@ mod tests;
 use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS};
 use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Pace};
-use crate::tables::config::{Config, Uplink};
+use crate::tables::config::{Config, MAX_UPLINKS, Uplink};
 use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, PodFlows};
 use crate::tables::peer::{CidrKey, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod};
 use crate::tables::policy::{
@@ -215,7 +215,7 @@ tables! {
     /// whether a client outside was ever sent to a process of the node
     HostFlows: "HOST_FLOWS", Array<u32, u32>, elements 1, flags 0, version Some(1);
     /// addresses of each uplink
-    Uplinks: "UPLINKS", Hash<u32, Uplink>, elements 64, flags 0, version Some(2);
+    Uplinks: "UPLINKS", Hash<u32, Uplink>, elements MAX_UPLINKS, flags NO_PREALLOC, version Some(3);
     /// a socket's service; dies with it
     Sockets: "SOCKETS", SocketStorage<u32, SocketMemory>, elements 0, flags NO_PREALLOC, version Some(1);
     /// as whom a backend answers a UDP socket of the node

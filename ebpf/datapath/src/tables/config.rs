@@ -115,18 +115,30 @@ impl Config {
     }
 }
 
+/// Elements of `UPLINKS`. Each container of somebody else's may have an interface of the node of its own.
+pub const MAX_UPLINKS: u32 = 16_384;
+
 /// Value of `UPLINKS`: an interface that leads out of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Uplink {
     /// Check of the interface's index and content: see [`super::reused`].
     pub tag: u32,
-    /// Zero.
-    pub pad: u32,
+    /// [`UplinkFlags`].
+    pub flags: u32,
     /// Its IPv4 address, v4-mapped, or `::`: the source of masqueraded packets that leave by it.
     pub v4: Addr,
     /// Its IPv6 address, or `::`.
     pub v6: Addr,
+}
+
+flags! {
+    /// Bits of [`Uplink::flags`].
+    pub struct UplinkFlags {
+        /// Other nodes are reached by it. What comes in by others than such, as from containers of somebody else's on this node,
+        /// goes to pods by the host's stack: both directions do, or a stateful firewall would see half of it.
+        pub const PRIMARY: u32 = 1;
+    }
 }
 
 super::reused::tagged! { Uplink, of 5 words; }
