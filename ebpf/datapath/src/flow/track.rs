@@ -40,14 +40,17 @@ impl Answer for Tracked {
 #[inline(always)]
 pub fn track<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
     let state = w.met.state.value;
-    let settled = if w.packet.proto == TCP {
-        state & (FlowState::ESTABLISHED | FlowState::FINS | FlowState::RESET) == FlowState::ESTABLISHED
-            && w.packet.tcp & (TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ACK) == TcpFlags::ACK
-            && !window::has_moved(w.met.acked.value, w.packet.ack, place.forward)
+    // Zero if nothing changes, in one word: the verifier follows both sides of each branch through the rest of the walk.
+    let change = if w.packet.proto == TCP {
+        const STATE: u32 = FlowState::ESTABLISHED | FlowState::FINS | FlowState::RESET;
+        const FLAGS: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ACK;
+        state & STATE ^ FlowState::ESTABLISHED
+            | u32::from(w.packet.tcp & FLAGS ^ TcpFlags::ACK)
+            | window::moved(w.met.acked.value, w.packet.ack, place.forward)
     } else {
-        place.forward || state & FlowState::REPLIED != 0
+        u32::from(!place.forward) & !(state >> FlowState::REPLIED.trailing_zeros())
     };
-    if settled && w.met.seen == u64::from(w.now) {
+    if u64::from(change) | (w.met.seen ^ u64::from(w.now)) == 0 {
         return Tracked::Live;
     }
     stage::track_change(k, w, place)
