@@ -3,7 +3,8 @@
 //! watch ([`fairlead_objects`]) → [`model`] → [`compile`] (pure) → [`plan`] (pure) → [`apply`].
 //!
 //! Around that: [`bpf`] loads, pins and attaches the programs, [`cni`] serves the plugin, [`network`] says how other nodes
-//! are reached, [`masquerade`] with which address pods leave the cluster, [`wiring`] keeps the node's routes and its tunnel, [`repair`] says what of all that others have undone,
+//! are reached, [`masquerade`] with which address pods leave the cluster, [`conntrack`] how long flows are
+//! remembered, [`wiring`] keeps the node's routes and its tunnel, [`repair`] says what of all that others have undone,
 //! [`sockets`] ends those of the node's processes whose other end is gone,
 //! [`daemon`] is the loop that connects them all, [`state`] what it knows of itself, [`admin`] answers those who look in,
 //! [`observe`] probes and Prometheus, [`events`] tells the cluster, [`settings`] is what can be set, [`install`] brings all
@@ -16,6 +17,7 @@ pub mod bpf;
 pub mod cli;
 pub mod cni;
 pub mod compile;
+pub mod conntrack;
 pub mod daemon;
 pub mod doctor;
 pub mod events;

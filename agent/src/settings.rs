@@ -11,20 +11,21 @@ use fairlead_objects::ObjectKey;
 use fairlead_objects::kubernetes::ServerUrl;
 use ipnetwork::IpNetwork;
 
+use crate::conntrack;
 use crate::install::chain::ChainedPlugin;
 use crate::install::conflist::{CONF_DIR, CONF_NAME};
 use crate::log;
 use crate::masquerade::{self, Mode, PortRange};
 use crate::model::NodeLocalDns;
 use crate::network::{Tunnel, TunnelFrom, VXLAN_PORT};
-use crate::wiring::PROC_SYS;
+use crate::wiring::{NamePattern, PROC_SYS};
 
 /// How long the API server may be silent: longer than a control plane takes to restart or to be upgraded, so that not all
 /// agents turn unready for that, and twice what DNS servers wait.
 const API_SERVER_PATIENCE: u64 = 600;
 
 /// Keys of the file that have keys below them: `--healthz-bind` is `bind` below `healthz`.
-pub const GROUPS: [&str; 6] = ["cni", "healthz", "masquerade", "metadata", "metrics", "tables"];
+pub const GROUPS: [&str; 7] = ["cni", "conntrack", "healthz", "masquerade", "metadata", "metrics", "tables"];
 
 /// Where clouds have their metadata services: the first is nearly everybody's, the second Amazon's for IPv6.
 const METADATA: [IpAddr; 2] =
@@ -64,10 +65,13 @@ pub struct Settings {
     /// in force stays in force, and the node stays Ready
     #[arg(long, value_name = "SECONDS", default_value_t = API_SERVER_PATIENCE)]
     pub api_server_patience: u64,
-    /// Uplinks: interfaces that lead out of the node [default: those of the default routes and of the Node object's
-    /// addresses]
+    /// Uplinks: interfaces that lead out of the node, as names in which * stands for anything [default: all that have an
+    /// address or a route]
     #[arg(long = "uplinks", visible_alias = "uplink", value_name = "IF", value_delimiter = ',')]
-    pub uplinks: Vec<String>,
+    pub uplinks: Vec<NamePattern>,
+    /// Interfaces that do not, as docker*: what comes in there meets no Service, and what goes to pods is judged at the pod
+    #[arg(long, value_name = "IF", value_delimiter = ',')]
+    pub exclude_uplinks: Vec<NamePattern>,
     /// Serve NodePorts at the node's addresses in these prefixes [default: the node's primary addresses]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub node_port_addresses: Vec<IpNetwork>,
@@ -126,6 +130,19 @@ pub struct Settings {
     /// New flows that a pod may open per second, even all at once
     #[arg(long, default_value_t = Config::MAX_RATE, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_new_flows: u32,
+    /// How long a connection is remembered that says nothing, as 24h or 90s. What one says after that is of no known
+    /// connection
+    #[arg(long, visible_alias = "conntrack-tcp-timeout-established", default_value = "24h", value_name = "TIME", value_parser = conntrack::seconds)]
+    pub conntrack_tcp_established_timeout: u32,
+    /// The same, of one that one side has closed
+    #[arg(long, visible_alias = "conntrack-tcp-timeout-close-wait", default_value = "1h", value_name = "TIME", value_parser = conntrack::seconds)]
+    pub conntrack_tcp_close_wait_timeout: u32,
+    /// The same, of UDP
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = conntrack::seconds)]
+    pub conntrack_udp_timeout: u32,
+    /// The same, of UDP that is answered and in use for longer than a question and its answer take
+    #[arg(long, visible_alias = "conntrack-udp-timeout-stream", default_value = "120s", value_name = "TIME", value_parser = conntrack::seconds)]
+    pub conntrack_udp_stream_timeout: u32,
     /// cgroup v2 whose processes get socket hooks, or a directory with its mount below [default: the root of cgroup v2]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,

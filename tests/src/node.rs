@@ -121,6 +121,14 @@ impl Node {
         PodBuilder::new(self.clone(), key)
     }
 
+    /// A network namespace on this node that is no pod's, as of a container of somebody else's or a virtual machine. Nothing
+    /// leads to it until `ip link` does, by this name below `/run/netns`.
+    pub fn guest(&self, name: &str) -> Vantage {
+        let made = self.vantage.pool().ask::<()>(&Request::AddNetns(name.to_owned()));
+        lab_works(&self.vantage, made);
+        self.place(name, Some(name))
+    }
+
     /// Starts a process of the host that stays. It is in the node's namespaces and cgroup.
     pub fn spawn(&self, name: &str, argv: &[&str], env: &[(&str, &str)]) -> Process {
         self.spawn_at(&self.vantage, name, argv, env)

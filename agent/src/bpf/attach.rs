@@ -197,6 +197,23 @@ impl Hooks {
         self.attach_both(["from_uplink", "to_uplink"], link, ifindex)
     }
 
+    /// Takes the programs off an interface that is no uplink any more, or is gone.
+    pub fn detach_uplink(&mut self, link: &str, ifindex: u32) {
+        for (ingress, program) in [(true, "from_uplink"), (false, "to_uplink")] {
+            let place = Place::Interface { ifindex, ingress };
+            let is_it = |hook: &Hook| hook.target == link && hook.program == program;
+            let Some(hook) = self.hooks.get(&place).filter(|hook| is_it(hook)) else { continue };
+            let result = match self.means(place, hook) {
+                Means::Link(pin) => links::remove(&pin),
+                Means::Filter(_) => filters::remove(link, ingress, program),
+            };
+            if let Err(error) = result {
+                debug!(link, program, %error, "the program was not there to be taken off");
+            }
+            self.hooks.remove(&place);
+        }
+    }
+
     /// Attaches to the tunnel's device, with a guard behind each program.
     ///
     /// # Errors

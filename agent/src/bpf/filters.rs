@@ -26,6 +26,12 @@ impl Rank {
     pub(super) const GUARD: Self = Self(60);
 }
 
+/// Removes our filter from an interface.
+pub(super) fn remove(link: &str, ingress: bool, program: &str) -> std::io::Result<()> {
+    let direction = if ingress { TcAttachType::Ingress } else { TcAttachType::Egress };
+    tc::qdisc_detach_program(link, direction, program).map_err(std::io::Error::other)
+}
+
 /// The program that drops whatever none before it has decided on.
 pub(super) const GUARD: &str = "fairlead_guard";
 

@@ -110,6 +110,12 @@ pub fn detach(pin: &Path) -> io::Result<()> {
     sys::link_detach(sys::obj_get(pin)?.as_fd())
 }
 
+/// Detaches what the link attaches that is pinned there, and removes the pin.
+pub(super) fn remove(pin: &Path) -> io::Result<()> {
+    let detached = detach(pin);
+    fs::remove_file(pin).and(detached)
+}
+
 /// Whether the link that is pinned at `pin` has lost its interface.
 fn is_orphan(pin: &Path) -> bool {
     /// `BPF_LINK_TYPE_TCX`

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use fairlead_datapath::{Addr, WirePort};
 
-use fairlead_datapath::config::{Config, Uplink as UplinkRow};
+use fairlead_datapath::config::{Config, Lifetimes, Uplink as UplinkRow, UplinkFlags};
 use fairlead_datapath::service::FrontendFlags;
 use fairlead_objects::Node;
 use ipnetwork::IpNetwork;
@@ -17,7 +17,7 @@ use crate::wiring::Uplink;
 /// MTU of pods while no uplink is known: Ethernet's.
 const MTU: u32 = 1500;
 
-/// A device's first address of a family; link-local ones mean nothing to others.
+/// A device's first address of a family, which is the one that it sends with; link-local ones mean nothing to others.
 fn address(uplink: &Uplink, v4: bool) -> Option<IpAddr> {
     let usable = |ip: &IpAddr| match ip {
         IpAddr::V4(ip) => v4 && !ip.is_link_local(),
@@ -30,6 +30,8 @@ fn address(uplink: &Uplink, v4: bool) -> Option<IpAddr> {
 /// those of its uplinks.
 #[must_use]
 pub fn network(uplinks: &[Uplink], node: Option<&Node>, tunnel: TunnelSettings) -> Network {
+    // What leads to containers or virtual machines of the node says nothing of the ways between nodes.
+    let uplinks: Vec<&Uplink> = uplinks.iter().filter(|uplink| uplink.is_primary).collect();
     let own: Vec<IpAddr> = uplinks.iter().flat_map(|uplink| &uplink.addresses).map(|(ip, _)| *ip).collect();
     let of_family = |v4: bool| {
         let named = node.into_iter().flat_map(|node| &node.internal_ips).copied();
@@ -37,12 +39,12 @@ pub fn network(uplinks: &[Uplink], node: Option<&Node>, tunnel: TunnelSettings) 
         named.next().or_else(|| uplinks.iter().find_map(|uplink| address(uplink, v4)))
     };
     let addresses: Vec<_> = [true, false].into_iter().filter_map(of_family).collect();
-    let has = |uplink: &&Uplink| uplink.addresses.iter().any(|(ip, _)| addresses.contains(ip));
+    let has = |uplink: &&&Uplink| uplink.addresses.iter().any(|(ip, _)| addresses.contains(ip));
     Network {
-        ifindex: uplinks.iter().find(has).or(uplinks.first()).map_or(0, |uplink| uplink.ifindex),
+        ifindex: uplinks.iter().find(has).or_else(|| uplinks.first()).map_or(0, |uplink| uplink.ifindex),
         mtu: uplinks.iter().map(|uplink| uplink.mtu).min().unwrap_or(MTU),
         addresses,
-        subnets: uplinks.iter().flat_map(Uplink::subnets).collect(),
+        subnets: uplinks.iter().flat_map(|uplink| uplink.subnets()).collect(),
         tunnel,
     }
 }
@@ -67,7 +69,7 @@ pub struct Since {
     pub seed: u32,
 }
 
-/// What a pod may have of the tables of flows.
+/// What a pod may have of the tables of flows, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// See [`Config::max_flows`].
@@ -76,6 +78,8 @@ pub struct Limits {
     pub open: u32,
     /// See [`Config::max_rate`].
     pub rate: u32,
+    /// See [`Config::lifetimes`].
+    pub lifetimes: Lifetimes,
 }
 
 /// What the settings say of the node.
@@ -118,15 +122,20 @@ pub fn compile(
         closed: std::array::from_fn(|place| closed.get(place).map_or(Addr::UNSPECIFIED, |ip| (*ip).into())),
         tunnel_port: network.tunnel.guarded_port().map_or(WirePort::NONE, WirePort::new),
         pad: [0; 6],
+        lifetimes: limits.lifetimes,
     };
     let row = |uplink: &Uplink| {
-        let of = |v4| address(uplink, v4).map_or(Addr::UNSPECIFIED, Addr::from);
-        (uplink.ifindex, UplinkRow { v4: of(true), v6: of(false), ..UplinkRow::default() })
+        // By one without an address the kernel sends with another's.
+        let of = |v4| address(uplink, v4).or_else(|| network.address(v4)).map_or(Addr::UNSPECIFIED, Addr::from);
+        let flags = if uplink.is_primary { UplinkFlags::PRIMARY } else { 0 };
+        (uplink.ifindex, UplinkRow { v4: of(true), v6: of(false), flags, ..UplinkRow::default() })
     };
     let mut addresses: Vec<_> = reached(addresses, &network.addresses, prefixes).into_iter().collect();
     let is_primary = |addr: &Addr| network.addresses.iter().any(|ip| Addr::from(*ip) == *addr);
     addresses.sort_by_key(|(addr, _)| !is_primary(addr));
-    Wanted { config, uplinks: uplinks.iter().map(row).collect(), addresses }
+    // Where there is no room for all, those go without by which no node is reached.
+    let (first, rest): (Vec<_>, Vec<_>) = uplinks.iter().partition(|uplink| uplink.is_primary);
+    Wanted { config, uplinks: first.into_iter().chain(rest).map(row).collect(), addresses }
 }
 
 /// Which ports are reached by which of the node's addresses: hostPorts by each, NodePorts by the primary ones (KEP-3866) or,
@@ -170,15 +179,7 @@ mod tests {
 
     fn uplink(ifindex: u32, mtu: u32, addresses: &[&str]) -> Uplink {
         let addresses = addresses.iter().map(|text| (text.parse().unwrap(), 64)).collect();
-        Uplink {
-            ifindex,
-            name: format!("eth{ifindex}"),
-            mtu,
-            mac: None,
-            addresses,
-            has_default_route: true,
-            paces: false,
-        }
+        Uplink { ifindex, name: format!("eth{ifindex}"), mtu, mac: None, addresses, is_primary: true, paces: false }
     }
 
     #[test]

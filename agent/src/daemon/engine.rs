@@ -257,12 +257,19 @@ impl Engine {
 
     /// Attaches to the interfaces out of the node and tells the programs of them.
     pub(super) fn set_uplinks(&mut self, uplinks: Vec<Uplink>) {
-        for uplink in &uplinks {
+        let same = |one: &Uplink, other: &Uplink| one.ifindex == other.ifindex && one.name == other.name;
+        // The others are looked after (`Hooks::look`).
+        for uplink in uplinks.iter().filter(|uplink| !self.uplinks.iter().any(|before| same(before, uplink))) {
             if let Err(error) = self.hooks.attach_uplink(&uplink.name, uplink.ifindex) {
                 error!(%error, "can't attach to this interface: its traffic bypasses policy and services");
             }
         }
-        self.content.set_paced(!uplinks.is_empty() && uplinks.iter().all(|uplink| uplink.paces));
+        // A bridge's port or a bond's member by now, excluded, or without IP.
+        for before in self.uplinks.iter().filter(|before| !uplinks.iter().any(|uplink| same(before, uplink))) {
+            self.hooks.detach_uplink(&before.name, before.ifindex);
+        }
+        let mut primary = uplinks.iter().filter(|uplink| uplink.is_primary).peekable();
+        self.content.set_paced(primary.peek().is_some() && primary.all(|uplink| uplink.paces));
         self.uplinks = uplinks;
         self.look_at_node();
         self.look_at_claims();
@@ -464,6 +471,7 @@ impl Engine {
             sweep::Kept {
                 pods: pods.flat_map(|pod| pod.ips.iter().map(|ip| (pod.slot, Addr::from(*ip)))).collect(),
                 closed: model.rules().closed().iter().map(|ip| Addr::from(*ip)).collect(),
+                lifetimes: self.limits.lifetimes,
             }
         };
         let mut census = self.port_report.begin(&self.tables).unwrap_or_else(|error| {

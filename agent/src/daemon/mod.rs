@@ -18,7 +18,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_datapath::config::MAX_CLOSED;
+use fairlead_datapath::config::{Lifetimes, MAX_CLOSED};
 use fairlead_objects::{Event, Source};
 use fairlead_observe::keep;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,7 +38,7 @@ use crate::network::TunnelSettings;
 use crate::observe::{HealthServer, MetricsServer, configuration, serve_checks};
 use crate::settings::{MetadataAccess, Settings};
 use crate::state::{DropLog, Shared};
-use crate::wiring::{Netlink, PodLinks, Sysctls};
+use crate::wiring::{Choice, Netlink, PodLinks, Sysctls};
 
 pub use error::DaemonError;
 
@@ -83,7 +83,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         log_level: _,
         api_server: _,
         api_server_patience,
-        uplinks,
+        uplinks: named,
+        exclude_uplinks: excluded,
         cgroup_root,
         bpffs,
         run_dir,
@@ -110,6 +111,10 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         max_flows,
         max_open_flows,
         max_new_flows,
+        conntrack_tcp_established_timeout: established,
+        conntrack_tcp_close_wait_timeout: half_closed,
+        conntrack_udp_timeout: udp,
+        conntrack_udp_stream_timeout: udp_stream,
     } = settings;
     let tunnel = TunnelSettings { when: tunnel, from: tunnel_from, port: vxlan_port };
     if metadata_addresses.len() > MAX_CLOSED {
@@ -135,7 +140,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let sysctls = Sysctls::new(&proc_sys, &run_dir);
     // A socket of its own: the kernel serves one list at a time on each.
-    let wire = Wire::new(Netlink::open()?, uplinks, sysctls, tunnel, &socket, pins.clone());
+    let wire = Wire::new(Netlink::open()?, Choice { named, excluded }, sysctls, tunnel, &socket, pins.clone());
     hooks.attach_sockets(&cgroup)?;
 
     let cluster = source.cluster().cloned();
@@ -170,7 +175,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         }
     }
 
-    let limits = Limits { flows: max_flows, open: max_open_flows, rate: max_new_flows };
+    let lifetimes = Lifetimes { established, half_closed, udp, udp_stream };
+    let limits = Limits { flows: max_flows, open: max_open_flows, rate: max_new_flows, lifetimes };
     let content = if loaded.adopted { Content::adopt(&loaded.tables)? } else { Content::empty() };
     let mut engine =
         Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel, limits);

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use fairlead_datapath::catalog::TableId;
-use fairlead_datapath::config::Config;
+use fairlead_datapath::config::{Config, Lifetimes};
 use fairlead_datapath::flow::{Destination, Flow, FlowKey, FlowState, MAX_FLOW_ENTRIES, PodFlows, Table, crowded_from};
 use fairlead_datapath::peer::NO_SLOT;
 use fairlead_datapath::walk::Over;
@@ -48,6 +48,8 @@ pub(super) struct Kept {
     pub(super) pods: BTreeSet<(u16, Addr)>,
     /// Addresses that no pod may have opened a flow to.
     pub(super) closed: BTreeSet<Addr>,
+    /// For how long.
+    pub(super) lifetimes: Lifetimes,
 }
 
 /// Takes out what has expired, what is of pods that are gone, what they opened to where they may not any more, and, of whoever
@@ -122,7 +124,8 @@ fn drop_sets(tables: &Tables, seed: u32, ports: u16) -> Result<(), BpfError> {
 
 /// Why an entry goes, if it does. `short`: indices of `POD_FLOWS` where room is.
 fn verdict(key: &FlowKey, flow: &Flow, table: Table, now: u32, kept: &Kept, short: &BTreeSet<u16>) -> Option<Over> {
-    if Over::Expired.is(flow, key.proto, now) {
+    let lifetimes = &kept.lifetimes;
+    if Over::Expired.is(flow, key.proto, now, lifetimes) {
         return Some(Over::Expired);
     }
     // A pod's address is in its own entry's key, or in the other's tuple.
@@ -138,7 +141,7 @@ fn verdict(key: &FlowKey, flow: &Flow, table: Table, now: u32, kept: &Kept, shor
     }
     let accounts = PodFlows::index(flow.opener.slot, flow.responder.slot);
     let idle = Over::Idle(IDLE);
-    (table == Table::Any && short.contains(&accounts) && idle.is(flow, key.proto, now)).then_some(idle)
+    (table == Table::Any && short.contains(&accounts) && idle.is(flow, key.proto, now, lifetimes)).then_some(idle)
 }
 
 /// Who has more than half of the flows that he may have in `CT_ANY`, by index in `POD_FLOWS`; who has many, if that is half
@@ -201,7 +204,7 @@ mod tests {
     fn what_goes_is_over_of_a_pod_that_is_gone_or_idle_where_room_is_short() {
         let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
         let pods = BTreeSet::from([(1, addr("10.0.0.1")), (4, addr("10.0.0.4")), (5, addr("10.0.0.5"))]);
-        let kept = Kept { pods, closed: BTreeSet::new() };
+        let kept = Kept { pods, ..Kept::default() };
         let short = BTreeSet::from([5]);
         let by = |kept: &Kept, slot, from: &str, idle, state| {
             let (key, flow) = entry(slot, from, idle, state);

@@ -20,7 +20,7 @@ use crate::network::TunnelSettings;
 use crate::repair::{Kind, Looked, Repair};
 use crate::state::{Shared, Subject};
 use crate::wiring::{
-    Change, Kept, Netlink, NodeRoute, Sysctls, Uplink, WiringError, desired, neighbours, overlay, watch,
+    Change, Choice, Kept, Netlink, NodeRoute, Sysctls, Uplink, WiringError, desired, neighbours, overlay, watch,
 };
 
 /// How often everything is looked at when nothing tells of a change.
@@ -35,8 +35,8 @@ const LONGEST_REST: Duration = Duration::from_millis(500);
 /// Keeps them as they should be.
 pub(super) struct Wire {
     netlink: Netlink,
-    /// The interfaces that were named on the command line.
-    named: Vec<String>,
+    /// What the settings say of uplinks.
+    choice: Choice,
     sysctls: Sysctls,
     tunnel: TunnelSettings,
     keeper: Keeper,
@@ -50,6 +50,11 @@ pub(super) struct Wire {
     hops: Option<BTreeSet<(u32, IpAddr)>>,
 }
 
+/// The names of those by which other nodes are reached.
+fn primary(uplinks: &[Uplink]) -> Vec<&str> {
+    uplinks.iter().filter(|uplink| uplink.is_primary).map(|uplink| uplink.name.as_str()).collect()
+}
+
 /// Whether the loop goes on.
 type Running = Result<(), Stopped>;
 
@@ -60,7 +65,7 @@ impl Wire {
     /// `socket` is the agent's own.
     pub(super) fn new(
         netlink: Netlink,
-        named: Vec<String>,
+        choice: Choice,
         sysctls: Sysctls,
         tunnel: TunnelSettings,
         socket: &Path,
@@ -70,7 +75,7 @@ impl Wire {
         let caretaker = Caretaker::new(netlink.clone(), sysctls.clone(), socket);
         Self {
             netlink,
-            named,
+            choice,
             sysctls,
             tunnel,
             keeper,
@@ -86,11 +91,7 @@ impl Wire {
 
     /// The interfaces that lead out of the node.
     pub(super) async fn uplinks(&self, node_ips: &[IpAddr]) -> Result<Vec<Uplink>, WiringError> {
-        let mut found = self.netlink.uplinks(node_ips).await?;
-        if !self.named.is_empty() {
-            found.retain(|uplink| self.named.contains(&uplink.name));
-        }
-        Ok(found)
+        Ok(self.choice.of(self.netlink.uplinks(node_ips).await?))
     }
 
     /// Runs until the loop is gone.
@@ -165,10 +166,14 @@ impl Wire {
             Err(error) => warn!(%error, "can't list the node's addresses"),
         }
         if let Some(uplinks) = found.filter(|found| self.uplinks.as_ref() != Some(found)) {
-            let names: Vec<_> = uplinks.iter().map(|uplink| uplink.name.as_str()).collect();
-            info!(uplinks = names.join(" "), "uplinks found");
+            // Interfaces of containers that are none of ours come and go all the time.
+            let is_news = self.uplinks.as_deref().is_none_or(|before| primary(before) != primary(&uplinks));
+            if is_news {
+                let others = uplinks.iter().filter(|uplink| !uplink.is_primary).count();
+                info!(uplinks = primary(&uplinks).join(" "), others, "uplinks found");
+            }
             if uplinks.is_empty() {
-                warn!("no uplink found: set one with --uplink");
+                warn!("no uplink found: give an interface an address, or see the settings uplinks and excludeUplinks");
             }
             self.uplinks = Some(uplinks.clone());
             inputs.send(Input::Uplinks(uplinks)).await.map_err(|_| Stopped)?;
@@ -180,7 +185,7 @@ impl Wire {
     /// Sets what the kernel needs to forward for pods. Devices and other programs come and go, so not only at start.
     fn forward(&mut self, shared: &Shared, looked: &mut Looked) {
         let mut kept = vec![self.sysctls.prepare()];
-        let uplinks = self.uplinks.iter().flatten();
+        let uplinks = self.uplinks.iter().flatten().filter(|uplink| uplink.is_primary);
         kept.extend(uplinks.map(|uplink| self.sysctls.prepare_uplink(&uplink.name)));
         let texts: Vec<_> = kept.iter().flat_map(|kept| &kept.errors).map(ToString::to_string).collect();
         let text =

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fairlead_datapath::Addr;
-use fairlead_datapath::config::{Config, Uplink};
+use fairlead_datapath::config::{Config, MAX_UPLINKS, Uplink};
 use fairlead_datapath::service::MAX_NODE_ADDRESSES;
 
 use super::Op;
@@ -20,7 +20,7 @@ pub struct Capacity {
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { uplinks: 64, addresses: MAX_NODE_ADDRESSES as usize }
+        Self { uplinks: MAX_UPLINKS as usize, addresses: MAX_NODE_ADDRESSES as usize }
     }
 }
 

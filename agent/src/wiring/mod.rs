@@ -3,6 +3,7 @@
 //! A socket of rtnetlink belongs to the network namespace of the thread that opened it: [`Netlink::open`] is to be
 //! called in the node's.
 
+mod choice;
 mod error;
 mod links;
 mod neighbours;
@@ -11,12 +12,14 @@ pub mod overlay;
 mod peers;
 mod pods;
 mod routes;
+mod source;
 mod sysctl;
 #[cfg(test)]
 mod tests;
 mod uplinks;
 mod watch;
 
+pub use choice::{Choice, NamePattern};
 pub use error::{Kept, WiringError};
 pub use links::{PodLink, PodLinks};
 pub use neighbours::neighbours;

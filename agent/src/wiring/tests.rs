@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::overlay::{NAME, Overlay};
 use super::uplinks::paces;
-use super::{Changed, Names, Netlink, NodeRoute, Sysctls, Uplink, Via, neighbours, watch};
+use super::{Changed, Choice, Names, Netlink, NodeRoute, Sysctls, Uplink, Via, neighbours, watch};
 use crate::repair::{Step, WantPod, compare_pods};
 
 fn ip(line: &str) -> String {
@@ -88,29 +88,54 @@ fn a_next_hop_that_is_not_on_the_network_costs_only_its_route() {
 }
 
 #[test]
-fn uplinks_have_the_nodes_addresses_or_a_default_route() {
+fn s73_uplinks_are_where_ip_enters_or_leaves() {
     on_a_node(|| async {
-        ip("link add other type veth peer name other2");
-        ip("addr add 192.0.2.1/24 dev other");
-        ip("link set other up");
-        ip("link add fl0123456789 index 1000005 type veth peer name pod");
-        ip("addr add 172.18.0.1/32 dev fl0123456789");
+        for line in [
+            "link add fl0123456789 index 1000005 type veth peer name pod",
+            "addr add 172.18.0.1/32 dev fl0123456789",
+            "link add second type veth peer name fabric2",
+            "addr add 192.0.2.1/24 dev second",
+            "link add br0 type bridge",
+            "addr add 198.51.100.1/24 dev br0",
+            "link add port type veth peer name container",
+            "link set port master br0",
+            "addr add 198.51.100.2/24 dev port",
+            "link add bare type veth peer name nothing",
+            "tuntap add dev tun0 mode tun",
+            "addr add 203.0.113.1/24 dev tun0",
+            "link add fairlead.vxlan index 999999 type veth peer name end",
+        ] {
+            ip(line);
+        }
         let netlink = Netlink::open().unwrap();
         let node_ips: Vec<IpAddr> = vec!["172.18.0.1".parse().unwrap()];
         let found = netlink.uplinks(&node_ips).await.unwrap();
-        assert_eq!(found.len(), 1, "{found:?}");
-        let uplink = &found[0];
-        assert_eq!((uplink.name.as_str(), uplink.mtu, uplink.has_default_route), ("uplink", 1400, false));
-        assert_eq!(uplink.mac.unwrap().to_string(), "02:00:00:00:00:07");
+        let names = |found: &[Uplink]| found.iter().map(|u| (u.name.clone(), u.is_primary)).collect::<Vec<_>>();
+        let named = |all: &[(&str, bool)]| all.iter().map(|(name, is)| ((*name).to_owned(), *is)).collect::<Vec<_>>();
+        // `fabric` has a link-local address and the route to its network, as whatever is up.
+        let expected = [("fabric", false), ("uplink", true), ("second", false), ("br0", false)];
+        assert_eq!(names(&found), named(&expected));
+        let uplink = &found[1];
+        assert_eq!((uplink.mtu, uplink.mac.unwrap().to_string().as_str()), (1400, "02:00:00:00:00:07"));
         for address in ["172.18.0.1", "fd00:172:18::1"] {
             assert!(uplink.addresses.iter().any(|(ip, _)| ip.to_string() == address), "{uplink:?}");
         }
+        // A route without an address is enough, and nodes may be reached by what has a default route.
+        ip("link set bare up");
+        ip("link set nothing up");
+        ip("-6 addr flush dev bare");
+        ip("route add 10.1.2.3/32 dev bare");
+        ip("link set second up");
+        ip("link set fabric2 up");
         ip("route add default via 192.0.2.9");
         let found = netlink.uplinks(&node_ips).await.unwrap();
-        assert_eq!(
-            found.iter().map(|u| (u.name.as_str(), u.has_default_route)).collect::<Vec<_>>(),
-            [("uplink", false), ("other", true)]
-        );
+        assert!(found.iter().any(|u| u.name == "bare" && u.addresses.is_empty() && !u.is_primary), "{found:?}");
+        assert!(found.iter().any(|u| u.name == "second" && u.is_primary), "{found:?}");
+        let pattern = |text: &str| text.parse().unwrap();
+        let choice = Choice { named: vec![], excluded: ["f*", "n*", "b?re", "second"].map(pattern).into() };
+        assert_eq!(names(&choice.of(found.clone())), named(&[("uplink", true), ("br0", false)]));
+        let choice = Choice { named: vec![pattern("br0")], excluded: vec![] };
+        assert_eq!(names(&choice.of(found)), named(&[("br0", true)]));
     });
 }
 
@@ -221,7 +246,7 @@ fn a_next_hop_on_an_uplinks_network_is_a_neighbour() {
                 text.split_once('/').map(|(ip, prefix)| (ip.parse().unwrap(), prefix.parse().unwrap())).unwrap()
             })
             .collect(),
-        has_default_route: false,
+        is_primary: true,
         paces: false,
     };
     let uplinks = [uplink(2, &["172.18.0.11/24"]), uplink(3, &["fd00:172:18::11/64"])];

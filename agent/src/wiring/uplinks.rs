@@ -9,13 +9,14 @@ use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
-use super::{Netlink, WiringError};
+use super::source::{Candidate, ranked};
+use super::{Netlink, WiringError, overlay};
 
-/// A device that has an address of the node, or a default route.
+/// A device by which IP enters or leaves the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uplink {
     /// Interface index.
@@ -26,10 +27,11 @@ pub struct Uplink {
     pub mtu: u32,
     /// MAC address; nothing for devices that have none, as tunnels.
     pub mac: Option<Mac>,
-    /// Its addresses with their prefix lengths, link-local ones too.
+    /// Its addresses with their prefix lengths, link-local ones too. What leaves by it has the first of its family that is not.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// Whether a default route leaves by it.
-    pub has_default_route: bool,
+    /// Whether other nodes are reached by it, as far as can be told: it has a default route or an address of the Node object.
+    /// What goes between nodes and what pods may send follows from these.
+    pub is_primary: bool,
     /// Whether its queues keep each packet until its departure time, as fq does.
     pub paces: bool,
 }
@@ -57,7 +59,8 @@ struct Dump {
 }
 
 impl Netlink {
-    /// The uplinks, in order of their index. `node_ips` are the node's internal addresses.
+    /// The uplinks, in order of their index: what has an Ethernet header, and an address or a route. Bridges' ports and bonds'
+    /// members are not, what they are ports and members of is. `node_ips` are the node's internal addresses.
     ///
     /// # Errors
     /// When the kernel refuses to list something.
@@ -119,28 +122,79 @@ pub(super) fn is_pod(ifindex: u32) -> bool {
 }
 
 fn uplinks(dump: &Dump, node_ips: &[IpAddr]) -> Vec<Uplink> {
-    let default_routes: BTreeSet<u32> = dump.routes.iter().flat_map(default_devices).collect();
+    let routes = dump.routes.iter().filter(|route| route.header.kind == RouteType::Unicast);
+    let [defaults, all]: [BTreeSet<u32>; 2] = [0, u8::MAX].map(|most| {
+        routes.clone().filter(|route| route.header.destination_prefix_length <= most).flat_map(devices).collect()
+    });
+    let vrfs: BTreeSet<u32> = dump.links.iter().filter(|link| is_a(link, &InfoKind::Vrf)).map(index).collect();
+    let leads_out = |link: &&LinkMessage| {
+        let of_others =
+            link.header.flags.contains(LinkFlags::Loopback) || is_pod(index(link)) || index(link) == overlay::IFINDEX;
+        // Nothing comes in by a device that is none, and a program for frames reads nothing else.
+        !of_others && !is_a(link, &InfoKind::Dummy) && controller(link).is_none_or(|master| vrfs.contains(&master))
+    };
     let mut found: Vec<Uplink> = dump
         .links
         .iter()
-        .filter(|link| !link.header.flags.contains(LinkFlags::Loopback) && !is_pod(link.header.index))
-        .filter_map(|link| uplink(link, dump, default_routes.contains(&link.header.index)))
-        .filter(|uplink| uplink.has_default_route || uplink.addresses.iter().any(|(ip, _)| node_ips.contains(ip)))
+        .filter(leads_out)
+        .filter_map(|link| {
+            let uplink = uplink(link, dump, node_ips, defaults.contains(&index(link)))?;
+            let has_frames = link.header.link_layer_type == LinkLayerType::Ether;
+            let has_ip = !uplink.addresses.is_empty() || all.contains(&uplink.ifindex);
+            (uplink.is_primary || (has_frames && has_ip)).then_some(uplink)
+        })
         .collect();
     found.sort_by_key(|uplink| uplink.ifindex);
     found
 }
 
-fn uplink(link: &LinkMessage, dump: &Dump, has_default_route: bool) -> Option<Uplink> {
-    let (name, mtu) = (name(link)?, mtu(link)?);
+const fn index(link: &LinkMessage) -> u32 {
+    link.header.index
+}
+
+/// Whether it is a device of a kind.
+fn is_a(link: &LinkMessage, kind: &InfoKind) -> bool {
+    let infos = link.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    infos.flatten().any(|info| matches!(info, LinkInfo::Kind(is) if is == kind))
+}
+
+/// The device that it is a port or member of.
+fn controller(link: &LinkMessage) -> Option<u32> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Controller(index) => Some(*index),
+        _ => None,
+    })
+}
+
+fn uplink(link: &LinkMessage, dump: &Dump, node_ips: &[IpAddr], has_default_route: bool) -> Option<Uplink> {
+    let (ifindex, name, mtu) = (index(link), name(link)?, mtu(link)?);
     let mac = link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok().map(Mac),
         _ => None,
     });
-    let of_link = dump.addresses.iter().filter(|address| address.header.index == link.header.index);
-    let addresses = of_link.filter_map(|a| Some((local(a)?, a.header.prefix_len))).collect();
-    let paces = paces(&dump.queues, link.header.index);
-    Some(Uplink { ifindex: link.header.index, name, mtu, mac, addresses, has_default_route, paces })
+    let of_link = dump.addresses.iter().filter(|address| address.header.index == ifindex);
+    let candidates = of_link.filter_map(|address| Some(Candidate::new(local(address)?, address))).collect();
+    let sources: Vec<IpAddr> =
+        dump.routes.iter().filter(|route| devices(route).contains(&ifindex)).filter_map(preferred_source).collect();
+    let addresses = ranked(candidates, node_ips, &sources);
+    let is_primary = has_default_route || addresses.iter().any(|(ip, _)| node_ips.contains(ip));
+    let paces = paces(&dump.queues, ifindex);
+    Some(Uplink { ifindex, name, mtu, mac, addresses, is_primary, paces })
+}
+
+/// The source that a default route names, which whoever leaves by it gets.
+fn preferred_source(route: &RouteMessage) -> Option<IpAddr> {
+    if route.header.destination_prefix_length != 0 {
+        return None;
+    }
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::PrefSource(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    })
 }
 
 /// Whether what leaves by a device waits in fq: in one for the device, or in one for each of its hardware queues.
@@ -195,10 +249,7 @@ fn is_known_to_others(ip: &IpAddr) -> bool {
     }
 }
 
-fn default_devices(route: &RouteMessage) -> Vec<u32> {
-    if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
-        return Vec::new();
-    }
+fn devices(route: &RouteMessage) -> Vec<u32> {
     let of = |attributes: &[RouteAttribute]| {
         attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Oif(index) => Some(*index),
@@ -210,4 +261,61 @@ fn default_devices(route: &RouteMessage) -> Vec<u32> {
         _ => Vec::new(),
     });
     of(&route.attributes).into_iter().chain(hops).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::AddressFamily;
+
+    use super::*;
+
+    /// A device of a kind, the port or member of another, with an address or without.
+    fn device(dump: &mut Dump, index: u32, kind: Option<InfoKind>, of: Option<u32>, ip: Option<&str>) {
+        let mut link = LinkMessage::default();
+        (link.header.index, link.header.link_layer_type) = (index, LinkLayerType::Ether);
+        link.attributes = vec![LinkAttribute::IfName(format!("dev{index}")), LinkAttribute::Mtu(1500)];
+        link.attributes.extend(kind.map(|kind| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])));
+        link.attributes.extend(of.map(LinkAttribute::Controller));
+        dump.links.push(link);
+        let Some(ip) = ip else { return };
+        let mut address = AddressMessage::default();
+        (address.header.index, address.header.prefix_len, address.header.family) = (index, 24, AddressFamily::Inet);
+        address.attributes = vec![AddressAttribute::Local(ip.parse().unwrap())];
+        dump.addresses.push(address);
+    }
+
+    #[test]
+    fn s73_what_is_a_part_of_another_device_is_left_alone() {
+        let mut dump = Dump::default();
+        let mut add = |index, kind, of, ip| device(&mut dump, index, kind, of, ip);
+        add(2, Some(InfoKind::Bond), None, Some("172.18.0.1"));
+        add(3, None, Some(2), Some("172.18.0.2"));
+        add(4, Some(InfoKind::Vlan), None, Some("192.0.2.1"));
+        add(5, Some(InfoKind::Vlan), Some(6), Some("192.0.2.2"));
+        add(6, Some(InfoKind::Bridge), None, Some("198.51.100.1"));
+        add(7, Some(InfoKind::Vrf), None, None);
+        add(8, None, Some(7), Some("203.0.113.1"));
+        add(9, Some(InfoKind::Dummy), None, Some("10.96.0.10"));
+        add(10, None, None, None);
+        for (index, of) in [(20, Some(6)), (21, None)] {
+            add(index, Some(InfoKind::Veth), of, Some("169.254.3.4"));
+        }
+        let found = uplinks(&dump, &["172.18.0.1".parse().unwrap()]);
+        let indices: Vec<_> = found.iter().map(|uplink| (uplink.ifindex, uplink.is_primary)).collect();
+        assert_eq!(indices, [(2, true), (4, false), (6, false), (8, false), (21, false)]);
+    }
+
+    #[test]
+    fn s73_hundreds_of_interfaces_are_uplinks_that_change_nothing_between_nodes() {
+        let mut dump = Dump::default();
+        device(&mut dump, 2, None, None, Some("172.18.0.1"));
+        for index in 100..400 {
+            device(&mut dump, index, Some(InfoKind::Veth), None, Some("169.254.3.4"));
+        }
+        let found = uplinks(&dump, &["172.18.0.1".parse().unwrap()]);
+        assert_eq!(found.len(), 301);
+        let node_ips: Vec<IpAddr> = vec!["172.18.0.1".parse().unwrap()];
+        let network = crate::compile::node::network(&found, None, crate::network::TunnelSettings::default());
+        assert_eq!((network.addresses, network.subnets.len(), network.ifindex), (node_ips, 1, 2));
+    }
 }

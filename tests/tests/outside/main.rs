@@ -4,11 +4,13 @@
 
 mod affinity;
 mod balancers;
+mod blind;
 mod cluster;
 mod errors;
 mod host_ports;
 mod keep;
 mod masquerade;
+mod networks;
 mod node_ports;
 mod policy;
 mod world;

@@ -22,7 +22,7 @@ pub(super) async fn links(proc_sys: &Path, facts: &mut Facts) {
         Err(error) => return facts.unseen.push(("the node's interfaces".to_owned(), error.to_string())),
     };
     let sysctls = Sysctls::new(proc_sys, Path::new("/"));
-    for Uplink { name, mtu, paces, .. } in uplinks {
+    for Uplink { name, mtu, paces, .. } in uplinks.into_iter().filter(|uplink| uplink.is_primary) {
         let (mut before, mut unseen) = (Vec::new(), None);
         for (direction, own) in OURS {
             match SchedClassifier::query_tcx(&name, direction) {

@@ -7,7 +7,7 @@ use super::TableInfo;
 use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS, PodDrops};
 use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Limit, Pace};
-use crate::tables::config::{Config, Uplink};
+use crate::tables::config::{Config, Lifetimes, Uplink, UplinkFlags};
 use crate::tables::flow::{End, Flow, FlowFlags, FlowKey, FlowState, FragmentKey, FragmentPorts, Owned, PodFlows};
 use crate::tables::peer::{CidrKey, HopFlags, NodeHop, Peer, PeerFlags, Pod, PodWord};
 use crate::tables::policy::{PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
@@ -229,6 +229,7 @@ layout!(Flow {
     opener_epoch: "epoch",
     responder_epoch: "epoch",
     generation: "of the backend or the UDP frontends",
+    acked: "what the opener has acknowledged << 16 | what the responder has: number >> 17 << 1 | 1, 0: unknown",
     claim: "1: a CPU takes it out or replaces it",
     last_stamp: "the opener's last TCP timestamp, 0: none",
     last_seq: "what the responder expects next of the opener, host order",
@@ -274,8 +275,15 @@ layout!(Config {
     closed: "addresses closed to pods, up to the first of zeros",
     tunnel_port: "wire order, 0: none",
     pad: "zero",
+    lifetimes: "of flows",
 });
-layout!(Uplink { tag: "check of key and content", pad: "zero", v4: "IPv4", v6: "IPv6" });
+layout!(Lifetimes {
+    established: "seconds, TCP",
+    half_closed: "seconds, TCP of which one side has closed",
+    udp: "seconds",
+    udp_stream: "seconds, answered and in use",
+});
+layout!(Uplink { tag: "check of key and content", flags: "bits", v4: "IPv4", v6: "IPv6" } "flags": UplinkFlags::BITS;);
 layout!(NodeAddress { tag: "check of key and content", kinds: "bits" } "kinds": FrontendFlags::BITS;);
 layout!(SocketMemory {
     service: "service",

@@ -17,7 +17,7 @@ mod tests;
 use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS, PodDrops};
 use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Pace};
-use crate::tables::config::{Config, Uplink};
+use crate::tables::config::{Config, MAX_UPLINKS, Uplink};
 use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, PodFlows};
 use crate::tables::peer::{CidrKey, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod};
 use crate::tables::policy::{
@@ -199,9 +199,9 @@ tables! {
     /// the same for blocks of ports
     PolicyRanges: "POLICY_RANGES", LpmTrie<RangeKey, Row>, elements MAX_RANGE_ROWS, flags NO_PREALLOC, version Some(2);
     /// TCP after its handshake; two entries if translated
-    EstablishedFlows: "CT_EST", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(4);
+    EstablishedFlows: "CT_EST", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(5);
     /// every other flow
-    OtherFlows: "CT_ANY", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(4);
+    OtherFlows: "CT_ANY", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(5);
     /// flows of each pod, for its limits
     FlowCounts: "POD_FLOWS", Array<u32, PodFlows>, elements PodFlows::ELEMENTS, flags 0, version Some(2);
     /// source ports in use, by destination and by who has them
@@ -211,11 +211,11 @@ tables! {
     /// ports of datagrams in fragments
     Fragments: "FRAGS", LruHash<FragmentKey, FragmentPorts>, elements MAX_FRAGMENTS, flags 0, version Some(3);
     /// the node's addresses, MTU, mark, port range, limits
-    Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(4);
+    Settings: "CONFIG", Array<u32, Config>, elements 1, flags 0, version Some(5);
     /// whether a client outside was ever sent to a process of the node
     HostFlows: "HOST_FLOWS", Array<u32, u32>, elements 1, flags 0, version Some(1);
     /// addresses of each uplink
-    Uplinks: "UPLINKS", Hash<u32, Uplink>, elements 64, flags 0, version Some(2);
+    Uplinks: "UPLINKS", Hash<u32, Uplink>, elements MAX_UPLINKS, flags NO_PREALLOC, version Some(3);
     /// a socket's service; dies with it
     Sockets: "SOCKETS", SocketStorage<u32, SocketMemory>, elements 0, flags NO_PREALLOC, version Some(1);
     /// as whom backends answer a UDP socket of the node; dies with it

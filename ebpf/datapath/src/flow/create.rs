@@ -102,6 +102,10 @@ fn translate_at_uplink<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason>
     let source_is_a = w.draft.key.is_from_a(&w.packet.tuple);
     let opens = opens(&w.packet);
     let Some(Place { table, .. }) = look(k, w, source_is_a, opens) else { return Err(DropReason::FlowRace) };
+    // Its other end knows it by the pod's address: it began where nothing is translated, and the route has changed.
+    if table == Table::Established && w.met.is(FlowFlags::MASQUERADE) {
+        return Err(DropReason::Untranslated);
+    }
     let Some(entry) = claim_copy(k, w, table, Which::Met) else {
         // Another CPU may have been about to do the same, and be done by now.
         if look(k, w, source_is_a, opens).is_none() || !w.met.is(FlowFlags::AT_UPLINK) {

@@ -1,6 +1,6 @@
 //! From a packet to the flow that it is part of.
 
-use super::life::expired;
+use super::life::has_expired;
 use crate::kernel::{Kernel, stages};
 use crate::packet::{Packet, TCP, TcpFlags};
 use crate::register::{Answer, Register, variants};
@@ -101,7 +101,7 @@ fn look<K: Kernel>(k: &K, w: &mut Walk, from_a: bool, opens: bool) -> Option<Pla
     for turn in 0..3 {
         if let Some(entry) = k.flow(table, key)
             && entry.read(tag, met)
-            && !expired(met, key.proto, *now)
+            && !has_expired(k, met, key.proto, *now)
         {
             return Some(Place { table, forward: from_a == met.is(FlowFlags::OPENER_IS_A) });
         }

@@ -2,27 +2,28 @@
 
 use crate::kernel::Kernel;
 use crate::packet::{ICMP, ICMPV6, TCP, UDP};
+use crate::tables::config::Lifetimes;
 use crate::tables::flow::{Flow, FlowKey, FlowState, Table};
 
 /// Seconds that a flow lives after its last packet, by protocol and state.
 ///
-/// As the kernel's conntrack has them (net/netfilter/nf_conntrack_proto_*.c) where applications rely on it; established
-/// TCP as kube-proxy sets it (24 hours), half-closed too (1 hour). After both FINs, as long as the end that closed first
+/// Those that applications rely on can be set ([`Lifetimes`]). After both FINs, as long as the end that closed first
 /// waits (`TCP_TIMEWAIT_LEN`, 60 seconds); the opener by itself, so if it was that one, and has acknowledged, 10.
 #[inline(always)]
 #[must_use]
-pub const fn lifetime(proto: u8, state: u32) -> u32 {
+pub const fn lifetime(proto: u8, state: u32, set: &Lifetimes) -> u32 {
     match proto {
         TCP if state & FlowState::GONE != 0 => 120,
         TCP if state & FlowState::RESET != 0 => 10,
         TCP if state & FlowState::FINS == FlowState::FINS => {
             if state & (FlowState::RESPONDER_FIRST | FlowState::LAST_ACK) == FlowState::LAST_ACK { 10 } else { 60 }
         }
-        TCP if state & FlowState::FINS != 0 => 3600,
-        TCP if state & FlowState::ESTABLISHED != 0 => 86_400,
+        TCP if state & FlowState::FINS != 0 => set.half_closed,
+        TCP if state & FlowState::ESTABLISHED != 0 => set.established,
         TCP => 60,
-        UDP if state & FlowState::STREAM != 0 => 120,
-        UDP | ICMP | ICMPV6 => 30,
+        UDP if state & FlowState::STREAM != 0 => set.udp_stream,
+        UDP => set.udp,
+        ICMP | ICMPV6 => 30,
         _ => 600,
     }
 }
@@ -30,8 +31,15 @@ pub const fn lifetime(proto: u8, state: u32) -> u32 {
 /// Whether an entry has expired: it is a miss, whether or not it has been swept.
 #[inline(always)]
 #[must_use]
-pub fn expired(flow: &Flow, proto: u8, now: u32) -> bool {
-    idle_for(flow, now) > lifetime(proto, flow.state.value)
+pub fn expired(flow: &Flow, proto: u8, now: u32, set: &Lifetimes) -> bool {
+    idle_for(flow, now) > lifetime(proto, flow.state.value, set)
+}
+
+/// The same, of the walk's own. What was in use just now has not, and nobody asks what is set.
+#[inline(always)]
+pub(super) fn has_expired<K: Kernel>(k: &K, flow: &Flow, proto: u8, now: u32) -> bool {
+    idle_for(flow, now) > Lifetimes::SHORTEST
+        && k.config().is_none_or(|config| expired(flow, proto, now, &config.lifetimes))
 }
 
 /// Seconds since an entry's last packet.
@@ -47,7 +55,7 @@ pub fn idle_for(flow: &Flow, now: u32) -> u32 {
 #[inline(always)]
 pub(super) fn live<K: Kernel>(k: &K, table: Table, key: &FlowKey, copy: &mut Flow) -> bool {
     match k.flow(table, key) {
-        Some(entry) => k.copy(entry, key.tag(), copy) && !expired(copy, key.proto, k.seconds()),
+        Some(entry) => k.copy(entry, key.tag(), copy) && !has_expired(k, copy, key.proto, k.seconds()),
         None => false,
     }
 }

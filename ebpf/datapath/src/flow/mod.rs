@@ -19,6 +19,7 @@ mod ports;
 mod reuse;
 mod tomb;
 mod track;
+mod window;
 
 pub use change::put;
 pub use find::{At, Place, find, opens};

@@ -1,6 +1,6 @@
 //! Whether an entry that is in the way of a new one gives way to it.
 
-use super::life::{expired, idle_for};
+use super::life::{has_expired, idle_for};
 use crate::kernel::Kernel;
 use crate::packet::{TCP, UDP};
 use crate::scratch::Draft;
@@ -11,7 +11,7 @@ use crate::tables::flow::{Flow, FlowFlags, FlowState};
 pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, proto: u8, draft: &Draft) -> bool {
     let (now, new) = (k.seconds(), &draft.flow);
     // What is kept of a pod that is gone is kept to tell the other end, if there is room for it.
-    if expired(there, proto, now) || there.state.value & FlowState::GONE != 0 {
+    if has_expired(k, there, proto, now) || there.state.value & FlowState::GONE != 0 {
         return true;
     }
     if there.is(FlowFlags::NEAR) || !new.is(FlowFlags::FAR) {

@@ -4,6 +4,7 @@ use super::change::put;
 use super::find::Place;
 use super::pair::stage::forget;
 use super::pair::{note, note_other, pair, relocate};
+use super::window;
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::read_stamp;
 use crate::packet::{Fragment, TCP, TcpFlags};
@@ -14,6 +15,7 @@ use crate::tables::flow::{Entry, FlowFlags, FlowState, Owned, Table};
 stages! {
     fn track_change(place: Place) -> Tracked, as TrackChange;
     fn note_last(place: Place) -> u32, as NoteLast;
+    fn stands(place: Place) -> bool, as Stands;
 }
 
 /// Seconds after which an answered UDP flow that is still in use is a stream, not a query (`nf_conntrack_proto_udp.c`).
@@ -38,21 +40,30 @@ impl Answer for Tracked {
 #[inline(always)]
 pub fn track<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
     let state = w.met.state.value;
-    let settled = if w.packet.proto == TCP {
-        state & (FlowState::ESTABLISHED | FlowState::FINS | FlowState::RESET) == FlowState::ESTABLISHED
-            && w.packet.tcp & (TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) == 0
+    // Zero if nothing changes, in one word: the verifier follows both sides of each branch through the rest of the walk.
+    let change = if w.packet.proto == TCP {
+        const STATE: u32 = FlowState::ESTABLISHED | FlowState::FINS | FlowState::RESET;
+        const FLAGS: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ACK;
+        state & STATE ^ FlowState::ESTABLISHED
+            | u32::from(w.packet.tcp & FLAGS ^ TcpFlags::ACK)
+            | window::moved(w.met.acked.value, w.packet.ack, place.forward)
     } else {
-        place.forward || state & FlowState::REPLIED != 0
+        u32::from(!place.forward) & !(state >> FlowState::REPLIED.trailing_zeros())
     };
-    if settled && w.met.seen == u64::from(w.now) {
+    if u64::from(change) | (w.met.seen ^ u64::from(w.now)) == 0 {
         return Tracked::Live;
     }
     stage::track_change(k, w, place)
 }
 
-/// Notes a packet that changes its flow: the first of a second, the first answer, the beginning and the end.
+/// Notes a packet that changes its flow: the first of a second, the first answer, the beginning and the end, and the first
+/// that acknowledges a good deal more than the one that was noted last.
 #[inline(always)]
 fn track_change<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
+    // Whoever has to do with it judges it; here it proves nothing.
+    if w.packet.proto == TCP && !stage::stands(k, w, place) {
+        return Tracked::Live;
+    }
     let Some(entry) = k.flow(place.table, &w.draft.key) else { return Tracked::Live };
     let now = k.seconds();
     entry.seen.store(now.into());
@@ -85,6 +96,22 @@ fn track_change<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
         note(k, w, place.table, before, state);
     }
     Tracked::Live
+}
+
+/// Whether a segment lies where its receiver is, as far as that matters: a FIN or RST that does not changes nothing. Notes what
+/// it acknowledges.
+#[inline(always)]
+fn stands<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> bool {
+    if w.packet.tcp & (TcpFlags::FIN | TcpFlags::RST) != 0 {
+        let paired = note_other(w) && pair(k, w, place.table).is_some();
+        if !window::counts(w, place.forward, paired) {
+            return false;
+        }
+    }
+    if let Some(entry) = k.flow(place.table, &w.draft.key) {
+        window::note(k, entry, w.draft.key.tag(), &w.packet, place.forward);
+    }
+    true
 }
 
 /// The packets of a connection that change its state: the first three, and those of its end.
@@ -130,7 +157,12 @@ fn track_connection<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
     let ending = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
     let moved = match place.table {
         // One whose source is still to be translated gets its other entry in the table of the others; it waits for that there.
-        Table::Any if state & FlowState::ESTABLISHED != 0 && !ending && !w.met.is(FlowFlags::MASQUERADE) => {
+        // One that was answered from its beginning on left by no uplink, and will not be.
+        Table::Any
+            if state & FlowState::ESTABLISHED != 0
+                && !ending
+                && (!w.met.is(FlowFlags::MASQUERADE) || w.met.isn != 0) =>
+        {
             relocate(k, w, Table::Any, Table::Established, state)
         }
         // What is still to come is little (a last acknowledgement, something sent again) and has to find its way; it

@@ -1,6 +1,6 @@
 //! From bytes to what the walk decides by.
 
-use super::headers::{ETH_LEN, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, Icmp, Ipv4, Ipv6, Ports, SCTP, TCP, TcpFlags, UDP};
+use super::headers::{ETH_LEN, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, Icmp, Ipv4, Ipv6, Ports, SCTP, TCP, UDP};
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
 use crate::scratch::{Class, Fragment, Packet, Walk};
@@ -137,15 +137,12 @@ fn parse_l4<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
             p.tuple.sport = ports.src;
             p.tuple.dport = ports.dst;
             if p.proto == TCP {
-                let Some([offset, flags]) = k.load::<[u8; 2]>(p.l4 + 12) else { return Err(DropReason::Malformed) };
+                let Some([seq, ack, rest]) = k.load::<[u32; 3]>(p.l4 + 4) else { return Err(DropReason::Malformed) };
+                let [offset, flags, ..] = rest.to_ne_bytes();
                 if offset >> 4 < 5 || p.l4 + 20 > k.packet_len() {
                     return Err(DropReason::Malformed);
                 }
-                p.tcp = flags;
-                if flags & TcpFlags::SYN != 0 {
-                    let Some(seq) = k.load::<u32>(p.l4 + 4) else { return Err(DropReason::Malformed) };
-                    p.seq = seq;
-                }
+                (p.seq, p.ack, p.tcp) = (seq, ack, flags);
             } else if p.proto == UDP && p.l4 + 8 > k.packet_len() {
                 return Err(DropReason::Malformed);
             }

@@ -1,6 +1,7 @@
 //! A flow that is looked for or made.
 
 use super::Packet;
+use crate::packet::TcpFlags;
 use crate::tables::flow::{Flow, FlowFlags, FlowKey, FlowState};
 use crate::tables::peer::NO_SLOT;
 use crate::tables::port::{Destination, holder};
@@ -62,7 +63,7 @@ impl Draft {
         *target = packet.tuple;
         *flow = Flow::new();
         flow.generation.value = generation;
-        flow.isn = packet.seq;
+        flow.isn = if packet.tcp & TcpFlags::SYN != 0 { packet.seq } else { 0 };
         *turned = 0;
         *stamp = 0;
         *idle = 0;

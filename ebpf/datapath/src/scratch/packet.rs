@@ -12,10 +12,10 @@ pub struct Packet {
     pub l4: u32,
     /// Identifier of the datagram that a fragment is part of.
     pub fragment_id: u32,
-    /// Sequence number of a TCP SYN, as on the wire; 0 of everything else.
+    /// Sequence number of a TCP segment, as on the wire; 0 of everything else.
     pub seq: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Acknowledgement number of a TCP segment, as on the wire; 0 of everything else.
+    pub ack: u32,
     /// [`Fragment`] as a number, [`Class`] beside it.
     pub fragment: u8,
     /// [`Class`] as a number.
@@ -41,7 +41,7 @@ impl Packet {
         l4: 0,
         fragment_id: 0,
         seq: 0,
-        pad: 0,
+        ack: 0,
         fragment: Fragment::NONE,
         class: Class::PLAIN,
         proto: 0,

@@ -38,6 +38,34 @@ pub struct Config {
     pub tunnel_port: WirePort,
     /// Zero.
     pub pad: [u8; 6],
+    /// How long flows are remembered.
+    pub lifetimes: Lifetimes,
+}
+
+/// Seconds that flows live after their last packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Lifetimes {
+    /// TCP connections after their handshake.
+    pub established: u32,
+    /// TCP connections of which one side has closed.
+    pub half_closed: u32,
+    /// UDP.
+    pub udp: u32,
+    /// UDP that is answered and in use for longer than a question and its answer take.
+    pub udp_stream: u32,
+}
+
+impl Lifetimes {
+    /// The shortest that any flow has, whatever is set. What was seen more recently lives.
+    pub const SHORTEST: u32 = 10;
+}
+
+impl Default for Lifetimes {
+    /// TCP as kube-proxy sets it, UDP as the kernel's conntrack has it (`nf_conntrack_proto_udp.c`).
+    fn default() -> Self {
+        Self { established: 86_400, half_closed: 3600, udp: 30, udp_stream: 120 }
+    }
 }
 
 /// Length of [`Config::closed`].
@@ -87,18 +115,30 @@ impl Config {
     }
 }
 
+/// Elements of `UPLINKS`. Each container of somebody else's may have an interface of the node of its own.
+pub const MAX_UPLINKS: u32 = 16_384;
+
 /// Value of `UPLINKS`: an interface that leads out of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Uplink {
     /// Check of the interface's index and content: see [`super::reused`].
     pub tag: u32,
-    /// Zero.
-    pub pad: u32,
+    /// [`UplinkFlags`].
+    pub flags: u32,
     /// Its IPv4 address, v4-mapped, or `::`: the source of masqueraded packets that leave by it.
     pub v4: Addr,
     /// Its IPv6 address, or `::`.
     pub v6: Addr,
+}
+
+flags! {
+    /// Bits of [`Uplink::flags`].
+    pub struct UplinkFlags {
+        /// Other nodes are reached by it. What comes in by others than such, as from containers of somebody else's on this node,
+        /// goes to pods by the host's stack: both directions do, or a stateful firewall would see half of it.
+        pub const PRIMARY: u32 = 1;
+    }
 }
 
 super::reused::tagged! { Uplink, of 5 words; }

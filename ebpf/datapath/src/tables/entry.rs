@@ -99,6 +99,8 @@ pub struct Flow {
     pub responder_epoch: Owned,
     /// Generation of the backend; without one, of the set of UDP frontends.
     pub generation: Owned,
+    /// TCP: how far each end has acknowledged the other, coarsely (`flow/window.rs`).
+    pub acked: Owned,
     /// 1 once a CPU has claimed it: that one, and no other, takes it out or replaces it, and counts that.
     pub claim: Owned,
     /// TCP, once one side has closed: the opener's last timestamp (RFC 7323), 0 without one.
@@ -112,7 +114,7 @@ pub struct Flow {
 }
 
 /// Words of a [`Flow`].
-const WORDS: usize = 18;
+const WORDS: usize = 19;
 /// Words of it that never change: its head, and the other tuple.
 const HEAD: usize = 4;
 const OTHER: usize = 5;
@@ -155,6 +157,7 @@ impl Flow {
             opener_epoch: Owned::new(0),
             responder_epoch: Owned::new(0),
             generation: Owned::new(0),
+            acked: Owned::new(0),
             claim: Owned::new(0),
             last_stamp: Owned::new(0),
             last_seq: Owned::new(0),
@@ -193,13 +196,14 @@ impl Flow {
             opener_epoch,
             responder_epoch,
             generation,
+            acked,
             claim,
             last_stamp,
             last_seq,
             errors,
             seen: _,
         } = self;
-        for word in [state, opener_epoch, responder_epoch, generation, claim, last_stamp, last_seq, errors] {
+        for word in [state, opener_epoch, responder_epoch, generation, acked, claim, last_stamp, last_seq, errors] {
             word.owner = key;
         }
     }
@@ -267,6 +271,8 @@ pub struct Entry {
     pub responder_epoch: Long,
     /// [`Flow::generation`].
     pub generation: Long,
+    /// [`Flow::acked`].
+    pub acked: Long,
     /// [`Flow::claim`].
     pub claim: Long,
     /// [`Flow::last_stamp`].
@@ -282,12 +288,13 @@ pub struct Entry {
 const _: () = assert!(size_of::<Entry>() == size_of::<Flow>() && size_of::<Flow>() == WORDS * size_of::<u64>());
 
 impl Entry {
-    /// Copies what a walk needs of the entry: what never changes, state, epochs, generation and second. False if it is not that of a
+    /// Copies what a walk needs of the entry: what never changes, state, epochs, generation, how far either end has come, and second. False if it is not that of a
     /// key with this tag, or was not while it was copied; then nothing in `into` counts.
     #[inline(always)]
     pub fn read(&self, key: u32, into: &mut Flow) -> bool {
         let words: &mut [u64; WORDS] = zerocopy::transmute_mut!(into);
-        let [w0, w1, w2, w3, x0, x1, x2, x3, x4, state, opener_epoch, responder_epoch, generation, .., seen] = words;
+        let [w0, w1, w2, w3, x0, x1, x2, x3, x4, state, opener_epoch, responder_epoch, generation, acked, .., seen] =
+            words;
         let [a, b, c, d, e, f, g, h, i] = &self.fixed;
         let (owner, mut sum, mut others) = (u64::from(key) << 32, 0, 0);
         // Each word is added up as it is copied: a program has few registers.
@@ -318,6 +325,7 @@ impl Entry {
         live(opener_epoch, &self.opener_epoch);
         live(responder_epoch, &self.responder_epoch);
         live(generation, &self.generation);
+        live(acked, &self.acked);
         *seen = self.seen.load();
         others >> 32 == 0 && tag == (add(sum, first, 0) >> 32) as u32
     }
@@ -333,14 +341,35 @@ impl Entry {
             opener_epoch,
             responder_epoch,
             generation,
+            acked,
             claim,
             last_stamp,
             last_seq,
             errors,
             seen,
         } = self;
-        let rest = [state, opener_epoch, responder_epoch, generation, claim, last_stamp, last_seq, errors, seen];
-        let words: [[u64; 9]; 2] = [[a, b, c, d, e, f, g, h, i].map(Long::load), rest.map(Long::load)];
+        let words: [u64; WORDS] = [
+            a,
+            b,
+            c,
+            d,
+            e,
+            f,
+            g,
+            h,
+            i,
+            state,
+            opener_epoch,
+            responder_epoch,
+            generation,
+            acked,
+            claim,
+            last_stamp,
+            last_seq,
+            errors,
+            seen,
+        ]
+        .map(Long::load);
         zerocopy::transmute!(words)
     }
 

@@ -36,6 +36,8 @@ pub enum L4 {
     Tcp(u16, u16, u8),
     /// TCP: ports, flags, sequence number.
     TcpAt(u16, u16, u8, u32),
+    /// TCP: ports, flags, sequence number, acknowledgement number.
+    Segment(u16, u16, u8, u32, u32),
     /// UDP: ports.
     Udp(u16, u16),
     /// UDP without a checksum, which only IPv4 allows.
@@ -99,9 +101,9 @@ impl Message {
     fn segment(&self) -> Vec<u8> {
         let v4 = self.src.is_ipv4();
         let ports = |a: u16, b: u16| [a.to_be_bytes(), b.to_be_bytes()].concat();
-        let tcp = |a: u16, b: u16, flags: u8, seq: u32| {
-            let rest = [0, 0, 0, 2, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0];
-            [&ports(a, b), &seq.to_be_bytes()[..], &rest[..]].concat()
+        let tcp = |a: u16, b: u16, flags: u8, seq: u32, ack: u32| {
+            let rest = [0x50, flags, 0xff, 0xff, 0, 0, 0, 0];
+            [&ports(a, b), &seq.to_be_bytes()[..], &ack.to_be_bytes(), &rest].concat()
         };
         let icmp = |kind: u8, code: u8, word: u32| [&[kind, code, 0, 0], &word.to_be_bytes()[..]].concat();
         let echo = |kind: u8, id: u16| icmp(kind, 0, u32::from(id) << 16 | 1);
@@ -109,8 +111,9 @@ impl Message {
         let length = (8 + self.payload.len()) as u16;
         // Protocol, header, and where its checksum is.
         let (proto, mut bytes, field) = match self.l4 {
-            L4::Tcp(a, b, flags) => (TCP, tcp(a, b, flags, 1), Some(16)),
-            L4::TcpAt(a, b, flags, seq) => (TCP, tcp(a, b, flags, seq), Some(16)),
+            L4::Tcp(a, b, flags) => (TCP, tcp(a, b, flags, 1, 2), Some(16)),
+            L4::TcpAt(a, b, flags, seq) => (TCP, tcp(a, b, flags, seq, 2), Some(16)),
+            L4::Segment(a, b, flags, seq, ack) => (TCP, tcp(a, b, flags, seq, ack), Some(16)),
             L4::Udp(a, b) => (UDP, [&ports(a, b), &length.to_be_bytes()[..], &[0, 0]].concat(), Some(6)),
             L4::UdpUnchecked(a, b) => (UDP, [&ports(a, b), &length.to_be_bytes()[..], &[0, 0]].concat(), None),
             L4::Sctp(a, b) => (SCTP, [&ports(a, b), &[0, 0, 0, 9, 0xc3, 0xc3, 0xc3, 0xc3][..]].concat(), None),
@@ -136,7 +139,7 @@ impl Message {
 
     fn proto(&self) -> u8 {
         match self.l4 {
-            L4::Tcp(..) | L4::TcpAt(..) => TCP,
+            L4::Tcp(..) | L4::TcpAt(..) | L4::Segment(..) => TCP,
             L4::Udp(..) | L4::UdpUnchecked(..) => UDP,
             L4::Sctp(..) => SCTP,
             L4::Ask(_) | L4::Answer(_) | L4::Icmp(..) => {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::vec::Vec;
 
 use super::host::Host;
-use crate::config::{Config, Uplink};
+use crate::config::{Config, Lifetimes, Uplink, UplinkFlags};
 use crate::peer::{CidrKey, HopFlags, NO_NODE, NO_SLOT, NodeHop, Peer, PeerFlags, Pod, PodWord};
 use crate::policy::{ALLOW_ALL, ANY_PORT, OTHER_PROTOCOLS, PeerKey, PolicySet, PortKey, Row};
 use crate::service::{Backend, BackendState, Frontend, FrontendFlags, FrontendKey, Scope, service_port};
@@ -62,8 +62,9 @@ impl Node {
             closed: Default::default(),
             tunnel_port: Self::TUNNEL_PORT,
             pad: [0; 6],
+            lifetimes: Lifetimes::default(),
         };
-        host.uplinks.insert(Self::UPLINK, Uplink { v4, v6, ..Uplink::default() });
+        host.uplinks.insert(Self::UPLINK, Uplink { v4, v6, flags: UplinkFlags::PRIMARY, ..Uplink::default() });
         let mut node = Self { host };
         for v6 in [false, true] {
             node.peer(Self::address(v6), NO_SLOT, NO_NODE, PeerFlags::NODE | PeerFlags::SELF);

@@ -6,6 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::config::Lifetimes;
 use crate::flow::stage::{bury, forget};
 use crate::flow::{self, Flow, FlowKey, FlowState, Table};
 use crate::kernel::{Kernel, stages};
@@ -56,9 +57,9 @@ impl Over {
     /// Whether it is one of them.
     #[inline(always)]
     #[must_use]
-    pub fn is(self, of: &Flow, proto: u8, now: u32) -> bool {
+    pub fn is(self, of: &Flow, proto: u8, now: u32, lifetimes: &Lifetimes) -> bool {
         match self {
-            Self::Expired => flow::expired(of, proto, now),
+            Self::Expired => flow::expired(of, proto, now, lifetimes),
             Self::Of(slot) | Self::Bury(slot) => of.opener.slot == slot || of.responder.slot == slot,
             Self::Idle(seconds) => {
                 let state = of.state.value;
@@ -122,8 +123,8 @@ pub fn sweep<K: Kernel>(k: &K, w: &mut Walk) -> u32 {
 #[inline(always)]
 fn end<K: Kernel>(k: &K, w: &mut Walk, table: Table, over: Over) -> bool {
     let Walk { draft, met, .. } = w;
-    let Some(entry) = k.flow(table, &draft.key) else { return true };
-    if !k.copy(entry, draft.key.tag(), met) || !over.is(met, draft.key.proto, k.seconds()) {
+    let (Some(entry), Some(config)) = (k.flow(table, &draft.key), k.config()) else { return true };
+    if !k.copy(entry, draft.key.tag(), met) || !over.is(met, draft.key.proto, k.seconds(), &config.lifetimes) {
         return true;
     }
     match over {

@@ -10,7 +10,7 @@ use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason, counted_to};
 use fairlead_datapath::flow::stage::{
     Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, FindFreePort, Forget, Look, MakeWay, NoteLast, PutBack,
-    PutIn, Reserve, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
+    PutIn, Reserve, Stands, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
 };
 use fairlead_datapath::flow::{Entry, Flow};
 use fairlead_datapath::kernel::Kernel as _;
@@ -49,6 +49,7 @@ stages! {
     Bury => tc_bury with tables(table, slot);
     BuryOne => tc_bury_one with tables(table, slot, which);
     NoteLast => tc_note_last with packet(place);
+    Stands => tc_stands with tables(place);
     TrackChange => tc_track_change with packet(place);
     LookUp => tc_look_up with tables(whose);
     ChooseBackend => tc_choose_backend with tables(begins, from);

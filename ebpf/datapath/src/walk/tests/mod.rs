@@ -2,6 +2,7 @@
 //! out is checked, computed in full and left to the hardware.
 
 mod bandwidth;
+mod blind;
 mod bytes;
 mod cost;
 mod crowd;

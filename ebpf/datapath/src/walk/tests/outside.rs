@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::WirePort;
+use crate::config::Uplink;
 use crate::service::{FrontendFlags, Scope, SourceRangeKey};
-use crate::testing::ip;
+use crate::testing::{Fate, Hook, ip};
 
 pub(super) const NODE_PORT: u16 = 30_080;
 
@@ -253,5 +254,36 @@ fn s28_pods_reach_a_node_port_of_their_own_node_and_themselves() {
             assert_eq!((got.0, got.1.src), (Landed::Pod(1), Node::address(v6)));
             answered(send, &mut node, 1, &own, &got, SYN_ACK);
         }
+    });
+}
+
+#[test]
+fn s74_what_comes_in_where_no_node_is_meets_services_and_gets_to_pods_by_the_stack() {
+    const ASIDE: u32 = 77;
+    each(|v6, send| {
+        let mut node = Node::new();
+        node.host.uplinks.insert(ASIDE, Uplink::default());
+        node.service((Node::vip(v6), 80), TCP, &[(Node::pod(1, v6), 8080)]);
+        let guest = (Node::world(v6), CLIENT);
+        let comes = |node: &mut Node, to| {
+            let mut frame = send.frame(&tcp(guest, to, SYN));
+            frame.ingress = ASIDE;
+            (node.host.run(Hook::FromUplink(ASIDE), &mut frame), frame)
+        };
+        assert_eq!(comes(&mut node, (Node::vip(v6), 80)).0, Fate::ToPod(1));
+        // Straight to a pod it is judged at the pod, and so it goes on.
+        let to = (Node::pod(2, v6), 80);
+        let (fate, mut frame) = comes(&mut node, to);
+        assert_eq!(fate, Fate::Pass);
+        assert_eq!(node.host.run(Hook::ToPod(2), &mut frame), Fate::Pass);
+        let mut frame = send.frame(&tcp(to, guest, SYN_ACK));
+        frame.ingress = crate::ifindex_of(2);
+        assert_eq!(node.host.run(Hook::FromPod(2), &mut frame), Fate::Stack);
+        assert_eq!(comes(&mut node, to).0, Fate::Stack);
+        // Who is a pod of this node does not come in there.
+        let mut frame = send.frame(&tcp((Node::pod(1, v6), CLIENT), to, SYN));
+        frame.ingress = ASIDE;
+        assert_eq!(node.host.run(Hook::FromUplink(ASIDE), &mut frame), Fate::Pass);
+        assert_eq!(node.host.run(Hook::ToPod(2), &mut frame), Fate::Drop(DropReason::LocalAddress));
     });
 }

@@ -1,0 +1,135 @@
+//! Nodes with more than one network, and what they forward for others.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use fairlead_tests::{Lab, Node, Pod, Probe, Probes, ServiceManifest, Vantage, Via};
+
+use crate::world::{balancer, cluster, probes, service};
+
+/// A guest's network: the node's addresses in it, and the guest's.
+struct Network {
+    node: [IpAddr; 2],
+    guest: [IpAddr; 2],
+}
+
+impl Network {
+    fn new(number: u8) -> Self {
+        let at = |host: u8| {
+            let [v4, v6] = [format!("198.18.{number}.{host}"), format!("fd00:198:18:{number}::{host}")];
+            [v4, v6].map(|ip| ip.parse().unwrap())
+        };
+        Self { node: at(1), guest: at(2) }
+    }
+
+    /// Has the node reach it by a device, and the guest all else by the node.
+    fn join(&self, node: &Node, device: &str, guest: &Vantage) {
+        be_at(node, device, self.node);
+        be_at(guest, "eth0", self.guest);
+        for gateway in self.node {
+            ip(guest, &format!("route add default via {gateway}"));
+        }
+    }
+}
+
+/// Runs `ip`, with words between spaces.
+fn ip(place: &impl Probes, line: &str) {
+    place.must_run(&["ip"].into_iter().chain(line.split(' ')).collect::<Vec<_>>());
+}
+
+/// Gives a device addresses and sets it up.
+fn be_at(place: &impl Probes, device: &str, [v4, v6]: [IpAddr; 2]) {
+    ip(place, &format!("addr add {v4}/24 dev {device}"));
+    ip(place, &format!("addr add {v6}/64 dev {device} nodad"));
+    ip(place, &format!("link set {device} up"));
+}
+
+/// A guest with a pair of devices of its own, of which the node has one.
+fn guest(node: &Node, name: &str) -> Vantage {
+    let guest = node.guest(name);
+    ip(node, &format!("link add {name} type veth peer name eth0 netns {name}"));
+    guest
+}
+
+/// Waits until a service at these probes is answered by these pods.
+fn reaches(lab: &Lab, from: &impl Probes, to: &[Probe], servers: &[&Pod]) {
+    for probe in to {
+        for server in servers {
+            lab.wait_until(&format!("{probe:?} is answered by {}", server.key()), || {
+                let reply =
+                    from.probe(&probe.clone().timeout(Duration::from_secs(1))).map_err(|error| format!("{error:?}"))?;
+                if reply.server.pod == server.key() { Ok(()) } else { Err(reply.server.pod) }
+            });
+        }
+    }
+}
+
+#[test]
+fn s73_s72_networks_that_nobody_named_are_served_and_what_goes_there_has_the_nodes_address() {
+    const PORTS: [u16; 2] = [30_071, 30_072];
+    let lab = Lab::builder().nodes(2).start();
+    let node = lab.node("node-1").as_ref();
+    let server = |node: &str| lab.node(node).pod(&format!("shop/{node}")).tcp(8080).udp(5300).start();
+    let (near, far) = (server("node-1"), server("node-2"));
+    let everywhere: ServiceManifest = service("s73", 71).balanced(&balancer(71)).node_ports(&PORTS);
+    lab.apply(&everywhere.endpoints(&[&near, &far]).yaml());
+
+    // A second network, and one behind a bridge, both after the agent has begun.
+    let [second, bridged] = ["second", "bridged"].map(|name| guest(node, name));
+    for line in ["link add br-guests type bridge", "link set bridged master br-guests", "link set bridged up"] {
+        ip(node, line);
+    }
+    for (guest, device, number) in [(&second, "second", 71), (&bridged, "br-guests", 72)] {
+        let network = Network::new(number);
+        network.join(node, device, guest);
+        let to = [probes(cluster(71), 80, 53), probes(balancer(71), 80, 53), probes(node.ips(), PORTS[0], PORTS[1])]
+            .concat();
+        // What the socket hooks see goes straight to the backend, which answers what it sees: that is up to the guest's network.
+        reaches(&lab, &guest.via(Via::Packet), &to, &[&near, &far]);
+        // The node's address in that network is one of its own, without NodePorts; pods are reached as before.
+        reaches(&lab, guest, &near.ips().map(|ip| Probe::tcp(ip, 8080)), &[&near]);
+        // What pods send there has the address that the node has there, also if a virtual one is newer.
+        ip(node, &format!("addr add 198.18.{number}.99/32 dev {device}"));
+        ip(node, &format!("addr add fd00:198:18:{number}::99/128 dev {device} nodad"));
+        guest.serve(device, &[9000], &[9000]);
+        for (probe, own) in probes(network.guest, 9000, 9000).iter().zip(network.node.iter().flat_map(|ip| [ip, ip])) {
+            lab.wait_until(&format!("{probe:?} comes from {own}"), || match near.probe(probe) {
+                Ok(reply) if reply.server.peer.ip() == *own => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
+        }
+    }
+    // A device that becomes a bridge's port is left alone, and what it led to goes by the bridge.
+    ip(node, "addr flush dev second");
+    ip(node, "link set second master br-guests");
+    be_at(node, "br-guests", Network::new(71).node);
+    reaches(&lab, &second.via(Via::Packet), &probes(cluster(71), 80, 53), &[&near, &far]);
+}
+
+#[test]
+fn s73_hundreds_of_containers_of_somebody_elses_come_and_go() {
+    let lab = Lab::builder().nodes(1).start();
+    let node = lab.node("node-1").as_ref();
+    let server = lab.node("node-1").pod("shop/server").tcp(8080).udp(5300).start();
+    lab.apply(&service("s73", 71).node_ports(&[30_071, 30_072]).endpoint(&server).yaml());
+    let last = guest(node, "last");
+    let batch = |line: &dyn Fn(u32) -> String| {
+        let lines: String = (0..300).map(line).collect();
+        let ended = node.run_with(&["ip", "-batch", "-"], &[], &lines);
+        assert!(ended.ok(), "{}", ended.stderr);
+    };
+    batch(&|n| {
+        let (a, b) = (n / 250, n % 250);
+        format!(
+            "link add other{n} type veth peer name peer{n}\nlink set other{n} up\nroute add 198.19.{a}.{b}/32 dev other{n}\n"
+        )
+    });
+    Network::new(73).join(node, "last", &last);
+    let to = [probes(cluster(71), 80, 53), probes(node.ips(), 30_071, 30_072)].concat();
+    reaches(&lab, &last.via(Via::Packet), &to, &[&server]);
+    reaches(&lab, lab.client(), &to[4..], &[&server]);
+    batch(&|n| format!("link del other{n}\n"));
+    reaches(&lab, &last.via(Via::Packet), &to, &[&server]);
+    let log = node.agent().log();
+    assert!(!log.contains("table UPLINKS is full"), "{log}");
+}
