@@ -205,7 +205,7 @@ impl Hooks {
             let Some(hook) = self.hooks.get(&place).filter(|hook| is_it(hook)) else { continue };
             let result = match self.means(place, hook) {
                 Means::Link(pin) => links::remove(&pin),
-                Means::Filter(_) => filters::remove(link, ingress, program),
+                Means::Filter(_) => super::filters::remove(link, ingress, program),
             };
             if let Err(error) = result {
                 debug!(link, program, %error, "the program was not there to be taken off");

@@ -27,9 +27,9 @@ impl Rank {
 }
 
 /// Removes our filter from an interface.
-pub(super) fn remove(link: &str, ingress: bool, program: &str) -> std::io::Result<()> {
+pub(super) fn remove(link: &str, ingress: bool, program: &str) -> io::Result<()> {
     let direction = if ingress { TcAttachType::Ingress } else { TcAttachType::Egress };
-    tc::qdisc_detach_program(link, direction, program).map_err(std::io::Error::other)
+    tc::qdisc_detach_program(link, direction, program).map_err(io::Error::other)
 }
 
 /// The program that drops whatever none before it has decided on.

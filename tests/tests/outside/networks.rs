@@ -65,7 +65,7 @@ fn reaches(lab: &Lab, from: &impl Probes, to: &[Probe], servers: &[&Pod]) {
 }
 
 #[test]
-fn s73_s72_networks_that_nobody_named_are_served_and_what_goes_there_has_the_nodes_address() {
+fn s73_s74_networks_that_nobody_named_are_served_and_what_goes_there_has_the_nodes_address() {
     const PORTS: [u16; 2] = [30_071, 30_072];
     let lab = Lab::builder().nodes(2).start();
     let node = lab.node("node-1").as_ref();
