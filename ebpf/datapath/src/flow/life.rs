@@ -2,7 +2,7 @@
 
 use crate::kernel::Kernel;
 use crate::packet::{ICMP, ICMPV6, TCP, UDP};
-use crate::tables::config::Lifetimes;
+use crate::tables::config::{Config, Lifetimes};
 use crate::tables::flow::{Flow, FlowKey, FlowState, Table};
 
 /// Seconds that a flow lives after its last packet, by protocol and state.
@@ -38,8 +38,15 @@ pub fn expired(flow: &Flow, proto: u8, now: u32, set: &Lifetimes) -> bool {
 /// The same, of the walk's own. What was in use just now has not, and nobody asks what is set.
 #[inline(always)]
 pub(super) fn has_expired<K: Kernel>(k: &K, flow: &Flow, proto: u8, now: u32) -> bool {
-    idle_for(flow, now) > Lifetimes::SHORTEST
-        && k.config().is_none_or(|config| expired(flow, proto, now, &config.lifetimes))
+    let idle = idle_for(flow, now);
+    idle > Lifetimes::SHORTEST && k.outlived(idle, proto, flow.state.value)
+}
+
+/// Whether one that has been idle for so long has expired.
+#[inline(always)]
+#[must_use]
+pub fn outlived(config: Option<&Config>, idle: u32, proto: u8, state: u32) -> bool {
+    config.is_none_or(|config| idle > lifetime(proto, state, &config.lifetimes))
 }
 
 /// Seconds since an entry's last packet.

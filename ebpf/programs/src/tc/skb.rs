@@ -255,6 +255,11 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
+    fn outlived(&self, idle: u32, proto: u8, state: u32) -> bool {
+        stages::outlived(idle, proto, state)
+    }
+
+    #[inline(always)]
     fn config(&self) -> Option<&Config> {
         maps::config()
     }

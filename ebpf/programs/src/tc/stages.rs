@@ -12,7 +12,7 @@ use fairlead_datapath::flow::stage::{
     Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, FindFreePort, Forget, Look, MakeWay, NoteLast, PutBack,
     PutIn, Reserve, Stands, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
 };
-use fairlead_datapath::flow::{Entry, Flow};
+use fairlead_datapath::flow::{self, Entry, Flow};
 use fairlead_datapath::kernel::Kernel as _;
 use fairlead_datapath::packet::stage::{Parse, ReadStamp};
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
@@ -74,6 +74,18 @@ stages! {
 #[inline(always)]
 pub(super) fn copy(entry: &Entry, key: u32, into: &mut Flow) -> bool {
     tc_copy(entry, into, key) != 0
+}
+
+/// Whether a flow that has been idle for so long has expired.
+#[inline(always)]
+pub(super) fn outlived(idle: u32, proto: u8, state: u32) -> bool {
+    tc_outlived(idle, u32::from(proto), state) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_outlived(idle: u32, proto: u32, state: u32) -> u32 {
+    u32::from(flow::outlived(maps::config(), idle, proto as u8, state))
 }
 
 #[unsafe(no_mangle)]
