@@ -135,15 +135,14 @@ fn a_server_that_stops_answers_what_waits_and_says_goodbye() {
             for (question, from) in waiting {
                 upstream.send_to(&found(&question, "192.0.2.1").to_vec().unwrap(), from).await.unwrap();
             }
-            stop
+            timeout(PATIENCE, stop).await.expect("it stops").unwrap();
         };
-        let (over_https, stop) = tokio::join!(over_https, stopping);
+        let (over_https, ()) = tokio::join!(over_https, stopping);
         let mut over_tls = vec![0; usize::from(tls.read_u16().await.unwrap())];
         tls.read_exact(&mut over_tls).await.unwrap();
         for said in [read(&mut tcp).await, over_tls, over_https] {
             assert_eq!(Message::from_vec(&said).unwrap().answers.len(), 1);
         }
-        timeout(PATIENCE, stop).await.expect("it stops").unwrap();
         timeout(PATIENCE, https.connection).await.expect("an end").unwrap().expect("a goodbye, and no error");
         assert!(timeout(PATIENCE, tls.read_u8()).await.expect("an end").is_err());
     });
