@@ -65,19 +65,19 @@ pub fn decide<T: Tables>(tables: &T, set: u32, class: u32, proto: u8, port: Wire
     let Some(meta) = tables.policy_set(PolicySet::index(set)) else {
         return Decision::without_rule(Outcome::Missing);
     };
-    if meta.id != set || meta.pages > MAX_PAGES || meta.flags & !SetFlags::KNOWN != 0 {
+    if meta.id != set || meta.pages > MAX_PAGES || meta.admin_pages > meta.pages || meta.flags & !SetFlags::KNOWN != 0 {
         return Decision::without_rule(Outcome::Missing);
     }
-    // What stays the same for every page is not branched on below: the verifier would walk each page once for each case.
+    // What stays the same for every page is not branched on below: the verifier would walk each page once for each case. So
+    // pages are bits, and what holds for one is asked of a copy.
     let (proto, port) = if matches!(proto, 6 | 17 | 132) { (proto, port) } else { (OTHER_PROTOCOLS, ANY_PORT) };
-    let is_open = meta.flags & SetFlags::OPEN != 0;
-    let pages = if own && !is_open { meta.admin_pages } else { meta.pages };
-    let mut first = 0;
+    let (open, own) = (u32::from(meta.flags / SetFlags::OPEN) & 1, u32::from(own));
+    let admin = first_pages(meta.admin_pages);
+    // Pages of tiers whose rules have actions, and those that are still to be asked.
+    let acts = admin | all_pages_if(open);
+    let mut left = first_pages(meta.pages) & (admin | !all_pages_if(own & !open));
     for page in 0..MAX_PAGES {
-        if page >= pages {
-            break;
-        }
-        if page < first {
+        if left >> page & 1 == 0 {
             continue;
         }
         let peers = match peer_row(tables, &PeerKey { set, class, page: u32::from(page) }) {
@@ -94,21 +94,35 @@ pub fn decide<T: Tables>(tables: &T, set: u32, class: u32, proto: u8, port: Wire
             continue;
         }
         let decided = |outcome| Decision { bit: page * PAGE_BITS + bit, outcome };
-        let is_admin = page < meta.admin_pages;
-        if (is_admin || is_open) && action != ACCEPT {
-            if action == DENY {
-                return decided(Outcome::Denied);
-            }
-            if is_admin {
-                // Passed: the next tier begins with a page of its own.
-                first = meta.admin_pages;
-                continue;
-            }
+        if acts >> page & 1 == 0 || action == ACCEPT {
+            return decided(Outcome::Allow);
         }
-        return decided(Outcome::Allow);
+        if action == DENY {
+            return decided(Outcome::Denied);
+        }
+        // Passed: after the Admin tier comes the next one, which begins with a page of its own. After Baseline comes nothing.
+        if admin >> page & 1 == 0 {
+            return decided(Outcome::Allow);
+        }
+        left &= !admin;
     }
-    Decision::without_rule(if is_open || own { Outcome::Allow } else { Outcome::Isolated })
+    Decision::without_rule(if open | own != 0 { Outcome::Allow } else { Outcome::Isolated })
 }
+
+/// So many pages from the first on, a bit each.
+#[inline(always)]
+const fn first_pages(count: u16) -> u32 {
+    ((1 << (count & 15)) - 1) & ALL_PAGES
+}
+
+/// All pages if the lowest bit is set, else none.
+#[inline(always)]
+const fn all_pages_if(bit: u32) -> u32 {
+    0_u32.wrapping_sub(bit & 1) & ALL_PAGES
+}
+
+/// A bit for each page.
+const ALL_PAGES: u32 = (1 << MAX_PAGES) - 1;
 
 /// The rules that a class meets: its row, or that of class 0.
 #[inline(always)]
