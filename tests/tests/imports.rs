@@ -83,7 +83,7 @@ impl Crate {
         {
             return after_item(rest);
         }
-        let here = |path: Path| absolute(at, path);
+        let here = |path: Path| absolute(at, &path);
         let module = self.0.get_mut(at).expect("it was made when its file was opened");
         match tokens {
             [TokenTree::Ident(word), rest @ ..] if word == "use" => {
@@ -178,7 +178,7 @@ impl Crate {
                     None => match module.globs.iter().find(|from| self.defines(from, &path[0])) {
                         Some(from) => [from, path.as_slice()].concat(),
                         None if path.len() > 1 && ["crate", "self", "super"].contains(&path[0].as_str()) => {
-                            absolute(at, path.clone())
+                            absolute(at, path)
                         }
                         None => continue,
                     },
@@ -255,9 +255,9 @@ fn tree(tokens: &[TokenTree]) -> Vec<(Path, String)> {
 }
 
 /// A path from the root of the crate; what does not begin there is of another crate, or a child's.
-fn absolute(at: &Path, path: Path) -> Path {
+fn absolute(at: &Path, path: &[String]) -> Path {
     let mut base = at.clone();
-    let mut names = path.as_slice();
+    let mut names = path;
     match names {
         [first, rest @ ..] if first == "crate" => return rest.to_vec(),
         [first, rest @ ..] if first == "self" => names = rest,
