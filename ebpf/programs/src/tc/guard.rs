@@ -15,11 +15,11 @@ use crate::maps;
 
 /// Drops what no program has decided on.
 #[classifier]
-pub(crate) fn fairlead_guard(ctx: TcContext) -> i32 {
+pub(crate) fn fairlead_guard(TcContext { skb }: TcContext) -> i32 {
     let reason = DropReason::NoProgram as u8;
     maps::count_drop(reason);
     // SAFETY: a field of the context.
-    if let Some(slot) = slot_of(unsafe { (*ctx.skb.skb).ifindex }) {
+    if let Some(slot) = slot_of(unsafe { (*skb.skb).ifindex }) {
         maps::count_drop_of(slot, reason);
     }
     TC_ACT_SHOT
