@@ -74,7 +74,8 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
     if elsewhere {
         return Action::drop(DropReason::LocalAddress);
     }
-    let mut turned = false;
+    // Begun before it is judged: whether it was turned is noted there, not on the stack, of which this chain leaves nothing.
+    w.draft.open(&w.packet, k.udp_generation());
     if how != Inbound::Node
         && let Err(reason) = judge::ingress(k, w, word)
     {
@@ -85,7 +86,7 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
         if judge::egress(k, w, word, w.to.class).is_err() {
             return Action::drop(reason);
         }
-        turned = true;
+        w.draft.turned = 1;
     }
     let own = End { slot, node: NO_NODE };
     // Answers to what did not come from the cluster go the way that the host's routes say.
@@ -96,8 +97,7 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
         return Action::DELIVER;
     }
     let theirs = if through_stack { End::ELSEWHERE } else { theirs };
-    w.draft.open(&w.packet, k.udp_generation());
-    w.draft.turned = u32::from(turned);
+    let turned = w.draft.turned != 0;
     let flow = &mut w.draft.flow;
     flow.flags = if through_stack { FlowFlags::STACK } else { 0 };
     if how == Inbound::Node {
