@@ -25,7 +25,7 @@ use crate::wiring::{NamePattern, PROC_SYS};
 const API_SERVER_PATIENCE: u64 = 600;
 
 /// Keys of the file that have keys below them: `--healthz-bind` is `bind` below `healthz`.
-pub const GROUPS: [&str; 7] = ["cni", "conntrack", "healthz", "masquerade", "metadata", "metrics", "tables"];
+pub const GROUPS: [&str; 6] = ["cni", "conntrack", "healthz", "masquerade", "metadata", "metrics"];
 
 /// Where clouds have their metadata services: the first is nearly everybody's, the second Amazon's for IPv6.
 const METADATA: [IpAddr; 2] =
@@ -65,8 +65,8 @@ pub struct Settings {
     /// in force stays in force, and the node stays Ready
     #[arg(long, value_name = "SECONDS", default_value_t = API_SERVER_PATIENCE)]
     pub api_server_patience: u64,
-    /// Uplinks: interfaces that lead out of the node, as names in which * stands for anything [default: all that have an
-    /// address or a route]
+    /// Uplinks: interfaces that lead out of the node, as names in which * stands for anything and ? for one character. Those
+    /// alone are served, and nodes are reached by them [default: all that have an address or a route]
     #[arg(long = "uplinks", visible_alias = "uplink", value_name = "IF", value_delimiter = ',')]
     pub uplinks: Vec<NamePattern>,
     /// Interfaces that do not, as docker*: what comes in there meets no Service, and what goes to pods is judged at the pod

@@ -29,9 +29,7 @@ impl Drops {
     /// When the answer has none.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<String, u64> {
-        let counts = self.0["counts"].as_array().expect("there are counts");
-        let count = |one: &Value| (one["reason"].as_str().unwrap().to_owned(), one["packets"].as_u64().unwrap());
-        counts.iter().map(count).collect()
+        by_reason(&self.0["counts"])
     }
 
     /// How often one did.
@@ -47,8 +45,7 @@ impl Drops {
     #[must_use]
     pub fn of_pod(&self, pod: &str) -> BTreeMap<String, u64> {
         let pods = self.0["pods"].as_array().expect("there are pods");
-        let counts = pods.iter().find(|one| one["pod"] == pod).map(|one| one["counts"].clone());
-        counts.map_or_else(BTreeMap::new, |counts| serde_json::from_value(counts).expect("they are counts"))
+        pods.iter().find(|one| one["pod"] == pod).map(|one| by_reason(&one["counts"])).unwrap_or_default()
     }
 
     /// The last packets that were dropped.
@@ -59,4 +56,10 @@ impl Drops {
     pub fn recent(&self) -> &[Value] {
         self.0["recent"].as_array().expect("there are recent ones")
     }
+}
+
+fn by_reason(counts: &Value) -> BTreeMap<String, u64> {
+    let counts = counts.as_array().expect("there are counts");
+    let count = |one: &Value| (one["reason"].as_str().unwrap().to_owned(), one["packets"].as_u64().unwrap());
+    counts.iter().map(count).collect()
 }

@@ -217,7 +217,7 @@ pub(super) fn drops(drops: &DropsView) -> String {
     if !drops.pods.is_empty() {
         let mut out = Table::new(["pod", "reason", "packets since it came"]);
         for pod in &drops.pods {
-            pod.counts.iter().for_each(|(reason, n)| out.row([pod.pod.clone(), reason.clone(), n.to_string()]));
+            pod.counts.iter().for_each(|n| out.row([pod.pod.clone(), n.reason.clone(), n.packets.to_string()]));
         }
         text += &format!("\n{out}");
     }

@@ -1,6 +1,6 @@
 //! Dropped packets: the last ones, from the programs' ring buffer, and counts by reason, of the node and of each pod.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,8 +53,17 @@ pub struct DropCount {
 pub struct PodDropsView {
     /// `namespace/name`.
     pub pod: String,
-    /// Packets by the reason's word; reasons that never occurred are left out.
-    pub counts: BTreeMap<String, u64>,
+    /// Packets by reason; reasons that never occurred are left out.
+    pub counts: Vec<PodDropCount>,
+}
+
+/// How often one reason occurred to one pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodDropCount {
+    /// The reason's word.
+    pub reason: String,
+    /// Packets.
+    pub packets: u64,
 }
 
 /// A dropped packet.
@@ -103,7 +112,10 @@ impl DropLog {
         let pods = pod_counts(tables, shared);
         let view = |(key, counts): (ObjectKey, Vec<(DropReason, u64)>)| PodDropsView {
             pod: key.to_string(),
-            counts: counts.into_iter().map(|(reason, packets)| (reason.as_str().to_owned(), packets)).collect(),
+            counts: counts
+                .into_iter()
+                .map(|(reason, packets)| PodDropCount { reason: reason.as_str().to_owned(), packets })
+                .collect(),
         };
         DropsView { counts: self.counts(tables), pods: pods.into_iter().map(view).collect(), recent }
     }

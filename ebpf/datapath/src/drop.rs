@@ -110,7 +110,7 @@ reasons! {
     OtherPod = 29, "other_pod";
     /// A pod's packet that would leave the node with the pod's address, because its flow is gone.
     Untranslated = 30, "untranslated";
-    /// The outgoing interface has no address of the packet's family to masquerade with.
+    /// Neither the outgoing interface nor the node has an address of the packet's family to masquerade with.
     NoAddress = 31, "no_address";
     /// Two packets opened one flow at once, or the flow was removed meanwhile; a retransmission passes.
     FlowRace = 32, "flow_race";

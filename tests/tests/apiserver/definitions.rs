@@ -70,6 +70,13 @@ fn p66_the_definition_of_cluster_policies_comes_changes_its_version_and_goes() {
 
         definitions.delete(CRD, &DeleteParams::default()).await.unwrap();
         feed.until("the policies are gone", |feed| !is_there(feed, "old") && !is_there(feed, "new")).await;
+        // A watch that is not there is not one that says nothing, for which an agent would not be ready in the end.
+        let forgotten = async {
+            while cluster.watches().iter().any(|watch| watch.kind == Kind::ClusterNetworkPolicy) {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), forgotten).await.expect("the watch is forgotten");
         assert_eq!(cluster.troubles(), Vec::<String>::new());
     });
 }

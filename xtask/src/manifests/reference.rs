@@ -35,7 +35,9 @@ const HEAD: &str = "\
 `-o json` and `-o yaml` print one object: `api_version`, which is `fairlead/v1`; `kind`, which says what it is; and the fields
 below. Lists are in `items`. The version changes when a field goes or changes its meaning; new fields may come at any time.
 `drops --follow` prints one object a line, of kind `Drop`; `--watch` prints one object after the other.
-`doctor` prints `findings` (`severity`: `blocks` or `hinders`, `what`, `why`, `remedy`) and `unseen` (`what`, `reason`).
+`doctor` (kind `Findings`) prints `findings` (`severity`: `blocks` or `hinders`, `what`, `why`, `remedy`), `without` (`what`,
+`holds`) and `unseen` (`what`, `reason`); `version` (kind `Version`) prints `version`, `commit`, `api`, `agent` (`version`, `api`),
+`agent_unknown` and `kernel` (`release`, `features` with `name` and `present`); `log-level` (kind `LogLevel`) prints `filter`.
 
 ";
 
@@ -156,6 +158,9 @@ mod tests {
         for (_, kind, _) in KINDS {
             assert!(text.contains(&format!("## {kind}\n")), "{kind}");
         }
-        assert!(text.contains("| `free` | number |") && !text.contains("(#vec"), "{text}");
+        assert!(
+            text.contains("| `free` | number |") && !text.contains("(#vec") && !text.contains("BTreeMap"),
+            "{text}"
+        );
     }
 }

@@ -69,7 +69,7 @@ pub struct NetworkView {
     pub api_server: Option<String>,
     /// The node's own addresses, one of a family at most.
     pub addresses: Vec<IpAddr>,
-    /// MTU of the uplinks, the smallest, in bytes.
+    /// MTU of the uplinks by which nodes are reached, the smallest, in bytes.
     pub mtu: u32,
     /// MTU that new pods get, in bytes.
     pub pod_mtu: u32,

@@ -157,7 +157,7 @@ impl Content {
         [&self.node.attempts, &self.policy.attempts, &self.bandwidth.attempts, &self.services.attempts]
     }
 
-    /// Whether every uplink has a queue that keeps packets until their turn.
+    /// Whether every primary uplink has a queue that keeps packets until their turn.
     pub(super) fn set_paced(&mut self, paced: bool) {
         if self.paced != paced {
             self.paced = paced;

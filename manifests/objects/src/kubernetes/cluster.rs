@@ -127,6 +127,11 @@ impl Cluster {
         self.0.heard.states(Instant::now())
     }
 
+    /// A kind is not served: its watch is neither alive nor silent.
+    pub(super) fn forget(&self, kind: crate::Kind) {
+        self.0.heard.forget(kind);
+    }
+
     /// What was asked of servers, and what became of it.
     #[must_use]
     pub fn requests(&self) -> RequestCounts {

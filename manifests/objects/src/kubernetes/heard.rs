@@ -57,6 +57,11 @@ impl Heard {
         }
     }
 
+    /// There is nothing to be heard of a kind any more: the server does not serve it.
+    pub(super) fn forget(&self, kind: Kind) {
+        self.ears().remove(&kind);
+    }
+
     /// How the watches are.
     pub(super) fn states(&self, now: Instant) -> Vec<WatchState> {
         let ears = self.ears();

@@ -78,6 +78,7 @@ pub(super) async fn follow(cluster: &Cluster, told: Told<'_>) {
         }
         match served {
             Ok(Served::Nothing) => {
+                cluster.forget(Kind::ClusterNetworkPolicy);
                 cluster.set_trouble(&resource, None);
                 let since = *absent.get_or_insert_with(Instant::now);
                 if !relist.has_told() || since.elapsed() >= BELIEF {
@@ -89,6 +90,7 @@ pub(super) async fn follow(cluster: &Cluster, told: Told<'_>) {
                 }
             }
             Ok(Served::Others) => {
+                cluster.forget(Kind::ClusterNetworkPolicy);
                 absent = None;
                 trouble(format!(
                     "the API server serves {resource} of {GROUP} in none of the versions v1beta1 and v1alpha2: what they say \
