@@ -16,7 +16,7 @@ use fairlead_datapath::flow::{FlowKey, Table};
 use fairlead_datapath::slot_of;
 use fairlead_datapath::walk::{MAX_KEYS, Over, SweepRequest};
 use fairlead_objects::causes;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::clsact::{self, Filter};
 use super::filters::{GUARD, OF_POD, PodFilters, Rank};
@@ -211,6 +211,29 @@ impl Hooks {
                 debug!(link, program, %error, "the program was not there to be taken off");
             }
             self.hooks.remove(&place);
+        }
+    }
+
+    /// Takes the programs off interfaces that an agent before had as uplinks, and that are none: nobody would replace them.
+    /// Pods' and those `kept` are left.
+    pub fn detach_other_uplinks(&self, kept: &[&str]) {
+        for link in nix::net::if_::if_nameindex().iter().flat_map(|links| links.iter()) {
+            let name = link.name().to_string_lossy();
+            if kept.contains(&&*name) || slot_of(link.index()).is_some() {
+                continue;
+            }
+            for (way, ingress, program) in [("in", true, "from_uplink"), ("out", false, "to_uplink")] {
+                let pin = self.pins.packet_link(way, &name);
+                let result = match self.packet {
+                    PacketAttach::Tcx if !pin.exists() => continue,
+                    PacketAttach::Tcx => links::remove(&pin),
+                    PacketAttach::Clsact => super::filters::remove(&name, ingress, program),
+                };
+                match result {
+                    Ok(()) => info!(link = %name, program, "not an uplink any more: taken off"),
+                    Err(error) => debug!(link = %name, program, %error, "nothing to take off"),
+                }
+            }
         }
     }
 

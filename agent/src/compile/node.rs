@@ -29,10 +29,12 @@ fn address(uplink: &Uplink, v4: bool) -> Option<IpAddr> {
 /// What the interfaces say of the node. Its addresses are those that its object names and that it really has, or else
 /// those of its uplinks.
 #[must_use]
-pub fn network(uplinks: &[Uplink], node: Option<&Node>, tunnel: TunnelSettings) -> Network {
+pub fn network(uplinks: &[Uplink], addresses: &[IpAddr], node: Option<&Node>, tunnel: TunnelSettings) -> Network {
     // What leads to containers or virtual machines of the node says nothing of the ways between nodes.
     let uplinks: Vec<&Uplink> = uplinks.iter().filter(|uplink| uplink.is_primary).collect();
-    let own: Vec<IpAddr> = uplinks.iter().flat_map(|uplink| &uplink.addresses).map(|(ip, _)| *ip).collect();
+    let of_uplinks = uplinks.iter().flat_map(|uplink| &uplink.addresses).map(|(ip, _)| *ip);
+    // The address that the object names may be on loopback or a dummy, where routers are told the way to it.
+    let own: Vec<IpAddr> = of_uplinks.chain(addresses.iter().copied()).collect();
     let of_family = |v4: bool| {
         let named = node.into_iter().flat_map(|node| &node.internal_ips).copied();
         let mut named = named.filter(|ip| ip.is_ipv4() == v4 && own.contains(ip));
@@ -179,7 +181,16 @@ mod tests {
 
     fn uplink(ifindex: u32, mtu: u32, addresses: &[&str]) -> Uplink {
         let addresses = addresses.iter().map(|text| (text.parse().unwrap(), 64)).collect();
-        Uplink { ifindex, name: format!("eth{ifindex}"), mtu, mac: None, addresses, is_primary: true, paces: false }
+        Uplink {
+            ifindex,
+            name: format!("eth{ifindex}"),
+            mtu,
+            mac: None,
+            addresses,
+            is_primary: true,
+            has_ip: true,
+            paces: false,
+        }
     }
 
     #[test]
@@ -188,7 +199,7 @@ mod tests {
             uplink(2, 9000, &["fe80::1", "10.0.0.1", "10.0.0.2", "2001:db8::1"]),
             uplink(3, 1400, &["172.18.0.11", "fd00:172:18::11"]),
         ];
-        let found = network(&uplinks, None, TunnelSettings::default());
+        let found = network(&uplinks, &[], None, TunnelSettings::default());
         assert_eq!(found.addresses, ["10.0.0.1", "2001:db8::1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
         assert_eq!((found.ifindex, found.mtu), (2, 1400));
         let node = Node {
@@ -200,9 +211,13 @@ mod tests {
             pod_cidrs: vec![],
             leaving: false,
         };
-        let found = network(&uplinks[1..], Some(&node), TunnelSettings::default());
+        let found = network(&uplinks[1..], &[], Some(&node), TunnelSettings::default());
         assert_eq!(found.addresses, ["172.18.0.11", "fd00:172:18::11"].map(|ip| ip.parse::<IpAddr>().unwrap()));
         assert_eq!(found.ifindex, 3);
-        assert!(network(&[], None, TunnelSettings::default()).addresses.is_empty());
+        // One that no uplink has: on a dummy, with routes to it.
+        let on_dummy = ["192.0.2.9".parse().unwrap()];
+        let found = network(&uplinks, &on_dummy, Some(&node), TunnelSettings::default());
+        assert_eq!(found.addresses[0], on_dummy[0]);
+        assert!(network(&[], &[], None, TunnelSettings::default()).addresses.is_empty());
     }
 }

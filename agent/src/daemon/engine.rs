@@ -258,15 +258,20 @@ impl Engine {
     /// Attaches to the interfaces out of the node and tells the programs of them.
     pub(super) fn set_uplinks(&mut self, uplinks: Vec<Uplink>) {
         let same = |one: &Uplink, other: &Uplink| one.ifindex == other.ifindex && one.name == other.name;
+        // Gone, a bridge's port or a bond's member by now, excluded, or without IP. First, since the pins of one that was made
+        // again have the same names.
+        for before in self.uplinks.iter().filter(|before| !uplinks.iter().any(|uplink| same(before, uplink))) {
+            self.hooks.detach_uplink(&before.name, before.ifindex);
+        }
+        if self.uplinks.is_empty() {
+            let own = uplinks.iter().map(|uplink| uplink.name.as_str()).chain([overlay::NAME]);
+            self.hooks.detach_other_uplinks(&own.collect::<Vec<_>>());
+        }
         // The others are looked after (`Hooks::look`).
         for uplink in uplinks.iter().filter(|uplink| !self.uplinks.iter().any(|before| same(before, uplink))) {
             if let Err(error) = self.hooks.attach_uplink(&uplink.name, uplink.ifindex) {
                 error!(%error, "can't attach to this interface: its traffic bypasses policy and services");
             }
-        }
-        // A bridge's port or a bond's member by now, excluded, or without IP.
-        for before in self.uplinks.iter().filter(|before| !uplinks.iter().any(|uplink| same(before, uplink))) {
-            self.hooks.detach_uplink(&before.name, before.ifindex);
         }
         let mut primary = uplinks.iter().filter(|uplink| uplink.is_primary).peekable();
         self.content.set_paced(primary.peek().is_some() && primary.all(|uplink| uplink.paces));
@@ -296,7 +301,10 @@ impl Engine {
             if self.shared.adopted && model.own_node().is_none() && !model.synced() {
                 return;
             }
-            (node::network(&self.uplinks, model.own_node(), self.tunnel), model.rules().closed().to_vec())
+            (
+                node::network(&self.uplinks, &self.addresses, model.own_node(), self.tunnel),
+                model.rules().closed().to_vec(),
+            )
         };
         self.content.set_node(node::compile(
             &self.uplinks,

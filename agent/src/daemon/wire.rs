@@ -20,7 +20,8 @@ use crate::network::TunnelSettings;
 use crate::repair::{Kind, Looked, Repair};
 use crate::state::{Shared, Subject};
 use crate::wiring::{
-    Change, Choice, Kept, Netlink, NodeRoute, Sysctls, Uplink, WiringError, desired, neighbours, overlay, watch,
+    Change, Choice, Kept, Lingering, Netlink, NodeRoute, Sysctls, Uplink, WiringError, desired, neighbours, overlay,
+    watch,
 };
 
 /// How often everything is looked at when nothing tells of a change.
@@ -44,6 +45,7 @@ pub(super) struct Wire {
     pins: PinDir,
     /// What the kernel was last made to have. What is not so later somebody else has undone.
     uplinks: Option<Vec<Uplink>>,
+    lingering: Lingering,
     addresses: Option<Vec<IpAddr>>,
     settled: Option<Vec<Uplink>>,
     routes: Option<BTreeSet<NodeRoute>>,
@@ -82,6 +84,7 @@ impl Wire {
             caretaker,
             pins,
             uplinks: None,
+            lingering: Lingering::default(),
             addresses: None,
             settled: None,
             routes: None,
@@ -91,7 +94,9 @@ impl Wire {
 
     /// The interfaces that lead out of the node.
     pub(super) async fn uplinks(&self, node_ips: &[IpAddr]) -> Result<Vec<Uplink>, WiringError> {
-        Ok(self.choice.of(self.netlink.uplinks(node_ips).await?))
+        let mut uplinks = self.choice.of(self.netlink.uplinks_and_candidates(node_ips).await?);
+        uplinks.retain(|uplink| uplink.has_ip);
+        Ok(uplinks)
     }
 
     /// Runs until the loop is gone.
@@ -136,7 +141,8 @@ impl Wire {
         let uplinks = self.uplinks.clone().unwrap_or_default();
         let wanted = {
             let model = shared.model();
-            let network = node::network(&uplinks, model.own_node(), self.tunnel);
+            let network =
+                node::network(&uplinks, self.addresses.as_deref().unwrap_or_default(), model.own_node(), self.tunnel);
             model.synced().then(|| {
                 let tunnel_mtu = network.tunnel_mtu(model.node_name(), model.nodes());
                 (desired(model.node_name(), model.nodes(), &network), tunnel_mtu)
@@ -155,7 +161,10 @@ impl Wire {
 
     async fn look_at_uplinks(&mut self, shared: &Shared, inputs: &mpsc::Sender<Input>, looked: &mut Looked) -> Running {
         let node_ips = shared.model().own_node().map(|node| node.internal_ips.clone()).unwrap_or_default();
-        let found = self.uplinks(&node_ips).await;
+        let found = self.netlink.uplinks_and_candidates(&node_ips).await.map(|found| {
+            let before = self.uplinks.as_deref().unwrap_or_default();
+            self.lingering.uplinks(before, self.choice.of(found), Instant::now().into_std())
+        });
         let found = found.inspect_err(|error| warn!(%error, "can't list the node's interfaces")).ok();
         match self.netlink.addresses().await {
             Ok(found) if self.addresses.as_ref() != Some(&found) => {

@@ -5,6 +5,7 @@
 
 mod choice;
 mod error;
+mod linger;
 mod links;
 mod neighbours;
 mod netlink;
@@ -21,6 +22,7 @@ mod watch;
 
 pub use choice::{Choice, NamePattern};
 pub use error::{Kept, WiringError};
+pub use linger::Lingering;
 pub use links::{PodLink, PodLinks};
 pub use neighbours::neighbours;
 pub use netlink::Netlink;

@@ -247,6 +247,7 @@ fn a_next_hop_on_an_uplinks_network_is_a_neighbour() {
             })
             .collect(),
         is_primary: true,
+        has_ip: true,
         paces: false,
     };
     let uplinks = [uplink(2, &["172.18.0.11/24"]), uplink(3, &["fd00:172:18::11/64"])];

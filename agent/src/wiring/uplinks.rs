@@ -32,6 +32,8 @@ pub struct Uplink {
     /// Whether other nodes are reached by it, as far as can be told: it has a default route or an address of the Node object.
     /// What goes between nodes and what pods may send follows from these.
     pub is_primary: bool,
+    /// Whether it has an address or a route.
+    pub has_ip: bool,
     /// Whether its queues keep each packet until its departure time, as fq does.
     pub paces: bool,
 }
@@ -65,6 +67,16 @@ impl Netlink {
     /// # Errors
     /// When the kernel refuses to list something.
     pub async fn uplinks(&self, node_ips: &[IpAddr]) -> Result<Vec<Uplink>, WiringError> {
+        let mut uplinks = self.uplinks_and_candidates(node_ips).await?;
+        uplinks.retain(|uplink| uplink.has_ip);
+        Ok(uplinks)
+    }
+
+    /// The same with what would be one if it had an address or a route.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list something.
+    pub async fn uplinks_and_candidates(&self, node_ips: &[IpAddr]) -> Result<Vec<Uplink>, WiringError> {
         Ok(uplinks(&self.dump().await?, node_ips))
     }
 
@@ -138,10 +150,10 @@ fn uplinks(dump: &Dump, node_ips: &[IpAddr]) -> Vec<Uplink> {
         .iter()
         .filter(leads_out)
         .filter_map(|link| {
-            let uplink = uplink(link, dump, node_ips, defaults.contains(&index(link)))?;
+            let mut uplink = uplink(link, dump, node_ips, defaults.contains(&index(link)))?;
             let has_frames = link.header.link_layer_type == LinkLayerType::Ether;
-            let has_ip = !uplink.addresses.is_empty() || all.contains(&uplink.ifindex);
-            (uplink.is_primary || (has_frames && has_ip)).then_some(uplink)
+            uplink.has_ip = !uplink.addresses.is_empty() || all.contains(&uplink.ifindex);
+            (uplink.is_primary || has_frames).then_some(uplink)
         })
         .collect();
     found.sort_by_key(|uplink| uplink.ifindex);
@@ -182,7 +194,7 @@ fn uplink(link: &LinkMessage, dump: &Dump, node_ips: &[IpAddr], has_default_rout
     let addresses = ranked(candidates, node_ips, &sources);
     let is_primary = has_default_route || addresses.iter().any(|(ip, _)| node_ips.contains(ip));
     let paces = paces(&dump.queues, ifindex);
-    Some(Uplink { ifindex, name, mtu, mac, addresses, is_primary, paces })
+    Some(Uplink { ifindex, name, mtu, mac, addresses, is_primary, has_ip: false, paces })
 }
 
 /// The source that a default route names, which whoever leaves by it gets.
@@ -315,7 +327,7 @@ mod tests {
         let found = uplinks(&dump, &["172.18.0.1".parse().unwrap()]);
         assert_eq!(found.len(), 301);
         let node_ips: Vec<IpAddr> = vec!["172.18.0.1".parse().unwrap()];
-        let network = crate::compile::node::network(&found, None, crate::network::TunnelSettings::default());
+        let network = crate::compile::node::network(&found, &[], None, crate::network::TunnelSettings::default());
         assert_eq!((network.addresses, network.subnets.len(), network.ifindex), (node_ips, 1, 2));
     }
 }

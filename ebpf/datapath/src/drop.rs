@@ -104,7 +104,7 @@ reasons! {
     ErrorRate = 26, "error_rate";
     /// The pod, or the network that the client is in, has used up its share of the source ports for one destination.
     PortShare = 27, "port_share";
-    /// The source address is that of a pod of this node or of the node, but the packet came from outside or from another pod.
+    /// The source address is that of a pod or of this node, but the packet came in where that one is not.
     LocalAddress = 28, "local_address";
     /// The flow belongs to an earlier pod that had this pod's slot.
     OtherPod = 29, "other_pod";

@@ -10,9 +10,10 @@ use super::errors::stage::relate;
 use super::inbound::Inbound;
 use super::inbound::stage::open_inbound;
 use super::opening::untag;
+use super::outside::is_aside;
 use super::outside::stage::open_from_outside;
 use super::tunnel_port;
-use crate::config::{Config, UplinkFlags};
+use crate::config::Config;
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
 use crate::flow::{self, At, FlowFlags, FragmentKey, Place};
@@ -77,13 +78,6 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
         action = open_inbound(k, w, slot, Inbound::Uplink);
     }
     deliver(k, w, action)
-}
-
-/// Whether a packet came in where no other node is.
-#[inline(always)]
-fn is_aside<K: Kernel>(k: &K) -> bool {
-    let ifindex = k.ifindex();
-    k.uplink(ifindex).is_some_and(|uplink| uplink.is_of(ifindex) && uplink.flags & UplinkFlags::PRIMARY == 0)
 }
 
 /// What is the node's own business, unless it says that it comes from a pod of this node: that would be in the middle of what

@@ -8,6 +8,7 @@ use super::judge;
 use super::opening::begins;
 use super::route::{Route, end_of, route_to};
 use super::tunnel_port;
+use crate::config::UplinkFlags;
 use crate::drop::DropReason;
 use crate::flow::stage::create;
 use crate::flow::{FlowFlags, NO_BACKEND};
@@ -19,6 +20,13 @@ use crate::service::{From, FrontendFlags};
 
 stages! {
     fn open_from_outside() -> Action, as OpenFromOutside;
+}
+
+/// Whether a packet came in where no other node is.
+#[inline(always)]
+pub(super) fn is_aside<K: Kernel>(k: &K) -> bool {
+    let ifindex = k.ifindex();
+    k.uplink(ifindex).is_some_and(|uplink| uplink.is_of(ifindex) && uplink.flags & UplinkFlags::PRIMARY == 0)
 }
 
 /// A packet that opens a flow to a service: backend, ingress policy if that is a pod of this node, entries, and its way.
@@ -48,6 +56,10 @@ fn open_from_outside<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     }
     // Who is on this node does not come in from outside.
     if w.found.slot != NO_SLOT || w.found.flags & PeerFlags::SELF != 0 {
+        return Action::drop(DropReason::LocalAddress);
+    }
+    // Nor do pods elsewhere come in where no other node is: a container of this one says so.
+    if w.found.flags & PeerFlags::POD != 0 && is_aside(k) {
         return Action::drop(DropReason::LocalAddress);
     }
     let opener = end_of(k, &w.found, w.packet.v6 == 1);

@@ -54,7 +54,8 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         let from_pod = w.found.slot != NO_SLOT;
         return if from_pod { Action::drop(DropReason::Untranslated) } else { Action::PASS };
     };
-    if !place.forward || !w.met.is(FlowFlags::MASQUERADE | FlowFlags::AT_UPLINK) {
+    // What meets the far side has its address already: from an uplink on top of this one, as a VLAN's.
+    if !place.forward || w.met.is(FlowFlags::FAR) || !w.met.is(FlowFlags::MASQUERADE | FlowFlags::AT_UPLINK) {
         return Action::PASS;
     }
     w.draft.target = w.met.other;
