@@ -1,8 +1,10 @@
 //! What leaves the cluster, and what comes back.
 
 use super::*;
+use crate::Addr;
+use crate::config::Uplink;
 use crate::flow::Table;
-use crate::testing::{Fate, Hook};
+use crate::testing::{Fate, Hook, ip};
 
 /// What a pod sends to the world, as the world gets it, and its answer, as the pod gets it.
 fn there_and_back(send: Send, node: &mut Node, slot: u16, sent: &Message, flags: u8) -> Seen {
@@ -153,6 +155,25 @@ fn a_packet_of_a_pod_never_leaves_with_its_address_because_its_flow_is_gone() {
         node.host.flows = crate::testing::Flows::default();
         let landed = node.host.run(Hook::ToUplink(Node::UPLINK), &mut frame);
         assert_eq!(landed, Fate::Drop(DropReason::Untranslated));
+    });
+}
+
+#[test]
+fn s73_what_leaves_by_an_uplink_on_top_of_another_is_translated_once() {
+    const VLAN: u32 = 88;
+    each(|v6, send| {
+        let mut node = Node::new();
+        let [v4, own] = ["198.51.100.7", "2001:db8:88::7"].map(|text| ip(text).into());
+        node.host.uplinks.insert(VLAN, Uplink { v4, v6: own, ..Uplink::default() });
+        let mut frame = send.frame(&udp((Node::pod(0, v6), CLIENT), (Node::world(v6), 53)));
+        frame.ingress = crate::ifindex_of(0);
+        assert_eq!(node.host.run(Hook::FromPod(0), &mut frame), Fate::Stack);
+        assert_eq!(node.host.run(Hook::ToUplink(VLAN), &mut frame), Fate::Pass);
+        let out = frame.clone();
+        assert_eq!(Addr::from(seen(&out).src), if v6 { own } else { v4 });
+        // The device below gets the same packet, with its mark.
+        assert_eq!(node.host.run(Hook::ToUplink(Node::UPLINK), &mut frame), Fate::Pass);
+        assert_eq!(frame, out);
     });
 }
 

@@ -285,5 +285,11 @@ fn s74_what_comes_in_where_no_node_is_meets_services_and_gets_to_pods_by_the_sta
         frame.ingress = ASIDE;
         assert_eq!(node.host.run(Hook::FromUplink(ASIDE), &mut frame), Fate::Pass);
         assert_eq!(node.host.run(Hook::ToPod(2), &mut frame), Fate::Drop(DropReason::LocalAddress));
+        // Nor does one of another node, to a service: by the uplink it may.
+        let sent = tcp((Node::far_pod(v6), CLIENT), (Node::vip(v6), 80), SYN);
+        let mut frame = send.frame(&sent);
+        frame.ingress = ASIDE;
+        assert_eq!(node.host.run(Hook::FromUplink(ASIDE), &mut frame), Fate::Drop(DropReason::LocalAddress));
+        assert_eq!(send.arrives(&mut node, &sent).0, Landed::Pod(1));
     });
 }
