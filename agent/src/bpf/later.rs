@@ -61,12 +61,14 @@ impl Later {
         std::thread::Builder::new().name("pod-links".to_owned()).spawn(move || {
             loop {
                 let Begun { ifindex, link, .. } = worker.next();
-                // It went meanwhile, and its index may be another's.
-                if nix::net::if_::if_nametoindex(link.as_str()) != Ok(ifindex) {
-                    debug!(link, "a pod went before its programs were attached by links");
-                    continue;
-                }
-                let outcome = attach(&programs, &pins, ifindex, &link);
+                // It went meanwhile, and its index may be another's. Said all the same: if it is there, it is looked after.
+                let outcome = match nix::net::if_::if_nametoindex(link.as_str()) {
+                    Ok(index) if index == ifindex => attach(&programs, &pins, ifindex, &link),
+                    other => {
+                        let source = other.map_or_else(Into::into, |_| nix::errno::Errno::ENODEV.into());
+                        Err(BpfError::Attach { program: "from_pod", target: format!("the interface {link}"), source })
+                    }
+                };
                 if !done(Linked { ifindex, link, outcome }) {
                     return;
                 }

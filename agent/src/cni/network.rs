@@ -26,9 +26,16 @@ pub trait PodNetwork: Send + Sync + 'static {
     /// and drops the future then.
     fn attach(&self, pod: AttachedPod) -> impl Future<Output = Result<(), AttachError>> + Send;
 
-    /// Closes the pod to everybody, and returns when nothing passes to or from it any more. [`PodNetwork::detach`] follows.
-    fn close(&self, pod: AttachedPod) -> impl Future<Output = ()> + Send {
-        self.detach(pod)
+    /// Closes the pod to everybody, and returns when nothing passes to or from it any more, or that it could not.
+    /// [`PodNetwork::detach`] follows.
+    fn close(&self, pod: AttachedPod) -> impl Future<Output = bool> + Send
+    where
+        Self: Sync,
+    {
+        async {
+            self.detach(pod).await;
+            true
+        }
     }
 
     /// Takes the pod out of the datapath. Its link is deleted when this returns. It is also called for a pod whose

@@ -186,8 +186,12 @@ impl<N: PodNetwork> Service<N> {
             return self.release(attachment).await;
         }
         let key = pod.key.clone();
-        if timeout(DETACH_PATIENCE, self.network.close(pod)).await.is_err() {
-            tracing::warn!(pod = %key, "the datapath did not close a pod in time: deleting its link nevertheless");
+        let name = attachment.host_link();
+        if !timeout(DETACH_PATIENCE, self.network.close(pod)).await.is_ok_and(|closed| closed) {
+            tracing::warn!(pod = %key, "the datapath did not close a pod in time: deleting its link before the answer");
+            if let Err(error) = self.delete_link(&name).await {
+                tracing::warn!(link = name, %error, "can't delete a pod's link: retrying");
+            }
         }
         let (service, attachment) = (Arc::clone(self), attachment.clone());
         tokio::spawn(async move {
@@ -240,7 +244,7 @@ impl<N: PodNetwork> Service<N> {
         }
         let node = self.network.node().ok_or_else(|| CniError::NotReady("its Node object is unknown".to_owned()))?;
         let state = self.state();
-        let entry = state.ledger.get(attachment).filter(|entry| entry.attached);
+        let entry = state.ledger.get(attachment).filter(|entry| entry.attached && !self.is_leaving(attachment));
         let entry = entry.ok_or_else(|| CniError::Unknown(attachment.clone()))?;
         match self.network.trouble(entry.slot) {
             Some(trouble) => Err(CniError::Differs(trouble)),
@@ -261,14 +265,16 @@ impl<N: PodNetwork> Service<N> {
     /// GC: releases what is of this network and not to be kept, goes on after an error, and says the first. What other
     /// networks have is in none of its lists.
     pub(crate) async fn gc(&self, network: &str, keep: &[Attachment]) -> Result<(), CniError> {
-        let stale: Vec<Attachment> = {
+        let stale: Vec<(Attachment, AttachedPod)> = {
             let state = self.state();
             let of_network = state.ledger.entries().filter(|(_, entry)| entry.network == network);
-            of_network.map(|(attachment, _)| attachment).filter(|each| !keep.contains(each)).cloned().collect()
+            let stale = of_network.filter(|(attachment, _)| !keep.contains(attachment));
+            stale.map(|(attachment, entry)| (attachment.clone(), entry.to_pod(attachment))).collect()
         };
-        let released = join_all(stale.iter().map(async |attachment| {
+        let released = join_all(stale.iter().map(async |(attachment, pod)| {
             let _turn = self.container(&attachment.container_id).await;
-            self.release(attachment).await
+            // Whoever was added while this one waited is none that the runtime had to keep.
+            if self.pod(attachment).as_ref() == Some(pod) { self.release(attachment).await } else { Ok(()) }
         }))
         .await;
         let names: BTreeSet<String> = keep.iter().map(Attachment::host_link).collect();
@@ -293,9 +299,13 @@ impl<N: PodNetwork> Service<N> {
         // By index: a link that somebody has renamed is not gone.
         let links: BTreeSet<u16> = self.links.list().await?.into_iter().map(|link| link.slot).collect();
         for pod in attached.into_iter().filter(|pod| !links.contains(&pod.slot)) {
-            tracing::info!(pod = %pod.key, link = pod.host_link, "the link is gone: releasing the pod's addresses");
-            let attachment = Attachment { container_id: pod.container_id, ifname: pod.ifname };
+            let attachment = Attachment { container_id: pod.container_id.clone(), ifname: pod.ifname.clone() };
             let _turn = self.container(&attachment.container_id).await;
+            // Its deletion may have been on its way, and another pod may have been attached since.
+            if self.pod(&attachment).as_ref() != Some(&pod) {
+                continue;
+            }
+            tracing::info!(pod = %pod.key, link = pod.host_link, "the link is gone: releasing the pod's addresses");
             self.release(&attachment).await?;
         }
         Ok(())
@@ -326,7 +336,10 @@ impl<N: PodNetwork> Service<N> {
         join_all(queued.into_iter().map(async |queued| match queued {
             Ok(attachment) => {
                 let _turn = self.container(&attachment.container_id).await;
-                if let Err(error) = self.release(&attachment).await {
+                // An ADD of the same attachment may have done it meanwhile, and what is there now is its own.
+                if self.is_leaving(&attachment)
+                    && let Err(error) = self.release(&attachment).await
+                {
                     tracing::warn!(?attachment, %error, "can't carry out a queued deletion: retrying later");
                 }
             }

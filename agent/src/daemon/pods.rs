@@ -75,12 +75,10 @@ impl PodNetwork for Pods {
         self.shared.metrics.cni(verb, ok, took);
     }
 
-    async fn close(&self, pod: AttachedPod) {
+    async fn close(&self, pod: AttachedPod) -> bool {
         let (answer, done) = oneshot::channel();
-        if self.inputs.send(Input::Close(pod, answer)).await.is_ok() {
-            // A stopping agent closes nothing: its successor does all of it.
-            let _stopped = done.await;
-        }
+        // A stopping agent closes nothing.
+        self.inputs.send(Input::Close(pod, answer)).await.is_ok() && done.await.is_ok()
     }
 
     async fn detach(&self, pod: AttachedPod) {

@@ -29,11 +29,8 @@ pub(crate) fn del(conf: &NetConf, attachment: &Attachment) -> Result<(), Error> 
         eprintln!("fairlead-cni: can't queue the deletion in {}: {error}", directory.display());
     }
     // The agent may have come between the first try and the queue's entry. One that hangs was there before, and looks at the
-    // queue when it goes on.
+    // queue when it goes on. It takes the entry out itself, when all of the deletion is done: it has answered before that.
     if !matches!(away, Error::AgentHangs { .. }) && release().is_ok() {
-        if let Err(error) = queue::remove(&directory, attachment) {
-            eprintln!("fairlead-cni: can't remove the queued deletion from {}: {error}", directory.display());
-        }
         return Ok(());
     }
     let removed = Netlink::open().and_then(|mut host| wire::remove(&mut host, &attachment.host_link()));

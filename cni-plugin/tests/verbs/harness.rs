@@ -70,8 +70,9 @@ impl PodNetwork for Double {
         Ok(())
     }
 
-    async fn close(&self, pod: AttachedPod) {
+    async fn close(&self, pod: AttachedPod) -> bool {
         self.closed.lock().unwrap().push(pod);
+        true
     }
 
     async fn detach(&self, pod: AttachedPod) {
