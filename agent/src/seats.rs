@@ -28,7 +28,12 @@ struct State {
 pub(crate) struct Seat {
     seats: Arc<Seats>,
     number: u64,
+    /// Its first wait, which begins when it is taken: who has just come has asked nothing.
+    first: Mutex<Option<Wait>>,
 }
+
+/// A wait: since when, and what ends when the seat is somebody else's.
+type Wait = (u64, oneshot::Receiver<Infallible>);
 
 impl Seats {
     /// So many.
@@ -46,8 +51,9 @@ impl Seats {
         }
         let number = state.number();
         state.taken.insert(number);
+        let first = Mutex::new(Some(state.wait(number)));
         drop(state);
-        Some(Seat { seats: Arc::clone(self), number })
+        Some(Seat { seats: Arc::clone(self), number, first })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -60,18 +66,20 @@ impl State {
         self.next += 1;
         self.next
     }
+
+    fn wait(&mut self, number: u64) -> Wait {
+        let (leave, left) = oneshot::channel();
+        let since = self.number();
+        self.waiting.insert(since, (number, leave));
+        (since, left)
+    }
 }
 
 impl Seat {
     /// Waits for something, and may lose the seat meanwhile: then nothing comes of it, and the connection ends.
     pub(crate) async fn wait<F: Future>(&self, something: F) -> Option<F::Output> {
-        let (leave, left) = oneshot::channel();
-        let since = {
-            let mut state = self.seats.state();
-            let since = state.number();
-            state.waiting.insert(since, (self.number, leave));
-            since
-        };
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (since, left) = first.unwrap_or_else(|| self.seats.state().wait(self.number));
         let output = tokio::select! {
             biased;
             _ = left => None,
@@ -107,6 +115,8 @@ mod tests {
     fn the_one_that_waits_for_longest_gives_its_seat_and_who_works_keeps_it() {
         let seats = Seats::new(3);
         let [first, second, working] = [(); 3].map(|()| seats.take().unwrap());
+        let work = |seat: &Seat| assert_eq!(poll(&mut Box::pin(seat.wait(ready(5)))), Poll::Ready(Some(5)));
+        [&first, &second, &working].map(work);
         let mut later = Box::pin(first.wait(pending::<()>()));
         let mut earlier = Box::pin(second.wait(pending::<()>()));
         // What counts is since when they wait, not when they came.
@@ -115,17 +125,30 @@ mod tests {
         assert_eq!((poll(&mut earlier), poll(&mut later)), (Poll::Ready(None), Poll::Pending));
         let fourth = seats.take().unwrap();
         assert_eq!(poll(&mut later), Poll::Ready(None));
+        [&third, &fourth].map(work);
         assert!(seats.take().is_none(), "all work");
         drop((earlier, later));
         drop((first, second));
         assert!(seats.take().is_none(), "those have no seat any more");
-        assert_eq!(poll(&mut Box::pin(working.wait(ready(5)))), Poll::Ready(Some(5)));
+        work(&working);
         drop(working);
         let last = seats.take().unwrap();
+        work(&last);
         assert!(seats.take().is_none());
         drop((third, fourth, last));
-        let all: Vec<_> = std::iter::from_fn(|| seats.take()).collect();
+        let all: Vec<_> = std::iter::from_fn(|| seats.take().inspect(work)).collect();
         assert_eq!(all.len(), 3);
+    }
+
+    #[test]
+    fn who_has_just_come_has_asked_nothing_and_gives_its_seat() {
+        let seats = Seats::new(1);
+        let first = seats.take().unwrap();
+        let second = seats.take().expect("the first has not begun to wait, and has asked nothing");
+        assert_eq!(poll(&mut Box::pin(first.wait(ready(1)))), Poll::Ready(None));
+        drop(first);
+        assert_eq!(poll(&mut Box::pin(second.wait(ready(2)))), Poll::Ready(Some(2)));
+        assert!(seats.take().is_none());
     }
 
     #[test]

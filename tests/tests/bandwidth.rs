@@ -60,7 +60,7 @@ fn c42_pods_send_and_receive_what_their_annotations_say() {
     let far = lab.node("node-2").pod("rate/far").start();
     let status = || node.fairlead(&["status"]).stdout;
     assert!(status().contains("egress 20Mbit/s (the excess is dropped: no fq at the uplink)"), "{}", status());
-    assert!(status().contains("ingress 20Mbit/s (dropped beyond it)"), "{}", status());
+    assert!(status().contains("ingress 20Mbit/s (the excess is dropped)"), "{}", status());
 
     let outside = [lab.client(), lab.far_client()];
     let of = |pod: &Pod, family: usize| pod.ips()[family];

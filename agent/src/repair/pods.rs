@@ -142,7 +142,7 @@ pub fn compare_pods(want: &[WantPod], have: &HavePods) -> Vec<Step> {
         if link.is_port {
             steps.push(Step::Release(ifindex));
         }
-        if let Some(mtu) = pod.mtu.filter(|mtu| *mtu != link.mtu) {
+        if let Some(mtu) = pod.mtu.filter(|mtu| link.mtu < *mtu) {
             steps.push(Step::Mtu(ifindex, mtu));
         }
         if link.mac != Some(pod.host_mac) {

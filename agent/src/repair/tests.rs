@@ -95,7 +95,7 @@ fn is_wired(pod: &WantPod, have: &HavePods) -> bool {
     wanted.sort();
     let pod_mac = link.peer_mac.unwrap_or(pod.pod_mac);
     let known = pod.ips.iter().all(|ip| have.neighbours.get(&(at, *ip)) == Some(&pod_mac));
-    let is_right = !link.is_port && link.name == pod.name() && pod.mtu.is_none_or(|mtu| mtu == link.mtu);
+    let is_right = !link.is_port && link.name == pod.name() && pod.mtu.is_none_or(|mtu| mtu <= link.mtu);
     is_right && link.up && link.mac == Some(pod.host_mac) && settings && routed == wanted && known
 }
 

@@ -111,11 +111,9 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
         entry.read_all(key, into)
     }
 
-    /// Whether a flow that has been idle for so long has expired. A program has a function of its own for that.
-    #[inline(always)]
-    fn outlived(&self, idle: u32, proto: u8, state: u32) -> bool {
-        crate::flow::outlived(self.config(), idle, proto, state)
-    }
+    /// Whether a flow that has been idle for so long has expired, as `flow::outlived` says: in a program by a function of its
+    /// own, like a stage.
+    fn outlived(&self, idle: u32, proto: u8, state: u32) -> bool;
 
     /// Goes through a stage: a part of a walk that is rare or large. A program makes each a function of its own, which the
     /// verifier checks once and whose variables are not on the walk's stack; everywhere else it is a plain call.

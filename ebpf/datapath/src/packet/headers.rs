@@ -25,20 +25,6 @@ pub const ICMPV6: u8 = 58;
 /// SCTP.
 pub const SCTP: u8 = 132;
 
-/// Bits of byte 13 of a TCP header.
-pub struct TcpFlags;
-
-impl TcpFlags {
-    /// No more data.
-    pub const FIN: u8 = 1;
-    /// Open.
-    pub const SYN: u8 = 2;
-    /// Abort.
-    pub const RST: u8 = 4;
-    /// The acknowledgement number counts.
-    pub const ACK: u8 = 16;
-}
-
 /// IPv4 header without options (RFC 791).
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

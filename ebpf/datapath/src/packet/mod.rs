@@ -11,14 +11,14 @@ mod size;
 mod stamp;
 
 pub(crate) use headers::Macs;
-pub use headers::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, SCTP, TCP, TcpFlags, UDP};
+pub use headers::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP};
 pub use icmp::{IcmpError, quoted, send_error_v4, send_error_v6, translate_quote};
 pub use neighbour::{answer_arp, answer_solicitation};
 pub use rewrite::{decrement_ttl, rewrite};
 pub(crate) use size::headers_len;
 
 pub use crate::Tuple;
-pub use crate::scratch::{Class, Fragment, Packet};
+pub use crate::scratch::{Class, Fragment, Packet, TcpFlags};
 
 /// The functions of packets that are stages, as a walk enters them.
 pub mod stage {

@@ -7,10 +7,10 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::csum;
-use super::headers::{ETH_LEN, Ipv4, Ipv6, Macs, TCP, TcpFlags};
+use super::headers::{ETH_LEN, Ipv4, Ipv6, Macs, TCP};
 use crate::WirePort;
 use crate::kernel::Kernel;
-use crate::scratch::{Fragment, Packet};
+use crate::scratch::{Fragment, Packet, TcpFlags};
 
 /// TCP header without options (RFC 9293 section 3.1).
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]

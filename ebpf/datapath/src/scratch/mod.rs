@@ -7,5 +7,5 @@ mod walk;
 
 pub(crate) use draft::Counted;
 pub use draft::Draft;
-pub use packet::{Class, Fragment, Packet};
+pub use packet::{Class, Fragment, Packet, TcpFlags};
 pub use walk::{Ends, Walk, Way};

@@ -78,3 +78,17 @@ impl Class {
     /// Neighbour discovery and multicast listener discovery: never forwarded.
     pub const NEIGHBOUR: u8 = 3;
 }
+
+/// Bits of byte 13 of a TCP header.
+pub struct TcpFlags;
+
+impl TcpFlags {
+    /// No more data.
+    pub const FIN: u8 = 1;
+    /// Open.
+    pub const SYN: u8 = 2;
+    /// Abort.
+    pub const RST: u8 = 4;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 16;
+}

@@ -13,7 +13,7 @@ use super::hook::{Fate, Hook};
 use super::recording::Recorder;
 use crate::bandwidth::{Bandwidth, Pace};
 use crate::config::{Config, Uplink};
-use crate::flow::FlowKey;
+use crate::flow::{self, FlowKey};
 use crate::ifindex_of;
 use crate::kernel::Kernel;
 use crate::overlay::{self, Outer};
@@ -181,6 +181,10 @@ impl Host {
 }
 
 impl Kernel for Host {
+    fn outlived(&self, idle: u32, proto: u8, state: u32) -> bool {
+        flow::outlived(self.config(), idle, proto, state)
+    }
+
     fn packet_len(&self) -> u32 {
         self.frame.borrow().bytes.len() as u32
     }
