@@ -1,6 +1,6 @@
 //! A flow that is looked for or made.
 
-use super::Packet;
+use super::{Packet, TcpFlags};
 use crate::tables::flow::{Flow, FlowFlags, FlowKey, FlowState};
 use crate::tables::peer::NO_SLOT;
 use crate::tables::port::{Destination, holder};
