@@ -116,7 +116,7 @@ mod tests {
         let seats = Seats::new(3);
         let [first, second, working] = [(); 3].map(|()| seats.take().unwrap());
         let work = |seat: &Seat| assert_eq!(poll(&mut Box::pin(seat.wait(ready(5)))), Poll::Ready(Some(5)));
-        [&first, &second, &working].map(work);
+        [&first, &second, &working].into_iter().for_each(work);
         let mut later = Box::pin(first.wait(pending::<()>()));
         let mut earlier = Box::pin(second.wait(pending::<()>()));
         // What counts is since when they wait, not when they came.
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!((poll(&mut earlier), poll(&mut later)), (Poll::Ready(None), Poll::Pending));
         let fourth = seats.take().unwrap();
         assert_eq!(poll(&mut later), Poll::Ready(None));
-        [&third, &fourth].map(work);
+        [&third, &fourth].into_iter().for_each(work);
         assert!(seats.take().is_none(), "all work");
         drop((earlier, later));
         drop((first, second));
