@@ -94,9 +94,7 @@ impl Wire {
 
     /// The interfaces that lead out of the node.
     pub(super) async fn uplinks(&self, node_ips: &[IpAddr]) -> Result<Vec<Uplink>, WiringError> {
-        let mut uplinks = self.choice.of(self.netlink.uplinks_and_candidates(node_ips).await?);
-        uplinks.retain(|uplink| uplink.has_ip);
-        Ok(uplinks)
+        Ok(self.choice.of(self.netlink.uplinks(node_ips).await?))
     }
 
     /// Runs until the loop is gone.
