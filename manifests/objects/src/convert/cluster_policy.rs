@@ -29,28 +29,17 @@ pub struct ClusterNetworkPolicy<const BETA: bool> {
     pub spec: Value,
 }
 
-impl k8s_openapi::Resource for ClusterNetworkPolicy<true> {
-    const API_VERSION: &'static str = "policy.networking.k8s.io/v1beta1";
+impl<const BETA: bool> k8s_openapi::Resource for ClusterNetworkPolicy<BETA> {
+    const API_VERSION: &'static str =
+        if BETA { "policy.networking.k8s.io/v1beta1" } else { "policy.networking.k8s.io/v1alpha2" };
     const GROUP: &'static str = "policy.networking.k8s.io";
     const KIND: &'static str = "ClusterNetworkPolicy";
-    const VERSION: &'static str = "v1beta1";
+    const VERSION: &'static str = if BETA { "v1beta1" } else { "v1alpha2" };
     const URL_PATH_SEGMENT: &'static str = "clusternetworkpolicies";
     type Scope = k8s_openapi::ClusterResourceScope;
 }
 
-impl k8s_openapi::Resource for ClusterNetworkPolicy<false> {
-    const API_VERSION: &'static str = "policy.networking.k8s.io/v1alpha2";
-    const GROUP: &'static str = "policy.networking.k8s.io";
-    const KIND: &'static str = "ClusterNetworkPolicy";
-    const VERSION: &'static str = "v1alpha2";
-    const URL_PATH_SEGMENT: &'static str = "clusternetworkpolicies";
-    type Scope = k8s_openapi::ClusterResourceScope;
-}
-
-impl<const BETA: bool> k8s_openapi::Metadata for ClusterNetworkPolicy<BETA>
-where
-    Self: k8s_openapi::Resource,
-{
+impl<const BETA: bool> k8s_openapi::Metadata for ClusterNetworkPolicy<BETA> {
     type Ty = ObjectMeta;
 
     fn metadata(&self) -> &ObjectMeta {
