@@ -216,7 +216,7 @@ layout!(Tuple { src: "source", dst: "destination", sport: "wire order", dport: "
 layout!(End { slot: "pod's slot or 65535", node: "index in NODES or 65535" });
 layout!(Owned { value: "value", owner: "FlowKey::tag" });
 layout!(Flow {
-    tag: "check of key and of everything up to other",
+    tag: "check of key and of everything up to other, of which it is a part with NEAR, FAR, MASQUERADE",
     flags: "bits",
     opener: "end",
     responder: "end",
@@ -224,7 +224,7 @@ layout!(Flow {
     service: "service port id",
     opened: "second since boot",
     isn: "sequence number of the opener's SYN, wire order",
-    other: "the other entry's tuple, from opener to responder",
+    other: "the other entry's tuple, from opener to responder; with MASQUERADE its source port alone, as wanted",
     state: "bits",
     opener_epoch: "epoch",
     responder_epoch: "epoch",
@@ -232,7 +232,7 @@ layout!(Flow {
     acked: "what the opener has acknowledged << 16 | what the responder has: number >> 17 << 1 | 1, 0: unknown",
     claim: "1: a CPU takes it out or replaces it",
     last_stamp: "the opener's last TCP timestamp, 0: none",
-    last_seq: "what the responder expects next of the opener, host order",
+    last_seq: "what the responder expects next of the opener, host order; before the first FIN, of a SYN passed on",
     errors: "second << 8 | ICMP errors let through in it",
     seen: "second since boot",
 } "flags": FlowFlags::BITS; "state": FlowState::BITS;);

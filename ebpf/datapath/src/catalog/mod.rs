@@ -199,9 +199,9 @@ tables! {
     /// the same for blocks of ports
     PolicyRanges: "POLICY_RANGES", LpmTrie<RangeKey, Row>, elements MAX_RANGE_ROWS, flags NO_PREALLOC, version Some(2);
     /// TCP after its handshake; two entries if translated
-    EstablishedFlows: "CT_EST", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(5);
+    EstablishedFlows: "CT_EST", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(6);
     /// every other flow
-    OtherFlows: "CT_ANY", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(5);
+    OtherFlows: "CT_ANY", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(6);
     /// flows of each pod, for its limits
     FlowCounts: "POD_FLOWS", Array<u32, PodFlows>, elements PodFlows::ELEMENTS, flags 0, version Some(2);
     /// source ports in use, by destination and by who has them

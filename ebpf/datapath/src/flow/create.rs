@@ -32,6 +32,8 @@ fn create<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Result<(), DropRe
     let from_a = draft.key.is_from_a(tuple);
     let alternate = draft.key.alternate != 0;
     if draft.target == *tuple && !alternate {
+        // The uplink makes the other entry, and writes another tuple there.
+        draft.flow.other.sport = draft.again;
         draft.flow.flags |= opener_flag(from_a == (draft.turned == 0));
         return match put_in(k, w, Table::Any, Which::Met) {
             // Another CPU had the same packet's twin, and decided the same.
@@ -116,6 +118,7 @@ fn translate_at_uplink<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason>
     };
     let draft = &mut w.draft;
     draft.flow = w.there;
+    draft.again = draft.flow.other.sport;
     let from_a = draft.flow.is(FlowFlags::OPENER_IS_A);
     draft.flow.flags = (draft.flow.flags & !FlowFlags::MASQUERADE) | FlowFlags::AT_UPLINK;
     if let Err(reason) = reserve(k, w, true) {

@@ -26,7 +26,7 @@ pub use find::{At, Place, find, opens};
 pub use fragment::resolve as resolve_fragment;
 pub use life::{expired, idle_for, lifetime, outlived};
 pub use tomb::{is_worth_a_reset, outlives_its_pod};
-pub use track::{Tracked, track};
+pub use track::{Tracked, pass_aside, track};
 
 pub use crate::scratch::Draft;
 pub use crate::tables::flow::*;

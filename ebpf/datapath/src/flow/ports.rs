@@ -1,8 +1,9 @@
 //! The source ports of translated flows.
 //!
-//! A flow keeps its client's port if nobody has it and it is one of the node's range (or below 1024, where the range has none). Else it gets one of the node's range: drawn by chance while the
-//! destination has few in use, out of those that are known to be free once it is crowded, and at last one whose flow is
-//! over. Each is one that no flow, no socket of the node and no service has.
+//! A flow keeps its client's port if nobody has it and it is one of the node's range (or below 1024, where the range has none);
+//! one that follows another between the same ends keeps that one's. Else it gets one of the node's range: drawn by chance while
+//! the destination has few in use, out of those that are known to be free once it is crowded, and at last one whose flow is over.
+//! Each is one that no flow, no socket of the node and no service has.
 //!
 //! A pod, or a network that clients outside are in, may have as many ports of a destination as there are while few are in use:
 //! from half of them on a quarter of all, and of the last tenth only who has few. Beyond that a question over UDP gets the port
@@ -144,7 +145,8 @@ fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Gives the target the source port that a round of the search tries. In round 0 that is its own.
+/// Gives the target the source port that a round of the search tries. In round 0 that is its own, or the one that the connection
+/// had before.
 #[inline(always)]
 fn aim<K: Kernel>(k: &K, w: &mut Walk, round: u32) -> Aim {
     let Some(config) = k.config() else { return Aim::Stop };
@@ -183,9 +185,14 @@ fn aim<K: Kernel>(k: &K, w: &mut Walk, round: u32) -> Aim {
         }
         aim_at(&mut w.draft, WirePort::new(config.snat_first.wrapping_add(offset)), asked);
     }
-    let draft = &w.draft;
-    if draft.over != 0 && round == 0 {
-        return Aim::Skip;
+    let draft = &mut w.draft;
+    if round == 0 {
+        if draft.over != 0 {
+            return Aim::Skip;
+        }
+        if draft.again != WirePort::NONE {
+            draft.target.sport = draft.again;
+        }
     }
     let port = if asked { draft.target.dport } else { draft.target.sport };
     // A client's own port that no privilege is needed for is one of the range, or it is not kept.

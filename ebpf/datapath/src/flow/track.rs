@@ -98,20 +98,33 @@ fn track_change<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
     Tracked::Live
 }
 
-/// Whether a segment lies where its receiver is, as far as that matters: a FIN or RST that does not changes nothing. Notes what
-/// it acknowledges.
+/// Whether a segment lies where its receiver is, as far as that matters: a FIN or RST that does not changes nothing, and no other
+/// says where its sender is. Notes what it acknowledges.
 #[inline(always)]
 fn stands<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> bool {
-    if w.packet.tcp & (TcpFlags::FIN | TcpFlags::RST) != 0 {
-        let paired = note_other(w) && pair(k, w, place.table).is_some();
-        if !window::counts(w, place.forward, paired) {
-            return false;
-        }
+    let paired = note_other(w) && pair(k, w, place.table).is_some();
+    let lies = window::counts(w, place.forward, paired);
+    let ends = w.packet.tcp & (TcpFlags::FIN | TcpFlags::RST) != 0;
+    let owner = w.draft.key.tag();
+    match k.flow(place.table, &w.draft.key) {
+        Some(entry) if lies => window::note(k, entry, owner, &w.packet, place.forward),
+        Some(entry) if ends => return !place.forward && window::refuses_aside(entry, owner, &w.packet),
+        _ => {}
     }
+    lies || !ends
+}
+
+/// Notes a SYN on the live flow in `w.met` that changes nothing of it.
+#[inline(always)]
+pub fn pass_aside<K: Kernel>(k: &K, w: &mut Walk, place: Place) {
     if let Some(entry) = k.flow(place.table, &w.draft.key) {
-        window::note(k, entry, w.draft.key.tag(), &w.packet, place.forward);
+        window::note_aside(k, entry, w.draft.key.tag(), &w.packet);
     }
-    true
+    if note_other(w)
+        && let Some(entry) = pair(k, w, place.table)
+    {
+        window::note_aside(k, entry, w.draft.far.tag(), &w.packet);
+    }
 }
 
 /// The packets of a connection that change its state: the first three, and those of its end.
@@ -188,10 +201,11 @@ fn note_last<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> u32 {
     let payload = if k.packet_len() > end { k.packet_len() - end } else { 0 };
     let fin = u32::from(p.tcp & TcpFlags::FIN != 0);
     let next = u32::from_be(seq).wrapping_add(payload).wrapping_add(fin);
+    let open = w.met.state.value & FlowState::FIN_OPENER == 0;
     let write = |entry: &Entry, owner: u32| {
         let last = Owned::of(&entry.last_seq, owner).value;
-        // What is sent again is older.
-        if last == 0 || (next.wrapping_sub(last) as i32) > 0 {
+        // What is sent again is older. Before the opener's FIN it may be what a SYN had that was passed on.
+        if last == 0 || open || (next.wrapping_sub(last) as i32) > 0 {
             put(k, &entry.last_seq, owner, next);
         }
         if stamp != 0 {

@@ -2,7 +2,11 @@
 //!
 //! Whoever knows the ports of a connection can send an RST in the name of one of its ends. Its receiver knows which number
 //! comes next, and takes no other; here, what the receiver has acknowledged says the same, coarsely. It is noted when the first
-//! packet of a second passes, and whenever it has moved by [`STEP`], so a packet costs a comparison and seldom a write.
+//! packet of a second passes, and whenever it has moved by [`STEP`], so a packet costs a comparison and seldom a write. What
+//! acknowledges has to lie where its own receiver is, so that nobody moves these numbers who does not know them.
+//!
+//! A SYN on a connection that lives is passed on; an end that has forgotten the connection refuses it with an RST that
+//! acknowledges it and has no number of the connection. So it is noted which one was passed on ([`note_aside`]).
 //!
 //! What does not lie there is passed on, and changes nothing: its receiver drops it, or challenges it. Data that still comes
 //! after an RST proves that it was none, but silence proves nothing: a connection may be idle for hours. So while nothing is
@@ -12,7 +16,7 @@ use super::change::put;
 use crate::kernel::Kernel;
 use crate::packet::TcpFlags;
 use crate::scratch::{Packet, Walk};
-use crate::tables::flow::Entry;
+use crate::tables::flow::{Entry, FlowState, Owned};
 
 /// Numbers are noted in units of 128 KiB: bits 17 to 31, and a bit that says that one has been noted.
 const SHIFT: u32 = 17;
@@ -20,8 +24,8 @@ const SHIFT: u32 = 17;
 /// A number moves by so many units before it is noted again in one second: 1 MiB.
 const STEP: u32 = 8;
 
-/// Units that may be on their way: 16 MiB, the receive buffer that fast hosts are commonly given.
-const WINDOW: u32 = 128;
+/// Units that may be on their way: 32 MiB, the receive buffer that Linux grows up to (`tcp_rmem`, since 6.16).
+const WINDOW: u32 = 256;
 
 /// Units by which what is sent again may lie behind.
 const BEHIND: u32 = 4;
@@ -77,7 +81,7 @@ pub(super) fn note<K: Kernel>(k: &K, entry: &Entry, owner: u32, packet: &Packet,
     }
 }
 
-/// Whether a FIN or RST of the flow in `w.met`, whose other entry `w.pair` is a copy of if it is `paired`, lies where its
+/// Whether a segment of the flow in `w.met`, whose other entry `w.pair` is a copy of if it is `paired`, lies where its
 /// receiver is. An end's packets meet the entry of its own side, so that one says what the end has acknowledged.
 #[inline(always)]
 pub(super) fn counts(w: &Walk, forward: bool, paired: bool) -> bool {
@@ -85,6 +89,25 @@ pub(super) fn counts(w: &Walk, forward: bool, paired: bool) -> bool {
     let at = if paired && other != 0 { other } else { own };
     let silent = w.now.wrapping_sub(w.met.seen as u32) >= SILENCE;
     lies(at, u32::from_be(w.packet.seq), if silent { STEP + 1 } else { STEP + WINDOW })
+}
+
+/// Notes a SYN that was passed on, in an entry of a connection that does not end.
+#[inline(always)]
+pub(super) fn note_aside<K: Kernel>(k: &K, entry: &Entry, owner: u32, packet: &Packet) {
+    if Owned::of(&entry.state, owner).value & FlowState::FINS == 0 {
+        put(k, &entry.last_seq, owner, u32::from_be(packet.seq).wrapping_add(1));
+    }
+}
+
+/// Whether a segment refuses the SYN that was passed on last.
+#[inline(always)]
+pub(super) fn refuses_aside(entry: &Entry, owner: u32, packet: &Packet) -> bool {
+    const REFUSES: u8 = TcpFlags::RST | TcpFlags::ACK;
+    let aside = Owned::of(&entry.last_seq, owner).value;
+    packet.tcp & REFUSES == REFUSES
+        && Owned::of(&entry.state, owner).value & FlowState::FINS == 0
+        && aside != 0
+        && aside == u32::from_be(packet.ack)
 }
 
 #[cfg(test)]

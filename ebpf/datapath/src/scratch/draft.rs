@@ -36,6 +36,11 @@ pub struct Draft {
     pub seed: u32,
     /// 1 if the flow may have no port but one that its pod already has, and no longer needs.
     pub over: u32,
+    /// The source port that the connection had which this one follows, between the same ends: its server may remember it, and
+    /// knows this one to be newer. None if it follows none.
+    pub again: WirePort,
+    /// Zero.
+    pub pad: u16,
 }
 
 impl Draft {
@@ -43,7 +48,8 @@ impl Draft {
     /// written, so that nothing of another packet's flow gets into this one's entry.
     #[inline(always)]
     pub fn open(&mut self, packet: &Packet, generation: u32) {
-        // `far`, `place`, `loser`, `counted`, `pressure` and `seed` are written as a whole before they are read.
+        // `far`, `place`, `loser`, `counted`, `pressure` and `seed` are written as a whole before they are read; `again` is
+        // what the packet has met before.
         let Self {
             key: _,
             far: _,
@@ -58,6 +64,8 @@ impl Draft {
             pressure: _,
             seed: _,
             over,
+            again: _,
+            pad: _,
         } = self;
         *target = packet.tuple;
         *flow = Flow::new();

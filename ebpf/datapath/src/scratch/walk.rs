@@ -47,11 +47,11 @@ impl Walk {
     /// named here, so a new one can't be forgotten.
     #[inline(always)]
     pub fn begin(&mut self) {
-        // A flow that is made begins with `Draft::open`; what is left of a search is its key, which it writes. `ends`,
-        // `to`, `found`, and the copies of entries with their second are written as a whole before they are read.
+        // A flow that is made begins with `Draft::open`; what is left of a search is its key, which it writes, and `again`.
+        // `ends`, `to`, `found`, and the copies of entries with their second are written as a whole before they are read.
         let Self {
             packet,
-            draft: _,
+            draft,
             met: _,
             own: _,
             pair: _,
@@ -67,6 +67,7 @@ impl Walk {
             memory: _,
         } = self;
         *packet = Packet::UNREAD;
+        draft.again = WirePort::NONE;
         *set = 0;
         *bit = u32::from(NO_BIT);
         *way = Way::to(End::ELSEWHERE, false);

@@ -88,8 +88,8 @@ pub struct Flow {
     /// TCP: the sequence number of the SYN that opened it, as on the wire, by which that is known when it is sent again.
     /// Zero of a connection that is older than the tables.
     pub isn: u32,
-    /// Of a near entry the far tuple, of a far entry the near one, always from opener to responder. Of a flow that is not
-    /// translated it says nothing.
+    /// Of a near entry the far tuple, of a far entry the near one, always from opener to responder. Of a flow whose source is to
+    /// be translated at the uplink, the source port that it has there if it can; of others it says nothing.
     pub other: Tuple,
     /// [`super::key::FlowState`].
     pub state: Owned,
@@ -118,6 +118,9 @@ const WORDS: usize = 19;
 /// Words of it that never change: its head, and the other tuple.
 const HEAD: usize = 4;
 const OTHER: usize = 5;
+
+/// Flags of those whose other tuple counts: the translated ones, and those that wait for the uplink.
+const HAS_OTHER: u32 = FlowFlags::NEAR | FlowFlags::FAR | FlowFlags::MASQUERADE;
 
 /// Odd numbers without a pattern: the words of what never changes are multiplied by one each. (A sum of products has no chain
 /// of results that wait for each other, which every packet would wait for.)
@@ -172,7 +175,7 @@ impl Flow {
         let [w0, w1, w2, w3, x0, x1, x2, x3, x4, ..]: &[u64; WORDS] = zerocopy::transmute_ref!(self);
         let mut sum = add(0, *w0 & !0xffff_ffff | u64::from(key), 0);
         sum = add(add(add(sum, *w1, 1), *w2, 2), *w3, 3);
-        if self.is_translated() {
+        if self.is(HAS_OTHER) {
             sum = add(add(add(add(add(sum, *x0, 4), *x1, 5), *x2, 6), *x3, 7), *x4, 8);
         }
         (sum >> 32) as u32
@@ -307,7 +310,7 @@ impl Entry {
         copy(w1, b, 1);
         copy(w2, c, 2);
         copy(w3, d, 3);
-        if (*w0 >> 32) as u32 & (FlowFlags::NEAR | FlowFlags::FAR) != 0 {
+        if (*w0 >> 32) as u32 & HAS_OTHER != 0 {
             copy(x0, e, 4);
             copy(x1, f, 5);
             copy(x2, g, 6);

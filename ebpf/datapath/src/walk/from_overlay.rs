@@ -19,7 +19,7 @@ use crate::scratch::Walk;
 #[inline(always)]
 pub fn from_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     w.begin();
-    let (Some(config), Some(outer)) = (k.config(), k.outer()) else { return Action::drop(DropReason::Tunnel) };
+    let Some(outer) = k.outer() else { return Action::drop(DropReason::Tunnel) };
     let action = untag(k, Action::drop(DropReason::Tunnel));
     if !action.goes_on() {
         return action;
@@ -35,6 +35,7 @@ pub fn from_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if w.packet.class == Class::NEIGHBOUR || outer.vni != VNI || !is_sender(k, &w.found, &outer) {
         return Action::drop(DropReason::Tunnel);
     }
+    let Some(config) = k.config() else { return Action::drop(DropReason::Tunnel) };
     from_uplink::arrived(k, w, config)
 }
 

@@ -14,7 +14,7 @@
 use super::Action;
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
-use crate::flow::{FlowState, NO_BACKEND, Place, opens};
+use crate::flow::{FlowState, NO_BACKEND, Place, opens, pass_aside};
 use crate::kernel::{Kernel, stages};
 use crate::packet::{Class, Packet, TCP, TcpFlags};
 use crate::register::{Answer, variants};
@@ -113,7 +113,8 @@ pub(super) fn part_in<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Part {
 
 /// What a SYN is to the flow that it met. One that is over, and whose place a new one may take, is forgotten.
 #[inline(always)]
-fn part_of_syn<K: Kernel>(k: &K, w: &mut Walk, Place { table, forward }: Place) -> Part {
+fn part_of_syn<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Part {
+    let Place { table, forward } = place;
     let flow = &w.met;
     let state = flow.state.value;
     let over = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
@@ -126,7 +127,10 @@ fn part_of_syn<K: Kernel>(k: &K, w: &mut Walk, Place { table, forward }: Place) 
     }
     match (forward, again) {
         (true, true) => Part::Own,
-        (true, false) => Part::Aside,
+        (true, false) => {
+            pass_aside(k, w, place);
+            Part::Aside
+        }
         (false, _) => Part::Not,
     }
 }

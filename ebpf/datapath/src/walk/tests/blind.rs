@@ -113,6 +113,43 @@ fn s70_an_rst_or_fin_that_is_not_where_its_receiver_is_changes_nothing() {
 }
 
 #[test]
+fn s70_who_does_not_know_where_an_end_is_does_not_move_what_is_noted_of_it() {
+    each_way(|mut c, entries| {
+        for by in [1 << 26, 1 << 30, 1 << 31] {
+            let ((forth, back), whole) = (c.now(), FlowState::REPLIED | FlowState::ESTABLISHED);
+            // What the client would have acknowledged, with a number of its own that is none, and an RST that fits that.
+            c.forth(ACK, forth.wrapping_add(by), back.wrapping_add(by));
+            c.back(RST, back.wrapping_add(by), forth);
+            assert_eq!(c.states(), std::vec![(true, whole); entries], "{by:#x}");
+            c.back(ACK, back.wrapping_add(by), forth.wrapping_add(by));
+            c.forth(RST, forth.wrapping_add(by), back);
+            assert_eq!(c.states(), std::vec![(true, whole); entries], "{by:#x}");
+            c.node.host.now += 60;
+        }
+        c.off(RST, true, 0);
+        assert!(c.states().iter().all(|(_, state)| state & FlowState::RESET != 0), "{:?}", c.states());
+    });
+}
+
+#[test]
+fn s70_an_end_that_has_forgotten_the_connection_ends_it_by_refusing_a_new_one() {
+    each_way(|mut c, entries| {
+        let (isn, whole) = (0xfeed, FlowState::REPLIED | FlowState::ESTABLISHED);
+        // Nobody has asked for this.
+        c.back(RST | ACK, 0, isn + 1);
+        c.node.host.now += 3600;
+        c.forth(SYN, isn, 0);
+        c.back(RST | ACK, 0, isn + 2);
+        assert_eq!(c.states(), std::vec![(true, whole); entries]);
+        c.back(RST | ACK, 0, isn + 1);
+        assert!(c.states().iter().all(|(_, state)| state & FlowState::RESET != 0), "{:?}", c.states());
+        c.forth(SYN, isn + 7, 0);
+        c.back(SYN_ACK, 1, isn + 8);
+        assert!(c.states().iter().all(|(_, state)| state & FlowState::RESET == 0), "{:?}", c.states());
+    });
+}
+
+#[test]
 fn s70_one_that_is_ends_the_connection_also_after_hours_of_silence() {
     each(|v6, send| {
         for (service, from_client) in [(false, false), (false, true), (true, false), (true, true)] {

@@ -99,6 +99,34 @@ fn a_port_that_the_receiver_waits_with_goes_to_a_syn_that_can_be_told_from_what_
 }
 
 #[test]
+fn a_connection_that_follows_another_keeps_the_port_that_the_server_may_remember() {
+    each(|v6, send| {
+        for ends in [&[(BACK, FIN), (OUT, FIN), (BACK, ACK)][..], &[(OUT, RST)], &[(OUT, FIN), (BACK, FIN), (OUT, ACK)]]
+        {
+            let mut node = Node::new();
+            assert_eq!(leaves(send, &mut node, 1, &opens(1, v6, CLIENT, 5)), CLIENT, "another pod has the port");
+            let mut before = None;
+            for isn in [1000, 200_000, 300_000] {
+                let port = leaves(send, &mut node, 0, &opens(0, v6, CLIENT, isn));
+                assert_ne!(port, CLIENT);
+                assert!(before.is_none_or(|before| port == before), "{port} after {before:?}, {ends:?}");
+                assert_eq!(comes_back(send, &mut node, v6, port, SYN_ACK), Landed::Pod(0));
+                assert_eq!(leaves(send, &mut node, 0, &goes_on(0, v6, CLIENT, ACK, isn + 1)), port);
+                for (out, flags) in ends {
+                    if *out {
+                        assert_eq!(leaves(send, &mut node, 0, &goes_on(0, v6, CLIENT, *flags | ACK, isn + 1)), port);
+                    } else {
+                        assert_eq!(comes_back(send, &mut node, v6, port, *flags | ACK), Landed::Pod(0));
+                    }
+                }
+                assert_eq!(node.host.flows.counts(), node.host.flows.recounted(SEED));
+                before = Some(port);
+            }
+        }
+    });
+}
+
+#[test]
 fn a_port_that_lives_goes_to_nobody() {
     each(|v6, send| {
         let mut node = Node::new();
