@@ -232,7 +232,8 @@ layout!(Flow {
     acked: "what the opener has acknowledged << 16 | what the responder has: number >> 17 << 1 | 1, 0: unknown",
     claim: "1: a CPU takes it out or replaces it",
     last_stamp: "the opener's last TCP timestamp, 0: none",
-    last_seq: "what the responder expects next of the opener, host order; before the first FIN, of a SYN passed on",
+    last_seq: "what the responder expects next of the opener, host order",
+    aside: "what acknowledges the SYN that was passed on last, host order, 0: none",
     errors: "second << 8 | ICMP errors let through in it",
     seen: "second since boot",
 } "flags": FlowFlags::BITS; "state": FlowState::BITS;);

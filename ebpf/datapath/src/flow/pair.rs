@@ -6,7 +6,7 @@ use super::change::{alter, claim, release};
 use super::life::live;
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
-use crate::packet::{Class, TCP};
+use crate::packet::TCP;
 use crate::scratch::{Draft, Walk};
 use crate::tables::flow::{Entry, FlowFlags, InsertError, Owned, Table};
 
@@ -93,14 +93,9 @@ pub(super) fn insert_near<K: Kernel>(k: &K, w: &mut Walk, from_a: bool) -> Resul
     }
 }
 
-/// Removes the flow of the entry in `w.met`, whose key is in `w.draft.key`, from a table: both its entries. If its opener's packet
-/// met it, that opens another, which gets the same source port if it can: its server may wait under that for the end of this
-/// one, and refuses whoever it can't tell from it.
+/// Removes the flow of the entry in `w.met`, whose key is in `w.draft.key`, from a table: both its entries.
 #[inline(always)]
 fn forget<K: Kernel>(k: &K, w: &mut Walk, table: Table) {
-    if w.met.is(FlowFlags::NEAR) && w.packet.class == Class::PORTS {
-        w.draft.again = w.met.other.sport;
-    }
     if note_other(w) && pair(k, w, table).is_some() {
         take_out(k, w, table, Which::Other);
     }

@@ -28,7 +28,12 @@ stages! {
     fn find_free(from: u32) -> u32, as FindFreePort;
 }
 
-/// Tries after that of the client's own port. Where fewer than an eighth of the ports are in use, one in 10^14 flows finds
+/// The round of the search that tries the port which the connection before had.
+const AGAIN: u32 = 0;
+/// And the one that tries the client's own.
+const OWN: u32 = 1;
+
+/// Tries after those. Where fewer than an eighth of the ports are in use, one in 10^14 flows finds
 /// none of 16 free.
 const DRAWS: u32 = 16;
 
@@ -86,7 +91,7 @@ fn reserve<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Result<(), DropR
     // Nothing tells two flows apart that have no ports; one goes if nobody has the tuple. So does SCTP, whose checksum would
     // have to be computed anew if a port changed.
     let fixed = w.packet.class != Class::PORTS || w.packet.proto == SCTP;
-    let mut first = 1;
+    let mut first = OWN + 1;
     if !new_source || fixed {
         match insert_far(k, w, new_source) {
             Ok(()) => return Ok(()),
@@ -95,10 +100,10 @@ fn reserve<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Result<(), DropR
             Err(InsertError::Exists) => {}
         }
     } else {
-        first = 0;
+        first = AGAIN;
     }
     admit(k, w)?;
-    for round in first..=DRAWS + LAST {
+    for round in first..=OWN + DRAWS + LAST {
         match stage::aim(k, w, round) {
             Aim::Stop => break,
             Aim::Skip => {}
@@ -145,26 +150,25 @@ fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Gives the target the source port that a round of the search tries. In round 0 that is its own, or the one that the connection
-/// had before.
+/// Gives the target the source port that a round of the search tries.
 #[inline(always)]
 fn aim<K: Kernel>(k: &K, w: &mut Walk, round: u32) -> Aim {
     let Some(config) = k.config() else { return Aim::Stop };
     let (proto, draft) = (w.packet.proto, &mut w.draft);
     // An echo has its identifier at the end that asks and nothing at the other.
     let asked = is_echo(&w.packet) && draft.target.sport == WirePort::NONE;
-    if round > 0 {
+    if round > OWN {
         if draft.over != 0 {
             draft.idle = IDLE[1];
-        } else if round > DRAWS {
+        } else if round > OWN + DRAWS {
             if draft.pressure != Pressure::SHORT {
                 return Aim::Stop;
             }
-            draft.idle = if round <= DRAWS + LAST / 2 { IDLE[0] } else { IDLE[1] };
+            draft.idle = if round <= OWN + DRAWS + LAST / 2 { IDLE[0] } else { IDLE[1] };
         }
         draft.seed = draft.seed.wrapping_mul(0x9e37_79b1).wrapping_add(0x7f4a_7c15);
         let mut offset = ((u64::from(draft.seed) * u64::from(config.snat_count)) >> 32) as u16;
-        if draft.over != 0 || (round <= DRAWS && draft.pressure != Pressure::NONE) {
+        if draft.over != 0 || (round <= OWN + DRAWS && draft.pressure != Pressure::NONE) {
             // Somebody had it, whether or not that was known.
             let tried = if asked { draft.target.dport } else { draft.target.sport };
             if draft.over == 0
@@ -185,18 +189,18 @@ fn aim<K: Kernel>(k: &K, w: &mut Walk, round: u32) -> Aim {
         }
         aim_at(&mut w.draft, WirePort::new(config.snat_first.wrapping_add(offset)), asked);
     }
-    let draft = &mut w.draft;
-    if round == 0 {
-        if draft.over != 0 {
-            return Aim::Skip;
-        }
-        if draft.again != WirePort::NONE {
-            draft.target.sport = draft.again;
-        }
+    let (own, draft) = (w.packet.tuple.sport, &mut w.draft);
+    if round <= OWN && draft.over != 0 {
+        return Aim::Skip;
+    }
+    if draft.again != WirePort::NONE && round <= OWN {
+        draft.target.sport = if round == AGAIN { draft.again } else { own };
+    } else if round == AGAIN {
+        return Aim::Skip;
     }
     let port = if asked { draft.target.dport } else { draft.target.sport };
     // A client's own port that no privilege is needed for is one of the range, or it is not kept.
-    if round == 0 && port.number() >= Config::SNAT_FIRST && !config.is_snat_port(port) {
+    if round <= OWN && port.number() >= Config::SNAT_FIRST && !config.is_snat_port(port) {
         return Aim::Skip;
     }
     let of_service = service_port(port, proto).is_some_and(|(index, bit)| k.service_ports(index) & bit != 0);

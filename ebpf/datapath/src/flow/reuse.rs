@@ -2,9 +2,10 @@
 
 use super::life::{has_expired, idle_for};
 use crate::kernel::Kernel;
+use crate::packet::stage::read_stamp;
 use crate::packet::{TCP, UDP};
-use crate::scratch::Draft;
-use crate::tables::flow::{Flow, FlowFlags, FlowState};
+use crate::scratch::{Draft, Walk};
+use crate::tables::flow::{Flow, FlowFlags, FlowState, Table};
 
 /// Whether what is in the place of the draft's flow may be replaced by it.
 #[inline(always)]
@@ -35,6 +36,24 @@ pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, proto: u8, draft: &Draft
                 && idle_for(there, now) >= draft.idle
         }
         _ => false,
+    }
+}
+
+/// Has the flow that the SYN in `w` opens keep the source port of the one in `w.met`, which is over, and which it follows between
+/// the same ends: the responder may remember that one under it. If it could not tell the two apart the port is another.
+#[inline(always)]
+pub fn keep_port<K: Kernel>(k: &K, w: &mut Walk, table: Table) {
+    let over = w.met.state.value;
+    if !w.met.is(FlowFlags::NEAR) || over & FlowState::GONE != 0 {
+        return;
+    }
+    let stamp = read_stamp(k, w);
+    let Walk { draft, met, own, packet, .. } = w;
+    let forgotten = over & FlowState::RESET != 0;
+    let told_apart = k.flow(table, &draft.key).is_some_and(|entry| k.copy(entry, draft.key.tag(), own))
+        && tcp_is_over(own, packet.seq, stamp);
+    if forgotten || told_apart {
+        draft.again = met.other.sport;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The state of a flow, as its packets change it.
 
-use super::change::put;
+use super::change::{alter, put};
 use super::find::Place;
 use super::pair::stage::forget;
 use super::pair::{note, note_other, pair, relocate};
@@ -11,6 +11,7 @@ use crate::packet::{Fragment, TCP, TcpFlags};
 use crate::register::{Answer, variants};
 use crate::scratch::Walk;
 use crate::tables::flow::{Entry, FlowFlags, FlowState, Owned, Table};
+use crate::tables::peer::NO_SLOT;
 
 stages! {
     fn track_change(place: Place) -> Tracked, as TrackChange;
@@ -98,32 +99,71 @@ fn track_change<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
     Tracked::Live
 }
 
-/// Whether a segment lies where its receiver is, as far as that matters: a FIN or RST that does not changes nothing, and no other
-/// says where its sender is. Notes what it acknowledges.
+/// Whether a segment lies where its receiver is. Notes what it acknowledges if it does. One that does not and ends nothing keeps the
+/// connection, as far as that may be its sender's; where nothing was on its way nothing is.
 #[inline(always)]
 fn stands<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> bool {
     let paired = note_other(w) && pair(k, w, place.table).is_some();
     let lies = window::counts(w, place.forward, paired);
-    let ends = w.packet.tcp & (TcpFlags::FIN | TcpFlags::RST) != 0;
     let owner = w.draft.key.tag();
-    match k.flow(place.table, &w.draft.key) {
-        Some(entry) if lies => window::note(k, entry, owner, &w.packet, place.forward),
-        Some(entry) if ends => return !place.forward && window::refuses_aside(entry, owner, &w.packet),
-        _ => {}
+    let Some(entry) = k.flow(place.table, &w.draft.key) else { return false };
+    if lies {
+        window::note(k, entry, owner, &w.packet, place.forward);
+        return true;
     }
-    lies || !ends
+    let aside = Owned::of(&entry.aside, owner).value;
+    if !place.forward && window::refuses(aside, &w.packet) {
+        return true;
+    }
+    if !place.forward && window::accepts(aside, &w.packet) {
+        begin_again(k, w, place.table);
+        return true;
+    }
+    if w.packet.tcp & (TcpFlags::FIN | TcpFlags::RST) == 0 {
+        let now = if window::is_silent(w) { w.now.wrapping_sub(window::SILENCE) } else { w.now };
+        entry.seen.store(now.into());
+        if let Some(pair) = pair(k, w, place.table) {
+            pair.seen.store(now.into());
+        }
+    }
+    false
 }
 
-/// Notes a SYN on the live flow in `w.met` that changes nothing of it.
+/// The responder of the flow in `w.met` has taken a SYN that was passed on for another connection: what is known of the one before
+/// is nothing any more.
+#[inline(always)]
+fn begin_again<K: Kernel>(k: &K, w: &mut Walk, table: Table) {
+    const OF_BEFORE: u32 = FlowState::FINS | FlowState::RESET | FlowState::RESPONDER_FIRST | FlowState::LAST_ACK;
+    let clear = |entry: &Entry, owner: u32| {
+        alter(k, &entry.state, owner, 0, OF_BEFORE);
+        for word in [&entry.acked, &entry.last_seq, &entry.last_stamp, &entry.aside] {
+            put(k, word, owner, 0);
+        }
+    };
+    if let Some(entry) = k.flow(table, &w.draft.key) {
+        clear(entry, w.draft.key.tag());
+    }
+    if let Some(entry) = pair(k, w, table) {
+        clear(entry, w.draft.far.tag());
+    }
+}
+
+/// Notes a SYN on the live flow in `w.met` that changes nothing of it, where an end is on this node: others could send both it and
+/// its refusal.
 #[inline(always)]
 pub fn pass_aside<K: Kernel>(k: &K, w: &mut Walk, place: Place) {
+    let flow = &w.met;
+    if flow.opener.slot == NO_SLOT && flow.responder.slot == NO_SLOT && !flow.is(FlowFlags::FROM_NODE) {
+        return;
+    }
+    let accepts = u32::from_be(w.packet.seq).wrapping_add(1);
     if let Some(entry) = k.flow(place.table, &w.draft.key) {
-        window::note_aside(k, entry, w.draft.key.tag(), &w.packet);
+        put(k, &entry.aside, w.draft.key.tag(), accepts);
     }
     if note_other(w)
         && let Some(entry) = pair(k, w, place.table)
     {
-        window::note_aside(k, entry, w.draft.far.tag(), &w.packet);
+        put(k, &entry.aside, w.draft.far.tag(), accepts);
     }
 }
 
@@ -201,11 +241,10 @@ fn note_last<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> u32 {
     let payload = if k.packet_len() > end { k.packet_len() - end } else { 0 };
     let fin = u32::from(p.tcp & TcpFlags::FIN != 0);
     let next = u32::from_be(seq).wrapping_add(payload).wrapping_add(fin);
-    let open = w.met.state.value & FlowState::FIN_OPENER == 0;
     let write = |entry: &Entry, owner: u32| {
         let last = Owned::of(&entry.last_seq, owner).value;
-        // What is sent again is older. Before the opener's FIN it may be what a SYN had that was passed on.
-        if last == 0 || open || (next.wrapping_sub(last) as i32) > 0 {
+        // What is sent again is older.
+        if last == 0 || (next.wrapping_sub(last) as i32) > 0 {
             put(k, &entry.last_seq, owner, next);
         }
         if stamp != 0 {

@@ -6,7 +6,7 @@
 //! acknowledges has to lie where its own receiver is, so that nobody moves these numbers who does not know them.
 //!
 //! A SYN on a connection that lives is passed on; an end that has forgotten the connection refuses it with an RST that
-//! acknowledges it and has no number of the connection. So it is noted which one was passed on ([`note_aside`]).
+//! acknowledges it and has no number of the connection, or accepts it. So it is noted which one was passed on.
 //!
 //! What does not lie there is passed on, and changes nothing: its receiver drops it, or challenges it. Data that still comes
 //! after an RST proves that it was none, but silence proves nothing: a connection may be idle for hours. So while nothing is
@@ -16,7 +16,7 @@ use super::change::put;
 use crate::kernel::Kernel;
 use crate::packet::TcpFlags;
 use crate::scratch::{Packet, Walk};
-use crate::tables::flow::{Entry, FlowState, Owned};
+use crate::tables::flow::Entry;
 
 /// Numbers are noted in units of 128 KiB: bits 17 to 31, and a bit that says that one has been noted.
 const SHIFT: u32 = 17;
@@ -31,7 +31,7 @@ const WINDOW: u32 = 256;
 const BEHIND: u32 = 4;
 
 /// Seconds of silence after which nothing is on its way.
-const SILENCE: u32 = 3;
+pub(super) const SILENCE: u32 = 3;
 
 /// A number (host order) as it is noted, 16 bits.
 #[inline(always)]
@@ -87,27 +87,28 @@ pub(super) fn note<K: Kernel>(k: &K, entry: &Entry, owner: u32, packet: &Packet,
 pub(super) fn counts(w: &Walk, forward: bool, paired: bool) -> bool {
     let (own, other) = (of(w.met.acked.value, !forward), of(w.pair.acked.value, !forward));
     let at = if paired && other != 0 { other } else { own };
-    let silent = w.now.wrapping_sub(w.met.seen as u32) >= SILENCE;
-    lies(at, u32::from_be(w.packet.seq), if silent { STEP + 1 } else { STEP + WINDOW })
+    lies(at, u32::from_be(w.packet.seq), if is_silent(w) { STEP + 1 } else { STEP + WINDOW })
 }
 
-/// Notes a SYN that was passed on, in an entry of a connection that does not end.
+/// Whether nothing of the flow in `w.met` is on its way.
 #[inline(always)]
-pub(super) fn note_aside<K: Kernel>(k: &K, entry: &Entry, owner: u32, packet: &Packet) {
-    if Owned::of(&entry.state, owner).value & FlowState::FINS == 0 {
-        put(k, &entry.last_seq, owner, u32::from_be(packet.seq).wrapping_add(1));
-    }
+pub(super) fn is_silent(w: &Walk) -> bool {
+    w.now.wrapping_sub(w.met.seen as u32) >= SILENCE
 }
 
-/// Whether a segment refuses the SYN that was passed on last.
+/// Whether a segment refuses the SYN that was passed on last: it has no number, since its sender has no connection (RFC 9293
+/// section 3.10.7.1).
 #[inline(always)]
-pub(super) fn refuses_aside(entry: &Entry, owner: u32, packet: &Packet) -> bool {
+pub(super) const fn refuses(aside: u32, packet: &Packet) -> bool {
     const REFUSES: u8 = TcpFlags::RST | TcpFlags::ACK;
-    let aside = Owned::of(&entry.last_seq, owner).value;
-    packet.tcp & REFUSES == REFUSES
-        && Owned::of(&entry.state, owner).value & FlowState::FINS == 0
-        && aside != 0
-        && aside == u32::from_be(packet.ack)
+    aside != 0 && packet.tcp & REFUSES == REFUSES && packet.seq == 0 && u32::from_be(packet.ack) == aside
+}
+
+/// Whether a segment accepts it.
+#[inline(always)]
+pub(super) const fn accepts(aside: u32, packet: &Packet) -> bool {
+    const ACCEPTS: u8 = TcpFlags::SYN | TcpFlags::ACK;
+    aside != 0 && packet.tcp & (ACCEPTS | TcpFlags::RST) == ACCEPTS && u32::from_be(packet.ack) == aside
 }
 
 #[cfg(test)]

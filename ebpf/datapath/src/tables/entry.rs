@@ -107,6 +107,8 @@ pub struct Flow {
     pub last_stamp: Owned,
     /// TCP, once one side has closed: the sequence number that the responder expects next of the opener, host order.
     pub last_seq: Owned,
+    /// TCP: what acknowledges the SYN that was passed on last though the connection lives, host order, 0 without one.
+    pub aside: Owned,
     /// ICMP errors about it that were let through: the second (low 24 bits) shifted by 8, and how many in it.
     pub errors: Owned,
     /// Second (since boot) of its last packet.
@@ -114,7 +116,7 @@ pub struct Flow {
 }
 
 /// Words of a [`Flow`].
-const WORDS: usize = 19;
+const WORDS: usize = 20;
 /// Words of it that never change: its head, and the other tuple.
 const HEAD: usize = 4;
 const OTHER: usize = 5;
@@ -164,6 +166,7 @@ impl Flow {
             claim: Owned::new(0),
             last_stamp: Owned::new(0),
             last_seq: Owned::new(0),
+            aside: Owned::new(0),
             errors: Owned::new(0),
             seen: 0,
         }
@@ -203,10 +206,13 @@ impl Flow {
             claim,
             last_stamp,
             last_seq,
+            aside,
             errors,
             seen: _,
         } = self;
-        for word in [state, opener_epoch, responder_epoch, generation, acked, claim, last_stamp, last_seq, errors] {
+        for word in
+            [state, opener_epoch, responder_epoch, generation, acked, claim, last_stamp, last_seq, aside, errors]
+        {
             word.owner = key;
         }
     }
@@ -282,6 +288,8 @@ pub struct Entry {
     pub last_stamp: Long,
     /// [`Flow::last_seq`].
     pub last_seq: Long,
+    /// [`Flow::aside`].
+    pub aside: Long,
     /// [`Flow::errors`].
     pub errors: Long,
     /// [`Flow::seen`].
@@ -348,6 +356,7 @@ impl Entry {
             claim,
             last_stamp,
             last_seq,
+            aside,
             errors,
             seen,
         } = self;
@@ -369,6 +378,7 @@ impl Entry {
             claim,
             last_stamp,
             last_seq,
+            aside,
             errors,
             seen,
         ]
@@ -381,6 +391,7 @@ impl Entry {
     pub fn read_all(&self, key: u32, into: &mut Flow) -> bool {
         into.last_stamp = Owned::of(&self.last_stamp, key);
         into.last_seq = Owned::of(&self.last_seq, key);
+        into.aside = Owned::of(&self.aside, key);
         into.errors = Owned::of(&self.errors, key);
         into.claim = Owned { value: 0, owner: key };
         self.read(key, into)

@@ -14,7 +14,7 @@
 use super::Action;
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
-use crate::flow::{FlowState, NO_BACKEND, Place, opens, pass_aside};
+use crate::flow::{FlowState, NO_BACKEND, Place, keep_port, opens, pass_aside};
 use crate::kernel::{Kernel, stages};
 use crate::packet::{Class, Packet, TCP, TcpFlags};
 use crate::register::{Answer, variants};
@@ -122,6 +122,9 @@ fn part_of_syn<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Part {
     let unanswered = state & FlowState::REPLIED == 0;
     let left = flow.backend != NO_BACKEND && service::flow_is_stale(k, flow.backend, flow.generation.value);
     if over || (forward && (left || (unanswered && !again))) {
+        if over && forward {
+            keep_port(k, w, table);
+        }
         forget(k, w, table);
         return Part::Not;
     }

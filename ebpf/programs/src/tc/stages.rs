@@ -58,7 +58,7 @@ stages! {
     JudgeAgain => tc_judge_again with tables(place);
     Leave => tc_leave with tables(place);
     MetTunnel => tc_met_tunnel with tables(place);
-    PartOfSyn => tc_part_of_syn with tables(place);
+    PartOfSyn => tc_part_of_syn with packet(place);
     AnswerNeighbour => tc_answer_neighbour with packet(slot, arp);
     HandOver => tc_hand_over with packet();
     GiveWay => tc_give_way with packet(slot);

@@ -150,6 +150,68 @@ fn s70_an_end_that_has_forgotten_the_connection_ends_it_by_refusing_a_new_one() 
 }
 
 #[test]
+fn s70_an_end_that_has_forgotten_the_connection_and_takes_a_new_one_begins_it_anew() {
+    each_way(|mut c, entries| {
+        let whole = FlowState::REPLIED | FlowState::ESTABLISHED;
+        for (isn, theirs, closed) in [(0x4000_0000, 0x1234, false), (0xc000_0000, 0xdead_0000, true)] {
+            if closed {
+                c.off(FIN | ACK, true, 0);
+            }
+            c.node.host.now += 1000;
+            c.forth(SYN, isn, 0);
+            c.back(SYN_ACK, theirs, isn + 1);
+            c.forth(ACK, isn + 1, theirs + 1);
+            assert_eq!(c.states(), std::vec![(true, whole); entries]);
+            (c.sent, c.got) = ((isn + 1).wrapping_sub(FORTH), (theirs + 1).wrapping_sub(BACK));
+            c.download(1 << 20);
+        }
+        c.off(FIN | ACK, false, 0);
+        c.off(FIN | ACK, true, 0);
+        assert!(c.states().iter().all(|(_, state)| state & FlowState::FINS == FlowState::FINS), "{:?}", c.states());
+    });
+}
+
+#[test]
+fn s70_a_refusal_counts_after_its_opener_has_closed() {
+    each_way(|mut c, _| {
+        c.off(FIN | ACK, true, 0);
+        c.forth(SYN, 0xfeed, 0);
+        c.back(RST | ACK, 0, 0xfeee);
+        assert!(c.states().iter().all(|(_, state)| state & FlowState::RESET != 0), "{:?}", c.states());
+    });
+}
+
+#[test]
+fn s70_what_lies_elsewhere_revives_nothing() {
+    each_way(|mut c, entries| {
+        let (forth, back) = c.now();
+        c.off(RST | ACK, true, 0);
+        c.back(ACK, back.wrapping_add(1 << 30), forth.wrapping_add(1 << 29));
+        let reset = |c: &Connection| {
+            c.states().iter().filter(|(established, state)| !established && state & FlowState::RESET != 0).count()
+        };
+        assert_eq!(reset(&c), entries, "{:?}", c.states());
+        c.back(ACK, back, forth);
+        assert_eq!(reset(&c), 0, "what comes after an RST shows that it was none");
+    });
+}
+
+#[test]
+fn s70_what_lies_elsewhere_does_not_end_a_silence() {
+    each_way(|mut c, entries| {
+        let (forth, back) = c.now();
+        c.back(ACK, back.wrapping_add(1 << 30), forth);
+        // It would be on its way, if anything were.
+        c.off(RST, false, 16 << 20);
+        let whole = FlowState::REPLIED | FlowState::ESTABLISHED;
+        assert_eq!(c.states(), std::vec![(true, whole); entries]);
+        c.off(ACK, false, 0);
+        c.off(RST, false, 16 << 20);
+        assert!(c.states().iter().all(|(_, state)| state & FlowState::RESET != 0), "{:?}", c.states());
+    });
+}
+
+#[test]
 fn s70_one_that_is_ends_the_connection_also_after_hours_of_silence() {
     each(|v6, send| {
         for (service, from_client) in [(false, false), (false, true), (true, false), (true, true)] {

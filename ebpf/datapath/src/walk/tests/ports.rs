@@ -126,6 +126,47 @@ fn a_connection_that_follows_another_keeps_the_port_that_the_server_may_remember
     });
 }
 
+/// A connection of pod 0 whose port another pod has: opened, and ended by the server first. The port that the world sees.
+fn follows(send: Send, node: &mut Node, v6: bool, isn: u32) -> u16 {
+    let port = leaves(send, node, 0, &opens(0, v6, CLIENT, isn));
+    assert_eq!(comes_back(send, node, v6, port, SYN_ACK), Landed::Pod(0));
+    assert_eq!(leaves(send, node, 0, &goes_on(0, v6, CLIENT, ACK, isn + 1)), port);
+    assert_eq!(comes_back(send, node, v6, port, FIN), Landed::Pod(0));
+    assert_eq!(leaves(send, node, 0, &goes_on(0, v6, CLIENT, FIN, isn + 1)), port);
+    assert_eq!(comes_back(send, node, v6, port, ACK), Landed::Pod(0));
+    port
+}
+
+#[test]
+fn a_connection_that_the_server_could_not_tell_from_the_one_before_gets_another_port() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        assert_eq!(leaves(send, &mut node, 1, &opens(1, v6, CLIENT, 5)), CLIENT, "another pod has the port");
+        let first = follows(send, &mut node, v6, 500_000);
+        let older = follows(send, &mut node, v6, 200_000);
+        assert_ne!(older, first);
+        assert_eq!(follows(send, &mut node, v6, 700_000), older, "newer again");
+        assert_eq!(node.host.flows.counts(), node.host.flows.recounted(SEED));
+    });
+}
+
+#[test]
+fn a_connection_that_can_not_keep_the_port_of_the_one_before_gets_its_own() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        assert_eq!(leaves(send, &mut node, 1, &opens(1, v6, CLIENT, 5)), CLIENT, "another pod has the port");
+        let first = follows(send, &mut node, v6, 1000);
+        // The other pod's is over, and its pod waits with it; the port before is one of the range no more.
+        assert_eq!(comes_back(send, &mut node, v6, CLIENT, SYN_ACK), Landed::Pod(1));
+        assert_eq!(leaves(send, &mut node, 1, &goes_on(1, v6, CLIENT, RST | ACK, 6)), CLIENT);
+        node.host.now += 11;
+        node.host.config.snat_first = CLIENT - 10;
+        node.host.config.snat_count = 20;
+        assert!(!(CLIENT - 10..CLIENT + 10).contains(&first));
+        assert_eq!(leaves(send, &mut node, 0, &opens(0, v6, CLIENT, 200_000)), CLIENT);
+    });
+}
+
 #[test]
 fn a_port_that_lives_goes_to_nobody() {
     each(|v6, send| {
