@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::PodWord;
 use fairlead_datapath::policy::{CUT_OFF, DENY_ALL, PolicySet, is_closed};
+use fairlead_objects::Action;
 use proptest::prelude::*;
 
 use super::{answer, contents, lasting};
-use crate::compile::policy::testing::{self, Cluster, advance, any_history, block, flows, model, rule};
+use crate::compile::policy::testing::{self, Cluster, advance, any_history, block, cnp, does, flows, model, rule};
 use crate::compile::policy::{Demand, Direction, Draft, Judge};
 use crate::plan::policy::{Capacity, Content, CutOff, Plan, State};
 
@@ -195,6 +196,65 @@ proptest! {
             before = Some(cluster);
         }
     }
+}
+
+/// Tables of addresses and prefixes that are too small, and room for all else.
+fn too_few_addresses() -> impl Strategy<Value = Capacity> {
+    let cidrs = prop_oneof![3 => 0..9_usize, 1 => Just(100)];
+    (0..14_usize, cidrs).prop_map(|(peers, cidrs)| Capacity { peers, cidrs, ..Capacity::default() })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn p67_an_address_without_a_place_never_takes_a_rule_that_denies_with_it(
+        history in any_history(2), capacity in too_few_addresses(),
+    ) {
+        let mut state = State::adopt(capacity.clone(), Content::default());
+        let mut before: Option<&Cluster> = None;
+        for cluster in &history {
+            let old = state.content().clone();
+            let Plan { ops, .. } = testing::plan(&mut state, cluster);
+            let contents = contents(&old, &ops);
+            for flow in before.map(|before| lasting(before, cluster)).unwrap_or_default() {
+                let (was, is) = (answer(&old, &flow), answer(contents.last().unwrap(), &flow));
+                for content in &contents {
+                    prop_assert!(was || is || !answer(content, &flow), "on the way: {:?}", flow);
+                }
+            }
+            ops.iter().for_each(|op| state.applied(op));
+            for flow in flows(cluster, PORTS) {
+                let (local, direction, judged) = &flow;
+                let allowed = model(cluster, local, *direction, *judged).0;
+                prop_assert!(allowed || !answer(state.content(), &flow), "{:?}", flow);
+            }
+            let again = testing::plan(&mut state, cluster);
+            prop_assert_eq!(again.ops, vec![], "asked again");
+            before = Some(cluster);
+        }
+    }
+}
+
+#[test]
+fn p67_a_policy_that_denies_nodes_without_a_place_cuts_its_pods_off_and_nobody_else() {
+    let rules = [does(Action::Deny, &[testing::nodes("role=db")], &[]), does(Action::Accept, &[], &[])];
+    let mut cluster = Cluster::grid().cluster_policy(cnp("Admin/1/c", "ns=x", &[], &rules));
+    cluster.nodes[1].labels = testing::labels("role=db");
+    // No address has a place: those of pods are known by their node's prefix, those of nodes by nothing.
+    let mut state = State::adopt(Capacity { peers: 0, ..Capacity::default() }, Content::default());
+    let Plan { ops, cut_off, left_out } = testing::plan(&mut state, &cluster);
+    ops.iter().for_each(|op| state.applied(op));
+    assert_eq!(left_out[&TableId::Peers], 22);
+    assert_eq!(cut_off.iter().map(|cut_off| cut_off.pod.to_string()).collect::<Vec<_>>(), ["x/a", "x/b", "x/c"]);
+    let said = cut_off[0].to_string();
+    assert!(
+        said.contains("policies c have rules that deny or pass addresses of pods or nodes for which the 0 "),
+        "{said}"
+    );
+    // With room it heals.
+    state.set_capacity(Capacity::default());
+    assert_eq!(self::cut_off(&mut state, &cluster), Vec::<String>::new());
 }
 
 /// The same cluster with the policies of some namespaces alone.
