@@ -120,7 +120,8 @@ impl<'a> Draft<'a> {
         &self.bodies[set].info
     }
 
-    /// The namespace of a set's pods, if a policy of it judges them; those of the cluster alone are nobody's.
+    /// The namespace that is charged for a set: that of its pods, if a policy of it judges them. Those that policies of the
+    /// cluster alone judge are charged to no namespace, and have a share of their own under no name.
     ///
     /// # Panics
     /// There is no such set.

@@ -295,6 +295,51 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn p67_policies_of_the_cluster_never_cut_a_namespace_off_that_is_within_its_share(history in any_history(3)) {
+        let quiet = "x";
+        let mut capacity = Capacity { sets: 1, port_rows: 1, range_rows: 1, cidrs: 1, ..Capacity::default() };
+        for cluster in &history {
+            let world = cluster.world();
+            let draft = Draft::new(&world);
+            let n = (0..draft.count()).map(|set| draft.namespace(set)).chain([quiet]).collect::<BTreeSet<_>>().len();
+            let own = (0..draft.count()).filter(|set| draft.namespace(*set) == quiet);
+            let demands: Vec<_> = own.map(|set| draft.demand(set)).collect();
+            let prefixes: BTreeSet<_> = demands.iter().flat_map(|demand| &demand.prefixes).collect();
+            let nodes = draft.node_prefixes().collect::<BTreeSet<_>>().len();
+            let sum = |of: fn(&Demand<'_>) -> usize| n * demands.iter().map(of).sum::<usize>();
+            capacity.sets = capacity.sets.max(n * demands.len());
+            capacity.port_rows = capacity.port_rows.max(sum(|demand| demand.ports));
+            capacity.range_rows = capacity.range_rows.max(sum(|demand| demand.ranges));
+            capacity.cidrs = capacity.cidrs.max(n * prefixes.len() + nodes);
+        }
+        let mut state = State::adopt(capacity, Content::default());
+        for cluster in &history {
+            let Plan { ops, cut_off, .. } = testing::plan(&mut state, cluster);
+            let of_quiet = |cut_off: &CutOff| cut_off.policies.iter().any(|policy| policy.namespace == quiet);
+            prop_assert!(!cut_off.iter().any(of_quiet), "{:?}", cut_off);
+            ops.iter().for_each(|op| state.applied(op));
+        }
+    }
+}
+
+#[test]
+fn p67_what_policies_of_the_cluster_alone_judge_has_a_share_of_its_own() {
+    // The nodes' four prefixes and eight more: four are the namespace's share, and four that of the cluster's policies.
+    let both = |of_namespace: u8, of_cluster: u8| {
+        let networks: Vec<_> = (0..of_cluster).map(|n| block(&format!("10.9.{n}.0/24"), &[])).collect();
+        let deny = [does(Action::Deny, &networks, &[])];
+        blocks(Cluster::grid(), "x/p", "a", 1, of_namespace).cluster_policy(cnp("Admin/1/c", "ns=y", &[], &deny))
+    };
+    let of_y = ["y/a", "y/b", "y/c"];
+    for (of_namespace, of_cluster, expected) in [(4, 6, &of_y[..]), (6, 4, &["x/a"][..]), (4, 4, &[][..])] {
+        assert_eq!(cut_off(&mut small(), &both(of_namespace, of_cluster)), expected, "{of_namespace} {of_cluster}");
+    }
+}
+
 /// A policy for pods with this label that names so many prefixes, from 10.`net`.0.0 on.
 fn blocks(cluster: Cluster, name: &str, pod: &str, net: u8, count: u8) -> Cluster {
     let rules: Vec<_> = (0..count).map(|n| rule(&[block(&format!("10.{net}.{n}.0/24"), &[])], &[])).collect();
