@@ -14,6 +14,7 @@ mod draft;
 mod explain;
 mod hash;
 mod numbers;
+mod port_names;
 pub mod reference;
 mod rules;
 mod set;
