@@ -575,6 +575,38 @@ fn p57_a_pod_whose_namespace_is_not_known_waits_for_it_where_policies_of_the_clu
     assert_eq!((wanted.pods[&10].ingress, wanted.pods[&13].ingress), (Judge::Pending, Judge::Nobody));
 }
 
+#[test]
+fn p69_what_is_not_known_is_accepted_by_nothing_and_denied_by_what_may_mean_it() {
+    let any_namespace = [rule(&[pods_of("", "")], &[])];
+    let accept = Cluster::grid().pod("y/new", 2, 0x99, "pod=a").policy("x/p", "", Some(&any_namespace), None);
+    let deny = [does(Deny, &[pods_of("ns=q", "")], &[])];
+    let denied = Cluster::grid().pod("y/new", 2, 0x99, "pod=a").cluster_policy(cnp("Admin/1/c", "ns=x", &deny, &[]));
+    let without = |cluster: &Cluster| {
+        let mut cluster = cluster.clone();
+        cluster.namespaces.retain(|namespace| namespace.name != "y");
+        cluster
+    };
+    let from = |cluster: &Cluster, peer| ingress(cluster, "x/a", peer, TCP, 80);
+    // The Namespace of a peer.
+    let new = "fd00:10:244:2::99";
+    assert!(from(&accept, new) && !from(&without(&accept), new));
+    assert!(from(&denied, new) && !from(&without(&denied), new));
+    // The Namespace of a pod itself: NetworkPolicies alone do not ask for it.
+    assert!(passes(&without(&accept), "y/a", "z/a", TCP, 80));
+    let pending = |cluster: &Cluster| compile(&cluster.world()).pods[&13].egress == Judge::Pending;
+    assert!(!pending(&without(&accept)) && pending(&without(&denied)) && !pending(&denied));
+    // The Pod object.
+    let mut objectless = accept.clone();
+    objectless.pods.retain(|pod| pod.key != key("y/a"));
+    assert!(pending(&objectless));
+    // The Node: its range is known for nobody's, and what is in it for an address outside.
+    let unknown = "10.244.2.77";
+    assert!(!from(&denied, unknown));
+    let mut nodeless = denied.clone();
+    nodeless.nodes.truncate(1);
+    assert!(from(&nodeless, unknown));
+}
+
 /// How many places the egress of x/a takes.
 fn places(cluster: &Cluster) -> usize {
     let world = cluster.world();
