@@ -23,6 +23,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod wanted;
+pub mod what_if;
 mod world;
 
 pub use atom::{Atom, Signature};
