@@ -65,8 +65,12 @@ fn p66_the_definition_of_cluster_policies_comes_changes_its_version_and_goes() {
         let versions = json!({"spec": {"versions": definition("v1beta1")["spec"]["versions"]}});
         definitions.patch(CRD, &PatchParams::default(), &Patch::Merge(versions)).await.unwrap();
         make(&admin, "v1beta1", "new").await;
-        feed.until("the newer version is watched", |feed| is_there(feed, "new")).await;
-        assert!(is_there(&feed, "old"), "it is the same policy in another version");
+        // It is the same policy in another version: at no moment is it gone.
+        feed.until("the newer version is watched", |feed| {
+            assert!(is_there(feed, "old"), "a policy is out of force while its version changes");
+            is_there(feed, "new")
+        })
+        .await;
 
         definitions.delete(CRD, &DeleteParams::default()).await.unwrap();
         feed.until("the policies are gone", |feed| !is_there(feed, "old") && !is_there(feed, "new")).await;
