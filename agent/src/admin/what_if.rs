@@ -12,9 +12,16 @@ use crate::compile::policy::World;
 use crate::compile::policy::what_if::{Difference, compare};
 use crate::model::{LocalPod, Model};
 
+/// Pairs that an agent compares at most: who asks waits some seconds for its answer.
+const BY_AGENT: usize = 400_000;
+/// Pairs that are compared at most without an agent: it may take minutes.
+const OFFLINE: usize = 20_000_000;
+
 /// What policies are judged by, as it is at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// Pairs that are compared at most.
+    most: usize,
     namespaces: Vec<Namespace>,
     nodes: Vec<Node>,
     pods: Vec<Pod>,
@@ -31,14 +38,13 @@ struct Policies {
 }
 
 impl Snapshot {
-    /// Of an agent's model.
-    #[must_use]
-    pub fn of(model: &Model) -> Self {
+    fn of(model: &Model, most: usize) -> Self {
         let policies = Policies {
             network: model.policies().cloned().collect(),
             cluster: model.cluster_policies().cloned().collect(),
         };
         Self {
+            most,
             namespaces: model.namespaces().cloned().collect(),
             nodes: model.nodes().cloned().collect(),
             pods: model.pods().cloned().collect(),
@@ -52,7 +58,7 @@ impl Snapshot {
     /// Of an agent's model, which knows pods of other nodes only while there are policies.
     #[must_use]
     pub fn of_agent(model: &Model) -> Self {
-        let mut snapshot = Self::of(model);
+        let mut snapshot = Self::of(model, BY_AGENT);
         if snapshot.policies.network.is_empty() && snapshot.policies.cluster.is_empty() {
             snapshot.notes.push(format!(
                 "there are no policies yet, so the agent knows the pods of node {} alone: use --objects for all",
@@ -74,7 +80,7 @@ impl Snapshot {
                 }
             }
         }
-        Self { notes, ..Self::of(&model) }
+        Self { notes, ..Self::of(&model, OFFLINE) }
     }
 
     fn world<'a>(&'a self, policies: &'a Policies) -> World<'a> {
@@ -125,7 +131,7 @@ impl Snapshot {
             return Err("no NetworkPolicy and no ClusterNetworkPolicy is given".to_owned());
         }
         let differences =
-            compare(&self.world(&self.policies), &self.world(&after)).map_err(|error| error.to_string())?;
+            compare(&self.world(&self.policies), &self.world(&after), self.most).map_err(|error| error.to_string())?;
         for difference in differences {
             let Difference { opens, from, to, traffic: _ } = &difference;
             let view = DifferenceView {

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use fairlead_objects::Action::{Accept, Deny};
@@ -85,6 +86,10 @@ fn said(differences: &[Difference], from: &Named, to: &Named, (proto, port): (u8
     met.first().copied()
 }
 
+fn all_of(before: &World<'_>, after: &World<'_>) -> Vec<Difference> {
+    compare(before, after, usize::MAX).unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
@@ -99,7 +104,7 @@ proptest! {
         };
         for (before, after) in [(first, &after), (&after, first)] {
             let (before, after) = (before.world(), after.world());
-            let differences = compare(&before, &after).unwrap();
+            let differences = all_of(&before, &after);
             let all = named(&before, &after);
             for from in &all {
                 for to in all.iter().filter(|to| to.0 != from.0 && to.1.is_ipv4() == from.1.is_ipv4()) {
@@ -121,7 +126,7 @@ fn p70_pods_to_which_the_same_happens_are_named_together() {
     let before = Cluster::grid();
     let rules = [does(Accept, &[pods_of("ns=y", "pod=a")], &[tcp(80)]), does(Deny, &[pods_of("ns=y", "")], &[])];
     let after = before.clone().cluster_policy(cnp("Admin/1/c", "ns=x", &rules, &[]));
-    let differences = compare(&before.world(), &after.world()).unwrap();
+    let differences = all_of(&before.world(), &after.world());
     let names = |list: &[&str]| list.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
     let found: Vec<_> =
         differences.iter().map(|d| (d.opens, d.from.clone(), d.to.clone(), d.words().join(", "))).collect();
@@ -137,7 +142,11 @@ fn p70_pods_to_which_the_same_happens_are_named_together() {
             (false, names(&["y/b", "y/c"]), names(&["x/a", "x/b", "x/c"]), "everything".to_owned()),
         ]
     );
-    assert_eq!(compare(&after.world(), &after.world()).unwrap(), vec![]);
+    assert_eq!(all_of(&after.world(), &after.world()), vec![]);
+    // Four kinds of pods, the nodes, and the world of each family: what x receives is compared with all of it.
+    let text = compare(&before.world(), &after.world(), 6).unwrap_err().to_string();
+    assert!(text.contains("concerns 7 pairs") && text.contains("and 6 can be compared"), "{text}");
+    assert!(compare(&before.world(), &after.world(), 7).is_ok());
 }
 
 #[test]
@@ -145,7 +154,7 @@ fn p70_a_family_is_named_where_it_is_of_one_alone() {
     let before = Cluster::grid();
     let deny = [does(Deny, &[block("0.0.0.0/0", &["10.0.0.0/8"])], &[])];
     let after = before.clone().cluster_policy(cnp("Admin/1/c", "ns=x", &[], &deny));
-    let differences = compare(&before.world(), &after.world()).unwrap();
+    let differences = all_of(&before.world(), &after.world());
     let to: BTreeSet<_> = differences.iter().flat_map(|d| d.to.clone()).collect();
     assert_eq!(to.into_iter().collect::<Vec<_>>(), ["0.0.0.0/0", "node/n1", "node/n2"]);
     let only = before.cluster_policy(cnp(
@@ -154,7 +163,7 @@ fn p70_a_family_is_named_where_it_is_of_one_alone() {
         &[],
         &[does(Deny, &[block("10.244.1.13/32", &[])], &[tcp(80)])],
     ));
-    let differences = compare(&Cluster::grid().world(), &only.world()).unwrap();
+    let differences = all_of(&Cluster::grid().world(), &only.world());
     assert_eq!((differences.len(), differences[0].words()), (1, vec!["IPv4 TCP 80".to_owned()]));
     assert_eq!(differences[0].to.iter().collect::<Vec<_>>(), ["y/a"]);
 }
