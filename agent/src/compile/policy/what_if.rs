@@ -79,8 +79,8 @@ pub fn compare(before: &World<'_>, after: &World<'_>, most: usize) -> Result<Vec
     let mut found: BTreeMap<(usize, usize), [Option<Change>; 2]> = BTreeMap::new();
     for (from, to) in all.filter(|(from, to)| sends[*from] || receives[*to]) {
         let (a, b) = (&ends.list[from], &ends.list[to]);
-        // A pod and itself: policy is not asked.
-        if from == to && a.names.len() == 1 {
+        // A pod and itself, a node and its pods: policy is not asked.
+        if (from == to && a.names.len() == 1) || a.is_node_of(b) {
             continue;
         }
         let change = Family::BOTH.map(|family| {

@@ -17,7 +17,7 @@ pub(super) type Declared = (String, Protocol, u16);
 
 /// Ends that are alike.
 #[derive(Debug)]
-pub(super) struct End {
+pub(super) struct End<'a> {
     /// What they are called.
     pub(super) names: BTreeSet<String>,
     /// What judges them: by state, then by direction. No rules judge what is no pod.
@@ -28,6 +28,16 @@ pub(super) struct End {
     pub(super) declared: BTreeSet<Declared>,
     /// A pod whose Namespace is not known.
     pub(super) is_unknown: bool,
+    /// The nodes that they are, or, of pods, that they run on.
+    on: BTreeSet<&'a str>,
+    is_node: bool,
+}
+
+impl End<'_> {
+    /// Whether it is a node, and the other end pods of it alone: it always reaches those.
+    pub(super) fn is_node_of(&self, pods: &Self) -> bool {
+        self.is_node && !pods.is_node && self.on.len() == 1 && self.on == pods.on
+    }
 }
 
 /// What an end is made of.
@@ -45,7 +55,7 @@ type Key = ([[usize; 2]; 2], [Option<BTreeSet<usize>>; 2], BTreeSet<Declared>, b
 /// All ends, and what judges them.
 #[derive(Debug)]
 pub(super) struct Ends<'a> {
-    pub(super) list: Vec<End>,
+    pub(super) list: Vec<End<'a>>,
     pub(super) sets: Sets<'a>,
 }
 
@@ -62,7 +72,7 @@ pub(super) fn of<'a>(worlds: [&World<'a>; 2]) -> Ends<'a> {
         .chain(networks.into_iter().map(|one| (one, Default::default())))
         .collect();
     let mut known: BTreeMap<Key, usize> = BTreeMap::new();
-    let mut list: Vec<End> = Vec::new();
+    let mut list: Vec<End<'a>> = Vec::new();
     for (one, numbers) in judged {
         let (pod, nodes) = (one.pod, &one.nodes);
         let met = one.ips.map(|ip| {
@@ -78,8 +88,18 @@ pub(super) fn of<'a>(worlds: [&World<'a>; 2]) -> Ends<'a> {
         let place = *known.entry(key).or_insert(next);
         if place == next {
             let names = BTreeSet::new();
-            list.push(End { names, sets: numbers, met, declared, is_unknown });
+            list.push(End {
+                names,
+                sets: numbers,
+                met,
+                declared,
+                is_unknown,
+                on: BTreeSet::new(),
+                is_node: !nodes.is_empty(),
+            });
         }
+        list[place].on.extend(nodes.iter().map(|node| node.name.as_str()));
+        list[place].on.extend(pod.and_then(|(pod, _)| pod.node_name.as_deref()));
         list[place].names.insert(one.name);
     }
     Ends { list, sets }

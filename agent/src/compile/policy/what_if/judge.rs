@@ -13,8 +13,8 @@ use crate::compile::policy::Direction;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pair<'a> {
     pub(super) ends: &'a Ends<'a>,
-    pub(super) from: &'a End,
-    pub(super) to: &'a End,
+    pub(super) from: &'a End<'a>,
+    pub(super) to: &'a End<'a>,
     pub(super) family: Family,
 }
 
@@ -35,8 +35,8 @@ struct Asked<'a> {
 #[derive(Debug)]
 struct Side<'a> {
     direction: Direction,
-    own: &'a End,
-    other: &'a End,
+    own: &'a End<'a>,
+    other: &'a End<'a>,
     is_closed: bool,
     isolated: bool,
     rules: Vec<Asked<'a>>,
@@ -75,7 +75,7 @@ impl<'a> Pair<'a> {
         change
     }
 
-    fn side(self, state: usize, direction: Direction, own: &'a End, other: &'a End) -> Side<'a> {
+    fn side(self, state: usize, direction: Direction, own: &'a End<'a>, other: &'a End<'a>) -> Side<'a> {
         let set = &self.ends.sets.sets[own.sets[state][usize::from(direction == Direction::Egress)]];
         let met = other.met[self.family as usize].as_ref();
         let rules = set.rules.iter().filter_map(|(tier, action, number)| {

@@ -58,7 +58,7 @@ impl Difference {
 type Stretches = Vec<(Option<Family>, Traffic)>;
 
 /// What is found of pairs of ends, by their places.
-pub(super) fn of(ends: &[End], found: BTreeMap<(usize, usize), [Option<Change>; 2]>) -> Vec<Difference> {
+pub(super) fn of(ends: &[End<'_>], found: BTreeMap<(usize, usize), [Option<Change>; 2]>) -> Vec<Difference> {
     let mut by_receiver: BTreeMap<(bool, Stretches, &BTreeSet<String>), BTreeSet<String>> = BTreeMap::new();
     for ((from, to), change) in found {
         for (place, opens) in [(0, true), (1, false)] {

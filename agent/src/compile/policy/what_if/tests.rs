@@ -108,6 +108,11 @@ proptest! {
             let all = named(&before, &after);
             for from in &all {
                 for to in all.iter().filter(|to| to.0 != from.0 && to.1.is_ipv4() == from.1.is_ipv4()) {
+                    let runs_on = before.owner(to.1).and_then(|pod| pod.node_name.as_deref());
+                    if before.nodes_with(from.1).any(|node| runs_on == Some(&node.name)) {
+                        // A node always reaches its own pods, and is meant where others are named with it.
+                        continue;
+                    }
                     for service in PORTS.iter().filter(|(proto, port)| *port != 0 || ![6, 17, 132].contains(proto)) {
                         let (was, is) = (passes(&before, from, to, *service), passes(&after, from, to, *service));
                         let expected = (was != is).then_some(is);
@@ -147,6 +152,23 @@ fn p70_pods_to_which_the_same_happens_are_named_together() {
     let text = compare(&before.world(), &after.world(), 6).unwrap_err().to_string();
     assert!(text.contains("concerns 7 pairs") && text.contains("and 6 can be compared"), "{text}");
     assert!(compare(&before.world(), &after.world(), 7).is_ok());
+}
+
+#[test]
+fn p70_a_node_is_not_said_to_lose_its_own_pods() {
+    let from = |pods: &[(&str, u8)]| {
+        let add = |cluster: Cluster, (number, (name, node)): (u16, &(&str, u8))| cluster.pod(name, *node, number, "");
+        let mut before = (10..).zip(pods).fold(Cluster::new(), add);
+        before.nodes[0].labels = labels("role=first");
+        let nodes = does(Accept, &[nodes("role=first")], &[]);
+        before = before.cluster_policy(cnp("Admin/9/tells-nodes-apart", "ns=z", &[], &[nodes]));
+        let after = before.clone().policy("x/closed", "", Some(&[]), None);
+        let found = all_of(&before.world(), &after.world());
+        found.iter().flat_map(|d| d.from.clone()).filter(|name| name.starts_with("node/")).collect::<Vec<_>>()
+    };
+    let teller = ("z/a", 2);
+    assert_eq!(from(&[("x/a", 1), teller]), ["node/n2"]);
+    assert_eq!(from(&[("x/a", 1), ("x/b", 2), teller]), ["node/n1", "node/n2"], "of others they are meant");
 }
 
 #[test]
