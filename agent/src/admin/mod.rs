@@ -10,13 +10,15 @@ mod server;
 mod service;
 mod status;
 mod views;
+mod what_if;
 
 pub use client::{ClientError, Connection};
 pub(crate) use failure::clear;
 pub use failure::leave;
 pub use server::{Admin, DEFAULT_SOCKET, listen, serve};
 pub use views::{
-    API, EndpointView, MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, PolicyExplanation,
-    PolicyVerdict, PortRef, ProgramView, RangeView, RepairView, Reply, Request, ServiceExplanation, ServiceView,
-    StatusView, Verdict, VersionView, WarningView, WatchView, WayView,
+    API, DifferenceView, EndpointView, MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView,
+    PolicyChangeView, PolicyExplanation, PolicyVerdict, PolicyWhatIf, PortRef, ProgramView, RangeView, RepairView,
+    Reply, Request, ServiceExplanation, ServiceView, StatusView, Verdict, VersionView, WarningView, WatchView, WayView,
 };
+pub use what_if::Snapshot;

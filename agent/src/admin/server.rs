@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{API, Reply, Request, VersionView, policy, service, status};
+use super::{API, Reply, Request, Snapshot, VersionView, policy, service, status};
 use crate::bpf::Tables;
 use crate::log::{Log, LogError};
 use crate::seats::{Seat, Seats};
@@ -99,7 +99,7 @@ fn refuse(stream: &UnixStream) {
     }
 }
 
-async fn converse(admin: &Admin, stream: UnixStream, seat: &Seat) -> io::Result<()> {
+async fn converse(admin: &Arc<Admin>, stream: UnixStream, seat: &Seat) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = BufReader::new(read.take(LONGEST));
@@ -110,7 +110,7 @@ async fn converse(admin: &Admin, stream: UnixStream, seat: &Seat) -> io::Result<
         Err(error) => return send(&mut write, &Reply::Error(format!("invalid request: {error}"))).await,
     };
     let follow = matches!(request, Request::Drops { follow: true }).then(|| admin.drops.subscribe());
-    send(&mut write, &answer(admin, request)).await?;
+    send(&mut write, &answer_of(admin, request).await).await?;
     let Some(mut follow) = follow else { return Ok(()) };
     loop {
         // Who has hung up is not found out by telling him only when something is dropped again.
@@ -136,6 +136,18 @@ fn ok<T: Serialize + ?Sized>(value: &T) -> Reply {
     serde_json::to_value(value).map_or_else(|error| Reply::Error(error.to_string()), Reply::Ok)
 }
 
+/// The answer to a question, which takes its own thread where it takes long.
+async fn answer_of(admin: &Arc<Admin>, request: Request) -> Reply {
+    let Request::PolicyWhatIf { manifests, delete } = request else { return answer(admin, request) };
+    let snapshot = Snapshot::of_agent(&admin.shared.model());
+    let compared = tokio::task::spawn_blocking(move || snapshot.what_if(&manifests, delete));
+    match compared.await {
+        Ok(Ok(what_if)) => ok(&what_if),
+        Ok(Err(text)) => Reply::Error(text),
+        Err(error) => Reply::Error(format!("the comparison ended without an answer: {error}")),
+    }
+}
+
 fn answer(admin: &Admin, request: Request) -> Reply {
     match request {
         Request::Status => ok(&status::status(admin)),
@@ -149,6 +161,8 @@ fn answer(admin: &Admin, request: Request) -> Reply {
             Ok(explanation) => ok(&explanation),
             Err(text) => Reply::Error(text),
         },
+        // Answered before, on a thread of its own.
+        Request::PolicyWhatIf { .. } => Reply::Error("not answered here".to_owned()),
         Request::LogLevel { filter } => match log_level(&admin.log, filter.as_deref()) {
             Ok(level) => ok(&level),
             Err(error) => Reply::Error(error.to_string()),

@@ -2,6 +2,7 @@
 
 mod service;
 mod status;
+mod what_if;
 
 use std::net::SocketAddr;
 
@@ -13,6 +14,7 @@ pub use status::{
     MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, ProgramView, RangeView, RepairView,
     StatusView, VersionView, WarningView, WatchView, WayView,
 };
+pub use what_if::{DifferenceView, PolicyChangeView, PolicyWhatIf};
 
 /// The version of what is said on the socket: it grows when a field goes or changes its meaning, and when a question does.
 pub const API: u32 = 2;
@@ -42,6 +44,13 @@ pub enum Request {
         port: PortRef,
         /// The IP protocol number.
         protocol: u8,
+    },
+    /// What would policies open and close? Answered with [`PolicyWhatIf`].
+    PolicyWhatIf {
+        /// Texts of manifests with the policies.
+        manifests: Vec<String>,
+        /// Whether they are to be deleted, not applied.
+        delete: bool,
     },
     /// What was dropped? Answered with [`crate::state::DropsView`].
     Drops {
@@ -133,7 +142,7 @@ mod tests {
     #[test]
     fn kept_questions_are_as_they_should_be() {
         let kept = kept();
-        assert!(kept.iter().filter(|line| serde_json::from_slice::<Request>(line).is_ok()).count() >= 6);
+        assert!(kept.iter().filter(|line| serde_json::from_slice::<Request>(line).is_ok()).count() >= 7);
         kept.iter().for_each(|line| check(line));
     }
 

@@ -36,7 +36,7 @@ pub(super) enum Command {
     /// List and explain Services
     #[command(subcommand)]
     Service(ServiceCommand),
-    /// Explain NetworkPolicy decisions
+    /// Explain NetworkPolicy and ClusterNetworkPolicy decisions, and foresee those of a change
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Show dropped packets: counts by reason, and the most recent ones
@@ -129,6 +129,25 @@ pub(super) enum PolicyCommand {
         #[command(flatten)]
         watch: Watch,
     },
+    /// Show which connections NetworkPolicies and ClusterNetworkPolicies would open and close, before they are applied
+    WhatIf(WhatIfArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct WhatIfArgs {
+    /// Manifests with new or changed policies; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(super) files: Vec<PathBuf>,
+    /// The policies would be deleted
+    #[arg(long)]
+    pub(super) delete: bool,
+    /// Compare with the objects in the manifests in this directory instead of those that the agent knows. Works without an
+    /// agent
+    #[arg(long, value_name = "DIR")]
+    pub(super) objects: Option<PathBuf>,
+    /// Exit with 3 if connections would be closed, with 4 if some would be opened, and with 5 if both
+    #[arg(long)]
+    pub(super) exit_code: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -7,6 +7,7 @@ mod pages;
 mod print;
 mod show;
 mod version;
+mod what_if;
 
 use std::path::Path;
 
@@ -109,6 +110,7 @@ pub fn run(build: Build) -> Result<(), CliError> {
             };
             Ok((text, end))
         }),
+        Command::Policy(PolicyCommand::WhatIf(args)) => what_if::run(&args, &socket, output),
         Command::Drops(DropsArgs { follow }) => drops(&socket, output, follow),
         Command::LogLevel(LogLevelArgs { filter }) => {
             let level: String = ask(&socket, &Request::LogLevel { filter })?;

@@ -1,6 +1,7 @@
 //! Tables for a person.
 
 mod status;
+mod what_if;
 
 use std::fmt::{self, Write};
 
@@ -10,6 +11,7 @@ use crate::doctor::{Finding, Severity, Without};
 use crate::state::{DropView, DropsView};
 
 pub(super) use status::status;
+pub(super) use what_if::what_if;
 
 /// A table whose columns are as wide as their widest cell.
 #[derive(Debug)]

@@ -2,12 +2,13 @@
 
 use fairlead_objects::Kind;
 use fairlead_objects::kubernetes::Interest;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::control::{ADMIN, Control, FIRST, NODE};
+use crate::control::{ADMIN, AGENT, Control, FIRST, NODE};
 use crate::feed::{Feed, create_of_cluster};
 
 const CRD: &str = "clusternetworkpolicies.policy.networking.k8s.io";
@@ -20,6 +21,10 @@ fn definition(served: &str) -> Value {
         version["served"] = json!(version["name"] == served);
     }
     crd
+}
+
+fn is_there(feed: &Feed, name: &str) -> bool {
+    feed.has(Kind::ClusterNetworkPolicy, name)
 }
 
 async fn make(client: &Client, version: &str, name: &str) {
@@ -44,6 +49,57 @@ async fn make(client: &Client, version: &str, name: &str) {
     tokio::time::timeout(std::time::Duration::from_secs(30), made).await.expect("the version is served");
 }
 
+/// What every account may do but read discovery.
+async fn forbid_discovery(admin: &Client) {
+    let bindings: Api<ClusterRoleBinding> = Api::all(admin.clone());
+    bindings.delete("system:discovery", &DeleteParams::default()).await.unwrap();
+    let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
+    let rules = [
+        rule("", &["nodes", "namespaces", "services", "pods"]),
+        rule("discovery.k8s.io", &["endpointslices"]),
+        rule("networking.k8s.io", &["networkpolicies"]),
+        rule("policy.networking.k8s.io", &["clusternetworkpolicies"]),
+    ];
+    create_of_cluster::<ClusterRole>(admin, json!({"metadata": {"name": "agent"}, "rules": rules})).await;
+    let binding = json!({
+        "metadata": {"name": "agent"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "agent"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": AGENT}],
+    });
+    create_of_cluster::<ClusterRoleBinding>(admin, binding).await;
+}
+
+/// Whether the server answers the agent's account for discovery.
+async fn may_discover(client: &Client) -> bool {
+    let request = http::Request::get("/apis/policy.networking.k8s.io").body(Vec::new()).unwrap();
+    !matches!(client.request_text(request).await, Err(kube::Error::Api(status)) if status.code == 403)
+}
+
+#[test]
+fn p66_where_discovery_is_forbidden_a_list_says_what_is_served_and_nothing_is_held_up() {
+    let mut control = Control::new("discovery");
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async move {
+        control.serve(FIRST, &[FIRST], &[]).await;
+        let admin = control.cluster(ADMIN, FIRST).client().await;
+        forbid_discovery(&admin).await;
+        let cluster = control.cluster(AGENT, FIRST);
+        let agent = cluster.client().await;
+        let forbidden = async {
+            while may_discover(&agent).await {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), forbidden).await.expect("discovery is forbidden");
+        let mut feed = Feed::start(cluster.clone(), Interest::Node(NODE.to_owned()));
+        feed.until("every kind is listed, also that which is not served", |feed| feed.synced.len() == Kind::ALL.len())
+            .await;
+        create_of_cluster::<CustomResourceDefinition>(&admin, definition("v1beta1")).await;
+        make(&admin, "v1beta1", "one").await;
+        feed.until("the definition is noticed", |feed| is_there(feed, "one")).await;
+        assert_eq!(cluster.troubles(), Vec::<String>::new());
+    });
+}
+
 #[test]
 fn p66_the_definition_of_cluster_policies_comes_changes_its_version_and_goes() {
     let mut control = Control::new("definitions");
@@ -58,15 +114,18 @@ fn p66_the_definition_of_cluster_policies_comes_changes_its_version_and_goes() {
 
         create_of_cluster::<CustomResourceDefinition>(&admin, definition("v1alpha2")).await;
         make(&admin, "v1alpha2", "old").await;
-        let is_there = |feed: &Feed, name| feed.has(Kind::ClusterNetworkPolicy, name);
         feed.until("the older version is watched", |feed| is_there(feed, "old")).await;
 
         let definitions: Api<CustomResourceDefinition> = Api::all(admin.clone());
         let versions = json!({"spec": {"versions": definition("v1beta1")["spec"]["versions"]}});
         definitions.patch(CRD, &PatchParams::default(), &Patch::Merge(versions)).await.unwrap();
         make(&admin, "v1beta1", "new").await;
-        feed.until("the newer version is watched", |feed| is_there(feed, "new")).await;
-        assert!(is_there(&feed, "old"), "it is the same policy in another version");
+        // It is the same policy in another version: at no moment is it gone.
+        feed.until("the newer version is watched", |feed| {
+            assert!(is_there(feed, "old"), "a policy is out of force while its version changes");
+            is_there(feed, "new")
+        })
+        .await;
 
         definitions.delete(CRD, &DeleteParams::default()).await.unwrap();
         feed.until("the policies are gone", |feed| !is_there(feed, "old") && !is_there(feed, "new")).await;

@@ -1,4 +1,4 @@
-//! `fairlead policy explain` beside the packets of which it tells: P49.
+//! `fairlead policy explain` and `what-if` beside the packets of which they tell: P49, P70.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ fn explain(node: &Node, from: &str, to: &str) -> (Ended, Value) {
 }
 
 #[test]
-fn p49_what_is_explained_is_what_packets_meet_and_what_is_in_force() {
+fn p49_p70_what_is_explained_and_foreseen_is_what_packets_meet_and_what_is_in_force() {
     let lab = Lab::builder().nodes(1).start();
     let node = lab.node("node-1");
     let client = node.pod("why/client").label("app", "client").start();
@@ -23,10 +23,28 @@ fn p49_what_is_explained_is_what_packets_meet_and_what_is_in_force() {
     lab.apply(&service("closed", "10.96.5.2").endpoints(&[&closed]).yaml());
     lab.apply(&service("both", "10.96.5.3").endpoints(&[&open, &closed]).yaml());
     lab.apply(&service("empty", "10.96.5.4").yaml());
-    lab.apply(
-        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: why, name: closed}, \
-         spec: {podSelector: {matchLabels: {app: closed}}, policyTypes: [Ingress]}}",
-    );
+    let policy = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: why, name: closed}, \
+                  spec: {podSelector: {matchLabels: {app: closed}}, policyTypes: [Ingress]}}";
+    let file = std::env::temp_dir().join(format!("fairlead-what-if-{}.yaml", std::process::id()));
+    std::fs::write(&file, policy).unwrap();
+    let what_if = |more: &[&str]| {
+        let asked = [&["-o", "json", "policy", "what-if", "--exit-code", file.to_str().unwrap()][..], more].concat();
+        let ended = node.fairlead(&asked);
+        let said: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
+        (ended.code, said)
+    };
+    let (code, said) = what_if(&[]);
+    assert_eq!((code, &said["kind"], &said["opens"]), (3, &Value::from("PolicyWhatIf"), &serde_json::json!([])));
+    let closes = said["closes"].as_array().unwrap();
+    let is_closed = |from: &str| {
+        closes
+            .iter()
+            .any(|each| each["from"].to_string().contains(from) && each["to"] == serde_json::json!(["why/closed"]))
+    };
+    assert!(is_closed("why/client") && is_closed("why/open") && is_closed("0.0.0.0/0"), "{said}");
+    let missing = node.fairlead(&["policy", "what-if", "--delete", file.to_str().unwrap()]);
+    assert!(missing.code == 2 && missing.stderr.contains("no NetworkPolicy why/closed to delete"), "{missing:?}");
+    lab.apply(policy);
     lab.wait_until("the policy is in force", || match client.tcp(closed.v4(), 80) {
         Err(error) => Ok(error),
         Ok(reply) => Err(reply.server.pod),
@@ -55,6 +73,10 @@ fn p49_what_is_explained_is_what_packets_meet_and_what_is_in_force() {
     // As packets have it.
     let reached = |ip: &str| client.probe(&Probe::tcp(ip.parse::<IpAddr>().unwrap(), 8080)).is_ok();
     assert!(reached("10.96.5.1") && !reached("10.96.5.2") && !reached("10.96.5.4"));
+    // Deleted, it would open what it closes.
+    let (code, deleted) = what_if(&["--delete"]);
+    assert_eq!((code, &deleted["opens"]), (4, &said["closes"]));
+    std::fs::remove_file(&file).unwrap();
     // A question that has no answer is no verdict.
     let wrong = node.fairlead(&["policy", "explain", "--exit-code", "--from", "why/client", "--to", "why/nobody:80"]);
     assert!(wrong.code == 2 && wrong.stderr.contains("why/nobody"), "{wrong:?}");

@@ -1,12 +1,13 @@
 //! The policy sets of this node's pods, before it is known which of them fit.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use fairlead_datapath::peer::{CidrKey, Pod as PodRecord};
 use fairlead_objects::{Labels, ObjectKey, Pod};
 
 use super::numbers::Numbers;
-use super::rules::{Body, Policies, PortNames, Selecting};
+use super::port_names::PortNames;
+use super::rules::{Body, Policies, Selecting};
 use super::wanted::Wanted;
 use super::world::is_object_of;
 use super::{Demand, Direction, PolicySet, SetInfo, World, content_hash};
@@ -63,7 +64,7 @@ impl<'a> Draft<'a> {
         let policies = Policies::new(&world.cluster_policies, &world.policies);
         let namespaces: HashMap<&str, &Labels> =
             world.namespaces.iter().map(|ns| (ns.name.as_str(), &ns.labels)).collect();
-        let names = port_names(world);
+        let names = PortNames::new(world);
         let mut bodies: BTreeMap<Body, usize> = BTreeMap::new();
         // Pods that the same policies select are compiled once: a policy may have thousands of peers.
         let mut known: BTreeMap<Selecting<'_>, Judge> = BTreeMap::new();
@@ -120,7 +121,8 @@ impl<'a> Draft<'a> {
         &self.bodies[set].info
     }
 
-    /// The namespace of a set's pods, if a policy of it judges them; those of the cluster alone are nobody's.
+    /// The namespace that is charged for a set: that of its pods, if a policy of it judges them. Those that policies of the
+    /// cluster alone judge are charged to no namespace, and have a share of their own under no name.
     ///
     /// # Panics
     /// There is no such set.
@@ -212,20 +214,4 @@ fn by_key<'a>(world: &World<'a>) -> HashMap<&'a ObjectKey, Vec<&'a Pod>> {
         objects.entry(&pod.key).or_default().push(*pod);
     }
     objects
-}
-
-/// Of pods that have an address: what others call their ports costs places in every set that asks for the name.
-fn port_names<'a>(world: &World<'a>) -> PortNames<'a> {
-    let ranges = world.ranges();
-    let local: HashSet<&ObjectKey> = world.local.iter().map(|local| &local.key).collect();
-    let has_address = |pod: &Pod| local.contains(&pod.key) || ranges.owned(pod).next().is_some();
-    let mut names = PortNames::new();
-    for pod in world.pods.iter().filter(|pod| !pod.host_network && has_address(pod)) {
-        for port in &pod.container_ports {
-            if let Some(name) = &port.name {
-                names.entry((name, port.protocol)).or_default().insert(port.port);
-            }
-        }
-    }
-    names
 }

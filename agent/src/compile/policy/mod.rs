@@ -14,6 +14,7 @@ mod draft;
 mod explain;
 mod hash;
 mod numbers;
+mod port_names;
 pub mod reference;
 mod rules;
 mod set;
@@ -22,6 +23,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod wanted;
+pub mod what_if;
 mod world;
 
 pub use atom::{Atom, Signature};

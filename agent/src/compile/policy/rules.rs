@@ -11,6 +11,7 @@ use fairlead_objects::{
 use serde::{Deserialize, Serialize};
 
 use super::Atom;
+use super::port_names::PortNames;
 
 /// The side of a pod that a policy judges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -127,9 +128,6 @@ pub(super) struct Body {
     /// No NetworkPolicy isolates the pods: what comes after the Admin tier is Baseline, and what no rule decides on may pass.
     pub(super) is_open: bool,
 }
-
-/// The numbers that each port name stands for somewhere in the cluster.
-pub(super) type PortNames<'a> = BTreeMap<(&'a str, Protocol), BTreeSet<u16>>;
 
 /// The policies that judge a pod in a direction, and all else that its rules depend on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -318,14 +316,14 @@ fn clauses_of(rule: &Rule, namespace: &str, pod: &Pod, direction: Direction, nam
         clauses.push(Clause { peers: peers.clone(), and: None, ports: Some(plain) });
     }
     if direction == Direction::Egress {
-        // What a name means depends on the destination: a clause for each number that it stands for anywhere.
+        // What a name means depends on the destination: a clause for each number that it stands for among the peers.
         for port in &rule.ports {
             let (PortMatch::Named(name), protocol) = (&port.port, port.protocol) else { continue };
-            for number in names.get(&(name.as_str(), protocol)).into_iter().flatten() {
+            for number in names.numbers(name, protocol, peers.as_ref()) {
                 clauses.push(Clause {
                     peers: peers.clone(),
-                    and: Some(Atom::Port { name: name.clone(), protocol, port: *number }),
-                    ports: Some(BTreeSet::from([Span { protocol, ports: Some((*number, *number)) }])),
+                    and: Some(Atom::Port { name: name.clone(), protocol, port: number }),
+                    ports: Some(BTreeSet::from([Span { protocol, ports: Some((number, number)) }])),
                 });
             }
         }

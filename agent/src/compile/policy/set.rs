@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fairlead_datapath::policy::{ANY_PORT, OTHER_PROTOCOLS, PAGE_BITS};
+use fairlead_datapath::policy::{ANY_PORT, OTHER_PROTOCOLS, PAGE_BITS, RULE_BITS};
 use fairlead_objects::Protocol;
 
 use super::numbers::Numbers;
@@ -124,6 +124,13 @@ impl PolicySet {
         self.everybody.iter().copied().chain(any_of).for_each(|rule| bits.set(rule));
         self.and.values().flatten().filter(|rule| !met.contains(rule)).for_each(|rule| bits.clear(*rule));
         bits
+    }
+
+    /// The bits that deny or pass, whoever meets them: the second ones of pairs, see [`RULE_BITS`].
+    #[must_use]
+    pub fn closing(&self) -> Bits {
+        let in_pairs = if self.is_open { self.count } else { self.admin_pages * usize::from(PAGE_BITS) };
+        Bits::of(self.count, |bit| bit < in_pairs && bit % usize::from(RULE_BITS) != 0)
     }
 }
 

@@ -576,6 +576,80 @@ fn p57_a_pod_whose_namespace_is_not_known_waits_for_it_where_policies_of_the_clu
 }
 
 #[test]
+fn p69_what_is_not_known_is_accepted_by_nothing_and_denied_by_what_may_mean_it() {
+    let any_namespace = [rule(&[pods_of("", "")], &[])];
+    let accept = Cluster::grid().pod("y/new", 2, 0x99, "pod=a").policy("x/p", "", Some(&any_namespace), None);
+    let deny = [does(Deny, &[pods_of("ns=q", "")], &[])];
+    let denied = Cluster::grid().pod("y/new", 2, 0x99, "pod=a").cluster_policy(cnp("Admin/1/c", "ns=x", &deny, &[]));
+    let without = |cluster: &Cluster| {
+        let mut cluster = cluster.clone();
+        cluster.namespaces.retain(|namespace| namespace.name != "y");
+        cluster
+    };
+    let from = |cluster: &Cluster, peer| ingress(cluster, "x/a", peer, TCP, 80);
+    // The Namespace of a peer.
+    let new = "fd00:10:244:2::99";
+    assert!(from(&accept, new) && !from(&without(&accept), new));
+    assert!(from(&denied, new) && !from(&without(&denied), new));
+    // The Namespace of a pod itself: NetworkPolicies alone do not ask for it.
+    assert!(passes(&without(&accept), "y/a", "z/a", TCP, 80));
+    let pending = |cluster: &Cluster| compile(&cluster.world()).pods[&13].egress == Judge::Pending;
+    assert!(!pending(&without(&accept)) && pending(&without(&denied)) && !pending(&denied));
+    // The Pod object.
+    let mut objectless = accept.clone();
+    objectless.pods.retain(|pod| pod.key != key("y/a"));
+    assert!(pending(&objectless));
+    // The Node: its range is known for nobody's, and what is in it for an address outside.
+    let unknown = "10.244.2.77";
+    assert!(!from(&denied, unknown));
+    let mut nodeless = denied.clone();
+    nodeless.nodes.truncate(1);
+    assert!(from(&nodeless, unknown));
+}
+
+/// How many places the egress of x/a takes.
+fn places(cluster: &Cluster) -> usize {
+    let world = cluster.world();
+    let draft = Draft::new(&world);
+    let Judge::Set(set) = draft.pods()[&10].egress else { return 0 };
+    draft.demand(set).rules
+}
+
+#[test]
+fn p67_names_of_ports_cost_places_for_the_pods_that_the_rule_is_about_alone() {
+    let web = [named(Protocol::Tcp, "web")];
+    let to = |peers: &[Peer]| {
+        let cluster = Cluster::grid().with("y/a", |pod| pod.container_ports = vec![declared("web", 80, Protocol::Tcp)]);
+        cluster.cluster_policy(cnp("Admin/1/c", "ns=x", &[], &[does(Accept, peers, &web)]))
+    };
+    let crowd = |cluster: Cluster| {
+        cluster.with("z/a", |pod| {
+            pod.container_ports = (1000..1400).map(|port| declared("web", port, Protocol::Tcp)).collect();
+        })
+    };
+    assert_eq!(places(&to(&[ns("y")])), 2);
+    assert_eq!(places(&crowd(to(&[ns("y")]))), 2);
+    assert!(passes(&crowd(to(&[ns("y")])), "x/a", "y/a", TCP, 80));
+    // Pods that it is about cost it, and so do all that may be, where addresses or nobody are named.
+    for peers in [&[ns("y"), ns("z")][..], &[block("10.0.0.0/8", &[])], &[]] {
+        assert_eq!(places(&crowd(to(peers))), 802, "{peers:?}");
+    }
+}
+
+#[test]
+fn p67_names_that_stand_for_more_than_fits_are_not_compiled_to_the_end() {
+    let rules = [does(Deny, &[ns("y")], &[named(Protocol::Tcp, "web")])];
+    let cluster = Cluster::grid().cluster_policy(cnp("Admin/1/c", "ns=x", &[], &rules)).with("y/a", |pod| {
+        pod.container_ports = (1..=60_000).map(|port| declared("web", port, Protocol::Tcp)).collect();
+    });
+    assert!((2049..=4100).contains(&places(&cluster)), "{}", places(&cluster));
+    // It does not fit, and nothing passes, which the rule would not deny either.
+    let flow = |port| Flow { peer: cluster.ip_of("y/a", 0), proto: TCP, port };
+    let state = cluster.tables();
+    assert!([1, 60_000, 60_001].iter().all(|port| !ask(state.content(), 10, Direction::Egress, flow(*port)).0));
+}
+
+#[test]
 fn p59_named_ports_are_those_of_any_protocol() {
     let named = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|protocol| named(protocol, "web"));
     let both = |direction: Direction| {

@@ -14,6 +14,7 @@ use fairlead_datapath::policy::{PAGE_BITS, PolicySet as SetRow, is_closed};
 use fairlead_objects::ObjectKey;
 
 use super::change::is_same;
+use super::exposed::Whole;
 use super::rows::{self, Rows};
 use super::share::Shares;
 use super::{Capacity, Content};
@@ -46,6 +47,13 @@ pub enum Why {
         /// How many of them are the namespace's share.
         share: usize,
     },
+    /// Rules that deny or pass would not match addresses that a table has no room for.
+    Exposed {
+        /// The table.
+        table: TableId,
+        /// What the table holds for the node.
+        size: usize,
+    },
 }
 
 impl fmt::Display for Why {
@@ -63,6 +71,11 @@ impl fmt::Display for Why {
                 f,
                 "more different peers than are left of the {most} on this node, of which each namespace is guaranteed \
                  {share}: use fewer or simpler peers"
+            ),
+            Self::Exposed { table, size } => write!(
+                f,
+                "rules that deny or pass addresses of pods or nodes for which the {size} entries of table {table} on this \
+                 node have no room: deny their networks instead"
             ),
         }
     }
@@ -117,7 +130,7 @@ impl fmt::Display for CutOff {
 }
 
 /// The sets in the order in which they get their places.
-pub(super) fn order(old: &Content, draft: &Draft<'_>) -> Vec<usize> {
+fn order(old: &Content, draft: &Draft<'_>) -> Vec<usize> {
     let mut first = vec![None; draft.count()];
     for (slot, pod) in draft.pods() {
         for (direction, judge) in pod.judges() {
@@ -149,19 +162,45 @@ fn rank(old: &Content, slot: u16, pod: &DraftPod<'_>, direction: Direction, cont
 /// The sets that get a place, in order, and why the others do not.
 pub(super) type Places = (Vec<usize>, BTreeMap<usize, Why>);
 
-/// Gives places by what each set asks for by itself, and compiles those that have one.
-pub(super) fn places(draft: &Draft<'_>, order: &[usize], capacity: &Capacity) -> (Places, Wanted) {
+/// What is wanted of the sets that have a place, and how many elements were left out of it, by table.
+pub(super) type Fitting = (Places, Wanted, BTreeMap<TableId, usize>);
+
+/// Gives places, and leaves out the addresses and prefixes for which there is no room. A set that would let something pass
+/// for that has no place.
+pub(super) fn fit(old: &Content, draft: &Draft<'_>, capacity: &Capacity) -> Fitting {
+    let order = order(old, draft);
+    let mut banned = BTreeMap::new();
+    loop {
+        let ((kept, refused), mut wanted) = places(draft, &order, capacity, &banned);
+        let is_over = wanted.peers.len() > capacity.peers || wanted.cidrs.len() > capacity.cidrs;
+        let whole = is_over.then(|| Whole::of(&wanted));
+        let left_out = trim(old, &mut wanted, capacity);
+        let exposed = whole.map(|whole| whole.exposed(&wanted)).unwrap_or_default();
+        if exposed.is_empty() {
+            return ((kept, refused), wanted, left_out);
+        }
+        let (table, size) = match left_out.contains_key(&TableId::Peers) {
+            true => (TableId::Peers, capacity.peers),
+            false => (TableId::Cidrs, capacity.cidrs),
+        };
+        let sets = exposed.iter().filter_map(|place| kept.get(*place));
+        banned.extend(sets.map(|set| (*set, Why::Exposed { table, size })));
+    }
+}
+
+/// Gives places by what each set asks for by itself, and compiles those that have one. `banned` have none.
+fn places(draft: &Draft<'_>, order: &[usize], capacity: &Capacity, banned: &BTreeMap<usize, Why>) -> (Places, Wanted) {
     let demands: Vec<_> = (0..draft.count()).map(|set| draft.demand(set)).collect();
     let shares = Shares::new(draft, &demands, capacity);
     let table = Tables { draft, demands, capacity, share: &shares.share };
     let order = shares.first(order);
-    let (kept, refused) = table.sieve(&order, &BTreeMap::new());
+    let (kept, refused) = table.sieve(&order, banned);
     let wanted = draft.finish(&kept);
     if rows::count(&wanted) <= capacity.peer_rows {
         return ((kept, refused), wanted);
     }
     let order = shares.first_by_rows(&order, &kept, &wanted);
-    let mut banned = BTreeMap::new();
+    let mut banned = banned.clone();
     loop {
         let (kept, refused) = table.sieve(&order, &banned);
         let wanted = draft.finish(&kept);
@@ -240,10 +279,10 @@ fn overflow(wanted: &Wanted, room: usize) -> Vec<usize> {
     (0..wanted.sets.len()).filter(|place| !rows.add(*place, room)).collect()
 }
 
-/// Leaves out addresses and nodes' prefixes for which there is no room: who is in the tables stays, then this node's pods
-/// and nodes come before others. What is left out is known by its node's prefix at best: rules that select pods do not let it
-/// pass, and nothing else is lost. Returns how many were left out, by table.
-pub(super) fn trim(old: &Content, wanted: &mut Wanted, capacity: &Capacity) -> BTreeMap<TableId, usize> {
+/// Leaves out addresses and nodes' prefixes for which there is no room: this node's pods and nodes come before others, and of
+/// these who is in the tables stays. What is left out is known by its node's prefix at best: rules that select pods do not
+/// let it pass. Returns how many were left out, by table.
+fn trim(old: &Content, wanted: &mut Wanted, capacity: &Capacity) -> BTreeMap<TableId, usize> {
     let mut left_out = BTreeMap::new();
     let over = wanted.peers.len().saturating_sub(capacity.peers);
     if over > 0 {

@@ -18,6 +18,7 @@
 
 mod change;
 mod content;
+mod exposed;
 mod fit;
 mod halt;
 mod ids;
@@ -36,6 +37,7 @@ use crate::compile::policy::{Draft, Judge, RuleRef, SetInfo, Wanted};
 use crate::plan::Op;
 
 pub use content::Content;
+use exposed::Whole;
 pub use fit::{CutOff, Why};
 
 /// Numbers of elements that there is room for.
@@ -177,9 +179,7 @@ impl State {
     /// # Errors
     /// There is no way from the one to the other, which is a defect.
     pub fn plan(&mut self, draft: &Draft<'_>) -> Result<Plan, PlanError> {
-        let order = fit::order(&self.content, draft);
-        let ((kept, refused), mut wanted) = fit::places(draft, &order, &self.capacity);
-        let mut left_out = fit::trim(&self.content, &mut wanted, &self.capacity);
+        let ((kept, refused), wanted, mut left_out) = fit::fit(&self.content, draft, &self.capacity);
         let (ops, infos, target) = self.steps(&self.content, &wanted).or_else(|error| {
             // Those that come last make room, as few as it takes. Without any set there is nothing that needs room.
             let (mut fits, mut fails) = (0, kept.len() + 1);
@@ -209,13 +209,25 @@ impl State {
         Ok((change::operations(old, &target, &self.capacity)?, infos, target))
     }
 
-    /// Goes to the wanted content by way of one in which only these sets judge anybody, and nothing is new but they.
+    /// Goes to the wanted content by way of one in which only these sets judge anybody, and nothing is new but they. Those that
+    /// would miss what is new, and let it pass, judge nobody meanwhile.
     fn by_way_of(&self, draft: &Draft<'_>, stay: &[usize], wanted: &Wanted) -> Option<Steps> {
-        let mut first = draft.finish(stay);
-        first.peers.retain(|addr, _| self.content.peer.peers.contains_key(addr) && wanted.peers.contains_key(addr));
-        first.cidrs.retain(|key, _| {
-            first.named.contains(key) || self.content.peer.cidrs.contains_key(key) && wanted.cidrs.contains_key(key)
-        });
+        let mut stay = stay.to_vec();
+        let first = loop {
+            let mut first = draft.finish(&stay);
+            let whole = Whole::of(&first);
+            let old = &self.content.peer;
+            first.peers.retain(|addr, _| old.peers.contains_key(addr) && wanted.peers.contains_key(addr));
+            first.cidrs.retain(|key, _| {
+                first.named.contains(key) || old.cidrs.contains_key(key) && wanted.cidrs.contains_key(key)
+            });
+            let exposed = whole.exposed(&first);
+            if exposed.is_empty() {
+                break first;
+            }
+            let left = stay.iter().enumerate().filter(|(place, _)| !exposed.contains(place));
+            stay = left.map(|(_, set)| *set).collect();
+        };
         let mut content = self.content.clone();
         let mut ops = halt::halt(&content, &first, stay.is_empty());
         ops.iter().for_each(|op| content.apply(op));

@@ -1,7 +1,8 @@
 //! A kind that the API may not serve: ClusterNetworkPolicies, whose CustomResourceDefinition comes and goes.
 //!
-//! Which version is served is asked of the server's discovery, which every account may read. Where there is none, there are
-//! no policies, and it is asked again with a growing pause. v1beta1 is watched if it is served, else v1alpha2, never both.
+//! Which version is served is asked of the server's discovery, which every account may read, or, where it is refused, by a list
+//! of each version. Where there is none, there are no policies, and it is asked again with a growing pause. v1beta1 is watched
+//! if it is served, else v1alpha2, never both.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use kube::Client;
 use super::Cluster;
 use super::relist::{Relist, Step};
 use super::trouble::Often;
-use super::watch::{REMIND, Told, plural, pursue};
+use super::watch::{FORBIDDEN, REMIND, Told, plural, pursue};
 use crate::convert::ClusterNetworkPolicy;
 use crate::{Kind, causes};
 
@@ -20,6 +21,8 @@ const GROUP: &str = "policy.networking.k8s.io";
 /// The first pause between two questions, and the longest: many nodes ask.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest while there is no answer, on which everything else may wait: that of the watches.
+const LONGEST_UNANSWERED: Duration = Duration::from_secs(30);
 /// So long what was there stays, when the server says that it serves no such kind, and nothing else meanwhile. Whoever deletes
 /// the definition deletes its objects first, each of which is told. A server that has just begun answers 503, not 404, until it
 /// knows its definitions (WithMuxAndDiscoveryComplete of k8s.io/apiserver), so that the first answer can be believed.
@@ -63,7 +66,7 @@ pub(super) async fn follow(cluster: &Cluster, told: Told<'_>) {
     let (mut pause, mut absent) = (FIRST_PAUSE, None);
     loop {
         let served = tokio::select! {
-            served = discover(&client) => served,
+            served = find(&client, relist.has_told()) => served,
             () = told.events.closed() => return,
         };
         let resource = plural::<ClusterNetworkPolicy<true>>();
@@ -73,6 +76,7 @@ pub(super) async fn follow(cluster: &Cluster, told: Told<'_>) {
                 reminder.is_due();
             }
         };
+        let longest = if served.is_ok() { LONGEST_PAUSE } else { LONGEST_UNANSWERED };
         if served.is_err() {
             absent = None;
         }
@@ -112,9 +116,9 @@ pub(super) async fn follow(cluster: &Cluster, told: Told<'_>) {
             }
             Err(kube::Error::Api(status)) => {
                 trouble(match status.code {
-                    403 => format!(
-                        "the API server forbids its discovery: {}; bind the ClusterRole system:discovery to the group \
-                         system:authenticated, as API servers do by themselves",
+                    FORBIDDEN => format!(
+                        "the API server forbids its discovery, and {resource} can't be listed without: {}; bind the \
+                         ClusterRole system:discovery to the group system:authenticated, as API servers do by themselves",
                         status.message
                     ),
                     _ => format!("the API server does not say whether it serves {resource}: {}", status.message),
@@ -127,11 +131,28 @@ pub(super) async fn follow(cluster: &Cluster, told: Told<'_>) {
             () = tokio::time::sleep(pause) => {}
             () = told.events.closed() => return,
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(longest);
     }
 }
 
-/// Asks which version is served.
+/// Finds out which version is served. A refused question holds up nothing else as long as another one is answered. `has_told`:
+/// there were policies, which a version that nobody asks for may have, so only discovery can say that there are none.
+async fn find(client: &Client, has_told: bool) -> kube::Result<Served> {
+    let refused = match discover(client).await {
+        Err(error @ kube::Error::Api(_)) => error,
+        answer => return answer,
+    };
+    match list(client).await {
+        Ok(Served::Nothing) if has_told => Err(refused),
+        Ok(served) => {
+            tracing::debug!("the API server refuses discovery, and a list says what it serves: {}", causes(&refused));
+            Ok(served)
+        }
+        Err(_) => Err(refused),
+    }
+}
+
+/// Asks discovery which version is served.
 async fn discover(client: &Client) -> kube::Result<Served> {
     let request = http::Request::get(format!("/apis/{GROUP}")).body(Vec::new());
     let request = request.map_err(|error| kube::Error::Service(Box::new(error)))?;
@@ -158,6 +179,20 @@ async fn discover(client: &Client) -> kube::Result<Served> {
         }
     }
     Ok(Served::best(&versions))
+}
+
+/// Asks for objects of each version that can be read.
+async fn list(client: &Client) -> kube::Result<Served> {
+    let resource = plural::<ClusterNetworkPolicy<true>>();
+    for (version, served) in [("v1beta1", Served::Beta), ("v1alpha2", Served::Alpha)] {
+        let request = http::Request::get(format!("/apis/{GROUP}/{version}/{resource}?limit=1")).body(Vec::new());
+        let request = request.map_err(|error| kube::Error::Service(Box::new(error)))?;
+        match client.request::<serde_json::Value>(request).await {
+            Err(kube::Error::Api(status)) if status.code == NOT_FOUND => {}
+            answer => return answer.map(|_| served),
+        }
+    }
+    Ok(Served::Nothing)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ const REFUSED: [u16; 2] = [400, 422];
 /// The code of a server that no longer has what a watch would have to begin with.
 const GONE: u16 = 410;
 /// The code of a server that has no such thing for these credentials.
-const FORBIDDEN: u16 = 403;
+pub(super) const FORBIDDEN: u16 = 403;
 /// How often the log is told of what goes on being wrong.
 pub(super) const REMIND: Duration = Duration::from_secs(60);
 /// Objects in one page of a list, where there are no streaming lists: a page is in memory as a whole.

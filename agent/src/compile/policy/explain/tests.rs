@@ -70,6 +70,47 @@ fn p49_what_has_no_traffic_whatever_policies_say_is_dropped_with_the_reason() {
 }
 
 #[test]
+fn p32_p61_p68_a_pod_and_itself_is_explained_with_and_without_a_service() {
+    use fairlead_objects::Action::{Deny, Pass};
+    let closed = Cluster::grid().policy("x/deny", "", Some(&[]), Some(&[]));
+    let of = |cluster: &Cluster, service| {
+        let own = cluster.ip_of("x/a", 0);
+        explain(&cluster.world(), Path { service, ..path(own, own, (6, 80)) })
+    };
+    let rule = |action| [does(action, &[pods_of("ns=x", "")], &[])];
+    let denied = closed.clone().cluster_policy(cnp("Admin/1/c", "ns=x", &rule(Deny), &[]));
+    for cluster in [&closed, &denied] {
+        let direct = of(cluster, false);
+        assert_eq!((direct.dropped, direct.judged.len()), (None, 0));
+        assert_eq!(direct.lines, ["a pod always reaches its own address: policy does not apply"]);
+    }
+    let by_service = of(&closed, true);
+    assert_eq!((by_service.dropped, by_service.judged.len()), (None, 2));
+    assert_eq!(
+        by_service.lines,
+        ["egress", "ingress"].map(|direction| format!(
+            "{direction} of x/a: allowed, NetworkPolicies keep no pod from itself through a Service"
+        ))
+    );
+    let by_service = of(&denied, true);
+    assert_eq!(by_service.dropped, Some(DropReason::IngressPolicy));
+    assert_eq!(
+        by_service.lines[1..],
+        [
+            "ingress of x/a: silently dropped, denied by ClusterNetworkPolicy c of the Admin tier, ingress[0]",
+            "a client whose socket is translated when it connects stays in its pod, and is not asked about",
+        ]
+    );
+    let passed = of(&closed.cluster_policy(cnp("Admin/1/c", "ns=x", &[], &rule(Pass))), true);
+    assert_eq!(passed.dropped, None);
+    assert_eq!(
+        passed.lines[0],
+        "egress of x/a: passed by ClusterNetworkPolicy c of the Admin tier, egress[0], then allowed, NetworkPolicies keep no \
+         pod from itself through a Service"
+    );
+}
+
+#[test]
 fn p53_what_is_closed_to_pods_is_refused_to_them_alone() {
     let cluster = Cluster::grid();
     let closed = ["169.254.169.254", "fd00:ec2::254"].map(ip);
@@ -174,7 +215,7 @@ fn by_tables(cluster: &Cluster, content: &crate::plan::policy::Content, path: Pa
     if slot(path.from).is_some() && refused(path.to).is_some() {
         return false;
     }
-    if path.from == path.to {
+    if path.from == path.to && !path.service {
         // Itself, and nobody asks its policies, unless it has none yet.
         return slot(path.from).is_some_and(|slot| word(slot).egress() != DENY_ALL);
     }
@@ -204,13 +245,17 @@ proptest! {
             if elsewhere {
                 continue;
             }
-            let path = path(from, to, (flow.proto, flow.port));
-            let explained = explain(&world, path);
-            prop_assert_eq!(
-                explained.dropped.is_none(), by_tables(&cluster, state.content(), path), "{:?}: {:?}", path, explained
-            );
-            for Judged { slot, direction, flow, own: _, allow } in explained.judged {
-                prop_assert_eq!(ask(state.content(), slot, direction, flow).0, allow);
+            // A Service that leads there makes a difference to a pod and itself alone.
+            for service in [false, true] {
+                let path = Path { service, ..path(from, to, (flow.proto, flow.port)) };
+                let explained = explain(&world, path);
+                prop_assert_eq!(
+                    explained.dropped.is_none(), by_tables(&cluster, state.content(), path), "{:?}: {:?}", path, explained
+                );
+                for Judged { slot, direction, flow, own, allow } in explained.judged {
+                    prop_assert_eq!(own, from == to);
+                    prop_assert_eq!(ask(state.content(), slot, direction, flow).0, allow);
+                }
             }
         }
     }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::PodWord;
 use fairlead_datapath::policy::{CUT_OFF, DENY_ALL, PolicySet, is_closed};
+use fairlead_objects::Action;
 use proptest::prelude::*;
 
 use super::{answer, contents, lasting};
-use crate::compile::policy::testing::{self, Cluster, advance, any_history, block, flows, model, rule};
+use crate::compile::policy::testing::{self, Cluster, advance, any_history, block, cnp, does, flows, model, rule};
 use crate::compile::policy::{Demand, Direction, Draft, Judge};
 use crate::plan::policy::{Capacity, Content, CutOff, Plan, State};
 
@@ -197,6 +198,65 @@ proptest! {
     }
 }
 
+/// Tables of addresses and prefixes that are too small, and room for all else.
+fn too_few_addresses() -> impl Strategy<Value = Capacity> {
+    let cidrs = prop_oneof![3 => 0..9_usize, 1 => Just(100)];
+    (0..14_usize, cidrs).prop_map(|(peers, cidrs)| Capacity { peers, cidrs, ..Capacity::default() })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn p67_an_address_without_a_place_never_takes_a_rule_that_denies_with_it(
+        history in any_history(2), capacity in too_few_addresses(),
+    ) {
+        let mut state = State::adopt(capacity.clone(), Content::default());
+        let mut before: Option<&Cluster> = None;
+        for cluster in &history {
+            let old = state.content().clone();
+            let Plan { ops, .. } = testing::plan(&mut state, cluster);
+            let contents = contents(&old, &ops);
+            for flow in before.map(|before| lasting(before, cluster)).unwrap_or_default() {
+                let (was, is) = (answer(&old, &flow), answer(contents.last().unwrap(), &flow));
+                for content in &contents {
+                    prop_assert!(was || is || !answer(content, &flow), "on the way: {:?}", flow);
+                }
+            }
+            ops.iter().for_each(|op| state.applied(op));
+            for flow in flows(cluster, PORTS) {
+                let (local, direction, judged) = &flow;
+                let allowed = model(cluster, local, *direction, *judged).0;
+                prop_assert!(allowed || !answer(state.content(), &flow), "{:?}", flow);
+            }
+            let again = testing::plan(&mut state, cluster);
+            prop_assert_eq!(again.ops, vec![], "asked again");
+            before = Some(cluster);
+        }
+    }
+}
+
+#[test]
+fn p67_a_policy_that_denies_nodes_without_a_place_cuts_its_pods_off_and_nobody_else() {
+    let rules = [does(Action::Deny, &[testing::nodes("role=db")], &[]), does(Action::Accept, &[], &[])];
+    let mut cluster = Cluster::grid().cluster_policy(cnp("Admin/1/c", "ns=x", &[], &rules));
+    cluster.nodes[1].labels = testing::labels("role=db");
+    // No address has a place: those of pods are known by their node's prefix, those of nodes by nothing.
+    let mut state = State::adopt(Capacity { peers: 0, ..Capacity::default() }, Content::default());
+    let Plan { ops, cut_off, left_out } = testing::plan(&mut state, &cluster);
+    ops.iter().for_each(|op| state.applied(op));
+    assert_eq!(left_out[&TableId::Peers], 22);
+    assert_eq!(cut_off.iter().map(|cut_off| cut_off.pod.to_string()).collect::<Vec<_>>(), ["x/a", "x/b", "x/c"]);
+    let said = cut_off[0].to_string();
+    assert!(
+        said.contains("policies c have rules that deny or pass addresses of pods or nodes for which the 0 "),
+        "{said}"
+    );
+    // With room it heals.
+    state.set_capacity(Capacity::default());
+    assert_eq!(self::cut_off(&mut state, &cluster), Vec::<String>::new());
+}
+
 /// The same cluster with the policies of some namespaces alone.
 fn only(cluster: &Cluster, namespace: impl Fn(&str) -> bool) -> Cluster {
     let mut cluster = cluster.clone();
@@ -232,6 +292,51 @@ proptest! {
             prop_assert!(cut_off.iter().all(|cut_off| cut_off.pod.namespace != quiet), "{:?}", cut_off);
             ops.iter().for_each(|op| state.applied(op));
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn p67_policies_of_the_cluster_never_cut_a_namespace_off_that_is_within_its_share(history in any_history(3)) {
+        let quiet = "x";
+        let mut capacity = Capacity { sets: 1, port_rows: 1, range_rows: 1, cidrs: 1, ..Capacity::default() };
+        for cluster in &history {
+            let world = cluster.world();
+            let draft = Draft::new(&world);
+            let n = (0..draft.count()).map(|set| draft.namespace(set)).chain([quiet]).collect::<BTreeSet<_>>().len();
+            let own = (0..draft.count()).filter(|set| draft.namespace(*set) == quiet);
+            let demands: Vec<_> = own.map(|set| draft.demand(set)).collect();
+            let prefixes: BTreeSet<_> = demands.iter().flat_map(|demand| &demand.prefixes).collect();
+            let nodes = draft.node_prefixes().collect::<BTreeSet<_>>().len();
+            let sum = |of: fn(&Demand<'_>) -> usize| n * demands.iter().map(of).sum::<usize>();
+            capacity.sets = capacity.sets.max(n * demands.len());
+            capacity.port_rows = capacity.port_rows.max(sum(|demand| demand.ports));
+            capacity.range_rows = capacity.range_rows.max(sum(|demand| demand.ranges));
+            capacity.cidrs = capacity.cidrs.max(n * prefixes.len() + nodes);
+        }
+        let mut state = State::adopt(capacity, Content::default());
+        for cluster in &history {
+            let Plan { ops, cut_off, .. } = testing::plan(&mut state, cluster);
+            let of_quiet = |cut_off: &CutOff| cut_off.policies.iter().any(|policy| policy.namespace == quiet);
+            prop_assert!(!cut_off.iter().any(of_quiet), "{:?}", cut_off);
+            ops.iter().for_each(|op| state.applied(op));
+        }
+    }
+}
+
+#[test]
+fn p67_what_policies_of_the_cluster_alone_judge_has_a_share_of_its_own() {
+    // The nodes' four prefixes and eight more: four are the namespace's share, and four that of the cluster's policies.
+    let both = |of_namespace: u8, of_cluster: u8| {
+        let networks: Vec<_> = (0..of_cluster).map(|n| block(&format!("10.9.{n}.0/24"), &[])).collect();
+        let deny = [does(Action::Deny, &networks, &[])];
+        blocks(Cluster::grid(), "x/p", "a", 1, of_namespace).cluster_policy(cnp("Admin/1/c", "ns=y", &[], &deny))
+    };
+    let of_y = ["y/a", "y/b", "y/c"];
+    for (of_namespace, of_cluster, expected) in [(4, 6, &of_y[..]), (6, 4, &["x/a"][..]), (4, 4, &[][..])] {
+        assert_eq!(cut_off(&mut small(), &both(of_namespace, of_cluster)), expected, "{of_namespace} {of_cluster}");
     }
 }
 

@@ -1,0 +1,171 @@
+//! What policies that nobody has applied yet would open and close.
+
+use std::collections::BTreeMap;
+
+use fairlead_objects::{
+    ClusterNetworkPolicy, Event, Invalid, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, read_str,
+};
+use ipnetwork::IpNetwork;
+
+use super::views::{DifferenceView, PolicyChangeView, PolicyWhatIf};
+use crate::compile::policy::World;
+use crate::compile::policy::what_if::{Difference, compare};
+use crate::model::{LocalPod, Model};
+
+/// Pairs that an agent compares at most: who asks waits some seconds for its answer.
+const BY_AGENT: usize = 400_000;
+/// Pairs that are compared at most without an agent: it may take minutes.
+const OFFLINE: usize = 20_000_000;
+
+/// What policies are judged by, as it is at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Pairs that are compared at most.
+    most: usize,
+    namespaces: Vec<Namespace>,
+    nodes: Vec<Node>,
+    pods: Vec<Pod>,
+    local: Vec<LocalPod>,
+    pod_ranges: Vec<IpNetwork>,
+    policies: Policies,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Policies {
+    network: Vec<NetworkPolicy>,
+    cluster: Vec<ClusterNetworkPolicy>,
+}
+
+impl Snapshot {
+    fn of(model: &Model, most: usize) -> Self {
+        let policies = Policies {
+            network: model.policies().cloned().collect(),
+            cluster: model.cluster_policies().cloned().collect(),
+        };
+        Self {
+            most,
+            namespaces: model.namespaces().cloned().collect(),
+            nodes: model.nodes().cloned().collect(),
+            pods: model.pods().cloned().collect(),
+            local: model.local().values().cloned().collect(),
+            pod_ranges: model.rules().pod_ranges.clone(),
+            policies,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Of an agent's model, which knows pods of other nodes only while there are policies.
+    #[must_use]
+    pub fn of_agent(model: &Model) -> Self {
+        let mut snapshot = Self::of(model, BY_AGENT);
+        if snapshot.policies.network.is_empty() && snapshot.policies.cluster.is_empty() {
+            snapshot.notes.push(format!(
+                "there are no policies yet, so the agent knows the pods of node {} alone: use --objects for all",
+                model.node_name()
+            ));
+        }
+        snapshot
+    }
+
+    /// Of objects in files.
+    #[must_use]
+    pub fn of_files(files: BTreeMap<String, Vec<Result<Object, Invalid>>>) -> Self {
+        let (mut model, mut notes) = (Model::new(""), Vec::new());
+        for (file, found) in files {
+            for read in found {
+                match read {
+                    Ok(object) => model.take(Event::Applied(object)),
+                    Err(invalid) => notes.push(format!("{file}: {invalid}")),
+                }
+            }
+        }
+        Self { notes, ..Self::of(&model, OFFLINE) }
+    }
+
+    fn world<'a>(&'a self, policies: &'a Policies) -> World<'a> {
+        World {
+            namespaces: self.namespaces.iter().collect(),
+            nodes: self.nodes.iter().collect(),
+            pods: self.pods.iter().collect(),
+            local: self.local.iter().collect(),
+            pod_ranges: &self.pod_ranges,
+            policies: policies.network.iter().collect(),
+            cluster_policies: policies.cluster.iter().collect(),
+            ..World::default()
+        }
+    }
+
+    /// What becomes of it with the policies of these texts, or, if they are to be deleted, without them.
+    ///
+    /// # Errors
+    /// One can't be read, or there is none, or the comparison would take too long.
+    pub fn what_if(&self, texts: &[String], delete: bool) -> Result<PolicyWhatIf, String> {
+        let mut after = self.policies.clone();
+        let mut out = PolicyWhatIf { notes: self.notes.clone(), ..PolicyWhatIf::default() };
+        for read in texts.iter().flat_map(|text| read_str(text)) {
+            let (kind, key, change) = match read {
+                Ok(Object::NetworkPolicy(policy)) => {
+                    ("NetworkPolicy", policy.key.clone(), put(&mut after.network, policy, |each| &each.key, delete))
+                }
+                Ok(Object::ClusterNetworkPolicy(policy)) => (
+                    "ClusterNetworkPolicy",
+                    policy.key.clone(),
+                    put(&mut after.cluster, policy, |each| &each.key, delete),
+                ),
+                Ok(other) => {
+                    out.notes.push(format!("{} {} is no policy: left out", other.kind().as_str(), other.key()));
+                    continue;
+                }
+                // What the agent would do with the rest of it is in what is compared.
+                Err(invalid) if invalid.piece => {
+                    out.notes.push(invalid.to_string());
+                    continue;
+                }
+                Err(invalid) => return Err(invalid.to_string()),
+            };
+            let change = change.ok_or_else(|| format!("there is no {kind} {key} to delete"))?;
+            out.policies.push(PolicyChangeView { policy: format!("{kind} {key}"), change: change.to_owned() });
+        }
+        if out.policies.is_empty() {
+            return Err("no NetworkPolicy and no ClusterNetworkPolicy is given".to_owned());
+        }
+        let differences =
+            compare(&self.world(&self.policies), &self.world(&after), self.most).map_err(|error| error.to_string())?;
+        for difference in differences {
+            let Difference { opens, from, to, traffic: _ } = &difference;
+            let view = DifferenceView {
+                from: from.iter().cloned().collect(),
+                to: to.iter().cloned().collect(),
+                traffic: difference.words(),
+            };
+            if *opens { out.opens.push(view) } else { out.closes.push(view) }
+        }
+        Ok(out)
+    }
+}
+
+/// Puts a policy in the place of the one of its name, or takes that out. In a word what changed; nothing where there is none
+/// to delete.
+fn put<T: PartialEq>(all: &mut Vec<T>, policy: T, key: fn(&T) -> &ObjectKey, delete: bool) -> Option<&'static str> {
+    let place = all.iter().position(|each| key(each) == key(&policy));
+    match (place, delete) {
+        (None, true) => None,
+        (Some(place), true) => {
+            all.remove(place);
+            Some("deleted")
+        }
+        (None, false) => {
+            all.push(policy);
+            Some("new")
+        }
+        (Some(place), false) if all[place] == policy => Some("unchanged"),
+        (Some(place), false) => {
+            all[place] = policy;
+            Some("changed")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

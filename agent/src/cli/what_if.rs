@@ -1,0 +1,51 @@
+//! `fairlead policy what-if`.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::args::WhatIfArgs;
+use super::show::{Output, say, text};
+use super::{CliError, ask, print};
+use crate::admin::{PolicyWhatIf, Request, Snapshot};
+
+/// Bytes of manifests that go to an agent at most: its questions have a limit.
+const LONGEST: usize = 48 << 10;
+
+/// Compares, by the agent or without, and says what it finds.
+pub(super) fn run(args: &WhatIfArgs, socket: &Path, output: Output) -> Result<(), CliError> {
+    let WhatIfArgs { files, delete, objects, exit_code } = args;
+    let manifests = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
+    let what_if = match objects {
+        Some(directory) => offline(directory)?.what_if(&manifests, *delete).map_err(CliError::Usage)?,
+        None if manifests.iter().map(String::len).sum::<usize>() > LONGEST => {
+            return Err(CliError::Usage(format!(
+                "the manifests have more than {LONGEST} bytes, which an agent takes: give fewer policies, or use --objects"
+            )));
+        }
+        None => ask::<PolicyWhatIf>(socket, &Request::PolicyWhatIf { manifests, delete: *delete })?,
+    };
+    say(&text(output, "PolicyWhatIf", &what_if, || print::what_if(&what_if, output == Output::Wide))?)?;
+    match (what_if.closes.is_empty(), what_if.opens.is_empty()) {
+        _ if !exit_code => Ok(()),
+        (true, true) => Ok(()),
+        (false, true) => Err(CliError::Code(3)),
+        (true, false) => Err(CliError::Code(4)),
+        (false, false) => Err(CliError::Code(5)),
+    }
+}
+
+fn read(file: &Path) -> Result<String, CliError> {
+    let mut text = String::new();
+    let read = match file.to_str() {
+        Some("-") => std::io::stdin().read_to_string(&mut text).map(|_| text),
+        _ => std::fs::read_to_string(file),
+    };
+    read.map_err(|error| CliError::Usage(format!("can't read {}: {error}", file.display())))
+}
+
+/// The objects of a directory, as an agent with `--objects` reads it.
+fn offline(directory: &Path) -> Result<Snapshot, CliError> {
+    let files = fairlead_objects::directory::read_dir(directory);
+    let files = files.map_err(|error| CliError::Usage(error.to_string()))?;
+    Ok(Snapshot::of_files(files))
+}
