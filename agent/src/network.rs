@@ -170,6 +170,7 @@ mod tests {
             internal_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
             external_ips: vec![],
             pod_cidrs: pod_cidrs.iter().map(|range| range.parse().unwrap()).collect(),
+            annotated: None,
         }
     }
 

@@ -83,6 +83,11 @@ pub struct Settings {
     /// plugins. 0.0.0.0/0 and ::/0 switch the check off. Must be the same on every node
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub pod_ranges: Vec<IpNetwork>,
+    /// Prefixes in which a Node without spec.podCIDRs has its ranges from its annotation fairlead.io/pod-cidrs, where the
+    /// control plane gives out none. Kubelets may write annotations of their Node unless admission forbids it. Must be the
+    /// same on every node [default: none, the annotation does not count]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub annotated_ranges: Vec<IpNetwork>,
     /// Whether pods, except those in the node's network, may reach metadata services, as far as their policies let them
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub metadata_access: MetadataAccess,

@@ -87,6 +87,7 @@ mod plan;
 mod pod;
 mod probe;
 mod process;
+pub mod promql;
 mod proto;
 mod reach;
 mod service;

@@ -33,6 +33,7 @@ pub struct PodBuilder {
     is_static: bool,
     annotations: BTreeMap<String, String>,
     mac: Option<String>,
+    with_plugin: bool,
 }
 
 impl PodBuilder {
@@ -50,6 +51,7 @@ impl PodBuilder {
             is_static: false,
             annotations: BTreeMap::new(),
             mac: None,
+            with_plugin: false,
         }
     }
 
@@ -108,6 +110,16 @@ impl PodBuilder {
         self
     }
 
+    /// Connected by Fairlead in a lab that is [plain](crate::Builder::plain) otherwise: one that is being migrated.
+    pub fn with_plugin(mut self) -> Self {
+        self.with_plugin = true;
+        self
+    }
+
+    fn wiring(&self) -> Wiring {
+        if self.with_plugin { Wiring::Fairlead } else { self.node.wiring }
+    }
+
     /// Without a Pod object: the test applies its own.
     pub fn without_object(mut self) -> Self {
         self.object = false;
@@ -152,7 +164,7 @@ impl PodBuilder {
             added_in: Duration::ZERO,
         };
         let started = Instant::now();
-        match self.node.wiring {
+        match self.wiring() {
             Wiring::Plain => (pod.v4, pod.v6) = wiring::plain(&self.node, &pod.vantage, &pod.netns)?,
             Wiring::Fairlead => pod.add()?,
         }
@@ -329,7 +341,7 @@ impl Pod {
     /// When the plugin fails.
     #[track_caller]
     pub fn delete(self) {
-        if self.node.wiring == Wiring::Fairlead
+        if self.made.wiring() == Wiring::Fairlead
             && let Err(error) = self.call("DEL", &wiring::configuration())
         {
             panic!("{} is not removed: {error:#}", self.key);

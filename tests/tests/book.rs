@@ -210,3 +210,27 @@ fn files_are_where_the_manifests_mount() {
         assert!(text.contains(name.trim_matches('"')), "{name}");
     }
 }
+
+/// What `fairlead doctor --before-migration` refers to is there, and what the page says was run is a test.
+#[test]
+fn the_migration_guide_has_what_others_name_and_names_tests_that_are_there() {
+    let text = page("operate/migrate.md");
+    let known = anchors(&text);
+    let source = read(&root().join("agent/src/doctor/migration/mod.rs"));
+    assert!(source.contains("\"manifests/book/src/operate/migrate.md\""));
+    let named: BTreeSet<_> = source
+        .split("{GUIDE}#")
+        .skip(1)
+        .filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '-').next())
+        .collect();
+    assert!(named.len() > 1 && named.iter().all(|name| known.contains(*name)), "{named:?}, {known:?}");
+    let files = ["tests/tests/install/migrate.rs", "tests/tests/install/leave.rs", "tests/cluster/tests/uninstall.rs"];
+    let tests: String = files.iter().map(|name| read(&root().join(name))).collect();
+    let rows = rows(&text);
+    let mut cited = 0;
+    for name in rows.iter().flat_map(|row| code(row[row.len() - 1])) {
+        assert!(tests.contains(&format!("fn {name}(")), "{name} is no test");
+        cited += 1;
+    }
+    assert_eq!(cited, 4);
+}

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod book;
 mod cluster;
 mod demo;
 mod deny;
@@ -38,6 +39,7 @@ enum Command {
     Bench(bench::Bench),
     Image(image::Image),
     Manifests(manifests::Manifests),
+    Book(book::Book),
     Cluster(cluster::Cluster),
     E2e(e2e::E2e),
 }
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Bench(command) => command.run(),
         Command::Image(command) => command.run(),
         Command::Manifests(command) => command.run(),
+        Command::Book(command) => command.run(),
         Command::Cluster(command) => command.run(),
         Command::E2e(command) => command.run(),
     };

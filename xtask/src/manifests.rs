@@ -10,9 +10,9 @@ mod reference;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use serde::Deserialize;
+use fairlead_tree::kustomize::Kustomization;
 
 use crate::paths;
 
@@ -28,17 +28,6 @@ pub(crate) struct Manifests {
     /// Change nothing; fail when a file is not what it is made of gives
     #[arg(long)]
     check: bool,
-}
-
-/// All that a base may have. With any other field the one file would be something else than what kustomize gives.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kustomization {
-    #[serde(rename = "apiVersion")]
-    _api_version: String,
-    #[serde(rename = "kind")]
-    _kind: String,
-    resources: Vec<String>,
 }
 
 impl Manifests {
@@ -79,8 +68,12 @@ fn rendered() -> Result<String> {
     Ok(join(&parts))
 }
 
+/// A base that transforms anything would be something else than its files one after the other.
 fn kustomization(text: &str) -> Result<Kustomization> {
-    serde_saphyr::from_str(text).context("base/kustomization.yaml may name resources, nothing else")
+    let only = "base/kustomization.yaml may name resources, nothing else";
+    let found = Kustomization::read(text).context(only)?;
+    ensure!(found.components.is_empty() && found.patches.is_empty(), only);
+    Ok(found)
 }
 
 fn join(parts: &[String]) -> String {
@@ -107,6 +100,10 @@ mod tests {
         assert_eq!(kustomization(plain).unwrap().resources, ["a.yaml"]);
         let error = kustomization(&format!("{plain}namePrefix: x-\n")).err().unwrap();
         assert!(format!("{error:#}").contains("namePrefix"), "{error:#}");
+        for changed in ["components: [x]", "patches: [{patch: x}]"] {
+            let error = kustomization(&format!("{plain}{changed}\n")).unwrap_err();
+            assert!(error.to_string().contains("nothing else"), "{error:#}");
+        }
     }
 
     #[test]

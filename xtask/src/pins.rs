@@ -14,6 +14,9 @@ pub(crate) const BPF_LINKER_LLVM: &str = "llvm-22";
 /// What checks licences, sources and duplicates of dependencies. Pinned, since a new version brings new findings.
 pub(crate) const CARGO_DENY: &str = "0.20.2";
 
+/// What makes pages of the book. Pinned, since what it makes of headings is what links lead to.
+pub(crate) const MDBOOK: &str = "0.4.52";
+
 /// The Debian suite that has the source of [`RUSTC`]'s core library, for machines where rustup can't fetch it.
 pub(crate) const RUST_SRC_SUITE: &str = "trixie-backports";
 

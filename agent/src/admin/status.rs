@@ -184,6 +184,7 @@ mod tests {
             internal_ips: vec![ip.parse().unwrap()],
             external_ips: vec![],
             pod_cidrs: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+            annotated: None,
         }
     }
 

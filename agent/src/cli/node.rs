@@ -12,6 +12,7 @@ use super::print::{self, Table};
 use super::show::{List, Output, show};
 use super::{CliError, runtime};
 use crate::admin::{self, Connection, Request};
+use crate::doctor::migration;
 use crate::doctor::{self, Finding, Severity, Without};
 use crate::install::conflist::{CONF_DIR, CONF_NAME};
 use crate::install::{self, PLUGIN, Removal, Setup, Step};
@@ -128,6 +129,15 @@ pub(super) struct DoctorArgs {
     /// The API server's URL, as seen from this node [default: what the agent uses]
     #[arg(long, value_name = "URL")]
     api_server: Option<String>,
+    /// Say what has to be so before Fairlead takes over from another network on this node
+    #[arg(long)]
+    before_migration: bool,
+    /// CoreDNS' Corefile, to be checked by fairlead-dns
+    #[arg(long, value_name = "FILE", requires = "before_migration")]
+    corefile: Option<PathBuf>,
+    /// The cluster's objects: kubectl get nodes,services,networkpolicies --all-namespaces -o yaml
+    #[arg(long, value_name = "FILE", requires = "before_migration")]
+    cluster: Option<PathBuf>,
 }
 
 /// What `doctor` prints for programs.
@@ -147,7 +157,17 @@ struct Unseen {
 }
 
 pub(super) fn doctor(args: &DoctorArgs, output: Output) -> Result<(), CliError> {
-    let DoctorArgs { places, cgroup_root, cni_conf_dir, cni_conf_name, kubelet_kubeconfig, api_server } = args;
+    let DoctorArgs {
+        places,
+        cgroup_root,
+        cni_conf_dir,
+        cni_conf_name,
+        kubelet_kubeconfig,
+        api_server,
+        before_migration,
+        corefile,
+        cluster,
+    } = args;
     let places = doctor::Places {
         root: places.root(),
         run_dir: places.here_or_on_host(&places.run_dir),
@@ -160,10 +180,15 @@ pub(super) fn doctor(args: &DoctorArgs, output: Output) -> Result<(), CliError> 
         kubelet_kubeconfig: places.on_host(kubelet_kubeconfig.as_ref(), KUBELET_KUBECONFIG),
         api_server: api_server.clone(),
     };
-    let facts = runtime()?.block_on(doctor::collect(&places));
+    let mut facts = runtime()?.block_on(doctor::collect(&places));
+    let findings = if *before_migration {
+        let other = migration::collect(corefile.as_deref(), cluster.as_deref(), &mut facts.unseen);
+        migration::before_migration(&facts, &other)
+    } else {
+        doctor::findings(&facts)
+    };
     let unseen = facts.unseen.iter().cloned().map(|(what, reason)| Unseen { what, reason });
-    let report =
-        Report { findings: doctor::findings(&facts), without: doctor::without(&facts), unseen: unseen.collect() };
+    let report = Report { findings, without: doctor::without(&facts), unseen: unseen.collect() };
     show(output, "Findings", &report, || print::report(&report.findings, &report.without, &facts.unseen))?;
     let stops = report.findings.iter().any(|finding| finding.severity == Severity::Blocks);
     if stops { Err(CliError::No) } else { Ok(()) }

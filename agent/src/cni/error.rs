@@ -42,7 +42,8 @@ pub enum CniError {
     /// The node has no addresses to give.
     #[error(
         "the Node object has no pod range: spec.podCIDRs is empty. Give the cluster one: kubeadm init \
-         --pod-network-cidr=RANGE, or kube-controller-manager --allocate-node-cidrs=true --cluster-cidr=RANGE"
+         --pod-network-cidr=RANGE, or kube-controller-manager --allocate-node-cidrs=true --cluster-cidr=RANGE; where \
+         that is not possible, set `annotatedRanges` and annotate the Node with fairlead.io/pod-cidrs"
     )]
     NoRanges,
     /// Every address is in use or resting.

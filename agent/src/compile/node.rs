@@ -209,6 +209,7 @@ mod tests {
             internal_ips: ["192.0.2.9", "172.18.0.11"].map(|ip| ip.parse().unwrap()).into(),
             external_ips: vec![],
             pod_cidrs: vec![],
+            annotated: None,
             leaving: false,
         };
         let found = network(&uplinks[1..], &[], Some(&node), TunnelSettings::default());

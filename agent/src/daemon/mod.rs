@@ -95,6 +95,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         node_port_addresses,
         external_ips,
         pod_ranges,
+        annotated_ranges,
         metadata_access,
         metadata_addresses,
         node_local_dns,
@@ -149,6 +150,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let model = Model::new(&node).with_rules(Rules {
         external_ips,
         pod_ranges,
+        annotated_ranges,
         metadata: metadata_addresses,
         metadata_closed: metadata_access == MetadataAccess::Closed,
         masquerade,

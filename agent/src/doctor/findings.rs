@@ -39,11 +39,11 @@ pub struct Finding {
     pub remedy: String,
 }
 
-fn blocks(what: impl Into<String>, why: &'static str, remedy: impl Into<String>) -> Finding {
+pub(super) fn blocks(what: impl Into<String>, why: &'static str, remedy: impl Into<String>) -> Finding {
     Finding { severity: Severity::Blocks, what: what.into(), why, remedy: remedy.into() }
 }
 
-fn hinders(what: impl Into<String>, why: &'static str, remedy: impl Into<String>) -> Finding {
+pub(super) fn hinders(what: impl Into<String>, why: &'static str, remedy: impl Into<String>) -> Finding {
     Finding { severity: Severity::Hinders, what: what.into(), why, remedy: remedy.into() }
 }
 

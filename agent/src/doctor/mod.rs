@@ -6,6 +6,7 @@
 mod collect;
 mod facts;
 mod findings;
+pub mod migration;
 mod without;
 
 pub use collect::{Places, collect, kernel, proxy};

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fairlead_objects::{EndpointSlice, Kind, Object, ObjectKey};
+use fairlead_objects::{EndpointSlice, Kind, Node, Object, ObjectKey, Service};
 
-use super::{Model, has_host_ports};
+use super::{Model, annotated, has_host_ports};
 
 impl Model {
     pub(super) fn put(&mut self, object: Object) {
@@ -12,6 +12,8 @@ impl Model {
         match object {
             Object::Service(new) => {
                 if let Some(old) = replace(&mut self.services, &key, new) {
+                    let changed = [old.as_ref(), self.services.get(&key)];
+                    self.undecided |= touches_ranges(&self.nodes, changed);
                     self.reserved.change_service(&key, old.as_ref(), self.services.get(&key), &mut self.dirty);
                     self.dirty.services.insert(key);
                 }
@@ -27,8 +29,15 @@ impl Model {
                     }
                 }
             }
-            Object::Node(new) => {
+            Object::Node(mut new) => {
+                if let Some(old) =
+                    self.nodes.get(&key).filter(|old| old.annotated.is_some() && old.annotated == new.annotated)
+                {
+                    // What was decided holds until it is decided again.
+                    new.pod_cidrs.clone_from(&old.pod_cidrs);
+                }
                 if let Some(old) = replace(&mut self.nodes, &key, new) {
+                    self.undecided |= old.as_ref().map(asks) != self.nodes.get(&key).map(asks);
                     self.reserved.change_node(&key, old.as_ref(), self.nodes.get(&key), &mut self.dirty);
                     self.dirty.nodes.insert(key);
                 }
@@ -65,6 +74,7 @@ impl Model {
         match kind {
             Kind::Service => {
                 if let Some(old) = self.services.remove(key) {
+                    self.undecided |= touches_ranges(&self.nodes, [Some(&old), None]);
                     self.reserved.change_service(key, Some(&old), None, &mut self.dirty);
                     self.dirty.services.insert(key.clone());
                 }
@@ -76,6 +86,7 @@ impl Model {
             }
             Kind::Node => {
                 if let Some(old) = self.nodes.remove(key) {
+                    self.undecided = true;
                     self.reserved.change_node(key, Some(&old), None, &mut self.dirty);
                     self.dirty.nodes.insert(key.clone());
                 }
@@ -106,6 +117,39 @@ impl Model {
         }
     }
 
+    /// Decides which annotations of Nodes count, where what that depends on has changed. Not before all Nodes and Services are
+    /// known: a range could belong to one that is not.
+    pub(super) fn decide_ranges(&mut self) {
+        let unknown = [Kind::Node, Kind::Service].iter().any(|kind| self.waiting_for.contains(kind));
+        if unknown || !std::mem::take(&mut self.undecided) {
+            return;
+        }
+        if self.not_given.is_empty() && self.nodes.values().all(|node| node.annotated.is_none()) {
+            return;
+        }
+        let nodes: Vec<&Node> = self.nodes.values().collect();
+        let given = annotated::given(&nodes, &self.reserved.all_cluster_ips(), &self.rules.annotated_ranges);
+        let mut not_given = BTreeMap::new();
+        for (name, answer) in given {
+            let key = ObjectKey::cluster(name);
+            let ranges = answer.unwrap_or_else(|why| {
+                not_given.insert(key.clone(), why);
+                Vec::new()
+            });
+            if let Some(node) = self.nodes.get_mut(&key).filter(|node| node.pod_cidrs != ranges) {
+                let old = node.clone();
+                node.pod_cidrs = ranges;
+                self.reserved.change_node(&key, Some(&old), Some(node), &mut self.dirty);
+                self.dirty.nodes.insert(key);
+            }
+        }
+        // What is told of them is told with what nodes are.
+        let others = self.not_given.iter().filter(|(key, why)| not_given.get(*key) != Some(why)).map(|(key, _)| key);
+        let new = not_given.iter().filter(|(key, why)| self.not_given.get(*key) != Some(why)).map(|(key, _)| key);
+        self.dirty.nodes.extend(others.chain(new).cloned());
+        self.not_given = not_given;
+    }
+
     fn unlink(&mut self, service: Option<ObjectKey>, slice: &ObjectKey) {
         let Some(service) = service else { return };
         if let Some(slices) = self.slices_of.get_mut(&service) {
@@ -126,4 +170,16 @@ fn replace<T: PartialEq>(map: &mut BTreeMap<ObjectKey, T>, key: &ObjectKey, new:
 /// The service that a slice is of.
 fn owner(slice: &EndpointSlice) -> Option<ObjectKey> {
     slice.service_name.as_ref().map(|name| ObjectKey::new(&slice.key.namespace, name))
+}
+
+/// What it depends on which ranges a node has.
+fn asks(node: &Node) -> (&Option<fairlead_objects::Annotated>, &[ipnetwork::IpNetwork], &[std::net::IpAddr]) {
+    (&node.annotated, &node.pod_cidrs, &node.internal_ips)
+}
+
+/// Whether a ClusterIP of what a Service was or is lies in a range that a node asks for.
+fn touches_ranges(nodes: &BTreeMap<ObjectKey, Node>, service: [Option<&Service>; 2]) -> bool {
+    let [old, new] = service.map(|service| service.map(|service| service.cluster_ips.as_slice()).unwrap_or_default());
+    let mut ranges = nodes.values().filter_map(|node| node.annotated.as_ref()).flat_map(|annotated| &annotated.ranges);
+    old != new && ranges.any(|range| old.iter().chain(new).any(|ip| range.contains(*ip)))
 }

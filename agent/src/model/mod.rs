@@ -1,5 +1,6 @@
 //! The objects as the agent knows them: slim snapshots, kept from the stream, with what changed since it was last asked.
 
+mod annotated;
 mod change;
 mod dirty;
 mod local;
@@ -17,6 +18,7 @@ use fairlead_objects::{
     ClusterNetworkPolicy, EndpointSlice, Event, Kind, Namespace, NetworkPolicy, Node, ObjectKey, Pod, Service,
 };
 
+pub use annotated::NotGiven;
 pub use dirty::Dirty;
 pub use local::LocalPod;
 pub use mistakes::{Mistake, MistakeView, Mistakes};
@@ -39,6 +41,10 @@ pub struct Model {
     pods: BTreeMap<ObjectKey, Pod>,
     local: BTreeMap<u16, LocalPod>,
     reserved: Reserved,
+    /// Annotations of Nodes that do not count, and why.
+    not_given: BTreeMap<ObjectKey, NotGiven>,
+    /// Whether which of them count is to be decided again.
+    undecided: bool,
     rules: Rules,
     waiting_for: BTreeSet<Kind>,
     mistakes: Mistakes,
@@ -61,6 +67,8 @@ impl Model {
             pods: BTreeMap::new(),
             local: BTreeMap::new(),
             reserved: Reserved::default(),
+            not_given: BTreeMap::new(),
+            undecided: true,
             rules: Rules::default(),
             waiting_for: Kind::ALL.into(),
             mistakes: Mistakes::default(),
@@ -94,6 +102,7 @@ impl Model {
             }
             Event::Mended { origin, reason } => self.mistakes.mended(&origin, &reason),
         }
+        self.decide_ranges();
     }
 
     /// A pod was attached to this node.
@@ -251,6 +260,11 @@ impl Model {
     #[must_use]
     pub fn reserved(&self) -> &Reserved {
         &self.reserved
+    }
+
+    /// Nodes of which the annotation with ranges does not count, and why.
+    pub fn not_given(&self) -> impl Iterator<Item = (&ObjectKey, &NotGiven)> {
+        self.not_given.iter()
     }
 
     /// What the administrator lets objects claim.

@@ -76,6 +76,13 @@ impl Reserved {
         self.cluster_ips.of(ip)
     }
 
+    /// Every ClusterIP, with the first of the Services that have it.
+    #[must_use]
+    pub fn all_cluster_ips(&self) -> BTreeMap<IpAddr, ObjectKey> {
+        let held = self.cluster_ips.0.iter();
+        held.filter_map(|(ip, holders)| Some((*ip, holders.first()?.clone()))).collect()
+    }
+
     /// The Services that have a NodePort, in order.
     pub fn node_port(&self, port: u16, protocol: Protocol) -> impl Iterator<Item = &ObjectKey> {
         self.node_ports.of((port, protocol))

@@ -14,6 +14,8 @@ pub struct Rules {
     pub external_ips: Option<Vec<IpNetwork>>,
     /// Prefixes that pods' addresses may be of on every node, beside `podCIDRs`.
     pub pod_ranges: Vec<IpNetwork>,
+    /// Prefixes in which ranges count that Nodes name in an annotation.
+    pub annotated_ranges: Vec<IpNetwork>,
     /// Addresses of metadata services: no endpoint has one.
     pub metadata: Vec<IpAddr>,
     /// Whether they are closed to pods.

@@ -1,8 +1,9 @@
 use fairlead_objects::{
-    AddressType, ContainerPort, EndpointSlice, Event, Kind, Labels, Namespace, Object, ObjectKey, Phase, Pod, Protocol,
+    AddressType, Annotated, ContainerPort, EndpointSlice, Event, Kind, Labels, Namespace, Node, Object, ObjectKey,
+    Phase, Pod, Protocol,
 };
 
-use super::{Dirty, LocalPod, Model};
+use super::{Dirty, LocalPod, Model, Rules};
 
 fn slice(name: &str, service: Option<&str>) -> Event {
     Event::Applied(Object::EndpointSlice(EndpointSlice {
@@ -124,4 +125,64 @@ fn s13_a_pod_with_host_ports_is_planned_with_its_object_and_its_attachment() {
     model.take(Event::Deleted(Kind::Pod, key));
     assert!(touched(&mut model));
     assert_eq!(model.host_port_pods().count(), 0);
+}
+
+fn annotated(name: &str, range: &str) -> Event {
+    let annotated = Annotated { ranges: vec![range.parse().unwrap()], created: None };
+    Event::Applied(Object::Node(Node {
+        name: name.into(),
+        labels: Labels::new(),
+        zone: None,
+        internal_ips: vec![],
+        external_ips: vec![],
+        pod_cidrs: vec![],
+        annotated: Some(annotated),
+        leaving: false,
+    }))
+}
+
+fn ranges(model: &Model, name: &str) -> Vec<String> {
+    let node = model.nodes().find(|node| node.name == name).unwrap();
+    node.pod_cidrs.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn c50_annotations_are_decided_when_all_is_known_and_again_when_it_changes() {
+    let rules = || Rules { annotated_ranges: vec!["10.244.0.0/16".parse().unwrap()], ..Rules::default() };
+    let mut model = Model::new("n1").with_rules(rules());
+    model.take(annotated("n1", "10.244.1.0/24"));
+    for kind in Kind::ALL {
+        let known = [Kind::Node, Kind::Service].iter().all(|kind| !model.waiting_for().any(|waiting| waiting == *kind));
+        assert_eq!(ranges(&model, "n1").is_empty(), !known, "a range may be somebody's that is not known yet");
+        model.take(Event::Synced(kind));
+    }
+    assert_eq!(ranges(&model, "n1"), ["10.244.1.0/24"]);
+    assert!(model.reserved().pod_range("10.244.1.7".parse().unwrap()).is_some());
+    model.take_dirty();
+    // The same again changes nothing.
+    model.take(annotated("n1", "10.244.1.0/24"));
+    assert!(model.take_dirty().is_clean());
+
+    model.take(annotated("n2", "10.244.1.0/25"));
+    assert_eq!((ranges(&model, "n1").len(), ranges(&model, "n2").len()), (1, 0));
+    assert_eq!(model.not_given().map(|(key, _)| key.name.as_str()).collect::<Vec<_>>(), ["n2"]);
+    assert_eq!(model.take_dirty().nodes, [ObjectKey::cluster("n2")].into());
+    // What was in its way goes.
+    model.take(annotated("n1", "10.244.2.0/24"));
+    assert_eq!(
+        (ranges(&model, "n1"), ranges(&model, "n2")),
+        (vec!["10.244.2.0/24".into()], vec!["10.244.1.0/25".into()])
+    );
+    assert_eq!(model.not_given().count(), 0);
+    assert_eq!(model.take_dirty().nodes, ["n1", "n2"].map(ObjectKey::cluster).into());
+    model.take(Event::Deleted(Kind::Node, ObjectKey::cluster("n2")));
+    model.take(annotated("n3", "10.244.1.0/24"));
+    assert_eq!(ranges(&model, "n3"), ["10.244.1.0/24"]);
+    // Without the setting none counts.
+    let mut model = Model::new("n1");
+    Kind::ALL.into_iter().for_each(|kind| model.take(Event::Synced(kind)));
+    model.take(annotated("n1", "10.244.1.0/24"));
+    assert!(ranges(&model, "n1").is_empty());
+    let why = model.not_given().map(|(_, why)| why.to_string()).collect::<String>();
+    assert!(why.contains("`annotatedRanges`"), "{why}");
 }

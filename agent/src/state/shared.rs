@@ -232,10 +232,15 @@ impl Shared {
                 "there is no Node object {name}: its pods wait; is kubelet running, and is --node (NODE_NAME) the \
                  Node's name?"
             )),
+            Some(node) if node.annotated.is_some() && node.pod_cidrs.is_empty() => model
+                .not_given()
+                .find(|(key, _)| key.name == name)
+                .map(|(_, why)| format!("Node {name} has no pod range, so its pods wait: {why}")),
             Some(node) if node.pod_cidrs.is_empty() => Some(format!(
                 "Node {name} has no pod range (spec.podCIDRs is empty): its pods wait; let the control plane assign \
                  ranges, with `kubeadm init --pod-network-cidr` or with kube-controller-manager's \
-                 `--allocate-node-cidrs --cluster-cidr`"
+                 `--allocate-node-cidrs --cluster-cidr`; where that is not possible, set `annotatedRanges` and annotate \
+                 the Node"
             )),
             Some(_) => None,
         }

@@ -179,6 +179,7 @@ mod tests {
             zone: None,
             internal_ips: vec![format!("172.18.0.{n}").parse().unwrap(), format!("fd00:172:18::{n}").parse().unwrap()],
             external_ips: Vec::new(),
+            annotated: None,
             leaving: false,
             pod_cidrs: vec![
                 format!("10.244.{n}.0/24").parse().unwrap(),

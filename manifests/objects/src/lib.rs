@@ -28,7 +28,7 @@ pub use cluster_policy::{Action, ClusterNetworkPolicy, ClusterRule, Subject, Tie
 pub use event::{Event, Kind, Object};
 pub use meta::{Labels, ObjectKey, Operator, Protocol, Requirement, Selector};
 pub use namespace::Namespace;
-pub use node::Node;
+pub use node::{Annotated, Node, POD_CIDRS};
 pub use pod::{Bandwidth, ContainerPort, Phase, Pod};
 pub use policy::{NetworkPolicy, Peer, PolicyPort, PortMatch, Rule};
 pub use read::{Invalid, read_str, read_yaml};

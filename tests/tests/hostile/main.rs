@@ -19,6 +19,7 @@
 //! | who may write a Service, or a load balancer's status | `externalIPs` and load balancers' addresses: ClusterIPs, pods, kubelets, the API server, NodePorts | the same, on every node |
 //! | the same | an external address that another Service has already | the older one keeps it |
 //! | a node | `status.podIPs` of its pods and addresses of its Node: those of other nodes' pods, of hosts outside | no policy takes an address for that pod; who has it keeps its name |
+//! | a node, where annotations give ranges | a range that another node has, that holds a Service's address, or outside of what the setting permits | no node takes it for that node's; who has it keeps it |
 //! | a pod | a later fragment right behind a packet that is allowed, of a datagram that is not, or of none | it does not arrive |
 //! | a pod | new flows as fast as it can, beside a hundred pods whose datagrams are answered after 2 s and whose handshakes take 1 s | its own are refused (`flow_limit`, `flow_rate`); every other pod gets every answer |
 //! | anybody | packets that are refused: with an address of another, to a pod that lets nobody in | each is counted by its reason and to the pod that sent it or, where its policy says so, that it was for; nobody else's counts move |
@@ -45,6 +46,7 @@ mod flood;
 mod fragments;
 mod legitimate;
 mod neighbours;
+mod ranges;
 mod scans;
 mod shares;
 mod tunnel;

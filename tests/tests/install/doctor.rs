@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::come::write;
 
 /// What it says: exit code, and findings as (severity, all words).
-fn doctor(node: &Node, arguments: &[&str]) -> (bool, Vec<(String, String)>, Value) {
+pub(crate) fn doctor(node: &Node, arguments: &[&str]) -> (bool, Vec<(String, String)>, Value) {
     let ended = node.fairlead(&[&["doctor", "-o", "json"], arguments].concat());
     let report: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -16,7 +16,7 @@ fn doctor(node: &Node, arguments: &[&str]) -> (bool, Vec<(String, String)>, Valu
 }
 
 #[track_caller]
-fn finds(findings: &[(String, String)], severity: &str, words: &[&str]) {
+pub(crate) fn finds(findings: &[(String, String)], severity: &str, words: &[&str]) {
     let found = findings.iter().any(|(s, text)| s == severity && words.iter().all(|word| text.contains(word)));
     assert!(found, "no {severity} with {words:?} in {findings:#?}");
 }

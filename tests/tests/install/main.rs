@@ -5,4 +5,5 @@ mod conflist;
 mod doctor;
 mod foreign;
 mod leave;
+mod migrate;
 mod snapshot;

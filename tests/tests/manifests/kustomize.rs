@@ -4,37 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use serde::Deserialize;
+use fairlead_tree::kustomize::{Kustomization, Patch, Target};
 use serde_json::{Map, Value};
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kustomization {
-    #[serde(rename = "apiVersion")]
-    _api_version: String,
-    #[serde(rename = "kind")]
-    _kind: String,
-    #[serde(default)]
-    resources: Vec<String>,
-    #[serde(default)]
-    components: Vec<String>,
-    #[serde(default)]
-    patches: Vec<Patch>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Patch {
-    target: Option<Target>,
-    patch: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Target {
-    kind: String,
-    name: Option<String>,
-}
 
 /// The objects that `kubectl kustomize DIRECTORY` gives, in any order.
 pub(crate) fn render(directory: &Path) -> Vec<Value> {
@@ -48,7 +19,7 @@ pub(crate) fn apply(directory: &Path, objects: &mut Vec<Value>) {
     let file = directory.join("kustomization.yaml");
     let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let shown = file.display();
-    let kustomization: Kustomization = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let kustomization = Kustomization::read(&text).unwrap_or_else(|error| panic!("{shown}: {error}"));
     for resource in &kustomization.resources {
         let path = directory.join(resource);
         if path.is_dir() {
@@ -65,7 +36,7 @@ pub(crate) fn apply(directory: &Path, objects: &mut Vec<Value>) {
         match (patch, target) {
             (Value::Array(operations), Some(target)) => {
                 let mut met = 0;
-                for object in objects.iter_mut().filter(|object| target.is(object)) {
+                for object in objects.iter_mut().filter(|object| is_target(target, object)) {
                     met += 1;
                     operations.iter().for_each(|operation| json_patch(object, operation));
                 }
@@ -85,11 +56,9 @@ pub(crate) fn apply(directory: &Path, objects: &mut Vec<Value>) {
     }
 }
 
-impl Target {
-    fn is(&self, object: &Value) -> bool {
-        object["kind"] == self.kind.as_str()
-            && self.name.as_ref().is_none_or(|name| object["metadata"]["name"] == name.as_str())
-    }
+fn is_target(target: &Target, object: &Value) -> bool {
+    object["kind"] == target.kind.as_str()
+        && target.name.as_ref().is_none_or(|name| object["metadata"]["name"] == name.as_str())
 }
 
 /// The objects of a text.

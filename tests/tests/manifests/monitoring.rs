@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use fairlead_tests::promql::{self, Selector};
 use serde_json::Value;
 
 use super::kustomize::{documents, key};
@@ -12,26 +13,6 @@ const FOLDER: &str = "components/monitoring";
 
 fn objects(name: &str) -> Vec<Value> {
     documents(&read(&format!("{FOLDER}/{name}")))
-}
-
-/// Names of metrics in an expression of PromQL: words that are neither labels, numbers nor functions of it.
-fn names(expression: &str) -> BTreeSet<String> {
-    let mut plain = String::new();
-    let mut depth = 0_u32;
-    // What is in braces are labels, what is in quotes their values.
-    for c in expression.chars() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            _ if depth == 0 => plain.push(c),
-            _ => {}
-        }
-    }
-    let words = plain.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words
-        .filter(|word| word.contains('_') && word.starts_with(|c: char| c.is_ascii_lowercase()))
-        .map(str::to_owned)
-        .collect()
 }
 
 /// Every name that a table of ARCHITECTURE.md lists, which a test compares with the code; and what others serve.
@@ -47,16 +28,16 @@ fn served() -> BTreeSet<String> {
         assert!(names.contains(histogram), "{names:?}");
         names.insert(format!("{histogram}_bucket"));
     }
-    // fairlead-observe's own, and kube-state-metrics'.
-    names.extend(["process_resident_memory_bytes", "kube_node_info"].map(str::to_owned));
+    // fairlead-observe's own, kube-state-metrics', and Prometheus'.
+    names.extend(["process_resident_memory_bytes", "kube_node_info", "up"].map(str::to_owned));
     names
 }
 
 fn assert_served(expression: &str) {
-    // Functions of PromQL with an underscore, and Grafana's variable.
-    let functions = ["histogram_quantile", "__rate_interval"];
     let served = served();
-    for name in names(expression).iter().filter(|name| !functions.contains(&name.as_str())) {
+    let query = promql::read(expression).unwrap_or_else(|error| panic!("{error}: {expression}"));
+    assert!(!query.selectors.is_empty(), "{expression}");
+    for Selector { name, .. } in &query.selectors {
         assert!(served.contains(name), "nobody serves {name}: {expression}");
     }
 }

@@ -5,6 +5,7 @@ mod apt;
 mod deny;
 mod linker;
 pub(crate) mod machine;
+mod mdbook;
 mod packages;
 mod rust_src;
 mod test_root;
@@ -31,6 +32,8 @@ pub(crate) enum Part {
     BpfLinker,
     /// The check of dependencies, for `cargo xtask lint`
     CargoDeny,
+    /// What makes pages of the book, for `cargo xtask book`
+    Mdbook,
     /// QEMU, for `cargo xtask vm`
     Emulator,
     /// Kernel images, for `cargo xtask vm`
@@ -51,6 +54,7 @@ impl Part {
             Self::RustSrc => rust_src::present(),
             Self::BpfLinker => linker::present(),
             Self::CargoDeny => deny::present(),
+            Self::Mdbook => mdbook::present(),
             Self::Emulator => machine::emulator_present(),
             Self::Kernels => machine::kernels_present(),
             Self::Modules => machine::modules_present(),
@@ -65,6 +69,7 @@ impl Part {
             Self::RustSrc => rust_src::install(),
             Self::BpfLinker => linker::install(),
             Self::CargoDeny => deny::install(),
+            Self::Mdbook => mdbook::install(),
             Self::Emulator => machine::install_emulator(),
             Self::Kernels | Self::Modules => machine::install_kernels(),
             Self::Cluster => packages::install_cluster(),

@@ -6,9 +6,11 @@ use fairlead_cluster::CLUSTER;
 use super::fuzz::Seconds;
 use super::{Outcome, Test, cluster, fuzz, host};
 use crate::{
+    book,
     cluster::builder,
     e2e::E2e,
-    setup::Part::{self, Cluster, Emulator, Kernels, Modules, TestRoot},
+    setup::Part::{self, Cluster, Emulator, Kernels, Mdbook, Modules, TestRoot},
+    tally::Tally,
     vm::Vm,
 };
 
@@ -45,7 +47,7 @@ pub(super) struct Step {
 
 /// Every step, in order, a line each.
 #[rustfmt::skip]
-const STEPS: [Step; 10] = {
+const STEPS: [Step; 11] = {
     use Run::{Full, Named, Quick, Whole};
     [
         Step { name: "unit tests", what: "of every crate, and the examples in documentation", takes: "2 min", needs: &[], runs: &[Quick, Named, Whole, Full], act: |test| host::units(test.filter()) },
@@ -53,6 +55,7 @@ const STEPS: [Step; 10] = {
         Step { name: "behaviour tests, long", what: "DNS beside CoreDNS, with the resolvers that are installed, and ten million questions; grids of generated policies", takes: "40 min, root", needs: &[], runs: &[Full], act: |test| host::long(test.filter()) },
         Step { name: "fuzz targets", what: "each for some seconds, from its kept corpus", takes: "6 min", needs: &[], runs: &[Named], act: |test| fuzz::all(test.filter(), Seconds::FEW) },
         Step { name: "fuzz targets, long", what: "each for a minute and a half", takes: "9 min", needs: &[], runs: &[Full], act: |test| fuzz::all(test.filter(), Seconds::MANY) },
+        Step { name: "book", what: "the book's pages, and where their links lead", takes: "seconds", needs: &[Mdbook], runs: &[Full], act: |_| pages() },
         Step { name: "kernel matrix", what: "every program through the verifiers of the running kernel, 6.1 and 6.12", takes: "2 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Whole], act: |_| matrix(&Vm::default()) },
         Step { name: "kernels, frames", what: "the matrix, and the frames of the datapath's tests through each kernel's programs", takes: "10 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Full], act: |_| matrix(&Vm::with_frames()) },
         Step { name: "cluster", what: "installation, upgrades, kills, reboots and mistakes on a real cluster under load", takes: "20 min, root, 4 GiB", needs: &[Cluster], runs: &[Run::Cluster, Whole, Full], act: |test| cluster::run(test.filter()) },
@@ -80,6 +83,11 @@ fn behaviour(test: &Test) -> Result<Outcome> {
         builder()?.build(CLUSTER)?;
     }
     host::behaviour(test.filter(), test.threads)
+}
+
+fn pages() -> Result<Outcome> {
+    let failures: Vec<String> = book::build()?.iter().map(|link| format!("book: {link} leads nowhere")).collect();
+    Ok(Outcome { tally: Tally::one(failures.is_empty()), failures })
 }
 
 /// The matrix has said what is wrong in its own words.

@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod kustomize;
+
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 

@@ -9,6 +9,7 @@ use ipnetwork::IpNetwork;
 use super::{PodRanges, Refusal, Standing};
 use crate::compile::services::Contested;
 use crate::compile::services::{PortKey, host_ports_key, pod_of_host_ports};
+use crate::model::NotGiven;
 
 /// Claims of one object that are told one by one: one object can make thousands.
 const TOLD: usize = 8;
@@ -167,11 +168,24 @@ pub fn of_nodes<'a, I: IntoIterator<Item = &'a Node>>(nodes: I, ranges: &PodRang
     nodes.into_iter().flat_map(of).collect()
 }
 
+/// Ranges that nodes name in an annotation and do not get.
+#[must_use]
+pub fn of_annotations<'a, I: IntoIterator<Item = (&'a ObjectKey, &'a NotGiven)>>(not_given: I) -> Vec<Dispute> {
+    let node = |key: ObjectKey| Party { kind: Kind::Node, key };
+    let told = not_given.into_iter().map(|(key, why)| Dispute {
+        loser: node(key.clone()),
+        winner: why.winner().map(|name| node(ObjectKey::cluster(name))),
+        text: why.to_string(),
+        everywhere: true,
+    });
+    told.collect()
+}
+
 fn foreign_text(node: &str, ip: IpAddr, ranges: &[IpNetwork]) -> String {
     let ranges: Vec<_> = ranges.iter().map(ToString::to_string).collect();
     let ranges = if ranges.is_empty() { "it has none".to_owned() } else { ranges.join(", ") };
     format!(
-        "status.podIPs has {ip}, which is not in the podCIDRs of its node {node} ({ranges}): policies do not match \
+        "status.podIPs has {ip}, which is not in the ranges of its node {node} ({ranges}): policies do not match \
          the pod by it; if the address comes from another pool, add that to the setting `podRanges`"
     )
 }

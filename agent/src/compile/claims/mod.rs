@@ -19,7 +19,7 @@ use fairlead_objects::{EndpointSlice, Pod, Service};
 use super::services::{Place, ServiceContent, add_node_local_dns, compile_host_ports, compile_service};
 use crate::model::{LocalPod, Model};
 
-pub use disputes::{Dispute, Party, of_frontends, of_nodes, of_pods, of_refusals};
+pub use disputes::{Dispute, Party, of_annotations, of_frontends, of_nodes, of_pods, of_refusals};
 pub use frontends::{Claim, Claimed, Owner, Refusal, Why, judge, settle};
 pub use pods::{PodRanges, Standing};
 

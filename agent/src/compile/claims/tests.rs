@@ -22,6 +22,7 @@ pub(super) fn node(name: &str, ips: &[&str], ranges: &[&str]) -> Node {
         internal_ips: ips.iter().map(|text| ip(text)).collect(),
         external_ips: vec![],
         pod_cidrs: ranges.iter().map(|text| text.parse().unwrap()).collect(),
+        annotated: None,
         leaving: false,
     }
 }

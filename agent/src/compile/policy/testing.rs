@@ -132,6 +132,7 @@ impl Cluster {
                 zone: None,
                 internal_ips: vec![ip(&format!("172.18.0.{n}")), ip(&format!("fd00:172:18::{n}"))],
                 external_ips: Vec::new(),
+                annotated: None,
                 leaving: false,
                 pod_cidrs: vec![
                     format!("10.244.{n}.0/24").parse().unwrap(),

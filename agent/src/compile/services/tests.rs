@@ -391,6 +391,7 @@ fn s32_the_own_zone_is_that_of_the_node_object() {
         external_ips: vec![],
         leaving: false,
         pod_cidrs: vec![],
+        annotated: None,
     };
     let slices = [slice("cart-1", 8080, &["10.0.0.1 ready zone=a", "10.0.0.2 ready zone=b"])];
     let answer = |node: Option<&Node>| {

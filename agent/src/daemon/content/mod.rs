@@ -271,6 +271,7 @@ impl Content {
         self.senders.done(hops(&self.policy.state));
         writer.outcome.policy = Some((cut_off, left_out));
         self.claims.of_status(&world);
+        self.claims.of_ranges(model);
         Ok(())
     }
 

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fairlead_objects::ObjectKey;
 
-use crate::compile::claims::{Dispute, Party, Refusal, of_frontends, of_nodes, of_pods, of_refusals};
+use crate::compile::claims::{Dispute, Party, Refusal, of_annotations, of_frontends, of_nodes, of_pods, of_refusals};
 use crate::compile::policy::World;
 use crate::compile::services::pod_of_host_ports;
+use crate::model::Model;
 use crate::plan::services::Contested;
 
 /// What is claimed in vain, by what it is found from.
@@ -16,6 +17,7 @@ pub(super) struct Claims {
     refused: BTreeMap<ObjectKey, Vec<Dispute>>,
     contested: Vec<Dispute>,
     pods: Vec<Dispute>,
+    ranges: Vec<Dispute>,
     waiting: BTreeMap<String, usize>,
     changed: bool,
 }
@@ -55,12 +57,19 @@ impl Claims {
         replace(&mut self.waiting, waiting, &mut self.changed);
     }
 
+    /// What nodes claim in their annotations now.
+    pub(super) fn of_ranges(&mut self, model: &Model) {
+        replace(&mut self.ranges, of_annotations(model.not_given()), &mut self.changed);
+    }
+
     /// All of it, if it changed since this was last asked.
     pub(super) fn tell(&mut self) -> Option<Told> {
-        std::mem::take(&mut self.changed).then(|| Told {
-            disputes: self.refused.values().flatten().chain(&self.contested).chain(&self.pods).cloned().collect(),
-            waiting: self.waiting.clone(),
-        })
+        std::mem::take(&mut self.changed)
+            .then(|| Told { disputes: self.all().cloned().collect(), waiting: self.waiting.clone() })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Dispute> {
+        self.refused.values().flatten().chain(&self.contested).chain(&self.pods).chain(&self.ranges)
     }
 }
 

@@ -90,6 +90,12 @@ pub enum Problem {
     /// What holds as long as a problem does.
     #[error("{0}; {1}")]
     Until(Box<Problem>, &'static str),
+    /// Not a list of ranges for pods.
+    #[error("{0:?} is not a list of ranges; write one CIDR of each family at most: 10.244.1.0/24,fd00:10:244:1::/64")]
+    Ranges(String),
+    /// Ranges for pods in two places.
+    #[error("has no effect, since spec.podCIDRs has other ranges; remove the annotation")]
+    Beside,
     /// A service without addresses.
     #[error("no address; nothing allocates one here, so set spec.clusterIPs")]
     NoClusterIp,

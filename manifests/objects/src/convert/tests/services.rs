@@ -1,5 +1,7 @@
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 use super::{invalid, one};
 use crate::{
     AddressType, Bandwidth, ContainerPort, Endpoint, EndpointSlice, Namespace, Node, Object, ObjectKey, Phase, Pod,
@@ -347,4 +349,33 @@ fn c42_bandwidth_is_a_quantity_of_bits_within_bounds() {
         let expected = format!("metadata.annotations[kubernetes.io/egress-bandwidth]: {value:?} is not a bandwidth");
         assert!(notes.len() == 1 && notes[0].starts_with(&expected) && notes[0].contains("10M"), "{notes:?}");
     }
+}
+
+#[test]
+fn a_node_without_ranges_has_those_of_its_annotation_or_none_of_them() {
+    let read = |annotation: &str, spec: &str| {
+        let text = format!(
+            "{{apiVersion: v1, kind: Node, metadata: {{name: n1, annotations: {{fairlead.io/pod-cidrs: '{annotation}'}}}}, \
+             spec: {spec}}}"
+        );
+        let (Object::Node(node), notes) = one(&text) else { panic!() };
+        (node.annotated.map(|annotated| annotated.ranges), notes)
+    };
+    let ranges = |texts: &[&str]| Some(texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNetwork>>());
+    assert_eq!(read("10.244.1.0/24", "{}"), (ranges(&["10.244.1.0/24"]), vec![]));
+    let both = ranges(&["10.244.1.0/24", "fd00:10:244:1::/64"]);
+    assert_eq!(read(" 10.244.1.7/24, fd00:10:244:1::/64", "{}"), (both, vec![]));
+    assert_eq!(read("", "{}"), (None, vec![]));
+    for wrong in ["10.244.1.0", "10.244.1.0/24,10.244.2.0/24", "10.244.1.0/24;", "10.244.1.0/24,", "node-1"] {
+        let (annotated, notes) = read(wrong, "{}");
+        assert_eq!(annotated, None, "{wrong}");
+        let expected =
+            format!("metadata.annotations[fairlead.io/pod-cidrs]: {wrong:?} is not a list of ranges; write one CIDR");
+        assert!(notes[0].starts_with(&expected), "{notes:?}");
+    }
+    let spec = "{podCIDRs: [10.244.1.0/24]}";
+    assert_eq!(read("10.244.1.0/24", spec), (None, vec![]));
+    let (annotated, notes) = read("10.244.2.0/24", spec);
+    assert_eq!(annotated, None);
+    assert!(notes[0].contains("has no effect, since spec.podCIDRs has other ranges"), "{notes:?}");
 }

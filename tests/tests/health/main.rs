@@ -1,5 +1,7 @@
 //! Health and metrics of the agent, as load balancers, probes and Prometheus ask for them: rows S50 to S53.
 
+mod scrape;
+
 use std::net::{IpAddr, SocketAddr};
 
 use fairlead_tests::{Lab, Node, Pod, Probes, binary};
