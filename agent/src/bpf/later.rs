@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::attach::{Place, with_target};
 use super::clsact;
-use super::filters::{PodFilters, Rank};
+use super::filters::{OF_POD, PodFilters, Rank};
 use super::{BpfError, PinDir, links};
 
 /// For so long no pod may have come, so that nobody's ADD waits behind a link.
@@ -139,8 +139,10 @@ fn attach(programs: &PodFilters, pins: &PinDir, ifindex: u32, link: &str) -> Res
     };
     let outgoing = attach(false)?;
     let incoming = attach(true)?;
-    if let Err(error) = clsact::remove(ifindex, &[true, false], Rank::PROGRAM) {
-        debug!(link, %error, "the filters behind a pod's links stay, which does no harm");
+    for (ingress, program) in [(true, OF_POD[0]), (false, OF_POD[1])] {
+        if let Err(error) = clsact::remove(ifindex, ingress, Rank::PROGRAM, program) {
+            debug!(link, program, %error, "a filter behind a pod's link stays until the next look");
+        }
     }
     Ok([incoming, outgoing])
 }

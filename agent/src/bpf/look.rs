@@ -8,6 +8,7 @@ use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::slot_of;
 
 use super::attach::{Hook, Means, Place, with_target};
+use super::sentry::has_links;
 use super::{BpfError, Hooks, Tables, links};
 use crate::repair::{Filters, HaveHook, HookStep, Kind, Looked, WantHook, compare_hooks};
 
@@ -45,7 +46,31 @@ impl Hooks {
         for (place, step) in compare_hooks(&want, &have) {
             self.put_right(place, step, &mut looked);
         }
+        self.hear_sentry(&mut looked);
         looked
+    }
+
+    /// Tells of the filters that were put back meanwhile, and opens pods again that have their programs.
+    fn hear_sentry(&self, looked: &mut Looked) {
+        let Some((sentry, filters)) = &self.sentry else { return };
+        for ifindex in sentry.restored() {
+            // Of a pod that is gone there is nothing to tell.
+            let Some(hook) = self.hooks.get(&Place::Interface { ifindex, ingress: true }) else { continue };
+            let what = format!("the filters at {}, which somebody had removed", hook.target);
+            looked.note(Kind::Program, slot_of(ifindex), what, Ok::<_, String>(()));
+        }
+        for ifindex in sentry.closed() {
+            let is_there = self.hooks.contains_key(&Place::Interface { ifindex, ingress: true });
+            let outcome =
+                if !is_there || has_links(self.ids_of_pod(), ifindex) { Ok(()) } else { filters.attach(ifindex) };
+            match outcome {
+                Ok(()) => sentry.opened(ifindex),
+                Err(error) => {
+                    let what = format!("the link of interface {ifindex} is down, since it has no programs");
+                    looked.note(Kind::Program, slot_of(ifindex), what, Err(error));
+                }
+            }
+        }
     }
 
     fn forget_vanished(&mut self) {

@@ -136,11 +136,14 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     follow_packet_log(&mut loaded.ebpf);
     let readable = Arc::new(Tables::open(&definition, &pins)?);
     let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
+    let own = repair::Socket::of(&socket);
+    let sentry = hooks.watch_filters(move || own.is_taken())?;
     let netlink = Netlink::open()?;
 
     let sysctls = Sysctls::new(&proc_sys, &run_dir);
     // A socket of its own: the kernel serves one list at a time on each.
-    let wire = Wire::new(Netlink::open()?, Choice { named, excluded }, sysctls, tunnel, &socket, pins.clone());
+    let wire =
+        Wire::new(Netlink::open()?, Choice { named, excluded }, sysctls, tunnel, &socket, (pins.clone(), sentry));
     hooks.attach_sockets(&cgroup)?;
 
     let cluster = source.cluster().cloned();
