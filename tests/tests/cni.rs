@@ -123,6 +123,45 @@ fn c49_add_right_after_del_gets_the_same_address_if_it_asks_for_it() {
 }
 
 #[test]
+fn c49_a_new_container_gets_the_addresses_of_one_that_is_still_being_removed() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let (old, place) = (node.pod("cni/renewed").start(), node.pod("cni/place").tcp(80).start());
+    // A namespace for the new container.
+    assert!(call(&place, "DEL", &json!({})).ok());
+    lab.wait_until("the namespace is free", || match place.run(&["ip", "link", "show", "eth0"]) {
+        ended if ended.ok() => Err(ended.stdout),
+        _ => Ok(()),
+    });
+    let netns = place.cni_environment("ADD").into_iter().find(|(name, _)| *name == "CNI_NETNS").unwrap().1;
+    let renewed = |command: &str| {
+        let mut env = old.cni_environment(command);
+        for (name, value) in &mut env {
+            match *name {
+                "CNI_CONTAINERID" => *value += "a",
+                "CNI_NETNS" => value.clone_from(&netns),
+                _ => {}
+            }
+        }
+        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let ips: Vec<String> = old.ips().map(|ip| ip.to_string()).into();
+        let conf =
+            json!({"cniVersion": "1.1.0", "name": "fairlead", "type": "fairlead-cni", "runtimeConfig": {"ips": ips}});
+        node.cni(&env, &conf.to_string())
+    };
+    assert!(call(&old, "DEL", &json!({})).ok());
+    let added = renewed("ADD");
+    assert!(added.ok(), "{added:?}");
+    for ip in old.ips() {
+        assert_eq!(node.tcp(ip, 80).unwrap().server.pod, "cni/place");
+    }
+    let deleted = renewed("DEL");
+    assert!(deleted.ok(), "{deleted:?}");
+    old.delete();
+    place.delete();
+}
+
+#[test]
 fn c7_del_without_an_agent_is_done_when_it_is_back() {
     let lab = lab();
     let node = lab.node("node-1");

@@ -5,6 +5,7 @@ mod content;
 mod engine;
 mod error;
 mod gauge;
+mod gone;
 mod overlay;
 mod pods;
 mod ports;
