@@ -207,12 +207,18 @@ impl Engine {
         // The slot may be another pod's by now: a detachment can come late and twice.
         let same = self.shared.model().local().get(&pod.slot).is_some_and(|local| local.key == pod.key);
         if same {
-            self.hooks.ends(pod.ifindex);
             self.shared.model_mut().detach(pod.slot);
-            self.sockets.detached(&pod.ips);
-            self.gone.note(pod);
-            self.next_sweep = self.next_sweep.min(Instant::now() + SOON);
+            self.departs(pod);
         }
+    }
+
+    /// What a pod that goes leaves behind is looked after: links that it does not need, sockets that lead to it, its flows. Also
+    /// of one that an agent before had on its way out, and that no model of this one's has had.
+    pub(super) fn departs(&mut self, pod: &AttachedPod) {
+        self.hooks.ends(pod.ifindex);
+        self.sockets.detached(&pod.ips);
+        self.gone.note(pod);
+        self.next_sweep = self.next_sweep.min(Instant::now() + SOON);
     }
 
     /// Takes a pod in. One that has got its filters takes nothing that others would wait for.

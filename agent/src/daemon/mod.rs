@@ -169,12 +169,15 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let pods = Arc::new(Pods { shared: Arc::clone(&shared), inputs: inputs.clone(), pins: pins.clone(), filters });
     let cni_socket = run_dir.join("cni.sock");
     let server = Server::open(pods, PodLinks::new(netlink.clone()), &cni_socket).await?;
+    let mut leaving = Vec::new();
     // The pods of the agent before: their programs are replaced now, and the first content knows those that stay.
     for pod in server.adopted() {
         if let Err(error) = hooks.attach_pod(&pod.host_link, pod.ifindex) {
             warn!(pod = %pod.key, %error, "can't replace the programs of a pod: the previous ones stay");
         }
-        if !server.is_leaving(&pod) {
+        if server.is_leaving(&pod) {
+            leaving.push(pod);
+        } else {
             shared.model_mut().attach(local(pod));
         }
     }
@@ -184,6 +187,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let content = if loaded.adopted { Content::adopt(&loaded.tables)? } else { Content::empty() };
     let mut engine =
         Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel, limits);
+    leaving.iter().for_each(|pod| engine.departs(pod));
     engine.set_uplinks(wire.uplinks(&[]).await?);
     engine.set_addresses(netlink.addresses().await?);
     engine.settle();
