@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use fairlead_tests::{Ended, Lab, Node, Pod, Probes};
+use fairlead_tests::{Ended, Lab, Node, Pod, Probes, binary};
 use serde_json::{Value, json};
 
 /// The lab of all tests, which run one after the other.
@@ -159,6 +159,43 @@ fn c49_a_new_container_gets_the_addresses_of_one_that_is_still_being_removed() {
     assert!(deleted.ok(), "{deleted:?}");
     old.delete();
     place.delete();
+}
+
+#[test]
+fn c49_links_that_a_killed_agent_has_left_go_before_the_next_is_ready() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let pod = node.pod("cni/left").tcp(80).start();
+    let before = links(node);
+    let stay = binary("fairlead-lab").unwrap();
+    let socket = node.spawn("stay-left", &[stay.to_str().unwrap(), "stay", &format!("{}:80", pod.v4())], &[]);
+    lab.wait_until("the node's process is connected", || match socket.log() {
+        log if log.starts_with("connected") => Ok(()),
+        log => Err(log),
+    });
+    node.agent().kill9();
+    // As the agent leaves it that has answered a DEL and is killed then.
+    let container = pod.cni_environment("DEL").into_iter().find(|(name, _)| *name == "CNI_CONTAINERID").unwrap().1;
+    let interfaces = pod.result()["interfaces"].as_array().unwrap().iter();
+    let mut host = interfaces.filter(|each| each["sandbox"].as_str().unwrap_or_default().is_empty());
+    let link = host.next().unwrap()["name"].as_str().unwrap().to_owned();
+    let entry = json!({"containerID": container, "ifname": "eth0"});
+    let queue = format!("mkdir -p /run/fairlead/cni-queue && echo '{entry}' > /run/fairlead/cni-queue/{link}.json");
+    node.must_run(&["sh", "-c", &queue]);
+    // Without its Node object an agent does not get ready.
+    lab.delete("Node", node.name());
+    let agent = node.launch_agent();
+    lab.wait_until("the link is gone", || if links(node) < before { Ok(()) } else { Err(links(node)) });
+    lab.apply(&node.manifest());
+    agent.wait_ready();
+    lab.wait_until("the agent has let go of the pod", || match pods(node) {
+        pods if pods.contains(&"cni/left".to_owned()) => Err(pods),
+        _ => Ok(()),
+    });
+    // What leads to it is looked after as if this agent had known it.
+    assert!(socket.wait(Duration::from_secs(10)).is_some(), "{}", socket.log());
+    assert_eq!(socket.log().lines().last(), Some("ended: ConnectionAborted"));
+    pod.delete();
 }
 
 #[test]

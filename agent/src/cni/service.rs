@@ -376,6 +376,22 @@ impl<N: PodNetwork> Service<N> {
         .await;
     }
 
+    /// Removes the links of pods that an agent before has closed and has not lived to remove. Their DEL was answered, so this
+    /// waits for nothing; the rest is done with the queue.
+    pub(crate) async fn remove_left_links(&self) {
+        let queued = queue::list(&queue::directory(&self.socket)).unwrap_or_default();
+        join_all(queued.into_iter().flatten().map(async |attachment| {
+            let _turn = self.container(&attachment.container_id).await;
+            let name = attachment.host_link();
+            if self.is_leaving(&attachment)
+                && let Err(error) = self.delete_link(&name).await
+            {
+                tracing::warn!(link = name, %error, "can't delete the link of a pod that is gone: retrying later");
+            }
+        }))
+        .await;
+    }
+
     /// Attaches a pod of an earlier agent again, and gives it back when that fails.
     pub(crate) async fn attach_again(&self, pod: AttachedPod) -> Option<AttachedPod> {
         let attachment = Attachment { container_id: pod.container_id.clone(), ifname: pod.ifname.clone() };
