@@ -195,3 +195,17 @@ fn filters_are_removed_by_their_place_and_name_and_others_stay() {
         remove_filters();
     });
 }
+
+#[test]
+fn c48_a_filter_that_a_killed_agent_has_left_behind_a_link_is_found_and_removed() {
+    in_namespaces("begin::c48_a_filter_that_a_killed_agent_has_left_behind_a_link_is_found_and_removed", |dir| {
+        let (pins, loaded) = begin(dir);
+        let mut hooks = Hooks::new(loaded.ebpf, pins);
+        let pods = hooks.begin_with_filters(|_| true).unwrap();
+        hooks.attach_pod("flab", POD).unwrap();
+        pods.attach(POD).unwrap();
+        assert_eq!(["ingress", "egress"].map(|way| filters("flab", way)), WHOLE);
+        assert_eq!(look(&mut hooks, &loaded.tables), Looked::default(), "nobody has undone anything");
+        assert_eq!(["ingress", "egress"].map(|way| filters("flab", way)), GUARDED);
+    });
+}
