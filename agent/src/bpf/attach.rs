@@ -216,6 +216,8 @@ impl Hooks {
     /// # Errors
     /// The interface is gone, or the kernel refuses.
     pub fn attach_pod(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
+        // Nobody else needs to make its links any more; who has begun is waited for.
+        self.take_back(ifindex);
         self.attach_both(["from_pod", "to_pod"], link, ifindex)?;
         self.attach_guards(link, ifindex)
     }
@@ -392,7 +394,8 @@ impl Hooks {
             }
             Means::Link(pin) => with_target(place, &hook.target, |target, attach_type| {
                 let prog = loaded.fd().map_err(io::Error::other)?;
-                links::attach(prog.as_fd(), target, attach_type, &pin).map(Some)
+                let own = hook.link.as_ref().map(AsFd::as_fd);
+                links::attach(prog.as_fd(), target, attach_type, &pin, own).map(Some)
             }),
         };
         let target = || match place {

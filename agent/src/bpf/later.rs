@@ -129,7 +129,7 @@ fn attach(programs: &PodFilters, pins: &PinDir, ifindex: u32, link: &str) -> Res
         let place = Place::Interface { ifindex, ingress };
         let pin = pins.packet_link(if ingress { "in" } else { "out" }, link);
         let made = with_target(place, link, |target, attach_type| {
-            links::attach(programs.program(ingress).as_fd(), target, attach_type, &pin)
+            links::attach(programs.program(ingress).as_fd(), target, attach_type, &pin, None)
         });
         made.map_err(|source| BpfError::Attach {
             program: if ingress { "from_pod" } else { "to_pod" },

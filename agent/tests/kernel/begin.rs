@@ -209,3 +209,38 @@ fn c48_a_filter_that_a_killed_agent_has_left_behind_a_link_is_found_and_removed(
         assert_eq!(["ingress", "egress"].map(|way| filters("flab", way)), GUARDED);
     });
 }
+
+#[test]
+fn c48_two_who_make_a_pods_links_at_once_make_one_of_each() {
+    in_namespaces("begin::c48_two_who_make_a_pods_links_at_once_make_one_of_each", |dir| {
+        let (pins, object) = open(dir);
+        let loaded = load(&object, &pins).unwrap();
+        let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
+        let (done, made) = std::sync::mpsc::channel();
+        let pods = hooks.begin_with_filters(move |linked| done.send(linked).is_ok()).unwrap();
+        for number in 0..4 {
+            let (index, link) = (POD + number, format!("fl{number}"));
+            ip(&format!("link add {link} index {index} type veth peer name eth{number}"));
+            pods.attach(index).unwrap();
+            hooks.begun(&link, index, Instant::now());
+            let pin = format!("tcx_out_{link}");
+            wait("the other one has begun", || match pins.links().unwrap() {
+                there if there.contains(&pin) => Ok(()),
+                there => Err(format!("{there:?}")),
+            });
+            hooks.attach_pod(&link, index).unwrap();
+            let linked = made.recv_timeout(TOLD).unwrap();
+            assert!(format!("{linked:?}").contains("outcome: Ok("), "{linked:?}");
+            hooks.linked(linked);
+            // What is held open and has lost its pin is not made a second time.
+            for way in ["in", "out"] {
+                std::fs::remove_file(dir.join("links").join(format!("tcx_{way}_{link}"))).unwrap();
+            }
+            hooks.attach_pod(&link, index).unwrap();
+            assert!(pins.links().unwrap().contains(&pin));
+            for way in [aya::programs::TcAttachType::Ingress, aya::programs::TcAttachType::Egress] {
+                assert_eq!(programs_at(&link, way).len(), 1, "{link}");
+            }
+        }
+    });
+}
