@@ -129,8 +129,8 @@ impl<N: PodNetwork> Service<N> {
         let node = self.ready_node().await?;
         let key = ObjectKey::new(&pod.namespace, &pod.name);
         let carried = self.known_pod(&key, pod.uid.as_deref()).await.map(|known| known.ips).unwrap_or_default();
-        let of_own_choice: Vec<IpAddr> = asked.ips.iter().chain(&carried).copied().collect();
-        self.wait_for_departure(attachment, &of_own_choice).await?;
+        let to_have: Vec<IpAddr> = asked.ips.iter().chain(&carried).copied().collect();
+        self.wait_for_departure(attachment, &to_have).await?;
 
         let mut state = self.state();
         if state.ledger.get(attachment).is_some() {
