@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use fairlead_tests::{Ended, Lab, Node, Pod, Probes};
+use fairlead_tests::{Ended, Lab, Node, Pod, Probes, binary};
 use serde_json::{Value, json};
 
 /// The lab of all tests, which run one after the other.
@@ -119,6 +119,82 @@ fn c49_add_right_after_del_gets_the_same_address_if_it_asks_for_it() {
             assert_eq!(node.tcp(ip, 80).unwrap().server.pod, "cni/same");
         }
     }
+    pod.delete();
+}
+
+#[test]
+fn c49_a_new_container_gets_the_addresses_of_one_that_is_still_being_removed() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let (old, place) = (node.pod("cni/renewed").start(), node.pod("cni/place").tcp(80).start());
+    // A namespace for the new container.
+    assert!(call(&place, "DEL", &json!({})).ok());
+    lab.wait_until("the namespace is free", || match place.run(&["ip", "link", "show", "eth0"]) {
+        ended if ended.ok() => Err(ended.stdout),
+        _ => Ok(()),
+    });
+    let netns = place.cni_environment("ADD").into_iter().find(|(name, _)| *name == "CNI_NETNS").unwrap().1;
+    let renewed = |command: &str| {
+        let mut env = old.cni_environment(command);
+        for (name, value) in &mut env {
+            match *name {
+                "CNI_CONTAINERID" => *value += "a",
+                "CNI_NETNS" => value.clone_from(&netns),
+                _ => {}
+            }
+        }
+        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let ips: Vec<String> = old.ips().map(|ip| ip.to_string()).into();
+        let conf =
+            json!({"cniVersion": "1.1.0", "name": "fairlead", "type": "fairlead-cni", "runtimeConfig": {"ips": ips}});
+        node.cni(&env, &conf.to_string())
+    };
+    assert!(call(&old, "DEL", &json!({})).ok());
+    let added = renewed("ADD");
+    assert!(added.ok(), "{added:?}");
+    for ip in old.ips() {
+        assert_eq!(node.tcp(ip, 80).unwrap().server.pod, "cni/place");
+    }
+    let deleted = renewed("DEL");
+    assert!(deleted.ok(), "{deleted:?}");
+    old.delete();
+    place.delete();
+}
+
+#[test]
+fn c49_links_that_a_killed_agent_has_left_go_before_the_next_is_ready() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let pod = node.pod("cni/left").tcp(80).start();
+    let before = links(node);
+    let stay = binary("fairlead-lab").unwrap();
+    let socket = node.spawn("stay-left", &[stay.to_str().unwrap(), "stay", &format!("{}:80", pod.v4())], &[]);
+    lab.wait_until("the node's process is connected", || match socket.log() {
+        log if log.starts_with("connected") => Ok(()),
+        log => Err(log),
+    });
+    node.agent().kill9();
+    // As the agent leaves it that has answered a DEL and is killed then.
+    let container = pod.cni_environment("DEL").into_iter().find(|(name, _)| *name == "CNI_CONTAINERID").unwrap().1;
+    let interfaces = pod.result()["interfaces"].as_array().unwrap().iter();
+    let mut host = interfaces.filter(|each| each["sandbox"].as_str().unwrap_or_default().is_empty());
+    let link = host.next().unwrap()["name"].as_str().unwrap().to_owned();
+    let entry = json!({"containerID": container, "ifname": "eth0"});
+    let queue = format!("mkdir -p /run/fairlead/cni-queue && echo '{entry}' > /run/fairlead/cni-queue/{link}.json");
+    node.must_run(&["sh", "-c", &queue]);
+    // Without its Node object an agent does not get ready.
+    lab.delete("Node", node.name());
+    let agent = node.launch_agent();
+    lab.wait_until("the link is gone", || if links(node) < before { Ok(()) } else { Err(links(node)) });
+    lab.apply(&node.manifest());
+    agent.wait_ready();
+    lab.wait_until("the agent has let go of the pod", || match pods(node) {
+        pods if pods.contains(&"cni/left".to_owned()) => Err(pods),
+        _ => Ok(()),
+    });
+    // What leads to it is looked after as if this agent had known it.
+    assert!(socket.wait(Duration::from_secs(10)).is_some(), "{}", socket.log());
+    assert_eq!(socket.log().lines().last(), Some("ended: ConnectionAborted"));
     pod.delete();
 }
 

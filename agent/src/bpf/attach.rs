@@ -22,11 +22,11 @@ use super::clsact::{self, Filter};
 use super::filters::{GUARD, OF_POD, PodFilters, Rank};
 use super::later::{Later, Linked};
 use super::links::{self, Target};
-use super::{BpfError, PinDir};
+use super::{BpfError, PinDir, Sentry};
 use crate::repair::FilterPlace;
 
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
-const TCX: [u32; 2] = [46, 47];
+pub(super) const TCX: [u32; 2] = [46, 47];
 
 /// The socket programs, with their `enum bpf_attach_type`.
 const SOCKET: [(&str, u32); 10] = [
@@ -96,6 +96,8 @@ pub struct Hooks {
     pub(super) hooks: BTreeMap<Place, Hook>,
     /// Who makes links of pods that have begun with filters.
     later: Option<Arc<Later>>,
+    /// Who puts back filters of pods, and the filters.
+    pub(super) sentry: Option<(Sentry, PodFilters)>,
 }
 
 impl Hooks {
@@ -103,9 +105,19 @@ impl Hooks {
     #[must_use]
     pub fn new(ebpf: Ebpf, pins: PinDir) -> Self {
         let packet = if has_tcx() { PacketAttach::Tcx } else { PacketAttach::Clsact };
+        Self::by(packet, ebpf, pins)
+    }
+
+    /// The same, attached as on kernels without tcx, which newer ones can do as well.
+    #[must_use]
+    pub fn without_tcx(ebpf: Ebpf, pins: PinDir) -> Self {
+        Self::by(PacketAttach::Clsact, ebpf, pins)
+    }
+
+    fn by(packet: PacketAttach, ebpf: Ebpf, pins: PinDir) -> Self {
         let id = |(name, program): (&str, &Program)| Some((name.to_owned(), program.info().ok()?.id()));
         let ids = ebpf.programs().filter_map(id).collect();
-        Self { ebpf, pins, packet, ids, hooks: BTreeMap::new(), later: None }
+        Self { ebpf, pins, packet, ids, hooks: BTreeMap::new(), later: None, sentry: None }
     }
 
     /// The programs of pods, to begin with as filters. `done` is told of each pod that has got links since, for
@@ -125,6 +137,25 @@ impl Hooks {
             self.later = Some(started.map_err(attach)?);
         }
         Ok(filters)
+    }
+
+    /// Has filters of pods that somebody removes put back at once. The one that does looks away while `succeeded` says that
+    /// another agent has taken over.
+    ///
+    /// # Errors
+    /// The object lacks one of their programs, or there can be no thread or socket.
+    pub fn watch_filters(&mut self, succeeded: impl Fn() -> bool + Send + 'static) -> Result<Sentry, BpfError> {
+        let filters = PodFilters::of(&self.ebpf)?;
+        let sentry = Sentry::start(filters.clone(), self.ids_of_pod(), succeeded).map_err(|source| {
+            BpfError::Attach { program: OF_POD[0], target: "pods again when it is removed".to_owned(), source }
+        })?;
+        self.sentry = Some((sentry.clone(), filters));
+        Ok(sentry)
+    }
+
+    /// The ids of the programs of pods' interfaces: of what comes in there, and of what leaves by it.
+    pub(super) fn ids_of_pod(&self) -> [u32; 2] {
+        [OF_POD[0], OF_POD[1]].map(|name| self.ids.get(name).copied().unwrap_or_default())
     }
 
     /// Takes note that a pod has got its filters by [`PodFilters::attach`], which began then. Where there is tcx it gets links
@@ -185,6 +216,8 @@ impl Hooks {
     /// # Errors
     /// The interface is gone, or the kernel refuses.
     pub fn attach_pod(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
+        // Nobody else needs to make its links any more; who has begun is waited for.
+        self.take_back(ifindex);
         self.attach_both(["from_pod", "to_pod"], link, ifindex)?;
         self.attach_guards(link, ifindex)
     }
@@ -204,11 +237,11 @@ impl Hooks {
             let is_it = |hook: &Hook| hook.target == link && hook.program == program;
             let Some(hook) = self.hooks.get(&place).filter(|hook| is_it(hook)) else { continue };
             let result = match self.means(place, hook) {
-                Means::Link(pin) => links::remove(&pin),
-                Means::Filter(_) => super::filters::remove(link, ingress, program),
+                Means::Link(pin) => links::remove(&pin).map(|()| true),
+                Means::Filter(_) => clsact::remove(ifindex, ingress, Rank::PROGRAM, program),
             };
-            if let Err(error) = result {
-                debug!(link, program, %error, "the program was not there to be taken off");
+            if !matches!(result, Ok(true)) {
+                debug!(link, program, ?result, "the program was not there to be taken off");
             }
             self.hooks.remove(&place);
         }
@@ -226,11 +259,12 @@ impl Hooks {
                 let pin = self.pins.packet_link(way, &name);
                 let result = match self.packet {
                     PacketAttach::Tcx if !pin.exists() => continue,
-                    PacketAttach::Tcx => links::remove(&pin),
-                    PacketAttach::Clsact => super::filters::remove(&name, ingress, program),
+                    PacketAttach::Tcx => links::remove(&pin).map(|()| true),
+                    PacketAttach::Clsact => clsact::remove(link.index(), ingress, Rank::PROGRAM, program),
                 };
                 match result {
-                    Ok(()) => info!(link = %name, program, "not an uplink any more: taken off"),
+                    Ok(false) => {}
+                    Ok(true) => info!(link = %name, program, "not an uplink any more: taken off"),
                     Err(error) => debug!(link = %name, program, %error, "nothing to take off"),
                 }
             }
@@ -312,11 +346,13 @@ impl Hooks {
     /// Attaches the guards of an interface. Its programs have to be there, and to be this agent's: those of a version without
     /// guards leave it to whatever comes next what passes.
     fn attach_guards(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
-        for ingress in [false, true] {
+        let mut attach = |ingress| {
             self.claim(Place::Guard { ifindex, ingress }, GUARD, link);
-            self.attach(Place::Guard { ifindex, ingress })?;
-        }
-        Ok(())
+            self.attach(Place::Guard { ifindex, ingress })
+        };
+        // Each by itself: what is in the way of one may be in no other's.
+        let outgoing = attach(false);
+        attach(true).and(outgoing)
     }
 
     /// Notes that a program belongs to a place. What was there of an interface of another name is gone with that.
@@ -358,7 +394,8 @@ impl Hooks {
             }
             Means::Link(pin) => with_target(place, &hook.target, |target, attach_type| {
                 let prog = loaded.fd().map_err(io::Error::other)?;
-                links::attach(prog.as_fd(), target, attach_type, &pin).map(Some)
+                let own = hook.link.as_ref().map(AsFd::as_fd);
+                links::attach(prog.as_fd(), target, attach_type, &pin, own).map(Some)
             }),
         };
         let target = || match place {
@@ -374,7 +411,7 @@ impl Hooks {
         if let Place::Interface { ifindex, ingress } = place
             && by_link
             && slot_of(ifindex).is_some()
-            && let Err(error) = clsact::remove(ifindex, &[ingress], Rank::PROGRAM)
+            && let Err(error) = clsact::remove(ifindex, ingress, Rank::PROGRAM, program)
         {
             debug!(program, ifindex, %error, "the filter behind a pod's link stays");
         }

@@ -1,24 +1,19 @@
-//! Filters of the clsact qdisc over rtnetlink: everything for an interface in one system call, since all of it is in the way of
-//! a pod that begins. A qdisc and four filters take a quarter of a millisecond, of a device that is down no grace period.
+//! Filters of the clsact qdisc over rtnetlink: everything for an interface in two system calls, since all of it is in the way
+//! of a pod that begins. A qdisc and four filters take a quarter of a millisecond, of a device that is down no grace period.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
-use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
 use super::filters::Rank;
-
-/// More than the answers to the messages of one interface take.
-const RECEIVE_BUFFER: usize = 16 * 1024;
+use super::netlink::{Request, execute};
 
 /// `TC_H_CLSACT`, the parent of the qdisc, which is also its handle's upper half.
-const CLSACT: u32 = 0xffff_fff1;
+pub(super) const CLSACT: u32 = 0xffff_fff1;
 /// Its handle.
 const QDISC: u32 = 0xffff_0000;
 /// The parents of its filters: `TC_H_MIN_INGRESS` and `TC_H_MIN_EGRESS` of it.
@@ -27,6 +22,9 @@ const EGRESS: u32 = 0xffff_fff3;
 
 /// The handle of our filters. It and the priority are fixed, so that the next agent replaces them.
 const HANDLE: u32 = 1;
+
+/// What the kernel says of what is not there: no such filter, no interface, no qdisc.
+const ABSENT: [Errno; 3] = [Errno::ENOENT, Errno::ENODEV, Errno::EINVAL];
 
 /// A program as a filter.
 #[derive(Debug, Clone, Copy)]
@@ -41,41 +39,86 @@ pub(super) struct Filter<'a> {
     pub(super) program: BorrowedFd<'a>,
 }
 
-/// A message, and the refusal that is none.
-struct Request {
-    message: RouteNetlinkMessage,
-    flags: u16,
-    fine: &'static [Errno],
-}
-
 /// Adds filters to an interface, in this order, or replaces those that are there: each at once, without a moment in which none
-/// is. A qdisc that exists is used: ours from before, or another's.
+/// is. A clsact qdisc that exists is used: ours from before, or another's.
+///
+/// # Errors
+/// The interface is gone, or the kernel refuses. Somebody's `ingress` qdisc stands in clsact's place and sees nothing that
+/// leaves by the interface: filters of what comes in are there then.
 pub(super) fn put(ifindex: u32, filters: &[Filter<'_>]) -> io::Result<()> {
     let mut qdisc = message(ifindex, CLSACT, QDISC)?;
     qdisc.attributes = vec![TcAttribute::Kind("clsact".to_owned())];
     let qdisc = RouteNetlinkMessage::NewQueueDiscipline(qdisc);
-    let mut requests = vec![Request { message: qdisc, flags: NLM_F_CREATE | NLM_F_EXCL, fine: &[Errno::EEXIST] }];
+    let made = execute(vec![Request { message: qdisc, flags: NLM_F_CREATE | NLM_F_EXCL }])?;
+    made.iter().try_for_each(|answer| answer.done(&[Errno::EEXIST]))?;
+    // The kernel would take a filter of what leaves for one of what comes in.
+    let is_ingress_alone =
+        made.iter().any(|answer| answer.refused.is_some()) && kind(ifindex)? == Some("ingress".into());
+    let (mut requests, mut refused) = (Vec::with_capacity(filters.len()), false);
     for filter in filters {
+        if is_ingress_alone && !filter.ingress {
+            refused = true;
+            continue;
+        }
         let mut message = filter_message(ifindex, filter.ingress, filter.rank)?;
         message.attributes.push(TcAttribute::Options(vec![
             TcOption::Bpf(TcFilterBpfOption::ProgFd(filter.program.as_raw_fd().cast_unsigned())),
             TcOption::Bpf(TcFilterBpfOption::ProgName(filter.name.to_owned())),
             TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
         ]));
-        let message = RouteNetlinkMessage::NewTrafficFilter(message);
-        requests.push(Request { message, flags: NLM_F_CREATE, fine: &[] });
+        requests.push(Request { message: RouteNetlinkMessage::NewTrafficFilter(message), flags: NLM_F_CREATE });
     }
-    execute(requests)
+    if !requests.is_empty() {
+        execute(requests)?.iter().try_for_each(|answer| answer.done(&[]))?;
+    }
+    if refused { Err(in_the_way()) } else { Ok(()) }
 }
 
-/// Removes our filters of this rank in these directions. What is not there is fine.
-pub(super) fn remove(ifindex: u32, directions: &[bool], rank: Rank) -> io::Result<()> {
-    let request = |ingress: &bool| {
-        let message = RouteNetlinkMessage::DelTrafficFilter(filter_message(ifindex, *ingress, rank)?);
-        // The last is what the kernel says where there is no qdisc.
-        Ok(Request { message, flags: 0, fine: &[Errno::ENOENT, Errno::ENODEV, Errno::EINVAL] })
-    };
-    execute(directions.iter().map(request).collect::<io::Result<_>>()?)
+fn in_the_way() -> io::Error {
+    let text = "a qdisc of kind ingress is in the place of clsact, so what leaves by the interface can't be seen; find out \
+                who added it, and remove it (tc qdisc del dev INTERFACE ingress)";
+    io::Error::new(io::ErrorKind::AlreadyExists, text)
+}
+
+/// Removes our filter of this rank in a direction. Whether there was one: one of another name is somebody else's, and stays.
+pub(super) fn remove(ifindex: u32, ingress: bool, rank: Rank, name: &str) -> io::Result<bool> {
+    let message = || filter_message(ifindex, ingress, rank);
+    let get = Request { message: RouteNetlinkMessage::GetTrafficFilter(message()?), flags: 0 };
+    let answers = execute(vec![get])?;
+    let [answer] = &*answers else { return Ok(false) };
+    answer.done(&ABSENT)?;
+    let Some(RouteNetlinkMessage::NewTrafficFilter(found)) = &answer.found else { return Ok(false) };
+    if program_name(found) != Some(name) {
+        return Ok(false);
+    }
+    let del = Request { message: RouteNetlinkMessage::DelTrafficFilter(message()?), flags: 0 };
+    execute(vec![del])?.iter().try_for_each(|answer| answer.done(&ABSENT))?;
+    Ok(true)
+}
+
+/// The kind of the qdisc in clsact's place.
+fn kind(ifindex: u32) -> io::Result<Option<String>> {
+    let get = RouteNetlinkMessage::GetQueueDiscipline(message(ifindex, CLSACT, 0)?);
+    // The kernel tells everybody else of a qdisc that was asked for, and who asked only if he wants to hear it.
+    let answers = execute(vec![Request { message: get, flags: NLM_F_ECHO }])?;
+    answers.iter().try_for_each(|answer| answer.done(&ABSENT))?;
+    let found = answers.into_iter().find_map(|answer| answer.found);
+    let Some(RouteNetlinkMessage::NewQueueDiscipline(qdisc)) = found else { return Ok(None) };
+    Ok(qdisc.attributes.into_iter().find_map(|attribute| match attribute {
+        TcAttribute::Kind(kind) => Some(kind),
+        _ => None,
+    }))
+}
+
+fn program_name(filter: &TcMessage) -> Option<&str> {
+    let options = filter.attributes.iter().filter_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    });
+    options.flatten().find_map(|option| match option {
+        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.as_str()),
+        _ => None,
+    })
 }
 
 fn message(ifindex: u32, parent: u32, handle: u32) -> io::Result<TcMessage> {
@@ -92,42 +135,4 @@ fn filter_message(ifindex: u32, ingress: bool, rank: Rank) -> io::Result<TcMessa
     message.header.info = u32::from(rank.0) << 16 | u32::from(ALL_PROTOCOLS);
     message.attributes = vec![TcAttribute::Kind("bpf".to_owned())];
     Ok(message)
-}
-
-/// Sends all requests in one system call. The kernel goes on after one that it refuses; the first refusal is returned.
-fn execute(requests: Vec<Request>) -> io::Result<()> {
-    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-    let mut outgoing = Vec::with_capacity(1024);
-    let mut fine = Vec::with_capacity(requests.len());
-    for (request, sequence) in requests.into_iter().zip(0..) {
-        let mut header = NetlinkHeader::default();
-        header.flags = request.flags | NLM_F_REQUEST | NLM_F_ACK;
-        header.sequence_number = sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request.message));
-        message.finalize();
-        let start = outgoing.len();
-        outgoing.resize(start + message.buffer_len().next_multiple_of(4), 0);
-        message.serialize(&mut outgoing[start..]);
-        fine.push(request.fine);
-    }
-    send(fd.as_raw_fd(), &outgoing, MsgFlags::empty())?;
-    let (mut answered, mut first) = (0, Ok(()));
-    let mut buffer = vec![0; RECEIVE_BUFFER];
-    while answered < fine.len() {
-        let length = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let mut rest = &buffer[..length];
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest);
-            let message = message.map_err(|error| io::Error::other(error.to_string()))?;
-            rest = &rest[(message.header.length as usize).next_multiple_of(4).clamp(4, rest.len())..];
-            let NetlinkPayload::Error(answer) = message.payload else { continue };
-            answered += 1;
-            let errno = answer.code.map(|code| Errno::from_raw(-code.get()));
-            let fine = fine.get(message.header.sequence_number as usize).copied().unwrap_or_default();
-            if let Some(errno) = errno.filter(|errno| first.is_ok() && !fine.contains(errno)) {
-                first = Err(errno.into());
-            }
-        }
-    }
-    first
 }

@@ -6,8 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use aya::Ebpf;
-use aya::programs::{TcAttachType, tc};
-use tracing::debug;
+use tracing::warn;
 
 use super::BpfError;
 use super::clsact::{self, Filter};
@@ -24,12 +23,6 @@ impl Rank {
     pub(super) const PROGRAM: Self = Self(STAND_IN);
     /// The guards, behind them.
     pub(super) const GUARD: Self = Self(60);
-}
-
-/// Removes our filter from an interface.
-pub(super) fn remove(link: &str, ingress: bool, program: &str) -> io::Result<()> {
-    let direction = if ingress { TcAttachType::Ingress } else { TcAttachType::Egress };
-    tc::qdisc_detach_program(link, direction, program).map_err(io::Error::other)
 }
 
 /// The program that drops whatever none before it has decided on.
@@ -63,19 +56,28 @@ impl PodFilters {
     /// # Errors
     /// The interface is gone, or the kernel refuses.
     pub fn attach(&self, ifindex: u32) -> io::Result<()> {
+        clsact::put(
+            ifindex,
+            &self.filters([(Rank::GUARD, false), (Rank::PROGRAM, false), (Rank::GUARD, true), (Rank::PROGRAM, true)]),
+        )
+    }
+
+    /// Attaches the guards alone, where links attach the programs.
+    pub(super) fn guard(&self, ifindex: u32) -> io::Result<()> {
+        clsact::put(ifindex, &self.filters([(Rank::GUARD, false), (Rank::GUARD, true)]))
+    }
+
+    fn filters<const N: usize>(&self, places: [(Rank, bool); N]) -> [Filter<'_>; N] {
         let [from, to, guard] = &*self.programs;
         let [from_name, to_name, guard_name] = OF_POD;
-        let filters = [
-            (false, Rank::GUARD, guard_name, guard),
-            (false, Rank::PROGRAM, to_name, to),
-            (true, Rank::GUARD, guard_name, guard),
-            (true, Rank::PROGRAM, from_name, from),
-        ];
-        let filters = filters.map(|(ingress, rank, name, program)| {
-            let program = program.as_fd();
-            Filter { ingress, rank, name, program }
-        });
-        clsact::put(ifindex, &filters)
+        places.map(|(rank, ingress)| {
+            let (name, program) = match (rank, ingress) {
+                (Rank::GUARD, _) => (guard_name, guard),
+                (_, true) => (from_name, from),
+                (_, false) => (to_name, to),
+            };
+            Filter { ingress, rank, name, program: program.as_fd() }
+        })
     }
 
     /// The program of a direction.
@@ -86,24 +88,23 @@ impl PodFilters {
 }
 
 /// Filters that may be left when pods' links and the tunnel's device are gone: on kernels without tcx those of uplinks, and
-/// those of links that could not be deleted.
-const LEFT: [(TcAttachType, &str); 6] = [
-    (TcAttachType::Ingress, "from_uplink"),
-    (TcAttachType::Egress, "to_uplink"),
-    (TcAttachType::Ingress, OF_POD[0]),
-    (TcAttachType::Egress, OF_POD[1]),
-    (TcAttachType::Ingress, GUARD),
-    (TcAttachType::Egress, GUARD),
+/// those of links that could not be deleted. Whether they see what comes in, where they are, and of which program.
+const LEFT: [(bool, Rank, &str); 6] = [
+    (true, Rank::PROGRAM, "from_uplink"),
+    (false, Rank::PROGRAM, "to_uplink"),
+    (true, Rank::PROGRAM, OF_POD[0]),
+    (false, Rank::PROGRAM, OF_POD[1]),
+    (true, Rank::GUARD, GUARD),
+    (false, Rank::GUARD, GUARD),
 ];
 
 /// Removes filters, which have no pins to go with.
 pub fn remove_filters() {
     let links = nix::net::if_::if_nameindex();
     for link in links.iter().flat_map(|links| links.iter()) {
-        let name = link.name().to_string_lossy();
-        for (direction, program) in LEFT {
-            if let Err(error) = tc::qdisc_detach_program(&name, direction, program) {
-                debug!(link = %name, program, %error, "no filter to remove");
+        for (ingress, rank, program) in LEFT {
+            if let Err(error) = clsact::remove(link.index(), ingress, rank, program) {
+                warn!(link = %link.name().to_string_lossy(), program, %error, "can't remove a filter");
             }
         }
     }

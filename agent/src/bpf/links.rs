@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::fs::unpin;
 use super::{BpfError, PinDir, sys};
@@ -39,14 +40,32 @@ impl Target {
     }
 }
 
-/// Attaches `prog` by the link that is pinned at `pin`; where there is none, or its target is gone, by a new one.
-pub(super) fn attach(prog: BorrowedFd<'_>, target: Target, attach_type: u32, pin: &Path) -> io::Result<OwnedFd> {
+/// Who makes links, one at a time: the loop, and the worker behind CNI ADD. Whoever comes second for a place finds the other's
+/// pin, and does not try to attach a program that is there.
+static MAKER: Mutex<()> = Mutex::new(());
+
+/// Attaches `prog` by the link that is pinned at `pin`, or else by `own`, which is held open and may have lost its pin; where
+/// there is none, or its target is gone, by a new one.
+pub(super) fn attach(
+    prog: BorrowedFd<'_>,
+    target: Target,
+    attach_type: u32,
+    pin: &Path,
+    own: Option<BorrowedFd<'_>>,
+) -> io::Result<OwnedFd> {
+    let _turn = MAKER.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_there = |link: BorrowedFd<'_>| sys::link_info(link).is_ok_and(|info| target.is(info));
     if let Ok(link) = sys::obj_get(pin) {
-        let same = sys::link_info(link.as_fd()).is_ok_and(|info| target.is(info));
-        if same && sys::link_update(link.as_fd(), prog).is_ok() {
+        if is_there(link.as_fd()) && sys::link_update(link.as_fd(), prog).is_ok() {
             return Ok(link);
         }
         fs::remove_file(pin)?;
+    }
+    if let Some(link) = own.filter(|link| is_there(*link))
+        && sys::link_update(link, prog).is_ok()
+    {
+        sys::obj_pin(link, pin)?;
+        return link.try_clone_to_owned();
     }
     let position = if target.has_order() { sys::Position::First } else { sys::Position::Any };
     let link = sys::link_create(prog, target.number(), attach_type, position)?;
@@ -74,6 +93,7 @@ pub(super) fn put_first(
     attach_type: u32,
     pin: &Path,
 ) -> io::Result<OwnedFd> {
+    let _turn = MAKER.lock().unwrap_or_else(PoisonError::into_inner);
     sys::link_update(link, guard)?;
     let first = sys::link_create(prog, target.number(), attach_type, sys::Position::First);
     let first = first.or_else(|error| sys::link_update(link, prog).and(Err(error)))?;

@@ -6,10 +6,13 @@ use std::os::fd::AsFd;
 
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::slot_of;
+use tracing::debug;
 
 use super::attach::{Hook, Means, Place, with_target};
-use super::{BpfError, Hooks, Tables, links};
-use crate::repair::{Filters, HaveHook, HookStep, Kind, Looked, WantHook, compare_hooks};
+use super::filters::{Rank, STAND_IN};
+use super::sentry::has_links;
+use super::{BpfError, Hooks, Tables, clsact, links};
+use crate::repair::{FilterPlace, Filters, HaveHook, HookStep, Kind, Looked, WantHook, compare_hooks};
 
 impl Hooks {
     /// Compares everything that was attached, and every pin, with what should be, and puts right what is not. Interfaces
@@ -45,7 +48,31 @@ impl Hooks {
         for (place, step) in compare_hooks(&want, &have) {
             self.put_right(place, step, &mut looked);
         }
+        self.hear_sentry(&mut looked);
         looked
+    }
+
+    /// Tells of the filters that were put back meanwhile, and opens pods again that have their programs.
+    fn hear_sentry(&self, looked: &mut Looked) {
+        let Some((sentry, filters)) = &self.sentry else { return };
+        for ifindex in sentry.restored() {
+            // Of a pod that is gone there is nothing to tell.
+            let Some(hook) = self.hooks.get(&Place::Interface { ifindex, ingress: true }) else { continue };
+            let what = format!("the filters at {}, which somebody had removed", hook.target);
+            looked.note(Kind::Program, slot_of(ifindex), what, Ok::<_, String>(()));
+        }
+        for ifindex in sentry.closed() {
+            let is_there = self.hooks.contains_key(&Place::Interface { ifindex, ingress: true });
+            let outcome =
+                if !is_there || has_links(self.ids_of_pod(), ifindex) { Ok(()) } else { filters.attach(ifindex) };
+            match outcome {
+                Ok(()) => sentry.opened(ifindex),
+                Err(error) => {
+                    let what = format!("the link of interface {ifindex} is down, since it has no programs");
+                    looked.note(Kind::Program, slot_of(ifindex), what, Err(error));
+                }
+            }
+        }
     }
 
     fn forget_vanished(&mut self) {
@@ -91,7 +118,13 @@ impl Hooks {
             Ok((program, first == Some(false)))
         });
         let (program, behind) = found.unwrap_or_default();
-        HaveHook { program, pinned: links::is_pinned(link.as_fd(), &pin), behind }
+        let leftover = match place {
+            Place::Interface { ifindex, ingress } if slot_of(ifindex).is_some() && hook.since < filters.as_of => {
+                filters.programs.contains_key(&FilterPlace { ifindex, ingress, priority: STAND_IN })
+            }
+            _ => false,
+        };
+        HaveHook { program, pinned: links::is_pinned(link.as_fd(), &pin), behind, leftover }
     }
 
     fn put_right(&mut self, place: Place, step: HookStep, looked: &mut Looked) {
@@ -128,6 +161,17 @@ impl Hooks {
                 let outcome = self.put_first(place);
                 let what = format!("the first position of the program {program} at {target}");
                 looked.note(Kind::Program, slot, what, outcome);
+            }
+            HookStep::Clear => {
+                let Place::Interface { ifindex, ingress } = place else { return };
+                match clsact::remove(ifindex, ingress, Rank::PROGRAM, program) {
+                    // It is what pods begin with, and its removal may come late: no fault of anybody.
+                    Ok(removed) => debug!(link = target, program, removed, "a filter that stood in for a link is gone"),
+                    Err(error) => {
+                        let what = format!("the filter {program} at {target}, behind its link");
+                        looked.note(Kind::Program, slot, what, Err(error));
+                    }
+                }
             }
             HookStep::Pin => {
                 let (Means::Link(path), Some(link)) = (self.means(place, hook), &hook.link) else { return };

@@ -16,8 +16,10 @@ mod look;
 mod map;
 mod memory;
 mod mounts;
+mod netlink;
 mod object;
 mod packet_log;
+mod sentry;
 mod sys;
 mod tables;
 
@@ -33,4 +35,5 @@ pub use map::{Map, MapShape, TableLayout};
 pub use mounts::watch_mounts;
 pub use object::{Definition, ObjectFile};
 pub use packet_log::follow as follow_packet_log;
+pub use sentry::Sentry;
 pub use tables::Tables;

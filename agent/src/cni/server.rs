@@ -70,7 +70,7 @@ impl<N: PodNetwork> Server<N> {
     /// Serves until it is dropped.
     ///
     /// Once the agent is ready it marks the node as such, releases what vanished, attaches adopted pods again and does
-    /// queued deletions; nothing is removed before.
+    /// queued deletions. Before, nothing is removed but links of pods whose DEL was answered.
     pub async fn run(self) {
         let (mut connections, seats) = (JoinSet::new(), Seats::new(CONNECTIONS));
         let upkeep = upkeep(Arc::clone(&self.service), self.socket.clone());
@@ -111,6 +111,7 @@ fn listen(socket: &Path) -> std::io::Result<UnixListener> {
 }
 
 async fn upkeep<N: PodNetwork>(service: Arc<Service<N>>, socket: PathBuf) {
+    service.remove_left_links().await;
     service.release_unfinished().await;
     while service.network.health() != Health::Ready {
         sleep(READY_POLL).await;

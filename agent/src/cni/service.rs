@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const DETACH_PATIENCE: Duration = Duration::from_secs(5);
 /// How long an ADD waits for the Pod object. The kubelet has seen it, so it is on its way here.
 const OBJECT_PATIENCE: Duration = Duration::from_secs(1);
+/// How long an ADD waits for the deletion of whoever has the addresses that it is to have.
+const DEPARTURE_PATIENCE: Duration = Duration::from_secs(3);
 /// How often it looks.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -127,6 +129,8 @@ impl<N: PodNetwork> Service<N> {
         let node = self.ready_node().await?;
         let key = ObjectKey::new(&pod.namespace, &pod.name);
         let carried = self.known_pod(&key, pod.uid.as_deref()).await.map(|known| known.ips).unwrap_or_default();
+        let to_have: Vec<IpAddr> = asked.ips.iter().chain(&carried).copied().collect();
+        self.wait_for_departure(attachment, &to_have).await?;
 
         let mut state = self.state();
         if state.ledger.get(attachment).is_some() {
@@ -157,6 +161,30 @@ impl<N: PodNetwork> Service<N> {
         let reservation = reservation(attachment, &entry, &node);
         state.commit(Record::Reserved { attachment: attachment.clone(), entry }, self.now())?;
         Ok(reservation)
+    }
+
+    /// Waits, for a while, until nobody whose DEL was answered has one of these addresses: a new container of a pod is to have
+    /// those of the one before.
+    async fn wait_for_departure(&self, own: &Attachment, ips: &[IpAddr]) -> Result<(), CniError> {
+        let end = tokio::time::Instant::now() + DEPARTURE_PATIENCE;
+        loop {
+            let leaving: Vec<Attachment> = {
+                let state = self.state();
+                let has = |entry: &Entry| entry.ips.iter().any(|ip| ips.contains(ip));
+                let holders = state.ledger.entries().filter(|(holder, entry)| *holder != own && has(entry));
+                holders.map(|(holder, _)| holder.clone()).collect()
+            };
+            let leaving = leaving.into_iter().filter(|holder| self.is_leaving(holder));
+            // What is of this container nobody else may do meanwhile.
+            let (own, others): (Vec<_>, Vec<_>) = leaving.partition(|holder| holder.container_id == own.container_id);
+            for holder in &own {
+                self.release(holder).await?;
+            }
+            if others.is_empty() || tokio::time::Instant::now() >= end {
+                return Ok(());
+            }
+            sleep(POLL).await;
+        }
     }
 
     /// ADD, second step.
@@ -344,6 +372,22 @@ impl<N: PodNetwork> Service<N> {
                 }
             }
             Err(path) => tracing::warn!(path = %path.display(), "can't read a queued deletion; delete the file"),
+        }))
+        .await;
+    }
+
+    /// Removes the links of pods that an agent before has closed and has not lived to remove. Their DEL was answered, so this
+    /// waits for nothing; the rest is done with the queue.
+    pub(crate) async fn remove_left_links(&self) {
+        let queued = queue::list(&queue::directory(&self.socket)).unwrap_or_default();
+        join_all(queued.into_iter().flatten().map(async |attachment| {
+            let _turn = self.container(&attachment.container_id).await;
+            let name = attachment.host_link();
+            if self.is_leaving(&attachment)
+                && let Err(error) = self.delete_link(&name).await
+            {
+                tracing::warn!(link = name, %error, "can't delete the link of a pod that is gone: retrying later");
+            }
         }))
         .await;
     }

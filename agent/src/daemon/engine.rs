@@ -1,6 +1,5 @@
 //! The loop: model → compile → plan → apply, in a thread of its own, since the system calls block.
 
-use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use zerocopy::FromBytes as _;
 
 use super::content::{Content, Outcome};
 use super::gauge::Gauge;
+use super::gone::Gone;
 use super::ports::Ports;
 use super::report::Report;
 use super::sockets::Sockets;
@@ -96,8 +96,8 @@ pub(super) struct Engine {
     port_report: Ports,
     sockets: Sockets,
     next_sweep: Instant,
-    /// Slots of pods that went since the last sweep.
-    gone: BTreeSet<u16>,
+    /// Pods that went since the last sweep.
+    gone: Gone,
     /// Why the node has no addresses for its pods, as it was said last.
     range_trouble: Option<String>,
     /// Where the API server was asked last.
@@ -138,7 +138,7 @@ impl Engine {
             report: Report::default(),
             sockets: Sockets::default(),
             next_sweep: Instant::now() + first,
-            gone: BTreeSet::new(),
+            gone: Gone::default(),
             range_trouble: None,
             api_server: None,
         }
@@ -207,12 +207,18 @@ impl Engine {
         // The slot may be another pod's by now: a detachment can come late and twice.
         let same = self.shared.model().local().get(&pod.slot).is_some_and(|local| local.key == pod.key);
         if same {
-            self.hooks.ends(pod.ifindex);
             self.shared.model_mut().detach(pod.slot);
-            self.sockets.detached(&pod.ips);
-            self.gone.insert(pod.slot);
-            self.next_sweep = self.next_sweep.min(Instant::now() + SOON);
+            self.departs(pod);
         }
+    }
+
+    /// What a pod that goes leaves behind is looked after: links that it does not need, sockets that lead to it, its flows. Also
+    /// of one that an agent before had on its way out, and that no model of this one's has had.
+    pub(super) fn departs(&mut self, pod: &AttachedPod) {
+        self.hooks.ends(pod.ifindex);
+        self.sockets.detached(&pod.ips);
+        self.gone.note(pod);
+        self.next_sweep = self.next_sweep.min(Instant::now() + SOON);
     }
 
     /// Takes a pod in. One that has got its filters takes nothing that others would wait for.
@@ -233,7 +239,7 @@ impl Engine {
             Ok(()) => {
                 let slot = pod.slot;
                 // It begins with no flow but its own.
-                if self.gone.contains(&slot) {
+                if self.gone.concerns(&pod) {
                     self.sweep();
                 }
                 // Nor has anything of it been dropped; of a pod that was there before this agent something may have been.
@@ -491,7 +497,7 @@ impl Engine {
             Ok(swept) => {
                 self.port_report.tell(census, ports, &self.shared);
                 if !swept.left {
-                    self.gone.clear();
+                    self.gone.swept();
                 }
                 if swept.short || swept.left {
                     self.next_sweep = Instant::now() + SOON;

@@ -5,6 +5,7 @@ mod content;
 mod engine;
 mod error;
 mod gauge;
+mod gone;
 mod overlay;
 mod pods;
 mod ports;
@@ -137,11 +138,14 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     follow_packet_log(&mut loaded.ebpf);
     let readable = Arc::new(Tables::open(&definition, &pins)?);
     let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
+    let own = repair::Socket::of(&socket);
+    let sentry = hooks.watch_filters(move || own.is_taken())?;
     let netlink = Netlink::open()?;
 
     let sysctls = Sysctls::new(&proc_sys, &run_dir);
     // A socket of its own: the kernel serves one list at a time on each.
-    let wire = Wire::new(Netlink::open()?, Choice { named, excluded }, sysctls, tunnel, &socket, pins.clone());
+    let wire =
+        Wire::new(Netlink::open()?, Choice { named, excluded }, sysctls, tunnel, &socket, (pins.clone(), sentry));
     hooks.attach_sockets(&cgroup)?;
 
     let cluster = source.cluster().cloned();
@@ -167,12 +171,15 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let pods = Arc::new(Pods { shared: Arc::clone(&shared), inputs: inputs.clone(), pins: pins.clone(), filters });
     let cni_socket = run_dir.join("cni.sock");
     let server = Server::open(pods, PodLinks::new(netlink.clone()), &cni_socket).await?;
+    let mut leaving = Vec::new();
     // The pods of the agent before: their programs are replaced now, and the first content knows those that stay.
     for pod in server.adopted() {
         if let Err(error) = hooks.attach_pod(&pod.host_link, pod.ifindex) {
             warn!(pod = %pod.key, %error, "can't replace the programs of a pod: the previous ones stay");
         }
-        if !server.is_leaving(&pod) {
+        if server.is_leaving(&pod) {
+            leaving.push(pod);
+        } else {
             shared.model_mut().attach(local(pod));
         }
     }
@@ -182,6 +189,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let content = if loaded.adopted { Content::adopt(&loaded.tables)? } else { Content::empty() };
     let mut engine =
         Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel, limits);
+    leaving.iter().for_each(|pod| engine.departs(pod));
     engine.set_uplinks(wire.uplinks(&[]).await?);
     engine.set_addresses(netlink.addresses().await?);
     engine.settle();

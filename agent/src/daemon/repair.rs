@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use tokio::sync::{mpsc, oneshot};
 
 use super::engine::Input;
+use crate::bpf::Sentry;
 use crate::model::LocalPod;
 use crate::repair::{HavePods, Kind, Looked, Step, WantPod, compare_pods, is_wired_but_for_the_mac};
 use crate::state::{Shared, Subject};
@@ -33,6 +34,8 @@ pub(super) struct Caretaker {
     interfaces: BTreeSet<u32>,
     /// The look at the programs that is under way in the loop.
     programs: Option<oneshot::Receiver<Looked>>,
+    /// Who closes pods that have lost their programs.
+    sentry: Sentry,
 }
 
 /// A pod that was seen.
@@ -48,10 +51,10 @@ struct Known {
 
 impl Caretaker {
     /// `socket` is the agent's own, by which it is found that another agent has taken over.
-    pub(super) fn new(netlink: Netlink, sysctls: Sysctls, socket: &Path) -> Self {
+    pub(super) fn new(netlink: Netlink, sysctls: Sysctls, socket: &Path, sentry: Sentry) -> Self {
         let own = Socket::of(socket);
         let peers = Peers::default();
-        Self { netlink, sysctls, own, known: None, peers, interfaces: BTreeSet::new(), programs: None }
+        Self { netlink, sysctls, own, known: None, peers, interfaces: BTreeSet::new(), programs: None, sentry }
     }
 
     /// Whether another agent has begun on this node. What it replaces must not be put back by this one.
@@ -114,6 +117,10 @@ impl Caretaker {
             known.mtu = known.mtu.or(link.map(|link| link.mtu));
             let steps = compare_pods(&[WantPod { mtu: known.mtu, ..want(pod) }], have);
             known.wired |= is_wired_but_for_the_mac(&steps, have) && link.is_some();
+            // It is down for as long as it has no programs.
+            if self.sentry.is_closed(want(pod).ifindex()) {
+                continue;
+            }
             if known.wired || now.saturating_duration_since(known.since) >= WIRING {
                 due.extend(steps.into_iter().map(|step| (pod.clone(), step)));
             }
@@ -186,17 +193,17 @@ fn describe(step: Step, name: &str) -> (Kind, String) {
 
 /// The agent's socket, by which one agent succeeds the other.
 #[derive(Debug)]
-struct Socket {
+pub(super) struct Socket {
     path: PathBuf,
     inode: Option<u64>,
 }
 
 impl Socket {
-    fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path) -> Self {
         Self { path: path.to_owned(), inode: inode(path) }
     }
 
-    fn is_taken(&self) -> bool {
+    pub(super) fn is_taken(&self) -> bool {
         inode(&self.path).is_some_and(|now| self.inode.is_some_and(|own| own != now))
     }
 }

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::engine::Input;
 use super::overlay::Keeper;
 use super::repair::Caretaker;
-use crate::bpf::{PinDir, watch_mounts};
+use crate::bpf::{PinDir, Sentry, watch_mounts};
 use crate::compile::node;
 use crate::network::TunnelSettings;
 use crate::repair::{Kind, Looked, Repair};
@@ -71,10 +71,10 @@ impl Wire {
         sysctls: Sysctls,
         tunnel: TunnelSettings,
         socket: &Path,
-        pins: PinDir,
+        (pins, sentry): (PinDir, Sentry),
     ) -> Self {
         let keeper = Keeper::new(tunnel, sysctls.clone());
-        let caretaker = Caretaker::new(netlink.clone(), sysctls.clone(), socket);
+        let caretaker = Caretaker::new(netlink.clone(), sysctls.clone(), socket, sentry);
         Self {
             netlink,
             choice,

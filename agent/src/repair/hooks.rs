@@ -46,6 +46,9 @@ pub struct HaveHook {
     pub pinned: bool,
     /// Whether somebody else's program sees packets before it, and may keep them from it.
     pub behind: bool,
+    /// Whether a filter that stood in for its link is still there: should the link be lost, a program that may be of an agent
+    /// long gone would judge packets in place of the guard.
+    pub leftover: bool,
 }
 
 /// What has to be done at a hook, in this order over all hooks: traffic first.
@@ -59,6 +62,8 @@ pub enum HookStep {
     Guard,
     /// Pin the link, which is attached.
     Pin,
+    /// Remove the filter that stood in for the link, which is attached and pinned.
+    Clear,
 }
 
 /// What has to be done. A hook of which nothing was seen has nothing.
@@ -69,9 +74,10 @@ pub fn compare_hooks<K: Ord + Clone>(want: &BTreeMap<K, WantHook>, have: &BTreeM
         let step = match (have.program == Some(want.program), want.is_guard) {
             (false, false) => HookStep::Attach,
             (false, true) => HookStep::Guard,
-            // It comes with a pin.
+            // It comes with a pin, and what is left after this step is found by the next look.
             (true, _) if want.by_link && have.behind => HookStep::First,
             (true, _) if want.by_link && !have.pinned => HookStep::Pin,
+            (true, _) if want.by_link && have.leftover => HookStep::Clear,
             (true, _) => return None,
         };
         Some((key.clone(), step))

@@ -105,9 +105,13 @@ impl Netlink {
     /// When the kernel refuses to list them.
     pub async fn filters(&self, interfaces: &BTreeSet<u32>) -> Result<Filters, WiringError> {
         let mut filters = Filters { as_of: Instant::now(), interfaces: interfaces.clone(), programs: BTreeMap::new() };
+        let of_ingress_alone = self.of_ingress_alone().await?;
         for &ifindex in interfaces {
             let Ok(at) = i32::try_from(ifindex) else { continue };
             for ingress in [true, false] {
+                if !ingress && of_ingress_alone.contains(&ifindex) {
+                    continue;
+                }
                 let request = self.handle.traffic_filter(at).get();
                 let request = if ingress { request.ingress() } else { request.egress() };
                 let found: Result<Vec<TcMessage>, _> = request.execute().try_collect().await;
@@ -124,6 +128,16 @@ impl Netlink {
             }
         }
         Ok(filters)
+    }
+
+    /// The interfaces with an `ingress` qdisc where clsact would be: of those the kernel shows filters of what comes in as those
+    /// of what leaves, of which there are none.
+    async fn of_ingress_alone(&self) -> Result<BTreeSet<u32>, WiringError> {
+        let found: Result<Vec<TcMessage>, _> = self.handle.qdisc().get().execute().try_collect().await;
+        let found = found.map_err(|e| WiringError::kernel("list qdiscs", &e))?;
+        let is_it = |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "ingress");
+        let of_them = found.iter().filter(|qdisc| qdisc.attributes.iter().any(is_it));
+        Ok(of_them.filter_map(|qdisc| u32::try_from(qdisc.header.index).ok()).collect())
     }
 
     async fn set_attribute(&self, at: u32, attribute: LinkAttribute, name: &str) -> Result<(), WiringError> {

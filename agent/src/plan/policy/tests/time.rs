@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::compile::policy::Draft;
-use crate::compile::policy::testing::{Cluster, block, rule, tcp};
+use crate::compile::policy::testing::{Cluster, block, pods, rule, tcp};
 
 /// Blocks that fill `CIDRS` but for what nodes need.
 const BLOCKS: u32 = 16_300;
@@ -47,6 +47,53 @@ fn a_pod_that_is_added_beside_16_300_blocks() {
         let [draft, plan, finish, target] = add_a_pod(pods, rules);
         println!("{pods} pods, {rules} rules: draft {draft:?}, plan {plan:?} (finish {finish:?}, target {target:?})");
     }
+}
+
+/// Pods of so many other nodes, two hundred on each, with policies of which none selects a pod of this node.
+fn elsewhere(nodes: u8, policies: u32) -> Cluster {
+    let mut cluster = Cluster::grid();
+    for n in 3..nodes + 3 {
+        let template = cluster.nodes[1].clone();
+        let pod_cidrs = [format!("10.244.{n}.0/24"), format!("fd00:10:244:{n}::/64")];
+        cluster.nodes.push(fairlead_objects::Node {
+            name: format!("n{n}"),
+            internal_ips: vec![std::net::IpAddr::from([172, 18, 0, n])],
+            pod_cidrs: pod_cidrs.map(|cidr| cidr.parse().unwrap()).into(),
+            ..template
+        });
+        cluster = (0..200).fold(cluster, |cluster, number| {
+            cluster.pod(&format!("far/p{n}-{number}"), n, number + 2, &format!("app=a{}", number % 50))
+        });
+    }
+    let from = rule(&[pods("app=a1")], &[tcp(80)]);
+    (0..policies).fold(cluster, |cluster, n| {
+        cluster.policy(&format!("far/p{n}"), &format!("app=a{}", n % 50), Some(std::slice::from_ref(&from)), None)
+    })
+}
+
+#[test]
+#[ignore = "prints how long it takes"]
+fn a_pod_that_comes_elsewhere_among_50_000_and_5_000_policies() {
+    let before = elsewhere(250, 5_000);
+    let mut state = before.tables();
+    let after = before.pod("far/new", 3, 240, "app=a7");
+    let world = after.world();
+    let begin = Instant::now();
+    let draft = Draft::new(&world);
+    let drafted = begin.elapsed();
+    let plan = state.plan(&draft).unwrap();
+    let planned = begin.elapsed() - drafted;
+    assert_eq!(plan.ops.len(), 2, "its addresses, and nothing else: {:?}", plan.ops);
+    let begin = Instant::now();
+    let wanted = draft.finish(&[]);
+    let finished = begin.elapsed();
+    let begin = Instant::now();
+    let (target, _) = super::super::change::target(state.content(), &wanted, &state.capacity).unwrap();
+    let targeted = begin.elapsed();
+    let begin = Instant::now();
+    super::super::change::operations(state.content(), &target, &state.capacity).unwrap();
+    let ordered = begin.elapsed();
+    println!("draft {drafted:?}, plan {planned:?} (finish {finished:?}, target {targeted:?}, operations {ordered:?})");
 }
 
 #[test]

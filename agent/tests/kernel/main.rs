@@ -1,6 +1,8 @@
 //! The object in a real kernel: loaded, pinned, adopted, replaced. Needs root; everything happens in namespaces of a child
 //! process, which take it with them.
 
+mod begin;
+
 use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::fd::AsFd;
