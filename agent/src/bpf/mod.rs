@@ -18,6 +18,7 @@ mod memory;
 mod mounts;
 mod object;
 mod packet_log;
+mod socket_list;
 mod sys;
 mod tables;
 
@@ -33,4 +34,5 @@ pub use map::{Map, MapShape, TableLayout};
 pub use mounts::watch_mounts;
 pub use object::{Definition, ObjectFile};
 pub use packet_log::follow as follow_packet_log;
+pub use socket_list::SocketList;
 pub use tables::Tables;
