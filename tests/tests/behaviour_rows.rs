@@ -69,22 +69,28 @@ fn of_name(name: &str) -> impl Iterator<Item = Row> {
     name.split('_').map_while(row)
 }
 
-/// The names of the tests in a source.
-fn tests(source: &str) -> Vec<&str> {
+/// The names of the tests in a source, each with whether it is only run when asked for.
+fn tests_and_when(source: &str) -> Vec<(&str, bool)> {
     let mut names = Vec::new();
-    let mut is_test = false;
+    let (mut is_test, mut is_ignored) = (false, false);
     for line in source.lines().map(str::trim) {
         if line.starts_with("#[") || line.starts_with("//") {
             is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            is_ignored |= line.starts_with("#[ignore");
             continue;
         }
         let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
         if let Some(name) = function.and_then(|rest| rest.split('(').next()).filter(|_| is_test) {
-            names.push(name);
+            names.push((name, is_ignored));
         }
-        is_test = false;
+        (is_test, is_ignored) = (false, false);
     }
     names
+}
+
+/// The names of the tests in a source.
+fn tests(source: &str) -> Vec<&str> {
+    tests_and_when(source).into_iter().map(|(name, _)| name).collect()
 }
 
 /// What may cite a row: the comments of a source, all of a page.
@@ -167,6 +173,33 @@ fn proofs(text: &str) -> impl Iterator<Item = &str> {
     cells.flat_map(|cell| cell.split('`').skip(1).step_by(2))
 }
 
+/// What the README lists as tried on every commit: the rows of its table.
+fn tried(readme: &str) -> Vec<&str> {
+    let (_, section) = readme.split_once("\n### What is tried on every commit\n").expect("the README has the heading");
+    let section = section.split("\n#").next().unwrap_or_default();
+    section.lines().filter(|line| line.starts_with("| ")).skip(1).collect()
+}
+
+#[test]
+fn every_attack_of_the_readme_names_tests_that_every_commit_runs() {
+    let files = files();
+    let known: BTreeMap<&str, bool> = files.iter().flat_map(|(_, text)| tests_and_when(text)).collect();
+    let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
+    let rows = tried(&readme);
+    assert!(rows.len() > 20, "{rows:#?}");
+    for row in rows {
+        let named: Vec<&str> = proofs(row).collect();
+        assert!(!named.is_empty(), "it names no test: {row}");
+        for name in named {
+            match known.get(name) {
+                None => panic!("README.md names a test that does not exist, {name}: {row}"),
+                Some(true) => panic!("not every commit runs {name}: {row}"),
+                Some(false) => {}
+            }
+        }
+    }
+}
+
 #[test]
 fn every_promise_of_security_names_a_test() {
     let files = files();
@@ -185,6 +218,7 @@ fn names_and_words_are_read_as_rows() {
     assert!(of_name("source_ports").next().is_none());
     assert_eq!(rows(cited("`S33`, P1 to P4; not S1x, D128, D0 or IPv4").collect()), ["S33", "P1", "P4"]);
     let source = "#[test]\n// Why.\n#[ignore]\nfn s1_a() {}\nfn s2_helper() {}\n#[tokio::test(x)]\nasync fn s3_b() {}";
+    assert_eq!(tests_and_when(source), [("s1_a", true), ("s3_b", false)]);
     assert_eq!(tests(source), ["s1_a", "s3_b"]);
     assert_eq!(rows(listed("| S1 | x |\n|---|\n| row | y |\n|S2|\n| S3 |")), ["S1", "S3"]);
 }

@@ -8,7 +8,7 @@ use fairlead_objects::causes;
 use tracing::{debug, info};
 
 use super::map::Map;
-use super::{BpfError, ObjectFile, PinDir, TableLayout, Tables, packet_log, sys};
+use super::{BpfError, ObjectFile, PinDir, SocketList, TableLayout, Tables, packet_log, socket_list, sys};
 
 /// Bytes of a verifier log that an error shows.
 const LOG_END: usize = 1200;
@@ -24,6 +24,8 @@ pub struct Loaded {
     pub programs: Vec<ProgramInfo>,
     /// Whether maps of an earlier agent were adopted.
     pub adopted: bool,
+    /// The list of what the socket hooks remember, or why the kernel gives none.
+    pub socket_list: Result<SocketList, String>,
 }
 
 /// What the kernel says of a program.
@@ -58,7 +60,7 @@ pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
     let mut ebpf = loader.load(object.bytes()).map_err(|error| BpfError::Load(causes(&error)))?;
 
     let mut programs = Vec::new();
-    for (name, program) in ebpf.programs_mut() {
+    for (name, program) in ebpf.programs_mut().filter(|(name, _)| *name != socket_list::PROGRAM) {
         let loaded = match program {
             Program::SchedClassifier(p) => p.load(),
             Program::CgroupSockAddr(p) => p.load(),
@@ -74,7 +76,8 @@ pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
     programs.sort_by(|a, b| a.name.cmp(&b.name));
     info!(programs = programs.len(), maps = definition.maps.len(), adopted, "eBPF object loaded");
     let tables = Tables::open(&definition, pins)?;
-    Ok(Loaded { ebpf, tables, programs, adopted })
+    let socket_list = SocketList::new(&mut ebpf, &tables);
+    Ok(Loaded { ebpf, tables, programs, adopted, socket_list })
 }
 
 /// Whether there are pinned tables. aya would take whatever is pinned at a path and write values of the wrong size to it,

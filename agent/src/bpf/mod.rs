@@ -20,6 +20,7 @@ mod netlink;
 mod object;
 mod packet_log;
 mod sentry;
+mod socket_list;
 mod sys;
 mod tables;
 
@@ -36,4 +37,5 @@ pub use mounts::watch_mounts;
 pub use object::{Definition, ObjectFile};
 pub use packet_log::follow as follow_packet_log;
 pub use sentry::Sentry;
+pub use socket_list::SocketList;
 pub use tables::Tables;

@@ -28,6 +28,7 @@ enum Cmd {
     MapDeleteBatch = 27,
     LinkCreate = 28,
     LinkUpdate = 29,
+    IterCreate = 33,
     LinkDetach = 34,
 }
 
@@ -90,6 +91,26 @@ struct LinkCreate {
     relative_fd: u32,
     pad: u32,
     expected_revision: u64,
+}
+
+/// The same for an iterator.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct IterLinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    iter_info: u64,
+    iter_info_len: u32,
+    pad: u32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct IterCreate {
+    link_fd: u32,
+    flags: u32,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable)]
@@ -249,6 +270,31 @@ pub(super) fn link_create(
         LinkCreate { prog_fd: raw(prog), target, attach_type, flags, relative_fd: 0, pad: 0, expected_revision: 0 };
     // SAFETY: no pointers.
     unsafe { bpf_fd(Cmd::LinkCreate, attr.as_mut_bytes()) }
+}
+
+/// Attaches an iterator's program to the elements of a map.
+pub(super) fn iter_link_create(prog: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const BPF_TRACE_ITER: u32 = 28;
+    // `union bpf_iter_link_info`, of which the map's descriptor is the first and smallest member.
+    let info = raw(map).to_ne_bytes();
+    let mut attr = IterLinkCreate {
+        prog_fd: raw(prog),
+        target_fd: 0,
+        attach_type: BPF_TRACE_ITER,
+        flags: 0,
+        iter_info: pointer(&info),
+        iter_info_len: info.len() as u32,
+        pad: 0,
+    };
+    // SAFETY: the pointer is to `info`, of the length that is said.
+    unsafe { bpf_fd(Cmd::LinkCreate, attr.as_mut_bytes()) }
+}
+
+/// Begins an iteration: what the program writes is read from the descriptor.
+pub(super) fn iter_create(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attr = IterCreate { link_fd: raw(link), flags: 0 };
+    // SAFETY: no pointers.
+    unsafe { bpf_fd(Cmd::IterCreate, attr.as_mut_bytes()) }
 }
 
 /// Replaces the program of a link, atomically.

@@ -21,7 +21,7 @@ use super::ports::Ports;
 use super::report::Report;
 use super::sockets::Sockets;
 use super::sweep;
-use crate::bpf::{BpfError, Hooks, Linked, Tables};
+use crate::bpf::{BpfError, Hooks, Linked, SocketList, Tables};
 use crate::cni::{AttachError, AttachedPod};
 use crate::compile::node;
 use crate::masquerade::PortRange;
@@ -259,6 +259,11 @@ impl Engine {
                 let _gave_up = answer.send(Err(AttachError(error.to_string())));
             }
         }
+    }
+
+    /// Gives it the list by which it sees which backends UDP sockets are connected to.
+    pub(super) fn list_sockets(&mut self, list: SocketList) {
+        self.sockets.list(list);
     }
 
     /// Attaches to the interfaces out of the node and tells the programs of them.

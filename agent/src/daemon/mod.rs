@@ -190,6 +190,14 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut engine =
         Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel, limits);
     leaving.iter().for_each(|pod| engine.departs(pod));
+    match loaded.socket_list {
+        Ok(list) => engine.list_sockets(list),
+        Err(error) => warn!(
+            error,
+            "can't list what the socket hooks remember: connected UDP sockets of the node's processes stay with backends that \
+             their service has left"
+        ),
+    }
     engine.set_uplinks(wire.uplinks(&[]).await?);
     engine.set_addresses(netlink.addresses().await?);
     engine.settle();

@@ -11,10 +11,10 @@ use fairlead_objects::{Event, Kind, Object};
 use tracing::{debug, warn};
 
 use super::content::Content;
-use crate::bpf::Tables;
+use crate::bpf::{SocketList, Tables};
 use crate::compile::claims::{PodRanges, Standing};
 use crate::model::Model;
-use crate::sockets::{Diag, Transport, World, plan};
+use crate::sockets::{Diag, Transport, World, plan, tell_apart};
 use crate::state::Shared;
 
 /// How long changes are collected: what goes together is looked for once.
@@ -38,6 +38,10 @@ pub(super) struct Sockets {
     rests: Option<Instant>,
     /// What was said last that it can't be done.
     trouble: Option<String>,
+    /// What the hooks remember of sockets.
+    list: Option<SocketList>,
+    /// Whether services may have left backends of UDP sockets since the last look.
+    changed: bool,
 }
 
 impl Sockets {
@@ -64,11 +68,18 @@ impl Sockets {
         self.soon();
     }
 
-    /// Services may have left backends of pods that are gone.
+    /// Services may have left backends, of pods that are gone or not.
     pub(super) fn services_changed(&mut self) {
-        if !self.left.is_empty() {
+        self.changed = self.list.is_some();
+        if self.changed || !self.left.is_empty() {
             self.soon();
         }
+    }
+
+    /// Says which service a UDP socket was connected to. Services may have changed while no agent ran.
+    pub(super) fn list(&mut self, list: SocketList) {
+        self.list = Some(list);
+        self.services_changed();
     }
 
     /// When to look; nothing if there is nothing to look for.
@@ -87,18 +98,23 @@ impl Sockets {
         self.left.retain(|_, (_, since)| since.elapsed() < LATE);
         self.gone.retain(|_, since| since.elapsed() < LATE);
         self.forget_those_that_are_there(&shared.model());
-        if self.gone.is_empty() && self.left.is_empty() {
-            return;
-        }
+        let transports = match (self.gone.is_empty() && self.left.is_empty(), self.changed) {
+            (true, false) => return,
+            (true, true) => &[Transport::Udp][..],
+            (false, _) => &Transport::ALL,
+        };
         let (gone, elsewhere) = (self.gone.keys().copied().collect(), self.left.keys().copied().collect());
-        let serves = |service: SocketAddr, backend: SocketAddr| content.serves(&frontend(service), backend);
+        let serves = |transport: Transport, service: SocketAddr, backend: SocketAddr| {
+            content.serves(&frontend(transport, service), backend)
+        };
         let world = World { gone: &gone, gone_elsewhere: &elsewhere, serves: &serves };
         let begin = Instant::now();
-        let result = end(tables, &world, shared);
+        let result = end(tables, &world, transports, self.list.as_ref(), shared);
         self.rests = Some(Instant::now() + begin.elapsed() * PART);
         match result {
             Ok(()) => {
                 self.gone.clear();
+                self.changed = false;
                 self.trouble = None;
             }
             Err(error) => {
@@ -106,7 +122,8 @@ impl Sockets {
                 if self.trouble.as_ref() != Some(&text) {
                     warn!(
                         error = text,
-                        "can't close sockets of the node's processes: they stay connected to pods that are gone"
+                        "can't close sockets of the node's processes: they stay connected to pods that are gone and to backends \
+                         that their service has left"
                     );
                     self.trouble = Some(text);
                 }
@@ -139,16 +156,22 @@ impl Sockets {
     }
 }
 
-/// Of TCP: of UDP sockets it is not known which service they were connected to.
-fn frontend(service: SocketAddr) -> FrontendKey {
-    FrontendKey::new(Addr::from(service.ip()), WirePort::new(service.port()), Transport::Tcp.number())
+fn frontend(transport: Transport, service: SocketAddr) -> FrontendKey {
+    FrontendKey::new(Addr::from(service.ip()), WirePort::new(service.port()), transport.number())
 }
 
-fn end(tables: &Tables, world: &World<'_>, shared: &Shared) -> std::io::Result<()> {
+fn end(
+    tables: &Tables,
+    world: &World<'_>,
+    transports: &[Transport],
+    list: Option<&SocketList>,
+    shared: &Shared,
+) -> std::io::Result<()> {
     let storage = tables.map(TableId::Sockets).map_err(std::io::Error::other)?;
     let mut diag = Diag::open()?;
-    let sockets = diag.sockets(storage)?;
-    let mut result = Ok(());
+    let mut sockets = diag.sockets(storage, transports)?;
+    // Listed later: a socket that is connected anew in between is known by its peer.
+    let mut result = list.map_or(Ok(Vec::new()), SocketList::read).map(|listed| tell_apart(&mut sockets, &listed));
     for socket in plan(&sockets, world) {
         match diag.end(socket) {
             Ok(true) => {

@@ -40,14 +40,14 @@ impl Diag {
         Ok(Self { socket, seq: 0, buffer: vec![0; ANSWER] })
     }
 
-    /// Sockets of processes with another end, of both families and protocols; `storage` is `SOCKETS`.
+    /// Sockets of processes with another end, of both families and of these protocols; `storage` is `SOCKETS`.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn sockets(&mut self, storage: &Map) -> io::Result<Vec<SeenSocket>> {
+    pub fn sockets(&mut self, storage: &Map, transports: &[Transport]) -> io::Result<Vec<SeenSocket>> {
         let storage = storage.as_fd().as_raw_fd().cast_unsigned();
         let mut sockets = Vec::new();
-        for transport in Transport::ALL {
+        for &transport in transports {
             for v6 in [false, true] {
                 let seq = self.ask(|seq| list(v6, transport, storage, seq))?;
                 match self.answer(transport, seq, &mut sockets) {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use fairlead_datapath::service::sock::SocketMemory;
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout};
 
-use super::plan::{SeenSocket, Transport};
+use super::plan::{SeenSocket, Transport, translated};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
@@ -170,6 +170,7 @@ fn socket(body: &[u8], transport: Transport) -> Option<SeenSocket> {
     let (local, remote) = (end(id.src, id.sport), end(id.dst, id.dport));
     let storages = find(attributes, SK_BPF_STORAGES);
     let value = storages.and_then(|storages| find(storages, STORAGE)).and_then(|one| find(one, STORAGE_VALUE));
+    let memory = value.and_then(|value| SocketMemory::read_from_bytes(value).ok());
     Some(SeenSocket {
         transport,
         v6,
@@ -177,17 +178,9 @@ fn socket(body: &[u8], transport: Transport) -> Option<SeenSocket> {
         remote,
         interface: id.interface,
         cookie: u64::from(id.cookie[0]) | u64::from(id.cookie[1]) << 32,
-        translated: value.and_then(translated),
+        translated: memory.as_ref().and_then(translated),
     })
     .filter(|socket| socket.remote.port() != 0)
-}
-
-/// What a hook made of a socket's address, if it did.
-fn translated(value: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
-    let memory = SocketMemory::read_from_bytes(value).ok()?;
-    let end = |addr, port: fairlead_datapath::WirePort| SocketAddr::new(IpAddr::from(addr), port.number());
-    let service = end(memory.service, memory.service_port);
-    (service.port() != 0).then(|| (service, end(memory.backend, memory.backend_port)))
 }
 
 /// The payload of the first attribute of a type.

@@ -8,4 +8,4 @@ mod message;
 mod plan;
 
 pub use diag::Diag;
-pub use plan::{SeenSocket, Transport, World, plan};
+pub use plan::{SeenSocket, Transport, World, plan, tell_apart};

@@ -1,7 +1,9 @@
 //! Which sockets are ended.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+
+use fairlead_datapath::service::sock::{ListedSocket, SocketMemory};
 
 /// What a socket speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,8 +52,8 @@ pub struct SeenSocket {
     pub interface: u32,
     /// What tells it from every other of this boot.
     pub cookie: u64,
-    /// The service address that it was connected to, and the backend that a hook gave it. Of UDP sockets the kernel does not say
-    /// that (`inet_sk_diag_fill` in net/ipv4/inet_diag.c).
+    /// The service address that it was connected to, and the backend that a hook gave it. Of UDP sockets sock_diag does not say
+    /// that (`inet_sk_diag_fill` in net/ipv4/inet_diag.c): [`tell_apart`].
     pub translated: Option<(SocketAddr, SocketAddr)>,
 }
 
@@ -61,14 +63,32 @@ pub struct World<'w> {
     pub gone: &'w BTreeSet<IpAddr>,
     /// Addresses that pods elsewhere had and that no pod has now.
     pub gone_elsewhere: &'w BTreeSet<IpAddr>,
-    /// Whether connections to a service address may be with a backend still: service, backend.
-    pub serves: &'w dyn Fn(SocketAddr, SocketAddr) -> bool,
+    /// Whether what speaks to a service address may be with a backend still: service, backend.
+    pub serves: &'w dyn Fn(Transport, SocketAddr, SocketAddr) -> bool,
 }
 
 impl std::fmt::Debug for World<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { gone, gone_elsewhere, serves: _ } = self;
         f.debug_struct("World").field("gone", gone).field("gone_elsewhere", gone_elsewhere).finish_non_exhaustive()
+    }
+}
+
+/// What a hook made of a socket's address: the service that it was connected to, and the backend. Nothing if no hook did.
+pub(super) fn translated(memory: &SocketMemory) -> Option<(SocketAddr, SocketAddr)> {
+    let service = SocketAddr::new(memory.service.into(), memory.service_port.number());
+    let backend = SocketAddr::new(memory.backend.into(), memory.backend_port.number());
+    (service.port() != 0).then_some((service, backend))
+}
+
+/// Notes of UDP sockets what the hooks made of their addresses.
+pub fn tell_apart(sockets: &mut [SeenSocket], listed: &[ListedSocket]) {
+    let of_udp = sockets.iter_mut().filter(|socket| socket.transport == Transport::Udp);
+    let mut by_cookie: HashMap<u64, &mut SeenSocket> = of_udp.map(|socket| (socket.cookie, socket)).collect();
+    for ListedSocket { cookie, memory } in listed {
+        if let Some(socket) = by_cookie.get_mut(cookie) {
+            socket.translated = translated(memory);
+        }
     }
 }
 
@@ -80,28 +100,29 @@ pub fn plan<'s>(sockets: impl IntoIterator<Item = &'s SeenSocket>, world: &World
 /// A pod of this node is gone when the runtime has taken it away, and whoever was connected to it has nobody there. Of pods
 /// elsewhere only their objects are known, and another pod may have the address before its own object says so: there a
 /// connection ends only if it came by a service that has left the backend too. A UDP socket has nothing to lose but its other
-/// end, which nothing else would tell of.
+/// end, which nothing else would tell of; and no service sends datagrams to a backend that it has left (S40), whether or not
+/// that lives.
 fn ends(socket: &SeenSocket, world: &World<'_>) -> bool {
     let remote = socket.remote.ip().to_canonical();
     if world.gone.contains(&remote) {
         return true;
     }
-    if !world.gone_elsewhere.contains(&remote) {
-        return false;
-    }
+    let gone_elsewhere = world.gone_elsewhere.contains(&remote);
     let canonical = |addr: SocketAddr| (addr.ip().to_canonical(), addr.port());
-    match (socket.transport, socket.translated) {
-        (Transport::Udp, _) => true,
+    let left = socket.translated.is_some_and(|(service, backend)| {
         // What was connected again without a hook is no longer what the hook made of it.
-        (Transport::Tcp, Some((service, backend))) => {
-            canonical(backend) == canonical(socket.remote) && !(world.serves)(service, backend)
-        }
-        (Transport::Tcp, None) => false,
+        canonical(backend) == canonical(socket.remote) && !(world.serves)(socket.transport, service, backend)
+    });
+    match socket.transport {
+        Transport::Tcp => left && gone_elsewhere,
+        Transport::Udp => left || gone_elsewhere,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use fairlead_datapath::WirePort;
+
     use super::*;
 
     const POD: &str = "10.244.1.2:80";
@@ -127,7 +148,7 @@ mod tests {
     fn decide(socket: &SeenSocket, gone: &[&str], elsewhere: &[&str], served: bool) -> bool {
         let set = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         let (gone, gone_elsewhere) = (set(gone), set(elsewhere));
-        let serves = move |_: SocketAddr, _: SocketAddr| served;
+        let serves = move |_: Transport, _: SocketAddr, _: SocketAddr| served;
         !plan([socket], &World { gone: &gone, gone_elsewhere: &gone_elsewhere, serves: &serves }).is_empty()
     }
 
@@ -156,9 +177,35 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_is_only_left_ends_nothing() {
-        for transport in Transport::ALL {
-            assert!(!decide(&socket(transport, POD, true), &[], &[], false));
-        }
+    fn a_backend_that_lives_and_that_the_service_has_left_loses_udp_sockets_alone() {
+        assert!(!decide(&socket(Transport::Tcp, POD, true), &[], &[], false));
+        assert!(decide(&socket(Transport::Udp, POD, true), &[], &[], false));
+        assert!(!decide(&socket(Transport::Udp, POD, true), &[], &[], true), "it serves");
+        assert!(!decide(&socket(Transport::Udp, POD, false), &[], &[], false), "it was connected to the pod itself");
+        let anew = SeenSocket { remote: addr("10.244.1.3:80"), ..socket(Transport::Udp, POD, true) };
+        assert!(!decide(&anew, &[], &[], false), "it was connected to somebody else since");
+    }
+
+    #[test]
+    fn udp_sockets_are_told_apart_by_what_the_hooks_remember_of_each() {
+        let memory = SocketMemory {
+            service: addr(SERVICE).ip().into(),
+            backend: addr(POD).ip().into(),
+            service_port: WirePort::new(80),
+            backend_port: WirePort::new(80),
+            ..SocketMemory::default()
+        };
+        let numbered = |cookie, transport| SeenSocket { cookie, ..socket(transport, POD, false) };
+        let mut sockets = [
+            numbered(1, Transport::Udp),
+            numbered(2, Transport::Udp),
+            numbered(3, Transport::Udp),
+            numbered(4, Transport::Tcp),
+        ];
+        let listed = [(1, memory), (3, SocketMemory::default()), (4, memory), (5, memory)]
+            .map(|(cookie, memory)| ListedSocket { cookie, memory });
+        tell_apart(&mut sockets, &listed);
+        let told = sockets.map(|socket| socket.translated);
+        assert_eq!(told, [Some((addr(SERVICE), addr(POD))), None, None, None]);
     }
 }

@@ -116,7 +116,7 @@ reasons! {
     FlowRace = 32, "flow_race";
     /// A TCP segment that begins no connection and is part of none: neither SYN nor ACK nor RST.
     NoConnection = 33, "no_connection";
-    /// An ICMP error of this node about a packet that the pod did not send.
+    /// An ICMP error about a packet that its receiver did not send, or not from where one about it can come from.
     NotAsked = 34, "not_asked";
     /// A packet for the tunnel to an address that is behind no node.
     NoSuchNode = 35, "no_such_node";

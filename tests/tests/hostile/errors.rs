@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
-use fairlead_tests::frames::{Complaint, Segment, Wire, datagram, flags, icmp_error, segment};
-use fairlead_tests::{Pod, Probe, ProbeError, Probes, ServiceManifest};
+use fairlead_tests::frames::{Complaint, Segment, Wire, datagram, flags, icmp_error, packet, segment};
+use fairlead_tests::{Frame, Pod, Probe, ProbeError, Probes, ServiceManifest};
 use serde_json::{Value, json};
 
 use crate::world::{MARK, assert_nothing_smuggled, between, outside, policy, wait_until_silent, world};
@@ -15,6 +15,21 @@ const COMPLAINTS: [Complaint; 2] = [Complaint::PortUnreachable, Complaint::TooBi
 /// A TCP segment that carries the mark, in its packet.
 fn marked_segment(src: IpAddr, dst: IpAddr, ports: (u16, u16)) -> Vec<u8> {
     segment(src, dst, ports, &Segment { ack: 1, payload: MARK, ..Segment::new(flags::ACK | flags::PSH) }).1
+}
+
+/// An ICMP echo request that carries the mark, in its packet. A kernel that believes an error about one has a smaller MTU
+/// for its destination, whether or not it sent any.
+fn marked_echo(src: IpAddr, dst: IpAddr) -> Vec<u8> {
+    let (protocol, kind) = if src.is_ipv4() { (1, 8) } else { (58, 128) };
+    packet(src, dst, protocol, &[&[kind, 0, 0, 0, 0, 7, 0, 1], MARK].concat()).1
+}
+
+/// Who sends errors, and from where.
+struct Attacker {
+    wire: Wire,
+    ips: [IpAddr; 2],
+    /// A pod is no router. A host outside may be one between nodes, but not between two pods of one node.
+    is_router: bool,
 }
 
 /// A pod with a connection and a datagram under way, which others know the ports of.
@@ -28,10 +43,10 @@ struct Victim<'a> {
 impl Victim<'_> {
     /// Sends errors about the victim's flows to it. None may arrive, and nothing may come of them.
     #[track_caller]
-    fn hears_nothing_of(&self, attacker: &Pod, port: u16) {
-        let mut wire = Wire::of(attacker);
+    fn hears_nothing_of(&self, attacker: &mut Attacker, port: u16) {
         for (family, own) in self.pod.ips().into_iter().enumerate() {
-            let [from, mute, server] = [attacker, self.mute, self.server].map(|pod| pod.ips()[family]);
+            let from = attacker.ips[family];
+            let [mute, server] = [self.mute, self.server].map(|pod| pod.ips()[family]);
             let mut open = self.pod.connect(&Probe::tcp(server, 80)).unwrap();
             let local = open.greeting().local.port();
             let mut asked = self.mute.packets("eth0");
@@ -39,19 +54,24 @@ impl Victim<'_> {
             let outcome = thread::scope(|scope| {
                 let probe = Probe::udp(mute, 53).source_port(port).timeout(Duration::from_millis(400));
                 let asks = scope.spawn(move || self.pod.probe(&probe));
-                let asks_now = |frame: &fairlead_tests::Frame| between(frame, own, mute);
+                let asks_now = |frame: &Frame| between(frame, own, mute);
                 assert!(asked.wait_for(Duration::from_secs(2), asks_now).is_some(), "{own} asks {mute}");
-                let quotes = [
-                    datagram(own, mute, (port, 53), MARK).1,
+                let mut quotes = vec![
+                    datagram(own, server, (port, 53), MARK).1,
                     datagram(mute, own, (53, port), MARK).1,
                     marked_segment(own, server, (local, 80)),
                     marked_segment(server, own, (80, local)),
+                    marked_echo(own, server),
+                    marked_echo(own, mute),
                 ];
+                if !attacker.is_router {
+                    quotes.push(datagram(own, mute, (port, 53), MARK).1);
+                }
                 for (about, quote) in
                     COMPLAINTS.into_iter().flat_map(|about| quotes.iter().map(move |quote| (about, quote)))
                 {
                     let (kind, packet) = icmp_error(from, own, about, quote);
-                    wire.send(kind, &packet);
+                    attacker.wire.send(kind, &packet);
                 }
                 asks.join().expect("it asks")
             });
@@ -66,11 +86,14 @@ impl Victim<'_> {
     }
 }
 
-/// Errors of pods on both nodes about flows of a victim: who these attackers are depends on the policies.
+/// Errors of pods on both nodes, and of a host outside if there are no policies, about flows of a victim. The policies say
+/// who may talk to whom.
 #[track_caller]
-fn attack_within(namespace: &str, closed_role: &str, spec: &Value) {
+fn attack_within(namespace: &str, closed: Option<(&str, &Value)>) {
     let lab = world();
-    policy(lab, namespace, closed_role, spec);
+    if let Some((role, spec)) = closed {
+        policy(lab, namespace, role, spec);
+    }
     let pod = |node: &str, name: &str, role: &str| {
         lab.node(node).pod(&format!("{namespace}/{name}")).label("role", role).tcp(80).udp(53).start()
     };
@@ -82,26 +105,40 @@ fn attack_within(namespace: &str, closed_role: &str, spec: &Value) {
         mute.must_run(&["ip", "route", "add", "blackhole", &own.to_string()]);
     }
     let setup = Victim { pod: &victim, mute: &mute, server: &server };
+    let of_pod = |pod: &Pod| Attacker { wire: Wire::of(pod), ips: pod.ips(), is_router: false };
     for (attacker, port) in attackers.iter().zip(41_001..) {
-        wait_until_silent(lab, attacker, &victim, 80);
-        setup.hears_nothing_of(attacker, port);
+        if closed.is_some() {
+            wait_until_silent(lab, attacker, &victim, 80);
+        }
+        setup.hears_nothing_of(&mut of_pod(attacker), port);
+    }
+    if closed.is_none() {
+        let wire = Wire::to_uplink(lab.client(), lab.node("node-1"));
+        setup.hears_nothing_of(&mut Attacker { wire, ips: outside(), is_router: true }, 41_003);
     }
 }
 
 #[test]
 fn a_pod_that_may_send_nothing_sends_no_errors_about_flows_of_others() {
-    attack_within("mute", "attacker", &json!({"policyTypes": ["Ingress", "Egress"]}));
+    attack_within("mute", Some(("attacker", &json!({"policyTypes": ["Ingress", "Egress"]}))));
 }
 
 #[test]
 fn a_closed_pod_gets_no_errors_of_strangers() {
-    attack_within("closed", "victim", &json!({"policyTypes": ["Ingress"]}));
+    attack_within("closed", Some(("victim", &json!({"policyTypes": ["Ingress"]}))));
 }
 
-/// A service with a NodePort, its backend and a pod that nobody may reach and that may reach nobody.
-fn node_port(namespace: &str, number: u8) -> (Pod, Pod, u16) {
+#[test]
+fn a_pod_without_policies_gets_no_errors_of_strangers() {
+    attack_within("open", None);
+}
+
+/// A service with a NodePort, its backend and another pod, which nobody may reach and that may reach nobody if it is closed.
+fn node_port(namespace: &str, number: u8, is_closed: bool) -> (Pod, Pod, u16) {
     let lab = world();
-    policy(lab, namespace, "closed", &json!({"policyTypes": ["Ingress", "Egress"]}));
+    if is_closed {
+        policy(lab, namespace, "closed", &json!({"policyTypes": ["Ingress", "Egress"]}));
+    }
     let node = lab.node("node-1");
     let backend = node.pod(&format!("{namespace}/backend")).udp(53).tcp(80).start();
     let closed = node.pod(&format!("{namespace}/closed")).label("role", "closed").tcp(80).start();
@@ -111,27 +148,39 @@ fn node_port(namespace: &str, number: u8) -> (Pod, Pod, u16) {
         .udp("ask", 53, 53)
         .node_ports(&[port]);
     lab.apply(&service.endpoint(&backend).yaml());
-    wait_until_silent(lab, lab.client(), &closed, 80);
-    wait_until_silent(lab, &closed, &backend, 80);
+    if is_closed {
+        wait_until_silent(lab, lab.client(), &closed, 80);
+        wait_until_silent(lab, &closed, &backend, 80);
+    }
     (backend, closed, port)
 }
 
 #[test]
 fn a_pod_that_may_send_nothing_sends_no_errors_to_the_outside() {
-    const PORT: u16 = 42_001;
+    leak(node_port("leak", 10, true), 42_001);
+}
+
+#[test]
+fn a_pod_without_policies_sends_no_errors_about_flows_of_others_to_the_outside() {
+    leak(node_port("leak-open", 12, false), 42_003);
+}
+
+/// A pod sends errors to a client outside about its flow to the NodePort of another pod.
+#[track_caller]
+fn leak((backend, closed, node_port): (Pod, Pod, u16), client_port: u16) {
     let lab = world();
-    let (backend, closed, node_port) = node_port("leak", 10);
     let mut wire = Wire::of(&closed);
     let node = lab.node("node-1").ips();
     for (family, client) in outside().into_iter().enumerate() {
         let [backend, from] = [&backend, &closed].map(|pod| pod.ips()[family]);
-        let probe = Probe::udp(node[family], node_port).source_port(PORT).timeout(Duration::from_millis(300));
+        let probe = Probe::udp(node[family], node_port).source_port(client_port).timeout(Duration::from_millis(300));
         lab.wait_until("the NodePort answers", || lab.client().probe(&probe));
         let mut seen = lab.client().packets("eth0");
         for (server, port) in [(node[family], node_port), (backend, 53)] {
-            for quote in
-                [datagram(client, server, (PORT, port), MARK).1, datagram(server, client, (port, PORT), MARK).1]
-            {
+            for quote in [
+                datagram(client, server, (client_port, port), MARK).1,
+                datagram(server, client, (port, client_port), MARK).1,
+            ] {
                 for to in [client, server] {
                     for about in COMPLAINTS {
                         let (kind, packet) = icmp_error(from, to, about, &quote);
@@ -147,20 +196,31 @@ fn a_pod_that_may_send_nothing_sends_no_errors_to_the_outside() {
 
 #[test]
 fn a_client_of_a_node_port_reaches_no_closed_pod_by_errors() {
-    const PORT: u16 = 42_002;
+    enter(node_port("enter", 11, true), 42_002);
+}
+
+#[test]
+fn a_client_of_a_node_port_reaches_no_other_pod_by_errors() {
+    enter(node_port("enter-open", 13, false), 42_004);
+}
+
+/// A client outside sends errors about its flow to the NodePort of a pod to another one.
+#[track_caller]
+fn enter((backend, closed, node_port): (Pod, Pod, u16), client_port: u16) {
     let lab = world();
-    let (backend, closed, node_port) = node_port("enter", 11);
     let node = lab.node("node-1");
     let mut wire = Wire::to_uplink(lab.client(), node);
     for (family, client) in outside().into_iter().enumerate() {
         let [backend_ip, to] = [&backend, &closed].map(|pod| pod.ips()[family]);
-        let probe = Probe::udp(node.ips()[family], node_port).source_port(PORT).timeout(Duration::from_millis(300));
+        let probe =
+            Probe::udp(node.ips()[family], node_port).source_port(client_port).timeout(Duration::from_millis(300));
         lab.wait_until("the NodePort answers", || lab.client().probe(&probe));
         let mut seen = [&closed, &backend].map(|pod| pod.packets("eth0"));
         for (server, port) in [(node.ips()[family], node_port), (backend_ip, 53)] {
-            for quote in
-                [datagram(client, server, (PORT, port), MARK).1, datagram(server, client, (port, PORT), MARK).1]
-            {
+            for quote in [
+                datagram(client, server, (client_port, port), MARK).1,
+                datagram(server, client, (port, client_port), MARK).1,
+            ] {
                 for about in COMPLAINTS {
                     let (kind, packet) = icmp_error(client, to, about, &quote);
                     wire.send(kind, &packet);

@@ -289,6 +289,7 @@ fn c33_without_programs_and_agent_pods_are_cut_off_until_an_agent_is_back() {
     let node = stage.node();
     let mut open: Vec<_> = stage.open.ips().map(|ip| stage.closed.connect(&Probe::tcp(ip, PORT)).unwrap()).into();
     node.agent().kill9();
+    stage.assert_policy_holds("without an agent");
     node.must_run(&["sh", "-c", "rm /sys/fs/bpf/fairlead/links/*"]);
     stage.wait_until_detached();
     stage.assert_cut_off("without links");

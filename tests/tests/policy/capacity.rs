@@ -25,9 +25,9 @@ fn many_rules() -> String {
     })
 }
 
-/// One rule with more prefixes than there is room for; all of 0.0.0.0/0 is in the first.
-fn many_blocks() -> String {
-    let blocks = (0..PREFIXES).fold(String::new(), |mut text, n| {
+/// One rule with that many prefixes and one more, of which all of 0.0.0.0/0 is the first.
+fn many_blocks(count: u32) -> String {
+    let blocks = (0..count).fold(String::new(), |mut text, n| {
         write!(text, "{{ipBlock: {{cidr: 100.{}.{}.0/24}}}},", n >> 8, n & 255).expect("memory does not fail");
         text
     });
@@ -47,10 +47,14 @@ fn cut_off(node: &Node) -> Vec<(String, String)> {
     pods.iter().flat_map(of_pod).collect()
 }
 
-fn metric(node: &Node, line: &str) -> Result<(), String> {
+fn metrics(node: &Node) -> String {
     let lab = binary("fairlead-lab").expect("it is built");
     let request = "GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
-    let text = node.run(&[lab.to_str().expect("a path"), "say", "127.0.0.1:10249", request]).stdout;
+    node.run(&[lab.to_str().expect("a path"), "say", "127.0.0.1:10249", request]).stdout
+}
+
+fn metric(node: &Node, line: &str) -> Result<(), String> {
+    let text = metrics(node);
     let name = line.split([' ', '{']).next().unwrap_or_default();
     if text.lines().any(|other| other == line) {
         return Ok(());
@@ -79,7 +83,7 @@ fn a_policy_that_does_not_fit_cuts_off_its_pods_and_nobody_else() {
     }
 
     lab.apply(&policy("big/p", &many_rules()));
-    lab.apply(&policy("many/p", &many_blocks()));
+    lab.apply(&policy("many/p", &many_blocks(PREFIXES)));
     for pod in [&big, &many] {
         for ip in pod.ips() {
             refused("a pod whose policy does not fit is cut off", ip, 80);
@@ -135,4 +139,36 @@ fn a_policy_that_does_not_fit_cuts_off_its_pods_and_nobody_else() {
     }
     assert_eq!(cut_off(node), []);
     metric(node, "fairlead_pods_cut_off{direction=\"ingress\"} 0").unwrap();
+}
+
+#[test]
+fn a_table_that_is_80_percent_full_is_told_of_once_until_there_is_room() {
+    let lab = Lab::builder().nodes(1).start();
+    let node = lab.node("node-1");
+    let _pod = node.pod("many/a").tcp(80).start();
+    let said = "CIDRS more than 80 % full";
+    let told = |text: &str| node.agent().log().lines().filter(|line| line.contains(text)).count();
+    let holds = |blocks: u32, is_full: bool| {
+        lab.apply(&policy("many/p", &many_blocks(blocks)));
+        lab.wait_until(&format!("{blocks} prefixes of {PREFIXES}"), || {
+            let text = metrics(node);
+            let entries = text.lines().find_map(|line| line.strip_prefix("fairlead_table_entries{table=\"CIDRS\"} "));
+            // The node's own come on top.
+            let there = entries
+                .and_then(|count| count.parse().ok())
+                .is_some_and(|count| (blocks..blocks + 20).contains(&count));
+            let full = text.lines().any(|line| line == "fairlead_table_nearly_full{table=\"CIDRS\"} 1");
+            if there && full == is_full { Ok(()) } else { Err(format!("{entries:?} prefixes, full: {full}")) }
+        });
+        let status = node.fairlead(&["status"]).stdout;
+        assert_eq!(status.contains(said), is_full, "{blocks} prefixes: {status}");
+    };
+    holds(PREFIXES * 79 / 100, false);
+    holds(PREFIXES * 81 / 100, true);
+    holds(PREFIXES * 90 / 100, true);
+    holds(PREFIXES * 77 / 100, true);
+    assert_eq!((told(said), told("resolved")), (1, 0), "{}", node.agent().log());
+    holds(PREFIXES / 2, false);
+    assert_eq!((told(said), told("resolved")), (1, 1), "{}", node.agent().log());
+    assert_eq!(cut_off(node), []);
 }

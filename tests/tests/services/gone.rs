@@ -122,3 +122,38 @@ fn s67_sockets_of_the_node_end_with_the_pod_that_they_lead_to() {
     }
     pod_kept.delete();
 }
+
+#[test]
+fn s67_udp_sockets_of_the_node_end_when_their_service_leaves_a_pod_that_lives() {
+    const MOVES: u8 = 170;
+    const KEEPS: u8 = 171;
+    let world = world();
+    let node = world.lab.node("node-1");
+    let server = |on: &str, key: &str| world.lab.node(on).pod(key).tcp(8080).udp(5300).start();
+    let (pod, other) = (server("node-2", "shop/s67-left"), server("node-1", "shop/s67-other"));
+    let moves = |to: &Pod| service("s67-moves", MOVES).node_ports(&[30_980, 30_981]).endpoint(to).yaml();
+    world.lab.apply(&moves(&pod));
+    world.lab.apply(&service("s67-keeps", KEEPS).endpoint(&pod).yaml());
+    world.reaches(&ips(MOVES), &[&pod]);
+    world.reaches(&ips(KEEPS), &[&pod]);
+    let start =
+        |transport, ips: [IpAddr; 2], port| ips.map(|ip| Stays::start(node, transport, SocketAddr::new(ip, port)));
+    let end = [start("UDP", ips(MOVES), 53), start("UDP", node.ips(), 30_981)].into_iter().flatten();
+    let stay = [start("UDP", pod.ips(), 5300), start("UDP", ips(KEEPS), 53), start("TCP", ips(MOVES), 80)];
+    let (end, stay): (Vec<_>, Vec<_>) = (end.collect(), stay.into_iter().flatten().collect());
+    world.lab.wait_until("all are connected", || {
+        let missing = end.iter().chain(&stay).find(|one| !one.is_connected());
+        missing.map_or(Ok(()), |missing| Err(format!("{}: {}", missing.name, missing.process.log())))
+    });
+    world.lab.apply(&moves(&other));
+    for one in &end {
+        assert_eq!(one.ended(), "ended: ConnectionAborted", "{}", one.name);
+    }
+    for one in &stay {
+        assert_eq!(one.process.wait(Duration::ZERO), None, "{} stays: {}", one.name, one.process.log());
+        one.process.kill(libc::SIGKILL);
+    }
+    world.reaches(&ips(MOVES), &[&other]);
+    pod.delete();
+    other.delete();
+}

@@ -6,24 +6,29 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::Outcome;
 use crate::{paths, run, tally::Tally, toolchain};
 
-/// How long each target runs.
+/// How much each target does.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seconds(u32);
+pub(super) struct Effort {
+    seconds: u32,
+    /// What a target that counts steps (one input has many) makes at least, in as many runs as that takes.
+    steps: u64,
+}
 
-impl Seconds {
+impl Effort {
     /// When one is asked for by its name.
-    pub(super) const FEW: Self = Self(5);
+    pub(super) const SOME: Self = Self { seconds: 5, steps: 0 };
     /// What takes too long for that.
-    pub(super) const MANY: Self = Self(90);
+    pub(super) const MUCH: Self = Self { seconds: 90, steps: 10_000_000 };
 }
 
 /// What cargo-fuzz asks of the compiler, without an address sanitizer: that one needs a nightly compiler.
@@ -39,7 +44,7 @@ const FLAGS: [&str; 8] = [
 ];
 
 /// Builds and runs every target with the filter in its name.
-pub(super) fn all(filter: Option<&str>, seconds: Seconds) -> Result<Outcome> {
+pub(super) fn all(filter: Option<&str>, effort: Effort) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     for package in packages(paths::workspace())? {
         let targets: Vec<String> =
@@ -49,8 +54,8 @@ pub(super) fn all(filter: Option<&str>, seconds: Seconds) -> Result<Outcome> {
         }
         let programs = build(&package)?;
         for target in targets {
-            run::say(format!("fuzzing {target} for {} s", seconds.0));
-            let result = fuzz(&package, &programs.join(&target), &target, seconds);
+            run::say(format!("fuzzing {target} for {} s", effort.seconds));
+            let result = fuzz(&package, &programs.join(&target), &target, effort);
             outcome.tally += Tally::one(result.is_ok());
             outcome.failures.extend(result.err().map(|error| format!("{error:#}")));
         }
@@ -109,7 +114,7 @@ fn build(package: &Path) -> Result<PathBuf> {
     Ok(target.join(host).join("debug"))
 }
 
-fn fuzz(package: &Path, program: &Path, target: &str, seconds: Seconds) -> Result<()> {
+fn fuzz(package: &Path, program: &Path, target: &str, effort: Effort) -> Result<()> {
     // libFuzzer writes new inputs to the first folder and reads all: the kept corpus stays as it is.
     let found = paths::target().join("fuzz/corpus").join(target);
     let broken = paths::target().join("fuzz/broken");
@@ -117,7 +122,7 @@ fn fuzz(package: &Path, program: &Path, target: &str, seconds: Seconds) -> Resul
     fs::create_dir_all(&broken)?;
     let mut command = Command::new(program);
     command
-        .arg(format!("-max_total_time={}", seconds.0))
+        .arg(format!("-max_total_time={}", effort.seconds))
         .arg("-timeout=5")
         .arg("-verbosity=0")
         .arg("-print_final_stats=1")
@@ -127,14 +132,58 @@ fn fuzz(package: &Path, program: &Path, target: &str, seconds: Seconds) -> Resul
     if kept.is_dir() {
         command.arg(kept);
     }
-    run::run(&mut command).with_context(|| {
-        format!("fuzz target {target}: the input is in {}, to be put into the corpus", broken.display())
-    })
+    let mut run = || {
+        once(&mut command).with_context(|| {
+            format!("fuzz target {target}: the input is in {}, to be put into the corpus", broken.display())
+        })
+    };
+    let mut steps = 0;
+    while let Some(made) = run()? {
+        steps += made;
+        run::say(format!("{target}: {steps} steps"));
+        if steps >= effort.steps {
+            break;
+        }
+        ensure!(made > 0, "fuzz target {target} makes no steps in {} s", effort.seconds);
+    }
+    Ok(())
+}
+
+/// Runs a fuzzer and shows what it says. Of a target that counts steps: how many it has made.
+fn once(command: &mut Command) -> Result<Option<u64>> {
+    let mut child = command.stderr(Stdio::piped()).spawn().context("can't start the fuzzer")?;
+    let mut steps = None;
+    for line in BufReader::new(child.stderr.take().context("it has no standard error")?).lines() {
+        let line = line.context("can't read what the fuzzer says")?;
+        steps = steps_in(&line).or(steps);
+        eprintln!("{line}");
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("the fuzzer ended with {status}");
+    }
+    Ok(steps)
+}
+
+/// What a line says of steps made so far.
+fn steps_in(line: &str) -> Option<u64> {
+    line.strip_suffix(" steps")?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steps_are_added_up_from_what_a_target_says_last() {
+        let says = |script: &str| once(Command::new("sh").args(["-c", script]));
+        assert_eq!(
+            says("echo 'no 7 steps' >&2; echo '0 steps' >&2; echo '3000000 steps' >&2").unwrap(),
+            Some(3_000_000)
+        );
+        assert_eq!(says("echo done >&2").unwrap(), None);
+        assert!(says("echo '1 steps' >&2; exit 1").is_err());
+    }
 
     #[test]
     fn packages_are_found_by_their_folder() {

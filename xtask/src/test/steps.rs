@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use fairlead_cluster::CLUSTER;
 
-use super::fuzz::Seconds;
+use super::fuzz::Effort;
 use super::{Outcome, Test, cluster, fuzz, host};
 use crate::{
     book,
@@ -53,8 +53,8 @@ const STEPS: [Step; 11] = {
         Step { name: "unit tests", what: "of every crate, and the examples in documentation", takes: "2 min", needs: &[], runs: &[Quick, Named, Whole, Full], act: |test| host::units(test.filter()) },
         Step { name: "behaviour tests", what: "everything in folders named tests, in labs", takes: "6 min, root", needs: &[], runs: &[Quick, Named, Whole, Full], act: behaviour },
         Step { name: "behaviour tests, long", what: "DNS beside CoreDNS, with the resolvers that are installed, and ten million questions; grids of generated policies", takes: "40 min, root", needs: &[], runs: &[Full], act: |test| host::long(test.filter()) },
-        Step { name: "fuzz targets", what: "each for some seconds, from its kept corpus", takes: "6 min", needs: &[], runs: &[Named], act: |test| fuzz::all(test.filter(), Seconds::FEW) },
-        Step { name: "fuzz targets, long", what: "each for a minute and a half", takes: "9 min", needs: &[], runs: &[Full], act: |test| fuzz::all(test.filter(), Seconds::MANY) },
+        Step { name: "fuzz targets", what: "each for some seconds, from its kept corpus", takes: "6 min", needs: &[], runs: &[Named], act: |test| fuzz::all(test.filter(), Effort::SOME) },
+        Step { name: "fuzz targets, long", what: "each for a minute and a half, and sequences of packets for ten million steps", takes: "15 min", needs: &[], runs: &[Full], act: |test| fuzz::all(test.filter(), Effort::MUCH) },
         Step { name: "book", what: "the book's pages, and where their links lead", takes: "seconds", needs: &[Mdbook], runs: &[Full], act: |_| pages() },
         Step { name: "kernel matrix", what: "every program through the verifiers of the running kernel, 6.1 and 6.12", takes: "2 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Whole], act: |_| matrix(&Vm::default()) },
         Step { name: "kernels, frames", what: "the matrix, and the frames of the datapath's tests through each kernel's programs", takes: "10 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Full], act: |_| matrix(&Vm::with_frames()) },

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use aya::{
-    Ebpf, EbpfLoader, VerifierLogLevel,
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     programs::{Program, ProgramError, ProgramInfo},
 };
 
@@ -38,6 +38,7 @@ fn load(program: &mut Program) -> Result<ProgramInfo, ProgramError> {
         Program::CgroupSkb(program) => program.load(),
         Program::SockOps(program) => program.load(),
         Program::SkLookup(program) => program.load(),
+        Program::Iter(program) => program.load("bpf_sk_storage_map", &Btf::from_sys_fs()?),
         _ => Err(ProgramError::UnexpectedProgramType),
     }?;
     program.info()

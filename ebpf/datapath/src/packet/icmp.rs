@@ -14,6 +14,10 @@ use crate::{Tuple, WirePort};
 /// Length of the ICMP header before the quoted packet.
 const QUOTE: u32 = 8;
 
+/// The IPv6 fragment header (RFC 8200 section 4.5): its number, and the bits of its second word that say where the fragment is.
+const FRAGMENT: u8 = 44;
+const FRAGMENT_OFFSET: u16 = 0xfff8_u16.to_be();
+
 /// Reads the tuple and protocol of the packet that an error quotes. `None` when it can't be read, or when it is of a
 /// kind that no flow is kept for.
 #[inline(always)]
@@ -21,7 +25,16 @@ pub fn quoted<K: Kernel>(k: &K, p: &Packet) -> Option<(Tuple, u8)> {
     let inner = p.l4 + QUOTE;
     let (src, dst, proto, l4) = if p.v6 == 1 {
         let ip = k.load::<Ipv6>(inner)?;
-        (ip.src, ip.dst, ip.next, inner + 40)
+        if ip.next == FRAGMENT {
+            let [next_and_zero, place, ..] = k.load::<[u16; 4]>(inner + 40)?;
+            // Without ports nobody knows whose it was.
+            if place & FRAGMENT_OFFSET != 0 {
+                return None;
+            }
+            (ip.src, ip.dst, next_and_zero.to_ne_bytes()[0], inner + 48)
+        } else {
+            (ip.src, ip.dst, ip.next, inner + 40)
+        }
     } else {
         let ip = k.load::<Ipv4>(inner)?;
         let header = u32::from(ip.version_ihl & 0x0f) * 4;
@@ -65,7 +78,8 @@ pub fn translate_quote<K: Kernel>(
         if !k.store(inner + 8, &[new.src, new.dst]) {
             return false;
         }
-        (inner + 40, csum::add(addresses, ports))
+        let Some([next, _]) = k.load::<[u8; 2]>(inner + 6) else { return false };
+        (inner + if next == FRAGMENT { 48 } else { 40 }, csum::add(addresses, ports))
     } else {
         let Some(ip) = k.load::<Ipv4>(inner) else { return false };
         let mended = csum::adjust(ip.csum, addresses);

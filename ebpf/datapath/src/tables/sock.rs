@@ -23,6 +23,16 @@ pub struct SocketMemory {
     pub last: u64,
 }
 
+/// What the program `list_sockets` says of each socket that has a memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ListedSocket {
+    /// What tells it from every other socket of this boot.
+    pub cookie: u64,
+    /// Its memory.
+    pub memory: SocketMemory,
+}
+
 /// Places of one socket in `SENDERS`: backends whose answers it takes for those of services, beside the one that it is
 /// connected to.
 pub const MAX_SENDERS: usize = 16;

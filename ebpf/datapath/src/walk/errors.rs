@@ -1,13 +1,25 @@
 //! ICMP errors on their way: they belong to the flow that they quote, and are translated as it is, the other way round.
+//!
+//! A kernel believes an error by what it quotes, whoever sent it: it refuses the socket of a datagram, and lowers the MTU of
+//! a path for a quoted echo that was never sent. So pods get errors about their own packets only, from where those went, and
+//! send them about packets to themselves only, whether or not policy selects anybody:
+//!
+//! | what the error quotes | sent by a pod | to a pod, from outside or by the stack |
+//! |---|---|---|
+//! | a packet of a known flow | if it went to that pod | if it came from the receiving pod, and left by that way |
+//! | a TCP segment of no known flow | judged, if it went to that pod | judged: the receiver checks ports and sequence |
+//! | another packet of no known flow | judged, if it went to that pod | dropped |
+//! | what can't be read, or what the error's receiver did not send | dropped | dropped |
 
 use super::Action;
 use super::address::Whose;
 use super::address::stage::look_up;
+use super::inbound::came_from;
 use crate::drop::DropReason;
 use crate::flow::stage::look;
 use crate::flow::{self, Flow, FlowFlags, Owned, Place};
 use crate::kernel::{Kernel, stages};
-use crate::packet::{Packet, quoted, translate_quote};
+use crate::packet::{Fragment, Packet, TCP, quoted, translate_quote};
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
 use crate::register::variants;
 use crate::scratch::{Walk, Way};
@@ -37,31 +49,34 @@ variants!(Side: FromPod, FromUplink, ToPod, Leaving; else FromNode);
 /// Errors about one flow that are let through in a second. A path gives rise to a few; a trace of it to one for each hop.
 const ERRORS_A_SECOND: u32 = 64;
 
-/// Finds the flow that an ICMP error is about, translates the error and notes its way. What is about no flow that is
-/// known, or does not come from where an error about it can come from, is a packet like any other, and the walk goes on.
-/// `slot`: the pod's whose hook this is.
+/// Finds the flow that an ICMP error is about, translates the error and notes its way. The walk goes on with what is to be
+/// judged as a packet like any other. `slot`: the pod's whose hook this is.
 #[inline(always)]
 fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
-    let Some((inner, proto)) = quoted(k, &w.packet) else { return Action::GO_ON };
-    // An error goes to whoever sent what it quotes (RFC 792, RFC 4443 section 2.4).
-    if w.packet.tuple.dst != inner.src {
-        return Action::GO_ON;
+    let Some((inner, proto)) = quoted(k, &w.packet) else { return stray(k, w, side) };
+    let from_receiver = w.packet.tuple.src == inner.dst;
+    // An error goes to whoever sent what it quotes (RFC 792, RFC 4443 section 2.4). A pod is no router: it tells what became
+    // of packets to itself.
+    if w.packet.tuple.dst != inner.src || (side == Side::FromPod && !from_receiver) {
+        return stray(k, w, side);
     }
     let from_a = w.draft.key.set(&inner, proto);
-    let Some(place) = look(k, w, from_a, false) else { return Action::GO_ON };
+    let Some(place) = look(k, w, from_a, false) else {
+        return if side == Side::FromPod || proto == TCP { Action::GO_ON } else { stray(k, w, side) };
+    };
     // The quoted packet went one way, the error goes the other: back to whoever sent the quoted packet.
     let (forward, (end, receiver)) = (place.forward, w.met.ends(place.forward));
+    // No router outside is between two ends on this node.
+    // But the node's own flow that was translated: its way is as long as any.
+    let left = receiver.slot == NO_SLOT && (!w.met.is(FlowFlags::FROM_NODE) || w.met.is(FlowFlags::FAR));
     let plausible = match side {
-        // A pod is no router: it tells what became of packets to itself.
-        Side::FromPod => receiver.slot == slot && w.packet.tuple.src == inner.dst,
-        // No router outside is between two ends on this node.
-        // But the node's own flow that was translated: its way is as long as any.
-        Side::FromUplink => receiver.slot == NO_SLOT && (!w.met.is(FlowFlags::FROM_NODE) || w.met.is(FlowFlags::FAR)),
-        Side::ToPod => end.slot == slot,
+        Side::FromPod => receiver.slot == slot,
+        Side::FromUplink => left,
+        Side::ToPod => end.slot == slot && (left || is_near(k, w, receiver.slot)),
         Side::Leaving | Side::FromNode => true,
     };
     if !plausible {
-        return Action::GO_ON;
+        return stray(k, w, side);
     }
     if side == Side::FromUplink {
         look_up(k, w, Whose::Source);
@@ -72,8 +87,13 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
         if w.found.slot != NO_SLOT || w.found.flags & PeerFlags::SELF != 0 {
             return Action::drop(DropReason::LocalAddress);
         }
-        if w.found.flags & PeerFlags::EXISTS != 0 && w.packet.tuple.src != inner.dst {
-            return Action::GO_ON;
+        if w.found.flags & PeerFlags::EXISTS != 0 && !from_receiver {
+            return stray(k, w, side);
+        }
+        w.ends.responder = inner.dst;
+        look_up(k, w, Whose::Responder);
+        if w.found.flags & (PeerFlags::RACED | PeerFlags::SELF) != 0 {
+            return stray(k, w, side);
         }
     }
     if end.slot != NO_SLOT && PodWord(k.pod_word(end.slot)).is_pending() {
@@ -95,6 +115,28 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
     } else {
         Action::drop(DropReason::Rewrite)
     }
+}
+
+/// What is no error about a packet that its receiver sent, or not from where one can come from: no pod sends or gets it. What
+/// it is to the node itself is the node's business.
+#[inline(always)]
+fn stray<K: Kernel>(k: &K, w: &mut Walk, side: Side) -> Action {
+    let of_pod = match side {
+        Side::FromPod | Side::ToPod => true,
+        Side::FromUplink => {
+            look_up(k, w, Whose::Destination);
+            w.found.slot != NO_SLOT
+        }
+        Side::Leaving | Side::FromNode => false,
+    };
+    if of_pod { Action::drop(DropReason::NotAsked) } else { Action::GO_ON }
+}
+
+/// Whether an error that the host's stack brings to a pod is the node's own, or was sent by the pod in a slot.
+#[inline(always)]
+fn is_near<K: Kernel>(k: &K, w: &Walk, slot: u16) -> bool {
+    let made_here = k.ingress_ifindex() == 0 && w.packet.fragment == Fragment::NONE;
+    made_here || (slot != NO_SLOT && came_from(k, w, slot))
 }
 
 /// Whether another error about a flow is let through in this second.

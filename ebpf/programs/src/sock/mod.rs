@@ -1,6 +1,8 @@
-//! Hooks at the root of the cgroup tree: bind, connect, sendmsg, recvmsg and getpeername, of both families.
+//! Hooks at the root of the cgroup tree: bind, connect, sendmsg, recvmsg and getpeername, of both families; and a list of
+//! what they remember.
 
 mod context;
+mod list;
 
 use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;

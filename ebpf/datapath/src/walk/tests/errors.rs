@@ -140,6 +140,100 @@ fn p37_an_error_about_an_allowed_flow_passes_policy_and_another_does_not() {
     });
 }
 
+/// Has a pod, or somebody at an address outside, send an error about a packet.
+fn tells(node: &mut Node, from: Result<u16, IpAddr>, about: &Frame, kind: (u8, u8, u32), quote: usize) -> Landed {
+    let v6 = about.bytes[12] == 0x86;
+    match from {
+        Ok(slot) => node.pod_sends(slot, &mut error(Node::pod(slot, v6), about, kind, quote)),
+        Err(ip) => node.arrives(&mut error(ip, about, kind, quote)),
+    }
+}
+
+#[test]
+fn a_pod_gets_errors_about_its_own_packets_from_where_those_went_alone() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let victim = (Node::pod(0, v6), CLIENT);
+        let (far, world, other) = (Err(Node::far_pod(v6)), Err(Node::world(v6)), Err(Node::other_node(v6)));
+        let known = |node: &mut Node, to: IpAddr, landed: Landed| {
+            let mut frame = send.frame(&udp(victim, (to, 53)));
+            assert_eq!(node.pod_sends(0, &mut frame), landed);
+            frame
+        };
+        let near_flow = known(&mut node, Node::pod(1, v6), Landed::Pod(1));
+        let far_flow = known(&mut node, Node::far_pod(v6), Landed::Node(0));
+        let node_flow = known(&mut node, Node::address(v6), Landed::Host);
+        let unknown = |to: IpAddr| udp((victim.0, CLIENT + 1), (to, 53)).frame();
+        let echo = Message::new(victim.0, Node::pod(1, v6), L4::Ask(7)).frame();
+        let segment = tcp(victim, (Node::world(v6), 80), ACK).frame();
+        // What the victim did not send.
+        let answer = udp((Node::pod(1, v6), 53), victim).frame();
+        let stray = dropped(DropReason::NotAsked);
+        for kind in kinds(v6) {
+            for (what, from, about, landed) in [
+                ("the receiver", Ok(1), &near_flow, Landed::Pod(0)),
+                ("a pod of the node", Ok(2), &near_flow, stray),
+                ("a host outside", world, &near_flow, stray),
+                ("a pod elsewhere", far, &near_flow, stray),
+                ("the receiver elsewhere", far, &far_flow, Landed::Pod(0)),
+                ("a router", other, &far_flow, Landed::Pod(0)),
+                ("a router outside", world, &far_flow, Landed::Pod(0)),
+                ("a pod that is no router", Ok(1), &far_flow, stray),
+                ("a host outside, about the node", world, &node_flow, stray),
+                ("a pod, about the node", Ok(1), &node_flow, stray),
+                ("the receiver, about what is not known", Ok(1), &unknown(Node::pod(1, v6)), Landed::Pod(0)),
+                ("a pod, about what is not known", Ok(1), &unknown(Node::world(v6)), stray),
+                ("a router, about what is not known", other, &unknown(Node::far_pod(v6)), stray),
+                ("who passes for the receiver", far, &unknown(Node::far_pod(v6)), stray),
+                ("a pod, about an echo", Ok(2), &echo, stray),
+                ("a host outside, about an echo", world, &echo, stray),
+                ("a host outside, about a segment", world, &segment, Landed::Pod(0)),
+                ("a pod, about a segment", Ok(1), &segment, stray),
+            ] {
+                assert_eq!(tells(&mut node, from, about, kind, 500), landed, "{what}: {kind:?}");
+            }
+            for (from, slot) in [(Node::pod(1, v6), Some(1)), (Node::pod(2, v6), Some(2)), (Node::world(v6), None)] {
+                let to_victim = Message { dst: victim.0, ..Message::error(from, &answer, kind, 500) };
+                let cut_off = Message::error(from, &far_flow, kind, 10);
+                for message in [to_victim, cut_off] {
+                    let mut frame = message.frame();
+                    let landed = match slot {
+                        Some(slot) => node.pod_sends(slot, &mut frame),
+                        None => node.arrives(&mut frame),
+                    };
+                    assert_eq!(landed, stray, "{from}: {kind:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn s46_an_error_about_a_fragment_finds_the_flow_by_the_first() {
+    let v6 = true;
+    for kind in kinds(v6) {
+        let mut node = Node::new();
+        node.service((Node::vip(v6), 80), UDP, &[(Node::far_pod(v6), 8080)]);
+        let mut frame = udp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80)).frame();
+        let sent = seen(&frame).ends();
+        assert_eq!(node.pod_sends(0, &mut frame), Landed::Node(0));
+        let fragment = |offset: u8| {
+            let mut cut = frame.clone();
+            let length = u16::from_be_bytes([cut.bytes[18], cut.bytes[19]]) + 8;
+            cut.bytes[18..20].copy_from_slice(&length.to_be_bytes());
+            cut.bytes[20] = 44;
+            cut.bytes.splice(54..54, [UDP, 0, 0, offset | 1, 0, 0, 0, 9]);
+            cut
+        };
+        let mut first = Message::error(Node::other_node(v6), &fragment(0), kind, 500).frame();
+        assert_eq!(node.arrives(&mut first), Landed::Pod(0));
+        let told = seen(&first).quoted().unwrap();
+        assert_eq!(told.ends(), sent, "{kind:?}");
+        let mut later = Message::error(Node::other_node(v6), &fragment(8), kind, 500).frame();
+        assert_eq!(node.arrives(&mut later), dropped(DropReason::NotAsked));
+    }
+}
+
 #[test]
 fn no_error_answers_an_error() {
     each(|v6, _| {

@@ -158,15 +158,15 @@ fn an_error_comes_from_where_its_quote_went() {
                 None => node.arrives(&mut error),
             }
         };
-        assert_eq!(told(&mut node, Node::pod(2, v6), Some(2)), dropped(DropReason::EgressPolicy));
-        assert_eq!(told(&mut node, Node::world(v6), None), dropped(DropReason::IngressPolicy));
-        assert_eq!(told(&mut node, Node::far_pod(v6), None), dropped(DropReason::IngressPolicy));
-        assert_eq!(told(&mut node, Node::pod(0, v6), None), dropped(DropReason::LocalAddress));
+        assert_eq!(told(&mut node, Node::pod(2, v6), Some(2)), dropped(DropReason::NotAsked));
+        assert_eq!(told(&mut node, Node::world(v6), None), dropped(DropReason::NotAsked));
+        assert_eq!(told(&mut node, Node::far_pod(v6), None), dropped(DropReason::NotAsked));
+        assert_eq!(told(&mut node, Node::pod(0, v6), None), dropped(DropReason::NotAsked));
         assert_eq!(told(&mut node, Node::pod(0, v6), Some(0)), Landed::Pod(1));
-        // To somebody else than the sender of what it quotes: a packet like any other.
+        // To somebody else than the sender of what it quotes.
         let mut error = Message::error(Node::pod(0, v6), &frame, unreachable(v6), 500);
         error.dst = Node::pod(2, v6);
-        assert_eq!(node.pod_sends(0, &mut error.frame()), dropped(DropReason::IngressPolicy));
+        assert_eq!(node.pod_sends(0, &mut error.frame()), dropped(DropReason::NotAsked));
     });
 }
 
