@@ -85,9 +85,8 @@ impl Netlink {
     /// # Errors
     /// When the kernel refuses to list them.
     pub async fn addresses(&self) -> Result<Vec<IpAddr>, WiringError> {
-        let refused = |e| WiringError::kernel("list addresses", &e);
-        let all: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await.map_err(refused)?;
-        let found: BTreeSet<IpAddr> = all.iter().filter_map(local).filter(is_known_to_others).collect();
+        let found: BTreeSet<IpAddr> =
+            self.list_addresses().await?.iter().filter_map(local).filter(is_known_to_others).collect();
         Ok(found.into_iter().collect())
     }
 
@@ -101,10 +100,9 @@ impl Netlink {
     }
 
     async fn dump(&self) -> Result<Dump, WiringError> {
-        let refused = |what: &'static str| move |e| WiringError::kernel(what, &e);
-        let links = self.handle.link().get().execute().try_collect().await.map_err(refused("list links"))?;
-        let addresses = self.handle.address().get().execute().try_collect().await.map_err(refused("list addresses"))?;
-        let queues = self.handle.qdisc().get().execute().try_collect().await.map_err(refused("list queues"))?;
+        let (links, addresses) = (self.list_links().await?, self.list_addresses().await?);
+        let queues = self.handle.qdisc().get().execute().try_collect().await;
+        let queues = queues.map_err(|e| WiringError::kernel("list queues", &e))?;
         Ok(Dump { links, addresses, routes: self.routes().await?, queues })
     }
 
