@@ -287,10 +287,9 @@ impl Engine {
         self.look_at_claims();
     }
 
-    /// Tells the model what this node has, which hostPorts may be at: link-local addresses too.
+    /// Tells the model what this node has.
     fn look_at_claims(&mut self) {
-        let of_uplinks = self.uplinks.iter().flat_map(|uplink| &uplink.addresses).map(|(ip, _)| *ip);
-        self.shared.model_mut().set_addresses(of_uplinks.chain(self.addresses.iter().copied()));
+        self.shared.model_mut().set_addresses(node::own_addresses(&self.uplinks, &self.addresses));
     }
 
     /// Works out what the programs are to know of the node. It is in force with the next plan.
