@@ -38,6 +38,9 @@ pub(super) const GUARD: &str = "fairlead_guard";
 /// The programs of a pod's interface: what it sends, what it gets, and the guard.
 pub(super) const OF_POD: [&str; 3] = ["from_pod", "to_pod", GUARD];
 
+/// The programs of an uplink: what comes in by it, and what leaves.
+pub(super) const OF_UPLINK: [&str; 2] = ["from_uplink", "to_uplink"];
+
 /// The programs of pods, for whoever attaches them beside the loop. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PodFilters {
@@ -88,8 +91,8 @@ impl PodFilters {
 /// Filters that may be left when pods' links and the tunnel's device are gone: on kernels without tcx those of uplinks, and
 /// those of links that could not be deleted.
 const LEFT: [(TcAttachType, &str); 6] = [
-    (TcAttachType::Ingress, "from_uplink"),
-    (TcAttachType::Egress, "to_uplink"),
+    (TcAttachType::Ingress, OF_UPLINK[0]),
+    (TcAttachType::Egress, OF_UPLINK[1]),
     (TcAttachType::Ingress, OF_POD[0]),
     (TcAttachType::Egress, OF_POD[1]),
     (TcAttachType::Ingress, GUARD),

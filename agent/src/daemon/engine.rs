@@ -264,13 +264,18 @@ impl Engine {
             self.hooks.detach_uplink(&before.name, before.ifindex);
         }
         if self.uplinks.is_empty() {
-            let own = uplinks.iter().map(|uplink| uplink.name.as_str()).chain([overlay::NAME]);
-            self.hooks.detach_other_uplinks(&own.collect::<Vec<_>>());
+            let own = uplinks.iter().map(|uplink| (uplink.name.as_str(), uplink.ifindex));
+            self.hooks.detach_other_uplinks(&own.chain([(overlay::NAME, overlay::IFINDEX)]).collect::<Vec<_>>());
         }
         // The others are looked after (`Hooks::look`).
         for uplink in uplinks.iter().filter(|uplink| !self.uplinks.iter().any(|before| same(before, uplink))) {
-            if let Err(error) = self.hooks.attach_uplink(&uplink.name, uplink.ifindex) {
-                error!(%error, "can't attach to this interface: its traffic bypasses policy and services");
+            match self.hooks.attach_uplink(&uplink.name, uplink.ifindex) {
+                Ok(()) => {}
+                // Containers' devices come and go all the time.
+                Err(error) if error.is_gone() => debug!(%error, "an interface went before it was attached to"),
+                Err(error) => {
+                    error!(%error, "can't attach to this interface: its traffic bypasses policy and services")
+                }
             }
         }
         let mut primary = uplinks.iter().filter(|uplink| uplink.is_primary).peekable();
