@@ -149,8 +149,8 @@ fn s73_an_uplink_that_gets_another_name_keeps_one_program_in_each_direction() {
         let netlink = runtime.block_on(async { Netlink::open().unwrap() });
         let first = load(&object, &pins).unwrap();
         let mut hooks = Hooks::new(first.ebpf, pins.clone());
-        hooks.attach_uplink("eth1", one).unwrap();
-        hooks.attach_uplink("eth2", two).unwrap();
+        hooks.attach_uplink("eth1", one, false).unwrap();
+        hooks.attach_uplink("eth2", two, false).unwrap();
         let before = [Ingress, Egress].map(|way| programs_at("eth1", way));
         let check = |hooks: &Hooks, names: [&str; 2], expected: Option<&[Vec<u32>; 2]>| {
             for name in names {
@@ -165,7 +165,7 @@ fn s73_an_uplink_that_gets_another_name_keeps_one_program_in_each_direction() {
         let filters = runtime.block_on(netlink.filters(&[one, two].into())).unwrap();
         assert_eq!(hooks.look(&first.tables, &filters), Looked::default());
         hooks.detach_uplink("eth1", one);
-        hooks.attach_uplink("lan0", one).unwrap();
+        hooks.attach_uplink("lan0", one, false).unwrap();
         check(&hooks, ["lan0", "eth2"], Some(&before));
 
         // An agent that was not there meanwhile: of two, one has the name of the other.
@@ -177,8 +177,8 @@ fn s73_an_uplink_that_gets_another_name_keeps_one_program_in_each_direction() {
         let second = load(&object, &pins).unwrap();
         let mut hooks = Hooks::new(second.ebpf, pins);
         hooks.detach_other_uplinks(&[("eth2", one), ("lan0", two)]);
-        hooks.attach_uplink("eth2", one).unwrap();
-        hooks.attach_uplink("lan0", two).unwrap();
+        hooks.attach_uplink("eth2", one, false).unwrap();
+        hooks.attach_uplink("lan0", two, false).unwrap();
         check(&hooks, ["eth2", "lan0"], None);
         assert_ne!(programs_at("eth2", Ingress), before[0]);
         // What is an uplink no more has no program.

@@ -19,7 +19,7 @@ use fairlead_objects::causes;
 use tracing::{debug, info, warn};
 
 use super::clsact::{self, Filter};
-use super::filters::{GUARD, OF_POD, OF_UPLINK, PodFilters, Rank};
+use super::filters::{GUARD, OF_BARE_UPLINK, OF_POD, OF_UPLINK, PodFilters, Rank, is_of_uplink};
 use super::later::{Later, Linked};
 use super::links::{self, Target};
 use super::{BpfError, PinDir};
@@ -189,20 +189,21 @@ impl Hooks {
         self.attach_guards(link, ifindex)
     }
 
-    /// Attaches to an interface that leads out of the node.
+    /// Attaches to an interface that leads out of the node. `bare`: its packets have no Ethernet header.
     ///
     /// # Errors
     /// The interface is gone, or the kernel refuses.
-    pub fn attach_uplink(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
-        self.attach_both(OF_UPLINK, link, ifindex)
+    pub fn attach_uplink(&mut self, link: &str, ifindex: u32, bare: bool) -> Result<(), BpfError> {
+        self.attach_both(if bare { OF_BARE_UPLINK } else { OF_UPLINK }, link, ifindex)
     }
 
     /// Takes the programs off an interface that is no uplink any more, is gone, or has another name.
     pub fn detach_uplink(&mut self, link: &str, ifindex: u32) {
-        for (ingress, program) in [true, false].into_iter().zip(OF_UPLINK) {
+        for ingress in [true, false] {
             let place = Place::Interface { ifindex, ingress };
-            let is_it = |hook: &Hook| hook.target == link && hook.program == program;
+            let is_it = |hook: &Hook| hook.target == link && is_of_uplink(hook.program);
             let Some(hook) = self.hooks.get(&place).filter(|hook| is_it(hook)) else { continue };
+            let program = hook.program;
             let result = match self.means(place, hook) {
                 Means::Link(pin) => links::remove(&pin),
                 // It may have another name by now.
@@ -248,7 +249,9 @@ impl Hooks {
             if kept.iter().any(|(kept, _)| *kept == name) || slot_of(link.index()).is_some() {
                 continue;
             }
-            for (ingress, program) in [true, false].into_iter().zip(OF_UPLINK) {
+            for (program, ingress) in
+                [OF_UPLINK, OF_BARE_UPLINK].into_iter().flat_map(|of| of.into_iter().zip([true, false]))
+            {
                 match super::filters::remove(&name, ingress, program) {
                     Ok(()) => info!(link = %name, program, "not an uplink any more: taken off"),
                     Err(error) => debug!(link = %name, program, %error, "nothing to take off"),

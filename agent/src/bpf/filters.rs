@@ -40,6 +40,13 @@ pub(super) const OF_POD: [&str; 3] = ["from_pod", "to_pod", GUARD];
 
 /// The programs of an uplink: what comes in by it, and what leaves.
 pub(super) const OF_UPLINK: [&str; 2] = ["from_uplink", "to_uplink"];
+/// The same of one whose packets have no Ethernet header.
+pub(super) const OF_BARE_UPLINK: [&str; 2] = ["from_bare", "to_bare"];
+
+/// Whether a program is an uplink's.
+pub(super) fn is_of_uplink(program: &str) -> bool {
+    [OF_UPLINK, OF_BARE_UPLINK].as_flattened().contains(&program)
+}
 
 /// The programs of pods, for whoever attaches them beside the loop. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -90,9 +97,11 @@ impl PodFilters {
 
 /// Filters that may be left when pods' links and the tunnel's device are gone: on kernels without tcx those of uplinks, and
 /// those of links that could not be deleted.
-const LEFT: [(TcAttachType, &str); 6] = [
+const LEFT: [(TcAttachType, &str); 8] = [
     (TcAttachType::Ingress, OF_UPLINK[0]),
     (TcAttachType::Egress, OF_UPLINK[1]),
+    (TcAttachType::Ingress, OF_BARE_UPLINK[0]),
+    (TcAttachType::Egress, OF_BARE_UPLINK[1]),
     (TcAttachType::Ingress, OF_POD[0]),
     (TcAttachType::Egress, OF_POD[1]),
     (TcAttachType::Ingress, GUARD),

@@ -7,7 +7,7 @@ use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::slot_of;
 
 use super::attach::{Hook, Means, Place, with_target};
-use super::filters::OF_UPLINK;
+use super::filters::is_of_uplink;
 use super::{BpfError, Hooks, Tables, links};
 use crate::repair::{Filters, HaveHook, HookStep, Kind, Looked, WantHook, compare_hooks};
 
@@ -61,7 +61,7 @@ impl Hooks {
         }
         self.hooks.retain(|place, hook| match place {
             Place::Interface { ifindex, .. } | Place::Guard { ifindex, .. } => {
-                interfaces.get(ifindex).is_some_and(|name| *name == hook.target || OF_UPLINK.contains(&hook.program))
+                interfaces.get(ifindex).is_some_and(|name| *name == hook.target || is_of_uplink(hook.program))
             }
             Place::Cgroup(_) => true,
         });

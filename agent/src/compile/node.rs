@@ -197,6 +197,7 @@ mod tests {
             is_primary: true,
             has_ip: true,
             paces: false,
+            bare: false,
         }
     }
 

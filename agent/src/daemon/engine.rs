@@ -269,7 +269,7 @@ impl Engine {
         }
         // The others are looked after (`Hooks::look`).
         for uplink in uplinks.iter().filter(|uplink| !self.uplinks.iter().any(|before| same(before, uplink))) {
-            match self.hooks.attach_uplink(&uplink.name, uplink.ifindex) {
+            match self.hooks.attach_uplink(&uplink.name, uplink.ifindex, uplink.bare) {
                 Ok(()) => {}
                 // Containers' devices come and go all the time.
                 Err(error) if error.is_gone() => debug!(%error, "an interface went before it was attached to"),

@@ -1,6 +1,7 @@
 //! Packets: tcx ingress and egress of pods' veths, of uplinks and of the node's VXLAN device. Before kernel 6.6 the same programs run as clsact
 //! filters; the return codes are the same.
 
+mod bare;
 mod guard;
 mod skb;
 mod stages;
