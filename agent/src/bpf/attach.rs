@@ -1,6 +1,6 @@
 //! Which program goes where, and how on which kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -19,7 +19,7 @@ use fairlead_objects::causes;
 use tracing::{debug, info, warn};
 
 use super::clsact::{self, Filter};
-use super::filters::{GUARD, OF_POD, PodFilters, Rank};
+use super::filters::{GUARD, OF_BARE_UPLINK, OF_POD, OF_UPLINK, PodFilters, Rank, is_of_uplink};
 use super::later::{Later, Linked};
 use super::links::{self, Target};
 use super::{BpfError, PinDir, Sentry};
@@ -222,22 +222,24 @@ impl Hooks {
         self.attach_guards(link, ifindex)
     }
 
-    /// Attaches to an interface that leads out of the node.
+    /// Attaches to an interface that leads out of the node. `bare`: its packets have no Ethernet header.
     ///
     /// # Errors
     /// The interface is gone, or the kernel refuses.
-    pub fn attach_uplink(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
-        self.attach_both(["from_uplink", "to_uplink"], link, ifindex)
+    pub fn attach_uplink(&mut self, link: &str, ifindex: u32, bare: bool) -> Result<(), BpfError> {
+        self.attach_both(if bare { OF_BARE_UPLINK } else { OF_UPLINK }, link, ifindex)
     }
 
-    /// Takes the programs off an interface that is no uplink any more, or is gone.
+    /// Takes the programs off an interface that is no uplink any more, is gone, or has another name.
     pub fn detach_uplink(&mut self, link: &str, ifindex: u32) {
-        for (ingress, program) in [(true, "from_uplink"), (false, "to_uplink")] {
+        for ingress in [true, false] {
             let place = Place::Interface { ifindex, ingress };
-            let is_it = |hook: &Hook| hook.target == link && hook.program == program;
+            let is_it = |hook: &Hook| hook.target == link && is_of_uplink(hook.program);
             let Some(hook) = self.hooks.get(&place).filter(|hook| is_it(hook)) else { continue };
+            let program = hook.program;
             let result = match self.means(place, hook) {
                 Means::Link(pin) => links::remove(&pin).map(|()| true),
+                // It may have another name by now.
                 Means::Filter(_) => clsact::remove(ifindex, ingress, Rank::PROGRAM, program),
             };
             if !matches!(result, Ok(true)) {
@@ -247,22 +249,43 @@ impl Hooks {
         }
     }
 
-    /// Takes the programs off interfaces that an agent before had as uplinks, and that are none: nobody would replace them.
-    /// Pods' and those `kept` are left.
-    pub fn detach_other_uplinks(&self, kept: &[&str]) {
-        for link in nix::net::if_::if_nameindex().iter().flat_map(|links| links.iter()) {
-            let name = link.name().to_string_lossy();
-            if kept.contains(&&*name) || slot_of(link.index()).is_some() {
+    /// Takes the programs off interfaces that an agent before had as uplinks, and that are none or have another name: nobody
+    /// would replace them. Pods' and those `kept` are left.
+    pub fn detach_other_uplinks(&self, kept: &[(&str, u32)]) {
+        match self.packet {
+            PacketAttach::Tcx => self.detach_other_links(kept),
+            PacketAttach::Clsact => self.detach_other_filters(kept),
+        }
+    }
+
+    fn detach_other_links(&self, kept: &[(&str, u32)]) {
+        let of = |(name, ifindex): &(&str, u32)| ["in", "out"].map(|way| (self.pins.packet_link(way, name), *ifindex));
+        let kept: BTreeSet<(PathBuf, u32)> = kept.iter().flat_map(of).collect();
+        let names = self.pins.links().inspect_err(|error| warn!(%error, "can't look for the links of an agent before"));
+        for pin in names.unwrap_or_default().iter().map(|name| self.pins.link(name)) {
+            // Those without an interface go with the sweep.
+            let Some(ifindex) = links::interface(&pin).filter(|ifindex| *ifindex != 0) else { continue };
+            if slot_of(ifindex).is_some() || kept.contains(&(pin.clone(), ifindex)) {
                 continue;
             }
-            for (way, ingress, program) in [("in", true, "from_uplink"), ("out", false, "to_uplink")] {
-                let pin = self.pins.packet_link(way, &name);
-                let result = match self.packet {
-                    PacketAttach::Tcx if !pin.exists() => continue,
-                    PacketAttach::Tcx => links::remove(&pin).map(|()| true),
-                    PacketAttach::Clsact => clsact::remove(link.index(), ingress, Rank::PROGRAM, program),
-                };
-                match result {
+            let link = pin.display();
+            match links::remove(&pin) {
+                Ok(()) => info!(%link, "not an uplink any more: taken off"),
+                Err(error) => warn!(%link, %error, "not an uplink any more, and can't be taken off"),
+            }
+        }
+    }
+
+    fn detach_other_filters(&self, kept: &[(&str, u32)]) {
+        for link in nix::net::if_::if_nameindex().iter().flat_map(|links| links.iter()) {
+            let name = link.name().to_string_lossy();
+            if kept.iter().any(|(kept, _)| *kept == name) || slot_of(link.index()).is_some() {
+                continue;
+            }
+            for (program, ingress) in
+                [OF_UPLINK, OF_BARE_UPLINK].into_iter().flat_map(|of| of.into_iter().zip([true, false]))
+            {
+                match clsact::remove(link.index(), ingress, Rank::PROGRAM, program) {
                     Ok(false) => {}
                     Ok(true) => info!(link = %name, program, "not an uplink any more: taken off"),
                     Err(error) => debug!(link = %name, program, %error, "nothing to take off"),

@@ -141,3 +141,12 @@ pub enum BpfError {
         path: PathBuf,
     },
 }
+
+impl BpfError {
+    /// Whether an interface was gone when a program was to be attached to it.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let Self::Attach { source, .. } = self else { return false };
+        source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32)
+    }
+}

@@ -31,6 +31,16 @@ pub(super) const GUARD: &str = "fairlead_guard";
 /// The programs of a pod's interface: what it sends, what it gets, and the guard.
 pub(super) const OF_POD: [&str; 3] = ["from_pod", "to_pod", GUARD];
 
+/// The programs of an uplink: what comes in by it, and what leaves.
+pub(super) const OF_UPLINK: [&str; 2] = ["from_uplink", "to_uplink"];
+/// The same of one whose packets have no Ethernet header.
+pub(super) const OF_BARE_UPLINK: [&str; 2] = ["from_bare", "to_bare"];
+
+/// Whether a program is an uplink's.
+pub(super) fn is_of_uplink(program: &str) -> bool {
+    [OF_UPLINK, OF_BARE_UPLINK].as_flattened().contains(&program)
+}
+
 /// The programs of pods, for whoever attaches them beside the loop. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PodFilters {
@@ -89,9 +99,11 @@ impl PodFilters {
 
 /// Filters that may be left when pods' links and the tunnel's device are gone: on kernels without tcx those of uplinks, and
 /// those of links that could not be deleted. Whether they see what comes in, where they are, and of which program.
-const LEFT: [(bool, Rank, &str); 6] = [
-    (true, Rank::PROGRAM, "from_uplink"),
-    (false, Rank::PROGRAM, "to_uplink"),
+const LEFT: [(bool, Rank, &str); 8] = [
+    (true, Rank::PROGRAM, OF_UPLINK[0]),
+    (false, Rank::PROGRAM, OF_UPLINK[1]),
+    (true, Rank::PROGRAM, OF_BARE_UPLINK[0]),
+    (false, Rank::PROGRAM, OF_BARE_UPLINK[1]),
     (true, Rank::PROGRAM, OF_POD[0]),
     (false, Rank::PROGRAM, OF_POD[1]),
     (true, Rank::GUARD, GUARD),

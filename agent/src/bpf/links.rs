@@ -136,13 +136,12 @@ pub(super) fn remove(pin: &Path) -> io::Result<()> {
     fs::remove_file(pin).and(detached)
 }
 
-/// Whether the link that is pinned at `pin` has lost its interface.
-fn is_orphan(pin: &Path) -> bool {
+/// The interface of the link that is pinned at `pin`, 0 if it is gone. Nothing if it is no link to an interface.
+pub(super) fn interface(pin: &Path) -> Option<u32> {
     /// `BPF_LINK_TYPE_TCX`
     const TCX: u32 = 11;
-    sys::obj_get(pin)
-        .and_then(|link| sys::link_info(link.as_fd()))
-        .is_ok_and(|info| info.link_type == TCX && info.a == 0)
+    let info = sys::obj_get(pin).and_then(|link| sys::link_info(link.as_fd())).ok()?;
+    (info.link_type == TCX).then_some(info.a)
 }
 
 /// Removes the pins of links whose interface is gone. Says how many.
@@ -150,7 +149,7 @@ pub(super) fn remove_orphans(pins: &PinDir) -> Result<usize, BpfError> {
     let mut removed = 0;
     for name in pins.links()? {
         let path = pins.link(&name);
-        if is_orphan(&path) {
+        if interface(&path) == Some(0) {
             unpin(path)?;
             removed += 1;
         }

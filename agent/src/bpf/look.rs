@@ -1,7 +1,6 @@
 //! What is attached, against what should be.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use fairlead_datapath::catalog::TableId;
@@ -9,7 +8,7 @@ use fairlead_datapath::slot_of;
 use tracing::debug;
 
 use super::attach::{Hook, Means, Place, with_target};
-use super::filters::{Rank, STAND_IN};
+use super::filters::{Rank, STAND_IN, is_of_uplink};
 use super::sentry::has_links;
 use super::{BpfError, Hooks, Tables, clsact, links};
 use crate::repair::{FilterPlace, Filters, HaveHook, HookStep, Kind, Looked, WantHook, compare_hooks};
@@ -75,8 +74,9 @@ impl Hooks {
         }
     }
 
+    /// Uplinks that have another name by now are left to [`Hooks::detach_uplink`], which needs their links.
     fn forget_vanished(&mut self) {
-        let interfaces: BTreeSet<(u32, String)> = nix::net::if_::if_nameindex()
+        let interfaces: BTreeMap<u32, String> = nix::net::if_::if_nameindex()
             .iter()
             .flat_map(|all| all.iter())
             .map(|interface| (interface.index(), interface.name().to_string_lossy().into_owned()))
@@ -87,7 +87,7 @@ impl Hooks {
         }
         self.hooks.retain(|place, hook| match place {
             Place::Interface { ifindex, .. } | Place::Guard { ifindex, .. } => {
-                interfaces.contains(&(*ifindex, hook.target.clone()))
+                interfaces.get(ifindex).is_some_and(|name| *name == hook.target || is_of_uplink(hook.program))
             }
             Place::Cgroup(_) => true,
         });
@@ -152,7 +152,7 @@ impl Hooks {
                     _ => self.attach(place),
                 };
                 // It went while this looked at it.
-                if outcome.as_ref().is_err_and(is_gone) && slot.is_some() {
+                if outcome.as_ref().is_err_and(BpfError::is_gone) {
                     return;
                 }
                 looked.note(Kind::Program, slot, format!("the program {program} at {target}"), outcome);
@@ -180,9 +180,4 @@ impl Hooks {
             }
         }
     }
-}
-
-fn is_gone(error: &BpfError) -> bool {
-    let BpfError::Attach { source, .. } = error else { return false };
-    source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32)
 }

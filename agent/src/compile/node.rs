@@ -51,6 +51,13 @@ pub fn network(uplinks: &[Uplink], addresses: &[IpAddr], node: Option<&Node>, tu
     }
 }
 
+/// What this node has, which hostPorts may be at: link-local addresses too, where other nodes are. Those of containers' devices
+/// come and go.
+pub fn own_addresses<'a>(uplinks: &'a [Uplink], addresses: &'a [IpAddr]) -> impl Iterator<Item = IpAddr> + 'a {
+    let primary = uplinks.iter().filter(|uplink| uplink.is_primary).flat_map(|uplink| &uplink.addresses);
+    primary.map(|(ip, _)| *ip).chain(addresses.iter().copied())
+}
+
 /// What the tables about the node should hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
@@ -190,7 +197,21 @@ mod tests {
             is_primary: true,
             has_ip: true,
             paces: false,
+            bare: false,
         }
+    }
+
+    #[test]
+    fn s73_link_local_addresses_of_containers_devices_are_nobodys_claim() {
+        let own = |uplinks: &[Uplink]| {
+            let addresses = ["10.0.0.1", "10.1.0.1"].map(|ip| ip.parse().unwrap());
+            own_addresses(uplinks, &addresses).collect::<std::collections::BTreeSet<IpAddr>>()
+        };
+        let first = uplink(2, 1500, &["10.0.0.1", "fe80::1"]);
+        let before = own(std::slice::from_ref(&first));
+        assert!(before.contains(&"fe80::1".parse::<IpAddr>().unwrap()), "{before:?}");
+        let container = Uplink { is_primary: false, ..uplink(9, 1500, &["10.1.0.1", "169.254.3.4", "fe80::9"]) };
+        assert_eq!(own(&[first, container]), before);
     }
 
     #[test]

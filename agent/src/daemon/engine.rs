@@ -275,13 +275,18 @@ impl Engine {
             self.hooks.detach_uplink(&before.name, before.ifindex);
         }
         if self.uplinks.is_empty() {
-            let own = uplinks.iter().map(|uplink| uplink.name.as_str()).chain([overlay::NAME]);
-            self.hooks.detach_other_uplinks(&own.collect::<Vec<_>>());
+            let own = uplinks.iter().map(|uplink| (uplink.name.as_str(), uplink.ifindex));
+            self.hooks.detach_other_uplinks(&own.chain([(overlay::NAME, overlay::IFINDEX)]).collect::<Vec<_>>());
         }
         // The others are looked after (`Hooks::look`).
         for uplink in uplinks.iter().filter(|uplink| !self.uplinks.iter().any(|before| same(before, uplink))) {
-            if let Err(error) = self.hooks.attach_uplink(&uplink.name, uplink.ifindex) {
-                error!(%error, "can't attach to this interface: its traffic bypasses policy and services");
+            match self.hooks.attach_uplink(&uplink.name, uplink.ifindex, uplink.bare) {
+                Ok(()) => {}
+                // Containers' devices come and go all the time.
+                Err(error) if error.is_gone() => debug!(%error, "an interface went before it was attached to"),
+                Err(error) => {
+                    error!(%error, "can't attach to this interface: its traffic bypasses policy and services")
+                }
             }
         }
         let mut primary = uplinks.iter().filter(|uplink| uplink.is_primary).peekable();
@@ -298,10 +303,9 @@ impl Engine {
         self.look_at_claims();
     }
 
-    /// Tells the model what this node has, which hostPorts may be at: link-local addresses too.
+    /// Tells the model what this node has.
     fn look_at_claims(&mut self) {
-        let of_uplinks = self.uplinks.iter().flat_map(|uplink| &uplink.addresses).map(|(ip, _)| *ip);
-        self.shared.model_mut().set_addresses(of_uplinks.chain(self.addresses.iter().copied()));
+        self.shared.model_mut().set_addresses(node::own_addresses(&self.uplinks, &self.addresses));
     }
 
     /// Works out what the programs are to know of the node. It is in force with the next plan.

@@ -18,6 +18,9 @@ pub enum WiringError {
         /// What it said.
         source: io::Error,
     },
+    /// A list was never that of one moment.
+    #[error("can't {0}: interfaces come and go faster than the kernel can list them; find out who creates them")]
+    Changing(&'static str),
     /// A sysctl could not be written.
     #[error("can't set {path} to {value}: {source}; is /proc/sys mounted writable in the agent's container?")]
     Sysctl {
@@ -79,7 +82,7 @@ impl WiringError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Kernel { source, .. } | Self::Socket(source) | Self::Sysctl { source, .. } => source.raw_os_error(),
-            Self::Record(_) | Self::Changed { .. } | Self::Stopping => None,
+            Self::Record(_) | Self::Changing(_) | Self::Changed { .. } | Self::Stopping => None,
         }
     }
 }

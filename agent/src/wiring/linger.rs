@@ -42,7 +42,7 @@ mod tests {
     fn device(ifindex: u32, has_ip: bool) -> Uplink {
         let addresses = if has_ip { vec![("192.0.2.1".parse().unwrap(), 24)] } else { vec![] };
         let (name, mac) = (format!("eth{ifindex}"), None);
-        Uplink { ifindex, name, mtu: 1500, mac, addresses, is_primary: has_ip, has_ip, paces: false }
+        Uplink { ifindex, name, mtu: 1500, mac, addresses, is_primary: has_ip, has_ip, paces: false, bare: false }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod choice;
 mod error;
 mod linger;
 mod links;
+mod list;
 mod neighbours;
 mod netlink;
 pub mod overlay;

@@ -18,10 +18,14 @@ use super::{Kept, NODE_ROUTE_PROTOCOL, Netlink, NodeRoute, Via, WiringError};
 /// A node on the other side of an uplink.
 type Neighbour = (u32, IpAddr);
 
-/// The next hops of routes that are on the network of one of these interfaces, each with its interface.
+/// The next hops of routes that are on the network of one of these interfaces, each with its interface. No node is behind one
+/// that is not primary, whatever addresses its network has.
 #[must_use]
 pub fn neighbours(uplinks: &[super::Uplink], routes: &BTreeSet<NodeRoute>) -> BTreeSet<Neighbour> {
-    let uplink_of = |hop: IpAddr| uplinks.iter().find(|uplink| uplink.reaches(hop)).map(|uplink| (uplink.ifindex, hop));
+    let uplink_of = |hop: IpAddr| {
+        let uplink = uplinks.iter().find(|uplink| uplink.is_primary && uplink.reaches(hop));
+        uplink.map(|uplink| (uplink.ifindex, hop))
+    };
     let next_hop = |route: &NodeRoute| match route.via {
         Via::Node(hop) => Some(hop),
         Via::Nobody | Via::Tunnel(_) => None,

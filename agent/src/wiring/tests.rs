@@ -113,8 +113,9 @@ fn s73_uplinks_are_where_ip_enters_or_leaves() {
         let names = |found: &[Uplink]| found.iter().map(|u| (u.name.clone(), u.is_primary)).collect::<Vec<_>>();
         let named = |all: &[(&str, bool)]| all.iter().map(|(name, is)| ((*name).to_owned(), *is)).collect::<Vec<_>>();
         // `fabric` has a link-local address and the route to its network, as whatever is up.
-        let expected = [("fabric", false), ("uplink", true), ("second", false), ("br0", false)];
+        let expected = [("fabric", false), ("uplink", true), ("second", false), ("br0", false), ("tun0", false)];
         assert_eq!(names(&found), named(&expected));
+        assert_eq!(found.iter().map(|uplink| uplink.bare).collect::<Vec<_>>(), [false, false, false, false, true]);
         let uplink = &found[1];
         assert_eq!((uplink.mtu, uplink.mac.unwrap().to_string().as_str()), (1400, "02:00:00:00:00:07"));
         for address in ["172.18.0.1", "fd00:172:18::1"] {
@@ -132,7 +133,7 @@ fn s73_uplinks_are_where_ip_enters_or_leaves() {
         assert!(found.iter().any(|u| u.name == "bare" && u.addresses.is_empty() && !u.is_primary), "{found:?}");
         assert!(found.iter().any(|u| u.name == "second" && u.is_primary), "{found:?}");
         let pattern = |text: &str| text.parse().unwrap();
-        let choice = Choice { named: vec![], excluded: ["f*", "n*", "b?re", "second"].map(pattern).into() };
+        let choice = Choice { named: vec![], excluded: ["f*", "n*", "b?re", "second", "tun*"].map(pattern).into() };
         assert_eq!(names(&choice.of(found.clone())), named(&[("uplink", true), ("br0", false)]));
         let choice = Choice { named: vec![pattern("br0")], excluded: vec![] };
         assert_eq!(names(&choice.of(found)), named(&[("br0", true)]));
@@ -249,8 +250,10 @@ fn a_next_hop_on_an_uplinks_network_is_a_neighbour() {
         is_primary: true,
         has_ip: true,
         paces: false,
+        bare: false,
     };
-    let uplinks = [uplink(2, &["172.18.0.11/24"]), uplink(3, &["fd00:172:18::11/64"])];
+    let other = Uplink { is_primary: false, ..uplink(1, &["172.18.0.1/16", "192.0.2.1/24"]) };
+    let uplinks = [other, uplink(2, &["172.18.0.11/24"]), uplink(3, &["fd00:172:18::11/64"])];
     let routes = routes(&[
         ("10.244.2.0/24", Some("172.18.0.12")),
         ("fd00:10:244:2::/64", Some("fd00:172:18::12")),

@@ -36,6 +36,8 @@ pub struct Uplink {
     pub has_ip: bool,
     /// Whether its queues keep each packet until its departure time, as fq does.
     pub paces: bool,
+    /// Whether its packets have no Ethernet header, as those of wireguard and tun.
+    pub bare: bool,
 }
 
 impl Uplink {
@@ -61,7 +63,7 @@ struct Dump {
 }
 
 impl Netlink {
-    /// The uplinks, in order of their index: what has an Ethernet header, and an address or a route. Bridges' ports and bonds'
+    /// The uplinks, in order of their index: what has an Ethernet header or none, and an address or a route. Bridges' ports and bonds'
     /// members are not, what they are ports and members of is. `node_ips` are the node's internal addresses.
     ///
     /// # Errors
@@ -85,9 +87,8 @@ impl Netlink {
     /// # Errors
     /// When the kernel refuses to list them.
     pub async fn addresses(&self) -> Result<Vec<IpAddr>, WiringError> {
-        let refused = |e| WiringError::kernel("list addresses", &e);
-        let all: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await.map_err(refused)?;
-        let found: BTreeSet<IpAddr> = all.iter().filter_map(local).filter(is_known_to_others).collect();
+        let found: BTreeSet<IpAddr> =
+            self.list_addresses().await?.iter().filter_map(local).filter(is_known_to_others).collect();
         Ok(found.into_iter().collect())
     }
 
@@ -101,10 +102,9 @@ impl Netlink {
     }
 
     async fn dump(&self) -> Result<Dump, WiringError> {
-        let refused = |what: &'static str| move |e| WiringError::kernel(what, &e);
-        let links = self.handle.link().get().execute().try_collect().await.map_err(refused("list links"))?;
-        let addresses = self.handle.address().get().execute().try_collect().await.map_err(refused("list addresses"))?;
-        let queues = self.handle.qdisc().get().execute().try_collect().await.map_err(refused("list queues"))?;
+        let (links, addresses) = (self.list_links().await?, self.list_addresses().await?);
+        let queues = self.handle.qdisc().get().execute().try_collect().await;
+        let queues = queues.map_err(|e| WiringError::kernel("list queues", &e))?;
         Ok(Dump { links, addresses, routes: self.routes().await?, queues })
     }
 
@@ -153,7 +153,7 @@ fn uplinks(dump: &Dump, node_ips: &[IpAddr]) -> Vec<Uplink> {
             let mut uplink = uplink(link, dump, node_ips, defaults.contains(&index(link)))?;
             let has_frames = link.header.link_layer_type == LinkLayerType::Ether;
             uplink.has_ip = !uplink.addresses.is_empty() || all.contains(&uplink.ifindex);
-            (uplink.is_primary || has_frames).then_some(uplink)
+            (uplink.is_primary || has_frames || uplink.bare).then_some(uplink)
         })
         .collect();
     found.sort_by_key(|uplink| uplink.ifindex);
@@ -194,7 +194,8 @@ fn uplink(link: &LinkMessage, dump: &Dump, node_ips: &[IpAddr], has_default_rout
     let addresses = ranked(candidates, node_ips, &sources);
     let is_primary = has_default_route || addresses.iter().any(|(ip, _)| node_ips.contains(ip));
     let paces = paces(&dump.queues, ifindex);
-    Some(Uplink { ifindex, name, mtu, mac, addresses, is_primary, has_ip: false, paces })
+    let bare = matches!(link.header.link_layer_type, LinkLayerType::None | LinkLayerType::Rawip | LinkLayerType::Ppp);
+    Some(Uplink { ifindex, name, mtu, mac, addresses, is_primary, has_ip: false, paces, bare })
 }
 
 /// The source that a default route names, which whoever leaves by it gets.

@@ -178,16 +178,16 @@ fn filters_are_removed_by_their_place_and_name_and_others_stay() {
         foreign_filter("eth1", 50, 1);
         let all = |link: &str| ["ingress", "egress"].map(|way| filters(link, way).len());
         for (link, index) in [("other", other), ("flab", POD)] {
-            hooks.attach_uplink(link, index).unwrap();
+            hooks.attach_uplink(link, index, false).unwrap();
             assert_eq!(all(link), [1, 1], "{link}");
         }
-        hooks.detach_other_uplinks(&["flab"]);
+        hooks.detach_other_uplinks(&[("flab", POD)]);
         assert_eq!([all("other"), all("flab"), all("eth1")], [[0, 0], [1, 1], [1, 0]]);
         hooks.detach_uplink("flab", POD);
         hooks.detach_uplink("eth1", eth1);
         assert_eq!([all("flab"), all("eth1")], [[0, 0], [1, 0]]);
         hooks.attach_pod("flab", POD).unwrap();
-        hooks.attach_uplink("other", other).unwrap();
+        hooks.attach_uplink("other", other, true).unwrap();
         assert_eq!(["ingress", "egress"].map(|way| filters("flab", way)), WHOLE);
         remove_filters();
         assert_eq!([all("flab"), all("other"), all("eth1")], [[0, 0], [0, 0], [1, 0]]);

@@ -138,6 +138,58 @@ fn maps_are_adopted_and_links_updated() {
 /// What somebody does to what is attached and pinned: its name, and the kinds of repair that follow.
 type Harm = (&'static str, fn(&Path), &'static [Kind]);
 
+#[test]
+fn s73_an_uplink_that_gets_another_name_keeps_one_program_in_each_direction() {
+    use aya::programs::TcAttachType::{Egress, Ingress};
+    in_namespaces("s73_an_uplink_that_gets_another_name_keeps_one_program_in_each_direction", |dir| {
+        for line in ["link add eth1 type veth peer name far1", "link add eth2 type veth peer name far2"] {
+            ip(line);
+        }
+        let [one, two] = ["eth1", "eth2"].map(|name| nix::net::if_::if_nametoindex(name).unwrap());
+        let (pins, object) = open(dir);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let netlink = runtime.block_on(async { Netlink::open().unwrap() });
+        let first = load(&object, &pins).unwrap();
+        let mut hooks = Hooks::new(first.ebpf, pins.clone());
+        hooks.attach_uplink("eth1", one, false).unwrap();
+        hooks.attach_uplink("eth2", two, false).unwrap();
+        let before = [Ingress, Egress].map(|way| programs_at("eth1", way));
+        let check = |hooks: &Hooks, names: [&str; 2], expected: Option<&[Vec<u32>; 2]>| {
+            for name in names {
+                let now = [Ingress, Egress].map(|way| programs_at(name, way));
+                assert!(now.iter().all(|programs| programs.len() == 1), "{name}: {now:?}");
+                assert!(expected.is_none_or(|expected| *expected == now), "{name}: {now:?}");
+            }
+            assert_eq!(hooks.links().unwrap().len(), 4, "{:?}", hooks.links());
+        };
+        ip("link set eth1 name lan0");
+        // Whoever looks after programs may see it before the uplinks are listed again.
+        let filters = runtime.block_on(netlink.filters(&[one, two].into())).unwrap();
+        assert_eq!(hooks.look(&first.tables, &filters), Looked::default());
+        hooks.detach_uplink("eth1", one);
+        hooks.attach_uplink("lan0", one, false).unwrap();
+        check(&hooks, ["lan0", "eth2"], Some(&before));
+
+        // An agent that was not there meanwhile: of two, one has the name of the other.
+        drop(hooks);
+        drop(first.tables);
+        for line in ["link set lan0 name other", "link set eth2 name lan0", "link set other name eth2"] {
+            ip(line);
+        }
+        let second = load(&object, &pins).unwrap();
+        let mut hooks = Hooks::new(second.ebpf, pins);
+        hooks.detach_other_uplinks(&[("eth2", one), ("lan0", two)]);
+        hooks.attach_uplink("eth2", one, false).unwrap();
+        hooks.attach_uplink("lan0", two, false).unwrap();
+        check(&hooks, ["eth2", "lan0"], None);
+        assert_ne!(programs_at("eth2", Ingress), before[0]);
+        // What is an uplink no more has no program.
+        hooks.detach_other_uplinks(&[("eth2", one)]);
+        assert!(programs_at("lan0", Ingress).is_empty() && programs_at("lan0", Egress).is_empty());
+        assert_eq!(programs_at("eth2", Ingress).len(), 1);
+    });
+}
+
 fn remove_below(dir: &Path) {
     for entry in std::fs::read_dir(dir).unwrap() {
         std::fs::remove_file(entry.unwrap().path()).unwrap();

@@ -50,6 +50,9 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// The interface that the packet came in by, 0 when the node itself made it.
     fn ingress_ifindex(&self) -> u32;
 
+    /// Where the node's routes lead a packet of this length (without an Ethernet header), with the tuple that it is to get.
+    fn route(&self, w: &mut Walk, length: u32) -> Onward;
+
     /// The outside of a packet that came through the tunnel.
     fn outer(&self) -> Option<Outer>;
 
@@ -123,6 +126,27 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
         Self: Sized,
     {
         S::run(self, w, arguments)
+    }
+}
+
+/// Where the node's routes lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Onward {
+    /// The interface, 0 if it is not known.
+    pub ifindex: u32,
+    /// The largest packet that goes that way, if the packet is larger, else 0.
+    pub mtu: u32,
+}
+
+impl Onward {
+    /// There is no route.
+    pub const NOWHERE: Self = Self { ifindex: 0, mtu: 0 };
+
+    /// The size that does not suffice, or another.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mtu_or(self, other: u32) -> u32 {
+        if self.mtu == 0 { other } else { self.mtu }
     }
 }
 

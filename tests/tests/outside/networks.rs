@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use fairlead_tests::{Lab, Node, Pod, Probe, Probes, ServiceManifest, Vantage, Via};
+use fairlead_tests::{Lab, Node, Ping, Pod, Probe, ProbeError, Probes, ServiceManifest, Vantage, Via};
 
 use crate::world::{balancer, cluster, probes, service};
 
@@ -106,6 +106,88 @@ fn s73_s74_networks_that_nobody_named_are_served_and_what_goes_there_has_the_nod
     reaches(&lab, &second.via(Via::Packet), &probes(cluster(71), 80, 53), &[&near, &far]);
 }
 
+/// Two tun devices, one here and one in the network namespace that is named, and whatever goes into one comes out of the other:
+/// a VPN without the cipher.
+const PUMP: &str = r#"
+import ctypes, fcntl, os, select, struct, sys
+def tun(name):
+    fd = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name, 0x1001))
+    return fd
+here = tun(b"bare")
+assert ctypes.CDLL(None).setns(os.open("/run/netns/" + sys.argv[1], os.O_RDONLY), 0x40000000) == 0
+there = tun(b"bare")
+while True:
+    for fd in select.select([here, there], [], [])[0]:
+        try:
+            os.write(there if fd == here else here, os.read(fd, 65536))
+        except OSError:
+            pass
+"#;
+
+#[test]
+fn s76_devices_without_an_ethernet_header_are_uplinks_and_what_they_take_is_told() {
+    const PORTS: [u16; 2] = [30_076, 30_077];
+    let lab = Lab::builder().nodes(2).start();
+    let node = lab.node("node-1").as_ref();
+    let server = |node: &str| lab.node(node).pod(&format!("shop/{node}")).tcp(8080).udp(5300).start();
+    let (near, far) = (server("node-1"), server("node-2"));
+    lab.apply(&service("s76", 76).node_ports(&PORTS).endpoints(&[&near, &far]).yaml());
+    let one = ServiceManifest::new("shop/near").ips(&cluster(77)).tcp("http", 80, 8080).udp("ask", 53, 5300);
+    lab.apply(&one.endpoint(&near).yaml());
+
+    let (guest, network) = (node.guest("vpn"), Network::new(76));
+    let pump = node.spawn("pump", &["python3", "-c", PUMP, "vpn"], &[]);
+    for (place, own) in [(node.vantage(), network.node), (&guest, network.guest)] {
+        lab.wait_until("the device is there", || match place.run(&["ip", "link", "set", "bare", "mtu", "1400"]) {
+            ended if ended.ok() => Ok(()),
+            ended => Err(format!("{ended:?} {}", pump.log())),
+        });
+        be_at(place, "bare", own);
+    }
+    for default in ["route add default dev bare", "-6 route add default dev bare"] {
+        ip(&guest, default);
+    }
+
+    let (packets, to) = (guest.via(Via::Packet), [probes(cluster(76), 80, 53), probes(node.ips(), PORTS[0], PORTS[1])]);
+    reaches(&lab, &packets, &to.concat(), &[&near, &far]);
+    reaches(&lab, &guest, &near.ips().map(|ip| Probe::tcp(ip, 8080)), &[&near]);
+    for probe in to.concat().iter().chain(&probes(cluster(77), 80, 53)) {
+        // The pod hears that its answer is too large, and sends the next in fragments.
+        let large = probe.clone().payload(20_000).answer_payload(20_000);
+        lab.wait_until("large answers come back", || {
+            packets.probe(&large).map(|reply| assert_eq!(reply.server.got, 20_000))
+        });
+        let full = probe.clone().answer_payload(1440);
+        lab.wait_until("full answers come back", || packets.probe(&full));
+    }
+    // What pods send there has the address that the node has there.
+    guest.serve("bare", &[9000], &[9000]);
+    for (probe, own) in probes(network.guest, 9000, 9000).iter().zip(network.node.iter().flat_map(|ip| [ip, ip])) {
+        lab.wait_until(&format!("{probe:?} comes from {own}"), || match near.probe(probe) {
+            Ok(reply) if reply.server.peer.ip() == *own => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        // It is cut by the stack, each fragment gets the address that the first one got.
+        if own.is_ipv4() {
+            let large = probe.clone().payload(20_000).answer_payload(20_000);
+            lab.wait_until(&format!("{large:?} is answered"), || near.probe(&large));
+        }
+    }
+    // A hop tells of itself there too, and what nobody serves is refused.
+    for to in near.ips() {
+        assert!(matches!(guest.ping(&Ping::new(to).ttl(1)), Err(ProbeError::Expired(_))), "{to}");
+    }
+    let nobody = ServiceManifest::new("shop/nobody").ips(&cluster(78)).tcp("http", 80, 8080).udp("ask", 53, 5300);
+    lab.apply(&nobody.yaml());
+    for probe in probes(cluster(78), 80, 53) {
+        lab.wait_until("nobody is there", || match packets.probe(&probe) {
+            Err(ProbeError::Refused) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+}
+
 #[test]
 fn s73_hundreds_of_containers_of_somebody_elses_come_and_go() {
     let lab = Lab::builder().nodes(1).start();
@@ -128,8 +210,22 @@ fn s73_hundreds_of_containers_of_somebody_elses_come_and_go() {
     let to = [probes(cluster(71), 80, 53), probes(node.ips(), 30_071, 30_072)].concat();
     reaches(&lab, &last.via(Via::Packet), &to, &[&server]);
     reaches(&lab, lab.client(), &to[4..], &[&server]);
+    // One of them that gets another name goes on as it was.
+    ip(node, "link set last down");
+    ip(node, "link set last name renamed");
+    ip(node, "link set renamed up");
+    be_at(node, "renamed", [IpAddr::from([198, 18, 74, 1]), "fd00:198:18:74::1".parse().unwrap()]);
+    reaches(&lab, &last.via(Via::Packet), &to[..2], &[&server]);
     batch(&|n| format!("link del other{n}\n"));
-    reaches(&lab, &last.via(Via::Packet), &to, &[&server]);
+    reaches(&lab, &last.via(Via::Packet), &to[..2], &[&server]);
+    lab.wait_until("nothing of them is left", || {
+        let links = node.must_run(&["ls", "/sys/fs/bpf/fairlead/links"]);
+        let left: Vec<_> =
+            links.lines().filter(|name| ["_other", "_last"].iter().any(|of| name.contains(of))).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
     let log = node.agent().log();
-    assert!(!log.contains("table UPLINKS is full"), "{log}");
+    for trouble in ["table UPLINKS is full", "can't attach"] {
+        assert!(!log.contains(trouble), "{log}");
+    }
 }

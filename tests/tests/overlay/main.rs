@@ -4,6 +4,7 @@
 mod changes;
 mod foreign;
 mod modes;
+mod node_ports;
 mod reach;
 mod sizes;
 mod world;

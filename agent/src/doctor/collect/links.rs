@@ -10,7 +10,8 @@ use super::super::facts::{Facts, UplinkFacts};
 use crate::wiring::{Netlink, Sysctls, Uplink, WiringError};
 
 /// Programs of ours, at the uplinks' ingress and egress.
-const OURS: [(TcAttachType, &str); 2] = [(TcAttachType::Ingress, "from_uplink"), (TcAttachType::Egress, "to_uplink")];
+const OURS: [(TcAttachType, [&str; 2]); 2] =
+    [(TcAttachType::Ingress, ["from_uplink", "from_bare"]), (TcAttachType::Egress, ["to_uplink", "to_bare"])];
 
 pub(super) async fn links(proc_sys: &Path, facts: &mut Facts) {
     let listed = async {
@@ -28,7 +29,7 @@ pub(super) async fn links(proc_sys: &Path, facts: &mut Facts) {
             match SchedClassifier::query_tcx(&name, direction) {
                 Ok((_, programs)) => {
                     let names = programs.iter().map(|program| program.name_as_str().unwrap_or("?").to_owned());
-                    before.extend(names.take_while(|name| name != own));
+                    before.extend(names.take_while(|name| !own.contains(&name.as_str())));
                 }
                 // Kernels before 6.6 have no such list, and only an administrator of all sees what others have attached.
                 Err(error) => unseen = Some(causes(&error)),

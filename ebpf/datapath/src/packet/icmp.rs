@@ -192,13 +192,26 @@ pub fn send_error_v6<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr)
     if is_reset(p, error) {
         return reset_v6(k, p);
     }
-    if !may_refuse(p, V6_L4, from) {
+    if p.l4 == V6_L4 + EXTENSION {
+        send_about_v6::<K, EXTENSION>(k, p, error, from)
+    } else {
+        send_about_v6::<K, 0>(k, p, error, from)
+    }
+}
+
+/// Length of the one extension header that may be before the L4 header of a packet that an error is about: that of fragments.
+const EXTENSION: u32 = 8;
+
+#[inline(always)]
+fn send_about_v6<K: Kernel, const EXTENSION: u32>(k: &K, p: &Packet, error: IcmpError, from: Addr) -> bool {
+    let l4 = V6_L4 + EXTENSION;
+    if !may_refuse(p, l4, from) {
         return false;
     }
     let Some(macs) = k.load::<Macs>(0) else { return false };
     let back = Macs { dst: macs.src, src: macs.dst };
-    let Some(quote) = quote_l4(k, p.proto, V6_L4) else { return false };
-    k.cut(V6_L4 + quote.length) && error_v6(k, p, error, from, back, quote)
+    let Some(quote) = quote_l4(k, p.proto, l4) else { return false };
+    k.cut(l4 + quote.length) && error_v6::<K, EXTENSION>(k, p, error, from, back, quote)
 }
 
 #[inline(always)]
@@ -206,7 +219,7 @@ fn is_reset(p: &Packet, error: IcmpError) -> bool {
     p.proto == TCP && matches!(error, IcmpError::PortUnreachable)
 }
 
-/// No error is sent about an error or about a later fragment. A packet with options or extension headers (its L4 header
+/// No error is sent about an error or about a later fragment. A packet with options or other extension headers (its L4 header
 /// is not where it is without) gets none rather than one that quotes it wrongly.
 #[inline(always)]
 fn may_refuse(p: &Packet, l4: u32, from: Addr) -> bool {
@@ -284,14 +297,21 @@ fn error_v4<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr, back: Ma
 }
 
 #[inline(always)]
-fn error_v6<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr, back: Macs, quote: Quote) -> bool {
+fn error_v6<K: Kernel, const EXTENSION: u32>(
+    k: &K,
+    p: &Packet,
+    error: IcmpError,
+    from: Addr,
+    back: Macs,
+    quote: Quote,
+) -> bool {
     const ROOM: u32 = 48;
-    let length = (8 + 40 + quote.length) as u16;
+    let length = (8 + 40 + EXTENSION + quote.length) as u16;
     let (kind, code, word) = error.numbers(true);
     if !k.make_room(ROOM) {
         return false;
     }
-    let Some(header) = sum(k, ETH_LEN + ROOM, 10) else { return false };
+    let Some(header) = sum(k, ETH_LEN + ROOM, (40 + EXTENSION) / 4) else { return false };
     let ip = Ipv6::made(length, ICMPV6, from, p.tuple.src);
     let pseudo = csum::addr_sum(from)
         + csum::addr_sum(p.tuple.src)

@@ -15,7 +15,7 @@ use crate::bandwidth::{Bandwidth, Pace};
 use crate::config::{Config, Uplink};
 use crate::flow::{self, FlowKey};
 use crate::ifindex_of;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Onward};
 use crate::overlay::{self, Outer};
 use crate::packet::{ETH_LEN, IcmpError, Tuple, send_error_v4, send_error_v6};
 use crate::walk::{self, Action, Step, Walk};
@@ -37,6 +37,8 @@ pub struct Host {
     pub config: Config,
     /// Its uplinks.
     pub uplinks: HashMap<u32, Uplink>,
+    /// Where its routes lead and what that way takes. Nowhere unless said.
+    pub onward: Option<(u32, u32)>,
     /// Sockets of the node: address, port, protocol.
     pub sockets: HashSet<(Addr, WirePort, u8)>,
     /// Whether clients outside have been sent to processes of the node.
@@ -70,6 +72,7 @@ impl Default for Host {
             flows: Flows::default(),
             config: Config::default(),
             uplinks: HashMap::new(),
+            onward: None,
             sockets: HashSet::new(),
             host_flows: Word::new(0),
             now: 1000,
@@ -152,7 +155,7 @@ impl Host {
                 assert_eq!(v6, walk.packet.v6 == 1);
                 Fate::ToNode(node)
             }
-            Step::Out(v6) => {
+            Step::Out(v6, _) => {
                 assert_eq!(v6, walk.packet.v6 == 1);
                 Fate::Out
             }
@@ -263,6 +266,11 @@ impl Kernel for Host {
 
     fn ingress_ifindex(&self) -> u32 {
         self.frame.borrow().ingress
+    }
+
+    fn route(&self, _: &mut Walk, length: u32) -> Onward {
+        self.onward
+            .map_or(Onward::NOWHERE, |(ifindex, mtu)| Onward { ifindex, mtu: if length > mtu { mtu } else { 0 } })
     }
 
     fn outer(&self) -> Option<Outer> {

@@ -23,8 +23,9 @@ pub enum Step {
     ToPod(u16),
     /// To another node: index in `NODES`, and whether the packet is IPv6.
     ToNode(u16, bool),
-    /// Out of the node by the route to its destination, past the stack; whether it is IPv6.
-    Out(bool),
+    /// Out of the node by the route to its destination, past the stack: whether it is IPv6, and the route's interface, 0 if
+    /// there is no route.
+    Out(bool, u32),
     /// Back into the pod that it came from: it has been turned into an answer.
     Answer,
     /// Turned into this ICMP error and sent back, and counted under the reason.
@@ -66,8 +67,8 @@ impl Action {
     /// [`Step::Out`].
     #[inline(always)]
     #[must_use]
-    pub const fn out(v6: bool) -> Self {
-        Self(8 | (v6 as u64) << 8)
+    pub const fn out(v6: bool, by: u32) -> Self {
+        Self(8 | (v6 as u64) << 8 | (by as u64) << 32)
     }
 
     /// [`Step::Refuse`].
@@ -112,7 +113,7 @@ impl Action {
             4 => Step::Answer,
             5 => Step::Refuse(IcmpError::unpack((word >> 16) as u16, (word >> 32) as u32), reason(word)),
             6 => Step::Drop(reason(word)),
-            8 => Step::Out((word >> 8) as u8 != 0),
+            8 => Step::Out((word >> 8) as u8 != 0, (word >> 32) as u32),
             _ => Step::Ignore,
         }
     }
@@ -162,7 +163,7 @@ mod tests {
             assert_eq!(Action::to_node(number, false).step(), Step::ToNode(number, false));
         }
         for v6 in [false, true] {
-            assert_eq!(Action::out(v6).step(), Step::Out(v6));
+            assert_eq!(Action::out(v6, 1_000_000).step(), Step::Out(v6, 1_000_000));
         }
         let plain = [Action::PASS, Action::STACK, Action::ANSWER, Action::IGNORE];
         assert_eq!(plain.map(Action::step), [Step::Pass, Step::Stack, Step::Answer, Step::Ignore]);

@@ -2,13 +2,14 @@
 
 use super::opening::{Part, part_in};
 use super::{Action, judge, limit};
+use crate::config::Config;
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
 use crate::flow::{self, FlowFlags, FlowState, Place, Tracked};
 use crate::kernel::{Kernel, stages};
 use crate::overlay;
 use crate::packet::{ETH_LEN, IcmpError, Packet, decrement_ttl, headers_len, rewrite};
-use crate::peer::{NO_NODE, NO_SLOT};
+use crate::peer::{NO_NODE, NO_SLOT, NodeHop};
 use crate::scratch::{Walk, Way};
 
 stages! {
@@ -103,16 +104,23 @@ fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Action {
         return if translate(k, w) { Action::STACK } else { Action::drop(DropReason::Rewrite) };
     }
     let Some(config) = k.config() else { return Action::STACK };
-    let mtu = if end.slot != NO_SLOT {
-        config.mtu
-    } else {
-        k.node(end.node).map_or(config.mtu, |hop| overlay::largest(config, &hop, w.packet.v6 == 1))
-    };
-    if !fits(k, &w.packet, mtu) {
+    let (v6, length) = (w.packet.v6 == 1, length(k, &w.packet));
+    let (mut mtu, mut by, mut cut_outside) = (config.mtu, 0, false);
+    if out != 0 {
+        let onward = k.route(w, length);
+        by = onward.ifindex;
+        // Where the routes have a way, its size holds, and not that between nodes.
+        mtu = if onward.mtu != 0 || by == 0 { onward.mtu_or(mtu) } else { u32::MAX };
+    } else if end.slot == NO_SLOT
+        && let Some(hop) = k.node(end.node)
+    {
+        mtu = overlay::largest(config, &hop, v6);
+        cut_outside = may_cut_outside(w, config, &hop);
+    }
+    if length > mtu && !cut_outside {
         // The stack cuts what may be cut; the flow's entry lets the pieces pass. It takes nothing that has an address of its
         // own as source, though: a sender that is told cuts by itself, whether or not it forbade others to.
-        let new_source = w.way.translate != 0 && w.draft.target.src != w.packet.tuple.src;
-        if w.packet.no_fragment != 0 || new_source {
+        if w.packet.no_fragment != 0 || has_new_source(w) {
             return Action::refuse(IcmpError::TooBig(mtu), DropReason::TooLarge);
         }
         return if translate(k, w) { Action::STACK } else { Action::drop(DropReason::Rewrite) };
@@ -123,9 +131,8 @@ fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     if !translate(k, w) {
         return Action::drop(DropReason::Rewrite);
     }
-    let v6 = w.packet.v6 == 1;
     if out != 0 {
-        Action::out(v6)
+        Action::out(v6, by)
     } else if end.slot == NO_SLOT {
         Action::to_node(end.node, v6)
     } else {
@@ -133,15 +140,31 @@ fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     }
 }
 
-/// Whether a packet, or each segment of an aggregate, is within the MTU.
+/// Whether a packet gets another source here.
 #[inline(always)]
-fn fits<K: Kernel>(k: &K, p: &Packet, mtu: u32) -> bool {
-    if k.packet_len() <= mtu + ETH_LEN {
-        return true;
-    }
-    let payload = k.segment_size();
+fn has_new_source(w: &Walk) -> bool {
+    w.way.translate != 0 && w.draft.target.src != w.packet.tuple.src
+}
+
+/// Whether a packet that is too large for the tunnel may go there as it is, so that the kernel cuts what is around it: it may
+/// be cut, and the stack would not take it to be cut, or would send it past the tunnel, as what goes to the node itself. The
+/// kernel cuts no outer packets of IPv6.
+#[inline(always)]
+fn may_cut_outside(w: &Walk, config: &Config, hop: &NodeHop) -> bool {
+    let dst = if w.way.translate != 0 { w.draft.target.dst } else { w.packet.tuple.dst };
+    let (outer, _) = overlay::ends(config, hop);
+    w.packet.no_fragment == 0 && hop.is_tunnelled(false) && outer.is_v4() && (has_new_source(w) || dst == hop.v4)
+}
+
+/// The length of a packet, or of the segments of an aggregate, without the Ethernet header.
+#[inline(always)]
+fn length<K: Kernel>(k: &K, p: &Packet) -> u32 {
+    let (whole, payload) = (k.packet_len().saturating_sub(ETH_LEN), k.segment_size());
     if payload == 0 {
-        return false;
+        return whole;
     }
-    headers_len(k, p).is_some_and(|headers| headers - ETH_LEN + payload <= mtu)
+    match headers_len(k, p) {
+        Some(headers) if headers - ETH_LEN + payload < whole => headers - ETH_LEN + payload,
+        _ => whole,
+    }
 }

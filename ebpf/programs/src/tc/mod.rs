@@ -1,6 +1,7 @@
 //! Packets: tcx ingress and egress of pods' veths, of uplinks and of the node's VXLAN device. Before kernel 6.6 the same programs run as clsact
 //! filters; the return codes are the same.
 
+mod bare;
 mod guard;
 mod skb;
 mod stages;
@@ -121,7 +122,7 @@ fn act(k: &Skb, w: &mut Walk, action: Action, at_pod: bool) -> i32 {
         Step::ToPod(slot) => into_pod(ifindex_of(slot)),
         Step::Answer => into_pod(k.ifindex()),
         Step::ToNode(node, v6) => to_node(k, node, v6),
-        Step::Out(_) => out(k, w, at_pod),
+        Step::Out(_, by) => out(k, by, at_pod),
         Step::Refuse(error, reason) => {
             stages::report(k.raw(), w, reason);
             if !stages::refuse(k.raw(), w, error) {
@@ -147,8 +148,8 @@ fn into_pod(ifindex: u32) -> i32 {
 
 /// Out of the node by its routes. A client that came by an uplink is answered by that, if they have no way to it.
 #[inline(always)]
-fn out(k: &Skb, w: &mut Walk, at_pod: bool) -> i32 {
-    let by = match stages::route(k.raw(), w) {
+fn out(k: &Skb, by: u32, at_pod: bool) -> i32 {
+    let by = match by {
         0 if at_pod => return TC_ACT_SHOT,
         0 => k.ifindex(),
         by => by,

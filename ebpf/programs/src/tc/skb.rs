@@ -14,7 +14,7 @@ use aya_ebpf::programs::TcContext;
 use fairlead_datapath::bandwidth::{Bandwidth, Pace};
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::flow::{Entry, Flow, FlowKey};
-use fairlead_datapath::kernel::{Kernel, Stage};
+use fairlead_datapath::kernel::{Kernel, Onward, Stage};
 use fairlead_datapath::overlay::Outer;
 use fairlead_datapath::packet::{TCP, UDP};
 use fairlead_datapath::walk::Walk;
@@ -178,6 +178,11 @@ impl Kernel for Skb {
     fn ingress_ifindex(&self) -> u32 {
         // SAFETY: a field of the context.
         unsafe { (*self.raw()).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn route(&self, w: &mut Walk, length: u32) -> Onward {
+        stages::route(self.raw(), w, length)
     }
 
     #[inline(always)]

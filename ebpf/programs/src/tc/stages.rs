@@ -13,7 +13,7 @@ use fairlead_datapath::flow::stage::{
     PutIn, Reserve, Stands, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
 };
 use fairlead_datapath::flow::{self, Entry, Flow};
-use fairlead_datapath::kernel::Kernel as _;
+use fairlead_datapath::kernel::{Kernel as _, Onward};
 use fairlead_datapath::packet::stage::{Parse, ReadStamp};
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::walk::Walk;
@@ -124,24 +124,26 @@ extern "C" fn tc_refuse_v6(raw: *mut __sk_buff, walk: *mut Walk, kind: u32, mtu:
     u32::from(send_error_v6(&Skb::resume(raw), &w.packet, IcmpError::unpack(kind as u16, mtu), config.v6))
 }
 
-/// The interface by which the host's routes would send a packet on, 0 if they would not.
+/// Where the host's routes would send a packet of a length on.
 #[inline(always)]
-pub(super) fn route(raw: *mut __sk_buff, w: &mut Walk) -> u32 {
-    tc_route(raw, w)
+pub(super) fn route(raw: *mut __sk_buff, w: &mut Walk, length: u32) -> Onward {
+    let word = tc_route(raw, w, length);
+    Onward { ifindex: word as u32, mtu: (word >> 32) as u32 }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tc_route(raw: *mut __sk_buff, walk: *mut Walk) -> u32 {
+extern "C" fn tc_route(raw: *mut __sk_buff, walk: *mut Walk, length: u32) -> u64 {
     const AF_INET: u8 = 2;
     const AF_INET6: u8 = 10;
     let Some(w) = resume(walk) else { return 0 };
     let k = Skb::resume(raw);
-    let t = &w.packet.tuple;
+    let t = if w.way.translate != 0 { &w.draft.target } else { &w.packet.tuple };
     // SAFETY: a struct and unions of plain numbers.
     let mut lookup: bpf_fib_lookup = unsafe { zeroed() };
     lookup.ifindex = k.ifindex();
     lookup.l4_protocol = w.packet.proto;
+    lookup.__bindgen_anon_1.tot_len = if length > 0xffff { 0xffff } else { length as u16 };
     if w.packet.v6 == 1 {
         lookup.family = AF_INET6;
         lookup.__bindgen_anon_3.ipv6_src = words(t.src);
@@ -154,8 +156,10 @@ extern "C" fn tc_route(raw: *mut __sk_buff, walk: *mut Walk) -> u32 {
     // SAFETY: a helper call with the program's context and a struct on the stack and its size.
     let found = unsafe { bpf_fib_lookup(raw.cast(), &mut lookup, size_of::<bpf_fib_lookup>() as i32, 0) };
     match found as u32 {
-        // The neighbour is asked for, and the size is checked, where the packet is sent.
-        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED => lookup.ifindex,
+        // The neighbour is asked for where the packet is sent.
+        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => u64::from(lookup.ifindex),
+        // SAFETY: a union of numbers.
+        BPF_FIB_LKUP_RET_FRAG_NEEDED => u64::from(unsafe { lookup.__bindgen_anon_1.mtu_result }) << 32,
         _ => 0,
     }
 }

@@ -293,3 +293,30 @@ fn s74_what_comes_in_where_no_node_is_meets_services_and_gets_to_pods_by_the_sta
         assert_eq!(send.arrives(&mut node, &sent).0, Landed::Pod(1));
     });
 }
+
+#[test]
+fn s76_what_the_way_back_does_not_take_is_told() {
+    each(|v6, send| {
+        let (mut node, _) = node_port(v6, UDP, &[(Node::pod(1, v6), 8080)], 0);
+        node.host.record_nothing("a kernel has no such route");
+        let (_, got) = send.arrives(&mut node, &udp((Node::world(v6), CLIENT), (Node::address(v6), NODE_PORT)));
+        let headers = if v6 { 48 } else { 28 };
+        for (takes, size, expected) in
+            [(1400, 1401, Landed::Refused(DropReason::TooLarge)), (1400, 1400, Landed::Out), (9000, 3000, Landed::Out)]
+        {
+            node.host.onward = Some((7, takes));
+            let mut back = answer(&got, 0);
+            (back.payload, back.no_fragment) = (std::vec![0; size - headers], true);
+            let mut frame = send.frame(&back);
+            assert_eq!(node.pod_sends(1, &mut frame), expected, "{size} of {takes}");
+            if expected != Landed::Out {
+                frame.complete();
+                let error = seen(&frame);
+                assert_eq!(error.icmp, if v6 { (2, 0) } else { (3, 4) });
+                assert_eq!(error.quoted().unwrap().ends(), seen(&back.frame()).ends(), "as the pod sent it");
+                let mtu = if v6 { &frame.bytes[60..62] } else { &frame.bytes[40..42] };
+                assert_eq!(mtu, 1400_u16.to_be_bytes());
+            }
+        }
+    });
+}

@@ -310,3 +310,43 @@ fn the_tunnel_takes_less_than_the_uplink() {
         }
     });
 }
+
+#[test]
+fn s75_what_clients_let_others_cut_goes_through_the_tunnel_whole() {
+    let (mut node, _) = node_port(false, UDP, &[(Node::far_pod(false), 8080)], 0);
+    node.tunnel();
+    let mut message = udp((Node::world(false), CLIENT), (Node::address(false), NODE_PORT));
+    message.payload = std::vec![1; (Node::MTU - OVERHEAD_V4 - 28 + 1) as usize];
+    let mut frame = message.frame();
+    assert_eq!(node.arrives(&mut frame), Landed::Node(0));
+    let got = seen(&frame);
+    assert_eq!((got.src, got.ends().1), (Node::address(false), (Node::far_pod(false), 8080)));
+    message.payload = std::vec![1; 4000];
+    for mut piece in message.fragments(1480, 7) {
+        assert_eq!(node.arrives(&mut piece), Landed::Node(0));
+    }
+    // The answer of a pod to a node elsewhere would go past the tunnel, were the stack to cut it.
+    let mut back = udp((Node::pod(1, false), 53), (Node::other_node(false), CLIENT));
+    back.payload = std::vec![1; 1472];
+    assert_eq!(node.pod_sends(1, &mut back.frame()), Landed::Node(0));
+    // The kernel does not cut an outer packet of IPv6.
+    node.host.peers.nodes.get_mut(&0).unwrap().v4 = crate::Addr::UNSPECIFIED;
+    assert_eq!(node.arrives(&mut message.fragments(1480, 8)[0]), Landed::Refused(DropReason::TooLarge));
+}
+
+#[test]
+fn s75_of_a_datagram_in_fragments_the_first_is_told_of() {
+    let (mut node, _) = node_port(true, UDP, &[(Node::far_pod(true), 8080)], 0);
+    node.tunnel();
+    let mut message = udp((Node::world(true), CLIENT), (Node::address(true), NODE_PORT));
+    message.payload = std::vec![1; 3000];
+    let mut pieces = message.fragments(1448, 9).into_iter();
+    let mut first = pieces.next().unwrap();
+    let headers = first.bytes[14..62].to_vec();
+    assert_eq!(node.arrives(&mut first), Landed::Refused(DropReason::TooLarge));
+    let error = seen(&first);
+    assert_eq!((error.icmp, error.src, error.dst), ((2, 0), Node::address(true), Node::world(true)));
+    assert_eq!(first.bytes[58..62], (Node::MTU - OVERHEAD_V4).to_be_bytes());
+    assert_eq!(first.bytes[62..110], headers, "as it came, with the header of fragments");
+    assert_eq!(node.arrives(&mut pieces.next().unwrap()), dropped(DropReason::TooLarge));
+}
