@@ -2,7 +2,7 @@
 //!
 //! A place can be taken away while it is idle. When a client is at its own bound it loses its oldest idle place; when
 //! all places are taken, the client that holds the most loses its oldest idle one. So an excess costs the one that
-//! causes it, and a client with a few places keeps them.
+//! causes it, and a client with a few places keeps them. A place that is about to be free goes before all others.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -27,30 +27,39 @@ pub struct Crowd<K, T> {
     bounds: Bounds,
     members: HashMap<Place, Member<K, T>>,
     clients: HashMap<K, Client>,
-    /// Clients with an idle place: who holds the most comes last, among equals the one whose idle place is oldest.
+    /// Clients with an idle place: who holds the most comes last, among equals the one whose idle place is oldest; behind
+    /// them those with a place that is about to be free.
     ranks: BTreeMap<Rank, K>,
     clock: u64,
 }
 
-type Rank = (usize, Reverse<u64>);
+type Rank = (bool, usize, Reverse<Since>);
+
+/// Since when a place can be taken away, in the order in which a client loses them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Since {
+    Leaving(u64),
+    Idle(u64),
+}
 
 #[derive(Debug)]
 struct Member<K, T> {
     client: K,
     /// Since when it is idle; a busy one can't be taken away.
-    idle: Option<u64>,
+    idle: Option<Since>,
     stands: T,
 }
 
 #[derive(Debug, Default)]
 struct Client {
     count: usize,
-    idle: BTreeMap<u64, Place>,
+    idle: BTreeMap<Since, Place>,
 }
 
 impl Client {
     fn rank(&self) -> Option<Rank> {
-        self.idle.keys().next().map(|oldest| (self.count, Reverse(*oldest)))
+        let oldest = *self.idle.keys().next()?;
+        Some((matches!(oldest, Since::Leaving(_)), self.count, Reverse(oldest)))
     }
 }
 
@@ -104,14 +113,24 @@ impl<K: Clone + Eq + Hash, T> Crowd<K, T> {
     /// The place is idle, from now on.
     pub fn idle(&mut self, place: Place) {
         let now = self.tick();
+        self.can_go(place, Since::Idle(now));
+    }
+
+    /// The place is about to be free: it is the first to be taken away.
+    pub fn leaves(&mut self, place: Place) {
+        let now = self.tick();
+        self.can_go(place, Since::Leaving(now));
+    }
+
+    fn can_go(&mut self, place: Place, since: Since) {
         let Some(member) = self.members.get_mut(&place) else { return };
-        let before = member.idle.replace(now);
+        let before = member.idle.replace(since);
         let client = member.client.clone();
         self.change(&client, |client| {
             if let Some(before) = before {
                 client.idle.remove(&before);
             }
-            client.idle.insert(now, place);
+            client.idle.insert(since, place);
         });
     }
 
@@ -127,7 +146,7 @@ impl<K: Clone + Eq + Hash, T> Crowd<K, T> {
         Some(member.stands)
     }
 
-    /// Takes the oldest idle place of whoever holds the most.
+    /// Takes a place that is about to be free, or the oldest idle one of whoever holds the most.
     pub fn shed(&mut self) -> Option<T> {
         let place = self.heaviest()?;
         self.remove(place)

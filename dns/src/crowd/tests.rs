@@ -8,7 +8,7 @@ const BOUNDS: Bounds = Bounds { all: 6, each: 4 };
 /// The same with nothing but a list.
 #[derive(Default)]
 struct Naive {
-    places: Vec<(Place, u8, Option<u64>)>,
+    places: Vec<(Place, u8, Option<Since>)>,
     clock: u64,
 }
 
@@ -26,7 +26,8 @@ impl Naive {
         if self.places.len() < BOUNDS.all {
             return Ok(None);
         }
-        let heaviest = idle().max_by_key(|(_, owner, since)| (self.count(*owner), Reverse(*since)));
+        let heaviest = idle()
+            .max_by_key(|(_, owner, since)| (matches!(since, Since::Leaving(_)), self.count(*owner), Reverse(*since)));
         heaviest.map(|(place, ..)| Some(place)).ok_or(())
     }
 }
@@ -36,6 +37,7 @@ enum Step {
     Admit(u8),
     Busy(usize),
     Idle(usize),
+    Leave(usize),
     Remove(usize),
 }
 
@@ -44,6 +46,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => (0..5_u8).prop_map(Step::Admit),
         1 => (0..6_usize).prop_map(Step::Busy),
         1 => (0..6_usize).prop_map(Step::Idle),
+        1 => (0..6_usize).prop_map(Step::Leave),
         1 => (0..6_usize).prop_map(Step::Remove),
     ]
 }
@@ -65,7 +68,7 @@ proptest! {
                         prop_assert_eq!(gone.is_some(), victim.is_some());
                         naive.places.retain(|(place, ..)| Some(*place) != victim);
                         naive.clock += 1;
-                        naive.places.push((place, client, Some(naive.clock)));
+                        naive.places.push((place, client, Some(Since::Idle(naive.clock))));
                     }
                 }
                 Step::Busy(index) => {
@@ -78,7 +81,14 @@ proptest! {
                     if let Some(place) = at(index) {
                         crowd.idle(place);
                         naive.clock += 1;
-                        naive.places[index].2 = Some(naive.clock);
+                        naive.places[index].2 = Some(Since::Idle(naive.clock));
+                    }
+                }
+                Step::Leave(index) => {
+                    if let Some(place) = at(index) {
+                        crowd.leaves(place);
+                        naive.clock += 1;
+                        naive.places[index].2 = Some(Since::Leaving(naive.clock));
                     }
                 }
                 Step::Remove(index) => {
@@ -109,4 +119,19 @@ fn the_one_that_holds_the_most_loses_and_nobody_else() {
     let (_, gone) = crowd.admit(&"third", "third").unwrap();
     assert_eq!(gone, Some("loud"));
     assert_eq!(crowd.shed(), Some("loud"));
+}
+
+#[test]
+fn what_is_about_to_leave_goes_first_whoever_has_it() {
+    let mut crowd = Crowd::new(Bounds { all: 4, each: 3 });
+    let (leaving, _) = crowd.admit(&"quiet", "leaving").unwrap();
+    for _ in 0..3 {
+        crowd.admit(&"loud", "loud").unwrap();
+    }
+    crowd.leaves(leaving);
+    assert_eq!(crowd.admit(&"third", "third").unwrap().1, Some("leaving"));
+    // And of one's own, the youngest though it be.
+    let (leaving, _) = crowd.admit(&"loud", "leaving").unwrap();
+    crowd.leaves(leaving);
+    assert_eq!(crowd.admit(&"loud", "loud").unwrap().1, Some("leaving"));
 }

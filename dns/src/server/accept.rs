@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::libc;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::stream::Stream;
 use crate::crowd::{Bounds, Crowd, Place};
 use crate::seldom::Seldom;
 use crate::stats::Stats;
@@ -54,7 +55,7 @@ impl Connections {
     }
 
     /// A place for a connection of this client; the second end says when it is taken away.
-    fn enter(self: &Arc<Self>, client: IpAddr, stats: &Stats) -> Option<(Seat, oneshot::Receiver<()>)> {
+    fn enter(self: &Arc<Self>, client: IpAddr, stats: &Stats) -> Option<(Arc<Seat>, oneshot::Receiver<()>)> {
         let (stays, gone) = oneshot::channel();
         let admitted = self.crowd().admit(&client, stays);
         let Some((place, evicted)) = admitted else {
@@ -65,7 +66,7 @@ impl Connections {
             stats.tcp_evicted.increment();
         }
         stats.tcp_connections.increment();
-        Some((Seat { all: Arc::clone(self), place }, gone))
+        Some((Arc::new(Seat { all: Arc::clone(self), place }), gone))
     }
 }
 
@@ -84,6 +85,11 @@ impl Seat {
     /// The connection waits for its client.
     pub(super) fn idle(&self) {
         self.all.crowd().idle(self.place);
+    }
+
+    /// The connection has ended, but for its client.
+    fn leaves(&self) {
+        self.all.crowd().leaves(self.place);
     }
 
     /// Tells when the connection is to end.
@@ -136,7 +142,7 @@ pub(super) async fn accept<F>(
     listener: TcpListener,
     connections: Arc<Connections>,
     stats: &Stats,
-    serve: impl Fn(TcpStream, SocketAddr, Seat) -> F,
+    serve: impl Fn(Stream, SocketAddr, Arc<Seat>) -> F,
 ) where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
@@ -152,14 +158,22 @@ pub(super) async fn accept<F>(
             Ok((stream, client)) => {
                 let client = SocketAddr::new(client.ip().to_canonical(), client.port());
                 let Some((seat, gone)) = connections.enter(client.ip(), stats) else { continue };
-                let connection = serve(stream, client, seat);
+                let stream = Stream::new(stream);
+                let connection = serve(stream.clone(), client, Arc::clone(&seat));
                 tasks.spawn(async move {
-                    let connection = pin!(connection);
-                    tokio::select! {
-                        _ = gone => {}
-                        ended = connection => if let Err(error) = ended {
+                    let connection = pin!(async move {
+                        let ended = connection.await;
+                        if let Err(error) = &ended {
                             tracing::debug!(%client, %error, "connection closed with an error");
                         }
+                        if has_said_something(&ended) {
+                            seat.leaves();
+                            stream.linger().await;
+                        }
+                    });
+                    tokio::select! {
+                        _ = gone => {}
+                        () = connection => {}
                     }
                 });
             }
@@ -181,6 +195,12 @@ pub(super) async fn accept<F>(
     drop(listener);
     // Those that take longer are cut off.
     let _late = timeout(LAST, async { while tasks.join_next().await.is_some() {} }).await;
+}
+
+/// Whether a client may still have to read how its connection has ended: with everything sent, or, where what came was
+/// not TLS, with an alert. Who does not read is not waited for again.
+fn has_said_something(ended: &io::Result<()>) -> bool {
+    ended.as_ref().err().is_none_or(|error| error.kind() == io::ErrorKind::InvalidData)
 }
 
 /// Whether the process or the node has no more of something, so that trying again at once is of no use.

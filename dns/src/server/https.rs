@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -17,13 +18,13 @@ use h2::{Reason, RecvStream};
 use hickory_server::net::NetError;
 use hickory_server::net::http::{Version, fetch_body, response};
 use http::{Method, StatusCode, header};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
 use super::accept::Seat;
 use super::frames::LONGEST;
 use super::secure::{Came, HANDSHAKE, Handler, Replies};
+use super::stream::Stream;
 use super::tcp::{IDLE, SLOW};
 
 /// Where queries go to.
@@ -39,9 +40,9 @@ const LAST: Duration = Duration::from_secs(1);
 
 /// Serves a connection to its end.
 pub(super) async fn talk(
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Stream>,
     client: SocketAddr,
-    seat: Seat,
+    seat: Arc<Seat>,
     handler: Handler,
 ) -> io::Result<()> {
     let mut builder = h2::server::Builder::new();

@@ -7,6 +7,7 @@ mod frames;
 mod https;
 mod secure;
 mod socket;
+mod stream;
 mod tcp;
 mod tls;
 mod udp;

@@ -20,7 +20,7 @@ use hickory_server::net::runtime::{Time, TokioTime};
 use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo, default_tls_server_config};
 use hickory_server::zone_handler::{MessageResponse, MessageResponseBuilder, Queries};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +28,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::accept::{Connections, Seat, Share, accept};
 use super::certificate::Certificate;
+use super::stream::Stream;
 use super::tcp::shortly;
 use crate::full::{Outcome, Responder, Response, Transfer, Transport, encode};
 use crate::meter::{Answered, Asked, Maker, Shard};
@@ -51,7 +52,7 @@ pub(super) async fn serve<F>(
     acceptor: TlsAcceptor,
     handler: Handler,
     connections: Arc<Connections>,
-    talk: impl Fn(TlsStream<TcpStream>, SocketAddr, Seat, Handler) -> F + Copy + Send + Sync + 'static,
+    talk: impl Fn(TlsStream<Stream>, SocketAddr, Arc<Seat>, Handler) -> F + Copy + Send + Sync + 'static,
 ) where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {

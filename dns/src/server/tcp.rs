@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::{sleep_until, timeout};
 
 use super::accept::{Connections, Seat, Share, accept};
 use super::frames::{Frame, Frames};
+use super::stream::Stream;
 use crate::full::{Outcome, Responder, Response, Short, Transfer, Transport};
 use crate::meter::{Answered, Asked, Maker, Shard};
 use crate::site::log::Exchange;
@@ -43,11 +44,11 @@ pub(super) async fn serve(
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     client: SocketAddr,
     responder: Arc<Responder>,
     shard: Arc<Shard>,
-    seat: Seat,
+    seat: Arc<Seat>,
 }
 
 /// A response that was waited for.
@@ -127,9 +128,9 @@ impl Connection {
                     self.finish(response, maker, came).await?;
                     deadline = tokio::time::Instant::now() + IDLE;
                 }
-                readable = self.stream.readable(), if waiting.len() < PIPELINE => {
+                readable = self.stream.tcp().readable(), if waiting.len() < PIPELINE => {
                     readable?;
-                    match self.stream.try_read_buf(frames.room()) {
+                    match self.stream.tcp().try_read_buf(frames.room()) {
                         // What is waited for is still answered: a client may close its side after its last query.
                         Ok(0) => break,
                         Ok(_) => {}
@@ -188,7 +189,7 @@ impl Connection {
     async fn send(&mut self, message: &[u8]) -> io::Result<()> {
         let length = u16::try_from(message.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         let frame = [&length.to_be_bytes(), message].concat();
-        let sent = match self.stream.try_write(&frame) {
+        let sent = match self.stream.tcp().try_write(&frame) {
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),

@@ -2,17 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
 use super::accept::Seat;
 use super::frames::{Frame, Frames};
 use super::secure::{Came, Handler, Replies, Reply};
+use super::stream::Stream;
 use super::tcp::{IDLE, SLOW};
 
 /// How many queries of one connection may be under way; the next is read when one is answered.
@@ -20,9 +21,9 @@ const PIPELINE: usize = 8;
 
 /// Serves a connection to its end.
 pub(super) async fn talk(
-    mut stream: TlsStream<TcpStream>,
+    mut stream: TlsStream<Stream>,
     client: SocketAddr,
-    seat: Seat,
+    seat: Arc<Seat>,
     handler: Handler,
 ) -> io::Result<()> {
     let (replies, mut ready) = Replies::new(&seat);
@@ -78,12 +79,7 @@ pub(super) async fn talk(
 }
 
 /// Hands a response to the kernel: TLS keeps some of it otherwise.
-async fn send(
-    stream: &mut TlsStream<TcpStream>,
-    reply: &Reply,
-    handler: &Handler,
-    client: SocketAddr,
-) -> io::Result<()> {
+async fn send(stream: &mut TlsStream<Stream>, reply: &Reply, handler: &Handler, client: SocketAddr) -> io::Result<()> {
     let length = u16::try_from(reply.bytes.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
     let frame = [&length.to_be_bytes(), &reply.bytes[..]].concat();
     let written = timeout(SLOW, async {

@@ -93,8 +93,16 @@ pub(crate) async fn connect(tiers: &Tiers, trusted: &str) -> std::io::Result<Tls
     connect_to(tiers.server.tls_address().unwrap(), trusted, b"dot").await
 }
 
-pub(crate) async fn connect_to(
-    address: SocketAddr,
+async fn connect_to(address: SocketAddr, trusted: &str, protocol: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+    // A client with little room sees how fast a server sends.
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(16 << 10)?;
+    secured(socket.connect(address).await?, trusted, protocol).await
+}
+
+/// TLS over a connection, for a client that trusts this certificate only.
+pub(crate) async fn secured(
+    stream: TcpStream,
     trusted: &str,
     protocol: &[u8],
 ) -> std::io::Result<TlsStream<TcpStream>> {
@@ -106,10 +114,6 @@ pub(crate) async fn connect_to(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![protocol.to_vec()];
-    // A client with little room sees how fast a server sends.
-    let socket = TcpSocket::new_v4()?;
-    socket.set_recv_buffer_size(16 << 10)?;
-    let stream = socket.connect(address).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("dns.example").unwrap(), stream).await
 }
 
