@@ -14,9 +14,9 @@ use super::stream::Lines;
 use super::tls::Tls;
 use super::udp::Pool;
 use super::waiting::Heard;
+use crate::counter::Counter;
 use crate::meter::{CODES, Histogram, TIMES, code_index};
 use crate::seldom::Seldom;
-use crate::stats::Counter;
 
 /// How long it is remembered what a server can't do.
 const REMEMBERED: Duration = Duration::from_mins(15);
