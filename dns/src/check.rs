@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use fairlead_dns::WireName;
-use fairlead_dns::corefile::{Corefile, Files, translate};
+use fairlead_dns::corefile::{Corefile, translate};
+use fairlead_dns::files::Files;
 use fairlead_dns::plan::{BlockPlan, ForwardPlan, Makers, OverPlan, Own, Plan, Target};
 use fairlead_dns::site::dns64::Dns64;
 use fairlead_dns::site::external::External;

@@ -22,7 +22,7 @@ use fairlead_settings::HEADING;
 use tracing_subscriber::EnvFilter;
 
 use crate::health::Places;
-use crate::planned::{Wanted, rewrite_rule, template_rule};
+use crate::values::{Wanted, rewrite_rule, template_rule};
 
 /// What is not logged unless a filter names it: the watches say themselves what is wrong with them, and how often.
 pub(crate) const QUIET: &str = "kube_client=off,kube_runtime=off";

@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::full::Transport;
+use crate::manner::{Manner, Transport};
 use crate::name::labels;
 use crate::wire::{CLASS_IN, HEADER, Header, MIN_UDP, PlainQuery, RecordType, flags, rcode};
 use crate::zone::{Answer, Zone};
@@ -17,32 +17,6 @@ pub(crate) const SOA_TIMES: [u32; 3] = [7200, 1800, 86400];
 
 /// The length of the SOA's data: `ns.dns` and `hostmaster` with a pointer behind each, and five numbers.
 const SOA_DATA: u16 = (3 + 4 + 2) + (11 + 2) + 5 * 4;
-
-/// What every tier must know about the server that it speaks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Manner {
-    /// Other zones are looked up: the RA flag.
-    pub recursion: bool,
-    /// The longest UDP message that is sent, whatever the client takes.
-    pub max_udp: u16,
-}
-
-impl Manner {
-    /// The longest UDP message for a client that says what it takes in an OPT record, or has none.
-    #[must_use]
-    pub fn udp_limit(&self, client: Option<u16>) -> usize {
-        usize::from(client.unwrap_or(MIN_UDP).max(MIN_UDP).min(self.max_udp.max(MIN_UDP)))
-    }
-
-    /// The longest message for a client.
-    #[must_use]
-    pub fn limit(&self, transport: Transport, client: Option<u16>) -> usize {
-        match transport {
-            Transport::Udp => self.udp_limit(client),
-            Transport::Tcp | Transport::Https => usize::from(u16::MAX),
-        }
-    }
-}
 
 /// What the short way says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

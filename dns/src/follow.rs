@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use fairlead_dns::corefile::{Disk, Files};
 use fairlead_dns::feed::Make;
+use fairlead_dns::files::{Disk, Files};
 use fairlead_dns::forward::Forwarder;
 use fairlead_dns::full::Responder;
 use fairlead_dns::plan::{Makers, Own, Plan};

@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 use fairlead_dns::full::Responder;
 use fairlead_observe::{Answer, keep};
 
-use crate::metrics::Metrics;
-
 /// Where each is served.
 pub(crate) struct Places {
     pub(crate) health: SocketAddr,
@@ -112,19 +110,24 @@ impl Readiness {
 }
 
 /// Serves all of it until the process ends.
-pub(crate) fn serve(places: &Places, readiness: &Arc<Readiness>, metrics: Metrics) {
+pub(crate) fn serve(
+    places: &Places,
+    readiness: &Arc<Readiness>,
+    metrics: impl Fn(&str) -> Answer + Send + Sync + 'static,
+) {
     let health = Arc::new(|path: &str| match path {
         "/health" => Answer::text(200, "OK"),
         _ => Answer::not_found(),
     });
     let ready = Arc::clone(readiness);
     let ready = Arc::new(move |path: &str| ready.answer(path));
-    let metrics = Arc::new(move |path: &str| metrics.answer(path));
     let Places { health: health_at, ready: ready_at, metrics: metrics_at } = *places;
     const TAKEN: &str = "free the port or name another";
     tokio::spawn(async move { keep(health_at, "health", &format!("{TAKEN} with --health-bind"), health).await });
     tokio::spawn(async move { keep(ready_at, "readiness", &format!("{TAKEN} with --ready-bind"), ready).await });
-    tokio::spawn(async move { keep(metrics_at, "metrics", &format!("{TAKEN} with --metrics-bind"), metrics).await });
+    tokio::spawn(async move {
+        keep(metrics_at, "metrics", &format!("{TAKEN} with --metrics-bind"), Arc::new(metrics)).await;
+    });
     let looking = Arc::clone(readiness);
     // The time without changes is known even where nobody asks.
     tokio::spawn(async move {
@@ -139,9 +142,9 @@ pub(crate) fn serve(places: &Places, readiness: &Arc<Readiness>, metrics: Metric
 mod tests {
     use std::sync::RwLock;
 
-    use fairlead_dns::fast::Manner;
     use fairlead_dns::forward::{Config, Forwarder};
     use fairlead_dns::hosts::Hosts;
+    use fairlead_dns::manner::Manner;
     use fairlead_dns::site::Site;
     use fairlead_dns::{WireName, Zone};
 

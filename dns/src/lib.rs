@@ -5,13 +5,17 @@
 #![forbid(unsafe_code)]
 
 pub mod corefile;
+pub mod counter;
 pub mod crowd;
 pub mod descriptors;
+mod encode;
 pub mod fast;
 pub mod feed;
+pub mod files;
 pub mod forward;
 pub mod full;
 pub mod hosts;
+pub mod manner;
 pub mod meter;
 pub mod name;
 pub mod plan;

@@ -7,15 +7,16 @@ mod follow;
 mod health;
 mod metrics;
 mod planned;
+mod values;
 
 use std::io::IsTerminal;
 use std::sync::{Arc, RwLock};
 
 use anyhow::{Context, Result, bail};
-use fairlead_dns::corefile::Disk;
-use fairlead_dns::fast::Manner;
 use fairlead_dns::feed::{Make, feed};
+use fairlead_dns::files::Disk;
 use fairlead_dns::full::{Responder, Transfers};
+use fairlead_dns::manner::Manner;
 use fairlead_dns::server::{Config, Server};
 use fairlead_dns::site::log::Gate;
 use fairlead_dns::stats::Stats;
@@ -75,7 +76,7 @@ async fn main() -> Result<()> {
     let troubles = move || cluster.as_ref().map(Cluster::troubles).unwrap_or_default();
     let readiness = Arc::new(Readiness::new(Arc::clone(&responder), Box::new(troubles), args.patience()));
     let numbers = Metrics { responder: Arc::clone(&responder), readiness: Arc::clone(&readiness), process };
-    health::serve(&args.places(&plan), &readiness, numbers);
+    health::serve(&args.places(&plan), &readiness, move |path: &str| numbers.answer(path));
     let feed = feed(source.spawn(), Builder::new(&plan.origin)?, Arc::clone(&responder), made);
     let mut feed = std::pin::pin!(feed);
     let mut ended = tokio::select! {

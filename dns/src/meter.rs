@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::full::Transport;
-use crate::stats::Counter;
+use crate::counter::Counter;
+use crate::manner::Transport;
 use crate::wire::{HEADER, RecordType, question_type};
 
 /// Names of types that are told apart (plugin/metrics/vars/monitor.go); the last is for all others.

@@ -6,11 +6,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
+use fairlead_dns::counter::Counter;
 use fairlead_dns::forward::Server;
 use fairlead_dns::forward::cache::{Cache, Counts};
 use fairlead_dns::full::Responder;
 use fairlead_dns::meter::{CODES, FAMILIES, MAKERS, PROGRAMMING, Reading, SIZES, Sums, TIMES, TYPES};
-use fairlead_dns::stats::Counter;
 use fairlead_observe::{Answer, Process, counter, counters, exposition, family, gauge, gauges, labels};
 use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 

@@ -4,6 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use hickory_proto::rr::Name;
+
 /// The longest name on the wire, root included (RFC 1035 section 2.3.4).
 pub const MAX_NAME: usize = 255;
 /// The longest label (RFC 1035 section 2.3.4).
@@ -111,6 +113,18 @@ pub fn strip_suffix<'n>(name: &'n [u8], suffix: &[u8]) -> Option<&'n [u8]> {
     let front = name.strip_suffix(suffix)?;
     let walked: usize = labels(front).map(|label| label.len() + 1).sum();
     (walked == front.len()).then_some(front)
+}
+
+/// A name's bytes on the wire, in the client's spelling.
+pub(crate) fn wire_of(name: &Name) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(name.len() + 1);
+    for label in name {
+        wire.push(u8::try_from(label.len()).unwrap_or(0));
+        wire.extend_from_slice(label);
+    }
+    wire.push(0);
+    debug_assert_eq!(labels(&wire).count(), name.iter().count(), "a decoded name is a name");
+    wire
 }
 
 #[cfg(test)]

@@ -4,57 +4,16 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use fairlead_dns::WireName;
-use fairlead_dns::corefile::{self, Corefile, Files, translate};
+use fairlead_dns::corefile::{Corefile, translate};
+use fairlead_dns::files::Files;
 use fairlead_dns::forward::Rules;
 use fairlead_dns::hosts::Hosts;
 use fairlead_dns::name::strip_suffix;
 use fairlead_dns::plan::{BlockPlan, ForwardPlan, HostsPlan, OverPlan, Plan, Target};
-use fairlead_dns::site::acl::Prefix;
-use fairlead_dns::site::log::{COMMON, Kinds, LogRule};
-use fairlead_dns::site::rewrite::Rewrite;
-use fairlead_dns::site::template::Template;
 use fairlead_dns::site::{self, HostsRules};
 use fairlead_dns::zone::Options;
 
 use crate::cli::Args;
-
-/// Queries that are logged.
-#[derive(Debug, Clone)]
-pub(crate) enum Wanted {
-    Zone(WireName),
-    From(Prefix),
-}
-
-impl Wanted {
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        match Prefix::parse(text) {
-            Some(prefix) => Ok(Self::From(prefix)),
-            None => WireName::parse(text).map(Self::Zone).map_err(|error| error.to_string()),
-        }
-    }
-
-    /// The rule in a block for some zones.
-    fn rule(&self, block: &[WireName]) -> LogRule {
-        let (zones, sources) = match self {
-            Self::Zone(zone) => (vec![zone.clone()], vec![]),
-            Self::From(prefix) => (block.to_vec(), vec![*prefix]),
-        };
-        LogRule { zones, sources, kinds: Kinds::ALL, format: COMMON.to_owned() }
-    }
-}
-
-/// A rule as CoreDNS has it.
-pub(crate) fn rewrite_rule(text: &str) -> Result<Rewrite, String> {
-    let directive = Corefile::directive("rewrite", text).map_err(|mistake| mistake.text)?;
-    corefile::rewrite(&directive).map_err(|mistake| mistake.text)
-}
-
-/// A template as CoreDNS has it.
-pub(crate) fn template_rule(text: &str) -> Result<Template, String> {
-    let directive = Corefile::directive("template", text).map_err(|mistake| mistake.text)?;
-    let root = WireName::parse(".").map_err(|error| error.to_string())?;
-    corefile::template(&directive, &[root]).map_err(|mistake| mistake.text)
-}
 
 impl Args {
     /// What the configuration asks for, and a Corefile's instead where one is named.

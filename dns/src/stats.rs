@@ -1,8 +1,6 @@
 //! Counters of what the server does.
 
-use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use crate::counter::Counter;
 use crate::meter::{Histogram, Meters, PROGRAMMING};
 
 /// What has happened since the start. Every field counts messages.
@@ -63,44 +61,5 @@ impl Default for Stats {
             programming_cluster_ip: Histogram::new(&PROGRAMMING),
             programming_headless: Histogram::new(&PROGRAMMING),
         }
-    }
-}
-
-/// A number that only grows.
-#[derive(Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// One more.
-    pub fn increment(&self) {
-        self.add(1);
-    }
-
-    /// More.
-    pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// More, by the only one who adds to it: cheaper than [`Self::add`], which several may do at once.
-    pub fn add_alone(&self, count: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
-    }
-
-    /// How many so far.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl fmt::Debug for Counter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for Counter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.get(), f)
     }
 }

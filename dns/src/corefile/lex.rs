@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::{Files, Mistake, Place, Word};
+use super::syntax::{Mistake, Place, Word};
+use crate::files::Files;
 
 /// The words of a text, with the environment's values in place.
 pub(super) fn words(file: &Arc<str>, text: &str, files: &dyn Files) -> Result<Vec<Word>, Mistake> {

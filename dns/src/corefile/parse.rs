@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::files::{find, is_pattern};
 use super::lex::words;
-use super::{Corefile, Directive, Files, Mistake, Place, ServerBlock, Word, beside};
+use super::syntax::{Corefile, Directive, Mistake, Place, ServerBlock, Word, beside};
+use crate::files::{Files, find, is_pattern};
 
 /// How many files and snippets are put in. One that imports itself would go on for ever.
 const IMPORTS: usize = 1000;
@@ -26,7 +26,25 @@ struct Parser<'f> {
     last: Place,
 }
 
-pub(super) fn read(path: &Path, files: &dyn Files) -> Result<Corefile, Mistake> {
+impl Corefile {
+    /// Reads a file and what it imports.
+    ///
+    /// # Errors
+    /// A file can't be read, or something in it is no Corefile.
+    pub fn read(path: &Path, files: &dyn Files) -> Result<Self, Mistake> {
+        read(path, files)
+    }
+
+    /// Reads one directive from a text, as a value of another file.
+    ///
+    /// # Errors
+    /// It is none, or more than one.
+    pub fn directive(name: &str, text: &str) -> Result<Directive, Mistake> {
+        directive(name, text)
+    }
+}
+
+fn read(path: &Path, files: &dyn Files) -> Result<Corefile, Mistake> {
     let file: Arc<str> = path.to_string_lossy().into();
     let place = Place { file: Arc::clone(&file), line: 1 };
     let text = files
@@ -46,7 +64,7 @@ pub(super) fn read(path: &Path, files: &dyn Files) -> Result<Corefile, Mistake> 
     Ok(Corefile { blocks, empty_imports: parser.empty_imports })
 }
 
-pub(super) fn directive(name: &str, text: &str) -> Result<Directive, Mistake> {
+fn directive(name: &str, text: &str) -> Result<Directive, Mistake> {
     struct Nothing;
     impl Files for Nothing {
         fn text(&self, _: &Path) -> std::io::Result<String> {

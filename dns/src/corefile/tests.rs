@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::WireName;
+use crate::files::{Files, matches};
 use crate::forward::Policy;
 use crate::plan::{Plan, Target};
 use crate::site::acl::{Verdict, judge};

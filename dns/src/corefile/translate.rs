@@ -4,7 +4,7 @@ use super::plugins::{
     Kept, Kubernetes, acl, advice, bind, cache, dns64, forward, health, hosts, k8s_external, kubernetes, log, place,
     rewrite, template, transfer, zone,
 };
-use super::{Corefile, Directive, Mistake, Place, ServerBlock, Word};
+use super::syntax::{Corefile, Directive, Mistake, Place, ServerBlock, Word};
 use crate::WireName;
 use crate::plan::{BlockPlan, Plan};
 use crate::zone::Options;

@@ -1,6 +1,7 @@
 //! What is asked of upstream servers, as bytes.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::name::labels;
 use crate::random;
@@ -9,11 +10,11 @@ use crate::wire::{CLASS_IN, HEADER, Header, RecordType, flags};
 /// The UDP size that is offered to upstream servers: what every path carries in one piece (DNS flag day 2020).
 pub(super) const UDP_SIZE: u16 = 1232;
 
-/// What is asked: everything that an answer depends on. Questions that are equal have one answer.
+/// What is asked: everything that an answer depends on. Questions that are equal have one answer. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Question {
     /// Flags, the type, and the name in lower case: see [`Self::key`].
-    key: Box<[u8]>,
+    key: Arc<[u8]>,
 }
 
 /// What a client wants besides the records.
@@ -67,7 +68,8 @@ impl Question {
 
     /// The question section of a message, with the name as it is or in a random spelling.
     pub(super) fn section(&self, spelled: bool) -> Vec<u8> {
-        let mut section = self.name().to_vec();
+        let mut section = Vec::with_capacity(self.name().len() + 4);
+        section.extend_from_slice(self.name());
         if spelled {
             spell(&mut section);
         }

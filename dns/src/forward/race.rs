@@ -7,10 +7,10 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
-use super::ForwardError;
 use super::question::Question;
 use super::reply::Reply;
 use super::server::{Server, Trouble};
+use super::terms::ForwardError;
 
 /// Asks in this order. A server that was silent is asked once more, since a datagram may be lost, and without an OPT
 /// record, since some servers drop what has one. One that said that it can't is not asked again: if it leads back here,

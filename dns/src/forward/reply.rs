@@ -7,8 +7,9 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record};
 use hickory_proto::serialize::binary::BinDecodable;
 
-use crate::fast::{Manner, rotated_start};
-use crate::full::encode;
+use crate::encode::encode;
+use crate::fast::rotated_start;
+use crate::manner::Manner;
 use crate::wire::{CLASS_IN, HEADER, Header, PlainEdns, RecordType, flags};
 
 use super::question::Question;

@@ -1,18 +1,18 @@
 //! What is done beside answering: loops are looked for, servers that were silent are asked whether they answer again,
 //! and sockets are renewed.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 
+use super::forwarder::Forwarder;
 use super::question::{Question, Wants};
 use super::server::Server;
-use super::{Forwarder, refuse_loops};
+use super::upstreams::refuse_loops;
 use crate::random;
 use crate::wire::RecordType;
 use crate::zone::Zone;
@@ -25,16 +25,6 @@ const PROBE: Duration = Duration::from_mins(1);
 const RETURN: Duration = Duration::from_secs(2);
 /// The type that probes ask for. Hardly anybody else does, so no other query is compared.
 const PROBED: RecordType = RecordType::HINFO;
-
-/// Questions that nobody else can have asked, by name: whether they came back.
-#[derive(Default)]
-pub(super) struct Probes(Mutex<HashMap<Box<[u8]>, Arc<AtomicBool>>>);
-
-impl Probes {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Arc<AtomicBool>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Forwarder {
     /// Whether this is a probe of our own that has come back; the name in lower case. Then it is not to be asked again.

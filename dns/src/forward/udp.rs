@@ -18,8 +18,8 @@ use tokio::task::AbortHandle;
 
 use super::question::Question;
 use super::waiting::{Heard, Waiting};
+use crate::counter::Counter;
 use crate::random;
-use crate::stats::Counter;
 
 /// How many sockets a server has.
 const SOCKETS: usize = 8;

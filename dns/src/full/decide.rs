@@ -9,12 +9,16 @@ use hickory_proto::rr::{DNSClass, Name, RData};
 use hickory_proto::serialize::binary::{BinDecodable, DecodeError};
 
 use super::external::{Place, Said};
+use super::outcome::{Asker, Outcome, Pending, Restore};
 use super::records::{Answers, Chain, Spelling};
-use super::{Asker, Outcome, Pending, Responder, Response, Transport, wire_of};
+use super::responder::Responder;
+use super::response::Response;
 use crate::forward::{Forwarder, Question, Wants};
+use crate::manner::Transport;
 use crate::meter::Maker;
+use crate::name::wire_of;
 use crate::site::acl::{self, Verdict};
-use crate::site::rewrite::{self, Rewritten, Undo};
+use crate::site::rewrite::{self, Rewritten};
 use crate::site::{Block, Fixed, Judged, template};
 use crate::wire::RecordType;
 use crate::zone::Answer;
@@ -243,24 +247,6 @@ impl Responder {
                 }))
             }
         }
-    }
-}
-
-/// A client's question that is answered as another.
-pub(super) struct Restore {
-    response: Response,
-    asked: Name,
-    query: Query,
-    undo: Undo,
-}
-
-impl Restore {
-    /// The answer to the other question, as one to the client's.
-    pub(super) fn response(self, inner: Response) -> Response {
-        let Self { response, asked, query, undo } = self;
-        let Some((mut message, maker)) = inner.into_message() else { return response.failed(ResponseCode::ServFail) };
-        undo.apply(&mut message, &asked, &query.name);
-        response.replace(message, maker)
     }
 }
 

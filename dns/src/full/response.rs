@@ -3,11 +3,11 @@
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::Record;
 
-use super::encode::encode;
-use super::{Transport, wire_of};
-use crate::fast::Manner;
+use crate::encode::encode;
 use crate::forward::Client;
+use crate::manner::{Manner, Transport};
 use crate::meter::{Answered, Maker};
+use crate::name::wire_of;
 use crate::wire::{CLASS_IN, Header, PlainEdns, flags};
 
 /// A response while it is made.

@@ -4,21 +4,13 @@ use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hickory_proto::serialize::binary::DecodeError;
 
-use super::{Asker, Outcome, Pending, Responder, Response, Transport, wire_of};
-use crate::meter::Maker;
+use super::outcome::{Asker, Outcome, Pending, Translation};
+use super::responder::Responder;
+use super::response::Response;
+use crate::manner::Transport;
+use crate::name::wire_of;
 use crate::site::Block;
 use crate::site::dns64::Dns64;
-
-/// A client's question for IPv6 while others are asked for it.
-pub(super) struct Translation {
-    rules: Dns64,
-    response: Response,
-    request: Message,
-    query: Query,
-    asker: Asker,
-    /// What was said about IPv6, while it is asked about IPv4.
-    v6: Option<(Message, Option<Maker>)>,
-}
 
 impl Responder {
     /// Answers a question for IPv6.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{BlockPlan, ForwardPlan, HostsPlan, OverPlan, Plan, Target};
-use crate::corefile::Files;
 use crate::crowd::Bounds;
+use crate::files::Files;
 use crate::forward::tls::{PORT, Tls, TlsError};
 use crate::forward::{Config, Forwarder, Limits, Over, UpstreamError, from_resolv_conf, refuse_loops};
 use crate::hosts::{Hosts, WrongLine};

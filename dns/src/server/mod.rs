@@ -25,7 +25,8 @@ use self::secure::Handler;
 
 pub use self::certificate::{Certificate, CertificateError};
 use crate::crowd::Bounds;
-use crate::full::{Responder, Transport};
+use crate::full::Responder;
+use crate::manner::Transport;
 use crate::meter::Shard;
 
 /// Why the server can't start.

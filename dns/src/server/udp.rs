@@ -13,7 +13,8 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 
 use super::datagram::{Ends, Local, controls, send};
 use super::frames::LONGEST;
-use crate::full::{Outcome, Responder, Short, Transport};
+use crate::full::{Outcome, Responder, Short};
+use crate::manner::Transport;
 use crate::meter::{Answered, Asked, Maker, Shard};
 use crate::site::Site;
 use crate::site::log::Exchange;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, ResponseCode};
 
 use crate::WireName;
-use crate::full::Transport;
+use crate::manner::Transport;
 use crate::wire::{Header, flags};
 
 use super::acl::Prefix;
@@ -91,7 +91,7 @@ pub struct Exchange<'e> {
 pub fn lines<'r>(rules: impl FnOnce(&[u8]) -> &'r [LogRule], exchange: &Exchange<'_>) -> Vec<String> {
     let Ok(query) = Message::from_vec(exchange.query) else { return Vec::new() };
     let Some(question) = query.queries.first() else { return Vec::new() };
-    let name = crate::full::wire_of(question.name()).to_ascii_lowercase();
+    let name = crate::name::wire_of(question.name()).to_ascii_lowercase();
     let client = exchange.client.ip().to_canonical();
     let meant = |rule: &&LogRule| {
         covers(&rule.zones, &name)
@@ -158,7 +158,7 @@ fn fill(place: &str, exchange: &Exchange<'_>, query: &Message, client: IpAddr, c
         "type" => write!(out, "{}", question.query_type()),
         "class" => write!(out, "{}", question.query_class()),
         "name" => {
-            let name = crate::full::wire_of(question.name());
+            let name = crate::name::wire_of(question.name());
             for label in crate::name::labels(&name) {
                 let _ = write!(out, "{}.", label.to_ascii_lowercase().escape_ascii());
             }

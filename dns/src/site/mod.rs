@@ -20,9 +20,9 @@ use std::sync::Arc;
 use hickory_proto::rr::{Name, Record};
 
 use crate::WireName;
-use crate::fast::Manner;
 use crate::forward::Forwarder;
 use crate::hosts::Hosts;
+use crate::manner::Manner;
 use crate::name::strip_suffix;
 use crate::wire::RecordType;
 use crate::zone::Answer;

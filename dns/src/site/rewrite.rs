@@ -240,7 +240,7 @@ impl Undo {
     }
 
     fn renamed(&self, name: &Name, values: bool) -> Option<Name> {
-        let before = text::of_wire(&crate::full::wire_of(name))?;
+        let before = text::of_wire(&crate::name::wire_of(name))?;
         let mut now = before.clone();
         // What was changed last is changed back first.
         for rule in self.answers.iter().rev().filter(|rule| rule.values == values) {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use fairlead_dns::crowd::Bounds;
 use fairlead_dns::fast;
-use fairlead_dns::full::{Outcome, Responder, Transport};
+use fairlead_dns::full::{Outcome, Responder};
+use fairlead_dns::manner::Transport;
 use fairlead_dns::server::{Config, Server};
 use fairlead_dns::wire::PlainQuery;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, RwLock};
 
-use fairlead_dns::fast::Manner;
 use fairlead_dns::forward::{Config, Forwarder, Limits, Rules};
 use fairlead_dns::full::Responder;
 use fairlead_dns::hosts::Hosts;
+use fairlead_dns::manner::Manner;
 use fairlead_dns::site::Site;
 use fairlead_dns::site::log::Gate;
 use fairlead_dns::stats::Stats;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use fairlead_dns::forward::Limits;
-use fairlead_dns::full::{Outcome, Transport};
+use fairlead_dns::full::Outcome;
+use fairlead_dns::manner::Transport;
 use fairlead_dns::{Builder, Zone};
 use fairlead_objects::{Event, Kind, Object, Protocol};
 use hickory_proto::op::{Edns, Message, ResponseCode};

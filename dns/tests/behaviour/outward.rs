@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use fairlead_dns::full::{Outcome, Response, TransferError, Transfers, Transport};
+use fairlead_dns::full::{Outcome, Response, TransferError, Transfers};
+use fairlead_dns::manner::Transport;
 use fairlead_dns::zone::{Delta, OutsideDelta};
 use fairlead_objects::{LoadBalancerIngress, Object, Protocol, ServiceType};
 use hickory_proto::op::{Message, ResponseCode};

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use fairlead_dns::full::{Outcome, Transport};
+use fairlead_dns::full::Outcome;
+use fairlead_dns::manner::Transport;
 use fairlead_dns::wire::RecordType;
 use fairlead_dns::{Builder, Zone, fast};
 use fairlead_objects::{Event, Kind, Object, ObjectKey, Protocol, ServiceType};

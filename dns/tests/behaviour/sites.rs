@@ -5,9 +5,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use fairlead_dns::corefile::{Corefile, Files, translate};
+use fairlead_dns::corefile::{Corefile, translate};
 use fairlead_dns::feed::{Make, feed};
-use fairlead_dns::full::{Outcome, Responder, Short, Transfers, Transport};
+use fairlead_dns::files::Files;
+use fairlead_dns::full::{Outcome, Responder, Short, Transfers};
+use fairlead_dns::manner::Transport;
 use fairlead_dns::meter::Maker;
 use fairlead_dns::plan::{Makers, Own, Plan};
 use fairlead_dns::site::Site;

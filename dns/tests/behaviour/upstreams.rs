@@ -219,7 +219,7 @@ fn d31_spellings_are_random_and_ports_change() {
         }
         assert!(seen.lock().unwrap().len() > 15, "{:?}", seen.lock().unwrap());
         let servers = forwarder_of(&tiers.responder).upstreams();
-        let [reused, opened] = servers[0].sockets().map(fairlead_dns::stats::Counter::get);
+        let [reused, opened] = servers[0].sockets().map(fairlead_dns::counter::Counter::get);
         assert!((2..=8).contains(&opened) && reused + opened == 20, "{reused} {opened}");
     });
 }

@@ -4,7 +4,8 @@ use std::io;
 use std::path::Path;
 
 use fairlead_dns::WireName;
-use fairlead_dns::corefile::{Corefile, Files, translate};
+use fairlead_dns::corefile::{Corefile, translate};
+use fairlead_dns::files::Files;
 use fairlead_dns::site::{rewrite, template};
 use fairlead_dns::wire::RecordType;
 

@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, RwLock};
 
-use fairlead_dns::fast::{self, Manner};
-use fairlead_dns::full::{Outcome, Responder, Transport};
+use fairlead_dns::fast;
+use fairlead_dns::full::{Outcome, Responder};
 use fairlead_dns::hosts::Hosts;
+use fairlead_dns::manner::Manner;
+use fairlead_dns::manner::Transport;
 use fairlead_dns::site::Site;
 use fairlead_dns::site::log::Gate;
 use fairlead_dns::stats::Stats;

@@ -1,6 +1,6 @@
 //! What is kept.
 
-use super::super::{Directive, Mistake, Place};
+use super::super::syntax::{Directive, Mistake, Place};
 use super::{duration, number, zones};
 use crate::WireName;
 use crate::forward::Rules;

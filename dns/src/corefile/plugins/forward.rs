@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::super::{Directive, Mistake, Word, beside};
+use super::super::syntax::{Directive, Mistake, Word, beside};
 use super::{duration, number, zone, zones};
 use crate::forward::{Policy, Rules, parse_upstream};
 use crate::plan::{ForwardPlan, OverPlan, Target};

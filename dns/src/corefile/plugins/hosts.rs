@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::super::{Directive, Mistake, beside};
+use super::super::syntax::{Directive, Mistake, beside};
 use super::{duration, fall, number, zones};
 use crate::WireName;
 use crate::hosts::Hosts;

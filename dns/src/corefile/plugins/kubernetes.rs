@@ -1,6 +1,6 @@
 //! The cluster's zone.
 
-use super::super::{Directive, Mistake};
+use super::super::syntax::{Directive, Mistake};
 use super::{fall, number, zones};
 use crate::WireName;
 use crate::name::strip_suffix;

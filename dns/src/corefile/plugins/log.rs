@@ -1,6 +1,6 @@
 //! The query log.
 
-use super::super::{Directive, Mistake};
+use super::super::syntax::{Directive, Mistake};
 use super::zones;
 use crate::WireName;
 use crate::site::log::{Kinds, LogRule, format};

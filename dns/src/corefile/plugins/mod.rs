@@ -13,7 +13,7 @@ mod template;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Directive, Mistake, Word};
+use super::syntax::{Directive, Mistake, Word};
 use crate::WireName;
 use crate::site::scope::Fall;
 use crate::wire::RecordType;

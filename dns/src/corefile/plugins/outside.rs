@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::super::{Directive, Mistake};
+use super::super::syntax::{Directive, Mistake, Word};
 use super::{fall, number, zones};
 use crate::WireName;
 use crate::site::dns64::{Dns64, Prefix};
@@ -12,7 +12,7 @@ use crate::site::transfer::Transfer;
 
 /// `dns64 [PREFIX] { prefix PREFIX, translate_all, allow_ipv4 }`.
 pub(crate) fn dns64(directive: &Directive) -> Result<Dns64, Mistake> {
-    let prefix = |word: &super::Word| {
+    let prefix = |word: &Word| {
         Prefix::parse(&word.text).ok_or_else(|| {
             word.wrong(format!(
                 "{:?} is not a prefix for NAT64: write an IPv6 network of 32, 40, 48, 56, 64 or 96 bits, such as \

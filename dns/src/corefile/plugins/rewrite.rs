@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::super::{Directive, Mistake, Word};
+use super::super::syntax::{Directive, Mistake, Word};
 use super::{number, record_type};
 use crate::WireName;
 use crate::site::rewrite::{AnswerRule, Change, Pattern, Rewrite};

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::super::{Directive, Mistake};
+use super::super::syntax::{Directive, Mistake, Word};
 use super::{duration, listen, record_type, zones};
 use crate::WireName;
 use crate::site::acl::{AclRule, Prefix, Verdict};
@@ -31,7 +31,7 @@ pub(crate) fn bind(directive: &Directive) -> Result<Vec<IpAddr>, Mistake> {
     if directive.plain()?.args.is_empty() {
         return Err(directive.wrong("bind needs an address: write it after the word"));
     }
-    let address = |word: &super::Word| {
+    let address = |word: &Word| {
         word.text.parse().map_err(|_| {
             word.wrong(format!("{:?} is not an address: write addresses; interfaces are not looked up here", word.text))
         })

@@ -2,7 +2,7 @@
 
 use hickory_proto::op::ResponseCode;
 
-use super::super::{Directive, Mistake, Word};
+use super::super::syntax::{Directive, Mistake, Word};
 use super::rewrite::regex;
 use super::{fall, record_type, zones};
 use crate::WireName;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::reply::{Lifetime, Reply};
-use crate::stats::Counter;
+use crate::counter::Counter;
 
 pub use shard::{Found, Kept, Millis, Shard};
 

@@ -8,7 +8,7 @@ use fairlead_objects::{Protocol, Service, ServiceType};
 
 use super::super::options::Options;
 use super::super::outside::{Outside, Target};
-use super::{Names, Slices, alias, ready_endpoints};
+use super::endpoints::{Names, Slices, alias, ready_endpoints};
 use crate::WireName;
 
 /// Names while they are collected, with how many entries each has.

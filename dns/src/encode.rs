@@ -10,7 +10,7 @@ use hickory_proto::op::{Edns, Message, MessageType, Query};
 use hickory_proto::rr::{Name, RData, Record};
 use hickory_proto::serialize::binary::BinEncodable;
 
-use super::wire_of;
+use crate::name::wire_of;
 use crate::wire::{HEADER, Header, flags};
 
 /// The longest message.

@@ -49,7 +49,7 @@ impl Files for Disk {
 }
 
 /// The files that a pattern names, in order. `Err`: the pattern has wildcards in front of its last part.
-pub(super) fn find(files: &dyn Files, pattern: &Path) -> Result<io::Result<Vec<PathBuf>>, ()> {
+pub(crate) fn find(files: &dyn Files, pattern: &Path) -> Result<io::Result<Vec<PathBuf>>, ()> {
     let directory = pattern.parent().unwrap_or(Path::new(""));
     let last = pattern.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if is_pattern(&directory.to_string_lossy()) {
@@ -66,7 +66,7 @@ pub(super) fn find(files: &dyn Files, pattern: &Path) -> Result<io::Result<Vec<P
 }
 
 /// Whether a path has wildcards.
-pub(super) fn is_pattern(path: &str) -> bool {
+pub(crate) fn is_pattern(path: &str) -> bool {
     path.contains(['*', '?', '['])
 }
 
