@@ -158,7 +158,7 @@ mod tests {
             for translated in [false, true] {
                 let seen = socket(transport, POD, translated);
                 assert!(decide(&seen, &["10.244.1.2"], &[], true));
-                assert!(!decide(&seen, &["10.244.1.3"], &["10.244.1.4"], false), "to somebody else");
+                assert!(!decide(&seen, &["10.244.1.3"], &["10.244.1.4"], true), "to somebody else");
             }
         }
         let mapped = socket(Transport::Tcp, "[::ffff:10.244.1.2]:80", false);
