@@ -143,10 +143,11 @@ pub enum BpfError {
 }
 
 impl BpfError {
-    /// Whether an interface was gone when a program was to be attached to it.
+    /// Whether a program could not be attached because its interface is gone. The interface itself is asked for: what the kernel
+    /// says of one that is gone it also says where a module is missing.
     #[must_use]
-    pub fn is_gone(&self) -> bool {
-        let Self::Attach { source, .. } = self else { return false };
-        source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32)
+    pub fn is_of_vanished(&self, ifindex: u32) -> bool {
+        matches!(self, Self::Attach { .. })
+            && nix::net::if_::if_indextoname(ifindex).is_err_and(|error| error == nix::errno::Errno::ENXIO)
     }
 }

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::attach::{Hook, Means, Place, with_target};
 use super::filters::{Rank, STAND_IN, is_of_uplink};
 use super::sentry::has_links;
-use super::{BpfError, Hooks, Tables, clsact, links};
+use super::{Hooks, Tables, clsact, links};
 use crate::repair::{FilterPlace, Filters, HaveHook, HookStep, Kind, Looked, WantHook, compare_hooks};
 
 impl Hooks {
@@ -129,10 +129,11 @@ impl Hooks {
 
     fn put_right(&mut self, place: Place, step: HookStep, looked: &mut Looked) {
         let Some(hook) = self.hooks.get(&place) else { return };
-        let slot = match place {
-            Place::Interface { ifindex, .. } | Place::Guard { ifindex, .. } => slot_of(ifindex),
+        let ifindex = match place {
+            Place::Interface { ifindex, .. } | Place::Guard { ifindex, .. } => Some(ifindex),
             Place::Cgroup(_) => None,
         };
+        let slot = ifindex.and_then(slot_of);
         let (program, target) = (hook.program, hook.target.clone());
         // Pods go while this looks at them.
         if slot.is_some() && nix::net::if_::if_nametoindex(target.as_str()).is_err() {
@@ -152,7 +153,7 @@ impl Hooks {
                     _ => self.attach(place),
                 };
                 // It went while this looked at it.
-                if outcome.as_ref().is_err_and(BpfError::is_gone) {
+                if outcome.as_ref().is_err_and(|error| ifindex.is_some_and(|ifindex| error.is_of_vanished(ifindex))) {
                     return;
                 }
                 looked.note(Kind::Program, slot, format!("the program {program} at {target}"), outcome);

@@ -283,9 +283,11 @@ impl Engine {
             match self.hooks.attach_uplink(&uplink.name, uplink.ifindex, uplink.bare) {
                 Ok(()) => {}
                 // Containers' devices come and go all the time.
-                Err(error) if error.is_gone() => debug!(%error, "an interface went before it was attached to"),
+                Err(error) if error.is_of_vanished(uplink.ifindex) => {
+                    debug!(%error, "an interface went before it was attached to");
+                }
                 Err(error) => {
-                    error!(%error, "can't attach to this interface: its traffic bypasses policy and services")
+                    error!(%error, "can't attach to this interface: its traffic bypasses policy and services");
                 }
             }
         }
