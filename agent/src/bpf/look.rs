@@ -61,12 +61,14 @@ impl Hooks {
             looked.note(Kind::Program, slot_of(ifindex), what, Ok::<_, String>(()));
         }
         for ifindex in sentry.closed() {
-            let is_there = self.hooks.contains_key(&Place::Interface { ifindex, ingress: true });
+            let is_gone = nix::net::if_::if_indextoname(ifindex).is_err();
             let outcome =
-                if !is_there || has_links(self.ids_of_pod(), ifindex) { Ok(()) } else { filters.attach(ifindex) };
+                if is_gone || has_links(self.ids_of_pod(), ifindex) { Ok(()) } else { filters.attach(ifindex) };
             match outcome {
                 Ok(()) => sentry.opened(ifindex),
                 Err(error) => {
+                    // Whoever connects the pod, or manages links, may have set it up.
+                    sentry.close(ifindex);
                     let what = format!("the link of interface {ifindex} is down, since it has no programs");
                     looked.note(Kind::Program, slot_of(ifindex), what, Err(error));
                 }

@@ -66,6 +66,19 @@ pub(super) fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Vec<Netlink
     Ok(messages)
 }
 
+/// The same, without those that can't be read: qdiscs and filters of others have what no library knows yet.
+pub(super) fn receive_known(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
+    let length = recv(fd.as_raw_fd(), buffer, MsgFlags::empty())?;
+    let mut rest = buffer.get(..length).unwrap_or_default();
+    let mut messages = Vec::new();
+    while let Some((size, _)) = rest.split_first_chunk::<4>() {
+        let size = (u32::from_ne_bytes(*size) as usize).next_multiple_of(4).max(4);
+        messages.extend(NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).ok());
+        rest = rest.get(size..).unwrap_or_default();
+    }
+    Ok(messages)
+}
+
 /// Sends all requests in one system call. The kernel goes on after one that it refuses. An answer for each.
 pub(super) fn execute(requests: Vec<Request>) -> io::Result<Vec<Answer>> {
     let fd = open()?;

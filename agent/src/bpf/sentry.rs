@@ -52,7 +52,7 @@ impl Sentry {
         std::thread::Builder::new().name("pod-filters".to_owned()).spawn(move || {
             let mut buffer = vec![0; BUFFER];
             loop {
-                let lost: BTreeSet<u32> = match netlink::receive(&socket, &mut buffer) {
+                let lost: BTreeSet<u32> = match netlink::receive_known(&socket, &mut buffer) {
                     Ok(messages) => messages.iter().filter_map(|message| lost(&message.payload)).collect(),
                     // There were more messages than room for them.
                     Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => all(),
@@ -93,7 +93,8 @@ impl Sentry {
         }
     }
 
-    fn close(&self, ifindex: u32) {
+    /// Closes a pod, also one that somebody has opened.
+    pub(super) fn close(&self, ifindex: u32) {
         // First, or the link would be set up again.
         self.done().closed.insert(ifindex);
         if let Err(error) = netlink::set_down(ifindex) {
