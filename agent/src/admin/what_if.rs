@@ -1,5 +1,7 @@
 //! What policies that nobody has applied yet would open and close.
 
+mod coverage;
+
 use std::collections::BTreeMap;
 
 use fairlead_objects::{
@@ -9,7 +11,7 @@ use ipnetwork::IpNetwork;
 
 use super::views::{DifferenceView, PolicyChangeView, PolicyWhatIf};
 use crate::compile::policy::World;
-use crate::compile::policy::what_if::{Difference, compare};
+use crate::compile::policy::what_if::{Difference, Places, Selected, compare};
 use crate::model::{LocalPod, Model};
 
 /// Pairs that an agent compares at most: who asks waits some seconds for its answer.
@@ -103,14 +105,19 @@ impl Snapshot {
     pub fn what_if(&self, texts: &[String], delete: bool) -> Result<PolicyWhatIf, String> {
         let mut after = self.policies.clone();
         let mut out = PolicyWhatIf { notes: self.notes.clone(), ..PolicyWhatIf::default() };
+        let before = self.world(&self.policies);
+        let places = Places::of(&before);
+        let mut selected: Vec<(String, Selected)> = Vec::new();
         for read in texts.iter().flat_map(|text| read_str(text)) {
-            let (kind, key, change) = match read {
-                Ok(Object::NetworkPolicy(policy)) => {
-                    ("NetworkPolicy", policy.key.clone(), put(&mut after.network, policy, |each| &each.key, delete))
-                }
+            let (name, selects, change) = match read {
+                Ok(Object::NetworkPolicy(policy)) => (
+                    format!("NetworkPolicy {}", policy.key),
+                    places.selected(&policy),
+                    put(&mut after.network, policy, |each| &each.key, delete),
+                ),
                 Ok(Object::ClusterNetworkPolicy(policy)) => (
-                    "ClusterNetworkPolicy",
-                    policy.key.clone(),
+                    format!("ClusterNetworkPolicy {}", policy.key),
+                    places.selected_by_cluster(&policy),
                     put(&mut after.cluster, policy, |each| &each.key, delete),
                 ),
                 Ok(other) => {
@@ -124,14 +131,15 @@ impl Snapshot {
                 }
                 Err(invalid) => return Err(invalid.to_string()),
             };
-            let change = change.ok_or_else(|| format!("there is no {kind} {key} to delete"))?;
-            out.policies.push(PolicyChangeView { policy: format!("{kind} {key}"), change: change.to_owned() });
+            let change = change.ok_or_else(|| format!("there is no {name} to delete"))?;
+            out.policies.push(PolicyChangeView { policy: name.clone(), change: change.to_owned() });
+            selected.push((name, selects));
         }
         if out.policies.is_empty() {
             return Err("no NetworkPolicy and no ClusterNetworkPolicy is given".to_owned());
         }
-        let differences =
-            compare(&self.world(&self.policies), &self.world(&after), self.most).map_err(|error| error.to_string())?;
+        coverage::say(&places, &selected, &mut out);
+        let differences = compare(&before, &self.world(&after), self.most).map_err(|error| error.to_string())?;
         for difference in differences {
             let Difference { opens, from, to, traffic: _ } = &difference;
             let view = DifferenceView {

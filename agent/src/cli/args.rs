@@ -145,7 +145,8 @@ pub(super) struct WhatIfArgs {
     /// agent
     #[arg(long, value_name = "DIR")]
     pub(super) objects: Option<PathBuf>,
-    /// Exit with 3 if connections would be closed, with 4 if some would be opened, and with 5 if both
+    /// Exit with 3 if connections would be closed, with 4 if some would be opened, with 5 if both, and with 2 if the
+    /// comparison is incomplete
     #[arg(long)]
     pub(super) exit_code: bool,
 }

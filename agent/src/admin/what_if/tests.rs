@@ -82,3 +82,70 @@ fn an_agent_without_policies_says_that_it_knows_its_own_pods_alone() {
     read_str(CLOSED).into_iter().for_each(|read| model.take(Event::Applied(read.unwrap())));
     assert_eq!(ask(&Snapshot::of_agent(&model), CART, false).notes, Vec::<String>::new());
 }
+
+fn pod(name: &str, spec: &str, status: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{namespace: shop, name: {name}, labels: {{app: cart}}}}, spec: {{{spec}}}, status: {{phase: {status}}}}}"
+    )
+}
+
+#[test]
+fn p70_pods_that_have_no_place_are_counted_by_reason() {
+    let pods = [
+        pod("new", "nodeName: n1", "Pending"),
+        pod("bare", "nodeName: bare", "Running, podIPs: [{ip: 10.244.1.4}]"),
+        pod("lost", "nodeName: n9", "Running, podIPs: [{ip: 10.244.9.4}]"),
+        pod("loose", "", "Running, podIPs: [{ip: 10.244.9.5}]"),
+        pod("far-a", "nodeName: n1", "Running, podIPs: [{ip: 10.9.0.1}]"),
+        pod("far-b", "nodeName: n1", "Running, podIPs: [{ip: 10.9.0.2}]"),
+        pod("far-c", "nodeName: n1", "Running, podIPs: [{ip: 10.9.0.3}]"),
+        pod("far-d", "nodeName: n1", "Running, podIPs: [{ip: 10.9.0.4}]"),
+        pod("twin", "nodeName: n1", "Running, podIPs: [{ip: 10.244.1.2}]"),
+        // Neither is one that a policy could be about.
+        pod("host", "nodeName: n1, hostNetwork: true", "Running, podIPs: [{ip: 172.18.0.1}]"),
+        pod("done", "nodeName: n1", "Succeeded, podIPs: [{ip: 10.244.1.9}]"),
+    ];
+    let node = "{apiVersion: v1, kind: Node, metadata: {name: bare}}";
+    let texts: Vec<&str> = [CLUSTER, node].into_iter().chain(pods.iter().map(String::as_str)).collect();
+    let what_if = ask(&snapshot(&texts), CART, false);
+    assert_eq!(
+        what_if.notes,
+        [
+            "left out: 1 pod (shop/new) without an address in status.podIPs",
+            "left out: 2 pods (shop/loose, shop/lost) on no node, or on a node that is not known: give the Nodes too",
+            "left out: 1 pod (shop/bare) on a node without spec.podCIDRs",
+            "left out: 4 pods (shop/far-a, shop/far-b, shop/far-c, 1 more) with addresses outside the node's spec.podCIDRs",
+            "left out: 1 pod (shop/twin) with addresses that a node or another pod has",
+        ]
+    );
+    assert_eq!((what_if.closes.is_empty(), what_if.incomplete), (false, Vec::<String>::new()));
+}
+
+#[test]
+fn p70_a_comparison_in_which_no_pod_has_a_place_is_incomplete() {
+    let without = CLUSTER.replace("podCIDRs: [10.244.1.0/24]", "");
+    let what_if = ask(&snapshot(&[&without]), CART, false);
+    assert!(what_if.closes.is_empty() && what_if.notes[0].starts_with("left out: 2 pods (shop/cart, shop/client)"));
+    assert_eq!(what_if.incomplete.len(), 1, "{what_if:?}");
+    assert!(what_if.incomplete[0].starts_with("no pod is in the comparison"), "{what_if:?}");
+    // The one that it is about has none.
+    let without = CLUSTER.replace("10.244.1.2", "10.9.9.9");
+    let what_if = ask(&snapshot(&[&without]), CART, false);
+    assert!(what_if.incomplete[0].starts_with("the pods that NetworkPolicy shop/cart selects (1) "), "{what_if:?}");
+}
+
+#[test]
+fn p70_a_policy_that_selects_nobody_is_named() {
+    let nobody = CART
+        .replace("spec: {podSelector: {matchLabels: {app: cart}}", "spec: {podSelector: {matchLabels: {app: crat}}");
+    let elsewhere = CLOSED.replace("subject: {namespaces: {}}", "subject: {namespaces: {matchLabels: {team: b}}}");
+    let notes = ask(&snapshot(&[CLUSTER]), &format!("{nobody}\n---\n{elsewhere}"), false).notes;
+    let said = "selects no pod that is known";
+    assert_eq!(notes, [format!("NetworkPolicy shop/cart {said}"), format!("ClusterNetworkPolicy closed {said}")]);
+    // Nothing is selected by the labels of a Namespace that is not there.
+    let what_if = ask(&snapshot(&[&CLUSTER.replace("kind: Namespace", "kind: ConfigMap")]), CART, false);
+    assert!(
+        what_if.notes[0].starts_with("2 pods (shop/cart, shop/client) in a namespace that is not known"),
+        "{what_if:?}"
+    );
+}
