@@ -5,7 +5,7 @@ mod coverage;
 use std::collections::BTreeMap;
 
 use fairlead_objects::{
-    ClusterNetworkPolicy, Event, Invalid, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, read_str,
+    ClusterNetworkPolicy, Event, Invalid, Kind, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, read_str,
 };
 use ipnetwork::IpNetwork;
 
@@ -31,6 +31,7 @@ pub struct Snapshot {
     pod_ranges: Vec<IpNetwork>,
     policies: Policies,
     notes: Vec<String>,
+    incomplete: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -54,20 +55,34 @@ impl Snapshot {
             pod_ranges: model.rules().pod_ranges.clone(),
             policies,
             notes: Vec::new(),
+            incomplete: Vec::new(),
         }
     }
 
-    /// Of an agent's model, which knows pods of other nodes only while there are policies.
-    #[must_use]
-    pub fn of_agent(model: &Model) -> Self {
-        let mut snapshot = Self::of(model, BY_AGENT);
-        if snapshot.policies.network.is_empty() && snapshot.policies.cluster.is_empty() {
-            snapshot.notes.push(format!(
-                "there are no policies yet, so the agent knows the pods of node {} alone: use --objects for all",
-                model.node_name()
+    /// Of an agent's model, which has pods of other nodes only once there have been policies.
+    ///
+    /// # Errors
+    /// The model is not whole yet.
+    pub fn of_agent(model: &Model) -> Result<Self, String> {
+        if !model.synced() {
+            let kinds: Vec<_> = model.waiting_for().map(Kind::as_str).collect();
+            return Err(format!(
+                "the agent has not listed all objects yet (missing: {}): ask again when `fairlead status` says that it has, or \
+                 use --objects",
+                kinds.join(", ")
             ));
         }
-        snapshot
+        let mut snapshot = Self::of(model, BY_AGENT);
+        // On each node runs a pod of this agent at least.
+        let own = model.node_name();
+        let others = snapshot.nodes.iter().any(|node| node.name != own);
+        if others && snapshot.pods.iter().all(|pod| pod.node_name.as_deref() == Some(own)) {
+            snapshot.incomplete.push(format!(
+                "the agent knows the pods of node {own} alone, as it does until there is a policy in the cluster: use --objects \
+                 for all"
+            ));
+        }
+        Ok(snapshot)
     }
 
     /// Of objects in files.
@@ -104,7 +119,8 @@ impl Snapshot {
     /// One can't be read, or there is none, or the comparison would take too long.
     pub fn what_if(&self, texts: &[String], delete: bool) -> Result<PolicyWhatIf, String> {
         let mut after = self.policies.clone();
-        let mut out = PolicyWhatIf { notes: self.notes.clone(), ..PolicyWhatIf::default() };
+        let mut out =
+            PolicyWhatIf { notes: self.notes.clone(), incomplete: self.incomplete.clone(), ..PolicyWhatIf::default() };
         let before = self.world(&self.policies);
         let places = Places::of(&before);
         let mut selected: Vec<(String, Selected)> = Vec::new();

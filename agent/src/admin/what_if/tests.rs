@@ -75,12 +75,23 @@ fn p70_what_cannot_be_compared_is_said() {
 }
 
 #[test]
-fn an_agent_without_policies_says_that_it_knows_its_own_pods_alone() {
+fn p70_an_agent_that_does_not_know_all_pods_says_so() {
     let mut model = Model::new("n1");
-    read_str(CLUSTER).into_iter().for_each(|read| model.take(Event::Applied(read.unwrap())));
-    assert!(ask(&Snapshot::of_agent(&model), CART, false).notes[0].contains("the pods of node n1 alone"));
-    read_str(CLOSED).into_iter().for_each(|read| model.take(Event::Applied(read.unwrap())));
-    assert_eq!(ask(&Snapshot::of_agent(&model), CART, false).notes, Vec::<String>::new());
+    let take = |model: &mut Model, text: &str| {
+        read_str(text).into_iter().for_each(|read| model.take(Event::Applied(read.unwrap())));
+    };
+    take(&mut model, CLUSTER);
+    Kind::ALL.into_iter().filter(|kind| *kind != Kind::Pod).for_each(|kind| model.take(Event::Synced(kind)));
+    let refused = Snapshot::of_agent(&model).unwrap_err();
+    assert!(refused.contains("(missing: Pod)"), "{refused}");
+    model.take(Event::Synced(Kind::Pod));
+    let incomplete = |model: &Model| ask(&Snapshot::of_agent(model).unwrap(), CART, false).incomplete;
+    assert_eq!(incomplete(&model), Vec::<String>::new(), "there is no other node");
+    take(&mut model, "{apiVersion: v1, kind: Node, metadata: {name: n2}, spec: {podCIDRs: [10.244.2.0/24]}}");
+    let said = incomplete(&model);
+    assert!(said.len() == 1 && said[0].contains("the pods of node n1 alone"), "{said:?}");
+    take(&mut model, &pod("far", "nodeName: n2", "Running, podIPs: [{ip: 10.244.2.2}]"));
+    assert_eq!(incomplete(&model), Vec::<String>::new());
 }
 
 fn pod(name: &str, spec: &str, status: &str) -> String {
