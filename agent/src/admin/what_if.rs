@@ -88,16 +88,23 @@ impl Snapshot {
     /// Of objects in files.
     #[must_use]
     pub fn of_files(files: BTreeMap<String, Vec<Result<Object, Invalid>>>) -> Self {
-        let (mut model, mut notes) = (Model::new(""), Vec::new());
+        let (mut model, mut notes, mut unreadable) = (Model::new(""), Vec::new(), 0_usize);
         for (file, found) in files {
             for read in found {
                 match read {
                     Ok(object) => model.take(Event::Applied(object)),
-                    Err(invalid) => notes.push(format!("{file}: {invalid}")),
+                    Err(invalid) => {
+                        let is_asked = !matches!(invalid.kind, Some(Kind::Service | Kind::EndpointSlice));
+                        unreadable += usize::from(is_asked && !invalid.piece);
+                        notes.push(format!("{file}: {invalid}"));
+                    }
                 }
             }
         }
-        Self { notes, ..Self::of(&model, OFFLINE) }
+        let said =
+            || format!("{unreadable} of the objects can't be read: see the notes, and correct them or take them out");
+        let incomplete = (unreadable > 0).then(said).into_iter().collect();
+        Self { notes, incomplete, ..Self::of(&model, OFFLINE) }
     }
 
     fn world<'a>(&'a self, policies: &'a Policies) -> World<'a> {
@@ -142,7 +149,7 @@ impl Snapshot {
                 }
                 // What the agent would do with the rest of it is in what is compared.
                 Err(invalid) if invalid.piece => {
-                    out.notes.push(invalid.to_string());
+                    out.incomplete.push(format!("what is given has a piece that can't be read: {invalid}"));
                     continue;
                 }
                 Err(invalid) => return Err(invalid.to_string()),

@@ -68,9 +68,17 @@ fn p70_what_cannot_be_compared_is_said() {
         ask(&there, &format!("{CART}\n---\n{{apiVersion: v1, kind: Namespace, metadata: {{name: q}}}}"), false);
     assert!(what_if.notes.iter().any(|note| note.starts_with("2.yaml: document 1: ")), "{what_if:?}");
     assert!(what_if.notes.iter().any(|note| note.ends_with(" q is no policy: left out")), "{what_if:?}");
+    assert_eq!(
+        what_if.incomplete,
+        ["1 of the objects can't be read: see the notes, and correct them or take them out"]
+    );
+    // Of what no policy asks nothing is missing.
+    let service = "{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: s}, spec: {ports: 1}}";
+    let what_if = ask(&snapshot(&[CLUSTER, service]), CART, false);
+    assert_eq!((what_if.notes.len(), what_if.incomplete.len()), (1, 0), "{what_if:?}");
     // Pieces that can't be read close, and are named.
     let odd = ask(&snapshot(&[CLUSTER]), &CLOSED.replace("namespaces: {}}]}", "namespaces: {}, foo: {}}]}"), false);
-    assert!(odd.notes.iter().any(|note| note.contains("foo")), "{odd:?}");
+    assert!(odd.incomplete.iter().any(|missing| missing.contains("foo")), "{odd:?}");
     assert!(odd.closes.iter().any(|view| view.traffic == ["everything"]), "{odd:?}");
 }
 
