@@ -138,12 +138,12 @@ fn ok<T: Serialize + ?Sized>(value: &T) -> Reply {
 
 /// The answer to a question, which takes its own thread where it takes long.
 async fn answer_of(admin: &Arc<Admin>, request: Request) -> Reply {
-    let Request::PolicyWhatIf { manifests, delete } = request else { return answer(admin, request) };
+    let Request::PolicyWhatIf { manifests, delete, namespace } = request else { return answer(admin, request) };
     let snapshot = match Snapshot::of_agent(&admin.shared.model()) {
         Ok(snapshot) => snapshot,
         Err(text) => return Reply::Error(text),
     };
-    let compared = tokio::task::spawn_blocking(move || snapshot.what_if(&manifests, delete));
+    let compared = tokio::task::spawn_blocking(move || snapshot.what_if(&manifests, namespace.as_deref(), delete));
     match compared.await {
         Ok(Ok(what_if)) => ok(&what_if),
         Ok(Err(text)) => Reply::Error(text),

@@ -5,7 +5,7 @@ mod coverage;
 use std::collections::BTreeMap;
 
 use fairlead_objects::{
-    ClusterNetworkPolicy, Event, Invalid, Kind, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, read_str,
+    ClusterNetworkPolicy, Event, Invalid, Kind, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, read_str_in,
 };
 use ipnetwork::IpNetwork;
 
@@ -120,18 +120,19 @@ impl Snapshot {
         }
     }
 
-    /// What becomes of it with the policies of these texts, or, if they are to be deleted, without them.
+    /// What becomes of it with the policies of these texts, or, if they are to be deleted, without them. Those that name no
+    /// namespace are of this one.
     ///
     /// # Errors
     /// One can't be read, or there is none, or the comparison would take too long.
-    pub fn what_if(&self, texts: &[String], delete: bool) -> Result<PolicyWhatIf, String> {
+    pub fn what_if(&self, texts: &[String], namespace: Option<&str>, delete: bool) -> Result<PolicyWhatIf, String> {
         let mut after = self.policies.clone();
         let mut out =
             PolicyWhatIf { notes: self.notes.clone(), incomplete: self.incomplete.clone(), ..PolicyWhatIf::default() };
         let before = self.world(&self.policies);
         let places = Places::of(&before);
         let mut selected: Vec<(String, Selected)> = Vec::new();
-        for read in texts.iter().flat_map(|text| read_str(text)) {
+        for read in texts.iter().flat_map(|text| read_str_in(text, namespace)) {
             let (name, selects, change) = match read {
                 Ok(Object::NetworkPolicy(policy)) => (
                     format!("NetworkPolicy {}", policy.key),

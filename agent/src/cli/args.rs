@@ -141,6 +141,9 @@ pub(super) struct WhatIfArgs {
     /// The policies would be deleted
     #[arg(long)]
     pub(super) delete: bool,
+    /// Namespace of policies that name none. Without it they are refused
+    #[arg(short, long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(super) namespace: Option<String>,
     /// Compare with the objects in the manifests in this directory instead of those that the agent knows. Works without an
     /// agent
     #[arg(long, value_name = "DIR")]

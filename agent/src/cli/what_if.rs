@@ -13,16 +13,21 @@ const LONGEST: usize = 48 << 10;
 
 /// Compares, by the agent or without, and says what it finds.
 pub(super) fn run(args: &WhatIfArgs, socket: &Path, output: Output) -> Result<(), CliError> {
-    let WhatIfArgs { files, delete, objects, exit_code } = args;
+    let WhatIfArgs { files, delete, namespace, objects, exit_code } = args;
     let manifests = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
     let what_if = match objects {
-        Some(directory) => offline(directory)?.what_if(&manifests, *delete).map_err(CliError::Usage)?,
+        Some(directory) => {
+            offline(directory)?.what_if(&manifests, namespace.as_deref(), *delete).map_err(CliError::Usage)?
+        }
         None if manifests.iter().map(String::len).sum::<usize>() > LONGEST => {
             return Err(CliError::Usage(format!(
                 "the manifests have more than {LONGEST} bytes, which an agent takes: give fewer policies, or use --objects"
             )));
         }
-        None => ask::<PolicyWhatIf>(socket, &Request::PolicyWhatIf { manifests, delete: *delete })?,
+        None => ask::<PolicyWhatIf>(
+            socket,
+            &Request::PolicyWhatIf { manifests, delete: *delete, namespace: namespace.clone() },
+        )?,
     };
     say(&text(output, "PolicyWhatIf", &what_if, || print::what_if(&what_if, output == Output::Wide))?)?;
     if *exit_code { verdict(&what_if) } else { Ok(()) }

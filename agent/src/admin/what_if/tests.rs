@@ -1,3 +1,5 @@
+use fairlead_objects::read_str;
+
 use super::*;
 
 const CLUSTER: &str = "
@@ -22,7 +24,7 @@ fn snapshot(texts: &[&str]) -> Snapshot {
 }
 
 fn ask(snapshot: &Snapshot, text: &str, delete: bool) -> PolicyWhatIf {
-    snapshot.what_if(&[text.to_owned()], delete).unwrap()
+    snapshot.what_if(&[text.to_owned()], None, delete).unwrap()
 }
 
 fn changes(what_if: &PolicyWhatIf) -> Vec<&str> {
@@ -60,7 +62,7 @@ fn p70_a_new_a_changed_and_a_deleted_policy_are_compared_with_what_is_there() {
 #[test]
 fn p70_what_cannot_be_compared_is_said() {
     let there = snapshot(&[CLUSTER, CART, "{apiVersion: v1, kind: Pod"]);
-    let refused = |text: &str, delete| there.what_if(&[text.to_owned()], delete).unwrap_err();
+    let refused = |text: &str, delete| there.what_if(&[text.to_owned()], None, delete).unwrap_err();
     assert_eq!(refused(CLOSED, true), "there is no ClusterNetworkPolicy closed to delete");
     assert_eq!(refused("", false), "no NetworkPolicy and no ClusterNetworkPolicy is given");
     assert!(refused("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy", false).starts_with("document 1: "));
@@ -167,4 +169,14 @@ fn p70_a_policy_that_selects_nobody_is_named() {
         what_if.notes[0].starts_with("2 pods (shop/cart, shop/client) in a namespace that is not known"),
         "{what_if:?}"
     );
+}
+
+#[test]
+fn p70_a_policy_without_a_namespace_is_of_the_one_that_is_given_or_is_refused() {
+    let bare = CART.replace("namespace: shop, ", "");
+    let there = snapshot(&[CLUSTER]);
+    let asked = |namespace| there.what_if(std::slice::from_ref(&bare), namespace, false);
+    assert_eq!(asked(None).unwrap_err(), "document 1: metadata.namespace: missing; write it, or give --namespace");
+    assert_eq!(asked(Some("shop")).unwrap(), ask(&there, CART, false));
+    assert_eq!(asked(Some("other")).unwrap().policies[0].policy, "NetworkPolicy other/cart");
 }
