@@ -8,9 +8,6 @@ use super::show::{Output, say, text};
 use super::{CliError, ask, print};
 use crate::admin::{PolicyWhatIf, Request, Snapshot};
 
-/// Bytes of manifests that go to an agent at most: its questions have a limit.
-const LONGEST: usize = 48 << 10;
-
 /// Compares, by the agent or without, and says what it finds.
 pub(super) fn run(args: &WhatIfArgs, socket: &Path, output: Output) -> Result<(), CliError> {
     let WhatIfArgs { files, delete, namespace, objects, exit_code } = args;
@@ -18,11 +15,6 @@ pub(super) fn run(args: &WhatIfArgs, socket: &Path, output: Output) -> Result<()
     let what_if = match objects {
         Some(directory) => {
             offline(directory)?.what_if(&manifests, namespace.as_deref(), *delete).map_err(CliError::Usage)?
-        }
-        None if manifests.iter().map(String::len).sum::<usize>() > LONGEST => {
-            return Err(CliError::Usage(format!(
-                "the manifests have more than {LONGEST} bytes, which an agent takes: give fewer policies, or use --objects"
-            )));
         }
         None => ask::<PolicyWhatIf>(
             socket,
