@@ -209,15 +209,15 @@ fn an_object_without_a_namespace_is_of_the_one_that_is_given_or_is_refused() {
       {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: bare}, spec: {podSelector: {}}},
       {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: '', name: empty}, spec: {podSelector: {}}},
       {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: own, name: p}, spec: {podSelector: {}}},
-      {apiVersion: v1, kind: Namespace, metadata: {name: n}},
+      {apiVersion: v1, kind: Namespace, metadata: {name: whole}},
     ]}";
     let keys = |found: Vec<Result<Object, Invalid>>| -> Vec<String> {
         found.into_iter().map(|read| read.map_or_else(|e| e.reason, |object| object.key().to_string())).collect()
     };
-    assert_eq!(keys(read_str(text)), ["default/bare", "default/empty", "own/p", "n"]);
-    assert_eq!(keys(read_str_in(text, Some("shop"))), ["shop/bare", "shop/empty", "own/p", "n"]);
+    assert_eq!(keys(read_str(text)), ["default/bare", "default/empty", "own/p", "whole"]);
+    assert_eq!(keys(read_str_in(text, Some("shop"))), ["shop/bare", "shop/empty", "own/p", "whole"]);
     let missing = "metadata.namespace: missing; write it, or give --namespace";
-    assert_eq!(keys(read_str_in(text, None)), [missing, missing, "own/p", "n"]);
+    assert_eq!(keys(read_str_in(text, None)), [missing, missing, "own/p", "whole"]);
 }
 
 fn read(value: Value) -> Vec<Result<Object, Invalid>> {
