@@ -9,6 +9,7 @@ mod policy;
 mod server;
 mod service;
 mod status;
+mod turn;
 mod views;
 mod what_if;
 
@@ -16,6 +17,7 @@ pub use client::{ClientError, Connection};
 pub(crate) use failure::clear;
 pub use failure::leave;
 pub use server::{Admin, DEFAULT_SOCKET, listen, serve};
+pub use turn::Turn;
 pub use views::{
     API, DifferenceView, EndpointView, MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView,
     PolicyChangeView, PolicyExplanation, PolicyVerdict, PolicyWhatIf, PortRef, ProgramView, RangeView, RepairView,

@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{API, Reply, Request, Snapshot, VersionView, policy, service, status};
+use super::{API, Reply, Request, Snapshot, Turn, VersionView, policy, service, status};
 use crate::bpf::Tables;
 use crate::log::{Log, LogError};
 use crate::seats::{Seat, Seats};
@@ -23,8 +23,8 @@ use crate::state::{DropLog, DropView, Shared};
 /// Where the agent listens when nothing else is configured.
 pub const DEFAULT_SOCKET: &str = "/run/fairlead/agent.sock";
 
-/// Longest question, in bytes.
-const LONGEST: u64 = 64 << 10;
+/// Longest question, in bytes, with the end of its line.
+pub(super) const LONGEST: u64 = 64 << 10;
 
 /// Connections at a time.
 const CONNECTIONS: usize = 64;
@@ -43,6 +43,8 @@ pub struct Admin {
     pub drops: Arc<DropLog>,
     /// What is logged.
     pub log: Log,
+    /// The comparison that runs.
+    pub comparing: Turn,
 }
 
 /// Listens under a name of its own and takes the place of an earlier agent's socket then. Root alone may ask.
@@ -138,13 +140,15 @@ fn ok<T: Serialize + ?Sized>(value: &T) -> Reply {
 
 /// The answer to a question, which takes its own thread where it takes long.
 async fn answer_of(admin: &Arc<Admin>, request: Request) -> Reply {
-    let Request::PolicyWhatIf { manifests, delete } = request else { return answer(admin, request) };
-    let snapshot = Snapshot::of_agent(&admin.shared.model());
-    let compared = tokio::task::spawn_blocking(move || snapshot.what_if(&manifests, delete));
-    match compared.await {
-        Ok(Ok(what_if)) => ok(&what_if),
-        Ok(Err(text)) => Reply::Error(text),
-        Err(error) => Reply::Error(format!("the comparison ended without an answer: {error}")),
+    let Request::PolicyWhatIf { manifests, delete, namespace } = request else { return answer(admin, request) };
+    let shared = Arc::clone(&admin.shared);
+    let compare = move || {
+        let snapshot = Snapshot::of_agent(&shared.model())?;
+        snapshot.what_if(&manifests, namespace.as_deref(), delete)
+    };
+    match admin.comparing.compare(compare).await {
+        Ok(what_if) => ok(&what_if),
+        Err(text) => Reply::Error(text),
     }
 }
 

@@ -51,6 +51,9 @@ pub enum Request {
         manifests: Vec<String>,
         /// Whether they are to be deleted, not applied.
         delete: bool,
+        /// The namespace of those that name none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
     },
     /// What was dropped? Answered with [`crate::state::DropsView`].
     Drops {

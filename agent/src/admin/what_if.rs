@@ -1,15 +1,17 @@
 //! What policies that nobody has applied yet would open and close.
 
+mod coverage;
+
 use std::collections::BTreeMap;
 
 use fairlead_objects::{
-    ClusterNetworkPolicy, Event, Invalid, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, read_str,
+    ClusterNetworkPolicy, Event, Invalid, Kind, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, read_str_in,
 };
 use ipnetwork::IpNetwork;
 
 use super::views::{DifferenceView, PolicyChangeView, PolicyWhatIf};
 use crate::compile::policy::World;
-use crate::compile::policy::what_if::{Difference, compare};
+use crate::compile::policy::what_if::{Difference, Places, Selected, compare};
 use crate::model::{LocalPod, Model};
 
 /// Pairs that an agent compares at most: who asks waits some seconds for its answer.
@@ -29,6 +31,7 @@ pub struct Snapshot {
     pod_ranges: Vec<IpNetwork>,
     policies: Policies,
     notes: Vec<String>,
+    incomplete: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -52,35 +55,56 @@ impl Snapshot {
             pod_ranges: model.rules().pod_ranges.clone(),
             policies,
             notes: Vec::new(),
+            incomplete: Vec::new(),
         }
     }
 
-    /// Of an agent's model, which knows pods of other nodes only while there are policies.
-    #[must_use]
-    pub fn of_agent(model: &Model) -> Self {
-        let mut snapshot = Self::of(model, BY_AGENT);
-        if snapshot.policies.network.is_empty() && snapshot.policies.cluster.is_empty() {
-            snapshot.notes.push(format!(
-                "there are no policies yet, so the agent knows the pods of node {} alone: use --objects for all",
-                model.node_name()
+    /// Of an agent's model, which has pods of other nodes only once there have been policies.
+    ///
+    /// # Errors
+    /// The model is not whole yet.
+    pub fn of_agent(model: &Model) -> Result<Self, String> {
+        if !model.synced() {
+            let kinds: Vec<_> = model.waiting_for().map(Kind::as_str).collect();
+            return Err(format!(
+                "the agent has not listed all objects yet (missing: {}): ask again when `fairlead status` says that it has, or \
+                 use --objects",
+                kinds.join(", ")
             ));
         }
-        snapshot
+        let mut snapshot = Self::of(model, BY_AGENT);
+        // On each node runs a pod of this agent at least.
+        let own = model.node_name();
+        let others = snapshot.nodes.iter().any(|node| node.name != own);
+        if others && snapshot.pods.iter().all(|pod| pod.node_name.as_deref() == Some(own)) {
+            snapshot.incomplete.push(format!(
+                "the agent knows the pods of node {own} alone, as it does until there is a policy in the cluster: use --objects \
+                 for all"
+            ));
+        }
+        Ok(snapshot)
     }
 
     /// Of objects in files.
     #[must_use]
     pub fn of_files(files: BTreeMap<String, Vec<Result<Object, Invalid>>>) -> Self {
-        let (mut model, mut notes) = (Model::new(""), Vec::new());
+        let (mut model, mut notes, mut unreadable) = (Model::new(""), Vec::new(), 0_usize);
         for (file, found) in files {
             for read in found {
                 match read {
                     Ok(object) => model.take(Event::Applied(object)),
-                    Err(invalid) => notes.push(format!("{file}: {invalid}")),
+                    Err(invalid) => {
+                        let is_asked = !matches!(invalid.kind, Some(Kind::Service | Kind::EndpointSlice));
+                        unreadable += usize::from(is_asked && !invalid.piece);
+                        notes.push(format!("{file}: {invalid}"));
+                    }
                 }
             }
         }
-        Self { notes, ..Self::of(&model, OFFLINE) }
+        let said =
+            || format!("{unreadable} of the objects can't be read: see the notes, and correct them or take them out");
+        let incomplete = (unreadable > 0).then(said).into_iter().collect();
+        Self { notes, incomplete, ..Self::of(&model, OFFLINE) }
     }
 
     fn world<'a>(&'a self, policies: &'a Policies) -> World<'a> {
@@ -96,21 +120,28 @@ impl Snapshot {
         }
     }
 
-    /// What becomes of it with the policies of these texts, or, if they are to be deleted, without them.
+    /// What becomes of it with the policies of these texts, or, if they are to be deleted, without them. Those that name no
+    /// namespace are of this one.
     ///
     /// # Errors
     /// One can't be read, or there is none, or the comparison would take too long.
-    pub fn what_if(&self, texts: &[String], delete: bool) -> Result<PolicyWhatIf, String> {
+    pub fn what_if(&self, texts: &[String], namespace: Option<&str>, delete: bool) -> Result<PolicyWhatIf, String> {
         let mut after = self.policies.clone();
-        let mut out = PolicyWhatIf { notes: self.notes.clone(), ..PolicyWhatIf::default() };
-        for read in texts.iter().flat_map(|text| read_str(text)) {
-            let (kind, key, change) = match read {
-                Ok(Object::NetworkPolicy(policy)) => {
-                    ("NetworkPolicy", policy.key.clone(), put(&mut after.network, policy, |each| &each.key, delete))
-                }
+        let mut out =
+            PolicyWhatIf { notes: self.notes.clone(), incomplete: self.incomplete.clone(), ..PolicyWhatIf::default() };
+        let before = self.world(&self.policies);
+        let places = Places::of(&before);
+        let mut selected: Vec<(String, Selected)> = Vec::new();
+        for read in texts.iter().flat_map(|text| read_str_in(text, namespace)) {
+            let (name, selects, change) = match read {
+                Ok(Object::NetworkPolicy(policy)) => (
+                    format!("NetworkPolicy {}", policy.key),
+                    places.selected(&policy),
+                    put(&mut after.network, policy, |each| &each.key, delete),
+                ),
                 Ok(Object::ClusterNetworkPolicy(policy)) => (
-                    "ClusterNetworkPolicy",
-                    policy.key.clone(),
+                    format!("ClusterNetworkPolicy {}", policy.key),
+                    places.selected_by_cluster(&policy),
                     put(&mut after.cluster, policy, |each| &each.key, delete),
                 ),
                 Ok(other) => {
@@ -119,19 +150,20 @@ impl Snapshot {
                 }
                 // What the agent would do with the rest of it is in what is compared.
                 Err(invalid) if invalid.piece => {
-                    out.notes.push(invalid.to_string());
+                    out.incomplete.push(format!("what is given has a piece that can't be read: {invalid}"));
                     continue;
                 }
                 Err(invalid) => return Err(invalid.to_string()),
             };
-            let change = change.ok_or_else(|| format!("there is no {kind} {key} to delete"))?;
-            out.policies.push(PolicyChangeView { policy: format!("{kind} {key}"), change: change.to_owned() });
+            let change = change.ok_or_else(|| format!("there is no {name} to delete"))?;
+            out.policies.push(PolicyChangeView { policy: name.clone(), change: change.to_owned() });
+            selected.push((name, selects));
         }
         if out.policies.is_empty() {
             return Err("no NetworkPolicy and no ClusterNetworkPolicy is given".to_owned());
         }
-        let differences =
-            compare(&self.world(&self.policies), &self.world(&after), self.most).map_err(|error| error.to_string())?;
+        coverage::say(&places, &selected, &mut out);
+        let differences = compare(&before, &self.world(&after), self.most).map_err(|error| error.to_string())?;
         for difference in differences {
             let Difference { opens, from, to, traffic: _ } = &difference;
             let view = DifferenceView {

@@ -141,11 +141,15 @@ pub(super) struct WhatIfArgs {
     /// The policies would be deleted
     #[arg(long)]
     pub(super) delete: bool,
+    /// Namespace of policies that name none. Without it they are refused
+    #[arg(short, long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(super) namespace: Option<String>,
     /// Compare with the objects in the manifests in this directory instead of those that the agent knows. Works without an
     /// agent
     #[arg(long, value_name = "DIR")]
     pub(super) objects: Option<PathBuf>,
-    /// Exit with 3 if connections would be closed, with 4 if some would be opened, and with 5 if both
+    /// Exit with 3 if connections would be closed, with 4 if some would be opened, with 5 if both, and with 2 if the
+    /// comparison is incomplete
     #[arg(long)]
     pub(super) exit_code: bool,
 }

@@ -8,25 +8,29 @@ use super::show::{Output, say, text};
 use super::{CliError, ask, print};
 use crate::admin::{PolicyWhatIf, Request, Snapshot};
 
-/// Bytes of manifests that go to an agent at most: its questions have a limit.
-const LONGEST: usize = 48 << 10;
-
 /// Compares, by the agent or without, and says what it finds.
 pub(super) fn run(args: &WhatIfArgs, socket: &Path, output: Output) -> Result<(), CliError> {
-    let WhatIfArgs { files, delete, objects, exit_code } = args;
+    let WhatIfArgs { files, delete, namespace, objects, exit_code } = args;
     let manifests = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
     let what_if = match objects {
-        Some(directory) => offline(directory)?.what_if(&manifests, *delete).map_err(CliError::Usage)?,
-        None if manifests.iter().map(String::len).sum::<usize>() > LONGEST => {
-            return Err(CliError::Usage(format!(
-                "the manifests have more than {LONGEST} bytes, which an agent takes: give fewer policies, or use --objects"
-            )));
+        Some(directory) => {
+            offline(directory)?.what_if(&manifests, namespace.as_deref(), *delete).map_err(CliError::Usage)?
         }
-        None => ask::<PolicyWhatIf>(socket, &Request::PolicyWhatIf { manifests, delete: *delete })?,
+        None => ask::<PolicyWhatIf>(
+            socket,
+            &Request::PolicyWhatIf { manifests, delete: *delete, namespace: namespace.clone() },
+        )?,
     };
     say(&text(output, "PolicyWhatIf", &what_if, || print::what_if(&what_if, output == Output::Wide))?)?;
+    if *exit_code { verdict(&what_if) } else { Ok(()) }
+}
+
+/// The exit code that says what changes. What is incomplete says nothing of what it did not find.
+fn verdict(what_if: &PolicyWhatIf) -> Result<(), CliError> {
+    if !what_if.incomplete.is_empty() {
+        return Err(CliError::Usage(format!("the comparison is incomplete: {}", what_if.incomplete.join("; "))));
+    }
     match (what_if.closes.is_empty(), what_if.opens.is_empty()) {
-        _ if !exit_code => Ok(()),
         (true, true) => Ok(()),
         (false, true) => Err(CliError::Code(3)),
         (true, false) => Err(CliError::Code(4)),
@@ -48,4 +52,31 @@ fn offline(directory: &Path) -> Result<Snapshot, CliError> {
     let files = fairlead_objects::directory::read_dir(directory);
     let files = files.map_err(|error| CliError::Usage(error.to_string()))?;
     Ok(Snapshot::of_files(files))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::DifferenceView;
+
+    #[test]
+    fn p70_an_exit_code_says_what_changes_and_never_that_of_an_incomplete_comparison() {
+        let code = |opens: usize, closes: usize, incomplete: &[&str]| {
+            let view = DifferenceView { from: Vec::new(), to: Vec::new(), traffic: Vec::new() };
+            let what_if = PolicyWhatIf {
+                opens: vec![view.clone(); opens],
+                closes: vec![view; closes],
+                incomplete: incomplete.iter().map(ToString::to_string).collect(),
+                ..PolicyWhatIf::default()
+            };
+            match verdict(&what_if) {
+                Ok(()) => "0".to_owned(),
+                Err(CliError::Code(code)) => code.to_string(),
+                Err(error) => error.to_string(),
+            }
+        };
+        assert_eq!([code(0, 0, &[]), code(0, 1, &[]), code(1, 0, &[]), code(1, 1, &[])], ["0", "3", "4", "5"]);
+        let said = "the comparison is incomplete: no pods; no nodes";
+        assert_eq!([code(0, 0, &["no pods", "no nodes"]), code(1, 1, &["no pods", "no nodes"])], [said, said]);
+    }
 }

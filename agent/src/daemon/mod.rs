@@ -230,7 +230,13 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         drops: Arc::clone(&drops),
         configuration: configuration(healthz, metrics_bind, &node_port_addresses),
     });
-    let admin = Arc::new(Admin { shared: Arc::clone(&shared), tables: readable, drops, log });
+    let admin = Arc::new(Admin {
+        shared: Arc::clone(&shared),
+        tables: readable,
+        drops,
+        log,
+        comparing: admin::Turn::default(),
+    });
     // Nothing that serves pods waits for who looks in.
     tokio::spawn(serve_checks(Arc::clone(&shared), node_port_addresses, shared.checks.subscribe()));
     let patience = (api_server_patience > 0).then(|| Duration::from_secs(api_server_patience));

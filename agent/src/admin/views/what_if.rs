@@ -13,6 +13,9 @@ pub struct PolicyWhatIf {
     pub closes: Vec<DifferenceView>,
     /// What the answer leaves out, and why.
     pub notes: Vec<String>,
+    /// What is missing for an answer that can be relied on, and what to do: with these, `--exit-code` fails.
+    #[serde(default)]
+    pub incomplete: Vec<String>,
 }
 
 /// A policy that is given.

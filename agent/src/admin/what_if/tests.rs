@@ -1,3 +1,5 @@
+use fairlead_objects::read_str;
+
 use super::*;
 
 const CLUSTER: &str = "
@@ -22,7 +24,7 @@ fn snapshot(texts: &[&str]) -> Snapshot {
 }
 
 fn ask(snapshot: &Snapshot, text: &str, delete: bool) -> PolicyWhatIf {
-    snapshot.what_if(&[text.to_owned()], delete).unwrap()
+    snapshot.what_if(&[text.to_owned()], None, delete).unwrap()
 }
 
 fn changes(what_if: &PolicyWhatIf) -> Vec<&str> {
@@ -60,7 +62,7 @@ fn p70_a_new_a_changed_and_a_deleted_policy_are_compared_with_what_is_there() {
 #[test]
 fn p70_what_cannot_be_compared_is_said() {
     let there = snapshot(&[CLUSTER, CART, "{apiVersion: v1, kind: Pod"]);
-    let refused = |text: &str, delete| there.what_if(&[text.to_owned()], delete).unwrap_err();
+    let refused = |text: &str, delete| there.what_if(&[text.to_owned()], None, delete).unwrap_err();
     assert_eq!(refused(CLOSED, true), "there is no ClusterNetworkPolicy closed to delete");
     assert_eq!(refused("", false), "no NetworkPolicy and no ClusterNetworkPolicy is given");
     assert!(refused("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy", false).starts_with("document 1: "));
@@ -68,17 +70,113 @@ fn p70_what_cannot_be_compared_is_said() {
         ask(&there, &format!("{CART}\n---\n{{apiVersion: v1, kind: Namespace, metadata: {{name: q}}}}"), false);
     assert!(what_if.notes.iter().any(|note| note.starts_with("2.yaml: document 1: ")), "{what_if:?}");
     assert!(what_if.notes.iter().any(|note| note.ends_with(" q is no policy: left out")), "{what_if:?}");
+    assert_eq!(
+        what_if.incomplete,
+        ["1 of the objects can't be read: see the notes, and correct them or take them out"]
+    );
+    // Of what no policy asks nothing is missing.
+    let service = "{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: s}, spec: {ports: 1}}";
+    let what_if = ask(&snapshot(&[CLUSTER, service]), CART, false);
+    assert_eq!((what_if.notes.len(), what_if.incomplete.len()), (1, 0), "{what_if:?}");
     // Pieces that can't be read close, and are named.
     let odd = ask(&snapshot(&[CLUSTER]), &CLOSED.replace("namespaces: {}}]}", "namespaces: {}, foo: {}}]}"), false);
-    assert!(odd.notes.iter().any(|note| note.contains("foo")), "{odd:?}");
+    assert!(odd.incomplete.iter().any(|missing| missing.contains("foo")), "{odd:?}");
     assert!(odd.closes.iter().any(|view| view.traffic == ["everything"]), "{odd:?}");
 }
 
 #[test]
-fn an_agent_without_policies_says_that_it_knows_its_own_pods_alone() {
+fn p70_an_agent_that_does_not_know_all_pods_says_so() {
     let mut model = Model::new("n1");
-    read_str(CLUSTER).into_iter().for_each(|read| model.take(Event::Applied(read.unwrap())));
-    assert!(ask(&Snapshot::of_agent(&model), CART, false).notes[0].contains("the pods of node n1 alone"));
-    read_str(CLOSED).into_iter().for_each(|read| model.take(Event::Applied(read.unwrap())));
-    assert_eq!(ask(&Snapshot::of_agent(&model), CART, false).notes, Vec::<String>::new());
+    let take = |model: &mut Model, text: &str| {
+        read_str(text).into_iter().for_each(|read| model.take(Event::Applied(read.unwrap())));
+    };
+    take(&mut model, CLUSTER);
+    Kind::ALL.into_iter().filter(|kind| *kind != Kind::Pod).for_each(|kind| model.take(Event::Synced(kind)));
+    let refused = Snapshot::of_agent(&model).unwrap_err();
+    assert!(refused.contains("(missing: Pod)"), "{refused}");
+    model.take(Event::Synced(Kind::Pod));
+    let incomplete = |model: &Model| ask(&Snapshot::of_agent(model).unwrap(), CART, false).incomplete;
+    assert_eq!(incomplete(&model), Vec::<String>::new(), "there is no other node");
+    take(&mut model, "{apiVersion: v1, kind: Node, metadata: {name: n2}, spec: {podCIDRs: [10.244.2.0/24]}}");
+    let said = incomplete(&model);
+    assert!(said.len() == 1 && said[0].contains("the pods of node n1 alone"), "{said:?}");
+    take(&mut model, &pod("far", "nodeName: n2", "Running, podIPs: [{ip: 10.244.2.2}]"));
+    assert_eq!(incomplete(&model), Vec::<String>::new());
+}
+
+fn pod(name: &str, spec: &str, status: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{namespace: shop, name: {name}, labels: {{app: cart}}}}, spec: {{{spec}}}, status: {{phase: {status}}}}}"
+    )
+}
+
+#[test]
+fn p70_pods_that_have_no_place_are_counted_by_reason() {
+    let pods = [
+        pod("new", "nodeName: n1", "Pending"),
+        pod("bare", "nodeName: bare", "Running, podIPs: [{ip: 10.244.1.4}]"),
+        pod("lost", "nodeName: n9", "Running, podIPs: [{ip: 10.244.9.4}]"),
+        pod("loose", "", "Running, podIPs: [{ip: 10.244.9.5}]"),
+        pod("far-a", "nodeName: n1", "Running, podIPs: [{ip: 10.9.0.1}]"),
+        pod("far-b", "nodeName: n1", "Running, podIPs: [{ip: 10.9.0.2}]"),
+        pod("far-c", "nodeName: n1", "Running, podIPs: [{ip: 10.9.0.3}]"),
+        pod("far-d", "nodeName: n1", "Running, podIPs: [{ip: 10.9.0.4}]"),
+        pod("twin", "nodeName: n1", "Running, podIPs: [{ip: 10.244.1.2}]"),
+        // Neither is one that a policy could be about.
+        pod("host", "nodeName: n1, hostNetwork: true", "Running, podIPs: [{ip: 172.18.0.1}]"),
+        pod("done", "nodeName: n1", "Succeeded, podIPs: [{ip: 10.244.1.9}]"),
+    ];
+    let node = "{apiVersion: v1, kind: Node, metadata: {name: bare}}";
+    let texts: Vec<&str> = [CLUSTER, node].into_iter().chain(pods.iter().map(String::as_str)).collect();
+    let what_if = ask(&snapshot(&texts), CART, false);
+    assert_eq!(
+        what_if.notes,
+        [
+            "left out: 1 pod (shop/new) without an address in status.podIPs",
+            "left out: 2 pods (shop/loose, shop/lost) on no node, or on a node that is not known: give the Nodes too",
+            "left out: 1 pod (shop/bare) on a node without spec.podCIDRs",
+            "left out: 4 pods (shop/far-a, shop/far-b, shop/far-c, 1 more) with addresses outside the node's spec.podCIDRs",
+            "left out: 1 pod (shop/twin) with addresses that a node or another pod has",
+        ]
+    );
+    assert_eq!((what_if.closes.is_empty(), what_if.incomplete), (false, Vec::<String>::new()));
+}
+
+#[test]
+fn p70_a_comparison_in_which_no_pod_has_a_place_is_incomplete() {
+    let without = CLUSTER.replace("podCIDRs: [10.244.1.0/24]", "");
+    let what_if = ask(&snapshot(&[&without]), CART, false);
+    assert!(what_if.closes.is_empty() && what_if.notes[0].starts_with("left out: 2 pods (shop/cart, shop/client)"));
+    assert_eq!(what_if.incomplete.len(), 1, "{what_if:?}");
+    assert!(what_if.incomplete[0].starts_with("no pod is in the comparison"), "{what_if:?}");
+    // The one that it is about has none.
+    let without = CLUSTER.replace("10.244.1.2", "10.9.9.9");
+    let what_if = ask(&snapshot(&[&without]), CART, false);
+    assert!(what_if.incomplete[0].starts_with("the pods that NetworkPolicy shop/cart selects (1) "), "{what_if:?}");
+}
+
+#[test]
+fn p70_a_policy_that_selects_nobody_is_named() {
+    let nobody = CART
+        .replace("spec: {podSelector: {matchLabels: {app: cart}}", "spec: {podSelector: {matchLabels: {app: crat}}");
+    let elsewhere = CLOSED.replace("subject: {namespaces: {}}", "subject: {namespaces: {matchLabels: {team: b}}}");
+    let notes = ask(&snapshot(&[CLUSTER]), &format!("{nobody}\n---\n{elsewhere}"), false).notes;
+    let said = "selects no pod that is known";
+    assert_eq!(notes, [format!("NetworkPolicy shop/cart {said}"), format!("ClusterNetworkPolicy closed {said}")]);
+    // Nothing is selected by the labels of a Namespace that is not there.
+    let what_if = ask(&snapshot(&[&CLUSTER.replace("kind: Namespace", "kind: ConfigMap")]), CART, false);
+    assert!(
+        what_if.notes[0].starts_with("2 pods (shop/cart, shop/client) in a namespace that is not known"),
+        "{what_if:?}"
+    );
+}
+
+#[test]
+fn p70_a_policy_without_a_namespace_is_of_the_one_that_is_given_or_is_refused() {
+    let bare = CART.replace("namespace: shop, ", "");
+    let there = snapshot(&[CLUSTER]);
+    let asked = |namespace| there.what_if(std::slice::from_ref(&bare), namespace, false);
+    assert_eq!(asked(None).unwrap_err(), "document 1: metadata.namespace: missing; write it, or give --namespace");
+    assert_eq!(asked(Some("shop")).unwrap(), ask(&there, CART, false));
+    assert_eq!(asked(Some("other")).unwrap().policies[0].policy, "NetworkPolicy other/cart");
 }

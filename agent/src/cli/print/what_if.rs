@@ -7,13 +7,16 @@ use crate::admin::{DifferenceView, PolicyChangeView, PolicyWhatIf};
 const NAMED: usize = 3;
 
 pub(in crate::cli) fn what_if(what_if: &PolicyWhatIf, wide: bool) -> String {
-    let PolicyWhatIf { policies, opens, closes, notes } = what_if;
+    let PolicyWhatIf { policies, opens, closes, notes, incomplete } = what_if;
     let mut text = String::new();
     for PolicyChangeView { policy, change } in policies {
         text += &format!("{change}: {policy}\n");
     }
     for note in notes {
         text += &format!("note: {note}\n");
+    }
+    for missing in incomplete {
+        text += &format!("incomplete: {missing}\n");
     }
     for (verb, differences) in [("opens", opens), ("closes", closes)] {
         if differences.is_empty() {
@@ -59,9 +62,10 @@ mod tests {
                 traffic: strings(&["TCP 80", "UDP"]),
             }],
             notes: vec!["file.yaml: unreadable".into()],
+            incomplete: vec!["no pods".into()],
             ..PolicyWhatIf::default()
         };
-        let expected = "new: NetworkPolicy x/p\nnote: file.yaml: unreadable\nopens nothing\n\nCLOSES FROM  TO        TRAFFIC\n\
+        let expected = "new: NetworkPolicy x/p\nnote: file.yaml: unreadable\nincomplete: no pods\nopens nothing\n\nCLOSES FROM  TO        TRAFFIC\n\
                         0.0.0.0/0    x/a, x/b  TCP 80, UDP\n";
         assert_eq!(what_if(&what, false), expected);
     }

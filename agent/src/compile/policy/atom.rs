@@ -73,12 +73,18 @@ impl Atom {
     /// Whether a pod meets it by its labels.
     #[must_use]
     pub fn meets_labels(&self, namespace: &str, namespace_labels: Option<&Labels>, labels: &Labels) -> bool {
+        self.pods_in(namespace, namespace_labels).is_some_and(|pods| pods.matches(labels))
+    }
+
+    /// What selects the pods of a namespace that meet it by their labels, if there can be any.
+    #[must_use]
+    pub fn pods_in(&self, namespace: &str, namespace_labels: Option<&Labels>) -> Option<&Selector> {
         match self {
-            Self::PodsOf { namespace: own, pods } => own == namespace && pods.matches(labels),
+            Self::PodsOf { namespace: own, pods } => (own == namespace).then_some(pods),
             Self::Pods { namespaces, pods } => {
-                namespace_labels.is_some_and(|labels| namespaces.matches(labels)) && pods.matches(labels)
+                namespace_labels.is_some_and(|labels| namespaces.matches(labels)).then_some(pods)
             }
-            Self::Nodes(_) | Self::UnknownPod | Self::Block { .. } | Self::Port { .. } => false,
+            Self::Nodes(_) | Self::UnknownPod | Self::Block { .. } | Self::Port { .. } => None,
         }
     }
 

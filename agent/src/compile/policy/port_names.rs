@@ -1,9 +1,11 @@
 //! What the names of ports stand for.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 
 use fairlead_datapath::policy::{MAX_PAGES, PAGE_BITS};
-use fairlead_objects::{Labels, ObjectKey, Pod, Protocol};
+use fairlead_objects::{Labels, ObjectKey, Pod, Protocol, Selector};
 
 use super::{Atom, World};
 
@@ -11,14 +13,23 @@ use super::{Atom, World};
 /// compiling more of them.
 const MOST: usize = (MAX_PAGES * PAGE_BITS) as usize + 1;
 
-/// Pods that declare a port: their namespace, their labels and the number. Pods that are alike are one.
-type Declared<'a> = HashSet<(&'a str, &'a Labels, u16)>;
+/// The labels of the pods in a namespace that declare a port, and those of the namespace. Pods that are alike are one.
+#[derive(Debug)]
+struct Declared<'a> {
+    namespace: Option<&'a Labels>,
+    pods: HashSet<&'a Labels>,
+}
+
+/// Who declares a name: by number, then by namespace.
+type ByNumber<'a> = BTreeMap<u16, HashMap<&'a str, Declared<'a>>>;
+
+/// What a name was found to stand for among these peers.
+type Found = HashMap<Option<BTreeSet<Atom>>, Rc<BTreeSet<u16>>>;
 
 /// The numbers that the names of ports stand for, and whose pods call them so.
 #[derive(Debug, Default)]
 pub(super) struct PortNames<'a> {
-    by_name: HashMap<(&'a str, Protocol), Declared<'a>>,
-    namespaces: HashMap<&'a str, &'a Labels>,
+    by_name: HashMap<(&'a str, Protocol), (ByNumber<'a>, RefCell<Found>)>,
 }
 
 impl<'a> PortNames<'a> {
@@ -27,13 +38,18 @@ impl<'a> PortNames<'a> {
         let ranges = world.ranges();
         let local: HashSet<&ObjectKey> = world.local.iter().map(|local| &local.key).collect();
         let has_address = |pod: &Pod| local.contains(&pod.key) || ranges.owned(pod).next().is_some();
-        let namespaces = world.namespaces.iter().map(|ns| (ns.name.as_str(), &ns.labels)).collect();
-        let mut names = Self { by_name: HashMap::new(), namespaces };
+        let namespaces: HashMap<&str, &Labels> =
+            world.namespaces.iter().map(|ns| (ns.name.as_str(), &ns.labels)).collect();
+        let mut names = Self::default();
         for pod in world.pods.iter().filter(|pod| !pod.host_network && has_address(pod)) {
             for port in &pod.container_ports {
                 if let Some(name) = &port.name {
-                    let declared = names.by_name.entry((name, port.protocol)).or_default();
-                    declared.insert((&pod.key.namespace, &pod.labels, port.port));
+                    let (by_number, _) = names.by_name.entry((name, port.protocol)).or_default();
+                    let namespace = pod.key.namespace.as_str();
+                    let labels = || namespaces.get(namespace).copied();
+                    let declared = by_number.entry(port.port).or_default().entry(namespace);
+                    let declared = declared.or_insert_with(|| Declared { namespace: labels(), pods: HashSet::new() });
+                    declared.pods.insert(&pod.labels);
                 }
             }
         }
@@ -41,20 +57,112 @@ impl<'a> PortNames<'a> {
     }
 
     /// The numbers that a name stands for among pods which may be these peers; `None` are all. A number costs a rule a place,
-    /// so pods that a rule is not about cost it nothing, whatever they call their ports.
-    pub(super) fn numbers(&self, name: &str, protocol: Protocol, peers: Option<&BTreeSet<Atom>>) -> BTreeSet<u16> {
-        let may_be = |atom: &Atom, namespace: &str, labels: &Labels| match atom {
-            // By its address, which is not looked at here.
-            Atom::Block { .. } => true,
-            atom => atom.meets_labels(namespace, self.namespaces.get(namespace).copied(), labels),
-        };
-        let declared = self.by_name.get(&(name, protocol)).into_iter().flatten();
-        let numbers: BTreeSet<u16> = declared
-            .filter(|(namespace, labels, _)| {
-                peers.is_none_or(|peers| peers.iter().any(|atom| may_be(atom, namespace, labels)))
-            })
-            .map(|(.., number)| *number)
-            .collect();
-        numbers.into_iter().take(MOST).collect()
+    /// so pods that a rule is not about cost it nothing, whatever they call their ports. Many rules ask the same.
+    pub(super) fn numbers(&self, name: &str, protocol: Protocol, peers: Option<&BTreeSet<Atom>>) -> Rc<BTreeSet<u16>> {
+        let Some((by_number, found)) = self.by_name.get(&(name, protocol)) else { return Rc::default() };
+        let peers = peers.cloned();
+        if let Some(numbers) = found.borrow().get(&peers) {
+            return Rc::clone(numbers);
+        }
+        let numbers = by_number.iter().filter(|(_, declared)| {
+            peers.as_ref().is_none_or(|peers| declared.iter().any(|(namespace, pods)| pods.may_be(namespace, peers)))
+        });
+        let numbers = Rc::new(numbers.map(|(number, _)| *number).take(MOST).collect());
+        found.borrow_mut().insert(peers, Rc::clone(&numbers));
+        numbers
+    }
+}
+
+impl Declared<'_> {
+    /// Whether one of the pods may be one of these peers.
+    fn may_be(&self, namespace: &str, peers: &BTreeSet<Atom>) -> bool {
+        // By its address, which is not looked at here.
+        if peers.iter().any(|atom| matches!(atom, Atom::Block { .. })) {
+            return true;
+        }
+        let selectors: Vec<&Selector> =
+            peers.iter().filter_map(|atom| atom.pods_in(namespace, self.namespace)).collect();
+        self.pods.iter().any(|labels| selectors.iter().any(|selector| selector.matches(labels)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::compile::policy::testing::*;
+
+    /// A cluster whose pods declare ports under two names.
+    fn cluster() -> impl Strategy<Value = Cluster> {
+        let pod = (0..3_u8, 0..3_u8, 0..2_u8, 78..82_u16, any::<bool>());
+        prop::collection::vec(pod, 0..12).prop_map(|pods| {
+            let mut cluster = Cluster::grid();
+            cluster.namespaces.retain(|namespace| namespace.name != "z");
+            for (number, (namespace, label, name, port, has_address)) in (100..).zip(pods) {
+                let key = format!("{}/q{number}", ["x", "y", "z"][usize::from(namespace)]);
+                let label = format!("pod={}", ["a", "b", "c"][usize::from(label)]);
+                cluster = cluster.pod(&key, 1, number, &label);
+                let pod = cluster.pods.last_mut().unwrap();
+                let name = ["web", "dns"][usize::from(name)];
+                pod.container_ports.push(declared(name, port, Protocol::Tcp));
+                if !has_address {
+                    pod.ips.clear();
+                    let gone = pod.key.clone();
+                    cluster.local.retain(|local| local.key != gone);
+                }
+            }
+            cluster
+        })
+    }
+
+    fn peers() -> impl Strategy<Value = Option<BTreeSet<Atom>>> {
+        let text = prop::sample::select(vec!["pod=a", "pod=b", "pod=c", ""]);
+        let atom =
+            (0..4_u8, prop::sample::select(vec!["ns=x", "ns=y", "ns=z", ""]), text).prop_map(|(kind, ns, text)| {
+                match kind {
+                    0 => Atom::of(&pods(text), "y").unwrap(),
+                    1 => Atom::of(&nodes("role=first"), "y").unwrap(),
+                    2 if text == "pod=a" => Atom::of(&block("10.0.0.0/8", &[]), "y").unwrap(),
+                    _ => Atom::of(&pods_of(ns, text), "y").unwrap(),
+                }
+            });
+        prop::option::of(prop::collection::btree_set(atom, 0..4))
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_stands_for_what_each_pod_that_may_be_a_peer_declares(
+            cluster in cluster(), asked in prop::collection::vec(peers(), 1..6),
+        ) {
+            let world = cluster.world();
+            let ranges = world.ranges();
+            let names = PortNames::new(&world);
+            let is_peer = |pod: &Pod, peers: &BTreeSet<Atom>| {
+                let labels = world.namespace_labels(&pod.key.namespace);
+                peers.iter().any(|atom| {
+                    matches!(atom, Atom::Block { .. }) || atom.meets_labels(&pod.key.namespace, labels, &pod.labels)
+                })
+            };
+            // Twice: the second time it remembers.
+            for peers in asked.iter().chain(&asked) {
+                for name in ["web", "dns", "none"] {
+                    let mut expected = BTreeSet::new();
+                    for pod in &world.pods {
+                        let is_local = world.local.iter().any(|local| local.key == pod.key);
+                        let counts = is_local || ranges.owned(pod).next().is_some();
+                        if counts && peers.as_ref().is_none_or(|peers| is_peer(pod, peers)) {
+                            let ports = pod.container_ports.iter();
+                            let named = ports.filter(|p| p.name.as_deref() == Some(name) && p.protocol == Protocol::Tcp);
+                            expected.extend(named.map(|port| port.port));
+                        }
+                    }
+                    let found = names.numbers(name, Protocol::Tcp, peers.as_ref());
+                    prop_assert_eq!(&*found, &expected, "{} {:?}", name, peers);
+                    let again = names.numbers(name, Protocol::Tcp, peers.as_ref());
+                    prop_assert!(Rc::ptr_eq(&found, &again) || found.is_empty(), "it is not counted anew");
+                }
+            }
+        }
     }
 }

@@ -319,7 +319,7 @@ fn clauses_of(rule: &Rule, namespace: &str, pod: &Pod, direction: Direction, nam
         // What a name means depends on the destination: a clause for each number that it stands for among the peers.
         for port in &rule.ports {
             let (PortMatch::Named(name), protocol) = (&port.port, port.protocol) else { continue };
-            for number in names.numbers(name, protocol, peers.as_ref()) {
+            for number in names.numbers(name, protocol, peers.as_ref()).iter().copied() {
                 clauses.push(Clause {
                     peers: peers.clone(),
                     and: Some(Atom::Port { name: name.clone(), protocol, port: number }),

@@ -6,6 +6,7 @@
 
 mod ends;
 mod judge;
+mod places;
 mod sets;
 mod summary;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use fairlead_objects::Protocol;
 
 use super::World;
 use judge::Pair;
+pub use places::{LeftOut, Places, Selected};
 pub use summary::Difference;
 
 /// So much can't be compared.

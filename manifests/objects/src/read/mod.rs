@@ -27,11 +27,33 @@ pub struct Invalid {
 /// takes nothing else with it; an object with unreadable pieces is followed by an entry for each.
 #[must_use]
 pub fn read_str(text: &str) -> Vec<Result<Object, Invalid>> {
+    read_all(text, Home::Default)
+}
+
+/// Reads as [`read_str`] does, and takes objects that name no namespace for those of this one. Where none is given they can't
+/// be read: which one is meant depends on who will apply them.
+#[must_use]
+pub fn read_str_in(text: &str, namespace: Option<&str>) -> Vec<Result<Object, Invalid>> {
+    read_all(text, namespace.map_or(Home::Required, Home::Of))
+}
+
+/// The namespace of objects that name none.
+#[derive(Debug, Clone, Copy)]
+enum Home<'a> {
+    /// `default`.
+    Default,
+    /// This one.
+    Of(&'a str),
+    /// They have to name one.
+    Required,
+}
+
+fn read_all(text: &str, home: Home<'_>) -> Vec<Result<Object, Invalid>> {
     let mut found = Vec::new();
     for (i, document) in documents::split(text).into_iter().enumerate() {
         let number = i + 1;
         match document.values() {
-            Ok(values) => values.into_iter().for_each(|value| read_value(value, number, &mut found)),
+            Ok(values) => values.into_iter().for_each(|value| read_value(value, number, home, &mut found)),
             Err(reason) => {
                 found.push(Err(Invalid { document: number, kind: None, key: None, reason, piece: false }));
             }
@@ -57,12 +79,12 @@ pub fn read_yaml(text: &str) -> Result<Value, String> {
 }
 
 /// Reads what one document holds: nothing, an object, or a list of them.
-fn read_value(value: Value, document: usize, found: &mut Vec<Result<Object, Invalid>>) {
+fn read_value(value: Value, document: usize, home: Home<'_>, found: &mut Vec<Result<Object, Invalid>>) {
     match value {
         Value::Null => {}
         Value::Object(map) => match typed::list_items(map) {
-            Ok(items) => items.into_iter().for_each(|item| read_value(item, document, found)),
-            Err(map) => typed::read(map, document, found),
+            Ok(items) => items.into_iter().for_each(|item| read_value(item, document, home, found)),
+            Err(map) => typed::read(map, document, home, found),
         },
         _ => {
             let reason = "not an object; write apiVersion, kind and metadata".to_owned();

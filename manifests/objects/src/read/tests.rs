@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Invalid, read_str, read_value};
+use super::{Home, Invalid, read_str, read_str_in, read_value};
 use crate::Object;
 
 fn names(text: &str) -> Vec<Result<String, String>> {
@@ -203,9 +203,26 @@ fn arbitrary() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn an_object_without_a_namespace_is_of_the_one_that_is_given_or_is_refused() {
+    let text = "{apiVersion: v1, kind: List, items: [
+      {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: bare}, spec: {podSelector: {}}},
+      {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: '', name: empty}, spec: {podSelector: {}}},
+      {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: own, name: p}, spec: {podSelector: {}}},
+      {apiVersion: v1, kind: Namespace, metadata: {name: whole}},
+    ]}";
+    let keys = |found: Vec<Result<Object, Invalid>>| -> Vec<String> {
+        found.into_iter().map(|read| read.map_or_else(|e| e.reason, |object| object.key().to_string())).collect()
+    };
+    assert_eq!(keys(read_str(text)), ["default/bare", "default/empty", "own/p", "whole"]);
+    assert_eq!(keys(read_str_in(text, Some("shop"))), ["shop/bare", "shop/empty", "own/p", "whole"]);
+    let missing = "metadata.namespace: missing; write it, or give --namespace";
+    assert_eq!(keys(read_str_in(text, None)), [missing, missing, "own/p", "whole"]);
+}
+
 fn read(value: Value) -> Vec<Result<Object, Invalid>> {
     let mut found = Vec::new();
-    read_value(value, 1, &mut found);
+    read_value(value, 1, Home::Default, &mut found);
     found
 }
 

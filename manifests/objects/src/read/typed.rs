@@ -4,7 +4,7 @@ use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery, networking:
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::Invalid;
+use super::{Home, Invalid};
 use crate::convert::{ClusterNetworkPolicy, Converted, Error, Problem, Slim};
 use crate::{Kind, Object, ObjectKey};
 
@@ -40,7 +40,15 @@ pub(super) fn list_items(mut map: Map<String, Value>) -> Result<Vec<Value>, Map<
 }
 
 /// Reads one object.
-pub(super) fn read(map: Map<String, Value>, document: usize, found: &mut Vec<Result<Object, Invalid>>) {
+pub(super) fn read(
+    mut map: Map<String, Value>,
+    document: usize,
+    home: Home<'_>,
+    found: &mut Vec<Result<Object, Invalid>>,
+) {
+    if let Home::Of(namespace) = home {
+        take_home(&mut map, namespace);
+    }
     let invalid =
         |kind, reason| Invalid { document, kind, key: kind.and_then(|kind| key(kind, &map)), reason, piece: false };
     let text = |field: &str| map.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -57,6 +65,11 @@ pub(super) fn read(map: Map<String, Value>, document: usize, found: &mut Vec<Res
             found.push(Err(invalid(Some(kind), reason)));
         }
         Claim::Known(kind) => {
+            if matches!(home, Home::Required) && !kind.is_of_cluster() && has_no_namespace(&map) {
+                let reason = "metadata.namespace: missing; write it, or give --namespace".to_owned();
+                found.push(Err(invalid(Some(kind), reason)));
+                return;
+            }
             let on_error = invalid(Some(kind), String::new());
             match convert(kind, Value::Object(map)) {
                 Err(reason) => found.push(Err(Invalid { reason, ..on_error })),
@@ -69,6 +82,24 @@ pub(super) fn read(map: Map<String, Value>, document: usize, found: &mut Vec<Res
             }
         }
     }
+}
+
+/// Gives an object of a namespace that names none this one.
+fn take_home(map: &mut Map<String, Value>, namespace: &str) {
+    let kind = map.get("kind").and_then(Value::as_str);
+    let is_of_cluster = Kind::ALL.into_iter().any(|known| known.is_of_cluster() && Some(known.as_str()) == kind);
+    if !is_of_cluster
+        && has_no_namespace(map)
+        && let Some(Value::Object(metadata)) = map.get_mut("metadata")
+    {
+        metadata.insert("namespace".to_owned(), Value::from(namespace));
+    }
+}
+
+/// Whether it has metadata, and they name no namespace.
+fn has_no_namespace(map: &Map<String, Value>) -> bool {
+    let namespace = map.get("metadata").and_then(Value::as_object).map(|metadata| metadata.get("namespace"));
+    namespace.is_some_and(|namespace| namespace.is_none_or(|text| text.is_null() || text == ""))
 }
 
 fn claim(api_version: Option<&str>, kind: &str) -> Claim {

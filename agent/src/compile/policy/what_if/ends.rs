@@ -148,10 +148,10 @@ fn in_family(ip: IpAddr) -> [Option<IpAddr>; 2] {
 }
 
 /// A pod with the addresses that are its own.
-type Owning<'a> = BTreeMap<&'a ObjectKey, (&'a Pod, Vec<IpAddr>)>;
+pub(super) type Owning<'a> = BTreeMap<&'a ObjectKey, (&'a Pod, Vec<IpAddr>)>;
 
 /// Who has which address: as [`World::owner`] says, of all addresses at once.
-fn owners<'a>(world: &World<'a>) -> (Owning<'a>, BTreeMap<IpAddr, Vec<&'a Node>>) {
+pub(super) fn owners<'a>(world: &World<'a>) -> (Owning<'a>, BTreeMap<IpAddr, Vec<&'a Node>>) {
     let mut objects: HashMap<&ObjectKey, Vec<&'a Pod>> = HashMap::new();
     world.pods.iter().for_each(|pod| objects.entry(&pod.key).or_default().push(pod));
     let (mut pods, mut taken) = (Owning::new(), BTreeSet::new());
