@@ -245,11 +245,11 @@ pub(super) fn stay() -> Result<(), CliError> {
 pub(super) fn uninstall(args: &UninstallArgs, output: Output) -> Result<(), CliError> {
     let UninstallArgs { places, dry_run, cni_conf_dir, cni_conf_name } = args;
     if !dry_run {
-        refuse_beside_an_agent(&places.run_dir)?;
+        refuse_beside_an_agent(&places.here_or_on_host(&places.run_dir))?;
     }
     let removal = Removal {
-        run_dir: places.run_dir.clone(),
-        bpffs: places.bpffs.clone(),
+        run_dir: places.here_or_on_host(&places.run_dir),
+        bpffs: places.here_or_on_host(&places.bpffs),
         proc_sys: places.proc_sys(),
         cni_bin_dir: places.cni_bin_dir(),
         conflist: places.on_host(cni_conf_dir.as_ref(), CONF_DIR).join(cni_conf_name),

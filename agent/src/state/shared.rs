@@ -240,7 +240,7 @@ impl Shared {
                 "Node {name} has no pod range (spec.podCIDRs is empty): its pods wait; let the control plane assign \
                  ranges, with `kubeadm init --pod-network-cidr` or with kube-controller-manager's \
                  `--allocate-node-cidrs --cluster-cidr`; where that is not possible, set `annotatedRanges` and annotate \
-                 the Node"
+                 the Node; if it is annotated, `fairlead status` says what is wrong with that"
             )),
             Some(_) => None,
         }

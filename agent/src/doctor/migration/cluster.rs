@@ -58,6 +58,13 @@ pub(super) fn findings(cluster: &ClusterFacts) -> Vec<Finding> {
             ),
         ));
     }
+    if nodes.iter().any(|node| node.annotated.is_some() && node.pod_cidrs.is_empty()) {
+        found.push(hinders(
+            format!("ranges for pods come from the annotation {POD_CIDRS}"),
+            "they count only inside of the setting `annotatedRanges`, and where they hold no address of a Service or of their node",
+            "set `annotatedRanges` before the first agent starts, to the same on every node",
+        ));
+    }
     let overlaps: Vec<String> = overlaps(nodes);
     if !overlaps.is_empty() {
         let overlaps: Vec<&str> = overlaps.iter().map(String::as_str).collect();

@@ -40,7 +40,8 @@ pub(super) fn gives_way<K: Kernel>(k: &K, there: &Flow, proto: u8, draft: &Draft
 }
 
 /// Has the flow that the SYN in `w` opens keep the source port of the one in `w.met`, which is over, and which it follows between
-/// the same ends: the responder may remember that one under it. If it could not tell the two apart the port is another.
+/// the same ends: the responder may remember that one under it. If it could not tell the two apart it is not kept; only the opener's own may
+/// be tried again, as it would be without translation.
 #[inline(always)]
 pub fn keep_port<K: Kernel>(k: &K, w: &mut Walk, table: Table) {
     let over = w.met.state.value;

@@ -99,27 +99,31 @@ fn track_change<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
     Tracked::Live
 }
 
-/// Whether a segment lies where its receiver is. Notes what it acknowledges if it does. One that does not and ends nothing keeps the
-/// connection, as far as that may be its sender's; where nothing was on its way nothing is.
+/// Whether a segment lies where its receiver is. Notes what it acknowledges if it does. One that does not and ends nothing keeps a
+/// connection that is not over, as far as that may be its sender's; where nothing was on its way nothing is.
 #[inline(always)]
 fn stands<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> bool {
     let paired = note_other(w) && pair(k, w, place.table).is_some();
-    let lies = window::counts(w, place.forward, paired);
+    // A later fragment has no header, and so no number.
+    let lies = w.packet.fragment != Fragment::LATER && window::counts(w, place.forward, paired);
     let owner = w.draft.key.tag();
     let Some(entry) = k.flow(place.table, &w.draft.key) else { return false };
+    let aside = Owned::of(&entry.aside, owner).value;
+    if !place.forward && window::accepts(aside, &w.packet) {
+        begin_again(k, w, place.table);
+        window::note(k, entry, owner, &w.packet, place.forward);
+        return true;
+    }
     if lies {
         window::note(k, entry, owner, &w.packet, place.forward);
         return true;
     }
-    let aside = Owned::of(&entry.aside, owner).value;
     if !place.forward && window::refuses(aside, &w.packet) {
         return true;
     }
-    if !place.forward && window::accepts(aside, &w.packet) {
-        begin_again(k, w, place.table);
-        return true;
-    }
-    if w.packet.tcp & (TcpFlags::FIN | TcpFlags::RST) == 0 {
+    let state = w.met.state.value;
+    let is_over = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
+    if w.packet.tcp & (TcpFlags::FIN | TcpFlags::RST) == 0 && !is_over {
         let now = if window::is_silent(w) { w.now.wrapping_sub(window::SILENCE) } else { w.now };
         entry.seen.store(now.into());
         if let Some(pair) = pair(k, w, place.table) {
@@ -148,12 +152,13 @@ fn begin_again<K: Kernel>(k: &K, w: &mut Walk, table: Table) {
     }
 }
 
-/// Notes a SYN on the live flow in `w.met` that changes nothing of it, where an end is on this node: others could send both it and
-/// its refusal.
+/// Notes a SYN on the live flow in `w.met` that changes nothing of it, where an end is on this node, a pod or a process: of others
+/// somebody else could send both it and its refusal.
 #[inline(always)]
 pub fn pass_aside<K: Kernel>(k: &K, w: &mut Walk, place: Place) {
     let flow = &w.met;
-    if flow.opener.slot == NO_SLOT && flow.responder.slot == NO_SLOT && !flow.is(FlowFlags::FROM_NODE) {
+    let of_node = flow.is(FlowFlags::FROM_NODE) || (flow.is(FlowFlags::OUTSIDE) && flow.is(FlowFlags::STACK));
+    if flow.opener.slot == NO_SLOT && flow.responder.slot == NO_SLOT && !of_node {
         return;
     }
     let accepts = u32::from_be(w.packet.seq).wrapping_add(1);

@@ -13,6 +13,7 @@
 //! on its way the RST has to be where the connection stands.
 
 use super::change::put;
+use super::life::idle_for;
 use crate::kernel::Kernel;
 use crate::packet::TcpFlags;
 use crate::scratch::{Packet, Walk};
@@ -93,7 +94,7 @@ pub(super) fn counts(w: &Walk, forward: bool, paired: bool) -> bool {
 /// Whether nothing of the flow in `w.met` is on its way.
 #[inline(always)]
 pub(super) fn is_silent(w: &Walk) -> bool {
-    w.now.wrapping_sub(w.met.seen as u32) >= SILENCE
+    idle_for(&w.met, w.now) >= SILENCE
 }
 
 /// Whether a segment refuses the SYN that was passed on last: it has no number, since its sender has no connection (RFC 9293
