@@ -23,6 +23,9 @@ pub struct SocketList {
     link: OwnedFd,
 }
 
+/// What the kernel gives with one read: 8 pages (`bpf_seq_read`).
+const BUFFER: usize = 32 << 10;
+
 impl SocketList {
     /// Loads the program and attaches it to `SOCKETS`.
     pub(super) fn new(ebpf: &mut Ebpf, tables: &Tables) -> Result<Self, String> {
@@ -43,9 +46,23 @@ impl SocketList {
     /// # Errors
     /// The kernel refuses.
     pub fn read(&self) -> io::Result<Vec<ListedSocket>> {
-        let mut bytes = Vec::new();
-        File::from(sys::iter_create(self.link.as_fd())?).read_to_end(&mut bytes)?;
+        let mut bytes = self.read_once()?;
+        // Between two reads the kernel finds its place by counting, and passes over a socket for each that went meanwhile.
+        if bytes.len() + size_of::<ListedSocket>() > BUFFER {
+            bytes.extend(self.read_once()?);
+        }
         let (sockets, _) = bytes.as_chunks::<{ size_of::<ListedSocket>() }>();
         Ok(sockets.iter().filter_map(|socket| ListedSocket::read_from_bytes(socket).ok()).collect())
+    }
+
+    fn read_once(&self) -> io::Result<Vec<u8>> {
+        let mut file = File::from(sys::iter_create(self.link.as_fd())?);
+        let (mut bytes, mut buffer) = (Vec::new(), vec![0; BUFFER]);
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(bytes),
+                count => bytes.extend_from_slice(&buffer[..count]),
+            }
+        }
     }
 }

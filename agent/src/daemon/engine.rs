@@ -362,7 +362,7 @@ impl Engine {
             self.shared.nodes_changed.notify_one();
         }
         let begin = Instant::now();
-        let Outcome { plans, operations, whole, policy, refused, claims, node, failed } = {
+        let Outcome { plans, operations, whole, services, policy, refused, claims, node, failed } = {
             let model = self.shared.model();
             let in_force = self.shared.progress().in_force;
             let (waiting, closed) = (&mut self.waiting, &mut self.closed);
@@ -399,7 +399,8 @@ impl Engine {
                 progress.trouble = trouble;
             });
         }
-        if plans > 0 && !dirty.services.is_empty() {
+        // Also by a plan that is made again after it failed, or since there is room now.
+        if services {
             self.sockets.services_changed();
         }
         if plans > 0 {

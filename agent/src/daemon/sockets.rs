@@ -38,6 +38,8 @@ pub(super) struct Sockets {
     rests: Option<Instant>,
     /// What was said last that it can't be done.
     trouble: Option<String>,
+    /// Since when looks have failed.
+    failing: Option<Instant>,
     /// What the hooks remember of sockets.
     list: Option<SocketList>,
     /// Whether services may have left backends of UDP sockets since the last look.
@@ -115,6 +117,7 @@ impl Sockets {
             Ok(()) => {
                 self.gone.clear();
                 self.changed = false;
+                self.failing = None;
                 self.trouble = None;
             }
             Err(error) => {
@@ -126,6 +129,11 @@ impl Sockets {
                          that their service has left"
                     );
                     self.trouble = Some(text);
+                }
+                // A kernel that can't is not asked for ever.
+                if self.failing.get_or_insert(begin).elapsed() >= LATE {
+                    self.changed = false;
+                    self.failing = None;
                 }
                 self.soon();
             }

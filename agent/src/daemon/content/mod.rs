@@ -116,7 +116,10 @@ impl Content {
     pub(super) fn serves(&self, key: &FrontendKey, backend: SocketAddr) -> bool {
         let backend = BackendAddr { ip: backend.ip(), port: backend.port() };
         let everywhere = FrontendKey { addr: key.addr.wildcard(), ..*key };
-        [*key, everywhere].iter().any(|key| self.services.state.serves(key, &backend))
+        let keys = [*key, everywhere];
+        // It may be one of a service that did not fit, of which nothing is known.
+        let unknown = !keys.iter().any(|key| self.services.state.has(key));
+        (unknown && !self.refused.is_empty()) || keys.iter().any(|key| self.services.state.serves(key, &backend))
     }
 
     /// Whether pods are judged and limited as the model says, and those that are gone are in no table.
@@ -327,6 +330,7 @@ impl Content {
         if whole {
             writer.apply(&self.services.state.release_unclaimed())?;
         }
+        writer.outcome.services |= whole || !changes.is_empty();
         Ok(())
     }
 

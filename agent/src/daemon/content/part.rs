@@ -75,6 +75,8 @@ pub(in crate::daemon) struct Outcome {
     pub(in crate::daemon) operations: u64,
     /// Whether services were planned as a whole.
     pub(in crate::daemon) whole: bool,
+    /// Whether services were planned, and the plan is in the tables.
+    pub(in crate::daemon) services: bool,
     /// What policies were planned with: who is cut off, and what is left out of full tables.
     pub(in crate::daemon) policy: Option<(Vec<policy::CutOff>, BTreeMap<TableId, usize>)>,
     /// The services that do not fit, if that changed.

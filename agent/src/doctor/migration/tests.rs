@@ -145,7 +145,9 @@ fn the_objects_of_the_cluster_say_whether_nodes_have_ranges_of_their_own() {
     );
     let annotated =
         "{apiVersion: v1, kind: Node, metadata: {name: b, annotations: {fairlead.io/pod-cidrs: 10.244.1.0/24}}}";
-    assert_eq!(of(&list(&[node("a", "10.244.0.0/24"), annotated.to_owned()])), []);
+    let told = of(&list(&[node("a", "10.244.0.0/24"), annotated.to_owned()]));
+    assert_eq!(told.len(), 1, "{told:?}");
+    has(&told, Severity::Hinders, &["annotation fairlead.io/pod-cidrs", "set `annotatedRanges`"]);
     let overlap = [
         node("a", "10.244.0.0/16"),
         node("b", "10.244.7.0/24"),

@@ -191,6 +191,12 @@ impl State {
         claims.filter_map(|id| self.ports.get(id)).any(|port| port.backends.contains_key(backend))
     }
 
+    /// Whether any service port has this frontend.
+    #[must_use]
+    pub fn has(&self, key: &FrontendKey) -> bool {
+        self.frontends.get(key).is_some_and(|claim| !claim.by.is_empty())
+    }
+
     /// How full the tables are.
     #[must_use]
     pub fn usage(&self) -> Usage {

@@ -163,6 +163,10 @@ fn length<K: Kernel>(k: &K, p: &Packet) -> u32 {
     if payload == 0 {
         return whole;
     }
+    // `GSO_BY_FRAGS`: packets of SCTP that were one each, as large as their sender's interface takes.
+    if payload == 0xffff {
+        return 0;
+    }
     match headers_len(k, p) {
         Some(headers) if headers - ETH_LEN + payload < whole => headers - ETH_LEN + payload,
         _ => whole,

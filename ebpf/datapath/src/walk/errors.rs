@@ -69,9 +69,11 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
     // No router outside is between two ends on this node.
     // But the node's own flow that was translated: its way is as long as any.
     let left = receiver.slot == NO_SLOT && (!w.met.is(FlowFlags::FROM_NODE) || w.met.is(FlowFlags::FAR));
+    // What left has the tuple of the far side, what was answered to a client outside that of the near one.
+    let as_sent = !w.met.is_translated() || w.met.is(FlowFlags::FAR) == forward;
     let plausible = match side {
         Side::FromPod => receiver.slot == slot,
-        Side::FromUplink => left,
+        Side::FromUplink => left && as_sent,
         Side::ToPod => end.slot == slot && (left || is_near(k, w, receiver.slot)),
         Side::Leaving | Side::FromNode => true,
     };

@@ -120,5 +120,9 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Action {
         forget(k, w, place.table);
         return Action::GO_ON;
     }
+    // What goes straight to a pod by an interface that nodes are not reached by is the stack's business, and judged at the pod.
+    if !w.met.is(FlowFlags::NEAR | FlowFlags::FAR | FlowFlags::OUTSIDE | FlowFlags::STACK) && is_aside(k) {
+        return Action::PASS;
+    }
     deliver::follow(k, w, place)
 }

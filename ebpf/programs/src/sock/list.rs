@@ -38,7 +38,7 @@ extern "C" fn list_sockets(element: *const Element) -> i32 {
         }
         let listed = ListedSocket { cookie: bpf_get_socket_cookie(sk), memory: *value };
         let seq = read_volatile(&raw const (*read_volatile(&raw const (*element).meta)).seq);
-        // When the buffer is full the kernel makes a larger one and asks for this socket again.
+        // When the buffer is full the kernel hands it on and asks for this socket again.
         let _full = bpf_seq_write(seq, from_ref(&listed).cast(), size_of::<ListedSocket>() as u32);
     }
     0

@@ -17,7 +17,7 @@ use super::skb::Skb;
 use crate::maps;
 
 /// `tc_index` of a packet that has been seen on its way out. Nobody else uses the field where no classful qdisc is told to.
-const SEEN: u32 = 0x666c;
+pub(super) const SEEN: u32 = 0x666c;
 
 /// What comes to the node from outside.
 #[classifier]
@@ -46,7 +46,10 @@ pub(crate) fn to_bare(ctx: TcContext) -> i32 {
     if mark & config.mark == 0 && ingress != 0 {
         return TC_ACT_UNSPEC;
     }
-    let Some(k) = framed(ctx) else { return TC_ACT_SHOT };
+    let Some(k) = framed(ctx) else {
+        // Packets of more than 16 kB get no header. The node's own need none.
+        return if mark & config.mark == 0 { TC_ACT_UNSPEC } else { TC_ACT_SHOT };
+    };
     let action = walk::to_uplink(&k, w, k.ether_type());
     match act(&k, w, action, false) {
         TC_ACT_UNSPEC => {

@@ -11,7 +11,7 @@ mod tunnel;
 use core::mem::{size_of, zeroed};
 use core::ptr::null_mut;
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
@@ -30,6 +30,13 @@ use skb::Skb;
 pub(crate) fn from_pod(ctx: TcContext) -> i32 {
     trace!(&ctx, "from_pod: {} bytes on interface {}", ctx.len(), interface(&ctx));
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
+    let raw: *mut __sk_buff = ctx.skb.skb;
+    // A pod's own qdiscs may write what `to_bare` goes by. SAFETY: a field of the context that programs may write.
+    unsafe {
+        if (*raw).tc_index == bare::SEEN {
+            (*raw).tc_index = 0;
+        }
+    }
     let k = Skb::new(ctx);
     let action = walk::from_pod(&k, w, k.ether_type());
     decided(act(&k, w, action, true))

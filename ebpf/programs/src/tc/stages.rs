@@ -5,7 +5,7 @@ use core::mem::{size_of, zeroed};
 use aya_ebpf::bindings::{
     __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
 };
-use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_ns};
+use aya_ebpf::helpers::generated::{bpf_check_mtu, bpf_fib_lookup, bpf_ktime_get_ns};
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason, counted_to};
 use fairlead_datapath::flow::stage::{
@@ -143,7 +143,14 @@ extern "C" fn tc_route(raw: *mut __sk_buff, walk: *mut Walk, length: u32) -> u64
     let mut lookup: bpf_fib_lookup = unsafe { zeroed() };
     lookup.ifindex = k.ifindex();
     lookup.l4_protocol = w.packet.proto;
-    lookup.__bindgen_anon_1.tot_len = if length > 0xffff { 0xffff } else { length as u16 };
+    // The sizes that the kernel has learnt of ways come from errors that anybody may have forged: like the kernel when it forwards,
+    // go by the interface, unless the sender wants to be told.
+    let told = w.packet.no_fragment != 0;
+    lookup.__bindgen_anon_1.tot_len = match told {
+        true if length > 0xffff => 0xffff,
+        true => length as u16,
+        false => 0,
+    };
     if w.packet.v6 == 1 {
         lookup.family = AF_INET6;
         lookup.__bindgen_anon_3.ipv6_src = words(t.src);
@@ -156,10 +163,15 @@ extern "C" fn tc_route(raw: *mut __sk_buff, walk: *mut Walk, length: u32) -> u64
     // SAFETY: a helper call with the program's context and a struct on the stack and its size.
     let found = unsafe { bpf_fib_lookup(raw.cast(), &mut lookup, size_of::<bpf_fib_lookup>() as i32, 0) };
     match found as u32 {
-        // The neighbour is asked for where the packet is sent.
-        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => u64::from(lookup.ifindex),
         // SAFETY: a union of numbers.
-        BPF_FIB_LKUP_RET_FRAG_NEEDED => u64::from(unsafe { lookup.__bindgen_anon_1.mtu_result }) << 32,
+        BPF_FIB_LKUP_RET_FRAG_NEEDED if told => u64::from(unsafe { lookup.__bindgen_anon_1.mtu_result }) << 32,
+        // The neighbour is asked for where the packet is sent.
+        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED => {
+            let mut mtu = 0;
+            // SAFETY: a helper call with the program's context and a number on the stack.
+            unsafe { bpf_check_mtu(raw.cast(), lookup.ifindex, &mut mtu, 0, 0) };
+            if mtu != 0 && length > mtu { u64::from(mtu) << 32 } else { u64::from(lookup.ifindex) }
+        }
         _ => 0,
     }
 }
