@@ -77,6 +77,7 @@ pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
     info!(programs = programs.len(), maps = definition.maps.len(), adopted, "eBPF object loaded");
     let tables = Tables::open(&definition, pins)?;
     let socket_list = SocketList::new(&mut ebpf, &tables);
+    sys::trim_heap();
     Ok(Loaded { ebpf, tables, programs, adopted, socket_list })
 }
 

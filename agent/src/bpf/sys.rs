@@ -12,6 +12,16 @@ use std::path::Path;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// Gives back memory that was needed for a while: the kernel's types (BTF), which are read to load programs, leave tens of MiB of
+/// small pieces.
+pub(super) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: a call without pointers.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// `enum bpf_cmd`.
 #[derive(Debug, Clone, Copy)]
 enum Cmd {
