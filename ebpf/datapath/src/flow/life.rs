@@ -28,6 +28,13 @@ pub const fn lifetime(proto: u8, state: u32, set: &Lifetimes) -> u32 {
     }
 }
 
+/// Whether a TCP connection is over: both ends have closed, or one has reset it.
+#[inline(always)]
+#[must_use]
+pub const fn is_over(state: u32) -> bool {
+    state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS
+}
+
 /// Whether an entry has expired: it is a miss, whether or not it has been swept.
 #[inline(always)]
 #[must_use]

@@ -24,7 +24,7 @@ mod window;
 pub use change::put;
 pub use find::{At, Place, find, opens};
 pub use fragment::resolve as resolve_fragment;
-pub use life::{expired, idle_for, lifetime, outlived};
+pub use life::{expired, idle_for, is_over, lifetime, outlived};
 pub use reuse::keep_port;
 pub use tomb::{is_worth_a_reset, outlives_its_pod};
 pub use track::{Tracked, pass_aside, track};

@@ -2,6 +2,7 @@
 
 use super::change::{alter, put};
 use super::find::Place;
+use super::life::is_over;
 use super::pair::stage::forget;
 use super::pair::{note, note_other, pair, relocate};
 use super::window;
@@ -121,9 +122,7 @@ fn stands<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> bool {
     if !place.forward && window::refuses(aside, &w.packet) {
         return true;
     }
-    let state = w.met.state.value;
-    let is_over = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
-    if w.packet.tcp & (TcpFlags::FIN | TcpFlags::RST) == 0 && !is_over {
+    if w.packet.tcp & (TcpFlags::FIN | TcpFlags::RST) == 0 && !is_over(w.met.state.value) {
         let now = if window::is_silent(w) { w.now.wrapping_sub(window::SILENCE) } else { w.now };
         entry.seen.store(now.into());
         if let Some(pair) = pair(k, w, place.table) {
@@ -182,7 +181,7 @@ fn track_connection<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
         state |= FlowState::RESET;
     } else if p.tcp & TcpFlags::SYN != 0 {
         if p.tcp & TcpFlags::ACK == 0 {
-            if before & FlowState::RESET != 0 || before & FlowState::FINS == FlowState::FINS {
+            if is_over(before) {
                 forget(k, w, place.table);
                 return Tracked::Reopened;
             }
@@ -212,7 +211,7 @@ fn track_connection<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
             state |= FlowState::ESTABLISHED;
         }
     }
-    let ending = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
+    let ending = is_over(state);
     let moved = match place.table {
         // One whose source is still to be translated gets its other entry in the table of the others; it waits for that there.
         // One that was answered from its beginning on left by no uplink, and will not be.

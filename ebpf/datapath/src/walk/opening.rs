@@ -14,7 +14,7 @@
 use super::Action;
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
-use crate::flow::{FlowState, NO_BACKEND, Place, keep_port, opens, pass_aside};
+use crate::flow::{FlowState, NO_BACKEND, Place, is_over, keep_port, opens, pass_aside};
 use crate::kernel::{Kernel, stages};
 use crate::packet::{Class, Packet, TCP, TcpFlags};
 use crate::register::{Answer, variants};
@@ -117,7 +117,7 @@ fn part_of_syn<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Part {
     let Place { table, forward } = place;
     let flow = &w.met;
     let state = flow.state.value;
-    let over = state & FlowState::RESET != 0 || state & FlowState::FINS == FlowState::FINS;
+    let over = is_over(state);
     let again = forward && flow.isn == w.packet.seq;
     let unanswered = state & FlowState::REPLIED == 0;
     let left = flow.backend != NO_BACKEND && service::flow_is_stale(k, flow.backend, flow.generation.value);
