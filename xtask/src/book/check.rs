@@ -1,7 +1,9 @@
 //! Links of built pages.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+
+use super::resolved;
 
 /// Links that lead nowhere. Pages are named by their path from the first one's folder; what else there is, is asked for.
 pub(super) fn broken(pages: &[(PathBuf, String)], exists: impl Fn(&Path) -> bool) -> Vec<String> {
@@ -35,18 +37,6 @@ fn values<'a>(text: &'a str, attribute: &str) -> impl Iterator<Item = &'a str> {
     let begin = format!(" {attribute}=\"");
     let places: Vec<usize> = text.match_indices(&begin).map(|(at, begin)| at + begin.len()).collect();
     places.into_iter().filter_map(|at| Some(text[at..].split_once('"')?.0))
-}
-
-fn resolved(page: &Path, link: &str) -> PathBuf {
-    let mut found = page.parent().unwrap_or(page).to_owned();
-    for component in Path::new(link).components() {
-        match component {
-            Component::ParentDir => drop(found.pop()),
-            Component::Normal(name) => found.push(name),
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    found
 }
 
 #[cfg(test)]

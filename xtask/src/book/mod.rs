@@ -7,7 +7,7 @@ mod check;
 mod source;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -80,4 +80,17 @@ pub(crate) fn root() -> Result<PathBuf> {
 /// The program.
 pub(crate) fn program() -> Result<PathBuf> {
     Ok(root()?.join("bin/mdbook"))
+}
+
+/// A path beside a file, without `..`.
+fn resolved(beside: &Path, path: &str) -> PathBuf {
+    let mut found = beside.parent().unwrap_or(beside).to_owned();
+    for component in Path::new(path).components() {
+        match component {
+            Component::ParentDir => drop(found.pop()),
+            Component::Normal(name) => found.push(name),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    found
 }

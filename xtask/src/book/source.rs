@@ -1,9 +1,11 @@
 //! Pages as mdBook gets them.
 
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+
+use super::resolved;
 
 /// What is not in the book is there.
 const REPOSITORY: &str = "https://github.com/fairlead/fairlead/blob/main";
@@ -85,19 +87,6 @@ fn relink(link: &str, from: &Path, page: &Path) -> String {
         return format!("{}{}{anchor}", "../".repeat(up), within.display());
     }
     format!("{REPOSITORY}/{}{anchor}", target.display())
-}
-
-/// A path beside a file, without `..`.
-fn resolved(beside: &Path, path: &str) -> PathBuf {
-    let mut found = beside.parent().unwrap_or(beside).to_owned();
-    for component in Path::new(path).components() {
-        match component {
-            Component::ParentDir => drop(found.pop()),
-            Component::Normal(name) => found.push(name),
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    found
 }
 
 #[cfg(test)]
