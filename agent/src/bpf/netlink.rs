@@ -51,32 +51,29 @@ pub(super) fn listen(groups: u32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// The messages that have come, or come next.
-pub(super) fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
+/// The messages that have come, or come next; an error in place of one that can't be read.
+fn receive_each(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Vec<io::Result<NetlinkMessage<RouteNetlinkMessage>>>> {
     let length = recv(fd.as_raw_fd(), buffer, MsgFlags::empty())?;
     let mut rest = buffer.get(..length).unwrap_or_default();
     let mut messages = Vec::new();
     while !rest.is_empty() {
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest);
-        let message = message.map_err(|error| io::Error::other(error.to_string()))?;
-        let taken = (message.header.length as usize).next_multiple_of(4).max(4);
-        rest = rest.get(taken..).unwrap_or_default();
-        messages.push(message);
+        let message = NetlinkMessage::deserialize(rest);
+        messages.push(message.map_err(|error| io::Error::other(error.to_string())));
+        // Each begins with its length. What is cut off before that is the last.
+        let size = rest.first_chunk::<4>().map_or(rest.len(), |size| u32::from_ne_bytes(*size) as usize);
+        rest = rest.get(size.next_multiple_of(4).max(4)..).unwrap_or_default();
     }
     Ok(messages)
 }
 
+/// The messages that have come, or come next.
+pub(super) fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
+    receive_each(fd, buffer)?.into_iter().collect()
+}
+
 /// The same, without those that can't be read: qdiscs and filters of others have what no library knows yet.
 pub(super) fn receive_known(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
-    let length = recv(fd.as_raw_fd(), buffer, MsgFlags::empty())?;
-    let mut rest = buffer.get(..length).unwrap_or_default();
-    let mut messages = Vec::new();
-    while let Some((size, _)) = rest.split_first_chunk::<4>() {
-        let size = (u32::from_ne_bytes(*size) as usize).next_multiple_of(4).max(4);
-        messages.extend(NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).ok());
-        rest = rest.get(size..).unwrap_or_default();
-    }
-    Ok(messages)
+    Ok(receive_each(fd, buffer)?.into_iter().flatten().collect())
 }
 
 /// Sends all requests in one system call. The kernel goes on after one that it refuses. An answer for each.
