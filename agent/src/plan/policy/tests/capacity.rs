@@ -154,6 +154,22 @@ fn fits(content: &Content, capacity: &Capacity) -> bool {
         && content.peer.cidrs.len() <= capacity.cidrs
 }
 
+/// On the way from one content to the last of others nothing passes that neither of the two lets pass.
+fn passes_nothing_of_its_own(
+    before: Option<&Cluster>,
+    cluster: &Cluster,
+    old: &Content,
+    contents: &[Content],
+) -> Result<(), TestCaseError> {
+    for flow in before.map(|before| lasting(before, cluster)).unwrap_or_default() {
+        let (was, is) = (answer(old, &flow), answer(contents.last().unwrap(), &flow));
+        for content in contents {
+            prop_assert!(was || is || !answer(content, &flow), "on the way: {:?}", flow);
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
@@ -173,13 +189,7 @@ proptest! {
             for content in &contents {
                 prop_assert!(fits(content, &capacity), "a table overflows");
             }
-            // On the way nothing passes that neither the old policies nor the new ones let pass.
-            for flow in before.map(|before| lasting(before, cluster)).unwrap_or_default() {
-                let (was, is) = (answer(&old, &flow), answer(contents.last().unwrap(), &flow));
-                for content in &contents {
-                    prop_assert!(was || is || !answer(content, &flow), "{:?}", flow);
-                }
-            }
+            passes_nothing_of_its_own(before, cluster, &old, &contents)?;
             ops.iter().for_each(|op| state.applied(op));
             for flow in flows(cluster, PORTS) {
                 let (local, direction, judged) = &flow;
@@ -217,12 +227,7 @@ proptest! {
             let old = state.content().clone();
             let Plan { ops, .. } = testing::plan(&mut state, cluster);
             let contents = contents(&old, &ops);
-            for flow in before.map(|before| lasting(before, cluster)).unwrap_or_default() {
-                let (was, is) = (answer(&old, &flow), answer(contents.last().unwrap(), &flow));
-                for content in &contents {
-                    prop_assert!(was || is || !answer(content, &flow), "on the way: {:?}", flow);
-                }
-            }
+            passes_nothing_of_its_own(before, cluster, &old, &contents)?;
             ops.iter().for_each(|op| state.applied(op));
             for flow in flows(cluster, PORTS) {
                 let (local, direction, judged) = &flow;
