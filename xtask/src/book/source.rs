@@ -1,7 +1,7 @@
 //! Pages as mdBook gets them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
