@@ -2,7 +2,10 @@
 //! the tests' own model of the kernel made of it: verdict, bytes, mark, counted drop, and the tables that packets write.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{
+        BTreeMap, BTreeSet,
+        btree_map::Entry::{Occupied, Vacant},
+    },
     fmt::Write as _,
     time::Duration,
 };
@@ -13,6 +16,7 @@ use aya::{
     maps::{MapData, PerCpuArray},
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
 };
+use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::testing::{Entry, Record, Step};
 use nix::time::{ClockId, clock_gettime};
 
@@ -22,11 +26,14 @@ use crate::{
 };
 
 /// Tables that packets write.
-const WRITTEN: [&str; 8] = ["AFFINITY", "CT_ANY", "CT_EST", "FRAGS", "HOST_FLOWS", "PACE", "POD_FLOWS", "PORTS"];
+const WRITTEN: [TableId; 8] = {
+    use TableId::{Affinities, EstablishedFlows, FlowCounts, Fragments, HostFlows, OtherFlows, Paces, PortSets};
+    [Affinities, OtherFlows, EstablishedFlows, Fragments, HostFlows, Paces, FlowCounts, PortSets]
+};
 
 /// The one of them that has too many elements to read all after each frame: those that a frame names are read, and all at
 /// the end, when none may be left.
-const COUNTERS: &str = "SHARES";
+const COUNTERS: TableId = TableId::PortShares;
 
 /// Room for what a program makes of a packet.
 const ROOM: usize = 4096;
@@ -109,12 +116,12 @@ impl Test<'_> {
 }
 
 /// Elements of tables: by table and key, the value.
-type Elements = BTreeMap<(String, Vec<u8>), Vec<u8>>;
+type Elements = BTreeMap<(TableId, Vec<u8>), Vec<u8>>;
 
 /// The object's tables.
 struct Kernel<'a> {
     ebpf: &'a mut Ebpf,
-    stores: BTreeMap<String, Box<dyn Store>>,
+    stores: BTreeMap<TableId, Box<dyn Store>>,
     drops: PerCpuArray<MapData, u64>,
     counted: Vec<u64>,
     /// What the tables hold that the agent writes.
@@ -125,18 +132,18 @@ struct Kernel<'a> {
 
 impl<'a> Kernel<'a> {
     fn new(ebpf: &'a mut Ebpf) -> Result<Self> {
-        let drops = ebpf.take_map("DROPS").context("the object has no table DROPS")?.try_into()?;
+        let drops = store::map(ebpf, TableId::Drops)?.try_into()?;
         let (stores, tables, memory) = Default::default();
         let mut kernel = Self { ebpf, stores, drops, counted: Vec::new(), tables, memory };
         kernel.counted = kernel.count()?;
         Ok(kernel)
     }
 
-    fn store(&mut self, name: &str) -> Result<&mut Box<dyn Store>> {
-        if !self.stores.contains_key(name) {
-            self.stores.insert(name.to_owned(), store::take(self.ebpf, name)?);
-        }
-        self.stores.get_mut(name).with_context(|| name.to_owned())
+    fn store(&mut self, table: TableId) -> Result<&mut Box<dyn Store>> {
+        Ok(match self.stores.entry(table) {
+            Occupied(there) => there.into_mut(),
+            Vacant(place) => place.insert(store::take(self.ebpf, table)?),
+        })
     }
 
     fn run(&mut self, step: &Step) -> Result<()> {
@@ -187,10 +194,10 @@ impl<'a> Kernel<'a> {
     /// Makes elements of tables others.
     fn change(&mut self, before: &Elements, wanted: &Elements) -> Result<()> {
         for (table, key) in before.keys().filter(|at| !wanted.contains_key(at)) {
-            self.store(table)?.remove(key).with_context(|| table.clone())?;
+            self.store(*table)?.remove(key).with_context(|| table.to_string())?;
         }
         for (at, value) in wanted.iter().filter(|(at, value)| before.get(at) != Some(value)) {
-            self.store(&at.0)?.put(&at.1, value).with_context(|| at.0.clone())?;
+            self.store(at.0)?.put(&at.1, value).with_context(|| at.0.to_string())?;
         }
         Ok(())
     }
@@ -210,13 +217,13 @@ impl<'a> Kernel<'a> {
         let mut entries = Vec::new();
         for table in WRITTEN {
             let elements = self.store(table)?.elements()?.into_iter();
-            entries.extend(elements.map(|(key, value)| Entry { table: table.to_owned(), key, value }));
+            entries.extend(elements.map(|(key, value)| Entry { table, key, value }));
         }
         let counters = step.before.iter().chain(&step.after).filter(|entry| entry.table == COUNTERS);
         let wanted: BTreeSet<u32> =
             counters.map(|entry| Ok(u32::from_ne_bytes(entry.key[..].try_into()?))).collect::<Result<_>>()?;
         let counters = self.store(COUNTERS)?.among(Some(&wanted))?.into_iter();
-        entries.extend(counters.map(|(key, value)| Entry { table: COUNTERS.to_owned(), key, value }));
+        entries.extend(counters.map(|(key, value)| Entry { table: COUNTERS, key, value }));
         entries.sort_unstable();
         Ok(entries)
     }
@@ -228,7 +235,7 @@ impl<'a> Kernel<'a> {
 }
 
 fn elements(entries: &[Entry]) -> Elements {
-    entries.iter().map(|entry| ((entry.table.clone(), entry.key.clone()), entry.value.clone())).collect()
+    entries.iter().map(|entry| ((entry.table, entry.key.clone()), entry.value.clone())).collect()
 }
 
 /// The reasons whose counts have moved.

@@ -24,6 +24,7 @@ use aya::{
 };
 use fairlead_datapath::{
     bandwidth::{Bandwidth, Limit},
+    catalog::TableId,
     ifindex_of,
     testing::{L4, Message, Node},
 };
@@ -101,13 +102,13 @@ struct Site {
 
 impl Site {
     fn make(ebpf: &mut Ebpf) -> Result<Self> {
-        let mut stores: BTreeMap<String, Box<dyn Store>> = BTreeMap::new();
+        let mut stores: BTreeMap<TableId, Box<dyn Store>> = BTreeMap::new();
         for entry in Node::new().host.tables() {
-            let store = match stores.entry(entry.table.clone()) {
+            let store = match stores.entry(entry.table) {
                 Occupied(at) => at.into_mut(),
-                Vacant(at) => at.insert(store::take(ebpf, &entry.table)?),
+                Vacant(at) => at.insert(store::take(ebpf, entry.table)?),
             };
-            store.put(&entry.key, &entry.value).with_context(|| entry.table.clone())?;
+            store.put(&entry.key, &entry.value).with_context(|| entry.table.to_string())?;
         }
         unshare(CloneFlags::CLONE_NEWNET).context("can't make a network namespace")?;
         let others = in_a_thread(|| {
@@ -124,7 +125,7 @@ impl Site {
             attach(ebpf, "from_pod", &name(ifindex_of(slot)), TcAttachType::Ingress)?;
         }
         attach(ebpf, "to_uplink", &name(Node::UPLINK), TcAttachType::Egress)?;
-        let (limits, paces) = (store::take(ebpf, "BANDWIDTH")?, store::take(ebpf, "PACE")?);
+        let (limits, paces) = (store::take(ebpf, TableId::Limits)?, store::take(ebpf, TableId::Paces)?);
         Ok(Self { pod, beside, outside, limits, paces })
     }
 

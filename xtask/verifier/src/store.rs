@@ -5,17 +5,9 @@ use std::{collections::BTreeSet, mem::size_of};
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, MapData, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie::Key},
 };
-use fairlead_datapath::{
-    Addr,
-    bandwidth::{Bandwidth, Pace},
-    config::{Config, Uplink},
-    flow::{Destination, Flow, FlowKey, FragmentKey, FragmentPorts, PodFlows, PortSet},
-    peer::{CidrKey, NodeHop, Peer, Pod},
-    policy::{PeerKey, PolicySet, PortKey, RangeKey, Row},
-    service::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, NodeAddress, ServiceState, SourceRangeKey},
-};
+use fairlead_datapath::catalog::{self, Table, TableId};
 
 /// Bytes of the length that a prefix's key begins with (`struct bpf_lpm_trie_key_u8`).
 const LENGTH: usize = size_of::<u32>();
@@ -44,51 +36,55 @@ const FIRST: u32 = 16;
 /// How many at its end: what is counted of nobody and of all.
 const LAST: u32 = 2;
 
-/// Takes a table that tests write or read out of the object.
-pub(crate) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Box<dyn Store>> {
-    match name {
-        "AFFINITY" => hash::<{ size_of::<AffinityKey>() }, { size_of::<Affinity>() }>(ebpf, name),
-        "BACKENDS" => array::<{ size_of::<Backend>() }>(ebpf, name),
-        "BANDWIDTH" => array::<{ size_of::<Bandwidth>() }>(ebpf, name),
-        "CIDRS" => trie::<{ size_of::<CidrKey>() - LENGTH }, { size_of::<Peer>() }>(ebpf, name),
-        "CONFIG" => array::<{ size_of::<Config>() }>(ebpf, name),
-        "CT_ANY" | "CT_EST" => hash::<{ size_of::<FlowKey>() }, { size_of::<Flow>() }>(ebpf, name),
-        "FRAGS" => hash::<{ size_of::<FragmentKey>() }, { size_of::<FragmentPorts>() }>(ebpf, name),
-        "FRONTENDS" => hash::<{ size_of::<FrontendKey>() }, { size_of::<Frontend>() }>(ebpf, name),
-        "HOST_FLOWS" | "SLOTS" => array::<{ size_of::<u32>() }>(ebpf, name),
-        "NODES" => array::<{ size_of::<NodeHop>() }>(ebpf, name),
-        "NODE_ADDRESSES" => hash::<{ size_of::<Addr>() }, { size_of::<NodeAddress>() }>(ebpf, name),
-        "PACE" => array::<{ size_of::<Pace>() }>(ebpf, name),
-        "PEERS" => hash::<{ size_of::<Addr>() }, { size_of::<Peer>() }>(ebpf, name),
-        "PODS" => array::<{ size_of::<Pod>() }>(ebpf, name),
-        "POD_FLOWS" => array::<{ size_of::<PodFlows>() }>(ebpf, name),
-        "PORTS" => hash::<{ size_of::<Destination>() }, { size_of::<PortSet>() }>(ebpf, name),
-        "POLICY_PEERS" => hash::<{ size_of::<PeerKey>() }, { size_of::<Row>() }>(ebpf, name),
-        "POLICY_PORTS" => hash::<{ size_of::<PortKey>() }, { size_of::<Row>() }>(ebpf, name),
-        "POLICY_RANGES" => trie::<{ size_of::<RangeKey>() - LENGTH }, { size_of::<Row>() }>(ebpf, name),
-        "POLICY_SETS" => array::<{ size_of::<PolicySet>() }>(ebpf, name),
-        "SERVICE_PORTS" => array::<{ size_of::<u64>() }>(ebpf, name),
-        "SERVICE_STATE" => array::<{ size_of::<ServiceState>() }>(ebpf, name),
-        "SHARES" => array::<{ size_of::<u64>() }>(ebpf, name),
-        "SOURCE_RANGES" => trie::<{ size_of::<SourceRangeKey>() - LENGTH }, { size_of::<u32>() }>(ebpf, name),
-        "UPLINKS" => hash::<{ size_of::<u32>() }, { size_of::<Uplink>() }>(ebpf, name),
-        _ => anyhow::bail!("fairlead-verifier does not know the table {name}: teach it in store.rs"),
-    }
+/// Tables that tests write or read, by how they are reached.
+macro_rules! reached {
+    ($(by $by:ident: $($table:ident),+;)+) => {
+        /// Takes a table that tests write or read out of the object.
+        pub(crate) fn take(ebpf: &mut Ebpf, table: TableId) -> Result<Box<dyn Store>> {
+            match table {
+                $($(TableId::$table => reached!(@$by ebpf, catalog::$table),)+)+
+                _ => anyhow::bail!("fairlead-verifier does not know the table {table}: add it in store.rs"),
+            }
+        }
+    };
+    (@key $ebpf:ident, $table:ty) => {
+        hash::<{ size_of::<<$table as Table>::Key>() }, { size_of::<<$table as Table>::Value>() }>($ebpf, <$table>::ID)
+    };
+    (@index $ebpf:ident, $table:ty) => { array::<{ size_of::<<$table as Table>::Value>() }>($ebpf, <$table>::ID) };
+    (@prefix $ebpf:ident, $table:ty) => {
+        trie::<{ size_of::<<$table as Table>::Key>() - LENGTH }, { size_of::<<$table as Table>::Value>() }>(
+            $ebpf,
+            <$table>::ID,
+        )
+    };
 }
 
-fn hash<const K: usize, const V: usize>(ebpf: &mut Ebpf, name: &str) -> Result<Box<dyn Store>> {
-    let map = ebpf.take_map(name).with_context(|| format!("the object has no table {name}"))?;
-    Ok(Box::new(HashMap::<_, [u8; K], [u8; V]>::try_from(map).with_context(|| name.to_owned())?))
+reached! {
+    by key: Affinities, EstablishedFlows, Fragments, Frontends, NodeAddresses, OtherFlows, Peers, PolicyPeers, PolicyPorts,
+        PortSets, Uplinks;
+    by index: Backends, FlowCounts, HostFlows, Limits, Nodes, Paces, Pods, PolicySets, PortShares, ServiceGeneration,
+        ServicePorts, Settings, Slots;
+    by prefix: Cidrs, PolicyRanges, SourceRanges;
 }
 
-fn array<const V: usize>(ebpf: &mut Ebpf, name: &str) -> Result<Box<dyn Store>> {
-    let map = ebpf.take_map(name).with_context(|| format!("the object has no table {name}"))?;
-    Ok(Box::new(Array::<_, [u8; V]>::try_from(map).with_context(|| name.to_owned())?))
+/// Takes a table out of the object.
+pub(crate) fn map(ebpf: &mut Ebpf, table: TableId) -> Result<Map> {
+    ebpf.take_map(table.info().name).with_context(|| format!("the object has no table {table}"))
 }
 
-fn trie<const K: usize, const V: usize>(ebpf: &mut Ebpf, name: &str) -> Result<Box<dyn Store>> {
-    let map = ebpf.take_map(name).with_context(|| format!("the object has no table {name}"))?;
-    Ok(Box::new(LpmTrie::<_, [u8; K], [u8; V]>::try_from(map).with_context(|| name.to_owned())?))
+fn hash<const K: usize, const V: usize>(ebpf: &mut Ebpf, table: TableId) -> Result<Box<dyn Store>> {
+    let map = map(ebpf, table)?;
+    Ok(Box::new(HashMap::<_, [u8; K], [u8; V]>::try_from(map).with_context(|| table.to_string())?))
+}
+
+fn array<const V: usize>(ebpf: &mut Ebpf, table: TableId) -> Result<Box<dyn Store>> {
+    let map = map(ebpf, table)?;
+    Ok(Box::new(Array::<_, [u8; V]>::try_from(map).with_context(|| table.to_string())?))
+}
+
+fn trie<const K: usize, const V: usize>(ebpf: &mut Ebpf, table: TableId) -> Result<Box<dyn Store>> {
+    let map = map(ebpf, table)?;
+    Ok(Box::new(LpmTrie::<_, [u8; K], [u8; V]>::try_from(map).with_context(|| table.to_string())?))
 }
 
 fn exact<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {

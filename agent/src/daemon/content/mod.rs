@@ -247,13 +247,15 @@ impl Content {
         ops.iter().for_each(|op| self.node.state.applied(op));
         let uplinks = (!uplinks.is_empty()).then(|| {
             format!(
-                "table UPLINKS is full: nothing leaves the cluster through interfaces {uplinks:?}; list the uplinks \
-                 to use with --uplinks"
+                "table {} is full: nothing leaves the cluster through interfaces {uplinks:?}; list the uplinks to use \
+                 with --uplinks",
+                TableId::Uplinks
             )
         });
         let addresses = (!addresses.is_empty()).then(|| {
             format!(
-                "table NODE_ADDRESSES is full: NodePorts and hostPorts are missing at {} addresses",
+                "table {} is full: NodePorts and hostPorts are missing at {} addresses",
+                TableId::NodeAddresses,
                 addresses.len()
             )
         });

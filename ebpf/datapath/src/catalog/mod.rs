@@ -119,6 +119,13 @@ macro_rules! tables {
                 }
             }
 
+            /// The table with this name.
+            #[cfg(any(test, feature = "host"))]
+            #[must_use]
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|id| id.info().name == name)
+            }
+
             /// What it holds, in a few words.
             #[cfg(any(test, feature = "host"))]
             #[must_use]

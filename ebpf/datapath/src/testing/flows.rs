@@ -8,6 +8,7 @@ use zerocopy::IntoBytes as _;
 
 use super::arena::Arena;
 use super::replay;
+use crate::catalog::TableId;
 use crate::flow::{
     self, Destination, Entry, Flow, FlowFlags, FlowKey, FlowState, FragmentKey, FragmentPorts, InsertError, PodFlows,
     PortSet, Table,
@@ -219,17 +220,21 @@ impl Flows {
     pub(super) fn bytes(&self) -> Vec<replay::Entry> {
         let mut bytes = Vec::new();
         for ((established, key), index) in &*self.entries.borrow() {
-            bytes.push(replay::Entry::new(if *established { "CT_EST" } else { "CT_ANY" }, key, &self.plain(*index)));
+            bytes.push(replay::Entry::new(
+                if *established { TableId::EstablishedFlows } else { TableId::OtherFlows },
+                key,
+                &self.plain(*index),
+            ));
         }
         for (key, ports) in &*self.fragments.borrow() {
-            bytes.push(replay::Entry::new("FRAGS", key, ports));
+            bytes.push(replay::Entry::new(TableId::Fragments, key, ports));
         }
         for (index, count) in self.shares() {
-            bytes.push(replay::Entry::new("SHARES", &index, &count));
+            bytes.push(replay::Entry::new(TableId::PortShares, &index, &count));
         }
         for (key, index) in &*self.sets.borrow() {
             let set = self.set_memory.get(*index).expect("a set has memory");
-            bytes.push(replay::Entry::new("PORTS", key, &set.words.each_ref().map(Long::load)));
+            bytes.push(replay::Entry::new(TableId::PortSets, key, &set.words.each_ref().map(Long::load)));
         }
         for (slot, pod) in (0_u32..).zip(&self.pods) {
             let [established, accepted, outgoing, incoming] =
@@ -242,7 +247,7 @@ impl Flows {
                     EVERYBODY => PodFlows::EVERYBODY.into(),
                     _ => slot,
                 };
-                bytes.push(replay::Entry::new("POD_FLOWS", &index, pod.as_mut_bytes()));
+                bytes.push(replay::Entry::new(TableId::FlowCounts, &index, pod.as_mut_bytes()));
             }
         }
         bytes

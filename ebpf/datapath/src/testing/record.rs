@@ -16,6 +16,7 @@ use super::hook::{Fate, Hook};
 use super::host::Host;
 use super::recording::Recorder;
 use super::replay::{Entry, Record, Step};
+use crate::catalog::TableId;
 use crate::config::Config;
 use crate::flow::FlowKey;
 use crate::ifindex_of;
@@ -54,13 +55,14 @@ struct Outcome {
 impl Outcome {
     /// Without the times, which a later packet leaves behind as well.
     fn is_like(&self, other: &Self) -> bool {
-        let keys = |outcome: &Self| outcome.after.iter().map(|e| (e.table.clone(), e.key.clone())).collect::<Vec<_>>();
+        let keys = |outcome: &Self| outcome.after.iter().map(|e| (e.table, e.key.clone())).collect::<Vec<_>>();
         self.fate == other.fate && self.got == other.got && keys(self) == keys(other)
     }
 
     /// Whether it differs by nothing but sets of ports in use.
     fn is_but_for_ports(&self, other: &Self) -> bool {
-        let rest = |outcome: &Self| outcome.after.iter().filter(|e| e.table != "PORTS").cloned().collect::<Vec<_>>();
+        let rest =
+            |outcome: &Self| outcome.after.iter().filter(|e| e.table != TableId::PortSets).cloned().collect::<Vec<_>>();
         self.fate == other.fate && self.got == other.got && rest(self) == rest(other)
     }
 }
@@ -271,7 +273,7 @@ impl Attempts<'_> {
     /// the outcome with them: where there is one port it is kept which are in use.
     fn narrowed(&self, host: &mut Host, before: &[Entry], outcome: &Outcome) -> Option<(Config, Outcome)> {
         let config = host.config;
-        let new = outcome.after.iter().filter(|entry| entry.table == "CT_ANY" && !before.contains(entry));
+        let new = outcome.after.iter().filter(|entry| entry.table == TableId::OtherFlows && !before.contains(entry));
         let keys = new.filter_map(|entry| FlowKey::read_from_bytes(&entry.key).ok());
         let ports = keys.flat_map(|key| [key.a_port, key.b_port]).filter(|port| config.is_snat_port(*port));
         let found =
@@ -288,6 +290,6 @@ impl Attempts<'_> {
 }
 
 fn set_config(tables: &mut [Entry], config: &Config) {
-    let entry = Entry::new("CONFIG", &0_u32, config);
+    let entry = Entry::new(TableId::Settings, &0_u32, config);
     tables.iter_mut().filter(|other| other.table == entry.table).for_each(|other| *other = entry.clone());
 }

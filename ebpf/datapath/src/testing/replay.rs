@@ -8,6 +8,7 @@ use std::vec::Vec;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::catalog::TableId;
 use crate::flow::{Flow, FragmentKey, FragmentPorts, PodFlows};
 use crate::service::{Affinity, AffinityKey};
 
@@ -63,8 +64,8 @@ pub struct Step {
 /// An element of a table, as bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
-    /// The table's name.
-    pub table: String,
+    /// The table.
+    pub table: TableId,
     /// Its key; of an array the index.
     pub key: Vec<u8>,
     /// Its value.
@@ -74,11 +75,11 @@ pub struct Entry {
 impl Entry {
     /// Of a table, with this key and value.
     pub(super) fn new(
-        table: &str,
+        table: TableId,
         key: &(impl IntoBytes + Immutable + ?Sized),
         value: &(impl IntoBytes + Immutable + ?Sized),
     ) -> Self {
-        Self { table: table.into(), key: key.as_bytes().to_vec(), value: value.as_bytes().to_vec() }
+        Self { table, key: key.as_bytes().to_vec(), value: value.as_bytes().to_vec() }
     }
 
     /// The same with its times moved from one clock to another.
@@ -89,8 +90,8 @@ impl Entry {
     pub fn moved(&self, from: u32, to: u32) -> Self {
         let shift = |second: u32| second.wrapping_add(to.wrapping_sub(from));
         let size = "a value of the table's size";
-        let value = match self.table.as_str() {
-            "CT_EST" | "CT_ANY" => {
+        let value = match self.table {
+            TableId::EstablishedFlows | TableId::OtherFlows => {
                 let mut flow = Flow::read_from_bytes(&self.value).expect(size);
                 flow.seen = shift(flow.seen as u32).into();
                 flow.opened = shift(flow.opened);
@@ -102,7 +103,7 @@ impl Entry {
                 flow.seal(flow.state.owner);
                 flow.as_bytes().to_vec()
             }
-            "POD_FLOWS" => {
+            TableId::FlowCounts => {
                 let mut flows = PodFlows::read_from_bytes(&self.value).expect(size);
                 // What never opened anything has no time.
                 if flows.opened.load() != 0 {
@@ -110,12 +111,12 @@ impl Entry {
                 }
                 flows.as_mut_bytes().to_vec()
             }
-            "FRAGS" => {
+            TableId::Fragments => {
                 let ports = FragmentPorts::read_from_bytes(&self.value).expect(size);
                 let key = FragmentKey::read_from_bytes(&self.key).expect(size);
                 FragmentPorts { seen: shift(ports.seen), ..ports }.sealed(key.tag()).as_bytes().to_vec()
             }
-            "AFFINITY" => {
+            TableId::Affinities => {
                 let memory = Affinity::read_from_bytes(&self.value).expect(size);
                 let key = AffinityKey::read_from_bytes(&self.key).expect(size);
                 Affinity { seen: shift(memory.seen), ..memory }.sealed(key.tag()).as_bytes().to_vec()
@@ -200,7 +201,7 @@ fn bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 fn entries(out: &mut Vec<u8>, entries: &[Entry]) {
     number(out, entries.len() as u32);
     for Entry { table, key, value } in entries {
-        bytes(out, table.as_bytes());
+        bytes(out, table.info().name.as_bytes());
         bytes(out, key);
         bytes(out, value);
     }
@@ -228,7 +229,7 @@ impl Reader<'_> {
 
     fn entries(&mut self) -> Option<Vec<Entry>> {
         (0..self.number()?)
-            .map(|_| Some(Entry { table: self.text()?, key: self.bytes()?, value: self.bytes()? }))
+            .map(|_| Some(Entry { table: TableId::named(&self.text()?)?, key: self.bytes()?, value: self.bytes()? }))
             .collect()
     }
 }
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let entry = Entry::new("UPLINKS", &2_u32, &[1_u8, 2, 3]);
+        let entry = Entry::new(TableId::Uplinks, &2_u32, &[1_u8, 2, 3]);
         let step = Step {
             test: "a test".into(),
             tables: Some(std::vec![entry.clone()]),
@@ -263,7 +264,7 @@ mod tests {
         flow.seen = 1000;
         flow.errors.value = 995 << 8 | 3;
         flow.seal(0x1234_5678);
-        let entry = Entry { table: "CT_ANY".into(), key: Vec::new(), value: flow.as_bytes().to_vec() };
+        let entry = Entry { table: TableId::OtherFlows, key: Vec::new(), value: flow.as_bytes().to_vec() };
         let moved = Flow::read_from_bytes(&entry.moved(1000, 50).value).unwrap();
         assert_eq!((moved.seen, moved.opened, moved.service), (50, 40, 7));
         assert_eq!(moved.errors.value, 45 << 8 | 3, "the second of errors, not their number");

@@ -4,6 +4,7 @@ use std::vec::Vec;
 
 use super::host::Host;
 use super::replay::Entry;
+use crate::catalog::TableId;
 use crate::flow::{
     self, Destination, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table,
 };
@@ -16,14 +17,16 @@ impl Host {
     /// What packets have left, as the kernel has it.
     pub(super) fn entries(&self) -> Vec<Entry> {
         let mut entries = self.flows.bytes();
-        entries.extend(self.services.affinities.borrow().iter().map(|(key, value)| Entry::new("AFFINITY", key, value)));
+        entries.extend(
+            self.services.affinities.borrow().iter().map(|(key, value)| Entry::new(TableId::Affinities, key, value)),
+        );
         if self.host_flows.load() != 0 {
-            entries.push(Entry::new("HOST_FLOWS", &0_u32, &self.host_flows.load()));
+            entries.push(Entry::new(TableId::HostFlows, &0_u32, &self.host_flows.load()));
         }
         for (slot, pace) in &self.paces {
             let turns = [&pace.egress, &pace.ingress].map(Long::load);
             if turns != [0; 2] {
-                entries.push(Entry::new("PACE", &u32::from(*slot), &turns));
+                entries.push(Entry::new(TableId::Paces, &u32::from(*slot), &turns));
             }
         }
         entries.sort_unstable();
@@ -35,32 +38,32 @@ impl Host {
     pub fn tables(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
         let mut add = |entry| entries.push(entry);
-        add(Entry::new("CONFIG", &0_u32, &self.config));
-        self.uplinks.iter().for_each(|(key, value)| add(Entry::new("UPLINKS", key, &value.sealed(*key))));
-        self.bandwidth.iter().for_each(|(slot, value)| add(Entry::new("BANDWIDTH", &u32::from(*slot), value)));
+        add(Entry::new(TableId::Settings, &0_u32, &self.config));
+        self.uplinks.iter().for_each(|(key, value)| add(Entry::new(TableId::Uplinks, key, &value.sealed(*key))));
+        self.bandwidth.iter().for_each(|(slot, value)| add(Entry::new(TableId::Limits, &u32::from(*slot), value)));
 
         let peers = &self.peers;
-        peers.peers.iter().for_each(|(key, value)| add(Entry::new("PEERS", key, value)));
-        peers.cidrs.iter().for_each(|(key, value)| add(Entry::new("CIDRS", key, value)));
-        peers.nodes.iter().for_each(|(index, value)| add(Entry::new("NODES", &u32::from(*index), value)));
-        peers.pods.iter().for_each(|(slot, value)| add(Entry::new("PODS", &u32::from(*slot), value)));
+        peers.peers.iter().for_each(|(key, value)| add(Entry::new(TableId::Peers, key, value)));
+        peers.cidrs.iter().for_each(|(key, value)| add(Entry::new(TableId::Cidrs, key, value)));
+        peers.nodes.iter().for_each(|(index, value)| add(Entry::new(TableId::Nodes, &u32::from(*index), value)));
+        peers.pods.iter().for_each(|(slot, value)| add(Entry::new(TableId::Pods, &u32::from(*slot), value)));
 
         let policies = &self.policies;
-        policies.sets.iter().for_each(|(index, value)| add(Entry::new("POLICY_SETS", index, value)));
-        policies.peers.iter().for_each(|(key, value)| add(Entry::new("POLICY_PEERS", key, value)));
-        policies.ports.iter().for_each(|(key, value)| add(Entry::new("POLICY_PORTS", key, value)));
-        policies.ranges.iter().for_each(|(key, value)| add(Entry::new("POLICY_RANGES", key, value)));
+        policies.sets.iter().for_each(|(index, value)| add(Entry::new(TableId::PolicySets, index, value)));
+        policies.peers.iter().for_each(|(key, value)| add(Entry::new(TableId::PolicyPeers, key, value)));
+        policies.ports.iter().for_each(|(key, value)| add(Entry::new(TableId::PolicyPorts, key, value)));
+        policies.ranges.iter().for_each(|(key, value)| add(Entry::new(TableId::PolicyRanges, key, value)));
 
         let services = &self.services;
-        services.frontends.iter().for_each(|(key, value)| add(Entry::new("FRONTENDS", key, value)));
-        (0_u32..).zip(&services.slots).for_each(|(index, id)| add(Entry::new("SLOTS", &index, id)));
-        (0_u32..).zip(&services.backends).for_each(|(id, value)| add(Entry::new("BACKENDS", &id, value)));
+        services.frontends.iter().for_each(|(key, value)| add(Entry::new(TableId::Frontends, key, value)));
+        (0_u32..).zip(&services.slots).for_each(|(index, id)| add(Entry::new(TableId::Slots, &index, id)));
+        (0_u32..).zip(&services.backends).for_each(|(id, value)| add(Entry::new(TableId::Backends, &id, value)));
         services.node_addresses.iter().for_each(|(key, value)| {
-            add(Entry::new("NODE_ADDRESSES", key, &NodeAddress { tag: 0, kinds: *value }.sealed(key.tag())));
+            add(Entry::new(TableId::NodeAddresses, key, &NodeAddress { tag: 0, kinds: *value }.sealed(key.tag())));
         });
-        services.service_ports.iter().for_each(|(index, value)| add(Entry::new("SERVICE_PORTS", index, value)));
-        services.source_ranges.iter().for_each(|key| add(Entry::new("SOURCE_RANGES", key, &1_u32)));
-        add(Entry::new("SERVICE_STATE", &0_u32, &services.state));
+        services.service_ports.iter().for_each(|(index, value)| add(Entry::new(TableId::ServicePorts, index, value)));
+        services.source_ranges.iter().for_each(|key| add(Entry::new(TableId::SourceRanges, key, &1_u32)));
+        add(Entry::new(TableId::ServiceGeneration, &0_u32, &services.state));
         entries.sort_unstable();
         entries
     }
