@@ -7,7 +7,7 @@ use crate::tables::port::{Destination, holder};
 use crate::{Tuple, WirePort};
 
 /// What is needed to find a flow and to create one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, zerocopy::FromBytes)]
 #[repr(C)]
 pub struct Draft {
     /// The key of the packet as it came: [`crate::flow::find`] leaves it.
@@ -79,7 +79,7 @@ impl Draft {
 }
 
 /// What an entry is counted by.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, zerocopy::FromBytes)]
 #[repr(C)]
 pub struct Counted {
     /// Where its packets go, if it is a far entry.

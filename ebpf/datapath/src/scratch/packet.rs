@@ -3,7 +3,7 @@
 use crate::Tuple;
 
 /// What a packet says of itself, after [`crate::packet::stage::parse`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, zerocopy::FromBytes)]
 #[repr(C)]
 pub struct Packet {
     /// Who to whom.

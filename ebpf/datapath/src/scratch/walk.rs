@@ -7,7 +7,7 @@ use crate::tables::policy::NO_BIT;
 use crate::{Addr, WirePort};
 
 /// What a walk remembers of its packet. It lives in scratch memory of the CPU, since the stack is small.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, zerocopy::FromBytes)]
 #[repr(C)]
 pub struct Walk {
     /// The packet's headers, kept up to date as it is rewritten.
@@ -76,7 +76,7 @@ impl Walk {
 }
 
 /// Where a packet goes, once that is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, zerocopy::FromBytes)]
 #[repr(C)]
 pub struct Way {
     /// The end of its flow that it goes to.
@@ -109,7 +109,7 @@ impl Way {
 
 /// Who talks to whom, where policy is concerned: the opener as it really is (before any change of its source), the
 /// responder as it really is (a service's backend, P27 and P28).
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, zerocopy::FromBytes)]
 #[repr(C)]
 pub struct Ends {
     /// The opener's address.

@@ -58,7 +58,7 @@ pub struct Host {
     pub(super) chance: Cell<u64>,
     ifindex: u32,
     frame: RefCell<Frame>,
-    /// A walk finds its memory as the one before left it.
+    /// As the last walk has left it.
     pub(super) walk: Walk,
     pub(super) recorder: Option<Recorder>,
 }
@@ -90,6 +90,12 @@ impl Default for Host {
     }
 }
 
+/// Memory as a walk finds it: no field says what a packet would have left there, so whatever takes one for its own is wrong.
+fn full_of_others() -> Walk {
+    let walk = Walk::read_from_bytes(&[0xa5; size_of::<Walk>()]).expect("it is as large as itself");
+    Walk { memory: 0, ..walk }
+}
+
 impl Host {
     /// Has the programs at a hook decide about a packet, and carries out what they do to its bytes, unrecorded.
     pub(super) fn decide(&mut self, hook: Hook, frame: &mut Frame) -> Fate {
@@ -100,7 +106,7 @@ impl Host {
             Hook::FromOverlay | Hook::ToOverlay => overlay::IFINDEX,
         };
         self.frame = RefCell::new(core::mem::take(frame));
-        let mut walk = core::mem::take(&mut self.walk);
+        let mut walk = full_of_others();
         let action = match hook {
             Hook::FromPod(_) => walk::from_pod(self, &mut walk, ether_type),
             Hook::ToPod(_) => walk::to_pod(self, &mut walk, ether_type),
@@ -121,7 +127,7 @@ impl Host {
     /// Has the program that sweeps run with a request: how many flows stay.
     pub fn sweep(&mut self, request: &[u8]) -> u32 {
         self.frame = RefCell::new(Frame::new(request.to_vec()));
-        let mut walk = core::mem::take(&mut self.walk);
+        let mut walk = full_of_others();
         let left = walk::sweep(self, &mut walk);
         self.walk = walk;
         left
