@@ -4,6 +4,7 @@ use std::mem::offset_of;
 
 use fairlead_datapath::bandwidth::Pace;
 use fairlead_datapath::catalog::TableId;
+use fairlead_datapath::drop::PodDrops;
 use fairlead_datapath::peer::Pod;
 use fairlead_datapath::service::{Backend, NodeAddress, ServiceState};
 use zerocopy::IntoBytes;
@@ -57,8 +58,9 @@ pub fn encode<E>(op: &Op, mut each: impl FnMut(Action<'_>) -> Result<(), E>) -> 
         Op::Node { index, value } => each(Action::Put(TableId::Nodes, u32::from(*index).as_bytes(), value.as_bytes())),
         Op::Pod { slot, value } => {
             let index = u32::from(*slot);
-            // What a pod before it was ahead of its limit by is not this one's.
+            // What the slot's last pod was ahead of its limit by, and what was dropped of it, is not this one's.
             each(Action::Put(TableId::Paces, index.as_bytes(), &[0; size_of::<Pace>()]))?;
+            each(Action::Put(TableId::DropsOfPods, index.as_bytes(), &[0; size_of::<PodDrops>()]))?;
             each(Action::Put(TableId::Pods, index.as_bytes(), value.as_bytes()))
         }
         Op::PodWord { slot, word } => {
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_begins_without_what_the_one_before_was_ahead_of_its_limit() {
+    fn a_pod_begins_with_nothing_of_the_one_before() {
         let mut written = Vec::new();
         let each = |action: Action<'_>| {
             if let Action::Put(table, key, value) = action {
@@ -109,6 +111,7 @@ mod tests {
         encode(&Op::Pod { slot: 3, value: Pod { max_rate: 1, ..Pod::NONE } }, each).unwrap();
         let key = 3_u32.as_bytes().to_vec();
         // Before the record by which the pod is known.
-        assert_eq!(written, [(TableId::Paces, key.clone(), true), (TableId::Pods, key, false)]);
+        let before = [TableId::Paces, TableId::DropsOfPods].map(|table| (table, key.clone(), true));
+        assert_eq!(written, [&before[..], &[(TableId::Pods, key, false)]].concat());
     }
 }

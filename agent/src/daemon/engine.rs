@@ -28,7 +28,7 @@ use crate::masquerade::PortRange;
 use crate::model::{LocalPod, Model};
 use crate::network::TunnelSettings;
 use crate::repair::{Filters, Looked};
-use crate::state::{Shared, forget_drops};
+use crate::state::Shared;
 use crate::wiring::{Uplink, overlay};
 
 /// How long an attachment waits for the Pod object. The CNI server gives up a second later.
@@ -241,12 +241,6 @@ impl Engine {
                 // It begins with no flow but its own.
                 if self.gone.concerns(&pod) {
                     self.sweep();
-                }
-                // Nor has anything of it been dropped; of a pod that was there before this agent something may have been.
-                let uid = pod.uid.as_deref().unwrap_or_default();
-                let same = |there: &LocalPod| there.key == pod.key && there.uid == uid;
-                if !self.shared.model().local().get(&slot).is_some_and(same) {
-                    forget_drops(&self.tables, slot);
                 }
                 self.shared.model_mut().attach(local(pod));
                 let until = Instant::now() + OBJECT_PATIENCE;

@@ -86,7 +86,8 @@ pub enum Op {
         /// The way to it; all zero when there is no such node.
         value: NodeHop,
     },
-    /// Writes an element of `PODS` while its word is 0.
+    /// Writes an element of `PODS` while its word denies everything, and begins anew with the slot's elements of `PACE` and
+    /// `POD_DROPS`.
     Pod {
         /// The slot, its index.
         slot: u16,

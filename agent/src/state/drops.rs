@@ -203,15 +203,6 @@ pub fn counts_of(tables: &Tables, slot: u16) -> Vec<(DropReason, u64)> {
     DropReason::ALL.iter().filter_map(count).filter(|(_, packets)| *packets > 0).collect()
 }
 
-/// A new pod has a slot: nothing of it was dropped yet.
-pub fn forget_drops(tables: &Tables, slot: u16) {
-    let nothing = [0; size_of::<PodDrops>()];
-    let done = tables.map(TableId::DropsOfPods).and_then(|map| map.update(&u32::from(slot).to_ne_bytes(), &nothing, 1));
-    if let Err(error) = done {
-        warn!(slot, %error, "can't clear the drop counters of a pod: they include those of the one before it");
-    }
-}
-
 fn view(event: &DropEvent, shared: &Shared) -> DropView {
     let end = |addr, port: WirePort| SocketAddr::new(IpAddr::from(addr), port.number());
     let pod = slot_of(event.ifindex).and_then(|slot| Some(shared.model().local().get(&slot)?.key.to_string()));

@@ -9,7 +9,7 @@ mod repairs;
 mod shared;
 
 pub use checks::{Check, CheckKey, Checks};
-pub use drops::{DropCount, DropLog, DropView, DropsView, PodDropsView, counts_of, forget_drops, pod_counts};
+pub use drops::{DropCount, DropLog, DropView, DropsView, PodDropsView, counts_of, pod_counts};
 pub use freshness::{Freshness, View as FreshnessView, unheard};
 pub use metrics::{KubeProxy, Metrics};
 pub use repairs::{Repairs, Subject};

@@ -14,12 +14,12 @@ use fairlead_agent::apply::apply;
 use fairlead_agent::bpf::{BpfError, Hooks, Map, MapShape, ObjectFile, PinDir, Tables, load};
 use fairlead_agent::plan::Op;
 use fairlead_agent::repair::{Kind, Looked};
-use fairlead_agent::state::{counts_of, forget_drops};
+use fairlead_agent::state::counts_of;
 use fairlead_agent::wiring::Netlink;
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::drop::{DropReason, MAX_DROP_REASONS};
-use fairlead_datapath::peer::Peer;
+use fairlead_datapath::peer::{Peer, Pod};
 
 const CHILD: &str = "FAIRLEAD_KERNEL_TEST";
 
@@ -68,7 +68,7 @@ fn peer(n: u64) -> Addr {
 fn drops_of_a_pod_are_counted_from_zero() {
     in_namespaces("drops_of_a_pod_are_counted_from_zero", |dir| {
         let (pins, object) = open(dir);
-        let tables = load(&object, &pins).unwrap().tables;
+        let mut tables = load(&object, &pins).unwrap().tables;
         let mut counts = [0_u64; MAX_DROP_REASONS as usize];
         (counts[DropReason::Vlan as usize], counts[DropReason::IngressPolicy as usize]) = (7, 9);
         let map = tables.map(TableId::DropsOfPods).unwrap();
@@ -78,7 +78,7 @@ fn drops_of_a_pod_are_counted_from_zero() {
         }
         let both = [(DropReason::IngressPolicy, 9), (DropReason::Vlan, 7)];
         assert_eq!(counts_of(&tables, 4), both);
-        forget_drops(&tables, 4);
+        apply(&mut tables, &[Op::Pod { slot: 4, value: Pod::NONE }]).unwrap();
         assert_eq!((counts_of(&tables, 4), counts_of(&tables, 5)), (vec![], both.to_vec()));
     });
 }
