@@ -31,6 +31,7 @@ pub mod plan;
 pub mod repair;
 mod seats;
 pub mod settings;
+mod socket;
 pub mod sockets;
 pub mod state;
 pub mod wiring;

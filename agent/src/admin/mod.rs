@@ -16,7 +16,7 @@ mod what_if;
 pub use client::{ClientError, Connection};
 pub(crate) use failure::clear;
 pub use failure::leave;
-pub use server::{Admin, DEFAULT_SOCKET, listen, serve};
+pub use server::{Admin, DEFAULT_SOCKET, serve};
 pub use turn::Turn;
 pub use views::{
     API, DifferenceView, EndpointView, MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView,

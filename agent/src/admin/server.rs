@@ -1,8 +1,6 @@
 //! The agent's side of the socket.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,23 +43,6 @@ pub struct Admin {
     pub log: Log,
     /// The comparison that runs.
     pub comparing: Turn,
-}
-
-/// Listens under a name of its own and takes the place of an earlier agent's socket then. Root alone may ask.
-///
-/// # Errors
-/// The socket can't be made.
-pub fn listen(socket: &Path) -> io::Result<UnixListener> {
-    let new = socket.with_extension("new");
-    if let Err(error) = std::fs::remove_file(&new)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    let listener = UnixListener::bind(&new)?;
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&new, socket)?;
-    Ok(listener)
 }
 
 /// Answers until it is dropped: so many connections at a time, of which the oldest that has asked nothing goes for a new one.

@@ -1,6 +1,5 @@
 //! The server: its socket, and what it does beside answering.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use super::service::Service;
 use super::session::{refuse, serve};
 use super::{AttachedPod, CniError, Health, Journal, PodNetwork};
 use crate::seats::Seats;
+use crate::socket::listen;
 use crate::wiring::PodLinks;
 
 /// How often queued deletions and vanished links are looked for.
@@ -93,21 +93,6 @@ impl<N: PodNetwork> Server<N> {
             }
         }
     }
-}
-
-/// Listens under a name of its own and takes the place of an earlier agent's socket then, so that the name is never
-/// missing. Only root may connect.
-fn listen(socket: &Path) -> std::io::Result<UnixListener> {
-    let new = socket.with_extension("new");
-    if let Err(error) = std::fs::remove_file(&new)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    let listener = UnixListener::bind(&new)?;
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&new, socket)?;
-    Ok(listener)
 }
 
 async fn upkeep<N: PodNetwork>(service: Arc<Service<N>>, socket: PathBuf) {

@@ -38,6 +38,7 @@ use crate::model::{Model, NodeLocalDns, Rules};
 use crate::network::TunnelSettings;
 use crate::observe::{HealthServer, MetricsServer, configuration, serve_checks};
 use crate::settings::{MetadataAccess, Settings};
+use crate::socket::listen;
 use crate::state::{DropLog, Shared};
 use crate::wiring::{Choice, Netlink, PodLinks, Sysctls};
 
@@ -128,7 +129,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
 
     let socket = run_dir.join("agent.sock");
-    let questions = admin::listen(&socket).map_err(|source| DaemonError::Admin { path: socket.clone(), source })?;
+    let questions = listen(&socket).map_err(|source| DaemonError::Admin { path: socket.clone(), source })?;
     let object = ObjectFile::find()?;
     let cgroup = cgroup2_root(cgroup_root.as_deref())?;
     let pins = PinDir::open(&bpffs)?;

@@ -122,9 +122,8 @@ impl Place {
     }
 
     pub(crate) fn set_init(&self, process: Process) -> Result<()> {
-        let partial = self.path.join("init.partial");
-        fs::write(&partial, serde_json::to_vec(&process)?)?;
-        fs::rename(partial, self.path.join("init.json")).context("can't note a place's first process")
+        fairlead_files::put(&self.path.join("init.json"), &serde_json::to_vec(&process)?, 0o644)?;
+        Ok(())
     }
 
     /// Its first process, which must run.

@@ -58,9 +58,8 @@ impl Board {
     pub(crate) fn put(&self, service: &Service) -> Result<()> {
         fs::create_dir_all(&self.directory)?;
         // Whole or not at all: it is read every few moments.
-        let partial = self.directory.join(format!("{}.partial", service.name));
-        fs::write(&partial, serde_json::to_vec_pretty(service)?)?;
-        fs::rename(partial, self.file(&service.name)).context("can't tell a service")
+        fairlead_files::put(&self.file(&service.name), &serde_json::to_vec_pretty(service)?, 0o644)?;
+        Ok(())
     }
 
     /// Has a program end for good. One that is not there is fine.

@@ -1,0 +1,49 @@
+//! Sockets that an earlier agent may still be listening on.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tokio::net::UnixListener;
+
+/// Listens under a temporary name and then takes the place of an earlier agent's socket, so that the name is never missing.
+/// Only root may connect.
+///
+/// # Errors
+/// The socket can't be made.
+pub(crate) fn listen(socket: &Path) -> io::Result<UnixListener> {
+    let new = socket.with_extension("new");
+    if let Err(error) = fs::remove_file(&new)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let listener = UnixListener::bind(&new)?;
+    fs::set_permissions(&new, Permissions::from_mode(0o600))?;
+    fs::rename(&new, socket)?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_takes_the_place_of_an_earlier_one() {
+        let directory = std::env::temp_dir().join(format!("fairlead-socket-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("agent.sock");
+        // What an agent that was killed while it began has left is in nobody's way.
+        fs::write(path.with_extension("new"), "").unwrap();
+        let before = listen(&path).unwrap();
+        let _earlier = tokio::net::UnixStream::connect(&path).await.unwrap();
+        let after = listen(&path).unwrap();
+        let _later = tokio::net::UnixStream::connect(&path).await.unwrap();
+        before.accept().await.unwrap();
+        after.accept().await.unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no temporary name is left");
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}
