@@ -12,8 +12,6 @@ pub struct Dirty {
     pub services: BTreeSet<ObjectKey>,
     /// Pods with hostPorts that changed, came or went, on this node.
     pub host_ports: BTreeSet<ObjectKey>,
-    /// What hostPorts may claim changed, on this node.
-    pub host_claims: bool,
     /// Pods that changed, came or went, and those that were attached to this node or taken from it.
     pub pods: BTreeSet<ObjectKey>,
     /// Namespaces that changed, came or went.
@@ -22,16 +20,25 @@ pub struct Dirty {
     pub policies: BTreeSet<ObjectKey>,
     /// Nodes that changed, came or went.
     pub nodes: BTreeSet<ObjectKey>,
-    /// How other nodes are reached changed.
-    pub network: bool,
+    /// What is compiled as a whole, whichever objects changed.
+    pub whole: BTreeSet<Whole>,
+}
+
+/// What depends on more than the objects that name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whole {
+    /// Every hostPort of this node: what they may claim changed.
+    HostPorts,
+    /// Every peer: how other nodes are reached changed.
+    Peers,
 }
 
 impl Dirty {
     /// Whether anything changed that peers or policies are compiled from.
     #[must_use]
     pub fn policy(&self) -> bool {
-        let Self { services: _, host_ports: _, host_claims: _, pods, namespaces, policies, nodes, network } = self;
-        *network || [pods, namespaces, policies, nodes].into_iter().any(|keys| !keys.is_empty())
+        let Self { services: _, host_ports: _, pods, namespaces, policies, nodes, whole } = self;
+        whole.contains(&Whole::Peers) || [pods, namespaces, policies, nodes].into_iter().any(|keys| !keys.is_empty())
     }
 
     /// Whether this node's own object changed, and with it what is near (S32).

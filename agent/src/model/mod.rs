@@ -19,7 +19,7 @@ use fairlead_objects::{
 };
 
 pub use annotated::NotGiven;
-pub use dirty::Dirty;
+pub use dirty::{Dirty, Whole};
 pub use local::LocalPod;
 pub use mistakes::{Mistake, MistakeView, Mistakes};
 pub use node_local_dns::NodeLocalDns;
@@ -152,7 +152,7 @@ impl Model {
 
     /// How other nodes are reached changed, on which peers depend.
     pub fn touch_network(&mut self) {
-        self.dirty.network = true;
+        self.dirty.whole.insert(Whole::Peers);
     }
 
     /// Whether every kind has synced.

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use fairlead_objects::{EndpointSlice, Node, ObjectKey, Protocol, Service, ServiceType};
 use ipnetwork::IpNetwork;
 
-use super::Dirty;
+use super::{Dirty, Whole};
 
 /// The port of kubelets, which is TCP.
 pub const KUBELET_PORT: u16 = 10_250;
@@ -153,11 +153,11 @@ impl Reserved {
         self.claims.replace(key, &set(old, claimed), &set(new, claimed));
         self.claimed_ports.replace(key, &set(old, claimed_ports), &set(new, claimed_ports));
         for ip in self.cluster_ips.replace(key, &set(old, cluster_ips), &set(new, cluster_ips)) {
-            dirty.host_claims = true;
+            dirty.whole.insert(Whole::HostPorts);
             dirty.services.extend(self.claims.of(ip).cloned());
         }
         for (port, _) in self.node_ports.replace(key, &set(old, node_ports), &set(new, node_ports)) {
-            dirty.host_claims = true;
+            dirty.whole.insert(Whole::HostPorts);
             dirty.services.extend(self.claimed_ports.of(port).cloned());
         }
     }
@@ -215,7 +215,7 @@ impl Reserved {
     }
 
     fn touch_all(&self, dirty: &mut Dirty) {
-        dirty.host_claims = true;
+        dirty.whole.insert(Whole::HostPorts);
         dirty.services.extend(self.claims.0.values().flatten().chain(self.at_tunnel.values()).cloned());
     }
 }

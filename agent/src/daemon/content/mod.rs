@@ -24,7 +24,7 @@ use crate::compile::node::Wanted as WantedNode;
 use crate::compile::policy::{Draft, World};
 use crate::compile::services::{BackendAddr, Place, ServiceContent, host_ports_key};
 use crate::compile::{bandwidth as limits, claims};
-use crate::model::{Dirty, Model};
+use crate::model::{Dirty, Model, Whole};
 use crate::network::Network;
 use crate::plan::{bandwidth, node, policy, services};
 use attempts::Attempts;
@@ -226,7 +226,8 @@ impl Content {
             self.services.state.set_capacity(services::Capacity::default());
         }
         let place = dirty.place(model.node_name());
-        let changed = place || dirty.host_claims || !dirty.services.is_empty() || !dirty.host_ports.is_empty();
+        let claims = dirty.whole.contains(&Whole::HostPorts);
+        let changed = place || claims || !dirty.services.is_empty() || !dirty.host_ports.is_empty();
         let again = self.refused_due.take_if(|due| *due <= now).is_some();
         if self.services.attempts.is_due(changed || again, now) {
             let result = self.update_services(model, dirty, place, again, &mut writer);
@@ -306,7 +307,7 @@ impl Content {
         let place = Place::new(model.node_name(), model.own_node());
         let pods: BTreeMap<ObjectKey, _> =
             model.host_port_pods().map(|(pod, local)| (host_ports_key(&pod.key), (pod, local))).collect();
-        if dirty.host_claims {
+        if dirty.whole.contains(&Whole::HostPorts) {
             keys.extend(pods.keys().cloned());
         }
         let mut changes: BTreeMap<ObjectKey, ServiceContent> = BTreeMap::new();

@@ -10,7 +10,7 @@ use fairlead_objects::{
 
 use super::*;
 use crate::compile::services::FrontendKind;
-use crate::model::{NodeLocalDns, Rules};
+use crate::model::{NodeLocalDns, Rules, Whole};
 
 /// A service in words: `external=IP`, `balancer=IP`, `cluster=IP`, `port=N`, `node-port=N`, `udp`.
 fn service(name: &str, words: &str) -> Service {
@@ -264,7 +264,7 @@ fn a_host_port_is_at_addresses_that_the_node_has_now() {
     // kube-proxy's IPVS mode leaves cluster addresses on a device of the node.
     let _ = model.take_dirty();
     model.set_addresses(["172.18.0.1", "10.96.0.10"].map(ip));
-    assert!(model.dirty().host_claims);
+    assert!(model.dirty().whole.contains(&Whole::HostPorts));
     assert_eq!(ask(&model, 53, Some("10.96.0.10")), dns);
     assert_eq!(ask(&model, 80, Some("192.168.7.1")), Some(Why::NotOfNode), "it had it");
 }
