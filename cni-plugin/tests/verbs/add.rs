@@ -2,10 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use fairlead_agent::cni::{Health, KnownPod};
+use fairlead_cni::ready;
 use fairlead_objects::ObjectKey;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde_json::{Value, json};
 
 use crate::harness::{Attaching, Container, NODE_V4, NODE_V6, Node, ips};
@@ -129,17 +133,19 @@ fn c1_add_lets_node_and_pod_talk_both_ways() {
 #[test]
 fn c20_add_attaches_while_the_links_are_down() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
-    *node.double.attaching.lock().unwrap() = Attaching::Takes(Duration::from_millis(700));
+    *node.double.attaching.lock().unwrap() = Attaching::Waits;
     std::thread::scope(|scope| {
         let adding = scope.spawn(|| node.verb("ADD", &pod, &node.conf("1.1.0")));
         // The node's own thread waits for the plugin, so this looks from the pod.
         let deadline = Instant::now() + Duration::from_secs(5);
-        while !pod.is_wired() && Instant::now() < deadline {
+        while !pod.is_wired() {
+            assert!(Instant::now() < deadline, "the pod has no interface yet");
             std::thread::sleep(Duration::from_millis(10));
         }
         let eth0 = &parse(&pod.netns.command("ip -j link show eth0"))[0];
         assert!(node.double.attached.lock().unwrap().is_empty());
         assert!(!eth0["flags"].as_array().unwrap().contains(&json!("UP")), "{eth0}");
+        node.double.go_on.add_permits(1);
         adding.join().unwrap().result();
     });
     let attached = node.double.attached.lock().unwrap();
@@ -256,6 +262,9 @@ fn c20_add_waits_for_an_agent_that_restarts() {
     let (mut node, pod) = (Node::new(), Container::new("web-0"));
     node.add(&Container::new("web-1"));
     node.stop_agent();
+    // What the plugin reads before it tries again.
+    let mark = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+    mark.add_watch(&ready::mark_path(&node.socket()), AddWatchFlags::IN_OPEN).unwrap();
     std::thread::scope(|scope| {
         let (plugin, vars) = (Netns::new(), pod.vars("ADD"));
         let conf = node.conf("1.1.0").to_string();
@@ -264,7 +273,8 @@ fn c20_add_waits_for_an_agent_that_restarts() {
             let vars: Vec<(&str, &str)> = vars.iter().map(|(k, v)| (*k, v.as_str())).collect();
             crate::harness::call_in(&plugin, &vars, conf)
         });
-        std::thread::sleep(Duration::from_millis(300));
+        let mut asked = [PollFd::new(mark.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut asked, PollTimeout::from(5000_u16)).unwrap(), 1, "the plugin does not wait");
         node.start_agent();
         let (code, msg) = adding.join().unwrap().error();
         assert_eq!(code, 100, "it found the agent, and not the node's address in that namespace: {msg}");

@@ -14,7 +14,7 @@ use fairlead_agent::wiring::{Netlink, PodLinks};
 use fairlead_cni::protocol::Attachment;
 use fairlead_objects::ObjectKey;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::netns::Netns;
 
@@ -24,6 +24,8 @@ pub(crate) enum Attaching {
     Succeeds,
     Fails,
     Takes(Duration),
+    /// Until the test lets it go on.
+    Waits,
 }
 
 /// The double of model and datapath.
@@ -32,6 +34,8 @@ pub(crate) struct Double {
     pub(crate) node: Mutex<Option<NodeNetwork>>,
     pub(crate) pods: Mutex<HashMap<ObjectKey, KnownPod>>,
     pub(crate) attaching: Mutex<Attaching>,
+    /// What lets attachments go on that wait, one each.
+    pub(crate) go_on: Semaphore,
     pub(crate) attached: Mutex<Vec<AttachedPod>>,
     /// Pods to and from which nothing passes any more.
     pub(crate) closed: Mutex<Vec<AttachedPod>>,
@@ -65,6 +69,7 @@ impl PodNetwork for Double {
             Attaching::Succeeds => {}
             Attaching::Fails => return Err(AttachError("the verifier said no".to_owned())),
             Attaching::Takes(time) => tokio::time::sleep(time).await,
+            Attaching::Waits => self.go_on.acquire().await.unwrap().forget(),
         }
         self.attached.lock().unwrap().push(pod);
         Ok(())
@@ -131,6 +136,7 @@ impl Node {
             node: Mutex::new(Some(network)),
             pods: Mutex::default(),
             attaching: Mutex::new(Attaching::Succeeds),
+            go_on: Semaphore::new(0),
             attached: Mutex::default(),
             closed: Mutex::default(),
             detached: Mutex::default(),

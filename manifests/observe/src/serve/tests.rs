@@ -1,5 +1,7 @@
+use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::task::Poll;
 use std::time::Instant;
 
 use super::*;
@@ -64,11 +66,14 @@ fn slow_clients_keep_nobody_from_an_answer() {
 fn an_address_that_is_taken_is_waited_for() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let handler = Arc::new(|_: &str| Answer::text(200, "ok"));
-    runtime.spawn(keep(address, "a test", "stop the other", handler));
-    std::thread::sleep(Duration::from_millis(200));
+    let mut kept = Box::pin(keep(address, "a test", "stop the other", handler));
+    // The first attempt is made, and fails.
+    let pending = runtime.block_on(poll_fn(|context| Poll::Ready(kept.as_mut().poll(context).is_pending())));
+    assert!(pending);
     drop(taken);
+    std::thread::spawn(move || runtime.block_on(kept));
     let deadline = Instant::now() + Duration::from_secs(10);
     while TcpStream::connect(address).is_err() {
         assert!(Instant::now() < deadline);
