@@ -9,6 +9,9 @@ use crate::{deny, ebpf, manifests, run};
 /// Every package but the programs, which compile for the kernel alone.
 const HOST: [&str; 4] = ["--locked", "--workspace", "--exclude", "fairlead-programs"];
 
+/// Packages that are programs alone.
+const WITHOUT_LIBRARY: [&str; 4] = ["fairlead-datapath-fuzz", "fairlead-dns-fuzz", "fairlead-verifier", "xtask"];
+
 /// Checks formatting, manifests, dependencies and documentation and runs clippy, on the host's crates and the eBPF programs
 #[derive(Args)]
 pub(crate) struct Lint {}
@@ -27,14 +30,10 @@ impl Lint {
         run::say("clippy, eBPF");
         ebpf::clippy()?;
         run::say("documentation");
-        // Programs named as their library document the same page; xtask is the one that has no library.
-        let doc = |packages: &[&str], targets| {
-            let mut doc = run::cargo();
-            doc.arg("doc").args(packages).args(["--no-deps", "--document-private-items", targets]);
-            // Nothing is published: who reads these pages reads private items too.
-            run::run(doc.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"))
-        };
-        doc(&HOST, "--lib")?;
-        doc(&["--locked", "--package", "xtask"], "--bins")
+        // Programs named as their library document the same page.
+        run::run(run::documented(run::cargo().arg("doc").args(HOST).arg("--lib")))?;
+        let packages = WITHOUT_LIBRARY.iter().flat_map(|package| ["--package", package]);
+        run::run(run::documented(run::cargo().args(["doc", "--locked", "--bins"]).args(packages)))?;
+        ebpf::doc()
     }
 }

@@ -57,6 +57,12 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// Documentation of a package, with warnings as errors. Nothing is published, so it has private items too.
+pub(crate) fn documented(doc: &mut Command) -> &mut Command {
+    doc.args(["--no-deps", "--document-private-items"])
+        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links")
+}
+
 /// Whether this process is root.
 pub(crate) fn is_root() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

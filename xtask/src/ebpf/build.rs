@@ -33,6 +33,11 @@ pub(crate) fn clippy() -> Result<()> {
     run::run(cargo(&tools()?, "clippy")?.args(["--profile", PROFILE, "--", "-D", "warnings"]))
 }
 
+/// Documentation of the programs; warnings are errors.
+pub(crate) fn doc() -> Result<()> {
+    run::run(run::documented(&mut cargo(&tools()?, "doc")?))
+}
+
 fn tools() -> Result<Toolchain> {
     let toolchain = Toolchain::find()?;
     Part::RustSrc.require()?;

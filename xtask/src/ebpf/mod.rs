@@ -8,7 +8,7 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-pub(crate) use build::clippy;
+pub(crate) use build::{clippy, doc};
 
 use crate::{paths, run};
 
