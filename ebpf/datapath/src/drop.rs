@@ -60,7 +60,7 @@ reasons! {
     BadAddress = 4, "bad_address";
     /// Multicast or broadcast, which is not forwarded.
     Multicast = 5, "multicast";
-    /// The pod has no policy in force yet, or is being removed.
+    /// The pod has no policy in force: it is being added or removed.
     Pending = 6, "pending";
     /// Denied by the egress policy of the sending pod.
     EgressPolicy = 7, "egress_policy";
@@ -72,7 +72,7 @@ reasons! {
     NoEndpoint = 10, "no_endpoint";
     /// A TCP segment to a service that is part of no known connection.
     NoFlow = 11, "no_flow";
-    /// The pod has reached its limit of flows, or the flow tables are nearly full and it has more than its share.
+    /// The pod has reached its limit of flows.
     FlowLimit = 12, "flow_limit";
     /// The pod exceeds its rate of new flows.
     FlowRate = 13, "flow_rate";
@@ -94,7 +94,7 @@ reasons! {
     Rejected = 21, "rejected";
     /// The client is not in the service's `loadBalancerSourceRanges`.
     SourceRange = 22, "source_range";
-    /// A VXLAN packet not sent by a node that is reached through the tunnel, or whose inner source is not behind that node.
+    /// A VXLAN packet that was not sent by a node that is reached through the tunnel.
     Tunnel = 23, "tunnel";
     /// A program did not find its own memory or tables: a bug in Fairlead. Please report it.
     Internal = 24, "internal";
@@ -116,13 +116,13 @@ reasons! {
     FlowRace = 32, "flow_race";
     /// A TCP segment that begins no connection and is part of none: neither SYN nor ACK nor RST.
     NoConnection = 33, "no_connection";
-    /// An ICMP error about a packet that its receiver did not send, or not from where one about it can come from.
+    /// An ICMP error that matches no packet of its receiver, or does not come from where that packet went.
     NotAsked = 34, "not_asked";
     /// A packet for the tunnel to an address that is behind no node.
     NoSuchNode = 35, "no_such_node";
     /// The program of a pod's interface or of the tunnel's is missing: nothing passes until the agent has restored it.
     NoProgram = 36, "no_program";
-    /// The pod's policies do not fit into the tables, or wait for others that change: nothing passes in that direction.
+    /// The tables have no room for the pod's policies, for good or while others change: nothing passes in that direction.
     CutOff = 37, "cut_off";
     /// Part of a connection to a pod that is gone; the sender gets a TCP reset.
     Gone = 38, "gone";
@@ -133,6 +133,10 @@ reasons! {
     Metadata = 40, "metadata";
     /// A packet from a pod, or from a client of a Service, to the UDP port of the tunnel at an address that is not a pod's.
     TunnelPort = 41, "tunnel_port";
+    /// The flow tables fill up, and the pod, or the outside as a whole, has as many flows as are left for everybody else.
+    FlowShare = 42, "flow_share";
+    /// A VXLAN packet whose inner source is not behind the node that sent it.
+    TunnelSource = 43, "tunnel_source";
 }
 
 /// Size of the `DROPS` array: there is room for reasons to come, so that a new one changes no layout.

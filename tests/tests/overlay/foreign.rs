@@ -49,22 +49,22 @@ fn only_nodes_send_through_the_tunnel_and_only_what_is_behind_them() {
     };
     let inner = |from| udp(from, own, (4444, 54), b"foreign");
     let refused = [
-        ("from who is no node", client, vni, far),
-        ("from the node itself", node.v4().into(), vni, far),
-        ("of another network", third, vni + 1, far),
-        ("from the outside", third, vni, ip("203.0.113.9")),
-        ("from a pod that is elsewhere", third, vni, two),
-        ("from a pod of this node", third, vni, own),
-        ("from this node", third, vni, node.v4().into()),
-        ("from another node", third, vni, world.lab.node("node-2").v4().into()),
+        ("from a host that is no node", client, vni, far, "tunnel_source"),
+        ("from the node itself", node.v4().into(), vni, far, "tunnel_source"),
+        ("of a different network", third, vni + 1, far, "tunnel"),
+        ("from the outside", third, vni, ip("203.0.113.9"), "tunnel_source"),
+        ("from a pod that is elsewhere", third, vni, two, "tunnel_source"),
+        ("from a pod of this node", third, vni, own, "tunnel_source"),
+        ("from this node", third, vni, node.v4().into(), "tunnel_source"),
+        ("from a different node", third, vni, world.lab.node("node-2").v4().into(), "tunnel_source"),
     ];
-    for (what, outer, vni, source) in refused {
-        let before = drops(node, "tunnel");
+    for (what, outer, vni, source, reason) in refused {
+        let before = drops(node, reason);
         wire.send(&frame(node, &mac, outer, vni, &inner(source)));
         assert!(!arrives(&mut seen), "{what}");
         // What claims to come from the node itself is dropped by its stack.
         if outer != IpAddr::from(node.v4()) {
-            assert_eq!(drops(node, "tunnel"), before + 1, "{what}");
+            assert_eq!(drops(node, reason), before + 1, "{what}");
         }
     }
     // Nothing else is wrong with them.

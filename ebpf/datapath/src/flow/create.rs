@@ -78,8 +78,11 @@ fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
     let left = |taken: u64| ROOM.saturating_sub(taken).max(FEW);
     let left_established = left(all.established.count() + all.accepted.count());
     let left_open = left(all.outgoing.count() + all.incoming.count());
-    if established >= max_established.min(left_established) || open >= max_open.min(left_open) {
+    if established >= max_established || open >= max_open {
         return Err(DropReason::FlowLimit);
+    }
+    if established >= left_established || open >= left_open {
+        return Err(DropReason::FlowShare);
     }
     if !outgoing {
         return Ok(());

@@ -32,19 +32,24 @@ pub fn from_overlay<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::drop(DropReason::Race);
     }
     // Nobody asks for MACs here.
-    if w.packet.class == Class::NEIGHBOUR || outer.vni != VNI || !is_sender(k, &w.found, &outer) {
+    if w.packet.class == Class::NEIGHBOUR || outer.vni != VNI {
         return Action::drop(DropReason::Tunnel);
+    }
+    if let Err(reason) = check_sender(k, &w.found, &outer) {
+        return Action::drop(reason);
     }
     let Some(config) = k.config() else { return Action::drop(DropReason::Tunnel) };
     from_uplink::arrived(k, w, config)
 }
 
-/// Whether the node that an address is behind, or is, is the one that sent the packet, and one that sends this way.
+/// The node that an address is behind, or is, has to be the one that sent the packet, and one that sends this way.
 #[inline(always)]
-fn is_sender<K: Kernel>(k: &K, source: &Peer, outer: &Outer) -> bool {
-    let Some(hop) = k.node(source.node) else { return false };
+fn check_sender<K: Kernel>(k: &K, source: &Peer, outer: &Outer) -> Result<(), DropReason> {
     // What is unspecified in a record is no address that a packet comes from.
+    let Some(hop) = k.node(source.node).filter(|hop| hop.v4 == outer.remote || hop.v6 == outer.remote) else {
+        return Err(DropReason::TunnelSource);
+    };
     // The agent takes away what has ended. Until it does, the end holds by itself.
     let lasts = hop.sends_until().is_none_or(|end| k.seconds() < end);
-    hop.sends() && lasts && (hop.v4 == outer.remote || hop.v6 == outer.remote)
+    if hop.sends() && lasts { Ok(()) } else { Err(DropReason::Tunnel) }
 }

@@ -1,7 +1,7 @@
 //! How flows begin, live and end.
 
 use super::*;
-use crate::flow::{End, Flow, FlowFlags, FlowKey, FlowState, Table, Tables as _};
+use crate::flow::{End, Flow, FlowFlags, FlowKey, FlowState, MAX_FLOW_ENTRIES, PodFlows, Table, Tables as _};
 use crate::peer::{NO_NODE, PodWord};
 use crate::policy::{ALLOW_ALL, DENY_ALL};
 use crate::testing::{Counted, Flows, What};
@@ -323,6 +323,21 @@ fn a_ping_is_a_flow() {
         node.host.now += 31;
         assert_eq!(send.pod(&mut node, 0, &sent).0, Landed::Pod(1));
         assert_eq!(node.host.flows.len(), 1);
+    });
+}
+
+#[test]
+fn a_pod_has_no_more_flows_than_are_left_for_others() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let asks =
+            |node: &mut Node, slot| send.pod(node, slot, &udp((Node::pod(slot, v6), 1), (Node::pod(3, v6), 53))).0;
+        // All that the table takes, if they are translated: then nobody has more than a few.
+        for (index, count) in [(PodFlows::EVERYBODY, u64::from(MAX_FLOW_ENTRIES) / 2), (0, 1024), (1, 1023)] {
+            node.host.flows.pod_flows(index).unwrap().outgoing.store(count);
+        }
+        assert_eq!(asks(&mut node, 0), dropped(DropReason::FlowShare));
+        assert_eq!(asks(&mut node, 1), Landed::Pod(3));
     });
 }
 

@@ -128,11 +128,11 @@ fn the_tunnel_takes_from_nodes_what_is_behind_them() {
     tunnelled(|node, v6, send| {
         let from = |source| udp((source, CLIENT), (Node::pod(1, v6), 53));
         for source in [Node::world(v6), Node::pod(0, v6), Node::address(v6), Node::vip(v6)] {
-            assert_eq!(comes(send, node, &from(source)).0, dropped(DropReason::Tunnel), "{source}");
+            assert_eq!(comes(send, node, &from(source)).0, dropped(DropReason::TunnelSource), "{source}");
         }
         let mut frame = send.frame(&from(Node::far_pod(v6)));
         for remote in [Node::world(false), Node::address(false), Node::far_pod(false), Node::world(true)] {
-            assert_eq!(node.tunnelled(remote, &mut frame), dropped(DropReason::Tunnel), "{remote}");
+            assert_eq!(node.tunnelled(remote, &mut frame), dropped(DropReason::TunnelSource), "{remote}");
         }
         for outer in [None, Some(Outer { remote: Node::other_node(false).into(), vni: VNI + 1 })] {
             frame.outer = outer;
