@@ -177,3 +177,22 @@ pub struct NodeLocalDns {
     /// Whether the kernel has it, as with NodeLocal DNSCache.
     pub here: bool,
 }
+
+#[cfg(test)]
+impl Facts {
+    /// Of a node on which Fairlead can run, and nothing of it is there.
+    pub(super) fn capable() -> Self {
+        Self {
+            kernel: Kernel {
+                release: "6.12.0".into(),
+                version: Some((6, 12)),
+                btf: Some(true),
+                jit: Some(true),
+                ends_sockets: Some(true),
+                ..Kernel::default()
+            },
+            uplinks: vec![UplinkFacts { name: "eth0".into(), mtu: 1500, ..UplinkFacts::default() }],
+            ..Self::default()
+        }
+    }
+}

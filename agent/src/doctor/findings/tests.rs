@@ -4,14 +4,6 @@ use super::*;
 /// A node on which nothing is wrong.
 fn healthy() -> Facts {
     Facts {
-        kernel: Kernel {
-            release: "6.12.0".into(),
-            version: Some((6, 12)),
-            btf: Some(true),
-            jit: Some(true),
-            ends_sockets: Some(true),
-            ..Kernel::default()
-        },
         bpffs: Some(("/sys/fs/bpf".into(), true)),
         cni: Cni {
             directory: "/etc/cni/net.d".into(),
@@ -23,14 +15,13 @@ fn healthy() -> Facts {
             plugin: "/opt/cni/bin/fairlead-cni".into(),
             plugin_ok: true,
         },
-        uplinks: vec![UplinkFacts { name: "eth0".into(), mtu: 1500, ..UplinkFacts::default() }],
         pods: vec![("fl0123456789".into(), 1500)],
         network_manager: Some(NetworkManager { keeps_off: true }),
         networkd: Some(Networkd { keeps_routes: true, claims: vec![] }),
         api_server: Some(ApiServer { url: "https://192.0.2.1:6443".into(), ..ApiServer::default() }),
         disks: vec![Disk { path: "/run/fairlead".into(), bytes: 1 << 30, files: Some(1000), read_only: false }],
         agent: Some(Agent { health: "ready".into(), ..Agent::default() }),
-        ..Facts::default()
+        ..Facts::capable()
     }
 }
 

@@ -1,4 +1,3 @@
-use super::super::facts::{Kernel, UplinkFacts};
 use super::super::findings::Severity;
 use super::collect::{devices, listening};
 use super::*;
@@ -6,13 +5,6 @@ use super::*;
 /// A node of kube-proxy and flannel, on which Fairlead could run.
 fn facts() -> Facts {
     Facts {
-        kernel: Kernel {
-            release: "6.12.0".into(),
-            version: Some((6, 12)),
-            btf: Some(true),
-            jit: Some(true),
-            ..Kernel::default()
-        },
         bpffs: Some(("/sys/fs/bpf".into(), false)),
         settings: vec!["net.ipv4.ip_forward = 0".into()],
         proxy: Proxy { mode: Some("iptables".into()), rules: vec!["ip nat KUBE-SERVICES".into()], ..Proxy::default() },
@@ -23,8 +15,7 @@ fn facts() -> Facts {
             plugin_ok: true,
             ..Cni::default()
         },
-        uplinks: vec![UplinkFacts { name: "eth0".into(), mtu: 1500, ..UplinkFacts::default() }],
-        ..Facts::default()
+        ..Facts::capable()
     }
 }
 

@@ -19,25 +19,26 @@ fn cluster(pods: u16, rules: u32, blocks: u32) -> Cluster {
     (0..pods).fold(cluster, |cluster, n| cluster.pod(&format!("x/p{n}"), 1, 40 + n, "pod=p"))
 }
 
+/// What comes of something, and how long it takes.
+fn timed<T>(what: impl FnOnce() -> T) -> (T, Duration) {
+    let begin = Instant::now();
+    let done = what();
+    (done, begin.elapsed())
+}
+
 /// What a pod of another namespace waits for.
 fn add_a_pod(pods: u16, rules: u32) -> [Duration; 4] {
     let before = cluster(pods, rules, BLOCKS);
     let mut state = before.tables();
     let after = before.pod("y/new", 1, 30, "pod=new");
     let world = after.world();
-    let begin = Instant::now();
-    let draft = Draft::new(&world);
-    let drafted = begin.elapsed();
-    let plan = state.plan(&draft).unwrap();
-    let planned = begin.elapsed() - drafted;
+    let (draft, drafted) = timed(|| Draft::new(&world));
+    let (plan, planned) = timed(|| state.plan(&draft).unwrap());
     assert!(plan.cut_off.is_empty() && plan.ops.len() < 10, "{}", plan.ops.len());
     let all: Vec<_> = (0..draft.count()).collect();
-    let begin = Instant::now();
-    let wanted = draft.finish(&all);
-    let finished = begin.elapsed();
-    let begin = Instant::now();
-    super::super::change::target(state.content(), &wanted, &state.capacity).unwrap();
-    [drafted, planned, finished, begin.elapsed()]
+    let (wanted, finished) = timed(|| draft.finish(&all));
+    let (_, targeted) = timed(|| super::super::change::target(state.content(), &wanted, &state.capacity).unwrap());
+    [drafted, planned, finished, targeted]
 }
 
 #[test]
@@ -78,21 +79,13 @@ fn a_pod_that_comes_elsewhere_among_50_000_and_5_000_policies() {
     let mut state = before.tables();
     let after = before.pod("far/new", 3, 240, "app=a7");
     let world = after.world();
-    let begin = Instant::now();
-    let draft = Draft::new(&world);
-    let drafted = begin.elapsed();
-    let plan = state.plan(&draft).unwrap();
-    let planned = begin.elapsed() - drafted;
+    let (draft, drafted) = timed(|| Draft::new(&world));
+    let (plan, planned) = timed(|| state.plan(&draft).unwrap());
     assert_eq!(plan.ops.len(), 2, "its addresses, and nothing else: {:?}", plan.ops);
-    let begin = Instant::now();
-    let wanted = draft.finish(&[]);
-    let finished = begin.elapsed();
-    let begin = Instant::now();
-    let (target, _) = super::super::change::target(state.content(), &wanted, &state.capacity).unwrap();
-    let targeted = begin.elapsed();
-    let begin = Instant::now();
-    super::super::change::operations(state.content(), &target, &state.capacity).unwrap();
-    let ordered = begin.elapsed();
+    let (wanted, finished) = timed(|| draft.finish(&[]));
+    let (before, capacity) = (state.content(), &state.capacity);
+    let ((target, _), targeted) = timed(|| super::super::change::target(before, &wanted, capacity).unwrap());
+    let (_, ordered) = timed(|| super::super::change::operations(before, &target, capacity).unwrap());
     println!("draft {drafted:?}, plan {planned:?} (finish {finished:?}, target {targeted:?}, operations {ordered:?})");
 }
 
