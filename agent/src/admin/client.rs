@@ -34,20 +34,23 @@ pub enum ClientError {
     },
     /// It listens, and does not answer.
     #[error(
-        "the agent at {0} hangs: it has not answered in {limit} s. Its liveness probe restarts it; what is in force stays",
+        "the agent at {0} hangs: it has not answered in {limit} s. Its liveness probe restarts it; the current state \
+         stays in force",
         limit = PATIENCE.as_secs()
     )]
     Hangs(PathBuf),
     /// It has a question that takes long.
     #[error(
-        "the agent at {0} has not ended the comparison in {limit} s: ask about fewer policies at a time, or use --objects, which \
+        "the agent at {0} has not finished the comparison in {limit} s: ask about fewer policies at a time, or use \
+         --objects, which \
          needs no agent",
         limit = COMPARING.as_secs()
     )]
     Compares(PathBuf),
     /// The question is longer than an agent reads.
     #[error(
-        "the question has {0} bytes, and an agent takes {LONGEST}: give fewer policies at a time, or use --objects, which needs \
+        "the request has {0} bytes, and an agent accepts {LONGEST}: give fewer policies at a time, or use --objects, \
+         which needs \
          no agent"
     )]
     TooLong(usize),

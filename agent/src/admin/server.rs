@@ -72,7 +72,8 @@ pub async fn serve(admin: Arc<Admin>, listener: UnixListener) {
 /// Says that there is no room, and hangs up.
 fn refuse(stream: &UnixStream) {
     let text = format!(
-        "{CONNECTIONS} connections are open at the admin socket, the most that there may be: end some, such as `fairlead drops \
+        "{CONNECTIONS} connections to the admin socket are open, which is the limit: close some, such as `fairlead \
+         drops \
          --follow`, and ask again"
     );
     if let Ok(mut line) = serde_json::to_vec(&Reply::Error(text)) {

@@ -170,7 +170,7 @@ impl Asked<'_> {
             (true, false) => format!("a {} takes precedence", winner.policy.kind),
             (true, true) => "the older one takes precedence".to_owned(),
         };
-        format!("{party} also claims it, as its {kind}, but is not served: {why}")
+        format!("{party} also claims it, as its {kind}, but does not get it: {why}")
     }
 
     fn explain(

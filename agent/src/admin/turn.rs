@@ -25,8 +25,8 @@ impl Turn {
     ) -> Result<T, String> {
         let Ok(turn) = Arc::clone(&self.0).try_acquire_owned() else {
             return Err(
-                "another comparison is running, and an agent makes one at a time: ask again when it has ended, or use \
-                        --objects"
+                "another comparison is running, and an agent runs one at a time: try again when it has finished, or \
+                 use --objects"
                     .to_owned(),
             );
         };

@@ -67,8 +67,8 @@ impl Snapshot {
         if !model.synced() {
             let kinds: Vec<_> = model.waiting_for().map(Kind::as_str).collect();
             return Err(format!(
-                "the agent has not listed all objects yet (missing: {}): ask again when `fairlead status` says that it has, or \
-                 use --objects",
+                "the agent has not listed all objects yet (missing: {}): try again when `fairlead status` says that \
+                 it has, or use --objects",
                 kinds.join(", ")
             ));
         }
@@ -78,8 +78,8 @@ impl Snapshot {
         let others = snapshot.nodes.iter().any(|node| node.name != own);
         if others && snapshot.pods.iter().all(|pod| pod.node_name.as_deref() == Some(own)) {
             snapshot.incomplete.push(format!(
-                "the agent knows the pods of node {own} alone, as it does until there is a policy in the cluster: use --objects \
-                 for all"
+                "the agent only knows the pods of node {own}, as long as the cluster has no policy: use --objects to \
+                 include all"
             ));
         }
         Ok(snapshot)
@@ -101,8 +101,7 @@ impl Snapshot {
                 }
             }
         }
-        let said =
-            || format!("{unreadable} of the objects can't be read: see the notes, and correct them or take them out");
+        let said = || format!("{unreadable} of the objects can't be read: see the notes, and correct or remove them");
         let incomplete = (unreadable > 0).then(said).into_iter().collect();
         Self { notes, incomplete, ..Self::of(&model, OFFLINE) }
     }
@@ -145,12 +144,12 @@ impl Snapshot {
                     put(&mut after.cluster, policy, |each| &each.key, delete),
                 ),
                 Ok(other) => {
-                    out.notes.push(format!("{} {} is no policy: left out", other.kind().as_str(), other.key()));
+                    out.notes.push(format!("{} {} is not a policy: ignored", other.kind().as_str(), other.key()));
                     continue;
                 }
                 // What the agent would do with the rest of it is in what is compared.
                 Err(invalid) if invalid.piece => {
-                    out.incomplete.push(format!("what is given has a piece that can't be read: {invalid}"));
+                    out.incomplete.push(format!("part of the input can't be read: {invalid}"));
                     continue;
                 }
                 Err(invalid) => return Err(invalid.to_string()),

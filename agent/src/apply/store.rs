@@ -36,7 +36,8 @@ pub trait Store {
 /// A plan that stopped.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "operation {at} of {of} in a plan failed ({op}): {source}; what came before it is in force, the rest is retried"
+    "operation {at} of {of} in a plan failed ({op}): {source}; the operations before it are in force, the rest is \
+     retried"
 )]
 pub struct ApplyError {
     /// Index of the operation that ended the failing batch.

@@ -180,7 +180,7 @@ impl Hooks {
             Ok(links) => links.map(Some),
             // It may have gone meanwhile.
             Err(error) if nix::net::if_::if_nametoindex(target.as_str()) != Ok(ifindex) => {
-                debug!(link = target, %error, "a pod went while its programs were attached by links");
+                debug!(link = target, %error, "a pod disappeared while its programs were being attached by links");
                 [None, None]
             }
             Err(error) => {
@@ -243,7 +243,7 @@ impl Hooks {
                 Means::Filter(_) => clsact::remove(ifindex, ingress, Rank::PROGRAM, program),
             };
             if !matches!(result, Ok(true)) {
-                debug!(link, program, ?result, "the program was not there to be taken off");
+                debug!(link, program, ?result, "the program was already detached");
             }
             self.hooks.remove(&place);
         }
@@ -261,7 +261,7 @@ impl Hooks {
     fn detach_other_links(&self, kept: &[(&str, u32)]) {
         let of = |(name, ifindex): &(&str, u32)| ["in", "out"].map(|way| (self.pins.packet_link(way, name), *ifindex));
         let kept: BTreeSet<(PathBuf, u32)> = kept.iter().flat_map(of).collect();
-        let names = self.pins.links().inspect_err(|error| warn!(%error, "can't look for the links of an agent before"));
+        let names = self.pins.links().inspect_err(|error| warn!(%error, "can't look for links of a previous agent"));
         for pin in names.unwrap_or_default().iter().map(|name| self.pins.link(name)) {
             // Those without an interface go with the sweep.
             let Some(ifindex) = links::interface(&pin).filter(|ifindex| *ifindex != 0) else { continue };
@@ -270,8 +270,8 @@ impl Hooks {
             }
             let link = pin.display();
             match links::remove(&pin) {
-                Ok(()) => info!(%link, "not an uplink any more: taken off"),
-                Err(error) => warn!(%link, %error, "not an uplink any more, and can't be taken off"),
+                Ok(()) => info!(%link, "no longer an uplink: detached"),
+                Err(error) => warn!(%link, %error, "no longer an uplink, and can't be detached"),
             }
         }
     }
@@ -287,8 +287,8 @@ impl Hooks {
             {
                 match clsact::remove(link.index(), ingress, Rank::PROGRAM, program) {
                     Ok(false) => {}
-                    Ok(true) => info!(link = %name, program, "not an uplink any more: taken off"),
-                    Err(error) => debug!(link = %name, program, %error, "nothing to take off"),
+                    Ok(true) => info!(link = %name, program, "no longer an uplink: detached"),
+                    Err(error) => debug!(link = %name, program, %error, "nothing to detach"),
                 }
             }
         }

@@ -75,7 +75,8 @@ pub(super) fn put(ifindex: u32, filters: &[Filter<'_>]) -> io::Result<()> {
 }
 
 fn in_the_way() -> io::Error {
-    let text = "a qdisc of kind ingress is in the place of clsact, so what leaves by the interface can't be seen; find out \
+    let text = "an `ingress` qdisc takes the place of clsact, so traffic that leaves through the interface can't be \
+                processed; find out \
                 who added it, and remove it (tc qdisc del dev INTERFACE ingress)";
     io::Error::new(io::ErrorKind::AlreadyExists, text)
 }

@@ -57,7 +57,7 @@ impl Hooks {
         for ifindex in sentry.restored() {
             // Of a pod that is gone there is nothing to tell.
             let Some(hook) = self.hooks.get(&Place::Interface { ifindex, ingress: true }) else { continue };
-            let what = format!("the filters at {}, which somebody had removed", hook.target);
+            let what = format!("the filters at {}, which had been removed", hook.target);
             looked.note(Kind::Program, slot_of(ifindex), what, Ok::<_, String>(()));
         }
         for ifindex in sentry.closed() {
@@ -169,7 +169,7 @@ impl Hooks {
                 let Place::Interface { ifindex, ingress } = place else { return };
                 match clsact::remove(ifindex, ingress, Rank::PROGRAM, program) {
                     // It is what pods begin with, and its removal may come late: no fault of anybody.
-                    Ok(removed) => debug!(link = target, program, removed, "a filter that stood in for a link is gone"),
+                    Ok(removed) => debug!(link = target, program, removed, "the stand-in filter of a link is gone"),
                     Err(error) => {
                         let what = format!("the filter {program} at {target}, behind its link");
                         looked.note(Kind::Program, slot, what, Err(error));

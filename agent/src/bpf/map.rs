@@ -44,7 +44,7 @@ impl MapShape {
             13 => "a hash of maps",
             24 => "socket storage",
             27 => "a ring buffer",
-            _ => "a map of another type",
+            _ => "a map of a different type",
         }
     }
 

@@ -19,13 +19,13 @@ pub fn watch_mounts(pins: PinDir, gone: mpsc::Sender<()>) {
     std::thread::spawn(move || {
         let file = match File::open(MOUNTS) {
             Ok(file) => file,
-            Err(error) => return warn!(%error, "{MOUNTS} can't be watched: mounts are looked at now and then"),
+            Err(error) => return warn!(%error, "{MOUNTS} can't be watched: mounts are checked periodically"),
         };
         loop {
             let mut changed = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
             match poll(&mut changed, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return warn!(%error, "{MOUNTS} can't be watched: mounts are looked at now and then"),
+                Err(error) => return warn!(%error, "{MOUNTS} can't be watched: mounts are checked periodically"),
             }
             if !pins.is_whole()
                 && let Err(TrySendError::Closed(())) = gone.try_send(())

@@ -58,7 +58,8 @@ impl Sentry {
                     Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => all(),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) => {
-                        warn!(%error, "filters of pods are no longer watched: removed ones may take 10 s to be noticed");
+                        warn!(%error, "filters of pods are no longer watched: removed ones may take 10 s to be \
+                                       noticed");
                         return;
                     }
                 };
@@ -85,9 +86,9 @@ impl Sentry {
             // The pod went, and that is why.
             Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => {}
             // What is missing is repaired where everything is, and told there if it can't be.
-            Err(error) if linked => warn!(ifindex, %error, "can't put back the guards of a pod"),
+            Err(error) if linked => warn!(ifindex, %error, "can't restore the guards of a pod"),
             Err(error) => {
-                error!(ifindex, %error, "can't put back the programs of a pod: setting its link down");
+                error!(ifindex, %error, "can't restore the programs of a pod: setting its link down");
                 self.close(ifindex);
             }
         }

@@ -31,12 +31,12 @@ pub(super) struct Args {
 pub(super) enum Command {
     /// Run the node's agent
     Agent(Box<AgentArgs>),
-    /// Show the state of the agent: health, the node among the others, objects, pods
+    /// Show the state of the agent: health, network, objects, pods
     Status(StatusArgs),
     /// List and explain Services
     #[command(subcommand)]
     Service(ServiceCommand),
-    /// Explain NetworkPolicy and ClusterNetworkPolicy decisions, and foresee those of a change
+    /// Explain NetworkPolicy and ClusterNetworkPolicy decisions, and predict those of a change
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Show dropped packets: counts by reason, and the most recent ones
@@ -49,7 +49,7 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Remove Fairlead from this node: programs, maps, pod interfaces, routes, files; restore kernel settings
     Uninstall(UninstallArgs),
-    /// Show the versions of this command and of the running agent, and what the kernel has of what they use
+    /// Show the versions of this command and of the running agent, and which kernel features they can use
     Version,
     /// Print completions for a shell
     Completions {
@@ -59,7 +59,7 @@ pub(super) enum Command {
     },
     /// Write manual pages
     Man {
-        /// The directory, which is made if it is not there
+        /// The directory, created if it does not exist
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
@@ -88,7 +88,7 @@ pub(super) struct AgentArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct StatusArgs {
-    /// Show the fill of tables and the sizes of programs too
+    /// Also show how full tables are, and the sizes of programs
     #[arg(short, long)]
     pub(super) verbose: bool,
     #[command(flatten)]

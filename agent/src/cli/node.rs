@@ -144,7 +144,7 @@ pub(super) struct DoctorArgs {
 #[derive(Debug, Serialize)]
 struct Report {
     findings: Vec<Finding>,
-    /// What the node does without, and what holds there.
+    /// What the node lacks, and what holds there.
     without: Vec<Without>,
     unseen: Vec<Unseen>,
 }
@@ -263,7 +263,8 @@ pub(super) fn uninstall(args: &UninstallArgs, output: Output) -> Result<(), CliE
 fn refuse_beside_an_agent(run_dir: &Path) -> Result<(), CliError> {
     match Connection::ask(&run_dir.join("agent.sock"), &Request::Status) {
         Ok(_) => Err(CliError::Usage(
-            "an agent is running on this node: stop it first (`kubectl -n kube-system delete daemonset fairlead`), then uninstall"
+            "an agent is running on this node: stop it first (`kubectl -n kube-system delete daemonset fairlead`), \
+             then uninstall"
                 .to_owned(),
         )),
         Err(_) => Ok(()),

@@ -62,7 +62,7 @@ pub(super) fn report(findings: &[Finding], without: &[Without], unseen: &[(Strin
         text += "no problems found\n";
     }
     if !without.is_empty() {
-        let mut out = Table::new(["the node does without", "what holds"]);
+        let mut out = Table::new(["the node lacks", "what holds"]);
         without.iter().for_each(|lack| out.row([lack.what.clone(), lack.holds.to_owned()]));
         text += &format!("\n{out}");
     }
@@ -139,7 +139,7 @@ pub(super) fn versions(versions: &Versions) -> String {
     let mut text = out.to_string();
     let mut out = Table::new(["of the kernel", "there"]);
     for FeatureView { name, present } in features {
-        out.row([(*name).to_owned(), present.map_or_else(|| "not known: it takes root".to_owned(), yes)]);
+        out.row([(*name).to_owned(), present.map_or_else(|| "unknown: run as root".to_owned(), yes)]);
     }
     text += &format!("\n{out}");
     text
@@ -189,7 +189,7 @@ fn becomes(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Forward => "goes to one of the chosen endpoints",
         Verdict::Reject => "is refused: the service has no endpoints",
-        Verdict::Drop => "is dropped: the service has endpoints, but none that may be used from here",
+        Verdict::Drop => "is dropped: the service has endpoints, but none that this client may use",
     }
 }
 
@@ -217,7 +217,7 @@ pub(super) fn drops(drops: &DropsView) -> String {
     }
     let mut text = out.to_string();
     if !drops.pods.is_empty() {
-        let mut out = Table::new(["pod", "reason", "packets since it came"]);
+        let mut out = Table::new(["pod", "reason", "packets since it started"]);
         for pod in &drops.pods {
             pod.counts.iter().for_each(|n| out.row([pod.pod.clone(), n.reason.clone(), n.packets.to_string()]));
         }

@@ -65,7 +65,7 @@ fn features(kernel: doctor::Kernel) -> KernelView {
         ("programs, maps and helpers that are used", all),
         ("BTF", btf),
         ("JIT", jit),
-        ("ends sockets of processes", ends_sockets),
+        ("closes sockets of processes", ends_sockets),
     ];
     let features = features.map(|(name, present)| FeatureView { name, present });
     KernelView { release, features: features.into() }

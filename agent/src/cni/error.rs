@@ -89,7 +89,7 @@ pub enum CniError {
     #[error("the pod's policy was not in force after {0} s: is the agent overloaded, or cut off from the API server?")]
     AttachTimeout(u64),
     /// As many plugins are served as may be.
-    #[error("{0} plugins are connected to the agent, the most that may be at a time; try again when some are done")]
+    #[error("{0} plugins are connected to the agent, which is the limit; try again when some are done")]
     Busy(usize),
     /// A request that is not of this protocol.
     #[error("can't read the request: {0}; the plugin and the agent are different releases")]

@@ -82,7 +82,7 @@ async fn converse<N: PodNetwork>(
         let reply = match serde_json::from_slice(&line) {
             // The runtime has gone on since, and has pods that are not in this list.
             Ok(Request::Gc { .. }) if has_hung_up(&stream) => {
-                tracing::info!("nobody waits for this GC any more: leaving it to the next one");
+                tracing::info!("the caller of this GC has given up: leaving it to the next one");
                 return Ok(());
             }
             Ok(request) => {

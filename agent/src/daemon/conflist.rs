@@ -67,7 +67,7 @@ fn say(conflist: &Conflist, kept: &Kept, others: &mut Vec<String>) {
         (put, None) => info!(%path, was = why, "CNI configuration {}: other plugins' entries are kept", put.as_str()),
     }
     if now != others {
-        info!(%path, plugins = now.join(", "), "other plugins in the CNI configuration are left as they are");
+        info!(%path, plugins = now.join(", "), "keeping other plugins in the CNI configuration");
         others.clone_from(now);
     }
 }

@@ -278,7 +278,7 @@ impl Engine {
                 Ok(()) => {}
                 // Containers' devices come and go all the time.
                 Err(error) if error.is_of_vanished(uplink.ifindex) => {
-                    debug!(%error, "an interface went before it was attached to");
+                    debug!(%error, "an interface disappeared before programs were attached to it");
                 }
                 Err(error) => {
                     error!(%error, "can't attach to this interface: its traffic bypasses policy and services");
@@ -420,7 +420,7 @@ impl Engine {
                 error!("{text}");
                 self.warn_of_node("NoPodRange", text);
             }
-            None => info!("the node has a pod range now"),
+            None => info!("the node got a pod range"),
         }
         self.range_trouble = trouble;
     }

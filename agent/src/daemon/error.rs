@@ -39,7 +39,7 @@ pub enum DaemonError {
     },
     /// More addresses are to be closed than the programs can be told.
     #[error(
-        "metadata.addresses has {0} addresses, and at most {MAX_CLOSED} are possible: remove some, and block those \
+        "metadata.addresses has {0} addresses, and the limit is {MAX_CLOSED}: remove some, and block those \
          with a NetworkPolicy"
     )]
     Metadata(usize),

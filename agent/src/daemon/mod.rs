@@ -57,10 +57,10 @@ const HEALTHZ_PORT: u16 = 10256;
 
 /// What to do when the address for health is taken.
 const HEALTHZ_TAKEN: &str = "if kube-proxy still runs on this node, remove it (kubectl -n kube-system delete daemonset \
-                             kube-proxy); if something else has the port, free it or name another with --healthz-bind";
+                             kube-proxy); if something else has the port, free it or choose another with --healthz-bind";
 /// What to do when the address for metrics is taken.
 const METRICS_TAKEN: &str = "if kube-proxy still runs on this node, remove it (kubectl -n kube-system delete daemonset \
-                             kube-proxy); if something else has the port, free it or name another with --metrics-bind";
+                             kube-proxy); if something else has the port, free it or choose another with --metrics-bind";
 
 /// How the agent runs.
 #[derive(Debug, Clone)]
@@ -195,8 +195,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         Ok(list) => engine.list_sockets(list),
         Err(error) => warn!(
             error,
-            "can't list what the socket hooks remember: connected UDP sockets of the node's processes stay with backends that \
-             their service has left"
+            "can't list the sockets that the hooks have redirected: connected UDP sockets of the node's processes \
+             stay connected to backends that left their service"
         ),
     }
     engine.set_uplinks(wire.uplinks(&[]).await?);

@@ -37,7 +37,7 @@ impl Pods {
         };
         let attached = tokio::task::spawn_blocking(attach).await;
         let attached = attached.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        attached.inspect_err(|error| debug!(pod = %pod.key, %error, "a pod can't begin with filters")).ok()
+        attached.inspect_err(|error| debug!(pod = %pod.key, %error, "can't attach filters for a new pod")).ok()
     }
 }
 
@@ -59,7 +59,7 @@ impl PodNetwork for Pods {
     }
 
     async fn attach(&self, pod: AttachedPod) -> Result<(), AttachError> {
-        let stopping = || AttachError("the agent is stopping: try again when it is back".to_owned());
+        let stopping = || AttachError("the agent is stopping: try again when it has restarted".to_owned());
         let filtered = self.filter(&pod).await;
         let (answer, done) = oneshot::channel();
         self.inputs.send(Input::Attach(pod, filtered, answer)).await.map_err(|_| stopping())?;

@@ -179,7 +179,7 @@ fn address(step: Step) -> Option<IpAddr> {
 
 fn describe(step: Step, name: &str) -> (Kind, String) {
     match step {
-        Step::Release(_) => (Kind::Link, format!("the link {name} taken out of another device")),
+        Step::Release(_) => (Kind::Link, format!("the link {name} removed from another device")),
         Step::Mtu(_, mtu) => (Kind::Link, format!("the MTU {mtu} of {name}")),
         Step::Rename(_) => (Kind::Link, format!("the name of the link {name}")),
         Step::Mac(_, mac) => (Kind::Link, format!("the MAC address {mac} of {name}")),

@@ -74,7 +74,7 @@ impl Report {
             }
         }
         for gone in self.refused.keys().filter(|old| !refused.contains_key(old)) {
-            info!(service = %gone, "a service fits again, or has been deleted");
+            info!(service = %gone, "a service fits again, or was deleted");
         }
         let mut lines: Vec<_> =
             refused.iter().take(LISTED).map(|(service, error)| (service.to_string(), error.to_string())).collect();
@@ -100,8 +100,8 @@ impl Report {
         }
         let names: Vec<_> = nearly_full.iter().map(|table| table.info().name).collect();
         let text = format!(
-            "{} more than 80 % full: check `fairlead_table_entries` and what uses most of it; what does not fit will \
-             be refused",
+            "{} more than 80 % full: check `fairlead_table_entries` and find out what uses most of it; entries that \
+             do not fit will be refused",
             names.join(" and ")
         );
         shared.warn("nearly full", (!names.is_empty()).then_some(text));
@@ -141,7 +141,7 @@ impl Report {
         lines.extend(waiting.into_iter().map(|(node, count)| {
             let of =
                 if node.is_empty() { "no node yet".to_owned() } else { format!("Node {node}, which is not known") };
-            (format!("{count} pods"), format!("they are bound to {of}: policies do not match them before it is"))
+            (format!("{count} pods"), format!("they are bound to {of}: policies do not match them until it is known"))
         }));
         self.disputes = disputes;
         let refused = self.disputes.len();

@@ -125,8 +125,8 @@ impl Sockets {
                 if self.trouble.as_ref() != Some(&text) {
                     warn!(
                         error = text,
-                        "can't close sockets of the node's processes: they stay connected to pods that are gone and to backends \
-                         that their service has left"
+                        "can't close sockets of the node's processes: they stay connected to pods that are gone and \
+                         to backends that left their service"
                     );
                     self.trouble = Some(text);
                 }

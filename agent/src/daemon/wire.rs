@@ -223,9 +223,9 @@ impl Wire {
             // Kernels before 5.16 know no managed neighbours; all is well without, but for a first packet.
             Ok(kept) => {
                 let errors = undone(self.hops.as_ref() == Some(&hops), Kind::Neighbour, kept);
-                errors.iter().for_each(|error| debug!(%error, "can't set the managed neighbour of another node"));
+                errors.iter().for_each(|error| debug!(%error, "can't add the managed neighbour entry of another node"));
             }
-            Err(error) => debug!(%error, "can't set the managed neighbours of other nodes"),
+            Err(error) => debug!(%error, "can't add the managed neighbour entries of other nodes"),
         }
         (self.routes, self.hops) = (Some(routes), Some(hops));
     }

@@ -129,7 +129,7 @@ impl MetricsServer {
             ),
             gauges(
                 "fairlead_claims_refused",
-                "Addresses and ports that objects claim and do not get: see `fairlead status`.",
+                "Addresses and ports that objects claim but do not get: see `fairlead status`.",
                 [(vec![], progress.claims_refused as f64)],
             ),
             counter("fairlead_flows_swept_total", "Expired flows that the sweep removed.", swept as f64),
@@ -174,7 +174,7 @@ impl MetricsServer {
             ),
             counters(
                 "fairlead_pod_drops_total",
-                "Packets of a pod of this node, or for it, that were dropped since it came, by reason.",
+                "Packets from or to a pod of this node that were dropped since the pod started, by reason.",
                 of_pods.iter().flat_map(|(key, counts)| {
                     counts.iter().map(|(reason, packets)| {
                         let labels = vec![

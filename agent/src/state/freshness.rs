@@ -102,7 +102,7 @@ pub fn unheard(watches: &[WatchState], patience: Option<Duration>) -> Option<Str
         return None;
     }
     Some(format!(
-        "nothing was received from the API server about {}: what is in force stays in force, but changes do not \
+        "nothing was received from the API server about {}: the current state stays in force, but changes do not \
          arrive; check the network path from this node to it, and the agent's credentials and ClusterRole",
         silent.join(", ")
     ))

@@ -50,7 +50,7 @@ impl FromStr for NamePattern {
         let is_name = |c: char| c.is_ascii_graphic() && c != '/' && c != ',';
         match !text.is_empty() && text.len() <= LONGEST && text.chars().all(is_name) {
             true => Ok(Self(text.to_owned())),
-            false => Err(format!("{text:?} is no name of interfaces, as eth0 or docker*")),
+            false => Err(format!("{text:?} is not an interface name or pattern, such as eth0 or docker*")),
         }
     }
 }

@@ -26,7 +26,7 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
 
 /// What can be done when there can't be one.
 const REMEDY: &str = "this needs the kernel module vxlan and a UDP port that no other VXLAN device has: see \
-    --vxlan-port, or do without it with --tunnel never";
+    --vxlan-port, or disable the tunnel with --tunnel never";
 
 /// How the device was found, or left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

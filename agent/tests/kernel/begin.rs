@@ -100,7 +100,7 @@ fn c48_no_single_deletion_in_a_pods_first_second_lasts() {
         let looked = look(&mut hooks, &loaded.tables);
         assert_eq!(looked.broken, []);
         let told: Vec<_> = looked.repaired.iter().map(|repair| (repair.kind, &*repair.what)).collect();
-        assert_eq!(told, [(Kind::Program, "the filters at flab, which somebody had removed")]);
+        assert_eq!(told, [(Kind::Program, "the filters at flab, which had been removed")]);
     });
 }
 
@@ -142,7 +142,7 @@ fn c48_a_qdisc_in_the_place_of_clsact_is_named_and_no_program_gets_to_the_wrong_
         let pods = hooks.begin_with_filters(|_| true).unwrap();
         for error in [pods.attach(POD).unwrap_err().to_string(), hooks.attach_pod("flab", POD).unwrap_err().to_string()]
         {
-            assert!(error.contains("kind ingress") && error.contains("tc qdisc del dev"), "{error}");
+            assert!(error.contains("`ingress` qdisc") && error.contains("tc qdisc del dev"), "{error}");
         }
         assert_eq!(filters("flab", "ingress"), ["60 fairlead_guard"], "what comes in has its guard");
         // Its programs need no qdisc.

@@ -18,15 +18,16 @@ pub(super) fn say(places: &Places<'_>, selected: &[(String, Selected)], out: &mu
     let unknown = places.in_unknown_namespaces();
     if !unknown.is_empty() {
         out.notes.push(format!(
-            "{} in a namespace that is not known, by whose labels nothing selects them: give the Namespace too",
+            "{} in a namespace that is not known, so nothing can select them by its labels: include the Namespace",
             count(&unknown)
         ));
     }
     let all_left_out = places.placed() == 0 && !places.left_out().is_empty();
     if all_left_out {
         out.incomplete.push(
-            "no pod is in the comparison, since all are left out: see the notes, and give Nodes with spec.podCIDRs and Pods \
-             with status.podIPs, as `kubectl get nodes,namespaces,pods,networkpolicies -A -o yaml` writes them"
+            "the comparison includes no pod, since all are left out: see the notes, and include Nodes with \
+             spec.podCIDRs and Pods with status.podIPs, as `kubectl get nodes,namespaces,pods,networkpolicies -A -o \
+             yaml` writes them"
                 .to_owned(),
         );
     }
@@ -34,8 +35,8 @@ pub(super) fn say(places: &Places<'_>, selected: &[(String, Selected)], out: &mu
         match selects {
             Selected { placed: 0, left_out: 0 } => out.notes.push(format!("{policy} selects no pod that is known")),
             Selected { placed: 0, left_out } if !all_left_out => out.incomplete.push(format!(
-                "the pods that {policy} selects ({left_out}) are all left out: see the notes, and ask again when they are known \
-                 with their nodes and addresses"
+                "the pods that {policy} selects ({left_out}) are all left out: see the notes, and try again when \
+                 their nodes and addresses are known"
             )),
             _ => {}
         }
@@ -45,10 +46,10 @@ pub(super) fn say(places: &Places<'_>, selected: &[(String, Selected)], out: &mu
 fn reason(why: LeftOut) -> &'static str {
     match why {
         LeftOut::NoAddress => "without an address in status.podIPs",
-        LeftOut::NoNode => "on no node, or on a node that is not known: give the Nodes too",
+        LeftOut::NoNode => "on no node, or on an unknown node: include the Nodes",
         LeftOut::NoRange => "on a node without spec.podCIDRs",
         LeftOut::Foreign => "with addresses outside the node's spec.podCIDRs",
-        LeftOut::Taken => "with addresses that a node or another pod has",
+        LeftOut::Taken => "with addresses that belong to a node or to another pod",
     }
 }
 

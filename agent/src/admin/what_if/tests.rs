@@ -12,10 +12,12 @@ const CLUSTER: &str = "
    spec: {nodeName: n1}, status: {phase: Running, podIPs: [{ip: 10.244.1.3}]}},
 ]}";
 
-const CART: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: cart}, spec: \
+const CART: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: cart}, \
+                    spec: \
                     {podSelector: {matchLabels: {app: cart}}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}], \
                     ports: [{port: 80}]}]}}";
-const CLOSED: &str = "{apiVersion: policy.networking.k8s.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {name: closed}, spec: \
+const CLOSED: &str = "{apiVersion: policy.networking.k8s.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {name: \
+                      closed}, spec: \
                       {tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}}";
 
 fn snapshot(texts: &[&str]) -> Snapshot {
@@ -69,11 +71,8 @@ fn p70_what_cannot_be_compared_is_said() {
     let what_if =
         ask(&there, &format!("{CART}\n---\n{{apiVersion: v1, kind: Namespace, metadata: {{name: q}}}}"), false);
     assert!(what_if.notes.iter().any(|note| note.starts_with("2.yaml: document 1: ")), "{what_if:?}");
-    assert!(what_if.notes.iter().any(|note| note.ends_with(" q is no policy: left out")), "{what_if:?}");
-    assert_eq!(
-        what_if.incomplete,
-        ["1 of the objects can't be read: see the notes, and correct them or take them out"]
-    );
+    assert!(what_if.notes.iter().any(|note| note.ends_with(" q is not a policy: ignored")), "{what_if:?}");
+    assert_eq!(what_if.incomplete, ["1 of the objects can't be read: see the notes, and correct or remove them"]);
     // Of what no policy asks nothing is missing.
     let service = "{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: s}, spec: {ports: 1}}";
     let what_if = ask(&snapshot(&[CLUSTER, service]), CART, false);
@@ -99,14 +98,15 @@ fn p70_an_agent_that_does_not_know_all_pods_says_so() {
     assert_eq!(incomplete(&model), Vec::<String>::new(), "there is no other node");
     take(&mut model, "{apiVersion: v1, kind: Node, metadata: {name: n2}, spec: {podCIDRs: [10.244.2.0/24]}}");
     let said = incomplete(&model);
-    assert!(said.len() == 1 && said[0].contains("the pods of node n1 alone"), "{said:?}");
+    assert!(said.len() == 1 && said[0].contains("only knows the pods of node n1"), "{said:?}");
     take(&mut model, &pod("far", "nodeName: n2", "Running, podIPs: [{ip: 10.244.2.2}]"));
     assert_eq!(incomplete(&model), Vec::<String>::new());
 }
 
 fn pod(name: &str, spec: &str, status: &str) -> String {
     format!(
-        "{{apiVersion: v1, kind: Pod, metadata: {{namespace: shop, name: {name}, labels: {{app: cart}}}}, spec: {{{spec}}}, status: {{phase: {status}}}}}"
+        "{{apiVersion: v1, kind: Pod, metadata: {{namespace: shop, name: {name}, labels: {{app: cart}}}}, spec: \
+         {{{spec}}}, status: {{phase: {status}}}}}"
     )
 }
 
@@ -133,10 +133,11 @@ fn p70_pods_that_have_no_place_are_counted_by_reason() {
         what_if.notes,
         [
             "left out: 1 pod (shop/new) without an address in status.podIPs",
-            "left out: 2 pods (shop/loose, shop/lost) on no node, or on a node that is not known: give the Nodes too",
+            "left out: 2 pods (shop/loose, shop/lost) on no node, or on an unknown node: include the Nodes",
             "left out: 1 pod (shop/bare) on a node without spec.podCIDRs",
-            "left out: 4 pods (shop/far-a, shop/far-b, shop/far-c, 1 more) with addresses outside the node's spec.podCIDRs",
-            "left out: 1 pod (shop/twin) with addresses that a node or another pod has",
+            "left out: 4 pods (shop/far-a, shop/far-b, shop/far-c, 1 more) with addresses outside the node's \
+             spec.podCIDRs",
+            "left out: 1 pod (shop/twin) with addresses that belong to a node or to another pod",
         ]
     );
     assert_eq!((what_if.closes.is_empty(), what_if.incomplete), (false, Vec::<String>::new()));
@@ -148,7 +149,7 @@ fn p70_a_comparison_in_which_no_pod_has_a_place_is_incomplete() {
     let what_if = ask(&snapshot(&[&without]), CART, false);
     assert!(what_if.closes.is_empty() && what_if.notes[0].starts_with("left out: 2 pods (shop/cart, shop/client)"));
     assert_eq!(what_if.incomplete.len(), 1, "{what_if:?}");
-    assert!(what_if.incomplete[0].starts_with("no pod is in the comparison"), "{what_if:?}");
+    assert!(what_if.incomplete[0].starts_with("the comparison includes no pod"), "{what_if:?}");
     // The one that it is about has none.
     let without = CLUSTER.replace("10.244.1.2", "10.9.9.9");
     let what_if = ask(&snapshot(&[&without]), CART, false);

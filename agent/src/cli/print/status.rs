@@ -155,7 +155,7 @@ fn ways(network: &NetworkView) -> String {
     }
     let without = network.nodes.iter().filter(|node| node.ipv4.is_none() && node.ipv6.is_none()).count();
     if without > 0 {
-        parts.push(format!("{without} without a range for pods"));
+        parts.push(format!("{without} without a pod range"));
     }
     parts.join(", ")
 }
@@ -165,10 +165,10 @@ fn heard(watches: &[WatchView]) -> String {
     let silent: Vec<_> = watches.iter().filter(|watch| !watch.alive).collect();
     let longest = watches.iter().map(|watch| watch.silent_seconds).max().unwrap_or_default();
     if silent.is_empty() {
-        return format!("all {} watches alive, each heard in the last {longest} s", watches.len());
+        return format!("all {} watches alive, none silent for longer than {longest} s", watches.len());
     }
     let silent: Vec<_> = silent.iter().map(|watch| format!("{} for {} s", watch.kind, watch.silent_seconds)).collect();
-    format!("NOT HEARD: {}; what is in force stays", silent.join(", "))
+    format!("NOT HEARD: {}; the current state stays in force", silent.join(", "))
 }
 
 #[cfg(test)]
@@ -196,21 +196,21 @@ mod tests {
             way("c", Some("direct"), Some("tunnel")),
             way("d", None, None),
         ];
-        let said = "2 direct (b, c), 1 through the tunnel (c), 1 without a range for pods";
+        let said = "2 direct (b, c), 1 through the tunnel (c), 1 without a pod range";
         assert_eq!(ways(&network(nodes)), said);
         let many = (0..5).map(|n| way(&format!("n{n}"), Some("routed"), None)).collect();
         assert_eq!(ways(&network(many)), "5 by the node's routes");
         let watch = WatchView { kind: "Node".into(), alive: true, silent_seconds: 3 };
         let server = api_server(&network(vec![]), &[watch]).unwrap();
-        assert_eq!(server, "https://192.0.2.9:6443/: all 1 watches alive, each heard in the last 3 s");
+        assert_eq!(server, "https://192.0.2.9:6443/: all 1 watches alive, none silent for longer than 3 s");
     }
 
     #[test]
     fn s59_watches_that_are_not_alive_are_named() {
         let watch = |kind: &str, alive, silent_seconds| WatchView { kind: kind.to_owned(), alive, silent_seconds };
         let all = [watch("Node", true, 3), watch("Pod", true, 50)];
-        assert_eq!(heard(&all), "all 2 watches alive, each heard in the last 50 s");
+        assert_eq!(heard(&all), "all 2 watches alive, none silent for longer than 50 s");
         let one = [watch("Node", true, 3), watch("Pod", false, 75)];
-        assert_eq!(heard(&one), "NOT HEARD: Pod for 75 s; what is in force stays");
+        assert_eq!(heard(&one), "NOT HEARD: Pod for 75 s; the current state stays in force");
     }
 }

@@ -43,42 +43,43 @@ pub(super) fn findings(cluster: &ClusterFacts) -> Vec<Finding> {
     if nodes.is_empty() {
         found.push(blocks(
             "the file names no Node",
-            "whether nodes have ranges for pods could not be looked at",
-            "make it anew: kubectl get nodes,services,networkpolicies --all-namespaces -o yaml >cluster.yaml",
+            "could not check whether nodes have pod ranges",
+            "create it again: kubectl get nodes,services,networkpolicies --all-namespaces -o yaml >cluster.yaml",
         ));
     }
     let bare: Vec<&str> = nodes.iter().filter(|node| ranges(node).is_empty()).map(|node| node.name.as_str()).collect();
     if !bare.is_empty() {
         found.push(blocks(
-            format!("nodes without a range for pods (spec.podCIDRs): {}", shown(&bare)),
-            "Fairlead gives pods addresses of their node's range",
+            format!("nodes without a pod range (spec.podCIDRs): {}", shown(&bare)),
+            "Fairlead assigns pod addresses from the node's range",
             format!(
-                "let kube-controller-manager give out ranges (--allocate-node-cidrs --cluster-cidr); or set \
+                "have kube-controller-manager allocate ranges (--allocate-node-cidrs --cluster-cidr); or set \
                  `annotatedRanges` and annotate every node: kubectl annotate node NODE {POD_CIDRS}=RANGE"
             ),
         ));
     }
     if nodes.iter().any(|node| node.annotated.is_some() && node.pod_cidrs.is_empty()) {
         found.push(hinders(
-            format!("ranges for pods come from the annotation {POD_CIDRS}"),
-            "they count only inside of the setting `annotatedRanges`, and where they hold no address of a Service or of their node",
-            "set `annotatedRanges` before the first agent starts, to the same on every node",
+            format!("pod ranges come from the annotation {POD_CIDRS}"),
+            "they count only within the setting `annotatedRanges`, and only if they contain no address of a Service \
+             or of their node",
+            "set `annotatedRanges` before the first agent starts, to the same value on every node",
         ));
     }
     let overlaps: Vec<String> = overlaps(nodes);
     if !overlaps.is_empty() {
         let overlaps: Vec<&str> = overlaps.iter().map(String::as_str).collect();
         found.push(blocks(
-            format!("ranges for pods overlap: {}", shown(&overlaps)),
-            "two pods would have one address",
-            "give each node a range of its own; spec.podCIDRs can't be changed: make the Node anew",
+            format!("pod ranges overlap: {}", shown(&overlaps)),
+            "two pods would get the same address",
+            "give each node a range of its own; spec.podCIDRs can't be changed: recreate the Node",
         ));
     }
     if !unreadable.is_empty() {
         let reasons: Vec<&str> = unreadable.iter().map(String::as_str).collect();
         found.push(hinders(
             format!("objects that Fairlead can't read: {}", shown(&reasons)),
-            "what can't be read is left out, and rules of policies that can't be read are closed",
+            "objects that can't be read are ignored, and policy rules that can't be read deny",
             "correct them before the migration",
         ));
     }

@@ -90,9 +90,9 @@ fn proxy(proxy: &Proxy) -> Option<Finding> {
     };
     Some(hinders(
         what,
-        "its rules translate what Fairlead translates, and go on without it",
+        "its rules translate the same connections as Fairlead, and stay in force without it",
         format!(
-            "take it off this node before Fairlead comes there: keep its DaemonSet away by a label \
+            "remove it from this node before Fairlead starts there: exclude the node from its DaemonSet by a label \
              ({GUIDE}#kube-proxy), then on the node: kube-proxy --cleanup; or reboot the drained node"
         ),
     ))
@@ -107,17 +107,18 @@ fn cni(cni: &Cni) -> Option<Finding> {
     // A runtime takes the first by name.
     let order = if first < own.as_str() {
         format!(
-            "pods keep going there until that is removed: rm {directory}/{}",
+            "new pods join that network until it is removed: rm {directory}/{}",
             others.join(&format!(" {directory}/"))
         )
     } else {
         format!(
-            "once the agent is ready {own} comes first, and new pods go to Fairlead; remove the others with their network"
+            "once the agent is ready, {own} takes precedence and new pods join Fairlead; remove the others with their \
+             network"
         )
     };
     Some(hinders(
         format!("pods are connected by another network plugin: {} in {directory}", others.join(", ")),
-        "pods keep the network that connected them: those that it connected have to be made anew",
+        "pods keep the network that connected them, and have to be recreated",
         format!("drain the node before its agent starts ({GUIDE}#pod-network): {order}"),
     ))
 }
@@ -125,7 +126,7 @@ fn cni(cni: &Cni) -> Option<Finding> {
 fn device(whose: &str, names: &[String]) -> Finding {
     hinders(
         format!("devices of {whose}: {}", names.join(", ")),
-        "they stay when its pods are deleted, with routes that may lead pods' packets there",
+        "they remain when its pods are deleted, with routes that may attract pods' packets",
         format!(
             "when the node is drained and {whose} is gone from it: {}; or reboot it",
             names.iter().map(|name| format!("ip link delete {name}")).collect::<Vec<_>>().join("; ")
@@ -136,10 +137,10 @@ fn device(whose: &str, names: &[String]) -> Finding {
 fn port_taken(port: &Port) -> Finding {
     let Port { number, protocol, purpose, setting, of_kube_proxy: _ } = port;
     blocks(
-        format!("{protocol} port {number} is taken, which Fairlead uses for {purpose}"),
-        "the agent does not start, or serves nothing there",
+        format!("{protocol} port {number}, which Fairlead uses for {purpose}, is in use"),
+        "the agent does not start, or serves nothing on that port",
         format!(
-            "end what has it (ss -lnp {}sport = :{number}), or set `{setting}`",
+            "stop the process that uses it (ss -lnp {}sport = :{number}), or set `{setting}`",
             if *protocol == "UDP" { "-u " } else { "-t " }
         ),
     )
@@ -147,9 +148,9 @@ fn port_taken(port: &Port) -> Finding {
 
 fn corefile_refused(said: &str) -> Finding {
     blocks(
-        format!("Fairlead can't do what CoreDNS' Corefile says: {}", said.trim().replace('\n', "; ")),
-        "answers would change when CoreDNS goes",
-        "change the Corefile as the message says, or keep CoreDNS: both answer side by side",
+        format!("CoreDNS' Corefile uses what Fairlead does not support: {}", said.trim().replace('\n', "; ")),
+        "answers would change once CoreDNS is removed",
+        "change the Corefile as the message says, or keep CoreDNS: both can run side by side",
     )
 }
 

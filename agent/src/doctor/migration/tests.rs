@@ -37,7 +37,7 @@ fn what_is_there_because_fairlead_is_not_yet_stops_nothing() {
     has(
         &found,
         Severity::Hinders,
-        &["10-flannel.conflist, 87-podman.conflist", "drain", "comes first, and new pods go to"],
+        &["10-flannel.conflist, 87-podman.conflist", "drain", "takes precedence and new pods join"],
     );
     let mut earlier = facts();
     earlier.cni.files.insert(0, "05-cilium.conflist".into());
@@ -62,16 +62,16 @@ fn what_stops_fairlead_anywhere_stops_it_here() {
 fn ports_of_kube_proxy_are_free_once_it_is_gone_and_others_are_not() {
     let other = Other { ports: PORTS.into(), ..Other::default() };
     let found = texts(&facts(), &other);
-    has(&found, Severity::Blocks, &["UDP port 4789 is taken", "`vxlanPort`"]);
+    has(&found, Severity::Blocks, &["UDP port 4789,", "`vxlanPort`"]);
     assert!(!found.iter().any(|(_, text)| text.contains("10249") || text.contains("10256")), "{found:#?}");
     let mut without = facts();
     without.proxy = Proxy::default();
     let found = texts(&without, &other);
-    has(&found, Severity::Blocks, &["TCP port 10256 is taken", "`healthz.bind`"]);
-    has(&found, Severity::Blocks, &["TCP port 10249 is taken", "`metrics.bind`"]);
+    has(&found, Severity::Blocks, &["TCP port 10256,", "`healthz.bind`"]);
+    has(&found, Severity::Blocks, &["TCP port 10249,", "`metrics.bind`"]);
     // They are the agent's own.
     without.agent = Some(crate::doctor::facts::Agent { health: "ready".into(), ..Default::default() });
-    assert!(!texts(&without, &other).iter().any(|(_, text)| text.contains("is taken")));
+    assert!(!texts(&without, &other).iter().any(|(_, text)| text.contains("is in use")));
 }
 
 #[test]

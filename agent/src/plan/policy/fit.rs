@@ -69,12 +69,13 @@ impl fmt::Display for Why {
             ),
             Self::TooManyPeers { most, share } => write!(
                 f,
-                "more different peers than are left of the {most} on this node, of which each namespace is guaranteed \
+                "more distinct peers than are left of the {most} on this node, of which each namespace is guaranteed \
                  {share}: use fewer or simpler peers"
             ),
             Self::Exposed { table, size } => write!(
                 f,
-                "rules that deny or pass addresses of pods or nodes for which the {size} entries of table {table} on this \
+                "rules that deny or pass addresses of pods or nodes for which the {size} entries of table {table} on \
+                 this \
                  node have no room: deny their networks instead"
             ),
         }
@@ -119,7 +120,10 @@ impl CutOff {
         } else {
             String::new()
         };
-        format!("{direction} of the selected pods is cut off, nothing passes: policies {named}{more} have {why}{hint}")
+        format!(
+            "{direction} of the selected pods is cut off: nothing passes, since policies {named}{more} have \
+                 {why}{hint}"
+        )
     }
 }
 

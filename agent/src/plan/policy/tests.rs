@@ -400,7 +400,8 @@ fn a_pod_with_too_many_rules_is_cut_off_and_nobody_else() {
     let texts: Vec<_> = cut_off.iter().map(ToString::to_string).collect();
     assert_eq!(
         texts,
-        ["pod x/a: ingress of the selected pods is cut off, nothing passes: policies x/big, x/deny have 2049 rules \
+        ["pod x/a: ingress of the selected pods is cut off: nothing passes, since policies x/big, x/deny have 2049 \
+          rules \
             together, and a pod can have at most 2048: merge rules"]
     );
     let word = |slot| PodWord(state.content().peer.pods[&slot].word);

@@ -53,7 +53,7 @@ impl Default for Metrics {
             failures: AtomicU64::new(0),
             programming: histogram(
                 "fairlead_programming_duration_seconds",
-                "Time from the arrival of a change to its being in force in the kernel.",
+                "Time from the arrival of a change until it is in force in the kernel.",
                 &[],
                 (0.000_25, 2.0, 18),
             ),

@@ -55,7 +55,7 @@ impl<const BETA: bool> k8s_openapi::Metadata for ClusterNetworkPolicy<BETA> {
 const CLOSED: &str = "until then its rules deny what they match, before all others, and accept nothing";
 /// Whom a policy is for until that can be read.
 const FOR_ALL: &str =
-    "until then it is for every pod that it may be for: its rules deny what they match, and accept nothing";
+    "until then it applies to every pod that it may select: its rules deny what they match, and accept nothing";
 /// What a rule that accepts is until it can be read.
 const NOTHING: &str = "until then the rule accepts nothing";
 /// What any other rule is until it can be read.

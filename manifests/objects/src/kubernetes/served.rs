@@ -97,8 +97,9 @@ pub(super) async fn follow(cluster: &Cluster, told: Told<'_>) {
                 cluster.forget(Kind::ClusterNetworkPolicy);
                 absent = None;
                 trouble(format!(
-                    "the API server serves {resource} of {GROUP} in none of the versions v1beta1 and v1alpha2: what they say \
-                     can't be read, and nothing changes meanwhile; serve one of these, or install a newer Fairlead"
+                    "the API server serves {resource} of {GROUP} in neither version v1beta1 nor v1alpha2: they can't \
+                     be read, and the last known ones stay in force; serve one of these versions, or install a newer \
+                     Fairlead"
                 ));
             }
             Ok(version) => {
@@ -118,14 +119,14 @@ pub(super) async fn follow(cluster: &Cluster, told: Told<'_>) {
                 trouble(match status.code {
                     FORBIDDEN => format!(
                         "the API server forbids its discovery, and {resource} can't be listed without: {}; bind the \
-                         ClusterRole system:discovery to the group system:authenticated, as API servers do by themselves",
+                         ClusterRole system:discovery to the group system:authenticated, as API servers do by default",
                         status.message
                     ),
-                    _ => format!("the API server does not say whether it serves {resource}: {}", status.message),
+                    _ => format!("the API server does not tell whether it serves {resource}: {}", status.message),
                 });
             }
             // That no server answers is said once for all kinds.
-            Err(error) => tracing::debug!("no word on whether {resource} are served: {}", causes(&error)),
+            Err(error) => tracing::debug!("can't tell whether {resource} are served: {}", causes(&error)),
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -145,7 +146,7 @@ async fn find(client: &Client, has_told: bool) -> kube::Result<Served> {
     match list(client).await {
         Ok(Served::Nothing) if has_told => Err(refused),
         Ok(served) => {
-            tracing::debug!("the API server refuses discovery, and a list says what it serves: {}", causes(&refused));
+            tracing::debug!("the API server refuses discovery, so it was asked for a list: {}", causes(&refused));
             Ok(served)
         }
         Err(_) => Err(refused),

@@ -116,7 +116,7 @@ impl Servers {
         if away.reminder.is_due() {
             let seconds = away.since.elapsed().as_secs();
             let servers = all.join(" ");
-            tracing::warn!(servers, error, seconds, "no API server answers: what is in force stays in force");
+            tracing::warn!(servers, error, seconds, "no API server answers: the current state stays in force");
         }
     }
 
@@ -154,7 +154,7 @@ impl Servers {
         let Away { since, error, reminder: _ } = state.away.as_ref()?;
         let seconds = since.elapsed().as_secs();
         let all = self.all(&state).join(", ");
-        Some(format!("no API server has answered at {all} for {seconds} s: {error}; what is in force stays in force"))
+        Some(format!("no API server has answered at {all} for {seconds} s: {error}; the current state stays in force"))
     }
 }
 

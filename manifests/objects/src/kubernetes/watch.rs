@@ -114,7 +114,7 @@ where
                 None => break,
                 Some(Ok(step)) => {
                     if cluster.set_trouble(&plural::<K>(), None) {
-                        tracing::info!("the watch of {} works again", plural::<K>());
+                        tracing::info!("the watch of {} has resumed", plural::<K>());
                     }
                     let step = read(step);
                     let list_ends = step == Step::ListEnds;
