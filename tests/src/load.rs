@@ -41,8 +41,8 @@ impl Load {
         Self { during: time, ..Self::default() }
     }
 
-    /// With attempts that count only from when one of each kind has succeeded, which may take so long: for a network that is
-    /// still coming up.
+    /// With attempts that count only from when each kind has succeeded some times in a row, which may take so long: for a
+    /// network that is still coming up.
     #[must_use]
     pub fn once_each_succeeds(mut self, within: Duration) -> Self {
         self.patience = Some(within);

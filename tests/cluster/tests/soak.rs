@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use fairlead_cluster_tests::{World, questions, soak};
 
 /// Questions that are not counted as load: each kind is tried until it succeeds before it counts.
-const UNCOUNTED: u64 = 100;
+const UNCOUNTED: u64 = 200;
 
 /// First beside another network, so that nobody blames the machine; then while Fairlead is disturbed; then in peace, when
 /// nothing may grow.

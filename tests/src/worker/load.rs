@@ -18,7 +18,10 @@ const THREADS: usize = 16;
 /// Of how many failures a report says when they were.
 const FIRST: usize = 20;
 
-/// How often something is tried that is waited for.
+/// How often each kind succeeds before it counts: one of six backends is then missed once in three hundred.
+const IN_A_ROW: u32 = 32;
+
+/// How long it takes until something that is waited for is tried again.
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// What a load and whoever wants it tell each other.
@@ -111,14 +114,24 @@ fn attempt(probe: &Probe) -> Result<(), ProbeError> {
     dial::probe(probe).map(|_| ())
 }
 
-/// Tries one of each kind until it succeeds.
+/// Tries each kind until it succeeds so often in a row that every backend has been met: while a network is coming up, some
+/// of them may be gone or not there yet.
 fn wait_for_each(load: &Load, deadline: Instant) -> Result<()> {
-    let wait = |what: &str, attempt: &mut dyn FnMut() -> Result<(), ProbeError>| loop {
-        match attempt() {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => bail!("{what} never succeeded: {error}"),
-            Err(_) => thread::sleep(AGAIN),
+    let wait = |what: &str, attempt: &mut dyn FnMut() -> Result<(), ProbeError>| {
+        let mut in_a_row = 0;
+        while in_a_row < IN_A_ROW {
+            match attempt() {
+                Ok(()) => in_a_row += 1,
+                Err(error) if Instant::now() >= deadline => {
+                    bail!("{what} did not succeed {IN_A_ROW} times in a row: {error}")
+                }
+                Err(_) => {
+                    in_a_row = 0;
+                    thread::sleep(AGAIN);
+                }
+            }
         }
+        Ok(())
     };
     for (what, probe) in [
         ("a short connection", load.short.as_ref().map(|(probe, _)| probe)),
