@@ -163,6 +163,36 @@ fn d31_what_is_cut_is_kept_when_nothing_comes_over_tcp() {
 }
 
 #[test]
+fn d31_clients_that_know_the_bit_learn_whether_signatures_were_checked() {
+    run(async {
+        // A server that checks signatures says so to whoever asks for it (RFC 6840 section 5.7).
+        let (upstream, count) = counted(|question, _| {
+            let mut message = found(question, "192.0.2.1");
+            message.metadata.authentic_data = question.metadata.authentic_data;
+            vec![message.to_vec().unwrap()]
+        })
+        .await;
+        let tiers = keeping(&[upstream.address], 30, 0).await;
+        let mut signed = message("www.example.org A");
+        let mut edns = hickory_proto::op::Edns::new();
+        edns.set_dnssec_ok(true);
+        signed.set_edns(edns);
+        let mut knows = message("www.example.org A");
+        knows.metadata.authentic_data = true;
+        // The second time it is kept.
+        for _ in 0..2 {
+            for (asked, wanted) in
+                [(message("www.example.org A"), false), (knows.clone(), true), (signed.clone(), true)]
+            {
+                let said = Message::from_vec(&tiers.ask(&asked.to_vec().unwrap(), false).await).unwrap();
+                assert_eq!(said.metadata.authentic_data, wanted, "{asked}");
+            }
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 2, "only signatures are a different question");
+    });
+}
+
+#[test]
 fn d31_servers_without_edns_are_asked_without() {
     run(async {
         for code in [Some(ResponseCode::FormErr), Some(ResponseCode::NotImp), None] {
