@@ -40,6 +40,11 @@ impl Question {
         Self { key: key.into() }
     }
 
+    /// The question with this key.
+    pub(super) fn of_key(key: &[u8]) -> Self {
+        Self { key: key.into() }
+    }
+
     /// The question as one string of bytes.
     #[must_use]
     pub fn key(&self) -> &[u8] {
