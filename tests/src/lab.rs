@@ -1,6 +1,7 @@
 //! A lab.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
@@ -112,6 +113,21 @@ impl Lab {
     #[track_caller]
     pub fn delete(&self, kind: &str, key: &str) {
         self.manifests.delete(kind, key);
+    }
+
+    /// Waits until this node's kernel has backends for each of these frontends: `fairlead service explain` says so. A
+    /// Service and its slices are objects of their own, so one family is often in force before the other.
+    ///
+    /// # Panics
+    /// When one is not in force after ten seconds.
+    #[track_caller]
+    pub fn wait_in_force(&self, node: &Node, frontends: impl IntoIterator<Item = SocketAddr>) {
+        for frontend in frontends {
+            self.wait_until("the service is in force", || {
+                let text = node.fairlead(&["service", "explain", &frontend.to_string()]).stdout;
+                if text.contains("goes to") && !text.contains("not in the kernel") { Ok(()) } else { Err(text) }
+            });
+        }
     }
 
     /// Tries something until it works, and gives what it gave.

@@ -26,6 +26,12 @@ pub struct Load {
     pub(crate) long: Option<(Probe, u32, Duration)>,
     pub(crate) udp: Option<(Probe, u32)>,
     pub(crate) dns: Option<(SocketAddr, String, u32)>,
+    #[serde(default)]
+    pub(crate) idle: Option<(Probe, u32, Duration)>,
+    #[serde(default)]
+    pub(crate) uploads: Option<(Probe, u32)>,
+    #[serde(default)]
+    pub(crate) half_closed: Option<(Probe, u32, Duration)>,
 }
 
 impl Load {
@@ -35,8 +41,8 @@ impl Load {
         Self { during: time, ..Self::default() }
     }
 
-    /// With attempts that count only from when one of each kind has succeeded, which may take so long: for a network that is
-    /// still coming up.
+    /// With attempts that count only from when each kind has succeeded some times in a row, which may take so long: for a
+    /// network that is still coming up.
     #[must_use]
     pub fn once_each_succeeds(mut self, within: Duration) -> Self {
         self.patience = Some(within);
@@ -70,6 +76,36 @@ impl Load {
     pub fn dns(mut self, server: SocketAddr, name: &str, per_second: u32) -> Self {
         self.dns = Some((server, name.to_owned(), per_second));
         self
+    }
+
+    /// So many connections that stay and are silent for this long between two exchanges.
+    #[must_use]
+    pub fn idle_connections(mut self, probe: Probe, count: u32, silence: Duration) -> Self {
+        self.idle = Some((probe, count, silence));
+        self
+    }
+
+    /// New connections, so many a second, each of which sends the payload of the probe.
+    #[must_use]
+    pub fn uploads(mut self, probe: Probe, per_second: u32) -> Self {
+        self.uploads = Some((probe, per_second));
+        self
+    }
+
+    /// So many connections at a time that their client closes for writing once it has asked; the server answers after this
+    /// silence and closes.
+    #[must_use]
+    pub fn half_closed(mut self, probe: Probe, count: u32, silence: Duration) -> Self {
+        self.half_closed = Some((probe, count, silence));
+        self
+    }
+
+    /// Whether there is any.
+    pub(crate) fn is_some(&self) -> bool {
+        let Self { during: _, patience: _, short, long, udp, dns, idle, uploads, half_closed } = self;
+        [short, udp, uploads].iter().any(|kind| kind.is_some())
+            || [long, idle, half_closed].iter().any(|kind| kind.is_some())
+            || dns.is_some()
     }
 }
 
@@ -115,6 +151,9 @@ pub struct Tally {
     pub attempted: u64,
     /// How often it failed, by reason.
     pub failed: BTreeMap<String, u64>,
+    /// When after the beginning the first ones failed, and why.
+    #[serde(default)]
+    pub first: Vec<(Duration, String)>,
     /// Half of the successful ones took no longer.
     pub p50: Duration,
     /// All but one in a hundred of the successful ones took no longer.
@@ -141,12 +180,36 @@ pub struct Report {
     pub udp: Tally,
     /// DNS queries.
     pub dns: Tally,
+    /// Exchanges on connections that are silent in between.
+    #[serde(default)]
+    pub idle: Tally,
+    /// Connections that send much.
+    #[serde(default)]
+    pub uploads: Tally,
+    /// Connections that are half closed for a time.
+    #[serde(default)]
+    pub half_closed: Tally,
 }
 
 impl Report {
+    /// Every kind by its name.
+    #[must_use]
+    pub fn kinds(&self) -> [(&'static str, &Tally); 7] {
+        let Self { short, long, udp, dns, idle, uploads, half_closed } = self;
+        [
+            ("short", short),
+            ("long", long),
+            ("udp", udp),
+            ("dns", dns),
+            ("idle", idle),
+            ("uploads", uploads),
+            ("half-closed", half_closed),
+        ]
+    }
+
     /// How often anything failed.
     #[must_use]
     pub fn failures(&self) -> u64 {
-        [&self.short, &self.long, &self.udp, &self.dns].map(Tally::failures).iter().sum()
+        self.kinds().iter().map(|(_, tally)| tally.failures()).sum()
     }
 }

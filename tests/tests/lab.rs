@@ -135,6 +135,28 @@ fn load_is_counted() {
 }
 
 #[test]
+fn connections_may_be_silent_half_closed_or_full() {
+    let lab = Lab::builder().nodes(1).plain().start();
+    let client = lab.node("node-1").pod("a/client").start();
+    let server = lab.node("node-1").pod("a/server").tcp(80).start();
+    let to = || Probe::tcp(server.v4(), 80);
+    let silence = Duration::from_millis(200);
+    let load = Load::during(Duration::from_millis(900))
+        .idle_connections(to(), 3, silence)
+        .uploads(to().payload(256 << 10), 10)
+        .half_closed(to(), 3, silence);
+    let report = client.load(&load);
+    assert_eq!(report.failures(), 0, "{report:?}");
+    assert_eq!(report.uploads.attempted, 9, "{report:?}");
+    assert!(report.idle.attempted >= 9 && report.half_closed.attempted >= 6, "{report:?}");
+    assert!(report.half_closed.p50 >= silence, "the server waits: {report:?}");
+
+    let refused =
+        client.load(&Load::during(Duration::from_millis(300)).half_closed(Probe::tcp(server.v4(), 81), 1, silence));
+    assert_eq!(refused.half_closed.first[0].1, "refused", "{refused:?}");
+}
+
+#[test]
 fn load_may_count_from_when_each_kind_has_succeeded() {
     let lab = Lab::builder().nodes(1).plain().start();
     let client = lab.node("node-1").pod("a/client").start();

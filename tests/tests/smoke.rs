@@ -1,7 +1,7 @@
 //! The whole path once: agents on manifests, pods added by the plugin, packets through the programs.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use fairlead_tests::{Lab, ProbeError, Probes, ServiceManifest, Via};
 
@@ -26,11 +26,9 @@ fn a_cluster_works() {
     lab.objects().apply(&service.tcp("http", 8080, 80).udp("ask", 5300, 53).endpoints(&[&near, &far]).yaml());
     let node = lab.node("node-1");
     let explain = |address: &str| node.fairlead(&["service", "explain", address]).stdout;
-    lab.wait_until("the service is in force", || {
-        let text = explain("10.96.7.7:8080");
-        if text.contains("goes to") && !text.contains("not in the kernel") { Ok(()) } else { Err(text) }
-    });
-    for ip in ["10.96.7.7", "fd00:10:96::77"].map(|ip| ip.parse::<IpAddr>().unwrap()) {
+    let ips = ["10.96.7.7", "fd00:10:96::77"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    lab.wait_in_force(node, ips.iter().flat_map(|ip| [8080, 5300].map(|port| SocketAddr::new(*ip, port))));
+    for ip in ips {
         for via in Via::BOTH {
             let from = client.via(via);
             let reached: BTreeSet<_> = (0..40).map(|_| from.tcp(ip, 8080).unwrap().server.pod).collect();

@@ -197,6 +197,28 @@ fn other_plugins_are_taken() {
 }
 
 #[test]
+fn servers_may_have_the_name_in_their_certificate_behind_them() {
+    let of = |line: &str| {
+        let [forward] = &plan(&with(line)).blocks[0].forwards[..] else { panic!("{line}") };
+        forward.clone()
+    };
+    let to = of(
+        "forward . tls://9.9.9.9%dns.quad9.net tls://[2620:fe::fe%dns.quad9.net]:8853 tls://9.9.9.10%dns.quad9.net:854",
+    );
+    let servers: Vec<String> = to.to.iter().map(|to| format!("{to:?}")).collect();
+    assert_eq!(servers, ["Server(9.9.9.9:853)", "Server([2620:fe::fe]:8853)", "Server(9.9.9.10:854)"]);
+    assert!(matches!(&to.over, crate::plan::OverPlan::Tls { name, .. } if name == "dns.quad9.net"));
+}
+
+#[test]
+fn a_limit_of_none_is_none() {
+    for (limit, most) in [("0", 100_000), ("1", 4), ("1000", 1000), ("4000000000", 100_000)] {
+        let plan = plan(&with(&format!("forward . 192.0.2.1 {{\nmax_concurrent {limit}\n}}")));
+        assert_eq!(plan.blocks[0].forwards[0].max_concurrent, most, "{limit}");
+    }
+}
+
+#[test]
 fn plugins_for_the_outside_are_taken() {
     let plan = plan(&with(
         "k8s_external example.org 10.0.0.0/8 {\napex NS\nttl 60\nheadless\nfallthrough example.org\n}\n\
@@ -256,6 +278,9 @@ fn d39_mistakes_have_a_place_and_a_remedy() {
         (with("forward . dns.example"), ":3:", "neither an address nor a file"),
         (with("forward . 192.0.2.1 {\n\nnonsense 1\n}"), ":5:", "no option \"nonsense\""),
         (with("forward . tls://192.0.2.1 192.0.2.2"), ":3:", "alike"),
+        (with("forward . tls://192.0.2.1%one.example tls://192.0.2.2%two.example"), ":3:", "one name"),
+        (with("forward . tls://192.0.2.1%a.example {\ntls_servername a.example\n}"), ":3:", "one place"),
+        (with("forward . 192.0.2.1%a.example"), ":3:", "neither an address"),
         (with("rewrite class CH IN"), ":3:", "only name, type and ttl"),
         (with("rewrite name regex ( x"), ":3:", "is not a regular expression"),
         (with("rewrite name suffix a b answer"), ":3:", "answer needs more"),

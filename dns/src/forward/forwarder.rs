@@ -130,7 +130,7 @@ impl Forwarder {
                 (reply, seconds(age), most, renew)
             }
             Found::Stale(reply) => (reply, 0, STALE_TTL, false),
-            Found::Nothing => return Kept::Nothing,
+            Found::Nothing => return Kept::Nothing(Question::of_key(out)),
         };
         let client = Client {
             id: query.header.id,

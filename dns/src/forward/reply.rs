@@ -221,6 +221,8 @@ impl Reply {
         let end = fits.checked_sub(1).and_then(|last| self.records.get(last)).map_or(0, |place| usize::from(place.end));
         let kept = client.flags & (flags::RECURSION_DESIRED | flags::CHECKING_DISABLED);
         let flag = |is: bool, bit: u16| if is { bit } else { 0 };
+        // Only for clients that know the bit (RFC 6840 section 5.8).
+        let asks = client.flags & flags::AUTHENTIC_DATA != 0 || client.edns.is_some_and(|edns| edns.dnssec_ok);
         let mut left = fits;
         let [answers, authorities, additionals] = self.counts.map(|count| {
             let taken = usize::from(count).min(left);
@@ -232,7 +234,7 @@ impl Reply {
             flags: flags::RESPONSE
                 | kept
                 | flag(manner.recursion, flags::RECURSION_AVAILABLE)
-                | flag(self.authentic, flags::AUTHENTIC_DATA)
+                | flag(self.authentic && asks, flags::AUTHENTIC_DATA)
                 | flag(self.truncated || fits < self.records.len(), flags::TRUNCATED)
                 | u16::from(self.code.low()),
             counts: [1, answers, authorities, additionals + u16::from(client.edns.is_some())],

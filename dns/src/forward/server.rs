@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use hickory_proto::op::ResponseCode;
+use tokio::time::timeout;
 
 use super::question::Question;
 use super::reply::Reply;
@@ -21,6 +22,8 @@ use crate::seldom::Seldom;
 
 /// How long it is remembered what a server can't do.
 const REMEMBERED: Duration = Duration::from_mins(15);
+/// How long the rest of an answer is waited for that was cut.
+const REST: Duration = Duration::from_secs(2);
 /// So many questions without an answer in a row, and a server is asked last.
 const SILENCES: u32 = 3;
 /// So many questions that were answered only without an OPT record, and none is sent any more.
@@ -247,9 +250,14 @@ impl Server {
         match Reply::read(&bytes, question) {
             Some(reply) if !reply.is_truncated() => Ok(reply),
             // What there is is better than nothing, and says that there is more.
-            Some(cut) => Ok(self.over_tcp(question, edns).await.unwrap_or(cut)),
+            Some(cut) => Ok(self.rest(question, edns).await.unwrap_or(cut)),
             None => self.over_tcp(question, edns).await,
         }
+    }
+
+    /// The whole of an answer that was cut, if it comes in time.
+    fn rest<'a>(&'a self, question: &'a Question, edns: bool) -> BoxFuture<'a, Option<Reply>> {
+        Box::pin(async move { timeout(REST, self.over_tcp(question, edns)).await.ok()?.ok() })
     }
 
     /// In a box of its own: it is seldom needed over UDP, and would make every question large.

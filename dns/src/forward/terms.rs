@@ -91,6 +91,6 @@ pub enum Kept {
     Written,
     /// The response is written, and this question is to be asked anew: [`Forwarder::renew`](super::Forwarder::renew).
     Renew(Question),
-    /// Somebody has to be asked.
-    Nothing,
+    /// Somebody has to be asked this.
+    Nothing(Question),
 }

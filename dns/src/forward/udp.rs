@@ -9,10 +9,13 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
@@ -117,21 +120,29 @@ impl Socket {
 }
 
 async fn read(shared: Arc<Shared>) {
-    while shared.socket.readable().await.is_ok() {
+    // That nobody listens there makes a socket fail, and not readable. Each is cleared by itself: what tokio has for
+    // both together clears neither.
+    while shared.socket.ready(Interest::READABLE | Interest::ERROR).await.is_ok() {
         BUFFER.with_borrow_mut(|buffer| {
-            loop {
-                match shared.socket.try_recv(buffer) {
-                    Ok(length) => {
-                        let _turn = shared.waiting.give(buffer.get(..length).unwrap_or_default());
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // Nobody listens there.
-                    Err(_) => {
-                        shared.waiting.fail();
-                        break;
-                    }
-                }
-            }
+            shared.receive(Interest::READABLE, buffer);
+            shared.receive(Interest::ERROR, buffer);
         });
+    }
+}
+
+impl Shared {
+    /// Takes what has come.
+    fn receive(&self, interest: Interest, buffer: &mut [u8]) {
+        let socket = self.socket.as_raw_fd();
+        loop {
+            match self.socket.try_io(interest, || Ok(recv(socket, buffer, MsgFlags::MSG_DONTWAIT)?)) {
+                Ok(length) => {
+                    let _turn = self.waiting.give(buffer.get(..length).unwrap_or_default());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Nobody listens there, or there is no way to it.
+                Err(_) => return self.waiting.fail(),
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ mod response;
 mod transfer;
 mod translate;
 
-pub use self::outcome::{Outcome, Pending, Short};
+pub use self::outcome::{Asking, Outcome, Pending, Short};
 pub use self::responder::Responder;
 pub use self::response::Response;
 pub use self::transfer::{Transfer, TransferError, Transfers};

@@ -8,7 +8,7 @@ use hickory_proto::rr::Name;
 
 use super::response::Response;
 use super::transfer::Transfer;
-use crate::forward::{Forwarder, Given, Question};
+use crate::forward::{Client, Forwarder, Given, Question};
 use crate::manner::{Manner, Transport};
 use crate::meter::Maker;
 use crate::site::dns64::Dns64;
@@ -39,14 +39,27 @@ pub struct Pending {
 }
 
 /// What becomes of a message that may be answered on the short way.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Short {
     /// The response is written; this made it.
     Written(Maker),
     /// The response is written, and this is to be asked anew: [`Responder::renew`](super::Responder::renew).
     Renew(Question),
+    /// An upstream server has to be asked: [`Responder::finish_shortly`](super::Responder::finish_shortly) does it.
+    Ask(Box<Asking>),
     /// It is for [`Responder::respond_to`](super::Responder::respond_to).
     Nothing,
+}
+
+/// A plain query that waits for an upstream server: as much of it as its response repeats.
+pub struct Asking {
+    pub(super) forwarder: Arc<Forwarder>,
+    pub(super) question: Question,
+    pub(super) client: IpAddr,
+    /// The question section, in the client's spelling.
+    pub(super) section: Box<[u8]>,
+    /// The rest of the query, with an empty question.
+    pub(super) query: Client<'static>,
+    pub(super) manner: Manner,
 }
 
 /// A client's question that is answered as another.

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use hickory_proto::op::{Message, ResponseCode};
 
-use super::outcome::{Asker, Outcome, Pending, Short};
+use super::outcome::{Asker, Asking, Outcome, Pending, Short};
 use super::response::Response;
 use super::transfer::Transfers;
 use crate::fast::{Said, say};
-use crate::forward::{Client, ForwardError, Given, Kept, Question};
+use crate::forward::{Client, ForwardError, Given, Kept, Question, Reply};
 use crate::manner::{Manner, Transport};
 use crate::meter::Maker;
 use crate::name::MAX_NAME;
@@ -103,7 +103,59 @@ impl Responder {
         match forwarder.respond(&query, limit, manner, out) {
             Kept::Written => Short::Written(Maker::Cache),
             Kept::Renew(question) => Short::Renew(question),
-            Kept::Nothing => Short::Nothing,
+            Kept::Nothing(question) => {
+                self.stats.forwarded.increment();
+                Short::Ask(Box::new(Asking {
+                    forwarder: Arc::clone(forwarder),
+                    question,
+                    client,
+                    section: query.question.into(),
+                    query: Client {
+                        id: query.header.id,
+                        flags: query.header.flags,
+                        question: &[],
+                        edns: query.edns,
+                        limit,
+                    },
+                    manner,
+                }))
+            }
+        }
+    }
+
+    /// Asks elsewhere, and answers a plain query with what comes back, as [`Self::finish`] would.
+    pub async fn finish_shortly(&self, asking: Asking) -> (Response, Maker) {
+        let Asking { forwarder, question, client, section, query, manner } = asking;
+        let query = Client { question: &section, ..query };
+        let mut bytes = Vec::new();
+        let maker = match forwarder.ask(&question, client).await {
+            Ok(Given { reply, age, most, cached }) => {
+                reply.write(&query, age, most, manner, &mut bytes);
+                if cached { Maker::Cache } else { Maker::Forward }
+            }
+            Err(error) => {
+                let (code, maker) = self.failed(&error);
+                if let Some(failure) = Reply::empty(code, &question) {
+                    failure.write(&query, 0, 0, manner, &mut bytes);
+                }
+                maker
+            }
+        };
+        (Response::of_bytes(bytes), maker)
+    }
+
+    /// Counts that there is no answer from elsewhere, and says how that is answered.
+    fn failed(&self, error: &ForwardError) -> (ResponseCode, Maker) {
+        match error {
+            ForwardError::Nobody => (ResponseCode::Refused, Maker::Nobody),
+            ForwardError::Busy => {
+                self.stats.forward_refused.increment();
+                (ResponseCode::Refused, Maker::Forward)
+            }
+            ForwardError::TimedOut | ForwardError::Loop | ForwardError::Server(_) => {
+                self.stats.forward_failed.increment();
+                (ResponseCode::ServFail, Maker::Forward)
+            }
         }
     }
 
@@ -172,13 +224,9 @@ impl Responder {
                 let maker = if given.cached { Maker::Cache } else { Maker::Forward };
                 (self.take(response, &question, &given), maker)
             }
-            Err(ForwardError::Nobody) => (response.failed(ResponseCode::Refused), Maker::Nobody),
             Err(error) => {
-                let busy = matches!(error, ForwardError::Busy);
-                let counter = if busy { &self.stats.forward_refused } else { &self.stats.forward_failed };
-                counter.increment();
-                let code = if busy { ResponseCode::Refused } else { ResponseCode::ServFail };
-                (response.failed(code), Maker::Forward)
+                let (code, maker) = self.failed(&error);
+                (response.failed(code), maker)
             }
         };
         match restore {

@@ -21,6 +21,8 @@ enum Form {
     Message {
         message: Box<Message>,
         limit: usize,
+        /// The client knows the bit for checked signatures.
+        authentic: bool,
     },
     /// As it goes to the client.
     Bytes(Vec<u8>),
@@ -85,7 +87,7 @@ impl Response {
         message.add_query(query);
         message.edns = request.edns.as_ref().map(plain);
         let limit = manner.limit(transport, request.edns.as_ref().map(Edns::max_payload));
-        Self::of(Form::Message { message: Box::new(message), limit })
+        Self::of(Form::Message { message: Box::new(message), limit, authentic: request.metadata.authentic_data })
     }
 
     /// A header only, to a query that can't be repeated.
@@ -95,7 +97,7 @@ impl Response {
         message.metadata.recursion_desired = header.flags & flags::RECURSION_DESIRED != 0;
         message.metadata.checking_disabled = header.flags & flags::CHECKING_DISABLED != 0;
         message.metadata.response_code = code;
-        Self::of(Form::Message { message: Box::new(message), limit: usize::from(u16::MAX) })
+        Self::of(Form::Message { message: Box::new(message), limit: usize::from(u16::MAX), authentic: false })
     }
 
     /// To a message that can't be read.
@@ -149,7 +151,7 @@ impl Response {
 
     /// What was asked, if nothing is in the response yet.
     pub(super) fn plain_question(&self) -> Option<Asked> {
-        let Form::Message { message, limit } = &self.form else { return None };
+        let Form::Message { message, limit, authentic } = &self.form else { return None };
         let query = message.queries.first().filter(|_| message.answers.is_empty())?;
         let mut question = wire_of(query.name());
         question.extend_from_slice(&u16::from(query.query_type()).to_be_bytes());
@@ -160,7 +162,8 @@ impl Response {
         let client = Client {
             id: metadata.id,
             flags: flag(metadata.recursion_desired, flags::RECURSION_DESIRED)
-                | flag(metadata.checking_disabled, flags::CHECKING_DISABLED),
+                | flag(metadata.checking_disabled, flags::CHECKING_DISABLED)
+                | flag(*authentic, flags::AUTHENTIC_DATA),
             question: &[],
             edns: message.edns.as_ref().map(edns),
             limit: *limit,
@@ -184,7 +187,7 @@ impl Response {
     #[must_use]
     pub fn encode(self) -> Vec<u8> {
         match self.form {
-            Form::Message { message, limit } => encode(&message, limit),
+            Form::Message { message, limit, .. } => encode(&message, limit),
             Form::Bytes(bytes) => bytes,
         }
     }

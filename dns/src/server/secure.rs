@@ -29,7 +29,7 @@ use tokio_rustls::server::TlsStream;
 use super::accept::{Connections, Seat, Share, accept};
 use super::certificate::Certificate;
 use super::stream::Stream;
-use super::tcp::shortly;
+use super::tcp::{Shortly, shortly};
 use crate::encode::encode;
 use crate::full::{Outcome, Responder, Response, Transfer};
 use crate::manner::Transport;
@@ -110,8 +110,17 @@ impl Handler {
     async fn respond(&self, message: &[u8], client: IpAddr) -> Option<(Vec<u8>, Answered, Option<Transfer>)> {
         let responder = &self.responder;
         let mut bytes = Vec::new();
-        if let Some(maker) = shortly(responder, message, client, &mut bytes) {
-            let answered = Answered::plainly(&bytes, maker);
+        let short = match shortly(responder, message, client, &mut bytes) {
+            Shortly::Written(maker) => Some(Answered::plainly(&bytes, maker)),
+            Shortly::Ask(asking) => {
+                let (response, maker) = responder.finish_shortly(*asking).await;
+                let answered = response.summary(maker);
+                bytes = response.encode();
+                Some(answered)
+            }
+            Shortly::Nothing => None,
+        };
+        if let Some(answered) = short {
             return Some((bytes, answered, None));
         }
         let mut more = None;

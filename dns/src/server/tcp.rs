@@ -8,8 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::time::{sleep_until, timeout};
@@ -17,7 +18,7 @@ use tokio::time::{sleep_until, timeout};
 use super::accept::{Connections, Seat, Share, accept};
 use super::frames::{Frame, Frames};
 use super::stream::Stream;
-use crate::full::{Outcome, Responder, Response, Short, Transfer};
+use crate::full::{Asking, Outcome, Responder, Response, Short, Transfer};
 use crate::manner::Transport;
 use crate::meter::{Answered, Asked, Maker, Shard};
 use crate::site::log::Exchange;
@@ -70,7 +71,7 @@ struct Came {
 impl Connection {
     async fn serve(mut self) -> io::Result<()> {
         let mut frames = Frames::default();
-        let mut waiting = FuturesUnordered::new();
+        let mut waiting: FuturesUnordered<BoxFuture<'static, Finished>> = FuturesUnordered::new();
         let mut deadline = tokio::time::Instant::now() + IDLE;
         let mut stop = self.seat.stop();
         loop {
@@ -90,11 +91,21 @@ impl Connection {
                 let asked = Asked::new(message, self.client.is_ipv6());
                 let logged = self.responder.site().logs().then(|| message.to_vec());
                 let mut bytes = Vec::new();
-                if let Some(maker) = shortly(&self.responder, message, self.client.ip(), &mut bytes) {
-                    let answered = Answered::plainly(&bytes, maker);
-                    self.write(&bytes, answered, Came { asked, begin, logged }).await?;
-                    deadline = tokio::time::Instant::now() + IDLE;
-                    continue;
+                match shortly(&self.responder, message, self.client.ip(), &mut bytes) {
+                    Shortly::Written(maker) => {
+                        let answered = Answered::plainly(&bytes, maker);
+                        self.write(&bytes, answered, Came { asked, begin, logged }).await?;
+                        deadline = tokio::time::Instant::now() + IDLE;
+                        continue;
+                    }
+                    Shortly::Ask(asking) => {
+                        let responder = Arc::clone(&self.responder);
+                        let answer = async move { responder.finish_shortly(*asking).await };
+                        self.wait(&mut waiting, answer, Came { asked, begin, logged });
+                        deadline = tokio::time::Instant::now() + IDLE;
+                        continue;
+                    }
+                    Shortly::Nothing => {}
                 }
                 match self.responder.respond_to(message, Transport::Tcp, self.client.ip()) {
                     Outcome::Silence => {}
@@ -110,13 +121,8 @@ impl Connection {
                     }
                     Outcome::Pending(pending) => {
                         let responder = Arc::clone(&self.responder);
-                        if waiting.is_empty() {
-                            self.seat.busy();
-                        }
-                        waiting.push(async move {
-                            let (response, maker) = responder.finish(*pending).await;
-                            Finished { response, maker, came: Came { asked, begin, logged } }
-                        });
+                        let answer = async move { responder.finish(*pending).await };
+                        self.wait(&mut waiting, answer, Came { asked, begin, logged });
                     }
                 }
                 deadline = tokio::time::Instant::now() + IDLE;
@@ -147,6 +153,23 @@ impl Connection {
             self.finish(response, maker, came).await?;
         }
         Ok(())
+    }
+
+    /// Waits for an answer among others.
+    fn wait(
+        &self,
+        waiting: &mut FuturesUnordered<BoxFuture<'static, Finished>>,
+        answer: impl Future<Output = (Response, Maker)> + Send + 'static,
+        came: Came,
+    ) {
+        if waiting.is_empty() {
+            self.seat.busy();
+        }
+        let answer = async move {
+            let (response, maker) = answer.await;
+            Finished { response, maker, came }
+        };
+        waiting.push(answer.boxed());
     }
 
     async fn finish(&mut self, response: Response, maker: Maker, came: Came) -> io::Result<()> {
@@ -201,20 +224,31 @@ impl Connection {
     }
 }
 
+/// What becomes of a message over a stream.
+pub(super) enum Shortly {
+    /// The response is written.
+    Written(Maker),
+    /// Somebody has to be asked.
+    Ask(Box<Asking>),
+    /// It is for others to answer.
+    Nothing,
+}
+
 /// Writes the response to a plain query.
-pub(super) fn shortly(responder: &Arc<Responder>, message: &[u8], client: IpAddr, out: &mut Vec<u8>) -> Option<Maker> {
+pub(super) fn shortly(responder: &Arc<Responder>, message: &[u8], client: IpAddr, out: &mut Vec<u8>) -> Shortly {
     let zone = responder.zone.read().unwrap_or_else(PoisonError::into_inner);
     match responder.respond_shortly(&zone, &responder.site(), message, Transport::Tcp, client, out) {
         Short::Written(maker) => {
             let counter = if maker == Maker::Cache { &responder.stats.cached } else { &responder.stats.fast };
             counter.increment();
-            Some(maker)
+            Shortly::Written(maker)
         }
         Short::Renew(question) => {
             let responder = Arc::clone(responder);
             tokio::spawn(async move { responder.renew(question, client).await });
-            Some(Maker::Cache)
+            Shortly::Written(Maker::Cache)
         }
-        Short::Nothing => None,
+        Short::Ask(asking) => Shortly::Ask(asking),
+        Short::Nothing => Shortly::Nothing,
     }
 }

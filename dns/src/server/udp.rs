@@ -13,7 +13,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 
 use super::datagram::{Ends, Local, controls, send};
 use super::frames::LONGEST;
-use crate::full::{Outcome, Responder, Short};
+use crate::full::{Asking, Outcome, Responder, Response, Short};
 use crate::manner::Transport;
 use crate::meter::{Answered, Asked, Maker, Shard};
 use crate::site::Site;
@@ -121,6 +121,7 @@ impl Worker {
     fn answer(&mut self) {
         self.ready = 0;
         let mut left = Vec::new();
+        let mut asking = Vec::new();
         let mut cached = 0;
         let (site, begin) = (self.responder.site(), Instant::now());
         // What is logged is written when nobody waits for the zone.
@@ -140,6 +141,10 @@ impl Worker {
                         let responder = Arc::clone(&self.responder);
                         self.runtime.spawn(async move { responder.renew(question, client).await });
                         Maker::Cache
+                    }
+                    Short::Ask(ask) => {
+                        asking.push((index, ask));
+                        continue;
                     }
                     Short::Nothing => {
                         left.push(index);
@@ -166,9 +171,50 @@ impl Worker {
         if cached > 0 {
             self.responder.stats.cached.add(cached);
         }
+        for (index, ask) in asking {
+            self.ask(index, &site, begin, ask);
+        }
         for index in left {
             self.answer_in_full(index, &site);
         }
+    }
+
+    fn ask(&self, index: usize, site: &Arc<Site>, begin: Instant, asking: Box<Asking>) {
+        let (Some(received), Some(buffer)) = (self.received.get(index), self.buffers.get(index)) else { return };
+        let Some(message) = buffer.get(..received.length) else { return };
+        let responder = Arc::clone(&self.responder);
+        let answer = async move { responder.finish_shortly(*asking).await };
+        self.wait(received.ends, message, begin, site, answer);
+    }
+
+    /// Sends an answer when it is there.
+    fn wait(
+        &self,
+        ends: Ends,
+        message: &[u8],
+        begin: Instant,
+        site: &Arc<Site>,
+        answer: impl Future<Output = (Response, Maker)> + Send + 'static,
+    ) {
+        let [_, later] = &self.shards;
+        let (responder, socket, shard) = (Arc::clone(&self.responder), Arc::clone(&self.socket), Arc::clone(later));
+        let asked = Asked::new(message, ends.is_v6());
+        let logged = site.logs().then(|| (Arc::clone(site), message.to_vec()));
+        self.runtime.spawn(async move {
+            let (response, maker) = answer.await;
+            let answered = response.summary(maker);
+            let bytes = response.encode();
+            shard.report(asked, Answered { size: bytes.len(), ..answered });
+            shard.took(begin.elapsed(), 1);
+            if let Some((site, query)) = logged {
+                let (client, took) = (ends.socket(), begin.elapsed());
+                let exchange = Exchange { client, transport: Transport::Udp, query: &query, response: &bytes, took };
+                responder.log(&site, &exchange);
+            }
+            if send(&socket, &ends, &bytes).is_err() {
+                responder.stats.unsent.increment();
+            }
+        });
     }
 
     fn answer_in_full(&mut self, index: usize, site: &Arc<Site>) {
@@ -177,7 +223,7 @@ impl Worker {
         let Some(message) = buffer.get(..received.length) else { return };
         let ends = received.ends;
         let asked = Asked::new(message, ends.is_v6());
-        let [own, later] = &self.shards;
+        let [own, _] = &self.shards;
         match self.responder.respond_to(message, Transport::Udp, ends.address()) {
             // Whole zones go over streams only.
             Outcome::Silence | Outcome::Transfer(_) => {}
@@ -192,25 +238,8 @@ impl Worker {
                 self.ready += 1;
             }
             Outcome::Pending(pending) => {
-                let (responder, socket) = (Arc::clone(&self.responder), Arc::clone(&self.socket));
-                let shard = Arc::clone(later);
-                let logged = site.logs().then(|| (Arc::clone(site), message.to_vec()));
-                self.runtime.spawn(async move {
-                    let (response, maker) = responder.finish(*pending).await;
-                    let answered = response.summary(maker);
-                    let bytes = response.encode();
-                    shard.report(asked, Answered { size: bytes.len(), ..answered });
-                    shard.took(begin.elapsed(), 1);
-                    if let Some((site, query)) = logged {
-                        let (client, took) = (ends.socket(), begin.elapsed());
-                        let transport = Transport::Udp;
-                        let exchange = Exchange { client, transport, query: &query, response: &bytes, took };
-                        responder.log(&site, &exchange);
-                    }
-                    if send(&socket, &ends, &bytes).is_err() {
-                        responder.stats.unsent.increment();
-                    }
-                });
+                let responder = Arc::clone(&self.responder);
+                self.wait(ends, message, begin, site, async move { responder.finish(*pending).await });
             }
         }
     }

@@ -15,4 +15,5 @@ mod process;
 mod properties;
 mod sites;
 mod slow;
+mod troubled;
 mod upstreams;

@@ -16,22 +16,27 @@ use crate::elsewhere::{Upstream, found, response};
 use crate::process::{Directory, MANIFEST, Places, Running, command, free_address, get, udp, wait_for};
 
 /// A process that forwards to whom its resolv.conf names.
-struct Served {
-    directory: Directory,
-    address: SocketAddr,
-    places: Places,
+pub(crate) struct Served {
+    pub(crate) directory: Directory,
+    pub(crate) address: SocketAddr,
+    pub(crate) places: Places,
     running: Running,
 }
 
 impl Served {
-    fn start(name: &str, upstream: SocketAddr) -> Self {
+    pub(crate) fn start(name: &str, upstream: SocketAddr) -> Self {
+        Self::at(free_address(), name, &format!("nameserver {upstream}"))
+    }
+
+    /// One at this address, with these lines in its resolv.conf.
+    pub(crate) fn at(address: SocketAddr, name: &str, servers: &str) -> Self {
         let directory = Directory::new(name);
         let objects = directory.0.join("objects");
         std::fs::create_dir(&objects).unwrap();
         std::fs::write(objects.join("shop.yaml"), MANIFEST).unwrap();
         let resolv = directory.0.join("resolv.conf");
-        name_server(&resolv, upstream);
-        let (address, places) = (free_address(), Places::new());
+        resolv_conf(&resolv, servers);
+        let places = Places::new();
         let listen = address.to_string();
         let mut args = vec!["--objects", objects.to_str().unwrap(), "--listen", &listen, "--lameduck", "0"];
         args.extend(["--resolv-conf", resolv.to_str().unwrap()]);
@@ -43,12 +48,12 @@ impl Served {
         served
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.0.join("log")).unwrap()
     }
 
     /// The values of a metric, with their labels.
-    fn metric(&self, name: &str) -> Vec<String> {
+    pub(crate) fn metric(&self, name: &str) -> Vec<String> {
         let [.., metrics] = &self.places.0;
         let (_, text) = get(metrics, "/metrics").unwrap();
         let line = |line: &str| Some(line.strip_prefix(name)?.to_owned()).filter(|rest| rest.starts_with(['{', ' ']));
@@ -56,12 +61,12 @@ impl Served {
     }
 }
 
-const OWN: &str = "web.shop.svc.cluster.local A";
+pub(crate) const OWN: &str = "web.shop.svc.cluster.local A";
 
 /// Writes a resolv.conf as kubelet does: nobody sees half of it.
-fn name_server(path: &Path, server: SocketAddr) {
+fn resolv_conf(path: &Path, servers: &str) {
     let new = path.with_extension("new");
-    std::fs::write(&new, format!("search example.org\nnameserver {server}\noptions ndots:5\n")).unwrap();
+    std::fs::write(&new, format!("search example.org\n{servers}\noptions ndots:5\n")).unwrap();
     std::fs::rename(new, path).unwrap();
 }
 
@@ -112,7 +117,7 @@ fn d31_what_is_kept_is_counted_as_coredns_counts_it_and_a_changed_resolv_conf_is
             assert_eq!(said, wanted, "{name}");
         }
 
-        name_server(&served.directory.0.join("resolv.conf"), new.address);
+        resolv_conf(&served.directory.0.join("resolv.conf"), &format!("nameserver {}", new.address));
         let number = Cell::new(0);
         wait_for("the new server is asked", || {
             number.set(number.get() + 1);

@@ -12,7 +12,7 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{Name, RData, Record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 
 use crate::client::{Tiers, message, query, run};
 use crate::elsewhere::{LIMITS, Upstream, found, response};
@@ -124,22 +124,71 @@ fn d31_long_datagrams_of_servers_that_ignore_edns_are_read() {
     });
 }
 
+/// A server whose answers say that there is more.
+async fn cut_off(socket: UdpSocket) {
+    let mut buffer = [0; 4096];
+    while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+        let mut message = found(&Message::from_vec(&buffer[..length]).unwrap(), "192.0.2.1");
+        message.metadata.truncation = true;
+        socket.send_to(&message.to_vec().unwrap(), client).await.unwrap();
+    }
+}
+
 #[test]
 fn d31_what_is_cut_is_kept_when_there_is_no_tcp() {
     run(async {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let upstream = socket.local_addr().unwrap();
-        tokio::spawn(async move {
-            let mut buffer = [0; 4096];
-            while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
-                let mut message = found(&Message::from_vec(&buffer[..length]).unwrap(), "192.0.2.1");
-                message.metadata.truncation = true;
-                socket.send_to(&message.to_vec().unwrap(), client).await.unwrap();
-            }
-        });
+        tokio::spawn(cut_off(socket));
         let message = udp(&keeps_nothing(&[upstream]).await, "www.example.org A").await;
         assert!(message.metadata.truncation);
         assert_eq!(address(&message), "192.0.2.1");
+    });
+}
+
+#[test]
+fn d31_what_is_cut_is_kept_when_nothing_comes_over_tcp() {
+    run(async {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = tcp.local_addr().unwrap();
+        let socket = UdpSocket::bind(upstream).await.unwrap();
+        tokio::spawn(cut_off(socket));
+        let asking = tokio::spawn(async move { udp(&keeps_nothing(&[upstream]).await, "www.example.org A").await });
+        // It accepts a connection, and that is all.
+        let _silent = tcp.accept().await.unwrap();
+        let message = asking.await.unwrap();
+        assert_eq!((message.metadata.response_code, message.metadata.truncation), (ResponseCode::NoError, true));
+        assert_eq!(address(&message), "192.0.2.1");
+    });
+}
+
+#[test]
+fn d31_clients_that_know_the_bit_learn_whether_signatures_were_checked() {
+    run(async {
+        // A server that checks signatures says so to whoever asks for it (RFC 6840 section 5.7).
+        let (upstream, count) = counted(|question, _| {
+            let mut message = found(question, "192.0.2.1");
+            message.metadata.authentic_data = question.metadata.authentic_data;
+            vec![message.to_vec().unwrap()]
+        })
+        .await;
+        let tiers = keeping(&[upstream.address], 30, 0).await;
+        let mut signed = message("www.example.org A");
+        let mut edns = hickory_proto::op::Edns::new();
+        edns.set_dnssec_ok(true);
+        signed.set_edns(edns);
+        let mut knows = message("www.example.org A");
+        knows.metadata.authentic_data = true;
+        // The second time it is kept.
+        for _ in 0..2 {
+            for (asked, wanted) in
+                [(message("www.example.org A"), false), (knows.clone(), true), (signed.clone(), true)]
+            {
+                let said = Message::from_vec(&tiers.ask(&asked.to_vec().unwrap(), false).await).unwrap();
+                assert_eq!(said.metadata.authentic_data, wanted, "{asked}");
+            }
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 2, "only signatures are a different question");
     });
 }
 
@@ -406,7 +455,7 @@ async fn over_tls(name: &str) -> (SocketAddr, String) {
         .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {

@@ -5,8 +5,10 @@
 
 mod load;
 mod objects;
+mod soak;
 mod world;
 
 pub use load::{Running, Strain, all_end_well};
 pub use objects::static_pod;
+pub use soak::{Soaked, questions, soak};
 pub use world::{Footprint, SYSTEM, World, wait};

@@ -44,19 +44,29 @@ impl Strain {
 
     /// Starts it in every client. It is under way in all of them when this returns, and goes on for so many seconds.
     pub fn start(&self, world: &World, seconds: u64) -> Result<Vec<Running>> {
+        self.start_as(world, |to, clients| {
+            Load::during(Duration::from_secs(seconds))
+                // 500 short connections a second in all.
+                .short_connections(Probe::tcp(to, 7000), 500 / clients)
+                .long_connections(Probe::tcp(to, 7000), 10, Duration::from_millis(50))
+                .udp(Probe::udp(to, 7000), 100)
+        })
+    }
+
+    /// Starts a load in every client, by turns on each address of the service; DNS is part of each. It is made for the
+    /// address, and the number of clients.
+    pub(crate) fn start_as(&self, world: &World, load: impl Fn(IpAddr, u32) -> Load) -> Result<Vec<Running>> {
         let pods = world.clients()?;
         ensure!(!pods.is_empty(), "there are no clients");
-        // 500 short connections a second in all, by turns to each address.
-        let rate = 500 / u32::try_from(pods.len())?;
+        let clients = u32::try_from(pods.len())?;
         let mut running = Vec::new();
         for (index, pod) in pods.iter().enumerate() {
             let to = self.services[index % self.services.len()];
-            let load = Load::during(Duration::from_secs(seconds))
-                .once_each_succeeds(PATIENCE)
-                .short_connections(Probe::tcp(to, 7000), rate)
-                .long_connections(Probe::tcp(to, 7000), 10, Duration::from_millis(50))
-                .udp(Probe::udp(to, 7000), 100)
-                .dns((self.dns, 53).into(), "echo.strain.svc.cluster.local", 50);
+            let load = load(to, clients).once_each_succeeds(PATIENCE).dns(
+                (self.dns, 53).into(),
+                "echo.strain.svc.cluster.local",
+                50,
+            );
             let mut command = world.cluster.in_container(&pod.node, &pod.container)?;
             command.args(["/usr/bin/fairlead-lab", "load"]).arg(serde_json::to_string(&load)?);
             let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -87,6 +97,11 @@ impl Running {
         Err(self.end().err().with_context(|| format!("the load of {from} says {line:?}"))?)
     }
 
+    /// The pod that makes it.
+    pub(crate) fn from(&self) -> &str {
+        &self.from
+    }
+
     /// Waits for its end.
     pub fn end(mut self) -> Result<Report> {
         let (mut out, mut complaints) = (String::new(), String::new());
@@ -101,9 +116,7 @@ impl Running {
         let from = self.from.clone();
         let report = self.end()?;
         ensure!(report.failures() == 0, "load from {from} failed {} times: {report:#?}", report.failures());
-        for (kind, tally) in
-            [("short", &report.short), ("long", &report.long), ("udp", &report.udp), ("dns", &report.dns)]
-        {
+        for (kind, tally) in report.kinds().into_iter().take(4) {
             ensure!(tally.attempted > 0, "{from} made no {kind} load");
         }
         Ok(report)

@@ -81,6 +81,61 @@ spec:
     )
 }
 
+/// Servers behind the service `rolling` that are replaced without a failure if the network does its part: each goes on for
+/// some seconds after it is said to terminate.
+pub(crate) fn rolling() -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: Service
+metadata: {{name: rolling, namespace: {NAMESPACE}}}
+spec:
+  ipFamilyPolicy: RequireDualStack
+  selector: {{app: rolling}}
+  ports:
+  - {{name: tcp, port: 7000, protocol: TCP}}
+  - {{name: udp, port: 7000, protocol: UDP}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: rolling, namespace: {NAMESPACE}}}
+spec:
+  replicas: 4
+  selector: {{matchLabels: {{app: rolling}}}}
+  strategy: {{rollingUpdate: {{maxUnavailable: 0, maxSurge: 2}}}}
+  template:
+    metadata: {{labels: {{app: rolling}}}}
+    spec:
+      terminationGracePeriodSeconds: 15
+      containers:
+      - name: rolling
+        image: {LAB_IMAGE}
+        imagePullPolicy: Never
+        command: [/usr/bin/fairlead-lab, serve, --tcp, "7000", --udp, "7000"]
+        readinessProbe: {{periodSeconds: 1, tcpSocket: {{port: 7000}}}}
+        lifecycle: {{preStop: {{sleep: {{seconds: 10}}}}}}
+        env:
+        - name: POD_NAME
+          valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}
+        - name: NODE_NAME
+          valueFrom: {{fieldRef: {{fieldPath: spec.nodeName}}}}
+"#
+    )
+}
+
+/// A policy that selects every server of the load and lets the load pass, so that nothing may change when it comes or goes.
+pub(crate) const HARMLESS_POLICY: &str = r"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: harmless, namespace: strain}
+spec:
+  podSelector: {matchExpressions: [{key: app, operator: In, values: [echo, rolling]}]}
+  policyTypes: [Ingress]
+  ingress:
+  - from: [{podSelector: {matchLabels: {app: client}}}]
+    ports: [{protocol: TCP, port: 7000}, {protocol: UDP, port: 7000}]
+";
+
 /// Pods that only exist: so many, anywhere.
 ///
 /// With a grace period of zero the API server would drop a pod's object long before its node has ended it.

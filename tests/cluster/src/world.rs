@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::net::IpAddr;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -187,10 +188,17 @@ impl World {
             let set = format!("daemonset/{name}");
             self.cluster.kubectl(&["--namespace", NAMESPACE, "rollout", "status", &set, "--timeout=120s"])?;
         }
-        let service: Value = self.json(&["--namespace", NAMESPACE, "get", "service", "echo"])?;
+        Ok(Strain::new(self.addresses_of("echo")?, CLUSTER_DNS.parse()?))
+    }
+
+    /// The addresses of a Service of the tests' namespace.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn addresses_of(&self, service: &str) -> Result<Vec<IpAddr>> {
+        let service: Value = self.json(&["--namespace", NAMESPACE, "get", "service", service])?;
         let addresses = service["spec"]["clusterIPs"].as_array().context("the service has addresses")?;
-        let addresses = addresses.iter().filter_map(|ip| ip.as_str()?.parse().ok()).collect();
-        Ok(Strain::new(addresses, CLUSTER_DNS.parse()?))
+        Ok(addresses.iter().filter_map(|ip| ip.as_str()?.parse().ok()).collect())
     }
 
     /// Makes the pods of [`Self::strain`] anew, as must be done when another network has come.
@@ -215,6 +223,14 @@ impl World {
             ensure!(ready == count && pods.len() == count, "{ready} of {} pods are ready, {count} wanted", pods.len());
             Ok(())
         })
+    }
+
+    /// kubectl in the namespace of the tests' own pods.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn own(&self, arguments: &[&str]) -> Result<String> {
+        self.cluster.kubectl(&[&["--namespace", NAMESPACE], arguments].concat())
     }
 
     /// The clients that can put load on servers.

@@ -1,7 +1,7 @@
 //! Clients: TCP connections and UDP datagrams, and how they fail.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
@@ -117,6 +117,20 @@ impl Conversation {
         let mut reply = self.read()?;
         reply.took = started.elapsed();
         Ok(reply)
+    }
+
+    /// Asks for an answer after this silence, closes for writing, and waits for the answer and for the server's end.
+    pub(super) fn half_close(mut self, silence: Duration) -> Result<(), ProbeError> {
+        let stream = self.stream.get_mut();
+        stream.write_all(&line::request_later(silence))?;
+        stream.shutdown(Shutdown::Write)?;
+        stream.set_read_timeout(Some(silence + stream.read_timeout()?.unwrap_or_default()))?;
+        self.read()?;
+        match self.read() {
+            Err(ProbeError::Closed) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(ProbeError::Other("the server goes on after its last word".to_owned())),
+        }
     }
 
     fn read(&mut self) -> Result<Reply, ProbeError> {

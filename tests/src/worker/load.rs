@@ -15,7 +15,13 @@ use crate::probe::{Probe, ProbeError};
 /// `THREADS / rate` seconds.
 const THREADS: usize = 16;
 
-/// How often something is tried that is waited for.
+/// Of how many failures a report says when they were.
+const FIRST: usize = 20;
+
+/// How often each kind succeeds before it counts: one of six backends is then missed once in three hundred.
+const IN_A_ROW: u32 = 32;
+
+/// How long it takes until something that is waited for is tried again.
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// What a load and whoever wants it tell each other.
@@ -45,7 +51,7 @@ impl Clock<'_> {
 #[derive(Default)]
 struct Attempts {
     took: Vec<Duration>,
-    failed: Vec<String>,
+    failed: Vec<(Duration, String)>,
 }
 
 /// A connection of the load, or why there is none.
@@ -53,24 +59,25 @@ type Kept = Result<Conversation, ProbeError>;
 
 /// Generates load until its time is over and it may end. It is under way when its connections are open and, if it is to wait
 /// for that, each kind has succeeded once.
-pub(super) fn generate(load: &Load, control: &Control, under_way: impl FnOnce()) -> Result<Report> {
-    ensure!(
-        load.during > Duration::ZERO
-            && (load.short.is_some() || load.long.is_some() || load.udp.is_some() || load.dns.is_some()),
-        "no load was asked for"
-    );
+pub(super) fn generate<'a>(load: &'a Load, control: &'a Control, under_way: impl FnOnce()) -> Result<Report> {
+    ensure!(load.during > Duration::ZERO && load.is_some(), "no load was asked for");
     if let Some(patience) = load.patience {
         wait_for_each(load, Instant::now() + patience)?;
     }
-    let kept = load.long.as_ref().map(|(probe, count, every)| (open(probe, *count), *every));
+    let keep = |wanted: &Option<(Probe, u32, Duration)>| {
+        wanted.as_ref().map(|(probe, count, every)| (open(probe, *count), *every))
+    };
+    let (long, idle) = (keep(&load.long), keep(&load.idle));
     let begin = Instant::now();
     let clock = Clock { begin, until: begin + load.during, control };
     under_way();
     // Threads made by this one are in its network namespace too.
     thread::scope(|scope| {
         let of = |probe| move || move || attempt(probe);
-        let short = load.short.as_ref().map(|(p, rate)| scope.spawn(move || at_rate(*rate, clock, of(p))));
-        let udp = load.udp.as_ref().map(|(p, rate)| scope.spawn(move || at_rate(*rate, clock, of(p))));
+        let paced = |wanted: &'a Option<(Probe, u32)>| {
+            wanted.as_ref().map(|(probe, rate)| scope.spawn(move || at_rate(*rate, clock, of(probe))))
+        };
+        let (short, udp, uploads) = (paced(&load.short), paced(&load.udp), paced(&load.uploads));
         let dns = load.dns.as_ref().map(|(to, name, rate)| {
             scope.spawn(move || {
                 at_rate(*rate, clock, || {
@@ -79,13 +86,27 @@ pub(super) fn generate(load: &Load, control: &Control, under_way: impl FnOnce())
                 })
             })
         });
-        let long = kept.map(|(kept, every)| scope.spawn(move || exchanges(kept, every, clock)));
+        let used = |kept: Option<(Vec<Kept>, Duration)>| {
+            kept.map(|(kept, every)| scope.spawn(move || exchanges(kept, every, clock)))
+        };
+        let (long, idle) = (used(long), used(idle));
+        let half_closed = load.half_closed.as_ref();
+        let half_closed =
+            half_closed.map(|(probe, count, silence)| scope.spawn(move || half_closes(probe, *count, *silence, clock)));
         let tally = |kind: Option<thread::ScopedJoinHandle<'_, Vec<Attempts>>>| -> Result<Tally> {
             let Some(kind) = kind else { return Ok(Tally::default()) };
             let attempts = kind.join().map_err(|_| anyhow::anyhow!("the load generator broke"))?;
             Ok(summary(attempts))
         };
-        Ok(Report { short: tally(short)?, long: tally(long)?, udp: tally(udp)?, dns: tally(dns)? })
+        Ok(Report {
+            short: tally(short)?,
+            long: tally(long)?,
+            udp: tally(udp)?,
+            dns: tally(dns)?,
+            idle: tally(idle)?,
+            uploads: tally(uploads)?,
+            half_closed: tally(half_closed)?,
+        })
     })
 }
 
@@ -93,14 +114,24 @@ fn attempt(probe: &Probe) -> Result<(), ProbeError> {
     dial::probe(probe).map(|_| ())
 }
 
-/// Tries one of each kind until it succeeds.
+/// Tries each kind until it succeeds so often in a row that every backend has been met: while a network is coming up, some
+/// of them may be gone or not there yet.
 fn wait_for_each(load: &Load, deadline: Instant) -> Result<()> {
-    let wait = |what: &str, attempt: &mut dyn FnMut() -> Result<(), ProbeError>| loop {
-        match attempt() {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => bail!("{what} never succeeded: {error}"),
-            Err(_) => thread::sleep(AGAIN),
+    let wait = |what: &str, attempt: &mut dyn FnMut() -> Result<(), ProbeError>| {
+        let mut in_a_row = 0;
+        while in_a_row < IN_A_ROW {
+            match attempt() {
+                Ok(()) => in_a_row += 1,
+                Err(error) if Instant::now() >= deadline => {
+                    bail!("{what} did not succeed {IN_A_ROW} times in a row: {error}")
+                }
+                Err(_) => {
+                    in_a_row = 0;
+                    thread::sleep(AGAIN);
+                }
+            }
         }
+        Ok(())
     };
     for (what, probe) in [
         ("a short connection", load.short.as_ref().map(|(probe, _)| probe)),
@@ -141,7 +172,7 @@ fn at_rate<A: FnMut() -> Result<(), ProbeError>>(
                 return attempts;
             }
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            attempts.record(clock.control, &mut attempt);
+            attempts.record(clock, &mut attempt);
         }
     };
     join_all((0..THREADS).map(|_| &pull))
@@ -153,7 +184,7 @@ fn exchanges(kept: Vec<Kept>, every: Duration, clock: Clock<'_>) -> Vec<Attempts
         move || {
             let mut attempts = Attempts::default();
             while !clock.is_over(Instant::now()) {
-                attempts.record(clock.control, || match &mut conversation {
+                attempts.record(clock, || match &mut conversation {
                     Ok(open) => open.exchange(0, 0).map(|_| ()),
                     Err(error) => Err(error.clone()),
                 });
@@ -162,6 +193,22 @@ fn exchanges(kept: Vec<Kept>, every: Duration, clock: Clock<'_>) -> Vec<Attempts
             attempts
         }
     }))
+}
+
+/// Has so many connections at a time that are half closed for this long.
+fn half_closes(probe: &Probe, count: u32, silence: Duration, clock: Clock<'_>) -> Vec<Attempts> {
+    let one_after_the_other = || {
+        let mut attempts = Attempts::default();
+        // One that would end after the load is not begun.
+        while !clock.is_over(Instant::now() + silence) {
+            attempts.record(clock, || Conversation::open(probe).and_then(|(open, _)| open.half_close(silence)));
+            if !attempts.failed.is_empty() {
+                thread::sleep(AGAIN);
+            }
+        }
+        attempts
+    };
+    join_all((0..count).map(|_| one_after_the_other))
 }
 
 /// Runs each in a thread of its own.
@@ -173,13 +220,13 @@ fn join_all<T: Send>(all: impl Iterator<Item = impl FnOnce() -> T + Send>) -> Ve
 }
 
 impl Attempts {
-    fn record(&mut self, control: &Control, attempt: impl FnOnce() -> Result<(), ProbeError>) {
+    fn record(&mut self, clock: Clock<'_>, attempt: impl FnOnce() -> Result<(), ProbeError>) {
         let started = Instant::now();
         match attempt() {
             Ok(()) => self.took.push(started.elapsed()),
-            Err(error) => self.failed.push(error.to_string()),
+            Err(error) => self.failed.push((started.saturating_duration_since(clock.begin), error.to_string())),
         }
-        control.count.fetch_add(1, Ordering::Relaxed);
+        clock.control.count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -189,10 +236,13 @@ fn summary(attempts: Vec<Attempts>) -> Tally {
     for each in attempts {
         tally.attempted += (each.took.len() + each.failed.len()) as u64;
         took.extend(each.took);
-        for reason in each.failed {
-            *tally.failed.entry(reason).or_insert(0) += 1;
+        for (when, reason) in each.failed {
+            *tally.failed.entry(reason.clone()).or_insert(0) += 1;
+            tally.first.push((when, reason));
         }
     }
+    tally.first.sort();
+    tally.first.truncate(FIRST);
     took.sort_unstable();
     let at = |percent: usize| took.get(took.len() * percent / 100).copied().unwrap_or_default();
     (tally.p50, tally.p99) = (at(50), at(99));

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStrea
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -60,6 +61,8 @@ struct Stream {
     local: SocketAddr,
     input: Vec<u8>,
     output: Vec<u8>,
+    /// When to answer and close, and what.
+    last: Option<(Instant, Vec<u8>)>,
 }
 
 struct Loop {
@@ -103,7 +106,8 @@ impl Loop {
     fn run(&mut self) {
         let mut events = [EpollEvent::empty(); 64];
         loop {
-            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            let timeout = self.end_silences();
+            let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(_) => return,
@@ -116,6 +120,30 @@ impl Loop {
                 self.handle(event.data());
             }
         }
+    }
+
+    /// Answers who has waited long enough. Gives how long the next one waits.
+    fn end_silences(&mut self) -> EpollTimeout {
+        let now = Instant::now();
+        let mut next: Option<Duration> = None;
+        self.sources.retain(|_, source| {
+            let Source::Stream(stream) = source else { return true };
+            let Some((due, _)) = &stream.last else { return true };
+            let left = due.saturating_duration_since(now);
+            if !left.is_zero() {
+                next = Some(next.map_or(left, |next| next.min(left)));
+                return true;
+            }
+            let (_, answer) = stream.last.take().expect("it has one");
+            stream.output.extend(answer);
+            // What does not fit is lost, which its client sees.
+            let _ = stream.write();
+            false
+        });
+        // Rounded up, so that it is due then.
+        next.map_or(EpollTimeout::NONE, |next| {
+            EpollTimeout::try_from(next + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
+        })
     }
 
     fn handle(&mut self, token: u64) {
@@ -159,7 +187,7 @@ impl Stream {
         stream.set_nodelay(true).ok()?;
         let (peer, local) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
         let output = line::answer(&wanted.pod, &wanted.node, peer, local, b"");
-        let mut new = Self { stream, peer, local, input: Vec::new(), output };
+        let mut new = Self { stream, peer, local, input: Vec::new(), output, last: None };
         new.write()?;
         Some(new)
     }
@@ -168,14 +196,19 @@ impl Stream {
     fn go_on(&mut self, wanted: &Serve) -> Option<EpollFlags> {
         let mut buffer = [0; 16384];
         match self.stream.read(&mut buffer) {
-            Ok(0) => return None,
+            // Nothing more comes from a client that waits: to listen on would be told of the end for ever.
+            Ok(0) => return self.last.is_some().then(EpollFlags::empty),
             Ok(count) => self.input.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(_) => return None,
         }
         while let Some(end) = self.input.iter().position(|&byte| byte == b'\n') {
             let request: Vec<u8> = self.input.drain(..=end).collect();
-            self.output.extend(line::answer(&wanted.pod, &wanted.node, self.peer, self.local, &request));
+            let answer = line::answer(&wanted.pod, &wanted.node, self.peer, self.local, &request);
+            match line::silence(&request) {
+                Some(silence) => self.last = Some((Instant::now() + silence, answer)),
+                None => self.output.extend(answer),
+            }
         }
         self.write()?;
         let more = if self.output.is_empty() { EpollFlags::empty() } else { EpollFlags::EPOLLOUT };

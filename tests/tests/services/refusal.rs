@@ -51,13 +51,7 @@ fn s33_a_closed_port_of_a_backend_refuses() {
             .udp("ask", 53, 9999);
         world.lab.apply(&closed.endpoint(pod).yaml());
         let node = world.lab.node("node-1");
-        for ip in ips {
-            let address = std::net::SocketAddr::new(ip, 53).to_string();
-            world.lab.wait_until("the service is in force", || {
-                let text = node.fairlead(&["service", "explain", &address]).stdout;
-                if text.contains("goes to") && !text.contains("not in the kernel") { Ok(()) } else { Err(text) }
-            });
-        }
+        world.lab.wait_in_force(node, ips.map(|ip| std::net::SocketAddr::new(ip, 53)));
         for way in ways(&world.client, &ips) {
             assert_eq!(way.try_it(), Err(ProbeError::Refused), "{} {}", way.name(), pod.key());
         }

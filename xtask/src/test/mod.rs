@@ -27,6 +27,13 @@ pub(crate) struct Test {
     /// Also what takes too long for every change: frames through every kernel, all of upstream's network specs
     #[arg(long, conflicts_with_all = ["quick", "cluster", "filter"])]
     full: bool,
+    /// Only the soak: every kind of load on a real cluster while endpoints, pods, policies and agents come and go, first with
+    /// kube-proxy
+    #[arg(long, conflicts_with_all = ["quick", "cluster", "full", "filter"])]
+    soak: bool,
+    /// How long the soak takes with each network
+    #[arg(long, requires = "soak", default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..))]
+    minutes: u64,
     /// Show the steps and how long each takes, and run nothing
     #[arg(long)]
     list: bool,
@@ -61,7 +68,7 @@ impl Test {
         }
         run::root_prefix()?;
         steps.iter().flat_map(|step| step.needs).copied().try_for_each(Part::bring)?;
-        if run != Run::Cluster {
+        if !matches!(run, Run::Cluster | Run::Soak) {
             build_binaries()?;
         }
         self.conclude(start, &steps)
@@ -70,11 +77,17 @@ impl Test {
     fn which(&self) -> Run {
         match self {
             Self { full: true, .. } => Run::Full,
+            Self { soak: true, .. } => Run::Soak,
             Self { cluster: true, .. } => Run::Cluster,
             Self { quick: true, .. } => Run::Quick,
             Self { filter: Some(_), .. } => Run::Named,
             _ => Run::Whole,
         }
+    }
+
+    /// How long a soak takes.
+    fn soak_minutes(&self) -> u64 {
+        if self.soak { self.minutes } else { cluster::SOAK }
     }
 
     fn filter(&self) -> Option<&str> {

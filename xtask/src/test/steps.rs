@@ -23,6 +23,8 @@ pub(super) enum Run {
     Named,
     /// `--cluster`.
     Cluster,
+    /// `--soak`.
+    Soak,
     /// What every change has to pass.
     Whole,
     /// `--full`: what takes too long for every change, too.
@@ -47,7 +49,7 @@ pub(super) struct Step {
 
 /// Every step, in order, a line each.
 #[rustfmt::skip]
-const STEPS: [Step; 11] = {
+const STEPS: [Step; 12] = {
     use Run::{Full, Named, Quick, Whole};
     [
         Step { name: "unit tests", what: "of every crate, and the examples in documentation", takes: "2 min", needs: &[], runs: &[Quick, Named, Whole, Full], act: |test| host::units(test.filter()) },
@@ -59,6 +61,7 @@ const STEPS: [Step; 11] = {
         Step { name: "kernel matrix", what: "every program through the verifiers of the running kernel, 6.1 and 6.12", takes: "2 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Whole], act: |_| matrix(&Vm::default()) },
         Step { name: "kernels, frames", what: "the matrix, and the frames of the datapath's tests through each kernel's programs", takes: "10 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Full], act: |_| matrix(&Vm::with_frames()) },
         Step { name: "cluster", what: "installation, upgrades, kills, reboots and mistakes on a real cluster under load", takes: "20 min, root, 4 GiB", needs: &[Cluster], runs: &[Run::Cluster, Whole, Full], act: |test| cluster::run(test.filter()) },
+        Step { name: "soak", what: "every kind of load on a real cluster while endpoints, pods, policies and agents come and go, first with kube-proxy; `--soak --minutes N` for longer", takes: "25 min, root, 4 GiB", needs: &[Cluster], runs: &[Run::Soak, Full], act: |test| cluster::soak(test.soak_minutes()) },
         Step { name: "upstream's specs", what: "what upstream asks of the network of every cluster: Conformance", takes: "15 min, root, 4 GiB", needs: &[Cluster, TestRoot], runs: &[Whole], act: |_| specs(&E2e::conformance()) },
         Step { name: "upstream, all", what: "those, NetworkPolicy, dual stack, slow and serial ones, on six nodes", takes: "2 h, root, 8 GiB", needs: &[Cluster, TestRoot], runs: &[Full], act: |_| specs(&E2e::everything()) },
     ]
@@ -127,6 +130,7 @@ mod tests {
         assert_eq!(names(Run::Quick), ["unit tests", "behaviour tests"]);
         assert_eq!(names(Run::Named), ["unit tests", "behaviour tests", "fuzz targets"]);
         assert_eq!(names(Run::Cluster), ["cluster"]);
+        assert_eq!(names(Run::Soak), ["soak"]);
     }
 
     #[test]

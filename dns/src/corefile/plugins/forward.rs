@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use super::super::syntax::{Directive, Mistake, Word, beside};
 use super::{duration, number, zone, zones};
+use crate::forward::tls::PORT;
 use crate::forward::{Policy, Rules, parse_upstream};
 use crate::plan::{ForwardPlan, OverPlan, Target};
 
 /// Options that say how servers are watched, which is done without them.
-const WATCHED: [&str; 9] = [
+const WATCHED: [&str; 10] = [
     "expire",
+    "max_age",
     "max_fails",
     "health_check",
     "max_connect_attempts",
@@ -20,6 +22,9 @@ const WATCHED: [&str; 9] = [
     "doh_method",
     "read_timeout",
 ];
+
+/// How many queries may wait where a Corefile sets no limit, or a higher one.
+const MOST: u32 = 100_000;
 
 /// `forward FROM TO... { OPTIONS }`. What is kept of answers is another plugin's.
 pub(crate) fn forward(directive: &Directive, notes: &mut Vec<String>) -> Result<ForwardPlan, Mistake> {
@@ -43,10 +48,17 @@ pub(crate) fn forward(directive: &Directive, notes: &mut Vec<String>) -> Result<
         cache: Rules { bytes: 0, stale: 0, prefetch: false, ..Rules::default() },
     };
     let mut encrypted = Vec::new();
+    let mut named: Option<(String, &Word)> = None;
     for server in servers {
-        let (target, is_encrypted) = target(server)?;
+        let To { target, is_encrypted, name } = target(server)?;
         encrypted.push(is_encrypted.then_some(target.clone()));
         plan.to.push(target);
+        if let Some(name) = name {
+            if named.as_ref().is_some_and(|(other, _)| *other != name) {
+                return Err(server.wrong("the servers of one forward have one name: remove those with another"));
+            }
+            named = Some((name, server));
+        }
     }
     let (mut authorities, mut name): (Option<PathBuf>, Option<String>) = (None, None);
     for line in &directive.body {
@@ -57,7 +69,13 @@ pub(crate) fn forward(directive: &Directive, notes: &mut Vec<String>) -> Result<
                 plan.over = OverPlan::Tcp;
             }
             "policy" => plan.policy = policy(line.one()?)?,
-            "max_concurrent" => plan.max_concurrent = number(line.one()?, 0..=u32::MAX)?.clamp(4, 100_000),
+            "max_concurrent" => {
+                plan.max_concurrent = match number(line.one()?, 0..=u32::MAX)? {
+                    // No limit.
+                    0 => MOST,
+                    count => count.clamp(4, MOST),
+                };
+            }
             "tls_servername" => name = Some(line.one()?.text.clone()),
             "tls" => match &line.args[..] {
                 [] => {}
@@ -87,15 +105,26 @@ pub(crate) fn forward(directive: &Directive, notes: &mut Vec<String>) -> Result<
             Target::Server(server) => Some(server.ip().to_string()),
             Target::File(_) => None,
         });
-        plan.over = OverPlan::Tls { name: name.or(address).unwrap_or_default(), authorities };
+        if let (Some(_), Some((_, server))) = (&name, &named) {
+            return Err(server.wrong("its name is at tls_servername too: write it in one place"));
+        }
+        let name = name.or(named.map(|(name, _)| name)).or(address).unwrap_or_default();
+        plan.over = OverPlan::Tls { name, authorities };
     }
     Ok(plan)
 }
 
-/// A server or a file, and whether it is asked over TLS.
-fn target(word: &Word) -> Result<(Target, bool), Mistake> {
+/// A server or a file.
+struct To {
+    target: Target,
+    is_encrypted: bool,
+    /// The name in the server's certificate.
+    name: Option<String>,
+}
+
+fn target(word: &Word) -> Result<To, Mistake> {
     let text = word.text.as_str();
-    let (text, encrypted) = match text.split_once("://") {
+    let (text, is_encrypted) = match text.split_once("://") {
         None => (text, false),
         Some(("dns", rest)) => (rest, false),
         Some(("tls", rest)) => (rest, true),
@@ -105,15 +134,31 @@ fn target(word: &Word) -> Result<(Target, bool), Mistake> {
             );
         }
     };
-    // A server's name in its certificate may stand behind its address.
     if let Ok(server) = parse_upstream(text) {
-        let port = if encrypted && server.port() == 53 { 853 } else { server.port() };
-        return Ok((Target::Server(SocketAddr::new(server.ip(), port)).scoped(server), encrypted));
+        let port = if is_encrypted && server.port() == 53 { PORT } else { server.port() };
+        let target = Target::Server(SocketAddr::new(server.ip(), port)).scoped(server);
+        return Ok(To { target, is_encrypted, name: None });
     }
-    if text.contains('/') && !encrypted {
-        return Ok((Target::File(beside(&word.place.file, text)), false));
+    if let Some((server, name)) = named(text).filter(|_| is_encrypted) {
+        return Ok(To { target: Target::Server(server), is_encrypted, name: Some(name) });
+    }
+    if text.contains('/') && !is_encrypted {
+        return Ok(To { target: Target::File(beside(&word.place.file, text)), is_encrypted, name: None });
     }
     Err(word.wrong(format!("{text:?} is neither an address nor a file: write one of them; names are not looked up")))
+}
+
+/// A server with the name in its certificate behind its address: `9.9.9.9%dns.quad9.net`, `[2620:fe::fe%dns.quad9.net]:853`.
+fn named(text: &str) -> Option<(SocketAddr, String)> {
+    let (address, rest) = text.rsplit_once('%')?;
+    let (name, port) = match rest.rsplit_once(':') {
+        Some((name, port)) => (name, port.parse().ok()?),
+        None => (rest, PORT),
+    };
+    let bracketed = address.strip_prefix('[').zip(name.strip_suffix(']'));
+    let (address, name) = bracketed.unwrap_or((address, name));
+    let server = SocketAddr::new(address.parse().ok()?, port);
+    (!name.is_empty()).then(|| (server, name.to_owned()))
 }
 
 impl Target {

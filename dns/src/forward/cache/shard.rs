@@ -28,6 +28,13 @@ pub struct Kept {
     pub denies: bool,
 }
 
+impl Kept {
+    /// Whether it can be given when nobody answers: a failure says no more than that.
+    fn is_better_than_nothing(&self, now: Millis) -> bool {
+        now < self.stale && !self.reply.is_failure()
+    }
+}
+
 /// What is known about a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
@@ -147,7 +154,7 @@ impl Shard {
     pub fn fall_back(&mut self, key: &[u8], now: Millis, quiet: Millis) -> Option<Arc<Reply>> {
         let entry = self.entries.get_mut(key)?;
         entry.renewing = false;
-        if now >= entry.kept.stale {
+        if !entry.kept.is_better_than_nothing(now) {
             return None;
         }
         entry.quiet = quiet;
@@ -157,7 +164,7 @@ impl Shard {
     /// Whether there is an old answer that could be given.
     #[must_use]
     pub fn has_stale(&self, key: &[u8], now: Millis) -> bool {
-        self.entries.get(key).is_some_and(|entry| now < entry.kept.stale)
+        self.entries.get(key).is_some_and(|entry| entry.kept.is_better_than_nothing(now))
     }
 
     /// Keeps an answer, in place of the one before.
