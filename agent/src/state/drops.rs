@@ -1,6 +1,6 @@
 //! Dropped packets: the last ones, from the programs' ring buffer, and counts by reason, of the node and of each pod.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -134,10 +134,7 @@ impl DropLog {
 
     fn add(&self, view: DropView) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() == KEPT {
-            recent.pop_front();
-        }
-        recent.push_back(view.clone());
+        keep(&mut recent, view.clone());
         drop(recent);
         // Nobody follows: that is the rule.
         let _unheard = self.followers.send(view);
@@ -184,6 +181,20 @@ impl DropLog {
     }
 }
 
+/// Adds a drop. The oldest of the interface that has most goes for it: one where packets are dropped all the time leaves those of
+/// others to be seen.
+fn keep(recent: &mut VecDeque<DropView>, view: DropView) {
+    if recent.len() == KEPT {
+        let mut counts = BTreeMap::<u32, usize>::new();
+        recent.iter().for_each(|drop| *counts.entry(drop.ifindex).or_default() += 1);
+        let most = counts.into_iter().max_by_key(|(_, count)| *count).map(|(ifindex, _)| ifindex);
+        if let Some(oldest) = recent.iter().position(|drop| Some(drop.ifindex) == most) {
+            recent.remove(oldest);
+        }
+    }
+    recent.push_back(view);
+}
+
 /// Counts of each pod of this node of which any packet was dropped, by reason; those that are zero are left out. Bounded by
 /// the pods that are attached and the reasons that there are.
 #[must_use]
@@ -214,5 +225,34 @@ fn view(event: &DropEvent, shared: &Shared) -> DropView {
         destination: end(event.dst, event.dport),
         ifindex: event.ifindex,
         pod,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_at_one_interface_leave_those_of_others_to_be_seen() {
+        let end = SocketAddr::from(([10, 244, 1, 2], 80));
+        let drop = |ifindex, time| DropView {
+            time,
+            reason: "ingress_policy".to_owned(),
+            protocol: 17,
+            source: end,
+            destination: end,
+            ifindex,
+            pod: None,
+        };
+        let mut recent = VecDeque::new();
+        (0..3).for_each(|time| keep(&mut recent, drop(8, time)));
+        (3..2000).for_each(|time| keep(&mut recent, drop(7, time)));
+        keep(&mut recent, drop(9, 2000));
+        let times = |ifindex| {
+            let of = recent.iter().filter(move |drop| drop.ifindex == ifindex);
+            of.map(|drop| drop.time).collect::<Vec<_>>()
+        };
+        assert_eq!((recent.len(), times(8), times(9)), (KEPT, vec![0, 1, 2], vec![2000]));
+        assert_eq!(times(7), (2000 - (KEPT as u64 - 4)..2000).collect::<Vec<_>>(), "the last ones");
     }
 }

@@ -82,6 +82,9 @@ impl Repairs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::Recorder;
+    use crate::model::Model;
+    use crate::state::Shared;
 
     fn broken(what: &str) -> Broken {
         Broken { slot: Some(1), what: what.to_owned() }
@@ -98,6 +101,30 @@ mod tests {
         assert_eq!(repairs.broken(Subject::Programs).len(), 2, "another subject is another matter");
         repairs.note(Subject::Programs, &Looked::default());
         assert_eq!(repairs.all_broken(), []);
+    }
+
+    #[test]
+    fn c32_what_was_put_right_and_what_can_not_be_is_said_on_the_node_and_it_is_not_ready_until_it_is_right() {
+        let (recorder, mut warnings) = Recorder::channel();
+        let shared = Shared::new(Model::new("n1"), None, recorder, Vec::new(), false);
+        let mut told = |looked: &Looked| {
+            shared.looked(Subject::Programs, looked);
+            let said = std::iter::from_fn(|| warnings.try_recv().ok());
+            let said =
+                said.map(|w| format!("{} {} {} {}", w.kind.as_str(), w.key, w.reason, w.note)).collect::<Vec<_>>();
+            (said, shared.repairs.all_broken().len())
+        };
+        let [program, link] = ["program of a", "link of b"].map(str::to_owned);
+        let mut looked = Looked::default();
+        looked.note(Kind::ALL[0], Some(1), program, Ok::<(), String>(()));
+        let repaired = "Node n1 Repaired changed outside Fairlead, and repaired: program of a".to_owned();
+        assert_eq!(told(&looked), (vec![repaired.clone()], 0));
+        assert_eq!(told(&looked), (vec![repaired], 0), "again, if it is undone again");
+        let mut looked = Looked::default();
+        looked.note(Kind::ALL[0], Some(1), link, Err("no"));
+        assert_eq!(told(&looked), (vec!["Node n1 NotRepaired can't check or repair link of b: no".to_owned()], 1));
+        assert_eq!(told(&looked), (vec![], 1), "it was said, and is so");
+        assert_eq!(told(&Looked::default()), (vec![], 0));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::ifindex::slot_of;
 use crate::peer::{NO_SLOT, Tables};
+use crate::scratch::Walk;
 use crate::{Addr, Long, WirePort};
 
 macro_rules! reasons {
@@ -167,19 +168,21 @@ impl Default for PodDrops {
 }
 
 /// The pod that a drop is counted to: whose ingress policy it was, else whose interface it is, else the one that the packet was
-/// for.
+/// for. Ingress policy is that of the responder, which sent the packet where that is an answer, and has another address than the
+/// packet where that is for a Service.
 #[inline(always)]
-pub fn counted_to<T: Tables>(tables: &T, reason: DropReason, ifindex: u32, dst: &Addr) -> Option<u16> {
-    if !matches!(reason, DropReason::IngressPolicy)
-        && let Some(slot) = slot_of(ifindex)
-    {
+pub fn counted_to<T: Tables>(tables: &T, reason: DropReason, ifindex: u32, w: &Walk) -> Option<u16> {
+    let by_ingress = matches!(reason, DropReason::IngressPolicy);
+    if !by_ingress && let Some(slot) = slot_of(ifindex) {
         return Some(slot);
     }
+    let dst = if by_ingress { &w.ends.responder } else { &w.packet.tuple.dst };
     let receiver = tables.peer(dst).filter(|peer| peer.slot != NO_SLOT && peer.is_of(dst.tag()));
     receiver.map(|peer| peer.slot)
 }
 
-/// Element of `EVENT_BUDGET`: what a CPU has sent samples of.
+/// Element of `EVENT_BUDGET`: what a CPU has sent samples of, in all and for each interface. So whoever has packets dropped all the
+/// time is seen, and others are too.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct EventBudget {
@@ -187,6 +190,24 @@ pub struct EventBudget {
     pub second: u32,
     /// Samples sent in it.
     pub sent: u32,
+}
+
+impl EventBudget {
+    /// Elements: that of all, and those that interfaces share, neighbours in their numbers none.
+    pub const ELEMENTS: u32 = 256;
+    /// The element of all.
+    pub const ALL: u32 = 0;
+    /// Samples in a second.
+    pub const OF_ALL: u32 = 64;
+    /// Of one interface.
+    pub const OF_ONE: u32 = Self::OF_ALL / 4;
+
+    /// The element of an interface.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(ifindex: u32) -> u32 {
+        1 + ifindex % (Self::ELEMENTS - 1)
+    }
 }
 
 /// Element of the `EVENTS` ring buffer: one dropped packet, sampled when there are many.
@@ -221,6 +242,7 @@ mod tests {
 
     use super::{DropReason, counted_to};
     use crate::peer::{HostTables, NO_NODE, NO_SLOT, Peer};
+    use crate::scratch::Walk;
     use crate::{Addr, ifindex_of};
 
     #[test]
@@ -242,10 +264,15 @@ mod tests {
             (DropReason::NoFlow, uplink, outside, None),
             (DropReason::IngressPolicy, pod, elsewhere, None),
         ] {
-            assert_eq!(counted_to(&tables, reason, ifindex, &dst), whose, "{reason:?} at {ifindex} for {dst}");
+            let mut w = Walk::default();
+            w.packet.tuple.dst = dst;
+            w.ends.responder = dst;
+            assert_eq!(counted_to(&tables, reason, ifindex, &w), whose, "{reason:?} at {ifindex} for {dst}");
         }
         let other = tables.peers[&local];
         tables.peers.insert(outside, other);
-        assert_eq!(counted_to(&tables, DropReason::NoFlow, uplink, &outside), None, "of another address");
+        let mut w = Walk::default();
+        w.packet.tuple.dst = outside;
+        assert_eq!(counted_to(&tables, DropReason::NoFlow, uplink, &w), None, "of another address");
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use fairlead_tests::frames::flags::{ACK, SYN};
 use fairlead_tests::frames::{Segment, Wire, datagram, ends, segment, tcp_flags};
 use fairlead_tests::{Drops, Lab, Pod, Probes, binary};
+use serde_json::Value;
 
 /// Where answers come from, and where none do: addresses of the nodes' network that nobody has.
 const SLOW: [&str; 2] = ["172.18.0.150", "fd00:172:18::150"];
@@ -141,4 +142,47 @@ fn one_pod_that_floods_takes_no_answer_from_a_hundred_that_wait() {
     let first = lost.first().map(|(pod, answers)| (pod.key(), answers));
     assert!(lost.is_empty(), "{} pods of {QUIET} miss answers: {first:?}; {:?}", lost.len(), Drops::of(node).counts());
     assert!(refused_while_waiting > 0, "the flood went on meanwhile: {}", flood.log());
+}
+
+/// Flows that a pod may have open at a time by default.
+const MAX_OPEN: u64 = 65_536;
+
+/// Pods that come, take all that they can get, and go.
+const GREEDY: usize = 4;
+
+#[test]
+fn pods_that_come_take_all_they_can_get_and_go_leave_nothing_of_it() {
+    let lab = Lab::builder().nodes(1).start();
+    let node = lab.node("node-1");
+    let quiet = node.pod("turns/quiet").udp(53).start();
+    let asks = node.pod("turns/asks").start();
+    let program = binary("fairlead-lab").unwrap();
+    let in_use = || {
+        let status: Value = serde_json::from_str(&node.fairlead(&["status", "-o", "json"]).stdout).unwrap();
+        let maps = status["maps"].as_array().unwrap();
+        maps.iter().find(|map| map["name"] == "CT_ANY").and_then(|map| map["used"].as_u64()).unwrap()
+    };
+    for number in 0..GREEDY {
+        let greedy = node.pod(&format!("turns/greedy-{number}")).start();
+        let [v4, v6] = quiet.ips().map(|ip| ip.to_string());
+        let flood = greedy.spawn("flood", &[program.to_str().unwrap(), "flood", &v4, &v6, "--seconds", FLOOD], &[]);
+        // Each gets as much as the first: nothing of those before counts, neither to it nor to all.
+        lab.wait_within(Duration::from_secs(30), "it has all that it may have", || {
+            match Drops::of(node).of_pod(greedy.key()).get("flow_limit") {
+                Some(_) if in_use() >= MAX_OPEN => Ok(()),
+                other => Err((other.copied(), in_use(), flood.log())),
+            }
+        });
+        assert!(in_use() < MAX_OPEN + MAX_OPEN / 2, "{} flows after {number} pods", in_use());
+        flood.kill(libc::SIGKILL);
+        greedy.delete();
+        // They would last for half a minute.
+        lab.wait_within(Duration::from_secs(20), "its flows have gone with it", || match in_use() {
+            few if few < MAX_OPEN / 64 => Ok(()),
+            many => Err(many),
+        });
+        for ip in quiet.ips() {
+            asks.udp(ip, 53).unwrap();
+        }
+    }
 }

@@ -21,8 +21,9 @@
 //! | a node | `status.podIPs` of its pods and addresses of its Node: those of other nodes' pods, of hosts outside | no policy takes an address for that pod; who has it keeps its name |
 //! | a node, where annotations give ranges | a range that another node has, that holds a Service's address, or outside of what the setting permits | no node takes it for that node's; who has it keeps it |
 //! | a pod | a later fragment right behind a packet that is allowed, of a datagram that is not, or of none | it does not arrive |
+//! | pods that come and go | all the flows that they can get, one pod after the other | each gets as many as the first, and they go with it |
 //! | a pod | new flows as fast as it can, beside a hundred pods whose datagrams are answered after 2 s and whose handshakes take 1 s | its own are refused (`flow_limit`, `flow_rate`); every other pod gets every answer |
-//! | anybody | packets that are refused: with an address of another, to a pod that lets nobody in | each is counted by its reason and to the pod that sent it or, where its policy says so, that it was for; nobody else's counts move |
+//! | anybody | packets that are refused: with an address of another, to a pod that lets nobody in, answers that policy has come to deny | each is counted by its reason and to the pod that sent it or, where its policy says so, that it was for; nobody else's counts move |
 //! | a host outside | 76 800 flows from one network to Services with session affinity | it loses its own places; every other client stays with its backend |
 //! | who may open the agent's sockets | hundreds of connections that ask nothing; as many as there may be that ask and stay | the oldest that asks nothing goes for the next; while all have asked, the next is told so |
 //! | who may write EndpointSlices | more endpoints of one namespace than there is room for | it is refused by name, and Services of others follow their endpoints |

@@ -75,6 +75,26 @@ impl State {
         Ok(())
     }
 
+    /// Takes what was adopted of a service that does not fit for its own, as it is: nobody else has asked for it, and it would be
+    /// released.
+    pub(super) fn keep(&mut self, content: &ServiceContent, draft: &mut Draft) {
+        for (name, content) in &content.ports {
+            let adopted = self.id_of(name, content, &BTreeMap::new()).filter(|_| !self.names.contains_key(name));
+            let Some((id, old)) = adopted.and_then(|id| Some((id, self.ports.get(&id)?))) else { continue };
+            let mut port = Port { name: Some(name.clone()), created: content.created, ..old.clone() };
+            // They leave it, as they would in a plan.
+            port.surplus.clear();
+            for (key, policy) in &content.frontends {
+                let written = self.frontends.get(key).and_then(|claim| claim.written);
+                if let Some(written) = written.filter(|written| written.service == id) {
+                    port.frontends.insert(*key, written);
+                    port.kinds.insert(*key, policy.kind);
+                }
+            }
+            self.replace_port(id, port, draft);
+        }
+    }
+
     /// Whether a service may have these ports, when all together had so much before it was given anything.
     fn check_share(&self, service: &ObjectKey, ports: &BTreeMap<u32, Port>, all: Usage) -> Result<(), PlanError> {
         let (mut before, mut after) = (Usage::default(), Usage::default());

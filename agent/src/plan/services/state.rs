@@ -136,7 +136,8 @@ impl State {
     /// Plans the change of these services from what they are to this content; one that is gone has the default content.
     /// Services that are not named stay as they are.
     ///
-    /// Nothing happens to a service that does not fit: it is among [`Plan::refused`], and the others go ahead.
+    /// Nothing happens to a service that does not fit: it is among [`Plan::refused`], and the others go ahead. So it keeps what
+    /// an earlier agent wrote of it, too.
     pub fn plan<'a>(&mut self, changes: impl IntoIterator<Item = (&'a ObjectKey, &'a ServiceContent)>) -> Plan {
         let mut plan = Plan::default();
         let mut changes: Vec<_> = changes.into_iter().collect();
@@ -145,8 +146,10 @@ impl State {
             let mut refused = Vec::new();
             let count = changes.len();
             changes.retain(|(service, content)| {
-                let result = self.change(service, content, &mut draft);
-                result.map_err(|error| refused.push(((*service).clone(), error))).is_err()
+                let Err(error) = self.change(service, content, &mut draft) else { return false };
+                self.keep(content, &mut draft);
+                refused.push(((*service).clone(), error));
+                true
             });
             let (ops, contested) = self.finish(draft);
             plan.ops.extend(ops);

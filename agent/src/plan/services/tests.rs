@@ -11,7 +11,7 @@ use fairlead_objects::ObjectKey;
 use proptest::prelude::*;
 
 use self::world::{Answers, World, answers, apply, changes};
-use super::{Capacity, Op, State};
+use super::{Capacity, Op, State, Usage};
 use crate::compile::services::ServiceContent;
 
 /// Small tables, so that ids and blocks are soon given out again.
@@ -154,6 +154,41 @@ fn a_contested_address_is_the_first_ones_and_then_the_others() {
     world.services.remove(0);
     apply_all(&mut tables, &plan(&mut state, &before, &world));
     world.check(&tables);
+}
+
+#[test]
+fn s61_a_service_that_is_refused_keeps_what_it_had_through_a_restart() {
+    let mut world = World::shop();
+    let mut other = world.services[0].clone();
+    (other.name, other.addresses) = ("other".into(), vec!["10.96.0.99".parse().unwrap()]);
+    // It comes after it, and wants one of its addresses too.
+    other.addresses.push(world.services[0].addresses[0]);
+    world.services.push(other);
+    let (mut state, mut tables) = (State::new(SMALL), HostTables::default());
+    apply_all(&mut tables, &plan(&mut state, &World::default(), &world));
+    world.check(&tables);
+    let had = world.clone();
+    // It grows to more than there is.
+    for host in 0..250 {
+        world.services[0].endpoints.push(world::endpoint(host, true, true, false, true));
+    }
+    let refused = state.plan(&world.content()).refused;
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    for _ in 0..2 {
+        state = State::adopt(SMALL, &tables);
+        let plan = state.plan(&world.content());
+        assert_eq!(plan.refused, refused);
+        assert_eq!((plan.ops, state.release_unclaimed()), (vec![], vec![]), "nothing happens to it");
+        had.check(&tables);
+    }
+    // It is known by its name: it shrinks, grows, and goes as ever.
+    for services in [had.services.clone(), vec![had.services[1].clone()], Vec::new()] {
+        let next = World { services };
+        apply_all(&mut tables, &plan(&mut state, &world, &next));
+        next.check(&tables);
+        world = next;
+    }
+    assert_eq!(state.usage(), Usage::default());
 }
 
 #[test]

@@ -238,7 +238,7 @@ tables! {
     /// lines about packets, when somebody asks for them (aya-log's own)
     PacketLog: "AYA_LOGS", RingBuffer<(), ()>, elements 131_072, flags 0, version None;
     /// drops that a CPU has sent samples of in this second
-    EventBudgets: "EVENT_BUDGET", PerCpuArray<u32, EventBudget>, elements 1, flags 0, version None;
+    EventBudgets: "EVENT_BUDGET", PerCpuArray<u32, EventBudget>, elements EventBudget::ELEMENTS, flags 0, version None;
     /// an empty set of ports, to begin one with
     NoPorts: "NO_PORTS", Array<u32, PortSet>, elements 1, flags 0, version None;
     /// what the walk that runs on a CPU remembers

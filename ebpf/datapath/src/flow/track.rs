@@ -7,7 +7,7 @@ use super::pair::stage::forget;
 use super::pair::{note, note_other, pair, relocate};
 use super::window;
 use crate::kernel::{Kernel, stages};
-use crate::packet::stage::read_stamp;
+use crate::packet::stage::{payload_len, read_stamp};
 use crate::packet::{Fragment, TCP, TcpFlags};
 use crate::register::{Answer, variants};
 use crate::scratch::Walk;
@@ -160,7 +160,8 @@ pub fn pass_aside<K: Kernel>(k: &K, w: &mut Walk, place: Place) {
     if flow.opener.slot == NO_SLOT && flow.responder.slot == NO_SLOT && !of_node {
         return;
     }
-    let accepts = u32::from_be(w.packet.seq).wrapping_add(1);
+    let data = payload_len(k, w);
+    let accepts = u32::from_be(w.packet.seq).wrapping_add(1 + data);
     if let Some(entry) = k.flow(place.table, &w.draft.key) {
         put(k, &entry.aside, w.draft.key.tag(), accepts);
     }
@@ -237,14 +238,10 @@ fn track_connection<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
 /// how long the segment's payload is.
 #[inline(always)]
 fn note_last<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> u32 {
-    let stamp = read_stamp(k, w);
+    let (stamp, payload) = (read_stamp(k, w), payload_len(k, w));
     let p = &w.packet;
-    let Some([seq, _, rest]) = k.load::<[u32; 3]>(p.l4 + 4) else { return 0 };
-    let header = (u32::from_be(rest) >> 28) * 4;
-    let end = p.l4 + header;
-    let payload = if k.packet_len() > end { k.packet_len() - end } else { 0 };
     let fin = u32::from(p.tcp & TcpFlags::FIN != 0);
-    let next = u32::from_be(seq).wrapping_add(payload).wrapping_add(fin);
+    let next = u32::from_be(p.seq).wrapping_add(payload).wrapping_add(fin);
     let write = |entry: &Entry, owner: u32| {
         let last = Owned::of(&entry.last_seq, owner).value;
         // What is sent again is older.

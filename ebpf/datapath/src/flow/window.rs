@@ -97,15 +97,15 @@ pub(super) fn is_silent(w: &Walk) -> bool {
     idle_for(&w.met, w.now) >= SILENCE
 }
 
-/// Whether a segment refuses the SYN that was passed on last: it has no number, since its sender has no connection (RFC 9293
-/// section 3.10.7.1).
+/// Whether a segment refuses the SYN that was passed on last, and with it the data that it carried (TCP Fast Open, RFC 7413): it has
+/// no number, since its sender has no connection (RFC 9293 section 3.10.7.1).
 #[inline(always)]
 pub(super) const fn refuses(aside: u32, packet: &Packet) -> bool {
     const REFUSES: u8 = TcpFlags::RST | TcpFlags::ACK;
     aside != 0 && packet.tcp & REFUSES == REFUSES && packet.seq == 0 && u32::from_be(packet.ack) == aside
 }
 
-/// Whether a segment accepts it.
+/// Whether a segment accepts both.
 #[inline(always)]
 pub(super) const fn accepts(aside: u32, packet: &Packet) -> bool {
     const ACCEPTS: u8 = TcpFlags::SYN | TcpFlags::ACK;

@@ -4,37 +4,32 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::csum;
 use super::headers::{ETH_LEN, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, Icmp, Ipv4, Ipv6, Macs, Ports, SCTP, TCP, UDP};
+use super::parse::stage::behind;
 use super::reset::{reset_v4, reset_v6};
 use super::rewrite::rewrite_outer;
 use crate::Addr;
 use crate::kernel::Kernel;
-use crate::scratch::{Class, Fragment, Packet};
+use crate::scratch::{Class, Fragment, Packet, Walk};
 use crate::{Tuple, WirePort};
 
 /// Length of the ICMP header before the quoted packet.
 const QUOTE: u32 = 8;
 
-/// The IPv6 fragment header (RFC 8200 section 4.5): its number, and the bits of its second word that say where the fragment is.
-const FRAGMENT: u8 = 44;
-const FRAGMENT_OFFSET: u16 = 0xfff8_u16.to_be();
-
-/// Reads the tuple and protocol of the packet that an error quotes. `None` when it can't be read, or when it is of a
-/// kind that no flow is kept for.
+/// Reads the tuple and protocol of the packet that an error quotes, and notes where its L4 header is. `None` when it can't be
+/// read, or when it is of a kind that no flow is kept for.
+///
+/// Noted in memory: as a variable the verifier would follow each of its ranges through the rest of the walk.
 #[inline(always)]
-pub fn quoted<K: Kernel>(k: &K, p: &Packet) -> Option<(Tuple, u8)> {
-    let inner = p.l4 + QUOTE;
-    let (src, dst, proto, l4) = if p.v6 == 1 {
+pub fn quoted<K: Kernel>(k: &K, w: &mut Walk) -> Option<(Tuple, u8)> {
+    let (inner, v6) = (w.packet.l4 + QUOTE, w.packet.v6);
+    let (src, dst, proto, l4) = if v6 == 1 {
         let ip = k.load::<Ipv6>(inner)?;
-        if ip.next == FRAGMENT {
-            let [next_and_zero, place, ..] = k.load::<[u16; 4]>(inner + 40)?;
-            // Without ports nobody knows whose it was.
-            if place & FRAGMENT_OFFSET != 0 {
-                return None;
-            }
-            (ip.src, ip.dst, next_and_zero.to_ne_bytes()[0], inner + 48)
-        } else {
-            (ip.src, ip.dst, ip.next, inner + 40)
+        let found = behind(k, w, u32::from(ip.next), inner + 40);
+        // A later fragment among them: without ports nobody knows whose it was.
+        if found == 0 {
+            return None;
         }
+        (ip.src, ip.dst, found as u8, found >> 8)
     } else {
         let ip = k.load::<Ipv4>(inner)?;
         let header = u32::from(ip.version_ihl & 0x0f) * 4;
@@ -55,6 +50,7 @@ pub fn quoted<K: Kernel>(k: &K, p: &Packet) -> Option<(Tuple, u8)> {
         }
         _ => (WirePort::NONE, WirePort::NONE),
     };
+    w.quote = l4;
     Some((Tuple { src, dst, sport, dport, pad: 0 }, proto))
 }
 
@@ -65,28 +61,28 @@ pub fn quoted<K: Kernel>(k: &K, p: &Packet) -> Option<(Tuple, u8)> {
 #[inline(always)]
 pub fn translate_quote<K: Kernel>(
     k: &K,
-    p: &mut Packet,
+    w: &mut Walk,
     old: &Tuple,
     new: &Tuple,
     proto: u8,
     outer: (Addr, Addr),
 ) -> bool {
+    let (l4, p) = (w.quote, &mut w.packet);
     let inner = p.l4 + QUOTE;
     let addresses = csum::add(csum::addr_diff(old.src, new.src), csum::addr_diff(old.dst, new.dst));
     let ports = csum::add(csum::port_diff(old.sport, new.sport), csum::port_diff(old.dport, new.dport));
-    let (l4, diff) = if p.v6 == 1 {
+    let diff = if p.v6 == 1 {
         if !k.store(inner + 8, &[new.src, new.dst]) {
             return false;
         }
-        let Some([next, _]) = k.load::<[u8; 2]>(inner + 6) else { return false };
-        (inner + if next == FRAGMENT { 48 } else { 40 }, csum::add(addresses, ports))
+        csum::add(addresses, ports)
     } else {
         let Some(ip) = k.load::<Ipv4>(inner) else { return false };
         let mended = csum::adjust(ip.csum, addresses);
         if !(k.store(inner + 10, &mended) && k.store(inner + 12, &[new.src.v4(), new.dst.v4()])) {
             return false;
         }
-        (inner + u32::from(ip.version_ihl & 0x0f) * 4, ports)
+        ports
     };
     let stored = match proto {
         TCP | UDP => k.store(l4, &Ports { src: new.sport, dst: new.dport }),

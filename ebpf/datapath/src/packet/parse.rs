@@ -9,11 +9,25 @@ use crate::{Addr, WirePort};
 /// Most IPv6 extension headers that are followed.
 const MAX_EXTENSIONS: usize = 6;
 
+/// The same of a packet that is quoted: an option of a host or a tunnel, and a fragment (RFC 2473, RFC 8200).
+const MAX_QUOTED: usize = 2;
+
 // Its branches are many, and what it leaves is in memory: as a stage it spares the verifier to follow each of them through
 // the rest of the walk.
 stages! {
     fn parse(ether_type: u16) -> Result<(), DropReason>, as Parse;
+    fn behind(next: u32, offset: u32) -> u32, as Behind;
 }
+
+/// IPv6 extension headers (RFC 8200, RFC 4302).
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+
+/// Bits of the second word of a fragment header that say where the fragment is (RFC 8200 section 4.5).
+const OFFSET: u16 = 0xfff8_u16.to_be();
 
 /// Reads the headers of an IP packet. `ether_type` as on the wire, of a packet that has an Ethernet header.
 #[inline(always)]
@@ -64,12 +78,6 @@ fn parse_v4<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
 
 #[inline(always)]
 fn parse_v6<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const AUTHENTICATION: u8 = 51;
-    const DESTINATION: u8 = 60;
-    const OFFSET: u16 = 0xfff8_u16.to_be();
     const MORE: u16 = 1_u16.to_be();
 
     let Some(ip) = k.load::<Ipv6>(ETH_LEN) else { return Err(DropReason::Malformed) };
@@ -93,11 +101,9 @@ fn parse_v6<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
         let length = match next {
             HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION => {
                 let Some(header) = k.load::<[u8; 2]>(offset) else { return Err(DropReason::Malformed) };
-                let [following, length] = header;
-                let authentication = next == AUTHENTICATION;
-                next = following;
-                // RFC 8200: units of eight beyond the first eight. RFC 4302: units of four beyond the first eight.
-                if authentication { 8 + u32::from(length) * 4 } else { 8 + u32::from(length) * 8 }
+                let length = extension_len(next, header);
+                [next, _] = header;
+                length
             }
             FRAGMENT => {
                 let Some(header) = k.load::<[u16; 4]>(offset) else { return Err(DropReason::Malformed) };
@@ -125,6 +131,41 @@ fn parse_v6<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
         }
     }
     Err(DropReason::ExtensionHeaders)
+}
+
+/// The length of an extension header, by its number and first two bytes. RFC 8200: units of eight beyond the first eight.
+/// RFC 4302: units of four beyond the first eight.
+#[inline(always)]
+const fn extension_len(number: u8, [_, units]: [u8; 2]) -> u32 {
+    8 + units as u32 * if number == AUTHENTICATION { 4 } else { 8 }
+}
+
+/// What is behind the extension headers of an IPv6 packet that another one quotes: the offset of its L4 header shifted by 8, and
+/// the protocol; 0 where that can't be read, as of a later fragment. `next`: the number of what begins at an offset.
+#[inline(always)]
+fn behind<K: Kernel>(k: &K, _: &mut Walk, next: u32, offset: u32) -> u32 {
+    let (mut next, mut offset) = (next as u8, offset);
+    for _ in 0..=MAX_QUOTED {
+        let length = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION => {
+                let Some(header) = k.load::<[u8; 2]>(offset) else { return 0 };
+                let length = extension_len(next, header);
+                [next, _] = header;
+                length
+            }
+            FRAGMENT => {
+                let Some([following, place, ..]) = k.load::<[u16; 4]>(offset) else { return 0 };
+                if place & OFFSET != 0 {
+                    return 0;
+                }
+                [next, _] = following.to_ne_bytes();
+                8
+            }
+            proto => return offset << 8 | u32::from(proto),
+        };
+        offset += length;
+    }
+    0
 }
 
 #[inline(always)]

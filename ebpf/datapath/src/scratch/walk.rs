@@ -38,6 +38,8 @@ pub struct Walk {
     pub frontend: u32,
     /// The second in which the packet met [`Self::met`].
     pub now: u32,
+    /// Where the L4 header of the packet is that an ICMP error quotes.
+    pub quote: u32,
     /// Which of a CPU's memories this is: 0 that of packets, 1 that of a sweep, which packets may interrupt.
     pub memory: u32,
 }
@@ -48,7 +50,7 @@ impl Walk {
     #[inline(always)]
     pub fn begin(&mut self) {
         // A flow that is made begins with `Draft::open`; what is left of a search is its key, which it writes, and `again`.
-        // `ends`, `to`, `found`, and the copies of entries with their second are written as a whole before they are read.
+        // `ends`, `to`, `found`, `quote`, and the copies of entries with their second are written as a whole before they are read.
         let Self {
             packet,
             draft,
@@ -64,6 +66,7 @@ impl Walk {
             way,
             frontend,
             now: _,
+            quote: _,
             memory: _,
         } = self;
         *packet = Packet::UNREAD;

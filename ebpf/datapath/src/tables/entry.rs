@@ -107,7 +107,8 @@ pub struct Flow {
     pub last_stamp: Owned,
     /// TCP, once one side has closed: the sequence number that the responder expects next of the opener, host order.
     pub last_seq: Owned,
-    /// TCP: what acknowledges the SYN that was passed on last though the connection lives, host order, 0 without one.
+    /// TCP: what acknowledges the SYN that was passed on last though the connection lives, with what it carried, host order, 0
+    /// without one.
     pub aside: Owned,
     /// ICMP errors about it that were let through: the second (low 24 bits) shifted by 8, and how many in it.
     pub errors: Owned,

@@ -13,6 +13,7 @@ use super::hook::{Fate, Hook};
 use super::recording::Recorder;
 use crate::bandwidth::{Bandwidth, Pace};
 use crate::config::{Config, Uplink};
+use crate::drop::{self, DropReason};
 use crate::flow::{self, FlowKey};
 use crate::ifindex_of;
 use crate::kernel::{Kernel, Onward};
@@ -144,6 +145,12 @@ impl Host {
     #[must_use]
     pub fn explanation(&self) -> (u32, u16) {
         (self.walk.set, self.walk.bit as u16)
+    }
+
+    /// The pod that a drop of the last packet is counted to.
+    #[must_use]
+    pub fn counted_to(&self, reason: DropReason) -> Option<u16> {
+        drop::counted_to(self, reason, self.ifindex, &self.walk)
     }
 
     /// Who the last packet was from and to, as the walk has it; `None` if it could not be read.

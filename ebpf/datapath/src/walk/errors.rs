@@ -19,7 +19,7 @@ use crate::drop::DropReason;
 use crate::flow::stage::look;
 use crate::flow::{self, Flow, FlowFlags, Owned, Place};
 use crate::kernel::{Kernel, stages};
-use crate::packet::{Fragment, Packet, TCP, quoted, translate_quote};
+use crate::packet::{Fragment, TCP, quoted, translate_quote};
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
 use crate::register::variants;
 use crate::scratch::{Walk, Way};
@@ -53,7 +53,7 @@ const ERRORS_A_SECOND: u32 = 64;
 /// judged as a packet like any other. `slot`: the pod's whose hook this is.
 #[inline(always)]
 fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
-    let Some((inner, proto)) = quoted(k, &w.packet) else { return stray(k, w, side) };
+    let Some((inner, proto)) = quoted(k, w) else { return stray(k, w, side) };
     let from_receiver = w.packet.tuple.src == inner.dst;
     // An error goes to whoever sent what it quotes (RFC 792, RFC 4443 section 2.4). A pod is no router: it tells what became
     // of packets to itself.
@@ -109,10 +109,10 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
         return Action::DELIVER;
     }
     let new = if forward { w.met.other } else { w.met.other.reversed() };
-    let p: &mut Packet = &mut w.packet;
+    let p = &w.packet;
     // Its own source is changed only where it is the end of the flow that has another name on the other side.
     let src = if side == Side::Leaving || p.tuple.src == inner.dst { new.dst } else { p.tuple.src };
-    if translate_quote(k, p, &inner, &new, proto, (src, new.src)) {
+    if translate_quote(k, w, &inner, &new, proto, (src, new.src)) {
         Action::DELIVER
     } else {
         Action::drop(DropReason::Rewrite)

@@ -84,6 +84,8 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
         }
         judge::turn(w);
         if judge::egress(k, w, word, w.to.class).is_err() {
+            // It is the responder's policy that is told of.
+            judge::turn(w);
             return Action::drop(reason);
         }
         w.draft.turned = 1;

@@ -6,7 +6,7 @@ use aya_ebpf::macros::btf_map;
 use fairlead_datapath::bandwidth::{Bandwidth, Pace};
 use fairlead_datapath::catalog;
 use fairlead_datapath::config::{Config, Uplink};
-use fairlead_datapath::drop::DropEvent;
+use fairlead_datapath::drop::{DropEvent, EventBudget};
 use fairlead_datapath::flow::{
     Destination, Entry, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table, Tables,
 };
@@ -91,9 +91,6 @@ static BARRIER: ArrayOfMaps<
     { <catalog::Barrier as catalog::Table>::ELEMENTS },
     { <catalog::Barrier as catalog::Table>::FLAGS },
 > = ArrayOfMaps::new();
-
-/// Events that a CPU sends in a second before it only counts.
-const EVENTS_PER_SECOND: u32 = 64;
 
 impl Tables for Maps {
     #[inline(always)]
@@ -269,23 +266,32 @@ pub(crate) fn count_drop_of(slot: u16, reason: u8) {
     }
 }
 
-/// Counts a drop, and sends an event about it while there are not too many.
+/// Counts a drop at an interface, and sends an event about it while there are not too many.
 #[inline(always)]
-pub(crate) fn report(event: impl FnOnce() -> DropEvent, reason: u8, second: u32) {
+pub(crate) fn report(event: impl FnOnce() -> DropEvent, reason: u8, second: u32, ifindex: u32) {
     count_drop(reason);
-    let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return };
+    if !spend(EventBudget::of(ifindex), second, EventBudget::OF_ONE)
+        || !spend(EventBudget::ALL, second, EventBudget::OF_ALL)
+    {
+        return;
+    }
+    if let Some(mut entry) = EVENTS.reserve(0) {
+        entry.write(event());
+        entry.submit(0);
+    }
+}
+
+/// Whether another event of a second is within a budget.
+#[inline(always)]
+fn spend(index: u32, second: u32, most: u32) -> bool {
+    let Some(budget) = EVENT_BUDGET.get_ptr_mut(index) else { return false };
     // SAFETY: this CPU's own budget.
     let budget = unsafe { &mut *budget };
     if budget.second != second {
         budget.second = second;
         budget.sent = 0;
     }
-    if budget.sent >= EVENTS_PER_SECOND {
-        return;
-    }
-    budget.sent += 1;
-    if let Some(mut entry) = EVENTS.reserve(0) {
-        entry.write(event());
-        entry.submit(0);
-    }
+    let left = budget.sent < most;
+    budget.sent += u32::from(left);
+    left
 }

@@ -14,7 +14,7 @@ use fairlead_datapath::flow::stage::{
 };
 use fairlead_datapath::flow::{self, Entry, Flow};
 use fairlead_datapath::kernel::{Kernel as _, Onward};
-use fairlead_datapath::packet::stage::{Parse, ReadStamp};
+use fairlead_datapath::packet::stage::{Behind, Parse, PayloadLen, ReadStamp};
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::walk::Walk;
 use fairlead_datapath::walk::stage::{
@@ -29,6 +29,7 @@ use crate::stages::{resume, stages};
 stages! {
     Skb, __sk_buff;
     Parse => tc_parse with packet(ether_type);
+    Behind => tc_behind with packet(next, offset);
     Look => tc_look with tables(from_a, opens);
     Create => tc_create with packet(new_source);
     TranslateAtUplink => tc_translate_at_uplink with packet();
@@ -38,6 +39,7 @@ stages! {
     AimAtPort => tc_aim_at_port with tables(round);
     FindFreePort => tc_find_free_port with tables(from);
     ReadStamp => tc_read_stamp with packet();
+    PayloadLen => tc_payload_len with packet();
     PutIn => tc_put_in with tables(table, which);
     MakeWay => tc_make_way with tables(table, which);
     Count => tc_count with tables(table, change);
@@ -208,9 +210,9 @@ extern "C" fn tc_report(raw: *mut __sk_buff, walk: *mut Walk, reason: u32) -> u3
             reason: reason as u8,
         }
     };
-    maps::report(event, reason as u8, k.seconds());
+    maps::report(event, reason as u8, k.seconds(), k.ifindex());
     let because = DropReason::from_number(reason as u8).unwrap_or(DropReason::Internal);
-    if let Some(slot) = counted_to(&k, because, k.ifindex(), &w.packet.tuple.dst) {
+    if let Some(slot) = counted_to(&k, because, k.ifindex(), w) {
         maps::count_drop_of(slot, reason as u8);
     }
     0

@@ -32,11 +32,17 @@ impl Connection {
         c
     }
 
-    /// The client sends a segment.
+    /// The client sends a segment; one that opens a connection carries nothing.
     #[track_caller]
     fn forth(&mut self, flags: u8, seq: u32, ack: u32) {
+        self.forth_with(flags, seq, ack, if flags == SYN { &[] } else { b"fairlead" });
+    }
+
+    #[track_caller]
+    fn forth_with(&mut self, flags: u8, seq: u32, ack: u32, data: &[u8]) {
         let l4 = L4::Segment(CLIENT, self.to.1, flags, seq, ack);
-        let sent = Message::new(Node::pod(0, self.v6), self.to.0, l4);
+        let mut sent = Message::new(Node::pod(0, self.v6), self.to.0, l4);
+        sent.payload = data.to_vec();
         let (landed, got) = self.send.pod(&mut self.node, 0, &sent);
         assert_eq!((landed, got.ends().1), (Landed::Pod(1), (Node::pod(1, self.v6), 8080)));
     }
@@ -169,6 +175,56 @@ fn s70_an_end_that_has_forgotten_the_connection_and_takes_a_new_one_begins_it_an
         c.off(FIN | ACK, true, 0);
         assert!(c.states().iter().all(|(_, state)| state & FlowState::FINS == FlowState::FINS), "{:?}", c.states());
     });
+}
+
+#[test]
+fn s70_a_syn_with_data_is_refused_and_accepted_with_it() {
+    const DATA: [u8; 1000] = [7; 1000];
+    let (isn, whole) = (0xffff_fff0_u32, FlowState::REPLIED | FlowState::ESTABLISHED);
+    let is_reset = |c: &Connection| c.states().iter().all(|(_, state)| state & FlowState::RESET != 0);
+    let answer = isn.wrapping_add(1001);
+    each_way(|mut c, _| {
+        c.forth_with(SYN, isn, 0, &DATA);
+        for wrong in [0, 1, 1000, 1002] {
+            c.back(RST | ACK, 0, isn.wrapping_add(wrong));
+            assert!(!is_reset(&c), "{wrong}: {:?}", c.states());
+        }
+        c.back(RST | ACK, 0, answer);
+        assert!(is_reset(&c), "{:?}", c.states());
+    });
+    each_way(|mut c, entries| {
+        c.forth_with(SYN, isn, 0, &DATA);
+        c.back(SYN_ACK, 0x1234, answer);
+        c.forth(ACK, answer, 0x1235);
+        assert_eq!(c.states(), std::vec![(true, whole); entries]);
+        c.forth(RST, answer, 0x1235);
+        assert!(is_reset(&c), "{:?}", c.states());
+    });
+}
+
+#[test]
+fn what_fills_a_short_frame_is_no_payload() {
+    for service in [false, true] {
+        let mut c = Connection::new(false, Send { partial: false }, service);
+        let (isn, sends) = (0x5000_0000, |c: &mut Connection, flags, seq, ack| {
+            let l4 = L4::Segment(CLIENT, c.to.1, flags, seq, ack);
+            let mut sent = Message::new(Node::pod(0, false), c.to.0, l4);
+            sent.payload.clear();
+            let mut frame = sent.frame();
+            // Frames have at least 60 bytes (IEEE 802.3).
+            frame.bytes.resize(60, 0);
+            assert_eq!(c.node.pod_sends(0, &mut frame), Landed::Pod(1));
+        });
+        let (forth, back) = c.now();
+        sends(&mut c, FIN, forth, back);
+        c.back(FIN, back, forth.wrapping_add(1));
+        sends(&mut c, ACK, forth.wrapping_add(1), back.wrapping_add(9));
+        assert!(c.states().iter().all(|(_, state)| state & FlowState::LAST_ACK != 0), "{:?}", c.states());
+        let mut c = Connection::new(false, Send { partial: false }, service);
+        sends(&mut c, SYN, isn, 0);
+        c.back(RST | ACK, 0, isn + 1);
+        assert!(c.states().iter().all(|(_, state)| state & FlowState::RESET != 0), "{:?}", c.states());
+    }
 }
 
 #[test]

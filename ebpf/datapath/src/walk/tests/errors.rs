@@ -235,6 +235,48 @@ fn s46_an_error_about_a_fragment_finds_the_flow_by_the_first() {
 }
 
 #[test]
+fn s46_an_error_about_a_packet_with_extension_headers_finds_its_flow() {
+    const V6: bool = true;
+    // Hop by hop, destination (the tunnel encapsulation limit of RFC 2473 is one), routing, authentication, fragment.
+    let headers: [(u8, Vec<u8>); 5] = [
+        (0, [5, 2, 0, 0, 1, 0].into()),
+        (60, [4, 1, 4, 1, 0, 0].into()),
+        (43, [0; 6].into()),
+        (51, [0; 10].into()),
+        (44, [0, 1, 0, 0, 0, 9].into()),
+    ];
+    let mut chains: Vec<Vec<(u8, Vec<u8>)>> = headers.iter().map(|one| std::vec![one.clone()]).collect();
+    chains.push(headers[..2].into());
+    chains.push([headers[1].clone(), headers[4].clone()].into());
+    for (kind, extensions) in kinds(V6).into_iter().flat_map(|kind| chains.iter().map(move |chain| (kind, chain))) {
+        let mut node = Node::new();
+        node.service((Node::vip(V6), 80), UDP, &[(Node::far_pod(V6), 8080)]);
+        let mut sent = udp((Node::pod(0, V6), CLIENT), (Node::vip(V6), 80));
+        sent.extensions.clone_from(extensions);
+        let mut frame = sent.frame();
+        let as_sent = frame.bytes[14..].to_vec();
+        assert_eq!(node.pod_sends(0, &mut frame), Landed::Node(0), "{extensions:?}");
+        let mut error = Message::error(Node::other_node(V6), &frame, kind, 500).frame();
+        assert_eq!(node.arrives(&mut error), Landed::Pod(0), "{extensions:?}");
+        assert_eq!(seen(&error).dst, Node::pod(0, V6));
+        // The quote is what the pod sent, but for the hop limit and the checksum, which nobody can check in a quote.
+        let told = &error.bytes[error.bytes.len() - as_sent.len()..];
+        let l4 = as_sent.len() - 16;
+        assert_eq!((&told[8..l4 + 6], &told[l4 + 8..]), (&as_sent[8..l4 + 6], &as_sent[l4 + 8..]), "{extensions:?}");
+    }
+    // A chain that is longer than any, and one that is cut off.
+    let mut node = Node::new();
+    let mut sent = udp((Node::pod(0, V6), CLIENT), (Node::far_pod(V6), 53));
+    let plain = sent.frame();
+    assert_eq!(node.pod_sends(0, &mut plain.clone()), Landed::Node(0));
+    sent.extensions = std::vec![headers[1].clone(); 8];
+    for (about, quote) in [(sent.frame(), 500), (plain, 43)] {
+        let mut error = Message::error(Node::other_node(V6), &about, kinds(V6)[0], quote).frame();
+        assert_eq!(node.arrives(&mut error), dropped(DropReason::NotAsked));
+    }
+}
+
+#[test]
 fn no_error_answers_an_error() {
     each(|v6, _| {
         let mut node = Node::new();

@@ -55,6 +55,38 @@ fn the_report_of_a_drop_names_no_policy_that_was_not_asked() {
 }
 
 #[test]
+fn a_refusal_by_ingress_policy_is_counted_to_whose_policy_it_is() {
+    each(|v6, send| {
+        for service in [false, true] {
+            let mut node = node();
+            node.service((Node::vip(v6), 443), TCP, &[(Node::pod(1, v6), 80)]);
+            let to = if service { (Node::vip(v6), 443) } else { (Node::pod(1, v6), 80) };
+            let sent = |flags| tcp((Node::pod(0, v6), CLIENT), to, flags);
+            let got = send.pod(&mut node, 0, &sent(SYN));
+            answered(send, &mut node, 0, &sent(SYN), &got, SYN_ACK);
+            send.pod(&mut node, 0, &sent(ACK));
+            node.police(1, NOTHING, ALLOW_ALL);
+            // Of a connection from before, in both directions, and of one that begins.
+            for (slot, message) in [(0, sent(ACK)), (1, answer(&got.1, ACK)), (0, sent(SYN))] {
+                let (landed, _) = send.pod(&mut node, slot, &message);
+                assert_eq!(landed, dropped(DropReason::IngressPolicy));
+                assert_eq!(
+                    node.host.counted_to(DropReason::IngressPolicy),
+                    Some(1),
+                    "of pod {slot}, service {service}"
+                );
+            }
+        }
+        // What might have been the end of what the pod opened itself.
+        let mut node = node();
+        node.police(0, NOTHING, NOTHING);
+        let (landed, _) = send.arrives(&mut node, &tcp((Node::far_pod(v6), 80), (Node::pod(0, v6), CLIENT), RST));
+        assert_eq!(landed, dropped(DropReason::IngressPolicy));
+        assert_eq!(node.host.counted_to(DropReason::IngressPolicy), Some(0));
+    });
+}
+
+#[test]
 fn p30_answers_pass_whatever_policy_says_of_their_direction() {
     each(|v6, send| {
         let mut node = node();
