@@ -307,6 +307,20 @@ fn c38_a_static_pod_gets_its_network_and_the_policy_of_its_mirror() {
 }
 
 #[test]
+fn files_of_the_run_directory_are_in_the_book() {
+    let page = include_str!("../../manifests/book/src/reference/files.md");
+    let lab = lab();
+    let node = lab.node("node-1");
+    // Whose deletion is queued for a moment.
+    node.pod("cni/listed").start().delete();
+    let listed = node.must_run(&["ls", "/run/fairlead"]);
+    assert!(listed.contains("cni-queue"), "{listed}");
+    for name in listed.lines() {
+        assert!(page.contains(&format!("`/run/fairlead/{name}`")), "{name} is not on the page");
+    }
+}
+
+#[test]
 fn add_latency_is_printed() {
     let lab = lab();
     let mut took: Vec<Duration> = Vec::new();
