@@ -35,7 +35,7 @@ fn pods() -> impl Strategy<Value = Vec<WantPod>> {
 }
 
 fn have() -> impl Strategy<Value = HavePods> {
-    let settings = prop::collection::btree_map(prop::sample::select(&Setting::ALL[..]), 0..3, 0..=3);
+    let settings = prop::collection::btree_map(prop::sample::select(&Setting::ALL[..]), 0..3, 0..=4);
     let device = (0..5_u8, 1400..1402_u32, any::<bool>());
     let link = (any::<bool>(), prop::option::of(0..4_u8), prop::option::of(0..4_u8), settings, device);
     let links = prop::collection::btree_map(0..7_u16, link, 0..7);
@@ -88,6 +88,7 @@ fn is_wired(pod: &WantPod, have: &HavePods) -> bool {
     let settings = link.settings.iter().all(|(setting, value)| match setting {
         Setting::ForwardingV4 | Setting::ForwardingV6 => *value >= 1,
         Setting::RpFilter => *value == 0 || *value > 1,
+        Setting::DisableIpv6 => *value == 0 || pod.ips.iter().all(IpAddr::is_ipv4),
     });
     let mut routed: Vec<_> = have.routes.iter().filter(|(index, _)| *index == at).map(|(_, ip)| *ip).collect();
     let mut wanted = pod.ips.clone();
