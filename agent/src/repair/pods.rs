@@ -135,6 +135,13 @@ pub fn is_wired_but_for_the_mac(steps: &[Step], have: &HavePods) -> bool {
     steps.iter().all(known)
 }
 
+/// Whether a step does no more than follow a pod that gave its interface another MAC address than the one `before`. That is for
+/// a pod to do, as often as it likes: nobody has undone anything.
+#[must_use]
+pub fn follows_the_pod(step: Step, have: &HavePods, before: Mac) -> bool {
+    matches!(step, Step::Neighbour(at, ip, mac) if mac != before && have.neighbours.get(&(at, ip)) == Some(&before))
+}
+
 /// What has to be done so that these pods are wired. What others have at the same interfaces is left alone, and so are
 /// pods whose interface is gone, which end by it.
 #[must_use]

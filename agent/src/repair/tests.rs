@@ -215,3 +215,20 @@ fn a_pod_is_wired_when_nothing_but_its_mac_differs() {
         assert_eq!(is_wired_but_for_the_mac(&steps, &have), wired, "{steps:?}");
     }
 }
+
+#[test]
+fn what_a_pod_did_itself_is_told_from_what_others_undid() {
+    let at = 1_000_001;
+    let have = HavePods { neighbours: BTreeMap::from([((at, ip(2)), mac(1))]), ..HavePods::default() };
+    for (step, before, follows) in [
+        (Step::Neighbour(at, ip(2), mac(2)), mac(1), true),
+        // Somebody gave the neighbour another address than the pod has had all the time.
+        (Step::Neighbour(at, ip(2), mac(2)), mac(2), false),
+        (Step::Neighbour(at, ip(2), mac(3)), mac(2), false),
+        // It is missing.
+        (Step::Neighbour(at, ip(3), mac(2)), mac(1), false),
+        (Step::Mac(at, mac(2)), mac(1), false),
+    ] {
+        assert_eq!(follows_the_pod(step, &have, before), follows, "{step:?}");
+    }
+}
