@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use fairlead_tests::{Ended, Lab, Node, Pod, Probes, binary};
+use fairlead_tests::{Ended, Lab, Node, Pod, Probe, Probes, binary};
 use serde_json::{Value, json};
 
 /// The lab of all tests, which run one after the other.
@@ -304,6 +304,48 @@ fn c38_a_static_pod_gets_its_network_and_the_policy_of_its_mirror() {
     pod.delete();
     client.delete();
     lab.delete("NetworkPolicy", "cni/static");
+}
+
+/// The name of a pod's host side.
+fn host_side(pod: &Pod) -> String {
+    let interfaces = pod.result()["interfaces"].as_array().unwrap().iter();
+    let mut host = interfaces.filter(|each| each["sandbox"].as_str().unwrap_or_default().is_empty());
+    host.next().unwrap()["name"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn c31_ipv6_that_somebody_switches_off_at_a_pods_interface_is_on_again() {
+    let lab = lab();
+    let node = lab.node("node-1");
+    let pod = node.pod("cni/hardened").tcp(80).start();
+    let key = format!("net.ipv6.conf.{}.disable_ipv6", host_side(&pod));
+    node.must_run(&["sysctl", "-qw", &format!("{key}=1")]);
+    // Nothing tells of it: the agent looks every ten seconds, and leaves a pod to its plugin for twenty if it has not seen it whole.
+    lab.wait_within(Duration::from_secs(45), "it is on again", || {
+        match node.must_run(&["sysctl", "-n", &key]).trim() {
+            "0" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+    for ip in pod.ips() {
+        let ask = || node.probe(&Probe::tcp(ip, 80).timeout(Duration::from_millis(200)));
+        assert_eq!(lab.wait_until("the node reaches the pod", ask).server.pod, "cni/hardened");
+    }
+    pod.delete();
+}
+
+#[test]
+fn files_of_the_run_directory_are_in_the_book() {
+    let page = include_str!("../../manifests/book/src/reference/files.md");
+    let lab = lab();
+    let node = lab.node("node-1");
+    // Whose deletion is queued for a moment.
+    node.pod("cni/listed").start().delete();
+    let listed = node.must_run(&["ls", "/run/fairlead"]);
+    assert!(listed.contains("cni-queue"), "{listed}");
+    for name in listed.lines() {
+        assert!(page.contains(&format!("`/run/fairlead/{name}`")), "{name} is not on the page");
+    }
 }
 
 #[test]

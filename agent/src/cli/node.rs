@@ -12,6 +12,7 @@ use super::print::{self, Table};
 use super::show::{List, Output, show};
 use super::{CliError, runtime};
 use crate::admin::{self, Connection, Request};
+use crate::daemon;
 use crate::doctor::migration;
 use crate::doctor::{self, Finding, Severity, Without};
 use crate::install::conflist::{CONF_DIR, CONF_NAME};
@@ -206,6 +207,7 @@ pub(super) fn install(args: &InstallArgs, output: Output) -> Result<(), CliError
 fn try_install(args: &InstallArgs, output: Output) -> Result<(), CliError> {
     let InstallArgs { places, cni_plugin, kubelet_kubeconfig, api_server, config } = args;
     let settings = config.as_deref().map(agent_settings).transpose()?;
+    settings.as_ref().map_or(Ok(()), daemon::check)?;
     let set = || settings.and_then(|settings| settings.api_server).map(|url| url.to_string());
     let own = || std::env::current_exe().map(|path| path.with_file_name(PLUGIN));
     let plugin =

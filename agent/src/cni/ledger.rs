@@ -269,6 +269,12 @@ impl Ledger {
         }
     }
 
+    /// Whether an address was given back a moment ago.
+    #[must_use]
+    pub fn rests(&self, ip: IpAddr, now: Duration) -> bool {
+        self.ranges.iter().any(|range| range.offset(ip).is_some_and(|offset| range.pool.rests(offset, now)))
+    }
+
     /// Keeps a slot and addresses from being given, for a link that has them and that no entry explains.
     pub fn hold(&mut self, slot: u16, ips: &[IpAddr]) {
         self.slots.claim(slot.into());

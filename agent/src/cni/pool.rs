@@ -75,6 +75,11 @@ impl Pool {
         self.resting.iter().map(|(n, _)| *n)
     }
 
+    /// Whether it was given back a moment ago.
+    pub(crate) fn rests(&self, n: u128, now: Duration) -> bool {
+        self.resting.iter().any(|(resting, since)| *resting == n && now.saturating_sub(*since) < QUARANTINE)
+    }
+
     /// How many are in use.
     pub(crate) fn used(&self) -> usize {
         self.used.len()

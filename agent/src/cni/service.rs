@@ -16,6 +16,7 @@ use futures::future::join_all;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{sleep, timeout};
 
+use super::pool::QUARANTINE;
 use super::{
     AttachError, AttachedPod, CniError, Entry, Health, Journal, KnownPod, Ledger, NodeNetwork, PodNetwork, Record,
 };
@@ -50,11 +51,18 @@ struct State {
     /// Host sides that no entry explains, by name: the journal was lost, the pods may well be running. What they have
     /// is not given to others.
     held: BTreeMap<String, PodLink>,
+    /// Who had addresses that were given back.
+    last: BTreeMap<IpAddr, ObjectKey>,
 }
 
 impl State {
     fn commit(&mut self, record: Record, now: Duration) -> Result<(), CniError> {
         self.journal.commit(&mut self.ledger, record, now)
+    }
+
+    /// Whether a pod has to wait for an address: that of another rests, whoever asks for it by name.
+    fn rests(&self, ip: IpAddr, own: &ObjectKey, now: Duration) -> bool {
+        self.ledger.rests(ip, now) && self.last.get(&ip) != Some(own)
     }
 }
 
@@ -66,7 +74,7 @@ impl<N: PodNetwork> Service<N> {
         (journal, ledger): (Journal, Ledger),
         existing: Vec<PodLink>,
     ) -> Self {
-        let mut state = State { ledger, journal, held: BTreeMap::new() };
+        let mut state = State { ledger, journal, held: BTreeMap::new(), last: BTreeMap::new() };
         let known: BTreeSet<String> = state.ledger.entries().map(|(attachment, _)| attachment.host_link()).collect();
         let slots: BTreeSet<u16> = state.ledger.entries().map(|(_, entry)| entry.slot).collect();
         let is_known = |link: &PodLink| {
@@ -131,6 +139,8 @@ impl<N: PodNetwork> Service<N> {
         let carried = self.known_pod(&key, pod.uid.as_deref()).await.map(|known| known.ips).unwrap_or_default();
         let to_have: Vec<IpAddr> = asked.ips.iter().chain(&carried).copied().collect();
         self.wait_for_departure(attachment, &to_have).await?;
+        let others: Vec<IpAddr> = asked.ips.iter().copied().filter(|ip| !carried.contains(ip)).collect();
+        self.wait_for_rest(&key, &others).await;
 
         let mut state = self.state();
         if state.ledger.get(attachment).is_some() {
@@ -148,7 +158,8 @@ impl<N: PodNetwork> Service<N> {
         let Wanted { ips: asked, mac } = asked;
         let wanted: Vec<IpAddr> = asked.iter().chain(&carried).copied().collect();
         let (slot, ips) = state.ledger.choose(self.now(), &wanted, foreign)?;
-        if let Some(ip) = asked.iter().copied().find(|ip| !ips.contains(ip) || foreign(*ip)) {
+        let rests = |ip| others.contains(&ip) && state.rests(ip, &key, self.now());
+        if let Some(ip) = asked.iter().copied().find(|ip| !ips.contains(ip) || foreign(*ip) || rests(*ip)) {
             let is_of_node = node.pod_cidrs.iter().any(|range| range.contains(ip));
             let ranges = node.pod_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             return Err(if is_of_node { CniError::Taken(ip) } else { CniError::NotOfNode { ip, ranges } });
@@ -183,6 +194,15 @@ impl<N: PodNetwork> Service<N> {
             if others.is_empty() || tokio::time::Instant::now() >= end {
                 return Ok(());
             }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Waits until those of these addresses have rested that another pod had: they were asked for, which is no reason to get what
+    /// is meant for that pod.
+    async fn wait_for_rest(&self, own: &ObjectKey, ips: &[IpAddr]) {
+        let end = tokio::time::Instant::now() + QUARANTINE + POLL;
+        while ips.iter().any(|ip| self.state().rests(*ip, own, self.now())) && tokio::time::Instant::now() < end {
             sleep(POLL).await;
         }
     }
@@ -251,8 +271,11 @@ impl<N: PodNetwork> Service<N> {
         }
         {
             let (mut state, now) = (self.state(), self.now());
-            if state.ledger.get(attachment).is_some() {
+            if let Some(entry) = state.ledger.get(attachment) {
+                let key = ObjectKey::new(&entry.pod.namespace, &entry.pod.name);
+                let had: Vec<_> = entry.ips.iter().map(|ip| (*ip, key.clone())).collect();
                 state.commit(Record::Released { attachment: attachment.clone() }, now)?;
+                state.last.extend(had);
             }
             if let Some(link) = state.held.remove(&name) {
                 state.ledger.unhold(link.slot, &link.ips, now);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use fairlead_datapath::bandwidth::{Bandwidth, Limit};
 
 use crate::model::Model;
+use crate::wiring::Uplink;
 
 /// Bits in a byte: limits are given in bits a second.
 const BITS: u64 = 8;
@@ -17,6 +18,13 @@ const LEAST_BURST: u64 = 4 * 65_536;
 /// (200 ms, `TCP_RTO_MIN` in include/net/tcp.h), or what is not used meanwhile would be lost too. At most what a queue may
 /// be asked to keep.
 const AHEAD: (u64, u64) = (250_000, 2_000_000);
+
+/// Whether what leaves the node waits for its turn: where every uplink by which nodes are reached has a queue for that.
+#[must_use]
+pub fn is_paced(uplinks: &[Uplink]) -> bool {
+    let mut primary = uplinks.iter().filter(|uplink| uplink.is_primary).peekable();
+    primary.peek().is_some() && primary.all(|uplink| uplink.paces)
+}
 
 /// The limits of every attached pod that has one, by slot. `paced`: what leaves the node waits at the uplinks for its turn.
 #[must_use]
@@ -62,7 +70,78 @@ fn rate(bits: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use fairlead_objects::{Event, Kind, ObjectKey, read_str};
+
     use super::*;
+    use crate::model::LocalPod;
+    use crate::plan::{Op, bandwidth::State};
+
+    fn uplink(is_primary: bool, paces: bool) -> Uplink {
+        Uplink {
+            ifindex: 2,
+            name: "eth0".to_owned(),
+            mtu: 1500,
+            mac: None,
+            addresses: Vec::new(),
+            is_primary,
+            has_ip: true,
+            paces,
+            bare: false,
+        }
+    }
+
+    #[test]
+    fn c42_what_leaves_is_paced_where_all_uplinks_to_other_nodes_have_fq() {
+        let [paces, drops] = [true, false].map(|paces| uplink(true, paces));
+        let other = uplink(false, false);
+        for (uplinks, paced) in [
+            (vec![], false),
+            (vec![other.clone()], false),
+            (vec![paces.clone()], true),
+            (vec![paces.clone(), other], true),
+            (vec![paces, drops], false),
+        ] {
+            assert_eq!(is_paced(&uplinks), paced, "{uplinks:?}");
+        }
+    }
+
+    /// From the annotations to what is written for the programs, of which other tests show what packets meet.
+    #[test]
+    fn c42_annotations_become_limits_of_the_attached_pod_and_end_with_them() {
+        let pod = |annotations: &str| {
+            format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{namespace: a, name: web, uid: u, annotations: {{{annotations}}}}}, \
+                 spec: {{nodeName: n1}}}}"
+            )
+        };
+        let mut model = Model::new("n1");
+        let take = |model: &mut Model, text: &str| {
+            read_str(text).into_iter().flatten().for_each(|object| model.take(Event::Applied(object)));
+        };
+        let both = "kubernetes.io/egress-bandwidth: 10M, kubernetes.io/ingress-bandwidth: 1Gi";
+        take(&mut model, &pod(both));
+        Kind::ALL.into_iter().for_each(|kind| model.take(Event::Synced(kind)));
+        assert!(compile(&model, true).is_empty(), "it is not attached");
+        let local = LocalPod {
+            slot: 3,
+            key: ObjectKey::new("a", "web"),
+            uid: "u".to_owned(),
+            ips: Vec::new(),
+            pod_mac: [0; 6],
+            host_mac: [0; 6],
+        };
+        model.attach(local);
+        let mut state = State::default();
+        for (paced, expected) in [(true, 1), (false, 0)] {
+            let plan = state.plan(&compile(&model, paced));
+            let egress = Limit { rate: 1_250_000, ahead: 250_000, paced: expected };
+            let ingress = Limit { rate: 134_217_728, ahead: 250_000, paced: 0 };
+            assert_eq!(plan, [Op::Bandwidth { slot: 3, value: Bandwidth { egress, ingress } }]);
+            plan.iter().for_each(|op| state.applied(op));
+        }
+        take(&mut model, &pod("kubernetes.io/egress-bandwidth: many"));
+        assert_eq!(state.plan(&compile(&model, true)), [Op::Bandwidth { slot: 3, value: Bandwidth::NONE }]);
+    }
 
     #[test]
     fn a_limit_leaves_room_for_the_largest_packets_and_for_what_tcp_waits() {

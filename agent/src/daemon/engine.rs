@@ -23,7 +23,7 @@ use super::sockets::Sockets;
 use super::sweep;
 use crate::bpf::{BpfError, Hooks, Linked, SocketList, Tables};
 use crate::cni::{AttachError, AttachedPod};
-use crate::compile::node;
+use crate::compile::{bandwidth as limits, node};
 use crate::masquerade::PortRange;
 use crate::model::{LocalPod, Model};
 use crate::network::TunnelSettings;
@@ -285,8 +285,7 @@ impl Engine {
                 }
             }
         }
-        let mut primary = uplinks.iter().filter(|uplink| uplink.is_primary).peekable();
-        self.content.set_paced(primary.peek().is_some() && primary.all(|uplink| uplink.paces));
+        self.content.set_paced(limits::is_paced(&uplinks));
         self.uplinks = uplinks;
         self.look_at_node();
         self.look_at_claims();

@@ -75,12 +75,22 @@ pub struct Config {
     pub log: Log,
 }
 
+/// What can be wrong with settings of which each by itself is right. `fairlead install` asks before it changes anything.
+///
+/// # Errors
+/// The text says what to do.
+pub fn check(settings: &Settings) -> Result<(), DaemonError> {
+    let count = settings.metadata_addresses.len();
+    if count > MAX_CLOSED { Err(DaemonError::Metadata(count)) } else { Ok(()) }
+}
+
 /// Runs the agent until it is told to end. What it attached stays attached.
 ///
 /// # Errors
 /// It can't start: the text says what to do.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     let Config { node, source, settings, log } = config;
+    check(&settings)?;
     let Settings {
         log_level: _,
         api_server: _,
@@ -120,9 +130,6 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         conntrack_udp_stream_timeout: udp_stream,
     } = settings;
     let tunnel = TunnelSettings { when: tunnel, from: tunnel_from, port: vxlan_port };
-    if metadata_addresses.len() > MAX_CLOSED {
-        return Err(DaemonError::Metadata(metadata_addresses.len()));
-    }
     let masquerade = Masquerade { mode, except, ports };
     let healthz = healthz_bind.unwrap_or_else(|| fairlead_observe::any(HEALTHZ_PORT));
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use fairlead_cni::Mac;
 use nix::errno::Errno;
 use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
 
 use super::engine::Input;
 use crate::bpf::Sentry;
 use crate::model::LocalPod;
-use crate::repair::{HavePods, Kind, Looked, Step, WantPod, compare_pods, is_wired_but_for_the_mac};
+use crate::repair::{HavePods, Kind, Looked, Step, WantPod, compare_pods, follows_the_pod, is_wired_but_for_the_mac};
 use crate::state::{Shared, Subject};
 use crate::wiring::{Changed, Names, Netlink, Peers, Sysctls, Uplink, overlay};
 
@@ -47,6 +48,16 @@ struct Known {
     wired: bool,
     /// The MTU of its host side when it was first seen: the pod keeps the one that it began with.
     mtu: Option<u32>,
+    /// The MAC address that its own side had when it was last seen.
+    mac: Mac,
+}
+
+/// Something to do for a pod.
+struct Due {
+    pod: LocalPod,
+    step: Step,
+    /// Whether the pod did itself what this follows.
+    follows: bool,
 }
 
 impl Caretaker {
@@ -85,7 +96,7 @@ impl Caretaker {
             return looked;
         }
         let own = shared.progress().network.addresses;
-        for (pod, step) in steps {
+        for Due { pod, step, follows } in steps {
             // Slots are given again: what was seen of this one must still be its pod's.
             if shared.model().local().get(&pod.slot) != Some(&pod) {
                 continue;
@@ -99,20 +110,25 @@ impl Caretaker {
                 continue;
             }
             let (kind, what) = describe(step, &link.name);
+            // A pod that changes its address all the time does not fill the log, nor take the place of what others undid.
+            if follows && outcome.is_ok() {
+                debug!(pod = %pod.key, "followed the pod: {what}");
+                continue;
+            }
             looked.note(kind, Some(pod.slot), format!("{what} of pod {}", pod.key), outcome);
         }
         looked
     }
 
     /// What has to be done for pods whose plugin is done.
-    fn due(&mut self, local: &[LocalPod], have: &HavePods, now: Instant) -> Vec<(LocalPod, Step)> {
+    fn due(&mut self, local: &[LocalPod], have: &HavePods, now: Instant) -> Vec<Due> {
         let first = self.known.is_none();
         let mut known = self.known.take().unwrap_or_default();
         known.retain(|slot, known| local.iter().any(|pod| pod.slot == *slot && *pod == known.pod));
         let mut due = Vec::new();
         for pod in local {
             let link = have.links.get(&want(pod).ifindex());
-            let new = || Known { pod: pod.clone(), since: now, wired: first, mtu: None };
+            let new = || Known { pod: pod.clone(), since: now, wired: first, mtu: None, mac: want(pod).pod_mac };
             let known = known.entry(pod.slot).or_insert_with(new);
             known.mtu = known.mtu.or(link.map(|link| link.mtu));
             let steps = compare_pods(&[WantPod { mtu: known.mtu, ..want(pod) }], have);
@@ -122,7 +138,10 @@ impl Caretaker {
                 continue;
             }
             if known.wired || now.saturating_duration_since(known.since) >= WIRING {
-                due.extend(steps.into_iter().map(|step| (pod.clone(), step)));
+                let before = known.mac;
+                known.mac = link.and_then(|link| link.peer_mac).unwrap_or(before);
+                let of_pod = |step| Due { pod: pod.clone(), step, follows: follows_the_pod(step, have, before) };
+                due.extend(steps.into_iter().map(of_pod));
             }
         }
         self.known = Some(known);

@@ -11,7 +11,7 @@ mod pods;
 mod tests;
 
 pub use hooks::{FilterPlace, Filters, HaveHook, HookStep, WantHook, compare_hooks};
-pub use pods::{HaveLink, HavePods, Setting, Step, WantPod, compare_pods, is_wired_but_for_the_mac};
+pub use pods::{HaveLink, HavePods, Setting, Step, WantPod, compare_pods, follows_the_pod, is_wired_but_for_the_mac};
 
 /// Repairs of one kind that are named when there are many.
 const NAMED: usize = 4;

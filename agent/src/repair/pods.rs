@@ -46,18 +46,21 @@ pub enum Setting {
     /// The check of return paths: 0, and loose (2) does no harm, which systemd gives to every new device. The programs check
     /// sources.
     RpFilter,
+    /// Whether there is no IPv6: 0, where the pod has an address of it. Without it the kernel takes no IPv6 route there, and
+    /// what hardens a node may switch it off for every device.
+    DisableIpv6,
 }
 
 impl Setting {
     /// Every setting.
-    pub const ALL: [Self; 3] = [Self::ForwardingV4, Self::ForwardingV6, Self::RpFilter];
+    pub const ALL: [Self; 4] = [Self::ForwardingV4, Self::ForwardingV6, Self::RpFilter, Self::DisableIpv6];
 
     /// What it should be.
     #[must_use]
     pub const fn value(self) -> i32 {
         match self {
             Self::ForwardingV4 | Self::ForwardingV6 => 1,
-            Self::RpFilter => 0,
+            Self::RpFilter | Self::DisableIpv6 => 0,
         }
     }
 
@@ -67,6 +70,7 @@ impl Setting {
         match self {
             Self::ForwardingV4 | Self::ForwardingV6 => value != 0,
             Self::RpFilter => value != 1,
+            Self::DisableIpv6 => value == 0,
         }
     }
 }
@@ -131,6 +135,13 @@ pub fn is_wired_but_for_the_mac(steps: &[Step], have: &HavePods) -> bool {
     steps.iter().all(known)
 }
 
+/// Whether a step does no more than follow a pod that gave its interface another MAC address than the one `before`. That is for
+/// a pod to do, as often as it likes: nobody has undone anything.
+#[must_use]
+pub fn follows_the_pod(step: Step, have: &HavePods, before: Mac) -> bool {
+    matches!(step, Step::Neighbour(at, ip, mac) if mac != before && have.neighbours.get(&(at, ip)) == Some(&before))
+}
+
 /// What has to be done so that these pods are wired. What others have at the same interfaces is left alone, and so are
 /// pods whose interface is gone, which end by it.
 #[must_use]
@@ -148,7 +159,8 @@ pub fn compare_pods(want: &[WantPod], have: &HavePods) -> Vec<Step> {
         if link.mac != Some(pod.host_mac) {
             steps.push(Step::Mac(ifindex, pod.host_mac));
         }
-        let wrong = link.settings.iter().filter(|(setting, value)| !setting.is_right(**value));
+        let matters = |setting: &Setting| *setting != Setting::DisableIpv6 || pod.ips.iter().any(IpAddr::is_ipv6);
+        let wrong = link.settings.iter().filter(|(setting, value)| matters(setting) && !setting.is_right(**value));
         steps.extend(wrong.map(|(setting, _)| Step::Set(ifindex, *setting)));
         if !link.up {
             steps.push(Step::Up(ifindex));

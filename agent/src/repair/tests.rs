@@ -35,7 +35,7 @@ fn pods() -> impl Strategy<Value = Vec<WantPod>> {
 }
 
 fn have() -> impl Strategy<Value = HavePods> {
-    let settings = prop::collection::btree_map(prop::sample::select(&Setting::ALL[..]), 0..3, 0..=3);
+    let settings = prop::collection::btree_map(prop::sample::select(&Setting::ALL[..]), 0..3, 0..=4);
     let device = (0..5_u8, 1400..1402_u32, any::<bool>());
     let link = (any::<bool>(), prop::option::of(0..4_u8), prop::option::of(0..4_u8), settings, device);
     let links = prop::collection::btree_map(0..7_u16, link, 0..7);
@@ -88,6 +88,7 @@ fn is_wired(pod: &WantPod, have: &HavePods) -> bool {
     let settings = link.settings.iter().all(|(setting, value)| match setting {
         Setting::ForwardingV4 | Setting::ForwardingV6 => *value >= 1,
         Setting::RpFilter => *value == 0 || *value > 1,
+        Setting::DisableIpv6 => *value == 0 || pod.ips.iter().all(IpAddr::is_ipv4),
     });
     let mut routed: Vec<_> = have.routes.iter().filter(|(index, _)| *index == at).map(|(_, ip)| *ip).collect();
     let mut wanted = pod.ips.clone();
@@ -212,5 +213,22 @@ fn a_pod_is_wired_when_nothing_but_its_mac_differs() {
         (vec![Step::Up(at)], false),
     ] {
         assert_eq!(is_wired_but_for_the_mac(&steps, &have), wired, "{steps:?}");
+    }
+}
+
+#[test]
+fn what_a_pod_did_itself_is_told_from_what_others_undid() {
+    let at = 1_000_001;
+    let have = HavePods { neighbours: BTreeMap::from([((at, ip(2)), mac(1))]), ..HavePods::default() };
+    for (step, before, follows) in [
+        (Step::Neighbour(at, ip(2), mac(2)), mac(1), true),
+        // Somebody gave the neighbour another address than the pod has had all the time.
+        (Step::Neighbour(at, ip(2), mac(2)), mac(2), false),
+        (Step::Neighbour(at, ip(2), mac(3)), mac(2), false),
+        // It is missing.
+        (Step::Neighbour(at, ip(3), mac(2)), mac(1), false),
+        (Step::Mac(at, mac(2)), mac(1), false),
+    ] {
+        assert_eq!(follows_the_pod(step, &have, before), follows, "{step:?}");
     }
 }

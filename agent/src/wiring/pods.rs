@@ -175,6 +175,7 @@ fn key(setting: Setting, name: &str) -> String {
         Setting::ForwardingV4 => format!("net/ipv4/conf/{name}/forwarding"),
         Setting::ForwardingV6 => format!("net/ipv6/conf/{name}/forwarding"),
         Setting::RpFilter => format!("net/ipv4/conf/{name}/rp_filter"),
+        Setting::DisableIpv6 => format!("net/ipv6/conf/{name}/disable_ipv6"),
     }
 }
 
@@ -197,6 +198,7 @@ fn have_link(message: &LinkMessage, peer_mac: Option<Mac>) -> Option<(u32, HaveL
             AfSpecUnspec::Inet6(all) => all.iter().for_each(|spec| {
                 if let AfSpecInet6::DevConf(conf) = spec {
                     settings.insert(Setting::ForwardingV6, conf.forwarding);
+                    settings.insert(Setting::DisableIpv6, conf.disable_ipv6);
                 }
             }),
             _ => {}

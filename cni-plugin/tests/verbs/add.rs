@@ -433,6 +433,24 @@ fn c40_add_refuses_by_name_what_it_can_t_give() {
 }
 
 #[test]
+fn c22_c40_an_address_that_is_asked_for_rests_like_any_other_unless_the_same_pod_had_it() {
+    let (node, holder) = (Node::new(), Container::new("web-0"));
+    let mut conf = node.conf("1.1.0");
+    conf["runtimeConfig"] = json!({"ips": ["10.244.1.77"]});
+    node.verb("ADD", &holder, &conf).result();
+    assert!(node.verb("DEL", &holder, &conf).is_empty_success());
+    // The pod itself again, as after its sandbox was lost.
+    let started = Instant::now();
+    assert_eq!(ips(&node.verb("ADD", &holder, &conf).result())[0], "10.244.1.77");
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(node.verb("DEL", &holder, &conf).is_empty_success());
+    // Others wait: what is on its way to the pod that is gone is not theirs.
+    let (started, other) = (Instant::now(), Container::new("web-1"));
+    assert_eq!(ips(&node.verb("ADD", &other, &conf).result())[0], "10.244.1.77");
+    assert!(started.elapsed() > Duration::from_secs(4), "{:?}", started.elapsed());
+}
+
+#[test]
 fn c41_add_and_check_take_null_for_an_empty_list() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
     let mut conf = node.conf("1.0.0");

@@ -129,6 +129,15 @@ fn settings_of_the_agent_hold_for_the_installation() {
     assert!(!wrong.ok() && wrong.stderr.contains("apiServr") && wrong.stderr.contains("apiServer"), "{wrong:?}");
     let status = node.fairlead(&["status"]);
     assert!(!status.ok() && status.stderr.contains("apiServr"), "{status:?}");
+    // Each of them is right, and there are more than the programs can be told.
+    let many: Vec<String> = (1..10).map(|n| format!("192.0.2.{n}")).collect();
+    write(
+        node,
+        config,
+        &format!("apiServer: https://192.0.2.7:6443\nmetadata: {{addresses: [{}]}}\n", many.join(", ")),
+    );
+    let wrong = install(node, &["--config", config]);
+    assert!(!wrong.ok() && wrong.stderr.contains("metadata.addresses has 9 addresses"), "{wrong:?}");
 }
 
 #[test]

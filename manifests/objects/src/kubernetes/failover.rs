@@ -27,7 +27,8 @@ use crate::causes;
 const SERVICE: &str = "kubernetes.default.svc";
 /// How long a connection may take: a server that is gone without a word costs this much.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long the head of an answer may take. A list of all objects takes long at its end, not before its head.
+/// How long the head of an answer may take, and the next part of one. A list of all objects takes long at its end, not before
+/// its head.
 const ANSWER: Duration = Duration::from_secs(60);
 /// A connection on which nothing comes is asked whether anybody is there, and is given up after this long.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
@@ -155,7 +156,7 @@ where
                 let watched = watched.filter(|_| response.status().is_success());
                 response.map(|body| match watched {
                     Some(kind) => Tapped::watch(body, heard, kind),
-                    None => Tapped::plain(body),
+                    None => Tapped::plain(body, ANSWER),
                 })
             })
         })

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use http::Uri;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+use tower::BoxError;
 
 use crate::Kind;
 
@@ -91,44 +93,64 @@ pub(super) fn watched(uri: &Uri) -> Option<Kind> {
     }
 }
 
-/// The body of an answer; if it is a watch's, what comes in it is noted.
+/// The body of an answer; if it is a watch's, what comes in it is noted. Of any other the rest is not waited for without end: a
+/// server that hangs in the middle keeps its connection, which the kernel answers for.
 #[derive(Debug)]
 pub(super) struct Tapped<B> {
     inner: B,
     watch: Option<(Arc<Heard>, Kind)>,
+    silence: Option<Silence>,
+}
+
+/// How long nothing may come, and when that is over.
+#[derive(Debug)]
+struct Silence {
+    longest: Duration,
+    end: Pin<Box<Sleep>>,
 }
 
 impl<B> Tapped<B> {
-    /// An answer of no watch.
-    pub(super) fn plain(inner: B) -> Self {
-        Self { inner, watch: None }
+    /// An answer of no watch, of which something comes at least this often.
+    pub(super) fn plain(inner: B, longest: Duration) -> Self {
+        Self { inner, watch: None, silence: Some(Silence { longest, end: Box::pin(sleep(longest)) }) }
     }
 
     /// An answer to a watch: it is open from now on.
     pub(super) fn watch(inner: B, heard: Arc<Heard>, kind: Kind) -> Self {
         heard.note(kind, Instant::now(), 1);
-        Self { inner, watch: Some((heard, kind)) }
+        // The watcher itself gives up one that says nothing for longer than the server would keep it.
+        Self { inner, watch: Some((heard, kind)), silence: None }
     }
 }
 
-impl<B: Body + Unpin> Body for Tapped<B> {
+impl<B: Body<Error: Into<BoxError>> + Unpin> Body for Tapped<B> {
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        let polled = Pin::new(&mut self.inner).poll_frame(context).map_err(Into::into);
         match &polled {
             Poll::Ready(Some(Ok(_))) => {
                 if let Some((heard, kind)) = &self.watch {
                     heard.note(*kind, Instant::now(), 0);
                 }
+                if let Some(Silence { longest, end }) = &mut self.silence {
+                    end.as_mut().reset(tokio::time::Instant::now() + *longest);
+                }
             }
             // An end that is noted twice would close another's.
             Poll::Ready(_) => drop(self.watch.take().inspect(|(heard, kind)| heard.closed(*kind))),
-            Poll::Pending => {}
+            Poll::Pending => {
+                if let Some(Silence { longest, end }) = &mut self.silence
+                    && end.as_mut().poll(context).is_ready()
+                {
+                    let text = format!("the API server stopped in the middle of an answer for {} s", longest.as_secs());
+                    return Poll::Ready(Some(Err(text.into())));
+                }
+            }
         }
         polled
     }
@@ -168,6 +190,37 @@ mod tests {
         assert_eq!(kind("/api/v1/pods?limit=100"), None);
         assert_eq!(kind("/api/v1/configmaps?watch=true"), None);
         assert_eq!(kind("/api/v1/pods?fieldSelector=a%26watch=true"), None);
+    }
+
+    /// A server that says something twice and then nothing, and keeps the connection.
+    struct Hangs(u8);
+
+    impl Body for Hangs {
+        type Data = &'static [u8];
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+            self.0 += 1;
+            if self.0 > 2 { Poll::Pending } else { Poll::Ready(Some(Ok(Frame::data(&b"half"[..])))) }
+        }
+    }
+
+    #[tokio::test]
+    async fn s59_an_answer_that_stops_in_the_middle_is_an_error_and_a_quiet_watch_is_none() {
+        let mut plain = Tapped::plain(Hangs(0), Duration::from_millis(20));
+        let next = async |body: &mut Tapped<Hangs>, patience: u64| {
+            let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
+            let read = tokio::time::timeout(Duration::from_millis(patience), frame).await;
+            read.ok().map(|frame| frame.map(|read| read.is_ok()))
+        };
+        for is_read in [true, true, false] {
+            assert_eq!(next(&mut plain, 30_000).await, Some(Some(is_read)));
+        }
+        let mut watch = Tapped::watch(Hangs(2), Arc::default(), Kind::Pod);
+        assert_eq!(next(&mut watch, 100).await, None, "that is for the watcher to say");
     }
 
     #[test]
