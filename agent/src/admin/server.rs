@@ -147,6 +147,10 @@ fn answer(admin: &Admin, request: Request) -> Reply {
             Ok(explanation) => ok(&explanation),
             Err(text) => Reply::Error(text),
         },
+        Request::PolicyList { pod } => match policy::list(admin, pod.as_deref()) {
+            Ok(list) => ok(&list),
+            Err(text) => Reply::Error(text),
+        },
         // Answered before, on a thread of its own.
         Request::PolicyWhatIf { .. } => Reply::Error("not answered here".to_owned()),
         Request::LogLevel { filter } => match log_level(&admin.log, filter.as_deref()) {

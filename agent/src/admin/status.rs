@@ -16,8 +16,8 @@ use crate::model::Model;
 use crate::network::{Network, Way};
 use crate::state::counts_of;
 
-/// `BPF_MAP_TYPE_*` of maps whose elements come and go: hash, LRU hash, LPM trie.
-const COUNTED: [u32; 3] = [1, 9, 11];
+/// `BPF_MAP_TYPE_*` of maps whose elements come and go: hash, hash per CPU, LRU hash, LPM trie.
+const COUNTED: [u32; 4] = [1, 5, 9, 11];
 
 pub(super) fn status(admin: &Admin) -> StatusView {
     let shared = &admin.shared;

@@ -1,5 +1,6 @@
 //! What is said on the socket: the same structures are JSON for programs and tables for a person.
 
+mod rules;
 mod service;
 mod status;
 mod what_if;
@@ -9,6 +10,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use rules::PolicyRuleView;
 pub use service::{EndpointView, ServiceExplanation, ServiceView, Verdict};
 pub use status::{
     MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, ProgramView, RangeView, RepairView,
@@ -44,6 +46,13 @@ pub enum Request {
         port: PortRef,
         /// The IP protocol number.
         protocol: u8,
+    },
+    /// What have the rules of policies decided on? Answered with a list of [`PolicyRuleView`], by policy,
+    /// direction and place.
+    PolicyList {
+        /// Of the policies that judge this pod alone, `namespace/name`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pod: Option<String>,
     },
     /// What would policies open and close? Answered with [`PolicyWhatIf`].
     PolicyWhatIf {

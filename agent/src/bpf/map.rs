@@ -156,6 +156,12 @@ impl Map {
         self.shape.key_size as usize
     }
 
+    /// Bytes of a value in a system call: of per-CPU maps, those of all possible CPUs.
+    #[must_use]
+    pub fn value_bytes(&self) -> usize {
+        self.value_size()
+    }
+
     /// Bytes of a value in a system call.
     fn value_size(&self) -> usize {
         let size = self.shape.value_size as usize;

@@ -129,6 +129,18 @@ pub(super) enum PolicyCommand {
         #[command(flatten)]
         watch: Watch,
     },
+    /// List the rules of policies that judge pods of this node, with the flows that they allowed and the packets that they
+    /// denied
+    List {
+        /// Only policies that judge this pod
+        #[arg(long, value_name = "NAMESPACE/POD")]
+        pod: Option<String>,
+        /// Only rules that nothing has met since they are counted, or for that many days
+        #[arg(long, value_name = "DAYS", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+        stale: Option<u32>,
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// Show which connections NetworkPolicies and ClusterNetworkPolicies would open and close, before they are applied
     WhatIf(WhatIfArgs),
 }

@@ -17,8 +17,8 @@ use fairlead_settings::SettingsError;
 use serde::de::DeserializeOwned;
 
 use crate::admin::{
-    self, ClientError, Connection, DEFAULT_SOCKET, PolicyExplanation, PolicyVerdict, Request, ServiceExplanation,
-    ServiceView, StatusView,
+    self, ClientError, Connection, DEFAULT_SOCKET, PolicyExplanation, PolicyRuleView, PolicyVerdict, Request,
+    ServiceExplanation, ServiceView, StatusView,
 };
 use crate::daemon::{self, DaemonError};
 use crate::log::{self, Log};
@@ -109,6 +109,13 @@ pub fn run(build: Build) -> Result<(), CliError> {
                 _ => Ok(()),
             };
             Ok((text, end))
+        }),
+        Command::Policy(PolicyCommand::List { pod, stale, watch }) => answer(output, watch, || {
+            let mut rules: Vec<PolicyRuleView> = ask(&socket, &Request::PolicyList { pod: pod.clone() })?;
+            let (now, wide) = (crate::state::now(), output == Output::Wide);
+            rules.retain(|rule| stale.is_none_or(|days| print::is_stale(rule, days, now)));
+            let text = text(output, "Policies", &List { items: &rules }, || print::policies(&rules, now, wide))?;
+            Ok((text, Ok(())))
         }),
         Command::Policy(PolicyCommand::WhatIf(args)) => what_if::run(&args, &socket, output),
         Command::Drops(DropsArgs { follow }) => drops(&socket, output, follow),

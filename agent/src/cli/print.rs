@@ -1,5 +1,6 @@
 //! Tables for a person.
 
+mod policies;
 mod status;
 mod what_if;
 
@@ -10,6 +11,7 @@ use crate::admin::{EndpointView, PolicyExplanation, PolicyVerdict, ServiceExplan
 use crate::doctor::{Finding, Severity, Without};
 use crate::state::{DropView, DropsView};
 
+pub(super) use policies::{is_stale, policies};
 pub(super) use status::status;
 pub(super) use what_if::what_if;
 

@@ -484,6 +484,7 @@ impl Engine {
             Ok(removed) => debug!(removed, "removed the links of deleted interfaces"),
             Err(error) => warn!(%error, "can't remove the links of deleted interfaces"),
         }
+        self.content.keep_counts(&self.shared.model());
         let kept = {
             let model = self.shared.model();
             let pods = model.local().values();

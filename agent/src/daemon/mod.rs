@@ -44,7 +44,7 @@ use crate::wiring::{Choice, Netlink, PodLinks, Sysctls};
 
 pub use error::DaemonError;
 
-use content::Content;
+use content::{Content, Counters};
 use engine::{Engine, Input, local};
 use pods::Pods;
 use wire::Wire;
@@ -194,7 +194,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let lifetimes = Lifetimes { established, half_closed, udp, udp_stream };
     let limits = Limits { flows: max_flows, open: max_open_flows, rate: max_new_flows, lifetimes };
-    let content = if loaded.adopted { Content::adopt(&loaded.tables)? } else { Content::empty() };
+    let counters = Counters::adopt(Arc::clone(&shared.rule_hits), &loaded.tables, loaded.adopted, &run_dir)?;
+    let content = if loaded.adopted { Content::adopt(&loaded.tables, counters)? } else { Content::empty(counters) };
     let mut engine =
         Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel, limits);
     leaving.iter().for_each(|pod| engine.departs(pod));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fairlead_datapath::catalog::TableId;
+use fairlead_datapath::policy::MAX_HITS;
 use fairlead_objects::{Kind, ObjectKey};
 use tracing::{info, warn};
 
@@ -23,6 +24,23 @@ pub(super) struct Report {
     nearly_full: BTreeSet<TableId>,
 }
 
+/// Policies without counters that are named.
+const NAMED: usize = 8;
+
+/// What is said of policies whose rules are not counted, if there are any.
+fn uncounted(policies: &BTreeSet<ObjectKey>) -> Option<String> {
+    let names: Vec<_> = policies.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = policies.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| {
+        format!(
+            "not all rules of policies {}{more} are counted, though all are in force: this node has counters for {MAX_HITS} \
+             rules, of which each namespace is guaranteed an equal share",
+            names.join(", ")
+        )
+    })
+}
+
 /// Claims in vain that are listed; beyond that they are counted.
 const LISTED: usize = 256;
 
@@ -34,6 +52,7 @@ impl Report {
             self.tell(&cut_off, shared);
             self.cut_off = Arc::new(cut_off);
         }
+        shared.warn("counters", uncounted(shared.rule_hits.ledger().uncounted()));
         let left_out: BTreeMap<_, _> = left_out.into_iter().map(|(table, count)| (table.info().name, count)).collect();
         let tables: Vec<_> = left_out.keys().copied().collect();
         let text = format!(

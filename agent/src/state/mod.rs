@@ -6,6 +6,7 @@ mod drops;
 mod freshness;
 mod metrics;
 mod repairs;
+mod rule_hits;
 mod shared;
 
 pub use checks::{Check, CheckKey, Checks};
@@ -13,4 +14,6 @@ pub use drops::{DropCount, DropLog, DropView, DropsView, PodDropsView, counts_of
 pub use freshness::{Freshness, View as FreshnessView, unheard};
 pub use metrics::{KubeProxy, Metrics};
 pub use repairs::{Repairs, Subject};
+pub use rule_hits::RuleHits;
+pub(crate) use rule_hits::{boot, count_of, now};
 pub use shared::{Progress, Shared};

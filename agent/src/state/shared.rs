@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
-use super::{Checks, Freshness, Metrics, Repairs, Subject};
+use super::{Checks, Freshness, Metrics, Repairs, RuleHits, Subject};
 use crate::bpf::ProgramInfo;
 use crate::cni::{Health, KnownPod, NodeNetwork};
 use crate::compile::claims::PodRanges;
@@ -46,6 +46,8 @@ pub struct Shared {
     pub freshness: Freshness,
     /// What is counted.
     pub metrics: Metrics,
+    /// What rules of policies have decided on.
+    pub rule_hits: Arc<RuleHits>,
     /// What others undid and what became of it.
     pub repairs: Repairs,
     /// The health checks that load balancers look for.
@@ -116,6 +118,7 @@ impl Shared {
             started: Instant::now(),
             freshness: Freshness::default(),
             metrics: Metrics::default(),
+            rule_hits: Arc::default(),
             repairs: Repairs::default(),
             checks: watch::Sender::default(),
             nodes_changed: Notify::new(),

@@ -9,6 +9,7 @@ use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, Uplink};
 use crate::tables::flow::{Entry, Flow, FlowKey};
+use crate::tables::policy::HitKey;
 use crate::tables::{flow, peer, policy, service};
 use crate::{Long, Word};
 
@@ -100,6 +101,9 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
 
     /// How far it has gone with that.
     fn pace(&self, slot: u16) -> Option<&Pace>;
+
+    /// Counts a flow that was made, or a packet that is dropped, to a rule that is counted.
+    fn count_hit(&self, key: &HitKey, denied: bool);
 
     /// Whether a socket of the node itself would take packets of a flow's responder to its opener: then the opener's
     /// port is not free to be given to somebody else's flow. `key` holds both ends, `opener_is_a` says which is which.

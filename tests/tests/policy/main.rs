@@ -4,6 +4,7 @@
 mod blocks;
 mod capacity;
 mod cluster;
+mod counters;
 mod explain;
 mod grid;
 mod lives;

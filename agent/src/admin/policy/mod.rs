@@ -3,6 +3,7 @@
 //! An address of a Service is translated first, as in the datapath, and policy is judged for each of its endpoints.
 
 mod ends;
+mod rules;
 mod tables;
 
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +21,7 @@ use crate::model::Model;
 use crate::network::Network;
 use crate::plan::policy::CutOff;
 use ends::End;
+pub(super) use rules::list;
 use tables::InKernel;
 
 /// Endpoints of a Service that are said one by one.

@@ -45,7 +45,7 @@ impl InKernel<'_> {
             Direction::Egress => word.egress(),
         };
         let class = self.class(Addr::from(flow.peer))?;
-        Some(decide(self, set, class, flow.proto, WirePort::new(flow.port), *own).allow())
+        Some(decide(self, set, class, flow.proto, WirePort::new(flow.port), *own, &mut 0).allow())
     }
 }
 

@@ -12,6 +12,7 @@ use fairlead_objects::{Action, Node, ObjectKey, Pod};
 use super::reference::{Flow, Judgement, judge};
 use super::{Direction, World};
 use crate::model::LocalPod;
+pub use words::describe;
 use words::{Named, isolating, peers, ports, rule_of};
 
 /// A flow between two addresses, after any service.

@@ -96,6 +96,8 @@ pub struct SetInfo {
     pub policies: Vec<ObjectKey>,
     /// The rule that each bit stands for.
     pub rules: Vec<RuleRef>,
+    /// The bits that anything can meet, in order.
+    pub bits: Vec<u32>,
 }
 
 /// What a bit of a policy set asks.
@@ -203,7 +205,7 @@ impl<'a> Policies<'a> {
         if is_open && selecting.cluster.is_empty() {
             return None;
         }
-        let info = SetInfo { direction, policies: Vec::new(), rules: Vec::new() };
+        let info = SetInfo { direction, policies: Vec::new(), rules: Vec::new(), bits: Vec::new() };
         let mut body = Body { info, clauses: Vec::new(), admin_pages: 0, is_open };
         let cluster = || selecting.cluster.iter().filter_map(|place| self.cluster.get(*place).copied());
         for policy in cluster().filter(|policy| policy.tier == Tier::Admin) {
@@ -255,6 +257,9 @@ impl Clause {
 
 impl Body {
     fn push(&mut self, rule: RuleRef, clause: Clause) {
+        if clause.peers.as_ref().is_none_or(|peers| !peers.is_empty()) {
+            self.info.bits.push(self.clauses.len() as u32);
+        }
         self.info.rules.push(rule);
         self.clauses.push(clause);
     }

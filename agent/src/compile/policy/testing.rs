@@ -264,7 +264,7 @@ pub(crate) fn ask(content: &Content, slot: u16, direction: Direction, flow: Flow
     let set = if direction == Direction::Ingress { word.ingress() } else { word.egress() };
     let class = peer::lookup(&content.peer, Addr::from(flow.peer)).class;
     let own = content.peer.pods.get(&slot).is_some_and(|pod| [pod.v4, pod.v6].contains(&Addr::from(flow.peer)));
-    let decision = decide(&content.policy, set, class, flow.proto, WirePort::new(flow.port), own);
+    let decision = decide(&content.policy, set, class, flow.proto, WirePort::new(flow.port), own, &mut 0);
     (decision.allow(), set, decision.bit)
 }
 

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod attempts;
+mod hits;
 mod part;
 mod senders;
 mod vain;
@@ -32,6 +33,7 @@ use part::{Failure, Part, Writer};
 use senders::Senders;
 use vain::Claims;
 
+pub(super) use hits::Counters;
 pub(super) use part::Outcome;
 pub(super) use vain::Told;
 
@@ -61,6 +63,8 @@ pub(super) struct Content {
     refused_due: Option<Instant>,
     /// What objects claim in vain.
     claims: Claims,
+    /// The counters of rules.
+    counters: Counters,
 }
 
 impl Content {
@@ -68,19 +72,25 @@ impl Content {
     ///
     /// # Errors
     /// They can't be read.
-    pub(super) fn adopt(tables: &Tables) -> Result<Self, BpfError> {
+    pub(super) fn adopt(tables: &Tables, counters: Counters) -> Result<Self, BpfError> {
         let services = services::State::adopt(services::Capacity::default(), &adopt::services(tables)?);
         let policy = policy::State::adopt(policy::Capacity::default(), adopt::policy(tables)?);
-        Ok(Self::new(adopt::node(tables)?, services, policy, adopt::bandwidth(tables)?))
+        Ok(Self::new(adopt::node(tables)?, services, policy, adopt::bandwidth(tables)?, counters))
     }
 
     /// Of tables that have just been made: there is nothing in their hundreds of thousands of elements to read.
-    pub(super) fn empty() -> Self {
+    pub(super) fn empty(counters: Counters) -> Self {
         let services = services::State::new(services::Capacity::default());
-        Self::new(node::State::default(), services, policy::State::default(), bandwidth::State::default())
+        Self::new(node::State::default(), services, policy::State::default(), bandwidth::State::default(), counters)
     }
 
-    fn new(node: node::State, services: services::State, policy: policy::State, bandwidth: bandwidth::State) -> Self {
+    fn new(
+        node: node::State,
+        services: services::State,
+        policy: policy::State,
+        bandwidth: bandwidth::State,
+        counters: Counters,
+    ) -> Self {
         let senders = Senders::adopt(hops(&policy), second());
         Self {
             network: Network::default(),
@@ -95,6 +105,7 @@ impl Content {
             refused: BTreeMap::new(),
             refused_due: None,
             claims: Claims::default(),
+            counters,
         }
     }
 
@@ -109,7 +120,8 @@ impl Content {
         ];
         let services = services.map(|(table, count)| (table, u64::from(count)));
         let policies = self.policy.state.content().sizes();
-        services.into_iter().chain(policies.map(|(table, count)| (table, count as u64)))
+        let counters = (TableId::PolicyHits, self.counters.count() as u64);
+        services.into_iter().chain(policies.map(|(table, count)| (table, count as u64))).chain([counters])
     }
 
     /// Whether flows may stay with a backend that came to it by this address and port. A NodePort is at every address.
@@ -168,6 +180,13 @@ impl Content {
         }
     }
 
+    /// Keeps what rules have counted.
+    pub(super) fn keep_counts(&mut self, model: &Model) {
+        if self.awake {
+            self.counters.keep(&World::of(model, &self.network));
+        }
+    }
+
     /// Other nodes are reached otherwise.
     pub(super) fn set_network(&mut self, network: &Network) {
         self.network.clone_from(network);
@@ -212,6 +231,9 @@ impl Content {
         if self.bandwidth.attempts.is_due(!dirty.pods.is_empty(), now) {
             let result = self.update_bandwidth(model, &mut writer);
             self.bandwidth_done(result, &mut writer, now);
+        }
+        if !dirty.policies.is_empty() {
+            self.counters.policies_changed();
         }
         if self.policy.attempts.is_due(dirty.policy(), now) {
             let limited = self.bandwidth.attempts.is_settled();
@@ -268,12 +290,15 @@ impl Content {
         let senders = self.senders.begin(hops(&self.policy.state), second());
         let world = World { senders, ..World::of(model, &self.network) };
         let plan = self.policy.state.plan(&Draft::new(&world))?;
+        self.counters.follow(&self.policy.state, &plan.ops, &world, writer.tables);
         let (words, rest) = plan.ops.split_at(plan.judged());
         writer.apply(words)?;
         judged();
         writer.apply(rest)?;
         let policy::Plan { ops, cut_off, left_out } = plan;
         ops.iter().for_each(|op| self.policy.state.applied(op));
+        // Nobody can be judged by a set that is gone: the plan has waited for that.
+        self.counters.follow(&self.policy.state, &[], &world, writer.tables);
         self.senders.done(hops(&self.policy.state));
         writer.outcome.policy = Some((cut_off, left_out));
         self.claims.of_status(&world);

@@ -21,6 +21,7 @@ mod content;
 mod exposed;
 mod fit;
 mod halt;
+mod hits;
 mod ids;
 mod rows;
 mod share;
@@ -39,6 +40,7 @@ use crate::plan::Op;
 pub use content::Content;
 use exposed::Whole;
 pub use fit::{CutOff, Why};
+pub use hits::{Changes, Count, Ledger, Saved};
 
 /// Numbers of elements that there is room for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,6 +250,17 @@ impl State {
     #[must_use]
     pub fn content(&self) -> &Content {
         &self.content
+    }
+
+    /// The sets that are there and those that operations bring, with what they stand for where that is known.
+    #[must_use]
+    pub fn sets_with(&self, ops: &[Op]) -> BTreeMap<u32, Option<&SetInfo>> {
+        let coming = ops.iter().filter_map(|op| match op {
+            Op::PolicySet { index: _, value } if value.id != 0 => Some(value.id),
+            _ => None,
+        });
+        let there = self.content.policy.sets.values().map(|set| set.id);
+        there.chain(coming).map(|id| (id, self.set(id))).collect()
     }
 
     /// What a set stands for, also for some time after it is gone.

@@ -257,7 +257,7 @@ fn matters(contents: &[Content], (local, direction, flow): &(LocalPod, Direction
     let set = if *direction == Direction::Ingress { word.ingress() } else { word.egress() };
     let own = local.ips.contains(&flow.peer);
     let port = WirePort::new(flow.port);
-    let judge = |content: &Content| decide(&content.policy, set, known.class, flow.proto, port, own);
+    let judge = |content: &Content| decide(&content.policy, set, known.class, flow.proto, port, own, &mut 0);
     let first = judge(&contents[0]);
     contents.iter().any(|content| view(content) != (word, known) || judge(content) != first)
 }
@@ -291,7 +291,7 @@ proptest! {
                         continue;
                     }
                     let set = if *direction == Direction::Ingress { word.ingress() } else { word.egress() };
-                    let now = decide(&tables, set, known.class, *proto, WirePort::new(*port), local.ips.contains(peer)).allow();
+                    let now = decide(&tables, set, known.class, *proto, WirePort::new(*port), local.ips.contains(peer), &mut 0).allow();
                     prop_assert!(now == before || now == after, "{:?} from {} by {:?} of {:?}", flow, start, steps, ops);
                     // What is remembered under the last epoch is not asked for again.
                     if word.epoch() == epoch(new, local.slot) {

@@ -9,6 +9,8 @@ pub enum Kind {
     LruHash,
     /// An array.
     Array,
+    /// A hash with a value for each CPU.
+    PerCpuHash,
     /// An array with a value for each CPU.
     PerCpuArray,
     /// A trie that finds the longest prefix.
@@ -28,6 +30,7 @@ impl Kind {
         match self {
             Self::Hash => 1,
             Self::Array => 2,
+            Self::PerCpuHash => 5,
             Self::PerCpuArray => 6,
             Self::LruHash => 9,
             Self::LpmTrie => 11,
@@ -44,6 +47,7 @@ impl Kind {
             Self::Hash => "hash",
             Self::LruHash => "LRU hash",
             Self::Array => "array",
+            Self::PerCpuHash => "hash per CPU",
             Self::PerCpuArray => "per CPU",
             Self::LpmTrie => "longest prefix",
             Self::RingBuffer => "ring buffer",

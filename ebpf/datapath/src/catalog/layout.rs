@@ -10,7 +10,7 @@ use crate::tables::bandwidth::{Bandwidth, Limit, Pace};
 use crate::tables::config::{Config, Lifetimes, Uplink, UplinkFlags};
 use crate::tables::flow::{End, Flow, FlowFlags, FlowKey, FlowState, FragmentKey, FragmentPorts, Owned, PodFlows};
 use crate::tables::peer::{CidrKey, HopFlags, NodeHop, Peer, PeerFlags, Pod, PodWord};
-use crate::tables::policy::{PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
+use crate::tables::policy::{HitKey, Hits, PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
 use crate::tables::port::{Destination, PortSet};
 use crate::tables::service::{
     Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendFlags, FrontendKey, NodeAddress, Scope,
@@ -201,6 +201,13 @@ layout!(RangeKey {
     page: "page",
     proto: "IP protocol",
     port: "wire order",
+});
+layout!(HitKey { set: "set id", bit: "rule or 65535" });
+layout!(Hits {
+    rule: "hash of the rule",
+    flows: "flows made",
+    denied: "packets dropped",
+    last: "second since boot, 0: never",
 });
 layout!(Row { tag: "check of key and content", pad: "zero", bits: "rule n: bit n % 64 of word n / 64" });
 layout!(FlowKey {

@@ -21,7 +21,8 @@ use crate::tables::config::{Config, MAX_UPLINKS, Uplink};
 use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, PodFlows};
 use crate::tables::peer::{CidrKey, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod};
 use crate::tables::policy::{
-    MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row,
+    HitKey, Hits, MAX_HITS, MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, PeerKey, PolicySet, PortKey,
+    RangeKey, Row,
 };
 use crate::tables::port::{Destination, MAX_PORT_SETS, MAX_SHARES, PortSet};
 use crate::tables::service::{
@@ -205,6 +206,8 @@ tables! {
     PolicyPorts: "POLICY_PORTS", Hash<PortKey, Row>, elements MAX_PORT_ROWS, flags NO_PREALLOC, version Some(2);
     /// the same for blocks of ports
     PolicyRanges: "POLICY_RANGES", LpmTrie<RangeKey, Row>, elements MAX_RANGE_ROWS, flags NO_PREALLOC, version Some(2);
+    /// what rules of policies have decided on, for the sets that are counted
+    PolicyHits: "POLICY_HITS", PerCpuHash<HitKey, Hits>, elements MAX_HITS, flags NO_PREALLOC, version Some(1);
     /// TCP after its handshake; two entries if translated
     EstablishedFlows: "CT_EST", Hash<FlowKey, Flow>, elements MAX_FLOW_ENTRIES, flags NO_PREALLOC, version Some(6);
     /// every other flow

@@ -53,9 +53,20 @@ impl Decision {
 ///
 /// `own`: the peer is the pod itself, by way of a Service. NetworkPolicies allow that (P32), and the tiers around them are
 /// asked as about any other peer.
+///
+/// `passed`: gets the bit of the rule by which the Admin tier passed it on, if one did. (In memory, and not in the answer: the
+/// verifier would walk the pages behind it once for each case.)
 #[inline(always)]
 #[must_use]
-pub fn decide<T: Tables>(tables: &T, set: u32, class: u32, proto: u8, port: WirePort, own: bool) -> Decision {
+pub fn decide<T: Tables>(
+    tables: &T,
+    set: u32,
+    class: u32,
+    proto: u8,
+    port: WirePort,
+    own: bool,
+    passed: &mut u32,
+) -> Decision {
     if set == ALLOW_ALL {
         return Decision::without_rule(Outcome::Allow);
     }
@@ -105,6 +116,7 @@ pub fn decide<T: Tables>(tables: &T, set: u32, class: u32, proto: u8, port: Wire
             return decided(Outcome::Allow);
         }
         left &= !admin;
+        *passed = u32::from(page * PAGE_BITS + bit);
     }
     Decision::without_rule(if open | own != 0 { Outcome::Allow } else { Outcome::Isolated })
 }

@@ -22,10 +22,14 @@ pub struct Walk {
     pub pair: Flow,
     /// Copies of entries that are in the way, or go.
     pub there: Flow,
-    /// The policy set that was asked last, for the explanation of a drop.
-    pub set: u32,
-    /// The bit of that set that decided.
-    pub bit: u32,
+    /// The bit by which the Admin tier passed on what is being judged, or [`NO_BIT`].
+    pub passed: u32,
+    /// 1 if the packet makes a flow, unless it is dropped.
+    pub makes: u32,
+    /// What the egress policy of the opener's pod answered.
+    pub egress: Asked,
+    /// What the ingress policy of the responder's pod answered.
+    pub ingress: Asked,
     /// Who talks to whom, where policy is concerned.
     pub ends: Ends,
     /// What is known of the other end.
@@ -58,8 +62,10 @@ impl Walk {
             own: _,
             pair: _,
             there: _,
-            set,
-            bit,
+            passed: _,
+            makes,
+            egress,
+            ingress,
             ends: _,
             to: _,
             found: _,
@@ -71,11 +77,29 @@ impl Walk {
         } = self;
         *packet = Packet::UNREAD;
         draft.again = WirePort::NONE;
-        *set = 0;
-        *bit = u32::from(NO_BIT);
+        *makes = 0;
+        egress.set = 0;
+        ingress.set = 0;
         *way = Way::to(End::ELSEWHERE, false);
         *frontend = 0;
     }
+}
+
+/// A policy set that was asked, and the rules that it went by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, zerocopy::FromBytes)]
+#[repr(C)]
+pub struct Asked {
+    /// The set, 0 if none was asked: then the rest means nothing.
+    pub set: u32,
+    /// The bit that decided, or [`NO_BIT`].
+    pub bit: u32,
+    /// The bit by which the Admin tier passed it on, or [`NO_BIT`].
+    pub passed: u32,
+}
+
+impl Asked {
+    /// None was asked.
+    pub const NOBODY: Self = Self { set: 0, bit: NO_BIT as u32, passed: NO_BIT as u32 };
 }
 
 /// Where a packet goes, once that is known.

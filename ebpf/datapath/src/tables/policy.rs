@@ -19,6 +19,9 @@ pub const MAX_PORT_ROWS: u32 = 65_536;
 /// Size of `policy_ranges`: rows of (set, protocol, block of ports).
 pub const MAX_RANGE_ROWS: u32 = 16_384;
 
+/// Size of `policy_hits`: counters of (set, bit). On each CPU an element has 32 bytes.
+pub const MAX_HITS: u32 = 16_384;
+
 /// Rules in one row.
 pub const PAGE_BITS: u16 = 256;
 
@@ -183,6 +186,31 @@ impl Row {
 }
 
 super::reused::tagged! { Row, of 5 words; }
+
+/// Key of `policy_hits`. The agent alone makes elements, for as many sets as there is room for, and takes them out when
+/// nobody can be judged by the set any more: so what is counted under a key is never another rule's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HitKey {
+    /// The policy set.
+    pub set: u32,
+    /// The bit that matched, or [`NO_BIT`] where no rule of the pod's NetworkPolicies did.
+    pub bit: u32,
+}
+
+/// Value of `policy_hits`: what a rule has decided on, on one CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Hits {
+    /// Hash of what the rule says, so that an agent that starts anew knows whose numbers these are. Nothing depends on it.
+    pub rule: u64,
+    /// Flows that were made because of it. Their packets are not counted.
+    pub flows: u64,
+    /// Packets that were dropped because of it.
+    pub denied: u64,
+    /// When it was last met, in seconds since boot; 0 if it never was.
+    pub last: u64,
+}
 
 const fn mix(a: u32, b: u32) -> u32 {
     let x = ((a as u64) << 32 | b as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -32,6 +32,8 @@ pub struct Host {
     pub peers: peer::HostTables,
     /// The tables of policy.
     pub policies: policy::HostTables,
+    /// What is counted of the rules that are.
+    pub hits: RefCell<BTreeMap<policy::HitKey, policy::Hits>>,
     /// The tables of flows.
     pub flows: Flows,
     /// The node's settings.
@@ -70,6 +72,7 @@ impl Default for Host {
             services: service::HostTables::default(),
             peers: peer::HostTables::default(),
             policies: policy::HostTables::default(),
+            hits: RefCell::default(),
             flows: Flows::default(),
             config: Config::default(),
             uplinks: HashMap::new(),
@@ -141,10 +144,11 @@ impl Host {
         }
     }
 
-    /// The policy set and the bit that the last packet met, as the report of a drop has them.
+    /// The policy set and the bit that the last packet was dropped by, as the report of that has them.
     #[must_use]
-    pub fn explanation(&self) -> (u32, u16) {
-        (self.walk.set, self.walk.bit as u16)
+    pub fn explanation(&self, reason: DropReason) -> (u32, u16) {
+        let asked = walk::decided(&self.walk, reason);
+        (asked.set, asked.bit as u16)
     }
 
     /// The pod that a drop of the last packet is counted to.
@@ -173,8 +177,14 @@ impl Host {
                 Fate::Out
             }
             Step::Answer => Fate::Answer,
-            Step::Refuse(error, reason) if self.refuse(walk, error) => Fate::Refused(reason),
-            Step::Refuse(_, reason) | Step::Drop(reason) => Fate::Drop(reason),
+            Step::Refuse(error, reason) => {
+                walk::count_denied(self, walk, reason);
+                if self.refuse(walk, error) { Fate::Refused(reason) } else { Fate::Drop(reason) }
+            }
+            Step::Drop(reason) => {
+                walk::count_denied(self, walk, reason);
+                Fate::Drop(reason)
+            }
             Step::Ignore => Fate::Ignore,
         }
     }
@@ -362,6 +372,13 @@ impl Kernel for Host {
 
     fn pace(&self, slot: u16) -> Option<&Pace> {
         self.paces.get(&slot)
+    }
+
+    fn count_hit(&self, key: &policy::HitKey, denied: bool) {
+        if let Some(hits) = self.hits.borrow_mut().get_mut(key) {
+            *(if denied { &mut hits.denied } else { &mut hits.flows }) += 1;
+            hits.last = u64::from(self.now);
+        }
     }
 
     fn host_socket(&self, key: &FlowKey, opener_is_a: bool) -> bool {

@@ -92,6 +92,7 @@ pub(super) fn deliver<K: Kernel>(k: &K, w: &mut Walk, action: Action) -> Action 
 /// The same, of a packet that is to be delivered.
 #[inline(always)]
 fn hand_over<K: Kernel>(k: &K, w: &mut Walk) -> Action {
+    judge::count_made(k, w);
     let action = send_on(k, w);
     limit::hold(k, w, action)
 }

@@ -159,6 +159,7 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
         let Some(config) = k.config() else { return Action::drop(DropReason::Internal) };
         w.draft.target.src = config.address_like(w.packet.tuple.src);
     }
+    w.makes = 1;
     if let Err(reason) = create(k, w, new_source) {
         return Action::drop(reason);
     }
@@ -175,6 +176,7 @@ fn judge_new<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, opening: Opening) ->
         return forward.map(|()| false);
     }
     judge::turn(w);
+    (w.egress.set, w.ingress.set) = (0, 0);
     judge::ingress(k, w, word)?;
     if w.to.slot != NO_SLOT {
         look_up(k, w, Whose::Source);

@@ -89,6 +89,7 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
             return Action::drop(reason);
         }
         w.draft.turned = 1;
+        w.ingress.set = 0;
     }
     let own = End { slot, node: NO_NODE };
     // Answers to what did not come from the cluster go the way that the host's routes say.
@@ -109,6 +110,7 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
     flow.opener_epoch.value = word.epoch();
     flow.responder_epoch.value = word.epoch();
     flow.state.value = if opening.begins() { 0 } else { FlowState::SYN | FlowState::REPLIED };
+    w.makes = 1;
     match create(k, w, false) {
         Ok(()) => Action::DELIVER,
         Err(reason) => Action::drop(reason),

@@ -10,11 +10,12 @@ use crate::flow::{self, FlowFlags, Place};
 use crate::kernel::{Kernel, stages};
 use crate::packet::Class;
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
-use crate::policy;
-use crate::scratch::Walk;
+use crate::policy::{self, HitKey, NO_BIT};
+use crate::scratch::{Asked, Walk};
 
 stages! {
-    fn decide(set: u32, class: u32) -> bool, as Decide;
+    fn decide(set: u32, class: u32, out: bool) -> bool, as Decide;
+    fn count_opened() -> (), as CountOpened;
     fn judge_again(place: Place) -> Result<(), DropReason>, as JudgeAgain;
     fn leave(place: Place) -> (), as Leave;
 }
@@ -23,7 +24,7 @@ stages! {
 #[inline(always)]
 pub(super) fn egress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, class: u32) -> Result<(), DropReason> {
     let set = word.egress();
-    if set == policy::ALLOW_ALL || (!policy::is_closed(set) && stage::decide(k, w, set, class)) {
+    if set == policy::ALLOW_ALL || (!policy::is_closed(set) && stage::decide(k, w, set, class, true)) {
         return Ok(());
     }
     Err(refusal(word, set, DropReason::EgressPolicy))
@@ -40,7 +41,7 @@ pub(super) fn ingress<K: Kernel>(k: &K, w: &mut Walk, word: PodWord) -> Result<(
         if w.found.flags & PeerFlags::RACED != 0 {
             return Err(DropReason::Race);
         }
-        if stage::decide(k, w, word.ingress(), w.found.class) {
+        if stage::decide(k, w, word.ingress(), w.found.class, false) {
             return Ok(());
         }
     }
@@ -59,17 +60,64 @@ fn refusal(word: PodWord, set: u32, by_policy: DropReason) -> DropReason {
     }
 }
 
-/// Asks a policy set about `w.ends`, and notes which rule decided.
+/// Asks a policy set about `w.ends`, and notes which rule decided. `out`: it judges what the opener sends.
 #[inline(always)]
-fn decide<K: Kernel>(k: &K, w: &mut Walk, set: u32, class: u32) -> bool {
+fn decide<K: Kernel>(k: &K, w: &mut Walk, set: u32, class: u32, out: bool) -> bool {
     // A later fragment has its ports by now, an echo has an identifier, which no rule means (P37).
     let port = if w.packet.class == Class::PORTS { w.ends.port } else { policy::ANY_PORT };
     // What a pod sends to its own address stays in it (P31): this has come by way of a Service (P32).
     let own = w.ends.opener == w.ends.responder;
-    let decision = policy::decide(k, set, class, w.packet.proto, port, own);
-    w.set = set;
-    w.bit = u32::from(decision.bit);
+    let proto = w.packet.proto;
+    w.passed = u32::from(NO_BIT);
+    let decision = policy::decide(k, set, class, proto, port, own, &mut w.passed);
+    let asked = Asked { set, bit: u32::from(decision.bit), passed: w.passed };
+    // Told apart here and not before: the verifier would walk every page twice.
+    *(if out { &mut w.egress } else { &mut w.ingress }) = asked;
     decision.allow()
+}
+
+/// Counts a flow to the rules that allowed it, at both ends, if the packet has made one. Those that make one leave no room on
+/// their stacks to do it.
+#[inline(always)]
+pub(super) fn count_made<K: Kernel>(k: &K, w: &mut Walk) {
+    if w.makes != 0 {
+        stage::count_opened(k, w);
+    }
+}
+
+/// Counts a flow that was made.
+#[inline(always)]
+fn count_opened<K: Kernel>(k: &K, w: &mut Walk) {
+    count(k, &w.egress, false);
+    count(k, &w.ingress, false);
+}
+
+/// Counts a packet that is dropped to the rule that denied it, if one did.
+#[inline(always)]
+pub fn count_denied<K: Kernel>(k: &K, w: &Walk, reason: DropReason) {
+    count(k, decided(w, reason), true);
+}
+
+/// The policy set by which a packet is dropped, and the rule.
+#[inline(always)]
+pub fn decided(w: &Walk, reason: DropReason) -> &Asked {
+    match reason {
+        DropReason::EgressPolicy if w.egress.set != 0 => &w.egress,
+        DropReason::IngressPolicy if w.ingress.set != 0 => &w.ingress,
+        _ => &Asked::NOBODY,
+    }
+}
+
+/// A rule of the Admin tier that passed something on has been met as well as the one that decided in the end.
+#[inline(always)]
+fn count<K: Kernel>(k: &K, asked: &Asked, denied: bool) {
+    if asked.set == 0 {
+        return;
+    }
+    if asked.passed != u32::from(NO_BIT) {
+        k.count_hit(&HitKey { set: asked.set, bit: asked.passed }, denied);
+    }
+    k.count_hit(&HitKey { set: asked.set, bit: asked.bit }, denied);
 }
 
 /// Turns `w.ends` round: for the question whether the packet may be an answer.
@@ -146,6 +194,8 @@ fn judge_again<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Result<(), DropR
         }
         flow::put(k, &entry.responder_epoch, w.draft.key.tag(), into_word.epoch());
     }
+    // It goes on. If the packet makes another flow after all, this was not asked for that.
+    (w.egress.set, w.ingress.set) = (0, 0);
     Ok(())
 }
 

@@ -43,6 +43,7 @@ pub use from_overlay::from_overlay;
 pub use from_pod::from_pod;
 pub use from_uplink::from_uplink;
 pub use inbound::Inbound;
+pub use judge::{count_denied, decided};
 pub use limit::Passage;
 pub use opening::Part;
 pub use sweep::{MAX_KEYS, Over, SweepRequest, sweep};
@@ -50,7 +51,7 @@ pub use to_overlay::to_overlay;
 pub use to_pod::to_pod;
 pub use to_uplink::to_uplink;
 
-pub use crate::scratch::{Ends, Walk, Way};
+pub use crate::scratch::{Asked, Ends, Walk, Way};
 
 /// The functions of walks that are stages, as a walk enters them.
 pub mod stage {

@@ -97,6 +97,7 @@ fn open_from_outside<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     if own && let Some(flows) = k.host_flows() {
         flows.store(1);
     }
+    w.makes = 1;
     if let Err(reason) = create(k, w, masquerade) {
         return Action::drop(reason);
     }

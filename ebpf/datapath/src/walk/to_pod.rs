@@ -5,7 +5,7 @@ use super::errors::stage::relate;
 use super::inbound::stage::open_inbound;
 use super::inbound::{Inbound, came_from};
 use super::limit::{Passage, may_pass};
-use super::{Action, deliver, give_way};
+use super::{Action, deliver, give_way, judge};
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
 use crate::flow::{self, At, FlowFlags, FragmentKey, Place};
@@ -44,6 +44,7 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
 /// Gives a packet the tuple that was noted for it, if one was, and lets it into the pod if that is within its limit.
 #[inline(always)]
 fn let_in<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
+    judge::count_made(k, w);
     if !deliver::translate(k, w) {
         return Action::drop(DropReason::Rewrite);
     }

@@ -12,6 +12,7 @@ macro_rules! map_of {
     };
     (HashMap, $table:ident) => { map_of!(@keyed HashMap, $table) };
     (LruHashMap, $table:ident) => { map_of!(@keyed LruHashMap, $table) };
+    (PerCpuHashMap, $table:ident) => { map_of!(@keyed PerCpuHashMap, $table) };
     (@keyed $map:ident, $table:ident) => {
         $map<
             <catalog::$table as catalog::Table>::Key,
@@ -37,6 +38,7 @@ pub(crate) use flow::{
     add, bandwidth, clear_bits, config, count_drop, count_drop_of, host_flows, memory, pace, report, set_bits, swap_if,
     sweep, uplink, walk,
 };
+pub(crate) use policy::count_hit;
 
 /// The words of a value, of which a reader has to ask whether they are its key's: see [`fairlead_datapath::tables::reused`].
 #[inline(always)]

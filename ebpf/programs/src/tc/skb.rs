@@ -17,6 +17,7 @@ use fairlead_datapath::flow::{Entry, Flow, FlowKey};
 use fairlead_datapath::kernel::{Kernel, Onward, Stage};
 use fairlead_datapath::overlay::Outer;
 use fairlead_datapath::packet::{TCP, UDP};
+use fairlead_datapath::policy::HitKey;
 use fairlead_datapath::walk::Walk;
 use fairlead_datapath::{Long, Word};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -287,6 +288,11 @@ impl Kernel for Skb {
     #[inline(always)]
     fn pace(&self, slot: u16) -> Option<&Pace> {
         maps::pace(slot)
+    }
+
+    #[inline(always)]
+    fn count_hit(&self, key: &HitKey, denied: bool) {
+        maps::count_hit(key, denied, self.seconds());
     }
 
     #[inline(always)]

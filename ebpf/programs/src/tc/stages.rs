@@ -16,11 +16,11 @@ use fairlead_datapath::flow::{self, Entry, Flow};
 use fairlead_datapath::kernel::{Kernel as _, Onward};
 use fairlead_datapath::packet::stage::{Behind, Parse, PayloadLen, ReadStamp};
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
-use fairlead_datapath::walk::Walk;
 use fairlead_datapath::walk::stage::{
-    AnswerNeighbour, ChooseBackend, Decide, End, GiveWay, HandOver, JudgeAgain, Leave, LetIn, LookUp, MetTunnel,
-    OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn, Pass, Relate, StillNoService,
+    AnswerNeighbour, ChooseBackend, CountOpened, Decide, End, GiveWay, HandOver, JudgeAgain, Leave, LetIn, LookUp,
+    MetTunnel, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn, Pass, Relate, StillNoService,
 };
+use fairlead_datapath::walk::{Walk, count_denied, decided};
 
 use super::skb::Skb;
 use crate::maps;
@@ -56,7 +56,8 @@ stages! {
     LookUp => tc_look_up with tables(whose);
     ChooseBackend => tc_choose_backend with tables(begins, from);
     StillNoService => tc_still_no_service with tables();
-    Decide => tc_decide with tables(set, class);
+    Decide => tc_decide with tables(set, class, out);
+    CountOpened => tc_count_opened with tables();
     JudgeAgain => tc_judge_again with tables(place);
     Leave => tc_leave with tables(place);
     MetTunnel => tc_met_tunnel with tables(place);
@@ -194,8 +195,9 @@ pub(super) fn report(raw: *mut __sk_buff, w: &mut Walk, reason: DropReason) {
 extern "C" fn tc_report(raw: *mut __sk_buff, walk: *mut Walk, reason: u32) -> u32 {
     let Some(w) = resume(walk) else { return 0 };
     let k = Skb::resume(raw);
+    let because = DropReason::from_number(reason as u8).unwrap_or(DropReason::Internal);
     let event = || {
-        let p = &w.packet;
+        let (p, asked) = (&w.packet, decided(w, because));
         DropEvent {
             // SAFETY: a helper call without arguments.
             time: unsafe { bpf_ktime_get_ns() },
@@ -204,14 +206,14 @@ extern "C" fn tc_report(raw: *mut __sk_buff, walk: *mut Walk, reason: u32) -> u3
             sport: p.tuple.sport,
             dport: p.tuple.dport,
             ifindex: k.ifindex(),
-            set: w.set,
-            bit: w.bit as u16,
+            set: asked.set,
+            bit: asked.bit as u16,
             proto: p.proto,
             reason: reason as u8,
         }
     };
     maps::report(event, reason as u8, k.seconds(), k.ifindex());
-    let because = DropReason::from_number(reason as u8).unwrap_or(DropReason::Internal);
+    count_denied(&k, w, because);
     if let Some(slot) = counted_to(&k, because, k.ifindex(), w) {
         maps::count_drop_of(slot, reason as u8);
     }

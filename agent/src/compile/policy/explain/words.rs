@@ -43,6 +43,18 @@ pub(super) fn rule_of<'a>(world: &World<'a>, rule: &RuleRef, direction: Directio
     direction.cluster_rules(policy).get(rule.index)?.matches.as_ref()
 }
 
+/// What a rule is for.
+#[must_use]
+pub fn describe(rule: &Rule, direction: Direction) -> String {
+    let whom = if rule.peers.is_empty() { String::new() } else { peers(rule, direction) };
+    let what = if rule.ports.is_empty() { String::new() } else { ports(rule) };
+    match (whom.is_empty(), what.is_empty()) {
+        (true, true) => "everything".to_owned(),
+        (false, false) => format!("{whom}: {what}"),
+        _ => whom + &what,
+    }
+}
+
 /// The ports that a rule is for.
 pub(super) fn ports(rule: &Rule) -> String {
     let words: Vec<_> = rule.ports.iter().map(port).collect();

@@ -34,7 +34,7 @@ fn tables() -> HostTables {
 }
 
 fn ask(t: &HostTables, class: u32, proto: u8, port: u16) -> (Outcome, u16) {
-    let Decision { outcome, bit } = decide(t, SET, class, proto, WirePort::new(port), false);
+    let Decision { outcome, bit } = decide(t, SET, class, proto, WirePort::new(port), false, &mut 0);
     (outcome, bit)
 }
 
@@ -74,8 +74,8 @@ fn an_unknown_port_meets_rules_for_every_port_of_the_protocol() {
 #[test]
 fn p40_no_policy_yet_denies_and_none_allows() {
     let t = HostTables::default();
-    assert_eq!(decide(&t, DENY_ALL, 0, 6, WirePort::new(80), false).outcome, Outcome::Pending);
-    assert!(decide(&t, ALLOW_ALL, 0, 6, WirePort::new(80), false).allow());
+    assert_eq!(decide(&t, DENY_ALL, 0, 6, WirePort::new(80), false, &mut 0).outcome, Outcome::Pending);
+    assert!(decide(&t, ALLOW_ALL, 0, 6, WirePort::new(80), false, &mut 0).allow());
 }
 
 #[test]
@@ -192,14 +192,33 @@ fn p55_what_is_passed_meets_the_next_tier_and_no_other_rule_of_its_own() {
 }
 
 #[test]
+fn p71_the_rule_that_passed_it_on_is_named_besides_the_one_that_decides() {
+    let passed = |t: &HostTables| {
+        let mut passed = u32::MAX;
+        let _verdict = decide(t, SET, 0, 6, WirePort::new(80), false, &mut passed);
+        passed
+    };
+    assert_eq!(passed(&tiered(&[(4, PASS), (6, DENY)], &[(7, ACCEPT)], false)), 4);
+    assert_eq!(passed(&tiered(&[(4, PASS)], &[], true)), 4);
+    // Behind Baseline is nothing to pass it on to: there it decides.
+    for other in [tiered(&[(4, ACCEPT)], &[], false), tiered(&[(4, DENY)], &[], false), tiered(&[], &[(8, PASS)], true)]
+    {
+        assert_eq!(passed(&other), u32::MAX);
+    }
+}
+
+#[test]
 fn p32_p61_a_pod_that_reaches_itself_through_a_service_meets_the_tiers_of_the_cluster_alone() {
-    let own = |t: &HostTables| decide(t, SET, 0, 6, WirePort::new(80), true).outcome;
+    let own = |t: &HostTables| decide(t, SET, 0, 6, WirePort::new(80), true, &mut 0).outcome;
     assert_eq!(own(&tables()), Outcome::Allow);
     assert_eq!(own(&tiered(&[], &[], false)), Outcome::Allow);
     assert_eq!(own(&tiered(&[(0, PASS)], &[], false)), Outcome::Allow);
     assert_eq!(own(&tiered(&[(0, DENY)], &[(0, ACCEPT)], false)), Outcome::Denied);
     assert_eq!(own(&tiered(&[], &[(0, DENY)], true)), Outcome::Denied);
-    assert_eq!(decide(&HostTables::default(), DENY_ALL, 0, 6, WirePort::new(80), true).outcome, Outcome::Pending);
+    assert_eq!(
+        decide(&HostTables::default(), DENY_ALL, 0, 6, WirePort::new(80), true, &mut 0).outcome,
+        Outcome::Pending
+    );
 }
 
 proptest! {

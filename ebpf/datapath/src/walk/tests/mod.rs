@@ -7,6 +7,7 @@ mod bytes;
 mod cost;
 mod crowd;
 mod errors;
+mod hits;
 mod lifecycle;
 mod link_local;
 mod masquerade;

@@ -34,7 +34,7 @@ fn p27_p28_policy_is_asked_about_the_backend() {
             let from = (Node::pod(0, v6), CLIENT);
             let (landed, _) = send.pod(&mut node, 0, &tcp(from, (Node::vip(v6), 80), SYN));
             assert_eq!(landed, dropped(reason));
-            assert_eq!(node.host.explanation(), (WEB, u16::MAX));
+            assert_eq!(node.host.explanation(reason), (WEB, u16::MAX));
             assert!(node.host.flows.is_empty());
             let (landed, _) = send.pod(&mut node, 0, &tcp(from, (Node::other_vip(v6), 8080), SYN));
             assert_eq!(landed, Landed::Pod(1));
@@ -48,10 +48,10 @@ fn the_report_of_a_drop_names_no_policy_that_was_not_asked() {
     node.police(0, ALLOW_ALL, WEB);
     let mut frame = tcp((Node::pod(0, false), CLIENT), (Node::pod(1, false), 81), SYN).frame();
     assert_eq!(node.pod_sends(0, &mut frame), dropped(DropReason::EgressPolicy));
-    assert_eq!(node.host.explanation(), (WEB, u16::MAX));
+    assert_eq!(node.host.explanation(DropReason::EgressPolicy), (WEB, u16::MAX));
     let mut frame = tcp((Node::pod(3, false), CLIENT), (Node::pod(1, false), 81), SYN).frame();
     assert_eq!(node.pod_sends(0, &mut frame), dropped(DropReason::SourceAddress));
-    assert_eq!(node.host.explanation(), (0, u16::MAX));
+    assert_eq!(node.host.explanation(DropReason::SourceAddress), (0, u16::MAX));
 }
 
 #[test]

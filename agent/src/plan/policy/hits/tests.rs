@@ -1,0 +1,223 @@
+use fairlead_objects::Tier;
+use proptest::prelude::*;
+
+use super::*;
+use crate::compile::policy::RuleRef;
+use crate::compile::policy::testing::{Cluster, any_history, ask, flows, model, plan, rule, tcp};
+use crate::plan::policy::{Capacity, State};
+
+/// Counters as the kernel has them, and the ledger beside them.
+#[derive(Default)]
+struct Counted {
+    state: State,
+    ledger: Ledger,
+    kernel: HashMap<HitKey, Count>,
+}
+
+impl Counted {
+    fn follow(&mut self, cluster: &Cluster, ops: &[crate::plan::Op], now: u64) {
+        let world = cluster.world();
+        let Changes { gone, new } = self.ledger.plan(&self.state.sets_with(ops), &mut RuleIds::new(&world), now);
+        for (key, rule) in gone {
+            let count = self.kernel.remove(&key).expect("it was there");
+            self.ledger.fold(rule, &count);
+        }
+        for (key, _) in new {
+            assert_eq!(self.kernel.insert(key, Count::default()), None, "{key:?} is counted already");
+        }
+    }
+
+    /// As the loop does it.
+    fn advance(&mut self, cluster: &Cluster, now: u64) {
+        self.ledger.policies_changed();
+        let plan = plan(&mut self.state, cluster);
+        self.follow(cluster, &plan.ops, now);
+        plan.ops.iter().for_each(|op| self.state.applied(op));
+        self.follow(cluster, &[], now);
+        self.ledger.forget(&mut RuleIds::new(&cluster.world()));
+    }
+
+    fn hit(&mut self, set: u32, bit: u16, allow: bool, now: u64) {
+        let Some(count) = self.kernel.get_mut(&HitKey { set, bit: bit.into() }) else {
+            // What no rule of a set decides on that no NetworkPolicy is in.
+            assert_eq!(bit, NO_BIT, "a rule of set {set} decides that is not counted");
+            return;
+        };
+        *(if allow { &mut count.flows } else { &mut count.denied }) += 1;
+        count.last = Some(now);
+    }
+}
+
+/// A rule by all that it says.
+type Named = (Tier, ObjectKey, Direction, String, usize);
+
+fn named(cluster: &Cluster, direction: Direction, rule: &RuleRef) -> Option<Named> {
+    let texts: Vec<String> = if rule.tier == Tier::NetworkPolicy {
+        let policy = cluster.policies.iter().find(|policy| policy.key == rule.policy)?;
+        direction.rules(policy)?.iter().map(|rule| format!("{rule:?}")).collect()
+    } else {
+        let policy = cluster.cluster_policies.iter().find(|policy| policy.key == rule.policy)?;
+        let rules = direction.cluster_rules(policy).iter();
+        rules.map(|rule| format!("{:?} {:?}", rule.action, rule.matches)).collect()
+    };
+    let text = texts.get(rule.index)?.clone();
+    let nth = texts.iter().take(rule.index).filter(|other| **other == text).count();
+    Some((rule.tier, rule.policy.clone(), direction, text, nth))
+}
+
+/// Every rule that there is, with its id.
+fn rules(cluster: &Cluster) -> BTreeMap<Named, RuleId> {
+    let world = cluster.world();
+    let mut ids = RuleIds::new(&world);
+    let mut all = BTreeMap::new();
+    let network = cluster.policies.iter().map(|policy| (Tier::NetworkPolicy, &policy.key));
+    let policies = network.chain(cluster.cluster_policies.iter().map(|policy| (policy.tier, &policy.key)));
+    for (tier, key) in policies {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let of_policy = ids.of_policy(tier != Tier::NetworkPolicy, key, direction).to_vec();
+            for (index, id) in of_policy.into_iter().enumerate() {
+                let rule = RuleRef { tier, policy: key.clone(), index, name: String::new() };
+                all.extend(named(cluster, direction, &rule).map(|named| (named, id)));
+            }
+        }
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// However sets and bits are renumbered, each rule has what it decided on, by the reference, and no other rule's.
+    #[test]
+    fn p71_counts_stay_with_their_rules(history in any_history(3)) {
+        let mut counted = Counted::default();
+        let mut expected: HashMap<Named, Count> = HashMap::new();
+        for (now, cluster) in (1..).zip(&history) {
+            counted.advance(cluster, now);
+            let there = rules(cluster);
+            expected.retain(|named, _| there.contains_key(named));
+            for (local, direction, flow) in flows(cluster, &[(6, 80), (17, 53)]) {
+                let (allow, set, bit) = ask(counted.state.content(), local.slot, direction, flow);
+                if set <= fairlead_datapath::policy::CUT_OFF {
+                    continue;
+                }
+                counted.hit(set, bit, allow, now);
+                let (by_model, rule) = model(cluster, &local, direction, flow);
+                prop_assert_eq!(allow, by_model);
+                let Some(named) = rule.and_then(|rule| named(cluster, direction, &rule)) else { continue };
+                let count = expected.entry(named).or_default();
+                *(if allow { &mut count.flows } else { &mut count.denied }) += 1;
+                count.last = Some(now);
+            }
+            let counts = counted.ledger.counts(&counted.kernel);
+            for (named, id) in &there {
+                let found = counts.get(id).copied().unwrap_or_default();
+                prop_assert_eq!(found, expected.get(named).copied().unwrap_or_default(), "{:?}", named);
+            }
+        }
+    }
+
+    /// The sets that are counted, as the rules of sharing say it.
+    #[test]
+    fn p72_a_namespace_within_its_share_is_counted_whole(
+        sets in prop::collection::vec((0_usize..5, 1_usize..40, any::<bool>()), 1..30), room in 1_usize..300,
+    ) {
+        let names = ["", "a", "b", "c", "d"];
+        let needs: Vec<_> = (3..)
+            .zip(&sets)
+            .map(|(set, (namespace, counters, is_counted))| Need {
+                set,
+                namespace: names[*namespace],
+                counters: *counters,
+                is_counted: *is_counted,
+            })
+            .collect();
+        let placed = places(&needs, room);
+        let total = |of: &mut dyn Iterator<Item = &Need<'_>>| of.map(|need| need.counters).sum::<usize>();
+        let used = total(&mut needs.iter().filter(|need| placed.contains(&need.set)));
+        prop_assert!(used <= room);
+        let namespaces: BTreeSet<_> = needs.iter().map(|need| need.namespace).collect();
+        for namespace in &namespaces {
+            let of = || needs.iter().filter(|need| need.namespace == *namespace);
+            if total(&mut of()) <= room / namespaces.len() {
+                prop_assert!(of().all(|need| placed.contains(&need.set)), "{} needs no more than its share", namespace);
+            }
+        }
+        for need in needs.iter().filter(|need| !placed.contains(&need.set)) {
+            prop_assert!(used + need.counters > room, "there is room for {:?}", need);
+        }
+        // Asked again, with what is counted now, the answer stays, if it began with nothing.
+        if sets.iter().all(|(.., is_counted)| !is_counted) {
+            let again: Vec<_> = needs.iter().map(|need| Need { is_counted: placed.contains(&need.set), ..*need }).collect();
+            prop_assert_eq!(places(&again, room), placed);
+        }
+    }
+}
+
+#[test]
+fn p71_what_no_rule_allows_is_counted_to_the_policies_that_isolate() {
+    let cluster = Cluster::grid().policy("x/in", "", Some(&[rule(&[], &[tcp(80)])]), None);
+    let mut counted = Counted::default();
+    counted.advance(&cluster, 5);
+    for (local, direction, flow) in flows(&cluster, &[(17, 53)]) {
+        let (allow, set, bit) = ask(counted.state.content(), local.slot, direction, flow);
+        if set > fairlead_datapath::policy::CUT_OFF {
+            counted.hit(set, bit, allow, 7);
+        }
+    }
+    let policy = &cluster.policies[0].key;
+    let none = counted.ledger.none_of(policy, Direction::Ingress);
+    let counts = counted.ledger.counts(&counted.kernel);
+    assert_eq!(none.len(), 1);
+    assert!(counts[&none[0]].denied > 0 && counts[&none[0]].last == Some(7));
+    assert!(counted.ledger.none_of(policy, Direction::Egress).is_empty());
+    assert_eq!(counted.ledger.saved().since[&none[0]], 5);
+    // When the policy goes nobody asks for it any more.
+    counted.advance(&Cluster::grid(), 8);
+    assert_eq!((counted.ledger.saved(), counted.kernel.len()), (&Saved::default(), 0));
+}
+
+#[test]
+fn p73_an_agent_that_starts_anew_finds_the_counters_and_what_was_kept() {
+    let policy = |ports: &[u16]| {
+        let rules: Vec<_> = ports.iter().map(|port| rule(&[], &[tcp(*port)])).collect();
+        Cluster::grid().policy("x/in", "", Some(&rules), None)
+    };
+    let mut counted = Counted::default();
+    counted.advance(&policy(&[80, 443]), 5);
+    counted.kernel.values_mut().for_each(|count| count.flows += 2);
+    // The second rule goes, and the counters of the set with it.
+    counted.advance(&policy(&[80]), 6);
+    counted.kernel.values_mut().for_each(|count| count.flows += 1);
+    let saved = serde_json::from_str(&serde_json::to_string(counted.ledger.saved()).unwrap()).unwrap();
+    let there: Vec<_> = counted
+        .ledger
+        .counted
+        .iter()
+        .flat_map(|(set, bits)| bits.iter().map(|(bit, rule)| (HitKey { set: *set, bit: *bit }, *rule)))
+        .collect();
+    let left;
+    (counted.ledger, left) = Ledger::adopt(there, saved);
+    assert_eq!(left, []);
+    counted.state = State::adopt(Capacity::default(), counted.state.content().clone());
+    let of = |counted: &Counted, cluster: &Cluster| {
+        let counts = counted.ledger.counts(&counted.kernel);
+        rules(cluster).values().map(|id| counts.get(id).map_or(0, |count| count.flows)).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&counted, &policy(&[80])), [3]);
+    // Meanwhile the policy has changed: what was counted under a set of which the agent knows nothing is kept.
+    counted.advance(&policy(&[22, 80]), 9);
+    let mut found = of(&counted, &policy(&[22, 80]));
+    found.sort_unstable();
+    assert_eq!(found, [0, 3]);
+}
+
+#[test]
+fn p73_counters_that_were_folded_before_an_agent_was_killed_are_not_counted_twice() {
+    let keys: Vec<_> = [(7, 0), (7, 1), (8, 0)].into_iter().map(|(set, bit)| (HitKey { set, bit }, 40)).collect();
+    let mut ledger = Ledger::default();
+    ledger.set_folded(&keys[..2]);
+    let (ledger, left) = Ledger::adopt(keys.clone(), ledger.saved().clone());
+    assert_eq!((left, ledger.counted), (vec![keys[0].0, keys[1].0], [(8, vec![(0, 40)])].into()));
+    assert_eq!(ledger.saved, Saved::default());
+}
