@@ -48,7 +48,7 @@ impl PodSide {
                 "{path} is the node's own network namespace; set CNI_NETNS_OVERRIDE=1 if that is intended"
             )));
         }
-        let netlink = Netlink::open_in(file.as_fd(), allow_ipv6)?;
+        let netlink = Netlink::open_in(file.as_fd(), || allow_ipv6("default"))?;
         Ok(Self { file, inode, netlink })
     }
 
@@ -108,12 +108,12 @@ pub(crate) struct Plan<'a> {
     pub(crate) taken: Taken,
 }
 
-/// Some runtimes leave IPv6 switched off for devices that are yet to come. Where this can't be written the addition of
-/// an IPv6 address says so, and a pod without one is fine.
-fn allow_ipv6() {
-    let path = Path::new("/proc/sys/net/ipv6/conf/default/disable_ipv6");
-    if std::fs::read(path).is_ok_and(|value| value.starts_with(b"1")) {
-        let _unwritable = std::fs::write(path, "0");
+/// Some runtimes leave IPv6 switched off for devices of a pod that are yet to come, and some administrators for those of the node.
+/// Where this can't be written the addition of an IPv6 address or route says so, and a pod without one is fine.
+fn allow_ipv6(link: &str) {
+    let path = Path::new("/proc/sys/net/ipv6/conf").join(link).join("disable_ipv6");
+    if std::fs::read(&path).is_ok_and(|value| value.starts_with(b"1")) {
+        let _unwritable = std::fs::write(&path, "0");
     }
 }
 
@@ -130,7 +130,11 @@ pub(crate) fn create(host: &mut Netlink, pod: &PodSide, plan: &Plan<'_>) -> Resu
         no_automatic_address(*ifindex, host_link),
         no_reverse_path_filter(*ifindex, host_link),
     ];
-    host.execute(operations).inspect_err(|_| remove(host, host_link).unwrap_or_default())
+    host.execute(operations).inspect_err(|_| remove(host, host_link).unwrap_or_default())?;
+    if reservation.addresses.iter().any(|address| address.ip.is_ipv6()) {
+        allow_ipv6(host_link);
+    }
+    Ok(())
 }
 
 /// Configures both sides and brings them up.

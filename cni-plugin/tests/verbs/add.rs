@@ -50,6 +50,17 @@ fn tcp_works(from: &Netns, to: &Netns, address: &str, seen_as: &str) {
     assert_eq!(server.join().unwrap(), seen_as.parse::<IpAddr>().unwrap());
 }
 
+/// As hardening guides have it, where somebody has IPv6 for pods all the same.
+#[test]
+fn c1_add_gives_ipv6_on_a_node_that_switches_it_off_for_new_interfaces() {
+    let (node, pod) = (Node::new(), Container::new("web-0"));
+    node.netns.command("sysctl -w net.ipv6.conf.default.disable_ipv6=1");
+    let result = node.add(&pod);
+    assert_eq!(ips(&result), ["10.244.1.2", "fd00:10:244:1::2"]);
+    let routes = node.netns.command("ip -6 route show proto 241");
+    assert!(routes.contains("fd00:10:244:1::2"), "{routes}");
+}
+
 #[test]
 fn c1_add_gives_both_families_and_says_so() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
