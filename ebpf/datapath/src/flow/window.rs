@@ -105,11 +105,16 @@ pub(super) const fn refuses(aside: u32, packet: &Packet) -> bool {
     aside != 0 && packet.tcp & REFUSES == REFUSES && packet.seq == 0 && u32::from_be(packet.ack) == aside
 }
 
-/// Whether a segment accepts both.
+/// The most data that a SYN carries: a full segment.
+const FAST_OPEN: u32 = 1460;
+
+/// Whether a segment accepts the SYN, with the data that it carried or without: a server that does not do TCP Fast Open, or has no
+/// room for it, acknowledges the SYN alone (RFC 7413 section 4.2).
 #[inline(always)]
 pub(super) const fn accepts(aside: u32, packet: &Packet) -> bool {
     const ACCEPTS: u8 = TcpFlags::SYN | TcpFlags::ACK;
-    aside != 0 && packet.tcp & (ACCEPTS | TcpFlags::RST) == ACCEPTS && u32::from_be(packet.ack) == aside
+    let is_answer = packet.tcp & (ACCEPTS | TcpFlags::RST) == ACCEPTS;
+    aside != 0 && is_answer && aside.wrapping_sub(u32::from_be(packet.ack)) <= FAST_OPEN
 }
 
 #[cfg(test)]
