@@ -156,7 +156,7 @@ where
                 let watched = watched.filter(|_| response.status().is_success());
                 response.map(|body| match watched {
                     Some(kind) => Tapped::watch(body, heard, kind),
-                    None => Tapped::plain(body, ANSWER),
+                    None => Tapped::plain(body, ANSWER, servers, address),
                 })
             })
         })

@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tower::BoxError;
 
+use super::servers::Servers;
 use crate::Kind;
 
 /// A watch that is open and says nothing for so long is not alive: three bookmarks have not come.
@@ -102,17 +103,20 @@ pub(super) struct Tapped<B> {
     silence: Option<Silence>,
 }
 
-/// How long nothing may come, and when that is over.
+/// How long nothing may come, when that is over, and whose fault it is.
 #[derive(Debug)]
 struct Silence {
     longest: Duration,
     end: Pin<Box<Sleep>>,
+    servers: Arc<Servers>,
+    address: String,
 }
 
 impl<B> Tapped<B> {
-    /// An answer of no watch, of which something comes at least this often.
-    pub(super) fn plain(inner: B, longest: Duration) -> Self {
-        Self { inner, watch: None, silence: Some(Silence { longest, end: Box::pin(sleep(longest)) }) }
+    /// An answer of no watch, by one of the servers, of which something comes at least this often.
+    pub(super) fn plain(inner: B, longest: Duration, servers: Arc<Servers>, address: String) -> Self {
+        let silence = Silence { longest, end: Box::pin(sleep(longest)), servers, address };
+        Self { inner, watch: None, silence: Some(silence) }
     }
 
     /// An answer to a watch: it is open from now on.
@@ -137,17 +141,18 @@ impl<B: Body<Error: Into<BoxError>> + Unpin> Body for Tapped<B> {
                 if let Some((heard, kind)) = &self.watch {
                     heard.note(*kind, Instant::now(), 0);
                 }
-                if let Some(Silence { longest, end }) = &mut self.silence {
+                if let Some(Silence { longest, end, .. }) = &mut self.silence {
                     end.as_mut().reset(tokio::time::Instant::now() + *longest);
                 }
             }
             // An end that is noted twice would close another's.
             Poll::Ready(_) => drop(self.watch.take().inspect(|(heard, kind)| heard.closed(*kind))),
             Poll::Pending => {
-                if let Some(Silence { longest, end }) = &mut self.silence
+                if let Some(Silence { longest, end, servers, address }) = &mut self.silence
                     && end.as_mut().poll(context).is_ready()
                 {
                     let text = format!("the API server stopped in the middle of an answer for {} s", longest.as_secs());
+                    servers.failed(address, &text);
                     return Poll::Ready(Some(Err(text.into())));
                 }
             }
@@ -210,7 +215,9 @@ mod tests {
 
     #[tokio::test]
     async fn s59_an_answer_that_stops_in_the_middle_is_an_error_and_a_quiet_watch_is_none() {
-        let mut plain = Tapped::plain(Hangs(0), Duration::from_millis(20));
+        let servers = Arc::new(Servers::of("192.0.2.1:6443", &["192.0.2.2:6443"]));
+        let asked = servers.current();
+        let mut plain = Tapped::plain(Hangs(0), Duration::from_millis(20), Arc::clone(&servers), asked.clone());
         let next = async |body: &mut Tapped<Hangs>, patience: u64| {
             let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
             let read = tokio::time::timeout(Duration::from_millis(patience), frame).await;
@@ -219,6 +226,7 @@ mod tests {
         for is_read in [true, true, false] {
             assert_eq!(next(&mut plain, 30_000).await, Some(Some(is_read)));
         }
+        assert_ne!(servers.current(), asked, "the next request goes to another server");
         let mut watch = Tapped::watch(Hangs(2), Arc::default(), Kind::Pod);
         assert_eq!(next(&mut watch, 100).await, None, "that is for the watcher to say");
     }

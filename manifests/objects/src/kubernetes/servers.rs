@@ -59,6 +59,14 @@ impl Servers {
         Self { configured: configured.to_owned(), keep, state: Mutex::new(state) }
     }
 
+    /// These, kept nowhere.
+    #[cfg(test)]
+    pub(super) fn of(configured: &str, endpoints: &[&str]) -> Self {
+        let new = Self::new(configured, None);
+        new.state().endpoints = endpoints.iter().map(ToString::to_string).collect();
+        new
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
