@@ -40,7 +40,10 @@ pub async fn keep_network_available(cluster: Cluster, node: String, ready: impl 
                 }
                 cluster.set_trouble("nodes/status", None);
             }
-            Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+            // Admission webhooks refuse with 403, too.
+            Ok(Err(kube::Error::Api(status)))
+                if status.code == 403 && status.message.contains(" cannot patch resource ") =>
+            {
                 let text = forbidden("", "nodes/status", &["patch"], &status.message);
                 let text = format!("{text} (manifests/overlays/cloud includes it), or unset clearNetworkUnavailable");
                 if cluster.set_trouble("nodes/status", Some(text.clone())) {
@@ -48,7 +51,7 @@ pub async fn keep_network_available(cluster: Cluster, node: String, ready: impl 
                 }
             }
             // It answers, and says no for a reason of its own, such as an admission webhook: pods wait for the node meanwhile.
-            Ok(Err(kube::Error::Api(status))) => {
+            Ok(Err(kube::Error::Api(status))) if !passes(status.code) => {
                 let text = format!(
                     "the API server does not let the Node's condition {NETWORK_UNAVAILABLE} be cleared ({}): {}",
                     status.code, status.message
@@ -62,6 +65,11 @@ pub async fn keep_network_available(cluster: Cluster, node: String, ready: impl 
         }
         tokio::time::sleep(EVERY).await;
     }
+}
+
+/// Whether an API server refuses because it is busy or about to stop.
+const fn passes(code: u16) -> bool {
+    matches!(code, 429 | 502..=504)
 }
 
 /// Clears the condition where somebody has set it. Whether it was set.
