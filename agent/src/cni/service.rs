@@ -275,7 +275,9 @@ impl<N: PodNetwork> Service<N> {
                 let key = ObjectKey::new(&entry.pod.namespace, &entry.pod.name);
                 let had: Vec<_> = entry.ips.iter().map(|ip| (*ip, key.clone())).collect();
                 state.commit(Record::Released { attachment: attachment.clone() }, now)?;
-                state.last.extend(had);
+                let State { ledger, last, .. } = &mut *state;
+                last.retain(|ip, _| ledger.rests(*ip, now));
+                last.extend(had);
             }
             if let Some(link) = state.held.remove(&name) {
                 state.ledger.unhold(link.slot, &link.ips, now);
