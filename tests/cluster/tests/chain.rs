@@ -1,4 +1,5 @@
-//! Plugins of others behind ours, as a mesh or an administrator puts them there: the reference plugins, by a real runtime.
+//! Plugins of others around ours, called by a real runtime: the reference plugins behind it, as a mesh or an administrator puts
+//! them there, and one in front that delegates to it, as Multus does.
 
 use std::time::Duration;
 
@@ -40,20 +41,74 @@ fn write(world: &World, file: &str, text: &str) -> Result<()> {
 
 /// A server that comes now has what they do, and everybody reaches it, kubelet and other nodes too.
 fn behind_ours(world: &World, file: &str) -> Result<()> {
-    let of_node = format!("--field-selector=spec.nodeName={NODE}");
-    world.cluster.kubectl(&["--namespace=strain", "delete", "pod", "--selector=app=echo", &of_node, "--wait"])?;
-    let ip = wait(Duration::from_secs(60), || {
-        let pods = world.json(&["--namespace=strain", "get", "pods", "--selector=app=echo", &of_node])?;
-        let pod = pods["items"].get(0).context("no pod yet")?;
-        let conditions = pod["status"]["conditions"].as_array().context("no conditions yet")?;
-        let ready = conditions.iter().any(|each| each["type"] == "Ready" && each["status"] == "True");
-        ensure!(ready, "{}", pod["status"]);
-        Ok(pod["status"]["podIP"].as_str().context("no address")?.to_owned())
-    })?;
+    let ip = next_server(world)?;
     let neighbours = world.in_node(NODE, &["ip", "neighbour", "show", &ip])?;
     ensure!(neighbours.contains(MAC), "tuning gave the pod {MAC}, and the node has {neighbours:?} for {ip}");
     let list: Value = serde_json::from_str(&world.in_node(NODE, &["cat", file])?)?;
     let types: Vec<_> = list["plugins"].as_array().context("plugins")?.iter().map(|one| &one["type"]).collect();
     ensure!(types == ["fairlead-cni", "portmap", "tuning"], "others stay where they are: {types:?}");
     Ok(())
+}
+
+/// Replaces the server of the node, and gives the address of the next one.
+fn next_server(world: &World) -> Result<String> {
+    let of_node = format!("--field-selector=spec.nodeName={NODE}");
+    world.own(&["delete", "pod", "--selector=app=echo", &of_node, "--wait"])?;
+    wait(Duration::from_secs(60), || {
+        let pods = world.json(&["--namespace=strain", "get", "pods", "--selector=app=echo", &of_node])?;
+        let pod = pods["items"].get(0).context("no pod yet")?;
+        let conditions = pod["status"]["conditions"].as_array().context("no conditions yet")?;
+        let ready = conditions.iter().any(|each| each["type"] == "Ready" && each["status"] == "True");
+        ensure!(ready, "{}", pod["status"]);
+        Ok(pod["status"]["podIP"].as_str().context("no address")?.to_owned())
+    })
+}
+
+/// The plugin in front notes each call, and hands it on with a configuration of its own making.
+#[test]
+fn c37_a_plugin_in_front_that_delegates_to_ours_gives_pods_their_network() -> Result<()> {
+    const FRONT: &str = "/opt/cni/bin/multus";
+    const CALLS: &str = "/run/multus-calls";
+    let world = World::open()?;
+    let strain = world.strain()?;
+    let listed = world.in_node(NODE, &["sh", "-c", &format!("cat {FOLDER}/*.conflist")])?;
+    let list: Value = serde_json::from_str(&listed)?;
+    let mut delegate = list["plugins"][0].clone();
+    delegate["name"] = list["name"].clone();
+    delegate["cniVersion"] = list["cniVersion"].clone();
+    let program = format!(
+        "#!/bin/sh\ncat >/dev/null\necho \"$CNI_COMMAND\" >>{CALLS}\nprintf %s '{delegate}' | exec /opt/cni/bin/fairlead-cni\n"
+    );
+    let configuration = json!({
+        "cniVersion": list["cniVersion"],
+        "name": "multus-cni-network",
+        "type": "multus",
+        "clusterNetwork": "fairlead",
+    });
+    let front = format!("{FOLDER}/00-multus.conf");
+    write(&world, FRONT, &program)?;
+    world.in_node(NODE, &["chmod", "0755", FRONT])?;
+    write(&world, &front, &configuration.to_string())?;
+    let result = (|| {
+        next_server(&world)?;
+        let calls = world.in_node(NODE, &["cat", CALLS])?;
+        ensure!(calls.contains("ADD"), "the runtime calls the plugin in front: {calls:?}");
+        all_end_well(strain.start(&world, 5)?)?;
+        let status = world.ask(NODE, &["status"])?;
+        ensure!(!status["warnings"].to_string().contains("multus"), "it is no trouble: {}", status["warnings"]);
+        // What it added goes by it, too, and leaves nothing.
+        let before = world.footprint(NODE)?;
+        next_server(&world)?;
+        wait(Duration::from_secs(60), || {
+            let now = world.footprint(NODE)?;
+            ensure!(now == before, "{before:?} became {now:?}");
+            Ok(())
+        })
+    })();
+    world.in_node(NODE, &["rm", "-f", &front])?;
+    let after = next_server(&world);
+    world.in_node(NODE, &["rm", "-f", FRONT, CALLS])?;
+    result?;
+    after?;
+    all_end_well(strain.start(&world, 5)?)
 }
