@@ -81,12 +81,11 @@ impl Listed<'_> {
         let ids = self.ids.of_policy(false, key, direction).to_vec();
         for (at, (rule, id)) in rules.iter().zip(&ids).enumerate() {
             let view = view(key, Tier::NetworkPolicy, direction, Action::Accept, Some(rule));
-            items.push(self.counted(PolicyRuleView { rule: Some(at), ..view }, &[*id]));
+            items.push(self.counted(PolicyRuleView { rule: Some(at), ..view }, *id));
         }
-        // Of each list of policies that this one is in.
-        let none = self.ledger.none_of(key, direction);
+        let none = RuleIds::none(direction, key);
         let view = view(key, Tier::NetworkPolicy, direction, Action::Deny, None);
-        items.push(self.counted(PolicyRuleView { matches: "what no rule allows".to_owned(), ..view }, &none));
+        items.push(self.counted(PolicyRuleView { matches: "what no rule allows".to_owned(), ..view }, none));
     }
 
     fn cluster_policy(&mut self, key: &ObjectKey, direction: Direction, items: &mut Vec<PolicyRuleView>) {
@@ -95,20 +94,13 @@ impl Listed<'_> {
         for (at, (rule, id)) in direction.cluster_rules(policy).iter().zip(&ids).enumerate() {
             let view = view(key, policy.tier, direction, rule.action, rule.matches.as_ref());
             let view = PolicyRuleView { rule: Some(at), name: rule.name.clone(), ..view };
-            items.push(self.counted(view, &[*id]));
+            items.push(self.counted(view, *id));
         }
     }
 
-    fn counted(&self, view: PolicyRuleView, ids: &[RuleId]) -> PolicyRuleView {
-        let mut sum = Count::default();
-        ids.iter().filter_map(|id| self.counts.get(id)).for_each(|count| sum.add(count));
-        let since = ids
-            .iter()
-            .filter(|id| self.counted.contains(*id))
-            .filter_map(|id| self.ledger.saved().since.get(id))
-            .min()
-            .copied();
-        let Count { flows, denied, last } = sum;
+    fn counted(&self, view: PolicyRuleView, id: RuleId) -> PolicyRuleView {
+        let Count { flows, denied, last } = self.counts.get(&id).copied().unwrap_or_default();
+        let since = self.ledger.saved().since.get(&id).filter(|_| self.counted.contains(&id)).copied();
         PolicyRuleView { flows, denied, last_seconds: last, since_seconds: since, ..view }
     }
 }

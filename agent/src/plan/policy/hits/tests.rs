@@ -1,4 +1,4 @@
-use fairlead_objects::Tier;
+use fairlead_objects::{NetworkPolicy, Tier};
 use proptest::prelude::*;
 
 use super::*;
@@ -166,15 +166,56 @@ fn p71_what_no_rule_allows_is_counted_to_the_policies_that_isolate() {
         }
     }
     let policy = &cluster.policies[0].key;
-    let none = counted.ledger.none_of(policy, Direction::Ingress);
+    let none = RuleIds::none(Direction::Ingress, policy);
     let counts = counted.ledger.counts(&counted.kernel);
-    assert_eq!(none.len(), 1);
-    assert!(counts[&none[0]].denied > 0 && counts[&none[0]].last == Some(7));
-    assert!(counted.ledger.none_of(policy, Direction::Egress).is_empty());
-    assert_eq!(counted.ledger.saved().since[&none[0]], 5);
+    assert!(counts[&none].denied > 0 && counts[&none].last == Some(7));
+    assert!(!counts.contains_key(&RuleIds::none(Direction::Egress, policy)));
+    assert_eq!(counted.ledger.saved().since[&none], 5);
     // When the policy goes nobody asks for it any more.
     counted.advance(&Cluster::grid(), 8);
     assert_eq!((counted.ledger.saved(), counted.kernel.len()), (&Saved::default(), 0));
+}
+
+/// A set of the first policies of a cluster, by their rules for what comes in.
+fn info(policies: &[NetworkPolicy]) -> SetInfo {
+    let rules: Vec<_> = policies
+        .iter()
+        .flat_map(|policy| (0..policy.ingress.iter().flatten().count()).map(|index| RuleRef::of(&policy.key, index)))
+        .collect();
+    SetInfo {
+        direction: Direction::Ingress,
+        policies: policies.iter().map(|policy| policy.key.clone()).collect(),
+        bits: (0..).zip(&rules).map(|(bit, _)| bit).collect(),
+        rules,
+    }
+}
+
+#[test]
+fn p71_policies_that_come_and_go_beside_one_that_stays_leave_nothing() {
+    let stays = || Cluster::grid().policy("x/stays", "", Some(&[rule(&[], &[tcp(80)])]), None);
+    let mut ledger = Ledger::default();
+    let mut follow = |set: u32, cluster: &Cluster, now: u64| {
+        ledger.policies_changed();
+        let (world, info) = (cluster.world(), info(&cluster.policies));
+        let changes = ledger.plan(&[(set, Some(&info))].into(), &mut RuleIds::new(&world), now);
+        // Each counter has counted something.
+        changes.gone.iter().for_each(|(_, rule)| ledger.fold(*rule, &Count { denied: 1, ..Count::default() }));
+        assert!(ledger.forgets());
+        ledger.forget(&mut RuleIds::new(&world));
+        let none = RuleIds::none(Direction::Ingress, &cluster.policies[0].key);
+        let denied = ledger.counts(&HashMap::new()).get(&none).map_or(0, |count| count.denied);
+        (serde_json::to_string(ledger.saved()).unwrap().len(), denied)
+    };
+    let mut most = 0;
+    for n in 0..1000 {
+        let comes = stays().policy(&format!("x/comes-{n:04}"), "", Some(&[rule(&[], &[tcp(443)])]), None);
+        let (beside, _) = follow(7, &comes, n);
+        let (alone, denied) = follow(8, &stays(), n);
+        assert_eq!(denied, n * 2 + 1, "what no rule of it allows is counted to it whatever is beside it");
+        // Nothing was counted before the first set went, and numbers have more digits in the end.
+        most = if n < 2 { beside.max(alone) + 64 } else { most };
+        assert!(beside.max(alone) <= most, "{beside} bytes, then {alone}, after {n} policies that began with {most}");
+    }
 }
 
 #[test]
