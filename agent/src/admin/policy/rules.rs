@@ -49,7 +49,7 @@ struct Listed<'a> {
     world: &'a World<'a>,
     ids: RuleIds<'a>,
     ledger: &'a Ledger,
-    /// The rules that have counters.
+    /// The rules that are counted wherever they are in force.
     counted: HashSet<RuleId>,
     counts: &'a HashMap<RuleId, Count>,
 }

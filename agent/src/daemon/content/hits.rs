@@ -83,7 +83,7 @@ impl Counters {
         }
         if let Err(error) = make(&new, tables) {
             warn!(%error, "can't make counters of rules: they are in force, and not counted");
-            ledger.failed(&new);
+            ledger.failed(&new, now());
         }
     }
 

@@ -58,6 +58,8 @@ pub struct Ledger {
     /// Rules may have gone for good.
     forgets: bool,
     saved: Saved,
+    /// Rules of sets that are not counted. Others may be: nobody knows then whether nothing has matched such a rule.
+    partly: HashSet<RuleId>,
     uncounted: BTreeSet<ObjectKey>,
 }
 
@@ -70,6 +72,8 @@ struct Known {
     bits: Vec<(u32, RuleId)>,
     /// The NetworkPolicies among them, if there are any, by the id of what no rule of them allows.
     none: Option<(RuleId, Vec<ObjectKey>)>,
+    /// All rules of its policies, also those that nothing can match and that have no bit.
+    rules: Vec<RuleId>,
 }
 
 /// Counters that are to go and to come.
@@ -155,17 +159,17 @@ impl Ledger {
 
     /// Takes note of which rules are counted now.
     fn settle(&mut self, now: u64) {
-        let Self { counted, known, saved, uncounted, .. } = self;
-        let refused = known.iter().filter(|(set, _)| !counted.contains_key(set));
-        *uncounted = refused.flat_map(|(_, known)| known.policies.iter().cloned()).collect();
+        let Self { counted, known, saved, partly, uncounted, .. } = self;
+        let refused = || known.iter().filter(|(set, _)| !counted.contains_key(set)).map(|(_, known)| known);
+        *uncounted = refused().flat_map(|known| known.policies.iter().cloned()).collect();
+        *partly = refused().flat_map(|known| known.rules.iter().copied()).collect();
+        saved.since.retain(|rule, _| !partly.contains(rule));
         for known in counted.keys().filter_map(|set| known.get(set)) {
             if let Some((id, policies)) = &known.none {
                 saved.none.entry(*id).or_insert_with(|| (known.direction, policies.clone()));
             }
-            for (_, rule) in &known.bits {
-                for rule in saved.of(*rule) {
-                    saved.since.entry(rule).or_insert(now);
-                }
+            for rule in known.rules.iter().filter(|rule| !partly.contains(rule)) {
+                saved.since.entry(*rule).or_insert(now);
             }
         }
     }
@@ -185,9 +189,10 @@ impl Ledger {
         self.saved.folded = gone.iter().map(|(key, _)| key.set).collect();
     }
 
-    /// A set's counters could not be made.
-    pub fn failed(&mut self, keys: &[(HitKey, RuleId)]) {
+    /// These counters, all that their sets have, could not be made.
+    pub fn failed(&mut self, keys: &[(HitKey, RuleId)], now: u64) {
         keys.iter().for_each(|(key, _)| drop(self.counted.remove(&key.set)));
+        self.settle(now);
     }
 
     /// Whether there may be anything to forget.
@@ -215,10 +220,11 @@ impl Ledger {
         &self.saved
     }
 
-    /// The rules that have counters now.
+    /// The rules that are counted now in every set that judges by them.
     #[must_use]
     pub fn counted(&self) -> HashSet<RuleId> {
-        self.counted.values().flatten().flat_map(|(_, rule)| self.saved.of(*rule)).collect()
+        let known = self.counted.keys().filter_map(|set| self.known.get(set));
+        known.flat_map(|known| known.rules.iter().copied()).filter(|rule| !self.partly.contains(rule)).collect()
     }
 
     /// How many counters there are.
@@ -269,7 +275,13 @@ impl Known {
         let mut bits: Vec<_> = rules.collect();
         let none = RuleIds::of_none(info);
         bits.extend(none.as_ref().map(|(none, _)| (u32::from(NO_BIT), *none)));
-        Self { direction: info.direction, policies: info.policies.clone(), bits, none }
+        let mut rules = Vec::new();
+        for policy in &info.policies {
+            let of_cluster = policy.namespace.is_empty();
+            rules.extend(ids.of_policy(of_cluster, policy, info.direction));
+            rules.extend((!of_cluster).then(|| RuleIds::none(info.direction, policy)));
+        }
+        Self { direction: info.direction, policies: info.policies.clone(), bits, none, rules }
     }
 
     /// Whose share it is counted to.

@@ -1,4 +1,4 @@
-use fairlead_objects::{NetworkPolicy, Tier};
+use fairlead_objects::{NetworkPolicy, PolicyPort, PortMatch, Protocol, Tier};
 use proptest::prelude::*;
 
 use super::*;
@@ -215,6 +215,57 @@ fn p71_policies_that_come_and_go_beside_one_that_stays_leave_nothing() {
         // Nothing was counted before the first set went, and numbers have more digits in the end.
         most = if n < 2 { beside.max(alone) + 64 } else { most };
         assert!(beside.max(alone) <= most, "{beside} bytes, then {alone}, after {n} policies that began with {most}");
+    }
+}
+
+#[test]
+fn p73_a_rule_is_counted_if_every_set_that_judges_by_it_is() {
+    let ports = |many: u16| (1..=many).map(|port| rule(&[], &[tcp(port)])).collect::<Vec<_>>();
+    let cluster = Cluster::grid().policy("x/a", "", Some(&ports(2)), None).policy("x/b", "", Some(&ports(9)), None);
+    let world = cluster.world();
+    let mut ids = RuleIds::new(&world);
+    let [of_a, of_b] = [0, 1].map(|at: usize| {
+        let policy = &cluster.policies[at].key;
+        let rules = ids.of_policy(false, policy, Direction::Ingress).iter().copied();
+        rules.chain([RuleIds::none(Direction::Ingress, policy)]).collect::<HashSet<_>>()
+    });
+    // The rules of the one policy are in a set with others and in one without.
+    let (alone, both) = (info(&cluster.policies[..1]), info(&cluster.policies));
+    let mut ledger = Ledger::default();
+    let changes = ledger.plan(&[(7, Some(&alone)), (8, Some(&both))].into(), &mut ids, 5);
+    assert_eq!(changes.new.len(), 3 + 12);
+    assert_eq!(ledger.counted(), &of_a | &of_b);
+    let since = |ledger: &Ledger, of: &HashSet<RuleId>| {
+        of.iter().map(|rule| ledger.saved().since.get(rule).copied()).collect::<HashSet<_>>()
+    };
+    assert_eq!((since(&ledger, &of_a), since(&ledger, &of_b)), ([Some(5)].into(), [Some(5)].into()));
+
+    // The larger one can't be counted: nobody knows then what has matched the rules of either.
+    let of_both: Vec<_> = changes.new.iter().filter(|(key, _)| key.set == 8).copied().collect();
+    ledger.failed(&of_both, 6);
+    assert_eq!((ledger.counted(), ledger.count()), (HashSet::new(), 3));
+    assert_eq!((since(&ledger, &of_a), since(&ledger, &of_b)), ([None].into(), [None].into()));
+    assert_eq!(ledger.uncounted().len(), 2);
+
+    // Without it the rules of the first are counted everywhere, and anew.
+    assert_eq!(ledger.plan(&[(7, Some(&alone))].into(), &mut ids, 7), Changes::default());
+    assert_eq!((ledger.counted(), since(&ledger, &of_a)), (of_a.clone(), [Some(7)].into()));
+    assert_eq!(since(&ledger, &of_b), [None].into());
+    assert!(ledger.uncounted().is_empty());
+}
+
+#[test]
+fn p73_a_rule_that_nothing_can_match_is_counted_too() {
+    let name = PortMatch::Named("nobody-has-it".to_owned());
+    let nobody = PolicyPort { protocol: Protocol::Tcp, port: name };
+    let cluster = Cluster::grid().policy("x/in", "", Some(&[rule(&[], &[tcp(80)]), rule(&[], &[nobody])]), None);
+    let mut counted = Counted::default();
+    counted.advance(&cluster, 5);
+    let rules = rules(&cluster);
+    assert_eq!(rules.len(), 2);
+    for rule in rules.values() {
+        assert!(counted.ledger.counted().contains(rule));
+        assert_eq!(counted.ledger.saved().since.get(rule), Some(&5));
     }
 }
 
