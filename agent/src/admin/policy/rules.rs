@@ -8,14 +8,14 @@ use super::super::Admin;
 use super::super::views::PolicyRuleView;
 use crate::compile::policy::{Direction, Draft, Judge, RuleId, RuleIds, SetInfo, World, describe};
 use crate::network::Network;
-use crate::plan::policy::{Count, Ledger};
+use crate::plan::policy::{Count, CutOff, Ledger};
 
 pub(in crate::admin) fn list(admin: &Admin, pod: Option<&str>) -> Result<Vec<PolicyRuleView>, String> {
     let (ledger, counts) = admin.shared.rule_hits.counts(&admin.tables).map_err(|error| error.to_string())?;
     let model = admin.shared.model();
     let world = World::of(&model, &Network::default());
     let draft = Draft::new(&world);
-    let infos = infos(&draft, pod)?;
+    let infos = infos(&draft, pod, &admin.shared.progress().cut_off)?;
     let mut listed = Listed {
         world: &world,
         ids: RuleIds::new(&world),
@@ -26,14 +26,16 @@ pub(in crate::admin) fn list(admin: &Admin, pod: Option<&str>) -> Result<Vec<Pol
     Ok(listed.rules(&infos))
 }
 
-/// What judges the pods of this node, or one of them.
-fn infos<'a>(draft: &'a Draft<'_>, pod: Option<&str>) -> Result<Vec<&'a SetInfo>, String> {
+/// What judges the pods of this node, or one of them. The rules of a pod that is cut off are not in force.
+fn infos<'a>(draft: &'a Draft<'_>, pod: Option<&str>, cut_off: &[CutOff]) -> Result<Vec<&'a SetInfo>, String> {
+    let cut_off: BTreeSet<_> = cut_off.iter().map(|each| (&each.pod, each.slot, each.direction)).collect();
     let mut sets = BTreeSet::new();
     let mut is_there = pod.is_none();
-    for each in draft.pods().values().filter(|each| pod.is_none_or(|pod| each.local.key.to_string() == pod)) {
+    let wanted = |key: &ObjectKey| pod.is_none_or(|pod| key.to_string() == pod);
+    for (slot, each) in draft.pods().iter().filter(|(_, each)| wanted(&each.local.key)) {
         is_there = true;
-        sets.extend(each.judges().into_iter().filter_map(|(_, judge)| match judge {
-            Judge::Set(set) => Some(set),
+        sets.extend(each.judges().into_iter().filter_map(|(direction, judge)| match judge {
+            Judge::Set(set) => Some(set).filter(|_| !cut_off.contains(&(&each.local.key, *slot, direction))),
             Judge::Pending | Judge::CutOff | Judge::Nobody => None,
         }));
     }
@@ -120,5 +122,39 @@ fn view(policy: &ObjectKey, tier: Tier, direction: Direction, action: Action, ru
         denied: 0,
         last_seconds: None,
         since_seconds: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::policy::testing::{Cluster, key, rule, tcp};
+    use crate::plan::policy::Why;
+
+    #[test]
+    fn p73_rules_that_are_not_in_force_are_not_listed() {
+        let rules = [rule(&[], &[tcp(80)])];
+        let cluster = Cluster::grid().policy("x/in", "pod=a", Some(&rules), None);
+        let cluster = cluster.policy("y/in", "pod=a", Some(&rules), None);
+        let world = cluster.world();
+        let draft = Draft::new(&world);
+        let (slot, pod) = draft.pods().iter().find(|(_, pod)| pod.local.key == key("x/a")).unwrap();
+        let cut_off = CutOff {
+            slot: *slot,
+            pod: pod.local.key.clone(),
+            uid: String::new(),
+            direction: Direction::Ingress,
+            policies: vec![key("x/in")],
+            why: Why::TooManyRules { rules: 2049, most: 2048 },
+        };
+        let listed = |pod, cut_off: &[CutOff]| {
+            let infos = infos(&draft, pod, cut_off).unwrap();
+            infos.iter().flat_map(|info| info.policies.clone()).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(listed(None, &[]), [key("x/in"), key("y/in")].into());
+        assert_eq!(listed(None, std::slice::from_ref(&cut_off)), [key("y/in")].into());
+        assert!(listed(Some("x/a"), std::slice::from_ref(&cut_off)).is_empty());
+        let other_direction = CutOff { direction: Direction::Egress, ..cut_off };
+        assert_eq!(listed(Some("x/a"), &[other_direction]), [key("x/in")].into());
     }
 }
