@@ -39,23 +39,20 @@ pub(in crate::daemon) struct Counters {
 }
 
 impl Counters {
-    /// With those that are there. Without tables of an agent before all begin anew.
-    pub(in crate::daemon) fn adopt(
-        hits: Arc<RuleHits>,
-        tables: &Tables,
-        adopted: bool,
-        run_dir: &Path,
-    ) -> Result<Self, BpfError> {
+    /// With those that are there. Without tables of an agent before all begin anew, as they do where those can't be read: pods
+    /// need no counters.
+    pub(in crate::daemon) fn adopt(hits: Arc<RuleHits>, tables: &Tables, adopted: bool, run_dir: &Path) -> Self {
         let file = run_dir.join(FILE);
-        let saved = if adopted { read(&file) } else { Saved::default() };
-        let mut found = Vec::new();
-        tables.map(TableId::PolicyHits)?.for_each(|key, values| {
-            found.extend(HitKey::read_from_bytes(key).ok().map(|key| (key, count_of(values, 0).0)));
-        })?;
-        let (ledger, left) = Ledger::adopt(found, saved.clone());
-        delete(&left, tables)?;
+        let found =
+            found(tables).inspect_err(|error| warn!(%error, "can't read the rule counters: counting begins anew"));
+        let saved = saved(&file, adopted && found.is_ok());
+        let (mut ledger, left) = Ledger::adopt(found.unwrap_or_default(), saved.clone());
+        if let Err(error) = delete(&left, tables) {
+            warn!(%error, "can't remove the counters of policy rules that are gone");
+            ledger.set_folded(left.iter().map(|key| key.set));
+        }
         *hits.ledger() = ledger;
-        Ok(Self { hits, file, written: saved, when: None })
+        Self { hits, file, written: saved, when: None }
     }
 
     /// How many there are.
@@ -75,8 +72,9 @@ impl Counters {
         let mut ledger = hits.ledger();
         let Changes { gone, new } = ledger.plan(&state.sets_with(ops), &mut RuleIds::new(world), now());
         if let Err(error) = self.fold(&mut ledger, &gone, tables) {
-            warn!(%error, "can't take out the counters of rules that are gone");
+            warn!(%error, "can't remove the counters of policy rules that are gone");
         }
+        ledger.unfold(&new);
         if new.iter().any(|(key, _)| self.written.folded.contains(&key.set)) {
             // Its counters are new ones.
             self.write(&ledger);
@@ -93,18 +91,19 @@ impl Counters {
             return Ok(());
         }
         let (map, boot) = (tables.map(TableId::PolicyHits)?, boot());
+        let mut counts = Vec::new();
         for (key, _) in gone {
-            if let Some(values) = map.get(key.as_bytes())? {
-                let (rule, count) = count_of(&values, boot);
-                ledger.fold(rule, &count);
-            }
+            counts.extend(map.get(key.as_bytes())?.map(|values| count_of(&values, boot)));
         }
+        // Not before all are read: those that stay in the kernel are counted from there by the next agent.
+        counts.iter().for_each(|(rule, count)| ledger.fold(*rule, count));
+        ledger.set_folded(gone.iter().map(|(key, _)| key.set));
         if self.when.is_none_or(|when| when.elapsed() >= PAUSE) {
-            ledger.set_folded(gone);
             self.write(ledger);
-            ledger.set_folded(&[]);
         }
-        delete(&gone.iter().map(|(key, _)| *key).collect::<Vec<_>>(), tables)
+        delete(&gone.iter().map(|(key, _)| *key).collect::<Vec<_>>(), tables)?;
+        ledger.set_folded([]);
+        Ok(())
     }
 
     /// Keeps on disk what has changed, and forgets rules that no policy has any more.
@@ -131,6 +130,29 @@ impl Counters {
             Err(error) => warn!(%error, "can't keep what rules have counted: it may be lost with this agent"),
         }
     }
+}
+
+/// The counters that are in the kernel, with their rules.
+fn found(tables: &Tables) -> Result<Vec<(HitKey, RuleId)>, BpfError> {
+    let mut found = Vec::new();
+    tables.map(TableId::PolicyHits)?.for_each(|key, values| {
+        found.extend(HitKey::read_from_bytes(key).ok().map(|key| (key, count_of(values, 0).0)));
+    })?;
+    Ok(found)
+}
+
+/// What the file has, if it goes with the counters. Else nobody may find it later: with counters that began anew it would.
+fn saved(file: &Path, belongs: bool) -> Saved {
+    if belongs {
+        return read(file);
+    }
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            warn!(%error, file = %file.display(), "can't remove the rule counters of earlier tables");
+        }
+        _ => {}
+    }
+    Saved::default()
 }
 
 /// What the file has. One that can't be read is as one that is not there: then it is counted anew.
@@ -178,4 +200,22 @@ fn make(new: &[(HitKey, RuleId)], tables: &Tables) -> Result<(), BpfError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::policy::Count;
+
+    #[test]
+    fn p73_what_was_counted_with_earlier_tables_is_forgotten_for_good() {
+        let file = std::env::temp_dir().join(format!("fairlead-hits-{}", std::process::id()));
+        let kept = Saved { totals: [(7, Count { flows: 3, ..Count::default() })].into(), ..Saved::default() };
+        std::fs::write(&file, serde_json::to_vec(&kept).unwrap()).unwrap();
+        assert_eq!(saved(&file, true), kept);
+        assert_eq!(saved(&file, false), Saved::default());
+        // An agent that is killed before it writes the file leaves nothing to the next one.
+        assert_eq!(saved(&file, true), Saved::default());
+        assert_eq!(saved(&file, false), Saved::default());
+    }
 }

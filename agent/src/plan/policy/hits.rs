@@ -184,9 +184,16 @@ impl Ledger {
         }
     }
 
-    /// The sets of these counters are folded, until they have gone.
-    pub fn set_folded(&mut self, gone: &[(HitKey, RuleId)]) {
-        self.saved.folded = gone.iter().map(|(key, _)| key.set).collect();
+    /// The counters of these sets are folded, until they have gone.
+    pub fn set_folded(&mut self, sets: impl IntoIterator<Item = u32>) {
+        self.saved.folded = sets.into_iter().collect();
+    }
+
+    /// These counters are new ones, whatever was folded under their sets.
+    pub fn unfold(&mut self, new: &[(HitKey, RuleId)]) {
+        for (key, _) in new {
+            self.saved.folded.remove(&key.set);
+        }
     }
 
     /// These counters, all that their sets have, could not be made.

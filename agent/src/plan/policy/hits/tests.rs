@@ -308,8 +308,13 @@ fn p73_an_agent_that_starts_anew_finds_the_counters_and_what_was_kept() {
 fn p73_counters_that_were_folded_before_an_agent_was_killed_are_not_counted_twice() {
     let keys: Vec<_> = [(7, 0), (7, 1), (8, 0)].into_iter().map(|(set, bit)| (HitKey { set, bit }, 40)).collect();
     let mut ledger = Ledger::default();
-    ledger.set_folded(&keys[..2]);
+    ledger.set_folded([7]);
     let (ledger, left) = Ledger::adopt(keys.clone(), ledger.saved().clone());
     assert_eq!((left, ledger.counted), (vec![keys[0].0, keys[1].0], [(8, vec![(0, 40)])].into()));
     assert_eq!(ledger.saved, Saved::default());
+    // Counters that could not be removed do not stand for those that are made under the number of their set.
+    let mut ledger = Ledger::default();
+    ledger.set_folded([7, 8]);
+    ledger.unfold(&keys[..2]);
+    assert_eq!(ledger.saved.folded, [8].into());
 }
