@@ -28,17 +28,19 @@ pub(super) struct Report {
 const NAMED: usize = 8;
 
 /// What is said of policies whose rules are not counted, if there are any.
-fn uncounted(policies: &BTreeSet<ObjectKey>) -> Option<String> {
+fn uncounted(policies: &BTreeSet<ObjectKey>, fails: bool) -> Option<String> {
     let names: Vec<_> = policies.iter().take(NAMED).map(ToString::to_string).collect();
     let more = policies.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!names.is_empty()).then(|| {
-        format!(
-            "not all rules of policies {}{more} are counted, though all are in force: this node has counters for {MAX_HITS} \
-             rules, of which each namespace is guaranteed an equal share",
-            names.join(", ")
-        )
-    })
+    let why = if fails {
+        "the kernel refuses to create counters; the agent tries again within a minute, and its log has the error"
+            .to_owned()
+    } else {
+        format!("this node has counters for {MAX_HITS} rules, of which each namespace is guaranteed an equal share")
+    };
+    let names = names.join(", ");
+    (!names.is_empty())
+        .then(|| format!("not all rules of policies {names}{more} are counted, though all are in force: {why}"))
 }
 
 /// Claims in vain that are listed; beyond that they are counted.
@@ -52,7 +54,11 @@ impl Report {
             self.tell(&cut_off, shared);
             self.cut_off = Arc::new(cut_off);
         }
-        shared.warn("counters", uncounted(shared.rule_hits.ledger().uncounted()));
+        let text = {
+            let ledger = shared.rule_hits.ledger();
+            uncounted(ledger.uncounted(), ledger.fails())
+        };
+        shared.warn("counters", text);
         let left_out: BTreeMap<_, _> = left_out.into_iter().map(|(table, count)| (table.info().name, count)).collect();
         let tables: Vec<_> = left_out.keys().copied().collect();
         let text = format!(
@@ -244,6 +250,17 @@ mod tests {
         assert_eq!(told(vec![], &[]), [""; 0]);
         let progress = shared.progress();
         assert!(progress.cut_off.is_empty() && progress.left_out.is_empty() && progress.warnings.is_empty());
+    }
+
+    #[test]
+    fn p72_status_says_why_rules_are_not_counted() {
+        assert_eq!(uncounted(&BTreeSet::new(), true), None);
+        let policies: BTreeSet<_> = (0..10).map(|n| ObjectKey::new("shop", format!("web-{n}"))).collect();
+        let full = uncounted(&policies, false).unwrap();
+        assert!(full.contains("shop/web-7 and 2 more are counted"), "{full}");
+        assert!(full.contains("16384 rules"), "{full}");
+        let fails = uncounted(&policies, true).unwrap();
+        assert!(fails.contains("tries again") && !fails.contains("16384"), "{fails}");
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Content {
     /// When something is to be tried again.
     pub(super) fn retry(&self) -> Option<Instant> {
         let sender = self.senders.next(second()).filter(|_| self.awake).map(|left| Instant::now() + left);
-        let full = [self.policy.until, self.services.until, self.refused_due, sender];
+        let full = [self.policy.until, self.services.until, self.refused_due, self.counters.retry(), sender];
         self.attempts().into_iter().map(Attempts::retry).chain(full).flatten().min()
     }
 
@@ -224,7 +224,7 @@ impl Content {
         if self.policy.forget_full(now) {
             self.policy.state.set_capacity(policy::Capacity::default());
         }
-        if self.senders.expire(second()) {
+        if self.senders.expire(second()) || self.counters.is_due(now) {
             self.policy.attempts.again();
         }
         // Before policy, so that a pod is limited when its first packet passes.

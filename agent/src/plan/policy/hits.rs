@@ -61,6 +61,8 @@ pub struct Ledger {
     /// Rules of sets that are not counted. Others may be: nobody knows then whether nothing has matched such a rule.
     partly: HashSet<RuleId>,
     uncounted: BTreeSet<ObjectKey>,
+    /// Counters could not be made, and are not tried again yet.
+    fails: bool,
 }
 
 /// A set by its rules.
@@ -108,12 +110,24 @@ impl Ledger {
     }
 
     /// What is to change so that these sets have counters, as far as there is room. One of which nothing is known keeps what it has.
+    /// Unless it `grows` no set gets other counters than it has.
     #[must_use]
-    pub fn plan(&mut self, sets: &BTreeMap<u32, Option<&SetInfo>>, ids: &mut RuleIds<'_>, now: u64) -> Changes {
+    pub fn plan(
+        &mut self,
+        sets: &BTreeMap<u32, Option<&SetInfo>>,
+        ids: &mut RuleIds<'_>,
+        grows: bool,
+        now: u64,
+    ) -> Changes {
+        self.fails &= !grows;
         let has_changed = self.learn(sets, ids);
         let Self { counted, known, .. } = &*self;
         let bits = |set: &u32| known.get(set).map(|known| &known.bits).or_else(|| counted.get(set));
-        let wanted: BTreeMap<u32, &Vec<_>> = sets.keys().filter_map(|set| Some((*set, bits(set)?))).collect();
+        let wanted: BTreeMap<u32, &Vec<_>> = sets
+            .keys()
+            .filter_map(|set| Some((*set, bits(set)?)))
+            .filter(|(set, bits)| grows || counted.get(set) == Some(*bits))
+            .collect();
         let needs: Vec<_> = wanted
             .iter()
             .map(|(set, bits)| Need {
@@ -199,7 +213,14 @@ impl Ledger {
     /// These counters, all that their sets have, could not be made.
     pub fn failed(&mut self, keys: &[(HitKey, RuleId)], now: u64) {
         keys.iter().for_each(|(key, _)| drop(self.counted.remove(&key.set)));
+        self.fails = true;
         self.settle(now);
+    }
+
+    /// Whether counters could not be made, and are not tried again yet.
+    #[must_use]
+    pub fn fails(&self) -> bool {
+        self.fails
     }
 
     /// Whether there may be anything to forget.
@@ -240,7 +261,7 @@ impl Ledger {
         self.counted.values().map(Vec::len).sum()
     }
 
-    /// The policies of sets that there is no room to count.
+    /// The policies of sets that are not counted: there is no room, or the kernel has no memory.
     #[must_use]
     pub fn uncounted(&self) -> &BTreeSet<ObjectKey> {
         &self.uncounted
