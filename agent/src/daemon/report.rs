@@ -187,8 +187,9 @@ fn nearly_full(before: &BTreeSet<TableId>, entries: &BTreeMap<TableId, u64>) -> 
         let percent = if before.contains(table) { 75 } else { 80 };
         count * 100 >= u64::from(table.info().elements) * percent
     };
-    // Slots that were a pod's once are counted in PODS, and given out again.
-    let counted = entries.iter().filter(|(table, _)| **table != TableId::Pods);
+    // Slots that were a pod's once are counted in PODS, and given out again. Counters of rules take all the room that there is, and
+    // the status names the policies that have none.
+    let counted = entries.iter().filter(|(table, _)| !matches!(table, TableId::Pods | TableId::PolicyHits));
     counted.filter(|(table, count)| is_full(table, **count)).map(|(table, _)| *table).collect()
 }
 
@@ -270,7 +271,8 @@ mod tests {
         let mut report = Report::default();
         let size = u64::from(TableId::Cidrs.info().elements);
         let mut told = |percent: u64| {
-            shared.metrics.set_entries([(TableId::Cidrs, (size * percent).div_ceil(100)), (TableId::Pods, 1 << 20)]);
+            let full = [(TableId::Pods, 1 << 20), (TableId::PolicyHits, u64::from(MAX_HITS))];
+            shared.metrics.set_entries([(TableId::Cidrs, (size * percent).div_ceil(100))].into_iter().chain(full));
             report.fill(&shared);
             let event = warnings.try_recv().ok().map(|w| format!("{} {} {}", w.kind.as_str(), w.reason, w.note));
             (event, shared.progress().nearly_full)
