@@ -84,12 +84,15 @@ impl Counters {
     }
 
     /// Makes counters for the sets that are there and those that operations bring, and takes out those of others. Nothing else
-    /// waits for it: where it fails, rules are in force and not counted.
-    pub(super) fn follow(&mut self, state: &State, ops: &[Op], world: &World<'_>, tables: &Tables) {
+    /// waits for it: where it fails, rules are in force and not counted. Whether any came or went.
+    pub(super) fn follow(&mut self, state: &State, ops: &[Op], world: &World<'_>, tables: &Tables) -> bool {
         let hits = Arc::clone(&self.hits);
         let mut ledger = hits.ledger();
         let Changes { gone, new } =
             ledger.plan(&state.sets_with(ops), &mut RuleIds::new(world), self.again.is_none(), now());
+        if gone.is_empty() && new.is_empty() {
+            return false;
+        }
         if let Err(error) = self.fold(&mut ledger, &gone, tables) {
             warn!(%error, "can't remove the counters of policy rules that are gone");
         }
@@ -109,6 +112,7 @@ impl Counters {
             ledger.failed(failed, now());
             self.again = Some(Instant::now() + REST);
         }
+        true
     }
 
     /// Read, kept, then taken out: after an agent that is killed in between the next one knows that they are in the numbers.
@@ -133,20 +137,20 @@ impl Counters {
     }
 
     /// Keeps on disk what has changed, and forgets rules that no policy has any more.
-    pub(in crate::daemon) fn keep(&mut self, world: &World<'_>) {
+    pub(in crate::daemon) fn keep<'a>(&mut self, world: impl FnOnce() -> World<'a>) {
         let hits = Arc::clone(&self.hits);
         let mut ledger = hits.ledger();
-        if *ledger.saved() != self.written {
-            ledger.forget(&mut RuleIds::new(world));
-            self.write(&ledger);
+        if ledger.forgets() {
+            ledger.forget(&mut RuleIds::new(&world()));
         }
+        self.write(&ledger);
     }
 
     fn write(&mut self, ledger: &Ledger) {
-        self.when = Some(Instant::now());
         if *ledger.saved() == self.written {
             return;
         }
+        self.when = Some(Instant::now());
         let text = match serde_json::to_vec(ledger.saved()) {
             Ok(text) => text,
             Err(error) => return warn!(%error, "can't write down what rules have counted"),

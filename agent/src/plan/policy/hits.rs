@@ -58,7 +58,9 @@ pub struct Ledger {
     /// Rules may have gone for good.
     forgets: bool,
     saved: Saved,
-    /// Rules of sets that are not counted. Others may be: nobody knows then whether nothing has matched such a rule.
+    /// Sets that are not counted, of those that are known.
+    refused: BTreeSet<u32>,
+    /// Their rules. Nobody knows whether nothing has matched one of them, though other sets that have it may be counted.
     partly: HashSet<RuleId>,
     uncounted: BTreeSet<ObjectKey>,
     /// Counters could not be made, and are not tried again yet.
@@ -154,6 +156,9 @@ impl Ledger {
         let mut has_changed = std::mem::take(&mut self.outdated);
         if has_changed {
             self.known.clear();
+            self.refused.clear();
+            self.partly.clear();
+            self.uncounted.clear();
         }
         let before = self.known.len();
         self.known.retain(|set, _| sets.contains_key(set));
@@ -173,11 +178,16 @@ impl Ledger {
 
     /// Takes note of which rules are counted now.
     fn settle(&mut self, now: u64) {
-        let Self { counted, known, saved, partly, uncounted, .. } = self;
-        let refused = || known.iter().filter(|(set, _)| !counted.contains_key(set)).map(|(_, known)| known);
-        *uncounted = refused().flat_map(|known| known.policies.iter().cloned()).collect();
-        *partly = refused().flat_map(|known| known.rules.iter().copied()).collect();
-        saved.since.retain(|rule, _| !partly.contains(rule));
+        let Self { counted, known, saved, refused, partly, uncounted, .. } = self;
+        let found: BTreeSet<u32> = known.keys().filter(|set| !counted.contains_key(set)).copied().collect();
+        // They may have many rules, and stay when others come and go.
+        if *refused != found {
+            *refused = found;
+            let refused = || refused.iter().filter_map(|set| known.get(set));
+            *uncounted = refused().flat_map(|known| known.policies.iter().cloned()).collect();
+            *partly = refused().flat_map(|known| known.rules.iter().copied()).collect();
+            saved.since.retain(|rule, _| !partly.contains(rule));
+        }
         for known in counted.keys().filter_map(|set| known.get(set)) {
             if let Some((id, policies)) = &known.none {
                 saved.none.entry(*id).or_insert_with(|| (known.direction, policies.clone()));

@@ -274,6 +274,29 @@ fn p73_a_rule_that_nothing_can_match_is_counted_too() {
 }
 
 #[test]
+fn p72_sets_are_looked_into_once_until_policies_change() {
+    let ports = |many: u16| (1..=many).map(|port| rule(&[], &[tcp(port)])).collect::<Vec<_>>();
+    let many = MAX_HITS as u16 + 1;
+    let cluster = Cluster::grid().policy("x/a", "", Some(&ports(2)), None).policy("y/b", "", Some(&ports(many)), None);
+    let world = cluster.world();
+    let (small, large) = (info(&cluster.policies[..1]), info(&cluster.policies[1..]));
+    let sets: BTreeMap<_, _> = [(7, Some(&small)), (8, Some(&large))].into();
+    let mut ledger = Ledger::default();
+    let refused = |ledger: &Ledger| ledger.uncounted().iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(ledger.plan(&sets, &mut RuleIds::new(&world), true, 5).new.len(), 3);
+    assert_eq!(refused(&ledger), ["y/b"]);
+    // Were rules asked for, these would say that there are none.
+    let nothing = Cluster::grid();
+    let nothing = nothing.world();
+    assert_eq!(ledger.plan(&sets, &mut RuleIds::new(&nothing), true, 6), Changes::default());
+    assert_eq!(refused(&ledger), ["y/b"]);
+    assert!(!ledger.forgets());
+    ledger.policies_changed();
+    assert_eq!(ledger.plan(&sets, &mut RuleIds::new(&nothing), true, 7).gone.len(), 3);
+    assert!(ledger.forgets());
+}
+
+#[test]
 fn p73_an_agent_that_starts_anew_finds_the_counters_and_what_was_kept() {
     let policy = |ports: &[u16]| {
         let rules: Vec<_> = ports.iter().map(|port| rule(&[], &[tcp(*port)])).collect();
