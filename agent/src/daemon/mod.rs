@@ -274,7 +274,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     // Nobody sends to the loop any more: it saves what rules have counted, and ends.
     if tokio::time::timeout(END, looping).await.is_err() {
-        warn!("what policy rules have counted in the last seconds may not be saved");
+        warn!("can't save the rule counters in time: what they counted in the last seconds may be lost");
     }
     info!("agent stopped: programs and maps stay in force");
     Ok(())

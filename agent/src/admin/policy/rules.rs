@@ -117,7 +117,7 @@ fn view(policy: &ObjectKey, tier: Tier, direction: Direction, action: Action, ru
         rule: None,
         name: String::new(),
         action: action.to_string(),
-        matches: rule.map_or_else(|| "nothing: it can't be read".to_owned(), |rule| describe(rule, direction)),
+        matches: rule.map_or_else(|| "nothing: the rule can't be read".to_owned(), |rule| describe(rule, direction)),
         flows: 0,
         denied: 0,
         last_seconds: None,

@@ -153,11 +153,13 @@ impl Counters {
         self.when = Some(Instant::now());
         let text = match serde_json::to_vec(ledger.saved()) {
             Ok(text) => text,
-            Err(error) => return warn!(%error, "can't write down what rules have counted"),
+            Err(error) => return warn!(%error, "can't save the rule counters"),
         };
         match fairlead_files::put(&self.file, &text, 0o600) {
             Ok(_) => self.written = ledger.saved().clone(),
-            Err(error) => warn!(%error, "can't keep what rules have counted: it may be lost with this agent"),
+            Err(error) => {
+                warn!(%error, "can't save the rule counters: what they have counted may be lost with this agent");
+            }
         }
     }
 }
@@ -191,12 +193,12 @@ fn read(file: &Path) -> Saved {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Saved::default(),
         Err(error) => {
-            warn!(%error, file = %file.display(), "can't read what rules have counted: it is counted anew");
+            warn!(%error, file = %file.display(), "can't read the rule counters: counting begins anew");
             return Saved::default();
         }
     };
     serde_json::from_slice(&text).unwrap_or_else(|error| {
-        warn!(%error, file = %file.display(), "can't read what rules have counted: it is counted anew");
+        warn!(%error, file = %file.display(), "can't read the rule counters: counting begins anew");
         Saved::default()
     })
 }

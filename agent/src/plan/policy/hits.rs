@@ -16,7 +16,7 @@ use crate::compile::policy::{Direction, RuleId, RuleIds, SetInfo};
 /// What a rule has decided on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Count {
-    /// Flows that were made.
+    /// New flows that it allowed.
     pub flows: u64,
     /// Packets that were dropped.
     pub denied: u64,
