@@ -4,6 +4,8 @@
 //! What they counted is then added to what their rules have counted before: sets and bits are renumbered, rules are not
 //! ([`RuleId`]).
 
+mod places;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use fairlead_objects::ObjectKey;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::policy::{Direction, RuleId, RuleIds, SetInfo};
+use places::{Need, places};
 
 /// What a rule has decided on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -337,44 +340,6 @@ fn differing(
     let differing = these.iter().filter(|(set, bits)| others.get(set) != Some(bits));
     let key = |set: u32| move |(bit, rule): &(u32, RuleId)| (HitKey { set, bit: *bit }, *rule);
     differing.flat_map(|(set, bits)| bits.iter().map(key(*set))).collect()
-}
-
-/// A set that is to be counted.
-#[derive(Debug, Clone, Copy)]
-struct Need<'a> {
-    set: u32,
-    /// Whose share it is counted to.
-    namespace: &'a str,
-    counters: usize,
-    is_counted: bool,
-}
-
-/// The sets that are counted. Each namespace has a share of the room, which it fills first with sets that are counted already, then
-/// with the smallest; what is left goes to all others likewise. So one that needs no more than its share is counted whole,
-/// whatever others have.
-fn places(needs: &[Need<'_>], room: usize) -> BTreeSet<u32> {
-    let mut order: Vec<_> = needs.iter().collect();
-    order.sort_by_key(|need| (!need.is_counted, need.counters, need.set));
-    let mut namespaces: BTreeMap<&str, Vec<&Need<'_>>> = BTreeMap::new();
-    order.iter().for_each(|need| namespaces.entry(need.namespace).or_default().push(need));
-    let share = room / namespaces.len().max(1);
-    let (mut placed, mut left) = (BTreeSet::new(), room);
-    for needs in namespaces.into_values() {
-        let mut of_share = share;
-        for need in needs {
-            let Some(rest) = of_share.checked_sub(need.counters) else { break };
-            of_share = rest;
-            left -= need.counters;
-            placed.insert(need.set);
-        }
-    }
-    for need in order {
-        if !placed.contains(&need.set) && need.counters <= left {
-            left -= need.counters;
-            placed.insert(need.set);
-        }
-    }
-    placed
 }
 
 #[cfg(test)]
