@@ -135,7 +135,7 @@ pub(super) enum PolicyCommand {
         /// Only policies that judge this pod
         #[arg(long, value_name = "NAMESPACE/POD")]
         pod: Option<String>,
-        /// Only rules that nothing has met since they are counted, or for that many days
+        /// Only rules that have matched nothing since counting began, or for that many days
         #[arg(long, value_name = "DAYS", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
         stale: Option<u32>,
         #[command(flatten)]

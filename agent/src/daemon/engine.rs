@@ -150,7 +150,7 @@ impl Engine {
             let wake = self.wake();
             match runtime.block_on(async { tokio::time::timeout_at(wake.into(), inputs.recv()).await }) {
                 Ok(Some(input)) => self.take(input),
-                Ok(None) => return,
+                Ok(None) => return self.content.keep_counts(&self.shared.model()),
                 Err(_) => {}
             }
             while let Ok(input) = inputs.try_recv() {

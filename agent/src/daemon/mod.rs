@@ -62,6 +62,9 @@ const HEALTHZ_TAKEN: &str = "if kube-proxy still runs on this node, remove it (k
 const METRICS_TAKEN: &str = "if kube-proxy still runs on this node, remove it (kubectl -n kube-system delete daemonset \
                              kube-proxy); if something else has the port, free it or choose another with --metrics-bind";
 
+/// How long the agent waits at its end for the loop.
+const END: Duration = Duration::from_secs(2);
+
 /// How the agent runs.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -194,7 +197,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let lifetimes = Lifetimes { established, half_closed, udp, udp_stream };
     let limits = Limits { flows: max_flows, open: max_open_flows, rate: max_new_flows, lifetimes };
-    let counters = Counters::adopt(Arc::clone(&shared.rule_hits), &loaded.tables, loaded.adopted, &run_dir)?;
+    let counters = Counters::adopt(Arc::clone(&shared.rule_hits), &loaded.tables, loaded.adopted, &run_dir);
     let content = if loaded.adopted { Content::adopt(&loaded.tables, counters)? } else { Content::empty(counters) };
     let mut engine =
         Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel, limits);
@@ -268,6 +271,10 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         () = proxy => {}
         () = admin::serve(admin, questions) => {}
         _ = &mut looping => return Err(DaemonError::LoopEnded),
+    }
+    // Nobody sends to the loop any more: it saves what rules have counted, and ends.
+    if tokio::time::timeout(END, looping).await.is_err() {
+        warn!("can't save the rule counters in time: what they counted in the last seconds may be lost");
     }
     info!("agent stopped: programs and maps stay in force");
     Ok(())

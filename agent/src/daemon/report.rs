@@ -28,17 +28,19 @@ pub(super) struct Report {
 const NAMED: usize = 8;
 
 /// What is said of policies whose rules are not counted, if there are any.
-fn uncounted(policies: &BTreeSet<ObjectKey>) -> Option<String> {
+fn uncounted(policies: &BTreeSet<ObjectKey>, fails: bool) -> Option<String> {
     let names: Vec<_> = policies.iter().take(NAMED).map(ToString::to_string).collect();
     let more = policies.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!names.is_empty()).then(|| {
-        format!(
-            "not all rules of policies {}{more} are counted, though all are in force: this node has counters for {MAX_HITS} \
-             rules, of which each namespace is guaranteed an equal share",
-            names.join(", ")
-        )
-    })
+    let why = if fails {
+        "the kernel refuses to create counters; the agent tries again within a minute, and its log has the error"
+            .to_owned()
+    } else {
+        format!("this node has counters for {MAX_HITS} rules, of which each namespace is guaranteed an equal share")
+    };
+    let names = names.join(", ");
+    (!names.is_empty())
+        .then(|| format!("not all rules of policies {names}{more} are counted, though all are in force: {why}"))
 }
 
 /// Claims in vain that are listed; beyond that they are counted.
@@ -52,7 +54,11 @@ impl Report {
             self.tell(&cut_off, shared);
             self.cut_off = Arc::new(cut_off);
         }
-        shared.warn("counters", uncounted(shared.rule_hits.ledger().uncounted()));
+        let text = {
+            let ledger = shared.rule_hits.ledger();
+            uncounted(ledger.uncounted(), ledger.fails())
+        };
+        shared.warn("counters", text);
         let left_out: BTreeMap<_, _> = left_out.into_iter().map(|(table, count)| (table.info().name, count)).collect();
         let tables: Vec<_> = left_out.keys().copied().collect();
         let text = format!(
@@ -181,8 +187,9 @@ fn nearly_full(before: &BTreeSet<TableId>, entries: &BTreeMap<TableId, u64>) -> 
         let percent = if before.contains(table) { 75 } else { 80 };
         count * 100 >= u64::from(table.info().elements) * percent
     };
-    // Slots that were a pod's once are counted in PODS, and given out again.
-    let counted = entries.iter().filter(|(table, _)| **table != TableId::Pods);
+    // Slots that were a pod's once are counted in PODS, and given out again. Counters of rules take all the room that there is, and
+    // the status names the policies that have none.
+    let counted = entries.iter().filter(|(table, _)| !matches!(table, TableId::Pods | TableId::PolicyHits));
     counted.filter(|(table, count)| is_full(table, **count)).map(|(table, _)| *table).collect()
 }
 
@@ -247,13 +254,25 @@ mod tests {
     }
 
     #[test]
+    fn p72_status_says_why_rules_are_not_counted() {
+        assert_eq!(uncounted(&BTreeSet::new(), true), None);
+        let policies: BTreeSet<_> = (0..10).map(|n| ObjectKey::new("shop", format!("web-{n}"))).collect();
+        let full = uncounted(&policies, false).unwrap();
+        assert!(full.contains("shop/web-7 and 2 more are counted"), "{full}");
+        assert!(full.contains("16384 rules"), "{full}");
+        let fails = uncounted(&policies, true).unwrap();
+        assert!(fails.contains("tries again") && !fails.contains("16384"), "{fails}");
+    }
+
+    #[test]
     fn a_table_that_is_nearly_full_is_said_once_until_there_was_room() {
         let (recorder, mut warnings) = Recorder::channel();
         let shared = Shared::new(Model::new("n1"), None, recorder, Vec::new(), false);
         let mut report = Report::default();
         let size = u64::from(TableId::Cidrs.info().elements);
         let mut told = |percent: u64| {
-            shared.metrics.set_entries([(TableId::Cidrs, (size * percent).div_ceil(100)), (TableId::Pods, 1 << 20)]);
+            let full = [(TableId::Pods, 1 << 20), (TableId::PolicyHits, u64::from(MAX_HITS))];
+            shared.metrics.set_entries([(TableId::Cidrs, (size * percent).div_ceil(100))].into_iter().chain(full));
             report.fill(&shared);
             let event = warnings.try_recv().ok().map(|w| format!("{} {} {}", w.kind.as_str(), w.reason, w.note));
             (event, shared.progress().nearly_full)

@@ -86,7 +86,7 @@ fn p71_p73_rules_count_flows_and_denied_packets_whatever_becomes_of_their_policy
     assert_eq!((again[0], again[1], again[2]), ((2, 0), (4, 0), (3, 0)), "{again:?}");
     assert!(again[3].1 >= moved[3].1, "{again:?}");
 
-    // A rule that nothing has met is found.
+    // A rule that has matched nothing is found.
     lab.apply(&policy(&format!("{at_80}, {{from: [{{podSelector: {{matchLabels: {{app: nobody}}}}}}]}}")));
     let stale = lab.wait_until("the new rule is listed", || match list(node, &["--stale"]) {
         rules if rules.len() == 1 && rules[0]["rule"] == 1 => Ok(rules),

@@ -8,14 +8,14 @@ use super::super::Admin;
 use super::super::views::PolicyRuleView;
 use crate::compile::policy::{Direction, Draft, Judge, RuleId, RuleIds, SetInfo, World, describe};
 use crate::network::Network;
-use crate::plan::policy::{Count, Ledger};
+use crate::plan::policy::{Count, CutOff, Ledger};
 
 pub(in crate::admin) fn list(admin: &Admin, pod: Option<&str>) -> Result<Vec<PolicyRuleView>, String> {
     let (ledger, counts) = admin.shared.rule_hits.counts(&admin.tables).map_err(|error| error.to_string())?;
     let model = admin.shared.model();
     let world = World::of(&model, &Network::default());
     let draft = Draft::new(&world);
-    let infos = infos(&draft, pod)?;
+    let infos = infos(&draft, pod, &admin.shared.progress().cut_off)?;
     let mut listed = Listed {
         world: &world,
         ids: RuleIds::new(&world),
@@ -26,14 +26,16 @@ pub(in crate::admin) fn list(admin: &Admin, pod: Option<&str>) -> Result<Vec<Pol
     Ok(listed.rules(&infos))
 }
 
-/// What judges the pods of this node, or one of them.
-fn infos<'a>(draft: &'a Draft<'_>, pod: Option<&str>) -> Result<Vec<&'a SetInfo>, String> {
+/// What judges the pods of this node, or one of them. The rules of a pod that is cut off are not in force.
+fn infos<'a>(draft: &'a Draft<'_>, pod: Option<&str>, cut_off: &[CutOff]) -> Result<Vec<&'a SetInfo>, String> {
+    let cut_off: BTreeSet<_> = cut_off.iter().map(|each| (&each.pod, each.slot, each.direction)).collect();
     let mut sets = BTreeSet::new();
     let mut is_there = pod.is_none();
-    for each in draft.pods().values().filter(|each| pod.is_none_or(|pod| each.local.key.to_string() == pod)) {
+    let wanted = |key: &ObjectKey| pod.is_none_or(|pod| key.to_string() == pod);
+    for (slot, each) in draft.pods().iter().filter(|(_, each)| wanted(&each.local.key)) {
         is_there = true;
-        sets.extend(each.judges().into_iter().filter_map(|(_, judge)| match judge {
-            Judge::Set(set) => Some(set),
+        sets.extend(each.judges().into_iter().filter_map(|(direction, judge)| match judge {
+            Judge::Set(set) => Some(set).filter(|_| !cut_off.contains(&(&each.local.key, *slot, direction))),
             Judge::Pending | Judge::CutOff | Judge::Nobody => None,
         }));
     }
@@ -49,7 +51,7 @@ struct Listed<'a> {
     world: &'a World<'a>,
     ids: RuleIds<'a>,
     ledger: &'a Ledger,
-    /// The rules that have counters.
+    /// The rules that are counted wherever they are in force.
     counted: HashSet<RuleId>,
     counts: &'a HashMap<RuleId, Count>,
 }
@@ -81,12 +83,11 @@ impl Listed<'_> {
         let ids = self.ids.of_policy(false, key, direction).to_vec();
         for (at, (rule, id)) in rules.iter().zip(&ids).enumerate() {
             let view = view(key, Tier::NetworkPolicy, direction, Action::Accept, Some(rule));
-            items.push(self.counted(PolicyRuleView { rule: Some(at), ..view }, &[*id]));
+            items.push(self.counted(PolicyRuleView { rule: Some(at), ..view }, *id));
         }
-        // Of each list of policies that this one is in.
-        let none = self.ledger.none_of(key, direction);
+        let none = RuleIds::none(direction, key);
         let view = view(key, Tier::NetworkPolicy, direction, Action::Deny, None);
-        items.push(self.counted(PolicyRuleView { matches: "what no rule allows".to_owned(), ..view }, &none));
+        items.push(self.counted(PolicyRuleView { matches: "what no rule allows".to_owned(), ..view }, none));
     }
 
     fn cluster_policy(&mut self, key: &ObjectKey, direction: Direction, items: &mut Vec<PolicyRuleView>) {
@@ -95,20 +96,13 @@ impl Listed<'_> {
         for (at, (rule, id)) in direction.cluster_rules(policy).iter().zip(&ids).enumerate() {
             let view = view(key, policy.tier, direction, rule.action, rule.matches.as_ref());
             let view = PolicyRuleView { rule: Some(at), name: rule.name.clone(), ..view };
-            items.push(self.counted(view, &[*id]));
+            items.push(self.counted(view, *id));
         }
     }
 
-    fn counted(&self, view: PolicyRuleView, ids: &[RuleId]) -> PolicyRuleView {
-        let mut sum = Count::default();
-        ids.iter().filter_map(|id| self.counts.get(id)).for_each(|count| sum.add(count));
-        let since = ids
-            .iter()
-            .filter(|id| self.counted.contains(*id))
-            .filter_map(|id| self.ledger.saved().since.get(id))
-            .min()
-            .copied();
-        let Count { flows, denied, last } = sum;
+    fn counted(&self, view: PolicyRuleView, id: RuleId) -> PolicyRuleView {
+        let Count { flows, denied, last } = self.counts.get(&id).copied().unwrap_or_default();
+        let since = self.ledger.saved().since.get(&id).filter(|_| self.counted.contains(&id)).copied();
         PolicyRuleView { flows, denied, last_seconds: last, since_seconds: since, ..view }
     }
 }
@@ -123,10 +117,44 @@ fn view(policy: &ObjectKey, tier: Tier, direction: Direction, action: Action, ru
         rule: None,
         name: String::new(),
         action: action.to_string(),
-        matches: rule.map_or_else(|| "nothing: it can't be read".to_owned(), |rule| describe(rule, direction)),
+        matches: rule.map_or_else(|| "nothing: the rule can't be read".to_owned(), |rule| describe(rule, direction)),
         flows: 0,
         denied: 0,
         last_seconds: None,
         since_seconds: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::policy::testing::{Cluster, key, rule, tcp};
+    use crate::plan::policy::Why;
+
+    #[test]
+    fn p73_rules_that_are_not_in_force_are_not_listed() {
+        let rules = [rule(&[], &[tcp(80)])];
+        let cluster = Cluster::grid().policy("x/in", "pod=a", Some(&rules), None);
+        let cluster = cluster.policy("y/in", "pod=a", Some(&rules), None);
+        let world = cluster.world();
+        let draft = Draft::new(&world);
+        let (slot, pod) = draft.pods().iter().find(|(_, pod)| pod.local.key == key("x/a")).unwrap();
+        let cut_off = CutOff {
+            slot: *slot,
+            pod: pod.local.key.clone(),
+            uid: String::new(),
+            direction: Direction::Ingress,
+            policies: vec![key("x/in")],
+            why: Why::TooManyRules { rules: 2049, most: 2048 },
+        };
+        let listed = |pod, cut_off: &[CutOff]| {
+            let infos = infos(&draft, pod, cut_off).unwrap();
+            infos.iter().flat_map(|info| info.policies.clone()).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(listed(None, &[]), [key("x/in"), key("y/in")].into());
+        assert_eq!(listed(None, std::slice::from_ref(&cut_off)), [key("y/in")].into());
+        assert!(listed(Some("x/a"), std::slice::from_ref(&cut_off)).is_empty());
+        let other_direction = CutOff { direction: Direction::Egress, ..cut_off };
+        assert_eq!(listed(Some("x/a"), &[other_direction]), [key("x/in")].into());
     }
 }

@@ -22,12 +22,12 @@ pub struct PolicyRuleView {
     pub action: String,
     /// What it matches, in words.
     pub matches: String,
-    /// Flows that were made because of it, in all pods of this node. Their further packets are not counted.
+    /// New flows that it allowed, in all pods of this node. Their further packets are not counted.
     pub flows: u64,
     /// Packets that were dropped because of it.
     pub denied: u64,
-    /// When it was last met, in seconds since 1970, if it ever was.
+    /// When it last matched, in seconds since 1970, if it ever did.
     pub last_seconds: Option<u64>,
-    /// Since when it is counted, in seconds since 1970. Nothing: it is in force and not counted.
+    /// When counting began, in seconds since 1970; null if the rule is not counted.
     pub since_seconds: Option<u64>,
 }

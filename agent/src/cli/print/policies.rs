@@ -5,10 +5,12 @@ use crate::admin::PolicyRuleView;
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// Whether nothing has met a rule since it is counted, or for so many days. One that is not counted says nothing.
+/// Whether a rule has matched nothing since counting began, or for so many days. One that is not counted says nothing, and what no
+/// rule allows nobody can delete.
 pub(in crate::cli) fn is_stale(rule: &PolicyRuleView, days: u32, now: u64) -> bool {
-    let Some(since) = rule.since_seconds else { return false };
-    let quiet_for = now.saturating_sub(rule.last_seconds.unwrap_or(since));
+    let (Some(since), Some(_)) = (rule.since_seconds, rule.rule) else { return false };
+    // It may have been counted before, and not in between.
+    let quiet_for = now.saturating_sub(rule.last_seconds.unwrap_or(since).max(since));
     match days {
         0 => rule.last_seconds.is_none(),
         days => quiet_for >= u64::from(days) * DAY,
@@ -26,7 +28,7 @@ pub(in crate::cli) fn policies(rules: &[PolicyRuleView], now: u64, wide: bool) -
     let since = |rule: &PolicyRuleView| rule.since_seconds.map_or_else(|| "not counted".to_owned(), |at| ago(at, now));
     if !wide {
         let mut out =
-            Table::new(["policy", "direction", "rule", "action", "flows", "denied", "last met", "counted since"]);
+            Table::new(["policy", "direction", "rule", "action", "flows", "denied", "last matched", "counted since"]);
         for each in rules {
             let [flows, denied] = [each.flows, each.denied].map(|count| count.to_string());
             let (policy, direction, action) = (each.policy.clone(), each.direction.clone(), each.action.clone());
@@ -43,7 +45,7 @@ pub(in crate::cli) fn policies(rules: &[PolicyRuleView], now: u64, wide: bool) -
         "matches",
         "flows",
         "denied",
-        "last met",
+        "last matched",
         "counted since",
     ]);
     for each in rules {
@@ -96,18 +98,22 @@ mod tests {
     }
 
     #[test]
-    fn p73_a_rule_is_stale_that_nothing_has_met_for_as_long_as_it_is_counted() {
+    fn p73_a_rule_is_stale_that_has_matched_nothing_for_as_long_as_it_is_counted() {
         let now = 100 * DAY;
         let never = rule(None, Some(now - 10 * DAY));
         assert!(is_stale(&never, 0, now) && is_stale(&never, 10, now) && !is_stale(&never, 11, now));
         let once = rule(Some(now - 3 * DAY), Some(now - 10 * DAY));
         assert!(!is_stale(&once, 0, now) && is_stale(&once, 3, now) && !is_stale(&once, 4, now));
+        let anew = rule(Some(now - 9 * DAY), Some(now - 2 * DAY));
+        assert!(!is_stale(&anew, 0, now) && is_stale(&anew, 2, now) && !is_stale(&anew, 3, now));
+        let none = PolicyRuleView { rule: None, ..never };
+        assert!(!is_stale(&none, 0, now) && !is_stale(&none, 1, now));
         let uncounted = rule(None, None);
         assert!(!is_stale(&uncounted, 0, now) && !is_stale(&uncounted, 1, now));
     }
 
     #[test]
-    fn p73_the_list_says_when_a_rule_was_last_met_and_since_when_it_is_counted() {
+    fn p73_the_list_says_when_a_rule_last_matched_and_since_when_it_is_counted() {
         let items = [rule(Some(990), Some(400)), PolicyRuleView { rule: None, ..rule(None, None) }];
         let text = policies(&items, 1000, false);
         let lines: Vec<Vec<&str>> =

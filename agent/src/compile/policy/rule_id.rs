@@ -73,25 +73,28 @@ impl<'a> RuleIds<'a> {
         self.known.get(&key).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether there is such a NetworkPolicy.
-    #[must_use]
-    pub fn has(&mut self, policy: &ObjectKey) -> bool {
-        self.by_key().contains_key(&(false, policy))
-    }
-
     /// Every id that policies have now.
     pub fn all(&mut self) -> HashSet<RuleId> {
-        let keys: Vec<_> = self.by_key().keys().copied().collect();
+        let policies: Vec<_> = self.by_key().iter().map(|(key, policy)| (*key, *policy)).collect();
         let mut all = HashSet::new();
-        for (of_cluster, key) in keys {
+        for ((of_cluster, key), policy) in policies {
             for direction in [Direction::Ingress, Direction::Egress] {
                 all.extend(self.of_policy(of_cluster, key, direction));
+                if matches!(policy, Policy::Network(policy) if direction.rules(policy).is_some()) {
+                    all.insert(Self::none(direction, key));
+                }
             }
         }
         all
     }
 
-    /// What stands for no rule of the NetworkPolicies that judge a set's pods, if any do.
+    /// What stands for no rule of a NetworkPolicy.
+    #[must_use]
+    pub fn none(direction: Direction, policy: &ObjectKey) -> RuleId {
+        content_hash(&("none of", direction, policy))
+    }
+
+    /// What stands for no rule of the NetworkPolicies that judge a set's pods, if any do: of all of them, in one counter.
     #[must_use]
     pub fn of_none(info: &SetInfo) -> Option<(RuleId, Vec<ObjectKey>)> {
         let policies: Vec<_> = info.policies.iter().filter(|policy| !policy.namespace.is_empty()).cloned().collect();

@@ -27,7 +27,7 @@ use crate::compile::services::{BackendAddr, Place, ServiceContent, host_ports_ke
 use crate::compile::{bandwidth as limits, claims};
 use crate::model::{Dirty, Model, Whole};
 use crate::network::Network;
-use crate::plan::{bandwidth, node, policy, services};
+use crate::plan::{Op, bandwidth, node, policy, services};
 use attempts::Attempts;
 use part::{Failure, Part, Writer};
 use senders::Senders;
@@ -164,7 +164,7 @@ impl Content {
     /// When something is to be tried again.
     pub(super) fn retry(&self) -> Option<Instant> {
         let sender = self.senders.next(second()).filter(|_| self.awake).map(|left| Instant::now() + left);
-        let full = [self.policy.until, self.services.until, self.refused_due, sender];
+        let full = [self.policy.until, self.services.until, self.refused_due, self.counters.retry(), sender];
         self.attempts().into_iter().map(Attempts::retry).chain(full).flatten().min()
     }
 
@@ -183,7 +183,7 @@ impl Content {
     /// Keeps what rules have counted.
     pub(super) fn keep_counts(&mut self, model: &Model) {
         if self.awake {
-            self.counters.keep(&World::of(model, &self.network));
+            self.counters.keep(|| World::of(model, &self.network));
         }
     }
 
@@ -224,7 +224,7 @@ impl Content {
         if self.policy.forget_full(now) {
             self.policy.state.set_capacity(policy::Capacity::default());
         }
-        if self.senders.expire(second()) {
+        if self.senders.expire(second()) || self.counters.is_due(now) {
             self.policy.attempts.again();
         }
         // Before policy, so that a pod is limited when its first packet passes.
@@ -290,7 +290,7 @@ impl Content {
         let senders = self.senders.begin(hops(&self.policy.state), second());
         let world = World { senders, ..World::of(model, &self.network) };
         let plan = self.policy.state.plan(&Draft::new(&world))?;
-        self.counters.follow(&self.policy.state, &plan.ops, &world, writer.tables);
+        let counters_changed = self.counters.follow(&self.policy.state, &plan.ops, &world, writer.tables);
         let (words, rest) = plan.ops.split_at(plan.judged());
         writer.apply(words)?;
         judged();
@@ -298,7 +298,9 @@ impl Content {
         let policy::Plan { ops, cut_off, left_out } = plan;
         ops.iter().for_each(|op| self.policy.state.applied(op));
         // Nobody can be judged by a set that is gone: the plan has waited for that.
-        self.counters.follow(&self.policy.state, &[], &world, writer.tables);
+        if counters_changed || ops.iter().any(|op| matches!(op, Op::PolicySet { .. })) {
+            self.counters.follow(&self.policy.state, &[], &world, writer.tables);
+        }
         self.senders.done(hops(&self.policy.state));
         writer.outcome.policy = Some((cut_off, left_out));
         self.claims.of_status(&world);

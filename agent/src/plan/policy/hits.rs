@@ -4,18 +4,22 @@
 //! What they counted is then added to what their rules have counted before: sets and bits are renumbered, rules are not
 //! ([`RuleId`]).
 
+mod places;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use fairlead_datapath::policy::{HitKey, MAX_HITS, NO_BIT};
 use fairlead_objects::ObjectKey;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::policy::{Direction, RuleId, RuleIds, SetInfo};
+use places::{Need, places};
 
 /// What a rule has decided on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Count {
-    /// Flows that were made.
+    /// New flows that it allowed.
     pub flows: u64,
     /// Packets that were dropped.
     pub denied: u64,
@@ -39,7 +43,7 @@ pub struct Saved {
     pub totals: BTreeMap<RuleId, Count>,
     /// Since when a rule is counted, in seconds since 1970.
     pub since: BTreeMap<RuleId, u64>,
-    /// The policies that an id stands for no rule of, in a direction.
+    /// Whose rules allow nothing of what a counter of no rule counts, in a direction: of the counters that there are.
     pub none: BTreeMap<RuleId, (Direction, Vec<ObjectKey>)>,
     /// Sets of which the counters are in these numbers, and may be in the kernel still.
     #[serde(default)]
@@ -50,10 +54,33 @@ pub struct Saved {
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     counted: BTreeMap<u32, Vec<(u32, RuleId)>>,
-    /// Sets of which it is known that their counters are of the rules that policies have now.
-    checked: BTreeSet<u32>,
+    /// What sets stand for by the rules that policies have now, whether they are counted or not.
+    known: BTreeMap<u32, Arc<Known>>,
+    /// Policies have changed since that was found out.
+    outdated: bool,
+    /// Rules may have gone for good.
+    forgets: bool,
     saved: Saved,
+    /// Sets that are not counted, of those that are known.
+    refused: BTreeSet<u32>,
+    /// Their rules. Nobody knows whether nothing has matched one of them, though other sets that have it may be counted.
+    partly: HashSet<RuleId>,
     uncounted: BTreeSet<ObjectKey>,
+    /// Counters could not be made, and are not tried again yet.
+    fails: bool,
+}
+
+/// A set by its rules.
+#[derive(Debug)]
+struct Known {
+    direction: Direction,
+    policies: Vec<ObjectKey>,
+    /// The bits that are counted, with their rules.
+    bits: Vec<(u32, RuleId)>,
+    /// The NetworkPolicies among them, if there are any, by the id of what no rule of them allows.
+    none: Option<(RuleId, Vec<ObjectKey>)>,
+    /// All rules of its policies, also those that nothing can match and that have no bit.
+    rules: Vec<RuleId>,
 }
 
 /// Counters that are to go and to come.
@@ -79,96 +106,153 @@ impl Ledger {
             }
         }
         counted.values_mut().for_each(|bits| bits.sort_unstable());
-        (Self { counted, saved, ..Self::default() }, left)
+        (Self { counted, saved, forgets: true, ..Self::default() }, left)
     }
 
     /// Policies have changed: a set that stays may be of rules that say the same in other words.
     pub fn policies_changed(&mut self) {
-        self.checked.clear();
+        (self.outdated, self.forgets) = (true, true);
     }
 
     /// What is to change so that these sets have counters, as far as there is room. One of which nothing is known keeps what it has.
+    /// Unless it `grows` no set gets other counters than it has.
     #[must_use]
-    pub fn plan(&mut self, sets: &BTreeMap<u32, Option<&SetInfo>>, ids: &mut RuleIds<'_>, now: u64) -> Changes {
-        let mut wanted: BTreeMap<u32, Vec<(u32, RuleId)>> = BTreeMap::new();
-        for (set, info) in sets {
-            let bits = match (info, self.counted.get(set)) {
-                (_, Some(bits)) if self.checked.contains(set) => bits.clone(),
-                (Some(info), _) => {
-                    self.checked.insert(*set);
-                    self.saved.bits_of(info, ids)
-                }
-                (None, Some(bits)) => bits.clone(),
-                (None, None) => continue,
-            };
-            wanted.insert(*set, bits);
-        }
-        let namespace = |set: u32| {
-            let policies = sets.get(&set).copied().flatten().map(|info| info.policies.as_slice()).unwrap_or_default();
-            policies.iter().map(|policy| policy.namespace.as_str()).find(|name| !name.is_empty()).unwrap_or_default()
-        };
+    pub fn plan(
+        &mut self,
+        sets: &BTreeMap<u32, Option<&SetInfo>>,
+        ids: &mut RuleIds<'_>,
+        grows: bool,
+        now: u64,
+    ) -> Changes {
+        self.fails &= !grows;
+        let has_changed = self.learn(sets, ids);
+        let Self { counted, known, .. } = &*self;
+        let bits = |set: &u32| known.get(set).map(|known| &known.bits).or_else(|| counted.get(set));
+        let wanted: BTreeMap<u32, &Vec<_>> = sets
+            .keys()
+            .filter_map(|set| Some((*set, bits(set)?)))
+            .filter(|(set, bits)| grows || counted.get(set) == Some(*bits))
+            .collect();
         let needs: Vec<_> = wanted
             .iter()
             .map(|(set, bits)| Need {
                 set: *set,
-                namespace: namespace(*set),
+                namespace: known.get(set).map(|known| known.namespace()).unwrap_or_default(),
                 counters: bits.len(),
-                is_counted: self.counted.contains_key(set),
+                is_counted: counted.contains_key(set),
             })
             .collect();
         let placed = places(&needs, MAX_HITS as usize);
-        let refused = needs.iter().map(|need| need.set).filter(|set| !placed.contains(set));
-        let refused = refused.filter_map(|set| sets.get(&set).copied().flatten());
-        self.uncounted = refused.flat_map(|info| info.policies.iter().cloned()).collect();
-        let mut changes = Changes::default();
-        let key = |set: u32| move |(bit, rule): &(u32, RuleId)| (HitKey { set, bit: *bit }, *rule);
-        for (set, bits) in &self.counted {
-            if !placed.contains(set) || wanted.get(set) != Some(bits) {
-                changes.gone.extend(bits.iter().map(key(*set)));
-            }
+        let wanted: BTreeMap<u32, Vec<_>> =
+            wanted.into_iter().filter(|(set, _)| placed.contains(set)).map(|(set, bits)| (set, bits.clone())).collect();
+        if !has_changed && wanted == *counted {
+            return Changes::default();
         }
-        wanted.retain(|set, _| placed.contains(set));
-        for (set, bits) in &wanted {
-            if self.counted.get(set) != Some(bits) {
-                changes.new.extend(bits.iter().map(key(*set)));
-            }
-            for (_, rule) in bits {
-                self.saved.since.entry(*rule).or_insert(now);
-            }
-        }
+        let changes = Changes { gone: differing(counted, &wanted), new: differing(&wanted, counted) };
         self.counted = wanted;
-        let Self { counted, checked, .. } = self;
-        checked.retain(|set| counted.contains_key(set));
+        self.settle(now);
         changes
+    }
+
+    /// Finds out what sets stand for. Whether anything of that is new.
+    fn learn(&mut self, sets: &BTreeMap<u32, Option<&SetInfo>>, ids: &mut RuleIds<'_>) -> bool {
+        let mut has_changed = std::mem::take(&mut self.outdated);
+        if has_changed {
+            self.known.clear();
+            self.refused.clear();
+            self.partly.clear();
+            self.uncounted.clear();
+        }
+        let before = self.known.len();
+        self.known.retain(|set, _| sets.contains_key(set));
+        let have_gone = self.known.len() < before || self.counted.keys().any(|set| !sets.contains_key(set));
+        self.forgets |= have_gone;
+        has_changed |= have_gone;
+        for (set, info) in sets {
+            if let Some(info) = info
+                && !self.known.contains_key(set)
+            {
+                self.known.insert(*set, Arc::new(Known::of(info, ids)));
+                has_changed = true;
+            }
+        }
+        has_changed
+    }
+
+    /// Takes note of which rules are counted now.
+    fn settle(&mut self, now: u64) {
+        let Self { counted, known, saved, refused, partly, uncounted, .. } = self;
+        let found: BTreeSet<u32> = known.keys().filter(|set| !counted.contains_key(set)).copied().collect();
+        // They may have many rules, and stay when others come and go.
+        if *refused != found {
+            *refused = found;
+            let refused = || refused.iter().filter_map(|set| known.get(set));
+            *uncounted = refused().flat_map(|known| known.policies.iter().cloned()).collect();
+            *partly = refused().flat_map(|known| known.rules.iter().copied()).collect();
+            saved.since.retain(|rule, _| !partly.contains(rule));
+        }
+        for known in counted.keys().filter_map(|set| known.get(set)) {
+            if let Some((id, policies)) = &known.none {
+                saved.none.entry(*id).or_insert_with(|| (known.direction, policies.clone()));
+            }
+            for rule in known.rules.iter().filter(|rule| !partly.contains(rule)) {
+                saved.since.entry(*rule).or_insert(now);
+            }
+        }
     }
 
     /// Takes note of what a counter had counted that goes.
     pub fn fold(&mut self, rule: RuleId, count: &Count) {
-        if *count != Count::default() {
+        if *count == Count::default() {
+            return;
+        }
+        for rule in self.saved.of(rule) {
             self.saved.totals.entry(rule).or_default().add(count);
         }
     }
 
-    /// The sets of these counters are folded, until they have gone.
-    pub fn set_folded(&mut self, gone: &[(HitKey, RuleId)]) {
-        self.saved.folded = gone.iter().map(|(key, _)| key.set).collect();
+    /// The counters of these sets are folded, until they have gone.
+    pub fn set_folded(&mut self, sets: impl IntoIterator<Item = u32>) {
+        self.saved.folded = sets.into_iter().collect();
     }
 
-    /// A set's counters could not be made.
-    pub fn failed(&mut self, keys: &[(HitKey, RuleId)]) {
+    /// These counters are new ones, whatever was folded under their sets.
+    pub fn unfold(&mut self, new: &[(HitKey, RuleId)]) {
+        for (key, _) in new {
+            self.saved.folded.remove(&key.set);
+        }
+    }
+
+    /// These counters, all that their sets have, could not be made.
+    pub fn failed(&mut self, keys: &[(HitKey, RuleId)], now: u64) {
         keys.iter().for_each(|(key, _)| drop(self.counted.remove(&key.set)));
+        self.fails = true;
+        self.settle(now);
+    }
+
+    /// Whether counters could not be made, and are not tried again yet.
+    #[must_use]
+    pub fn fails(&self) -> bool {
+        self.fails
+    }
+
+    /// Whether there may be anything to forget.
+    #[must_use]
+    pub fn forgets(&self) -> bool {
+        self.forgets
     }
 
     /// Forgets rules that no policy has any more and no set counts.
     pub fn forget(&mut self, ids: &mut RuleIds<'_>) {
-        let (mut known, counted) = (ids.all(), self.counted());
-        known.extend(&counted);
-        let Saved { totals, since, none, folded: _ } = &mut self.saved;
-        // What no rule of some policies let through is of interest as long as one of them is there.
-        none.retain(|id, (_, policies)| counted.contains(id) || policies.iter().any(|policy| ids.has(policy)));
-        let stays = |rule: &RuleId| known.contains(rule) || none.contains_key(rule);
-        totals.retain(|rule, _| stays(rule));
-        since.retain(|rule, _| stays(rule));
+        let mut known = ids.all();
+        let counters: HashSet<RuleId> = self.counted.values().flatten().map(|(_, rule)| *rule).collect();
+        // There may be as many lists of policies as there ever were combinations of them.
+        self.saved.none.retain(|id, _| counters.contains(id));
+        known.extend(counters.iter().flat_map(|rule| self.saved.of(*rule)));
+        let Saved { totals, since, none: _, folded: _ } = &mut self.saved;
+        totals.retain(|rule, _| known.contains(rule));
+        since.retain(|rule, _| known.contains(rule));
+        self.forgets = false;
     }
 
     /// What is kept on disk.
@@ -177,17 +261,11 @@ impl Ledger {
         &self.saved
     }
 
-    /// The ids that stand for no rule of a NetworkPolicy and those beside it.
-    #[must_use]
-    pub fn none_of(&self, policy: &ObjectKey, direction: Direction) -> Vec<RuleId> {
-        let none = self.saved.none.iter();
-        none.filter(|(_, (of, policies))| *of == direction && policies.contains(policy)).map(|(id, _)| *id).collect()
-    }
-
-    /// The rules that have counters now.
+    /// The rules that are counted now in every set that judges by them.
     #[must_use]
     pub fn counted(&self) -> HashSet<RuleId> {
-        self.counted.values().flatten().map(|(_, rule)| *rule).collect()
+        let known = self.counted.keys().filter_map(|set| self.known.get(set));
+        known.flat_map(|known| known.rules.iter().copied()).filter(|rule| !self.partly.contains(rule)).collect()
     }
 
     /// How many counters there are.
@@ -196,7 +274,7 @@ impl Ledger {
         self.counted.values().map(Vec::len).sum()
     }
 
-    /// The policies of sets that there is no room to count.
+    /// The policies of sets that are not counted: there is no room, or the kernel has no memory.
     #[must_use]
     pub fn uncounted(&self) -> &BTreeSet<ObjectKey> {
         &self.uncounted
@@ -210,7 +288,9 @@ impl Ledger {
         for (set, bits) in &self.counted {
             for (bit, rule) in bits {
                 let count = in_kernel.get(&HitKey { set: *set, bit: *bit }).copied().unwrap_or_default();
-                counts.entry(*rule).or_default().add(&count);
+                for rule in self.saved.of(*rule) {
+                    counts.entry(rule).or_default().add(&count);
+                }
             }
         }
         counts
@@ -218,57 +298,48 @@ impl Ledger {
 }
 
 impl Saved {
-    /// The bits of a set that are counted, with their rules.
-    fn bits_of(&mut self, info: &SetInfo, ids: &mut RuleIds<'_>) -> Vec<(u32, RuleId)> {
+    /// The rules that a counter counts for: its own, or what no rule allows of each policy that it stands for.
+    fn of(&self, rule: RuleId) -> Vec<RuleId> {
+        match self.none.get(&rule) {
+            Some((direction, policies)) => policies.iter().map(|policy| RuleIds::none(*direction, policy)).collect(),
+            None => vec![rule],
+        }
+    }
+}
+
+impl Known {
+    fn of(info: &SetInfo, ids: &mut RuleIds<'_>) -> Self {
         let rules = info.bits.iter().filter_map(|bit| {
             let rule = info.rules.get(*bit as usize)?;
             Some((*bit, ids.of(info.direction, rule)?))
         });
         let mut bits: Vec<_> = rules.collect();
-        if let Some((none, policies)) = RuleIds::of_none(info) {
-            bits.push((u32::from(NO_BIT), none));
-            self.none.insert(none, (info.direction, policies));
+        let none = RuleIds::of_none(info);
+        bits.extend(none.as_ref().map(|(none, _)| (u32::from(NO_BIT), *none)));
+        let mut rules = Vec::new();
+        for policy in &info.policies {
+            let of_cluster = policy.namespace.is_empty();
+            rules.extend(ids.of_policy(of_cluster, policy, info.direction));
+            rules.extend((!of_cluster).then(|| RuleIds::none(info.direction, policy)));
         }
-        bits
+        Self { direction: info.direction, policies: info.policies.clone(), bits, none, rules }
     }
-}
 
-/// A set that is to be counted.
-#[derive(Debug, Clone, Copy)]
-struct Need<'a> {
-    set: u32,
     /// Whose share it is counted to.
-    namespace: &'a str,
-    counters: usize,
-    is_counted: bool,
+    fn namespace(&self) -> &str {
+        let mut namespaces = self.policies.iter().map(|policy| policy.namespace.as_str());
+        namespaces.find(|name| !name.is_empty()).unwrap_or_default()
+    }
 }
 
-/// The sets that are counted. Each namespace has a share of the room, which it fills first with sets that are counted already, then
-/// with the smallest; what is left goes to all others likewise. So one that needs no more than its share is counted whole,
-/// whatever others have.
-fn places(needs: &[Need<'_>], room: usize) -> BTreeSet<u32> {
-    let mut order: Vec<_> = needs.iter().collect();
-    order.sort_by_key(|need| (!need.is_counted, need.counters, need.set));
-    let mut namespaces: BTreeMap<&str, Vec<&Need<'_>>> = BTreeMap::new();
-    order.iter().for_each(|need| namespaces.entry(need.namespace).or_default().push(need));
-    let share = room / namespaces.len().max(1);
-    let (mut placed, mut left) = (BTreeSet::new(), room);
-    for needs in namespaces.into_values() {
-        let mut of_share = share;
-        for need in needs {
-            let Some(rest) = of_share.checked_sub(need.counters) else { break };
-            of_share = rest;
-            left -= need.counters;
-            placed.insert(need.set);
-        }
-    }
-    for need in order {
-        if !placed.contains(&need.set) && need.counters <= left {
-            left -= need.counters;
-            placed.insert(need.set);
-        }
-    }
-    placed
+/// The counters of sets that others have not, or not the same.
+fn differing(
+    these: &BTreeMap<u32, Vec<(u32, RuleId)>>,
+    others: &BTreeMap<u32, Vec<(u32, RuleId)>>,
+) -> Vec<(HitKey, RuleId)> {
+    let differing = these.iter().filter(|(set, bits)| others.get(set) != Some(bits));
+    let key = |set: u32| move |(bit, rule): &(u32, RuleId)| (HitKey { set, bit: *bit }, *rule);
+    differing.flat_map(|(set, bits)| bits.iter().map(key(*set))).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use fairlead_objects::Tier;
+use fairlead_objects::{NetworkPolicy, PolicyPort, PortMatch, Protocol, Tier};
 use proptest::prelude::*;
 
 use super::*;
@@ -17,7 +17,7 @@ struct Counted {
 impl Counted {
     fn follow(&mut self, cluster: &Cluster, ops: &[crate::plan::Op], now: u64) {
         let world = cluster.world();
-        let Changes { gone, new } = self.ledger.plan(&self.state.sets_with(ops), &mut RuleIds::new(&world), now);
+        let Changes { gone, new } = self.ledger.plan(&self.state.sets_with(ops), &mut RuleIds::new(&world), true, now);
         for (key, rule) in gone {
             let count = self.kernel.remove(&key).expect("it was there");
             self.ledger.fold(rule, &count);
@@ -166,15 +166,134 @@ fn p71_what_no_rule_allows_is_counted_to_the_policies_that_isolate() {
         }
     }
     let policy = &cluster.policies[0].key;
-    let none = counted.ledger.none_of(policy, Direction::Ingress);
+    let none = RuleIds::none(Direction::Ingress, policy);
     let counts = counted.ledger.counts(&counted.kernel);
-    assert_eq!(none.len(), 1);
-    assert!(counts[&none[0]].denied > 0 && counts[&none[0]].last == Some(7));
-    assert!(counted.ledger.none_of(policy, Direction::Egress).is_empty());
-    assert_eq!(counted.ledger.saved().since[&none[0]], 5);
+    assert!(counts[&none].denied > 0 && counts[&none].last == Some(7));
+    assert!(!counts.contains_key(&RuleIds::none(Direction::Egress, policy)));
+    assert_eq!(counted.ledger.saved().since[&none], 5);
     // When the policy goes nobody asks for it any more.
     counted.advance(&Cluster::grid(), 8);
     assert_eq!((counted.ledger.saved(), counted.kernel.len()), (&Saved::default(), 0));
+}
+
+/// A set of the first policies of a cluster, by their rules for what comes in.
+fn info(policies: &[NetworkPolicy]) -> SetInfo {
+    let rules: Vec<_> = policies
+        .iter()
+        .flat_map(|policy| (0..policy.ingress.iter().flatten().count()).map(|index| RuleRef::of(&policy.key, index)))
+        .collect();
+    SetInfo {
+        direction: Direction::Ingress,
+        policies: policies.iter().map(|policy| policy.key.clone()).collect(),
+        bits: (0..).zip(&rules).map(|(bit, _)| bit).collect(),
+        rules,
+    }
+}
+
+#[test]
+fn p71_policies_that_come_and_go_beside_one_that_stays_leave_nothing() {
+    let stays = || Cluster::grid().policy("x/stays", "", Some(&[rule(&[], &[tcp(80)])]), None);
+    let mut ledger = Ledger::default();
+    let mut follow = |set: u32, cluster: &Cluster, now: u64| {
+        ledger.policies_changed();
+        let (world, info) = (cluster.world(), info(&cluster.policies));
+        let changes = ledger.plan(&[(set, Some(&info))].into(), &mut RuleIds::new(&world), true, now);
+        // Each counter has counted something.
+        changes.gone.iter().for_each(|(_, rule)| ledger.fold(*rule, &Count { denied: 1, ..Count::default() }));
+        assert!(ledger.forgets());
+        ledger.forget(&mut RuleIds::new(&world));
+        let none = RuleIds::none(Direction::Ingress, &cluster.policies[0].key);
+        let denied = ledger.counts(&HashMap::new()).get(&none).map_or(0, |count| count.denied);
+        (serde_json::to_string(ledger.saved()).unwrap().len(), denied)
+    };
+    let mut most = 0;
+    for n in 0..1000 {
+        let comes = stays().policy(&format!("x/comes-{n:04}"), "", Some(&[rule(&[], &[tcp(443)])]), None);
+        let (beside, _) = follow(7, &comes, n);
+        let (alone, denied) = follow(8, &stays(), n);
+        assert_eq!(denied, n * 2 + 1, "what no rule of it allows is counted to it whatever is beside it");
+        // Nothing was counted before the first set went, and numbers have more digits in the end.
+        most = if n < 2 { beside.max(alone) + 64 } else { most };
+        assert!(beside.max(alone) <= most, "{beside} bytes, then {alone}, after {n} policies that began with {most}");
+    }
+}
+
+#[test]
+fn p73_a_rule_is_counted_if_every_set_that_judges_by_it_is() {
+    let ports = |many: u16| (1..=many).map(|port| rule(&[], &[tcp(port)])).collect::<Vec<_>>();
+    let cluster = Cluster::grid().policy("x/a", "", Some(&ports(2)), None).policy("x/b", "", Some(&ports(9)), None);
+    let world = cluster.world();
+    let mut ids = RuleIds::new(&world);
+    let [of_a, of_b] = [0, 1].map(|at: usize| {
+        let policy = &cluster.policies[at].key;
+        let rules = ids.of_policy(false, policy, Direction::Ingress).iter().copied();
+        rules.chain([RuleIds::none(Direction::Ingress, policy)]).collect::<HashSet<_>>()
+    });
+    // The rules of the one policy are in a set with others and in one without.
+    let (alone, both) = (info(&cluster.policies[..1]), info(&cluster.policies));
+    let mut ledger = Ledger::default();
+    let changes = ledger.plan(&[(7, Some(&alone)), (8, Some(&both))].into(), &mut ids, true, 5);
+    assert_eq!(changes.new.len(), 3 + 12);
+    assert_eq!(ledger.counted(), &of_a | &of_b);
+    let since = |ledger: &Ledger, of: &HashSet<RuleId>| {
+        of.iter().map(|rule| ledger.saved().since.get(rule).copied()).collect::<HashSet<_>>()
+    };
+    assert_eq!((since(&ledger, &of_a), since(&ledger, &of_b)), ([Some(5)].into(), [Some(5)].into()));
+
+    // The larger one can't be counted: nobody knows then what has matched the rules of either.
+    let of_both: Vec<_> = changes.new.iter().filter(|(key, _)| key.set == 8).copied().collect();
+    ledger.failed(&of_both, 6);
+    assert_eq!((ledger.counted(), ledger.count()), (HashSet::new(), 3));
+    assert_eq!((since(&ledger, &of_a), since(&ledger, &of_b)), ([None].into(), [None].into()));
+    assert!(ledger.uncounted().len() == 2 && ledger.fails());
+    // Until it is tried again nothing else is made either, and what there is stays.
+    let all = [(7, Some(&alone)), (8, Some(&both)), (9, Some(&alone))].into();
+    assert_eq!(ledger.plan(&all, &mut ids, false, 6), Changes::default());
+    assert!(ledger.count() == 3 && ledger.uncounted().len() == 2 && ledger.fails());
+
+    // Without it the rules of the first are counted everywhere, and anew.
+    assert_eq!(ledger.plan(&[(7, Some(&alone))].into(), &mut ids, true, 7), Changes::default());
+    assert_eq!((ledger.counted(), since(&ledger, &of_a)), (of_a.clone(), [Some(7)].into()));
+    assert_eq!(since(&ledger, &of_b), [None].into());
+    assert!(ledger.uncounted().is_empty() && !ledger.fails());
+}
+
+#[test]
+fn p73_a_rule_that_nothing_can_match_is_counted_too() {
+    let name = PortMatch::Named("nobody-has-it".to_owned());
+    let nobody = PolicyPort { protocol: Protocol::Tcp, port: name };
+    let cluster = Cluster::grid().policy("x/in", "", Some(&[rule(&[], &[tcp(80)]), rule(&[], &[nobody])]), None);
+    let mut counted = Counted::default();
+    counted.advance(&cluster, 5);
+    let rules = rules(&cluster);
+    assert_eq!(rules.len(), 2);
+    for rule in rules.values() {
+        assert!(counted.ledger.counted().contains(rule));
+        assert_eq!(counted.ledger.saved().since.get(rule), Some(&5));
+    }
+}
+
+#[test]
+fn p72_sets_are_looked_into_once_until_policies_change() {
+    let ports = |many: u16| (1..=many).map(|port| rule(&[], &[tcp(port)])).collect::<Vec<_>>();
+    let many = MAX_HITS as u16 + 1;
+    let cluster = Cluster::grid().policy("x/a", "", Some(&ports(2)), None).policy("y/b", "", Some(&ports(many)), None);
+    let world = cluster.world();
+    let (small, large) = (info(&cluster.policies[..1]), info(&cluster.policies[1..]));
+    let sets: BTreeMap<_, _> = [(7, Some(&small)), (8, Some(&large))].into();
+    let mut ledger = Ledger::default();
+    let refused = |ledger: &Ledger| ledger.uncounted().iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(ledger.plan(&sets, &mut RuleIds::new(&world), true, 5).new.len(), 3);
+    assert_eq!(refused(&ledger), ["y/b"]);
+    // Were rules asked for, these would say that there are none.
+    let nothing = Cluster::grid();
+    let nothing = nothing.world();
+    assert_eq!(ledger.plan(&sets, &mut RuleIds::new(&nothing), true, 6), Changes::default());
+    assert_eq!(refused(&ledger), ["y/b"]);
+    assert!(!ledger.forgets());
+    ledger.policies_changed();
+    assert_eq!(ledger.plan(&sets, &mut RuleIds::new(&nothing), true, 7).gone.len(), 3);
+    assert!(ledger.forgets());
 }
 
 #[test]
@@ -216,8 +335,13 @@ fn p73_an_agent_that_starts_anew_finds_the_counters_and_what_was_kept() {
 fn p73_counters_that_were_folded_before_an_agent_was_killed_are_not_counted_twice() {
     let keys: Vec<_> = [(7, 0), (7, 1), (8, 0)].into_iter().map(|(set, bit)| (HitKey { set, bit }, 40)).collect();
     let mut ledger = Ledger::default();
-    ledger.set_folded(&keys[..2]);
+    ledger.set_folded([7]);
     let (ledger, left) = Ledger::adopt(keys.clone(), ledger.saved().clone());
     assert_eq!((left, ledger.counted), (vec![keys[0].0, keys[1].0], [(8, vec![(0, 40)])].into()));
     assert_eq!(ledger.saved, Saved::default());
+    // Counters that could not be removed do not stand for those that are made under the number of their set.
+    let mut ledger = Ledger::default();
+    ledger.set_folded([7, 8]);
+    ledger.unfold(&keys[..2]);
+    assert_eq!(ledger.saved.folded, [8].into());
 }
