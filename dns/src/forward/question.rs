@@ -87,10 +87,10 @@ impl Question {
     pub(super) fn message(&self, id: u16, section: &[u8], edns: bool) -> Vec<u8> {
         let wants = self.wants();
         let flag = |is: bool, bit: u16| if is { bit } else { 0 };
-        // The server says whether it has checked signatures (RFC 6840 section 5.7); one that has it plain is not asked.
+        // The server says whether it has checked signatures (RFC 6840 section 5.7), for which it needs no OPT record.
         let flags = flag(wants.recursion, flags::RECURSION_DESIRED)
             | flag(wants.unchecked, flags::CHECKING_DISABLED)
-            | flag(edns, flags::AUTHENTIC_DATA);
+            | flags::AUTHENTIC_DATA;
         let mut out = Vec::with_capacity(HEADER + section.len() + 11);
         Header { id, flags, counts: [1, 0, 0, u16::from(edns)] }.write(&mut out);
         out.extend_from_slice(section);

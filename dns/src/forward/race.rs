@@ -13,7 +13,7 @@ use super::server::{Server, Trouble};
 use super::terms::ForwardError;
 
 /// Asks in this order. A server that was silent is asked once more, since a datagram may be lost, and without an OPT
-/// record, since some servers drop what has one. One that said that it can't is not asked again: if it leads back here,
+/// record unless signatures are wanted, since some servers drop what has one. One that said that it can't is not asked again: if it leads back here,
 /// two questions for one would be four the next time.
 pub(super) async fn race(
     servers: &[Arc<Server>],

@@ -23,6 +23,7 @@ pub struct Reply {
     code: ResponseCode,
     authentic: bool,
     truncated: bool,
+    unsigned: bool,
     counts: [u16; 3],
     question: usize,
     body: Box<[u8]>,
@@ -116,6 +117,7 @@ impl Reply {
             code: ResponseCode::NoError,
             authentic: header.flags & flags::AUTHENTIC_DATA != 0,
             truncated: header.flags & flags::TRUNCATED != 0,
+            unsigned: false,
             counts: [answers, 0, 0],
             question: asked.len(),
             turns: turns(body, &records, answers),
@@ -161,6 +163,7 @@ impl Reply {
             code,
             authentic: metadata.authentic_data,
             truncated: metadata.truncation || header.flags & flags::TRUNCATED != 0,
+            unsigned: false,
             counts,
             question: section.len(),
             turns: turns(body, &records, counts[0]),
@@ -183,6 +186,11 @@ impl Reply {
         self.truncated
     }
 
+    /// Signatures were wanted and could not be asked for: the next who wants them may get them.
+    pub(super) fn set_unsigned(&mut self, is: bool) {
+        self.unsigned = is;
+    }
+
     /// Whether it says more about the server than about the name.
     #[must_use]
     pub fn is_failure(&self) -> bool {
@@ -194,7 +202,7 @@ impl Reply {
     /// as the zone says (RFC 2308 section 5). `None`: not at all, or as a failure.
     #[must_use]
     pub fn lifetime(&self) -> Option<Lifetime> {
-        if self.truncated {
+        if self.truncated || self.unsigned {
             return None;
         }
         match self.code {

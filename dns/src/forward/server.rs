@@ -204,16 +204,20 @@ impl Server {
             let is_past = |until: Option<Instant>| until.is_none_or(|until| now >= until);
             (!is_past(state.no_edns_until), is_past(state.no_spelling_until))
         };
-        let edns = !shy && !again;
-        let reply = self.exchange_with(question, edns, spelled).await?;
+        // Signatures come only with an OPT record: without them an answer is of no use to whoever checks them.
+        let wants = question.wants().signatures;
+        let edns = !shy && (!again || wants);
+        let mut reply = self.exchange_with(question, edns, spelled).await?;
         if edns && matches!(reply.code(), ResponseCode::FormErr | ResponseCode::NotImp) {
             // Servers that don't know EDNS say so, or they drop the question (RFC 6891 section 7).
-            let plain = Box::pin(self.exchange_with(question, false, spelled)).await?;
+            let mut plain = Box::pin(self.exchange_with(question, false, spelled)).await?;
+            plain.set_unsigned(wants);
             if !plain.is_failure() {
                 self.state().no_edns_until = Some(now + REMEMBERED);
             }
             return Ok(plain);
         }
+        reply.set_unsigned(wants && !edns);
         let mut state = self.state();
         if edns {
             state.shy = 0;

@@ -8,6 +8,7 @@ mod corefile;
 mod elsewhere;
 mod encrypted;
 mod fixture;
+mod lossy;
 mod messages;
 mod operated;
 mod outward;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fairlead_dns::forward::tls::Tls;
 use fairlead_dns::forward::{Config, Forwarder, Limits, Over, Policy, Rules};
 use fairlead_dns::site::Site;
-use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{Name, RData, Record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,27 +19,36 @@ use crate::elsewhere::{LIMITS, Upstream, found, response};
 use crate::fixture::{forwarder, forwarder_of, origin, responder, zone};
 
 /// A server that forwards there and keeps answers for at most so many seconds.
-async fn keeping(upstreams: &[SocketAddr], ttl: u32, stale: u32) -> Tiers {
+pub(crate) async fn keeping(upstreams: &[SocketAddr], ttl: u32, stale: u32) -> Tiers {
     let rules = Rules { ttl, stale, ..Rules::default() };
     let limits = Limits { deadline: Duration::from_millis(600), ..LIMITS };
     let config = Config { upstreams: upstreams.to_vec(), limits, rules, ..Config::default() };
     Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await
 }
 
-async fn keeps_nothing(upstreams: &[SocketAddr]) -> Tiers {
+pub(crate) async fn keeps_nothing(upstreams: &[SocketAddr]) -> Tiers {
     Tiers::start(responder(zone(), forwarder(upstreams, LIMITS))).await
 }
 
-async fn udp(tiers: &Tiers, question: &str) -> Message {
+pub(crate) async fn udp(tiers: &Tiers, question: &str) -> Message {
     Message::from_vec(&tiers.udp(&query(question)).await).unwrap()
 }
 
-fn address(message: &Message) -> String {
+pub(crate) fn address(message: &Message) -> String {
     message.answers.iter().map(|record| record.data.to_string()).collect::<Vec<_>>().join(",")
 }
 
+/// A question of a client that checks signatures itself.
+pub(crate) fn signed(question: &str) -> Message {
+    let mut message = message(question);
+    let mut edns = Edns::new();
+    edns.set_dnssec_ok(true);
+    message.set_edns(edns);
+    message
+}
+
 /// An upstream server that counts its questions.
-async fn counted(
+pub(crate) async fn counted(
     script: impl Fn(&Message, usize) -> Vec<Vec<u8>> + Send + Sync + 'static,
 ) -> (Upstream, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
@@ -48,7 +57,7 @@ async fn counted(
     (upstream, count)
 }
 
-fn fails(question: &Message, code: ResponseCode) -> Vec<u8> {
+pub(crate) fn fails(question: &Message, code: ResponseCode) -> Vec<u8> {
     let mut message = response(question);
     message.metadata.response_code = code;
     message.to_vec().unwrap()
@@ -173,10 +182,7 @@ fn d31_clients_that_know_the_bit_learn_whether_signatures_were_checked() {
         })
         .await;
         let tiers = keeping(&[upstream.address], 30, 0).await;
-        let mut signed = message("www.example.org A");
-        let mut edns = hickory_proto::op::Edns::new();
-        edns.set_dnssec_ok(true);
-        signed.set_edns(edns);
+        let signed = signed("www.example.org A");
         let mut knows = message("www.example.org A");
         knows.metadata.authentic_data = true;
         // The second time it is kept.
@@ -311,11 +317,7 @@ fn d31_kept_answers_are_the_same_in_every_tier_and_ask_nobody() {
         let counts = &forwarder.cache().counts;
         assert_eq!((counts.misses.get(), counts.hits.get()), (1, 7));
         // Other data may be wanted.
-        let mut signed = message("www.example.org A");
-        let mut edns = hickory_proto::op::Edns::new();
-        edns.set_dnssec_ok(true);
-        signed.set_edns(edns);
-        tiers.udp(&signed.to_vec().unwrap()).await;
+        tiers.udp(&signed("www.example.org A").to_vec().unwrap()).await;
         assert_eq!(count.load(Ordering::Relaxed), 2);
     });
 }
