@@ -22,7 +22,7 @@ use crate::seldom::Seldom;
 
 /// How long it is remembered what a server can't do.
 const REMEMBERED: Duration = Duration::from_mins(15);
-/// How long the rest of an answer is waited for that was cut.
+/// How long is waited over TCP for an answer that was cut, or may be forged.
 const REST: Duration = Duration::from_secs(2);
 /// So many questions without an answer in a row, and a server is asked last.
 const SILENCES: u32 = 3;
@@ -241,8 +241,8 @@ impl Server {
             Heard::Misspelled => None,
         };
         let Some(bytes) = heard else {
-            // What comes over TCP is not forged. A server that has no TCP either is one that changes spellings.
-            if let Ok(reply) = self.over_tcp(question, edns).await {
+            // What comes over TCP is not forged. A server of which nothing comes there is one that changes spellings.
+            if let Some(reply) = self.rest(question, edns).await {
                 return Ok(reply);
             }
             self.state().no_spelling_until = Some(Instant::now() + REMEMBERED);
@@ -259,7 +259,7 @@ impl Server {
         }
     }
 
-    /// The whole of an answer that was cut, if it comes in time.
+    /// The answer over TCP, where the one over UDP was cut or may be forged, if it comes in time.
     fn rest<'a>(&'a self, question: &'a Question, edns: bool) -> BoxFuture<'a, Option<Reply>> {
         Box::pin(async move { timeout(REST, self.over_tcp(question, edns)).await.ok()?.ok() })
     }

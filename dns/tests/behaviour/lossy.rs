@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use hickory_proto::op::{Message, ResponseCode};
+use tokio::net::{TcpListener, UdpSocket};
 
 use crate::client::run;
 use crate::elsewhere::found;
-use crate::upstreams::{address, counted, fails, keeping, signed, udp};
+use crate::upstreams::{address, counted, fails, keeping, keeps_nothing, signed, udp};
 
 /// The address for those who want signatures, and that for others.
 fn by_signatures(question: &Message) -> Vec<u8> {
@@ -52,5 +53,37 @@ fn d31_what_comes_without_signatures_is_not_kept_for_those_who_want_them() {
             assert_eq!(address(&udp(&tiers, "www.example.org A").await), "192.0.2.0");
         }
         assert_eq!(count.load(Ordering::Relaxed), 4);
+    });
+}
+
+/// An upstream server whose TCP accepts connections, and that is all.
+async fn silent_over_tcp() -> (UdpSocket, TcpListener) {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
+            return (udp, tcp);
+        }
+    }
+}
+
+#[test]
+fn d31_a_server_that_changes_spellings_answers_also_where_nothing_comes_over_tcp() {
+    run(async {
+        let (socket, _tcp) = silent_over_tcp().await;
+        let upstream = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+                let mut message = found(&Message::from_vec(&buffer[..length]).unwrap(), "192.0.2.1");
+                let lower = message.queries[0].name.to_lowercase();
+                message.queries[0].set_name(lower);
+                socket.send_to(&message.to_vec().unwrap(), client).await.unwrap();
+            }
+        });
+        let tiers = keeps_nothing(&[upstream]).await;
+        for number in 0..2 {
+            let said = udp(&tiers, &format!("n{number}.a-rather-long-name.example.org A")).await;
+            assert_eq!(address(&said), "192.0.2.1");
+        }
     });
 }
