@@ -12,9 +12,14 @@ use super::reply::Reply;
 use super::server::{Server, Trouble};
 use super::terms::ForwardError;
 
+/// So much of the time that one server is waited for passes before those where nobody listened are asked once more.
+const PAUSE: u32 = 5;
+
 /// Asks in this order. A server that was silent is asked once more, since a datagram may be lost, and without an OPT
-/// record unless signatures are wanted, since some servers drop what has one. One that said that it can't is not asked again: if it leads back here,
-/// two questions for one would be four the next time.
+/// record unless signatures are wanted, since some servers drop what has one. One that said that it can't is not asked
+/// again: if it leads back here, two questions for one would be four the next time. Where nobody listens the next is asked
+/// at once, and the same once more, mostly over another socket: it may be about to start, or the ICMP error is forged, or
+/// came of another question.
 pub(super) async fn race(
     servers: &[Arc<Server>],
     question: &Question,
@@ -38,15 +43,16 @@ pub(super) async fn race(
                         continue;
                     }
                     let Some(server) = servers.get(at) else { continue };
+                    let was_silent = again && guard.since[at].is_some();
                     guard.since[at].get_or_insert_with(Instant::now);
-                    attempts.push(async move { (at, server.ask(question, again).await) });
+                    attempts.push(async move { (at, again, server.ask(question, was_silent).await) });
                     next = Instant::now() + patience;
                 }
                 None => exhausted = true,
             },
-            Some((at, result)) = attempts.next() => {
-                answered[at] = true;
+            Some((at, again, result)) = attempts.next() => {
                 guard.since[at] = None;
+                next = Instant::now();
                 match result {
                     Ok(reply) if !reply.is_failure() => {
                         // Those that were asked a moment ago are not to blame.
@@ -55,10 +61,18 @@ pub(super) async fn race(
                         return Ok(reply);
                     }
                     // Somebody else may do better; if nobody does, this is the answer.
-                    Ok(reply) => failure = failure.or(Some(reply)),
-                    Err(error) => trouble = Some(error),
+                    Ok(reply) => {
+                        answered[at] = true;
+                        failure = failure.or(Some(reply));
+                    }
+                    Err(error) => {
+                        answered[at] |= again;
+                        trouble = Some(error);
+                        if steps.len() == count {
+                            next += patience / PAUSE;
+                        }
+                    }
                 }
-                next = Instant::now();
             }
             else => return failure.ok_or_else(|| trouble.map_or(ForwardError::TimedOut, ForwardError::Server)),
         }

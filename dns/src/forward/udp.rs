@@ -73,7 +73,13 @@ impl Pool {
         let socket = self.pick()?;
         let section = question.section(spelled);
         let (entry, heard) = socket.shared.waiting.enter(&section, spelled)?;
-        socket.shared.socket.send(&question.message(entry.id, &section, edns)).await?;
+        let message = question.message(entry.id, &section, edns);
+        let mut sent = socket.shared.socket.send(&message).await;
+        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            // That came of an earlier question. The kernel says it once, to whatever is done next.
+            sent = socket.shared.socket.send(&message).await;
+        }
+        sent?;
         heard.await.map_err(|_| io::ErrorKind::ConnectionRefused.into())
     }
 
@@ -143,6 +149,41 @@ impl Shared {
                 // Nobody listens there, or there is no way to it.
                 Err(_) => return self.waiting.fail(),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::Wants;
+    use crate::wire::RecordType;
+
+    #[tokio::test]
+    async fn what_came_of_an_earlier_question_is_not_said_of_the_next() {
+        // An address of its own: nobody else listens there meanwhile.
+        let [.., a, b] = std::process::id().to_be_bytes();
+        let to = SocketAddr::from(([127, 53, a, b], 1053));
+        let socket = Arc::new(Socket::open(to).unwrap());
+        let pool = Pool::new(to);
+        *pool.lock() = vec![Arc::clone(&socket); SOCKETS];
+        socket.shared.socket.writable().await.unwrap();
+        // The error is there at once, and nobody sees it before the next question is sent.
+        nix::sys::socket::send(socket.shared.socket.as_raw_fd(), b"?", MsgFlags::empty()).unwrap();
+        let listener = std::net::UdpSocket::bind(to).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = UdpSocket::from_std(listener).unwrap();
+        let question = Question::new(b"\x07example\x00", RecordType::A, Wants::default());
+        let answering = async {
+            let mut message = [0; 512];
+            let (length, from) = listener.recv_from(&mut message).await.unwrap();
+            message[2] |= 0x80;
+            listener.send_to(&message[..length], from).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            heard = pool.ask(&question, true, false) => assert!(matches!(heard.unwrap(), Heard::Answer(_))),
+            () = answering => {}
         }
     }
 }

@@ -1,12 +1,17 @@
 //! What gets lost between this server and upstream servers, or comes late or cut.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use tokio::net::{TcpListener, UdpSocket};
 
-use crate::client::run;
-use crate::elsewhere::found;
+use fairlead_dns::forward::Limits;
+
+use crate::client::{Tiers, run};
+use crate::elsewhere::{LIMITS, found};
+use crate::fixture::{forwarder, forwarder_of, responder, zone};
 use crate::upstreams::{address, counted, fails, keeping, keeps_nothing, signed, udp};
 
 /// The address for those who want signatures, and that for others.
@@ -84,6 +89,34 @@ fn d31_a_server_that_changes_spellings_answers_also_where_nothing_comes_over_tcp
         for number in 0..2 {
             let said = udp(&tiers, &format!("n{number}.a-rather-long-name.example.org A")).await;
             assert_eq!(address(&said), "192.0.2.1");
+        }
+    });
+}
+
+#[test]
+fn d31_a_server_that_starts_a_moment_later_is_asked_once_more() {
+    run(async {
+        // An address of its own: nobody else listens there meanwhile.
+        let [.., a, b] = std::process::id().to_be_bytes();
+        let upstream = SocketAddr::from(([127, 53, a, b], 1054));
+        let limits = Limits { patience: Duration::from_secs(10), deadline: Duration::from_secs(20), ..LIMITS };
+        let tiers = Tiers::start(responder(zone(), forwarder(&[upstream], limits))).await;
+        let server = &forwarder_of(&tiers.responder).upstreams()[0];
+        let starting = async {
+            let asked = || server.sockets().iter().map(|count| count.get()).sum::<u64>();
+            while asked() == 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            let socket = UdpSocket::bind(upstream).await.unwrap();
+            let mut buffer = [0; 512];
+            let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
+            let message = found(&Message::from_vec(&buffer[..length]).unwrap(), "192.0.2.1");
+            socket.send_to(&message.to_vec().unwrap(), client).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            said = udp(&tiers, "www.example.org A") => assert_eq!(address(&said), "192.0.2.1"),
+            () = starting => {}
         }
     });
 }
