@@ -23,8 +23,10 @@ use crate::seldom::Seldom;
 /// How long it is remembered what a server can't do.
 const REMEMBERED: Duration = Duration::from_mins(15);
 /// How long is waited over TCP for an answer that was cut, or may be forged.
-const REST: Duration = Duration::from_secs(2);
-/// So many questions without an answer in a row, and a server is asked last.
+const REST: Duration = Duration::from_secs(1);
+/// How long it is remembered that nothing comes over TCP.
+const NO_REST: Duration = Duration::from_secs(10);
+/// So many questions without an answer in a row, and a server is asked last; over TCP not at all, where UDP has part of it.
 const SILENCES: u32 = 3;
 /// So many questions that were answered only without an OPT record, and none is sent any more.
 const SHY: u32 = 3;
@@ -55,8 +57,24 @@ struct State {
     shy: u32,
     no_edns_until: Option<Instant>,
     no_spelling_until: Option<Instant>,
+    /// Answers that were waited for over TCP in vain, in a row.
+    no_rest: u32,
+    no_rest_until: Option<Instant>,
     /// Milliseconds until it answers, smoothed.
     time: Option<f64>,
+}
+
+impl State {
+    /// Whether something may come over TCP.
+    fn is_rest_asked(&self, now: Instant) -> bool {
+        self.no_rest_until.is_none_or(|until| now >= until)
+    }
+
+    /// Something has come over TCP, if only an error, or it was waited for in vain.
+    fn note_rest(&mut self, came: bool, now: Instant) {
+        self.no_rest = if came { 0 } else { self.no_rest.saturating_add(1) };
+        self.no_rest_until = (self.no_rest >= SILENCES).then(|| now + NO_REST);
+    }
 }
 
 /// What questions go over.
@@ -261,7 +279,14 @@ impl Server {
 
     /// The answer over TCP, where the one over UDP was cut or may be forged, if it comes in time.
     fn rest<'a>(&'a self, question: &'a Question, edns: bool) -> BoxFuture<'a, Option<Reply>> {
-        Box::pin(async move { timeout(REST, self.over_tcp(question, edns)).await.ok()?.ok() })
+        Box::pin(async move {
+            if !self.state().is_rest_asked(Instant::now()) {
+                return None;
+            }
+            let came = timeout(REST, self.over_tcp(question, edns)).await;
+            self.state().note_rest(came.is_ok(), Instant::now());
+            came.ok()?.ok()
+        })
     }
 
     /// In a box of its own: it is seldom needed over UDP, and would make every question large.
@@ -290,5 +315,24 @@ mod tests {
         // The C library keeps pieces of up to 1032 bytes at hand for each thread, and looks for larger ones among all.
         let size = size_of_val(&server.ask(&question, false));
         assert!(size < 900, "{size}");
+    }
+
+    #[test]
+    fn it_is_remembered_for_a_while_that_nothing_comes_over_tcp() {
+        let (mut state, now) = (State::default(), Instant::now());
+        for _ in 1..SILENCES {
+            state.note_rest(false, now);
+            assert!(state.is_rest_asked(now));
+        }
+        state.note_rest(false, now);
+        assert!(!state.is_rest_asked(now) && !state.is_rest_asked(now + NO_REST - Duration::from_millis(1)));
+        // Then one question tries it, and what comes of that holds.
+        assert!(state.is_rest_asked(now + NO_REST));
+        state.note_rest(false, now + NO_REST);
+        assert!(!state.is_rest_asked(now + NO_REST));
+        state.note_rest(true, now + NO_REST);
+        assert!(state.is_rest_asked(now + NO_REST));
+        state.note_rest(false, now + NO_REST);
+        assert!(state.is_rest_asked(now + NO_REST));
     }
 }

@@ -1,10 +1,12 @@
 //! What gets lost between this server and upstream servers, or comes late or cut.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UdpSocket};
 
 use fairlead_dns::forward::Limits;
@@ -12,7 +14,7 @@ use fairlead_dns::forward::Limits;
 use crate::client::{Tiers, run};
 use crate::elsewhere::{LIMITS, found};
 use crate::fixture::{forwarder, forwarder_of, responder, zone};
-use crate::upstreams::{address, counted, fails, keeping, keeps_nothing, signed, udp};
+use crate::upstreams::{address, counted, cut_off, fails, keeping, keeps_nothing, signed, udp};
 
 /// The address for those who want signatures, and that for others.
 fn by_signatures(question: &Message) -> Vec<u8> {
@@ -118,5 +120,39 @@ fn d31_a_server_that_starts_a_moment_later_is_asked_once_more() {
             said = udp(&tiers, "www.example.org A") => assert_eq!(address(&said), "192.0.2.1"),
             () = starting => {}
         }
+    });
+}
+
+#[test]
+fn d31_it_is_remembered_that_nothing_comes_over_tcp() {
+    run(async {
+        let (socket, tcp) = silent_over_tcp().await;
+        let upstream = socket.local_addr().unwrap();
+        tokio::spawn(cut_off(socket));
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&count);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = tcp.accept().await {
+                let counter = Arc::clone(&counter);
+                tokio::spawn(async move {
+                    while let Ok(length) = stream.read_u16().await {
+                        stream.read_exact(&mut vec![0; usize::from(length)]).await.unwrap();
+                        counter.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        // Each is asked once.
+        let limits = Limits { patience: Duration::from_secs(10), ..LIMITS };
+        let tiers = Tiers::start(responder(zone(), forwarder(&[upstream], limits))).await;
+        let is_cut = async |number: usize| {
+            let said = udp(&tiers, &format!("n{number}.example.org A")).await;
+            assert!(said.metadata.truncation && address(&said) == "192.0.2.1", "{said}");
+        };
+        futures::future::join_all((0..3).map(&is_cut)).await;
+        let before = count.load(Ordering::Relaxed);
+        assert!(before >= 3, "{before}");
+        is_cut(3).await;
+        assert_eq!(count.load(Ordering::Relaxed), before);
     });
 }

@@ -134,7 +134,7 @@ fn d31_long_datagrams_of_servers_that_ignore_edns_are_read() {
 }
 
 /// A server whose answers say that there is more.
-async fn cut_off(socket: UdpSocket) {
+pub(crate) async fn cut_off(socket: UdpSocket) {
     let mut buffer = [0; 4096];
     while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
         let mut message = found(&Message::from_vec(&buffer[..length]).unwrap(), "192.0.2.1");
