@@ -24,6 +24,7 @@ pub struct Reply {
     authentic: bool,
     truncated: bool,
     unsigned: bool,
+    partial: bool,
     counts: [u16; 3],
     question: usize,
     body: Box<[u8]>,
@@ -118,6 +119,7 @@ impl Reply {
             authentic: header.flags & flags::AUTHENTIC_DATA != 0,
             truncated: header.flags & flags::TRUNCATED != 0,
             unsigned: false,
+            partial: false,
             counts: [answers, 0, 0],
             question: asked.len(),
             turns: turns(body, &records, answers),
@@ -150,6 +152,7 @@ impl Reply {
         written.additionals = respelled(additionals);
         written.metadata.response_code = metadata.response_code;
         let negative = negative_ttl(&written);
+        let partial = is_partial(&written, question.record_type());
         written.metadata.response_code = ResponseCode::NoError;
         let bytes = encode(&written, usize::MAX);
         let header = Header::read(&bytes)?;
@@ -164,6 +167,7 @@ impl Reply {
             authentic: metadata.authentic_data,
             truncated: metadata.truncation || header.flags & flags::TRUNCATED != 0,
             unsigned: false,
+            partial,
             counts,
             question: section.len(),
             turns: turns(body, &records, counts[0]),
@@ -206,7 +210,7 @@ impl Reply {
             return None;
         }
         match self.code {
-            ResponseCode::NoError if self.counts[0] > 0 && self.negative.is_none() => {
+            ResponseCode::NoError if self.counts[0] > 0 && self.negative.is_none() && !self.partial => {
                 Some(Lifetime::Positive(self.ttl))
             }
             ResponseCode::NoError | ResponseCode::NXDomain => self.negative.map(Lifetime::Negative),
@@ -313,6 +317,14 @@ fn negative_ttl(message: &Message) -> Option<u32> {
     });
     let answers = message.answers.iter().map(|record| record.ttl).min().unwrap_or(u32::MAX);
     soa.filter(|_| denies).map(|soa| soa.min(answers))
+}
+
+/// Whether there are records, and none of the type that was asked for: an alias without what it leads to. Whether there is
+/// any only an SOA says (RFC 2308 section 5).
+fn is_partial(message: &Message, kind: RecordType) -> bool {
+    const ANY: RecordType = RecordType(255);
+    let fits = |record: &Record| kind == ANY || u16::from(record.record_type()) == kind.0;
+    !message.answers.is_empty() && !message.answers.iter().any(fits)
 }
 
 /// The highest bit is none of a TTL's (RFC 2181 section 8).

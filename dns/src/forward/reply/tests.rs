@@ -110,6 +110,32 @@ fn denials_live_as_long_as_the_zone_says() {
 }
 
 #[test]
+fn an_alias_is_kept_with_its_end_or_with_the_word_that_there_is_none() {
+    let alias = || Record::from_rdata(name("www.example.org."), 300, RData::CNAME(CNAME(name("cdn.example.net."))));
+    let lifetime = |kind, answers: Vec<Record>, soa: bool| {
+        let asked = WireName::parse("www.example.org").unwrap();
+        let mut message = message(answers);
+        message.queries[0].query_type = kind;
+        if soa {
+            let data = SOA::new(name("ns."), name("host."), 1, 2, 3, 4, 60);
+            message.authorities = vec![Record::from_rdata(name("example.net."), 900, RData::SOA(data))];
+        }
+        Reply::of(message, &Question::new(asked.as_wire(), RecordType(kind.into()), Wants::default()))
+            .unwrap()
+            .lifetime()
+    };
+    assert_eq!(lifetime(Kind::A, vec![alias()], false), None);
+    assert_eq!(lifetime(Kind::A, vec![alias()], true), Some(Lifetime::Negative(60)));
+    assert_eq!(
+        lifetime(Kind::A, vec![alias(), address("cdn.example.net.", 1, 90)], false),
+        Some(Lifetime::Positive(90))
+    );
+    for kind in [Kind::CNAME, Kind::ANY] {
+        assert_eq!(lifetime(kind, vec![alias()], false), Some(Lifetime::Positive(300)));
+    }
+}
+
+#[test]
 fn a_response_that_was_cut_is_not_kept() {
     let mut cut = message(vec![address("www.example.org.", 1, 60)]);
     cut.metadata.truncation = true;
