@@ -212,8 +212,10 @@ fn servers_may_have_the_name_in_their_certificate_behind_them() {
 
 #[test]
 fn a_limit_of_none_is_none() {
-    for (limit, most) in [("0", 100_000), ("1", 4), ("1000", 1000), ("4000000000", 100_000)] {
-        let plan = plan(&with(&format!("forward . 192.0.2.1 {{\nmax_concurrent {limit}\n}}")));
+    let lines = [("", 100_000), ("0", 100_000), ("1", 4), ("1000", 1000), ("4000000000", 100_000)];
+    for (limit, most) in lines {
+        let line = if limit.is_empty() { String::new() } else { format!("max_concurrent {limit}\n") };
+        let plan = plan(&with(&format!("forward . 192.0.2.1 {{\n{line}}}")));
         assert_eq!(plan.blocks[0].forwards[0].max_concurrent, most, "{limit}");
     }
 }

@@ -23,7 +23,7 @@ const WATCHED: [&str; 10] = [
     "read_timeout",
 ];
 
-/// How many queries may wait where a Corefile sets no limit, or a higher one.
+/// How many queries may wait where a Corefile sets no limit, as CoreDNS has none, or a higher one.
 const MOST: u32 = 100_000;
 
 /// `forward FROM TO... { OPTIONS }`. What is kept of answers is another plugin's.
@@ -44,7 +44,7 @@ pub(crate) fn forward(directive: &Directive, notes: &mut Vec<String>) -> Result<
         // CoreDNS' own default.
         policy: Policy::Random,
         over: OverPlan::Udp,
-        max_concurrent: 2000,
+        max_concurrent: MOST,
         cache: Rules { bytes: 0, stale: 0, prefetch: false, ..Rules::default() },
     };
     let mut encrypted = Vec::new();
