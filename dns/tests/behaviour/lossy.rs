@@ -12,9 +12,15 @@ use tokio::net::{TcpListener, UdpSocket};
 use fairlead_dns::forward::Limits;
 
 use crate::client::{Tiers, run};
-use crate::elsewhere::{LIMITS, found};
+use crate::elsewhere::{LIMITS, found, response};
 use crate::fixture::{forwarder, forwarder_of, responder, zone};
 use crate::upstreams::{address, counted, cut_off, fails, keeping, keeps_nothing, signed, udp};
+
+/// An address of this process: nobody else listens there meanwhile.
+fn own_address(port: u16) -> SocketAddr {
+    let [.., a, b] = std::process::id().to_be_bytes();
+    SocketAddr::from(([127, 53, a, b], port))
+}
 
 /// The address for those who want signatures, and that for others.
 fn by_signatures(question: &Message) -> Vec<u8> {
@@ -98,9 +104,7 @@ fn d31_a_server_that_changes_spellings_answers_also_where_nothing_comes_over_tcp
 #[test]
 fn d31_a_server_that_starts_a_moment_later_is_asked_once_more() {
     run(async {
-        // An address of its own: nobody else listens there meanwhile.
-        let [.., a, b] = std::process::id().to_be_bytes();
-        let upstream = SocketAddr::from(([127, 53, a, b], 1054));
+        let upstream = own_address(1054);
         let limits = Limits { patience: Duration::from_secs(10), deadline: Duration::from_secs(20), ..LIMITS };
         let tiers = Tiers::start(responder(zone(), forwarder(&[upstream], limits))).await;
         let server = &forwarder_of(&tiers.responder).upstreams()[0];
@@ -154,5 +158,32 @@ fn d31_it_is_remembered_that_nothing_comes_over_tcp() {
         assert!(before >= 3, "{before}");
         is_cut(3).await;
         assert_eq!(count.load(Ordering::Relaxed), before);
+    });
+}
+
+#[test]
+fn d31_a_failure_that_is_cut_is_not_kept() {
+    run(async {
+        // No TCP is there.
+        let socket = UdpSocket::bind(own_address(0)).await.unwrap();
+        let upstream = socket.local_addr().unwrap();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&count);
+        tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+                let mut message = response(&Message::from_vec(&buffer[..length]).unwrap());
+                message.metadata.response_code = ResponseCode::ServFail;
+                message.metadata.truncation = true;
+                counter.fetch_add(1, Ordering::Relaxed);
+                socket.send_to(&message.to_vec().unwrap(), client).await.unwrap();
+            }
+        });
+        let tiers = keeping(&[upstream], 30, 0).await;
+        for asked in 1..=2 {
+            let said = udp(&tiers, "www.example.org A").await;
+            assert_eq!(said.metadata.response_code, ResponseCode::ServFail);
+            assert_eq!(count.load(Ordering::Relaxed), asked);
+        }
     });
 }

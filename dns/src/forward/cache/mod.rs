@@ -146,7 +146,7 @@ impl Cache {
         let (life, denies) = match reply.lifetime() {
             Some(Lifetime::Positive(ttl)) => (second(ttl, self.rules.ttl), false),
             Some(Lifetime::Negative(ttl)) => (second(ttl, self.rules.denial), true),
-            None if reply.is_failure() => (millis(FAILURE), true),
+            None if reply.is_failure() && !reply.is_truncated() => (millis(FAILURE), true),
             None => return,
         };
         let after = if reply.is_failure() { 0 } else { millis(Duration::from_secs(self.rules.stale.into())) };
