@@ -75,6 +75,8 @@ impl Restore {
     pub(super) fn response(self, inner: Response) -> Response {
         let Self { response, asked, query, undo } = self;
         let Some((mut message, maker)) = inner.into_message() else { return response.failed(ResponseCode::ServFail) };
+        // What was checked are signatures of the other name.
+        message.metadata.authentic_data = false;
         undo.apply(&mut message, &asked, &query.name);
         response.replace(message, maker)
     }

@@ -12,8 +12,9 @@ use tokio::net::{TcpListener, UdpSocket};
 use fairlead_dns::forward::Limits;
 
 use crate::client::{Tiers, run};
-use crate::elsewhere::{LIMITS, found, response};
+use crate::elsewhere::{LIMITS, Upstream, found, response};
 use crate::fixture::{forwarder, forwarder_of, responder, zone};
+use crate::sites::served;
 use crate::upstreams::{address, counted, cut_off, fails, keeping, keeps_nothing, signed, udp};
 
 /// An address of this process: nobody else listens there meanwhile.
@@ -184,6 +185,27 @@ fn d31_a_failure_that_is_cut_is_not_kept() {
             let said = udp(&tiers, "www.example.org A").await;
             assert_eq!(said.metadata.response_code, ResponseCode::ServFail);
             assert_eq!(count.load(Ordering::Relaxed), asked);
+        }
+    });
+}
+
+#[test]
+fn d31_nobody_learns_that_signatures_of_a_name_were_checked_that_was_rewritten() {
+    run(async {
+        let upstream = Upstream::start(|question, _| {
+            let mut message = found(question, "192.0.2.1");
+            message.metadata.authentic_data = true;
+            vec![message.to_vec().unwrap()]
+        })
+        .await;
+        let to = upstream.address;
+        let tiers = served(&format!(
+            ".:53 {{\nkubernetes cluster.local\nrewrite name old.example.org www.example.org\nforward . {to}\n}}\n"
+        ))
+        .await;
+        for (name, is) in [("www.example.org A", true), ("old.example.org A", false)] {
+            let said = Message::from_vec(&tiers.ask(&signed(name).to_vec().unwrap(), false).await).unwrap();
+            assert_eq!((address(&said).as_str(), said.metadata.authentic_data), ("192.0.2.1", is), "{name}");
         }
     });
 }
