@@ -135,9 +135,11 @@ impl Responder {
             }
             Err(error) => {
                 let (code, maker) = self.failed(&error);
-                if let Some(failure) = Reply::empty(code, &question) {
-                    failure.write(&query, 0, 0, manner, &mut bytes);
-                }
+                let Some(failure) = Reply::empty(code, &question) else {
+                    let header = Header { id: query.id, flags: query.flags, counts: [0; 4] };
+                    return (Response::to_header(&header, code), maker);
+                };
+                failure.write(&query, 0, 0, manner, &mut bytes);
                 maker
             }
         };
