@@ -102,8 +102,32 @@ impl Forwarder {
 
 /// Asks a server that was silent whether it answers: for the name servers of the root, as CoreDNS does.
 async fn check(server: &Server) {
-    let question = Question::new(&[0], RecordType::NS, Wants::default());
+    let question = Question::new(&[0], RecordType::NS, Wants { recursion: true, ..Wants::default() });
     if !matches!(timeout(LOOK, server.ask(&question, false)).await, Ok(Ok(_))) {
         server.failed_checks.increment();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UdpSocket;
+
+    use super::*;
+    use crate::forward::Over;
+    use crate::wire::{Header, flags};
+
+    #[tokio::test]
+    async fn a_server_is_checked_with_a_question_that_resolvers_answer() {
+        let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::new(upstream.local_addr().unwrap(), Over::Udp);
+        let answering = async {
+            let mut message = [0; 512];
+            let (length, from) = upstream.recv_from(&mut message).await.unwrap();
+            assert!(Header::read(&message).unwrap().flags & flags::RECURSION_DESIRED != 0);
+            message[2] |= 0x80;
+            upstream.send_to(&message[..length], from).await.unwrap();
+        };
+        tokio::join!(check(&server), answering);
+        assert_eq!(server.failed_checks.get(), 0);
     }
 }
