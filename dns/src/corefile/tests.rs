@@ -221,6 +221,14 @@ fn a_limit_of_none_is_none() {
 }
 
 #[test]
+fn what_a_cache_does_not_do_is_said() {
+    let notes = |line: &str| plan(&with(&format!("cache 30 {{\n{line}\n}}"))).notes;
+    let says = |line: &str| notes(line).iter().any(|note| note.contains("the least time of success has no effect"));
+    assert!(says("success 9984 30 5"));
+    assert!(!says("success 9984 30") && !says("success 9984"));
+}
+
+#[test]
 fn plugins_for_the_outside_are_taken() {
     let plan = plan(&with(
         "k8s_external example.org 10.0.0.0/8 {\napex NS\nttl 60\nheadless\nfallthrough example.org\n}\n\

@@ -47,6 +47,13 @@ pub(crate) fn cache(directive: &Directive, block: &[WireName], notes: &mut Vec<S
                     let ttl = number(ttl, 1..=MOST)?;
                     if kind == "success" { rules.ttl = ttl } else { rules.denial = ttl }
                 }
+                if let Some(least) = rest.get(1) {
+                    number(least, 0..=MOST)?;
+                    notes.push(format!(
+                        "{}: the least time of {kind} has no effect: nothing is kept for longer than its TTL",
+                        line.name.place
+                    ));
+                }
                 notes.push(format!("{}: the capacity is in bytes here, 16 MiB", line.name.place));
             }
             "prefetch" => rules.prefetch = line.args.first().is_none_or(|amount| amount.text != "0"),
