@@ -48,8 +48,8 @@ pub(crate) struct Args {
     #[arg(
         long, help_heading = HEADING, value_name = "FILE", env = "FAIRLEAD_COREFILE",
         conflicts_with_all = [
-            "zone", "ttl", "upstream", "stub_domain", "rewrite", "template", "host", "hosts_file", "policy", "force_tcp",
-            "tls_server_name", "tls_ca", "max_concurrent", "cache_size", "cache_ttl", "serve_stale", "resolv_conf",
+            "zone", "ttl", "upstream", "zones", "stub_domain", "rewrite", "template", "host", "hosts_file", "policy",
+            "force_tcp", "tls_server_name", "tls_ca", "max_concurrent", "cache_size", "cache_ttl", "serve_stale", "resolv_conf",
         ]
     )]
     pub(crate) corefile: Option<PathBuf>,
@@ -75,7 +75,11 @@ pub(crate) struct Args {
         long, help_heading = HEADING, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_upstream
     )]
     pub(crate) upstream: Vec<SocketAddr>,
-    /// Forward queries for names below a domain to these servers instead. May be repeated.
+    /// Forward queries for names below a domain to these servers instead. May be repeated; in the settings file a map of
+    /// domains with lists of servers.
+    #[arg(long, help_heading = HEADING, value_name = "DOMAIN=ADDR[:PORT][,...]", value_parser = parse_stub)]
+    pub(crate) zones: Vec<(WireName, Vec<SocketAddr>)>,
+    /// The same, by its older name.
     #[arg(long, help_heading = HEADING, value_name = "DOMAIN=ADDR[:PORT][,...]", value_parser = parse_stub)]
     pub(crate) stub_domain: Vec<(WireName, Vec<SocketAddr>)>,
     /// A fixed address for one or more names, as a line of hosts(5). May be repeated.

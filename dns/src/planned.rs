@@ -90,10 +90,11 @@ impl Args {
     }
 
     fn stubs(&self) -> Result<Vec<(WireName, Vec<SocketAddr>)>> {
-        for (domain, _) in &self.stub_domain {
+        let stubs: Vec<_> = self.zones.iter().chain(&self.stub_domain).cloned().collect();
+        for (domain, _) in &stubs {
             let inside = strip_suffix(domain.as_wire(), self.zone.as_wire()).is_some();
             ensure!(!inside, "the stub domain {domain} is in the cluster's zone, which is answered here: leave it out");
         }
-        Ok(self.stub_domain.clone())
+        Ok(stubs)
     }
 }

@@ -128,6 +128,31 @@ fn d31_what_is_kept_is_counted_as_coredns_counts_it_and_a_changed_resolv_conf_is
 }
 
 #[test]
+fn d31_zones_of_the_settings_have_servers_of_their_own() {
+    run(async {
+        let (corp, lab) = (upstream("192.0.2.7").await, upstream("192.0.2.8").await);
+        let directory = Directory::new("zones");
+        let [objects, settings] = ["objects", "dns.yaml"].map(|name| directory.0.join(name));
+        std::fs::create_dir(&objects).unwrap();
+        std::fs::write(objects.join("shop.yaml"), MANIFEST).unwrap();
+        let text =
+            format!("zones: {{corp.example: ['{}']}}\nstubDomain: [lab.example={}]\n", corp.address, lab.address);
+        std::fs::write(&settings, text).unwrap();
+        let (address, places) = (free_address(), Places::new());
+        let listen = address.to_string();
+        let mut args = vec!["--objects", objects.to_str().unwrap(), "--config", settings.to_str().unwrap()];
+        args.extend(["--listen", &listen, "--resolv-conf", "/nonexistent", "--lameduck", "0"]);
+        args.extend(places.args());
+        let _running = Running(command(&args).spawn().unwrap());
+        wait_for("it answers", || udp(address, OWN).is_some_and(|said| !said.answers.is_empty()));
+        for (question, answer) in [("www.corp.example A", "192.0.2.7"), ("www.lab.example A", "192.0.2.8")] {
+            assert!(udp(address, question).unwrap().answers[0].to_string().ends_with(answer), "{question}");
+        }
+        assert_eq!(udp(address, "www.example.org A").unwrap().metadata.response_code, ResponseCode::Refused);
+    });
+}
+
+#[test]
 fn packets_that_are_no_queries_write_no_warnings() {
     run(async {
         let other = upstream("192.0.2.7").await;

@@ -20,25 +20,31 @@ pub(crate) struct Setting {
     is_switch: bool,
     /// Whether a value is an object, which its flag takes as JSON.
     is_object: bool,
+    /// A list whose flag takes `NAME=VALUE[,VALUE...]`: it may be a map in a file.
+    is_map: bool,
 }
 
 impl Setting {
     /// The setting of a flag; nothing of what is no flag.
     pub(crate) fn new(arg: &Arg, groups: &[&str]) -> Option<Self> {
         let long = arg.get_long()?;
+        let is_named = |fits: &dyn Fn(&str) -> bool| {
+            arg.get_value_names().is_some_and(|names| names.iter().any(|name| fits(name)))
+        };
         Some(Self {
             key: key(long, groups),
             long: long.to_owned(),
             is_list: matches!(arg.get_action(), ArgAction::Append),
             may_be_empty: arg.get_num_args().is_some_and(|count| count.min_values() == 0),
             is_switch: matches!(arg.get_action(), ArgAction::SetTrue),
-            is_object: arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == OBJECT)),
+            is_object: is_named(&|name| name == OBJECT),
+            is_map: is_named(&|name| name.contains('=')),
         })
     }
 
     /// A value as flags.
     pub(crate) fn flags(&self, value: &Value) -> Result<Vec<OsString>, String> {
-        let Self { key: _, long, is_list, may_be_empty, is_switch, is_object } = self;
+        let Self { key: _, long, is_list, may_be_empty, is_switch, is_object, is_map } = self;
         match value {
             Value::Null => Ok(Vec::new()),
             Value::Array(values) if *is_list && *may_be_empty && values.is_empty() => {
@@ -47,6 +53,9 @@ impl Setting {
             Value::Array(values) if *is_list => {
                 let flags: Result<Vec<_>, _> = values.iter().map(|value| flag(long, value, *is_object)).collect();
                 Ok(flags?.into_iter().map(OsString::from).collect())
+            }
+            Value::Object(entries) if *is_list && *is_map => {
+                entries.iter().map(|(name, value)| Ok(entry(long, name, value)?.into())).collect()
             }
             Value::Array(_) => Err("takes one value, not a list".to_owned()),
             _ if *is_list => Err(format!("{value} is invalid: expected a list, such as [a, b]")),
@@ -67,6 +76,18 @@ fn flag(long: &str, value: &Value, is_object: bool) -> Result<String, String> {
         Value::Number(_) | Value::Bool(_) => Ok(format!("--{long}={value}")),
         Value::Null | Value::Array(_) | Value::Object(_) => Err(format!("{value} is invalid: expected a plain value")),
     }
+}
+
+/// An entry of a map as a flag.
+fn entry(long: &str, name: &str, value: &Value) -> Result<String, String> {
+    let values: Option<Vec<&str>> = match value {
+        Value::String(text) => Some(vec![text]),
+        Value::Array(values) if !values.is_empty() => values.iter().map(Value::as_str).collect(),
+        _ => None,
+    };
+    let values =
+        values.ok_or_else(|| format!("{name}: {value} is invalid: expected a list of texts, such as [a, b]"))?;
+    Ok(format!("--{long}={name}={}", values.join(",")))
 }
 
 /// `healthz-bind` is `healthz.bind` if `healthz` is a group, `log-level` is `logLevel`, and `external-ips` is

@@ -12,6 +12,7 @@ struct Line {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Verb {
     Run(Run),
     Look,
@@ -46,6 +47,8 @@ struct Settings {
     quiet: bool,
     #[arg(long, value_name = "JSON")]
     chain: Vec<String>,
+    #[arg(long, value_name = "NAME=VALUE[,...]")]
+    zones: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -86,6 +89,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         external_ips: None,
         quiet: true,
         chain: vec![],
+        zones: vec![],
     };
     assert_eq!(found, wanted);
     assert_eq!(read("list", "uplinks: [a, b]", &[]).unwrap().uplinks, ["a", "b"]);
@@ -152,6 +156,25 @@ fn values_that_are_objects_are_given_as_json() {
     );
     assert!(error("object", "chain: [tuning]").contains("\"tuning\" is invalid: expected an object"));
     assert!(error("object2", "chain: {type: tuning}").contains("expected a list"));
+}
+
+#[test]
+fn a_map_is_a_flag_for_each_entry() {
+    let zones = |text| read("map", text, &[]).unwrap().zones;
+    assert_eq!(
+        zones("zones: {a.example: [192.0.2.1, 192.0.2.2], b.example: '192.0.2.3:54'}"),
+        ["a.example=192.0.2.1,192.0.2.2", "b.example=192.0.2.3:54"]
+    );
+    assert_eq!(zones("zones: [a.example=192.0.2.1]"), ["a.example=192.0.2.1"]);
+    assert!(zones("zones: {}").is_empty());
+    for (name, value) in [("map1", "[]"), ("map2", "{b: c}"), ("map3", "[1]"), ("map4", "null")] {
+        let text = error(name, &format!("zones: {{a.example: {value}}}"));
+        assert!(
+            text.contains("zones: a.example: ") && text.contains("expected a list of texts, such as [a, b]"),
+            "{text}"
+        );
+    }
+    assert!(error("map5", "uplinks: {a: [b]}").contains("expected a list"), "only where the flag has names");
 }
 
 #[test]
