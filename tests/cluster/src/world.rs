@@ -106,6 +106,9 @@ impl World {
         self.cluster.kubectl(&["apply", "--kustomize", &folder.display().to_string()])?;
         self.system(&["rollout", "status", "daemonset/fairlead-remove", "--timeout=120s"])?;
         self.cluster.kubectl(&["delete", "--kustomize", &folder.display().to_string(), "--wait"])?;
+        // The DaemonSet goes before its pods do.
+        let selector = "--selector=app.kubernetes.io/name=fairlead-remove";
+        self.system(&["wait", "--for=delete", "pod", selector, "--timeout=60s"])?;
         Ok(())
     }
 

@@ -199,8 +199,22 @@ impl Cluster {
     /// Waits until every node can have pods, and DNS answers.
     pub fn wait_until_ready(&self) -> Result<()> {
         self.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=120s"])?;
-        self.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", "--namespace=kube-system", "--timeout=120s"])?;
-        Ok(())
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let pods = self.kubectl(&[
+                "wait",
+                "--for=condition=Ready",
+                "pod",
+                "--all",
+                "--namespace=kube-system",
+                "--timeout=120s",
+            ]);
+            match pods {
+                // A pod that goes meanwhile is an error to kubectl.
+                Err(error) if format!("{error:#}").contains("NotFound") && Instant::now() < deadline => {}
+                result => return result.map(drop),
+            }
+        }
     }
 
     /// The networks of a node's pods, IPv4 first.
