@@ -124,14 +124,16 @@ fn load_is_counted() {
         .udp(Probe::udp(ip, closed), 100)
         .dns((ip, 53).into(), "web.shop.svc.cluster.local", 100);
     let report = client.load(&load);
-    assert_eq!((report.short.attempted, report.short.failures()), (100, 0), "{report:?}");
+    // It goes on until it is ended, which may be later.
+    assert!(report.short.attempted >= 100 && report.short.failures() == 0, "{report:?}");
     assert!(report.long.attempted >= 20 && report.long.failures() == 0, "{report:?}");
     assert!(report.short.p50 > Duration::ZERO && report.short.p50 <= report.short.p99, "{report:?}");
     // The kernel limits how many ICMP errors it sends, so some attempts time out.
     assert!(report.udp.failed["refused"] > 0 && report.udp.failures() == report.udp.attempted, "{report:?}");
     // The lab's servers are no DNS servers.
-    assert_eq!(report.dns.failed["DNS: this is no answer to the question"], 50, "{report:?}");
-    assert_eq!(report.failures(), 100);
+    assert_eq!(report.dns.failed["DNS: this is no answer to the question"], report.dns.attempted, "{report:?}");
+    assert!(report.dns.attempted >= 50, "{report:?}");
+    assert_eq!(report.failures(), report.udp.attempted + report.dns.attempted);
 }
 
 #[test]
@@ -147,7 +149,8 @@ fn connections_may_be_silent_half_closed_or_full() {
         .half_closed(to(), 3, silence);
     let report = client.load(&load);
     assert_eq!(report.failures(), 0, "{report:?}");
-    assert_eq!(report.uploads.attempted, 9, "{report:?}");
+    // It goes on until it is ended, which may be later.
+    assert!(report.uploads.attempted >= 9, "{report:?}");
     assert!(report.idle.attempted >= 9 && report.half_closed.attempted >= 6, "{report:?}");
     assert!(report.half_closed.p50 >= silence, "the server waits: {report:?}");
 
