@@ -10,5 +10,5 @@ mod world;
 
 pub use load::{Running, Strain, all_end_well};
 pub use objects::static_pod;
-pub use soak::{Soaked, questions, soak};
+pub use soak::{Network, Soaked, questions, soak};
 pub use world::{Footprint, SYSTEM, World, wait};

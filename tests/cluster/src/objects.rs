@@ -14,22 +14,30 @@ apiVersion: v1
 kind: Namespace
 metadata: {{name: {NAMESPACE}}}
 ---
-apiVersion: v1
-kind: Service
-metadata: {{name: echo, namespace: {NAMESPACE}}}
-spec:
-  ipFamilyPolicy: RequireDualStack
-  selector: {{app: echo}}
-  ports:
-  - {{name: tcp, port: 7000, protocol: TCP}}
-  - {{name: udp, port: 7000, protocol: UDP}}
+{}
 ---
 {}
 ---
 {}
 "#,
+        service("echo"),
         daemon_set("echo", &["serve", "--tcp", "7000", "--udp", "7000"]),
         daemon_set("client", &["serve"]),
+    )
+}
+
+/// The service of the servers of this name.
+fn service(name: &str) -> String {
+    format!(
+        r#"apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
+spec:
+  ipFamilyPolicy: RequireDualStack
+  selector: {{app: {name}}}
+  ports:
+  - {{name: tcp, port: 7000, protocol: TCP}}
+  - {{name: udp, port: 7000, protocol: UDP}}"#
     )
 }
 
@@ -86,15 +94,7 @@ spec:
 pub(crate) fn rolling() -> String {
     format!(
         r#"
-apiVersion: v1
-kind: Service
-metadata: {{name: rolling, namespace: {NAMESPACE}}}
-spec:
-  ipFamilyPolicy: RequireDualStack
-  selector: {{app: rolling}}
-  ports:
-  - {{name: tcp, port: 7000, protocol: TCP}}
-  - {{name: udp, port: 7000, protocol: UDP}}
+{}
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -119,7 +119,8 @@ spec:
           valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}
         - name: NODE_NAME
           valueFrom: {{fieldRef: {{fieldPath: spec.nodeName}}}}
-"#
+"#,
+        service("rolling")
     )
 }
 

@@ -34,6 +34,17 @@ enum Event {
     Upgrade,
 }
 
+/// What the cluster's network is, and what is done to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Another one.
+    Peer,
+    /// Fairlead, whose processes are killed and replaced.
+    Disturbed,
+    /// Fairlead, which is looked at after each event.
+    LeftAlone,
+}
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Soaked {
@@ -106,12 +117,11 @@ impl fmt::Display for Soaked {
     }
 }
 
-/// Puts load on the cluster for that long while things happen. With `disturb`, Fairlead's processes are killed and replaced,
-/// too; without, they are looked at after each event.
+/// Puts load on the cluster for that long while things happen.
 ///
 /// # Errors
 /// Something does not do what it is told to; what fails in the load is no error here.
-pub fn soak(world: &World, minutes: u64, disturb: bool, is_fairlead: bool) -> Result<Soaked> {
+pub fn soak(world: &World, minutes: u64, network: Network) -> Result<Soaked> {
     let strain = world.strain()?;
     world.cluster.apply(&rolling())?;
     world.own(&["rollout", "status", "deployment/rolling", "--timeout=120s"])?;
@@ -131,9 +141,9 @@ pub fn soak(world: &World, minutes: u64, disturb: bool, is_fairlead: bool) -> Re
     let running = strain.start_as(world, load)?;
     let begin = Instant::now();
     let mut soaked = Soaked::default();
-    let events: &[Event] = match (is_fairlead, disturb) {
-        (true, true) => &[Event::Roll, Event::Crowd, Event::Flap, Event::Kill, Event::Upgrade],
-        _ => &[Event::Roll, Event::Crowd, Event::Flap],
+    let events: &[Event] = match network {
+        Network::Disturbed => &[Event::Roll, Event::Crowd, Event::Flap, Event::Kill, Event::Upgrade],
+        Network::Peer | Network::LeftAlone => &[Event::Roll, Event::Crowd, Event::Flap],
     };
     for (round, event) in events.iter().cycle().enumerate() {
         // The longest ones take a minute and a half.
@@ -143,7 +153,7 @@ pub fn soak(world: &World, minutes: u64, disturb: bool, is_fairlead: bool) -> Re
         let started = begin.elapsed();
         happen(world, *event, round).with_context(|| format!("{event:?}"))?;
         soaked.events.push((format!("{event:?}"), started, begin.elapsed()));
-        if is_fairlead {
+        if network == Network::LeftAlone {
             soaked.samples.push(measure(world)?);
         }
     }

@@ -189,7 +189,7 @@ impl World {
         self.cluster.apply(&objects::strain())?;
         for name in ["echo", "client"] {
             let set = format!("daemonset/{name}");
-            self.cluster.kubectl(&["--namespace", NAMESPACE, "rollout", "status", &set, "--timeout=120s"])?;
+            self.own(&["rollout", "status", &set, "--timeout=120s"])?;
         }
         Ok(Strain::new(self.addresses_of("echo")?, CLUSTER_DNS.parse()?))
     }
@@ -209,7 +209,7 @@ impl World {
     /// # Errors
     /// They don't go, or don't come up.
     pub fn renew(&self) -> Result<Strain> {
-        self.cluster.kubectl(&["--namespace", NAMESPACE, "delete", "pods", "--all", "--wait", "--timeout=120s"])?;
+        self.own(&["delete", "pods", "--all", "--wait", "--timeout=120s"])?;
         self.strain()
     }
 

@@ -3,7 +3,7 @@
 use std::env;
 
 use anyhow::{Context, Result, ensure};
-use fairlead_cluster_tests::{World, questions, soak};
+use fairlead_cluster_tests::{Network, World, questions, soak};
 
 /// Questions that are not counted as load: each kind is tried until it succeeds before it counts.
 const UNCOUNTED: u64 = 200;
@@ -17,7 +17,7 @@ fn nothing_fails_that_the_objects_do_not_explain() -> Result<()> {
     let world = World::bare()?;
     world.host.install_kube_proxy(&world.cluster)?;
     world.cluster.wait_until_ready()?;
-    let peer = soak(&world, minutes, false, false)?;
+    let peer = soak(&world, minutes, Network::Peer)?;
     println!("kube-proxy, reference bridge and CoreDNS, {minutes} minutes:\n{peer}");
     world.cluster.remove_kube_proxy()?;
     world.install()?;
@@ -25,11 +25,11 @@ fn nothing_fails_that_the_objects_do_not_explain() -> Result<()> {
     world.renew()?;
 
     let half = (minutes / 2).max(5);
-    let disturbed = soak(&world, half, true, true)?;
+    let disturbed = soak(&world, half, Network::Disturbed)?;
     println!("Fairlead, killed and upgraded, {half} minutes:\n{disturbed}");
 
     let before = questions(&world)?;
-    let left_alone = soak(&world, half, false, true)?;
+    let left_alone = soak(&world, half, Network::LeftAlone)?;
     println!("Fairlead, left alone, {half} minutes:\n{left_alone}");
     let (asked, answered) = (left_alone.attempted("dns"), questions(&world)? - before);
 
