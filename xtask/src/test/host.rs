@@ -1,15 +1,15 @@
 //! Tests that cargo runs: units, and behaviour in the lab.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader},
     process::{Command, Stdio},
     thread,
 };
 
 use anyhow::{Context, Result};
 
-use super::{Outcome, binaries};
-use crate::{run, tally::Tally, toolchain};
+use super::{Outcome, binaries, reading::Reading};
+use crate::{run, toolchain};
 
 /// Unit tests of every crate, and the examples in their documentation.
 pub(super) fn units(filter: Option<&str>) -> Result<Outcome> {
@@ -52,67 +52,16 @@ fn test(which: &[&str], filter: Option<&str>, harness: &[&str]) -> Command {
 
 /// Runs a `cargo test`, shows what it prints and counts.
 pub(super) fn cargo_test(command: &mut Command) -> Result<Outcome> {
-    let mut child = command.stdout(Stdio::piped()).spawn().context("can't start cargo")?;
+    // One pipe for both, so that what a test says is read in its place.
+    let (out, both) = io::pipe().context("no pipe")?;
+    let mut child = command.stdout(both.try_clone()?).stderr(both).spawn().context("can't start cargo")?;
+    // It has the ends that are written to, and this process must not.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut reading = Reading::default();
-    for line in BufReader::new(child.stdout.take().context("cargo has no output")?).lines() {
+    for line in BufReader::new(out).lines() {
         let line = line?;
         println!("{line}");
         reading.line(&line);
     }
     Ok(reading.end(child.wait()?.success()))
-}
-
-/// What has been read of the output of `cargo test`.
-#[derive(Default)]
-struct Reading {
-    outcome: Outcome,
-}
-
-impl Reading {
-    fn line(&mut self, line: &str) {
-        if let Some(tally) = Tally::parse(line) {
-            self.outcome.tally += tally;
-        }
-        if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
-            self.outcome.failures.push(name.to_owned());
-        }
-    }
-
-    /// A cargo that failed without a failed test could not build, or a test ended its process.
-    fn end(mut self, success: bool) -> Outcome {
-        if !success && self.outcome.tally.failed == 0 {
-            self.outcome.tally += Tally::one(false);
-            self.outcome
-                .failures
-                .push("cargo test: a test does not build, or its process ended early; see above".to_owned());
-        }
-        self.outcome
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn results_of_several_binaries_add_up() {
-        let mut reading = Reading::default();
-        for line in [
-            "test d2_other_family_is_nodata ... ok",
-            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
-            "test s33_no_endpoints_refuses ... FAILED",
-            "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
-        ] {
-            reading.line(line);
-        }
-        let outcome = reading.end(false);
-        assert_eq!(outcome.tally, Tally { passed: 3, failed: 1 });
-        assert_eq!(outcome.failures, ["s33_no_endpoints_refuses"]);
-    }
-
-    #[test]
-    fn a_build_that_fails_is_a_failed_test() {
-        assert_eq!(Reading::default().end(false).tally, Tally { passed: 0, failed: 1 });
-        assert_eq!(Reading::default().end(true).tally, Tally::default());
-    }
 }

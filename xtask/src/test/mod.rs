@@ -3,6 +3,7 @@
 mod cluster;
 mod fuzz;
 mod host;
+mod reading;
 mod steps;
 
 use std::time::Instant;
@@ -46,7 +47,7 @@ pub(crate) struct Test {
 #[derive(Debug, Default)]
 struct Outcome {
     tally: Tally,
-    /// Names of what failed.
+    /// What failed: its name, and what it said in lines behind.
     failures: Vec<String>,
 }
 
