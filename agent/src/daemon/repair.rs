@@ -148,24 +148,32 @@ impl Caretaker {
         due
     }
 
-    /// Asks the loop to look at the programs. Its answer comes by [`Caretaker::programs`].
-    pub(super) async fn look_at_programs(&mut self, uplinks: &[Uplink], inputs: &mpsc::Sender<Input>, shared: &Shared) {
-        if self.programs.is_some() {
-            return;
-        }
+    /// Whether a look at the programs is under way.
+    pub(super) fn looks_at_programs(&self) -> bool {
+        self.programs.is_some()
+    }
+
+    /// Asks the loop to look at the programs. Its answer comes by [`Caretaker::programs`]. False if it could not be asked.
+    pub(super) async fn look_at_programs(
+        &mut self,
+        uplinks: &[Uplink],
+        inputs: &mpsc::Sender<Input>,
+        shared: &Shared,
+    ) -> bool {
         let mut interfaces = self.interfaces.clone();
         interfaces.extend(uplinks.iter().map(|uplink| uplink.ifindex));
         interfaces.insert(overlay::IFINDEX);
         match self.netlink.filters(&interfaces).await {
             Ok(filters) => {
                 let (answer, looked) = oneshot::channel();
-                if inputs.send(Input::Look(filters, answer)).await.is_ok() {
-                    self.programs = Some(looked);
-                }
+                let is_asked = inputs.send(Input::Look(filters, answer)).await.is_ok();
+                self.programs = is_asked.then_some(looked);
+                is_asked
             }
             Err(error) => {
                 let looked = Looked::unseen(format!("the programs at interfaces: {error}"));
                 shared.looked(Subject::Programs, &looked);
+                false
             }
         }
     }

@@ -27,6 +27,9 @@ use crate::wiring::{
 /// How often everything is looked at when nothing tells of a change.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// How soon again when that failed.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// After a look, how long changes are collected before the next: this many times what it took, within bounds, so that a node
 /// where links come and go all the time does not spend its time with looking.
 const REST: u32 = 5;
@@ -114,14 +117,16 @@ impl Wire {
             }
             self.caretaker.look_at_pods(&shared).await;
             let Ok(()) = self.look_at_node(&shared, &inputs).await else { return Ok(()) };
-            if Instant::now() >= programs_next {
+            // One look at a time; what is told of while one is under way may have come too late for it.
+            if Instant::now() >= programs_next && !self.caretaker.looks_at_programs() {
                 let uplinks = self.uplinks.as_deref().unwrap_or_default();
-                self.caretaker.look_at_programs(uplinks, &inputs, &shared).await;
-                programs_next = Instant::now() + LOOK;
+                let is_asked = self.caretaker.look_at_programs(uplinks, &inputs, &shared).await;
+                programs_next = Instant::now() + if is_asked { LOOK } else { AGAIN };
             }
             let rested = Instant::now() + (begun.elapsed() * REST).clamp(LEAST_REST, LONGEST_REST);
+            let due = if self.caretaker.looks_at_programs() { next } else { next.min(programs_next) };
             tokio::select! {
-                () = sleep_until(next.min(programs_next)) => {}
+                () = sleep_until(due) => {}
                 Some(change) = async { sleep_until(rested).await; changes.next().await } => {
                     if change == Change::Programs {
                         programs_next = Instant::now();

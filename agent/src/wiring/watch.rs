@@ -76,14 +76,15 @@ pub fn watch(pods: Changed) -> Result<Watch, WiringError> {
         // The connection lives as long as its handle.
         let _handle = handle;
         while let Some((message, _)) = messages.next().await {
-            let told = match concern(&message.payload) {
-                Some(Change::Network) => &tell_network,
-                Some(Change::Programs) => &of_programs,
-                None => continue,
-            };
-            // Full means that somebody has yet to look, and will see this too.
-            if let Err(TrySendError::Closed(())) = told.try_send(()) {
-                return;
+            for change in concern(&message.payload) {
+                let told = match change {
+                    Change::Network => &tell_network,
+                    Change::Programs => &of_programs,
+                };
+                // Full means that somebody has yet to look, and will see this too.
+                if let Err(TrySendError::Closed(())) = told.try_send(()) {
+                    return;
+                }
             }
         }
     });
@@ -117,26 +118,27 @@ fn watch_pods(pods: Changed, tell: mpsc::Sender<()>) -> std::io::Result<()> {
 }
 
 /// The node's own neighbours come and go all the time, and so do filters that are added: by this agent, most of them.
-fn concern(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
-    let NetlinkPayload::InnerMessage(message) = payload else { return Some(Change::Network) };
+fn concern(payload: &NetlinkPayload<RouteNetlinkMessage>) -> &'static [Change] {
+    // There were more messages than room for them: any may be lost.
+    let NetlinkPayload::InnerMessage(message) = payload else { return &[Change::Network, Change::Programs] };
     match message {
         RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message) => {
-            if is_pod(message.header.ifindex) { Some(Change::Network) } else { None }
+            if is_pod(message.header.ifindex) { &[Change::Network] } else { &[] }
         }
         // Whether an uplink has fq. That of the programs is this agent's own.
         RouteNetlinkMessage::NewQueueDiscipline(message) => {
             let of_programs =
                 |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "clsact");
-            if message.attributes.iter().any(of_programs) { None } else { Some(Change::Network) }
+            if message.attributes.iter().any(of_programs) { &[] } else { &[Change::Network] }
         }
-        RouteNetlinkMessage::DelTrafficFilter(message) if is_stand_in(message) => None,
-        RouteNetlinkMessage::DelTrafficFilter(_) | RouteNetlinkMessage::DelQueueDiscipline(_) => Some(Change::Programs),
+        RouteNetlinkMessage::DelTrafficFilter(message) if is_stand_in(message) => &[],
+        RouteNetlinkMessage::DelTrafficFilter(_) | RouteNetlinkMessage::DelQueueDiscipline(_) => &[Change::Programs],
         RouteNetlinkMessage::NewTrafficFilter(_)
         | RouteNetlinkMessage::NewTrafficClass(_)
         | RouteNetlinkMessage::DelTrafficClass(_)
         | RouteNetlinkMessage::NewTrafficChain(_)
-        | RouteNetlinkMessage::DelTrafficChain(_) => None,
-        _ => Some(Change::Network),
+        | RouteNetlinkMessage::DelTrafficChain(_) => &[],
+        _ => &[Change::Network],
     }
 }
 
