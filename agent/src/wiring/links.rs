@@ -7,7 +7,6 @@
 use std::net::IpAddr;
 
 use fairlead_cni::protocol::{FIRST_POD_IFINDEX, HOST_LINK_PREFIX, POD_ROUTE_PROTOCOL, SLOTS, is_network_alias};
-use futures::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
@@ -54,9 +53,8 @@ impl PodLinks {
     /// # Errors
     /// When the kernel refuses to list them.
     pub async fn list(&self) -> Result<Vec<PodLink>, WiringError> {
-        let handle = &self.netlink.handle;
-        let links: Vec<LinkMessage> =
-            handle.link().get().execute().try_collect().await.map_err(|e| WiringError::kernel("list links", &e))?;
+        // Of one moment: a pod whose link is left out is taken for one that is gone.
+        let links = self.netlink.list_links().await?;
         let mut found: Vec<PodLink> = links.iter().filter_map(pod_link).collect();
         for (slot, ip) in self.netlink.routes().await?.iter().filter_map(pod_route) {
             if let Some(link) = found.iter_mut().find(|link| link.slot == slot) {
