@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fairlead_cni::protocol::{
     Attachment, FIRST_POD_IFINDEX, GATEWAY_V4, GATEWAY_V6, HOST_LINK_PREFIX, PodAddress, PodRef, Reservation, Wanted,
@@ -14,7 +14,7 @@ use fairlead_cni::{queue, ready};
 use fairlead_objects::ObjectKey;
 use futures::future::join_all;
 use tokio::sync::OwnedMutexGuard;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::pool::QUARANTINE;
 use super::{
@@ -24,6 +24,9 @@ use crate::wiring::{PodLink, PodLinks, WiringError};
 
 /// How long an ADD waits for the agent to be ready, and how long for the pod's policy.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the first step of an ADD may wait in all for what others have to do: the plugin waits 20 seconds for the answer, and
+/// what is wrong then is better said than that nobody answered.
+const RESERVE_PATIENCE: Duration = Duration::from_secs(12);
 /// How long a DEL waits for the datapath: the plugin waits seven seconds for the answer.
 const DETACH_PATIENCE: Duration = Duration::from_secs(5);
 /// How long an ADD waits for the Pod object. The kubelet has seen it, so it is on its way here.
@@ -41,7 +44,7 @@ pub(crate) struct Service<N> {
     socket: PathBuf,
     state: Mutex<State>,
     containers: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
-    started: Instant,
+    started: std::time::Instant,
 }
 
 #[derive(Debug)]
@@ -92,7 +95,7 @@ impl<N: PodNetwork> Service<N> {
             socket: socket.to_owned(),
             state: Mutex::new(state),
             containers: Mutex::default(),
-            started: Instant::now(),
+            started: std::time::Instant::now(),
         }
     }
 
@@ -131,6 +134,7 @@ impl<N: PodNetwork> Service<N> {
         network: String,
         asked: Wanted,
     ) -> Result<Reservation, CniError> {
+        let end = Instant::now() + RESERVE_PATIENCE;
         if self.is_leaving(attachment) {
             self.release(attachment).await?;
         }
@@ -138,9 +142,9 @@ impl<N: PodNetwork> Service<N> {
         let key = ObjectKey::new(&pod.namespace, &pod.name);
         let carried = self.known_pod(&key, pod.uid.as_deref()).await.map(|known| known.ips).unwrap_or_default();
         let to_have: Vec<IpAddr> = asked.ips.iter().chain(&carried).copied().collect();
-        self.wait_for_departure(attachment, &to_have).await?;
+        self.wait_for_departure(attachment, &to_have, end).await?;
         let others: Vec<IpAddr> = asked.ips.iter().copied().filter(|ip| !carried.contains(ip)).collect();
-        self.wait_for_rest(&key, &others).await;
+        self.wait_for_rest(&key, &others, end).await;
 
         let mut state = self.state();
         if state.ledger.get(attachment).is_some() {
@@ -176,8 +180,8 @@ impl<N: PodNetwork> Service<N> {
 
     /// Waits, for a while, until nobody whose DEL was answered has one of these addresses: a new container of a pod is to have
     /// those of the one before.
-    async fn wait_for_departure(&self, own: &Attachment, ips: &[IpAddr]) -> Result<(), CniError> {
-        let end = tokio::time::Instant::now() + DEPARTURE_PATIENCE;
+    async fn wait_for_departure(&self, own: &Attachment, ips: &[IpAddr], end: Instant) -> Result<(), CniError> {
+        let end = end.min(Instant::now() + DEPARTURE_PATIENCE);
         loop {
             let leaving: Vec<Attachment> = {
                 let state = self.state();
@@ -191,7 +195,7 @@ impl<N: PodNetwork> Service<N> {
             for holder in &own {
                 self.release(holder).await?;
             }
-            if others.is_empty() || tokio::time::Instant::now() >= end {
+            if others.is_empty() || Instant::now() >= end {
                 return Ok(());
             }
             sleep(POLL).await;
@@ -200,9 +204,9 @@ impl<N: PodNetwork> Service<N> {
 
     /// Waits until those of these addresses have rested that another pod had: they were asked for, which is no reason to get what
     /// is meant for that pod.
-    async fn wait_for_rest(&self, own: &ObjectKey, ips: &[IpAddr]) {
-        let end = tokio::time::Instant::now() + QUARANTINE + POLL;
-        while ips.iter().any(|ip| self.state().rests(*ip, own, self.now())) && tokio::time::Instant::now() < end {
+    async fn wait_for_rest(&self, own: &ObjectKey, ips: &[IpAddr], end: Instant) {
+        let end = end.min(Instant::now() + QUARANTINE + POLL);
+        while ips.iter().any(|ip| self.state().rests(*ip, own, self.now())) && Instant::now() < end {
             sleep(POLL).await;
         }
     }
@@ -448,7 +452,7 @@ impl<N: PodNetwork> Service<N> {
     }
 
     async fn ready_node(&self) -> Result<NodeNetwork, CniError> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let missing = match self.network.health() {
                 Health::Impaired(why) => return Err(AttachError(why).into()),
@@ -459,7 +463,7 @@ impl<N: PodNetwork> Service<N> {
                     Some(node) => return Ok(node),
                 },
             };
-            if tokio::time::Instant::now() >= deadline {
+            if Instant::now() >= deadline {
                 return Err(missing);
             }
             sleep(POLL).await;
@@ -468,13 +472,13 @@ impl<N: PodNetwork> Service<N> {
 
     /// The pod's object. With another uid it is the object of an earlier pod of that name.
     async fn known_pod(&self, key: &ObjectKey, uid: Option<&str>) -> Option<KnownPod> {
-        let deadline = tokio::time::Instant::now() + OBJECT_PATIENCE;
+        let deadline = Instant::now() + OBJECT_PATIENCE;
         loop {
             let same = |known: &KnownPod| known.uid.is_empty() || uid.is_none_or(|uid| uid == known.uid);
             if let Some(known) = self.network.pod(key).filter(same) {
                 return Some(known);
             }
-            if tokio::time::Instant::now() >= deadline {
+            if Instant::now() >= deadline {
                 return None;
             }
             sleep(POLL).await;
