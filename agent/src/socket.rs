@@ -1,10 +1,12 @@
 //! Sockets that an earlier agent may still be listening on.
 
-use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::{fs, os};
 
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen as accept_from, socket};
+use nix::sys::stat::{Mode, fchmod};
 use tokio::net::UnixListener;
 
 /// Listens under a temporary name and then takes the place of an earlier agent's socket, so that the name is never missing.
@@ -12,21 +14,29 @@ use tokio::net::UnixListener;
 ///
 /// # Errors
 /// The socket can't be made.
-pub(crate) fn listen(socket: &Path) -> io::Result<UnixListener> {
-    let new = socket.with_extension("new");
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    let new = path.with_extension("new");
     if let Err(error) = fs::remove_file(&new)
         && error.kind() != io::ErrorKind::NotFound
     {
         return Err(error);
     }
-    let listener = UnixListener::bind(&new)?;
-    fs::set_permissions(&new, Permissions::from_mode(0o600))?;
-    fs::rename(&new, socket)?;
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    // The name gets the mode of the socket (`unix_bind_bsd` in net/unix/af_unix.c), so that nobody else can connect before it is
+    // set.
+    fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    bind(fd.as_raw_fd(), &UnixAddr::new(&new)?)?;
+    accept_from(&fd, Backlog::MAXCONN)?;
+    let listener = UnixListener::from_std(os::unix::net::UnixListener::from(fd))?;
+    fs::rename(&new, path)?;
     Ok(listener)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[tokio::test]
