@@ -134,7 +134,8 @@ impl Follower {
                 responder.zone.write().unwrap_or_else(PoisonError::into_inner).set_own(own);
             }
             tokio::time::sleep(LOOK).await;
-            if !self.files.has_changed() {
+            // What is wrong may lie in no file.
+            if !self.files.has_changed() && wrong.is_none() {
                 continue;
             }
             self.files = Recorded::default();
