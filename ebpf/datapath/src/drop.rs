@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::ifindex::slot_of;
+use crate::ifindex::{ifindex_of, slot_of};
 use crate::peer::{NO_SLOT, Tables};
 use crate::scratch::Walk;
 use crate::{Addr, Long, WirePort};
@@ -95,7 +95,7 @@ reasons! {
     Rejected = 21, "rejected";
     /// The client is not in the service's `loadBalancerSourceRanges`.
     SourceRange = 22, "source_range";
-    /// A VXLAN packet that was not sent by a node that is reached through the tunnel.
+    /// A VXLAN packet from a node that is not reached through the tunnel, or with another VNI than Fairlead's.
     Tunnel = 23, "tunnel";
     /// A program did not find its own memory or tables: a bug in Fairlead. Please report it.
     Internal = 24, "internal";
@@ -136,7 +136,7 @@ reasons! {
     TunnelPort = 41, "tunnel_port";
     /// The flow tables fill up, and the pod, or the outside as a whole, has as many flows as are left for everybody else.
     FlowShare = 42, "flow_share";
-    /// A VXLAN packet whose inner source is not behind the node that sent it.
+    /// A VXLAN packet whose inner source is not behind the host that sent it, or that host is no node.
     TunnelSource = 43, "tunnel_source";
 }
 
@@ -179,6 +179,14 @@ pub fn counted_to<T: Tables>(tables: &T, reason: DropReason, ifindex: u32, w: &W
     let dst = if by_ingress { &w.ends.responder } else { &w.packet.tuple.dst };
     let receiver = tables.peer(dst).filter(|peer| peer.slot != NO_SLOT && peer.is_of(dst.tag()));
     receiver.map(|peer| peer.slot)
+}
+
+/// Whose samples a drop is among that is counted to a pod: those of the interface, or, at one that others share, those of the pod.
+/// So whoever sends much to one pod does not hide what others lose there.
+#[inline(always)]
+#[must_use]
+pub const fn sampled_as(ifindex: u32, slot: u16) -> u32 {
+    if slot_of(ifindex).is_some() { ifindex } else { ifindex_of(slot) }
 }
 
 /// Element of `EVENT_BUDGET`: what a CPU has sent samples of, in all and for each interface. So whoever has packets dropped all the
@@ -240,7 +248,7 @@ pub struct DropEvent {
 mod tests {
     use std::net::IpAddr;
 
-    use super::{DropReason, counted_to};
+    use super::{DropReason, counted_to, sampled_as};
     use crate::peer::{HostTables, NO_NODE, NO_SLOT, Peer};
     use crate::scratch::Walk;
     use crate::{Addr, ifindex_of};
@@ -268,6 +276,9 @@ mod tests {
             w.packet.tuple.dst = dst;
             w.ends.responder = dst;
             assert_eq!(counted_to(&tables, reason, ifindex, &w), whose, "{reason:?} at {ifindex} for {dst}");
+            let Some(slot) = whose else { continue };
+            let sampled = if ifindex == uplink { ifindex_of(slot) } else { ifindex };
+            assert_eq!(sampled_as(ifindex, slot), sampled, "{reason:?} at {ifindex} for {dst}");
         }
         let other = tables.peers[&local];
         tables.peers.insert(outside, other);

@@ -138,7 +138,7 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
 pub struct Onward {
     /// The interface, 0 if it is not known.
     pub ifindex: u32,
-    /// The largest packet that goes that way, if the packet is larger, else 0.
+    /// The largest packet that goes that way, 0 if it is not known.
     pub mtu: u32,
 }
 
@@ -146,7 +146,7 @@ impl Onward {
     /// There is no route.
     pub const NOWHERE: Self = Self { ifindex: 0, mtu: 0 };
 
-    /// The size that does not suffice, or another.
+    /// The largest packet that goes that way, or another size where that is not known.
     #[inline(always)]
     #[must_use]
     pub const fn mtu_or(self, other: u32) -> u32 {

@@ -33,7 +33,7 @@ fn is_told(client: &Vantage, to: IpAddr, port: u16, ttl: u32) -> bool {
     let (kind, quote) = if to.is_ipv4() { (34, 42) } else { (54, 62) };
     let expired = if to.is_ipv4() { 11 } else { 3 };
     frames
-        .wait_for(Duration::from_millis(500), |frame| {
+        .wait_for(Duration::from_secs(5), |frame| {
             let bytes = frame.bytes();
             let quoted = bytes.get(quote..).map(|inner| [&[0; 14], inner].concat());
             !frame.outgoing
@@ -51,10 +51,10 @@ fn ends_like(frame: &[u8], quoted: &[u8]) -> Option<(IpAddr, IpAddr)> {
     ends(&quoted)
 }
 
-#[test]
-fn s75_what_the_tunnel_does_not_take_is_told_or_cut() {
+/// Two nodes with the tunnel between them, and NodePorts of the first for a pod and a process of the second.
+fn behind_the_tunnel() -> Lab {
     let lab = Lab::builder().nodes(2).subnets(&[0, 1]).checks_sources().start();
-    let [near, far]: [&Node; 2] = ["node-1", "node-2"].map(|name| lab.node(name).as_ref());
+    let far: &Node = lab.node("node-2");
     far.serve("host/node-2", &[80], &[53]);
     let pod = server(&lab, "node-2", "net/far");
     let service = |name: &str, n: u16, first: u16| {
@@ -64,6 +64,44 @@ fn s75_what_the_tunnel_does_not_take_is_told_or_cut() {
     };
     lab.apply(&service("of-pods", 1, 30_075).endpoint(&pod).yaml());
     lab.apply(&service("of-hosts", 2, 30_077).host_endpoint(far).yaml());
+    lab
+}
+
+/// Has a client send and get so much over one connection.
+#[track_caller]
+fn carries(client: &Vantage, to: IpAddr, port: u16, (sent, answered): (usize, usize), what: &str) {
+    let probe = Probe::tcp(to, port).payload(sent).answer_payload(answered);
+    let reply = client.probe(&probe.timeout(Duration::from_secs(3)));
+    let reply = reply.unwrap_or_else(|error| panic!("{what} {to} {sent} {answered}: {error}"));
+    assert_eq!((reply.server.got, reply.server.pad.len()), (sent, answered), "{what} {to}");
+}
+
+#[test]
+fn s77_segments_fit_in_the_tunnel_and_nobody_has_to_be_told() {
+    let lab = behind_the_tunnel();
+    let client = lab.client();
+    for (what, port) in [("pod", 30_075), ("host", 30_077)] {
+        for to in lab.node("node-1").ips() {
+            lab.wait_until("the service answers", || client.tcp(to, port));
+            forget(client);
+            let mut frames = client.packets("eth0");
+            carries(client, to, port, (60_000, 100), what);
+            carries(client, to, port, (100, 60_000), what);
+            let (at, kind) = if to.is_ipv4() { (34, [3, 4]) } else { (54, [2, 0]) };
+            let told = frames.collect(Duration::from_millis(100), |frame| {
+                let bytes = frame.bytes();
+                let is_icmp = if to.is_ipv4() { bytes.get(23) == Some(&1) } else { bytes.get(20) == Some(&58) };
+                !frame.outgoing && is_icmp && bytes.get(at..at + 2) == Some(&kind)
+            });
+            assert!(told.is_empty(), "{what} {to}: {} segments were too large", told.len());
+        }
+    }
+}
+
+#[test]
+fn s75_what_the_tunnel_does_not_take_is_told_or_cut() {
+    let lab = behind_the_tunnel();
+    let near: &Node = lab.node("node-1");
     let client = lab.client();
     for (what, tcp) in [("pod", 30_075), ("host", 30_077)] {
         let udp = tcp + 1;
@@ -83,10 +121,7 @@ fn s75_what_the_tunnel_does_not_take_is_told_or_cut() {
             });
             forget(client);
             for (sent, answered) in [(300_000, 100), (100, 300_000)] {
-                let probe = Probe::tcp(to, tcp).payload(sent).answer_payload(answered);
-                let reply = client.probe(&probe.timeout(Duration::from_secs(3)));
-                let reply = reply.unwrap_or_else(|error| panic!("{what} {to} {sent} {answered}: {error}"));
-                assert_eq!((reply.server.got, reply.server.pad.len()), (sent, answered), "{what} {to}");
+                carries(client, to, tcp, (sent, answered), what);
             }
             // Each hop tells of itself: this node, and where there is another hop behind it, the other one.
             assert!(is_told(client, to, udp, 1), "{what} {to}: this node");

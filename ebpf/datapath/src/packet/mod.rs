@@ -3,6 +3,7 @@
 pub mod csum;
 mod headers;
 mod icmp;
+mod mss;
 mod neighbour;
 mod parse;
 mod reset;
@@ -13,6 +14,7 @@ mod stamp;
 pub(crate) use headers::Macs;
 pub use headers::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP};
 pub use icmp::{IcmpError, quoted, send_error_v4, send_error_v6, translate_quote};
+pub use mss::says_mss;
 pub use neighbour::{answer_arp, answer_solicitation};
 pub use rewrite::{decrement_ttl, rewrite};
 pub(crate) use size::headers_len;
@@ -22,6 +24,7 @@ pub use crate::scratch::{Class, Fragment, Packet, TcpFlags};
 
 /// The functions of packets that are stages, as a walk enters them.
 pub mod stage {
+    pub use super::mss::stage::*;
     pub use super::parse::stage::*;
     pub use super::stamp::stage::*;
 }

@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::csum;
 use super::headers::{ETH_LEN, Ipv4, Ipv6, Macs, TCP};
+use super::size::carried;
 use crate::WirePort;
 use crate::kernel::Kernel;
 use crate::scratch::{Fragment, Packet, TcpFlags};
@@ -53,21 +54,24 @@ fn reset<K: Kernel>(k: &K, p: &Packet, l4: u32) -> bool {
         return false;
     }
     let (Some(macs), Some(got)) = (k.load::<Macs>(0), k.load::<Segment>(l4)) else { return false };
-    k.cut(l4 + LENGTH) && k.store(l4, &answer(p, &got)) && k.store(0, &Macs { dst: macs.src, src: macs.dst })
+    let payload = carried(k, p);
+    k.cut(l4 + LENGTH) && k.store(l4, &answer(p, &got, payload)) && k.store(0, &Macs { dst: macs.src, src: macs.dst })
 }
 
-/// The reset that answers a segment.
+/// The reset that answers a segment with so much payload.
 ///
 /// Nothing shows whether the kernel has still to compute the checksum, from the sum of the pseudo-header that it expects
 /// in the field. Nobody looks at the window of a reset, so it is chosen such that this sum is the checksum too.
 #[inline(always)]
-fn answer(p: &Packet, got: &Segment) -> Segment {
+fn answer(p: &Packet, got: &Segment, payload: u32) -> Segment {
+    // SYN and FIN take a number each (RFC 9293 section 3.4).
+    let numbers = payload + u32::from(p.tcp & TcpFlags::SYN != 0) + u32::from(p.tcp & TcpFlags::FIN != 0);
     let acknowledges = p.tcp & TcpFlags::ACK != 0;
     let mut reset = Segment {
         sport: got.dport,
         dport: got.sport,
         seq: if acknowledges { got.ack } else { 0 },
-        ack: if acknowledges { 0 } else { u32::from_be(got.seq).wrapping_add(1).to_be() },
+        ack: if acknowledges { 0 } else { u32::from_be(got.seq).wrapping_add(numbers).to_be() },
         offset: 5 << 4,
         flags: if acknowledges { TcpFlags::RST } else { TcpFlags::RST | TcpFlags::ACK },
         window: 0,

@@ -1,7 +1,8 @@
 //! What is read of a TCP segment where its connection begins or ends: the timestamp option (RFC 7323 section 3), and how much it
 //! carries.
 
-use super::headers::{ETH_LEN, TCP};
+use super::headers::TCP;
+use super::size::carried;
 use crate::kernel::{Kernel, stages};
 use crate::scratch::Walk;
 
@@ -45,13 +46,8 @@ fn read_stamp<K: Kernel>(k: &K, w: &mut Walk) -> Stamp {
     0
 }
 
-/// How long a TCP segment's payload is. A short frame is padded on its wire, so it is the IP header that says where the packet ends;
-/// of an aggregate too long for that it says 0.
+/// How long a TCP segment's payload is.
 #[inline(always)]
 fn payload_len<K: Kernel>(k: &K, w: &mut Walk) -> u32 {
-    let p = &w.packet;
-    let (at, counted_from) = if p.v6 == 1 { (ETH_LEN + 4, ETH_LEN + 40) } else { (ETH_LEN + 2, ETH_LEN) };
-    let (Some([length]), Some([offset, _])) = (k.load::<[u16; 1]>(at), k.load::<[u8; 2]>(p.l4 + 12)) else { return 0 };
-    let end = if length == 0 { k.packet_len() } else { counted_from + u32::from(u16::from_be(length)) };
-    end.saturating_sub(p.l4 + u32::from(offset >> 4) * 4)
+    carried(k, &w.packet)
 }

@@ -114,6 +114,8 @@ pub struct Way {
     pub translate: u32,
     /// 1 if it leaves the node by the route to its destination, past the stack.
     pub out: u32,
+    /// Of a packet of a known flow: index in `NODES` of the node that its sender is behind, or [`NO_NODE`].
+    pub from: u32,
 }
 
 impl Way {
@@ -121,7 +123,7 @@ impl Way {
     #[inline(always)]
     #[must_use]
     pub const fn to(end: End, stack: bool) -> Self {
-        Self { end, stack: stack as u32, translate: 0, out: 0 }
+        Self { end, stack: stack as u32, translate: 0, out: 0, from: NO_NODE as u32 }
     }
 
     /// To an end of a flow, as the packet is.

@@ -291,9 +291,8 @@ impl Kernel for Host {
         self.frame.borrow().ingress
     }
 
-    fn route(&self, _: &mut Walk, length: u32) -> Onward {
-        self.onward
-            .map_or(Onward::NOWHERE, |(ifindex, mtu)| Onward { ifindex, mtu: if length > mtu { mtu } else { 0 } })
+    fn route(&self, _: &mut Walk, _: u32) -> Onward {
+        self.onward.map_or(Onward::NOWHERE, |(ifindex, mtu)| Onward { ifindex, mtu })
     }
 
     fn outer(&self) -> Option<Outer> {

@@ -21,6 +21,8 @@ pub struct Message {
     pub no_fragment: bool,
     /// Options of an IPv4 header, padded to words by the caller.
     pub options: Vec<u8>,
+    /// Options of a TCP header, padded to words by the caller.
+    pub tcp_options: Vec<u8>,
     /// IPv6 extension headers: type, and body of 6, 14, 22… bytes (an authentication header's: 10, 14…).
     pub extensions: Vec<(u8, Vec<u8>)>,
     /// What it carries.
@@ -62,8 +64,8 @@ impl Message {
     #[must_use]
     pub fn new(src: IpAddr, dst: IpAddr, l4: L4) -> Self {
         assert_eq!(src.is_ipv4(), dst.is_ipv4(), "{src} and {dst}");
-        let (options, extensions, payload) = (Vec::new(), Vec::new(), b"fairlead".to_vec());
-        Self { src, dst, ttl: 64, no_fragment: false, options, extensions, l4, payload }
+        let (options, tcp_options, extensions, payload) = (Vec::new(), Vec::new(), Vec::new(), b"fairlead".to_vec());
+        Self { src, dst, ttl: 64, no_fragment: false, options, tcp_options, extensions, l4, payload }
     }
 
     /// The message in one packet.
@@ -102,8 +104,9 @@ impl Message {
         let v4 = self.src.is_ipv4();
         let ports = |a: u16, b: u16| [a.to_be_bytes(), b.to_be_bytes()].concat();
         let tcp = |a: u16, b: u16, flags: u8, seq: u32, ack: u32| {
-            let rest = [0x50, flags, 0xff, 0xff, 0, 0, 0, 0];
-            [&ports(a, b), &seq.to_be_bytes()[..], &ack.to_be_bytes(), &rest].concat()
+            let offset = 0x50 + (self.tcp_options.len() / 4 * 16) as u8;
+            let rest = [offset, flags, 0xff, 0xff, 0, 0, 0, 0];
+            [&ports(a, b), &seq.to_be_bytes()[..], &ack.to_be_bytes(), &rest, &self.tcp_options].concat()
         };
         let icmp = |kind: u8, code: u8, word: u32| [&[kind, code, 0, 0], &word.to_be_bytes()[..]].concat();
         let echo = |kind: u8, id: u16| icmp(kind, 0, u32::from(id) << 16 | 1);

@@ -8,7 +8,8 @@ use crate::flow::stage::forget;
 use crate::flow::{self, FlowFlags, FlowState, Place, Tracked};
 use crate::kernel::{Kernel, stages};
 use crate::overlay;
-use crate::packet::{ETH_LEN, IcmpError, Packet, decrement_ttl, headers_len, rewrite};
+use crate::packet::stage::clamp_mss;
+use crate::packet::{ETH_LEN, IcmpError, Packet, decrement_ttl, headers_len, rewrite, says_mss};
 use crate::peer::{NO_NODE, NO_SLOT, NodeHop};
 use crate::scratch::{Walk, Way};
 
@@ -55,8 +56,9 @@ pub(super) fn is_gone(w: &Walk) -> bool {
 /// Notes where a packet of a known flow goes, and as what.
 #[inline(always)]
 fn note(w: &mut Walk, forward: bool) -> Action {
-    let (_, receiver) = w.met.ends(forward);
+    let (sender, receiver) = w.met.ends(forward);
     w.way = Way::of(&w.met, receiver);
+    w.way.from = u32::from(sender.node);
     note_translation(w, forward);
     Action::DELIVER
 }
@@ -100,7 +102,7 @@ fn hand_over<K: Kernel>(k: &K, w: &mut Walk) -> Action {
 /// Makes a packet what a router would, and says where it goes.
 #[inline(always)]
 fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Action {
-    let Way { end, stack, out, .. } = w.way;
+    let Way { end, stack, out, from, .. } = w.way;
     if stack != 0 || (out == 0 && end.slot == NO_SLOT && end.node == NO_NODE) {
         return if translate(k, w) { Action::STACK } else { Action::drop(DropReason::Rewrite) };
     }
@@ -111,7 +113,7 @@ fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Action {
         let onward = k.route(w, length);
         by = onward.ifindex;
         // Where the routes have a way, its size holds, and not that between nodes.
-        mtu = if onward.mtu != 0 || by == 0 { onward.mtu_or(mtu) } else { u32::MAX };
+        mtu = onward.mtu_or(mtu);
     } else if end.slot == NO_SLOT
         && let Some(hop) = k.node(end.node)
     {
@@ -128,6 +130,14 @@ fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     }
     if !decrement_ttl(k, &mut w.packet) {
         return Action::refuse(IcmpError::TimeExceeded, DropReason::TtlExceeded);
+    }
+    // A pod's own interface says what it takes.
+    if (end.slot == NO_SLOT || from != u32::from(NO_NODE)) && says_mss(&w.packet) {
+        // What the receiver sends comes by the way that this packet goes, and leaves by the one that this packet came.
+        let back = k.node(from as u16).map_or(mtu, |hop| overlay::largest(config, &hop, v6));
+        if !clamp_mss(k, w, mtu.min(back)) {
+            return Action::drop(DropReason::Rewrite);
+        }
     }
     if !translate(k, w) {
         return Action::drop(DropReason::Rewrite);

@@ -7,14 +7,14 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_check_mtu, bpf_fib_lookup, bpf_ktime_get_ns};
 use fairlead_datapath::Addr;
-use fairlead_datapath::drop::{DropEvent, DropReason, counted_to};
+use fairlead_datapath::drop::{DropEvent, DropReason, counted_to, sampled_as};
 use fairlead_datapath::flow::stage::{
     Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, FindFreePort, Forget, Look, MakeWay, NoteLast, PutBack,
     PutIn, Reserve, Stands, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
 };
 use fairlead_datapath::flow::{self, Entry, Flow};
 use fairlead_datapath::kernel::{Kernel as _, Onward};
-use fairlead_datapath::packet::stage::{Behind, Parse, PayloadLen, ReadStamp};
+use fairlead_datapath::packet::stage::{Behind, ClampMss, Parse, PayloadLen, ReadStamp};
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::walk::stage::{
     AnswerNeighbour, ChooseBackend, CountOpened, Decide, End, GiveWay, HandOver, JudgeAgain, Leave, LetIn, LookUp,
@@ -30,6 +30,7 @@ stages! {
     Skb, __sk_buff;
     Parse => tc_parse with packet(ether_type);
     Behind => tc_behind with packet(next, offset);
+    ClampMss => tc_clamp_mss with packet(mtu);
     Look => tc_look with tables(from_a, opens);
     Create => tc_create with packet(new_source);
     TranslateAtUplink => tc_translate_at_uplink with packet();
@@ -173,7 +174,7 @@ extern "C" fn tc_route(raw: *mut __sk_buff, walk: *mut Walk, length: u32) -> u64
             let mut mtu = 0;
             // SAFETY: a helper call with the program's context and a number on the stack.
             unsafe { bpf_check_mtu(raw.cast(), lookup.ifindex, &mut mtu, 0, 0) };
-            if mtu != 0 && length > mtu { u64::from(mtu) << 32 } else { u64::from(lookup.ifindex) }
+            u64::from(mtu) << 32 | u64::from(lookup.ifindex)
         }
         _ => 0,
     }
@@ -212,10 +213,12 @@ extern "C" fn tc_report(raw: *mut __sk_buff, walk: *mut Walk, reason: u32) -> u3
             reason: reason as u8,
         }
     };
-    maps::report(event, reason as u8, k.seconds(), k.ifindex());
-    count_denied(&k, w, because);
-    if let Some(slot) = counted_to(&k, because, k.ifindex(), w) {
+    let mut sampled = k.ifindex();
+    if let Some(slot) = counted_to(&k, because, sampled, w) {
         maps::count_drop_of(slot, reason as u8);
+        sampled = sampled_as(sampled, slot);
     }
+    maps::report(event, reason as u8, k.seconds(), sampled);
+    count_denied(&k, w, because);
     0
 }

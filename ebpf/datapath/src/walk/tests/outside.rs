@@ -3,6 +3,7 @@
 use super::*;
 use crate::WirePort;
 use crate::config::Uplink;
+use crate::overlay;
 use crate::service::{FrontendFlags, Scope, SourceRangeKey};
 use crate::testing::{Fate, Hook, ip};
 
@@ -317,6 +318,70 @@ fn s76_what_the_way_back_does_not_take_is_told() {
                 let mtu = if v6 { &frame.bytes[60..62] } else { &frame.bytes[40..42] };
                 assert_eq!(mtu, 1400_u16.to_be_bytes());
             }
+        }
+    });
+}
+
+/// A SYN's segment size and what stands around it, as the far side gets it. Everything else has to be as it was.
+#[track_caller]
+fn clamped(frame: &Frame, v6: bool, sent: &[u8]) -> Vec<u8> {
+    let at = 14 + if v6 { 40 } else { 20 } + 20;
+    assert_eq!(frame.bytes.len(), at + sent.len() + b"fairlead".len());
+    frame.bytes[at..at + sent.len()].to_vec()
+}
+
+#[test]
+fn s77_the_segment_size_of_a_connection_fits_in_the_way_back() {
+    each(|v6, send| {
+        let most = |mtu: u32| ((mtu - if v6 { 60 } else { 40 }) as u16).to_be_bytes();
+        let mss = |[a, b]: [u8; 2]| std::vec![2, 4, a, b];
+        let (large, padded) = (mss([0x23, 0x8c]), |options: &[&[u8]]| options.concat());
+        // Before the size, in an odd place too, and behind it.
+        let around: [(&[u8], &[u8]); 4] = [
+            (&[], &[]),
+            (&[1, 4, 2], &[1]),
+            (&[8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1], &[1, 3, 3, 7]),
+            (&[1, 1], &[0, 0]),
+        ];
+        for (before, behind) in around {
+            let options = padded(&[before, &large, behind]);
+            // Through the tunnel to a node, where packets are smaller than on this client's link.
+            let (mut node, _) = node_port(v6, TCP, &[(Node::far_pod(v6), 8080)], 0);
+            node.tunnel();
+            let takes = overlay::largest(&node.host.config, &node.host.peers.nodes[&0], v6);
+            let asks = tcp((Node::world(v6), CLIENT), (Node::address(v6), NODE_PORT), SYN);
+            let asks = Message { tcp_options: options.clone(), ..asks };
+            let mut frame = send.frame(&asks);
+            assert_eq!(node.arrives(&mut frame), Landed::Node(0));
+            let got = seen(&frame);
+            assert_eq!(clamped(&frame, v6, &options), padded(&[before, &mss(most(takes)), behind]));
+            // What the client sends goes through it too.
+            let mut frame = send.frame(&Message { tcp_options: options.clone(), ..answer(&got, SYN_ACK) });
+            assert_eq!(node.tunnelled(Node::other_node(false), &mut frame), Landed::Out);
+            assert_eq!(clamped(&frame, v6, &options), padded(&[before, &mss(most(takes)), behind]));
+            // What is said later is data.
+            let next = Message { tcp_options: options.clone(), ..tcp((asks.src, CLIENT), (asks.dst, NODE_PORT), ACK) };
+            let mut frame = send.frame(&next);
+            assert_eq!(node.arrives(&mut frame), Landed::Node(0));
+            assert_eq!(clamped(&frame, v6, &options), options);
+        }
+    });
+}
+
+#[test]
+fn s77_a_segment_size_that_fits_or_is_not_said_stays() {
+    each(|v6, send| {
+        let small = [2, 4, 0, 100];
+        let broken: [&[u8]; 6] =
+            [&[], &small, &[2, 3, 0xff, 0xff], &[3, 0, 2, 4, 0xff, 0xff, 0, 0], &[0, 2, 4, 0xff], &[8, 200, 2, 4]];
+        for options in broken {
+            let (mut node, _) = node_port(v6, TCP, &[(Node::far_pod(v6), 8080)], 0);
+            node.tunnel();
+            let asks = tcp((Node::world(v6), CLIENT), (Node::address(v6), NODE_PORT), SYN);
+            let mut frame = send.frame(&Message { tcp_options: options.to_vec(), ..asks });
+            assert_eq!(node.arrives(&mut frame), Landed::Node(0));
+            seen(&frame);
+            assert_eq!(clamped(&frame, v6, options), options);
         }
     });
 }
