@@ -4,7 +4,7 @@
 //! nearly the same. Who forges one for a name must guess its id (16 bits) and the port of the socket it was asked on
 //! (the node's range has 28 232 ports, 14.7 bits): 30.7 bits together, since ports are random and a question is never in
 //! flight twice. Somebody who has found the open ports out is left with the id, one of [`SOCKETS`] (3 bits), and one bit
-//! for each letter of the name, whose case is random: 19 bits and the letters, 30 for `www.example.org`. Ports don't stay
+//! for each letter of the name, whose case is random: 19 bits and the letters, 32 for `www.example.org`. Ports don't stay
 //! long enough to be found out: [`QUESTIONS`] or [`AGE`].
 
 use std::io;
