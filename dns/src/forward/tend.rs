@@ -120,14 +120,21 @@ mod tests {
     async fn a_server_is_checked_with_a_question_that_resolvers_answer() {
         let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let server = Server::new(upstream.local_addr().unwrap(), Over::Udp);
-        let answering = async {
+        let answering = async || {
             let mut message = [0; 512];
             let (length, from) = upstream.recv_from(&mut message).await.unwrap();
             assert!(Header::read(&message).unwrap().flags & flags::RECURSION_DESIRED != 0);
             message[2] |= 0x80;
             upstream.send_to(&message[..length], from).await.unwrap();
         };
-        tokio::join!(check(&server), answering);
-        assert_eq!(server.failed_checks.get(), 0);
+        // It is waited for a second, which a busy machine may take: then it tries again.
+        for _ in 0..5 {
+            let failed = server.failed_checks.get();
+            tokio::join!(check(&server), answering());
+            if server.failed_checks.get() == failed {
+                return;
+            }
+        }
+        panic!("no answer counts");
     }
 }

@@ -287,7 +287,14 @@ fn d31_what_is_kept_and_for_how_long_is_as_in_the_tables_of_coredns() {
             ("", table(3600, 3, 1800, 1800)),
             ("{\nsuccess 1000 20\ndenial 1000 7\n}", table(20, 3, 7, 7)),
         ] {
-            let found = kept_ttl(options).await;
+            // Where the machine is busy, what lives for three seconds may be gone when it is asked for again.
+            let mut found = kept_ttl(options).await;
+            for _ in 0..3 {
+                if near(&found, &wanted) {
+                    break;
+                }
+                found = kept_ttl(options).await;
+            }
             assert!(near(&found, &wanted), "cache {options}: {found:?} instead of {wanted:?}");
         }
     });

@@ -29,12 +29,11 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::client::{Tiers, message, query, run};
+use crate::client::{PATIENCE, Tiers, message, query, run};
 use crate::elsewhere::Upstream;
 use crate::fixture::{cluster, forwarder, of_site, responder, service, zone, zone_of};
 use crate::sites::site;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const OWN: &str = "web.shop.svc.cluster.local A";
 
 /// Files with a certificate and its key, which go when this does.
@@ -250,7 +249,7 @@ pub(crate) async fn whole(stream: &mut TlsStream<TcpStream>, pause: Duration) ->
             tokio::time::sleep(pause).await;
         }
     };
-    timeout(PATIENCE * 6, all).await.expect("a whole zone");
+    timeout(PATIENCE * 2, all).await.expect("a whole zone");
     (records, messages)
 }
 

@@ -1,7 +1,5 @@
 //! What every response has in common, and what becomes of queries that are not as they should be.
 
-use std::time::Duration;
-
 use fairlead_dns::forward::Limits;
 use fairlead_dns::full::Outcome;
 use fairlead_dns::manner::Transport;
@@ -14,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::client::{Tiers, exchange, message, query, read, run, write};
+use crate::client::{PATIENCE, Tiers, exchange, message, query, read, run, write};
 use crate::fixture::{Port, cluster, endpoint, forwarder, namespace, origin, responder, service, slice, zone, zone_of};
 
 /// Sends bytes over UDP and TCP, which say the same, and reads the response.
@@ -171,7 +169,7 @@ fn d23_responses_are_ignored() {
         let good = query("web4.shop.svc.cluster.local A");
         socket.send(&good).await.unwrap();
         let mut buffer = [0; 512];
-        let length = timeout(Duration::from_secs(10), socket.recv(&mut buffer)).await.unwrap().unwrap();
+        let length = timeout(PATIENCE, socket.recv(&mut buffer)).await.unwrap().unwrap();
         assert_eq!(Some(&buffer[..length]), tiers.fast(&good).as_deref());
     });
 }
@@ -395,7 +393,7 @@ fn d26_a_connection_carries_many_queries() {
         stream.shutdown().await.unwrap();
         let mut received = Vec::new();
         for _ in &queries {
-            received.push(timeout(Duration::from_secs(10), read(&mut stream)).await.unwrap());
+            received.push(timeout(PATIENCE, read(&mut stream)).await.unwrap());
         }
         received.sort();
         let expected: Vec<_> = queries.iter().map(|query| tiers.fast(query).unwrap()).collect();
@@ -416,9 +414,9 @@ fn d26_a_bad_message_does_not_end_the_connection() {
         }
         write(&mut stream, &good[..20]).await;
         write(&mut stream, &good).await;
-        let error = Message::from_vec(&timeout(Duration::from_secs(10), read(&mut stream)).await.unwrap()).unwrap();
+        let error = Message::from_vec(&timeout(PATIENCE, read(&mut stream)).await.unwrap()).unwrap();
         assert_eq!(error.metadata.response_code, ResponseCode::FormErr);
-        let answer = timeout(Duration::from_secs(10), read(&mut stream)).await.unwrap();
+        let answer = timeout(PATIENCE, read(&mut stream)).await.unwrap();
         assert_eq!(Some(answer), tiers.fast(&good));
     });
 }
@@ -476,6 +474,6 @@ fn the_server_stops() {
     run(async {
         let tiers = tiers().await;
         tiers.udp(&query("web.shop.svc.cluster.local A")).await;
-        timeout(Duration::from_secs(10), tiers.server.stop()).await.expect("it ends");
+        timeout(PATIENCE, tiers.server.stop()).await.expect("it ends");
     });
 }

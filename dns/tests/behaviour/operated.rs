@@ -122,7 +122,7 @@ fn d31_what_is_kept_is_counted_as_coredns_counts_it_and_a_changed_resolv_conf_is
         wait_for("the new server is asked", || {
             number.set(number.get() + 1);
             let said = says(format!("name-{}.example.org A", number.get()).leak());
-            said.answers[0].to_string().ends_with("192.0.2.8")
+            said.answers.first().is_some_and(|record| record.to_string().ends_with("192.0.2.8"))
         });
     });
 }
@@ -204,9 +204,9 @@ fn d26_without_descriptors_that_is_said_once_and_the_service_goes_on() {
         const WORDS: &str = "can't accept TCP connections: raise the limit of open files";
         let over_tcp = || {
             let mut stream = TcpStream::connect(served.address).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             let asked = query(OWN);
-            stream.write_all(&[&(asked.len() as u16).to_be_bytes(), &asked[..]].concat()).unwrap();
+            stream.write_all(&[&(asked.len() as u16).to_be_bytes(), &asked[..]].concat()).ok()?;
             let mut length = [0; 2];
             stream.read_exact(&mut length).ok()?;
             let mut message = vec![0; usize::from(u16::from_be_bytes(length))];

@@ -20,7 +20,7 @@ use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::rdata::opt::EdnsOption;
 use tokio::sync::{mpsc, watch};
 
-use crate::client::{Tiers, query, run};
+use crate::client::{Tiers, query, run, without_ttls};
 use crate::elsewhere::Upstream;
 use crate::fixture::{cluster, of_site};
 
@@ -436,7 +436,8 @@ fn d31_what_is_kept_is_given_without_a_task() {
         assert_eq!(Message::from_vec(&out).unwrap().answers.len(), 1);
         // With an option that nobody knows: on the long way, at once.
         let Outcome::Reply(response) = responder.respond(&with(65001), Transport::Udp) else { panic!("it is kept") };
-        assert_eq!(response.encode(), out);
+        // A second may pass in between.
+        assert_eq!(without_ttls(&response.encode()), without_ttls(&out));
         let Stats { cached, forwarded, .. } = &responder.stats;
         assert_eq!((cached.get(), forwarded.get()), (1, 1));
     });

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fairlead_dns::crowd::Bounds;
-use fairlead_dns::forward::Limits;
 use fairlead_dns::full::Transfers;
 use fairlead_dns::server::Server;
 use hickory_proto::op::Message;
@@ -19,9 +18,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-use crate::client::{Tiers, message, query, read, run, write};
-use crate::elsewhere::found;
-use crate::encrypted::{Files, Https, MANY, OWN, PATIENCE, ask, connect, large, request, secured, tiers_of, whole};
+use crate::client::{PATIENCE, Tiers, message, query, read, run, write};
+use crate::elsewhere::{LIMITS, found};
+use crate::encrypted::{Files, Https, MANY, OWN, ask, connect, large, request, secured, tiers_of, whole};
 use crate::fixture::{forwarder, responder, zone};
 
 fn frame(message: &[u8]) -> Vec<u8> {
@@ -37,7 +36,7 @@ fn d26_a_client_over_tls_that_does_not_read_is_let_go() {
         let mut stream = connect(&tiers, &trusted).await.unwrap();
         let asked = frame(&query("many.shop.svc.cluster.local A")).repeat(64);
         let flood = async { while stream.write_all(&asked).await.is_ok() && stream.flush().await.is_ok() {} };
-        timeout(Duration::from_secs(20), flood).await.expect("the connection ends");
+        timeout(PATIENCE, flood).await.expect("the connection ends");
         let mut other = connect(&tiers, &trusted).await.unwrap();
         assert!(ask(&mut other, &query(OWN)).await.is_ok(), "somebody else is answered");
     });
@@ -116,8 +115,7 @@ impl Late {
     /// The server of that upstream server.
     async fn tiers(files: &Files) -> (Self, Tiers) {
         let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let limits = Limits { patience: Duration::from_secs(3), ..Limits::default() };
-        let forwarder = forwarder(&[upstream.local_addr().unwrap()], limits);
+        let forwarder = forwarder(&[upstream.local_addr().unwrap()], LIMITS);
         let tiers = tiers_of(responder(zone(), forwarder), files, MANY).await;
         (Self { upstream, asked: vec![] }, tiers)
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use fairlead_dns::counter::Counter;
 use fairlead_dns::forward::tls::Tls;
-use fairlead_dns::forward::{Config, Forwarder, Limits, Over, Policy, Rules};
+use fairlead_dns::forward::{Config, Forwarder, Limits, Over, Policy, Rules, Server};
 use fairlead_dns::site::Site;
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::rdata::SOA;
@@ -15,13 +16,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::client::{Tiers, message, query, run};
-use crate::elsewhere::{LIMITS, Upstream, found, response};
+use crate::elsewhere::{IMPATIENT, LIMITS, Upstream, found, response};
 use crate::fixture::{forwarder, forwarder_of, origin, responder, zone};
+use crate::lossy::silent_over_tcp;
+use crate::process::free_address;
 
 /// A server that forwards there and keeps answers for at most so many seconds.
 pub(crate) async fn keeping(upstreams: &[SocketAddr], ttl: u32, stale: u32) -> Tiers {
+    keeping_within(LIMITS, upstreams, ttl, stale).await
+}
+
+/// The same with other limits.
+pub(crate) async fn keeping_within(limits: Limits, upstreams: &[SocketAddr], ttl: u32, stale: u32) -> Tiers {
     let rules = Rules { ttl, stale, ..Rules::default() };
-    let limits = Limits { deadline: Duration::from_millis(600), ..LIMITS };
     let config = Config { upstreams: upstreams.to_vec(), limits, rules, ..Config::default() };
     Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await
 }
@@ -57,6 +64,11 @@ pub(crate) async fn counted(
     (upstream, count)
 }
 
+/// Questions that were sent to an upstream server.
+fn sent(server: &Server) -> u64 {
+    server.sockets().map(Counter::get).iter().sum()
+}
+
 pub(crate) fn fails(question: &Message, code: ResponseCode) -> Vec<u8> {
     let mut message = response(question);
     message.metadata.response_code = code;
@@ -79,7 +91,9 @@ fn d31_a_server_that_says_it_can_not_is_not_asked_again() {
 fn d31_two_servers_that_forward_to_each_other_end_in_an_error_and_find_the_loop() {
     run(async {
         let (nowhere, _) = counted(|question, _| vec![found(question, "192.0.2.1").to_vec().unwrap()]).await;
-        let one = keeps_nothing(&[nowhere.address]).await;
+        // Longer than a busy machine stops: who answers is asked once.
+        let limits = Limits { patience: Duration::from_secs(4), ..LIMITS };
+        let one = Tiers::start(responder(zone(), forwarder(&[nowhere.address], limits))).await;
         let other = keeps_nothing(&one.server.udp_addresses()[..1]).await;
         let forwarder = |tiers: &Tiers| forwarder_of(&tiers.responder);
         forwarder(&one).set_upstreams(&[other.server.udp_addresses()[0], nowhere.address]);
@@ -88,13 +102,19 @@ fn d31_two_servers_that_forward_to_each_other_end_in_an_error_and_find_the_loop(
         let asked = |tiers: &Tiers| tiers.responder.stats.forwarded.get();
         assert!(asked(&one) + asked(&other) <= 6, "{} and {}", asked(&one), asked(&other));
         let servers = forwarder(&one).upstreams();
-        for server in servers.iter() {
-            forwarder(&one).probe(server).await;
+        // A probe that comes back late proves nothing.
+        for _ in 0..10 {
+            for server in servers.iter() {
+                forwarder(&one).probe(server).await;
+            }
+            if servers[0].is_loop() {
+                break;
+            }
         }
         assert_eq!([servers[0].is_loop(), servers[1].is_loop()], [true, false]);
-        let before = asked(&other);
+        let before = sent(&servers[0]);
         assert_eq!(address(&udp(&one, "www.example.com A").await), "192.0.2.1");
-        assert_eq!(asked(&other), before, "a server that leads back is not asked");
+        assert_eq!(sent(&servers[0]), before, "a server that leads back is not asked");
         // It leads back no longer.
         forwarder(&other).set_upstreams(&[nowhere.address]);
         forwarder(&one).probe(&servers[0]).await;
@@ -146,9 +166,8 @@ pub(crate) async fn cut_off(socket: UdpSocket) {
 #[test]
 fn d31_what_is_cut_is_kept_when_there_is_no_tcp() {
     run(async {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let upstream = socket.local_addr().unwrap();
-        tokio::spawn(cut_off(socket));
+        let upstream = free_address();
+        tokio::spawn(cut_off(UdpSocket::bind(upstream).await.unwrap()));
         let message = udp(&keeps_nothing(&[upstream]).await, "www.example.org A").await;
         assert!(message.metadata.truncation);
         assert_eq!(address(&message), "192.0.2.1");
@@ -158,9 +177,8 @@ fn d31_what_is_cut_is_kept_when_there_is_no_tcp() {
 #[test]
 fn d31_what_is_cut_is_kept_when_nothing_comes_over_tcp() {
     run(async {
-        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let upstream = tcp.local_addr().unwrap();
-        let socket = UdpSocket::bind(upstream).await.unwrap();
+        let (socket, tcp) = silent_over_tcp().await;
+        let upstream = socket.local_addr().unwrap();
         tokio::spawn(cut_off(socket));
         let asking = tokio::spawn(async move { udp(&keeps_nothing(&[upstream]).await, "www.example.org A").await });
         // It accepts a connection, and that is all.
@@ -202,20 +220,25 @@ fn d31_clients_that_know_the_bit_learn_whether_signatures_were_checked() {
 fn d31_servers_without_edns_are_asked_without() {
     run(async {
         for code in [Some(ResponseCode::FormErr), Some(ResponseCode::NotImp), None] {
-            let (upstream, count) = counted(move |question, _| match (&question.edns, code) {
-                (Some(_), Some(code)) => vec![fails(question, code)],
-                (Some(_), None) => vec![],
-                (None, _) => vec![found(question, "192.0.2.1").to_vec().unwrap()],
+            let with_edns = Arc::new(AtomicUsize::new(0));
+            let counter = Arc::clone(&with_edns);
+            let upstream = Upstream::start(move |question, _| {
+                if question.edns.is_none() {
+                    return vec![found(question, "192.0.2.1").to_vec().unwrap()];
+                }
+                counter.fetch_add(1, Ordering::Relaxed);
+                code.map(|code| fails(question, code)).into_iter().collect()
             })
             .await;
-            let tiers = keeps_nothing(&[upstream.address]).await;
+            let tiers = Tiers::start(responder(zone(), forwarder(&[upstream.address], IMPATIENT))).await;
             for number in 0..4 {
                 assert_eq!(address(&udp(&tiers, &format!("n{number}.example.org A")).await), "192.0.2.1");
             }
             // It is remembered: after the first that said so, after the third that was silent.
-            let before = count.load(Ordering::Relaxed);
+            let before = with_edns.load(Ordering::Relaxed);
             assert_eq!(address(&udp(&tiers, "last.example.org A").await), "192.0.2.1");
-            assert_eq!(count.load(Ordering::Relaxed), before + 1, "{code:?}");
+            assert!(before > 0, "{code:?}");
+            assert_eq!(with_edns.load(Ordering::Relaxed), before, "{code:?}");
         }
     });
 }
@@ -223,17 +246,22 @@ fn d31_servers_without_edns_are_asked_without() {
 #[test]
 fn d31_a_server_that_is_silent_is_asked_last() {
     run(async {
-        let (silent, count) = counted(|_, _| vec![]).await;
+        let silent = Upstream::start(|_, _| vec![]).await;
         let good = Upstream::of("192.0.2.1").await;
-        let tiers = keeps_nothing(&[silent.address, good.address]).await;
+        let upstreams = [silent.address, good.address];
+        let tiers = Tiers::start(responder(zone(), forwarder(&upstreams, IMPATIENT))).await;
         for number in 0..3 {
             assert_eq!(address(&udp(&tiers, &format!("n{number}.example.org A")).await), "192.0.2.1");
         }
         let servers = forwarder_of(&tiers.responder).upstreams();
         assert_eq!([servers[0].is_down(), servers[1].is_down()], [true, false]);
-        let before = count.load(Ordering::Relaxed);
-        assert_eq!(address(&udp(&tiers, "last.example.org A").await), "192.0.2.1");
-        assert_eq!(count.load(Ordering::Relaxed), before, "nobody waits for it any more");
+        let before = sent(&servers[0]);
+        for number in 0..10 {
+            assert_eq!(address(&udp(&tiers, &format!("last{number}.example.org A")).await), "192.0.2.1");
+        }
+        // Nobody waits for it any more. Where the good one is late it is asked too.
+        let more = sent(&servers[0]) - before;
+        assert!(more <= 4, "{more} of 10");
     });
 }
 
@@ -242,19 +270,28 @@ fn d31_equal_questions_are_asked_once() {
     run(async {
         let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let tiers = keeps_nothing(&[upstream.local_addr().unwrap()]).await;
-        let asking = (0..20).map(|_| udp(&tiers, "www.example.org A"));
+        let asking = futures::future::join_all((0..20).map(|_| udp(&tiers, "www.example.org A")));
+        let asked = AtomicUsize::new(0);
         let answering = async {
             let mut buffer = [0; 512];
-            let (length, client) = upstream.recv_from(&mut buffer).await.unwrap();
-            // All of them wait.
-            while tiers.responder.stats.forwarded.get() < 20 {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+            loop {
+                let (length, client) = upstream.recv_from(&mut buffer).await.unwrap();
+                asked.fetch_add(1, Ordering::Relaxed);
+                // All of them wait.
+                while tiers.responder.stats.forwarded.get() < 20 {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                let message = found(&Message::from_vec(&buffer[..length]).unwrap(), "192.0.2.1");
+                upstream.send_to(&message.to_vec().unwrap(), client).await.unwrap();
             }
-            let message = found(&Message::from_vec(&buffer[..length]).unwrap(), "192.0.2.1");
-            upstream.send_to(&message.to_vec().unwrap(), client).await.unwrap();
         };
-        let (answers, ()) = futures::future::join(futures::future::join_all(asking), answering).await;
-        assert!(answers.iter().all(|message| address(message) == "192.0.2.1"));
+        let answers = tokio::select! {
+            answers = asking => answers,
+            () = answering => unreachable!(),
+        };
+        assert!(answers.iter().all(|message| address(message) == "192.0.2.1"), "{answers:?}");
+        // Again by whoever is counted and comes to ask when the first have their answer.
+        assert!(asked.load(Ordering::Relaxed) <= 4, "{asked:?}");
     });
 }
 
@@ -274,7 +311,7 @@ fn d31_spellings_are_random_and_ports_change() {
         }
         assert!(seen.lock().unwrap().len() > 15, "{:?}", seen.lock().unwrap());
         let servers = forwarder_of(&tiers.responder).upstreams();
-        let [reused, opened] = servers[0].sockets().map(fairlead_dns::counter::Counter::get);
+        let [reused, opened] = servers[0].sockets().map(Counter::get);
         assert!((2..=8).contains(&opened) && reused + opened == 20, "{reused} {opened}");
     });
 }
@@ -286,8 +323,8 @@ fn d31_over_tcp_only_where_that_is_wanted() {
             vec![found(question, if tcp { "192.0.2.1" } else { "192.0.2.2" }).to_vec().unwrap()]
         })
         .await;
-        let config =
-            Config { upstreams: vec![upstream.address], over: Over::Tcp, policy: Policy::Fastest, ..Config::default() };
+        let (upstreams, limits) = (vec![upstream.address], LIMITS);
+        let config = Config { upstreams, limits, over: Over::Tcp, policy: Policy::Fastest, ..Config::default() };
         let tiers = Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await;
         for number in 0..5 {
             assert_eq!(address(&udp(&tiers, &format!("n{number}.example.org A")).await), "192.0.2.1");
@@ -308,7 +345,7 @@ fn d31_kept_answers_are_the_same_in_every_tier_and_ask_nobody() {
         for question in ["www.example.org A", "WWW.example.org A"] {
             let answer = Message::from_vec(&tiers.ask(&query(question), false).await).unwrap();
             assert_eq!(answer.answers.len(), 2);
-            assert!(answer.answers.iter().all(|record| (55..=60).contains(&record.ttl)));
+            assert!(answer.answers.iter().all(|record| (30..=60).contains(&record.ttl)));
             assert_eq!(answer.queries[0].name.to_string(), question.replace(" A", "."));
         }
         assert_eq!(count.load(Ordering::Relaxed), 1);
@@ -326,13 +363,19 @@ fn d31_kept_answers_are_the_same_in_every_tier_and_ask_nobody() {
 fn d31_ttls_are_capped_and_count_down() {
     run(async {
         let (upstream, count) = counted(|question, _| vec![found(question, "192.0.2.1").to_vec().unwrap()]).await;
-        let tiers = keeping(&[upstream.address], 2, 0).await;
-        assert_eq!(udp(&tiers, "www.example.org A").await.answers[0].ttl, 2);
-        tokio::time::sleep(Duration::from_millis(1050)).await;
-        assert!(udp(&tiers, "www.example.org A").await.answers[0].ttl <= 1);
-        tokio::time::sleep(Duration::from_millis(1000)).await;
-        assert_eq!(udp(&tiers, "www.example.org A").await.answers[0].ttl, 2);
-        assert_eq!(count.load(Ordering::Relaxed), 2);
+        let second = Duration::from_millis(1050);
+        let tiers = keeping(&[upstream.address], 30, 0).await;
+        assert_eq!(udp(&tiers, "www.example.org A").await.answers[0].ttl, 30);
+        tokio::time::sleep(second).await;
+        assert!((1..30).contains(&udp(&tiers, "www.example.org A").await.answers[0].ttl));
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        // And then it goes.
+        let tiers = keeping(&[upstream.address], 1, 0).await;
+        for asked in [2, 3] {
+            assert_eq!(udp(&tiers, "www.example.org A").await.answers[0].ttl, 1);
+            assert_eq!(count.load(Ordering::Relaxed), asked);
+            tokio::time::sleep(second).await;
+        }
     });
 }
 
@@ -352,16 +395,21 @@ fn d31_denials_and_failures_are_kept() {
         })
         .await;
         let tiers = keeping(&[upstream.address], 30, 0).await;
-        for (question, code) in
-            [("no.example.org A", ResponseCode::NXDomain), ("fail.example.org A", ResponseCode::ServFail)]
-        {
-            let before = count.load(Ordering::Relaxed);
-            for _ in 0..3 {
-                let message = udp(&tiers, question).await;
-                assert_eq!(message.metadata.response_code, code);
-                assert_eq!(message.authorities.len(), usize::from(code == ResponseCode::NXDomain));
+        for (name, code) in [("no", ResponseCode::NXDomain), ("fail", ResponseCode::ServFail)] {
+            for number in 0.. {
+                let (before, begin) = (count.load(Ordering::Relaxed), Instant::now());
+                for _ in 0..3 {
+                    let message = udp(&tiers, &format!("{name}{number}.example.org A")).await;
+                    assert_eq!(message.metadata.response_code, code);
+                    assert_eq!(message.authorities.len(), usize::from(code == ResponseCode::NXDomain));
+                }
+                let asked = count.load(Ordering::Relaxed) - before;
+                // Either is kept for five seconds. A busy machine may take longer, and has to try again.
+                if begin.elapsed() < Duration::from_secs(5) {
+                    assert_eq!(asked, 1, "{name}");
+                    break;
+                }
             }
-            assert_eq!(count.load(Ordering::Relaxed), before + 1, "{question}");
         }
     });
 }
@@ -375,18 +423,25 @@ fn d31_old_answers_are_given_while_nobody_answers() {
             if is_dead.load(Ordering::Relaxed) { vec![] } else { vec![found(question, "192.0.2.1").to_vec().unwrap()] }
         })
         .await;
-        let tiers = keeping(&[upstream.address], 1, 60).await;
-        assert_eq!(address(&udp(&tiers, "www.example.org A").await), "192.0.2.1");
+        let limits = Limits { deadline: Duration::from_millis(600), ..IMPATIENT };
+        let tiers = keeping_within(limits, &[upstream.address], 1, 60).await;
+        // A busy machine may take longer than that for an answer.
+        let known = async {
+            while address(&udp(&tiers, "www.example.org A").await) != "192.0.2.1" {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), known).await.expect("an answer");
         dead.store(true, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(1050)).await;
-        for wait in [Duration::from_secs(5), Duration::from_millis(300)] {
-            let begin = Instant::now();
-            let message = udp(&tiers, "www.example.org A").await;
-            assert_eq!(address(&message), "192.0.2.1");
-            // The second time nobody is waited for.
-            assert!(begin.elapsed() < wait, "{:?}", begin.elapsed());
+        let before = tiers.responder.stats.forwarded.get();
+        for _ in 0..10 {
+            assert_eq!(address(&udp(&tiers, "www.example.org A").await), "192.0.2.1");
         }
-        assert_eq!(forwarder_of(&tiers.responder).cache().counts.stale.get(), 2);
+        // The first waits for the server, and then nobody does for some seconds.
+        let waited = tiers.responder.stats.forwarded.get() - before;
+        assert!((1..5).contains(&waited), "{waited} of 10");
+        assert_eq!(forwarder_of(&tiers.responder).cache().counts.stale.get(), 10);
         // What was never known is still an error.
         assert_eq!(udp(&tiers, "new.example.org A").await.metadata.response_code, ResponseCode::ServFail);
     });
@@ -400,7 +455,8 @@ fn d31_stub_domains_have_servers_of_their_own() {
         let lab = Upstream::of("192.0.2.3").await;
         let domain = |text| fairlead_dns::WireName::parse(text).unwrap();
         let stubs = vec![(domain("corp.example"), vec![corp.address]), (domain("lab.corp.example"), vec![lab.address])];
-        let config = Config { upstreams: vec![other.address], stubs: stubs.clone(), ..Config::default() };
+        let (upstreams, limits) = (vec![other.address], LIMITS);
+        let config = Config { upstreams, stubs: stubs.clone(), limits, ..Config::default() };
         let tiers = Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await;
         for (question, answer) in [
             ("www.corp.example A", "192.0.2.2"),
@@ -413,7 +469,7 @@ fn d31_stub_domains_have_servers_of_their_own() {
             assert_eq!(address(&udp(&tiers, question).await), answer, "{question}");
         }
         // Without servers for everything else that is refused.
-        let config = Config { stubs, ..Config::default() };
+        let config = Config { stubs, limits, ..Config::default() };
         let tiers = Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await;
         assert_eq!(address(&udp(&tiers, "www.corp.example A").await), "192.0.2.2");
         assert_eq!(udp(&tiers, "www.example.org A").await.metadata.response_code, ResponseCode::Refused);
@@ -483,17 +539,16 @@ fn d31_servers_over_tls_prove_who_they_are() {
         let (upstream, certificate) = over_tls("dns.example").await;
         let file = std::env::temp_dir().join(format!("fairlead-dns-ca-{}.pem", std::process::id()));
         std::fs::write(&file, certificate).unwrap();
-        let tiers = async |name: &str| {
+        let tiers = async |name: &str, limits: Limits| {
             let over = Over::Tls(Tls::new(name, Some(&file)).unwrap());
-            let limits = Limits { deadline: Duration::from_secs(2), ..LIMITS };
             let config = Config { upstreams: vec![upstream], over, limits, ..Config::default() };
             Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await
         };
-        let good = tiers("dns.example").await;
+        let good = tiers("dns.example", LIMITS).await;
         for number in 0..3 {
             assert_eq!(address(&udp(&good, &format!("n{number}.example.org A")).await), "192.0.2.1");
         }
-        let other = tiers("other.example").await;
+        let other = tiers("other.example", IMPATIENT).await;
         assert_eq!(udp(&other, "www.example.org A").await.metadata.response_code, ResponseCode::ServFail);
         std::fs::remove_file(&file).unwrap();
         assert!(Tls::new("dns.example", Some(&file)).unwrap_err().to_string().contains("fairlead-dns-ca"));
