@@ -34,7 +34,7 @@ const INHERITED: [&str; 7] =
 const LOG: &str = "FAIRLEAD_LAB_LOG";
 
 /// How long the parts of a lab may take to begin.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(60);
 
 impl Lab {
     /// Three nodes in two zones, with an agent on each.

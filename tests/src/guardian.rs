@@ -77,7 +77,7 @@ fn run(plan: &Plan, directory: &Path, cgroup: &Path) -> Result<()> {
 
 /// Removes cgroups and files. A cgroup stays busy for a moment after its last process.
 fn clean_up(directory: &Path, cgroup: &Path) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while cgroup.exists() && Instant::now() < deadline {
         if remove_cgroup(cgroup).is_err() {
             thread::sleep(Duration::from_millis(2));

@@ -16,7 +16,7 @@ use crate::node::Node;
 use crate::vantage::Vantage;
 
 /// How long [`Lab::wait_until`] waits.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A cluster on this machine: nodes, the network between them and two clients outside. It ends when it is dropped, and
 /// when its process ends in whatever way.
@@ -119,7 +119,7 @@ impl Lab {
     /// Service and its slices are objects of their own, so one family is often in force before the other.
     ///
     /// # Panics
-    /// When one is not in force after ten seconds.
+    /// When one is not in force after half a minute.
     #[track_caller]
     pub fn wait_in_force(&self, node: &Node, frontends: impl IntoIterator<Item = SocketAddr>) {
         for frontend in frontends {
@@ -133,7 +133,7 @@ impl Lab {
     /// Tries something until it works, and gives what it gave.
     ///
     /// # Panics
-    /// When it still does not work after ten seconds, with the last reason.
+    /// When it still does not work after half a minute, with the last reason.
     #[track_caller]
     pub fn wait_until<T, E: std::fmt::Debug>(&self, what: &str, attempt: impl FnMut() -> Result<T, E>) -> T {
         self.wait_within(PATIENCE, what, attempt)

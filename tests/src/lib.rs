@@ -37,7 +37,7 @@
 //!
 //! - Objects are YAML in the test: [`Lab::apply`] and [`Lab::delete`]. Nodes, namespaces and pods of the lab have theirs
 //!   by themselves. What is wrong on purpose goes through [`Manifests::write`].
-//! - A probe is one attempt and shorter than a retransmission of TCP, so a lost packet is a failed probe. What takes
+//! - A probe is one attempt and connects sooner than TCP would try again, so a lost packet is a failed probe. What takes
 //!   time to come into force is waited for with [`Lab::wait_until`].
 //! - [`Via`] says whether the socket hooks see a client. Both ways have to work by themselves.
 //! - Places to probe from are pods, nodes (then it is a process of the host), [`Lab::client`] and [`Lab::far_client`];

@@ -23,7 +23,7 @@ use crate::vantage::{Probes, Vantage, command, lab_works};
 const CNI_SOCKET: &str = "/run/fairlead/cni.sock";
 
 /// How long an agent may take until it is ready.
-const READY: Duration = Duration::from_secs(15);
+const READY: Duration = Duration::from_secs(60);
 
 /// Who connects pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

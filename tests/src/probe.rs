@@ -59,8 +59,12 @@ impl Probe {
             ttl: None,
             connected: true,
             abort: false,
-            // Below the second after which a SYN is sent again: a probe succeeds at once or not at all.
-            timeout: Duration::from_millis(900),
+            timeout: match transport {
+                // Below the second after which a SYN is sent again: a connection is made at once or not at all.
+                Transport::Tcp => Duration::from_millis(900),
+                // Nobody sends a datagram again, and its server may have to wait for a CPU.
+                Transport::Udp => Duration::from_secs(4),
+            },
         }
     }
 
@@ -113,7 +117,8 @@ impl Probe {
         self
     }
 
-    /// How long it may take in all.
+    /// How long it may take until the connection is made, or the datagram is answered. What a server says on a connection is
+    /// waited for for longer.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

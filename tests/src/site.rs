@@ -145,7 +145,7 @@ fn connect(
 fn wait_for_link_local() -> Result<()> {
     const LINK: &str = "20";
     const TENTATIVE: u32 = 0x40;
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     let is_usable = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, _, _, scope, flags, name] = fields[..] else { return false };
@@ -163,7 +163,7 @@ fn wait_for_link_local() -> Result<()> {
 /// the group of its solicitations, some time after it took the address (`addrconf_dad_start` in net/ipv6/addrconf.c).
 fn wait_until_local(ip: &str) -> Result<()> {
     let digits: String = ip.parse::<Ipv6Addr>()?.octets().iter().map(|byte| format!("{byte:02x}")).collect();
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     let is_local = |line: &str| {
         let flags = line.split_whitespace().nth(8).and_then(|flags| u32::from_str_radix(flags, 16).ok());
         line.starts_with(&format!("{digits} 80 ")) && flags.is_some_and(|flags| flags & RTF_LOCAL != 0)

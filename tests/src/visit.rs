@@ -36,7 +36,7 @@ pub fn stop(id: &str) -> Result<()> {
     // Whose guardian is gone is gone itself, and its process id may be somebody else's.
     ensure!(lock.try_lock().is_err(), "lab {id} has ended; the next lab removes what is left of it");
     kill(Pid::from_raw(pid.parse()?), Signal::SIGKILL)?;
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while directory.exists() {
         ensure!(Instant::now() < deadline, "lab {id} does not end: see {}", directory.join("lab.log").display());
         thread::sleep(Duration::from_millis(5));

@@ -38,7 +38,7 @@ fn measure(cases: &[Case<'_>]) -> Vec<(String, f64)> {
 #[track_caller]
 fn assert_rates(cases: &[Case<'_>], as_wanted: impl Fn(&[f64]) -> bool) {
     let mut seen = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..6 {
         let results = measure(cases);
         let rates: Vec<f64> = results.iter().map(|(_, rate)| *rate).collect();
         if as_wanted(&rates) {

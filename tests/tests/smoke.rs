@@ -49,11 +49,17 @@ fn a_cluster_works() {
         Err(ProbeError::TimedOut) => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    assert_eq!(client.tcp(far.v6(), 80), Err(ProbeError::TimedOut));
+    // That of the other node is in force when its agent has it in force.
+    lab.wait_until("the policy is in force on the other node", || match client.tcp(far.v6(), 80) {
+        Err(ProbeError::TimedOut) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     let why = node.fairlead(&["policy", "explain", "--from", "smoke/client", "--to", "smoke/near:80"]).stdout;
     assert!(why.starts_with("dropped") && why.contains("smoke/closed"), "{why}");
-    let drops = node.fairlead(&["drops"]).stdout;
-    assert!(drops.contains("ingress_policy") && drops.contains(&near.v4().to_string()), "{drops}");
+    lab.wait_until("the drop is told", || match node.fairlead(&["drops"]).stdout {
+        drops if drops.contains("ingress_policy") && drops.contains(&near.v4().to_string()) => Ok(()),
+        drops => Err(drops),
+    });
     lab.objects().delete("NetworkPolicy", "smoke/closed");
     lab.wait_until("the policy is gone", || client.tcp(near.v4(), 80));
 

@@ -7,7 +7,7 @@ use fairlead_cni::queue;
 use crate::harness::{Container, Node, ips};
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(20));
@@ -168,11 +168,16 @@ fn c7_del_without_an_agent_removes_the_link_and_is_done_when_it_is_back() {
 #[test]
 fn c16_del_while_an_add_is_under_way_comes_after_it() {
     let (node, pod) = (Node::new(), Container::new("web-0"));
-    *node.double.attaching.lock().unwrap() = crate::harness::Attaching::Takes(Duration::from_millis(500));
-    let (vars, conf) = (pod.vars("ADD"), node.conf("1.1.0").to_string());
-    let adding = node.netns.run(move || std::thread::spawn(move || crate::harness::execute(&vars, conf.as_bytes())));
+    *node.double.attaching.lock().unwrap() = crate::harness::Attaching::Waits;
+    let begin = |verb: &str| {
+        let (vars, conf) = (pod.vars(verb), node.conf("1.1.0").to_string());
+        node.netns.run(move || std::thread::spawn(move || crate::harness::execute(&vars, conf.as_bytes())))
+    };
+    let adding = begin("ADD");
     eventually("the ADD is half-way", || pod.is_wired());
-    assert!(node.verb("DEL", &pod, &node.conf("1.1.0")).is_empty_success());
+    let deleting = begin("DEL");
+    node.double.go_on.add_permits(1);
+    assert!(deleting.join().unwrap().is_empty_success());
     adding.join().unwrap().result();
     node.finished();
     assert!(!pod.is_wired());

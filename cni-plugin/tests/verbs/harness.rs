@@ -23,7 +23,6 @@ use crate::netns::Netns;
 pub(crate) enum Attaching {
     Succeeds,
     Fails,
-    Takes(Duration),
     /// Until the test lets it go on.
     Waits,
 }
@@ -68,7 +67,6 @@ impl PodNetwork for Double {
         match attaching {
             Attaching::Succeeds => {}
             Attaching::Fails => return Err(AttachError("the verifier said no".to_owned())),
-            Attaching::Takes(time) => tokio::time::sleep(time).await,
             Attaching::Waits => self.go_on.acquire().await.unwrap().forget(),
         }
         self.attached.lock().unwrap().push(pod);
@@ -208,7 +206,7 @@ impl Node {
     /// Waits until what goes on behind the answer of a DEL is done.
     pub(crate) fn finished(&self) {
         let directory = fairlead_cni::queue::directory(&self.socket());
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while !fairlead_cni::queue::list(&directory).unwrap().is_empty() {
             assert!(Instant::now() < deadline, "the deletion is not done");
             std::thread::sleep(Duration::from_millis(2));

@@ -65,7 +65,7 @@ impl Wire {
     /// The first frame that comes in and is wanted.
     #[track_caller]
     pub fn comes(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
-        let within = Duration::from_millis(300);
+        let within = Duration::from_secs(5);
         let wanted = |frame: &crate::Frame| !frame.outgoing && wanted(&frame.bytes());
         self.packets.wait_for(within, wanted).map(|frame| frame.bytes())
     }

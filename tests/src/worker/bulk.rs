@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::bulk::Bulk;
 
 /// How long either side waits for the other.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Payload of a datagram: it fits into a packet.
 const DATAGRAM: usize = 1_200;

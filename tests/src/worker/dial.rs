@@ -9,6 +9,10 @@ use socket2::{Domain, Socket, Type};
 use super::line;
 use crate::probe::{Identity, Probe, ProbeError, Reply, Transport};
 
+/// How long the other end of a connection that is made may take to answer at least: its kernel has taken the connection, and its
+/// thread may have to wait for a CPU.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// Sends a probe.
 pub(crate) fn probe(probe: &Probe) -> Result<Reply, ProbeError> {
     match probe.transport {
@@ -57,7 +61,7 @@ pub(super) fn message(probe: &Probe, message: &[u8]) -> Result<Vec<u8>, ProbeErr
             let socket = socket(probe, Type::STREAM)?;
             socket.connect_timeout(&probe.to.into(), probe.timeout)?;
             let mut stream: TcpStream = socket.into();
-            stream.set_read_timeout(Some(probe.timeout))?;
+            stream.set_read_timeout(Some(probe.timeout.max(ANSWER)))?;
             let length = u16::try_from(message.len()).map_err(|_| ProbeError::TooBig)?;
             stream.write_all(&[&length.to_be_bytes(), message].concat())?;
             let mut length = [0; 2];
@@ -98,15 +102,13 @@ impl Conversation {
         socket.connect_timeout(&probe.to.into(), probe.timeout)?;
         let stream: TcpStream = socket.into();
         stream.set_nodelay(true)?;
-        let left = probe.timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
-        stream.set_read_timeout(Some(left))?;
-        stream.set_write_timeout(Some(left))?;
+        let patience = probe.timeout.max(ANSWER);
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
         let mut new = Self { stream: BufReader::new(stream), peer, local };
         let mut greeting = new.read()?;
         greeting.took = started.elapsed();
-        new.stream.get_ref().set_read_timeout(Some(probe.timeout))?;
-        new.stream.get_ref().set_write_timeout(Some(probe.timeout))?;
         Ok((new, greeting))
     }
 

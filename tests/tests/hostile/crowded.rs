@@ -115,7 +115,7 @@ fn connections_to_the_sockets_of_the_agent_are_bounded_and_keep_nobody_out() {
     }
     assert!(refused.stderr.contains("64 connections to the admin socket are open"), "{refused:?}");
     asking.iter().for_each(|process| process.kill(libc::SIGKILL));
-    lab.wait_within(Duration::from_secs(20), "there is room again", || {
+    lab.wait_within(Duration::from_secs(60), "there is room again", || {
         let asked = node.fairlead(&["status"]);
         if asked.ok() { Ok(()) } else { Err(asked) }
     });

@@ -55,7 +55,7 @@ impl Victim<'_> {
                 let probe = Probe::udp(mute, 53).source_port(port).timeout(Duration::from_millis(400));
                 let asks = scope.spawn(move || self.pod.probe(&probe));
                 let asks_now = |frame: &Frame| between(frame, own, mute);
-                assert!(asked.wait_for(Duration::from_secs(2), asks_now).is_some(), "{own} asks {mute}");
+                assert!(asked.wait_for(Duration::from_secs(10), asks_now).is_some(), "{own} asks {mute}");
                 let mut quotes = vec![
                     datagram(own, server, (port, 53), MARK).1,
                     datagram(mute, own, (53, port), MARK).1,
@@ -173,8 +173,9 @@ fn leak((backend, closed, node_port): (Pod, Pod, u16), client_port: u16) {
     let node = lab.node("node-1").ips();
     for (family, client) in outside().into_iter().enumerate() {
         let [backend, from] = [&backend, &closed].map(|pod| pod.ips()[family]);
-        let probe = Probe::udp(node[family], node_port).source_port(client_port).timeout(Duration::from_millis(300));
-        lab.wait_until("the NodePort answers", || lab.client().probe(&probe));
+        let probe = Probe::udp(node[family], node_port).source_port(client_port);
+        let quick = probe.clone().timeout(Duration::from_millis(300));
+        lab.wait_until("the NodePort answers", || lab.client().probe(&quick));
         let mut seen = lab.client().packets("eth0");
         for (server, port) in [(node[family], node_port), (backend, 53)] {
             for quote in [
@@ -212,9 +213,9 @@ fn enter((backend, closed, node_port): (Pod, Pod, u16), client_port: u16) {
     let mut wire = Wire::to_uplink(lab.client(), node);
     for (family, client) in outside().into_iter().enumerate() {
         let [backend_ip, to] = [&backend, &closed].map(|pod| pod.ips()[family]);
-        let probe =
-            Probe::udp(node.ips()[family], node_port).source_port(client_port).timeout(Duration::from_millis(300));
-        lab.wait_until("the NodePort answers", || lab.client().probe(&probe));
+        let probe = Probe::udp(node.ips()[family], node_port).source_port(client_port);
+        let quick = probe.clone().timeout(Duration::from_millis(300));
+        lab.wait_until("the NodePort answers", || lab.client().probe(&quick));
         let mut seen = [&closed, &backend].map(|pod| pod.packets("eth0"));
         for (server, port) in [(node.ips()[family], node_port), (backend_ip, 53)] {
             for quote in [

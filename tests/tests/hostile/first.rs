@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::unhook::{Stage, host_side, repaired_after, status};
 
 /// The agent looks every ten seconds: nothing tells of such a program.
-const FOUND: Duration = Duration::from_secs(25);
+const FOUND: Duration = Duration::from_secs(40);
 
 /// Puts a program that lets everything pass before all others, at pods' interfaces and the uplink.
 fn precede(stage: &Stage, pins: &str) {

@@ -64,7 +64,7 @@ impl Attacker {
             self.wire.send(kind, &packet);
             let answers =
                 |frame: &fairlead_tests::Frame| between(frame, to, own) && tcp_flags(&frame.bytes()) == Some(SYN | ACK);
-            assert!(self.wire.packets.wait_for(Duration::from_secs(1), answers).is_some(), "{to} answers {own}");
+            assert!(self.wire.packets.wait_for(Duration::from_secs(10), answers).is_some(), "{to} answers {own}");
         }
     }
 

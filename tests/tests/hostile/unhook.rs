@@ -15,10 +15,11 @@ use crate::world::{MARK, SILENCE, policy, smuggled, wait_until_silent};
 const PORT: u16 = 80;
 
 /// How long it may take until something is found that nothing tells of: the agent looks every ten seconds.
-const FOUND: Duration = Duration::from_secs(25);
+const FOUND: Duration = Duration::from_secs(40);
 
-/// How long it may take until something is put right that the kernel tells of. Far less than what is looked at anyway.
-const TOLD: Duration = Duration::from_secs(4);
+/// How long it may take until something is put right that the kernel tells of. Less than what is looked at anyway: harm that
+/// follows a repair at once would wait for the next look, which is ten seconds after the one before.
+const TOLD: Duration = Duration::from_secs(8);
 
 /// A node with a pod that is open and one that lets nobody in.
 pub(crate) struct Stage {
@@ -68,6 +69,23 @@ impl Stage {
             self.open.tcp(ip, PORT).unwrap_or_else(|error| panic!("{what}: {ip}: {error}"));
         }
         self.assert_outside_meets_policy(what);
+    }
+
+    /// Waits until everybody reaches whom he may: what is put right is so part by part.
+    #[track_caller]
+    fn wait_until_reached(&self, within: Duration, what: &str) {
+        for ip in self.open.ips() {
+            self.lab.wait_within(within, &format!("{what}: {ip} is reached"), || {
+                let by_others = self.node().tcp(ip, PORT).and(self.closed.tcp(ip, PORT));
+                by_others.and(self.lab.client().tcp(ip, PORT))
+            });
+        }
+        for ip in self.closed.ips() {
+            self.lab.wait_within(within, &format!("{what}: {ip} is reached"), || self.node().tcp(ip, PORT));
+        }
+        for ip in outside() {
+            self.lab.wait_within(within, &format!("{what}: {ip} is reached"), || self.open.tcp(ip, PORT));
+        }
     }
 
     /// The host outside gets in where it may.
@@ -203,6 +221,7 @@ fn c31_what_takes_a_pods_routes_and_neighbours_away_does_not_last() {
     ];
     for (harm, kinds) in harms {
         repaired_after(node, TOLD, kinds, || drop(node.must_run(&["sh", "-c", &harm])));
+        stage.wait_until_reached(TOLD, &harm);
         stage.assert_policy_holds(&harm);
         for ip in stage.open.ips() {
             node.tcp(ip, PORT).unwrap_or_else(|error| panic!("{harm}: {error}"));
@@ -225,6 +244,7 @@ fn c31_settings_that_somebody_resets_are_set_again() {
     let one = format!("sysctl -qw net.ipv4.conf.{link}.forwarding=0 net.ipv6.conf.{link}.forwarding=0");
     for harm in [all, &one] {
         repaired_after(node, FOUND, &["sysctl"], || drop(node.must_run(&["sh", "-c", harm])));
+        stage.wait_until_reached(FOUND, harm);
         stage.assert_policy_holds(harm);
     }
 }
@@ -274,7 +294,13 @@ fn c33_no_packet_passes_while_programs_are_missing() {
             }
         });
         let detach = format!("{} detach /sys/fs/bpf/fairlead/links/tcx_*", lab.display());
-        repaired_after(node, FOUND, &["program"], || drop(node.must_run(&["sh", "-c", &detach])));
+        // The agent may look right then, before a packet has come.
+        for _ in 0..6 {
+            repaired_after(node, FOUND, &["program"], || drop(node.must_run(&["sh", "-c", &detach])));
+            if Drops::of(node).count("no_program") > 0 {
+                break;
+            }
+        }
         done.store(true, Ordering::Relaxed);
     });
     let arrived = seen.collect(Duration::from_millis(60), smuggled);
@@ -295,6 +321,7 @@ fn c33_without_programs_and_agent_pods_are_cut_off_until_an_agent_is_back() {
     stage.assert_cut_off("without links");
     node.start_agent();
     assert_eq!(status(node)["adopted"], true);
+    stage.wait_until_reached(FOUND, "with an agent that has the tables");
     stage.assert_policy_holds("with an agent that has the tables");
     for connection in &mut open {
         connection.exchange(10, 10).unwrap();
@@ -307,7 +334,7 @@ fn c33_without_programs_and_agent_pods_are_cut_off_until_an_agent_is_back() {
     node.start_agent();
     assert_eq!(status(node)["adopted"], false);
     wait_until_silent(&stage.lab, &stage.open, &stage.closed, PORT);
-    stage.lab.wait_until("pods are served again", || stage.closed.tcp(stage.open.v4(), PORT));
+    stage.wait_until_reached(FOUND, "with an agent that has made new tables");
     stage.assert_policy_holds("with an agent that has made new tables");
 }
 
@@ -346,6 +373,7 @@ fn c33_each_program_that_is_missing_is_missed_by_itself() {
     for to in outside() {
         stage.lab.wait_until("the host outside is reached again", || stage.open.tcp(to, PORT));
     }
+    stage.wait_until_reached(FOUND, "with an agent");
     stage.assert_policy_holds("with an agent");
 }
 
@@ -371,4 +399,25 @@ fn c32_guards_that_somebody_removes_come_back() {
         repaired_after(node, TOLD, &["program"], || drop(node.must_run(&["sh", "-c", &harm])));
         stage.assert_policy_holds(&harm);
     }
+}
+
+#[test]
+fn c32_guards_that_are_removed_while_others_come_back_do_too() {
+    let stage = Stage::new();
+    let node = stage.node();
+    let [one, other] = [&stage.closed, &stage.open].map(host_side);
+    for pause in 0..12 {
+        // The second at any time of the look that the first brings about.
+        let pause = f64::from(pause) * 0.015;
+        let harm = format!("tc filter del dev {one} ingress; sleep {pause}; tc filter del dev {other} ingress");
+        node.must_run(&["sh", "-c", &harm]);
+        let begin = Instant::now();
+        for link in [&one, &other] {
+            while node.must_run(&["tc", "filter", "show", "dev", link, "ingress"]).trim().is_empty() {
+                assert!(begin.elapsed() < TOLD, "after a pause of {pause} s {link} has no guard");
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+    stage.assert_policy_holds("the guards are back");
 }

@@ -14,7 +14,7 @@ fn read(node: &Node) -> Option<Value> {
 
 /// Waits as long as the agent, which looks every ten seconds, may need.
 fn eventually<T, E: std::fmt::Debug>(what: &str, mut attempt: impl FnMut() -> Result<T, E>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(25);
+    let deadline = Instant::now() + Duration::from_secs(45);
     loop {
         match attempt() {
             Ok(value) => return value,

@@ -94,12 +94,14 @@ fn a_policy_that_does_not_fit_cuts_off_its_pods_and_nobody_else() {
             "the other direction is open"
         );
     }
-    let said = cut_off(node);
-    let names: Vec<_> = said.iter().map(|(pod, _)| pod.as_str()).collect();
-    assert_eq!(names, ["big/a", "many/a"], "{said:?}");
+    // It is told when it is done.
+    let said = lab.wait_until("both are told of", || match cut_off(node) {
+        said if said.iter().map(|(pod, _)| pod.as_str()).eq(["big/a", "many/a"]) => Ok(said),
+        other => Err(other),
+    });
     assert!(said[0].1.contains("big/p") && said[0].1.contains("2049 rules"), "{said:?}");
     assert!(said[1].1.contains("many/p") && said[1].1.contains("CIDRS"), "{said:?}");
-    metric(node, "fairlead_pods_cut_off{direction=\"ingress\"} 2").unwrap();
+    lab.wait_until("two are counted", || metric(node, "fairlead_pods_cut_off{direction=\"ingress\"} 2"));
     let drops = Drops::of(node).counts();
     assert!(drops.get("cut_off").is_some_and(|count| *count > 0), "{drops:?}");
     assert_eq!(drops.get("ingress_policy").copied().unwrap_or_default(), 0, "no policy denied anything: {drops:?}");
@@ -118,7 +120,10 @@ fn a_policy_that_does_not_fit_cuts_off_its_pods_and_nobody_else() {
         other => Err(format!("{other:?}")),
     });
     let another = pod("big/b");
-    assert!(cut_off(node).iter().any(|(pod, _)| pod == "big/b"), "a pod that is cut off is added all the same");
+    lab.wait_until("a pod that is cut off is added all the same", || match cut_off(node) {
+        said if said.iter().any(|(pod, _)| pod == "big/b") => Ok(()),
+        other => Err(other),
+    });
     refused("it is cut off from the beginning", another.v4().into(), 80);
     metric(node, "fairlead_plan_failures_total 0").unwrap();
 
@@ -137,8 +142,11 @@ fn a_policy_that_does_not_fit_cuts_off_its_pods_and_nobody_else() {
     for pod in [&big, &another, &many] {
         lab.wait_until("it heals when the policy fits", || opens(pod.v4().into(), 80));
     }
-    assert_eq!(cut_off(node), []);
-    metric(node, "fairlead_pods_cut_off{direction=\"ingress\"} 0").unwrap();
+    lab.wait_until("nobody is told of", || match cut_off(node) {
+        said if said.is_empty() => Ok(()),
+        other => Err(other),
+    });
+    lab.wait_until("nobody is counted", || metric(node, "fairlead_pods_cut_off{direction=\"ingress\"} 0"));
 }
 
 #[test]
@@ -160,8 +168,10 @@ fn a_table_that_is_80_percent_full_is_told_of_once_until_there_is_room() {
             let full = text.lines().any(|line| line == "fairlead_table_nearly_full{table=\"CIDRS\"} 1");
             if there && full == is_full { Ok(()) } else { Err(format!("{entries:?} prefixes, full: {full}")) }
         });
-        let status = node.fairlead(&["status"]).stdout;
-        assert_eq!(status.contains(said), is_full, "{blocks} prefixes: {status}");
+        lab.wait_until(&format!("{blocks} prefixes are told of"), || match node.fairlead(&["status"]).stdout {
+            status if status.contains(said) == is_full => Ok(()),
+            status => Err(status),
+        });
     };
     holds(PREFIXES * 79 / 100, false);
     holds(PREFIXES * 81 / 100, true);
@@ -169,6 +179,9 @@ fn a_table_that_is_80_percent_full_is_told_of_once_until_there_is_room() {
     holds(PREFIXES * 77 / 100, true);
     assert_eq!((told(said), told("resolved")), (1, 0), "{}", node.agent().log());
     holds(PREFIXES / 2, false);
-    assert_eq!((told(said), told("resolved")), (1, 1), "{}", node.agent().log());
+    lab.wait_until("each is told once", || match (told(said), told("resolved")) {
+        (1, 1) => Ok(()),
+        other => Err((other, node.agent().log())),
+    });
     assert_eq!(cut_off(node), []);
 }

@@ -15,7 +15,7 @@ use crate::model::Objects;
 const SILENCE: Duration = Duration::from_millis(100);
 
 /// How long a policy may take to be in force.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 /// The ports that every pod serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

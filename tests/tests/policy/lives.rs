@@ -7,7 +7,7 @@ use fairlead_tests::{Connection, Probe, ProbeError, Probes, Via};
 
 use crate::grid::{Turn, turn};
 
-/// How long an answer on an open connection is waited for.
+/// How long it may take until a connection is made.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 #[test]
@@ -40,6 +40,12 @@ fn p31_a_pod_reaches_itself() {
 fn p32_a_pod_reaches_itself_through_its_service() {
     let turn = turn();
     turn.policy("x/closed", "{podSelector: {}, policyTypes: [Ingress, Egress]}");
+    let other = Probe::tcp(turn.service("x/b")[0], 8080).timeout(PATIENCE);
+    // The policy is in force: another pod of the namespace is out of reach.
+    turn.lab().wait_until("another pod is out of reach", || match turn.pod("x/a").probe(&other) {
+        Err(ProbeError::TimedOut) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     for pod in ["x/a", "x/b", "x/c"].map(|key| turn.pod(key)) {
         for ip in turn.service(pod.key()) {
             for via in Via::BOTH {
@@ -47,9 +53,6 @@ fn p32_a_pod_reaches_itself_through_its_service() {
             }
         }
     }
-    // The policy is in force: another pod of the namespace is out of reach.
-    let other = Probe::tcp(turn.service("x/b")[0], 8080).timeout(PATIENCE);
-    assert_eq!(turn.pod("x/a").probe(&other), Err(ProbeError::TimedOut));
 }
 
 /// Connections of both families to a pod of the same node, to one of the other node, and to both services.
@@ -81,12 +84,18 @@ fn p39_open_connections_end_when_a_policy_denies_them() {
         let cut = connections(&turn, "x/a", &["y/a", "y/b"]);
         let mut kept = connections(&turn, "z/a", &["x/b", "z/b"]);
         turn.policy(key, spec);
-        for (name, mut connection) in cut {
-            turn.lab().wait_until(&format!("{name} is cut"), || match connection.exchange(10, 0) {
-                Err(ProbeError::TimedOut) => Ok(()),
-                other => Err(format!("{other:?}")),
-            });
-        }
+        // All at once: each is silent for as long as an answer is waited for.
+        let lab = turn.lab();
+        std::thread::scope(|scope| {
+            for (name, mut connection) in cut {
+                scope.spawn(move || {
+                    lab.wait_until(&format!("{name} is cut"), || match connection.exchange(10, 0) {
+                        Err(ProbeError::TimedOut) => Ok(()),
+                        other => Err(format!("{other:?}")),
+                    });
+                });
+            }
+        });
         for (name, connection) in &mut kept {
             connection.exchange(10, 0).unwrap_or_else(|error| panic!("{name}, which is allowed: {error}"));
         }

@@ -8,7 +8,7 @@ use fairlead_tests::{Connection, Node, Pod, Probe, ProbeError, Probes, Process, 
 use crate::world::{ips, service, world};
 
 /// How long one exchange may take: what is sent into the time before the agent has seen that the pod is gone is sent again.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Connections to a server and to its service, both families, at the socket and per packet.
 fn connections(from: &impl Probes, who: &str, server: &Pod, service: [IpAddr; 2]) -> Vec<(String, Connection)> {
