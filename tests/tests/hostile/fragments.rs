@@ -1,16 +1,21 @@
 //! Fragments behind packets of other flows: what a program saw before on its CPU says nothing of the next packet.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use fairlead_tests::frames::flags::{ACK, PSH, RST, SYN};
 use fairlead_tests::frames::{Segment, TCP, UDP, Wire, datagram, ends, fragment, segment};
-use fairlead_tests::{Probe, Probes};
+use fairlead_tests::{Drops, Probe, Probes};
 use serde_json::json;
 
 use crate::world::{MARK, assert_nothing_smuggled, policy, wait_until_silent, world};
 
 /// How often each is tried: the packets have to meet on a CPU.
 const TRIES: u16 = 20;
+
+/// Pods that send one datagram in fragments, beside one that sends so many first ones.
+const QUIET: usize = 8;
+const FLOOD: u16 = 40_000;
 
 #[test]
 fn a_later_fragment_is_not_taken_for_what_came_before_it() {
@@ -89,4 +94,50 @@ fn fragments_arrive_with_packets_of_others_between_them() {
             assert_eq!(open.exchange(20_000, 20_000).unwrap().server.pod, server.key(), "the connection goes on");
         }
     }
+}
+
+#[test]
+fn s47_who_sends_first_fragments_all_the_time_takes_no_datagram_of_others() {
+    let lab = world();
+    let [here, there] = ["node-1", "node-2"].map(|name| lab.node(name));
+    let (flooder, sink) = (here.pod("crumbs/flooder").start(), there.pod("crumbs/sink").start());
+    let server = there.pod("crumbs/server").udp(53).start();
+    let pods: Vec<_> = (0..QUIET).map(|n| here.pod(&format!("crumbs/quiet-{n}")).start()).collect();
+    let mut wires: Vec<_> = pods.iter().map(Wire::of).collect();
+    let pieces = |own: IpAddr, to: IpAddr, id: u16| {
+        let header = if own.is_ipv4() { 20 } else { 40 };
+        let (kind, whole) = datagram(own, to, (48_000, 53), &[b'x'; 64]);
+        let piece = |offset: u16, more, bytes: &[u8]| (kind, fragment((own, to), UDP, id, (offset, more), bytes).1);
+        [piece(0, true, &whole[header..header + 40]), piece(40, false, &whole[header + 40..])]
+    };
+    for ip in server.ips() {
+        lab.wait_until("the server answers", || flooder.udp(ip, 53));
+    }
+    let dropped = Drops::of(here).count("fragment");
+    let mut rest = Vec::new();
+    for (wire, pod) in wires.iter_mut().zip(&pods) {
+        for (own, to) in pod.ips().into_iter().zip(server.ips()) {
+            let [(kind, first), later] = pieces(own, to, 1);
+            wire.send(kind, &first);
+            rest.push((own, to, later));
+        }
+    }
+    // More than there are places, by both families.
+    let mut wire = Wire::of(&flooder);
+    for number in 0..FLOOD {
+        for (own, to) in flooder.ips().into_iter().zip(sink.ips()) {
+            let [(kind, first), _] = pieces(own, to, number);
+            wire.send(kind, &first);
+        }
+    }
+    let mut lost = 0;
+    for (number, (own, to, (kind, later))) in rest.iter().enumerate() {
+        let wire = &mut wires[number / 2];
+        wire.send(*kind, later);
+        let answered = |frame: &fairlead_tests::Frame| !frame.outgoing && ends(&frame.bytes()) == Some((*to, *own));
+        lost += usize::from(wire.packets.wait_for(Duration::from_secs(2), answered).is_none());
+    }
+    assert_eq!(Drops::of(here).count("fragment"), dropped, "a pod has places of its own on its node");
+    // Elsewhere, one pod of 128 shares the flooder's.
+    assert!(lost <= 2, "{lost} of {} were lost", rest.len());
 }

@@ -67,6 +67,9 @@ impl FragmentKey {
     /// Networks outside that are told apart.
     pub const NETWORKS: u32 = 64;
 
+    /// Groups of pods elsewhere that are told apart: of so many, one may take places of another.
+    pub const GROUPS: u32 = 128;
+
     /// What a pod sends.
     #[inline(always)]
     #[must_use]
@@ -86,6 +89,14 @@ impl FragmentKey {
     #[must_use]
     pub const fn from_outside(client: Addr) -> u32 {
         0x2_0000 | holder(NO_SLOT, client) & (Self::NETWORKS - 1)
+    }
+
+    /// What comes from a pod elsewhere: all pods of a node are in one network. Who is outside may take a pod's address, so these
+    /// places are limited too.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_elsewhere(pod: Addr) -> u32 {
+        0x3_0000 | pod.tag().wrapping_mul(0x9e37_79b1) >> 25 & (Self::GROUPS - 1)
     }
 
     /// What leaves the node: of its pods and of itself, whose addresses were checked.
@@ -118,8 +129,8 @@ pub const fn datagram(src: Addr, dst: Addr, id: u32, proto: u8) -> u32 {
     src.tag().rotate_left(7) ^ dst.tag() ^ which
 }
 
-/// Elements of `FRAGS`: all places of networks outside, and of 112 pods that send,
-/// get and send out of the node as many as they can by both families.
+/// Elements of `FRAGS`: all places of networks outside and of pods elsewhere, and of 80 pods that send, get and send out of the node
+/// as many as they can by both families.
 pub const MAX_FRAGMENTS: u32 = 32_768;
 
 /// The ports that its first fragment had.

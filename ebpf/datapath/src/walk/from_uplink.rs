@@ -18,9 +18,9 @@ use crate::drop::DropReason;
 use crate::flow::stage::forget;
 use crate::flow::{self, At, FlowFlags, FragmentKey, Place};
 use crate::kernel::Kernel;
-use crate::packet::Class;
+use crate::packet::{Class, Fragment};
 use crate::packet::stage::parse;
-use crate::peer::NO_SLOT;
+use crate::peer::{NO_SLOT, PeerFlags};
 use crate::scratch::Walk;
 use crate::service::service_port;
 
@@ -42,7 +42,7 @@ pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
 /// The rest of the walk, of a packet whose headers are read.
 #[inline(always)]
 pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action {
-    let sender = FragmentKey::from_outside(w.packet.tuple.src);
+    let sender = sender(k, w);
     let fragment_known = flow::resolve_fragment(k, &mut w.packet, sender);
     let dst = w.packet.tuple.dst;
     let to_node = dst == config.address_like(dst);
@@ -78,6 +78,18 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
         action = open_inbound(k, w, slot, Inbound::Uplink);
     }
     deliver(k, w, action)
+}
+
+/// Whose places a packet's datagram has, of one in fragments.
+#[inline(always)]
+fn sender<K: Kernel>(k: &K, w: &mut Walk) -> u32 {
+    if w.packet.fragment == Fragment::NONE {
+        return 0;
+    }
+    look_up(k, w, Whose::Source);
+    let source = w.packet.tuple.src;
+    let is_pod = w.found.flags & PeerFlags::POD != 0;
+    if is_pod { FragmentKey::from_elsewhere(source) } else { FragmentKey::from_outside(source) }
 }
 
 /// What is the node's own business, unless it says that it comes from a pod of this node: that would be in the middle of what

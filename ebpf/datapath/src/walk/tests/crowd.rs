@@ -1,6 +1,7 @@
 //! One who sends as much as he can, and others who keep what is theirs.
 
 use std::net::IpAddr;
+use std::vec::Vec;
 
 use super::{CLIENT, dropped, udp};
 use crate::drop::DropReason;
@@ -38,12 +39,34 @@ fn s47_first_fragments_of_a_flooder_overwrite_nobody_elses() {
             node.arrives(&mut large(source, flooder).fragments(48, n)[0]);
         }
         // Some of it goes by way of the host's stack, which has places for each receiver.
-        let most = 1 + FragmentKey::PLACES * (2 + FragmentKey::NETWORKS);
+        let most = 1 + FragmentKey::PLACES * (2 + FragmentKey::NETWORKS + FragmentKey::GROUPS);
         assert!(most < MAX_FRAGMENTS / 2);
         let count = node.host.flows.fragments();
         assert!(count <= most as usize, "{count} elements");
         for piece in &mut mine[1..] {
             assert_eq!(node.pod_sends(1, piece), Landed::Pod(0));
         }
+    }
+}
+
+#[test]
+fn s47_first_fragments_of_a_pod_elsewhere_overwrite_no_other_pods() {
+    for v6 in [false, true] {
+        let (mut node, own, flooder) = (Node::new(), Node::pod(1, v6), Node::far_pod(v6));
+        // Neighbours of the flooder, on the same node: few of them share his places.
+        let neighbour = |n: u8| match flooder {
+            IpAddr::V4(_) => IpAddr::from([10, 244, 2, 100 + n]),
+            IpAddr::V6(at) => IpAddr::from((u128::from(at) + 1 + u128::from(n)).to_be_bytes()),
+        };
+        let mut waiting: Vec<_> = (0..40).map(|n| large(neighbour(n), own).fragments(48, 1)).collect();
+        for pieces in &mut waiting {
+            assert_eq!(node.arrives(&mut pieces[0]), Landed::Pod(1));
+        }
+        for id in 2..400 {
+            assert_eq!(node.arrives(&mut large(flooder, own).fragments(48, id)[0]), Landed::Pod(1));
+        }
+        let lost =
+            waiting.iter_mut().filter_map(|pieces| (node.arrives(&mut pieces[1]) != Landed::Pod(1)).then_some(()));
+        assert!(lost.count() <= 3);
     }
 }
