@@ -7,5 +7,6 @@ mod control;
 mod definitions;
 mod events;
 mod feed;
+mod outage;
 mod servers;
 mod watches;

@@ -2,10 +2,10 @@
 //! differ, `tests/behaviour/dns.md` has it with its reason, and nowhere else.
 
 mod differences;
-mod questions;
+pub(crate) mod questions;
 mod said;
 mod upstream;
-mod world;
+pub(crate) mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,13 +27,13 @@ const FAIRLEAD: u16 = 1054;
 const EXAMPLES: usize = 6;
 
 /// A DNS server. It ends with the test.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     port: u16,
 }
 
 impl Server {
-    fn start(dir: &Path, name: &str, program: &Path, args: &[&str], port: u16) -> Self {
+    pub(crate) fn start(dir: &Path, name: &str, program: &Path, args: &[&str], port: u16) -> Self {
         let log = fs::File::create(dir.join(format!("{name}.log"))).unwrap();
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
@@ -56,7 +56,7 @@ impl Server {
         server
     }
 
-    fn ask(&self, question: &Question) -> Said {
+    pub(crate) fn ask(&self, question: &Question) -> Said {
         let address: IpAddr = if question.over_v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
         said::ask(SocketAddr::new(address, self.port), question)
     }
