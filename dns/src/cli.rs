@@ -117,7 +117,7 @@ pub(crate) struct Args {
     /// than 53 is given. Servers of stub domains are asked without TLS.
     #[arg(long, help_heading = HEADING, value_name = "NAME", conflicts_with = "force_tcp")]
     pub(crate) tls_server_name: Option<String>,
-    /// Certificate authorities of those certificates, in PEM. [default: the system's]
+    /// Certificate authorities of those certificates, in PEM. The file is reloaded when it changes. [default: the system's]
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
     pub(crate) tls_ca: Option<PathBuf>,
     /// Maximum number of queries that wait for upstream servers; one client may have a quarter of it. Beyond it, the oldest

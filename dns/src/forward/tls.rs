@@ -52,18 +52,18 @@ pub enum TlsError {
 }
 
 impl Tls {
-    /// Servers have this name, and certificates of these authorities: those in a file, or those that the machine knows.
+    /// Servers have this name, and certificates of these authorities: those in a file, whose text this is, or those that the
+    /// machine knows.
     ///
     /// # Errors
     /// The name is none, or there are no authorities.
-    pub fn new(name: &str, authorities: Option<&Path>) -> Result<Self, TlsError> {
+    pub fn new(name: &str, authorities: Option<(&Path, &str)>) -> Result<Self, TlsError> {
         let server = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name(name.to_owned()))?;
         let mut roots = RootCertStore::empty();
         match authorities {
-            Some(file) => {
+            Some((file, text)) => {
                 let wrong = |reason: String| TlsError::File { file: file.display().to_string(), reason };
-                let certificates = CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))?;
-                for certificate in certificates {
+                for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
                     let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
                     roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
                 }

@@ -59,6 +59,8 @@ pub struct Makers {
 struct Known {
     plan: ForwardPlan,
     addresses: Vec<SocketAddr>,
+    /// What the file with certificate authorities says.
+    authorities: Option<String>,
     forwarder: Arc<Forwarder>,
 }
 
@@ -92,7 +94,15 @@ impl Makers {
     /// A forwarder with its servers' addresses: the one that was there, if only addresses have changed.
     fn forwarder(&self, plan: &ForwardPlan, files: &dyn Files, own: &Own) -> Result<Option<Known>, MakeError> {
         let mut addresses = addresses(plan, files, own)?;
+        let authorities = authorities(plan, files)?;
         let before = self.forwarders.iter().find(|known| known.plan == *plan);
+        let before = before.filter(|known| {
+            let same = known.authorities == authorities;
+            if !same {
+                tracing::info!("the certificate authorities of upstream servers have changed");
+            }
+            same
+        });
         if let Some(before) = before {
             if addresses.is_empty() && !before.addresses.is_empty() {
                 tracing::warn!("no upstream server is configured any more: keeping the previous ones");
@@ -116,11 +126,13 @@ impl Makers {
             over: match &plan.over {
                 OverPlan::Udp => Over::Udp,
                 OverPlan::Tcp => Over::Tcp,
-                OverPlan::Tls { name, authorities } => Over::Tls(Tls::new(name, authorities.as_deref())?),
+                OverPlan::Tls { name, authorities: file } => {
+                    Over::Tls(Tls::new(name, file.as_deref().zip(authorities.as_deref()))?)
+                }
             },
         };
         let forwarder = Forwarder::new(config).map(Arc::new);
-        Ok(forwarder.map(|forwarder| Known { plan: plan.clone(), addresses, forwarder }))
+        Ok(forwarder.map(|forwarder| Known { plan: plan.clone(), addresses, authorities, forwarder }))
     }
 }
 
@@ -143,6 +155,12 @@ fn addresses(plan: &ForwardPlan, files: &dyn Files, own: &Own) -> Result<Vec<Soc
         addresses.iter_mut().filter(|server| server.port() == 53).for_each(|server| server.set_port(PORT));
     }
     Ok(addresses)
+}
+
+/// The text of the file with the certificate authorities of servers, if there is one.
+fn authorities(plan: &ForwardPlan, files: &dyn Files) -> Result<Option<String>, MakeError> {
+    let OverPlan::Tls { authorities: Some(path), .. } = &plan.over else { return Ok(None) };
+    files.text(path).map(Some).map_err(|source| MakeError::File { path: path.clone(), source })
 }
 
 /// The servers in a resolv.conf. What is left out of it is said.

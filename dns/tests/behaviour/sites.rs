@@ -371,6 +371,31 @@ fn d31_a_site_without_rules_keeps_its_servers_when_it_changes() {
 }
 
 #[test]
+fn d31_certificate_authorities_are_read_again_when_their_file_changes() {
+    let authority = |name: &str| {
+        let certified = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+        certified.cert.pem()
+    };
+    run(async {
+        let text = ". {\nkubernetes cluster.local\nforward . tls://192.0.2.7 {\ntls ca.pem\ntls_servername dns.example\n}\n}";
+        let with = |pem: &str| {
+            let mut files = files(text);
+            files.0.insert("ca.pem", pem.to_owned());
+            files
+        };
+        let mut makers = Makers::default();
+        let mut make = |pem: &str| makers.make(&plan(text), &with(pem), &Own::default());
+        let (one, other) = (authority("one"), authority("other"));
+        let first = make(&one).unwrap();
+        let same = make(&one).unwrap();
+        assert!(Arc::ptr_eq(&first.forwarders()[0], &same.forwarders()[0]), "what is kept stays");
+        assert!(make("").is_err(), "a file without certificates is a mistake, and the last good one stays");
+        let next = make(&other).unwrap();
+        assert!(!Arc::ptr_eq(&first.forwarders()[0], &next.forwarders()[0]), "new connections trust the new ones");
+    });
+}
+
+#[test]
 fn d15_the_dns_service_is_the_one_with_this_server_behind_it() {
     use crate::fixture::{endpoint, service, slice, zone_of};
     use fairlead_objects::Protocol;

@@ -1,5 +1,6 @@
 //! Upstream servers that misbehave, and what is kept of those that don't.
 
+use std::path::Path;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -537,10 +538,9 @@ async fn over_tls(name: &str) -> (SocketAddr, String) {
 fn d31_servers_over_tls_prove_who_they_are() {
     run(async {
         let (upstream, certificate) = over_tls("dns.example").await;
-        let file = std::env::temp_dir().join(format!("fairlead-dns-ca-{}.pem", std::process::id()));
-        std::fs::write(&file, certificate).unwrap();
+        let file = Path::new("ca.pem");
         let tiers = async |name: &str, limits: Limits| {
-            let over = Over::Tls(Tls::new(name, Some(&file)).unwrap());
+            let over = Over::Tls(Tls::new(name, Some((file, &certificate))).unwrap());
             let config = Config { upstreams: vec![upstream], over, limits, ..Config::default() };
             Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await
         };
@@ -550,8 +550,7 @@ fn d31_servers_over_tls_prove_who_they_are() {
         }
         let other = tiers("other.example", IMPATIENT).await;
         assert_eq!(udp(&other, "www.example.org A").await.metadata.response_code, ResponseCode::ServFail);
-        std::fs::remove_file(&file).unwrap();
-        assert!(Tls::new("dns.example", Some(&file)).unwrap_err().to_string().contains("fairlead-dns-ca"));
+        assert!(Tls::new("dns.example", Some((file, ""))).unwrap_err().to_string().contains("ca.pem"));
         assert!(Tls::new("no name", None).is_err());
     });
 }
