@@ -134,8 +134,7 @@ impl Follower {
                 responder.zone.write().unwrap_or_else(PoisonError::into_inner).set_own(own);
             }
             tokio::time::sleep(LOOK).await;
-            // What is wrong may lie in no file.
-            if !self.files.has_changed() && wrong.is_none() {
+            if !self.files.has_changed() {
                 continue;
             }
             self.files = Recorded::default();

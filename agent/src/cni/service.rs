@@ -26,7 +26,7 @@ use crate::wiring::{PodLink, PodLinks, WiringError};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the first step of an ADD may wait in all for what others have to do: the plugin waits 20 seconds for the answer, and
 /// what is wrong then is better said than that nobody answered.
-const RESERVE_PATIENCE: Duration = Duration::from_secs(12);
+const RESERVE_PATIENCE: Duration = Duration::from_secs(16);
 /// How long a DEL waits for the datapath: the plugin waits seven seconds for the answer.
 const DETACH_PATIENCE: Duration = Duration::from_secs(5);
 /// How long an ADD waits for the Pod object. The kubelet has seen it, so it is on its way here.
@@ -138,7 +138,7 @@ impl<N: PodNetwork> Service<N> {
         if self.is_leaving(attachment) {
             self.release(attachment).await?;
         }
-        let node = self.ready_node().await?;
+        let node = self.ready_node(end - DEPARTURE_PATIENCE - OBJECT_PATIENCE).await?;
         let key = ObjectKey::new(&pod.namespace, &pod.name);
         let carried = self.known_pod(&key, pod.uid.as_deref()).await.map(|known| known.ips).unwrap_or_default();
         let to_have: Vec<IpAddr> = asked.ips.iter().chain(&carried).copied().collect();
@@ -451,8 +451,8 @@ impl<N: PodNetwork> Service<N> {
         Ok(())
     }
 
-    async fn ready_node(&self) -> Result<NodeNetwork, CniError> {
-        let deadline = Instant::now() + PATIENCE;
+    async fn ready_node(&self, end: Instant) -> Result<NodeNetwork, CniError> {
+        let deadline = end.min(Instant::now() + PATIENCE);
         loop {
             let missing = match self.network.health() {
                 Health::Impaired(why) => return Err(AttachError(why).into()),

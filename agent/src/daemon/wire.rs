@@ -28,7 +28,7 @@ use crate::wiring::{
 const LOOK: Duration = Duration::from_secs(10);
 
 /// How soon again when that failed.
-const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// After a look, how long changes are collected before the next: this many times what it took, within bounds, so that a node
 /// where links come and go all the time does not spend its time with looking.

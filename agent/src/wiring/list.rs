@@ -4,16 +4,21 @@
 //! all the time, and says so (`nl_dump_check_consistent` in include/net/netlink.h). An uplink that is left out would lose its
 //! programs.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::LinkMessage;
+use tokio::time::sleep;
 
 use super::{Netlink, WiringError};
 
-/// How often a list is asked for that changes meanwhile.
-const TRIES: usize = 8;
+/// How often a list is asked for that changes meanwhile, and how long it is left to settle: a node that starts has many devices
+/// that come.
+const TRIES: u32 = 12;
+const PAUSE: Duration = Duration::from_millis(5);
 
 impl Netlink {
     /// Every device.
@@ -42,13 +47,14 @@ impl Netlink {
         of: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>, WiringError> {
         let refused = |e| WiringError::kernel(what, &e);
-        for _ in 0..TRIES {
+        for tries in 0..TRIES {
             let mut message = NetlinkMessage::from(request.clone());
             message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
             let answers = self.handle.clone().request(message).map_err(refused)?;
             if let Some(list) = whole(answers.collect().await, &of).map_err(refused)? {
                 return Ok(list);
             }
+            sleep(PAUSE * tries).await;
         }
         Err(WiringError::Changing(what))
     }

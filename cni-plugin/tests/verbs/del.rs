@@ -176,6 +176,7 @@ fn c16_del_while_an_add_is_under_way_comes_after_it() {
     let adding = begin("ADD");
     eventually("the ADD is half-way", || pod.is_wired());
     let deleting = begin("DEL");
+    eventually("the agent has both", || node.connections() == 2);
     node.double.go_on.add_permits(1);
     assert!(deleting.join().unwrap().is_empty_success());
     adding.join().unwrap().result();

@@ -143,6 +143,15 @@ impl Node {
         Self { netns, double, directory, agent: None }
     }
 
+    /// Connections of plugins to the agent.
+    pub(crate) fn connections(&self) -> usize {
+        const CONNECTED: Option<&str> = Some("03");
+        // A socket keeps the name that it was bound to.
+        let path = self.socket().with_extension("new").display().to_string();
+        let sockets = self.netns.run(|| std::fs::read_to_string("/proc/thread-self/net/unix").unwrap());
+        sockets.lines().filter(|line| line.ends_with(&path) && line.split_whitespace().nth(5) == CONNECTED).count()
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory.join("cni.sock")
     }

@@ -158,7 +158,11 @@ impl Tiers {
         assert!(!short || fast.is_some(), "the short way answers");
         // What is kept counts down from one question to the next.
         let keeps = self.responder.site().forwarders().iter().any(|forwarder| forwarder.cache().rules().bytes > 0);
-        let said = |bytes: &[u8]| if keeps { without_ttls(bytes) } else { bytes.to_vec() };
+        // The same bytes otherwise, which a message that is encoded anew hides all but the number of.
+        let said = |bytes: &[u8]| {
+            let message = if keeps { without_ttls(bytes) } else { bytes.to_vec() };
+            (bytes.len(), message)
+        };
         let udp = said(&self.udp(query).await);
         let tcp = self.tcp(query).await;
         assert_eq!(said(&self.full(query, Transport::Udp).await), udp, "the long way and UDP");

@@ -178,6 +178,9 @@ fn at_rate<A: FnMut() -> Result<(), ProbeError>>(
     join_all((0..THREADS).map(|_| &pull))
 }
 
+/// How long a connection that is open may stall.
+const STALL: Duration = Duration::from_secs(2);
+
 /// Uses each connection every so often.
 fn exchanges(kept: Vec<Kept>, every: Duration, clock: Clock<'_>) -> Vec<Attempts> {
     join_all(kept.into_iter().map(|mut conversation| {
@@ -185,7 +188,11 @@ fn exchanges(kept: Vec<Kept>, every: Duration, clock: Clock<'_>) -> Vec<Attempts
             let mut attempts = Attempts::default();
             while !clock.is_over(Instant::now()) {
                 attempts.record(clock, || match &mut conversation {
-                    Ok(open) => open.exchange(0, 0).map(|_| ()),
+                    // What TCP sends again comes sooner.
+                    Ok(open) => match open.exchange(0, 0)? {
+                        reply if reply.took > STALL => Err(ProbeError::TimedOut),
+                        _ => Ok(()),
+                    },
                     Err(error) => Err(error.clone()),
                 });
                 thread::sleep(every);

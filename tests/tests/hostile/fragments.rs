@@ -1,7 +1,7 @@
 //! Fragments behind packets of other flows: what a program saw before on its CPU says nothing of the next packet.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairlead_tests::frames::flags::{ACK, PSH, RST, SYN};
 use fairlead_tests::frames::{Segment, TCP, UDP, Wire, datagram, ends, fragment, segment};
@@ -115,6 +115,7 @@ fn s47_who_sends_first_fragments_all_the_time_takes_no_datagram_of_others() {
     }
     let dropped = Drops::of(here).count("fragment");
     let mut rest = Vec::new();
+    let begin = Instant::now();
     for (wire, pod) in wires.iter_mut().zip(&pods) {
         for (own, to) in pod.ips().into_iter().zip(server.ips()) {
             let [(kind, first), later] = pieces(own, to, 1);
@@ -136,6 +137,10 @@ fn s47_who_sends_first_fragments_all_the_time_takes_no_datagram_of_others() {
         wire.send(*kind, later);
         let answered = |frame: &fairlead_tests::Frame| !frame.outgoing && ends(&frame.bytes()) == Some((*to, *own));
         lost += usize::from(wire.packets.wait_for(Duration::from_secs(2), answered).is_none());
+    }
+    // A first fragment is remembered for 30 s. On a machine that needs that long the test says nothing.
+    if begin.elapsed() > Duration::from_secs(20) {
+        return;
     }
     assert_eq!(Drops::of(here).count("fragment"), dropped, "a pod has places of its own on its node");
     // Elsewhere, one pod of 128 shares the flooder's.

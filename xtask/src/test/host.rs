@@ -58,8 +58,10 @@ pub(super) fn cargo_test(command: &mut Command) -> Result<Outcome> {
     // It has the ends that are written to, and this process must not.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut reading = Reading::default();
-    for line in BufReader::new(out).lines() {
-        let line = line?;
+    for line in BufReader::new(out).split(b'\n') {
+        // What can't be read is the end of what cargo says, and it is waited for all the same.
+        let Ok(line) = line else { break };
+        let line = String::from_utf8_lossy(&line);
         println!("{line}");
         reading.line(&line);
     }

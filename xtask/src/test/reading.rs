@@ -14,59 +14,100 @@ const COLUMNS: usize = 400;
 #[derive(Default)]
 pub(super) struct Reading {
     tally: Tally,
-    failed: Vec<String>,
-    /// What tests said.
-    said: BTreeMap<String, Vec<String>>,
-    /// The one that speaks: what it says is shown as it comes, or a section has it.
-    speaks: Option<Speaks>,
+    failures: Vec<String>,
+    /// Of the binary that runs.
+    binary: Binary,
 }
 
-struct Speaks {
-    test: String,
-    /// In a section of its own, after all tests.
-    afterwards: bool,
+/// What the tests of one binary do.
+#[derive(Default)]
+struct Binary {
+    failed: Vec<String>,
+    said: BTreeMap<String, Vec<String>>,
+    /// The one that speaks.
+    speaks: Speaks,
+}
+
+#[derive(Default)]
+enum Speaks {
+    #[default]
+    Nobody,
+    /// A test, as it runs.
+    Test(String),
+    /// A test, of which it is told after all have run.
+    Section(String),
+    /// The list of those that failed.
+    Failures,
 }
 
 impl Reading {
     pub(super) fn line(&mut self, line: &str) {
-        if let Some(tally) = Tally::parse(line) {
-            self.tally += tally;
-            self.speaks = None;
-        } else if let Some((test, rest)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ... ")) {
-            self.speaks = Some(Speaks { test: test.to_owned(), afterwards: false });
+        match Tally::parse(line) {
+            Some(tally) => {
+                self.tally += tally;
+                self.failures.extend(std::mem::take(&mut self.binary).failures());
+            }
+            None => self.binary.line(line),
+        }
+    }
+
+    /// A cargo that failed without a failed test could not build, or a test ended its process.
+    pub(super) fn end(mut self, success: bool) -> Outcome {
+        self.failures.extend(self.binary.failures());
+        if !success && self.tally.failed == 0 {
+            self.tally += Tally::one(false);
+            let failure = "cargo test: a test does not build, or its process ended early; see above".to_owned();
+            self.failures.push(failure);
+        }
+        Outcome { tally: self.tally, failures: self.failures }
+    }
+}
+
+impl Binary {
+    fn line(&mut self, line: &str) {
+        if let Some((test, rest)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ... ")) {
+            self.speaks = Speaks::Test(test.to_owned());
             self.says(rest);
         } else if let Some(test) = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" stdout ----")) {
-            self.speaks = Some(Speaks { test: test.to_owned(), afterwards: true });
+            self.speaks = Speaks::Section(test.to_owned());
+        } else if line == "failures:" {
+            self.speaks = Speaks::Failures;
         } else {
             self.says(line);
         }
     }
 
     fn says(&mut self, line: &str) {
-        let Some(Speaks { test, afterwards }) = &self.speaks else { return };
-        match line {
-            "FAILED" if !afterwards => self.failed.push(test.clone()),
-            "ok" if !afterwards => drop(self.said.remove(test)),
-            _ => {
+        match &self.speaks {
+            Speaks::Nobody => {}
+            Speaks::Test(test) if line == "FAILED" => {
+                self.failed.push(test.clone());
+                self.speaks = Speaks::Nobody;
+            }
+            Speaks::Test(test) if line == "ok" => {
+                self.said.remove(test);
+                self.speaks = Speaks::Nobody;
+            }
+            Speaks::Test(test) | Speaks::Section(test) => {
                 self.said.entry(test.clone()).or_default().push(line.to_owned());
-                return;
+            }
+            // Whoever speaks without an end of the line hides the word behind.
+            Speaks::Failures => {
+                let test = line.trim();
+                if !test.is_empty() && !self.failed.iter().any(|failed| failed == test) {
+                    self.failed.push(test.to_owned());
+                }
             }
         }
-        self.speaks = None;
     }
 
-    /// A cargo that failed without a failed test could not build, or a test ended its process.
-    pub(super) fn end(mut self, success: bool) -> Outcome {
-        if !success && self.tally.failed == 0 {
-            self.tally += Tally::one(false);
-            let failure = "cargo test: a test does not build, or its process ended early; see above".to_owned();
-            return Outcome { tally: self.tally, failures: vec![failure] };
-        }
-        let failures = self.failed.iter().map(|test| {
-            let said = self.said.get(test).map(|lines| complaint(lines)).unwrap_or_default();
-            [std::slice::from_ref(test), &said].concat().join("\n    ")
-        });
-        Outcome { tally: self.tally, failures: failures.collect() }
+    /// Those that failed, each with what tells why in lines behind.
+    fn failures(self) -> impl Iterator<Item = String> {
+        let Self { failed, said, .. } = self;
+        failed.into_iter().map(move |test| {
+            let why = said.get(&test).map(|said| complaint(said)).unwrap_or_default();
+            [vec![test], why].concat().join("\n    ")
+        })
     }
 }
 

@@ -132,10 +132,13 @@ fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Action {
         return Action::refuse(IcmpError::TimeExceeded, DropReason::TtlExceeded);
     }
     // A pod's own interface says what it takes.
-    if (end.slot == NO_SLOT || from != u32::from(NO_NODE)) && says_mss(&w.packet) {
+    let from_node = from != u32::from(NO_NODE);
+    if (end.slot == NO_SLOT || from_node) && says_mss(&w.packet) {
         // What the receiver sends comes by the way that this packet goes, and leaves by the one that this packet came.
-        let back = k.node(from as u16).map_or(mtu, |hop| overlay::largest(config, &hop, v6));
-        if !clamp_mss(k, w, mtu.min(back)) {
+        if from_node && let Some(hop) = k.node(from as u16) {
+            mtu = mtu.min(overlay::largest(config, &hop, v6));
+        }
+        if !clamp_mss(k, w, mtu) {
             return Action::drop(DropReason::Rewrite);
         }
     }

@@ -385,3 +385,21 @@ fn s77_a_segment_size_that_fits_or_is_not_said_stays() {
         }
     });
 }
+
+#[test]
+fn s77_the_segment_size_of_a_client_fits_in_the_interface_that_it_is_behind() {
+    each(|v6, send| {
+        let (mut node, _) = node_port(v6, TCP, &[(Node::pod(1, v6), 8080)], 0);
+        node.host.record_nothing("a kernel has no such route");
+        let (_, got) = send.arrives(&mut node, &tcp((Node::world(v6), CLIENT), (Node::address(v6), NODE_PORT), SYN));
+        for (takes, mss) in [(1300, 1300 - if v6 { 60 } else { 40 }), (9000, 0x2200)] {
+            node.host.onward = Some((7, takes));
+            let options = std::vec![2, 4, 0x22, 0];
+            let back = Message { tcp_options: options.clone(), ..answer(&got, SYN_ACK) };
+            let mut frame = send.frame(&back);
+            assert_eq!(node.pod_sends(1, &mut frame), Landed::Out);
+            let [high, low] = u16::try_from(mss).unwrap().to_be_bytes();
+            assert_eq!(clamped(&frame, v6, &options), [2, 4, high, low], "{takes}");
+        }
+    });
+}
