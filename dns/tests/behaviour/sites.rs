@@ -377,7 +377,8 @@ fn d31_certificate_authorities_are_read_again_when_their_file_changes() {
         certified.cert.pem()
     };
     run(async {
-        let text = ". {\nkubernetes cluster.local\nforward . tls://192.0.2.7 {\ntls ca.pem\ntls_servername dns.example\n}\n}";
+        let text =
+            ". {\nkubernetes cluster.local\nforward . tls://192.0.2.7 {\ntls ca.pem\ntls_servername dns.example\n}\n}";
         let with = |pem: &str| {
             let mut files = files(text);
             files.0.insert("ca.pem", pem.to_owned());

@@ -77,7 +77,8 @@ fn ten_minutes_without_an_api_server_take_no_dns_server_out_of_service() {
 
     runtime.block_on(async {
         control.serve(FIRST, &[FIRST], &flags).await;
-        create::<Service>(&admin, "shop", json!({"metadata": {"name": "new"}, "spec": {"ports": [{"port": 80}]}})).await;
+        create::<Service>(&admin, "shop", json!({"metadata": {"name": "new"}, "spec": {"ports": [{"port": 80}]}}))
+            .await;
         let new = Question::plain("new.shop.svc.cluster.local", 1);
         wait("what is new arrives", || servers.iter().all(|server| server.ask(&new).has_answers())).await;
         let fresh = || places.into_iter().all(|place| ready(&at(place)) == Some((200, "OK".to_owned())));
