@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod apply;
+pub mod audit;
 pub mod bpf;
 pub mod cli;
 pub mod cni;

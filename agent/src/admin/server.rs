@@ -151,6 +151,10 @@ fn answer(admin: &Admin, request: Request) -> Reply {
             Ok(list) => ok(&list),
             Err(text) => Reply::Error(text),
         },
+        Request::PolicyAudit { pod } => match policy::audit(admin, pod.as_deref()) {
+            Ok(audit) => ok(&audit),
+            Err(text) => Reply::Error(text),
+        },
         // Answered before, on a thread of its own.
         Request::PolicyWhatIf { .. } => Reply::Error("not answered here".to_owned()),
         Request::LogLevel { filter } => match log_level(&admin.log, filter.as_deref()) {

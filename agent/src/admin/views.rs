@@ -1,5 +1,6 @@
 //! What is said on the socket: the same structures are JSON for programs and tables for a person.
 
+mod audit;
 mod rules;
 mod service;
 mod status;
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use audit::{AuditedFlowView, AuditedPolicyView, PolicyAudit};
 pub use rules::PolicyRuleView;
 pub use service::{EndpointView, ServiceExplanation, ServiceView, Verdict};
 pub use status::{
@@ -51,6 +53,12 @@ pub enum Request {
     /// direction and place.
     PolicyList {
         /// Of the policies that judge this pod alone, `namespace/name`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pod: Option<String>,
+    },
+    /// What would policies in audit mode have dropped? Answered with [`PolicyAudit`].
+    PolicyAudit {
+        /// Of this pod alone, `namespace/name`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pod: Option<String>,
     },

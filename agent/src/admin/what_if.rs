@@ -5,7 +5,8 @@ mod coverage;
 use std::collections::BTreeMap;
 
 use fairlead_objects::{
-    ClusterNetworkPolicy, Event, Invalid, Kind, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, read_str_in,
+    ClusterNetworkPolicy, Event, Invalid, Kind, Mode, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod,
+    read_str_in,
 };
 use ipnetwork::IpNetwork;
 
@@ -43,8 +44,8 @@ struct Policies {
 impl Snapshot {
     fn of(model: &Model, most: usize) -> Self {
         let policies = Policies {
-            network: model.policies().cloned().collect(),
-            cluster: model.cluster_policies().cloned().collect(),
+            network: model.policies().filter(|policy| policy.mode == Mode::Enforce).cloned().collect(),
+            cluster: model.cluster_policies().filter(|policy| policy.mode == Mode::Enforce).cloned().collect(),
         };
         Self {
             most,

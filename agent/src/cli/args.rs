@@ -141,6 +141,15 @@ pub(super) enum PolicyCommand {
         #[command(flatten)]
         watch: Watch,
     },
+    /// Show which flows of this node policies in audit mode (annotation fairlead.io/mode=audit) would have dropped, and by which
+    /// rule
+    Audit {
+        /// Only flows of this pod
+        #[arg(long, value_name = "NAMESPACE/POD")]
+        pod: Option<String>,
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// Show which connections NetworkPolicies and ClusterNetworkPolicies would open and close, before they are applied
     WhatIf(WhatIfArgs),
 }

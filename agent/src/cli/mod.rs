@@ -17,8 +17,8 @@ use fairlead_settings::SettingsError;
 use serde::de::DeserializeOwned;
 
 use crate::admin::{
-    self, ClientError, Connection, DEFAULT_SOCKET, PolicyExplanation, PolicyRuleView, PolicyVerdict, Request,
-    ServiceExplanation, ServiceView, StatusView,
+    self, ClientError, Connection, DEFAULT_SOCKET, PolicyAudit, PolicyExplanation, PolicyRuleView, PolicyVerdict,
+    Request, ServiceExplanation, ServiceView, StatusView,
 };
 use crate::daemon::{self, DaemonError};
 use crate::log::{self, Log};
@@ -115,6 +115,11 @@ pub fn run(build: Build) -> Result<(), CliError> {
             let (now, wide) = (crate::state::now(), output == Output::Wide);
             rules.retain(|rule| stale.is_none_or(|days| print::is_stale(rule, days, now)));
             let text = text(output, "Policies", &List { items: &rules }, || print::policies(&rules, now, wide))?;
+            Ok((text, Ok(())))
+        }),
+        Command::Policy(PolicyCommand::Audit { pod, watch }) => answer(output, watch, || {
+            let audit: PolicyAudit = ask(&socket, &Request::PolicyAudit { pod: pod.clone() })?;
+            let text = text(output, "PolicyAudit", &audit, || print::audit(&audit, crate::state::now()))?;
             Ok((text, Ok(())))
         }),
         Command::Policy(PolicyCommand::WhatIf(args)) => what_if::run(&args, &socket, output),

@@ -1,5 +1,6 @@
 //! Tables for a person.
 
+mod audit;
 mod policies;
 mod status;
 mod what_if;
@@ -11,6 +12,7 @@ use crate::admin::{EndpointView, PolicyExplanation, PolicyVerdict, ServiceExplan
 use crate::doctor::{Finding, Severity, Without};
 use crate::state::{DropView, DropsView};
 
+pub(super) use audit::audit;
 pub(super) use policies::{is_stale, policies};
 pub(super) use status::status;
 pub(super) use what_if::what_if;

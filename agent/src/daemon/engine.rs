@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 use zerocopy::FromBytes as _;
 
+use super::audit::Audit;
 use super::content::{Content, Outcome};
 use super::gauge::Gauge;
 use super::gone::Gone;
@@ -21,6 +22,7 @@ use super::ports::Ports;
 use super::report::Report;
 use super::sockets::Sockets;
 use super::sweep;
+use crate::audit::Collector;
 use crate::bpf::{BpfError, Hooks, Linked, SocketList, Tables};
 use crate::cni::{AttachError, AttachedPod};
 use crate::compile::{bandwidth as limits, node};
@@ -94,6 +96,7 @@ pub(super) struct Engine {
     gauge: Gauge,
     report: Report,
     port_report: Ports,
+    audit: Audit,
     sockets: Sockets,
     next_sweep: Instant,
     /// Pods that went since the last sweep.
@@ -136,6 +139,7 @@ impl Engine {
             closed: Vec::new(),
             gauge: Gauge::default(),
             report: Report::default(),
+            audit: Audit::default(),
             sockets: Sockets::default(),
             next_sweep: Instant::now() + first,
             gone: Gone::default(),
@@ -354,6 +358,9 @@ impl Engine {
         if !dirty.nodes.is_empty() {
             self.shared.nodes_changed.notify_one();
         }
+        if dirty.policy() {
+            self.audit.changed();
+        }
         let begin = Instant::now();
         let Outcome { plans, operations, whole, services, policy, refused, claims, node, failed } = {
             let model = self.shared.model();
@@ -499,7 +506,14 @@ impl Engine {
             None
         });
         let (seed, ports) = (self.since.seed, self.ports);
-        match sweep::flows(&self.tables, &mut self.hooks, &kept, seed, ports.count(), census.as_mut()) {
+        self.audit.prepare(&self.shared);
+        let mut collector = self.audit.collector();
+        let (census_of, audit) = (census.as_mut(), collector.as_mut());
+        let swept = sweep::flows(&self.tables, &mut self.hooks, &kept, seed, ports.count(), census_of, audit);
+        if let Some((seen, known)) = collector.map(Collector::end) {
+            self.audit.tell(seen, known, &self.shared);
+        }
+        match swept {
             Ok(swept) => {
                 self.port_report.tell(census, ports, &self.shared);
                 if !swept.left {

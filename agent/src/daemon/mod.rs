@@ -1,5 +1,6 @@
 //! The loop that connects source, model, compiler, planner and tables, and what surrounds it.
 
+mod audit;
 mod conflist;
 mod content;
 mod engine;

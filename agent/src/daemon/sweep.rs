@@ -15,6 +15,7 @@ use nix::time::{ClockId, clock_gettime};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::ports::Census;
+use crate::audit::Collector;
 use crate::bpf::{BpfError, Hooks, Tables};
 
 /// Seconds without a packet after which flows that are not established go when room is short.
@@ -54,7 +55,7 @@ pub(super) struct Kept {
 
 /// Takes out what has expired, what is of pods that are gone, what they opened to where they may not any more, and, of whoever
 /// has nearly all that he may have, what is not established and idle. `seed`: [`Config::seed`]; `ports`: how many a destination
-/// has; `census`: counts what stays.
+/// has; `census`: counts what stays; `audit`: wants to know of all.
 pub(super) fn flows(
     tables: &Tables,
     hooks: &mut Hooks,
@@ -62,6 +63,7 @@ pub(super) fn flows(
     seed: u32,
     ports: u16,
     mut census: Option<&mut Census>,
+    mut audit: Option<&mut Collector<'_>>,
 ) -> Result<Swept, BpfError> {
     let Some(now) = seconds() else { return Ok(Swept::default()) };
     let short = short(tables)?;
@@ -72,6 +74,9 @@ pub(super) fn flows(
         tables.map(id)?.for_each(|key, value| {
             entries += 1;
             let (Ok(key), Ok(flow)) = (FlowKey::read_from_bytes(key), Flow::read_from_bytes(value)) else { return };
+            if let Some(audit) = &mut audit {
+                audit.note(&key, &flow);
+            }
             told += usize::from(flow.state.value & FlowState::GONE != 0);
             if let Some(over) = verdict(&key, &flow, table, now, kept, &short) {
                 ended.push((over, key));

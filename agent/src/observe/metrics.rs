@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fairlead_objects::Kind;
 use fairlead_objects::kubernetes::WatchState;
+use fairlead_objects::{Kind, ObjectKey};
 use fairlead_observe::{Answer, Handler, counter, counters, exposition, gauge, gauges};
 use ipnetwork::IpNetwork;
 use prometheus::proto::MetricFamily;
@@ -121,6 +121,19 @@ impl MetricsServer {
                 "fairlead_unrepaired",
                 "Changes by others on the node that the agent can't repair.",
                 shared.repairs.all_broken().len() as f64,
+            ),
+            counters(
+                "fairlead_policy_audit_flows_total",
+                "New flows that a policy in audit mode would have dropped, by policy and direction.",
+                shared.audit().flows().iter().map(|((policy, direction), flows)| {
+                    let ObjectKey { namespace, name } = policy;
+                    let labels = vec![
+                        ("namespace", namespace.as_str()),
+                        ("policy", name.as_str()),
+                        ("direction", direction.as_str()),
+                    ];
+                    (labels, *flows as f64)
+                }),
             ),
             gauge(
                 "fairlead_services_refused",

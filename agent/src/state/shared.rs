@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use fairlead_objects::kubernetes::{Cluster, RequestCounts, WatchState};
@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::{Checks, Freshness, Metrics, Repairs, RuleHits, Subject};
+use crate::audit::Findings;
 use crate::bpf::ProgramInfo;
 use crate::cni::{Health, KnownPod, NodeNetwork};
 use crate::compile::claims::PodRanges;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// What rules of policies have decided on.
     pub rule_hits: Arc<RuleHits>,
+    /// What policies in audit mode would have dropped.
+    audit: Mutex<Findings>,
     /// What others undid and what became of it.
     pub repairs: Repairs,
     /// The health checks that load balancers look for.
@@ -119,10 +122,16 @@ impl Shared {
             freshness: Freshness::default(),
             metrics: Metrics::default(),
             rule_hits: Arc::default(),
+            audit: Mutex::default(),
             repairs: Repairs::default(),
             checks: watch::Sender::default(),
             nodes_changed: Notify::new(),
         }
+    }
+
+    /// What policies in audit mode would have dropped. It is asked for after the model where both are.
+    pub fn audit(&self) -> MutexGuard<'_, Findings> {
+        self.audit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The model, for reading.

@@ -4,13 +4,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ObjectKey, Rule, Selector};
+use crate::{Mode, ObjectKey, Rule, Selector};
 
 /// A policy.networking.k8s.io ClusterNetworkPolicy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterNetworkPolicy {
     /// Its name, in no namespace.
     pub key: ObjectKey,
+    /// Whether it is in force.
+    pub mode: Mode,
     /// Whether it is asked before NetworkPolicies or after them.
     pub tier: Tier,
     /// Its place in the tier: the lowest is asked first, and before that what has none that can be read.

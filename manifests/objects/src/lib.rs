@@ -30,7 +30,7 @@ pub use meta::{Labels, ObjectKey, Operator, Protocol, Requirement, Selector};
 pub use namespace::Namespace;
 pub use node::{Annotated, Node, POD_CIDRS};
 pub use pod::{Bandwidth, ContainerPort, Phase, Pod};
-pub use policy::{NetworkPolicy, Peer, PolicyPort, PortMatch, Rule};
+pub use policy::{Mode, NetworkPolicy, Peer, PolicyPort, PortMatch, Rule};
 pub use read::{Invalid, read_str, read_str_in, read_yaml};
 pub use service::{LoadBalancerIngress, Service, ServicePort, ServiceType, TrafficPolicy};
 pub use slice::{AddressType, Endpoint, EndpointPort, EndpointSlice};

@@ -4,11 +4,28 @@ use ipnetwork::IpNetwork;
 
 use crate::{ObjectKey, Protocol, Selector};
 
+/// Whether a policy is in force: its annotation [`Mode::ANNOTATION`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// It is.
+    #[default]
+    Enforce,
+    /// It is not: what it would drop is only counted.
+    Audit,
+}
+
+impl Mode {
+    /// The annotation that says so.
+    pub const ANNOTATION: &str = "fairlead.io/mode";
+}
+
 /// A networking.k8s.io/v1 NetworkPolicy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkPolicy {
     /// Namespace and name.
     pub key: ObjectKey,
+    /// Whether it is in force.
+    pub mode: Mode,
     /// The pods of its namespace that it selects.
     pub pod_selector: Selector,
     /// Its ingress rules, or `None` when it does not isolate its pods for ingress (`policyTypes`).

@@ -1,6 +1,7 @@
 //! NetworkPolicy v1 and ClusterNetworkPolicy, row by row, with packets: every test puts policies in force on one grid of pods and probes all of
 //! its cells. Each cell has to be as the row words it and as the reference model says.
 
+mod audit;
 mod blocks;
 mod capacity;
 mod cluster;

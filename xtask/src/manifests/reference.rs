@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail};
 use crate::paths;
 
 /// Where the structures are, and which page they become.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "agent/src/admin/views/status.rs",
     "agent/src/admin/views/service.rs",
     "agent/src/admin/views/rules.rs",
+    "agent/src/admin/views/audit.rs",
     "agent/src/admin/views/what_if.rs",
     "agent/src/admin/views.rs",
     "agent/src/state/drops.rs",
@@ -20,12 +21,13 @@ const SOURCES: [&str; 7] = [
 const PAGE: &str = "manifests/book/src/reference/json.md";
 
 /// What of them is answered with, in the page's order: the structure, the word in `kind`, the command.
-const KINDS: [(&str, &str, &str); 8] = [
+const KINDS: [(&str, &str, &str); 9] = [
     ("StatusView", "Status", "fairlead status"),
     ("ServiceView", "Services", "fairlead service list"),
     ("ServiceExplanation", "ServiceExplanations", "fairlead service explain"),
     ("PolicyExplanation", "PolicyExplanation", "fairlead policy explain"),
     ("PolicyRuleView", "Policies", "fairlead policy list"),
+    ("PolicyAudit", "PolicyAudit", "fairlead policy audit"),
     ("PolicyWhatIf", "PolicyWhatIf", "fairlead policy what-if"),
     ("DropsView", "Drops", "fairlead drops"),
     ("Step", "Steps", "fairlead install, uninstall"),

@@ -2,6 +2,7 @@
 //!
 //! An address of a Service is translated first, as in the datapath, and policy is judged for each of its endpoints.
 
+mod audit;
 mod ends;
 mod rules;
 mod tables;
@@ -20,6 +21,7 @@ use crate::compile::services::{Answer, FrontendPolicy, Rank};
 use crate::model::Model;
 use crate::network::Network;
 use crate::plan::policy::CutOff;
+pub(super) use audit::audit;
 use ends::End;
 pub(super) use rules::list;
 use tables::InKernel;

@@ -66,7 +66,7 @@ pub(in crate::cli) fn policies(rules: &[PolicyRuleView], now: u64, wide: bool) -
 }
 
 /// How long ago a second was.
-fn ago(at: u64, now: u64) -> String {
+pub(super) fn ago(at: u64, now: u64) -> String {
     let seconds = now.saturating_sub(at);
     match seconds {
         0..=119 => format!("{seconds}s ago"),

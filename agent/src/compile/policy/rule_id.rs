@@ -115,7 +115,7 @@ fn ids<T: Hash>(whose: impl Hash + Copy, rules: &[T]) -> Vec<RuleId> {
 
 #[cfg(test)]
 mod tests {
-    use fairlead_objects::{PolicyPort, PortMatch, Protocol, Rule, Selector};
+    use fairlead_objects::{Mode, PolicyPort, PortMatch, Protocol, Rule, Selector};
 
     use super::*;
 
@@ -127,6 +127,7 @@ mod tests {
     fn policy(namespace: &str, rules: &[u16]) -> NetworkPolicy {
         NetworkPolicy {
             key: ObjectKey::new(namespace, "web"),
+            mode: Mode::Enforce,
             pod_selector: Selector::All([].into()),
             ingress: Some(rules.iter().copied().map(rule).collect()),
             egress: None,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use fairlead_datapath::policy::decide;
 use fairlead_datapath::{Addr, WirePort, peer};
 use fairlead_objects::{
-    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, Labels, Namespace, NetworkPolicy, Node, ObjectKey,
+    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, Labels, Mode, Namespace, NetworkPolicy, Node, ObjectKey,
     Operator, Peer, Phase, Pod, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Subject, Tier,
 };
 use ipnetwork::IpNetwork;
@@ -95,6 +95,7 @@ pub(crate) fn cnp(
     let [tier, priority, name] = place.split('/').collect::<Vec<_>>()[..] else { panic!("{place}") };
     ClusterNetworkPolicy {
         key: ObjectKey::cluster(name),
+        mode: Mode::Enforce,
         tier: if tier == "Admin" { Tier::Admin } else { Tier::Baseline },
         priority: Some(priority.parse().unwrap()),
         subject: Subject { namespaces: select(namespaces), pods: Selector::everything() },
@@ -195,6 +196,7 @@ impl Cluster {
     ) -> Self {
         self.policies.push(NetworkPolicy {
             key: key(name),
+            mode: Mode::Enforce,
             pod_selector: select(selector),
             ingress: ingress.map(<[_]>::to_vec),
             egress: egress.map(<[_]>::to_vec),
@@ -417,6 +419,7 @@ fn any_cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
     (0..100_u8, tier, 0..4_u16, subject, any_cluster_rules(), any_cluster_rules()).prop_map(
         |(name, tier, priority, subject, ingress, egress)| ClusterNetworkPolicy {
             key: ObjectKey::cluster(format!("c{name}")),
+            mode: Mode::Enforce,
             tier,
             priority: Some(priority),
             subject,
@@ -430,6 +433,7 @@ fn any_policy() -> impl Strategy<Value = NetworkPolicy> {
     (0..3_usize, 0..100_u8, any_selector(), any_rules(), any_rules()).prop_map(
         |(namespace, name, pod_selector, ingress, egress)| NetworkPolicy {
             key: ObjectKey::new(["x", "y", "z"][namespace], format!("p{name}")),
+            mode: Mode::Enforce,
             pod_selector,
             ingress,
             egress,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use fairlead_datapath::Addr;
-use fairlead_objects::{ClusterNetworkPolicy, Labels, Namespace, NetworkPolicy, Node, ObjectKey, Pod};
+use fairlead_objects::{ClusterNetworkPolicy, Labels, Mode, Namespace, NetworkPolicy, Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
 use crate::compile::claims::PodRanges;
@@ -53,9 +53,18 @@ pub(crate) fn claim(pod: &Pod) -> (bool, &ObjectKey, &str) {
 }
 
 impl<'a> World<'a> {
-    /// The world of a model.
+    /// The world of a model, as it is in force.
     #[must_use]
     pub fn of(model: &'a Model, network: &Network) -> Self {
+        let mut world = Self::with_audited(model, network);
+        world.policies.retain(|policy| policy.mode == Mode::Enforce);
+        world.cluster_policies.retain(|policy| policy.mode == Mode::Enforce);
+        world
+    }
+
+    /// The same with the policies that are in audit mode.
+    #[must_use]
+    pub fn with_audited(model: &'a Model, network: &Network) -> Self {
         Self {
             node: model.node_name(),
             network: network.clone(),

@@ -96,7 +96,8 @@ impl<const BETA: bool> Slim for ClusterNetworkPolicy<BETA> {
             rules
         };
         let (ingress, egress) = (rules("ingress"), rules("egress"));
-        let policy = Policy { key, tier, priority, subject, ingress, egress };
+        let mode = meta::mode(&self.metadata, &mut notes);
+        let policy = Policy { key, mode, tier, priority, subject, ingress, egress };
         Ok((Object::ClusterNetworkPolicy(policy), notes))
     }
 }

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 
 use super::problem::{At, Error, Problem};
 use crate::address;
-use crate::{Labels, ObjectKey, Operator, Protocol, Requirement, Selector};
+use crate::{Labels, Mode, ObjectKey, Operator, Protocol, Requirement, Selector};
 
 /// The namespace of an object that names none, as for `kubectl apply`.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -43,6 +43,19 @@ pub(super) fn label(meta: &ObjectMeta, key: &str) -> Option<String> {
 /// One annotation.
 pub(super) fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     meta.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// Whether a policy is in force. One that says something else is.
+pub(super) fn mode(meta: &ObjectMeta, notes: &mut Vec<Error>) -> Mode {
+    match annotation(meta, Mode::ANNOTATION) {
+        None | Some("enforce") => Mode::Enforce,
+        Some("audit") => Mode::Audit,
+        Some(other) => {
+            let problem = Problem::Choice(other.to_owned(), "audit or enforce; until then the policy is enforced");
+            notes.push(problem.at(format!("metadata.annotations[{}]", Mode::ANNOTATION)));
+            Mode::Enforce
+        }
+    }
 }
 
 /// An address.

@@ -34,7 +34,8 @@ impl Slim for v1::NetworkPolicy {
                 .map(|(i, r)| rule(r.to.as_deref(), "to", r.ports.as_deref(), &format!("spec.egress[{i}]"), &mut notes))
                 .collect()
         });
-        let policy = NetworkPolicy { key: meta::key(&self.metadata)?, pod_selector, ingress, egress };
+        let mode = meta::mode(&self.metadata, &mut notes);
+        let policy = NetworkPolicy { key: meta::key(&self.metadata)?, mode, pod_selector, ingress, egress };
         Ok((Object::NetworkPolicy(policy), notes))
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{invalid, one};
 use crate::{
-    Labels, NetworkPolicy, Object, Operator, Peer, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector,
+    Labels, Mode, NetworkPolicy, Object, Operator, Peer, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector,
 };
 
 const HEAD: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop}";
@@ -318,5 +318,26 @@ proptest! {
             _ => true,
         });
         prop_assert_eq!(selector.matches(&has), expected);
+    }
+}
+
+#[test]
+fn p74_a_policy_is_in_force_unless_its_annotation_says_audit() {
+    let read = |annotations: &str| {
+        let metadata = format!("{{name: p, namespace: shop, annotations: {annotations}}}");
+        let text =
+            format!("{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {metadata}, spec: {{}}}}");
+        match one(&text) {
+            (Object::NetworkPolicy(policy), notes) => (policy.mode, notes),
+            (other, _) => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(read("{}"), (Mode::Enforce, vec![]));
+    assert_eq!(read("{fairlead.io/mode: enforce}"), (Mode::Enforce, vec![]));
+    assert_eq!(read("{fairlead.io/mode: audit}"), (Mode::Audit, vec![]));
+    for other in ["Audit", "dryrun", "\"\""] {
+        let (mode, notes) = read(&format!("{{fairlead.io/mode: {other}}}"));
+        assert_eq!((mode, notes.len()), (Mode::Enforce, 1), "{other}");
+        assert!(notes[0].contains("fairlead.io/mode") && notes[0].contains("enforced"), "{notes:?}");
     }
 }

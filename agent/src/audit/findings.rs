@@ -1,0 +1,125 @@
+//! What was found, for who asks.
+
+use std::collections::BTreeMap;
+
+use fairlead_objects::ObjectKey;
+
+use super::Denied;
+use crate::compile::policy::{Direction, RuleRef};
+
+/// Findings that are kept: of more, those that were not seen for the longest time go.
+const KEPT: usize = 2048;
+
+/// Flows that would be dropped, and why.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// The pod that is judged.
+    pub pod: ObjectKey,
+    /// In which direction.
+    pub direction: Direction,
+    /// The other end: `namespace/pod`, `node/name` or an address.
+    pub peer: String,
+    /// The IP protocol number.
+    pub proto: u8,
+    /// The responder's port, 0 where there is none.
+    pub port: u16,
+    /// The rule that denies them, or nothing.
+    pub by: Option<RuleRef>,
+    /// The policies in audit mode that select the pod.
+    pub policies: Vec<ObjectKey>,
+}
+
+/// How often and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// New flows.
+    pub flows: u64,
+    /// When they were seen first and last, in seconds since 1970.
+    pub first: u64,
+    /// The last time.
+    pub last: u64,
+}
+
+/// All of it.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    found: BTreeMap<Finding, Found>,
+    /// Flows by policy and direction, for as long as the agent runs.
+    flows: BTreeMap<(ObjectKey, Direction), u64>,
+    /// Findings that had to go.
+    left_out: u64,
+    /// Since when policies are audited, in seconds since 1970, while some are.
+    since: Option<u64>,
+}
+
+impl Findings {
+    /// Policies are audited, or none is any more: what was found is forgotten then.
+    pub fn set_auditing(&mut self, auditing: bool, now: u64) {
+        if auditing {
+            self.since.get_or_insert(now);
+        } else {
+            *self = Self::default();
+        }
+    }
+
+    /// Policies have changed: what was found of those that are not audited any more is forgotten.
+    pub fn keep(&mut self, is_audited: impl Fn(&ObjectKey) -> bool) {
+        self.found.retain(|finding, _| match &finding.by {
+            Some(rule) => is_audited(&rule.policy),
+            None => finding.policies.iter().any(&is_audited),
+        });
+        self.flows.retain(|(policy, _), _| is_audited(policy));
+    }
+
+    /// Takes note of flows.
+    pub fn note(&mut self, finding: Finding, flows: u64, now: u64) {
+        let concerned = match &finding.by {
+            Some(rule) => std::slice::from_ref(&rule.policy),
+            // What no rule allows is denied by all of them together.
+            None => &finding.policies,
+        };
+        for policy in concerned {
+            *self.flows.entry((policy.clone(), finding.direction)).or_default() += flows;
+        }
+        let found = self.found.entry(finding).or_insert(Found { flows: 0, first: now, last: now });
+        (found.flows, found.last) = (found.flows + flows, now);
+        if self.found.len() > KEPT
+            && let Some(oldest) = self.found.iter().min_by_key(|(_, found)| found.last).map(|(key, _)| key.clone())
+        {
+            self.found.remove(&oldest);
+            self.left_out += 1;
+        }
+    }
+
+    /// What was found, and of each how often.
+    pub fn iter(&self) -> impl Iterator<Item = (&Finding, &Found)> {
+        self.found.iter()
+    }
+
+    /// New flows that would be dropped, by policy and direction.
+    #[must_use]
+    pub fn flows(&self) -> &BTreeMap<(ObjectKey, Direction), u64> {
+        &self.flows
+    }
+
+    /// Findings that had to go.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// Since when policies are audited.
+    #[must_use]
+    pub fn since(&self) -> Option<u64> {
+        self.since
+    }
+}
+
+impl Finding {
+    /// What would be dropped, of a pod and its peer by their names.
+    #[must_use]
+    pub fn new(pod: ObjectKey, peer: String, seen: &super::Seen, denied: Denied) -> Self {
+        let Denied { by, policies } = denied;
+        Self { pod, direction: seen.direction, peer, proto: seen.proto, port: seen.port.number(), by, policies }
+    }
+}
