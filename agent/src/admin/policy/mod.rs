@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::DropReason;
 use fairlead_datapath::service::FrontendFlags;
+use fairlead_objects::Mode;
 
 use super::service::{Content, contents, keys, place};
 use super::views::{PolicyExplanation, PolicyVerdict, PortRef};
@@ -33,6 +34,8 @@ const SHOWN: usize = 8;
 struct Asked<'a> {
     model: &'a Model,
     world: World<'a>,
+    /// The same with policies in audit mode, if there are any.
+    audited: Option<World<'a>>,
     contents: Vec<Content<'a>>,
     /// The frontends that an address is looked for under.
     keys: &'a dyn Fn(SocketAddr) -> Vec<(Addr, Option<u32>)>,
@@ -63,6 +66,7 @@ pub(super) fn explain(admin: &Admin, request: &Request) -> Result<PolicyExplanat
     let asked = Asked {
         model: &model,
         world: World::of(&model, &Network::default()),
+        audited: audited(&model),
         contents: contents(&model, &place(&model)),
         keys: &|address| keys(admin, address),
         tables: &|judged| kernel.verdict(judged),
@@ -71,6 +75,14 @@ pub(super) fn explain(admin: &Admin, request: &Request) -> Result<PolicyExplanat
         port: 0,
     };
     asked.explain(from, to, port)
+}
+
+/// The world with policies in audit mode, if there are any.
+fn audited(model: &Model) -> Option<World<'_>> {
+    let world = World::with_audited(model, &Network::default());
+    let network = world.policies.iter().any(|policy| policy.mode == Mode::Audit);
+    let cluster = world.cluster_policies.iter().any(|policy| policy.mode == Mode::Audit);
+    (network || cluster).then_some(world)
 }
 
 impl Asked<'_> {
@@ -202,7 +214,16 @@ impl Asked<'_> {
 
     /// A way between two addresses, with what is cut off.
     fn path(&self, from: IpAddr, to: IpAddr, port: u16, service: bool) -> Explanation {
-        let mut out = explain_path(&self.world, Path { from, to, proto: self.proto, port, service });
+        let path = Path { from, to, proto: self.proto, port, service };
+        let mut out = explain_path(&self.world, path);
+        if out.dropped.is_none()
+            && let Some(other) = self.audited.as_ref().map(|world| explain_path(world, path))
+            && other.dropped.is_some()
+        {
+            let new = other.lines.into_iter().filter(|line| !out.lines.contains(line));
+            let new: Vec<_> = new.map(|line| format!("with policies in audit mode: {line}")).collect();
+            out.lines.extend(new);
+        }
         for (ip, direction, reason) in
             [(from, Direction::Egress, DropReason::EgressPolicy), (to, Direction::Ingress, DropReason::IngressPolicy)]
         {

@@ -103,6 +103,7 @@ fn ask_of(
     let asked = Asked {
         model,
         world: World::of(model, &Network::default()),
+        audited: audited(model),
         contents: contents(model, &place(model)),
         keys: &node_ports,
         tables: &|judged| Some(judged.allow != stale),
@@ -305,4 +306,22 @@ proptest! {
         };
         prop_assert_eq!(ask(&model, "shop/client", "10.96.0.7", 80).verdict, expected);
     }
+}
+
+#[test]
+fn p74_an_explanation_says_what_policies_in_audit_mode_would_do() {
+    let mut strict = policy("strict", "web", &json!({"ingress": [{"ports": [{"port": 81}]}]}));
+    let pods = [pod("shop/web", 1, "10.244.1.2"), pod("shop/client", 1, "10.244.1.3")];
+    let said = |strict: &Value, port: u16| {
+        let model = model(&[pods[0].clone(), pods[1].clone(), strict.clone()]);
+        let explained = ask_of(&model, ("shop/client", "shop/web", PortRef::Number(port)), false, &[]).unwrap();
+        (explained.verdict, explained.lines.join("\n"))
+    };
+    assert_eq!(said(&strict, 80).0, PolicyVerdict::Dropped);
+    strict["metadata"]["annotations"] = json!({"fairlead.io/mode": "audit"});
+    let (verdict, lines) = said(&strict, 80);
+    assert_eq!(verdict, PolicyVerdict::Allowed, "{lines}");
+    assert!(lines.contains("with policies in audit mode: ") && lines.contains("shop/strict"), "{lines}");
+    let (verdict, lines) = said(&strict, 81);
+    assert!(verdict == PolicyVerdict::Allowed && !lines.contains("audit"), "{lines}");
 }
