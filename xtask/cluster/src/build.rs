@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-use crate::parts::{Module, Part, TESTS, version};
+use crate::parts::{Module, Part, version};
 use crate::say::say;
 
 /// What set-up downloads and builds: shared by all work trees, and may be deleted at any time.
@@ -107,7 +107,7 @@ impl Builder {
             fs::remove_dir_all(&partial)?;
         }
         fs::create_dir_all(&partial)?;
-        let (tests, programs): (Vec<&Part>, Vec<&Part>) = parts.iter().partition(|part| part.name == TESTS);
+        let (tests, programs): (Vec<&Part>, Vec<&Part>) = parts.iter().partition(|part| part.is_test());
         let flags = module.flags(&version);
         if let [one] = programs[..] {
             go(&source, &["build"], &flags, &partial.join(one.name), &[one.package])?;

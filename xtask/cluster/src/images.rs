@@ -9,7 +9,7 @@ use rcgen::generate_simple_self_signed;
 
 use crate::archive::{self, Image};
 use crate::cluster::Cluster;
-use crate::parts::{E2E, Part, TESTS};
+use crate::parts::{E2E, POLICY_TESTS, Part, TESTS};
 use crate::pause;
 use crate::say::say;
 use crate::start::Host;
@@ -27,6 +27,17 @@ pub const TEST_ROOT: &str = "test-root.tar";
 const RECIPE: &str = "2";
 /// GNU's wget tries twenty times where that of BusyBox, which upstream's image has, tries once; specs wait for it to fail.
 const WGETRC: &str = "tries = 1\n";
+
+/// The version of agnhost in the manifests of the conformance tests of ClusterNetworkPolicy.
+const POLICY_AGNHOST: &str = "2.45";
+/// Stands before agnhost.
+const WITHOUT_SCTP: &str = "#!/bin/sh
+# A server of SCTP alone has nothing to do on a kernel without.
+if [ \"$1\" = porter ] && ! [ -e /proc/net/sctp ]; then
+    exec /agnhost.real pause
+fi
+exec /agnhost.real \"$@\"
+";
 
 impl Host {
     /// Brings [`AGNHOST_IMAGE`] to every node.
@@ -55,10 +66,34 @@ impl Host {
         cluster.load(&target)
     }
 
-    fn test_images(&self) -> Result<Vec<Image>> {
+    /// Brings what upstream's conformance tests of ClusterNetworkPolicy ask for to every node: agnhost, which without SCTP in the
+    /// kernel serves none, where upstream's ends and its pods never get ready.
+    pub fn load_policy_test_images(&self, cluster: &Cluster) -> Result<()> {
+        self.builder.build(POLICY_TESTS)?;
+        let target = self.file("agnhost", &format!("policy-images-{RECIPE}.tar"))?;
+        if !target.is_file() {
+            let (program, layer) = (self.file("agnhost", "agnhost")?, self.file("agnhost", "agnhost.policy.tar")?);
+            let script = self.file("agnhost", "agnhost.policy.sh")?;
+            std::fs::write(&script, WITHOUT_SCTP)?;
+            std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+            archive::layer(&layer, &[("/agnhost.real", &program), ("/agnhost", &script)])?;
+            let tags = named(&self.image_names()?, &["agnhost"]);
+            let tag = tags.iter().find_map(|tag| tag.rsplit_once(':')).context("upstream's tests use agnhost")?.0;
+            let tags = vec![format!("{tag}:{POLICY_AGNHOST}")];
+            archive::write(&target, &[image(tags, vec![self.root()?, layer], "/agnhost", "pause")])?;
+        }
+        cluster.load(&target)
+    }
+
+    /// The names of the images that upstream's tests use.
+    fn image_names(&self) -> Result<String> {
         let output = Command::new(self.builder.path(&part(TESTS)?)?).arg("--list-images").output()?;
         ensure!(output.status.success(), "e2e.test lists no images: {}", String::from_utf8_lossy(&output.stderr));
-        let names = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn test_images(&self) -> Result<Vec<Image>> {
+        let names = self.image_names()?;
         let root = self.root()?;
         let layer = |part: &str| -> Result<PathBuf> {
             let (program, target) = (self.file(part, part)?, self.file(part, &format!("{part}.layer.tar"))?);

@@ -38,7 +38,7 @@ pub use build::{Builder, cache};
 pub use cluster::Cluster;
 pub use images::{AGNHOST_IMAGE, LAB_IMAGE, TEST_ROOT};
 pub use inner::{Helper, inner};
-pub use parts::{CLUSTER, E2E, KUBE_PROXY, Module, Part};
+pub use parts::{CLUSTER, E2E, KUBE_PROXY, Module, POLICY_TESTS, Part};
 pub use place::{FABRIC, Spec};
 pub use service::Service;
 pub use start::Host;

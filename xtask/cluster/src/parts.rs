@@ -13,6 +13,8 @@ pub enum Module {
     Plugins,
     /// The DNS server that Fairlead stands in for.
     Coredns,
+    /// Upstream's conformance tests of ClusterNetworkPolicy.
+    NetworkPolicyApi,
 }
 
 /// One program.
@@ -68,8 +70,22 @@ pub const E2E: &[Part] = &[
     part(Module::Coredns, "coredns", "github.com/coredns/coredns"),
 ];
 
-/// The one part that is a test binary.
+/// Upstream's conformance tests of ClusterNetworkPolicy, and what runs in their pods.
+pub const POLICY_TESTS: &[Part] = &[
+    part(Module::NetworkPolicyApi, "conformance.test", "sigs.k8s.io/network-policy-api/conformance"),
+    part(Module::Kubernetes, "agnhost", "k8s.io/kubernetes/test/images/agnhost"),
+    part(Module::Kubernetes, TESTS, "k8s.io/kubernetes/test/e2e"),
+];
+
+/// The part that knows the names of upstream's images.
 pub(crate) const TESTS: &str = "e2e.test";
+
+impl Part {
+    /// Whether it is a test binary.
+    pub(crate) fn is_test(&self) -> bool {
+        self.name.ends_with(".test")
+    }
+}
 
 impl Module {
     /// Its folder below `tests/cluster`.
@@ -80,6 +96,7 @@ impl Module {
             Self::Containerd => "containerd",
             Self::Plugins => "plugins",
             Self::Coredns => "coredns",
+            Self::NetworkPolicyApi => "network-policy-api",
         }
     }
 
@@ -111,6 +128,7 @@ impl Module {
             Self::Containerd => "github.com/containerd/containerd/v2",
             Self::Plugins => "github.com/containernetworking/plugins",
             Self::Coredns => "github.com/coredns/coredns",
+            Self::NetworkPolicyApi => "sigs.k8s.io/network-policy-api",
         }
     }
 }

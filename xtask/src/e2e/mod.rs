@@ -3,6 +3,7 @@
 //! Nothing is left out silently: `tests/cluster/known-failures` names every spec that fails, with the row of the behaviour
 //! tables that it waits for, and every one that can't run here, with the reason.
 
+mod cluster_policies;
 mod expect;
 mod ginkgo;
 mod specs;
@@ -49,6 +50,9 @@ pub(crate) struct E2e {
     /// Also slow specs and those of features: NetworkPolicy, the second address family
     #[arg(long)]
     all: bool,
+    /// Instead, upstream's conformance tests of ClusterNetworkPolicy
+    #[arg(long, conflicts_with_all = ["focus", "all", "list"])]
+    cluster_policies: bool,
     /// Print what would run, and what would not and why
     #[arg(long)]
     list: bool,
@@ -67,7 +71,16 @@ impl E2e {
     /// Those that every cluster must pass, on one that is made for them.
     pub(crate) fn conformance() -> Self {
         let (focus, name) = (Some(CONFORMANCE.to_owned()), "conformance".to_owned());
-        Self { focus, procs: 4, all: false, list: false, name, network: Network::Fairlead, nodes: None }
+        Self {
+            focus,
+            procs: 4,
+            all: false,
+            cluster_policies: false,
+            list: false,
+            name,
+            network: Network::Fairlead,
+            nodes: None,
+        }
     }
 
     /// Those of all features, too, on one that is made for them.
@@ -75,10 +88,18 @@ impl E2e {
         Self { focus: None, all: true, name: "everything".to_owned(), ..Self::conformance() }
     }
 
+    /// Those of ClusterNetworkPolicy.
+    pub(crate) fn cluster_policies() -> Result<Verdict> {
+        cluster_policies::run()
+    }
+
     pub(crate) fn run(&self) -> Result<()> {
         Part::Cluster.require()?;
         Part::TestRoot.require()?;
         cluster::become_root()?;
+        if self.cluster_policies {
+            Self::cluster_policies()?.tally().conclude();
+        }
         self.verdict()?.map_or(Ok(()), |verdict| verdict.tally().conclude())
     }
 
