@@ -1,7 +1,7 @@
 //! Upstream's conformance tests of ClusterNetworkPolicy (network-policy-api), standard and experimental, on a cluster of their own.
 
-use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
@@ -57,18 +57,21 @@ fn on(host: &Host, cluster: &Cluster) -> Result<Verdict> {
     let mut child = command.spawn().context("can't start the tests")?;
     let out = paths::target().join("e2e");
     fs::create_dir_all(&out)?;
-    let (mut verdict, mut log) = (Verdict::default(), String::new());
+    let mut log = File::create(out.join("cluster-policies.log"))?;
+    let mut verdict = Verdict::default();
     for line in BufReader::new(child.stdout.take().context("it is piped")?).lines() {
         let line = line?;
-        log += &line;
-        log.push('\n');
+        writeln!(log, "{line}")?;
+        // It says how they ended when all have.
+        if let Some(test) = line.strip_prefix("=== RUN   TestConformance/").filter(|test| !test.contains('/')) {
+            run::say(test);
+        }
         match ended(&line) {
             Some((test, End::Passed)) => verdict.passed.push(test.to_owned()),
             Some((test, End::Failed)) => verdict.wrong.push(test.to_owned()),
             Some((_, End::LeftOut)) | None => {}
         }
     }
-    fs::write(out.join("cluster-policies.log"), log)?;
     let status = child.wait()?;
     if verdict.passed.is_empty() || status.success() != verdict.wrong.is_empty() {
         bail!("the tests ended with {status}: see cluster-policies.log in {}", out.display());
