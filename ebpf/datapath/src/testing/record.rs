@@ -4,7 +4,7 @@
 //! What depends on chance or on the second in which it runs is found by trying: the packet also runs with other random
 //! numbers and a second later.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::string::ToString as _;
 use std::vec::Vec;
 
@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::flow::FlowKey;
 use crate::ifindex_of;
 use crate::overlay::{self, RECEIVER, SENDER};
+use crate::policy::{HitKey, Hits};
 use crate::service::{Affinity, AffinityKey};
 
 /// The most that a test run takes (`bpf_test_init` in net/bpf/test_run.c): a page less what the kernel puts around it.
@@ -219,18 +220,25 @@ fn obstacle(host: &Host, hook: Hook, sent: &Frame, fate: Fate) -> Option<&'stati
 struct Memory {
     flows: Flows,
     affinities: HashMap<AffinityKey, Affinity>,
+    hits: BTreeMap<HitKey, Hits>,
     host_flows: u32,
 }
 
 impl Memory {
     fn of(host: &Host) -> Self {
-        let affinities = host.services.affinities.borrow().clone();
-        Self { flows: host.flows.copy(), affinities, host_flows: host.host_flows.load() }
+        let (affinities, hits) = (host.services.affinities.borrow().clone(), host.hits.borrow().clone());
+        Self { flows: host.flows.copy(), affinities, hits, host_flows: host.host_flows.load() }
+    }
+
+    fn copy(&self) -> Self {
+        let Self { flows, affinities, hits, host_flows } = self;
+        Self { flows: flows.copy(), affinities: affinities.clone(), hits: hits.clone(), host_flows: *host_flows }
     }
 
     fn restore(self, host: &mut Host) {
         host.flows = self.flows;
         host.services.affinities.replace(self.affinities);
+        host.hits.replace(self.hits);
         host.host_flows.store(self.host_flows);
     }
 }
@@ -245,8 +253,7 @@ struct Attempts<'a> {
 impl Attempts<'_> {
     /// Runs it with a random number, or different ones, some seconds later.
     fn run(&self, host: &mut Host, random: Option<u32>, later: u32) -> Outcome {
-        let Memory { flows, affinities, host_flows } = self.earlier;
-        Memory { flows: flows.copy(), affinities: affinities.clone(), host_flows: *host_flows }.restore(host);
+        self.earlier.copy().restore(host);
         let random = core::mem::replace(&mut host.random, random);
         host.now += later;
         let mut got = self.sent.clone();
@@ -292,4 +299,25 @@ impl Attempts<'_> {
 fn set_config(tables: &mut [Entry], config: &Config) {
     let entry = Entry::new(TableId::Settings, &0_u32, config);
     tables.iter_mut().filter(|other| other.table == entry.table).for_each(|other| *other = entry.clone());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::{format, fs, string::String};
+
+    use super::super::recording::VARIABLE;
+
+    /// Each packet is tried many times for what chance has to do with it, and nothing of that may be seen.
+    #[test]
+    fn tests_that_are_recorded_pass_as_they_do_otherwise() {
+        let file = std::env::temp_dir().join(format!("fairlead-frames-{}", std::process::id()));
+        let tests = ["hits", "lifecycle", "masquerade", "outside"].map(|room| format!("walk::tests::{room}::"));
+        let mut command = Command::new(std::env::current_exe().expect("it runs"));
+        let said = command.args(tests).env(VARIABLE, &file).output().expect("it can be started");
+        let recorded = fs::metadata(&file).map_or(0, |meta| meta.len());
+        drop(fs::remove_file(&file));
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout).replace('\n', "\n    "));
+        assert!(recorded > 0, "something is recorded");
+    }
 }
