@@ -42,6 +42,10 @@ const SEQUENCES: usize = 24;
 /// Of a frame that finds more.
 const TOO_MANY: &str = "it finds more entries than are written down for each frame";
 
+/// Frames of one host that are written down: a guest without hardware of its own runs some hundred in a second.
+const STEPS: usize = 500;
+const TOO_LONG: &str = "as many frames of its host were written down before";
+
 /// The most entries that packets have left when a frame is written down: each frame has them all.
 const ENTRIES: usize = 64;
 
@@ -81,8 +85,9 @@ impl Host {
 impl Recorder {
     /// Runs a packet and writes it down.
     fn run(&mut self, host: &mut Host, hook: Hook, frame: &mut Frame) -> Fate {
-        if host.flows.len() > ENTRIES {
-            self.leave_out(TOO_MANY);
+        let too_much = [(host.flows.len() > ENTRIES, TOO_MANY), (self.steps >= STEPS, TOO_LONG)];
+        if let Some((_, reason)) = too_much.into_iter().find(|(is_so, _)| *is_so) {
+            self.leave_out(reason);
             return host.decide(hook, frame);
         }
         let sent = frame.clone();
@@ -117,6 +122,7 @@ impl Recorder {
             None => {
                 let step = self.step(host, hook, sent, tables, before, outcome);
                 self.write(&Record::Step(step));
+                self.steps += 1;
             }
         }
         fate

@@ -18,6 +18,8 @@ pub(super) struct Recorder {
     test: String,
     tables: Option<Vec<Entry>>,
     records: Vec<u8>,
+    /// Frames that are written down.
+    pub(super) steps: usize,
 }
 
 impl fmt::Debug for Recorder {
@@ -38,7 +40,7 @@ impl Recorder {
         let file = FILE.get_or_init(open).as_ref()?;
         // The harness calls a test's thread like the test.
         let test = std::thread::current().name().unwrap_or("main").into();
-        Some(Self { file, test, tables: None, records: Vec::new() })
+        Some(Self { file, test, tables: None, records: Vec::new(), steps: 0 })
     }
 
     /// The test that runs.
