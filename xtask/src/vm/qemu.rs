@@ -12,9 +12,9 @@ use anyhow::{Context, Result};
 
 use crate::setup::machine;
 
-/// A boot, all loads and all frames take less than a minute under emulation on a machine that is idle; a guest that takes
-/// this long hangs.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// A boot and all loads take less than a minute under emulation on a machine that is idle, all frames some minutes; a guest that
+/// takes this long hangs.
+const PATIENCE: Duration = Duration::from_secs(1500);
 
 /// Boots the kernel of a series with an initramfs and returns its console.
 pub(super) fn boot(series: &str, initrd: &Path, accel: &str) -> Result<String> {

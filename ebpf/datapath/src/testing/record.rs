@@ -43,7 +43,7 @@ const SEQUENCES: usize = 24;
 const TOO_MANY: &str = "it finds more entries than are written down for each frame";
 
 /// Frames of one host that are written down: a guest without hardware of its own runs some hundred in a second.
-const STEPS: usize = 500;
+const STEPS: usize = 200;
 const TOO_LONG: &str = "as many frames of its host were written down before";
 
 /// The most entries that packets have left when a frame is written down: each frame has them all.
