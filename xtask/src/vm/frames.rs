@@ -14,10 +14,12 @@ const RANDOM: [&str; 2] = ["walk::tests::bytes", "walk::tests::sequences"];
 
 /// Of limits of bandwidth.
 const CLOCK: &str = "nanoseconds of the clock";
+/// Of sizes on other ways than those between nodes.
+const ROUTES: &str = "routes of the node";
 
 /// Tests none of whose frames a kernel runs, and why: of those in [`RANDOM`] frames are made at random, anew each time. A
 /// test that is missing here, or has frames that run, is a failure of the matrix.
-pub(super) const WITHOUT_FRAMES: [(&str, &str); 13] = [
+pub(super) const WITHOUT_FRAMES: [(&str, &str); 15] = [
     ("walk::tests::bandwidth::as_much_passes_as_in_a_model_that_forgets_nothing", CLOCK),
     ("walk::tests::bandwidth::each_segment_of_an_aggregate_has_headers", CLOCK),
     ("walk::tests::bandwidth::what_a_pod_receives_counts_for_it_wherever_it_comes_from", CLOCK),
@@ -29,6 +31,8 @@ pub(super) const WITHOUT_FRAMES: [(&str, &str); 13] = [
         "a full table: the kernel's has 524 288 entries",
     ),
     ("walk::tests::opening::a_pod_is_on_no_vlan", "a tag, which a test run can't set"),
+    ("walk::tests::outside::s76_what_the_way_back_does_not_take_is_told", ROUTES),
+    ("walk::tests::outside::s77_the_segment_size_of_a_client_fits_in_the_interface_that_it_is_behind", ROUTES),
     ("walk::tests::overlay::policy_holds_for_what_comes_through_the_tunnel", "metadata of a tunnel"),
     ("walk::tests::overlay::the_tunnel_takes_from_nodes_what_is_behind_them", "metadata of a tunnel"),
     (
