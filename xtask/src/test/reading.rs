@@ -115,7 +115,7 @@ impl Binary {
 fn complaint(said: &[String]) -> Vec<String> {
     let starts = |line: &String| line.contains(" panicked at ") || line.starts_with("Error: ");
     let from = said.iter().position(starts).unwrap_or_else(|| said.len().saturating_sub(LINES));
-    let lines = said[from..].iter().take_while(|line| *line != "stack backtrace:");
+    let lines = said[from..].iter().take_while(|line| !line.eq_ignore_ascii_case("stack backtrace:"));
     let lines = lines.filter(|line| !line.trim().is_empty()).take(LINES);
     lines.map(|line| line.chars().take(COLUMNS).collect()).collect()
 }
