@@ -1,15 +1,13 @@
 //! The policies in force and those in audit mode together, as tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use fairlead_datapath::peer::{self, PodWord};
 use fairlead_datapath::policy::{self, is_closed};
-use fairlead_objects::{Mode, ObjectKey};
+use fairlead_objects::ObjectKey;
 
 use super::Seen;
 use crate::compile::policy::{Direction, Draft, Judge, RuleRef, World};
-use crate::model::Model;
-use crate::network::Network;
 use crate::plan::policy::State;
 
 /// Judges flows as if policies in audit mode were in force.
@@ -30,18 +28,10 @@ pub struct Denied {
 }
 
 impl Auditor {
-    /// Of the policies of a model; nothing where none in audit mode selects a pod of this node.
+    /// Of the policies of a world, those in audit mode among them; nothing where none of these selects a pod of this node.
     #[must_use]
-    pub fn new(model: &Model) -> Option<Self> {
-        Self::of(&World::with_audited(model, &Network::default()))
-    }
-
-    /// Of the policies of a world, those in audit mode among them.
-    pub(super) fn of(world: &World<'_>) -> Option<Self> {
-        let network = world.policies.iter().filter(|policy| policy.mode == Mode::Audit).map(|policy| &policy.key);
-        let cluster =
-            world.cluster_policies.iter().filter(|policy| policy.mode == Mode::Audit).map(|policy| &policy.key);
-        let audited: BTreeSet<&ObjectKey> = network.chain(cluster).collect();
+    pub fn of(world: &World<'_>) -> Option<Self> {
+        let audited = world.audited();
         if audited.is_empty() {
             return None;
         }

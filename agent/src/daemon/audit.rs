@@ -1,12 +1,12 @@
 //! Policies in audit mode: when they are compiled, and what comes of the flows that a sweep sees.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
-use fairlead_objects::{Mode, ObjectKey};
-
 use crate::audit::{Auditor, Collector, Denied, Finding, Known, Seen};
+use crate::compile::policy::World;
 use crate::model::Model;
+use crate::network::Network;
 use crate::state::{Shared, now};
 
 /// What one sweep tells of at most, one for each peer and port of a pod: of more, the rest is passed over.
@@ -40,11 +40,12 @@ impl Audit {
             return;
         }
         self.outdated = false;
-        self.auditor = Auditor::new(&model);
+        let world = World::with_audited(&model, &Network::default());
+        self.auditor = Auditor::of(&world);
         if self.auditor.is_none() {
             self.known = Known::default();
         }
-        let audited = audited(&model);
+        let audited = world.audited();
         let mut findings = shared.audit();
         findings.set_auditing(!audited.is_empty(), now());
         findings.keep(|policy| audited.contains(policy));
@@ -74,13 +75,6 @@ impl Audit {
             findings.note(Finding::new(local.key.clone(), peer, &seen, denied), flows, now);
         }
     }
-}
-
-/// The policies in audit mode.
-fn audited(model: &Model) -> BTreeSet<ObjectKey> {
-    let network = model.policies().filter(|policy| policy.mode == Mode::Audit).map(|policy| &policy.key);
-    let cluster = model.cluster_policies().filter(|policy| policy.mode == Mode::Audit).map(|policy| &policy.key);
-    network.chain(cluster).cloned().collect()
 }
 
 /// Pods and nodes by their addresses, in the words of `fairlead policy explain`.

@@ -1,12 +1,13 @@
 //! What policies in audit mode would drop.
 
 use fairlead_datapath::packet::{ICMP, ICMPV6, SCTP, TCP, UDP};
-use fairlead_objects::{Mode, Tier};
+use fairlead_objects::{ObjectKey, Tier};
 
 use super::super::Admin;
 use super::super::views::{AuditedFlowView, AuditedPolicyView, PolicyAudit};
 use crate::audit::{Finding, Found};
-use crate::compile::policy::RuleRef;
+use crate::compile::policy::{RuleRef, World};
+use crate::network::Network;
 
 pub(in crate::admin) fn audit(admin: &Admin, pod: Option<&str>) -> Result<PolicyAudit, String> {
     let shared = &admin.shared;
@@ -16,12 +17,11 @@ pub(in crate::admin) fn audit(admin: &Admin, pod: Option<&str>) -> Result<Policy
         return Err(format!("no pod {pod} on this node: ask on the pod's node, and give NAMESPACE/NAME"));
     }
     let findings = shared.audit();
-    let policy = |kind: &str, name: String| AuditedPolicyView { kind: kind.to_owned(), policy: name };
-    let network = model.policies().filter(|policy| policy.mode == Mode::Audit);
-    let cluster = model.cluster_policies().filter(|policy| policy.mode == Mode::Audit);
-    let network = network.map(|audited| policy("NetworkPolicy", audited.key.to_string()));
-    let cluster = cluster.map(|audited| policy("ClusterNetworkPolicy", audited.key.to_string()));
-    let policies = cluster.chain(network).collect();
+    let policy = |key: &ObjectKey| {
+        let kind = if key.namespace.is_empty() { "ClusterNetworkPolicy" } else { "NetworkPolicy" };
+        AuditedPolicyView { kind: kind.to_owned(), policy: key.to_string() }
+    };
+    let policies = World::with_audited(&model, &Network::default()).audited().into_iter().map(policy).collect();
     let wanted = |finding: &Finding| pod.is_none_or(|pod| finding.pod.to_string() == pod);
     Ok(PolicyAudit {
         policies,

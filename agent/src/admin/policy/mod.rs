@@ -12,7 +12,6 @@ use std::net::{IpAddr, SocketAddr};
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::DropReason;
 use fairlead_datapath::service::FrontendFlags;
-use fairlead_objects::Mode;
 
 use super::service::{Content, contents, keys, place};
 use super::views::{PolicyExplanation, PolicyVerdict, PortRef};
@@ -80,9 +79,7 @@ pub(super) fn explain(admin: &Admin, request: &Request) -> Result<PolicyExplanat
 /// The world with policies in audit mode, if there are any.
 fn audited(model: &Model) -> Option<World<'_>> {
     let world = World::with_audited(model, &Network::default());
-    let network = world.policies.iter().any(|policy| policy.mode == Mode::Audit);
-    let cluster = world.cluster_policies.iter().any(|policy| policy.mode == Mode::Audit);
-    (network || cluster).then_some(world)
+    (!world.audited().is_empty()).then_some(world)
 }
 
 impl Asked<'_> {

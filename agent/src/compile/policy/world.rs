@@ -1,6 +1,6 @@
 //! What policy is compiled from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fairlead_datapath::Addr;
@@ -80,6 +80,14 @@ impl<'a> World<'a> {
             kept: model.rules().masquerade.kept(),
             senders: BTreeMap::new(),
         }
+    }
+
+    /// The policies in audit mode, where they are part of it; those of the cluster, which have no namespace, come first.
+    #[must_use]
+    pub fn audited(&self) -> BTreeSet<&'a ObjectKey> {
+        let network = self.policies.iter().map(|policy| (policy.mode, &policy.key));
+        let cluster = self.cluster_policies.iter().map(|policy| (policy.mode, &policy.key));
+        network.chain(cluster).filter(|(mode, _)| *mode == Mode::Audit).map(|(_, key)| key).collect()
     }
 
     /// Which addresses pods of other nodes may have.
