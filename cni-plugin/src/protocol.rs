@@ -23,6 +23,13 @@ pub const SLOTS: u16 = 4096;
 /// What every host side's name begins with.
 pub const HOST_LINK_PREFIX: &str = "fl";
 
+/// Whether this is the name of some pod's host side.
+#[must_use]
+pub fn is_host_link(name: &str) -> bool {
+    name.strip_prefix(HOST_LINK_PREFIX)
+        .is_some_and(|hex| hex.len() == 10 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
+}
+
 /// The protocol number (`rtm_protocol`) of routes to pods, by which they can be told from other routes.
 pub const POD_ROUTE_PROTOCOL: u8 = 241;
 

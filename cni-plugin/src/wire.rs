@@ -8,13 +8,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::link::{LinkAttribute, State};
+use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkMessage, State};
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteProtocol, RouteType};
 
 use crate::Error;
 use crate::netlink::{
     Netlink, Operation, Route, add_address, add_neighbour, add_route, create_veth, delete_link, no_automatic_address,
-    no_reverse_path_filter, set_alias, set_up,
+    no_reverse_path_filter, set_alias, set_up, within,
 };
 use crate::protocol::{POD_ROUTE_PROTOCOL, Reservation, network_alias};
 
@@ -48,7 +48,7 @@ impl PodSide {
                 "{path} is the node's own network namespace; set CNI_NETNS_OVERRIDE=1 if that is intended"
             )));
         }
-        let netlink = Netlink::open_in(file.as_fd(), || allow_ipv6("default"))?;
+        let netlink = Netlink::open_in(file.as_fd())?;
         Ok(Self { file, inode, netlink })
     }
 
@@ -108,13 +108,39 @@ pub(crate) struct Plan<'a> {
     pub(crate) taken: Taken,
 }
 
-/// Some runtimes leave IPv6 switched off for devices of a pod that are yet to come, and some administrators for those of the node.
-/// Where this can't be written the addition of an IPv6 address or route says so, and a pod without one is fine.
+/// The kernel's settings of IPv6, which are missing where it was started without (`ipv6.disable=1`).
+const IPV6_CONF: &str = "/proc/sys/net/ipv6/conf";
+
+/// Switches IPv6 on for a link of the calling thread's namespace. Some runtimes leave it off for devices of a pod that are yet to
+/// come, and some administrators for those of the node. Where this can't be written the addition of an IPv6 address or route says
+/// so.
 fn allow_ipv6(link: &str) {
-    let path = Path::new("/proc/sys/net/ipv6/conf").join(link).join("disable_ipv6");
+    let path = Path::new(IPV6_CONF).join(link).join("disable_ipv6");
     if std::fs::read(&path).is_ok_and(|value| value.starts_with(b"1")) {
         let _unwritable = std::fs::write(&path, "0");
     }
+}
+
+/// Whether IPv6 is off for a link.
+fn is_without_ipv6(link: &LinkMessage) -> bool {
+    let specs = link.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::AfSpecUnspec(specs) => Some(specs),
+        _ => None,
+    });
+    let of_ipv6 = specs.flatten().filter_map(|spec| match spec {
+        AfSpecUnspec::Inet6(spec) => Some(spec),
+        _ => None,
+    });
+    of_ipv6.flatten().any(|spec| matches!(spec, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 != 0))
+}
+
+/// No automatic addresses for a link, where the kernel has IPv6: one without refuses what is said of it.
+fn no_address_by_itself(kernel_has_ipv6: bool, index: u32, name: &str) -> Option<Operation> {
+    kernel_has_ipv6.then(|| no_automatic_address(index, name))
+}
+
+fn kernel_has_ipv6() -> bool {
+    Path::new(IPV6_CONF).exists()
 }
 
 /// Makes the links, both down. Nothing is left behind on an error.
@@ -125,13 +151,13 @@ pub(crate) fn create(host: &mut Netlink, pod: &PodSide, plan: &Plan<'_>) -> Resu
     let Plan { reservation, ifname, network, .. } = plan;
     let Reservation { ifindex, host_link, .. } = reservation;
     host.execute(vec![create_veth(reservation, ifname, pod.file.as_fd())])?;
-    let operations = vec![
+    let mut operations = vec![
         set_alias(*ifindex, host_link, &network_alias(network)),
-        no_automatic_address(*ifindex, host_link),
         no_reverse_path_filter(*ifindex, host_link),
     ];
+    operations.extend(no_address_by_itself(kernel_has_ipv6(), *ifindex, host_link));
     host.execute(operations).inspect_err(|_| remove(host, host_link).unwrap_or_default())?;
-    if reservation.addresses.iter().any(|address| address.ip.is_ipv6()) {
+    if has_ipv6(reservation) {
         allow_ipv6(host_link);
     }
     Ok(())
@@ -143,14 +169,24 @@ pub(crate) fn create(host: &mut Netlink, pod: &PodSide, plan: &Plan<'_>) -> Resu
 /// Code 100.
 pub(crate) fn bring_up(host: &mut Netlink, pod: &mut PodSide, plan: &Plan<'_>) -> Result<(), Error> {
     let Plan { reservation, ifname, .. } = *plan;
-    let index = pod.netlink.link(ifname)?.map(|link| link.header.index).ok_or_else(|| Error::Kernel {
+    let link = pod.netlink.link(ifname)?.ok_or_else(|| Error::Kernel {
         what: format!("find {ifname}"),
         source: std::io::Error::other("it disappeared from the pod's namespace"),
     })?;
-    pod.netlink.execute(pod_operations(plan, index))?;
+    if has_ipv6(reservation) && is_without_ipv6(&link) {
+        within(pod.file.as_fd(), || {
+            allow_ipv6(ifname);
+            Ok(())
+        })?;
+    }
+    pod.netlink.execute(pod_operations(plan, link.header.index, kernel_has_ipv6()))?;
     host.execute(host_operations(reservation))?;
     wait_for_carrier(&mut pod.netlink, ifname)?;
     wait_for_addresses(&mut pod.netlink, reservation)
+}
+
+fn has_ipv6(reservation: &Reservation) -> bool {
+    reservation.addresses.iter().any(|address| address.ip.is_ipv6())
 }
 
 /// Waits until the pod's side can send. It went up before its peer, so it had no carrier, and the kernel gives it its
@@ -187,13 +223,11 @@ fn wait_for_addresses(pod: &mut Netlink, reservation: &Reservation) -> Result<()
     Ok(())
 }
 
-fn pod_operations(plan: &Plan<'_>, index: u32) -> Vec<Operation> {
+fn pod_operations(plan: &Plan<'_>, index: u32, kernel_has_ipv6: bool) -> Vec<Operation> {
     let Plan { reservation, ifname, network: _, taken } = *plan;
-    let mut operations = vec![
-        // Most runtimes bring lo up, not all do.
-        set_up(LOOPBACK, "lo"),
-        no_automatic_address(index, ifname),
-    ];
+    // Most runtimes bring lo up, not all do.
+    let mut operations = vec![set_up(LOOPBACK, "lo")];
+    operations.extend(no_address_by_itself(kernel_has_ipv6, index, ifname));
     for address in &reservation.addresses {
         if address.ip.is_ipv6() {
             operations.push(add_address(index, IpAddr::V6(reservation.pod_mac.link_local()), 64));

@@ -7,4 +7,4 @@ pub(crate) use message::{
     Route, add_address, add_neighbour, add_route, create_veth, delete_link, no_automatic_address,
     no_reverse_path_filter, set_alias, set_up,
 };
-pub(crate) use socket::{Netlink, Operation};
+pub(crate) use socket::{Netlink, Operation, within};

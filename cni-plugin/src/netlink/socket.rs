@@ -29,6 +29,24 @@ pub(crate) struct Operation {
     pub(crate) flags: u16,
 }
 
+/// Does something in another namespace. A namespace belongs to a thread, so a short one enters it; a socket that it leaves
+/// behind works from anywhere.
+pub(crate) fn within<T: Send>(
+    netns: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    let enter = || {
+        setns(netns, CloneFlags::CLONE_NEWNET).map_err(|e| Error::Kernel {
+            what: "enter the namespace of CNI_NETNS (is it a network namespace?)".to_owned(),
+            source: e.into(),
+        })?;
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(enter).join()).unwrap_or_else(|_| {
+        Err(Error::Io { what: "enter the pod's namespace".to_owned(), source: io::Error::other("thread died") })
+    })
+}
+
 /// An rtnetlink socket. It stays in the network namespace in which it was opened.
 #[derive(Debug)]
 pub(crate) struct Netlink {
@@ -44,20 +62,9 @@ impl Netlink {
         Ok(Self { fd, sequence: 0 })
     }
 
-    /// Opens one in another namespace, after running `prepare` there. A namespace belongs to a thread, so a short
-    /// one enters it; the socket it leaves behind works from anywhere.
-    pub(crate) fn open_in(netns: BorrowedFd<'_>, prepare: fn()) -> Result<Self, Error> {
-        let enter = || {
-            setns(netns, CloneFlags::CLONE_NEWNET).map_err(|e| Error::Kernel {
-                what: "enter the namespace of CNI_NETNS (is it a network namespace?)".to_owned(),
-                source: e.into(),
-            })?;
-            prepare();
-            Self::open()
-        };
-        std::thread::scope(|scope| scope.spawn(enter).join()).unwrap_or_else(|_| {
-            Err(Error::Io { what: "enter the pod's namespace".to_owned(), source: io::Error::other("thread died") })
-        })
+    /// Opens one in another namespace.
+    pub(crate) fn open_in(netns: BorrowedFd<'_>) -> Result<Self, Error> {
+        within(netns, Self::open)
     }
 
     /// Makes the changes in order. The kernel reads them in one system call and goes on after an error; the first

@@ -61,6 +61,17 @@ fn c1_add_gives_ipv6_on_a_node_that_switches_it_off_for_new_interfaces() {
     assert!(routes.contains("fd00:10:244:1::2"), "{routes}");
 }
 
+/// As some runtimes have it. What the pod's namespace has for interfaces of others stays.
+#[test]
+fn c1_add_gives_ipv6_to_a_pod_whose_namespace_has_it_off_for_new_interfaces() {
+    const OFF: &str = "net.ipv6.conf.default.disable_ipv6";
+    let (node, pod) = (Node::new(), Container::new("web-0"));
+    pod.netns.command(&format!("sysctl -w {OFF}=1"));
+    assert_eq!(ips(&node.add(&pod)), ["10.244.1.2", "fd00:10:244:1::2"]);
+    assert!(pod.netns.command("ip -6 addr show dev eth0").contains("fd00:10:244:1::2/128"));
+    assert_eq!(pod.netns.command(&format!("sysctl -n {OFF}")).trim(), "1");
+}
+
 #[test]
 fn c1_add_gives_both_families_and_says_so() {
     let (node, pod) = (Node::new(), Container::new("web-0"));

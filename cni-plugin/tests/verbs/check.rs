@@ -23,6 +23,16 @@ fn c8_check_is_content_with_what_add_left() {
     assert!(node.verb("CHECK", &pod, &conf).is_empty_success());
 }
 
+/// What a runtime or the pod has set of its namespace since ADD stays as it is.
+#[test]
+fn c8_check_changes_nothing() {
+    const OFF: &str = "net.ipv6.conf.default.disable_ipv6";
+    let (node, pod, conf) = wired();
+    pod.netns.command(&format!("sysctl -w {OFF}=1"));
+    assert!(node.verb("CHECK", &pod, &conf).is_empty_success());
+    assert_eq!(pod.netns.command(&format!("sysctl -n {OFF}")).trim(), "1");
+}
+
 #[test]
 fn c8_check_finds_what_is_missing() {
     let table = [
