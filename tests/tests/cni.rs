@@ -320,8 +320,8 @@ fn c31_ipv6_that_somebody_switches_off_at_a_pods_interface_is_on_again() {
     let pod = node.pod("cni/hardened").tcp(80).start();
     let key = format!("net.ipv6.conf.{}.disable_ipv6", host_side(&pod));
     node.must_run(&["sysctl", "-qw", &format!("{key}=1")]);
-    // Nothing tells of it: the agent looks every ten seconds, and leaves a pod to its plugin for twenty if it has not seen it whole.
-    lab.wait_within(Duration::from_secs(60), "it is on again", || {
+    // Nothing tells of it: the agent looks every ten seconds.
+    lab.wait_within(Duration::from_secs(30), "it is on again", || {
         match node.must_run(&["sysctl", "-n", &key]).trim() {
             "0" => Ok(()),
             other => Err(other.to_owned()),

@@ -18,6 +18,7 @@ use tracing::debug;
 use super::attach::{Place, with_target};
 use super::clsact;
 use super::filters::{OF_POD, PodFilters, Rank};
+use super::look::is_still;
 use super::{BpfError, PinDir, links};
 
 /// For so long no pod may have come, so that nobody's ADD waits behind a link.
@@ -67,8 +68,8 @@ impl Later {
                 let Begun { ifindex, link, .. } = worker.next(rested);
                 let begun = Instant::now();
                 // It went meanwhile, and its index may be another's. Said all the same: if it is there, it is looked after.
-                let outcome = match nix::net::if_::if_nametoindex(link.as_str()) {
-                    Ok(index) if index == ifindex => attach(&programs, &pins, ifindex, &link),
+                let outcome = match nix::net::if_::if_indextoname(ifindex) {
+                    Ok(name) if is_still(&link, &name.to_string_lossy()) => attach(&programs, &pins, ifindex, &link),
                     other => {
                         let source = other.map_or_else(Into::into, |_| nix::errno::Errno::ENODEV.into());
                         Err(BpfError::Attach { program: "from_pod", target: format!("the interface {link}"), source })

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
+use fairlead_cni::protocol::is_host_link;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::slot_of;
 use tracing::debug;
@@ -76,7 +77,8 @@ impl Hooks {
         }
     }
 
-    /// Uplinks that have another name by now are left to [`Hooks::detach_uplink`], which needs their links.
+    /// Uplinks that have another name by now are left to [`Hooks::detach_uplink`], which needs their links; pods' interfaces get their
+    /// names back.
     fn forget_vanished(&mut self) {
         let interfaces: BTreeMap<u32, String> = nix::net::if_::if_nameindex()
             .iter()
@@ -89,7 +91,7 @@ impl Hooks {
         }
         self.hooks.retain(|place, hook| match place {
             Place::Interface { ifindex, .. } | Place::Guard { ifindex, .. } => {
-                interfaces.get(ifindex).is_some_and(|name| *name == hook.target || is_of_uplink(hook.program))
+                interfaces.get(ifindex).is_some_and(|name| is_still(&hook.target, name) || is_of_uplink(hook.program))
             }
             Place::Cgroup(_) => true,
         });
@@ -138,7 +140,7 @@ impl Hooks {
         let slot = ifindex.and_then(slot_of);
         let (program, target) = (hook.program, hook.target.clone());
         // Pods go while this looks at them.
-        if slot.is_some() && nix::net::if_::if_nametoindex(target.as_str()).is_err() {
+        if slot.is_some() && ifindex.is_some_and(|ifindex| nix::net::if_::if_indextoname(ifindex).is_err()) {
             return;
         }
         match step {
@@ -181,6 +183,24 @@ impl Hooks {
                 let outcome = links::pin(link.as_fd(), &path);
                 looked.note(Kind::Pin, slot, format!("the pin of the program {program} at {target}"), outcome);
             }
+        }
+    }
+}
+
+/// Whether the pod's interface that was `link` is the one that now has its index and this name: somebody may have renamed it, and
+/// the index may be that of the next pod in the same slot.
+pub(super) fn is_still(link: &str, name: &str) -> bool {
+    link == name || !is_host_link(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_interface_that_was_renamed_is_still_the_pods() {
+        for (name, same) in [("fl0123456789", true), ("eth7", true), ("flannel.1", true), ("fl9876543210", false)] {
+            assert_eq!(is_still("fl0123456789", name), same, "{name}");
         }
     }
 }

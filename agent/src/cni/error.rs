@@ -30,6 +30,9 @@ pub enum CniError {
         /// What the system said.
         source: io::Error,
     },
+    /// Somebody has removed the socket of a running agent.
+    #[error("{0} was removed while the agent ran, so nobody can reach it: ending, for the next agent to make it again")]
+    Removed(PathBuf),
     /// The agent has not yet heard of everything it needs.
     #[error("the Fairlead agent is starting: {0}")]
     NotReady(String),
@@ -104,7 +107,7 @@ impl CniError {
     #[must_use]
     pub fn code(&self) -> u32 {
         match self {
-            Self::Journal { .. } | Self::Listen { .. } => code::IO,
+            Self::Journal { .. } | Self::Listen { .. } | Self::Removed(_) => code::IO,
             Self::NotReady(_)
             | Self::NoRanges
             | Self::Full { .. }

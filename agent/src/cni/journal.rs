@@ -78,6 +78,25 @@ impl Journal {
     }
 }
 
+impl Journal {
+    /// Writes the state again where somebody has removed the file: the next agent knows its pods from it. Says whether it was
+    /// so.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn keep(&mut self, ledger: &Ledger) -> Result<bool, CniError> {
+        if self.path.try_exists().map_err(failed("find", &self.path))? {
+            return Ok(false);
+        }
+        if let Some(directory) = self.path.parent() {
+            std::fs::create_dir_all(directory).map_err(failed("make the directory of", &self.path))?;
+        }
+        let (file, length) = write_new(&self.path, &self.boot_id, ledger).map_err(failed("rewrite", &self.path))?;
+        (self.file, self.length, self.appended) = (file, length, 0);
+        Ok(true)
+    }
+}
+
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CniError {
     move |source| CniError::Journal { what, path: path.to_owned(), source }
 }
@@ -181,6 +200,21 @@ mod tests {
         assert!(again.get(&attachment(5)).unwrap().attached);
         let (_, other_boot) = Journal::open(&path, "another boot").unwrap();
         assert_eq!(other_boot.entries().count(), 0);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn c23_a_journal_that_somebody_removes_is_written_again() {
+        let directory = directory();
+        let path = directory.join("run/journal");
+        std::fs::create_dir(directory.join("run")).unwrap();
+        let (mut journal, mut ledger) = Journal::open(&path, "boot").unwrap();
+        journal.commit(&mut ledger, reserved(5), Duration::ZERO).unwrap();
+        assert!(!journal.keep(&ledger).unwrap());
+        std::fs::remove_dir_all(directory.join("run")).unwrap();
+        assert!(journal.keep(&ledger).unwrap());
+        journal.commit(&mut ledger, Record::Attached { attachment: attachment(5) }, Duration::ZERO).unwrap();
+        assert_eq!(Journal::open(&path, "boot").unwrap().1.snapshot(), ledger.snapshot());
         std::fs::remove_dir_all(directory).unwrap();
     }
 

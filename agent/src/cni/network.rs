@@ -26,6 +26,9 @@ pub trait PodNetwork: Send + Sync + 'static {
     /// and drops the future then.
     fn attach(&self, pod: AttachedPod) -> impl Future<Output = Result<(), AttachError>> + Send;
 
+    /// The plugin that had this pod attached has hung up: what it makes of the pod is made.
+    fn finished(&self, _slot: u16, _key: ObjectKey) {}
+
     /// Closes the pod to everybody, and returns when nothing passes to or from it any more, or that it could not.
     /// [`PodNetwork::detach`] follows.
     fn close(&self, pod: AttachedPod) -> impl Future<Output = bool> + Send

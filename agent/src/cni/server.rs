@@ -21,6 +21,9 @@ use crate::wiring::PodLinks;
 /// How often queued deletions and vanished links are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
 
+/// How often it looks whether somebody has removed its files.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// Connections at a time: a plugin for each pod that a node usually may have.
 const CONNECTIONS: usize = 256;
 
@@ -67,11 +70,16 @@ impl<N: PodNetwork> Server<N> {
         self.service.is_leaving(&attachment)
     }
 
-    /// Serves until it is dropped.
+    /// Serves until it is dropped, or somebody has removed its socket.
     ///
     /// Once the agent is ready it marks the node as such, releases what vanished, attaches adopted pods again and does
     /// queued deletions. Before, nothing is removed but links of pods whose DEL was answered.
-    pub async fn run(self) {
+    ///
+    /// # Errors
+    /// The socket is gone: another agent has to be started, which can be reached.
+    pub async fn run(self) -> Result<(), CniError> {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut connections, seats) = (JoinSet::new(), Seats::new(CONNECTIONS));
         let upkeep = upkeep(Arc::clone(&self.service), self.socket.clone());
         tokio::pin!(upkeep);
@@ -90,6 +98,13 @@ impl<N: PodNetwork> Server<N> {
                 },
                 Some(_) = connections.join_next() => {}
                 () = &mut upkeep => {}
+                _ = looks.tick() => {
+                    self.service.keep_journal();
+                    // An agent that succeeds this one puts its own in that place.
+                    if matches!(self.socket.try_exists(), Ok(false)) {
+                        return Err(CniError::Removed(self.socket));
+                    }
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fairlead_cni::protocol::{
     Attachment, FIRST_POD_IFINDEX, GATEWAY_V4, GATEWAY_V6, HOST_LINK_PREFIX, PodAddress, PodRef, Reservation, Wanted,
-    is_of_network,
+    is_host_link, is_of_network,
 };
 use fairlead_cni::{queue, ready};
 use fairlead_objects::ObjectKey;
@@ -220,6 +220,13 @@ impl<N: PodNetwork> Service<N> {
         self.state().commit(Record::Attached { attachment: attachment.clone() }, self.now())
     }
 
+    /// The plugin of an ADD has hung up.
+    pub(crate) fn finished(&self, attachment: &Attachment) {
+        if let Some(pod) = self.pod(attachment) {
+            self.network.finished(pod.slot, pod.key);
+        }
+    }
+
     /// Whether its deletion is queued.
     pub(crate) fn is_leaving(&self, attachment: &Attachment) -> bool {
         queue::holds(&queue::directory(&self.socket), attachment)
@@ -241,7 +248,7 @@ impl<N: PodNetwork> Service<N> {
         let name = attachment.host_link();
         if !timeout(DETACH_PATIENCE, self.network.close(pod)).await.is_ok_and(|closed| closed) {
             tracing::warn!(pod = %key, "the datapath did not close a pod in time: deleting its link before the answer");
-            if let Err(error) = self.delete_link(&name).await {
+            if let Err(error) = self.delete_link_of(attachment).await {
                 tracing::warn!(link = name, %error, "can't delete a pod's link: retrying");
             }
         }
@@ -265,7 +272,7 @@ impl<N: PodNetwork> Service<N> {
         }
         let directory = queue::directory(&self.socket);
         let name = attachment.host_link();
-        if let Err(error) = self.delete_link(&name).await {
+        if let Err(error) = self.delete_link_of(attachment).await {
             tracing::warn!(link = name, %error, "can't delete a pod's link: retrying later");
             return queue::push(&directory, attachment).map_err(|source| CniError::Journal {
                 what: "queue a deletion beside",
@@ -383,6 +390,17 @@ impl<N: PodNetwork> Service<N> {
         }
     }
 
+    /// Keeps what the next agent has to know on disk, whoever removes it.
+    pub(crate) fn keep_journal(&self) {
+        let mut state = self.state();
+        let State { ledger, journal, .. } = &mut *state;
+        match journal.keep(ledger) {
+            Ok(true) => tracing::warn!("the CNI journal had been removed: wrote it again"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the CNI journal had been removed, and can't be written again"),
+        }
+    }
+
     /// Does the deletions that were queued while the agent was away.
     pub(crate) async fn replay_queue(&self) {
         let directory = queue::directory(&self.socket);
@@ -413,7 +431,7 @@ impl<N: PodNetwork> Service<N> {
             let _turn = self.container(&attachment.container_id).await;
             let name = attachment.host_link();
             if self.is_leaving(&attachment)
-                && let Err(error) = self.delete_link(&name).await
+                && let Err(error) = self.delete_link_of(&attachment).await
             {
                 tracing::warn!(link = name, %error, "can't delete the link of a pod that is gone: retrying later");
             }
@@ -442,6 +460,17 @@ impl<N: PodNetwork> Service<N> {
         if timeout(DETACH_PATIENCE, self.network.detach(pod)).await.is_err() {
             tracing::warn!(pod = %key, "the datapath did not detach from a pod in time: deleting its link anyway");
         }
+    }
+
+    /// Deletes a pod's link by the name that it has now.
+    async fn delete_link_of(&self, attachment: &Attachment) -> Result<(), WiringError> {
+        let name = attachment.host_link();
+        let now = self.pod(attachment).and_then(|pod| nix::net::if_::if_indextoname(pod.ifindex).ok());
+        let renamed = now.and_then(|now| now.into_string().ok()).filter(|now| !is_host_link(now));
+        if let Some(renamed) = renamed {
+            self.links.delete(&renamed).await?;
+        }
+        self.delete_link(&name).await
     }
 
     /// Only when a link is gone its programs may go: before, its packets would pass unfiltered.

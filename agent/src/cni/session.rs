@@ -24,6 +24,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 struct Turn {
     container: Option<(String, OwnedMutexGuard<()>)>,
     unfinished: Option<Attachment>,
+    /// The pod that was attached, which its plugin wires from then on.
+    attached: Option<Attachment>,
     /// Whether this is an ADD. One that fails leaves nothing behind, so its release is done when it is answered.
     is_add: bool,
 }
@@ -52,6 +54,9 @@ pub(crate) async fn serve<N: PodNetwork>(service: Arc<Service<N>>, stream: UnixS
     let mut turn = Turn::default();
     if let Err(error) = converse(&service, stream, &seat, &mut turn).await {
         tracing::debug!(%error, "a CNI connection broke");
+    }
+    if let Some(attachment) = turn.attached.take() {
+        service.finished(&attachment);
     }
     if let Some(attachment) = turn.unfinished.take() {
         tracing::info!(?attachment, "the plugin abandoned an ADD: releasing its reservation");
@@ -137,6 +142,7 @@ async fn answer<N: PodNetwork>(
             turn.take(service, &attachment.container_id).await;
             service.attach(&attachment).await?;
             turn.unfinished = None;
+            turn.attached = Some(attachment);
             Ok(Reply::Done)
         }
         Request::Release { attachment } => {
@@ -149,6 +155,7 @@ async fn answer<N: PodNetwork>(
             turn.container = None;
             released?;
             turn.unfinished = None;
+            turn.attached = None;
             Ok(Reply::Done)
         }
         Request::Check { attachment } => {

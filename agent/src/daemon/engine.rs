@@ -356,7 +356,7 @@ impl Engine {
         }
         let dirty = self.shared.model_mut().take_dirty();
         if !dirty.nodes.is_empty() {
-            self.shared.nodes_changed.notify_one();
+            self.shared.look.notify_one();
         }
         if dirty.policy() {
             self.audit.changed();

@@ -265,7 +265,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     tokio::select! {
         () = wait(terminate) => {}
         () = wait(interrupt) => {}
-        () = server.run() => {}
+        result = server.run() => result?,
         result = wiring => result?,
         () = forwarding => return Err(DaemonError::SourceEnded),
         () = conflist => {}

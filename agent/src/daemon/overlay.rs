@@ -1,10 +1,11 @@
 //! The tunnel's device, kept there: made, handed to the loop for its programs, and only then set up.
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::engine::Input;
 use crate::network::{Tunnel, TunnelSettings};
+use crate::repair::{Broken, Kind, Looked, Repair};
 use crate::wiring::overlay::{NAME, Overlay};
 use crate::wiring::{Netlink, Sysctls};
 
@@ -15,40 +16,41 @@ pub(super) struct Keeper {
     sysctls: Sysctls,
     /// Whether the programs of this agent are attached to the device.
     attached: bool,
-    /// What went wrong last, so that it is said once.
-    trouble: Option<String>,
 }
 
 impl Keeper {
     pub(super) fn new(tunnel: TunnelSettings, sysctls: Sysctls) -> Self {
-        Self { tunnel, sysctls, attached: false, trouble: None }
+        Self { tunnel, sysctls, attached: false }
     }
 
-    /// Makes the device be as it should. Says whether it had to be made again.
-    pub(super) async fn look(&mut self, netlink: &Netlink, mtu: u32, inputs: &mpsc::Sender<Input>) -> bool {
-        let (repaired, trouble) = match self.keep(netlink, mtu, inputs).await {
-            Ok(repaired) => (repaired, None),
-            Err(error) => (false, Some(error)),
-        };
-        if trouble != self.trouble {
-            if let Some(error) = &trouble {
-                warn!(error, "the tunnel to other nodes is down");
+    /// Makes the device be as it should.
+    pub(super) async fn look(&mut self, netlink: &Netlink, mtu: u32, inputs: &mpsc::Sender<Input>, looked: &mut Looked) {
+        match self.keep(netlink, mtu, inputs).await {
+            Ok(mended) => {
+                looked.repaired.extend(mended.into_iter().map(|what| Repair { kind: Kind::Tunnel, what }));
             }
-            self.trouble = trouble;
+            Err(error) => {
+                looked.broken.push(Broken { slot: None, what: format!("the tunnel to other nodes: {error}") });
+            }
         }
-        repaired
     }
 
-    async fn keep(&mut self, netlink: &Netlink, mtu: u32, inputs: &mpsc::Sender<Input>) -> Result<bool, String> {
+    async fn keep(&mut self, netlink: &Netlink, mtu: u32, inputs: &mpsc::Sender<Input>) -> Result<Vec<String>, String> {
         if self.tunnel.when == Tunnel::Never {
             if netlink.remove_overlay().await.map_err(|error| error.to_string())? {
                 info!("removed the tunnel device");
             }
-            return Ok(false);
+            return Ok(Vec::new());
         }
-        let found = netlink.keep_overlay(self.tunnel.port, mtu).await.map_err(|error| error.to_string())?;
+        let (found, mut mended) =
+            netlink.keep_overlay(self.tunnel.port, mtu).await.map_err(|error| error.to_string())?;
+        match self.sysctls.loosen(NAME) {
+            Ok(true) => mended.push(format!("the setting net.ipv4.conf.{NAME}.rp_filter = 2")),
+            Ok(false) => {}
+            Err(error) => debug!(%error, "can't loosen rp_filter on the tunnel device: the node's default applies"),
+        }
         if self.attached && found == Overlay::Up {
-            return Ok(false);
+            return Ok(mended);
         }
         let was_there = std::mem::take(&mut self.attached);
         let (answer, attached) = oneshot::channel();
@@ -60,9 +62,7 @@ impl Keeper {
             netlink.raise_overlay().await.map_err(|error| error.to_string())?;
             info!(port = self.tunnel.port, mtu, "the tunnel device is up");
         }
-        if let Err(error) = self.sysctls.loosen(NAME) {
-            debug!(%error, "can't loosen rp_filter on the tunnel device: the node's default applies");
-        }
-        Ok(was_there)
+        // What an agent finds that begins was nobody's to keep, and what a new device gets nobody has changed.
+        Ok(if was_there { vec![format!("the device {NAME}")] } else { Vec::new() })
     }
 }

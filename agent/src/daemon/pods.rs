@@ -75,6 +75,11 @@ impl PodNetwork for Pods {
         self.shared.metrics.cni(verb, ok, took);
     }
 
+    fn finished(&self, slot: u16, key: ObjectKey) {
+        self.shared.finished_plugins().insert((slot, key));
+        self.shared.look.notify_one();
+    }
+
     async fn close(&self, pod: AttachedPod) -> bool {
         let (answer, done) = oneshot::channel();
         // A stopping agent closes nothing.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fairlead_cni::Mac;
+use fairlead_objects::ObjectKey;
 use nix::errno::Errno;
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
@@ -18,7 +19,7 @@ use crate::repair::{HavePods, Kind, Looked, Step, WantPod, compare_pods, follows
 use crate::state::{Shared, Subject};
 use crate::wiring::{Changed, Names, Netlink, Peers, Sysctls, Uplink, overlay};
 
-/// How long the plugin may take to wire a pod whose programs are attached: its policy is waited for in that time.
+/// How long the plugin may take to wire a pod whose programs are attached, if it does not hang up before.
 const WIRING: Duration = Duration::from_secs(20);
 
 /// Looks after pods and programs.
@@ -80,17 +81,19 @@ impl Caretaker {
 
     /// Looks at the wiring of the pods.
     pub(super) async fn look_at_pods(&mut self, shared: &Shared) {
+        // Before the look: what a plugin has made of these is to be seen.
+        let finished = std::mem::take(&mut *shared.finished_plugins());
         let looked = match self.netlink.pods(&mut self.peers).await {
-            Ok(have) => self.wire(&have, shared).await,
+            Ok(have) => self.wire(&have, &finished, shared).await,
             Err(error) => Looked::unseen(format!("the pods' interfaces: {error}")),
         };
         shared.looked(Subject::Pods, &looked);
     }
 
-    async fn wire(&mut self, have: &HavePods, shared: &Shared) -> Looked {
+    async fn wire(&mut self, have: &HavePods, finished: &BTreeSet<(u16, ObjectKey)>, shared: &Shared) -> Looked {
         self.interfaces = have.links.keys().copied().collect();
         let local: Vec<LocalPod> = shared.model().local().values().cloned().collect();
-        let steps = self.due(&local, have, Instant::now());
+        let steps = self.due(&local, have, finished, Instant::now());
         let mut looked = Looked::default();
         if steps.is_empty() {
             return looked;
@@ -121,7 +124,13 @@ impl Caretaker {
     }
 
     /// What has to be done for pods whose plugin is done.
-    fn due(&mut self, local: &[LocalPod], have: &HavePods, now: Instant) -> Vec<Due> {
+    fn due(
+        &mut self,
+        local: &[LocalPod],
+        have: &HavePods,
+        finished: &BTreeSet<(u16, ObjectKey)>,
+        now: Instant,
+    ) -> Vec<Due> {
         let first = self.known.is_none();
         let mut known = self.known.take().unwrap_or_default();
         known.retain(|slot, known| local.iter().any(|pod| pod.slot == *slot && *pod == known.pod));
@@ -133,6 +142,7 @@ impl Caretaker {
             known.mtu = known.mtu.or(link.map(|link| link.mtu));
             let steps = compare_pods(&[WantPod { mtu: known.mtu, ..want(pod) }], have);
             known.wired |= is_wired_but_for_the_mac(&steps, have) && link.is_some();
+            known.wired |= finished.contains(&(pod.slot, pod.key.clone()));
             // It is down for as long as it has no programs.
             if self.sentry.is_closed(want(pod).ifindex()) {
                 continue;

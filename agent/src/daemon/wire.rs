@@ -17,11 +17,10 @@ use super::repair::Caretaker;
 use crate::bpf::{PinDir, Sentry, watch_mounts};
 use crate::compile::node;
 use crate::network::TunnelSettings;
-use crate::repair::{Kind, Looked, Repair};
+use crate::repair::{Broken, Kind, Looked, Repair};
 use crate::state::{Shared, Subject};
 use crate::wiring::{
-    Change, Choice, Kept, Lingering, Netlink, NodeRoute, Sysctls, Uplink, WiringError, desired, neighbours, overlay,
-    watch,
+    Change, Choice, Kept, Lingering, Netlink, NodeRoute, Sysctls, Uplink, WiringError, desired, neighbours, watch,
 };
 
 /// How often everything is looked at when nothing tells of a change.
@@ -35,6 +34,12 @@ const AGAIN: Duration = Duration::from_secs(3);
 const REST: u32 = 5;
 const LEAST_REST: Duration = Duration::from_millis(20);
 const LONGEST_REST: Duration = Duration::from_millis(500);
+
+/// How long changes are collected after a look that took so long. One that takes long, on a node with many routes, has a third of
+/// the time at most.
+fn rest(took: Duration) -> Duration {
+    (took * REST).clamp(LEAST_REST, LONGEST_REST.max(took * 2))
+}
 
 /// Keeps them as they should be.
 pub(super) struct Wire {
@@ -123,7 +128,7 @@ impl Wire {
                 let is_asked = self.caretaker.look_at_programs(uplinks, &inputs, &shared).await;
                 programs_next = Instant::now() + if is_asked { LOOK } else { AGAIN };
             }
-            let rested = Instant::now() + (begun.elapsed() * REST).clamp(LEAST_REST, LONGEST_REST);
+            let rested = Instant::now() + rest(begun.elapsed());
             let due = if self.caretaker.looks_at_programs() { next } else { next.min(programs_next) };
             tokio::select! {
                 () = sleep_until(due) => {}
@@ -133,7 +138,7 @@ impl Wire {
                     }
                 }
                 () = self.caretaker.programs(&shared) => {}
-                () = shared.nodes_changed.notified() => {}
+                () = shared.look.notified() => {}
             }
         }
     }
@@ -152,9 +157,7 @@ impl Wire {
             })
         };
         if let Some((routes, tunnel_mtu)) = wanted {
-            if self.keeper.look(&self.netlink, tunnel_mtu, inputs).await {
-                looked.repaired.push(Repair { kind: Kind::Tunnel, what: format!("the device {}", overlay::NAME) });
-            }
+            self.keeper.look(&self.netlink, tunnel_mtu, inputs, &mut looked).await;
             self.set_routes(&uplinks, routes, &mut looked).await;
             shared.note(|progress| progress.wired = true);
         }
@@ -168,14 +171,15 @@ impl Wire {
             let before = self.uplinks.as_deref().unwrap_or_default();
             self.lingering.uplinks(before, self.choice.of(found), Instant::now().into_std())
         });
-        let found = found.inspect_err(|error| warn!(%error, "can't list the node's interfaces")).ok();
+        let unseen = |what: &str, error: &WiringError| Broken { slot: None, what: format!("{what}: {error}") };
+        let found = found.map_err(|error| looked.broken.push(unseen("the node's interfaces", &error))).ok();
         match self.netlink.addresses().await {
             Ok(found) if self.addresses.as_ref() != Some(&found) => {
                 self.addresses = Some(found.clone());
                 inputs.send(Input::Addresses(found)).await.map_err(|_| Stopped)?;
             }
             Ok(_) => {}
-            Err(error) => warn!(%error, "can't list the node's addresses"),
+            Err(error) => looked.broken.push(unseen("the node's addresses", &error)),
         }
         if let Some(uplinks) = found.filter(|found| self.uplinks.as_ref() != Some(found)) {
             // Interfaces of containers that are none of ours come and go all the time.
@@ -197,8 +201,8 @@ impl Wire {
     /// Sets what the kernel needs to forward for pods. Devices and other programs come and go, so not only at start.
     fn forward(&mut self, shared: &Shared, looked: &mut Looked) {
         let mut kept = vec![self.sysctls.prepare()];
-        let uplinks = self.uplinks.iter().flatten().filter(|uplink| uplink.is_primary);
-        kept.extend(uplinks.map(|uplink| self.sysctls.prepare_uplink(&uplink.name)));
+        let uplinks = self.uplinks.iter().flatten();
+        kept.extend(uplinks.map(|uplink| self.sysctls.prepare_uplink(&uplink.name, uplink.is_primary)));
         let texts: Vec<_> = kept.iter().flat_map(|kept| &kept.errors).map(ToString::to_string).collect();
         let text =
             (!texts.is_empty()).then(|| format!("forwarding for pods may not work on this node: {}", texts.join("; ")));
@@ -211,6 +215,7 @@ impl Wire {
     }
 
     async fn set_routes(&mut self, uplinks: &[Uplink], routes: BTreeSet<NodeRoute>, looked: &mut Looked) {
+        let mut broken = Vec::new();
         let mut undone = |same: bool, kind: Kind, kept: Kept| {
             let changed = kept.changed.into_iter().filter(|_| same);
             looked.repaired.extend(changed.map(|what| Repair { kind, what }));
@@ -219,9 +224,9 @@ impl Wire {
         match self.netlink.set_node_routes(&routes).await {
             Ok(kept) => {
                 let errors = undone(self.routes.as_ref() == Some(&routes), Kind::Route, kept);
-                errors.iter().for_each(|error| warn!(%error, "can't set the route to another node's pods"));
+                broken.extend(errors.iter().map(|error| format!("a route to another node's pods: {error}")));
             }
-            Err(error) => warn!(%error, "can't set the routes to other nodes' pods"),
+            Err(error) => broken.push(format!("the routes to other nodes' pods: {error}")),
         }
         let hops = neighbours(uplinks, &routes);
         match self.netlink.keep_neighbours(&hops).await {
@@ -232,6 +237,18 @@ impl Wire {
             }
             Err(error) => debug!(%error, "can't add the managed neighbour entries of other nodes"),
         }
+        looked.broken.extend(broken.into_iter().map(|what| Broken { slot: None, what }));
         (self.routes, self.hops) = (Some(routes), Some(hops));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looking_does_not_take_all_of_the_time() {
+        let rest = |took| rest(Duration::from_millis(took)).as_millis();
+        assert_eq!([0, 1, 10, 100, 200, 3_000].map(rest), [20, 20, 50, 500, 500, 6_000]);
     }
 }

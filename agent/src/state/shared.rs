@@ -1,6 +1,6 @@
 //! What the loop shares with those who ask.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
@@ -55,8 +55,10 @@ pub struct Shared {
     pub repairs: Repairs,
     /// The health checks that load balancers look for.
     pub checks: watch::Sender<Checks>,
-    /// Tells when Nodes changed.
-    pub(crate) nodes_changed: Notify,
+    /// Pods whose plugins have hung up since the last look at pods: their slots and names.
+    finished_plugins: Mutex<BTreeSet<(u16, ObjectKey)>>,
+    /// Asks for a look at what was made, as when Nodes changed.
+    pub(crate) look: Notify,
 }
 
 /// How far the loop is.
@@ -125,8 +127,14 @@ impl Shared {
             audit: Mutex::default(),
             repairs: Repairs::default(),
             checks: watch::Sender::default(),
-            nodes_changed: Notify::new(),
+            finished_plugins: Mutex::default(),
+            look: Notify::new(),
         }
+    }
+
+    /// Pods whose plugins have hung up since the last look at pods.
+    pub(crate) fn finished_plugins(&self) -> MutexGuard<'_, BTreeSet<(u16, ObjectKey)>> {
+        self.finished_plugins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What policies in audit mode would have dropped. It is asked for after the model where both are.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use fairlead_cni::protocol::{FIRST_POD_IFINDEX, HOST_LINK_PREFIX, POD_ROUTE_PROTOCOL, SLOTS, is_network_alias};
 use nix::errno::Errno;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 use tokio::sync::{mpsc, oneshot};
 
@@ -91,8 +91,12 @@ pub(super) fn pod_link(link: &LinkMessage) -> Option<PodLink> {
         LinkAttribute::IfAlias(alias) => Some(alias.clone()),
         _ => None,
     });
-    // One that somebody has renamed (udev does) is a pod's all the same.
-    let ours = name.starts_with(HOST_LINK_PREFIX) || alias.as_deref().is_some_and(is_network_alias);
+    // One that somebody has renamed (udev does) is a pod's all the same; those of earlier releases have no alias.
+    let is_veth = link.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(info) => info.contains(&LinkInfo::Kind(InfoKind::Veth)),
+        _ => false,
+    });
+    let ours = is_veth || name.starts_with(HOST_LINK_PREFIX) || alias.as_deref().is_some_and(is_network_alias);
     ours.then_some(PodLink { slot, name, alias, ips: Vec::new() })
 }
 

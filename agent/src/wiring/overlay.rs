@@ -7,6 +7,7 @@ use fairlead_datapath::overlay::RECEIVER;
 use futures::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
     LinkMessage,
@@ -19,10 +20,13 @@ pub use fairlead_datapath::overlay::IFINDEX;
 /// Its name.
 pub const NAME: &str = "fairlead.vxlan";
 
-/// An address that nobody sends to or from. Of a device without any the kernel takes only what it would itself send there,
-/// however loose the check of return paths is (`__fib_validate_source` in net/ipv4/fib_frontend.c), and nodes may not
-/// agree on the way between them.
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
+/// An address that nobody can send to or from, since it is of loopback's range. Of a device without any the kernel takes only what
+/// it would itself send there, however loose the check of return paths is (`__fib_validate_source` in
+/// net/ipv4/fib_frontend.c), and nodes may not agree on the way between them.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 169, 1, 2);
+
+/// What earlier releases had in its place. Pods could send to it, and so to what listens at every address of the node.
+const EARLIER_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
 
 /// What can be done when there can't be one.
 const REMEDY: &str = "this needs the kernel module vxlan and a UDP port that no other VXLAN device has: see \
@@ -40,20 +44,34 @@ pub enum Overlay {
 }
 
 impl Netlink {
-    /// Makes the device be there, with this UDP port and this MTU. A new one stays down: [`Netlink::raise_overlay`].
+    /// Makes the device be there, with this UDP port and this MTU. A new one stays down: [`Netlink::raise_overlay`]. Says how it
+    /// was found, and what of one that was there had to be put right.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub async fn keep_overlay(&self, port: u16, mtu: u32) -> Result<Overlay, WiringError> {
+    pub async fn keep_overlay(&self, port: u16, mtu: u32) -> Result<(Overlay, Vec<String>), WiringError> {
         match self.overlay().await? {
             Some(link) if is_right(&link, port) => {
+                let mut mended = Vec::new();
+                if link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::Controller(1..))) {
+                    self.change_overlay("remove from another device", |message| {
+                        message.attributes.push(LinkAttribute::Controller(0));
+                    })
+                    .await?;
+                    mended.push(format!("the device {NAME} removed from another device"));
+                }
+                if self.name_overlay().await? {
+                    self.forget_earlier_address().await?;
+                    mended.push(format!("the address {ADDRESS} of {NAME}"));
+                }
                 if !link.attributes.contains(&LinkAttribute::Mtu(mtu)) {
                     self.change_overlay("set the MTU of", |message| {
                         message.attributes.push(LinkAttribute::Mtu(mtu));
                     })
                     .await?;
                 }
-                return Ok(if link.header.flags.contains(LinkFlags::Up) { Overlay::Up } else { Overlay::Down });
+                let up = link.header.flags.contains(LinkFlags::Up);
+                return Ok((if up { Overlay::Up } else { Overlay::Down }, mended));
             }
             Some(link) => self.delete_overlay(link.header.index).await?,
             None => {}
@@ -69,9 +87,33 @@ impl Netlink {
             Err(error) if error.errno() != Some(Errno::EAFNOSUPPORT as i32) => return Err(error),
             _ => {}
         }
-        let named = self.handle.address().add(IFINDEX, ADDRESS.into(), 32).execute().await;
-        named.map_err(|e| WiringError::kernel(format!("give {NAME} an address"), &e))?;
-        Ok(Overlay::Made)
+        self.name_overlay().await?;
+        Ok((Overlay::Made, Vec::new()))
+    }
+
+    /// Gives it its address. Says whether it had none.
+    async fn name_overlay(&self) -> Result<bool, WiringError> {
+        let mut request = self.handle.address().add(IFINDEX, ADDRESS.into(), 32);
+        // Nor does the kernel choose it for what leaves the node.
+        request.message_mut().header.scope = AddressScope::Host;
+        let named = request.execute().await;
+        match named.map_err(|e| WiringError::kernel(format!("give {NAME} an address"), &e)) {
+            Err(error) if error.errno() == Some(Errno::EEXIST as i32) => Ok(false),
+            result => result.map(|()| true),
+        }
+    }
+
+    async fn forget_earlier_address(&self) -> Result<(), WiringError> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.prefix_len = 32;
+        message.header.index = IFINDEX;
+        message.attributes.push(AddressAttribute::Local(EARLIER_ADDRESS.into()));
+        let deleted = self.handle.address().del(message).execute().await;
+        match deleted.map_err(|e| WiringError::kernel(format!("take the address {EARLIER_ADDRESS} off {NAME}"), &e)) {
+            Err(error) if error.errno() == Some(Errno::EADDRNOTAVAIL as i32) => Ok(()),
+            result => result,
+        }
     }
 
     /// Sets it up, which is when it takes its port.

@@ -7,7 +7,7 @@
 //! - *Forwarding*, of course: of the node, and of each uplink, where systemd-networkd switches it off one by one.
 //! - *`accept_ra` of 2*: with forwarding the kernel ignores router advertisements where it is 1, and the node loses its
 //!   own default route and addresses (Documentation/networking/ip-sysctl.rst).
-//! - *`rp_filter` loose on uplinks*: what comes for a process of the node from a pod elsewhere, or for a node port, may
+//! - *`rp_filter` loose on primary uplinks*: what comes for a process of the node from a pod elsewhere, or for a node port, may
 //!   come in by another interface than the answer leaves by (a tunnel one way, the wire the other; two uplinks).
 //!   The larger of a device's own value and that of `all` counts, so 2 on the device is enough. The programs check
 //!   sources themselves, more strictly. Pods' links need nothing: each has the route to all its addresses.
@@ -70,16 +70,17 @@ impl Sysctls {
         kept
     }
 
-    /// Sets what an interface that leads out of the node needs.
+    /// Sets what an interface that leads out of the node needs; only one by which other nodes are reached has to take what it would not
+    /// answer by.
     #[must_use]
-    pub fn prepare_uplink(&self, device: &str) -> Kept {
+    pub fn prepare_uplink(&self, device: &str, is_primary: bool) -> Kept {
         let mut kept = Kept::default();
         for key in ["ipv4", "ipv6"].map(|family| format!("net/{family}/conf/{device}/forwarding")) {
             if self.read(&key).as_deref() == Some("0") {
                 self.keep(&mut kept, &key, "1");
             }
         }
-        if self.is_strict(device) {
+        if is_primary && self.is_strict(device) {
             self.keep(&mut kept, &format!("net/ipv4/conf/{device}/rp_filter"), "2");
         }
         kept
@@ -90,13 +91,14 @@ impl Sysctls {
     }
 
     /// Has the node take packets from a device of ours also where their answers would go another way: nodes may not agree on
-    /// the way between them. Of this and the setting for all devices the larger number holds, and 2 is loose.
+    /// the way between them. Of this and the setting for all devices the larger number holds, and 2 is loose. Says whether it
+    /// was not so.
     ///
     /// # Errors
     /// The setting can't be written.
-    pub fn loosen(&self, device: &str) -> Result<(), WiringError> {
+    pub fn loosen(&self, device: &str) -> Result<bool, WiringError> {
         let key = format!("net/ipv4/conf/{device}/rp_filter");
-        if self.read(&key).as_deref() == Some("2") { Ok(()) } else { self.write(&key, "2") }
+        if self.read(&key).as_deref() == Some("2") { Ok(false) } else { self.write(&key, "2").map(|()| true) }
     }
 
     /// Changes a setting of a device of ours, which goes with the device, so nobody has to know what it was.

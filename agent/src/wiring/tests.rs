@@ -287,26 +287,37 @@ fn neighbours_are_kept_by_the_kernel_and_given_up_again() {
 fn the_tunnels_device_is_made_once_and_again_when_it_is_not_right() {
     on_a_node(|| async {
         let netlink = Netlink::open().unwrap();
-        assert_eq!(netlink.keep_overlay(4789, 1350).await.unwrap(), Overlay::Made);
-        assert_eq!(netlink.keep_overlay(4789, 1350).await.unwrap(), Overlay::Down);
+        let keep = async |port, mtu| netlink.keep_overlay(port, mtu).await.unwrap();
+        assert_eq!(keep(4789, 1350).await, (Overlay::Made, vec![]));
+        assert_eq!(keep(4789, 1350).await, (Overlay::Down, vec![]));
         netlink.raise_overlay().await.unwrap();
-        assert_eq!(netlink.keep_overlay(4789, 1350).await.unwrap(), Overlay::Up);
+        assert_eq!(keep(4789, 1350).await, (Overlay::Up, vec![]));
         let shown = ip(&format!("-d addr show dev {NAME}"));
         for expected in ["999999: ", "NOARP", "mtu 1350", "02:66:6c:76:78:01", "external", "dstport 4789", "nolearning"]
         {
             assert!(shown.contains(expected), "{expected}: {shown}");
         }
-        assert!(shown.contains("inet 169.254.1.2/32") && !shown.contains("inet6"), "{shown}");
+        assert!(shown.contains("inet 127.169.1.2/32 scope host") && !shown.contains("inet6"), "{shown}");
+        // As an earlier release left it, and as others leave devices that they think are theirs.
+        ip(&format!("addr flush dev {NAME}"));
+        ip(&format!("addr add 169.254.1.2/32 dev {NAME}"));
+        ip("link add br0 type bridge");
+        ip(&format!("link set {NAME} master br0"));
+        let (overlay, mended) = keep(4789, 1350).await;
+        assert!(overlay == Overlay::Up && mended.len() == 2, "{mended:?}");
+        let shown = ip(&format!("addr show dev {NAME}"));
+        assert!(shown.contains("127.169.1.2/32") && !shown.contains("169.254.1.2/32"), "{shown}");
+        assert!(!shown.contains("master"), "{shown}");
         // Another MTU is no other device.
-        assert_eq!(netlink.keep_overlay(4789, 1330).await.unwrap(), Overlay::Up);
+        assert_eq!(keep(4789, 1330).await, (Overlay::Up, vec![]));
         assert!(ip(&format!("link show dev {NAME}")).contains("mtu 1330"));
-        assert_eq!(netlink.keep_overlay(8472, 1330).await.unwrap(), Overlay::Made);
+        assert_eq!(keep(8472, 1330).await, (Overlay::Made, vec![]));
         assert!(ip(&format!("-d link show dev {NAME}")).contains("dstport 8472"));
         ip(&format!("link set {NAME} address 02:00:00:00:00:09"));
-        assert_eq!(netlink.keep_overlay(8472, 1330).await.unwrap(), Overlay::Made);
+        assert_eq!(keep(8472, 1330).await, (Overlay::Made, vec![]));
         ip(&format!("link del {NAME}"));
         ip(&format!("link add {NAME} type bridge"));
-        assert_eq!(netlink.keep_overlay(8472, 1330).await.unwrap(), Overlay::Made);
+        assert_eq!(keep(8472, 1330).await, (Overlay::Made, vec![]));
         assert!(netlink.remove_overlay().await.unwrap());
         assert!(!netlink.remove_overlay().await.unwrap());
     });

@@ -165,7 +165,7 @@ impl Node {
             let server = Server::open(double, links, &socket).await.unwrap();
             ready.send(()).unwrap();
             tokio::select! {
-                () = server.run() => {}
+                ended = server.run() => panic!("{ended:?}"),
                 _ = stopped => {}
             }
         };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fairlead_tests::{Lab, Load, Loading, Probe, Probes};
+use serde_json::Value;
 
 use crate::world::server;
 
@@ -46,6 +47,9 @@ fn a_device_that_somebody_takes_away_or_changes_comes_back() {
         &["ip", "link", "del", DEVICE][..],
         &["ip", "link", "set", DEVICE, "down"],
         &["ip", "link", "set", DEVICE, "address", "02:00:00:00:00:01"],
+        // As systemd-networkd with `Name=*`.
+        &["ip", "addr", "flush", "dev", DEVICE],
+        &["sh", "-c", "ip link add bridge type bridge && ip link set fairlead.vxlan master bridge"],
     ] {
         node.must_run(harm);
         for to in far.ips() {
@@ -57,6 +61,8 @@ fn a_device_that_somebody_takes_away_or_changes_comes_back() {
             connection.exchange(10, 10).unwrap_or_else(|error| panic!("{harm:?}: {error}"));
         }
     }
+    let shown = node.must_run(&["ip", "addr", "show", "dev", DEVICE]);
+    assert!(shown.contains("127.169.1.2/32") && !shown.contains("master"), "{shown}");
     // The agent goes, and somebody else has the name.
     node.agent().stop();
     node.must_run(&["ip", "link", "del", DEVICE]);
@@ -97,4 +103,31 @@ fn a_node_that_joins_on_another_network_is_reached_and_reaches_others() {
             assert_eq!(third.tcp(to, 80).unwrap().server.pod, pod.key());
         }
     }
+}
+
+/// As Docker Swarm or a network plugin that was there before.
+#[test]
+fn c31_a_tunnel_that_can_not_be_set_up_is_said_and_comes_when_it_can() {
+    let lab = Lab::builder().nodes(2).subnets(&[0, 1]).start();
+    let (one, far) = (server(&lab, "node-1", "net/one"), server(&lab, "node-2", "net/far"));
+    let node = lab.node("node-1");
+    let not_repaired = || -> Vec<String> {
+        let status: Value = serde_json::from_str(&node.fairlead(&["status", "-o", "json"]).stdout).unwrap();
+        let warnings = status["warnings"].as_array().unwrap().iter();
+        let broken = warnings.filter(|warning| warning["topic"] == "not repaired");
+        broken.map(|warning| warning["text"].to_string()).collect()
+    };
+    lab.wait_until("all is well", || if not_repaired().is_empty() { Ok(()) } else { Err(not_repaired()) });
+    // Whoever is faster has the port.
+    let take = format!("ip link add other type vxlan id 1 dstport 4789; until ip link set other up; do ip link del {DEVICE}; done");
+    node.must_run(&["sh", "-c", &take]);
+    lab.wait_until("status says so", || match not_repaired() {
+        broken if broken.iter().any(|text| text.contains("tunnel") && text.contains("vxlan-port")) => Ok(()),
+        broken => Err(broken),
+    });
+    node.must_run(&["ip", "link", "del", "other"]);
+    for to in far.ips() {
+        lab.wait_until("pods are reached again", || one.tcp(to, 80));
+    }
+    lab.wait_until("all is well", || if not_repaired().is_empty() { Ok(()) } else { Err(not_repaired()) });
 }

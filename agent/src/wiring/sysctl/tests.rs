@@ -69,7 +69,7 @@ fn what_somebody_changed_since_stays() {
     with_settings("changed", |sysctls| {
         given(sysctls, &[("net/ipv4/conf/lo/rp_filter", "1")]);
         assert!(sysctls.is_strict("lo"));
-        assert!(sysctls.prepare_uplink("lo").errors.is_empty());
+        assert!(sysctls.prepare_uplink("lo", true).errors.is_empty());
         expect(sysctls, &[("net/ipv4/conf/lo/rp_filter", "2")]);
         assert!(!sysctls.is_strict("lo"));
         given(sysctls, &[("net/ipv4/conf/lo/rp_filter", "0")]);
@@ -85,7 +85,7 @@ fn strictness_for_all_is_met_on_the_device() {
     with_settings("strict", |sysctls| {
         given(sysctls, &[("net/ipv4/conf/all/rp_filter", "1"), ("net/ipv4/conf/lo/rp_filter", "0")]);
         assert!(sysctls.is_strict("lo"));
-        assert!(sysctls.prepare_uplink("lo").errors.is_empty());
+        assert!(sysctls.prepare_uplink("lo", true).errors.is_empty());
         expect(sysctls, &[("net/ipv4/conf/all/rp_filter", "1"), ("net/ipv4/conf/lo/rp_filter", "2")]);
         assert!(!sysctls.is_strict("lo"));
         assert!(sysctls.restore().1.is_empty());
