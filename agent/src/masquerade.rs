@@ -1,7 +1,8 @@
 //! Whose address has what pods send out of the cluster, and from which port.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use fairlead_datapath::config::Config;
@@ -10,13 +11,17 @@ use ipnetwork::IpNetwork;
 /// Ports that a range has at least: of fewer a pod's share of a destination would be none to speak of.
 const FEWEST: u16 = 1024;
 
+/// IPv4 link-local addresses (RFC 3927), with the services that clouds offer there. No network has routes for them, so what
+/// has a pod's address there is not answered.
+const LINK_LOCAL: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16);
+
 /// Whether pods' addresses are hidden behind the node's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Mode {
     /// What leaves the cluster gets the node's address, except to destinations that see pods' own
     #[default]
     Auto,
-    /// What leaves the cluster keeps the pod's: the network routes pods' addresses everywhere
+    /// What leaves the cluster keeps the pod's, except to 169.254.0.0/16: the network routes pods' addresses everywhere
     Never,
 }
 
@@ -32,28 +37,66 @@ pub struct Masquerade {
 }
 
 impl Masquerade {
-    /// Prefixes outside of the cluster to which pods go with their own addresses, each once and without bits of a host.
+    /// Where pods go with their own addresses. Of link-local addresses those alone that an exception names: one that only
+    /// holds them all, as everything does, does not mean them.
     #[must_use]
-    pub fn kept(&self) -> Vec<IpNetwork> {
+    pub fn own_sources(&self) -> OwnSources {
         let everything = [IpAddr::from([0_u8; 4]), IpAddr::from([0_u8; 16])].map(|ip| IpNetwork::new(ip, 0));
-        let mut kept: Vec<IpNetwork> = match self.mode {
+        let all: Vec<IpNetwork> = match self.mode {
             Mode::Auto => self.except.clone(),
-            Mode::Never => everything.into_iter().flatten().collect(),
+            Mode::Never => everything.into_iter().flatten().chain(self.link_local_exceptions()).collect(),
         };
-        for prefix in &mut kept {
-            *prefix = IpNetwork::new(prefix.network(), prefix.prefix()).unwrap_or(*prefix);
+        let whole = |prefix: IpNetwork| IpNetwork::new(prefix.network(), prefix.prefix()).unwrap_or(prefix);
+        let mut own: BTreeMap<_, _> = all.into_iter().map(|prefix| (whole(prefix), true)).collect();
+        let link_local = IpNetwork::new(LINK_LOCAL.0, LINK_LOCAL.1).ok();
+        if let Some(link_local) = link_local.filter(|prefix| own.keys().any(|outer| holds(*outer, *prefix))) {
+            own.entry(link_local).or_insert(false);
         }
-        kept.sort_unstable();
-        kept.dedup();
-        kept
+        OwnSources(own)
     }
+
+    fn link_local_exceptions(&self) -> impl Iterator<Item = IpNetwork> {
+        let (network, length) = LINK_LOCAL;
+        let link_local = IpNetwork::new(network, length).ok();
+        self.except.iter().copied().filter(move |prefix| link_local.is_some_and(|outer| holds(outer, *prefix)))
+    }
+}
+
+/// Prefixes outside of the cluster with whether pods go there with their own addresses, each without bits of a host. Of
+/// several that hold an address the longest decides; where none does they don't.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OwnSources(BTreeMap<IpNetwork, bool>);
+
+impl OwnSources {
+    /// The prefixes.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpNetwork> {
+        self.0.keys().copied()
+    }
+
+    /// Whether pods go to a prefix with their own addresses, as far as no longer one of these says otherwise.
+    #[must_use]
+    pub fn at(&self, prefix: IpNetwork) -> bool {
+        let around = self.0.iter().filter(|(outer, _)| holds(**outer, prefix));
+        around.max_by_key(|(outer, _)| outer.prefix()).is_some_and(|(_, own)| *own)
+    }
+}
+
+/// Whether all of a prefix is in another.
+fn holds(outer: IpNetwork, prefix: IpNetwork) -> bool {
+    outer.prefix() <= prefix.prefix() && outer.contains(prefix.network())
 }
 
 impl fmt::Display for Masquerade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { mode, except, ports } = self;
         match mode {
-            Mode::Never => write!(f, "never: pods keep their addresses everywhere")?,
+            Mode::Never => {
+                write!(f, "never: pods keep their addresses, except to {}/{}", LINK_LOCAL.0, LINK_LOCAL.1)?;
+                let but: Vec<_> = self.link_local_exceptions().map(|prefix| prefix.to_string()).collect();
+                if !but.is_empty() {
+                    write!(f, " without {}", but.join(", "))?;
+                }
+            }
             Mode::Auto if except.is_empty() => write!(f, "auto")?,
             Mode::Auto => {
                 let except: Vec<_> = except.iter().map(ToString::to_string).collect();
@@ -135,18 +178,43 @@ pub fn destination(text: &str) -> Result<IpNetwork, String> {
 mod tests {
     use super::*;
 
-    fn kept(mode: Mode, except: &[&str]) -> Vec<String> {
+    fn masquerade(mode: Mode, except: &[&str]) -> Masquerade {
         let except = except.iter().map(|text| destination(text).unwrap()).collect();
-        Masquerade { mode, except, ..Masquerade::default() }.kept().iter().map(ToString::to_string).collect()
+        Masquerade { mode, except, ..Masquerade::default() }
+    }
+
+    fn prefixes(mode: Mode, except: &[&str]) -> Vec<String> {
+        let own = masquerade(mode, except).own_sources();
+        own.0.iter().map(|(prefix, own)| if *own { prefix.to_string() } else { format!("not {prefix}") }).collect()
     }
 
     #[test]
-    fn prefixes_that_are_kept_are_exceptions_or_everything() {
-        assert!(kept(Mode::Auto, &[]).is_empty());
-        assert_eq!(kept(Mode::Auto, &["10.1.2.3/8", "10.0.0.0/8", "fd00::1/16"]), ["10.0.0.0/8", "fd00::/16"]);
-        assert_eq!(kept(Mode::Never, &["10.0.0.0/8"]), ["0.0.0.0/0", "::/0"]);
+    fn pods_keep_their_addresses_to_exceptions_or_to_everything() {
+        assert!(prefixes(Mode::Auto, &[]).is_empty());
+        assert_eq!(prefixes(Mode::Auto, &["10.1.2.3/8", "10.0.0.0/8", "fd00::1/16"]), ["10.0.0.0/8", "fd00::/16"]);
+        assert_eq!(prefixes(Mode::Never, &["10.0.0.0/8"]), ["0.0.0.0/0", "not 169.254.0.0/16", "::/0"]);
         assert!(destination("::ffff:10.0.0.0/104").unwrap_err().contains("in IPv4 notation"));
         assert!(destination("10.0.0.0/33").is_err() && destination("x").is_err());
+    }
+
+    #[test]
+    fn p51_to_link_local_addresses_pods_keep_theirs_only_if_an_exception_names_them() {
+        let keeps = |mode, except: &[&str], to: &str| masquerade(mode, except).own_sources().at(to.parse().unwrap());
+        let (link_local, server) = ("169.254.0.0/16", "169.254.169.254/32");
+        for (mode, except) in [
+            (Mode::Never, &[][..]),
+            (Mode::Never, &["0.0.0.0/0"]),
+            (Mode::Never, &["169.254.42.0/24"]),
+            (Mode::Auto, &["0.0.0.0/0"]),
+            (Mode::Auto, &["169.254.42.0/24", "169.0.0.0/8"]),
+        ] {
+            assert!(!keeps(mode, except, link_local) && !keeps(mode, except, server), "{mode:?} {except:?}");
+            assert!(keeps(mode, except, "169.253.0.1/32"), "{mode:?} {except:?}");
+        }
+        for mode in [Mode::Never, Mode::Auto] {
+            assert!(keeps(mode, &[link_local], server) && keeps(mode, &["0.0.0.0/0", server], server), "{mode:?}");
+            assert!(!keeps(mode, &[server, "0.0.0.0/0"], "169.254.169.253/32"), "{mode:?}");
+        }
     }
 
     #[test]
@@ -176,6 +244,9 @@ mod tests {
         assert_eq!(all.to_string(), "auto; source ports 1024-65535");
         let some = Masquerade { except: vec![destination("10.0.0.0/8").unwrap()], ..all.clone() };
         assert_eq!(some.to_string(), "auto, except to 10.0.0.0/8; source ports 1024-65535");
-        assert!(Masquerade { mode: Mode::Never, ..all }.to_string().starts_with("never"));
+        let never = "never: pods keep their addresses, except to 169.254.0.0/16";
+        assert_eq!(masquerade(Mode::Never, &["10.0.0.0/8"]).to_string(), format!("{never}; source ports 1024-65535"));
+        let but = masquerade(Mode::Never, &["169.254.42.0/24"]).to_string();
+        assert_eq!(but, format!("{never} without 169.254.42.0/24; source ports 1024-65535"));
     }
 }

@@ -94,12 +94,11 @@ pub(crate) fn compile(
     let in_rules: BTreeSet<IpNetwork> = numbers.atoms().flat_map(|(atom, _)| atom.prefixes()).collect();
     wanted.named = in_rules.iter().map(|prefix| CidrKey::prefix(prefix.network().into(), prefix.prefix())).collect();
     let prefixes: BTreeSet<IpNetwork> =
-        in_rules.into_iter().chain(nodes.pod_cidrs.keys().copied()).chain(world.kept.iter().copied()).collect();
+        in_rules.into_iter().chain(nodes.pod_cidrs.keys().copied()).chain(world.own_sources.prefixes()).collect();
     for prefix in prefixes {
         // A prefix inside a node's is that node's too, or naming it in a policy would change where its packets go.
         // So with a prefix inside one that is not masqueraded.
         let pods_of = nodes.pod_cidr(prefix);
-        let kept = || world.kept.iter().any(|kept| holds(*kept, prefix));
         wanted.cidrs.insert(
             CidrKey::prefix(prefix.network().into(), prefix.prefix()),
             WantedPeer {
@@ -108,18 +107,13 @@ pub(crate) fn compile(
                 node: pods_of.flatten(),
                 flags: match pods_of {
                     Some(_) => PeerFlags::POD,
-                    None if kept() => PeerFlags::KEEP_SOURCE,
+                    None if world.own_sources.at(prefix) => PeerFlags::KEEP_SOURCE,
                     None => 0,
                 },
             },
         );
     }
     wanted.classes = classifier.finish();
-}
-
-/// Whether all of a prefix is in another.
-fn holds(outer: IpNetwork, prefix: IpNetwork) -> bool {
-    outer.prefix() <= prefix.prefix() && outer.contains(prefix.network())
 }
 
 /// The other nodes, and whose pods are where.

@@ -36,6 +36,15 @@ fn status(node: &Node) -> String {
     node.fairlead(&["status"]).stdout
 }
 
+/// A server at a link-local address behind the node, as clouds have them.
+fn link_local(lab: &Lab, node: &Node) -> [Probe; 2] {
+    let server = "169.254.169.254";
+    lab.client().must_run(&["ip", "addr", "add", server, "dev", "lo"]);
+    node.must_run(&["ip", "route", "add", server, "via", "172.18.0.100"]);
+    let to: IpAddr = server.parse().unwrap();
+    [Probe::tcp(to, TCP), Probe::udp(to, UDP)]
+}
+
 /// Has a network know where a pod is.
 fn route(place: &Vantage, pod: &Pod, by: &Node) {
     for (pod, by) in pod.ips().iter().zip(by.ips()) {
@@ -66,6 +75,7 @@ fn s62_s63_s64_whose_address_and_which_ports_pods_leave_with_is_a_setting() {
     let seen = |probes: &[Probe]| replies(&lab, &pod, probes).into_iter().map(|reply| (reply.server.peer, reply.local));
     assert!(status(node).contains("auto; source ports 1024-65535"), "{}", status(node));
     assert!(seen(&all).all(|(peer, _)| node.ips().contains(&peer.ip())));
+    let link_local = link_local(&lab, node);
 
     // Never: the pod's own address and port, everywhere, by a service too.
     restart(&lab, node, "--masquerade-mode=never", &pod, &all[0], |reply| reply.server.peer == reply.local);
@@ -78,6 +88,8 @@ fn s62_s63_s64_whose_address_and_which_ports_pods_leave_with_is_a_setting() {
             assert!(pod.ips().contains(&reply.server.peer.ip()), "{via:?}: {reply:?}");
         }
     }
+    // But to link-local addresses, from where no network knows the way to pods.
+    assert!(seen(&link_local).all(|(peer, _)| peer.ip() == node.ips()[0]));
     // Who comes from outside is no pod: its answers have to come back by this node.
     for reply in replies(&lab, lab.client(), &probes(node.ips(), 30_060, 30_061)) {
         assert!(node.ips().contains(&reply.server.peer.ip()), "{reply:?}");

@@ -9,11 +9,11 @@ use fairlead_objects::{
     Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, Labels, Mode, Namespace, NetworkPolicy, Node, ObjectKey,
     Operator, Peer, Phase, Pod, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Subject, Tier,
 };
-use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 
 use super::reference::{Flow, judge};
 use super::{Direction, Draft, RuleRef, World};
+use crate::masquerade::OwnSources;
 use crate::model::LocalPod;
 use crate::network::Network;
 use crate::plan::policy::{Content, Plan, State};
@@ -27,8 +27,8 @@ pub(crate) struct Cluster {
     pub(crate) policies: Vec<NetworkPolicy>,
     pub(crate) cluster_policies: Vec<ClusterNetworkPolicy>,
     pub(crate) local: Vec<LocalPod>,
-    /// Prefixes to which pods go with their own addresses.
-    pub(crate) kept: Vec<IpNetwork>,
+    /// Where pods go with their own addresses.
+    pub(crate) own_sources: OwnSources,
 }
 
 pub(crate) fn key(text: &str) -> ObjectKey {
@@ -229,7 +229,7 @@ impl Cluster {
             pod_ranges: &[],
             closed: &[],
             tunnel_port: None,
-            kept: self.kept.clone(),
+            own_sources: self.own_sources.clone(),
             senders: Default::default(),
         }
     }

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use fairlead_datapath::peer::PeerFlags;
 use fairlead_datapath::{Addr, peer};
 use fairlead_objects::{Action, ClusterRule, Node, Operator, Peer, Phase, PolicyPort, PortMatch, Protocol, Selector};
-use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 
 use super::testing::*;
 use super::*;
 use crate::compile::policy::reference::Flow;
+use crate::masquerade::{self, Masquerade};
 use crate::plan::policy::State;
 
 /// Whether a flow between two pods of this node may pass, on both addresses, by the tables; and the model agrees.
@@ -419,13 +419,15 @@ fn addresses_that_meet_the_same_atoms_share_a_class_and_labels_nobody_asks_for_m
     assert_eq!(wanted.sets.len(), 1);
 }
 
-/// Prefixes that may be in, around and beside those of policies and nodes.
-fn any_kept() -> impl Strategy<Value = Vec<IpNetwork>> {
-    const ALL: [&str; 10] = [
+/// A mode, and prefixes that may be in, around and beside those of policies and nodes.
+fn any_masquerade() -> impl Strategy<Value = Masquerade> {
+    const ALL: [&str; 12] = [
         "10.0.0.0/8",
         "10.128.0.0/9",
         "10.244.0.0/16",
         "10.244.2.128/25",
+        "169.254.0.0/16",
+        "169.254.42.0/24",
         "192.0.2.0/24",
         "0.0.0.0/0",
         "fd00::/8",
@@ -433,7 +435,20 @@ fn any_kept() -> impl Strategy<Value = Vec<IpNetwork>> {
         "2001:db8::/32",
         "::/0",
     ];
-    prop::sample::subsequence(&ALL[..], 0..4).prop_map(|texts| texts.iter().map(|text| text.parse().unwrap()).collect())
+    let mode = prop_oneof![3 => Just(masquerade::Mode::Auto), 1 => Just(masquerade::Mode::Never)];
+    (mode, prop::sample::subsequence(&ALL[..], 0..4)).prop_map(|(mode, texts)| {
+        let except = texts.iter().map(|text| text.parse().unwrap()).collect();
+        Masquerade { mode, except, ..Masquerade::default() }
+    })
+}
+
+/// Whether pods go somewhere outside with their own addresses: to a link-local address, where an exception names it.
+fn keeps(masquerade: &Masquerade, ip: IpAddr) -> bool {
+    let mut holding = masquerade.except.iter().filter(|prefix| prefix.contains(ip));
+    match ip {
+        IpAddr::V4(v4) if v4.is_link_local() => holding.any(|prefix| prefix.to_string().starts_with("169.254.")),
+        _ => masquerade.mode == masquerade::Mode::Never || holding.next().is_some(),
+    }
 }
 
 fn ns(name: &str) -> Peer {
@@ -738,16 +753,16 @@ proptest! {
     #[test]
     fn pods_keep_their_addresses_in_what_is_named_for_it_and_policy_does_not_change(
         cluster in any_cluster(),
-        kept in any_kept(),
+        masquerade in any_masquerade(),
         more in prop::collection::vec(any::<u32>(), 8),
     ) {
         let plain = cluster.tables();
-        let with = Cluster { kept: kept.clone(), ..cluster.clone() };
+        let with = Cluster { own_sources: masquerade.own_sources(), ..cluster.clone() };
         let (with, ranges) = (with.tables(), cluster.nodes.iter().flat_map(|node| &node.pod_cidrs));
         let ranges: Vec<_> = ranges.copied().collect();
         // Anywhere, and within the prefixes in use.
         let near = more.iter().flat_map(|bits| {
-            let v4 = [(0, 0), (0x0a00_0000, 8), (0x0af4_0000, 16), (0xc000_0200_u32, 24)];
+            let v4 = [(0, 0), (0x0a00_0000, 8), (0x0af4_0000, 16), (0xa9fe_0000, 16), (0xa9fe_2a00, 24), (0xc000_0200_u32, 24)];
             let v4 = v4.map(|(base, len)| base | bits >> len);
             let v6 = [0xfd00_u128 << 112, 0xfd00_0010_0244_0000_u128 << 64, 0x2001_0db8_u128 << 96];
             let v6 = v6.map(|base| IpAddr::from((base | u128::from(*bits)).to_be_bytes()));
@@ -759,7 +774,7 @@ proptest! {
             let (before, after) = (of(&plain), of(&with));
             let of_cluster = plain.content().peer.peers.contains_key(&Addr::from(ip))
                 || ranges.iter().any(|range| range.contains(ip));
-            let wanted = !of_cluster && kept.iter().any(|prefix| prefix.contains(ip));
+            let wanted = !of_cluster && keeps(&masquerade, ip);
             prop_assert_eq!(after.flags & PeerFlags::KEEP_SOURCE != 0, wanted, "{}", ip);
             let rest = peer::Peer { flags: after.flags & !PeerFlags::KEEP_SOURCE, tag: before.tag, ..after };
             prop_assert_eq!(rest, before, "{}", ip);

@@ -8,6 +8,7 @@ use fairlead_objects::{ClusterNetworkPolicy, Labels, Mode, Namespace, NetworkPol
 use ipnetwork::IpNetwork;
 
 use crate::compile::claims::PodRanges;
+use crate::masquerade::OwnSources;
 use crate::model::{LocalPod, Model};
 use crate::network::Network;
 
@@ -36,8 +37,8 @@ pub struct World<'a> {
     pub closed: &'a [IpAddr],
     /// UDP port of the tunnel between nodes, if there is one: pods reach it at other pods alone.
     pub tunnel_port: Option<u16>,
-    /// Prefixes outside of the cluster to which pods go with their own addresses, without bits of a host.
-    pub kept: Vec<IpNetwork>,
+    /// Where outside of the cluster pods go with their own addresses.
+    pub own_sources: OwnSources,
     /// The addresses of nodes that were reached through the tunnel a short time ago, and may not have noticed yet.
     pub senders: BTreeMap<(Addr, Addr), u32>,
 }
@@ -77,7 +78,7 @@ impl<'a> World<'a> {
             pod_ranges: &model.rules().pod_ranges,
             closed: model.rules().closed(),
             tunnel_port: model.rules().tunnel_port,
-            kept: model.rules().masquerade.kept(),
+            own_sources: model.rules().masquerade.own_sources(),
             senders: BTreeMap::new(),
         }
     }
