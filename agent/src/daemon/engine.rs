@@ -290,6 +290,8 @@ impl Engine {
             }
         }
         self.content.set_paced(limits::is_paced(&uplinks));
+        let primary = uplinks.iter().filter(|uplink| uplink.is_primary).map(|uplink| uplink.name.clone()).collect();
+        self.shared.note(|progress| progress.uplinks = Some(primary));
         self.uplinks = uplinks;
         self.look_at_node();
         self.look_at_claims();

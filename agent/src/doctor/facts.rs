@@ -18,8 +18,8 @@ pub struct Facts {
     pub forward_drop: Vec<String>,
     /// CNI configurations.
     pub cni: Cni,
-    /// Interfaces that lead out of the node.
-    pub uplinks: Vec<UplinkFacts>,
+    /// Interfaces by which other nodes are reached.
+    pub uplinks: Option<Vec<UplinkFacts>>,
     /// Host sides of pods, with their MTUs.
     pub pods: Vec<(String, u32)>,
     /// Settings of the kernel that are not as a forwarding node needs them, as in sysctl.
@@ -95,7 +95,7 @@ pub struct Cni {
     pub plugin_ok: bool,
 }
 
-/// An interface that leads out of the node.
+/// An interface by which other nodes are reached.
 #[derive(Debug, Clone, Default)]
 pub struct UplinkFacts {
     /// Name.
@@ -165,6 +165,10 @@ pub struct Agent {
     pub pod_ranges: Vec<String>,
     /// Addresses of node-local DNS that it serves.
     pub node_local_dns: Vec<IpAddr>,
+    /// The interfaces by which it reaches other nodes, once it has looked at them.
+    pub uplinks: Option<Vec<String>>,
+    /// The addresses of the node.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A link-local address that kubelet gives to pods for DNS.
@@ -191,7 +195,7 @@ impl Facts {
                 ends_sockets: Some(true),
                 ..Kernel::default()
             },
-            uplinks: vec![UplinkFacts { name: "eth0".into(), mtu: 1500, ..UplinkFacts::default() }],
+            uplinks: Some(vec![UplinkFacts { name: "eth0".into(), mtu: 1500, ..UplinkFacts::default() }]),
             ..Self::default()
         }
     }

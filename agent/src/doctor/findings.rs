@@ -96,7 +96,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         ));
     }
     found.extend(cni(cni_facts));
-    found.extend(uplinks(uplink_facts, pods));
+    found.extend(uplink_facts.iter().flat_map(|facts| uplinks(facts, pods)));
     if !settings.is_empty() {
         found.push(hinders(
             format!("sysctls that prevent forwarding: {}", settings.join(", ")),
@@ -253,7 +253,7 @@ fn uplinks(uplinks: &[UplinkFacts], pods: &[(String, u32)]) -> Vec<Finding> {
         found.push(blocks(
             "no uplink found",
             "other nodes and the outside are reached through an interface with a default route or an address of the Node object",
-            "name the interface: `uplinks` in the settings, or --uplink",
+            "give an interface one of these, or name it in the settings: `uplinks` (and see `excludeUplinks`)",
         ));
     }
     let mtus: Vec<String> = uplinks.iter().map(|uplink| format!("{} {}", uplink.name, uplink.mtu)).collect();
@@ -353,7 +353,8 @@ fn disk(disk: &Disk) -> Option<Finding> {
 }
 
 fn agent(agent: &Agent) -> Vec<Finding> {
-    let Agent { health, reason, warnings, claims: claimed, pod_ranges, node_local_dns: _ } = agent;
+    let Agent { health, reason, warnings, claims: claimed, pod_ranges, node_local_dns: _, uplinks: _, addresses: _ } =
+        agent;
     let mut found = Vec::new();
     if let (false, Some(reason)) = (health == "ready", reason) {
         found.push(blocks(

@@ -33,7 +33,7 @@ pub fn without(facts: &Facts) -> Vec<Without> {
                     sockets when their process closes them; pods' own are reset by packets",
         });
     }
-    let unpaced: Vec<&str> = facts.uplinks.iter().filter(|uplink| !uplink.paces).map(name).collect();
+    let unpaced: Vec<&str> = facts.uplinks.iter().flatten().filter(|uplink| !uplink.paces).map(name).collect();
     if !unpaced.is_empty() {
         lacks.push(Without {
             what: format!("fq as root qdisc at {}", unpaced.join(", ")),
@@ -55,7 +55,7 @@ mod tests {
     fn a_node_is_told_what_it_does_without_and_nothing_else() {
         let uplink = |name: &str, paces| UplinkFacts { name: name.into(), paces, ..UplinkFacts::default() };
         let kernel = |version, ends_sockets| Kernel { version, ends_sockets, ..Kernel::default() };
-        let facts = |kernel, uplinks| Facts { kernel, uplinks, ..Facts::default() };
+        let facts = |kernel, uplinks| Facts { kernel, uplinks: Some(uplinks), ..Facts::default() };
         let all = facts(kernel(Some((6, 6)), Some(true)), vec![uplink("eth0", true)]);
         assert_eq!(without(&all), []);
         assert_eq!(without(&Facts::default()), [], "what could not be looked at is not missing");

@@ -102,6 +102,9 @@ pub struct Progress {
     /// The interfaces that lead out of the node.
     #[serde(skip)]
     pub network: Network,
+    /// The names of those by which other nodes are reached; nothing before they were looked at.
+    #[serde(skip)]
+    pub uplinks: Option<Vec<String>>,
 }
 
 impl Shared {

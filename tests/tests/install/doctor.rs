@@ -52,6 +52,30 @@ fn a_running_node_has_nothing_that_stops_it_but_the_api_server() {
     finds(&findings, "blocks", &["172.18.0.99"]);
 }
 
+/// The agent knows the addresses of the Node object and the settings.
+#[test]
+fn without_a_default_route_uplinks_are_those_of_the_agent_or_not_known() {
+    let lab = Lab::builder().nodes(1).start();
+    let node = lab.node("node-1");
+    for family in ["-4", "-6"] {
+        node.must_run(&["ip", family, "route", "del", "default"]);
+    }
+    let no_uplink = |findings: &[(String, String)]| findings.iter().any(|(_, text)| text.contains("no uplink found"));
+    let (_, findings, report) = doctor(node, &[]);
+    assert!(!no_uplink(&findings), "{findings:#?}");
+    assert!(report["without"].to_string().contains("fq as root qdisc at eth0"), "{report}");
+
+    node.agent().stop();
+    let (_, findings, report) = doctor(node, &[]);
+    assert!(!no_uplink(&findings), "{findings:#?}");
+    assert!(report["unseen"].to_string().contains("no interface has a default route"), "{report}");
+
+    // Settings that leave no uplink are the agent's finding.
+    node.launch_agent_with(&["--exclude-uplinks=*"]).wait_ready();
+    let (_, findings, _) = doctor(node, &[]);
+    finds(&findings, "blocks", &["no uplink found", "`excludeUplinks`"]);
+}
+
 #[test]
 fn leftovers_and_neighbours_are_found_and_the_agent_says_so_too() {
     let lab = Lab::builder().nodes(1).without_agents().start();

@@ -67,6 +67,8 @@ pub struct VersionView {
 pub struct NetworkView {
     /// The API server in use; nothing with a directory, and before the first answer.
     pub api_server: Option<String>,
+    /// The interfaces by which nodes are reached; nothing before the agent has looked at them.
+    pub uplinks: Option<Vec<String>>,
     /// The node's own addresses, one of a family at most.
     pub addresses: Vec<IpAddr>,
     /// MTU of the uplinks by which nodes are reached, the smallest, in bytes.

@@ -184,6 +184,7 @@ mod tests {
         };
         let network = |nodes| NetworkView {
             api_server: Some("https://192.0.2.9:6443/".into()),
+            uplinks: None,
             addresses: vec![],
             mtu: 1500,
             pod_mtu: 1450,

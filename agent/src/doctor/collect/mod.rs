@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::facts::{Agent, Cni, Disk, Facts};
-use crate::admin::{Connection, Request, StatusView};
+use crate::admin::{Connection, NetworkView, Request, StatusView};
 use crate::bpf::{PinDir, cgroup2_root};
 use crate::install::chain::{plugin_types, refusal};
 use crate::install::{PLUGIN, conflist};
@@ -90,7 +90,8 @@ pub async fn collect(places: &Places) -> Facts {
     let dirs = [Some(&places.run_dir), (!hidden).then_some(&places.cni_bin_dir), Some(&places.cni_conf_dir)];
     facts.disks = dirs.into_iter().flatten().filter_map(|dir| disk(dir)).collect();
     if facts.agent.is_none() {
-        unseen(&mut facts, "the Node object with its pod range", "no agent answers: run this again once one does");
+        let what = "the Node object (addresses, pod ranges) and the settings";
+        unseen(&mut facts, what, "no agent answers: run this again once one does");
     }
     facts
 }
@@ -106,10 +107,11 @@ fn in_container() -> bool {
 fn agent(run_dir: &Path) -> Option<Agent> {
     let mut connection = Connection::ask(&run_dir.join("agent.sock"), &Request::Status).ok()?;
     let status: StatusView = connection.answer().ok()?;
-    let StatusView { health, reason, warnings, claims, pod_ranges, node_local_dns, .. } = status;
+    let StatusView { health, reason, warnings, claims, pod_ranges, node_local_dns, network, .. } = status;
     let warnings = warnings.into_iter().map(|warning| (warning.topic, warning.text)).collect();
     let claims = claims.into_iter().map(|claim| (claim.object, claim.reason)).collect();
-    Some(Agent { health, reason, warnings, claims, pod_ranges, node_local_dns })
+    let NetworkView { uplinks, addresses, .. } = network;
+    Some(Agent { health, reason, warnings, claims, pod_ranges, node_local_dns, uplinks, addresses })
 }
 
 fn cni(places: &Places, hidden: bool) -> Cni {
