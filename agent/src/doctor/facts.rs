@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnetwork::IpNetwork;
+
 /// Everything that findings are made of. `None` and absence mean that it could not be looked at.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
@@ -14,7 +16,8 @@ pub struct Facts {
     pub cgroup: Option<String>,
     /// kube-proxy and what it left.
     pub proxy: Proxy,
-    /// Chains of the node's firewall that drop forwarded packets unless a rule says otherwise, as `ip filter FORWARD`.
+    /// Chains of the node's firewall that drop or reject forwarded packets unless a rule says otherwise, where none is about
+    /// pods, as `ip filter FORWARD`; and firewalld.
     pub forward_drop: Vec<String>,
     /// CNI configurations.
     pub cni: Cni,
@@ -169,6 +172,8 @@ pub struct Agent {
     pub uplinks: Option<Vec<String>>,
     /// The addresses of the node.
     pub addresses: Vec<IpAddr>,
+    /// The node's ranges for pods.
+    pub ranges: Vec<IpNetwork>,
 }
 
 /// A link-local address that kubelet gives to pods for DNS.

@@ -87,14 +87,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         ));
     }
     found.extend(kube_proxy(proxy));
-    if !forward_drop.is_empty() {
-        found.push(hinders(
-            format!("the firewall drops forwarded packets ({}), as Docker configures it", forward_drop.join(", ")),
-            "traffic from pods to the outside is forwarded by the node's network stack",
-            "iptables -I FORWARD -i fl+ -j ACCEPT; iptables -I FORWARD -o fl+ -j ACCEPT (and the same with ip6tables); \
-             with Docker, in the chain DOCKER-USER, or \"ip-forward-no-drop\": true in /etc/docker/daemon.json",
-        ));
-    }
+    found.extend(firewall(forward_drop));
     found.extend(cni(cni_facts));
     found.extend(uplink_facts.iter().flat_map(|facts| uplinks(facts, pods)));
     if !settings.is_empty() {
@@ -119,6 +112,32 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     found.extend(agent_facts.iter().flat_map(agent));
     found.sort_by_key(|finding| finding.severity);
     found
+}
+
+fn firewall(stopping: &[String]) -> Option<Finding> {
+    if stopping.is_empty() {
+        return None;
+    }
+    let of_firewalld = |chain: &&String| chain.split(' ').nth(1) == Some("firewalld");
+    let mut remedies = Vec::new();
+    if stopping.iter().any(|chain| of_firewalld(&chain)) {
+        remedies.push(
+            "firewalld: for each range of the cluster's pods, firewall-cmd --permanent --zone=trusted --add-source=RANGE; \
+             then firewall-cmd --reload (by interface, fl+, is enough for this node's pods, and means flannel.1 too)",
+        );
+    }
+    if !stopping.iter().all(|chain| of_firewalld(&chain)) {
+        remedies.push(
+            "iptables -I FORWARD -i fl+ -j ACCEPT; iptables -I FORWARD -o fl+ -j ACCEPT (and the same with ip6tables; fl+ \
+             means flannel.1 too); with Docker, in the chain DOCKER-USER, or \"ip-forward-no-drop\": true in \
+             /etc/docker/daemon.json",
+        );
+    }
+    Some(hinders(
+        format!("the firewall drops or rejects forwarded packets: {}", stopping.join(", ")),
+        "traffic from pods to the outside is forwarded by the node's network stack",
+        remedies.join("; "),
+    ))
 }
 
 fn kernel(kernel: &Kernel) -> Vec<Finding> {
@@ -353,8 +372,17 @@ fn disk(disk: &Disk) -> Option<Finding> {
 }
 
 fn agent(agent: &Agent) -> Vec<Finding> {
-    let Agent { health, reason, warnings, claims: claimed, pod_ranges, node_local_dns: _, uplinks: _, addresses: _ } =
-        agent;
+    let Agent {
+        health,
+        reason,
+        warnings,
+        claims: claimed,
+        pod_ranges,
+        node_local_dns: _,
+        uplinks: _,
+        addresses: _,
+        ranges: _,
+    } = agent;
     let mut found = Vec::new();
     if let (false, Some(reason)) = (health == "ready", reason) {
         found.push(blocks(

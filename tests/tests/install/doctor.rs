@@ -146,6 +146,46 @@ fn leftovers_and_neighbours_are_found_and_the_agent_says_so_too() {
     proxy.kill(9);
 }
 
+/// As firewalld does it, and iptables-services.
+#[test]
+fn a_firewall_whose_last_rule_refuses_is_found_unless_pods_pass() {
+    let lab = Lab::builder().nodes(1).start();
+    let node = lab.node("node-1");
+    let nft = |rules: &[&str]| {
+        let script = rules.iter().map(|rule| format!("{rule}\n")).collect::<String>();
+        let nft = node.run_with(&["nft", "-f", "-"], &[], &script);
+        assert!(nft.ok(), "{nft:?}");
+    };
+    let found = || {
+        let (_, findings, _) = doctor(node, &[]);
+        findings.into_iter().find(|(_, text)| text.contains("the firewall drops or rejects")).map(|(_, text)| text)
+    };
+    let chain = "inet firewalld filter_FORWARD";
+    nft(&[
+        "add table inet firewalld",
+        &format!("add chain {chain} {{ type filter hook forward priority 10; policy accept; }}"),
+        &format!("add rule {chain} iifname \"lo\" accept"),
+        &format!("add rule {chain} counter drop"),
+    ]);
+    let text = found().unwrap();
+    assert!(text.contains(chain) && text.contains("firewall-cmd"), "{text}");
+
+    let status: Value = serde_json::from_str(&node.fairlead(&["status", "-o", "json"]).stdout).unwrap();
+    let ranges: Vec<&str> =
+        status["network"]["ranges"].as_array().unwrap().iter().map(|each| each["range"].as_str().unwrap()).collect();
+    let [v4, v6] = ranges[..] else { panic!("{ranges:?}") };
+    nft(&[&format!("insert rule {chain} ip saddr {v4} accept")]);
+    assert!(found().is_some(), "IPv6 is dropped");
+    nft(&[&format!("insert rule {chain} ip6 saddr {v6} accept")]);
+    assert_eq!(found(), None);
+
+    // A version that has its refusal in a chain behind.
+    nft(&[&format!("flush chain {chain}"), &format!("add rule {chain} counter accept")]);
+    assert!(found().unwrap().contains("rejects forwarded packets: inet firewalld |"), "{:?}", found());
+    nft(&[&format!("insert rule {chain} iifname \"fl*\" accept")]);
+    assert_eq!(found(), None);
+}
+
 #[test]
 fn missing_file_systems_and_full_disks_are_found() {
     let lab = Lab::builder().nodes(1).without_agents().start();

@@ -68,7 +68,8 @@ pub async fn collect(places: &Places) -> Facts {
     if facts.proxy.processes.is_empty() && in_container() && places.root == Path::new("/") {
         unseen(&mut facts, "processes of the node, kube-proxy among them", "this is a container");
     }
-    facts.forward_drop = rules.into_iter().filter(|rule| rule.drops_forwarded).map(|rule| rule.to_string()).collect();
+    let ranges = facts.agent.as_ref().map(|agent| agent.ranges.clone()).unwrap_or_default();
+    facts.forward_drop = firewall::stopping(&rules, &ranges, &mut facts.unseen);
 
     let hidden = places.cni_bin_is_hidden();
     if hidden {
@@ -110,8 +111,9 @@ fn agent(run_dir: &Path) -> Option<Agent> {
     let StatusView { health, reason, warnings, claims, pod_ranges, node_local_dns, network, .. } = status;
     let warnings = warnings.into_iter().map(|warning| (warning.topic, warning.text)).collect();
     let claims = claims.into_iter().map(|claim| (claim.object, claim.reason)).collect();
-    let NetworkView { uplinks, addresses, .. } = network;
-    Some(Agent { health, reason, warnings, claims, pod_ranges, node_local_dns, uplinks, addresses })
+    let NetworkView { uplinks, addresses, ranges, .. } = network;
+    let ranges = ranges.iter().filter_map(|range| range.range.parse().ok()).collect();
+    Some(Agent { health, reason, warnings, claims, pod_ranges, node_local_dns, uplinks, addresses, ranges })
 }
 
 fn cni(places: &Places, hidden: bool) -> Cni {

@@ -81,6 +81,7 @@ mod tests {
             family: "ip",
             table: table.to_owned(),
             chain: chain.map(str::to_owned),
+            forwards: false,
             drops_forwarded: false,
         };
         let ours = [("kube-proxy", None), ("nat", Some("KUBE-SERVICES")), ("nat", Some("KUBE-SEP-ABC"))];

@@ -46,7 +46,7 @@ const fn case(
     Case { what, change, severity, says, remedy }
 }
 
-const CASES: [Case; 35] = [
+const CASES: [Case; 36] = [
     case("old kernel", |f| f.kernel.version = Some((5, 15)), Severity::Blocks, "Linux 6.12.0", "6.1 or newer"),
     case(
         "lack",
@@ -83,6 +83,13 @@ const CASES: [Case; 35] = [
         Severity::Hinders,
         "ip filter FORWARD",
         "iptables -I FORWARD -i fl+ -j ACCEPT",
+    ),
+    case(
+        "firewalld",
+        |f| f.forward_drop = vec!["inet firewalld filter_FORWARD".into()],
+        Severity::Hinders,
+        "inet firewalld filter_FORWARD",
+        "firewall-cmd --permanent --zone=trusted --add-source=",
     ),
     case(
         "other first",
@@ -209,6 +216,20 @@ fn node_local_dns_that_somebody_serves_is_no_finding() {
     assert_eq!(findings(&facts), [], "the agent serves it");
     facts.agent = None;
     assert_eq!(findings(&facts).len(), 1);
+}
+
+#[test]
+fn a_firewall_is_opened_by_its_own_means() {
+    let remedy = |chains: &[&str]| {
+        let forward_drop = chains.iter().map(ToString::to_string).collect();
+        findings(&Facts { forward_drop, ..healthy() }).remove(0).remedy
+    };
+    let firewalld = remedy(&["inet firewalld"]);
+    assert!(firewalld.contains("firewall-cmd") && !firewalld.contains("iptables"), "{firewalld}");
+    let iptables = remedy(&["ip filter FORWARD"]);
+    assert!(!iptables.contains("firewall-cmd") && iptables.contains("iptables"), "{iptables}");
+    let both = remedy(&["inet firewalld", "ip filter FORWARD"]);
+    assert!(both.contains("firewall-cmd") && both.contains("iptables"), "{both}");
 }
 
 #[test]
