@@ -116,7 +116,7 @@ pub struct UplinkFacts {
 /// NetworkManager.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NetworkManager {
-    /// Whether it was told to leave pods' links alone.
+    /// Whether it was told to leave links of pods and of the tunnel alone.
     pub keeps_off: bool,
 }
 
@@ -125,7 +125,7 @@ pub struct NetworkManager {
 pub struct Networkd {
     /// Whether it was told to leave routes of others alone.
     pub keeps_routes: bool,
-    /// Its files that are for pods' links too.
+    /// Its files that are for links of pods or of the tunnel too.
     pub claims: Vec<String>,
 }
 

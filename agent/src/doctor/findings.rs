@@ -316,19 +316,19 @@ fn managers(network_manager: Option<&NetworkManager>, networkd: Option<&Networkd
     let mut found = Vec::new();
     if network_manager.is_some_and(|manager| !manager.keeps_off) {
         found.push(hinders(
-            "NetworkManager is running and manages pod interfaces",
+            "NetworkManager is running and manages interfaces of pods or of the tunnel",
             "it may reconfigure them or remove their addresses and routes",
-            "printf '[keyfile]\\nunmanaged-devices=interface-name:fl*\\n' >/etc/NetworkManager/conf.d/fairlead.conf; \
-             systemctl reload NetworkManager",
+            "printf '[keyfile]\\nunmanaged-devices=interface-name:fl??????????;interface-name:fairlead.vxlan\\n' \
+             >/etc/NetworkManager/conf.d/fairlead.conf; systemctl reload NetworkManager",
         ));
     }
     let Some(Networkd { keeps_routes, claims }) = networkd else { return found };
     if !claims.is_empty() {
         found.push(hinders(
-            format!("systemd-networkd manages pod interfaces, because of {}", claims.join(", ")),
+            format!("systemd-networkd manages interfaces of pods or of the tunnel, because of {}", claims.join(", ")),
             "it removes their addresses and routes",
-            "printf '[Match]\\nName=fl*\\n[Link]\\nUnmanaged=yes\\n' >/etc/systemd/network/05-fairlead.network; \
-             networkctl reload",
+            "printf '[Match]\\nName=fl?????????? fairlead.vxlan\\n[Link]\\nUnmanaged=yes\\n' \
+             >/etc/systemd/network/05-fairlead.network; networkctl reload",
         ));
     }
     if !keeps_routes {

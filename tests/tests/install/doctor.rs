@@ -108,10 +108,14 @@ fn leftovers_and_neighbours_are_found_and_the_agent_says_so_too() {
     finds(&findings, "hinders", &["strict on eth0"]);
     finds(&findings, "hinders", &["net.ipv4.ip_forward = 0"]);
     finds(&findings, "hinders", &["eth0 1500", "wide0 9000"]);
-    finds(&findings, "hinders", &["NetworkManager", "fl*"]);
+    finds(&findings, "hinders", &["NetworkManager", "fl??????????", "fairlead.vxlan"]);
     finds(&findings, "hinders", &["ManageForeignRoutes=no"]);
 
-    write(node, "/etc/NetworkManager/conf.d/fairlead.conf", "[keyfile]\nunmanaged-devices=interface-name:fl*\n");
+    write(
+        node,
+        "/etc/NetworkManager/conf.d/fairlead.conf",
+        "[keyfile]\nunmanaged-devices=interface-name:fl??????????;interface-name:fairlead.vxlan\n",
+    );
     write(node, "/etc/systemd/networkd.conf.d/fairlead.conf", "[Network]\nManageForeignRoutes=no\n");
     write(node, "/etc/systemd/network/zz-default.network", "[Match]\nName=*\n[Network]\nDHCP=yes\n");
     let (_, findings, _) = doctor(node, &[]);

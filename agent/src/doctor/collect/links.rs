@@ -24,7 +24,7 @@ pub(super) async fn links(proc_sys: &Path, facts: &mut Facts) {
         Ok(listed) => listed,
         Err(error) => return facts.unseen.push(("the node's interfaces".to_owned(), error.to_string())),
     };
-    facts.pods = mtus.into_iter().filter(|(name, _)| name.starts_with(HOST_LINK_PREFIX)).collect();
+    facts.pods = mtus.into_iter().filter(|(name, _)| is_of_pod(name)).collect();
     let Some(uplinks) = reaching_nodes(found, agent.and_then(|agent| agent.uplinks.as_deref())) else {
         let why =
             "no interface has a default route, and no agent answers that knows the Node's addresses and the settings";
@@ -48,6 +48,12 @@ pub(super) async fn links(proc_sys: &Path, facts: &mut Facts) {
         seen.push(UplinkFacts { strict: sysctls.is_strict(&name), name, mtu, paces, before });
     }
     facts.uplinks = Some(seen);
+}
+
+/// Whether an interface is a pod's by its name, to which `host_link_of` gives ten digits. `flannel.1` has the same beginning.
+fn is_of_pod(name: &str) -> bool {
+    let digits = name.strip_prefix(HOST_LINK_PREFIX).unwrap_or_default();
+    digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The interfaces by which other nodes are reached: those that the agent names, which has the settings and the Node object, or
@@ -74,6 +80,13 @@ mod tests {
             paces: false,
             bare: false,
         }
+    }
+
+    #[test]
+    fn pods_interfaces_are_told_by_their_names() {
+        use fairlead_cni::protocol::host_link_of;
+        assert!(is_of_pod(&host_link_of(fairlead_cni::Mac([2, 0, 0xab, 0xcd, 0xef, 9]))));
+        assert!(!is_of_pod("flannel.1") && !is_of_pod("fl") && !is_of_pod("eth0") && !is_of_pod("fl01234567890"));
     }
 
     #[test]

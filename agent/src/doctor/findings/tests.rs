@@ -143,7 +143,7 @@ const CASES: [Case; 36] = [
         |f| f.network_manager = Some(NetworkManager { keeps_off: false }),
         Severity::Hinders,
         "NetworkManager",
-        "unmanaged-devices=interface-name:fl*",
+        "unmanaged-devices=interface-name:fl??????????;interface-name:fairlead.vxlan",
     ),
     case(
         "networkd claims",
