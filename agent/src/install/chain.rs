@@ -84,6 +84,8 @@ pub struct Own {
 pub struct Amended {
     /// The whole file.
     pub content: Vec<u8>,
+    /// Whether somebody may still be writing the existing file, since no runtime can use it as it is.
+    pub unfinished: bool,
     /// Whether something in the existing file could not be kept, so that it has to be copied first.
     pub loses: bool,
     /// What was not as it should be, for the log.
@@ -98,8 +100,10 @@ impl Own {
             return Some(self.written(Map::new(), self.plugins(Vec::new(), Vec::new()), false, "missing"));
         };
         let Ok(Value::Object(mut list)) = serde_json::from_slice(existing) else {
+            // Whoever writes into the file itself has emptied it before.
             let loses = !existing.trim_ascii().is_empty();
-            return Some(self.written(Map::new(), self.plugins(Vec::new(), Vec::new()), loses, "not a JSON object"));
+            let written = self.written(Map::new(), self.plugins(Vec::new(), Vec::new()), loses, "not a JSON object");
+            return Some(Amended { unfinished: true, ..written });
         };
         let recorded = match list.remove(CHAIN) {
             Some(Value::Array(entries)) => entries,
@@ -179,7 +183,7 @@ impl Own {
         if !self.chain.is_empty() {
             list.insert(CHAIN.to_owned(), Value::Array(self.wanted()));
         }
-        Amended { content: format!("{:#}\n", Value::Object(list)).into_bytes(), loses, why }
+        Amended { content: format!("{:#}\n", Value::Object(list)).into_bytes(), unfinished: loses, loses, why }
     }
 }
 

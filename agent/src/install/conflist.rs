@@ -75,8 +75,9 @@ impl Conflist {
     /// Writes it, unless it is there already with our part as it should be. Its directory is made where there is none, and
     /// never replaced: a runtime that watches a directory does not see another one of that name.
     ///
-    /// A file that can't be kept as it is, most likely since somebody is writing it, is left alone if it has changed since
-    /// `broken` was read; give the result's bytes to the next call. If it has not, it is copied and replaced.
+    /// A file that can't be kept as it is, an empty one too, most likely since somebody is writing it, is left alone if it has
+    /// changed since `broken` was read; give the result's bytes to the next call. If it has not, it is replaced, and copied
+    /// before if there is anything in it.
     ///
     /// # Errors
     /// It can't be read or written.
@@ -87,7 +88,7 @@ impl Conflist {
         let mut left = None;
         kept.put = fairlead_files::amend(&path, MODE, |existing| {
             let amended = self.own.amend(existing)?;
-            if amended.loses && existing != broken.as_deref() {
+            if amended.unfinished && existing != broken.as_deref() {
                 left = existing.map(<[u8]>::to_vec);
                 return None;
             }
@@ -222,6 +223,29 @@ mod tests {
         assert_eq!((kept.put, broken), (Put::Replaced, None));
         assert_eq!(fs::read_to_string(kept.copy.unwrap()).unwrap(), grown);
         assert_eq!(configurations(&scratch.0).unwrap(), [CONF_NAME], "no runtime reads the copy");
+    }
+
+    #[test]
+    fn c35_an_empty_file_is_left_for_once_since_its_writer_may_have_just_begun() {
+        let scratch = Scratch::new("empty");
+        let list = conflist(&scratch.0, DEFAULT_SOCKET);
+        list.put(&mut None).unwrap();
+        let mut theirs: Value = serde_json::from_slice(&fs::read(list.path()).unwrap()).unwrap();
+        theirs["plugins"].as_array_mut().unwrap().push(json!({"type": "istio-cni"}));
+        // As a shell does for `cat >FILE`: the file is emptied, and written through the same descriptor.
+        let mut writer = fs::File::create(list.path()).unwrap();
+        let mut broken = None;
+        assert_eq!(list.put(&mut broken).unwrap().put, Put::Same);
+        assert_eq!(broken.as_deref(), Some(&b""[..]));
+        io::Write::write_all(&mut writer, theirs.to_string().as_bytes()).unwrap();
+        let kept = list.put(&mut broken).unwrap();
+        assert_eq!((kept.put, kept.others, broken), (Put::Same, vec!["istio-cni".to_owned()], None));
+        // Nobody writes it: it is replaced, and there is nothing to copy.
+        fs::write(list.path(), "").unwrap();
+        let mut broken = None;
+        assert_eq!(list.put(&mut broken).unwrap().put, Put::Same);
+        let kept = list.put(&mut broken).unwrap();
+        assert_eq!((kept.put, kept.copy), (Put::Replaced, None));
     }
 
     #[test]

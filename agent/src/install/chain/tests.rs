@@ -66,6 +66,11 @@ fn c35_what_can_t_be_kept_is_said_to_be_lost() {
     for poor in ["", " \n", "{}", r#"{"plugins": [{"type": "x"}]}"#] {
         assert_eq!(loses(poor), Some(false), "{poor:?}");
     }
+    let unfinished = |text: &str| own.amend(Some(text.as_bytes())).map(|amended| amended.unfinished);
+    for (text, expected) in [("", true), ("\n", true), ("torn", true), ("{}", false), (r#"{"plugins": [7]}"#, true)] {
+        assert_eq!(unfinished(text), Some(expected), "{text:?}");
+    }
+    assert!(!own.amend(None).unwrap().unfinished, "nobody writes what is not there");
     // What is usable of it is kept all the same.
     let amended = own.amend(Some(br#"{"plugins": [null, {"type": "x"}]}"#)).unwrap();
     assert_eq!(plugin_types(&amended.content), [PLUGIN, "x"]);
