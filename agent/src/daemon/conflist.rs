@@ -35,9 +35,9 @@ pub(super) async fn keep(shared: Arc<Shared>, conflist: Conflist) {
         let file = conflist.clone();
         let look = spawn_blocking(move || {
             let put = file.put(&mut broken);
-            (put, file.earlier(), broken)
+            (put, file.earlier(), broken, file.path().is_file())
         });
-        let Ok((put, earlier, left)) = look.await else { return };
+        let Ok((put, earlier, left, there)) = look.await else { return };
         broken = left;
         if let Ok(kept) = &put {
             say(&conflist, kept, &mut others);
@@ -47,7 +47,7 @@ pub(super) async fn keep(shared: Arc<Shared>, conflist: Conflist) {
             shared.warn("plugins", (!texts.is_empty()).then(|| texts.join("; ")));
         }
         shared.note(|progress| progress.conflist = put.is_ok() && broken.is_none());
-        shared.warn("conflist", trouble(&conflist, put.err(), earlier));
+        shared.warn("conflist", trouble(&conflist, put.err().map(|error| (error, there)), earlier));
         sleep(if broken.is_some() { LOOK_AGAIN } else { LOOK }).await;
     }
 }
@@ -72,10 +72,16 @@ fn say(conflist: &Conflist, kept: &Kept, others: &mut Vec<String>) {
     }
 }
 
-fn trouble(conflist: &Conflist, failed: Option<FileError>, earlier: std::io::Result<Vec<String>>) -> Option<String> {
+/// What an operator has to know: what failed, with whether there is a file, else what is in front of it.
+fn trouble(
+    conflist: &Conflist,
+    failed: Option<(FileError, bool)>,
+    earlier: std::io::Result<Vec<String>>,
+) -> Option<String> {
     let directory = conflist.directory().display();
     match (failed, earlier) {
-        (Some(error), _) => Some(format!("no CNI configuration, so the node does not become Ready: {error}")),
+        (Some((error, false)), _) => Some(format!("no CNI configuration, so the node does not become Ready: {error}")),
+        (Some((error, true)), _) => Some(format!("can't update the CNI configuration, which stays as it is: {error}")),
         (None, Ok(earlier)) if earlier.is_empty() => None,
         (None, Ok(earlier)) => Some(format!(
             "new pods are connected to another network: the container runtime uses {first} before {own} in \
@@ -84,5 +90,28 @@ fn trouble(conflist: &Conflist, failed: Option<FileError>, earlier: std::io::Res
             own = conflist.path().file_name().unwrap_or_default().display(),
         )),
         (None, Err(error)) => Some(format!("can't list the CNI configurations in {directory}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn it_is_said_whether_there_is_a_configuration() {
+        let list = Conflist::new(Path::new("/etc/cni/net.d"), "10-x.conflist", Path::new("/run/x.sock"), Vec::new());
+        let failed = |there| {
+            let error = FileError::new("write", &list.path(), Error::from(ErrorKind::StorageFull));
+            trouble(&list, Some((error, there)), Ok(vec![])).unwrap()
+        };
+        assert!(failed(false).contains("the node does not become Ready"), "{}", failed(false));
+        let there = failed(true);
+        assert!(there.starts_with("can't update") && there.contains("10-x.conflist"), "{there}");
+        assert!(!there.contains("Ready"), "{there}");
+        assert_eq!(trouble(&list, None, Ok(vec![])), None);
+        assert!(trouble(&list, None, Ok(vec!["05-y.conf".into()])).unwrap().contains("05-y.conf before 10-x.conflist"));
     }
 }
