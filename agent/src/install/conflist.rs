@@ -53,7 +53,8 @@ impl Conflist {
     pub fn new(directory: &Path, name: &str, socket: &Path, chain: Vec<ChainedPlugin>) -> Self {
         let mut entry = Map::new();
         entry.insert("type".to_owned(), json!(PLUGIN));
-        entry.insert("capabilities".to_owned(), json!({"portMappings": true}));
+        // A runtime passes what it has a value for: containerd and CRI-O none for `ips` and `mac`, Multus what pods ask for.
+        entry.insert("capabilities".to_owned(), json!({"ips": true, "mac": true, "portMappings": true}));
         if socket != Path::new(DEFAULT_SOCKET) {
             entry.insert("socket".to_owned(), json!(socket));
         }
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn c15_c18_the_list_is_what_both_generations_of_runtimes_read() {
+    fn c15_c18_c40_the_list_is_what_both_generations_of_runtimes_read() {
         let content = |socket| {
             let amended = conflist(Path::new(CONF_DIR), socket).own.amend(None).unwrap();
             serde_json::from_slice::<Value>(&amended.content).unwrap()
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!(value["cniVersion"], "1.0.0");
         assert_eq!(value["cniVersions"], json!(["1.0.0", "1.1.0"]));
         assert_eq!(value["plugins"][0]["type"], "fairlead-cni");
-        assert_eq!(value["plugins"][0]["capabilities"]["portMappings"], true);
+        assert_eq!(value["plugins"][0]["capabilities"], json!({"ips": true, "mac": true, "portMappings": true}));
         assert!(value["plugins"][0].get("socket").is_none());
         assert_eq!(content("/run/other/cni.sock")["plugins"][0]["socket"], "/run/other/cni.sock");
     }
