@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use fairlead_cni::Version;
 use ipnetwork::IpNetwork;
 
 /// Everything that findings are made of. `None` and absence mean that it could not be looked at.
@@ -92,10 +93,23 @@ pub struct Cni {
     pub missing: Vec<String>,
     /// Plugins that it names and that can't be behind our own.
     pub refused: Vec<String>,
+    /// Plugins beside our own that do not serve its version.
+    pub older: Vec<OlderPlugin>,
     /// Where the plugin belongs.
     pub plugin: PathBuf,
     /// Whether it is there and can be executed.
     pub plugin_ok: bool,
+}
+
+/// A plugin that does not serve the version with which a runtime calls it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OlderPlugin {
+    /// Its type, the name of its executable.
+    pub kind: String,
+    /// The version that it does not serve.
+    pub wanted: Version,
+    /// The highest version that it and our plugin serve.
+    pub serves: Option<Version>,
 }
 
 /// An interface by which other nodes are reached.

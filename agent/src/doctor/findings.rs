@@ -1,14 +1,14 @@
 //! From facts to findings.
 
 mod claims;
+mod cni;
 mod dns;
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::facts::{Agent, ApiServer, Cni, Disk, Facts, Kernel, NetworkManager, Networkd, Proxy, UplinkFacts};
-use crate::install::chain::refusal;
+use super::facts::{Agent, ApiServer, Disk, Facts, Kernel, NetworkManager, Networkd, Proxy, UplinkFacts};
 
 /// The oldest kernel that is tested.
 const OLDEST: (u32, u32) = (6, 1);
@@ -88,7 +88,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     }
     found.extend(kube_proxy(proxy));
     found.extend(firewall(forward_drop));
-    found.extend(cni(cni_facts));
+    found.extend(cni::cni(cni_facts));
     found.extend(uplink_facts.iter().flat_map(|facts| uplinks(facts, pods)));
     if !settings.is_empty() {
         found.push(hinders(
@@ -220,50 +220,6 @@ pub fn kube_proxy(proxy: &Proxy) -> Option<Finding> {
              iptables-save | grep -v KUBE- | iptables-restore; ip link delete kube-ipvs0; or reboot the node",
         )
     })
-}
-
-fn cni(cni: &Cni) -> Vec<Finding> {
-    let Cni { directory, own, files, lead_here, missing, refused, plugin, plugin_ok } = cni;
-    let (directory, plugin) = (directory.display(), plugin.display());
-    let mut found = Vec::new();
-    // A runtime takes the first. One that leads here is as good as ours, and what comes behind it does not matter.
-    let before = |name: &&String| *name < own && !lead_here.contains(name);
-    let earlier: Vec<&str> = files.iter().take_while(before).map(String::as_str).collect();
-    if !earlier.is_empty() {
-        found.push(blocks(
-            format!("another CNI configuration takes precedence in {directory}: {}", earlier.join(", ")),
-            "the container runtime uses the first file by name, so pods are connected to that network",
-            format!(
-                "remove the other network plugin, then: rm {directory}/{}",
-                earlier.join(&format!(" {directory}/"))
-            ),
-        ));
-    }
-    if files.contains(own) && !plugin_ok {
-        found.push(blocks(
-            format!("{plugin} is missing or not executable"),
-            "the container runtime executes it for every pod",
-            "run `fairlead install`; the file system must not be mounted noexec",
-        ));
-    }
-    for kind in refused {
-        found.push(blocks(
-            format!("the plugin {kind} is in {own}"),
-            "the plugins of the list are executed for every pod, and with this one pods don't start or can't connect",
-            format!("remove its entry from {directory}/{own}: it {}", refusal(kind).unwrap_or_default()),
-        ));
-    }
-    if !missing.is_empty() {
-        found.push(blocks(
-            format!("plugins of {own} are missing or not executable: {}", missing.join(", ")),
-            "the container runtime executes every plugin of the list for every pod, and no pod starts without one of them",
-            format!(
-                "install them next to {plugin}; or remove their entries from {directory}/{own} and from the setting \
-                 `cni.chain`"
-            ),
-        ));
-    }
-    found
 }
 
 fn uplinks(uplinks: &[UplinkFacts], pods: &[(String, u32)]) -> Vec<Finding> {

@@ -215,6 +215,15 @@ pub fn plugin_types(content: &[u8]) -> Vec<String> {
     plugins.filter_map(|entry| entry["type"].as_str().map(str::to_owned)).collect()
 }
 
+/// The version with which a runtime that knows `cniVersions` calls the plugins of a configuration: the highest, of those that
+/// our plugin serves. Runtimes that don't know it take `cniVersion`.
+#[must_use]
+pub fn highest_version(content: &[u8]) -> Option<Version> {
+    let list = serde_json::from_slice::<Value>(content).ok()?;
+    let all = list["cniVersions"].as_array().into_iter().flatten().chain([&list["cniVersion"]]);
+    all.filter_map(|version| Version::parse(Some(version.as_str()?)).ok()).max()
+}
+
 /// Whether a configuration gives pods to Fairlead: one with our plugin in it, or one whose first delegate is Fairlead, as
 /// Multus has them. `own` is the name of our file.
 ///

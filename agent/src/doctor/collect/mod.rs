@@ -6,6 +6,7 @@ mod kernel;
 mod kubelet;
 mod links;
 mod managers;
+mod plugins;
 mod proxy;
 
 use std::fs;
@@ -77,6 +78,9 @@ pub async fn collect(places: &Places) -> Facts {
         unseen(&mut facts, &what, "that directory is not visible in this container");
     }
     facts.cni = cni(places, hidden);
+    if !hidden {
+        facts.cni.older = plugins::older(places, &facts.cni.missing, &mut facts.unseen).await;
+    }
     links::links(&places.proc_sys, &mut facts).await;
     let sysctls = Sysctls::new(&places.proc_sys, &places.run_dir);
     for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
@@ -133,6 +137,7 @@ fn cni(places: &Places, hidden: bool) -> Cni {
         files,
         missing: others,
         refused,
+        older: Vec::new(),
         plugin_ok: hidden || executable(&plugin) && !noexec,
         plugin,
     }

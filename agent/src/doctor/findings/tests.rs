@@ -1,4 +1,6 @@
-use super::super::facts::NodeLocalDns;
+use fairlead_cni::Version;
+
+use super::super::facts::{Cni, NodeLocalDns, OlderPlugin};
 use super::*;
 
 /// A node on which nothing is wrong.
@@ -12,6 +14,7 @@ fn healthy() -> Facts {
             lead_here: vec!["10-fairlead.conflist".into()],
             missing: vec![],
             refused: vec![],
+            older: vec![],
             plugin: "/opt/cni/bin/fairlead-cni".into(),
             plugin_ok: true,
         },
@@ -46,7 +49,7 @@ const fn case(
     Case { what, change, severity, says, remedy }
 }
 
-const CASES: [Case; 36] = [
+const CASES: [Case; 37] = [
     case("old kernel", |f| f.kernel.version = Some((5, 15)), Severity::Blocks, "Linux 6.12.0", "6.1 or newer"),
     case(
         "lack",
@@ -105,6 +108,16 @@ const CASES: [Case; 36] = [
         Severity::Blocks,
         "the plugin bandwidth",
         "kubernetes.io/ingress-bandwidth",
+    ),
+    case(
+        "an old plugin",
+        |f| {
+            let (wanted, serves) = (Version::V1_1_0, Some(Version::V1_0_0));
+            f.cni.older.push(OlderPlugin { kind: "istio-cni".into(), wanted, serves });
+        },
+        Severity::Blocks,
+        "istio-cni in 10-fairlead.conflist does not serve CNI 1.1.0",
+        "`cniVersion` to 1.0.0 in /etc/cni/net.d/10-fairlead.conflist",
     ),
     case("no tuning", |f| f.cni.missing.push("tuning".into()), Severity::Blocks, "10-fairlead.conflist", "`cni.chain`"),
     case("no uplink", |f| f.uplinks = Some(vec![]), Severity::Blocks, "no uplink", "`uplinks`"),

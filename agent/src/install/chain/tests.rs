@@ -123,6 +123,16 @@ fn c36_a_plugin_of_the_setting_is_an_object_with_a_type() {
 }
 
 #[test]
+fn runtimes_take_the_highest_version_of_a_list() {
+    let highest = |list: Value| highest_version(&bytes(&list)).map(Version::as_str);
+    assert_eq!(highest(fresh(&own(&[]))), Some("1.1.0"));
+    assert_eq!(highest(json!({"cniVersion": "0.3.1"})), Some("0.3.1"));
+    assert_eq!(highest(json!({"cniVersion": "1.0.0", "cniVersions": ["0.4.0", "9.0.0"]})), Some("1.0.0"));
+    assert_eq!(highest(json!([])), None);
+    assert!(highest_version(b"{").is_none());
+}
+
+#[test]
 fn c37_a_configuration_in_front_whose_first_delegate_is_fairlead_leads_here() {
     let list = fresh(&own(&[]));
     let cilium = json!({"name": "cilium", "plugins": [{"type": "cilium-cni"}]});
