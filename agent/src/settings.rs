@@ -27,7 +27,8 @@ const API_SERVER_PATIENCE: u64 = 600;
 /// Keys of the file that have keys below them: `--healthz-bind` is `bind` below `healthz`.
 pub const GROUPS: [&str; 6] = ["cni", "conntrack", "healthz", "masquerade", "metadata", "metrics"];
 
-/// Where clouds have their metadata services: the first is nearly everybody's, the second Amazon's for IPv6.
+/// Where clouds have their metadata services: the first is nearly everybody's, the second Amazon's for IPv6. Others' are in a
+/// table in `manifests/README.md`.
 const METADATA: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))];
 
@@ -91,7 +92,8 @@ pub struct Settings {
     /// Whether pods, except those in the node's network, may reach metadata services, as far as their policies let them
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub metadata_access: MetadataAccess,
-    /// Addresses of metadata services, 8 at most. They are never endpoints of a Service, open or closed
+    /// Addresses of metadata services, 8 at most: those of your cloud. The default is Amazon's. They are never endpoints of a
+    /// Service, open or closed
     #[arg(long, value_name = "IP", value_delimiter = ',', default_values_t = METADATA, value_parser = metadata_address)]
     pub metadata_addresses: Vec<IpAddr>,
     /// Answer DNS at these addresses too, by the endpoint on the same node: for clusters whose kubelets name the address of
