@@ -1,6 +1,8 @@
 //! Which endpoints a service has, and how they are chosen from.
 
-use fairlead_tests::Probes;
+use std::time::Duration;
+
+use fairlead_tests::{Pod, Probe, Probes};
 use serde_json::{Value, json};
 
 use crate::world::{edited, ips, service, ways, world};
@@ -159,6 +161,34 @@ fn s22_with_none_ready_those_that_still_serve_are_used() {
     world.refuses(&ips(22));
     apply([&ended, &unready, &json!({"ready": true})]);
     world.reaches(&ips(22), &[&world.third]);
+}
+
+/// A new socket often gets the port of one before, and its flow; a conversation that lasts ends with its server.
+#[test]
+fn s40_what_is_asked_anew_goes_past_an_endpoint_that_ends() {
+    let world = world();
+    let service = || service("s40", 40);
+    let ends = json!({"ready": false, "serving": true, "terminating": true});
+    for (number, ip) in ips(40).into_iter().enumerate() {
+        world.lab.apply(&service().endpoint(&world.near).yaml());
+        let port = 41_050 + number as u16 * 2;
+        let [once, lasts] = [port, port + 1].map(|port| Probe::udp(ip, 53).source_port(port));
+        let answers = |probe: &Probe, from: &Pod| match world.client.probe(probe) {
+            Ok(reply) if reply.server.pod == from.key() => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        world.lab.wait_until("it is served", || answers(&lasts, &world.near));
+        // Longer than what makes a stream, in both directions.
+        std::thread::sleep(Duration::from_secs(4));
+        answers(&lasts, &world.near).unwrap();
+        answers(&once, &world.near).unwrap();
+        world.lab.apply(&service().endpoint_with(&world.near, &ends).endpoint(&world.far).yaml());
+        world.reaches(&[ip], &[&world.far]);
+        for _ in 0..5 {
+            answers(&once, &world.far).unwrap();
+            answers(&lasts, &world.near).unwrap();
+        }
+    }
 }
 
 #[test]

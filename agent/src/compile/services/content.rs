@@ -187,6 +187,8 @@ pub struct PortContent {
     /// Endpoints that flows may stay with, whether or not new ones may choose them (S40: ignoring policy, topology and
     /// termination, so that UDP behaves like TCP).
     pub in_service: BTreeSet<BackendAddr>,
+    /// Those of them that are about to end: only flows that last stay with them.
+    pub ending: BTreeSet<BackendAddr>,
     /// Clients that may use its load balancer's addresses; with none, everybody may (S12).
     pub source_ranges: BTreeSet<IpNetwork>,
     /// When its Service or Pod was created: of two of a kind that claim one address and port the older one has it.

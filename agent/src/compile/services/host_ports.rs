@@ -60,6 +60,7 @@ pub fn compile_host_ports(pod: &Pod, ips: &[IpAddr]) -> ServiceContent {
                 cluster: Answer::Forward(backends.clone()),
                 local: Answer::Forward(backends.clone()),
                 in_service: backends,
+                ending: BTreeSet::new(),
                 source_ranges: BTreeSet::new(),
                 created: pod.created,
                 frontends: [(frontend, policy)].into(),

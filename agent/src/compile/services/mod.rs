@@ -72,6 +72,7 @@ where
                 cluster: categories.cluster_answer(),
                 local: categories.local_answer(),
                 in_service: endpoints.iter().filter(|e| e.ready || e.serving).map(|e| e.addr).collect(),
+                ending: endpoints.iter().filter(|e| !e.ready && e.is_last_resort()).map(|e| e.addr).collect(),
                 source_ranges: external::source_ranges(service, family),
                 created: service.created,
                 frontends: Default::default(),

@@ -33,6 +33,9 @@ impl State {
             }
             used.insert(id);
             let port = ports.entry(backend.service).or_default();
+            if state.ending() {
+                port.ending.insert(id);
+            }
             let addr = BackendAddr { ip: IpAddr::from(backend.addr), port: backend.port.number() };
             if let Some(second) = port.backends.insert(addr, id) {
                 port.surplus.insert(second);

@@ -23,6 +23,8 @@ pub(super) struct Draft {
     pub(super) ranges: Vec<SourceRangeKey>,
     /// Frontends that may have to change.
     pub(super) touched: BTreeSet<FrontendKey>,
+    /// Backends that are about to end, or are not after all.
+    pub(super) ending: BTreeMap<u32, bool>,
     /// Backends that left their service.
     pub(super) retired: Vec<u32>,
     /// Blocks that nothing will refer to, by offset and count.
@@ -199,6 +201,7 @@ impl State {
             port.frontends.insert(*key, frontend);
             port.kinds.insert(*key, policy.kind);
         }
+        port.ending = content.ending.iter().filter_map(|addr| port.backends.get(addr).copied()).collect();
         Ok(port)
     }
 
@@ -310,6 +313,8 @@ impl State {
             self.drop_ranges(old.ranges, draft);
         }
         let ids: BTreeSet<u32> = port.backends.values().copied().collect();
+        let changed = port.ending.symmetric_difference(&old.ending).filter(|id| ids.contains(id));
+        draft.ending.extend(changed.map(|id| (*id, port.ending.contains(id))));
         draft.retired.extend(old.backends.values().chain(&old.surplus).filter(|id| !ids.contains(id)));
         draft.blocks.extend(
             old.blocks.iter().filter(|block| !port.blocks.contains(block)).map(|block| (block.offset, block.count())),

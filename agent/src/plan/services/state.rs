@@ -52,6 +52,8 @@ pub(super) struct Port {
     pub(super) name: Option<PortKey>,
     /// Ids of its backends: all that new flows may choose, and those that old ones may stay with.
     pub(super) backends: BTreeMap<BackendAddr, u32>,
+    /// Those of them that are about to end.
+    pub(super) ending: BTreeSet<u32>,
     /// Ids of second entries for one endpoint, left by an interrupted plan.
     pub(super) surplus: BTreeSet<u32>,
     pub(super) blocks: Vec<Block>,
@@ -213,10 +215,15 @@ impl State {
 
     /// Turns what was collected into operations, and frees what is free after them.
     fn finish(&mut self, draft: Draft) -> (Vec<Op>, Vec<Contested>) {
-        let Draft { records, slots, ranges, touched, retired, blocks, services, old_ranges } = draft;
+        let Draft { records, slots, ranges, touched, ending, retired, blocks, services, old_ranges } = draft;
         let ranges = ranges.into_iter().map(|key| Op::SourceRange { key, present: true });
         let mut ops: Vec<Op> = records.into_iter().chain(slots).chain(ranges).collect();
         let contested = self.commit(touched, &mut ops);
+        let ending = ending.into_iter().filter(|(id, _)| !retired.contains(id));
+        ops.extend(ending.map(|(id, ending)| Op::BackendState {
+            id,
+            state: BackendState(self.state_word(id, true)).with_ending(ending).0,
+        }));
         ops.extend(retired.iter().map(|id| Op::BackendState { id: *id, state: self.state_word(*id, false) }));
         if !(retired.is_empty() && blocks.is_empty() && services.is_empty() && old_ranges.is_empty()) {
             ops.push(Op::Barrier);

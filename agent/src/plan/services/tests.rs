@@ -82,16 +82,16 @@ fn s40_udp_flows_leave_a_backend_with_the_commit_and_an_id_given_out_again_is_an
     let Selection::Forward(chosen) = select(&tables, key.addr, key.port, key.proto, From::Inside, 0) else {
         panic!("not forwarded");
     };
-    assert!(!flow_is_stale(&tables, chosen.id, chosen.generation));
+    assert!(!flow_is_stale(&tables, chosen.id, chosen.generation, true));
     for _ in 0..3 {
         let before = world.clone();
         let removed = world.services[0].endpoints.remove(0);
         apply_all(&mut tables, &plan(&mut state, &before, &world));
-        assert!(flow_is_stale(&tables, chosen.id, chosen.generation));
+        assert!(flow_is_stale(&tables, chosen.id, chosen.generation, true));
         let before = world.clone();
         world.services[0].endpoints.insert(0, removed);
         apply_all(&mut tables, &plan(&mut state, &before, &world));
-        assert!(flow_is_stale(&tables, chosen.id, chosen.generation), "the endpoint came back under a used id");
+        assert!(flow_is_stale(&tables, chosen.id, chosen.generation, true), "the endpoint came back under a used id");
     }
 }
 
@@ -108,7 +108,8 @@ fn s40_udp_flows_stay_with_what_serves_though_nobody_else_may_choose_it() {
     let endpoint = &mut world.services[0].endpoints[0];
     (endpoint.ready, endpoint.terminating) = (false, true);
     apply_all(&mut tables, &plan(&mut state, &before, &world));
-    assert!(!flow_is_stale(&tables, first.id, first.generation));
+    assert!(!flow_is_stale(&tables, first.id, first.generation, true));
+    assert!(flow_is_stale(&tables, first.id, first.generation, false), "what does not last goes elsewhere");
     let Answers::Forward(inside, _) = answers(&tables, &key, world::clients()[0]) else { panic!("not forwarded") };
     assert!(!inside.iter().any(|(addr, _)| *addr == first.addr));
 
@@ -117,9 +118,15 @@ fn s40_udp_flows_stay_with_what_serves_though_nobody_else_may_choose_it() {
     assert_eq!(adopted.release_unclaimed(), [], "it stays through a restart");
 
     let before = world.clone();
-    world.services[0].endpoints[0].serving = false;
+    (world.services[0].endpoints[0].ready, world.services[0].endpoints[0].terminating) = (true, false);
     apply_all(&mut tables, &plan(&mut state, &before, &world));
-    assert!(flow_is_stale(&tables, first.id, first.generation));
+    assert!(!flow_is_stale(&tables, first.id, first.generation, false), "it does not end after all");
+
+    let before = world.clone();
+    world.services[0].endpoints[0].serving = false;
+    world.services[0].endpoints[0].ready = false;
+    apply_all(&mut tables, &plan(&mut state, &before, &world));
+    assert!(flow_is_stale(&tables, first.id, first.generation, true));
 }
 
 #[test]

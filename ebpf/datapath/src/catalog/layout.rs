@@ -146,7 +146,7 @@ layout!(Backend {
     pad: "zero",
     service: "service port id",
     state: "one word",
-} "state": [("SERVING", BackendState::SERVING), ("GENERATION", BackendState::new(u32::MAX, false).0)];);
+} "state": [("SERVING", BackendState::SERVING), ("ENDING", BackendState::ENDING), ("GENERATION", BackendState::new(u32::MAX, false).0)];);
 layout!(ServiceState { udp_generation: "changes of the UDP frontends" });
 layout!(AffinityKey { who: "client or networks", place: "one of its places" });
 layout!(Affinity {

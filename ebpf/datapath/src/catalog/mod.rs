@@ -174,7 +174,7 @@ tables! {
     /// backend ids, in blocks of powers of two
     Slots: "SLOTS", Array<u32, u32>, elements MAX_SLOTS, flags 0, version Some(2);
     /// an endpoint of one service port, its generation
-    Backends: "BACKENDS", Array<u32, Backend>, elements MAX_BACKENDS, flags 0, version Some(2);
+    Backends: "BACKENDS", Array<u32, Backend>, elements MAX_BACKENDS, flags 0, version Some(3);
     /// generation of the UDP frontends
     ServiceGeneration: "SERVICE_STATE", Array<u32, ServiceState>, elements 1, flags 0, version Some(1);
     /// address of the node → NodePorts, hostPorts or both are at it

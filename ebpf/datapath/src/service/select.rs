@@ -161,10 +161,10 @@ const fn again(random: u32) -> u32 {
     (random ^ (random >> 15)).wrapping_mul(0x2c1b_3c6d).wrapping_add(0x9e37_79b9)
 }
 
-/// Whether a UDP flow must be decided anew: its backend has left its service since, or the id is another's by now.
-/// `generation` is [`Chosen::generation`].
+/// Whether a UDP flow must be decided anew: its backend has left its service since, or the id is another's by now, or it is about to
+/// end and the flow does not last (`lasts`). `generation` is [`Chosen::generation`].
 #[inline(always)]
-pub fn flow_is_stale<T: Tables>(tables: &T, backend: u32, generation: u32) -> bool {
+pub fn flow_is_stale<T: Tables>(tables: &T, backend: u32, generation: u32, lasts: bool) -> bool {
     let state = BackendState(tables.backend_state(backend));
-    state.generation() != generation || !state.serving()
+    state.generation() != generation || !state.serving() || (state.ending() && !lasts)
 }

@@ -233,11 +233,13 @@ fn a_frontend_that_was_replaced_under_the_reader_is_read_again() {
 #[test]
 fn s40_a_flow_goes_stale_with_its_backend() {
     let mut tables = service(1);
-    assert!(!flow_is_stale(&tables, 1, 101));
-    assert!(flow_is_stale(&tables, 1, 100), "the id was given out again since");
+    assert!(!flow_is_stale(&tables, 1, 101, true));
+    assert!(flow_is_stale(&tables, 1, 100, true), "the id was given out again since");
+    tables.write_backend_state(1, BackendState::new(101, true).with_ending(true).0);
+    assert!(!flow_is_stale(&tables, 1, 101, true) && flow_is_stale(&tables, 1, 101, false));
     tables.write_backend_state(1, BackendState::new(101, false).0);
-    assert!(flow_is_stale(&tables, 1, 101));
-    assert!(flow_is_stale(&tables, u32::MAX, 0), "beyond the table");
+    assert!(flow_is_stale(&tables, 1, 101, true));
+    assert!(flow_is_stale(&tables, u32::MAX, 0, true), "beyond the table");
 }
 
 /// The backend of a client's new flow, of three, under an affinity of ten seconds.

@@ -234,18 +234,34 @@ pub struct Backend {
 /// The word of a backend that changes while flows refer to it: `generation << 32 | flags`.
 ///
 /// A flow remembers the generation that it was made with. When it differs, or the backend no longer serves, a UDP flow
-/// is stale and decided anew; a TCP flow goes on (its endpoint may be finishing its work).
+/// is stale and decided anew; a TCP flow goes on (its endpoint may be finishing its work). While the backend ends, a UDP flow that is
+/// no stream is stale too: what comes by its ports is another question, and may be another socket's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackendState(pub u64);
 
 impl BackendState {
     /// New flows may use it, and UDP flows may stay.
     pub const SERVING: u64 = 1;
+    /// It is about to end, and serves until then.
+    pub const ENDING: u64 = 2;
 
     /// From its parts.
     #[must_use]
     pub const fn new(generation: u32, serving: bool) -> Self {
         Self((generation as u64) << 32 | if serving { Self::SERVING } else { 0 })
+    }
+
+    /// The same, about to end or not.
+    #[must_use]
+    pub const fn with_ending(self, ending: bool) -> Self {
+        Self(self.0 & !Self::ENDING | if ending { Self::ENDING } else { 0 })
+    }
+
+    /// Whether it is about to end.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ending(self) -> bool {
+        self.0 & Self::ENDING != 0
     }
 
     /// How often this id has been given out.

@@ -217,6 +217,11 @@ impl Node {
         self.host.services.write_backend_state(id, BackendState::new(id + 7, false).0);
     }
 
+    /// Says of a backend that it is about to end.
+    pub fn end(&mut self, id: u32) {
+        self.host.services.write_backend_state(id, BackendState::new(id + 7, true).with_ending(true).0);
+    }
+
     /// Has a backend serve again.
     pub fn serve(&mut self, id: u32) {
         self.host.services.write_backend_state(id, BackendState::new(id + 7, true).0);

@@ -2,7 +2,7 @@
 
 use super::Action;
 use crate::drop::DropReason;
-use crate::flow::{self, NO_BACKEND, Place};
+use crate::flow::{self, FlowState, NO_BACKEND, Place};
 use crate::kernel::{Kernel, stages};
 use crate::packet::{IcmpError, UDP};
 use crate::register::variants;
@@ -48,7 +48,8 @@ pub(super) fn is_stale<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> bool {
     }
     let (backend, generation) = (w.met.backend, w.met.generation.value);
     if backend != NO_BACKEND {
-        return service::flow_is_stale(k, backend, generation);
+        let lasts = w.met.state.value & FlowState::STREAM != 0;
+        return service::flow_is_stale(k, backend, generation, lasts);
     }
     let current = k.udp_generation();
     if generation == current {

@@ -120,7 +120,7 @@ fn part_of_syn<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Part {
     let over = is_over(state);
     let again = forward && flow.isn == w.packet.seq;
     let unanswered = state & FlowState::REPLIED == 0;
-    let left = flow.backend != NO_BACKEND && service::flow_is_stale(k, flow.backend, flow.generation.value);
+    let left = flow.backend != NO_BACKEND && service::flow_is_stale(k, flow.backend, flow.generation.value, true);
     if over || (forward && (left || (unanswered && !again))) {
         if over && forward {
             keep_port(k, w, table);

@@ -185,6 +185,30 @@ fn s40_a_udp_flow_leaves_a_backend_that_serves_no_more() {
 }
 
 #[test]
+fn s40_only_a_udp_flow_that_lasts_stays_with_a_backend_that_is_about_to_end() {
+    each(|v6, send| {
+        for lasts in [false, true] {
+            let mut node = Node::new();
+            let ids = node.service((Node::vip(v6), 53), UDP, &[(Node::pod(1, v6), 5353), (Node::pod(2, v6), 5353)]);
+            node.host.random = Some(0);
+            let sent = udp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 53));
+            let got = send.pod(&mut node, 0, &sent);
+            assert_eq!(got.0, Landed::Pod(1));
+            answered(send, &mut node, 0, &sent, &got, 0);
+            if lasts {
+                node.host.now += 3;
+                assert_eq!(send.pod(&mut node, 0, &sent).0, Landed::Pod(1));
+            }
+            node.end(ids[0]);
+            node.host.random = Some(u32::MAX);
+            let got = send.pod(&mut node, 0, &sent);
+            assert_eq!(got.0, Landed::Pod(if lasts { 1 } else { 2 }));
+            answered(send, &mut node, 0, &sent, &got, 0);
+        }
+    });
+}
+
+#[test]
 fn s41_a_udp_flow_older_than_its_service_meets_it() {
     each(|v6, send| {
         let mut node = Node::new();
