@@ -122,6 +122,13 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// own, like a stage.
     fn outlived(&self, idle: u32, proto: u8, state: u32) -> bool;
 
+    /// A number in scratch memory, read again. What a verifier knows of a number that a program computed or compared it follows up,
+    /// one case after the other, wherever it comes to matter; of one out of memory it knows nothing, and the cases become one.
+    #[inline(always)]
+    fn reread<T: Copy>(&self, number: &T) -> T {
+        *number
+    }
+
     /// Goes through a stage: a part of a walk that is rare or large. A program makes each a function of its own, which the
     /// verifier checks once and whose variables are not on the walk's stack; everywhere else it is a plain call.
     #[inline(always)]

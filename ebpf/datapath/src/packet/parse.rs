@@ -6,8 +6,8 @@ use crate::kernel::{Kernel, stages};
 use crate::scratch::{Class, Fragment, Packet, Walk};
 use crate::{Addr, WirePort};
 
-/// Most IPv6 extension headers that are followed.
-const MAX_EXTENSIONS: usize = 6;
+/// IPv6 headers that are looked at behind the first one: most extension headers that are followed, and what is behind them.
+const HEADERS: usize = 6 + 1;
 
 /// The same of a packet that is quoted: an option of a host or a tunnel, and a fragment (RFC 2473, RFC 8200).
 const MAX_QUOTED: usize = 2;
@@ -95,20 +95,21 @@ fn parse_v6<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
     p.no_fragment = 1;
     p.fragment = Fragment::NONE;
     p.fragment_id = 0;
-    let mut next = ip.next;
-    let mut offset = ETH_LEN + 40;
-    for _ in 0..=MAX_EXTENSIONS {
-        let length = match next {
+    p.proto = ip.next;
+    p.l4 = ETH_LEN + 40;
+    for _ in 0..HEADERS {
+        let offset = k.reread(&p.l4);
+        let length = match p.proto {
             HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION => {
                 let Some(header) = k.load::<[u8; 2]>(offset) else { return Err(DropReason::Malformed) };
-                let length = extension_len(next, header);
-                [next, _] = header;
+                let length = extension_len(p.proto, header);
+                [p.proto, _] = header;
                 length
             }
             FRAGMENT => {
                 let Some(header) = k.load::<[u16; 4]>(offset) else { return Err(DropReason::Malformed) };
                 let [following, place, id_high, id_low] = header;
-                next = following.to_ne_bytes()[0];
+                p.proto = following.to_ne_bytes()[0];
                 p.fragment_id = u32::from(id_high) | (u32::from(id_low) << 16);
                 if place & OFFSET != 0 {
                     p.fragment = Fragment::LATER;
@@ -117,16 +118,10 @@ fn parse_v6<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
                 }
                 8
             }
-            proto => {
-                p.l4 = offset;
-                p.proto = proto;
-                return Ok(());
-            }
+            _ => return Ok(()),
         };
-        offset += length;
+        p.l4 = offset + length;
         if p.fragment == Fragment::LATER {
-            p.l4 = offset;
-            p.proto = next;
             return Ok(());
         }
     }

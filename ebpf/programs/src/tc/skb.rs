@@ -331,6 +331,12 @@ impl Kernel for Skb {
     }
 
     #[inline(always)]
+    fn reread<T: Copy>(&self, number: &T) -> T {
+        // SAFETY: a reference. The compiler has to have written the number there, and can't know that it is the same.
+        unsafe { read_volatile(number) }
+    }
+
+    #[inline(always)]
     fn enter<S: Stage>(&self, w: &mut Walk, arguments: S::Arguments) -> S::Answer {
         stages::enter::<S>(self.raw(), w, arguments)
     }
