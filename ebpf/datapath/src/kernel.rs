@@ -9,7 +9,7 @@ use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, Uplink};
 use crate::tables::flow::{Entry, Flow, FlowKey};
-use crate::tables::policy::HitKey;
+use crate::policy::{Common, HitKey, Outcome, PortKey};
 use crate::tables::{flow, peer, policy, service};
 use crate::{Long, Word};
 
@@ -121,6 +121,20 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// Whether a flow that has been idle for so long has expired, as `flow::outlived` says: in a program by a function of its
     /// own, like a stage.
     fn outlived(&self, idle: u32, proto: u8, state: u32) -> bool;
+
+    /// What a class and a port meet of a page of a policy set, as [`policy::page`] says: in a program by a function of its own, like
+    /// a stage.
+    ///
+    /// # Errors
+    ///
+    /// A row is missing, or belonged to somebody else.
+    #[inline(always)]
+    fn policy_page(&self, key: PortKey, class: u32, ranges: bool) -> Result<Common, Outcome>
+    where
+        Self: Sized,
+    {
+        crate::policy::page(self, key, class, ranges)
+    }
 
     /// A number in scratch memory, read again. What a verifier knows of a number that a program computed or compared it follows up,
     /// one case after the other, wherever it comes to matter; of one out of memory it knows nothing, and the cases become one.

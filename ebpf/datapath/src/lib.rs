@@ -16,6 +16,7 @@ compile_error!("addresses and ports are kept as the wire has them and compared a
 mod flags;
 
 mod addr;
+mod bits;
 pub mod catalog;
 pub mod drop;
 pub mod flow;

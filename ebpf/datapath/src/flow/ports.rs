@@ -10,6 +10,7 @@
 //! of one that its pod asked before, and that was answered.
 
 use super::pair::insert_far;
+use crate::bits::lowest_bit;
 use crate::config::Config;
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
@@ -246,17 +247,6 @@ fn find_in(set: &PortSet, wanted: u64, from: u16, random: u32) -> Option<u16> {
     let turn = random & 63;
     let place = lowest_bit(free.rotate_right(turn)) + turn;
     Some((index & 1023) << 6 | (place & 63) as u16)
-}
-
-/// The place of the lowest bit that is set: as many as are below it. (The target has no instruction for it, and each branch
-/// would double what the verifier has to follow.)
-#[inline(always)]
-const fn lowest_bit(word: u64) -> u32 {
-    let mut below = (word & word.wrapping_neg()).wrapping_sub(1);
-    below -= (below >> 1) & 0x5555_5555_5555_5555;
-    below = (below & 0x3333_3333_3333_3333) + ((below >> 2) & 0x3333_3333_3333_3333);
-    below = (below + (below >> 4)) & 0x0f0f_0f0f_0f0f_0f0f;
-    (below.wrapping_mul(0x0101_0101_0101_0101) >> 56) as u32
 }
 
 #[inline(always)]

@@ -1,10 +1,12 @@
 //! The decision.
 
 use super::{
-    ALLOW_ALL, ANY_PORT, DENY_ALL, MAX_PAGES, NO_BIT, OTHER_PROTOCOLS, PAGE_BITS, PeerKey, PolicySet, PortKey,
-    RangeKey, Row, SetFlags, Tables,
+    ALLOW_ALL, ANY_PORT, DENY_ALL, MAX_PAGES, NO_BIT, OTHER_PROTOCOLS, PAGE_BITS, PeerKey, PolicySet,
+    PortKey, RangeKey, Row, SetFlags, Tables,
 };
 use crate::WirePort;
+use crate::bits::lowest_bit;
+use crate::register::Register;
 
 /// A verdict and its explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +69,34 @@ pub fn decide<T: Tables>(
     own: bool,
     passed: &mut u32,
 ) -> Decision {
+    let asked = Question { set, class, proto, port, own };
+    decide_by(tables, &asked, passed, |key, class, ranges| page(tables, key, class, ranges))
+}
+
+/// What is to be decided on: see [`decide`].
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// The policy set.
+    pub set: u32,
+    /// The class of the peer.
+    pub class: u32,
+    /// The protocol.
+    pub proto: u8,
+    /// The destination's port.
+    pub port: WirePort,
+    /// Whether the peer is the pod itself.
+    pub own: bool,
+}
+
+/// The same, with [`page`] as somebody else calls it.
+#[inline(always)]
+#[must_use]
+pub fn decide_by<T: Tables>(
+    tables: &T,
+    &Question { set, class, proto, port, own }: &Question,
+    passed: &mut u32,
+    page_of: impl Fn(PortKey, u32, bool) -> Result<Common, Outcome>,
+) -> Decision {
     if set == ALLOW_ALL {
         return Decision::without_rule(Outcome::Allow);
     }
@@ -91,16 +121,11 @@ pub fn decide<T: Tables>(
         if left >> page & 1 == 0 {
             continue;
         }
-        let peers = match peer_row(tables, &PeerKey { set, class, page: u32::from(page) }) {
-            Ok(row) => row,
-            Err(outcome) => return Decision::without_rule(outcome),
-        };
         let key = PortKey { set, port, proto, page: page as u8 };
-        let ports = match port_row(tables, key, meta.flags & SetFlags::RANGES != 0) {
-            Ok(row) => row,
+        let Common { bit, action } = match page_of(key, class, meta.flags & SetFlags::RANGES != 0) {
+            Ok(common) => common,
             Err(outcome) => return Decision::without_rule(outcome),
         };
-        let Common { bit, action } = first_common(&peers, &ports);
         if bit >= PAGE_BITS {
             continue;
         }
@@ -136,6 +161,19 @@ const fn all_pages_if(bit: u32) -> u32 {
 /// A bit for each page.
 const ALL_PAGES: u32 = (1 << MAX_PAGES) - 1;
 
+/// What a class and a port meet of a page of a set: the rules of both. `ranges`: the set has rows for blocks of ports. Each page
+/// costs as much as everything else together, so a program has this as a function of its own, which the verifier checks once.
+///
+/// # Errors
+///
+/// A row is missing, or belonged to somebody else.
+#[inline(always)]
+pub fn page<T: Tables>(tables: &T, key: PortKey, class: u32, ranges: bool) -> Result<Common, Outcome> {
+    let peers = peer_row(tables, &PeerKey { set: key.set, class, page: u32::from(key.page) })?;
+    let ports = port_row(tables, key, ranges)?;
+    Ok(first_common(&peers, &ports))
+}
+
 /// The rules that a class meets: its row, or that of class 0.
 #[inline(always)]
 fn peer_row<T: Tables>(tables: &T, key: &PeerKey) -> Result<Row, Outcome> {
@@ -166,11 +204,33 @@ fn own(row: Row, tag: u32) -> Result<Row, Outcome> {
 }
 
 /// The lowest bit that two rows have in common.
-struct Common {
+#[derive(Debug, Clone, Copy)]
+pub struct Common {
     /// The bit, or [`PAGE_BITS`].
     bit: u16,
     /// What it does if it is one of a pair: `ACCEPT`, `DENY`, or else it passes.
     action: u64,
+}
+
+/// The bit, then what it does; or, above both, the outcome.
+impl Register for Result<Common, Outcome> {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        match self {
+            Ok(Common { bit, action }) => action << 16 | u64::from(bit),
+            Err(outcome) => (outcome as u64 + 1) << 32,
+        }
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        const RACE: u64 = Outcome::Race as u64 + 1;
+        match word >> 32 {
+            0 => Ok(Common { bit: word as u16, action: word >> 16 }),
+            RACE => Err(Outcome::Race),
+            _ => Err(Outcome::Missing),
+        }
+    }
 }
 
 /// [`Common::action`]: the first bit of a pair alone.
@@ -198,16 +258,10 @@ fn first_common(a: &Row, b: &Row) -> Common {
     if word == 0 {
         return Common { bit: PAGE_BITS, action: ACCEPT };
     }
-    let at = lowest(word);
+    let at = lowest_bit(word) as u16;
     // The second of the pair: 0 if it is not there, 2 if both are, 1 if it is the lowest itself.
     let both = (word >> (at | 1)) & 1;
     Common { bit: base + at, action: (both << 1) - u64::from(at & 1) }
-}
-
-/// Index of the lowest bit of a word that has one.
-#[inline(always)]
-const fn lowest(word: u64) -> u16 {
-    word.trailing_zeros() as u16
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ mod decide;
 #[cfg(any(test, feature = "host"))]
 mod host;
 
-pub use decide::{Decision, Outcome, decide};
+pub use decide::{Common, Decision, Outcome, Question, decide, decide_by, page};
 #[cfg(any(test, feature = "host"))]
 pub use host::HostTables;
 

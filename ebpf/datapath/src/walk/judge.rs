@@ -10,7 +10,7 @@ use crate::flow::{self, FlowFlags, Place};
 use crate::kernel::{Kernel, stages};
 use crate::packet::Class;
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
-use crate::policy::{self, HitKey, NO_BIT};
+use crate::policy::{self, HitKey, NO_BIT, Question};
 use crate::scratch::{Asked, Walk};
 
 stages! {
@@ -69,7 +69,9 @@ fn decide<K: Kernel>(k: &K, w: &mut Walk, set: u32, class: u32, out: bool) -> bo
     let own = w.ends.opener == w.ends.responder;
     let proto = w.packet.proto;
     w.passed = u32::from(NO_BIT);
-    let decision = policy::decide(k, set, class, proto, port, own, &mut w.passed);
+    let asked = Question { set, class, proto, port, own };
+    let page = |key, class, ranges| k.policy_page(key, class, ranges);
+    let decision = policy::decide_by(k, &asked, &mut w.passed, page);
     let asked = Asked { set, bit: u32::from(decision.bit), passed: w.passed };
     // Told apart here and not before: the verifier would walk every page twice.
     *(if out { &mut w.egress } else { &mut w.ingress }) = asked;

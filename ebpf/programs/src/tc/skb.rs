@@ -17,7 +17,7 @@ use fairlead_datapath::flow::{Entry, Flow, FlowKey};
 use fairlead_datapath::kernel::{Kernel, Onward, Stage};
 use fairlead_datapath::overlay::Outer;
 use fairlead_datapath::packet::{TCP, UDP};
-use fairlead_datapath::policy::HitKey;
+use fairlead_datapath::policy::{Common, HitKey, Outcome, PortKey};
 use fairlead_datapath::walk::Walk;
 use fairlead_datapath::{Long, Word};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -328,6 +328,11 @@ impl Kernel for Skb {
             bpf_sk_release(socket.cast());
             true
         }
+    }
+
+    #[inline(always)]
+    fn policy_page(&self, key: PortKey, class: u32, ranges: bool) -> Result<Common, Outcome> {
+        stages::policy_page(key, class, ranges)
     }
 
     #[inline(always)]

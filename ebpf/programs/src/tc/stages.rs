@@ -16,6 +16,8 @@ use fairlead_datapath::flow::{self, Entry, Flow};
 use fairlead_datapath::kernel::{Kernel as _, Onward};
 use fairlead_datapath::packet::stage::{Behind, ClampMss, Parse, PayloadLen, ReadStamp};
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
+use fairlead_datapath::policy::{self, Common, Outcome, PortKey};
+use fairlead_datapath::register::Register;
 use fairlead_datapath::walk::stage::{
     AnswerNeighbour, ChooseBackend, CountOpened, Decide, End, GiveWay, HandOver, JudgeAgain, Leave, LetIn, LookUp,
     MetTunnel, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn, Pass, Relate, StillNoService,
@@ -23,7 +25,7 @@ use fairlead_datapath::walk::stage::{
 use fairlead_datapath::walk::{Walk, count_denied, decided};
 
 use super::skb::Skb;
-use crate::maps;
+use crate::maps::{self, Maps};
 use crate::stages::{resume, stages};
 
 stages! {
@@ -100,6 +102,18 @@ extern "C" fn tc_copy(entry: *const Entry, into: *mut Flow, key: u32) -> u32 {
     }
     // SAFETY: they are a caller's references, as the verifier sees to.
     u32::from(unsafe { (*entry).read_all(key, &mut *into) })
+}
+
+/// What a class and a port meet of a page of a policy set.
+#[inline(always)]
+pub(super) fn policy_page(key: PortKey, class: u32, ranges: bool) -> Result<Common, Outcome> {
+    Register::unpack(tc_policy_page(zerocopy::transmute!(key), class, u32::from(ranges)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_policy_page(key: u64, class: u32, ranges: u32) -> u64 {
+    policy::page(&Maps, zerocopy::transmute!(key), class, ranges != 0).pack()
 }
 
 /// Turns the packet into an ICMP error. False if none may be sent.

@@ -1,15 +1,10 @@
 //! The search for a free port.
 
-use super::{find_in, lowest_bit};
+use super::find_in;
 use crate::tables::port::PortSet;
 use proptest::prelude::*;
 
 proptest! {
-    #[test]
-    fn the_lowest_bit_is_found(word in 1_u64..) {
-        prop_assert_eq!(lowest_bit(word), word.trailing_zeros());
-    }
-
     #[test]
     fn a_port_that_is_found_is_free_and_near(taken in prop::collection::vec(any::<u64>(), 1024), from: u16, random: u32) {
         let set = PortSet::default();
