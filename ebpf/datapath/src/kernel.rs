@@ -81,6 +81,14 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// Adds to a word, atomically.
     fn add(&self, word: &Long, by: i64);
 
+    /// What a word counts, as [`Long::count`] says.
+    #[inline(always)]
+    fn count(&self, word: &Long) -> u64 {
+        let value = word.load();
+        // No branch: see [`Self::plain`].
+        value & self.plain(value >> 63).wrapping_sub(1)
+    }
+
     /// Sets bits of a word, atomically.
     fn set_bits(&self, word: &Long, bits: u64);
 
@@ -134,6 +142,12 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
         Self: Sized,
     {
         crate::policy::page(self, key, class, ranges)
+    }
+
+    /// A number that the compiler knows nothing of: of what is 0 or 1 to it, it makes branches, of which the verifier follows both.
+    #[inline(always)]
+    fn plain(&self, number: u64) -> u64 {
+        number
     }
 
     /// A number in scratch memory, read again. What a verifier knows of a number that a program computed or compared it follows up,

@@ -259,7 +259,7 @@ fn count_port<K: Kernel>(k: &K, counted: &Counted, change: Change, by: i64) {
     }
     let Some(total) = k.share(place.total(config.seed)) else { return };
     k.add(total, by);
-    let (in_use, crowded) = (total.count(), crowded_from(config.snat_count));
+    let (in_use, crowded) = (k.count(total), crowded_from(config.snat_count));
     if change == Change::HandedOn || (change == Change::In && in_use < crowded / 2) {
         return;
     }

@@ -9,6 +9,7 @@ use super::pair::{insert_near, opener_flag, turn_near};
 use super::ports::stage::reserve;
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
+use crate::Long;
 use crate::scratch::Walk;
 use crate::tables::flow::{FlowFlags, InsertError, MAX_FLOW_ENTRIES, PodFlows, Table};
 
@@ -71,17 +72,15 @@ fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
     };
     let outgoing = flow.is_outgoing();
     let (established, open) = match outgoing {
-        true => (own.established.count(), own.outgoing.count()),
-        false => (own.accepted.count(), own.incoming.count()),
+        true => (k.count(&own.established), k.count(&own.outgoing)),
+        false => (k.count(&own.accepted), k.count(&own.incoming)),
     };
-    // Nobody has more than is left for others: one gets half of a table, each of two a third, and so on.
-    let left = |taken: u64| ROOM.saturating_sub(taken).max(FEW);
-    let left_established = left(all.established.count() + all.accepted.count());
-    let left_open = left(all.outgoing.count() + all.incoming.count());
     if established >= max_established || open >= max_open {
         return Err(DropReason::FlowLimit);
     }
-    if established >= left_established || open >= left_open {
+    // Nobody has more than is left for others: one gets half of a table, each of two a third, and so on.
+    let is_too_much = |own: u64, a: &Long, b: &Long| own >= FEW && own + k.count(a) + k.count(b) >= ROOM;
+    if is_too_much(established, &all.established, &all.accepted) || is_too_much(open, &all.outgoing, &all.incoming) {
         return Err(DropReason::FlowShare);
     }
     if !outgoing {

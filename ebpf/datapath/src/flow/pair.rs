@@ -12,6 +12,7 @@ use crate::tables::flow::{Entry, FlowFlags, InsertError, Owned, Table};
 
 stages! {
     fn aim_far(host: bool) -> bool, as AimFar;
+    fn stays() -> bool, as Stays;
     fn forget(table: Table) -> (), as Forget;
 }
 
@@ -41,13 +42,18 @@ pub(super) fn insert_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> Result<(
     if !stage::aim_far(k, w, host) {
         return Err(InsertError::Exists);
     }
-    let put = put_in(k, w, Table::Any, Which::Other);
-    // Another CPU may have moved one there between the two looks.
-    if put.is_ok() && w.packet.proto == TCP && live(k, Table::Established, &w.draft.far, &mut w.there) {
+    put_in(k, w, Table::Any, Which::Other)?;
+    if w.packet.proto == TCP && !stage::stays(k, w) { Err(InsertError::Exists) } else { Ok(()) }
+}
+
+/// Whether the far entry that is in may stay: another CPU may have moved a connection there between the two looks.
+#[inline(always)]
+fn stays<K: Kernel>(k: &K, w: &mut Walk) -> bool {
+    let alone = !live(k, Table::Established, &w.draft.far, &mut w.there);
+    if !alone {
         take_out(k, w, Table::Any, Which::Other);
-        return Err(InsertError::Exists);
     }
-    put
+    alone
 }
 
 /// Flags of a far entry that its near one has not.

@@ -21,7 +21,7 @@ use crate::scratch::{Draft, Walk};
 use crate::service::service_port;
 use crate::tables::flow::{FlowFlags, InsertError};
 use crate::tables::port::{PortSet, crowded_from, holder};
-use crate::{Long, WirePort};
+use crate::WirePort;
 
 stages! {
     fn reserve(new_source: bool) -> Result<(), DropReason>, as Reserve;
@@ -41,6 +41,9 @@ const DRAWS: u32 = 16;
 /// Tries of ports in use, when ports are short: in the first half of them a question has to be answered for [`IDLE`]'s
 /// first number of seconds, then for its second.
 const LAST: u32 = 24;
+
+/// Rounds of the search.
+const ROUNDS: u32 = OWN + 1 + DRAWS + LAST;
 
 /// Seconds after its last packet from which on an answered question gives up its port when ports are short.
 const IDLE: [u32; 2] = [10, 1];
@@ -104,7 +107,7 @@ fn reserve<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Result<(), DropR
         first = AGAIN;
     }
     admit(k, w)?;
-    for round in first..=OWN + DRAWS + LAST {
+    for round in first..ROUNDS {
         match stage::aim(k, w, round) {
             Aim::Stop => break,
             Aim::Skip => {}
@@ -130,7 +133,7 @@ fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
     draft.place.set(&draft.far, from_a);
     draft.seed = k.random();
     draft.flow.flags |= FlowFlags::PORT | FlowFlags::HELD;
-    let count = |index: u32| k.share(index).map_or(0, Long::count);
+    let count = |index: u32| k.share(index).map_or(0, |word| k.count(word));
     let (all, in_use) = (u64::from(config.snat_count), count(draft.place.total(config.seed)));
     let own = count(draft.place.share(config.seed, holder(draft.flow.opener.slot, w.packet.tuple.src)));
     let (share, few) = ((all / 4).max(FEW), (all / 64).max(FEW));

@@ -10,7 +10,7 @@ use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason, counted_to, sampled_as};
 use fairlead_datapath::flow::stage::{
     Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, FindFreePort, Forget, Look, MakeWay, NoteLast, PutBack,
-    PutIn, Reserve, Stands, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
+    PutIn, Reserve, Stands, Stays, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
 };
 use fairlead_datapath::flow::{self, Entry, Flow};
 use fairlead_datapath::kernel::{Kernel as _, Onward};
@@ -37,6 +37,7 @@ stages! {
     Create => tc_create with packet(new_source);
     TranslateAtUplink => tc_translate_at_uplink with packet();
     AimFar => tc_aim_far with packet(host);
+    Stays => tc_stays with tables();
     Admit => tc_admit with tables();
     Reserve => tc_reserve with packet(new_source);
     AimAtPort => tc_aim_at_port with tables(round);
