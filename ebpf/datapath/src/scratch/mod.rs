@@ -8,4 +8,4 @@ mod walk;
 pub(crate) use draft::Counted;
 pub use draft::Draft;
 pub use packet::{Class, Fragment, Packet, TcpFlags};
-pub use walk::{Asked, Ends, Walk, Way};
+pub use walk::{Asked, Ends, Route, RouteFlags, Walk, Way};

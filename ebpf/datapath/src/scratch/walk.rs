@@ -32,8 +32,14 @@ pub struct Walk {
     pub ingress: Asked,
     /// Who talks to whom, where policy is concerned.
     pub ends: Ends,
+    /// What the packet can be if it has no entry: the number of a `walk::opening::Opening`.
+    pub opening: u32,
+    /// Zero.
+    pub pad: u32,
     /// What is known of the other end.
     pub to: Peer,
+    /// Where that is.
+    pub route: Route,
     /// What [`crate::walk::stage::look_up`] found.
     pub found: Peer,
     /// Where the packet goes.
@@ -54,7 +60,7 @@ impl Walk {
     #[inline(always)]
     pub fn begin(&mut self) {
         // A flow that is made begins with `Draft::open`; what is left of a search is its key, which it writes, and `again`.
-        // `ends`, `to`, `found`, `quote`, and the copies of entries with their second are written as a whole before they are read.
+        // `ends`, `opening`, `to`, `route`, `found`, `quote`, and the copies of entries with their second are written as a whole before they are read.
         let Self {
             packet,
             draft,
@@ -67,7 +73,10 @@ impl Walk {
             egress,
             ingress,
             ends: _,
+            opening: _,
+            pad: _,
             to: _,
+            route: _,
             found: _,
             way,
             frontend,
@@ -100,6 +109,28 @@ pub struct Asked {
 impl Asked {
     /// None was asked.
     pub const NOBODY: Self = Self { set: 0, bit: NO_BIT as u32, passed: NO_BIT as u32 };
+}
+
+/// Where an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, zerocopy::FromBytes)]
+#[repr(C)]
+pub struct Route {
+    /// The end of a flow that it is.
+    pub end: End,
+    /// [`RouteFlags`].
+    pub flags: u32,
+}
+
+flags! {
+    /// Bits of [`Route::flags`].
+    pub struct RouteFlags {
+        /// The node itself is the destination.
+        pub const OWN: u32 = 1;
+        /// Out of the cluster.
+        pub const LEAVES: u32 = 2;
+        /// Out of the cluster, and with an address of the node.
+        pub const MASQUERADE: u32 = 4;
+    }
 }
 
 /// Where a packet goes, once that is known.

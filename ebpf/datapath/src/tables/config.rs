@@ -32,7 +32,7 @@ pub struct Config {
     /// By which destinations are spread over the counters in `SHARES`: random, or a pod could find others' counters. It stays as
     /// long as they do.
     pub seed: u32,
-    /// Addresses that pods may not open anything to, whatever their policies say; `::` is none, and ends the list.
+    /// Addresses that pods may not open anything to, whatever their policies say; `::` is none.
     pub closed: [Addr; 8],
     /// UDP port of the tunnel between nodes; [`WirePort::NONE`] where there is none.
     pub tunnel_port: WirePort,
@@ -92,19 +92,11 @@ impl Config {
         port.number().wrapping_sub(self.snat_first) < self.snat_count
     }
 
-    /// Whether pods may not open anything to an address. An unused element ends the list, so `::` is never closed.
+    /// Whether pods may not open anything to an address. Unused elements are `::`, which is never closed.
     #[inline(always)]
     #[must_use]
     pub fn closes(&self, addr: Addr) -> bool {
-        for closed in &self.closed {
-            if *closed == Addr::UNSPECIFIED {
-                return false;
-            }
-            if *closed == addr {
-                return true;
-            }
-        }
-        false
+        addr != Addr::UNSPECIFIED && self.closed.contains(&addr)
     }
 
     /// The node's address in the family of another.

@@ -21,7 +21,7 @@ use crate::kernel::{Kernel, stages};
 use crate::packet::stage::parse;
 use crate::packet::{Class, ETH_P_ARP, IcmpError, Packet};
 use crate::peer::{NO_NODE, NO_SLOT, PeerFlags, Pod, PodWord};
-use crate::scratch::{Ends, Walk, Way};
+use crate::scratch::{Ends, RouteFlags, Walk, Way};
 use crate::service::From;
 use crate::slot_of;
 
@@ -107,7 +107,7 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, place: Place) -> Action {
 #[inline(always)]
 fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     let word = PodWord(k.pod_word(slot));
-    let opening = match Opening::of(k, &w.packet) {
+    let opening = match Opening::of(k, w) {
         Ok(opening) => opening,
         Err(reason) => return Action::drop(reason),
     };
@@ -132,20 +132,20 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     if tunnel_port::is_aimed_at(k, w) {
         return Action::drop(DropReason::TunnelPort);
     }
-    let turned = match judge_new(k, w, word, opening) {
-        Ok(turned) => turned,
-        Err(reason) => return Action::drop(reason),
-    };
+    if let Err(reason) = judge_new(k, w, word, opening) {
+        return Action::drop(reason);
+    }
+    let turned = k.reread(&w.draft.turned) != 0;
     let Ok(route) = route_to(k, w) else {
         return Action::refuse(IcmpError::HostUnreachable, DropReason::NoSuchPod);
     };
     set_ends(k, w, slot, word.epoch(), route.end, turned);
     let is_service = w.draft.flow.backend != NO_BACKEND;
-    if route.masquerade && !is_service && !turned {
+    if route.is(RouteFlags::MASQUERADE) && !is_service && !turned {
         w.draft.flow.flags |= FlowFlags::STACK | FlowFlags::MASQUERADE;
-    } else if route.own || (route.leaves && (turned || !is_service)) {
+    } else if route.is(RouteFlags::OWN) || (route.is(RouteFlags::LEAVES) && (turned || !is_service)) {
         w.draft.flow.flags |= FlowFlags::STACK;
-    } else if route.leaves {
+    } else if route.is(RouteFlags::LEAVES) {
         w.draft.flow.flags |= FlowFlags::BY_ROUTE;
     }
     w.way = Way::of(&w.draft.flow, route.end);
@@ -154,7 +154,7 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     }
     // The answer has to come back through here: from a pod to itself (S36), and from outside the cluster, unless the network
     // there brings it to pods' addresses.
-    let new_source = is_service && (w.draft.target.dst == w.packet.tuple.src || route.masquerade);
+    let new_source = is_service && (w.draft.target.dst == w.packet.tuple.src || route.is(RouteFlags::MASQUERADE));
     if new_source {
         let Some(config) = k.config() else { return Action::drop(DropReason::Internal) };
         w.draft.target.src = config.address_like(w.packet.tuple.src);
@@ -167,13 +167,13 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     Action::DELIVER
 }
 
-/// Judges a flow that a pod's packet would open. `Ok(true)`: the packet is an answer in a connection that the other end
-/// opened before it was known here.
+/// Judges a flow that a pod's packet would open. Notes in `w.draft` if it is turned: the packet is an answer in a connection that
+/// the other end opened before it was known here.
 #[inline(always)]
-fn judge_new<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, opening: Opening) -> Result<bool, DropReason> {
+fn judge_new<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, opening: Opening) -> Result<(), DropReason> {
     let forward = judge_both(k, w, word);
     if forward.is_ok() || !opening.may_answer() {
-        return forward.map(|()| false);
+        return forward;
     }
     judge::turn(w);
     (w.egress.set, w.ingress.set) = (0, 0);
@@ -182,7 +182,8 @@ fn judge_new<K: Kernel>(k: &K, w: &mut Walk, word: PodWord, opening: Opening) ->
         look_up(k, w, Whose::Source);
         judge::egress(k, w, PodWord(k.pod_word(w.to.slot)), w.found.class)?;
     }
-    Ok(true)
+    w.draft.turned = 1;
+    Ok(())
 }
 
 #[inline(always)]
@@ -200,7 +201,6 @@ fn set_ends<K: Kernel>(k: &K, w: &mut Walk, slot: u16, epoch: u32, other: End, t
     let own = End { slot, node: NO_NODE };
     let theirs = if other.slot == NO_SLOT { 0 } else { PodWord(k.pod_word(other.slot)).epoch() };
     let state = if begins(&w.packet) { 0 } else { FlowState::SYN | FlowState::REPLIED };
-    w.draft.turned = u32::from(turned);
     let flow = &mut w.draft.flow;
     flow.state.value = state;
     if turned {

@@ -57,7 +57,7 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
     if how == Inbound::Node && w.packet.class == Class::ERROR {
         return Action::drop(DropReason::NotAsked);
     }
-    let opening = match Opening::of(k, &w.packet) {
+    let opening = match Opening::of(k, w) {
         Ok(opening) => opening,
         Err(reason) => return Action::drop(reason),
     };

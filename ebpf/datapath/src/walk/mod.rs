@@ -51,7 +51,7 @@ pub use to_overlay::to_overlay;
 pub use to_pod::to_pod;
 pub use to_uplink::to_uplink;
 
-pub use crate::scratch::{Asked, Ends, Walk, Way};
+pub use crate::scratch::{Asked, Ends, Route, RouteFlags, Walk, Way};
 
 /// The functions of walks that are stages, as a walk enters them.
 pub mod stage {

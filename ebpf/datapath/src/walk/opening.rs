@@ -27,58 +27,63 @@ stages! {
 
 /// What a packet without an entry can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub(super) enum Opening {
-    /// The first of a flow.
-    First = 0,
-    /// One of a connection that is older than the tables: it is picked up if policy allows either direction.
-    Older = 1,
-    /// The end of something: passed on if policy allows either direction, and leaves no entry.
-    Last = 2,
-    /// Of a connection that is not known: passed on if policy allows its own direction, and leaves no entry. The receiver
-    /// knows whether it is one.
-    Stray = 3,
-}
+pub(super) struct Opening(u32);
 
 impl Opening {
+    /// The first of a flow.
+    const FIRST: u32 = 0;
+    /// One of a connection that is older than the tables: it is picked up if policy allows either direction.
+    const OLDER: u32 = 1;
+    /// The end of something: passed on if policy allows either direction, and leaves no entry.
+    const LAST: u32 = 2;
+    /// Of a connection that is not known: passed on if policy allows its own direction, and leaves no entry. The receiver
+    /// knows whether it is one.
+    const STRAY: u32 = 3;
+
     /// What a packet can be, or why it is dropped.
     #[inline(always)]
-    pub(super) fn of<K: Kernel>(k: &K, p: &Packet) -> Result<Self, DropReason> {
-        if p.proto != TCP || p.class != Class::PORTS || opens(p) {
-            return Ok(Self::First);
-        }
-        if p.tcp & TcpFlags::RST != 0 {
-            return Ok(Self::Last);
-        }
-        // Each segment but the first has ACK (RFC 9293 section 3.1): what has not is no part of any connection.
-        if p.tcp & TcpFlags::ACK == 0 {
-            return Err(DropReason::NoConnection);
-        }
-        let tables_are_new = k.config().is_some_and(|config| k.seconds() < config.pickup_until);
-        Ok(match (tables_are_new, p.tcp & TcpFlags::FIN != 0) {
-            (true, false) => Self::Older,
-            (true, true) => Self::Last,
-            (false, _) => Self::Stray,
-        })
+    pub(super) fn of<K: Kernel>(k: &K, w: &mut Walk) -> Result<Self, DropReason> {
+        w.opening = number(k, &w.packet)?;
+        Ok(Self(k.reread(&w.opening)))
     }
 
     /// Whether it begins a flow by itself.
     #[inline(always)]
     pub(super) fn begins(self) -> bool {
-        self == Self::First
+        self.0 == Self::FIRST
     }
 
     /// Whether it may be an answer in a connection that the other end opened.
     #[inline(always)]
     pub(super) fn may_answer(self) -> bool {
-        matches!(self, Self::Older | Self::Last)
+        matches!(self.0, Self::OLDER | Self::LAST)
     }
 
     /// Whether an entry is made for it.
     #[inline(always)]
     pub(super) fn is_kept(self) -> bool {
-        matches!(self, Self::First | Self::Older)
+        matches!(self.0, Self::FIRST | Self::OLDER)
     }
+}
+
+#[inline(always)]
+fn number<K: Kernel>(k: &K, p: &Packet) -> Result<u32, DropReason> {
+    if p.proto != TCP || p.class != Class::PORTS || opens(p) {
+        return Ok(Opening::FIRST);
+    }
+    if p.tcp & TcpFlags::RST != 0 {
+        return Ok(Opening::LAST);
+    }
+    // Each segment but the first has ACK (RFC 9293 section 3.1): what has not is no part of any connection.
+    if p.tcp & TcpFlags::ACK == 0 {
+        return Err(DropReason::NoConnection);
+    }
+    let tables_are_new = k.config().is_some_and(|config| k.seconds() < config.pickup_until);
+    Ok(match (tables_are_new, p.tcp & TcpFlags::FIN != 0) {
+        (true, false) => Opening::OLDER,
+        (true, true) => Opening::LAST,
+        (false, _) => Opening::STRAY,
+    })
 }
 
 /// Whether a packet may begin a flow by itself.

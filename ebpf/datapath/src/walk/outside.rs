@@ -6,7 +6,7 @@ use super::address::stage::look_up;
 use super::backend::stage::choose_backend;
 use super::judge;
 use super::opening::begins;
-use super::route::{Route, end_of, route_to};
+use super::route::{end_of, route_to};
 use super::tunnel_port;
 use crate::config::UplinkFlags;
 use crate::drop::DropReason;
@@ -15,7 +15,7 @@ use crate::flow::{FlowFlags, NO_BACKEND};
 use crate::kernel::{Kernel, stages};
 use crate::packet::{Class, IcmpError};
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
-use crate::scratch::{Ends, Walk, Way};
+use crate::scratch::{Ends, RouteFlags, Walk, Way};
 use crate::service::{From, FrontendFlags};
 
 stages! {
@@ -71,9 +71,10 @@ fn open_from_outside<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     if tunnel_port::is_aimed_at(k, w) || tunnel_port::is_source(k, w) {
         return Action::drop(DropReason::TunnelPort);
     }
-    let Ok(Route { end, own, .. }) = route_to(k, w) else {
+    let Ok(route) = route_to(k, w) else {
         return Action::refuse(IcmpError::HostUnreachable, DropReason::NoSuchPod);
     };
+    let (end, own) = (route.end, route.is(RouteFlags::OWN));
     let mut epoch = 0;
     if end.slot != NO_SLOT {
         let word = PodWord(k.pod_word(end.slot));

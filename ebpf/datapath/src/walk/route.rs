@@ -3,32 +3,37 @@
 use crate::flow::End;
 use crate::kernel::Kernel;
 use crate::peer::{NO_NODE, NO_SLOT, Peer, PeerFlags};
-use crate::scratch::Walk;
+use crate::scratch::{Route, RouteFlags, Walk};
 
-/// The route to an address.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Route {
-    pub(super) end: End,
-    /// The node itself is the destination.
-    pub(super) own: bool,
-    /// Out of the cluster.
-    pub(super) leaves: bool,
-    /// Out of the cluster, and with an address of the node.
-    pub(super) masquerade: bool,
+impl Route {
+    /// Whether any of these [`RouteFlags`] is set.
+    #[inline(always)]
+    pub(super) const fn is(self, flags: u32) -> bool {
+        self.flags & flags != 0
+    }
 }
 
 /// The route to the responder, or an error if it would be a pod and there is none.
 #[inline(always)]
-pub(super) fn route_to<K: Kernel>(k: &K, w: &Walk) -> Result<Route, ()> {
+pub(super) fn route_to<K: Kernel>(k: &K, w: &mut Walk) -> Result<Route, ()> {
     let to = &w.to;
     let end = end_of(k, to, w.packet.v6 == 1);
-    let own = to.flags & PeerFlags::SELF != 0;
-    let nowhere = end.slot == NO_SLOT && end.node == NO_NODE;
-    if nowhere && !own && to.flags & PeerFlags::POD != 0 {
-        return Err(());
+    let mut flags = 0;
+    if to.flags & PeerFlags::SELF != 0 {
+        flags = RouteFlags::OWN;
+    } else if end.slot == NO_SLOT && end.node == NO_NODE {
+        if to.flags & PeerFlags::POD != 0 {
+            return Err(());
+        }
+        if to.flags & PeerFlags::NODE == 0 {
+            flags = RouteFlags::LEAVES;
+            if to.flags & PeerFlags::KEEP_SOURCE == 0 {
+                flags |= RouteFlags::MASQUERADE;
+            }
+        }
     }
-    let leaves = nowhere && !own && to.flags & PeerFlags::NODE == 0;
-    Ok(Route { end, own, leaves, masquerade: leaves && to.flags & PeerFlags::KEEP_SOURCE == 0 })
+    w.route = Route { end, flags };
+    Ok(k.reread(&w.route))
 }
 
 /// The end of a flow that an address is. A node itself is reached by the host's stack, unless what goes to that node goes
