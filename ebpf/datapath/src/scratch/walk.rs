@@ -42,6 +42,8 @@ pub struct Walk {
     pub route: Route,
     /// What [`crate::walk::stage::look_up`] found.
     pub found: Peer,
+    /// What becomes of the packet once it is translated: a [`crate::walk::Action`], packed.
+    pub action: u64,
     /// Where the packet goes.
     pub way: Way,
     /// [`crate::service::FrontendFlags`] of the frontend that a backend was chosen for.
@@ -60,7 +62,7 @@ impl Walk {
     #[inline(always)]
     pub fn begin(&mut self) {
         // A flow that is made begins with `Draft::open`; what is left of a search is its key, which it writes, and `again`.
-        // `ends`, `opening`, `to`, `route`, `found`, `quote`, and the copies of entries with their second are written as a whole before they are read.
+        // `ends`, `opening`, `to`, `route`, `found`, `action`, `quote`, and the copies of entries with their second are written as a whole before they are read.
         let Self {
             packet,
             draft,
@@ -78,6 +80,7 @@ impl Walk {
             to: _,
             route: _,
             found: _,
+            action: _,
             way,
             frontend,
             now: _,

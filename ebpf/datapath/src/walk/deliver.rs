@@ -11,6 +11,7 @@ use crate::overlay;
 use crate::packet::stage::clamp_mss;
 use crate::packet::{ETH_LEN, IcmpError, Packet, decrement_ttl, headers_len, rewrite, says_mss};
 use crate::peer::{NO_NODE, NO_SLOT, NodeHop};
+use crate::register::Register;
 use crate::scratch::{Walk, Way};
 
 stages! {
@@ -95,18 +96,29 @@ pub(super) fn deliver<K: Kernel>(k: &K, w: &mut Walk, action: Action) -> Action 
 #[inline(always)]
 fn hand_over<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     judge::count_made(k, w);
-    let action = send_on(k, w);
+    match send_on(k, w) {
+        Ok(action) => w.action = action.pack(),
+        Err(refusal) => return refusal,
+    }
+    if !translate(k, w) {
+        return Action::drop(DropReason::Rewrite);
+    }
+    let action = Action::unpack(k.reread(&w.action));
     limit::hold(k, w, action)
 }
 
-/// Makes a packet what a router would, and says where it goes.
+/// Makes a packet what a router would, and says where it goes once it is translated.
+///
+/// # Errors
+///
+/// What becomes of it instead.
 #[inline(always)]
-fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Action {
+fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Result<Action, Action> {
     let Way { end, stack, out, from, .. } = w.way;
     if stack != 0 || (out == 0 && end.slot == NO_SLOT && end.node == NO_NODE) {
-        return if translate(k, w) { Action::STACK } else { Action::drop(DropReason::Rewrite) };
+        return Ok(Action::STACK);
     }
-    let Some(config) = k.config() else { return Action::STACK };
+    let Some(config) = k.config() else { return Ok(Action::STACK) };
     let (v6, length) = (w.packet.v6 == 1, length(k, &w.packet));
     let (mut mtu, mut by, mut cut_outside) = (config.mtu, 0, false);
     if out != 0 {
@@ -124,12 +136,12 @@ fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Action {
         // The stack cuts what may be cut; the flow's entry lets the pieces pass. It takes nothing that has an address of its
         // own as source, though: a sender that is told cuts by itself, whether or not it forbade others to.
         if w.packet.no_fragment != 0 || has_new_source(w) {
-            return Action::refuse(IcmpError::TooBig(mtu), DropReason::TooLarge);
+            return Err(Action::refuse(IcmpError::TooBig(mtu), DropReason::TooLarge));
         }
-        return if translate(k, w) { Action::STACK } else { Action::drop(DropReason::Rewrite) };
+        return Ok(Action::STACK);
     }
     if !decrement_ttl(k, &mut w.packet) {
-        return Action::refuse(IcmpError::TimeExceeded, DropReason::TtlExceeded);
+        return Err(Action::refuse(IcmpError::TimeExceeded, DropReason::TtlExceeded));
     }
     // A pod's own interface says what it takes.
     let from_node = from != u32::from(NO_NODE);
@@ -139,19 +151,16 @@ fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Action {
             mtu = mtu.min(overlay::largest(config, &hop, v6));
         }
         if !clamp_mss(k, w, mtu) {
-            return Action::drop(DropReason::Rewrite);
+            return Err(Action::drop(DropReason::Rewrite));
         }
     }
-    if !translate(k, w) {
-        return Action::drop(DropReason::Rewrite);
-    }
-    if out != 0 {
+    Ok(if out != 0 {
         Action::out(v6, by)
     } else if end.slot == NO_SLOT {
         Action::to_node(end.node, v6)
     } else {
         Action::to_pod(end.slot)
-    }
+    })
 }
 
 /// Whether a packet gets another source here.
