@@ -8,7 +8,7 @@ use super::reuse::gives_way;
 use crate::kernel::{Kernel, stages};
 use crate::register::{Answer, Register, variants};
 use crate::scratch::{Counted, Draft, Walk};
-use crate::tables::flow::{Entry, Flow, FlowFlags, FlowKey, InsertError, PodFlows, Table};
+use crate::tables::flow::{Entry, Flow, FlowFlags, InsertError, PodFlows, Table, TaggedKey};
 use crate::tables::peer::NO_SLOT;
 use crate::tables::port::crowded_from;
 
@@ -32,7 +32,7 @@ pub enum Which {
 
 impl Which {
     #[inline(always)]
-    const fn key(self, draft: &Draft) -> &FlowKey {
+    const fn key(self, draft: &Draft) -> &TaggedKey {
         match self {
             Self::Met => &draft.key,
             Self::Other => &draft.far,
@@ -41,7 +41,7 @@ impl Which {
 
     /// The same, the draft's entry, and what it is counted by.
     #[inline(always)]
-    pub(super) const fn parts(self, draft: &mut Draft) -> (&FlowKey, &mut Flow, &mut Counted) {
+    pub(super) const fn parts(self, draft: &mut Draft) -> (&TaggedKey, &mut Flow, &mut Counted) {
         let Draft { key, far, flow, counted, .. } = draft;
         let key = match self {
             Self::Met => key,

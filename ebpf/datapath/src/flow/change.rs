@@ -2,7 +2,7 @@
 
 use crate::Long;
 use crate::kernel::Kernel;
-use crate::tables::flow::{Entry, FlowKey, Owned};
+use crate::tables::flow::{Entry, Owned, TaggedKey};
 
 /// Sets and clears bits of a word of the flow that has the key with this tag.
 #[inline(always)]
@@ -28,14 +28,14 @@ pub fn put<K: Kernel>(k: &K, word: &Long, owner: u32, value: u32) {
 
 /// Claims an entry of a key. False if another CPU has, or it is another key's by now.
 #[inline(always)]
-pub(super) fn claim<K: Kernel>(k: &K, key: &FlowKey, entry: &Entry) -> bool {
+pub(super) fn claim<K: Kernel>(k: &K, key: &TaggedKey, entry: &Entry) -> bool {
     let owner = key.tag();
     k.swap_if(&entry.claim, Owned::word(0, owner), Owned::word(1, owner))
 }
 
 /// Gives a claim up.
 #[inline(always)]
-pub(super) fn release<K: Kernel>(k: &K, key: &FlowKey, entry: &Entry) {
+pub(super) fn release<K: Kernel>(k: &K, key: &TaggedKey, entry: &Entry) {
     let owner = key.tag();
     k.swap_if(&entry.claim, Owned::word(1, owner), Owned::word(0, owner));
 }

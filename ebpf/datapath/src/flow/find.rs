@@ -82,7 +82,7 @@ pub fn find<K: Kernel>(k: &K, w: &mut Walk, at: At) -> Option<Place> {
     if usable(&w.met, found.forward, at, opens) {
         return Some(found);
     }
-    w.draft.key.alternate = 1;
+    w.draft.key.set_alternate(true);
     stage::look(k, w, from_a, opens)
 }
 

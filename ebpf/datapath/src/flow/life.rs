@@ -3,7 +3,7 @@
 use crate::kernel::Kernel;
 use crate::packet::{ICMP, ICMPV6, TCP, UDP};
 use crate::tables::config::{Config, Lifetimes};
-use crate::tables::flow::{Flow, FlowKey, FlowState, Table};
+use crate::tables::flow::{Flow, FlowState, Table, TaggedKey};
 
 /// Seconds that a flow lives after its last packet, by protocol and state.
 ///
@@ -67,7 +67,7 @@ pub fn idle_for(flow: &Flow, now: u32) -> u32 {
 
 /// Copies the entry of a key, if there is one in the table that has not expired. If not, nothing in `copy` counts.
 #[inline(always)]
-pub(super) fn live<K: Kernel>(k: &K, table: Table, key: &FlowKey, copy: &mut Flow) -> bool {
+pub(super) fn live<K: Kernel>(k: &K, table: Table, key: &TaggedKey, copy: &mut Flow) -> bool {
     match k.flow(table, key) {
         Some(entry) => k.copy(entry, key.tag(), copy) && !has_expired(k, copy, key.proto, k.seconds()),
         None => false,

@@ -129,8 +129,7 @@ fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
     }
     let Some(config) = k.config() else { return Err(DropReason::Internal) };
     let draft = &mut w.draft;
-    let from_a = draft.far.set(&draft.target, w.packet.proto);
-    draft.place.set(&draft.far, from_a);
+    draft.place.set_of(&draft.target, w.packet.proto);
     draft.seed = k.random();
     draft.flow.flags |= FlowFlags::PORT | FlowFlags::HELD;
     let count = |index: u32| k.share(index).map_or(0, |word| k.count(word));

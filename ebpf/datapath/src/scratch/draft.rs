@@ -1,7 +1,7 @@
 //! A flow that is looked for or made.
 
 use super::{Packet, TcpFlags};
-use crate::tables::flow::{Flow, FlowFlags, FlowKey, FlowState};
+use crate::tables::flow::{Flow, FlowFlags, FlowKey, FlowState, TaggedKey};
 use crate::tables::peer::NO_SLOT;
 use crate::tables::port::{Destination, holder};
 use crate::{Tuple, WirePort};
@@ -11,9 +11,9 @@ use crate::{Tuple, WirePort};
 #[repr(C)]
 pub struct Draft {
     /// The key of the packet as it came: [`crate::flow::find`] leaves it.
-    pub key: FlowKey,
+    pub key: TaggedKey,
     /// The key of the far side.
-    pub far: FlowKey,
+    pub far: TaggedKey,
     /// The tuple that the responder is to see.
     pub target: Tuple,
     /// The entry.
@@ -21,7 +21,7 @@ pub struct Draft {
     /// Where a flow that needs a source port goes.
     pub place: Destination,
     /// The other key of a flow that gives way to this one.
-    pub loser: FlowKey,
+    pub loser: TaggedKey,
     /// What an entry that comes or goes is counted by.
     pub counted: Counted,
     /// 1 if the packet's source is the responder: an answer in a connection that is older than the tables.

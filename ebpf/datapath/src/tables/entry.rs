@@ -7,7 +7,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::key::{FlowFlags, FlowKey};
+use super::key::{FlowFlags, TaggedKey};
 use super::peer::{NO_NODE, NO_SLOT};
 use crate::{Long, Tuple};
 
@@ -241,9 +241,9 @@ impl Flow {
 
     /// Makes `key` that of a translated flow's other entry.
     #[inline(always)]
-    pub fn set_other_key(&self, key: &mut FlowKey, proto: u8) {
+    pub fn set_other_key(&self, key: &mut TaggedKey, proto: u8) {
         key.set(&self.other, proto);
-        key.alternate = u8::from(self.is(FlowFlags::OTHER_ALTERNATE));
+        key.set_alternate(self.is(FlowFlags::OTHER_ALTERNATE));
     }
 
     /// Whether the pod that accounts for it opened it.

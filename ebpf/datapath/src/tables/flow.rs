@@ -4,7 +4,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use super::entry::{End, Entry, Flow, NO_BACKEND, Owned};
-pub use super::key::{FlowFlags, FlowKey, FlowState};
+pub use super::key::{FlowFlags, FlowKey, FlowState, TaggedKey};
 use super::peer::NO_SLOT;
 use super::port::{Destination, PortSet, holder};
 use crate::{Addr, Long, MAX_PODS, WirePort, Word};

@@ -1,5 +1,7 @@
 //! Keys of `CT_EST` and `CT_ANY`, and the bits of their values.
 
+use core::ops::Deref;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{Addr, Tuple, WirePort};
@@ -89,6 +91,57 @@ impl FlowKey {
         let ports = (self.a_port.bits() as u32) << 16 | self.b_port.bits() as u32;
         let rest = (self.proto as u32) << 8 | self.alternate as u32;
         self.a.tag().rotate_left(7) ^ self.b.tag() ^ ports.wrapping_mul(0x9e37_79b1) ^ rest
+    }
+}
+
+/// A key with its tag, which is asked for more often than the key changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes)]
+#[repr(C)]
+pub struct TaggedKey {
+    key: FlowKey,
+    tag: u32,
+    pad: u32,
+}
+
+impl TaggedKey {
+    /// As [`FlowKey::set`].
+    #[inline(always)]
+    pub fn set(&mut self, t: &Tuple, proto: u8) -> bool {
+        let from_a = self.key.set(t, proto);
+        self.tag = self.key.tag();
+        from_a
+    }
+
+    /// Becomes the key beside: see [`FlowKey::alternate`].
+    #[inline(always)]
+    pub fn set_alternate(&mut self, alternate: bool) {
+        let alternate = u8::from(alternate);
+        // The flag is one bit of the tag.
+        self.tag ^= u32::from(self.key.alternate ^ alternate);
+        self.key.alternate = alternate;
+    }
+
+    /// [`FlowKey::tag`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(&self) -> u32 {
+        self.tag
+    }
+}
+
+impl From<FlowKey> for TaggedKey {
+    #[inline(always)]
+    fn from(key: FlowKey) -> Self {
+        Self { key, tag: key.tag(), pad: 0 }
+    }
+}
+
+impl Deref for TaggedKey {
+    type Target = FlowKey;
+
+    #[inline(always)]
+    fn deref(&self) -> &FlowKey {
+        &self.key
     }
 }
 

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::key::FlowKey;
 use super::peer::NO_SLOT;
 use super::reused::mixed;
-use crate::{Addr, Long, WirePort};
+use crate::{Addr, Long, Tuple, WirePort};
 
 /// Where translated packets go, and as whose: what two flows have to differ from each other in by their source port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -40,6 +40,12 @@ impl Destination {
             (self.src, self.dst, self.port) = (key.b, key.a, key.a_port);
             key.b_port
         }
+    }
+
+    /// Becomes the destination of packets with a tuple, in place.
+    #[inline(always)]
+    pub const fn set_of(&mut self, t: &Tuple, proto: u8) {
+        *self = Self { dst: t.dst, src: t.src, port: t.dport, proto, pad: [0; 5] };
     }
 
     /// Index in `SHARES` of the counter of its ports that are in use.

@@ -24,8 +24,7 @@ stages! {
 pub(super) fn leave<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     let Some(config) = k.config() else { return Action::PASS };
     let draft = &mut w.draft;
-    let from_a = draft.far.set(&w.packet.tuple, w.packet.proto);
-    draft.place.set(&draft.far, from_a);
+    draft.place.set_of(&w.packet.tuple, w.packet.proto);
     if k.share(draft.place.total(config.seed)).map_or(0, Long::load) == 0 {
         return Action::PASS;
     }
@@ -45,7 +44,7 @@ fn give_way<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     }
     let proto = w.packet.proto;
     let from_a = w.draft.key.set(&w.packet.tuple, proto);
-    w.draft.key.alternate = 1;
+    w.draft.key.set_alternate(true);
     if let Some(place) = look(k, w, from_a, false)
         && place.forward
         && w.met.is(FlowFlags::FROM_NODE)
@@ -60,13 +59,13 @@ fn give_way<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
             return Action::DELIVER;
         }
     }
-    w.draft.key.alternate = 0;
+    w.draft.key.set_alternate(false);
     let taken = look(k, w, from_a, false)
         .is_some_and(|place| place.forward && w.met.is(FlowFlags::PORT) && !w.met.is(FlowFlags::FROM_NODE));
     if !taken || !begins(&w.packet) {
         return Action::PASS;
     }
-    w.draft.key.alternate = 1;
+    w.draft.key.set_alternate(true);
     w.draft.open(&w.packet, k.udp_generation());
     let flow = &mut w.draft.flow;
     flow.flags = FlowFlags::FROM_NODE | FlowFlags::AT_UPLINK | FlowFlags::STACK;

@@ -15,7 +15,7 @@ use crate::register::Register;
 use crate::scratch::Walk;
 
 stages! {
-    fn end(table: Table, over: Over) -> bool, as End;
+    fn end(table: Table, over: Over, at: u32) -> bool, as End;
 }
 
 /// Which flows a sweep takes out.
@@ -109,19 +109,23 @@ pub fn sweep<K: Kernel>(k: &K, w: &mut Walk) -> u32 {
     let over = Over::unpack(u64::from(request.over));
     let mut left = 0;
     for index in 0..MAX_KEYS {
-        let Some(key) = k.load::<FlowKey>(ETH_LEN + size_of::<SweepRequest>() as u32 + index * KEY) else { break };
-        w.draft.key = key;
-        if !stage::end(k, w, table, over) {
+        let at = ETH_LEN + size_of::<SweepRequest>() as u32 + index * KEY;
+        if at + KEY > k.packet_len() {
+            break;
+        }
+        if !stage::end(k, w, table, over, at) {
             left += 1;
         }
     }
     left
 }
 
-/// Takes out the flow whose key is in `draft.key`, if it still is one of those. False if it stays: the first of its two
-/// entries takes the second along.
+/// Takes out the flow whose key is at an offset of the request, if it still is one of those. False if it stays: the first of its
+/// two entries takes the second along.
 #[inline(always)]
-fn end<K: Kernel>(k: &K, w: &mut Walk, table: Table, over: Over) -> bool {
+fn end<K: Kernel>(k: &K, w: &mut Walk, table: Table, over: Over, at: u32) -> bool {
+    let Some(key) = k.load::<FlowKey>(at) else { return true };
+    w.draft.key = key.into();
     let Walk { draft, met, .. } = w;
     let (Some(entry), Some(config)) = (k.flow(table, &draft.key), k.config()) else { return true };
     if !k.copy(entry, draft.key.tag(), met) || !over.is(met, draft.key.proto, k.seconds(), &config.lifetimes) {

@@ -51,7 +51,7 @@ stages! {
     PutBack => tc_put_back with tables(table, which);
     TakeOut => tc_take_out with tables(table, which);
     Forget => tc_forget with tables(table);
-    End => tc_end with tables(table, over);
+    End => tc_end with packet(table, over, at);
     Bury => tc_bury with tables(table, slot);
     BuryOne => tc_bury_one with tables(table, slot, which);
     NoteLast => tc_note_last with packet(place);

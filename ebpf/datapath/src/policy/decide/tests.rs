@@ -1,8 +1,6 @@
 use std::vec;
 use std::vec::Vec;
 
-use proptest::prelude::*;
-
 use super::super::HostTables;
 use super::*;
 use crate::WirePort;
@@ -219,12 +217,4 @@ fn p32_p61_a_pod_that_reaches_itself_through_a_service_meets_the_tiers_of_the_cl
         decide(&HostTables::default(), DENY_ALL, 0, 6, WirePort::new(80), true, &mut 0).outcome,
         Outcome::Pending
     );
-}
-
-proptest! {
-    #[test]
-    fn lowest_is_the_number_of_trailing_zeros(word in 1_u64.., shift in 0_u32..64) {
-        let word = word.checked_shl(shift).filter(|w| *w != 0).unwrap_or(word);
-        prop_assert_eq!(u32::from(lowest(word)), word.trailing_zeros());
-    }
 }
