@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::overlay::Outer;
 use crate::register::{Answer, Arguments};
-use crate::scratch::Walk;
+use crate::scratch::{Counted, Walk};
 use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, Uplink};
 use crate::tables::flow::{Entry, Flow, FlowKey};
@@ -124,6 +124,12 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     #[inline(always)]
     fn copy(&self, entry: &Entry, key: u32, into: &mut Flow) -> bool {
         entry.read_all(key, into)
+    }
+
+    /// Notes an entry in what it is counted by, as `Counted::set` does: in a program by a function of its own, like a stage.
+    #[inline(always)]
+    fn note_counted(&self, counted: &mut Counted, key: &FlowKey, flow: &Flow) {
+        counted.set(key, flow);
     }
 
     /// Whether a flow that has been idle for so long has expired, as `flow::outlived` says: in a program by a function of its

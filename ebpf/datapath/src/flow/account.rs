@@ -93,7 +93,7 @@ fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> Result<
     }
     if put.is_ok() {
         let (key, flow, counted) = which.parts(&mut w.draft);
-        counted.set(key, flow);
+        k.note_counted(counted, key, flow);
         stage::count(k, w, table, Change::In);
     }
     put
@@ -144,7 +144,7 @@ fn take_loser<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which, from_a
         release(k, &draft.loser, entry);
         return false;
     }
-    draft.counted.set(&draft.loser, there);
+    k.note_counted(&mut draft.counted, &draft.loser, there);
     stage::count(k, w, table, Change::Out);
     true
 }
@@ -158,7 +158,7 @@ fn put_back<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool 
     if !k.copy(entry, key.tag(), there) {
         return false;
     }
-    counted.set(key, there);
+    k.note_counted(counted, key, there);
     release(k, key, entry);
     stage::count(k, w, table, Change::In);
     true
@@ -178,7 +178,7 @@ pub(super) fn claim_copy<'k, K: Kernel>(k: &'k K, w: &mut Walk, table: Table, wh
         release(k, key, entry);
         return None;
     }
-    counted.set(key, there);
+    k.note_counted(counted, key, there);
     Some(entry)
 }
 

@@ -29,7 +29,7 @@ pub use reuse::keep_port;
 pub use tomb::{is_worth_a_reset, outlives_its_pod};
 pub use track::{Tracked, pass_aside, track};
 
-pub use crate::scratch::Draft;
+pub use crate::scratch::{Counted, Draft};
 pub use crate::tables::flow::*;
 pub use crate::tables::port::*;
 

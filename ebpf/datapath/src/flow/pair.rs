@@ -169,12 +169,12 @@ pub(super) fn relocate<K: Kernel>(k: &K, w: &mut Walk, from: Table, to: Table, s
     }
     // What the kernel does not remove, since it is busy with the bucket, expires there.
     if let Some(pair) = pair {
-        w.draft.counted.set(&w.draft.far, &w.pair);
+        k.note_counted(&mut w.draft.counted, &w.draft.far, &w.pair);
         if !remove(k, w, from, Which::Other, Change::HandedOn) {
             release(k, &w.draft.far, pair);
         }
     }
-    w.draft.counted.set(&w.draft.key, &w.own);
+    k.note_counted(&mut w.draft.counted, &w.draft.key, &w.own);
     if !remove(k, w, from, Which::Met, Change::HandedOn) {
         release(k, &w.draft.key, entry);
     }

@@ -62,7 +62,7 @@ fn bury_one<K: Kernel>(k: &K, w: &mut Walk, table: Table, slot: u16, which: Whic
     }
     count(k, w, table, Change::HandedOn);
     let (key, flow, counted) = which.parts(&mut w.draft);
-    counted.set(key, flow);
+    k.note_counted(counted, key, flow);
     count(k, w, table, Change::In);
     true
 }

@@ -5,7 +5,6 @@ mod draft;
 mod packet;
 mod walk;
 
-pub(crate) use draft::Counted;
-pub use draft::Draft;
+pub use draft::{Counted, Draft};
 pub use packet::{Class, Fragment, Packet, TcpFlags};
 pub use walk::{Asked, Ends, Route, RouteFlags, Walk, Way};

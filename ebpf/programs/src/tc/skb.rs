@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::TcContext;
 use fairlead_datapath::bandwidth::{Bandwidth, Pace};
 use fairlead_datapath::config::{Config, Uplink};
-use fairlead_datapath::flow::{Entry, Flow, FlowKey};
+use fairlead_datapath::flow::{Counted, Entry, Flow, FlowKey};
 use fairlead_datapath::kernel::{Kernel, Onward, Stage};
 use fairlead_datapath::overlay::Outer;
 use fairlead_datapath::packet::{TCP, UDP};
@@ -258,6 +258,11 @@ impl Kernel for Skb {
     #[inline(always)]
     fn copy(&self, entry: &Entry, key: u32, into: &mut Flow) -> bool {
         stages::copy(entry, key, into)
+    }
+
+    #[inline(always)]
+    fn note_counted(&self, counted: &mut Counted, key: &FlowKey, flow: &Flow) {
+        stages::note_counted(counted, key, flow);
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ use fairlead_datapath::flow::stage::{
     Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, FindFreePort, Forget, Look, MakeWay, NoteLast, PutBack,
     PutIn, Reserve, Stands, Stays, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
 };
-use fairlead_datapath::flow::{self, Entry, Flow};
+use fairlead_datapath::flow::{self, Counted, Entry, Flow, FlowKey};
 use fairlead_datapath::kernel::{Kernel as _, Onward};
 use fairlead_datapath::packet::stage::{Behind, ClampMss, Parse, PayloadLen, ReadStamp};
 use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
@@ -81,6 +81,23 @@ stages! {
 #[inline(always)]
 pub(super) fn copy(entry: &Entry, key: u32, into: &mut Flow) -> bool {
     tc_copy(entry, into, key) != 0
+}
+
+/// Notes an entry of a flow in what it is counted by.
+#[inline(always)]
+pub(super) fn note_counted(counted: &mut Counted, key: &FlowKey, flow: &Flow) {
+    tc_note_counted(counted, key, flow);
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_note_counted(counted: *mut Counted, key: *const FlowKey, flow: *const Flow) -> u32 {
+    if counted.is_null() || key.is_null() || flow.is_null() {
+        return 0;
+    }
+    // SAFETY: they are a caller's references, as the verifier sees to.
+    unsafe { (*counted).set(&*key, &*flow) };
+    1
 }
 
 /// Whether a flow that has been idle for so long has expired.
