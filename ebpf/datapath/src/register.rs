@@ -72,8 +72,25 @@ impl<A: Register, B: Register, C: Register> Arguments for (A, B, C) {
     }
 }
 
-/// Makes registers of an enum's variants, all of them: each is its number, and what is no number is the last.
+/// Makes registers of an enum's variants, all of them: each is its number, and what is no number is the last. One of two is one
+/// bit: so the compiler knows that what is unpacked and packed again is what it was.
 macro_rules! variants {
+    ($type:ident: $variant:ident; else $last:ident) => {
+        impl $crate::register::Register for $type {
+            #[inline(always)]
+            fn pack(self) -> u64 {
+                const { assert!(Self::$variant as u64 == 0 && Self::$last as u64 == 1) };
+                match self {
+                    Self::$variant | Self::$last => self as u64,
+                }
+            }
+
+            #[inline(always)]
+            fn unpack(word: u64) -> Self {
+                if word & 1 == 0 { Self::$variant } else { Self::$last }
+            }
+        }
+    };
     ($type:ident: $($variant:ident),+; else $last:ident) => {
         impl $crate::register::Register for $type {
             #[inline(always)]
@@ -139,7 +156,7 @@ impl Register for bool {
 
     #[inline(always)]
     fn unpack(word: u64) -> Self {
-        word != 0
+        word & 1 != 0
     }
 }
 

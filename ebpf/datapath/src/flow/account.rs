@@ -14,8 +14,8 @@ use crate::tables::port::crowded_from;
 
 stages! {
     fn put_in(table: Table, which: Which) -> Result<(), InsertError>, as PutIn;
-    fn make_way(table: Table, which: Which) -> bool, as MakeWay;
-    fn take_loser(table: Table, which: Which, from_a: bool) -> bool, as TakeLoser;
+    fn replace(table: Table, which: Which) -> Result<(), InsertError>, as Replace;
+    fn take_loser(table: Table, which: Which) -> bool, as TakeLoser;
     fn put_back(table: Table, which: Which) -> bool, as PutBack;
     fn take_out(table: Table, which: Which) -> bool, as TakeOut;
     fn count(table: Table, change: Change) -> (), as Count;
@@ -82,19 +82,27 @@ impl Answer for Result<(), InsertError> {
 fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> Result<(), InsertError> {
     let (key, flow, _) = which.parts(&mut w.draft);
     flow.seal(key.tag());
-    let mut put = k.insert_flow(table, key, flow, true);
-    if put == Err(InsertError::Exists) && stage::make_way(k, w, table, which) {
-        let key = which.key(&w.draft);
-        put = k.insert_flow(table, key, &w.draft.flow, false);
-        if put.is_err() && !k.remove_flow(table, key) {
-            // The kernel was busy with the bucket. What is there has been uncounted, and counts again.
-            stage::put_back(k, w, table, which);
-        }
+    match k.insert_flow(table, key, flow, true) {
+        Err(InsertError::Exists) => stage::replace(k, w, table, which)?,
+        put => put?,
     }
-    if put.is_ok() {
-        let (key, flow, counted) = which.parts(&mut w.draft);
-        k.note_counted(counted, key, flow);
-        stage::count(k, w, table, Change::In);
+    let (key, flow, counted) = which.parts(&mut w.draft);
+    k.note_counted(counted, key, flow);
+    stage::count(k, w, table, Change::In);
+    Ok(())
+}
+
+/// Puts `draft.flow` in the place of what is there, if that gives way.
+#[inline(always)]
+fn replace<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> Result<(), InsertError> {
+    if !make_way(k, w, table, which) {
+        return Err(InsertError::Exists);
+    }
+    let key = which.key(&w.draft);
+    let put = k.insert_flow(table, key, &w.draft.flow, false);
+    if put.is_err() && !k.remove_flow(table, key) {
+        // The kernel was busy with the bucket. What is there has been uncounted, and counts again.
+        stage::put_back(k, w, table, which);
     }
     put
 }
@@ -122,24 +130,24 @@ fn make_way<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool 
     if translated {
         there.set_other_key(&mut draft.loser, proto);
     }
-    let from_a = there.is(FlowFlags::OPENER_IS_A);
+    draft.loser_from_a = u32::from(there.is(FlowFlags::OPENER_IS_A));
     stage::count(k, w, table, Change::Out);
     if translated {
-        stage::take_loser(k, w, table, which, from_a);
+        stage::take_loser(k, w, table, which);
     }
     true
 }
 
 /// Takes out the other entry of a flow that gave way, whose key is in `draft.loser`.
 #[inline(always)]
-fn take_loser<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which, from_a: bool) -> bool {
+fn take_loser<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> bool {
     let Walk { draft, there, .. } = w;
     let Some(entry) = k.flow(table, &draft.loser) else { return false };
     if !claim(k, &draft.loser, entry) {
         return false;
     }
     let is_its =
-        k.copy(entry, draft.loser.tag(), there) && there.is_translated() && which.key(draft).is(from_a, &there.other);
+        k.copy(entry, draft.loser.tag(), there) && there.is_translated() && which.key(draft).is(draft.loser_from_a != 0, &there.other);
     if !is_its || !k.remove_flow(table, &draft.loser) {
         release(k, &draft.loser, entry);
         return false;

@@ -24,7 +24,7 @@ pub(super) const fn opener_flag(from_a: bool) -> u32 {
 /// Makes the draft's flow the far entry for the target as it stands. False if the place is taken. `host`: the source is the
 /// node's address, so a socket of the node may have the port.
 #[inline(always)]
-fn aim_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> bool {
+pub(super) fn aim_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> bool {
     let (proto, draft) = (w.packet.proto, &mut w.draft);
     let from_a = draft.far.set(&draft.target, proto);
     let common = draft.flow.flags & !(FlowFlags::NEAR | FlowFlags::OPENER_IS_A);
@@ -39,9 +39,12 @@ fn aim_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> bool {
 /// Inserts the far entry for the target as it stands.
 #[inline(always)]
 pub(super) fn insert_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> Result<(), InsertError> {
-    if !stage::aim_far(k, w, host) {
-        return Err(InsertError::Exists);
-    }
+    if stage::aim_far(k, w, host) { put_far(k, w) } else { Err(InsertError::Exists) }
+}
+
+/// The same, of a flow that [`aim_far`] has made that.
+#[inline(always)]
+pub(super) fn put_far<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), InsertError> {
     put_in(k, w, Table::Any, Which::Other)?;
     if w.packet.proto == TCP && !stage::stays(k, w) { Err(InsertError::Exists) } else { Ok(()) }
 }

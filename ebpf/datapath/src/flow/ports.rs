@@ -9,7 +9,8 @@
 //! from half of them on a quarter of all, and of the last tenth only who has few. Beyond that a question over UDP gets the port
 //! of one that its pod asked before, and that was answered.
 
-use super::pair::insert_far;
+use super::pair::stage::aim_far;
+use super::pair::{insert_far, put_far};
 use crate::bits::lowest_bit;
 use crate::config::Config;
 use crate::drop::DropReason;
@@ -25,7 +26,7 @@ use crate::WirePort;
 
 stages! {
     fn reserve(new_source: bool) -> Result<(), DropReason>, as Reserve;
-    fn aim(round: u32) -> Aim, as AimAtPort;
+    fn aim(round: u32, host: bool) -> Aim, as AimAtPort;
     fn find_free(from: u32) -> u32, as FindFreePort;
 }
 
@@ -108,10 +109,10 @@ fn reserve<K: Kernel>(k: &K, w: &mut Walk, new_source: bool) -> Result<(), DropR
     }
     admit(k, w)?;
     for round in first..ROUNDS {
-        match stage::aim(k, w, round) {
+        match stage::aim(k, w, round, new_source) {
             Aim::Stop => break,
             Aim::Skip => {}
-            Aim::Try => match insert_far(k, w, new_source) {
+            Aim::Try => match put_far(k, w) {
                 Ok(()) => return Ok(()),
                 Err(InsertError::Full) => return Err(DropReason::FlowTableFull),
                 Err(InsertError::Exists) => {}
@@ -153,9 +154,10 @@ fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Gives the target the source port that a round of the search tries.
+/// Gives the target the source port that a round of the search tries, and makes the draft's flow its far entry. `host`: as
+/// [`super::pair::aim_far`] takes it.
 #[inline(always)]
-fn aim<K: Kernel>(k: &K, w: &mut Walk, round: u32) -> Aim {
+fn aim<K: Kernel>(k: &K, w: &mut Walk, round: u32, host: bool) -> Aim {
     let Some(config) = k.config() else { return Aim::Stop };
     let (proto, draft) = (w.packet.proto, &mut w.draft);
     // An echo has its identifier at the end that asks and nothing at the other.
@@ -207,7 +209,7 @@ fn aim<K: Kernel>(k: &K, w: &mut Walk, round: u32) -> Aim {
         return Aim::Skip;
     }
     let of_service = service_port(port, proto).is_some_and(|(index, bit)| k.service_ports(index) & bit != 0);
-    if of_service { Aim::Skip } else { Aim::Try }
+    if !of_service && aim_far(k, w, host) { Aim::Try } else { Aim::Skip }
 }
 
 #[inline(always)]

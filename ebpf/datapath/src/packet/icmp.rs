@@ -131,19 +131,19 @@ impl IcmpError {
         }
     }
 
-    /// Type, code and second word (as on the wire).
+    /// Whether two numbers are those of [`Self::PortUnreachable`].
     #[inline(always)]
-    const fn numbers(self, v6: bool) -> (u8, u8, u32) {
-        match (self, v6) {
-            (Self::PortUnreachable, false) => (3, 3, 0),
-            (Self::PortUnreachable, true) => (1, 4, 0),
-            (Self::HostUnreachable, false) => (3, 1, 0),
-            (Self::HostUnreachable, true) => (1, 3, 0),
-            (Self::TimeExceeded, false) => (11, 0, 0),
-            (Self::TimeExceeded, true) => (3, 0, 0),
-            (Self::TooBig(mtu), false) => (3, 4, (mtu & 0xffff).to_be()),
-            (Self::TooBig(mtu), true) => (2, 0, mtu.to_be()),
-        }
+    const fn is_about_port((kind, _): (u16, u32)) -> bool {
+        kind == 0
+    }
+
+    /// Type and code of what two numbers stand for. Taken out of words, for a branch for each would be as many packets to the
+    /// verifier.
+    #[inline(always)]
+    const fn type_and_code((kind, _): (u16, u32), v6: bool) -> (u8, u8) {
+        let (types, codes) = if v6 { ([1, 1, 3, 2], [4, 3, 0, 0]) } else { ([3, 3, 11, 3], [3, 1, 0, 4]) };
+        let place = (kind & 3) * 8;
+        ((u32::from_le_bytes(types) >> place) as u8, (u32::from_le_bytes(codes) >> place) as u8)
     }
 }
 
@@ -165,11 +165,11 @@ impl IcmpHead {
     }
 }
 
-/// Turns an IPv4 packet into an ICMP error about it, addressed to its sender, from `from` (a node's address). False when
+/// Turns an IPv4 packet into an ICMP error ([`IcmpError::pack`]) about it, addressed to its sender, from `from` (a node's address). False when
 /// none may be sent (RFC 1122 section 3.2.2) or when the packet could not be changed. TCP to a port that nobody serves is
 /// reset instead.
 #[inline(always)]
-pub fn send_error_v4<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr) -> bool {
+pub fn send_error_v4<K: Kernel>(k: &K, p: &Packet, error: (u16, u32), from: Addr) -> bool {
     if is_reset(p, error) {
         return reset_v4(k, p);
     }
@@ -184,35 +184,26 @@ pub fn send_error_v4<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr)
 
 /// The same for IPv6 (RFC 4443 section 2.4).
 #[inline(always)]
-pub fn send_error_v6<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr) -> bool {
+pub fn send_error_v6<K: Kernel>(k: &K, p: &Packet, error: (u16, u32), from: Addr) -> bool {
     if is_reset(p, error) {
         return reset_v6(k, p);
     }
-    if p.l4 == V6_L4 + EXTENSION {
-        send_about_v6::<K, EXTENSION>(k, p, error, from)
-    } else {
-        send_about_v6::<K, 0>(k, p, error, from)
+    if !may_refuse(p, if p.l4 == V6_L4 + EXTENSION { p.l4 } else { V6_L4 }, from) {
+        return false;
     }
+    let l4 = k.reread(&p.l4);
+    let Some(macs) = k.load::<Macs>(0) else { return false };
+    let back = Macs { dst: macs.src, src: macs.dst };
+    let Some(quote) = quote_l4(k, p.proto, l4) else { return false };
+    k.cut(l4 + quote.length) && error_v6(k, p, error, from, back, quote)
 }
 
 /// Length of the one extension header that may be before the L4 header of a packet that an error is about: that of fragments.
 const EXTENSION: u32 = 8;
 
 #[inline(always)]
-fn send_about_v6<K: Kernel, const EXTENSION: u32>(k: &K, p: &Packet, error: IcmpError, from: Addr) -> bool {
-    let l4 = V6_L4 + EXTENSION;
-    if !may_refuse(p, l4, from) {
-        return false;
-    }
-    let Some(macs) = k.load::<Macs>(0) else { return false };
-    let back = Macs { dst: macs.src, src: macs.dst };
-    let Some(quote) = quote_l4(k, p.proto, l4) else { return false };
-    k.cut(l4 + quote.length) && error_v6::<K, EXTENSION>(k, p, error, from, back, quote)
-}
-
-#[inline(always)]
-fn is_reset(p: &Packet, error: IcmpError) -> bool {
-    p.proto == TCP && matches!(error, IcmpError::PortUnreachable)
+const fn is_reset(p: &Packet, error: (u16, u32)) -> bool {
+    p.proto == TCP && IcmpError::is_about_port(error)
 }
 
 /// No error is sent about an error or about a later fragment. A packet with options or other extension headers (its L4 header
@@ -279,40 +270,38 @@ const fn settled(others: u64) -> u16 {
 }
 
 #[inline(always)]
-fn error_v4<K: Kernel>(k: &K, p: &Packet, error: IcmpError, from: Addr, back: Macs, quote: Quote) -> bool {
+fn error_v4<K: Kernel>(k: &K, p: &Packet, error: (u16, u32), from: Addr, back: Macs, quote: Quote) -> bool {
     const ROOM: u32 = 28;
-    let (kind, code, word) = error.numbers(false);
+    let ((kind, code), (_, mtu)) = (IcmpError::type_and_code(error, false), error);
     if !k.make_room(ROOM) {
         return false;
     }
     let Some(header) = sum(k, ETH_LEN + ROOM, 5) else { return false };
     let length = (ROOM + 20 + quote.length) as u16;
     let ip = Ipv4::made(length, ICMP, from.v4(), p.tuple.src.v4());
-    let icmp = IcmpHead::new(kind, code, word, header + quote.sum);
+    let icmp = IcmpHead::new(kind, code, (mtu & 0xffff).to_be(), header + quote.sum);
     k.store(ETH_LEN, &ip) && k.store(ETH_LEN + 20, &icmp) && k.store(0, &back) && k.store(12, &ETH_P_IP)
 }
 
 #[inline(always)]
-fn error_v6<K: Kernel, const EXTENSION: u32>(
-    k: &K,
-    p: &Packet,
-    error: IcmpError,
-    from: Addr,
-    back: Macs,
-    quote: Quote,
-) -> bool {
+fn error_v6<K: Kernel>(k: &K, p: &Packet, error: (u16, u32), from: Addr, back: Macs, quote: Quote) -> bool {
     const ROOM: u32 = 48;
-    let length = (8 + 40 + EXTENSION + quote.length) as u16;
-    let (kind, code, word) = error.numbers(true);
+    let extension = p.l4 != V6_L4;
+    let length = (8 + p.l4 - ETH_LEN + quote.length) as u16;
+    let ((kind, code), (_, mtu)) = (IcmpError::type_and_code(error, true), error);
     if !k.make_room(ROOM) {
         return false;
     }
-    let Some(header) = sum(k, ETH_LEN + ROOM, (40 + EXTENSION) / 4) else { return false };
+    let Some(mut header) = sum(k, ETH_LEN + ROOM, 40 / 4) else { return false };
+    if extension {
+        let Some(more) = sum(k, V6_L4 + ROOM, EXTENSION / 4) else { return false };
+        header += more;
+    }
     let ip = Ipv6::made(length, ICMPV6, from, p.tuple.src);
     let pseudo = csum::addr_sum(from)
         + csum::addr_sum(p.tuple.src)
         + u64::from(length.to_be())
         + u64::from(u16::from(ICMPV6).to_be());
-    let icmp = IcmpHead::new(kind, code, word, header + quote.sum + pseudo);
+    let icmp = IcmpHead::new(kind, code, mtu.to_be(), header + quote.sum + pseudo);
     k.store(ETH_LEN, &ip) && k.store(ETH_LEN + 40, &icmp) && k.store(0, &back) && k.store(12, &ETH_P_IPV6)
 }

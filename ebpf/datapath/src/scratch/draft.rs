@@ -30,6 +30,8 @@ pub struct Draft {
     pub stamp: u32,
     /// Seconds after which an answered question gives up its source port, 0 if there is no need.
     pub idle: u32,
+    /// 1 if end `a` of the entry that gives way is its flow's opener.
+    pub loser_from_a: u32,
     /// How many of the destination's ports are in use, for [`crate::flow`]'s search.
     pub pressure: u32,
     /// The random number of that search.
@@ -48,7 +50,7 @@ impl Draft {
     /// written, so that nothing of another packet's flow gets into this one's entry.
     #[inline(always)]
     pub fn open(&mut self, packet: &Packet, generation: u32) {
-        // `far`, `place`, `loser`, `counted`, `pressure` and `seed` are written as a whole before they are read; `again` is
+        // `far`, `place`, `loser` and its opener's end, `counted`, `pressure` and `seed` are written as a whole before they are read; `again` is
         // what the packet has met before.
         let Self {
             key: _,
@@ -61,6 +63,7 @@ impl Draft {
             turned,
             stamp,
             idle,
+            loser_from_a: _,
             pressure: _,
             seed: _,
             over,

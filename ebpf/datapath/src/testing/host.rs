@@ -191,9 +191,9 @@ impl Host {
 
     fn refuse(&self, walk: &Walk, error: IcmpError) -> bool {
         if walk.packet.v6 == 1 {
-            send_error_v6(self, &walk.packet, error, self.config.v6)
+            send_error_v6(self, &walk.packet, error.pack(), self.config.v6)
         } else {
-            send_error_v4(self, &walk.packet, error, self.config.v4)
+            send_error_v4(self, &walk.packet, error.pack(), self.config.v4)
         }
     }
 

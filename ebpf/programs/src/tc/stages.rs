@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{bpf_check_mtu, bpf_fib_lookup, bpf_ktime_get_
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason, counted_to, sampled_as};
 use fairlead_datapath::flow::stage::{
-    Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, FindFreePort, Forget, Look, MakeWay, NoteLast, PutBack,
-    PutIn, Reserve, Stands, Stays, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
+    Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, FindFreePort, Forget, Look, NoteLast, PutBack, PutIn,
+    Replace, Reserve, Stands, Stays, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
 };
 use fairlead_datapath::flow::{self, Counted, Entry, Flow, FlowKey};
 use fairlead_datapath::kernel::{Kernel as _, Onward};
@@ -40,14 +40,14 @@ stages! {
     Stays => tc_stays with tables();
     Admit => tc_admit with tables();
     Reserve => tc_reserve with packet(new_source);
-    AimAtPort => tc_aim_at_port with tables(round);
+    AimAtPort => tc_aim_at_port with packet(round, host);
     FindFreePort => tc_find_free_port with tables(from);
     ReadStamp => tc_read_stamp with packet();
     PayloadLen => tc_payload_len with packet();
     PutIn => tc_put_in with tables(table, which);
-    MakeWay => tc_make_way with tables(table, which);
+    Replace => tc_replace with tables(table, which);
     Count => tc_count with tables(table, change);
-    TakeLoser => tc_take_loser with tables(table, which, from_a);
+    TakeLoser => tc_take_loser with tables(table, which);
     PutBack => tc_put_back with tables(table, which);
     TakeOut => tc_take_out with tables(table, which);
     Forget => tc_forget with tables(table);
@@ -150,14 +150,14 @@ pub(super) fn refuse(raw: *mut __sk_buff, w: &mut Walk, error: IcmpError) -> boo
 #[inline(never)]
 extern "C" fn tc_refuse_v4(raw: *mut __sk_buff, walk: *mut Walk, kind: u32, mtu: u32) -> u32 {
     let (Some(w), Some(config)) = (resume(walk), maps::config()) else { return 0 };
-    u32::from(send_error_v4(&Skb::resume(raw), &w.packet, IcmpError::unpack(kind as u16, mtu), config.v4))
+    u32::from(send_error_v4(&Skb::resume(raw), &w.packet, (kind as u16, mtu), config.v4))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tc_refuse_v6(raw: *mut __sk_buff, walk: *mut Walk, kind: u32, mtu: u32) -> u32 {
     let (Some(w), Some(config)) = (resume(walk), maps::config()) else { return 0 };
-    u32::from(send_error_v6(&Skb::resume(raw), &w.packet, IcmpError::unpack(kind as u16, mtu), config.v6))
+    u32::from(send_error_v6(&Skb::resume(raw), &w.packet, (kind as u16, mtu), config.v6))
 }
 
 /// Where the host's routes would send a packet of a length on.
