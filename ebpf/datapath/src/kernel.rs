@@ -4,12 +4,12 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::overlay::Outer;
+use crate::policy::{Common, HitKey, Outcome, PortKey};
 use crate::register::{Answer, Arguments};
 use crate::scratch::{Counted, Walk};
 use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, Uplink};
 use crate::tables::flow::{Entry, Flow, FlowKey};
-use crate::policy::{Common, HitKey, Outcome, PortKey};
 use crate::tables::{flow, peer, policy, service};
 use crate::{Long, Word};
 

@@ -146,8 +146,9 @@ fn take_loser<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> boo
     if !claim(k, &draft.loser, entry) {
         return false;
     }
-    let is_its =
-        k.copy(entry, draft.loser.tag(), there) && there.is_translated() && which.key(draft).is(draft.loser_from_a != 0, &there.other);
+    let is_its = k.copy(entry, draft.loser.tag(), there)
+        && there.is_translated()
+        && which.key(draft).is(draft.loser_from_a != 0, &there.other);
     if !is_its || !k.remove_flow(table, &draft.loser) {
         release(k, &draft.loser, entry);
         return false;

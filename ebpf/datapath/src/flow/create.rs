@@ -7,9 +7,9 @@ use super::find::stage::look;
 use super::find::{Place, opens};
 use super::pair::{insert_near, opener_flag, turn_near};
 use super::ports::stage::reserve;
+use crate::Long;
 use crate::drop::DropReason;
 use crate::kernel::{Kernel, stages};
-use crate::Long;
 use crate::scratch::Walk;
 use crate::tables::flow::{FlowFlags, InsertError, MAX_FLOW_ENTRIES, PodFlows, Table};
 

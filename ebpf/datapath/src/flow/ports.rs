@@ -11,6 +11,7 @@
 
 use super::pair::stage::aim_far;
 use super::pair::{insert_far, put_far};
+use crate::WirePort;
 use crate::bits::lowest_bit;
 use crate::config::Config;
 use crate::drop::DropReason;
@@ -22,7 +23,6 @@ use crate::scratch::{Draft, Walk};
 use crate::service::service_port;
 use crate::tables::flow::{FlowFlags, InsertError};
 use crate::tables::port::{PortSet, crowded_from, holder};
-use crate::WirePort;
 
 stages! {
     fn reserve(new_source: bool) -> Result<(), DropReason>, as Reserve;

@@ -1,8 +1,8 @@
 //! The decision.
 
 use super::{
-    ALLOW_ALL, ANY_PORT, DENY_ALL, MAX_PAGES, NO_BIT, OTHER_PROTOCOLS, PAGE_BITS, PeerKey, PolicySet,
-    PortKey, RangeKey, Row, SetFlags, Tables,
+    ALLOW_ALL, ANY_PORT, DENY_ALL, MAX_PAGES, NO_BIT, OTHER_PROTOCOLS, PAGE_BITS, PeerKey, PolicySet, PortKey,
+    RangeKey, Row, SetFlags, Tables,
 };
 use crate::WirePort;
 use crate::bits::lowest_bit;
