@@ -25,7 +25,7 @@ pub const MAX_HITS: u32 = 16_384;
 /// Rules in one row.
 pub const PAGE_BITS: u16 = 256;
 
-/// Rows that the rules of one set may fill: 2048 rules. Each costs the verifier some 800 instructions.
+/// Rows that the rules of one set may fill: 2048 rules. Each costs the verifier some 100 instructions.
 pub const MAX_PAGES: u16 = 8;
 
 /// [`crate::policy::Decision::bit`] when no rule decided.
