@@ -151,10 +151,8 @@ pub(crate) fn create(host: &mut Netlink, pod: &PodSide, plan: &Plan<'_>) -> Resu
     let Plan { reservation, ifname, network, .. } = plan;
     let Reservation { ifindex, host_link, .. } = reservation;
     host.execute(vec![create_veth(reservation, ifname, pod.file.as_fd())])?;
-    let mut operations = vec![
-        set_alias(*ifindex, host_link, &network_alias(network)),
-        no_reverse_path_filter(*ifindex, host_link),
-    ];
+    let mut operations =
+        vec![set_alias(*ifindex, host_link, &network_alias(network)), no_reverse_path_filter(*ifindex, host_link)];
     operations.extend(no_address_by_itself(kernel_has_ipv6(), *ifindex, host_link));
     host.execute(operations).inspect_err(|_| remove(host, host_link).unwrap_or_default())?;
     if has_ipv6(reservation) {

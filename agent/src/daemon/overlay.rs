@@ -24,7 +24,13 @@ impl Keeper {
     }
 
     /// Makes the device be as it should.
-    pub(super) async fn look(&mut self, netlink: &Netlink, mtu: u32, inputs: &mpsc::Sender<Input>, looked: &mut Looked) {
+    pub(super) async fn look(
+        &mut self,
+        netlink: &Netlink,
+        mtu: u32,
+        inputs: &mpsc::Sender<Input>,
+        looked: &mut Looked,
+    ) {
         match self.keep(netlink, mtu, inputs).await {
             Ok(mended) => {
                 looked.repaired.extend(mended.into_iter().map(|what| Repair { kind: Kind::Tunnel, what }));

@@ -119,7 +119,9 @@ fn c31_a_tunnel_that_can_not_be_set_up_is_said_and_comes_when_it_can() {
     };
     lab.wait_until("all is well", || if not_repaired().is_empty() { Ok(()) } else { Err(not_repaired()) });
     // Whoever is faster has the port.
-    let take = format!("ip link add other type vxlan id 1 dstport 4789; until ip link set other up; do ip link del {DEVICE}; done");
+    let take = format!(
+        "ip link add other type vxlan id 1 dstport 4789; until ip link set other up; do ip link del {DEVICE}; done"
+    );
     node.must_run(&["sh", "-c", &take]);
     lab.wait_until("status says so", || match not_repaired() {
         broken if broken.iter().any(|text| text.contains("tunnel") && text.contains("vxlan-port")) => Ok(()),
