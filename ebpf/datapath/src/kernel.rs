@@ -136,7 +136,7 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// own, like a stage.
     fn outlived(&self, idle: u32, proto: u8, state: u32) -> bool;
 
-    /// What a class and a port meet of a page of a policy set, as [`policy::page`] says: in a program by a function of its own, like
+    /// What a class and a port meet of a page of a policy set, as [`crate::policy::page`] says: in a program by a function of its own, like
     /// a stage.
     ///
     /// # Errors

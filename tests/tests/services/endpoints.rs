@@ -88,7 +88,7 @@ fn s20_endpoints_are_the_union_of_all_slices() {
                 json!(addresses.clone().map(|ips| endpoint(slice, ips)).into_iter().collect::<Vec<_>>());
         })
     };
-    let text = |pod: &fairlead_tests::Pod| pod.ips().map(|ip| ip.to_string());
+    let text = |pod: &Pod| pod.ips().map(|ip| ip.to_string());
     world.lab.apply(&first.yaml());
     world.lab.apply(&second(Some(text(&world.far))));
     world.reaches(&ips(20), &[&world.near, &world.far]);

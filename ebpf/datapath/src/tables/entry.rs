@@ -41,7 +41,7 @@ impl End {
 pub struct Owned {
     /// What it says.
     pub value: u32,
-    /// [`FlowKey::tag`] of the entry's key.
+    /// [`super::key::FlowKey::tag`] of the entry's key.
     pub owner: u32,
 }
 
