@@ -9,9 +9,6 @@ use crate::{Addr, WirePort};
 /// IPv6 headers that are looked at behind the first one: most extension headers that are followed, and what is behind them.
 const HEADERS: usize = 6 + 1;
 
-/// The same of a packet that is quoted: an option of a host or a tunnel, and a fragment (RFC 2473, RFC 8200).
-const MAX_QUOTED: usize = 2;
-
 // Its branches are many, and what it leaves is in memory: as a stage it spares the verifier to follow each of them through
 // the rest of the walk.
 stages! {
@@ -38,11 +35,15 @@ fn parse<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Result<(), DropReas
         ETH_P_IPV6 => parse_v6(k, p)?,
         _ => return Err(DropReason::NotIp),
     }
-    if p.fragment == Fragment::LATER {
+    let least = if p.fragment == Fragment::LATER {
         p.class = Class::PLAIN;
-        return Ok(());
-    }
-    parse_l4(k, p)
+        0
+    } else {
+        parse_l4(k, p)?
+    };
+    // A frame may go on behind its packet. Whoever receives it cuts that off, and takes what a first fragment lacks from the
+    // next one: nothing is decided by what is there.
+    if p.l4 + least > p.end { Err(DropReason::Malformed) } else { Ok(()) }
 }
 
 #[inline(always)]
@@ -60,6 +61,7 @@ fn parse_v4<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
     }
     p.tuple.src = Addr::from_v4(ip.src);
     p.tuple.dst = Addr::from_v4(ip.dst);
+    p.end = if total == 0 { k.packet_len() } else { ETH_LEN + total };
     p.l4 = ETH_LEN + header;
     p.proto = ip.proto;
     p.v6 = 0;
@@ -90,6 +92,8 @@ fn parse_v6<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
     }
     p.tuple.src = ip.src;
     p.tuple.dst = ip.dst;
+    // As above.
+    p.end = if payload == 0 { k.packet_len() } else { ETH_LEN + 40 + payload };
     p.v6 = 1;
     p.ttl = ip.hop_limit;
     p.no_fragment = 1;
@@ -140,7 +144,7 @@ const fn extension_len(number: u8, [_, units]: [u8; 2]) -> u32 {
 #[inline(always)]
 fn behind<K: Kernel>(k: &K, _: &mut Walk, next: u32, offset: u32) -> u32 {
     let (mut next, mut offset) = (next as u8, offset);
-    for _ in 0..=MAX_QUOTED {
+    for _ in 0..=MAX_EXTENSIONS {
         let length = match next {
             HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION => {
                 let Some(header) = k.load::<[u8; 2]>(offset) else { return 0 };
@@ -163,11 +167,12 @@ fn behind<K: Kernel>(k: &K, _: &mut Walk, next: u32, offset: u32) -> u32 {
     0
 }
 
+/// Reads an L4 header. Says how many bytes of one there have to be.
 #[inline(always)]
-fn parse_l4<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
+fn parse_l4<K: Kernel>(k: &K, p: &mut Packet) -> Result<u32, DropReason> {
     p.tcp = 0;
     p.class = Class::PORTS;
-    match p.proto {
+    let least = match p.proto {
         TCP | UDP | SCTP => {
             let Some(ports) = k.load::<Ports>(p.l4) else { return Err(DropReason::Malformed) };
             p.tuple.sport = ports.src;
@@ -175,29 +180,33 @@ fn parse_l4<K: Kernel>(k: &K, p: &mut Packet) -> Result<(), DropReason> {
             if p.proto == TCP {
                 let Some([seq, ack, rest]) = k.load::<[u32; 3]>(p.l4 + 4) else { return Err(DropReason::Malformed) };
                 let [offset, flags, ..] = rest.to_ne_bytes();
-                if offset >> 4 < 5 || p.l4 + 20 > k.packet_len() {
+                if offset >> 4 < 5 {
                     return Err(DropReason::Malformed);
                 }
                 (p.seq, p.ack, p.tcp) = (seq, ack, flags);
-            } else if p.proto == UDP && p.l4 + 8 > k.packet_len() {
-                return Err(DropReason::Malformed);
+                20
+            } else {
+                8
             }
         }
         ICMP if p.v6 == 0 => {
             let Some(icmp) = k.load::<Icmp>(p.l4) else { return Err(DropReason::Malformed) };
             classify_icmp(p, icmp.kind, icmp.id);
+            8
         }
         ICMPV6 if p.v6 == 1 => {
             let Some(icmp) = k.load::<Icmp>(p.l4) else { return Err(DropReason::Malformed) };
             classify_icmpv6(p, icmp.kind, icmp.id);
+            8
         }
         _ => {
             p.tuple.sport = WirePort::NONE;
             p.tuple.dport = WirePort::NONE;
             p.class = Class::PLAIN;
+            0
         }
-    }
-    Ok(())
+    };
+    Ok(least)
 }
 
 #[inline(always)]

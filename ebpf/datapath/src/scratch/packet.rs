@@ -10,6 +10,8 @@ pub struct Packet {
     pub tuple: Tuple,
     /// Offset of the L4 header.
     pub l4: u32,
+    /// Where the packet ends by its IP header. Its frame may go on.
+    pub end: u32,
     /// Identifier of the datagram that a fragment is part of.
     pub fragment_id: u32,
     /// Sequence number of a TCP segment, as on the wire; 0 of everything else.
@@ -39,6 +41,7 @@ impl Packet {
     pub const UNREAD: Self = Self {
         tuple: Tuple::NONE,
         l4: 0,
+        end: 0,
         fragment_id: 0,
         seq: 0,
         ack: 0,

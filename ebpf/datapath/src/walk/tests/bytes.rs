@@ -136,3 +136,40 @@ proptest! {
         prop_assert_eq!((tuple.sport.number(), tuple.dport.number()), (seen.sport, seen.dport));
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    /// Whoever receives a frame that goes on behind its packet takes none of that for part of the packet.
+    #[test]
+    fn what_follows_a_packet_in_its_frame_decides_nothing(
+        (_, bytes) in bytes(),
+        kept: prop::sample::Index,
+        trailers in [(); 2].map(|()| proptest::collection::vec(any::<u8>(), 60)),
+    ) {
+        // The packet is the first part of what it was, with its whole header.
+        let v6 = bytes.get(12) == Some(&0x86);
+        let header = if v6 { 40 } else { 20 };
+        let Some(most) = bytes.len().checked_sub(14 + header) else { return Ok(()) };
+        let kept = kept.index(most + 1);
+        // Without a length it ends where its frame does.
+        let (length, at) = if v6 { (kept.max(1), 18) } else { (header + kept, 16) };
+        let mut packet = Frame::new(bytes);
+        packet.bytes[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
+        packet.bytes.truncate(14 + header + kept);
+        for hook in [Hook::FromPod(0), Hook::ToPod(1), Hook::FromUplink(Node::UPLINK), Hook::ToUplink(Node::UPLINK)] {
+            let outcomes = trailers.each_ref().map(|trailer| {
+                let mut node = node(false, v6);
+                node.host.config.pickup_until = u32::MAX;
+                let mut frame = packet.clone();
+                frame.bytes.extend(trailer);
+                let fate = match node.host.run(hook, &mut frame) {
+                    Fate::Drop(_) => Fate::Ignore,
+                    fate => fate,
+                };
+                (fate, node.host.flows.counts(), node.host.flows.fragments())
+            });
+            prop_assert_eq!(&outcomes[0], &outcomes[1], "{:?}", hook);
+        }
+    }
+}

@@ -65,6 +65,29 @@ fn scans_of_a_denied_pod_reach_nobody() {
 }
 
 #[test]
+fn what_follows_a_first_fragment_in_its_frame_is_none_of_its_flags() {
+    each(|v6, _| {
+        let victim = (Node::pod(1, v6), 80);
+        let l4 = 14 + if v6 { 40 } else { 20 };
+        for from in [Node::pod(0, v6), Node::far_pod(v6), Node::world(v6)] {
+            // The victim may talk to everybody's port 443, and its kernel puts both pieces together to a SYN.
+            let pieces = segment((from, 443), victim, SYN, 5).fragments(8, 9);
+            for flags in [ACK, SYN_ACK, RST, FIN] {
+                let mut node = guarded();
+                node.host.config.pickup_until = u32::MAX;
+                let mut first = pieces[0].clone();
+                first.bytes.extend(&segment((from, 443), victim, flags, 5).frame().bytes[l4 + 8..]);
+                for (mut frame, reason) in [(first, DropReason::Malformed), (pieces[1].clone(), DropReason::Fragment)] {
+                    let landed =
+                        if from == Node::pod(0, v6) { node.pod_sends(0, &mut frame) } else { node.arrives(&mut frame) };
+                    assert_eq!(landed, dropped(reason), "{flags:#x} from {from}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn a_port_that_may_be_talked_to_is_no_source_port_to_come_from() {
     each(|v6, send| {
         let mut node = Node::new();
