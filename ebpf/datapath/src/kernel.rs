@@ -24,6 +24,10 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// Payload of each segment when the packet is an aggregate (GSO), else 0.
     fn segment_size(&self) -> u32;
 
+    /// Has [`Kernel::load`] and [`Kernel::store`] reach to an offset, or to the packet's end. Without it they reach what headers
+    /// need at most, but for those of a packet that is quoted.
+    fn reach(&self, end: u32);
+
     /// Bytes at an offset, or `None` when the packet ends before.
     fn load<T: FromBytes>(&self, offset: u32) -> Option<T>;
 

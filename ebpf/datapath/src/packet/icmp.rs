@@ -15,17 +15,23 @@ use crate::{Tuple, WirePort};
 /// Length of the ICMP header before the quoted packet.
 const QUOTE: u32 = 8;
 
+/// Where an ICMP error ends: its packet has no more than the smallest MTU of IPv6 (RFC 4443 section 2.4); of IPv4 it is shorter
+/// (RFC 1812 section 4.3.2.3).
+const LONGEST: u32 = ETH_LEN + 1280;
+
 /// Reads the tuple and protocol of the packet that an error quotes, and notes where its L4 header is. `None` when it can't be
-/// read, or when it is of a kind that no flow is kept for.
+/// read, or when it is of a kind that no flow is kept for. A later fragment is one that can't: it says nothing of ports, and
+/// whoever sent it hears of the first one too.
 ///
 /// Noted in memory: as a variable the verifier would follow each of its ranges through the rest of the walk.
 #[inline(always)]
 pub fn quoted<K: Kernel>(k: &K, w: &mut Walk) -> Option<(Tuple, u8)> {
+    const OFFSET: u16 = 0x1fff_u16.to_be();
+    k.reach(LONGEST);
     let (inner, v6) = (w.packet.l4 + QUOTE, w.packet.v6);
     let (src, dst, proto, l4) = if v6 == 1 {
         let ip = k.load::<Ipv6>(inner)?;
         let found = behind(k, w, u32::from(ip.next), inner + 40);
-        // A later fragment among them: without ports nobody knows whose it was.
         if found == 0 {
             return None;
         }
@@ -33,8 +39,15 @@ pub fn quoted<K: Kernel>(k: &K, w: &mut Walk) -> Option<(Tuple, u8)> {
     } else {
         let ip = k.load::<Ipv4>(inner)?;
         let header = u32::from(ip.version_ihl & 0x0f) * 4;
+        if header < 20 || ip.fragment & OFFSET != 0 {
+            return None;
+        }
         (Addr::from_v4(ip.src), Addr::from_v4(ip.dst), ip.proto, inner + header)
     };
+    // Less is no error to whoever gets it (RFC 792; `icmp_socket_deliver` in net/ipv4/icmp.c, `icmpv6_notify` in net/ipv6/icmp.c).
+    if l4 + 8 > w.packet.end {
+        return None;
+    }
     let (sport, dport) = match proto {
         TCP | UDP | SCTP => {
             let ports = k.load::<Ports>(l4)?;

@@ -58,6 +58,8 @@ pub struct Host {
     pub random: Option<u32>,
     /// Bytes of each packet that can be read and written directly.
     pub linear: usize,
+    /// Those of this packet.
+    reached: Cell<usize>,
     pub(super) chance: Cell<u64>,
     ifindex: u32,
     frame: RefCell<Frame>,
@@ -85,6 +87,7 @@ impl Default for Host {
             paces: BTreeMap::new(),
             random: None,
             linear: usize::MAX,
+            reached: Cell::new(usize::MAX),
             chance: Cell::new(1),
             ifindex: 0,
             frame: RefCell::default(),
@@ -110,6 +113,7 @@ impl Host {
             Hook::FromOverlay | Hook::ToOverlay => overlay::IFINDEX,
         };
         self.frame = RefCell::new(core::mem::take(frame));
+        self.reached.set(self.linear);
         let mut walk = full_of_others();
         let action = match hook {
             Hook::FromPod(_) => walk::from_pod(self, &mut walk, ether_type),
@@ -131,6 +135,7 @@ impl Host {
     /// Has the program that sweeps run with a request: how many flows stay.
     pub fn sweep(&mut self, request: &[u8]) -> u32 {
         self.frame = RefCell::new(Frame::new(request.to_vec()));
+        self.reached.set(usize::MAX);
         let mut walk = full_of_others();
         let left = walk::sweep(self, &mut walk);
         self.walk = walk;
@@ -202,7 +207,7 @@ impl Host {
         // As the programs do it, who have to give the verifier a bound.
         let start = (offset & 0x7fff) as usize;
         let end = start + size;
-        (end <= self.frame.borrow().bytes.len().min(self.linear)).then_some(start..end)
+        (end <= self.frame.borrow().bytes.len().min(self.reached.get())).then_some(start..end)
     }
 }
 
@@ -217,6 +222,10 @@ impl Kernel for Host {
 
     fn segment_size(&self) -> u32 {
         self.frame.borrow().segment_size
+    }
+
+    fn reach(&self, end: u32) {
+        self.reached.set(self.reached.get().max(end as usize));
     }
 
     fn load<T: FromBytes>(&self, offset: u32) -> Option<T> {

@@ -41,13 +41,7 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn new(ctx: TcContext) -> Self {
         let skb = Self { ctx };
-        let (data, end) = skb.bounds();
-        let len = skb.packet_len();
-        let wanted = if len < HEADERS { len } else { HEADERS };
-        if data + wanted as usize > end {
-            // SAFETY: a helper call with the program's context. If it fails, loads see a short packet.
-            unsafe { bpf_skb_pull_data(skb.raw(), wanted) };
-        }
+        skb.reach(HEADERS);
         skb
     }
 
@@ -119,6 +113,17 @@ impl Kernel for Skb {
     fn segment_size(&self) -> u32 {
         // SAFETY: a field of the context.
         unsafe { (*self.raw()).gso_size }
+    }
+
+    #[inline(always)]
+    fn reach(&self, end: u32) {
+        let (data, linear) = self.bounds();
+        let len = self.packet_len();
+        let wanted = if len < end { len } else { end };
+        if data + wanted as usize > linear {
+            // SAFETY: a helper call with the program's context. If it fails, loads see a short packet.
+            unsafe { bpf_skb_pull_data(self.raw(), wanted) };
+        }
     }
 
     #[inline(always)]

@@ -1,7 +1,11 @@
 //! S46: ICMP errors find the sender of what they quote, and quote what it sent.
 
 use super::*;
+use crate::packet::csum::fold16;
 use crate::packet::{ICMP, ICMPV6};
+
+/// Bytes of a packet that a program finds in one piece at least.
+const HEADERS: usize = 134;
 
 /// "Port unreachable", and "too big" with an MTU.
 fn kinds(v6: bool) -> [(u8, u8, u32); 2] {
@@ -210,8 +214,7 @@ fn a_pod_gets_errors_about_its_own_packets_from_where_those_went_alone() {
 
 #[test]
 fn s46_an_error_about_a_fragment_finds_the_flow_by_the_first() {
-    let v6 = true;
-    for kind in kinds(v6) {
+    for (v6, kind) in [false, true].into_iter().flat_map(|v6| kinds(v6).map(|kind| (v6, kind))) {
         let mut node = Node::new();
         node.service((Node::vip(v6), 80), UDP, &[(Node::far_pod(v6), 8080)]);
         let mut frame = udp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80)).frame();
@@ -219,19 +222,87 @@ fn s46_an_error_about_a_fragment_finds_the_flow_by_the_first() {
         assert_eq!(node.pod_sends(0, &mut frame), Landed::Node(0));
         let fragment = |offset: u8| {
             let mut cut = frame.clone();
-            let length = u16::from_be_bytes([cut.bytes[18], cut.bytes[19]]) + 8;
-            cut.bytes[18..20].copy_from_slice(&length.to_be_bytes());
-            cut.bytes[20] = 44;
-            cut.bytes.splice(54..54, [UDP, 0, 0, offset | 1, 0, 0, 0, 9]);
+            if v6 {
+                let length = u16::from_be_bytes([cut.bytes[18], cut.bytes[19]]) + 8;
+                cut.bytes[18..20].copy_from_slice(&length.to_be_bytes());
+                cut.bytes[20] = 44;
+                cut.bytes.splice(54..54, [UDP, 0, 0, offset | 1, 0, 0, 0, 9]);
+            } else {
+                cut.bytes[20..22].copy_from_slice(&[0x20, offset / 8]);
+                let sum = u16::from_be_bytes([cut.bytes[24], cut.bytes[25]]);
+                let sum = !fold16(u64::from(!sum) + 0x2000 + u64::from(offset / 8));
+                cut.bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+            }
             cut
         };
         let mut first = Message::error(Node::other_node(v6), &fragment(0), kind, 500).frame();
         assert_eq!(node.arrives(&mut first), Landed::Pod(0));
         let told = seen(&first).quoted().unwrap();
         assert_eq!(told.ends(), sent, "{kind:?}");
+        // What begins like the ports of the flow is data.
         let mut later = Message::error(Node::other_node(v6), &fragment(8), kind, 500).frame();
         assert_eq!(node.arrives(&mut later), dropped(DropReason::NotAsked));
     }
+}
+
+#[test]
+fn s78_an_error_with_a_long_quote_finds_its_flow_however_it_lies_in_memory() {
+    // As many as are followed; and a way over several hops.
+    let many = std::vec![(60, [1, 4, 1, 4, 0, 0].to_vec()); 6];
+    let long = std::vec![(0, [5, 2, 0, 0, 1, 10, 0, 0, 0, 0, 0, 0, 0, 0].to_vec()), (43, std::vec![0; 38])];
+    for (v6, linear) in [(false, HEADERS), (false, usize::MAX), (true, HEADERS), (true, usize::MAX)] {
+        for (kind, extensions) in kinds(v6).into_iter().flat_map(|kind| [(kind, &many), (kind, &long)]) {
+            let mut node = Node::new();
+            node.host.linear = linear;
+            node.service((Node::vip(v6), 80), UDP, &[(Node::far_pod(v6), 8080)]);
+            let mut sent = udp((Node::pod(0, v6), CLIENT), (Node::vip(v6), 80));
+            if v6 {
+                sent.extensions.clone_from(extensions);
+            } else {
+                sent.options = std::vec![1; 40];
+            }
+            let mut frame = sent.frame();
+            let ends = seen(&frame).ends();
+            assert_eq!(node.pod_sends(0, &mut frame), Landed::Node(0), "{extensions:?}");
+            let mut error = Message::error(Node::other_node(v6), &frame, kind, 1000);
+            if !v6 {
+                error.options = std::vec![1; 40];
+            }
+            let mut error = error.frame();
+            assert_eq!(node.arrives(&mut error), Landed::Pod(0), "{linear} {extensions:?}");
+            let told = seen(&error);
+            assert_eq!((told.dst, told.quoted().unwrap().ends()), (Node::pod(0, v6), ends));
+        }
+    }
+}
+
+#[test]
+fn s78_an_error_whose_quote_lacks_something_reaches_no_pod() {
+    each(|v6, _| {
+        let mut node = Node::new();
+        let mut frame = udp((Node::pod(0, v6), CLIENT), (Node::far_pod(v6), 53)).frame();
+        assert_eq!(node.pod_sends(0, &mut frame), Landed::Node(0));
+        let header = if v6 { 40 } else { 20 };
+        for kind in kinds(v6) {
+            for quote in 0..header + 8 {
+                let mut cut = error(Node::other_node(v6), &frame, kind, quote);
+                assert_eq!(node.arrives(&mut cut), dropped(DropReason::NotAsked), "{quote}");
+                // What follows the packet in its frame is none of it.
+                cut.bytes.extend(&frame.bytes[14 + quote..]);
+                assert_eq!(node.arrives(&mut cut), dropped(DropReason::NotAsked), "{quote} with a trailer");
+            }
+            assert_eq!(node.arrives(&mut error(Node::other_node(v6), &frame, kind, header + 8)), Landed::Pod(0));
+        }
+        // A header that is shorter than any.
+        if !v6 {
+            for words in 0..5 {
+                let mut short = frame.clone();
+                short.bytes[14] = 0x40 | words;
+                let mut told = error(Node::other_node(v6), &short, kinds(v6)[0], 500);
+                assert_eq!(node.arrives(&mut told), dropped(DropReason::NotAsked));
+            }
+        }
+    });
 }
 
 #[test]
