@@ -70,9 +70,15 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
         if to_node {
             return to_host(k, w);
         }
+        if is_aside(k) {
+            // Pods elsewhere come in where other nodes are. The stack, which has the packet next, does not ask.
+            look_up(k, w, Whose::Source);
+            let poses = w.found.flags & (PeerFlags::POD | PeerFlags::RACED) != 0;
+            return if poses { Action::drop(DropReason::LocalAddress) } else { Action::PASS };
+        }
         look_up(k, w, Whose::Destination);
         let slot = w.found.slot;
-        if slot == NO_SLOT || is_aside(k) {
+        if slot == NO_SLOT {
             return Action::PASS;
         }
         action = open_inbound(k, w, slot, Inbound::Uplink);
@@ -134,7 +140,7 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Action {
     }
     // What goes straight to a pod by an interface that nodes are not reached by is the stack's business, and judged at the pod.
     if !w.met.is(FlowFlags::NEAR | FlowFlags::FAR | FlowFlags::OUTSIDE | FlowFlags::STACK) && is_aside(k) {
-        return Action::PASS;
+        return Action::GO_ON;
     }
     deliver::follow(k, w, place)
 }

@@ -6,11 +6,13 @@ use super::address::stage::look_up;
 use super::judge;
 use super::opening::Opening;
 use super::route::end_of;
+use crate::config::{Uplink, UplinkFlags};
 use crate::drop::DropReason;
 use crate::flow::stage::create;
 use crate::flow::{End, FlowFlags, FlowState};
 use crate::ifindex_of;
 use crate::kernel::{Kernel, stages};
+use crate::overlay;
 use crate::packet::{Class, Fragment};
 use crate::peer::{NO_NODE, NO_SLOT, PeerFlags, PodWord};
 use crate::register::variants;
@@ -18,6 +20,7 @@ use crate::scratch::{Ends, Walk, Way};
 
 stages! {
     fn open_inbound(slot: u16, how: Inbound) -> Action, as OpenInbound;
+    fn came_by_nodes() -> bool, as CameByNodes;
 }
 
 /// How a packet comes to a pod that did not ask for it.
@@ -38,6 +41,15 @@ pub enum Inbound {
 pub(super) fn came_from<K: Kernel>(k: &K, w: &Walk, slot: u16) -> bool {
     let by = k.ingress_ifindex();
     by == ifindex_of(slot) || (by == 0 && w.packet.v6 == 1 && w.packet.fragment != Fragment::NONE)
+}
+
+/// Whether a packet that the host's stack brings came in where other nodes are, as what their pods send does. IPv6 fragments that
+/// the stack made have come in nowhere.
+#[inline(always)]
+fn came_by_nodes<K: Kernel>(k: &K, _: &mut Walk) -> bool {
+    let by = k.ingress_ifindex();
+    let primary = |uplink: Uplink| uplink.is_of(by) && uplink.flags & UplinkFlags::PRIMARY != 0;
+    by == 0 || by == overlay::IFINDEX || k.uplink(by).is_some_and(primary)
 }
 
 variants!(Inbound: Uplink, Forwarded; else Node);
@@ -65,10 +77,11 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
     w.ends = Ends { opener: t.src, responder: t.dst, port: t.dport, pad: [0; 3] };
     look_up(k, w, Whose::Opener);
     w.to = w.found;
-    // Who is on this node does not come in from outside, and a pod by its own interface alone.
+    // Who is on this node does not come in from outside, a pod by its own interface alone, and one elsewhere where nodes are.
     let elsewhere = match how {
         Inbound::Uplink => w.to.slot != NO_SLOT || w.to.flags & PeerFlags::SELF != 0,
-        Inbound::Forwarded => w.to.slot != NO_SLOT && !came_from(k, w, w.to.slot),
+        Inbound::Forwarded if w.to.slot != NO_SLOT => !came_from(k, w, w.to.slot),
+        Inbound::Forwarded => w.to.flags & PeerFlags::POD != 0 && !stage::came_by_nodes(k, w),
         Inbound::Node => false,
     };
     if elsewhere {

@@ -2,7 +2,7 @@
 
 use super::errors::Side;
 use super::errors::stage::relate;
-use super::inbound::stage::open_inbound;
+use super::inbound::stage::{came_by_nodes, open_inbound};
 use super::inbound::{Inbound, came_from};
 use super::limit::{Passage, may_pass};
 use super::{Action, deliver, give_way, judge};
@@ -12,7 +12,7 @@ use crate::flow::{self, At, FlowFlags, FragmentKey, Place};
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::parse;
 use crate::packet::{Class, Fragment};
-use crate::peer::{NO_SLOT, PodWord};
+use crate::peer::{NO_NODE, NO_SLOT, PodWord};
 use crate::scratch::Walk;
 use crate::slot_of;
 
@@ -87,9 +87,13 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, place: Place) -> Action {
         forget(k, w, place.table);
         return Action::GO_ON;
     }
-    // An end that is on this node comes from where it is: a pod by its interface, the node itself from nowhere.
+    // An end that is on this node comes from where it is: a pod by its interface, the node itself from nowhere. One that is on another
+    // comes in where nodes are.
     let of_node = place.forward && w.met.is(FlowFlags::FROM_NODE);
-    if (sender.slot != NO_SLOT && !came_from(k, w, sender.slot)) || (of_node && origin(k, w) != Inbound::Node) {
+    if (sender.slot != NO_SLOT && !came_from(k, w, sender.slot))
+        || (sender.node != NO_NODE && !came_by_nodes(k, w))
+        || (of_node && origin(k, w) != Inbound::Node)
+    {
         return Action::GO_ON;
     }
     if deliver::is_gone(w) {

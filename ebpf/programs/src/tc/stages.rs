@@ -19,8 +19,8 @@ use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::policy::{self, Common, Outcome, PortKey};
 use fairlead_datapath::register::Register;
 use fairlead_datapath::walk::stage::{
-    AnswerNeighbour, ChooseBackend, CountOpened, Decide, End, GiveWay, HandOver, JudgeAgain, Leave, LetIn, LookUp,
-    MetTunnel, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn, Pass, Relate, StillNoService,
+    AnswerNeighbour, CameByNodes, ChooseBackend, CountOpened, Decide, End, GiveWay, HandOver, JudgeAgain, Leave, LetIn,
+    LookUp, MetTunnel, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn, Pass, Relate, StillNoService,
 };
 use fairlead_datapath::walk::{Walk, count_denied, decided};
 
@@ -72,6 +72,7 @@ stages! {
     OpenFromPod => tc_open_from_pod with packet(slot);
     OpenFromOutside => tc_open_from_outside with packet();
     OpenInbound => tc_open_inbound with packet(slot, how);
+    CameByNodes => tc_came_by_nodes with packet();
     LetIn => tc_let_in with packet(slot);
     Pass => tc_pass with packet(slot, how);
     Relate => tc_relate with packet(side, slot);

@@ -281,16 +281,31 @@ fn s74_what_comes_in_where_no_node_is_meets_services_and_gets_to_pods_by_the_sta
         frame.ingress = crate::ifindex_of(2);
         assert_eq!(node.host.run(Hook::FromPod(2), &mut frame), Fate::Stack);
         assert_eq!(comes(&mut node, to).0, Fate::Stack);
-        // Who is a pod of this node does not come in there.
-        let mut frame = send.frame(&tcp((Node::pod(1, v6), CLIENT), to, SYN));
-        frame.ingress = ASIDE;
-        assert_eq!(node.host.run(Hook::FromUplink(ASIDE), &mut frame), Fate::Pass);
-        assert_eq!(node.host.run(Hook::ToPod(2), &mut frame), Fate::Drop(DropReason::LocalAddress));
-        // Nor does one of another node, to a service: by the uplink it may.
+        // Who is a pod does not come in there: of this node by its own interface, of others by the uplink. Neither to a pod, be it
+        // into a flow that is known, nor to a service.
+        let known = udp((Node::far_pod(v6), 53), to);
+        assert_eq!(send.arrives(&mut node, &known).0, Landed::Pod(2));
         let sent = tcp((Node::far_pod(v6), CLIENT), (Node::vip(v6), 80), SYN);
-        let mut frame = send.frame(&sent);
-        frame.ingress = ASIDE;
-        assert_eq!(node.host.run(Hook::FromUplink(ASIDE), &mut frame), Fate::Drop(DropReason::LocalAddress));
+        let to_another = udp((Node::far_pod(v6), CLIENT), (Node::world(v6), 53));
+        let own = tcp((Node::pod(1, v6), CLIENT), to, SYN);
+        for message in [&own, &tcp((Node::far_pod(v6), CLIENT), to, SYN), &known, &sent, &to_another] {
+            let mut frame = send.frame(message);
+            frame.ingress = ASIDE;
+            assert_eq!(node.host.run(Hook::FromUplink(ASIDE), &mut frame), Fate::Drop(DropReason::LocalAddress));
+        }
+        // Nor by an interface that has no program, from which the stack brings it to the pod.
+        for message in [&own, &tcp((Node::far_pod(v6), CLIENT), to, SYN), &known] {
+            let by = |node: &mut Node, ingress| {
+                let mut frame = send.frame(message);
+                frame.ingress = ingress;
+                node.host.run(Hook::ToPod(2), &mut frame)
+            };
+            assert_eq!(by(&mut node, 78), Fate::Drop(DropReason::LocalAddress));
+            if message != &own {
+                assert_eq!(by(&mut node, Node::UPLINK), Fate::Pass);
+                assert_eq!(by(&mut node, overlay::IFINDEX), Fate::Pass);
+            }
+        }
         assert_eq!(send.arrives(&mut node, &sent).0, Landed::Pod(1));
     });
 }
