@@ -144,7 +144,7 @@ const fn extension_len(number: u8, [_, units]: [u8; 2]) -> u32 {
 #[inline(always)]
 fn behind<K: Kernel>(k: &K, _: &mut Walk, next: u32, offset: u32) -> u32 {
     let (mut next, mut offset) = (next as u8, offset);
-    for _ in 0..=MAX_EXTENSIONS {
+    for _ in 0..HEADERS {
         let length = match next {
             HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION => {
                 let Some(header) = k.load::<[u8; 2]>(offset) else { return 0 };
