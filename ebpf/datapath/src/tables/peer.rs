@@ -51,6 +51,8 @@ flags! {
         pub const EXISTS: u32 = 8;
         /// Outside of the cluster, and by setting pods go there with their own addresses. A prefix has it.
         pub const KEEP_SOURCE: u32 = 16;
+        /// Flows that a pod of this node has opened are judged by another class than new ones: see [`Peer::known_class`].
+        pub const LINGERS: u32 = 1 << 30;
         /// Never in a table: what [`crate::peer::lookup()`] gives when it could not read one.
         pub const RACED: u32 = 1 << 31;
     }
@@ -59,6 +61,14 @@ flags! {
 impl Peer {
     /// What an address has that nothing is known of: the world outside.
     pub const WORLD: Self = Self { tag: 0, class: 0, slot: NO_SLOT, node: NO_NODE, flags: 0 };
+
+    /// The class by which a flow to the address is judged again when its opener's policy has changed: that of new flows, or the
+    /// one whose id differs from it in the bit [`PeerFlags::LINGERS`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn known_class(&self) -> u32 {
+        self.class ^ (self.flags & PeerFlags::LINGERS)
+    }
 }
 
 super::reused::tagged! { Peer, of 2 words; }

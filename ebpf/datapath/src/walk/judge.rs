@@ -184,7 +184,8 @@ fn judge_again<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Result<(), DropR
         if w.found.flags & PeerFlags::RACED != 0 {
             return Err(DropReason::Race);
         }
-        egress(k, w, out_word, w.found.class)?;
+        // It may have been opened by a name that no longer opens any.
+        egress(k, w, out_word, w.found.known_class())?;
         flow::put(k, &entry.opener_epoch, w.draft.key.tag(), out_word.epoch());
     }
     if into {
