@@ -4,7 +4,7 @@
 //!
 //! Around that: [`bpf`] loads, pins and attaches the programs, [`cni`] serves the plugin, [`network`] says how other nodes
 //! are reached, [`masquerade`] with which address pods leave the cluster, [`conntrack`] how long flows are
-//! remembered, [`wiring`] keeps the node's routes and its tunnel, [`repair`] says what of all that others have undone,
+//! remembered, [`names`] what pods were told by DNS, [`wiring`] keeps the node's routes and its tunnel, [`repair`] says what of all that others have undone,
 //! [`sockets`] ends those of the node's processes whose other end is gone,
 //! [`daemon`] is the loop that connects them all, [`state`] what it knows of itself, [`admin`] answers those who look in,
 //! [`observe`] probes and Prometheus, [`events`] tells the cluster, [`settings`] is what can be set, [`install`] brings all
@@ -26,6 +26,7 @@ pub mod install;
 pub mod log;
 pub mod masquerade;
 pub mod model;
+pub mod names;
 pub mod network;
 pub mod observe;
 pub mod plan;

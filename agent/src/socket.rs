@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::{fs, os};
 
@@ -15,6 +16,14 @@ use tokio::net::UnixListener;
 /// # Errors
 /// The socket can't be made.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    listen_for(path, 0o600)
+}
+
+/// The same, for those whom the mode of its name lets connect.
+///
+/// # Errors
+/// The socket can't be made.
+pub(crate) fn listen_for(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let new = path.with_extension("new");
     if let Err(error) = fs::remove_file(&new)
         && error.kind() != io::ErrorKind::NotFound
@@ -25,8 +34,10 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     // The name gets the mode of the socket (`unix_bind_bsd` in net/unix/af_unix.c), so that nobody else can connect before it is
     // set.
-    fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    fchmod(&fd, Mode::from_bits_truncate(mode))?;
     bind(fd.as_raw_fd(), &UnixAddr::new(&new)?)?;
+    // That without what the process' umask forbids.
+    fs::set_permissions(&new, fs::Permissions::from_mode(mode))?;
     accept_from(&fd, Backlog::MAXCONN)?;
     let listener = UnixListener::from_std(os::unix::net::UnixListener::from(fd))?;
     fs::rename(&new, path)?;
@@ -35,8 +46,6 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[tokio::test]

@@ -8,7 +8,9 @@ use fairlead_datapath::peer::{CidrKey, HopFlags, NodeHop, PeerFlags, Pod as PodR
 use fairlead_objects::{Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
-use super::policy::{Classifier, Numbers, Wanted, WantedPeer, World, claim, is_object_of};
+use super::policy::{
+    Classifier, MOST_TOLD_ROWS, Met, Numbers, ToldAtoms, Wanted, WantedPeer, World, claim, is_object_of,
+};
 use crate::model::LocalPod;
 
 /// The record of a pod of this node. Its word is no part of it.
@@ -50,6 +52,7 @@ pub(crate) fn compile(
                     Some(pod) => classifier.of_pod(pod, ip),
                     None => classifier.of_unknown(ip),
                 },
+                pair: None,
                 slot: Some(local.slot),
                 node: None,
                 flags: PeerFlags::POD | PeerFlags::EXISTS,
@@ -65,6 +68,7 @@ pub(crate) fn compile(
         for ip in ranges.addresses(node) {
             wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
                 class: classifier.of_nodes(&named[&ip], ip),
+                pair: None,
                 slot: None,
                 node: nodes.by_name.get(node.name.as_str()).copied(),
                 flags: PeerFlags::NODE | own,
@@ -84,6 +88,7 @@ pub(crate) fn compile(
         for ip in ranges.owned(pod) {
             wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
                 class: classifier.of_pod(pod, ip),
+                pair: None,
                 slot: None,
                 node: nodes.of_pod(pod, ip),
                 flags: PeerFlags::POD | PeerFlags::EXISTS,
@@ -103,6 +108,7 @@ pub(crate) fn compile(
             CidrKey::prefix(prefix.network().into(), prefix.prefix()),
             WantedPeer {
                 class: classifier.of_prefix(prefix, pods_of.is_some()),
+                pair: None,
                 slot: None,
                 node: pods_of.flatten(),
                 flags: match pods_of {
@@ -113,7 +119,48 @@ pub(crate) fn compile(
             },
         );
     }
-    wanted.classes = classifier.finish();
+    told(world, &nodes, numbers, &mut classifier, wanted);
+    (wanted.classes, wanted.hashes) = classifier.finish();
+}
+
+/// Adds the addresses outside that pods were told by DNS. Each is what the longest prefix around it is, and besides that it meets
+/// what those pods ask.
+fn told(world: &World<'_>, nodes: &Nodes<'_>, numbers: &Numbers, classifier: &mut Classifier<'_>, wanted: &mut Wanted) {
+    wanted.told = ToldAtoms::new(numbers);
+    let Some(names) = world.names.filter(|_| !wanted.told.is_empty()) else { return };
+    let mut known: BTreeSet<Met> = BTreeSet::new();
+    let mut pairs: HashMap<(usize, usize), usize> = HashMap::new();
+    for ip in names.addresses() {
+        let met = wanted.told.met(names, ip);
+        if met.is_empty() || nodes.pod_cidr(ip.into()).is_some() || wanted.peers.contains_key(&ip.into()) {
+            continue;
+        }
+        if !known.contains(&met) {
+            let rows = wanted.told_rows + told_rows(&met);
+            if rows > MOST_TOLD_ROWS {
+                wanted.untold += 1;
+                continue;
+            }
+            wanted.told_rows = rows;
+            known.insert(met.clone());
+        }
+        let (class, of_known) = classifier.of_told(&met, ip);
+        let pair = (class != of_known).then(|| {
+            *pairs.entry((class, of_known)).or_insert_with(|| {
+                wanted.pairs.push((class, of_known));
+                wanted.pairs.len() - 1
+            })
+        });
+        let is_kept = world.kept.iter().any(|kept| kept.contains(ip));
+        let flags = if is_kept { PeerFlags::KEEP_SOURCE } else { 0 };
+        let lingers = if pair.is_some() { PeerFlags::LINGERS } else { 0 };
+        wanted.peers.insert(ip.into(), WantedPeer { class, pair, slot: None, node: None, flags: flags | lingers });
+    }
+}
+
+/// Rows that addresses take which meet this, at most, as far as they are counted.
+pub(crate) fn told_rows(met: &Met) -> usize {
+    met.live.len() + if met.lingering.is_empty() { 0 } else { met.live.len() + met.lingering.len() }
 }
 
 /// The other nodes, and whose pods are where.

@@ -18,6 +18,7 @@ use super::audit::Audit;
 use super::content::{Content, Outcome};
 use super::gauge::Gauge;
 use super::gone::Gone;
+use super::names::Keeper;
 use super::ports::Ports;
 use super::report::Report;
 use super::sockets::Sockets;
@@ -28,6 +29,7 @@ use crate::cni::{AttachError, AttachedPod};
 use crate::compile::{bandwidth as limits, node};
 use crate::masquerade::PortRange;
 use crate::model::{LocalPod, Model};
+use crate::names::Asked;
 use crate::network::TunnelSettings;
 use crate::repair::{Filters, Looked};
 use crate::state::Shared;
@@ -62,6 +64,8 @@ pub(super) enum Input {
     Look(Filters, oneshot::Sender<Looked>),
     /// By the CNI server: take out, and answer when no table knows the pod.
     Detach(AttachedPod, oneshot::Sender<()>),
+    /// By the node's DNS server: a pod is to be told addresses.
+    Name(Asked),
     /// By the CNI server: the same, and answer when nothing passes to or from the pod any more.
     Close(AttachedPod, oneshot::Sender<()>),
 }
@@ -97,6 +101,7 @@ pub(super) struct Engine {
     report: Report,
     port_report: Ports,
     audit: Audit,
+    names: Keeper,
     sockets: Sockets,
     next_sweep: Instant,
     /// Pods that went since the last sweep.
@@ -112,7 +117,7 @@ impl Engine {
         shared: Arc<Shared>,
         hooks: Hooks,
         tables: Tables,
-        content: Content,
+        (content, names): (Content, Keeper),
         node_port_addresses: Vec<IpNetwork>,
         tunnel: TunnelSettings,
         limits: node::Limits,
@@ -140,6 +145,7 @@ impl Engine {
             gauge: Gauge::default(),
             report: Report::default(),
             audit: Audit::default(),
+            names,
             sockets: Sockets::default(),
             next_sweep: Instant::now() + first,
             gone: Gone::default(),
@@ -161,6 +167,7 @@ impl Engine {
                 self.take(input);
             }
             self.settle();
+            self.names.settle(&mut self.content, &mut self.tables, &self.shared);
             self.answer();
             self.look_at_range();
             if Instant::now() >= self.next_sweep {
@@ -172,6 +179,7 @@ impl Engine {
 
     fn wake(&self) -> Instant {
         let deadlines = self.waiting.iter().map(|w| w.until).chain(self.content.retry()).chain(self.sockets.due());
+        let deadlines = deadlines.chain(self.names.due(&self.shared).filter(|_| self.content.has_settled_policy()));
         deadlines.fold(self.next_sweep, Ord::min)
     }
 
@@ -189,6 +197,7 @@ impl Engine {
                 self.shared.model_mut().take(event);
             }
             Input::Attach(pod, filtered, answer) => self.attach(pod, filtered, answer),
+            Input::Name(asked) => self.names.take(asked),
             Input::Linked(linked) => self.hooks.linked(linked),
             Input::Uplinks(uplinks) => self.set_uplinks(uplinks),
             Input::Addresses(addresses) => self.set_addresses(addresses),
@@ -364,7 +373,7 @@ impl Engine {
             self.audit.changed();
         }
         let begin = Instant::now();
-        let Outcome { plans, operations, whole, services, policy, refused, claims, node, failed } = {
+        let Outcome { plans, operations, whole, services, policy, names, refused, claims, node, failed } = {
             let model = self.shared.model();
             let in_force = self.shared.progress().in_force;
             let (waiting, closed) = (&mut self.waiting, &mut self.closed);
@@ -376,6 +385,7 @@ impl Engine {
         };
         let took = begin.elapsed();
         self.report.policy(policy, &self.shared);
+        self.names.publish(names);
         self.report.services(refused, &self.shared);
         self.report.claims(claims, &self.shared);
         self.report.node(node, &self.shared);
@@ -511,10 +521,14 @@ impl Engine {
         self.audit.prepare(&self.shared);
         let mut collector = self.audit.collector();
         let (census_of, audit) = (census.as_mut(), collector.as_mut());
-        let swept = sweep::flows(&self.tables, &mut self.hooks, &kept, seed, ports.count(), census_of, audit);
+        let mut lingering = self.names.lingering(&self.shared);
+        let lookers = sweep::Lookers { census: census_of, audit, lingering: &mut lingering };
+        let swept = sweep::flows(&self.tables, &mut self.hooks, &kept, seed, ports.count(), lookers);
         if let Some((seen, known)) = collector.map(Collector::end) {
             self.audit.tell(seen, known, &self.shared);
         }
+        let seen = swept.is_ok().then_some(&lingering);
+        self.names.swept(seen, &mut self.content, &mut self.tables, &self.shared);
         match swept {
             Ok(swept) => {
                 self.port_report.tell(census, ports, &self.shared);

@@ -37,6 +37,14 @@ pub enum DaemonError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// The socket for the DNS server can't be made.
+    #[error("can't listen for the node's DNS server in {path}: {source}; choose another directory with --run-dir")]
+    Names {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
     /// More addresses are to be closed than the programs can be told.
     #[error(
         "metadata.addresses has {0} addresses, and the limit is {MAX_CLOSED}: remove some, and block those \

@@ -7,6 +7,7 @@ mod engine;
 mod error;
 mod gauge;
 mod gone;
+mod names;
 mod overlay;
 mod pods;
 mod ports;
@@ -36,6 +37,7 @@ use crate::install::Conflist;
 use crate::log::Log;
 use crate::masquerade::Masquerade;
 use crate::model::{Model, NodeLocalDns, Rules};
+use crate::names as told;
 use crate::network::TunnelSettings;
 use crate::observe::{HealthServer, MetricsServer, configuration, serve_checks};
 use crate::settings::{MetadataAccess, Settings};
@@ -45,6 +47,7 @@ use crate::wiring::{Choice, Netlink, PodLinks, Sysctls};
 
 pub use error::DaemonError;
 
+use self::names::Keeper;
 use content::{Content, Counters};
 use engine::{Engine, Input, local};
 use pods::Pods;
@@ -200,8 +203,22 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let limits = Limits { flows: max_flows, open: max_open_flows, rate: max_new_flows, lifetimes };
     let counters = Counters::adopt(Arc::clone(&shared.rule_hits), &loaded.tables, loaded.adopted, &run_dir);
     let content = if loaded.adopted { Content::adopt(&loaded.tables, counters)? } else { Content::empty(counters) };
-    let mut engine =
-        Engine::new(Arc::clone(&shared), hooks, loaded.tables, content, node_port_addresses.clone(), tunnel, limits);
+    let names_dir = run_dir.join(told::DIRECTORY);
+    if let Err(error) = told::directory(&names_dir) {
+        warn!(%error, path = %names_dir.display(), "can't let fairlead-dns in: run `fairlead install`, which can");
+    }
+    let keeper = Keeper::open(&names_dir, &run_dir.join("names-journal"), Arc::clone(&shared.told), &shared);
+    let asked = told::Server::open(&names_dir, Arc::clone(&shared.told))
+        .map_err(|source| DaemonError::Names { path: names_dir, source })?;
+    let mut engine = Engine::new(
+        Arc::clone(&shared),
+        hooks,
+        loaded.tables,
+        (content, keeper),
+        node_port_addresses.clone(),
+        tunnel,
+        limits,
+    );
     leaving.iter().for_each(|pod| engine.departs(pod));
     match loaded.socket_list {
         Ok(list) => engine.list_sockets(list),
@@ -218,6 +235,16 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Handle::current();
     let mut looping = tokio::task::spawn_blocking(move || engine.run(received, &runtime));
 
+    let of_names = inputs.downgrade();
+    let asking = asked.run(move |asked| {
+        let inputs = of_names.upgrade();
+        async move {
+            match inputs {
+                Some(inputs) => inputs.send(Input::Name(asked)).await.is_ok(),
+                None => false,
+            }
+        }
+    });
     let mut events = source.spawn();
     let telling = Arc::clone(&shared);
     let forwarding = async move {
@@ -270,6 +297,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         () = forwarding => return Err(DaemonError::SourceEnded),
         () = conflist => {}
         () = proxy => {}
+        () = asking => {}
         () = admin::serve(admin, questions) => {}
         _ = &mut looping => return Err(DaemonError::LoopEnded),
     }

@@ -14,6 +14,7 @@ use fairlead_datapath::{Addr, Tuple};
 use nix::time::{ClockId, clock_gettime};
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::names::Lingering;
 use super::ports::Census;
 use crate::audit::Collector;
 use crate::bpf::{BpfError, Hooks, Tables};
@@ -53,18 +54,29 @@ pub(super) struct Kept {
     pub(super) lifetimes: Lifetimes,
 }
 
+/// Who looks at the flows while they are read.
+pub(super) struct Lookers<'a, 'b> {
+    /// Counts what stays.
+    pub(super) census: Option<&'a mut Census>,
+    /// Wants to know of all.
+    pub(super) audit: Option<&'a mut Collector<'b>>,
+    /// Wants to know of those that a name opened which has ended.
+    pub(super) lingering: &'a mut Lingering,
+}
+
 /// Takes out what has expired, what is of pods that are gone, what they opened to where they may not any more, and, of whoever
 /// has nearly all that he may have, what is not established and idle. `seed`: [`Config::seed`]; `ports`: how many a destination
-/// has; `census`: counts what stays; `audit`: wants to know of all.
+/// has; `census`: counts what stays; `audit`: wants to know of all; `lingering`: of those that a
+/// name opened.
 pub(super) fn flows(
     tables: &Tables,
     hooks: &mut Hooks,
     kept: &Kept,
     seed: u32,
     ports: u16,
-    mut census: Option<&mut Census>,
-    mut audit: Option<&mut Collector<'_>>,
+    lookers: Lookers<'_, '_>,
 ) -> Result<Swept, BpfError> {
+    let Lookers { mut census, mut audit, lingering } = lookers;
     let Some(now) = seconds() else { return Ok(Swept::default()) };
     let short = short(tables)?;
     let mut swept = Swept { short: !short.is_empty(), ..Swept::default() };
@@ -77,6 +89,7 @@ pub(super) fn flows(
             if let Some(audit) = &mut audit {
                 audit.note(&key, &flow);
             }
+            lingering.note(&key, &flow);
             told += usize::from(flow.state.value & FlowState::GONE != 0);
             if let Some(over) = verdict(&key, &flow, table, now, kept, &short) {
                 ended.push((over, key));

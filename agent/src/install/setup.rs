@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{API_SERVER, PLUGIN, Step, kubeconfig};
 use crate::bpf::{BpfError, ObjectFile, PinDir};
+use crate::names;
 use crate::wiring::Sysctls;
 use fairlead_files::{FileError, Put};
 
@@ -31,10 +32,7 @@ pub struct Setup {
 #[must_use]
 pub fn install(setup: &Setup) -> Vec<Step> {
     let Setup { run_dir, bpffs, proc_sys, plugin, cni_bin_dir, kubelet_kubeconfig, api_server } = setup;
-    let mut steps = vec![
-        Step::new("bpf file system", mount(bpffs)),
-        Step::new("run directory", fairlead_files::directory(run_dir).map(|()| run_dir.display().to_string())),
-    ];
+    let mut steps = vec![Step::new("bpf file system", mount(bpffs)), Step::new("run directory", make_run_dir(run_dir))];
     let errors = Sysctls::new(proc_sys, run_dir).prepare().errors;
     steps.push(match errors.is_empty() {
         true => Step::new("kernel settings", Ok::<_, String>("set for forwarding".to_owned())),
@@ -46,6 +44,14 @@ pub fn install(setup: &Setup) -> Vec<Step> {
     steps.push(Step::new("CNI plugin", copy_plugin(plugin, cni_bin_dir)));
     steps.push(Step::new("table memory", tables()));
     steps
+}
+
+/// Makes the directory, and the one in it that the node's DNS server sees too: its group is none that the agent could give.
+fn make_run_dir(run_dir: &Path) -> Result<String, FileError> {
+    fairlead_files::directory(run_dir)?;
+    let names = run_dir.join(names::DIRECTORY);
+    names::directory(&names).map_err(|source| FileError::new("make", &names, source))?;
+    Ok(run_dir.display().to_string())
 }
 
 fn mount(bpffs: &Path) -> Result<String, BpfError> {

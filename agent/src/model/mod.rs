@@ -26,6 +26,8 @@ pub use node_local_dns::NodeLocalDns;
 pub use reserved::{KUBELET_PORT, Reserved};
 pub use rules::Rules;
 
+use crate::names::Names;
+
 /// Everything that is known of the cluster, and the pods that are attached to this node.
 #[derive(Debug)]
 pub struct Model {
@@ -40,6 +42,7 @@ pub struct Model {
     cluster_policies: BTreeMap<ObjectKey, ClusterNetworkPolicy>,
     pods: BTreeMap<ObjectKey, Pod>,
     local: BTreeMap<u16, LocalPod>,
+    names: Names,
     reserved: Reserved,
     /// Annotations of Nodes that do not count, and why.
     not_given: BTreeMap<ObjectKey, NotGiven>,
@@ -66,6 +69,7 @@ impl Model {
             cluster_policies: BTreeMap::new(),
             pods: BTreeMap::new(),
             local: BTreeMap::new(),
+            names: Names::default(),
             reserved: Reserved::default(),
             not_given: BTreeMap::new(),
             undecided: true,
@@ -110,6 +114,7 @@ impl Model {
         if self.local.get(&pod.slot) != Some(&pod) {
             self.touch_host_ports(&pod.key.clone());
             self.dirty.pods.insert(pod.key.clone());
+            self.names.begin(&pod.key, &pod.uid);
             self.local.insert(pod.slot, pod);
         }
     }
@@ -118,6 +123,7 @@ impl Model {
     pub fn detach(&mut self, slot: u16) {
         if let Some(gone) = self.local.remove(&slot) {
             self.touch_host_ports(&gone.key);
+            self.names.end(&gone.key);
             self.dirty.pods.insert(gone.key);
         }
     }
@@ -241,6 +247,24 @@ impl Model {
     #[must_use]
     pub fn local(&self) -> &BTreeMap<u16, LocalPod> {
         &self.local
+    }
+
+    /// What this node's pods were told by DNS.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The same, to change it. What changes is in force when somebody has seen to it: it is not dirty.
+    pub fn names_mut(&mut self) -> &mut Names {
+        &mut self.names
+    }
+
+    /// The attached pod that has an address.
+    #[must_use]
+    pub fn local_with(&self, ip: IpAddr) -> Option<&LocalPod> {
+        let ip = ip.to_canonical();
+        self.local.values().find(|local| local.ips.iter().any(|own| own.to_canonical() == ip))
     }
 
     /// The Pod object of an attached pod: the same name, and the uid that it runs under where both have one.

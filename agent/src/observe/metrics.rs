@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fairlead_objects::kubernetes::WatchState;
 use fairlead_objects::{Kind, ObjectKey};
@@ -134,6 +135,36 @@ impl MetricsServer {
                     ];
                     (labels, *flows as f64)
                 }),
+            ),
+            counters(
+                "fairlead_policy_names_answers_total",
+                "DNS answers that fairlead-dns asked about before it gave them to a pod, by what became of their addresses.",
+                [
+                    ("in_force", &shared.told.in_force),
+                    ("not_covered", &shared.told.not_covered),
+                    ("refused", &shared.told.refused),
+                ]
+                .map(|(said, count)| (vec![("result", said)], count.load(Ordering::Relaxed) as f64)),
+            ),
+            counter(
+                "fairlead_policy_names_inside_total",
+                "Addresses in such answers that names do not open: those of pods and nodes, link-local, loopback and multicast.",
+                shared.told.inside.load(Ordering::Relaxed) as f64,
+            ),
+            counter(
+                "fairlead_policy_names_evicted_total",
+                "Addresses of names that went before their time, since there were too many.",
+                shared.told.evicted.load(Ordering::Relaxed) as f64,
+            ),
+            gauge(
+                "fairlead_policy_names_entries",
+                "Addresses that pods were told for names in rules, and that open something or have connections.",
+                shared.told.entries.load(Ordering::Relaxed) as f64,
+            ),
+            gauge(
+                "fairlead_policy_names_servers",
+                "DNS servers that are connected to ask which names open what.",
+                shared.told.connected() as f64,
             ),
             gauge(
                 "fairlead_services_refused",

@@ -18,6 +18,7 @@ use crate::cni::{Health, KnownPod, NodeNetwork};
 use crate::compile::claims::PodRanges;
 use crate::events::Recorder;
 use crate::model::Model;
+use crate::names::Told;
 use crate::network::Network;
 use crate::plan::policy::CutOff;
 use crate::repair::Looked;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub rule_hits: Arc<RuleHits>,
     /// What policies in audit mode would have dropped.
     audit: Mutex<Findings>,
+    /// What is counted of what pods are told by DNS.
+    pub told: Arc<Told>,
     /// What others undid and what became of it.
     pub repairs: Repairs,
     /// The health checks that load balancers look for.
@@ -128,6 +131,7 @@ impl Shared {
             metrics: Metrics::default(),
             rule_hits: Arc::default(),
             audit: Mutex::default(),
+            told: Arc::default(),
             repairs: Repairs::default(),
             checks: watch::Sender::default(),
             finished_plugins: Mutex::default(),

@@ -14,6 +14,7 @@ mod event;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 mod meta;
+pub mod names;
 mod namespace;
 mod node;
 mod pod;
@@ -27,6 +28,7 @@ pub use causes::causes;
 pub use cluster_policy::{Action, ClusterNetworkPolicy, ClusterRule, Subject, Tier};
 pub use event::{Event, Kind, Object};
 pub use meta::{Labels, ObjectKey, Operator, Protocol, Requirement, Selector};
+pub use names::{DomainName, DomainNames};
 pub use namespace::Namespace;
 pub use node::{Annotated, Node, POD_CIDRS};
 pub use pod::{Bandwidth, ContainerPort, Phase, Pod};

@@ -1,8 +1,10 @@
 //! NetworkPolicies, with the API's defaults applied and mistakes made harmless.
 
+use std::collections::BTreeSet;
+
 use ipnetwork::IpNetwork;
 
-use crate::{ObjectKey, Protocol, Selector};
+use crate::{DomainName, ObjectKey, Protocol, Selector};
 
 /// Whether a policy is in force: its annotation [`Mode::ANNOTATION`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,6 +65,8 @@ pub enum Peer {
     },
     /// The addresses of nodes with these labels. Only rules of ClusterNetworkPolicies have it.
     Nodes(Selector),
+    /// The addresses that a pod was told for these names. Only egress rules of ClusterNetworkPolicies that accept have it.
+    DomainNames(BTreeSet<DomainName>),
     /// A peer that is empty or can't be read: matches nothing.
     Nothing,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use fairlead_objects::{ContainerPort, Labels, Node, Peer, Protocol, Selector};
+use fairlead_objects::{ContainerPort, DomainName, Labels, Node, ObjectKey, Peer, Pod, Protocol, Selector};
 use ipnetwork::IpNetwork;
 
 /// One question about an address. Only what a policy of a pod of this node asks becomes an atom.
@@ -45,6 +45,13 @@ pub enum Atom {
         /// The number that it stands for.
         port: u16,
     },
+    /// Is it one that this pod was told for one of these names? What one pod was told opens nothing to another.
+    Told {
+        /// The pod, of this node.
+        pod: ObjectKey,
+        /// The names.
+        names: BTreeSet<DomainName>,
+    },
 }
 
 /// The atoms that an address meets, by number: what its class stands for.
@@ -55,7 +62,8 @@ impl Atom {
     #[must_use]
     pub fn of(peer: &Peer, namespace: &str) -> Option<Self> {
         match peer {
-            Peer::Nothing => None,
+            // What it asks depends on the pod: `Atom::of_pod`.
+            Peer::Nothing | Peer::DomainNames(_) => None,
             Peer::Nodes(selector) => Some(Self::Nodes(selector.clone())),
             Peer::Pods { namespaces: None, pods } => {
                 Some(Self::PodsOf { namespace: namespace.to_owned(), pods: pods.clone() })
@@ -67,6 +75,15 @@ impl Atom {
                 let plain = |prefix: &IpNetwork| shortened(*prefix, prefix.prefix()).unwrap_or(*prefix);
                 Some(Self::Block { cidr: plain(cidr), except: except.iter().map(plain).collect() })
             }
+        }
+    }
+
+    /// What a peer of a policy asks for a pod, or `None` if it matches nothing.
+    #[must_use]
+    pub fn of_pod(peer: &Peer, namespace: &str, pod: &Pod) -> Option<Self> {
+        match peer {
+            Peer::DomainNames(names) => Some(Self::Told { pod: pod.key.clone(), names: names.clone() }),
+            _ => Self::of(peer, namespace),
         }
     }
 
@@ -84,7 +101,7 @@ impl Atom {
             Self::Pods { namespaces, pods } => {
                 namespace_labels.is_some_and(|labels| namespaces.matches(labels)).then_some(pods)
             }
-            Self::Nodes(_) | Self::UnknownPod | Self::Block { .. } | Self::Port { .. } => None,
+            Self::Nodes(_) | Self::UnknownPod | Self::Block { .. } | Self::Port { .. } | Self::Told { .. } => None,
         }
     }
 

@@ -7,7 +7,7 @@ use fairlead_objects::{Labels, Node, Pod};
 use ipnetwork::IpNetwork;
 
 use super::atom::shortened;
-use super::{Atom, Numbers, Signature, World};
+use super::{Atom, Met, Numbers, Signature, World};
 
 /// Finds the classes of addresses.
 pub(crate) struct Classifier<'a> {
@@ -49,6 +49,8 @@ impl<'a> Classifier<'a> {
                 Atom::Nodes(_) => nodes.push((number, atom)),
                 Atom::UnknownPod => unknown = Some(number),
                 Atom::PodsOf { .. } | Atom::Pods { .. } => labels.push((number, atom)),
+                // Who was told what is looked up by address.
+                Atom::Told { .. } => {}
             }
         }
         Self {
@@ -92,6 +94,11 @@ impl<'a> Classifier<'a> {
         let met = self.nodes.iter().filter(|(_, atom)| nodes.iter().any(|node| atom.meets_node(node)));
         let signature = met.map(|(number, _)| *number).collect();
         self.with_blocks(signature, ip)
+    }
+
+    /// The class of an address outside that pods were told: that of new connections, and that of those that are open.
+    pub(crate) fn of_told(&mut self, told: &Met, ip: IpAddr) -> (usize, usize) {
+        (self.with_blocks(told.live.clone(), ip), self.with_blocks(told.known(), ip))
     }
 
     fn with_blocks(&mut self, mut signature: Signature, ip: IpAddr) -> usize {
@@ -140,16 +147,31 @@ impl<'a> Classifier<'a> {
         signature.clone()
     }
 
-    /// The classes that were found, in the order of their indices.
-    pub(crate) fn finish(self) -> Vec<(Signature, u64)> {
-        let hashes = |signature: &Signature| {
-            let mut atoms: Vec<u64> = signature.iter().filter_map(|number| self.hashes.get(*number)).copied().collect();
-            atoms.sort_unstable();
-            atoms
-        };
+    /// The classes that were found, in the order of their indices, and what their hashes are made from.
+    pub(crate) fn finish(self) -> (Vec<(Signature, u64)>, Hashes) {
+        let hashes = Hashes(self.hashes);
         // Of several signatures the same one each time, so that a class keeps its id.
-        let first = |signatures: &Vec<Signature>| signatures.iter().map(|s| (hashes(s), s.clone())).min();
+        let first = |signatures: &Vec<Signature>| signatures.iter().map(|s| (hashes.sorted(s), s.clone())).min();
         let found = self.signatures.iter().filter_map(first);
-        found.map(|(hashes, signature)| (signature, super::content_hash(&hashes))).collect()
+        let classes = found.map(|(sorted, signature)| (signature, super::content_hash(&sorted))).collect();
+        (classes, hashes)
+    }
+}
+
+/// By number, the hash of the first of the atoms that have it.
+#[derive(Debug, Clone, Default)]
+pub struct Hashes(Vec<u64>);
+
+impl Hashes {
+    fn sorted(&self, signature: &Signature) -> Vec<u64> {
+        let mut atoms: Vec<u64> = signature.iter().filter_map(|number| self.0.get(*number)).copied().collect();
+        atoms.sort_unstable();
+        atoms
+    }
+
+    /// The hash of a class.
+    #[must_use]
+    pub fn of(&self, signature: &Signature) -> u64 {
+        super::content_hash(&self.sorted(signature))
     }
 }

@@ -23,12 +23,14 @@ mod set;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod told;
 mod wanted;
 pub mod what_if;
 mod world;
 
 pub use atom::{Atom, Signature};
 pub(super) use classifier::Classifier;
+pub use classifier::Hashes;
 pub use demand::Demand;
 pub use draft::{Draft, DraftPod, Judge, WantedPod, compile};
 pub use explain::{Explanation, Judged, Path, describe, explain, refused};
@@ -37,6 +39,7 @@ pub(super) use numbers::Numbers;
 pub use rule_id::{RuleId, RuleIds};
 pub use rules::{Direction, RuleRef, SetInfo};
 pub use set::{Bits, PolicySet};
-pub use wanted::{Wanted, WantedPeer};
+pub use told::{Met, ToldAtoms};
+pub use wanted::{MOST_TOLD_ROWS, Wanted, WantedPeer};
 pub use world::World;
 pub(super) use world::{claim, is_object_of};

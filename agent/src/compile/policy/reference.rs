@@ -136,7 +136,7 @@ fn cluster_tier(world: &World<'_>, pod: &Pod, direction: Direction, flow: Flow, 
         }
         for (index, rule) in direction.cluster_rules(policy).iter().enumerate() {
             let matches = rule.matches.as_ref();
-            let peer = matches.is_some_and(|rule| peer_matches(world, "", rule, flow.peer));
+            let peer = matches.is_some_and(|rule| peer_matches(world, pod, "", rule, flow.peer));
             let port = matches.is_some_and(|rule| port_matches(world, pod, direction, rule, flow));
             let mut step = Step { rule: RuleRef::of_cluster(policy, index, rule), action: rule.action, peer, port };
             let may_match = matches.is_some_and(|rule| may_match_unknown(rule, port, direction, flow.proto));
@@ -168,19 +168,20 @@ fn network_policies(world: &World<'_>, pod: &Pod, direction: Direction, flow: Fl
             judgement.trail.push(Step {
                 rule: RuleRef::of(&policy.key, index),
                 action: Action::Accept,
-                peer: peer_matches(world, &policy.key.namespace, rule, flow.peer),
+                peer: peer_matches(world, pod, &policy.key.namespace, rule, flow.peer),
                 port: port_matches(world, pod, direction, rule, flow),
             });
         }
     }
 }
 
-/// P9, P12 to P19, P58. `namespace`: the policy's.
-fn peer_matches(world: &World<'_>, namespace: &str, rule: &Rule, ip: IpAddr) -> bool {
+/// P9, P12 to P19, P58, P65. `namespace`: the policy's.
+fn peer_matches(world: &World<'_>, pod: &Pod, namespace: &str, rule: &Rule, ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     rule.peers.is_empty()
         || rule.peers.iter().any(|peer| match peer {
             Peer::Nothing => false,
+            Peer::DomainNames(names) => world.is_told(&pod.key, ip, names),
             Peer::Nodes(selector) => world.nodes_with(ip).any(|node| selector.matches(&node.labels)),
             Peer::IpBlock { cidr, except } => cidr.contains(ip) && !except.iter().any(|e| e.contains(ip)),
             Peer::Pods { namespaces, pods } => world.owner(ip).is_some_and(|owner| {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Atom;
 use super::port_names::PortNames;
+use crate::names::has_names;
 
 /// The side of a pod that a policy judges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -143,6 +144,8 @@ pub(super) struct Selecting<'a> {
     network: Vec<usize>,
     /// What its named ports stand for, where it is asked for them.
     ports: Vec<(Option<&'a str>, Protocol, u16)>,
+    /// The pod, where it is asked what it was told by DNS.
+    told: Option<&'a ObjectKey>,
 }
 
 /// All policies, in the order in which they are asked.
@@ -195,7 +198,9 @@ impl<'a> Policies<'a> {
         let ports = pod.container_ports.iter().filter(|_| is_asked);
         let ports = ports.map(|port| (port.name.as_deref(), port.protocol, port.port)).collect();
         let namespace = (!network.is_empty()).then_some(pod.key.namespace.as_str());
-        Selecting { direction, namespace, cluster, network, ports }
+        let is_told = |place: &usize| self.cluster.get(*place).is_some_and(|policy| has_names(policy));
+        let told = (direction == Direction::Egress && cluster.iter().any(is_told)).then_some(&pod.key);
+        Selecting { direction, namespace, cluster, network, ports, told }
     }
 
     /// The rules that judge a pod in a direction, or `None` when no policy does.
@@ -306,7 +311,7 @@ fn clauses_of(rule: &Rule, namespace: &str, pod: &Pod, direction: Direction, nam
     let peers = if rule.peers.is_empty() {
         None
     } else {
-        let atoms: BTreeSet<_> = rule.peers.iter().filter_map(|peer| Atom::of(peer, namespace)).collect();
+        let atoms: BTreeSet<_> = rule.peers.iter().filter_map(|peer| Atom::of_pod(peer, namespace, pod)).collect();
         if atoms.is_empty() {
             return Vec::new();
         }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use fairlead_datapath::policy::decide;
 use fairlead_datapath::{Addr, WirePort, peer};
 use fairlead_objects::{
-    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, Labels, Mode, Namespace, NetworkPolicy, Node, ObjectKey,
-    Operator, Peer, Phase, Pod, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Subject, Tier,
+    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, DomainName, Labels, Mode, Namespace, NetworkPolicy, Node,
+    ObjectKey, Operator, Peer, Phase, Pod, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Subject, Tier,
 };
 use proptest::prelude::*;
 
@@ -15,6 +15,7 @@ use super::reference::{Flow, judge};
 use super::{Direction, Draft, RuleRef, World};
 use crate::masquerade::OwnSources;
 use crate::model::LocalPod;
+use crate::names::{Answer, Names};
 use crate::network::Network;
 use crate::plan::policy::{Content, Plan, State};
 
@@ -29,6 +30,8 @@ pub(crate) struct Cluster {
     pub(crate) local: Vec<LocalPod>,
     /// Where pods go with their own addresses.
     pub(crate) own_sources: OwnSources,
+    /// What pods were told.
+    pub(crate) names: Names,
 }
 
 pub(crate) fn key(text: &str) -> ObjectKey {
@@ -112,6 +115,11 @@ pub(crate) fn does(action: Action, peers: &[Peer], ports: &[PolicyPort]) -> Clus
 /// The addresses of nodes.
 pub(crate) fn nodes(text: &str) -> Peer {
     Peer::Nodes(select(text))
+}
+
+/// What a pod was told for these names.
+pub(crate) fn named_by(texts: &[&str]) -> Peer {
+    Peer::DomainNames(texts.iter().map(|text| DomainName::parse(text).unwrap()).collect())
 }
 
 pub(crate) fn declared(name: &str, port: u16, protocol: Protocol) -> ContainerPort {
@@ -231,6 +239,7 @@ impl Cluster {
             tunnel_port: None,
             own_sources: self.own_sources.clone(),
             senders: Default::default(),
+            names: Some(&self.names),
         }
     }
 
@@ -268,6 +277,14 @@ pub(crate) fn ask(content: &Content, slot: u16, direction: Direction, flow: Flow
     let own = content.peer.pods.get(&slot).is_some_and(|pod| [pod.v4, pod.v6].contains(&Addr::from(flow.peer)));
     let decision = decide(&content.policy, set, class, flow.proto, WirePort::new(flow.port), own, &mut 0);
     (decision.allow(), set, decision.bit)
+}
+
+/// What tables answer about a flow that is known, when it is asked about again.
+pub(crate) fn ask_again(content: &Content, slot: u16, flow: Flow) -> bool {
+    let set = peer::PodWord(content.peer.pods.get(&slot).map_or(0, |pod| pod.word)).egress();
+    let class = peer::lookup(&content.peer, Addr::from(flow.peer)).known_class();
+    let own = content.peer.pods.get(&slot).is_some_and(|pod| [pod.v4, pod.v6].contains(&Addr::from(flow.peer)));
+    decide(&content.policy, set, class, flow.proto, WirePort::new(flow.port), own, &mut 0).allow()
 }
 
 /// What the model answers, with the rule that decides.
@@ -395,8 +412,14 @@ fn any_rules() -> impl Strategy<Value = Option<Vec<Rule>>> {
     prop::option::weighted(0.7, prop::collection::vec(rule, 0..4))
 }
 
+/// Names that pods are told, and what rules have of them.
+pub(crate) const TOLD: [&str; 3] = ["a.example", "b.example", "x.b.example"];
+const PATTERNS: [&str; 3] = ["a.example", "*.b.example", "*.example"];
+
 fn any_cluster_rules() -> impl Strategy<Value = Vec<ClusterRule>> {
-    let peer = prop_oneof![6 => any_peer(), 1 => any_selector().prop_map(Peer::Nodes)];
+    let names = prop::collection::btree_set(0..3_usize, 1..3)
+        .prop_map(|names| named_by(&names.into_iter().map(|n| PATTERNS[n]).collect::<Vec<_>>()));
+    let peer = prop_oneof![6 => any_peer(), 1 => any_selector().prop_map(Peer::Nodes), 2 => names];
     // Peers of no namespace of their own.
     let peer = peer.prop_map(|peer| match peer {
         Peer::Pods { namespaces: None, pods } => Peer::Pods { namespaces: Some(Selector::everything()), pods },
@@ -417,14 +440,21 @@ fn any_cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
     let subject = (any_selector(), any_selector()).prop_map(|(namespaces, pods)| Subject { namespaces, pods });
     let tier = prop::sample::select(vec![Tier::Admin, Tier::Admin, Tier::Baseline]);
     (0..100_u8, tier, 0..4_u16, subject, any_cluster_rules(), any_cluster_rules()).prop_map(
-        |(name, tier, priority, subject, ingress, egress)| ClusterNetworkPolicy {
-            key: ObjectKey::cluster(format!("c{name}")),
-            mode: Mode::Enforce,
-            tier,
-            priority: Some(priority),
-            subject,
-            ingress,
-            egress,
+        |(name, tier, priority, subject, mut ingress, mut egress)| {
+            // Names are for egress, and to accept.
+            let others = egress.iter_mut().filter(|rule| rule.action != Action::Accept);
+            for rule in ingress.iter_mut().chain(others).filter_map(|rule| rule.matches.as_mut()) {
+                rule.peers.retain(|peer| !matches!(peer, Peer::DomainNames(_)));
+            }
+            ClusterNetworkPolicy {
+                key: ObjectKey::cluster(format!("c{name}")),
+                mode: Mode::Enforce,
+                tier,
+                priority: Some(priority),
+                subject,
+                ingress,
+                egress,
+            }
         },
     )
 }
@@ -474,7 +504,8 @@ pub(crate) fn any_cluster() -> impl Strategy<Value = Cluster> {
     let namespaces = prop::collection::vec(any_labels(), 3);
     let of_cluster = prop::collection::vec(any_cluster_policy(), 0..5);
     let policies = (prop::collection::vec(any_policy(), 0..8), prop_oneof![1 => Just(Vec::new()), 3 => of_cluster]);
-    (pods, namespaces, policies).prop_map(|(pods, namespaces, (policies, cluster_policies))| {
+    let told = prop::collection::vec(any_told(), 0..6);
+    (pods, namespaces, policies, told).prop_map(|(pods, namespaces, (policies, cluster_policies), told)| {
         let mut cluster = Cluster { policies, cluster_policies, ..Cluster::new() };
         unique(&mut cluster);
         for (namespace, labels) in cluster.namespaces.iter_mut().zip(namespaces) {
@@ -482,6 +513,9 @@ pub(crate) fn any_cluster() -> impl Strategy<Value = Cluster> {
         }
         for (n, pod) in (0..).zip(pods) {
             place(&mut cluster, n, pod);
+        }
+        for told in told {
+            tell(&mut cluster, &told);
         }
         cluster
     })
@@ -512,6 +546,49 @@ enum Edit {
     Node(bool),
     /// A pod's status, or the Node n2, names an address of whoever.
     Claim(Option<usize>, IpAddr),
+    /// A pod is told of something by DNS.
+    Told(Told),
+}
+
+/// What becomes of what pods are told.
+#[derive(Debug, Clone)]
+pub(crate) enum Told {
+    /// A pod, a name and an address.
+    Learn(usize, usize, IpAddr),
+    /// What ends has ended, but what these pods were told since.
+    Expire,
+    /// What lingers is in use where a bit says so.
+    Keep(u8),
+}
+
+pub(crate) fn any_told() -> impl Strategy<Value = Told> {
+    prop_oneof![
+        6 => (0..10_usize, 0..3_usize, any_claim()).prop_map(|(pod, name, ip)| Told::Learn(pod, name, ip)),
+        2 => Just(Told::Expire),
+        1 => any::<u8>().prop_map(Told::Keep),
+    ]
+}
+
+/// Changes what pods are told, and gives the addresses of which something changed, and whether something was added.
+pub(crate) fn tell(cluster: &mut Cluster, told: &Told) -> (BTreeSet<IpAddr>, bool) {
+    match told {
+        Told::Learn(pod, name, ip) => {
+            let Some(pod) = cluster.local.get(pod % cluster.local.len().max(1)) else { return Default::default() };
+            let answer = Answer { pod: &pod.key, uid: &pod.uid, name: TOLD[*name], addresses: &[*ip], until: 10 };
+            (cluster.names.learn(&answer, 0), true)
+        }
+        Told::Expire => (cluster.names.expire(10), false),
+        Told::Keep(bits) => {
+            let is_used = |_: &ObjectKey, ip: IpAddr| {
+                let last = match ip {
+                    IpAddr::V4(ip) => ip.octets()[3],
+                    IpAddr::V6(ip) => ip.octets()[15],
+                };
+                bits >> (last % 8) & 1 == 1
+            };
+            (cluster.names.keep(is_used), false)
+        }
+    }
 }
 
 fn any_edit() -> impl Strategy<Value = Edit> {
@@ -529,6 +606,7 @@ fn any_edit() -> impl Strategy<Value = Edit> {
         1 => (0..2_usize, any_labels()).prop_map(|(n, labels)| Edit::RelabelNode(n, labels)),
         1 => any::<bool>().prop_map(Edit::Node),
         1 => (prop::option::of(0..10_usize), any_claim()).prop_map(|(who, ip)| Edit::Claim(who, ip)),
+        3 => any_told().prop_map(Edit::Told),
     ]
 }
 
@@ -539,6 +617,7 @@ fn any_claim() -> impl Strategy<Value = IpAddr> {
 
 fn edit(cluster: &mut Cluster, edit: Edit) {
     match edit {
+        Edit::Told(told) => drop(tell(cluster, &told)),
         Edit::Claim(Some(n), ip) => {
             let count = cluster.pods.len().max(1);
             if let Some(pod) = cluster.pods.get_mut(n % count) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fairlead_datapath::Addr;
 use fairlead_datapath::peer::{CidrKey, NodeHop};
 
-use super::{PolicySet, Signature, WantedPod};
+use super::{Hashes, PolicySet, Signature, ToldAtoms, WantedPod};
 
 /// What the tables of policy and peers should say, before sets, classes and nodes have ids.
 #[derive(Debug, Clone, Default)]
@@ -25,13 +25,30 @@ pub struct Wanted {
     pub named: BTreeSet<CidrKey>,
     /// This node's pods by slot.
     pub pods: BTreeMap<u16, WantedPod>,
+    /// Pairs of classes whose ids differ in [`fairlead_datapath::peer::PeerFlags::LINGERS`] alone, each once: that of new flows
+    /// and that of flows that are known.
+    pub pairs: Vec<(usize, usize)>,
+    /// The names that sets ask about.
+    pub told: ToldAtoms,
+    /// What the hashes of classes are made from.
+    pub hashes: Hashes,
+    /// Rows that addresses take which pods were told, at most: see [`MOST_TOLD_ROWS`].
+    pub told_rows: usize,
+    /// Addresses that pods were told and that open nothing, since that would take more of them.
+    pub untold: usize,
 }
+
+/// Most rows of `POLICY_PEERS` for addresses that pods were told: an eighth of the table, so that whatever pods ask for costs no
+/// set its place. One for each pod of each set of pods that were told the same address, and for each tier's page.
+pub const MOST_TOLD_ROWS: usize = fairlead_datapath::policy::MAX_PEER_ROWS as usize / 8;
 
 /// What is known of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WantedPeer {
     /// Index in [`Wanted::classes`].
     pub class: usize,
+    /// Index in [`Wanted::pairs`], where flows that are known have a class of their own.
+    pub pair: Option<usize>,
     /// The slot of this node's pod that owns it.
     pub slot: Option<u16>,
     /// Index in [`Wanted::nodes`] of the node that it is behind.

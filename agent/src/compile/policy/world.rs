@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fairlead_datapath::Addr;
-use fairlead_objects::{ClusterNetworkPolicy, Labels, Mode, Namespace, NetworkPolicy, Node, ObjectKey, Pod};
+use fairlead_objects::{
+    ClusterNetworkPolicy, DomainName, Labels, Mode, Namespace, NetworkPolicy, Node, ObjectKey, Pod,
+};
 use ipnetwork::IpNetwork;
 
 use crate::compile::claims::PodRanges;
 use crate::masquerade::OwnSources;
 use crate::model::{LocalPod, Model};
+use crate::names::Names;
 use crate::network::Network;
 
 /// The objects that policy and peers depend on, and this node's place among them.
@@ -41,6 +44,8 @@ pub struct World<'a> {
     pub own_sources: OwnSources,
     /// The addresses of nodes that were reached through the tunnel a short time ago, and may not have noticed yet.
     pub senders: BTreeMap<(Addr, Addr), u32>,
+    /// What this node's pods were told by DNS, where that is known.
+    pub names: Option<&'a Names>,
 }
 
 /// Whether a Pod object is that of an attached pod: the same name, and the uid that it runs under where both have one.
@@ -80,6 +85,7 @@ impl<'a> World<'a> {
             tunnel_port: model.rules().tunnel_port,
             own_sources: model.rules().masquerade.own_sources(),
             senders: BTreeMap::new(),
+            names: Some(model.names()),
         }
     }
 
@@ -120,6 +126,24 @@ impl<'a> World<'a> {
             Some(pod) => self.namespace_labels(&pod.key.namespace).is_none(),
             None => is_local || (in_range() && self.nodes_with(ip).next().is_none()),
         }
+    }
+
+    /// Whether names may open an address: it is none of a pod or a node, nor can it be one of a pod.
+    #[must_use]
+    pub fn is_outside(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let in_range = || self.nodes.iter().any(|node| node.pod_cidrs.iter().any(|range| range.contains(ip)));
+        let is_local = || self.local.iter().any(|local| local.ips.iter().any(|own| own.to_canonical() == ip));
+        self.owner(ip).is_none() && self.nodes_with(ip).next().is_none() && !is_local() && !in_range()
+    }
+
+    /// Whether a pod was told an address for one of these names, and may connect to it.
+    #[must_use]
+    pub fn is_told(&self, pod: &ObjectKey, ip: IpAddr, names: &BTreeSet<DomainName>) -> bool {
+        let ip = ip.to_canonical();
+        let told = self.names.into_iter().flat_map(|all| all.told(ip));
+        let mut told = told.filter(|(key, _, live)| *key == pod && *live);
+        told.any(|(_, name, _)| names.iter().any(|each| each.matches(name))) && self.is_outside(ip)
     }
 
     /// Whether nobody can say which policies of the cluster select a pod.

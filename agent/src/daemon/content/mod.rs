@@ -11,7 +11,7 @@ mod senders;
 mod vain;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use fairlead_datapath::catalog::TableId;
@@ -26,6 +26,7 @@ use crate::compile::policy::{Draft, World};
 use crate::compile::services::{BackendAddr, Place, ServiceContent, host_ports_key};
 use crate::compile::{bandwidth as limits, claims};
 use crate::model::{Dirty, Model, Whole};
+use crate::names::{Names, coverage};
 use crate::network::Network;
 use crate::plan::{Op, bandwidth, node, policy, services};
 use attempts::Attempts;
@@ -137,6 +138,41 @@ impl Content {
     /// Whether pods are judged and limited as the model says, and those that are gone are in no table.
     pub(super) fn has_settled_pods(&self) -> bool {
         self.policy.attempts.is_settled() && self.bandwidth.attempts.is_settled()
+    }
+
+    /// Whether policy is in force as the model says.
+    pub(super) fn has_settled_policy(&self) -> bool {
+        self.policy.attempts.is_settled()
+    }
+
+    /// Policy is planned anew, as it would be after a change.
+    pub(super) fn plan_policy_again(&mut self) {
+        self.policy.attempts.again();
+    }
+
+    /// Whether a rule in force asks what a pod was told for this name.
+    pub(super) fn asks(&self, pod: &ObjectKey, name: &str) -> bool {
+        self.policy.state.asks(pod, name)
+    }
+
+    /// Brings into force what pods were told of these addresses by DNS, between two plans. `adds`: it only adds to what they open.
+    pub(super) fn tell(
+        &mut self,
+        names: &Names,
+        addresses: &BTreeSet<IpAddr>,
+        adds: bool,
+        tables: &mut Tables,
+    ) -> Result<policy::Tell, String> {
+        let tell = self.policy.state.tell(names, addresses, adds);
+        let mut outcome = Outcome::default();
+        let mut writer = Writer { tables, outcome: &mut outcome };
+        if let Err(failure) = writer.apply(&tell.ops) {
+            let text = failure.to_string();
+            self.policy_done(Err(failure), &mut writer, Instant::now());
+            return Err(text);
+        }
+        tell.ops.iter().for_each(|op| self.policy.state.applied(op));
+        Ok(tell)
     }
 
     /// Whether everything is as the model says.
@@ -303,6 +339,7 @@ impl Content {
         }
         self.senders.done(hops(&self.policy.state));
         writer.outcome.policy = Some((cut_off, left_out));
+        writer.outcome.names = Some(coverage(&world));
         self.claims.of_status(&world);
         self.claims.of_ranges(model);
         Ok(())

@@ -10,6 +10,7 @@ use crate::bpf::Tables;
 use crate::plan::{Op, policy, services};
 use fairlead_datapath::catalog::TableId;
 use fairlead_objects::ObjectKey;
+use fairlead_objects::names::NameRules;
 
 /// How long a table for which the kernel had no room is taken to be as large as it was then.
 const FULL: Duration = Duration::from_secs(60);
@@ -79,6 +80,8 @@ pub(in crate::daemon) struct Outcome {
     pub(in crate::daemon) services: bool,
     /// What policies were planned with: who is cut off, and what is left out of full tables.
     pub(in crate::daemon) policy: Option<(Vec<policy::CutOff>, BTreeMap<TableId, usize>)>,
+    /// Whose answers concern the policies that are in force.
+    pub(in crate::daemon) names: Option<NameRules>,
     /// The services that do not fit, if that changed.
     pub(in crate::daemon) refused: Option<BTreeMap<ObjectKey, services::PlanError>>,
     /// What objects claim in vain, if that changed.

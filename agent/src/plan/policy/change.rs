@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog::TableId;
-use fairlead_datapath::peer::{self, CidrKey, NO_NODE, NO_SLOT, NodeHop, Peer, Pod, PodWord};
+use fairlead_datapath::peer::{self, CidrKey, NO_NODE, NO_SLOT, NodeHop, Peer, PeerFlags, Pod, PodWord};
 use fairlead_datapath::policy::{ALLOW_ALL, CUT_OFF, DENY_ALL, PeerKey, PolicySet, Row};
 
 use super::ids::{Ids, Rows, classes_spoken_of};
@@ -13,12 +13,13 @@ use super::{Capacity, Content, PlanError};
 use crate::compile::policy::{Judge, SetInfo, Wanted, WantedPeer, content_hash};
 use crate::plan::Op;
 
-/// What the tables shall hold, with ids, and what its sets stand for. Words carry the epoch that is in force now.
+/// What the tables shall hold, with ids, what its sets stand for, and the ids of those that are wanted, in their order. Words carry
+/// the epoch that is in force now.
 pub(super) fn target(
     old: &Content,
     wanted: &Wanted,
     capacity: &Capacity,
-) -> Result<(Content, BTreeMap<u32, SetInfo>), PlanError> {
+) -> Result<(Content, BTreeMap<u32, SetInfo>, Vec<u32>), PlanError> {
     let mut banned = BTreeSet::new();
     loop {
         let ids = Ids::assign(old, wanted, &banned, capacity)?;
@@ -26,7 +27,7 @@ pub(super) fn target(
         let contested = contested(old, &target);
         if contested.is_empty() {
             let infos = ids.sets.iter().copied().zip(wanted.sets.iter().map(|set| set.info.clone())).collect();
-            return Ok((target, infos));
+            return Ok((target, infos, ids.sets));
         }
         banned.extend(contested);
     }
@@ -54,8 +55,33 @@ fn contested(old: &Content, target: &Content) -> BTreeSet<u32> {
     kept.into_iter().filter(|set| judges_otherwise(old, target, *set, &moves)).collect()
 }
 
-fn judges_otherwise(old: &Content, target: &Content, set: u32, moves: &BTreeSet<(u32, u32)>) -> bool {
-    moves.iter().any(|(from, to)| old.rules(set, *from) != target.rules(set, *to))
+fn judges_otherwise(old: &Content, target: &Content, set: u32, moves: &BTreeSet<Move>) -> bool {
+    let mut steps = moves.iter().flat_map(Move::steps);
+    steps.any(|(from, to)| old.rules(set, from) != target.rules(set, to))
+}
+
+/// From the classes of an address to those that it is to have: each for new flows and for those that are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Move {
+    from: (u32, u32),
+    to: (u32, u32),
+}
+
+impl Move {
+    fn of(before: &Peer, after: &Peer) -> Self {
+        let classes = |peer: &Peer| (peer.class, peer.known_class());
+        Self { from: classes(before), to: classes(after) }
+    }
+
+    /// For each kind of flow, from one class to the other.
+    fn steps(&self) -> [(u32, u32); 2] {
+        [(self.from.0, self.to.0), (self.from.1, self.to.1)]
+    }
+
+    /// Whether flows that are known have a class of their own before or after.
+    fn lingers(&self) -> bool {
+        self.from.0 != self.from.1 || self.to.0 != self.to.1
+    }
 }
 
 fn with_ids(old: &Content, wanted: &Wanted, ids: &Ids) -> Content {
@@ -69,10 +95,20 @@ fn with_ids(old: &Content, wanted: &Wanted, ids: &Ids) -> Content {
         for ((signature, _), class) in wanted.classes.iter().zip(&ids.classes) {
             put_rules(&mut content, *id, *class, set.peers(signature).pages());
         }
+        for (pair, id_of_pair) in wanted.pairs.iter().zip(&ids.pairs) {
+            for (class, place) in [(*id_of_pair, pair.0), (id_of_pair ^ PeerFlags::LINGERS, pair.1)] {
+                if let Some((signature, _)) = wanted.classes.get(place) {
+                    put_rules(&mut content, *id, class, set.peers(signature).pages());
+                }
+            }
+        }
     }
     let peer = |peer: &WantedPeer| Peer {
         tag: 0,
-        class: ids.classes.get(peer.class).copied().unwrap_or_default(),
+        class: match peer.pair {
+            Some(pair) => ids.pairs.get(pair).copied().unwrap_or_default(),
+            None => ids.classes.get(peer.class).copied().unwrap_or_default(),
+        },
         slot: peer.slot.unwrap_or(NO_SLOT),
         node: peer.node.and_then(|node| ids.nodes.get(node)).copied().flatten().unwrap_or(NO_NODE),
         flags: peer.flags,
@@ -159,8 +195,14 @@ fn flips(old: &Content, target: &Content) -> Vec<Flip> {
     flips
 }
 
-fn class_moves(flips: &[Flip]) -> BTreeSet<(u32, u32)> {
-    flips.iter().map(|flip| (flip.before.class, flip.after.class)).filter(|(from, to)| from != to).collect()
+impl Flip {
+    fn class_move(&self) -> Move {
+        Move::of(&self.before, &self.after)
+    }
+}
+
+fn class_moves(flips: &[Flip]) -> BTreeSet<Move> {
+    flips.iter().map(Flip::class_move).filter(|each| each.from != each.to).collect()
 }
 
 impl Place {
@@ -172,13 +214,14 @@ impl Place {
     }
 }
 
-/// Classes in between, by (old class, new class), and the rows that the change needs besides those of the target.
+/// Classes in between, and the rows that the change needs besides those of the target. Where a move lingers, that of known flows
+/// differs in [`PeerFlags::LINGERS`].
 struct Between {
-    classes: BTreeMap<(u32, u32), u32>,
+    classes: BTreeMap<Move, u32>,
     rows: Content,
 }
 
-fn between(old: &Content, target: &Content, moves: &BTreeSet<(u32, u32)>) -> Between {
+fn between(old: &Content, target: &Content, moves: &BTreeSet<Move>) -> Between {
     let mut out = Between { classes: BTreeMap::new(), rows: Content::default() };
     let dying: Vec<_> = old.sets().difference(&target.sets()).copied().collect();
     let mut known = classes_spoken_of(old);
@@ -193,27 +236,37 @@ fn between(old: &Content, target: &Content, moves: &BTreeSet<(u32, u32)>) -> Bet
         }
     };
     let mut stand_in: BTreeMap<u32, u32> = BTreeMap::new();
-    for (from, to) in moves {
+    for each in moves {
         // What a dying set says of the new class: its rows, or those of the class that it is the first to follow.
-        if known.insert(*to) {
-            stand_in.insert(*to, *from);
-            for set in &dying {
-                put(*set, *to, old.rules(*set, *from), old);
+        for (from, to) in each.steps() {
+            if known.insert(to) {
+                stand_in.insert(to, from);
+                for set in &dying {
+                    put(*set, to, old.rules(*set, from), old);
+                }
             }
         }
-        let speaks_as = stand_in.get(to).unwrap_or(to);
-        if dying.iter().all(|set| old.rules(*set, *from) == old.rules(*set, *speaks_as)) {
+        let stays = |(from, to): (u32, u32)| {
+            let speaks_as = stand_in.get(&to).copied().unwrap_or(to);
+            dying.iter().all(|set| old.rules(*set, from) == old.rules(*set, speaks_as))
+        };
+        if each.steps().into_iter().all(stays) {
             continue;
         }
-        let start = content_hash(&(from, to)) as u32;
-        let Some(class) = (0..=u32::MAX).map(|n| start.wrapping_add(n)).find(|id| taken.insert(*id)) else { continue };
-        for set in &dying {
-            put(*set, class, old.rules(*set, *from), old);
+        let start = content_hash(&(each.from, each.to)) as u32;
+        let twin = |id: u32| if each.lingers() { id ^ PeerFlags::LINGERS } else { id };
+        let is_free = |id: &u32| !taken.contains(id) && !taken.contains(&twin(*id));
+        let Some(class) = (0..=u32::MAX).map(|n| start.wrapping_add(n)).find(is_free) else { continue };
+        taken.extend([class, twin(class)]);
+        for ((from, to), class) in each.steps().into_iter().zip([class, twin(class)]) {
+            for set in &dying {
+                put(*set, class, old.rules(*set, from), old);
+            }
+            for set in target.sets() {
+                put(set, class, target.rules(set, to), target);
+            }
         }
-        for set in target.sets() {
-            put(set, class, target.rules(set, *to), target);
-        }
-        out.classes.insert((*from, *to), class);
+        out.classes.insert(*each, class);
     }
     out
 }
@@ -235,8 +288,13 @@ pub(super) fn operations(old: &Content, target: &Content, capacity: &Capacity) -
     let leaving = stop_pods(old, target, &mut ops);
     write_rows(old, target, &rows, &mut ops);
     for flip in &flips {
-        let class = between.classes.get(&(flip.before.class, flip.after.class)).copied();
-        let value = Peer { class: class.unwrap_or(flip.after.class), ..flip.after };
+        let value = match between.classes.get(&flip.class_move()) {
+            Some(class) => {
+                let lingers = (flip.before.flags | flip.after.flags) & PeerFlags::LINGERS;
+                Peer { class: *class, flags: flip.after.flags | lingers, ..flip.after }
+            }
+            None => flip.after,
+        };
         if flip.stored != Some(value) {
             ops.push(flip.place.set(Some(value)));
         }
@@ -247,7 +305,7 @@ pub(super) fn operations(old: &Content, target: &Content, capacity: &Capacity) -
     for flip in &flips {
         if flip.wanted.is_none() {
             last.push(flip.place.set(None));
-        } else if between.classes.contains_key(&(flip.before.class, flip.after.class)) {
+        } else if between.classes.contains_key(&flip.class_move()) {
             last.push(flip.place.set(Some(flip.after)));
         }
     }
@@ -342,13 +400,7 @@ fn new<K: Hash + Ord + Copy, V: PartialEq + Copy>(
 }
 
 /// Publishes records of new pods and the words of those that are judged otherwise now.
-fn start_pods(
-    old: &Content,
-    target: &Content,
-    moves: &BTreeSet<(u32, u32)>,
-    leaving: &BTreeSet<u16>,
-    ops: &mut Vec<Op>,
-) {
+fn start_pods(old: &Content, target: &Content, moves: &BTreeSet<Move>, leaving: &BTreeSet<u16>, ops: &mut Vec<Op>) {
     let changed: BTreeSet<u32> = target
         .sets()
         .intersection(&old.sets())

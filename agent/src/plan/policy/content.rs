@@ -75,7 +75,7 @@ impl Content {
     #[must_use]
     pub fn classes(&self) -> BTreeSet<u32> {
         let peers = self.peer.peers.values().chain(self.peer.cidrs.values());
-        peers.map(|peer: &Peer| peer.class).chain([0]).collect()
+        peers.flat_map(|peer: &Peer| [peer.class, peer.known_class()]).chain([0]).collect()
     }
 
     /// The rules of a set that a class meets, as a reader finds them.

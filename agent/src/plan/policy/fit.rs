@@ -279,7 +279,7 @@ fn overflow(wanted: &Wanted, room: usize) -> Vec<usize> {
     if rows::count(wanted) <= room {
         return Vec::new();
     }
-    let mut rows = Rows::new(wanted);
+    let (mut rows, room) = (Rows::new(wanted), room.saturating_sub(rows::of_pairs(wanted)));
     (0..wanted.sets.len()).filter(|place| !rows.add(*place, room)).collect()
 }
 
@@ -296,7 +296,9 @@ fn trim(old: &Content, wanted: &mut Wanted, capacity: &Capacity) -> BTreeMap<Tab
             .iter()
             .map(|(addr, peer)| {
                 let is_pod = peer.slot.is_none() && peer.flags & PeerFlags::NODE == 0;
-                (is_pod, !old.peer.peers.contains_key(addr), *addr)
+                // What a pod was told opens something, and closes nothing.
+                let is_told = peer.flags & (PeerFlags::NODE | PeerFlags::POD) == 0;
+                (is_told, is_pod, !old.peer.peers.contains_key(addr), *addr)
             })
             .collect();
         addrs.sort_unstable();

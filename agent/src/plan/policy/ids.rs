@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use fairlead_datapath::WirePort;
 use fairlead_datapath::catalog::TableId;
-use fairlead_datapath::peer::{NodeHop, PodWord};
+use fairlead_datapath::peer::{NodeHop, PeerFlags, PodWord};
 use fairlead_datapath::policy::{CUT_OFF, MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
 
 use super::{Capacity, Content, PlanError};
-use crate::compile::policy::{Bits, PolicySet as Compiled, Signature, Wanted};
+use crate::compile::policy::{Bits, PolicySet as Compiled, Signature, Wanted, content_hash};
 
 /// The ids of what [`Wanted`] has by index.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ids {
     pub(super) sets: Vec<u32>,
     pub(super) classes: Vec<u32>,
+    /// Those of the first class of each pair; that of the second differs in [`PeerFlags::LINGERS`].
+    pub(super) pairs: Vec<u32>,
     /// Nothing for a node that has no place.
     pub(super) nodes: Vec<Option<u16>>,
 }
@@ -168,22 +170,35 @@ impl Ids {
         let live = classes_spoken_of(old);
         let mut used = BTreeSet::from([0]);
         self.classes = vec![0; wanted.classes.len()];
+        // A class that addresses have may be taken if sets that go on say of it what is wanted.
+        let fits = |id: u32, signature: &Signature| {
+            !live.contains(&id)
+                || kept.iter().all(|(set, set_id)| {
+                    let rules = wanted.sets.get(*set).map(|set| set.peers(signature));
+                    rules.is_some_and(|rules| old.rules(*set_id, id) == rules.pages())
+                })
+        };
         for (index, (signature, hash)) in wanted.classes.iter().enumerate().filter(|(_, (s, _))| !s.is_empty()) {
-            // A class that addresses have may be taken if sets that go on say of it what is wanted.
-            let fits = |id: u32| {
-                !live.contains(&id)
-                    || kept.iter().all(|(set, set_id)| {
-                        let rules = wanted.sets.get(*set).map(|set| set.peers(signature));
-                        rules.is_some_and(|rules| old.rules(*set_id, id) == rules.pages())
-                    })
-            };
-            let id = (0..=u32::MAX).map(|n| (*hash as u32).wrapping_add(n)).find(|id| !used.contains(id) && fits(*id));
+            let mut tries = (0..=u32::MAX).map(|n| (*hash as u32).wrapping_add(n));
+            let id = tries.find(|id| !used.contains(id) && fits(*id, signature));
             // With 2^32 ids there is always one.
             let id = id.unwrap_or_default();
             used.insert(id);
             if let Some(place) = self.classes.get_mut(index) {
                 *place = id;
             }
+        }
+        for (new, known) in &wanted.pairs {
+            let (Some((new, of_new)), Some((known, of_known))) = (wanted.classes.get(*new), wanted.classes.get(*known))
+            else {
+                continue;
+            };
+            let mut tries = pair_ids(*of_new, *of_known);
+            let is_free = |id: &u32| !used.contains(id) && !used.contains(&(id ^ PeerFlags::LINGERS));
+            let id = tries.find(|id| is_free(id) && fits(*id, new) && fits(id ^ PeerFlags::LINGERS, known));
+            let id = id.unwrap_or_default();
+            used.extend([id, id ^ PeerFlags::LINGERS]);
+            self.pairs.push(id);
         }
     }
 
@@ -196,6 +211,12 @@ impl Ids {
             self.nodes.push(same.or_else(|| free.next()));
         }
     }
+}
+
+/// The ids that a pair of classes may have, by their hashes, in the order in which they are tried.
+pub(super) fn pair_ids(new: u64, known: u64) -> impl Iterator<Item = u32> {
+    let start = content_hash(&(new, known)) as u32;
+    (0..=u32::MAX).map(move |n| start.wrapping_add(n))
 }
 
 fn key_of(hop: &NodeHop) -> [u64; 4] {

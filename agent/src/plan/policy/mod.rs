@@ -27,6 +27,7 @@ mod rows;
 mod share;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::BTreeMap;
 
@@ -41,6 +42,8 @@ pub use content::Content;
 use exposed::Whole;
 pub use fit::{CutOff, Why};
 pub use hits::{Changes, Count, Ledger, Saved};
+use told::Known;
+pub use told::Tell;
 
 /// Numbers of elements that there is room for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,6 +159,8 @@ pub struct State {
     content: Content,
     sets: BTreeMap<u32, SetInfo>,
     capacity: Capacity,
+    /// What the last plan says of addresses that pods are told.
+    known: Known,
 }
 
 /// Sets that are remembered before those not in use are forgotten: a drop may be explained after its set is gone.
@@ -165,7 +170,7 @@ impl State {
     /// The state of tables that hold this: all of them, as pinned.
     #[must_use]
     pub fn adopt(capacity: Capacity, content: Content) -> Self {
-        Self { content, sets: BTreeMap::new(), capacity }
+        Self { content, sets: BTreeMap::new(), capacity, known: Known::default() }
     }
 
     /// The tables have room for so much from now on.
@@ -182,7 +187,7 @@ impl State {
     /// There is no way from the one to the other, which is a defect.
     pub fn plan(&mut self, draft: &Draft<'_>) -> Result<Plan, PlanError> {
         let ((kept, refused), wanted, mut left_out) = fit::fit(&self.content, draft, &self.capacity);
-        let (ops, infos, target) = self.steps(&self.content, &wanted).or_else(|error| {
+        let Steps { ops, infos, ids, target } = self.steps(&self.content, &wanted).or_else(|error| {
             // Those that come last make room, as few as it takes. Without any set there is nothing that needs room.
             let (mut fits, mut fails) = (0, kept.len() + 1);
             let mut found = None;
@@ -199,6 +204,7 @@ impl State {
         if nodes > 0 {
             left_out.insert(TableId::Nodes, nodes);
         }
+        self.known = Known::of(wanted, &ids, &target);
         self.sets.extend(infos);
         if self.sets.len() > REMEMBERED {
             self.sets.retain(|id, _| target.sets().contains(id));
@@ -207,8 +213,8 @@ impl State {
     }
 
     fn steps(&self, old: &Content, wanted: &Wanted) -> Result<Steps, PlanError> {
-        let (target, infos) = change::target(old, wanted, &self.capacity)?;
-        Ok((change::operations(old, &target, &self.capacity)?, infos, target))
+        let (target, infos, ids) = change::target(old, wanted, &self.capacity)?;
+        Ok(Steps { ops: change::operations(old, &target, &self.capacity)?, infos, ids, target })
     }
 
     /// Goes to the wanted content by way of one in which only these sets judge anybody, and nothing is new but they. Those that
@@ -233,12 +239,12 @@ impl State {
         let mut content = self.content.clone();
         let mut ops = halt::halt(&content, &first, stay.is_empty());
         ops.iter().for_each(|op| content.apply(op));
-        let (more, ..) = self.steps(&content, &first).ok()?;
+        let more = self.steps(&content, &first).ok()?.ops;
         more.iter().for_each(|op| content.apply(op));
         ops.extend(more);
-        let (more, infos, target) = self.steps(&content, wanted).ok()?;
-        ops.extend(more);
-        Some((ops, infos, target))
+        let last = self.steps(&content, wanted).ok()?;
+        ops.extend(last.ops);
+        Some(Steps { ops, ..last })
     }
 
     /// Takes note of an operation that was applied.
@@ -276,8 +282,16 @@ impl State {
     }
 }
 
-/// Operations, what the sets stand for after them, and what the tables hold then.
-type Steps = (Vec<Op>, BTreeMap<u32, SetInfo>, Content);
+/// From one content to another.
+struct Steps {
+    ops: Vec<Op>,
+    /// What the sets stand for after them.
+    infos: BTreeMap<u32, SetInfo>,
+    /// The ids of the sets that are wanted, in their order.
+    ids: Vec<u32>,
+    /// What the tables hold then.
+    target: Content,
+}
 
 fn cut_off(draft: &Draft<'_>, refused: &BTreeMap<usize, Why>) -> Vec<CutOff> {
     let judged = draft

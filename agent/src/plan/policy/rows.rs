@@ -31,7 +31,17 @@ fn rows(wanted: &Wanted, set: &PolicySet, class: usize) -> usize {
 /// Rows of all sets together.
 pub(super) fn count(wanted: &Wanted) -> usize {
     let of = |set| (1..wanted.classes.len()).map(|class| rows(wanted, set, class)).sum::<usize>();
-    wanted.sets.iter().map(|set| set.pages() + of(set)).sum()
+    wanted.sets.iter().map(|set| set.pages() + of(set)).sum::<usize>() + of_pairs(wanted)
+}
+
+/// Rows of pairs of classes, which no set can be charged for: there are few ([`MOST_TOLD_ROWS`]).
+///
+/// [`MOST_TOLD_ROWS`]: crate::compile::policy::MOST_TOLD_ROWS
+pub(super) fn of_pairs(wanted: &Wanted) -> usize {
+    let of = |set| {
+        wanted.pairs.iter().map(|(new, known)| rows(wanted, set, *new) + rows(wanted, set, *known)).sum::<usize>()
+    };
+    wanted.sets.iter().map(of).sum()
 }
 
 impl<'a> Rows<'a> {

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 mod capacity;
 mod time;
+mod told;
 
 use super::*;
 use crate::compile::policy::Direction;

@@ -4,7 +4,7 @@
 //! is passed over: "fail closed" is upstream's word for it, a rule that accepts then matches nothing, and one that denies or
 //! passes denies everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -14,8 +14,8 @@ use serde_json::Value;
 use super::problem::{At, Problem};
 use super::{Converted, Error, Slim, meta};
 use crate::{
-    Action, ClusterNetworkPolicy as Policy, ClusterRule, Kind, Object, ObjectKey, Peer, PolicyPort, PortMatch,
-    Protocol, Rule, Selector, Subject, Tier,
+    Action, ClusterNetworkPolicy as Policy, ClusterRule, DomainName, Kind, Object, ObjectKey, Peer, PolicyPort,
+    PortMatch, Protocol, Rule, Selector, Subject, Tier,
 };
 
 /// A ClusterNetworkPolicy as the API has it: of v1beta1, or of v1alpha2.
@@ -63,7 +63,10 @@ const EVERYTHING: &str = "until then the rule denies everything";
 /// What a rule is until its action can be read.
 const DENIES: &str = "until then the rule denies what it matches";
 
-const PEERS: &str = "namespaces, pods, networks or nodes";
+const PEERS: &str = "namespaces, pods, networks, nodes or domainNames";
+
+/// Most names of a peer.
+const NAMES: usize = 25;
 
 impl<const BETA: bool> Slim for ClusterNetworkPolicy<BETA> {
     const KIND: Kind = Kind::ClusterNetworkPolicy;
@@ -250,7 +253,7 @@ fn rule(value: &Value, direction: &str, path: &str, notes: &mut Vec<Error>) -> C
             Action::Deny
         }
     };
-    match matches(value, direction, path) {
+    match matches(value, direction, path).and_then(|rule| accepts_names(rule, action, path)) {
         Ok(rule) => ClusterRule { name, action, matches: Some(rule) },
         Err(error) => {
             let effect = if action == Action::Accept { NOTHING } else { EVERYTHING };
@@ -258,6 +261,12 @@ fn rule(value: &Value, direction: &str, path: &str, notes: &mut Vec<Error>) -> C
             closed_rule(action, name)
         }
     }
+}
+
+/// Names of domains are for rules that accept: what is not known of them can't be denied.
+fn accepts_names(rule: Rule, action: Action, path: &str) -> Result<Rule, Error> {
+    let is_named = rule.peers.iter().any(|peer| matches!(peer, Peer::DomainNames(_)));
+    if is_named && action != Action::Accept { Err(Problem::NamesAccept.at(format!("{path}.to"))) } else { Ok(rule) }
 }
 
 fn matches(value: &Value, direction: &str, path: &str) -> Result<Rule, Error> {
@@ -305,8 +314,21 @@ fn peers(value: &Value, direction: &str, path: &str) -> Result<Vec<Peer>, Error>
             let network = |(i, value)| network(value, &format!("{path}[{i}]"));
             entries(Some(value), &path)?.iter().enumerate().map(network).collect()
         }
-        _ => Err(Problem::DomainNames.at(path)),
+        _ => Ok(vec![Peer::DomainNames(domain_names(value, &path)?)]),
     }
+}
+
+fn domain_names(value: &Value, path: &str) -> Result<BTreeSet<DomainName>, Error> {
+    let names = entries(Some(value), path)?;
+    if names.len() > NAMES {
+        return Err(Problem::TooMany(names.len(), NAMES).at(path));
+    }
+    let name = |(i, value)| {
+        let path = format!("{path}[{i}]");
+        let text = text(value, &path)?;
+        DomainName::parse(text).ok_or_else(|| Problem::DomainName(text.to_owned()).at(path))
+    };
+    names.iter().enumerate().map(name).collect()
 }
 
 /// A prefix without bits of a host, in the form of today: what CEL's `isCIDR` takes.

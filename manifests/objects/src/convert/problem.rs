@@ -82,11 +82,17 @@ pub enum Problem {
     #[error("start {0} is not below end {1}; correct one of them, or use number for one port")]
     PortRange(u16, u16),
     /// Named ports where the peers have none.
-    #[error("networks and nodes have no named ports; write numbers, or a rule of their own for pods")]
+    #[error("networks, nodes and domainNames have no named ports; write numbers, or a rule of their own for pods")]
     NoPortNames,
-    /// Peers by name.
-    #[error("domainNames are not supported by this version; use networks")]
-    DomainNames,
+    /// Not the name of a domain.
+    #[error("{0:?} is not a domain name; write it as example.com, or *.example.com for all names below it")]
+    DomainName(String),
+    /// Names of domains in a rule that denies or passes.
+    #[error("domainNames are for rules that accept; deny or pass networks")]
+    NamesAccept,
+    /// A list that is too long.
+    #[error("{0} entries, of which there may be {1}; use several peers")]
+    TooMany(usize, usize),
     /// What holds as long as a problem does.
     #[error("{0}; {1}")]
     Until(Box<Problem>, &'static str),

@@ -81,6 +81,10 @@ fn peer(peer: &Peer) -> String {
     match peer {
         Peer::Nothing => "an invalid peer".to_owned(),
         Peer::Nodes(nodes) => format!("nodes ({})", selector(nodes)),
+        Peer::DomainNames(names) => {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            format!("what DNS told the pod of {}", names.join(" or "))
+        }
         Peer::IpBlock { cidr, except } if except.is_empty() => cidr.to_string(),
         Peer::IpBlock { cidr, except } => {
             let except: Vec<_> = except.iter().map(ToString::to_string).collect();

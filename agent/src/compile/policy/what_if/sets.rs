@@ -131,7 +131,8 @@ impl OfPolicy<'_> {
     pub(super) fn has_peer(&self, pod: Option<(&Pod, Option<&Labels>)>, nodes: &[&Node], ip: IpAddr) -> bool {
         self.rule.peers.is_empty()
             || self.rule.peers.iter().any(|peer| match peer {
-                Peer::Nothing => false,
+                // What pods will be told by DNS is not known, and it is nothing that is compared here.
+                Peer::Nothing | Peer::DomainNames(_) => false,
                 Peer::Nodes(selector) => nodes.iter().any(|node| selector.matches(&node.labels)),
                 Peer::IpBlock { cidr, except } => cidr.contains(ip) && !except.iter().any(|each| each.contains(ip)),
                 Peer::Pods { namespaces, pods } => pod.is_some_and(|(pod, labels)| {

@@ -84,7 +84,7 @@ fn a_pod_that_comes_elsewhere_among_50_000_and_5_000_policies() {
     assert_eq!(plan.ops.len(), 2, "its addresses, and nothing else: {:?}", plan.ops);
     let (wanted, finished) = timed(|| draft.finish(&[]));
     let (before, capacity) = (state.content(), &state.capacity);
-    let ((target, _), targeted) = timed(|| super::super::change::target(before, &wanted, capacity).unwrap());
+    let ((target, ..), targeted) = timed(|| super::super::change::target(before, &wanted, capacity).unwrap());
     let (_, ordered) = timed(|| super::super::change::operations(before, &target, capacity).unwrap());
     println!("draft {drafted:?}, plan {planned:?} (finish {finished:?}, target {targeted:?}, operations {ordered:?})");
 }

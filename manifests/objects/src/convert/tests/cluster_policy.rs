@@ -2,8 +2,8 @@ use std::path::PathBuf;
 
 use super::{invalid, one};
 use crate::{
-    Action, ClusterNetworkPolicy, ClusterRule, Kind, Object, Peer, PortMatch, Protocol, Rule, Selector, Subject, Tier,
-    read_str,
+    Action, ClusterNetworkPolicy, ClusterRule, DomainName, Kind, Object, Peer, PortMatch, Protocol, Rule, Selector,
+    Subject, Tier, read_str,
 };
 
 fn noted(version: &str, spec: &str) -> (ClusterNetworkPolicy, Vec<String>) {
@@ -207,12 +207,36 @@ fn p63_null_is_no_list_that_was_left_out() {
 }
 
 #[test]
-fn p65_names_as_peers_are_refused_by_name() {
-    let (rule, notes) = egress("{action: Accept, to: [{domainNames: ['*.k8s.io']}]}");
-    assert_eq!(rule.matches, None);
-    let says = "spec.egress[0].to[0].domainNames: domainNames are not supported by this version; use networks; until then the \
-                rule accepts nothing";
-    assert_eq!(notes, [says]);
+fn p65_names_are_peers_of_egress_rules_that_accept() {
+    let (rule, notes) =
+        egress("{action: Accept, to: [{domainNames: ['*.K8s.io.', k8s.io, 'k8s.io.']}, {networks: [10.0.0.0/8]}]}");
+    let name = |text: &str| DomainName::parse(text).unwrap();
+    let peers = rule.matches.unwrap().peers;
+    assert_eq!(peers[0], Peer::DomainNames([name("*.k8s.io"), name("k8s.io")].into()));
+    assert_eq!((peers.len(), notes), (2, vec![]));
+    let most = vec!["k8s.io"; 26].join(", ");
+    let named = "to: [{domainNames: [k8s.io]}]";
+    let everything = Some(Rule { peers: vec![], ports: vec![] });
+    for (members, says) in [
+        (
+            format!("action: Accept, to: [{{domainNames: [{most}]}}]"),
+            "domainNames: 26 entries, of which there may be 25",
+        ),
+        ("action: Accept, to: [{domainNames: []}]".to_owned(), "domainNames: empty"),
+        ("action: Accept, to: [{domainNames: ['*']}]".to_owned(), "domainNames[0]: \"*\" is not a domain name"),
+        ("action: Accept, to: [{domainNames: [8]}]".to_owned(), "domainNames[0]: this is not a text"),
+        (format!("action: Accept, {named}, protocols: [{{destinationNamedPort: web}}]"), "have no named ports"),
+        (format!("action: Deny, {named}"), "spec.egress[0].to: domainNames are for rules that accept"),
+        (format!("action: Pass, {named}"), "spec.egress[0].to: domainNames are for rules that accept"),
+    ] {
+        let (rule, notes) = egress(&format!("{{{members}}}"));
+        let expected = if rule.action == Action::Accept { None } else { everything.clone() };
+        assert_eq!(rule.matches, expected, "{members}");
+        assert!(notes.len() == 1 && notes[0].contains(says), "{members}: {notes:?}");
+    }
+    let (policy, notes) =
+        noted("v1beta1", &format!("{{{PLACE}, ingress: [{{action: Accept, from: [{{domainNames: [k8s.io]}}]}}]}}"));
+    assert_eq!((policy.ingress[0].matches.clone(), notes.len()), (None, 1), "{notes:?}");
 }
 
 /// The policies of a directory, and what is said of each file.
@@ -247,7 +271,7 @@ fn p54_policies_from_the_field_are_read_whole() {
 }
 
 #[test]
-fn p63_p65_invalid_policies_from_the_field_are_closed() {
+fn p63_p65_policies_from_the_field_are_closed_where_they_are_invalid() {
     let (_, policies, said) = directory("invalid").remove(0);
     let rule = &policies[0].ingress[0];
     assert_eq!((rule.action, rule.matches.clone()), (Action::Deny, Some(Rule { peers: vec![], ports: vec![] })));
@@ -255,5 +279,5 @@ fn p63_p65_invalid_policies_from_the_field_are_closed() {
     let (_, policies, said) = directory("domain-names").remove(0);
     let accepts: Vec<_> =
         policies.iter().flat_map(|policy| &policy.egress).map(|rule| rule.matches.is_some()).collect();
-    assert_eq!((accepts, said.len()), (vec![true, false, true], 1));
+    assert_eq!((accepts, said.len()), (vec![true, true, true], 0));
 }

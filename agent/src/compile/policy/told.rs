@@ -1,0 +1,77 @@
+//! What pods were told by DNS, as atoms.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use fairlead_objects::{DomainNames, ObjectKey};
+
+use super::{Atom, Numbers, Signature};
+use crate::names::Names;
+
+/// The names that the sets in force ask about, by pod, with the numbers of their atoms.
+#[derive(Debug, Clone, Default)]
+pub struct ToldAtoms {
+    of: BTreeMap<ObjectKey, Vec<(usize, DomainNames)>>,
+}
+
+/// What an address meets by what pods were told.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Met {
+    /// For new connections.
+    pub live: Signature,
+    /// For those that are open, besides.
+    pub lingering: Signature,
+}
+
+impl Met {
+    /// Whether it is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty() && self.lingering.is_empty()
+    }
+
+    /// For connections that are open.
+    #[must_use]
+    pub fn known(&self) -> Signature {
+        self.live.union(&self.lingering).copied().collect()
+    }
+}
+
+impl ToldAtoms {
+    pub(crate) fn new(numbers: &Numbers) -> Self {
+        let mut told = Self::default();
+        for (atom, number) in numbers.atoms() {
+            if let Atom::Told { pod, names } = atom {
+                told.of.entry(pod.clone()).or_default().push((number, names.iter().collect()));
+            }
+        }
+        told
+    }
+
+    /// Whether no set asks about names.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
+    /// Whether a set asks what a pod was told for this name.
+    #[must_use]
+    pub fn covers(&self, pod: &ObjectKey, name: &str) -> bool {
+        self.of.get(pod).into_iter().flatten().any(|(_, names)| names.matches(name))
+    }
+
+    /// What an address meets.
+    #[must_use]
+    pub fn met(&self, names: &Names, ip: IpAddr) -> Met {
+        let mut met = Met::default();
+        for (pod, name, live) in names.told(ip) {
+            for (number, patterns) in self.of.get(pod).into_iter().flatten() {
+                if patterns.matches(name) {
+                    let part = if live { &mut met.live } else { &mut met.lingering };
+                    part.insert(*number);
+                }
+            }
+        }
+        met
+    }
+}

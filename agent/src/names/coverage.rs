@@ -1,0 +1,133 @@
+//! Whose answers concern policy: the file that the node's DNS server reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use fairlead_objects::names::NameRules;
+use fairlead_objects::{ClusterNetworkPolicy, DomainName, Peer};
+
+use crate::compile::policy::World;
+
+/// The names that the rules of a policy have.
+fn names_of(policy: &ClusterNetworkPolicy) -> impl Iterator<Item = &DomainName> {
+    let rules = policy.egress.iter().filter_map(|rule| rule.matches.as_ref());
+    rules.flat_map(|rule| &rule.peers).flat_map(|peer| {
+        match peer {
+            Peer::DomainNames(names) => Some(names),
+            _ => None,
+        }
+        .into_iter()
+        .flatten()
+    })
+}
+
+/// Whether a policy has a rule with names.
+#[must_use]
+pub fn has_names(policy: &ClusterNetworkPolicy) -> bool {
+    names_of(policy).next().is_some()
+}
+
+/// The names that each pod of this node may be told to open something.
+#[must_use]
+pub fn coverage(world: &World<'_>) -> NameRules {
+    let named: Vec<&ClusterNetworkPolicy> =
+        world.cluster_policies.iter().copied().filter(|policy| has_names(policy)).collect();
+    if named.is_empty() {
+        return NameRules::default();
+    }
+    let mut rules = NameRules::default();
+    let mut lists: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
+    for local in &world.local {
+        let Some(pod) = world.object_of(local) else { continue };
+        let Some(labels) = world.namespace_labels(&pod.key.namespace) else { continue };
+        let selects = |policy: &ClusterNetworkPolicy| {
+            policy.subject.namespaces.matches(labels) && policy.subject.pods.matches(&pod.labels)
+        };
+        let selecting: Vec<usize> =
+            named.iter().enumerate().filter(|(_, policy)| selects(policy)).map(|(place, _)| place).collect();
+        if selecting.is_empty() {
+            continue;
+        }
+        let list = *lists.entry(selecting).or_insert_with_key(|selecting| {
+            let names: BTreeSet<&DomainName> =
+                selecting.iter().filter_map(|place| named.get(*place)).flat_map(|policy| names_of(policy)).collect();
+            rules.lists.push(names.into_iter().cloned().collect());
+            rules.lists.len() - 1
+        });
+        rules.clients.extend(local.ips.iter().map(|ip| (ip.to_canonical(), list)));
+    }
+    let own = world.nodes.iter().filter(|node| node.name == world.node);
+    rules.own = own.flat_map(|node| node.pod_cidrs.iter().copied()).collect();
+    rules.all =
+        named.iter().flat_map(|policy| names_of(policy)).collect::<BTreeSet<_>>().into_iter().cloned().collect();
+    rules
+}
+
+/// Whether a name may open an address: one that somebody outside may have, as far as that can be told by itself.
+pub(crate) fn is_outside(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            !(ip.is_unspecified() || ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast())
+        }
+        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_loopback() || ip.is_unicast_link_local() || ip.is_multicast()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::policy::testing::*;
+    use fairlead_objects::Action;
+
+    #[test]
+    fn p78_pods_are_covered_by_the_rules_that_select_them() {
+        let mut cluster = Cluster::grid();
+        assert_eq!(coverage(&cluster.world()), NameRules::default());
+        let accept = |texts: &[&str]| does(Action::Accept, &[named_by(texts)], &[]);
+        cluster.cluster_policies = vec![
+            cnp("Admin/1/one", "ns=x", &[], &[accept(&["a.example", "*.b.example"])]),
+            cnp(
+                "Baseline/1/two",
+                "ns=x",
+                &[],
+                &[accept(&["c.example"]), does(Action::Deny, &[block("0.0.0.0/0", &[])], &[])],
+            ),
+            cnp("Admin/2/other", "ns=none", &[], &[accept(&["d.example"])]),
+        ];
+        let world = cluster.world();
+        let rules = coverage(&world);
+        let texts = |names: &[DomainName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(rules.lists.len(), 1);
+        assert_eq!(texts(&rules.lists[0]), ["a.example", "*.b.example", "c.example"]);
+        assert_eq!(texts(&rules.all), ["a.example", "*.b.example", "c.example", "d.example"]);
+        let expected: BTreeSet<IpAddr> = cluster
+            .local
+            .iter()
+            .filter(|local| local.key.namespace == "x")
+            .flat_map(|local| local.ips.clone())
+            .collect();
+        assert!(!expected.is_empty());
+        assert_eq!(rules.clients.keys().copied().collect::<BTreeSet<_>>(), expected);
+    }
+
+    #[test]
+    fn names_open_nothing_that_is_nobodys_outside() {
+        for (text, is) in [
+            ("192.0.2.1", true),
+            ("10.0.0.1", true),
+            ("2001:db8::1", true),
+            ("169.254.169.254", false),
+            ("127.0.0.1", false),
+            ("0.0.0.0", false),
+            ("224.0.0.1", false),
+            ("255.255.255.255", false),
+            ("::1", false),
+            ("::", false),
+            ("fe80::1", false),
+            ("ff02::1", false),
+            ("::ffff:127.0.0.1", false),
+        ] {
+            assert_eq!(is_outside(text.parse().unwrap()), is, "{text}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The socket at which the node's DNS server asks.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fairlead_objects::names::{Ask, LONGEST, MOST_ADDRESSES, Reply, SOCKET, Said};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+use crate::socket;
+
+/// The group that may connect: that of the server in `manifests/base/dns.yaml`.
+const GROUP: u32 = 65532;
+
+/// The directory that both see, in the run directory.
+pub const DIRECTORY: &str = "names";
+
+/// Connections at a time: two servers while one takes the other's place, and some to spare.
+const CONNECTIONS: usize = 8;
+
+/// Makes the directory that both see: the server's group may look up names in it, and nobody else.
+///
+/// # Errors
+/// It can't be made.
+pub fn directory(path: &Path) -> io::Result<()> {
+    match std::fs::DirBuilder::new().mode(0o750).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        result => result?,
+    }
+    let is = path.metadata()?;
+    if is.gid() != GROUP {
+        chown(path, None, Some(GROUP))?;
+    }
+    if is.permissions().mode() & 0o7777 != 0o750 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o750))?;
+    }
+    Ok(())
+}
+
+/// What is counted of answers.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Servers that are connected.
+    connected: AtomicUsize,
+    /// Answers whose addresses came into force.
+    pub in_force: AtomicU64,
+    /// Answers that no rule is about.
+    pub not_covered: AtomicU64,
+    /// Answers that did not come into force.
+    pub refused: AtomicU64,
+    /// Addresses that names do not open.
+    pub inside: AtomicU64,
+    /// Entries that had to go.
+    pub evicted: AtomicU64,
+    /// Entries there are.
+    pub entries: AtomicUsize,
+    /// A server came or went.
+    pub changed: Notify,
+}
+
+impl Told {
+    /// Servers that are connected.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Counts what was said.
+    pub(crate) fn count(&self, said: Said) {
+        let counter = match said {
+            Said::InForce => &self.in_force,
+            Said::NotCovered => &self.not_covered,
+            Said::Refused => &self.refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A question, and where the reply goes.
+#[derive(Debug)]
+pub struct Asked {
+    /// The question.
+    pub ask: Ask,
+    to: Arc<OwnedWriteHalf>,
+}
+
+impl Asked {
+    /// Replies, on whatever thread. A server that does not read loses it, and takes the answer for refused.
+    pub fn reply(&self, said: Said) {
+        let line = Reply { id: self.ask.id, said }.encode();
+        match self.to.try_write(&line) {
+            Ok(written) if written == line.len() => {}
+            result => debug!(?result, "can't reply to the DNS server"),
+        }
+    }
+}
+
+/// The socket.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    told: Arc<Told>,
+}
+
+impl Server {
+    /// Listens in a directory. Who can look up names there may connect.
+    ///
+    /// # Errors
+    /// The socket can't be made.
+    pub fn open(path: &Path, told: Arc<Told>) -> io::Result<Self> {
+        Ok(Self { listener: socket::listen_for(&path.join(SOCKET), 0o666)?, told })
+    }
+
+    /// Passes questions on until it is dropped. `ask`: passes one on, and says whether anybody is there.
+    pub async fn run<F: Future<Output = bool> + Send>(self, ask: impl Fn(Asked) -> F + Clone + Send + Sync + 'static) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let told = Arc::clone(&self.told);
+                    if told.connected.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS {
+                        warn!("more than {CONNECTIONS} DNS servers ask at once: one is turned away");
+                        told.connected.fetch_sub(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    told.changed.notify_one();
+                    let ask = ask.clone();
+                    tokio::spawn(async move {
+                        info!("a DNS server asks which names open what");
+                        if let Err(error) = converse(stream, ask).await {
+                            info!(%error, "a DNS server hung up");
+                        }
+                        told.connected.fetch_sub(1, Ordering::Relaxed);
+                        told.changed.notify_one();
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "can't accept a connection of a DNS server");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn converse<F: Future<Output = bool>>(stream: UnixStream, ask: impl Fn(Asked) -> F) -> io::Result<()> {
+    let (read, write) = stream.into_split();
+    let (mut read, write) = (BufReader::new(read), Arc::new(write));
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let most = LONGEST as u64;
+        if (&mut read).take(most).read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+        let Ok(question) = Ask::decode(&line) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it asked what nobody understands"));
+        };
+        let asked = Asked { ask: question, to: Arc::clone(&write) };
+        if asked.ask.addresses.len() > MOST_ADDRESSES {
+            asked.reply(Said::Refused);
+        } else if !ask(asked).await {
+            return Ok(());
+        }
+    }
+}
