@@ -192,6 +192,10 @@ pub(crate) struct Args {
     /// Serve /metrics here. [default: port 9153 of every address]
     #[arg(long, help_heading = HEADING, value_name = "ADDR:PORT")]
     metrics_bind: Option<SocketAddr>,
+    /// Directory that the node's agent shares, `names` in its run directory: answers for names that `domainNames` of
+    /// ClusterNetworkPolicies have wait until it has opened their addresses to the pod. [default: none, and such names open nothing]
+    #[arg(long, help_heading = HEADING, value_name = "DIR")]
+    pub(crate) names_dir: Option<PathBuf>,
     /// How long to keep serving after SIGTERM, not ready any more, in seconds. It must be longer than it takes until all
     /// nodes know that the endpoint no longer serves: clients that keep their port come until then.
     #[arg(
@@ -236,9 +240,12 @@ impl Args {
     /// The settings that are looked at when the process starts, and only then.
     pub(crate) fn at_start(&self) -> String {
         let Self { log_level, listen, max_udp, threads, tcp_connections, tls_bind, tls_cert, tls_key, .. } = self;
-        let Self { health_bind, ready_bind, metrics_bind, lameduck, patience, .. } = self;
+        let Self { health_bind, ready_bind, metrics_bind, lameduck, patience, names_dir, .. } = self;
         let server = (log_level, listen, max_udp, threads, tcp_connections, tls_bind, tls_cert, tls_key);
-        format!("{server:?} {:?}", (health_bind, ready_bind, metrics_bind, lameduck, patience, &self.https_bind))
+        format!(
+            "{server:?} {:?}",
+            (health_bind, ready_bind, metrics_bind, lameduck, patience, &self.https_bind, names_dir)
+        )
     }
 
     /// The addresses to listen on.

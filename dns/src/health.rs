@@ -167,6 +167,7 @@ mod tests {
             gate: Default::default(),
             manner: Manner { recursion: false, max_udp: 1232 },
             transfers: Default::default(),
+            names: Default::default(),
             stats: Default::default(),
         };
         let away = Arc::clone(away);

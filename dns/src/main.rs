@@ -17,6 +17,7 @@ use fairlead_dns::feed::{Make, feed};
 use fairlead_dns::files::Disk;
 use fairlead_dns::full::{Responder, Transfers};
 use fairlead_dns::manner::Manner;
+use fairlead_dns::names::Gate as NameGate;
 use fairlead_dns::server::{Config, Server};
 use fairlead_dns::site::log::Gate;
 use fairlead_dns::stats::Stats;
@@ -53,12 +54,17 @@ async fn main() -> Result<()> {
     let zone = Arc::new(RwLock::new(Zone::new(plan.origin.clone(), plan.ttl)?));
     let site = RwLock::new(Arc::new(follower.make(&plan, &listen)?));
     let manner = Manner { recursion: false, max_udp: args.max_udp };
+    let names = Arc::new(NameGate::default());
+    if let Some(directory) = &args.names_dir {
+        names.follow(directory);
+    }
     let responder = Arc::new(Responder {
         zone,
         site,
         gate: Gate::default(),
         manner,
         transfers: Transfers::default(),
+        names: Arc::clone(&names),
         stats: Stats::default(),
     });
     let process = Process::new();

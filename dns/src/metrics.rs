@@ -11,6 +11,7 @@ use fairlead_dns::forward::Server;
 use fairlead_dns::forward::cache::{Cache, Counts};
 use fairlead_dns::full::Responder;
 use fairlead_dns::meter::{CODES, FAMILIES, MAKERS, PROGRAMMING, Reading, SIZES, Sums, TIMES, TYPES};
+use fairlead_dns::names::WAITS;
 use fairlead_observe::{Answer, Process, counter, counters, exposition, family, gauge, gauges, labels};
 use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 
@@ -157,6 +158,9 @@ impl Metrics {
             ("unsent", &stats.unsent),
         ];
         let flag = |is: bool| f64::from(u8::from(is));
+        let policy = &self.responder.names.counters;
+        let mut waits = Sums::default();
+        policy.waits.add_to(&mut waits);
         vec![
             gauges(
                 "fairlead_dns_build_info",
@@ -181,6 +185,28 @@ impl Metrics {
                     (vec![("outcome", "evicted")], number(&stats.tcp_evicted)),
                     (vec![("outcome", "refused")], number(&stats.tcp_refused)),
                 ],
+            ),
+            counters(
+                "fairlead_dns_policy_answers_total",
+                "Answers for names that domainNames of the client's policies have, by what became of them.",
+                [
+                    (vec![("result", "in_force")], number(&policy.in_force)),
+                    (vec![("result", "not_covered")], number(&policy.not_covered)),
+                    (vec![("result", "refused")], number(&policy.refused)),
+                    (vec![("result", "no_agent")], number(&policy.silent)),
+                    (vec![("result", "crowded")], number(&policy.crowded)),
+                ],
+            ),
+            family(
+                "fairlead_dns_policy_wait_seconds",
+                "Time that such an answer waited for the agent's word.",
+                MetricType::HISTOGRAM,
+                metric(&[], &waits, &WAITS, SECOND).into_iter().collect(),
+            ),
+            counter(
+                "fairlead_dns_policy_elsewhere_total",
+                "Answers for such names to clients that are not pods of this node: they open nothing.",
+                number(&policy.elsewhere),
             ),
             gauge("fairlead_dns_names", "Names in the zone.", names as f64),
             gauge("fairlead_dns_source_synced", "1 if the first list of objects is complete.", flag(synced)),

@@ -14,8 +14,9 @@ use crate::forward::{Client, ForwardError, Given, Kept, Question, Reply};
 use crate::manner::{Manner, Transport};
 use crate::meter::Maker;
 use crate::name::MAX_NAME;
+use crate::names::Gate;
 use crate::site::Site;
-use crate::site::log::{self, Exchange, Gate, Pass};
+use crate::site::log::{self, Exchange, Gate as LogGate, Pass};
 use crate::stats::Stats;
 use crate::wire::{Header, PlainQuery, RecordType, flags};
 use crate::zone::Zone;
@@ -27,11 +28,13 @@ pub struct Responder {
     /// What is answered besides; it changes with the configuration.
     pub site: RwLock<Arc<Site>>,
     /// Lines of the query log that may be written.
-    pub gate: Gate,
+    pub gate: LogGate,
     /// Sizes and flags that every tier shares.
     pub manner: Manner,
     /// Zones that are on their way.
     pub transfers: Transfers,
+    /// Answers that open something by policy.
+    pub names: Arc<Gate>,
     /// What has happened.
     pub stats: Stats,
 }

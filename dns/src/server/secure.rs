@@ -216,7 +216,13 @@ impl RequestHandler for Handler {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut client: R) -> ResponseInfo {
         let begin = Instant::now();
         let (message, address) = (request.as_slice(), request.src().ip());
-        let Some((bytes, answered, more)) = self.respond(message, address).await else { return nothing(request) };
+        let Some((mut bytes, mut answered, more)) = self.respond(message, address).await else {
+            return nothing(request);
+        };
+        if let Some(failed) = self.responder.names.pass(address, &bytes).await {
+            answered = Answered::plainly(&failed, answered.maker);
+            bytes = failed;
+        }
         self.shard.report(Asked::new(message, address.is_ipv6()), answered);
         let (transport, took) = (self.transport, begin.elapsed());
         let exchange = Exchange { client: request.src(), transport, query: message, response: &bytes, took };

@@ -196,6 +196,11 @@ impl Connection {
 
     async fn write(&mut self, bytes: &[u8], answered: Answered, came: Came) -> io::Result<()> {
         let Came { asked, begin, logged } = came;
+        let failed = self.responder.names.pass(self.client.ip(), bytes).await;
+        let (bytes, answered) = match &failed {
+            Some(failed) => (&failed[..], Answered::plainly(failed, answered.maker)),
+            None => (bytes, answered),
+        };
         self.shard.report(asked, answered);
         if let Some(query) = logged {
             let (client, transport, took) = (self.client, Transport::Tcp, begin.elapsed());

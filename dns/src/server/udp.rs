@@ -16,6 +16,7 @@ use super::frames::LONGEST;
 use crate::full::{Asking, Outcome, Responder, Response, Short};
 use crate::manner::Transport;
 use crate::meter::{Answered, Asked, Maker, Shard};
+use crate::names::{Gate, Look};
 use crate::site::Site;
 use crate::site::log::Exchange;
 
@@ -47,6 +48,33 @@ struct Received {
 struct Reply {
     ends: Ends,
     bytes: Vec<u8>,
+}
+
+/// A response that is sent when its thread is at something else.
+struct Later {
+    responder: Arc<Responder>,
+    socket: Arc<UdpSocket>,
+    shard: Arc<Shard>,
+    ends: Ends,
+    begin: Instant,
+    asked: Asked,
+    logged: Option<(Arc<Site>, Vec<u8>)>,
+}
+
+impl Later {
+    fn send(self, bytes: &[u8], answered: Answered) {
+        let Self { responder, socket, shard, ends, begin, asked, logged } = self;
+        shard.report(asked, answered);
+        shard.took(begin.elapsed(), 1);
+        if let Some((site, query)) = logged {
+            let (client, took) = (ends.socket(), begin.elapsed());
+            let exchange = Exchange { client, transport: Transport::Udp, query: &query, response: bytes, took };
+            responder.log(&site, &exchange);
+        }
+        if send(&socket, &ends, bytes).is_err() {
+            responder.stats.unsent.increment();
+        }
+    }
 }
 
 impl Worker {
@@ -122,6 +150,7 @@ impl Worker {
         self.ready = 0;
         let mut left = Vec::new();
         let mut asking = Vec::new();
+        let mut held = Vec::new();
         let mut cached = 0;
         let (site, begin) = (self.responder.site(), Instant::now());
         // What is logged is written when nobody waits for the zone.
@@ -152,6 +181,11 @@ impl Worker {
                     }
                 };
                 cached += u64::from(maker == Maker::Cache);
+                let look = self.responder.names.look(client, &reply.bytes);
+                if !matches!(look, Look::Goes) {
+                    held.push((index, maker, look, std::mem::take(&mut reply.bytes)));
+                    continue;
+                }
                 let [own, _] = &self.shards;
                 own.report(Asked::new(message, ends.is_v6()), Answered::plainly(&reply.bytes, maker));
                 if site.logs() {
@@ -167,9 +201,12 @@ impl Worker {
             let exchange = Exchange { client, transport: Transport::Udp, query, response: &reply.bytes, took };
             self.responder.log(&site, &exchange);
         }
-        self.responder.stats.fast.add(self.ready as u64 - cached);
+        self.responder.stats.fast.add((self.ready + held.len()) as u64 - cached);
         if cached > 0 {
             self.responder.stats.cached.add(cached);
+        }
+        for (index, maker, look, bytes) in held {
+            self.hold(index, &site, begin, (maker, look, bytes));
         }
         for (index, ask) in asking {
             self.ask(index, &site, begin, ask);
@@ -187,6 +224,38 @@ impl Worker {
         self.wait(received.ends, message, begin, site, answer);
     }
 
+    /// Sends a response that the agent has to know of first, or one in its place.
+    fn hold(&self, index: usize, site: &Arc<Site>, begin: Instant, (maker, look, bytes): (Maker, Look, Vec<u8>)) {
+        let (Some(received), Some(buffer)) = (self.received.get(index), self.buffers.get(index)) else { return };
+        let Some(message) = buffer.get(..received.length) else { return };
+        let names = Arc::clone(&self.responder.names);
+        let later = self.later(received.ends, message, begin, site);
+        self.runtime.spawn(async move {
+            let goes = match look {
+                Look::Goes => true,
+                Look::Ask(question) => names.ask(*question).await,
+                Look::Fails => false,
+            };
+            let bytes = if goes { bytes } else { Gate::failed(&bytes) };
+            let answered = Answered::plainly(&bytes, maker);
+            later.send(&bytes, answered);
+        });
+    }
+
+    /// What it takes to answer when this thread is at something else.
+    fn later(&self, ends: Ends, message: &[u8], begin: Instant, site: &Arc<Site>) -> Later {
+        let [_, shard] = &self.shards;
+        Later {
+            responder: Arc::clone(&self.responder),
+            socket: Arc::clone(&self.socket),
+            shard: Arc::clone(shard),
+            ends,
+            begin,
+            asked: Asked::new(message, ends.is_v6()),
+            logged: site.logs().then(|| (Arc::clone(site), message.to_vec())),
+        }
+    }
+
     /// Sends an answer when it is there.
     fn wait(
         &self,
@@ -196,23 +265,14 @@ impl Worker {
         site: &Arc<Site>,
         answer: impl Future<Output = (Response, Maker)> + Send + 'static,
     ) {
-        let [_, later] = &self.shards;
-        let (responder, socket, shard) = (Arc::clone(&self.responder), Arc::clone(&self.socket), Arc::clone(later));
-        let asked = Asked::new(message, ends.is_v6());
-        let logged = site.logs().then(|| (Arc::clone(site), message.to_vec()));
+        let later = self.later(ends, message, begin, site);
         self.runtime.spawn(async move {
             let (response, maker) = answer.await;
             let answered = response.summary(maker);
             let bytes = response.encode();
-            shard.report(asked, Answered { size: bytes.len(), ..answered });
-            shard.took(begin.elapsed(), 1);
-            if let Some((site, query)) = logged {
-                let (client, took) = (ends.socket(), begin.elapsed());
-                let exchange = Exchange { client, transport: Transport::Udp, query: &query, response: &bytes, took };
-                responder.log(&site, &exchange);
-            }
-            if send(&socket, &ends, &bytes).is_err() {
-                responder.stats.unsent.increment();
+            match later.responder.names.pass(ends.address(), &bytes).await {
+                Some(failed) => later.send(&failed, Answered::plainly(&failed, maker)),
+                None => later.send(&bytes, Answered { size: bytes.len(), ..answered }),
             }
         });
     }
@@ -230,6 +290,11 @@ impl Worker {
             Outcome::Reply(response) => {
                 let answered = response.summary(Maker::Kubernetes);
                 let bytes = response.encode();
+                let look = self.responder.names.look(ends.address(), &bytes);
+                if !matches!(look, Look::Goes) {
+                    self.hold(index, site, begin, (answered.maker, look, bytes));
+                    return;
+                }
                 own.report(asked, Answered { size: bytes.len(), ..answered });
                 let (client, took) = (ends.socket(), begin.elapsed());
                 let exchange = Exchange { client, transport: Transport::Udp, query: message, response: &bytes, took };

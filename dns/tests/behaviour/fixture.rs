@@ -225,6 +225,7 @@ pub(crate) fn of_site(zone: Zone, site: Site) -> Arc<Responder> {
         gate: Gate::default(),
         manner,
         transfers: Default::default(),
+        names: Default::default(),
         stats: Stats::default(),
     })
 }

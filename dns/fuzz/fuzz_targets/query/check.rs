@@ -62,6 +62,7 @@ fn responder() -> Responder {
         gate: Gate::default(),
         manner: MANNER,
         transfers: Default::default(),
+        names: Default::default(),
         stats: Stats::default(),
     }
 }

@@ -1,0 +1,145 @@
+//! The connection to the node's agent: many questions at once, each with its own patience.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fairlead_objects::names::{Ask, LONGEST, Reply, Said};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+/// How long an answer waits for the agent.
+pub const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How soon an agent that is not there is looked for again: within the patience of a question.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// The agent, while it is there.
+#[derive(Debug)]
+pub(super) struct Agent {
+    line: watch::Sender<Option<Arc<Line>>>,
+}
+
+/// A connection.
+#[derive(Debug)]
+struct Line {
+    /// One line at a time.
+    write: Mutex<OwnedWriteHalf>,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Said>>>,
+    next: AtomicU64,
+}
+
+impl Line {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Said>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a question. Nothing if the agent does not read.
+    fn send(&self, ask: &mut Ask) -> Option<oneshot::Receiver<Said>> {
+        ask.id = self.next.fetch_add(1, Ordering::Relaxed);
+        let line = ask.encode();
+        let (tell, told) = oneshot::channel();
+        self.waiting().insert(ask.id, tell);
+        let write = self.write.lock().unwrap_or_else(PoisonError::into_inner);
+        match write.try_write(&line) {
+            Ok(written) if written == line.len() => Some(told),
+            result => {
+                // After half a line nothing else can be said.
+                if result.is_ok() {
+                    let _gone = nix::sys::socket::shutdown(
+                        std::os::fd::AsRawFd::as_raw_fd(write.as_ref()),
+                        nix::sys::socket::Shutdown::Both,
+                    );
+                }
+                self.waiting().remove(&ask.id);
+                None
+            }
+        }
+    }
+
+    async fn listen(&self, read: OwnedReadHalf) -> io::Result<()> {
+        let (mut read, mut line) = (BufReader::new(read), Vec::new());
+        loop {
+            line.clear();
+            if (&mut read).take(LONGEST as u64).read_until(b'\n', &mut line).await? == 0 {
+                return Ok(());
+            }
+            let reply = Reply::decode(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            // Nobody waits for it any more if it took too long.
+            if let Some(tell) = self.waiting().remove(&reply.id) {
+                let _gave_up = tell.send(reply.said);
+            }
+        }
+    }
+}
+
+/// Forgets a question that nobody waits for any more.
+struct Waits<'a>(&'a Line, u64);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.waiting().remove(&self.1);
+    }
+}
+
+impl Agent {
+    /// Keeps a connection, in the current runtime.
+    pub(super) fn connect(socket: &Path) -> Arc<Self> {
+        let agent = Arc::new(Self { line: watch::Sender::new(None) });
+        tokio::spawn(keep(Arc::clone(&agent), socket.to_owned()));
+        agent
+    }
+
+    /// Asks, and waits for a short time. `None`: nobody has said anything.
+    pub(super) async fn ask(&self, mut ask: Ask) -> Option<Said> {
+        let mut lines = self.line.subscribe();
+        let asked = async {
+            let line = loop {
+                let line = lines.borrow_and_update().clone();
+                match line {
+                    Some(line) => break line,
+                    None => lines.changed().await.ok()?,
+                }
+            };
+            let told = line.send(&mut ask)?;
+            let _waits = Waits(&line, ask.id);
+            told.await.ok()
+        };
+        timeout(PATIENCE, asked).await.ok().flatten()
+    }
+}
+
+async fn keep(agent: Arc<Agent>, socket: PathBuf) {
+    let mut complaint = String::new();
+    loop {
+        match UnixStream::connect(&socket).await {
+            Ok(stream) => {
+                tracing::info!(socket = %socket.display(), "asking the node's agent which names open what");
+                complaint.clear();
+                let (read, write) = stream.into_split();
+                let line =
+                    Arc::new(Line { write: Mutex::new(write), waiting: Mutex::default(), next: AtomicU64::new(0) });
+                agent.line.send_replace(Some(Arc::clone(&line)));
+                let ended = line.listen(read).await;
+                agent.line.send_replace(None);
+                // Who waits hears that nobody answers.
+                line.waiting().clear();
+                tracing::info!(error = ended.err().map(|error| error.to_string()), "the node's agent hung up");
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if text != complaint {
+                    tracing::info!(socket = %socket.display(), error = text, "the node's agent is not there to be asked");
+                    complaint = text;
+                }
+            }
+        }
+        sleep(RETRY).await;
+    }
+}

@@ -1,0 +1,253 @@
+//! What becomes of a response: it goes, or it waits for the agent.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use fairlead_objects::names::{Ask, MOST_ADDRESSES, RULES, SOCKET, Said};
+
+use super::agent::Agent;
+use super::response;
+use super::rules::{self, Rules};
+use crate::counter::Counter;
+use crate::meter::Histogram;
+
+/// How often the agent's file is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long the agent's word about a client, a name and addresses is good, if the answer does not last longer than the one
+/// that it was about.
+const GOOD: Duration = Duration::from_secs(1);
+
+/// Words of the agent that are remembered.
+const REMEMBERED: usize = 4096;
+
+/// Questions about one client in a second: of more, the rest is not asked, and the client hears that there is no answer.
+const MOST_ASKED: u32 = 1000;
+
+/// Clients whose questions are counted.
+const CLIENTS: usize = 4096;
+
+/// Bounds of the time that an answer waits for the agent, in nanoseconds.
+pub const WAITS: [u64; 10] =
+    [20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 20_000_000, 50_000_000];
+
+/// What is counted.
+#[derive(Debug)]
+pub struct Counters {
+    /// Answers whose addresses are in force.
+    pub in_force: Counter,
+    /// Answers that no rule is about after all.
+    pub not_covered: Counter,
+    /// Answers whose addresses the agent did not bring into force.
+    pub refused: Counter,
+    /// Answers of which the agent said nothing in time.
+    pub silent: Counter,
+    /// Answers that were not asked about, since their client has so many.
+    pub crowded: Counter,
+    /// Answers to clients that are none of the node's pods, for names that rules have: they open nothing.
+    pub elsewhere: Counter,
+    /// Nanoseconds that answers waited for the agent.
+    pub waits: Histogram<{ WAITS.len() }>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let counter = Counter::default;
+        Self {
+            in_force: counter(),
+            not_covered: counter(),
+            refused: counter(),
+            silent: counter(),
+            crowded: counter(),
+            elsewhere: counter(),
+            waits: Histogram::new(&WAITS),
+        }
+    }
+}
+
+/// Whether responses concern policy, and what becomes of those.
+#[derive(Debug, Default)]
+pub struct Gate {
+    /// What is counted.
+    pub counters: Counters,
+    /// Whether there are rules at all.
+    is_used: AtomicBool,
+    rules: RwLock<Arc<Rules>>,
+    agent: OnceLock<Arc<Agent>>,
+    said: Mutex<HashMap<(IpAddr, String), Word>>,
+    asked: Mutex<HashMap<IpAddr, (Instant, u32)>>,
+}
+
+/// What the agent has said of a client and a name.
+#[derive(Debug)]
+struct Word {
+    addresses: u64,
+    asked: Instant,
+    until: Instant,
+}
+
+/// What becomes of a response.
+#[derive(Debug)]
+pub enum Look {
+    /// It goes.
+    Goes,
+    /// The agent is to be asked: [`Gate::ask`].
+    Ask(Box<Question>),
+    /// There is no answer: [`Gate::failed`].
+    Fails,
+}
+
+/// A question for the agent.
+#[derive(Debug)]
+pub struct Question {
+    ask: Ask,
+    until: Instant,
+}
+
+impl Gate {
+    /// Does as the agent says that shares this directory, in the current runtime.
+    pub fn follow(self: &Arc<Self>, directory: &Path) {
+        let _once = self.agent.set(Agent::connect(&directory.join(SOCKET)));
+        let (gate, path) = (Arc::clone(self), directory.join(RULES));
+        tokio::spawn(async move {
+            let mut before = None;
+            loop {
+                let mark = rules::mark(&path);
+                if mark.is_some() && mark != before {
+                    before = mark;
+                    match rules::read(&path) {
+                        Ok(rules) => gate.set_rules(rules),
+                        // What is known stays.
+                        Err(error) => {
+                            tracing::warn!(path = %path.display(), %error, "which names rules have is not known")
+                        }
+                    }
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+    }
+
+    fn set_rules(&self, rules: Rules) {
+        self.is_used.store(!rules.is_empty(), Ordering::Relaxed);
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// What becomes of a response to a client.
+    #[must_use]
+    pub fn look(&self, client: IpAddr, message: &[u8]) -> Look {
+        if !self.is_used.load(Ordering::Relaxed) {
+            return Look::Goes;
+        }
+        let rules = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner));
+        let client = client.to_canonical();
+        let Some(names) = rules.of_client(client) else {
+            if rules.is_elsewhere(client, || response::asked(message)) {
+                self.counters.elsewhere.increment();
+            }
+            return Look::Goes;
+        };
+        let Some(name) = response::asked(message).filter(|name| names.matches(name)) else { return Look::Goes };
+        match response::addresses(message) {
+            Some(found) if found.addresses.is_empty() => Look::Goes,
+            Some(found) if found.addresses.len() <= MOST_ADDRESSES => self.consider(client, name, found),
+            _ => {
+                self.counters.refused.increment();
+                Look::Fails
+            }
+        }
+    }
+
+    fn consider(&self, client: IpAddr, name: String, found: response::Addresses) -> Look {
+        let (now, response::Addresses { addresses, ttl }) = (Instant::now(), found);
+        let until = now.checked_add(Duration::from_secs(ttl.into())).unwrap_or(now);
+        let key = (client, name);
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = said.get(&key).is_some_and(|word| {
+            word.addresses == digest(&addresses) && until <= word.until && now.duration_since(word.asked) < GOOD
+        });
+        drop(said);
+        if is_known {
+            return Look::Goes;
+        }
+        if self.is_crowded(client, now) {
+            self.counters.crowded.increment();
+            return Look::Fails;
+        }
+        let (client, name) = key;
+        Look::Ask(Box::new(Question { ask: Ask { id: 0, client, name, ttl, addresses }, until }))
+    }
+
+    /// Whether a client has had all of its questions of this second. One more is counted.
+    fn is_crowded(&self, client: IpAddr, now: Instant) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = |since: Instant| now.duration_since(since) >= Duration::from_secs(1);
+        if asked.len() >= CLIENTS && !asked.contains_key(&client) {
+            asked.retain(|_, (since, _)| !is_over(*since));
+        }
+        let (since, count) = asked.entry(client).or_insert((now, 0));
+        if is_over(*since) {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count > MOST_ASKED
+    }
+
+    /// Asks the agent whether a response goes.
+    pub async fn ask(&self, question: Question) -> bool {
+        let Question { ask, until } = question;
+        let (key, addresses, asked) = ((ask.client, ask.name.clone()), digest(&ask.addresses), Instant::now());
+        let said = match self.agent.get() {
+            Some(agent) => agent.ask(ask).await,
+            None => None,
+        };
+        let counter = match said {
+            Some(Said::InForce) => &self.counters.in_force,
+            Some(Said::NotCovered) => &self.counters.not_covered,
+            Some(Said::Refused) => &self.counters.refused,
+            None => &self.counters.silent,
+        };
+        counter.increment();
+        self.counters.waits.observe(u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        if said == Some(Said::InForce) {
+            let mut words = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            if words.len() >= REMEMBERED {
+                words.clear();
+            }
+            words.insert(key, Word { addresses, asked, until });
+        }
+        matches!(said, Some(Said::InForce | Said::NotCovered))
+    }
+
+    /// The response that goes in place of one that does not.
+    #[must_use]
+    pub fn failed(message: &[u8]) -> Vec<u8> {
+        response::failed(message)
+    }
+
+    /// What goes in place of a response, if that does not.
+    pub async fn pass(&self, client: IpAddr, message: &[u8]) -> Option<Vec<u8>> {
+        let goes = match self.look(client, message) {
+            Look::Goes => true,
+            Look::Ask(question) => self.ask(*question).await,
+            Look::Fails => false,
+        };
+        (!goes).then(|| Self::failed(message))
+    }
+}
+
+/// Addresses, in whatever order.
+fn digest(addresses: &[IpAddr]) -> u64 {
+    let each = |ip: &IpAddr| {
+        let mut hasher = DefaultHasher::new();
+        ip.hash(&mut hasher);
+        hasher.finish()
+    };
+    addresses.iter().map(each).fold(0, u64::wrapping_add)
+}
