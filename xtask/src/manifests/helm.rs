@@ -29,6 +29,22 @@ const IMAGE: &str = "image: {{ .Values.image.repository }}:{{ .Values.image.tag 
 const NAMED: &str = concat!("image: localhost/fairlead:", env!("CARGO_PKG_VERSION"));
 const PULL: Change = ("imagePullPolicy: IfNotPresent", "imagePullPolicy: {{ .Values.image.pullPolicy }}", 1);
 
+/// What the DNS server and the agent of a node share: nothing where there is no agent.
+macro_rules! names_mount {
+    () => {
+        "        - name: names\n          mountPath: /run/fairlead/names\n          readOnly: true\n"
+    };
+}
+macro_rules! names_volume {
+    () => {
+        "      # Where the node's agent says which names open what, and is asked: a directory that `fairlead install` gives to this \
+         group.\n      - name: names\n        hostPath:\n          path: /run/fairlead/names\n          type: \
+         DirectoryOrCreate\n"
+    };
+}
+const NAMES_MOUNT: &str = names_mount!();
+const NAMES_VOLUME: &str = names_volume!();
+
 const TEMPLATES_OF: [Template; 7] = [
     Template { source: "base/agent-rbac.yaml", only_if: &["agent.enabled"], changes: &[] },
     Template { source: "overlays/cloud/node-status-rbac.yaml", only_if: &["agent.nodeStatus"], changes: &[] },
@@ -66,7 +82,29 @@ const TEMPLATES_OF: [Template; 7] = [
             ("path: /etc/kubernetes\n", "path: {{ .Values.agent.paths.kubernetes }}\n", 1),
         ],
     },
-    Template { source: "base/dns.yaml", only_if: &["dns.enabled"], changes: &[(NAMED, IMAGE, 1), PULL] },
+    Template {
+        source: "base/dns.yaml",
+        only_if: &["dns.enabled"],
+        changes: &[
+            (NAMED, IMAGE, 1),
+            PULL,
+            (
+                ", --names-dir, /run/fairlead/names]",
+                "{{ if .Values.agent.enabled }}, --names-dir, /run/fairlead/names{{ end }}]",
+                1,
+            ),
+            (
+                NAMES_MOUNT,
+                concat!("        {{- if .Values.agent.enabled }}\n", names_mount!(), "        {{- end }}\n"),
+                1,
+            ),
+            (
+                NAMES_VOLUME,
+                concat!("      {{- if .Values.agent.enabled }}\n", names_volume!(), "      {{- end }}\n"),
+                1,
+            ),
+        ],
+    },
 ];
 
 /// The chart's templates by their paths.
