@@ -10,6 +10,7 @@ mod explain;
 mod grid;
 mod lives;
 mod model;
+mod names;
 mod nodes;
 mod peers;
 mod ports;

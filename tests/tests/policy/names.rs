@@ -1,0 +1,353 @@
+//! `domainNames`, with packets: a fairlead-dns on each node, and another one that stands for the servers of the world. P65, P78
+//! to P81.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use fairlead_tests::{
+    Connection, Lab, Pod, Probe, ProbeError, Probes, Process, ServiceManifest, Transport, Via, binary,
+};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, RecordType};
+
+const VIP: &str = "10.96.0.10";
+
+/// How long silence is waited for: far longer than an answer takes.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// Seconds that answers of the world are good for.
+const TTL: u64 = 3;
+
+/// What the agent adds to that.
+const GRACE: u64 = 5;
+
+/// What the world says of names.
+const WORLD: &str = "
+template IN A one.example {
+    answer \"{{ .Name }} 3 IN A 192.0.2.100\"
+}
+template IN AAAA one.example {
+    answer \"{{ .Name }} 3 IN AAAA 2001:db8::100\"
+}
+template IN A long.example {
+    answer \"{{ .Name }} 600 IN A 172.18.0.100\"
+}
+template IN A wild.example {
+    answer \"{{ .Name }} 600 IN CNAME edge.cdn.example\"
+    answer \"edge.cdn.example 600 IN A 172.18.0.100\"
+}
+template IN A other.example {
+    answer \"{{ .Name }} 600 IN A 172.18.0.100\"
+}
+";
+
+const POLICY: &str = "
+apiVersion: policy.networking.k8s.io/v1beta1
+kind: ClusterNetworkPolicy
+metadata: {name: names}
+spec:
+  tier: Admin
+  priority: 10
+  subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: app}}}
+  egress:
+  - action: Accept
+    to: [{namespaces: {}}, {nodes: {}}]
+  - name: by-name
+    action: Accept
+    to: [{domainNames: [one.example, long.example, '*.wild.example']}]
+    protocols: [{tcp: {destinationPort: {number: 80}}}]
+  - action: Deny
+    to: [{networks: [0.0.0.0/0, '::/0']}]
+";
+
+struct Stage {
+    lab: Lab,
+    /// On the first node, with the policy.
+    pods: [Pod; 2],
+    servers: Vec<Pod>,
+    /// The world's, then one for each node.
+    processes: Vec<Process>,
+}
+
+fn vip() -> IpAddr {
+    VIP.parse().unwrap()
+}
+
+impl Stage {
+    fn new() -> Self {
+        let lab = Lab::builder().zones(&["zone-a", "zone-b"]).start();
+        for client in [lab.client(), lab.far_client()] {
+            client.serve("outside/server", &[80], &[]);
+        }
+        for namespace in ["app", "kube-system"] {
+            lab.apply(&format!(
+                "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{kubernetes.io/metadata.name: \
+                 {namespace}}}}}}}"
+            ));
+        }
+        let program = binary("fairlead-dns").unwrap().display().to_string();
+        let objects = lab.objects().directory().display().to_string();
+        let upstream = SocketAddr::from((lab.node("node-1").v4(), 5353)).to_string();
+        let corefile = std::env::temp_dir().join(format!("fairlead-names-{}", lab.id()));
+        std::fs::write(&corefile, format!(".:5353 {{\n{WORLD}\n}}\n")).unwrap();
+        let corefile = corefile.display().to_string();
+        let world = [&program, "--objects", &objects, "--corefile", &corefile, "--listen", &upstream];
+        let mut processes = vec![lab.node("node-1").spawn("upstream", &world, &[])];
+        let mut servers = Vec::new();
+        for node in lab.nodes() {
+            let server = node.pod(&format!("kube-system/dns-{}", node.name())).label("k8s-app", "kube-dns").start();
+            let names = ["--names-dir", "/run/fairlead/names", "--threads", "1"];
+            let argv = [&[program.as_str(), "--objects", &objects, "--upstream", &upstream][..], &names].concat();
+            processes.push(server.spawn("dns", &argv, &[]));
+            servers.push(server);
+        }
+        let pods = ["app/a", "app/b"].map(|key| lab.node("node-1").pod(key).tcp(80).start());
+        let stage = Self { lab, pods, servers, processes };
+        stage.kube_dns(&[true, true]);
+        stage.lab.apply(POLICY);
+        stage.lab.wait_until("the policy is in force", || stage.is_open(0, "192.0.2.100", false));
+        stage.lab.wait_until("the world is known", || match stage.ask(0, Transport::Udp, "other.example A") {
+            Ok((ResponseCode::NoError, addresses)) if addresses.len() == 1 => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        stage
+    }
+
+    /// Applies the Service as clusters have it, with servers that are ready or not.
+    fn kube_dns(&self, ready: &[bool]) {
+        let mut service = ServiceManifest::new("kube-system/kube-dns")
+            .ips(&[VIP])
+            .udp("dns", 53, 53)
+            .tcp("dns-tcp", 53, 53)
+            .spec("trafficDistribution", "PreferSameNode".into());
+        for (server, ready) in self.servers.iter().zip(ready) {
+            let conditions = serde_json::json!({"ready": ready, "serving": ready, "terminating": false});
+            service = service.endpoint_with(server, &conditions);
+        }
+        let documents: Vec<String> = service
+            .yaml()
+            .split("\n---\n")
+            .map(|document| {
+                let mut object: serde_json::Value = serde_json::from_str(document).unwrap();
+                for endpoint in object["endpoints"].as_array_mut().into_iter().flatten() {
+                    let node = endpoint["nodeName"].clone();
+                    endpoint["hints"] =
+                        serde_json::json!({"forNodes": [{"name": node}], "forZones": [{"name": endpoint["zone"]}]});
+                }
+                object.to_string()
+            })
+            .collect();
+        self.lab.apply(&documents.join("\n---\n"));
+    }
+
+    /// What the cluster's DNS says to a pod: `name type`.
+    fn ask(&self, pod: usize, transport: Transport, question: &str) -> Result<(ResponseCode, Vec<IpAddr>), ProbeError> {
+        ask(&self.pods[pod].via(Via::Packet), (vip(), 53).into(), transport, question)
+    }
+
+    /// Whether an address outside is open to a pod as it should be.
+    fn is_open(&self, pod: usize, ip: &str, expected: bool) -> Result<(), String> {
+        let probe = Probe::tcp(ip.parse::<IpAddr>().unwrap(), 80).timeout(SILENCE);
+        match self.pods[pod].probe(&probe) {
+            Ok(_) if expected => Ok(()),
+            Err(ProbeError::TimedOut) if !expected => Ok(()),
+            other => Err(format!("{ip} from {}: {other:?}", self.pods[pod].key())),
+        }
+    }
+
+    fn connect(&self, pod: usize, ip: &str) -> Connection {
+        let mut open = self.pods[pod].connect(&Probe::tcp(ip.parse::<IpAddr>().unwrap(), 80)).unwrap();
+        open.exchange(10, 0).unwrap();
+        open
+    }
+
+    /// The number of a metric of the DNS server of a node, by its name and labels.
+    fn metric(&self, server: usize, name: &str) -> f64 {
+        let text = scrape(&self.servers[server]);
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
+        line.trim().parse().unwrap()
+    }
+}
+
+/// One query and the addresses in its answer.
+fn ask(
+    from: &impl Probes,
+    to: SocketAddr,
+    transport: Transport,
+    question: &str,
+) -> Result<(ResponseCode, Vec<IpAddr>), ProbeError> {
+    let (name, kind) = question.split_once(' ').unwrap();
+    let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(format!("{name}.")).unwrap(), kind.parse::<RecordType>().unwrap()));
+    let answer = from.message(&Probe::new(transport, to), &message.to_vec().unwrap())?;
+    let answer = Message::from_vec(&answer).expect("an answer that can be read");
+    let addresses = answer.answers.iter().filter_map(|record| match &record.data {
+        RData::A(ip) => Some(ip.0.into()),
+        RData::AAAA(ip) => Some(ip.0.into()),
+        _ => None,
+    });
+    Ok((answer.metadata.response_code, addresses.collect()))
+}
+
+/// The metrics of a DNS server, read by a process of its own in the pod.
+fn scrape(server: &Pod) -> String {
+    let script = "exec 3<>/dev/tcp/127.0.0.1/9153; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
+    let process = server.spawn("scrape", &["bash", "-c", script], &[]);
+    process.wait(Duration::from_secs(10)).expect("it ends");
+    process.log()
+}
+
+fn told(addresses: &[&str]) -> (ResponseCode, Vec<IpAddr>) {
+    (ResponseCode::NoError, addresses.iter().map(|ip| ip.parse().unwrap()).collect())
+}
+
+const FAILS: (ResponseCode, Vec<IpAddr>) = (ResponseCode::ServFail, Vec::new());
+
+#[test]
+fn p65_p78_names_open_what_a_pod_is_told_for_as_long_as_it_may_be_used() {
+    let stage = Stage::new();
+    // The answer comes when its addresses are in force: nothing is waited for.
+    for round in 0..20 {
+        let (kind, ip) = if round % 2 == 0 { ("A", "192.0.2.100") } else { ("AAAA", "2001:db8::100") };
+        assert_eq!(stage.ask(0, Transport::Udp, &format!("one.example {kind}")).unwrap(), told(&[ip]));
+        stage.is_open(0, ip, true).unwrap();
+    }
+    let asked = Instant::now();
+    let mut open = [stage.connect(0, "192.0.2.100"), stage.connect(0, "2001:db8::100")];
+    // Not to another pod of the same rules, not on another port, not by other names.
+    stage.is_open(1, "192.0.2.100", false).unwrap();
+    assert!(stage.pods[0].probe(&Probe::tcp([192, 0, 2, 100], 81).timeout(SILENCE)).is_err());
+    stage.is_open(0, "172.18.0.100", false).unwrap();
+    assert_eq!(stage.ask(0, Transport::Udp, "other.example A").unwrap(), told(&["172.18.0.100"]));
+    stage.is_open(0, "172.18.0.100", false).unwrap();
+    // By TCP, by a wildcard, by an alias.
+    assert_eq!(stage.ask(0, Transport::Tcp, "A.b.Wild.example A").unwrap(), told(&["172.18.0.100"]));
+    stage.is_open(0, "172.18.0.100", true).unwrap();
+    stage.is_open(1, "172.18.0.100", false).unwrap();
+
+    // It ends for new connections, and for those alone.
+    let over = asked + Duration::from_secs(TTL + GRACE);
+    stage.is_open(0, "192.0.2.100", true).unwrap();
+    stage.lab.wait_until("the answer has ended", || stage.is_open(0, "192.0.2.100", false));
+    assert!(Instant::now() + Duration::from_secs(1) >= over - Duration::from_secs(TTL), "it ended early");
+    stage.is_open(0, "2001:db8::100", false).unwrap();
+    for connection in &mut open {
+        connection.exchange(1000, 1000).unwrap();
+    }
+    stage.is_open(0, "172.18.0.100", true).unwrap();
+    // Nor do they end when policy changes that is none of theirs, nor by a sweep of the tables.
+    for (name, port) in [("more", 81), ("more", 82)] {
+        stage.lab.apply(
+            &POLICY
+                .replace("{name: names}", &format!("{{name: {name}}}"))
+                .replace("number: 80", &format!("number: {port}")),
+        );
+        std::thread::sleep(Duration::from_secs(7));
+        for connection in &mut open {
+            connection.exchange(1000, 1000).unwrap();
+        }
+        stage.is_open(0, "192.0.2.100", false).unwrap();
+    }
+    // Told again it is open again.
+    stage.lab.wait_until("the cache has ended", || {
+        let _told = stage.ask(0, Transport::Udp, "one.example A");
+        stage.is_open(0, "192.0.2.100", true)
+    });
+    // A rule that goes takes what it opened with it.
+    stage.lab.delete("ClusterNetworkPolicy", "more");
+    stage.lab.apply(&POLICY.replace("one.example, long.example, '*.wild.example'", "none.example"));
+    stage.lab.wait_until("the connections are cut", || match open[0].exchange(10, 0) {
+        Err(ProbeError::TimedOut) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    stage.is_open(0, "172.18.0.100", false).unwrap();
+}
+
+/// What a covered name costs: distinct names, so that the agent is asked about each. Prints it: the machine may be busy.
+#[test]
+fn p78_the_agents_word_is_a_short_wait() {
+    const NAMES: usize = 500;
+    let stage = Stage::new();
+    let took = |zone: &str| {
+        let mut times: Vec<Duration> = (0..NAMES)
+            .map(|n| {
+                let begin = Instant::now();
+                assert_eq!(stage.ask(0, Transport::Udp, &format!("n{n}.{zone} A")).unwrap(), told(&["172.18.0.100"]));
+                begin.elapsed()
+            })
+            .collect();
+        times.sort();
+        [times[NAMES / 2], times[NAMES * 99 / 100]]
+    };
+    let (without, with) = (took("other.example"), took("wild.example"));
+    println!("median and 99th percentile of a query: {without:?} of names that no rule has, {with:?} of others");
+    println!(
+        "{}",
+        scrape(&stage.servers[0]).lines().filter(|line| line.contains("policy_wait")).collect::<Vec<_>>().join("\n")
+    );
+    assert!(stage.metric(0, "fairlead_dns_policy_answers_total{result=\"in_force\"}") >= NAMES as f64);
+}
+
+#[test]
+fn p79_without_the_agent_covered_names_fail_and_what_is_in_force_stays() {
+    let stage = Stage::new();
+    let agent = stage.lab.node("node-1").agent();
+    assert_eq!(stage.ask(0, Transport::Udp, "long.example A").unwrap(), told(&["172.18.0.100"]));
+    stage.is_open(0, "172.18.0.100", true).unwrap();
+    let mut open = stage.connect(0, "172.18.0.100");
+    agent.kill9();
+    // Of the agent's own word the server remembers a second.
+    std::thread::sleep(Duration::from_secs(1));
+    for transport in [Transport::Udp, Transport::Tcp] {
+        for question in ["one.example A", "long.example A", "x.wild.example A"] {
+            assert_eq!(stage.ask(0, transport, question).unwrap(), FAILS, "{question}");
+        }
+        assert_eq!(stage.ask(0, transport, "other.example A").unwrap(), told(&["172.18.0.100"]));
+    }
+    stage.is_open(0, "172.18.0.100", true).unwrap();
+    // The next server knows of the rules what the agent has left.
+    stage.processes[1].kill(9);
+    let program = binary("fairlead-dns").unwrap().display().to_string();
+    let objects = stage.lab.objects().directory().display().to_string();
+    let upstream = SocketAddr::from((stage.lab.node("node-1").v4(), 5353)).to_string();
+    let argv = [&program, "--objects", &objects, "--upstream", &upstream, "--names-dir", "/run/fairlead/names"];
+    let _next = stage.servers[0].spawn("dns-next", &argv, &[]);
+    stage.lab.wait_until("the next server answers", || match stage.ask(0, Transport::Udp, "other.example A") {
+        Ok((ResponseCode::NoError, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(stage.ask(0, Transport::Udp, "long.example A").unwrap(), FAILS);
+    stage.lab.node("node-1").start_agent();
+    // What was in force is so without anybody's asking.
+    stage.is_open(0, "172.18.0.100", true).unwrap();
+    open.exchange(10, 0).unwrap();
+    stage.lab.wait_until("the agent answers again", || match stage.ask(0, Transport::Udp, "one.example A") {
+        Ok((ResponseCode::NoError, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    stage.is_open(0, "192.0.2.100", true).unwrap();
+}
+
+#[test]
+fn p80_answers_from_elsewhere_open_nothing() {
+    let stage = Stage::new();
+    // Of another server: the world's own.
+    let world = SocketAddr::from((stage.lab.node("node-1").v4(), 5353));
+    let own = stage.pods[0].via(Via::Packet);
+    assert_eq!(ask(&own, world, Transport::Udp, "one.example A").unwrap(), told(&["192.0.2.100"]));
+    stage.is_open(0, "192.0.2.100", false).unwrap();
+    // Of another node's server, since the node's own is gone.
+    let elsewhere = "fairlead_dns_policy_elsewhere_total";
+    stage.processes[1].kill(9);
+    stage.kube_dns(&[false, true]);
+    stage.lab.wait_until("the other node's server answers", || match stage.ask(0, Transport::Udp, "other.example A") {
+        Ok((ResponseCode::NoError, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let before = stage.metric(1, elsewhere);
+    assert_eq!(stage.ask(0, Transport::Udp, "one.example A").unwrap(), told(&["192.0.2.100"]));
+    stage.is_open(0, "192.0.2.100", false).unwrap();
+    assert!(stage.metric(1, elsewhere) > before, "it is counted");
+}
