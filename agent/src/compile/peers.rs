@@ -151,8 +151,7 @@ fn told(world: &World<'_>, nodes: &Nodes<'_>, numbers: &Numbers, classifier: &mu
                 wanted.pairs.len() - 1
             })
         });
-        let is_kept = world.kept.iter().any(|kept| kept.contains(ip));
-        let flags = if is_kept { PeerFlags::KEEP_SOURCE } else { 0 };
+        let flags = if world.own_sources.at(ip.into()) { PeerFlags::KEEP_SOURCE } else { 0 };
         let lingers = if pair.is_some() { PeerFlags::LINGERS } else { 0 };
         wanted.peers.insert(ip.into(), WantedPeer { class, pair, slot: None, node: None, flags: flags | lingers });
     }

@@ -80,7 +80,7 @@ mod tests {
     use fairlead_objects::Action;
 
     #[test]
-    fn p78_pods_are_covered_by_the_rules_that_select_them() {
+    fn p76_pods_are_covered_by_the_rules_that_select_them() {
         let mut cluster = Cluster::grid();
         assert_eq!(coverage(&cluster.world()), NameRules::default());
         let accept = |texts: &[&str]| does(Action::Accept, &[named_by(texts)], &[]);

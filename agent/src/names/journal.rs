@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn p78_an_agent_that_starts_anew_has_the_names_of_the_one_before() {
+    fn p76_an_agent_that_starts_anew_has_the_names_of_the_one_before() {
         let path = std::env::temp_dir().join(format!("fairlead-names-{}", std::process::id()));
         let _none = std::fs::remove_file(&path);
         let (pod, other) = (ObjectKey::new("x", "a"), ObjectKey::new("x", "b"));

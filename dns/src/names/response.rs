@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn p78_addresses_are_those_at_the_end_of_the_aliases() {
+    fn p76_addresses_are_those_at_the_end_of_the_aliases() {
         assert_eq!(
             read("a.example.", &[("a.example.", 30, "192.0.2.1"), ("a.example.", 20, "192.0.2.2")]),
             (vec!["192.0.2.1".to_owned(), "192.0.2.2".to_owned()], 20)

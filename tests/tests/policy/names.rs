@@ -1,5 +1,5 @@
-//! `domainNames`, with packets: a fairlead-dns on each node, and another one that stands for the servers of the world. P65, P78
-//! to P81.
+//! `domainNames`, with packets: a fairlead-dns on each node, and another one that stands for the servers of the world. P65, P76
+//! to P79.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -206,7 +206,7 @@ fn told(addresses: &[&str]) -> (ResponseCode, Vec<IpAddr>) {
 const FAILS: (ResponseCode, Vec<IpAddr>) = (ResponseCode::ServFail, Vec::new());
 
 #[test]
-fn p65_p78_names_open_what_a_pod_is_told_for_as_long_as_it_may_be_used() {
+fn p65_p76_names_open_what_a_pod_is_told_for_as_long_as_it_may_be_used() {
     let stage = Stage::new();
     // The answer comes when its addresses are in force: nothing is waited for.
     for round in 0..20 {
@@ -267,7 +267,7 @@ fn p65_p78_names_open_what_a_pod_is_told_for_as_long_as_it_may_be_used() {
 
 /// What a covered name costs: distinct names, so that the agent is asked about each. Prints it: the machine may be busy.
 #[test]
-fn p78_the_agents_word_is_a_short_wait() {
+fn p76_the_agents_word_is_a_short_wait() {
     const NAMES: usize = 500;
     let stage = Stage::new();
     let took = |zone: &str| {
@@ -291,7 +291,7 @@ fn p78_the_agents_word_is_a_short_wait() {
 }
 
 #[test]
-fn p79_without_the_agent_covered_names_fail_and_what_is_in_force_stays() {
+fn p77_without_the_agent_covered_names_fail_and_what_is_in_force_stays() {
     let stage = Stage::new();
     let agent = stage.lab.node("node-1").agent();
     assert_eq!(stage.ask(0, Transport::Udp, "long.example A").unwrap(), told(&["172.18.0.100"]));
@@ -331,7 +331,7 @@ fn p79_without_the_agent_covered_names_fail_and_what_is_in_force_stays() {
 }
 
 #[test]
-fn p80_answers_from_elsewhere_open_nothing() {
+fn p78_answers_from_elsewhere_open_nothing() {
     let stage = Stage::new();
     // Of another server: the world's own.
     let world = SocketAddr::from((stage.lab.node("node-1").v4(), 5353));

@@ -166,7 +166,7 @@ proptest! {
 }
 
 #[test]
-fn p78_a_pod_that_has_little_loses_nothing_to_one_that_asks_for_much() {
+fn p76_a_pod_that_has_little_loses_nothing_to_one_that_asks_for_much() {
     let mut names = Names::new(Bounds { name: 10, pod: 1000, all: 1000 });
     let (small, large) = (key(0), key(1));
     let mut learn = |pod: &ObjectKey, name: &str, address: IpAddr| {
@@ -183,7 +183,7 @@ fn p78_a_pod_that_has_little_loses_nothing_to_one_that_asks_for_much() {
 }
 
 #[test]
-fn p78_a_thousand_names_with_a_hundred_addresses_each() {
+fn p76_a_thousand_names_with_a_hundred_addresses_each() {
     let mut names = Names::new(Bounds::default());
     let pod = key(0);
     for name in 0..1000_u32 {

@@ -92,7 +92,7 @@ fn names(rules: &[&str]) -> Cluster {
 }
 
 #[test]
-fn p78_another_address_of_a_name_is_one_operation() {
+fn p76_another_address_of_a_name_is_one_operation() {
     let mut cluster = names(&["*.example"]);
     let mut state = cluster.tables();
     let mut learn = |n: u8| {
@@ -110,7 +110,7 @@ fn p78_another_address_of_a_name_is_one_operation() {
 }
 
 #[test]
-fn p78_pods_with_the_same_rules_are_told_apart() {
+fn p76_pods_with_the_same_rules_are_told_apart() {
     let mut cluster = names(&["a.example"]);
     let mut state = cluster.tables();
     let (changed, _) = tell(&mut cluster, &Told::Learn(0, 0, ip("192.0.2.1")));
@@ -122,7 +122,7 @@ fn p78_pods_with_the_same_rules_are_told_apart() {
 }
 
 #[test]
-fn p81_what_there_is_no_room_for_is_left_out_and_takes_nothing_away() {
+fn p79_what_there_is_no_room_for_is_left_out_and_takes_nothing_away() {
     let mut cluster = names(&["a.example"]);
     let room = cluster.tables().content().peer.peers.len() + 1;
     let mut state = State { capacity: Capacity { peers: room, ..Capacity::default() }, ..State::default() };
