@@ -50,7 +50,7 @@ fn frames_that_a_pod_tagged_go_nowhere_and_are_counted() {
 }
 
 #[test]
-fn a_tag_that_only_gives_a_priority_is_no_tag() {
+fn s79_a_tag_that_only_gives_a_priority_is_no_tag() {
     let lab = world();
     let node = lab.node("node-1");
     let pod = node.pod("tags/urgent").udp(53).start();

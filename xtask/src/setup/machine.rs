@@ -40,14 +40,19 @@ pub(crate) fn modules(series: &str) -> Option<Vec<PathBuf>> {
     MODULES.iter().map(|(name, _)| find(&folder, &module(name))).collect()
 }
 
-/// What of the network Debian's kernels have as modules, none of which needs another: its name, and where it is below the
-/// kernel's modules.
-pub(crate) const MODULES: [(&str, &str); 5] = [
+/// What of the network Debian's kernels have as modules, what one needs before it: its name, and where it is below the kernel's
+/// modules.
+pub(crate) const MODULES: [(&str, &str); 10] = [
     ("dummy", "kernel/drivers/net"),
     ("veth", "kernel/drivers/net"),
     ("sch_ingress", "kernel/net/sched"),
     ("cls_bpf", "kernel/net/sched"),
     ("sch_fq", "kernel/net/sched"),
+    ("llc", "kernel/net/llc"),
+    ("stp", "kernel/net/802"),
+    ("garp", "kernel/net/802"),
+    ("mrp", "kernel/net/802"),
+    ("8021q", "kernel/net/8021q"),
 ];
 
 /// How a module's file begins; it may be packed.

@@ -1,5 +1,5 @@
 //! `cargo xtask vm`: every program of the eBPF object through the verifiers of several kernels, packets with a limit of
-//! bandwidth by way of `fq`, and with `--frames` the frames of the datapath's tests through the programs instead.
+//! bandwidth by way of `fq` and packets of VLANs, and with `--frames` the frames of the datapath's tests through the programs instead.
 
 mod frames;
 mod initramfs;

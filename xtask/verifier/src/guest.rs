@@ -19,9 +19,19 @@ pub(crate) const OBJECT: &str = "/object";
 /// Where it has frames, if it has any.
 const FRAMES: &str = "/frames";
 
-/// Where it has modules of the kernel, those that are modules, and with which parameters.
-const MODULES: [(&str, &CStr); 5] =
-    [("/dummy", c"numdummies=0"), ("/veth", c""), ("/sch_ingress", c""), ("/cls_bpf", c""), ("/sch_fq", c"")];
+/// Where it has modules of the kernel, those that are modules, and with which parameters; what one needs comes before it.
+const MODULES: [(&str, &CStr); 10] = [
+    ("/dummy", c"numdummies=0"),
+    ("/veth", c""),
+    ("/sch_ingress", c""),
+    ("/cls_bpf", c""),
+    ("/sch_fq", c""),
+    ("/llc", c""),
+    ("/stp", c""),
+    ("/garp", c""),
+    ("/mrp", c""),
+    ("/8021q", c""),
+];
 
 /// Mounts what loading a program reads (the kernel's types below /sys, the CPU count below /proc), and loads the modules
 /// that interfaces, hooks and queues need.

@@ -1,5 +1,6 @@
 //! Loads every program of an eBPF object, says what the kernel's verifier thought of it, and runs recorded frames of the
-//! datapath's tests through it, if it has them. Without them a guest sends packets by way of a queue with departure times.
+//! datapath's tests through it, if it has them. Without them a guest sends real packets: by way of a queue with departure times, and with
+//! tags of VLANs.
 //!
 //! `fairlead-verifier OBJECT [FRAMES [RUNS]]` does so on the running kernel; with RUNS it also runs the last frame of each test so
 //! often, and says how long that takes. As the first process of a machine (it is then all that
@@ -24,7 +25,9 @@ mod links;
 mod load;
 mod netlink;
 mod pace;
+mod site;
 mod store;
+mod vlan;
 
 use std::{env, fs, process::ExitCode};
 
@@ -33,7 +36,7 @@ use anyhow::{Context, Result, bail};
 fn main() -> ExitCode {
     let first = std::process::id() == 1;
     let result = if first {
-        let then = || guest::frames().map_or(Then::Queue, |frames| Then::Frames(frames, None));
+        let then = || guest::frames().map_or(Then::Packets, |frames| Then::Frames(frames, None));
         guest::prepare().and_then(|()| verify(guest::OBJECT, then()))
     } else {
         from_arguments()
@@ -66,8 +69,8 @@ enum Then<'a> {
     Nothing,
     /// Recorded frames run through them; the last of each test so often again, if that is said.
     Frames(&'a str, Option<u32>),
-    /// Packets are sent by way of a queue with departure times.
-    Queue,
+    /// Real packets are sent.
+    Packets,
 }
 
 /// Whether every program of the object at this path was loaded, and what is done with them then came out right.
@@ -76,7 +79,11 @@ fn verify(object: &str, then: Then<'_>) -> Result<bool> {
     let (mut ebpf, all_loaded) = load::all(&read(object)?)?;
     let all_right = match then {
         Then::Frames(frames, runs) if all_loaded => frames::run(&mut ebpf, &read(frames)?, runs)?,
-        Then::Queue if all_loaded => pace::run(&mut ebpf)?,
+        Then::Packets if all_loaded => {
+            let mut programs = site::Programs::of(&mut ebpf);
+            // Each is tried, whatever became of the other.
+            pace::run(&mut programs)? & vlan::run(&mut programs)?
+        }
         _ => all_loaded,
     };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;

@@ -5,23 +5,14 @@
 //! programs at them. The other ends are in a second namespace, which has no addresses: whole frames come from and go there.
 
 use std::{
-    collections::{
-        BTreeMap,
-        btree_map::Entry::{Occupied, Vacant},
-    },
-    fs::{self, File},
+    fs,
     net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use aya::{
-    Ebpf,
-    programs::{SchedClassifier, TcAttachType, tc::qdisc_add_clsact},
-    util::KernelVersion,
-};
+use aya::programs::TcAttachType;
 use fairlead_datapath::{
     bandwidth::{Bandwidth, Limit},
     catalog::TableId,
@@ -29,50 +20,35 @@ use fairlead_datapath::{
     testing::{L4, Message, Node},
 };
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    RouteNetlinkMessage,
     tc::{TcAttribute, TcHandle, TcMessage},
 };
 use nix::{
     errno::Errno,
-    ifaddrs::getifaddrs,
-    sched::{CloneFlags, setns, unshare},
-    sys::{
-        socket::{
-            AddressFamily as Family, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
-            sockopt::ReceiveTimeout,
-        },
-        time::{TimeVal, TimeValLike as _},
-    },
+    sys::socket::{MsgFlags, recv, send},
 };
 
 use crate::{
     links::FAR_ENDS,
     netlink::Netlink,
-    store::{self, Store},
+    site::{self, MAC, Programs},
 };
 
 /// What this test is called in the report.
 const NAME: &str = "c42_what_leaves_waits_for_its_turn_at_fq";
-
-/// Of every interface.
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
 /// Bytes of a frame, the time that it takes at the limit, and how many are sent at once.
 const BYTES: usize = 1000;
 const EACH: Duration = Duration::from_micros(2500);
 const FRAMES: u32 = 60;
 
-/// How much later than its turn a frame may be seen by a guest that is emulated, and how long none comes after the last.
+/// How much later than its turn a frame may be seen by a guest that is emulated.
 const SLACK: Duration = Duration::from_millis(500);
-const QUIET: i64 = 700;
 
 /// Sends by way of the queue and prints a line about it; whether all was right.
-pub(crate) fn run(ebpf: &mut Ebpf) -> Result<bool> {
-    let result = Site::make(ebpf).and_then(Site::measure);
+pub(crate) fn run(programs: &mut Programs<'_>) -> Result<bool> {
+    let result = Site::make(programs).and_then(Site::measure);
+    programs.detach()?;
     match &result {
         Ok(frames) => println!("fairlead-verifier\tframes\t{NAME}\t{frames}"),
         Err(error) => {
@@ -89,44 +65,32 @@ fn limit(ahead: u32, paced: bool) -> Limit {
 }
 
 /// The other ends, and what the pod may send.
-struct Site {
+struct Site<'p, 'e> {
+    programs: &'p mut Programs<'e>,
     /// The pod's own side.
     pod: OwnedFd,
     /// That of a pod beside it.
     beside: OwnedFd,
     /// What is behind the uplink.
     outside: OwnedFd,
-    limits: Box<dyn Store>,
-    paces: Box<dyn Store>,
 }
 
-impl Site {
-    fn make(ebpf: &mut Ebpf) -> Result<Self> {
-        let mut stores: BTreeMap<TableId, Box<dyn Store>> = BTreeMap::new();
-        for entry in Node::new().host.tables() {
-            let store = match stores.entry(entry.table) {
-                Occupied(at) => at.into_mut(),
-                Vacant(at) => at.insert(store::take(ebpf, entry.table)?),
-            };
-            store.put(&entry.key, &entry.value).with_context(|| entry.table.to_string())?;
-        }
-        unshare(CloneFlags::CLONE_NEWNET).context("can't make a network namespace")?;
-        let others = in_a_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            Ok(File::open("/proc/thread-self/ns/net")?)
-        })?;
-        links(&others)?;
-        let ends = in_a_thread(|| {
-            setns(&others, CloneFlags::CLONE_NEWNET)?;
-            [ifindex_of(0), ifindex_of(1), Node::UPLINK].into_iter().map(end).collect::<Result<Vec<_>>>()
+impl<'p, 'e> Site<'p, 'e> {
+    fn make(programs: &'p mut Programs<'e>) -> Result<Self> {
+        programs.write(&Node::new())?;
+        let others = site::enter()?;
+        let indexes = [ifindex_of(0), ifindex_of(1), Node::UPLINK];
+        site::links(&others, &indexes)?;
+        ways()?;
+        let ends = site::there(&others, || {
+            indexes.into_iter().map(|index| site::end(index + FAR_ENDS)).collect::<Result<Vec<_>>>()
         })?;
         let [pod, beside, outside] = ends.try_into().map_err(|_| anyhow!("three links have three ends"))?;
         for slot in [0, 1] {
-            attach(ebpf, "from_pod", &name(ifindex_of(slot)), TcAttachType::Ingress)?;
+            programs.attach("from_pod", ifindex_of(slot), TcAttachType::Ingress)?;
         }
-        attach(ebpf, "to_uplink", &name(Node::UPLINK), TcAttachType::Egress)?;
-        let (limits, paces) = (store::take(ebpf, TableId::Limits)?, store::take(ebpf, TableId::Paces)?);
-        Ok(Self { pod, beside, outside, limits, paces })
+        programs.attach("to_uplink", Node::UPLINK, TcAttachType::Egress)?;
+        Ok(Self { programs, pod, beside, outside })
     }
 
     /// Sends to each destination; how many frames there were.
@@ -145,15 +109,16 @@ impl Site {
         some(&arrived).map_err(here)?;
         let (_, last) = arrived.times.last().context("nothing arrives")?;
         let longest = arrived.took + SLACK / 5;
+        self.programs.table(TableId::Limits)?.remove(&0_u32.to_ne_bytes())?;
         ensure!(*last <= longest, "the last arrives after {last:?}, and not within {longest:?}: nothing waits there");
         Ok(5 * FRAMES)
     }
 
     fn send(&mut self, to: IpAddr, egress: Limit, here: bool) -> Result<Arrived> {
         let slot = 0_u32.to_ne_bytes();
-        self.paces.remove(&slot)?;
+        self.programs.table(TableId::Paces)?.remove(&slot)?;
         let value = Bandwidth { egress, ingress: Limit::NONE };
-        self.limits.put(&slot, zerocopy::IntoBytes::as_bytes(&value))?;
+        self.programs.table(TableId::Limits)?.put(&slot, zerocopy::IntoBytes::as_bytes(&value))?;
         let mut message = Message::new(Node::pod(0, false), to, L4::Udp(40_000, 9));
         message.payload.resize(BYTES - message.frame().bytes.len() + message.payload.len(), 0);
         let mut frame = message.frame().bytes;
@@ -211,105 +176,16 @@ fn some(arrived: &Arrived) -> Result<()> {
     Ok(())
 }
 
-/// A thread has a network namespace of its own if it wants to.
-fn in_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    thread::scope(|scope| scope.spawn(work).join()).map_err(|_| anyhow!("a thread has panicked"))?
-}
-
-fn name(index: u32) -> String {
-    format!("fl{index}")
-}
-
-fn attach(ebpf: &mut Ebpf, program: &str, interface: &str, at: TcAttachType) -> Result<()> {
-    if KernelVersion::current()? < KernelVersion::new(6, 6, 0) {
-        qdisc_add_clsact(interface).with_context(|| format!("can't make the hooks of {interface}"))?;
-    }
-    let loaded = ebpf.program_mut(program).with_context(|| format!("the object has no program {program}"))?;
-    let loaded: &mut SchedClassifier = loaded.try_into()?;
-    loaded.attach(interface, at).with_context(|| format!("can't attach {program} to {interface}"))?;
-    Ok(())
-}
-
-/// Makes the links, whose far ends are in another namespace, and the node's ways: out of the uplink, to the other node.
-fn links(others: &File) -> Result<()> {
-    let netlink = Netlink::open()?;
-    for index in [ifindex_of(0), ifindex_of(1), Node::UPLINK] {
-        let mut far = LinkMessage::default();
-        far.header.index = index + FAR_ENDS;
-        far.attributes = vec![LinkAttribute::IfName(name(index)), LinkAttribute::NetNsFd(others.as_raw_fd())];
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        link.header.flags = LinkFlags::Up;
-        link.header.change_mask = LinkFlags::Up;
-        let data = LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far)));
-        link.attributes = vec![
-            LinkAttribute::IfName(name(index)),
-            LinkAttribute::Address(MAC.to_vec()),
-            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), data]),
-        ];
-        netlink.add(RouteNetlinkMessage::NewLink(link)).with_context(|| format!("can't make the veth {index}"))?;
-    }
+/// Gives the uplink a queue, and makes the node's ways: out of the uplink, to the other node.
+fn ways() -> Result<()> {
     let mut queue = TcMessage::default();
     queue.header.index = Node::UPLINK as i32;
     queue.header.parent = TcHandle::ROOT;
     queue.attributes = vec![TcAttribute::Kind("fq".to_owned())];
-    netlink.add(RouteNetlinkMessage::NewQueueDiscipline(queue)).context("can't give the uplink fq")?;
-
-    let (IpAddr::V4(own), IpAddr::V4(hop)) = (Node::address(false), Node::other_node(false)) else {
-        unreachable!("asked for IPv4")
-    };
-    let mut address = AddressMessage::default();
-    address.header.family = AddressFamily::Inet;
-    address.header.prefix_len = 24;
-    address.header.index = Node::UPLINK;
-    address.attributes = vec![AddressAttribute::Local(own.into()), AddressAttribute::Address(own.into())];
-    netlink.add(RouteNetlinkMessage::NewAddress(address)).context("can't give the uplink an address")?;
-    let mut neighbour = NeighbourMessage::default();
-    neighbour.header.family = AddressFamily::Inet;
-    neighbour.header.ifindex = Node::UPLINK;
-    neighbour.header.state = NeighbourState::Permanent;
-    neighbour.attributes = vec![
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(hop)),
-        NeighbourAttribute::LinkLayerAddress(MAC.to_vec()),
-    ];
-    netlink.add(RouteNetlinkMessage::NewNeighbour(neighbour)).context("can't add the other node as a neighbour")?;
+    Netlink::open()?.add(RouteNetlinkMessage::NewQueueDiscipline(queue)).context("can't give the uplink fq")?;
+    let [own, hop] = [Node::address(false), Node::other_node(false)].map(site::v4);
+    site::address(Node::UPLINK, own)?;
+    site::neighbour(Node::UPLINK, hop)?;
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("the node can't forward")?;
-    // A default route needs its uplink to run, which it does once the other end is up too.
-    in_a_thread(|| {
-        setns(others, CloneFlags::CLONE_NEWNET)?;
-        let netlink = Netlink::open()?;
-        for index in [ifindex_of(0), ifindex_of(1), Node::UPLINK] {
-            let mut link = LinkMessage::default();
-            link.header.index = index + FAR_ENDS;
-            link.header.flags = LinkFlags::Up;
-            link.header.change_mask = LinkFlags::Up;
-            netlink.set(RouteNetlinkMessage::NewLink(link))?;
-        }
-        Ok(())
-    })?;
-    let mut route = RouteMessage::default();
-    route.header = RouteHeader {
-        address_family: AddressFamily::Inet,
-        table: RouteHeader::RT_TABLE_MAIN,
-        protocol: RouteProtocol::Static,
-        scope: RouteScope::Universe,
-        kind: RouteType::Unicast,
-        ..route.header
-    };
-    route.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(hop)), RouteAttribute::Oif(Node::UPLINK)];
-    netlink.add(RouteNetlinkMessage::NewRoute(route)).context("can't add a default route")
-}
-
-/// A socket for the whole frames of an interface's far end.
-fn end(index: u32) -> Result<OwnedFd> {
-    let interface = getifaddrs()?.find(|found| {
-        let link = found.address.as_ref().and_then(|address| address.as_link_addr());
-        link.is_some_and(|link| link.ifindex() == (index + FAR_ENDS) as usize)
-    });
-    let address = interface.and_then(|found| found.address).context("the far end is not there")?;
-    let address = address.as_link_addr().context("it was one above")?;
-    let fd = socket(Family::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
-    bind(fd.as_raw_fd(), address)?;
-    setsockopt(&fd, ReceiveTimeout, &TimeVal::milliseconds(QUIET))?;
-    Ok(fd)
+    site::route(None, Node::UPLINK, Some(hop))
 }

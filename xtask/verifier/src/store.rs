@@ -62,7 +62,7 @@ macro_rules! reached {
 reached! {
     by key: Affinities, EstablishedFlows, Fragments, Frontends, NodeAddresses, OtherFlows, Peers, PolicyPeers, PolicyPorts,
         PortSets, Uplinks;
-    by index: Backends, FlowCounts, HostFlows, Limits, Nodes, Paces, Pods, PolicySets, PortShares, ServiceGeneration,
+    by index: Backends, DropsOfPods, FlowCounts, HostFlows, Limits, Nodes, Paces, Pods, PolicySets, PortShares, ServiceGeneration,
         ServicePorts, Settings, Slots;
     by prefix: Cidrs, PolicyRanges, SourceRanges;
 }
