@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use fairlead_dns::WireName;
 use fairlead_dns::corefile::{Corefile, translate};
 use fairlead_dns::files::Files;
-use fairlead_dns::plan::{BlockPlan, ForwardPlan, Makers, OverPlan, Own, Plan, Target};
+use fairlead_dns::forward::{Rules, Scope};
+use fairlead_dns::plan::{BlockPlan, ForwardPlan, Makers, OverPlan, Own, Plan, Source, Target};
 use fairlead_dns::site::dns64::Dns64;
 use fairlead_dns::site::external::External;
 use fairlead_dns::site::transfer::Transfer;
@@ -88,21 +89,35 @@ fn block_words(block: &BlockPlan) -> Vec<String> {
 }
 
 fn forward_words(forward: &ForwardPlan) -> String {
-    let target = |target: &Target| match target {
-        Target::Server(server) => server.to_string(),
-        Target::File(path) => path.display().to_string(),
+    let target = |Target { source, over }: &Target| {
+        let server = match source {
+            Source::Server(server) => server.to_string(),
+            Source::File(path) => path.display().to_string(),
+        };
+        match over {
+            OverPlan::Udp => server,
+            OverPlan::Tcp => format!("{server} over TCP"),
+            OverPlan::Tls(name) => format!("{server} over TLS as {name}"),
+        }
     };
     let to: Vec<String> = forward.to.iter().map(target).collect();
-    let over = match &forward.over {
-        OverPlan::Udp => String::new(),
-        OverPlan::Tcp => " over TCP".to_owned(),
-        OverPlan::Tls { name, .. } => format!(" over TLS to {name}"),
-    };
-    let cache = forward.cache;
-    let kept = if cache.bytes == 0 {
+    let Rules { bytes, ttl, denial, scope, .. } = &forward.cache;
+    let kept = if *bytes == 0 {
         "answers are not cached".to_owned()
     } else {
-        format!("answers are cached for {} s, negative ones for {} s", cache.ttl, cache.denial)
+        format!("answers{} are cached for {ttl} s, negative ones for {denial} s", scope_words(scope))
     };
-    format!("forward {} to {}{over}; {kept}", forward.from, to.join(", "))
+    format!("forward {} to {}; {kept}", forward.from, to.join(", "))
+}
+
+/// Which answers are kept, where that is not all.
+fn scope_words(Scope { zones, no_records, no_denials }: &Scope) -> String {
+    let mut out = String::new();
+    for (what, zones) in [(" of", zones), (" but positive ones of", no_records), (" but negative ones of", no_denials)]
+    {
+        if !zones.is_empty() {
+            out += &format!("{what} {}", names(zones));
+        }
+    }
+    out
 }

@@ -100,6 +100,15 @@ impl<K: Clone + Eq + Hash, T> Crowd<K, T> {
         Some((place, gone))
     }
 
+    /// Gives a client a place that nobody has to give up, if there is one.
+    pub fn admit_free(&mut self, client: &K, stands: T) -> Option<Place> {
+        let own = self.clients.get(client).map_or(0, |client| client.count);
+        if own >= self.bounds.each || self.members.len() >= self.bounds.all {
+            return None;
+        }
+        self.admit(client, stands).map(|(place, _)| place)
+    }
+
     /// The place is in use: it can't be taken away.
     pub fn busy(&mut self, place: Place) {
         let Some(member) = self.members.get_mut(&place) else { return };

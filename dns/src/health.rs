@@ -199,7 +199,8 @@ mod tests {
 
     #[test]
     fn upstream_servers_that_lead_back_are_named_and_take_no_server_out_of_service() {
-        let upstreams = ["127.0.0.1:53", "192.0.2.1:53"].map(|text| text.parse().unwrap()).to_vec();
+        let upstreams =
+            ["127.0.0.1:53", "192.0.2.1:53"].map(|text| text.parse::<SocketAddr>().unwrap().into()).to_vec();
         let forwarder = Forwarder::new(Config { upstreams, ..Config::default() }).map(Arc::new).unwrap();
         let server = forwarding(true, &Arc::default(), Some(Arc::clone(&forwarder)));
         assert_eq!(server.remarks(), "OK");

@@ -16,6 +16,13 @@ pub const MAX_LABEL: usize = 63;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WireName(Arc<[u8]>);
 
+impl Default for WireName {
+    /// The root.
+    fn default() -> Self {
+        Self(Arc::new([0]))
+    }
+}
+
 /// Why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {

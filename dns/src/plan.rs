@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::WireName;
-use crate::forward::{Policy, Rules as CacheRules};
+use crate::forward::{Failover, Policy, Rules as CacheRules};
 use crate::hosts::Hosts;
 use crate::site::Rules;
 use crate::zone::Options;
@@ -87,20 +87,31 @@ pub struct ForwardPlan {
     /// The servers.
     pub to: Vec<Target>,
     /// Domains with servers of their own.
-    pub stubs: Vec<(WireName, Vec<SocketAddr>)>,
+    pub stubs: Vec<(WireName, Vec<Target>)>,
     /// Which of them is asked first.
     pub policy: Policy,
-    /// They are asked over this.
-    pub over: OverPlan,
+    /// Whose answers are not the last word; the next route is the next of the block.
+    pub failover: Failover,
+    /// Who signs the certificates of servers that are asked over TLS; none: those that the machine knows.
+    pub authorities: Option<PathBuf>,
     /// How many queries may wait.
     pub max_concurrent: u32,
     /// What is kept of their answers.
     pub cache: CacheRules,
 }
 
+/// Servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Which.
+    pub source: Source,
+    /// What they are asked over.
+    pub over: OverPlan,
+}
+
 /// A server, or a file that names some.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum Source {
     /// A server.
     Server(SocketAddr),
     /// Those in a file as resolv.conf(5).
@@ -114,11 +125,6 @@ pub enum OverPlan {
     Udp,
     /// TCP.
     Tcp,
-    /// TLS.
-    Tls {
-        /// The name in the servers' certificates.
-        name: String,
-        /// Who signs them; none: those that the machine knows.
-        authorities: Option<PathBuf>,
-    },
+    /// TLS, with this name in the servers' certificates.
+    Tls(String),
 }

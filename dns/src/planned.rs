@@ -6,10 +6,10 @@ use anyhow::{Result, ensure};
 use fairlead_dns::WireName;
 use fairlead_dns::corefile::{Corefile, translate};
 use fairlead_dns::files::Files;
-use fairlead_dns::forward::Rules;
+use fairlead_dns::forward::{Failover, Rules};
 use fairlead_dns::hosts::Hosts;
 use fairlead_dns::name::strip_suffix;
-use fairlead_dns::plan::{BlockPlan, ForwardPlan, HostsPlan, OverPlan, Plan, Target};
+use fairlead_dns::plan::{BlockPlan, ForwardPlan, HostsPlan, OverPlan, Plan, Source, Target};
 use fairlead_dns::site::{self, HostsRules};
 use fairlead_dns::zone::Options;
 
@@ -38,20 +38,22 @@ impl Args {
         let named = self.tls_ca.is_none() || self.tls_server_name.is_some();
         ensure!(named, "--tls-ca is for servers that are asked over TLS: give --tls-server-name too, or leave it out");
         let root = vec![WireName::parse(".")?];
+        let over = match &self.tls_server_name {
+            Some(name) => OverPlan::Tls(name.clone()),
+            None => self.over_of_stubs(),
+        };
+        let target = |source| Target { source, over: over.clone() };
         let forward = ForwardPlan {
             from: WireName::parse(".")?,
             except: Vec::new(),
             to: match &self.upstream[..] {
-                [] => vec![Target::File(self.resolv_conf.clone())],
-                servers => servers.iter().copied().map(Target::Server).collect(),
+                [] => vec![target(Source::File(self.resolv_conf.clone()))],
+                servers => servers.iter().map(|server| target(Source::Server(*server))).collect(),
             },
             stubs: self.stubs()?,
             policy: self.policy,
-            over: match &self.tls_server_name {
-                Some(name) => OverPlan::Tls { name: name.clone(), authorities: self.tls_ca.clone() },
-                None if self.force_tcp => OverPlan::Tcp,
-                None => OverPlan::Udp,
-            },
+            failover: Failover::default(),
+            authorities: self.tls_ca.clone(),
             max_concurrent: self.max_concurrent,
             cache: Rules {
                 bytes: usize::try_from(self.cache_size).unwrap_or(usize::MAX),
@@ -89,11 +91,18 @@ impl Args {
         })
     }
 
-    fn stubs(&self) -> Result<Vec<(WireName, Vec<SocketAddr>)>> {
-        let stubs: Vec<_> = self.zones.iter().chain(&self.stub_domain).cloned().collect();
-        for (domain, _) in &stubs {
+    /// Servers of stub domains are asked without TLS.
+    fn over_of_stubs(&self) -> OverPlan {
+        if self.force_tcp && self.tls_server_name.is_none() { OverPlan::Tcp } else { OverPlan::Udp }
+    }
+
+    fn stubs(&self) -> Result<Vec<(WireName, Vec<Target>)>> {
+        let mut stubs = Vec::new();
+        for (domain, servers) in self.zones.iter().chain(&self.stub_domain) {
             let inside = strip_suffix(domain.as_wire(), self.zone.as_wire()).is_some();
             ensure!(!inside, "the stub domain {domain} is in the cluster's zone, which is answered here: leave it out");
+            let target = |server: &SocketAddr| Target { source: Source::Server(*server), over: self.over_of_stubs() };
+            stubs.push((domain.clone(), servers.iter().map(target).collect()));
         }
         Ok(stubs)
     }

@@ -1,11 +1,13 @@
 //! From a Corefile to a plan.
 
 use super::plugins::{
-    Kept, Kubernetes, acl, advice, bind, cache, dns64, forward, health, hosts, k8s_external, kubernetes, log, place,
-    rewrite, template, transfer, zone,
+    Kubernetes, acl, advice, bind, cache, dns64, errors, forward, health, hosts, k8s_external, kubernetes, loadbalance,
+    log, place, ready, rewrite, template, transfer, zone,
 };
 use super::syntax::{Corefile, Directive, Mistake, Place, ServerBlock, Word};
 use crate::WireName;
+use crate::forward::Rules;
+use crate::name::strip_suffix;
 use crate::plan::{BlockPlan, Plan};
 use crate::zone::Options;
 
@@ -69,7 +71,7 @@ impl Draft {
             self.zones.push(zone.clone());
             plan.rules.zones.push(zone);
         }
-        let mut kept = Kept::default();
+        let mut kept = None;
         let mut seen: Vec<&str> = Vec::new();
         for directive in &block.directives {
             let name = directive.name.text.as_str();
@@ -79,20 +81,20 @@ impl Draft {
             seen.push(name);
             self.plugin(directive, &mut plan, &mut kept)?;
         }
-        let (rules, disabled) = kept;
-        // The cluster's zone is never kept.
-        let own = plan.rules.cluster.as_ref().map(|cluster| &cluster.origin);
-        for (zone, place) in disabled.iter().filter(|(zone, _)| own != Some(zone)) {
-            self.notes.push(format!("{place}: answers of {zone} are cached like those of other zones"));
-        }
         let external = block.directives.iter().find(|directive| directive.name.text == "k8s_external");
         if let Some(external) = external.filter(|_| plan.rules.cluster.is_none()) {
             return Err(
                 external.wrong("k8s_external is for a block with kubernetes: add it to this one, or move this there")
             );
         }
-        if let Some(rules) = rules {
-            plan.forwards.iter_mut().for_each(|forward| forward.cache = rules);
+        if let Some(mut rules) = kept {
+            if let Some(cluster) = &plan.rules.cluster {
+                // Its zone is never kept.
+                let is_other = |zone: &WireName| strip_suffix(zone.as_wire(), cluster.origin.as_wire()).is_none();
+                rules.scope.no_records.retain(is_other);
+                rules.scope.no_denials.retain(is_other);
+            }
+            plan.forwards.iter_mut().for_each(|forward| forward.cache = rules.clone());
         }
         self.blocks.push(plan);
         Ok(())
@@ -130,21 +132,18 @@ impl Draft {
         zone(&Word { text: name.to_owned(), ..key.clone() })
     }
 
-    fn plugin(&mut self, directive: &Directive, plan: &mut BlockPlan, kept: &mut Kept) -> Result<(), Mistake> {
+    fn plugin(&mut self, directive: &Directive, plan: &mut BlockPlan, kept: &mut Option<Rules>) -> Result<(), Mistake> {
         let zones = plan.rules.zones.clone();
         match directive.name.text.as_str() {
             // What these are for is always done.
-            "errors" | "loop" | "reload" => {}
-            "loadbalance" => {
-                if let Some(word) = directive.at_most_one()?.filter(|word| word.text != "round_robin") {
-                    return Err(word.wrong(format!("{:?} is not supported: use round_robin", word.text)));
-                }
-            }
+            "loop" | "reload" => drop(directive.plain()?),
+            "errors" => errors(directive, &mut self.notes)?,
+            "loadbalance" => loadbalance(directive)?,
             "health" => {
                 let (address, lameduck) = health(directive)?;
                 (self.health, self.lameduck) = (address.or(self.health), lameduck.or(self.lameduck));
             }
-            "ready" => self.ready = place(directive)?.or(self.ready),
+            "ready" => self.ready = ready(directive, &mut self.notes)?.or(self.ready),
             "prometheus" => self.metrics = place(directive)?.or(self.metrics),
             "bind" => {
                 let addresses = bind(directive)?;
@@ -165,7 +164,7 @@ impl Draft {
                 }
             }
             "forward" => plan.forwards.push(forward(directive, &mut self.notes)?),
-            "cache" => *kept = cache(directive, &zones, &mut self.notes)?,
+            "cache" => *kept = Some(cache(directive, &zones, &mut self.notes)?),
             "hosts" => (plan.rules.hosts, plan.hosts) = hosts(directive, &zones)?,
             "rewrite" => plan.rules.rewrites.push(rewrite(directive)?),
             "template" => plan.rules.templates.push(template(directive, &zones)?),

@@ -135,3 +135,15 @@ fn what_is_about_to_leave_goes_first_whoever_has_it() {
     crowd.leaves(leaving);
     assert_eq!(crowd.admit(&"loud", "loud").unwrap().1, Some("leaving"));
 }
+
+#[test]
+fn a_place_that_is_free_is_taken_from_nobody() {
+    let mut crowd = Crowd::new(Bounds { all: 2, each: 1 });
+    assert!(crowd.admit_free(&'a', ()).is_some());
+    assert!(crowd.admit_free(&'a', ()).is_none(), "it has all that one client may have");
+    let place = crowd.admit_free(&'b', ()).unwrap();
+    assert!(crowd.admit_free(&'c', ()).is_none(), "there is none");
+    assert_eq!(crowd.len(), 2);
+    crowd.remove(place);
+    assert!(crowd.admit_free(&'c', ()).is_some());
+}

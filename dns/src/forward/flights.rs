@@ -5,14 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
+use tokio::sync::oneshot;
 
+use super::direct::Client;
 use super::question::Question;
 use super::reply::Reply;
-use super::terms::ForwardError;
+use super::terms::{ForwardError, Given};
 
 /// What comes of a question.
 pub(super) type Flight = Shared<BoxFuture<'static, Result<Arc<Reply>, ForwardError>>>;
 type Known = WeakShared<BoxFuture<'static, Result<Arc<Reply>, ForwardError>>>;
+
+/// Hands on what comes of a question to a client.
+pub(super) type Lands = Box<dyn FnOnce(Result<Arc<Reply>, ForwardError>) + Send>;
 
 /// Those that are under way.
 #[derive(Default)]
@@ -22,6 +27,18 @@ pub(super) struct Flights(Arc<Mutex<Table>>);
 struct Table {
     flights: HashMap<Question, (u64, Known)>,
     count: u64,
+    /// Clients whose question no task waits for.
+    clients: HashMap<Question, Vec<Lands>>,
+}
+
+/// How a client waits.
+pub(super) enum Wait<C> {
+    /// It is the first with this question, which is to be asked.
+    First,
+    /// With others.
+    Joins,
+    /// Not so: there is a flight.
+    Flies(C),
 }
 
 impl Flights {
@@ -47,6 +64,48 @@ impl Flights {
             table.flights.insert(question.clone(), (number, known));
         }
         flight
+    }
+}
+
+impl Flights {
+    /// Has a client wait for what comes of a question that no task waits for.
+    pub(super) fn wait<D>(&self, question: &Question, client: Client<D>) -> Wait<Client<D>>
+    where
+        D: FnOnce(Result<Given, ForwardError>) + Send + 'static,
+    {
+        let mut table = lock(&self.0);
+        // It must not end in here: its end locks the table.
+        let flight = table.flights.get(question).and_then(|(_, flight)| flight.upgrade());
+        if flight.is_some() {
+            drop(table);
+            return Wait::Flies(client);
+        }
+        let lands: Lands = Box::new(|result| client.land(result));
+        match table.clients.get_mut(question) {
+            Some(others) => {
+                others.push(lands);
+                Wait::Joins
+            }
+            None => {
+                table.clients.insert(question.clone(), vec![lands]);
+                Wait::First
+            }
+        }
+    }
+
+    /// A flight that ends with what comes of a question that no task waits for, if there is one.
+    pub(super) fn join_clients(&self, question: &Question) -> Option<Flight> {
+        let mut table = lock(&self.0);
+        let others = table.clients.get_mut(question)?;
+        let (tell, heard) = oneshot::channel();
+        others.push(Box::new(|result| drop(tell.send(result))));
+        drop(table);
+        Some(async move { heard.await.unwrap_or(Err(ForwardError::TimedOut)) }.boxed().shared())
+    }
+
+    /// Those who wait for what has come of a question. They are not there any more.
+    pub(super) fn land(&self, question: &Question) -> Vec<Lands> {
+        lock(&self.0).clients.remove(question).unwrap_or_default()
     }
 }
 

@@ -1,21 +1,24 @@
 //! Answers from what is kept, or asks upstream servers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use tokio::sync::{Notify, oneshot};
 
 use super::cache::{Cache, Found, Millis, STALE_TTL};
+use super::direct::Sent;
 use super::flights::{Flight, Flights};
 use super::order::{Policy, View, order};
 use super::probes::Probes;
 use super::question::{Question, Wants, write_key};
-use super::race::race;
+use super::race::{Tried, race};
 use super::reply::{Client, Lifetime, Reply};
-use super::server::{Over, Server};
+use super::route::{Failover, Route};
+use super::server::Server;
 use super::terms::{Config, ForwardError, Given, Kept, Limits};
+use super::upstreams::Upstream;
 use crate::WireName;
 use crate::crowd::{Crowd, Place};
 use crate::manner::Manner;
@@ -28,14 +31,19 @@ const CLIENT_PATIENCE: Duration = Duration::from_millis(1800);
 
 /// Asks upstream servers.
 pub struct Forwarder {
+    /// All names that are asked for are in it.
+    zone: WireName,
     servers: RwLock<Arc<[Arc<Server>]>>,
     /// The longest first.
     stubs: Vec<(WireName, Arc<[Arc<Server>]>)>,
     policy: Policy,
-    over: Over,
-    limits: Limits,
+    pub(super) failover: Failover,
+    /// Who is asked where an answer is not taken: routes behind this one, in order.
+    next: RwLock<Arc<[Route]>>,
+    pub(super) limits: Limits,
     cache: Cache,
-    flights: Flights,
+    pub(super) flights: Flights,
+    pub(super) sent: Sent,
     waiting: Mutex<Crowd<IpAddr, oneshot::Sender<()>>>,
     left: Notify,
     pub(super) probes: Probes,
@@ -45,20 +53,22 @@ impl Forwarder {
     /// A forwarder, or `None` when there are no servers.
     #[must_use]
     pub fn new(config: Config) -> Option<Self> {
-        let Config { upstreams, mut stubs, limits, rules, policy, over } = config;
-        let servers = |addresses: Vec<SocketAddr>, over: &Over| -> Arc<[Arc<Server>]> {
-            addresses.into_iter().map(|to| Arc::new(Server::new(to, over.clone()))).collect()
+        let Config { zone, upstreams, mut stubs, limits, rules, policy, failover } = config;
+        let servers = |upstreams: Vec<Upstream>| -> Arc<[Arc<Server>]> {
+            upstreams.into_iter().map(|upstream| Arc::new(Server::new(upstream))).collect()
         };
-        let of_stubs = if matches!(over, Over::Tcp) { Over::Tcp } else { Over::Udp };
         stubs.sort_by_key(|(domain, _)| std::cmp::Reverse(domain.as_wire().len()));
         (!upstreams.is_empty() || !stubs.is_empty()).then(|| Self {
-            servers: RwLock::new(servers(upstreams, &over)),
-            stubs: stubs.into_iter().map(|(domain, addresses)| (domain, servers(addresses, &of_stubs))).collect(),
+            zone,
+            servers: RwLock::new(servers(upstreams)),
+            stubs: stubs.into_iter().map(|(domain, upstreams)| (domain, servers(upstreams))).collect(),
             policy,
-            over,
+            failover,
+            next: RwLock::default(),
             limits,
             cache: Cache::new(rules),
             flights: Flights::default(),
+            sent: Sent::default(),
             waiting: Mutex::new(Crowd::new(limits.in_flight)),
             left: Notify::new(),
             probes: Probes::default(),
@@ -68,8 +78,16 @@ impl Forwarder {
     /// Every server, those of stub domains too; the one with the same address twice where it is in two places.
     #[must_use]
     pub fn all_upstreams(&self) -> Vec<Arc<Server>> {
-        let stubs = self.stubs.iter().flat_map(|(_, servers)| servers.iter());
-        self.upstreams().iter().chain(stubs).cloned().collect()
+        self.by_domain().into_iter().map(|(_, server)| server).collect()
+    }
+
+    /// Every server, with the domain whose names it is asked for.
+    #[must_use]
+    pub fn by_domain(&self) -> Vec<(WireName, Arc<Server>)> {
+        let stubs = self.stubs.iter().flat_map(|(domain, servers)| servers.iter().map(move |server| (domain, server)));
+        let own = self.upstreams();
+        let all = own.iter().map(|server| (&self.zone, server)).chain(stubs);
+        all.map(|(domain, server)| (domain.clone(), Arc::clone(server))).collect()
     }
 
     /// The servers to ask about a name in lower case and wire format.
@@ -85,13 +103,28 @@ impl Forwarder {
     }
 
     /// Asks these servers from now on. What is known about those that stay is kept.
-    pub fn set_upstreams(&self, addresses: &[SocketAddr]) {
+    pub fn set_upstreams(&self, upstreams: &[Upstream]) {
         let before = self.upstreams();
-        let server = |address: &SocketAddr| {
-            let known = before.iter().find(|server| server.address == *address).cloned();
-            known.unwrap_or_else(|| Arc::new(Server::new(*address, self.over.clone())))
+        let server = |upstream: &Upstream| {
+            let known = before.iter().find(|server| server.is(upstream)).cloned();
+            known.unwrap_or_else(|| Arc::new(Server::new(upstream.clone())))
         };
-        *self.servers.write().unwrap_or_else(PoisonError::into_inner) = addresses.iter().map(server).collect();
+        *self.servers.write().unwrap_or_else(PoisonError::into_inner) = upstreams.iter().map(server).collect();
+    }
+
+    /// Asks by these routes from now on where an answer is not taken: by the first that is for the name.
+    pub fn set_next(&self, routes: &[Route]) {
+        *self.next.write().unwrap_or_else(PoisonError::into_inner) = routes.into();
+    }
+
+    /// Who is asked instead, where an answer is not taken.
+    fn next(&self, question: &Question, reply: &Reply) -> Option<Arc<Self>> {
+        if !self.failover.leaves_route(reply) {
+            return None;
+        }
+        let routes = self.next.read().unwrap_or_else(PoisonError::into_inner);
+        let route = routes.iter().find(|route| route.is_for(question.name()))?;
+        Some(Arc::clone(&route.forwarder))
     }
 
     /// What is kept.
@@ -127,7 +160,7 @@ impl Forwarder {
         let (reply, age, most, renew) = match self.cache.look(out) {
             Found::Fresh { reply, age, renew, .. } => {
                 let most = self.most(&reply);
-                (reply, seconds(age), most, renew)
+                (reply, self.age(age), most, renew)
             }
             Found::Stale(reply) => (reply, 0, STALE_TTL, false),
             Found::Nothing => return Kept::Nothing(Question::of_key(out)),
@@ -153,6 +186,17 @@ impl Forwarder {
         }
     }
 
+    /// What has just come.
+    fn fresh(&self, question: &Question, reply: Arc<Reply>) -> Given {
+        let most = if self.cache.rules().scope.has(question.name()) { self.most(&reply) } else { u32::MAX };
+        Given { reply, age: 0, most, cached: false }
+    }
+
+    /// How many seconds TTLs have shrunk by.
+    fn age(&self, age: Millis) -> u32 {
+        if self.cache.rules().constant { 0 } else { u32::try_from(age / 1000).unwrap_or(u32::MAX) }
+    }
+
     /// What is kept, and whether it is to be asked anew: [`Self::renew`]. An answer that is not there is not counted.
     #[must_use]
     pub fn kept(&self, question: &Question) -> Option<(Given, bool)> {
@@ -160,7 +204,7 @@ impl Forwarder {
         match self.cache.look(question.key()) {
             Found::Fresh { reply, age, renew, .. } => {
                 let most = self.most(&reply);
-                Some((given(reply, seconds(age), most), renew))
+                Some((given(reply, self.age(age), most), renew))
             }
             Found::Stale(reply) => Some((given(reply, 0, STALE_TTL), false)),
             Found::Nothing => None,
@@ -178,15 +222,15 @@ impl Forwarder {
                     tokio::spawn(Arc::clone(self).renew(question.clone(), client));
                 }
                 let most = self.most(&reply);
-                return Ok(Given { reply, age: seconds(age), most, cached: true });
+                return Ok(Given { reply, age: self.age(age), most, cached: true });
             }
             Found::Stale(reply) => return Ok(Given { reply, age: 0, most: STALE_TTL, cached: true }),
             Found::Nothing => self.cache.counts.misses.increment(),
         }
         let (stays, gone) = oneshot::channel();
         let (place, _evicted) = self.waiting().admit(&client, stays).ok_or(ForwardError::Busy)?;
-        let _ticket = Ticket { forwarder: self, place };
-        let flight = self.join(question, client);
+        let _ticket = Ticket { forwarder: Arc::clone(self), place };
+        let flight = self.flights.join_clients(question).unwrap_or_else(|| self.join(question, client));
         let old = async {
             if !self.cache.has_stale(question.key()) {
                 std::future::pending::<()>().await;
@@ -202,18 +246,21 @@ impl Forwarder {
                 Err(ForwardError::TimedOut)
             }
         };
+        self.settle(question, result)
+    }
+
+    /// What a client gets of what came of a question.
+    pub(super) fn settle(
+        &self,
+        question: &Question,
+        result: Result<Arc<Reply>, ForwardError>,
+    ) -> Result<Given, ForwardError> {
         match result {
-            Ok(reply) if !reply.is_failure() => {
-                let most = self.most(&reply);
-                Ok(Given { reply, age: 0, most, cached: false })
-            }
+            Ok(reply) if !reply.is_failure() => Ok(self.fresh(question, reply)),
             // Nobody can say: what was said before is better than nothing.
             other => match self.cache.fall_back(question.key()) {
                 Some(reply) => Ok(Given { reply, age: 0, most: STALE_TTL, cached: true }),
-                None => other.map(|reply| {
-                    let most = self.most(&reply);
-                    Given { reply, age: 0, most, cached: false }
-                }),
+                None => other.map(|reply| self.fresh(question, reply)),
             },
         }
     }
@@ -228,27 +275,32 @@ impl Forwarder {
     fn join(self: &Arc<Self>, question: &Question, client: IpAddr) -> Flight {
         self.flights.join(question, || {
             let (forwarder, question) = (Arc::clone(self), question.clone());
-            async move { forwarder.fly(&question, client).await }
+            async move { forwarder.fly(&question, client, Instant::now(), None).await }
         })
     }
 
-    /// Asks upstream servers, and keeps what they say.
-    async fn fly(&self, question: &Question, client: IpAddr) -> Result<Arc<Reply>, ForwardError> {
-        let all = self.servers_for(question.name());
-        let views: Vec<View> = all
-            .iter()
-            .map(|server| View { is_loop: server.is_loop(), is_down: server.is_down(), time: server.time() })
-            .collect();
-        let places = order(&views, self.policy, random::number());
-        let servers: Vec<Arc<Server>> = places.iter().filter_map(|at| all.get(*at).cloned()).collect();
-        let result = if all.is_empty() {
-            return Err(ForwardError::Nobody);
-        } else if servers.is_empty() {
-            Err(ForwardError::Loop)
-        } else {
-            let race = race(&servers, question, self.limits.patience);
-            tokio::time::timeout(self.limits.deadline, race).await.unwrap_or(Err(ForwardError::TimedOut))
+    /// Asks upstream servers, and keeps what they say. They may have been asked since `begin`, with this result.
+    pub(super) async fn fly(
+        &self,
+        question: &Question,
+        client: IpAddr,
+        begin: Instant,
+        tried: Option<(Arc<Server>, Tried)>,
+    ) -> Result<Arc<Reply>, ForwardError> {
+        let deadline = self.limits.deadline.saturating_sub(begin.elapsed());
+        let exchange = async {
+            let mut reply = self.exchange(question, tried).await?;
+            let mut next = self.next(question, &reply);
+            while let Some(forwarder) = next {
+                reply = forwarder.exchange(question, None).await?;
+                next = forwarder.next(question, &reply);
+            }
+            Ok(reply)
         };
+        let result = tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(ForwardError::TimedOut));
+        if let Err(ForwardError::Nobody) = result {
+            return Err(ForwardError::Nobody);
+        }
         let key = question.key();
         let kept = self.cache.has_stale(key);
         match result {
@@ -256,32 +308,76 @@ impl Forwarder {
                 let reply = Arc::new(reply);
                 // An old answer is not replaced by none.
                 if !reply.is_failure() || !kept {
-                    self.cache.keep(key, client, &reply);
+                    self.cache.keep(question, client, &reply);
                 }
                 Ok(reply)
             }
             Err(error) => {
                 tracing::debug!(name = %question, %error, "no answer from upstream");
                 if !kept && let Some(failure) = Reply::empty(ResponseCode::ServFail, question) {
-                    self.cache.keep_silence(key, client, &Arc::new(failure));
+                    self.cache.keep_silence(question, client, &Arc::new(failure));
                 }
                 Err(error)
             }
         }
     }
-}
 
-fn seconds(age: Millis) -> u32 {
-    u32::try_from(age / 1000).unwrap_or(u32::MAX)
+    fn views(&self, servers: &[Arc<Server>]) -> Vec<View> {
+        let view =
+            |server: &Arc<Server>| View { is_loop: server.is_loop(), is_down: server.is_down(), time: server.time() };
+        servers.iter().map(view).collect()
+    }
+
+    /// Asks the servers of this route. One may have been asked already.
+    async fn exchange(&self, question: &Question, tried: Option<(Arc<Server>, Tried)>) -> Result<Reply, ForwardError> {
+        let all = self.servers_for(question.name());
+        let views = self.views(&all);
+        let places = order(&views, self.policy, random::number());
+        let mut servers: Vec<Arc<Server>> = places.iter().filter_map(|at| all.get(*at).cloned()).collect();
+        let tried = match tried {
+            Some((server, tried)) => {
+                servers.retain(|other| !Arc::ptr_eq(other, &server));
+                servers.insert(0, server);
+                tried
+            }
+            None => {
+                match places.first().and_then(|at| views.get(*at)) {
+                    None if all.is_empty() => return Err(ForwardError::Nobody),
+                    None => return Err(ForwardError::Loop),
+                    // Those that answer come first.
+                    Some(first) if first.is_down && self.failover.fast => return Err(ForwardError::Down),
+                    Some(_) => {}
+                }
+                Tried::Nothing
+            }
+        };
+        race(&servers, question, self.limits.patience, &self.failover, tried).await
+    }
+
+    /// The server to ask first, if one question over UDP does, as far as is known.
+    pub(super) fn first(&self, question: &Question) -> Option<Arc<Server>> {
+        let all = self.servers_for(question.name());
+        let first = match &all[..] {
+            [only] => only,
+            all => all.get(*order(&self.views(all), self.policy, random::number()).first()?)?,
+        };
+        (!first.is_loop() && first.is_plain()).then(|| Arc::clone(first))
+    }
+
+    /// A place for a client that waits, if nobody has to give one up.
+    pub(super) fn free_place(self: &Arc<Self>, client: &IpAddr, stays: oneshot::Sender<()>) -> Option<Ticket> {
+        let place = self.waiting().admit_free(client, stays)?;
+        Some(Ticket { forwarder: Arc::clone(self), place })
+    }
 }
 
 /// A query's place among those that wait.
-struct Ticket<'f> {
-    forwarder: &'f Forwarder,
+pub(super) struct Ticket {
+    forwarder: Arc<Forwarder>,
     place: Place,
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for Ticket {
     fn drop(&mut self) {
         let mut waiting = self.forwarder.waiting();
         waiting.remove(self.place);

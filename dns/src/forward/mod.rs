@@ -1,10 +1,12 @@
 //! Questions about other zones, asked of upstream servers.
 //!
-//! A question's way: the [`cache`] has the answer, or somebody asks the same already, or it becomes a flight: a
-//! [`mod@race`] between servers in the [`mod@order`] that the policy says, over UDP, TCP or TLS. The answer is kept as a
-//! [`reply`], from which each client's response is copied.
+//! A question's way: the [`cache`] has the answer, or somebody asks the same already, or it is sent to the first server in
+//! the [`mod@order`] that the policy says, and whoever reads the answer hands it on ([`direct`]). Where that does not do, it
+//! becomes a flight: a [`mod@race`] between servers over UDP, TCP or TLS. The answer is kept as a [`reply`], from which each
+//! client's response is copied.
 
 pub mod cache;
+mod direct;
 mod flights;
 mod forwarder;
 pub mod order;
@@ -12,6 +14,7 @@ mod probes;
 mod question;
 mod race;
 mod reply;
+mod route;
 mod server;
 mod stream;
 mod tend;
@@ -21,11 +24,12 @@ mod udp;
 mod upstreams;
 mod waiting;
 
-pub use cache::Rules;
+pub use cache::{Rules, Scope};
 pub use forwarder::Forwarder;
 pub use order::Policy;
 pub use question::{Question, Wants};
 pub use reply::{Client, Lifetime, Reply};
+pub use route::{Failover, Route};
 pub use server::{Over, Server, Trouble};
 pub use terms::{Config, ForwardError, Given, Kept, Limits};
-pub use upstreams::{UpstreamError, from_resolv_conf, parse_stub, parse_upstream, refuse_loops};
+pub use upstreams::{Upstream, UpstreamError, from_resolv_conf, parse_stub, parse_upstream, refuse_loops};

@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::question::Question;
 use super::reply::Reply;
-use super::server::{Server, Trouble};
+use super::route::Failover;
+use super::server::{More, Server, Trouble};
 use super::terms::ForwardError;
 
 /// So much of the time that one server is waited for passes before those where nobody listened are asked once more.
@@ -24,6 +25,8 @@ pub(super) async fn race(
     servers: &[Arc<Server>],
     question: &Question,
     patience: Duration,
+    failover: &Failover,
+    tried: Tried,
 ) -> Result<Reply, ForwardError> {
     let count = servers.len();
     let mut answered = vec![false; count];
@@ -35,6 +38,41 @@ pub(super) async fn race(
     let mut exhausted = false;
     // When the deadline passes all of this is dropped.
     let mut guard = Silence { servers, since: vec![None; count] };
+    let attempt = |at: usize, server: &Arc<Server>, again, was_silent, more: Option<More>| {
+        let server = Arc::clone(server);
+        async move {
+            let result = match more {
+                Some(more) => Box::pin(server.go_on(question, more)).await,
+                None => server.ask(question, was_silent).await,
+            };
+            (at, again, result)
+        }
+    };
+    if !matches!(tried, Tried::Nothing) {
+        steps.next();
+    }
+    match tried {
+        Tried::Nothing => {}
+        Tried::Silent(since) => guard.since[0] = Some(since.into()),
+        Tried::Failed(error) => {
+            trouble = Some(error);
+            if count == 1 {
+                next += patience / PAUSE;
+            }
+        }
+        Tried::Said(reply) if !failover.leaves_server(&reply) => return Ok(*reply),
+        Tried::Said(reply) => {
+            answered[0] = true;
+            failure = Some(*reply);
+        }
+        Tried::Partly(more) => {
+            if let Some(server) = servers.first() {
+                guard.since[0] = Some(next);
+                attempts.push(attempt(0, server, false, false, Some(more)));
+                next += patience;
+            }
+        }
+    }
     loop {
         tokio::select! {
             () = sleep_until(next), if !exhausted => match steps.next() {
@@ -45,7 +83,7 @@ pub(super) async fn race(
                     let Some(server) = servers.get(at) else { continue };
                     let was_silent = again && guard.since[at].is_some();
                     guard.since[at].get_or_insert_with(Instant::now);
-                    attempts.push(async move { (at, again, server.ask(question, was_silent).await) });
+                    attempts.push(attempt(at, server, again, was_silent, None));
                     next = Instant::now() + patience;
                 }
                 None => exhausted = true,
@@ -54,7 +92,7 @@ pub(super) async fn race(
                 guard.since[at] = None;
                 next = Instant::now();
                 match result {
-                    Ok(reply) if !reply.is_failure() => {
+                    Ok(reply) if !failover.leaves_server(&reply) => {
                         // Those that were asked a moment ago are not to blame.
                         let is_early = |since: &Option<Instant>| since.is_some_and(|since| since.elapsed() < patience);
                         guard.since.iter_mut().filter(|since| is_early(since)).for_each(|since| *since = None);
@@ -63,7 +101,11 @@ pub(super) async fn race(
                     // Somebody else may do better; if nobody does, this is the answer.
                     Ok(reply) => {
                         answered[at] = true;
-                        failure = failure.or(Some(reply));
+                        // What is said of the name is better than what is said of a server.
+                        let is_better = |kept: &Reply| kept.is_failure() && !reply.is_failure();
+                        if failure.as_ref().is_none_or(is_better) {
+                            failure = Some(reply);
+                        }
                     }
                     Err(error) => {
                         answered[at] |= again;
@@ -77,6 +119,20 @@ pub(super) async fn race(
             else => return failure.ok_or_else(|| trouble.map_or(ForwardError::TimedOut, ForwardError::Server)),
         }
     }
+}
+
+/// What has come of asking the first server.
+pub(super) enum Tried {
+    /// It is not asked yet.
+    Nothing,
+    /// Nothing, since then.
+    Silent(std::time::Instant),
+    /// It could not be asked.
+    Failed(Trouble),
+    /// This.
+    Said(Box<Reply>),
+    /// Something that takes more.
+    Partly(More),
 }
 
 /// Servers that were waited for in vain, since when.

@@ -195,6 +195,12 @@ impl Reply {
         self.unsigned = is;
     }
 
+    /// Whether the name exists, and has no records of the type.
+    #[must_use]
+    pub(super) fn is_without_data(&self) -> bool {
+        self.code == ResponseCode::NoError && self.counts[0] == 0 && !self.truncated
+    }
+
     /// Whether it says more about the server than about the name.
     #[must_use]
     pub fn is_failure(&self) -> bool {

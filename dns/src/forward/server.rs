@@ -14,7 +14,8 @@ use super::question::Question;
 use super::reply::Reply;
 use super::stream::Lines;
 use super::tls::Tls;
-use super::udp::Pool;
+use super::udp::{Pool, Socket};
+use super::upstreams::Upstream;
 use super::waiting::Heard;
 use crate::counter::Counter;
 use crate::meter::{CODES, Histogram, TIMES, code_index};
@@ -78,7 +79,7 @@ impl State {
 }
 
 /// What questions go over.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub enum Over {
     /// UDP, and TCP for what does not fit.
     #[default]
@@ -87,6 +88,16 @@ pub enum Over {
     Tcp,
     /// TLS.
     Tls(Tls),
+}
+
+/// What a question takes after its first answer.
+pub(super) enum More {
+    /// The rest of this.
+    Rest(Box<Reply>),
+    /// An answer without EDNS.
+    WithoutEdns,
+    /// One in the spelling of the question.
+    Spelled,
 }
 
 /// Why a server gave no answer.
@@ -101,9 +112,10 @@ impl From<io::Error> for Trouble {
 }
 
 impl Server {
-    /// A server that is asked over this.
+    /// What is known about a server that has not been asked.
     #[must_use]
-    pub fn new(address: SocketAddr, over: Over) -> Self {
+    pub fn new(upstream: Upstream) -> Self {
+        let Upstream { address, over } = upstream;
         let tls = if let Over::Tls(tls) = &over { Some(tls.clone()) } else { None };
         Self {
             address,
@@ -117,6 +129,12 @@ impl Server {
             led_back: AtomicBool::new(false),
             complaints: Seldom::new(Duration::from_secs(10)),
         }
+    }
+
+    /// Whether it is this one.
+    pub(super) fn is(&self, upstream: &Upstream) -> bool {
+        let Upstream { address, over } = upstream;
+        (&self.address, &self.over) == (address, over)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -181,21 +199,40 @@ impl Server {
         let begin = Instant::now();
         let reply = self.exchange(question, again).await;
         match &reply {
-            Ok(reply) => {
-                if let Some(durations) = self.durations.get(code_index(reply.code().into())) {
-                    durations.observe(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
-                }
-                let took = begin.elapsed().as_secs_f64() * 1000.0;
-                let mut state = self.state();
-                if state.silences >= SILENCES {
-                    tracing::info!(server = %self.address, "upstream server answers again");
-                }
-                state.silences = 0;
-                state.time = Some(state.time.map_or(took, |before| before * 0.8 + took * 0.2));
-            }
+            Ok(reply) => self.note(reply, begin),
             Err(trouble) => self.say(trouble),
         }
         reply
+    }
+
+    /// It has given an answer to what it was asked then.
+    pub(super) fn note(&self, reply: &Reply, begin: Instant) {
+        let took = begin.elapsed();
+        if let Some(durations) = self.durations.get(code_index(reply.code().into())) {
+            durations.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        }
+        let took = took.as_secs_f64() * 1000.0;
+        let mut state = self.state();
+        if state.silences >= SILENCES {
+            tracing::info!(server = %self.address, "upstream server answers again");
+        }
+        state.silences = 0;
+        state.time = Some(state.time.map_or(took, |before| before * 0.8 + took * 0.2));
+    }
+
+    /// Whether one question over UDP does, as far as is known: nothing that it can't do has to be minded.
+    pub(super) fn is_plain(&self) -> bool {
+        let state = self.state();
+        let is_past = |until: Option<Instant>| until.is_none_or(|until| Instant::now() >= until);
+        matches!(self.over, Over::Udp)
+            && state.silences < SILENCES
+            && is_past(state.no_edns_until)
+            && is_past(state.no_spelling_until)
+    }
+
+    /// A socket to ask on.
+    pub(super) fn socket(&self) -> io::Result<Arc<Socket>> {
+        self.pool.pick()
     }
 
     /// It was waited for in vain.
@@ -206,7 +243,7 @@ impl Server {
         self.say(&Trouble("i/o timeout".into()));
     }
 
-    fn say(&self, trouble: &Trouble) {
+    pub(super) fn say(&self, trouble: &Trouble) {
         if let Some(left_out) = self.complaints.allow() {
             tracing::warn!(
                 server = %self.address, %trouble, left_out,
@@ -227,13 +264,7 @@ impl Server {
         let edns = !shy && (!again || wants);
         let mut reply = self.exchange_with(question, edns, spelled).await?;
         if edns && matches!(reply.code(), ResponseCode::FormErr | ResponseCode::NotImp) {
-            // Servers that don't know EDNS say so, or they drop the question (RFC 6891 section 7).
-            let mut plain = Box::pin(self.exchange_with(question, false, spelled)).await?;
-            plain.set_unsigned(wants);
-            if !plain.is_failure() {
-                self.state().no_edns_until = Some(now + REMEMBERED);
-            }
-            return Ok(plain);
+            return Box::pin(self.without_edns(question, spelled)).await;
         }
         reply.set_unsigned(wants && !edns);
         let mut state = self.state();
@@ -250,6 +281,31 @@ impl Server {
         Ok(reply)
     }
 
+    /// Asks without an OPT record: servers that don't know EDNS say so, or they drop the question (RFC 6891 section 7).
+    async fn without_edns(&self, question: &Question, spelled: bool) -> Result<Reply, Trouble> {
+        let mut plain = self.exchange_with(question, false, spelled).await?;
+        plain.set_unsigned(question.wants().signatures);
+        if !plain.is_failure() {
+            self.state().no_edns_until = Some(Instant::now() + REMEMBERED);
+        }
+        Ok(plain)
+    }
+
+    /// Goes on after an answer that is not the last word.
+    pub(super) async fn go_on(&self, question: &Question, more: More) -> Result<Reply, Trouble> {
+        let begin = Instant::now();
+        let reply = match more {
+            More::Rest(cut) => Ok(self.rest(question, true).await.unwrap_or(*cut)),
+            More::WithoutEdns => self.without_edns(question, true).await,
+            More::Spelled => self.respelled(question, true).await,
+        };
+        match &reply {
+            Ok(reply) => self.note(reply, begin),
+            Err(trouble) => self.say(trouble),
+        }
+        reply
+    }
+
     async fn exchange_with(&self, question: &Question, edns: bool, spelled: bool) -> Result<Reply, Trouble> {
         if !matches!(self.over, Over::Udp) {
             return self.over_tcp(question, edns).await;
@@ -259,21 +315,26 @@ impl Server {
             Heard::Misspelled => None,
         };
         let Some(bytes) = heard else {
-            // What comes over TCP is not forged. A server of which nothing comes there is one that changes spellings.
-            if let Some(reply) = self.rest(question, edns).await {
-                return Ok(reply);
-            }
-            self.state().no_spelling_until = Some(Instant::now() + REMEMBERED);
-            return match Box::pin(self.pool.ask(question, false, edns)).await? {
-                Heard::Answer(bytes) => read(&bytes, question),
-                Heard::Misspelled => Err(Trouble("it answered a different question".into())),
-            };
+            return Box::pin(self.respelled(question, edns)).await;
         };
         match Reply::read(&bytes, question) {
             Some(reply) if !reply.is_truncated() => Ok(reply),
             // What there is is better than nothing, and says that there is more.
             Some(cut) => Ok(self.rest(question, edns).await.unwrap_or(cut)),
             None => self.over_tcp(question, edns).await,
+        }
+    }
+
+    /// The answer where one came in another spelling. What comes over TCP is not forged; a server of which nothing comes
+    /// there is one that changes spellings.
+    async fn respelled(&self, question: &Question, edns: bool) -> Result<Reply, Trouble> {
+        if let Some(reply) = self.rest(question, edns).await {
+            return Ok(reply);
+        }
+        self.state().no_spelling_until = Some(Instant::now() + REMEMBERED);
+        match self.pool.ask(question, false, edns).await? {
+            Heard::Answer(bytes) => read(&bytes, question),
+            Heard::Misspelled => Err(Trouble("it answered a different question".into())),
         }
     }
 
@@ -310,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_question_over_udp_takes_little_memory_while_it_waits() {
-        let server = Server::new("192.0.2.1:53".parse().unwrap(), Over::Udp);
+        let server = Server::new("192.0.2.1:53".parse::<SocketAddr>().unwrap().into());
         let question = Question::new(b"\x07example\x00", RecordType::A, Wants::default());
         // The C library keeps pieces of up to 1032 bytes at hand for each thread, and looks for larger ones among all.
         let size = size_of_val(&server.ask(&question, false));

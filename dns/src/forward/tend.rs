@@ -13,6 +13,7 @@ use super::forwarder::Forwarder;
 use super::question::{Question, Wants};
 use super::server::Server;
 use super::upstreams::refuse_loops;
+use crate::WireName;
 use crate::random;
 use crate::wire::RecordType;
 use crate::zone::Zone;
@@ -50,8 +51,8 @@ impl Forwarder {
         let mut addresses = Vec::new();
         loop {
             ticks.tick().await;
-            let servers = self.all_upstreams();
-            servers.iter().for_each(|server| server.renew_sockets());
+            let servers = self.by_domain();
+            servers.iter().for_each(|(_, server)| server.renew_sockets());
             let is_due = probed.is_none_or(|probed| probed.elapsed() >= PROBE);
             if is_due {
                 addresses = local();
@@ -63,10 +64,10 @@ impl Forwarder {
             }
             if is_due {
                 probed = Some(Instant::now());
-                join_all(servers.iter().map(|server| self.probe(server))).await;
+                join_all(servers.iter().map(|(domain, server)| self.probe(server, domain))).await;
             }
-            let down = servers.iter().filter(|server| server.is_down() && !server.is_loop());
-            join_all(down.map(|server| check(server))).await;
+            let down = servers.iter().filter(|(_, server)| server.is_down() && !server.is_loop());
+            join_all(down.map(|(_, server)| check(server))).await;
         }
     }
 
@@ -81,15 +82,13 @@ impl Forwarder {
         }
     }
 
-    /// Asks a server a question that it can only have from here, and sees whether it comes back.
-    pub async fn probe(&self, server: &Server) {
-        let mut name = Vec::new();
-        for _ in 0..2 {
-            let label = random::number().to_string();
-            name.push(u8::try_from(label.len()).unwrap_or(0));
-            name.extend_from_slice(label.as_bytes());
-        }
-        name.push(0);
+    /// Asks a server a question that it can only have from here, and sees whether it comes back. The name is in the domain
+    /// that it is asked for: it may forward that domain, and nothing else, back to here.
+    pub async fn probe(&self, server: &Server, domain: &WireName) {
+        let labels = [random::number().to_string(), random::number().to_string()];
+        // A domain may be so long that nothing fits in front of it.
+        let Some(name) = domain.below(&[&labels[0], &labels[1]]) else { return };
+        let name = name.as_wire().to_vec();
         let returned = Arc::new(AtomicBool::new(false));
         self.probes.lock().insert(name.clone().into(), Arc::clone(&returned));
         let question = Question::new(&name, PROBED, Wants { recursion: true, ..Wants::default() });
@@ -113,13 +112,12 @@ mod tests {
     use tokio::net::UdpSocket;
 
     use super::*;
-    use crate::forward::Over;
     use crate::wire::{Header, flags};
 
     #[tokio::test]
     async fn a_server_is_checked_with_a_question_that_resolvers_answer() {
         let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let server = Server::new(upstream.local_addr().unwrap(), Over::Udp);
+        let server = Server::new(upstream.local_addr().unwrap().into());
         let answering = async || {
             let mut message = [0; 512];
             let (length, from) = upstream.recv_from(&mut message).await.unwrap();

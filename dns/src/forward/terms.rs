@@ -1,6 +1,5 @@
 //! How to ask, and what comes of it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,9 @@ use super::cache::Rules;
 use super::order::Policy;
 use super::question::Question;
 use super::reply::Reply;
-use super::server::{Over, Trouble};
+use super::route::Failover;
+use super::server::Trouble;
+use super::upstreams::Upstream;
 use crate::WireName;
 use crate::crowd::Bounds;
 
@@ -36,19 +37,20 @@ impl Default for Limits {
 /// How to forward.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
+    /// The zone of all names that are asked for.
+    pub zone: WireName,
     /// The servers for names that are below no stub domain.
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<Upstream>,
     /// Domains with servers of their own; the longest that a name is below counts.
-    pub stubs: Vec<(WireName, Vec<SocketAddr>)>,
+    pub stubs: Vec<(WireName, Vec<Upstream>)>,
     /// Time-outs and bounds.
     pub limits: Limits,
     /// What is kept, and for how long.
     pub rules: Rules,
     /// How to choose among servers.
     pub policy: Policy,
-    /// What questions go over to the servers that are no stub domain's; those of stub domains are asked over UDP, or over
-    /// TCP if the others are.
-    pub over: Over,
+    /// Whose answers are not the last word.
+    pub failover: Failover,
 }
 
 /// Why there is no answer.
@@ -63,6 +65,9 @@ pub enum ForwardError {
     /// There is no server for this name.
     #[error("there is no upstream server for this name: name one with --upstream")]
     Nobody,
+    /// No server has answered for a while, and none is to be tried.
+    #[error("no upstream server answers, and failfast_all_unhealthy_upstreams is set: check that they can be reached")]
+    Down,
     /// Every server leads back here.
     #[error("every upstream server leads back to this one: name others with --upstream or in resolv.conf")]
     Loop,

@@ -16,11 +16,21 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 /// The port of DNS over TLS.
 pub const PORT: u16 = 853;
 
-/// How servers prove who they are.
+/// Whose certificates are believed. Cheap to clone.
+#[derive(Clone)]
+pub struct Trust(Arc<ClientConfig>);
+
+/// How a server proves who it is.
 #[derive(Clone)]
 pub struct Tls {
-    connector: TlsConnector,
+    trust: Trust,
     name: ServerName<'static>,
+}
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.trust.0, &other.trust.0) && self.name == other.name
+    }
 }
 
 impl fmt::Debug for Tls {
@@ -33,7 +43,7 @@ impl fmt::Debug for Tls {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The name is none.
-    #[error("{0:?} is not a server name: write the name in the servers' certificates, such as dns.example")]
+    #[error("{0:?} is not a server name: write the name in the server's certificate, such as dns.example")]
     Name(String),
     /// A file has no certificates that can be read.
     #[error("{file} has no readable certificates: {reason}; it must be PEM")]
@@ -51,14 +61,12 @@ pub enum TlsError {
     Setup(#[from] tokio_rustls::rustls::Error),
 }
 
-impl Tls {
-    /// Servers have this name, and certificates of these authorities: those in a file, whose text this is, or those that the
-    /// machine knows.
+impl Trust {
+    /// Certificates of these authorities: those in a file, whose text this is, or those that the machine knows.
     ///
     /// # Errors
-    /// The name is none, or there are no authorities.
-    pub fn new(name: &str, authorities: Option<(&Path, &str)>) -> Result<Self, TlsError> {
-        let server = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name(name.to_owned()))?;
+    /// There are no authorities.
+    pub fn new(authorities: Option<(&Path, &str)>) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         match authorities {
             Some((file, text)) => {
@@ -82,10 +90,21 @@ impl Tls {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name: server })
+        Ok(Self(Arc::new(config)))
     }
 
+    /// A server of this name.
+    ///
+    /// # Errors
+    /// The name is none.
+    pub fn server(&self, name: &str) -> Result<Tls, TlsError> {
+        let server = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name(name.to_owned()))?;
+        Ok(Tls { trust: self.clone(), name: server })
+    }
+}
+
+impl Tls {
     pub(super) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        self.connector.connect(self.name.clone(), stream).await
+        TlsConnector::from(Arc::clone(&self.trust.0)).connect(self.name.clone(), stream).await
     }
 }

@@ -14,13 +14,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{MsgFlags, recv};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
+use super::direct::Direct;
 use super::question::Question;
-use super::waiting::{Heard, Waiting};
+use super::server::Trouble;
+use super::waiting::{Given, Heard, Seat, Waiting};
 use crate::counter::Counter;
 use crate::random;
 
@@ -45,7 +48,7 @@ pub(super) struct Pool {
     pub(super) opened: Counter,
 }
 
-struct Socket {
+pub(super) struct Socket {
     shared: Arc<Shared>,
     reader: AbortHandle,
     left: AtomicUsize,
@@ -92,7 +95,8 @@ impl Pool {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pick(&self) -> io::Result<Arc<Socket>> {
+    /// A socket to ask on. It may be its last question: it is read for as long as somebody has it.
+    pub(super) fn pick(&self) -> io::Result<Arc<Socket>> {
         let mut sockets = self.lock();
         let index = random::below(SOCKETS);
         if let Some(socket) = sockets.get(index).cloned() {
@@ -123,6 +127,27 @@ impl Socket {
         let left = AtomicUsize::new(QUESTIONS + random::below(QUESTIONS));
         Ok(Self { shared, reader, left, born: Instant::now() })
     }
+
+    /// Asks for one who does not wait, and says where the question is in the table before it is sent.
+    pub(super) fn ask(&self, question: &Question, direct: &Arc<Direct>, at: impl FnOnce(Seat)) -> io::Result<()> {
+        let section = question.section(true);
+        let seat = self.shared.waiting.enter_direct(&section, direct)?;
+        at(seat);
+        let message = question.message(seat.id, &section, true);
+        let send = || send(self.shared.socket.as_raw_fd(), &message, MsgFlags::MSG_DONTWAIT);
+        // The first error may have come of an earlier question.
+        let sent = send().or_else(|error| if error == Errno::ECONNREFUSED { send() } else { Err(error) });
+        if sent.is_err() {
+            self.leave(&seat);
+        }
+        sent?;
+        Ok(())
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(super) fn leave(&self, seat: &Seat) {
+        self.shared.waiting.leave(seat);
+    }
 }
 
 async fn read(shared: Arc<Shared>) {
@@ -143,11 +168,17 @@ impl Shared {
         loop {
             match self.socket.try_io(interest, || Ok(recv(socket, buffer, MsgFlags::MSG_DONTWAIT)?)) {
                 Ok(length) => {
-                    let _turn = self.waiting.give(buffer.get(..length).unwrap_or_default());
+                    let message = buffer.get(..length).unwrap_or_default();
+                    if let Given::Direct(direct, found) = self.waiting.give(message) {
+                        direct.hear(found, message);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Nobody listens there, or there is no way to it.
-                Err(_) => return self.waiting.fail(),
+                Err(error) => {
+                    let trouble = Trouble::from(error);
+                    return self.waiting.fail().iter().for_each(|direct| direct.fails(trouble.clone()));
+                }
             }
         }
     }
@@ -169,7 +200,7 @@ mod tests {
         *pool.lock() = vec![Arc::clone(&socket); SOCKETS];
         socket.shared.socket.writable().await.unwrap();
         // The error is there at once, and nobody sees it before the next question is sent.
-        nix::sys::socket::send(socket.shared.socket.as_raw_fd(), b"?", MsgFlags::empty()).unwrap();
+        send(socket.shared.socket.as_raw_fd(), b"?", MsgFlags::empty()).unwrap();
         let listener = std::net::UdpSocket::bind(to).unwrap();
         listener.set_nonblocking(true).unwrap();
         let listener = UdpSocket::from_std(listener).unwrap();

@@ -4,7 +4,24 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use nix::net::if_::if_nametoindex;
 
+use super::server::Over;
 use crate::WireName;
+
+/// A server to ask.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What questions go over.
+    pub over: Over,
+}
+
+impl From<SocketAddr> for Upstream {
+    /// One that is asked over UDP, and over TCP where that does not do.
+    fn from(address: SocketAddr) -> Self {
+        Self { address, over: Over::Udp }
+    }
+}
 
 /// Why an upstream server can't be used.
 #[derive(Debug, thiserror::Error)]

@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::direct::Direct;
 use super::question::{Match, compare};
 use crate::random;
 use crate::wire::Header;
@@ -48,7 +49,35 @@ struct Asked {
     section: Box<[u8]>,
     /// The answer must repeat its spelling.
     strict: bool,
-    tell: oneshot::Sender<Heard>,
+    tell: Tell,
+}
+
+/// Who gets the answer.
+enum Tell {
+    /// A task that waits.
+    Task(oneshot::Sender<Heard>),
+    /// Whoever reads it does the rest.
+    Direct(Arc<Direct>),
+}
+
+/// What became of a message.
+pub(super) enum Given {
+    /// Nobody waits for it.
+    Nothing,
+    /// A task has it. It was not that one's turn, so others need not wait for the first.
+    Told {
+        /// That is so.
+        out_of_turn: bool,
+    },
+    /// It goes so with this question, which no task waits for.
+    Direct(Arc<Direct>, Match),
+}
+
+/// Where a question is in a table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seat {
+    pub(super) id: u16,
+    number: u64,
 }
 
 /// How a table is.
@@ -95,6 +124,19 @@ impl Waiting {
     /// Too many wait already, or nobody will answer.
     pub(super) fn enter(&self, section: &[u8], strict: bool) -> io::Result<(Entry<'_>, oneshot::Receiver<Heard>)> {
         let (tell, heard) = oneshot::channel();
+        let seat = self.take_seat(section, strict, Tell::Task(tell))?;
+        Ok((Entry { waiting: self, id: seat.id, seat }, heard))
+    }
+
+    /// A free id for a question section that no task waits for. The answer must repeat its spelling.
+    ///
+    /// # Errors
+    /// Too many wait already, or nobody will answer.
+    pub(super) fn enter_direct(&self, section: &[u8], direct: &Arc<Direct>) -> io::Result<Seat> {
+        self.take_seat(section, true, Tell::Direct(Arc::clone(direct)))
+    }
+
+    fn take_seat(&self, section: &[u8], strict: bool, tell: Tell) -> io::Result<Seat> {
         let mut table = self.lock();
         if table.closed {
             return Err(io::ErrorKind::ConnectionReset.into());
@@ -118,19 +160,18 @@ impl Waiting {
             order.push_back((number, id));
         }
         table.asked.insert(id, Asked { number, section: section.into(), strict, tell });
-        Ok((Entry { waiting: self, id, number }, heard))
+        Ok(Seat { id, number })
     }
 
-    /// Gives a message to whoever waits for it. `true`: it was not that one's turn, so others need not wait for the first.
-    pub(super) fn give(&self, message: &[u8]) -> bool {
-        let Some(header) = Header::read(message) else { return false };
+    /// Gives a message to whoever waits for it.
+    pub(super) fn give(&self, message: &[u8]) -> Given {
+        let Some(header) = Header::read(message) else { return Given::Nothing };
         let mut table = self.lock();
-        let Some(asked) = table.asked.get(&header.id) else { return false };
-        let heard = match compare(message, &asked.section) {
-            Match::Answer => Heard::Answer(message.to_vec()),
-            Match::Misspelled if !asked.strict => Heard::Answer(message.to_vec()),
-            Match::Misspelled => Heard::Misspelled,
-            Match::Nothing => return false,
+        let Some(asked) = table.asked.get(&header.id) else { return Given::Nothing };
+        let found = match compare(message, &asked.section) {
+            Match::Nothing => return Given::Nothing,
+            Match::Misspelled if !asked.strict => Match::Answer,
+            found => found,
         };
         let number = asked.number;
         let out_of_turn = table.oldest().is_some_and(|oldest| oldest != number);
@@ -138,16 +179,37 @@ impl Waiting {
         if table.order.is_some() {
             table.moved = Some(Instant::now());
         }
-        if let Some(asked) = table.asked.remove(&header.id) {
-            // Who waited may have given up.
-            let _unheard = asked.tell.send(heard);
+        let asked = table.asked.remove(&header.id);
+        drop(table);
+        match asked.map(|asked| asked.tell) {
+            None => Given::Nothing,
+            Some(Tell::Direct(direct)) => Given::Direct(direct, found),
+            Some(Tell::Task(tell)) => {
+                let heard = if found == Match::Answer { Heard::Answer(message.to_vec()) } else { Heard::Misspelled };
+                // Who waited may have given up.
+                let _unheard = tell.send(heard);
+                Given::Told { out_of_turn }
+            }
         }
-        out_of_turn
     }
 
-    /// Those who wait now are told that nobody will answer.
-    pub(super) fn fail(&self) {
-        self.lock().asked.clear();
+    /// Those who wait now are told that nobody will answer; these are to be told.
+    pub(super) fn fail(&self) -> Vec<Arc<Direct>> {
+        let asked = std::mem::take(&mut self.lock().asked);
+        let directs = asked.into_values().filter_map(|asked| match asked.tell {
+            Tell::Task(_) => None,
+            Tell::Direct(direct) => Some(direct),
+        });
+        directs.collect()
+    }
+
+    /// A question is not waited for any more.
+    pub(super) fn leave(&self, seat: &Seat) {
+        let mut table = self.lock();
+        // The id is somebody else's by now, where the answer has come.
+        if table.asked.get(&seat.id).is_some_and(|asked| asked.number == seat.number) {
+            table.asked.remove(&seat.id);
+        }
     }
 
     /// Nobody will answer, now or later.
@@ -169,23 +231,19 @@ impl Waiting {
 pub(super) struct Entry<'w> {
     waiting: &'w Waiting,
     pub(super) id: u16,
-    number: u64,
+    seat: Seat,
 }
 
 impl Entry<'_> {
     /// Whether others were asked before it and still wait.
     pub(super) fn is_behind(&self) -> bool {
-        self.waiting.lock().oldest().is_some_and(|oldest| oldest < self.number)
+        self.waiting.lock().oldest().is_some_and(|oldest| oldest < self.seat.number)
     }
 }
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        let mut table = self.waiting.lock();
-        // Somebody else's by now, where the answer has come.
-        if table.asked.get(&self.id).is_some_and(|asked| asked.number == self.number) {
-            table.asked.remove(&self.id);
-        }
+        self.waiting.leave(&self.seat);
     }
 }
 
@@ -240,12 +298,13 @@ mod tests {
         let enter = || waiting.enter(&SECTION, true).unwrap();
         let (one, two, three, four) = (enter(), enter(), enter(), enter());
         assert!(!one.0.is_behind() && two.0.is_behind());
-        assert!(!waiting.give(&answer(one.0.id)));
+        let is_out_of_turn = |message: &[u8]| matches!(waiting.give(message), Given::Told { out_of_turn: true });
+        assert!(!is_out_of_turn(&answer(one.0.id)));
         // Nobody waits for the second any more, so the third is next.
         drop(two);
         assert!(!three.0.is_behind());
-        assert!(waiting.give(&answer(four.0.id)), "before the third");
-        assert!(!waiting.give(&answer(three.0.id)));
+        assert!(is_out_of_turn(&answer(four.0.id)), "before the third");
+        assert!(!is_out_of_turn(&answer(three.0.id)));
         assert_eq!(waiting.state().waiting, 0);
         assert_eq!(waiting.state().quiet, Duration::ZERO);
     }

@@ -128,17 +128,32 @@ impl Responder {
 
     /// Asks elsewhere, and answers a plain query with what comes back, as [`Self::finish`] would.
     pub async fn finish_shortly(&self, asking: Asking) -> (Response, Maker) {
-        let Asking { forwarder, question, client, section, query, manner } = asking;
-        let query = Client { question: &section, ..query };
+        let result = asking.forwarder.ask(&asking.question, asking.client).await;
+        self.answered(&asking, result)
+    }
+
+    /// The same, with `done` for what comes back, and without a task where that does. To be called in a runtime's context.
+    pub fn begin_shortly(self: &Arc<Self>, asking: Asking, done: impl FnOnce(Response, Maker) + Send + 'static) {
+        let (responder, forwarder) = (Arc::clone(self), Arc::clone(&asking.forwarder));
+        forwarder.begin(asking.question.clone(), asking.client, move |result| {
+            let (response, maker) = responder.answered(&asking, result);
+            done(response, maker);
+        });
+    }
+
+    /// The response with what was said elsewhere.
+    fn answered(&self, asking: &Asking, result: Result<Given, ForwardError>) -> (Response, Maker) {
+        let Asking { question, section, query, manner, .. } = asking;
+        let (query, manner) = (Client { question: section, ..*query }, *manner);
         let mut bytes = Vec::new();
-        let maker = match forwarder.ask(&question, client).await {
+        let maker = match result {
             Ok(Given { reply, age, most, cached }) => {
                 reply.write(&query, age, most, manner, &mut bytes);
                 if cached { Maker::Cache } else { Maker::Forward }
             }
             Err(error) => {
                 let (code, maker) = self.failed(&error);
-                let Some(failure) = Reply::empty(code, &question) else {
+                let Some(failure) = Reply::empty(code, question) else {
                     let header = Header { id: query.id, flags: query.flags, counts: [0; 4] };
                     return (Response::to_header(&header, code), maker);
                 };
@@ -157,7 +172,7 @@ impl Responder {
                 self.stats.forward_refused.increment();
                 (ResponseCode::Refused, Maker::Forward)
             }
-            ForwardError::TimedOut | ForwardError::Loop | ForwardError::Server(_) => {
+            ForwardError::TimedOut | ForwardError::Down | ForwardError::Loop | ForwardError::Server(_) => {
                 self.stats.forward_failed.increment();
                 (ResponseCode::ServFail, Maker::Forward)
             }

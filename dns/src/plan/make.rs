@@ -5,13 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{BlockPlan, ForwardPlan, HostsPlan, OverPlan, Plan, Target};
+use super::{BlockPlan, ForwardPlan, HostsPlan, OverPlan, Plan, Source, Target};
 use crate::crowd::Bounds;
 use crate::files::Files;
-use crate::forward::tls::{PORT, Tls, TlsError};
-use crate::forward::{Config, Forwarder, Limits, Over, UpstreamError, from_resolv_conf, refuse_loops};
+use crate::forward::tls::{PORT, TlsError, Trust};
+use crate::forward::{Config, Forwarder, Limits, Over, Route, Upstream, UpstreamError, from_resolv_conf, refuse_loops};
 use crate::hosts::{Hosts, WrongLine};
-use crate::site::{Block, Route, Site};
+use crate::site::{Block, Site};
 
 /// Why a plan can't be followed.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +58,11 @@ pub struct Makers {
 #[derive(Clone)]
 struct Known {
     plan: ForwardPlan,
-    addresses: Vec<SocketAddr>,
+    upstreams: Vec<Upstream>,
     /// What the file with certificate authorities says.
     authorities: Option<String>,
+    /// Whom servers over TLS are believed, if there are any.
+    trust: Option<Trust>,
     forwarder: Arc<Forwarder>,
 }
 
@@ -85,7 +87,12 @@ impl Makers {
         }
         // Nothing can go wrong any more.
         for known in &forwarders {
-            known.forwarder.set_upstreams(&known.addresses);
+            known.forwarder.set_upstreams(&known.upstreams);
+        }
+        for Block { routes, .. } in &blocks {
+            for (at, route) in routes.iter().enumerate() {
+                route.forwarder.set_next(routes.get(at + 1..).unwrap_or_default());
+            }
         }
         self.forwarders = forwarders;
         Ok(Site::new(blocks, plan.log_rate))
@@ -93,7 +100,6 @@ impl Makers {
 
     /// A forwarder with its servers' addresses: the one that was there, if only addresses have changed.
     fn forwarder(&self, plan: &ForwardPlan, files: &dyn Files, own: &Own) -> Result<Option<Known>, MakeError> {
-        let mut addresses = addresses(plan, files, own)?;
         let authorities = authorities(plan, files)?;
         let before = self.forwarders.iter().find(|known| known.plan == *plan);
         let before = before.filter(|known| {
@@ -103,64 +109,97 @@ impl Makers {
             }
             same
         });
+        let trust = match before {
+            Some(before) => before.trust.clone(),
+            None => trust(plan, authorities.as_deref())?,
+        };
+        let mut upstreams = upstreams(&plan.to, files, own, trust.as_ref())?;
         if let Some(before) = before {
-            if addresses.is_empty() && !before.addresses.is_empty() {
+            if upstreams.is_empty() && !before.upstreams.is_empty() {
                 tracing::warn!("no upstream server is configured any more: keeping the previous ones");
-                addresses.clone_from(&before.addresses);
-            } else if addresses != before.addresses {
-                tracing::info!(servers = ?addresses, "upstream servers have changed");
+                upstreams.clone_from(&before.upstreams);
+            } else if upstreams != before.upstreams {
+                let servers: Vec<SocketAddr> = upstreams.iter().map(|upstream| upstream.address).collect();
+                tracing::info!(?servers, "upstream servers have changed");
             }
-            return Ok(Some(Known { addresses, ..before.clone() }));
+            return Ok(Some(Known { upstreams, ..before.clone() }));
         }
-        if addresses.is_empty() {
+        if upstreams.is_empty() {
             let zone = &plan.from;
             tracing::warn!(%zone, "no upstream server: other names are refused; give --upstream to change that");
         }
+        let mut stubs = Vec::new();
+        for (domain, servers) in &plan.stubs {
+            stubs.push((domain.clone(), self::upstreams(servers, files, own, trust.as_ref())?));
+        }
         let all = usize::try_from(plan.max_concurrent).unwrap_or(usize::MAX);
         let config = Config {
-            upstreams: addresses.clone(),
-            stubs: plan.stubs.clone(),
+            zone: plan.from.clone(),
+            upstreams: upstreams.clone(),
+            stubs,
             limits: Limits { in_flight: Bounds { all, each: (all / 4).max(1) }, ..Limits::default() },
-            rules: plan.cache,
+            rules: plan.cache.clone(),
             policy: plan.policy,
-            over: match &plan.over {
-                OverPlan::Udp => Over::Udp,
-                OverPlan::Tcp => Over::Tcp,
-                OverPlan::Tls { name, authorities: file } => {
-                    Over::Tls(Tls::new(name, file.as_deref().zip(authorities.as_deref()))?)
-                }
-            },
+            failover: plan.failover.clone(),
         };
         let forwarder = Forwarder::new(config).map(Arc::new);
-        Ok(forwarder.map(|forwarder| Known { plan: plan.clone(), addresses, authorities, forwarder }))
+        Ok(forwarder.map(|forwarder| Known { plan: plan.clone(), upstreams, authorities, trust, forwarder }))
     }
 }
 
-/// The addresses of servers.
-fn addresses(plan: &ForwardPlan, files: &dyn Files, own: &Own) -> Result<Vec<SocketAddr>, MakeError> {
-    let mut addresses = Vec::new();
-    for target in &plan.to {
-        match target {
-            Target::Server(server) => {
+/// Servers, with what they are asked over.
+fn upstreams(
+    targets: &[Target],
+    files: &dyn Files,
+    own: &Own,
+    trust: Option<&Trust>,
+) -> Result<Vec<Upstream>, MakeError> {
+    let mut upstreams = Vec::new();
+    for Target { source, over } in targets {
+        let addresses = match source {
+            Source::Server(server) => {
                 let (others, loops) = refuse_loops(vec![*server], &own.listen, &own.local);
                 if let Some(own) = loops.first() {
                     return Err(UpstreamError::Loop(*own).into());
                 }
-                addresses.extend(others);
+                others
             }
-            Target::File(path) => addresses.extend(from_file(path, files, own)?),
+            Source::File(path) => from_file(path, files, own)?,
+        };
+        let over = match (over, trust) {
+            (OverPlan::Udp, _) => Over::Udp,
+            (OverPlan::Tcp, _) => Over::Tcp,
+            (OverPlan::Tls(name), Some(trust)) => Over::Tls(trust.server(name)?),
+            (OverPlan::Tls(_), None) => return Err(TlsError::NoRoots.into()),
+        };
+        for mut address in addresses {
+            if address.port() == 53 && matches!(over, Over::Tls(_)) {
+                address.set_port(PORT);
+            }
+            upstreams.push(Upstream { address, over: over.clone() });
         }
     }
-    if matches!(plan.over, OverPlan::Tls { .. }) {
-        addresses.iter_mut().filter(|server| server.port() == 53).for_each(|server| server.set_port(PORT));
-    }
-    Ok(addresses)
+    Ok(upstreams)
+}
+
+/// Whether servers are asked over TLS.
+fn is_encrypted(plan: &ForwardPlan) -> bool {
+    let of_stubs = plan.stubs.iter().flat_map(|(_, servers)| servers);
+    plan.to.iter().chain(of_stubs).any(|target| matches!(target.over, OverPlan::Tls(_)))
 }
 
 /// The text of the file with the certificate authorities of servers, if there is one.
 fn authorities(plan: &ForwardPlan, files: &dyn Files) -> Result<Option<String>, MakeError> {
-    let OverPlan::Tls { authorities: Some(path), .. } = &plan.over else { return Ok(None) };
+    let Some(path) = plan.authorities.as_ref().filter(|_| is_encrypted(plan)) else { return Ok(None) };
     files.text(path).map(Some).map_err(|source| MakeError::File { path: path.clone(), source })
+}
+
+/// Whom servers over TLS are believed, if there are any.
+fn trust(plan: &ForwardPlan, authorities: Option<&str>) -> Result<Option<Trust>, MakeError> {
+    if !is_encrypted(plan) {
+        return Ok(None);
+    }
+    Ok(Some(Trust::new(plan.authorities.as_deref().zip(authorities))?))
 }
 
 /// The servers in a resolv.conf. What is left out of it is said.

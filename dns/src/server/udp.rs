@@ -75,6 +75,28 @@ impl Later {
             responder.stats.unsent.increment();
         }
     }
+
+    /// Sends what has come back, at once if the agent need not know of it.
+    fn finish(self, runtime: &tokio::runtime::Handle, response: Response, maker: Maker) {
+        let answered = response.summary(maker);
+        let bytes = response.encode();
+        match self.responder.names.look(self.ends.address(), &bytes) {
+            Look::Goes => self.send(&bytes, Answered { size: bytes.len(), ..answered }),
+            look => drop(runtime.spawn(self.hold(look, bytes, maker))),
+        }
+    }
+
+    /// Sends a response that the agent has to know of first, or one in its place.
+    async fn hold(self, look: Look, bytes: Vec<u8>, maker: Maker) {
+        let goes = match look {
+            Look::Goes => true,
+            Look::Ask(question) => self.responder.names.ask(*question).await,
+            Look::Fails => false,
+        };
+        let bytes = if goes { bytes } else { Gate::failed(&bytes) };
+        let answered = Answered::plainly(&bytes, maker);
+        self.send(&bytes, answered);
+    }
 }
 
 impl Worker {
@@ -219,27 +241,16 @@ impl Worker {
     fn ask(&self, index: usize, site: &Arc<Site>, begin: Instant, asking: Box<Asking>) {
         let (Some(received), Some(buffer)) = (self.received.get(index), self.buffers.get(index)) else { return };
         let Some(message) = buffer.get(..received.length) else { return };
-        let responder = Arc::clone(&self.responder);
-        let answer = async move { responder.finish_shortly(*asking).await };
-        self.wait(received.ends, message, begin, site, answer);
+        let (later, runtime) = (self.later(received.ends, message, begin, site), self.runtime.clone());
+        let _context = self.runtime.enter();
+        self.responder.begin_shortly(*asking, move |response, maker| later.finish(&runtime, response, maker));
     }
 
     /// Sends a response that the agent has to know of first, or one in its place.
     fn hold(&self, index: usize, site: &Arc<Site>, begin: Instant, (maker, look, bytes): (Maker, Look, Vec<u8>)) {
         let (Some(received), Some(buffer)) = (self.received.get(index), self.buffers.get(index)) else { return };
         let Some(message) = buffer.get(..received.length) else { return };
-        let names = Arc::clone(&self.responder.names);
-        let later = self.later(received.ends, message, begin, site);
-        self.runtime.spawn(async move {
-            let goes = match look {
-                Look::Goes => true,
-                Look::Ask(question) => names.ask(*question).await,
-                Look::Fails => false,
-            };
-            let bytes = if goes { bytes } else { Gate::failed(&bytes) };
-            let answered = Answered::plainly(&bytes, maker);
-            later.send(&bytes, answered);
-        });
+        self.runtime.spawn(self.later(received.ends, message, begin, site).hold(look, bytes, maker));
     }
 
     /// What it takes to answer when this thread is at something else.
@@ -265,15 +276,10 @@ impl Worker {
         site: &Arc<Site>,
         answer: impl Future<Output = (Response, Maker)> + Send + 'static,
     ) {
-        let later = self.later(ends, message, begin, site);
+        let (later, runtime) = (self.later(ends, message, begin, site), self.runtime.clone());
         self.runtime.spawn(async move {
             let (response, maker) = answer.await;
-            let answered = response.summary(maker);
-            let bytes = response.encode();
-            match later.responder.names.pass(ends.address(), &bytes).await {
-                Some(failed) => later.send(&failed, Answered::plainly(&failed, maker)),
-                None => later.send(&bytes, Answered { size: bytes.len(), ..answered }),
-            }
+            later.finish(&runtime, response, maker);
         });
     }
 

@@ -21,6 +21,7 @@ use hickory_proto::rr::{Name, Record};
 
 use crate::WireName;
 use crate::forward::Forwarder;
+pub use crate::forward::Route;
 use crate::hosts::Hosts;
 use crate::manner::Manner;
 use crate::name::strip_suffix;
@@ -95,11 +96,13 @@ pub struct HostsRules {
     pub reverse: bool,
     /// They come before the cluster's zone.
     pub first: bool,
+    /// Of names that go on where they have none, types that are no addresses go on too.
+    pub other_types: bool,
 }
 
 impl Default for HostsRules {
     fn default() -> Self {
-        Self { zones: Vec::new(), fall: Fall::Everywhere, ttl: 30, reverse: true, first: false }
+        Self { zones: Vec::new(), fall: Fall::Everywhere, ttl: 30, reverse: true, first: false, other_types: false }
     }
 }
 
@@ -158,16 +161,6 @@ pub enum Judged<'z> {
     Next,
 }
 
-/// Servers to forward to.
-pub struct Route {
-    /// For names in this zone,
-    pub from: WireName,
-    /// and not in these.
-    pub except: Vec<WireName>,
-    /// The servers.
-    pub forwarder: Arc<Forwarder>,
-}
-
 /// What fixed addresses say to a question.
 pub enum Fixed {
     /// Nothing: somebody else may know.
@@ -182,8 +175,7 @@ impl Block {
     /// The servers to forward a question to, if there are any.
     #[must_use]
     pub fn forwarder(&self, name: &[u8]) -> Option<&Arc<Forwarder>> {
-        let meant = |route: &&Route| strip_suffix(name, route.from.as_wire()).is_some() && !covers(&route.except, name);
-        self.routes.iter().find(meant).map(|route| &route.forwarder)
+        self.routes.iter().find(|route| route.is_for(name)).map(|route| &route.forwarder)
     }
 
     /// What fixed addresses say to a question.
@@ -191,7 +183,7 @@ impl Block {
     pub fn fixed(&self, name: &[u8], record_type: RecordType, owner: &Name) -> Fixed {
         let rules = &self.rules.hosts;
         let pointer = record_type == RecordType::PTR;
-        if !self.may_be_fixed(name, pointer) {
+        if !self.may_be_fixed(name, record_type) {
             return Fixed::Next;
         }
         match self.hosts.records(name, record_type, owner, rules.ttl) {
@@ -202,9 +194,13 @@ impl Block {
     }
 
     /// Whether fixed addresses are asked for a name at all.
-    fn may_be_fixed(&self, name: &[u8], pointer: bool) -> bool {
+    fn may_be_fixed(&self, name: &[u8], record_type: RecordType) -> bool {
         let rules = &self.rules.hosts;
-        !rules.zones.is_empty() && if pointer { rules.reverse } else { covers(&rules.zones, name) }
+        if record_type == RecordType::PTR {
+            return !rules.zones.is_empty() && rules.reverse;
+        }
+        let has_type = matches!(record_type, RecordType::A | RecordType::AAAA);
+        covers(&rules.zones, name) && (has_type || !rules.other_types || !rules.fall.through(name))
     }
 
     /// Whether fixed addresses have something to say.
@@ -215,7 +211,7 @@ impl Block {
         }
         let pointer = record_type == RecordType::PTR;
         let knows = || self.hosts.knows(name, record_type) || !(pointer || rules.fall.through(name));
-        self.may_be_fixed(name, pointer) && knows()
+        self.may_be_fixed(name, record_type) && knows()
     }
 
     /// Whether a question can be answered on the short way.

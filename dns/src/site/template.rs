@@ -161,7 +161,7 @@ pub fn answer(templates: &[Template], name: &[u8], spelled: &[u8], record_type: 
         match template.fill(name, spelled, zone, record_type) {
             Some(filled) => return Some(filled),
             None if template.fall.through(name) => {}
-            None => return Some(Filled::only(ResponseCode::NXDomain)),
+            None => return Some(Filled::only(ResponseCode::ServFail)),
         }
     }
     None

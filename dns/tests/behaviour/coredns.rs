@@ -314,6 +314,7 @@ fn d31_servers_to_forward_to_are_read_as_in_the_table_of_coredns() {
         "forward . ::1",
         "forward . dns://127.0.0.1",
         "forward . tls://127.0.0.1 {\ntls_servername dns\n}",
+        "forward . tls://127.0.0.1 127.0.0.2",
         "forward . 127.0.0.1 {\npolicy round_robin\nexpire 20s\nmax_concurrent 1000\n}",
         "forward 10.9.3.0/24 127.0.0.1",
         "forward com ::1\nforward net ::1",
@@ -330,7 +331,6 @@ fn d31_servers_to_forward_to_are_read_as_in_the_table_of_coredns() {
         "forward . 127.0.0.1 {\nmax_concurrent -4\n}",
         "forward . 127.0.0.1 {\nexpire soon\n}",
         "forward . 127.0.0.1 {\nforce_tcp now\n}",
-        "forward . tls://127.0.0.1 127.0.0.2",
         "forward . grpc://127.0.0.1",
     ] {
         let error = wrong(&format!(". {{\nkubernetes cluster.local\n{refused}\n}}"));

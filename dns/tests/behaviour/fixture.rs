@@ -208,7 +208,8 @@ pub(crate) fn zone() -> Zone {
 /// A forwarder that keeps nothing.
 pub(crate) fn forwarder(upstreams: &[SocketAddr], limits: Limits) -> Option<Arc<Forwarder>> {
     let rules = Rules { bytes: 0, ..Rules::default() };
-    Forwarder::new(Config { upstreams: upstreams.to_vec(), limits, rules, ..Config::default() }).map(Arc::new)
+    Forwarder::new(Config { upstreams: crate::upstreams::all(upstreams), limits, rules, ..Config::default() })
+        .map(Arc::new)
 }
 
 pub(crate) fn responder(zone: Zone, forwarder: Option<Arc<Forwarder>>) -> Arc<Responder> {

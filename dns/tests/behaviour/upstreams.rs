@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use fairlead_dns::WireName;
 use fairlead_dns::counter::Counter;
-use fairlead_dns::forward::tls::Tls;
-use fairlead_dns::forward::{Config, Forwarder, Limits, Over, Policy, Rules, Server};
+use fairlead_dns::forward::tls::Trust;
+use fairlead_dns::forward::{Config, Forwarder, Limits, Over, Policy, Rules, Server, Upstream as To};
 use fairlead_dns::site::Site;
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::rdata::SOA;
@@ -22,6 +23,11 @@ use crate::fixture::{forwarder, forwarder_of, origin, responder, zone};
 use crate::lossy::silent_over_tcp;
 use crate::process::free_address;
 
+/// Servers that are asked over UDP.
+pub(crate) fn all(addresses: &[SocketAddr]) -> Vec<To> {
+    addresses.iter().map(|address| To::from(*address)).collect()
+}
+
 /// A server that forwards there and keeps answers for at most so many seconds.
 pub(crate) async fn keeping(upstreams: &[SocketAddr], ttl: u32, stale: u32) -> Tiers {
     keeping_within(LIMITS, upstreams, ttl, stale).await
@@ -30,7 +36,7 @@ pub(crate) async fn keeping(upstreams: &[SocketAddr], ttl: u32, stale: u32) -> T
 /// The same with other limits.
 pub(crate) async fn keeping_within(limits: Limits, upstreams: &[SocketAddr], ttl: u32, stale: u32) -> Tiers {
     let rules = Rules { ttl, stale, ..Rules::default() };
-    let config = Config { upstreams: upstreams.to_vec(), limits, rules, ..Config::default() };
+    let config = Config { upstreams: all(upstreams), limits, rules, ..Config::default() };
     Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await
 }
 
@@ -97,7 +103,7 @@ fn d31_two_servers_that_forward_to_each_other_end_in_an_error_and_find_the_loop(
         let one = Tiers::start(responder(zone(), forwarder(&[nowhere.address], limits))).await;
         let other = keeps_nothing(&one.server.udp_addresses()[..1]).await;
         let forwarder = |tiers: &Tiers| forwarder_of(&tiers.responder);
-        forwarder(&one).set_upstreams(&[other.server.udp_addresses()[0], nowhere.address]);
+        forwarder(&one).set_upstreams(&[other.server.udp_addresses()[0].into(), nowhere.address.into()]);
         // It goes round until it meets itself, and then the one that does not lead back answers.
         assert_eq!(address(&udp(&one, "www.example.org A").await), "192.0.2.1");
         let asked = |tiers: &Tiers| tiers.responder.stats.forwarded.get();
@@ -106,7 +112,7 @@ fn d31_two_servers_that_forward_to_each_other_end_in_an_error_and_find_the_loop(
         // A probe that comes back late proves nothing.
         for _ in 0..10 {
             for server in servers.iter() {
-                forwarder(&one).probe(server).await;
+                forwarder(&one).probe(server, &WireName::default()).await;
             }
             if servers[0].is_loop() {
                 break;
@@ -117,8 +123,8 @@ fn d31_two_servers_that_forward_to_each_other_end_in_an_error_and_find_the_loop(
         assert_eq!(address(&udp(&one, "www.example.com A").await), "192.0.2.1");
         assert_eq!(sent(&servers[0]), before, "a server that leads back is not asked");
         // It leads back no longer.
-        forwarder(&other).set_upstreams(&[nowhere.address]);
-        forwarder(&one).probe(&servers[0]).await;
+        forwarder(&other).set_upstreams(&[nowhere.address.into()]);
+        forwarder(&one).probe(&servers[0], &WireName::default()).await;
         assert!(!servers[0].is_loop());
     });
 }
@@ -324,8 +330,8 @@ fn d31_over_tcp_only_where_that_is_wanted() {
             vec![found(question, if tcp { "192.0.2.1" } else { "192.0.2.2" }).to_vec().unwrap()]
         })
         .await;
-        let (upstreams, limits) = (vec![upstream.address], LIMITS);
-        let config = Config { upstreams, limits, over: Over::Tcp, policy: Policy::Fastest, ..Config::default() };
+        let (upstreams, limits) = (vec![To { address: upstream.address, over: Over::Tcp }], LIMITS);
+        let config = Config { upstreams, limits, policy: Policy::Fastest, ..Config::default() };
         let tiers = Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await;
         for number in 0..5 {
             assert_eq!(address(&udp(&tiers, &format!("n{number}.example.org A")).await), "192.0.2.1");
@@ -454,9 +460,12 @@ fn d31_stub_domains_have_servers_of_their_own() {
         let other = Upstream::of("192.0.2.1").await;
         let corp = Upstream::of("192.0.2.2").await;
         let lab = Upstream::of("192.0.2.3").await;
-        let domain = |text| fairlead_dns::WireName::parse(text).unwrap();
-        let stubs = vec![(domain("corp.example"), vec![corp.address]), (domain("lab.corp.example"), vec![lab.address])];
-        let (upstreams, limits) = (vec![other.address], LIMITS);
+        let domain = |text| WireName::parse(text).unwrap();
+        let stubs = vec![
+            (domain("corp.example"), vec![corp.address.into()]),
+            (domain("lab.corp.example"), vec![lab.address.into()]),
+        ];
+        let (upstreams, limits) = (vec![other.address.into()], LIMITS);
         let config = Config { upstreams, stubs: stubs.clone(), limits, ..Config::default() };
         let tiers = Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await;
         for (question, answer) in [
@@ -501,7 +510,7 @@ fn d31_fixed_addresses_come_before_what_others_say() {
 }
 
 /// An upstream server over TLS whose certificate has this name; the certificate in PEM.
-async fn over_tls(name: &str) -> (SocketAddr, String) {
+pub(crate) async fn over_tls(name: &str, answer: &'static str) -> (SocketAddr, String) {
     use tokio_rustls::rustls::ServerConfig;
     use tokio_rustls::rustls::pki_types::PrivateKeyDer;
     let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
@@ -524,7 +533,7 @@ async fn over_tls(name: &str) -> (SocketAddr, String) {
                 while let Ok(length) = stream.read_u16().await {
                     let mut question = vec![0; usize::from(length)];
                     stream.read_exact(&mut question).await.unwrap();
-                    let answer = found(&Message::from_vec(&question).unwrap(), "192.0.2.1").to_vec().unwrap();
+                    let answer = found(&Message::from_vec(&question).unwrap(), answer).to_vec().unwrap();
                     stream.write_all(&[&(answer.len() as u16).to_be_bytes(), &answer[..]].concat()).await.unwrap();
                     stream.flush().await.unwrap();
                 }
@@ -537,11 +546,11 @@ async fn over_tls(name: &str) -> (SocketAddr, String) {
 #[test]
 fn d31_servers_over_tls_prove_who_they_are() {
     run(async {
-        let (upstream, certificate) = over_tls("dns.example").await;
+        let (upstream, certificate) = over_tls("dns.example", "192.0.2.1").await;
         let file = Path::new("ca.pem");
         let tiers = async |name: &str, limits: Limits| {
-            let over = Over::Tls(Tls::new(name, Some((file, &certificate))).unwrap());
-            let config = Config { upstreams: vec![upstream], over, limits, ..Config::default() };
+            let over = Over::Tls(Trust::new(Some((file, &certificate))).unwrap().server(name).unwrap());
+            let config = Config { upstreams: vec![To { address: upstream, over }], limits, ..Config::default() };
             Tiers::start(responder(zone(), Forwarder::new(config).map(Arc::new))).await
         };
         let good = tiers("dns.example", LIMITS).await;
@@ -550,7 +559,7 @@ fn d31_servers_over_tls_prove_who_they_are() {
         }
         let other = tiers("other.example", IMPATIENT).await;
         assert_eq!(udp(&other, "www.example.org A").await.metadata.response_code, ResponseCode::ServFail);
-        assert!(Tls::new("dns.example", Some((file, ""))).unwrap_err().to_string().contains("ca.pem"));
-        assert!(Tls::new("no name", None).is_err());
+        assert!(Trust::new(Some((file, ""))).map(drop).unwrap_err().to_string().contains("ca.pem"));
+        assert!(Trust::new(Some((file, &certificate))).unwrap().server("no name").is_err());
     });
 }

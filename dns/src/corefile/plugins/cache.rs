@@ -1,10 +1,14 @@
 //! What is kept.
 
-use super::super::syntax::{Directive, Mistake, Place};
+use std::time::Duration;
+
+use super::super::syntax::{Directive, Mistake};
 use super::{duration, number, zones};
 use crate::WireName;
 use crate::forward::Rules;
-use crate::name::strip_suffix;
+use crate::site::scope::covers;
+
+const KNOWN: &str = "success, denial, prefetch, serve_stale, servfail, disable, keepttl";
 
 /// How long records are kept where nothing is said, in seconds.
 const SUCCESS: u32 = 3600;
@@ -13,12 +17,11 @@ const DENIAL: u32 = 1800;
 /// The longest of both.
 const MOST: u32 = 86_400;
 
-/// What the plugin says, and the zones of which something is not to be kept.
-pub(crate) type Kept = (Option<Rules>, Vec<(WireName, Place)>);
+/// The longest time for which a failure is kept.
+const MOST_OF_FAILURE: Duration = Duration::from_mins(5);
 
-/// `cache [TTL] [ZONES...] { OPTIONS }`. Without rules it is not for all zones of the block.
-pub(crate) fn cache(directive: &Directive, block: &[WireName], notes: &mut Vec<String>) -> Result<Kept, Mistake> {
-    let mut disabled = Vec::new();
+/// `cache [TTL] [ZONES...] { OPTIONS }`.
+pub(crate) fn cache(directive: &Directive, block: &[WireName], notes: &mut Vec<String>) -> Result<Rules, Mistake> {
     let mut words = &directive.args[..];
     let mut rules = Rules { ttl: SUCCESS, denial: DENIAL, stale: 0, prefetch: false, ..Rules::default() };
     if let [first, rest @ ..] = words
@@ -28,53 +31,77 @@ pub(crate) fn cache(directive: &Directive, block: &[WireName], notes: &mut Vec<S
         rules.denial = rules.ttl;
         words = rest;
     }
-    let meant = zones(words, block)?;
-    let whole = |zone: &WireName| meant.iter().any(|own| strip_suffix(zone.as_wire(), own.as_wire()).is_some());
-    if !block.iter().all(whole) {
-        notes.push(format!(
-            "{}: answers of other zones are not cached by zone: this cache is ignored",
-            directive.name.place
-        ));
-        return Ok((None, disabled));
+    rules.scope.zones = zones(words, block)?;
+    if block.iter().all(|zone| covers(&rules.scope.zones, zone.as_wire())) {
+        rules.scope.zones.clear();
     }
     for line in &directive.body {
-        let args = &line.plain()?.args[..];
-        match line.name.text.as_str() {
-            kind @ ("success" | "denial") => {
-                let [capacity, rest @ ..] = args else { return Err(line.wrong(format!("{kind} needs a number"))) };
-                number(capacity, 0..=u32::MAX)?;
-                if let Some(ttl) = rest.first() {
-                    let ttl = number(ttl, 1..=MOST)?;
-                    if kind == "success" { rules.ttl = ttl } else { rules.denial = ttl }
-                }
-                if let Some(least) = rest.get(1) {
-                    number(least, 0..=MOST)?;
-                    notes.push(format!(
-                        "{}: the least time of {kind} has no effect: nothing is kept for longer than its TTL",
-                        line.name.place
-                    ));
-                }
-                notes.push(format!("{}: the capacity is in bytes here, 16 MiB", line.name.place));
-            }
-            "prefetch" => rules.prefetch = line.args.first().is_none_or(|amount| amount.text != "0"),
-            "serve_stale" => {
-                let time = line.args.first().map(duration).transpose()?;
-                rules.stale = time.map_or(3600, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).min(604_800));
-            }
-            "servfail" => {
-                duration(line.one()?)?;
-                notes.push(format!("{}: failures are kept for 5 s, silence for 1 s", line.name.place));
-            }
-            "disable" => {
-                for zone in zones(args.get(1..).unwrap_or_default(), block)? {
-                    if zone.as_wire().len() == 1 {
-                        return Err(line.wrong("disable for all zones: remove cache instead"));
-                    }
-                    disabled.push((zone, line.name.place.clone()));
-                }
-            }
-            _ => return Err(line.unknown("cache", "success, denial, prefetch, serve_stale, servfail, disable")),
-        }
+        option(line, &mut rules, notes)?;
     }
-    Ok((Some(rules), disabled))
+    Ok(rules)
+}
+
+fn option(line: &Directive, rules: &mut Rules, notes: &mut Vec<String>) -> Result<(), Mistake> {
+    let args = &line.plain()?.args[..];
+    let mut note = |text: &str| notes.push(format!("{}: {text}", line.name.place));
+    match line.name.text.as_str() {
+        kind @ ("success" | "denial") => {
+            let [capacity, rest @ ..] = args else { return Err(line.wrong(format!("{kind} needs a number"))) };
+            number(capacity, 0..=u32::MAX)?;
+            if let Some(ttl) = rest.first() {
+                let ttl = number(ttl, 1..=MOST)?;
+                if kind == "success" { rules.ttl = ttl } else { rules.denial = ttl }
+            }
+            if let Some(least) = rest.get(1) {
+                number(least, 0..=MOST)?;
+                note(&format!("the least time of {kind} has no effect: nothing is kept for longer than its TTL"));
+            }
+            note("the capacity is in bytes here, 16 MiB");
+        }
+        "prefetch" => {
+            let [amount, rest @ ..] = args else { return Err(line.wrong("prefetch needs a number")) };
+            rules.prefetch = number(amount, 0..=u32::MAX)? > 0;
+            rest.first().map(duration).transpose()?;
+            if rules.prefetch {
+                note("answers are renewed in the last tenth of their life, when there were three queries in it");
+            }
+        }
+        "serve_stale" => {
+            let time = args.first().map(duration).transpose()?;
+            rules.stale = time.map_or(3600, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).min(604_800));
+            if let Some(mode) = args.get(1).filter(|mode| !matches!(mode.text.as_str(), "immediate" | "verify")) {
+                return Err(mode.wrong(format!("{:?} is not a mode: use immediate or verify", mode.text)));
+            }
+            note("old answers are served only while no server answers, after 1.8 s and with a TTL of 30 s");
+        }
+        "servfail" => {
+            let word = line.one()?;
+            rules.failure = duration(word)?;
+            if rules.failure > MOST_OF_FAILURE {
+                return Err(word.wrong("failures may not be kept for longer than 5m: write a shorter time"));
+            }
+        }
+        "disable" => {
+            let [kind, names @ ..] = args else { return Err(line.wrong("disable needs success or denial")) };
+            let scope = &mut rules.scope;
+            let disabled = match kind.text.as_str() {
+                "success" => &mut scope.no_records,
+                "denial" => &mut scope.no_denials,
+                text => return Err(kind.wrong(format!("{text:?} can't be disabled: use success or denial"))),
+            };
+            // Without names it is for all.
+            disabled.extend(zones(names, &WireName::parse(".").into_iter().collect::<Vec<_>>())?);
+        }
+        "keepttl" => {
+            line.bare()?;
+            rules.constant = true;
+        }
+        "serve_stale_policy" => {
+            return Err(line.wrong(
+                "serve_stale_policy is not supported: what a server says now counts more than an old answer; remove it",
+            ));
+        }
+        _ => return Err(line.unknown("cache", KNOWN)),
+    }
+    Ok(())
 }

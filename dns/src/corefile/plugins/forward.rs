@@ -1,27 +1,30 @@
 //! Servers to forward to.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+
+use hickory_proto::op::ResponseCode;
 
 use super::super::syntax::{Directive, Mistake, Word, beside};
-use super::{duration, number, zone, zones};
+use super::{code, duration, number, zone, zones};
 use crate::forward::tls::PORT;
-use crate::forward::{Policy, Rules, parse_upstream};
-use crate::plan::{ForwardPlan, OverPlan, Target};
+use crate::forward::{Failover, Policy, Rules, parse_upstream};
+use crate::plan::{ForwardPlan, OverPlan, Source, Target};
 
-/// Options that say how servers are watched, which is done without them.
-const WATCHED: [&str; 10] = [
-    "expire",
-    "max_age",
-    "max_fails",
-    "health_check",
-    "max_connect_attempts",
-    "failfast_all_unhealthy_upstreams",
-    "prefer_udp",
-    "max_idle_conns",
-    "doh_method",
-    "read_timeout",
+/// Options that change nothing here, and why.
+const WITHOUT_EFFECT: [(&str, &str); 9] = [
+    ("expire", "connections end when nothing comes on them for 10 s"),
+    ("max_age", "connections end when nothing comes on them for 10 s"),
+    ("max_idle_conns", "a server is asked on 8 connections at most"),
+    ("max_fails", "servers are watched by their answers"),
+    ("health_check", "servers are watched by their answers"),
+    ("max_connect_attempts", "every server is asked twice at most, within 4 s"),
+    ("read_timeout", "the next server is asked after 0.5 s, and the client has an answer after 4 s"),
+    ("prefer_udp", "servers are asked over UDP first in any case"),
+    ("doh_method", "servers are not asked over HTTPS"),
 ];
+
+const KNOWN: &str = "except, force_tcp, policy, max_concurrent, tls, tls_servername, next, next_on_nodata, failover, \
+                     failfast_all_unhealthy_upstreams";
 
 /// How many queries may wait where a Corefile sets no limit, as CoreDNS has none, or a higher one.
 const MOST: u32 = 100_000;
@@ -43,86 +46,118 @@ pub(crate) fn forward(directive: &Directive, notes: &mut Vec<String>) -> Result<
         stubs: Vec::new(),
         // CoreDNS' own default.
         policy: Policy::Random,
-        over: OverPlan::Udp,
+        failover: Failover::default(),
+        authorities: None,
         max_concurrent: MOST,
         cache: Rules { bytes: 0, stale: 0, prefetch: false, ..Rules::default() },
     };
-    let mut encrypted = Vec::new();
-    let mut named: Option<(String, &Word)> = None;
-    for server in servers {
-        let To { target, is_encrypted, name } = target(server)?;
-        encrypted.push(is_encrypted.then_some(target.clone()));
-        plan.to.push(target);
-        if let Some(name) = name {
-            if named.as_ref().is_some_and(|(other, _)| *other != name) {
-                return Err(server.wrong("the servers of one forward have one name: remove those with another"));
-            }
-            named = Some((name, server));
-        }
-    }
-    let (mut authorities, mut name): (Option<PathBuf>, Option<String>) = (None, None);
+    let servers: Vec<To<'_>> = servers.iter().map(target).collect::<Result<_, _>>()?;
+    let (mut name, mut tcp): (Option<String>, bool) = (None, false);
     for line in &directive.body {
-        match line.plain()?.name.text.as_str() {
-            "except" => plan.except.extend(zones(&line.args, &[])?),
-            "force_tcp" => {
-                line.bare()?;
-                plan.over = OverPlan::Tcp;
-            }
-            "policy" => plan.policy = policy(line.one()?)?,
-            "max_concurrent" => {
-                plan.max_concurrent = match number(line.one()?, 0..=u32::MAX)? {
-                    // No limit.
-                    0 => MOST,
-                    count => count.clamp(4, MOST),
-                };
-            }
-            "tls_servername" => name = Some(line.one()?.text.clone()),
-            "tls" => match &line.args[..] {
-                [] => {}
-                [ca] => authorities = Some(beside(&ca.place.file, &ca.text)),
-                _ => return Err(line.wrong("certificates of clients are not shown to servers: give a CA file only")),
-            },
-            option if WATCHED.contains(&option) => {
-                if option == "expire" {
-                    duration(line.one()?)?;
-                }
-                notes
-                    .push(format!("{}: {option} has no effect: servers are watched by their answers", line.name.place));
-            }
-            _ => {
-                return Err(line.unknown(
-                    "forward",
-                    "except, force_tcp, policy, max_concurrent, tls, tls_servername, expire, max_fails, health_check",
-                ));
-            }
-        }
+        option(line, &mut plan, &mut name, &mut tcp, notes)?;
     }
-    if encrypted.iter().any(Option::is_some) {
-        let all: Option<Vec<Target>> = encrypted.into_iter().collect();
-        let all =
-            all.ok_or_else(|| from.wrong("all servers of one forward are asked alike: give each tls:// or none"))?;
-        let address = all.iter().find_map(|target| match target {
-            Target::Server(server) => Some(server.ip().to_string()),
-            Target::File(_) => None,
-        });
-        if let (Some(_), Some((_, server))) = (&name, &named) {
-            return Err(server.wrong("its name is at tls_servername too: write it in one place"));
-        }
-        let name = name.or(named.map(|(name, _)| name)).or(address).unwrap_or_default();
-        plan.over = OverPlan::Tls { name, authorities };
+    for To { word, source, encryption } in servers {
+        let over = match encryption {
+            Encryption::None if tcp => OverPlan::Tcp,
+            Encryption::None => OverPlan::Udp,
+            Encryption::Of(own) if name.is_none() => OverPlan::Tls(own),
+            Encryption::Of(_) => {
+                return Err(word.wrong("its name is at tls_servername too: write it in one place"));
+            }
+            Encryption::Unnamed(address) => OverPlan::Tls(name.clone().unwrap_or(address)),
+        };
+        plan.to.push(Target { source, over });
     }
     Ok(plan)
 }
 
-/// A server or a file.
-struct To {
-    target: Target,
-    is_encrypted: bool,
-    /// The name in the server's certificate.
-    name: Option<String>,
+/// An option in braces.
+fn option(
+    line: &Directive,
+    plan: &mut ForwardPlan,
+    name: &mut Option<String>,
+    tcp: &mut bool,
+    notes: &mut Vec<String>,
+) -> Result<(), Mistake> {
+    let codes = || -> Result<_, Mistake> {
+        if line.args.is_empty() {
+            return Err(line.wrong(format!("{} needs a code: write one such as NXDOMAIN", line.name.text)));
+        }
+        line.args.iter().map(code).collect()
+    };
+    match line.plain()?.name.text.as_str() {
+        "except" => plan.except.extend(zones(&line.args, &[])?),
+        "force_tcp" => {
+            line.bare()?;
+            *tcp = true;
+        }
+        "policy" => plan.policy = policy(line.one()?)?,
+        "max_concurrent" => {
+            plan.max_concurrent = match number(line.one()?, 0..=u32::MAX)? {
+                // No limit.
+                0 => MOST,
+                count => count.clamp(4, MOST),
+            };
+        }
+        "next" => plan.failover.route.extend(codes()?),
+        "next_on_nodata" => {
+            line.bare()?;
+            plan.failover.without_data = true;
+        }
+        "failover" => {
+            let codes: Vec<ResponseCode> = codes()?;
+            if codes.contains(&ResponseCode::NoError) {
+                return Err(line.wrong("failover can't be for NOERROR: use next_on_nodata, or remove it"));
+            }
+            plan.failover.server.extend(codes);
+        }
+        "failfast_all_unhealthy_upstreams" => {
+            line.bare()?;
+            plan.failover.fast = true;
+        }
+        "tls_servername" => *name = Some(line.one()?.text.clone()),
+        "tls" => match &line.args[..] {
+            [] => {}
+            [ca] => plan.authorities = Some(beside(&ca.place.file, &ca.text)),
+            _ => return Err(line.wrong("certificates of clients are not shown to servers: give a CA file only")),
+        },
+        "source_address" => {
+            return Err(line.wrong("the node's routes choose the address that servers are asked from: remove it"));
+        }
+        "resolver" => {
+            return Err(line.wrong("names of servers are not looked up: remove it, and write their addresses"));
+        }
+        option => {
+            let Some((_, why)) = WITHOUT_EFFECT.iter().find(|(known, _)| *known == option) else {
+                return Err(line.unknown("forward", KNOWN));
+            };
+            if matches!(option, "expire" | "max_age" | "read_timeout") {
+                duration(line.one()?)?;
+            }
+            notes.push(format!("{}: {option} has no effect: {why}", line.name.place));
+        }
+    }
+    Ok(())
 }
 
-fn target(word: &Word) -> Result<To, Mistake> {
+/// A server or a file.
+struct To<'w> {
+    word: &'w Word,
+    source: Source,
+    encryption: Encryption,
+}
+
+/// Whether a server is asked over TLS, and as whom.
+enum Encryption {
+    None,
+    /// By the name that is here.
+    Of(String),
+    /// By the name that is said for all, else by this address.
+    Unnamed(String),
+}
+
+fn target(word: &Word) -> Result<To<'_>, Mistake> {
+    let to = |source, encryption| Ok(To { word, source, encryption });
     let text = word.text.as_str();
     let (text, is_encrypted) = match text.split_once("://") {
         None => (text, false),
@@ -135,15 +170,18 @@ fn target(word: &Word) -> Result<To, Mistake> {
         }
     };
     if let Ok(server) = parse_upstream(text) {
-        let port = if is_encrypted && server.port() == 53 { PORT } else { server.port() };
-        let target = Target::Server(SocketAddr::new(server.ip(), port)).scoped(server);
-        return Ok(To { target, is_encrypted, name: None });
+        let mut server = server;
+        if is_encrypted && server.port() == 53 {
+            server.set_port(PORT);
+        }
+        let address = Encryption::Unnamed(server.ip().to_string());
+        return to(Source::Server(server), if is_encrypted { address } else { Encryption::None });
     }
     if let Some((server, name)) = named(text).filter(|_| is_encrypted) {
-        return Ok(To { target: Target::Server(server), is_encrypted, name: Some(name) });
+        return to(Source::Server(server), Encryption::Of(name));
     }
     if text.contains('/') && !is_encrypted {
-        return Ok(To { target: Target::File(beside(&word.place.file, text)), is_encrypted, name: None });
+        return to(Source::File(beside(&word.place.file, text)), Encryption::None);
     }
     Err(word.wrong(format!("{text:?} is neither an address nor a file: write one of them; names are not looked up")))
 }
@@ -159,19 +197,6 @@ fn named(text: &str) -> Option<(SocketAddr, String)> {
     let (address, name) = bracketed.unwrap_or((address, name));
     let server = SocketAddr::new(address.parse().ok()?, port);
     (!name.is_empty()).then(|| (server, name.to_owned()))
-}
-
-impl Target {
-    /// With the link of a link-local address.
-    fn scoped(self, server: SocketAddr) -> Self {
-        match (self, server) {
-            (Self::Server(SocketAddr::V6(mut own)), SocketAddr::V6(server)) => {
-                own.set_scope_id(server.scope_id());
-                Self::Server(own.into())
-            }
-            (own, _) => own,
-        }
-    }
 }
 
 fn policy(word: &Word) -> Result<Policy, Mistake> {

@@ -17,11 +17,16 @@ pub(crate) fn hosts(directive: &Directive, block: &[WireName]) -> Result<(HostsR
         [file, rest @ ..] => (beside(&file.place.file, &file.text), rest),
     };
     let zones = zones(rest, block)?;
-    let mut rules = HostsRules { zones, fall: Fall::Nowhere, ttl: 3600, reverse: true, first: true };
+    let mut rules =
+        HostsRules { zones, fall: Fall::Nowhere, ttl: 3600, reverse: true, first: true, other_types: false };
     let mut inline = Hosts::default();
     for line in &directive.body {
         match line.plain()?.name.text.as_str() {
             "fallthrough" => rules.fall = fall(line)?,
+            "fallthrough_unsupported" => {
+                line.bare()?;
+                rules.other_types = true;
+            }
             "ttl" => rules.ttl = number(line.one()?, 1..=65535)?,
             "no_reverse" => {
                 line.bare()?;
@@ -33,12 +38,15 @@ pub(crate) fn hosts(directive: &Directive, block: &[WireName]) -> Result<(HostsR
                 let words = std::iter::once(&line.name).chain(&line.args).map(|word| word.text.as_str());
                 let text = words.collect::<Vec<_>>().join(" ");
                 let more = Hosts::parse(&text).map_err(|_| {
-                    let known = "fallthrough, ttl, no_reverse or reload";
+                    let known = "fallthrough, fallthrough_unsupported, ttl, no_reverse or reload";
                     line.wrong(format!("{text:?} is neither an address with names nor one of {known}"))
                 })?;
                 inline = inline.and(more);
             }
         }
+    }
+    if rules.other_types && rules.fall == Fall::Nowhere {
+        return Err(directive.wrong("fallthrough_unsupported needs fallthrough: add it, or remove both"));
     }
     Ok((rules, HostsPlan { inline, file: Some(file), lenient: true }))
 }

@@ -13,19 +13,21 @@ mod template;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use hickory_proto::op::ResponseCode;
+
 use super::syntax::{Directive, Mistake, Word};
 use crate::WireName;
 use crate::site::scope::Fall;
 use crate::wire::RecordType;
 
-pub(super) use cache::{Kept, cache};
+pub(super) use cache::cache;
 pub(super) use forward::forward;
 pub(super) use hosts::hosts;
 pub(super) use kubernetes::{Kubernetes, kubernetes};
 pub(super) use log::log;
 pub(super) use outside::{dns64, k8s_external, transfer};
 pub use rewrite::rewrite;
-pub(super) use small::{acl, bind, health, place};
+pub(super) use small::{acl, bind, errors, health, loadbalance, place, ready};
 pub use template::template;
 
 /// What to do about plugins that are not here; nothing of those that nobody has.
@@ -33,18 +35,19 @@ pub(super) fn advice(name: &str) -> Option<&'static str> {
     Some(match name {
         "autopath" => "remove it: a name that does not exist costs a few microseconds here",
         "bufsize" => "remove it, and give --max-udp or maxUdp",
-        "nodecache" | "nsid" | "chaos" | "any" | "minimal" | "header" | "metadata" | "debug" | "pprof" | "trace" => {
+        "nsid" | "chaos" | "metadata" | "debug" | "pprof" | "trace" => {
             "remove it: clients get the same answers without"
         }
+        "any" | "minimal" | "header" => "remove it: answers have what was asked for, and the flags that RFCs say",
+        "shed" => "remove it: one client can't take the place of others here",
         "tls" => "remove it, and give --tls-bind, --tls-cert and --tls-key",
-        "file" | "auto" | "secondary" | "etcd" | "route53" | "azure" | "clouddns" | "nomad" | "dnssec" | "sign" => {
-            "serve that zone with CoreDNS, and forward to it: forward ZONE ADDRESS"
-        }
+        "https" => "remove it, and give --https-bind, --tls-cert and --tls-key",
+        "file" | "auto" | "secondary" | "etcd" | "route53" | "azure" | "clouddns" | "nomad" | "dnssec" | "sign"
+        | "dynupdate" => "serve that zone with CoreDNS, and forward to it: forward ZONE ADDRESS",
         "federation" | "proxy" => "CoreDNS has it no longer either: use forward",
         "multisocket" | "timeouts" | "local" | "root" | "on" | "cancel" => "remove it: it is not needed here",
-        "view" | "geoip" | "tsig" | "grpc" | "grpc_server" | "quic" | "dnstap" | "erratic" | "whoami" | "ready_dns" => {
-            "remove it, or keep CoreDNS for this block"
-        }
+        "view" | "geoip" | "tsig" | "grpc" | "grpc_server" | "quic" | "https3" | "dnstap" | "erratic" | "whoami"
+        | "proxyproto" | "siit" => "remove it, or keep CoreDNS for this block",
         _ => return None,
     })
 }
@@ -148,6 +151,9 @@ pub(super) fn duration(word: &Word) -> Result<Duration, Mistake> {
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
     let mut total = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {
@@ -156,6 +162,8 @@ fn parse_duration(text: &str) -> Option<Duration> {
         let unit = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, after) = after.split_at(unit);
         let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
             "ms" => 0.001,
             "s" => 1.0,
             "m" => 60.0,
@@ -193,4 +201,19 @@ pub(super) fn record_type(word: &Word) -> Result<RecordType, Mistake> {
         .ok()
         .or(number.map(RecordType))
         .ok_or_else(|| word.wrong(format!("{:?} is not a record type: write one such as AAAA", word.text)))
+}
+
+/// A response code by its name.
+pub(super) fn code(word: &Word) -> Result<ResponseCode, Mistake> {
+    Ok(match word.text.to_ascii_uppercase().as_str() {
+        "NOERROR" => ResponseCode::NoError,
+        "FORMERR" => ResponseCode::FormErr,
+        "SERVFAIL" => ResponseCode::ServFail,
+        "NXDOMAIN" => ResponseCode::NXDomain,
+        "NOTIMP" => ResponseCode::NotImp,
+        "REFUSED" => ResponseCode::Refused,
+        text => {
+            return Err(word.wrong(format!("{text:?} is not a code here: use NOERROR, NXDOMAIN, REFUSED or SERVFAIL")));
+        }
+    })
 }

@@ -21,7 +21,54 @@ pub(crate) fn health(directive: &Directive) -> Result<(Option<SocketAddr>, Optio
     Ok((directive.at_most_one()?.map(listen).transpose()?, lameduck))
 }
 
-/// A plugin with an address: `ready [ADDRESS]`, `prometheus [ADDRESS]`.
+/// `ready [ADDRESS] { monitor MODE }`.
+pub(crate) fn ready(directive: &Directive, notes: &mut Vec<String>) -> Result<Option<SocketAddr>, Mistake> {
+    for line in &directive.body {
+        if line.name.text != "monitor" {
+            return Err(line.unknown("ready", "monitor"));
+        }
+        let mode = line.plain()?.one()?;
+        if !matches!(mode.text.as_str(), "until-ready" | "continuously") {
+            return Err(mode.wrong(format!("{:?} is not a mode: use until-ready or continuously", mode.text)));
+        }
+        notes.push(format!("{}: a server stays ready while the API server is away, in both modes", line.name.place));
+    }
+    directive.at_most_one()?.map(listen).transpose()
+}
+
+/// `errors { OPTIONS }`: failures are written to the log in any case.
+pub(crate) fn errors(directive: &Directive, notes: &mut Vec<String>) -> Result<(), Mistake> {
+    if let Some(word) = directive.args.first() {
+        return Err(word.wrong(format!("errors takes no value: remove {:?}", word.text)));
+    }
+    for line in &directive.body {
+        match line.plain()?.name.text.as_str() {
+            option @ ("consolidate" | "stacktrace") => notes.push(format!(
+                "{}: {option} has no effect: failures of a server are logged every 10 s at most",
+                line.name.place
+            )),
+            _ => return Err(line.unknown("errors", "consolidate, stacktrace")),
+        }
+    }
+    Ok(())
+}
+
+/// `loadbalance [round_robin]`: addresses change places in any case.
+pub(crate) fn loadbalance(directive: &Directive) -> Result<(), Mistake> {
+    if let Some(word) = directive.args.iter().find(|word| word.text != "round_robin") {
+        return Err(word.wrong(format!("{:?} is not supported: use round_robin", word.text)));
+    }
+    match directive.body.first() {
+        None => Ok(()),
+        Some(line) => Err(line.wrong(format!(
+            "loadbalance has no {}: remove it; addresses of a client's own zone are the Service's matter \
+             (trafficDistribution)",
+            line.name.text
+        ))),
+    }
+}
+
+/// A plugin with an address: `prometheus [ADDRESS]`.
 pub(crate) fn place(directive: &Directive) -> Result<Option<SocketAddr>, Mistake> {
     directive.plain()?.at_most_one()?.map(listen).transpose()
 }

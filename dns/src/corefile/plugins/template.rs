@@ -2,9 +2,9 @@
 
 use hickory_proto::op::ResponseCode;
 
-use super::super::syntax::{Directive, Mistake, Word};
+use super::super::syntax::{Directive, Mistake};
 use super::rewrite::regex;
-use super::{fall, record_type, zones};
+use super::{code, fall, record_type, zones};
 use crate::WireName;
 use crate::site::scope::Fall;
 use crate::site::template::{Template, Text};
@@ -42,23 +42,16 @@ pub fn template(directive: &Directive, block: &[WireName]) -> Result<Template, M
             "additional" => template.additionals.extend(texts()?),
             "rcode" => template.code = code(line.one()?)?,
             "fallthrough" => template.fall = fall(line)?,
+            // An extended error (RFC 8914) is a comment that most clients don't read.
             "upstream" | "ederror" => {}
+            "var" | "expr" => {
+                return Err(line.wrong(format!(
+                    "template has no {} here: write what it says as a regular expression after match",
+                    line.name.text
+                )));
+            }
             _ => return Err(line.unknown("template", "match, answer, authority, additional, rcode, fallthrough")),
         }
     }
     Ok(template)
-}
-
-fn code(word: &Word) -> Result<ResponseCode, Mistake> {
-    Ok(match word.text.to_ascii_uppercase().as_str() {
-        "NOERROR" => ResponseCode::NoError,
-        "FORMERR" => ResponseCode::FormErr,
-        "SERVFAIL" => ResponseCode::ServFail,
-        "NXDOMAIN" => ResponseCode::NXDomain,
-        "NOTIMP" => ResponseCode::NotImp,
-        "REFUSED" => ResponseCode::Refused,
-        text => {
-            return Err(word.wrong(format!("{text:?} is not a code here: use NOERROR, NXDOMAIN, REFUSED or SERVFAIL")));
-        }
-    })
 }

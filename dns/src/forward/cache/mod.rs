@@ -7,16 +7,19 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::question::Question;
 use super::reply::{Lifetime, Reply};
+use crate::WireName;
 use crate::counter::Counter;
+use crate::site::scope::covers;
 
 pub use shard::{Found, Kept, Millis, Shard};
 
 /// How many parts there are: threads that look at different ones don't wait for each other.
 const SHARDS: usize = 16;
-/// How long a failure is kept that a server tells (RFC 9520 section 3.2 has 5 minutes at most, and 1 second at least).
+/// How long a failure is kept that a server tells, where nothing else is said (RFC 9520 section 3.2 has 5 minutes at most, and 1 second at least).
 const FAILURE: Duration = Duration::from_secs(5);
-/// How long it is kept that nobody answered.
+/// How long it is kept that nobody answered, at most.
 const SILENCE: Duration = Duration::from_secs(1);
 /// How long nobody is asked again after an old answer had to do.
 const QUIET: Duration = Duration::from_secs(5);
@@ -24,7 +27,7 @@ const QUIET: Duration = Duration::from_secs(5);
 pub(super) const STALE_TTL: u32 = 30;
 
 /// What is kept, and for how long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// How many bytes answers may take. 0: none is kept.
     pub bytes: usize,
@@ -34,13 +37,51 @@ pub struct Rules {
     pub stale: u32,
     /// The longest time for which it is kept that there is nothing, in seconds.
     pub denial: u32,
+    /// The longest time for which a failure is kept. [`Duration::ZERO`]: not at all.
+    pub failure: Duration,
     /// Ask anew for what is asked often before it goes.
     pub prefetch: bool,
+    /// TTLs stay as they are for as long as an answer is kept.
+    pub constant: bool,
+    /// Which answers are kept.
+    pub scope: Scope,
+}
+
+/// Which answers are kept, by the names that were asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Those in these zones; none: all.
+    pub zones: Vec<WireName>,
+    /// No records of names in these.
+    pub no_records: Vec<WireName>,
+    /// Nothing about the absence of records of names in these.
+    pub no_denials: Vec<WireName>,
+}
+
+impl Scope {
+    /// Whether it is about a name at all.
+    pub(super) fn has(&self, name: &[u8]) -> bool {
+        self.zones.is_empty() || covers(&self.zones, name)
+    }
+
+    /// Whether an answer about a name is kept.
+    fn keeps(&self, name: &[u8], denies: bool) -> bool {
+        self.has(name) && !covers(if denies { &self.no_denials } else { &self.no_records }, name)
+    }
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { bytes: 16 << 20, ttl: 30, denial: 30, stale: 3600, prefetch: true }
+        Self {
+            bytes: 16 << 20,
+            ttl: 30,
+            denial: 30,
+            stale: 3600,
+            failure: FAILURE,
+            prefetch: true,
+            constant: false,
+            scope: Scope::default(),
+        }
     }
 }
 
@@ -73,20 +114,20 @@ impl Cache {
     /// An empty one.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        let shard = || Mutex::new(Shard::new(rules.bytes / SHARDS));
+        let room = rules.bytes / SHARDS;
         Self {
             rules,
             start: Instant::now(),
             hasher: RandomState::new(),
-            shards: (0..SHARDS).map(|_| shard()).collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(room))).collect(),
             counts: Counts::default(),
         }
     }
 
     /// What is kept, and for how long.
     #[must_use]
-    pub fn rules(&self) -> Rules {
-        self.rules
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Entries with records, entries without, bytes, and how many entries had to go.
@@ -141,21 +182,26 @@ impl Cache {
     }
 
     /// Keeps an answer that came in time.
-    pub(super) fn keep(&self, key: &[u8], client: IpAddr, reply: &Arc<Reply>) {
+    pub(super) fn keep(&self, question: &Question, client: IpAddr, reply: &Arc<Reply>) {
         let second = |seconds: u32, most: u32| millis(Duration::from_secs(seconds.min(most).into()));
         let (life, denies) = match reply.lifetime() {
             Some(Lifetime::Positive(ttl)) => (second(ttl, self.rules.ttl), false),
             Some(Lifetime::Negative(ttl)) => (second(ttl, self.rules.denial), true),
-            None if reply.is_failure() && !reply.is_truncated() => (millis(FAILURE), true),
+            None if reply.is_failure() && !reply.is_truncated() => (millis(self.rules.failure), true),
             None => return,
         };
+        if !self.rules.scope.keeps(question.name(), denies) {
+            return;
+        }
         let after = if reply.is_failure() { 0 } else { millis(Duration::from_secs(self.rules.stale.into())) };
-        self.insert(key, client, reply, life, after, denies);
+        self.insert(question.key(), client, reply, life, after, denies);
     }
 
     /// Keeps it that nobody answered.
-    pub(super) fn keep_silence(&self, key: &[u8], client: IpAddr, reply: &Arc<Reply>) {
-        self.insert(key, client, reply, millis(SILENCE), 0, true);
+    pub(super) fn keep_silence(&self, question: &Question, client: IpAddr, reply: &Arc<Reply>) {
+        if self.rules.scope.keeps(question.name(), true) {
+            self.insert(question.key(), client, reply, millis(SILENCE.min(self.rules.failure)), 0, true);
+        }
     }
 
     fn insert(&self, key: &[u8], client: IpAddr, reply: &Arc<Reply>, life: Millis, after: Millis, denies: bool) {

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::super::question::Question;
 use super::super::tls::Tls;
-use super::super::waiting::{Entry, Heard, MOST, State, Waiting};
+use super::super::waiting::{Entry, Given, Heard, MOST, State, Waiting};
 
 /// How long a connection stays open on which nothing comes: without questions, or with questions that nobody answers.
 const IDLE: Duration = Duration::from_secs(10);
@@ -158,7 +158,7 @@ impl Shared {
             while let Some((&[high, low], rest)) = bytes.get(at..).and_then(|left| left.split_first_chunk()) {
                 let length = usize::from(u16::from_be_bytes([high, low]));
                 let Some(message) = rest.get(..length) else { break };
-                if self.waiting.give(message) {
+                if matches!(self.waiting.give(message), Given::Told { out_of_turn: true }) {
                     self.out_of_turn.store(true, Ordering::Relaxed);
                 }
                 at += 2 + length;
