@@ -287,17 +287,18 @@ impl Forwarder {
         begin: Instant,
         tried: Option<(Arc<Server>, Tried)>,
     ) -> Result<Arc<Reply>, ForwardError> {
-        let deadline = self.limits.deadline.saturating_sub(begin.elapsed());
+        // Where this process could not go on for as long, there is still time for one more server.
+        let deadline = (begin + self.limits.deadline).max(Instant::now() + self.limits.patience);
         let exchange = async {
-            let mut reply = self.exchange(question, tried).await?;
+            let mut reply = self.exchange(question, tried, deadline).await?;
             let mut next = self.next(question, &reply);
             while let Some(forwarder) = next {
-                reply = forwarder.exchange(question, None).await?;
+                reply = forwarder.exchange(question, None, deadline).await?;
                 next = forwarder.next(question, &reply);
             }
             Ok(reply)
         };
-        let result = tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(ForwardError::TimedOut));
+        let result = exchange.await;
         if let Err(ForwardError::Nobody) = result {
             return Err(ForwardError::Nobody);
         }
@@ -329,7 +330,12 @@ impl Forwarder {
     }
 
     /// Asks the servers of this route. One may have been asked already.
-    async fn exchange(&self, question: &Question, tried: Option<(Arc<Server>, Tried)>) -> Result<Reply, ForwardError> {
+    async fn exchange(
+        &self,
+        question: &Question,
+        tried: Option<(Arc<Server>, Tried)>,
+        deadline: Instant,
+    ) -> Result<Reply, ForwardError> {
         let all = self.servers_for(question.name());
         let views = self.views(&all);
         let places = order(&views, self.policy, random::number());
@@ -351,7 +357,7 @@ impl Forwarder {
                 Tried::Nothing
             }
         };
-        race(&servers, question, self.limits.patience, &self.failover, tried).await
+        race(&servers, question, self.limits.patience, &self.failover, tried, deadline.into()).await
     }
 
     /// The server to ask first, if one question over UDP does, as far as is known.

@@ -27,6 +27,7 @@ pub(super) async fn race(
     patience: Duration,
     failover: &Failover,
     tried: Tried,
+    deadline: Instant,
 ) -> Result<Reply, ForwardError> {
     let count = servers.len();
     let mut answered = vec![false; count];
@@ -36,7 +37,7 @@ pub(super) async fn race(
     let mut trouble: Option<Trouble> = None;
     let mut next = Instant::now();
     let mut exhausted = false;
-    // When the deadline passes all of this is dropped.
+    // When nobody wants an answer any more all of this is dropped.
     let mut guard = Silence { servers, since: vec![None; count] };
     let attempt = |at: usize, server: &Arc<Server>, again, was_silent, more: Option<More>| {
         let server = Arc::clone(server);
@@ -67,6 +68,10 @@ pub(super) async fn race(
         }
         Tried::Partly(more) => {
             if let Some(server) = servers.first() {
+                // A part is better than nothing.
+                if let More::Rest(cut) = &more {
+                    failure = Some((**cut).clone());
+                }
                 guard.since[0] = Some(next);
                 attempts.push(attempt(0, server, false, false, Some(more)));
                 next += patience;
@@ -74,20 +79,12 @@ pub(super) async fn race(
         }
     }
     loop {
+        if exhausted && attempts.is_empty() {
+            return failure.ok_or_else(|| trouble.map_or(ForwardError::TimedOut, ForwardError::Server));
+        }
         tokio::select! {
-            () = sleep_until(next), if !exhausted => match steps.next() {
-                Some((at, again)) => {
-                    if answered[at] {
-                        continue;
-                    }
-                    let Some(server) = servers.get(at) else { continue };
-                    let was_silent = again && guard.since[at].is_some();
-                    guard.since[at].get_or_insert_with(Instant::now);
-                    attempts.push(attempt(at, server, again, was_silent, None));
-                    next = Instant::now() + patience;
-                }
-                None => exhausted = true,
-            },
+            // What has come counts, however late it is looked at.
+            biased;
             Some((at, again, result)) = attempts.next() => {
                 guard.since[at] = None;
                 next = Instant::now();
@@ -116,7 +113,20 @@ pub(super) async fn race(
                     }
                 }
             }
-            else => return failure.ok_or_else(|| trouble.map_or(ForwardError::TimedOut, ForwardError::Server)),
+            () = sleep_until(deadline) => return failure.ok_or(ForwardError::TimedOut),
+            () = sleep_until(next), if !exhausted => match steps.next() {
+                Some((at, again)) => {
+                    if answered[at] {
+                        continue;
+                    }
+                    let Some(server) = servers.get(at) else { continue };
+                    let was_silent = again && guard.since[at].is_some();
+                    guard.since[at].get_or_insert_with(Instant::now);
+                    attempts.push(attempt(at, server, again, was_silent, None));
+                    next = Instant::now() + patience;
+                }
+                None => exhausted = true,
+            },
         }
     }
 }

@@ -107,7 +107,9 @@ pub struct Trouble(Arc<str>);
 
 impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
-        Self(error.to_string().into())
+        // However it came to be known, it is one thing to search for.
+        let is_refused = error.kind() == io::ErrorKind::ConnectionRefused;
+        Self(if is_refused { error.kind().to_string().into() } else { error.to_string().into() })
     }
 }
 

@@ -82,7 +82,6 @@ fn d31_who_asks_much_in_vain_is_refused_and_may_ask_again() {
         // Those that lost their place are refused, and nobody waits for ever.
         let codes = |code| floods.iter().filter(|message| message.metadata.response_code == code).count();
         assert_eq!(codes(ResponseCode::ServFail) + codes(ResponseCode::Refused), 40);
-        assert!(codes(ResponseCode::Refused) >= 10, "{}", codes(ResponseCode::Refused));
         forwarder_of(&tiers.responder).idle().await;
         assert_eq!(address(&udp(&tiers, "www.example.org A").await), "192.0.2.1");
     });
