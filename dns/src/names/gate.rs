@@ -231,11 +231,12 @@ impl Gate {
         response::failed(message)
     }
 
-    /// What goes in place of a response, if that does not.
+    /// What goes in place of a response, if that does not. The room that it takes to ask is there when somebody asks: thousands of
+    /// connections have the room for what may be.
     pub async fn pass(&self, client: IpAddr, message: &[u8]) -> Option<Vec<u8>> {
         let goes = match self.look(client, message) {
             Look::Goes => true,
-            Look::Ask(question) => self.ask(*question).await,
+            Look::Ask(question) => Box::pin(self.ask(*question)).await,
             Look::Fails => false,
         };
         (!goes).then(|| Self::failed(message))
