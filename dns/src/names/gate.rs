@@ -124,7 +124,7 @@ impl Gate {
                         Ok(rules) => gate.set_rules(rules),
                         // What is known stays.
                         Err(error) => {
-                            tracing::warn!(path = %path.display(), %error, "which names rules have is not known")
+                            tracing::warn!(path = %path.display(), %error, "which names rules have is not known");
                         }
                     }
                 }

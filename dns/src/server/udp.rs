@@ -231,19 +231,19 @@ impl Worker {
             self.hold(index, &site, begin, (maker, look, bytes));
         }
         for (index, ask) in asking {
-            self.ask(index, &site, begin, ask);
+            self.ask(index, &site, begin, *ask);
         }
         for index in left {
             self.answer_in_full(index, &site);
         }
     }
 
-    fn ask(&self, index: usize, site: &Arc<Site>, begin: Instant, asking: Box<Asking>) {
+    fn ask(&self, index: usize, site: &Arc<Site>, begin: Instant, asking: Asking) {
         let (Some(received), Some(buffer)) = (self.received.get(index), self.buffers.get(index)) else { return };
         let Some(message) = buffer.get(..received.length) else { return };
         let (later, runtime) = (self.later(received.ends, message, begin, site), self.runtime.clone());
         let _context = self.runtime.enter();
-        self.responder.begin_shortly(*asking, move |response, maker| later.finish(&runtime, response, maker));
+        self.responder.begin_shortly(asking, move |response, maker| later.finish(&runtime, response, maker));
     }
 
     /// Sends a response that the agent has to know of first, or one in its place.
