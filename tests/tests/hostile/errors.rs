@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
-use fairlead_tests::frames::{Complaint, Segment, Wire, datagram, flags, icmp_error, packet, segment};
+use fairlead_tests::frames::{Complaint, Segment, UDP, Wire, datagram, flags, fragment, icmp_error, packet, segment};
 use fairlead_tests::{Frame, Pod, Probe, ProbeError, Probes, ServiceManifest};
 use serde_json::{Value, json};
 
-use crate::world::{MARK, assert_nothing_smuggled, between, outside, policy, wait_until_silent, world};
+use crate::world::{MARK, assert_nothing_smuggled, between, outside, policy, smuggled, wait_until_silent, world};
 
 const COMPLAINTS: [Complaint; 2] = [Complaint::PortUnreachable, Complaint::TooBig(552)];
 
@@ -232,5 +232,56 @@ fn enter((backend, closed, node_port): (Pod, Pod, u16), client_port: u16) {
             assert_nothing_smuggled(seen, &format!("errors of {client} to {to}"));
         }
         lab.client().probe(&probe).unwrap();
+    }
+}
+
+/// A router outside tells a pod of a packet of its own, by quotes that say whose it was and by some that do not.
+#[test]
+fn s78_a_quote_is_read_as_far_as_it_goes_and_what_it_does_not_say_is_not_guessed() {
+    let lab = world();
+    let pod = lab.node("node-1").pod("quote/pod").start();
+    let far = lab.node("node-2").pod("quote/far").udp(53).start();
+    let mut wire = Wire::to_uplink(lab.client(), lab.node("node-1"));
+    for ((own, to), router) in pod.ips().into_iter().zip(far.ips()).zip(outside()) {
+        const PORTS: (u16, u16) = (41_010, 53);
+        pod.probe(&Probe::udp(to, PORTS.1).source_port(PORTS.0)).unwrap();
+        let mut seen = pod.packets("eth0");
+        let whole = datagram(own, to, PORTS, MARK).1;
+        let header = if own.is_ipv4() { 20 } else { 40 };
+        let (ip, udp) = whole.split_at(header);
+        let error = |quote: &[u8]| icmp_error(router, own, Complaint::TooBig(1400), quote);
+        // A later fragment has no ports, whatever its data looks like. A short quote has none either, and what follows the packet
+        // in its frame is no part of it.
+        let later = fragment((own, to), UDP, 7, (64, true), udp).1;
+        let mut wrong = vec![error(&later)];
+        for cut in [header - 1, header, header + 4, header + 7] {
+            let (kind, packet) = error(&whole[..cut]);
+            wrong.push((kind, [&packet[..], &whole[cut..]].concat()));
+        }
+        if own.is_ipv4() {
+            wrong.push(error(&[&[0x44], &whole[1..]].concat()));
+        }
+        for (kind, packet) in &wrong {
+            wire.send(*kind, packet);
+        }
+        assert_nothing_smuggled(&mut seen, &format!("errors of {router} to {own}"));
+        // All that a router may quote is read, however much it is.
+        let extended = if own.is_ipv4() {
+            let mut ip = ip.to_vec();
+            ip[0] = 0x4f;
+            [&ip, &[1; 40][..], udp].concat()
+        } else {
+            // Six headers of options, padded.
+            let headers: Vec<u8> = (0..6).flat_map(|n| [if n < 5 { 60 } else { UDP }, 0, 1, 4, 0, 0, 0, 0]).collect();
+            let mut ip = ip.to_vec();
+            ip[6] = 60;
+            [&ip, &headers[..], udp].concat()
+        };
+        for quote in [whole.clone(), extended, fragment((own, to), UDP, 7, (0, true), udp).1] {
+            let (kind, packet) = error(&quote);
+            wire.send(kind, &packet);
+            let told = seen.wait_for(Duration::from_secs(10), |frame| between(frame, router, own) && smuggled(frame));
+            assert!(told.is_some(), "{own} is told of {quote:02x?}");
+        }
     }
 }

@@ -9,12 +9,16 @@
 //! | anybody | source port 443 to any port of a pod that may only connect to port 443 | nothing but resets arrives, nothing is answered |
 //! | the other end of a connection that a pod opened | a SYN back on the connection's own ports | it does not arrive, the connection goes on |
 //! | anybody, while connections from before Fairlead are picked up | an ACK that is picked up, then a SYN on the same ports | the SYN does not arrive |
+//! | the same | a SYN in fragments, whose first one's frame goes on as if it were another segment | the SYN does not arrive |
 //! | a pod that may send nothing | ICMP errors with bytes of its choice that quote flows of others, to pods and to hosts outside | none arrives; no socket is refused, no path MTU falls |
 //! | an open pod | the same, to a pod that lets nobody in | the same |
 //! | a client of a NodePort | ICMP errors that quote its own flow, addressed to a pod that lets nobody in | none arrives |
 //! | a host on the nodes' network | packets into a flow between two pods of a node, or of a node and its pod, from their addresses | none arrives, the flow goes on |
 //! | a pod | frames with a tag of a VLAN | none leaves the node or reaches a pod; each is counted as `vlan` |
 //! | a host on the nodes' network | frames with a tag of a VLAN, to a pod | none arrives |
+//! | a pod | ten thousand ARP and neighbour discovery messages, for addresses of others and of nobody | the node and its pods have the neighbours that they had |
+//! | a container of a node, or a machine behind it alone | packets to pods from the address of another node's pod | none arrives |
+//! | a router outside | ICMP errors about later fragments, with quotes that are cut off, or that go on behind the packet | none arrives; what it may quote does, however long |
 //! | who may write a Pod | `hostIP`: a ClusterIP, another node's or another pod's address | the victim keeps its traffic on that node too; an Event, `fairlead status`, `doctor` and `service explain` name it |
 //! | who may write a Service, or a load balancer's status | `externalIPs` and load balancers' addresses: ClusterIPs, pods, kubelets, the API server, NodePorts | the same, on every node |
 //! | the same | an external address that another Service has already | the older one keeps it |

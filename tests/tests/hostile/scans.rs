@@ -5,8 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use fairlead_tests::frames::flags::{ACK, FIN, PSH, RST, SYN, URG};
-use fairlead_tests::frames::{Segment, Wire, segment, tcp_flags};
-use fairlead_tests::{Lab, Pod, Probe, ProbeError, Probes, Vantage};
+use fairlead_tests::frames::{Segment, TCP, Wire, fragment, segment, tcp_flags};
+use fairlead_tests::{Frame, Lab, Pod, Probe, ProbeError, Probes, Vantage};
 use serde_json::json;
 
 use crate::world::{SILENCE, between, cluster, outside, policy, wait_until_silent, world};
@@ -62,8 +62,7 @@ impl Attacker {
         for (own, to) in self.ips.into_iter().zip(open.ips()) {
             let (kind, packet) = segment(own, to, (39_999, FIRST), &Segment::new(SYN));
             self.wire.send(kind, &packet);
-            let answers =
-                |frame: &fairlead_tests::Frame| between(frame, to, own) && tcp_flags(&frame.bytes()) == Some(SYN | ACK);
+            let answers = |frame: &Frame| between(frame, to, own) && tcp_flags(&frame.bytes()) == Some(SYN | ACK);
             assert!(self.wire.packets.wait_for(Duration::from_secs(10), answers).is_some(), "{to} answers {own}");
         }
     }
@@ -109,6 +108,30 @@ impl Attacker {
                 assert_eq!(outcome.unwrap_err(), ProbeError::TimedOut, "{own} to {to} after {opener:x?}");
             }
         }
+    }
+}
+
+/// A SYN in two fragments. The frame of the first goes on behind its packet, as if that were a whole segment with these flags.
+fn disguised(own: IpAddr, to: IpAddr, ports: (u16, u16), id: u16, flags: u8) -> (u16, [Vec<u8>; 2]) {
+    let header = if own.is_ipv4() { 20 } else { 40 };
+    let (kind, syn) = segment(own, to, ports, &Segment::new(SYN));
+    let (_, shown) = segment(own, to, ports, &Segment { ack: 1, ..Segment::new(flags) });
+    let piece = |offset: u16, more, bytes: &[u8]| fragment((own, to), TCP, id, (offset, more), bytes).1;
+    let first = [&piece(0, true, &syn[header..header + 8])[..], &shown[header + 8..]].concat();
+    (kind, [first, piece(8, false, &syn[header + 8..])])
+}
+
+/// Whether a frame carries a segment that opens a connection.
+fn opens(frame: &Frame) -> bool {
+    tcp_flags(&frame.bytes()).is_some_and(|flags| flags & (SYN | ACK) == SYN)
+}
+
+/// Whether a frame carries a fragment.
+fn is_fragment(frame: &Frame) -> bool {
+    let bytes = frame.bytes();
+    match bytes.get(12..14) {
+        Some([8, 0]) => bytes.get(20..22).is_some_and(|place| place[0] & 0x3f != 0 || place[1] != 0),
+        _ => bytes.get(20) == Some(&44),
     }
 }
 
@@ -185,9 +208,11 @@ fn the_other_end_of_a_connection_opens_none_on_its_ports() {
                 let (kind, packet) = segment(own, to, (80, CLIENT), &Segment { seq, ..Segment::new(SYN) });
                 wire.send(kind, &packet);
             }
-            let opening = |frame: &fairlead_tests::Frame| {
-                between(frame, own, to) && tcp_flags(&frame.bytes()).is_some_and(|flags| flags & (SYN | ACK) == SYN)
-            };
+            for (id, flags) in (5000..).zip([ACK, PSH | ACK, RST, FIN | ACK]) {
+                let (kind, pieces) = disguised(own, to, (80, CLIENT), id, flags);
+                pieces.iter().for_each(|piece| wire.send(kind, piece));
+            }
+            let opening = |frame: &Frame| between(frame, own, to) && (opens(frame) || is_fragment(frame));
             assert_eq!(seen.collect(Duration::from_millis(60), opening), [], "no SYN of {own} reaches {to}");
             for size in [10, 20_000] {
                 assert_eq!(open.exchange(size, size).unwrap().server.pod, server.key(), "the connection goes on");
@@ -215,9 +240,12 @@ fn connections_that_are_picked_up_carry_no_syn_of_the_other_side() {
                     attacker.wire.send(kind, &packet);
                 }
             }
-            let opening = |frame: &fairlead_tests::Frame| {
-                between(frame, own, to) && tcp_flags(&frame.bytes()).is_some_and(|flags| flags & (SYN | ACK) == SYN)
-            };
+            for (number, flags) in (0..).zip([ACK, PSH | ACK, SYN | ACK, RST, FIN | ACK]) {
+                let ports = (own_ports(100 + number), FIRST + number);
+                let (kind, pieces) = disguised(own, to, ports, 6000 + number, flags);
+                pieces.iter().for_each(|piece| attacker.wire.send(kind, piece));
+            }
+            let opening = |frame: &Frame| between(frame, own, to) && (opens(frame) || is_fragment(frame));
             assert_eq!(seen.collect(Duration::from_millis(60), opening), [], "no SYN of {own} reaches {to}");
         }
     }
