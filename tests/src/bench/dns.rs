@@ -35,7 +35,7 @@ struct Wanted {
     aim: Option<f64>,
 }
 
-const ROWS: [Wanted; 10] = [
+const ROWS: [Wanted; 11] = [
     Wanted { questions: Questions::Service, mode: Mode::Udp, aim: Some(0.1) },
     Wanted { questions: Questions::Headless, mode: Mode::Udp, aim: Some(0.1) },
     Wanted { questions: Questions::Search, mode: Mode::Udp, aim: Some(0.1) },
@@ -46,6 +46,7 @@ const ROWS: [Wanted; 10] = [
     Wanted { questions: Questions::Miss, mode: Mode::Tcp, aim: None },
     Wanted { questions: Questions::Service, mode: Mode::Dot, aim: None },
     Wanted { questions: Questions::Hit, mode: Mode::Dot, aim: None },
+    Wanted { questions: Questions::Miss, mode: Mode::Dot, aim: None },
 ];
 
 /// What is measured, and how long.
