@@ -19,6 +19,7 @@ stages! {
     fn put_back(table: Table, which: Which) -> bool, as PutBack;
     fn take_out(table: Table, which: Which) -> bool, as TakeOut;
     fn count(table: Table, change: Change) -> (), as Count;
+    fn count_in(table: Table, which: Which) -> (), as CountIn;
 }
 
 /// Which of the two keys of a [`crate::scratch::Draft`].
@@ -86,10 +87,16 @@ fn put_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) -> Result<
         Err(InsertError::Exists) => stage::replace(k, w, table, which)?,
         put => put?,
     }
-    let (key, flow, counted) = which.parts(&mut w.draft);
-    k.note_counted(counted, key, flow);
-    stage::count(k, w, table, Change::In);
+    stage::count_in(k, w, table, which);
     Ok(())
+}
+
+/// Counts `draft.flow`, which has come in: in one call, since every new flow goes through here.
+#[inline(always)]
+fn count_in<K: Kernel>(k: &K, w: &mut Walk, table: Table, which: Which) {
+    let (key, flow, counted) = which.parts(&mut w.draft);
+    counted.set(key, flow);
+    count(k, w, table, Change::In);
 }
 
 /// Puts `draft.flow` in the place of what is there, if that gives way.

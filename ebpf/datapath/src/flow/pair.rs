@@ -39,10 +39,15 @@ pub(super) fn aim_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> bool {
 /// Inserts the far entry for the target as it stands.
 #[inline(always)]
 pub(super) fn insert_far<K: Kernel>(k: &K, w: &mut Walk, host: bool) -> Result<(), InsertError> {
-    if stage::aim_far(k, w, host) { put_far(k, w) } else { Err(InsertError::Exists) }
+    if !stage::aim_far(k, w, host) {
+        return Err(InsertError::Exists);
+    }
+    put_in(k, w, Table::Any, Which::Other)?;
+    if w.packet.proto == TCP && !stays(k, w) { Err(InsertError::Exists) } else { Ok(()) }
 }
 
-/// The same, of a flow that [`aim_far`] has made that.
+/// The same, of a flow that [`aim_far`] has made that, in a round of the search for a port: the rounds are many, and so the look is
+/// a stage.
 #[inline(always)]
 pub(super) fn put_far<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), InsertError> {
     put_in(k, w, Table::Any, Which::Other)?;

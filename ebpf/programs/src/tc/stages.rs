@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{bpf_check_mtu, bpf_fib_lookup, bpf_ktime_get_
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason, counted_to, sampled_as};
 use fairlead_datapath::flow::stage::{
-    Admit, AimAtPort, AimFar, Bury, BuryOne, Count, Create, FindFreePort, Forget, Look, NoteLast, PutBack, PutIn,
-    Replace, Reserve, Stands, Stays, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
+    Admit, AimAtPort, AimFar, Bury, BuryOne, Count, CountIn, Create, FindFreePort, Forget, Look, NoteLast, PutBack,
+    PutIn, Replace, Reserve, Stands, Stays, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
 };
 use fairlead_datapath::flow::{self, Counted, Entry, Flow, FlowKey};
 use fairlead_datapath::kernel::{Kernel as _, Onward};
@@ -47,6 +47,7 @@ stages! {
     PutIn => tc_put_in with tables(table, which);
     Replace => tc_replace with tables(table, which);
     Count => tc_count with tables(table, change);
+    CountIn => tc_count_in with tables(table, which);
     TakeLoser => tc_take_loser with tables(table, which);
     PutBack => tc_put_back with tables(table, which);
     TakeOut => tc_take_out with tables(table, which);
