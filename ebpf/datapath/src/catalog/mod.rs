@@ -187,9 +187,9 @@ tables! {
     SourceRanges: "SOURCE_RANGES", LpmTrie<SourceRangeKey, u32>, elements MAX_SOURCE_RANGES, flags NO_PREALLOC,
         version Some(1);
     /// address → class, slot or node
-    Peers: "PEERS", Hash<Addr, Peer>, elements MAX_PEERS, flags NO_PREALLOC, version Some(3);
+    Peers: "PEERS", Hash<Addr, Peer>, elements MAX_PEERS, flags NO_PREALLOC, version Some(4);
     /// prefixes of policies and nodes, and those that are not masqueraded
-    Cidrs: "CIDRS", LpmTrie<CidrKey, Peer>, elements MAX_CIDRS, flags NO_PREALLOC, version Some(3);
+    Cidrs: "CIDRS", LpmTrie<CidrKey, Peer>, elements MAX_CIDRS, flags NO_PREALLOC, version Some(4);
     /// the way to another node
     Nodes: "NODES", Array<u32, NodeHop>, elements MAX_NODES, flags 0, version Some(3);
     /// a pod of this node: its word, addresses, MACs
