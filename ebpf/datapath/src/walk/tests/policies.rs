@@ -1,8 +1,9 @@
 //! Policy, at both ends and over time. What a set decides is tested with it; here it is who is asked, and when.
 
 use super::*;
-use crate::peer::PodWord;
-use crate::policy::{ALLOW_ALL, DENY_ALL};
+use crate::Addr;
+use crate::peer::{Peer, PeerFlags, PodWord};
+use crate::policy::{ALLOW_ALL, DENY_ALL, PeerKey, Row};
 use crate::testing::{Fate, Hook};
 
 /// A policy set that allows TCP and port 80.
@@ -315,5 +316,34 @@ fn p40_deny_all_keeps_even_a_pod_from_itself() {
         node.police(0, DENY_ALL, DENY_ALL);
         let (landed, _) = send.pod(&mut node, 0, &udp((Node::pod(0, v6), CLIENT), (Node::pod(0, v6), 53)));
         assert!(matches!(landed, Landed::Dropped(DropReason::EgressPolicy | DropReason::Pending)), "{landed:?}");
+    });
+}
+
+#[test]
+fn p78_a_flow_goes_on_where_its_address_lingers_and_no_other_begins() {
+    const ASKS: u32 = 42;
+    const CLASS: u32 = 7;
+    each(|v6, send| {
+        let mut node = node();
+        node.policy_set(ASKS, Some((UDP, 53)));
+        node.police(0, ALLOW_ALL, ASKS);
+        let sent = |port| udp((Node::pod(0, v6), port), (Node::world(v6), 53));
+        let goes = |node: &mut Node, port| !matches!(send.pod(node, 0, &sent(port)).0, Landed::Dropped(_));
+        assert!(goes(&mut node, CLIENT));
+        // To new flows the address meets nothing any more. To those that are known it meets what everybody does.
+        let key = PeerKey { set: ASKS, class: CLASS, page: 0 };
+        node.host.policies.peers.insert(key, Row::new([0; 4]).sealed(key.tag()));
+        let addr = Addr::from(Node::world(v6));
+        let lingers = Peer { class: CLASS, flags: PeerFlags::LINGERS, ..Peer::WORLD };
+        node.host.peers.peers.insert(addr, lingers.sealed(addr.tag()));
+        for _ in 0..2 {
+            assert!(goes(&mut node, CLIENT), "it is not asked about, and when it is, it goes on");
+            assert_eq!(send.pod(&mut node, 0, &sent(CLIENT + 1)).0, dropped(DropReason::EgressPolicy));
+            node.police(0, ALLOW_ALL, ASKS);
+        }
+        // Once nobody lingers there, a change of policy ends it.
+        let gone = Peer { class: CLASS, ..Peer::WORLD };
+        node.host.peers.peers.insert(addr, gone.sealed(addr.tag()));
+        assert!(!goes(&mut node, CLIENT));
     });
 }
