@@ -237,7 +237,7 @@ impl Keeper {
             return;
         }
         let text = "domainNames open nothing on this node: no fairlead-dns asks the agent. Pods need the fairlead-dns of \
-                    their node, with the setting namesDir, as their DNS server; CoreDNS can't be used with domainNames";
+                    their node, with --names-dir, as their DNS server; CoreDNS can't be used with domainNames";
         if !shared.progress().warnings.contains_key(TOPIC) {
             warn!("{text}");
             shared.note(|progress| drop(progress.warnings.insert(TOPIC, text.to_owned())));

@@ -89,8 +89,8 @@ const TEMPLATES_OF: [Template; 7] = [
             (NAMED, IMAGE, 1),
             PULL,
             (
-                ", --names-dir, /run/fairlead/names]",
-                "{{ if .Values.agent.enabled }}, --names-dir, /run/fairlead/names{{ end }}]",
+                "--names-dir, /run/fairlead/names, ",
+                "{{ if .Values.agent.enabled }}--names-dir, /run/fairlead/names, {{ end }}",
                 1,
             ),
             (
