@@ -5,7 +5,7 @@
 //! over a restart. When an answer has ended, its addresses open nothing new, and what is open goes on
 //! ([`fairlead_datapath::peer::Peer::known_class`]).
 //!
-//! Whose answers concern the agent stands in a file that the server reads ([`coverage`]): where the agent is away, that says
+//! Whose answers concern the agent stands in a file that the server reads ([`mod@coverage`]): where the agent is away, that says
 //! which answers can't be given.
 
 mod coverage;

@@ -99,7 +99,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn key(pod: u8) -> ObjectKey {
-    ObjectKey::new("x", &format!("pod-{pod}"))
+    ObjectKey::new("x", format!("pod-{pod}"))
 }
 
 fn address(n: u8) -> IpAddr {

@@ -13,13 +13,12 @@ use super::{Capacity, Content, PlanError};
 use crate::compile::policy::{Judge, SetInfo, Wanted, WantedPeer, content_hash};
 use crate::plan::Op;
 
+/// What the tables shall hold, what its sets stand for by id, and the ids of those that are wanted, in their order.
+type Target = (Content, BTreeMap<u32, SetInfo>, Vec<u32>);
+
 /// What the tables shall hold, with ids, what its sets stand for, and the ids of those that are wanted, in their order. Words carry
 /// the epoch that is in force now.
-pub(super) fn target(
-    old: &Content,
-    wanted: &Wanted,
-    capacity: &Capacity,
-) -> Result<(Content, BTreeMap<u32, SetInfo>, Vec<u32>), PlanError> {
+pub(super) fn target(old: &Content, wanted: &Wanted, capacity: &Capacity) -> Result<Target, PlanError> {
     let mut banned = BTreeSet::new();
     loop {
         let ids = Ids::assign(old, wanted, &banned, capacity)?;
