@@ -19,6 +19,8 @@ pub(crate) const LISTED: &[Listed] = &[
     Listed { name: "AXFR", erase: transfers },
     Listed { name: "IXFR", erase: changes },
     Listed { name: "weights in transfers", erase: weights },
+    Listed { name: "cached spelling", erase: cached_spelling },
+    Listed { name: "cached TTL", erase: cached_ttl },
     Listed { name: "endpoints in transfers", erase: endpoints },
     Listed { name: "ANY", erase: any },
     Listed { name: "pod SRV", erase: ports_of_a_pod },
@@ -101,6 +103,31 @@ fn spelling(question: &Question, ours: &mut Said, theirs: &mut Said) {
                 entry.owner.make_ascii_lowercase();
                 entry.data.make_ascii_lowercase();
             }
+            said.sort();
+        }
+    }
+}
+
+fn cached_spelling(question: &Question, ours: &mut Said, theirs: &mut Said) {
+    if question.kept && question.wish != "spelling" {
+        for said in [ours, theirs] {
+            for entry in said.entries() {
+                entry.owner.make_ascii_lowercase();
+                entry.data.make_ascii_lowercase();
+            }
+            said.sort();
+        }
+    }
+}
+
+/// With a cache, TTLs are CoreDNS' own for every answer of the block; and those of answers that are kept shrink, from the
+/// moment on when each server was asked.
+fn cached_ttl(question: &Question, ours: &mut Said, theirs: &mut Said) {
+    const MOST: u32 = 30;
+    let is_cut = theirs.entries().all(|entry| entry.ttl <= MOST);
+    if question.kept && is_cut {
+        for said in [ours, theirs] {
+            said.entries().for_each(|entry| entry.ttl = 0);
             said.sort();
         }
     }
@@ -194,8 +221,10 @@ fn extended_errors(_: &Question, ours: &mut Said, theirs: &mut Said) {
     }
 }
 
-fn truncated(_: &Question, ours: &mut Said, theirs: &mut Said) {
-    if ours.flags.contains("TC") && theirs.flags.contains("TC") && ours.answers.len() > theirs.answers.len() {
+fn truncated(question: &Question, ours: &mut Said, theirs: &mut Said) {
+    // Of what is kept whole, each cuts off other addresses.
+    let are_cut = ours.flags.contains("TC") && theirs.flags.contains("TC");
+    if are_cut && (question.kept || ours.answers.len() > theirs.answers.len()) {
         (ours.answers, theirs.answers) = (Vec::new(), Vec::new());
     }
 }

@@ -1,5 +1,5 @@
-//! fairlead-dns beside CoreDNS: one API server, one Corefile, one upstream server, and many questions to both. Where they
-//! differ, `tests/behaviour/dns.md` has it with its reason, and nowhere else.
+//! fairlead-dns beside CoreDNS: one API server, one Corefile, one upstream server, and many questions to both; once with
+//! rules alone, and once with everything that kubeadm's Corefile has besides, the cache among it. Where they differ, `tests/behaviour/dns.md` has it with its reason, and nowhere else.
 
 mod differences;
 pub(crate) mod questions;
@@ -19,6 +19,7 @@ use differences::LISTED;
 use hickory_proto::rr::RecordType;
 use questions::{Question, Transport};
 use said::{Entry, Said};
+use world::Besides;
 
 const COREDNS: u16 = 1053;
 const FAIRLEAD: u16 = 1054;
@@ -87,52 +88,39 @@ fn not_answered(zone: &str, ours: &Server, theirs: &Server) -> Option<String> {
     // The serials are each server's own.
     let records = whole.iter().filter(|entry| entry.kind != "SOA");
     let strange = records.filter(|entry| {
-        // An alias is found by who asks for addresses.
-        let kind: RecordType = if entry.kind == "CNAME" { RecordType::A } else { entry.kind.parse().unwrap() };
-        let said = theirs.ask(&over_tcp(entry.owner.trim_end_matches('.'), kind.into())).answers;
-        !said.iter().any(|other| (&other.owner, &other.kind, &other.data) == (&entry.owner, &entry.kind, &entry.data))
+        // An alias is found by who asks for addresses; one to a name that does not exist, by who asks for aliases.
+        let kind: RecordType = entry.kind.parse().unwrap();
+        let kinds = if kind == RecordType::CNAME { vec![RecordType::A, kind] } else { vec![kind] };
+        let is_same =
+            |other: &Entry| (&other.owner, &other.kind, &other.data) == (&entry.owner, &entry.kind, &entry.data);
+        let says = |kind: &RecordType| {
+            theirs.ask(&over_tcp(entry.owner.trim_end_matches('.'), (*kind).into())).answers.iter().any(is_same)
+        };
+        !kinds.iter().any(says)
     });
     let strange: Vec<String> =
         strange.map(|Entry { owner, kind, data, .. }| format!("{owner} {kind} {data}")).collect();
     (!strange.is_empty()).then(|| strange.join("\n"))
 }
 
-#[test]
-fn every_difference_from_coredns_is_on_the_page() {
-    let listed: BTreeSet<String> = LISTED.iter().map(|listed| listed.name.to_owned()).collect();
-    assert_eq!(listed, on_the_page());
-    assert_eq!(listed.len(), LISTED.len(), "each once");
+/// What came of questions to both.
+#[derive(Default)]
+struct Found {
+    asked: usize,
+    /// Listed differences that there were.
+    occurred: BTreeSet<&'static str>,
+    /// Others: by the parts in which they are, and what was asked.
+    unlisted: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-#[test]
-#[ignore = "it builds CoreDNS, and asks for a minute: `cargo xtask test --full`"]
-fn d39_answers_are_those_of_coredns_but_for_what_is_listed() {
-    let mut control = Control::new("beside");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        control.serve(FIRST, &[FIRST], &["--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112"]).await;
-        world::fill(&control.cluster(ADMIN, FIRST).client().await).await;
-    });
-    let upstream = upstream::serve();
-    let dir = control.dir().to_owned();
-    let kubeconfig = control.kubeconfig(ADMIN, FIRST, "");
-    let write = |name: &str, more: &str| {
-        let path = dir.join(name);
-        fs::write(&path, world::corefile(COREDNS, upstream, more)).unwrap();
-        path.display().to_string()
-    };
-    let theirs = write("Corefile.coredns", &format!("kubeconfig {}", kubeconfig.display()));
-    let ours = write("Corefile", "");
-    let coredns = Server::start(&dir, "coredns", &part("coredns"), &["-conf", &theirs], COREDNS);
-    let (program, kubeconfig) = (fairlead_tests::binary("fairlead-dns").unwrap(), kubeconfig.display().to_string());
-    let listen = [format!("127.0.0.1:{FAIRLEAD}"), format!("[::1]:{FAIRLEAD}")];
-    let args = ["--corefile", &ours, "--kubeconfig", &kubeconfig, "--listen", &listen[0], "--listen", &listen[1]];
-    let fairlead = Server::start(&dir, "fairlead-dns", &program, &args, FAIRLEAD);
+impl Found {
+    fn add(&mut self, parts: &str, asked: String, example: String) {
+        self.unlisted.entry(parts.to_owned()).or_default().insert(asked, example);
+    }
 
-    let questions = questions::all();
-    let mut occurred: BTreeSet<&str> = BTreeSet::new();
-    let mut unlisted: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    for question in &questions {
+    /// Asks both.
+    fn compare(&mut self, question: &Question, fairlead: &Server, coredns: &Server) {
+        self.asked += 1;
         let (ours, theirs) = (fairlead.ask(question), coredns.ask(question));
         // What is equal without one of them is not told by that one.
         let erased = |left_out: Option<&str>| {
@@ -143,33 +131,82 @@ fn d39_answers_are_those_of_coredns_but_for_what_is_listed() {
             (ours, theirs)
         };
         if ours == theirs {
-            continue;
+            return;
         }
         let (last_ours, last_theirs) = erased(None);
         if last_ours == last_theirs {
-            occurred.extend(LISTED.iter().map(|listed| listed.name).filter(|name| {
+            self.occurred.extend(LISTED.iter().map(|listed| listed.name).filter(|name| {
                 let (ours, theirs) = erased(Some(name));
                 ours != theirs
             }));
-            continue;
+            return;
         }
         let only = [last_ours.only(&last_theirs), last_theirs.only(&last_ours)];
         let example = format!("{question}\n  here:    {ours}\n  CoreDNS: {theirs}\n  left of that: {only:?}");
         let asked = format!("{} {}", question.name.to_lowercase(), question.kind);
-        unlisted.entry(last_ours.parts(&last_theirs).join(", ")).or_default().insert(asked, example);
+        self.add(&last_ours.parts(&last_theirs).join(", "), asked, example);
     }
-    let told = |(parts, examples): (&String, &BTreeMap<String, String>)| {
-        let some: Vec<&str> = examples.values().map(String::as_str).take(EXAMPLES).collect();
-        format!("{parts} of {:?}: {}", examples.keys().collect::<Vec<_>>(), some.join("\n"))
-    };
-    for zone in ["cluster.local", "out.example"] {
-        if let Some(strange) = not_answered(zone, &fairlead, &coredns) {
-            unlisted.entry("transfers that are no answers".to_owned()).or_default().insert(zone.to_owned(), strange);
+
+    /// Every difference is listed, and every one that is listed was there.
+    fn check(&self) {
+        let told = |(parts, examples): (&String, &BTreeMap<String, String>)| {
+            let some: Vec<&str> = examples.values().map(String::as_str).take(EXAMPLES).collect();
+            format!("{parts} of {:?}: {}", examples.keys().collect::<Vec<_>>(), some.join("\n"))
+        };
+        let report: Vec<String> = self.unlisted.iter().map(told).collect();
+        println!("{} questions, differences that occurred: {:?}", self.asked, self.occurred);
+        assert!(report.is_empty(), "differences that are not listed:\n{}", report.join("\n"));
+        let gone: Vec<&str> =
+            LISTED.iter().map(|listed| listed.name).filter(|name| !self.occurred.contains(name)).collect();
+        assert!(gone.is_empty(), "listed, and no difference any more: {gone:?}");
+    }
+}
+
+#[test]
+fn every_difference_from_coredns_is_on_the_page() {
+    let listed: BTreeSet<String> = LISTED.iter().map(|listed| listed.name.to_owned()).collect();
+    assert_eq!(listed, on_the_page());
+    assert_eq!(listed.len(), LISTED.len(), "each once");
+}
+
+#[test]
+#[ignore = "it builds CoreDNS, and asks for minutes: `cargo xtask test --full`"]
+fn d39_answers_are_those_of_coredns_but_for_what_is_listed() {
+    let mut control = Control::new("beside");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        control.serve(FIRST, &[FIRST], &["--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112"]).await;
+        world::fill(&control.cluster(ADMIN, FIRST).client().await).await;
+    });
+    let upstream = upstream::serve();
+    let (dir, kubeconfig) = (control.dir().to_owned(), control.kubeconfig(ADMIN, FIRST, "").display().to_string());
+    let mut found = Found::default();
+    for besides in [Besides::Nothing, Besides::Kubeadm] {
+        let write = |name: &str, more: &str| {
+            let path = dir.join(name);
+            fs::write(&path, world::corefile(COREDNS, upstream, besides, more)).unwrap();
+            path.display().to_string()
+        };
+        let theirs = write("Corefile.coredns", &format!("kubeconfig {kubeconfig}"));
+        let ours = write("Corefile", "");
+        let coredns = Server::start(&dir, "coredns", &part("coredns"), &["-conf", &theirs], COREDNS);
+        let program = fairlead_tests::binary("fairlead-dns").unwrap();
+        let at = |flag: &str, address: &str, port: u16| [format!("--{flag}"), format!("{address}:{port}")];
+        let mut places = [at("listen", "127.0.0.1", FAIRLEAD), at("listen", "[::1]", FAIRLEAD)].concat();
+        for (flag, port) in [("health-bind", 2080), ("ready-bind", 2181), ("metrics-bind", 2153)] {
+            places.extend(at(flag, "127.0.0.1", port));
+        }
+        let mut args = vec!["--corefile", &ours, "--kubeconfig", &kubeconfig];
+        args.extend(places.iter().map(String::as_str));
+        let fairlead = Server::start(&dir, "fairlead-dns", &program, &args, FAIRLEAD);
+        for question in questions::all() {
+            found.compare(&Question { kept: besides == Besides::Kubeadm, ..question }, &fairlead, &coredns);
+        }
+        for zone in ["cluster.local", "out.example"] {
+            if let Some(strange) = not_answered(zone, &fairlead, &coredns) {
+                found.add("transfers that are no answers", format!("{zone} {besides:?}"), strange);
+            }
         }
     }
-    let report: Vec<String> = unlisted.iter().map(told).collect();
-    println!("{} questions, differences that occurred: {occurred:?}", questions.len());
-    assert!(report.is_empty(), "differences that are not listed:\n{}", report.join("\n"));
-    let gone: Vec<&str> = LISTED.iter().map(|listed| listed.name).filter(|name| !occurred.contains(name)).collect();
-    assert!(gone.is_empty(), "listed, and no difference any more: {gone:?}");
+    found.check();
 }

@@ -24,6 +24,8 @@ pub(crate) struct Question {
     pub(crate) name: String,
     pub(crate) kind: u16,
     pub(crate) class: u16,
+    /// Answers are kept.
+    pub(crate) kept: bool,
     /// What is odd about it.
     pub(crate) wish: &'static str,
 }
@@ -43,6 +45,7 @@ impl Question {
             name: name.to_owned(),
             kind,
             class: message.queries.first().map_or(1, |query| query.query_class().into()),
+            kept: false,
             wish: "",
         }
     }

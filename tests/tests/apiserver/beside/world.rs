@@ -11,11 +11,37 @@ use serde_json::{Value, json};
 use crate::control::FIRST;
 use crate::feed::{create, create_of_cluster};
 
+/// What the Corefile has besides rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Besides {
+    /// Nothing: answers are as plugins make them.
+    Nothing,
+    /// Everything that kubeadm's Corefile has: answers are kept, too.
+    Kubeadm,
+}
+
+/// kubeadm's Corefile, but for the lines that follow here: the cluster's zone has more options, and `forward` another
+/// server.
+const KUBEADM: &str = "    health {
+       lameduck 5s
+    }
+    ready
+    prometheus :9153
+    cache 30 {
+       disable success cluster.local
+       disable denial cluster.local
+    }
+    loop
+    reload
+    loadbalance";
+
 /// The Corefile, with more of the cluster's zone.
-pub(crate) fn corefile(port: u16, upstream: SocketAddr, more: &str) -> String {
+pub(crate) fn corefile(port: u16, upstream: SocketAddr, besides: Besides, more: &str) -> String {
+    let besides = if besides == Besides::Kubeadm { KUBEADM } else { "" };
     format!(
         ".:{port} {{
     errors
+{besides}
     kubernetes cluster.local in-addr.arpa ip6.arpa {{
         pods insecure
         ttl 30
@@ -61,7 +87,9 @@ pub(crate) fn corefile(port: u16, upstream: SocketAddr, more: &str) -> String {
         drop
     }}
     dns64
-    forward . {upstream}
+    forward . {upstream} {{
+       max_concurrent 1000
+    }}
 }}
 corp.test:{port} {{
     hosts {{
