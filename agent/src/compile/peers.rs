@@ -1,16 +1,19 @@
 //! Peers: what is known of every address.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use fairlead_datapath::Addr;
 use fairlead_datapath::peer::{CidrKey, HopFlags, NodeHop, PeerFlags, Pod as PodRecord};
-use fairlead_objects::{Node, ObjectKey, Pod};
+use fairlead_objects::{Labels, Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
 use super::policy::{
-    Classifier, MOST_TOLD_ROWS, Met, Numbers, ToldAtoms, Wanted, WantedPeer, World, claim, is_object_of,
+    Classifier, MOST_TOLD_ROWS, Met, Numbers, Signature, ToldAtoms, Wanted, WantedPeer, World, claim, is_object_of,
 };
+use crate::compile::claims::PodRanges;
+use crate::masquerade::OwnSources;
 use crate::model::LocalPod;
 
 /// The record of a pod of this node. Its word is no part of it.
@@ -31,32 +34,108 @@ fn first(ips: &[IpAddr], family: impl Fn(&IpAddr) -> bool) -> Addr {
     ips.iter().map(IpAddr::to_canonical).find(|ip| family(ip)).map_or(Addr::UNSPECIFIED, Addr::from)
 }
 
+/// What peers were compiled with, kept to look at single ones again.
+#[derive(Debug, Default)]
+pub(crate) struct Lookup {
+    pub(crate) classifier: Classifier,
+    nodes: Nodes,
+    /// Addresses that several pods claim which are not attached here, and how many.
+    pub(crate) contested: HashMap<Addr, usize>,
+    /// Where outside of the cluster pods go with their own addresses.
+    own_sources: OwnSources,
+}
+
+impl Lookup {
+    /// What is known of the addresses of each prefix: those that policies name, of nodes, and outside of the cluster. Of sets
+    /// that were added since there were so many groups only prefixes that they ask about, or name.
+    pub(crate) fn prefixes(&mut self, since: usize) -> BTreeMap<CidrKey, WantedPeer> {
+        let Self { classifier, nodes, contested: _, own_sources } = self;
+        let others = classifier.prefixes(0).chain(nodes.pod_cidrs.keys().copied()).chain(own_sources.prefixes());
+        let asked =
+            others.filter(|prefix| since == 0 || classifier.asks(since, *prefix, || nodes.pod_cidr(*prefix).is_some()));
+        let prefixes: BTreeSet<IpNetwork> = asked.chain(classifier.prefixes(since)).collect();
+        let peer = |prefix: IpNetwork| {
+            // A prefix inside a node's is that node's too, or naming it in a policy would change where its packets go.
+            // So with a prefix inside one that is not masqueraded.
+            let pods_of = nodes.pod_cidr(prefix);
+            let peer = WantedPeer {
+                class: classifier.of_prefix(prefix, pods_of.is_some()),
+                pair: None,
+                slot: None,
+                node: pods_of.flatten(),
+                flags: match pods_of {
+                    Some(_) => PeerFlags::POD,
+                    None if own_sources.at(prefix) => PeerFlags::KEEP_SOURCE,
+                    None => 0,
+                },
+            };
+            (CidrKey::prefix(prefix.network().into(), prefix.prefix()), peer)
+        };
+        prefixes.into_iter().map(peer).collect()
+    }
+
+    /// What is known of the address of the attached pod in a slot that meets these.
+    pub(crate) fn attached(&mut self, met: &Signature, slot: u16, ip: IpAddr) -> WantedPeer {
+        WantedPeer {
+            class: self.classifier.of_address(met, ip),
+            pair: None,
+            slot: Some(slot),
+            node: None,
+            flags: PeerFlags::POD | PeerFlags::EXISTS,
+        }
+    }
+
+    /// What is known of the address of a pod that is not attached here and meets these.
+    pub(crate) fn pod(&mut self, pod: &Pod, met: &Signature, ip: IpAddr) -> WantedPeer {
+        WantedPeer {
+            class: self.classifier.of_address(met, ip),
+            pair: None,
+            slot: None,
+            node: self.nodes.of_pod(pod, ip),
+            flags: PeerFlags::POD | PeerFlags::EXISTS,
+        }
+    }
+}
+
+/// The addresses that are a pod's own and that its node may give it, each once.
+pub(crate) fn owned(ranges: &PodRanges<'_>, pod: &Pod) -> Vec<IpAddr> {
+    let mut ips: Vec<IpAddr> = Vec::new();
+    for ip in ranges.owned(pod) {
+        if !ips.contains(&ip) {
+            ips.push(ip);
+        }
+    }
+    ips
+}
+
 /// Compiles nodes, addresses and prefixes, and with them the classes in use.
 pub(crate) fn compile(
     world: &World<'_>,
     objects: &HashMap<&ObjectKey, Vec<&Pod>>,
-    numbers: &Numbers,
+    numbers: Numbers,
     wanted: &mut Wanted,
 ) {
-    let mut classifier = Classifier::new(world, numbers);
-    let nodes = Nodes::new(world);
+    let namespaces: HashMap<&str, &Labels> = world.namespaces.iter().map(|ns| (ns.name.as_str(), &ns.labels)).collect();
+    let labels_of = |pod: &Pod| namespaces.get(pod.key.namespace.as_str()).copied();
+    wanted.told = ToldAtoms::new(&numbers);
+    let mut lookup = Lookup {
+        classifier: Classifier::new(numbers),
+        nodes: Nodes::new(world),
+        contested: HashMap::new(),
+        own_sources: world.own_sources.clone(),
+    };
     let ranges = world.ranges();
-    wanted.nodes.clone_from(&nodes.hops);
+    wanted.nodes.clone_from(&lookup.nodes.hops);
 
     // The first to claim an address has it: pods attached here, nodes, then other pods, as far as their ranges go.
     for local in &world.local {
         let pod = objects.get(&local.key).into_iter().flatten().copied().find(|pod| is_object_of(pod, local));
+        let met = match pod {
+            Some(pod) => lookup.classifier.met_by_pod(pod, labels_of(pod)),
+            None => lookup.classifier.met_by_unknown(),
+        };
         for ip in local.ips.iter().map(IpAddr::to_canonical) {
-            wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
-                class: match pod {
-                    Some(pod) => classifier.of_pod(pod, ip),
-                    None => classifier.of_unknown(ip),
-                },
-                pair: None,
-                slot: Some(local.slot),
-                node: None,
-                flags: PeerFlags::POD | PeerFlags::EXISTS,
-            });
+            wanted.peers.entry(ip.into()).or_insert_with(|| lookup.attached(&met, local.slot, ip));
         }
     }
     let mut named: HashMap<IpAddr, Vec<&Node>> = HashMap::new();
@@ -67,10 +146,10 @@ pub(crate) fn compile(
         let own = if node.name == world.node { PeerFlags::SELF } else { 0 };
         for ip in ranges.addresses(node) {
             wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
-                class: classifier.of_nodes(&named[&ip], ip),
+                class: lookup.classifier.of_address(&lookup.classifier.met_by_nodes(&named[&ip]), ip),
                 pair: None,
                 slot: None,
-                node: nodes.by_name.get(node.name.as_str()).copied(),
+                node: lookup.nodes.by_name.get(node.name.as_str()).copied(),
                 flags: PeerFlags::NODE | own,
             });
         }
@@ -85,49 +164,40 @@ pub(crate) fn compile(
         if local.get(&pod.key).into_iter().flatten().any(|attached| is_object_of(pod, attached)) {
             continue;
         }
-        for ip in ranges.owned(pod) {
-            wanted.peers.entry(ip.into()).or_insert_with(|| WantedPeer {
-                class: classifier.of_pod(pod, ip),
-                pair: None,
-                slot: None,
-                node: nodes.of_pod(pod, ip),
-                flags: PeerFlags::POD | PeerFlags::EXISTS,
-            });
+        let met = lookup.classifier.met_by_pod(pod, labels_of(pod));
+        for ip in owned(&ranges, pod) {
+            match wanted.peers.entry(ip.into()) {
+                Entry::Vacant(entry) => drop(entry.insert(lookup.pod(pod, &met, ip))),
+                Entry::Occupied(entry) if is_elsewhere(entry.get()) => {
+                    *lookup.contested.entry(*entry.key()).or_insert(1) += 1;
+                }
+                Entry::Occupied(_) => {}
+            }
         }
     }
 
-    let in_rules: BTreeSet<IpNetwork> = numbers.atoms().flat_map(|(atom, _)| atom.prefixes()).collect();
+    let in_rules: BTreeSet<IpNetwork> = lookup.classifier.prefixes(0).collect();
     wanted.named = in_rules.iter().map(|prefix| CidrKey::prefix(prefix.network().into(), prefix.prefix())).collect();
-    let prefixes: BTreeSet<IpNetwork> =
-        in_rules.into_iter().chain(nodes.pod_cidrs.keys().copied()).chain(world.own_sources.prefixes()).collect();
-    for prefix in prefixes {
-        // A prefix inside a node's is that node's too, or naming it in a policy would change where its packets go.
-        // So with a prefix inside one that is not masqueraded.
-        let pods_of = nodes.pod_cidr(prefix);
-        wanted.cidrs.insert(
-            CidrKey::prefix(prefix.network().into(), prefix.prefix()),
-            WantedPeer {
-                class: classifier.of_prefix(prefix, pods_of.is_some()),
-                pair: None,
-                slot: None,
-                node: pods_of.flatten(),
-                flags: match pods_of {
-                    Some(_) => PeerFlags::POD,
-                    None if world.own_sources.at(prefix) => PeerFlags::KEEP_SOURCE,
-                    None => 0,
-                },
-            },
-        );
-    }
-    told(world, &nodes, numbers, &mut classifier, wanted);
-    (wanted.classes, wanted.hashes) = classifier.finish();
+    wanted.cidrs = lookup.prefixes(0);
+    told(world, &mut lookup, wanted);
+    wanted.classes = lookup.classifier.classes();
+    wanted.lookup = lookup;
+}
+
+/// Whether an address is that of a pod which is not attached here.
+fn is_elsewhere(peer: &WantedPeer) -> bool {
+    peer.slot.is_none() && peer.flags & PeerFlags::NODE == 0
 }
 
 /// Adds the addresses outside that pods were told by DNS. Each is what the longest prefix around it is, and besides that it meets
 /// what those pods ask.
-fn told(world: &World<'_>, nodes: &Nodes<'_>, numbers: &Numbers, classifier: &mut Classifier<'_>, wanted: &mut Wanted) {
-    wanted.told = ToldAtoms::new(numbers);
-    let Some(names) = world.names.filter(|_| !wanted.told.is_empty()) else { return };
+fn told(world: &World<'_>, lookup: &mut Lookup, wanted: &mut Wanted) {
+    if wanted.told.is_empty() {
+        return;
+    }
+    let Lookup { classifier, nodes, contested: _, own_sources } = lookup;
+    wanted.hashes.clone_from(classifier.hashes());
+    let Some(names) = world.names else { return };
     let mut known: BTreeSet<Met> = BTreeSet::new();
     let mut pairs: HashMap<(usize, usize), usize> = HashMap::new();
     for ip in names.addresses() {
@@ -151,7 +221,7 @@ fn told(world: &World<'_>, nodes: &Nodes<'_>, numbers: &Numbers, classifier: &mu
                 wanted.pairs.len() - 1
             })
         });
-        let flags = if world.own_sources.at(ip.into()) { PeerFlags::KEEP_SOURCE } else { 0 };
+        let flags = if own_sources.at(ip.into()) { PeerFlags::KEEP_SOURCE } else { 0 };
         let lingers = if pair.is_some() { PeerFlags::LINGERS } else { 0 };
         wanted.peers.insert(ip.into(), WantedPeer { class, pair, slot: None, node: None, flags: flags | lingers });
     }
@@ -163,27 +233,22 @@ pub(crate) fn told_rows(met: &Met) -> usize {
 }
 
 /// The other nodes, and whose pods are where.
-struct Nodes<'a> {
-    own: &'a str,
+#[derive(Debug, Default)]
+struct Nodes {
+    own: String,
     hops: Vec<NodeHop>,
-    by_name: HashMap<&'a str, usize>,
+    by_name: HashMap<String, usize>,
     /// The prefixes that pods get their addresses from, with the index of their node; this node has none.
     pod_cidrs: BTreeMap<IpNetwork, Option<usize>>,
     /// Their lengths.
     lengths: BTreeSet<u8>,
 }
 
-impl<'a> Nodes<'a> {
-    fn new(world: &World<'a>) -> Self {
+impl Nodes {
+    fn new(world: &World<'_>) -> Self {
         let mut sorted: Vec<&Node> = world.nodes.clone();
         sorted.sort_by_key(|node| &node.name);
-        let mut nodes = Self {
-            own: world.node,
-            hops: Vec::new(),
-            by_name: HashMap::new(),
-            pod_cidrs: BTreeMap::new(),
-            lengths: BTreeSet::new(),
-        };
+        let mut nodes = Self { own: world.node.to_owned(), ..Self::default() };
         let mut by_address = HashMap::new();
         for node in sorted {
             let (v4, v6) = (first(&node.internal_ips, IpAddr::is_ipv4), first(&node.internal_ips, IpAddr::is_ipv6));
@@ -201,7 +266,7 @@ impl<'a> Nodes<'a> {
                 })
             });
             if let Some(index) = index {
-                nodes.by_name.insert(&node.name, index);
+                nodes.by_name.insert(node.name.clone(), index);
             }
             for cidr in &node.pod_cidrs {
                 nodes.pod_cidrs.entry(*cidr).or_insert(index);
@@ -222,7 +287,7 @@ impl<'a> Nodes<'a> {
     /// The node that a pod's address is behind: the one that the pod is bound to, or whose prefix holds it.
     fn of_pod(&self, pod: &Pod, ip: IpAddr) -> Option<usize> {
         match &pod.node_name {
-            Some(name) if name == self.own => None,
+            Some(name) if *name == self.own => None,
             Some(name) => self.by_name.get(name.as_str()).copied(),
             None => self.pod_cidr(ip.into()).flatten(),
         }

@@ -45,11 +45,11 @@ impl Model {
             Object::Pod(new) => {
                 let mut has_ports = has_host_ports(&new);
                 if let Some(old) = replace(&mut self.pods, &key, new) {
-                    self.dirty.pods.insert(key.clone());
                     has_ports |= old.as_ref().is_some_and(has_host_ports);
                     if has_ports {
-                        self.dirty.host_ports.insert(key);
+                        self.dirty.host_ports.insert(key.clone());
                     }
+                    self.dirty.pods.entry(key).or_insert(old.map(Box::new));
                 }
             }
             Object::Namespace(new) => {
@@ -93,10 +93,10 @@ impl Model {
             }
             Kind::Pod => {
                 if let Some(old) = self.pods.remove(key) {
-                    self.dirty.pods.insert(key.clone());
                     if has_host_ports(&old) {
                         self.dirty.host_ports.insert(key.clone());
                     }
+                    self.dirty.pods.entry(key.clone()).or_insert(Some(Box::new(old)));
                 }
             }
             Kind::Namespace => {

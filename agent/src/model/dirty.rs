@@ -1,8 +1,8 @@
 //! What has to be compiled again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use fairlead_objects::ObjectKey;
+use fairlead_objects::{ObjectKey, Pod};
 
 /// What changed, by kind. Services are compiled one by one; peers and policies depend on one another and are compiled
 /// together.
@@ -13,7 +13,9 @@ pub struct Dirty {
     /// Pods with hostPorts that changed, came or went, on this node.
     pub host_ports: BTreeSet<ObjectKey>,
     /// Pods that changed, came or went, and those that were attached to this node or taken from it.
-    pub pods: BTreeSet<ObjectKey>,
+    pub pods: Pods,
+    /// Whether pods were attached to this node or taken from it.
+    pub attached: bool,
     /// Namespaces that changed, came or went.
     pub namespaces: BTreeSet<ObjectKey>,
     /// NetworkPolicies and ClusterNetworkPolicies that changed, came or went.
@@ -23,6 +25,9 @@ pub struct Dirty {
     /// What is compiled as a whole, whichever objects changed.
     pub whole: BTreeSet<Whole>,
 }
+
+/// Pods by name, each as it was before it changed; nothing where there was none.
+pub type Pods = BTreeMap<ObjectKey, Option<Box<Pod>>>;
 
 /// What depends on more than the objects that name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,8 +42,9 @@ impl Dirty {
     /// Whether anything changed that peers or policies are compiled from.
     #[must_use]
     pub fn policy(&self) -> bool {
-        let Self { services: _, host_ports: _, pods, namespaces, policies, nodes, whole } = self;
-        whole.contains(&Whole::Peers) || [pods, namespaces, policies, nodes].into_iter().any(|keys| !keys.is_empty())
+        let Self { services: _, host_ports: _, pods, attached, namespaces, policies, nodes, whole } = self;
+        let others = [namespaces, policies, nodes].into_iter().any(|keys| !keys.is_empty());
+        whole.contains(&Whole::Peers) || *attached || !pods.is_empty() || others
     }
 
     /// Whether this node's own object changed, and with it what is near (S32).

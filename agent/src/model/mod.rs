@@ -15,11 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use fairlead_objects::{
-    ClusterNetworkPolicy, EndpointSlice, Event, Kind, Namespace, NetworkPolicy, Node, ObjectKey, Pod, Service,
+    ClusterNetworkPolicy, EndpointSlice, Event, Kind, Labels, Namespace, NetworkPolicy, Node, ObjectKey, Pod, Service,
 };
 
 pub use annotated::NotGiven;
-pub use dirty::{Dirty, Whole};
+pub use dirty::{Dirty, Pods, Whole};
 pub use local::LocalPod;
 pub use mistakes::{Mistake, MistakeView, Mistakes};
 pub use node_local_dns::NodeLocalDns;
@@ -112,8 +112,7 @@ impl Model {
     /// A pod was attached to this node.
     pub fn attach(&mut self, pod: LocalPod) {
         if self.local.get(&pod.slot) != Some(&pod) {
-            self.touch_host_ports(&pod.key.clone());
-            self.dirty.pods.insert(pod.key.clone());
+            self.touch_attached(&pod.key.clone());
             self.names.begin(&pod.key, &pod.uid);
             self.local.insert(pod.slot, pod);
         }
@@ -122,16 +121,18 @@ impl Model {
     /// The pod in a slot is being removed from this node.
     pub fn detach(&mut self, slot: u16) {
         if let Some(gone) = self.local.remove(&slot) {
-            self.touch_host_ports(&gone.key);
+            self.touch_attached(&gone.key);
             self.names.end(&gone.key);
-            self.dirty.pods.insert(gone.key);
         }
     }
 
-    fn touch_host_ports(&mut self, pod: &ObjectKey) {
-        if self.pods.get(pod).is_some_and(has_host_ports) {
+    fn touch_attached(&mut self, pod: &ObjectKey) {
+        let object = self.pods.get(pod);
+        if object.is_some_and(has_host_ports) {
             self.dirty.host_ports.insert(pod.clone());
         }
+        self.dirty.attached = true;
+        self.dirty.pods.entry(pod.clone()).or_insert_with(|| object.cloned().map(Box::new));
     }
 
     /// What changed since this was last asked; nothing before the first lists are complete (S54), since what is missing
@@ -199,6 +200,12 @@ impl Model {
         self.policies.values()
     }
 
+    /// The NetworkPolicies of a namespace.
+    pub fn policies_in(&self, namespace: &str) -> impl Iterator<Item = &NetworkPolicy> {
+        let from = self.policies.range(ObjectKey::new(namespace, "")..);
+        from.take_while(move |(key, _)| key.namespace == namespace).map(|(_, policy)| policy)
+    }
+
     /// All ClusterNetworkPolicies.
     pub fn cluster_policies(&self) -> impl Iterator<Item = &ClusterNetworkPolicy> {
         self.cluster_policies.values()
@@ -213,6 +220,32 @@ impl Model {
     #[must_use]
     pub fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
         self.pods.get(key)
+    }
+
+    /// The namespaces that pods are in.
+    pub fn pod_namespaces(&self) -> impl Iterator<Item = &str> {
+        let after = |key: &ObjectKey| ObjectKey::new(format!("{}\0", key.namespace), "");
+        let first = self.pods.keys().next();
+        let next = move |key: &&ObjectKey| self.pods.range(after(key)..).next().map(|(key, _)| key);
+        std::iter::successors(first, next).map(|key| key.namespace.as_str())
+    }
+
+    /// The pods of a namespace.
+    pub fn pods_in(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
+        let from = self.pods.range(ObjectKey::new(namespace, "")..);
+        from.take_while(move |(key, _)| key.namespace == namespace).map(|(_, pod)| pod)
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(&ObjectKey::cluster(name))
+    }
+
+    /// The labels of a namespace, if it is known.
+    #[must_use]
+    pub fn namespace_labels(&self, name: &str) -> Option<&Labels> {
+        self.namespaces.get(&ObjectKey::cluster(name)).map(|namespace| &namespace.labels)
     }
 
     /// All services.

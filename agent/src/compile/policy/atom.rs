@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use fairlead_objects::{ContainerPort, DomainName, Labels, Node, ObjectKey, Peer, Pod, Protocol, Selector};
+use fairlead_objects::{DomainName, Labels, Node, ObjectKey, Peer, Pod, Protocol, Selector};
 use ipnetwork::IpNetwork;
 
 /// One question about an address. Only what a policy of a pod of this node asks becomes an atom.
@@ -105,17 +105,18 @@ impl Atom {
         }
     }
 
+    /// What selects pods by their labels, if it asks about these.
+    pub(super) fn pods(&self) -> Option<&Selector> {
+        match self {
+            Self::PodsOf { pods, .. } | Self::Pods { pods, .. } => Some(pods),
+            Self::Nodes(_) | Self::UnknownPod | Self::Block { .. } | Self::Port { .. } | Self::Told { .. } => None,
+        }
+    }
+
     /// Whether an address of a node meets it by that.
     #[must_use]
     pub fn meets_node(&self, node: &Node) -> bool {
         matches!(self, Self::Nodes(selector) if selector.matches(&node.labels))
-    }
-
-    /// Whether a pod meets it by the ports of its containers.
-    #[must_use]
-    pub fn meets_ports(&self, ports: &[ContainerPort]) -> bool {
-        let Self::Port { name, protocol, port } = self else { return false };
-        ports.iter().any(|p| p.name.as_ref() == Some(name) && p.protocol == *protocol && p.port == *port)
     }
 
     /// Whether an address meets it.
@@ -165,12 +166,12 @@ pub(crate) fn holds(outer: IpNetwork, inner: IpNetwork) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn prefix() -> impl Strategy<Value = IpNetwork> {
+    pub(in super::super) fn prefix() -> impl Strategy<Value = IpNetwork> {
         // Few addresses, so that one prefix often holds another.
         let v4 = (any::<u32>(), 0..=32_u8)
             .prop_map(|(bits, len)| IpNetwork::new((bits & 0xf000_000f).to_be_bytes().into(), len));
@@ -181,6 +182,14 @@ mod tests {
             shortened(network, network.prefix()).unwrap()
         })
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::testing::prefix;
+    use super::*;
 
     proptest! {
         #[test]

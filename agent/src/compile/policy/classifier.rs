@@ -1,128 +1,132 @@
 //! Classes of addresses: what the policies in force tell of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use fairlead_objects::{Labels, Node, Pod};
 use ipnetwork::IpNetwork;
 
-use super::atom::shortened;
-use super::{Atom, Met, Numbers, Signature, World};
+use super::numbers::{Hashes, Use};
+use super::questions::Questions;
+use super::rules::Body;
+use super::{Atom, Met, Numbers, PolicySet, Signature};
 
-/// Finds the classes of addresses.
-pub(crate) struct Classifier<'a> {
-    /// Those that ask about labels, with their numbers.
-    labels: Vec<(usize, &'a Atom)>,
-    /// By number, the hash of the first of the atoms that have it.
-    hashes: Vec<u64>,
-    namespaces: HashMap<&'a str, &'a Labels>,
-    /// Those that ask about a prefix, by that, and about a port's name.
-    blocks: HashMap<IpNetwork, Vec<(usize, &'a Atom)>>,
-    /// The lengths of these prefixes: there are thousands of them, and of lengths a few.
-    lengths: BTreeSet<u8>,
-    ports: Vec<(usize, &'a Atom)>,
-    /// Those that ask about nodes.
-    nodes: Vec<(usize, &'a Atom)>,
-    /// That of pods that are not known.
-    unknown: Option<usize>,
-    by_labels: HashMap<(&'a str, &'a Labels), Signature>,
-    numbers: &'a Numbers,
+/// Finds the classes of addresses. It outlives what it was made of, so that one address can be looked at again.
+#[derive(Debug, Default)]
+pub(crate) struct Classifier {
+    /// What is asked: of sets that were added at once together.
+    groups: Vec<Questions>,
+    numbers: Numbers,
     /// The classes by what they mean, and all signatures that were found of each.
-    classes: BTreeMap<BTreeSet<(usize, usize, bool)>, usize>,
+    classes: HashMap<BTreeSet<Use>, usize>,
     signatures: Vec<Vec<Signature>>,
     known: HashMap<Signature, usize>,
+    /// Places of classes that are forgotten.
+    free: Vec<usize>,
 }
 
-impl<'a> Classifier<'a> {
-    pub(crate) fn new(world: &World<'a>, numbers: &'a Numbers) -> Self {
-        let (mut labels, mut ports, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut blocks: HashMap<_, Vec<_>> = HashMap::new();
-        let (mut first, mut unknown) = (BTreeMap::new(), None);
-        for (atom, number) in numbers.atoms() {
-            first.entry(number).or_insert(atom);
-            match atom {
-                Atom::Block { cidr, .. } => {
-                    let network = shortened(*cidr, cidr.prefix()).unwrap_or(*cidr);
-                    blocks.entry(network).or_default().push((number, atom));
-                }
-                Atom::Port { .. } => ports.push((number, atom)),
-                Atom::Nodes(_) => nodes.push((number, atom)),
-                Atom::UnknownPod => unknown = Some(number),
-                Atom::PodsOf { .. } | Atom::Pods { .. } => labels.push((number, atom)),
-                // Who was told what is looked up by address.
-                Atom::Told { .. } => {}
-            }
-        }
+impl Classifier {
+    pub(crate) fn new(numbers: Numbers) -> Self {
         Self {
-            lengths: blocks.keys().map(IpNetwork::prefix).collect(),
-            blocks,
-            ports,
-            nodes,
-            unknown,
-            labels,
-            hashes: first.into_values().map(super::content_hash).collect(),
-            namespaces: world.namespaces.iter().map(|ns| (ns.name.as_str(), &ns.labels)).collect(),
-            by_labels: HashMap::new(),
+            groups: numbers.last().map(Questions::new).into_iter().collect(),
             numbers,
-            classes: BTreeMap::from([(BTreeSet::new(), 0)]),
+            classes: HashMap::from([(BTreeSet::new(), 0)]),
             signatures: vec![vec![Signature::new()]],
-            known: HashMap::new(),
+            known: HashMap::from([(Signature::new(), 0)]),
+            free: Vec::new(),
         }
     }
 
-    /// The class of a pod's address.
-    pub(crate) fn of_pod(&mut self, pod: &'a Pod, ip: IpAddr) -> usize {
-        let mut signature = self.of_labels(pod);
-        for (index, atom) in &self.ports {
-            if atom.meets_ports(&pod.container_ports) {
-                signature.insert(*index);
-            }
-        }
-        if !self.namespaces.contains_key(pod.key.namespace.as_str()) {
-            signature.extend(self.unknown);
-        }
-        self.with_blocks(signature, ip)
+    /// Adds a set with its place. Of addresses that meet what it asks the class is to be found again.
+    pub(super) fn add(&mut self, place: usize, body: &Body) -> PolicySet {
+        self.numbers.add([(place, body)]);
+        self.groups.extend(self.numbers.last().map(Questions::new));
+        PolicySet::new(body, &self.numbers)
     }
 
-    /// The class of the address of a pod of which nothing else is known.
-    pub(crate) fn of_unknown(&mut self, ip: IpAddr) -> usize {
-        self.with_blocks(self.unknown.into_iter().collect(), ip)
+    /// How many times sets were added.
+    pub(super) fn groups(&self) -> usize {
+        self.groups.len()
     }
 
-    /// The class of an address that these nodes have.
-    pub(crate) fn of_nodes(&mut self, nodes: &[&Node], ip: IpAddr) -> usize {
-        let met = self.nodes.iter().filter(|(_, atom)| nodes.iter().any(|node| atom.meets_node(node)));
-        let signature = met.map(|(number, _)| *number).collect();
-        self.with_blocks(signature, ip)
+    /// What is asked by sets that were added since there were so many groups.
+    pub(super) fn since(&mut self, groups: usize) -> &mut [Questions] {
+        self.groups.get_mut(groups..).unwrap_or_default()
+    }
+
+    /// How many atoms there are. Those that several groups have are counted several times.
+    pub(super) fn atoms(&self) -> usize {
+        self.numbers.atoms(0).count()
+    }
+
+    /// The prefixes that policies name, of sets that were added since there were so many groups. Some are repeated.
+    pub(crate) fn prefixes(&self, since: usize) -> impl Iterator<Item = IpNetwork> {
+        self.numbers.atoms(since).flat_map(Atom::prefixes)
+    }
+
+    /// Whether sets that were added since there were so many groups ask about the addresses of a prefix.
+    pub(crate) fn asks(&self, since: usize, prefix: IpNetwork, of_pods: impl Fn() -> bool) -> bool {
+        let groups = self.groups.get(since..).unwrap_or_default();
+        groups.iter().any(|group| group.blocks.met(prefix).next().is_some() || group.unknown.is_some() && of_pods())
+    }
+
+    /// What a pod meets by its labels and ports. `namespace`: the labels of its namespace, if that is known. They stay what they
+    /// were when this was first asked, until [`Classifier::forget_namespace`].
+    pub(crate) fn met_by_pod(&mut self, pod: &Pod, namespace: Option<&Labels>) -> Signature {
+        let mut met = Signature::new();
+        self.groups.iter_mut().for_each(|group| group.met_by_pod(pod, namespace, &mut met));
+        met
+    }
+
+    /// A namespace has other labels now.
+    pub(crate) fn forget_namespace(&mut self, name: &str) {
+        self.groups.iter_mut().for_each(|group| group.forget_namespace(name));
+    }
+
+    /// What a pod meets of which nothing is known.
+    pub(crate) fn met_by_unknown(&self) -> Signature {
+        self.groups.iter().filter_map(|group| group.unknown).collect()
+    }
+
+    /// What these nodes meet.
+    pub(crate) fn met_by_nodes(&self, nodes: &[&Node]) -> Signature {
+        self.groups.iter().flat_map(|group| group.met_by_nodes(nodes)).collect()
+    }
+
+    /// The class of an address whose owner meets these.
+    pub(crate) fn of_address(&mut self, owner: &Signature, ip: IpAddr) -> usize {
+        let blocks = self.groups.iter().flat_map(|group| group.blocks.met(ip.into()));
+        self.class(owner.iter().copied().chain(blocks).collect())
     }
 
     /// The class of an address outside that pods were told: that of new connections, and that of those that are open.
     pub(crate) fn of_told(&mut self, told: &Met, ip: IpAddr) -> (usize, usize) {
-        (self.with_blocks(told.live.clone(), ip), self.with_blocks(told.known(), ip))
-    }
-
-    fn with_blocks(&mut self, mut signature: Signature, ip: IpAddr) -> usize {
-        signature
-            .extend(self.blocks_around(IpNetwork::from(ip)).filter(|(_, atom)| atom.meets_address(ip)).map(|(n, _)| n));
-        self.class(signature)
+        (self.of_address(&told.live, ip), self.of_address(&told.known(), ip))
     }
 
     /// The class of the addresses of a prefix that are in no longer one. `of_pods`: they are of pods, if anybody's.
     pub(crate) fn of_prefix(&mut self, prefix: IpNetwork, of_pods: bool) -> usize {
-        let around = self.blocks_around(prefix);
-        let blocks = around.filter(|(_, atom)| atom.meets_prefix(prefix)).map(|(index, _)| index);
-        let signature = blocks.chain(self.unknown.filter(|_| of_pods)).collect();
-        self.class(signature)
+        let blocks = self.groups.iter().flat_map(|group| group.blocks.met(prefix));
+        let unknown = self.groups.iter().filter_map(|group| group.unknown).filter(|_| of_pods);
+        self.class(blocks.chain(unknown).collect())
+    }
+
+    /// The class of addresses of a class that meet these besides.
+    pub(super) fn with(&mut self, class: usize, met: &Signature) -> Option<usize> {
+        let signature = self.signatures.get(class)?.first()?;
+        Some(self.class(signature.union(met).copied().collect()))
     }
 
     fn class(&mut self, signature: Signature) -> usize {
         if let Some(class) = self.known.get(&signature) {
             return *class;
         }
-        let next = self.classes.len();
+        let next = self.free.last().copied().unwrap_or(self.signatures.len());
         let class = *self.classes.entry(self.numbers.meaning(&signature)).or_insert(next);
-        if class == next {
+        if class == self.signatures.len() {
             self.signatures.push(Vec::new());
+        } else if class == next {
+            self.free.pop();
         }
         if let Some(signatures) = self.signatures.get_mut(class) {
             signatures.push(signature.clone());
@@ -131,47 +135,36 @@ impl<'a> Classifier<'a> {
         class
     }
 
-    /// The blocks whose prefix holds all of this one.
-    fn blocks_around(&self, prefix: IpNetwork) -> impl Iterator<Item = (usize, &'a Atom)> + use<'a, '_> {
-        let shorter = self.lengths.range(..=prefix.prefix()).filter_map(move |len| shortened(prefix, *len));
-        shorter.filter_map(|outer| self.blocks.get(&outer)).flatten().copied()
+    /// Forgets a class that no address has any more. Its index may become another's.
+    pub(crate) fn forget(&mut self, class: usize) {
+        let signatures = self.signatures.get_mut(class).map(std::mem::take).unwrap_or_default();
+        if let Some(first) = signatures.first() {
+            self.classes.remove(&self.numbers.meaning(first));
+            self.free.push(class);
+        }
+        for signature in &signatures {
+            self.known.remove(signature);
+        }
     }
 
-    fn of_labels(&mut self, pod: &'a Pod) -> Signature {
-        let (namespace, labels) = (pod.key.namespace.as_str(), &pod.labels);
-        let namespace_labels = self.namespaces.get(namespace).copied();
-        let signature = self.by_labels.entry((namespace, labels)).or_insert_with(|| {
-            let meets = |atom: &Atom| atom.meets_labels(namespace, namespace_labels, labels);
-            self.labels.iter().filter(|(_, atom)| meets(atom)).map(|(number, _)| *number).collect()
-        });
-        signature.clone()
+    /// A class: what its addresses meet, and the hash that its id is made from. Of several signatures it is the same one each
+    /// time, so that a class keeps its id.
+    pub(crate) fn describe(&self, class: usize) -> Option<(Signature, u64)> {
+        let hashes = self.numbers.hashes();
+        let signature = match self.signatures.get(class)?.as_slice() {
+            [only] => only,
+            several => several.iter().map(|s| (hashes.sorted(s), s)).min()?.1,
+        };
+        Some((signature.clone(), hashes.of(signature)))
     }
 
-    /// The classes that were found, in the order of their indices, and what their hashes are made from.
-    pub(crate) fn finish(self) -> (Vec<(Signature, u64)>, Hashes) {
-        let hashes = Hashes(self.hashes);
-        // Of several signatures the same one each time, so that a class keeps its id.
-        let first = |signatures: &Vec<Signature>| signatures.iter().map(|s| (hashes.sorted(s), s.clone())).min();
-        let found = self.signatures.iter().filter_map(first);
-        let classes = found.map(|(sorted, signature)| (signature, super::content_hash(&sorted))).collect();
-        (classes, hashes)
-    }
-}
-
-/// By number, the hash of the first of the atoms that have it.
-#[derive(Debug, Clone, Default)]
-pub struct Hashes(Vec<u64>);
-
-impl Hashes {
-    fn sorted(&self, signature: &Signature) -> Vec<u64> {
-        let mut atoms: Vec<u64> = signature.iter().filter_map(|number| self.0.get(*number)).copied().collect();
-        atoms.sort_unstable();
-        atoms
+    /// What the hashes of classes are made from.
+    pub(crate) fn hashes(&self) -> &Hashes {
+        self.numbers.hashes()
     }
 
-    /// The hash of a class.
-    #[must_use]
-    pub fn of(&self, signature: &Signature) -> u64 {
-        super::content_hash(&self.sorted(signature))
+    /// The classes that were found, in the order of their indices.
+    pub(crate) fn classes(&self) -> Vec<(Signature, u64)> {
+        (0..self.signatures.len()).filter_map(|class| self.describe(class)).collect()
     }
 }

@@ -26,33 +26,40 @@ pub struct Demand<'a> {
     pub prefixes: BTreeSet<IpNetwork>,
 }
 
+/// Rows of `POLICY_PORTS` and of `POLICY_RANGES` that a set needs at most.
+pub(super) fn body_rows(body: &Body) -> [usize; 2] {
+    let clauses = &body.clauses;
+    let pages = clauses.len().div_ceil(PAGE_BITS.into());
+    let spans = || clauses.iter().flat_map(|clause| clause.ports.iter().flatten());
+    let mut written: BTreeSet<(Protocol, u16)> = BTreeSet::new();
+    let mut edges: BTreeSet<(Protocol, u32)> = BTreeSet::new();
+    for Span { protocol, ports } in spans() {
+        match ports {
+            Some((first, last)) if first <= last && last - first < WRITTEN_OUT => {
+                written.extend((*first..=*last).map(|port| (*protocol, port)));
+            }
+            Some((first, last)) if first <= last => {
+                edges.extend([u32::from(*first), u32::from(*last) + 1].map(|edge| (*protocol, edge)));
+            }
+            _ => {}
+        }
+    }
+    let neighbours = edges.iter().zip(edges.iter().skip(1)).filter(|((a, _), (b, _))| a == b);
+    let ranges: usize = neighbours.map(|((_, first), (_, end))| blocks(*first, *end).len()).sum();
+    // Besides single ports a row for every port of TCP, UDP and SCTP, and one for other protocols.
+    [(4 + written.len()) * pages, ranges * pages]
+}
+
 impl<'a> Demand<'a> {
     pub(super) fn of(body: &'a Body) -> Self {
         let clauses = &body.clauses;
-        let pages = clauses.len().div_ceil(PAGE_BITS.into());
-        let spans = || clauses.iter().flat_map(|clause| clause.ports.iter().flatten());
-        let mut written: BTreeSet<(Protocol, u16)> = BTreeSet::new();
-        let mut edges: BTreeSet<(Protocol, u32)> = BTreeSet::new();
-        for Span { protocol, ports } in spans() {
-            match ports {
-                Some((first, last)) if first <= last && last - first < WRITTEN_OUT => {
-                    written.extend((*first..=*last).map(|port| (*protocol, port)));
-                }
-                Some((first, last)) if first <= last => {
-                    edges.extend([u32::from(*first), u32::from(*last) + 1].map(|edge| (*protocol, edge)));
-                }
-                _ => {}
-            }
-        }
-        let neighbours = edges.iter().zip(edges.iter().skip(1)).filter(|((a, _), (b, _))| a == b);
-        let ranges: usize = neighbours.map(|((_, first), (_, end))| blocks(*first, *end).len()).sum();
+        let [ports, ranges] = body_rows(body);
         let atoms: BTreeSet<_> =
             clauses.iter().flat_map(|clause| clause.peers.iter().flatten().chain(&clause.and)).collect();
         Self {
             rules: clauses.len(),
-            // Besides single ports a row for every port of TCP, UDP and SCTP, and one for other protocols.
-            ports: (4 + written.len()) * pages,
-            ranges: ranges * pages,
+            ports,
+            ranges,
             prefixes: atoms.iter().flat_map(|atom| atom.prefixes()).collect(),
             atoms,
         }

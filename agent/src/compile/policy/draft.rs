@@ -1,13 +1,17 @@
 //! The policy sets of this node's pods, before it is known which of them fit.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use fairlead_datapath::peer::{CidrKey, Pod as PodRecord};
 use fairlead_objects::{Labels, ObjectKey, Pod};
 
+use super::asked_names::AskedName;
+use super::demand::body_rows;
+use super::judges::Judges;
 use super::numbers::Numbers;
 use super::port_names::PortNames;
-use super::rules::{Body, Policies, Selecting};
+use super::rules::{Body, Policies};
 use super::wanted::Wanted;
 use super::world::is_object_of;
 use super::{Demand, Direction, PolicySet, SetInfo, World, content_hash};
@@ -51,9 +55,11 @@ impl DraftPod<'_> {
 pub struct Draft<'a> {
     world: &'a World<'a>,
     objects: HashMap<&'a ObjectKey, Vec<&'a Pod>>,
-    bodies: Vec<Body>,
+    judges: Judges,
+    bodies: Vec<Arc<Body>>,
     contents: Vec<u64>,
     pods: BTreeMap<u16, DraftPod<'a>>,
+    asked: Vec<AskedName>,
 }
 
 impl<'a> Draft<'a> {
@@ -65,39 +71,39 @@ impl<'a> Draft<'a> {
         let namespaces: HashMap<&str, &Labels> =
             world.namespaces.iter().map(|ns| (ns.name.as_str(), &ns.labels)).collect();
         let names = PortNames::new(world);
-        let mut bodies: BTreeMap<Body, usize> = BTreeMap::new();
-        // Pods that the same policies select are compiled once: a policy may have thousands of peers.
-        let mut known: BTreeMap<Selecting<'_>, Judge> = BTreeMap::new();
+        let mut judges = Judges::default();
         let mut pods = BTreeMap::new();
         for local in world.local.iter().copied() {
             let object = objects.get(&local.key).into_iter().flatten().copied().find(|pod| is_object_of(pod, local));
-            let mut judge = |direction| {
-                let Some(pod) = object else { return Judge::Pending };
-                let labels = namespaces.get(pod.key.namespace.as_str()).copied();
-                if labels.is_none() && !world.cluster_policies.is_empty() {
-                    // A policy of the cluster may deny what the others allow.
-                    return Judge::Pending;
-                }
-                let selecting = policies.selecting(pod, labels, direction);
-                if let Some(judge) = known.get(&selecting) {
-                    return *judge;
-                }
-                let body = policies.body(&selecting, pod, &names);
-                let judge = body.map_or(Judge::Nobody, |body| {
-                    let next = bodies.len();
-                    Judge::Set(*bodies.entry(body).or_insert(next))
-                });
-                known.insert(selecting, judge);
-                judge
-            };
+            let pod = object.map(|pod| (pod, namespaces.get(pod.key.namespace.as_str()).copied()));
+            let mut judge = |direction| judges.judge(&policies, pod, direction, &names);
             let (ingress, egress) = (judge(Direction::Ingress), judge(Direction::Egress));
             pods.insert(local.slot, DraftPod { local, ingress, egress });
         }
-        let mut bodies: Vec<_> = bodies.into_iter().collect();
-        bodies.sort_by_key(|(_, index)| *index);
-        let bodies: Vec<_> = bodies.into_iter().map(|(body, _)| body).collect();
-        let contents = bodies.iter().map(content_hash).collect();
-        Self { world, objects, bodies, contents, pods }
+        let bodies = judges.bodies();
+        let contents = bodies.iter().map(|body| content_hash(&**body)).collect();
+        Self { world, objects, judges, bodies, contents, pods, asked: names.asked() }
+    }
+
+    /// What it was made of.
+    pub(super) fn world(&self) -> &World<'a> {
+        self.world
+    }
+
+    /// What judges its pods.
+    pub(super) fn judges(&self) -> &Judges {
+        &self.judges
+    }
+
+    /// Whether a policy that selects one of its pods has rules with names.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.judges.have_names()
+    }
+
+    /// The names of ports that it depends on.
+    pub(super) fn asked_names(&self) -> &[AskedName] {
+        &self.asked
     }
 
     /// The pods by slot.
@@ -136,6 +142,15 @@ impl<'a> Draft<'a> {
             .unwrap_or_default()
     }
 
+    /// Rows of `POLICY_PORTS` and of `POLICY_RANGES` that a set needs at most.
+    ///
+    /// # Panics
+    /// There is no such set.
+    #[must_use]
+    pub fn rows(&self, set: usize) -> [usize; 2] {
+        body_rows(&self.bodies[set])
+    }
+
     /// What a set asks of the tables.
     ///
     /// # Panics
@@ -168,7 +183,7 @@ impl<'a> Draft<'a> {
     pub fn finish(&self, kept: &[usize]) -> Wanted {
         let mut places = vec![None; self.bodies.len()];
         kept.iter().enumerate().for_each(|(place, set)| places[*set] = Some(place));
-        let bodies: Vec<&Body> = kept.iter().map(|set| &self.bodies[*set]).collect();
+        let bodies: Vec<&Body> = kept.iter().map(|set| &*self.bodies[*set]).collect();
         let numbers = Numbers::new(&bodies);
         let judge = |judge| match judge {
             Judge::Set(set) => places[set].map_or(Judge::CutOff, Judge::Set),
@@ -184,7 +199,7 @@ impl<'a> Draft<'a> {
             pods: self.pods.iter().map(|(slot, of_draft)| (*slot, pod(of_draft))).collect(),
             ..Wanted::default()
         };
-        peers::compile(self.world, &self.objects, &numbers, &mut wanted);
+        peers::compile(self.world, &self.objects, numbers, &mut wanted);
         wanted
     }
 }

@@ -7,14 +7,20 @@
 //! [`mod@reference`] says the same as the tables in the plainest way: it is what they are tested against, and what explains
 //! a verdict to a person.
 
+mod asked_names;
+mod asking;
 mod atom;
+mod blocks;
 mod classifier;
 mod demand;
 mod draft;
 mod explain;
 mod hash;
+mod index;
+mod judges;
 mod numbers;
 mod port_names;
+mod questions;
 pub mod reference;
 mod rule_id;
 mod rules;
@@ -30,11 +36,12 @@ mod world;
 
 pub use atom::{Atom, Signature};
 pub(super) use classifier::Classifier;
-pub use classifier::Hashes;
 pub use demand::Demand;
 pub use draft::{Draft, DraftPod, Judge, WantedPod, compile};
 pub use explain::{Explanation, Judged, Path, describe, explain, refused};
 pub use hash::content_hash;
+pub use index::{Change, InTables, Index, NewSet, Stored};
+pub use numbers::Hashes;
 pub(super) use numbers::Numbers;
 pub use rule_id::{RuleId, RuleIds};
 pub use rules::{Direction, RuleRef, SetInfo};

@@ -7,11 +7,12 @@ use std::rc::Rc;
 use fairlead_datapath::policy::{MAX_PAGES, PAGE_BITS};
 use fairlead_objects::{Labels, ObjectKey, Pod, Protocol, Selector};
 
+use super::asked_names::AskedName;
 use super::{Atom, World};
 
 /// A name stands for no more numbers than this: a set with so many rules does not fit anyway, and nothing is gained by
 /// compiling more of them.
-const MOST: usize = (MAX_PAGES * PAGE_BITS) as usize + 1;
+pub(super) const MOST: usize = (MAX_PAGES * PAGE_BITS) as usize + 1;
 
 /// The labels of the pods in a namespace that declare a port, and those of the namespace. Pods that are alike are one.
 #[derive(Debug)]
@@ -23,13 +24,14 @@ struct Declared<'a> {
 /// Who declares a name: by number, then by namespace.
 type ByNumber<'a> = BTreeMap<u16, HashMap<&'a str, Declared<'a>>>;
 
-/// What a name was found to stand for among these peers.
-type Found = HashMap<Option<BTreeSet<Atom>>, Rc<BTreeSet<u16>>>;
+/// What a name was found to stand for among these peers, by name and protocol.
+type Found = HashMap<(String, Protocol), HashMap<Option<BTreeSet<Atom>>, Rc<BTreeSet<u16>>>>;
 
 /// The numbers that the names of ports stand for, and whose pods call them so.
 #[derive(Debug, Default)]
 pub(super) struct PortNames<'a> {
-    by_name: HashMap<(&'a str, Protocol), (ByNumber<'a>, RefCell<Found>)>,
+    by_name: HashMap<(&'a str, Protocol), ByNumber<'a>>,
+    found: RefCell<Found>,
 }
 
 impl<'a> PortNames<'a> {
@@ -44,7 +46,7 @@ impl<'a> PortNames<'a> {
         for pod in world.pods.iter().filter(|pod| !pod.host_network && has_address(pod)) {
             for port in &pod.container_ports {
                 if let Some(name) = &port.name {
-                    let (by_number, _) = names.by_name.entry((name, port.protocol)).or_default();
+                    let by_number = names.by_name.entry((name, port.protocol)).or_default();
                     let namespace = pod.key.namespace.as_str();
                     let labels = || namespaces.get(namespace).copied();
                     let declared = by_number.entry(port.port).or_default().entry(namespace);
@@ -56,19 +58,35 @@ impl<'a> PortNames<'a> {
         names
     }
 
+    /// What was asked so far.
+    pub(super) fn asked(&self) -> Vec<AskedName> {
+        let found = self.found.borrow();
+        let asked =
+            found.iter().flat_map(|((name, protocol), found)| found.keys().map(move |peers| (name, *protocol, peers)));
+        asked.map(|(name, protocol, peers)| AskedName::new(name, protocol, peers.as_ref())).collect()
+    }
+}
+
+/// Who says what names of ports stand for.
+pub(super) trait Numbered {
     /// The numbers that a name stands for among pods which may be these peers; `None` are all. A number costs a rule a place,
     /// so pods that a rule is not about cost it nothing, whatever they call their ports. Many rules ask the same.
-    pub(super) fn numbers(&self, name: &str, protocol: Protocol, peers: Option<&BTreeSet<Atom>>) -> Rc<BTreeSet<u16>> {
-        let Some((by_number, found)) = self.by_name.get(&(name, protocol)) else { return Rc::default() };
+    fn numbers(&self, name: &str, protocol: Protocol, peers: Option<&BTreeSet<Atom>>) -> Rc<BTreeSet<u16>>;
+}
+
+impl Numbered for PortNames<'_> {
+    fn numbers(&self, name: &str, protocol: Protocol, peers: Option<&BTreeSet<Atom>>) -> Rc<BTreeSet<u16>> {
         let peers = peers.cloned();
-        if let Some(numbers) = found.borrow().get(&peers) {
+        let mut found = self.found.borrow_mut();
+        let found = found.entry((name.to_owned(), protocol)).or_default();
+        if let Some(numbers) = found.get(&peers) {
             return Rc::clone(numbers);
         }
-        let numbers = by_number.iter().filter(|(_, declared)| {
+        let numbers = self.by_name.get(&(name, protocol)).into_iter().flatten().filter(|(_, declared)| {
             peers.as_ref().is_none_or(|peers| declared.iter().any(|(namespace, pods)| pods.may_be(namespace, peers)))
         });
         let numbers = Rc::new(numbers.map(|(number, _)| *number).take(MOST).collect());
-        found.borrow_mut().insert(peers, Rc::clone(&numbers));
+        found.insert(peers, Rc::clone(&numbers));
         numbers
     }
 }
@@ -160,7 +178,7 @@ mod tests {
                     let found = names.numbers(name, Protocol::Tcp, peers.as_ref());
                     prop_assert_eq!(&*found, &expected, "{} {:?}", name, peers);
                     let again = names.numbers(name, Protocol::Tcp, peers.as_ref());
-                    prop_assert!(Rc::ptr_eq(&found, &again) || found.is_empty(), "it is not counted anew");
+                    prop_assert!(Rc::ptr_eq(&found, &again), "it is not counted anew");
                 }
             }
         }

@@ -5,13 +5,14 @@ use std::fmt;
 
 use fairlead_datapath::policy::{PAGE_BITS, RULE_BITS};
 use fairlead_objects::{
-    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, Labels, NetworkPolicy, ObjectKey, Peer, Pod, PolicyPort,
-    PortMatch, Protocol, Rule, Tier,
+    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, Labels, Mode, NetworkPolicy, ObjectKey, Peer, Pod,
+    PolicyPort, PortMatch, Protocol, Rule, Subject, Tier,
 };
 use serde::{Deserialize, Serialize};
 
 use super::Atom;
-use super::port_names::PortNames;
+use super::port_names::Numbered;
+use crate::model::Model;
 use crate::names::has_names;
 
 /// The side of a pod that a policy judges.
@@ -134,18 +135,18 @@ pub(super) struct Body {
 
 /// The policies that judge a pod in a direction, and all else that its rules depend on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Selecting<'a> {
+pub(super) struct Selecting {
     direction: Direction,
     /// The namespace, where a policy of it is among them.
-    namespace: Option<&'a str>,
+    pub(super) namespace: Option<String>,
     /// Of the cluster, in the order in which they are asked, by their place in a list.
     cluster: Vec<usize>,
     /// NetworkPolicies, by name, by their place in a list.
     network: Vec<usize>,
     /// What its named ports stand for, where it is asked for them.
-    ports: Vec<(Option<&'a str>, Protocol, u16)>,
+    ports: Vec<(Option<String>, Protocol, u16)>,
     /// The pod, where it is asked what it was told by DNS.
-    told: Option<&'a ObjectKey>,
+    told: Option<ObjectKey>,
 }
 
 /// All policies, in the order in which they are asked.
@@ -171,17 +172,33 @@ impl<'a> Policies<'a> {
         policies
     }
 
+    /// Those of a namespace and of the cluster, as they are in force.
+    pub(super) fn in_force(model: &'a Model, namespace: &str) -> Self {
+        let cluster = model.cluster_policies().filter(|policy| policy.mode == Mode::Enforce);
+        let network = model.policies_in(namespace).filter(|policy| policy.mode == Mode::Enforce);
+        Self::new(&cluster.collect::<Vec<_>>(), &network.collect::<Vec<_>>())
+    }
+
+    /// Whether there are policies of the cluster.
+    pub(super) fn are_of_cluster(&self) -> bool {
+        !self.cluster.is_empty()
+    }
+
+    /// Whether one that selects a pod has rules with names.
+    pub(super) fn have_names_for(&self, pod: &Pod, namespace: Option<&Labels>) -> bool {
+        let selects = |policy: &ClusterNetworkPolicy| {
+            let Subject { namespaces, pods } = &policy.subject;
+            namespace.is_some_and(|labels| namespaces.matches(labels)) && pods.matches(&pod.labels)
+        };
+        self.cluster.iter().any(|policy| selects(policy) && has_names(policy))
+    }
+
     fn of_namespace(&self, namespace: &str) -> &[&'a NetworkPolicy] {
         self.network.get(namespace).map_or(&[][..], Vec::as_slice)
     }
 
     /// Those that judge a pod. If a NetworkPolicy isolates it, the Baseline tier is not asked.
-    pub(super) fn selecting<'p>(
-        &self,
-        pod: &'p Pod,
-        namespace: Option<&Labels>,
-        direction: Direction,
-    ) -> Selecting<'p> {
+    pub(super) fn selecting(&self, pod: &Pod, namespace: Option<&Labels>, direction: Direction) -> Selecting {
         let isolates =
             |policy: &NetworkPolicy| direction.rules(policy).is_some() && policy.pod_selector.matches(&pod.labels);
         let of_namespace = self.of_namespace(&pod.key.namespace).iter().enumerate();
@@ -196,15 +213,15 @@ impl<'a> Policies<'a> {
         let cluster: Vec<_> = cluster.filter(|(_, policy)| judges(policy)).map(|(i, _)| i).collect();
         let is_asked = direction == Direction::Ingress && !(network.is_empty() && cluster.is_empty());
         let ports = pod.container_ports.iter().filter(|_| is_asked);
-        let ports = ports.map(|port| (port.name.as_deref(), port.protocol, port.port)).collect();
-        let namespace = (!network.is_empty()).then_some(pod.key.namespace.as_str());
+        let ports = ports.map(|port| (port.name.clone(), port.protocol, port.port)).collect();
+        let namespace = (!network.is_empty()).then(|| pod.key.namespace.clone());
         let is_told = |place: &usize| self.cluster.get(*place).is_some_and(|policy| has_names(policy));
-        let told = (direction == Direction::Egress && cluster.iter().any(is_told)).then_some(&pod.key);
+        let told = (direction == Direction::Egress && cluster.iter().any(is_told)).then(|| pod.key.clone());
         Selecting { direction, namespace, cluster, network, ports, told }
     }
 
     /// The rules that judge a pod in a direction, or `None` when no policy does.
-    pub(super) fn body(&self, selecting: &Selecting<'_>, pod: &Pod, names: &PortNames<'_>) -> Option<Body> {
+    pub(super) fn body(&self, selecting: &Selecting, pod: &Pod, names: &impl Numbered) -> Option<Body> {
         let direction = selecting.direction;
         let is_open = selecting.network.is_empty();
         if is_open && selecting.cluster.is_empty() {
@@ -270,7 +287,7 @@ impl Body {
     }
 
     /// Adds the rules of a policy of the cluster, a pair of bits for each clause: see [`RULE_BITS`].
-    fn take(&mut self, policy: &ClusterNetworkPolicy, pod: &Pod, names: &PortNames<'_>) {
+    fn take(&mut self, policy: &ClusterNetworkPolicy, pod: &Pod, names: &impl Numbered) {
         self.info.policies.push(policy.key.clone());
         let direction = self.info.direction;
         for (index, rule) in direction.cluster_rules(policy).iter().enumerate() {
@@ -307,7 +324,7 @@ impl Body {
     }
 }
 
-fn clauses_of(rule: &Rule, namespace: &str, pod: &Pod, direction: Direction, names: &PortNames<'_>) -> Vec<Clause> {
+fn clauses_of(rule: &Rule, namespace: &str, pod: &Pod, direction: Direction, names: &impl Numbered) -> Vec<Clause> {
     let peers = if rule.peers.is_empty() {
         None
     } else {

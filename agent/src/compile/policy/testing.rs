@@ -6,15 +6,16 @@ use std::net::IpAddr;
 use fairlead_datapath::policy::decide;
 use fairlead_datapath::{Addr, WirePort, peer};
 use fairlead_objects::{
-    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, DomainName, Labels, Mode, Namespace, NetworkPolicy, Node,
-    ObjectKey, Operator, Peer, Phase, Pod, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Subject, Tier,
+    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, DomainName, Event, Labels, Mode, Namespace,
+    NetworkPolicy, Node, Object, ObjectKey, Operator, Peer, Phase, Pod, PolicyPort, PortMatch, Protocol, Requirement,
+    Rule, Selector, Subject, Tier,
 };
 use proptest::prelude::*;
 
 use super::reference::{Flow, judge};
 use super::{Direction, Draft, RuleRef, World};
 use crate::masquerade::OwnSources;
-use crate::model::LocalPod;
+use crate::model::{LocalPod, Model};
 use crate::names::{Answer, Names};
 use crate::network::Network;
 use crate::plan::policy::{Content, Plan, State};
@@ -224,6 +225,49 @@ impl Cluster {
         self
     }
 
+    /// The same without policies in audit mode.
+    pub(crate) fn in_force(&self) -> Self {
+        let mut cluster = self.clone();
+        cluster.policies.retain(|policy| policy.mode == Mode::Enforce);
+        cluster.cluster_policies.retain(|policy| policy.mode == Mode::Enforce);
+        cluster
+    }
+
+    /// The same where rules with names match nothing by them.
+    fn without_names(mut self) -> Self {
+        let rules = self.cluster_policies.iter_mut().flat_map(|policy| &mut policy.egress);
+        for peer in rules.filter_map(|rule| rule.matches.as_mut()).flat_map(|rule| &mut rule.peers) {
+            if matches!(peer, Peer::DomainNames(_)) {
+                *peer = Peer::Nothing;
+            }
+        }
+        self
+    }
+
+    /// Tells a model that knows another cluster what is so here.
+    pub(crate) fn tell(&self, before: &Self, model: &mut Model) {
+        for slot in before.local.iter().map(|local| local.slot) {
+            if !self.local.iter().any(|local| local.slot == slot) {
+                model.detach(slot);
+            }
+        }
+        let now: BTreeSet<_> = self.objects().map(|object| (object.kind(), object.key())).collect();
+        for gone in before.objects().map(|object| (object.kind(), object.key())).filter(|key| !now.contains(key)) {
+            model.take(Event::Deleted(gone.0, gone.1));
+        }
+        self.objects().for_each(|object| model.take(Event::Applied(object)));
+        self.local.iter().for_each(|local| model.attach(local.clone()));
+        model.names_mut().clone_from(&self.names);
+    }
+
+    fn objects(&self) -> impl Iterator<Item = Object> {
+        let nodes = self.nodes.iter().cloned().map(Object::Node);
+        let namespaces = self.namespaces.iter().cloned().map(Object::Namespace);
+        let policies = self.policies.iter().cloned().map(Object::NetworkPolicy);
+        let of_cluster = self.cluster_policies.iter().cloned().map(Object::ClusterNetworkPolicy);
+        nodes.chain(namespaces).chain(policies).chain(of_cluster).chain(self.pods.iter().cloned().map(Object::Pod))
+    }
+
     pub(crate) fn world(&self) -> World<'_> {
         World {
             node: "n1",
@@ -340,7 +384,7 @@ const KEYS: [&str; 3] = ["k0", "k1", "k2"];
 const VALUES: [&str; 3] = ["v0", "v1", "v2"];
 const NAMES: [&str; 2] = ["web", "dns"];
 
-fn any_labels() -> impl Strategy<Value = Labels> {
+pub(crate) fn any_labels() -> impl Strategy<Value = Labels> {
     prop::collection::btree_map(0..3_usize, 0..3_usize, 0..3)
         .prop_map(|map| map.into_iter().map(|(k, v)| (KEYS[k].to_owned(), VALUES[v].to_owned())).collect())
 }
@@ -365,7 +409,7 @@ fn any_requirement() -> impl Strategy<Value = Requirement> {
     })
 }
 
-fn any_selector() -> impl Strategy<Value = Selector> {
+pub(crate) fn any_selector() -> impl Strategy<Value = Selector> {
     prop_oneof![
         8 => prop::collection::btree_set(any_requirement(), 0..3).prop_map(Selector::All),
         1 => Just(Selector::Invalid),
@@ -413,8 +457,8 @@ fn any_rules() -> impl Strategy<Value = Option<Vec<Rule>>> {
 }
 
 /// Names that pods are told, and what rules have of them.
-pub(crate) const TOLD: [&str; 3] = ["a.example", "b.example", "x.b.example"];
-const PATTERNS: [&str; 3] = ["a.example", "*.b.example", "*.example"];
+pub(crate) const TOLD: [&str; 3] = ["a.example.org", "b.example.org", "x.b.example.org"];
+const PATTERNS: [&str; 3] = ["a.example.org", "*.b.example.org", "*.example.org"];
 
 fn any_cluster_rules() -> impl Strategy<Value = Vec<ClusterRule>> {
     let names = prop::collection::btree_set(0..3_usize, 1..3)
@@ -541,6 +585,8 @@ enum Edit {
     DeletePolicy(usize),
     ClusterPolicy(ClusterNetworkPolicy),
     DeleteClusterPolicy(usize),
+    /// A policy is in audit mode, or is no more.
+    Mode(usize),
     /// The labels of a node.
     RelabelNode(usize, Labels),
     Node(bool),
@@ -603,6 +649,7 @@ fn any_edit() -> impl Strategy<Value = Edit> {
         2 => (0..8_usize).prop_map(Edit::DeletePolicy),
         3 => any_cluster_policy().prop_map(Edit::ClusterPolicy),
         2 => (0..5_usize).prop_map(Edit::DeleteClusterPolicy),
+        1 => (0..8_usize).prop_map(Edit::Mode),
         1 => (0..2_usize, any_labels()).prop_map(|(n, labels)| Edit::RelabelNode(n, labels)),
         1 => any::<bool>().prop_map(Edit::Node),
         1 => (prop::option::of(0..10_usize), any_claim()).prop_map(|(who, ip)| Edit::Claim(who, ip)),
@@ -676,6 +723,11 @@ fn edit(cluster: &mut Cluster, edit: Edit) {
                 cluster.cluster_policies.remove(n);
             }
         }
+        Edit::Mode(n) => {
+            if let Some(policy) = cluster.policies.get_mut(n) {
+                policy.mode = if policy.mode == Mode::Audit { Mode::Enforce } else { Mode::Audit };
+            }
+        }
         Edit::RelabelNode(n, labels) => {
             if let Some(node) = cluster.nodes.get_mut(n) {
                 node.labels = labels;
@@ -688,6 +740,70 @@ fn edit(cluster: &mut Cluster, edit: Edit) {
             }
         }
     }
+}
+
+/// Something that happens to pods elsewhere, or to policies and namespaces.
+fn any_edit_elsewhere() -> impl Strategy<Value = Edit> {
+    let pod = || {
+        (20..26_u16, any_pod())
+            .prop_map(|(n, (namespace, _, labels, ports, state))| (n, (namespace, 2, labels, ports, state)))
+    };
+    let claim = (2..3_u8, 30..36_u16).prop_map(|(node, number)| ip(&format!("10.244.{node}.{number}")));
+    prop_oneof![
+        5 => pod().prop_map(|(n, pod)| Edit::Pod(n, pod)),
+        3 => (0..10_usize, any_labels()).prop_map(|(n, labels)| Edit::Relabel(n, labels)),
+        3 => (0..10_usize).prop_map(Edit::Delete),
+        2 => (0..10_usize, claim).prop_map(|(who, ip)| Edit::Claim(Some(who), ip)),
+        1 => (0..10_usize, any_claim()).prop_map(|(who, ip)| Edit::Claim(Some(who), ip)),
+        1 => (0..3_usize, any_labels()).prop_map(|(n, labels)| Edit::Namespace(n, labels)),
+        1 => any_policy().prop_map(Edit::Policy),
+        1 => (0..8_usize).prop_map(Edit::Mode),
+    ]
+}
+
+/// A cluster of which some pods are here, and what becomes of it, mostly by what happens elsewhere.
+pub(crate) fn any_history_elsewhere(steps: usize) -> impl Strategy<Value = Vec<Cluster>> {
+    history_of(any_edit_elsewhere().prop_map(|edit| (true, edit)), steps)
+}
+
+/// The same, mostly by pods of this node that come and go.
+pub(crate) fn any_history_here(steps: usize) -> impl Strategy<Value = Vec<Cluster>> {
+    let pod = (10..20_u16, any_pod())
+        .prop_map(|(n, (namespace, _, labels, ports, state))| Edit::Pod(n, (namespace, 1, labels, ports, state)));
+    let here = prop_oneof![4 => pod, 1 => (0..10_usize).prop_map(Edit::Delete)].prop_map(|edit| (false, edit));
+    history_of(prop_oneof![4 => here, 1 => any_edit_elsewhere().prop_map(|edit| (true, edit))], steps)
+}
+
+/// What becomes of a cluster mostly by these, each with whether it is to befall pods elsewhere alone. Most have no rules with names.
+fn history_of(edits: impl Strategy<Value = (bool, Edit)>, steps: usize) -> impl Strategy<Value = Vec<Cluster>> {
+    let edits = prop_oneof![
+        6 => prop::collection::vec(edits, 1..4),
+        1 => prop::collection::vec(any_edit().prop_map(|edit| (false, edit)), 1..3),
+    ];
+    let has_names = prop::bool::weighted(0.2);
+    (any_cluster(), prop::collection::vec(edits, steps), has_names).prop_map(|(first, steps, has_names)| {
+        let named = |cluster: Cluster| if has_names { cluster } else { cluster.without_names() };
+        let mut history = vec![named(first)];
+        for edits in steps {
+            let mut next = history.last().unwrap().clone();
+            for (elsewhere, change) in edits {
+                // Those that are attached come last, so that others are chosen.
+                let local: BTreeSet<_> = next.local.iter().map(|local| local.key.clone()).collect();
+                next.pods.sort_by_key(|pod| local.contains(&pod.key));
+                let others = next.pods.iter().filter(|pod| !local.contains(&pod.key)).count();
+                let change = match change {
+                    Edit::Relabel(n, labels) if elsewhere && others > 0 => Edit::Relabel(n % others, labels),
+                    Edit::Delete(n) if elsewhere && others > 0 => Edit::Delete(n % others),
+                    Edit::Claim(Some(n), ip) if elsewhere && others > 0 => Edit::Claim(Some(n % others), ip),
+                    Edit::Relabel(..) | Edit::Delete(_) | Edit::Claim(..) if elsewhere => continue,
+                    change => change,
+                };
+                edit(&mut next, change);
+            }
+            history.push(named(next));
+        }
+        history
+    })
 }
 
 /// Any small cluster, and what becomes of it by a few changes at once, so many times.

@@ -38,11 +38,12 @@ impl Met {
 }
 
 impl ToldAtoms {
+    /// Of sets that were added at once.
     pub(crate) fn new(numbers: &Numbers) -> Self {
         let mut told = Self::default();
-        for (atom, number) in numbers.atoms() {
-            if let Atom::Told { pod, names } = atom {
-                told.of.entry(pod.clone()).or_default().push((number, names.iter().collect()));
+        for (atom, number) in numbers.last().into_iter().flatten() {
+            if let Atom::Told { pod, names } = &**atom {
+                told.of.entry(pod.clone()).or_default().push((*number, names.iter().collect()));
             }
         }
         told

@@ -6,9 +6,10 @@ use fairlead_datapath::Addr;
 use fairlead_datapath::peer::{CidrKey, NodeHop};
 
 use super::{Hashes, PolicySet, Signature, ToldAtoms, WantedPod};
+use crate::compile::peers::Lookup;
 
 /// What the tables of policy and peers should say, before sets, classes and nodes have ids.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Wanted {
     /// The policy sets in use, each once.
     pub sets: Vec<PolicySet>,
@@ -30,12 +31,14 @@ pub struct Wanted {
     pub pairs: Vec<(usize, usize)>,
     /// The names that sets ask about.
     pub told: ToldAtoms,
-    /// What the hashes of classes are made from.
+    /// What the hashes of classes are made from, where sets ask about names.
     pub hashes: Hashes,
     /// Rows that addresses take which pods were told, at most: see [`MOST_TOLD_ROWS`].
     pub told_rows: usize,
     /// Addresses that pods were told and that open nothing, since that would take more of them.
     pub untold: usize,
+    /// What addresses were looked up with.
+    pub(crate) lookup: Lookup,
 }
 
 /// Most rows of `POLICY_PEERS` for addresses that pods were told: an eighth of the table, so that whatever pods ask for costs no

@@ -68,6 +68,16 @@ impl<'a> World<'a> {
         world
     }
 
+    /// The policies of a model that are in force, and nothing else.
+    #[must_use]
+    pub fn of_policies(model: &'a Model) -> Self {
+        Self {
+            policies: model.policies().filter(|policy| policy.mode == Mode::Enforce).collect(),
+            cluster_policies: model.cluster_policies().filter(|policy| policy.mode == Mode::Enforce).collect(),
+            ..Self::default()
+        }
+    }
+
     /// The same with the policies that are in audit mode.
     #[must_use]
     pub fn with_audited(model: &'a Model, network: &Network) -> Self {

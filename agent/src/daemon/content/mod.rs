@@ -41,6 +41,9 @@ pub(super) use vain::Told;
 /// How long after a change services that did not fit are tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// How long policy sets that judge no pod any more are left in the tables: a pod that is replaced may need them again.
+const UNTIDY: Duration = Duration::from_secs(10);
+
 /// What the planners know of the tables.
 #[derive(Debug)]
 pub(super) struct Content {
@@ -50,6 +53,8 @@ pub(super) struct Content {
     /// What the tables about the node should hold, once that is known.
     wanted_node: Option<WantedNode>,
     policy: Part<policy::State>,
+    /// Since when there are policy sets that judge no pod.
+    untidy: Option<Instant>,
     bandwidth: Part<bandwidth::State>,
     /// Whether what leaves the node waits at the uplinks for its turn.
     paced: bool,
@@ -99,7 +104,8 @@ impl Content {
             awake: false,
             node: Part::new(node),
             wanted_node: None,
-            policy: Part::new(policy),
+            policy: Part::new(policy.remembering()),
+            untidy: None,
             bandwidth: Part::new(bandwidth),
             paced: false,
             services: Part::new(services),
@@ -200,7 +206,8 @@ impl Content {
     /// When something is to be tried again.
     pub(super) fn retry(&self) -> Option<Instant> {
         let sender = self.senders.next(second()).filter(|_| self.awake).map(|left| Instant::now() + left);
-        let full = [self.policy.until, self.services.until, self.refused_due, self.counters.retry(), sender];
+        let untidy = self.untidy.map(|since| since + UNTIDY);
+        let full = [untidy, self.policy.until, self.services.until, self.refused_due, self.counters.retry(), sender];
         self.attempts().into_iter().map(Attempts::retry).chain(full).flatten().min()
     }
 
@@ -260,11 +267,15 @@ impl Content {
         if self.policy.forget_full(now) {
             self.policy.state.set_capacity(policy::Capacity::default());
         }
+        if self.untidy.take_if(|since| *since + UNTIDY <= now).is_some() {
+            self.policy.attempts.again();
+        }
         if self.senders.expire(second()) || self.counters.is_due(now) {
             self.policy.attempts.again();
         }
         // Before policy, so that a pod is limited when its first packet passes.
-        if self.bandwidth.attempts.is_due(!dirty.pods.is_empty(), now) {
+        let here = || dirty.attached || model.local().values().any(|local| dirty.pods.contains_key(&local.key));
+        if self.bandwidth.attempts.is_due(!dirty.pods.is_empty() && here(), now) {
             let result = self.update_bandwidth(model, &mut writer);
             self.bandwidth_done(result, &mut writer, now);
         }
@@ -273,11 +284,17 @@ impl Content {
         }
         if self.policy.attempts.is_due(dirty.policy(), now) {
             let limited = self.bandwidth.attempts.is_settled();
-            let result = self.update_policy(model, &mut writer, || {
+            let whole = self.policy.attempts.is_whole();
+            let plan = if whole { None } else { self.policy.state.follow(model, dirty) };
+            let judged = || {
                 if limited {
                     judged();
                 }
-            });
+            };
+            let result = match plan {
+                Some(plan) => self.follow_policy(model, dirty, &plan, &mut writer, judged),
+                None => self.update_policy(model, &mut writer, judged),
+            };
             self.policy_done(result, &mut writer, now);
         }
         if self.services.forget_full(now) {
@@ -325,6 +342,7 @@ impl Content {
     fn update_policy(&mut self, model: &Model, writer: &mut Writer<'_>, judged: impl FnOnce()) -> Result<(), Failure> {
         let senders = self.senders.begin(hops(&self.policy.state), second());
         let world = World { senders, ..World::of(model, &self.network) };
+        self.untidy = None;
         let plan = self.policy.state.plan(&Draft::new(&world))?;
         let counters_changed = self.counters.follow(&self.policy.state, &plan.ops, &world, writer.tables);
         let (words, rest) = plan.ops.split_at(plan.judged());
@@ -341,6 +359,37 @@ impl Content {
         writer.outcome.policy = Some((cut_off, left_out));
         writer.outcome.names = Some(coverage(&world));
         self.claims.of_status(&world);
+        self.claims.of_ranges(model);
+        Ok(())
+    }
+
+    /// Nothing has changed that this node's pods are judged by but pods elsewhere.
+    fn follow_policy(
+        &mut self,
+        model: &Model,
+        dirty: &Dirty,
+        plan: &policy::Plan,
+        writer: &mut Writer<'_>,
+        judged: impl FnOnce(),
+    ) -> Result<(), Failure> {
+        let brings_sets = plan.ops.iter().any(|op| matches!(op, Op::PolicySet { .. }));
+        let world = brings_sets.then(|| World::of_policies(model));
+        if let Some(world) = &world {
+            self.counters.follow(&self.policy.state, &plan.ops, world, writer.tables);
+        }
+        let (words, rest) = plan.ops.split_at(plan.judged());
+        writer.apply(words)?;
+        judged();
+        writer.apply(rest)?;
+        plan.ops.iter().for_each(|op| self.policy.state.applied(op));
+        if let Some(world) = &world {
+            self.counters.follow(&self.policy.state, &[], world, writer.tables);
+        }
+        let pods_changed = plan.ops.iter().any(|op| matches!(op, Op::Pod { .. }));
+        if pods_changed && self.policy.state.has_unused_sets() {
+            self.untidy.get_or_insert_with(Instant::now);
+        }
+        self.claims.of_changed(model, &dirty.pods);
         self.claims.of_ranges(model);
         Ok(())
     }
@@ -416,7 +465,7 @@ impl Content {
             self.policy.note_full(&failure, &content.sizes(), now);
             let mut capacity = policy::Capacity::default();
             self.policy.full.iter().for_each(|(table, most)| capacity.limit(*table, *most));
-            self.policy.state = policy::State::adopt(capacity, content);
+            self.policy.state = policy::State::adopt(capacity, content).remembering();
         }
     }
 

@@ -1,13 +1,16 @@
 //! What objects claim in vain, kept until it changes.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use fairlead_objects::ObjectKey;
+use fairlead_objects::{ObjectKey, Pod};
 
-use crate::compile::claims::{Dispute, Party, Refusal, of_annotations, of_frontends, of_nodes, of_pods, of_refusals};
+use crate::compile::claims::{
+    Dispute, Party, PodRanges, Refusal, of_annotations, of_frontends, of_nodes, of_pods, of_refusals,
+};
 use crate::compile::policy::World;
 use crate::compile::services::pod_of_host_ports;
-use crate::model::Model;
+use crate::model::{Model, Pods};
 use crate::plan::services::Contested;
 
 /// What is claimed in vain, by what it is found from.
@@ -55,6 +58,35 @@ impl Claims {
         disputes.extend(of_nodes(world.nodes.iter().copied(), &ranges));
         replace(&mut self.pods, disputes, &mut self.changed);
         replace(&mut self.waiting, waiting, &mut self.changed);
+    }
+
+    /// The same, where pods alone have changed.
+    pub(super) fn of_changed(&mut self, model: &Model, pods: &Pods) {
+        for (key, old) in pods {
+            let told = |pod: Option<&Pod>| {
+                let node = pod.and_then(|pod| pod.node_name.as_deref()).and_then(|name| model.node(name));
+                of_pods(pod, &PodRanges::new(node, &model.rules().pod_ranges))
+            };
+            let ((old, waited), (new, waits)) = (told(old.as_deref()), told(model.pod(key)));
+            if old != new {
+                let loser = Party::pod(key);
+                self.pods.retain(|dispute| dispute.loser != loser);
+                self.pods.extend(new);
+                self.changed = true;
+            }
+            self.changed |= waited != waits;
+            for (node, count) in waits {
+                *self.waiting.entry(node).or_default() += count;
+            }
+            for (node, count) in waited {
+                if let Entry::Occupied(mut entry) = self.waiting.entry(node) {
+                    *entry.get_mut() = entry.get().saturating_sub(count);
+                    if *entry.get() == 0 {
+                        entry.remove();
+                    }
+                }
+            }
+        }
     }
 
     /// What nodes claim in their annotations now.

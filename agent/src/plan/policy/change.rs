@@ -10,23 +10,18 @@ use fairlead_datapath::policy::{ALLOW_ALL, CUT_OFF, DENY_ALL, PeerKey, PolicySet
 
 use super::ids::{Ids, Rows, classes_spoken_of};
 use super::{Capacity, Content, PlanError};
-use crate::compile::policy::{Judge, SetInfo, Wanted, WantedPeer, content_hash};
+use crate::compile::policy::{Judge, Wanted, WantedPeer, content_hash};
 use crate::plan::Op;
 
-/// What the tables shall hold, what its sets stand for by id, and the ids of those that are wanted, in their order.
-type Target = (Content, BTreeMap<u32, SetInfo>, Vec<u32>);
-
-/// What the tables shall hold, with ids, what its sets stand for, and the ids of those that are wanted, in their order. Words carry
-/// the epoch that is in force now.
-pub(super) fn target(old: &Content, wanted: &Wanted, capacity: &Capacity) -> Result<Target, PlanError> {
+/// What the tables shall hold, and the ids of what is wanted. Words carry the epoch that is in force now.
+pub(super) fn target(old: &Content, wanted: &Wanted, capacity: &Capacity) -> Result<(Content, Ids), PlanError> {
     let mut banned = BTreeSet::new();
     loop {
         let ids = Ids::assign(old, wanted, &banned, capacity)?;
         let target = with_ids(old, wanted, &ids);
         let contested = contested(old, &target);
         if contested.is_empty() {
-            let infos = ids.sets.iter().copied().zip(wanted.sets.iter().map(|set| set.info.clone())).collect();
-            return Ok((target, infos, ids.sets));
+            return Ok((target, ids));
         }
         banned.extend(contested);
     }

@@ -20,6 +20,7 @@ mod change;
 mod content;
 mod exposed;
 mod fit;
+mod follow;
 mod halt;
 mod hits;
 mod ids;
@@ -36,12 +37,15 @@ use fairlead_datapath::peer::{MAX_CIDRS, MAX_NODES, MAX_PEERS};
 use fairlead_datapath::policy::{MAX_PAGES, MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, PAGE_BITS};
 
 use crate::compile::policy::{Draft, Judge, RuleRef, SetInfo, Wanted};
+use crate::model::{Dirty, Model};
 use crate::plan::Op;
 
 pub use content::Content;
 use exposed::Whole;
 pub use fit::{CutOff, Why};
+use follow::InForce;
 pub use hits::{Changes, Count, Ledger, Saved};
+use ids::Ids;
 use told::Known;
 pub use told::Tell;
 
@@ -154,13 +158,17 @@ pub enum PlanError {
 }
 
 /// What the tables hold, and what the sets in them stand for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct State {
     content: Content,
     sets: BTreeMap<u32, SetInfo>,
     capacity: Capacity,
     /// What the last plan says of addresses that pods are told.
     known: Known,
+    /// Whether what is planned is remembered, so that [`State::follow`] can go on from there.
+    remembers: bool,
+    /// What was planned last.
+    in_force: Option<InForce>,
 }
 
 /// Sets that are remembered before those not in use are forgotten: a drop may be explained after its set is gone.
@@ -170,7 +178,13 @@ impl State {
     /// The state of tables that hold this: all of them, as pinned.
     #[must_use]
     pub fn adopt(capacity: Capacity, content: Content) -> Self {
-        Self { content, sets: BTreeMap::new(), capacity, known: Known::default() }
+        Self { content, capacity, ..Self::default() }
+    }
+
+    /// The same that remembers what it plans, so that [`State::follow`] can go on from there.
+    #[must_use]
+    pub fn remembering(self) -> Self {
+        Self { remembers: true, ..self }
     }
 
     /// The tables have room for so much from now on.
@@ -187,7 +201,8 @@ impl State {
     /// There is no way from the one to the other, which is a defect.
     pub fn plan(&mut self, draft: &Draft<'_>) -> Result<Plan, PlanError> {
         let ((kept, refused), wanted, mut left_out) = fit::fit(&self.content, draft, &self.capacity);
-        let Steps { ops, infos, ids, target } = self.steps(&self.content, &wanted).or_else(|error| {
+        self.in_force = None;
+        let Steps { ops, ids, target } = self.steps(&self.content, &wanted).or_else(|error| {
             // Those that come last make room, as few as it takes. Without any set there is nothing that needs room.
             let (mut fits, mut fails) = (0, kept.len() + 1);
             let mut found = None;
@@ -204,17 +219,36 @@ impl State {
         if nodes > 0 {
             left_out.insert(TableId::Nodes, nodes);
         }
-        self.known = Known::of(wanted, &ids, &target);
-        self.sets.extend(infos);
+        self.sets.extend(ids.sets.iter().copied().zip(wanted.sets.iter().map(|set| set.info.clone())));
         if self.sets.len() > REMEMBERED {
             self.sets.retain(|id, _| target.sets().contains(id));
+        }
+        // What pods are told by DNS is not followed: where a rule asks for that everything is planned with each change.
+        self.known = Known::default();
+        if draft.has_names() {
+            self.known = Known::of(wanted, &ids.sets, &target);
+        } else if self.remembers && left_out.is_empty() {
+            self.in_force = InForce::new(draft, &kept, wanted, ids, refused.values());
         }
         Ok(Plan { ops, cut_off: cut_off(draft, &refused), left_out })
     }
 
+    /// The operations that bring into force what has changed since the last plan, where that is little and the plan was carried out:
+    /// see [`follow`]. Nothing if everything has to be planned.
+    #[must_use]
+    pub fn follow(&mut self, model: &Model, dirty: &Dirty) -> Option<Plan> {
+        let mut in_force = self.in_force.take()?;
+        let plan = in_force.follow(&self.content, model, dirty, &self.capacity)?;
+        let coming =
+            plan.ops.iter().filter_map(|op| if let Op::PolicySet { value, .. } = op { Some(value.id) } else { None });
+        self.sets.extend(coming.filter_map(|id| Some((id, in_force.info(id)?.clone()))));
+        self.in_force = Some(in_force);
+        Some(plan)
+    }
+
     fn steps(&self, old: &Content, wanted: &Wanted) -> Result<Steps, PlanError> {
-        let (target, infos, ids) = change::target(old, wanted, &self.capacity)?;
-        Ok(Steps { ops: change::operations(old, &target, &self.capacity)?, infos, ids, target })
+        let (target, ids) = change::target(old, wanted, &self.capacity)?;
+        Ok(Steps { ops: change::operations(old, &target, &self.capacity)?, ids, target })
     }
 
     /// Goes to the wanted content by way of one in which only these sets judge anybody, and nothing is new but they. Those that
@@ -245,6 +279,12 @@ impl State {
         let last = self.steps(&content, wanted).ok()?;
         ops.extend(last.ops);
         Some(Steps { ops, ..last })
+    }
+
+    /// Whether the tables have a set that judges no pod, which a plan for everything takes away.
+    #[must_use]
+    pub fn has_unused_sets(&self) -> bool {
+        self.in_force.as_ref().is_some_and(InForce::has_unused_sets)
     }
 
     /// Takes note of an operation that was applied.
@@ -285,10 +325,8 @@ impl State {
 /// From one content to another.
 struct Steps {
     ops: Vec<Op>,
-    /// What the sets stand for after them.
-    infos: BTreeMap<u32, SetInfo>,
-    /// The ids of the sets that are wanted, in their order.
-    ids: Vec<u32>,
+    /// The ids of what is wanted.
+    ids: Ids,
     /// What the tables hold then.
     target: Content,
 }

@@ -11,6 +11,7 @@ use fairlead_objects::ObjectKey;
 use proptest::prelude::*;
 
 mod capacity;
+mod follow;
 mod time;
 mod told;
 

@@ -161,6 +161,9 @@ impl State {
                 }
             }
         }
+        if !tell.ops.is_empty() {
+            self.in_force = None;
+        }
         tell
     }
 }

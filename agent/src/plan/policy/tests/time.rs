@@ -3,8 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use fairlead_objects::{Event, Kind, Object};
+
+use super::follow::{model_of, remembering, whole};
 use crate::compile::policy::Draft;
-use crate::compile::policy::testing::{Cluster, block, pods, rule, tcp};
+use crate::compile::policy::testing::{Cluster, block, labels, pods, pods_of, rule, tcp};
+use crate::plan::Op;
 
 /// Blocks that fill `CIDRS` but for what nodes need.
 const BLOCKS: u32 = 16_300;
@@ -50,6 +54,37 @@ fn a_pod_that_is_added_beside_16_300_blocks() {
     }
 }
 
+/// What a pod waits for that is added, and how many operations it takes: without a policy, with that of others, and with one of
+/// its own that is new on the node.
+fn added(before: &Cluster, pod: &str, pod_labels: &str) -> (usize, Duration) {
+    let (mut model, _) = model_of(before);
+    let mut state = remembering();
+    whole(&mut state, &model);
+    let after = before.clone().pod(pod, 1, 30, pod_labels);
+    model.take(Event::Applied(Object::Pod(after.pods.last().unwrap().clone())));
+    model.attach(after.local.last().unwrap().clone());
+    let dirty = model.take_dirty();
+    let (plan, took) = timed(|| state.follow(&model, &dirty).unwrap());
+    (plan.ops.len(), took)
+}
+
+#[test]
+#[ignore = "prints how long it takes"]
+fn a_pod_that_is_added_waits_for_its_own_sets() {
+    let own = rule(&[pods("app=db"), block("203.0.113.0/24", &[])], &[tcp(80)]);
+    let blocks = cluster(50, 100, BLOCKS - 100).policy("y/own", "app=new", Some(std::slice::from_ref(&own)), None);
+    let large = elsewhere(250, 5_000).policy("y/own", "app=new", Some(&[own]), None);
+    for (what, cluster) in [("16 200 blocks", &blocks), ("50 000 pods and 5 000 policies", &large)] {
+        for (which, pod, labels) in [
+            ("a pod without policies", "z/new", "app=new"),
+            ("a pod like others", "x/new", "pod=a"),
+            ("a pod with a policy of its own", "y/new", "app=new"),
+        ] {
+            println!("{what}: {which}: {:?}", added(cluster, pod, labels));
+        }
+    }
+}
+
 /// Pods of so many other nodes, two hundred on each, with policies of which none selects a pod of this node.
 fn elsewhere(nodes: u8, policies: u32) -> Cluster {
     let mut cluster = Cluster::grid();
@@ -87,6 +122,50 @@ fn a_pod_that_comes_elsewhere_among_50_000_and_5_000_policies() {
     let ((target, ..), targeted) = timed(|| super::super::change::target(before, &wanted, capacity).unwrap());
     let (_, ordered) = timed(|| super::super::change::operations(before, &target, capacity).unwrap());
     println!("draft {drafted:?}, plan {planned:?} (finish {finished:?}, target {targeted:?}, operations {ordered:?})");
+}
+
+/// What it takes to take note of a change, to plan and to apply it in memory, many times: the median, and the longest.
+fn followed(before: &Cluster, after: &[Cluster]) -> [Duration; 2] {
+    let (mut model, _) = model_of(before);
+    let mut state = remembering();
+    whole(&mut state, &model);
+    let mut times = Vec::new();
+    for next in after {
+        for object in [next.pods.last(), None] {
+            let pod = next.pods.last().unwrap();
+            let event = match object {
+                Some(pod) => Event::Applied(Object::Pod(pod.clone())),
+                None => Event::Deleted(Kind::Pod, pod.key.clone()),
+            };
+            let (ops, took) = timed(|| {
+                model.take(event);
+                let dirty = model.take_dirty();
+                let ops = state.follow(&model, &dirty).unwrap().ops;
+                ops.iter().for_each(|op| state.applied(op));
+                ops
+            });
+            assert!(ops.iter().filter(|op| matches!(op, Op::Peer { .. })).count() == 2, "{ops:?}");
+            times.push(took);
+        }
+    }
+    times.sort_unstable();
+    [times[times.len() / 2], times[times.len() - 1]]
+}
+
+#[test]
+#[ignore = "prints how long it takes"]
+fn a_pod_that_comes_or_goes_elsewhere_is_followed_among_50_000_and_5_000_policies() {
+    let mut before = elsewhere(250, 5_000);
+    before.namespaces.push(fairlead_objects::Namespace { name: "far".into(), labels: labels("ns=far") });
+    let new = |n: u16, label: &str| Cluster::new().pod(&format!("far/new{n}"), 3, 203 + n, label);
+    let after: Vec<_> = (0..50).map(|n| new(n, "app=a7")).collect();
+    println!("nothing concerned: {:?}", followed(&before, &after));
+    let from = |label: &str| rule(&[pods_of("ns=far", label)], &[tcp(80)]);
+    let one = before.clone().policy("x/p", "pod=a", Some(&[from("app=a7")]), None);
+    println!("a set concerned: {:?}", followed(&one, &after));
+    let other = before.policy("x/p", "pod=a", Some(&[from("app=new")]), None);
+    let after: Vec<_> = (0..50).map(|n| new(n, "app=new")).collect();
+    println!("a set concerned, a class that comes and goes: {:?}", followed(&other, &after));
 }
 
 #[test]
