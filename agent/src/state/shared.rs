@@ -56,7 +56,7 @@ pub struct Shared {
     /// The health checks that load balancers look for.
     pub checks: watch::Sender<Checks>,
     /// Tells when Nodes changed.
-    pub(crate) nodes_changed: Notify,
+    pub(crate) routes_changed: Notify,
 }
 
 /// How far the loop is.
@@ -125,7 +125,7 @@ impl Shared {
             audit: Mutex::default(),
             repairs: Repairs::default(),
             checks: watch::Sender::default(),
-            nodes_changed: Notify::new(),
+            routes_changed: Notify::new(),
         }
     }
 

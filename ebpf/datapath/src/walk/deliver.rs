@@ -12,6 +12,7 @@ use crate::packet::stage::clamp_mss;
 use crate::packet::{ETH_LEN, IcmpError, Packet, decrement_ttl, headers_len, rewrite, says_mss};
 use crate::peer::{NO_NODE, NO_SLOT, NodeHop};
 use crate::scratch::{Walk, Way};
+use crate::svc;
 
 stages! {
     fn hand_over() -> Action, as HandOver;
@@ -59,6 +60,9 @@ fn note(w: &mut Walk, forward: bool) -> Action {
     let (sender, receiver) = w.met.ends(forward);
     w.way = Way::of(&w.met, receiver);
     w.way.from = u32::from(sender.node);
+    if w.met.is_of_svc() {
+        w.way.stack = Way::HOME;
+    }
     note_translation(w, forward);
     Action::DELIVER
 }
@@ -104,7 +108,11 @@ fn hand_over<K: Kernel>(k: &K, w: &mut Walk) -> Action {
 fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Action {
     let Way { end, stack, out, from, .. } = w.way;
     if stack != 0 || (out == 0 && end.slot == NO_SLOT && end.node == NO_NODE) {
-        return if translate(k, w) { Action::STACK } else { Action::drop(DropReason::Rewrite) };
+        if !translate(k, w) {
+            return Action::drop(DropReason::Rewrite);
+        }
+        // Told apart here and not before: the verifier would go through the translation twice.
+        return if stack == Way::HOME && k.store(0, &[svc::MAC; 2]) { Action::HOME } else { Action::STACK };
     }
     let Some(config) = k.config() else { return Action::STACK };
     let (v6, length) = (w.packet.v6 == 1, length(k, &w.packet));
