@@ -134,6 +134,12 @@ pub(crate) fn wire_of(name: &Name) -> Vec<u8> {
     wire
 }
 
+/// Whether a name, in lower case and wire format, is in one of these zones.
+#[must_use]
+pub fn covers(zones: &[WireName], name: &[u8]) -> bool {
+    zones.iter().any(|zone| strip_suffix(name, zone.as_wire()).is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

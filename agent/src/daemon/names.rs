@@ -17,8 +17,9 @@ use tracing::{error, info, warn};
 
 use super::content::Content;
 use crate::bpf::Tables;
+use crate::compile::policy::{has_names, is_outside};
 use crate::model::Model;
-use crate::names::{Answer, Asked, GRACE, Journal, Told, has_names, is_outside};
+use crate::names::{Answer, Asked, GRACE, Journal, Told};
 use crate::state::Shared;
 
 /// How long nobody may ask before that is said on the policies: a server that is replaced, and one that starts.

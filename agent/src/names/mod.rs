@@ -5,16 +5,13 @@
 //! over a restart. When an answer has ended, its addresses open nothing new, and what is open goes on
 //! ([`fairlead_datapath::peer::Peer::known_class`]).
 //!
-//! Whose answers concern the agent stands in a file that the server reads ([`mod@coverage`]): where the agent is away, that says
+//! Whose answers concern the agent stands in a file that the server reads ([`crate::compile::policy::coverage()`]): where the agent is away, that says
 //! which answers can't be given.
 
-mod coverage;
 mod journal;
 mod server;
 mod store;
 
-pub(crate) use coverage::is_outside;
-pub use coverage::{coverage, has_names};
 pub use journal::Journal;
 pub use server::{Asked, DIRECTORY, Server, Told, directory};
 pub use store::{Answer, Bounds, Names};

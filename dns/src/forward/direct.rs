@@ -5,24 +5,25 @@
 //! asked on, and a closure for each client. Where anything else comes of it (silence, an error, an answer that is cut or not
 //! taken), a task goes on with a [`mod@super::race`]; an answer that comes late still counts.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use hickory_proto::op::ResponseCode;
 use tokio::sync::oneshot;
 
-use super::flights::Wait;
+use super::flights::{Client, Wait};
 use super::forwarder::{Forwarder, Ticket};
 use super::question::{Match, Question};
 use super::race::Tried;
 use super::reply::Reply;
-use super::server::{More, Server, Trouble};
+use super::sent::OnItsWay;
+use super::server::{More, Server};
 use super::terms::{ForwardError, Given};
+use super::trouble::Trouble;
 use super::udp::Socket;
-use super::waiting::Seat;
+use super::waiting::{Hears, Seat};
 
 /// So many times in the time that a server is waited for it is looked who has waited that long.
 const LOOKS: u32 = 4;
@@ -41,34 +42,8 @@ pub(super) struct Direct {
     settled: AtomicBool,
 }
 
-/// Questions that were sent, the oldest first. Some are answered.
-#[derive(Default)]
-pub(super) struct Sent {
-    queue: Mutex<VecDeque<Arc<Direct>>>,
-    /// A task looks who waits too long.
-    looking: AtomicBool,
-}
-
-impl Sent {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Direct>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next that has waited so long; those in front of it are answered.
-    fn overdue(&self, patience: Duration) -> Option<Arc<Direct>> {
-        let mut queue = self.lock();
-        while let Some(direct) = queue.front() {
-            if !direct.settled.load(Ordering::Relaxed) {
-                return if direct.asked.elapsed() >= patience { queue.pop_front() } else { None };
-            }
-            queue.pop_front();
-        }
-        None
-    }
-}
-
 /// A client that waits.
-pub(super) struct Client<D> {
+struct Waits<D> {
     done: D,
     forwarder: Arc<Forwarder>,
     question: Question,
@@ -76,9 +51,8 @@ pub(super) struct Client<D> {
     _ticket: (Ticket, oneshot::Receiver<()>),
 }
 
-impl<D: FnOnce(Result<Given, ForwardError>)> Client<D> {
-    /// Hands on what has come of its question.
-    pub(super) fn land(self, result: Result<Arc<Reply>, ForwardError>) {
+impl<D: FnOnce(Result<Given, ForwardError>) + Send + 'static> Client for Waits<D> {
+    fn land(self, result: Result<Arc<Reply>, ForwardError>) {
         (self.done)(self.forwarder.settle(&self.question, result));
     }
 }
@@ -108,7 +82,7 @@ impl Forwarder {
             Some((server, (self.free_place(&client, stays)?, gone)))
         });
         let Some((server, ticket)) = place else { return Some(done) };
-        let waits = Client { done, forwarder: Arc::clone(self), question: question.clone(), _ticket: ticket };
+        let waits = Waits { done, forwarder: Arc::clone(self), question: question.clone(), _ticket: ticket };
         let is_first = match self.flights.wait(question, waits) {
             Wait::Flies(waits) => return Some(waits.done),
             Wait::First => true,
@@ -139,11 +113,13 @@ impl Forwarder {
             asked: Instant::now(),
             settled: AtomicBool::new(false),
         });
-        self.sent.lock().push_back(Arc::clone(&direct));
-        if let Err(error) = direct.socket.ask(question, &direct, |seat| _ = direct.seat.set(seat)) {
-            direct.fails(error.into());
+        self.sent.push(Arc::clone(&direct) as Arc<dyn OnItsWay>);
+        if let Err(error) =
+            direct.socket.ask(question, Arc::clone(&direct) as Arc<dyn Hears>, |seat| _ = direct.seat.set(seat))
+        {
+            Arc::clone(&direct).fails(error.into());
         }
-        if !self.sent.looking.swap(true, Ordering::SeqCst) {
+        if self.sent.begins() {
             tokio::spawn(Arc::clone(self).look());
         }
     }
@@ -154,14 +130,10 @@ impl Forwarder {
         loop {
             tokio::time::sleep(patience / LOOKS).await;
             while let Some(direct) = self.sent.overdue(patience) {
-                direct.go_on(Tried::Silent(direct.asked));
+                direct.is_overdue();
             }
-            if self.sent.lock().is_empty() {
-                self.sent.looking.store(false, Ordering::SeqCst);
-                // Somebody may have come in between, and seen that there is a task.
-                if self.sent.lock().is_empty() || self.sent.looking.swap(true, Ordering::SeqCst) {
-                    return;
-                }
+            if self.sent.is_over() {
+                return;
             }
         }
     }
@@ -198,9 +170,8 @@ impl Forwarder {
     }
 }
 
-impl Direct {
-    /// A message has come that has to do with it.
-    pub(super) fn hear(self: &Arc<Self>, found: Match, message: &[u8]) {
+impl Hears for Direct {
+    fn hear(self: Arc<Self>, found: Match, message: &[u8]) {
         if found != Match::Answer {
             return self.go_on(Tried::Partly(More::Spelled));
         }
@@ -222,12 +193,27 @@ impl Direct {
         self.forwarder.land(&self.question, &Ok(reply));
     }
 
-    /// It was not sent, or nobody listens there.
-    pub(super) fn fails(self: &Arc<Self>, trouble: Trouble) {
+    fn fails(self: Arc<Self>, trouble: Trouble) {
         self.server.say(&trouble);
         self.go_on(Tried::Failed(trouble));
     }
+}
 
+impl OnItsWay for Direct {
+    fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Relaxed)
+    }
+
+    fn asked(&self) -> Instant {
+        self.asked
+    }
+
+    fn is_overdue(self: Arc<Self>) {
+        self.go_on(Tried::Silent(self.asked));
+    }
+}
+
+impl Direct {
     fn go_on(self: &Arc<Self>, tried: Tried) {
         if !self.settled.swap(true, Ordering::Relaxed) {
             let server = Arc::clone(&self.server);

@@ -7,10 +7,9 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::oneshot;
 
-use super::direct::Client;
 use super::question::Question;
 use super::reply::Reply;
-use super::terms::{ForwardError, Given};
+use super::terms::ForwardError;
 
 /// What comes of a question.
 pub(super) type Flight = Shared<BoxFuture<'static, Result<Arc<Reply>, ForwardError>>>;
@@ -18,6 +17,12 @@ type Known = WeakShared<BoxFuture<'static, Result<Arc<Reply>, ForwardError>>>;
 
 /// Hands on what comes of a question to a client.
 pub(super) type Lands = Box<dyn FnOnce(Result<Arc<Reply>, ForwardError>) + Send>;
+
+/// A client that waits.
+pub(super) trait Client: Send + 'static {
+    /// Hands on what has come of its question.
+    fn land(self, result: Result<Arc<Reply>, ForwardError>);
+}
 
 /// Those that are under way.
 #[derive(Default)]
@@ -69,10 +74,7 @@ impl Flights {
 
 impl Flights {
     /// Has a client wait for what comes of a question that no task waits for.
-    pub(super) fn wait<D>(&self, question: &Question, client: Client<D>) -> Wait<Client<D>>
-    where
-        D: FnOnce(Result<Given, ForwardError>) + Send + 'static,
-    {
+    pub(super) fn wait<C: Client>(&self, question: &Question, client: C) -> Wait<C> {
         let mut table = lock(&self.0);
         // It must not end in here: its end locks the table.
         let flight = table.flights.get(question).and_then(|(_, flight)| flight.upgrade());

@@ -8,14 +8,15 @@ use hickory_proto::op::ResponseCode;
 use tokio::sync::{Notify, oneshot};
 
 use super::cache::{Cache, Found, Millis, STALE_TTL};
-use super::direct::Sent;
+use super::failover::Failover;
 use super::flights::{Flight, Flights};
 use super::order::{Policy, View, order};
 use super::probes::Probes;
 use super::question::{Question, Wants, write_key};
 use super::race::{Tried, race};
 use super::reply::{Client, Lifetime, Reply};
-use super::route::{Failover, Route};
+use super::route::Route;
+use super::sent::Sent;
 use super::server::Server;
 use super::terms::{Config, ForwardError, Given, Kept, Limits};
 use super::upstreams::Upstream;

@@ -7,6 +7,7 @@
 
 pub mod cache;
 mod direct;
+mod failover;
 mod flights;
 mod forwarder;
 pub mod order;
@@ -15,21 +16,25 @@ mod question;
 mod race;
 mod reply;
 mod route;
+mod sent;
 mod server;
 mod stream;
 mod tend;
 mod terms;
 pub mod tls;
+mod trouble;
 mod udp;
 mod upstreams;
 mod waiting;
 
 pub use cache::{Rules, Scope};
+pub use failover::Failover;
 pub use forwarder::Forwarder;
 pub use order::Policy;
 pub use question::{Question, Wants};
 pub use reply::{Client, Lifetime, Reply};
-pub use route::{Failover, Route};
-pub use server::{Over, Server, Trouble};
+pub use route::Route;
+pub use server::{Over, Server};
 pub use terms::{Config, ForwardError, Given, Kept, Limits};
+pub use trouble::Trouble;
 pub use upstreams::{Upstream, UpstreamError, from_resolv_conf, parse_stub, parse_upstream, refuse_loops};

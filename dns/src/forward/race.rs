@@ -7,11 +7,12 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
+use super::failover::Failover;
 use super::question::Question;
 use super::reply::Reply;
-use super::route::Failover;
-use super::server::{More, Server, Trouble};
+use super::server::{More, Server};
 use super::terms::ForwardError;
+use super::trouble::Trouble;
 
 /// So much of the time that one server is waited for passes before those where nobody listened are asked once more.
 const PAUSE: u32 = 5;

@@ -14,6 +14,7 @@ use super::question::Question;
 use super::reply::Reply;
 use super::stream::Lines;
 use super::tls::Tls;
+use super::trouble::Trouble;
 use super::udp::{Pool, Socket};
 use super::upstreams::Upstream;
 use super::waiting::Heard;
@@ -98,19 +99,6 @@ pub(super) enum More {
     WithoutEdns,
     /// One in the spelling of the question.
     Spelled,
-}
-
-/// Why a server gave no answer.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct Trouble(Arc<str>);
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        // However it came to be known, it is one thing to search for.
-        let is_refused = error.kind() == io::ErrorKind::ConnectionRefused;
-        Self(if is_refused { error.kind().to_string().into() } else { error.to_string().into() })
-    }
 }
 
 impl Server {
@@ -242,7 +230,7 @@ impl Server {
         let mut state = self.state();
         state.silences = state.silences.saturating_add(1);
         drop(state);
-        self.say(&Trouble("i/o timeout".into()));
+        self.say(&Trouble::new("i/o timeout"));
     }
 
     pub(super) fn say(&self, trouble: &Trouble) {
@@ -336,7 +324,7 @@ impl Server {
         self.state().no_spelling_until = Some(Instant::now() + REMEMBERED);
         match self.pool.ask(question, false, edns).await? {
             Heard::Answer(bytes) => read(&bytes, question),
-            Heard::Misspelled => Err(Trouble("it answered a different question".into())),
+            Heard::Misspelled => Err(Trouble::new("it answered a different question")),
         }
     }
 
@@ -362,7 +350,7 @@ impl Server {
 }
 
 fn read(bytes: &[u8], question: &Question) -> Result<Reply, Trouble> {
-    Reply::read(bytes, question).ok_or_else(|| Trouble("it sent a message that can't be read".into()))
+    Reply::read(bytes, question).ok_or_else(|| Trouble::new("it sent a message that can't be read"))
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cache::Rules;
+use super::failover::Failover;
 use super::order::Policy;
 use super::question::Question;
 use super::reply::Reply;
-use super::route::Failover;
-use super::server::Trouble;
+use super::trouble::Trouble;
 use super::upstreams::Upstream;
 use crate::WireName;
 use crate::crowd::Bounds;

@@ -20,10 +20,9 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
-use super::direct::Direct;
 use super::question::Question;
-use super::server::Trouble;
-use super::waiting::{Given, Heard, Seat, Waiting};
+use super::trouble::Trouble;
+use super::waiting::{Given, Heard, Hears, Seat, Waiting};
 use crate::counter::Counter;
 use crate::random;
 
@@ -129,9 +128,9 @@ impl Socket {
     }
 
     /// Asks for one who does not wait, and says where the question is in the table before it is sent.
-    pub(super) fn ask(&self, question: &Question, direct: &Arc<Direct>, at: impl FnOnce(Seat)) -> io::Result<()> {
+    pub(super) fn ask(&self, question: &Question, who: Arc<dyn Hears>, at: impl FnOnce(Seat)) -> io::Result<()> {
         let section = question.section(true);
-        let seat = self.shared.waiting.enter_direct(&section, direct)?;
+        let seat = self.shared.waiting.enter_direct(&section, who)?;
         at(seat);
         let message = question.message(seat.id, &section, true);
         let send = || send(self.shared.socket.as_raw_fd(), &message, MsgFlags::MSG_DONTWAIT);
@@ -169,15 +168,15 @@ impl Shared {
             match self.socket.try_io(interest, || Ok(recv(socket, buffer, MsgFlags::MSG_DONTWAIT)?)) {
                 Ok(length) => {
                     let message = buffer.get(..length).unwrap_or_default();
-                    if let Given::Direct(direct, found) = self.waiting.give(message) {
-                        direct.hear(found, message);
+                    if let Given::Direct(who, found) = self.waiting.give(message) {
+                        who.hear(found, message);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Nobody listens there, or there is no way to it.
                 Err(error) => {
                     let trouble = Trouble::from(error);
-                    return self.waiting.fail().iter().for_each(|direct| direct.fails(trouble.clone()));
+                    return self.waiting.fail().into_iter().for_each(|who| who.fails(trouble.clone()));
                 }
             }
         }

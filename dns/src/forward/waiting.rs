@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::direct::Direct;
 use super::question::{Match, compare};
+use super::trouble::Trouble;
 use crate::random;
 use crate::wire::Header;
 
@@ -23,6 +23,15 @@ pub(super) enum Heard {
     Answer(Vec<u8>),
     /// An answer in another spelling, from a server that doesn't keep it, or from nobody.
     Misspelled,
+}
+
+/// Who has a question that no task waits for: whoever reads what came of it says so.
+pub(super) trait Hears: Send + Sync {
+    /// A message has come that has to do with it.
+    fn hear(self: Arc<Self>, found: Match, message: &[u8]);
+
+    /// It was not sent, or nobody listens there.
+    fn fails(self: Arc<Self>, trouble: Trouble);
 }
 
 /// What waits for answers on one socket or connection, by id.
@@ -57,7 +66,7 @@ enum Tell {
     /// A task that waits.
     Task(oneshot::Sender<Heard>),
     /// Whoever reads it does the rest.
-    Direct(Arc<Direct>),
+    Direct(Arc<dyn Hears>),
 }
 
 /// What became of a message.
@@ -70,7 +79,7 @@ pub(super) enum Given {
         out_of_turn: bool,
     },
     /// It goes so with this question, which no task waits for.
-    Direct(Arc<Direct>, Match),
+    Direct(Arc<dyn Hears>, Match),
 }
 
 /// Where a question is in a table.
@@ -132,8 +141,8 @@ impl Waiting {
     ///
     /// # Errors
     /// Too many wait already, or nobody will answer.
-    pub(super) fn enter_direct(&self, section: &[u8], direct: &Arc<Direct>) -> io::Result<Seat> {
-        self.take_seat(section, true, Tell::Direct(Arc::clone(direct)))
+    pub(super) fn enter_direct(&self, section: &[u8], direct: Arc<dyn Hears>) -> io::Result<Seat> {
+        self.take_seat(section, true, Tell::Direct(direct))
     }
 
     fn take_seat(&self, section: &[u8], strict: bool, tell: Tell) -> io::Result<Seat> {
@@ -194,7 +203,7 @@ impl Waiting {
     }
 
     /// Those who wait now are told that nobody will answer; these are to be told.
-    pub(super) fn fail(&self) -> Vec<Arc<Direct>> {
+    pub(super) fn fail(&self) -> Vec<Arc<dyn Hears>> {
         let asked = std::mem::take(&mut self.lock().asked);
         let directs = asked.into_values().filter_map(|asked| match asked.tell {
             Tell::Task(_) => None,

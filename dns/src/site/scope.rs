@@ -1,13 +1,7 @@
 //! Which names something is for.
 
 use crate::WireName;
-use crate::name::strip_suffix;
-
-/// Whether a name, in lower case and wire format, is in one of these zones.
-#[must_use]
-pub fn covers(zones: &[WireName], name: &[u8]) -> bool {
-    zones.iter().any(|zone| strip_suffix(name, zone.as_wire()).is_some())
-}
+pub use crate::name::covers;
 
 /// Which names go on to whoever is next when there is nothing here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

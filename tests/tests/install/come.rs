@@ -41,7 +41,8 @@ fn everything_is_in_place_and_a_second_time_changes_nothing() {
     assert_eq!(node.must_run(&["sysctl", "-n", "net.ipv4.ip_forward"]).trim(), "1");
     assert_eq!(node.must_run(&["sysctl", "-n", "net.ipv4.ip_local_reserved_ports"]).trim(), "30000-32767");
     assert!(
-        !first.stdout.contains("secret") && !node.must_run(&["sh", "-c", "cat /run/fairlead/*"]).contains("secret")
+        !first.stdout.contains("secret")
+            && !node.must_run(&["sh", "-c", "cat $(find /run/fairlead -type f)"]).contains("secret")
     );
     let version =
         node.run_with(&["/opt/cni/bin/fairlead-cni"], &[("CNI_COMMAND", "VERSION")], r#"{"cniVersion": "1.1.0"}"#);

@@ -113,6 +113,7 @@ fn json_patch(object: &mut Value, operation: &Value) {
         ("add", Value::Object(parent)) => drop(parent.insert(last, value.clone())),
         ("add", Value::Array(parent)) => parent.insert(last.parse().unwrap(), value.clone()),
         ("replace", Value::Object(parent)) => assert!(parent.insert(last, value.clone()).is_some(), "{shown}"),
+        ("remove", Value::Array(parent)) => drop(parent.remove(last.parse().unwrap())),
         ("remove", Value::Object(parent)) => assert!(parent.remove(&last).is_some(), "{shown}"),
         other => panic!("{other:?} is not known: {shown}"),
     }

@@ -12,6 +12,7 @@ mod asking;
 mod atom;
 mod blocks;
 mod classifier;
+mod coverage;
 mod demand;
 mod draft;
 mod explain;
@@ -36,6 +37,8 @@ mod world;
 
 pub use atom::{Atom, Signature};
 pub(super) use classifier::Classifier;
+pub(crate) use coverage::is_outside;
+pub use coverage::{coverage, has_names};
 pub use demand::Demand;
 pub use draft::{Draft, DraftPod, Judge, WantedPod, compile};
 pub use explain::{Explanation, Judged, Path, describe, explain, refused};

@@ -11,9 +11,9 @@ use fairlead_objects::{
 use serde::{Deserialize, Serialize};
 
 use super::Atom;
+use super::coverage::has_names;
 use super::port_names::Numbered;
 use crate::model::Model;
-use crate::names::has_names;
 
 /// The side of a pod that a policy judges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use super::question::Question;
 use super::reply::{Lifetime, Reply};
 use crate::WireName;
 use crate::counter::Counter;
-use crate::site::scope::covers;
+use crate::name::covers;
 
 pub use shard::{Found, Kept, Millis, Shard};
 

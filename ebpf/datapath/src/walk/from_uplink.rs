@@ -20,7 +20,7 @@ use crate::flow::{self, At, FlowFlags, FragmentKey, Place};
 use crate::kernel::Kernel;
 use crate::packet::stage::parse;
 use crate::packet::{Class, Fragment};
-use crate::peer::{NO_SLOT, PeerFlags};
+use crate::peer::{NO_NODE, NO_SLOT, PeerFlags};
 use crate::scratch::Walk;
 use crate::service::service_port;
 
@@ -73,7 +73,9 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
         if is_aside(k) {
             // Pods elsewhere come in where other nodes are. The stack, which has the packet next, does not ask.
             look_up(k, w, Whose::Source);
-            let poses = w.found.flags & (PeerFlags::POD | PeerFlags::RACED) != 0;
+            // Those of another network that this node has as well may come in here.
+            let elsewhere = w.found.flags & PeerFlags::POD != 0 && w.found.node != NO_NODE;
+            let poses = elsewhere || w.found.slot != NO_SLOT || w.found.flags & PeerFlags::RACED != 0;
             return if poses { Action::drop(DropReason::LocalAddress) } else { Action::PASS };
         }
         look_up(k, w, Whose::Destination);

@@ -81,8 +81,8 @@ fn open_inbound<K: Kernel>(k: &K, w: &mut Walk, slot: u16, how: Inbound) -> Acti
     let elsewhere = match how {
         Inbound::Uplink => w.to.slot != NO_SLOT || w.to.flags & PeerFlags::SELF != 0,
         Inbound::Forwarded if w.to.slot != NO_SLOT => !came_from(k, w, w.to.slot),
-        Inbound::Forwarded => w.to.flags & PeerFlags::POD != 0 && !stage::came_by_nodes(k, w),
-        Inbound::Node => false,
+        Inbound::Forwarded if w.to.node != NO_NODE => w.to.flags & PeerFlags::POD != 0 && !stage::came_by_nodes(k, w),
+        Inbound::Forwarded | Inbound::Node => false,
     };
     if elsewhere {
         return Action::drop(DropReason::LocalAddress);

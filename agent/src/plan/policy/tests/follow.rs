@@ -8,11 +8,11 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::compile::policy::World;
+use crate::compile::policy::coverage;
 use crate::compile::policy::testing::{
     Told, any_history_elsewhere, any_history_here, block, cnp, does, named_by, tell,
 };
 use crate::model::{Dirty, Model};
-use crate::names::coverage;
 use crate::network::Network;
 
 /// A model that knows this cluster, and what has changed.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use fairlead_objects::names::NameRules;
 use fairlead_objects::{ClusterNetworkPolicy, DomainName, Peer};
 
-use crate::compile::policy::World;
+use super::World;
 
 /// The names that the rules of a policy have.
 fn names_of(policy: &ClusterNetworkPolicy) -> impl Iterator<Item = &DomainName> {
@@ -75,8 +75,8 @@ pub(crate) fn is_outside(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::*;
     use super::*;
-    use crate::compile::policy::testing::*;
     use fairlead_objects::Action;
 
     #[test]
