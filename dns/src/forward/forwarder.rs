@@ -15,7 +15,6 @@ use super::probes::Probes;
 use super::question::{Question, Wants, write_key};
 use super::race::{Tried, race};
 use super::reply::{Client, Lifetime, Reply};
-use super::route::Route;
 use super::sent::Sent;
 use super::server::Server;
 use super::terms::{Config, ForwardError, Given, Kept, Limits};
@@ -23,12 +22,31 @@ use super::upstreams::Upstream;
 use crate::WireName;
 use crate::crowd::{Crowd, Place};
 use crate::manner::Manner;
-use crate::name::strip_suffix;
+use crate::name::{covers, strip_suffix};
 use crate::random;
 use crate::wire::{PlainQuery, flags};
 
 /// After which time a client gets an old answer, if there is one (RFC 8767 section 5).
 const CLIENT_PATIENCE: Duration = Duration::from_millis(1800);
+
+/// Servers to forward to.
+#[derive(Clone)]
+pub struct Route {
+    /// For names in this zone,
+    pub from: WireName,
+    /// and not in these.
+    pub except: Vec<WireName>,
+    /// The servers.
+    pub forwarder: Arc<Forwarder>,
+}
+
+impl Route {
+    /// Whether a name, in lower case and wire format, is forwarded there.
+    #[must_use]
+    pub fn is_for(&self, name: &[u8]) -> bool {
+        strip_suffix(name, self.from.as_wire()).is_some() && !covers(&self.except, name)
+    }
+}
 
 /// Asks upstream servers.
 pub struct Forwarder {

@@ -13,10 +13,9 @@ use tokio::time::timeout;
 use super::question::Question;
 use super::reply::Reply;
 use super::stream::Lines;
-use super::tls::Tls;
 use super::trouble::Trouble;
 use super::udp::{Pool, Socket};
-use super::upstreams::Upstream;
+use super::upstreams::{Over, Upstream};
 use super::waiting::Heard;
 use crate::counter::Counter;
 use crate::meter::{CODES, Histogram, TIMES, code_index};
@@ -77,18 +76,6 @@ impl State {
         self.no_rest = if came { 0 } else { self.no_rest.saturating_add(1) };
         self.no_rest_until = (self.no_rest >= SILENCES).then(|| now + NO_REST);
     }
-}
-
-/// What questions go over.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum Over {
-    /// UDP, and TCP for what does not fit.
-    #[default]
-    Udp,
-    /// TCP.
-    Tcp,
-    /// TLS.
-    Tls(Tls),
 }
 
 /// What a question takes after its first answer.

@@ -4,8 +4,20 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use nix::net::if_::if_nametoindex;
 
-use super::server::Over;
+use super::tls::Tls;
 use crate::WireName;
+
+/// What questions go over.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Over {
+    /// UDP, and TCP for what does not fit.
+    #[default]
+    Udp,
+    /// TCP.
+    Tcp,
+    /// TLS.
+    Tls(Tls),
+}
 
 /// A server to ask.
 #[derive(Debug, Clone, PartialEq)]
