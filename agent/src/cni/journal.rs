@@ -68,17 +68,14 @@ impl Journal {
         self.appended += 1;
         ledger.apply(record, now);
         if self.appended >= COMPACT_AFTER {
-            match write_new(&self.path, &self.boot_id, ledger) {
-                Ok((file, length)) => (self.file, self.length) = (file, length),
-                Err(error) => tracing::warn!(path = %self.path.display(), %error, "can't compact the CNI journal"),
+            if let Err(error) = self.renew(ledger) {
+                tracing::warn!(path = %self.path.display(), %error, "can't compact the CNI journal");
             }
             self.appended = 0;
         }
         Ok(())
     }
-}
 
-impl Journal {
     /// Writes the state again where somebody has removed the file: the next agent knows its pods from it. Says whether it was
     /// so.
     ///
@@ -91,9 +88,14 @@ impl Journal {
         if let Some(directory) = self.path.parent() {
             std::fs::create_dir_all(directory).map_err(failed("make the directory of", &self.path))?;
         }
-        let (file, length) = write_new(&self.path, &self.boot_id, ledger).map_err(failed("rewrite", &self.path))?;
-        (self.file, self.length, self.appended) = (file, length, 0);
+        self.renew(ledger).map_err(failed("rewrite", &self.path))?;
         Ok(true)
+    }
+
+    fn renew(&mut self, ledger: &Ledger) -> io::Result<()> {
+        (self.file, self.length) = write_new(&self.path, &self.boot_id, ledger)?;
+        self.appended = 0;
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use tracing::{debug, info};
 
 use super::engine::Input;
 use crate::network::{Tunnel, TunnelSettings};
-use crate::repair::{Broken, Kind, Looked, Repair};
+use crate::repair::{Kind, Looked, Repair};
 use crate::wiring::overlay::{NAME, Overlay};
 use crate::wiring::{Netlink, Sysctls};
 
@@ -36,7 +36,7 @@ impl Keeper {
                 looked.repaired.extend(mended.into_iter().map(|what| Repair { kind: Kind::Tunnel, what }));
             }
             Err(error) => {
-                looked.broken.push(Broken { slot: None, what: format!("the tunnel to other nodes: {error}") });
+                looked.lacks(format!("the tunnel to other nodes: {error}"));
             }
         }
     }

@@ -17,7 +17,7 @@ use super::repair::Caretaker;
 use crate::bpf::{PinDir, Sentry, watch_mounts};
 use crate::compile::node;
 use crate::network::TunnelSettings;
-use crate::repair::{Broken, Kind, Looked, Repair};
+use crate::repair::{Kind, Looked, Repair};
 use crate::state::{Shared, Subject};
 use crate::wiring::{
     Change, Choice, Kept, Lingering, Netlink, NodeRoute, Sysctls, Uplink, WiringError, desired, neighbours, watch,
@@ -171,15 +171,14 @@ impl Wire {
             let before = self.uplinks.as_deref().unwrap_or_default();
             self.lingering.uplinks(before, self.choice.of(found), Instant::now().into_std())
         });
-        let unseen = |what: &str, error: &WiringError| Broken { slot: None, what: format!("{what}: {error}") };
-        let found = found.map_err(|error| looked.broken.push(unseen("the node's interfaces", &error))).ok();
+        let found = found.map_err(|error| looked.lacks(format!("the node's interfaces: {error}"))).ok();
         match self.netlink.addresses().await {
             Ok(found) if self.addresses.as_ref() != Some(&found) => {
                 self.addresses = Some(found.clone());
                 inputs.send(Input::Addresses(found)).await.map_err(|_| Stopped)?;
             }
             Ok(_) => {}
-            Err(error) => looked.broken.push(unseen("the node's addresses", &error)),
+            Err(error) => looked.lacks(format!("the node's addresses: {error}")),
         }
         if let Some(uplinks) = found.filter(|found| self.uplinks.as_ref() != Some(found)) {
             // Interfaces of containers that are none of ours come and go all the time.
@@ -237,7 +236,7 @@ impl Wire {
             }
             Err(error) => debug!(%error, "can't add the managed neighbour entries of other nodes"),
         }
-        looked.broken.extend(broken.into_iter().map(|what| Broken { slot: None, what }));
+        broken.into_iter().for_each(|what| looked.lacks(what));
         (self.routes, self.hops) = (Some(routes), Some(hops));
     }
 }

@@ -89,7 +89,14 @@ impl Looked {
     /// Nothing could be looked at.
     #[must_use]
     pub fn unseen(what: String) -> Self {
-        Self { repaired: Vec::new(), broken: vec![Broken { slot: None, what }] }
+        let mut looked = Self::default();
+        looked.lacks(what);
+        looked
+    }
+
+    /// Notes something of the node that is not as it should be.
+    pub fn lacks(&mut self, what: String) {
+        self.broken.push(Broken { slot: None, what });
     }
 
     /// The repairs for a person: one a kind, which names the first of many.

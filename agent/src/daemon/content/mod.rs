@@ -346,12 +346,8 @@ impl Content {
         self.untidy = None;
         let plan = self.policy.state.plan(&Draft::new(&world))?;
         let counters_changed = self.counters.follow(&self.policy.state, &plan.ops, &world, writer.tables);
-        let (words, rest) = plan.ops.split_at(plan.judged());
-        writer.apply(words)?;
-        judged();
-        writer.apply(rest)?;
+        self.carry_out(&plan, writer, judged)?;
         let policy::Plan { ops, cut_off, left_out } = plan;
-        ops.iter().for_each(|op| self.policy.state.applied(op));
         // Nobody can be judged by a set that is gone: the plan has waited for that.
         if counters_changed || ops.iter().any(|op| matches!(op, Op::PolicySet { .. })) {
             self.counters.follow(&self.policy.state, &[], &world, writer.tables);
@@ -378,11 +374,7 @@ impl Content {
         if let Some(world) = &world {
             self.counters.follow(&self.policy.state, &plan.ops, world, writer.tables);
         }
-        let (words, rest) = plan.ops.split_at(plan.judged());
-        writer.apply(words)?;
-        judged();
-        writer.apply(rest)?;
-        plan.ops.iter().for_each(|op| self.policy.state.applied(op));
+        self.carry_out(plan, writer, judged)?;
         if let Some(world) = &world {
             self.counters.follow(&self.policy.state, &[], world, writer.tables);
         }
@@ -392,6 +384,21 @@ impl Content {
         }
         self.claims.of_changed(model, &dirty.pods);
         self.claims.of_ranges(model);
+        Ok(())
+    }
+
+    /// Applies a plan of policy. `judged` is called when every pod is judged as it says.
+    fn carry_out(
+        &mut self,
+        plan: &policy::Plan,
+        writer: &mut Writer<'_>,
+        judged: impl FnOnce(),
+    ) -> Result<(), Failure> {
+        let (words, rest) = plan.ops.split_at(plan.judged());
+        writer.apply(words)?;
+        judged();
+        writer.apply(rest)?;
+        plan.ops.iter().for_each(|op| self.policy.state.applied(op));
         Ok(())
     }
 

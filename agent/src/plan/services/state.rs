@@ -219,8 +219,8 @@ impl State {
         let ranges = ranges.into_iter().map(|key| Op::SourceRange { key, present: true });
         let mut ops: Vec<Op> = records.into_iter().chain(slots).chain(ranges).collect();
         let contested = self.commit(touched, &mut ops);
-        let ending = ending.into_iter().filter(|(id, _)| !retired.contains(id));
-        ops.extend(ending.map(|(id, ending)| Op::BackendState {
+        // Before what says that they have left, if they have too.
+        ops.extend(ending.into_iter().map(|(id, ending)| Op::BackendState {
             id,
             state: BackendState(self.state_word(id, true)).with_ending(ending).0,
         }));
