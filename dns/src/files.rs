@@ -1,6 +1,8 @@
 //! What a configuration reads besides itself.
 
+use std::hash::Hash;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Files and the environment.
@@ -97,4 +99,13 @@ pub fn matches(pattern: &str, name: &str) -> bool {
         }
     }
     pattern[p..].iter().all(|c| *c == '*')
+}
+/// What tells one state of a file from another, without reading it.
+///
+/// # Errors
+/// There is none, or it can not be looked at.
+pub fn stamp(path: &Path) -> io::Result<impl Hash + PartialEq + use<>> {
+    let metadata = std::fs::metadata(path)?;
+    let changed = (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
+    Ok((metadata.dev(), metadata.ino(), metadata.len(), changed))
 }

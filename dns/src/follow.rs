@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use fairlead_dns::feed::Make;
-use fairlead_dns::files::{Disk, Files};
+use fairlead_dns::files::{Disk, Files, stamp};
 use fairlead_dns::forward::Forwarder;
 use fairlead_dns::full::Responder;
 use fairlead_dns::plan::{Makers, Own, Plan};
@@ -33,13 +32,6 @@ fn digest(what: &io::Result<impl Hash>) -> u64 {
     let mut hasher = DefaultHasher::new();
     what.as_ref().map_err(io::Error::kind).hash(&mut hasher);
     hasher.finish()
-}
-
-/// What tells one state of a file from another, without reading it.
-fn stamp(path: &Path) -> io::Result<impl Hash + use<>> {
-    let metadata = std::fs::metadata(path)?;
-    let changed = (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
-    Ok((metadata.dev(), metadata.ino(), metadata.len(), changed))
 }
 
 fn names(directory: &Path) -> io::Result<Vec<String>> {

@@ -14,6 +14,7 @@ use super::agent::Agent;
 use super::response;
 use super::rules::{self, Rules};
 use crate::counter::Counter;
+use crate::files::stamp;
 use crate::meter::Histogram;
 
 /// How often the agent's file is looked at.
@@ -117,7 +118,7 @@ impl Gate {
         tokio::spawn(async move {
             let mut before = None;
             loop {
-                let mark = rules::mark(&path);
+                let mark = stamp(&path).ok();
                 if mark.is_some() && mark != before {
                     before = mark;
                     match rules::read(&path) {
@@ -231,10 +232,15 @@ impl Gate {
         response::failed(message)
     }
 
-    /// What goes in place of a response, if that does not. The room that it takes to ask is there when somebody asks: thousands of
-    /// connections have the room for what may be.
+    /// What goes in place of a response, if that does not.
     pub async fn pass(&self, client: IpAddr, message: &[u8]) -> Option<Vec<u8>> {
-        let goes = match self.look(client, message) {
+        self.settle(self.look(client, message), message).await
+    }
+
+    /// The same of a response that was looked at. The room that it takes to ask is there when somebody asks: thousands of connections
+    /// have the room for what may be.
+    pub async fn settle(&self, look: Look, message: &[u8]) -> Option<Vec<u8>> {
+        let goes = match look {
             Look::Goes => true,
             Look::Ask(question) => Box::pin(self.ask(*question)).await,
             Look::Fails => false,

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,15 +42,6 @@ impl Rules {
             && !own.iter().any(|range| range.contains(client))
             && name().is_some_and(|name| self.all.matches(&name))
     }
-}
-
-/// What tells one file under a name from the next.
-pub(super) type Mark = (u64, u64, i64, i64);
-
-/// The mark of a file that is there.
-pub(super) fn mark(path: &Path) -> Option<Mark> {
-    let is = std::fs::metadata(path).ok()?;
-    Some((is.dev(), is.ino(), is.ctime(), is.ctime_nsec()))
 }
 
 /// Why there are no rules.

@@ -16,7 +16,7 @@ use super::frames::LONGEST;
 use crate::full::{Asking, Outcome, Responder, Response, Short};
 use crate::manner::Transport;
 use crate::meter::{Answered, Asked, Maker, Shard};
-use crate::names::{Gate, Look};
+use crate::names::Look;
 use crate::site::Site;
 use crate::site::log::Exchange;
 
@@ -88,12 +88,7 @@ impl Later {
 
     /// Sends a response that the agent has to know of first, or one in its place.
     async fn hold(self, look: Look, bytes: Vec<u8>, maker: Maker) {
-        let goes = match look {
-            Look::Goes => true,
-            Look::Ask(question) => self.responder.names.ask(*question).await,
-            Look::Fails => false,
-        };
-        let bytes = if goes { bytes } else { Gate::failed(&bytes) };
+        let bytes = self.responder.names.settle(look, &bytes).await.unwrap_or(bytes);
         let answered = Answered::plainly(&bytes, maker);
         self.send(&bytes, answered);
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Mode, ObjectKey, Rule, Selector};
+use crate::{Labels, Mode, ObjectKey, Rule, Selector};
 
 /// A policy.networking.k8s.io ClusterNetworkPolicy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,14 @@ pub struct Subject {
     pub namespaces: Selector,
     /// Their labels.
     pub pods: Selector,
+}
+
+impl Subject {
+    /// Whether a pod is one of them: its labels, and those of its namespace, if they are known.
+    #[must_use]
+    pub fn selects(&self, pod: &Labels, namespace: Option<&Labels>) -> bool {
+        namespace.is_some_and(|labels| self.namespaces.matches(labels)) && self.pods.matches(pod)
+    }
 }
 
 /// One rule.

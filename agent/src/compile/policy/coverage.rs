@@ -39,10 +39,8 @@ pub fn coverage(world: &World<'_>) -> NameRules {
     let mut lists: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
     for local in &world.local {
         let Some(pod) = world.object_of(local) else { continue };
-        let Some(labels) = world.namespace_labels(&pod.key.namespace) else { continue };
-        let selects = |policy: &ClusterNetworkPolicy| {
-            policy.subject.namespaces.matches(labels) && policy.subject.pods.matches(&pod.labels)
-        };
+        let labels = world.namespace_labels(&pod.key.namespace);
+        let selects = |policy: &ClusterNetworkPolicy| policy.subject.selects(&pod.labels, labels);
         let selecting: Vec<usize> =
             named.iter().enumerate().filter(|(_, policy)| selects(policy)).map(|(place, _)| place).collect();
         if selecting.is_empty() {

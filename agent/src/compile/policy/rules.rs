@@ -6,7 +6,7 @@ use std::fmt;
 use fairlead_datapath::policy::{PAGE_BITS, RULE_BITS};
 use fairlead_objects::{
     Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, Labels, Mode, NetworkPolicy, ObjectKey, Peer, Pod,
-    PolicyPort, PortMatch, Protocol, Rule, Subject, Tier,
+    PolicyPort, PortMatch, Protocol, Rule, Tier,
 };
 use serde::{Deserialize, Serialize};
 
@@ -186,11 +186,7 @@ impl<'a> Policies<'a> {
 
     /// Whether one that selects a pod has rules with names.
     pub(super) fn have_names_for(&self, pod: &Pod, namespace: Option<&Labels>) -> bool {
-        let selects = |policy: &ClusterNetworkPolicy| {
-            let Subject { namespaces, pods } = &policy.subject;
-            namespace.is_some_and(|labels| namespaces.matches(labels)) && pods.matches(&pod.labels)
-        };
-        self.cluster.iter().any(|policy| selects(policy) && has_names(policy))
+        self.cluster.iter().any(|policy| policy.subject.selects(&pod.labels, namespace) && has_names(policy))
     }
 
     fn of_namespace(&self, namespace: &str) -> &[&'a NetworkPolicy] {
@@ -206,8 +202,7 @@ impl<'a> Policies<'a> {
         let judges = |policy: &ClusterNetworkPolicy| {
             !direction.cluster_rules(policy).is_empty()
                 && (policy.tier == Tier::Admin || network.is_empty())
-                && policy.subject.pods.matches(&pod.labels)
-                && namespace.is_some_and(|labels| policy.subject.namespaces.matches(labels))
+                && policy.subject.selects(&pod.labels, namespace)
         };
         let cluster = self.cluster.iter().enumerate();
         let cluster: Vec<_> = cluster.filter(|(_, policy)| judges(policy)).map(|(i, _)| i).collect();

@@ -98,10 +98,9 @@ impl<'a> Places<'a> {
     /// The pods that a policy of the cluster selects.
     #[must_use]
     pub fn selected_by_cluster(&self, policy: &ClusterNetworkPolicy) -> Selected {
-        let (namespaces, pods) = (&policy.subject.namespaces, &policy.subject.pods);
         self.count(|pod| {
-            let labels = self.namespaces.get(pod.key.namespace.as_str());
-            labels.is_some_and(|labels| namespaces.matches(labels)) && pods.matches(&pod.labels)
+            let labels = self.namespaces.get(pod.key.namespace.as_str()).copied();
+            policy.subject.selects(&pod.labels, labels)
         })
     }
 

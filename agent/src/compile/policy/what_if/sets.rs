@@ -98,10 +98,7 @@ impl<'a> State<'a> {
     /// What judges a pod, without its rules, and these.
     fn judging(&self, pod: &Pod, namespace: Option<&Labels>, direction: Direction) -> (Set, Vec<Ranked<'a>>) {
         let mut set = Set { is_closed: !self.cluster.is_empty() && namespace.is_none(), ..Set::default() };
-        let subject = |policy: &&&'a ClusterNetworkPolicy| {
-            namespace.is_some_and(|labels| policy.subject.namespaces.matches(labels))
-                && policy.subject.pods.matches(&pod.labels)
-        };
+        let subject = |policy: &&&'a ClusterNetworkPolicy| policy.subject.selects(&pod.labels, namespace);
         let of_tier = |tier: Tier| {
             let policies = self.cluster.iter().filter(move |policy| policy.tier == tier).filter(subject);
             policies.flat_map(move |policy| direction.cluster_rules(policy)).filter_map(move |rule| {
