@@ -23,6 +23,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod events;
 pub mod install;
+mod lines;
 pub mod log;
 pub mod masquerade;
 pub mod model;

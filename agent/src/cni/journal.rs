@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{CniError, Ledger, Record};
+use crate::lines::{behind, line};
 
 /// How many records are appended before the file is rewritten.
 const COMPACT_AFTER: usize = 4096;
@@ -103,25 +104,18 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CniError
     move |source| CniError::Journal { what, path: path.to_owned(), source }
 }
 
-fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
-    Ok(line)
-}
-
 /// The state that a file's content stands for.
 fn replay(content: &[u8], boot_id: &str) -> Ledger {
     let mut ledger = Ledger::default();
-    let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(&[][..], |end| &content[..end]);
-    let mut lines = whole.split(|byte| *byte == b'\n');
-    let expected = Header { journal: VERSION, boot_id: boot_id.to_owned() };
-    let header = lines.next().and_then(|line| serde_json::from_slice::<Header>(line).ok());
-    if header.as_ref() != Some(&expected) {
-        if !content.is_empty() {
-            tracing::info!(?header, "the CNI journal is from another boot or version: starting a new one");
+    let lines = match behind(content, &Header { journal: VERSION, boot_id: boot_id.to_owned() }) {
+        Ok(lines) => lines,
+        Err(header) => {
+            if !content.is_empty() {
+                tracing::info!(?header, "the CNI journal is from another boot or version: starting a new one");
+            }
+            return ledger;
         }
-        return ledger;
-    }
+    };
     for line in lines {
         match serde_json::from_slice(line) {
             Ok(record) => ledger.apply(record, Duration::ZERO),

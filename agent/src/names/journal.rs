@@ -13,6 +13,7 @@ use fairlead_objects::ObjectKey;
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Names};
+use crate::lines::{behind, line};
 
 /// The layout of the file.
 const VERSION: u32 = 1;
@@ -111,19 +112,8 @@ impl Journal {
     }
 }
 
-fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
-    Ok(line)
-}
-
 fn replay(content: &[u8], boot_id: &str, names: &mut Names, now: u64, is_there: impl Fn(&ObjectKey, &str) -> bool) {
-    let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(&[][..], |end| &content[..end]);
-    let mut lines = whole.split(|byte| *byte == b'\n');
-    let expected = Header { names: VERSION, boot_id: boot_id.to_owned() };
-    if lines.next().and_then(|line| serde_json::from_slice::<Header>(line).ok()).as_ref() != Some(&expected) {
-        return;
-    }
+    let Ok(lines) = behind(content, &Header { names: VERSION, boot_id: boot_id.to_owned() }) else { return };
     for line in lines {
         match serde_json::from_slice::<Line>(line) {
             Ok(Line { pod, uid, name, until, addresses }) if is_there(&pod, &uid) => {

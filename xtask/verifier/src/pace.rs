@@ -49,13 +49,7 @@ const SLACK: Duration = Duration::from_millis(500);
 pub(crate) fn run(programs: &mut Programs<'_>) -> Result<bool> {
     let result = Site::make(programs).and_then(Site::measure);
     programs.detach()?;
-    match &result {
-        Ok(frames) => println!("fairlead-verifier\tframes\t{NAME}\t{frames}"),
-        Err(error) => {
-            println!("fairlead-verifier\tframes-failed\t{NAME}\t{}", crate::load::one_line(&format!("{error:#}")));
-        }
-    }
-    Ok(result.is_ok())
+    Ok(site::report(NAME, &result))
 }
 
 /// A limit with so many frames ahead of it.

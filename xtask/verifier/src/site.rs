@@ -43,6 +43,7 @@ use nix::{
 
 use crate::{
     links::FAR_ENDS,
+    load::one_line,
     netlink::Netlink,
     store::{self, Store},
 };
@@ -52,6 +53,15 @@ pub(crate) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
 /// How long none comes after the last frame that is received, in milliseconds.
 const QUIET: i64 = 700;
+
+/// Prints the line about a test that sent frames; whether all was right.
+pub(crate) fn report(name: &str, result: &Result<u32>) -> bool {
+    match result {
+        Ok(frames) => println!("fairlead-verifier\tframes\t{name}\t{frames}"),
+        Err(error) => println!("fairlead-verifier\tframes-failed\t{name}\t{}", one_line(&format!("{error:#}"))),
+    }
+    result.is_ok()
+}
 
 /// The object's programs and tables.
 pub(crate) struct Programs<'e> {

@@ -70,13 +70,7 @@ const PORT: u16 = 5353;
 pub(crate) fn run(programs: &mut Programs<'_>) -> Result<bool> {
     let result = Site::make(programs).and_then(Site::try_all);
     programs.detach()?;
-    match &result {
-        Ok(frames) => println!("fairlead-verifier\tframes\t{NAME}\t{frames}"),
-        Err(error) => {
-            println!("fairlead-verifier\tframes-failed\t{NAME}\t{}", crate::load::one_line(&format!("{error:#}")));
-        }
-    }
-    Ok(result.is_ok())
+    Ok(site::report(NAME, &result))
 }
 
 /// The node's address in the VLAN, and a hop there that leads to the world.
