@@ -50,6 +50,16 @@ fn metadata_address(text: &str) -> Result<IpAddr, String> {
     }
 }
 
+/// What is larger than any cluster's range (of IPv6 an API server takes none larger, KEP-1880) would take the addresses of others.
+fn service_range(text: &str) -> Result<IpNetwork, String> {
+    let range: IpNetwork = text.parse().map_err(|_| format!("{text:?} is not a prefix such as 10.96.0.0/12"))?;
+    let shortest = if range.is_ipv4() { 8 } else { 64 };
+    match range.prefix() >= shortest {
+        true => Ok(range),
+        false => Err(format!("{text} is larger than a range of Services can be, /{shortest}")),
+    }
+}
+
 /// What can be set. A new setting is a new field, and nothing else.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = fairlead_settings::HEADING)]
@@ -76,6 +86,10 @@ pub struct Settings {
     /// Serve NodePorts at the node's addresses in these prefixes [default: the node's primary addresses]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub node_port_addresses: Vec<IpNetwork>,
+    /// Prefixes of Services' cluster addresses (kube-apiserver's --service-cluster-ip-range), to be routed as a whole for
+    /// kernel sockets and processes that no socket hook sees [default: the address of each Service by itself, 512 at most]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = service_range)]
+    pub service_ranges: Vec<IpNetwork>,
     /// Prefixes in which externalIPs of Services are permitted; an empty list permits none. If unset, any that do not
     /// belong to the cluster
     #[arg(long, value_name = "CIDR", value_delimiter = ',', num_args = 0..=1, require_equals = true)]

@@ -303,6 +303,19 @@ impl Hooks {
         self.attach_guards(link, ifindex)
     }
 
+    /// Attaches to the device for what the node itself sends to services, with a guard behind the program. What comes in there
+    /// programs have sent.
+    ///
+    /// # Errors
+    /// The interface is gone, or the kernel refuses.
+    pub fn attach_services(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
+        let (program, guard) = (Place::Interface { ifindex, ingress: false }, Place::Guard { ifindex, ingress: false });
+        self.claim(program, "to_services", link);
+        self.attach(program)?;
+        self.claim(guard, GUARD, link);
+        self.attach(guard)
+    }
+
     /// Attaches the socket programs at a cgroup. Those that the object lacks are left out.
     ///
     /// # Errors

@@ -75,6 +75,7 @@ mod tests {
     use super::*;
     use crate::model::LocalPod;
     use crate::plan::{Op, bandwidth::State};
+    use crate::wiring::Framing;
 
     fn uplink(is_primary: bool, paces: bool) -> Uplink {
         Uplink {
@@ -86,7 +87,7 @@ mod tests {
             is_primary,
             has_ip: true,
             paces,
-            bare: false,
+            framing: Framing::Ethernet,
         }
     }
 

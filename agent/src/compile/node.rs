@@ -166,6 +166,7 @@ fn reached(addresses: &[IpAddr], primary: &[IpAddr], prefixes: &[IpNetwork]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wiring::Framing;
 
     #[test]
     fn s4_node_ports_are_at_the_primary_addresses_or_at_those_that_are_named() {
@@ -197,7 +198,7 @@ mod tests {
             is_primary: true,
             has_ip: true,
             paces: false,
-            bare: false,
+            framing: Framing::Ethernet,
         }
     }
 

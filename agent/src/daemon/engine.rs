@@ -28,12 +28,12 @@ use crate::bpf::{BpfError, Hooks, Linked, SocketList, Tables};
 use crate::cni::{AttachError, AttachedPod};
 use crate::compile::{bandwidth as limits, node};
 use crate::masquerade::PortRange;
-use crate::model::{LocalPod, Model};
+use crate::model::{LocalPod, Model, Whole};
 use crate::names::Asked;
 use crate::network::TunnelSettings;
 use crate::repair::{Filters, Looked};
 use crate::state::Shared;
-use crate::wiring::{Uplink, overlay};
+use crate::wiring::{Framing, Uplink, overlay, svc};
 
 /// How long an attachment waits for the Pod object. The CNI server gives up a second later.
 const OBJECT_PATIENCE: Duration = Duration::from_secs(9);
@@ -60,6 +60,8 @@ pub(super) enum Input {
     Addresses(Vec<IpAddr>),
     /// By the wiring: the tunnel's device is there and down. Answered when the programs are attached to it.
     Overlay(oneshot::Sender<Result<(), BpfError>>),
+    /// By the wiring: the device for services is there. Answered when its program is attached to it.
+    Services(oneshot::Sender<Result<(), BpfError>>),
     /// By the wiring: look at what is attached and pinned, with the filters that exist.
     Look(Filters, oneshot::Sender<Looked>),
     /// By the CNI server: take out, and answer when no table knows the pod.
@@ -202,6 +204,7 @@ impl Engine {
             Input::Uplinks(uplinks) => self.set_uplinks(uplinks),
             Input::Addresses(addresses) => self.set_addresses(addresses),
             Input::Overlay(answer) => drop(answer.send(self.hooks.attach_overlay(overlay::NAME, overlay::IFINDEX))),
+            Input::Services(answer) => drop(answer.send(self.hooks.attach_services(svc::NAME, svc::IFINDEX))),
             Input::Look(filters, answer) => drop(answer.send(self.hooks.look(&self.tables, &filters))),
             Input::Detach(pod, answer) => {
                 self.detach(&pod);
@@ -275,7 +278,9 @@ impl Engine {
 
     /// Attaches to the interfaces out of the node and tells the programs of them.
     pub(super) fn set_uplinks(&mut self, uplinks: Vec<Uplink>) {
-        let same = |one: &Uplink, other: &Uplink| one.ifindex == other.ifindex && one.name == other.name;
+        let same = |one: &Uplink, other: &Uplink| {
+            one.ifindex == other.ifindex && one.name == other.name && one.framing == other.framing
+        };
         // Gone, a bridge's port or a bond's member by now, excluded, or without IP. First, since the pins of one that was made
         // again have the same names.
         for before in self.uplinks.iter().filter(|before| !uplinks.iter().any(|uplink| same(before, uplink))) {
@@ -283,11 +288,14 @@ impl Engine {
         }
         if self.uplinks.is_empty() {
             let own = uplinks.iter().map(|uplink| (uplink.name.as_str(), uplink.ifindex));
-            self.hooks.detach_other_uplinks(&own.chain([(overlay::NAME, overlay::IFINDEX)]).collect::<Vec<_>>());
+            self.hooks.detach_other_uplinks(
+                &own.chain([(overlay::NAME, overlay::IFINDEX), (svc::NAME, svc::IFINDEX)]).collect::<Vec<_>>(),
+            );
         }
         // The others are looked after (`Hooks::look`).
-        for uplink in uplinks.iter().filter(|uplink| !self.uplinks.iter().any(|before| same(before, uplink))) {
-            match self.hooks.attach_uplink(&uplink.name, uplink.ifindex, uplink.bare) {
+        let read = uplinks.iter().filter(|uplink| uplink.framing != Framing::Other);
+        for uplink in read.filter(|uplink| !self.uplinks.iter().any(|before| same(before, uplink))) {
+            match self.hooks.attach_uplink(&uplink.name, uplink.ifindex, uplink.framing == Framing::Bare) {
                 Ok(()) => {}
                 // Containers' devices come and go all the time.
                 Err(error) if error.is_of_vanished(uplink.ifindex) => {
@@ -366,7 +374,7 @@ impl Engine {
             self.api_server = api_server;
         }
         let dirty = self.shared.model_mut().take_dirty();
-        if !dirty.nodes.is_empty() {
+        if !dirty.nodes.is_empty() || dirty.whole.contains(&Whole::Routes) {
             self.shared.look.notify_one();
         }
         if dirty.policy() {

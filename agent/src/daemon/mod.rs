@@ -15,6 +15,7 @@ mod proxy;
 mod repair;
 mod report;
 mod sockets;
+mod svc;
 mod sweep;
 mod wire;
 
@@ -112,6 +113,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         cni_conf_name,
         cni_chain,
         node_port_addresses,
+        service_ranges,
         external_ips,
         pod_ranges,
         annotated_ranges,
@@ -159,8 +161,14 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let sysctls = Sysctls::new(&proc_sys, &run_dir);
     // A socket of its own: the kernel serves one list at a time on each.
-    let wire =
-        Wire::new(Netlink::open()?, Choice { named, excluded }, sysctls, tunnel, &socket, (pins.clone(), sentry));
+    let wire = Wire::new(
+        Netlink::open()?,
+        Choice { named, excluded },
+        sysctls,
+        (tunnel, service_ranges),
+        &socket,
+        (pins.clone(), sentry),
+    );
     hooks.attach_sockets(&cgroup)?;
 
     let cluster = source.cluster().cloned();

@@ -17,7 +17,7 @@ use crate::bpf::Sentry;
 use crate::model::LocalPod;
 use crate::repair::{HavePods, Kind, Looked, Step, WantPod, compare_pods, follows_the_pod, is_wired_but_for_the_mac};
 use crate::state::{Shared, Subject};
-use crate::wiring::{Changed, Names, Netlink, Peers, Sysctls, Uplink, overlay};
+use crate::wiring::{Changed, Names, Netlink, Peers, Sysctls, Uplink, overlay, svc};
 
 /// How long the plugin may take to wire a pod whose programs are attached, if it does not hang up before.
 const WIRING: Duration = Duration::from_secs(20);
@@ -172,7 +172,7 @@ impl Caretaker {
     ) -> bool {
         let mut interfaces = self.interfaces.clone();
         interfaces.extend(uplinks.iter().map(|uplink| uplink.ifindex));
-        interfaces.insert(overlay::IFINDEX);
+        interfaces.extend([overlay::IFINDEX, svc::IFINDEX]);
         match self.netlink.filters(&interfaces).await {
             Ok(filters) => {
                 let (answer, looked) = oneshot::channel();

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
@@ -14,13 +15,15 @@ use tracing::{debug, info, warn};
 use super::engine::Input;
 use super::overlay::Keeper;
 use super::repair::Caretaker;
+use super::svc::{self, Found};
 use crate::bpf::{PinDir, Sentry, watch_mounts};
 use crate::compile::node;
 use crate::network::TunnelSettings;
 use crate::repair::{Kind, Looked, Repair};
 use crate::state::{Shared, Subject};
 use crate::wiring::{
-    Change, Choice, Kept, Lingering, Netlink, NodeRoute, Sysctls, Uplink, WiringError, desired, neighbours, watch,
+    self, Change, Choice, Framing, Kept, Lingering, Netlink, NodeRoute, Sysctls, Uplink, WiringError, desired,
+    neighbours, watch,
 };
 
 /// How often everything is looked at when nothing tells of a change.
@@ -49,6 +52,9 @@ pub(super) struct Wire {
     sysctls: Sysctls,
     tunnel: TunnelSettings,
     keeper: Keeper,
+    services: svc::Keeper,
+    /// Where the settings say that services have their addresses.
+    service_ranges: Vec<IpNetwork>,
     caretaker: Caretaker,
     pins: PinDir,
     /// What the kernel was last made to have. What is not so later somebody else has undone.
@@ -65,6 +71,20 @@ fn primary(uplinks: &[Uplink]) -> Vec<&str> {
     uplinks.iter().filter(|uplink| uplink.is_primary).map(|uplink| uplink.name.as_str()).collect()
 }
 
+/// What is said of those whose packets the programs do not read, if there are any.
+fn unread(uplinks: &[Uplink]) -> Option<String> {
+    let unread = uplinks.iter().filter(|uplink| uplink.framing == Framing::Other);
+    let names: Vec<_> = unread.map(|uplink| uplink.name.as_str()).collect();
+    let text = || {
+        format!(
+            "packets of {} have headers that Fairlead does not read: what comes in there meets no Service, and what pods send \
+             there keeps their addresses; if that is all right, add the interface to excludeUplinks",
+            names.join(", ")
+        )
+    };
+    (!names.is_empty()).then(text)
+}
+
 /// Whether the loop goes on.
 type Running = Result<(), Stopped>;
 
@@ -77,18 +97,21 @@ impl Wire {
         netlink: Netlink,
         choice: Choice,
         sysctls: Sysctls,
-        tunnel: TunnelSettings,
+        (tunnel, service_ranges): (TunnelSettings, Vec<IpNetwork>),
         socket: &Path,
         (pins, sentry): (PinDir, Sentry),
     ) -> Self {
         let keeper = Keeper::new(tunnel, sysctls.clone());
         let caretaker = Caretaker::new(netlink.clone(), sysctls.clone(), socket, sentry);
+        let services = sysctls.clone();
         Self {
             netlink,
             choice,
             sysctls,
             tunnel,
             keeper,
+            services: svc::Keeper::new(services),
+            service_ranges,
             caretaker,
             pins,
             uplinks: None,
@@ -152,12 +175,26 @@ impl Wire {
             let network =
                 node::network(&uplinks, self.addresses.as_deref().unwrap_or_default(), model.own_node(), self.tunnel);
             model.synced().then(|| {
-                let tunnel_mtu = network.tunnel_mtu(model.node_name(), model.nodes());
-                (desired(model.node_name(), model.nodes(), &network), tunnel_mtu)
+                let (name, nodes) = (model.node_name(), || model.nodes());
+                let mtus = (network.tunnel_mtu(name, nodes()), network.pod_mtu(name, nodes()));
+                let reserved = model.reserved();
+                let addresses = reserved.cluster_ips().filter(|ip| !reserved.is_node(*ip));
+                let services = wiring::svc::desired(&self.service_ranges, addresses, &network);
+                (desired(name, nodes(), &network), services, mtus)
             })
         };
-        if let Some((routes, tunnel_mtu)) = wanted {
+        if let Some((mut routes, (to_services, left_out), (tunnel_mtu, pod_mtu))) = wanted {
             self.keeper.look(&self.netlink, tunnel_mtu, inputs, &mut looked).await;
+            let found = self.services.look(&self.netlink, pod_mtu, inputs).await;
+            if found == Ok(Found::Repaired) {
+                let what = format!("the device {}", wiring::svc::NAME);
+                looked.repaired.push(Repair { kind: Kind::Services, what });
+            }
+            // Without the device there are no routes either: nothing is worse than it was.
+            if found.is_ok() {
+                routes.extend(to_services);
+            }
+            shared.warn("services", found.err().or_else(|| svc::left_out(left_out)));
             self.set_routes(&uplinks, routes, &mut looked).await;
             shared.note(|progress| progress.wired = true);
         }
@@ -190,6 +227,7 @@ impl Wire {
             if uplinks.is_empty() {
                 warn!("no uplink found: give an interface an address, or see the settings uplinks and excludeUplinks");
             }
+            shared.warn("uplinks", unread(&uplinks));
             self.uplinks = Some(uplinks.clone());
             inputs.send(Input::Uplinks(uplinks)).await.map_err(|_| Stopped)?;
         }

@@ -43,6 +43,8 @@ async fn wired(netlink: Netlink) -> Vec<Step> {
     });
     let overlay = netlink.has_overlay().await;
     let overlay = overlay.map(|there| if there { "would remove it" } else { "not present" }.to_owned());
+    let services = netlink.has_svc().await;
+    let services = services.map(|there| if there { "would remove it" } else { "not present" }.to_owned());
     let links = PodLinks::new(netlink).list().await;
     let links = links.map(|links| {
         let names: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
@@ -50,9 +52,10 @@ async fn wired(netlink: Netlink) -> Vec<Step> {
         some(names.len(), "link") + &named
     });
     vec![
-        Step::new("routes to other nodes' pods", routes),
+        Step::new("routes to other nodes' pods and to Services", routes),
         Step::new("neighbours", neighbours),
         Step::new("VXLAN device", overlay),
+        Step::new("device for Services", services),
         Step::new("pod interfaces", links),
     ]
 }

@@ -60,7 +60,7 @@ async fn unwire(netlink: Netlink) -> Vec<Step> {
     let routes = netlink.node_routes().await.map_or(0, |routes| routes.len());
     let outcome = netlink.set_node_routes(&BTreeSet::new()).await;
     let mut steps = vec![Step::new(
-        "routes to other nodes' pods",
+        "routes to other nodes' pods and to Services",
         outcome.map_err(|e| e.to_string()).and_then(|kept| all_or(count(routes, "route"), &kept.errors)),
     )];
     let outcome = netlink.keep_neighbours(&BTreeSet::new()).await;
@@ -71,6 +71,8 @@ async fn unwire(netlink: Netlink) -> Vec<Step> {
     let outcome = netlink.remove_overlay().await.map_err(|error| error.to_string());
     let said = |there| if there { "removed" } else { "not present" }.to_owned();
     steps.push(Step::new("VXLAN device", outcome.map(said)));
+    let outcome = netlink.remove_svc().await.map_err(|error| error.to_string());
+    steps.push(Step::new("device for Services", outcome.map(said)));
     let links = PodLinks::new(netlink);
     let outcome = match links.list().await {
         Ok(found) => {

@@ -36,6 +36,8 @@ pub enum Whole {
     HostPorts,
     /// Every peer: how other nodes are reached changed.
     Peers,
+    /// The routes to services: which addresses those have changed.
+    Routes,
 }
 
 impl Dirty {

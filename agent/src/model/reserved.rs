@@ -83,6 +83,11 @@ impl Reserved {
         held.filter_map(|(ip, holders)| Some((*ip, holders.first()?.clone()))).collect()
     }
 
+    /// Every ClusterIP.
+    pub fn cluster_ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.cluster_ips.0.keys().copied()
+    }
+
     /// The Services that have a NodePort, in order.
     pub fn node_port(&self, port: u16, protocol: Protocol) -> impl Iterator<Item = &ObjectKey> {
         self.node_ports.of((port, protocol))
@@ -153,7 +158,7 @@ impl Reserved {
         self.claims.replace(key, &set(old, claimed), &set(new, claimed));
         self.claimed_ports.replace(key, &set(old, claimed_ports), &set(new, claimed_ports));
         for ip in self.cluster_ips.replace(key, &set(old, cluster_ips), &set(new, cluster_ips)) {
-            dirty.whole.insert(Whole::HostPorts);
+            dirty.whole.extend([Whole::HostPorts, Whole::Routes]);
             dirty.services.extend(self.claims.of(ip).cloned());
         }
         for (port, _) in self.node_ports.replace(key, &set(old, node_ports), &set(new, node_ports)) {

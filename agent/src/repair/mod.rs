@@ -27,6 +27,8 @@ pub enum Kind {
     Program,
     /// The device of the tunnel.
     Tunnel,
+    /// The device for what the node itself sends to services.
+    Services,
     /// The host side of a pod's veth: up, with its MAC address.
     Link,
     /// A setting of the kernel.
@@ -39,8 +41,17 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] =
-        [Self::Bpffs, Self::Pin, Self::Program, Self::Tunnel, Self::Link, Self::Sysctl, Self::Neighbour, Self::Route];
+    pub const ALL: [Self; 9] = [
+        Self::Bpffs,
+        Self::Pin,
+        Self::Program,
+        Self::Tunnel,
+        Self::Services,
+        Self::Link,
+        Self::Sysctl,
+        Self::Neighbour,
+        Self::Route,
+    ];
 
     /// The label of the metric.
     #[must_use]
@@ -50,6 +61,7 @@ impl Kind {
             Self::Pin => "pin",
             Self::Program => "program",
             Self::Tunnel => "tunnel",
+            Self::Services => "services",
             Self::Link => "link",
             Self::Sysctl => "sysctl",
             Self::Neighbour => "neighbour",

@@ -38,11 +38,22 @@ impl Lingering {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wiring::Framing;
 
     fn device(ifindex: u32, has_ip: bool) -> Uplink {
         let addresses = if has_ip { vec![("192.0.2.1".parse().unwrap(), 24)] } else { vec![] };
         let (name, mac) = (format!("eth{ifindex}"), None);
-        Uplink { ifindex, name, mtu: 1500, mac, addresses, is_primary: has_ip, has_ip, paces: false, bare: false }
+        Uplink {
+            ifindex,
+            name,
+            mtu: 1500,
+            mac,
+            addresses,
+            is_primary: has_ip,
+            has_ip,
+            paces: false,
+            framing: Framing::Ethernet,
+        }
     }
 
     #[test]

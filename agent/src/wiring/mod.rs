@@ -15,6 +15,7 @@ mod peers;
 mod pods;
 mod routes;
 mod source;
+pub mod svc;
 mod sysctl;
 #[cfg(test)]
 mod tests;
@@ -32,5 +33,5 @@ pub use pods::Names;
 pub use routes::{NODE_ROUTE_PROTOCOL, NodeRoute, Via, desired, difference};
 pub use sysctl::record::RecordError;
 pub use sysctl::{PROC_SYS, Sysctls};
-pub use uplinks::Uplink;
+pub use uplinks::{Framing, Uplink};
 pub use watch::{Change, Watch, watch};

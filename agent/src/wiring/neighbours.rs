@@ -28,7 +28,7 @@ pub fn neighbours(uplinks: &[super::Uplink], routes: &BTreeSet<NodeRoute>) -> BT
     };
     let next_hop = |route: &NodeRoute| match route.via {
         Via::Node(hop) => Some(hop),
-        Via::Nobody | Via::Tunnel(_) => None,
+        Via::Nobody | Via::Tunnel(_) | Via::Services(_) => None,
     };
     routes.iter().filter_map(next_hop).filter_map(uplink_of).collect()
 }

@@ -14,7 +14,7 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 
-use super::{Kept, Netlink, WiringError, overlay};
+use super::{Kept, Netlink, WiringError, overlay, svc};
 use crate::network::{Network, Way};
 
 /// The protocol number (`rtm_protocol`) of these routes, by which they are found again; pods' routes have another.
@@ -38,6 +38,8 @@ pub enum Via {
     Node(IpAddr),
     /// Into the tunnel, from this address of the node: its device has none.
     Tunnel(Option<IpAddr>),
+    /// To services, from this address of the node.
+    Services(IpAddr),
 }
 
 /// The routes that the node `own` should have.
@@ -105,6 +107,7 @@ fn text(route: NodeRoute) -> String {
     match route.via {
         Via::Node(ip) => format!("{} via {ip} (are the nodes on the same network?)", route.destination),
         Via::Tunnel(_) => format!("{} dev {}", route.destination, overlay::NAME),
+        Via::Services(_) => format!("{} dev {}", route.destination, svc::NAME),
         Via::Nobody => format!("unreachable {}", route.destination),
     }
 }
@@ -119,14 +122,16 @@ fn message(route: NodeRoute) -> RouteMessage {
     message.header.scope = RouteScope::Universe;
     message.header.kind = if route.via == Via::Nobody { RouteType::Unreachable } else { RouteType::Unicast };
     message.attributes.push(RouteAttribute::Destination(RouteAddress::from(destination.network())));
+    let mut by_device = |ifindex, source: Option<IpAddr>| {
+        message.header.scope = RouteScope::Link;
+        message.attributes.push(RouteAttribute::Oif(ifindex));
+        message.attributes.extend(source.map(|ip| RouteAttribute::PrefSource(RouteAddress::from(ip))));
+    };
     match route.via {
         Via::Nobody => {}
+        Via::Tunnel(source) => by_device(overlay::IFINDEX, source),
+        Via::Services(source) => by_device(svc::IFINDEX, Some(source)),
         Via::Node(ip) => message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(ip))),
-        Via::Tunnel(source) => {
-            message.header.scope = RouteScope::Link;
-            message.attributes.push(RouteAttribute::Oif(overlay::IFINDEX));
-            message.attributes.extend(source.map(|ip| RouteAttribute::PrefSource(RouteAddress::from(ip))));
-        }
     }
     message
 }
@@ -155,10 +160,12 @@ fn parse(route: &RouteMessage) -> Option<NodeRoute> {
         RouteAttribute::PrefSource(address) => ip(address),
         _ => None,
     });
-    let via = match gateway {
-        Some(ip) => Via::Node(ip),
-        None if route.attributes.contains(&RouteAttribute::Oif(overlay::IFINDEX)) => Via::Tunnel(source),
-        None => Via::Nobody,
+    let by = |ifindex| route.attributes.contains(&RouteAttribute::Oif(ifindex));
+    let via = match (gateway, source) {
+        (Some(ip), _) => Via::Node(ip),
+        (None, _) if by(overlay::IFINDEX) => Via::Tunnel(source),
+        (None, Some(source)) if by(svc::IFINDEX) => Via::Services(source),
+        (None, _) => Via::Nobody,
     };
     let destination = IpNetwork::new(destination, route.header.destination_prefix_length).ok()?;
     Some(NodeRoute { destination, via })

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::overlay::{NAME, Overlay};
 use super::uplinks::paces;
-use super::{Changed, Choice, Names, Netlink, NodeRoute, Sysctls, Uplink, Via, neighbours, watch};
+use super::{Changed, Choice, Framing, Names, Netlink, NodeRoute, Sysctls, Uplink, Via, neighbours, watch};
 use crate::repair::{Step, WantPod, compare_pods};
 
 fn ip(line: &str) -> String {
@@ -115,7 +115,8 @@ fn s73_uplinks_are_where_ip_enters_or_leaves() {
         // `fabric` has a link-local address and the route to its network, as whatever is up.
         let expected = [("fabric", false), ("uplink", true), ("second", false), ("br0", false), ("tun0", false)];
         assert_eq!(names(&found), named(&expected));
-        assert_eq!(found.iter().map(|uplink| uplink.bare).collect::<Vec<_>>(), [false, false, false, false, true]);
+        let bare: Vec<_> = found.iter().map(|uplink| uplink.framing == Framing::Bare).collect();
+        assert_eq!(bare, [false, false, false, false, true]);
         let uplink = &found[1];
         assert_eq!((uplink.mtu, uplink.mac.unwrap().to_string().as_str()), (1400, "02:00:00:00:00:07"));
         for address in ["172.18.0.1", "fd00:172:18::1"] {
@@ -250,7 +251,7 @@ fn a_next_hop_on_an_uplinks_network_is_a_neighbour() {
         is_primary: true,
         has_ip: true,
         paces: false,
-        bare: false,
+        framing: Framing::Ethernet,
     };
     let other = Uplink { is_primary: false, ..uplink(1, &["172.18.0.1/16", "192.0.2.1/24"]) };
     let uplinks = [other, uplink(2, &["172.18.0.11/24"]), uplink(3, &["fd00:172:18::11/64"])];

@@ -15,6 +15,7 @@ use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
 use super::source::{Candidate, ranked};
 use super::{Netlink, WiringError, overlay};
+use fairlead_datapath::svc;
 
 /// A device by which IP enters or leaves the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +37,47 @@ pub struct Uplink {
     pub has_ip: bool,
     /// Whether its queues keep each packet until its departure time, as fq does.
     pub paces: bool,
-    /// Whether its packets have no Ethernet header, as those of wireguard and tun.
-    pub bare: bool,
+    /// How its packets begin.
+    pub framing: Framing,
+}
+
+/// How the packets of a device begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// With an Ethernet header.
+    Ethernet,
+    /// With IP.
+    Bare,
+    /// With something that the programs do not read.
+    Other,
+}
+
+impl Framing {
+    /// The kernel takes for devices of packets without a header what `dev_is_mac_header_xmit` names (include/linux/if_arp.h),
+    /// and since 5.14 all of them bring packets that begin with what was inside.
+    fn of(link: &LinkMessage) -> Self {
+        match link.header.link_layer_type {
+            LinkLayerType::Ether => Self::Ethernet,
+            LinkLayerType::None | LinkLayerType::Rawip | LinkLayerType::Ppp => Self::Bare,
+            LinkLayerType::Tunnel | LinkLayerType::Tunnel6 | LinkLayerType::Sit => Self::Bare,
+            // One without another end, or with a group, has the tunnel's own header before each packet (`ipgre_header_ops` in
+            // net/ipv4/ip_gre.c).
+            LinkLayerType::Ipgre | LinkLayerType::Ip6gre if has_other_end(link) => Self::Bare,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether a tunnel leads to one host, whose address its link-layer address for all is.
+fn has_other_end(link: &LinkMessage) -> bool {
+    link.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::Broadcast(bytes) => match *bytes.as_slice() {
+            [a, b, c, d] => !IpAddr::from([a, b, c, d]).is_multicast() && [a, b, c, d] != [0; 4],
+            ref other => <[u8; 16]>::try_from(other)
+                .is_ok_and(|ip| !IpAddr::from(ip).is_multicast() && !IpAddr::from(ip).is_unspecified()),
+        },
+        _ => false,
+    })
 }
 
 impl Uplink {
@@ -63,8 +103,8 @@ struct Dump {
 }
 
 impl Netlink {
-    /// The uplinks, in order of their index: what has an Ethernet header or none, and an address or a route. Bridges' ports and bonds'
-    /// members are not, what they are ports and members of is. `node_ips` are the node's internal addresses.
+    /// The uplinks, in order of their index: what has an address or a route. Bridges' ports and bonds' members are not, what they
+    /// are ports and members of is. `node_ips` are the node's internal addresses.
     ///
     /// # Errors
     /// When the kernel refuses to list something.
@@ -140,8 +180,8 @@ fn uplinks(dump: &Dump, node_ips: &[IpAddr]) -> Vec<Uplink> {
     });
     let vrfs: BTreeSet<u32> = dump.links.iter().filter(|link| is_a(link, &InfoKind::Vrf)).map(index).collect();
     let leads_out = |link: &&LinkMessage| {
-        let of_others =
-            link.header.flags.contains(LinkFlags::Loopback) || is_pod(index(link)) || index(link) == overlay::IFINDEX;
+        let is_ours = [overlay::IFINDEX, svc::IFINDEX, svc::PEER_IFINDEX].contains(&index(link));
+        let of_others = link.header.flags.contains(LinkFlags::Loopback) || is_pod(index(link)) || is_ours;
         // Nothing comes in by a device that is none, and a program for frames reads nothing else.
         !of_others && !is_a(link, &InfoKind::Dummy) && controller(link).is_none_or(|master| vrfs.contains(&master))
     };
@@ -151,9 +191,8 @@ fn uplinks(dump: &Dump, node_ips: &[IpAddr]) -> Vec<Uplink> {
         .filter(leads_out)
         .filter_map(|link| {
             let mut uplink = uplink(link, dump, node_ips, defaults.contains(&index(link)))?;
-            let has_frames = link.header.link_layer_type == LinkLayerType::Ether;
             uplink.has_ip = !uplink.addresses.is_empty() || all.contains(&uplink.ifindex);
-            (uplink.is_primary || has_frames || uplink.bare).then_some(uplink)
+            Some(uplink)
         })
         .collect();
     found.sort_by_key(|uplink| uplink.ifindex);
@@ -194,8 +233,7 @@ fn uplink(link: &LinkMessage, dump: &Dump, node_ips: &[IpAddr], has_default_rout
     let addresses = ranked(candidates, node_ips, &sources);
     let is_primary = has_default_route || addresses.iter().any(|(ip, _)| node_ips.contains(ip));
     let paces = paces(&dump.queues, ifindex);
-    let bare = matches!(link.header.link_layer_type, LinkLayerType::None | LinkLayerType::Rawip | LinkLayerType::Ppp);
-    Some(Uplink { ifindex, name, mtu, mac, addresses, is_primary, has_ip: false, paces, bare })
+    Some(Uplink { ifindex, name, mtu, mac, addresses, is_primary, has_ip: false, paces, framing: Framing::of(link) })
 }
 
 /// The source that a default route names, which whoever leaves by it gets.
@@ -317,6 +355,34 @@ mod tests {
         let with_ip = found.iter().filter(|uplink| uplink.has_ip);
         let indices: Vec<_> = with_ip.map(|uplink| (uplink.ifindex, uplink.is_primary)).collect();
         assert_eq!(indices, [(2, true), (4, false), (6, false), (8, false), (21, false)]);
+    }
+
+    #[test]
+    fn s81_tunnels_are_read_from_the_packet_inside_on_and_what_is_not_read_is_known() {
+        let framing = |kind: LinkLayerType, broadcast: Option<&str>| {
+            let mut link = LinkMessage::default();
+            link.header.link_layer_type = kind;
+            let bytes = broadcast.map(|ip| match ip.parse().unwrap() {
+                IpAddr::V4(ip) => ip.octets().to_vec(),
+                IpAddr::V6(ip) => ip.octets().to_vec(),
+            });
+            link.attributes.extend(bytes.map(LinkAttribute::Broadcast));
+            Framing::of(&link)
+        };
+        use LinkLayerType::{Ether, Infiniband, Ip6gre, Ipgre, None, Ppp, Rawip, Sit, Tunnel, Tunnel6};
+        assert_eq!(framing(Ether, Option::None), Framing::Ethernet);
+        for kind in [None, Rawip, Ppp, Tunnel, Tunnel6, Sit] {
+            assert_eq!(framing(kind, Option::None), Framing::Bare, "{kind}");
+            assert_eq!(framing(kind, Some("0.0.0.0")), Framing::Bare, "{kind}, as of 6to4");
+        }
+        for (kind, end, group) in [(Ipgre, "192.0.2.1", "239.0.0.1"), (Ip6gre, "2001:db8::1", "ff02::1")] {
+            assert_eq!(framing(kind, Some(end)), Framing::Bare, "{kind}");
+            let nobody = if end.contains(':') { "::" } else { "0.0.0.0" };
+            for other in [Option::None, Some(nobody), Some(group)] {
+                assert_eq!(framing(kind, other), Framing::Other, "{kind} {other:?}");
+            }
+        }
+        assert_eq!(framing(Infiniband, Option::None), Framing::Other);
     }
 
     #[test]

@@ -91,7 +91,7 @@ reasons! {
     Race = 19, "race";
     /// The kernel refused to rewrite the packet.
     Rewrite = 20, "rewrite";
-    /// The service has no endpoints; the sender gets a TCP reset or ICMP port unreachable.
+    /// The service has no endpoints, or no service has this port of a cluster address; the sender gets a TCP reset or ICMP port unreachable.
     Rejected = 21, "rejected";
     /// The client is not in the service's `loadBalancerSourceRanges`.
     SourceRange = 22, "source_range";

@@ -29,6 +29,7 @@ pub mod policy;
 pub mod register;
 mod scratch;
 pub mod service;
+pub mod svc;
 pub mod tables;
 #[cfg(any(test, feature = "host"))]
 pub mod testing;

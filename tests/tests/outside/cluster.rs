@@ -3,6 +3,16 @@
 use crate::world::{cluster, probes, service, world};
 
 #[test]
+fn s3_a_port_that_no_service_has_is_refused_to_the_outside() {
+    let world = world();
+    world.lab.apply(&service("s3", 3).endpoint(&world.near).yaml());
+    for outside in [world.lab.client(), world.lab.far_client()] {
+        world.reaches(outside, &probes(cluster(3), 80, 53), &[world.near.key()]);
+        world.refused(outside, &probes(cluster(3), 81, 54));
+    }
+}
+
+#[test]
 fn s17_cluster_addresses_are_open_to_the_outside_from_the_nodes_address() {
     let world = world();
     world.lab.apply(&service("s17", 17).endpoints(&[&world.near, &world.far]).yaml());

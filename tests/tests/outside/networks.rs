@@ -44,6 +44,12 @@ fn be_at(place: &impl Probes, device: &str, [v4, v6]: [IpAddr; 2]) {
     ip(place, &format!("link set {device} up"));
 }
 
+/// Sets a device up that was down for a moment: IPv6 addresses have gone with it.
+fn be_at_again(place: &impl Probes, device: &str, [_, v6]: [IpAddr; 2]) {
+    ip(place, &format!("link set {device} up"));
+    ip(place, &format!("addr replace {v6}/64 dev {device} nodad"));
+}
+
 /// A guest with a pair of devices of its own, of which the node has one.
 fn guest(node: &Node, name: &str) -> Vantage {
     let guest = node.guest(name);
@@ -107,14 +113,17 @@ fn s73_s74_networks_that_nobody_named_are_served_and_what_goes_there_has_the_nod
 }
 
 /// Two tun devices, one here and one in the network namespace that is named, and whatever goes into one comes out of the other:
-/// a VPN without the cipher.
+/// a VPN without the cipher. What is named besides is the kind of the device here (`TUNSETLINK`).
 const PUMP: &str = r#"
 import ctypes, fcntl, os, select, struct, sys
-def tun(name):
+def tun(name, kind=0):
     fd = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name, 0x1001))
+    if kind:
+        fcntl.ioctl(fd, 0x400454CD, kind)
     return fd
-here = tun(b"bare")
+kind = sys.argv[2] if len(sys.argv) > 2 else ""
+here = tun(b"bare" + kind.encode(), int(kind or 0))
 assert ctypes.CDLL(None).setns(os.open("/run/netns/" + sys.argv[1], os.O_RDONLY), 0x40000000) == 0
 there = tun(b"bare")
 while True:
@@ -185,6 +194,61 @@ fn s76_devices_without_an_ethernet_header_are_uplinks_and_what_they_take_is_told
             Err(ProbeError::Refused) => Ok(()),
             other => Err(format!("{other:?}")),
         });
+    }
+}
+
+/// Not every kernel has the modules of IP tunnels. What the programs see of a device that says that it is one is the same: the
+/// packet inside.
+#[test]
+fn s81_tunnels_of_ip_in_ip_are_uplinks_too_and_what_is_not_read_is_told() {
+    /// `ARPHRD_TUNNEL`, `ARPHRD_TUNNEL6`, `ARPHRD_SIT`, `ARPHRD_IPGRE`, `ARPHRD_IP6GRE` (include/uapi/linux/if_arp.h), and the
+    /// other end where one is needed.
+    const KINDS: [(u16, Option<&str>); 5] = [
+        (768, None),
+        (769, None),
+        (776, None),
+        (778, Some("192.0.2.7")),
+        (823, Some("20:01:0d:b8:00:00:00:00:00:00:00:00:00:00:00:07")),
+    ];
+    let lab = Lab::builder().nodes(1).start();
+    let node = lab.node("node-1").as_ref();
+    let server = lab.node("node-1").pod("shop/server").tcp(8080).udp(5300).start();
+    lab.apply(&service("s81", 81).node_ports(&[30_081, 30_082]).endpoint(&server).yaml());
+    let status = || node.fairlead(&["status"]).stdout;
+    for (number, (kind, other_end)) in (81..).zip(KINDS) {
+        let (name, device) = (format!("vpn{kind}"), format!("bare{kind}"));
+        let (guest, network) = (node.guest(&name), Network::new(number));
+        let pump = node.spawn(&format!("pump{kind}"), &["python3", "-c", PUMP, &name, &kind.to_string()], &[]);
+        for (place, device, own) in [(node.vantage(), &*device, network.node), (&guest, "bare", network.guest)] {
+            lab.wait_until("the device is there", || match place.run(&["ip", "link", "set", device, "mtu", "1400"]) {
+                ended if ended.ok() => Ok(()),
+                ended => Err(format!("{ended:?} {}", pump.log())),
+            });
+            be_at(place, device, own);
+        }
+        for default in ["route add default dev bare", "-6 route add default dev bare"] {
+            ip(&guest, default);
+        }
+        if let Some(other_end) = other_end {
+            lab.wait_until("the device is told of", || match status() {
+                status if status.contains(&format!("packets of {device} have headers")) => Ok(()),
+                status => Err(status),
+            });
+            ip(node, &format!("link set {device} down"));
+            ip(node, &format!("link set {device} broadcast {other_end}"));
+            be_at_again(node, &device, network.node);
+        }
+        let to = [probes(cluster(81), 80, 53), probes(node.ips(), 30_081, 30_082)].concat();
+        reaches(&lab, &guest.via(Via::Packet), &to, &[&server]);
+        reaches(&lab, &guest, &server.ips().map(|ip| Probe::tcp(ip, 8080)), &[&server]);
+        guest.serve(&name, &[9000], &[9000]);
+        for (probe, own) in probes(network.guest, 9000, 9000).iter().zip(network.node.iter().flat_map(|ip| [ip, ip])) {
+            lab.wait_until(&format!("{probe:?} comes from {own}"), || match server.probe(probe) {
+                Ok(reply) if reply.server.peer.ip() == *own => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
+        }
+        assert!(!status().contains("have headers"), "{}", status());
     }
 }
 

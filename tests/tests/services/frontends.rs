@@ -1,9 +1,28 @@
 //! What is a frontend and what is not.
 
-use fairlead_tests::{Probes, ServiceManifest};
+use fairlead_tests::{Probe, ProbeError, Probes, ServiceManifest, Via};
 use serde_json::{Value, json};
 
 use crate::world::{edited, ips, service, world};
+
+#[test]
+fn s3_a_port_that_no_service_has_is_refused() {
+    let world = world();
+    world.lab.apply(&service("s3", 3).endpoints(&[&world.near]).yaml());
+    world.reaches(&ips(3), &[&world.near]);
+    for ip in ips(3) {
+        for probe in [Probe::tcp(ip, 81), Probe::udp(ip, 54)] {
+            for via in Via::BOTH {
+                for from in [world.client.via(via), world.lab.node("node-1").via(via)] {
+                    world.lab.wait_until(&format!("{probe:?} is refused"), || match from.probe(&probe) {
+                        Err(ProbeError::Refused) => Ok(()),
+                        other => Err(format!("{other:?}")),
+                    });
+                }
+            }
+        }
+    }
+}
 
 #[test]
 fn s14_headless_services_and_external_names_are_not_proxied() {

@@ -1,4 +1,4 @@
-//! Processes of the host. They reach services at the socket only: there is no path per packet for them.
+//! Processes of the host, at the socket. What no hook sees is in `unseen`.
 
 use std::time::Duration;
 

@@ -8,4 +8,5 @@ mod host;
 mod refusal;
 mod restart;
 mod traffic;
+mod unseen;
 mod world;

@@ -142,7 +142,7 @@ flags! {
 pub struct Way {
     /// The end of its flow that it goes to.
     pub end: End,
-    /// 1 if it goes through the host's stack.
+    /// 1 if it goes through the host's stack, [`Way::HOME`] if by the device that the node's own packets to services leave by.
     pub stack: u32,
     /// 1 if it gets the tuple `draft.target` first.
     pub translate: u32,
@@ -153,6 +153,9 @@ pub struct Way {
 }
 
 impl Way {
+    /// [`Self::stack`] of what the node itself gets in the name of a service ([`crate::svc`]).
+    pub const HOME: u32 = 2;
+
     /// To an end, as the packet is.
     #[inline(always)]
     #[must_use]

@@ -239,6 +239,13 @@ impl Flow {
         self.is(FlowFlags::NEAR | FlowFlags::FAR)
     }
 
+    /// Whether the node itself opened it to a service, past the socket hooks ([`crate::svc`]).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of_svc(&self) -> bool {
+        self.is(FlowFlags::FROM_NODE) && self.backend != NO_BACKEND
+    }
+
     /// Makes `key` that of a translated flow's other entry.
     #[inline(always)]
     pub fn set_other_key(&self, key: &mut TaggedKey, proto: u8) {

@@ -71,9 +71,20 @@ impl Node {
         self.hand_out(frame)
     }
 
+    /// Carries what the node itself sends to the address of a service, where its routes lead, to where it ends.
+    pub fn asks(&mut self, frame: &mut Frame) -> Landed {
+        frame.ingress = 0;
+        match self.host.run(Hook::ToServices, frame) {
+            Fate::Out => self.hand_out(frame),
+            fate @ (Fate::Pass | Fate::Stack) => panic!("{fate:?} of what goes to a service"),
+            fate => self.follow(fate, frame),
+        }
+    }
+
     fn follow(&mut self, fate: Fate, frame: &mut Frame) -> Landed {
         match fate {
             Fate::Stack | Fate::Pass => self.route(frame),
+            Fate::Home => Landed::Host,
             Fate::ToPod(slot) => Landed::Pod(slot),
             Fate::ToNode(node) => Landed::Node(node),
             Fate::Out => self.leave(frame),

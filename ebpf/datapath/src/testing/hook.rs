@@ -17,6 +17,8 @@ pub enum Hook {
     FromOverlay,
     /// What the stack sends through the tunnel.
     ToOverlay,
+    /// What the node itself sends to services.
+    ToServices,
 }
 
 /// What became of a packet at a hook.
@@ -26,6 +28,8 @@ pub enum Fate {
     Pass,
     /// To the host's stack, with the mark.
     Stack,
+    /// To the node itself.
+    Home,
     /// Into a pod of this node.
     ToPod(u16),
     /// To another node.

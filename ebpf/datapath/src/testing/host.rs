@@ -21,7 +21,7 @@ use crate::overlay::{self, Outer};
 use crate::packet::{ETH_LEN, IcmpError, Tuple, send_error_v4, send_error_v6};
 use crate::walk::{self, Action, Step, Walk};
 use crate::{Addr, Long, WirePort, Word};
-use crate::{peer, policy, service};
+use crate::{peer, policy, service, svc};
 
 /// The tables, the clock and the rest of what a packet meets.
 #[derive(Debug)]
@@ -111,6 +111,7 @@ impl Host {
             Hook::FromPod(slot) | Hook::ToPod(slot) => ifindex_of(slot),
             Hook::FromUplink(ifindex) | Hook::ToUplink(ifindex) => ifindex,
             Hook::FromOverlay | Hook::ToOverlay => overlay::IFINDEX,
+            Hook::ToServices => svc::IFINDEX,
         };
         self.frame = RefCell::new(core::mem::take(frame));
         self.reached.set(self.linear);
@@ -122,11 +123,13 @@ impl Host {
             Hook::ToUplink(_) => walk::to_uplink(self, &mut walk, ether_type),
             Hook::FromOverlay => walk::from_overlay(self, &mut walk, ether_type),
             Hook::ToOverlay => walk::to_overlay(self, &mut walk, ether_type),
+            Hook::ToServices => walk::to_services(self, &mut walk, ether_type),
         };
         let fate = self.carry_out(action, &walk);
         self.walk = walk;
         *frame = self.frame.take();
-        if fate == Fate::Stack {
+        // What goes to a service is known by it where it leaves.
+        if fate == Fate::Stack || (hook == Hook::ToServices && fate == Fate::Out) {
             frame.mark |= self.config.mark;
         }
         fate
@@ -172,6 +175,7 @@ impl Host {
         match action.step() {
             Step::Pass => Fate::Pass,
             Step::Stack => Fate::Stack,
+            Step::Home => Fate::Home,
             Step::ToPod(slot) => Fate::ToPod(slot),
             Step::ToNode(node, v6) => {
                 assert_eq!(v6, walk.packet.v6 == 1);
@@ -195,10 +199,13 @@ impl Host {
     }
 
     fn refuse(&self, walk: &Walk, error: IcmpError) -> bool {
-        if walk.packet.v6 == 1 {
-            send_error_v6(self, &walk.packet, error.pack(), self.config.v6)
+        let packet = &walk.packet;
+        // The node takes nothing that comes in from its own address.
+        let from = |own| if self.ifindex == svc::IFINDEX { packet.tuple.dst } else { own };
+        if packet.v6 == 1 {
+            send_error_v6(self, packet, error.pack(), from(self.config.v6))
         } else {
-            send_error_v4(self, &walk.packet, error.pack(), self.config.v4)
+            send_error_v4(self, packet, error.pack(), from(self.config.v4))
         }
     }
 

@@ -23,6 +23,7 @@ use crate::ifindex_of;
 use crate::overlay::{self, RECEIVER, SENDER};
 use crate::policy::{HitKey, Hits};
 use crate::service::{Affinity, AffinityKey};
+use crate::svc;
 
 /// The most that a test run takes (`bpf_test_init` in net/bpf/test_run.c): a page less what the kernel puts around it.
 const LARGEST: usize = 3500;
@@ -150,11 +151,12 @@ impl Recorder {
             Hook::ToUplink(ifindex) => ("to_uplink", ifindex),
             Hook::FromOverlay => ("from_overlay", overlay::IFINDEX),
             Hook::ToOverlay => ("to_overlay", overlay::IFINDEX),
+            Hook::ToServices => ("to_services", svc::IFINDEX),
         };
         // Where a guard is behind the program, what passes is decided on.
         let passed = match hook {
             Hook::FromUplink(_) | Hook::ToUplink(_) => UNSPEC,
-            Hook::FromPod(_) | Hook::ToPod(_) | Hook::FromOverlay | Hook::ToOverlay => OK,
+            Hook::FromPod(_) | Hook::ToPod(_) | Hook::FromOverlay | Hook::ToOverlay | Hook::ToServices => OK,
         };
         let Outcome { fate, mut got, after } = outcome;
         let (verdict, counted) = match fate {
@@ -164,7 +166,7 @@ impl Recorder {
                 got.mark &= !host.config.mark;
                 (passed, None)
             }
-            Fate::ToPod(_) | Fate::ToNode(_) | Fate::Out | Fate::Answer => (REDIRECT, None),
+            Fate::ToPod(_) | Fate::ToNode(_) | Fate::Home | Fate::Out | Fate::Answer => (REDIRECT, None),
             Fate::Refused(reason) => (REDIRECT, Some(reason as u32)),
             Fate::Drop(reason) => (SHOT, Some(reason as u32)),
             Fate::Ignore => (SHOT, None),
@@ -215,7 +217,7 @@ fn obstacle(host: &Host, hook: Hook, sent: &Frame, fate: Fate) -> Option<&'stati
         Some("it is larger than what a test run takes")
     } else if sent.bytes.len() < 14 || host.linear != usize::MAX {
         Some("a test run has whole headers in one piece")
-    } else if fate == Fate::Out && matches!(hook, Hook::FromPod(_)) {
+    } else if fate == Fate::Out && matches!(hook, Hook::FromPod(_) | Hook::ToServices) {
         Some("routes of the node decide")
     } else {
         None

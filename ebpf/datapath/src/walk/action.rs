@@ -26,6 +26,8 @@ pub enum Step {
     /// Out of the node by the route to its destination, past the stack: whether it is IPv6, and the route's interface, 0 if
     /// there is no route.
     Out(bool, u32),
+    /// To the node itself, past the device that its own packets to services leave by.
+    Home,
     /// Back into the pod that it came from: it has been turned into an answer.
     Answer,
     /// Turned into this ICMP error and sent back, and counted under the reason.
@@ -43,6 +45,8 @@ impl Action {
     pub const STACK: Self = Self(1);
     /// [`Step::Answer`].
     pub const ANSWER: Self = Self(4);
+    /// [`Step::Home`].
+    pub const HOME: Self = Self(9);
     /// [`Step::Ignore`].
     pub const IGNORE: Self = Self(7);
     /// None yet: the walk goes on with its next stage.
@@ -114,6 +118,7 @@ impl Action {
             5 => Step::Refuse(IcmpError::unpack((word >> 16) as u16, (word >> 32) as u32), reason(word)),
             6 => Step::Drop(reason(word)),
             8 => Step::Out((word >> 8) as u8 != 0, (word >> 32) as u32),
+            9 => Step::Home,
             _ => Step::Ignore,
         }
     }
@@ -165,8 +170,8 @@ mod tests {
         for v6 in [false, true] {
             assert_eq!(Action::out(v6, 1_000_000).step(), Step::Out(v6, 1_000_000));
         }
-        let plain = [Action::PASS, Action::STACK, Action::ANSWER, Action::IGNORE];
-        assert_eq!(plain.map(Action::step), [Step::Pass, Step::Stack, Step::Answer, Step::Ignore]);
+        let plain = [Action::PASS, Action::STACK, Action::HOME, Action::ANSWER, Action::IGNORE];
+        assert_eq!(plain.map(Action::step), [Step::Pass, Step::Stack, Step::Home, Step::Answer, Step::Ignore]);
         assert!(Action::GO_ON.goes_on() && plain.iter().all(|action| !action.goes_on()));
     }
 }

@@ -13,6 +13,7 @@ use crate::packet::{ETH_LEN, IcmpError, Packet, decrement_ttl, headers_len, rewr
 use crate::peer::{NO_NODE, NO_SLOT, NodeHop};
 use crate::register::Register;
 use crate::scratch::{Walk, Way};
+use crate::svc;
 
 stages! {
     fn hand_over() -> Action, as HandOver;
@@ -60,6 +61,9 @@ fn note(w: &mut Walk, forward: bool) -> Action {
     let (sender, receiver) = w.met.ends(forward);
     w.way = Way::of(&w.met, receiver);
     w.way.from = u32::from(sender.node);
+    if w.met.is_of_svc() {
+        w.way.stack = Way::HOME;
+    }
     note_translation(w, forward);
     Action::DELIVER
 }
@@ -116,7 +120,7 @@ fn hand_over<K: Kernel>(k: &K, w: &mut Walk) -> Action {
 fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Result<Action, Action> {
     let Way { end, stack, out, from, .. } = w.way;
     if stack != 0 || (out == 0 && end.slot == NO_SLOT && end.node == NO_NODE) {
-        return Ok(Action::STACK);
+        return Ok(if stack == Way::HOME && k.store(0, &[svc::MAC; 2]) { Action::HOME } else { Action::STACK });
     }
     let Some(config) = k.config() else { return Ok(Action::STACK) };
     let (v6, length) = (w.packet.v6 == 1, length(k, &w.packet));

@@ -112,11 +112,14 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
     let p = &w.packet;
     // Its own source is changed only where it is the end of the flow that has another name on the other side.
     let src = if side == Side::Leaving || p.tuple.src == inner.dst { new.dst } else { p.tuple.src };
-    if translate_quote(k, w, &inner, &new, proto, (src, new.src)) {
-        Action::DELIVER
-    } else {
-        Action::drop(DropReason::Rewrite)
+    if !translate_quote(k, w, &inner, &new, proto, (src, new.src)) {
+        return Action::drop(DropReason::Rewrite);
     }
+    // What a router tells the node comes from where that router is.
+    if src == new.dst && w.met.is_of_svc() {
+        w.way.stack = Way::HOME;
+    }
+    Action::DELIVER
 }
 
 /// What is no error about a packet that its receiver sent, or not from where one can come from: no pod sends or gets it. What

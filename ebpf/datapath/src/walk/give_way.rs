@@ -8,7 +8,7 @@ use super::opening::{Part, begins, part_in};
 use crate::Long;
 use crate::drop::DropReason;
 use crate::flow::stage::{create, look};
-use crate::flow::{self, End, FlowFlags};
+use crate::flow::{self, End, Flow, FlowFlags};
 use crate::kernel::{Kernel, stages};
 use crate::packet::{Class, rewrite};
 use crate::peer::{NO_NODE, NO_SLOT, PodWord};
@@ -23,6 +23,10 @@ stages! {
 #[inline(always)]
 pub(super) fn leave<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     let Some(config) = k.config() else { return Action::PASS };
+    // Part of such a flow itself.
+    if is_marked(k) {
+        return Action::PASS;
+    }
     let draft = &mut w.draft;
     draft.place.set_of(&w.packet.tuple, w.packet.proto);
     if k.share(draft.place.total(config.seed)).map_or(0, Long::load) == 0 {
@@ -60,8 +64,10 @@ fn give_way<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
         }
     }
     w.draft.key.set_alternate(false);
-    let taken = look(k, w, from_a, false)
-        .is_some_and(|place| place.forward && w.met.is(FlowFlags::PORT) && !w.met.is(FlowFlags::FROM_NODE));
+    // Of the node's own flows it gives way to those to services. What was translated here has the tuple of its own.
+    let of_others = |flow: &Flow| !flow.is(FlowFlags::FROM_NODE) || flow.is_of_svc();
+    let taken =
+        look(k, w, from_a, false).is_some_and(|place| place.forward && w.met.is(FlowFlags::PORT) && of_others(&w.met));
     if !taken || !begins(&w.packet) {
         return Action::PASS;
     }
@@ -77,4 +83,10 @@ fn give_way<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
         return Action::drop(reason);
     }
     Action::DELIVER
+}
+
+/// Whether a packet was judged on its way to the stack, or is part of a flow of the node to a service.
+#[inline(always)]
+pub(super) fn is_marked<K: Kernel>(k: &K) -> bool {
+    k.config().is_some_and(|config| k.mark() & config.mark != 0)
 }

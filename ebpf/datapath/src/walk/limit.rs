@@ -43,7 +43,7 @@ variants!(Passage: Received, SentHere; else SentAway);
 pub(super) fn hold<K: Kernel>(k: &K, w: &mut Walk, action: Action) -> Action {
     let how = match action.step() {
         Step::ToPod(_) => Passage::SentHere,
-        Step::Stack | Step::ToNode(..) | Step::Out(..) => Passage::SentAway,
+        Step::Stack | Step::Home | Step::ToNode(..) | Step::Out(..) => Passage::SentAway,
         _ => return action,
     };
     if let Some(slot) = slot_of(k.ifindex())

@@ -7,6 +7,7 @@
 //! - [`to_uplink()`]: what leaves the node, for the masquerade, and for what processes of the node answer as a service.
 //! - [`from_overlay()`]: what comes from other nodes through the tunnel.
 //! - [`to_overlay()`]: what the host's stack sends to other nodes through the tunnel.
+//! - [`to_services()`]: what the node itself sends to addresses of services, past the socket hooks.
 //! - [`sweep()`]: no packet's: the agent has it take out flows that are over.
 //!
 //! Whoever hands a packet to a pod has judged it: the direct way skips the veth's egress hook.
@@ -33,6 +34,7 @@ mod sweep;
 mod tests;
 mod to_overlay;
 mod to_pod;
+mod to_services;
 mod to_uplink;
 mod tunnel_port;
 
@@ -49,6 +51,7 @@ pub use opening::Part;
 pub use sweep::{MAX_KEYS, Over, SweepRequest, sweep};
 pub use to_overlay::to_overlay;
 pub use to_pod::to_pod;
+pub use to_services::to_services;
 pub use to_uplink::to_uplink;
 
 pub use crate::scratch::{Asked, Ends, Route, RouteFlags, Walk, Way};
@@ -69,5 +72,6 @@ pub mod stage {
     pub use super::outside::stage::*;
     pub use super::sweep::stage::*;
     pub use super::to_pod::stage::*;
+    pub use super::to_services::stage::*;
     pub use super::tunnel_port::stage::*;
 }

@@ -47,8 +47,8 @@ pub(crate) fn to_bare(ctx: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     }
     let Some(k) = framed(ctx) else {
-        // Packets of more than 16 kB get no header. The node's own need none.
-        return if mark & config.mark == 0 { TC_ACT_UNSPEC } else { TC_ACT_SHOT };
+        // Packets of more than 16 kB get no header. The node's own need none, and those to services have been translated.
+        return if mark & config.mark == 0 || ingress == 0 { TC_ACT_UNSPEC } else { TC_ACT_SHOT };
     };
     let action = walk::to_uplink(&k, w, k.ether_type());
     match act(&k, w, action, false) {

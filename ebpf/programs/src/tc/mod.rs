@@ -1,4 +1,5 @@
-//! Packets: tcx ingress and egress of pods' veths, of uplinks and of the node's VXLAN device. Before kernel 6.6 the same programs run as clsact
+//! Packets: tcx ingress and egress of pods' veths, of uplinks and of the node's VXLAN device, and egress of its device for
+//! services. Before kernel 6.6 the same programs run as clsact
 //! filters; the return codes are the same.
 
 mod bare;
@@ -11,7 +12,7 @@ mod tunnel;
 use core::mem::{size_of, zeroed};
 use core::ptr::null_mut;
 
-use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
@@ -19,6 +20,7 @@ use aya_log_ebpf::trace;
 use fairlead_datapath::ifindex_of;
 use fairlead_datapath::kernel::Kernel;
 use fairlead_datapath::peer::Tables as _;
+use fairlead_datapath::svc;
 use fairlead_datapath::walk::{self, Action, Step, Walk};
 
 use crate::maps;
@@ -100,6 +102,34 @@ pub(crate) fn to_overlay(ctx: TcContext) -> i32 {
     }
 }
 
+/// What the node itself sends to addresses of services, past the socket hooks. It has the mark where it leaves, by which what
+/// else the node sends is told from it.
+#[classifier]
+pub(crate) fn to_services(ctx: TcContext) -> i32 {
+    trace!(&ctx, "to_services: {} bytes on interface {}", ctx.len(), interface(&ctx));
+    let Some(w) = maps::walk() else { return TC_ACT_SHOT };
+    let k = Skb::new(ctx);
+    let action = walk::to_services(&k, w, k.ether_type());
+    match action.step() {
+        Step::Home => home(),
+        Step::Out(_, by) => {
+            if let Some(config) = k.config() {
+                k.add_mark(config.mark);
+            }
+            out(&k, by, true)
+        }
+        Step::Refuse(error, reason) => {
+            stages::report(k.raw(), w, reason);
+            if stages::refuse_as_asked(k.raw(), w, error) { home() } else { TC_ACT_SHOT }
+        }
+        Step::Drop(reason) => {
+            stages::report(k.raw(), w, reason);
+            TC_ACT_SHOT
+        }
+        _ => TC_ACT_SHOT,
+    }
+}
+
 /// Takes out flows that are over. Attached nowhere: the agent runs it.
 #[classifier]
 pub(crate) fn sweep(ctx: TcContext) -> i32 {
@@ -126,6 +156,7 @@ fn act(k: &Skb, w: &mut Walk, action: Action, at_pod: bool) -> i32 {
             }
             TC_ACT_UNSPEC
         }
+        Step::Home => home(),
         Step::ToPod(slot) => into_pod(ifindex_of(slot)),
         Step::Answer => into_pod(k.ifindex()),
         Step::ToNode(node, v6) => to_node(k, node, v6),
@@ -151,6 +182,14 @@ fn act(k: &Skb, w: &mut Walk, action: Action, at_pod: bool) -> i32 {
 fn into_pod(ifindex: u32) -> i32 {
     // SAFETY: a helper call without pointers.
     unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+}
+
+/// To the node itself, as what comes in by the device that its own packets to services leave by: with its MAC, as what the node
+/// sends there has it anyway.
+#[inline(always)]
+fn home() -> i32 {
+    // SAFETY: a helper call without pointers.
+    unsafe { bpf_redirect(svc::IFINDEX, u64::from(BPF_F_INGRESS)) as i32 }
 }
 
 /// Out of the node by its routes. A client that came by an uplink is answered by that, if they have no way to it.

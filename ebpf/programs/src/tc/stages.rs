@@ -20,7 +20,8 @@ use fairlead_datapath::policy::{self, Common, Outcome, PortKey};
 use fairlead_datapath::register::Register;
 use fairlead_datapath::walk::stage::{
     AnswerNeighbour, CameByNodes, ChooseBackend, CountOpened, Decide, End, GiveWay, HandOver, JudgeAgain, Leave, LetIn,
-    LookUp, MetTunnel, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn, Pass, Relate, StillNoService,
+    LookUp, MetTunnel, OpenFromNode, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn, Pass, Relate,
+    StillNoService,
 };
 use fairlead_datapath::walk::{Walk, count_denied, decided};
 
@@ -72,6 +73,7 @@ stages! {
     GiveWay => tc_give_way with packet(slot);
     OpenFromPod => tc_open_from_pod with packet(slot);
     OpenFromOutside => tc_open_from_outside with packet();
+    OpenFromNode => tc_open_from_node with packet();
     OpenInbound => tc_open_inbound with packet(slot, how);
     CameByNodes => tc_came_by_nodes with packet();
     LetIn => tc_let_in with packet(slot);
@@ -160,6 +162,32 @@ extern "C" fn tc_refuse_v4(raw: *mut __sk_buff, walk: *mut Walk, kind: u32, mtu:
 extern "C" fn tc_refuse_v6(raw: *mut __sk_buff, walk: *mut Walk, kind: u32, mtu: u32) -> u32 {
     let (Some(w), Some(config)) = (resume(walk), maps::config()) else { return 0 };
     u32::from(send_error_v6(&Skb::resume(raw), &w.packet, (kind as u16, mtu), config.v6))
+}
+
+/// The same in the name of whom the packet was sent to: the node takes nothing that comes in from its own address.
+#[inline(always)]
+pub(super) fn refuse_as_asked(raw: *mut __sk_buff, w: &mut Walk, error: IcmpError) -> bool {
+    let (kind, mtu) = error.pack();
+    let sent = if w.packet.v6 == 1 {
+        tc_refuse_as_asked_v6(raw, w, u32::from(kind), mtu)
+    } else {
+        tc_refuse_as_asked_v4(raw, w, u32::from(kind), mtu)
+    };
+    sent != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_refuse_as_asked_v4(raw: *mut __sk_buff, walk: *mut Walk, kind: u32, mtu: u32) -> u32 {
+    let Some(w) = resume(walk) else { return 0 };
+    u32::from(send_error_v4(&Skb::resume(raw), &w.packet, (kind as u16, mtu), w.packet.tuple.dst))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_refuse_as_asked_v6(raw: *mut __sk_buff, walk: *mut Walk, kind: u32, mtu: u32) -> u32 {
+    let Some(w) = resume(walk) else { return 0 };
+    u32::from(send_error_v6(&Skb::resume(raw), &w.packet, (kind as u16, mtu), w.packet.tuple.dst))
 }
 
 /// Where the host's routes would send a packet of a length on.

@@ -18,7 +18,7 @@ impl Manner {
     const PARTIAL: u8 = 8;
     /// The node made the packet. What comes in comes through the tunnel.
     const MADE_HERE: u8 = 16;
-    /// It is of, or for, the pod without a policy in force.
+    /// It is of, or for, the pod without a policy in force. What leaves the node is for a service.
     const PENDING: u8 = 32;
     /// Forty seconds pass before.
     const LATER: u8 = 64;
@@ -66,11 +66,12 @@ fn run(node: &mut Node, manner: u8, packet: &[u8]) {
         1 => Hook::ToPod(to),
         2 if is(Manner::MADE_HERE) => Hook::FromOverlay,
         2 => Hook::FromUplink(Node::UPLINK),
+        _ if is(Manner::PENDING) => Hook::ToServices,
         _ => Hook::ToUplink(Node::UPLINK),
     };
     let ether_type: [u8; 2] = if is(Manner::V6) { [0x86, 0xdd] } else { [8, 0] };
     let mut frame = Frame::new([&[2; 12], &ether_type[..], packet].concat());
-    frame.mark = node.host.config.mark;
+    frame.mark = if hook == Hook::ToServices { 0 } else { node.host.config.mark };
     frame.ingress = if is(Manner::MADE_HERE) { 0 } else { Node::UPLINK };
     frame.outer = Some(Outer { remote: Node::other_node(false).into(), vni: VNI });
     if is(Manner::PARTIAL) {
@@ -78,7 +79,7 @@ fn run(node: &mut Node, manner: u8, packet: &[u8]) {
     }
     let before = frame.clone();
     let fate = node.host.run(hook, &mut frame);
-    let forwarded = matches!(fate, Fate::ToPod(_) | Fate::ToNode(_) | Fate::Out | Fate::Stack);
+    let forwarded = matches!(fate, Fate::ToPod(_) | Fate::ToNode(_) | Fate::Out | Fate::Stack | Fate::Home);
     match hook {
         Hook::FromPod(slot) => {
             assert_ne!(fate, Fate::Pass, "what a pod sends is judged");
@@ -87,6 +88,7 @@ fn run(node: &mut Node, manner: u8, packet: &[u8]) {
         Hook::ToPod(_) | Hook::ToUplink(_) => {
             assert!(matches!(fate, Fate::Pass | Fate::Drop(_)), "{fate:?} on its way out");
         }
+        Hook::ToServices => assert!(!matches!(fate, Fate::Pass | Fate::Stack), "{fate:?} of what goes to a service"),
         Hook::FromUplink(_) | Hook::FromOverlay | Hook::ToOverlay => {}
     }
     assert_ne!(fate, Fate::ToPod(PENDING), "a pod without a policy in force got a packet");

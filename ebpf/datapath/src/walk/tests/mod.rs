@@ -19,6 +19,7 @@ mod policies;
 mod ports;
 mod sequences;
 mod services;
+mod to_services;
 
 use std::net::IpAddr;
 use std::vec::Vec;
@@ -65,6 +66,16 @@ impl Send {
     fn arrives(self, node: &mut Node, message: &Message) -> (Landed, Seen) {
         let mut frame = self.frame(message);
         let landed = node.arrives(&mut frame);
+        (landed, seen(&frame))
+    }
+
+    /// Has the node itself send a message to the address of a service, where its routes lead.
+    fn asks(self, node: &mut Node, message: &Message) -> (Landed, Seen) {
+        let mut frame = self.frame(message);
+        let landed = node.asks(&mut frame);
+        if let Landed::Refused(_) = landed {
+            frame.complete();
+        }
         (landed, seen(&frame))
     }
 
