@@ -67,6 +67,7 @@ fn reaching_nodes(found: Vec<Uplink>, agent: Option<&[String]>) -> Option<Vec<Up
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wiring::Framing;
 
     fn uplink(name: &str, is_primary: bool) -> Uplink {
         Uplink {
@@ -78,7 +79,7 @@ mod tests {
             is_primary,
             has_ip: true,
             paces: false,
-            bare: false,
+            framing: Framing::Ethernet,
         }
     }
 
