@@ -77,6 +77,7 @@ impl State {
             udp_generation: tables.state.udp_generation,
             contested: BTreeMap::new(),
             barrier_first: true,
+            has_adopted: true,
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct State {
     pub(super) contested: BTreeMap<FrontendKey, Contested>,
     /// What was free when it was adopted may have readers still.
     pub(super) barrier_first: bool,
+    /// Whether there may be something that was adopted and that nobody has asked for yet.
+    pub(super) has_adopted: bool,
 }
 
 /// One service port.
@@ -122,6 +124,7 @@ impl State {
             service_ports: BTreeMap::new(),
             contested: BTreeMap::new(),
             barrier_first: false,
+            has_adopted: false,
         }
     }
 
@@ -153,19 +156,31 @@ impl State {
                 refused.push(((*service).clone(), error));
                 true
             });
+            let left = if refused.is_empty() { Vec::new() } else { self.left_of_adopted() };
+            let is_freed = !left.is_empty();
+            draft.touched.extend(left);
             let (ops, contested) = self.finish(draft);
             plan.ops.extend(ops);
             plan.contested.extend(contested);
             // What the others had before is free now, and it is known what is whose.
-            if refused.is_empty() || refused.len() == count {
+            if refused.is_empty() || (refused.len() == count && !is_freed) {
                 return Plan { refused, ..plan };
             }
         }
     }
 
+    /// The adopted frontends of service ports that have been planned since, and that want them no longer.
+    fn left_of_adopted(&self) -> Vec<FrontendKey> {
+        let is_planned = |id: u32| self.ports.get(&id).is_some_and(|port| port.name.is_some());
+        let is_left = |claim: &Claim| claim.by.is_empty() && claim.written.is_some_and(|now| is_planned(now.service));
+        let found = self.frontends.iter().filter(|(_, claim)| self.has_adopted && is_left(claim));
+        found.map(|(key, _)| *key).collect()
+    }
+
     /// Removes what was adopted and what no service has asked for since: for when every service has been planned once.
     #[must_use]
     pub fn release_unclaimed(&mut self) -> Vec<Op> {
+        self.has_adopted = false;
         let mut draft = Draft::default();
         let unclaimed: Vec<u32> =
             self.ports.iter().filter(|(_, port)| port.name.is_none()).map(|(id, _)| *id).collect();
