@@ -23,7 +23,7 @@ use crate::vantage::{Probes, Vantage, command, lab_works};
 const CNI_SOCKET: &str = "/run/fairlead/cni.sock";
 
 /// How long an agent may take until it is ready.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(240);
 
 /// Who connects pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +152,7 @@ impl Node {
             addresses: Vec::new(),
             tcp: tcp.to_vec(),
             udp: udp.to_vec(),
+            sctp: Vec::new(),
         };
         lab_works(&self.vantage, self.vantage.pool().ask::<()>(&Request::Serve(serve)));
     }

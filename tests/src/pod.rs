@@ -27,6 +27,7 @@ pub struct PodBuilder {
     labels: BTreeMap<String, String>,
     tcp: Vec<u16>,
     udp: Vec<u16>,
+    sctp: Vec<u16>,
     names: BTreeMap<u16, String>,
     host_ports: Vec<(u16, Value)>,
     object: bool,
@@ -45,6 +46,7 @@ impl PodBuilder {
             labels: BTreeMap::new(),
             tcp: Vec::new(),
             udp: Vec::new(),
+            sctp: Vec::new(),
             names: BTreeMap::new(),
             host_ports: Vec::new(),
             object: true,
@@ -76,6 +78,12 @@ impl PodBuilder {
     /// Its server listens on a UDP port.
     pub fn udp(mut self, port: u16) -> Self {
         self.udp.push(port);
+        self
+    }
+
+    /// With a server at an SCTP port.
+    pub fn sctp(mut self, port: u16) -> Self {
+        self.sctp.push(port);
         self
     }
 
@@ -179,6 +187,7 @@ impl PodBuilder {
             addresses: Vec::new(),
             tcp: self.tcp.clone(),
             udp: self.udp.clone(),
+            sctp: self.sctp.clone(),
         };
         pod.vantage.pool().ask::<()>(&Request::Serve(serve))?;
         if self.object {
@@ -215,8 +224,9 @@ impl PodBuilder {
                 declared
             }
         };
+        let by_protocol = [("TCP", &self.tcp), ("UDP", &self.udp), ("SCTP", &self.sctp)];
         let ports: Vec<Value> =
-            self.tcp.iter().flat_map(port("TCP")).chain(self.udp.iter().flat_map(port("UDP"))).collect();
+            by_protocol.into_iter().flat_map(|(protocol, ports)| ports.iter().flat_map(port(protocol))).collect();
         let status = match ips {
             [] => json!({"phase": "Pending"}),
             ips => json!({

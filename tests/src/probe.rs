@@ -8,16 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::proto::Request;
 
-/// TCP or UDP.
+/// TCP, UDP or SCTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Transport {
     /// TCP
     Tcp,
     /// UDP
     Udp,
+    /// SCTP, by a socket of one association (RFC 6458, section 4), which is used as a TCP connection is
+    Sctp,
 }
 
-/// One attempt to reach a server. TCP: connect, read its greeting, exchange a line if a payload was asked for, close.
+/// One attempt to reach a server. TCP and SCTP: connect, read its greeting, exchange a line if a payload was asked for, close.
 /// UDP: send one datagram, wait for one answer. Nothing is tried twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
@@ -46,7 +48,13 @@ impl Probe {
         Self::new(Transport::Udp, SocketAddr::new(ip.into(), port))
     }
 
-    /// A probe by either transport.
+    /// An SCTP probe, on kernels that have SCTP.
+    #[must_use]
+    pub fn sctp(ip: impl Into<IpAddr>, port: u16) -> Self {
+        Self::new(Transport::Sctp, SocketAddr::new(ip.into(), port))
+    }
+
+    /// A probe by any transport.
     #[must_use]
     pub fn new(transport: Transport, to: SocketAddr) -> Self {
         Self {
@@ -64,6 +72,8 @@ impl Probe {
                 Transport::Tcp => Duration::from_millis(900),
                 // Nobody sends a datagram again, and its server may have to wait for a CPU.
                 Transport::Udp => Duration::from_secs(4),
+                // An INIT is sent again after three seconds.
+                Transport::Sctp => Duration::from_secs(2),
             },
         }
     }

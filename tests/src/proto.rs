@@ -167,4 +167,6 @@ pub(crate) struct Serve {
     pub(crate) tcp: Vec<u16>,
     /// UDP ports.
     pub(crate) udp: Vec<u16>,
+    /// SCTP ports.
+    pub(crate) sctp: Vec<u16>,
 }

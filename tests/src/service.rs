@@ -48,6 +48,11 @@ impl ServiceManifest {
         self.port(Transport::Udp, name, port, target)
     }
 
+    /// An SCTP port, and the pods listen on the same.
+    pub fn sctp(self, name: &str, port: u16) -> Self {
+        self.port(Transport::Sctp, name, port, port)
+    }
+
     fn port(mut self, transport: Transport, name: &str, port: u16, target: u16) -> Self {
         self.ports.push((transport, name.to_owned(), port, target));
         self
@@ -194,6 +199,7 @@ fn protocol(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "TCP",
         Transport::Udp => "UDP",
+        Transport::Sctp => "SCTP",
     }
 }
 

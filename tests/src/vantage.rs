@@ -49,6 +49,7 @@ impl Vantage {
             addresses: Vec::new(),
             tcp: tcp.to_vec(),
             udp: udp.to_vec(),
+            sctp: Vec::new(),
         };
         lab_works(self, self.pool.ask::<()>(&Request::Serve(serve)));
     }

@@ -80,6 +80,7 @@ pub fn serve(name: &str, node: &str, tcp: &[u16], udp: &[u16]) -> Result<()> {
         addresses: Vec::new(),
         tcp: tcp.to_vec(),
         udp: udp.to_vec(),
+        sctp: Vec::new(),
     };
     let _server = serve::Server::start(wanted)?;
     loop {

@@ -88,7 +88,8 @@ pub(super) fn ask(question: &Question) -> Result<Answer, ProbeError> {
     let bytes = message.to_vec().map_err(|e| other(&e))?;
     let bytes = match question.transport {
         Transport::Udp => over_udp(question, &bytes)?,
-        Transport::Tcp => over_tcp(question, &bytes)?,
+        // There is no DNS over SCTP.
+        Transport::Tcp | Transport::Sctp => over_tcp(question, &bytes)?,
     };
     let took = started.elapsed();
     let answer = Message::from_vec(&bytes).map_err(|e| other(&e))?;

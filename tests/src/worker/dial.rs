@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::line;
 use crate::probe::{Identity, Probe, ProbeError, Reply, Transport};
@@ -16,11 +16,12 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Sends a probe.
 pub(crate) fn probe(probe: &Probe) -> Result<Reply, ProbeError> {
     match probe.transport {
-        Transport::Tcp => tcp(probe),
+        Transport::Tcp | Transport::Sctp => tcp(probe),
         Transport::Udp => udp(probe),
     }
 }
 
+/// By TCP, or by SCTP in the same way.
 fn tcp(probe: &Probe) -> Result<Reply, ProbeError> {
     let (mut conversation, greeting) = Conversation::open(probe)?;
     if probe.size == 0 && probe.pad == 0 {
@@ -57,7 +58,7 @@ fn udp(probe: &Probe) -> Result<Reply, ProbeError> {
 /// Sends a message and gives its answer.
 pub(super) fn message(probe: &Probe, message: &[u8]) -> Result<Vec<u8>, ProbeError> {
     match probe.transport {
-        Transport::Tcp => {
+        Transport::Tcp | Transport::Sctp => {
             let socket = socket(probe, Type::STREAM)?;
             socket.connect_timeout(&probe.to.into(), probe.timeout)?;
             let mut stream: TcpStream = socket.into();
@@ -84,7 +85,7 @@ pub(super) fn message(probe: &Probe, message: &[u8]) -> Result<Vec<u8>, ProbeErr
     }
 }
 
-/// A TCP connection that is open.
+/// A connection that is open.
 pub(super) struct Conversation {
     stream: BufReader<TcpStream>,
     peer: SocketAddr,
@@ -101,7 +102,9 @@ impl Conversation {
         }
         socket.connect_timeout(&probe.to.into(), probe.timeout)?;
         let stream: TcpStream = socket.into();
-        stream.set_nodelay(true)?;
+        if probe.transport == Transport::Tcp {
+            stream.set_nodelay(true)?;
+        }
         let patience = probe.timeout.max(ANSWER);
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
@@ -152,7 +155,8 @@ fn identity(answer: &[u8]) -> Result<Identity, ProbeError> {
 
 /// A socket as the probe wants it, bound where it names a source.
 pub(super) fn socket(probe: &Probe, kind: Type) -> Result<Socket, ProbeError> {
-    let socket = Socket::new(Domain::for_address(probe.to), kind, None)?;
+    let protocol = (probe.transport == Transport::Sctp).then_some(Protocol::SCTP);
+    let socket = Socket::new(Domain::for_address(probe.to), kind, protocol)?;
     if probe.source_ip.is_some() || probe.source_port.is_some() {
         let any: IpAddr = if probe.to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         socket.set_reuse_address(true)?;

@@ -14,7 +14,7 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt, sockopt,
 };
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::line;
 use crate::proto::Serve;
@@ -83,11 +83,16 @@ impl Loop {
             if new.wanted.addresses.is_empty() { everywhere.to_vec() } else { new.wanted.addresses.clone() };
         for ip in addresses {
             for port in new.wanted.tcp.clone() {
-                let listener = listen(SocketAddr::new(ip, port), Type::STREAM)?;
+                let listener = listen(SocketAddr::new(ip, port), Type::STREAM, None)?;
+                new.add(Source::Listener(listener.into()))?;
+            }
+            for port in new.wanted.sctp.clone() {
+                // A socket of one association is read and written as a stream is.
+                let listener = listen(SocketAddr::new(ip, port), Type::STREAM, Some(Protocol::SCTP))?;
                 new.add(Source::Listener(listener.into()))?;
             }
             for port in new.wanted.udp.clone() {
-                let socket = listen(SocketAddr::new(ip, port), Type::DGRAM)?;
+                let socket = listen(SocketAddr::new(ip, port), Type::DGRAM, None)?;
                 setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
                 new.add(Source::Datagrams(socket.into()))?;
             }
@@ -184,7 +189,8 @@ impl Stream {
     /// Says who we are at once, so that a client needs to send nothing.
     fn greet(stream: TcpStream, wanted: &Serve) -> Option<Self> {
         stream.set_nonblocking(true).ok()?;
-        stream.set_nodelay(true).ok()?;
+        // SCTP knows no such option of TCP, and waits for nothing here.
+        let _ = stream.set_nodelay(true);
         let (peer, local) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
         let output = line::answer(&wanted.pod, &wanted.node, peer, local, b"");
         let mut new = Self { stream, peer, local, input: Vec::new(), output, last: None };
@@ -256,8 +262,8 @@ fn answer_datagram(socket: &UdpSocket, wanted: &Serve) {
 }
 
 /// A listening socket. All are IPv6 sockets, those for IPv4 addresses with the address mapped.
-fn listen(address: SocketAddr, kind: Type) -> Result<Socket> {
-    let socket = Socket::new(Domain::IPV6, kind, None)?;
+fn listen(address: SocketAddr, kind: Type, protocol: Option<Protocol>) -> Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, kind, protocol)?;
     let mapped = match address.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,

@@ -37,6 +37,7 @@ impl Port {
         match self.transport() {
             Transport::Tcp => 6,
             Transport::Udp => 17,
+            Transport::Sctp => 132,
         }
     }
 

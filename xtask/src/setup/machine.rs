@@ -42,7 +42,7 @@ pub(crate) fn modules(series: &str) -> Option<Vec<PathBuf>> {
 
 /// What of the network Debian's kernels have as modules, what one needs before it: its name, and where it is below the kernel's
 /// modules.
-pub(crate) const MODULES: [(&str, &str); 10] = [
+pub(crate) const MODULES: [(&str, &str); 16] = [
     ("dummy", "kernel/drivers/net"),
     ("veth", "kernel/drivers/net"),
     ("sch_ingress", "kernel/net/sched"),
@@ -53,6 +53,12 @@ pub(crate) const MODULES: [(&str, &str); 10] = [
     ("garp", "kernel/net/802"),
     ("mrp", "kernel/net/802"),
     ("8021q", "kernel/net/8021q"),
+    ("bridge", "kernel/net/bridge"),
+    ("udp_tunnel", "kernel/net/ipv4"),
+    ("ip6_udp_tunnel", "kernel/net/ipv6"),
+    ("vxlan", "kernel/drivers/net/vxlan"),
+    ("libcrc32c", "kernel/lib"),
+    ("sctp", "kernel/net/sctp"),
 ];
 
 /// How a module's file begins; it may be packed.

@@ -28,7 +28,8 @@ pub(super) fn behaviour(filter: Option<&str>, threads: Option<usize>) -> Result<
 
 /// What is marked there as taking too long for every change, one after the other, with what it says.
 pub(super) fn long(filter: Option<&str>) -> Result<Outcome> {
-    in_labs(filter, &["--ignored", "--test-threads=1", "--nocapture"])
+    // Those of SCTP run in a guest.
+    in_labs(filter, &["--ignored", "--skip=sctp", "--test-threads=1", "--nocapture"])
 }
 
 /// Tests in `tests` folders, as root: these make network namespaces.

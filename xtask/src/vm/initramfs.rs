@@ -1,19 +1,30 @@
 //! The guest's file system: one program, the files that it reads, and a console. In the kernel's `newc` format
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
-/// The archive of a program that is the guest's first process, and of files in its root.
-pub(super) fn archive(program: &[u8], files: &[(&str, &[u8])]) -> Vec<u8> {
+/// The archive of a program that is the guest's first process, of files in its root, and of programs and libraries in folders.
+pub(super) fn archive(program: &[u8], files: &[(&str, &[u8])], programs: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<u8> {
     let mut out = Vec::new();
     entry(&mut out, "dev", DIRECTORY, (0, 0), &[]);
     entry(&mut out, "dev/console", CHARACTER_DEVICE, (5, 1), &[]);
     entry(&mut out, "init", PROGRAM, (0, 0), program);
     for (name, bytes) in files {
         entry(&mut out, name, FILE, (0, 0), bytes);
+    }
+    let folders: BTreeSet<&Path> = programs.keys().flat_map(|path| path.ancestors().skip(1)).collect();
+    // Each comes after the one that it is in.
+    for folder in folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()) {
+        entry(&mut out, &folder.to_string_lossy(), DIRECTORY, (0, 0), &[]);
+    }
+    for (path, bytes) in programs {
+        entry(&mut out, &path.to_string_lossy(), PROGRAM, (0, 0), bytes);
     }
     entry(&mut out, "TRAILER!!!", 0, (0, 0), &[]);
     out
@@ -59,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_archive_ends_with_its_trailer() {
-        let archive = archive(b"program", &[("object", b"object")]);
+        let archive = archive(b"program", &[("object", b"object")], &BTreeMap::new());
         assert!(String::from_utf8_lossy(&archive).contains("TRAILER!!!"));
         assert_eq!(archive.len() % 4, 0);
     }

@@ -3,10 +3,11 @@
 
 mod frames;
 mod initramfs;
+mod labs;
 mod qemu;
 mod report;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -33,11 +34,14 @@ pub(crate) struct Vm {
     /// Also run the frames of the datapath's tests through the programs, and compare the results
     #[arg(long)]
     frames: bool,
+    /// Run the tests of SCTP in labs instead: Debian's kernels have it
+    #[arg(long, conflicts_with = "frames")]
+    sctp: bool,
 }
 
 impl Default for Vm {
     fn default() -> Self {
-        Self { kernel: "all".to_owned(), accel: "tcg".to_owned(), frames: false }
+        Self { kernel: "all".to_owned(), accel: "tcg".to_owned(), frames: false, sctp: false }
     }
 }
 
@@ -47,12 +51,21 @@ impl Vm {
         Self { frames: true, ..Self::default() }
     }
 
+    /// Tests of SCTP, on the newest kernel.
+    pub(crate) fn with_sctp() -> Self {
+        let [.., newest] = pins::KERNELS;
+        Self { sctp: true, kernel: newest.to_owned(), ..Self::default() }
+    }
+
     pub(crate) fn run(&self) -> Result<()> {
         self.tally()?.conclude()
     }
 
     /// Runs the matrix and prints its table; a program, or a test's frames, on one kernel counts as one test.
     pub(crate) fn tally(&self) -> Result<Tally> {
+        if self.sctp {
+            return self.sctp();
+        }
         let series: Vec<&str> = pins::KERNELS.into_iter().filter(|series| self.wants(series)).collect();
         if !series.is_empty() {
             Part::Emulator.require()?;
@@ -78,11 +91,9 @@ impl Vm {
         for series in series {
             let mut files: Vec<(&str, &[u8])> = vec![("object", &bytes)];
             files.extend(recording.as_deref().map(|recording| ("frames", recording)));
-            let modules = machine::modules(series).context("the modules are there, or nothing would be run")?;
-            let modules = modules.iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
-            let names = machine::MODULES.map(|(name, _)| name);
-            files.extend(names.into_iter().zip(modules.iter().map(Vec::as_slice)));
-            fs::write(&initrd, initramfs::archive(&program, &files))?;
+            let modules = modules(series)?;
+            files.extend(modules.iter().map(|(name, module)| (*name, module.as_slice())));
+            fs::write(&initrd, initramfs::archive(&program, &files, &BTreeMap::new()))?;
             run::say(format!("loading on {series} under QEMU ({})", self.accel));
             let console = qemu::boot(series, &initrd, &self.accel)?;
             reports.push(Report::parse(series, &console));
@@ -104,6 +115,30 @@ impl Vm {
         }
         let all: usize = reports.iter().map(Report::tests).sum();
         Ok(Tally { passed: all.saturating_sub(problems.len()), failed: problems.len() })
+    }
+
+    /// Runs the tests of SCTP in labs in a guest, whose kernel has it.
+    fn sctp(&self) -> Result<Tally> {
+        for part in [Part::Emulator, Part::Kernels, Part::Modules] {
+            part.require()?;
+        }
+        let lab = labs::Lab::of("sctp")?;
+        let program = fs::read(build_verifier()?)?;
+        let initrd = paths::target().join("initramfs-labs.cpio");
+        let mut tally = Tally::default();
+        for series in pins::KERNELS.into_iter().rev().filter(|series| self.wants(series)) {
+            let modules = modules(series)?;
+            let mut files: Vec<(&str, &[u8])> =
+                modules.iter().map(|(name, module)| (*name, module.as_slice())).collect();
+            files.push(("labs", lab.command.as_bytes()));
+            fs::write(&initrd, initramfs::archive(&program, &files, &lab.programs))?;
+            run::say(format!("running tests of SCTP on {series} under QEMU ({})", self.accel));
+            let console = qemu::boot(series, &initrd, &self.accel)?;
+            let (ran, text) = labs::read(&console);
+            println!("{text}");
+            tally += ran;
+        }
+        Ok(tally)
     }
 
     fn wants(&self, kernel: &str) -> bool {
@@ -136,6 +171,13 @@ pub(crate) fn measure(runs: u32) -> Result<()> {
         println!("| {} | {median} | {fewest} |", walk.replace('_', " "));
     }
     Ok(())
+}
+
+/// The modules that guests of a series load, each with its name.
+fn modules(series: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let files = machine::modules(series).context("the modules are there, or nothing would be run")?;
+    let names = machine::MODULES.map(|(name, _)| name);
+    names.into_iter().zip(files).map(|(name, file)| Ok((name, fs::read(file)?))).collect()
 }
 
 /// A static program runs in a guest that has no libraries.

@@ -1,6 +1,6 @@
 //! Being the first process of a machine that has nothing else.
 
-use std::{ffi::CStr, fs, io::Write as _, path::Path};
+use std::{ffi::CStr, fs, io::Write as _, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -16,11 +16,15 @@ const PACKED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
 /// Where the initramfs has the object.
 pub(crate) const OBJECT: &str = "/object";
 
+/// Where it has the command that runs tests in labs, if it has those, and their programs.
+const LABS: &str = "/labs";
+const BINARIES: &str = "/fairlead";
+
 /// Where it has frames, if it has any.
 const FRAMES: &str = "/frames";
 
 /// Where it has modules of the kernel, those that are modules, and with which parameters; what one needs comes before it.
-const MODULES: [(&str, &CStr); 10] = [
+const MODULES: [(&str, &CStr); 16] = [
     ("/dummy", c"numdummies=0"),
     ("/veth", c""),
     ("/sch_ingress", c""),
@@ -31,6 +35,12 @@ const MODULES: [(&str, &CStr); 10] = [
     ("/garp", c""),
     ("/mrp", c""),
     ("/8021q", c""),
+    ("/bridge", c""),
+    ("/udp_tunnel", c""),
+    ("/ip6_udp_tunnel", c""),
+    ("/vxlan", c""),
+    ("/libcrc32c", c""),
+    ("/sctp", c""),
 ];
 
 /// Mounts what loading a program reads (the kernel's types below /sys, the CPU count below /proc), and loads the modules
@@ -49,6 +59,32 @@ pub(crate) fn prepare() -> Result<()> {
             .with_context(|| format!("can't load the module {path}"))?;
     }
     Ok(())
+}
+
+/// Runs the tests in labs that the initramfs has, if it has any, with a machine around them as labs want it. Whether they passed.
+pub(crate) fn labs() -> Option<Result<bool>> {
+    let command = fs::read_to_string(LABS).ok()?;
+    Some(run_labs(&command))
+}
+
+fn run_labs(command: &str) -> Result<bool> {
+    for (kind, place) in [("devtmpfs", "/dev"), ("tmpfs", "/tmp"), ("tmpfs", "/run")] {
+        fs::create_dir_all(place)?;
+        mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("can't mount {kind} on {place}"))?;
+    }
+    for place in ["/etc", "/root"] {
+        fs::create_dir_all(place)?;
+    }
+    let mut words = command.split_whitespace();
+    let program = words.next().context("no program is named")?;
+    let status = Command::new(program)
+        .args(words)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("FAIRLEAD_BIN_DIR", BINARIES)
+        .status()
+        .with_context(|| format!("can't start {program}"))?;
+    Ok(status.success())
 }
 
 /// The path of the frames, if there are any.

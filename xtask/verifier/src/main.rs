@@ -4,7 +4,8 @@
 //!
 //! `fairlead-verifier OBJECT [FRAMES [RUNS]]` does so on the running kernel; with RUNS it also runs the last frame of each test so
 //! often, and says how long that takes. As the first process of a machine (it is then all that
-//! the initramfs has, besides its files) it mounts what loading needs, does the same and turns the machine off.
+//! the initramfs has, besides its files) it mounts what loading needs, does the same and turns the machine off; an initramfs with
+//! tests in labs has it run those instead.
 //!
 //! It prints lines with tabs between, each of which begins with `fairlead-verifier`; a line end in a text is `\n`:
 //!
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     let first = std::process::id() == 1;
     let result = if first {
         let then = || guest::frames().map_or(Then::Packets, |frames| Then::Frames(frames, None));
-        guest::prepare().and_then(|()| verify(guest::OBJECT, then()))
+        guest::prepare().and_then(|()| guest::labs().unwrap_or_else(|| verify(guest::OBJECT, then())))
     } else {
         from_arguments()
     };

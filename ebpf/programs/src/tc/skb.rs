@@ -31,6 +31,9 @@ const HEADERS: u32 = 14 + 60 + 60;
 /// Any network namespace that the program itself runs in.
 const CURRENT_NETNS: u64 = u64::MAX;
 
+/// [`Kernel::segment_size`] of an aggregate whose packets are its fragments, each as large as it is (include/linux/skbuff.h).
+const GSO_BY_FRAGS: u32 = 0xffff;
+
 /// The packet that a program runs for.
 pub(crate) struct Skb {
     ctx: TcContext,
@@ -120,7 +123,9 @@ impl Kernel for Skb {
         let (data, linear) = self.bounds();
         let len = self.packet_len();
         let wanted = if len < end { len } else { end };
-        if data + wanted as usize > linear {
+        // The headers that packets of SCTP share are all that the linear part of their aggregate has. To pull more would make
+        // bytes of the first one theirs (`sctp_inq_pop` in net/sctp/inqueue.c).
+        if data + wanted as usize > linear && self.segment_size() != GSO_BY_FRAGS {
             // SAFETY: a helper call with the program's context. If it fails, loads see a short packet.
             unsafe { bpf_skb_pull_data(self.raw(), wanted) };
         }
