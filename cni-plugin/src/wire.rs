@@ -228,7 +228,9 @@ fn pod_operations(plan: &Plan<'_>, index: u32, kernel_has_ipv6: bool) -> Vec<Ope
     operations.extend(no_address_by_itself(kernel_has_ipv6, index, ifname));
     for address in &reservation.addresses {
         if address.ip.is_ipv6() {
-            operations.push(add_address(index, IpAddr::V6(reservation.pod_mac.link_local()), 64));
+            // Without the route of all link-local addresses: each that the pod sends to would be an entry that waits for an
+            // answer, and the kernel has one number of neighbours for all network namespaces of a node.
+            operations.push(add_address(index, IpAddr::V6(reservation.pod_mac.link_local()), 128));
         }
         operations.push(add_address(index, address.ip, if address.ip.is_ipv4() { 32 } else { 128 }));
     }
@@ -236,13 +238,12 @@ fn pod_operations(plan: &Plan<'_>, index: u32, kernel_has_ipv6: bool) -> Vec<Ope
     for address in &reservation.addresses {
         operations.push(add_neighbour(index, address.gateway, reservation.host_mac));
         let taken = taken.has(address.ip);
-        // A gateway has to be on a link: whoever adds a route through ours, or checks those there are, looks for that. IPv6
-        // has the route of all link-local addresses. A further interface must not take the first one's, so its metric differs.
-        if address.gateway.is_ipv4() {
-            let metric = taken.then_some(index);
-            let route = Route::To { ip: address.gateway, source: Some(address.ip), metric };
-            operations.push(add_route(index, route, RouteProtocol::Boot));
-        }
+        // A gateway has to be on a link: whoever adds a route through ours, or checks those there are, looks for that. A further
+        // interface must not take the first one's, so its metric differs.
+        let metric = taken.then_some(index);
+        let source = address.gateway.is_ipv4().then_some(address.ip);
+        let route = Route::To { ip: address.gateway, source, metric };
+        operations.push(add_route(index, route, RouteProtocol::Boot));
         if !taken {
             operations.push(add_route(index, Route::DefaultVia(address.gateway), RouteProtocol::Boot));
         }

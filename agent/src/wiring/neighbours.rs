@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::RouteProtocol;
 
@@ -68,6 +68,9 @@ impl Netlink {
         }
         for &(ifindex, ip) in wanted.difference(&kept) {
             let mut request = self.handle.neighbours().add(ifindex, ip).state(NeighbourState::None).replace();
+            // The kernel has one number of neighbours for all network namespaces, and forgets what is not marked as learned
+            // elsewhere when somebody has filled it (`neigh_forced_gc` in net/core/neighbour.c).
+            request.message_mut().header.flags = NeighbourFlags::ExtLearned;
             request.message_mut().attributes.extend([
                 NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed),
                 NeighbourAttribute::Protocol(RouteProtocol::Other(NODE_ROUTE_PROTOCOL)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fairlead_tests::frames::flags::{ACK, PSH, RST, SYN};
 use fairlead_tests::frames::{ARP, IPV6, Segment, Wire, datagram, ethernet, icmpv6, segment};
-use fairlead_tests::{Node, Pod, Probe, Probes, Vantage};
+use fairlead_tests::{Node, Pod, Probe, Probes, Transport, Vantage};
 use serde_json::{Value, json};
 
 use crate::unhook::host_side;
@@ -154,6 +154,32 @@ fn a_pod_that_floods_arp_and_neighbour_discovery_changes_nobodys_neighbours() {
     for ip in near.ips() {
         assert_eq!(node.tcp(ip, 80).unwrap().server.pod, near.key());
     }
+}
+
+/// The kernel has one number of neighbours for all network namespaces of a node: a pod that sends to ever more addresses of its
+/// link makes none of them, by its routes, and those of other nodes would stay if one did.
+#[test]
+fn a_pod_that_sends_to_many_addresses_of_its_link_makes_no_neighbours() {
+    let lab = world();
+    let node = lab.node("node-1");
+    let pod = node.pod("claims/sender").start();
+    let link = pod.must_run(&["cat", "/sys/class/net/eth0/ifindex"]);
+    let link: u32 = link.trim().parse().unwrap();
+    for n in 0..200 {
+        let to = [Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, n).into(), IpAddr::from(Ipv4Addr::new(169, 254, 7, n as u8))];
+        for ip in to {
+            let mut to = std::net::SocketAddr::new(ip, 9);
+            if let std::net::SocketAddr::V6(to) = &mut to {
+                to.set_scope_id(link);
+            }
+            // Nobody answers.
+            let _ = pod.probe(&Probe::new(Transport::Udp, to).unconnected().timeout(Duration::from_millis(1)));
+        }
+    }
+    let known = entries(&pod, "eth0");
+    assert!(known.len() <= 2, "more than its gateways: {known:?}");
+    let listed = node.must_run(&["ip", "neigh", "show", "proto", "242"]);
+    assert!(listed.contains(&lab.node("node-2").v4().to_string()), "another node's is kept: {listed}");
 }
 
 /// A request for an address, an answer that it is here, or one nobody asked for.

@@ -356,6 +356,13 @@ fn c33_each_program_that_is_missing_is_missed_by_itself() {
     wait_until_silent(&stage.lab, node, &stage.closed, PORT);
     // What the stack sends to it does too.
     remove("out", &link);
+    // The kernel detaches it some time after its pin is gone.
+    stage.lab.wait_until("nothing that the node sends arrives", || {
+        let mut seen = stage.closed.packets("eth0");
+        let _ = node.probe(&Probe::udp(stage.closed.v4(), 53).timeout(SILENCE));
+        let arrived = seen.collect(Duration::from_millis(60), |frame| !frame.outgoing);
+        if arrived.is_empty() { Ok(()) } else { Err(arrived.len()) }
+    });
     let mut seen = stage.closed.packets("eth0");
     for to in stage.closed.ips() {
         let asked = node.probe(&Probe::udp(to, 53).timeout(SILENCE));

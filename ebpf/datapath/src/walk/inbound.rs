@@ -5,14 +5,13 @@ use super::address::Whose;
 use super::address::stage::look_up;
 use super::judge;
 use super::opening::Opening;
+use super::outside::leads_to_nodes;
 use super::route::end_of;
-use crate::config::{Uplink, UplinkFlags};
 use crate::drop::DropReason;
 use crate::flow::stage::create;
 use crate::flow::{End, FlowFlags, FlowState};
 use crate::ifindex_of;
 use crate::kernel::{Kernel, stages};
-use crate::overlay;
 use crate::packet::{Class, Fragment};
 use crate::peer::{NO_NODE, NO_SLOT, PeerFlags, PodWord};
 use crate::register::variants;
@@ -48,8 +47,7 @@ pub(super) fn came_from<K: Kernel>(k: &K, w: &Walk, slot: u16) -> bool {
 #[inline(always)]
 fn came_by_nodes<K: Kernel>(k: &K, _: &mut Walk) -> bool {
     let by = k.ingress_ifindex();
-    let primary = |uplink: Uplink| uplink.is_of(by) && uplink.flags & UplinkFlags::PRIMARY != 0;
-    by == 0 || by == overlay::IFINDEX || k.uplink(by).is_some_and(primary)
+    by == 0 || leads_to_nodes(k, by)
 }
 
 variants!(Inbound: Uplink, Forwarded; else Node);

@@ -8,11 +8,12 @@ use super::judge;
 use super::opening::begins;
 use super::route::{end_of, route_to};
 use super::tunnel_port;
-use crate::config::UplinkFlags;
+use crate::config::{Uplink, UplinkFlags};
 use crate::drop::DropReason;
 use crate::flow::stage::create;
 use crate::flow::{FlowFlags, NO_BACKEND};
 use crate::kernel::{Kernel, stages};
+use crate::overlay;
 use crate::packet::{Class, IcmpError};
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
 use crate::scratch::{Ends, RouteFlags, Walk, Way};
@@ -25,8 +26,15 @@ stages! {
 /// Whether a packet came in where no other node is.
 #[inline(always)]
 pub(super) fn is_aside<K: Kernel>(k: &K) -> bool {
-    let ifindex = k.ifindex();
-    k.uplink(ifindex).is_some_and(|uplink| uplink.is_of(ifindex) && uplink.flags & UplinkFlags::PRIMARY == 0)
+    !leads_to_nodes(k, k.ifindex())
+}
+
+/// Whether other nodes are where an interface leads: it is the tunnel's, or a primary uplink. One that is not in the table, or not yet,
+/// is neither.
+#[inline(always)]
+pub(super) fn leads_to_nodes<K: Kernel>(k: &K, ifindex: u32) -> bool {
+    let is_primary = |uplink: Uplink| uplink.is_of(ifindex) && uplink.flags & UplinkFlags::PRIMARY != 0;
+    ifindex == overlay::IFINDEX || k.uplink(ifindex).is_some_and(is_primary)
 }
 
 /// A packet that opens a flow to a service: backend, ingress policy if that is a pod of this node, entries, and its way.

@@ -292,6 +292,10 @@ fn s74_what_comes_in_where_no_node_is_meets_services_and_gets_to_pods_by_the_sta
             let mut frame = send.frame(message);
             frame.ingress = ASIDE;
             assert_eq!(node.host.run(Hook::FromUplink(ASIDE), &mut frame), Fate::Drop(DropReason::LocalAddress));
+            // Nor by one that has the program, and of which the table does not tell yet.
+            let mut frame = send.frame(message);
+            frame.ingress = 79;
+            assert_eq!(node.host.run(Hook::FromUplink(79), &mut frame), Fate::Drop(DropReason::LocalAddress));
         }
         // Nor by an interface that has no program, from which the stack brings it to the pod.
         for message in [&own, &tcp((Node::far_pod(v6), CLIENT), to, SYN), &known] {
