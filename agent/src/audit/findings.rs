@@ -1,13 +1,15 @@
 //! What was found, for who asks.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use fairlead_objects::ObjectKey;
 
 use super::Denied;
 use crate::compile::policy::{Direction, RuleRef};
 
-/// Findings that are kept: of more, those that were not seen for the longest time go.
+/// Findings that are kept. Of more, one goes of the pod that has most, and there of the peer that has most: the one that was not
+/// seen for the longest time. So nobody makes what was found of others go.
 const KEPT: usize = 2048;
 
 /// Flows that would be dropped, and why.
@@ -43,13 +45,22 @@ pub struct Found {
 /// All of it.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
-    found: BTreeMap<Finding, Found>,
+    found: BTreeMap<ObjectKey, OfPod>,
+    /// How many that are.
+    count: usize,
     /// Flows by policy and direction, for as long as the agent runs.
     flows: BTreeMap<(ObjectKey, Direction), u64>,
     /// Findings that had to go.
     left_out: u64,
     /// Since when policies are audited, in seconds since 1970, while some are.
     since: Option<u64>,
+}
+
+/// What was found of one pod, by its peers.
+#[derive(Debug, Clone, Default)]
+struct OfPod {
+    peers: BTreeMap<String, BTreeMap<Finding, Found>>,
+    count: usize,
 }
 
 impl Findings {
@@ -64,10 +75,19 @@ impl Findings {
 
     /// Policies have changed: what was found of those that are not audited any more is forgotten.
     pub fn keep(&mut self, is_audited: impl Fn(&ObjectKey) -> bool) {
-        self.found.retain(|finding, _| match &finding.by {
+        let stays = |finding: &Finding| match &finding.by {
             Some(rule) => is_audited(&rule.policy),
             None => finding.policies.iter().any(&is_audited),
-        });
+        };
+        for of_pod in self.found.values_mut() {
+            of_pod.peers.retain(|_, found| {
+                found.retain(|finding, _| stays(finding));
+                !found.is_empty()
+            });
+            of_pod.count = of_pod.peers.values().map(BTreeMap::len).sum();
+        }
+        self.found.retain(|_, of_pod| of_pod.count > 0);
+        self.count = self.found.values().map(|of_pod| of_pod.count).sum();
         self.flows.retain(|(policy, _), _| is_audited(policy));
     }
 
@@ -81,19 +101,41 @@ impl Findings {
         for policy in concerned {
             *self.flows.entry((policy.clone(), finding.direction)).or_default() += flows;
         }
-        let found = self.found.entry(finding).or_insert(Found { flows: 0, first: now, last: now });
-        (found.flows, found.last) = (found.flows + flows, now);
-        if self.found.len() > KEPT
-            && let Some(oldest) = self.found.iter().min_by_key(|(_, found)| found.last).map(|(key, _)| key.clone())
-        {
-            self.found.remove(&oldest);
+        let of_pod = self.found.entry(finding.pod.clone()).or_default();
+        match of_pod.peers.entry(finding.peer.clone()).or_default().entry(finding) {
+            Entry::Occupied(mut found) => {
+                let found = found.get_mut();
+                (found.flows, found.last) = (found.flows + flows, now);
+            }
+            Entry::Vacant(place) => {
+                place.insert(Found { flows, first: now, last: now });
+                of_pod.count += 1;
+                self.count += 1;
+            }
+        }
+        if self.count > KEPT && self.remove_one().is_some() {
             self.left_out += 1;
         }
     }
 
+    /// Removes the finding that goes when there are too many.
+    fn remove_one(&mut self) -> Option<()> {
+        let of_pod = self.found.values_mut().max_by_key(|of_pod| of_pod.count)?;
+        let (peer, found) = of_pod.peers.iter_mut().max_by_key(|(_, found)| found.len())?;
+        let oldest = found.iter().min_by_key(|(_, found)| found.last).map(|(finding, _)| finding.clone())?;
+        found.remove(&oldest)?;
+        if found.is_empty() {
+            let peer = peer.clone();
+            of_pod.peers.remove(&peer);
+        }
+        of_pod.count -= 1;
+        self.count -= 1;
+        Some(())
+    }
+
     /// What was found, and of each how often.
     pub fn iter(&self) -> impl Iterator<Item = (&Finding, &Found)> {
-        self.found.iter()
+        self.found.values().flat_map(|of_pod| of_pod.peers.values().flatten())
     }
 
     /// New flows that would be dropped, by policy and direction.

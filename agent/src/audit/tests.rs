@@ -150,6 +150,33 @@ fn p75_findings_add_up_are_bounded_and_go_with_their_policies() {
     assert_eq!((findings.iter().count(), findings.left_out(), findings.since()), (0, 0, None));
 }
 
+#[test]
+fn p75_who_is_found_most_pushes_out_nobody_else() {
+    let mut findings = Findings::default();
+    let finding = |pod: &str, peer: &str, port: u16| Finding {
+        pod: key(pod),
+        direction: Direction::Ingress,
+        peer: peer.to_owned(),
+        proto: TCP,
+        port,
+        by: None,
+        policies: vec![key("x/one")],
+    };
+    let quiet = [finding("x/quiet", "x/client", 80), finding("x/loud", "x/client", 80)];
+    quiet.iter().for_each(|finding| findings.note(finding.clone(), 1, 1));
+    // One peer tries every port of a pod.
+    for port in 0..6000 {
+        findings.note(finding("x/loud", "x/scanner", port), 1, 2);
+    }
+    assert!(quiet.iter().all(|finding| findings.iter().any(|(found, _)| found == finding)));
+    // Many peers do.
+    for port in 0..6000_u16 {
+        findings.note(finding("x/loud", &port.to_string(), port), 1, 3);
+    }
+    assert!(findings.iter().any(|(found, _)| *found == quiet[0]));
+    assert_eq!((findings.iter().count(), findings.left_out()), (2048, 12_002 - 2048));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
