@@ -58,10 +58,9 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
     if !stage::read_quote(k, w) {
         return stray(k, w, side);
     }
-    let from_receiver = w.packet.tuple.src == w.quoted.tuple.dst;
     // An error goes to whoever sent what it quotes (RFC 792, RFC 4443 section 2.4). A pod is no router: it tells what became
     // of packets to itself.
-    if w.packet.tuple.dst != w.quoted.tuple.src || (side == Side::FromPod && !from_receiver) {
+    if w.packet.tuple.dst != w.quoted.tuple.src || (side == Side::FromPod && !is_of_receiver(w)) {
         return stray(k, w, side);
     }
     let from_a = w.draft.key.set(&w.quoted.tuple, w.quoted.proto as u8);
@@ -97,7 +96,7 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
         if w.found.slot != NO_SLOT || w.found.flags & PeerFlags::SELF != 0 {
             return Action::drop(DropReason::LocalAddress);
         }
-        if w.found.flags & PeerFlags::EXISTS != 0 && !from_receiver {
+        if w.found.flags & PeerFlags::EXISTS != 0 && !is_of_receiver(w) {
             return stray(k, w, side);
         }
         w.ends.responder = w.quoted.tuple.dst;
@@ -116,6 +115,13 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
     if translates(&w.met, forward, side) { stage::translate(k, w, side, forward) } else { Action::DELIVER }
 }
 
+/// Whether an error comes from where what it quotes was sent to. Asked where it matters: an answer that is kept is two cases to the
+/// verifier.
+#[inline(always)]
+fn is_of_receiver(w: &Walk) -> bool {
+    w.packet.tuple.src == w.quoted.tuple.dst
+}
+
 /// Reads the packet that an error quotes into `w.quoted`. False if it can't be read. Its branches are many, and what it leaves is in
 /// memory: as a variable the verifier would follow each of its ranges through the rest of the walk.
 #[inline(always)]
@@ -131,7 +137,7 @@ fn translate<K: Kernel>(k: &K, w: &mut Walk, side: Side, forward: bool) -> Actio
     let new = if forward { w.met.other } else { w.met.other.reversed() };
     let p = &w.packet;
     // Its own source is changed only where it is the end of the flow that has another name on the other side.
-    let src = if side == Side::Leaving || p.tuple.src == w.quoted.tuple.dst { new.dst } else { p.tuple.src };
+    let src = if side == Side::Leaving || is_of_receiver(w) { new.dst } else { p.tuple.src };
     if !translate_quote(k, w, &new, (src, new.src)) {
         return Action::drop(DropReason::Rewrite);
     }
