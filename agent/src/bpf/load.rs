@@ -33,7 +33,7 @@ pub struct Loaded {
 pub struct ProgramInfo {
     /// Its name.
     pub name: String,
-    /// Instructions that the verifier walked through (the budget is 100 000).
+    /// Instructions that the verifier walked through (the budget is 70 000 on 6.1).
     pub verified_instructions: Option<u32>,
 }
 

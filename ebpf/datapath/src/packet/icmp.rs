@@ -9,7 +9,7 @@ use super::reset::{reset_v4, reset_v6};
 use super::rewrite::rewrite_outer;
 use crate::Addr;
 use crate::kernel::Kernel;
-use crate::scratch::{Class, Fragment, Packet, Walk};
+use crate::scratch::{Class, Fragment, Packet, Quoted, Walk};
 use crate::{Tuple, WirePort};
 
 /// Length of the ICMP header before the quoted packet.
@@ -19,13 +19,10 @@ const QUOTE: u32 = 8;
 /// (RFC 1812 section 4.3.2.3).
 const LONGEST: u32 = ETH_LEN + 1280;
 
-/// Reads the tuple and protocol of the packet that an error quotes, and notes where its L4 header is. `None` when it can't be
-/// read, or when it is of a kind that no flow is kept for. A later fragment is one that can't: it says nothing of ports, and
-/// whoever sent it hears of the first one too.
-///
-/// Noted in memory: as a variable the verifier would follow each of its ranges through the rest of the walk.
+/// Reads the packet that an error quotes. `None` when it can't be read, or when it is of a kind that no flow is kept for. A later
+/// fragment is one that can't: it says nothing of ports, and whoever sent it hears of the first one too.
 #[inline(always)]
-pub fn quoted<K: Kernel>(k: &K, w: &mut Walk) -> Option<(Tuple, u8)> {
+pub fn quoted<K: Kernel>(k: &K, w: &mut Walk) -> Option<Quoted> {
     const OFFSET: u16 = 0x1fff_u16.to_be();
     k.reach(LONGEST);
     let (inner, v6) = (w.packet.l4 + QUOTE, w.packet.v6);
@@ -63,8 +60,7 @@ pub fn quoted<K: Kernel>(k: &K, w: &mut Walk) -> Option<(Tuple, u8)> {
         }
         _ => (WirePort::NONE, WirePort::NONE),
     };
-    w.quote = l4;
-    Some((Tuple { src, dst, sport, dport, pad: 0 }, proto))
+    Some(Quoted { tuple: Tuple { src, dst, sport, dport, pad: 0 }, l4, proto: u32::from(proto) })
 }
 
 /// Gives the quoted packet the tuple that its sender knows it by, and the error the addresses that go with it.
@@ -72,15 +68,9 @@ pub fn quoted<K: Kernel>(k: &K, w: &mut Walk) -> Option<(Tuple, u8)> {
 /// The quoted L4 checksum is left alone: a quote is cut off and nobody can check it. The quoted IPv4 header checksum
 /// is mended, which makes the addresses neutral to ICMP's own; for ICMPv6 they are not, nor are the ports.
 #[inline(always)]
-pub fn translate_quote<K: Kernel>(
-    k: &K,
-    w: &mut Walk,
-    old: &Tuple,
-    new: &Tuple,
-    proto: u8,
-    outer: (Addr, Addr),
-) -> bool {
-    let (l4, p) = (w.quote, &mut w.packet);
+pub fn translate_quote<K: Kernel>(k: &K, w: &mut Walk, new: &Tuple, (src, dst): (Addr, Addr)) -> bool {
+    let Walk { packet: p, quoted, .. } = w;
+    let (old, l4) = (&quoted.tuple, quoted.l4);
     let inner = p.l4 + QUOTE;
     let addresses = csum::add(csum::addr_diff(old.src, new.src), csum::addr_diff(old.dst, new.dst));
     let ports = csum::add(csum::port_diff(old.sport, new.sport), csum::port_diff(old.dport, new.dport));
@@ -97,12 +87,11 @@ pub fn translate_quote<K: Kernel>(
         }
         ports
     };
-    let stored = match proto {
+    let stored = match quoted.proto as u8 {
         TCP | UDP => k.store(l4, &Ports { src: new.sport, dst: new.dport }),
         ICMP | ICMPV6 => k.store(l4 + 4, &new.echo_id()),
         _ => true,
     };
-    let (src, dst) = outer;
     stored && k.adjust_l4_csum(p.l4 + 2, diff, false, false) && rewrite_outer(k, p, src, dst)
 }
 

@@ -20,7 +20,7 @@ pub use rewrite::{decrement_ttl, rewrite};
 pub(crate) use size::headers_len;
 
 pub use crate::Tuple;
-pub use crate::scratch::{Class, Fragment, Packet, TcpFlags};
+pub use crate::scratch::{Class, Fragment, Packet, Quoted, TcpFlags};
 
 /// The functions of packets that are stages, as a walk enters them.
 pub mod stage {

@@ -7,4 +7,4 @@ mod walk;
 
 pub use draft::{Counted, Draft};
 pub use packet::{Class, Fragment, Packet, TcpFlags};
-pub use walk::{Asked, Ends, Route, RouteFlags, Walk, Way};
+pub use walk::{Asked, Ends, Quoted, Route, RouteFlags, Walk, Way};

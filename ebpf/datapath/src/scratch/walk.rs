@@ -4,7 +4,7 @@ use super::{Draft, Packet};
 use crate::tables::flow::{End, Flow, FlowFlags};
 use crate::tables::peer::{NO_NODE, NO_SLOT, Peer};
 use crate::tables::policy::NO_BIT;
-use crate::{Addr, WirePort};
+use crate::{Addr, Tuple, WirePort};
 
 /// What a walk remembers of its packet. It lives in scratch memory of the CPU, since the stack is small.
 #[derive(Debug, Default, zerocopy::FromBytes)]
@@ -34,8 +34,8 @@ pub struct Walk {
     pub ends: Ends,
     /// What the packet can be if it has no entry: the number of a `walk::opening::Opening`.
     pub opening: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Which of a CPU's memories this is: 0 that of packets, 1 that of a sweep, which packets may interrupt.
+    pub memory: u32,
     /// What is known of the other end.
     pub to: Peer,
     /// Where that is.
@@ -50,10 +50,8 @@ pub struct Walk {
     pub frontend: u32,
     /// The second in which the packet met [`Self::met`].
     pub now: u32,
-    /// Where the L4 header of the packet is that an ICMP error quotes.
-    pub quote: u32,
-    /// Which of a CPU's memories this is: 0 that of packets, 1 that of a sweep, which packets may interrupt.
-    pub memory: u32,
+    /// What an ICMP error quotes.
+    pub quoted: Quoted,
 }
 
 impl Walk {
@@ -62,7 +60,7 @@ impl Walk {
     #[inline(always)]
     pub fn begin(&mut self) {
         // A flow that is made begins with `Draft::open`; what is left of a search is its key, which it writes, and `again`.
-        // `ends`, `opening`, `to`, `route`, `found`, `action`, `quote`, and the copies of entries with their second are written as a whole before they are read.
+        // `ends`, `opening`, `to`, `route`, `found`, `action`, `quoted`, and the copies of entries with their second are written as a whole before they are read.
         let Self {
             packet,
             draft,
@@ -76,7 +74,7 @@ impl Walk {
             ingress,
             ends: _,
             opening: _,
-            pad: _,
+            memory: _,
             to: _,
             route: _,
             found: _,
@@ -84,8 +82,7 @@ impl Walk {
             way,
             frontend,
             now: _,
-            quote: _,
-            memory: _,
+            quoted: _,
         } = self;
         *packet = Packet::UNREAD;
         draft.again = WirePort::NONE;
@@ -95,6 +92,18 @@ impl Walk {
         *way = Way::to(End::ELSEWHERE, false);
         *frontend = 0;
     }
+}
+
+/// The packet that an ICMP error quotes, as [`crate::packet::quoted`] read it.
+#[derive(Debug, Clone, Copy, Default, zerocopy::FromBytes)]
+#[repr(C)]
+pub struct Quoted {
+    /// Who sent it to whom.
+    pub tuple: Tuple,
+    /// Offset of its L4 header.
+    pub l4: u32,
+    /// IP protocol number of that.
+    pub proto: u32,
 }
 
 /// A policy set that was asked, and the rules that it went by.

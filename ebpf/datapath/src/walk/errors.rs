@@ -26,6 +26,8 @@ use crate::scratch::{Walk, Way};
 
 stages! {
     fn relate(side: Side, slot: u16) -> Action, as Relate;
+    fn read_quote() -> bool, as ReadQuote;
+    fn translate(side: Side, forward: bool) -> Action, as TranslateError;
 }
 
 /// Where an ICMP error is looked at.
@@ -53,16 +55,21 @@ const ERRORS_A_SECOND: u32 = 64;
 /// judged as a packet like any other. `slot`: the pod's whose hook this is.
 #[inline(always)]
 fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
-    let Some((inner, proto)) = quoted(k, w) else { return stray(k, w, side) };
-    let from_receiver = w.packet.tuple.src == inner.dst;
-    // An error goes to whoever sent what it quotes (RFC 792, RFC 4443 section 2.4). A pod is no router: it tells what became
-    // of packets to itself.
-    if w.packet.tuple.dst != inner.src || (side == Side::FromPod && !from_receiver) {
+    if !stage::read_quote(k, w) {
         return stray(k, w, side);
     }
-    let from_a = w.draft.key.set(&inner, proto);
+    // An error goes to whoever sent what it quotes (RFC 792, RFC 4443 section 2.4). A pod is no router: it tells what became
+    // of packets to itself.
+    if w.packet.tuple.dst != w.quoted.tuple.src || (side == Side::FromPod && !is_of_receiver(w)) {
+        return stray(k, w, side);
+    }
+    let from_a = w.draft.key.set(&w.quoted.tuple, w.quoted.proto as u8);
     let Some(place) = look(k, w, from_a, false) else {
-        return if side == Side::FromPod || proto == TCP { Action::GO_ON } else { stray(k, w, side) };
+        return if side == Side::FromPod || w.quoted.proto == u32::from(TCP) {
+            Action::GO_ON
+        } else {
+            stray(k, w, side)
+        };
     };
     // The quoted packet went one way, the error goes the other: back to whoever sent the quoted packet.
     let (forward, (end, receiver)) = (place.forward, w.met.ends(place.forward));
@@ -89,10 +96,10 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
         if w.found.slot != NO_SLOT || w.found.flags & PeerFlags::SELF != 0 {
             return Action::drop(DropReason::LocalAddress);
         }
-        if w.found.flags & PeerFlags::EXISTS != 0 && !from_receiver {
+        if w.found.flags & PeerFlags::EXISTS != 0 && !is_of_receiver(w) {
             return stray(k, w, side);
         }
-        w.ends.responder = inner.dst;
+        w.ends.responder = w.quoted.tuple.dst;
         look_up(k, w, Whose::Responder);
         if w.found.flags & (PeerFlags::RACED | PeerFlags::SELF) != 0 {
             return stray(k, w, side);
@@ -105,14 +112,33 @@ fn relate<K: Kernel>(k: &K, w: &mut Walk, side: Side, slot: u16) -> Action {
         return Action::drop(DropReason::ErrorRate);
     }
     w.way = Way::of(&w.met, end);
-    if !translates(&w.met, forward, side) {
-        return Action::DELIVER;
-    }
+    if translates(&w.met, forward, side) { stage::translate(k, w, side, forward) } else { Action::DELIVER }
+}
+
+/// Whether an error comes from where what it quotes was sent to. Asked where it matters: an answer that is kept is two cases to the
+/// verifier.
+#[inline(always)]
+fn is_of_receiver(w: &Walk) -> bool {
+    w.packet.tuple.src == w.quoted.tuple.dst
+}
+
+/// Reads the packet that an error quotes into `w.quoted`. False if it can't be read. Its branches are many, and what it leaves is in
+/// memory: as a variable the verifier would follow each of its ranges through the rest of the walk.
+#[inline(always)]
+fn read_quote<K: Kernel>(k: &K, w: &mut Walk) -> bool {
+    let Some(quoted) = quoted(k, w) else { return false };
+    w.quoted = quoted;
+    true
+}
+
+/// Gives an error the tuple that its receiver knows the flow by. `forward`: what it quotes went from opener to responder.
+#[inline(always)]
+fn translate<K: Kernel>(k: &K, w: &mut Walk, side: Side, forward: bool) -> Action {
     let new = if forward { w.met.other } else { w.met.other.reversed() };
     let p = &w.packet;
     // Its own source is changed only where it is the end of the flow that has another name on the other side.
-    let src = if side == Side::Leaving || p.tuple.src == inner.dst { new.dst } else { p.tuple.src };
-    if !translate_quote(k, w, &inner, &new, proto, (src, new.src)) {
+    let src = if side == Side::Leaving || is_of_receiver(w) { new.dst } else { p.tuple.src };
+    if !translate_quote(k, w, &new, (src, new.src)) {
         return Action::drop(DropReason::Rewrite);
     }
     // What a router tells the node comes from where that router is.

@@ -20,8 +20,8 @@ use fairlead_datapath::policy::{self, Common, Outcome, PortKey};
 use fairlead_datapath::register::Register;
 use fairlead_datapath::walk::stage::{
     AnswerNeighbour, CameByNodes, ChooseBackend, CountOpened, Decide, End, GiveWay, HandOver, JudgeAgain, Leave, LetIn,
-    LookUp, MetTunnel, OpenFromNode, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn, Pass, Relate,
-    StillNoService,
+    LookUp, MetTunnel, OpenFromNode, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn, Pass, ReadQuote, Relate,
+    StillNoService, TranslateError,
 };
 use fairlead_datapath::walk::{Walk, count_denied, decided};
 
@@ -78,7 +78,9 @@ stages! {
     CameByNodes => tc_came_by_nodes with packet();
     LetIn => tc_let_in with packet(slot);
     Pass => tc_pass with packet(slot, how);
+    ReadQuote => tc_read_quote with packet();
     Relate => tc_relate with packet(side, slot);
+    TranslateError => tc_translate_error with packet(side, forward);
 }
 
 /// Copies an entry of a flow.
