@@ -16,7 +16,7 @@ use aya::Ebpf;
 use fairlead_datapath::catalog::{Kind, TableId};
 use fairlead_datapath::config::Config;
 use fairlead_datapath::flow::{Flow, FlowKey, PodFlows, Table};
-use tracing::{info, warn};
+use tracing::info;
 use zerocopy::FromBytes as _;
 
 use super::fs::unpin;
@@ -46,6 +46,24 @@ pub struct Migration {
     pub unreadable: u64,
     /// What is lost, and why, if the table begins empty.
     pub lost: Option<String>,
+}
+
+impl Migration {
+    /// What was not taken over, and why.
+    #[must_use]
+    pub fn loss(&self) -> Option<String> {
+        let Self { table, from, to, elements, no_room, unreadable, lost } = self;
+        let left = no_room + unreadable;
+        match lost {
+            Some(lost) => Some(format!("{table} of layout {from} could not be taken over: {lost}")),
+            None if left == 0 => None,
+            None => Some(format!(
+                "{table} was taken over from layout {from} to {to} without {left} of {} entries: there was no room for \
+                 {no_room}, and {unreadable} can't be said in the new layout",
+                elements + left
+            )),
+        }
+    }
 }
 
 /// What was done with a table's elements.
@@ -92,20 +110,11 @@ pub(super) fn migrate(
     pause.end(ebpf);
     let (hooks, pause) = (pause.hooks(), paused.elapsed());
     let migrated: Vec<_> = tables.iter().map(Moved::migration).collect();
-    for Migration { table, from, to, elements, no_room, unreadable, lost } in &migrated {
-        match lost {
-            Some(lost) => warn!(table, from, to, lost, "a table of another version begins empty"),
-            None if no_room + unreadable > 0 => {
-                warn!(
-                    table,
-                    from, to, elements, no_room, unreadable, "a table of another version is not taken over as a whole"
-                );
-            }
-            None => info!(table, from, to, elements, "a table of another version is taken over"),
-        }
+    for Migration { table, from, to, elements, .. } in &migrated {
+        info!(table, from, to, elements, "table of another version taken over");
     }
-    info!(tables = migrated.len(), hooks, ?pause, took = ?begin.elapsed(), "tables of another version are replaced: packets \
-          that came in the pause were dropped (no_program)");
+    let took = begin.elapsed();
+    info!(?took, ?pause, hooks, "packets that came in the pause were dropped (no_program)");
     Ok(migrated)
 }
 
