@@ -270,32 +270,35 @@ impl Writer<'_> {
         if matches!(info.kind, Kind::Array | Kind::PerCpuArray) && value.iter().all(|byte| *byte == 0) {
             return Ok(());
         }
-        match self.convert(key, value) {
-            Some((key, value)) => {
-                self.keys.extend(key);
-                self.values.extend(value);
-            }
-            None => self.tally.unreadable += 1,
+        if self.convert(key, value).is_none() {
+            self.tally.unreadable += 1;
         }
         if self.keys.len() >= BATCH * info.key_size as usize { self.flush() } else { Ok(()) }
     }
 
-    fn convert(&self, key: &[u8], value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-        let info = self.table.info();
+    /// `None`, and nothing is written, if it can't be said.
+    fn convert(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         if !self.new.shape().per_cpu() {
-            let (key, mut value) = self.converter.convert(key, value)?;
-            Converter::seal(self.table, &key, &mut value)?;
-            return Some((key, value));
+            let before = (self.keys.len(), self.values.len());
+            let (key, value) = self.converter.add((key, value), (&mut self.keys, &mut self.values))?;
+            let sealed = Converter::seal(self.table, key, value);
+            if sealed.is_none() {
+                self.keys.truncate(before.0);
+                self.values.truncate(before.1);
+            }
+            return sealed;
         }
         // One value of each CPU, of multiples of eight bytes.
-        let room = (info.value_size as usize).next_multiple_of(8);
+        let room = (self.table.info().value_size as usize).next_multiple_of(8);
         let cpus = self.new.value_bytes() / room.max(1);
-        let mut values = Vec::with_capacity(self.new.value_bytes());
+        let (key, mut values) = (self.converter.key(key)?, Vec::with_capacity(self.new.value_bytes()));
         for value in value.chunks_exact((value.len() / cpus.max(1)).max(1)) {
             values.extend(self.converter.value(value)?);
             values.resize(values.len().next_multiple_of(8), 0);
         }
-        Some((self.converter.key(key)?, values))
+        self.keys.extend(key);
+        self.values.extend(values);
+        Some(())
     }
 
     /// Writes what was gathered. Elements for which there is no room are counted.

@@ -1,6 +1,8 @@
 //! Elements of one layout to elements of another: what both have by the same name is taken over, what only the new one has
 //! gets its default, what only the old one has is dropped.
 
+use std::collections::BTreeMap;
+
 use super::{Field, Layout};
 
 /// What is done with every element of a table.
@@ -18,7 +20,7 @@ struct Part {
     moves: Vec<Move>,
 }
 
-/// A field that both have.
+/// A field that both have, or several that are side by side on both sides.
 #[derive(Debug, Clone)]
 struct Move {
     from: (usize, usize),
@@ -29,10 +31,8 @@ struct Move {
 /// Bits of which some are in another place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Bits {
-    /// Where they were, and where they are now.
-    known: Vec<(u64, u64)>,
-    /// Those of the word that have no name on either side.
-    unnamed: u64,
+    /// Those that move alike: where they were, and by how much they move up, or down.
+    moves: Vec<(u64, i32)>,
 }
 
 impl Converter {
@@ -53,35 +53,67 @@ impl Converter {
     /// An element. `None`: a number does not fit where it goes, or the element is shorter than its layout says.
     #[must_use]
     pub fn convert(&self, key: &[u8], value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-        Some((self.key.convert(key)?, self.value.convert(value)?))
+        Some((self.key(key)?, self.value(value)?))
     }
 
     /// The value alone.
     #[must_use]
     pub fn value(&self, value: &[u8]) -> Option<Vec<u8>> {
-        self.value.convert(value)
+        let mut made = self.value.blank.clone();
+        self.value.put(value, &mut made).map(|()| made)
     }
 
     /// The key alone.
     #[must_use]
     pub fn key(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.key.convert(key)
+        let mut made = self.key.blank.clone();
+        self.key.put(key, &mut made).map(|()| made)
+    }
+
+    /// Adds an element to lists of keys and of values, and gives what was added. `None`, and nothing is added, as
+    /// [`Self::convert`].
+    pub fn add<'a>(
+        &self,
+        (key, value): (&[u8], &[u8]),
+        (keys, values): (&'a mut Vec<u8>, &'a mut Vec<u8>),
+    ) -> Option<(&'a [u8], &'a mut [u8])> {
+        let (keys_before, values_before) = (keys.len(), values.len());
+        keys.extend_from_slice(&self.key.blank);
+        values.extend_from_slice(&self.value.blank);
+        let put = keys.get_mut(keys_before..).and_then(|made| self.key.put(key, made));
+        let put = put.and_then(|()| values.get_mut(values_before..).and_then(|made| self.value.put(value, made)));
+        if put.is_none() {
+            keys.truncate(keys_before);
+            values.truncate(values_before);
+            return None;
+        }
+        Some((keys.get(keys_before..)?, values.get_mut(values_before..)?))
     }
 }
 
 impl Part {
     fn new(from: &[Field], to: &[Field], blank: Vec<u8>) -> Self {
         let both = to.iter().filter_map(|to| Some((from.iter().find(|from| from.name == to.name)?, to)));
-        let moves = both.map(|(from, to)| Move {
-            from: (from.offset, from.size),
-            to: (to.offset, to.size),
-            bits: Bits::new(&from.bits, &to.bits),
-        });
-        Self { blank, moves: moves.collect() }
+        let mut fields: Vec<_> = both
+            .map(|(from, to)| Move {
+                from: (from.offset, from.size),
+                to: (to.offset, to.size),
+                bits: Bits::new(&from.bits, &to.bits),
+            })
+            .collect();
+        fields.sort_by_key(|field| field.to);
+        let mut moves: Vec<Move> = Vec::new();
+        for field in fields {
+            match moves.last_mut().filter(|last| last.goes_on_with(&field)) {
+                Some(last) => (last.from.1, last.to.1) = (last.from.1 + field.from.1, last.to.1 + field.to.1),
+                None => moves.push(field),
+            }
+        }
+        Self { blank, moves }
     }
 
-    fn convert(&self, from: &[u8]) -> Option<Vec<u8>> {
-        let mut made = self.blank.clone();
+    /// Puts what `from` says where it belongs.
+    fn put(&self, from: &[u8], made: &mut [u8]) -> Option<()> {
         for Move { from: (begin, size), to: (to, room), bits } in &self.moves {
             let taken = from.get(*begin..begin + size)?;
             let place = made.get_mut(*to..to + room)?;
@@ -93,7 +125,16 @@ impl Part {
                 None => put(taken, place)?,
             }
         }
-        Some(made)
+        Some(())
+    }
+}
+
+impl Move {
+    /// Whether the next field can be moved with this one.
+    fn goes_on_with(&self, next: &Self) -> bool {
+        let same = |step: &Self| step.bits.is_none() && step.from.1 == step.to.1;
+        let adjacent = (self.from.0 + self.from.1, self.to.0 + self.to.1) == (next.from.0, next.to.0);
+        same(self) && same(next) && adjacent
     }
 }
 
@@ -129,26 +170,23 @@ impl Bits {
             let parts = bits.iter().filter(|(_, part)| *part != mask && part & mask == *part);
             parts.fold(0, |all, (_, part)| all | part) != mask
         };
-        let known = to.iter().filter(|(_, mask)| single(to, *mask)).filter_map(|(name, to_mask)| {
-            let (_, from_mask) = from.iter().find(|(other, _)| other == name)?;
-            Some((*from_mask, *to_mask))
-        });
-        Some(Self { known: known.collect(), unnamed: !(named(from) | named(to)) })
+        let mut moves: BTreeMap<i32, u64> = BTreeMap::from([(0, !(named(from) | named(to)))]);
+        for (name, to_mask) in to.iter().filter(|(_, mask)| single(to, *mask)) {
+            let Some((_, from_mask)) = from.iter().find(|(other, _)| other == name) else { continue };
+            // Of groups the lowest bit is the lowest one.
+            for (from, to) in places(*from_mask).zip(places(*to_mask)) {
+                *moves.entry(to.cast_signed() - from.cast_signed()).or_default() |= 1 << from;
+            }
+        }
+        Some(Self { moves: moves.into_iter().map(|(up, mask)| (mask, up)).collect() })
     }
 
     fn convert(&self, word: u64) -> u64 {
-        self.known.iter().fold(word & self.unnamed, |made, (from, to)| made | spread(gather(word, *from), *to))
+        self.moves.iter().fold(0, |made, (mask, up)| {
+            let bits = word & mask;
+            made | if *up < 0 { bits >> up.unsigned_abs() } else { bits << up.unsigned_abs() }
+        })
     }
-}
-
-/// The bits of a word that are in a mask, side by side.
-fn gather(word: u64, mask: u64) -> u64 {
-    places(mask).enumerate().fold(0, |made, (at, place)| made | ((word >> place) & 1) << at)
-}
-
-/// The reverse. What has no place is lost.
-fn spread(word: u64, mask: u64) -> u64 {
-    places(mask).enumerate().fold(0, |made, (at, place)| made | ((word >> at) & 1) << place)
 }
 
 fn places(mask: u64) -> impl Iterator<Item = u32> {
