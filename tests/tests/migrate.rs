@@ -110,11 +110,6 @@ impl Stage {
         self.vips().map(|ip| self.client.begin(&load(Probe::tcp(ip, 80), Probe::udp(ip, 80)))).collect()
     }
 
-    /// What the agent says of the tables that it took over.
-    fn migrated(&self) -> Vec<Value> {
-        self.status()["migrated"].as_array().unwrap().clone()
-    }
-
     fn status(&self) -> Value {
         serde_json::from_str(&self.node().fairlead(&["status", "-o", "json"]).stdout).unwrap()
     }
@@ -125,6 +120,11 @@ fn relayout(node: &Node, tables: &[(&str, u32)]) {
     for (table, elements) in tables {
         node.must_run(&[lab.to_str().unwrap(), "relayout", table, &elements.to_string()]);
     }
+}
+
+/// What an agent says of the tables that it took over.
+fn migrated(status: &Value) -> Vec<Value> {
+    status["migrated"].as_array().unwrap().clone()
 }
 
 /// What is said of a table that was taken over: entries, and what was lost.
@@ -169,7 +169,7 @@ fn c52_connections_go_on_when_an_agent_takes_over_tables_of_another_version() {
             assert!(report.long.attempted >= 40, "{report:?}");
             assert_eq!(report.failures(), 0, "{report:?}\n{}", stage.drops());
         }
-        let migrated = stage.migrated();
+        let migrated = migrated(&stage.status());
         assert_eq!(migrated.len(), tables.len(), "{migrated:?}");
         for (table, _) in tables {
             assert_eq!(said(&migrated, table).1, Value::Null, "{migrated:?}");
@@ -194,23 +194,29 @@ fn c52_connections_go_on_when_an_agent_takes_over_tables_of_another_version() {
 }
 
 /// Three agents in turn, which are whole builds: this one, one whose table of flows has other fields, bits and sizes, and this one
-/// again. `cargo xtask next` builds the second, from this source with a few lines changed.
+/// again. `cargo xtask next` builds the second, from this source with a few lines changed. `FAIRLEAD_RELEASES` names others that
+/// follow on the one in `FAIRLEAD_BIN_DIR`, divided by colons.
 #[test]
 #[ignore = "needs a second build of the agent (cargo xtask next)"]
 fn c52_ten_thousand_connections_go_on_to_the_next_release_and_back() {
-    let next = std::env::var_os("FAIRLEAD_NEXT")
-        .map_or_else(|| binary("fairlead").unwrap().parent().unwrap().join("../next/debug/fairlead"), PathBuf::from);
-    assert!(next.exists(), "{} is not built: run `cargo xtask next`", next.display());
+    let own = binary("fairlead").unwrap();
+    let releases: Vec<PathBuf> = match std::env::var_os("FAIRLEAD_RELEASES") {
+        Some(releases) => std::env::split_paths(&releases).collect(),
+        None => vec![own.parent().unwrap().join("../next/debug/fairlead"), own],
+    };
+    for release in &releases {
+        assert!(release.exists(), "{} is not built: run `cargo xtask next`", release.display());
+    }
     let stage = Stage::new();
     let node = stage.node();
     let mut held = stage.hold(1300);
-    for program in [&next, &binary("fairlead").unwrap()] {
+    for release in &releases {
         // New connections begin all the time, also while the programs are replaced.
         let mut load = stage.load(Duration::from_secs(10), true);
         load.iter_mut().for_each(|load| load.goes_on(50));
         node.agent().stop();
         load.iter_mut().for_each(|load| load.goes_on(50));
-        node.start_agent_of(program);
+        node.start_agent_of(release);
         load.iter_mut().for_each(|load| load.goes_on(50));
         let log = node.agent().log();
         println!(
@@ -226,7 +232,8 @@ fn c52_ten_thousand_connections_go_on_to_the_next_release_and_back() {
             // A datagram that comes in the pause is lost.
             assert!(report.udp.failures() <= 20 && report.udp.attempted >= 300, "{report:?}\n{}", stage.drops());
         }
-        let migrated = stage.migrated();
+        let status = node.must_run(&[release.to_str().unwrap(), "status", "-o", "json"]);
+        let migrated = migrated(&serde_json::from_str(&status).unwrap());
         for table in ["CT_EST", "CT_ANY"] {
             assert_eq!(said(&migrated, table).1, Value::Null, "{migrated:?}");
         }
@@ -234,5 +241,5 @@ fn c52_ten_thousand_connections_go_on_to_the_next_release_and_back() {
         held.extend(stage.hold(50));
     }
     let used = stage.use_all(held);
-    assert_eq!(used, (1300 + 50 + 50) * 8);
+    assert_eq!(used, (1300 + 50 * releases.len() as u64) * 8);
 }
