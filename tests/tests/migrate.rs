@@ -107,7 +107,9 @@ impl Stage {
             let load = Load::during(during).long_connections(to.clone(), 5, Duration::from_millis(20));
             if new_ones { load.short_connections(to, 100).udp(udp, 50) } else { load }
         };
-        self.vips().map(|ip| self.client.begin(&load(Probe::tcp(ip, 80), Probe::udp(ip, 80)))).collect()
+        // What begins in the pause sends its SYN again after a second.
+        let tcp = |ip| Probe::tcp(ip, 80).timeout(Duration::from_secs(5));
+        self.vips().map(|ip| self.client.begin(&load(tcp(ip), Probe::udp(ip, 80)))).collect()
     }
 
     fn status(&self) -> Value {
