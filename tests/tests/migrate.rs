@@ -232,7 +232,7 @@ fn c52_ten_thousand_connections_go_on_to_the_next_release_and_back() {
             println!("{report:?}");
             assert_eq!(report.short.failures() + report.long.failures(), 0, "{report:?}\n{}", stage.drops());
             // A datagram that comes in the pause is lost.
-            assert!(report.udp.failures() <= 20 && report.udp.attempted >= 300, "{report:?}\n{}", stage.drops());
+            assert!(report.udp.failures() <= 60 && report.udp.attempted >= 300, "{report:?}\n{}", stage.drops());
         }
         let status = node.must_run(&[release.to_str().unwrap(), "status", "-o", "json"]);
         let migrated = migrated(&serde_json::from_str(&status).unwrap());

@@ -63,9 +63,9 @@ pub enum BpfError {
         /// The pin.
         path: PathBuf,
         /// What is pinned.
-        pinned: TableLayout,
+        pinned: Box<TableLayout>,
         /// What this agent has.
-        wanted: TableLayout,
+        wanted: Box<TableLayout>,
         /// Why it can't be read.
         why: String,
     },

@@ -79,7 +79,9 @@ pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
     }
     programs.sort_by(|a, b| a.name.cmp(&b.name));
     info!(programs = programs.len(), maps = definition.maps.len(), adopted, "eBPF object loaded");
-    let migrated = migrate(survey, &ebpf, &definition, pins)?;
+    let Survey { old, unknown, adopted: _ } = survey;
+    let migrated = migrate(old, &ebpf, &definition, pins)?;
+    Survey::forget(unknown, pins)?;
     let tables = Tables::open(&definition, pins)?;
     layouts::remove_orphans(pins)?;
     let socket_list = SocketList::new(&mut ebpf, &tables);

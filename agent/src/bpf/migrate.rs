@@ -9,6 +9,7 @@
 //! If anything fails before 4, the old programs are put back, with their tables. If the agent ends anywhere, its successor
 //! begins again, or, from 4 on, finds the new tables.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Instant;
 
@@ -22,7 +23,7 @@ use zerocopy::FromBytes as _;
 use super::fs::unpin;
 use super::map::Map;
 use super::pause::Pause;
-use super::survey::{How, Old, Survey};
+use super::survey::{How, Old};
 use super::{BpfError, Definition, PinDir, layouts};
 use crate::layout::{Converter, Counts, is_of_flows, recount};
 
@@ -80,12 +81,11 @@ struct Tally {
 /// # Errors
 /// A table can't be read or written, or a program can't be replaced. What was in force still is.
 pub(super) fn migrate(
-    survey: Survey,
+    old: BTreeMap<TableId, Old>,
     ebpf: &Ebpf,
     definition: &Definition,
     pins: &PinDir,
 ) -> Result<Vec<Migration>, BpfError> {
-    let Survey { adopted: _, old } = survey;
     if old.is_empty() {
         return Ok(Vec::new());
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use fairlead_datapath::catalog::{Kind, TableId, parse_pin};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::fs::unpin;
 use super::layouts;
@@ -24,6 +24,8 @@ pub(super) struct Survey {
     pub(super) adopted: bool,
     /// The tables of other versions.
     pub(super) old: BTreeMap<TableId, Old>,
+    /// Pins of tables that this agent does not have.
+    pub(super) unknown: Vec<String>,
 }
 
 /// A table of another version.
@@ -54,10 +56,13 @@ impl Survey {
     /// # Errors
     /// A table can't be read whose content is needed.
     pub(super) fn of(pins: &PinDir) -> Result<Self, BpfError> {
-        let mut found: BTreeMap<TableId, Found> = BTreeMap::new();
+        let (mut found, mut unknown) = (BTreeMap::<TableId, Found>::new(), Vec::new());
         for pin in pins.maps()? {
             let (name, version) = parse_pin(PinDir::is_new(&pin).unwrap_or(&pin));
-            let Some(table) = TableId::named(name).filter(|table| table.info().version.is_some()) else { continue };
+            let Some(table) = TableId::named(name).filter(|table| table.info().version.is_some()) else {
+                unknown.push(pin);
+                continue;
+            };
             let found = found.entry(table).or_default();
             match () {
                 () if PinDir::is_new(&pin).is_some() => found.new.push(pin),
@@ -65,13 +70,24 @@ impl Survey {
                 () => found.others.push((version, pin)),
             }
         }
-        let mut survey = Self { adopted: !found.is_empty(), ..Self::default() };
+        let mut survey = Self { adopted: !found.is_empty(), unknown, ..Self::default() };
         for (table, found) in found {
             if let Some(old) = found.settle(table, pins)? {
                 survey.old.insert(table, old);
             }
         }
         Ok(survey)
+    }
+
+    /// Removes what only another release has: an agent of that release would take it for what it left itself.
+    ///
+    /// # Errors
+    /// A pin can't be removed.
+    pub(super) fn forget(unknown: Vec<String>, pins: &PinDir) -> Result<(), BpfError> {
+        unknown.into_iter().try_for_each(|pin| {
+            info!(pin, "a table that only another release has is removed");
+            unpin(pins.map(&pin))
+        })
     }
 
     /// Where the programs' table is pinned when they are loaded.
@@ -152,8 +168,8 @@ impl Old {
 
 fn incompatible(table: TableId, path: PathBuf, version: Option<u32>, shape: MapShape, why: String) -> BpfError {
     let info = table.info();
-    let wanted = TableLayout { version: info.version, shape: info.into() };
-    BpfError::Incompatible { path, pinned: TableLayout { version, shape }, wanted, why }
+    let wanted = Box::new(TableLayout { version: info.version, shape: info.into() });
+    BpfError::Incompatible { path, pinned: Box::new(TableLayout { version, shape }), wanted, why }
 }
 
 /// How a table is read that has this shape.

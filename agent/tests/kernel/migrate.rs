@@ -262,6 +262,10 @@ fn c52_an_agent_that_ends_while_it_reads_begins_again_and_one_that_has_read_is_d
         pin(&half, &pins.map(&format!("{table}@5")));
         assert_eq!(get(&load(&object, &pins).unwrap().tables, table), said(&flows));
         assert_eq!(names(&dir.join("maps")).iter().filter(|name| name.starts_with("CT_EST")).count(), 1);
+        // So does a table that only another release has.
+        pin(&half, &pins.map("MORE@1"));
+        assert_eq!(get(&load(&object, &pins).unwrap().tables, table), said(&flows));
+        assert!(!pins.map("MORE@1").exists());
         // An older agent finds one that a newer left there.
         relayout(&pins, table, &next(table, 1000), true);
         let newer = format!("{table}@{}", table.info().version.unwrap() + 1);
