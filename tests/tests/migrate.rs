@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use fairlead_tests::{
-    Connection, Drops, Held, Hold, Lab, Load, Loading, Node, Pod, Probe, Probes, ServiceManifest, Sink, Vantage, Via,
-    binary,
+    Connection, Drive, Driven, Drops, Ending, Held, Hold, Lab, Load, Loading, Node, Pod, Probe, Probes,
+    ServiceManifest, Sink, Vantage, Via, binary,
 };
 use serde_json::Value;
 
@@ -108,8 +108,19 @@ impl Stage {
             if new_ones { load.short_connections(to, 100).udp(udp, 50) } else { load }
         };
         // What begins in the pause sends its SYN again after a second.
-        let tcp = |ip| Probe::tcp(ip, 80).timeout(Duration::from_secs(5));
-        self.vips().map(|ip| self.client.begin(&load(tcp(ip), Probe::udp(ip, 80)))).collect()
+        let tcp = |ip, port| Probe::tcp(ip, port).timeout(Duration::from_secs(5));
+        // Translated packet by packet: what an old program has made and a new one does not know would not be answered.
+        let pod = self.client.via(Via::Packet);
+        let vips = self.vips().map(|ip| pod.begin(&load(tcp(ip, 80), Probe::udp(ip, 80))));
+        let port = NODE_PORTS[1] + 10;
+        let node = self.node().ips().map(|ip| self.lab.client().begin(&load(tcp(ip, port), Probe::udp(ip, port))));
+        vips.chain(node).collect()
+    }
+
+    /// New connections from the pod to the outside, which the node masquerades, at a pace.
+    fn drive_outside(&self, during: Duration) -> Driven {
+        let to = SocketAddr::new("172.18.0.100".parse().unwrap(), PORT);
+        self.client.drive(&Drive { to, ending: Ending::ClientCloses, rate: 500, during })
     }
 
     fn status(&self) -> Value {
@@ -218,7 +229,16 @@ fn c52_ten_thousand_connections_go_on_to_the_next_release_and_back() {
         load.iter_mut().for_each(|load| load.goes_on(50));
         node.agent().stop();
         load.iter_mut().for_each(|load| load.goes_on(50));
-        node.start_agent_of(release);
+        let outside = thread::scope(|scope| {
+            let outside = scope.spawn(|| stage.drive_outside(Duration::from_secs(6)));
+            node.start_agent_of(release);
+            outside.join().unwrap()
+        });
+        println!("outside: {} attempted, {:?}", outside.attempted, outside.failed);
+        // Who drives gives up before a SYN is sent again. None that was answered is lost, and none is refused.
+        let unanswered = outside.failed.get("connect: no answer").copied().unwrap_or_default();
+        assert_eq!(outside.errors(), unanswered, "{:?} of {}\n{}", outside.failed, outside.attempted, stage.drops());
+        assert!(unanswered <= 500 && outside.attempted >= 1000, "{unanswered} of {}", outside.attempted);
         load.iter_mut().for_each(|load| load.goes_on(50));
         let log = node.agent().log();
         println!(
