@@ -2,7 +2,7 @@
 //!
 //! watch ([`fairlead_objects`]) → [`model`] → [`compile`] (pure) → [`plan`] (pure) → [`apply`].
 //!
-//! Around that: [`bpf`] loads, pins and attaches the programs, [`cni`] serves the plugin, [`network`] says how other nodes
+//! Around that: [`bpf`] loads, pins and attaches the programs, [`layout`] reads tables of other versions, [`cni`] serves the plugin, [`network`] says how other nodes
 //! are reached, [`masquerade`] with which address pods leave the cluster, [`conntrack`] how long flows are
 //! remembered, [`names`] what pods were told by DNS, [`wiring`] keeps the node's routes and its tunnel, [`repair`] says what of all that others have undone,
 //! [`sockets`] ends those of the node's processes whose other end is gone,
@@ -23,6 +23,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod events;
 pub mod install;
+pub mod layout;
 mod lines;
 pub mod log;
 pub mod masquerade;

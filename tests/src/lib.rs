@@ -90,6 +90,7 @@ mod process;
 pub mod promql;
 mod proto;
 mod reach;
+mod relayout;
 mod service;
 mod site;
 mod sysctls;
@@ -116,6 +117,7 @@ pub use probe::{Echo, Identity, Ping, Probe, ProbeError, Reply, Transport};
 pub use process::Process;
 pub use proto::Ended;
 pub use reach::{assert_reaches, probes};
+pub use relayout::relayout;
 pub use service::ServiceManifest;
 pub use vantage::{Connection, Probes, Vantage, Via};
 

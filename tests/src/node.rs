@@ -188,6 +188,17 @@ impl Node {
     /// Starts an agent with these arguments in place of those that the lab's agents get.
     pub fn launch_agent_with(&self, arguments: &[&str]) -> Agent<'_> {
         let program = lab_works(&self.vantage, binary("fairlead"));
+        self.launch(&program, arguments)
+    }
+
+    /// Starts an agent of another version, by the path of its program, and waits until it is ready.
+    pub fn start_agent_of(&self, program: &Path) -> Agent<'_> {
+        let agent = self.launch(program, &self.arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        agent.wait_ready();
+        agent
+    }
+
+    fn launch(&self, program: &Path, arguments: &[&str]) -> Agent<'_> {
         let objects = self.manifests.directory().to_string_lossy().into_owned();
         let program = program.to_string_lossy();
         let mut argv = vec![&program, "agent", "--node", &self.name, "--objects", &objects];

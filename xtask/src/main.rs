@@ -11,6 +11,7 @@ mod ebpf;
 mod image;
 mod lint;
 mod manifests;
+mod next;
 mod paths;
 mod pins;
 mod remap;
@@ -42,6 +43,7 @@ enum Command {
     Book(book::Book),
     Cluster(cluster::Cluster),
     E2e(e2e::E2e),
+    Next(next::Next),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Book(command) => command.run(),
         Command::Cluster(command) => command.run(),
         Command::E2e(command) => command.run(),
+        Command::Next(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

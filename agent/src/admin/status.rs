@@ -6,10 +6,10 @@ use ipnetwork::IpNetwork;
 use zerocopy::FromBytes as _;
 
 use super::{
-    Admin, MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, ProgramView, RangeView, RepairView,
-    StatusView, WarningView, WatchView, WayView,
+    Admin, MapView, MigrationView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, ProgramView, RangeView,
+    RepairView, StatusView, WarningView, WatchView, WayView,
 };
-use crate::bpf::Map;
+use crate::bpf::{Map, Migration};
 use crate::cni::{Health, room};
 use crate::compile::bandwidth::describe;
 use crate::model::Model;
@@ -78,6 +78,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         reason: reason.or(progress.trouble),
         uptime_seconds: shared.started.elapsed().as_secs(),
         adopted: shared.adopted,
+        migrated: shared.migrated.iter().map(migrated).collect(),
         network: network(&model, &progress.network, progress.uplinks, api_server),
         objects: objects.map(|(kind, count)| ObjectCount { kind: kind.to_owned(), count }).into(),
         watches: watches.collect(),
@@ -104,6 +105,12 @@ pub(super) fn status(admin: &Admin) -> StatusView {
             .collect(),
         drops: admin.drops.counts(&admin.tables).iter().map(|count| count.packets).sum(),
     }
+}
+
+fn migrated(migration: &Migration) -> MigrationView {
+    let Migration { table, from, to, elements, no_room: _, unreadable: _, lost: _ } = migration;
+    let (from, to, entries, lost) = (*from, *to, *elements, migration.loss());
+    MigrationView { table: (*table).to_owned(), from, to, entries, lost }
 }
 
 fn troubles(told: &[(String, String)]) -> Vec<ObjectTrouble> {

@@ -83,18 +83,40 @@ fn in_the_way() -> io::Error {
 
 /// Removes our filter of this rank in a direction. Whether there was one: one of another name is somebody else's, and stays.
 pub(super) fn remove(ifindex: u32, ingress: bool, rank: Rank, name: &str) -> io::Result<bool> {
-    let message = || filter_message(ifindex, ingress, rank);
-    let get = Request { message: RouteNetlinkMessage::GetTrafficFilter(message()?), flags: 0 };
-    let answers = execute(vec![get])?;
-    let [answer] = &*answers else { return Ok(false) };
-    answer.done(&ABSENT)?;
-    let Some(RouteNetlinkMessage::NewTrafficFilter(found)) = &answer.found else { return Ok(false) };
-    if program_name(found) != Some(name) {
+    if find(ifindex, ingress, rank)?.is_none_or(|found| found.name != name) {
         return Ok(false);
     }
-    let del = Request { message: RouteNetlinkMessage::DelTrafficFilter(message()?), flags: 0 };
+    let del = RouteNetlinkMessage::DelTrafficFilter(filter_message(ifindex, ingress, rank)?);
+    let del = Request { message: del, flags: 0 };
     execute(vec![del])?.iter().try_for_each(|answer| answer.done(&ABSENT))?;
     Ok(true)
+}
+
+/// A filter that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The name that it was given.
+    pub(super) name: String,
+    /// The id of its program.
+    pub(super) program: Option<u32>,
+}
+
+/// The filter of this rank in a direction, whoever's it is.
+pub(super) fn find(ifindex: u32, ingress: bool, rank: Rank) -> io::Result<Option<Found>> {
+    let message = filter_message(ifindex, ingress, rank)?;
+    let answers = execute(vec![Request { message: RouteNetlinkMessage::GetTrafficFilter(message), flags: 0 }])?;
+    let [answer] = &*answers else { return Ok(None) };
+    answer.done(&ABSENT)?;
+    let Some(RouteNetlinkMessage::NewTrafficFilter(found)) = &answer.found else { return Ok(None) };
+    let name = options(found).find_map(|option| match option {
+        TcFilterBpfOption::ProgName(name) => Some(name.clone()),
+        _ => None,
+    });
+    let program = options(found).find_map(|option| match option {
+        TcFilterBpfOption::ProgId(id) => Some(*id),
+        _ => None,
+    });
+    Ok(name.map(|name| Found { name, program }))
 }
 
 /// The kind of the qdisc in clsact's place.
@@ -111,13 +133,13 @@ fn kind(ifindex: u32) -> io::Result<Option<String>> {
     }))
 }
 
-fn program_name(filter: &TcMessage) -> Option<&str> {
+fn options(filter: &TcMessage) -> impl Iterator<Item = &TcFilterBpfOption> {
     let options = filter.attributes.iter().filter_map(|attribute| match attribute {
         TcAttribute::Options(options) => Some(options),
         _ => None,
     });
-    options.flatten().find_map(|option| match option {
-        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.as_str()),
+    options.flatten().filter_map(|option| match option {
+        TcOption::Bpf(option) => Some(option),
         _ => None,
     })
 }

@@ -53,18 +53,21 @@ pub enum BpfError {
         /// What the kernel says.
         source: io::Error,
     },
-    /// A pinned table has another layout than this version of the agent.
+    /// A pinned table has another layout than this version of the agent, and can't be read by it.
     #[error(
-        "the pinned table {path} has {pinned}, and this agent needs {wanted}: it was created by a different version; \
-         run `fairlead uninstall` on this node (pods lose their network meanwhile) and restart the agent"
+        "the pinned table {path} has {pinned}, and this agent needs {wanted}: it was created by a different version, \
+         and can't be taken over: {why}; install the version that created it, or run `fairlead uninstall` on this node \
+         (pods lose their network meanwhile) and restart the agent"
     )]
     Incompatible {
         /// The pin.
         path: PathBuf,
         /// What is pinned.
-        pinned: TableLayout,
+        pinned: Box<TableLayout>,
         /// What this agent has.
-        wanted: TableLayout,
+        wanted: Box<TableLayout>,
+        /// Why it can't be read.
+        why: String,
     },
     /// The object's tables are not those of this agent.
     #[error(

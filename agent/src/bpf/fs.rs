@@ -1,4 +1,5 @@
-//! The directory of pins: `maps/NAME@VERSION` and `links/NAME` on a bpf file system.
+//! The directory of pins on a bpf file system: `maps/NAME@VERSION`, with `maps/layout:NAME@VERSION`, which describes it,
+//! `maps/new:NAME@VERSION` while that is being filled, and `links/NAME`.
 
 use std::fs;
 use std::io;
@@ -13,6 +14,12 @@ use super::BpfError;
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
+
+/// What the name of a pin begins with that describes a table's layout, before the name of the table's pin.
+const LAYOUT: &str = "layout:";
+
+/// The same of a table that is being filled from one of another version, which is pinned until this one has all of it.
+const NEW: &str = "new:";
 
 /// Where the bpf file system belongs: systemd and bpftool mount it here.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -106,7 +113,30 @@ impl PinDir {
     /// # Errors
     /// The directory can't be read.
     pub fn maps(&self) -> Result<Vec<String>, BpfError> {
-        names(&self.0.join("maps"))
+        Ok(names(&self.0.join("maps"))?.into_iter().filter(|name| !name.starts_with(LAYOUT)).collect())
+    }
+
+    /// The pins of tables whose layouts are described.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub(super) fn layouts(&self) -> Result<Vec<String>, BpfError> {
+        Ok(names(&self.0.join("maps"))?.iter().filter_map(|name| Some(name.strip_prefix(LAYOUT)?.to_owned())).collect())
+    }
+
+    /// Where the layout of a pinned table is described.
+    pub(super) fn layout(&self, pin: &str) -> PathBuf {
+        self.map(&format!("{LAYOUT}{pin}"))
+    }
+
+    /// Where a table is pinned while it is being filled.
+    pub(super) fn new_table(&self, pin: &str) -> PathBuf {
+        self.map(&format!("{NEW}{pin}"))
+    }
+
+    /// The table that is being filled under this pin. `None`: it is none such.
+    pub(super) fn is_new(pin: &str) -> Option<&str> {
+        pin.strip_prefix(NEW)
     }
 
     /// Where a link is pinned. The bpf file system takes no dots (`bpf_lookup` in kernel/bpf/inode.c), which names of

@@ -3,12 +3,12 @@
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use fairlead_datapath::catalog::TableId;
-use fairlead_datapath::catalog::parse_pin;
 use fairlead_objects::causes;
 use tracing::{debug, info};
 
-use super::map::Map;
-use super::{BpfError, ObjectFile, PinDir, SocketList, TableLayout, Tables, packet_log, socket_list, sys};
+use super::migrate::{Migration, migrate};
+use super::survey::Survey;
+use super::{BpfError, ObjectFile, PinDir, SocketList, Tables, layouts, packet_log, socket_list, sys};
 
 /// Bytes of a verifier log that an error shows.
 const LOG_END: usize = 1200;
@@ -24,6 +24,8 @@ pub struct Loaded {
     pub programs: Vec<ProgramInfo>,
     /// Whether maps of an earlier agent were adopted.
     pub adopted: bool,
+    /// What was read from tables of other versions.
+    pub migrated: Vec<Migration>,
     /// The list of what the socket hooks remember, or why the kernel gives none.
     pub socket_list: Result<SocketList, String>,
 }
@@ -37,21 +39,23 @@ pub struct ProgramInfo {
     pub verified_instructions: Option<u32>,
 }
 
-/// Loads every program, with maps that are pinned below `pins`: an earlier agent's where they are.
+/// Loads every program, with maps that are pinned below `pins`: an earlier agent's where they are. What is pinned in another
+/// version is read into new ones, and packet programs that are attached are replaced then.
 ///
 /// Call it in the network namespace of the node: the programs know it by its cookie.
 ///
 /// # Errors
-/// A pinned map has another shape, or the kernel refuses the object.
+/// A pinned map can't be read, or the kernel refuses the object.
 pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
     let definition = object.definition()?;
     definition.check()?;
-    let adopted = adoptable(pins)?;
+    let survey = Survey::of(pins)?;
+    let adopted = survey.adopted;
     let cookie = sys::netns_cookie()
         .map_err(|e| BpfError::Load(format!("can't get the cookie of the network namespace: {e}")))?;
 
     let mut loader = EbpfLoader::new();
-    for (table, path) in TableId::ALL.iter().filter_map(|&id| Some((id, pins.table(id)?))) {
+    for (table, path) in TableId::ALL.iter().filter_map(|&id| Some((id, survey.path(id, pins)?))) {
         loader.map_pin_path(table.info().name, path);
     }
     loader.override_global("HOST_NETNS_COOKIE", &cookie, false);
@@ -75,31 +79,14 @@ pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
     }
     programs.sort_by(|a, b| a.name.cmp(&b.name));
     info!(programs = programs.len(), maps = definition.maps.len(), adopted, "eBPF object loaded");
+    let Survey { old, unknown, adopted: _ } = survey;
+    let migrated = migrate(old, &ebpf, &definition, pins)?;
+    Survey::forget(unknown, pins)?;
     let tables = Tables::open(&definition, pins)?;
+    layouts::remove_orphans(pins)?;
     let socket_list = SocketList::new(&mut ebpf, &tables);
     sys::trim_heap();
-    Ok(Loaded { ebpf, tables, programs, adopted, socket_list })
-}
-
-/// Whether there are pinned tables. aya would take whatever is pinned at a path and write values of the wrong size to it,
-/// so layouts are compared here first. A pin of another version of a table is not passed over: its content would be lost.
-fn adoptable(pins: &PinDir) -> Result<bool, BpfError> {
-    let mut any = false;
-    for pin in pins.maps()? {
-        let (name, version) = parse_pin(&pin);
-        let Some(info) = TableId::ALL.iter().map(|id| id.info()).find(|info| info.name == name) else { continue };
-        if info.version.is_none() {
-            continue;
-        }
-        let path = pins.map(&pin);
-        let pinned = TableLayout { version, shape: Map::open(&path)?.shape() };
-        let wanted = TableLayout { version: info.version, shape: info.into() };
-        if pinned != wanted {
-            return Err(BpfError::Incompatible { path, pinned, wanted });
-        }
-        any = true;
-    }
-    Ok(any)
+    Ok(Loaded { ebpf, tables, programs, adopted, migrated, socket_list })
 }
 
 fn refused(name: &str, error: ProgramError) -> BpfError {

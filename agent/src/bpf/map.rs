@@ -49,7 +49,7 @@ impl MapShape {
     }
 
     /// Whether its values are one for each CPU.
-    fn per_cpu(self) -> bool {
+    pub(super) fn per_cpu(self) -> bool {
         matches!(self.map_type, 5 | 6 | 10)
     }
 }

@@ -1,7 +1,7 @@
 //! The eBPF object in the kernel: loading, pinning, attaching, and the maps' content as bytes.
 //!
-//! Maps and links are pinned, so that traffic flows while no agent runs. A new agent adopts the maps (when their shape is
-//! what the object says) and replaces each program through its link, without a moment in which none is attached.
+//! Maps and links are pinned, so that traffic flows while no agent runs. A new agent adopts the maps, or reads
+//! those of another version into new ones, and replaces each program through its link, without a moment in which none is attached.
 
 mod attach;
 mod cgroup;
@@ -10,17 +10,21 @@ mod error;
 mod filters;
 mod fs;
 mod later;
+mod layouts;
 mod links;
 mod load;
 mod look;
 mod map;
 mod memory;
+mod migrate;
 mod mounts;
 mod netlink;
 mod object;
 mod packet_log;
+mod pause;
 mod sentry;
 mod socket_list;
+mod survey;
 mod sys;
 mod tables;
 
@@ -33,6 +37,7 @@ pub use later::Linked;
 pub use links::detach;
 pub use load::{Loaded, ProgramInfo, load};
 pub use map::{Map, MapShape, TableLayout};
+pub use migrate::Migration;
 pub use mounts::watch_mounts;
 pub use object::{Definition, ObjectFile};
 pub use packet_log::follow as follow_packet_log;

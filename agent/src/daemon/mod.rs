@@ -184,7 +184,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         node_local_dns: NodeLocalDns { addresses: node_local_dns, service: node_local_dns_service },
         tunnel_port: tunnel.guarded_port(),
     });
-    let shared = Arc::new(Shared::new(model, cluster, events, loaded.programs, loaded.adopted));
+    let shared = Shared::new(model, cluster, events, loaded.programs, loaded.adopted);
+    let shared = Arc::new(shared.with_migrated(loaded.migrated));
     let (inputs, received) = mpsc::channel(QUEUE);
     // The loop ends with its last sender, which that thread is not.
     let of_links = inputs.downgrade();

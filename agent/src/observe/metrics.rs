@@ -13,7 +13,7 @@ use prometheus::proto::MetricFamily;
 use serde_json::{Value, json};
 
 use super::requests::requests;
-use crate::bpf::Tables;
+use crate::bpf::{Migration, Tables};
 use crate::cni::Health;
 use crate::compile::policy::Direction;
 use crate::model::Model;
@@ -109,6 +109,15 @@ impl MetricsServer {
                 "fairlead_table_left_out",
                 "Entries that do not fit into a full table.",
                 progress.left_out.iter().map(|(table, count)| (vec![("table", *table)], *count as f64)),
+            ),
+            gauges(
+                "fairlead_migrated_entries",
+                "Entries of tables of another version that the agent found when it started, by table and by what became of them.",
+                shared.migrated.iter().flat_map(|migration| {
+                    let Migration { table, from: _, to: _, elements, no_room, unreadable, lost: _ } = migration;
+                    [("taken_over", elements), ("no_room", no_room), ("unreadable", unreadable)]
+                        .map(|(result, count)| (vec![("table", *table), ("result", result)], *count as f64))
+                }),
             ),
             counters(
                 "fairlead_repairs_total",

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{Checks, Freshness, Metrics, Repairs, RuleHits, Subject};
 use crate::audit::Findings;
-use crate::bpf::ProgramInfo;
+use crate::bpf::{Migration, ProgramInfo};
 use crate::cni::{Health, KnownPod, NodeNetwork};
 use crate::compile::claims::PodRanges;
 use crate::events::Recorder;
@@ -42,6 +42,8 @@ pub struct Shared {
     pub programs: Vec<ProgramInfo>,
     /// Whether maps of an earlier agent were adopted.
     pub adopted: bool,
+    /// What it read from tables of another version when it started.
+    pub migrated: Vec<Migration>,
     /// When this agent started.
     pub started: Instant,
     /// Whether what the source told has reached the kernel.
@@ -126,6 +128,7 @@ impl Shared {
             progress,
             programs,
             adopted,
+            migrated: Vec::new(),
             started: Instant::now(),
             freshness: Freshness::default(),
             metrics: Metrics::default(),
@@ -137,6 +140,13 @@ impl Shared {
             finished_plugins: Mutex::default(),
             look: Notify::new(),
         }
+    }
+
+    /// The same of an agent that has read tables of another version.
+    pub(crate) fn with_migrated(self, migrated: Vec<Migration>) -> Self {
+        let lost: Vec<_> = migrated.iter().filter_map(Migration::loss).collect();
+        self.warn("tables", (!lost.is_empty()).then(|| lost.join("; ")));
+        Self { migrated, ..self }
     }
 
     /// Pods whose plugins have hung up since the last look at pods.

@@ -2,6 +2,7 @@
 //! process, which take it with them.
 
 mod begin;
+mod migrate;
 
 use std::collections::BTreeSet;
 use std::fs::Permissions;
@@ -12,12 +13,13 @@ use std::process::Command;
 
 use fairlead_agent::apply::apply;
 use fairlead_agent::bpf::{BpfError, Hooks, Map, MapShape, ObjectFile, PinDir, Tables, load};
+use fairlead_agent::layout::Layout;
 use fairlead_agent::plan::Op;
 use fairlead_agent::repair::{Kind, Looked};
 use fairlead_agent::state::counts_of;
 use fairlead_agent::wiring::Netlink;
 use fairlead_datapath::Addr;
-use fairlead_datapath::catalog::TableId;
+use fairlead_datapath::catalog::{TableId, recorded};
 use fairlead_datapath::drop::{DropReason, MAX_DROP_REASONS};
 use fairlead_datapath::peer::{Peer, Pod};
 
@@ -342,8 +344,8 @@ fn refused(pin: &str, shape: MapShape, dir: &Path) -> String {
 }
 
 #[test]
-fn a_pinned_table_of_another_layout_is_refused() {
-    in_namespaces("a_pinned_table_of_another_layout_is_refused", |dir| {
+fn c53_a_pinned_table_that_can_not_be_read_is_refused() {
+    in_namespaces("c53_a_pinned_table_that_can_not_be_read_is_refused", |dir| {
         let info = TableId::Peers.info();
         let (shape, version) = (MapShape::from(info), info.version.unwrap());
         let (name, pin) = (info.name, info.pin().unwrap());
@@ -353,10 +355,15 @@ fn a_pinned_table_of_another_layout_is_refused() {
             let text = refused(&pin, shape, dir);
             assert!(text.contains("fairlead uninstall") && text.contains(&format!("layout {version}")), "{text}");
         }
-        // What was pinned before layouts had versions.
-        let text =
-            refused(TableId::Drops.info().name, MapShape { max_entries: 24, ..TableId::Drops.info().into() }, dir);
-        assert!(text.contains("layout 1"), "{text}");
+        // A version that was, and that is not what it was.
+        let text = refused(&format!("{name}@1"), MapShape { max_entries: 7, ..shape }, dir);
+        assert!(text.contains("not what its layout says"), "{text}");
+        // One that means something else by its fields.
+        let flows = TableId::EstablishedFlows;
+        let (layout, shape) = (recorded(flows.info().name, 4).unwrap(), MapShape::from(flows.info()));
+        let [key_size, value_size] = Layout::parse(layout).unwrap().ends().map(|end| u32::try_from(end).unwrap());
+        let text = refused(&format!("{flows}@4"), MapShape { key_size, value_size, ..shape }, dir);
+        assert!(text.contains("versions before 5 are not read"), "{text}");
     });
 }
 

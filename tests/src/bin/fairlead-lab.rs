@@ -15,7 +15,7 @@ use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use clap::{Parser, Subcommand};
 use fairlead_agent::bpf::{ObjectFile, PinDir, load};
-use fairlead_tests::processes;
+use fairlead_tests::{processes, relayout};
 
 #[derive(Parser)]
 #[command(about = "Processes of Fairlead's lab, and a way into labs that were kept")]
@@ -93,6 +93,17 @@ enum Task {
         /// The pins
         pins: Vec<PathBuf>,
     },
+    /// Pins a table as an agent of another version would; for tests
+    #[command(hide = true)]
+    Relayout {
+        /// The table
+        table: String,
+        /// The elements that it has then
+        elements: u32,
+        /// Where tables are pinned
+        #[arg(long, default_value = "/sys/fs/bpf/fairlead")]
+        pins: PathBuf,
+    },
     /// Has a program that lets everything pass see what comes in and goes out by interfaces before every other; for tests
     #[command(hide = true)]
     Precede {
@@ -167,6 +178,7 @@ fn main() -> Result<ExitCode> {
         Task::Idle { socket, connections, text } => idle(&socket, connections, &text)?,
         Task::Flood { to, seconds } => println!("{}", flood(&to, Duration::from_secs(seconds))?),
         Task::Stay { to, udp } => println!("ended: {}", stay(to, udp)?),
+        Task::Relayout { table, elements, pins } => relayout(&pins, &table, elements)?,
         Task::Precede { interfaces, pins } => precede(&interfaces, &pins)?,
         Task::Say { socket, text, times } => say(&socket, &text.repeat(times))?,
         Task::Enter { lab, place, pod, command } => {

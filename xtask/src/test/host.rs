@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{Outcome, binaries, reading::Reading};
-use crate::{run, toolchain};
+use crate::{next, run, toolchain};
+
+/// What needs an agent with other tables.
+const TO_NEXT: &str = "c52_ten_thousand_connections_go_on_to_the_next_release_and_back";
 
 /// Unit tests of every crate, and the examples in their documentation.
 pub(super) fn units(filter: Option<&str>) -> Result<Outcome> {
@@ -28,6 +31,10 @@ pub(super) fn behaviour(filter: Option<&str>, threads: Option<usize>) -> Result<
 
 /// What is marked there as taking too long for every change, one after the other, with what it says.
 pub(super) fn long(filter: Option<&str>) -> Result<Outcome> {
+    // One goes to the next release and back.
+    if filter.is_none_or(|filter| TO_NEXT.contains(filter)) {
+        next::build()?;
+    }
     // Those of SCTP run in a guest.
     in_labs(filter, &["--ignored", "--skip=sctp", "--test-threads=1", "--nocapture"])
 }

@@ -19,6 +19,9 @@ pub struct StatusView {
     pub uptime_seconds: u64,
     /// Whether it adopted maps of an agent before it.
     pub adopted: bool,
+    /// Tables of another version that it took over when it started.
+    #[serde(default)]
+    pub migrated: Vec<MigrationView>,
     /// The node among the others.
     pub network: NetworkView,
     /// Objects known, by kind.
@@ -150,6 +153,21 @@ pub struct WarningView {
     pub topic: String,
     /// What is wrong, and what to do.
     pub text: String,
+}
+
+/// A table of another version that was taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationView {
+    /// Its name.
+    pub table: String,
+    /// The version of the layout that it had.
+    pub from: u32,
+    /// The version that it has now.
+    pub to: u32,
+    /// Entries that were taken over.
+    pub entries: u64,
+    /// What was not, and why.
+    pub lost: Option<String>,
 }
 
 /// What is wrong with an object.

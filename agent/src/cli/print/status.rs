@@ -2,7 +2,8 @@
 
 use super::{Table, yes};
 use crate::admin::{
-    MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, ProgramView, RangeView, StatusView, WatchView, WayView,
+    MapView, MigrationView, NetworkView, ObjectCount, ObjectTrouble, PlansView, ProgramView, RangeView, StatusView,
+    WatchView, WayView,
 };
 
 pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
@@ -13,6 +14,7 @@ pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
         reason,
         uptime_seconds,
         adopted,
+        migrated,
         network,
         objects,
         watches,
@@ -38,6 +40,12 @@ pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
         "agent".into(),
         format!("{version}, up {uptime_seconds} s{}", if *adopted { ", adopted existing maps" } else { "" }),
     ]);
+    if !migrated.is_empty() {
+        let of = |MigrationView { table, from, to, entries, lost: _ }: &MigrationView| {
+            format!("{table}, layout {from} to {to}, {entries} entries")
+        };
+        out.row(["tables taken over".into(), migrated.iter().map(of).collect::<Vec<_>>().join("; ")]);
+    }
     out.row(["health".into(), format!("{health}{reason}")]);
     if let Some(server) = api_server(network, watches) {
         out.row(["API server".into(), server]);

@@ -6,7 +6,8 @@
 //! A table that outlives the programs is pinned, and its layout has a version, which is part of the pin's name
 //! ([`TableInfo::pin`]). So the version is stored with the table, table by table, comes to be in the same instant, and two
 //! versions of a table can stand side by side. `layouts.txt` has every layout that ever was; a test holds the types
-//! against it, so that none changes without a new version.
+//! against it, so that none changes without a new version. By that text an agent reads tables of another version: a field, or
+//! a bit, keeps its meaning as long as it keeps its name, and zero in a new one means what was so before.
 
 mod kind;
 #[cfg(test)]
@@ -97,6 +98,19 @@ pub fn parse_pin(pin: &str) -> (&str, Option<u32>) {
         Some((name, version)) => (name, version.parse().ok()),
         None => (pin, Some(1)),
     }
+}
+
+/// Every layout that ever was, a paragraph each: `NAME vVERSION: KIND, N elements, flags F`, and a line for each field and for
+/// each set of bits.
+#[cfg(any(test, feature = "host"))]
+const LAYOUTS: &str = include_str!("layouts.txt");
+
+/// The layout that a version of a table has, as text. `None`: there was none by that number.
+#[cfg(any(test, feature = "host"))]
+#[must_use]
+pub fn recorded(name: &str, version: u32) -> Option<&'static str> {
+    let head = std::format!("{name} v{version}:");
+    LAYOUTS.split("\n\n").map(str::trim).find(|paragraph| paragraph.starts_with(&head))
 }
 
 macro_rules! tables {

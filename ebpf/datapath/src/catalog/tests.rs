@@ -2,16 +2,7 @@ use std::collections::BTreeSet;
 use std::string::{String, ToString as _};
 use std::vec::Vec;
 
-use super::{Kind, TableId, parse_pin};
-
-/// Every layout that ever was, a paragraph each.
-const RECORD: &str = include_str!("layouts.txt");
-
-/// The paragraph of a version of a table.
-fn recorded(name: &str, version: u32) -> Option<&'static str> {
-    let head = std::format!("{name} v{version}:");
-    RECORD.split("\n\n").map(str::trim).find(|paragraph| paragraph.starts_with(&head))
-}
+use super::{Kind, LAYOUTS, TableId, parse_pin, recorded};
 
 #[test]
 fn no_layout_changes_without_a_new_version() {
@@ -40,7 +31,7 @@ fn the_version_in_use_is_the_last_one() {
     for id in TableId::ALL {
         let info = id.info();
         let head = std::format!("{} v", info.name);
-        let versions = RECORD.lines().filter_map(|line| line.strip_prefix(&head)?.split_once(':')?.0.parse().ok());
+        let versions = LAYOUTS.lines().filter_map(|line| line.strip_prefix(&head)?.split_once(':')?.0.parse().ok());
         assert_eq!(versions.max(), info.version, "{}", info.name);
     }
 }
