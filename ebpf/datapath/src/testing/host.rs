@@ -15,7 +15,6 @@ use crate::bandwidth::{Bandwidth, Pace};
 use crate::config::{Config, Uplink};
 use crate::drop::{self, DropReason};
 use crate::flow::{self, FlowKey};
-use crate::ifindex_of;
 use crate::kernel::{Kernel, Onward};
 use crate::overlay::{self, Outer};
 use crate::packet::{ETH_LEN, IcmpError, Tuple, send_error_v4, send_error_v6};
@@ -108,7 +107,7 @@ impl Host {
     pub(super) fn decide(&mut self, hook: Hook, frame: &mut Frame) -> Fate {
         let ether_type = frame.ether_type();
         self.ifindex = match hook {
-            Hook::FromPod(slot) | Hook::ToPod(slot) => ifindex_of(slot),
+            Hook::FromPod(slot) | Hook::ToPod(slot) => peer::side_of(self, slot),
             Hook::FromUplink(ifindex) | Hook::ToUplink(ifindex) => ifindex,
             Hook::FromOverlay | Hook::ToOverlay => overlay::IFINDEX,
         };
@@ -126,7 +125,8 @@ impl Host {
         let fate = self.carry_out(action, &walk);
         self.walk = walk;
         *frame = self.frame.take();
-        if fate == Fate::Stack {
+        let at_foreign = matches!(hook, Hook::FromPod(_) | Hook::ToPod(_)) && peer::is_foreign(self.ifindex);
+        if fate == Fate::Stack && !at_foreign {
             frame.mark |= self.config.mark;
         }
         fate
