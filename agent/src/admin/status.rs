@@ -78,6 +78,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         reason: reason.or(progress.trouble),
         uptime_seconds: shared.started.elapsed().as_secs(),
         adopted: shared.adopted,
+        parts: model.rules().parts,
         network: network(&model, &progress.network, progress.uplinks, api_server),
         objects: objects.map(|(kind, count)| ObjectCount { kind: kind.to_owned(), count }).into(),
         watches: watches.collect(),
@@ -199,6 +200,7 @@ mod tests {
         ];
         nodes.into_iter().for_each(|node| model.take(Event::Applied(Object::Node(node))));
         model.attach(crate::model::LocalPod {
+            foreign: None,
             slot: 0,
             key: fairlead_objects::ObjectKey::new("shop", "cart"),
             uid: String::new(),

@@ -17,6 +17,7 @@ use super::repair::Caretaker;
 use crate::bpf::{PinDir, Sentry, watch_mounts};
 use crate::compile::node;
 use crate::network::TunnelSettings;
+use crate::parts::Parts;
 use crate::repair::{Kind, Looked, Repair};
 use crate::state::{Shared, Subject};
 use crate::wiring::{
@@ -48,6 +49,7 @@ pub(super) struct Wire {
     choice: Choice,
     sysctls: Sysctls,
     tunnel: TunnelSettings,
+    parts: Parts,
     keeper: Keeper,
     caretaker: Caretaker,
     pins: PinDir,
@@ -77,7 +79,7 @@ impl Wire {
         netlink: Netlink,
         choice: Choice,
         sysctls: Sysctls,
-        tunnel: TunnelSettings,
+        (tunnel, parts): (TunnelSettings, Parts),
         socket: &Path,
         (pins, sentry): (PinDir, Sentry),
     ) -> Self {
@@ -88,6 +90,7 @@ impl Wire {
             choice,
             sysctls,
             tunnel,
+            parts,
             keeper,
             caretaker,
             pins,
@@ -102,7 +105,13 @@ impl Wire {
 
     /// The interfaces that lead out of the node.
     pub(super) async fn uplinks(&self, node_ips: &[IpAddr]) -> Result<Vec<Uplink>, WiringError> {
-        Ok(self.choice.of(self.netlink.uplinks(node_ips).await?))
+        Ok(self.served(self.choice.of(self.netlink.uplinks(node_ips).await?)))
+    }
+
+    /// Where another network connects pods, what does not lead to other nodes is that network's: bridges, and the pods' own links.
+    fn served(&self, mut uplinks: Vec<Uplink>) -> Vec<Uplink> {
+        uplinks.retain(|uplink| uplink.is_primary || self.parts.wires());
+        uplinks
     }
 
     /// Runs until the loop is gone.
@@ -153,7 +162,12 @@ impl Wire {
                 node::network(&uplinks, self.addresses.as_deref().unwrap_or_default(), model.own_node(), self.tunnel);
             model.synced().then(|| {
                 let tunnel_mtu = network.tunnel_mtu(model.node_name(), model.nodes());
-                (desired(model.node_name(), model.nodes(), &network), tunnel_mtu)
+                // The ways to pods elsewhere are the other network's.
+                let routes = match self.parts.wires() {
+                    true => desired(model.node_name(), model.nodes(), &network),
+                    false => BTreeSet::new(),
+                };
+                (routes, tunnel_mtu)
             })
         };
         if let Some((routes, tunnel_mtu)) = wanted {
@@ -169,7 +183,8 @@ impl Wire {
         let node_ips = shared.model().own_node().map(|node| node.internal_ips.clone()).unwrap_or_default();
         let found = self.netlink.uplinks_and_candidates(&node_ips).await.map(|found| {
             let before = self.uplinks.as_deref().unwrap_or_default();
-            self.lingering.uplinks(before, self.choice.of(found), Instant::now().into_std())
+            let found = self.lingering.uplinks(before, self.choice.of(found), Instant::now().into_std());
+            self.served(found)
         });
         let found = found.map_err(|error| looked.lacks(format!("the node's interfaces: {error}"))).ok();
         match self.netlink.addresses().await {
@@ -193,7 +208,10 @@ impl Wire {
             self.uplinks = Some(uplinks.clone());
             inputs.send(Input::Uplinks(uplinks)).await.map_err(|_| Stopped)?;
         }
-        self.forward(shared, looked);
+        // Where Services are another proxy's, so are these.
+        if self.parts.serves() {
+            self.forward(shared, looked);
+        }
         Ok(())
     }
 

@@ -14,6 +14,7 @@ pub mod overlay;
 mod peers;
 mod pods;
 mod routes;
+mod sides;
 mod source;
 mod sysctl;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use netlink::Netlink;
 pub use peers::{Changed, Peers};
 pub use pods::Names;
 pub use routes::{NODE_ROUTE_PROTOCOL, NodeRoute, Via, desired, difference};
+pub use sides::{Side, Sides};
 pub use sysctl::record::RecordError;
 pub use sysctl::{PROC_SYS, Sysctls};
 pub use uplinks::Uplink;

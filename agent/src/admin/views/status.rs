@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::parts::Parts;
+
 /// How the agent is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusView {
@@ -19,6 +21,8 @@ pub struct StatusView {
     pub uptime_seconds: u64,
     /// Whether it adopted maps of an agent before it.
     pub adopted: bool,
+    /// Which parts run here.
+    pub parts: Parts,
     /// The node among the others.
     pub network: NetworkView,
     /// Objects known, by kind.

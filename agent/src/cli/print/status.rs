@@ -4,6 +4,7 @@ use super::{Table, yes};
 use crate::admin::{
     MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, ProgramView, RangeView, StatusView, WatchView, WayView,
 };
+use crate::parts::Parts;
 
 pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
     let StatusView {
@@ -13,6 +14,7 @@ pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
         reason,
         uptime_seconds,
         adopted,
+        parts,
         network,
         objects,
         watches,
@@ -39,16 +41,24 @@ pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
         format!("{version}, up {uptime_seconds} s{}", if *adopted { ", adopted existing maps" } else { "" }),
     ]);
     out.row(["health".into(), format!("{health}{reason}")]);
+    if *parts != Parts::All {
+        out.row(["parts".into(), parts.to_string()]);
+    }
     if let Some(server) = api_server(network, watches) {
         out.row(["API server".into(), server]);
     }
-    out.row(["other nodes".into(), ways(network)]);
-    out.row(["MTU".into(), format!("uplink {}, new pods {}", network.mtu, network.pod_mtu)]);
-    for RangeView { range, used, free } in &network.ranges {
+    if parts.wires() {
+        out.row(["other nodes".into(), ways(network)]);
+    }
+    match parts.wires() {
+        true => out.row(["MTU".into(), format!("uplink {}, new pods {}", network.mtu, network.pod_mtu)]),
+        false => out.row(["MTU".into(), format!("uplink {}", network.mtu)]),
+    }
+    for RangeView { range, used, free } in network.ranges.iter().filter(|_| parts.wires()) {
         out.row(["pod range".into(), format!("{range}: {used} in use, {free} free")]);
     }
     out.row(["objects".into(), objects.join(", ")]);
-    if !masquerade.is_empty() {
+    if !masquerade.is_empty() && parts.wires() {
         out.row(["masquerade".into(), masquerade.clone()]);
     }
     out.row(["plans".into(), format!("{applied} applied with {operations} operations, the last in {last_micros} µs")]);
