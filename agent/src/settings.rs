@@ -171,7 +171,8 @@ pub struct Settings {
     /// Entries that others add, such as a mesh, are kept without it
     #[arg(long, value_name = "JSON")]
     pub cni_chain: Vec<ChainedPlugin>,
-    /// Serve health for probes and load balancers here: /healthz, /livez, /readyz [default: port 10256 of every address]
+    /// Serve health for probes and load balancers here: /healthz, /livez, /readyz [default: port 10256 of every address, 10246 with
+    /// --parts policy]
     #[arg(long, value_name = "ADDR:PORT")]
     pub healthz_bind: Option<SocketAddr>,
     /// Serve Prometheus metrics here: /metrics

@@ -177,7 +177,7 @@ impl Keeper {
 /// What is so for a pod that is not looked after.
 fn what_holds(model: &Model) -> &'static str {
     if model.rules().parts.enforces() {
-        "no policy is enforced for what they send to and get from outside this node's other pods"
+        "no policy is enforced on them"
     } else {
         "they reach Services by TCP alone, and no NodePort of this node leads to them"
     }

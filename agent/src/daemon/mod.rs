@@ -61,6 +61,9 @@ const QUEUE: usize = 1024;
 /// Where probes and load balancers look for health: kube-proxy's port.
 const HEALTHZ_PORT: u16 = 10256;
 
+/// Where they look beside kube-proxy.
+const HEALTHZ_PORT_BESIDE: u16 = 10246;
+
 /// What to do when the address for health is taken.
 const HEALTHZ_TAKEN: &str = "if kube-proxy still runs on this node, remove it (kubectl -n kube-system delete daemonset \
                              kube-proxy); if something else has the port, free it or choose another with --healthz-bind";
@@ -143,7 +146,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let masquerade = Masquerade { mode, except, ports };
     let (tunnel, masquerade) =
         if parts.wires() { (tunnel, masquerade) } else { (tunnel.beside(), masquerade.beside()) };
-    let healthz = healthz_bind.unwrap_or_else(|| fairlead_observe::any(HEALTHZ_PORT));
+    let port = if parts.serves() { HEALTHZ_PORT } else { HEALTHZ_PORT_BESIDE };
+    let healthz = healthz_bind.unwrap_or_else(|| fairlead_observe::any(port));
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
 
