@@ -219,6 +219,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         }
     }
 
+    // There is none to wait for.
+    shared.note(|progress| progress.conflist = !parts.wires());
     let foreign = match parts.wires() {
         true => None,
         false => Some(foreign::Keeper::open(Arc::clone(&shared), netlink.clone(), run_dir.join("foreign-pods"))?),
