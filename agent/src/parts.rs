@@ -3,11 +3,9 @@
 use std::fmt;
 
 use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
 
 /// The setting `parts`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Parts {
     /// Pods' network, Services and NetworkPolicy
     #[default]
@@ -19,6 +17,22 @@ pub enum Parts {
 }
 
 impl Parts {
+    /// Its value in the settings.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Proxy => "proxy",
+            Self::Policy => "policy",
+        }
+    }
+
+    /// What an agent of another version says is taken for all, if this one does not know it.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self::value_variants().iter().copied().find(|parts| parts.as_str() == name).unwrap_or_default()
+    }
+
     /// Whether pods are wired here: addresses, links, routes, the tunnel, the masquerade, and the CNI configuration.
     #[must_use]
     pub const fn wires(self) -> bool {

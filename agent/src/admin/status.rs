@@ -78,7 +78,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         reason: reason.or(progress.trouble),
         uptime_seconds: shared.started.elapsed().as_secs(),
         adopted: shared.adopted,
-        parts: model.rules().parts,
+        parts: model.rules().parts.as_str().to_owned(),
         network: network(&model, &progress.network, progress.uplinks, api_server),
         objects: objects.map(|(kind, count)| ObjectCount { kind: kind.to_owned(), count }).into(),
         watches: watches.collect(),

@@ -4,8 +4,6 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::parts::Parts;
-
 /// How the agent is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusView {
@@ -21,8 +19,8 @@ pub struct StatusView {
     pub uptime_seconds: u64,
     /// Whether it adopted maps of an agent before it.
     pub adopted: bool,
-    /// Which parts run here.
-    pub parts: Parts,
+    /// Which parts run here: `all`, `proxy` or `policy`.
+    pub parts: String,
     /// The node among the others.
     pub network: NetworkView,
     /// Objects known, by kind.

@@ -41,7 +41,8 @@ pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
         format!("{version}, up {uptime_seconds} s{}", if *adopted { ", adopted existing maps" } else { "" }),
     ]);
     out.row(["health".into(), format!("{health}{reason}")]);
-    if *parts != Parts::All {
+    let parts = Parts::named(parts);
+    if parts != Parts::All {
         out.row(["parts".into(), parts.to_string()]);
     }
     if let Some(server) = api_server(network, watches) {

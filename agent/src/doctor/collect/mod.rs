@@ -20,6 +20,7 @@ use crate::admin::{Connection, NetworkView, Request, StatusView};
 use crate::bpf::{PinDir, cgroup2_root};
 use crate::install::chain::{plugin_types, refusal};
 use crate::install::{PLUGIN, conflist};
+use crate::parts::Parts;
 use crate::wiring::Sysctls;
 
 pub use kernel::kernel;
@@ -117,6 +118,7 @@ fn agent(run_dir: &Path) -> Option<Agent> {
     let claims = claims.into_iter().map(|claim| (claim.object, claim.reason)).collect();
     let NetworkView { uplinks, addresses, ranges, .. } = network;
     let ranges = ranges.iter().filter_map(|range| range.range.parse().ok()).collect();
+    let parts = Parts::named(&parts);
     Some(Agent { parts, health, reason, warnings, claims, pod_ranges, node_local_dns, uplinks, addresses, ranges })
 }
 
