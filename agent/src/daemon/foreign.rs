@@ -120,7 +120,7 @@ impl Keeper {
                     self.save();
                     match take_in(&pod, inputs).await? {
                         Ok(()) => {
-                            info!(pod = %pod.key, link = pod.link, slot = pod.slot, "found the interface of a pod")
+                            info!(pod = %pod.key, link = pod.link, slot = pod.slot, "found the interface of a pod");
                         }
                         Err(why) => {
                             self.known.retain(|known| *known != pod);

@@ -100,7 +100,7 @@ impl Sides {
                         found.extend(local(&address).filter(is_own));
                     }
                     NetlinkPayload::Error(error) => {
-                        debug!(%error, ?peer, "can't see the addresses of a veth's other end")
+                        debug!(%error, ?peer, "can't see the addresses of a veth's other end");
                     }
                     _ => {}
                 }
