@@ -37,6 +37,13 @@ pub struct Masquerade {
 }
 
 impl Masquerade {
+    /// Of a node whose pods another network connects: it gives what they send its source, to link-local addresses too.
+    #[must_use]
+    pub fn beside(self) -> Self {
+        let link_local = IpNetwork::new(LINK_LOCAL.0, LINK_LOCAL.1).ok();
+        Self { mode: Mode::Never, except: link_local.into_iter().collect(), ports: self.ports }
+    }
+
     /// Where pods go with their own addresses. Of link-local addresses those alone that an exception names: one that only
     /// holds them all, as everything does, does not mean them.
     #[must_use]

@@ -45,6 +45,12 @@ pub struct TunnelSettings {
 }
 
 impl TunnelSettings {
+    /// Of a node whose pods another network connects: there is none.
+    #[must_use]
+    pub fn beside(self) -> Self {
+        Self { when: Tunnel::Never, ..self }
+    }
+
     /// The port that nodes alone send to, if there is a tunnel.
     #[must_use]
     pub fn guarded_port(&self) -> Option<u16> {

@@ -18,6 +18,7 @@ use crate::log;
 use crate::masquerade::{self, Mode, PortRange};
 use crate::model::NodeLocalDns;
 use crate::network::{Tunnel, TunnelFrom, VXLAN_PORT};
+use crate::parts::Parts;
 use crate::wiring::{NamePattern, PROC_SYS};
 
 /// How long the API server may be silent: longer than a control plane takes to restart or to be upgraded, so that not all
@@ -68,6 +69,10 @@ pub struct Settings {
     /// info,fairlead_agent::cni=debug. Change it at run time with fairlead log-level
     #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = log::DEFAULT, value_parser = log::filter)]
     pub log_level: String,
+    /// What runs on this node: everything, or one part beside the network of another plugin. Before this is changed on a node, run
+    /// `fairlead uninstall` there
+    #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
+    pub parts: Parts,
     /// URL of the API server, as in https://192.0.2.1:6443. A real address, not that of the service `kubernetes`, which
     /// works only once this agent does [default: the one in kubelet's kubeconfig, found by fairlead install]
     #[arg(long, value_name = "URL")]
@@ -180,7 +185,8 @@ pub struct Settings {
     /// Entries that others add, such as a mesh, are kept without it
     #[arg(long, value_name = "JSON")]
     pub cni_chain: Vec<ChainedPlugin>,
-    /// Serve health for probes and load balancers here: /healthz, /livez, /readyz [default: port 10256 of every address]
+    /// Serve health for probes and load balancers here: /healthz, /livez, /readyz [default: port 10256 of every address, 10246 with
+    /// --parts policy]
     #[arg(long, value_name = "ADDR:PORT")]
     pub healthz_bind: Option<SocketAddr>,
     /// Serve Prometheus metrics here: /metrics

@@ -135,6 +135,12 @@ impl Builder {
         self.without_agents()
     }
 
+    /// Without Fairlead: pods are ports of a bridge on their node, and routes lead from node to node.
+    pub fn bridged(mut self) -> Self {
+        self.wiring = Wiring::Bridge;
+        self.without_agents()
+    }
+
     /// Without agents at first: `Node::start_agent` starts one.
     pub fn without_agents(mut self) -> Self {
         self.agents = false;
@@ -207,7 +213,7 @@ impl Builder {
         };
         for node in self.prompt(&lab) {
             lab.manifests.apply(&node.manifest());
-            if self.wiring == Wiring::Plain {
+            if self.wiring != Wiring::Fairlead {
                 node.route_plainly(&plan.nodes)?;
             }
         }

@@ -32,6 +32,8 @@ pub(crate) enum Wiring {
     Fairlead,
     /// The lab itself, with routes.
     Plain,
+    /// The lab itself, with a bridge on each node and routes between them, as the reference plugin `bridge` does.
+    Bridge,
 }
 
 /// A node. As a place to probe from it is a process of the host.

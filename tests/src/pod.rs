@@ -174,6 +174,7 @@ impl PodBuilder {
         let started = Instant::now();
         match self.wiring() {
             Wiring::Plain => (pod.v4, pod.v6) = wiring::plain(&self.node, &pod.vantage, &pod.netns)?,
+            Wiring::Bridge => (pod.v4, pod.v6) = wiring::bridged(&self.node, &pod.vantage, &pod.netns)?,
             Wiring::Fairlead => pod.add()?,
         }
         pod.added_in = started.elapsed();

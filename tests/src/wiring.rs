@@ -78,6 +78,52 @@ pub(crate) fn plain(node: &Node, pod: &Vantage, netns: &str) -> Result<(Ipv4Addr
     Ok((v4, v6))
 }
 
+/// Connects a pod to its node's bridge, which is made for the first, and gives its addresses.
+pub(crate) fn bridged(node: &Node, pod: &Vantage, netns: &str) -> Result<(Ipv4Addr, Ipv6Addr)> {
+    let slot = node.pods.fetch_add(1, Ordering::Relaxed) + 10;
+    ensure!(slot < 250, "{} is full", node.name());
+    let [(IpAddr::V4(net4), length4), (IpAddr::V6(net6), length6)] = node.plan.pod_cidrs() else {
+        bail!("one network a family")
+    };
+    let at = |n: u32| (Ipv4Addr::from(u32::from(net4) + n), Ipv6Addr::from(u128::from(net6) + u128::from(n)));
+    let ((v4, v6), (gateway4, gateway6)) = (at(slot), at(1));
+    if slot == 10 {
+        batch(
+            node.vantage(),
+            &format!(
+                "link add cni0 type bridge
+                 addr add {gateway4}/{length4} dev cni0
+                 link set cni0 up
+                 addr add {gateway6}/{length6} dev cni0 nodad"
+            ),
+        )?;
+    }
+    batch(
+        node.vantage(),
+        &format!(
+            "link add veth{slot} type veth peer name eth0 netns {netns}
+             link set veth{slot} master cni0 up"
+        ),
+    )?;
+    batch(
+        pod,
+        &format!(
+            "addr add {v4}/{length4} dev eth0
+             addr add {v6}/{length6} dev eth0 nodad
+             link set eth0 up
+             route add default via {gateway4}
+             route add default via {gateway6}
+             link show dev eth0"
+        ),
+    )?;
+    batch(node.vantage(), &format!("link show dev veth{slot}\nlink show dev cni0"))?;
+    let local = ["ip", "-6", "route", "show", "table", "local", &v6.to_string()];
+    while pod.run(&local).stdout.is_empty() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok((v4, v6))
+}
+
 fn batch(place: &Vantage, commands: &str) -> Result<()> {
     let ended = place.run_with(&["ip", "-batch", "-"], &[], commands);
     ensure!(ended.ok(), "{commands}\nip: {}", ended.stderr);

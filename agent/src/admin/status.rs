@@ -79,6 +79,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         uptime_seconds: shared.started.elapsed().as_secs(),
         adopted: shared.adopted,
         migrated: shared.migrated.iter().map(migrated).collect(),
+        parts: model.rules().parts.as_str().to_owned(),
         network: network(&model, &progress.network, progress.uplinks, api_server),
         objects: objects.map(|(kind, count)| ObjectCount { kind: kind.to_owned(), count }).into(),
         watches: watches.collect(),
@@ -206,6 +207,7 @@ mod tests {
         ];
         nodes.into_iter().for_each(|node| model.take(Event::Applied(Object::Node(node))));
         model.attach(crate::model::LocalPod {
+            foreign: None,
             slot: 0,
             key: fairlead_objects::ObjectKey::new("shop", "cart"),
             uid: String::new(),

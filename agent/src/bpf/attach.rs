@@ -222,6 +222,27 @@ impl Hooks {
         self.attach_guards(link, ifindex)
     }
 
+    /// Attaches to the host side of a pod that another plugin has wired. There is no guard behind it: what that plugin has attached
+    /// there decides on what passes.
+    ///
+    /// # Errors
+    /// The interface is gone, or the kernel refuses.
+    pub fn attach_foreign(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
+        self.attach_both([OF_POD[0], OF_POD[1]], link, ifindex)
+    }
+
+    /// Takes the socket programs off, which an agent before has left: another proxy serves there now.
+    pub fn detach_sockets(&self) {
+        for (program, _) in SOCKET {
+            let pin = self.pins.link(&format!("cgroup_{program}"));
+            match links::remove(&pin) {
+                Ok(()) => info!(program, "no longer serves Services at sockets: detached"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => warn!(program, %error, "can't be detached: Services are still served at sockets"),
+            }
+        }
+    }
+
     /// Attaches to an interface that leads out of the node. `bare`: its packets have no Ethernet header.
     ///
     /// # Errors
@@ -265,7 +286,7 @@ impl Hooks {
         for pin in names.unwrap_or_default().iter().map(|name| self.pins.link(name)) {
             // Those without an interface go with the sweep.
             let Some(ifindex) = links::interface(&pin).filter(|ifindex| *ifindex != 0) else { continue };
-            if slot_of(ifindex).is_some() || kept.contains(&(pin.clone(), ifindex)) {
+            if slot_of(ifindex).is_some() || self.is_foreign(ifindex) || kept.contains(&(pin.clone(), ifindex)) {
                 continue;
             }
             let link = pin.display();
@@ -274,6 +295,12 @@ impl Hooks {
                 Err(error) => warn!(%link, %error, "no longer an uplink, and can't be detached"),
             }
         }
+    }
+
+    /// Whether it is the host side of a pod that another plugin has wired.
+    fn is_foreign(&self, ifindex: u32) -> bool {
+        let hook = self.hooks.get(&Place::Interface { ifindex, ingress: true });
+        hook.is_some_and(|hook| hook.program == OF_POD[0]) && slot_of(ifindex).is_none()
     }
 
     fn detach_other_filters(&self, kept: &[(&str, u32)]) {

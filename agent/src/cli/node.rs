@@ -208,6 +208,7 @@ fn try_install(args: &InstallArgs, output: Output) -> Result<(), CliError> {
     let InstallArgs { places, cni_plugin, kubelet_kubeconfig, api_server, config } = args;
     let settings = config.as_deref().map(agent_settings).transpose()?;
     settings.as_ref().map_or(Ok(()), daemon::check)?;
+    let parts = settings.as_ref().map(|settings| settings.parts).unwrap_or_default();
     let set = || settings.and_then(|settings| settings.api_server).map(|url| url.to_string());
     let own = || std::env::current_exe().map(|path| path.with_file_name(PLUGIN));
     let plugin =
@@ -220,6 +221,7 @@ fn try_install(args: &InstallArgs, output: Output) -> Result<(), CliError> {
         cni_bin_dir: places.cni_bin_dir(),
         kubelet_kubeconfig: places.on_host(kubelet_kubeconfig.as_ref(), KUBELET_KUBECONFIG),
         api_server: api_server.clone().or_else(set),
+        parts,
     });
     report(&steps, output)
 }

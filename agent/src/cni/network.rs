@@ -118,6 +118,14 @@ pub struct AttachedPod {
     pub netns_inode: u64,
 }
 
+impl AttachedPod {
+    /// Whether another plugin has wired it: its interface's index does not say its slot.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        fairlead_datapath::slot_of(self.ifindex) != Some(self.slot)
+    }
+}
+
 /// Why a pod could not be attached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -30,6 +30,10 @@ pub fn is_paced(uplinks: &[Uplink]) -> bool {
 #[must_use]
 pub fn compile(model: &Model, paced: bool) -> BTreeMap<u16, Bandwidth> {
     let limits = model.local().values().filter_map(|local| {
+        // Another plugin's pod has what that plugin gives it.
+        if local.foreign.is_some() {
+            return None;
+        }
         let wanted = model.object_of(local)?.bandwidth;
         let bandwidth = Bandwidth { egress: limit(wanted.egress, paced), ingress: limit(wanted.ingress, false) };
         (bandwidth != Bandwidth::NONE).then_some((local.slot, bandwidth))
@@ -124,6 +128,7 @@ mod tests {
         Kind::ALL.into_iter().for_each(|kind| model.take(Event::Synced(kind)));
         assert!(compile(&model, true).is_empty(), "it is not attached");
         let local = LocalPod {
+            foreign: None,
             slot: 3,
             key: ObjectKey::new("a", "web"),
             uid: "u".to_owned(),

@@ -12,6 +12,7 @@ use ipnetwork::IpNetwork;
 
 use crate::masquerade::PortRange;
 use crate::network::{Network, TunnelSettings};
+use crate::parts::Parts;
 use crate::wiring::Uplink;
 
 /// MTU of pods while no uplink is known: Ethernet's.
@@ -102,6 +103,8 @@ pub struct Chosen<'a> {
     pub ports: PortRange,
     /// What a pod may have.
     pub limits: Limits,
+    /// Which parts run here.
+    pub parts: Parts,
 }
 
 /// Compiles. `addresses`: all that the node has; `since`: what holds as long as the tables do.
@@ -113,7 +116,7 @@ pub fn compile(
     chosen: Chosen<'_>,
     since: Since,
 ) -> Wanted {
-    let Chosen { prefixes, closed, ports, limits } = chosen;
+    let Chosen { prefixes, closed, ports, limits, parts } = chosen;
     let of_family =
         |v4: bool| network.addresses.iter().find(|ip| ip.is_ipv4() == v4).map_or(Addr::UNSPECIFIED, |ip| (*ip).into());
     let config = Config {
@@ -136,7 +139,8 @@ pub fn compile(
     let row = |uplink: &Uplink| {
         // By one without an address the kernel sends with another's.
         let of = |v4| address(uplink, v4).or_else(|| network.address(v4)).map_or(Addr::UNSPECIFIED, Addr::from);
-        let flags = if uplink.is_primary { UplinkFlags::PRIMARY } else { 0 };
+        // What goes straight to a pod of another network is the stack's to deliver, by whatever it comes in.
+        let flags = if uplink.is_primary && parts.wires() { UplinkFlags::PRIMARY } else { 0 };
         (uplink.ifindex, UplinkRow { v4: of(true), v6: of(false), flags, ..UplinkRow::default() })
     };
     let mut addresses: Vec<_> = reached(addresses, &network.addresses, prefixes).into_iter().collect();

@@ -43,13 +43,15 @@ pub(crate) struct Lookup {
     pub(crate) contested: HashMap<Addr, usize>,
     /// Where outside of the cluster pods go with their own addresses.
     own_sources: OwnSources,
+    /// Whether another network leads to pods elsewhere: to here they are like what is outside, reached with pods' own addresses.
+    beside: bool,
 }
 
 impl Lookup {
     /// What is known of the addresses of each prefix: those that policies name, of nodes, and outside of the cluster. Of sets
     /// that were added since there were so many groups only prefixes that they ask about, or name.
     pub(crate) fn prefixes(&mut self, since: usize) -> BTreeMap<CidrKey, WantedPeer> {
-        let Self { classifier, nodes, contested: _, own_sources } = self;
+        let Self { classifier, nodes, contested: _, own_sources, beside } = self;
         let others = classifier.prefixes(0).chain(nodes.pod_cidrs.keys().copied()).chain(own_sources.prefixes());
         let asked =
             others.filter(|prefix| since == 0 || classifier.asks(since, *prefix, || nodes.pod_cidr(*prefix).is_some()));
@@ -62,8 +64,9 @@ impl Lookup {
                 class: classifier.of_prefix(prefix, pods_of.is_some()),
                 pair: None,
                 slot: None,
-                node: pods_of.flatten(),
+                node: pods_of.flatten().filter(|_| !*beside),
                 flags: match pods_of {
+                    Some(_) if *beside => PeerFlags::KEEP_SOURCE,
                     Some(_) => PeerFlags::POD,
                     None if own_sources.at(prefix) => PeerFlags::KEEP_SOURCE,
                     None => 0,
@@ -87,12 +90,16 @@ impl Lookup {
 
     /// What is known of the address of a pod that is not attached here and meets these.
     pub(crate) fn pod(&mut self, pod: &Pod, met: &Signature, ip: IpAddr) -> WantedPeer {
+        let (node, kind) = match self.beside {
+            true => (None, PeerFlags::KEEP_SOURCE),
+            false => (self.nodes.of_pod(pod, ip), PeerFlags::POD),
+        };
         WantedPeer {
             class: self.classifier.of_address(met, ip),
             pair: None,
             slot: None,
-            node: self.nodes.of_pod(pod, ip),
-            flags: PeerFlags::POD | PeerFlags::EXISTS,
+            node,
+            flags: kind | PeerFlags::EXISTS,
         }
     }
 }
@@ -123,6 +130,7 @@ pub(crate) fn compile(
         nodes: Nodes::new(world),
         contested: HashMap::new(),
         own_sources: world.own_sources.clone(),
+        beside: !world.parts.wires(),
     };
     let ranges = world.ranges();
     wanted.nodes.clone_from(&lookup.nodes.hops);
@@ -195,7 +203,7 @@ fn told(world: &World<'_>, lookup: &mut Lookup, wanted: &mut Wanted) {
     if wanted.told.is_empty() {
         return;
     }
-    let Lookup { classifier, nodes, contested: _, own_sources } = lookup;
+    let Lookup { classifier, nodes, contested: _, own_sources, beside: _ } = lookup;
     wanted.hashes.clone_from(classifier.hashes());
     let Some(names) = world.names else { return };
     let mut known: BTreeSet<Met> = BTreeSet::new();

@@ -16,6 +16,7 @@ use zerocopy::FromBytes as _;
 
 use super::audit::Audit;
 use super::content::{Content, Outcome};
+use super::foreign;
 use super::gauge::Gauge;
 use super::gone::Gone;
 use super::names::Keeper;
@@ -31,6 +32,7 @@ use crate::masquerade::PortRange;
 use crate::model::{LocalPod, Model, Whole};
 use crate::names::Asked;
 use crate::network::TunnelSettings;
+use crate::parts::Parts;
 use crate::repair::{Filters, Looked};
 use crate::state::Shared;
 use crate::wiring::{Framing, Uplink, overlay, svc};
@@ -64,6 +66,8 @@ pub(super) enum Input {
     Services(oneshot::Sender<Result<(), BpfError>>),
     /// By the wiring: look at what is attached and pinned, with the filters that exist.
     Look(Filters, oneshot::Sender<Looked>),
+    /// By whom looks for pods of another plugin: attach to the interface of one that is in force.
+    Hook(AttachedPod, oneshot::Sender<Result<(), BpfError>>),
     /// By the CNI server: take out, and answer when no table knows the pod.
     Detach(AttachedPod, oneshot::Sender<()>),
     /// By the node's DNS server: a pod is to be told addresses.
@@ -92,6 +96,7 @@ pub(super) struct Engine {
     tunnel: TunnelSettings,
     /// Source ports of translated flows.
     ports: PortRange,
+    parts: Parts,
     limits: node::Limits,
     /// What holds as long as the tables do.
     since: node::Since,
@@ -128,6 +133,7 @@ impl Engine {
         // What was opened before it was closed does not go on for long.
         let first = if shared.model().rules().closed().is_empty() { SWEEP } else { SOON };
         let ports = shared.model().rules().masquerade.ports;
+        let parts = shared.model().rules().parts;
         Self {
             port_report: Ports::new(&tables),
             shared,
@@ -139,6 +145,7 @@ impl Engine {
             addresses: Vec::new(),
             tunnel,
             ports,
+            parts,
             limits,
             since,
             waiting: Vec::new(),
@@ -206,6 +213,7 @@ impl Engine {
             Input::Overlay(answer) => drop(answer.send(self.hooks.attach_overlay(overlay::NAME, overlay::IFINDEX))),
             Input::Services(answer) => drop(answer.send(self.hooks.attach_services(svc::NAME, svc::IFINDEX))),
             Input::Look(filters, answer) => drop(answer.send(self.hooks.look(&self.tables, &filters))),
+            Input::Hook(pod, answer) => drop(answer.send(self.hooks.attach_foreign(&pod.host_link, pod.ifindex))),
             Input::Detach(pod, answer) => {
                 self.detach(&pod);
                 self.detached.push(answer);
@@ -225,6 +233,11 @@ impl Engine {
         if same {
             self.shared.model_mut().detach(pod.slot);
             self.departs(pod);
+            if pod.is_foreign()
+                && let Err(error) = foreign::forget(&self.tables, pod)
+            {
+                warn!(pod = %pod.key, %error, "can't forget the interface of a pod, which is gone");
+            }
         }
     }
 
@@ -245,6 +258,8 @@ impl Engine {
         answer: oneshot::Sender<Result<(), AttachError>>,
     ) {
         let attached = match filtered {
+            // Its interface is in use: the programs come when the tables say what they are to do.
+            _ if pod.is_foreign() => foreign::note(&self.tables, &pod),
             Some(since) => {
                 self.hooks.begun(&pod.host_link, pod.ifindex, since);
                 Ok(())
@@ -287,13 +302,14 @@ impl Engine {
             self.hooks.detach_uplink(&before.name, before.ifindex);
         }
         if self.uplinks.is_empty() {
-            let own = uplinks.iter().map(|uplink| (uplink.name.as_str(), uplink.ifindex));
-            self.hooks.detach_other_uplinks(
-                &own.chain([(overlay::NAME, overlay::IFINDEX), (svc::NAME, svc::IFINDEX)]).collect::<Vec<_>>(),
-            );
+            let served = if self.parts.serves() { &uplinks[..] } else { &[] };
+            let own = served.iter().map(|uplink| (uplink.name.as_str(), uplink.ifindex));
+            let made = [(overlay::NAME, overlay::IFINDEX), (svc::NAME, svc::IFINDEX)];
+            self.hooks.detach_other_uplinks(&own.chain(made).collect::<Vec<_>>());
         }
         // The others are looked after (`Hooks::look`).
-        let read = uplinks.iter().filter(|uplink| uplink.framing != Framing::Other);
+        let served = if self.parts.serves() { &uplinks[..] } else { &[] };
+        let read = served.iter().filter(|uplink| uplink.framing != Framing::Other);
         for uplink in read.filter(|uplink| !self.uplinks.iter().any(|before| same(before, uplink))) {
             match self.hooks.attach_uplink(&uplink.name, uplink.ifindex, uplink.framing == Framing::Bare) {
                 Ok(()) => {}
@@ -348,6 +364,7 @@ impl Engine {
                 closed: &closed,
                 ports: self.ports,
                 limits: self.limits,
+                parts: self.parts,
             },
             self.since,
         ));
@@ -374,6 +391,9 @@ impl Engine {
             self.api_server = api_server;
         }
         let dirty = self.shared.model_mut().take_dirty();
+        if !dirty.pods.is_empty() {
+            self.shared.foreign.notify_one();
+        }
         if !dirty.nodes.is_empty() || dirty.whole.contains(&Whole::Routes) {
             self.shared.look.notify_one();
         }
@@ -570,6 +590,7 @@ fn answer_judged(model: &Model, waiting: &mut Vec<Waiting>, closed: &mut Vec<one
 pub(super) fn local(pod: AttachedPod) -> LocalPod {
     LocalPod {
         slot: pod.slot,
+        foreign: pod.is_foreign().then_some(pod.ifindex),
         key: pod.key,
         uid: pod.uid.unwrap_or_default(),
         ips: pod.ips,

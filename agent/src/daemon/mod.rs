@@ -5,6 +5,7 @@ mod conflist;
 mod content;
 mod engine;
 mod error;
+mod foreign;
 mod gauge;
 mod gone;
 mod names;
@@ -19,6 +20,7 @@ mod svc;
 mod sweep;
 mod wire;
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +61,9 @@ const QUEUE: usize = 1024;
 
 /// Where probes and load balancers look for health: kube-proxy's port.
 const HEALTHZ_PORT: u16 = 10256;
+
+/// Where they look beside kube-proxy.
+const HEALTHZ_PORT_BESIDE: u16 = 10246;
 
 /// What to do when the address for health is taken.
 const HEALTHZ_TAKEN: &str = "if kube-proxy still runs on this node, remove it (kubectl -n kube-system delete daemonset \
@@ -101,6 +106,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     check(&settings)?;
     let Settings {
         log_level: _,
+        parts,
         api_server: _,
         api_server_patience,
         uplinks: named,
@@ -140,7 +146,10 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     } = settings;
     let tunnel = TunnelSettings { when: tunnel, from: tunnel_from, port: vxlan_port };
     let masquerade = Masquerade { mode, except, ports };
-    let healthz = healthz_bind.unwrap_or_else(|| fairlead_observe::any(HEALTHZ_PORT));
+    let (tunnel, masquerade) =
+        if parts.wires() { (tunnel, masquerade) } else { (tunnel.beside(), masquerade.beside()) };
+    let port = if parts.serves() { HEALTHZ_PORT } else { HEALTHZ_PORT_BESIDE };
+    let healthz = healthz_bind.unwrap_or_else(|| fairlead_observe::any(port));
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
 
@@ -165,11 +174,15 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         Netlink::open()?,
         Choice { named, excluded },
         sysctls,
-        (tunnel, service_ranges),
+        (tunnel, parts, service_ranges),
         &socket,
         (pins.clone(), sentry),
     );
-    hooks.attach_sockets(&cgroup)?;
+    if parts.serves() {
+        hooks.attach_sockets(&cgroup)?;
+    } else {
+        hooks.detach_sockets();
+    }
 
     let cluster = source.cluster().cloned();
     let events = cluster.clone().map_or_else(Recorder::nowhere, |cluster| Recorder::start(cluster, &node));
@@ -183,6 +196,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         masquerade,
         node_local_dns: NodeLocalDns { addresses: node_local_dns, service: node_local_dns_service },
         tunnel_port: tunnel.guarded_port(),
+        parts,
     });
     let shared = Shared::new(model, cluster, events, loaded.programs, loaded.adopted);
     let shared = Arc::new(shared.with_migrated(loaded.migrated));
@@ -206,6 +220,20 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         } else {
             shared.model_mut().attach(local(pod));
         }
+    }
+
+    // There is none to wait for.
+    shared.note(|progress| progress.conflist = !parts.wires());
+    let foreign = match parts.wires() {
+        true => None,
+        false => Some(foreign::Keeper::open(Arc::clone(&shared), netlink.clone(), run_dir.join("foreign-pods"))?),
+    };
+    for pod in foreign.iter().flat_map(foreign::Keeper::adopted) {
+        let attached = pod.to_pod();
+        if let Err(error) = hooks.attach_foreign(&pod.link, pod.ifindex) {
+            warn!(pod = %pod.key, %error, "can't replace the programs of a pod: the previous ones stay");
+        }
+        shared.model_mut().attach(local(attached));
     }
 
     let lifetimes = Lifetimes { established, half_closed, udp, udp_stream };
@@ -254,6 +282,13 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
             }
         }
     });
+    let of_foreign = inputs.clone();
+    let foreign = async move {
+        match foreign {
+            Some(keeper) => keeper.run(of_foreign).await,
+            None => pending().await,
+        }
+    };
     let mut events = source.spawn();
     let telling = Arc::clone(&shared);
     let forwarding = async move {
@@ -287,23 +322,28 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         comparing: admin::Turn::default(),
     });
     // Nothing that serves pods waits for who looks in.
-    tokio::spawn(serve_checks(Arc::clone(&shared), node_port_addresses, shared.checks.subscribe()));
+    if parts.serves() {
+        tokio::spawn(serve_checks(Arc::clone(&shared), node_port_addresses, shared.checks.subscribe()));
+    }
     let patience = (api_server_patience > 0).then(|| Duration::from_secs(api_server_patience));
     let health = Arc::new(HealthServer { shared: Arc::clone(&shared), patience });
     tokio::spawn(async move { keep(healthz, "health", HEALTHZ_TAKEN, health).await });
     tokio::spawn(async move { keep(metrics_bind, "metrics", METRICS_TAKEN, numbers).await });
     let [terminate, interrupt] = &mut end;
     let conflist = Conflist::new(&cni_conf_dir, &cni_conf_name, &cni_socket, cni_chain);
-    let conflist = conflist::keep(Arc::clone(&shared), conflist);
-    let proxy = proxy::watch(Arc::clone(&shared));
+    let (of_conflist, of_proxy) = (Arc::clone(&shared), Arc::clone(&shared));
+    let conflist =
+        async move { if parts.wires() { conflist::keep(of_conflist, conflist).await } else { pending().await } };
+    let proxy = async move { if parts.serves() { proxy::watch(of_proxy).await } else { pending().await } };
     admin::clear(&run_dir);
-    info!(node, "agent started");
+    info!(node, %parts, "agent started");
     tokio::select! {
         () = wait(terminate) => {}
         () = wait(interrupt) => {}
         result = server.run() => result?,
         result = wiring => result?,
         () = forwarding => return Err(DaemonError::SourceEnded),
+        () = foreign => return Err(DaemonError::LoopEnded),
         () = conflist => {}
         () = proxy => {}
         () = asking => {}
@@ -321,6 +361,6 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 async fn wait(signal: &mut std::io::Result<tokio::signal::unix::Signal>) {
     match signal {
         Ok(signal) => drop(signal.recv().await),
-        Err(_) => std::future::pending().await,
+        Err(_) => pending().await,
     }
 }

@@ -43,6 +43,14 @@ impl Pods {
 
 impl PodNetwork for Pods {
     fn health(&self) -> Health {
+        // Whoever asks has a configuration that is left from before.
+        if !self.shared.model().rules().parts.wires() {
+            return Health::Impaired(
+                "this agent runs beside the network of another plugin (the setting `parts`): remove Fairlead's CNI \
+                 configuration, 10-fairlead.conflist"
+                    .to_owned(),
+            );
+        }
         self.shared.health()
     }
 

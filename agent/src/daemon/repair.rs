@@ -92,7 +92,9 @@ impl Caretaker {
 
     async fn wire(&mut self, have: &HavePods, finished: &BTreeSet<(u16, ObjectKey)>, shared: &Shared) -> Looked {
         self.interfaces = have.links.keys().copied().collect();
-        let local: Vec<LocalPod> = shared.model().local().values().cloned().collect();
+        // Those of another plugin are that plugin's to look after.
+        let own = |pod: &&LocalPod| pod.foreign.is_none();
+        let local: Vec<LocalPod> = shared.model().local().values().filter(own).cloned().collect();
         let steps = self.due(&local, have, finished, Instant::now());
         let mut looked = Looked::default();
         if steps.is_empty() {
@@ -173,6 +175,7 @@ impl Caretaker {
         let mut interfaces = self.interfaces.clone();
         interfaces.extend(uplinks.iter().map(|uplink| uplink.ifindex));
         interfaces.extend([overlay::IFINDEX, svc::IFINDEX]);
+        interfaces.extend(shared.model().local().values().filter_map(|pod| pod.foreign));
         match self.netlink.filters(&interfaces).await {
             Ok(filters) => {
                 let (answer, looked) = oneshot::channel();

@@ -23,11 +23,22 @@ pub(super) enum Found {
     Right,
     /// It had to be made, or set up, again.
     Repaired,
+    /// It is not there, since Services are left to another proxy.
+    Absent,
 }
 
 impl Keeper {
     pub(super) fn new(sysctls: Sysctls) -> Self {
         Self { sysctls, attached: false }
+    }
+
+    /// Makes it be gone: another proxy serves Services. An error says what stands in its way.
+    pub(super) async fn leave(&mut self, netlink: &Netlink) -> Result<Found, String> {
+        self.attached = false;
+        match netlink.remove_svc().await {
+            Ok(_) => Ok(Found::Absent),
+            Err(error) => Err(format!("what the node sends to Services does not reach the other proxy: {error}")),
+        }
     }
 
     /// Makes the device be as it should. An error says what can't be reached without it.

@@ -19,6 +19,7 @@ use super::svc::{self, Found};
 use crate::bpf::{PinDir, Sentry, watch_mounts};
 use crate::compile::node;
 use crate::network::TunnelSettings;
+use crate::parts::Parts;
 use crate::repair::{Kind, Looked, Repair};
 use crate::state::{Shared, Subject};
 use crate::wiring::{
@@ -51,6 +52,7 @@ pub(super) struct Wire {
     choice: Choice,
     sysctls: Sysctls,
     tunnel: TunnelSettings,
+    parts: Parts,
     keeper: Keeper,
     services: svc::Keeper,
     /// Where the settings say that services have their addresses.
@@ -97,7 +99,7 @@ impl Wire {
         netlink: Netlink,
         choice: Choice,
         sysctls: Sysctls,
-        (tunnel, service_ranges): (TunnelSettings, Vec<IpNetwork>),
+        (tunnel, parts, service_ranges): (TunnelSettings, Parts, Vec<IpNetwork>),
         socket: &Path,
         (pins, sentry): (PinDir, Sentry),
     ) -> Self {
@@ -109,6 +111,7 @@ impl Wire {
             choice,
             sysctls,
             tunnel,
+            parts,
             keeper,
             services: svc::Keeper::new(services),
             service_ranges,
@@ -125,7 +128,13 @@ impl Wire {
 
     /// The interfaces that lead out of the node.
     pub(super) async fn uplinks(&self, node_ips: &[IpAddr]) -> Result<Vec<Uplink>, WiringError> {
-        Ok(self.choice.of(self.netlink.uplinks(node_ips).await?))
+        Ok(self.served(self.choice.of(self.netlink.uplinks(node_ips).await?)))
+    }
+
+    /// Where another network connects pods, what does not lead to other nodes is that network's: bridges, and the pods' own links.
+    fn served(&self, mut uplinks: Vec<Uplink>) -> Vec<Uplink> {
+        uplinks.retain(|uplink| uplink.is_primary || self.parts.wires());
+        uplinks
     }
 
     /// Runs until the loop is gone.
@@ -177,23 +186,35 @@ impl Wire {
             model.synced().then(|| {
                 let (name, nodes) = (model.node_name(), || model.nodes());
                 let mtus = (network.tunnel_mtu(name, nodes()), network.pod_mtu(name, nodes()));
+                // The ways to pods elsewhere are the other network's.
+                let routes = match self.parts.wires() {
+                    true => desired(name, nodes(), &network),
+                    false => BTreeSet::new(),
+                };
                 let reserved = model.reserved();
                 let addresses = reserved.cluster_ips().filter(|ip| !reserved.is_node(*ip));
                 let services = wiring::svc::desired(&self.service_ranges, addresses, &network);
-                (desired(name, nodes(), &network), services, mtus)
+                (routes, services, mtus)
             })
         };
         if let Some((mut routes, (to_services, left_out), (tunnel_mtu, pod_mtu))) = wanted {
             self.keeper.look(&self.netlink, tunnel_mtu, inputs, &mut looked).await;
-            let found = self.services.look(&self.netlink, pod_mtu, inputs).await;
-            if found == Ok(Found::Repaired) {
-                let what = format!("the device {}", wiring::svc::NAME);
-                looked.repaired.push(Repair { kind: Kind::Services, what });
+            let found = if self.parts.serves() {
+                self.services.look(&self.netlink, pod_mtu, inputs).await
+            } else {
+                self.services.leave(&self.netlink).await
+            };
+            match &found {
+                // Without the device there are no routes either: nothing is worse than it was.
+                Ok(Found::Absent) | Err(_) => {}
+                Ok(Found::Right) => routes.extend(to_services),
+                Ok(Found::Repaired) => {
+                    let what = format!("the device {}", wiring::svc::NAME);
+                    looked.repaired.push(Repair { kind: Kind::Services, what });
+                    routes.extend(to_services);
+                }
             }
-            // Without the device there are no routes either: nothing is worse than it was.
-            if found.is_ok() {
-                routes.extend(to_services);
-            }
+            let left_out = if found == Ok(Found::Absent) { 0 } else { left_out };
             shared.warn("services", found.err().or_else(|| svc::left_out(left_out)));
             self.set_routes(&uplinks, routes, &mut looked).await;
             shared.note(|progress| progress.wired = true);
@@ -206,7 +227,8 @@ impl Wire {
         let node_ips = shared.model().own_node().map(|node| node.internal_ips.clone()).unwrap_or_default();
         let found = self.netlink.uplinks_and_candidates(&node_ips).await.map(|found| {
             let before = self.uplinks.as_deref().unwrap_or_default();
-            self.lingering.uplinks(before, self.choice.of(found), Instant::now().into_std())
+            let found = self.lingering.uplinks(before, self.choice.of(found), Instant::now().into_std());
+            self.served(found)
         });
         let found = found.map_err(|error| looked.lacks(format!("the node's interfaces: {error}"))).ok();
         match self.netlink.addresses().await {
@@ -231,7 +253,10 @@ impl Wire {
             self.uplinks = Some(uplinks.clone());
             inputs.send(Input::Uplinks(uplinks)).await.map_err(|_| Stopped)?;
         }
-        self.forward(shared, looked);
+        // Where Services are another proxy's, so are these.
+        if self.parts.serves() {
+            self.forward(shared, looked);
+        }
         Ok(())
     }
 

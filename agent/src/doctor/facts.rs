@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use fairlead_cni::Version;
 use ipnetwork::IpNetwork;
 
+use crate::parts::Parts;
+
 /// Everything that findings are made of. `None` and absence mean that it could not be looked at.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
@@ -170,6 +172,8 @@ pub struct Disk {
 /// What the agent says of itself.
 #[derive(Debug, Clone, Default)]
 pub struct Agent {
+    /// Which parts run here.
+    pub parts: Parts,
     /// `ready`, `starting` or `impaired`.
     pub health: String,
     /// Why it is not ready.

@@ -8,6 +8,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::parts::Parts;
+
 use super::facts::{Agent, ApiServer, Disk, Facts, Kernel, NetworkManager, Networkd, Proxy, UplinkFacts};
 
 /// The oldest kernel that is tested.
@@ -86,9 +88,13 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
             text.clone(),
         ));
     }
-    found.extend(kube_proxy(proxy));
-    found.extend(firewall(forward_drop));
-    found.extend(cni::cni(cni_facts));
+    // Beside another network or another proxy, what those have is as it should be.
+    let parts = agent_facts.as_ref().map_or(Parts::All, |agent| agent.parts);
+    found.extend(kube_proxy(proxy).filter(|_| parts.serves()));
+    if parts.wires() {
+        found.extend(firewall(forward_drop));
+        found.extend(cni::cni(cni_facts));
+    }
     found.extend(uplink_facts.iter().flat_map(|facts| uplinks(facts, pods)));
     if !settings.is_empty() {
         found.push(hinders(
@@ -329,6 +335,7 @@ fn disk(disk: &Disk) -> Option<Finding> {
 
 fn agent(agent: &Agent) -> Vec<Finding> {
     let Agent {
+        parts: _,
         health,
         reason,
         warnings,

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::parts::Parts;
+
 use super::facts::{Facts, Kernel, UplinkFacts};
 
 /// Something that this node does not have.
@@ -18,6 +20,19 @@ pub struct Without {
 pub fn without(facts: &Facts) -> Vec<Without> {
     let Kernel { version, ends_sockets, .. } = &facts.kernel;
     let mut lacks = Vec::new();
+    match facts.agent.as_ref().map_or(Parts::All, |agent| agent.parts) {
+        Parts::All => {}
+        Parts::Proxy => lacks.push(Without {
+            what: "Fairlead's network and NetworkPolicy (parts: proxy)".to_owned(),
+            holds: "Services are served for pods that another plugin wires; no policy is enforced; pods' sources are not \
+                    checked before they are known, nor is there a bandwidth limit",
+        }),
+        Parts::Policy => lacks.push(Without {
+            what: "Fairlead's network and Services (parts: policy)".to_owned(),
+            holds: "policy applies to a pod that another plugin has wired once its object has an address and its interface \
+                    is found, about a second after it starts; until then it is open. Status names pods that are not found",
+        }),
+    }
     if version.is_some_and(|version| version < (6, 6)) {
         lacks.push(Without {
             what: "tcx (Linux 6.6)".to_owned(),

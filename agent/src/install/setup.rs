@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{API_SERVER, PLUGIN, Step, kubeconfig};
 use crate::bpf::{BpfError, ObjectFile, PinDir};
 use crate::names;
+use crate::parts::Parts;
 use crate::wiring::Sysctls;
 use fairlead_files::{FileError, Put};
 
@@ -26,22 +27,27 @@ pub struct Setup {
     pub kubelet_kubeconfig: PathBuf,
     /// The API server's URL, where it is set.
     pub api_server: Option<String>,
+    /// Which parts are to run.
+    pub parts: Parts,
 }
 
 /// Puts everything in place, and says for each what was done. What is in place already is not touched.
 #[must_use]
 pub fn install(setup: &Setup) -> Vec<Step> {
-    let Setup { run_dir, bpffs, proc_sys, plugin, cni_bin_dir, kubelet_kubeconfig, api_server } = setup;
+    let Setup { run_dir, bpffs, proc_sys, plugin, cni_bin_dir, kubelet_kubeconfig, api_server, parts } = setup;
     let mut steps = vec![Step::new("bpf file system", mount(bpffs)), Step::new("run directory", make_run_dir(run_dir))];
-    let errors = Sysctls::new(proc_sys, run_dir).prepare().errors;
+    // What another network or proxy has set is theirs.
+    let errors = if parts.serves() { Sysctls::new(proc_sys, run_dir).prepare().errors } else { Vec::new() };
     steps.push(match errors.is_empty() {
+        true if !parts.serves() => Step::new("kernel settings", Ok::<_, String>("left as they are".to_owned())),
         true => Step::new("kernel settings", Ok::<_, String>("set for forwarding".to_owned())),
         false => {
             Step::new("kernel settings", Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
         }
     });
     steps.push(Step::new("API server", write_api_server(run_dir, kubelet_kubeconfig, api_server.as_deref())));
-    steps.push(Step::new("CNI plugin", copy_plugin(plugin, cni_bin_dir)));
+    let copied = if parts.wires() { copy_plugin(plugin, cni_bin_dir) } else { Ok("not needed".to_owned()) };
+    steps.push(Step::new("CNI plugin", copied));
     steps.push(Step::new("table memory", tables()));
     steps
 }

@@ -57,6 +57,8 @@ impl Model {
                     self.dirty.namespaces.insert(key);
                 }
             }
+            // Nothing here enforces them: what is shown, counted and compiled says so alike.
+            Object::NetworkPolicy(_) | Object::ClusterNetworkPolicy(_) if !self.rules.parts.enforces() => {}
             Object::NetworkPolicy(new) => {
                 if replace(&mut self.policies, &key, new).is_some() {
                     self.dirty.policies.insert(key);

@@ -4,11 +4,14 @@ use std::net::IpAddr;
 
 use fairlead_objects::ObjectKey;
 
-/// A pod that the CNI plugin attached to this node, whether or not its Pod object is known already.
+/// A pod that the CNI plugin attached to this node, or that another plugin has wired and whose interface was found, whether or not
+/// its Pod object is known already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalPod {
     /// Its index in every per-pod array, and its host side's ifindex less [`fairlead_datapath::IFINDEX_BASE`].
     pub slot: u16,
+    /// Its host side's ifindex, if that is another plugin's.
+    pub foreign: Option<u32>,
     /// Namespace and name of the Pod.
     pub key: ObjectKey,
     /// The uid that the container runtime gave (`Pod::runtime_uid`); empty when it gave none.

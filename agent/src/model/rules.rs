@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 
 use super::NodeLocalDns;
 use crate::masquerade::Masquerade;
+use crate::parts::Parts;
 
 /// Settings about claims: they are not for those who write objects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,6 +27,8 @@ pub struct Rules {
     pub node_local_dns: NodeLocalDns,
     /// UDP port of the tunnel between nodes, if there is one.
     pub tunnel_port: Option<u16>,
+    /// Which parts run here.
+    pub parts: Parts,
 }
 
 impl Rules {

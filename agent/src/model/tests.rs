@@ -108,7 +108,15 @@ fn s13_a_pod_with_host_ports_is_planned_with_its_object_and_its_attachment() {
         }
     };
     let applied = |host_port| Event::Applied(Object::Pod(pod(host_port)));
-    let local = LocalPod { slot: 3, key: key.clone(), uid: "1".into(), ips: vec![], pod_mac: [0; 6], host_mac: [0; 6] };
+    let local = LocalPod {
+        slot: 3,
+        foreign: None,
+        key: key.clone(),
+        uid: "1".into(),
+        ips: vec![],
+        pod_mac: [0; 6],
+        host_mac: [0; 6],
+    };
     let mut model = synced();
     let touched = |model: &mut Model| !model.take_dirty().host_ports.is_empty();
     model.take(applied(None));

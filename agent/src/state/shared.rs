@@ -64,6 +64,8 @@ pub struct Shared {
     finished_plugins: Mutex<BTreeSet<(u16, ObjectKey)>>,
     /// Asks for a look at what was made, as when Nodes changed.
     pub(crate) look: Notify,
+    /// Asks for a look at the interfaces of pods that another plugin has wired, as when pods changed.
+    pub(crate) foreign: Notify,
 }
 
 /// How far the loop is.
@@ -139,6 +141,7 @@ impl Shared {
             checks: watch::Sender::default(),
             finished_plugins: Mutex::default(),
             look: Notify::new(),
+            foreign: Notify::new(),
         }
     }
 
@@ -260,7 +263,7 @@ impl Shared {
     /// Why the node has no addresses for its pods, if it has none.
     pub(crate) fn range_trouble(&self) -> Option<String> {
         let model = self.model();
-        if model.waiting_for().any(|kind| kind == Kind::Node) {
+        if model.waiting_for().any(|kind| kind == Kind::Node) || !model.rules().parts.wires() {
             return None;
         }
         let name = model.node_name();

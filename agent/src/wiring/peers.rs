@@ -85,14 +85,19 @@ struct Seen {
 
 /// Where the other end of a host side is, and how often the carrier has come and gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Peer {
-    netns: i32,
-    index: u32,
+pub(super) struct Peer {
+    pub(super) netns: i32,
+    pub(super) index: u32,
     changes: u32,
 }
 
 impl Peer {
-    fn of(link: &LinkMessage) -> Option<Self> {
+    /// Whether the other end is the same, whatever has become of the carrier.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        (self.netns, self.index) == (other.netns, other.index)
+    }
+
+    pub(super) fn of(link: &LinkMessage) -> Option<Self> {
         let (mut netns, mut index, mut changes) = (None, None, 0);
         for attribute in &link.attributes {
             match attribute {
@@ -129,7 +134,7 @@ impl Netlink {
         known.iter().filter_map(|(at, seen)| Some((*at, seen.mac?))).collect()
     }
 
-    async fn mac_of(&self, peer: Peer) -> Option<Mac> {
+    pub(super) async fn mac_of(&self, peer: Peer) -> Option<Mac> {
         let mut request = self.handle.link().get().match_index(peer.index);
         request.message_mut().attributes.push(LinkAttribute::IfNetnsId(peer.netns));
         let found: Result<Vec<LinkMessage>, _> = request.execute().try_collect().await;

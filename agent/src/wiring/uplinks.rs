@@ -204,7 +204,7 @@ const fn index(link: &LinkMessage) -> u32 {
 }
 
 /// Whether it is a device of a kind.
-fn is_a(link: &LinkMessage, kind: &InfoKind) -> bool {
+pub(super) fn is_a(link: &LinkMessage, kind: &InfoKind) -> bool {
     let infos = link.attributes.iter().filter_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => Some(infos),
         _ => None,
@@ -265,7 +265,7 @@ pub(super) fn paces(queues: &[TcMessage], ifindex: u32) -> bool {
     is(root, "fq") || (is(root, "mq") && of_root.clone().next().is_some() && of_root.all(|queue| is(queue, "fq")))
 }
 
-fn name(link: &LinkMessage) -> Option<String> {
+pub(super) fn name(link: &LinkMessage) -> Option<String> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
@@ -280,7 +280,7 @@ fn mtu(link: &LinkMessage) -> Option<u32> {
 }
 
 /// The device's own address. On a point-to-point device `IFA_ADDRESS` is the peer's (include/uapi/linux/if_addr.h).
-fn local(address: &AddressMessage) -> Option<IpAddr> {
+pub(super) fn local(address: &AddressMessage) -> Option<IpAddr> {
     let own = address.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(ip) => Some(*ip),
         _ => None,

@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::ifindex::{ifindex_of, slot_of};
+use crate::peer::slot_at;
 use crate::peer::{NO_SLOT, Tables};
 use crate::scratch::Walk;
 use crate::{Addr, Long, WirePort};
@@ -173,7 +174,7 @@ impl Default for PodDrops {
 #[inline(always)]
 pub fn counted_to<T: Tables>(tables: &T, reason: DropReason, ifindex: u32, w: &Walk) -> Option<u16> {
     let by_ingress = matches!(reason, DropReason::IngressPolicy);
-    if !by_ingress && let Some(slot) = slot_of(ifindex) {
+    if !by_ingress && let Some(slot) = slot_at(tables, ifindex) {
         return Some(slot);
     }
     let dst = if by_ingress { &w.ends.responder } else { &w.packet.tuple.dst };

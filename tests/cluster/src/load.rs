@@ -53,6 +53,27 @@ impl Strain {
         })
     }
 
+    /// What every client gets from the service in a second, whether anything answers or not.
+    ///
+    /// # Errors
+    /// A client can't be asked.
+    pub fn glance(&self, world: &World) -> Result<Vec<Report>> {
+        let mut running = Vec::new();
+        for (index, pod) in world.clients()?.iter().enumerate() {
+            let to = self.services[index % self.services.len()];
+            let timeout = Duration::from_millis(300);
+            let load = Load::during(Duration::from_secs(1))
+                .short_connections(Probe::tcp(to, 7000).timeout(timeout), 20)
+                .udp(Probe::udp(to, 7000).timeout(timeout), 20);
+            let mut command = world.cluster.in_container(&pod.node, &pod.container)?;
+            command.args(["/usr/bin/fairlead-lab", "load"]).arg(serde_json::to_string(&load)?);
+            let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+            let out = BufReader::new(child.stdout.take().context("it is piped")?);
+            running.push(Running { from: pod.name.clone(), child, out });
+        }
+        running.into_iter().map(Running::under_way).map(|running| running?.end()).collect()
+    }
+
     /// Starts a load in every client, by turns on each address of the service; DNS is part of each. It is made for the
     /// address, and the number of clients.
     pub(crate) fn start_as(&self, world: &World, load: impl Fn(IpAddr, u32) -> Load) -> Result<Vec<Running>> {

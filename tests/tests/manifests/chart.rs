@@ -60,6 +60,10 @@ fn values_give_what_overlays_give() {
     }
     let talos = json!({"agent": {"settings": {"apiServer": "https://localhost:7445"}}});
     same(&talos, overlay("talos"));
+    let no_dns = json!({"enabled": false});
+    same(&json!({"agent": {"settings": {"parts": "proxy"}}, "dns": no_dns}), overlay("proxy-only"));
+    let settings = json!({"parts": "policy", "metrics": {"bind": "127.0.0.1:10247"}});
+    same(&json!({"agent": {"settings": settings, "healthzPort": 10246}, "dns": no_dns}), overlay("policy-only"));
 }
 
 #[test]
@@ -86,6 +90,7 @@ fn the_schema_has_the_values_and_no_others() {
         let kind = match values {
             Value::Object(_) => "object",
             Value::Bool(_) => "boolean",
+            Value::Number(_) => "integer",
             _ => "string",
         };
         if let Some(allowed) = schema["enum"].as_array() {

@@ -67,6 +67,9 @@ fn text_of(template: &str, scope: &Value) -> String {
                 out.push_str(text(if truth(value) { value } else { find(scope, other) }));
             }
             [value, "|", "quote"] if counts(&open) => out.push_str(&format!("{:?}", text(find(scope, value)))),
+            [value] if counts(&open) && find(scope, value).is_number() => {
+                out.push_str(&find(scope, value).to_string());
+            }
             [value] if counts(&open) => out.push_str(text(find(scope, value))),
             [_] | ["toYaml", ..] | [_, "|", ..] => {}
             other => panic!("{other:?} is not known"),

@@ -24,7 +24,8 @@ fn every_overlay_can_be_rendered() {
         let objects = overlay(&name);
         let keys: BTreeSet<_> = objects.iter().map(key).collect();
         assert_eq!(keys.len(), objects.len(), "{name}");
-        assert!(keys.contains(&("DaemonSet".to_owned(), "fairlead-dns".to_owned())), "{name}: {keys:?}");
+        let set = if ["proxy-only", "policy-only"].contains(&name.as_str()) { "fairlead" } else { "fairlead-dns" };
+        assert!(keys.contains(&("DaemonSet".to_owned(), set.to_owned())), "{name}: {keys:?}");
     }
 }
 
@@ -60,6 +61,23 @@ fn dns_alone_brings_nothing_to_nodes() {
     assert!(volumes.iter().all(|volume| volume["hostPath"].is_null()), "{volumes:?}");
     let settings = objects.iter().find(|object| object["kind"] == "ConfigMap").unwrap();
     assert_eq!(settings["data"].as_object().unwrap().keys().collect::<Vec<_>>(), ["dns.yaml"]);
+}
+
+/// They leave DNS alone, and kube-proxy its ports where that stays.
+#[test]
+fn services_and_policy_alone_bring_the_agent_alone() {
+    for (name, parts, port) in [("proxy-only", "proxy", 10256), ("policy-only", "policy", 10246)] {
+        let objects = overlay(name);
+        let keys: BTreeSet<_> = objects.iter().map(key).collect();
+        let kinds = ["ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet", "ServiceAccount"];
+        assert_eq!(keys, kinds.map(|kind| (kind.to_owned(), "fairlead".to_owned())).into(), "{name}");
+        let of = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
+        let settings: Value =
+            serde_saphyr::from_str(of("ConfigMap")["data"]["fairlead.yaml"].as_str().unwrap()).unwrap();
+        assert_eq!(settings["parts"], parts);
+        let agent = &of("DaemonSet")["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(agent["ports"][0]["containerPort"], port, "{name}");
+    }
 }
 
 /// The path is the node's, the file is in it, and the agent's container has no sight of either.

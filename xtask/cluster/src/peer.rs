@@ -70,22 +70,27 @@ impl Cluster {
     pub fn remove_kube_proxy(&self) -> Result<()> {
         self.set_network("none")?;
         for (_, node) in self.spec().node_names() {
-            let place = self.place(&node);
-            self.remove_service(&node, SERVICE)?;
-            let conflist = place.path.join("etc/cni/net.d").join(CONFLIST);
+            self.stop_kube_proxy(&node)?;
+            let conflist = self.place(&node).path.join("etc/cni/net.d").join(CONFLIST);
             if conflist.exists() {
                 fs::remove_file(conflist)?;
             }
-            wait(
-                Duration::from_secs(10),
-                || format!("kube-proxy of {node} does not end"),
-                || Ok((!self.in_node(&node)?.args(["pgrep", "-x", SERVICE]).output()?.status.success()).then_some(())),
-            )?;
-            let cleanup = format!("{}/kube-proxy", crate::node_config::PROGRAMS);
-            self.in_node(&node)?.args([&cleanup, "--cleanup"]).stderr(Stdio::null()).status()?;
             self.nft(&node, "table inet cluster-pods\ndelete table inet cluster-pods\n")?;
             self.disconnect_pods(&node)?;
         }
+        Ok(())
+    }
+
+    /// Takes kube-proxy and its rules away from a node. The bridge stays.
+    pub fn stop_kube_proxy(&self, node: &str) -> Result<()> {
+        self.remove_service(node, SERVICE)?;
+        wait(
+            Duration::from_secs(10),
+            || format!("kube-proxy of {node} does not end"),
+            || Ok((!self.in_node(node)?.args(["pgrep", "-x", SERVICE]).output()?.status.success()).then_some(())),
+        )?;
+        let cleanup = format!("{}/kube-proxy", crate::node_config::PROGRAMS);
+        self.in_node(node)?.args([&cleanup, "--cleanup"]).stderr(Stdio::null()).status()?;
         Ok(())
     }
 

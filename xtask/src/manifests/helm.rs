@@ -77,6 +77,7 @@ const TEMPLATES_OF: [Template; 7] = [
                  .Values.agent.paths.kubeletKubeconfig }}, {{ end }}--config,",
                 1,
             ),
+            ("containerPort: 10256\n", "containerPort: {{ .Values.agent.healthzPort }}\n", 1),
             ("path: /opt/cni/bin\n", "path: {{ .Values.agent.paths.cniBin }}\n", 1),
             ("path: /etc/cni/net.d\n", "path: {{ .Values.agent.paths.cniConf }}\n", 1),
             ("path: /etc/kubernetes\n", "path: {{ .Values.agent.paths.kubernetes }}\n", 1),

@@ -21,6 +21,13 @@ pub(super) fn soak(minutes: u64) -> Result<Outcome> {
     })
 }
 
+/// Services alone and NetworkPolicy alone beside another network.
+pub(super) fn parts() -> Result<Outcome> {
+    on_cluster("parts", |command| {
+        command.args(["--test", "parts", "--", "--ignored"]);
+    })
+}
+
 /// Brings a cluster up without a network and without bpffs on its nodes, runs the tests of `tests/cluster` on it one after
 /// the other, and takes it down.
 /// They install Fairlead themselves, and begin with that.

@@ -29,6 +29,7 @@ fn model(objects: &[Value]) -> Model {
     let own: Vec<LocalPod> = (0..)
         .zip(model.pods().filter(|pod| pod.node_name.as_deref() == Some("n1") && !pod.owned_ips().is_empty()))
         .map(|(slot, pod)| LocalPod {
+            foreign: None,
             slot,
             key: pod.key.clone(),
             uid: String::new(),

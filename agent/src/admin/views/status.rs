@@ -22,6 +22,8 @@ pub struct StatusView {
     /// Tables of another version that it took over when it started.
     #[serde(default)]
     pub migrated: Vec<MigrationView>,
+    /// Which parts run here: `all`, `proxy` or `policy`.
+    pub parts: String,
     /// The node among the others.
     pub network: NetworkView,
     /// Objects known, by kind.

@@ -5,6 +5,7 @@ use crate::admin::{
     MapView, MigrationView, NetworkView, ObjectCount, ObjectTrouble, PlansView, ProgramView, RangeView, StatusView,
     WatchView, WayView,
 };
+use crate::parts::Parts;
 
 pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
     let StatusView {
@@ -15,6 +16,7 @@ pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
         uptime_seconds,
         adopted,
         migrated,
+        parts,
         network,
         objects,
         watches,
@@ -47,16 +49,25 @@ pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
         out.row(["tables taken over".into(), migrated.iter().map(of).collect::<Vec<_>>().join("; ")]);
     }
     out.row(["health".into(), format!("{health}{reason}")]);
+    let parts = Parts::named(parts);
+    if parts != Parts::All {
+        out.row(["parts".into(), parts.to_string()]);
+    }
     if let Some(server) = api_server(network, watches) {
         out.row(["API server".into(), server]);
     }
-    out.row(["other nodes".into(), ways(network)]);
-    out.row(["MTU".into(), format!("uplink {}, new pods {}", network.mtu, network.pod_mtu)]);
-    for RangeView { range, used, free } in &network.ranges {
+    if parts.wires() {
+        out.row(["other nodes".into(), ways(network)]);
+    }
+    match parts.wires() {
+        true => out.row(["MTU".into(), format!("uplink {}, new pods {}", network.mtu, network.pod_mtu)]),
+        false => out.row(["MTU".into(), format!("uplink {}", network.mtu)]),
+    }
+    for RangeView { range, used, free } in network.ranges.iter().filter(|_| parts.wires()) {
         out.row(["pod range".into(), format!("{range}: {used} in use, {free} free")]);
     }
     out.row(["objects".into(), objects.join(", ")]);
-    if !masquerade.is_empty() {
+    if !masquerade.is_empty() && parts.wires() {
         out.row(["masquerade".into(), masquerade.clone()]);
     }
     out.row(["plans".into(), format!("{applied} applied with {operations} operations, the last in {last_micros} µs")]);

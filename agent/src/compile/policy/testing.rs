@@ -18,6 +18,7 @@ use crate::masquerade::OwnSources;
 use crate::model::{LocalPod, Model};
 use crate::names::{Answer, Names};
 use crate::network::Network;
+use crate::parts::Parts;
 use crate::plan::policy::{Content, Plan, State};
 
 /// A cluster as node `n1` sees it.
@@ -158,6 +159,7 @@ impl Cluster {
         let ips = vec![ip(&format!("10.244.{node}.{number}")), ip(&format!("fd00:10:244:{node}::{number:x}"))];
         if node == 1 {
             self.local.push(LocalPod {
+                foreign: None,
                 slot: number,
                 key: key(name),
                 uid: String::new(),
@@ -283,6 +285,7 @@ impl Cluster {
             tunnel_port: None,
             own_sources: self.own_sources.clone(),
             senders: Default::default(),
+            parts: Parts::All,
             names: Some(&self.names),
         }
     }

@@ -14,6 +14,7 @@ use crate::masquerade::OwnSources;
 use crate::model::{LocalPod, Model};
 use crate::names::Names;
 use crate::network::Network;
+use crate::parts::Parts;
 
 /// The objects that policy and peers depend on, and this node's place among them.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +45,8 @@ pub struct World<'a> {
     pub own_sources: OwnSources,
     /// The addresses of nodes that were reached through the tunnel a short time ago, and may not have noticed yet.
     pub senders: BTreeMap<(Addr, Addr), u32>,
+    /// Which parts run here.
+    pub parts: Parts,
     /// What this node's pods were told by DNS, where that is known.
     pub names: Option<&'a Names>,
 }
@@ -95,6 +98,7 @@ impl<'a> World<'a> {
             tunnel_port: model.rules().tunnel_port,
             own_sources: model.rules().masquerade.own_sources(),
             senders: BTreeMap::new(),
+            parts: model.rules().parts,
             names: Some(model.names()),
         }
     }

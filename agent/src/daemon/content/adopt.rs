@@ -83,6 +83,8 @@ pub(super) fn policy(tables: &Tables) -> Result<Content, BpfError> {
             cidrs: elements::<catalog::Cidrs, _>(tables)?,
             nodes: by_index::<catalog::Nodes, _>(tables)?,
             pods: by_index::<catalog::Pods, _>(tables)?,
+            // No planner writes it.
+            host_sides: std::collections::BTreeMap::new(),
         },
     })
 }

@@ -20,6 +20,7 @@ use crate::admin::{Connection, NetworkView, Request, StatusView};
 use crate::bpf::{PinDir, cgroup2_root};
 use crate::install::chain::{plugin_types, refusal};
 use crate::install::{PLUGIN, conflist};
+use crate::parts::Parts;
 use crate::wiring::Sysctls;
 
 pub use kernel::kernel;
@@ -112,12 +113,13 @@ fn in_container() -> bool {
 fn agent(run_dir: &Path) -> Option<Agent> {
     let mut connection = Connection::ask(&run_dir.join("agent.sock"), &Request::Status).ok()?;
     let status: StatusView = connection.answer().ok()?;
-    let StatusView { health, reason, warnings, claims, pod_ranges, node_local_dns, network, .. } = status;
+    let StatusView { parts, health, reason, warnings, claims, pod_ranges, node_local_dns, network, .. } = status;
     let warnings = warnings.into_iter().map(|warning| (warning.topic, warning.text)).collect();
     let claims = claims.into_iter().map(|claim| (claim.object, claim.reason)).collect();
     let NetworkView { uplinks, addresses, ranges, .. } = network;
     let ranges = ranges.iter().filter_map(|range| range.range.parse().ok()).collect();
-    Some(Agent { health, reason, warnings, claims, pod_ranges, node_local_dns, uplinks, addresses, ranges })
+    let parts = Parts::named(&parts);
+    Some(Agent { parts, health, reason, warnings, claims, pod_ranges, node_local_dns, uplinks, addresses, ranges })
 }
 
 fn cni(places: &Places, hidden: bool) -> Cni {

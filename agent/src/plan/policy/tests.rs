@@ -211,6 +211,14 @@ impl peer::Tables for Moving<'_> {
     fn pod_word(&self, slot: u16) -> u64 {
         self.content().peer.pod_word(slot)
     }
+
+    fn foreign(&self, ifindex: u32) -> Option<peer::HostSide> {
+        self.content().peer.foreign(ifindex)
+    }
+
+    fn host_side(&self, slot: u16) -> u32 {
+        self.content().peer.host_side(slot)
+    }
 }
 
 impl policy::Tables for Moving<'_> {

@@ -9,7 +9,7 @@ use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Limit, Pace};
 use crate::tables::config::{Config, Lifetimes, Uplink, UplinkFlags};
 use crate::tables::flow::{End, Flow, FlowFlags, FlowKey, FlowState, FragmentKey, FragmentPorts, Owned, PodFlows};
-use crate::tables::peer::{CidrKey, HopFlags, NodeHop, Peer, PeerFlags, Pod, PodWord};
+use crate::tables::peer::{CidrKey, HopFlags, HostSide, NodeHop, Peer, PeerFlags, Pod, PodWord};
 use crate::tables::policy::{HitKey, Hits, PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
 use crate::tables::port::{Destination, PortSet};
 use crate::tables::service::{
@@ -182,6 +182,7 @@ layout!(Pod {
     ("EGRESS", PodWord::new(0, u32::MAX, 0).0),
     ("EPOCH", PodWord::new(0, 0, u32::MAX).0),
 ];);
+layout!(HostSide { ifindex: "the key", slot: "pod's slot" });
 layout!(Limit { rate: "bytes a second, 0: no limit", ahead: "microseconds", paced: "1: waits at the uplink" });
 layout!(Bandwidth { egress: "sent", ingress: "received" });
 layout!(Pace { egress: "of what it sends, nanoseconds since boot", ingress: "of what it receives" });

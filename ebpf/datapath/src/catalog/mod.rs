@@ -20,7 +20,7 @@ use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, MAX_UPLINKS, Uplink};
 use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, PodFlows};
-use crate::tables::peer::{CidrKey, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod};
+use crate::tables::peer::{CidrKey, HostSide, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod};
 use crate::tables::policy::{
     HitKey, Hits, MAX_HITS, MAX_PEER_ROWS, MAX_PORT_ROWS, MAX_RANGE_ROWS, MAX_SETS, PeerKey, PolicySet, PortKey,
     RangeKey, Row,
@@ -208,6 +208,10 @@ tables! {
     Nodes: "NODES", Array<u32, NodeHop>, elements MAX_NODES, flags 0, version Some(3);
     /// a pod of this node: its word, addresses, MACs
     Pods: "PODS", Array<u32, Pod>, elements MAX_PODS, flags 0, version Some(1);
+    /// interface → pod of this node that another plugin has wired
+    Foreign: "FOREIGN", Hash<u32, HostSide>, elements MAX_PODS, flags NO_PREALLOC, version Some(1);
+    /// the interface of such a pod, by slot
+    HostSides: "HOST_SIDES", Array<u32, u32>, elements MAX_PODS, flags 0, version Some(1);
     /// what a pod may send and receive
     Limits: "BANDWIDTH", Array<u32, Bandwidth>, elements MAX_PODS, flags 0, version Some(1);
     /// when the next packet's turn is, of a pod with a limit

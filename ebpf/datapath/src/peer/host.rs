@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{CidrKey, NodeHop, Peer, Pod, Tables};
+use super::{CidrKey, HostSide, NodeHop, Peer, Pod, Tables};
 use crate::{Addr, MAX_PODS};
 
 /// Prefixes that are looked through faster than each length is looked up.
@@ -19,6 +19,8 @@ pub struct HostTables {
     pub nodes: BTreeMap<u16, NodeHop>,
     /// `pods`; what is absent is zero.
     pub pods: BTreeMap<u16, Pod>,
+    /// `host_sides`, and with it `foreign`; what is absent is zero.
+    pub host_sides: BTreeMap<u16, u32>,
 }
 
 impl Tables for HostTables {
@@ -49,6 +51,15 @@ impl Tables for HostTables {
 
     fn pod_word(&self, slot: u16) -> u64 {
         self.pods.get(&slot).map_or(0, |pod| pod.word)
+    }
+
+    fn foreign(&self, ifindex: u32) -> Option<HostSide> {
+        let slot = self.host_sides.iter().find(|(_, side)| **side == ifindex).map(|(slot, _)| *slot)?;
+        Some(HostSide { ifindex, slot: slot.into() })
+    }
+
+    fn host_side(&self, slot: u16) -> u32 {
+        self.host_sides.get(&slot).copied().unwrap_or_default()
     }
 }
 

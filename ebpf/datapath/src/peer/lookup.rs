@@ -27,7 +27,7 @@ mod tests {
 
     use super::*;
     use crate::peer::HostTables;
-    use crate::peer::{NodeHop, Pod};
+    use crate::peer::{HostSide, NodeHop, Pod};
 
     fn addr(text: &str) -> Addr {
         text.parse::<IpAddr>().unwrap().into()
@@ -98,6 +98,14 @@ mod tests {
         }
 
         fn pod_word(&self, _: u16) -> u64 {
+            0
+        }
+
+        fn foreign(&self, _: u32) -> Option<HostSide> {
+            None
+        }
+
+        fn host_side(&self, _: u16) -> u32 {
             0
         }
     }

@@ -221,6 +221,18 @@ impl Pod {
     };
 }
 
+/// Value of `foreign` (key: an interface's index): the pod of this node whose host side another plugin has made.
+///
+/// One aligned word, so that no reader takes a part of it that belongs to the next key ([`super::reused`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct HostSide {
+    /// Its key again.
+    pub ifindex: u32,
+    /// The pod's slot.
+    pub slot: u32,
+}
+
 /// The policy sets of a pod and the epoch at which they came into force: `ingress << 44 | egress << 24 | epoch`.
 ///
 /// A flow remembers the epoch it was judged at; when it differs, the flow is judged again on its next packet.
@@ -292,4 +304,10 @@ pub trait Tables {
 
     /// The word of an element of `pods`, read as one; 0 where there is no such slot.
     fn pod_word(&self, slot: u16) -> u64;
+
+    /// The value of `foreign` under an interface's index.
+    fn foreign(&self, ifindex: u32) -> Option<HostSide>;
+
+    /// An element of `host_sides`: the interface of a pod that another plugin has wired, 0 of any other slot.
+    fn host_side(&self, slot: u16) -> u32;
 }

@@ -15,7 +15,6 @@ use crate::bandwidth::{Bandwidth, Pace};
 use crate::config::{Config, Uplink};
 use crate::drop::{self, DropReason};
 use crate::flow::{self, FlowKey};
-use crate::ifindex_of;
 use crate::kernel::{Kernel, Onward};
 use crate::overlay::{self, Outer};
 use crate::packet::{ETH_LEN, IcmpError, Tuple, send_error_v4, send_error_v6};
@@ -108,7 +107,7 @@ impl Host {
     pub(super) fn decide(&mut self, hook: Hook, frame: &mut Frame) -> Fate {
         let ether_type = frame.ether_type();
         self.ifindex = match hook {
-            Hook::FromPod(slot) | Hook::ToPod(slot) => ifindex_of(slot),
+            Hook::FromPod(slot) | Hook::ToPod(slot) => peer::side_of(self, slot),
             Hook::FromUplink(ifindex) | Hook::ToUplink(ifindex) => ifindex,
             Hook::FromOverlay | Hook::ToOverlay => overlay::IFINDEX,
             Hook::ToServices => svc::IFINDEX,
@@ -129,7 +128,8 @@ impl Host {
         self.walk = walk;
         *frame = self.frame.take();
         // What goes to a service is known by it where it leaves.
-        if fate == Fate::Stack || (hook == Hook::ToServices && fate == Fate::Out) {
+        let at_foreign = matches!(hook, Hook::FromPod(_) | Hook::ToPod(_)) && peer::is_foreign(self.ifindex);
+        if (fate == Fate::Stack && !at_foreign) || (hook == Hook::ToServices && fate == Fate::Out) {
             frame.mark |= self.config.mark;
         }
         fate

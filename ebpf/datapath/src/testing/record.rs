@@ -19,8 +19,8 @@ use super::replay::{Entry, Record, Step};
 use crate::catalog::TableId;
 use crate::config::Config;
 use crate::flow::FlowKey;
-use crate::ifindex_of;
 use crate::overlay::{self, RECEIVER, SENDER};
+use crate::peer::{is_foreign, side_of};
 use crate::policy::{HitKey, Hits};
 use crate::service::{Affinity, AffinityKey};
 use crate::svc;
@@ -145,8 +145,8 @@ impl Recorder {
         outcome: Outcome,
     ) -> Step {
         let (program, ifindex) = match hook {
-            Hook::FromPod(slot) => ("from_pod", ifindex_of(slot)),
-            Hook::ToPod(slot) => ("to_pod", ifindex_of(slot)),
+            Hook::FromPod(slot) => ("from_pod", side_of(host, slot)),
+            Hook::ToPod(slot) => ("to_pod", side_of(host, slot)),
             Hook::FromUplink(ifindex) => ("from_uplink", ifindex),
             Hook::ToUplink(ifindex) => ("to_uplink", ifindex),
             Hook::FromOverlay => ("from_overlay", overlay::IFINDEX),
@@ -156,6 +156,7 @@ impl Recorder {
         // Where a guard is behind the program, what passes is decided on.
         let passed = match hook {
             Hook::FromUplink(_) | Hook::ToUplink(_) => UNSPEC,
+            Hook::FromPod(_) | Hook::ToPod(_) if is_foreign(ifindex) => UNSPEC,
             Hook::FromPod(_) | Hook::ToPod(_) | Hook::FromOverlay | Hook::ToOverlay | Hook::ToServices => OK,
         };
         let Outcome { fate, mut got, after } = outcome;

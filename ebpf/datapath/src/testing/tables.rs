@@ -8,7 +8,7 @@ use crate::catalog::TableId;
 use crate::flow::{
     self, Destination, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table,
 };
-use crate::peer::{self, CidrKey, NodeHop, Peer, Pod};
+use crate::peer::{self, CidrKey, HostSide, NodeHop, Peer, Pod};
 use crate::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row};
 use crate::service::{self, Affinity, AffinityKey, Backend, Frontend, FrontendKey, NodeAddress, SourceRangeKey};
 use crate::{Addr, Long};
@@ -47,6 +47,11 @@ impl Host {
         peers.cidrs.iter().for_each(|(key, value)| add(Entry::new(TableId::Cidrs, key, value)));
         peers.nodes.iter().for_each(|(index, value)| add(Entry::new(TableId::Nodes, &u32::from(*index), value)));
         peers.pods.iter().for_each(|(slot, value)| add(Entry::new(TableId::Pods, &u32::from(*slot), value)));
+
+        peers.host_sides.iter().for_each(|(slot, ifindex)| {
+            add(Entry::new(TableId::HostSides, &u32::from(*slot), ifindex));
+            add(Entry::new(TableId::Foreign, ifindex, &HostSide { ifindex: *ifindex, slot: (*slot).into() }));
+        });
 
         let policies = &self.policies;
         policies.sets.iter().for_each(|(index, value)| add(Entry::new(TableId::PolicySets, index, value)));
@@ -99,6 +104,8 @@ ask!(peers: peer::Tables {
     fn node(index: u16) -> Option<NodeHop>;
     fn pod(slot: u16) -> Option<&Pod>;
     fn pod_word(slot: u16) -> u64;
+    fn foreign(ifindex: u32) -> Option<HostSide>;
+    fn host_side(slot: u16) -> u32;
 });
 
 ask!(policies: policy::Tables {

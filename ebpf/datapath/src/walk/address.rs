@@ -42,6 +42,12 @@ fn look_up<K: Kernel>(k: &K, w: &mut Walk, whose: Whose) {
 /// The address that pods have as their gateway, which nobody has: its MAC is all that is asked of it (`cni-plugin`, `wire.rs`).
 const GATEWAY: [u8; 4] = [169, 254, 1, 1];
 
+/// Whether an address is that gateway. On the network of another plugin it may be the node's own.
+#[inline(always)]
+pub(super) fn is_gateway(dst: Addr, v6: bool) -> bool {
+    !v6 && dst.v4().octets() == GATEWAY
+}
+
 /// Multicast, broadcast, loopback and unspecified addresses end at the first router (RFC 1812 section 5.3, RFC 4291 section
 /// 2.5), and so do IPv6 link-local ones.
 ///

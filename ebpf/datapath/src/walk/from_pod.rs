@@ -1,8 +1,11 @@
 //! What a pod sends: tcx ingress of the host side of its veth.
+//!
+//! A pod that another plugin has wired is judged and led to Services like any other. But its packets go their own way, whatever it
+//! is (a bridge, routes): only what is translated for a pod of this node is handed over here, since the answers come back here.
 
 use super::Action;
 use super::address::stage::look_up;
-use super::address::{Whose, check_destination};
+use super::address::{Whose, check_destination, is_gateway};
 use super::backend::is_stale;
 use super::backend::stage::choose_backend;
 use super::deliver::{self, deliver};
@@ -20,10 +23,9 @@ use crate::flow::{self, At, End, FlowFlags, FlowState, FragmentKey, NO_BACKEND, 
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::parse;
 use crate::packet::{Class, ETH_P_ARP, IcmpError, Packet};
-use crate::peer::{NO_NODE, NO_SLOT, PeerFlags, Pod, PodWord};
+use crate::peer::{NO_NODE, NO_SLOT, PeerFlags, Pod, PodWord, is_foreign, slot_at};
 use crate::scratch::{Ends, RouteFlags, Walk, Way};
 use crate::service::From;
-use crate::slot_of;
 
 stages! {
     fn open_from_pod(slot: u16) -> Action, as OpenFromPod;
@@ -33,22 +35,22 @@ stages! {
 #[inline(always)]
 pub fn from_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     w.begin();
-    let Some(slot) = slot_of(k.ifindex()) else { return Action::PASS };
+    let Some(slot) = slot_at(k, k.ifindex()) else { return Action::PASS };
     let Some(pod) = k.pod(slot) else { return Action::drop(DropReason::Pending) };
     let action = untag(k, Action::drop(DropReason::Vlan));
     if !action.goes_on() {
         return action;
     }
     if ether_type == ETH_P_ARP {
-        return answer_neighbour(k, w, slot, true);
+        return if is_foreign(k.ifindex()) { Action::PASS } else { answer_neighbour(k, w, slot, true) };
     }
     if let Err(reason) = parse(k, w, ether_type) {
         return Action::drop(reason);
     }
     if w.packet.class == Class::NEIGHBOUR {
-        return answer_neighbour(k, w, slot, false);
+        return if is_foreign(k.ifindex()) { Action::PASS } else { answer_neighbour(k, w, slot, false) };
     }
-    let action = check_addresses(&w.packet, pod);
+    let action = check_addresses(&w.packet, pod, is_foreign(k.ifindex()));
     if !action.goes_on() {
         return action;
     }
@@ -72,18 +74,25 @@ pub fn from_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if action.goes_on() {
         action = stage::open_from_pod(k, w, slot);
     }
+    if action.delivers() && is_foreign(k.ifindex()) && k.reread(&w.way.translate) == 0 {
+        judge::count_made(k, w);
+        return Action::PASS;
+    }
     deliver(k, w, action)
 }
 
-/// A pod sends from its own addresses, to where a router would forward.
+/// A pod sends from its own addresses, to where a router would forward. What goes to a group stays on the network of another
+/// plugin, where it is judged like anything else (`at_foreign`).
 #[inline(always)]
-fn check_addresses(p: &Packet, pod: &Pod) -> Action {
+fn check_addresses(p: &Packet, pod: &Pod, at_foreign: bool) -> Action {
     let (src, dst) = (p.tuple.src, p.tuple.dst);
     let own = if p.v6 == 1 { pod.v6 } else { pod.v4 };
     let foreign = src != own || own == Addr::UNSPECIFIED;
     match check_destination(dst, p.v6 == 1) {
         // Discovery of routers, groups and leases goes to multicast from an address that is none: nobody's business.
         Err(_) if foreign => Action::IGNORE,
+        Err(DropReason::Multicast) if at_foreign => Action::GO_ON,
+        Err(_) if at_foreign && is_gateway(dst, p.v6 == 1) => Action::GO_ON,
         Err(reason) => Action::drop(reason),
         Ok(()) if foreign => Action::drop(DropReason::SourceAddress),
         Ok(()) => Action::GO_ON,
@@ -112,7 +121,9 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
         Err(reason) => return Action::drop(reason),
     };
     w.draft.open(&w.packet, k.udp_generation());
-    if w.packet.class == Class::PORTS {
+    // A connection that another proxy has led to a backend stays with that: it is picked up as it is.
+    let of_other_proxy = !opening.begins() && is_foreign(k.ifindex());
+    if w.packet.class == Class::PORTS && !of_other_proxy {
         let action = choose_backend(k, w, opening.begins(), From::Inside);
         if !action.goes_on() {
             return action;
@@ -141,7 +152,12 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
     };
     set_ends(k, w, slot, word.epoch(), route.end, turned);
     let is_service = w.draft.flow.backend != NO_BACKEND;
-    if route.is(RouteFlags::MASQUERADE) && !is_service && !turned {
+    if is_foreign(k.ifindex()) {
+        // Out of the node by the stack, which has the way of the other plugin.
+        if route.end.slot == NO_SLOT {
+            w.draft.flow.flags |= FlowFlags::STACK;
+        }
+    } else if route.is(RouteFlags::MASQUERADE) && !is_service && !turned {
         w.draft.flow.flags |= FlowFlags::STACK | FlowFlags::MASQUERADE;
     } else if route.is(RouteFlags::OWN) || (route.is(RouteFlags::LEAVES) && (turned || !is_service)) {
         w.draft.flow.flags |= FlowFlags::STACK;

@@ -144,5 +144,9 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Action {
     if !w.met.is(FlowFlags::NEAR | FlowFlags::FAR | FlowFlags::OUTSIDE | FlowFlags::STACK) && is_aside(k) {
         return Action::GO_ON;
     }
+    // What is for another plugin's pod goes the way that the stack has for it, and is translated at the pod.
+    if !w.met.is(FlowFlags::OUTSIDE) && receiver.slot != NO_SLOT && k.host_side(receiver.slot) != 0 {
+        return Action::GO_ON;
+    }
     deliver::follow(k, w, place)
 }

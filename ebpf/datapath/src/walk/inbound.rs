@@ -35,11 +35,14 @@ pub enum Inbound {
 }
 
 /// Whether a packet that the host's stack brings came in by a pod's interface. IPv6 fragments that the stack made have
-/// come in nowhere.
+/// come in nowhere. What a bridge has brought to the stack of another plugin's pod has come in by the bridge: the program at its
+/// port has looked at its source.
 #[inline(always)]
 pub(super) fn came_from<K: Kernel>(k: &K, w: &Walk, slot: u16) -> bool {
     let by = k.ingress_ifindex();
-    by == ifindex_of(slot) || (by == 0 && w.packet.v6 == 1 && w.packet.fragment != Fragment::NONE)
+    k.host_side(slot) != 0
+        || by == ifindex_of(slot)
+        || (by == 0 && w.packet.v6 == 1 && w.packet.fragment != Fragment::NONE)
 }
 
 /// Whether a packet that the host's stack brings came in where other nodes are, as what their pods send does. IPv6 fragments that

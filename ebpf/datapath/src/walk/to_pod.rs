@@ -1,5 +1,6 @@
 //! What the host's stack sends to a pod: tcx egress of the host side of its veth.
 
+use super::address::check_destination;
 use super::errors::Side;
 use super::errors::stage::relate;
 use super::inbound::stage::{came_by_nodes, open_inbound};
@@ -12,9 +13,8 @@ use crate::flow::{self, At, FlowFlags, FragmentKey, Place};
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::parse;
 use crate::packet::{Class, Fragment};
-use crate::peer::{NO_NODE, NO_SLOT, PodWord};
+use crate::peer::{NO_NODE, NO_SLOT, PodWord, is_foreign, slot_at};
 use crate::scratch::Walk;
-use crate::slot_of;
 
 stages! {
     fn let_in(slot: u16) -> Action, as LetIn;
@@ -24,7 +24,7 @@ stages! {
 #[inline(always)]
 pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     w.begin();
-    let Some(slot) = slot_of(k.ifindex()) else { return Action::PASS };
+    let Some(slot) = slot_at(k, k.ifindex()) else { return Action::PASS };
     match parse(k, w, ether_type) {
         Ok(()) => {}
         // ARP of the host for the pod.
@@ -34,11 +34,23 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if w.packet.class == Class::NEIGHBOUR {
         return Action::PASS;
     }
+    if is_foreign(k.ifindex()) && !is_for(k, w, slot) {
+        return Action::IGNORE;
+    }
     if !flow::resolve_fragment(k, &mut w.packet, FragmentKey::to_pod(slot)) {
         return Action::drop(DropReason::Fragment);
     }
     let action = enter(k, w, slot);
     if action.delivers() { stage::let_in(k, w, slot) } else { action }
+}
+
+/// Whether a packet at the interface of another plugin's pod is for that pod, or for a group. A bridge shows its ports also what
+/// is for others, when it does not know where those are.
+#[inline(always)]
+fn is_for<K: Kernel>(k: &K, w: &Walk, slot: u16) -> bool {
+    let dst = w.packet.tuple.dst;
+    let Some(pod) = k.pod(slot) else { return false };
+    dst == pod.v4 || dst == pod.v6 || matches!(check_destination(dst, w.packet.v6 == 1), Err(DropReason::Multicast))
 }
 
 /// Gives a packet the tuple that was noted for it, if one was, and lets it into the pod if that is within its limit.

@@ -7,7 +7,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie};
 use aya_ebpf::macros::btf_map;
 use fairlead_datapath::Addr;
 use fairlead_datapath::catalog;
-use fairlead_datapath::peer::{CidrKey, NodeHop, Peer, Pod, Tables};
+use fairlead_datapath::peer::{CidrKey, HostSide, NodeHop, Peer, Pod, Tables};
 
 use super::{Maps, words};
 
@@ -22,6 +22,12 @@ static NODES: map_of!(Array, Nodes) = Array::new();
 
 #[btf_map]
 static PODS: map_of!(Array, Pods) = Array::new();
+
+#[btf_map]
+static FOREIGN: map_of!(HashMap, Foreign) = HashMap::new();
+
+#[btf_map]
+static HOST_SIDES: map_of!(Array, HostSides) = Array::new();
 
 impl Tables for Maps {
     #[inline(always)]
@@ -51,5 +57,15 @@ impl Tables for Maps {
     fn pod_word(&self, slot: u16) -> u64 {
         // SAFETY: an array's element stays where it is, and its word is written as one.
         PODS.get_ptr(u32::from(slot)).map_or(0, |pod| unsafe { ptr::read_volatile(&raw const (*pod).word) })
+    }
+
+    #[inline(always)]
+    fn foreign(&self, ifindex: u32) -> Option<HostSide> {
+        FOREIGN.get_ptr(&ifindex).map(|value| zerocopy::transmute!(words::<_, 1>(value)))
+    }
+
+    #[inline(always)]
+    fn host_side(&self, slot: u16) -> u32 {
+        HOST_SIDES.get(u32::from(slot)).copied().unwrap_or_default()
     }
 }

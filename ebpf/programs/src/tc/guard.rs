@@ -9,6 +9,7 @@ use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use fairlead_datapath::drop::DropReason;
+use fairlead_datapath::peer::is_foreign;
 use fairlead_datapath::slot_of;
 
 use crate::maps;
@@ -30,4 +31,11 @@ pub(crate) fn fairlead_guard(TcContext { skb }: TcContext) -> i32 {
 #[inline(always)]
 pub(super) fn decided(action: i32) -> i32 {
     if action == TC_ACT_UNSPEC { TC_ACT_OK } else { action }
+}
+
+/// The same at the interface of a pod. One that another plugin has made has no guard, and what that plugin or others have attached
+/// there decides next.
+#[inline(always)]
+pub(super) fn decided_at(ifindex: u32, action: i32) -> i32 {
+    if is_foreign(ifindex) { action } else { decided(action) }
 }

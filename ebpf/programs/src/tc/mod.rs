@@ -13,18 +13,17 @@ use core::mem::{size_of, zeroed};
 use core::ptr::null_mut;
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh};
-use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::trace;
-use fairlead_datapath::ifindex_of;
 use fairlead_datapath::kernel::Kernel;
-use fairlead_datapath::peer::Tables as _;
+use fairlead_datapath::peer::{Tables as _, is_foreign, side_of};
 use fairlead_datapath::svc;
 use fairlead_datapath::walk::{self, Action, Step, Walk};
 
 use crate::maps;
-use guard::decided;
+use guard::{decided, decided_at};
 use skb::Skb;
 
 /// What a pod sends.
@@ -41,7 +40,7 @@ pub(crate) fn from_pod(ctx: TcContext) -> i32 {
     }
     let k = Skb::new(ctx);
     let action = walk::from_pod(&k, w, k.ether_type());
-    decided(act(&k, w, action, true))
+    decided_at(k.ifindex(), act(&k, w, action, true))
 }
 
 /// What the host's stack sends to a pod.
@@ -51,7 +50,7 @@ pub(crate) fn to_pod(ctx: TcContext) -> i32 {
     let Some(w) = maps::walk() else { return TC_ACT_SHOT };
     let k = Skb::new(ctx);
     let action = walk::to_pod(&k, w, k.ether_type());
-    decided(act(&k, w, action, true))
+    decided_at(k.ifindex(), act(&k, w, action, true))
 }
 
 /// What comes to the node from outside.
@@ -151,14 +150,17 @@ fn act(k: &Skb, w: &mut Walk, action: Action, at_pod: bool) -> i32 {
     match action.step() {
         Step::Pass => TC_ACT_UNSPEC,
         Step::Stack => {
-            if let Some(config) = k.config() {
+            // What another plugin's pods send leaves with the source that that plugin gives it.
+            if !(at_pod && is_foreign(k.ifindex()))
+                && let Some(config) = k.config()
+            {
                 k.add_mark(config.mark);
             }
             TC_ACT_UNSPEC
         }
         Step::Home => home(),
-        Step::ToPod(slot) => into_pod(ifindex_of(slot)),
-        Step::Answer => into_pod(k.ifindex()),
+        Step::ToPod(slot) => into_pod(k, side_of(k, slot)),
+        Step::Answer => into_pod(k, k.ifindex()),
         Step::ToNode(node, v6) => to_node(k, node, v6),
         Step::Out(_, by) => out(k, by, at_pod),
         Step::Refuse(error, reason) => {
@@ -167,7 +169,7 @@ fn act(k: &Skb, w: &mut Walk, action: Action, at_pod: bool) -> i32 {
                 return TC_ACT_SHOT;
             }
             // SAFETY: a helper call without pointers.
-            if at_pod { into_pod(k.ifindex()) } else { unsafe { bpf_redirect(k.ifindex(), 0) as i32 } }
+            if at_pod { into_pod(k, k.ifindex()) } else { unsafe { bpf_redirect(k.ifindex(), 0) as i32 } }
         }
         Step::Drop(reason) => {
             stages::report(k.raw(), w, reason);
@@ -177,9 +179,15 @@ fn act(k: &Skb, w: &mut Walk, action: Action, at_pod: bool) -> i32 {
     }
 }
 
-/// Past the host side of a veth into the pod's namespace: to the receive path of its peer, with no queue in between.
+/// Past the host side of a veth into the pod's namespace: to the receive path of its peer, with no queue in between. On the network
+/// of another plugin the frame may be addressed to a bridge, or to another pod.
 #[inline(always)]
-fn into_pod(ifindex: u32) -> i32 {
+fn into_pod(k: &Skb, ifindex: u32) -> i32 {
+    const PACKET_HOST: u32 = 0;
+    if is_foreign(ifindex) {
+        // SAFETY: a helper call with the program's context. Where it fails the pod does not take the packet.
+        unsafe { bpf_skb_change_type(k.raw(), PACKET_HOST) };
+    }
     // SAFETY: a helper call without pointers.
     unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
 }

@@ -3,7 +3,7 @@
 use fairlead_datapath::flow::{
     self, Destination, Entry, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table,
 };
-use fairlead_datapath::peer::{self, CidrKey, NodeHop, Peer, Pod};
+use fairlead_datapath::peer::{self, CidrKey, HostSide, NodeHop, Peer, Pod};
 use fairlead_datapath::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row};
 use fairlead_datapath::service::{self, Affinity, AffinityKey, Backend, Frontend, FrontendKey, SourceRangeKey};
 use fairlead_datapath::{Addr, Long};
@@ -45,6 +45,8 @@ ask_maps!(peer::Tables {
     fn node(index: u16) -> Option<NodeHop>;
     fn pod(slot: u16) -> Option<&Pod>;
     fn pod_word(slot: u16) -> u64;
+    fn foreign(ifindex: u32) -> Option<HostSide>;
+    fn host_side(slot: u16) -> u32;
 });
 
 ask_maps!(policy::Tables {

@@ -130,7 +130,15 @@ fn host_port(number: u16, host_ip: Option<&str>) -> (Pod, LocalPod) {
     };
     let pod = Pod { container_ports: vec![port], ..pod("web", Some("n1"), &[]) };
     let ips = vec![ip("10.244.1.9")];
-    let local = LocalPod { slot: 9, key: pod.key.clone(), uid: String::new(), ips, pod_mac: [0; 6], host_mac: [0; 6] };
+    let local = LocalPod {
+        slot: 9,
+        foreign: None,
+        key: pod.key.clone(),
+        uid: String::new(),
+        ips,
+        pod_mac: [0; 6],
+        host_mac: [0; 6],
+    };
     (pod, local)
 }
 

@@ -7,6 +7,7 @@ mod bytes;
 mod cost;
 mod crowd;
 mod errors;
+mod foreign;
 mod hits;
 mod lifecycle;
 mod link_local;

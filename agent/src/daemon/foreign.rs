@@ -1,0 +1,234 @@
+//! Looks for the interfaces of pods that another plugin has wired, and has the loop take them in.
+//!
+//! A pod is looked for when its object is there and has an address: some time after it has begun. From then on it is judged.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_cni::ready::boot_id;
+use fairlead_datapath::catalog::TableId;
+use fairlead_datapath::peer::HostSide;
+use fairlead_objects::{Kind, ObjectKey, Pod};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+use zerocopy::IntoBytes as _;
+
+use super::engine::Input;
+use crate::bpf::{BpfError, Tables};
+use crate::cni::AttachedPod;
+use crate::foreign::{ForeignPod, Step, Wanted, load, save, steps};
+use crate::model::Model;
+use crate::state::Shared;
+use crate::wiring::{Netlink, Sides, WiringError};
+
+/// How often the interfaces are looked at when no pod has changed.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How long changes of pods are collected.
+const REST: Duration = Duration::from_millis(20);
+
+/// How soon again for a pod that has no interface yet, or that could not be taken in.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// How long a pod may have none before that is said.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Keeps them.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    sides: Sides,
+    path: PathBuf,
+    boot: String,
+    known: Vec<ForeignPod>,
+    /// Since when pods have no interface, or could not be taken in, and why; and whether that was said.
+    missing: BTreeMap<(ObjectKey, String), Missing>,
+}
+
+struct Missing {
+    since: Instant,
+    why: String,
+    said: bool,
+}
+
+impl Keeper {
+    /// Opens what an agent before has left. Of its pods, those whose interface is still there are in [`Keeper::adopted`].
+    pub(super) fn open(shared: Arc<Shared>, netlink: Netlink, path: PathBuf) -> Result<Self, WiringError> {
+        let boot = boot_id().unwrap_or_else(|error| {
+            warn!(%error, "can't tell this boot from another: pods' interfaces are looked for anew");
+            String::new()
+        });
+        let known = load(&path, &boot).unwrap_or_else(|error| {
+            warn!(%error, path = %path.display(), "can't read whose interfaces these are: they are looked for anew");
+            Vec::new()
+        });
+        let is_there = |pod: &ForeignPod| nix::net::if_::if_nametoindex(pod.link.as_str()) == Ok(pod.ifindex);
+        let known = known.into_iter().filter(is_there).collect();
+        Ok(Self { shared, sides: Sides::open(netlink)?, path, boot, known, missing: BTreeMap::new() })
+    }
+
+    /// The pods of the agent before.
+    pub(super) fn adopted(&self) -> impl Iterator<Item = &ForeignPod> {
+        self.known.iter()
+    }
+
+    /// Looks until the loop is gone.
+    pub(super) async fn run(mut self, inputs: mpsc::Sender<Input>) {
+        loop {
+            let synced = self.shared.model().synced();
+            let wait = match synced {
+                true => match self.look(&inputs).await {
+                    Ok(wait) => wait,
+                    Err(Stopped) => return,
+                },
+                false => REST,
+            };
+            // One that has ended with a pod's change is not lost: the notice stays until somebody waits for it.
+            let _unasked = timeout(wait, self.shared.foreign.notified()).await;
+            sleep(REST).await;
+        }
+    }
+
+    /// Looks once. How long until the next time.
+    async fn look(&mut self, inputs: &mpsc::Sender<Input>) -> Result<Duration, Stopped> {
+        let wanted = wanted(&self.shared.model());
+        let settled: Vec<u32> = self.known.iter().map(|pod| pod.ifindex).collect();
+        // What is settled stays so; of the rest any may have got its address since.
+        let sides = match self.sides.look(true, &settled).await {
+            Ok(sides) => sides,
+            Err(error) => {
+                self.shared.warn("pods of another plugin", Some(format!("can't look for their interfaces: {error}")));
+                return Ok(AGAIN);
+            }
+        };
+        let mut missing = Vec::new();
+        let mut changed = false;
+        for step in steps(&wanted, &sides, &self.known) {
+            match step {
+                Step::Release(pod) => {
+                    debug!(pod = %pod.key, link = pod.link, "the interface of a pod is gone");
+                    ask(inputs, |answer| Input::Detach(pod.to_pod(), answer)).await?;
+                    self.known.retain(|known| *known != pod);
+                    changed = true;
+                }
+                Step::Attach(pod) => {
+                    // Its place is known before anything is judged by it.
+                    self.known.push(pod.clone());
+                    self.save();
+                    match take_in(&pod, inputs).await? {
+                        Ok(()) => {
+                            info!(pod = %pod.key, link = pod.link, slot = pod.slot, "found the interface of a pod");
+                        }
+                        Err(why) => {
+                            self.known.retain(|known| *known != pod);
+                            ask(inputs, |answer| Input::Detach(pod.to_pod(), answer)).await?;
+                            changed = true;
+                            let ForeignPod { key, uid, ips, .. } = pod;
+                            missing.push((Wanted { key, uid, ips }, why));
+                        }
+                    }
+                }
+                Step::Missing(pod, why) => missing.push((pod, why)),
+            }
+        }
+        if changed {
+            self.save();
+        }
+        let wait = if missing.is_empty() { LOOK } else { AGAIN };
+        self.tell(missing);
+        Ok(wait)
+    }
+
+    fn save(&self) {
+        let trouble = save(&self.path, &self.boot, &self.known).err();
+        let text = trouble.map(|error| {
+            format!("{error}: after a restart of the agent, pods are looked for anew, and judged once they are found")
+        });
+        self.shared.warn("places of pods", text);
+    }
+
+    /// Says which pods are not looked after, once they have had time.
+    fn tell(&mut self, missing: Vec<(Wanted, String)>) {
+        let now = Instant::now();
+        let mut before = std::mem::take(&mut self.missing);
+        for (pod, why) in missing {
+            let id = (pod.key, pod.uid);
+            let Missing { since, said, .. } =
+                before.remove(&id).unwrap_or(Missing { since: now, why: String::new(), said: false });
+            let due = now.saturating_duration_since(since) >= PATIENCE;
+            if due && !said {
+                let note = format!("{why}: {}", what_holds(&self.shared.model()));
+                self.shared.events.warn(Kind::Pod, &id.0, &id.1, "NotAttached", note);
+            }
+            self.missing.insert(id, Missing { since, why, said: said || due });
+        }
+        let due = self.missing.iter().filter(|(_, missing)| missing.said);
+        let texts: Vec<String> = due.map(|((key, _), missing)| format!("{key} ({})", missing.why)).collect();
+        let text = (!texts.is_empty()).then(|| {
+            format!("pods whose interface is not known: {}; {}", texts.join(", "), what_holds(&self.shared.model()))
+        });
+        self.shared.warn("pods of another plugin", text);
+    }
+}
+
+/// What is so for a pod that is not looked after.
+fn what_holds(model: &Model) -> &'static str {
+    if model.rules().parts.enforces() {
+        "no policy is enforced on them"
+    } else {
+        "they reach Services by TCP alone, and no NodePort of this node leads to them"
+    }
+}
+
+/// Has the loop take a pod in: first what the tables say of it, so that the programs find that when they are attached.
+async fn take_in(pod: &ForeignPod, inputs: &mpsc::Sender<Input>) -> Result<Result<(), String>, Stopped> {
+    let judged = ask(inputs, |answer| Input::Attach(pod.to_pod(), None, answer)).await?;
+    if let Err(error) = judged {
+        return Ok(Err(error.to_string()));
+    }
+    let attached = ask(inputs, |answer| Input::Hook(pod.to_pod(), answer)).await?;
+    Ok(attached.map_err(|error| error.to_string()))
+}
+
+/// Tells the programs whose interface it is.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn note(tables: &Tables, pod: &AttachedPod) -> Result<(), BpfError> {
+    let (slot, side) = (u32::from(pod.slot), HostSide { ifindex: pod.ifindex, slot: pod.slot.into() });
+    tables.map(TableId::HostSides)?.update(&slot.to_ne_bytes(), &pod.ifindex.to_ne_bytes(), 1)?;
+    tables.map(TableId::Foreign)?.update(&pod.ifindex.to_ne_bytes(), side.as_bytes(), 1)
+}
+
+/// Tells them that it is nobody's any more.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn forget(tables: &Tables, pod: &AttachedPod) -> Result<(), BpfError> {
+    tables.map(TableId::Foreign)?.delete(&pod.ifindex.to_ne_bytes(), 1)?;
+    tables.map(TableId::HostSides)?.update(&u32::from(pod.slot).to_ne_bytes(), &0_u32.to_ne_bytes(), 1)
+}
+
+/// The loop is gone.
+struct Stopped;
+
+async fn ask<T>(inputs: &mpsc::Sender<Input>, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Stopped> {
+    let (answer, answered) = oneshot::channel();
+    inputs.send(input(answer)).await.map_err(|_| Stopped)?;
+    answered.await.map_err(|_| Stopped)
+}
+
+/// The pods of this node that another plugin has given addresses.
+fn wanted(model: &Model) -> Vec<Wanted> {
+    let is_here = |pod: &&Pod| pod.node_name.as_deref() == Some(model.node_name()) && !pod.host_network;
+    let pods = model.pods().filter(is_here).filter(|pod| !pod.owned_ips().is_empty());
+    let wanted = |pod: &Pod| Wanted {
+        key: pod.key.clone(),
+        uid: pod.runtime_uid().to_owned(),
+        ips: pod.owned_ips().iter().map(IpAddr::to_canonical).collect(),
+    };
+    pods.map(wanted).collect()
+}
