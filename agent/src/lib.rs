@@ -38,3 +38,4 @@ mod socket;
 pub mod sockets;
 pub mod state;
 pub mod wiring;
+pub mod xdp;

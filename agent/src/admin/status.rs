@@ -7,7 +7,7 @@ use zerocopy::FromBytes as _;
 
 use super::{
     Admin, MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, ProgramView, RangeView, RepairView,
-    StatusView, WarningView, WatchView, WayView,
+    StatusView, WarningView, WatchView, WayView, XdpView,
 };
 use crate::bpf::Map;
 use crate::cni::{Health, room};
@@ -78,7 +78,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         reason: reason.or(progress.trouble),
         uptime_seconds: shared.started.elapsed().as_secs(),
         adopted: shared.adopted,
-        network: network(&model, &progress.network, progress.uplinks, api_server),
+        network: network(&model, &progress.network, (progress.uplinks, progress.xdp), api_server),
         objects: objects.map(|(kind, count)| ObjectCount { kind: kind.to_owned(), count }).into(),
         watches: watches.collect(),
         plans: PlansView {
@@ -112,7 +112,12 @@ fn troubles(told: &[(String, String)]) -> Vec<ObjectTrouble> {
 }
 
 /// The node among the others, as the objects and its interfaces have it.
-fn network(model: &Model, network: &Network, uplinks: Option<Vec<String>>, api_server: Option<String>) -> NetworkView {
+fn network(
+    model: &Model,
+    network: &Network,
+    (uplinks, xdp): (Option<Vec<String>>, Vec<(String, Option<String>)>),
+    api_server: Option<String>,
+) -> NetworkView {
     let own = model.own_node();
     let in_use = |range: &IpNetwork| {
         let ips = model.local().values().flat_map(|pod| &pod.ips);
@@ -140,6 +145,7 @@ fn network(model: &Model, network: &Network, uplinks: Option<Vec<String>>, api_s
     NetworkView {
         api_server,
         uplinks,
+        xdp: xdp.into_iter().map(|(uplink, obstacle)| XdpView { uplink, obstacle }).collect(),
         addresses: network.addresses.clone(),
         mtu: network.mtu,
         pod_mtu: network.pod_mtu(model.node_name(), model.nodes()),
@@ -213,7 +219,7 @@ mod tests {
             subnets: vec!["192.0.2.0/24".parse().unwrap()],
             tunnel: TunnelSettings { when: Tunnel::Auto, from: TunnelFrom::Reached, port: 4789 },
         };
-        let view = network(&model, &here, Some(vec!["eth0".into()]), Some("https://192.0.2.9:6443/".into()));
+        let view = network(&model, &here, (Some(vec!["eth0".into()]), Vec::new()), Some("https://192.0.2.9:6443/".into()));
         assert_eq!((view.mtu, view.pod_mtu), (1500, 1450), "c is behind the tunnel");
         let ranges: Vec<_> = view.ranges.iter().map(|r| (r.range.as_str(), r.used)).collect();
         assert_eq!(ranges, [("10.244.0.0/29", 1), ("fd00:10:244::/64", 1)]);

@@ -199,6 +199,7 @@ mod tests {
             has_ip: true,
             paces: false,
             framing: Framing::Ethernet,
+            has_vlans: false,
         }
     }
 

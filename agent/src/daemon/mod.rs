@@ -105,6 +105,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         api_server_patience,
         uplinks: named,
         exclude_uplinks: excluded,
+        xdp,
         cgroup_root,
         bpffs,
         run_dir,
@@ -154,7 +155,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut loaded = load(&object, &pins)?;
     follow_packet_log(&mut loaded.ebpf);
     let readable = Arc::new(Tables::open(&definition, &pins)?);
-    let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
+    let mut hooks = Hooks::new(loaded.ebpf, pins.clone()).with_xdp(xdp);
     let own = repair::Socket::of(&socket);
     let sentry = hooks.watch_filters(move || own.is_taken())?;
     let netlink = Netlink::open()?;

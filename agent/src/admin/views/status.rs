@@ -69,6 +69,9 @@ pub struct NetworkView {
     pub api_server: Option<String>,
     /// The interfaces by which nodes are reached; nothing before the agent has looked at them.
     pub uplinks: Option<Vec<String>>,
+    /// Each uplink with Ethernet headers, and why XDP is not there.
+    #[serde(default)]
+    pub xdp: Vec<XdpView>,
     /// The node's own addresses, one of a family at most.
     pub addresses: Vec<IpAddr>,
     /// MTU of the uplinks by which nodes are reached, the smallest, in bytes.
@@ -79,6 +82,15 @@ pub struct NetworkView {
     pub ranges: Vec<RangeView>,
     /// How the other nodes are reached.
     pub nodes: Vec<WayView>,
+}
+
+/// XDP at an uplink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XdpView {
+    /// The name of the uplink.
+    pub uplink: String,
+    /// Why it is not there; nothing if it is.
+    pub obstacle: Option<String>,
 }
 
 /// A range of addresses for the pods of this node.
