@@ -443,7 +443,9 @@ impl Hooks {
             }),
         };
         let target = || match place {
-            Place::Interface { .. } | Place::Guard { .. } | Place::Xdp { .. } => format!("the interface {}", hook.target),
+            Place::Interface { .. } | Place::Guard { .. } | Place::Xdp { .. } => {
+                format!("the interface {}", hook.target)
+            }
             Place::Cgroup(_) => hook.target.clone(),
         };
         let link = result.map_err(|source| BpfError::Attach { program, target: target(), source })?;

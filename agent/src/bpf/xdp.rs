@@ -17,6 +17,9 @@ pub(super) const PROGRAM: &str = "xdp_uplink";
 /// How long a driver that refused the program is left alone.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// What is said of one that was not looked at yet.
+const NEW: &str = "it has not been looked at yet";
+
 /// An uplink with Ethernet headers, as far as XDP is concerned.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct XdpUplink {
@@ -68,7 +71,7 @@ impl Hooks {
             self.xdp.states.remove(&uplink.ifindex);
         }
         for uplink in uplinks {
-            let state = || State { uplink: uplink.clone(), obstacle: None, refused: None };
+            let state = || State { uplink: uplink.clone(), obstacle: Some(NEW.to_owned()), refused: None };
             self.xdp.states.entry(uplink.ifindex).or_insert_with(state);
         }
         self.look_at_xdp();
@@ -112,7 +115,9 @@ impl Hooks {
             Ok(driver) => driver,
             // What can't be asked is left as it is: the device may have gone.
             Err(error) => {
-                state.obstacle.get_or_insert_with(|| format!("its driver can't be asked: {error}"));
+                if state.obstacle.as_deref() == Some(NEW) {
+                    state.obstacle = Some(format!("its driver can't be asked: {error}"));
+                }
                 return;
             }
         };

@@ -5,15 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fairlead_datapath::catalog::TableId;
 use fairlead_objects::kubernetes::WatchState;
 use fairlead_objects::{Kind, ObjectKey};
 use fairlead_observe::{Answer, Handler, counter, counters, exposition, gauge, gauges};
 use ipnetwork::IpNetwork;
 use prometheus::proto::MetricFamily;
 use serde_json::{Value, json};
-use tracing::warn;
-use zerocopy::FromBytes as _;
 
 use super::requests::requests;
 use crate::bpf::Tables;
@@ -21,7 +18,7 @@ use crate::cni::Health;
 use crate::compile::policy::Direction;
 use crate::model::Model;
 use crate::repair::Kind as Repaired;
-use crate::state::{DropLog, KubeProxy, Shared, pod_counts};
+use crate::state::{DropLog, KubeProxy, Shared, packets_by_xdp, pod_counts};
 
 /// What `/proxyMode` says, where kube-proxy names its backend: `iptables`, `ipvs`, `nftables`.
 const PROXY_MODE: &str = "ebpf";
@@ -222,7 +219,7 @@ impl MetricsServer {
             counters(
                 "fairlead_xdp_packets_total",
                 "Packets of known connections that were sent on at the driver of an uplink (XDP), since the table was created.",
-                by_xdp(tables).map(|packets| (vec![], packets as f64)),
+                packets_by_xdp(tables).map(|packets| (vec![], packets as f64)),
             ),
             counters(
                 "fairlead_pod_drops_total",
@@ -240,13 +237,6 @@ impl MetricsServer {
             ),
         ]
     }
-}
-
-/// Packets that XDP has sent on, on all CPUs.
-fn by_xdp(tables: &Tables) -> Option<u64> {
-    let values = tables.map(TableId::PacketsByXdp).and_then(|map| map.get(&0_u32.to_ne_bytes()));
-    let values = values.inspect_err(|error| warn!(%error, "can't read the counter of packets by XDP")).ok()??;
-    Some(<[u64]>::ref_from_bytes(&values).ok()?.iter().sum())
 }
 
 fn watches(watches: &[WatchState]) -> Vec<MetricFamily> {

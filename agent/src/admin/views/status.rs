@@ -72,6 +72,9 @@ pub struct NetworkView {
     /// Each uplink with Ethernet headers, and why XDP is not there.
     #[serde(default)]
     pub xdp: Vec<XdpView>,
+    /// Packets that XDP has sent on.
+    #[serde(default)]
+    pub xdp_packets: u64,
     /// The node's own addresses, one of a family at most.
     pub addresses: Vec<IpAddr>,
     /// MTU of the uplinks by which nodes are reached, the smallest, in bytes.

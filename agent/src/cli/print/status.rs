@@ -2,8 +2,8 @@
 
 use super::{Table, yes};
 use crate::admin::{
-    MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, ProgramView, RangeView, StatusView, WatchView, WayView,
-    XdpView,
+    MapView, NetworkView, ObjectCount, ObjectTrouble, PlansView, ProgramView, RangeView, StatusView, WatchView,
+    WayView, XdpView,
 };
 
 pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
@@ -46,7 +46,10 @@ pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
     out.row(["other nodes".into(), ways(network)]);
     out.row(["MTU".into(), format!("uplink {}, new pods {}", network.mtu, network.pod_mtu)]);
     for XdpView { uplink, obstacle } in &network.xdp {
-        let how = obstacle.as_ref().map_or_else(|| "attached".to_owned(), |obstacle| format!("no: {obstacle}"));
+        let how = obstacle.as_ref().map_or_else(
+            || format!("attached, {} packets sent on", network.xdp_packets),
+            |obstacle| format!("no: {obstacle}"),
+        );
         out.row([format!("XDP at {uplink}"), how]);
     }
     for RangeView { range, used, free } in &network.ranges {
@@ -191,6 +194,7 @@ mod tests {
             api_server: Some("https://192.0.2.9:6443/".into()),
             uplinks: None,
             xdp: Vec::new(),
+            xdp_packets: 0,
             addresses: vec![],
             mtu: 1500,
             pod_mtu: 1450,

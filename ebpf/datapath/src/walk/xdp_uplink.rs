@@ -60,7 +60,8 @@ fn is_served<K: Driver>(k: &K, w: &Walk, place: Place, config: &Config) -> bool 
     let Flow { flags, opener, responder, backend, generation, state, ref other, .. } = w.met;
     // The opener sends the near tuple, and the responder answers the far one.
     let side = if place.forward { FlowFlags::NEAR } else { FlowFlags::FAR };
-    let kind = flags & (FlowFlags::NEAR | FlowFlags::FAR | FlowFlags::OUTSIDE | FlowFlags::STACK | FlowFlags::FROM_NODE);
+    let kind =
+        flags & (FlowFlags::NEAR | FlowFlags::FAR | FlowFlags::OUTSIDE | FlowFlags::STACK | FlowFlags::FROM_NODE);
     if kind != side | FlowFlags::OUTSIDE || opener.slot != NO_SLOT || responder.slot != NO_SLOT {
         return false;
     }

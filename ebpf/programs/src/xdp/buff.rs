@@ -4,9 +4,7 @@ use core::mem::{size_of, zeroed};
 use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, xdp_md};
-use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
-};
+use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use fairlead_datapath::bandwidth::{Bandwidth, Pace};
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::flow::{self, FlowKey};

@@ -67,7 +67,8 @@ fn s82_what_ends_a_connection_or_has_rested_is_left_to_the_other_walk() {
     for v6 in [false, true] {
         let mut node = node(v6, TCP, Node::far_pod(v6));
         let (next, back) = opened(&mut node, v6, TCP);
-        for (message, flags) in [(&next, FIN), (&next, RST), (&next, SYN), (&back, FIN), (&back, RST), (&back, SYN_ACK)] {
+        for (message, flags) in [(&next, FIN), (&next, RST), (&next, SYN), (&back, FIN), (&back, RST), (&back, SYN_ACK)]
+        {
             let L4::Tcp(from, to, _) = message.l4 else { panic!("{message:?}") };
             let message = Message { l4: L4::Tcp(from, to, flags), ..message.clone() };
             assert_eq!(at_driver(&mut node, &message), None, "{message:?}");
@@ -189,7 +190,15 @@ fn number() -> impl Strategy<Value = u32> {
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
-    let ask = (prop_oneof![6 => Just(0), 1 => Just(1), 6 => Just(2)], 0..5_usize, any::<bool>(), flags(), number(), number(), shape());
+    let ask = (
+        prop_oneof![6 => Just(0), 1 => Just(1), 6 => Just(2)],
+        0..5_usize,
+        any::<bool>(),
+        flags(),
+        number(),
+        number(),
+        shape(),
+    );
     let answer = (any::<prop::sample::Index>(), flags(), number(), number(), shape());
     let event = prop_oneof![
         20 => ask.prop_map(|(a, b, c, d, e, f, g)| Event::Ask(a, b, c, d, e, f, g)),
