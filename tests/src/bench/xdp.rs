@@ -13,7 +13,6 @@ use crate::bulk::Bulk;
 use crate::lab::Lab;
 use crate::pod::Pod;
 use crate::service::ServiceManifest;
-use crate::vantage::Probes;
 
 /// The NodePort, at which the server listens too.
 const PORT: u16 = 30_820;

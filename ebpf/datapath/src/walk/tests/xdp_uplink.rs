@@ -136,7 +136,7 @@ fn s82_udp_moves_to_another_backend_as_without_xdp() {
 }
 
 /// What happens at both nodes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Event {
     /// A client sends: which client, service, protocol, flags, number and what it acknowledges, and what the packet is like.
     Ask(usize, usize, bool, u8, u32, u32, Shape),
