@@ -207,3 +207,36 @@ fn s82_it_is_not_where_a_vlan_device_is_whose_tags_the_driver_takes_out() {
     node.must_run(&["ip", "link", "del", "eth0.7"]);
     stage.lab.wait_until("it is back", || if is_attached(node) { Ok(()) } else { Err(obstacle(node)) });
 }
+
+#[test]
+fn s82_another_program_at_the_driver_stays_and_services_work_without() {
+    let lab = Lab::builder().nodes(2).without_agents().start();
+    let far = lab.node("node-2").pod("shop/far");
+    let node = lab.node("node-1");
+    let other = binary("fairlead-lab").unwrap();
+    let program = node.spawn("other-xdp", &[&other.to_string_lossy(), "catch", "eth0"], &[]);
+    lab.wait_until("the other program is there", || if is_attached(node) { Ok(()) } else { Err("not yet") });
+    let its = node.must_run(&["ip", "link", "show", "eth0"]);
+    for node in lab.nodes() {
+        node.launch_agent_with(&["--xdp", "native"]);
+    }
+    lab.nodes().iter().for_each(|node| node.agent().wait_ready());
+    let far = far.tcp(8080).start();
+    lab.apply(&bare("s82", 82).tcp("http", 80, 8080).node_ports(&[30_820]).endpoint(&far).yaml());
+    for ip in node.ips() {
+        lab.wait_until("it answers", || lab.client().probe(&Probe::tcp(ip, 30_820)));
+    }
+    assert!(obstacle(node).is_some_and(|why| why.contains("another XDP program")), "{:?}", obstacle(node));
+    assert_eq!((node.must_run(&["ip", "link", "show", "eth0"]), packets(node)), (its, 0));
+    drop(program);
+}
+
+#[test]
+fn s82_a_driver_that_refuses_is_no_fault() {
+    // A veth takes no frames by XDP that do not fit into a page.
+    let lab = Lab::builder().nodes(1).mtu(9000).agent(&["--xdp", "native"]).start();
+    let node = lab.node("node-1");
+    let status = node.must_run(&[&binary("fairlead").unwrap().to_string_lossy(), "status"]);
+    let why = obstacle(node).unwrap_or_default();
+    assert!(why.contains("the driver refuses it") && !is_attached(node) && status.contains(&why), "{why}: {status}");
+}
