@@ -14,9 +14,9 @@ use crate::maps;
 
 /// What comes to the node from outside: what is not sent on here meets `from_uplink` next.
 #[xdp]
-pub(crate) fn xdp_uplink(ctx: XdpContext) -> u32 {
+pub(crate) fn xdp_uplink(XdpContext { ctx }: XdpContext) -> u32 {
     let Some(w) = maps::walk() else { return XDP_PASS };
-    let k = Buff::new(ctx.ctx);
+    let k = Buff::new(ctx);
     let Some(ether_type) = k.ether_type() else { return XDP_PASS };
     let action = walk::xdp_uplink(&k, w, ether_type);
     match action.step() {
