@@ -41,3 +41,4 @@ mod socket;
 pub mod sockets;
 pub mod state;
 pub mod wiring;
+pub mod xdp;

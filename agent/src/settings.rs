@@ -20,6 +20,7 @@ use crate::model::NodeLocalDns;
 use crate::network::{Tunnel, TunnelFrom, VXLAN_PORT};
 use crate::parts::Parts;
 use crate::wiring::{NamePattern, PROC_SYS};
+use crate::xdp::Xdp;
 
 /// How long the API server may be silent: longer than a control plane takes to restart or to be upgraded, so that not all
 /// agents turn unready for that, and twice what DNS servers wait.
@@ -88,6 +89,10 @@ pub struct Settings {
     /// Interfaces that do not, as docker*: what comes in there meets no Service, and what goes to pods is judged at the pod
     #[arg(long, value_name = "IF", value_delimiter = ',')]
     pub exclude_uplinks: Vec<NamePattern>,
+    /// Where packets of known connections between clients outside and backends on other nodes are sent on by the driver (XDP),
+    /// before the kernel sees them: at network cards, at virtual devices too, or nowhere. fairlead status says where it is
+    #[arg(long, value_enum, default_value_t, value_name = "WHERE")]
+    pub xdp: Xdp,
     /// Serve NodePorts at the node's addresses in these prefixes [default: the node's primary addresses]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub node_port_addresses: Vec<IpNetwork>,

@@ -6,3 +6,4 @@ pub mod load;
 mod netfilter;
 pub mod soak;
 mod table;
+pub mod xdp;

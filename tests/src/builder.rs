@@ -20,7 +20,7 @@ use crate::manifests::Manifests;
 use crate::node::{Node, Wiring};
 use crate::plan::{CLIENT, FAR_CLIENT, MOST_NODES, NodePlan, Plan};
 use crate::system;
-use crate::vantage::Vantage;
+use crate::vantage::{Probes as _, Vantage};
 
 /// Labs of this process so far: part of their names.
 static LABS: AtomicU32 = AtomicU32::new(0);
@@ -32,6 +32,13 @@ const INHERITED: [&str; 7] =
 
 /// Becomes `RUST_LOG` of a lab's processes.
 const LOG: &str = "FAIRLEAD_LAB_LOG";
+
+/// If it is set, all labs have XDP at the uplinks of their nodes.
+const XDP: &str = "FAIRLEAD_LAB_XDP";
+
+/// What the far end of an uplink with XDP does not do: leave checksums to be computed of what it sends there, since nothing
+/// says so at the driver.
+const OF_XDP: &str = "tx-checksum-ip-generic=off";
 
 /// How long the parts of a lab may take to begin.
 const START: Duration = Duration::from_secs(60);
@@ -63,6 +70,7 @@ pub struct Builder {
     ipv6_alone: bool,
     agent: Vec<String>,
     late: usize,
+    xdp: Option<&'static str>,
 }
 
 impl Builder {
@@ -77,6 +85,7 @@ impl Builder {
             ipv6_alone: false,
             agent: Vec::new(),
             late: 0,
+            xdp: std::env::var_os(XDP).map(|_| "native"),
             agents: true,
         }
     }
@@ -120,6 +129,18 @@ impl Builder {
     /// With these arguments of all agents.
     pub fn agent(mut self, arguments: &[&str]) -> Self {
         self.agent = arguments.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// With XDP at the uplinks of all nodes.
+    pub fn xdp(mut self) -> Self {
+        self.xdp = Some("native");
+        self
+    }
+
+    /// Without XDP, in a network that is as it would be with it.
+    pub fn without_xdp(mut self) -> Self {
+        self.xdp = Some("off");
         self
     }
 
@@ -170,6 +191,12 @@ impl Builder {
         &lab.nodes[..lab.nodes.len() - self.late]
     }
 
+    /// The arguments of agents.
+    fn arguments(&self) -> Vec<String> {
+        let xdp = self.xdp.iter().flat_map(|xdp| ["--xdp", xdp]).map(str::to_owned);
+        xdp.chain(self.agent.iter().cloned()).collect()
+    }
+
     fn make(&self) -> Result<Lab> {
         ensure!(
             Uid::effective().is_root(),
@@ -196,6 +223,7 @@ impl Builder {
             let _ = fs::remove_dir_all(&directory);
         })?;
         let place = |name: &str| Vantage::new(name, Pool::new(directory.join(format!("{name}.sock")), None), None);
+        let arguments = self.arguments();
         let lab = Lab {
             id,
             guardian,
@@ -205,12 +233,24 @@ impl Builder {
             nodes: plan
                 .nodes
                 .iter()
-                .map(|node| Arc::new(Node::new(node.clone(), self.wiring, &self.agent, &directory, manifests.clone())))
+                .map(|node| Arc::new(Node::new(node.clone(), self.wiring, &arguments, &directory, manifests.clone())))
                 .collect(),
             manifests,
             directory,
             kept: false,
         };
+        if self.xdp.is_some() {
+            let names: Vec<&str> = lab.nodes.iter().map(|node| node.name()).collect();
+            let program = program.to_string_lossy();
+            let offloads = names.iter().map(|name| format!("{program} offloads {name} {OF_XDP}"));
+            let caught = names.iter().map(|name| {
+                format!("for n in $(seq 200); do ip link show {name} | grep -q prog/xdp && break; sleep 0.05; done; test $n -lt 200")
+            });
+            let catch = format!("{program} catch {} </dev/null >/dev/null 2>&1 & true", names.join(" "));
+            let script: Vec<_> = offloads.chain([catch]).chain(caught).collect();
+            let ended = lab.fabric.run(&["sh", "-ec", &script.join("\n")]);
+            ensure!(ended.ok(), "the fabric takes nothing from XDP: {ended:?}");
+        }
         for node in self.prompt(&lab) {
             lab.manifests.apply(&node.manifest());
             if self.wiring != Wiring::Fairlead {

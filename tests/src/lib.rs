@@ -82,6 +82,7 @@ mod load;
 mod logs;
 mod manifests;
 mod node;
+mod offloads;
 mod packets;
 mod plan;
 mod pod;
@@ -125,6 +126,7 @@ pub use vantage::{Connection, Probes, Vantage, Via};
 pub mod processes {
     pub use crate::guardian::guard;
     pub use crate::init::init;
+    pub use crate::offloads::set as set_offloads;
     pub use crate::site::worker;
     pub use crate::visit::{enter, list, stop};
     pub use crate::worker::{load, serve};

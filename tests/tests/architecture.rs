@@ -70,8 +70,9 @@ fn hooks_are_the_programs_of_the_object() {
     let is_program = |symbol: &object::Symbol<'_, '_>| {
         let section =
             symbol.section_index().and_then(|index| file.section_by_index(index).ok()?.name().ok().map(str::to_owned));
-        section
-            .is_some_and(|name| name == "classifier" || ["cgroup/", "iter/"].iter().any(|kind| name.starts_with(kind)))
+        section.is_some_and(|name| {
+            name == "classifier" || name == "xdp" || ["cgroup/", "iter/"].iter().any(|kind| name.starts_with(kind))
+        })
     };
     let programs: BTreeSet<String> = file
         .symbols()

@@ -30,6 +30,15 @@ enum What {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// A connection from outside to a NodePort whose backend is on another node, with XDP compared with tcx
+    Xdp {
+        /// Seconds of load on each row, for each of the two
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Write what was found to this file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// ADD and DEL of pods, one at a time and thirty at once, beside the reference plugin bridge with host-local
     Cni {
         /// Rounds of twenty pods one at a time and thirty at once, on each side
@@ -105,6 +114,10 @@ impl Bench {
                 command.args(["dns", "--seconds", &seconds.to_string(), "--rate", &rate.to_string()]);
                 command.arg("--program").arg(prepare_dns()?);
                 command.args(only.iter().flat_map(|text| ["--only", text]));
+                command.args(json.iter().flat_map(|file| ["--json".into(), file.clone().into_os_string()]));
+            }
+            What::Xdp { seconds, json } => {
+                command.args(["xdp", "--seconds", &seconds.to_string()]);
                 command.args(json.iter().flat_map(|file| ["--json".into(), file.clone().into_os_string()]));
             }
             What::Walk { .. } => {}

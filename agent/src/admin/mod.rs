@@ -22,6 +22,6 @@ pub use views::{
     API, AuditedFlowView, AuditedPolicyView, DifferenceView, EndpointView, MapView, MigrationView, NetworkView,
     ObjectCount, ObjectTrouble, PlansView, PodView, PolicyAudit, PolicyChangeView, PolicyExplanation, PolicyRuleView,
     PolicyVerdict, PolicyWhatIf, PortRef, ProgramView, RangeView, RepairView, Reply, Request, ServiceExplanation,
-    ServiceView, StatusView, Verdict, VersionView, WarningView, WatchView, WayView,
+    ServiceView, StatusView, Verdict, VersionView, WarningView, WatchView, WayView, XdpView,
 };
 pub use what_if::Snapshot;

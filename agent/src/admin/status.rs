@@ -7,14 +7,14 @@ use zerocopy::FromBytes as _;
 
 use super::{
     Admin, MapView, MigrationView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, ProgramView, RangeView,
-    RepairView, StatusView, WarningView, WatchView, WayView,
+    RepairView, StatusView, WarningView, WatchView, WayView, XdpView,
 };
 use crate::bpf::{Map, Migration};
 use crate::cni::{Health, room};
 use crate::compile::bandwidth::describe;
 use crate::model::Model;
 use crate::network::{Network, Way};
-use crate::state::counts_of;
+use crate::state::{counts_of, packets_by_xdp};
 
 /// `BPF_MAP_TYPE_*` of maps whose elements come and go: hash, hash per CPU, LRU hash, LPM trie.
 const COUNTED: [u32; 4] = [1, 5, 9, 11];
@@ -71,6 +71,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         bandwidth: bandwidth(admin, local.slot),
         drops: counts_of(&admin.tables, local.slot).iter().map(|(_, packets)| packets).sum(),
     });
+    let xdp = progress.xdp.into_iter().map(|(uplink, obstacle)| XdpView { uplink, obstacle }).collect();
     StatusView {
         node: model.node_name().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -80,7 +81,10 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         adopted: shared.adopted,
         migrated: shared.migrated.iter().map(migrated).collect(),
         parts: model.rules().parts.as_str().to_owned(),
-        network: network(&model, &progress.network, progress.uplinks, api_server),
+        network: NetworkView {
+            xdp_packets: packets_by_xdp(&admin.tables).unwrap_or_default(),
+            ..network(&model, &progress.network, (progress.uplinks, xdp), api_server)
+        },
         objects: objects.map(|(kind, count)| ObjectCount { kind: kind.to_owned(), count }).into(),
         watches: watches.collect(),
         plans: PlansView {
@@ -120,7 +124,12 @@ fn troubles(told: &[(String, String)]) -> Vec<ObjectTrouble> {
 }
 
 /// The node among the others, as the objects and its interfaces have it.
-fn network(model: &Model, network: &Network, uplinks: Option<Vec<String>>, api_server: Option<String>) -> NetworkView {
+fn network(
+    model: &Model,
+    network: &Network,
+    (uplinks, xdp): (Option<Vec<String>>, Vec<XdpView>),
+    api_server: Option<String>,
+) -> NetworkView {
     let own = model.own_node();
     let in_use = |range: &IpNetwork| {
         let ips = model.local().values().flat_map(|pod| &pod.ips);
@@ -148,6 +157,8 @@ fn network(model: &Model, network: &Network, uplinks: Option<Vec<String>>, api_s
     NetworkView {
         api_server,
         uplinks,
+        xdp,
+        xdp_packets: 0,
         addresses: network.addresses.clone(),
         mtu: network.mtu,
         pod_mtu: network.pod_mtu(model.node_name(), model.nodes()),
@@ -222,7 +233,8 @@ mod tests {
             subnets: vec!["192.0.2.0/24".parse().unwrap()],
             tunnel: TunnelSettings { when: Tunnel::Auto, from: TunnelFrom::Reached, port: 4789 },
         };
-        let view = network(&model, &here, Some(vec!["eth0".into()]), Some("https://192.0.2.9:6443/".into()));
+        let view =
+            network(&model, &here, (Some(vec!["eth0".into()]), Vec::new()), Some("https://192.0.2.9:6443/".into()));
         assert_eq!((view.mtu, view.pod_mtu), (1500, 1450), "c is behind the tunnel");
         let ranges: Vec<_> = view.ranges.iter().map(|r| (r.range.as_str(), r.used)).collect();
         assert_eq!(ranges, [("10.244.0.0/29", 1), ("fd00:10:244::/64", 1)]);

@@ -16,7 +16,7 @@ pub use rules::PolicyRuleView;
 pub use service::{EndpointView, ServiceExplanation, ServiceView, Verdict};
 pub use status::{
     MapView, MigrationView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, ProgramView, RangeView,
-    RepairView, StatusView, VersionView, WarningView, WatchView, WayView,
+    RepairView, StatusView, VersionView, WarningView, WatchView, WayView, XdpView,
 };
 pub use what_if::{DifferenceView, PolicyChangeView, PolicyWhatIf};
 

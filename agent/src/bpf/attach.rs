@@ -22,11 +22,15 @@ use super::clsact::{self, Filter};
 use super::filters::{GUARD, OF_BARE_UPLINK, OF_POD, OF_UPLINK, PodFilters, Rank, is_of_uplink};
 use super::later::{Later, Linked};
 use super::links::{self, Target};
+use super::xdp::AtUplinks;
 use super::{BpfError, PinDir, Sentry};
 use crate::repair::FilterPlace;
 
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
 pub(super) const TCX: [u32; 2] = [46, 47];
+
+/// `BPF_XDP`, the same.
+const XDP: u32 = 37;
 
 /// The socket programs, with their `enum bpf_attach_type`.
 const SOCKET: [(&str, u32); 10] = [
@@ -56,7 +60,9 @@ enum PacketAttach {
 pub(super) enum Place {
     /// The hook of an interface, by its index: what comes in there, or what leaves by it.
     Interface { ifindex: u32, ingress: bool },
-    /// Behind that.
+    /// The driver of an uplink.
+    Xdp { ifindex: u32 },
+    /// Behind that of an interface.
     Guard { ifindex: u32, ingress: bool },
     /// The cgroup of the socket programs, by `enum bpf_attach_type`.
     Cgroup(u32),
@@ -98,6 +104,7 @@ pub struct Hooks {
     later: Option<Arc<Later>>,
     /// Who puts back filters of pods, and the filters.
     pub(super) sentry: Option<(Sentry, PodFilters)>,
+    pub(super) xdp: AtUplinks,
 }
 
 impl Hooks {
@@ -117,7 +124,7 @@ impl Hooks {
     fn by(packet: PacketAttach, ebpf: Ebpf, pins: PinDir) -> Self {
         let id = |(name, program): (&str, &Program)| Some((name.to_owned(), program.info().ok()?.id()));
         let ids = ebpf.programs().filter_map(id).collect();
-        Self { ebpf, pins, packet, ids, hooks: BTreeMap::new(), later: None, sentry: None }
+        Self { ebpf, pins, packet, ids, hooks: BTreeMap::new(), later: None, sentry: None, xdp: AtUplinks::default() }
     }
 
     /// The programs of pods, to begin with as filters. `done` is told of each pod that has got links since, for
@@ -286,7 +293,8 @@ impl Hooks {
         for pin in names.unwrap_or_default().iter().map(|name| self.pins.link(name)) {
             // Those without an interface go with the sweep.
             let Some(ifindex) = links::interface(&pin).filter(|ifindex| *ifindex != 0) else { continue };
-            if slot_of(ifindex).is_some() || self.is_foreign(ifindex) || kept.contains(&(pin.clone(), ifindex)) {
+            let is_other = slot_of(ifindex).is_some() || self.is_foreign(ifindex) || links::is_xdp(&pin);
+            if is_other || kept.contains(&(pin.clone(), ifindex)) {
                 continue;
             }
             let link = pin.display();
@@ -419,7 +427,7 @@ impl Hooks {
     }
 
     /// Notes that a program belongs to a place. What was there of an interface of another name is gone with that.
-    fn claim(&mut self, place: Place, program: &'static str, target: &str) {
+    pub(super) fn claim(&mut self, place: Place, program: &'static str, target: &str) {
         let hook = Hook { program, target: target.to_owned(), link: None, begun: false, since: Instant::now() };
         match self.hooks.get_mut(&place) {
             Some(old) if old.program == program && old.target == target => old.begun = false,
@@ -437,6 +445,7 @@ impl Hooks {
             Place::Interface { ingress, .. } => {
                 Means::Link(self.pins.packet_link(if ingress { "in" } else { "out" }, &hook.target))
             }
+            Place::Xdp { .. } => Means::Link(self.pins.xdp_link(&hook.target)),
             Place::Guard { ifindex, ingress } => filter(ifindex, ingress, Rank::GUARD),
             Place::Cgroup(_) => Means::Link(self.pins.link(&format!("cgroup_{}", hook.program))),
         }
@@ -462,7 +471,9 @@ impl Hooks {
             }),
         };
         let target = || match place {
-            Place::Interface { .. } | Place::Guard { .. } => format!("the interface {}", hook.target),
+            Place::Interface { .. } | Place::Guard { .. } | Place::Xdp { .. } => {
+                format!("the interface {}", hook.target)
+            }
             Place::Cgroup(_) => hook.target.clone(),
         };
         let link = result.map_err(|source| BpfError::Attach { program, target: target(), source })?;
@@ -528,6 +539,7 @@ pub(super) fn with_target<T>(
         Place::Interface { ifindex, ingress } | Place::Guard { ifindex, ingress } => {
             act(Target::Interface(ifindex), if ingress { ingress_type } else { egress_type })
         }
+        Place::Xdp { ifindex } => act(Target::Driver(ifindex), XDP),
         Place::Cgroup(attach_type) => {
             let dir = File::open(target)?;
             act(Target::Cgroup { id: dir.metadata()?.ino(), fd: dir.as_raw_fd().cast_unsigned() }, attach_type)

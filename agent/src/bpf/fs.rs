@@ -152,6 +152,12 @@ impl PinDir {
         self.link(&format!("tcx_{way}_{interface}"))
     }
 
+    /// Where the link to the driver of an interface is pinned.
+    #[must_use]
+    pub fn xdp_link(&self, interface: &str) -> PathBuf {
+        self.link(&format!("xdp_{interface}"))
+    }
+
     /// Removes the pins of an interface's links. None is fine: a kernel without tcx has none.
     ///
     /// # Errors

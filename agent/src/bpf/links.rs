@@ -10,11 +10,13 @@ use std::sync::{Mutex, PoisonError};
 use super::fs::unpin;
 use super::{BpfError, PinDir, sys};
 
-/// What a link attaches to, as the kernel reports it: `tcx.ifindex` or `cgroup.cgroup_id`.
+/// What a link attaches to, as the kernel reports it: `tcx.ifindex`, `xdp.ifindex` or `cgroup.cgroup_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
     /// An interface index.
     Interface(u32),
+    /// The same, of the driver of it.
+    Driver(u32),
     /// The id of a cgroup, and a descriptor of its directory.
     Cgroup { id: u64, fd: u32 },
 }
@@ -22,23 +24,31 @@ pub(super) enum Target {
 impl Target {
     fn is(self, info: sys::LinkInfo) -> bool {
         match self {
-            Self::Interface(index) => info.a == index,
+            Self::Interface(index) | Self::Driver(index) => info.a == index,
             Self::Cgroup { id, .. } => u64::from(info.a) | u64::from(info.b) << 32 == id,
         }
     }
 
-    /// Whether programs there have an order, and one that decides on a packet keeps it from those behind.
-    fn has_order(self) -> bool {
-        matches!(self, Self::Interface(_))
+    /// Where a new link goes. The programs of an interface have an order, and one that decides on a packet keeps it from those behind.
+    const fn position(self) -> sys::Position {
+        match self {
+            Self::Interface(_) => sys::Position::First,
+            Self::Driver(_) => sys::Position::Driver,
+            Self::Cgroup { .. } => sys::Position::Any,
+        }
     }
 
     fn number(self) -> u32 {
         match self {
-            Self::Interface(index) => index,
+            Self::Interface(index) | Self::Driver(index) => index,
             Self::Cgroup { fd, .. } => fd,
         }
     }
 }
+
+/// `BPF_LINK_TYPE_XDP` and `BPF_LINK_TYPE_TCX` (include/uapi/linux/bpf.h).
+const TYPE_XDP: u32 = 6;
+const TYPE_TCX: u32 = 11;
 
 /// Who makes links, one at a time: the loop, and the worker behind CNI ADD. Whoever comes second for a place finds the other's
 /// pin, and does not try to attach a program that is there.
@@ -67,8 +77,7 @@ pub(super) fn attach(
         sys::obj_pin(link, pin)?;
         return link.try_clone_to_owned();
     }
-    let position = if target.has_order() { sys::Position::First } else { sys::Position::Any };
-    let link = sys::link_create(prog, target.number(), attach_type, position)?;
+    let link = sys::link_create(prog, target.number(), attach_type, target.position())?;
     sys::obj_pin(link.as_fd(), pin)?;
     Ok(link)
 }
@@ -76,7 +85,7 @@ pub(super) fn attach(
 /// Whether nobody else's program at the target sees a packet before the one with this id. Nothing if the kernel does not say.
 pub(super) fn is_first(program: u32, target: Target, attach_type: u32) -> Option<bool> {
     match target {
-        Target::Cgroup { .. } => Some(true),
+        Target::Cgroup { .. } | Target::Driver(_) => Some(true),
         Target::Interface(ifindex) => {
             sys::programs_at(ifindex, attach_type).ok().map(|ids| ids.first() == Some(&program))
         }
@@ -138,10 +147,14 @@ pub(super) fn remove(pin: &Path) -> io::Result<()> {
 
 /// The interface of the link that is pinned at `pin`, 0 if it is gone. Nothing if it is no link to an interface.
 pub(super) fn interface(pin: &Path) -> Option<u32> {
-    /// `BPF_LINK_TYPE_TCX`
-    const TCX: u32 = 11;
     let info = sys::obj_get(pin).and_then(|link| sys::link_info(link.as_fd())).ok()?;
-    (info.link_type == TCX).then_some(info.a)
+    [TYPE_TCX, TYPE_XDP].contains(&info.link_type).then_some(info.a)
+}
+
+/// Whether what is pinned there is a link to the driver of an interface.
+pub(super) fn is_xdp(pin: &Path) -> bool {
+    let info = sys::obj_get(pin).and_then(|link| sys::link_info(link.as_fd()));
+    info.is_ok_and(|info| info.link_type == TYPE_XDP)
 }
 
 /// Removes the pins of links whose interface is gone. Says how many.

@@ -43,6 +43,7 @@ impl Hooks {
             looked.note(Kind::Pin, None, format!("the pin of the table {table}"), Err(error));
         }
         self.forget_vanished();
+        self.look_at_xdp();
         let want = self.want();
         let have = self.hooks.iter().map(|(place, hook)| (*place, self.have(*place, hook, filters))).collect();
         for (place, step) in compare_hooks(&want, &have) {
@@ -93,6 +94,7 @@ impl Hooks {
             Place::Interface { ifindex, .. } | Place::Guard { ifindex, .. } => {
                 interfaces.get(ifindex).is_some_and(|name| is_still(&hook.target, name) || is_of_uplink(hook.program))
             }
+            Place::Xdp { ifindex } => interfaces.get(ifindex) == Some(&hook.target),
             Place::Cgroup(_) => true,
         });
     }
@@ -134,7 +136,7 @@ impl Hooks {
     fn put_right(&mut self, place: Place, step: HookStep, looked: &mut Looked) {
         let Some(hook) = self.hooks.get(&place) else { return };
         let ifindex = match place {
-            Place::Interface { ifindex, .. } | Place::Guard { ifindex, .. } => Some(ifindex),
+            Place::Interface { ifindex, .. } | Place::Guard { ifindex, .. } | Place::Xdp { ifindex } => Some(ifindex),
             Place::Cgroup(_) => None,
         };
         let slot = ifindex.and_then(slot_of);
@@ -156,6 +158,9 @@ impl Hooks {
                     }
                     _ => self.attach(place),
                 };
+                if let (Place::Xdp { ifindex }, Err(error)) = (place, &outcome) {
+                    return self.lost_xdp(ifindex, error);
+                }
                 // It went while this looked at it.
                 if outcome.as_ref().is_err_and(|error| ifindex.is_some_and(|ifindex| error.is_of_vanished(ifindex))) {
                     return;

@@ -156,6 +156,8 @@ pub(super) enum Position {
     Any,
     /// Before all others.
     First,
+    /// In the driver: there is one at most.
+    Driver,
 }
 
 /// `BPF_MPROG_MAX` (kernel/bpf/mprog.c): most programs of a tcx hook.
@@ -181,7 +183,7 @@ pub(super) struct LinkInfo {
     pub(super) id: u32,
     pub(super) prog_id: u32,
     pub(super) pad: u32,
-    /// `tcx.ifindex`, or the low half of `cgroup.cgroup_id`.
+    /// `tcx.ifindex`, `xdp.ifindex`, or the low half of `cgroup.cgroup_id`.
     pub(super) a: u32,
     /// `tcx.attach_type`, or the high half of `cgroup.cgroup_id`.
     pub(super) b: u32,
@@ -275,7 +277,13 @@ pub(super) fn link_create(
 ) -> io::Result<OwnedFd> {
     /// `BPF_F_BEFORE`; without another program, before all.
     const BEFORE: u32 = 1 << 3;
-    let flags = if position == Position::First { BEFORE } else { 0 };
+    /// `XDP_FLAGS_DRV_MODE`: not by an skb, where that is slower than what comes behind.
+    const DRIVER: u32 = 1 << 2;
+    let flags = match position {
+        Position::Any => 0,
+        Position::First => BEFORE,
+        Position::Driver => DRIVER,
+    };
     let mut attr =
         LinkCreate { prog_fd: raw(prog), target, attach_type, flags, relative_fd: 0, pad: 0, expected_revision: 0 };
     // SAFETY: no pointers.

@@ -92,6 +92,7 @@ mod tests {
             has_ip: true,
             paces,
             framing: Framing::Ethernet,
+            has_vlans: false,
         }
     }
 

@@ -203,6 +203,7 @@ mod tests {
             has_ip: true,
             paces: false,
             framing: Framing::Ethernet,
+            has_vlans: false,
         }
     }
 

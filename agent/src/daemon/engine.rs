@@ -25,7 +25,7 @@ use super::report::Report;
 use super::sockets::Sockets;
 use super::sweep;
 use crate::audit::Collector;
-use crate::bpf::{BpfError, Hooks, Linked, SocketList, Tables};
+use crate::bpf::{BpfError, Hooks, Linked, SocketList, Tables, XdpUplink};
 use crate::cni::{AttachError, AttachedPod};
 use crate::compile::{bandwidth as limits, node};
 use crate::masquerade::PortRange;
@@ -212,7 +212,11 @@ impl Engine {
             Input::Addresses(addresses) => self.set_addresses(addresses),
             Input::Overlay(answer) => drop(answer.send(self.hooks.attach_overlay(overlay::NAME, overlay::IFINDEX))),
             Input::Services(answer) => drop(answer.send(self.hooks.attach_services(svc::NAME, svc::IFINDEX))),
-            Input::Look(filters, answer) => drop(answer.send(self.hooks.look(&self.tables, &filters))),
+            Input::Look(filters, answer) => {
+                let looked = self.hooks.look(&self.tables, &filters);
+                self.tell_of_xdp();
+                let _gave_up = answer.send(looked);
+            }
             Input::Hook(pod, answer) => drop(answer.send(self.hooks.attach_foreign(&pod.host_link, pod.ifindex))),
             Input::Detach(pod, answer) => {
                 self.detach(&pod);
@@ -322,12 +326,31 @@ impl Engine {
                 }
             }
         }
+        // Packets leave by the interface that they came in by, so other nodes have to be reached by it.
+        let of_nodes = uplinks.iter().filter(|uplink| uplink.is_primary && uplink.framing == Framing::Ethernet);
+        let of_xdp = |Uplink { ifindex, name, has_vlans, .. }: &Uplink| XdpUplink {
+            ifindex: *ifindex,
+            name: name.clone(),
+            has_vlans: *has_vlans,
+        };
+        self.hooks.set_xdp_uplinks(of_nodes.map(of_xdp).collect());
+        self.tell_of_xdp();
         self.content.set_paced(limits::is_paced(&uplinks));
         let primary = uplinks.iter().filter(|uplink| uplink.is_primary).map(|uplink| uplink.name.clone()).collect();
         self.shared.note(|progress| progress.uplinks = Some(primary));
         self.uplinks = uplinks;
         self.look_at_node();
         self.look_at_claims();
+    }
+
+    /// Says where XDP is and why not elsewhere; loudly, if it was asked for by name.
+    fn tell_of_xdp(&self) {
+        let xdp = self.hooks.xdp();
+        let missing = xdp.iter().filter_map(|(uplink, obstacle)| Some(format!("{uplink}: {}", obstacle.as_ref()?)));
+        let missing: Vec<_> = missing.filter(|_| self.hooks.wants_xdp()).collect();
+        let text = || format!("no XDP at {}; traffic takes the slower way", missing.join("; at "));
+        self.shared.warn("xdp", (!missing.is_empty()).then(text));
+        self.shared.note(|progress| progress.xdp = xdp);
     }
 
     /// Tells the programs which addresses of the node lead to its ports.

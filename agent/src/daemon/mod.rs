@@ -47,6 +47,7 @@ use crate::settings::{MetadataAccess, Settings};
 use crate::socket::listen;
 use crate::state::{DropLog, Shared};
 use crate::wiring::{Choice, Netlink, PodLinks, Sysctls};
+use crate::xdp::Xdp;
 
 pub use error::DaemonError;
 
@@ -111,6 +112,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         api_server_patience,
         uplinks: named,
         exclude_uplinks: excluded,
+        xdp,
         cgroup_root,
         bpffs,
         run_dir,
@@ -148,6 +150,15 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let masquerade = Masquerade { mode, except, ports };
     let (tunnel, masquerade) =
         if parts.wires() { (tunnel, masquerade) } else { (tunnel.beside(), masquerade.beside()) };
+    // Other nodes' pods are where the other network has them, which XDP does not ask.
+    let xdp = match (parts.wires(), xdp) {
+        (true, xdp) => xdp,
+        (false, Xdp::Native) => {
+            warn!(%parts, "there is no XDP beside another network: the setting xdp is ignored");
+            Xdp::Off
+        }
+        (false, _) => Xdp::Off,
+    };
     let port = if parts.serves() { HEALTHZ_PORT } else { HEALTHZ_PORT_BESIDE };
     let healthz = healthz_bind.unwrap_or_else(|| fairlead_observe::any(port));
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;
@@ -163,7 +174,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut loaded = load(&object, &pins)?;
     follow_packet_log(&mut loaded.ebpf);
     let readable = Arc::new(Tables::open(&definition, &pins)?);
-    let mut hooks = Hooks::new(loaded.ebpf, pins.clone());
+    let mut hooks = Hooks::new(loaded.ebpf, pins.clone()).with_xdp(xdp);
     let own = repair::Socket::of(&socket);
     let sentry = hooks.watch_filters(move || own.is_taken())?;
     let netlink = Netlink::open()?;

@@ -18,7 +18,7 @@ use crate::cni::Health;
 use crate::compile::policy::Direction;
 use crate::model::Model;
 use crate::repair::Kind as Repaired;
-use crate::state::{DropLog, KubeProxy, Shared, pod_counts};
+use crate::state::{DropLog, KubeProxy, Shared, packets_by_xdp, pod_counts};
 
 /// What `/proxyMode` says, where kube-proxy names its backend: `iptables`, `ipvs`, `nftables`.
 const PROXY_MODE: &str = "ebpf";
@@ -224,6 +224,11 @@ impl MetricsServer {
                 "fairlead_drops_total",
                 "Packets dropped since the tables were created, by reason.",
                 drops.iter().map(|drop| (vec![("reason", drop.reason.as_str())], drop.packets as f64)),
+            ),
+            counters(
+                "fairlead_xdp_packets_total",
+                "Packets of known connections that were sent on at the driver of an uplink (XDP), since the table was created.",
+                packets_by_xdp(tables).map(|packets| (vec![], packets as f64)),
             ),
             counters(
                 "fairlead_pod_drops_total",

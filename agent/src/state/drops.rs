@@ -214,6 +214,14 @@ pub fn counts_of(tables: &Tables, slot: u16) -> Vec<(DropReason, u64)> {
     DropReason::ALL.iter().filter_map(count).filter(|(_, packets)| *packets > 0).collect()
 }
 
+/// Packets that XDP has sent on, on all CPUs.
+#[must_use]
+pub fn packets_by_xdp(tables: &Tables) -> Option<u64> {
+    let values = tables.map(TableId::PacketsByXdp).and_then(|map| map.get(&0_u32.to_ne_bytes()));
+    let values = values.inspect_err(|error| warn!(%error, "can't read the counter of packets by XDP")).ok()??;
+    Some(<[u64]>::ref_from_bytes(&values).ok()?.iter().sum())
+}
+
 fn view(event: &DropEvent, shared: &Shared) -> DropView {
     let end = |addr, port: WirePort| SocketAddr::new(IpAddr::from(addr), port.number());
     let pod = slot_of(event.ifindex).and_then(|slot| Some(shared.model().local().get(&slot)?.key.to_string()));

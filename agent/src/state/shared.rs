@@ -112,6 +112,9 @@ pub struct Progress {
     /// The names of those by which other nodes are reached; nothing before they were looked at.
     #[serde(skip)]
     pub uplinks: Option<Vec<String>>,
+    /// The uplinks, and why XDP is not there if it is not.
+    #[serde(skip)]
+    pub xdp: Vec<(String, Option<String>)>,
 }
 
 impl Shared {

@@ -53,6 +53,7 @@ mod tests {
             has_ip,
             paces: false,
             framing: Framing::Ethernet,
+            has_vlans: false,
         }
     }
 

@@ -252,6 +252,7 @@ fn a_next_hop_on_an_uplinks_network_is_a_neighbour() {
         has_ip: true,
         paces: false,
         framing: Framing::Ethernet,
+        has_vlans: false,
     };
     let other = Uplink { is_primary: false, ..uplink(1, &["172.18.0.1/16", "192.0.2.1/24"]) };
     let uplinks = [other, uplink(2, &["172.18.0.11/24"]), uplink(3, &["fd00:172:18::11/64"])];

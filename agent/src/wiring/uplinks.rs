@@ -39,6 +39,8 @@ pub struct Uplink {
     pub paces: bool,
     /// How its packets begin.
     pub framing: Framing,
+    /// Whether a VLAN device stands on it.
+    pub has_vlans: bool,
 }
 
 /// How the packets of a device begin.
@@ -212,6 +214,14 @@ pub(super) fn is_a(link: &LinkMessage, kind: &InfoKind) -> bool {
     infos.flatten().any(|info| matches!(info, LinkInfo::Kind(is) if is == kind))
 }
 
+/// The device that it stands on.
+fn below(link: &LinkMessage) -> Option<u32> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Link(index) => Some(*index),
+        _ => None,
+    })
+}
+
 /// The device that it is a port or member of.
 fn controller(link: &LinkMessage) -> Option<u32> {
     link.attributes.iter().find_map(|attribute| match attribute {
@@ -233,7 +243,19 @@ fn uplink(link: &LinkMessage, dump: &Dump, node_ips: &[IpAddr], has_default_rout
     let addresses = ranked(candidates, node_ips, &sources);
     let is_primary = has_default_route || addresses.iter().any(|(ip, _)| node_ips.contains(ip));
     let paces = paces(&dump.queues, ifindex);
-    Some(Uplink { ifindex, name, mtu, mac, addresses, is_primary, has_ip: false, paces, framing: Framing::of(link) })
+    let has_vlans = dump.links.iter().any(|other| is_a(other, &InfoKind::Vlan) && below(other) == Some(ifindex));
+    Some(Uplink {
+        ifindex,
+        name,
+        mtu,
+        mac,
+        addresses,
+        is_primary,
+        has_ip: false,
+        paces,
+        framing: Framing::of(link),
+        has_vlans,
+    })
 }
 
 /// The source that a default route names, which whoever leaves by it gets.
@@ -333,6 +355,17 @@ mod tests {
         (address.header.index, address.header.prefix_len, address.header.family) = (index, 24, AddressFamily::Inet);
         address.attributes = vec![AddressAttribute::Local(ip.parse().unwrap())];
         dump.addresses.push(address);
+    }
+
+    #[test]
+    fn s82_a_vlan_device_is_noted_at_what_it_stands_on() {
+        let mut dump = Dump::default();
+        device(&mut dump, 2, None, None, Some("172.18.0.1"));
+        device(&mut dump, 3, None, None, Some("172.19.0.1"));
+        device(&mut dump, 4, Some(InfoKind::Vlan), None, Some("192.0.2.1"));
+        dump.links[2].attributes.push(LinkAttribute::Link(3));
+        let found: Vec<_> = uplinks(&dump, &[]).iter().map(|uplink| (uplink.ifindex, uplink.has_vlans)).collect();
+        assert_eq!(found, [(2, false), (3, true), (4, false)]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, Uplink};
 use crate::tables::flow::{Entry, Flow, FlowKey};
 use crate::tables::{flow, peer, policy, service};
-use crate::{Long, Word};
+use crate::{Addr, Long, Word};
 
 /// The kernel under a packet: its bytes, its metadata, the tables, the clock and chance.
 ///
@@ -176,6 +176,23 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     {
         S::run(self, w, arguments)
     }
+}
+
+/// What a program at the driver of an interface asks for besides.
+pub trait Driver: Kernel {
+    /// The next hop of a packet of this length (without an Ethernet header) that has the tuple `draft.target`: where the node's routes
+    /// lead to `next`, who then has to be on the link, or with `::` to the packet's destination. Nothing unless all is known, and
+    /// the packet can be sent there from here.
+    fn hop(&self, w: &mut Walk, next: Addr, length: u32) -> Option<Hop>;
+}
+
+/// A next hop, and by what Ethernet addresses it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hop {
+    /// The interface.
+    pub ifindex: u32,
+    /// Its address and the interface's own, as in an Ethernet header.
+    pub macs: [[u8; 6]; 2],
 }
 
 /// Where the node's routes lead.

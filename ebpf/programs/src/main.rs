@@ -1,6 +1,7 @@
 //! The entry points: one function a hook, and the glue from the kernel's context to the datapath, which decides.
 //!
 //! - `tc`: packets, at the host side of pods' veths and at the uplinks
+//! - `xdp`: packets at the driver of an uplink
 //! - `sock`: sockets, at the root of the cgroup tree
 //! - `stages`: what the verifier checks once, whoever calls it
 //! - `maps`: the tables
@@ -11,7 +12,9 @@
 mod maps;
 mod sock;
 mod stages;
+mod tables;
 mod tc;
+mod xdp;
 
 /// The helpers used here are for GPL-compatible programs only.
 #[unsafe(link_section = "license")]

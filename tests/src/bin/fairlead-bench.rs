@@ -27,6 +27,15 @@ enum Bench {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// A connection from outside to a NodePort with its backend elsewhere: XDP beside tcx
+    Xdp {
+        /// Seconds of load on each row, for each of the two
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Write what was found to this file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// ADD and DEL of pods, beside the reference plugin bridge
     Cni {
         /// Rounds of pods one at a time and at once, on each side
@@ -84,6 +93,7 @@ fn main() -> Result<ExitCode> {
             let options = bench::cni::Options { rounds, alone: 20, at_once: 30, plugins, label };
             (0, show(&bench::cni::run(&options)?, json)?)
         }
+        Bench::Xdp { seconds, json } => (0, show(&bench::xdp::run(seconds)?, json)?),
         Bench::CniCalls => {
             bench::cni::call()?;
             (0, None)

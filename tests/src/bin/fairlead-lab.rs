@@ -10,9 +10,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::tc::TcAttachOptions;
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use clap::{Parser, Subcommand};
 use fairlead_agent::bpf::{ObjectFile, PinDir, load};
 use fairlead_tests::{processes, relayout};
@@ -113,6 +114,20 @@ enum Task {
         #[arg(long)]
         pins: PathBuf,
     },
+    /// Has interfaces take frames that XDP sends from their other ends, until it is ended; for tests
+    #[command(hide = true)]
+    Catch {
+        /// The interfaces: of veths
+        interfaces: Vec<String>,
+    },
+    /// Switches on and off what an interface does for the kernel; for tests
+    #[command(hide = true)]
+    Offloads {
+        /// The interface
+        interface: String,
+        /// As rx-gro=on
+        features: Vec<String>,
+    },
     /// Answers on ports, as pods of a lab do; for pods of a real cluster
     #[command(hide = true)]
     Serve {
@@ -175,6 +190,8 @@ fn main() -> Result<ExitCode> {
                 fairlead_agent::bpf::detach(&pin)?;
             }
         }
+        Task::Offloads { interface, features } => processes::set_offloads(&interface, &features)?,
+        Task::Catch { interfaces } => catch(&interfaces)?,
         Task::Idle { socket, connections, text } => idle(&socket, connections, &text)?,
         Task::Flood { to, seconds } => println!("{}", flood(&to, Duration::from_secs(seconds))?),
         Task::Stay { to, udp } => println!("ended: {}", stay(to, udp)?),
@@ -204,6 +221,21 @@ fn precede(interfaces: &[String], pins: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A veth takes frames of its other end's XDP by an XDP program alone (`veth_xdp_flush` in drivers/net/veth.c). This one is the
+/// agent's, in tables of its own, which know no flow: it lets everything pass.
+fn catch(interfaces: &[String]) -> Result<()> {
+    let mut ebpf = Ebpf::load(&std::fs::read(fairlead_tree::path("ebpf/fairlead.bpf.o")?)?)?;
+    let program: &mut Xdp = ebpf.program_mut("xdp_uplink").context("the object has no such program")?.try_into()?;
+    program.load()?;
+    for interface in interfaces {
+        program.attach(interface, XdpMode::Driver)?;
+    }
+    println!("attached");
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Sends as fast as it can, from a new port for every round of ports: each datagram begins a flow. One that is not taken, as

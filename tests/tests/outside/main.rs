@@ -14,3 +14,4 @@ mod networks;
 mod node_ports;
 mod policy;
 mod world;
+mod xdp;

@@ -39,16 +39,26 @@ pub(super) fn long(filter: Option<&str>) -> Result<Outcome> {
     in_labs(filter, &["--ignored", "--skip=sctp", "--test-threads=1", "--nocapture"])
 }
 
-/// Tests in `tests` folders, as root: these make network namespaces.
+/// The tests of Services, with XDP at the uplinks of all labs.
+pub(super) fn with_xdp() -> Result<Outcome> {
+    let mut command = test(&["--test", "outside", "--test", "services"], None, &["--test-threads=2"]);
+    cargo_test(as_root(command.env("FAIRLEAD_LAB_XDP", "1"))?)
+}
+
+/// Tests in `tests` folders.
 fn in_labs(filter: Option<&str>, harness: &[&str]) -> Result<Outcome> {
-    let mut command = test(&["--test", "*"], filter, harness);
+    cargo_test(as_root(&mut test(&["--test", "*"], filter, harness))?)
+}
+
+/// Has tests run as root: these make network namespaces.
+fn as_root(command: &mut Command) -> Result<&mut Command> {
     command.env("FAIRLEAD_BIN_DIR", binaries());
     let root = run::root_prefix()?;
     if !root.is_empty() {
         let triple = toolchain::host().to_uppercase().replace('-', "_");
         command.env(format!("CARGO_TARGET_{triple}_RUNNER"), root.join(" "));
     }
-    cargo_test(&mut command)
+    Ok(command)
 }
 
 /// The same choice of packages as for the programs, so that nothing is built twice.

@@ -49,12 +49,13 @@ pub(super) struct Step {
 
 /// Every step, in order, a line each.
 #[rustfmt::skip]
-const STEPS: [Step; 15] = {
+const STEPS: [Step; 16] = {
     use Run::{Full, Named, Quick, Whole};
     [
         Step { name: "unit tests", what: "of every crate, and the examples in documentation", takes: "2 min", needs: &[], runs: &[Quick, Named, Whole, Full], act: |test| host::units(test.filter()) },
         Step { name: "behaviour tests", what: "everything in folders named tests, in labs", takes: "6 min, root", needs: &[], runs: &[Quick, Named, Whole, Full], act: behaviour },
         Step { name: "behaviour tests, long", what: "DNS beside CoreDNS, with the resolvers that are installed, ten million questions, and ten minutes without an API server; grids of generated policies; ten thousand connections to a release with other tables and back", takes: "60 min, root", needs: &[RustSrc, BpfLinker], runs: &[Full], act: |test| host::long(test.filter()) },
+        Step { name: "services with XDP", what: "the tests of Services once more, with XDP at the uplinks of all labs", takes: "5 min, root", needs: &[], runs: &[Full], act: |_| host::with_xdp() },
         Step { name: "fuzz targets", what: "each for some seconds, from its kept corpus", takes: "6 min", needs: &[], runs: &[Named], act: |test| fuzz::all(test.filter(), Effort::SOME) },
         Step { name: "fuzz targets, long", what: "each for a minute and a half, and sequences of packets for ten million steps", takes: "15 min", needs: &[], runs: &[Full], act: |test| fuzz::all(test.filter(), Effort::MUCH) },
         Step { name: "book", what: "the book's pages, and where their links lead", takes: "seconds", needs: &[Mdbook], runs: &[Full], act: |_| pages() },

@@ -74,6 +74,12 @@ pub struct NetworkView {
     pub api_server: Option<String>,
     /// The interfaces by which nodes are reached; nothing before the agent has looked at them.
     pub uplinks: Option<Vec<String>>,
+    /// Each uplink with Ethernet headers, and why XDP is not there.
+    #[serde(default)]
+    pub xdp: Vec<XdpView>,
+    /// Packets that XDP has sent on.
+    #[serde(default)]
+    pub xdp_packets: u64,
     /// The node's own addresses, one of a family at most.
     pub addresses: Vec<IpAddr>,
     /// MTU of the uplinks by which nodes are reached, the smallest, in bytes.
@@ -84,6 +90,15 @@ pub struct NetworkView {
     pub ranges: Vec<RangeView>,
     /// How the other nodes are reached.
     pub nodes: Vec<WayView>,
+}
+
+/// XDP at an uplink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XdpView {
+    /// The name of the uplink.
+    pub uplink: String,
+    /// Why it is not there; nothing if it is.
+    pub obstacle: Option<String>,
 }
 
 /// A range of addresses for the pods of this node.

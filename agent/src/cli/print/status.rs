@@ -3,7 +3,7 @@
 use super::{Table, yes};
 use crate::admin::{
     MapView, MigrationView, NetworkView, ObjectCount, ObjectTrouble, PlansView, ProgramView, RangeView, StatusView,
-    WatchView, WayView,
+    WatchView, WayView, XdpView,
 };
 use crate::parts::Parts;
 
@@ -62,6 +62,13 @@ pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
     match parts.wires() {
         true => out.row(["MTU".into(), format!("uplink {}, new pods {}", network.mtu, network.pod_mtu)]),
         false => out.row(["MTU".into(), format!("uplink {}", network.mtu)]),
+    }
+    for XdpView { uplink, obstacle } in &network.xdp {
+        let how = obstacle.as_ref().map_or_else(
+            || format!("attached, {} packets sent on", network.xdp_packets),
+            |obstacle| format!("no: {obstacle}"),
+        );
+        out.row([format!("XDP at {uplink}"), how]);
     }
     for RangeView { range, used, free } in network.ranges.iter().filter(|_| parts.wires()) {
         out.row(["pod range".into(), format!("{range}: {used} in use, {free} free")]);
@@ -204,6 +211,8 @@ mod tests {
         let network = |nodes| NetworkView {
             api_server: Some("https://192.0.2.9:6443/".into()),
             uplinks: None,
+            xdp: Vec::new(),
+            xdp_packets: 0,
             addresses: vec![],
             mtu: 1500,
             pod_mtu: 1450,

@@ -80,6 +80,7 @@ mod tests {
             has_ip: true,
             paces: false,
             framing: Framing::Ethernet,
+            has_vlans: false,
         }
     }
 

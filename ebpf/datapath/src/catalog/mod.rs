@@ -250,6 +250,8 @@ tables! {
     SocketSenders: "SENDERS", SocketStorage<u32, Senders>, elements 0, flags NO_PREALLOC, version Some(3);
     /// counters
     Drops: "DROPS", PerCpuArray<u32, u64>, elements MAX_DROP_REASONS, flags 0, version Some(2);
+    /// packets that XDP has sent on at uplinks
+    PacketsByXdp: "XDP_PACKETS", PerCpuArray<u32, u64>, elements 1, flags 0, version Some(1);
     /// counters of each pod
     DropsOfPods: "POD_DROPS", Array<u32, PodDrops>, elements MAX_PODS, flags 0, version Some(1);
     /// samples of drops, 64 a second and CPU

@@ -1,6 +1,7 @@
 //! From a packet to the flow that it is part of.
 
-use super::life::has_expired;
+use super::life::{has_expired, idle_for};
+use super::window;
 use crate::kernel::{Kernel, stages};
 use crate::packet::{Packet, TCP, TcpFlags};
 use crate::register::{Answer, Register, variants};
@@ -111,6 +112,21 @@ fn look<K: Kernel>(k: &K, w: &mut Walk, from_a: bool, opens: bool) -> Option<Pla
         table = if table == Table::Any { Table::Established } else { Table::Any };
     }
     None
+}
+
+/// Finds the flow of a packet at the driver, if it has a live entry in the table that it belongs in: TCP after its handshake in that
+/// of the established. Nothing of one that has been idle for a moment, whose next hop has to be asked for again, maybe.
+#[inline(always)]
+pub fn meet<K: Kernel>(k: &K, w: &mut Walk) -> Option<Place> {
+    let Walk { draft, met, now, packet, .. } = w;
+    let from_a = draft.key.set(&packet.tuple, packet.proto);
+    let table = if packet.proto == TCP { Table::Established } else { Table::Any };
+    *now = k.seconds();
+    let entry = k.flow(table, &draft.key)?;
+    if !entry.read(draft.key.tag(), met) || idle_for(met, *now) >= window::SILENCE {
+        return None;
+    }
+    Some(Place { table, forward: from_a == met.is(FlowFlags::OPENER_IS_A) })
 }
 
 /// Whether a packet that meets an entry can be part of its flow.

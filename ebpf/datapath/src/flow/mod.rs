@@ -22,12 +22,12 @@ mod track;
 mod window;
 
 pub use change::put;
-pub use find::{At, Place, find, opens};
+pub use find::{At, Place, find, meet, opens};
 pub use fragment::resolve as resolve_fragment;
 pub use life::{expired, idle_for, is_over, lifetime, outlived};
 pub use reuse::keep_port;
 pub use tomb::{is_worth_a_reset, outlives_its_pod};
-pub use track::{Tracked, pass_aside, track};
+pub use track::{Tracked, keep, pass_aside, track};
 
 pub use crate::scratch::{Counted, Draft};
 pub use crate::tables::flow::*;

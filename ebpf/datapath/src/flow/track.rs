@@ -18,6 +18,7 @@ stages! {
     fn track_change(place: Place) -> Tracked, as TrackChange;
     fn note_last(place: Place) -> u32, as NoteLast;
     fn stands(place: Place) -> bool, as Stands;
+    fn touch(place: Place) -> bool, as Touch;
 }
 
 /// Seconds after which an answered UDP flow that is still in use is a stream, not a query (`nf_conntrack_proto_udp.c`).
@@ -41,21 +42,84 @@ impl Answer for Tracked {
 /// Notes a packet in the flow in `w.met`: nothing, if nothing changes.
 #[inline(always)]
 pub fn track<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
-    let state = w.met.state.value;
     // Zero if nothing changes, in one word: the verifier follows both sides of each branch through the rest of the walk.
-    let change = if w.packet.proto == TCP {
-        const STATE: u32 = FlowState::ESTABLISHED | FlowState::FINS | FlowState::RESET;
-        const FLAGS: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ACK;
-        state & STATE ^ FlowState::ESTABLISHED
-            | u32::from(w.packet.tcp & FLAGS ^ TcpFlags::ACK)
-            | window::moved(w.met.acked.value, w.packet.ack, place.forward)
-    } else {
-        u32::from(!place.forward) & !(state >> FlowState::REPLIED.trailing_zeros())
-    };
+    let change = change(w, place);
     if u64::from(change) | (w.met.seen ^ u64::from(w.now)) == 0 {
         return Tracked::Live;
     }
     stage::track_change(k, w, place)
+}
+
+/// Zero while a packet changes nothing of the flow in `w.met` but the second.
+#[inline(always)]
+fn change(w: &Walk, place: Place) -> u32 {
+    if w.packet.proto == TCP {
+        unlike_segments(w) | window::moved(w.met.acked.value, w.packet.ack, place.forward)
+    } else {
+        unlike_datagrams(w, place)
+    }
+}
+
+/// Zero while a packet changes no state of the flow in `w.met`, and may acknowledge more than was noted.
+#[inline(always)]
+fn unlike(w: &Walk, place: Place) -> u32 {
+    if w.packet.proto == TCP { unlike_segments(w) } else { unlike_datagrams(w, place) }
+}
+
+/// Zero of a segment in the middle of a connection.
+#[inline(always)]
+const fn unlike_segments(w: &Walk) -> u32 {
+    const STATE: u32 = FlowState::ESTABLISHED | FlowState::FINS | FlowState::RESET;
+    const FLAGS: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ACK;
+    w.met.state.value & STATE ^ FlowState::ESTABLISHED | (w.packet.tcp & FLAGS ^ TcpFlags::ACK) as u32
+}
+
+/// Zero of what is not the first answer.
+#[inline(always)]
+const fn unlike_datagrams(w: &Walk, place: Place) -> u32 {
+    !place.forward as u32 & !(w.met.state.value >> FlowState::REPLIED.trailing_zeros())
+}
+
+/// Notes a packet in the translated flow in `w.met` as [`track`] does, if it is one of many. False if more would come of it, and
+/// then nothing has.
+#[inline(always)]
+pub fn keep<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> bool {
+    if u64::from(change(w, place)) | (w.met.seen ^ u64::from(w.now)) == 0 {
+        return true;
+    }
+    unlike(w, place) == 0 && stage::touch(k, w, place)
+}
+
+/// Notes one of many that is the first of a second, or acknowledges a good deal more than the one that was noted last.
+#[inline(always)]
+fn touch<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> bool {
+    let Some(entry) = k.flow(place.table, &w.draft.key) else { return false };
+    // It may have changed since it was met.
+    w.met.state = Owned::of(&entry.state, w.draft.key.tag());
+    let is_tcp = w.packet.proto == TCP;
+    if unlike(w, place) != 0 || (!is_tcp && becomes_stream(w)) || !note_other(w) {
+        return false;
+    }
+    let Some(pair) = pair(k, w, place.table) else { return false };
+    if is_tcp && !stage::stands(k, w, place) {
+        return true;
+    }
+    entry.seen.store(w.now.into());
+    pair.seen.store(w.now.into());
+    true
+}
+
+/// Whether the flow in `w.met`, which is not TCP's, is a stream with this packet and was none before.
+#[inline(always)]
+fn becomes_stream(w: &Walk) -> bool {
+    let state = w.met.state.value;
+    state & (FlowState::REPLIED | FlowState::STREAM) == FlowState::REPLIED && is_long(w, w.now)
+}
+
+/// Whether the flow in `w.met` has been in use for longer than a question and its answer are.
+#[inline(always)]
+fn is_long(w: &Walk, now: u32) -> bool {
+    now.wrapping_sub(w.met.opened) > STREAM_AFTER
 }
 
 /// Notes a packet that changes its flow: the first of a second, the first answer, the beginning and the end, and the first
@@ -91,7 +155,7 @@ fn track_change<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
     if !place.forward {
         state |= FlowState::REPLIED;
     }
-    if before & FlowState::REPLIED != 0 && now.wrapping_sub(w.met.opened) > STREAM_AFTER {
+    if before & FlowState::REPLIED != 0 && is_long(w, now) {
         state |= FlowState::STREAM;
     }
     if state != before {

@@ -66,9 +66,21 @@ pub const fn adjust(csum: u16, diff: u32) -> u16 {
     !fold16(!csum as u64 + diff as u64)
 }
 
+/// The checksum of an L4 header after a difference, where nobody but the packet's bytes knows it. Of UDP, zero says that there is none:
+/// it stays so, and no other becomes so (RFC 768, RFC 8200 section 8.1).
+#[inline(always)]
+#[must_use]
+pub const fn adjust_l4(csum: u16, diff: u32, udp: bool) -> u16 {
+    if udp && csum == 0 {
+        return 0;
+    }
+    let after = adjust(csum, diff);
+    if udp && after == 0 { 0xffff } else { after }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{addr_diff, adjust, word_diff};
+    use super::{addr_diff, adjust, adjust_l4, word_diff};
     use crate::Addr;
     use proptest::prelude::*;
     use std::vec::Vec;
@@ -98,6 +110,27 @@ mod tests {
             after.extend(&rest);
             let csum = adjust(adjust(checksum(&before), addr_diff(old, new)), word_diff(port.0, port.1));
             prop_assert!(same(csum, checksum(&after)), "{csum:x} {:x}", checksum(&after));
+        }
+
+        #[test]
+        fn s82_a_checksum_that_says_none_stays_and_none_comes_to_say_so(
+            old: [u8; 16],
+            new: [u8; 16],
+            rest: Vec<u16>,
+            udp: bool,
+        ) {
+            let (old, new) = (Addr::from_bytes(old), Addr::from_bytes(new));
+            let sum = |addr| {
+                let mut all = words(addr);
+                all.extend(&rest);
+                match checksum(&all) {
+                    0 if udp => 0xffff,
+                    sum => sum,
+                }
+            };
+            let after = adjust_l4(sum(old), addr_diff(old, new), udp);
+            prop_assert!(same(after, sum(new)) && !(udp && after == 0), "{:x} {:x}", after, sum(new));
+            prop_assert_eq!(adjust_l4(0, addr_diff(old, new), true), 0);
         }
     }
 }

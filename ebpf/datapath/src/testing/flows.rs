@@ -216,7 +216,15 @@ impl Flows {
         self.fragments.borrow().len()
     }
 
-    /// What packets have left in them.
+    /// What packets have left in them, in the order of tables and keys.
+    #[must_use]
+    pub fn left(&self) -> Vec<replay::Entry> {
+        let mut entries = self.bytes();
+        entries.sort();
+        entries
+    }
+
+    /// The same, in no order.
     pub(super) fn bytes(&self) -> Vec<replay::Entry> {
         let mut bytes = Vec::new();
         for ((established, key), index) in &*self.entries.borrow() {

@@ -15,7 +15,7 @@ use crate::bandwidth::{Bandwidth, Pace};
 use crate::config::{Config, Uplink};
 use crate::drop::{self, DropReason};
 use crate::flow::{self, FlowKey};
-use crate::kernel::{Kernel, Onward};
+use crate::kernel::{Driver, Hop, Kernel, Onward};
 use crate::overlay::{self, Outer};
 use crate::packet::{ETH_LEN, IcmpError, Tuple, send_error_v4, send_error_v6};
 use crate::walk::{self, Action, Step, Walk};
@@ -41,6 +41,8 @@ pub struct Host {
     pub uplinks: HashMap<u32, Uplink>,
     /// Where its routes lead and what that way takes. Nowhere unless said.
     pub onward: Option<(u32, u32)>,
+    /// Whether it knows the Ethernet addresses of whoever it sends to.
+    pub knows_neighbours: bool,
     /// Sockets of the node: address, port, protocol.
     pub sockets: HashSet<(Addr, WirePort, u8)>,
     /// Whether clients outside have been sent to processes of the node.
@@ -78,6 +80,7 @@ impl Default for Host {
             config: Config::default(),
             uplinks: HashMap::new(),
             onward: None,
+            knows_neighbours: true,
             sockets: HashSet::new(),
             host_flows: Word::new(0),
             now: 1000,
@@ -103,6 +106,9 @@ fn full_of_others() -> Walk {
 }
 
 impl Host {
+    /// The Ethernet addresses of what goes on from a driver.
+    pub const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 3, 1], [2, 0, 0, 0, 3, 2]];
+
     /// Has the programs at a hook decide about a packet, and carries out what they do to its bytes, unrecorded.
     pub(super) fn decide(&mut self, hook: Hook, frame: &mut Frame) -> Fate {
         let ether_type = frame.ether_type();
@@ -133,6 +139,21 @@ impl Host {
             frame.mark |= self.config.mark;
         }
         fate
+    }
+
+    /// Has the program at the driver of an uplink decide about a packet, unrecorded, before anybody else has seen it: what became of
+    /// it, if it is not left to [`Hook::FromUplink`].
+    pub fn at_driver(&mut self, ifindex: u32, frame: &mut Frame) -> Option<Fate> {
+        let ether_type = frame.ether_type();
+        self.ifindex = ifindex;
+        self.frame = RefCell::new(core::mem::take(frame));
+        self.reached.set(self.linear);
+        let mut walk = full_of_others();
+        let action = walk::xdp_uplink(self, &mut walk, ether_type);
+        let fate = self.carry_out(action, &walk);
+        self.walk = walk;
+        *frame = self.frame.take();
+        (fate != Fate::Pass).then_some(fate)
     }
 
     /// Has the program that sweeps run with a request: how many flows stay.
@@ -215,6 +236,14 @@ impl Host {
         let start = (offset & 0x7fff) as usize;
         let end = start + size;
         (end <= self.frame.borrow().bytes.len().min(self.reached.get())).then_some(start..end)
+    }
+}
+
+impl Driver for Host {
+    fn hop(&self, _: &mut Walk, next: Addr, length: u32) -> Option<Hop> {
+        // The other node is on the link of the one uplink.
+        let (ifindex, mtu) = if next == Addr::UNSPECIFIED { self.onward? } else { (self.ifindex, u32::MAX) };
+        (self.knows_neighbours && ifindex == self.ifindex && length <= mtu).then_some(Hop { ifindex, macs: Self::MACS })
     }
 }
 

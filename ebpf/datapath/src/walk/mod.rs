@@ -4,6 +4,7 @@
 //!   hand over.
 //! - [`to_pod()`]: what the host's stack sends to a pod.
 //! - [`from_uplink()`]: what comes to the node from outside: of a known flow, to a service (`outside`), to a pod.
+//! - [`xdp_uplink()`]: the same at the driver, of flows of clients outside to backends elsewhere.
 //! - [`to_uplink()`]: what leaves the node, for the masquerade, and for what processes of the node answer as a service.
 //! - [`from_overlay()`]: what comes from other nodes through the tunnel.
 //! - [`to_overlay()`]: what the host's stack sends to other nodes through the tunnel.
@@ -37,6 +38,7 @@ mod to_pod;
 mod to_services;
 mod to_uplink;
 mod tunnel_port;
+mod xdp_uplink;
 
 pub use action::{Action, Step};
 pub use address::Whose;
@@ -53,6 +55,7 @@ pub use to_overlay::to_overlay;
 pub use to_pod::to_pod;
 pub use to_services::to_services;
 pub use to_uplink::to_uplink;
+pub use xdp_uplink::xdp_uplink;
 
 pub use crate::scratch::{Asked, Ends, Route, RouteFlags, Walk, Way};
 

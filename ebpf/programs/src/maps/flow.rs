@@ -71,6 +71,10 @@ static DROPS: map_of!(PerCpuArray, Drops) = PerCpuArray::new();
 #[btf_map]
 static POD_DROPS: map_of!(Array, DropsOfPods) = Array::new();
 
+/// Packets that XDP has sent on.
+#[btf_map]
+static XDP_PACKETS: map_of!(PerCpuArray, PacketsByXdp) = PerCpuArray::new();
+
 /// Samples of dropped packets.
 #[btf_map]
 static EVENTS: map_of!(RingBuf, DropEvents) = RingBuf::new();
@@ -251,6 +255,15 @@ pub(crate) fn memory(index: u32) -> Option<&'static mut Walk> {
 #[inline(always)]
 pub(crate) fn count_drop(reason: u8) {
     if let Some(count) = DROPS.get_ptr_mut(u32::from(reason)) {
+        // SAFETY: this CPU's own counter.
+        unsafe { *count += 1 };
+    }
+}
+
+/// Counts a packet that XDP has sent on.
+#[inline(always)]
+pub(crate) fn count_by_xdp() {
+    if let Some(count) = XDP_PACKETS.get_ptr_mut(0) {
         // SAFETY: this CPU's own counter.
         unsafe { *count += 1 };
     }

@@ -6,7 +6,6 @@ mod bare;
 mod guard;
 mod skb;
 mod stages;
-mod tables;
 mod tunnel;
 
 use core::mem::{size_of, zeroed};
@@ -24,7 +23,8 @@ use fairlead_datapath::walk::{self, Action, Step, Walk};
 
 use crate::maps;
 use guard::{decided, decided_at};
-use skb::Skb;
+
+pub(crate) use skb::Skb;
 
 /// What a pod sends.
 #[classifier]

@@ -21,6 +21,7 @@ mod ports;
 mod sequences;
 mod services;
 mod to_services;
+mod xdp_uplink;
 
 use std::net::IpAddr;
 use std::vec::Vec;

@@ -1,4 +1,4 @@
-//! The tables, for a packet: those of the object, whoever asks.
+//! The tables, for a packet of either kind of context: those of the object, whoever asks.
 
 use fairlead_datapath::flow::{
     self, Destination, Entry, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table,
@@ -8,8 +8,9 @@ use fairlead_datapath::policy::{self, PeerKey, PolicySet, PortKey, RangeKey, Row
 use fairlead_datapath::service::{self, Affinity, AffinityKey, Backend, Frontend, FrontendKey, SourceRangeKey};
 use fairlead_datapath::{Addr, Long};
 
-use super::skb::Skb;
 use crate::maps::Maps;
+use crate::tc::Skb;
+use crate::xdp::Buff;
 
 /// A reference into a map lives as long as the program runs.
 const MAPS: &Maps = &Maps;
@@ -17,7 +18,11 @@ const MAPS: &Maps = &Maps;
 /// Implements a table trait by asking the maps.
 macro_rules! ask_maps {
     ($tables:path { $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)+ }) => {
-        impl $tables for Skb {
+        ask_maps!(@for Skb, $tables { $(fn $name($($arg: $type),*) $(-> $result)?;)+ });
+        ask_maps!(@for Buff, $tables { $(fn $name($($arg: $type),*) $(-> $result)?;)+ });
+    };
+    (@for $context:ty, $tables:path { $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)+ }) => {
+        impl $tables for $context {
             $(#[inline(always)]
             fn $name(&self, $($arg: $type),*) $(-> $result)? {
                 <Maps as $tables>::$name(MAPS, $($arg),*)

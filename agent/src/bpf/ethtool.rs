@@ -1,0 +1,105 @@
+//! What a network device's driver says of itself: ethtool's old system call, which every kernel has, of the network namespace
+//! that this runs in.
+#![expect(unsafe_code, reason = "a system call that no crate wraps")]
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// `SIOCETHTOOL` (include/uapi/linux/sockios.h).
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
+
+/// `ETHTOOL_GDRVINFO` and `ETHTOOL_GFLAGS` (include/uapi/linux/ethtool.h).
+const DRIVER_INFO: u32 = 0x03;
+const FLAGS: u32 = 0x25;
+
+/// `ETH_FLAG_RXVLAN`.
+const RXVLAN: u32 = 1 << 8;
+
+/// What is known of a driver.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Driver {
+    /// Its name, empty if it says none.
+    pub(super) name: String,
+    /// Where the device is plugged in; empty of one that is nowhere.
+    pub(super) bus: String,
+    /// Whether it takes VLAN tags out of packets.
+    pub(super) strips_vlans: bool,
+}
+
+/// The head of `struct ethtool_drvinfo`, and the rest of it.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct DriverInfo {
+    cmd: u32,
+    driver: [u8; 32],
+    version: [u8; 32],
+    firmware: [u8; 32],
+    bus: [u8; 32],
+    rest: [u8; 64],
+}
+
+/// `struct ethtool_value`.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Value {
+    cmd: u32,
+    data: u32,
+}
+
+/// Asks the driver of an interface.
+///
+/// # Errors
+/// There is no such interface.
+pub(super) fn driver(interface: &str) -> io::Result<Driver> {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut info: DriverInfo = zerocopy::FromZeros::new_zeroed();
+    info.cmd = DRIVER_INFO;
+    let mut found = Driver::default();
+    // Drivers need not say who they are.
+    match ask(&socket, interface, info.as_mut_bytes()) {
+        Ok(()) => (found.name, found.bus) = (text(&info.driver), text(&info.bus)),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Err(error),
+        Err(_) => {}
+    }
+    let mut flags = Value { cmd: FLAGS, data: 0 };
+    ask(&socket, interface, flags.as_mut_bytes())?;
+    found.strips_vlans = flags.data & RXVLAN != 0;
+    Ok(found)
+}
+
+/// Asks one question; `request` begins with its number, and is what the kernel writes to.
+fn ask(socket: &OwnedFd, interface: &str, request: &mut [u8]) -> io::Result<()> {
+    // SAFETY: a struct of plain numbers and a union of such and pointers.
+    let mut ifreq: libc::ifreq = unsafe { std::mem::zeroed() };
+    if interface.len() >= ifreq.ifr_name.len() {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    for (to, from) in ifreq.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from.cast_signed();
+    }
+    ifreq.ifr_ifru.ifru_data = request.as_mut_ptr().cast();
+    // SAFETY: the request has the size that its number says, is writable, and lives over the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut ifreq) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn text(bytes: &[u8]) -> String {
+    CStr::from_bytes_until_nul(bytes).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_device_is_plugged_in_nowhere() {
+        let found = driver("lo").unwrap();
+        assert_eq!((found.bus.as_str(), found.strips_vlans), ("", false), "{found:?}");
+        assert!(driver("no-such-device").is_err());
+        assert!(driver("a-name-that-no-device-can-have").is_err());
+    }
+}
