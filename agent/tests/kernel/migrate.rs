@@ -143,7 +143,10 @@ fn loads_as_an_agent() {
 
 /// Loads in another process, which has the capabilities of an agent and no others, and ends. Whether it could.
 fn as_agent(what: &str) -> Result<(), String> {
-    let capabilities = "-all,+net_admin,+net_broadcast,+bpf,+perfmon";
+    run_as_agent(what, "-all,+net_admin,+net_broadcast,+bpf,+perfmon")
+}
+
+fn run_as_agent(what: &str, capabilities: &str) -> Result<(), String> {
     let exe = std::env::current_exe().unwrap();
     let ran = Command::new("setpriv")
         .args(["--inh-caps=-all", &format!("--bounding-set={capabilities}")])
@@ -170,6 +173,21 @@ fn filters(link: &str) -> Vec<(String, String, String)> {
         }
     }
     found
+}
+
+/// Keeps a pin that is the first to go after the pause has begun from being removed, until this is dropped.
+struct Held(PathBuf);
+
+fn hold(pins: &PinDir) -> Held {
+    let pin = pins.table(TableId::FlowCounts).unwrap();
+    assert!(Command::new("mount").arg("--bind").arg(&pin).arg(&pin).status().unwrap().success());
+    Held(pin)
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        assert!(Command::new("umount").arg(&self.0).status().unwrap().success());
+    }
 }
 
 /// Every interface that has programs, and the pods' first.
@@ -221,19 +239,17 @@ fn c52_an_agent_with_its_capabilities_alone_replaces_every_program_or_none() {
         attach_all(load(&object, &pins).unwrap(), &pins, true);
         let state = || all_links().map(|link| (link, names_at(link), filters(link))).collect::<Vec<_>>();
         let before = state();
-        // A table of flows that can't be read: the pause ends, and everything is as it was.
+        // A table that can't be put in the place of the old one: the pause ends, and everything is as it was.
         let table = TableId::OtherFlows;
-        let mut unreadable = next(table, 1000);
-        unreadable.flags |= 1 << 4;
-        relayout(&pins, table, &unreadable, true);
-        let said = as_agent("tcx").unwrap_err();
-        assert!(said.contains("CT_ANY"), "{said}");
-        assert_eq!(state(), before);
-        std::fs::remove_file(pins.map(&format!("{table}@{}", unreadable.version))).unwrap();
-        drop(load(&object, &pins).unwrap());
-        assert_eq!(state(), before, "nothing to take over");
-        // One that can.
         relayout(&pins, table, &next(table, 1000), true);
+        let held = hold(&pins);
+        let said = as_agent("tcx").unwrap_err();
+        assert!(said.contains("can't remove the pin") && said.contains("POD_FLOWS"), "{said}");
+        assert_eq!(state(), before);
+        let maps = names(&dir.join("maps"));
+        let [old, new] = [1, 0].map(|up| format!("{table}@{}", table.info().version.unwrap() + up));
+        assert!(maps.contains(&old) && !maps.contains(&new), "{maps:?}");
+        drop(held);
         as_agent("tcx").unwrap();
         let after = state();
         for ((link, before, _), (_, after, _)) in before.iter().zip(&after) {
@@ -254,15 +270,15 @@ fn c52_before_tcx_every_filter_is_replaced_or_none_and_a_pause_ends_with_the_nex
         let state = || all_links().map(|link| (link, filters(link))).collect::<Vec<_>>();
         let before = state();
         let table = TableId::OtherFlows;
-        let mut unreadable = next(table, 1000);
-        unreadable.flags |= 1 << 4;
-        relayout(&pins, table, &unreadable, true);
-        let said = as_agent("filters").unwrap_err();
-        assert!(said.contains("CT_ANY"), "{said}");
-        assert_eq!(state(), before);
-        std::fs::remove_file(pins.map(&format!("{table}@{}", unreadable.version))).unwrap();
-        drop(load(&object, &pins).unwrap());
         relayout(&pins, table, &next(table, 1000), true);
+        let held = hold(&pins);
+        let said = as_agent("filters").unwrap_err();
+        assert!(said.contains("can't remove the pin") && said.contains("POD_FLOWS"), "{said}");
+        assert_eq!(state(), before);
+        let maps = names(&dir.join("maps"));
+        let [old, new] = [1, 0].map(|up| format!("{table}@{}", table.info().version.unwrap() + up));
+        assert!(maps.contains(&old) && !maps.contains(&new), "{maps:?}");
+        drop(held);
         as_agent("filters").unwrap();
         let after = state();
         for ((link, before), (_, after)) in before.iter().zip(&after) {
@@ -465,6 +481,62 @@ fn c53_what_is_left_out_is_said_and_counted_no_more() {
     });
 }
 
+/// Counters are right for the flows that there are, whatever the table before said and however large it was.
+#[test]
+fn c53_what_is_counted_of_flows_is_counted_again() {
+    in_namespaces("migrate::c53_what_is_counted_of_flows_is_counted_again", |dir| {
+        let (pins, object) = open(dir);
+        let first = load(&object, &pins).unwrap().tables;
+        let flows: Vec<_> = (0..20).map(|n| flow(n, if n < 5 { 7 } else { 8 })).collect();
+        put(&first, TableId::EstablishedFlows, &flows);
+        let count = |tables: &Tables, table: TableId, index: u32| {
+            let found = tables.map(table).unwrap().get(&index.to_ne_bytes()).unwrap().unwrap();
+            u64::from_ne_bytes(*found.first_chunk().unwrap())
+        };
+        let all = |tables: &Tables| {
+            [7, 8, 9, u32::from(PodFlows::EVERYBODY)].map(|index| count(tables, TableId::FlowCounts, index))
+        };
+        let spoil = |tables: &Tables| {
+            let (mut value, index) = ([0; 40], 9_u32.to_ne_bytes());
+            value[..8].copy_from_slice(&77_u64.to_ne_bytes());
+            tables.map(TableId::FlowCounts).unwrap().update(&index, &value, 1).unwrap();
+            tables.map(TableId::PortShares).unwrap().update(&index, &value[..8], 1).unwrap();
+        };
+        spoil(&first);
+        drop(first);
+        // Of another size: places in it are others.
+        for table in [TableId::FlowCounts, TableId::PortShares] {
+            relayout(&pins, table, &next(table, table.info().elements + 64), true);
+        }
+        let second = load(&object, &pins).unwrap();
+        assert_eq!(all(&second.tables), [5, 15, 0, 20]);
+        assert_eq!(count(&second.tables, TableId::PortShares, 9), 0);
+        assert_eq!(second.migrated.len(), 2);
+        spoil(&second.tables);
+        drop(second);
+        // This agent's own, of flows that another has: it may have ended between the two.
+        relayout(&pins, TableId::EstablishedFlows, &next(TableId::EstablishedFlows, 1000), true);
+        let third = load(&object, &pins).unwrap();
+        assert_eq!((all(&third.tables), third.migrated.len()), ([5, 15, 0, 20], 1));
+        assert_eq!(count(&third.tables, TableId::PortShares, 9), 0);
+        assert_eq!(get(&third.tables, TableId::EstablishedFlows), said(&flows));
+        assert!(names(&dir.join("maps")).iter().all(|name| !name.starts_with("new:")));
+    });
+}
+
+#[test]
+fn c53_a_table_is_described_before_the_kernel_has_seen_the_programs() {
+    in_namespaces("migrate::c53_a_table_is_described_before_the_kernel_has_seen_the_programs", |dir| {
+        let (pins, _) = open(dir);
+        let said = run_as_agent("tcx", "-all,+net_admin,+bpf").unwrap_err();
+        let tables = pins.maps().unwrap();
+        assert!(tables.len() > 20, "{tables:?}\n{said}");
+        for pin in tables {
+            assert!(pins.map(&format!("layout:{pin}")).exists(), "{pin}");
+        }
+    });
+}
+
 #[test]
 fn c53_a_smaller_table_keeps_what_was_used_last() {
     in_namespaces("migrate::c53_a_smaller_table_keeps_what_was_used_last", |dir| {
@@ -485,11 +557,25 @@ fn c53_a_smaller_table_keeps_what_was_used_last() {
             values.extend(value);
         }
         many.update(&keys, &values, (room + 5000) as usize).unwrap();
-        let mut there = 0_u64;
-        many.for_each(|_, _| there += 1).unwrap();
+        // The kernel keeps most of them.
+        let seen_in = |map: &Map, place: usize| {
+            let mut all = Vec::new();
+            let each = |_: &[u8], value: &[u8]| all.push(u32::from_ne_bytes(value[place..place + 4].try_into().unwrap()));
+            map.for_each(each).unwrap();
+            all.sort_unstable();
+            all
+        };
+        let there = seen_in(&many, seen);
         let loaded = load(&object, &pins).unwrap();
         let left = of(&loaded.migrated, table);
-        assert_eq!((left.elements + left.no_room, left.no_room), (there, there - u64::from(room)));
+        let too_many = there.len() - room as usize;
+        assert_eq!((left.elements + left.no_room, left.no_room), (there.len() as u64, too_many as u64));
+        let seen = own(table).value.iter().find(|field| field.name == "value.seen").unwrap().offset;
+        let kept = seen_in(loaded.tables.map(table).unwrap(), seen);
+        assert!(kept.first() >= there.get(too_many), "{:?} is older than {:?}", kept.first(), there.get(too_many));
+        // A table of this kind drops some before it is full.
+        assert!(kept.len() > room as usize * 99 / 100, "{} of {room}", kept.len());
+        assert_eq!(kept.last(), there.last());
     });
 }
 
