@@ -25,12 +25,14 @@ const CNI_SOCKET: &str = "/run/fairlead/cni.sock";
 /// How long an agent may take until it is ready.
 const READY: Duration = Duration::from_secs(240);
 
-/// What an agent may do on a cluster, as `setpriv` takes it.
+/// What an agent may do on a cluster, as `setpriv` takes it, and what `fairlead install` may, which the lab leaves to the agent: give
+/// its directory of names to fairlead-dns.
 fn capabilities() -> String {
     let manifest = include_str!("../../manifests/base/agent.yaml");
     let agent = manifest.split_once("drop: [ALL]\n            add:\n").map_or("", |(_, rest)| rest);
     let names = agent.lines().map_while(|line| line.trim().strip_prefix("- ")?.split(' ').next());
-    names.map(|name| format!(",+{}", name.to_lowercase())).collect()
+    let own: String = names.map(|name| format!(",+{}", name.to_lowercase())).collect();
+    format!("{own},+chown,+dac_override,+fowner")
 }
 
 /// Who connects pods.

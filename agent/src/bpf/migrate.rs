@@ -114,6 +114,7 @@ pub(super) fn migrate(
     let attached = Attached::find(pins)?;
     let foreign = Map::open(&current(&tables, TableId::Foreign, pins))?;
     let pause = Pause::prepare(&attached, ebpf, tcx)?;
+    info!(hooks = pause.hooks(), "packets pause while tables of flows are read");
     let paused = Instant::now();
     // Whatever fails: the pause ends when it is dropped.
     pause.begin()?;
