@@ -376,9 +376,8 @@ impl Writer<'_> {
 
 /// Writes an element, again if there is no memory for it at once.
 fn write(map: &Map, key: &[u8], value: &[u8]) -> Result<(), BpfError> {
-    let is_short = |error: &BpfError| {
-        matches!(error, BpfError::Map { source, .. } if source.raw_os_error() == Some(libc::ENOMEM))
-    };
+    let is_short =
+        |error: &BpfError| matches!(error, BpfError::Map { source, .. } if source.raw_os_error() == Some(libc::ENOMEM));
     let mut tries = 1;
     loop {
         match map.update(key, value, 1) {

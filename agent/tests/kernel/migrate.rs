@@ -305,7 +305,8 @@ fn leave_in_a_pause(mut ebpf: aya::Ebpf) {
     let guard: &mut SchedClassifier = ebpf.program_mut("fairlead_guard").unwrap().try_into().unwrap();
     for link in all_links() {
         for way in [TcAttachType::Ingress, TcAttachType::Egress] {
-            let options = TcAttachOptions::Netlink(NlOptions { priority: 40, handle: 1.into(), ..NlOptions::default() });
+            let options =
+                TcAttachOptions::Netlink(NlOptions { priority: 40, handle: 1.into(), ..NlOptions::default() });
             guard.attach_with_options(link, way, options).unwrap();
         }
     }
@@ -560,7 +561,8 @@ fn c53_a_smaller_table_keeps_what_was_used_last() {
         // The kernel keeps most of them.
         let seen_in = |map: &Map, place: usize| {
             let mut all = Vec::new();
-            let each = |_: &[u8], value: &[u8]| all.push(u32::from_ne_bytes(value[place..place + 4].try_into().unwrap()));
+            let each =
+                |_: &[u8], value: &[u8]| all.push(u32::from_ne_bytes(value[place..place + 4].try_into().unwrap()));
             map.for_each(each).unwrap();
             all.sort_unstable();
             all
