@@ -25,6 +25,16 @@ const CNI_SOCKET: &str = "/run/fairlead/cni.sock";
 /// How long an agent may take until it is ready.
 const READY: Duration = Duration::from_secs(240);
 
+/// What an agent may do on a cluster, as `setpriv` takes it, and what `fairlead install` may, which the lab leaves to the agent: give
+/// its directory of names to fairlead-dns.
+fn capabilities() -> String {
+    let manifest = include_str!("../../manifests/base/agent.yaml");
+    let agent = manifest.split_once("drop: [ALL]\n            add:\n").map_or("", |(_, rest)| rest);
+    let names = agent.lines().map_while(|line| line.trim().strip_prefix("- ")?.split(' ').next());
+    let own: String = names.map(|name| format!(",+{}", name.to_lowercase())).collect();
+    format!("{own},+chown,+dac_override,+fowner")
+}
+
 /// Who connects pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wiring {
@@ -203,7 +213,9 @@ impl Node {
     fn launch(&self, program: &Path, arguments: &[&str]) -> Agent<'_> {
         let objects = self.manifests.directory().to_string_lossy().into_owned();
         let program = program.to_string_lossy();
-        let mut argv = vec![&program, "agent", "--node", &self.name, "--objects", &objects];
+        let capabilities = format!("--bounding-set=-all{}", capabilities());
+        let mut argv = vec!["setpriv", "--inh-caps=-all", &capabilities];
+        argv.extend([&program, "agent", "--node", &self.name, "--objects", &objects]);
         argv.extend(arguments);
         let process = self.spawn("agent", &argv, &[]);
         *self.agent.lock().expect("no holder panics") = Some(process);

@@ -64,10 +64,13 @@ fn next(own: Layout, elements: u32) -> Layout {
         offset = usize::next_multiple_of(offset, field.size.next_power_of_two().min(8));
         field.offset = offset;
         offset += field.size;
-        if let Some((_, mask)) = field.bits.first_mut()
+        // A place that no other bit has, and no group of them.
+        let taken = field.bits.iter().fold(0, |all, (_, mask)| all | mask);
+        let free = (0..field.size * 8).find(|place| taken >> place & 1 == 0);
+        if let (Some((_, mask)), Some(free)) = (field.bits.first_mut(), free)
             && *mask == 1
         {
-            *mask = 1 << 20;
+            *mask = 1 << free;
         }
     }
     layout.value.push(Field { name: "value.new".to_owned(), offset: 0, size: 8, bits: Vec::new() });

@@ -206,6 +206,44 @@ fn c52_connections_go_on_when_an_agent_takes_over_tables_of_another_version() {
     assert_eq!(stage.status()["warnings"], Value::Array(Vec::new()));
 }
 
+/// What was in force is, as soon as an agent is gone that was killed in a pause, and the next one completes what it began.
+#[test]
+fn c52_an_agent_that_is_killed_in_a_pause_takes_it_along() {
+    const PAUSE: &str = "packets pause while tables of flows are read";
+    let stage = Stage::new();
+    let node = stage.node();
+    let mut open: Vec<Connection> = stage.vips().map(|ip| stage.client.connect(&Probe::tcp(ip, 80)).unwrap()).collect();
+    let held = stage.hold(20);
+    let mut completed = 0;
+    for delay in [0, 10, 25, 50, 100, 200] {
+        node.agent().stop();
+        relayout(node, &[("CT_EST", 60_000), ("CT_ANY", 700_000), ("SLOTS", 3_000_000)]);
+        let pauses = || node.agent().log().matches(PAUSE).count();
+        let before = pauses();
+        node.launch_agent();
+        stage.lab.wait_until("the agent makes a pause", || if pauses() > before { Ok(()) } else { Err("no pause") });
+        thread::sleep(Duration::from_millis(delay));
+        node.agent().kill9();
+        // No agent runs.
+        for connection in &mut open {
+            connection.exchange(10, 10).unwrap();
+        }
+        for ip in stage.vips() {
+            stage.client.tcp(ip, 80).unwrap();
+        }
+        node.start_agent();
+        completed += migrated(&stage.status()).len();
+        for connection in &mut open {
+            connection.exchange(10, 10).unwrap();
+        }
+        for ip in stage.vips() {
+            stage.client.tcp(ip, 80).unwrap();
+        }
+    }
+    assert!(completed > 0, "every agent was killed too late");
+    assert_eq!(stage.use_all(held), 20 * 8);
+}
+
 /// Three agents in turn, which are whole builds: this one, one whose table of flows has other fields, bits and sizes, and this one
 /// again. `cargo xtask next` builds the second, from this source with a few lines changed. `FAIRLEAD_RELEASES` names others that
 /// follow on the one in `FAIRLEAD_BIN_DIR`, divided by colons.

@@ -19,7 +19,9 @@ use fairlead_objects::causes;
 use tracing::{debug, info, warn};
 
 use super::clsact::{self, Filter};
-use super::filters::{GUARD, OF_BARE_UPLINK, OF_POD, OF_UPLINK, PodFilters, Rank, is_of_uplink};
+use super::filters::{
+    GUARD, OF_BARE_UPLINK, OF_OVERLAY, OF_POD, OF_SERVICES, OF_UPLINK, PodFilters, Rank, is_of_uplink,
+};
 use super::later::{Later, Linked};
 use super::links::{self, Target};
 use super::xdp::AtUplinks;
@@ -225,7 +227,7 @@ impl Hooks {
     pub fn attach_pod(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
         // Nobody else needs to make its links any more; who has begun is waited for.
         self.take_back(ifindex);
-        self.attach_both(["from_pod", "to_pod"], link, ifindex)?;
+        self.attach_both([OF_POD[0], OF_POD[1]], link, ifindex)?;
         self.attach_guards(link, ifindex)
     }
 
@@ -334,7 +336,7 @@ impl Hooks {
     /// # Errors
     /// The interface is gone, or the kernel refuses.
     pub fn attach_overlay(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
-        self.attach_both(["from_overlay", "to_overlay"], link, ifindex)?;
+        self.attach_both(OF_OVERLAY, link, ifindex)?;
         self.attach_guards(link, ifindex)
     }
 
@@ -345,7 +347,7 @@ impl Hooks {
     /// The interface is gone, or the kernel refuses.
     pub fn attach_services(&mut self, link: &str, ifindex: u32) -> Result<(), BpfError> {
         let (program, guard) = (Place::Interface { ifindex, ingress: false }, Place::Guard { ifindex, ingress: false });
-        self.claim(program, "to_services", link);
+        self.claim(program, OF_SERVICES, link);
         self.attach(program)?;
         self.claim(guard, GUARD, link);
         self.attach(guard)

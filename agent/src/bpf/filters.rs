@@ -19,6 +19,8 @@ pub(super) struct Rank(pub(super) u16);
 pub const STAND_IN: u16 = 50;
 
 impl Rank {
+    /// Whatever makes a pause, before all of them, on kernels without tcx.
+    pub(super) const PAUSE: Self = Self(40);
     /// The programs themselves: where there is no tcx, and of a pod until it has its links.
     pub(super) const PROGRAM: Self = Self(STAND_IN);
     /// The guards, behind them.
@@ -28,6 +30,9 @@ impl Rank {
 /// The program that drops whatever none before it has decided on.
 pub(super) const GUARD: &str = "fairlead_guard";
 
+/// The program that leaves every packet to the next.
+pub(super) const PASS: &str = "fairlead_pass";
+
 /// The programs of a pod's interface: what it sends, what it gets, and the guard.
 pub(super) const OF_POD: [&str; 3] = ["from_pod", "to_pod", GUARD];
 
@@ -35,6 +40,30 @@ pub(super) const OF_POD: [&str; 3] = ["from_pod", "to_pod", GUARD];
 pub(super) const OF_UPLINK: [&str; 2] = ["from_uplink", "to_uplink"];
 /// The same of one whose packets have no Ethernet header.
 pub(super) const OF_BARE_UPLINK: [&str; 2] = ["from_bare", "to_bare"];
+
+/// The programs of the tunnel's device.
+pub(super) const OF_OVERLAY: [&str; 2] = ["from_overlay", "to_overlay"];
+
+/// The program of the device for Services: what leaves by it.
+pub(super) const OF_SERVICES: &str = "to_services";
+
+/// Every program of packets: whether it sees what comes in at an interface, and its name.
+const PACKET: [(bool, &str); 9] = [
+    (true, OF_POD[0]),
+    (false, OF_POD[1]),
+    (true, OF_UPLINK[0]),
+    (false, OF_UPLINK[1]),
+    (true, OF_BARE_UPLINK[0]),
+    (false, OF_BARE_UPLINK[1]),
+    (true, OF_OVERLAY[0]),
+    (false, OF_OVERLAY[1]),
+    (false, OF_SERVICES),
+];
+
+/// Whether a program is one of packets in this direction.
+pub(super) fn is_packet(ingress: bool, program: &str) -> bool {
+    PACKET.contains(&(ingress, program))
+}
 
 /// Whether a program is an uplink's.
 pub(super) fn is_of_uplink(program: &str) -> bool {
@@ -99,22 +128,16 @@ impl PodFilters {
 
 /// Filters that may be left when pods' links and the tunnel's device are gone: on kernels without tcx those of uplinks, and
 /// those of links that could not be deleted. Whether they see what comes in, where they are, and of which program.
-const LEFT: [(bool, Rank, &str); 8] = [
-    (true, Rank::PROGRAM, OF_UPLINK[0]),
-    (false, Rank::PROGRAM, OF_UPLINK[1]),
-    (true, Rank::PROGRAM, OF_BARE_UPLINK[0]),
-    (false, Rank::PROGRAM, OF_BARE_UPLINK[1]),
-    (true, Rank::PROGRAM, OF_POD[0]),
-    (false, Rank::PROGRAM, OF_POD[1]),
-    (true, Rank::GUARD, GUARD),
-    (false, Rank::GUARD, GUARD),
-];
+fn left() -> impl Iterator<Item = (bool, Rank, &'static str)> {
+    let guards = [Rank::PAUSE, Rank::GUARD].into_iter().flat_map(|rank| [(true, rank, GUARD), (false, rank, GUARD)]);
+    PACKET.into_iter().map(|(ingress, program)| (ingress, Rank::PROGRAM, program)).chain(guards)
+}
 
 /// Removes filters, which have no pins to go with.
 pub fn remove_filters() {
     let links = nix::net::if_::if_nameindex();
     for link in links.iter().flat_map(|links| links.iter()) {
-        for (ingress, rank, program) in LEFT {
+        for (ingress, rank, program) in left() {
             if let Err(error) = clsact::remove(link.index(), ingress, rank, program) {
                 warn!(link = %link.name().to_string_lossy(), program, %error, "can't remove a filter");
             }

@@ -6,9 +6,10 @@ use fairlead_datapath::catalog::TableId;
 use fairlead_objects::causes;
 use tracing::{debug, info};
 
+use super::attach::has_tcx;
 use super::migrate::{Migration, migrate};
 use super::survey::Survey;
-use super::{BpfError, ObjectFile, PinDir, SocketList, Tables, layouts, packet_log, socket_list, sys};
+use super::{BpfError, ObjectFile, PinDir, SocketList, Tables, layouts, packet_log, pause, socket_list, sys};
 
 /// Bytes of a verifier log that an error shows.
 const LOG_END: usize = 1200;
@@ -47,10 +48,28 @@ pub struct ProgramInfo {
 /// # Errors
 /// A pinned map can't be read, or the kernel refuses the object.
 pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
+    load_by(object, pins, has_tcx())
+}
+
+/// The same, as on kernels without tcx.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_without_tcx(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
+    load_by(object, pins, false)
+}
+
+fn load_by(object: &ObjectFile, pins: &PinDir, tcx: bool) -> Result<Loaded, BpfError> {
+    if !tcx {
+        // Before anything can go wrong: no packet passes until it is gone.
+        pause::clear();
+    }
     let definition = object.definition()?;
     definition.check()?;
     let survey = Survey::of(pins)?;
     let adopted = survey.adopted;
+    // The loader pins tables before the kernel has seen the programs, and whoever finds a table needs to find what it is.
+    TableId::ALL.iter().filter_map(|&id| layouts::describe(pins, id)).try_for_each(|made| made.map(drop))?;
     let cookie = sys::netns_cookie()
         .map_err(|e| BpfError::Load(format!("can't get the cookie of the network namespace: {e}")))?;
 
@@ -80,7 +99,7 @@ pub fn load(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, BpfError> {
     programs.sort_by(|a, b| a.name.cmp(&b.name));
     info!(programs = programs.len(), maps = definition.maps.len(), adopted, "eBPF object loaded");
     let Survey { old, unknown, adopted: _ } = survey;
-    let migrated = migrate(old, &ebpf, &definition, pins)?;
+    let migrated = migrate(old, &ebpf, &definition, pins, tcx)?;
     Survey::forget(unknown, pins)?;
     let tables = Tables::open(&definition, pins)?;
     layouts::remove_orphans(pins)?;

@@ -1,34 +1,43 @@
 //! Tables of another version, read into this agent's.
 //!
 //! 1. Tables of objects, which no program writes, are read while the old programs go on.
-//! 2. A [`Pause`]: guards at every hook. The barrier says when no old program is running any more.
-//! 3. Tables of flows are read. Nobody writes them or the new ones, so nothing can be missed.
-//! 4. The new tables get their names, and the old ones lose theirs.
-//! 5. The new programs come to every hook.
+//! 2. A [`Pause`]: guards in front of every program. The barrier says when no old program is running any more.
+//! 3. Tables of flows are read, and what is counted of them is counted again. Nobody writes them or the new ones, so nothing
+//!    can be missed.
+//! 4. The new tables get their names, and the old ones lose theirs: counters before flows, so that whoever has to begin again with
+//!    flows counts again.
+//! 5. The new programs take the place of the old ones, behind the guards, and these go.
 //!
-//! If anything fails before 4, the old programs are put back, with their tables. If the agent ends anywhere, its successor
-//! begins again, or, from 4 on, finds the new tables.
+//! If anything fails before 4, the guards go, and the old programs go on with their tables. If the agent ends anywhere, its
+//! successor begins again, or, from 4 on, finds the new tables.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::Instant;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use fairlead_datapath::catalog::{Kind, TableId};
 use fairlead_datapath::config::Config;
 use fairlead_datapath::flow::{Flow, FlowKey, PodFlows, Table};
-use tracing::info;
+use tracing::{info, warn};
 use zerocopy::FromBytes as _;
 
 use super::fs::unpin;
 use super::map::Map;
-use super::pause::Pause;
-use super::survey::{How, Old};
-use super::{BpfError, Definition, PinDir, layouts};
-use crate::layout::{Converter, Counts, is_of_flows, recount};
+use super::pause::{Attached, Pause};
+use super::survey::{COUNTED, How, Old};
+use super::{BpfError, Definition, PinDir};
+use crate::layout::{Converter, Counts, Loss, is_of_flows, loss, recount};
 
 /// Elements that are written at once.
 const BATCH: usize = 1024;
+
+/// How often an element is tried again for which the kernel has no memory, and after how long: it takes it from what it has
+/// prepared for each CPU, and prepares more meanwhile (`bpf_mem_alloc`).
+const TRIES: u32 = 50;
+const AGAIN: Duration = Duration::from_millis(1);
 
 /// What became of a table of another version.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -85,6 +94,7 @@ pub(super) fn migrate(
     ebpf: &Ebpf,
     definition: &Definition,
     pins: &PinDir,
+    tcx: bool,
 ) -> Result<Vec<Migration>, BpfError> {
     if old.is_empty() {
         return Ok(Vec::new());
@@ -94,27 +104,32 @@ pub(super) fn migrate(
     for (table, old) in old {
         let Some(pin) = table.info().pin() else { continue };
         let new = Map::open(&pins.new_table(&pin))?;
-        let tally = if is_of_flows(table) { Tally::default() } else { take_over(table, &old, &new)? };
-        tables.push(Moved { table, pin, old, new, tally });
+        let mut moved = Moved { table, pin, old, new, tally: Tally::default() };
+        if !is_of_flows(table) {
+            moved.take_over()?;
+        }
+        tables.push(moved);
     }
-    let pause = Pause::find(pins)?;
+    tables.sort_by_key(|moved| !COUNTED.contains(&moved.table));
+    let attached = Attached::find(pins)?;
+    let foreign = Map::open(&current(&tables, TableId::Foreign, pins))?;
+    let pause = Pause::prepare(&attached, ebpf, tcx)?;
+    info!(hooks = pause.hooks(), "packets pause while tables of flows are read");
     let paused = Instant::now();
-    pause.begin(ebpf)?;
-    let done =
-        flows(&mut tables, definition, pins).and_then(|()| tables.iter().try_for_each(|moved| moved.describe(pins)));
-    if let Err(error) = done {
-        pause.undo();
-        return Err(error);
-    }
+    // Whatever fails: the pause ends when it is dropped.
+    pause.begin()?;
+    flows(&mut tables, definition, pins)?;
     tables.iter().try_for_each(|moved| moved.commit(pins))?;
-    pause.end(ebpf);
-    let (hooks, pause) = (pause.hooks(), paused.elapsed());
-    let migrated: Vec<_> = tables.iter().map(Moved::migration).collect();
+    attached.replace(ebpf, &foreign);
+    pause.end();
+    let (hooks, paused) = (pause.hooks(), paused.elapsed());
+    drop(pause);
+    let migrated: Vec<_> = tables.iter().filter_map(Moved::migration).collect();
     for Migration { table, from, to, elements, .. } in &migrated {
         info!(table, from, to, elements, "table of another version taken over");
     }
     let took = begin.elapsed();
-    info!(?took, ?pause, hooks, "packets that came in the pause were dropped (no_program)");
+    info!(?took, pause = ?paused, hooks, "packets that came in the pause were dropped (no_program)");
     Ok(migrated)
 }
 
@@ -130,8 +145,31 @@ struct Moved {
 }
 
 impl Moved {
-    fn describe(&self, pins: &PinDir) -> Result<(), BpfError> {
-        layouts::describe(pins, self.table).map_or(Ok(()), |described| described.map(drop))
+    /// Reads all of the old table into the new one. Where that can't be and the loss is bearable, it begins empty.
+    fn take_over(&mut self) -> Result<(), BpfError> {
+        match (take_over(self.table, &self.old, &self.new), loss(self.table)) {
+            (Ok(tally), _) => self.tally = tally,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(loss)) => {
+                warn!(table = self.table.info().name, %error, "a table can't be taken over");
+                self.begin_empty(loss, &error);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_empty(&mut self, loss: Loss, error: &BpfError) {
+        let mut keys = Vec::new();
+        let cleared = self.new.for_each(|key, _| keys.push(key.to_vec()));
+        let is_array = matches!(self.table.info().kind, Kind::Array | Kind::PerCpuArray);
+        let cleared = cleared.and_then(|()| {
+            // Elements of an array can't be removed: what was read of it is right.
+            keys.iter().filter(|_| !is_array).try_for_each(|key| self.new.delete(key, 1))
+        });
+        if let Err(error) = cleared {
+            warn!(table = self.table.info().name, %error, "the table has a part of what was there");
+        }
+        (self.tally, self.old.how) = (Tally::default(), How::Begin(loss, error.to_string()));
     }
 
     /// Gives the new table its name. The old one loses its own before that: a table under its own name has everything.
@@ -142,33 +180,48 @@ impl Moved {
         unpin(pins.new_table(&self.pin))
     }
 
-    fn migration(&self) -> Migration {
+    /// Nothing of a table that had this agent's version and was counted again.
+    fn migration(&self) -> Option<Migration> {
         let info = self.table.info();
         let Tally { elements, no_room, unreadable } = self.tally;
         let lost = match &self.old.how {
             How::Begin(loss, why) => Some(format!("{}, since {why}", loss.what)),
-            How::Convert { .. } => None,
+            How::Convert { .. } | How::Count => None,
         };
-        let to = info.version.unwrap_or_default();
-        Migration { table: info.name, from: self.old.version, to, elements, no_room, unreadable, lost }
+        let (from, to) = (self.old.version, info.version.unwrap_or_default());
+        (from != to).then_some(Migration { table: info.name, from, to, elements, no_room, unreadable, lost })
+    }
+}
+
+/// Where the table is that this agent's programs have.
+fn current(tables: &[Moved], table: TableId, pins: &PinDir) -> PathBuf {
+    match tables.iter().find(|moved| moved.table == table) {
+        Some(moved) => pins.new_table(&moved.pin),
+        None => pins.table(table).unwrap_or_default(),
     }
 }
 
 /// Takes over the tables of flows, once no old program is running any more.
 fn flows(tables: &mut [Moved], definition: &Definition, pins: &PinDir) -> Result<(), BpfError> {
-    let current = |tables: &[Moved], table: TableId| match tables.iter().find(|moved| moved.table == table) {
-        Some(moved) => Map::open(&pins.new_table(&moved.pin)),
-        None => Map::open(&pins.table(table).unwrap_or_default()),
+    barrier(&Map::open(&current(tables, TableId::Barrier, pins))?, definition)?;
+    tables.iter_mut().filter(|moved| is_of_flows(moved.table)).try_for_each(Moved::take_over)?;
+    let left = |moved: &Moved| is_of_flows(moved.table) && moved.tally.no_room + moved.tally.unreadable > 0;
+    let lost = tables.iter().any(left);
+    let of = |table| Map::open(&current(tables, table, pins));
+    let counts_change = |moved: &Moved| {
+        matches!(moved.table, TableId::EstablishedFlows | TableId::OtherFlows) || matches!(moved.old.how, How::Count)
     };
-    barrier(&current(tables, TableId::Barrier)?, definition)?;
-    for moved in tables.iter_mut().filter(|moved| is_of_flows(moved.table)) {
-        moved.tally = take_over(moved.table, &moved.old, &moved.new)?;
+    if tables.iter().any(counts_change) {
+        let counted = count_again(&of)?;
+        for moved in tables.iter_mut().filter(|moved| matches!(moved.old.how, How::Count)) {
+            moved.tally.elements = if moved.table == TableId::FlowCounts { counted[0] } else { counted[1] };
+        }
     }
-    let lost = tables.iter().any(|moved| is_of_flows(moved.table) && moved.tally.no_room + moved.tally.unreadable > 0);
     if lost {
-        // What was left out counts for nobody.
-        let of = |table| current(tables, table);
-        count_again(&of)?;
+        // Which ports are in use is found out as they are tried.
+        let (sets, mut keys) = (Map::open(&current(tables, TableId::PortSets, pins))?, Vec::new());
+        sets.for_each(|key, _| keys.push(key.to_vec()))?;
+        keys.iter().try_for_each(|key| sets.delete(key, 1))?;
     }
     Ok(())
 }
@@ -181,8 +234,8 @@ fn barrier(map: &Map, definition: &Definition) -> Result<(), BpfError> {
     map.update(&0_u32.to_ne_bytes(), &inner.as_value(), 1)
 }
 
-/// Writes what is counted of flows anew, by the flows that there are.
-fn count_again(of: &impl Fn(TableId) -> Result<Map, BpfError>) -> Result<(), BpfError> {
+/// Writes what is counted of flows anew, by the flows that there are. Says how many counters of pods and of ports count any.
+fn count_again(of: &impl Fn(TableId) -> Result<Map, BpfError>) -> Result<[u64; 2], BpfError> {
     let config = of(TableId::Settings)?.get(&0_u32.to_ne_bytes())?;
     let seed = config.and_then(|config| Config::read_from_bytes(&config).ok()).map_or(0, |config| config.seed);
     let mut counts = Counts::default();
@@ -207,10 +260,7 @@ fn count_again(of: &impl Fn(TableId) -> Result<Map, BpfError>) -> Result<(), Bpf
         values.extend(counts.shares.get(&index).copied().unwrap_or_default().to_ne_bytes());
     }
     shares.update(&keys, &values, shares.shape().max_entries as usize)?;
-    // Which ports are in use is found out as they are tried.
-    let (sets, mut keys) = (of(TableId::PortSets)?, Vec::new());
-    sets.for_each(|key, _| keys.push(key.to_vec()))?;
-    keys.iter().try_for_each(|key| sets.delete(key, 1))
+    Ok([counts.pods.len() as u64, counts.shares.len() as u64])
 }
 
 /// Reads all of an old table into a new one.
@@ -314,13 +364,27 @@ impl Writer<'_> {
             return Ok(());
         }
         for (key, value) in keys.chunks_exact(key_size).zip(values.chunks_exact(value_size)) {
-            match self.new.update(key, value, 1) {
+            match write(self.new, key, value) {
                 Ok(()) => self.tally.elements += 1,
                 Err(BpfError::Map { source, .. }) if is_full(&source) => self.tally.no_room += 1,
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+}
+
+/// Writes an element, again if there is no memory for it at once.
+fn write(map: &Map, key: &[u8], value: &[u8]) -> Result<(), BpfError> {
+    let is_short =
+        |error: &BpfError| matches!(error, BpfError::Map { source, .. } if source.raw_os_error() == Some(libc::ENOMEM));
+    let mut tries = 1;
+    loop {
+        match map.update(key, value, 1) {
+            Err(error) if is_short(&error) && tries < TRIES => thread::sleep(AGAIN),
+            result => return result,
+        }
+        tries += 1;
     }
 }
 

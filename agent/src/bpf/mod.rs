@@ -37,7 +37,7 @@ pub use filters::{PodFilters, STAND_IN, remove_filters};
 pub use fs::PinDir;
 pub use later::Linked;
 pub use links::detach;
-pub use load::{Loaded, ProgramInfo, load};
+pub use load::{Loaded, ProgramInfo, load, load_without_tcx};
 pub use map::{Map, MapShape, TableLayout};
 pub use migrate::Migration;
 pub use mounts::watch_mounts;

@@ -10,7 +10,7 @@ use nix::sys::socket::{
 };
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{LinkFlags, LinkLayerType, LinkMessage};
 
 /// More than the answers to the messages of one interface take.
 const RECEIVE_BUFFER: usize = 32 * 1024;
@@ -119,4 +119,16 @@ pub(super) fn set_down(ifindex: u32) -> io::Result<()> {
     link.header.change_mask = LinkFlags::Up;
     let answers = execute(vec![Request { message: RouteNetlinkMessage::SetLink(link), flags: 0 }])?;
     answers.iter().try_for_each(|answer| answer.done(&[]))
+}
+
+/// What packets of an interface begin with.
+pub(super) fn link_layer(ifindex: u32) -> io::Result<LinkLayerType> {
+    let mut link = LinkMessage::default();
+    link.header.index = ifindex;
+    let answers = execute(vec![Request { message: RouteNetlinkMessage::GetLink(link), flags: 0 }])?;
+    answers.iter().try_for_each(|answer| answer.done(&[]))?;
+    match answers.into_iter().find_map(|answer| answer.found) {
+        Some(RouteNetlinkMessage::NewLink(link)) => Ok(link.header.link_layer_type),
+        _ => Err(io::Error::other("the kernel says nothing of the interface")),
+    }
 }

@@ -1,72 +1,66 @@
-//! A pause of packets: the guard, which drops, in the place of every packet program of an agent before.
+//! A pause of packets: guards, which drop, in front of every packet program of an agent before.
 //!
 //! While tables of flows are read into new ones no program may write either. Nor may an old program see a packet of a flow
 //! that a new one has made, or the reverse: each would take it for a stranger's, and the host's stack would answer it with a
-//! reset. So all old programs go before the first new one comes. What is sent meanwhile is sent again.
+//! reset. So no old program sees anything any more before the first new one comes. What is sent meanwhile is sent again.
+//!
+//! The programs stay where they are, behind the guard: nobody could put them back, since a link does not give away its program,
+//! and the kernel's list of programs is for `CAP_SYS_ADMIN` alone, which agents don't have. Where there is tcx the guard has a
+//! link of its own that is pinned nowhere. So it is gone with the agent, however that ends, and the old programs go on. Before
+//! tcx it is a filter ahead of the programs', which goes with the pause, or when the next agent starts ([`clear`]).
+//!
+//! A place in front takes a grace period of the kernel, a change of who is there does not. So [`Pause::prepare`] takes the
+//! places, for a program that leaves every packet to the next; the pause itself begins and ends within a moment at all of them.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::Ebpf;
-use aya::programs::{ProgramFd, loaded_programs};
-use fairlead_datapath::slot_of;
-use tracing::{debug, warn};
+use fairlead_datapath::{overlay, slot_of, svc};
+use rtnetlink::packet_route::link::LinkLayerType;
+use tracing::{debug, info, warn};
 
+use super::attach::TCX;
 use super::clsact::{self, Filter};
-use super::filters::{GUARD, OF_BARE_UPLINK, OF_POD, OF_UPLINK, Rank};
-use super::{BpfError, PinDir, links, sys};
+use super::filters::{GUARD, OF_BARE_UPLINK, OF_OVERLAY, OF_POD, OF_SERVICES, OF_UPLINK, PASS, Rank, is_packet};
+use super::map::Map;
+use super::{BpfError, PinDir, links, netlink, sys};
 
-/// The programs of the tunnel's device.
-const OF_OVERLAY: [&str; 2] = ["from_overlay", "to_overlay"];
+/// A hook: an interface's index, and whether it sees what comes in there.
+type At = (u32, bool);
 
-/// Every hook of packets, with guards in place of the programs.
+/// What an agent before has attached to packets.
 #[derive(Debug, Default)]
-pub(super) struct Pause {
-    hooks: Vec<Hook>,
+pub(super) struct Attached {
+    programs: Vec<Program>,
 }
 
-/// A hook that has a program.
+/// A program that is attached.
 #[derive(Debug)]
-struct Hook {
+struct Program {
     at: At,
-    /// The interface, for messages.
+    /// The interface or the link's pin, for messages.
     target: String,
-    /// The name of the program that belongs there.
-    program: String,
-    /// The one that was there, to put back.
-    before: Option<ProgramFd>,
+    by: By,
 }
 
-/// Where a program is attached.
+/// How it is attached.
 #[derive(Debug)]
-enum At {
+enum By {
+    /// By a link, which is pinned.
     Link(OwnedFd),
-    Filter { ifindex: u32, ingress: bool },
+    /// As a filter, with this name.
+    Filter(String),
 }
 
-impl At {
-    /// Replaces the program there by another, at once.
-    fn put(&self, program: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-        match self {
-            Self::Link(link) => sys::link_update(link.as_fd(), program),
-            Self::Filter { ifindex, ingress } => {
-                // It keeps its name, by which the next agent knows what belongs there.
-                clsact::put(*ifindex, &[Filter { ingress: *ingress, rank: Rank::PROGRAM, name, program }])
-            }
-        }
-    }
-}
-
-impl Pause {
+impl Attached {
     /// What is attached.
     ///
     /// # Errors
     /// The pins can't be listed.
     pub(super) fn find(pins: &PinDir) -> Result<Self, BpfError> {
-        let programs = loaded_programs().filter_map(Result::ok);
-        let mut programs: BTreeMap<u32, _> = programs.map(|info| (info.id(), info)).collect();
-        let mut hooks = Vec::new();
+        let mut programs = Vec::new();
         for name in pins.links()? {
             let pin = pins.link(&name);
             let Some(ifindex) = links::interface(&pin).filter(|ifindex| *ifindex != 0) else { continue };
@@ -74,92 +68,176 @@ impl Pause {
             else {
                 continue;
             };
-            let found = programs.get(&info.prog_id);
-            let program = found.and_then(|info| info.name_as_str()).unwrap_or_default().to_owned();
-            let ingress = name.starts_with("tcx_in_");
-            let before = found.and_then(|info| info.fd().ok());
-            let program = belongs(&program, ifindex, ingress);
-            hooks.push(Hook { at: At::Link(link), target: name, program, before });
+            let [ingress, _] = TCX;
+            programs.push(Program { at: (ifindex, info.b == ingress), target: name, by: By::Link(link) });
         }
-        for interface in nix::net::if_::if_nameindex().iter().flat_map(|all| all.iter()) {
-            let ifindex = interface.index();
-            for ingress in [true, false] {
-                let found = clsact::find(ifindex, ingress, Rank::PROGRAM);
-                let Ok(Some(clsact::Found { name, program })) = found else { continue };
-                if !is_ours(&name) {
-                    continue;
-                }
-                let before = program.and_then(|id| programs.remove(&id)).and_then(|info| info.fd().ok());
-                let target = interface.name().to_string_lossy().into_owned();
-                hooks.push(Hook { at: At::Filter { ifindex, ingress }, target, program: name, before });
+        each_hook(|at, target| {
+            let found = clsact::find(at.0, at.1, Rank::PROGRAM).ok().flatten();
+            if let Some(clsact::Found { name, .. }) = found.filter(|found| is_packet(at.1, &found.name)) {
+                programs.push(Program { at, target: target.to_owned(), by: By::Filter(name) });
             }
-        }
-        Ok(Self { hooks })
+        });
+        Ok(Self { programs })
     }
 
-    /// Puts the guard everywhere. When it returns, programs that were running before may still be.
+    /// Puts this agent's programs in the place of those of an agent before. `foreign`: the table of pods that another plugin
+    /// has wired. Those that can't be are left to whoever attaches programs next.
+    pub(super) fn replace(&self, ebpf: &Ebpf, foreign: &Map) {
+        for Program { at, target, by } in &self.programs {
+            let put = || match by {
+                By::Link(link) => sys::link_update(link.as_fd(), fd(ebpf, belongs(*at, foreign)?)?),
+                By::Filter(name) => put(*at, Rank::PROGRAM, name, fd(ebpf, name)?),
+            };
+            match put() {
+                Err(error) if is_there(*at) => {
+                    warn!(target, %error, "the program of the agent before stays until this one attaches its own");
+                }
+                Err(error) => debug!(target, %error, "the interface is gone"),
+                Ok(()) => {}
+            }
+        }
+    }
+}
+
+/// A place in front of every program that is attached.
+#[derive(Debug)]
+pub(super) struct Pause {
+    places: Vec<Place>,
+    pass: OwnedFd,
+    guard: OwnedFd,
+}
+
+/// A place in front of a program.
+#[derive(Debug)]
+struct Place {
+    at: At,
+    target: String,
+    /// The link. `None`: it is a filter.
+    link: Option<OwnedFd>,
+}
+
+impl Pause {
+    /// Takes a place in front of every program, and lets everything pass there. `tcx`: whether the kernel has it.
     ///
     /// # Errors
-    /// A hook keeps its program. Then all have theirs again.
-    pub(super) fn begin(&self, ebpf: &Ebpf) -> Result<(), BpfError> {
-        let guard = fd(ebpf, GUARD)?;
-        let result = self.hooks.iter().try_for_each(|hook| {
-            hook.at.put(guard, &hook.program).or_else(|source| match &hook.at {
-                // Its interface is gone, and no packet comes there.
-                At::Link(link) if sys::link_info(link.as_fd()).is_ok_and(|info| info.a == 0) => Ok(()),
-                At::Filter { ifindex, .. } if nix::net::if_::if_indextoname(*ifindex).is_err() => Ok(()),
-                _ => Err(BpfError::Attach { program: GUARD, target: hook.target.clone(), source }),
-            })
-        });
-        if result.is_err() {
-            self.undo();
-        }
-        result
-    }
-
-    /// Puts back what was there.
-    pub(super) fn undo(&self) {
-        for Hook { at, target, program, before } in &self.hooks {
-            let result = before
-                .as_ref()
-                .map_or_else(|| Err(io::Error::other("the program is gone")), |before| at.put(before.as_fd(), program));
-            if let Err(error) = result {
-                warn!(target, program, %error, "can't put back a program: nothing passes there until an agent has started");
+    /// A place can't be had. Then there is none.
+    pub(super) fn prepare(attached: &Attached, ebpf: &Ebpf, tcx: bool) -> Result<Self, BpfError> {
+        let own = |name| {
+            let own = fd(ebpf, name).and_then(|fd| fd.try_clone_to_owned());
+            own.map_err(|source| BpfError::Attach { program: name, target: "any interface".to_owned(), source })
+        };
+        let mut pause = Self { places: Vec::new(), pass: own(PASS)?, guard: own(GUARD)? };
+        let hooks: BTreeMap<At, &str> = attached.programs.iter().map(|p| (p.at, p.target.as_str())).collect();
+        for (at, target) in hooks {
+            let [ingress, egress] = TCX;
+            let attach_type = if at.1 { ingress } else { egress };
+            let pass = pause.pass.as_fd();
+            let made = if tcx {
+                sys::link_create(pass, at.0, attach_type, sys::Position::First).map(Some)
+            } else {
+                put(at, Rank::PAUSE, GUARD, pass).map(|()| None)
+            };
+            match made {
+                Ok(link) => pause.places.push(Place { at, target: target.to_owned(), link }),
+                // No packet comes there any more.
+                Err(_) if !is_there(at) => {}
+                Err(source) => return Err(BpfError::Attach { program: PASS, target: target.to_owned(), source }),
             }
         }
+        Ok(pause)
     }
 
-    /// Puts this agent's programs in the place of the guards. Those that can't be are left to whoever attaches programs next.
-    pub(super) fn end(&self, ebpf: &Ebpf) {
-        for Hook { at, target, program, before: _ } in &self.hooks {
-            let result = fd(ebpf, program).map_err(io::Error::other).and_then(|fd| at.put(fd, program));
-            if let Err(error) = result {
-                debug!(target, program, %error, "no program yet after the pause");
+    /// Lets nothing pass any more. When it returns, programs that were running before may still be.
+    ///
+    /// # Errors
+    /// A hook lets everything pass. Drop the pause then.
+    pub(super) fn begin(&self) -> Result<(), BpfError> {
+        self.places.iter().try_for_each(|place| match place.put(self.guard.as_fd()) {
+            Err(source) if is_there(place.at) => {
+                Err(BpfError::Attach { program: GUARD, target: place.target.clone(), source })
             }
-        }
+            _ => Ok(()),
+        })
     }
 
     /// How many hooks there are.
     pub(super) fn hooks(&self) -> usize {
-        self.hooks.len()
+        self.places.len()
+    }
+
+    /// Lets everything pass again, to whatever program is there now.
+    pub(super) fn end(&self) {
+        for place in &self.places {
+            if let Err(error) = place.put(self.pass.as_fd())
+                && is_there(place.at)
+            {
+                warn!(target = place.target, %error, "packets are dropped there until the guard is gone");
+            }
+        }
     }
 }
 
-/// The program that belongs where this one is: an agent may have ended in a pause.
-fn belongs(program: &str, ifindex: u32, ingress: bool) -> String {
-    let [from, to, _] = OF_POD;
-    match program {
-        GUARD if slot_of(ifindex).is_some() => if ingress { from } else { to }.to_owned(),
-        other => other.to_owned(),
+impl Drop for Pause {
+    /// Gives up the places.
+    fn drop(&mut self) {
+        self.end();
+        for Place { at, target, .. } in self.places.extract_if(.., |place| place.link.is_none()) {
+            if let Err(error) = clsact::remove(at.0, at.1, Rank::PAUSE, GUARD) {
+                warn!(target, %error, "can't remove the filter in front of a program");
+            }
+        }
     }
 }
 
-fn is_ours(program: &str) -> bool {
-    [[OF_POD[0], OF_POD[1]], OF_UPLINK, OF_BARE_UPLINK, OF_OVERLAY].as_flattened().contains(&program)
+impl Place {
+    /// Replaces who is there by another, at once.
+    fn put(&self, program: BorrowedFd<'_>) -> io::Result<()> {
+        match &self.link {
+            Some(link) => sys::link_update(link.as_fd(), program),
+            None => put(self.at, Rank::PAUSE, GUARD, program),
+        }
+    }
 }
 
-fn fd<'a>(ebpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>, BpfError> {
-    let missing = || BpfError::Missing { what: "program", name: name.to_owned() };
-    let program = ebpf.program(name).ok_or_else(missing)?;
-    Ok(program.fd().map_err(|_| missing())?.as_fd())
+/// Removes the filters of a pause in which an agent was killed. Links are gone with it.
+pub(super) fn clear() {
+    each_hook(|at, target| match clsact::remove(at.0, at.1, Rank::PAUSE, GUARD) {
+        Ok(false) => {}
+        Ok(true) => info!(target, "an agent ended in a pause: packets pass again"),
+        Err(error) => debug!(target, %error, "nothing to remove"),
+    });
+}
+
+fn each_hook(mut each: impl FnMut(At, &str)) {
+    for interface in nix::net::if_::if_nameindex().iter().flat_map(|all| all.iter()) {
+        for ingress in [true, false] {
+            each((interface.index(), ingress), &interface.name().to_string_lossy());
+        }
+    }
+}
+
+fn is_there((ifindex, _): At) -> bool {
+    nix::net::if_::if_indextoname(ifindex).is_ok()
+}
+
+fn put((ifindex, ingress): At, rank: Rank, name: &str, program: BorrowedFd<'_>) -> io::Result<()> {
+    clsact::put(ifindex, &[Filter { ingress, rank, name, program }])
+}
+
+/// The program that belongs to a hook that has one.
+fn belongs((ifindex, ingress): At, foreign: &Map) -> io::Result<&'static str> {
+    let is_foreign = || foreign.get(&ifindex.to_ne_bytes()).map(|side| side.is_some()).map_err(io::Error::other);
+    let [from, to] = match ifindex {
+        overlay::IFINDEX => OF_OVERLAY,
+        svc::IFINDEX => [OF_SERVICES; 2],
+        _ if slot_of(ifindex).is_some() || is_foreign()? => [OF_POD[0], OF_POD[1]],
+        _ if netlink::link_layer(ifindex)? == LinkLayerType::Ether => OF_UPLINK,
+        _ => OF_BARE_UPLINK,
+    };
+    Ok(if ingress { from } else { to })
+}
+
+fn fd<'a>(ebpf: &'a Ebpf, name: &str) -> io::Result<BorrowedFd<'a>> {
+    let program = ebpf.program(name).ok_or_else(|| io::Error::other(format!("the object has no program {name}")))?;
+    program.fd().map(AsFd::as_fd).map_err(io::Error::other)
 }

@@ -17,6 +17,9 @@ use super::map::{Map, MapShape, TableLayout};
 use super::{BpfError, PinDir};
 use crate::layout::{Converter, Layout, Loss, loss, oldest};
 
+/// The tables that are counted again.
+pub(super) const COUNTED: [TableId; 2] = [TableId::FlowCounts, TableId::PortShares];
+
 /// What is pinned.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
@@ -46,6 +49,8 @@ pub(super) struct Old {
 pub(super) enum How {
     /// Element by element. `seen`: where in an old value the second of its last use is.
     Convert { converter: Box<Converter>, seen: Option<(usize, usize)> },
+    /// Not: it is counted again from the flows, since its indices depend on its size, and its numbers on which flows there are.
+    Count,
     /// Not: what is lost, and why.
     Begin(Loss, String),
 }
@@ -76,7 +81,25 @@ impl Survey {
                 survey.old.insert(table, old);
             }
         }
+        survey.count_anew(pins)?;
         Ok(survey)
+    }
+
+    /// Where flows are read into a new table, what is counted of them goes into new tables too, also those of this agent's own
+    /// version: the old ones are right for the old flows, wherever the agent ends.
+    fn count_anew(&mut self, pins: &PinDir) -> Result<(), BpfError> {
+        use TableId as T;
+        if [T::EstablishedFlows, T::OtherFlows].iter().chain(&COUNTED).all(|table| !self.old.contains_key(table)) {
+            return Ok(());
+        }
+        for table in COUNTED {
+            let own = || Some((pins.table(table)?, table.info().version?));
+            if let Some((path, version)) = own().filter(|(path, _)| !self.old.contains_key(&table) && path.exists()) {
+                let map = Map::open(&path)?;
+                self.old.insert(table, Old { path, map, version, how: How::Count });
+            }
+        }
+        Ok(())
     }
 
     /// Removes what only another release has: an agent of that release would take it for what it left itself.
@@ -156,6 +179,9 @@ impl Old {
     fn of(table: TableId, version: Option<u32>, pin: &str, pins: &PinDir) -> Result<Self, BpfError> {
         let path = pins.map(pin);
         let map = Map::open(&path)?;
+        if COUNTED.contains(&table) {
+            return Ok(Self { path, map, version: version.unwrap_or_default(), how: How::Count });
+        }
         let how = match (readable(table, pin, map.shape(), pins), loss(table)) {
             (_, Some(loss)) if loss.always => How::Begin(loss, "the kernel can't fill it".to_owned()),
             (Ok(how), _) => how,

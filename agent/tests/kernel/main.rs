@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fairlead_agent::apply::apply;
-use fairlead_agent::bpf::{BpfError, Hooks, Map, MapShape, ObjectFile, PinDir, Tables, load};
+use fairlead_agent::bpf::{BpfError, Hooks, Map, MapShape, ObjectFile, PinDir, Tables, load, load_without_tcx};
 use fairlead_agent::layout::Layout;
 use fairlead_agent::plan::Op;
 use fairlead_agent::repair::{Kind, Looked};

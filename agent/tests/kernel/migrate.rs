@@ -129,6 +129,191 @@ fn hooked(link: &str) -> Vec<u32> {
     [Ingress, Egress].map(|way| programs_at(link, way)).concat()
 }
 
+const AS_AGENT: &str = "FAIRLEAD_KERNEL_TEST_AGENT";
+
+/// What [`as_agent`] runs.
+#[test]
+fn loads_as_an_agent() {
+    let Ok(what) = std::env::var(AS_AGENT) else { return };
+    let (pins, object) = open(Path::new("/sys/fs/bpf/fairlead"));
+    let loaded = if what == "tcx" { load(&object, &pins) } else { load_without_tcx(&object, &pins) };
+    let loaded = loaded.unwrap_or_else(|error| panic!("refused: {error}"));
+    assert!(!loaded.migrated.is_empty());
+}
+
+/// Loads in another process, which has the capabilities of an agent and no others, and ends. Whether it could.
+fn as_agent(what: &str) -> Result<(), String> {
+    run_as_agent(what, "-all,+net_admin,+net_broadcast,+bpf,+perfmon")
+}
+
+fn run_as_agent(what: &str, capabilities: &str) -> Result<(), String> {
+    let exe = std::env::current_exe().unwrap();
+    let ran = Command::new("setpriv")
+        .args(["--inh-caps=-all", &format!("--bounding-set={capabilities}")])
+        .arg(exe)
+        .args(["--exact", "migrate::loads_as_an_agent", "--nocapture", "--test-threads=1"])
+        .env(AS_AGENT, what)
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(said.contains("1 passed") || said.contains("refused:"), "{said}");
+    if ran.status.success() { Ok(()) } else { Err(said) }
+}
+
+/// What is at the filters of an interface: priority, name and program.
+fn filters(link: &str) -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    for way in ["ingress", "egress"] {
+        let shown = Command::new("tc").args(["filter", "show", "dev", link, way]).output().unwrap();
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        for line in shown.lines().filter(|line| line.contains("handle 0x1 ")) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let after = |word: &str| words.iter().skip_while(|w| **w != word).nth(1).map(|w| (*w).to_owned()).unwrap();
+            found.push((after("pref"), after("0x1"), after("id")));
+        }
+    }
+    found
+}
+
+/// Keeps a pin that is the first to go after the pause has begun from being removed, until this is dropped.
+struct Held(PathBuf);
+
+fn hold(pins: &PinDir) -> Held {
+    let pin = pins.table(TableId::FlowCounts).unwrap();
+    assert!(Command::new("mount").arg("--bind").arg(&pin).arg(&pin).status().unwrap().success());
+    Held(pin)
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        assert!(Command::new("umount").arg(&self.0).status().unwrap().success());
+    }
+}
+
+/// Every interface that has programs, and the pods' first.
+const LINKS: [(&str, u32); 6] = [
+    ("flab", 1_000_007),
+    ("flac", 1_000_008),
+    ("foreign", 77),
+    ("eth7", 78),
+    ("fairlead.vxlan", 999_999),
+    ("fairlead.svc", 999_998),
+];
+
+/// An agent that has programs at every kind of interface: also of a device without Ethernet headers.
+fn attach_all(loaded: fairlead_agent::bpf::Loaded, pins: &PinDir, tcx: bool) {
+    for (n, (link, ifindex)) in LINKS.into_iter().enumerate() {
+        ip(&format!("link add {link} index {ifindex} type veth peer name peer{n}"));
+    }
+    ip("tuntap add bare mode tun");
+    let side = [77_u32.to_ne_bytes(), 9_u32.to_ne_bytes()].concat();
+    loaded.tables.map(TableId::Foreign).unwrap().update(&77_u32.to_ne_bytes(), &side, 1).unwrap();
+    let mut hooks =
+        if tcx { Hooks::new(loaded.ebpf, pins.clone()) } else { Hooks::without_tcx(loaded.ebpf, pins.clone()) };
+    hooks.attach_pod("flab", 1_000_007).unwrap();
+    hooks.attach_pod("flac", 1_000_008).unwrap();
+    hooks.attach_foreign("foreign", 77).unwrap();
+    hooks.attach_uplink("eth7", 78, false).unwrap();
+    hooks.attach_uplink("bare", nix::net::if_::if_nametoindex("bare").unwrap(), true).unwrap();
+    hooks.attach_overlay("fairlead.vxlan", 999_999).unwrap();
+    hooks.attach_services("fairlead.svc", 999_998).unwrap();
+}
+
+fn all_links() -> impl Iterator<Item = &'static str> {
+    LINKS.into_iter().map(|(link, _)| link).chain(["bare"])
+}
+
+/// The names of the programs at an interface's tcx hooks, with their ids.
+fn names_at(link: &str) -> Vec<(String, u32)> {
+    use aya::programs::TcAttachType::{Egress, Ingress};
+    let of = |way| aya::programs::SchedClassifier::query_tcx(link, way).unwrap().1;
+    let all = [Ingress, Egress].map(of);
+    all.iter().flatten().map(|program| (program.name_as_str().unwrap().to_owned(), program.id())).collect()
+}
+
+/// Programs are known by what their interfaces are: the kernel shows no agent whose they are.
+#[test]
+fn c52_an_agent_with_its_capabilities_alone_replaces_every_program_or_none() {
+    in_namespaces("migrate::c52_an_agent_with_its_capabilities_alone_replaces_every_program_or_none", |dir| {
+        let (pins, object) = open(dir);
+        attach_all(load(&object, &pins).unwrap(), &pins, true);
+        let state = || all_links().map(|link| (link, names_at(link), filters(link))).collect::<Vec<_>>();
+        let before = state();
+        // A table that can't be put in the place of the old one: the pause ends, and everything is as it was.
+        let table = TableId::OtherFlows;
+        relayout(&pins, table, &next(table, 1000), true);
+        let held = hold(&pins);
+        let said = as_agent("tcx").unwrap_err();
+        assert!(said.contains("can't remove the pin") && said.contains("POD_FLOWS"), "{said}");
+        assert_eq!(state(), before);
+        let maps = names(&dir.join("maps"));
+        let [old, new] = [1, 0].map(|up| format!("{table}@{}", table.info().version.unwrap() + up));
+        assert!(maps.contains(&old) && !maps.contains(&new), "{maps:?}");
+        drop(held);
+        as_agent("tcx").unwrap();
+        let after = state();
+        for ((link, before, _), (_, after, _)) in before.iter().zip(&after) {
+            let names = |all: &[(String, u32)]| all.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+            assert_eq!(names(before), names(after), "{link}");
+            assert!(!before.is_empty(), "{link}");
+            assert!(after.iter().all(|program| !before.contains(program)), "{link}: {before:?} {after:?}");
+        }
+    });
+}
+
+#[test]
+fn c52_before_tcx_every_filter_is_replaced_or_none_and_a_pause_ends_with_the_next_agent() {
+    let test = "migrate::c52_before_tcx_every_filter_is_replaced_or_none_and_a_pause_ends_with_the_next_agent";
+    in_namespaces(test, |dir| {
+        let (pins, object) = open(dir);
+        attach_all(load(&object, &pins).unwrap(), &pins, false);
+        let state = || all_links().map(|link| (link, filters(link))).collect::<Vec<_>>();
+        let before = state();
+        let table = TableId::OtherFlows;
+        relayout(&pins, table, &next(table, 1000), true);
+        let held = hold(&pins);
+        let said = as_agent("filters").unwrap_err();
+        assert!(said.contains("can't remove the pin") && said.contains("POD_FLOWS"), "{said}");
+        assert_eq!(state(), before);
+        let maps = names(&dir.join("maps"));
+        let [old, new] = [1, 0].map(|up| format!("{table}@{}", table.info().version.unwrap() + up));
+        assert!(maps.contains(&old) && !maps.contains(&new), "{maps:?}");
+        drop(held);
+        as_agent("filters").unwrap();
+        let after = state();
+        for ((link, before), (_, after)) in before.iter().zip(&after) {
+            let names = |all: &[(String, String, String)]| {
+                all.iter().map(|(pref, name, _)| (pref.clone(), name.clone())).collect::<Vec<_>>()
+            };
+            assert_eq!(names(before), names(after), "{link}");
+            // Guards are replaced when programs are attached.
+            let programs = || after.iter().filter(|(pref, ..)| pref == "50");
+            assert!(programs().count() > 0 && programs().all(|program| !before.contains(program)), "{link}");
+        }
+        // An agent was killed in the pause.
+        leave_in_a_pause(load_without_tcx(&object, &pins).unwrap().ebpf);
+        assert_ne!(state(), after);
+        drop(load_without_tcx(&object, &pins).unwrap());
+        assert_eq!(state(), after);
+    });
+}
+
+/// Leaves guards where a pause puts them.
+fn leave_in_a_pause(mut ebpf: aya::Ebpf) {
+    use aya::programs::SchedClassifier;
+    use aya::programs::tc::{NlOptions, TcAttachOptions, TcAttachType};
+    let guard: &mut SchedClassifier = ebpf.program_mut("fairlead_guard").unwrap().try_into().unwrap();
+    for link in all_links() {
+        for way in [TcAttachType::Ingress, TcAttachType::Egress] {
+            let options =
+                TcAttachOptions::Netlink(NlOptions { priority: 40, handle: 1.into(), ..NlOptions::default() });
+            guard.attach_with_options(link, way, options).unwrap();
+        }
+    }
+    // They are detached with it.
+    std::mem::forget(ebpf);
+}
+
 #[test]
 fn c52_tables_of_another_version_are_read_into_new_ones() {
     in_namespaces("migrate::c52_tables_of_another_version_are_read_into_new_ones", |dir| {
@@ -208,33 +393,6 @@ fn names(dir: &Path) -> Vec<String> {
         std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
-}
-
-#[test]
-fn c52_filters_get_the_new_programs_as_well() {
-    in_namespaces("migrate::c52_filters_get_the_new_programs_as_well", |dir| {
-        ip("link add flab index 1000007 type veth peer name eth0");
-        let shown = |way: &str| {
-            let shown = Command::new("tc").args(["filter", "show", "dev", "flab", way]).output().unwrap();
-            let shown = String::from_utf8(shown.stdout).unwrap();
-            let line = shown.lines().find(|line| line.contains("handle 0x1 ") && !line.contains("guard")).unwrap();
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let after = |word: &str| words.iter().skip_while(|w| **w != word).nth(1).map(|w| (*w).to_owned());
-            (after("0x1").unwrap(), after("id").unwrap())
-        };
-        let (pins, object) = open(dir);
-        let first = load(&object, &pins).unwrap();
-        let mut hooks = Hooks::without_tcx(first.ebpf, pins.clone());
-        hooks.attach_pod("flab", 1_000_007).unwrap();
-        let before = ["ingress", "egress"].map(shown);
-        drop((hooks, first.tables));
-        relayout(&pins, TableId::OtherFlows, &next(TableId::OtherFlows, 1000), true);
-        let second = load(&object, &pins).unwrap();
-        let after = ["ingress", "egress"].map(shown);
-        let program = second.ebpf.program("from_pod").unwrap().info().unwrap().id();
-        assert_eq!(after[0], ("from_pod".to_owned(), program.to_string()));
-        assert_eq!((&*after[1].0, after[1].1 != before[1].1), ("to_pod", true), "{before:?} {after:?}");
-    });
 }
 
 #[test]
@@ -324,6 +482,62 @@ fn c53_what_is_left_out_is_said_and_counted_no_more() {
     });
 }
 
+/// Counters are right for the flows that there are, whatever the table before said and however large it was.
+#[test]
+fn c53_what_is_counted_of_flows_is_counted_again() {
+    in_namespaces("migrate::c53_what_is_counted_of_flows_is_counted_again", |dir| {
+        let (pins, object) = open(dir);
+        let first = load(&object, &pins).unwrap().tables;
+        let flows: Vec<_> = (0..20).map(|n| flow(n, if n < 5 { 7 } else { 8 })).collect();
+        put(&first, TableId::EstablishedFlows, &flows);
+        let count = |tables: &Tables, table: TableId, index: u32| {
+            let found = tables.map(table).unwrap().get(&index.to_ne_bytes()).unwrap().unwrap();
+            u64::from_ne_bytes(*found.first_chunk().unwrap())
+        };
+        let all = |tables: &Tables| {
+            [7, 8, 9, u32::from(PodFlows::EVERYBODY)].map(|index| count(tables, TableId::FlowCounts, index))
+        };
+        let spoil = |tables: &Tables| {
+            let (mut value, index) = ([0; 40], 9_u32.to_ne_bytes());
+            value[..8].copy_from_slice(&77_u64.to_ne_bytes());
+            tables.map(TableId::FlowCounts).unwrap().update(&index, &value, 1).unwrap();
+            tables.map(TableId::PortShares).unwrap().update(&index, &value[..8], 1).unwrap();
+        };
+        spoil(&first);
+        drop(first);
+        // Of another size: places in it are others.
+        for table in [TableId::FlowCounts, TableId::PortShares] {
+            relayout(&pins, table, &next(table, table.info().elements + 64), true);
+        }
+        let second = load(&object, &pins).unwrap();
+        assert_eq!(all(&second.tables), [5, 15, 0, 20]);
+        assert_eq!(count(&second.tables, TableId::PortShares, 9), 0);
+        assert_eq!(second.migrated.len(), 2);
+        spoil(&second.tables);
+        drop(second);
+        // This agent's own, of flows that another has: it may have ended between the two.
+        relayout(&pins, TableId::EstablishedFlows, &next(TableId::EstablishedFlows, 1000), true);
+        let third = load(&object, &pins).unwrap();
+        assert_eq!((all(&third.tables), third.migrated.len()), ([5, 15, 0, 20], 1));
+        assert_eq!(count(&third.tables, TableId::PortShares, 9), 0);
+        assert_eq!(get(&third.tables, TableId::EstablishedFlows), said(&flows));
+        assert!(names(&dir.join("maps")).iter().all(|name| !name.starts_with("new:")));
+    });
+}
+
+#[test]
+fn c53_a_table_is_described_before_the_kernel_has_seen_the_programs() {
+    in_namespaces("migrate::c53_a_table_is_described_before_the_kernel_has_seen_the_programs", |dir| {
+        let (pins, _) = open(dir);
+        let said = run_as_agent("tcx", "-all,+net_admin,+bpf").unwrap_err();
+        let tables = pins.maps().unwrap();
+        assert!(tables.len() > 20, "{tables:?}\n{said}");
+        for pin in tables {
+            assert!(pins.map(&format!("layout:{pin}")).exists(), "{pin}");
+        }
+    });
+}
+
 #[test]
 fn c53_a_smaller_table_keeps_what_was_used_last() {
     in_namespaces("migrate::c53_a_smaller_table_keeps_what_was_used_last", |dir| {
@@ -344,11 +558,26 @@ fn c53_a_smaller_table_keeps_what_was_used_last() {
             values.extend(value);
         }
         many.update(&keys, &values, (room + 5000) as usize).unwrap();
-        let mut there = 0_u64;
-        many.for_each(|_, _| there += 1).unwrap();
+        // The kernel keeps most of them.
+        let seen_in = |map: &Map, place: usize| {
+            let mut all = Vec::new();
+            let each =
+                |_: &[u8], value: &[u8]| all.push(u32::from_ne_bytes(value[place..place + 4].try_into().unwrap()));
+            map.for_each(each).unwrap();
+            all.sort_unstable();
+            all
+        };
+        let there = seen_in(&many, seen);
         let loaded = load(&object, &pins).unwrap();
         let left = of(&loaded.migrated, table);
-        assert_eq!((left.elements + left.no_room, left.no_room), (there, there - u64::from(room)));
+        let too_many = there.len() - room as usize;
+        assert_eq!((left.elements + left.no_room, left.no_room), (there.len() as u64, too_many as u64));
+        let seen = own(table).value.iter().find(|field| field.name == "value.seen").unwrap().offset;
+        let kept = seen_in(loaded.tables.map(table).unwrap(), seen);
+        assert!(kept.first() >= there.get(too_many), "{:?} is older than {:?}", kept.first(), there.get(too_many));
+        // A table of this kind drops some before it is full.
+        assert!(kept.len() > room as usize * 99 / 100, "{} of {room}", kept.len());
+        assert_eq!(kept.last(), there.last());
     });
 }
 

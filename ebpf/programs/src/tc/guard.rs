@@ -26,6 +26,13 @@ pub(crate) fn fairlead_guard(TcContext { skb }: TcContext) -> i32 {
     TC_ACT_SHOT
 }
 
+/// Leaves every packet to whoever comes next: what stands before the programs until a pause begins, and after it, so that the guard
+/// can take its place, and give it back, at once.
+#[classifier]
+pub(crate) fn fairlead_pass(_: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
 /// What a program answers at an interface that has a guard: passing a packet is a decision there, and never left to who comes
 /// next.
 #[inline(always)]
