@@ -236,8 +236,7 @@ pub(super) fn forget(tables: &Tables, pod: &AttachedPod) -> Result<(), BpfError>
 ///
 /// # Errors
 /// The kernel refuses.
-pub(super) fn note_only(tables: &Tables, pods: impl Iterator<Item = &ForeignPod>) -> Result<(), BpfError> {
-    let pods: Vec<AttachedPod> = pods.map(ForeignPod::to_pod).collect();
+pub(super) fn note_only(tables: &Tables, pods: &[AttachedPod]) -> Result<(), BpfError> {
     let (foreign, host_sides) = (tables.map(TableId::Foreign)?, tables.map(TableId::HostSides)?);
     let mut left: Vec<Vec<u8>> = Vec::new();
     foreign.for_each(|ifindex, _| {
