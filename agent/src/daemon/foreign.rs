@@ -282,9 +282,8 @@ async fn ask<T>(inputs: &mpsc::Sender<Input>, input: impl FnOnce(oneshot::Sender
 /// The pods of this node that another plugin has given addresses.
 fn wanted(model: &Model) -> Vec<Wanted> {
     // One that ends is not taken in any more: its address may be another's before its object is gone.
-    let is_here = |pod: &&Pod| {
-        pod.node_name.as_deref() == Some(model.node_name()) && !pod.host_network && !pod.terminating
-    };
+    let is_here =
+        |pod: &&Pod| pod.node_name.as_deref() == Some(model.node_name()) && !pod.host_network && !pod.terminating;
     let own: BTreeSet<&ObjectKey> =
         model.local().values().filter(|local| local.foreign.is_none()).map(|local| &local.key).collect();
     let pods = model.pods().filter(is_here);

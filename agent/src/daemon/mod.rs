@@ -232,7 +232,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         }
         false => Some(foreign::Keeper::open(Arc::clone(&shared), netlink.clone(), foreign_pods)),
     };
-    let adopted: Vec<_> = foreign.iter().flat_map(foreign::Keeper::adopted).map(crate::foreign::ForeignPod::to_pod).collect();
+    let adopted: Vec<_> =
+        foreign.iter().flat_map(foreign::Keeper::adopted).map(crate::foreign::ForeignPod::to_pod).collect();
     foreign::note_only(&loaded.tables, &adopted)?;
     for pod in foreign.iter().flat_map(foreign::Keeper::adopted) {
         let attached = pod.to_pod();

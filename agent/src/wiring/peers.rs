@@ -62,7 +62,8 @@ impl Asking {
             return Some(handle.clone());
         }
         let opened = if self.strict {
-            rtnetlink::new_connection_with_strict_check().map(|(connection, handle, _)| (tokio::spawn(connection), handle))
+            rtnetlink::new_connection_with_strict_check()
+                .map(|(connection, handle, _)| (tokio::spawn(connection), handle))
         } else {
             rtnetlink::new_connection().map(|(connection, handle, _)| (tokio::spawn(connection), handle))
         };

@@ -104,10 +104,13 @@ impl Sides {
                 // It went while it was looked at.
                 Ok(None) => {}
                 Err(Mute) => {
-                    if !self.mute.contains_key(&ifindex) {
-                        warn!(link = name, "the kernel does not tell of the other end of this veth (too many names or addresses?)");
-                        self.mute.insert(ifindex, Instant::now());
-                    }
+                    self.mute.entry(ifindex).or_insert_with(|| {
+                        warn!(
+                            link = name,
+                            "the kernel does not tell of the other end of this veth (too many names or addresses?)"
+                        );
+                        Instant::now()
+                    });
                     if let Some(last) = last {
                         self.seen.insert(ifindex, last);
                     }

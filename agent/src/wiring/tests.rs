@@ -426,9 +426,8 @@ fn a_pod_whose_link_has_too_many_names_holds_nobody_up() {
         assert_eq!(before.1.sides.iter().map(|side| side.ips.len()).collect::<Vec<_>>(), [1, 1]);
         let mut most = 0;
         for link in ["eth0", "eth1"] {
-            let names: String = (0..495)
-                .map(|n| format!("link property add dev {link} altname {link}{n:0>123}\n"))
-                .collect();
+            let names: String =
+                (0..495).map(|n| format!("link property add dev {link} altname {link}{n:0>123}\n")).collect();
             let path = std::env::temp_dir().join(format!("fairlead-names-{}", std::process::id()));
             std::fs::write(&path, names).unwrap();
             // The kernel takes as many as an attribute has room for.
@@ -441,9 +440,8 @@ fn a_pod_whose_link_has_too_many_names_holds_nobody_up() {
         for _ in 0..2 {
             let begun = std::time::Instant::now();
             peers.changed().note_all();
-            let looks = async {
-                (macs(netlink.pods(&mut peers).await.unwrap()), sides.look(&wanted, &[]).await.unwrap())
-            };
+            let looks =
+                async { (macs(netlink.pods(&mut peers).await.unwrap()), sides.look(&wanted, &[]).await.unwrap()) };
             let seen = tokio::time::timeout(long, looks).await.expect("no look waits for ever");
             // Of the one what was seen last, of the other what is so.
             assert_eq!(seen, before, "{most} names");
