@@ -360,3 +360,54 @@ fn c57_pods_whose_interface_cannot_be_told_are_named() {
         if text.contains(hidden) { Err(text) } else { Ok(()) }
     });
 }
+
+#[test]
+fn c57_a_pod_that_hides_its_interface_stays_closed() {
+    let lab = lab(Lab::builder().bridged(), &POLICY);
+    let first = lab.node("node-1");
+    let [near, server] = ["near", "server"].map(|name| pod(first, name));
+    first.start_agent();
+    let slots = found(&lab, &[&near, &server]);
+    lab.apply(&policy("closed", "server", "policyTypes: [Ingress]"));
+    let probe = quick(server.v4(), 8080);
+    is_cut(&lab, "a pod that policy closes is reached", || near.probe(&probe));
+    // So many names that the kernel's answer about the link is longer than what reads it has room for.
+    let names = "link=$(ip -o -4 addr show scope global | awk '{print $2; exit}'); \
+                 seq 490 | awk -v link=$link '{printf \"link property add dev %s altname n%0126d\\n\", link, $1}' | ip -batch -";
+    server.vantage().must_run(&["sh", "-c", names]);
+    // Longer than looks are apart.
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(near.probe(&probe).is_err());
+    assert_eq!(found(&lab, &[&near, &server]), slots);
+    first.agent().kill9();
+    first.start_agent();
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(near.probe(&probe).is_err(), "with the next agent");
+    assert_eq!(found(&lab, &[&near, &server]), slots, "with the next agent");
+    // And others come and go as before.
+    let late = pod(first, "late");
+    found(&lab, &[&late]);
+}
+
+#[test]
+fn c56_an_agent_that_wires_pods_itself_takes_none_of_another_network_on() {
+    for (network, builder) in networks() {
+        let lab = lab(builder, &POLICY);
+        let first = lab.node("node-1");
+        let [near, server] = ["near", "server"].map(|name| pod(first, name));
+        first.start_agent();
+        found(&lab, &[&near, &server]);
+        lab.apply(&policy("closed", "server", "policyTypes: [Ingress]"));
+        let probe = quick(server.v4(), 8080);
+        is_cut(&lab, &format!("{network}: a pod that policy closes is reached"), || near.probe(&probe));
+        first.agent().stop();
+        // Without an uninstall: what was attached is detached, and what was noted forgotten.
+        first.launch_agent_with(&[]).wait_ready();
+        reaches(&lab, &format!("{network}: the pods are the other network's again"), || near.probe(&probe));
+        assert_eq!(status(first)["pods"].as_array().map(Vec::len), Some(0), "{network}");
+        first.agent().stop();
+        first.start_agent();
+        found(&lab, &[&near, &server]);
+        is_cut(&lab, &format!("{network}: a pod that policy closes is reached"), || near.probe(&probe));
+    }
+}

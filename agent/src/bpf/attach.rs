@@ -319,9 +319,10 @@ impl Hooks {
             if kept.iter().any(|(kept, _)| *kept == name) || slot_of(link.index()).is_some() {
                 continue;
             }
-            for (program, ingress) in
-                [OF_UPLINK, OF_BARE_UPLINK].into_iter().flat_map(|of| of.into_iter().zip([true, false]))
-            {
+            // Pods of another plugin may be Fairlead's own by now.
+            let of_pod = (!self.is_foreign(link.index())).then_some([OF_POD[0], OF_POD[1]]);
+            let programs = [OF_UPLINK, OF_BARE_UPLINK].into_iter().chain(of_pod);
+            for (program, ingress) in programs.flat_map(|of| of.into_iter().zip([true, false])) {
                 match clsact::remove(link.index(), ingress, Rank::PROGRAM, program) {
                     Ok(false) => {}
                     Ok(true) => info!(link = %name, program, "no longer an uplink: detached"),

@@ -233,15 +233,22 @@ impl Engine {
     fn detach(&mut self, pod: &AttachedPod) {
         self.waiting.retain(|waiting| waiting.slot != pod.slot);
         // The slot may be another pod's by now: a detachment can come late and twice.
-        let same = self.shared.model().local().get(&pod.slot).is_some_and(|local| local.key == pod.key);
+        let (same, other) = {
+            let model = self.shared.model();
+            let local = model.local().get(&pod.slot);
+            let same = local.is_some_and(|local| local.key == pod.key);
+            (same, local.is_some_and(|local| local.foreign.is_some()) && !same)
+        };
         if same {
             self.shared.model_mut().detach(pod.slot);
             self.departs(pod);
-            if pod.is_foreign()
-                && let Err(error) = foreign::forget(&self.tables, pod)
-            {
-                warn!(pod = %pod.key, %error, "can't forget the interface of a pod, which is gone");
-            }
+        }
+        // Where Fairlead has wired the pod that has the slot now, nothing may lead to this one.
+        if pod.is_foreign()
+            && !other
+            && let Err(error) = foreign::forget(&self.tables, pod)
+        {
+            warn!(pod = %pod.key, %error, "can't forget the interface of a pod, which is gone");
         }
     }
 

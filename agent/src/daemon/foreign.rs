@@ -2,9 +2,9 @@
 //!
 //! A pod is looked for when its object is there and has an address: some time after it has begun. From then on it is judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use fairlead_cni::ready::boot_id;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::HostSide;
 use fairlead_objects::{Kind, ObjectKey, Pod};
+use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -23,7 +24,7 @@ use crate::cni::AttachedPod;
 use crate::foreign::{ForeignPod, Step, Wanted, load, save, steps};
 use crate::model::Model;
 use crate::state::Shared;
-use crate::wiring::{Netlink, Sides, WiringError};
+use crate::wiring::{Netlink, Sides};
 
 /// How often the interfaces are looked at when no pod has changed.
 const LOOK: Duration = Duration::from_secs(5);
@@ -44,6 +45,8 @@ pub(super) struct Keeper {
     path: PathBuf,
     boot: String,
     known: Vec<ForeignPod>,
+    /// Those of the agent before that are gone, or whose slots are others' by now.
+    gone: Vec<ForeignPod>,
     /// Since when pods have no interface, or could not be taken in, and why; and whether that was said.
     missing: BTreeMap<(ObjectKey, String), Missing>,
 }
@@ -56,7 +59,7 @@ struct Missing {
 
 impl Keeper {
     /// Opens what an agent before has left. Of its pods, those whose interface is still there are in [`Keeper::adopted`].
-    pub(super) fn open(shared: Arc<Shared>, netlink: Netlink, path: PathBuf) -> Result<Self, WiringError> {
+    pub(super) fn open(shared: Arc<Shared>, netlink: Netlink, path: PathBuf) -> Self {
         let boot = boot_id().unwrap_or_else(|error| {
             warn!(%error, "can't tell this boot from another: pods' interfaces are looked for anew");
             String::new()
@@ -65,14 +68,22 @@ impl Keeper {
             warn!(%error, path = %path.display(), "can't read whose interfaces these are: they are looked for anew");
             Vec::new()
         });
-        let is_there = |pod: &ForeignPod| nix::net::if_::if_nametoindex(pod.link.as_str()) == Ok(pod.ifindex);
-        let known = known.into_iter().filter(is_there).collect();
-        Ok(Self { shared, sides: Sides::open(netlink)?, path, boot, known, missing: BTreeMap::new() })
+        let others = own_slots(&shared.model());
+        let is_there = |pod: &ForeignPod| {
+            nix::net::if_::if_nametoindex(pod.link.as_str()) == Ok(pod.ifindex) && !others.contains(&pod.slot)
+        };
+        let (known, gone) = known.into_iter().partition(is_there);
+        Self { shared, sides: Sides::new(netlink), path, boot, known, gone, missing: BTreeMap::new() }
     }
 
     /// The pods of the agent before.
     pub(super) fn adopted(&self) -> impl Iterator<Item = &ForeignPod> {
         self.known.iter()
+    }
+
+    /// Those pods of the agent before that are not among them: what they leave behind is to be looked after.
+    pub(super) fn take_gone(&mut self) -> Vec<ForeignPod> {
+        std::mem::take(&mut self.gone)
     }
 
     /// Looks until the loop is gone.
@@ -94,19 +105,24 @@ impl Keeper {
 
     /// Looks once. How long until the next time.
     async fn look(&mut self, inputs: &mpsc::Sender<Input>) -> Result<Duration, Stopped> {
-        let wanted = wanted(&self.shared.model());
+        let (wanted, others) = {
+            let model = self.shared.model();
+            (wanted(&model), own_slots(&model))
+        };
         let settled: Vec<u32> = self.known.iter().map(|pod| pod.ifindex).collect();
+        let addresses: BTreeSet<IpAddr> = wanted.iter().flat_map(|pod| pod.ips.iter().copied()).collect();
         // What is settled stays so; of the rest any may have got its address since.
-        let sides = match self.sides.look(true, &settled).await {
-            Ok(sides) => sides,
+        let veths = match self.sides.look(&addresses, &settled).await {
+            Ok(veths) => veths,
             Err(error) => {
                 self.shared.warn("pods of another plugin", Some(format!("can't look for their interfaces: {error}")));
                 return Ok(AGAIN);
             }
         };
         let mut missing = Vec::new();
+        let mut found = Vec::new();
         let mut changed = false;
-        for step in steps(&wanted, &sides, &self.known) {
+        for step in steps(&wanted, &veths, &self.known, &others) {
             match step {
                 Step::Release(pod) => {
                     debug!(pod = %pod.key, link = pod.link, "the interface of a pod is gone");
@@ -114,24 +130,27 @@ impl Keeper {
                     self.known.retain(|known| *known != pod);
                     changed = true;
                 }
-                Step::Attach(pod) => {
-                    // Its place is known before anything is judged by it.
-                    self.known.push(pod.clone());
-                    self.save();
-                    match take_in(&pod, inputs).await? {
-                        Ok(()) => {
-                            info!(pod = %pod.key, link = pod.link, slot = pod.slot, "found the interface of a pod");
-                        }
-                        Err(why) => {
-                            self.known.retain(|known| *known != pod);
-                            ask(inputs, |answer| Input::Detach(pod.to_pod(), answer)).await?;
-                            changed = true;
-                            let ForeignPod { key, uid, ips, .. } = pod;
-                            missing.push((Wanted { key, uid, ips }, why));
-                        }
-                    }
-                }
+                Step::Attach(pod) => found.push(pod),
                 Step::Missing(pod, why) => missing.push((pod, why)),
+            }
+        }
+        if !found.is_empty() {
+            // Their places are known before anything is judged by them.
+            self.known.extend(found.iter().cloned());
+            self.save();
+        }
+        // All at once: one that is waited for holds nobody up.
+        let attached = join_all(found.iter().map(|pod| take_in(pod, inputs))).await;
+        for (pod, outcome) in found.into_iter().zip(attached) {
+            match outcome? {
+                Ok(()) => info!(pod = %pod.key, link = pod.link, slot = pod.slot, "found the interface of a pod"),
+                Err(why) => {
+                    self.known.retain(|known| *known != pod);
+                    ask(inputs, |answer| Input::Detach(pod.to_pod(), answer)).await?;
+                    changed = true;
+                    let ForeignPod { key, uid, ips, .. } = pod;
+                    missing.push((Wanted { key, uid, ips }, why));
+                }
             }
         }
         if changed {
@@ -212,6 +231,45 @@ pub(super) fn forget(tables: &Tables, pod: &AttachedPod) -> Result<(), BpfError>
     tables.map(TableId::HostSides)?.update(&u32::from(pod.slot).to_ne_bytes(), &0_u32.to_ne_bytes(), 1)
 }
 
+/// Makes the tables say of these pods what they should, and of nobody else: an agent before may have had others, or wired pods
+/// itself since.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn note_only(tables: &Tables, pods: &[AttachedPod]) -> Result<(), BpfError> {
+    let (foreign, host_sides) = (tables.map(TableId::Foreign)?, tables.map(TableId::HostSides)?);
+    let mut left: Vec<Vec<u8>> = Vec::new();
+    foreign.for_each(|ifindex, _| {
+        if !pods.iter().any(|pod| pod.ifindex.to_ne_bytes() == ifindex) {
+            left.push(ifindex.to_vec());
+        }
+    })?;
+    left.iter().try_for_each(|ifindex| foreign.delete(ifindex, 1))?;
+    let mut left: Vec<Vec<u8>> = Vec::new();
+    host_sides.for_each(|slot, ifindex| {
+        let is_nobodys = !pods.iter().any(|pod| u32::from(pod.slot).to_ne_bytes() == slot);
+        if is_nobodys && ifindex.iter().any(|byte| *byte != 0) {
+            left.push(slot.to_vec());
+        }
+    })?;
+    left.iter().try_for_each(|slot| host_sides.update(slot, &0_u32.to_ne_bytes(), 1))?;
+    pods.iter().try_for_each(|pod| note(tables, pod))
+}
+
+/// Removes what an agent before has noted of them: every pod is Fairlead's own by now.
+pub(super) fn forget_all(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        warn!(%error, path = %path.display(), "can't forget whose interfaces pods of another plugin had");
+    }
+}
+
+/// The slots of pods that Fairlead has wired, which an agent before may have left.
+fn own_slots(model: &Model) -> BTreeSet<u16> {
+    model.local().values().filter(|pod| pod.foreign.is_none()).map(|pod| pod.slot).collect()
+}
+
 /// The loop is gone.
 struct Stopped;
 
@@ -223,8 +281,13 @@ async fn ask<T>(inputs: &mpsc::Sender<Input>, input: impl FnOnce(oneshot::Sender
 
 /// The pods of this node that another plugin has given addresses.
 fn wanted(model: &Model) -> Vec<Wanted> {
-    let is_here = |pod: &&Pod| pod.node_name.as_deref() == Some(model.node_name()) && !pod.host_network;
-    let pods = model.pods().filter(is_here).filter(|pod| !pod.owned_ips().is_empty());
+    // One that ends is not taken in any more: its address may be another's before its object is gone.
+    let is_here =
+        |pod: &&Pod| pod.node_name.as_deref() == Some(model.node_name()) && !pod.host_network && !pod.terminating;
+    let own: BTreeSet<&ObjectKey> =
+        model.local().values().filter(|local| local.foreign.is_none()).map(|local| &local.key).collect();
+    let pods = model.pods().filter(is_here);
+    let pods = pods.filter(|pod| !pod.owned_ips().is_empty() && !own.contains(&pod.key));
     let wanted = |pod: &Pod| Wanted {
         key: pod.key.clone(),
         uid: pod.runtime_uid().to_owned(),

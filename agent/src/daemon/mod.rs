@@ -235,10 +235,17 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     // There is none to wait for.
     shared.note(|progress| progress.conflist = !parts.wires());
-    let foreign = match parts.wires() {
-        true => None,
-        false => Some(foreign::Keeper::open(Arc::clone(&shared), netlink.clone(), run_dir.join("foreign-pods"))?),
+    let foreign_pods = run_dir.join("foreign-pods");
+    let mut foreign = match parts.wires() {
+        true => {
+            foreign::forget_all(&foreign_pods);
+            None
+        }
+        false => Some(foreign::Keeper::open(Arc::clone(&shared), netlink.clone(), foreign_pods)),
     };
+    let adopted: Vec<_> =
+        foreign.iter().flat_map(foreign::Keeper::adopted).map(crate::foreign::ForeignPod::to_pod).collect();
+    foreign::note_only(&loaded.tables, &adopted)?;
     for pod in foreign.iter().flat_map(foreign::Keeper::adopted) {
         let attached = pod.to_pod();
         if let Err(error) = hooks.attach_foreign(&pod.link, pod.ifindex) {
@@ -268,6 +275,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         limits,
     );
     leaving.iter().for_each(|pod| engine.departs(pod));
+    let gone = foreign.as_mut().map(foreign::Keeper::take_gone).unwrap_or_default();
+    gone.iter().for_each(|pod| engine.departs(&pod.to_pod()));
     match loaded.socket_list {
         Ok(list) => engine.list_sockets(list),
         Err(error) => warn!(

@@ -192,7 +192,7 @@ impl Wire {
                     false => BTreeSet::new(),
                 };
                 let reserved = model.reserved();
-                let addresses = reserved.cluster_ips().filter(|ip| !reserved.is_node(*ip));
+                let addresses = reserved.cluster_ips_of().filter(|(_, ip)| !reserved.is_node(*ip));
                 let services = wiring::svc::desired(&self.service_ranges, addresses, &network);
                 (routes, services, mtus)
             })

@@ -83,9 +83,10 @@ impl Reserved {
         held.filter_map(|(ip, holders)| Some((*ip, holders.first()?.clone()))).collect()
     }
 
-    /// Every ClusterIP.
-    pub fn cluster_ips(&self) -> impl Iterator<Item = IpAddr> {
-        self.cluster_ips.0.keys().copied()
+    /// Every ClusterIP, with the namespace of the first of the Services that have it.
+    pub fn cluster_ips_of(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        let held = self.cluster_ips.0.iter();
+        held.filter_map(|(ip, holders)| Some((&*holders.first()?.namespace, *ip)))
     }
 
     /// The Services that have a NodePort, in order.

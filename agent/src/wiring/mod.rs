@@ -32,7 +32,7 @@ pub use netlink::Netlink;
 pub use peers::{Changed, Peers};
 pub use pods::Names;
 pub use routes::{NODE_ROUTE_PROTOCOL, NodeRoute, Via, desired, difference};
-pub use sides::{Side, Sides};
+pub use sides::{Side, Sides, Veths};
 pub use sysctl::record::RecordError;
 pub use sysctl::{PROC_SYS, Sysctls};
 pub use uplinks::{Framing, Uplink};

@@ -10,9 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fairlead_cni::Mac;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
+use rtnetlink::Handle;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
-use tracing::debug;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tracing::{debug, warn};
 
 use super::Netlink;
 use super::uplinks::is_pod;
@@ -20,12 +23,73 @@ use super::uplinks::is_pod;
 /// How long what was seen counts when nothing tells of a change.
 const FRESH: Duration = Duration::from_secs(9);
 
+/// How long an answer is waited for, and one that did not come the last time.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+const LESS_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long nothing is asked of a side of which no answer came.
+pub(super) const REST: Duration = Duration::from_secs(30);
+
+/// How many are asked about at once: so many answers the socket has room for.
+const AT_ONCE: usize = 4;
+
 /// What was seen of pods' sides, by the index of the host side.
 #[derive(Debug, Default)]
 pub struct Peers {
     seen: BTreeMap<u32, Seen>,
     changed: Changed,
+    asking: Asking,
 }
+
+/// A connection of its own for questions about other network namespaces. What is in those decides how long an answer is, and one
+/// that is longer than the room for it never comes (a link may have names for 64 KiB): then the connection is made anew, so that
+/// nothing waits in it.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    open: Option<(Handle, AbortHandle)>,
+    strict: bool,
+}
+
+impl Asking {
+    /// One whose requests the kernel checks strictly.
+    pub(super) fn strict() -> Self {
+        Self { open: None, strict: true }
+    }
+
+    /// The connection, opened if need be. `None`: it can't be.
+    pub(super) fn handle(&mut self) -> Option<Handle> {
+        if let Some((handle, _)) = &self.open {
+            return Some(handle.clone());
+        }
+        let opened = if self.strict {
+            rtnetlink::new_connection_with_strict_check()
+                .map(|(connection, handle, _)| (tokio::spawn(connection), handle))
+        } else {
+            rtnetlink::new_connection().map(|(connection, handle, _)| (tokio::spawn(connection), handle))
+        };
+        let (worker, handle) =
+            opened.inspect_err(|error| warn!(%error, "can't open a socket to look at the pod sides of veths")).ok()?;
+        self.open = Some((handle.clone(), worker.abort_handle()));
+        Some(handle)
+    }
+
+    /// Ends the connection, with whatever waits in it.
+    pub(super) fn renew(&mut self) {
+        if let Some((_, worker)) = self.open.take() {
+            worker.abort();
+        }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.renew();
+    }
+}
+
+/// No answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mute;
 
 /// Pods whose own side has changed since it was seen.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +145,8 @@ struct Seen {
     peer: Peer,
     at: Instant,
     mac: Option<Mac>,
+    /// Whether no answer came.
+    mute: bool,
 }
 
 /// Where the other end of a host side is, and how often the carrier has come and gone.
@@ -117,30 +183,69 @@ impl Netlink {
     /// seen; what never was is missing.
     pub(super) async fn peers(&self, links: &[&LinkMessage], known: &mut Peers) -> BTreeMap<u32, Mac> {
         let changed = known.changed.take();
-        let known = &mut known.seen;
+        let Peers { seen: known, asking, .. } = known;
         known.retain(|at, _| links.iter().any(|link| link.header.index == *at));
+        let mut due = Vec::new();
         for link in links {
             let (at, Some(peer)) = (link.header.index, Peer::of(link)) else { continue };
-            let before = known.get(&at).copied();
-            let is_fresh = |seen: Seen| seen.peer == peer && seen.at.elapsed() < FRESH && !changed.has(at);
-            if before.is_some_and(is_fresh) {
-                continue;
-            }
             // The same slot may be another pod's by now.
-            let last = before.filter(|seen| (seen.peer.netns, seen.peer.index) == (peer.netns, peer.index));
-            let mac = self.mac_of(peer).await.or(last.and_then(|seen| seen.mac));
-            known.insert(at, Seen { peer, at: Instant::now(), mac });
+            let before = known.get(&at).copied();
+            let last = before.filter(|seen| seen.peer.is(&peer));
+            let is_fresh = |seen: Seen| seen.peer == peer && seen.at.elapsed() < FRESH && !changed.has(at);
+            let rests = |seen: Seen| seen.mute && seen.at.elapsed() < REST;
+            if !before.is_some_and(is_fresh) && !last.is_some_and(rests) {
+                due.push((at, peer, last));
+            }
+        }
+        if !due.is_empty()
+            && let Some(handle) = asking.handle()
+        {
+            let ask = |(at, peer, last): (u32, Peer, Option<Seen>)| {
+                let handle = handle.clone();
+                let was_mute = last.is_some_and(|seen| seen.mute);
+                let wait = if was_mute { LESS_PATIENCE } else { PATIENCE };
+                async move {
+                    let answer = mac_of(&handle, peer, wait).await;
+                    let mac = answer.ok().flatten().or(last.and_then(|seen| seen.mac));
+                    (at, was_mute, Seen { peer, at: Instant::now(), mac, mute: answer.is_err() })
+                }
+            };
+            let answers: Vec<_> = stream::iter(due).map(ask).buffer_unordered(AT_ONCE).collect().await;
+            for (at, was_mute, seen) in answers {
+                if seen.mute {
+                    asking.renew();
+                    if !was_mute {
+                        warn!(
+                            ifindex = at,
+                            "the kernel does not tell of the pod side of this interface (too many names?): its MAC address is \
+                             taken for what it was"
+                        );
+                    }
+                }
+                known.insert(at, seen);
+            }
         }
         known.iter().filter_map(|(at, seen)| Some((*at, seen.mac?))).collect()
     }
+}
 
-    pub(super) async fn mac_of(&self, peer: Peer) -> Option<Mac> {
-        let mut request = self.handle.link().get().match_index(peer.index);
-        request.message_mut().attributes.push(LinkAttribute::IfNetnsId(peer.netns));
-        let found: Result<Vec<LinkMessage>, _> = request.execute().try_collect().await;
-        let found = found.inspect_err(|error| debug!(%error, ?peer, "can't see the pod side of a veth")).ok()?;
-        found.iter().flat_map(|link| &link.attributes).find_map(mac)
-    }
+/// The MAC address of the other end of a veth; `None` if the kernel shows none.
+///
+/// # Errors
+/// No answer comes in that time.
+pub(super) async fn mac_of(handle: &Handle, peer: Peer, wait: Duration) -> Result<Option<Mac>, Mute> {
+    let mut request = handle.link().get().match_index(peer.index);
+    request.message_mut().attributes.push(LinkAttribute::IfNetnsId(peer.netns));
+    let answers = request.execute().try_collect::<Vec<LinkMessage>>();
+    let found = match timeout(wait, answers).await {
+        Err(_) | Ok(Err(rtnetlink::Error::RequestFailed)) => return Err(Mute),
+        Ok(Err(error)) => {
+            debug!(%error, ?peer, "can't see the pod side of a veth");
+            return Ok(None);
+        }
+        Ok(Ok(found)) => found,
+    };
+    Ok(found.iter().flat_map(|link| &link.attributes).find_map(mac))
 }
 
 /// A link's MAC address, if the attribute is that.

@@ -4,7 +4,7 @@
 //! A dummy would do, but not every kernel has those; without veth there are no pods. Routes lead there to each address of a
 //! service, or to the ranges that the settings name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fairlead_datapath::svc::{MAC, PEER_IFINDEX};
@@ -31,23 +31,26 @@ pub const PEER: &str = "fairlead.peer";
 pub const MOST: usize = 512;
 
 /// The routes to services, and how many addresses have none because there are too many. `ranges` are routed as a whole, and
-/// addresses outside of them one by one, in order; of a family that the node has no address of, nothing is.
+/// addresses outside of them one by one; of a family that the node has no address of, nothing is. Each address comes with its
+/// namespace: where there is no room for all, each namespace has one in turn, so that none takes the room of others.
 #[must_use]
-pub fn desired(
+pub fn desired<N: Ord>(
     ranges: &[IpNetwork],
-    addresses: impl IntoIterator<Item = IpAddr>,
+    addresses: impl IntoIterator<Item = (N, IpAddr)>,
     network: &Network,
 ) -> (BTreeSet<NodeRoute>, usize) {
     let source = |ip: IpAddr| network.address(ip.is_ipv4());
     let route = |destination: IpNetwork, ip| NodeRoute { destination, via: Via::Services(ip) };
     let canonical = |range: &IpNetwork| IpNetwork::new(range.network(), range.prefix()).ok();
     let ranges: BTreeSet<IpNetwork> = ranges.iter().filter_map(canonical).collect();
-    let single: BTreeSet<IpAddr> = addresses
-        .into_iter()
-        .filter(|ip| source(*ip).is_some() && !ranges.iter().any(|range| range.contains(*ip)))
-        .collect();
-    let left_out = single.len().saturating_sub(MOST);
-    let single = single.into_iter().take(MOST).map(IpNetwork::from);
+    let is_single = |ip: &IpAddr| source(*ip).is_some() && !ranges.iter().any(|range| range.contains(*ip));
+    let mut of: BTreeMap<N, BTreeSet<IpAddr>> = BTreeMap::new();
+    for (namespace, ip) in addresses.into_iter().filter(|(_, ip)| is_single(ip)) {
+        of.entry(namespace).or_default().insert(ip);
+    }
+    let in_turn: BTreeSet<(usize, IpAddr)> = of.into_values().flat_map(|ips| ips.into_iter().enumerate()).collect();
+    let left_out = in_turn.len().saturating_sub(MOST);
+    let single = in_turn.into_iter().take(MOST).map(|(_, ip)| IpNetwork::from(ip));
     let routes = ranges.into_iter().chain(single).filter_map(|to| Some(route(to, source(to.ip())?))).collect();
     (routes, left_out)
 }
@@ -230,7 +233,7 @@ mod tests {
     fn s80_ranges_that_are_named_are_routed_whole_and_other_addresses_one_by_one() {
         let addresses: Vec<IpAddr> = parse(&["10.96.0.1", "10.97.0.1", "fd00:10:96::1"]);
         let to = |ranges: &[&str], network: &Network| {
-            let (routes, left_out) = desired(&parse(ranges), addresses.iter().copied(), network);
+            let (routes, left_out) = desired(&parse(ranges), addresses.iter().map(|ip| ("shop", *ip)), network);
             assert_eq!(left_out, 0);
             let own = |route: &NodeRoute| network.address(route.destination.is_ipv4()).map(Via::Services);
             assert!(routes.iter().all(|route| Some(route.via) == own(route)), "{routes:?}");
@@ -242,6 +245,16 @@ mod tests {
         assert_eq!(to(&["10.96.0.0/12"], &v6), ["fd00:10:96::1/128"]);
     }
 
+    #[test]
+    fn s80_no_namespace_takes_the_routes_of_others() {
+        let at = |host: u16| IpAddr::from([10, 96, (host >> 8) as u8, host as u8]);
+        let many = (0..1500).map(|host| ("many", at(host)));
+        let few = (2000..2100).map(|host| ("few", at(host)));
+        let (routes, left_out) = desired(&[], many.chain(few), &network());
+        let is_routed = |host: u16| routes.iter().any(|route| route.destination == IpNetwork::from(at(host)));
+        assert!((2000..2100).all(is_routed) && routes.len() == MOST && left_out == 1600 - MOST);
+    }
+
     proptest! {
         #[test]
         fn s80_each_address_has_a_route_or_is_counted(
@@ -251,7 +264,7 @@ mod tests {
             let at = |host: u16| IpAddr::from([10, 96, (host >> 8) as u8, host as u8]);
             let ranges: Vec<_> =
                 ranges.into_iter().map(|(host, length)| IpNetwork::new(at(host), length).unwrap()).collect();
-            let (routes, left_out) = desired(&ranges, hosts.iter().map(|host| at(*host)), &network());
+            let (routes, left_out) = desired(&ranges, hosts.iter().map(|host| (host % 3, at(*host))), &network());
             let is_routed = |ip: IpAddr| routes.iter().any(|route| route.destination.contains(ip));
             prop_assert_eq!(hosts.iter().filter(|host| !is_routed(at(**host))).count(), left_out);
             prop_assert!(routes.len() <= MOST + ranges.len());

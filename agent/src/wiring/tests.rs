@@ -390,3 +390,63 @@ fn fq_for_the_device_or_for_each_of_its_queues_paces() {
     assert!(!of(&[mq(), queue(2, 0, child(1), "fq"), queue(2, 0, child(2), "pfifo_fast")]));
     assert!(!of(&[mq()]));
 }
+
+/// A network namespace of its own under a name, gone with the value.
+struct Netns(String);
+
+impl Netns {
+    fn new(name: &str) -> Self {
+        let name = format!("{name}-{}", std::process::id());
+        ip(&format!("netns add {name}"));
+        Self(name)
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _gone = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_pod_whose_link_has_too_many_names_holds_nobody_up() {
+    on_a_node(|| async {
+        let (hostile, other) = (Netns::new("fl-names"), Netns::new("fl-quiet"));
+        for (n, netns) in [(5, &hostile), (6, &other)] {
+            ip(&format!("link add fl000000000{n} index 100000{n} type veth peer name eth0 netns {}", netns.0));
+            ip(&format!("link add veth{n} type veth peer name eth1 netns {}", netns.0));
+            ip(&format!("-n {} addr add 10.244.1.{n}/24 dev eth1", netns.0));
+            ip(&format!("-n {} link set eth0 address 02:00:00:00:00:0{n}", netns.0));
+        }
+        let netlink = Netlink::open().unwrap();
+        let (mut peers, mut sides) = (super::Peers::default(), super::Sides::new(netlink.clone()));
+        let wanted: BTreeSet<IpAddr> = ["10.244.1.5", "10.244.1.6"].map(|ip| ip.parse().unwrap()).into();
+        let macs = |have: crate::repair::HavePods| have.links.values().map(|link| link.peer_mac).collect::<Vec<_>>();
+        let before = (macs(netlink.pods(&mut peers).await.unwrap()), sides.look(&wanted, &[]).await.unwrap());
+        assert_eq!(before.0, [Some(Mac([2, 0, 0, 0, 0, 5])), Some(Mac([2, 0, 0, 0, 0, 6]))]);
+        assert_eq!(before.1.sides.iter().map(|side| side.ips.len()).collect::<Vec<_>>(), [1, 1]);
+        let mut most = 0;
+        for link in ["eth0", "eth1"] {
+            let names: String =
+                (0..495).map(|n| format!("link property add dev {link} altname {link}{n:0>123}\n")).collect();
+            let path = std::env::temp_dir().join(format!("fairlead-names-{}", std::process::id()));
+            std::fs::write(&path, names).unwrap();
+            // The kernel takes as many as an attribute has room for.
+            let made = Command::new("ip").args(["-n", &hostile.0, "-force", "-batch"]).arg(&path).output().unwrap();
+            std::fs::remove_file(path).unwrap();
+            most = 495 - String::from_utf8_lossy(&made.stderr).matches("Command failed").count();
+        }
+        assert!(most > 400, "{most}");
+        let long = std::time::Duration::from_secs(20);
+        for _ in 0..2 {
+            let begun = std::time::Instant::now();
+            peers.changed().note_all();
+            let looks =
+                async { (macs(netlink.pods(&mut peers).await.unwrap()), sides.look(&wanted, &[]).await.unwrap()) };
+            let seen = tokio::time::timeout(long, looks).await.expect("no look waits for ever");
+            // Of the one what was seen last, of the other what is so.
+            assert_eq!(seen, before, "{most} names");
+            assert!(begun.elapsed() < std::time::Duration::from_secs(4));
+        }
+    });
+}

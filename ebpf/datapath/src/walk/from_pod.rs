@@ -13,7 +13,8 @@ use super::errors::Side;
 use super::errors::stage::relate;
 use super::judge;
 use super::neighbour::stage::answer_neighbour;
-use super::opening::{Opening, begins, untag};
+use super::neighbour::{is_between_neighbours, may_be_from};
+use super::opening::{Opening, begins, tables_are_new, untag};
 use super::route::route_to;
 use super::tunnel_port;
 use crate::Addr;
@@ -48,7 +49,7 @@ pub fn from_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::drop(reason);
     }
     if w.packet.class == Class::NEIGHBOUR {
-        return if is_foreign(k.ifindex()) { Action::PASS } else { answer_neighbour(k, w, slot, false) };
+        return if is_foreign(k.ifindex()) { discovery(&w.packet, pod) } else { answer_neighbour(k, w, slot, false) };
     }
     let action = check_addresses(&w.packet, pod, is_foreign(k.ifindex()));
     if !action.goes_on() {
@@ -79,6 +80,15 @@ pub fn from_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::PASS;
     }
     deliver(k, w, action)
+}
+
+/// Neighbour and listener discovery of another plugin's pod stays on the network of that.
+#[inline(always)]
+fn discovery(p: &Packet, pod: &Pod) -> Action {
+    if !is_between_neighbours(p) {
+        return Action::drop(DropReason::Malformed);
+    }
+    if may_be_from(p, pod.v6) { Action::PASS } else { Action::drop(DropReason::SourceAddress) }
 }
 
 /// A pod sends from its own addresses, to where a router would forward. What goes to a group stays on the network of another
@@ -121,8 +131,9 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
         Err(reason) => return Action::drop(reason),
     };
     w.draft.open(&w.packet, k.udp_generation());
-    // A connection that another proxy has led to a backend stays with that: it is picked up as it is.
-    let of_other_proxy = !opening.begins() && is_foreign(k.ifindex());
+    // A connection that another proxy has led to a backend stays with that: it is picked up as it is. Later it would
+    // be judged by an address that is its backend's by then.
+    let of_other_proxy = !opening.begins() && is_foreign(k.ifindex()) && tables_are_new(k);
     if w.packet.class == Class::PORTS && !of_other_proxy {
         let action = choose_backend(k, w, opening.begins(), From::Inside);
         if !action.goes_on() {

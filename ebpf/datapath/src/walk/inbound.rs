@@ -5,7 +5,7 @@ use super::address::Whose;
 use super::address::stage::look_up;
 use super::judge;
 use super::opening::Opening;
-use super::outside::leads_to_nodes;
+use super::outside::{leads_out, leads_to_nodes};
 use super::route::end_of;
 use crate::drop::DropReason;
 use crate::flow::stage::create;
@@ -36,11 +36,11 @@ pub enum Inbound {
 
 /// Whether a packet that the host's stack brings came in by a pod's interface. IPv6 fragments that the stack made have
 /// come in nowhere. What a bridge has brought to the stack of another plugin's pod has come in by the bridge: the program at its
-/// port has looked at its source.
+/// port has looked at its source. By an uplink, of which the bridge is none, no pod of this node sends.
 #[inline(always)]
 pub(super) fn came_from<K: Kernel>(k: &K, w: &Walk, slot: u16) -> bool {
     let by = k.ingress_ifindex();
-    k.host_side(slot) != 0
+    (k.host_side(slot) != 0 && !leads_out(k, by))
         || by == ifindex_of(slot)
         || (by == 0 && w.packet.v6 == 1 && w.packet.fragment != Fragment::NONE)
 }

@@ -78,12 +78,17 @@ fn number<K: Kernel>(k: &K, p: &Packet) -> Result<u32, DropReason> {
     if p.tcp & TcpFlags::ACK == 0 {
         return Err(DropReason::NoConnection);
     }
-    let tables_are_new = k.config().is_some_and(|config| k.seconds() < config.pickup_until);
-    Ok(match (tables_are_new, p.tcp & TcpFlags::FIN != 0) {
+    Ok(match (tables_are_new(k), p.tcp & TcpFlags::FIN != 0) {
         (true, false) => Opening::OLDER,
         (true, true) => Opening::LAST,
         (false, _) => Opening::STRAY,
     })
+}
+
+/// Whether connections are older than the tables, so that they are picked up.
+#[inline(always)]
+pub(super) fn tables_are_new<K: Kernel>(k: &K) -> bool {
+    k.config().is_some_and(|config| k.seconds() < config.pickup_until)
 }
 
 /// Whether a packet may begin a flow by itself.

@@ -37,6 +37,12 @@ pub(super) fn leads_to_nodes<K: Kernel>(k: &K, ifindex: u32) -> bool {
     ifindex == overlay::IFINDEX || k.uplink(ifindex).is_some_and(is_primary)
 }
 
+/// Whether an interface is one by which packets come in from other machines. Beside another plugin these are the primary ones.
+#[inline(always)]
+pub(super) fn leads_out<K: Kernel>(k: &K, ifindex: u32) -> bool {
+    k.uplink(ifindex).is_some_and(|uplink| uplink.is_of(ifindex))
+}
+
 /// A packet that opens a flow to a service: backend, ingress policy if that is a pod of this node, entries, and its way.
 /// The walk goes on if it is for no service.
 ///

@@ -6,13 +6,14 @@ use super::errors::stage::relate;
 use super::inbound::stage::{came_by_nodes, open_inbound};
 use super::inbound::{Inbound, came_from};
 use super::limit::{Passage, may_pass};
+use super::neighbour::is_between_neighbours;
 use super::{Action, deliver, give_way, judge};
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
 use crate::flow::{self, At, FlowFlags, FragmentKey, Place};
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::parse;
-use crate::packet::{Class, Fragment};
+use crate::packet::{Class, ETH_P_ARP, Fragment};
 use crate::peer::{NO_NODE, NO_SLOT, PodWord, is_foreign, slot_at};
 use crate::scratch::Walk;
 
@@ -27,12 +28,13 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     let Some(slot) = slot_at(k, k.ifindex()) else { return Action::PASS };
     match parse(k, w, ether_type) {
         Ok(()) => {}
-        // ARP of the host for the pod.
-        Err(DropReason::NotIp) => return Action::PASS,
+        // ARP of the host for the pod. A bridge has more to pass on.
+        Err(DropReason::NotIp) if ether_type == ETH_P_ARP || !is_foreign(k.ifindex()) => return Action::PASS,
         Err(reason) => return Action::drop(reason),
     }
+    // Of the host, or of a neighbour on a bridge: what came from further away only looks like it.
     if w.packet.class == Class::NEIGHBOUR {
-        return Action::PASS;
+        return if is_between_neighbours(&w.packet) { Action::PASS } else { Action::drop(DropReason::Malformed) };
     }
     if is_foreign(k.ifindex()) && !is_for(k, w, slot) {
         return Action::IGNORE;

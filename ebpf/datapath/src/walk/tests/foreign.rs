@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::peer::{CidrKey, NO_SLOT, Peer, PeerFlags};
-use crate::testing::{Fate, Hook};
+use crate::testing::{Fate, Hook, ip};
 
 /// The interface of the pod in a slot.
 const SIDE: u32 = 700;
@@ -21,7 +21,7 @@ fn foreign() -> Node {
         node.host.peers.peers.insert(far, Peer { flags, slot: NO_SLOT, ..Peer::WORLD }.sealed(far.tag()));
         let all = if v6 { "::" } else { "0.0.0.0" };
         let everything = Peer { flags: PeerFlags::KEEP_SOURCE, ..Peer::WORLD };
-        node.host.peers.cidrs.insert(CidrKey::prefix(crate::testing::ip(all).into(), 0), everything);
+        node.host.peers.cidrs.insert(CidrKey::prefix(ip(all).into(), 0), everything);
     }
     node
 }
@@ -97,11 +97,63 @@ fn c54_services_are_translated_where_the_client_is_and_come_back_there() {
         assert_eq!((fate, at_uplink.ends()), (Fate::Pass, ((Node::far_pod(v6), 8080), client)));
         let (fate, back) = run(&mut node, send, Hook::ToPod(0), &back);
         assert_eq!((fate, back.ends()), (Fate::Pass, (far, client)));
-        // One that was there before is left to the proxy that made it.
+        // One that nobody knows is none of it; one that was there before is left to the proxy that made it.
+        for flags in [ACK, TcpFlags::RST] {
+            let stray = tcp((Node::pod(0, v6), CLIENT + 6), vip, flags);
+            let (fate, _) = run(&mut node, send, Hook::FromPod(0), &stray);
+            assert_eq!(fate, Fate::Drop(DropReason::NoFlow));
+        }
         node.host.config.pickup_until = node.host.now + 60;
         let older = tcp((Node::pod(0, v6), CLIENT + 5), vip, ACK);
         let (fate, got) = run(&mut node, send, Hook::FromPod(0), &older);
         assert_eq!((fate, got.ends()), (Fate::Pass, seen(&older.frame()).ends()));
         assert_eq!(run(&mut node, send, Hook::ToPod(0), &answer(&got, ACK)).0, Fate::Pass);
     });
+}
+
+#[test]
+fn c55_who_comes_in_by_an_uplink_is_no_pod_of_the_node() {
+    each(|v6, send| {
+        let mut node = foreign();
+        let mut arrives = |by, port, flags| {
+            let mut frame = send.frame(&tcp((Node::pod(0, v6), port), (Node::pod(1, v6), 80), flags));
+            frame.ingress = by;
+            node.host.run(Hook::ToPod(1), &mut frame)
+        };
+        assert_eq!(arrives(Node::UPLINK, CLIENT, SYN), Fate::Drop(DropReason::LocalAddress));
+        assert_eq!(arrives(99, CLIENT, SYN), Fate::Pass);
+        // Nor does it take part in a connection of that pod's.
+        let sent = tcp((Node::pod(0, v6), CLIENT + 1), (Node::pod(1, v6), 80), SYN);
+        assert_eq!(run(&mut node, send, Hook::FromPod(0), &sent).0, Fate::Pass);
+        let mut arrives = |by, flags| {
+            let mut frame = send.frame(&tcp((Node::pod(0, v6), CLIENT + 1), (Node::pod(1, v6), 80), flags));
+            frame.ingress = by;
+            node.host.run(Hook::ToPod(1), &mut frame)
+        };
+        assert_eq!(arrives(Node::UPLINK, ACK), Fate::Drop(DropReason::LocalAddress));
+        assert_eq!(arrives(99, ACK), Fate::Pass);
+    });
+}
+
+#[test]
+fn p37_discovery_and_arp_are_all_that_passes_without_policy() {
+    let mut node = foreign();
+    let (own, other, group) = (Node::pod(0, true), Node::pod(1, true), ip("ff02::1"));
+    let mut sends = |src, dst, kind, ttl| {
+        let mut message = Message::new(src, dst, L4::Icmp(kind, 0, 0));
+        message.ttl = ttl;
+        node.host.run(Hook::FromPod(0), &mut message.frame())
+    };
+    for src in [own, ip("fe80::9"), ip("::")] {
+        assert_eq!(sends(src, group, 135, 255), Fate::Pass, "{src}");
+        assert_eq!(sends(src, group, 143, 1), Fate::Pass, "{src}");
+        assert_eq!(sends(src, other, 135, 64), Fate::Drop(DropReason::Malformed), "{src}");
+        assert_eq!(sends(src, other, 143, 64), Fate::Drop(DropReason::Malformed), "{src}");
+    }
+    assert_eq!(sends(other, group, 136, 255), Fate::Drop(DropReason::SourceAddress));
+    for (kind, fate) in [([8, 6], Fate::Pass), ([0x88, 0xb5], Fate::Drop(DropReason::NotIp))] {
+        let mut bytes = std::vec![2; 60];
+        bytes[12..14].copy_from_slice(&kind);
+        assert_eq!(node.host.run(Hook::ToPod(1), &mut Frame::new(bytes)), fate, "{kind:x?}");
+    }
 }

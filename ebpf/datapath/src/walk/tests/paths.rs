@@ -210,6 +210,41 @@ fn p37_neighbour_and_listener_discovery_is_never_forwarded() {
     }
 }
 
+#[test]
+fn p37_discovery_reaches_a_pod_from_its_link_alone() {
+    let mut node = Node::new();
+    node.police(1, crate::policy::DENY_ALL, crate::policy::DENY_ALL);
+    let (link, group, pod, far) = (ip("fe80::9"), ip("ff02::1"), Node::pod(1, true), Node::far_pod(true));
+    let no = Fate::Drop(DropReason::Malformed);
+    for (kind, ttl, src, dst, fate) in [
+        (135, 255, far, pod, Fate::Pass),
+        (136, 255, link, group, Fate::Pass),
+        (135, 254, far, pod, no),
+        (134, 64, link, group, no),
+        (137, 1, link, pod, no),
+        (130, 1, link, group, Fate::Pass),
+        (130, 1, link, pod, Fate::Pass),
+        (130, 1, far, pod, no),
+        (130, 64, link, pod, no),
+        (131, 1, link, group, Fate::Pass),
+        (132, 1, far, pod, no),
+        (143, 1, far, group, Fate::Pass),
+        (143, 255, far, group, no),
+        (143, 1, far, pod, no),
+    ] {
+        let mut message = Message::new(src, dst, L4::Icmp(kind, 0, 0));
+        message.ttl = ttl;
+        let mut frame = message.frame();
+        frame.ingress = Node::UPLINK;
+        assert_eq!(node.host.run(Hook::ToPod(1), &mut frame), fate, "{kind} {ttl} {src} {dst}");
+        // The first of a packet in fragments.
+        message.extensions = std::vec![(44, std::vec![0, 1, 0, 0, 0, 7])];
+        let mut frame = message.frame();
+        frame.ingress = Node::UPLINK;
+        assert_eq!(node.host.run(Hook::ToPod(1), &mut frame), no, "{kind} in fragments");
+    }
+}
+
 /// A neighbour solicitation for an address, with the sender's MAC.
 fn solicitation(target: IpAddr, ttl: u8) -> Message {
     let mut message = Message::new(Node::pod(0, true), ip("ff02::1:ff00:1"), L4::Icmp(135, 0, 0));
