@@ -63,7 +63,7 @@ impl Lab {
 fn executable(messages: &str) -> Option<PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let of_tests = messages.filter(|message| message["profile"]["test"] == true);
-    of_tests.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last()
+    of_tests.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back()
 }
 
 /// The libraries that `ldd` names, and the loader.
