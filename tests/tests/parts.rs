@@ -61,7 +61,7 @@ fn reaches(lab: &Lab, what: &str, attempt: impl Fn() -> Result<Reply, ProbeError
 fn is_cut(lab: &Lab, what: &str, attempt: impl Fn() -> Result<Reply, ProbeError>) {
     lab.wait_until(&format!("not {what}"), || match attempt() {
         Err(_) => Ok(()),
-        Ok(reply) => Err(reply),
+        Ok(reply) => Err(Box::new(reply)),
     });
 }
 
@@ -104,24 +104,22 @@ fn c55_policy_alone_is_enforced_on_pods_of_another_network() {
         for connection in &mut open {
             connection.exchange(1000, 20_000).unwrap_or_else(|error| panic!("{network}: {error:?}"));
         }
-        let everybody = || -> Vec<(String, Box<dyn Fn(&Probe) -> Result<Reply, ProbeError> + '_>)> {
-            vec![
-                ("a pod of this node".into(), Box::new(|probe: &Probe| near.probe(probe))),
-                ("a pod of another node".into(), Box::new(|probe: &Probe| far.probe(probe))),
-                ("a client outside".into(), Box::new(|probe: &Probe| lab.client().probe(probe))),
-            ]
-        };
-        for (who, attempt) in everybody() {
+        let everybody: [(&str, &Vantage); 3] = [
+            ("a pod of this node", near.vantage()),
+            ("a pod of another node", far.vantage()),
+            ("a client outside", lab.client()),
+        ];
+        for (who, from) in everybody {
             for probe in ways(&server) {
-                reaches(&lab, &format!("{network}: {who} reaches {probe:?}"), || attempt(&probe));
+                reaches(&lab, &format!("{network}: {who} reaches {probe:?}"), || from.probe(&probe));
             }
         }
 
         // Denied: for whoever comes, and for whoever is connected; but not for the node.
         lab.apply(&policy("closed", "server", "policyTypes: [Ingress]"));
-        for (who, attempt) in everybody() {
+        for (who, from) in everybody {
             for probe in ways(&server) {
-                is_cut(&lab, &format!("{network}: {who} reaches {probe:?}"), || attempt(&probe));
+                is_cut(&lab, &format!("{network}: {who} reaches {probe:?}"), || from.probe(&probe));
             }
         }
         for probe in ways(&server) {
@@ -143,9 +141,9 @@ fn c55_policy_alone_is_enforced_on_pods_of_another_network() {
 
         // Lifted.
         lab.delete("NetworkPolicy", "parts/closed");
-        for (who, attempt) in everybody() {
+        for (who, from) in everybody {
             for probe in ways(&server) {
-                reaches(&lab, &format!("{network}: {who} reaches {probe:?} again"), || attempt(&probe));
+                reaches(&lab, &format!("{network}: {who} reaches {probe:?} again"), || from.probe(&probe));
             }
         }
     }

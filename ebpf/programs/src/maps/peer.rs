@@ -61,7 +61,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn foreign(&self, ifindex: u32) -> Option<HostSide> {
-        FOREIGN.get_ptr(&ifindex).map(|value| zerocopy::transmute!(words::<_, 1>(value)))
+        FOREIGN.get_ptr(ifindex).map(|value| zerocopy::transmute!(words::<_, 1>(value)))
     }
 
     #[inline(always)]
