@@ -200,21 +200,23 @@ impl Node {
     /// Starts an agent with these arguments in place of those that the lab's agents get.
     pub fn launch_agent_with(&self, arguments: &[&str]) -> Agent<'_> {
         let program = lab_works(&self.vantage, binary("fairlead"));
-        self.launch(&program, arguments)
+        self.launch(&[], &program, arguments)
     }
 
-    /// Starts an agent of another version, by the path of its program, and waits until it is ready.
+    /// Starts an agent of another version, by the path of its program, with what an agent may do on a cluster and no more, and waits
+    /// until it is ready.
     pub fn start_agent_of(&self, program: &Path) -> Agent<'_> {
-        let agent = self.launch(program, &self.arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let capabilities = format!("--bounding-set=-all{}", capabilities());
+        let arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
+        let agent = self.launch(&["setpriv", "--inh-caps=-all", &capabilities], program, &arguments);
         agent.wait_ready();
         agent
     }
 
-    fn launch(&self, program: &Path, arguments: &[&str]) -> Agent<'_> {
+    fn launch<'a>(&self, before: &[&'a str], program: &'a Path, arguments: &[&'a str]) -> Agent<'_> {
         let objects = self.manifests.directory().to_string_lossy().into_owned();
         let program = program.to_string_lossy();
-        let capabilities = format!("--bounding-set=-all{}", capabilities());
-        let mut argv = vec!["setpriv", "--inh-caps=-all", &capabilities];
+        let mut argv = before.to_vec();
         argv.extend([&program, "agent", "--node", &self.name, "--objects", &objects]);
         argv.extend(arguments);
         let process = self.spawn("agent", &argv, &[]);
