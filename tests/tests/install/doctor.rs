@@ -61,8 +61,11 @@ fn without_a_default_route_uplinks_are_those_of_the_agent_or_not_known() {
         node.must_run(&["ip", family, "route", "del", "default"]);
     }
     let no_uplink = |findings: &[(String, String)]| findings.iter().any(|(_, text)| text.contains("no uplink found"));
-    let (_, findings, report) = doctor(node, &[]);
-    assert!(!no_uplink(&findings), "{findings:#?}");
+    // Its socket is there before its first look at the node.
+    let report = lab.wait_until("the agent has found its uplinks", || {
+        let (_, findings, report) = doctor(node, &[]);
+        if no_uplink(&findings) { Err(findings) } else { Ok(report) }
+    });
     assert!(report["without"].to_string().contains("fq as root qdisc at eth0"), "{report}");
 
     node.agent().stop();
