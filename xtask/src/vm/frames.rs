@@ -17,15 +17,21 @@ const UNRECORDED: [&str; 3] = ["walk::tests::bytes", "walk::tests::sequences", "
 const CLOCK: &str = "nanoseconds of the clock";
 /// Of sizes on other ways than those between nodes.
 const ROUTES: &str = "routes of the node";
+/// An interface that another plugin has made.
+const FOREIGN: &str = "interfaces of other plugins' numbers";
 
 /// Tests none of whose frames a kernel runs, and why, beside those in [`UNRECORDED`]. A test that is missing here, or has frames that run, is a failure of the matrix.
-pub(super) const WITHOUT_FRAMES: [(&str, &str); 15] = [
+pub(super) const WITHOUT_FRAMES: [(&str, &str); 20] = [
     ("walk::tests::bandwidth::as_much_passes_as_in_a_model_that_forgets_nothing", CLOCK),
     ("walk::tests::bandwidth::each_segment_of_an_aggregate_has_headers", CLOCK),
     ("walk::tests::bandwidth::what_a_pod_receives_counts_for_it_wherever_it_comes_from", CLOCK),
     ("walk::tests::bandwidth::what_a_pod_sends_counts_for_it_wherever_it_goes", CLOCK),
     ("walk::tests::bandwidth::what_is_too_far_ahead_is_dropped_until_its_turn_comes", CLOCK),
     ("walk::tests::bandwidth::what_leaves_the_node_waits_for_its_turn_where_a_queue_keeps_it", CLOCK),
+    ("walk::tests::foreign::c54_services_are_translated_where_the_client_is_and_come_back_there", FOREIGN),
+    ("walk::tests::foreign::c55_packets_go_the_way_of_the_other_network_and_are_judged_on_it", FOREIGN),
+    ("walk::tests::foreign::c55_who_comes_in_by_an_uplink_is_no_pod_of_the_node", FOREIGN),
+    ("walk::tests::foreign::p37_discovery_and_arp_are_all_that_passes_without_policy", FOREIGN),
     (
         "walk::tests::lifecycle::a_connection_for_which_the_established_have_no_room_goes_on",
         "a full table: the kernel's has 524 288 entries",
@@ -44,6 +50,7 @@ pub(super) const WITHOUT_FRAMES: [(&str, &str); 15] = [
         "an aggregate is larger than the page that a test run takes",
     ),
     ("walk::tests::services::s36_a_translated_source_avoids_the_sockets_of_the_node", "sockets of the node"),
+    ("walk::tests::to_services::s80_what_is_larger_than_the_way_takes_is_told_by_the_service", ROUTES),
 ];
 
 /// Tests of the walks that most packets take.

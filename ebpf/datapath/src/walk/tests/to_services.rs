@@ -230,6 +230,7 @@ fn s80_what_is_larger_than_the_way_takes_is_told_by_the_service() {
     for v6 in [false, true] {
         let mut node = Node::new();
         node.service((Node::vip(v6), 80), UDP, &[(Node::far_pod(v6), 8080)]);
+        node.host.record_nothing("a kernel has no such route");
         node.host.onward = Some((Node::UPLINK, 1300));
         let mut message = sent(UDP, v6, 0);
         (message.no_fragment, message.payload) = (true, std::vec![7; 1350]);
