@@ -232,26 +232,36 @@ fn names_at(link: &str) -> Vec<(String, u32)> {
 }
 
 /// Programs are known by what their interfaces are: the kernel shows no agent whose they are.
+/// Has an agent find a table that can't be put in the place of the old one: the pause ends, and everything is as it was. The next one
+/// takes over. What was there before and after.
+fn fails_and_takes_over<S: PartialEq + std::fmt::Debug>(
+    dir: &Path,
+    pins: &PinDir,
+    hooks: &str,
+    state: impl Fn() -> S,
+) -> [S; 2] {
+    let before = state();
+    let table = TableId::OtherFlows;
+    relayout(pins, table, &next(table, 1000), true);
+    let held = hold(pins);
+    let said = as_agent(hooks).unwrap_err();
+    assert!(said.contains("can't remove the pin") && said.contains("POD_FLOWS"), "{said}");
+    assert_eq!(state(), before);
+    let maps = names(&dir.join("maps"));
+    let [old, new] = [1, 0].map(|up| format!("{table}@{}", table.info().version.unwrap() + up));
+    assert!(maps.contains(&old) && !maps.contains(&new), "{maps:?}");
+    drop(held);
+    as_agent(hooks).unwrap();
+    [before, state()]
+}
+
 #[test]
 fn c52_an_agent_with_its_capabilities_alone_replaces_every_program_or_none() {
     in_namespaces("migrate::c52_an_agent_with_its_capabilities_alone_replaces_every_program_or_none", |dir| {
         let (pins, object) = open(dir);
         attach_all(load(&object, &pins).unwrap(), &pins, true);
         let state = || all_links().map(|link| (link, names_at(link), filters(link))).collect::<Vec<_>>();
-        let before = state();
-        // A table that can't be put in the place of the old one: the pause ends, and everything is as it was.
-        let table = TableId::OtherFlows;
-        relayout(&pins, table, &next(table, 1000), true);
-        let held = hold(&pins);
-        let said = as_agent("tcx").unwrap_err();
-        assert!(said.contains("can't remove the pin") && said.contains("POD_FLOWS"), "{said}");
-        assert_eq!(state(), before);
-        let maps = names(&dir.join("maps"));
-        let [old, new] = [1, 0].map(|up| format!("{table}@{}", table.info().version.unwrap() + up));
-        assert!(maps.contains(&old) && !maps.contains(&new), "{maps:?}");
-        drop(held);
-        as_agent("tcx").unwrap();
-        let after = state();
+        let [before, after] = fails_and_takes_over(dir, &pins, "tcx", state);
         for ((link, before, _), (_, after, _)) in before.iter().zip(&after) {
             let names = |all: &[(String, u32)]| all.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
             assert_eq!(names(before), names(after), "{link}");
@@ -268,19 +278,7 @@ fn c52_before_tcx_every_filter_is_replaced_or_none_and_a_pause_ends_with_the_nex
         let (pins, object) = open(dir);
         attach_all(load(&object, &pins).unwrap(), &pins, false);
         let state = || all_links().map(|link| (link, filters(link))).collect::<Vec<_>>();
-        let before = state();
-        let table = TableId::OtherFlows;
-        relayout(&pins, table, &next(table, 1000), true);
-        let held = hold(&pins);
-        let said = as_agent("filters").unwrap_err();
-        assert!(said.contains("can't remove the pin") && said.contains("POD_FLOWS"), "{said}");
-        assert_eq!(state(), before);
-        let maps = names(&dir.join("maps"));
-        let [old, new] = [1, 0].map(|up| format!("{table}@{}", table.info().version.unwrap() + up));
-        assert!(maps.contains(&old) && !maps.contains(&new), "{maps:?}");
-        drop(held);
-        as_agent("filters").unwrap();
-        let after = state();
+        let [before, after] = fails_and_takes_over(dir, &pins, "filters", state);
         for ((link, before), (_, after)) in before.iter().zip(&after) {
             let names = |all: &[(String, String, String)]| {
                 all.iter().map(|(pref, name, _)| (pref.clone(), name.clone())).collect::<Vec<_>>()
