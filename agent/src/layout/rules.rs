@@ -97,49 +97,27 @@ impl Converter {
                 flow.seal(tag);
                 write(value, &flow)
             }
-            T::Frontends => {
-                let (key, frontend) = read::<FrontendKey, Frontend>(key, value)?;
-                write(value, &frontend.sealed(key.tag()))
-            }
-            T::NodeAddresses => {
-                let (key, address) = read::<Addr, NodeAddress>(key, value)?;
-                write(value, &address.sealed(key.tag()))
-            }
-            T::Affinities => {
-                let (key, memory) = read::<AffinityKey, Affinity>(key, value)?;
-                write(value, &memory.sealed(key.tag()))
-            }
-            T::Peers => {
-                let (key, peer) = read::<Addr, Peer>(key, value)?;
-                write(value, &peer.sealed(key.tag()))
-            }
-            T::PolicyPeers => {
-                let (key, row) = read::<PeerKey, Row>(key, value)?;
-                write(value, &row.sealed(key.tag()))
-            }
-            T::PolicyPorts => {
-                let (key, row) = read::<PortKey, Row>(key, value)?;
-                write(value, &row.sealed(key.tag()))
-            }
-            T::PolicyRanges => {
-                let (key, row) = read::<RangeKey, Row>(key, value)?;
-                write(value, &row.sealed(key.tag()))
-            }
-            T::Fragments => {
-                let (key, ports) = read::<FragmentKey, FragmentPorts>(key, value)?;
-                write(value, &ports.sealed(key.tag()))
-            }
-            T::Uplinks => {
-                let (ifindex, uplink) = read::<u32, Uplink>(key, value)?;
-                write(value, &uplink.sealed(ifindex))
-            }
+            T::Frontends => reseal(key, value, |key: FrontendKey, frontend: Frontend| frontend.sealed(key.tag())),
+            T::NodeAddresses => reseal(key, value, |key: Addr, address: NodeAddress| address.sealed(key.tag())),
+            T::Affinities => reseal(key, value, |key: AffinityKey, memory: Affinity| memory.sealed(key.tag())),
+            T::Peers => reseal(key, value, |key: Addr, peer: Peer| peer.sealed(key.tag())),
+            T::PolicyPeers => reseal(key, value, |key: PeerKey, row: Row| row.sealed(key.tag())),
+            T::PolicyPorts => reseal(key, value, |key: PortKey, row: Row| row.sealed(key.tag())),
+            T::PolicyRanges => reseal(key, value, |key: RangeKey, row: Row| row.sealed(key.tag())),
+            T::Fragments => reseal(key, value, |key: FragmentKey, ports: FragmentPorts| ports.sealed(key.tag())),
+            T::Uplinks => reseal(key, value, |ifindex: u32, uplink: Uplink| uplink.sealed(ifindex)),
             _ => Some(()),
         }
     }
 }
 
-fn read<K: FromBytes, V: FromBytes>(key: &[u8], value: &[u8]) -> Option<(K, V)> {
-    Some((K::read_from_bytes(key).ok()?, V::read_from_bytes(value).ok()?))
+/// Seals a value again, of an element with this key.
+fn reseal<K: FromBytes, V: FromBytes + IntoBytes + Immutable>(
+    key: &[u8],
+    value: &mut [u8],
+    sealed: impl FnOnce(K, V) -> V,
+) -> Option<()> {
+    write(value, &sealed(K::read_from_bytes(key).ok()?, V::read_from_bytes(value).ok()?))
 }
 
 fn write<V: IntoBytes + Immutable>(place: &mut [u8], value: &V) -> Option<()> {
