@@ -88,10 +88,13 @@ pub(crate) fn bridged(node: &Node, pod: &Vantage, netns: &str) -> Result<(Ipv4Ad
     let at = |n: u32| (Ipv4Addr::from(u32::from(net4) + n), Ipv6Addr::from(u128::from(net6) + u128::from(n)));
     let ((v4, v6), (gateway4, gateway6)) = (at(slot), at(1));
     if slot == 10 {
+        // An address of its own, as the bridge plugin sees to: else it is the lowest of its ports', and changes with them under pods
+        // that know the one before.
+        let [a, b, c, d] = gateway4.octets();
         batch(
             node.vantage(),
             &format!(
-                "link add cni0 type bridge
+                "link add cni0 address 0a:58:{a:02x}:{b:02x}:{c:02x}:{d:02x} type bridge
                  addr add {gateway4}/{length4} dev cni0
                  link set cni0 up
                  addr add {gateway6}/{length6} dev cni0 nodad"
