@@ -154,7 +154,12 @@ pub(super) fn interface(pin: &Path) -> Option<u32> {
 /// Whether what is pinned there is a link to the driver of an interface.
 pub(super) fn is_xdp(pin: &Path) -> bool {
     let info = sys::obj_get(pin).and_then(|link| sys::link_info(link.as_fd()));
-    info.is_ok_and(|info| info.link_type == TYPE_XDP)
+    info.is_ok_and(is_of_driver)
+}
+
+/// Whether a link attaches to the driver of an interface.
+pub(super) fn is_of_driver(info: sys::LinkInfo) -> bool {
+    info.link_type == TYPE_XDP
 }
 
 /// Removes the pins of links whose interface is gone. Says how many.

@@ -118,6 +118,7 @@ pub(super) fn migrate(
     let paused = Instant::now();
     // Whatever fails: the pause ends when it is dropped.
     pause.begin()?;
+    attached.retire_drivers(ebpf)?;
     flows(&mut tables, definition, pins)?;
     tables.iter().try_for_each(|moved| moved.commit(pins))?;
     attached.replace(ebpf, &foreign);

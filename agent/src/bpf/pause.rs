@@ -9,6 +9,10 @@
 //! link of its own that is pinned nowhere. So it is gone with the agent, however that ends, and the old programs go on. Before
 //! tcx it is a filter ahead of the programs', which goes with the pause, or when the next agent starts ([`clear`]).
 //!
+//! XDP has one program at an interface, and none in front of it. There the old one goes for good: one in its place leaves all
+//! packets to the guard behind, and to whatever is there after it, until the new one comes. It goes on like that, slower but right,
+//! if the agent is killed.
+//!
 //! A place in front takes a grace period of the kernel, a change of who is there does not. So [`Pause::prepare`] takes the
 //! places, for a program that leaves every packet to the next; the pause itself begins and ends within a moment at all of them.
 
@@ -25,7 +29,7 @@ use super::attach::TCX;
 use super::clsact::{self, Filter};
 use super::filters::{GUARD, OF_BARE_UPLINK, OF_OVERLAY, OF_POD, OF_SERVICES, OF_UPLINK, PASS, Rank, is_packet};
 use super::map::Map;
-use super::{BpfError, PinDir, links, netlink, sys};
+use super::{BpfError, PinDir, links, netlink, sys, xdp};
 
 /// A hook: an interface's index, and whether it sees what comes in there.
 type At = (u32, bool);
@@ -34,6 +38,16 @@ type At = (u32, bool);
 #[derive(Debug, Default)]
 pub(super) struct Attached {
     programs: Vec<Program>,
+    drivers: Vec<Driver>,
+}
+
+/// An XDP program that is attached.
+#[derive(Debug)]
+struct Driver {
+    ifindex: u32,
+    /// The link's pin, for messages.
+    target: String,
+    link: OwnedFd,
 }
 
 /// A program that is attached.
@@ -60,7 +74,7 @@ impl Attached {
     /// # Errors
     /// The pins can't be listed.
     pub(super) fn find(pins: &PinDir) -> Result<Self, BpfError> {
-        let mut programs = Vec::new();
+        let (mut programs, mut drivers) = (Vec::new(), Vec::new());
         for name in pins.links()? {
             let pin = pins.link(&name);
             let Some(ifindex) = links::interface(&pin).filter(|ifindex| *ifindex != 0) else { continue };
@@ -69,7 +83,11 @@ impl Attached {
                 continue;
             };
             let [ingress, _] = TCX;
-            programs.push(Program { at: (ifindex, info.b == ingress), target: name, by: By::Link(link) });
+            if links::is_of_driver(info) {
+                drivers.push(Driver { ifindex, target: name, link });
+            } else {
+                programs.push(Program { at: (ifindex, info.b == ingress), target: name, by: By::Link(link) });
+            }
         }
         each_hook(|at, target| {
             let found = clsact::find(at.0, at.1, Rank::PROGRAM).ok().flatten();
@@ -77,7 +95,7 @@ impl Attached {
                 programs.push(Program { at, target: target.to_owned(), by: By::Filter(name) });
             }
         });
-        Ok(Self { programs })
+        Ok(Self { programs, drivers })
     }
 
     /// Puts this agent's programs in the place of those of an agent before. `foreign`: the table of pods that another plugin
@@ -96,6 +114,30 @@ impl Attached {
                 Ok(()) => {}
             }
         }
+        for Driver { ifindex, target, link } in &self.drivers {
+            match fd(ebpf, xdp::PROGRAM).and_then(|program| sys::link_update(link.as_fd(), program)) {
+                Err(error) if is_there((*ifindex, true)) => {
+                    warn!(target, %error, "no XDP there until this agent attaches its own: traffic takes the slower way");
+                }
+                Err(error) => debug!(target, %error, "the interface is gone"),
+                Ok(()) => {}
+            }
+        }
+    }
+
+    /// Has no XDP program of an agent before see a packet any more. When it returns, one that was running before may still be.
+    ///
+    /// # Errors
+    /// One can't be replaced.
+    pub(super) fn retire_drivers(&self, ebpf: &Ebpf) -> Result<(), BpfError> {
+        self.drivers.iter().try_for_each(|Driver { ifindex, target, link }| {
+            match fd(ebpf, xdp::PASS).and_then(|pass| sys::link_update(link.as_fd(), pass)) {
+                Err(source) if is_there((*ifindex, true)) => {
+                    Err(BpfError::Attach { program: xdp::PASS, target: target.clone(), source })
+                }
+                _ => Ok(()),
+            }
+        })
     }
 }
 

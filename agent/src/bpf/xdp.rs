@@ -3,19 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Instant;
 
 use tracing::{info, warn};
 
 use super::attach::Place;
 use super::{BpfError, Hooks, ethtool, links};
-use crate::xdp::{Device, Xdp, refusal};
+use crate::xdp::{Device, Xdp, ask_again_after, refusal};
 
 /// The program.
 pub(super) const PROGRAM: &str = "xdp_uplink";
 
-/// How long a driver that refused the program is left alone.
-const AGAIN: Duration = Duration::from_secs(60);
+/// The one in its place that leaves every packet to the programs behind.
+pub(super) const PASS: &str = "xdp_pass";
 
 /// What is said of one that was not looked at yet.
 const NEW: &str = "it has not been looked at yet";
@@ -27,6 +28,8 @@ pub struct XdpUplink {
     pub ifindex: u32,
     /// Its name.
     pub name: String,
+    /// Its MTU: drivers refuse what does not fit one buffer.
+    pub mtu: u32,
     /// Whether a VLAN device stands on it.
     pub has_vlans: bool,
 }
@@ -37,8 +40,21 @@ struct State {
     uplink: XdpUplink,
     /// Why XDP is not attached; nothing if it is.
     obstacle: Option<String>,
-    /// When the driver was last asked and refused.
-    refused: Option<Instant>,
+    /// That the driver was asked and refused.
+    refused: Option<Refused>,
+}
+
+/// Of a driver that refused the program.
+#[derive(Debug)]
+struct Refused {
+    /// When it was asked last.
+    at: Instant,
+    /// How often it was asked.
+    times: u32,
+    /// Whether somebody else's program is there.
+    is_taken: bool,
+    /// What it said of itself.
+    driver: ethtool::Driver,
 }
 
 /// What is set, and how it is with each uplink.
@@ -64,8 +80,8 @@ impl Hooks {
         let gone = self.xdp.states.values().filter(|state| !uplinks.contains(&state.uplink));
         let gone: Vec<_> = gone.map(|state| state.uplink.clone()).collect();
         for uplink in gone {
-            // One that only has a VLAN device now keeps what it has until that is looked at.
-            if !uplinks.iter().any(|other| (other.ifindex, &other.name) == (uplink.ifindex, &uplink.name)) {
+            // One that has another name, or a VLAN device, keeps what it has until that is looked at.
+            if !uplinks.iter().any(|other| other.ifindex == uplink.ifindex) {
                 self.detach_xdp(&uplink);
             }
             self.xdp.states.remove(&uplink.ifindex);
@@ -75,9 +91,6 @@ impl Hooks {
             self.xdp.states.entry(uplink.ifindex).or_insert_with(state);
         }
         self.look_at_xdp();
-        if !std::mem::replace(&mut self.xdp.begun, true) {
-            self.detach_other_xdp();
-        }
     }
 
     /// What is said of each uplink: its name, and why XDP is not there, if it is not.
@@ -125,6 +138,7 @@ impl Hooks {
             driver: &driver.name,
             has_bus: !driver.bus.is_empty(),
             strips_vlans: driver.strips_vlans,
+            filters_vlans: driver.filters_vlans,
             has_vlans: uplink.has_vlans,
         };
         if let Some(obstacle) = self.xdp.setting.obstacle(&device) {
@@ -137,16 +151,34 @@ impl Hooks {
             (state.obstacle, state.refused) = (None, None);
             return;
         }
-        if state.refused.is_some_and(|refused| refused.elapsed() < AGAIN) {
+        let before = state.refused.take().filter(|refused| refused.driver == driver);
+        let times = before.as_ref().map_or(0, |refused| refused.times);
+        if let Some(refused) = before.filter(|r| r.at.elapsed() < ask_again_after(r.times, r.is_taken)) {
+            state.refused = Some(refused);
             return;
         }
+        self.follow_name(uplink);
         self.claim(place, PROGRAM, &uplink.name);
         match self.attach(place) {
-            Ok(()) => (state.obstacle, state.refused) = (None, None),
+            Ok(()) => state.obstacle = None,
             Err(error) => {
                 self.hooks.remove(&place);
-                (state.obstacle, state.refused) = (Some(why(&error)), Some(Instant::now()));
+                let (at, is_taken) = (Instant::now(), is_taken(&error));
+                (state.obstacle, state.refused) =
+                    (Some(why(&error)), Some(Refused { at, times: times + 1, is_taken, driver }));
             }
+        }
+    }
+
+    /// Has the link at an interface that was given another name pinned under that.
+    fn follow_name(&self, uplink: &XdpUplink) {
+        let now = self.pins.xdp_link(&uplink.name);
+        let names = self.pins.links().unwrap_or_default();
+        let is_its = |pin: &PathBuf| links::is_xdp(pin) && links::interface(pin) == Some(uplink.ifindex);
+        if let Some(before) = names.iter().map(|name| self.pins.link(name)).find(is_its).filter(|pin| *pin != now)
+            && let Err(error) = std::fs::rename(&before, &now)
+        {
+            warn!(uplink = uplink.name, pin = %before.display(), %error, "the pin of an interface that was renamed can't be");
         }
     }
 
@@ -155,7 +187,13 @@ impl Hooks {
         self.hooks.remove(&Place::Xdp { ifindex });
         if let Some(state) = self.xdp.states.get_mut(&ifindex) {
             warn!(uplink = state.uplink.name, %error, "XDP was removed and can't be put back: traffic takes the slower way");
-            (state.obstacle, state.refused) = (Some(why(error)), Some(Instant::now()));
+            let refused = ethtool::driver(&state.uplink.name).ok().map(|driver| Refused {
+                at: Instant::now(),
+                times: 1,
+                is_taken: is_taken(error),
+                driver,
+            });
+            (state.obstacle, state.refused) = (Some(why(error)), refused);
         }
     }
 
@@ -163,12 +201,17 @@ impl Hooks {
         let place = Place::Xdp { ifindex: uplink.ifindex };
         if self.hooks.get(&place).is_some_and(|hook| hook.target == uplink.name) {
             self.hooks.remove(&place);
-            self.remove_xdp(&uplink.name);
         }
+        // The hook is forgotten where the interface had another name for a moment.
+        self.remove_xdp(&uplink.name);
     }
 
-    /// Removes links of an agent before at what is no uplink any more, or gets no XDP now.
-    fn detach_other_xdp(&self) {
+    /// Removes links of an agent before at what is no uplink any more, or gets no XDP now. Once: to be called as soon as all uplinks
+    /// are known, since a driver that loses XDP and gets it again may lose packets for seconds.
+    pub fn detach_other_xdp(&mut self) {
+        if std::mem::replace(&mut self.xdp.begun, true) {
+            return;
+        }
         let attached = self.hooks.iter().filter(|(place, _)| matches!(place, Place::Xdp { .. }));
         let kept: BTreeSet<_> = attached.map(|(_, hook)| self.pins.xdp_link(&hook.target)).collect();
         let names = self.pins.links().inspect_err(|error| warn!(%error, "can't look for links of a previous agent"));
@@ -191,6 +234,12 @@ impl Hooks {
             Err(error) => warn!(uplink = name, %error, "XDP can't be detached"),
         }
     }
+}
+
+/// Whether somebody else's program keeps this one away.
+fn is_taken(error: &BpfError) -> bool {
+    let BpfError::Attach { source, .. } = error else { return false };
+    matches!(source.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
 }
 
 fn why(error: &BpfError) -> String {

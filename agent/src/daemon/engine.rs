@@ -57,7 +57,12 @@ pub(super) enum Input {
     /// By whom makes links of pods that have begun with filters.
     Linked(Linked),
     /// By the wiring: the interfaces that lead out of the node.
-    Uplinks(Vec<Uplink>),
+    Uplinks {
+        /// They.
+        uplinks: Vec<Uplink>,
+        /// Whether the Node was known. Until then one that only has the Node's address counts for less.
+        is_node_known: bool,
+    },
     /// By the wiring: every address of the node that others may know.
     Addresses(Vec<IpAddr>),
     /// By the wiring: the tunnel's device is there and down. Answered when the programs are attached to it.
@@ -208,7 +213,7 @@ impl Engine {
             Input::Attach(pod, filtered, answer) => self.attach(pod, filtered, answer),
             Input::Name(asked) => self.names.take(asked),
             Input::Linked(linked) => self.hooks.linked(linked),
-            Input::Uplinks(uplinks) => self.set_uplinks(uplinks),
+            Input::Uplinks { uplinks, is_node_known } => self.set_uplinks(uplinks, is_node_known),
             Input::Addresses(addresses) => self.set_addresses(addresses),
             Input::Overlay(answer) => drop(answer.send(self.hooks.attach_overlay(overlay::NAME, overlay::IFINDEX))),
             Input::Services(answer) => drop(answer.send(self.hooks.attach_services(svc::NAME, svc::IFINDEX))),
@@ -303,7 +308,7 @@ impl Engine {
     }
 
     /// Attaches to the interfaces out of the node and tells the programs of them.
-    pub(super) fn set_uplinks(&mut self, uplinks: Vec<Uplink>) {
+    pub(super) fn set_uplinks(&mut self, uplinks: Vec<Uplink>, is_node_known: bool) {
         let same = |one: &Uplink, other: &Uplink| {
             one.ifindex == other.ifindex && one.name == other.name && one.framing == other.framing
         };
@@ -335,12 +340,16 @@ impl Engine {
         }
         // Packets leave by the interface that they came in by, so other nodes have to be reached by it.
         let of_nodes = uplinks.iter().filter(|uplink| uplink.is_primary && uplink.framing == Framing::Ethernet);
-        let of_xdp = |Uplink { ifindex, name, has_vlans, .. }: &Uplink| XdpUplink {
+        let of_xdp = |Uplink { ifindex, name, mtu, has_vlans, .. }: &Uplink| XdpUplink {
             ifindex: *ifindex,
             name: name.clone(),
+            mtu: *mtu,
             has_vlans: *has_vlans,
         };
         self.hooks.set_xdp_uplinks(of_nodes.map(of_xdp).collect());
+        if is_node_known {
+            self.hooks.detach_other_xdp();
+        }
         self.tell_of_xdp();
         self.content.set_paced(limits::is_paced(&uplinks));
         let primary = uplinks.iter().filter(|uplink| uplink.is_primary).map(|uplink| uplink.name.clone()).collect();

@@ -285,7 +285,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
              stay connected to backends that left their service"
         ),
     }
-    engine.set_uplinks(wire.uplinks(&[]).await?);
+    engine.set_uplinks(wire.uplinks(&[]).await?, false);
     engine.set_addresses(netlink.addresses().await?);
     engine.settle();
     let wiring = wire.run(Arc::clone(&shared), inputs.clone());

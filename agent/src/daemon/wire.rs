@@ -61,6 +61,8 @@ pub(super) struct Wire {
     pins: PinDir,
     /// What the kernel was last made to have. What is not so later somebody else has undone.
     uplinks: Option<Vec<Uplink>>,
+    /// Whether the Node was known when they were found. Until then one that only has the Node's address counts for less.
+    is_node_known: bool,
     lingering: Lingering,
     addresses: Option<Vec<IpAddr>>,
     settled: Option<Vec<Uplink>>,
@@ -118,6 +120,7 @@ impl Wire {
             caretaker,
             pins,
             uplinks: None,
+            is_node_known: false,
             lingering: Lingering::default(),
             addresses: None,
             settled: None,
@@ -224,7 +227,9 @@ impl Wire {
     }
 
     async fn look_at_uplinks(&mut self, shared: &Shared, inputs: &mpsc::Sender<Input>, looked: &mut Looked) -> Running {
-        let node_ips = shared.model().own_node().map(|node| node.internal_ips.clone()).unwrap_or_default();
+        let node_ips = shared.model().own_node().map(|node| node.internal_ips.clone());
+        let is_node_known = node_ips.is_some();
+        let node_ips = node_ips.unwrap_or_default();
         let found = self.netlink.uplinks_and_candidates(&node_ips).await.map(|found| {
             let before = self.uplinks.as_deref().unwrap_or_default();
             let found = self.lingering.uplinks(before, self.choice.of(found), Instant::now().into_std());
@@ -239,7 +244,8 @@ impl Wire {
             Ok(_) => {}
             Err(error) => looked.lacks(format!("the node's addresses: {error}")),
         }
-        if let Some(uplinks) = found.filter(|found| self.uplinks.as_ref() != Some(found)) {
+        let is_new = |found: &Vec<Uplink>| self.uplinks.as_ref() != Some(found) || self.is_node_known != is_node_known;
+        if let Some(uplinks) = found.filter(is_new) {
             // Interfaces of containers that are none of ours come and go all the time.
             let is_news = self.uplinks.as_deref().is_none_or(|before| primary(before) != primary(&uplinks));
             if is_news {
@@ -250,8 +256,8 @@ impl Wire {
                 warn!("no uplink found: give an interface an address, or see the settings uplinks and excludeUplinks");
             }
             shared.warn("uplinks", unread(&uplinks));
-            self.uplinks = Some(uplinks.clone());
-            inputs.send(Input::Uplinks(uplinks)).await.map_err(|_| Stopped)?;
+            (self.uplinks, self.is_node_known) = (Some(uplinks.clone()), is_node_known);
+            inputs.send(Input::Uplinks { uplinks, is_node_known }).await.map_err(|_| Stopped)?;
         }
         // Where Services are another proxy's, so are these.
         if self.parts.serves() {

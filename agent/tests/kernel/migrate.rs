@@ -1,9 +1,13 @@
 //! Tables that an agent of another version has pinned.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
-use fairlead_agent::bpf::Migration;
+use fairlead_agent::bpf::{Migration, XdpUplink};
 use fairlead_agent::layout::{Converter, Field};
+use fairlead_agent::repair::Filters;
+use fairlead_agent::xdp::Xdp;
 use fairlead_datapath::catalog::Kind as TableKind;
 use fairlead_datapath::config::Config;
 use fairlead_datapath::flow::{End, Flow, FlowFlags, FlowKey, Owned, PodFlows};
@@ -231,7 +235,6 @@ fn names_at(link: &str) -> Vec<(String, u32)> {
     all.iter().flatten().map(|program| (program.name_as_str().unwrap().to_owned(), program.id())).collect()
 }
 
-/// Programs are known by what their interfaces are: the kernel shows no agent whose they are.
 /// Has an agent find a table that can't be put in the place of the old one: the pause ends, and everything is as it was. The next one
 /// takes over. What was there before and after.
 fn fails_and_takes_over<S: PartialEq + std::fmt::Debug>(
@@ -255,6 +258,7 @@ fn fails_and_takes_over<S: PartialEq + std::fmt::Debug>(
     [before, state()]
 }
 
+/// Programs are known by what their interfaces are: the kernel shows no agent whose they are.
 #[test]
 fn c52_an_agent_with_its_capabilities_alone_replaces_every_program_or_none() {
     in_namespaces("migrate::c52_an_agent_with_its_capabilities_alone_replaces_every_program_or_none", |dir| {
@@ -269,6 +273,96 @@ fn c52_an_agent_with_its_capabilities_alone_replaces_every_program_or_none() {
             assert!(after.iter().all(|program| !before.contains(program)), "{link}: {before:?} {after:?}");
         }
     });
+}
+
+/// An XDP program has none in front of it: it is gone as soon as tables are read, and no agent can put it back.
+#[test]
+fn c52_no_xdp_program_of_an_agent_before_sees_a_packet_after_a_takeover_has_begun() {
+    let test = "migrate::c52_no_xdp_program_of_an_agent_before_sees_a_packet_after_a_takeover_has_begun";
+    in_namespaces(test, |dir| {
+        let (pins, object) = open(dir);
+        attach_all(load(&object, &pins).unwrap(), &pins, true);
+        let mut hooks = Hooks::new(load(&object, &pins).unwrap().ebpf, pins.clone()).with_xdp(Xdp::Native);
+        hooks.set_xdp_uplinks(vec![uplink("eth7", 78)]);
+        drop(hooks);
+        let (name, before) = xdp_at("eth7").unwrap();
+        assert_eq!(name, "xdp_uplink");
+        let table = TableId::OtherFlows;
+        relayout(&pins, table, &next(table, 1000), true);
+        let held = hold(&pins);
+        as_agent("tcx").unwrap_err();
+        assert_eq!(xdp_at("eth7").unwrap().0, "xdp_pass", "the agent failed");
+        drop(held);
+        as_agent("tcx").unwrap();
+        let (name, after) = xdp_at("eth7").unwrap();
+        assert_eq!(name, "xdp_uplink");
+        assert_ne!(after, before);
+    });
+}
+
+#[test]
+fn s82_the_link_of_an_uplink_that_is_renamed_or_not_yet_known_stays() {
+    in_namespaces("migrate::s82_the_link_of_an_uplink_that_is_renamed_or_not_yet_known_stays", |dir| {
+        let (pins, object) = open(dir);
+        ip("link add eth7 index 78 type veth peer name peer7");
+        ip("link add eth8 index 79 type veth peer name peer8");
+        let hooks = || Hooks::new(load(&object, &pins).unwrap().ebpf, pins.clone()).with_xdp(Xdp::Native);
+        let is_there = |hooks: &Hooks| hooks.xdp().iter().all(|(_, obstacle)| obstacle.is_none());
+        let links = || {
+            let xdp = pins.links().unwrap().into_iter().filter(|name| name.starts_with("xdp_"));
+            xdp.map(|name| (link_id(&pins.link(&name)), name)).collect::<BTreeSet<_>>()
+        };
+        let mut first = hooks();
+        first.set_xdp_uplinks(vec![uplink("eth7", 78), uplink("eth8", 79)]);
+        first.detach_other_xdp();
+        assert!(is_there(&first), "{:?}", first.xdp());
+        let before = links();
+        drop(first);
+        // While no agent runs, and while one does.
+        let mut names = ["eth7", "lan7", "wan7"].into_iter();
+        let mut name = names.next().unwrap();
+        for next in names {
+            let mut running = hooks();
+            running.set_xdp_uplinks(vec![uplink(name, 78)]);
+            ip(&format!("link set {name} name {next}"));
+            let filters = Filters { as_of: Instant::now(), interfaces: BTreeSet::new(), programs: BTreeMap::new() };
+            running.look(&load(&object, &pins).unwrap().tables, &filters);
+            running.set_xdp_uplinks(vec![uplink(next, 78)]);
+            running.set_xdp_uplinks(vec![uplink(next, 78), uplink("eth8", 79)]);
+            running.detach_other_xdp();
+            assert!(is_there(&running), "{:?}", running.xdp());
+            drop(running);
+            let renamed = |(id, name): &(u32, String)| (*id, name.replace("eth7", next));
+            assert_eq!(links(), before.iter().map(renamed).collect());
+            name = next;
+        }
+        ip("link set wan7 name eth7");
+        let mut last = hooks();
+        last.set_xdp_uplinks(vec![uplink("eth7", 78)]);
+        assert_eq!(links(), before, "another may still be found");
+        last.detach_other_xdp();
+        assert_eq!(links().len(), 1);
+        // A VLAN device stands on it now: the program can't tell of which VLAN a packet is.
+        last.set_xdp_uplinks(vec![XdpUplink { has_vlans: true, ..uplink("eth7", 78) }]);
+        assert_eq!((links().len(), xdp_at("eth7")), (0, None));
+    });
+}
+
+fn uplink(name: &str, ifindex: u32) -> XdpUplink {
+    XdpUplink { ifindex, name: name.to_owned(), mtu: 1500, has_vlans: false }
+}
+
+fn link_id(pin: &Path) -> u32 {
+    aya::programs::links::FdLink::from(aya::programs::links::PinnedLink::from_pin(pin).unwrap()).info().unwrap().id()
+}
+
+/// The name of the program at an interface's driver, and its id.
+fn xdp_at(link: &str) -> Option<(String, u32)> {
+    let shown = Command::new("ip").args(["-j", "link", "show", link]).output().unwrap();
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let id = shown[0]["xdp"]["prog"]["id"].as_u64()?;
+    let program = aya::programs::loaded_programs().flatten().find(|program| u64::from(program.id()) == id).unwrap();
+    Some((program.name_as_str().unwrap().to_owned(), program.id()))
 }
 
 #[test]

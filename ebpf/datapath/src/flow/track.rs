@@ -24,6 +24,10 @@ stages! {
 /// Seconds after which an answered UDP flow that is still in use is a stream, not a query (`nf_conntrack_proto_udp.c`).
 const STREAM_AFTER: u32 = 2;
 
+/// How often the kernel gets to see a packet of a flow at the driver, in seconds: twice the time in which it gives up a neighbour that
+/// does not answer is soon enough.
+const PROBE: u32 = 8;
+
 /// What a packet did to its flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tracked {
@@ -87,6 +91,10 @@ pub fn keep<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> bool {
     if u64::from(change(w, place)) | (w.met.seen ^ u64::from(w.now)) == 0 {
         return true;
     }
+    // The kernel asks for a neighbour again, who may have another Ethernet address by now, when it sends to him itself.
+    if w.met.seen != u64::from(w.now) && is_turn(w.now, place.forward) {
+        return false;
+    }
     unlike(w, place) == 0 && stage::touch(k, w, place)
 }
 
@@ -105,8 +113,17 @@ fn touch<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> bool {
         return true;
     }
     entry.seen.store(w.now.into());
-    pair.seen.store(w.now.into());
+    // The other direction has to see for itself that it is its turn.
+    if !is_turn(w.now, !place.forward) {
+        pair.seen.store(w.now.into());
+    }
     true
+}
+
+/// Whether the first packet of this second in a direction is left to the kernel.
+#[inline(always)]
+const fn is_turn(now: u32, forward: bool) -> bool {
+    now % PROBE == if forward { 0 } else { PROBE / 2 }
 }
 
 /// Whether the flow in `w.met`, which is not TCP's, is a stream with this packet and was none before.

@@ -91,8 +91,10 @@ impl Driver for Buff {
         }
         // SAFETY: a helper call with the program's context and a struct on the stack and its size.
         let found = unsafe { bpf_fib_lookup(self.raw.cast(), &mut lookup, size_of::<bpf_fib_lookup>() as i32, 0) };
-        // Too large, unknown, or not by way of this interface: all of it the kernel sees to where it has an skb.
-        if found as u32 != BPF_FIB_LKUP_RET_SUCCESS || lookup.ifindex != self.ifindex() {
+        // Too large, unknown, or not by way of this interface: all of it the kernel sees to where it has an skb. Kernels before 6.3
+        // have an answer also for a neighbour that they are still looking for.
+        let is_known = found as u32 == BPF_FIB_LKUP_RET_SUCCESS && lookup.dmac != [0; 6];
+        if !is_known || lookup.ifindex != self.ifindex() {
             return None;
         }
         // The kernel writes the gateway there, if there is one. SAFETY: unions of plain numbers, all written above.

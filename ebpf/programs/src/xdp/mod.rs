@@ -32,3 +32,9 @@ pub(crate) fn xdp_uplink(XdpContext { ctx }: XdpContext) -> u32 {
         _ => XDP_PASS,
     }
 }
+
+/// In the place of [`xdp_uplink`] while an agent takes over what one before has pinned.
+#[xdp]
+pub(crate) fn xdp_pass(_: XdpContext) -> u32 {
+    XDP_PASS
+}

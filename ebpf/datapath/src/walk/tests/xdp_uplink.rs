@@ -1,10 +1,13 @@
 //! What XDP does at an uplink, against what the walk at tcx would have done with the same packets.
 
+use core::mem::offset_of;
+
 use proptest::prelude::*;
 
 use super::outside::{NODE_PORT, first, node_port};
 use super::*;
-use crate::testing::{Fate, Host};
+use crate::flow::Flow;
+use crate::testing::{Entry, Fate, Host};
 
 /// A way out of the uplink for clients, by which they are reached from the driver as well.
 const WAY: Option<(u32, u32)> = Some((Node::UPLINK, Node::MTU));
@@ -76,6 +79,29 @@ fn s82_what_ends_a_connection_or_has_rested_is_left_to_the_other_walk() {
         assert!(at_driver(&mut node, &next).is_some());
         node.host.now += 10;
         assert_eq!(at_driver(&mut node, &next), None, "its next hop may have to be asked for again");
+    }
+}
+
+#[test]
+fn s82_the_kernel_gets_to_see_both_directions_of_a_busy_flow() {
+    for v6 in [false, true] {
+        for proto in [TCP, UDP] {
+            let mut node = node(v6, proto, Node::far_pod(v6));
+            let (next, back) = opened(&mut node, v6, proto);
+            let mut left = [0, 0];
+            for _ in 0..32 {
+                node.host.now += 1;
+                // The client is the first in each second.
+                for (message, of) in [(&next, 0), (&next, 0), (&back, 1), (&back, 1)] {
+                    if at_driver(&mut node, message).is_none() {
+                        Send { partial: false }.arrives(&mut node, message);
+                        left[of] += 1;
+                    }
+                }
+            }
+            // One in eight seconds, and what makes a stream of datagrams.
+            assert!(left.iter().all(|left| (4..=5).contains(left)), "{left:?} of {proto}");
+        }
     }
 }
 
@@ -207,7 +233,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => (0..3_u8).prop_map(Event::Way),
         1 => proptest::option::weighted(0.8, (Node::UPLINK..Node::UPLINK + 2, 1000..1600_u32)).prop_map(Event::Onward),
         1 => any::<bool>().prop_map(Event::Neighbours),
-        4 => prop_oneof![Just(1), Just(2), Just(4), Just(40), Just(400)].prop_map(Event::Wait),
+        // Not the lifetime of a flow to the second.
+        4 => prop_oneof![Just(1), Just(2), Just(4), Just(43), Just(400)].prop_map(Event::Wait),
     ];
     proptest::collection::vec(event, 0..80)
 }
@@ -222,6 +249,19 @@ struct Pair {
     out: Vec<Seen>,
     /// Packets that XDP has served.
     served: usize,
+}
+
+/// What a node's tables hold, and apart from that when each flow was last seen.
+fn left(node: &Node) -> (Vec<Entry>, Vec<u64>) {
+    let mut entries = node.host.flows.left();
+    let flows = entries.iter_mut().filter(|entry| entry.value.len() == size_of::<Flow>());
+    let at = offset_of!(Flow, seen);
+    let seen = flows.map(|entry| {
+        let seen: &mut [u8; 8] = (&mut entry.value[at..at + 8]).try_into().expect("eight bytes");
+        u64::from_ne_bytes(core::mem::take(seen))
+    });
+    let seen = seen.collect();
+    (entries, seen)
 }
 
 impl Pair {
@@ -285,7 +325,11 @@ impl Pair {
             }
         }
         prop_assert_eq!(with.bytes.get(12..), without.bytes.get(12..), "the same bytes come of {:?}", message);
-        prop_assert_eq!(self.with.host.flows.left(), self.without.host.flows.left(), "the same tables");
+        let [(tables, last), (tables_without, last_without)] = [&self.with, &self.without].map(left);
+        prop_assert_eq!(tables, tables_without, "the same tables");
+        // A direction is told of the other's packets with a delay, for the kernel to see its own.
+        let is_soon = last.iter().zip(&last_without).all(|(with, without)| (without - 3..=*without).contains(with));
+        prop_assert!(is_soon, "{:?} and {:?}", last, last_without);
         if matches!(landed.0, Landed::Node(_) | Landed::Out | Landed::Pod(_))
             && let Ok(seen) = Seen::of(&without)
         {
