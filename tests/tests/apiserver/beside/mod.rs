@@ -91,8 +91,10 @@ fn not_answered(zone: &str, ours: &Server, theirs: &Server) -> Option<String> {
         // An alias is found by who asks for addresses; one to a name that does not exist, by who asks for aliases.
         let kind: RecordType = entry.kind.parse().unwrap();
         let kinds = if kind == RecordType::CNAME { vec![RecordType::A, kind] } else { vec![kind] };
-        let is_same =
-            |other: &Entry| (&other.owner, &other.kind, &other.data) == (&entry.owner, &entry.kind, &entry.data);
+        // CoreDNS' cache gives an owner as whoever asked first spelled it.
+        let is_same = |other: &Entry| {
+            other.owner.eq_ignore_ascii_case(&entry.owner) && (&other.kind, &other.data) == (&entry.kind, &entry.data)
+        };
         let says = |kind: &RecordType| {
             theirs.ask(&over_tcp(entry.owner.trim_end_matches('.'), (*kind).into())).answers.iter().any(is_same)
         };
