@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use super::content::Content;
 use crate::bpf::Tables;
-use crate::compile::policy::{has_names, is_outside};
+use crate::compile::policy::has_names;
 use crate::model::Model;
 use crate::names::{Answer, Asked, GRACE, Journal, Told};
 use crate::state::Shared;
@@ -136,7 +136,7 @@ impl Keeper {
         let pod = shared.model().local_with(ask.client).map(|local| (local.key.clone(), local.uid.clone()));
         let Some((pod, uid)) = pod.filter(|(pod, _)| content.asks(pod, &ask.name)) else { return Said::NotCovered };
         let all: BTreeSet<IpAddr> = ask.addresses.iter().map(IpAddr::to_canonical).collect();
-        let addresses: Vec<IpAddr> = all.iter().copied().filter(|ip| is_outside(*ip)).collect();
+        let addresses: Vec<IpAddr> = all.iter().copied().filter(|ip| content.is_outside(*ip)).collect();
         self.told.inside.fetch_add((all.len() - addresses.len()) as u64, Ordering::Relaxed);
         let time = now();
         let until = time + u64::from(ask.ttl) * 1000 + GRACE;

@@ -138,6 +138,12 @@ impl Reserved {
         at_port.into_iter().any(|endpoint| endpoint == ip || self.share_a_node(endpoint, ip))
     }
 
+    /// Addresses of this node, as the kernel says, and of API servers.
+    pub fn of_the_cluster(&self) -> impl Iterator<Item = IpAddr> {
+        let servers = self.api_servers.0.keys().chain(&self.used_servers).map(SocketAddr::ip);
+        self.own.iter().copied().chain(servers).map(|ip| ip.to_canonical())
+    }
+
     /// Whether an API server listens at a port of this node (TCP).
     #[must_use]
     pub fn is_own_api_server(&self, port: u16) -> bool {
@@ -221,7 +227,7 @@ impl Reserved {
     }
 
     fn touch_all(&self, dirty: &mut Dirty) {
-        dirty.whole.insert(Whole::HostPorts);
+        dirty.whole.extend([Whole::HostPorts, Whole::Names]);
         dirty.services.extend(self.claims.0.values().flatten().chain(self.at_tunnel.values()).cloned());
     }
 }

@@ -9,10 +9,12 @@
 //! which answers can't be given.
 
 mod journal;
+mod outside;
 mod server;
 mod store;
 
 pub use journal::Journal;
+pub use outside::is_outside;
 pub use server::{Asked, DIRECTORY, Server, Told, directory};
 pub use store::{Answer, Bounds, Names};
 

@@ -1,7 +1,6 @@
 //! Whose answers concern policy: the file that the node's DNS server reads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use fairlead_objects::names::NameRules;
 use fairlead_objects::{ClusterNetworkPolicy, DomainName, Peer};
@@ -61,19 +60,11 @@ pub fn coverage(world: &World<'_>) -> NameRules {
     rules
 }
 
-/// Whether a name may open an address: one that somebody outside may have, as far as that can be told by itself.
-pub(crate) fn is_outside(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            !(ip.is_unspecified() || ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast())
-        }
-        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_loopback() || ip.is_unicast_link_local() || ip.is_multicast()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
+    use std::net::IpAddr;
+
     use super::*;
     use fairlead_objects::Action;
 
@@ -106,26 +97,5 @@ mod tests {
             .collect();
         assert!(!expected.is_empty());
         assert_eq!(rules.clients.keys().copied().collect::<BTreeSet<_>>(), expected);
-    }
-
-    #[test]
-    fn names_open_nothing_that_is_nobodys_outside() {
-        for (text, is) in [
-            ("192.0.2.1", true),
-            ("10.0.0.1", true),
-            ("2001:db8::1", true),
-            ("169.254.169.254", false),
-            ("127.0.0.1", false),
-            ("0.0.0.0", false),
-            ("224.0.0.1", false),
-            ("255.255.255.255", false),
-            ("::1", false),
-            ("::", false),
-            ("fe80::1", false),
-            ("ff02::1", false),
-            ("::ffff:127.0.0.1", false),
-        ] {
-            assert_eq!(is_outside(text.parse().unwrap()), is, "{text}");
-        }
     }
 }

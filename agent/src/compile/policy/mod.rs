@@ -37,7 +37,6 @@ mod world;
 
 pub use atom::{Atom, Signature};
 pub(super) use classifier::Classifier;
-pub(crate) use coverage::is_outside;
 pub use coverage::{coverage, has_names};
 pub use demand::Demand;
 pub use draft::{Draft, DraftPod, Judge, WantedPod, compile};

@@ -162,6 +162,11 @@ impl Content {
         self.policy.state.asks(pod, name)
     }
 
+    /// Whether names may open an address.
+    pub(super) fn is_outside(&self, ip: IpAddr) -> bool {
+        self.policy.state.is_outside(ip)
+    }
+
     /// Brings into force what pods were told of these addresses by DNS, between two plans. `adds`: it only adds to what they open.
     pub(super) fn tell(
         &mut self,
@@ -283,7 +288,8 @@ impl Content {
         if !dirty.policies.is_empty() {
             self.counters.policies_changed();
         }
-        if self.policy.attempts.is_due(dirty.policy(), now) {
+        let names = dirty.whole.contains(&Whole::Names) && self.policy.state.has_names();
+        if self.policy.attempts.is_due(dirty.policy() || names, now) {
             let limited = self.bandwidth.attempts.is_settled();
             let whole = self.policy.attempts.is_whole();
             let plan = if whole { None } else { self.policy.state.follow(model, dirty) };

@@ -16,15 +16,17 @@ use fairlead_objects::ObjectKey;
 
 use super::ids::{classes_spoken_of, pair_ids};
 use super::{Capacity, Content, State};
-use crate::compile::peers::told_rows;
+use crate::compile::peers::{Lookup, is_told, told_rows};
 use crate::compile::policy::{Hashes, MOST_TOLD_ROWS, Met, PolicySet, Signature, ToldAtoms, Wanted};
 use crate::names::Names;
 use crate::plan::Op;
 
 /// What the last plan makes of addresses that pods are told.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Known {
     told: ToldAtoms,
+    /// Which addresses names open.
+    lookup: Lookup,
     hashes: Hashes,
     /// The sets in force, with their ids.
     sets: Vec<(u32, PolicySet)>,
@@ -72,8 +74,14 @@ impl Known {
             known.classes.insert((signature(new), signature(of_known)), (stored.class, peer.pair.is_some()));
         }
         known.sets = sets.iter().copied().zip(wanted.sets).collect();
-        (known.told, known.hashes) = (wanted.told, wanted.hashes);
+        (known.told, known.hashes, known.lookup) = (wanted.told, wanted.hashes, wanted.lookup);
         known
+    }
+
+    /// Whether names may open an address.
+    fn is_outside(&self, content: &Content, ip: IpAddr) -> bool {
+        let has = |ip: IpAddr| content.peer.peers.get(&Addr::from(ip)).is_some_and(|peer| !is_told(peer.flags));
+        self.lookup.is_outside(ip, has)
     }
 
     /// The class of addresses that meet this, and the operations that make it.
@@ -110,16 +118,23 @@ impl Known {
     }
 }
 
-/// Whether an entry with these flags is of an address that a pod was told.
-fn is_told(flags: u32) -> bool {
-    flags & (PeerFlags::POD | PeerFlags::NODE) == 0
-}
-
 impl State {
     /// Whether a set in force asks what a pod was told for this name.
     #[must_use]
     pub fn asks(&self, pod: &ObjectKey, name: &str) -> bool {
         self.known.told.covers(pod, name)
+    }
+
+    /// Whether names may open an address, as the last plan has it.
+    #[must_use]
+    pub fn is_outside(&self, ip: IpAddr) -> bool {
+        self.known.is_outside(&self.content, ip)
+    }
+
+    /// Whether sets in force ask about names.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        !self.known.told.is_empty()
     }
 
     /// The operations after which these addresses are what pods were told of them. An address for which there is no room keeps
@@ -132,7 +147,7 @@ impl State {
             let addr = Addr::from(*ip);
             let stored = content.peer.peers.get(&addr).copied();
             let around = peer::Tables::cidr(&content.peer, &CidrKey::lookup(addr)).unwrap_or(Peer::WORLD);
-            if stored.is_some_and(|peer| !is_told(peer.flags)) || !is_told(around.flags) {
+            if !known.is_outside(content, *ip) {
                 tell.inside.insert(*ip);
                 continue;
             }

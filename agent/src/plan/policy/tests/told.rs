@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::compile::policy::testing::{TOLD, Told, any_cluster, any_told, ask_again, block, cnp, does, named_by, tell};
 use crate::names::{Answer, Names};
+use crate::parts::Parts;
 use fairlead_objects::Action;
 
 /// Judgements of every pod that is here.
@@ -26,9 +27,11 @@ proptest! {
 
     #[test]
     fn what_pods_are_told_between_plans_is_what_a_plan_would_say(
-        cluster in any_cluster(), steps in prop::collection::vec(any_told(), 1..10),
+        cluster in any_cluster(), steps in prop::collection::vec(any_told(), 1..10), beside in any::<bool>(),
     ) {
-        let mut cluster = cluster;
+        // Beside another network pods elsewhere are told from what is outside by nothing but that they are known.
+        let parts = if beside { Parts::Policy } else { Parts::All };
+        let mut cluster = Cluster { parts, ..cluster };
         let mut state = cluster.tables();
         for step in steps {
             let old = state.content().clone();
@@ -80,6 +83,24 @@ proptest! {
             }
             ops.iter().for_each(|op| state.applied(op));
         }
+    }
+}
+
+#[test]
+fn p86_a_name_opens_no_pod_elsewhere_and_takes_nothing_that_is_known_of_it() {
+    for parts in [Parts::All, Parts::Policy] {
+        let mut cluster = Cluster { parts, ..names(&["*.example.org"]) }.pod("y/far", 2, 7, "pod=far");
+        let deny = does(Action::Deny, &[pods_of("", "pod=far")], &[]);
+        cluster.cluster_policies.push(cnp("Admin/0/far", "ns=y", &[], &[deny]));
+        let mut state = cluster.tables();
+        let before = state.content().clone();
+        for told in ["10.244.2.7", "10.244.2.99", "64:ff9b::af4:207", "172.18.0.2", "203.0.113.7", "64:ff9b::cb00:7107"] {
+            let (changed, adds) = tell(&mut cluster, &Told::Learn(0, 0, ip(told)));
+            let Tell { ops, inside, .. } = state.tell(&cluster.names, &changed, adds);
+            assert_eq!((ops, inside), (vec![], changed), "{told} {parts:?}");
+            assert_eq!(plan(&mut state, &cluster), vec![], "{told} {parts:?}");
+        }
+        assert_eq!(*state.content(), before);
     }
 }
 
