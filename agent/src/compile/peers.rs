@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use fairlead_datapath::Addr;
 use fairlead_datapath::peer::{CidrKey, HopFlags, NodeHop, PeerFlags, Pod as PodRecord};
@@ -10,7 +11,8 @@ use fairlead_objects::{Labels, Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
 use super::policy::{
-    Classifier, MOST_TOLD_ROWS, Met, Numbers, Signature, ToldAtoms, Wanted, WantedPeer, World, claim, is_object_of,
+    Classifier, MOST_TOLD_ROWS, Met, Numbers, Signature, ToldAtoms, ToldRoom, Wanted, WantedPeer, World, claim,
+    is_object_of,
 };
 use crate::compile::claims::PodRanges;
 use crate::masquerade::OwnSources;
@@ -220,24 +222,25 @@ fn told(world: &World<'_>, lookup: &mut Lookup, wanted: &mut Wanted) {
     }
     wanted.hashes.clone_from(lookup.classifier.hashes());
     let Some(names) = world.names else { return };
-    let mut known: BTreeSet<Met> = BTreeSet::new();
-    let mut pairs: HashMap<(usize, usize), usize> = HashMap::new();
+    let mut all: BTreeSet<Arc<Met>> = BTreeSet::new();
     for ip in names.addresses() {
         let met = wanted.told.met(names, ip);
-        let has = |ip: IpAddr| wanted.peers.get(&ip.into()).is_some_and(|peer| !is_told(peer.flags));
+        let has = |ip: IpAddr| wanted.peers.contains_key(&ip.into());
         if met.is_empty() || !lookup.is_outside(ip, has) {
             continue;
         }
-        if !known.contains(&met) {
-            let rows = wanted.told_rows + told_rows(&met);
-            if rows > MOST_TOLD_ROWS {
-                wanted.untold += 1;
-                continue;
-            }
-            wanted.told_rows = rows;
-            known.insert(met.clone());
-        }
-        let (class, of_known) = lookup.classifier.of_told(&met, ip);
+        let met = all.get(&met).cloned().unwrap_or_else(|| Arc::new(met));
+        all.insert(Arc::clone(&met));
+        wanted.met.insert(ip.into(), met);
+    }
+    let chosen = ToldRoom::new(&wanted.told, MOST_TOLD_ROWS).choose(&all);
+    let before = wanted.met.len();
+    wanted.met.retain(|_, met| chosen.contains(met));
+    wanted.untold = before - wanted.met.len();
+    let mut pairs: HashMap<(usize, usize), usize> = HashMap::new();
+    for (addr, met) in &wanted.met {
+        let ip = IpAddr::from(*addr);
+        let (class, of_known) = lookup.classifier.of_told(met, ip);
         let pair = (class != of_known).then(|| {
             *pairs.entry((class, of_known)).or_insert_with(|| {
                 wanted.pairs.push((class, of_known));
@@ -246,13 +249,8 @@ fn told(world: &World<'_>, lookup: &mut Lookup, wanted: &mut Wanted) {
         });
         let flags = if lookup.own_sources.at(ip.into()) { PeerFlags::KEEP_SOURCE } else { 0 };
         let lingers = if pair.is_some() { PeerFlags::LINGERS } else { 0 };
-        wanted.peers.insert(ip.into(), WantedPeer { class, pair, slot: None, node: None, flags: flags | lingers });
+        wanted.peers.insert(*addr, WantedPeer { class, pair, slot: None, node: None, flags: flags | lingers });
     }
-}
-
-/// Rows that addresses take which meet this, at most, as far as they are counted.
-pub(crate) fn told_rows(met: &Met) -> usize {
-    met.live.len() + if met.lingering.is_empty() { 0 } else { met.live.len() + met.lingering.len() }
 }
 
 /// The other nodes, and whose pods are where.

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The topic of what an operator should know.
 const TOPIC: &str = "domainNames";
 
-/// How soon everything is planned again for an address that there was no room for.
+/// How often everything is planned again for addresses that there was no room for.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// What is asked, what is on disk, and what has been said.
@@ -172,7 +172,7 @@ impl Keeper {
         match told {
             Ok(tell) => {
                 self.told.inside.fetch_add(tell.inside.len() as u64, Ordering::Relaxed);
-                if !tell.left_out.is_empty() && self.again <= Instant::now() {
+                if tell.late || !tell.left_out.is_empty() && self.again <= Instant::now() {
                     self.again = Instant::now() + AGAIN;
                     content.plan_policy_again();
                 }

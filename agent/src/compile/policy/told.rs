@@ -49,6 +49,11 @@ impl ToldAtoms {
         told
     }
 
+    /// The numbers that are about each pod.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = impl Iterator<Item = usize>> {
+        self.of.values().map(|of_pod| of_pod.iter().map(|(number, _)| *number))
+    }
+
     /// Whether no set asks about names.
     #[must_use]
     pub fn is_empty(&self) -> bool {

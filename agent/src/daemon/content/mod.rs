@@ -152,9 +152,9 @@ impl Content {
         self.policy.attempts.is_settled()
     }
 
-    /// Policy is planned anew, as it would be after a change.
+    /// Policy is planned anew at once, as it would be after a change.
     pub(super) fn plan_policy_again(&mut self) {
-        self.policy.attempts.again();
+        self.policy.attempts.again_at_once(Instant::now());
     }
 
     /// Whether a rule in force asks what a pod was told for this name.
