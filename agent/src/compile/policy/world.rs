@@ -67,10 +67,7 @@ impl<'a> World<'a> {
     /// The world of a model, as it is in force.
     #[must_use]
     pub fn of(model: &'a Model, network: &Network) -> Self {
-        let mut world = Self::with_audited(model, network);
-        world.policies.retain(|policy| policy.mode == Mode::Enforce);
-        world.cluster_policies.retain(|policy| policy.mode == Mode::Enforce);
-        world
+        Self::with_audited(model, network).in_force()
     }
 
     /// The policies of a model that are in force, and nothing else.
@@ -104,6 +101,15 @@ impl<'a> World<'a> {
             names: Some(model.names()),
             inside: model.reserved().of_the_cluster().chain(model.rules().metadata.iter().copied()).collect(),
         }
+    }
+
+    /// The same without the policies that are in audit mode.
+    #[must_use]
+    pub fn in_force(&self) -> Self {
+        let mut world = self.clone();
+        world.policies.retain(|policy| policy.mode == Mode::Enforce);
+        world.cluster_policies.retain(|policy| policy.mode == Mode::Enforce);
+        world
     }
 
     /// The policies in audit mode, where they are part of it; those of the cluster, which have no namespace, come first.
