@@ -98,6 +98,8 @@ pub enum Look {
     Ask(Box<Question>),
     /// There is no answer: [`Gate::failed`].
     Fails,
+    /// This goes in its place.
+    Instead(Vec<u8>),
 }
 
 /// A question for the agent.
@@ -112,21 +114,26 @@ impl Gate {
     pub fn follow(self: &Arc<Self>, directory: &Path) {
         let _once = self.agent.set(Agent::connect(&directory.join(SOCKET)));
         let (gate, path) = (Arc::clone(self), directory.join(RULES));
-        tokio::spawn(async move {
-            let mut before = None;
-            loop {
-                let mark = stamp(&path).ok();
-                if mark.is_some() && mark != before {
-                    before = mark;
-                    match rules::read(&path) {
-                        Ok(rules) => gate.set_rules(rules),
-                        // What is known stays.
-                        Err(error) => {
-                            tracing::warn!(path = %path.display(), %error, "which names rules have is not known");
-                        }
+        let mut before = None;
+        let mut look = move || {
+            let mark = stamp(&path).ok();
+            if mark.is_some() && mark != before {
+                before = mark;
+                match rules::read(&path) {
+                    Ok(rules) => gate.set_rules(rules),
+                    // What is known stays.
+                    Err(error) => {
+                        tracing::warn!(path = %path.display(), %error, "which names rules have is not known");
                     }
                 }
+            }
+        };
+        // Before anybody is answered.
+        look();
+        tokio::spawn(async move {
+            loop {
                 tokio::time::sleep(LOOK).await;
+                look();
             }
         });
     }
@@ -153,7 +160,9 @@ impl Gate {
         };
         let Some(name) = response::asked(message).filter(|name| names.matches(name)) else { return Look::Goes };
         match response::addresses(message) {
-            Some(found) if found.addresses.is_empty() => Look::Goes,
+            Some(found) if found.addresses.is_empty() => {
+                response::without_hints(message).map_or(Look::Goes, Look::Instead)
+            }
             Some(found) if found.addresses.len() <= MOST_ADDRESSES => self.consider(client, name, found),
             _ => {
                 self.counters.refused.increment();
@@ -228,6 +237,7 @@ impl Gate {
             Look::Goes => true,
             Look::Ask(question) => Box::pin(self.ask(*question)).await,
             Look::Fails => false,
+            Look::Instead(response) => return Some(response),
         };
         (!goes).then(|| Self::failed(message))
     }

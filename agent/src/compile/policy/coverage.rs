@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fairlead_objects::names::NameRules;
-use fairlead_objects::{ClusterNetworkPolicy, DomainName, Peer};
+use fairlead_objects::{ClusterNetworkPolicy, DomainName, NetworkPolicy, Peer, Tier};
 
 use super::World;
 
@@ -39,7 +39,16 @@ pub fn coverage(world: &World<'_>) -> NameRules {
     for local in &world.local {
         let Some(pod) = world.object_of(local) else { continue };
         let labels = world.namespace_labels(&pod.key.namespace);
-        let selects = |policy: &ClusterNetworkPolicy| policy.subject.selects(&pod.labels, labels);
+        // Where NetworkPolicies isolate it, nobody asks those of the Baseline tier.
+        let isolates = |policy: &&NetworkPolicy| {
+            policy.key.namespace == pod.key.namespace
+                && policy.egress.is_some()
+                && policy.pod_selector.matches(&pod.labels)
+        };
+        let is_isolated = world.policies.iter().any(isolates);
+        let selects = |policy: &ClusterNetworkPolicy| {
+            (policy.tier == Tier::Admin || !is_isolated) && policy.subject.selects(&pod.labels, labels)
+        };
         let selecting: Vec<usize> =
             named.iter().enumerate().filter(|(_, policy)| selects(policy)).map(|(place, _)| place).collect();
         if selecting.is_empty() {
@@ -97,5 +106,11 @@ mod tests {
             .collect();
         assert!(!expected.is_empty());
         assert_eq!(rules.clients.keys().copied().collect::<BTreeSet<_>>(), expected);
+        // Who is isolated has nothing of the Baseline tier.
+        let isolated = cluster.clone().policy("x/isolated", "pod=a", None, Some(&[]));
+        let rules = coverage(&isolated.world());
+        let of = |pod: &str| texts(&rules.lists[rules.clients[&isolated.ip_of(pod, 0)]]);
+        assert_eq!(of("x/a"), ["a.example", "*.b.example"]);
+        assert_eq!(of("x/b"), ["a.example", "*.b.example", "c.example"]);
     }
 }
