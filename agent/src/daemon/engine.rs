@@ -434,8 +434,10 @@ impl Engine {
         let Outcome { plans, operations, whole, services, policy, names, refused, claims, node, failed } = {
             let model = self.shared.model();
             let in_force = self.shared.progress().in_force;
-            let (waiting, closed) = (&mut self.waiting, &mut self.closed);
-            self.content.update(&model, &dirty, &mut self.tables, || {
+            let (waiting, closed, keeper) = (&mut self.waiting, &mut self.closed, &mut self.names);
+            self.content.update(&model, &dirty, &mut self.tables, |names| {
+                // Before a pod starts: what it asks for is known to be its.
+                keeper.publish(names.cloned());
                 if in_force {
                     answer_judged(&model, waiting, closed);
                 }
