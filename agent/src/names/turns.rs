@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use std::ops::Bound;
 
 /// What is taken at once.
-const TURN: usize = 512;
+const TURN: usize = 256;
 
-/// What is taken of one client: a question of the most addresses.
-const PART: usize = 65;
+/// What is taken of one client, but one question in any case: others wait for it no longer than the DNS server waits.
+const PART: usize = 16;
 
 /// Questions of one client that wait.
 const MOST: usize = 256;
@@ -117,7 +117,7 @@ mod tests {
         for n in 2..100 {
             (0..3).for_each(|m| turns.push(client(n), 1024, (n, m)).unwrap());
         }
-        let mut seen: Vec<u8> = (0..13).flat_map(|_| turns.take()).map(|(n, _)| n).collect();
+        let mut seen: Vec<u8> = (0..26).flat_map(|_| turns.take()).map(|(n, _)| n).collect();
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), 99);

@@ -291,9 +291,14 @@ impl Names {
 
     /// Who was told an address, for which names, and whether that is live.
     pub fn told(&self, address: IpAddr) -> impl Iterator<Item = (&ObjectKey, &str, bool)> {
-        self.by_address.get(&address).into_iter().flatten().flat_map(move |key| {
+        self.told_to(address).flat_map(|(key, told)| told.map(move |(name, live)| (key, name, live)))
+    }
+
+    /// The same by pod.
+    pub fn told_to(&self, address: IpAddr) -> impl Iterator<Item = (&ObjectKey, impl Iterator<Item = (&str, bool)>)> {
+        self.by_address.get(&address).into_iter().flatten().map(move |key| {
             let entries = self.pods.get(key).and_then(|pod| pod.addresses.get(&address)).into_iter().flatten();
-            entries.map(move |(name, entry)| (key, &**name, entry.live))
+            (key, entries.map(|(name, entry)| (&**name, entry.live)))
         })
     }
 
