@@ -184,7 +184,7 @@ macro_rules! tables {
 
 tables! {
     /// (address, port, protocol) → verdict and block
-    Frontends: "FRONTENDS", Hash<FrontendKey, Frontend>, elements MAX_FRONTENDS, flags NO_PREALLOC, version Some(2);
+    Frontends: "FRONTENDS", Hash<FrontendKey, Frontend>, elements MAX_FRONTENDS, flags NO_PREALLOC, version Some(3);
     /// backend ids, in blocks of powers of two
     Slots: "SLOTS", Array<u32, u32>, elements MAX_SLOTS, flags 0, version Some(2);
     /// an endpoint of one service port, its generation
@@ -192,7 +192,7 @@ tables! {
     /// generation of the UDP frontends
     ServiceGeneration: "SERVICE_STATE", Array<u32, ServiceState>, elements 1, flags 0, version Some(1);
     /// address of the node → NodePorts, hostPorts or both are at it
-    NodeAddresses: "NODE_ADDRESSES", Hash<Addr, NodeAddress>, elements MAX_NODE_ADDRESSES, flags 0, version Some(2);
+    NodeAddresses: "NODE_ADDRESSES", Hash<Addr, NodeAddress>, elements MAX_NODE_ADDRESSES, flags 0, version Some(3);
     /// the backend that a client had last by a service port
     Affinities: "AFFINITY", LruHash<AffinityKey, Affinity>, elements MAX_AFFINITIES, flags 0, version Some(3);
     /// a bit for each port and protocol that a frontend ever had

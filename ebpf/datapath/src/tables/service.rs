@@ -79,6 +79,8 @@ flags! {
         pub const KEEP_SOURCE: u32 = 4;
         /// A NodePort that processes of the node may not bind to (S7).
         pub const GUARDED: u32 = 8;
+        /// An address that the cluster gives out itself: a cluster IP, or node-local DNS. Nobody sends from there.
+        pub const CLUSTER: u32 = 16;
         /// Every kind of wildcard.
         pub const WILDCARDS: u32 = Self::NODE_PORT | Self::HOST_PORT;
     }

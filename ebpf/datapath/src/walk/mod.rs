@@ -66,6 +66,7 @@ pub mod stage {
     pub use super::deliver::stage::*;
     pub use super::errors::stage::*;
     pub use super::from_pod::stage::*;
+    pub use super::from_uplink::stage::*;
     pub use super::give_way::stage::*;
     pub use super::inbound::stage::*;
     pub use super::judge::stage::*;

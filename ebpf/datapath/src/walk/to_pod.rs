@@ -3,6 +3,7 @@
 use super::address::check_destination;
 use super::errors::Side;
 use super::errors::stage::relate;
+use super::give_way::is_marked;
 use super::inbound::stage::{came_by_nodes, open_inbound};
 use super::inbound::{Inbound, came_from};
 use super::limit::{Passage, may_pass};
@@ -103,7 +104,9 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, place: Place) -> Action {
     }
     // An end that is on this node comes from where it is: a pod by its interface, the node itself from nowhere. One that is on another
     // comes in where nodes are.
-    let of_node = place.forward && w.met.is(FlowFlags::FROM_NODE);
+    // But IPv6 fragments of what it asks of a service, which have been found to be its own where they were translated.
+    let is_of_service = w.met.is_of_svc() && is_marked(k) && k.ingress_ifindex() == 0;
+    let of_node = place.forward && w.met.is(FlowFlags::FROM_NODE) && !is_of_service;
     if (sender.slot != NO_SLOT && !came_from(k, w, sender.slot))
         || (sender.node != NO_NODE && !came_by_nodes(k, w))
         || (of_node && origin(k, w) != Inbound::Node)

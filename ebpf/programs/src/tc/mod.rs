@@ -16,6 +16,7 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirec
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::trace;
+use fairlead_datapath::drop::DropReason;
 use fairlead_datapath::kernel::Kernel;
 use fairlead_datapath::peer::{Tables as _, is_foreign, side_of};
 use fairlead_datapath::svc;
@@ -125,7 +126,12 @@ pub(crate) fn to_services(ctx: TcContext) -> i32 {
             stages::report(k.raw(), w, reason);
             TC_ACT_SHOT
         }
-        _ => TC_ACT_SHOT,
+        Step::Ignore => TC_ACT_SHOT,
+        // None of the others comes out of this walk.
+        _ => {
+            stages::report(k.raw(), w, DropReason::Internal);
+            TC_ACT_SHOT
+        }
     }
 }
 
