@@ -55,6 +55,8 @@ pub(super) struct Wire {
     parts: Parts,
     keeper: Keeper,
     services: svc::Keeper,
+    /// Addresses that Services have left.
+    left: wiring::svc::Left,
     /// Where the settings say that services have their addresses.
     service_ranges: Vec<IpNetwork>,
     caretaker: Caretaker,
@@ -114,6 +116,7 @@ impl Wire {
             parts,
             keeper,
             services: svc::Keeper::new(services),
+            left: wiring::svc::Left::default(),
             service_ranges,
             caretaker,
             pins,
@@ -179,6 +182,11 @@ impl Wire {
         let mut looked = Looked::default();
         self.look_at_uplinks(shared, inputs, &mut looked).await?;
         let uplinks = self.uplinks.clone().unwrap_or_default();
+        let before = match &self.routes {
+            Some(routes) => routes.clone(),
+            // Of the agent before. If they can't be listed, that is told where they are set.
+            None => self.netlink.node_routes().await.unwrap_or_default(),
+        };
         let wanted = {
             let model = shared.model();
             let network =
@@ -193,27 +201,26 @@ impl Wire {
                 };
                 let reserved = model.reserved();
                 let addresses = reserved.cluster_ips_of().filter(|(_, ip)| !reserved.is_node(*ip));
-                let services = wiring::svc::desired(&self.service_ranges, addresses, &network);
-                (routes, services, mtus)
+                let (services, left_out) = wiring::svc::desired(&self.service_ranges, addresses, &before, &network);
+                let services = self.left.with(&before, services, &network, Instant::now().into_std());
+                (routes, services, left_out, mtus)
             })
         };
-        if let Some((mut routes, (to_services, left_out), (tunnel_mtu, pod_mtu))) = wanted {
+        if let Some((mut routes, to_services, left_out, (tunnel_mtu, pod_mtu))) = wanted {
             self.keeper.look(&self.netlink, tunnel_mtu, inputs, &mut looked).await;
             let found = if self.parts.serves() {
-                self.services.look(&self.netlink, pod_mtu, inputs).await
+                self.services.look(&self.netlink, pod_mtu, inputs, &mut looked).await
             } else {
                 self.services.leave(&self.netlink).await
             };
-            match &found {
-                // Without the device there are no routes either: nothing is worse than it was.
-                Ok(Found::Absent) | Err(_) => {}
-                Ok(Found::Right) => routes.extend(to_services),
-                Ok(Found::Repaired) => {
-                    let what = format!("the device {}", wiring::svc::NAME);
-                    looked.repaired.push(Repair { kind: Kind::Services, what });
-                    routes.extend(to_services);
-                }
+            if found == Ok(Found::Repaired) {
+                let what = format!("the device {}", wiring::svc::NAME);
+                looked.repaired.push(Repair { kind: Kind::Services, what });
             }
+            // Those that the kernel took away with the device are none that are there.
+            let there =
+                if found.is_err() { self.netlink.node_routes().await.unwrap_or_default() } else { BTreeSet::new() };
+            routes.extend(svc::routes(&found, to_services, &there));
             let left_out = if found == Ok(Found::Absent) { 0 } else { left_out };
             shared.warn("services", found.err().or_else(|| svc::left_out(left_out)));
             self.set_routes(&uplinks, routes, &mut looked).await;
