@@ -76,7 +76,7 @@ fn node_routes_become_what_is_wanted_and_nothing_else_changes() {
 }
 
 #[test]
-fn a_route_of_another_program_stays_and_is_named() {
+fn s86_a_route_of_another_program_stays_and_is_named() {
     on_a_node(|| async {
         let netlink = Netlink::open().unwrap();
         let theirs = ["10.244.2.0/24 via 172.18.0.9 dev uplink", "fd00:10:244:2::/64 via fd00:172:18::9 dev uplink"];
