@@ -42,7 +42,7 @@ pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
 /// The rest of the walk, of a packet whose headers are read.
 #[inline(always)]
 pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action {
-    let sender = sender(k, w);
+    let sender = sender(k, w, config.seed);
     let fragment_known = flow::resolve_fragment(k, &mut w.packet, sender);
     let dst = w.packet.tuple.dst;
     let to_node = dst == config.address_like(dst);
@@ -90,14 +90,14 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
 
 /// Whose places a packet's datagram has, of one in fragments.
 #[inline(always)]
-fn sender<K: Kernel>(k: &K, w: &mut Walk) -> u32 {
+fn sender<K: Kernel>(k: &K, w: &mut Walk, seed: u32) -> u32 {
     if w.packet.fragment == Fragment::NONE {
         return 0;
     }
     look_up(k, w, Whose::Source);
     let source = w.packet.tuple.src;
     let is_pod = w.found.flags & PeerFlags::POD != 0;
-    if is_pod { FragmentKey::from_elsewhere(source) } else { FragmentKey::from_outside(source) }
+    if is_pod { FragmentKey::from_elsewhere(seed, source) } else { FragmentKey::from_outside(seed, source) }
 }
 
 /// What is the node's own business, unless it says that it comes from a pod of this node: that would be in the middle of what
