@@ -298,6 +298,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         12 => (end(), end(), 0..0x40_u8, 0..3_u32).prop_map(|(from, to, flags, seq)| Event::Segment(from, to, flags, seq)),
         4 => (end(), end()).prop_map(|(from, to)| Event::Datagram(from, to)),
+        6 => (end(), end(), 0..3_usize, 0..3_u16)
+            .prop_map(|(from, to, piece, id)| Event::Fragment(from, to, piece, id)),
         2 => (0..2_u16, any::<bool>(), any::<bool>()).prop_map(|(slot, takes, sends)| Event::Police(slot, takes, sends)),
         2 => wait.prop_map(Event::Wait),
     ]
