@@ -9,7 +9,9 @@ use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, VlanFlags,
+};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
@@ -59,6 +61,7 @@ impl Framing {
     /// and since 5.14 all of them bring packets that begin with what was inside.
     fn of(link: &LinkMessage) -> Self {
         match link.header.link_layer_type {
+            LinkLayerType::Ether if keeps_tags(link) => Self::Other,
             LinkLayerType::Ether => Self::Ethernet,
             LinkLayerType::None | LinkLayerType::Rawip | LinkLayerType::Ppp => Self::Bare,
             LinkLayerType::Tunnel | LinkLayerType::Tunnel6 | LinkLayerType::Sit => Self::Bare,
@@ -68,6 +71,21 @@ impl Framing {
             _ => Self::Other,
         }
     }
+}
+
+/// Whether a device is a VLAN's and has its tags in its packets (`reorder_hdr off`): the header that the kernel says they have is
+/// four bytes further on. A device without flags says nothing of them (`vlan_fill_info` in net/8021q/vlan_netlink.c).
+fn keeps_tags(link: &LinkMessage) -> bool {
+    let infos = link.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    infos.flatten().any(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(vlan)) => !vlan
+            .iter()
+            .any(|info| matches!(info, InfoVlan::Flags((flags, _)) if flags.contains(VlanFlags::ReorderHdr))),
+        _ => false,
+    })
 }
 
 /// Whether a tunnel leads to one host, whose address its link-layer address for all is.
@@ -151,10 +169,8 @@ impl Netlink {
     }
 
     pub(super) async fn routes(&self) -> Result<Vec<RouteMessage>, WiringError> {
-        let requests = [
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
-        ];
+        let requests =
+            [RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(), RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()];
         let mut routes = Vec::new();
         for request in requests {
             let family: Vec<RouteMessage> = self
@@ -416,6 +432,24 @@ mod tests {
             }
         }
         assert_eq!(framing(Infiniband, Option::None), Framing::Other);
+    }
+
+    #[test]
+    fn s79_a_vlan_device_that_keeps_its_tags_is_not_read() {
+        let framing = |infos: Vec<LinkInfo>| {
+            let mut link = LinkMessage::default();
+            link.header.link_layer_type = LinkLayerType::Ether;
+            link.attributes.push(LinkAttribute::LinkInfo(infos));
+            Framing::of(&link)
+        };
+        let vlan =
+            |infos: Vec<InfoVlan>| framing(vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(InfoData::Vlan(infos))]);
+        let all = VlanFlags::all();
+        assert_eq!(vlan(vec![InfoVlan::Id(7), InfoVlan::Flags((VlanFlags::ReorderHdr, all))]), Framing::Ethernet);
+        assert_eq!(vlan(vec![InfoVlan::Flags((VlanFlags::ReorderHdr | VlanFlags::Gvrp, all))]), Framing::Ethernet);
+        assert_eq!(vlan(vec![InfoVlan::Id(7)]), Framing::Other);
+        assert_eq!(vlan(vec![InfoVlan::Flags((VlanFlags::Gvrp, all))]), Framing::Other);
+        assert_eq!(framing(vec![LinkInfo::Kind(InfoKind::Veth)]), Framing::Ethernet);
     }
 
     #[test]
