@@ -17,7 +17,7 @@ use super::overlay::Keeper;
 use super::repair::Caretaker;
 use super::svc::{self, Found};
 use crate::bpf::{PinDir, Sentry, watch_mounts};
-use crate::compile::node;
+use crate::compile::node::{self, Addresses};
 use crate::network::TunnelSettings;
 use crate::parts::Parts;
 use crate::repair::{Kind, Looked, Repair};
@@ -62,7 +62,7 @@ pub(super) struct Wire {
     /// What the kernel was last made to have. What is not so later somebody else has undone.
     uplinks: Option<Vec<Uplink>>,
     lingering: Lingering,
-    addresses: Option<Vec<IpAddr>>,
+    addresses: Option<Addresses>,
     settled: Option<Vec<Uplink>>,
     routes: Option<BTreeSet<NodeRoute>>,
     hops: Option<BTreeSet<(u32, IpAddr)>>,
@@ -71,6 +71,11 @@ pub(super) struct Wire {
 /// The names of those by which other nodes are reached.
 fn primary(uplinks: &[Uplink]) -> Vec<&str> {
     uplinks.iter().filter(|uplink| uplink.is_primary).map(|uplink| uplink.name.as_str()).collect()
+}
+
+/// Reads what the kernel takes for the node's.
+pub(super) async fn addresses(netlink: &Netlink) -> Result<Addresses, WiringError> {
+    Ok(Addresses { own: netlink.addresses().await?, broadcasts: netlink.broadcasts().await? })
 }
 
 /// What is said of those whose packets the programs do not read, if there are any.
@@ -181,8 +186,8 @@ impl Wire {
         let uplinks = self.uplinks.clone().unwrap_or_default();
         let wanted = {
             let model = shared.model();
-            let network =
-                node::network(&uplinks, self.addresses.as_deref().unwrap_or_default(), model.own_node(), self.tunnel);
+            let own = self.addresses.as_ref().map_or(&[][..], |addresses| &addresses.own);
+            let network = node::network(&uplinks, own, model.own_node(), self.tunnel);
             model.synced().then(|| {
                 let (name, nodes) = (model.node_name(), || model.nodes());
                 let mtus = (network.tunnel_mtu(name, nodes()), network.pod_mtu(name, nodes()));
@@ -231,7 +236,7 @@ impl Wire {
             self.served(found)
         });
         let found = found.map_err(|error| looked.lacks(format!("the node's interfaces: {error}"))).ok();
-        match self.netlink.addresses().await {
+        match addresses(&self.netlink).await {
             Ok(found) if self.addresses.as_ref() != Some(&found) => {
                 self.addresses = Some(found.clone());
                 inputs.send(Input::Addresses(found)).await.map_err(|_| Stopped)?;

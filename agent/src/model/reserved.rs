@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use fairlead_objects::{EndpointSlice, Node, ObjectKey, Protocol, Service, ServiceType};
 use ipnetwork::IpNetwork;
@@ -60,6 +60,8 @@ pub struct Reserved {
     used_servers: BTreeSet<SocketAddr>,
     /// This node's addresses, as the kernel has them now.
     own: BTreeSet<IpAddr>,
+    /// Addresses that mean all hosts of a network that it is on.
+    broadcasts: BTreeSet<Ipv4Addr>,
     /// UDP port of the tunnel between nodes, if there is one.
     tunnel_port: Option<u16>,
     /// Slices with endpoints at that port, and the Services that they are of.
@@ -114,6 +116,12 @@ impl Reserved {
     #[must_use]
     pub fn is_own(&self, ip: IpAddr) -> bool {
         self.own.contains(&ip)
+    }
+
+    /// Whether an address means all hosts of a network that this node is on.
+    #[must_use]
+    pub fn is_broadcast(&self, ip: IpAddr) -> bool {
+        matches!(ip, IpAddr::V4(ip) if self.broadcasts.contains(&ip))
     }
 
     /// The longest of the nodes' pod ranges that holds an address.
@@ -207,9 +215,9 @@ impl Reserved {
     }
 
     /// This node has these addresses now.
-    pub(super) fn set_own(&mut self, addresses: BTreeSet<IpAddr>, dirty: &mut Dirty) {
-        if self.own != addresses {
-            self.own = addresses;
+    pub(super) fn set_own(&mut self, addresses: BTreeSet<IpAddr>, broadcasts: BTreeSet<Ipv4Addr>, dirty: &mut Dirty) {
+        if self.own != addresses || self.broadcasts != broadcasts {
+            (self.own, self.broadcasts) = (addresses, broadcasts);
             self.touch_all(dirty);
         }
     }

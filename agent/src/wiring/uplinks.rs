@@ -1,7 +1,7 @@
 //! The devices by which the node reaches the world.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use fairlead_cni::Mac;
 use fairlead_cni::protocol::{FIRST_POD_IFINDEX, SLOTS};
@@ -161,6 +161,15 @@ impl Netlink {
         Ok(dump.links.iter().filter_map(|link| Some((name(link)?, mtu(link)?))).collect())
     }
 
+    /// The addresses, in order, by which all hosts of a network that the node is on are meant, as the kernel has them: what is sent
+    /// there it takes itself. Not those of loopback.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list them.
+    pub async fn broadcasts(&self) -> Result<Vec<Ipv4Addr>, WiringError> {
+        Ok(broadcasts(&self.routes().await?))
+    }
+
     async fn dump(&self) -> Result<Dump, WiringError> {
         let (links, addresses) = (self.list_links().await?, self.list_addresses().await?);
         let queues = self.handle.qdisc().get().execute().try_collect().await;
@@ -170,7 +179,7 @@ impl Netlink {
 
     pub(super) async fn routes(&self) -> Result<Vec<RouteMessage>, WiringError> {
         let requests =
-            [RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(), RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()];
+            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()];
         let mut routes = Vec::new();
         for request in requests {
             let family: Vec<RouteMessage> = self
@@ -185,6 +194,18 @@ impl Netlink {
         }
         Ok(routes)
     }
+}
+
+fn broadcasts(routes: &[RouteMessage]) -> Vec<Ipv4Addr> {
+    let to = |route: &RouteMessage| {
+        route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) if !ip.is_loopback() => Some(*ip),
+            _ => None,
+        })
+    };
+    let found: BTreeSet<Ipv4Addr> =
+        routes.iter().filter(|route| route.header.kind == RouteType::Broadcast).filter_map(to).collect();
+    found.into_iter().collect()
 }
 
 pub(super) fn is_pod(ifindex: u32) -> bool {
@@ -450,6 +471,25 @@ mod tests {
         assert_eq!(vlan(vec![InfoVlan::Id(7)]), Framing::Other);
         assert_eq!(vlan(vec![InfoVlan::Flags((VlanFlags::Gvrp, all))]), Framing::Other);
         assert_eq!(framing(vec![LinkInfo::Kind(InfoKind::Veth)]), Framing::Ethernet);
+    }
+
+    #[test]
+    fn p82_broadcast_addresses_are_those_that_the_kernel_takes_for_such() {
+        let route = |kind: RouteType, ip: [u8; 4]| {
+            let mut route = RouteMessage::default();
+            route.header.kind = kind;
+            route.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(ip.into())));
+            route
+        };
+        let routes = [
+            route(RouteType::Broadcast, [172, 18, 255, 255]),
+            route(RouteType::Local, [172, 18, 0, 1]),
+            route(RouteType::Broadcast, [127, 255, 255, 255]),
+            route(RouteType::Unicast, [10, 0, 0, 255]),
+            route(RouteType::Broadcast, [10, 0, 0, 15]),
+            route(RouteType::Broadcast, [172, 18, 255, 255]),
+        ];
+        assert_eq!(broadcasts(&routes), [Ipv4Addr::new(10, 0, 0, 15), Ipv4Addr::new(172, 18, 255, 255)]);
     }
 
     #[test]

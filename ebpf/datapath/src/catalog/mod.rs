@@ -192,7 +192,7 @@ tables! {
     /// generation of the UDP frontends
     ServiceGeneration: "SERVICE_STATE", Array<u32, ServiceState>, elements 1, flags 0, version Some(1);
     /// address of the node → NodePorts, hostPorts or both are at it
-    NodeAddresses: "NODE_ADDRESSES", Hash<Addr, NodeAddress>, elements MAX_NODE_ADDRESSES, flags 0, version Some(2);
+    NodeAddresses: "NODE_ADDRESSES", Hash<Addr, NodeAddress>, elements MAX_NODE_ADDRESSES, flags 0, version Some(3);
     /// the backend that a client had last by a service port
     Affinities: "AFFINITY", LruHash<AffinityKey, Affinity>, elements MAX_AFFINITIES, flags 0, version Some(3);
     /// a bit for each port and protocol that a frontend ever had

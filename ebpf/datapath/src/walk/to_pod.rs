@@ -1,6 +1,6 @@
 //! What the host's stack sends to a pod: tcx egress of the host side of its veth.
 
-use super::address::check_destination;
+use super::address::{check_destination, is_broadcast};
 use super::errors::Side;
 use super::errors::stage::relate;
 use super::inbound::stage::{came_by_nodes, open_inbound};
@@ -52,7 +52,9 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
 fn is_for<K: Kernel>(k: &K, w: &Walk, slot: u16) -> bool {
     let dst = w.packet.tuple.dst;
     let Some(pod) = k.pod(slot) else { return false };
-    dst == pod.v4 || dst == pod.v6 || matches!(check_destination(dst, w.packet.v6 == 1), Err(DropReason::Multicast))
+    let v6 = w.packet.v6 == 1;
+    let is_group = matches!(check_destination(dst, v6), Err(DropReason::Multicast)) || is_broadcast(k, dst, v6);
+    dst == pod.v4 || dst == pod.v6 || is_group
 }
 
 /// Gives a packet the tuple that was noted for it, if one was, and lets it into the pod if that is within its limit.

@@ -3,6 +3,7 @@
 
 mod bandwidth;
 mod blind;
+mod broadcast;
 mod bytes;
 mod cost;
 mod crowd;
