@@ -31,6 +31,7 @@ mod opening;
 mod outside;
 mod route;
 mod sweep;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod to_overlay;
@@ -74,6 +75,7 @@ pub mod stage {
     pub use super::opening::stage::*;
     pub use super::outside::stage::*;
     pub use super::sweep::stage::*;
+    pub use super::tell::stage::*;
     pub use super::to_pod::stage::*;
     pub use super::to_services::stage::*;
     pub use super::tunnel_port::stage::*;

@@ -21,6 +21,7 @@ mod policies;
 mod ports;
 mod sequences;
 mod services;
+mod tell;
 mod to_services;
 mod xdp_uplink;
 
