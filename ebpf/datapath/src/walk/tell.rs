@@ -5,7 +5,7 @@
 //! |---|---|
 //! | at a pod's interface | that pod, whose address has been checked |
 //! | where it came in from outside, or by the tunnel | who says to be elsewhere, out of the same interface: not who says to be this node or a pod of it, nor a pod elsewhere where no other node is |
-//! | on the node's own way to services | the node, if it has that address; who sent it by an interface that nobody serves, if the node's routes lead back there. No pod: it is told at its own interface |
+//! | on the node's own way to services | the node, if it has that address; a pod, or who is behind an interface that nobody serves, if the packet came in where the node's routes lead to its source |
 //!
 //! Nobody is told of a frame to a group of stations, or by an address that is not that of one host (RFC 1122 section 3.2.2, RFC 4443
 //! section 2.4 (e)), and nobody too often: see [`crate::errors`].
@@ -55,7 +55,7 @@ fn receiver<K: Kernel>(k: &K, w: &mut Walk) -> Option<(Receiver, u32)> {
         return Some((Receiver::Pod, errors::of_pod(slot)));
     }
     if at == svc::IFINDEX {
-        return leads_back(k, w).then_some((Receiver::Own, errors::OWN));
+        return on_way_to_services(k, w);
     }
     // To a group of stations, or from what is no host's address.
     let is_to_group = k.load::<[u8; 6]>(0).is_none_or(|[first, ..]| first & 1 != 0);
@@ -80,13 +80,31 @@ fn receiver<K: Kernel>(k: &K, w: &mut Walk) -> Option<(Receiver, u32)> {
     Some((Receiver::Outside, errors::of_network(seed, w.packet.tuple.src)))
 }
 
+/// The same of what the node's routes have brought to the device for services: who sent it, if they lead back from its source to
+/// where it came in.
+#[inline(always)]
+fn on_way_to_services<K: Kernel>(k: &K, w: &mut Walk) -> Option<(Receiver, u32)> {
+    let by = k.ingress_ifindex();
+    if !leads_back(k, w, by) {
+        return None;
+    }
+    if by == 0 {
+        return Some((Receiver::Own, errors::OWN));
+    }
+    // Its source was looked at there.
+    if let Some(slot) = slot_at(k, by) {
+        return Some((Receiver::Pod, errors::of_pod(slot)));
+    }
+    let seed = k.config()?.seed;
+    Some((Receiver::Outside, errors::of_network(seed, w.packet.tuple.src)))
+}
+
 /// Whether the node's routes lead from a packet's source to where it came in: nowhere, where the node itself sent it from an
 /// address that it has.
 #[inline(always)]
-fn leads_back<K: Kernel>(k: &K, w: &mut Walk) -> bool {
-    let by = k.ingress_ifindex();
-    // What was judged is of a pod, whichever way the stack has brought it here.
-    if is_marked(k) || (by != 0 && slot_at(k, by).is_some()) {
+fn leads_back<K: Kernel>(k: &K, w: &mut Walk, by: u32) -> bool {
+    // A fragment that the stack made of a pod's packet has come in nowhere.
+    if by == 0 && is_marked(k) {
         return false;
     }
     w.draft.target = w.packet.tuple.reversed();

@@ -155,8 +155,10 @@ fn s84_on_its_way_to_services_nobody_is_told_but_who_is_where_it_came_from() {
             (container, 7, Some(Node::UPLINK), false, silent),
             (Node::pod(1, v6), 7, None, false, silent),
             (Node::address(v6), 7, None, false, silent),
-            // A pod is told where it sends.
-            (Node::pod(1, v6), ifindex_of(1), None, false, silent),
+            // What a pod sent, and the stack has brought there.
+            (Node::pod(1, v6), ifindex_of(1), None, true, refused),
+            (Node::pod(1, v6), ifindex_of(1), None, false, refused),
+            (Node::pod(2, v6), ifindex_of(1), None, true, silent),
         ] {
             assert_eq!(run(from, ingress, onward, marked), fate, "{from} by {ingress}, marked: {marked}");
         }
