@@ -286,7 +286,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         ),
     }
     engine.set_uplinks(wire.uplinks(&[]).await?, false);
-    engine.set_addresses(netlink.addresses().await?);
+    engine.set_addresses(wire::addresses(&netlink).await?);
     engine.settle();
     let wiring = wire.run(Arc::clone(&shared), inputs.clone());
     let runtime = tokio::runtime::Handle::current();

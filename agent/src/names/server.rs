@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairlead_objects::names::{Ask, LONGEST, MOST_ADDRESSES, Reply, SOCKET, Said};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -24,6 +24,9 @@ pub const DIRECTORY: &str = "names";
 
 /// Connections at a time: two servers while one takes the other's place, and some to spare.
 const CONNECTIONS: usize = 8;
+
+/// How long the server waits for a reply (`PATIENCE` of fairlead-dns).
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Makes the directory that both see: the server's group may look up names in it, and nobody else.
 ///
@@ -88,10 +91,17 @@ impl Told {
 pub struct Asked {
     /// The question.
     pub ask: Ask,
+    since: Instant,
     to: Arc<OwnedWriteHalf>,
 }
 
 impl Asked {
+    /// Whether the server has given up on it.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.since.elapsed() > PATIENCE
+    }
+
     /// Replies, on whatever thread. A server that does not read loses it, and takes the answer for refused.
     pub fn reply(&self, said: Said) {
         let line = Reply { id: self.ask.id, said }.encode();
@@ -162,7 +172,7 @@ async fn converse<F: Future<Output = bool>>(stream: UnixStream, ask: impl Fn(Ask
         let Ok(question) = Ask::decode(&line) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it asked what nobody understands"));
         };
-        let asked = Asked { ask: question, to: Arc::clone(&write) };
+        let asked = Asked { ask: question, since: Instant::now(), to: Arc::clone(&write) };
         if asked.ask.addresses.len() > MOST_ADDRESSES {
             asked.reply(Said::Refused);
         } else if !ask(asked).await {

@@ -18,6 +18,10 @@
 //! | a host on the nodes' network | frames with a tag of a VLAN, to a pod | none arrives |
 //! | a pod | ten thousand ARP and neighbour discovery messages, for addresses of others and of nobody | the node and its pods have the neighbours that they had |
 //! | a container of a node, or a machine behind it alone | packets to pods from the address of another node's pod | none arrives |
+//! | a host outside, a pod, another node | packets that are refused, as fast as it can | it is told a thousand times a second; pods, nodes and other networks go on hearing |
+//! | a router outside | errors about one flow of a pod, as fast as it can | 64 a second arrive, those about its other flows too |
+//! | a process of the host, a machine behind the node | packets to a Service without endpoints, from the address of a pod or of a host outside | nobody is told who did not send them |
+//! | a pod, a host outside | packets to all hosts of the nodes' network or of a pod range; a Service that claims such an address | no pod and no Service gets them; what comes from outside is the node's own |
 //! | a router outside | ICMP errors about later fragments, with quotes that are cut off, or that go on behind the packet | none arrives; what it may quote does, however long |
 //! | who may write a Pod | `hostIP`: a ClusterIP, another node's or another pod's address | the victim keeps its traffic on that node too; an Event, `fairlead status`, `doctor` and `service explain` name it |
 //! | who may write a Service, or a load balancer's status | `externalIPs` and load balancers' addresses: ClusterIPs, pods, kubelets, the API server, NodePorts | the same, on every node |
@@ -42,6 +46,7 @@
 //! only gives a priority is no tag, fragments arrive with packets of other flows between them.
 
 mod begin;
+mod broadcast;
 mod claims;
 mod counted;
 mod crowded;
@@ -54,6 +59,7 @@ mod neighbours;
 mod ranges;
 mod scans;
 mod shares;
+mod told;
 mod tunnel;
 mod unhook;
 mod vlans;
