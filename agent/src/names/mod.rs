@@ -13,7 +13,7 @@ mod server;
 mod store;
 
 pub use journal::Journal;
-pub use server::{Asked, DIRECTORY, Server, Told, directory};
+pub use server::{Asked, DIRECTORY, Server, Told, directory, is_directory};
 pub use store::{Answer, Bounds, Names};
 
 /// Milliseconds that an address opens beyond the time of its answer. The client has the answer later than the agent, and may
