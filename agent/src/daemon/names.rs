@@ -103,10 +103,12 @@ impl Keeper {
         if let Some(rules) = rules {
             self.rules = Some(rules);
         }
-        let Some(rules) = self.rules.as_ref().filter(|rules| self.unwritten || before.as_ref() != Some(*rules)) else {
+        let path = self.directory.join(RULES);
+        // Somebody may have removed the directory.
+        let is_due = self.unwritten || matches!(path.try_exists(), Ok(false));
+        let Some(rules) = self.rules.as_ref().filter(|rules| is_due || before.as_ref() != Some(*rules)) else {
             return;
         };
-        let path = self.directory.join(RULES);
         self.unwritten = false;
         if let Err(error) = fairlead_files::put(&path, &rules.encode(), 0o644) {
             self.unwritten = true;

@@ -16,7 +16,7 @@ mod turns;
 
 pub use journal::Journal;
 pub use outside::is_outside;
-pub use server::{Asked, DIRECTORY, Server, Told, directory};
+pub use server::{Asked, DIRECTORY, Server, Told, directory, is_directory};
 pub use store::{Answer, Bounds, Names};
 pub use turns::Turns;
 

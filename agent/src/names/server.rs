@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 use crate::socket;
@@ -21,6 +22,12 @@ const GROUP: u32 = 65532;
 
 /// The directory that both see, in the run directory.
 pub const DIRECTORY: &str = "names";
+
+/// The mode of that directory.
+const MODE: u32 = 0o750;
+
+/// How often it looks whether somebody has removed its socket.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Connections at a time: two servers while one takes the other's place, and some to spare.
 const CONNECTIONS: usize = 8;
@@ -33,7 +40,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// # Errors
 /// It can't be made.
 pub fn directory(path: &Path) -> io::Result<()> {
-    match std::fs::DirBuilder::new().mode(0o750).create(path) {
+    match std::fs::DirBuilder::new().mode(MODE).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         result => result?,
     }
@@ -41,10 +48,16 @@ pub fn directory(path: &Path) -> io::Result<()> {
     if is.gid() != GROUP {
         chown(path, None, Some(GROUP))?;
     }
-    if is.permissions().mode() & 0o7777 != 0o750 {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o750))?;
+    if is.permissions().mode() & 0o7777 != MODE {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
     }
     Ok(())
+}
+
+/// Whether it is there as [`directory`] makes it.
+#[must_use]
+pub fn is_directory(path: &Path) -> bool {
+    path.metadata().is_ok_and(|is| is.is_dir() && is.gid() == GROUP && is.permissions().mode() & 0o7777 == MODE)
 }
 
 /// What is counted of answers.
@@ -116,6 +129,7 @@ impl Asked {
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
+    socket: PathBuf,
     told: Arc<Told>,
 }
 
@@ -125,13 +139,27 @@ impl Server {
     /// # Errors
     /// The socket can't be made.
     pub fn open(path: &Path, told: Arc<Told>) -> io::Result<Self> {
-        Ok(Self { listener: socket::listen_for(&path.join(SOCKET), 0o666)?, told })
+        let socket = path.join(SOCKET);
+        Ok(Self { listener: socket::listen_for(&socket, 0o666)?, socket, told })
     }
 
-    /// Passes questions on until it is dropped. `ask`: passes one on, and says whether anybody is there.
-    pub async fn run<F: Future<Output = bool> + Send>(self, ask: impl Fn(Asked) -> F + Clone + Send + Sync + 'static) {
+    /// Passes questions on until it is dropped. `ask`: passes one on, and says whether anybody is there. It listens again where
+    /// somebody has removed its socket, once the directory is there.
+    pub async fn run<F: Future<Output = bool> + Send>(
+        mut self,
+        ask: impl Fn(Asked) -> F + Clone + Send + Sync + 'static,
+    ) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            match self.listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = looks.tick() => {
+                    self.listen_again();
+                    continue;
+                }
+            };
+            match accepted {
                 Ok((stream, _)) => {
                     let told = Arc::clone(&self.told);
                     if told.connected.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS {
@@ -155,6 +183,22 @@ impl Server {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
+        }
+    }
+}
+
+impl Server {
+    /// An agent that succeeds this one puts its own socket in that place.
+    fn listen_again(&mut self) {
+        if !matches!(self.socket.try_exists(), Ok(false)) {
+            return;
+        }
+        match socket::listen_for(&self.socket, 0o666) {
+            Ok(listener) => {
+                warn!(path = %self.socket.display(), "somebody removed the socket for DNS servers: listening again");
+                self.listener = listener;
+            }
+            Err(error) => debug!(%error, "can't listen again for DNS servers"),
         }
     }
 }

@@ -40,6 +40,7 @@
 //! | who attaches programs before Fairlead's, by mistake or not | packets to a pod that lets nobody in | none arrives after the agent has looked |
 //! | a pod in its first second, thirty at once; with an agent that is killed in it | connections to and from whom it may not speak with | none arrives |
 //! | who removes programs, pins or the file system of pins, by mistake or not | packets to a pod that lets nobody in | none arrives, also without an agent; the agent puts everything back |
+//! | who unmounts the file system of pins where the agent may not mount, or mounts another | the same, and connections that live | `fairlead install --keep` puts the same file system back, and the next agent goes on with it; nobody's pins are hidden |
 //!
 //! What is legitimate looks much the same and has to go on: a SYN that was lost is sent again and goes to the same
 //! backend, a port is used again right after a close, errors from a flow's own end and from routers arrive, a tag that
@@ -54,6 +55,7 @@ mod errors;
 mod first;
 mod flood;
 mod fragments;
+mod keep;
 mod legitimate;
 mod neighbours;
 mod ranges;
