@@ -120,8 +120,8 @@ struct Other {
     text: String,
 }
 
-/// The routes of others that a route of ours to the same prefix would replace: those of the main table with the metric that routes get which
-/// name none (`IP6_RT_PRIO_USER` in include/uapi/linux/ipv6_route.h).
+/// The routes of others that a route of ours to the same prefix would replace: those of the main table with the metric that routes
+/// get which name none (`IP6_RT_PRIO_USER` in include/uapi/linux/ipv6_route.h).
 fn others(all: &[RouteMessage]) -> BTreeMap<IpNetwork, Other> {
     let is_in_the_way = |route: &&RouteMessage| {
         let is_v4 = route.header.address_family == AddressFamily::Inet;
