@@ -187,7 +187,7 @@ fn p75_who_is_found_most_pushes_out_nobody_else() {
 }
 
 #[test]
-fn p76_p88_what_a_name_has_opened_is_not_found() {
+fn p76_p86_what_a_name_has_opened_is_not_found() {
     let named = does(Action::Accept, &[named_by(&["a.example.org"])], &[]);
     let deny = does(Action::Deny, &[block("0.0.0.0/0", &[])], &[]);
     let mut cluster = audited(
@@ -221,7 +221,7 @@ fn p76_p88_what_a_name_has_opened_is_not_found() {
 }
 
 #[test]
-fn p88_flows_that_last_are_judged_by_what_policies_say_now() {
+fn p86_flows_that_last_are_judged_by_what_policies_say_now() {
     let strict = |port| Cluster::grid().policy("x/strict", "pod=a", Some(&[rule(&[], &[tcp(port)])]), None);
     let (first, second) = (audited(strict(80), &["strict"]), audited(strict(81), &["strict"]));
     let auditors = [&first, &second].map(|cluster| Auditor::of(&cluster.world()).unwrap());
@@ -257,7 +257,7 @@ fn p88_flows_that_last_are_judged_by_what_policies_say_now() {
 }
 
 #[test]
-fn p88_no_policy_is_blamed_for_what_another_denies() {
+fn p86_no_policy_is_blamed_for_what_another_denies() {
     let rules = [rule(&[pods("pod=b")], &[])];
     let accept = does(Action::Accept, &[pods_of("", "pod=b")], &[]);
     let pass = does(Action::Pass, &[pods_of("", "pod=c")], &[]);

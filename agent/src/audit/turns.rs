@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p88_a_pod_with_very_much_hides_nothing_of_others() {
+    fn p86_a_pod_with_very_much_hides_nothing_of_others() {
         let loud = (0..5000).map(|n| (7, (7, n)));
         let all: Vec<_> = loud.chain([(9, (9, 0)), (200, (200, 0)), (200, (200, 1))]).collect();
         let (taken, left) = in_turns(all, 2048);

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn p87_what_is_told_again_and_again_takes_no_more_room() {
+    fn p85_what_is_told_again_and_again_takes_no_more_room() {
         let path = std::env::temp_dir().join(format!("fairlead-names-grows-{}", std::process::id()));
         let _none = std::fs::remove_file(&path);
         let mut names = Names::default();
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn p87_a_journal_that_nobody_can_have_written_is_thrown_away() {
+    fn p85_a_journal_that_nobody_can_have_written_is_thrown_away() {
         let path = std::env::temp_dir().join(format!("fairlead-names-large-{}", std::process::id()));
         File::create(&path).unwrap().set_len(MOST_READ + 1).unwrap();
         let mut names = Names::default();

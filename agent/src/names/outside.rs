@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p86_names_open_nothing_that_is_nobodys_outside() {
+    fn p84_names_open_nothing_that_is_nobodys_outside() {
         let somebodys: [IpAddr; 3] = ["10.0.0.9", "fd00:ec2::254", "172.17.0.1"].map(|text| text.parse().unwrap());
         for (text, is) in [
             ("192.0.2.1", true),

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn p87_who_asks_very_much_waits_and_nobody_waits_for_it() {
+    fn p85_who_asks_very_much_waits_and_nobody_waits_for_it() {
         let mut turns = Turns::default();
         let pushed = (0..1000).filter(|n| turns.push(client(1), 1024, (1, *n)).is_ok()).count();
         assert_eq!(pushed, MOST, "the rest is refused at once");

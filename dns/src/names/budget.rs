@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p87_a_client_that_asks_for_much_spends_its_own_part() {
+    fn p85_a_client_that_asks_for_much_spends_its_own_part() {
         let client = |n: u8| IpAddr::from([10, 244, 1, n]);
         let asked = |budget: &mut Budget, n, addresses, now| {
             (0..2000).filter(|_| budget.spend(client(n), addresses, now)).count()

@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p87_the_agents_word_about_each_family_is_remembered_while_answers_go_on() {
+    fn p85_the_agents_word_about_each_family_is_remembered_while_answers_go_on() {
         let gate = Gate::default();
         let client: IpAddr = [10, 244, 1, 5].into();
         let mut asked = Vec::new();

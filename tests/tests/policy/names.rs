@@ -332,7 +332,7 @@ fn p76_a_pods_names_are_known_to_the_server_when_it_starts() {
 }
 
 #[test]
-fn p87_a_pod_that_asks_for_very_much_keeps_nobody_waiting() {
+fn p85_a_pod_that_asks_for_very_much_keeps_nobody_waiting() {
     const NAMES: usize = 60;
     let stage = Stage::new();
     let end = Instant::now() + Duration::from_secs(15);

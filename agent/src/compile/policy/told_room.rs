@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn p79_p87_a_pod_within_its_part_finds_room_whatever_others_were_told() {
+    fn p79_p85_a_pod_within_its_part_finds_room_whatever_others_were_told() {
         // Of 800 rows 100 are for who needs little: 10 for each of 10 pods.
         let mut room = room(800, 10);
         let others: BTreeSet<Arc<Met>> = (1..1_usize << 9)

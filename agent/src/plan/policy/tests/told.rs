@@ -90,7 +90,7 @@ proptest! {
 }
 
 #[test]
-fn p86_a_name_opens_no_pod_elsewhere_and_takes_nothing_that_is_known_of_it() {
+fn p84_a_name_opens_no_pod_elsewhere_and_takes_nothing_that_is_known_of_it() {
     for parts in [Parts::All, Parts::Policy] {
         let mut cluster = Cluster { parts, ..names(&["*.example.org"]) }.pod("y/far", 2, 7, "pod=far");
         let deny = does(Action::Deny, &[pods_of("", "pod=far")], &[]);
@@ -241,7 +241,7 @@ fn p79_pods_that_are_told_ever_other_addresses_need_no_more_room_than_what_they_
 }
 
 #[test]
-fn p79_p87_who_is_told_very_much_takes_no_room_of_who_is_told_little() {
+fn p79_p85_who_is_told_very_much_takes_no_room_of_who_is_told_little() {
     const HOSTILE: usize = 7;
     let mut crowd = Crowd::new(HOSTILE as u16 + 1);
     let own = |n: usize| IpAddr::from([203, 0, 113, 100 + n as u8]);
