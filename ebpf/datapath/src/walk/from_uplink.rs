@@ -109,7 +109,7 @@ fn sender<K: Kernel>(k: &K, w: &mut Walk, seed: u32) -> u32 {
 
 /// What is the stack's business, unless it says that it comes from a pod of this node: to the node that would be in the middle of
 /// what the two say to each other. Or from a service: what the node answered would be taken for what it asks that service
-/// ([`super::to_services`]). `never`: [`PeerFlags`] of sources that do not come in either; `POD` is about pods elsewhere.
+/// ([`super::to_services()`]). `never`: [`PeerFlags`] of sources that do not come in either; `POD` is about pods elsewhere.
 #[inline(always)]
 fn let_past<K: Kernel>(k: &K, w: &mut Walk, never: u32) -> Action {
     look_up(k, w, Whose::Source);
