@@ -360,7 +360,7 @@ fn c33_each_program_that_is_missing_is_missed_by_itself() {
     stage.lab.wait_until("nothing that the node sends arrives", || {
         let mut seen = stage.closed.packets("eth0");
         let _ = node.probe(&Probe::udp(stage.closed.v4(), 53).timeout(SILENCE));
-        let arrived = seen.collect(Duration::from_millis(60), |frame| !frame.outgoing);
+        let arrived = seen.collect(Duration::from_millis(300), |frame| !frame.outgoing);
         if arrived.is_empty() { Ok(()) } else { Err(arrived.len()) }
     });
     let mut seen = stage.closed.packets("eth0");

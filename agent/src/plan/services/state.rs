@@ -146,8 +146,12 @@ impl State {
     pub fn plan<'a>(&mut self, changes: impl IntoIterator<Item = (&'a ObjectKey, &'a ServiceContent)>) -> Plan {
         let mut plan = Plan::default();
         let mut changes: Vec<_> = changes.into_iter().collect();
+        let mut draft = Draft::default();
+        if self.has_adopted {
+            // Whose it is has to be known of all that was adopted before anybody gets more: it counts for its namespace.
+            changes.iter().for_each(|(_, content)| self.keep(content, &mut draft));
+        }
         loop {
-            let mut draft = Draft::default();
             let mut refused = Vec::new();
             let count = changes.len();
             changes.retain(|(service, content)| {
@@ -159,7 +163,7 @@ impl State {
             let left = if refused.is_empty() { Vec::new() } else { self.left_of_adopted() };
             let is_freed = !left.is_empty();
             draft.touched.extend(left);
-            let (ops, contested) = self.finish(draft);
+            let (ops, contested) = self.finish(std::mem::take(&mut draft));
             plan.ops.extend(ops);
             plan.contested.extend(contested);
             // What the others had before is free now, and it is known what is whose.
