@@ -357,6 +357,10 @@ impl Pod {
         {
             panic!("{} is not removed: {error:#}", self.key);
         }
+        if self.made.wiring() != Wiring::Fairlead {
+            // As a plugin does: a connection that policy has cut while it was closed keeps the namespace, with its interface, for minutes.
+            self.vantage.must_run(&["ip", "link", "del", "eth0"]);
+        }
         self.vantage.close();
         let host = self.node.vantage();
         lab_works(host, host.pool().ask::<()>(&Request::RemoveNetns(self.netns.clone())));
