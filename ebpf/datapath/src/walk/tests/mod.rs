@@ -3,7 +3,6 @@
 
 mod bandwidth;
 mod blind;
-mod broadcast;
 mod bytes;
 mod cost;
 mod crowd;
@@ -21,7 +20,6 @@ mod policies;
 mod ports;
 mod sequences;
 mod services;
-mod tell;
 mod to_services;
 mod xdp_uplink;
 
