@@ -77,8 +77,7 @@ impl State {
         Ok(())
     }
 
-    /// Takes what was adopted of a service that does not fit for its own, as it is: nobody else has asked for it, and it would be
-    /// released.
+    /// Takes what was adopted of a service for its own, as it is: nobody else has asked for it, and it would be released.
     pub(super) fn keep(&mut self, content: &ServiceContent, draft: &mut Draft) {
         for (name, content) in &content.ports {
             let adopted = self.id_of(name, content, &BTreeMap::new()).filter(|_| !self.names.contains_key(name));

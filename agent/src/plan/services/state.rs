@@ -148,7 +148,8 @@ impl State {
         let mut changes: Vec<_> = changes.into_iter().collect();
         let mut draft = Draft::default();
         if self.has_adopted {
-            // Whose it is has to be known of all that was adopted before anybody gets more: it counts for its namespace.
+            // Whose it is has to be known of all that was adopted before anybody gets more: it counts for its namespace. Who does not fit
+            // keeps it.
             changes.iter().for_each(|(_, content)| self.keep(content, &mut draft));
         }
         loop {
@@ -156,7 +157,6 @@ impl State {
             let count = changes.len();
             changes.retain(|(service, content)| {
                 let Err(error) = self.change(service, content, &mut draft) else { return false };
-                self.keep(content, &mut draft);
                 refused.push(((*service).clone(), error));
                 true
             });
