@@ -80,11 +80,17 @@ pub fn ask_again_after(times: u32, is_taken: bool) -> Duration {
     AT_MOST.min(AGAIN * (1 << doubled))
 }
 
+/// Whether a driver did not take the program because of somebody else's, from the error number that it gave.
+#[must_use]
+pub const fn is_taken(errno: Option<i32>) -> bool {
+    matches!(errno, Some(libc::EBUSY | libc::EEXIST))
+}
+
 /// Why a driver did not take the program, from the error number that it gave.
 #[must_use]
 pub fn refusal(errno: Option<i32>, text: &str) -> String {
     match errno {
-        Some(libc::EBUSY | libc::EEXIST) => {
+        _ if is_taken(errno) => {
             "another XDP program is attached there, and stays: see ip link show; to use Fairlead's, remove it".to_owned()
         }
         Some(libc::EOPNOTSUPP) => {

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::attach::Place;
 use super::{BpfError, Hooks, ethtool, links};
-use crate::xdp::{Device, Xdp, ask_again_after, refusal};
+use crate::xdp::{Device, Xdp, ask_again_after, is_taken, refusal};
 
 /// The program.
 pub(super) const PROGRAM: &str = "xdp_uplink";
@@ -55,6 +55,14 @@ struct Refused {
     is_taken: bool,
     /// What it said of itself.
     driver: ethtool::Driver,
+}
+
+impl Refused {
+    /// A driver that has just refused, asked so often.
+    fn now(error: &BpfError, times: u32, driver: ethtool::Driver) -> Self {
+        let is_taken = matches!(error, BpfError::Attach { source, .. } if is_taken(source.raw_os_error()));
+        Self { at: Instant::now(), times, is_taken, driver }
+    }
 }
 
 /// What is set, and how it is with each uplink.
@@ -163,9 +171,7 @@ impl Hooks {
             Ok(()) => state.obstacle = None,
             Err(error) => {
                 self.hooks.remove(&place);
-                let (at, is_taken) = (Instant::now(), is_taken(&error));
-                (state.obstacle, state.refused) =
-                    (Some(why(&error)), Some(Refused { at, times: times + 1, is_taken, driver }));
+                (state.obstacle, state.refused) = (Some(why(&error)), Some(Refused::now(&error, times + 1, driver)));
             }
         }
     }
@@ -178,7 +184,7 @@ impl Hooks {
         if let Some(before) = names.iter().map(|name| self.pins.link(name)).find(is_its).filter(|pin| *pin != now)
             && let Err(error) = std::fs::rename(&before, &now)
         {
-            warn!(uplink = uplink.name, pin = %before.display(), %error, "the pin of an interface that was renamed can't be");
+            warn!(uplink = uplink.name, pin = %before.display(), %error, "can't give the pin the new name of its interface");
         }
     }
 
@@ -187,13 +193,8 @@ impl Hooks {
         self.hooks.remove(&Place::Xdp { ifindex });
         if let Some(state) = self.xdp.states.get_mut(&ifindex) {
             warn!(uplink = state.uplink.name, %error, "XDP was removed and can't be put back: traffic takes the slower way");
-            let refused = ethtool::driver(&state.uplink.name).ok().map(|driver| Refused {
-                at: Instant::now(),
-                times: 1,
-                is_taken: is_taken(error),
-                driver,
-            });
-            (state.obstacle, state.refused) = (Some(why(error)), refused);
+            let driver = ethtool::driver(&state.uplink.name).ok();
+            (state.obstacle, state.refused) = (Some(why(error)), driver.map(|driver| Refused::now(error, 1, driver)));
         }
     }
 
@@ -234,12 +235,6 @@ impl Hooks {
             Err(error) => warn!(uplink = name, %error, "XDP can't be detached"),
         }
     }
-}
-
-/// Whether somebody else's program keeps this one away.
-fn is_taken(error: &BpfError) -> bool {
-    let BpfError::Attach { source, .. } = error else { return false };
-    matches!(source.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
 }
 
 fn why(error: &BpfError) -> String {

@@ -1,5 +1,6 @@
 //! Tables that an agent of another version has pinned.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
@@ -285,18 +286,12 @@ fn c52_no_xdp_program_of_an_agent_before_sees_a_packet_after_a_takeover_has_begu
         let mut hooks = Hooks::new(load(&object, &pins).unwrap().ebpf, pins.clone()).with_xdp(Xdp::Native);
         hooks.set_xdp_uplinks(vec![uplink("eth7", 78)]);
         drop(hooks);
-        let (name, before) = xdp_at("eth7").unwrap();
-        assert_eq!(name, "xdp_uplink");
-        let table = TableId::OtherFlows;
-        relayout(&pins, table, &next(table, 1000), true);
-        let held = hold(&pins);
-        as_agent("tcx").unwrap_err();
-        assert_eq!(xdp_at("eth7").unwrap().0, "xdp_pass", "the agent failed");
-        drop(held);
-        as_agent("tcx").unwrap();
-        let (name, after) = xdp_at("eth7").unwrap();
-        assert_eq!(name, "xdp_uplink");
-        assert_ne!(after, before);
+        // Before, when the agent has failed, and when the next has taken over.
+        let seen = RefCell::new(Vec::new());
+        fails_and_takes_over(dir, &pins, "tcx", || seen.borrow_mut().push(xdp_at("eth7").unwrap()));
+        let (names, ids): (Vec<_>, Vec<_>) = seen.into_inner().into_iter().unzip();
+        assert_eq!(names, ["xdp_uplink", "xdp_pass", "xdp_uplink"]);
+        assert_ne!(ids[2], ids[0]);
     });
 }
 
