@@ -24,7 +24,11 @@ impl RecordType {
     pub const TXT: Self = Self(16);
     pub const AAAA: Self = Self(28);
     pub const SRV: Self = Self(33);
+    pub const DNAME: Self = Self(39);
     pub const OPT: Self = Self(41);
+    pub const RRSIG: Self = Self(46);
+    pub const SVCB: Self = Self(64);
+    pub const HTTPS: Self = Self(65);
     pub const IXFR: Self = Self(251);
     pub const AXFR: Self = Self(252);
 }

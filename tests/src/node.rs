@@ -213,6 +213,44 @@ impl Node {
         agent
     }
 
+    /// Starts an agent as a container of the DaemonSet is, without waiting for it: with what it may do on a cluster and no more, and in
+    /// a mount namespace of its own that has the node's bpf file system and cgroups as kubelet's runtimes mount them (`rslave`),
+    /// below a sysfs of its own. What is mounted at `/sys/fs/bpf` later it sees only where nothing was when it was started.
+    pub fn launch_contained_agent(&self) -> Agent<'_> {
+        let script = format!(
+            "set -e
+             mkdir -p /run/container/sys
+             mount -t sysfs sysfs /run/container/sys
+             for each in bpf cgroup; do mount --rbind /sys/fs/$each /run/container/sys/fs/$each; done
+             mount --move /run/container/sys /sys
+             exec setpriv --inh-caps=-all --bounding-set=-all{} \"$@\"",
+            capabilities()
+        );
+        let before = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", &script, "sh"];
+        let program = lab_works(&self.vantage, binary("fairlead"));
+        let arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
+        self.launch(&before, &program, &arguments)
+    }
+
+    /// Starts `fairlead install --keep` as a container of the DaemonSet is: with the node's `/sys/fs`, and mounts in it shared with the
+    /// node, which [`Node::share_mounts`] has to allow before.
+    pub fn spawn_keeper(&self, name: &str) -> Process {
+        let program = lab_works(&self.vantage, binary("fairlead"));
+        let script = "set -e
+             mkdir -p /run/keeper/sys-fs
+             mount --rbind /sys/fs /run/keeper/sys-fs
+             exec \"$@\"";
+        let unshare = ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script, "sh"];
+        let keep = [&program.to_string_lossy(), "install", "--keep", "--bpffs", "/run/keeper/sys-fs/bpf/fairlead"];
+        self.spawn(name, &[unshare.as_slice(), &keep].concat(), &[])
+    }
+
+    /// Has mounts below `/sys` go from this node to mount namespaces that are made of it, and back, as systemd has it.
+    #[track_caller]
+    pub fn share_mounts(&self) {
+        self.must_run(&["mount", "--make-rshared", "/sys"]);
+    }
+
     fn launch<'a>(&self, before: &[&'a str], program: &'a Path, arguments: &[&'a str]) -> Agent<'_> {
         let objects = self.manifests.directory().to_string_lossy().into_owned();
         let program = program.to_string_lossy();

@@ -273,7 +273,7 @@ fn c54_services_alone_are_served_for_pods_of_another_network() {
         for ip in vips {
             let mut from: Vec<_> =
                 [&near, &far].into_iter().flat_map(|pod| Via::BOTH.map(|via| pod.via(via))).collect();
-            from.push(first.via(Via::Socket));
+            from.extend(Via::BOTH.map(|via| first.via(via)));
             for from in &from {
                 for probe in [quick(ip, 80), quick_udp(ip, 53)] {
                     reaches_all(&lab, network, from, &probe);

@@ -1,19 +1,24 @@
 //! The policies in force and those in audit mode together, as tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use fairlead_datapath::peer::{self, PodWord};
-use fairlead_datapath::policy::{self, is_closed};
+use fairlead_datapath::policy::{self, Decision, NO_BIT, is_closed};
 use fairlead_objects::ObjectKey;
 
-use super::Seen;
+use super::{Seen, Texts};
 use crate::compile::policy::{Direction, Draft, Judge, RuleRef, World};
+use crate::names::Names;
 use crate::plan::policy::State;
 
 /// Judges flows as if policies in audit mode were in force.
 #[derive(Debug)]
 pub struct Auditor {
     tables: State,
+    /// What is in force alone.
+    in_force: State,
+    texts: Texts,
     /// The policies in audit mode that select a pod, by its slot and direction.
     selecting: BTreeMap<(u16, Direction), Vec<ObjectKey>>,
 }
@@ -23,8 +28,11 @@ pub struct Auditor {
 pub struct Denied {
     /// The rule that denies it; nothing if no rule of the NetworkPolicies that select the pod allows it.
     pub by: Option<RuleRef>,
-    /// The policies in audit mode that select the pod in this direction.
+    /// The policies in audit mode that deny it: that of the rule, or those of which no rule allows it, with the one that passed it
+    /// on to them.
     pub policies: Vec<ObjectKey>,
+    /// What that rests on, as [`Texts::text`] says.
+    pub text: u64,
 }
 
 impl Auditor {
@@ -48,10 +56,26 @@ impl Auditor {
         if selecting.is_empty() {
             return None;
         }
-        let mut tables = State::default();
-        let plan = tables.plan(&draft).ok()?;
-        plan.ops.iter().for_each(|op| tables.applied(op));
-        Some(Self { tables, selecting })
+        let in_force = world.in_force();
+        let in_force = compiled(&Draft::new(&in_force))?;
+        Some(Self { tables: compiled(&draft)?, in_force, texts: Texts::of(world), selecting })
+    }
+
+    /// Whether what pods are told by DNS changes what it says.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.tables.has_names() || self.in_force.has_names()
+    }
+
+    /// What pods were told of these addresses by DNS has changed. Whether there was room for all of it.
+    pub fn tell(&mut self, names: &Names, changed: &BTreeSet<IpAddr>) -> bool {
+        let mut has_room = true;
+        for tables in [&mut self.tables, &mut self.in_force] {
+            let tell = tables.tell(names, changed, false);
+            tell.ops.iter().for_each(|op| tables.applied(op));
+            has_room &= tell.left_out.is_empty();
+        }
+        has_room
     }
 
     /// Whether a policy in audit mode selects the pod in a slot in this direction.
@@ -60,27 +84,52 @@ impl Auditor {
         self.selecting.contains_key(&(slot, direction))
     }
 
-    /// Judges a flow. Nothing if it would pass, if no policy in audit mode has a say, or if they do not fit.
+    /// Judges a flow. Nothing if it would pass, if what is in force denies it anyway, if no policy in audit mode has a say, or if
+    /// they do not fit.
     #[must_use]
     pub fn judge(&self, seen: &Seen) -> Option<Denied> {
-        let policies = self.selecting.get(&(seen.slot, seen.direction))?;
-        let content = self.tables.content();
-        let word = PodWord(content.peer.pods.get(&seen.slot)?.word);
-        let set = match seen.direction {
-            Direction::Ingress => word.ingress(),
-            Direction::Egress => word.egress(),
-        };
-        if is_closed(set) {
-            return None;
-        }
-        let class = peer::lookup(&content.peer, seen.peer).class;
-        let decision = policy::decide(&content.policy, set, class, seen.proto, seen.port, seen.own, &mut 0);
+        let audited = self.selecting.get(&(seen.slot, seen.direction))?;
+        let (set, decision, passed) = ask(&self.tables, seen)?;
         if decision.allow() {
             return None;
         }
+        // One that has come since the flow began: it drops the flow, and nothing is found by those in audit mode.
+        if !ask(&self.in_force, seen)?.1.allow() {
+            return None;
+        }
         let by = self.tables.rule(set, decision.bit).cloned();
-        // A policy in force that has come since the flow began is not in question.
-        let in_question = by.as_ref().is_none_or(|rule| policies.contains(&rule.policy));
-        in_question.then(|| Denied { by, policies: policies.clone() })
+        let passed = self.tables.rule(set, passed).map(|rule| &rule.policy);
+        let policies: Vec<ObjectKey> = match &by {
+            Some(rule) => audited.iter().filter(|policy| **policy == rule.policy).cloned().collect(),
+            // No rule of NetworkPolicies allows it. Those of the cluster isolate nobody.
+            None => audited.iter().filter(|key| !key.namespace.is_empty() || Some(*key) == passed).cloned().collect(),
+        };
+        let text = self.texts.text(seen.direction, by.as_ref(), &policies);
+        (!policies.is_empty()).then_some(Denied { by, policies, text })
     }
+}
+
+fn compiled(draft: &Draft<'_>) -> Option<State> {
+    let mut tables = State::default();
+    let plan = tables.plan(draft).ok()?;
+    plan.ops.iter().for_each(|op| tables.applied(op));
+    Some(tables)
+}
+
+/// The set that judges a flow, what it says, and the bit of the rule that passed it on. A flow is there, so what a name opened that
+/// has ended still counts.
+fn ask(tables: &State, seen: &Seen) -> Option<(u32, Decision, u16)> {
+    let content = tables.content();
+    let word = PodWord(content.peer.pods.get(&seen.slot)?.word);
+    let set = match seen.direction {
+        Direction::Ingress => word.ingress(),
+        Direction::Egress => word.egress(),
+    };
+    if is_closed(set) {
+        return None;
+    }
+    let class = peer::lookup(&content.peer, seen.peer).known_class();
+    let mut passed = u32::from(NO_BIT);
+    let decision = policy::decide(&content.policy, set, class, seen.proto, seen.port, seen.own, &mut passed);
+    Some((set, decision, u16::try_from(passed).unwrap_or(NO_BIT)))
 }

@@ -1,6 +1,6 @@
-//! Flows that a sweep of the tables sees for the first time.
+//! Flows that a sweep of the tables sees for the first time, and those that policies deny now which did not before.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 
 use fairlead_datapath::flow::{Flow, FlowFlags, FlowKey, FlowState};
@@ -9,7 +9,7 @@ use fairlead_datapath::peer::NO_SLOT;
 use fairlead_datapath::{Addr, WirePort};
 use zerocopy::IntoBytes;
 
-use super::Auditor;
+use super::{Auditor, Denied};
 use crate::compile::policy::Direction;
 
 /// Flows of a pod in a direction that policy can't tell apart.
@@ -29,27 +29,31 @@ pub struct Seen {
     pub own: bool,
 }
 
-/// The flows that the sweep before has seen.
+/// The flows that the sweep before has seen: of each end that is audited, what denied it, or 0.
 #[derive(Debug, Default)]
 pub struct Known {
-    flows: HashSet<u64>,
+    ends: HashMap<u64, u64>,
     hasher: RandomState,
 }
 
-/// Collects flows that policies in audit mode have a say in.
+/// Collects flows that policies in audit mode deny.
 #[derive(Debug)]
 pub struct Collector<'a> {
     auditor: &'a Auditor,
     before: &'a Known,
-    now: HashSet<u64>,
-    seen: BTreeMap<Seen, u64>,
+    /// Policies are others than those that judged the flows that are known.
+    again: bool,
+    now: HashMap<u64, u64>,
+    judged: HashMap<Seen, u64>,
+    denied: BTreeMap<Seen, (u64, Denied)>,
 }
 
 impl<'a> Collector<'a> {
-    /// Those that are not known.
+    /// Of those that are not known, or of all if policies have changed: then those count that were not denied by the same words.
     #[must_use]
-    pub fn new(auditor: &'a Auditor, before: &'a Known) -> Self {
-        Self { auditor, before, now: HashSet::new(), seen: BTreeMap::new() }
+    pub fn new(auditor: &'a Auditor, before: &'a Known, again: bool) -> Self {
+        let (now, judged, denied) = (HashMap::new(), HashMap::new(), BTreeMap::new());
+        Self { auditor, before, again, now, judged, denied }
     }
 
     /// Takes note of an entry of the tables of flows.
@@ -69,20 +73,41 @@ impl<'a> Collector<'a> {
             let concerned = slot != NO_SLOT && self.auditor.selects(slot, direction);
             concerned.then_some(Seen { slot, direction, peer, proto: key.proto, port, own: opener == responder })
         });
-        if ends.iter().all(Option::is_none) {
-            return;
-        }
-        let flow = self.before.hasher.hash_one(key.as_bytes());
-        if self.now.insert(flow) && !self.before.flows.contains(&flow) {
-            for seen in ends.into_iter().flatten() {
-                *self.seen.entry(seen).or_default() += 1;
+        for seen in ends.into_iter().flatten() {
+            let end = self.before.hasher.hash_one((key.as_bytes(), seen.direction));
+            let before = self.before.ends.get(&end).copied();
+            let text = match before {
+                _ if self.now.contains_key(&end) => continue,
+                Some(text) if !self.again => text,
+                _ => self.judge(seen),
+            };
+            self.now.insert(end, text);
+            if text != 0
+                && Some(text) != before
+                && let Some((flows, _)) = self.denied.get_mut(&seen)
+            {
+                *flows += 1;
             }
         }
     }
 
-    /// What was seen, how often, and what is known from now on.
+    /// What denies flows of this kind, or 0.
+    fn judge(&mut self, seen: Seen) -> u64 {
+        let Self { auditor, judged, denied, .. } = self;
+        *judged.entry(seen).or_insert_with(|| {
+            auditor.judge(&seen).map_or(0, |found| {
+                let text = found.text;
+                denied.insert(seen, (0, found));
+                text
+            })
+        })
+    }
+
+    /// What is denied, how often that is new, and what is known from now on.
     #[must_use]
-    pub fn end(self) -> (BTreeMap<Seen, u64>, Known) {
-        (self.seen, Known { flows: self.now, hasher: self.before.hasher.clone() })
+    pub fn end(self) -> (Vec<(Seen, u64, Denied)>, Known) {
+        let found = self.denied.into_iter().filter(|(_, (flows, _))| *flows > 0);
+        let found = found.map(|(seen, (flows, denied))| (seen, flows, denied)).collect();
+        (found, Known { ends: self.now, hasher: self.before.hasher.clone() })
     }
 }

@@ -27,8 +27,10 @@ pub struct Finding {
     pub port: u16,
     /// The rule that denies them, or nothing.
     pub by: Option<RuleRef>,
-    /// The policies in audit mode that select the pod.
+    /// The policies in audit mode that deny them.
     pub policies: Vec<ObjectKey>,
+    /// What of these policies says so ([`super::Texts::text`]).
+    pub text: u64,
 }
 
 /// How often and when.
@@ -50,7 +52,7 @@ pub struct Findings {
     count: usize,
     /// Flows by policy and direction, for as long as the agent runs.
     flows: BTreeMap<(ObjectKey, Direction), u64>,
-    /// Findings that had to go.
+    /// Findings that had to go, and those that were too many at once.
     left_out: u64,
     /// Since when policies are audited, in seconds since 1970, while some are.
     since: Option<u64>,
@@ -73,11 +75,15 @@ impl Findings {
         }
     }
 
-    /// Policies have changed: what was found of those that are not audited any more is forgotten.
-    pub fn keep(&mut self, is_audited: impl Fn(&ObjectKey) -> bool) {
-        let stays = |finding: &Finding| match &finding.by {
-            Some(rule) => is_audited(&rule.policy),
-            None => finding.policies.iter().any(&is_audited),
+    /// Policies have changed: what was found of those that are not audited any more, and of those that say something else, is
+    /// forgotten. What was counted of a policy stays as long as it is audited.
+    pub fn keep(&mut self, is_audited: impl Fn(&ObjectKey) -> bool, says: impl Fn(&Finding) -> bool) {
+        let stays = |finding: &Finding| {
+            says(finding)
+                && match &finding.by {
+                    Some(rule) => is_audited(&rule.policy),
+                    None => finding.policies.iter().any(&is_audited),
+                }
         };
         for of_pod in self.found.values_mut() {
             of_pod.peers.retain(|_, found| {
@@ -89,6 +95,11 @@ impl Findings {
         self.found.retain(|_, of_pod| of_pod.count > 0);
         self.count = self.found.values().map(|of_pod| of_pod.count).sum();
         self.flows.retain(|(policy, _), _| is_audited(policy));
+    }
+
+    /// So many findings of one sweep were too many to be told of.
+    pub fn leave_out(&mut self, findings: usize) {
+        self.left_out += findings as u64;
     }
 
     /// Takes note of flows.
@@ -144,7 +155,7 @@ impl Findings {
         &self.flows
     }
 
-    /// Findings that had to go.
+    /// Findings that had to go, and those that were too many at once.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.left_out
@@ -161,7 +172,7 @@ impl Finding {
     /// What would be dropped, of a pod and its peer by their names.
     #[must_use]
     pub fn new(pod: ObjectKey, peer: String, seen: &super::Seen, denied: Denied) -> Self {
-        let Denied { by, policies } = denied;
-        Self { pod, direction: seen.direction, peer, proto: seen.proto, port: seen.port.number(), by, policies }
+        let Denied { by, policies, text } = denied;
+        Self { pod, direction: seen.direction, peer, proto: seen.proto, port: seen.port.number(), by, policies, text }
     }
 }

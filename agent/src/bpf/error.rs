@@ -25,7 +25,10 @@ pub enum BpfError {
         reason: String,
     },
     /// The bpf file system is not there.
-    #[error("no bpf file system at {path}: {source}; mount one there with `mount -t bpf bpf {path}`")]
+    #[error(
+        "no bpf file system at {path}: {source}; mount one there on the node with `mount -t bpf bpf {path}`, or have `fairlead \
+         install --keep` run there, which keeps it mounted"
+    )]
     NoBpffs {
         /// Where it should be.
         path: PathBuf,

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use fairlead_datapath::catalog::TableId;
+use fairlead_files::Lock;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{FsType, statfs};
 
@@ -26,7 +27,11 @@ const BPFFS: &str = "/sys/fs/bpf";
 
 /// A directory on a bpf file system that is Fairlead's own.
 #[derive(Debug, Clone)]
-pub struct PinDir(PathBuf);
+pub struct PinDir {
+    dir: PathBuf,
+    /// The lock of whoever keeps the file system mounted on this node, where somebody may.
+    keeper: Option<PathBuf>,
+}
 
 impl PinDir {
     /// Opens or makes it, and mounts a bpf file system at `/sys/fs/bpf` if that is where it goes and there is none.
@@ -34,9 +39,23 @@ impl PinDir {
     /// # Errors
     /// It would not be on a bpf file system, or can't be made.
     pub fn open(dir: &Path) -> Result<Self, BpfError> {
+        Self::open_beside(dir, None)
+    }
+
+    /// The same, but while somebody holds the lock `keeper`, mounting is left to that one: it has the file system that was there,
+    /// and what is mounted in a container the node does not see.
+    ///
+    /// # Errors
+    /// As [`PinDir::open`]. Where nothing is mounted yet and this process may not or should not do it, that is
+    /// [`BpfError::NoBpffs`] with [`io::ErrorKind::PermissionDenied`].
+    pub fn open_beside(dir: &Path, keeper: Option<&Path>) -> Result<Self, BpfError> {
         let parent = dir.parent().unwrap_or(dir);
         let no_bpffs = |source| BpfError::NoBpffs { path: parent.to_owned(), source };
-        if parent == Path::new(BPFFS) {
+        if parent == Path::new(BPFFS) && !is_bpffs(parent) {
+            if keeper.is_some_and(Lock::is_held) {
+                let left = "it is left to `fairlead install --keep`, which runs on this node";
+                return Err(no_bpffs(io::Error::new(io::ErrorKind::PermissionDenied, left)));
+            }
             Self::mount(parent)?;
         }
         if !is_bpffs(parent) {
@@ -53,7 +72,7 @@ impl PinDir {
             }
             owned(&sub)?;
         }
-        Ok(Self(dir.to_owned()))
+        Ok(Self { dir: dir.to_owned(), keeper: keeper.map(Path::to_owned) })
     }
 
     /// Mounts a bpf file system if there is none, for root alone. Says whether it did.
@@ -78,27 +97,27 @@ impl PinDir {
     /// Whether it is there, on a bpf file system.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        is_bpffs(&self.0) && ["maps", "links"].iter().all(|sub| self.0.join(sub).is_dir())
+        is_bpffs(&self.dir) && ["maps", "links"].iter().all(|sub| self.dir.join(sub).is_dir())
     }
 
     /// Makes it again, the mount included.
     ///
     /// # Errors
-    /// As [`PinDir::open`].
+    /// As [`PinDir::open_beside`].
     pub fn remake(&self) -> Result<(), BpfError> {
-        Self::open(&self.0).map(drop)
+        Self::open_beside(&self.dir, self.keeper.as_deref()).map(drop)
     }
 
     /// Where the bpf file system belongs.
     #[must_use]
     pub fn parent(&self) -> &Path {
-        self.0.parent().unwrap_or(&self.0)
+        self.dir.parent().unwrap_or(&self.dir)
     }
 
     /// Where a pin of a table is.
     #[must_use]
     pub fn map(&self, pin: &str) -> PathBuf {
-        self.0.join("maps").join(pin)
+        self.dir.join("maps").join(pin)
     }
 
     /// Where a table is pinned, in the version of its layout that this agent has. One that is memory of the programs
@@ -113,7 +132,7 @@ impl PinDir {
     /// # Errors
     /// The directory can't be read.
     pub fn maps(&self) -> Result<Vec<String>, BpfError> {
-        Ok(names(&self.0.join("maps"))?.into_iter().filter(|name| !name.starts_with(LAYOUT)).collect())
+        Ok(names(&self.dir.join("maps"))?.into_iter().filter(|name| !name.starts_with(LAYOUT)).collect())
     }
 
     /// The pins of tables whose layouts are described.
@@ -121,7 +140,10 @@ impl PinDir {
     /// # Errors
     /// The directory can't be read.
     pub(super) fn layouts(&self) -> Result<Vec<String>, BpfError> {
-        Ok(names(&self.0.join("maps"))?.iter().filter_map(|name| Some(name.strip_prefix(LAYOUT)?.to_owned())).collect())
+        Ok(names(&self.dir.join("maps"))?
+            .iter()
+            .filter_map(|name| Some(name.strip_prefix(LAYOUT)?.to_owned()))
+            .collect())
     }
 
     /// Where the layout of a pinned table is described.
@@ -143,7 +165,7 @@ impl PinDir {
     /// interfaces may have; what they can't have is a colon.
     #[must_use]
     pub fn link(&self, name: &str) -> PathBuf {
-        self.0.join("links").join(name.replace('.', ":"))
+        self.dir.join("links").join(name.replace('.', ":"))
     }
 
     /// Where the link of an interface is pinned, `in` or `out` as the host sees it.
@@ -171,7 +193,7 @@ impl PinDir {
     /// # Errors
     /// The directory can't be read.
     pub fn links(&self) -> Result<Vec<String>, BpfError> {
-        names(&self.0.join("links"))
+        names(&self.dir.join("links"))
     }
 
     /// How many pins there are below a directory, which may be gone.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
+use fairlead_files::Lock;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,7 +17,7 @@ use crate::daemon;
 use crate::doctor::migration;
 use crate::doctor::{self, Finding, Severity, Without};
 use crate::install::conflist::{CONF_DIR, CONF_NAME};
-use crate::install::{self, PLUGIN, Removal, Setup, Step};
+use crate::install::{self, HOST, PLUGIN, Removal, Setup, Step};
 use crate::settings::{GROUPS, Settings};
 use crate::wiring::PROC_SYS;
 
@@ -25,9 +26,6 @@ const CNI_BIN_DIR: &str = "/opt/cni/bin";
 
 /// What kubeadm, kind and minikube give to kubelet.
 const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
-
-/// Where a container has the node's directories; `kubectl debug node` mounts its root there.
-const HOST: &str = "/host";
 
 /// Where things are on the node.
 #[derive(Debug, ClapArgs)]
@@ -80,6 +78,9 @@ impl Places {
 pub(super) struct InstallArgs {
     #[command(flatten)]
     places: Places,
+    /// Do not end: put back what somebody unmounts or removes, until SIGTERM
+    #[arg(long)]
+    keep: bool,
     /// The plugin to install [default: fairlead-cni next to this program]
     #[arg(long, value_name = "FILE")]
     cni_plugin: Option<PathBuf>,
@@ -205,7 +206,7 @@ pub(super) fn install(args: &InstallArgs, output: Output) -> Result<(), CliError
 }
 
 fn try_install(args: &InstallArgs, output: Output) -> Result<(), CliError> {
-    let InstallArgs { places, cni_plugin, kubelet_kubeconfig, api_server, config } = args;
+    let InstallArgs { places, keep, cni_plugin, kubelet_kubeconfig, api_server, config } = args;
     let settings = config.as_deref().map(agent_settings).transpose()?;
     settings.as_ref().map_or(Ok(()), daemon::check)?;
     let parts = settings.as_ref().map(|settings| settings.parts).unwrap_or_default();
@@ -213,7 +214,7 @@ fn try_install(args: &InstallArgs, output: Output) -> Result<(), CliError> {
     let own = || std::env::current_exe().map(|path| path.with_file_name(PLUGIN));
     let plugin =
         cni_plugin.clone().map_or_else(own, Ok).map_err(|error| CliError::Io("can't find this executable", error))?;
-    let steps = install::install(&Setup {
+    let setup = Setup {
         run_dir: places.run_dir.clone(),
         bpffs: places.bpffs.clone(),
         proc_sys: places.proc_sys(),
@@ -222,8 +223,11 @@ fn try_install(args: &InstallArgs, output: Output) -> Result<(), CliError> {
         kubelet_kubeconfig: places.on_host(kubelet_kubeconfig.as_ref(), KUBELET_KUBECONFIG),
         api_server: api_server.clone().or_else(set),
         parts,
-    });
-    report(&steps, output)
+    };
+    if *keep {
+        return install::keep(&setup).map_err(|error| CliError::Io("can't keep what is installed", error));
+    }
+    report(&install::install(&setup), output)
 }
 
 /// What the agent will take from this file.
@@ -250,6 +254,7 @@ pub(super) fn uninstall(args: &UninstallArgs, output: Output) -> Result<(), CliE
     let UninstallArgs { places, dry_run, cni_conf_dir, cni_conf_name } = args;
     if !dry_run {
         refuse_beside_an_agent(&places.here_or_on_host(&places.run_dir))?;
+        refuse_beside_a_keeper(&places.here_or_on_host(&places.run_dir))?;
     }
     let removal = Removal {
         run_dir: places.here_or_on_host(&places.run_dir),
@@ -273,6 +278,18 @@ fn refuse_beside_an_agent(run_dir: &Path) -> Result<(), CliError> {
         )),
         Err(_) => Ok(()),
     }
+}
+
+/// It would put back what is removed.
+fn refuse_beside_a_keeper(run_dir: &Path) -> Result<(), CliError> {
+    if !Lock::is_held(&install::lock_of(run_dir)) {
+        return Ok(());
+    }
+    Err(CliError::Usage(
+        "`fairlead install --keep` is running on this node: stop it first (`kubectl -n kube-system delete daemonset fairlead`), \
+         then uninstall"
+            .to_owned(),
+    ))
 }
 
 /// Shows what was done; what failed makes the command fail.

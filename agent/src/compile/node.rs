@@ -1,12 +1,12 @@
 //! What the programs are told of the node: `CONFIG`, `UPLINKS` and `NODE_ADDRESSES`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use fairlead_datapath::{Addr, WirePort};
 
 use fairlead_datapath::config::{Config, Lifetimes, Uplink as UplinkRow, UplinkFlags};
-use fairlead_datapath::service::FrontendFlags;
+use fairlead_datapath::service::{FrontendFlags, NodeAddress};
 use fairlead_objects::Node;
 use ipnetwork::IpNetwork;
 
@@ -59,6 +59,15 @@ pub fn own_addresses<'a>(uplinks: &'a [Uplink], addresses: &'a [IpAddr]) -> impl
     primary.map(|(ip, _)| *ip).chain(addresses.iter().copied())
 }
 
+/// What the kernel takes for the node's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Addresses {
+    /// Its own addresses.
+    pub own: Vec<IpAddr>,
+    /// Those that mean all hosts of a network that it is on.
+    pub broadcasts: Vec<Ipv4Addr>,
+}
+
 /// What the tables about the node should hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
@@ -107,12 +116,12 @@ pub struct Chosen<'a> {
     pub parts: Parts,
 }
 
-/// Compiles. `addresses`: all that the node has; `since`: what holds as long as the tables do.
+/// Compiles. `addresses`: all that the node has, and those that mean all hosts of a network that it is on; `since`: what holds as long as the tables do.
 #[must_use]
 pub fn compile(
     uplinks: &[Uplink],
     network: &Network,
-    addresses: &[IpAddr],
+    Addresses { own: addresses, broadcasts }: &Addresses,
     chosen: Chosen<'_>,
     since: Since,
 ) -> Wanted {
@@ -146,6 +155,9 @@ pub fn compile(
     let mut addresses: Vec<_> = reached(addresses, &network.addresses, prefixes).into_iter().collect();
     let is_primary = |addr: &Addr| network.addresses.iter().any(|ip| Addr::from(*ip) == *addr);
     addresses.sort_by_key(|(addr, _)| !is_primary(addr));
+    let broadcasts = broadcasts.iter().map(|ip| Addr::from(IpAddr::V4(*ip)));
+    let of_nobody: Vec<_> = broadcasts.filter(|addr| addresses.iter().all(|(own, _)| own != addr)).collect();
+    addresses.extend(of_nobody.into_iter().map(|addr| (addr, NodeAddress::BROADCAST)));
     // Where there is no room for all, those go without by which no node is reached.
     let (first, rest): (Vec<_>, Vec<_>) = uplinks.iter().partition(|uplink| uplink.is_primary);
     Wanted { config, uplinks: first.into_iter().chain(rest).map(row).collect(), addresses }

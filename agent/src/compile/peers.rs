@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use fairlead_datapath::Addr;
 use fairlead_datapath::peer::{CidrKey, HopFlags, NodeHop, PeerFlags, Pod as PodRecord};
@@ -10,11 +11,13 @@ use fairlead_objects::{Labels, Node, ObjectKey, Pod};
 use ipnetwork::IpNetwork;
 
 use super::policy::{
-    Classifier, MOST_TOLD_ROWS, Met, Numbers, Signature, ToldAtoms, Wanted, WantedPeer, World, claim, is_object_of,
+    Classifier, MOST_TOLD_ROWS, Met, Numbers, Signature, ToldAtoms, ToldRoom, Wanted, WantedPeer, World, claim,
+    is_object_of,
 };
 use crate::compile::claims::PodRanges;
 use crate::masquerade::OwnSources;
 use crate::model::LocalPod;
+use crate::names;
 
 /// The record of a pod of this node. Its word is no part of it.
 pub(crate) fn record(local: &LocalPod) -> PodRecord {
@@ -45,13 +48,15 @@ pub(crate) struct Lookup {
     own_sources: OwnSources,
     /// Whether another network leads to pods elsewhere: to here they are like what is outside, reached with pods' own addresses.
     beside: bool,
+    /// What names don't open beside pods and nodes.
+    inside: BTreeSet<IpAddr>,
 }
 
 impl Lookup {
     /// What is known of the addresses of each prefix: those that policies name, of nodes, and outside of the cluster. Of sets
     /// that were added since there were so many groups only prefixes that they ask about, or name.
     pub(crate) fn prefixes(&mut self, since: usize) -> BTreeMap<CidrKey, WantedPeer> {
-        let Self { classifier, nodes, contested: _, own_sources, beside } = self;
+        let Self { classifier, nodes, contested: _, own_sources, beside, inside: _ } = self;
         let others = classifier.prefixes(0).chain(nodes.pod_cidrs.keys().copied()).chain(own_sources.prefixes());
         let asked =
             others.filter(|prefix| since == 0 || classifier.asks(since, *prefix, || nodes.pod_cidr(*prefix).is_some()));
@@ -75,6 +80,12 @@ impl Lookup {
             (CidrKey::prefix(prefix.network().into(), prefix.prefix()), peer)
         };
         prefixes.into_iter().map(peer).collect()
+    }
+
+    /// Whether names may open an address. `has`: whether a pod or a node is known to have one.
+    pub(crate) fn is_outside(&self, ip: IpAddr, has: impl Fn(IpAddr) -> bool) -> bool {
+        let is_pods = |ip: IpAddr| self.nodes.pod_cidr(ip.into()).is_some();
+        names::is_outside(ip, |ip| self.inside.contains(&ip) || is_pods(ip) || has(ip))
     }
 
     /// What is known of the address of the attached pod in a slot that meets these.
@@ -131,6 +142,7 @@ pub(crate) fn compile(
         contested: HashMap::new(),
         own_sources: world.own_sources.clone(),
         beside: !world.parts.wires(),
+        inside: world.inside.clone(),
     };
     let ranges = world.ranges();
     wanted.nodes.clone_from(&lookup.nodes.hops);
@@ -197,47 +209,48 @@ fn is_elsewhere(peer: &WantedPeer) -> bool {
     peer.slot.is_none() && peer.flags & PeerFlags::NODE == 0
 }
 
+/// Whether what is known of an address with these flags is that pods were told it: it is none of a pod, wherever that is, or a node.
+pub(crate) fn is_told(flags: u32) -> bool {
+    flags & (PeerFlags::POD | PeerFlags::NODE | PeerFlags::EXISTS) == 0
+}
+
 /// Adds the addresses outside that pods were told by DNS. Each is what the longest prefix around it is, and besides that it meets
 /// what those pods ask.
 fn told(world: &World<'_>, lookup: &mut Lookup, wanted: &mut Wanted) {
     if wanted.told.is_empty() {
         return;
     }
-    let Lookup { classifier, nodes, contested: _, own_sources, beside: _ } = lookup;
-    wanted.hashes.clone_from(classifier.hashes());
+    wanted.hashes.clone_from(lookup.classifier.hashes());
     let Some(names) = world.names else { return };
-    let mut known: BTreeSet<Met> = BTreeSet::new();
-    let mut pairs: HashMap<(usize, usize), usize> = HashMap::new();
+    let mut all: BTreeSet<Arc<Met>> = BTreeSet::new();
     for ip in names.addresses() {
         let met = wanted.told.met(names, ip);
-        if met.is_empty() || nodes.pod_cidr(ip.into()).is_some() || wanted.peers.contains_key(&ip.into()) {
+        let has = |ip: IpAddr| wanted.peers.contains_key(&ip.into());
+        if met.is_empty() || !lookup.is_outside(ip, has) {
             continue;
         }
-        if !known.contains(&met) {
-            let rows = wanted.told_rows + told_rows(&met);
-            if rows > MOST_TOLD_ROWS {
-                wanted.untold += 1;
-                continue;
-            }
-            wanted.told_rows = rows;
-            known.insert(met.clone());
-        }
-        let (class, of_known) = classifier.of_told(&met, ip);
+        let met = all.get(&met).cloned().unwrap_or_else(|| Arc::new(met));
+        all.insert(Arc::clone(&met));
+        wanted.met.insert(ip.into(), met);
+    }
+    let chosen = ToldRoom::new(&wanted.told, MOST_TOLD_ROWS).choose(&all);
+    let before = wanted.met.len();
+    wanted.met.retain(|_, met| chosen.contains(met));
+    wanted.untold = before - wanted.met.len();
+    let mut pairs: HashMap<(usize, usize), usize> = HashMap::new();
+    for (addr, met) in &wanted.met {
+        let ip = IpAddr::from(*addr);
+        let (class, of_known) = lookup.classifier.of_told(met, ip);
         let pair = (class != of_known).then(|| {
             *pairs.entry((class, of_known)).or_insert_with(|| {
                 wanted.pairs.push((class, of_known));
                 wanted.pairs.len() - 1
             })
         });
-        let flags = if own_sources.at(ip.into()) { PeerFlags::KEEP_SOURCE } else { 0 };
+        let flags = if lookup.own_sources.at(ip.into()) { PeerFlags::KEEP_SOURCE } else { 0 };
         let lingers = if pair.is_some() { PeerFlags::LINGERS } else { 0 };
-        wanted.peers.insert(ip.into(), WantedPeer { class, pair, slot: None, node: None, flags: flags | lingers });
+        wanted.peers.insert(*addr, WantedPeer { class, pair, slot: None, node: None, flags: flags | lingers });
     }
-}
-
-/// Rows that addresses take which meet this, at most, as far as they are counted.
-pub(crate) fn told_rows(met: &Met) -> usize {
-    met.live.len() + if met.lingering.is_empty() { 0 } else { met.live.len() + met.lingering.len() }
 }
 
 /// The other nodes, and whose pods are where.

@@ -1,7 +1,7 @@
 //! The loop: model → compile → plan → apply, in a thread of its own, since the system calls block.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ pub(super) enum Input {
         is_node_known: bool,
     },
     /// By the wiring: every address of the node that others may know.
-    Addresses(Vec<IpAddr>),
+    Addresses(node::Addresses),
     /// By the wiring: the tunnel's device is there and down. Answered when the programs are attached to it.
     Overlay(oneshot::Sender<Result<(), BpfError>>),
     /// By the wiring: the device for services is there. Answered when its program is attached to it.
@@ -97,7 +97,7 @@ pub(super) struct Engine {
     /// Where NodePorts are, if not at the node's primary addresses.
     node_port_addresses: Vec<IpNetwork>,
     uplinks: Vec<Uplink>,
-    addresses: Vec<IpAddr>,
+    addresses: node::Addresses,
     tunnel: TunnelSettings,
     /// Source ports of translated flows.
     ports: PortRange,
@@ -147,7 +147,7 @@ impl Engine {
             content,
             node_port_addresses,
             uplinks: Vec::new(),
-            addresses: Vec::new(),
+            addresses: node::Addresses::default(),
             tunnel,
             ports,
             parts,
@@ -370,7 +370,7 @@ impl Engine {
     }
 
     /// Tells the programs which addresses of the node lead to its ports.
-    pub(super) fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
+    pub(super) fn set_addresses(&mut self, addresses: node::Addresses) {
         self.addresses = addresses;
         self.look_at_node();
         self.look_at_claims();
@@ -378,7 +378,8 @@ impl Engine {
 
     /// Tells the model what this node has.
     fn look_at_claims(&mut self) {
-        self.shared.model_mut().set_addresses(node::own_addresses(&self.uplinks, &self.addresses));
+        let node::Addresses { own, broadcasts } = &self.addresses;
+        self.shared.model_mut().set_addresses(node::own_addresses(&self.uplinks, own), broadcasts.iter().copied());
     }
 
     /// Works out what the programs are to know of the node. It is in force with the next plan.
@@ -390,7 +391,7 @@ impl Engine {
                 return;
             }
             (
-                node::network(&self.uplinks, &self.addresses, model.own_node(), self.tunnel),
+                node::network(&self.uplinks, &self.addresses.own, model.own_node(), self.tunnel),
                 model.rules().closed().to_vec(),
             )
         };
@@ -443,8 +444,10 @@ impl Engine {
         let Outcome { plans, operations, whole, services, policy, names, refused, claims, node, failed } = {
             let model = self.shared.model();
             let in_force = self.shared.progress().in_force;
-            let (waiting, closed) = (&mut self.waiting, &mut self.closed);
-            self.content.update(&model, &dirty, &mut self.tables, || {
+            let (waiting, closed, keeper) = (&mut self.waiting, &mut self.closed, &mut self.names);
+            self.content.update(&model, &dirty, &mut self.tables, |names| {
+                // Before a pod starts: what it asks for is known to be its.
+                keeper.publish(names.cloned());
                 if in_force {
                     answer_judged(&model, waiting, closed);
                 }

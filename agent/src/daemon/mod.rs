@@ -8,6 +8,7 @@ mod error;
 mod foreign;
 mod gauge;
 mod gone;
+mod mounted;
 mod names;
 mod overlay;
 mod pods;
@@ -32,11 +33,11 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
-use crate::bpf::{Hooks, ObjectFile, PinDir, Tables, cgroup2_root, follow_packet_log, load};
+use crate::bpf::{Hooks, ObjectFile, Tables, cgroup2_root, follow_packet_log, load};
 use crate::cni::{Health, Server};
 use crate::compile::node::Limits;
 use crate::events::{Recorder, keep_network_available};
-use crate::install::Conflist;
+use crate::install::{Conflist, lock_of};
 use crate::log::Log;
 use crate::masquerade::Masquerade;
 use crate::model::{Model, NodeLocalDns, Rules};
@@ -168,7 +169,11 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let questions = listen(&socket).map_err(|source| DaemonError::Admin { path: socket.clone(), source })?;
     let object = ObjectFile::find()?;
     let cgroup = cgroup2_root(cgroup_root.as_deref())?;
-    let pins = PinDir::open(&bpffs)?;
+    let ([terminate, _], keeper) = (&mut end, lock_of(&run_dir));
+    let pins = tokio::select! {
+        pins = mounted::pins(&bpffs, &keeper) => pins?,
+        () = wait(terminate) => return Ok(()),
+    };
     let definition = object.definition()?;
     info!(mib = definition.memory().div_ceil(1 << 20), "map memory, charged to the agent's memory limit");
     let mut loaded = load(&object, &pins)?;
@@ -286,7 +291,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         ),
     }
     engine.set_uplinks(wire.uplinks(&[]).await?, false);
-    engine.set_addresses(netlink.addresses().await?);
+    engine.set_addresses(wire::addresses(&netlink).await?);
     engine.settle();
     let wiring = wire.run(Arc::clone(&shared), inputs.clone());
     let runtime = tokio::runtime::Handle::current();

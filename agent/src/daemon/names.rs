@@ -17,9 +17,9 @@ use tracing::{error, info, warn};
 
 use super::content::Content;
 use crate::bpf::Tables;
-use crate::compile::policy::{has_names, is_outside};
+use crate::compile::policy::has_names;
 use crate::model::Model;
-use crate::names::{Answer, Asked, GRACE, Journal, Told};
+use crate::names::{Answer, Asked, GRACE, Journal, Told, Turns};
 use crate::state::Shared;
 
 /// How long nobody may ask before that is said on the policies: a server that is replaced, and one that starts.
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The topic of what an operator should know.
 const TOPIC: &str = "domainNames";
 
-/// How soon everything is planned again for an address that there was no room for.
+/// How often everything is planned again for addresses that there was no room for.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// What is asked, what is on disk, and what has been said.
@@ -37,7 +37,7 @@ pub(super) struct Keeper {
     directory: PathBuf,
     journal: Option<Journal>,
     told: Arc<Told>,
-    asked: Vec<Asked>,
+    asked: Turns<Asked>,
     rules: Option<NameRules>,
     /// The file could not be written.
     unwritten: bool,
@@ -66,7 +66,7 @@ impl Keeper {
             directory: directory.to_owned(),
             journal,
             told,
-            asked: Vec::new(),
+            asked: Turns::default(),
             rules: None,
             unwritten: false,
             alone,
@@ -76,11 +76,22 @@ impl Keeper {
 
     /// A server asks.
     pub(super) fn take(&mut self, asked: Asked) {
-        self.asked.push(asked);
+        let (client, addresses) = (asked.ask.client, asked.ask.addresses.len());
+        if let Err(asked) = self.asked.push(client, addresses, asked) {
+            self.refuse(&asked);
+        }
     }
 
-    /// When the next answer ends.
+    fn refuse(&self, asked: &Asked) {
+        asked.reply(Said::Refused);
+        self.told.count(Said::Refused);
+    }
+
+    /// When the next answer ends, or at once, if questions wait for their turn.
     pub(super) fn due(&self, shared: &Shared) -> Option<Instant> {
+        if !self.asked.is_empty() {
+            return Some(Instant::now());
+        }
         let model = shared.model();
         let end = model.names().next_end().filter(|_| model.synced())?;
         Some(Instant::now() + Duration::from_millis(end.saturating_sub(now())))
@@ -92,10 +103,12 @@ impl Keeper {
         if let Some(rules) = rules {
             self.rules = Some(rules);
         }
-        let Some(rules) = self.rules.as_ref().filter(|rules| self.unwritten || before.as_ref() != Some(*rules)) else {
+        let path = self.directory.join(RULES);
+        // Somebody may have removed the directory.
+        let is_due = self.unwritten || matches!(path.try_exists(), Ok(false));
+        let Some(rules) = self.rules.as_ref().filter(|rules| is_due || before.as_ref() != Some(*rules)) else {
             return;
         };
-        let path = self.directory.join(RULES);
         self.unwritten = false;
         if let Err(error) = fairlead_files::put(&path, &rules.encode(), 0o644) {
             self.unwritten = true;
@@ -110,7 +123,12 @@ impl Keeper {
             let ended = shared.model_mut().names_mut().expire(time);
             self.tell(content, tables, shared, &ended, false);
         }
-        for asked in std::mem::take(&mut self.asked) {
+        let asked = if settled { self.asked.take() } else { self.asked.take_all() };
+        for asked in asked {
+            if asked.is_late() {
+                self.refuse(&asked);
+                continue;
+            }
             let said = match settled {
                 true => self.answer(content, tables, shared, &asked.ask),
                 // Nobody can say what will be in force.
@@ -136,15 +154,15 @@ impl Keeper {
         let pod = shared.model().local_with(ask.client).map(|local| (local.key.clone(), local.uid.clone()));
         let Some((pod, uid)) = pod.filter(|(pod, _)| content.asks(pod, &ask.name)) else { return Said::NotCovered };
         let all: BTreeSet<IpAddr> = ask.addresses.iter().map(IpAddr::to_canonical).collect();
-        let addresses: Vec<IpAddr> = all.iter().copied().filter(|ip| is_outside(*ip)).collect();
+        let addresses: Vec<IpAddr> = all.iter().copied().filter(|ip| content.is_outside(*ip)).collect();
         self.told.inside.fetch_add((all.len() - addresses.len()) as u64, Ordering::Relaxed);
         let time = now();
         let until = time + u64::from(ask.ttl) * 1000 + GRACE;
         let answer = Answer { pod: &pod, uid: &uid, name: &ask.name, addresses: &addresses, until };
-        if let Some(Err(error)) = self.journal.as_mut().map(|journal| journal.note(&answer)) {
+        let mut gone = shared.model_mut().names_mut().learn(&answer, time);
+        if let Some(Err(error)) = self.journal.as_mut().map(|journal| journal.note(&answer, shared.model().names())) {
             warn!(%error, "can't write down a name that is in force: a restart would forget it");
         }
-        let mut gone = shared.model_mut().names_mut().learn(&answer, time);
         let told: BTreeSet<IpAddr> = addresses.into_iter().collect();
         gone.retain(|address| !told.contains(address));
         if !gone.is_empty() {
@@ -172,7 +190,7 @@ impl Keeper {
         match told {
             Ok(tell) => {
                 self.told.inside.fetch_add(tell.inside.len() as u64, Ordering::Relaxed);
-                if !tell.left_out.is_empty() && self.again <= Instant::now() {
+                if tell.late || !tell.left_out.is_empty() && self.again <= Instant::now() {
                     self.again = Instant::now() + AGAIN;
                     content.plan_policy_again();
                 }

@@ -60,7 +60,15 @@ impl Report {
         };
         shared.warn("counters", text);
         let left_out: BTreeMap<_, _> = left_out.into_iter().map(|(table, count)| (table.info().name, count)).collect();
-        let tables: Vec<_> = left_out.keys().copied().collect();
+        let rows = TableId::PolicyPeers.info().name;
+        let text = left_out.get(rows).map(|count| {
+            format!(
+                "{count} addresses that pods were told by DNS open nothing, since what pods were told differs in more ways than \
+                 this node has room for: let fewer pods have rules with domainNames, or rules with fewer names"
+            )
+        });
+        shared.warn("names", text);
+        let tables: Vec<_> = left_out.keys().copied().filter(|table| *table != rows).collect();
         let text = format!(
             "{} full: some pods and nodes of the cluster are missing from it, so policies that select those pods do \
              not allow them; the cluster is larger than this version supports",

@@ -17,7 +17,7 @@ use super::overlay::Keeper;
 use super::repair::Caretaker;
 use super::svc::{self, Found};
 use crate::bpf::{PinDir, Sentry, watch_mounts};
-use crate::compile::node;
+use crate::compile::node::{self, Addresses};
 use crate::network::TunnelSettings;
 use crate::parts::Parts;
 use crate::repair::{Kind, Looked, Repair};
@@ -55,6 +55,8 @@ pub(super) struct Wire {
     parts: Parts,
     keeper: Keeper,
     services: svc::Keeper,
+    /// Addresses that Services have left.
+    left: wiring::svc::Left,
     /// Where the settings say that services have their addresses.
     service_ranges: Vec<IpNetwork>,
     caretaker: Caretaker,
@@ -64,7 +66,7 @@ pub(super) struct Wire {
     /// Whether the Node was known when they were found. Until then one that only has the Node's address counts for less.
     is_node_known: bool,
     lingering: Lingering,
-    addresses: Option<Vec<IpAddr>>,
+    addresses: Option<Addresses>,
     settled: Option<Vec<Uplink>>,
     routes: Option<BTreeSet<NodeRoute>>,
     hops: Option<BTreeSet<(u32, IpAddr)>>,
@@ -73,6 +75,11 @@ pub(super) struct Wire {
 /// The names of those by which other nodes are reached.
 fn primary(uplinks: &[Uplink]) -> Vec<&str> {
     uplinks.iter().filter(|uplink| uplink.is_primary).map(|uplink| uplink.name.as_str()).collect()
+}
+
+/// Reads what the kernel takes for the node's.
+pub(super) async fn addresses(netlink: &Netlink) -> Result<Addresses, WiringError> {
+    Ok(Addresses { own: netlink.addresses().await?, broadcasts: netlink.broadcasts().await? })
 }
 
 /// What is said of those whose packets the programs do not read, if there are any.
@@ -116,6 +123,7 @@ impl Wire {
             parts,
             keeper,
             services: svc::Keeper::new(services),
+            left: wiring::svc::Left::default(),
             service_ranges,
             caretaker,
             pins,
@@ -182,10 +190,15 @@ impl Wire {
         let mut looked = Looked::default();
         self.look_at_uplinks(shared, inputs, &mut looked).await?;
         let uplinks = self.uplinks.clone().unwrap_or_default();
+        let before = match &self.routes {
+            Some(routes) => routes.clone(),
+            // Of the agent before. If they can't be listed, that is told where they are set.
+            None => self.netlink.node_routes().await.unwrap_or_default(),
+        };
         let wanted = {
             let model = shared.model();
-            let network =
-                node::network(&uplinks, self.addresses.as_deref().unwrap_or_default(), model.own_node(), self.tunnel);
+            let own = self.addresses.as_ref().map_or(&[][..], |addresses| &addresses.own);
+            let network = node::network(&uplinks, own, model.own_node(), self.tunnel);
             model.synced().then(|| {
                 let (name, nodes) = (model.node_name(), || model.nodes());
                 let mtus = (network.tunnel_mtu(name, nodes()), network.pod_mtu(name, nodes()));
@@ -196,27 +209,26 @@ impl Wire {
                 };
                 let reserved = model.reserved();
                 let addresses = reserved.cluster_ips_of().filter(|(_, ip)| !reserved.is_node(*ip));
-                let services = wiring::svc::desired(&self.service_ranges, addresses, &network);
-                (routes, services, mtus)
+                let (services, left_out) = wiring::svc::desired(&self.service_ranges, addresses, &before, &network);
+                let services = self.left.with(&before, services, &network, Instant::now().into_std());
+                (routes, services, left_out, mtus)
             })
         };
-        if let Some((mut routes, (to_services, left_out), (tunnel_mtu, pod_mtu))) = wanted {
+        if let Some((mut routes, to_services, left_out, (tunnel_mtu, pod_mtu))) = wanted {
             self.keeper.look(&self.netlink, tunnel_mtu, inputs, &mut looked).await;
             let found = if self.parts.serves() {
-                self.services.look(&self.netlink, pod_mtu, inputs).await
+                self.services.look(&self.netlink, pod_mtu, inputs, &mut looked).await
             } else {
                 self.services.leave(&self.netlink).await
             };
-            match &found {
-                // Without the device there are no routes either: nothing is worse than it was.
-                Ok(Found::Absent) | Err(_) => {}
-                Ok(Found::Right) => routes.extend(to_services),
-                Ok(Found::Repaired) => {
-                    let what = format!("the device {}", wiring::svc::NAME);
-                    looked.repaired.push(Repair { kind: Kind::Services, what });
-                    routes.extend(to_services);
-                }
+            if found == Ok(Found::Repaired) {
+                let what = format!("the device {}", wiring::svc::NAME);
+                looked.repaired.push(Repair { kind: Kind::Services, what });
             }
+            // Those that the kernel took away with the device are none that are there.
+            let there =
+                if found.is_err() { self.netlink.node_routes().await.unwrap_or_default() } else { BTreeSet::new() };
+            routes.extend(svc::routes(&found, to_services, &there));
             let left_out = if found == Ok(Found::Absent) { 0 } else { left_out };
             shared.warn("services", found.err().or_else(|| svc::left_out(left_out)));
             self.set_routes(&uplinks, routes, &mut looked).await;
@@ -236,7 +248,7 @@ impl Wire {
             self.served(found)
         });
         let found = found.map_err(|error| looked.lacks(format!("the node's interfaces: {error}"))).ok();
-        match self.netlink.addresses().await {
+        match addresses(&self.netlink).await {
             Ok(found) if self.addresses.as_ref() != Some(&found) => {
                 self.addresses = Some(found.clone());
                 inputs.send(Input::Addresses(found)).await.map_err(|_| Stopped)?;

@@ -15,6 +15,8 @@ pub struct Facts {
     pub kernel: Kernel,
     /// Where a bpf file system should be, and whether one is.
     pub bpffs: Option<(PathBuf, bool)>,
+    /// `fairlead install --keep`.
+    pub keeper: Keeper,
     /// Why there is no cgroup for the socket hooks.
     pub cgroup: Option<String>,
     /// kube-proxy and what it left.
@@ -46,6 +48,18 @@ pub struct Facts {
     pub agent: Option<Agent>,
     /// What could not be looked at, and why.
     pub unseen: Vec<(String, String)>,
+}
+
+/// Who puts back what somebody unmounts or removes on the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Keeper {
+    /// It was not looked for.
+    #[default]
+    Unknown,
+    /// Nobody does.
+    Absent,
+    /// One runs: a line for each thing that it can't put right.
+    Runs(String),
 }
 
 /// The kernel.

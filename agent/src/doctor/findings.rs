@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::parts::Parts;
 
-use super::facts::{Agent, ApiServer, Disk, Facts, Kernel, NetworkManager, Networkd, Proxy, UplinkFacts};
+use super::facts::{Agent, ApiServer, Disk, Facts, Keeper, Kernel, NetworkManager, Networkd, Proxy, UplinkFacts};
 
 /// The oldest kernel that is tested.
 const OLDEST: (u32, u32) = (6, 1);
@@ -55,6 +55,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     let Facts {
         kernel: kernel_facts,
         bpffs,
+        keeper,
         cgroup,
         proxy,
         forward_drop,
@@ -80,6 +81,12 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
             why,
             format!("run `fairlead install`, or: mount -t bpf bpf {path}"),
         ));
+    }
+    if let Keeper::Runs(said) = keeper {
+        found.extend(said.lines().map(|line| {
+            let why = "`fairlead install --keep` puts back what somebody unmounts or removes on the node, and could not put back this";
+            hinders(line, why, "see its log: kubectl -n kube-system logs -l app.kubernetes.io/name=fairlead -c keep")
+        }));
     }
     if let Some(text) = cgroup {
         found.push(blocks(

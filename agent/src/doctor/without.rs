@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::parts::Parts;
 
-use super::facts::{Facts, Kernel, UplinkFacts};
+use super::facts::{Facts, Keeper, Kernel, UplinkFacts};
 
 /// Something that this node does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,6 +39,14 @@ pub fn without(facts: &Facts) -> Vec<Without> {
             holds: "programs are clsact filters of priority 50: one that somebody attaches with a lower priority sees packets \
                     first and stays there, and deleting the qdisc takes program and guard until the agent has looked, 10 s at \
                     most",
+        });
+    }
+    // Before there is an agent nobody has installed anything.
+    if facts.keeper == Keeper::Absent && facts.agent.is_some() {
+        lacks.push(Without {
+            what: "a keeper (fairlead install --keep, the container keep of the DaemonSet)".to_owned(),
+            holds: "an agent that may mount puts back the bpf file system itself; without that permission, if somebody unmounts it, \
+                    the next agent begins with empty tables once `fairlead install` has run again. The CNI plugin stays removed",
         });
     }
     if *ends_sockets == Some(false) {
@@ -79,5 +87,15 @@ mod tests {
         let [tcx, sockets, fq] = &lacks[..] else { panic!("{lacks:?}") };
         assert!(tcx.what.contains("tcx") && sockets.what.contains("SOCK_DESTROY"));
         assert_eq!(fq.what, "fq as root qdisc at eth0");
+    }
+
+    #[test]
+    fn a_node_without_a_keeper_is_told_once_there_is_an_agent() {
+        let facts = |keeper, agent| Facts { keeper, agent, ..Facts::default() };
+        let agent = || Some(crate::doctor::facts::Agent::default());
+        assert_eq!(without(&facts(Keeper::Absent, None)), []);
+        assert_eq!(without(&facts(Keeper::Runs(String::new()), agent())), []);
+        let lacks = without(&facts(Keeper::Absent, agent()));
+        assert!(matches!(&lacks[..], [keeper] if keeper.what.contains("fairlead install --keep")), "{lacks:?}");
     }
 }

@@ -45,15 +45,20 @@ pub fn install(setup: &Setup) -> Vec<Step> {
             Step::new("kernel settings", Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
         }
     });
-    steps.push(Step::new("API server", write_api_server(run_dir, kubelet_kubeconfig, api_server.as_deref())));
-    let copied = if parts.wires() { copy_plugin(plugin, cni_bin_dir) } else { Ok("not needed".to_owned()) };
+    let written = write_api_server(run_dir, kubelet_kubeconfig, api_server.as_deref());
+    steps.push(Step::new("API server", written.map(|(text, _)| text)));
+    let path = cni_bin_dir.join(PLUGIN);
+    let copied = match parts.wires() {
+        true => copy_plugin(plugin, cni_bin_dir).map(|put| format!("{} {}", path.display(), put.as_str())),
+        false => Ok("not needed".to_owned()),
+    };
     steps.push(Step::new("CNI plugin", copied));
     steps.push(Step::new("table memory", tables()));
     steps
 }
 
 /// Makes the directory, and the one in it that the node's DNS server sees too: its group is none that the agent could give.
-fn make_run_dir(run_dir: &Path) -> Result<String, FileError> {
+pub(super) fn make_run_dir(run_dir: &Path) -> Result<String, FileError> {
     fairlead_files::directory(run_dir)?;
     let names = run_dir.join(names::DIRECTORY);
     names::directory(&names).map_err(|source| FileError::new("make", &names, source))?;
@@ -66,28 +71,30 @@ fn mount(bpffs: &Path) -> Result<String, BpfError> {
     Ok(format!("{text} {}", parent.display()))
 }
 
-/// Writes the URL for the agent. A setting goes before what kubelet uses, and the agent has it from there: what an earlier
-/// installation wrote must not outlive it.
-fn write_api_server(run_dir: &Path, kubeconfig: &Path, setting: Option<&str>) -> Result<String, String> {
+/// Writes the URL for the agent, and says which and whether that is news. A setting goes before what kubelet uses, and the agent
+/// has it from there: what an earlier installation wrote must not outlive it.
+pub(super) fn write_api_server(
+    run_dir: &Path,
+    kubeconfig: &Path,
+    setting: Option<&str>,
+) -> Result<(String, bool), String> {
     let path = run_dir.join(API_SERVER);
     let to_text = |error: FileError| error.to_string();
     if let Some(setting) = setting {
         let url = kubeconfig::url(setting).map_err(|reason| format!("the setting `apiServer`: {reason}"))?;
-        fairlead_files::remove(&path).map_err(to_text)?;
-        return Ok(format!("{url}, from the settings"));
+        let is_news = fairlead_files::remove(&path).map_err(to_text)?;
+        return Ok((format!("{url}, from the settings"), is_news));
     }
     let url = kubeconfig::api_server(kubeconfig).map_err(|error| error.to_string())?;
-    fairlead_files::put(&path, format!("{url}\n").as_bytes(), 0o644).map_err(to_text)?;
-    Ok(format!("{url}, from {}", kubeconfig.display()))
+    let put = fairlead_files::put(&path, format!("{url}\n").as_bytes(), 0o644).map_err(to_text)?;
+    Ok((format!("{url}, from {}", kubeconfig.display()), put != Put::Same))
 }
 
 /// Installs the plugin. Runtimes may execute it at any moment, and the old one may be running.
-fn copy_plugin(plugin: &Path, directory: &Path) -> Result<String, FileError> {
+pub(super) fn copy_plugin(plugin: &Path, directory: &Path) -> Result<Put, FileError> {
     let binary = fs::read(plugin).map_err(|source| FileError::new("read the bundled plugin", plugin, source))?;
     fairlead_files::directory(directory)?;
-    let path = directory.join(PLUGIN);
-    let put: Put = fairlead_files::put(&path, &binary, 0o755)?;
-    Ok(format!("{} {}", path.display(), put.as_str()))
+    fairlead_files::put(&directory.join(PLUGIN), &binary, 0o755)
 }
 
 fn tables() -> Result<String, BpfError> {

@@ -38,6 +38,8 @@ pub enum Whole {
     Peers,
     /// The routes to services: which addresses those have changed.
     Routes,
+    /// What names open: addresses of this node or of an API server changed.
+    Names,
 }
 
 impl Dirty {

@@ -12,7 +12,7 @@ mod rules;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use fairlead_objects::{
     ClusterNetworkPolicy, EndpointSlice, Event, Kind, Labels, Namespace, NetworkPolicy, Node, ObjectKey, Pod, Service,
@@ -147,9 +147,14 @@ impl Model {
         &self.dirty
     }
 
-    /// The kernel has these addresses for this node now.
-    pub fn set_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
-        self.reserved.set_own(addresses.into_iter().collect(), &mut self.dirty);
+    /// The kernel has these addresses for this node now, and these mean all hosts of a network that it is on.
+    pub fn set_addresses(
+        &mut self,
+        addresses: impl IntoIterator<Item = IpAddr>,
+        broadcasts: impl IntoIterator<Item = Ipv4Addr>,
+    ) {
+        let (addresses, broadcasts) = (addresses.into_iter().collect(), broadcasts.into_iter().collect());
+        self.reserved.set_own(addresses, broadcasts, &mut self.dirty);
     }
 
     /// The agent itself reaches an API server here.

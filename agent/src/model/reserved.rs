@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use fairlead_objects::{EndpointSlice, Node, ObjectKey, Protocol, Service, ServiceType};
 use ipnetwork::IpNetwork;
@@ -60,6 +60,8 @@ pub struct Reserved {
     used_servers: BTreeSet<SocketAddr>,
     /// This node's addresses, as the kernel has them now.
     own: BTreeSet<IpAddr>,
+    /// Addresses that mean all hosts of a network that it is on.
+    broadcasts: BTreeSet<Ipv4Addr>,
     /// UDP port of the tunnel between nodes, if there is one.
     tunnel_port: Option<u16>,
     /// Slices with endpoints at that port, and the Services that they are of.
@@ -116,6 +118,12 @@ impl Reserved {
         self.own.contains(&ip)
     }
 
+    /// Whether an address means all hosts of a network that this node is on.
+    #[must_use]
+    pub fn is_broadcast(&self, ip: IpAddr) -> bool {
+        matches!(ip, IpAddr::V4(ip) if self.broadcasts.contains(&ip))
+    }
+
     /// The longest of the nodes' pod ranges that holds an address.
     #[must_use]
     pub fn pod_range(&self, ip: IpAddr) -> Option<IpNetwork> {
@@ -136,6 +144,12 @@ impl Reserved {
         }
         let at_port = self.api_servers.0.keys().filter(|endpoint| endpoint.port() == port).map(SocketAddr::ip);
         at_port.into_iter().any(|endpoint| endpoint == ip || self.share_a_node(endpoint, ip))
+    }
+
+    /// Addresses of this node, as the kernel says, and of API servers.
+    pub fn of_the_cluster(&self) -> impl Iterator<Item = IpAddr> {
+        let servers = self.api_servers.0.keys().chain(&self.used_servers).map(SocketAddr::ip);
+        self.own.iter().copied().chain(servers).map(|ip| ip.to_canonical())
     }
 
     /// Whether an API server listens at a port of this node (TCP).
@@ -207,9 +221,9 @@ impl Reserved {
     }
 
     /// This node has these addresses now.
-    pub(super) fn set_own(&mut self, addresses: BTreeSet<IpAddr>, dirty: &mut Dirty) {
-        if self.own != addresses {
-            self.own = addresses;
+    pub(super) fn set_own(&mut self, addresses: BTreeSet<IpAddr>, broadcasts: BTreeSet<Ipv4Addr>, dirty: &mut Dirty) {
+        if self.own != addresses || self.broadcasts != broadcasts {
+            (self.own, self.broadcasts) = (addresses, broadcasts);
             self.touch_all(dirty);
         }
     }
@@ -221,7 +235,7 @@ impl Reserved {
     }
 
     fn touch_all(&self, dirty: &mut Dirty) {
-        dirty.whole.insert(Whole::HostPorts);
+        dirty.whole.extend([Whole::HostPorts, Whole::Names]);
         dirty.services.extend(self.claims.0.values().flatten().chain(self.at_tunnel.values()).cloned());
     }
 }

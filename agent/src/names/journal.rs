@@ -3,23 +3,32 @@
 //! A file of JSON lines under the run directory, as the CNI's journal is, for one boot: another has other pods. A line is written
 //! before its addresses are in force. It is not synced: what it is for is an agent that ends, not a machine that does. A last line
 //! without its end is forgotten.
+//!
+//! The file is in memory, and the agent's: it has no more than twice the bytes of what there is to write. An answer that a pod gets
+//! again, which lasts a little longer each time, is not written each time.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use fairlead_objects::ObjectKey;
 use serde::{Deserialize, Serialize};
+use tracing::error;
 
-use super::{Answer, Names};
+use super::{Answer, GRACE, Names};
 use crate::lines::{behind, line};
 
 /// The layout of the file.
 const VERSION: u32 = 1;
 
-/// Lines that are appended, beside as many as there are entries, before the file is written anew.
-const MOST_APPENDED: usize = 4096;
+/// Bytes that are appended before the file is written anew, where it has fewer itself.
+const MOST_APPENDED: usize = 64 << 10;
+
+/// Most bytes that are read: several times what all names take that there may be.
+const MOST_READ: u64 = 64 << 20;
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
@@ -43,7 +52,11 @@ pub struct Journal {
     boot_id: String,
     /// Nothing after it could not be written: tried again when it is written anew.
     file: Option<File>,
+    /// Bytes of the file when it was written anew, and since.
+    size: usize,
     appended: usize,
+    /// What was appended, by its hash, and until when that is.
+    noted: HashMap<u64, u64>,
 }
 
 impl Journal {
@@ -58,22 +71,44 @@ impl Journal {
         now: u64,
         is_there: impl Fn(&ObjectKey, &str) -> bool,
     ) -> io::Result<Self> {
-        let content = match std::fs::read(path) {
+        let content = match std::fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            content => content?,
+            Err(error) => return Err(error),
+            Ok(file) if file.len() > MOST_READ => {
+                let (path, bytes) = (path.display(), file.len());
+                error!(
+                    %path,
+                    bytes, "the journal of names is larger than any that an agent writes: it is thrown away, so what pods were \
+                     told opens nothing until they ask again"
+                );
+                Vec::new()
+            }
+            Ok(_) => std::fs::read(path)?,
         };
         replay(&content, boot_id, names, now, is_there);
-        let mut journal = Self { path: path.to_owned(), boot_id: boot_id.to_owned(), file: None, appended: 0 };
+        let mut journal = Self {
+            path: path.to_owned(),
+            boot_id: boot_id.to_owned(),
+            file: None,
+            size: 0,
+            appended: 0,
+            noted: HashMap::new(),
+        };
         journal.renew(names)?;
         Ok(journal)
     }
 
-    /// Writes an answer down.
+    /// Writes an answer down that is among the names by now, unless it is there but for less than [`GRACE`]: then the pod may
+    /// use it as long as its answer lasts.
     ///
     /// # Errors
     /// It can't be written.
-    pub fn note(&mut self, answer: &Answer<'_>) -> io::Result<()> {
+    pub fn note(&mut self, answer: &Answer<'_>, names: &Names) -> io::Result<()> {
         let Answer { pod, uid, name, addresses, until } = *answer;
+        let key = hash(answer);
+        if self.noted.get(&key).is_some_and(|noted| until < noted.saturating_add(GRACE)) {
+            return Ok(());
+        }
         let line = line(&Line {
             pod: pod.clone(),
             uid: uid.to_owned(),
@@ -82,21 +117,26 @@ impl Journal {
             addresses: addresses.to_vec(),
         })?;
         let Some(file) = &mut self.file else { return Err(io::Error::other("the file could not be written before")) };
-        let written = file.write_all(&line);
-        self.appended += 1;
-        if written.is_err() {
+        let written = if self.appended + line.len() > self.size.max(MOST_APPENDED) {
+            self.renew(names)
+        } else {
+            self.appended += line.len();
+            file.write_all(&line)
+        };
+        match written {
+            Ok(()) => drop(self.noted.insert(key, until)),
             // Half a line would spoil the next one.
-            self.file = None;
+            Err(_) => self.file = None,
         }
         written
     }
 
-    /// Writes the file anew, if it has grown by much or is broken.
+    /// Writes the file anew, if it is broken.
     ///
     /// # Errors
     /// It can't be written.
     pub fn tend(&mut self, names: &Names) -> io::Result<()> {
-        if self.file.is_none() || self.appended > MOST_APPENDED + names.len() { self.renew(names) } else { Ok(()) }
+        if self.file.is_none() { self.renew(names) } else { Ok(()) }
     }
 
     fn renew(&mut self, names: &Names) -> io::Result<()> {
@@ -107,9 +147,18 @@ impl Journal {
         }
         fairlead_files::put(&self.path, &content, 0o600)?;
         self.file = Some(OpenOptions::new().append(true).open(&self.path)?);
-        self.appended = 0;
+        (self.size, self.appended) = (content.len(), 0);
+        self.noted.clear();
         Ok(())
     }
+}
+
+/// What an answer says, but for its end.
+fn hash(answer: &Answer<'_>) -> u64 {
+    let Answer { pod, uid, name, addresses, until: _ } = answer;
+    let mut hasher = DefaultHasher::new();
+    (pod, uid, name, addresses).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn replay(content: &[u8], boot_id: &str, names: &mut Names, now: u64, is_there: impl Fn(&ObjectKey, &str) -> bool) {
@@ -156,8 +205,8 @@ mod tests {
         }
         for (pod, name, address, until) in &answers {
             let answer = Answer { pod, uid: "u", name, addresses: &[*address], until: *until };
-            journal.note(&answer).unwrap();
             names.learn(&answer, 0);
+            journal.note(&answer, &names).unwrap();
         }
         names.expire(5000);
         let mut again = Names::default();
@@ -177,18 +226,50 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_grows_is_written_anew() {
+    fn p85_what_is_told_again_and_again_takes_no_more_room() {
         let path = std::env::temp_dir().join(format!("fairlead-names-grows-{}", std::process::id()));
+        let _none = std::fs::remove_file(&path);
         let mut names = Names::default();
         let mut journal = Journal::open(&path, "boot", &mut names, 0, |_, _| true).unwrap();
         let pod = ObjectKey::new("x", "a");
-        for until in 0..=MOST_APPENDED as u64 + 2 {
-            let answer = Answer { pod: &pod, uid: "", name: "n", addresses: &[[192, 0, 2, 1].into()], until };
-            names.learn(&answer, 0);
-            journal.note(&answer).unwrap();
-            journal.tend(&names).unwrap();
+        let addresses: Vec<IpAddr> = (0..1024_u16).map(|n| [0x2001, 0xdb8, 1, 2, 3, 4, 5, n].into()).collect();
+        let size = || std::fs::metadata(&path).unwrap().len();
+        let mut largest = 0;
+        for second in 0..10_000 {
+            // Now and then in another order.
+            let mut addresses = addresses.clone();
+            addresses.rotate_left(second % 7);
+            let until = second as u64 * 1000;
+            let answer = Answer { pod: &pod, uid: "", name: "n.example", addresses: &addresses, until };
+            if second < 20 || second % 100 == 0 {
+                names.learn(&answer, 0);
+                journal.note(&answer, &names).unwrap();
+                largest = largest.max(size());
+            }
         }
-        assert!(std::fs::metadata(&path).unwrap().len() < 1000);
+        journal.renew(&names).unwrap();
+        assert!(largest <= 2 * size().max(MOST_APPENDED as u64), "{largest}, and needed are {}", size());
+        // What lasts a little longer is not written.
+        let before = size();
+        for n in 0..10_000 {
+            let answer =
+                Answer { pod: &pod, uid: "", name: "n.example", addresses: &addresses, until: 20_000_000 + n / 10 };
+            if n % 1000 == 0 {
+                names.learn(&answer, 0);
+            }
+            journal.note(&answer, &names).unwrap();
+        }
+        assert!(size() <= before + 64_000, "one line");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn p85_a_journal_that_nobody_can_have_written_is_thrown_away() {
+        let path = std::env::temp_dir().join(format!("fairlead-names-large-{}", std::process::id()));
+        File::create(&path).unwrap().set_len(MOST_READ + 1).unwrap();
+        let mut names = Names::default();
+        Journal::open(&path, "boot", &mut names, 0, |_, _| true).unwrap();
+        assert!(names.is_empty() && std::fs::metadata(&path).unwrap().len() < 1000);
         std::fs::remove_file(&path).unwrap();
     }
 }

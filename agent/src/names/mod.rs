@@ -9,12 +9,16 @@
 //! which answers can't be given.
 
 mod journal;
+mod outside;
 mod server;
 mod store;
+mod turns;
 
 pub use journal::Journal;
-pub use server::{Asked, DIRECTORY, Server, Told, directory};
+pub use outside::is_outside;
+pub use server::{Asked, DIRECTORY, Server, Told, directory, is_directory};
 pub use store::{Answer, Bounds, Names};
+pub use turns::Turns;
 
 /// Milliseconds that an address opens beyond the time of its answer. The client has the answer later than the agent, and may
 /// connect at the last moment; where a SYN is lost, the kernel sends others after 1 and 3 seconds (`TCP_TIMEOUT_INIT`), which are

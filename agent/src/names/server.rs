@@ -2,16 +2,17 @@
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairlead_objects::names::{Ask, LONGEST, MOST_ADDRESSES, Reply, SOCKET, Said};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 use crate::socket;
@@ -22,15 +23,24 @@ const GROUP: u32 = 65532;
 /// The directory that both see, in the run directory.
 pub const DIRECTORY: &str = "names";
 
+/// The mode of that directory.
+const MODE: u32 = 0o750;
+
+/// How often it looks whether somebody has removed its socket.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// Connections at a time: two servers while one takes the other's place, and some to spare.
 const CONNECTIONS: usize = 8;
+
+/// How long the server waits for a reply (`PATIENCE` of fairlead-dns).
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Makes the directory that both see: the server's group may look up names in it, and nobody else.
 ///
 /// # Errors
 /// It can't be made.
 pub fn directory(path: &Path) -> io::Result<()> {
-    match std::fs::DirBuilder::new().mode(0o750).create(path) {
+    match std::fs::DirBuilder::new().mode(MODE).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         result => result?,
     }
@@ -38,10 +48,16 @@ pub fn directory(path: &Path) -> io::Result<()> {
     if is.gid() != GROUP {
         chown(path, None, Some(GROUP))?;
     }
-    if is.permissions().mode() & 0o7777 != 0o750 {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o750))?;
+    if is.permissions().mode() & 0o7777 != MODE {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
     }
     Ok(())
+}
+
+/// Whether it is there as [`directory`] makes it.
+#[must_use]
+pub fn is_directory(path: &Path) -> bool {
+    path.metadata().is_ok_and(|is| is.is_dir() && is.gid() == GROUP && is.permissions().mode() & 0o7777 == MODE)
 }
 
 /// What is counted of answers.
@@ -88,10 +104,17 @@ impl Told {
 pub struct Asked {
     /// The question.
     pub ask: Ask,
+    since: Instant,
     to: Arc<OwnedWriteHalf>,
 }
 
 impl Asked {
+    /// Whether the server has given up on it.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.since.elapsed() > PATIENCE
+    }
+
     /// Replies, on whatever thread. A server that does not read loses it, and takes the answer for refused.
     pub fn reply(&self, said: Said) {
         let line = Reply { id: self.ask.id, said }.encode();
@@ -106,6 +129,7 @@ impl Asked {
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
+    socket: PathBuf,
     told: Arc<Told>,
 }
 
@@ -115,13 +139,27 @@ impl Server {
     /// # Errors
     /// The socket can't be made.
     pub fn open(path: &Path, told: Arc<Told>) -> io::Result<Self> {
-        Ok(Self { listener: socket::listen_for(&path.join(SOCKET), 0o666)?, told })
+        let socket = path.join(SOCKET);
+        Ok(Self { listener: socket::listen_for(&socket, 0o666)?, socket, told })
     }
 
-    /// Passes questions on until it is dropped. `ask`: passes one on, and says whether anybody is there.
-    pub async fn run<F: Future<Output = bool> + Send>(self, ask: impl Fn(Asked) -> F + Clone + Send + Sync + 'static) {
+    /// Passes questions on until it is dropped. `ask`: passes one on, and says whether anybody is there. It listens again where
+    /// somebody has removed its socket, once the directory is there.
+    pub async fn run<F: Future<Output = bool> + Send>(
+        mut self,
+        ask: impl Fn(Asked) -> F + Clone + Send + Sync + 'static,
+    ) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            match self.listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = looks.tick() => {
+                    self.listen_again();
+                    continue;
+                }
+            };
+            match accepted {
                 Ok((stream, _)) => {
                     let told = Arc::clone(&self.told);
                     if told.connected.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS {
@@ -149,6 +187,22 @@ impl Server {
     }
 }
 
+impl Server {
+    /// An agent that succeeds this one puts its own socket in that place.
+    fn listen_again(&mut self) {
+        if !matches!(self.socket.try_exists(), Ok(false)) {
+            return;
+        }
+        match socket::listen_for(&self.socket, 0o666) {
+            Ok(listener) => {
+                warn!(path = %self.socket.display(), "somebody removed the socket for DNS servers: listening again");
+                self.listener = listener;
+            }
+            Err(error) => debug!(%error, "can't listen again for DNS servers"),
+        }
+    }
+}
+
 async fn converse<F: Future<Output = bool>>(stream: UnixStream, ask: impl Fn(Asked) -> F) -> io::Result<()> {
     let (read, write) = stream.into_split();
     let (mut read, write) = (BufReader::new(read), Arc::new(write));
@@ -162,7 +216,7 @@ async fn converse<F: Future<Output = bool>>(stream: UnixStream, ask: impl Fn(Ask
         let Ok(question) = Ask::decode(&line) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it asked what nobody understands"));
         };
-        let asked = Asked { ask: question, to: Arc::clone(&write) };
+        let asked = Asked { ask: question, since: Instant::now(), to: Arc::clone(&write) };
         if asked.ask.addresses.len() > MOST_ADDRESSES {
             asked.reply(Said::Refused);
         } else if !ask(asked).await {

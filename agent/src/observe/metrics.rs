@@ -18,7 +18,7 @@ use crate::cni::Health;
 use crate::compile::policy::Direction;
 use crate::model::Model;
 use crate::repair::Kind as Repaired;
-use crate::state::{DropLog, KubeProxy, Shared, packets_by_xdp, pod_counts};
+use crate::state::{DropLog, KubeProxy, Shared, errors_unsent, packets_by_xdp, pod_counts};
 
 /// What `/proxyMode` says, where kube-proxy names its backend: `iptables`, `ipvs`, `nftables`.
 const PROXY_MODE: &str = "ebpf";
@@ -229,6 +229,11 @@ impl MetricsServer {
                 "fairlead_xdp_packets_total",
                 "Packets of known connections that were sent on at the driver of an uplink (XDP), since the table was created.",
                 packets_by_xdp(tables).map(|packets| (vec![], packets as f64)),
+            ),
+            counters(
+                "fairlead_errors_unsent_total",
+                "ICMP errors and resets that were not sent, since their receiver gets no more of them, by kind of receiver.",
+                errors_unsent(tables).into_iter().map(|(to, count)| (vec![("to", to.as_str())], count as f64)),
             ),
             counters(
                 "fairlead_pod_drops_total",

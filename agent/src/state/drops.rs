@@ -9,6 +9,7 @@ use aya::maps::{Map, MapData, RingBuf};
 use fairlead_datapath::WirePort;
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::drop::{DropEvent, DropReason, PodDrops};
+use fairlead_datapath::errors::Receiver;
 use fairlead_datapath::slot_of;
 use fairlead_objects::ObjectKey;
 use nix::errno::Errno;
@@ -220,6 +221,17 @@ pub fn packets_by_xdp(tables: &Tables) -> Option<u64> {
     let values = tables.map(TableId::PacketsByXdp).and_then(|map| map.get(&0_u32.to_ne_bytes()));
     let values = values.inspect_err(|error| warn!(%error, "can't read the counter of packets by XDP")).ok()??;
     Some(<[u64]>::ref_from_bytes(&values).ok()?.iter().sum())
+}
+
+/// Errors that were not sent since there were too many, on all CPUs, by who would have got them.
+#[must_use]
+pub fn errors_unsent(tables: &Tables) -> Vec<(Receiver, u64)> {
+    let count = |to: Receiver| {
+        let values = tables.map(TableId::ErrorsUnsent).and_then(|map| map.get(&(to as u32).to_ne_bytes()));
+        let values = values.inspect_err(|error| warn!(%error, "can't read the counters of errors that were not sent"));
+        Some((to, <[u64]>::ref_from_bytes(&values.ok()??).ok()?.iter().sum()))
+    };
+    Receiver::ALL.into_iter().filter_map(count).collect()
 }
 
 fn view(event: &DropEvent, shared: &Shared) -> DropView {

@@ -10,7 +10,9 @@ mod rule_hits;
 mod shared;
 
 pub use checks::{Check, CheckKey, Checks};
-pub use drops::{DropCount, DropLog, DropView, DropsView, PodDropsView, counts_of, packets_by_xdp, pod_counts};
+pub use drops::{
+    DropCount, DropLog, DropView, DropsView, PodDropsView, counts_of, errors_unsent, packets_by_xdp, pod_counts,
+};
 pub use freshness::{Freshness, View as FreshnessView, unheard};
 pub use metrics::{KubeProxy, Metrics};
 pub use repairs::{Repairs, Subject};

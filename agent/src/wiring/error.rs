@@ -18,6 +18,16 @@ pub enum WiringError {
         /// What it said.
         source: io::Error,
     },
+    /// Somebody else has a route to the same prefix.
+    #[error(
+        "there is another program's route {theirs} where {wanted} should be; remove what makes it, or delete it with ip route"
+    )]
+    Taken {
+        /// The route as it is.
+        theirs: String,
+        /// The one that was to be there.
+        wanted: String,
+    },
     /// A list was never that of one moment.
     #[error("can't {0}: interfaces come and go faster than the kernel can list them; find out who creates them")]
     Changing(&'static str),
@@ -82,7 +92,7 @@ impl WiringError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Kernel { source, .. } | Self::Socket(source) | Self::Sysctl { source, .. } => source.raw_os_error(),
-            Self::Record(_) | Self::Changing(_) | Self::Changed { .. } | Self::Stopping => None,
+            Self::Record(_) | Self::Taken { .. } | Self::Changing(_) | Self::Changed { .. } | Self::Stopping => None,
         }
     }
 }

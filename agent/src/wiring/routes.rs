@@ -4,7 +4,7 @@
 //! What goes through the tunnel is routed to its device, whose program knows the node. What the node's own range does not give to a pod is unreachable, or it would leave by the default route and
 //! come back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fairlead_objects::Node;
@@ -81,12 +81,15 @@ impl Netlink {
         Ok(self.routes().await?.iter().filter_map(parse).collect())
     }
 
-    /// Makes the routes of this kind be these. One that the kernel refuses does not keep the others from being made.
+    /// Makes the routes of this kind be these. One that the kernel refuses does not keep the others from being made. A route that
+    /// somebody else has to the same prefix stays, since nobody would give it back; one that leads the same way will do.
     ///
     /// # Errors
     /// When the kernel refuses to list what exists.
     pub async fn set_node_routes(&self, wanted: &BTreeSet<NodeRoute>) -> Result<Kept, WiringError> {
-        let now = self.node_routes().await?;
+        let all = self.routes().await?;
+        let now = all.iter().filter_map(parse).collect();
+        let others = others(&all);
         let (gone, new) = difference(&now, wanted);
         let mut kept = Kept::default();
         for route in gone {
@@ -95,12 +98,57 @@ impl Netlink {
             kept.note(|| format!("no route {}", text(route)), result);
         }
         for route in new {
+            if let Some(theirs) = others.get(&route.destination) {
+                if theirs.same != Some(route) {
+                    kept.errors.push(WiringError::Taken { theirs: theirs.text.clone(), wanted: text(route) });
+                }
+                continue;
+            }
             let result = self.handle.route().add(message(route)).replace().execute().await;
             let result = result.map_err(|e| WiringError::kernel(format!("add the route {}", text(route)), &e));
             kept.note(|| format!("the route {}", text(route)), result);
         }
         Ok(kept)
     }
+}
+
+/// A route that another program has made where one of ours would be.
+struct Other {
+    /// The route of ours that leads the same way, if there can be one.
+    same: Option<NodeRoute>,
+    /// In words.
+    text: String,
+}
+
+/// The routes of others that a route of ours to the same prefix would replace: those of the main table with the metric that routes
+/// get which name none (`IP6_RT_PRIO_USER` in include/uapi/linux/ipv6_route.h).
+fn others(all: &[RouteMessage]) -> BTreeMap<IpNetwork, Other> {
+    let is_in_the_way = |route: &&RouteMessage| {
+        let is_v4 = route.header.address_family == AddressFamily::Inet;
+        let metric = route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Priority(metric) => Some(*metric),
+            _ => None,
+        });
+        route.header.protocol != RouteProtocol::Other(NODE_ROUTE_PROTOCOL)
+            && route.header.table == RouteHeader::RT_TABLE_MAIN
+            && metric.unwrap_or(0) == if is_v4 { 0 } else { 1024 }
+    };
+    let other = |route: &RouteMessage| {
+        let read = read(route)?;
+        let by = route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(ifindex) => Some(format!(" by interface {ifindex}")),
+            _ => None,
+        });
+        let (is_unicast, by) = (route.header.kind == RouteType::Unicast, by.unwrap_or_default());
+        let (same, way) = match read.via {
+            Via::Node(ip) if is_unicast => (Some(read), format!("via {ip}")),
+            Via::Nobody if route.header.kind == RouteType::Unreachable => (Some(read), "unreachable".to_owned()),
+            _ => (None, format!("{:?}", route.header.kind).to_lowercase()),
+        };
+        let number = u8::from(route.header.protocol);
+        Some((read.destination, Other { same, text: format!("{} {way}{by} (protocol {number})", read.destination) }))
+    };
+    all.iter().filter(is_in_the_way).filter_map(other).collect()
 }
 
 fn text(route: NodeRoute) -> String {
@@ -145,9 +193,11 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 fn parse(route: &RouteMessage) -> Option<NodeRoute> {
-    if route.header.protocol != RouteProtocol::Other(NODE_ROUTE_PROTOCOL) {
-        return None;
-    }
+    (route.header.protocol == RouteProtocol::Other(NODE_ROUTE_PROTOCOL)).then(|| read(route))?
+}
+
+/// Where a route leads, as one of ours would.
+fn read(route: &RouteMessage) -> Option<NodeRoute> {
     let destination = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Destination(address) => ip(address),
         _ => None,
@@ -240,7 +290,7 @@ mod tests {
             now in prop::collection::btree_map(0..8u8, 1..4u8, 0..8),
             wanted in prop::collection::btree_map(0..8u8, 1..4u8, 0..8),
         ) {
-            let routes = |map: &std::collections::BTreeMap<u8, u8>| -> BTreeSet<NodeRoute> {
+            let routes = |map: &BTreeMap<u8, u8>| -> BTreeSet<NodeRoute> {
                 map.iter().map(|(d, v)| route(&format!("10.244.{d}.0/24"), Some(&format!("172.18.0.{v}")))).collect()
             };
             let (now, wanted) = (routes(&now), routes(&wanted));

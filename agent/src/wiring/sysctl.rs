@@ -104,11 +104,14 @@ impl Sysctls {
     /// Has a device of ours take part in what the node forwards, IPv6 too: what hardens a node may switch either off for new
     /// devices.
     #[must_use]
-    pub fn open(&self, device: &str) -> Vec<WiringError> {
+    pub fn open(&self, device: &str) -> Kept {
+        let mut kept = Kept::default();
         let wanted = [("ipv4", "forwarding", "1"), ("ipv6", "forwarding", "1"), ("ipv6", "disable_ipv6", "0")];
         let keys = wanted.map(|(family, key, value)| (format!("net/{family}/conf/{device}/{key}"), value));
-        let wrong = keys.iter().filter(|(key, value)| self.read(key).is_some_and(|now| now != *value));
-        wrong.filter_map(|(key, value)| self.write(key, value).err()).collect()
+        for (key, value) in keys.iter().filter(|(key, value)| self.read(key).is_some_and(|now| now != *value)) {
+            kept.note(|| format!("{} = {value}", key.replace('/', ".")), self.write(key, value));
+        }
+        kept
     }
 
     /// Changes a setting of a device of ours, which goes with the device, so nobody has to know what it was.

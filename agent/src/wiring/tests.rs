@@ -76,6 +76,44 @@ fn node_routes_become_what_is_wanted_and_nothing_else_changes() {
 }
 
 #[test]
+fn s86_a_route_of_another_program_stays_and_is_named() {
+    on_a_node(|| async {
+        let netlink = Netlink::open().unwrap();
+        let theirs = ["10.244.2.0/24 via 172.18.0.9 dev uplink", "fd00:10:244:2::/64 via fd00:172:18::9 dev uplink"];
+        for line in theirs {
+            ip(&format!("route add {line} proto static"));
+        }
+        // With another metric it is not in the way, and who leads the same way does what ours would.
+        ip("route add 10.244.4.0/24 via 172.18.0.9 metric 50");
+        ip("route add 10.244.5.0/24 via 172.18.0.5");
+        let next = |n: u8| (format!("10.244.{n}.0/24"), format!("172.18.0.{n}"));
+        let [three, four, five] = [3, 4, 5].map(next);
+        let ours = routes(&[(&three.0, Some(&three.1)), (&four.0, Some(&four.1))]);
+        let mut wanted = routes(&[
+            ("10.244.2.0/24", Some("172.18.0.2")),
+            ("fd00:10:244:2::/64", Some("fd00:172:18::2")),
+            (&five.0, Some(&five.1)),
+        ]);
+        wanted.extend(&ours);
+        for _ in 0..2 {
+            let errors = netlink.set_node_routes(&wanted).await.unwrap().errors;
+            let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(texts.len(), 2, "{texts:?}");
+            assert!(texts[0].contains("10.244.2.0/24 via 172.18.0.9"), "{texts:?}");
+            assert!(texts[1].contains("fd00:10:244:2::/64 via fd00:172:18::9"), "{texts:?}");
+            assert_eq!(netlink.node_routes().await.unwrap(), ours);
+        }
+        // Once it is gone there is room.
+        ip("route del 10.244.2.0/24");
+        assert_eq!(netlink.set_node_routes(&wanted).await.unwrap().errors.len(), 1);
+        assert_eq!(netlink.node_routes().await.unwrap().len(), ours.len() + 1);
+        assert!(netlink.set_node_routes(&BTreeSet::new()).await.unwrap().errors.is_empty());
+        assert!(ip("-6 route show proto static").contains("fd00:10:244:2::/64 via fd00:172:18::9"));
+        assert!(ip("route show").contains("10.244.5.0/24 via 172.18.0.5"));
+    });
+}
+
+#[test]
 fn a_next_hop_that_is_not_on_the_network_costs_only_its_route() {
     on_a_node(|| async {
         let netlink = Netlink::open().unwrap();

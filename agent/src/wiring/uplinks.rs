@@ -1,7 +1,7 @@
 //! The devices by which the node reaches the world.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use fairlead_cni::Mac;
 use fairlead_cni::protocol::{FIRST_POD_IFINDEX, SLOTS};
@@ -9,7 +9,9 @@ use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, VlanFlags,
+};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
@@ -59,6 +61,7 @@ impl Framing {
     /// and since 5.14 all of them bring packets that begin with what was inside.
     fn of(link: &LinkMessage) -> Self {
         match link.header.link_layer_type {
+            LinkLayerType::Ether if keeps_tags(link) => Self::Other,
             LinkLayerType::Ether => Self::Ethernet,
             LinkLayerType::None | LinkLayerType::Rawip | LinkLayerType::Ppp => Self::Bare,
             LinkLayerType::Tunnel | LinkLayerType::Tunnel6 | LinkLayerType::Sit => Self::Bare,
@@ -68,6 +71,21 @@ impl Framing {
             _ => Self::Other,
         }
     }
+}
+
+/// Whether a device is a VLAN's and has its tags in its packets (`reorder_hdr off`): the header that the kernel says they have is
+/// four bytes further on. A device without flags says nothing of them (`vlan_fill_info` in net/8021q/vlan_netlink.c).
+fn keeps_tags(link: &LinkMessage) -> bool {
+    let infos = link.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    infos.flatten().any(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(vlan)) => !vlan
+            .iter()
+            .any(|info| matches!(info, InfoVlan::Flags((flags, _)) if flags.contains(VlanFlags::ReorderHdr))),
+        _ => false,
+    })
 }
 
 /// Whether a tunnel leads to one host, whose address its link-layer address for all is.
@@ -143,6 +161,15 @@ impl Netlink {
         Ok(dump.links.iter().filter_map(|link| Some((name(link)?, mtu(link)?))).collect())
     }
 
+    /// The addresses, in order, by which all hosts of a network that the node is on are meant, as the kernel has them: what is sent
+    /// there it takes itself. Not those of loopback.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list them.
+    pub async fn broadcasts(&self) -> Result<Vec<Ipv4Addr>, WiringError> {
+        Ok(broadcasts(&self.routes().await?))
+    }
+
     async fn dump(&self) -> Result<Dump, WiringError> {
         let (links, addresses) = (self.list_links().await?, self.list_addresses().await?);
         let queues = self.handle.qdisc().get().execute().try_collect().await;
@@ -151,10 +178,8 @@ impl Netlink {
     }
 
     pub(super) async fn routes(&self) -> Result<Vec<RouteMessage>, WiringError> {
-        let requests = [
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
-        ];
+        let requests =
+            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()];
         let mut routes = Vec::new();
         for request in requests {
             let family: Vec<RouteMessage> = self
@@ -169,6 +194,18 @@ impl Netlink {
         }
         Ok(routes)
     }
+}
+
+fn broadcasts(routes: &[RouteMessage]) -> Vec<Ipv4Addr> {
+    let to = |route: &RouteMessage| {
+        route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) if !ip.is_loopback() => Some(*ip),
+            _ => None,
+        })
+    };
+    let found: BTreeSet<Ipv4Addr> =
+        routes.iter().filter(|route| route.header.kind == RouteType::Broadcast).filter_map(to).collect();
+    found.into_iter().collect()
 }
 
 pub(super) fn is_pod(ifindex: u32) -> bool {
@@ -416,6 +453,43 @@ mod tests {
             }
         }
         assert_eq!(framing(Infiniband, Option::None), Framing::Other);
+    }
+
+    #[test]
+    fn s79_a_vlan_device_that_keeps_its_tags_is_not_read() {
+        let framing = |infos: Vec<LinkInfo>| {
+            let mut link = LinkMessage::default();
+            link.header.link_layer_type = LinkLayerType::Ether;
+            link.attributes.push(LinkAttribute::LinkInfo(infos));
+            Framing::of(&link)
+        };
+        let vlan =
+            |infos: Vec<InfoVlan>| framing(vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(InfoData::Vlan(infos))]);
+        let all = VlanFlags::all();
+        assert_eq!(vlan(vec![InfoVlan::Id(7), InfoVlan::Flags((VlanFlags::ReorderHdr, all))]), Framing::Ethernet);
+        assert_eq!(vlan(vec![InfoVlan::Flags((VlanFlags::ReorderHdr | VlanFlags::Gvrp, all))]), Framing::Ethernet);
+        assert_eq!(vlan(vec![InfoVlan::Id(7)]), Framing::Other);
+        assert_eq!(vlan(vec![InfoVlan::Flags((VlanFlags::Gvrp, all))]), Framing::Other);
+        assert_eq!(framing(vec![LinkInfo::Kind(InfoKind::Veth)]), Framing::Ethernet);
+    }
+
+    #[test]
+    fn p82_broadcast_addresses_are_those_that_the_kernel_takes_for_such() {
+        let route = |kind: RouteType, ip: [u8; 4]| {
+            let mut route = RouteMessage::default();
+            route.header.kind = kind;
+            route.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(ip.into())));
+            route
+        };
+        let routes = [
+            route(RouteType::Broadcast, [172, 18, 255, 255]),
+            route(RouteType::Local, [172, 18, 0, 1]),
+            route(RouteType::Broadcast, [127, 255, 255, 255]),
+            route(RouteType::Unicast, [10, 0, 0, 255]),
+            route(RouteType::Broadcast, [10, 0, 0, 15]),
+            route(RouteType::Broadcast, [172, 18, 255, 255]),
+        ];
+        assert_eq!(broadcasts(&routes), [Ipv4Addr::new(10, 0, 0, 15), Ipv4Addr::new(172, 18, 255, 255)]);
     }
 
     #[test]

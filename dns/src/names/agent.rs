@@ -8,14 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fairlead_objects::names::{Ask, LONGEST, Reply, Said};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 /// How long an answer waits for the agent.
 pub const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Questions that wait to be written.
+const MOST_WAITING: usize = 1024;
 
 /// How soon an agent that is not there is looked for again: within the patience of a question.
 const RETRY: Duration = Duration::from_millis(20);
@@ -29,8 +32,8 @@ pub(super) struct Agent {
 /// A connection.
 #[derive(Debug)]
 struct Line {
-    /// One line at a time.
-    write: Mutex<OwnedWriteHalf>,
+    /// Lines that wait to be written.
+    questions: mpsc::Sender<Vec<u8>>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Said>>>,
     next: AtomicU64,
 }
@@ -40,27 +43,17 @@ impl Line {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a question. Nothing if the agent does not read.
+    /// Sends a question. Nothing if too many wait: the agent does not read.
     fn send(&self, ask: &mut Ask) -> Option<oneshot::Receiver<Said>> {
         ask.id = self.next.fetch_add(1, Ordering::Relaxed);
         let line = ask.encode();
         let (tell, told) = oneshot::channel();
         self.waiting().insert(ask.id, tell);
-        let write = self.write.lock().unwrap_or_else(PoisonError::into_inner);
-        match write.try_write(&line) {
-            Ok(written) if written == line.len() => Some(told),
-            result => {
-                // After half a line nothing else can be said.
-                if result.is_ok() {
-                    let _gone = nix::sys::socket::shutdown(
-                        std::os::fd::AsRawFd::as_raw_fd(write.as_ref()),
-                        nix::sys::socket::Shutdown::Both,
-                    );
-                }
-                self.waiting().remove(&ask.id);
-                None
-            }
+        if self.questions.try_send(line).is_err() {
+            self.waiting().remove(&ask.id);
+            return None;
         }
+        Some(told)
     }
 
     async fn listen(&self, read: OwnedReadHalf) -> io::Result<()> {
@@ -115,6 +108,14 @@ impl Agent {
     }
 }
 
+/// Writes one line after the other, however long each takes.
+async fn say(mut write: OwnedWriteHalf, mut waiting: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
+    while let Some(line) = waiting.recv().await {
+        write.write_all(&line).await?;
+    }
+    Ok(())
+}
+
 async fn keep(agent: Arc<Agent>, socket: PathBuf) {
     let mut complaint = String::new();
     loop {
@@ -123,10 +124,13 @@ async fn keep(agent: Arc<Agent>, socket: PathBuf) {
                 tracing::info!(socket = %socket.display(), "asking the node's agent which names open what");
                 complaint.clear();
                 let (read, write) = stream.into_split();
-                let line =
-                    Arc::new(Line { write: Mutex::new(write), waiting: Mutex::default(), next: AtomicU64::new(0) });
+                let (questions, waiting) = mpsc::channel(MOST_WAITING);
+                let line = Arc::new(Line { questions, waiting: Mutex::default(), next: AtomicU64::new(0) });
                 agent.line.send_replace(Some(Arc::clone(&line)));
-                let ended = line.listen(read).await;
+                let ended = tokio::select! {
+                    ended = line.listen(read) => ended,
+                    ended = say(write, waiting) => ended,
+                };
                 agent.line.send_replace(None);
                 // Who waits hears that nobody answers.
                 line.waiting().clear();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use fairlead_objects::names::{Ask, MOST_ADDRESSES, RULES, SOCKET, Said};
 
 use super::agent::Agent;
+use super::budget::Budget;
 use super::response;
 use super::rules::{self, Rules};
 use crate::counter::Counter;
@@ -21,17 +22,11 @@ use crate::meter::Histogram;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How long the agent's word about a client, a name and addresses is good, if the answer does not last longer than the one
-/// that it was about.
+/// that it was about by more than that: the agent adds five seconds to what it is asked for.
 const GOOD: Duration = Duration::from_secs(1);
 
 /// Words of the agent that are remembered.
 const REMEMBERED: usize = 4096;
-
-/// Questions about one client in a second: of more, the rest is not asked, and the client hears that there is no answer.
-const MOST_ASKED: u32 = 1000;
-
-/// Clients whose questions are counted.
-const CLIENTS: usize = 4096;
 
 /// Bounds of the time that an answer waits for the agent, in nanoseconds.
 pub const WAITS: [u64; 10] =
@@ -80,14 +75,16 @@ pub struct Gate {
     is_used: AtomicBool,
     rules: RwLock<Arc<Rules>>,
     agent: OnceLock<Arc<Agent>>,
-    said: Mutex<HashMap<(IpAddr, String), Word>>,
-    asked: Mutex<HashMap<IpAddr, (Instant, u32)>>,
+    said: Mutex<HashMap<Key, Word>>,
+    budget: Mutex<Budget>,
 }
 
-/// What the agent has said of a client and a name.
+/// A client, a name, and addresses: those of both families are asked for side by side.
+type Key = (IpAddr, String, u64);
+
+/// What the agent has said of these.
 #[derive(Debug)]
 struct Word {
-    addresses: u64,
     asked: Instant,
     until: Instant,
 }
@@ -101,6 +98,8 @@ pub enum Look {
     Ask(Box<Question>),
     /// There is no answer: [`Gate::failed`].
     Fails,
+    /// This goes in its place.
+    Instead(Vec<u8>),
 }
 
 /// A question for the agent.
@@ -115,21 +114,26 @@ impl Gate {
     pub fn follow(self: &Arc<Self>, directory: &Path) {
         let _once = self.agent.set(Agent::connect(&directory.join(SOCKET)));
         let (gate, path) = (Arc::clone(self), directory.join(RULES));
-        tokio::spawn(async move {
-            let mut before = None;
-            loop {
-                let mark = stamp(&path).ok();
-                if mark.is_some() && mark != before {
-                    before = mark;
-                    match rules::read(&path) {
-                        Ok(rules) => gate.set_rules(rules),
-                        // What is known stays.
-                        Err(error) => {
-                            tracing::warn!(path = %path.display(), %error, "which names rules have is not known");
-                        }
+        let mut before = None;
+        let mut look = move || {
+            let mark = stamp(&path).ok();
+            if mark.is_some() && mark != before {
+                before = mark;
+                match rules::read(&path) {
+                    Ok(rules) => gate.set_rules(rules),
+                    // What is known stays.
+                    Err(error) => {
+                        tracing::warn!(path = %path.display(), %error, "which names rules have is not known");
                     }
                 }
+            }
+        };
+        // Before anybody is answered.
+        look();
+        tokio::spawn(async move {
+            loop {
                 tokio::time::sleep(LOOK).await;
+                look();
             }
         });
     }
@@ -156,7 +160,9 @@ impl Gate {
         };
         let Some(name) = response::asked(message).filter(|name| names.matches(name)) else { return Look::Goes };
         match response::addresses(message) {
-            Some(found) if found.addresses.is_empty() => Look::Goes,
+            Some(found) if found.addresses.is_empty() => {
+                response::without_hints(message).map_or(Look::Goes, Look::Instead)
+            }
             Some(found) if found.addresses.len() <= MOST_ADDRESSES => self.consider(client, name, found),
             _ => {
                 self.counters.refused.increment();
@@ -168,42 +174,29 @@ impl Gate {
     fn consider(&self, client: IpAddr, name: String, found: response::Addresses) -> Look {
         let (now, response::Addresses { addresses, ttl }) = (Instant::now(), found);
         let until = now.checked_add(Duration::from_secs(ttl.into())).unwrap_or(now);
-        let key = (client, name);
+        let key = (client, name, digest(&addresses));
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_known = said.get(&key).is_some_and(|word| {
-            word.addresses == digest(&addresses) && until <= word.until && now.duration_since(word.asked) < GOOD
-        });
+        let is_good = |word: &Word| until <= word.until + GOOD && now.duration_since(word.asked) < GOOD;
+        let is_known = said.get(&key).is_some_and(is_good);
         drop(said);
         if is_known {
             return Look::Goes;
         }
-        if self.is_crowded(client, now) {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = budget.spend(client, addresses.len(), now);
+        drop(budget);
+        if !may {
             self.counters.crowded.increment();
             return Look::Fails;
         }
-        let (client, name) = key;
+        let (client, name, _) = key;
         Look::Ask(Box::new(Question { ask: Ask { id: 0, client, name, ttl, addresses }, until }))
-    }
-
-    /// Whether a client has had all of its questions of this second. One more is counted.
-    fn is_crowded(&self, client: IpAddr, now: Instant) -> bool {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = |since: Instant| now.duration_since(since) >= Duration::from_secs(1);
-        if asked.len() >= CLIENTS && !asked.contains_key(&client) {
-            asked.retain(|_, (since, _)| !is_over(*since));
-        }
-        let (since, count) = asked.entry(client).or_insert((now, 0));
-        if is_over(*since) {
-            (*since, *count) = (now, 0);
-        }
-        *count += 1;
-        *count > MOST_ASKED
     }
 
     /// Asks the agent whether a response goes.
     pub async fn ask(&self, question: Question) -> bool {
         let Question { ask, until } = question;
-        let (key, addresses, asked) = ((ask.client, ask.name.clone()), digest(&ask.addresses), Instant::now());
+        let (key, asked) = ((ask.client, ask.name.clone(), digest(&ask.addresses)), Instant::now());
         let said = match self.agent.get() {
             Some(agent) => agent.ask(ask).await,
             None => None,
@@ -221,7 +214,7 @@ impl Gate {
             if words.len() >= REMEMBERED {
                 words.clear();
             }
-            words.insert(key, Word { addresses, asked, until });
+            words.insert(key, Word { asked, until });
         }
         matches!(said, Some(Said::InForce | Said::NotCovered))
     }
@@ -244,6 +237,7 @@ impl Gate {
             Look::Goes => true,
             Look::Ask(question) => Box::pin(self.ask(*question)).await,
             Look::Fails => false,
+            Look::Instead(response) => return Some(response),
         };
         (!goes).then(|| Self::failed(message))
     }
@@ -257,4 +251,28 @@ fn digest(addresses: &[IpAddr]) -> u64 {
         hasher.finish()
     };
     addresses.iter().map(each).fold(0, u64::wrapping_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p85_the_agents_word_about_each_family_is_remembered_while_answers_go_on() {
+        let gate = Gate::default();
+        let client: IpAddr = [10, 244, 1, 5].into();
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            for ip in ["192.0.2.1", "2001:db8::1"] {
+                let found = response::Addresses { addresses: vec![ip.parse().unwrap()], ttl: 30 };
+                if let Look::Ask(question) = gate.consider(client, "a.example".to_owned(), found) {
+                    let Question { ask, until } = *question;
+                    let key = (ask.client, ask.name, digest(&ask.addresses));
+                    gate.said.lock().unwrap().insert(key, Word { asked: Instant::now(), until });
+                    asked.push(ip);
+                }
+            }
+        }
+        assert_eq!(asked, ["192.0.2.1", "2001:db8::1"], "a question each");
+    }
 }

@@ -5,6 +5,7 @@
 //! would: the [`Gate`] looks at the response as it is sent, whoever made it, and whatever it came over.
 
 mod agent;
+mod budget;
 mod gate;
 mod response;
 mod rules;

@@ -159,6 +159,75 @@ pub(super) fn failed(message: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The same response without addresses in records of services (SVCB, HTTPS: `ipv4hint` and `ipv6hint`, RFC 9460 section 7.3): a
+/// client may use them in place of those that it asks for, and nobody opens them. `None` if there are none, or if it is signed:
+/// then the client would take it for forged.
+pub(super) fn without_hints(message: &[u8]) -> Option<Vec<u8>> {
+    let header = Header::read(message)?;
+    let [_, answers, ..] = header.counts;
+    let (asked, end) = question(message)?;
+    let (mut records, mut at, mut has_hints) = (Vec::new(), end, false);
+    for _ in 0..answers {
+        let record = Record::read(message, at)?;
+        at = record.data.end;
+        let whole = message.get(record.data.clone())?;
+        let data = match record.kind {
+            RecordType::SVCB | RecordType::HTTPS => {
+                let (_, target_end) = name(message, record.data.start + 2)?;
+                let target = message.get(record.data.start..target_end)?;
+                let parameters = message.get(target_end..record.data.end)?;
+                let left = without_hint_parameters(parameters)?;
+                has_hints |= left.len() != parameters.len();
+                [target, &left].concat()
+            }
+            RecordType::CNAME => name(message, record.data.start)?.0,
+            // No names in them are compressed.
+            RecordType::A | RecordType::AAAA | RecordType::TXT | RecordType::DNAME => whole.to_vec(),
+            _ => return None,
+        };
+        match record.owner == asked {
+            true => records.extend([0xc0, HEADER as u8]),
+            false => records.extend(&record.owner),
+        }
+        records.extend(message.get(record.data.start.checked_sub(10)?..record.data.start.checked_sub(2)?)?);
+        records.extend(u16::try_from(data.len()).ok()?.to_be_bytes());
+        records.extend(data);
+    }
+    let opt = opt(message).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(end + records.len() + opt.len());
+    let counts = [1, answers, 0, u16::from(!opt.is_empty())];
+    Header { id: header.id, flags: header.flags & !flags::AUTHENTIC_DATA, counts }.write(&mut bytes);
+    bytes.extend(message.get(HEADER..end)?);
+    bytes.extend(records);
+    bytes.extend(opt);
+    has_hints.then_some(bytes)
+}
+
+/// The parameters of a record of a service that are no addresses, nor ask for them (RFC 9460 sections 2.2 and 8).
+fn without_hint_parameters(mut rest: &[u8]) -> Option<Vec<u8>> {
+    const HINTS: [u16; 2] = [4, 6];
+    let mut left = Vec::new();
+    while !rest.is_empty() {
+        let (&[k0, k1, l0, l1], behind) = rest.split_first_chunk()?;
+        let (value, next) = behind.split_at_checked(u16::from_be_bytes([l0, l1]).into())?;
+        rest = next;
+        let key = u16::from_be_bytes([k0, k1]);
+        let is_hint = |key: &[u8]| HINTS.iter().any(|hint| key == hint.to_be_bytes());
+        let value: Vec<u8> = match key {
+            // Keys that the client has to know.
+            0 => value.chunks(2).filter(|key| !is_hint(key)).flatten().copied().collect(),
+            _ => value.to_vec(),
+        };
+        if HINTS.contains(&key) || key == 0 && value.is_empty() {
+            continue;
+        }
+        left.extend([k0, k1]);
+        left.extend(u16::try_from(value.len()).ok()?.to_be_bytes());
+        left.extend(value);
+    }
+    Some(left)
+}
+
 /// The OPT record of a message.
 fn opt(message: &[u8]) -> Option<&[u8]> {
     let [_, answers, authorities, additionals] = Header::read(message)?.counts;
@@ -253,10 +322,54 @@ mod tests {
         assert_eq!(message.edns.map(|edns| edns.max_payload()), Some(1232));
     }
 
+    /// A response to a question for the HTTPS record of `a.example`, with these parameters, behind an alias or not.
+    fn https(parameters: &[u8], alias: bool) -> Vec<u8> {
+        let mut bytes = vec![0, 7, 0x81, 0xa0, 0, 1, 0, 1 + u8::from(alias), 0, 0, 0, 0];
+        bytes.extend(b"\x01a\x07example\0\0\x41\0\x01");
+        let mut owner = vec![0xc0, 12];
+        if alias {
+            bytes.extend([0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 9, 0, 4, 1, b'b', 0xc0, 14]);
+            owner = b"\x01b\x07example\0".to_vec();
+        }
+        bytes.extend(owner);
+        bytes.extend([0, 0x41, 0, 1, 0, 0, 0, 30]);
+        let data = [&[0, 1, 0][..], parameters].concat();
+        bytes.extend((data.len() as u16).to_be_bytes());
+        bytes.extend(data);
+        bytes
+    }
+
+    #[test]
+    fn p76_records_of_services_have_no_addresses() {
+        let alpn = [0, 1, 0, 3, 2, b'h', b'2'];
+        let v4 = [0, 4, 0, 4, 192, 0, 2, 1];
+        let v6 = [&[0, 6, 0, 16][..], &[1; 16]].concat();
+        let mandatory = |keys: &[u8]| [&[0, 0, 0, keys.len() as u8][..], keys].concat();
+        for alias in [false, true] {
+            let stripped = without_hints(&https(&[&alpn[..], &v4, &v6].concat(), alias)).unwrap();
+            let parsed = Message::from_vec(&stripped).unwrap();
+            assert_eq!((parsed.answers.len(), parsed.metadata.authentic_data), (1 + usize::from(alias), false));
+            assert!(stripped.ends_with(&[&[0, 10, 0, 1, 0][..], &alpn].concat()), "{stripped:?}");
+            assert_eq!(asked(&stripped).as_deref(), Some("a.example"));
+            assert_eq!(without_hints(&stripped), None);
+        }
+        let both = without_hints(&https(&[&mandatory(&[0, 1, 0, 4])[..], &alpn, &v4].concat(), false)).unwrap();
+        assert!(both.ends_with(&[&mandatory(&[0, 1])[..], &alpn].concat()));
+        let only = without_hints(&https(&[&mandatory(&[0, 4])[..], &v4].concat(), false)).unwrap();
+        assert!(only.ends_with(&[0, 3, 0, 1, 0]));
+        assert_eq!(without_hints(&https(&alpn, false)), None);
+        assert_eq!(without_hints(&response("a.example.", &[("a.example.", 30, "b.example.")])), None);
+    }
+
     proptest! {
         #[test]
         fn whatever_comes_is_read_or_not(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..400_usize, at in 0..400_usize, byte in any::<u8>()) {
-            let _ = (asked(&bytes), addresses(&bytes), failed(&bytes));
+            let _ = (asked(&bytes), addresses(&bytes), failed(&bytes), without_hints(&bytes));
+            let mut made = https(&bytes, cut % 2 == 0);
+            if let Some(place) = made.get_mut(at) {
+                *place = byte;
+            }
+            let _ = without_hints(&made);
             let mut whole = response("a.b.example.", &[("a.b.example.", 30, "c.example."), ("c.example.", 30, "192.0.2.1")]);
             if let Some(place) = whole.get_mut(at) {
                 *place = byte;

@@ -9,6 +9,7 @@ use crate::register::{Answer, Arguments};
 use crate::scratch::{Counted, Walk};
 use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, Uplink};
+use crate::tables::errors::Receiver;
 use crate::tables::flow::{Entry, Flow, FlowKey};
 use crate::tables::{flow, peer, policy, service};
 use crate::{Addr, Long, Word};
@@ -113,6 +114,12 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
 
     /// How far it has gone with that.
     fn pace(&self, slot: u16) -> Option<&Pace>;
+
+    /// When the next error's turn is, of a bucket of [`crate::errors`]. In nanoseconds since boot.
+    fn error_turn(&self, index: u32) -> Option<&Long>;
+
+    /// Counts an error that is not sent, since its receiver has got too many.
+    fn count_unsent(&self, to: Receiver);
 
     /// Counts a flow that was made, or a packet that is dropped, to a rule that is counted.
     fn count_hit(&self, key: &HitKey, denied: bool);

@@ -40,7 +40,7 @@ mod word;
 
 pub use addr::Addr;
 pub use ifindex::{IFINDEX_BASE, MAX_PODS, ifindex_of, slot_of};
-pub use tables::{bandwidth, config};
+pub use tables::{bandwidth, config, errors};
 pub use tuple::Tuple;
 pub use wire::{WirePort, WireV4};
 pub use word::{Long, Word};

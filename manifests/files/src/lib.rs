@@ -3,9 +3,9 @@
 //! The CNI plugin, the agent and the reader of objects write theirs by [`put`], so this has as good as no dependencies.
 #![forbid(unsafe_code)]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// What a temporary name begins with. Nothing that ends in `.conf`, `.conflist` or `.json` may have one: container
@@ -180,6 +180,59 @@ pub fn remove(path: &Path) -> Result<bool, FileError> {
     }
 }
 
+/// A file that its holder keeps locked for as long as it lives (flock(2)), and in which it says how it is.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    file: File,
+}
+
+impl Lock {
+    /// Locks a file, which is made if it is not there. `None`: somebody else has it.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn take(path: &Path) -> Result<Option<Self>, FileError> {
+        let failed = |source| FileError::new("lock", path, source);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = file.map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { path: path.to_owned(), file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
+    /// Whether others still find it: somebody may have removed the file, and then another may lock one of that name.
+    #[must_use]
+    pub fn is_found(&self) -> bool {
+        let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        self.path.metadata().ok().map(inode).zip(self.file.metadata().ok().map(inode)).is_some_and(|(a, b)| a == b)
+    }
+
+    /// Says how the holder is: in place of what it said before.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn say(&self, text: &str) -> Result<(), FileError> {
+        let written = self.file.set_len(0).and_then(|()| self.file.write_all_at(text.as_bytes(), 0));
+        written.map_err(|source| FileError::new("write", &self.path, source))
+    }
+
+    /// Whether somebody holds the lock of this file.
+    #[must_use]
+    pub fn is_held(path: &Path) -> bool {
+        File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// What its holder says. `None`: it has none.
+    #[must_use]
+    pub fn said(path: &Path) -> Option<String> {
+        Self::is_held(path).then(|| fs::read_to_string(path).unwrap_or_default())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +259,7 @@ mod tests {
         let scratch = Scratch::new("states");
         let path = scratch.0.join("10-x.conflist");
         assert_eq!(put(&path, b"one", 0o644).unwrap(), Put::New);
-        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
+        let inode = |path: &Path| path.metadata().unwrap().ino();
         let first = inode(&path);
         assert_eq!(put(&path, b"one", 0o644).unwrap(), Put::Same);
         assert_eq!(inode(&path), first, "what is right is not touched");
@@ -253,6 +306,24 @@ mod tests {
             to(b"four")
         });
         assert!(restless.unwrap_err().to_string().contains("all the time"));
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one_and_by_nobody_after_it() {
+        let scratch = Scratch::new("lock");
+        let path = scratch.0.join("keeper");
+        assert!(!Lock::is_held(&path));
+        let lock = Lock::take(&path).unwrap().unwrap();
+        assert!(Lock::is_held(&path) && lock.is_found() && Lock::take(&path).unwrap().is_none());
+        lock.say("a long text").unwrap();
+        lock.say("short").unwrap();
+        assert_eq!(Lock::said(&path).as_deref(), Some("short"));
+        fs::remove_file(&path).unwrap();
+        assert!(!lock.is_found() && !Lock::is_held(&path));
+        let next = Lock::take(&path).unwrap().unwrap();
+        assert!(next.is_found() && !lock.is_found());
+        drop(next);
+        assert_eq!((Lock::is_held(&path), Lock::said(&path)), (false, None));
     }
 
     #[test]

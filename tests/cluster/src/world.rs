@@ -125,7 +125,7 @@ impl World {
     /// # Errors
     /// It does not end.
     pub fn upgrade(&self, image: &str) -> Result<()> {
-        let containers = [("fairlead", ["install", "agent"].as_slice()), ("fairlead-dns", &["dns"])];
+        let containers = [("fairlead", ["install", "agent", "keep"].as_slice()), ("fairlead-dns", &["dns"])];
         for (set, containers) in containers {
             let set = format!("daemonset/{set}");
             let images: Vec<_> = containers.iter().map(|container| format!("{container}={image}")).collect();

@@ -18,6 +18,10 @@
 //! | a host on the nodes' network | frames with a tag of a VLAN, to a pod | none arrives |
 //! | a pod | ten thousand ARP and neighbour discovery messages, for addresses of others and of nobody | the node and its pods have the neighbours that they had |
 //! | a container of a node, or a machine behind it alone | packets to pods from the address of another node's pod | none arrives |
+//! | a host outside, a pod, another node | packets that are refused, as fast as it can | it is told a thousand times a second; pods, nodes and other networks go on hearing |
+//! | a router outside | errors about one flow of a pod, as fast as it can | 64 a second arrive, those about its other flows too |
+//! | a process of the host, a machine behind the node | packets to a Service without endpoints, from the address of a pod or of a host outside | nobody is told who did not send them |
+//! | a pod, a host outside | packets to all hosts of the nodes' network or of a pod range; a Service that claims such an address | no pod and no Service gets them; what comes from outside is the node's own |
 //! | a router outside | ICMP errors about later fragments, with quotes that are cut off, or that go on behind the packet | none arrives; what it may quote does, however long |
 //! | who may write a Pod | `hostIP`: a ClusterIP, another node's or another pod's address | the victim keeps its traffic on that node too; an Event, `fairlead status`, `doctor` and `service explain` name it |
 //! | who may write a Service, or a load balancer's status | `externalIPs` and load balancers' addresses: ClusterIPs, pods, kubelets, the API server, NodePorts | the same, on every node |
@@ -36,12 +40,14 @@
 //! | who attaches programs before Fairlead's, by mistake or not | packets to a pod that lets nobody in | none arrives after the agent has looked |
 //! | a pod in its first second, thirty at once; with an agent that is killed in it | connections to and from whom it may not speak with | none arrives |
 //! | who removes programs, pins or the file system of pins, by mistake or not | packets to a pod that lets nobody in | none arrives, also without an agent; the agent puts everything back |
+//! | who unmounts the file system of pins where the agent may not mount, or mounts another | the same, and connections that live | `fairlead install --keep` puts the same file system back, and the next agent goes on with it; nobody's pins are hidden |
 //!
 //! What is legitimate looks much the same and has to go on: a SYN that was lost is sent again and goes to the same
 //! backend, a port is used again right after a close, errors from a flow's own end and from routers arrive, a tag that
 //! only gives a priority is no tag, fragments arrive with packets of other flows between them.
 
 mod begin;
+mod broadcast;
 mod claims;
 mod counted;
 mod crowded;
@@ -49,11 +55,13 @@ mod errors;
 mod first;
 mod flood;
 mod fragments;
+mod keep;
 mod legitimate;
 mod neighbours;
 mod ranges;
 mod scans;
 mod shares;
+mod told;
 mod tunnel;
 mod unhook;
 mod vlans;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use fairlead_tests::frames::flags::{ACK, PSH, RST, SYN};
 use fairlead_tests::frames::{ARP, IPV6, Segment, Wire, datagram, ethernet, icmpv6, segment};
-use fairlead_tests::{Node, Pod, Probe, Probes, Transport, Vantage};
+use fairlead_tests::{Node, Pod, Probe, Probes, ServiceManifest, Transport, Vantage};
 use serde_json::{Value, json};
 
 use crate::unhook::host_side;
-use crate::world::{MARK, assert_nothing_smuggled, policy, smuggled, world};
+use crate::world::{MARK, assert_nothing_smuggled, carries, policy, smuggled, world};
 
 /// Packets of a datagram flow and of a connection, from a neighbour that sends from one of their ends.
 fn inject(wire: &mut Wire, from: (IpAddr, IpAddr), udp: (u16, u16), tcp: (u16, u16)) {
@@ -47,6 +47,32 @@ fn a_neighbour_sends_nothing_into_flows_of_one_node() {
             opener.probe(&asks).unwrap();
             assert_eq!(open.exchange(20_000, 20_000).unwrap().server.pod, two.key());
         }
+    }
+}
+
+/// The answer of a server of the node would be a question of the node's to the Service, and the node may ask every pod of its own.
+#[test]
+fn a_neighbour_that_sends_as_a_service_makes_the_node_say_nothing_to_closed_pods() {
+    const PORT: u16 = 43_011;
+    const SERVER: &str = "host/answers-whatever-comes";
+    let lab = world();
+    let node = lab.node("node-1");
+    policy(lab, "lured", "closed", &json!({"policyTypes": ["Ingress"]}));
+    let closed = node.pod("lured/closed").label("role", "closed").udp(53).start();
+    let vips: [IpAddr; 2] = ["10.96.77.1", "fd00:10:96::77:1"].map(|ip| ip.parse().unwrap());
+    lab.apply(&ServiceManifest::new("lured/closed").ips(&vips).udp("ask", 53, 53).endpoint(&closed).yaml());
+    lab.wait_in_force(node, vips.map(|ip| (ip, 53).into()));
+    node.serve(SERVER, &[], &[PORT]);
+    let mut wire = Wire::to_uplink(lab.client(), node);
+    for (vip, own) in vips.into_iter().zip(node.ips()) {
+        lab.wait_until("the server answers", || lab.client().probe(&Probe::udp(own, PORT)));
+        let mut seen = closed.packets("eth0");
+        for _ in 0..3 {
+            let (kind, packet) = datagram(vip, own, (53, PORT), MARK);
+            wire.send(kind, &packet);
+        }
+        let answers = seen.collect(Duration::from_millis(200), |frame| carries(frame, SERVER.as_bytes()));
+        assert!(answers.is_empty(), "{} answers for {vip} reached a closed pod", answers.len());
     }
 }
 

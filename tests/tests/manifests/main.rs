@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, Service, ServiceAccount, Volume};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -82,14 +82,17 @@ fn the_image_is_that_of_this_version() {
 }
 
 #[test]
-fn only_the_init_container_is_privileged() {
+fn only_what_installs_and_keeps_is_privileged() {
     let sets = daemon_sets();
     let agent = pod(&sets["fairlead"]);
-    let install = &agent.init_containers.as_ref().unwrap()[0];
-    assert_eq!(install.name, "install");
-    assert_eq!(install.security_context.as_ref().unwrap().privileged, Some(true));
+    let privileged = [&agent.init_containers.as_ref().unwrap()[0], &agent.containers[1]];
+    assert_eq!(privileged.map(|container| container.name.as_str()), ["install", "keep"]);
+    for container in privileged {
+        assert_eq!(container.security_context.as_ref().unwrap().privileged, Some(true));
+        assert_eq!((&container.ports, &container.liveness_probe), (&None, &None), "nobody asks {}", container.name);
+    }
     for set in sets.values() {
-        for container in &pod(set).containers {
+        for container in pod(set).containers.iter().filter(|container| container.name != "keep") {
             let context = container.security_context.as_ref().unwrap();
             assert_ne!(context.privileged, Some(true), "{}", container.name);
             assert_eq!(context.allow_privilege_escalation, Some(false), "{}", container.name);
@@ -238,6 +241,31 @@ fn the_agent_has_no_sight_of_kubelets_credentials() {
     assert_eq!(mounts, BTreeSet::from(["bpffs", "cgroup", "cni-conf", "config", "proc-sys-net", "run"]));
 }
 
+/// What it keeps is what is installed, at the same paths. It sees the node's bpf file system come and go by the directory above.
+#[test]
+fn the_keeper_has_what_the_init_container_has() {
+    let sets = daemon_sets();
+    let agent = pod(&sets["fairlead"]);
+    let (install, keep) = (&agent.init_containers.as_ref().unwrap()[0], &agent.containers[1]);
+    let mounts = |container: &Container| {
+        let mounts = container.volume_mounts.iter().flatten();
+        mounts.map(|mount| (mount.name.clone(), mount.clone())).collect::<BTreeMap<_, _>>()
+    };
+    let (of_install, of_keep) = (mounts(install), mounts(keep));
+    for name in ["cni-bin", "config", "kubernetes", "proc-sys-net", "run"] {
+        assert_eq!(of_install[name], of_keep[name]);
+    }
+    let sys_fs = &of_keep["sys-fs"];
+    assert_eq!(sys_fs.mount_propagation.as_deref(), Some("Bidirectional"));
+    assert_ne!(sys_fs.mount_path, "/sys/fs", "the runtime mounts the container's cgroup below that");
+    let volume = agent.volumes.iter().flatten().find(|volume| volume.name == "sys-fs").unwrap();
+    let bpffs = agent.volumes.iter().flatten().find(|volume| volume.name == "bpffs").unwrap();
+    let path = |volume: &Volume| volume.host_path.as_ref().unwrap().path.clone();
+    assert_eq!(path(bpffs), format!("{}/bpf", path(volume)));
+    let command = keep.command.as_ref().unwrap().join(" ");
+    assert!(command.contains(&format!("--bpffs {}/bpf/fairlead", sys_fs.mount_path)), "{command}");
+}
+
 #[test]
 fn each_pod_mounts_its_own_settings() {
     let maps = all::<ConfigMap>();
@@ -253,7 +281,7 @@ fn each_pod_mounts_its_own_settings() {
         let command = pod.containers[0].command.as_ref().unwrap();
         assert_eq!(command.last().unwrap(), &format!("/etc/fairlead/{file}"));
         // What is installed depends on it too, and a mistake in it is found before anything is changed.
-        for container in pod.init_containers.iter().flatten() {
+        for container in containers(pod) {
             assert_eq!(container.command.as_ref().unwrap().last(), command.last());
         }
     }
@@ -322,7 +350,9 @@ fn removal_runs_on_every_node_and_sees_what_was_installed() {
     };
     let seen = paths(pod);
     // Cgroups lose their programs with the pins, and kubelet's files were only read.
-    let read_only = ["/sys/fs/cgroup", "/etc/kubernetes"];
+    // Of /sys/fs what is mounted at /sys/fs/bpf matters.
+    assert!(seen.contains("/sys/fs/bpf"));
+    let read_only = ["/sys/fs/cgroup", "/sys/fs", "/etc/kubernetes"];
     for path in paths(agent).iter().filter(|path| !read_only.contains(&path.as_str())) {
         let above = seen.iter().any(|seen| Path::new(path).starts_with(seen));
         assert!(above, "{path} is not seen when Fairlead is removed");

@@ -93,8 +93,13 @@ fn distributions_have_kubelets_kubeconfig_elsewhere() {
         let pod = &set["spec"]["template"]["spec"];
         let volume = pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "kubernetes").unwrap();
         assert_eq!(volume["hostPath"]["path"], directory, "{name}");
-        let command = pod["initContainers"][0]["command"].to_string();
-        assert!(command.contains(&format!("--kubelet-kubeconfig=/host/etc/kubernetes/{file}")), "{name}: {command}");
+        for container in [&pod["initContainers"][0], &pod["containers"][1]] {
+            let command = container["command"].to_string();
+            assert!(
+                command.contains(&format!("--kubelet-kubeconfig=/host/etc/kubernetes/{file}")),
+                "{name}: {command}"
+            );
+        }
         assert!(!pod["containers"][0].to_string().contains("kubernetes\""), "{name}");
     }
 }

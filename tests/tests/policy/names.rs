@@ -56,7 +56,7 @@ spec:
     to: [{namespaces: {}}, {nodes: {}}]
   - name: by-name
     action: Accept
-    to: [{domainNames: [one.example, long.example, '*.wild.example']}]
+    to: [{domainNames: [one.example, long.example, '*.wild.example', '*.wide.example']}]
     protocols: [{tcp: {destinationPort: {number: 80}}}]
   - action: Deny
     to: [{networks: [0.0.0.0/0, '::/0']}]
@@ -101,7 +101,11 @@ impl Stage {
         let program = binary("fairlead-dns").unwrap().display().to_string();
         let objects = lab.objects().directory().display().to_string();
         let upstream = SocketAddr::from((lab.node("node-1").v4(), 5353)).to_string();
-        std::fs::write(corefile(&lab), format!(".:5353 {{\n{WORLD}\n}}\n")).unwrap();
+        let wide: String = (0..300)
+            .map(|n| format!("    answer \"{{{{ .Name }}}} 600 IN A 198.51.{}.{}\"\n", 100 + n / 250, n % 250))
+            .collect();
+        let wide = format!("template IN A wide.example {{\n{wide}}}");
+        std::fs::write(corefile(&lab), format!(".:5353 {{\n{WORLD}\n{wide}\n}}\n")).unwrap();
         let corefile = corefile(&lab).display().to_string();
         let world = [&program, "--objects", &objects, "--corefile", &corefile, "--listen", &upstream];
         let mut processes = vec![lab.node("node-1").spawn("upstream", &world, &[])];
@@ -314,6 +318,62 @@ fn p76_the_agents_word_is_a_short_wait() {
         scrape(&stage.servers[0]).lines().filter(|line| line.contains("policy_wait")).collect::<Vec<_>>().join("\n")
     );
     assert!(stage.metric(0, "fairlead_dns_policy_answers_total{result=\"in_force\"}") > NAMES as f64 / 2.0);
+}
+
+#[test]
+fn p76_a_pods_names_are_known_to_the_server_when_it_starts() {
+    let stage = Stage::new();
+    for n in 0..5 {
+        let pod = stage.lab.node("node-1").pod(&format!("app/new{n}")).start();
+        let read = stage.servers[0].spawn("cat", &["cat", "/run/fairlead/names/rules.json"], &[]);
+        read.wait(Duration::from_secs(10)).expect("it ends");
+        assert!(read.log().contains(&format!("\"{}\"", pod.v4())), "{} in {}", pod.v4(), read.log());
+    }
+}
+
+#[test]
+fn p85_a_pod_that_asks_for_very_much_keeps_nobody_waiting() {
+    const NAMES: usize = 60;
+    let stage = Stage::new();
+    let end = Instant::now() + Duration::from_secs(15);
+    let (at_once, took, flood) = std::thread::scope(|scope| {
+        let flood = |thread: usize| {
+            let stage = &stage;
+            move || {
+                let mut asked = 0;
+                while Instant::now() < end {
+                    let _any = stage.ask(1, Transport::Tcp, &format!("n{asked}.t{thread}.wide.example A"));
+                    asked += 1;
+                }
+                asked
+            }
+        };
+        let floods: Vec<_> = (0..3).map(|thread| scope.spawn(flood(thread))).collect();
+        let mut at_once = 0;
+        for n in 0..NAMES {
+            let question = format!("n{n}.wild.example A");
+            match stage.ask(0, Transport::Udp, &question) {
+                Ok((ResponseCode::NoError, _)) => at_once += 1,
+                // A client asks again, and the machine may be busy.
+                _ => assert_eq!(stage.told(0, Transport::Udp, &question), told(&["172.18.0.100"])),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let begin = Instant::now();
+        let _pod = stage.lab.node("node-1").pod("app/new").start();
+        let took = begin.elapsed();
+        (at_once, took, floods.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>())
+    });
+    println!(
+        "{at_once} of {NAMES} told at once and a pod added in {took:?} beside {flood} questions about 300 addresses"
+    );
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    stage.is_open(0, "172.18.0.100", true).unwrap();
+    let size = stage.servers[0].spawn("size", &["stat", "-c", "%s", "/run/fairlead/names-journal"], &[]);
+    size.wait(Duration::from_secs(10)).expect("it ends");
+    let size: usize = size.log().trim().parse().unwrap();
+    // What there may be of a pod's names, twice.
+    assert!(size < 2 * 102_400 * 40, "{size}");
 }
 
 #[test]

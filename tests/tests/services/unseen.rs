@@ -141,13 +141,76 @@ fn s80_policy_lets_what_no_hook_sees_reach_the_nodes_pods_as_any_process() {
     let service = ServiceManifest::new("unseen/closed").ips(&ips(190)).tcp("http", 80, 8080).udp("ask", 53, 5300);
     world.lab.apply(&service.endpoint(&closed).yaml());
     for ip in ips(190) {
-        for probe in [Probe::tcp(ip, 80), Probe::udp(ip, 53)] {
-            world.lab.wait_until("the node reaches its pod", || unseen(node).probe(&probe));
+        for (probe, _) in probes(ip) {
+            world.lab.wait_until(&format!("the node reaches its pod: {probe:?}"), || unseen(node).probe(&probe));
             let probe = probe.timeout(Duration::from_millis(300));
             world.lab.wait_until("a pod is not let in", || match world.client.probe(&probe) {
                 Err(ProbeError::TimedOut) => Ok(()),
                 other => Err(format!("{other:?}")),
             });
+        }
+    }
+}
+
+/// One of a device that the Node object does not name, as where an API server listens on another network than kubelet.
+#[test]
+fn s80_any_address_of_the_node_may_be_a_backend() {
+    const PORT: u16 = 9199;
+    let lab = Lab::builder().nodes(1).start();
+    let node = lab.node("node-1");
+    let own: [IpAddr; 2] = ["198.18.99.1", "fd00:198:18:99::1"].map(|ip| ip.parse().unwrap());
+    node.must_run(&["ip", "link", "add", "own", "type", "veth", "peer", "name", "other"]);
+    for ip in own {
+        let length = if ip.is_ipv4() { 32 } else { 128 };
+        node.must_run(&["ip", "addr", "add", &format!("{ip}/{length}"), "dev", "own"]);
+    }
+    node.must_run(&["ip", "link", "set", "own", "up"]);
+    node.serve("host/own", &[PORT], &[PORT]);
+    let service = ServiceManifest::new("shop/unseen-199").ips(&ips(199)).tcp("http", 80, PORT).udp("ask", 53, PORT);
+    lab.apply(&service.endpoint_outside(own).yaml());
+    let pod = node.pod("shop/client").start();
+    for ip in ips(199) {
+        answers(&lab, &unseen(node), ip, "host/own", ip);
+        for probe in [Probe::tcp(ip, 80), Probe::udp(ip, 53)] {
+            lab.wait_until(&format!("a pod is answered too: {probe:?}"), || pod.via(Via::Packet).probe(&probe));
+        }
+    }
+}
+
+/// The kernel sends what it may cut in pieces of the size of the device, which knows nothing of the way behind it.
+#[test]
+fn s80_datagrams_that_are_larger_than_the_way_takes_arrive_at_the_next_try() {
+    let lab = Lab::builder().nodes(1).start();
+    let node = lab.node("node-1");
+    let guest = node.guest("narrow");
+    node.must_run(&[
+        "ip", "link", "add", "narrow", "mtu", "1420", "type", "veth", "peer", "name", "eth0", "netns", "narrow",
+    ]);
+    guest.must_run(&["ip", "link", "set", "eth0", "mtu", "1420"]);
+    let theirs: [IpAddr; 2] = ["198.18.98.2", "fd00:198:18:98::2"].map(|ip| ip.parse().unwrap());
+    for (ip, own) in theirs.iter().zip(["198.18.98.1", "fd00:198:18:98::1"]) {
+        let length = if ip.is_ipv4() { 24 } else { 64 };
+        let nodad: &[&str] = if ip.is_ipv4() { &[] } else { &["nodad"] };
+        for (place, address, device) in [(node.vantage(), own.to_owned(), "narrow"), (&guest, ip.to_string(), "eth0")] {
+            let address = format!("{address}/{length}");
+            place.must_run(&[&["ip", "addr", "add", &address, "dev", device], nodad].concat());
+            place.must_run(&["ip", "link", "set", device, "up"]);
+        }
+        let way = if ip.is_ipv4() {
+            ["route", "add", "172.18.0.0/16", "via", own]
+        } else {
+            ["route", "add", "fd00:172:18::/48", "via", own]
+        };
+        guest.must_run(&["ip"].into_iter().chain(way).collect::<Vec<_>>());
+    }
+    guest.serve("narrow", &[], &[5300]);
+    let service = ServiceManifest::new("shop/unseen-200").ips(&ips(200)).udp("ask", 53, 5300);
+    lab.apply(&service.endpoint_outside(theirs).yaml());
+    for ip in ips(200) {
+        // The largest first: what the kernel learns of the way holds for the others.
+        for size in [3_000, 1_440, 100] {
+            let probe = Probe::udp(ip, 53).payload(size).timeout(Duration::from_millis(500));
+            lab.wait_until(&format!("{size} bytes arrive"), || unseen(node).probe(&probe));
         }
     }
 }
@@ -231,14 +294,25 @@ fn s80_the_device_outlives_the_agent_is_repaired_and_goes_with_it() {
         node.must_run(&["ip"].into_iter().chain(undo.split(' ')).collect::<Vec<_>>());
         all_answer();
     }
+    // What hardens a node takes the device out of forwarding.
+    for family in ["ipv4", "ipv6"] {
+        let key = format!("net/{family}/conf/{DEVICE}/forwarding");
+        node.must_run(&["sysctl", "-qw", &format!("{key}=0")]);
+        lab.wait_until(&format!("{key} is 1 again"), || match node.must_run(&["sysctl", "-n", &key]).trim() {
+            "1" => Ok(()),
+            other => Err(other.to_owned()),
+        });
+        all_answer();
+    }
     // Somebody takes the program off: nothing goes astray, and it comes back.
     node.run(&["tc", "qdisc", "del", "dev", DEVICE, "clsact"]);
     all_answer();
+    // Connections outlive their Service, and what begins now is refused.
     lab.delete("Service", "shop/unseen-196");
-    lab.wait_until("no route is left", || match node.must_run(&["sh", "-c", "ip -4 route; ip -6 route"]) {
-        routes if routes.contains(DEVICE) => Err(routes),
-        _ => Ok(()),
-    });
+    for ip in ips(196) {
+        refused(&lab, &from, &Probe::tcp(ip, 80));
+    }
+    open.iter_mut().for_each(|each| drop(each.exchange(1000, 1000).unwrap()));
     drop(open);
     node.agent().stop();
     server.delete();

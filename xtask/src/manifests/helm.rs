@@ -69,13 +69,14 @@ const TEMPLATES_OF: [Template; 7] = [
         source: "base/agent.yaml",
         only_if: &["agent.enabled"],
         changes: &[
-            (NAMED, IMAGE, 2),
-            (PULL.0, PULL.1, 2),
+            (NAMED, IMAGE, 3),
+            (PULL.0, PULL.1, 3),
+            // Of the init container and of the one that goes on where it ends.
             (
-                "install, --config,",
-                "install, {{ if .Values.agent.paths.kubeletKubeconfig }}--kubelet-kubeconfig=/host/etc/kubernetes/{{ \
-                 .Values.agent.paths.kubeletKubeconfig }}, {{ end }}--config,",
-                1,
+                "fairlead, install, ",
+                "fairlead, install, {{ if .Values.agent.paths.kubeletKubeconfig }}--kubelet-kubeconfig=/host/etc/kubernetes/{{ \
+                 .Values.agent.paths.kubeletKubeconfig }}, {{ end }}",
+                2,
             ),
             ("containerPort: 10256\n", "containerPort: {{ .Values.agent.healthzPort }}\n", 1),
             ("path: /opt/cni/bin\n", "path: {{ .Values.agent.paths.cniBin }}\n", 1),
@@ -144,11 +145,14 @@ impl Template {
     }
 }
 
-/// The block of the last container's resources: its values in place of it.
+/// What the agent and the DNS server have, and no other container.
+const PORTS: &str = "\n        ports:";
+
+/// The block of the resources of the container that has ports: its values in place of it.
 fn resources(source: &str, of: &str) -> Result<String> {
     const HEAD: &str = "\n        resources:\n";
-    let at = source.rfind(HEAD).context("no resources")? + HEAD.len();
-    let end = at + source[at..].find("\n        ports:").context("nothing behind the resources")?;
+    let end = source.find(PORTS).context("nothing behind the resources")?;
+    let at = source[..end].rfind(HEAD).context("no resources")? + HEAD.len();
     let values = format!("          {{{{- toYaml .Values.{of}.resources | nindent 10 }}}}");
     Ok(format!("{}{values}{}", &source[..at], &source[end..]))
 }
@@ -156,7 +160,8 @@ fn resources(source: &str, of: &str) -> Result<String> {
 /// The agent's security context, or that of components/privileged.
 fn privileged(source: &str) -> Result<String> {
     const HEAD: &str = "\n        securityContext:\n";
-    let at = source.rfind(HEAD).context("no security context")? + HEAD.len();
+    let ports = source.find(PORTS).context("no ports")?;
+    let at = source[..ports].rfind(HEAD).context("no security context")? + HEAD.len();
     let end = at + source[at..].find("        resources:").context("nothing behind the security context")?;
     let own = &source[at..end];
     let all = "          privileged: true\n          readOnlyRootFilesystem: true\n";

@@ -32,7 +32,7 @@ pub(in crate::admin) fn audit(admin: &Admin, pod: Option<&str>) -> Result<Policy
 }
 
 fn view((finding, found): (&Finding, &Found)) -> AuditedFlowView {
-    let Finding { pod, direction, peer, proto, port, by, policies } = finding;
+    let Finding { pod, direction, peer, proto, port, by, policies, text: _ } = finding;
     let policies: Vec<String> = match by {
         Some(rule) => vec![rule.policy.to_string()],
         None => policies.iter().map(ToString::to_string).collect(),

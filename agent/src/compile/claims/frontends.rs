@@ -58,6 +58,8 @@ pub struct Refusal {
 pub enum Why {
     /// No packet between hosts has such an address.
     Special,
+    /// It means all hosts of a network that this node is on.
+    Broadcast,
     /// The settings let no external address be of it.
     NotPermitted,
     /// It is the ClusterIP of this Service.
@@ -88,7 +90,7 @@ impl Why {
     pub fn winner(&self) -> Option<&ObjectKey> {
         match self {
             Self::ClusterIp(service) | Self::NodePort(service) => Some(service),
-            Self::Special | Self::NotPermitted | Self::PodRange(_) => None,
+            Self::Special | Self::Broadcast | Self::NotPermitted | Self::PodRange(_) => None,
             Self::Kubelet | Self::ApiServer | Self::NotOfNode | Self::Metadata => None,
             Self::NoServer | Self::NodeLocalDns | Self::Tunnel => None,
         }
@@ -99,6 +101,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Special => f.write_str("no packet between hosts has this address"),
+            Self::Broadcast => f.write_str("it is the broadcast address of a network that the node is on"),
             Self::NotPermitted => f.write_str("the setting `externalIPs` does not permit it"),
             Self::ClusterIp(service) => write!(f, "it is the cluster address of {service}"),
             Self::PodRange(range) => write!(f, "it is in the pod range {range}"),
@@ -173,6 +176,9 @@ fn outside(claim: &Claim<'_>, reserved: &Reserved, rules: &Rules) -> Option<Why>
     let ip = claim.address.ip();
     if is_special(ip) {
         return Some(Why::Special);
+    }
+    if reserved.is_broadcast(ip) {
+        return Some(Why::Broadcast);
     }
     if rules.node_local_dns.has(ip) {
         return Some(Why::NodeLocalDns);

@@ -1,10 +1,9 @@
 //! Whose answers concern policy: the file that the node's DNS server reads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use fairlead_objects::names::NameRules;
-use fairlead_objects::{ClusterNetworkPolicy, DomainName, Peer};
+use fairlead_objects::{ClusterNetworkPolicy, DomainName, NetworkPolicy, Peer, Tier};
 
 use super::World;
 
@@ -40,7 +39,16 @@ pub fn coverage(world: &World<'_>) -> NameRules {
     for local in &world.local {
         let Some(pod) = world.object_of(local) else { continue };
         let labels = world.namespace_labels(&pod.key.namespace);
-        let selects = |policy: &ClusterNetworkPolicy| policy.subject.selects(&pod.labels, labels);
+        // Where NetworkPolicies isolate it, nobody asks those of the Baseline tier.
+        let isolates = |policy: &&NetworkPolicy| {
+            policy.key.namespace == pod.key.namespace
+                && policy.egress.is_some()
+                && policy.pod_selector.matches(&pod.labels)
+        };
+        let is_isolated = world.policies.iter().any(isolates);
+        let selects = |policy: &ClusterNetworkPolicy| {
+            (policy.tier == Tier::Admin || !is_isolated) && policy.subject.selects(&pod.labels, labels)
+        };
         let selecting: Vec<usize> =
             named.iter().enumerate().filter(|(_, policy)| selects(policy)).map(|(place, _)| place).collect();
         if selecting.is_empty() {
@@ -61,19 +69,11 @@ pub fn coverage(world: &World<'_>) -> NameRules {
     rules
 }
 
-/// Whether a name may open an address: one that somebody outside may have, as far as that can be told by itself.
-pub(crate) fn is_outside(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            !(ip.is_unspecified() || ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast())
-        }
-        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_loopback() || ip.is_unicast_link_local() || ip.is_multicast()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
+    use std::net::IpAddr;
+
     use super::*;
     use fairlead_objects::Action;
 
@@ -106,26 +106,11 @@ mod tests {
             .collect();
         assert!(!expected.is_empty());
         assert_eq!(rules.clients.keys().copied().collect::<BTreeSet<_>>(), expected);
-    }
-
-    #[test]
-    fn names_open_nothing_that_is_nobodys_outside() {
-        for (text, is) in [
-            ("192.0.2.1", true),
-            ("10.0.0.1", true),
-            ("2001:db8::1", true),
-            ("169.254.169.254", false),
-            ("127.0.0.1", false),
-            ("0.0.0.0", false),
-            ("224.0.0.1", false),
-            ("255.255.255.255", false),
-            ("::1", false),
-            ("::", false),
-            ("fe80::1", false),
-            ("ff02::1", false),
-            ("::ffff:127.0.0.1", false),
-        ] {
-            assert_eq!(is_outside(text.parse().unwrap()), is, "{text}");
-        }
+        // Who is isolated has nothing of the Baseline tier.
+        let isolated = cluster.clone().policy("x/isolated", "pod=a", None, Some(&[]));
+        let rules = coverage(&isolated.world());
+        let of = |pod: &str| texts(&rules.lists[rules.clients[&isolated.ip_of(pod, 0)]]);
+        assert_eq!(of("x/a"), ["a.example", "*.b.example"]);
+        assert_eq!(of("x/b"), ["a.example", "*.b.example", "c.example"]);
     }
 }

@@ -31,13 +31,13 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod told;
+mod told_room;
 mod wanted;
 pub mod what_if;
 mod world;
 
 pub use atom::{Atom, Signature};
 pub(super) use classifier::Classifier;
-pub(crate) use coverage::is_outside;
 pub use coverage::{coverage, has_names};
 pub use demand::Demand;
 pub use draft::{Draft, DraftPod, Judge, WantedPod, compile};
@@ -50,6 +50,7 @@ pub use rule_id::{RuleId, RuleIds};
 pub use rules::{Direction, RuleRef, SetInfo};
 pub use set::{Bits, PolicySet};
 pub use told::{Met, ToldAtoms};
+pub use told_room::ToldRoom;
 pub use wanted::{MOST_TOLD_ROWS, Wanted, WantedPeer};
 pub use world::World;
 pub(super) use world::{claim, is_object_of};

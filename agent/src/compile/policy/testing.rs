@@ -34,6 +34,8 @@ pub(crate) struct Cluster {
     pub(crate) own_sources: OwnSources,
     /// What pods were told.
     pub(crate) names: Names,
+    /// What runs here.
+    pub(crate) parts: Parts,
 }
 
 pub(crate) fn key(text: &str) -> ObjectKey {
@@ -285,8 +287,9 @@ impl Cluster {
             tunnel_port: None,
             own_sources: self.own_sources.clone(),
             senders: Default::default(),
-            parts: Parts::All,
+            parts: self.parts,
             names: Some(&self.names),
+            inside: INSIDE.iter().map(|text| ip(text)).collect(),
         }
     }
 
@@ -363,8 +366,23 @@ pub(crate) fn flows(cluster: &Cluster, ports: &[(u8, u16)]) -> Vec<(LocalPod, Di
     flows
 }
 
-const EXTERNAL: &[&str] =
-    &["192.0.2.1", "10.244.1.200", "10.244.2.200", "10.0.0.1", "2001:db8::1", "fd00:10:244:2::200", "::1"];
+const EXTERNAL: &[&str] = &[
+    "192.0.2.1",
+    "10.244.1.200",
+    "10.244.2.200",
+    "10.0.0.1",
+    "2001:db8::1",
+    "fd00:10:244:2::200",
+    "::1",
+    INSIDE[0],
+    // 10.244.2.12 and the address above through NAT64, and one that is nobody's.
+    "64:ff9b::af4:20c",
+    "64:ff9b::cb00:7107",
+    "64:ff9b::c000:201",
+];
+
+/// What names don't open beside pods and nodes.
+const INSIDE: [&str; 1] = ["203.0.113.7"];
 
 /// Protocols and ports where generated rules differ.
 pub(crate) const PORTS: &[(u8, u16)] = &[

@@ -19,7 +19,7 @@ pub struct ToldAtoms {
 pub struct Met {
     /// For new connections.
     pub live: Signature,
-    /// For those that are open, besides.
+    /// For those that are open, and not for new ones.
     pub lingering: Signature,
 }
 
@@ -49,6 +49,11 @@ impl ToldAtoms {
         told
     }
 
+    /// The numbers that are about each pod.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = impl Iterator<Item = usize>> {
+        self.of.values().map(|of_pod| of_pod.iter().map(|(number, _)| *number))
+    }
+
     /// Whether no set asks about names.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -65,14 +70,22 @@ impl ToldAtoms {
     #[must_use]
     pub fn met(&self, names: &Names, ip: IpAddr) -> Met {
         let mut met = Met::default();
-        for (pod, name, live) in names.told(ip) {
-            for (number, patterns) in self.of.get(pod).into_iter().flatten() {
-                if patterns.matches(name) {
+        for (pod, told) in names.told_to(ip) {
+            let of_pod = self.of.get(pod).map(Vec::as_slice).unwrap_or_default();
+            for (name, live) in told {
+                // A pod may be told an address for thousands of names.
+                if of_pod.iter().all(|(number, _)| met.live.contains(number)) {
+                    break;
+                }
+                for (number, patterns) in of_pod {
                     let part = if live { &mut met.live } else { &mut met.lingering };
-                    part.insert(*number);
+                    if !part.contains(number) && patterns.matches(name) {
+                        part.insert(*number);
+                    }
                 }
             }
         }
+        met.lingering = met.lingering.difference(&met.live).copied().collect();
         met
     }
 }

@@ -1,11 +1,12 @@
 //! What the tables of policy and peers should say.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use fairlead_datapath::Addr;
 use fairlead_datapath::peer::{CidrKey, NodeHop};
 
-use super::{Hashes, PolicySet, Signature, ToldAtoms, WantedPod};
+use super::{Hashes, Met, PolicySet, Signature, ToldAtoms, WantedPod};
 use crate::compile::peers::Lookup;
 
 /// What the tables of policy and peers should say, before sets, classes and nodes have ids.
@@ -33,9 +34,9 @@ pub struct Wanted {
     pub told: ToldAtoms,
     /// What the hashes of classes are made from, where sets ask about names.
     pub hashes: Hashes,
-    /// Rows that addresses take which pods were told, at most: see [`MOST_TOLD_ROWS`].
-    pub told_rows: usize,
-    /// Addresses that pods were told and that open nothing, since that would take more of them.
+    /// What each address that pods were told meets besides its prefix.
+    pub met: BTreeMap<Addr, Arc<Met>>,
+    /// Addresses that pods were told and that open nothing, since that would take more rows than [`MOST_TOLD_ROWS`].
     pub untold: usize,
     /// What addresses were looked up with.
     pub(crate) lookup: Lookup,

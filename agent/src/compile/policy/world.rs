@@ -12,7 +12,7 @@ use ipnetwork::IpNetwork;
 use crate::compile::claims::PodRanges;
 use crate::masquerade::OwnSources;
 use crate::model::{LocalPod, Model};
-use crate::names::Names;
+use crate::names::{self, Names};
 use crate::network::Network;
 use crate::parts::Parts;
 
@@ -49,6 +49,8 @@ pub struct World<'a> {
     pub parts: Parts,
     /// What this node's pods were told by DNS, where that is known.
     pub names: Option<&'a Names>,
+    /// What names don't open beside pods and nodes: metadata services, API servers, and whatever this node has.
+    pub inside: BTreeSet<IpAddr>,
 }
 
 /// Whether a Pod object is that of an attached pod: the same name, and the uid that it runs under where both have one.
@@ -65,10 +67,7 @@ impl<'a> World<'a> {
     /// The world of a model, as it is in force.
     #[must_use]
     pub fn of(model: &'a Model, network: &Network) -> Self {
-        let mut world = Self::with_audited(model, network);
-        world.policies.retain(|policy| policy.mode == Mode::Enforce);
-        world.cluster_policies.retain(|policy| policy.mode == Mode::Enforce);
-        world
+        Self::with_audited(model, network).in_force()
     }
 
     /// The policies of a model that are in force, and nothing else.
@@ -100,7 +99,17 @@ impl<'a> World<'a> {
             senders: BTreeMap::new(),
             parts: model.rules().parts,
             names: Some(model.names()),
+            inside: model.reserved().of_the_cluster().chain(model.rules().metadata.iter().copied()).collect(),
         }
+    }
+
+    /// The same without the policies that are in audit mode.
+    #[must_use]
+    pub fn in_force(&self) -> Self {
+        let mut world = self.clone();
+        world.policies.retain(|policy| policy.mode == Mode::Enforce);
+        world.cluster_policies.retain(|policy| policy.mode == Mode::Enforce);
+        world
     }
 
     /// The policies in audit mode, where they are part of it; those of the cluster, which have no namespace, come first.
@@ -142,13 +151,15 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether names may open an address: it is none of a pod or a node, nor can it be one of a pod.
+    /// Whether names may open an address: it is none of a pod or a node, nor can it be one of a pod, nor is it anybody else's inside.
     #[must_use]
     pub fn is_outside(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        let in_range = || self.nodes.iter().any(|node| node.pod_cidrs.iter().any(|range| range.contains(ip)));
-        let is_local = || self.local.iter().any(|local| local.ips.iter().any(|own| own.to_canonical() == ip));
-        self.owner(ip).is_none() && self.nodes_with(ip).next().is_none() && !is_local() && !in_range()
+        names::is_outside(ip, |ip| {
+            let in_range = || self.nodes.iter().any(|node| node.pod_cidrs.iter().any(|range| range.contains(ip)));
+            let is_local = || self.local.iter().any(|local| local.ips.iter().any(|own| own.to_canonical() == ip));
+            let is_nodes = || self.nodes_with(ip).next().is_some();
+            self.inside.contains(&ip) || self.owner(ip).is_some() || is_nodes() || is_local() || in_range()
+        })
     }
 
     /// Whether a pod was told an address for one of these names, and may connect to it.

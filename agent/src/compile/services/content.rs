@@ -166,7 +166,7 @@ impl FrontendPolicy {
         let keeps = if local { FrontendFlags::KEEP_SOURCE } else { 0 };
         let guard = if self.guarded { FrontendFlags::GUARDED } else { 0 };
         match self.kind {
-            FrontendKind::Cluster | FrontendKind::NodeLocalDns => 0,
+            FrontendKind::Cluster | FrontendKind::NodeLocalDns => FrontendFlags::CLUSTER,
             FrontendKind::External => keeps,
             FrontendKind::LoadBalancer => keeps | FrontendFlags::source_set(source_set),
             FrontendKind::NodePort => keeps | guard | FrontendFlags::NODE_PORT,

@@ -55,6 +55,12 @@ impl Attempts {
         self.whole = true;
     }
 
+    /// The same at once, if nothing has failed.
+    pub(super) fn again_at_once(&mut self, now: Instant) {
+        self.whole = true;
+        self.retry.get_or_insert(now);
+    }
+
     pub(super) fn succeeded(&mut self) {
         *self = Self { whole: false, ..Self::new() };
     }
@@ -83,7 +89,12 @@ mod tests {
         assert!(pauses.is_sorted() && pauses[0] < pauses[1] && pauses[11] == BACKOFF.1, "{pauses:?}");
         assert!(!attempts.is_due(true, start) && attempts.is_due(false, start + BACKOFF.1));
         assert_eq!((attempts.failures(), attempts.trouble(), attempts.is_settled()), (12, Some("no"), false));
+        let retry = attempts.retry();
+        attempts.again_at_once(start);
+        assert_eq!(attempts.retry(), retry, "what failed waits for its turn");
         attempts.succeeded();
         assert_eq!((attempts.failures(), attempts.trouble(), attempts.retry()), (0, None, None));
+        attempts.again_at_once(start);
+        assert!(attempts.is_due(false, start) && attempts.retry() == Some(start), "it wakes the loop");
     }
 }

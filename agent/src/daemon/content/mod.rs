@@ -18,6 +18,7 @@ use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::NodeHop;
 use fairlead_datapath::service::FrontendKey;
 use fairlead_objects::ObjectKey;
+use fairlead_objects::names::NameRules;
 
 use super::sweep;
 use crate::bpf::{BpfError, Tables};
@@ -152,14 +153,19 @@ impl Content {
         self.policy.attempts.is_settled()
     }
 
-    /// Policy is planned anew, as it would be after a change.
+    /// Policy is planned anew at once, as it would be after a change.
     pub(super) fn plan_policy_again(&mut self) {
-        self.policy.attempts.again();
+        self.policy.attempts.again_at_once(Instant::now());
     }
 
     /// Whether a rule in force asks what a pod was told for this name.
     pub(super) fn asks(&self, pod: &ObjectKey, name: &str) -> bool {
         self.policy.state.asks(pod, name)
+    }
+
+    /// Whether names may open an address.
+    pub(super) fn is_outside(&self, ip: IpAddr) -> bool {
+        self.policy.state.is_outside(ip)
     }
 
     /// Brings into force what pods were told of these addresses by DNS, between two plans. `adds`: it only adds to what they open.
@@ -245,14 +251,15 @@ impl Content {
     }
 
     /// Brings into force what changed, as far as that is possible: each planner that fails tries again later. Before the model
-    /// is complete that is the node alone. `judged` is called when every pod is judged and limited as the model says: what is
-    /// left then is of no concern to them, and may wait for packets that are on their way.
+    /// is complete that is the node alone. `judged` is called when every pod is judged and limited as the model says, with whose
+    /// answers concern policy if everything was compiled: what is left then is of no concern to them, and may wait for packets that
+    /// are on their way.
     pub(super) fn update(
         &mut self,
         model: &Model,
         dirty: &Dirty,
         tables: &mut Tables,
-        mut judged: impl FnMut(),
+        mut judged: impl FnMut(Option<&NameRules>),
     ) -> Outcome {
         let now = Instant::now();
         let mut outcome = Outcome::default();
@@ -283,18 +290,19 @@ impl Content {
         if !dirty.policies.is_empty() {
             self.counters.policies_changed();
         }
-        if self.policy.attempts.is_due(dirty.policy(), now) {
+        let names = dirty.whole.contains(&Whole::Names) && self.policy.state.has_names();
+        if self.policy.attempts.is_due(dirty.policy() || names, now) {
             let limited = self.bandwidth.attempts.is_settled();
             let whole = self.policy.attempts.is_whole();
             let plan = if whole { None } else { self.policy.state.follow(model, dirty) };
-            let judged = || {
+            let mut judged = |names: Option<&NameRules>| {
                 if limited {
-                    judged();
+                    judged(names);
                 }
             };
             let result = match plan {
-                Some(plan) => self.follow_policy(model, dirty, &plan, &mut writer, judged),
-                None => self.update_policy(model, &mut writer, judged),
+                Some(plan) => self.follow_policy(model, dirty, &plan, &mut writer, || judged(None)),
+                None => self.update_policy(model, &mut writer, |names| judged(Some(names))),
             };
             self.policy_done(result, &mut writer, now);
         }
@@ -340,13 +348,19 @@ impl Content {
         Ok(())
     }
 
-    fn update_policy(&mut self, model: &Model, writer: &mut Writer<'_>, judged: impl FnOnce()) -> Result<(), Failure> {
+    fn update_policy(
+        &mut self,
+        model: &Model,
+        writer: &mut Writer<'_>,
+        judged: impl FnOnce(&NameRules),
+    ) -> Result<(), Failure> {
         let senders = self.senders.begin(hops(&self.policy.state), second());
         let world = World { senders, ..World::of(model, &self.network) };
         self.untidy = None;
         let plan = self.policy.state.plan(&Draft::new(&world))?;
         let counters_changed = self.counters.follow(&self.policy.state, &plan.ops, &world, writer.tables);
-        self.carry_out(&plan, writer, judged)?;
+        let names = coverage(&world);
+        self.carry_out(&plan, writer, || judged(&names))?;
         let policy::Plan { ops, cut_off, left_out } = plan;
         // Nobody can be judged by a set that is gone: the plan has waited for that.
         if counters_changed || ops.iter().any(|op| matches!(op, Op::PolicySet { .. })) {
@@ -354,7 +368,7 @@ impl Content {
         }
         self.senders.done(hops(&self.policy.state));
         writer.outcome.policy = Some((cut_off, left_out));
-        writer.outcome.names = Some(coverage(&world));
+        writer.outcome.names = Some(names);
         self.claims.of_status(&world);
         self.claims.of_ranges(model);
         Ok(())

@@ -61,6 +61,8 @@ pub struct Names {
     /// Ascends with every entry that is told.
     next: u64,
     evicted: u64,
+    /// Addresses of which something changed since somebody has asked, unless nobody has, or they are too many.
+    changes: Option<BTreeSet<IpAddr>>,
 }
 
 /// A name and one of its addresses.
@@ -134,22 +136,46 @@ impl Names {
     pub fn learn(&mut self, answer: &Answer<'_>, now: u64) -> BTreeSet<IpAddr> {
         let Answer { pod, uid, name, addresses, until } = answer;
         let mut changed = self.begin(pod, uid);
+        if addresses.is_empty() {
+            return changed;
+        }
         let name: Arc<str> = Arc::from(*name);
+        let of_pod = self.pods.entry((*pod).clone()).or_default();
+        of_pod.uid = (*uid).to_owned();
         for address in *addresses {
-            let of_pod = self.pods.entry((*pod).clone()).or_default();
-            of_pod.uid = (*uid).to_owned();
             let before = of_pod.entry(&name, *address).filter(|entry| entry.live);
             let until = before.map_or(*until, |entry| entry.until.max(*until));
             let entry = Entry { until, order: self.next, live: until > now };
             self.next += 1;
             if of_pod.insert((Arc::clone(&name), *address), entry) {
                 self.count += 1;
+                self.by_address.entry(*address).or_default().insert((*pod).clone());
             }
-            self.by_address.entry(*address).or_default().insert((*pod).clone());
             changed.insert(*address);
         }
         self.make_room(pod, &name, &mut changed);
+        self.changed(changed)
+    }
+
+    /// Takes note of what changed.
+    fn changed(&mut self, changed: BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+        if let Some(changes) = &mut self.changes {
+            changes.extend(&changed);
+            if changes.len() > self.bounds.all {
+                self.changes = None;
+            }
+        }
         changed
+    }
+
+    /// Nobody asks what changes any more.
+    pub fn forget_changes(&mut self) {
+        self.changes = None;
+    }
+
+    /// The addresses of which something changed since this was last asked. Nothing if it may be any.
+    pub fn take_changes(&mut self) -> Option<BTreeSet<IpAddr>> {
+        self.changes.replace(BTreeSet::new())
     }
 
     /// Lets the oldest go where there are too many.
@@ -208,7 +234,7 @@ impl Names {
                 changed.insert(address);
             }
         }
-        changed
+        self.changed(changed)
     }
 
     /// When the next answer ends.
@@ -227,7 +253,7 @@ impl Names {
             let gone: Vec<_> = gone.into_iter().map(|(name, _)| Arc::clone(name)).collect();
             gone.iter().for_each(|name| self.remove(pod, name, *address));
         }
-        unused.into_iter().map(|(_, address)| address).collect()
+        self.changed(unused.into_iter().map(|(_, address)| address).collect())
     }
 
     /// The pods and addresses of which an entry lingers.
@@ -255,7 +281,7 @@ impl Names {
                 }
             }
         }
-        told.addresses.into_keys().collect()
+        self.changed(told.addresses.into_keys().collect())
     }
 
     /// Every address that a pod was told.
@@ -265,9 +291,14 @@ impl Names {
 
     /// Who was told an address, for which names, and whether that is live.
     pub fn told(&self, address: IpAddr) -> impl Iterator<Item = (&ObjectKey, &str, bool)> {
-        self.by_address.get(&address).into_iter().flatten().flat_map(move |key| {
+        self.told_to(address).flat_map(|(key, told)| told.map(move |(name, live)| (key, name, live)))
+    }
+
+    /// The same by pod.
+    pub fn told_to(&self, address: IpAddr) -> impl Iterator<Item = (&ObjectKey, impl Iterator<Item = (&str, bool)>)> {
+        self.by_address.get(&address).into_iter().flatten().map(move |key| {
             let entries = self.pods.get(key).and_then(|pod| pod.addresses.get(&address)).into_iter().flatten();
-            entries.map(move |(name, entry)| (key, &**name, entry.live))
+            (key, entries.map(|(name, entry)| (&**name, entry.live)))
         })
     }
 

@@ -18,7 +18,7 @@ use super::exposed::Whole;
 use super::rows::{self, Rows};
 use super::share::Shares;
 use super::{Capacity, Content};
-use crate::compile::peers::record;
+use crate::compile::peers::{is_told, record};
 use crate::compile::policy::{Demand, Direction, Draft, DraftPod, Judge, Wanted};
 
 /// Why a set has no place.
@@ -297,8 +297,7 @@ fn trim(old: &Content, wanted: &mut Wanted, capacity: &Capacity) -> BTreeMap<Tab
             .map(|(addr, peer)| {
                 let is_pod = peer.slot.is_none() && peer.flags & PeerFlags::NODE == 0;
                 // What a pod was told opens something, and closes nothing.
-                let is_told = peer.flags & (PeerFlags::NODE | PeerFlags::POD) == 0;
-                (is_told, is_pod, !old.peer.peers.contains_key(addr), *addr)
+                (is_told(peer.flags), is_pod, !old.peer.peers.contains_key(addr), *addr)
             })
             .collect();
         addrs.sort_unstable();

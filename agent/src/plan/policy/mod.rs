@@ -125,7 +125,7 @@ pub struct Plan {
     pub ops: Vec<Op>,
     /// What is cut off since its policies do not fit.
     pub cut_off: Vec<CutOff>,
-    /// How many elements were left out of a table that is full, by table.
+    /// How many elements were left out of a table that is full, by table; of `POLICY_PEERS`, addresses that pods were told by DNS.
     pub left_out: BTreeMap<TableId, usize>,
 }
 
@@ -218,6 +218,9 @@ impl State {
         let nodes = wanted.nodes.len().saturating_sub(target.peer.nodes.len());
         if nodes > 0 {
             left_out.insert(TableId::Nodes, nodes);
+        }
+        if wanted.untold > 0 {
+            left_out.insert(TableId::PolicyPeers, wanted.untold);
         }
         self.sets.extend(ids.sets.iter().copied().zip(wanted.sets.iter().map(|set| set.info.clone())));
         if self.sets.len() > REMEMBERED {

@@ -293,7 +293,10 @@ layout!(Lifetimes {
     udp_stream: "seconds, answered and in use",
 });
 layout!(Uplink { tag: "check of key and content", flags: "bits", v4: "IPv4", v6: "IPv6" } "flags": UplinkFlags::BITS;);
-layout!(NodeAddress { tag: "check of key and content", kinds: "bits" } "kinds": FrontendFlags::BITS;);
+layout!(NodeAddress {
+    tag: "check of key and content",
+    kinds: "bits",
+} "kinds": FrontendFlags::BITS; "kinds": [("BROADCAST", u64::from(NodeAddress::BROADCAST))];);
 layout!(SocketMemory {
     service: "service",
     backend: "backend",

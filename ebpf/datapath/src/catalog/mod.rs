@@ -19,6 +19,7 @@ use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS, PodDrops};
 use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, MAX_UPLINKS, Uplink};
+use crate::tables::errors::{RECEIVERS, TURNS};
 use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, PodFlows};
 use crate::tables::peer::{CidrKey, HostSide, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod};
 use crate::tables::policy::{
@@ -184,7 +185,7 @@ macro_rules! tables {
 
 tables! {
     /// (address, port, protocol) → verdict and block
-    Frontends: "FRONTENDS", Hash<FrontendKey, Frontend>, elements MAX_FRONTENDS, flags NO_PREALLOC, version Some(2);
+    Frontends: "FRONTENDS", Hash<FrontendKey, Frontend>, elements MAX_FRONTENDS, flags NO_PREALLOC, version Some(3);
     /// backend ids, in blocks of powers of two
     Slots: "SLOTS", Array<u32, u32>, elements MAX_SLOTS, flags 0, version Some(2);
     /// an endpoint of one service port, its generation
@@ -192,7 +193,7 @@ tables! {
     /// generation of the UDP frontends
     ServiceGeneration: "SERVICE_STATE", Array<u32, ServiceState>, elements 1, flags 0, version Some(1);
     /// address of the node → NodePorts, hostPorts or both are at it
-    NodeAddresses: "NODE_ADDRESSES", Hash<Addr, NodeAddress>, elements MAX_NODE_ADDRESSES, flags 0, version Some(2);
+    NodeAddresses: "NODE_ADDRESSES", Hash<Addr, NodeAddress>, elements MAX_NODE_ADDRESSES, flags 0, version Some(3);
     /// the backend that a client had last by a service port
     Affinities: "AFFINITY", LruHash<AffinityKey, Affinity>, elements MAX_AFFINITIES, flags 0, version Some(3);
     /// a bit for each port and protocol that a frontend ever had
@@ -252,6 +253,8 @@ tables! {
     Drops: "DROPS", PerCpuArray<u32, u64>, elements MAX_DROP_REASONS, flags 0, version Some(2);
     /// packets that XDP has sent on at uplinks
     PacketsByXdp: "XDP_PACKETS", PerCpuArray<u32, u64>, elements 1, flags 0, version Some(1);
+    /// errors that were not sent, by who would have got too many
+    ErrorsUnsent: "UNSENT", PerCpuArray<u32, u64>, elements RECEIVERS, flags 0, version Some(1);
     /// counters of each pod
     DropsOfPods: "POD_DROPS", Array<u32, PodDrops>, elements MAX_PODS, flags 0, version Some(1);
     /// samples of drops, 64 a second and CPU
@@ -262,6 +265,8 @@ tables! {
     PacketLog: "AYA_LOGS", RingBuffer<(), ()>, elements 131_072, flags 0, version None;
     /// drops that a CPU has sent samples of in this second
     EventBudgets: "EVENT_BUDGET", PerCpuArray<u32, EventBudget>, elements EventBudget::ELEMENTS, flags 0, version None;
+    /// when the next error to each receiver may be sent
+    ErrorTurns: "ERROR_TURNS", Array<u32, Long>, elements TURNS, flags 0, version None;
     /// an empty set of ports, to begin one with
     NoPorts: "NO_PORTS", Array<u32, PortSet>, elements 1, flags 0, version None;
     /// what the walk that runs on a CPU remembers

@@ -56,7 +56,9 @@ const ROOM: u64 = MAX_FLOW_ENTRIES as u64 / 2;
 #[inline(always)]
 fn admit<K: Kernel>(k: &K, w: &mut Walk) -> Result<(), DropReason> {
     let flow = &w.draft.flow;
-    if flow.is(FlowFlags::FROM_NODE) {
+    // What the node asks pods for directly is always allowed. To services it has ways that need no flow, and others may pass for
+    // it there.
+    if flow.is(FlowFlags::FROM_NODE) && !flow.is_of_svc() {
         return Ok(());
     }
     let index = PodFlows::index(flow.opener.slot, flow.responder.slot);

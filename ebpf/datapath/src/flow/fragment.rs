@@ -17,7 +17,8 @@ pub fn resolve<K: Kernel>(k: &K, p: &mut Packet, who: u32) -> bool {
     if p.fragment == Fragment::NONE {
         return true;
     }
-    let datagram = datagram(p.tuple.src, p.tuple.dst, p.fragment_id, p.proto);
+    let seed = k.config().map_or(0, |config| config.seed);
+    let datagram = datagram(seed, p.tuple.src, p.tuple.dst, p.fragment_id, p.proto);
     let key = FragmentKey::new(who, datagram);
     if p.fragment == Fragment::FIRST {
         let (sport, dport) = (p.tuple.sport, p.tuple.dport);

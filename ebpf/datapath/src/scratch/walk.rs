@@ -155,7 +155,7 @@ pub struct Way {
     pub stack: u32,
     /// 1 if it gets the tuple `draft.target` first.
     pub translate: u32,
-    /// 1 if it leaves the node by the route to its destination, past the stack.
+    /// 1 if it leaves the node by the route to its destination, past the stack; [`Way::UNCUT`] if the stack has sent it already.
     pub out: u32,
     /// Of a packet of a known flow: index in `NODES` of the node that its sender is behind, or [`NO_NODE`].
     pub from: u32,
@@ -164,6 +164,9 @@ pub struct Way {
 impl Way {
     /// [`Self::stack`] of what the node itself gets in the name of a service ([`crate::svc`]).
     pub const HOME: u32 = 2;
+
+    /// [`Self::out`] of what the stack has sent, and so neither cuts nor sends on another way.
+    pub const UNCUT: u32 = 2;
 
     /// To an end, as the packet is.
     #[inline(always)]

@@ -29,8 +29,8 @@ pub struct Config {
     pub pickup_until: u32,
     /// Flows in `CT_ANY` that a pod may have opened, and as many that may be opened to it.
     pub max_open: u32,
-    /// By which destinations are spread over the counters in `SHARES`: random, or a pod could find others' counters. It stays as
-    /// long as they do.
+    /// By which destinations are spread over the counters in `SHARES`, datagrams and senders over `FRAGS`, and networks over the
+    /// buckets of errors: random, or who knows how they are spread could find those of others. It stays as long as `SHARES`.
     pub seed: u32,
     /// Addresses that pods may not open anything to, whatever their policies say; `::` is none.
     pub closed: [Addr; 8],

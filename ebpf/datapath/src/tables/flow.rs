@@ -7,6 +7,7 @@ pub use super::entry::{End, Entry, Flow, NO_BACKEND, Owned};
 pub use super::key::{FlowFlags, FlowKey, FlowState, TaggedKey};
 use super::peer::NO_SLOT;
 use super::port::{Destination, PortSet, holder};
+use super::reused::mixed;
 use crate::{Addr, Long, MAX_PODS, WirePort, Word};
 
 /// Element of `POD_FLOWS`: the flows that count against a pod, by its slot. Two elements more count those of nobody here,
@@ -84,19 +85,20 @@ impl FragmentKey {
         0x1_0000 | slot as u32
     }
 
-    /// What comes from outside: senders in one network share places, and networks may.
+    /// What comes from outside: senders in one network share places, and networks may. By the seed
+    /// ([`crate::config::Config::seed`]) nobody outside knows which.
     #[inline(always)]
     #[must_use]
-    pub const fn from_outside(client: Addr) -> u32 {
-        0x2_0000 | holder(NO_SLOT, client) & (Self::NETWORKS - 1)
+    pub const fn from_outside(seed: u32, client: Addr) -> u32 {
+        0x2_0000 | mixed(mixed(seed as u64) ^ holder(NO_SLOT, client) as u64) as u32 & (Self::NETWORKS - 1)
     }
 
     /// What comes from a pod elsewhere: all pods of a node are in one network. Who is outside may take a pod's address, so these
     /// places are limited too.
     #[inline(always)]
     #[must_use]
-    pub const fn from_elsewhere(pod: Addr) -> u32 {
-        0x3_0000 | pod.tag().wrapping_mul(0x9e37_79b1) >> 25 & (Self::GROUPS - 1)
+    pub const fn from_elsewhere(seed: u32, pod: Addr) -> u32 {
+        0x3_0000 | mixed(mixed(seed as u64) ^ pod.tag() as u64) as u32 & (Self::GROUPS - 1)
     }
 
     /// What leaves the node: of its pods and of itself, whose addresses were checked.
@@ -121,12 +123,17 @@ impl FragmentKey {
     }
 }
 
-/// A word that tells datagrams (RFC 791, RFC 8200 section 4.5) apart: by their ends, protocol and identifier.
+/// A word that tells datagrams (RFC 791, RFC 8200 section 4.5) apart: by their ends, protocol and identifier. Without the seed
+/// nobody can make one that is taken for another, or aim at its place.
 #[inline(always)]
 #[must_use]
-pub const fn datagram(src: Addr, dst: Addr, id: u32, proto: u8) -> u32 {
-    let which = (id ^ (proto as u32).rotate_right(8)).wrapping_mul(0x9e37_79b1);
-    src.tag().rotate_left(7) ^ dst.tag() ^ which
+pub const fn datagram(seed: u32, src: Addr, dst: Addr, id: u32, proto: u8) -> u32 {
+    let mut sum = mixed((seed as u64) << 8 | proto as u64);
+    sum = mixed(sum ^ src.hi);
+    sum = mixed(sum ^ src.lo);
+    sum = mixed(sum ^ dst.hi);
+    sum = mixed(sum ^ dst.lo);
+    mixed(mixed(sum ^ id as u64)) as u32
 }
 
 /// Elements of `FRAGS`: all places of networks outside and of pods elsewhere, and of 80 pods that send, get and send out of the node

@@ -3,6 +3,7 @@
 pub mod bandwidth;
 pub mod config;
 pub mod entry;
+pub mod errors;
 pub mod flow;
 pub mod key;
 pub mod peer;

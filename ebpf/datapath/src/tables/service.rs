@@ -79,6 +79,8 @@ flags! {
         pub const KEEP_SOURCE: u32 = 4;
         /// A NodePort that processes of the node may not bind to (S7).
         pub const GUARDED: u32 = 8;
+        /// An address that the cluster gives out itself: a cluster IP, or node-local DNS. Nobody sends from there.
+        pub const CLUSTER: u32 = 16;
         /// Every kind of wildcard.
         pub const WILDCARDS: u32 = Self::NODE_PORT | Self::HOST_PORT;
     }
@@ -371,8 +373,13 @@ super::reused::tagged! { Frontend, of 4 words; Affinity, of 5 words; }
 pub struct NodeAddress {
     /// Check of key and content: see [`super::reused`].
     pub tag: u32,
-    /// What is at it: [`FrontendFlags::NODE_PORT`], [`FrontendFlags::HOST_PORT`] or both.
+    /// What is at it: [`FrontendFlags::NODE_PORT`], [`FrontendFlags::HOST_PORT`] or both; or [`NodeAddress::BROADCAST`].
     pub kinds: u32,
+}
+
+impl NodeAddress {
+    /// It is no host's: what is sent there goes to all of a network that the node is on (RFC 919). No frontend has this bit.
+    pub const BROADCAST: u32 = 1 << 7;
 }
 
 super::reused::tagged! { NodeAddress, of 1 words; }
@@ -391,7 +398,8 @@ pub trait Tables {
     /// The element of `FRONTENDS` under this key, copied out: [`Frontend::is_of`] says whether it is that key's.
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend>;
 
-    /// The value of an address of the node in `NODE_ADDRESSES`: kinds of wildcards that it reaches. 0 of any other.
+    /// The value of an address of the node in `NODE_ADDRESSES`: kinds of wildcards that it reaches, or
+    /// [`NodeAddress::BROADCAST`]. 0 of any other.
     fn node_address(&self, addr: &Addr) -> u32;
 
     /// An element of `SERVICE_PORTS`, see [`service_port`]; 0 beyond the end.

@@ -1,8 +1,9 @@
 //! One packet at one hook.
 
-use core::cell::{Cell, RefCell};
+use core::cell::{Cell, OnceCell, RefCell};
 use core::mem::size_of;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::vec::Vec;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -14,10 +15,12 @@ use super::recording::Recorder;
 use crate::bandwidth::{Bandwidth, Pace};
 use crate::config::{Config, Uplink};
 use crate::drop::{self, DropReason};
+use crate::errors::{RECEIVERS, Receiver, TURNS};
 use crate::flow::{self, FlowKey};
 use crate::kernel::{Driver, Hop, Kernel, Onward};
 use crate::overlay::{self, Outer};
 use crate::packet::{ETH_LEN, IcmpError, Tuple, send_error_v4, send_error_v6};
+use crate::peer::{NO_SLOT, PeerFlags};
 use crate::walk::{self, Action, Step, Walk};
 use crate::{Addr, Long, WirePort, Word};
 use crate::{peer, policy, service, svc};
@@ -55,6 +58,10 @@ pub struct Host {
     pub bandwidth: BTreeMap<u16, Bandwidth>,
     /// How far they have gone with that.
     pub paces: BTreeMap<u16, Pace>,
+    /// When the next error to each receiver may be sent; made when the first one is.
+    pub(super) turns: OnceCell<Vec<Long>>,
+    /// Errors that were not sent, by receiver.
+    unsent: [Cell<u64>; RECEIVERS as usize],
     /// The next random number, if it is not to be any.
     pub random: Option<u32>,
     /// Bytes of each packet that can be read and written directly.
@@ -87,6 +94,8 @@ impl Default for Host {
             nanos: 0,
             bandwidth: BTreeMap::new(),
             paces: BTreeMap::new(),
+            turns: OnceCell::new(),
+            unsent: Default::default(),
             random: None,
             linear: usize::MAX,
             reached: Cell::new(usize::MAX),
@@ -130,7 +139,7 @@ impl Host {
             Hook::ToOverlay => walk::to_overlay(self, &mut walk, ether_type),
             Hook::ToServices => walk::to_services(self, &mut walk, ether_type),
         };
-        let fate = self.carry_out(action, &walk);
+        let fate = self.carry_out(action, &mut walk);
         self.walk = walk;
         *frame = self.frame.take();
         // What goes to a service is known by it where it leaves.
@@ -150,7 +159,7 @@ impl Host {
         self.reached.set(self.linear);
         let mut walk = full_of_others();
         let action = walk::xdp_uplink(self, &mut walk, ether_type);
-        let fate = self.carry_out(action, &walk);
+        let fate = self.carry_out(action, &mut walk);
         self.walk = walk;
         *frame = self.frame.take();
         (fate != Fate::Pass).then_some(fate)
@@ -186,13 +195,19 @@ impl Host {
         drop::counted_to(self, reason, self.ifindex, &self.walk)
     }
 
+    /// Errors to a kind of receiver that were not sent, since there were too many.
+    #[must_use]
+    pub fn unsent(&self, to: Receiver) -> u64 {
+        self.unsent[to as usize].get()
+    }
+
     /// Who the last packet was from and to, as the walk has it; `None` if it could not be read.
     #[must_use]
     pub fn last_tuple(&self) -> Option<Tuple> {
         (self.walk.packet.proto != 0).then_some(self.walk.packet.tuple)
     }
 
-    fn carry_out(&self, action: Action, walk: &Walk) -> Fate {
+    fn carry_out(&self, action: Action, walk: &mut Walk) -> Fate {
         match action.step() {
             Step::Pass => Fate::Pass,
             Step::Stack => Fate::Stack,
@@ -209,7 +224,11 @@ impl Host {
             Step::Answer => Fate::Answer,
             Step::Refuse(error, reason) => {
                 walk::count_denied(self, walk, reason);
-                if self.refuse(walk, error) { Fate::Refused(reason) } else { Fate::Drop(reason) }
+                if walk::stage::may_tell(self, walk) && self.refuse(walk, error) {
+                    Fate::Refused(reason)
+                } else {
+                    Fate::Drop(reason)
+                }
             }
             Step::Drop(reason) => {
                 walk::count_denied(self, walk, reason);
@@ -336,7 +355,15 @@ impl Kernel for Host {
         self.frame.borrow().ingress
     }
 
-    fn route(&self, _: &mut Walk, _: u32) -> Onward {
+    fn route(&self, w: &mut Walk, _: u32) -> Onward {
+        let t = if w.way.translate != 0 { &w.draft.target } else { &w.packet.tuple };
+        let to = peer::lookup(self, t.dst);
+        if to.flags & PeerFlags::SELF != 0 {
+            return Onward::NOWHERE;
+        }
+        if to.slot != NO_SLOT {
+            return Onward { ifindex: peer::side_of(self, to.slot), mtu: self.config.mtu };
+        }
         self.onward.map_or(Onward::NOWHERE, |(ifindex, mtu)| Onward { ifindex, mtu })
     }
 
@@ -416,6 +443,16 @@ impl Kernel for Host {
 
     fn pace(&self, slot: u16) -> Option<&Pace> {
         self.paces.get(&slot)
+    }
+
+    fn error_turn(&self, index: u32) -> Option<&Long> {
+        let turns = self.turns.get_or_init(|| (0..TURNS).map(|_| Long::new(0)).collect());
+        turns.get(index as usize)
+    }
+
+    fn count_unsent(&self, to: Receiver) {
+        let count = &self.unsent[to as usize];
+        count.set(count.get() + 1);
     }
 
     fn count_hit(&self, key: &policy::HitKey, denied: bool) {

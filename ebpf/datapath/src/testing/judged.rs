@@ -1,11 +1,14 @@
 //! A small model of what may pass between pods and others, whatever they send in whatever order.
 
+use std::collections::HashMap;
 use std::format;
 use std::net::IpAddr;
 use std::string::String;
+use std::vec;
 use std::vec::Vec;
 
 use super::carry::Landed;
+use super::frame::Frame;
 use super::message::{L4, Message};
 use super::node::Node;
 use crate::policy::ALLOW_ALL;
@@ -64,6 +67,8 @@ pub enum Event {
     Segment(End, End, u8, u32),
     /// Somebody sends a datagram.
     Datagram(End, End),
+    /// Somebody sends a piece of a datagram, from 0 to 2, with one of a few identifications.
+    Fragment(End, End, usize, u16),
     /// The policy of a pod becomes this: whether it takes anything, and whether it may send anything.
     Police(u16, bool, bool),
     /// Seconds pass.
@@ -77,7 +82,10 @@ impl Event {
         let end = |bits: u8| End::ALL[usize::from(bits & 3)];
         match what >> 6 {
             0 | 1 => Self::Segment(end(what), end(what >> 2), flags & 0x3f, u32::from(more & 3)),
-            2 => Self::Datagram(end(what), end(what >> 2)),
+            2 => match what >> 4 & 3 {
+                0 => Self::Datagram(end(what), end(what >> 2)),
+                piece => Self::Fragment(end(what), end(what >> 2), usize::from(piece) - 1, u16::from(more & 3)),
+            },
             _ if what & 0x20 == 0 => Self::Police(u16::from(what & 1), flags & 1 != 0, flags & 2 != 0),
             _ => Self::Wait(u32::from(flags) << (more & 7)),
         }
@@ -96,9 +104,16 @@ pub struct Judged {
     pickup: bool,
     /// Whether a packet that begins a flow has ever passed, by who sent it to whom, for TCP and for UDP.
     opened: [[[bool; 4]; 4]; 2],
+    /// First pieces of datagrams, by who sent them to whom and their identification: when, and whether it passed.
+    firsts: HashMap<(usize, usize, u16), (u32, bool)>,
+    /// The last that each has sent. An earlier one may have lost its place to it.
+    last: [Option<(usize, u16)>; 4],
 }
 
 impl Judged {
+    /// Seconds that later pieces may take (`flow/fragment.rs`).
+    const REMEMBERED: u32 = 30;
+
     /// A node whose pods take and send everything. `pickup`: connections that are older than the tables are picked up.
     #[must_use]
     pub fn new(v6: bool, pickup: bool) -> Self {
@@ -112,6 +127,8 @@ impl Judged {
             sends: [true; 2],
             pickup,
             opened: Default::default(),
+            firsts: HashMap::new(),
+            last: [None; 4],
         }
     }
 
@@ -124,10 +141,14 @@ impl Judged {
     /// Whether what one sends gets to the other.
     fn passes(&mut self, from: End, to: End, l4: L4) -> (bool, Landed) {
         let message = Message::new(self.ips[from.index()], self.ips[to.index()], l4);
-        let mut frame = message.frame();
+        self.arrives(from, to, &mut message.frame())
+    }
+
+    /// Whether a frame that one sends gets to the other.
+    fn arrives(&mut self, from: End, to: End, frame: &mut Frame) -> (bool, Landed) {
         let landed = match from.slot() {
-            Some(slot) => self.node.pod_sends(slot, &mut frame),
-            None => self.node.arrives(&mut frame),
+            Some(slot) => self.node.pod_sends(slot, frame),
+            None => self.node.arrives(frame),
         };
         let passed = match to {
             End::Pod(slot) => landed == Landed::Pod(slot),
@@ -149,7 +170,7 @@ impl Judged {
                 (self.takes[usize::from(slot)], self.sends[usize::from(slot)]) = (takes, sends);
                 self.node.police(slot, set(takes), set(sends));
             }
-            Event::Segment(from, to, ..) | Event::Datagram(from, to)
+            Event::Segment(from, to, ..) | Event::Datagram(from, to) | Event::Fragment(from, to, ..)
                 if from == to || (from.slot().is_none() && to.slot().is_none()) => {}
             Event::Segment(from, to, flags, seq) => {
                 let (passed, landed) = self.passes(from, to, L4::TcpAt(from.port(), to.port(), flags, seq));
@@ -166,10 +187,37 @@ impl Judged {
                 self.judge(1, (from, to), begins, false, passed)
                     .map_err(|text| format!("{text}: a datagram from {from:?} to {to:?} is {landed:?}"))?;
             }
+            Event::Fragment(from, to, piece, id) => {
+                let mut message =
+                    Message::new(self.ips[from.index()], self.ips[to.index()], L4::Udp(from.port(), to.port()));
+                message.payload = vec![7; 100];
+                let mut frame = message.fragments(48, id).swap_remove(piece);
+                let (passed, landed) = self.arrives(from, to, &mut frame);
+                self.judge_piece((from, to), piece, id, passed)
+                    .map_err(|text| format!("{text}: piece {piece} of {id} from {from:?} to {to:?} is {landed:?}"))?;
+            }
         }
         let seed = self.node.host.config.seed;
         let (counted, there) = (self.node.host.flows.counts(), self.node.host.flows.recounted(seed));
         if counted == there { Ok(()) } else { Err(format!("the counts of flows have drifted: {counted:?} {there:?}")) }
+    }
+
+    /// A later piece passes only behind its first one, and is judged as the datagram then.
+    fn judge_piece(&mut self, ends: (End, End), piece: usize, id: u16, passed: bool) -> Result<(), &'static str> {
+        let (from, to) = (ends.0.index(), ends.1.index());
+        let begins = self.may(ends.0, ends.1) && !self.opened[1][to][from];
+        let now = self.node.host.now;
+        if piece == 0 {
+            self.firsts.insert((from, to, id), (now, passed));
+            self.last[from] = Some((to, id));
+            return self.judge(1, ends, begins, false, passed);
+        }
+        let first = self.firsts.get(&(from, to, id)).filter(|(at, _)| now - at <= Self::REMEMBERED);
+        let Some((_, first_passed)) = first else {
+            return if passed { Err("it passed, and nobody knows its ports") } else { Ok(()) };
+        };
+        let is_kept = *first_passed && self.last[from] == Some((to, id));
+        self.judge(1, ends, begins && is_kept, false, passed)
     }
 
     /// What begins a flow passes if and only if policy lets its sender open it. Anything else passes only if the sender may open

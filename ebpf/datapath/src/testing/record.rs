@@ -249,6 +249,8 @@ impl Memory {
         host.services.affinities.replace(self.affinities);
         host.hits.replace(self.hits);
         host.host_flows.store(self.host_flows);
+        // What is tried again and again would be too often.
+        host.turns.take();
     }
 }
 

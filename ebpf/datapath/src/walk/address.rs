@@ -6,6 +6,7 @@ use crate::kernel::{Kernel, stages};
 use crate::peer;
 use crate::register::variants;
 use crate::scratch::Walk;
+use crate::service::NodeAddress;
 
 stages! {
     fn look_up(whose: Whose) -> (), as LookUp;
@@ -46,6 +47,12 @@ const GATEWAY: [u8; 4] = [169, 254, 1, 1];
 #[inline(always)]
 pub(super) fn is_gateway(dst: Addr, v6: bool) -> bool {
     !v6 && dst.v4().octets() == GATEWAY
+}
+
+/// Whether a packet is to all hosts of a network that the node is on: no router passes that on (RFC 2644).
+#[inline(always)]
+pub(super) fn is_broadcast<K: Kernel>(k: &K, addr: Addr, v6: bool) -> bool {
+    !v6 && k.node_address(&addr) & NodeAddress::BROADCAST != 0
 }
 
 /// Multicast, broadcast, loopback and unspecified addresses end at the first router (RFC 1812 section 5.3, RFC 4291 section

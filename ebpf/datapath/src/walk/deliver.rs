@@ -139,10 +139,14 @@ fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Result<Action, Action> {
     if length > mtu && !cut_outside {
         // The stack cuts what may be cut; the flow's entry lets the pieces pass. It takes nothing that has an address of its
         // own as source, though: a sender that is told cuts by itself, whether or not it forbade others to.
-        if w.packet.no_fragment != 0 || has_new_source(w) {
+        // What it has sent itself does not come back to it.
+        if w.packet.no_fragment != 0 || has_new_source(w) || out == Way::UNCUT {
             return Err(Action::refuse(IcmpError::TooBig(mtu), DropReason::TooLarge));
         }
         return Ok(Action::STACK);
+    }
+    if out == Way::UNCUT && by == 0 {
+        return Err(Action::refuse(IcmpError::HostUnreachable, DropReason::NoSuchPod));
     }
     if !decrement_ttl(k, &mut w.packet) {
         return Err(Action::refuse(IcmpError::TimeExceeded, DropReason::TtlExceeded));

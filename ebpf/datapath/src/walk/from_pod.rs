@@ -5,7 +5,7 @@
 
 use super::Action;
 use super::address::stage::look_up;
-use super::address::{Whose, check_destination, is_gateway};
+use super::address::{Whose, check_destination, is_broadcast, is_gateway};
 use super::backend::is_stale;
 use super::backend::stage::choose_backend;
 use super::deliver::{self, deliver};
@@ -125,6 +125,10 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, place: Place) -> Action {
 /// A packet that opens a flow: service, policy of both ends, entries, and its way.
 #[inline(always)]
 fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
+    // On another plugin's network it is for a group of pods, and judged at each.
+    if !is_foreign(k.ifindex()) && is_broadcast(k, w.packet.tuple.dst, w.packet.v6 == 1) {
+        return Action::drop(DropReason::Multicast);
+    }
     let word = PodWord(k.pod_word(slot));
     let opening = match Opening::of(k, w) {
         Ok(opening) => opening,

@@ -13,16 +13,21 @@ use super::opening::untag;
 use super::outside::is_aside;
 use super::outside::stage::open_from_outside;
 use super::tunnel_port;
+use crate::WirePort;
 use crate::config::Config;
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
 use crate::flow::{self, At, FlowFlags, FragmentKey, Place};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, stages};
 use crate::packet::stage::parse;
 use crate::packet::{Class, Fragment};
-use crate::peer::{NO_NODE, NO_SLOT, PeerFlags};
+use crate::peer::{NO_NODE, NO_SLOT, Peer, PeerFlags};
 use crate::scratch::Walk;
-use crate::service::service_port;
+use crate::service::{FrontendFlags, FrontendKey, service_port};
+
+stages! {
+    fn let_past(never: u32) -> Action, as LetPast;
+}
 
 /// The walk of a packet from outside. What is not for a pod is the host's, whatever it looks like.
 #[inline(always)]
@@ -33,25 +38,31 @@ pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if !action.goes_on() {
         return action;
     }
-    if parse(k, w, ether_type).is_err() || w.packet.class == Class::NEIGHBOUR {
-        return Action::PASS;
+    match parse(k, w, ether_type) {
+        Ok(()) if w.packet.class != Class::NEIGHBOUR => arrived(k, w, config),
+        // The node itself might read on: as whom it comes, nobody would have looked at.
+        Err(DropReason::ExtensionHeaders) => Action::drop(DropReason::ExtensionHeaders),
+        Ok(()) | Err(_) => Action::PASS,
     }
-    arrived(k, w, config)
 }
 
 /// The rest of the walk, of a packet whose headers are read.
 #[inline(always)]
 pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action {
-    let sender = sender(k, w);
+    let sender = sender(k, w, config.seed);
     let fragment_known = flow::resolve_fragment(k, &mut w.packet, sender);
     let dst = w.packet.tuple.dst;
     let to_node = dst == config.address_like(dst);
     if to_node && !fragment_known {
-        return to_host(k, w);
+        return stage::let_past(k, w, 0);
     }
     if !fragment_known {
         look_up(k, w, Whose::Destination);
-        return if w.found.slot != NO_SLOT { Action::drop(DropReason::Fragment) } else { Action::PASS };
+        return if w.found.slot != NO_SLOT {
+            Action::drop(DropReason::Fragment)
+        } else {
+            stage::let_past(k, w, PeerFlags::SELF)
+        };
     }
     if w.packet.class == Class::ERROR {
         let action = relate(k, w, Side::FromUplink, NO_SLOT);
@@ -68,20 +79,16 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
     }
     if action.goes_on() {
         if to_node {
-            return to_host(k, w);
+            return stage::let_past(k, w, 0);
         }
         if is_aside(k) {
             // Pods elsewhere come in where other nodes are. The stack, which has the packet next, does not ask.
-            look_up(k, w, Whose::Source);
-            // Those of another network that this node has as well may come in here.
-            let elsewhere = w.found.flags & PeerFlags::POD != 0 && w.found.node != NO_NODE;
-            let poses = elsewhere || w.found.slot != NO_SLOT || w.found.flags & PeerFlags::RACED != 0;
-            return if poses { Action::drop(DropReason::LocalAddress) } else { Action::PASS };
+            return stage::let_past(k, w, PeerFlags::POD);
         }
         look_up(k, w, Whose::Destination);
         let slot = w.found.slot;
         if slot == NO_SLOT {
-            return Action::PASS;
+            return stage::let_past(k, w, PeerFlags::SELF);
         }
         action = open_inbound(k, w, slot, Inbound::Uplink);
     }
@@ -90,28 +97,49 @@ pub(super) fn arrived<K: Kernel>(k: &K, w: &mut Walk, config: &Config) -> Action
 
 /// Whose places a packet's datagram has, of one in fragments.
 #[inline(always)]
-fn sender<K: Kernel>(k: &K, w: &mut Walk) -> u32 {
+fn sender<K: Kernel>(k: &K, w: &mut Walk, seed: u32) -> u32 {
     if w.packet.fragment == Fragment::NONE {
         return 0;
     }
     look_up(k, w, Whose::Source);
     let source = w.packet.tuple.src;
     let is_pod = w.found.flags & PeerFlags::POD != 0;
-    if is_pod { FragmentKey::from_elsewhere(source) } else { FragmentKey::from_outside(source) }
+    if is_pod { FragmentKey::from_elsewhere(seed, source) } else { FragmentKey::from_outside(seed, source) }
 }
 
-/// What is the node's own business, unless it says that it comes from a pod of this node: that would be in the middle of what
-/// the two say to each other.
+/// What is the stack's business, unless it says that it comes from a pod of this node: to the node that would be in the middle of
+/// what the two say to each other. Or from a service: what the node answered would be taken for what it asks that service
+/// ([`super::to_services()`]). `never`: [`PeerFlags`] of sources that do not come in either; `POD` is about pods elsewhere.
 #[inline(always)]
-fn to_host<K: Kernel>(k: &K, w: &mut Walk) -> Action {
+fn let_past<K: Kernel>(k: &K, w: &mut Walk, never: u32) -> Action {
     look_up(k, w, Whose::Source);
-    if w.found.slot == NO_SLOT { Action::PASS } else { Action::drop(DropReason::LocalAddress) }
+    let Peer { slot, node, flags, .. } = w.found;
+    // Those of another network that this node has as well may come in here.
+    let is_elsewhere = flags & PeerFlags::POD == 0 || node != NO_NODE;
+    let comes_in = slot == NO_SLOT && flags & PeerFlags::RACED == 0 && !(flags & never != 0 && is_elsewhere);
+    if comes_in && !is_of_service(k, w) { Action::PASS } else { Action::drop(DropReason::LocalAddress) }
+}
+
+/// Whether the source of a packet is an address and port of a service that the cluster gives out itself.
+#[inline(always)]
+fn is_of_service<K: Kernel>(k: &K, w: &Walk) -> bool {
+    let (t, proto) = (&w.packet.tuple, w.packet.proto);
+    if !is_port_of_services(k, t.sport, proto) {
+        return false;
+    }
+    let key = FrontendKey::new(t.src, t.sport, proto);
+    k.frontend(&key).is_some_and(|frontend| !frontend.is_of(key.tag()) || frontend.flags & FrontendFlags::CLUSTER != 0)
 }
 
 /// Whether a packet to the node itself may be for a service.
 #[inline(always)]
 fn may_be_for_a_service<K: Kernel>(k: &K, w: &Walk) -> bool {
-    let (port, proto) = (w.packet.tuple.dport, w.packet.proto);
+    is_port_of_services(k, w.packet.tuple.dport, w.packet.proto)
+}
+
+/// Whether a port is one of any service.
+#[inline(always)]
+fn is_port_of_services<K: Kernel>(k: &K, port: WirePort, proto: u8) -> bool {
     service_port(port, proto).is_some_and(|(index, bit)| k.service_ports(index) & bit != 0)
 }
 

@@ -31,6 +31,7 @@ mod opening;
 mod outside;
 mod route;
 mod sweep;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod to_overlay;
@@ -66,6 +67,7 @@ pub mod stage {
     pub use super::deliver::stage::*;
     pub use super::errors::stage::*;
     pub use super::from_pod::stage::*;
+    pub use super::from_uplink::stage::*;
     pub use super::give_way::stage::*;
     pub use super::inbound::stage::*;
     pub use super::judge::stage::*;
@@ -74,6 +76,7 @@ pub mod stage {
     pub use super::opening::stage::*;
     pub use super::outside::stage::*;
     pub use super::sweep::stage::*;
+    pub use super::tell::stage::*;
     pub use super::to_pod::stage::*;
     pub use super::to_services::stage::*;
     pub use super::tunnel_port::stage::*;

@@ -1,8 +1,9 @@
 //! What the host's stack sends to a pod: tcx egress of the host side of its veth.
 
-use super::address::check_destination;
+use super::address::{check_destination, is_broadcast};
 use super::errors::Side;
 use super::errors::stage::relate;
+use super::give_way::is_marked;
 use super::inbound::stage::{came_by_nodes, open_inbound};
 use super::inbound::{Inbound, came_from};
 use super::limit::{Passage, may_pass};
@@ -52,7 +53,9 @@ pub fn to_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
 fn is_for<K: Kernel>(k: &K, w: &Walk, slot: u16) -> bool {
     let dst = w.packet.tuple.dst;
     let Some(pod) = k.pod(slot) else { return false };
-    dst == pod.v4 || dst == pod.v6 || matches!(check_destination(dst, w.packet.v6 == 1), Err(DropReason::Multicast))
+    let v6 = w.packet.v6 == 1;
+    let is_group = matches!(check_destination(dst, v6), Err(DropReason::Multicast)) || is_broadcast(k, dst, v6);
+    dst == pod.v4 || dst == pod.v6 || is_group
 }
 
 /// Gives a packet the tuple that was noted for it, if one was, and lets it into the pod if that is within its limit.
@@ -103,7 +106,9 @@ fn known<K: Kernel>(k: &K, w: &mut Walk, slot: u16, place: Place) -> Action {
     }
     // An end that is on this node comes from where it is: a pod by its interface, the node itself from nowhere. One that is on another
     // comes in where nodes are.
-    let of_node = place.forward && w.met.is(FlowFlags::FROM_NODE);
+    // But IPv6 fragments of what it asks of a service, which have been found to be its own where they were translated.
+    let is_of_service = w.met.is_of_svc() && is_marked(k) && k.ingress_ifindex() == 0;
+    let of_node = place.forward && w.met.is(FlowFlags::FROM_NODE) && !is_of_service;
     if (sender.slot != NO_SLOT && !came_from(k, w, sender.slot))
         || (sender.node != NO_NODE && !came_by_nodes(k, w))
         || (of_node && origin(k, w) != Inbound::Node)

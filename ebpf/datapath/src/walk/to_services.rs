@@ -15,14 +15,14 @@ use super::errors::Side;
 use super::errors::stage::relate;
 use super::give_way::is_marked;
 use super::opening::begins;
-use super::route::route_to;
+use super::route::{is_of_node, route_to};
 use crate::Addr;
 use crate::drop::DropReason;
 use crate::flow::stage::{create, forget};
 use crate::flow::{self, At, End, FlowFlags, FragmentKey, NO_BACKEND, Place};
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::parse;
-use crate::packet::{Class, IcmpError};
+use crate::packet::{Class, Fragment, IcmpError};
 use crate::peer::{NO_SLOT, PeerFlags, PodWord};
 use crate::scratch::{Ends, RouteFlags, Walk, Way};
 use crate::service::From;
@@ -47,6 +47,11 @@ pub fn to_services<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if k.ingress_ifindex() != 0 || is_marked(k) {
         return nobody();
     }
+    // The same of other IPv6 fragments, which the stack makes anew of what it forwards: from which address they come is all that
+    // tells them from the node's.
+    if w.packet.v6 == 1 && w.packet.fragment != Fragment::NONE && !is_of_node(k, w.packet.tuple.src) {
+        return Action::drop(DropReason::Rejected);
+    }
     let sender = FragmentKey::from_node(w.packet.tuple.src);
     if !flow::resolve_fragment(k, &mut w.packet, sender) {
         return Action::drop(DropReason::Fragment);
@@ -63,7 +68,7 @@ pub fn to_services<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         action = stage::open_from_node(k, w);
     }
     if action.delivers() && !is_to_node(w) {
-        w.way = Way { stack: 0, out: 1, end: End::ELSEWHERE, ..w.way };
+        w.way = Way { stack: 0, out: Way::UNCUT, end: End::ELSEWHERE, ..w.way };
     }
     deliver(k, w, action)
 }

@@ -7,6 +7,7 @@ use fairlead_datapath::bandwidth::{Bandwidth, Pace};
 use fairlead_datapath::catalog;
 use fairlead_datapath::config::{Config, Uplink};
 use fairlead_datapath::drop::{DropEvent, EventBudget};
+use fairlead_datapath::errors::Receiver;
 use fairlead_datapath::flow::{
     Destination, Entry, Flow, FlowKey, FragmentKey, FragmentPorts, InsertError, PodFlows, PortSet, Table, Tables,
 };
@@ -74,6 +75,14 @@ static POD_DROPS: map_of!(Array, DropsOfPods) = Array::new();
 /// Packets that XDP has sent on.
 #[btf_map]
 static XDP_PACKETS: map_of!(PerCpuArray, PacketsByXdp) = PerCpuArray::new();
+
+/// When the next error to each receiver may be sent.
+#[btf_map]
+static ERROR_TURNS: map_of!(Array, ErrorTurns) = Array::new();
+
+/// Errors that were not sent, by receiver.
+#[btf_map]
+static UNSENT: map_of!(PerCpuArray, ErrorsUnsent) = PerCpuArray::new();
 
 /// Samples of dropped packets.
 #[btf_map]
@@ -264,6 +273,21 @@ pub(crate) fn count_drop(reason: u8) {
 #[inline(always)]
 pub(crate) fn count_by_xdp() {
     if let Some(count) = XDP_PACKETS.get_ptr_mut(0) {
+        // SAFETY: this CPU's own counter.
+        unsafe { *count += 1 };
+    }
+}
+
+/// When the next error of a bucket may be sent.
+#[inline(always)]
+pub(crate) fn error_turn(index: u32) -> Option<&'static Long> {
+    ERROR_TURNS.get(index)
+}
+
+/// Counts an error that is not sent.
+#[inline(always)]
+pub(crate) fn count_unsent(to: Receiver) {
+    if let Some(count) = UNSENT.get_ptr_mut(to as u32) {
         // SAFETY: this CPU's own counter.
         unsafe { *count += 1 };
     }

@@ -35,8 +35,8 @@ pub(crate) mod sock;
 use fairlead_datapath::tables::reused;
 
 pub(crate) use flow::{
-    add, bandwidth, clear_bits, config, count_by_xdp, count_drop, count_drop_of, host_flows, memory, pace, report,
-    set_bits, swap_if, sweep, uplink, walk,
+    add, bandwidth, clear_bits, config, count_by_xdp, count_drop, count_drop_of, count_unsent, error_turn, host_flows,
+    memory, pace, report, set_bits, swap_if, sweep, uplink, walk,
 };
 pub(crate) use policy::count_hit;
 

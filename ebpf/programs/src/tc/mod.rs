@@ -16,9 +16,11 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirec
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::trace;
+use fairlead_datapath::drop::DropReason;
 use fairlead_datapath::kernel::Kernel;
 use fairlead_datapath::peer::{Tables as _, is_foreign, side_of};
 use fairlead_datapath::svc;
+use fairlead_datapath::walk::stage::may_tell;
 use fairlead_datapath::walk::{self, Action, Step, Walk};
 
 use crate::maps;
@@ -119,13 +121,18 @@ pub(crate) fn to_services(ctx: TcContext) -> i32 {
         }
         Step::Refuse(error, reason) => {
             stages::report(k.raw(), w, reason);
-            if stages::refuse_as_asked(k.raw(), w, error) { home() } else { TC_ACT_SHOT }
+            if may_tell(&k, w) && stages::refuse_as_asked(k.raw(), w, error) { home() } else { TC_ACT_SHOT }
         }
         Step::Drop(reason) => {
             stages::report(k.raw(), w, reason);
             TC_ACT_SHOT
         }
-        _ => TC_ACT_SHOT,
+        Step::Ignore => TC_ACT_SHOT,
+        // None of the others comes out of this walk.
+        _ => {
+            stages::report(k.raw(), w, DropReason::Internal);
+            TC_ACT_SHOT
+        }
     }
 }
 
@@ -165,7 +172,7 @@ fn act(k: &Skb, w: &mut Walk, action: Action, at_pod: bool) -> i32 {
         Step::Out(_, by) => out(k, by, at_pod),
         Step::Refuse(error, reason) => {
             stages::report(k.raw(), w, reason);
-            if !stages::refuse(k.raw(), w, error) {
+            if !may_tell(k, w) || !stages::refuse(k.raw(), w, error) {
                 return TC_ACT_SHOT;
             }
             // SAFETY: a helper call without pointers.

@@ -13,6 +13,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::TcContext;
 use fairlead_datapath::bandwidth::{Bandwidth, Pace};
 use fairlead_datapath::config::{Config, Uplink};
+use fairlead_datapath::errors::Receiver;
 use fairlead_datapath::flow::{Counted, Entry, Flow, FlowKey};
 use fairlead_datapath::kernel::{Kernel, Onward, Stage};
 use fairlead_datapath::overlay::Outer;
@@ -303,6 +304,16 @@ impl Kernel for Skb {
     #[inline(always)]
     fn pace(&self, slot: u16) -> Option<&Pace> {
         maps::pace(slot)
+    }
+
+    #[inline(always)]
+    fn error_turn(&self, index: u32) -> Option<&Long> {
+        maps::error_turn(index)
+    }
+
+    #[inline(always)]
+    fn count_unsent(&self, to: Receiver) {
+        maps::count_unsent(to);
     }
 
     #[inline(always)]

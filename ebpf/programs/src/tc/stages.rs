@@ -20,8 +20,8 @@ use fairlead_datapath::policy::{self, Common, Outcome, PortKey};
 use fairlead_datapath::register::Register;
 use fairlead_datapath::walk::stage::{
     AnswerNeighbour, CameByNodes, ChooseBackend, CountOpened, Decide, End, GiveWay, HandOver, JudgeAgain, Leave, LetIn,
-    LookUp, MetTunnel, OpenFromNode, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn, Pass, ReadQuote, Relate,
-    StillNoService, TranslateError,
+    LetPast, LookUp, MayTell, MetTunnel, OpenFromNode, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn, Pass,
+    ReadQuote, Relate, StillNoService, TakeTurn, TranslateError,
 };
 use fairlead_datapath::walk::{Walk, count_denied, decided};
 
@@ -79,8 +79,11 @@ stages! {
     LetIn => tc_let_in with packet(slot);
     Pass => tc_pass with packet(slot, how);
     ReadQuote => tc_read_quote with packet();
+    LetPast => tc_let_past with tables(never);
     Relate => tc_relate with packet(side, slot);
     TranslateError => tc_translate_error with packet(side, forward);
+    MayTell => tc_may_tell with packet();
+    TakeTurn => tc_take_turn with tables(to, bucket);
 }
 
 /// Copies an entry of a flow.

@@ -7,6 +7,7 @@ use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use fairlead_datapath::bandwidth::{Bandwidth, Pace};
 use fairlead_datapath::config::{Config, Uplink};
+use fairlead_datapath::errors::Receiver;
 use fairlead_datapath::flow::{self, FlowKey};
 use fairlead_datapath::kernel::{Driver, Hop, Kernel, Onward, Stage};
 use fairlead_datapath::overlay::Outer;
@@ -275,6 +276,16 @@ impl Kernel for Buff {
     #[inline(always)]
     fn pace(&self, slot: u16) -> Option<&Pace> {
         maps::pace(slot)
+    }
+
+    #[inline(always)]
+    fn error_turn(&self, index: u32) -> Option<&Long> {
+        maps::error_turn(index)
+    }
+
+    #[inline(always)]
+    fn count_unsent(&self, to: Receiver) {
+        maps::count_unsent(to);
     }
 
     #[inline(always)]

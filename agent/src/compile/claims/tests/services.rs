@@ -154,7 +154,10 @@ fn cluster(rules: Rules) -> Model {
         Object::EndpointSlice(api_servers(&["172.18.0.1"], 6443)),
     ];
     objects.into_iter().for_each(|object| model.take(Event::Applied(object)));
-    model.set_addresses(["172.18.0.1", "203.0.113.1", "192.168.7.1", "169.254.20.10"].map(ip));
+    model.set_addresses(
+        ["172.18.0.1", "203.0.113.1", "192.168.7.1", "169.254.20.10"].map(ip),
+        ["172.18.255.255".parse().unwrap()],
+    );
     model
 }
 
@@ -192,6 +195,7 @@ fn addresses_for_the_outside_never_cover_what_belongs_to_the_cluster() {
         for special in ["127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255"] {
             assert_eq!(at(special), Some(Why::Special), "{special}");
         }
+        assert_eq!(at("172.18.255.255"), Some(Why::Broadcast));
         // What is legitimate: anything else outside, and nodes' addresses at other ports.
         for fine in
             ["198.51.100.7", "172.18.0.2", "172.18.0.2 port=443", "198.51.100.7 port=10250", "172.18.0.2 port=6443"]
@@ -271,7 +275,7 @@ fn a_host_port_is_at_addresses_that_the_node_has_now() {
     }
     // kube-proxy's IPVS mode leaves cluster addresses on a device of the node.
     let _ = model.take_dirty();
-    model.set_addresses(["172.18.0.1", "10.96.0.10"].map(ip));
+    model.set_addresses(["172.18.0.1", "10.96.0.10"].map(ip), []);
     assert!(model.dirty().whole.contains(&Whole::HostPorts));
     assert_eq!(ask(&model, 53, Some("10.96.0.10")), dns);
     assert_eq!(ask(&model, 80, Some("192.168.7.1")), Some(Why::NotOfNode), "it had it");
@@ -327,7 +331,7 @@ fn s66_an_endpoint_at_the_port_of_the_tunnel_of_a_node_is_not_served() {
     assert!(model.take_dirty().services.contains(&game.key));
     assert_eq!(found(&model).0[""], "10.244.2.9");
     // So do addresses of this one.
-    model.set_addresses(["10.244.2.9"].map(ip));
+    model.set_addresses(["10.244.2.9"].map(ip), []);
     assert!(model.take_dirty().services.contains(&game.key));
     assert_eq!(found(&model).0[""], "192.168.7.1");
     // Without a tunnel there is nothing to protect.
@@ -454,6 +458,7 @@ fn naive(
 fn name(why: &Why) -> &'static str {
     match why {
         Why::Special => "special",
+        Why::Broadcast => "broadcast",
         Why::NotPermitted => "not permitted",
         Why::ClusterIp(_) => "cluster",
         Why::PodRange(_) => "pods",
@@ -482,7 +487,7 @@ proptest! {
                 Step::Delete(kind, key) => model.take(Event::Deleted(kind, key)),
                 Step::Own(ips) => {
                     own.clone_from(&ips);
-                    model.set_addresses(ips);
+                    model.set_addresses(ips, []);
                 }
             }
             for key in model.take_dirty().services {

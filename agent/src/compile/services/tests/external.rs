@@ -82,7 +82,7 @@ fn s7_a_node_port_is_guarded_unless_endpoints_listen_at_it() {
 fn s10_s12_s35_flags_say_who_is_let_in_and_keeps_its_address() {
     let policy = |kind, outside| FrontendPolicy { kind, inside: TrafficPolicy::Cluster, outside, guarded: false };
     for (kind, outside, set, flags) in [
-        (FrontendKind::Cluster, TrafficPolicy::Local, 7, 0),
+        (FrontendKind::Cluster, TrafficPolicy::Local, 7, Flags::CLUSTER),
         (FrontendKind::External, TrafficPolicy::Local, 7, Flags::KEEP_SOURCE),
         (FrontendKind::LoadBalancer, TrafficPolicy::Cluster, 7, Flags::source_set(7)),
         (FrontendKind::LoadBalancer, TrafficPolicy::Local, 0, Flags::KEEP_SOURCE),

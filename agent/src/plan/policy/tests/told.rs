@@ -2,9 +2,13 @@
 
 use proptest::prelude::*;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use super::*;
 use crate::compile::policy::testing::{TOLD, Told, any_cluster, any_told, ask_again, block, cnp, does, named_by, tell};
 use crate::names::{Answer, Names};
+use crate::parts::Parts;
 use fairlead_objects::Action;
 
 /// Judgements of every pod that is here.
@@ -26,15 +30,17 @@ proptest! {
 
     #[test]
     fn what_pods_are_told_between_plans_is_what_a_plan_would_say(
-        cluster in any_cluster(), steps in prop::collection::vec(any_told(), 1..10),
+        cluster in any_cluster(), steps in prop::collection::vec(any_told(), 1..10), beside in any::<bool>(),
     ) {
-        let mut cluster = cluster;
+        // Beside another network pods elsewhere are told from what is outside by nothing but that they are known.
+        let parts = if beside { Parts::Policy } else { Parts::All };
+        let mut cluster = Cluster { parts, ..cluster };
         let mut state = cluster.tables();
         for step in steps {
             let old = state.content().clone();
             let (changed, adds) = tell(&mut cluster, &step);
-            let Tell { ops, inside: _, left_out } = state.tell(&cluster.names, &changed, adds);
-            prop_assert!(left_out.is_empty());
+            let Tell { ops, inside: _, left_out, late } = state.tell(&cluster.names, &changed, adds);
+            prop_assert!(left_out.is_empty() && !late);
             let contents = contents(&old, &ops);
             let new = contents.last().unwrap();
             let known = lingering(&cluster);
@@ -80,6 +86,25 @@ proptest! {
             }
             ops.iter().for_each(|op| state.applied(op));
         }
+    }
+}
+
+#[test]
+fn p84_a_name_opens_no_pod_elsewhere_and_takes_nothing_that_is_known_of_it() {
+    for parts in [Parts::All, Parts::Policy] {
+        let mut cluster = Cluster { parts, ..names(&["*.example.org"]) }.pod("y/far", 2, 7, "pod=far");
+        let deny = does(Action::Deny, &[pods_of("", "pod=far")], &[]);
+        cluster.cluster_policies.push(cnp("Admin/0/far", "ns=y", &[], &[deny]));
+        let mut state = cluster.tables();
+        let before = state.content().clone();
+        for told in ["10.244.2.7", "10.244.2.99", "64:ff9b::af4:207", "172.18.0.2", "203.0.113.7", "64:ff9b::cb00:7107"]
+        {
+            let (changed, adds) = tell(&mut cluster, &Told::Learn(0, 0, ip(told)));
+            let Tell { ops, inside, .. } = state.tell(&cluster.names, &changed, adds);
+            assert_eq!((ops, inside), (vec![], changed), "{told} {parts:?}");
+            assert_eq!(plan(&mut state, &cluster), vec![], "{told} {parts:?}");
+        }
+        assert_eq!(*state.content(), before);
     }
 }
 
@@ -137,4 +162,114 @@ fn p79_what_there_is_no_room_for_is_left_out_and_takes_nothing_away() {
     let flow = |n: u8| Flow { peer: ip(&format!("192.0.2.{n}")), proto: 6, port: 80 };
     let open = |pod: usize, n| ask(state.content(), cluster.local[pod].slot, Direction::Egress, flow(n)).0;
     assert_eq!([open(0, 1), open(1, 1), open(1, 2)], [true, true, false]);
+}
+
+/// Pods of a namespace of their own with the same rules, and what they are told.
+struct Crowd {
+    cluster: Cluster,
+    state: State,
+}
+
+impl Crowd {
+    fn new(pods: u16) -> Self {
+        let mut cluster = Cluster { cluster_policies: names(&["*.example.org"]).cluster_policies, ..Cluster::new() };
+        for n in 0..pods {
+            cluster = cluster.pod(&format!("x/pod{n}"), 1, 10 + n, "");
+        }
+        let state = cluster.tables();
+        Self { cluster, state }
+    }
+
+    fn learn(&mut self, pod: usize, ip: IpAddr, until: u64) -> Tell {
+        let pod = &self.cluster.local[pod];
+        let answer = Answer { pod: &pod.key, uid: &pod.uid, name: TOLD[0], addresses: &[ip], until };
+        let changed = self.cluster.names.learn(&answer, 0);
+        self.tell(&changed, true)
+    }
+
+    fn expire(&mut self, now: u64) -> Tell {
+        let changed = self.cluster.names.expire(now);
+        self.tell(&changed, false)
+    }
+
+    fn forget(&mut self, is_used: impl Fn(IpAddr) -> bool) -> Tell {
+        let changed = self.cluster.names.keep(|_, ip| is_used(ip));
+        self.tell(&changed, false)
+    }
+
+    fn tell(&mut self, changed: &BTreeSet<IpAddr>, adds: bool) -> Tell {
+        let tell = self.state.tell(&self.cluster.names, changed, adds);
+        tell.ops.iter().for_each(|op| self.state.applied(op));
+        tell
+    }
+
+    fn is_open(&self, pod: usize, ip: IpAddr) -> bool {
+        let flow = Flow { peer: ip, proto: 6, port: 80 };
+        ask(self.state.content(), self.cluster.local[pod].slot, Direction::Egress, flow).0
+    }
+}
+
+fn nth(n: usize) -> IpAddr {
+    std::net::Ipv4Addr::from(0x0100_0000 + n as u32).into()
+}
+
+/// Numbers that look random, the same each time.
+fn random() -> impl FnMut(usize) -> usize {
+    let mut state = 1_u64;
+    move |below| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    }
+}
+
+#[test]
+fn p79_pods_that_are_told_ever_other_addresses_need_no_more_room_than_what_they_have() {
+    let (mut crowd, mut random) = (Crowd::new(12), random());
+    for step in 0..6000_u64 {
+        let tell = match random(4) {
+            0 => crowd.expire(step),
+            1 => crowd.forget(|ip| ip.is_loopback()),
+            _ => crowd.learn(random(12), nth(random(300)), step + 200),
+        };
+        assert!(tell.left_out.is_empty() && !tell.late, "{step}");
+    }
+    let rows = crowd.state.content().policy.peers.len();
+    let plan = crowd.state.plan(&Draft::new(&crowd.cluster.world())).unwrap();
+    plan.ops.iter().for_each(|op| crowd.state.applied(op));
+    let needed = crowd.state.content().policy.peers.len();
+    assert!(plan.left_out.is_empty() && rows < needed + 2048, "{rows} rows, {needed} needed");
+}
+
+#[test]
+fn p79_p85_who_is_told_very_much_takes_no_room_of_who_is_told_little() {
+    const HOSTILE: usize = 7;
+    let mut crowd = Crowd::new(HOSTILE as u16 + 1);
+    let own = |n: usize| IpAddr::from([203, 0, 113, 100 + n as u8]);
+    for n in 0..3 {
+        assert!(crowd.learn(HOSTILE, own(n), 1000).left_out.is_empty());
+    }
+    // Each address is told to others of them, or not any more, and all come before those of the one that has little.
+    let mut refused = 0;
+    for round in [5, 1000] {
+        for n in 0..3_usize.pow(HOSTILE as u32) {
+            let told = (0..HOSTILE).filter(|pod| n / 3_usize.pow(*pod as u32) % 3 == if round == 5 { 1 } else { 2 });
+            for pod in told.collect::<Vec<_>>() {
+                refused += crowd.learn(pod, nth(n), round).left_out.len();
+            }
+        }
+        let _late = crowd.expire(5);
+    }
+    assert!(refused > 0, "there is no room for all of that");
+    for n in 0..3 {
+        assert!(crowd.is_open(HOSTILE, own(n)), "{n}");
+    }
+    assert!(crowd.learn(HOSTILE, own(3), 1000).left_out.is_empty(), "nor of what comes");
+    assert!(crowd.is_open(HOSTILE, own(3)));
+    let plan = crowd.state.plan(&Draft::new(&crowd.cluster.world())).unwrap();
+    assert!(plan.left_out[&TableId::PolicyPeers] > 0);
+    plan.ops.iter().for_each(|op| crowd.state.applied(op));
+    for n in 0..4 {
+        assert!(crowd.is_open(HOSTILE, own(n)), "{n} after a plan");
+    }
+    assert!(crowd.learn(HOSTILE, own(4), 1000).left_out.is_empty() && crowd.is_open(HOSTILE, own(4)));
 }

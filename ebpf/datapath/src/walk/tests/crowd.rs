@@ -25,7 +25,7 @@ fn s47_first_fragments_of_a_flooder_overwrite_nobody_elses() {
         let own = large(flooder, quiet);
         let mut first = own.fragments(48, 1);
         assert_eq!(node.pod_sends(0, &mut first[0]), Landed::Pod(1));
-        for id in 2..400 {
+        for id in 2..1000 {
             assert_eq!(node.pod_sends(0, &mut own.fragments(48, id)[0]), Landed::Pod(1));
         }
         assert_eq!(node.host.flows.fragments(), 1 + FragmentKey::PLACES as usize);
@@ -62,7 +62,7 @@ fn s47_first_fragments_of_a_pod_elsewhere_overwrite_no_other_pods() {
         for pieces in &mut waiting {
             assert_eq!(node.arrives(&mut pieces[0]), Landed::Pod(1));
         }
-        for id in 2..400 {
+        for id in 2..1000 {
             assert_eq!(node.arrives(&mut large(flooder, own).fragments(48, id)[0]), Landed::Pod(1));
         }
         let lost =

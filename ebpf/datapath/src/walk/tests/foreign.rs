@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::peer::{CidrKey, NO_SLOT, Peer, PeerFlags};
+use crate::policy::ALLOW_ALL;
 use crate::testing::{Fate, Hook, ip};
 
 /// The interface of the pod in a slot.
@@ -58,7 +59,7 @@ fn c55_packets_go_the_way_of_the_other_network_and_are_judged_on_it() {
             assert_eq!(run(&mut node, send, Hook::ToPod(0), &back).0, Fate::Pass);
         }
         node.policy_set(5, Some((TCP, 443)));
-        node.police(1, 5, crate::policy::ALLOW_ALL);
+        node.police(1, 5, ALLOW_ALL);
         for from in [Node::pod(0, v6), Node::far_pod(v6), Node::world(v6)] {
             for (port, open) in [(443, true), (80, false)] {
                 let sent = tcp((from, CLIENT + 1), (Node::pod(1, v6), port), SYN);
@@ -156,4 +157,21 @@ fn p37_discovery_and_arp_are_all_that_passes_without_policy() {
         bytes[12..14].copy_from_slice(&kind);
         assert_eq!(node.host.run(Hook::ToPod(1), &mut Frame::new(bytes)), fate, "{kind:x?}");
     }
+}
+
+#[test]
+fn p82_what_is_for_all_hosts_of_another_plugins_network_is_judged_at_each_pod() {
+    let mut node = foreign();
+    let all = ip("192.0.2.255");
+    node.host.services.node_addresses.insert(all.into(), crate::service::NodeAddress::BROADCAST);
+    node.policy_set(5, Some((UDP, 1)));
+    node.police(2, 5, ALLOW_ALL);
+    let sent = udp((Node::pod(0, false), CLIENT), (all, 53));
+    let send = Send { partial: false };
+    assert_eq!(run(&mut node, send, Hook::FromPod(0), &sent).0, Fate::Pass);
+    assert_eq!(run(&mut node, send, Hook::ToPod(1), &sent).0, Fate::Pass);
+    assert_eq!(run(&mut node, send, Hook::ToPod(2), &sent).0, Fate::Drop(DropReason::IngressPolicy));
+    node.police(0, ALLOW_ALL, 5);
+    let again = udp((Node::pod(0, false), CLIENT + 1), (all, 53));
+    assert_eq!(run(&mut node, send, Hook::FromPod(0), &again).0, Fate::Drop(DropReason::EgressPolicy));
 }

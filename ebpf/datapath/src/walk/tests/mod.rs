@@ -3,6 +3,7 @@
 
 mod bandwidth;
 mod blind;
+mod broadcast;
 mod bytes;
 mod cost;
 mod crowd;
@@ -20,6 +21,7 @@ mod policies;
 mod ports;
 mod sequences;
 mod services;
+mod tell;
 mod to_services;
 mod xdp_uplink;
 

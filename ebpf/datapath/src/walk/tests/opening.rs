@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::packet::{ICMP, ICMPV6};
 use crate::policy::ALLOW_ALL;
+use crate::service::FrontendFlags;
 use crate::testing::{End, Event, Hook, Judged};
 
 /// A policy set that allows nothing.
@@ -261,6 +262,69 @@ fn a_neighbour_does_not_pass_for_a_pod_to_the_node() {
 }
 
 #[test]
+fn a_neighbour_does_not_pass_for_a_pod_or_the_node_to_anybody_else() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        for to in [Node::world(v6), Node::vip(v6), Node::other_node(v6), Node::far_pod(v6)] {
+            for from in [Node::pod(1, v6), Node::address(v6)] {
+                let sent = udp((from, CLIENT), (to, 53));
+                assert_eq!(send.arrives(&mut node, &sent).0, dropped(DropReason::LocalAddress), "{from} to {to}");
+                // Of a later fragment nothing is known but its addresses.
+                let mut sent = sent.clone();
+                sent.payload = std::vec![7; 2000];
+                let mut later = sent.fragments(1400, 9).remove(1);
+                assert_eq!(node.arrives(&mut later), dropped(DropReason::LocalAddress), "{from} to {to}");
+            }
+        }
+        let sent = udp((Node::other_node(v6), CLIENT), (Node::world(v6), 53));
+        assert_eq!(send.arrives(&mut node, &sent).0, Landed::Outside);
+    });
+}
+
+#[test]
+fn s85_a_neighbour_does_not_pass_for_a_service() {
+    each(|v6, send| {
+        for aside in [false, true] {
+            let mut node = Node::new();
+            node.service((Node::vip(v6), 53), UDP, &[(Node::pod(1, v6), 53)]);
+            node.service((Node::other_vip(v6), 53), UDP, &[(Node::pod(1, v6), 53)]);
+            // The other one is a load balancer's address, of which answers come to the node.
+            node.flag((Node::vip(v6), 53), UDP, FrontendFlags::CLUSTER);
+            if aside {
+                node.host.uplinks.get_mut(&Node::UPLINK).unwrap().flags = 0;
+            }
+            for to in [Node::address(v6), Node::world(v6)] {
+                let from = |ip, port| udp((ip, port), (to, 111));
+                let mut large = from(Node::vip(v6), 53);
+                large.payload = std::vec![7; 2000];
+                let mut first = large.fragments(1400, 9).remove(0);
+                for landed in [send.arrives(&mut node, &from(Node::vip(v6), 53)).0, node.arrives(&mut first)] {
+                    assert_eq!(landed, dropped(DropReason::LocalAddress));
+                }
+                let passes = if to == Node::address(v6) { Landed::Host } else { Landed::Outside };
+                for other in [from(Node::other_vip(v6), 53), from(Node::vip(v6), 54)] {
+                    assert_eq!(send.arrives(&mut node, &other).0, passes);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn s85_what_hides_its_ports_behind_many_headers_does_not_pass_for_a_service_either() {
+    let mut node = Node::new();
+    node.service((Node::vip(true), 53), UDP, &[(Node::pod(1, true), 53)]);
+    node.flag((Node::vip(true), 53), UDP, FrontendFlags::CLUSTER);
+    for to in [Node::address(true), Node::world(true), "ff02::1".parse().unwrap()] {
+        let mut message = udp((Node::vip(true), 53), (to, 111));
+        message.extensions = std::vec![(60, std::vec![1, 4, 0, 0, 0, 0]); 7];
+        assert_eq!(node.arrives(&mut message.frame()), dropped(DropReason::ExtensionHeaders), "{to}");
+        message.extensions.pop();
+        assert_eq!(node.arrives(&mut message.frame()), dropped(DropReason::LocalAddress), "{to}");
+    }
+}
+
+#[test]
 fn a_neighbour_does_not_pass_for_the_node() {
     each(|v6, send| {
         let mut node = guarded();
@@ -298,6 +362,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         12 => (end(), end(), 0..0x40_u8, 0..3_u32).prop_map(|(from, to, flags, seq)| Event::Segment(from, to, flags, seq)),
         4 => (end(), end()).prop_map(|(from, to)| Event::Datagram(from, to)),
+        6 => (end(), end(), 0..3_usize, 0..3_u16)
+            .prop_map(|(from, to, piece, id)| Event::Fragment(from, to, piece, id)),
         2 => (0..2_u16, any::<bool>(), any::<bool>()).prop_map(|(slot, takes, sends)| Event::Police(slot, takes, sends)),
         2 => wait.prop_map(Event::Wait),
     ]
