@@ -13,7 +13,9 @@ use crate::tables::flow::{Entry, FlowFlags, InsertError, Owned, Table};
 stages! {
     fn aim_far(host: bool) -> bool, as AimFar;
     fn stays() -> bool, as Stays;
+    fn paired(table: Table) -> bool, as Paired;
     fn forget(table: Table) -> (), as Forget;
+    fn note(table: Table, before: u32, state: u32) -> (), as Note;
 }
 
 #[inline(always)]
@@ -110,10 +112,16 @@ pub(super) fn insert_near<K: Kernel>(k: &K, w: &mut Walk, from_a: bool) -> Resul
 /// Removes the flow of the entry in `w.met`, whose key is in `w.draft.key`, from a table: both its entries.
 #[inline(always)]
 fn forget<K: Kernel>(k: &K, w: &mut Walk, table: Table) {
-    if note_other(w) && pair(k, w, table).is_some() {
+    if stage::paired(k, w, table) {
         take_out(k, w, table, Which::Other);
     }
     take_out(k, w, table, Which::Met);
+}
+
+/// Whether the other entry of the flow in `w.met` is there: its key is in `w.draft.far` then, a copy in `w.pair`.
+#[inline(always)]
+fn paired<K: Kernel>(k: &K, w: &mut Walk, table: Table) -> bool {
+    note_other(w) && pair(k, w, table).is_some()
 }
 
 /// Notes the key of the other entry of the flow in `w.met`. False if it has none.
@@ -129,7 +137,7 @@ pub(super) fn note_other(w: &mut Walk) -> bool {
 
 /// Writes a state to both entries of the flow in `w.met`.
 #[inline(always)]
-pub(super) fn note<K: Kernel>(k: &K, w: &mut Walk, table: Table, before: u32, state: u32) {
+fn note<K: Kernel>(k: &K, w: &mut Walk, table: Table, before: u32, state: u32) {
     if let Some(entry) = k.flow(table, &w.draft.key) {
         alter(k, &entry.state, w.draft.key.tag(), state & !before, before & !state);
     }

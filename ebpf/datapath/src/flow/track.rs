@@ -3,8 +3,8 @@
 use super::change::{alter, put};
 use super::find::Place;
 use super::life::is_over;
-use super::pair::stage::forget;
-use super::pair::{note, note_other, pair, relocate};
+use super::pair::stage::{forget, note};
+use super::pair::{note_other, pair, relocate};
 use super::window;
 use crate::kernel::{Kernel, stages};
 use crate::packet::stage::{payload_len, read_stamp};
@@ -130,13 +130,13 @@ const fn is_turn(now: u32, forward: bool) -> bool {
 #[inline(always)]
 fn becomes_stream(w: &Walk) -> bool {
     let state = w.met.state.value;
-    state & (FlowState::REPLIED | FlowState::STREAM) == FlowState::REPLIED && is_long(w, w.now)
+    state & (FlowState::REPLIED | FlowState::STREAM) == FlowState::REPLIED && is_long(w)
 }
 
 /// Whether the flow in `w.met` has been in use for longer than a question and its answer are.
 #[inline(always)]
-fn is_long(w: &Walk, now: u32) -> bool {
-    now.wrapping_sub(w.met.opened) > STREAM_AFTER
+fn is_long(w: &Walk) -> bool {
+    w.now.wrapping_sub(w.met.opened) > STREAM_AFTER
 }
 
 /// Notes a packet that changes its flow: the first of a second, the first answer, the beginning and the end, and the first
@@ -148,8 +148,7 @@ fn track_change<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
         return Tracked::Live;
     }
     let Some(entry) = k.flow(place.table, &w.draft.key) else { return Tracked::Live };
-    let now = k.seconds();
-    entry.seen.store(now.into());
+    entry.seen.store(w.now.into());
     // It may have changed since it was met.
     let state = Owned::of(&entry.state, w.draft.key.tag());
     w.met.state = state;
@@ -158,7 +157,7 @@ fn track_change<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
     let p = &w.packet;
     let may_begin = place.forward && (p.proto != TCP || p.tcp & TcpFlags::SYN != 0);
     if let Some(pair) = pair(k, w, place.table) {
-        pair.seen.store(now.into());
+        pair.seen.store(w.now.into());
     } else if may_begin && w.met.is(FlowFlags::NEAR) {
         // The far entry was evicted, and answers would find no way back: the flow is made again.
         forget(k, w, place.table);
@@ -172,7 +171,7 @@ fn track_change<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
     if !place.forward {
         state |= FlowState::REPLIED;
     }
-    if before & FlowState::REPLIED != 0 && is_long(w, now) {
+    if before & FlowState::REPLIED != 0 && is_long(w) {
         state |= FlowState::STREAM;
     }
     if state != before {
@@ -256,13 +255,13 @@ pub fn pass_aside<K: Kernel>(k: &K, w: &mut Walk, place: Place) {
 /// The packets of a connection that change its state: the first three, and those of its end.
 #[inline(always)]
 fn track_connection<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
-    let p = w.packet;
+    let (tcp, is_later) = (w.packet.tcp, w.packet.fragment == Fragment::LATER);
     let before = w.met.state.value;
     let mut state = before;
-    if p.tcp & TcpFlags::RST != 0 {
+    if tcp & TcpFlags::RST != 0 {
         state |= FlowState::RESET;
-    } else if p.tcp & TcpFlags::SYN != 0 {
-        if p.tcp & TcpFlags::ACK == 0 {
+    } else if tcp & TcpFlags::SYN != 0 {
+        if tcp & TcpFlags::ACK == 0 {
             if is_over(before) {
                 forget(k, w, place.table);
                 return Tracked::Reopened;
@@ -274,7 +273,7 @@ fn track_connection<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
     } else {
         // An RST that was none of this connection's (out of its window) did not end it if data still comes.
         state &= !FlowState::RESET;
-        if p.tcp & TcpFlags::FIN != 0 {
+        if tcp & TcpFlags::FIN != 0 {
             state |= match place.forward {
                 true => FlowState::FIN_OPENER,
                 false if before & FlowState::FIN_OPENER == 0 => FlowState::FIN_RESPONDER | FlowState::RESPONDER_FIRST,
@@ -282,10 +281,9 @@ fn track_connection<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Tracked {
             };
         }
         // A later fragment has no header.
-        if place.forward && state & FlowState::FINS != 0 && p.tcp & TcpFlags::ACK != 0 && p.fragment != Fragment::LATER
-        {
+        if place.forward && state & FlowState::FINS != 0 && tcp & TcpFlags::ACK != 0 && !is_later {
             let payload = stage::note_last(k, w, place);
-            if before & FlowState::FINS == FlowState::FINS && payload == 0 && p.tcp & TcpFlags::FIN == 0 {
+            if before & FlowState::FINS == FlowState::FINS && payload == 0 && tcp & TcpFlags::FIN == 0 {
                 state |= FlowState::LAST_ACK;
             }
         }

@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{bpf_check_mtu, bpf_fib_lookup, bpf_ktime_get_
 use fairlead_datapath::Addr;
 use fairlead_datapath::drop::{DropEvent, DropReason, counted_to, sampled_as};
 use fairlead_datapath::flow::stage::{
-    Admit, AimAtPort, AimFar, Bury, BuryOne, Count, CountIn, Create, FindFreePort, Forget, Look, NoteLast, PutBack,
-    PutIn, Replace, Reserve, Stands, Stays, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
+    Admit, AimAtPort, AimFar, Bury, BuryOne, Count, CountIn, Create, FindFreePort, Forget, Look, Note, NoteLast,
+    Paired, PutBack, PutIn, Replace, Reserve, Stands, Stays, TakeLoser, TakeOut, TrackChange, TranslateAtUplink,
 };
 use fairlead_datapath::flow::{self, Counted, Entry, Flow, FlowKey};
 use fairlead_datapath::kernel::{Kernel as _, Onward};
@@ -39,6 +39,7 @@ stages! {
     TranslateAtUplink => tc_translate_at_uplink with packet();
     AimFar => tc_aim_far with packet(host);
     Stays => tc_stays with tables();
+    Paired => tc_paired with tables(table);
     Admit => tc_admit with tables();
     Reserve => tc_reserve with packet(new_source);
     AimAtPort => tc_aim_at_port with packet(round, host);
@@ -53,6 +54,7 @@ stages! {
     PutBack => tc_put_back with tables(table, which);
     TakeOut => tc_take_out with tables(table, which);
     Forget => tc_forget with tables(table);
+    Note => tc_note with tables(table, before, state);
     End => tc_end with packet(table, over, at);
     Bury => tc_bury with tables(table, slot);
     BuryOne => tc_bury_one with tables(table, slot, which);
