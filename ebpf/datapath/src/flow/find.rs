@@ -74,17 +74,30 @@ pub fn opens(p: &Packet) -> bool {
 ///
 /// One tuple can be the far one of a translated flow and at the same time be used by a pod itself (the same client port
 /// to a service and, directly, to its backend). The far entry has the key; the direct flow has the key with `alternate`
-/// and got another source port.
+/// and got another source port, also when the other one has ended.
 #[inline(always)]
 pub fn find<K: Kernel>(k: &K, w: &mut Walk, at: At) -> Option<Place> {
     let from_a = w.draft.key.set(&w.packet.tuple, w.packet.proto);
     let opens = opens(&w.packet);
-    let found = stage::look(k, w, from_a, opens)?;
-    if usable(&w.met, found.forward, at, opens) {
+    let plain = stage::look(k, w, from_a, opens);
+    if let Some(found) = plain
+        && usable(&w.met, found.forward, at, opens)
+    {
         return Some(found);
     }
     w.draft.key.set_alternate(true);
-    stage::look(k, w, from_a, opens)
+    let beside = stage::look(k, w, from_a, opens);
+    if plain.is_some() {
+        return beside;
+    }
+    // The flow that had the tuple first is over. The one beside it has not moved.
+    if let Some(found) = beside
+        && usable(&w.met, found.forward, at, opens)
+    {
+        return beside;
+    }
+    w.draft.key.set_alternate(false);
+    None
 }
 
 /// Finds the entry of the key in `w.draft.key`, as [`find`] does. `from_a`: the packet comes from end `a`; `opens`: it opens a

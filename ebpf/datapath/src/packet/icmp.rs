@@ -9,7 +9,7 @@ use super::reset::{reset_v4, reset_v6};
 use super::rewrite::rewrite_outer;
 use crate::Addr;
 use crate::kernel::Kernel;
-use crate::scratch::{Class, Fragment, Packet, Quoted, Walk};
+use crate::scratch::{Class, Fragment, Packet, Quoted, TcpFlags, Walk};
 use crate::{Tuple, WirePort};
 
 /// Length of the ICMP header before the quoted packet.
@@ -212,8 +212,14 @@ const fn is_reset(p: &Packet, error: (u16, u32)) -> bool {
 /// is not where it is without) gets none rather than one that quotes it wrongly.
 #[inline(always)]
 fn may_refuse(p: &Packet, l4: u32, from: Addr) -> bool {
+    is_answerable(p) && p.l4 == l4 && from != Addr::UNSPECIFIED
+}
+
+/// Whether an error may be about a packet, wherever its headers are, or a reset: about no error, no reset and no later fragment.
+#[inline(always)]
+pub(crate) fn is_answerable(p: &Packet) -> bool {
     let about_error = p.class == Class::ERROR || p.class == Class::NEIGHBOUR;
-    !about_error && p.fragment != Fragment::LATER && p.l4 == l4 && from != Addr::UNSPECIFIED
+    !about_error && p.fragment != Fragment::LATER && (p.proto != TCP || p.tcp & TcpFlags::RST == 0)
 }
 
 /// Where the L4 header is without options or extension headers.

@@ -13,6 +13,7 @@ mod stamp;
 
 pub(crate) use headers::Macs;
 pub use headers::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP};
+pub(crate) use icmp::is_answerable;
 pub use icmp::{IcmpError, quoted, send_error_v4, send_error_v6, translate_quote};
 pub use mss::says_mss;
 pub use neighbour::{answer_arp, answer_solicitation};

@@ -44,8 +44,10 @@ pub enum L4 {
     Udp(u16, u16),
     /// UDP without a checksum, which only IPv4 allows.
     UdpUnchecked(u16, u16),
-    /// SCTP: ports.
+    /// SCTP, of an association: ports.
     Sctp(u16, u16),
+    /// SCTP that opens an association, with no verification tag: ports.
+    SctpInit(u16, u16),
     /// ICMP echo request, by the message's family: identifier.
     Ask(u16),
     /// ICMP echo reply: identifier.
@@ -120,6 +122,7 @@ impl Message {
             L4::Udp(a, b) => (UDP, [&ports(a, b), &length.to_be_bytes()[..], &[0, 0]].concat(), Some(6)),
             L4::UdpUnchecked(a, b) => (UDP, [&ports(a, b), &length.to_be_bytes()[..], &[0, 0]].concat(), None),
             L4::Sctp(a, b) => (SCTP, [&ports(a, b), &[0, 0, 0, 9, 0xc3, 0xc3, 0xc3, 0xc3][..]].concat(), None),
+            L4::SctpInit(a, b) => (SCTP, [&ports(a, b), &[0, 0, 0, 0, 0xc3, 0xc3, 0xc3, 0xc3][..]].concat(), None),
             L4::Ask(id) => (icmp_proto, echo(if v4 { 8 } else { 128 }, id), Some(2)),
             L4::Answer(id) => (icmp_proto, echo(if v4 { 0 } else { 129 }, id), Some(2)),
             L4::Icmp(kind, code, word) => (icmp_proto, icmp(kind, code, word), Some(2)),
@@ -144,7 +147,7 @@ impl Message {
         match self.l4 {
             L4::Tcp(..) | L4::TcpAt(..) | L4::Segment(..) => TCP,
             L4::Udp(..) | L4::UdpUnchecked(..) => UDP,
-            L4::Sctp(..) => SCTP,
+            L4::Sctp(..) | L4::SctpInit(..) => SCTP,
             L4::Ask(_) | L4::Answer(_) | L4::Icmp(..) => {
                 if self.src.is_ipv4() {
                     ICMP

@@ -4,7 +4,7 @@ use super::Action;
 use crate::drop::DropReason;
 use crate::flow::{self, FlowState, NO_BACKEND, Place};
 use crate::kernel::{Kernel, stages};
-use crate::packet::{IcmpError, UDP};
+use crate::packet::{Fragment, IcmpError, Packet, SCTP, UDP};
 use crate::register::variants;
 use crate::scratch::Walk;
 use crate::service::{self, From, Selection};
@@ -40,13 +40,19 @@ fn choose_backend<K: Kernel>(k: &K, w: &mut Walk, begins: bool, from: From) -> A
     }
 }
 
-/// Whether the UDP flow in `w.met` was decided by what no longer holds (S40, S41). TCP flows stay with their backend to the end.
+/// Whether the flow in `w.met` was decided by what no longer holds (S40, S41): of UDP each datagram asks, of SCTP what opens an
+/// association. Connections stay with their backend to the end.
 #[inline(always)]
 pub(super) fn is_stale<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> bool {
+    let (backend, generation) = (w.met.backend, w.met.generation.value);
+    if w.packet.proto == SCTP {
+        return backend != NO_BACKEND
+            && opens_association(k, &w.packet)
+            && service::flow_is_stale(k, backend, generation, true);
+    }
     if w.packet.proto != UDP {
         return false;
     }
-    let (backend, generation) = (w.met.backend, w.met.generation.value);
     if backend != NO_BACKEND {
         let lasts = w.met.state.value & FlowState::STREAM != 0;
         return service::flow_is_stale(k, backend, generation, lasts);
@@ -62,6 +68,13 @@ pub(super) fn is_stale<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> bool {
         return false;
     }
     true
+}
+
+/// Whether a packet of SCTP opens an association: its verification tag is none (RFC 9260 section 8.5.1).
+#[inline(always)]
+fn opens_association<K: Kernel>(k: &K, p: &Packet) -> bool {
+    const TAG: u32 = 4;
+    p.fragment != Fragment::LATER && k.load::<u32>(p.l4 + TAG) == Some(0)
 }
 
 /// Whether what a UDP packet is aimed at is no service's address.

@@ -42,6 +42,8 @@ pub fn from_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         Ok(()) if w.packet.class != Class::NEIGHBOUR => arrived(k, w, config),
         // The node itself might read on: as whom it comes, nobody would have looked at.
         Err(DropReason::ExtensionHeaders) => Action::drop(DropReason::ExtensionHeaders),
+        // So would it, once it has the rest: nobody sends so little of a header (RFC 1858 section 3).
+        Err(DropReason::Malformed) if w.packet.fragment == Fragment::FIRST => Action::drop(DropReason::Malformed),
         Ok(()) | Err(_) => Action::PASS,
     }
 }

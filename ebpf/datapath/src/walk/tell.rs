@@ -17,6 +17,7 @@ use super::outside::leads_to_nodes;
 use crate::bandwidth::Limit;
 use crate::errors::{self, Receiver};
 use crate::kernel::{Kernel, Onward, stages};
+use crate::packet::is_answerable;
 use crate::peer::{NO_NODE, NO_SLOT, PeerFlags, slot_at};
 use crate::register::variants;
 use crate::scratch::Walk;
@@ -32,6 +33,9 @@ variants!(Receiver: Pod, Own, Node; else Outside);
 /// Whether the sender of a packet that is refused is told. The packet is as it came; the walk has no other use for what is noted.
 #[inline(always)]
 fn may_tell<K: Kernel>(k: &K, w: &mut Walk) -> bool {
+    if !is_answerable(&w.packet) {
+        return false;
+    }
     let Some((to, bucket)) = receiver(k, w) else { return false };
     stage::take_turn(k, w, to, bucket)
 }

@@ -311,6 +311,21 @@ fn s85_a_neighbour_does_not_pass_for_a_service() {
 }
 
 #[test]
+fn s85_a_header_in_pieces_does_not_pass_for_a_service_either() {
+    for v6 in [false, true] {
+        let mut node = Node::new();
+        node.service((Node::vip(v6), 80), TCP, &[(Node::pod(1, v6), 80)]);
+        node.flag((Node::vip(v6), 80), TCP, FrontendFlags::CLUSTER);
+        let sent = tcp((Node::vip(v6), 80), (Node::address(v6), 700), ACK);
+        let mut pieces = sent.fragments(8, 9);
+        assert_eq!(node.arrives(&mut pieces[0]), dropped(DropReason::Malformed));
+        // From anywhere: a node that has the rest would have a segment whose ports nobody has seen.
+        let sent = tcp((Node::world(v6), CLIENT), (Node::address(v6), 700), ACK);
+        assert_eq!(node.arrives(&mut sent.fragments(8, 9)[0]), dropped(DropReason::Malformed));
+    }
+}
+
+#[test]
 fn s85_what_hides_its_ports_behind_many_headers_does_not_pass_for_a_service_either() {
     let mut node = Node::new();
     node.service((Node::vip(true), 53), UDP, &[(Node::pod(1, true), 53)]);

@@ -185,6 +185,22 @@ fn s40_a_udp_flow_leaves_a_backend_that_serves_no_more() {
 }
 
 #[test]
+fn s40_an_association_that_is_opened_leaves_a_backend_that_serves_no_more_and_an_open_one_stays() {
+    each(|v6, send| {
+        for (kind, expected) in [(L4::SctpInit(CLIENT, 80), 2), (L4::Sctp(CLIENT, 80), 1)] {
+            let mut node = Node::new();
+            let ids = node.service((Node::vip(v6), 80), SCTP, &[(Node::pod(1, v6), 80), (Node::pod(2, v6), 80)]);
+            node.host.random = Some(0);
+            let chunk = |kind| Message::new(Node::pod(0, v6), Node::vip(v6), kind);
+            assert_eq!(send.pod(&mut node, 0, &chunk(L4::SctpInit(CLIENT, 80))).0, Landed::Pod(1));
+            node.stop_serving(ids[0]);
+            node.host.random = Some(u32::MAX);
+            assert_eq!(send.pod(&mut node, 0, &chunk(kind)).0, Landed::Pod(expected));
+        }
+    });
+}
+
+#[test]
 fn s40_only_a_udp_flow_that_lasts_stays_with_a_backend_that_is_about_to_end() {
     each(|v6, send| {
         for lasts in [false, true] {
@@ -335,6 +351,47 @@ fn s48_one_backend_through_two_services_with_one_client_port() {
             answered(send, &mut node, 0, &one, &first, SYN_ACK);
             answered(send, &mut node, 0, &other, &second, SYN_ACK);
             answered(send, &mut node, 0, &straight, &third, SYN_ACK);
+        }
+    });
+}
+
+#[test]
+fn s48_a_direct_flow_keeps_its_port_when_the_one_to_the_service_is_over() {
+    each(|v6, send| {
+        for proto in [TCP, UDP] {
+            let mut node = Node::new();
+            let backend = (Node::pod(1, v6), 8080);
+            let vip = (Node::vip(v6), 80);
+            node.service(vip, proto, &[backend]);
+            let from = (Node::pod(0, v6), CLIENT);
+            let send_to = |to, flags| if proto == TCP { tcp(from, to, flags) } else { udp(from, to) };
+            let (service, straight) = (send_to(vip, SYN), send_to(backend, SYN));
+            let first = send.pod(&mut node, 0, &service);
+            answered(send, &mut node, 0, &service, &first, SYN_ACK);
+            let second = send.pod(&mut node, 0, &straight);
+            assert_ne!(second.1.sport, CLIENT);
+            answered(send, &mut node, 0, &straight, &second, SYN_ACK);
+            for _ in 0..2 {
+                send.pod(&mut node, 0, &send_to(vip, ACK));
+                send.pod(&mut node, 0, &send_to(backend, ACK));
+            }
+            if proto == TCP {
+                assert_eq!(send.pod(&mut node, 0, &send_to(vip, FIN | ACK)).0, Landed::Pod(1));
+                answered(send, &mut node, 0, &service, &first, FIN | ACK);
+                send.pod(&mut node, 0, &send_to(vip, ACK));
+            }
+            // The one to the service is silent and goes, the other one is not.
+            for _ in 0..8 {
+                node.host.now += 20;
+                let next = send.pod(&mut node, 0, &send_to(backend, ACK));
+                assert_eq!(next.1.ends(), second.1.ends());
+                answered(send, &mut node, 0, &straight, &second, ACK);
+            }
+            // And another to the service finds its way beside it.
+            let again = send.pod(&mut node, 0, &service);
+            assert_eq!((again.0, again.1.ends().1), (Landed::Pod(1), backend));
+            answered(send, &mut node, 0, &service, &again, SYN_ACK);
+            assert_eq!(send.pod(&mut node, 0, &send_to(backend, ACK)).1.ends(), second.1.ends());
         }
     });
 }

@@ -76,6 +76,25 @@ fn s83_a_network_is_told_so_often_and_takes_nothing_from_others() {
 }
 
 #[test]
+fn s83_what_nobody_is_told_of_takes_nobodys_turn() {
+    for v6 in [false, true] {
+        let mut node = refusing(v6);
+        let from = network(1, 1, v6);
+        let reset = tcp((from, CLIENT), (Node::vip(v6), 80), RST);
+        let mut large = udp((from, CLIENT), (Node::vip(v6), 80));
+        large.payload = std::vec![7; 2000];
+        for _ in 0..AT_ONCE + 100 {
+            assert!(!matches!(node.arrives(&mut reset.frame()), Landed::Refused(_)));
+            for piece in &mut large.fragments(1400, 9)[1..] {
+                assert!(!matches!(node.arrives(piece), Landed::Refused(_)));
+            }
+        }
+        assert_eq!(node.host.unsent(Receiver::Outside), 0);
+        assert_eq!(told(&mut node, core::iter::once(from), TCP, v6), 1);
+    }
+}
+
+#[test]
 fn s83_all_networks_together_are_told_so_often_and_take_nothing_from_pods_and_nodes() {
     const OUTSIDE: u64 = TO_OUTSIDE.rate * TO_OUTSIDE.ahead as u64 / 1_000_000 + 1;
     for v6 in [false, true] {
