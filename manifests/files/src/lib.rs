@@ -80,13 +80,18 @@ pub fn put(path: &Path, content: &[u8], mode: u32) -> Result<Put, FileError> {
     let missing = || failed(io::Error::from(io::ErrorKind::InvalidInput));
     let (parent, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
     let parent_failed = |source| FileError::new("use the directory", parent, source);
+    let is_same = |before: &Option<Vec<u8>>| {
+        before.as_deref() == Some(content)
+            && path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o7777 == mode)
+    };
+    if is_same(&fs::read(path).ok()) {
+        return Ok(Put::Same);
+    }
     let directory = File::open(parent).map_err(parent_failed)?;
     // One writer at a time: whatever has the temporary name is of one that died.
-    directory.lock().map_err(parent_failed)?;
+    let _turn = Turn::take(parent).map_err(parent_failed)?;
     let before = fs::read(path).ok();
-    if before.as_deref() == Some(content)
-        && path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o7777 == mode)
-    {
+    if is_same(&before) {
         return Ok(Put::Same);
     }
     let temporary = parent.join(format!("{TEMPORARY}{}", name.to_string_lossy().replace('.', "-")));
@@ -99,6 +104,66 @@ pub fn put(path: &Path, content: &[u8], mode: u32) -> Result<Put, FileError> {
         return Err(failed(error));
     }
     Ok(if before.is_some() { Put::Replaced } else { Put::New })
+}
+
+/// The turn of a writer in a directory: a file there that nobody else may open, locked (flock(2)) until it is dropped. A directory
+/// itself is no lock: any user who may read it can hold that for ever.
+struct Turn {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Turn {
+    /// The file, which is there only while somebody writes.
+    const NAME: &str = ".fairlead.lock";
+
+    /// How often it may be found to be no longer the one that was opened: whoever had it has removed it.
+    const ATTEMPTS: u32 = 10_000;
+
+    /// Waits for it.
+    fn take(directory: &Path) -> io::Result<Self> {
+        let path = directory.join(Self::NAME);
+        let own = fs::metadata("/proc/self").map(|own| own.uid()).ok();
+        for _ in 0..Self::ATTEMPTS {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+            let file = match options.open(&path) {
+                Ok(file) => file,
+                // A link, which is somebody else's.
+                Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+                    remove_if_there(&path)?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let meta = file.metadata()?;
+            let is_own = own.is_none_or(|own| meta.uid() == own);
+            if !meta.is_file() || !is_own || meta.permissions().mode() & 0o077 != 0 {
+                remove_if_there(&path)?;
+                continue;
+            }
+            file.lock()?;
+            let there = fs::symlink_metadata(&path);
+            if there.is_ok_and(|there| (there.dev(), there.ino()) == (meta.dev(), meta.ino())) {
+                return Ok(Self { path, _file: file });
+            }
+        }
+        Err(io::Error::other(format!("somebody else makes {} again and again", path.display())))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Still locked. If it stays it is the next one's.
+        let _left = fs::remove_file(&self.path);
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// What a file is to become.
@@ -149,10 +214,7 @@ fn existing(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 
 /// The file is closed when this returns: what somebody still writes can't be executed.
 fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_if_there(path)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(content)?;
     // Whatever the umask is.
@@ -276,6 +338,43 @@ mod tests {
         let scratch = Scratch::new("killed");
         fs::write(scratch.0.join(".fairlead.tmp-10-x-conflist"), "half").unwrap();
         assert_eq!(put(&scratch.0.join("10-x.conflist"), b"whole", 0o644).unwrap(), Put::New);
+        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn whoever_may_only_read_a_directory_holds_nobody_up() {
+        let scratch = Scratch::new("held");
+        let reader = File::open(&scratch.0).unwrap();
+        reader.lock().unwrap();
+        assert_eq!(put(&scratch.0.join("x"), b"one", 0o644).unwrap(), Put::New);
+        // Nor does a lock of somebody else's making: one that others may open, and a link.
+        let lock = scratch.0.join(Turn::NAME);
+        fs::write(&lock, "").unwrap();
+        fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
+        let open = File::open(&lock).unwrap();
+        open.lock().unwrap();
+        assert_eq!(put(&scratch.0.join("x"), b"two", 0o644).unwrap(), Put::Replaced);
+        std::os::unix::fs::symlink("/dev/null", &lock).unwrap();
+        assert_eq!(put(&scratch.0.join("x"), b"three", 0o644).unwrap(), Put::Replaced);
+        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn writers_take_turns_and_leave_one_whole_file() {
+        let scratch = Scratch::new("turns");
+        let path = scratch.0.join("x");
+        std::thread::scope(|scope| {
+            for letter in b'a'..b'i' {
+                let path = &path;
+                scope.spawn(move || {
+                    for length in 1..40 {
+                        put(path, &vec![letter; length * 1000], 0o644).unwrap();
+                        let found = fs::read(path).unwrap();
+                        assert!(found.len().is_multiple_of(1000) && found.iter().all(|byte| *byte == found[0]));
+                    }
+                });
+            }
+        });
         assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1);
     }
 
