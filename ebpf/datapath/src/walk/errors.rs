@@ -138,11 +138,13 @@ fn translate<K: Kernel>(k: &K, w: &mut Walk, side: Side, forward: bool) -> Actio
     let p = &w.packet;
     // Its own source is changed only where it is the end of the flow that has another name on the other side.
     let src = if side == Side::Leaving || is_of_receiver(w) { new.dst } else { p.tuple.src };
+    let to_node = forward || new.src == p.tuple.src;
     if !translate_quote(k, w, &new, (src, new.src)) {
         return Action::drop(DropReason::Rewrite);
     }
-    // What a router tells the node comes from where that router is.
-    if src == new.dst && w.met.is_of_svc() {
+    // What is told the node comes from where the one is that it asked, which is no service's address; what the node itself tells of
+    // an answer goes to who gave it, who may be the node.
+    if src == new.dst && w.met.is_of_svc() && to_node {
         w.way.stack = Way::HOME;
     }
     Action::DELIVER

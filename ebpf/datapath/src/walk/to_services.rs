@@ -58,7 +58,13 @@ pub fn to_services<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     }
     if w.packet.class == Class::ERROR {
         let action = relate(k, w, Side::FromNode, NO_SLOT);
-        return if action.goes_on() { Action::drop(DropReason::NotAsked) } else { deliver(k, w, action) };
+        if action.goes_on() {
+            return Action::drop(DropReason::NotAsked);
+        }
+        if action.delivers() && w.way.stack != Way::HOME {
+            w.way = out(w.way);
+        }
+        return deliver(k, w, action);
     }
     let mut action = Action::GO_ON;
     if let Some(place) = flow::find(k, w, At::Ingress) {
@@ -68,9 +74,15 @@ pub fn to_services<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         action = stage::open_from_node(k, w);
     }
     if action.delivers() && !is_to_node(w) {
-        w.way = Way { stack: 0, out: Way::UNCUT, end: End::ELSEWHERE, ..w.way };
+        w.way = out(w.way);
     }
     deliver(k, w, action)
+}
+
+/// The way to whoever serves, of what the stack has sent already: by the node's routes, whole.
+#[inline(always)]
+const fn out(way: Way) -> Way {
+    Way { stack: 0, out: Way::UNCUT, end: End::ELSEWHERE, ..way }
 }
 
 /// Whether a packet that is to be translated goes back to the node: to its process as the backend, or with the answer of that.

@@ -201,6 +201,40 @@ fn s80_errors_find_the_socket() {
 }
 
 #[test]
+fn s80_an_error_about_an_answer_goes_to_who_gave_it() {
+    each(|v6, send| {
+        let unreachable = if v6 { (1, 4, 0) } else { (3, 3, 0) };
+        for (backend, lands) in [
+            (Node::pod(1, v6), Landed::Pod(1)),
+            (Node::far_pod(v6), Landed::Outside),
+            (Node::address(v6), Landed::Host),
+        ] {
+            let mut node = node();
+            node.service((Node::vip(v6), 80), UDP, &[(backend, 8080)]);
+            let (landed, got) = asked(send, &mut node, UDP, v6);
+            let reply = answer(&got, 0);
+            let home = match landed {
+                Landed::Pod(slot) => send.pod(&mut node, slot, &reply),
+                Landed::Outside => send.arrives(&mut node, &reply),
+                Landed::Host => {
+                    let mut frame = send.frame(&reply);
+                    (node.asks(&mut frame), seen(&frame))
+                }
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(home.0, Landed::Host);
+            // The socket is gone by then.
+            let mut frame = udp(home.1.ends().0, home.1.ends().1).frame();
+            frame.complete();
+            let mut error = Message::error(Node::address(v6), &frame, unreachable, 500).frame();
+            assert_eq!(node.asks(&mut error), lands, "{backend}");
+            let error = seen(&error);
+            assert_eq!((error.dst, error.quoted().unwrap().ends().0), (backend, (backend, 8080)));
+        }
+    });
+}
+
+#[test]
 fn s80_a_connection_of_the_node_that_meets_such_a_flow_is_translated_itself() {
     each(|v6, send| {
         for (backend, tunnel, expected) in [
