@@ -11,6 +11,9 @@ use ipnetwork::IpNetwork;
 /// flannel and Cilium use, and may be taken while one of them is being replaced.
 pub const VXLAN_PORT: u16 = 4789;
 
+/// The MTU that every link of IPv6 has (RFC 8200 section 5).
+const LEAST_V6: u32 = 1280;
+
 /// Whether packets between nodes go through the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Tunnel {
@@ -141,8 +144,7 @@ impl Network {
         let others = nodes.into_iter().filter(|node| node.name != own);
         // Who always takes the tunnel knows before there is another node.
         let least = if self.tunnel.when == Tunnel::Always { self.own_overhead() } else { 0 };
-        let most = others.filter(tunnelled).filter_map(|node| self.overhead(node)).fold(least, Ord::max);
-        self.mtu.saturating_sub(most)
+        self.without(others.filter(tunnelled).filter_map(|node| self.overhead(node)).fold(least, Ord::max))
     }
 
     /// The MTU of the tunnel's device, for what the host's stack sends by it.
@@ -150,7 +152,12 @@ impl Network {
     #[expect(single_use_lifetimes, reason = "a lifetime in `impl Trait` can't be left out on stable")]
     pub fn tunnel_mtu<'a>(&self, own: &str, nodes: impl IntoIterator<Item = &'a Node>) -> u32 {
         let others = nodes.into_iter().filter(|node| node.name != own);
-        self.mtu.saturating_sub(others.filter_map(|node| self.overhead(node)).fold(self.own_overhead(), Ord::max))
+        self.without(others.filter_map(|node| self.overhead(node)).fold(self.own_overhead(), Ord::max))
+    }
+
+    /// The MTU without what a tunnel adds, but none on which Linux would have no IPv6: what is too large then is cut outside.
+    fn without(&self, overhead: u32) -> u32 {
+        self.mtu.saturating_sub(overhead).max(self.mtu.min(LEAST_V6))
     }
 
     fn own_overhead(&self) -> u32 {
@@ -259,5 +266,10 @@ mod tests {
         assert_eq!(mtu(Tunnel::Auto, &[&own, &v4_only]), 1500);
         assert_eq!(network(Tunnel::Auto, OWN).tunnel_mtu("a", [&own, &beside]), 1450);
         assert_eq!(network(Tunnel::Auto, OWN).tunnel_mtu("a", [&own, &far_v6]), 1430);
+        // Never so small that Linux has no IPv6 on it, save where the uplink's is.
+        for (uplink, expected) in [(1349, 1299), (1329, 1280), (1280, 1280), (900, 900)] {
+            let small = Network { mtu: uplink, ..network(Tunnel::Auto, OWN) };
+            assert_eq!((small.pod_mtu("a", [&far]), small.tunnel_mtu("a", [&far])), (expected, expected), "{uplink}");
+        }
     }
 }

@@ -134,7 +134,7 @@ fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Result<Action, Action> {
         && let Some(hop) = k.node(end.node)
     {
         mtu = overlay::largest(config, &hop, v6);
-        cut_outside = may_cut_outside(w, config, &hop);
+        cut_outside = may_cut_outside(w, config, &hop, length);
     }
     if length > mtu && !cut_outside {
         // The stack cuts what may be cut; the flow's entry lets the pieces pass. It takes nothing that has an address of its
@@ -171,6 +171,9 @@ fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Result<Action, Action> {
     })
 }
 
+/// The MTU that every link of IPv6 has (RFC 8200 section 5).
+const LEAST_V6: u32 = 1280;
+
 /// Whether a packet gets another source here.
 #[inline(always)]
 fn has_new_source(w: &Walk) -> bool {
@@ -178,13 +181,20 @@ fn has_new_source(w: &Walk) -> bool {
 }
 
 /// Whether a packet that is too large for the tunnel may go there as it is, so that the kernel cuts what is around it: it may
-/// be cut, and the stack would not take it to be cut, or would send it past the tunnel, as what goes to the node itself. The
+/// be cut, and the stack would not take it to be cut, or would send it past the tunnel, as what goes to the node itself. So may a
+/// packet of IPv6 that every link has to take, of which its sender would not believe that it is too large (RFC 8200 section 5). The
 /// kernel cuts no outer packets of IPv6.
 #[inline(always)]
-fn may_cut_outside(w: &Walk, config: &Config, hop: &NodeHop) -> bool {
-    let dst = if w.way.translate != 0 { w.draft.target.dst } else { w.packet.tuple.dst };
+fn may_cut_outside(w: &Walk, config: &Config, hop: &NodeHop, length: u32) -> bool {
     let (outer, _) = overlay::ends(config, hop);
-    w.packet.no_fragment == 0 && hop.is_tunnelled(false) && outer.is_v4() && (has_new_source(w) || dst == hop.v4)
+    if !outer.is_v4() {
+        return false;
+    }
+    if w.packet.v6 == 1 {
+        return length <= LEAST_V6 && hop.is_tunnelled(true);
+    }
+    let dst = if w.way.translate != 0 { w.draft.target.dst } else { w.packet.tuple.dst };
+    w.packet.no_fragment == 0 && hop.is_tunnelled(false) && (has_new_source(w) || dst == hop.v4)
 }
 
 /// The length of a packet, or of the segments of an aggregate, without the Ethernet header.

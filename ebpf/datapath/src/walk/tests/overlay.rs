@@ -278,6 +278,27 @@ fn policy_holds_for_what_comes_through_the_tunnel() {
 }
 
 #[test]
+fn what_every_link_of_ipv6_takes_is_cut_outside_where_the_uplink_is_no_larger() {
+    tunnelled(|node, v6, send| {
+        node.host.config.mtu = 1280;
+        let (takes, headers) = if v6 { (1280, 48) } else { (1230, 28) };
+        for (size, expected) in [(takes, Landed::Node(0)), (takes + 1, Landed::Refused(DropReason::TooLarge))] {
+            let mut message = udp((Node::pod(0, v6), CLIENT), (Node::far_pod(v6), 53));
+            message.payload = std::vec![7; size - headers];
+            message.no_fragment = true;
+            assert_eq!(node.pod_sends(0, &mut send.frame(&message)), expected, "{size}");
+        }
+        // What is around it of IPv6 is not cut.
+        node.host.config = Config { v4: crate::Addr::UNSPECIFIED, ..node.host.config };
+        if v6 {
+            let mut message = udp((Node::pod(0, v6), CLIENT), (Node::far_pod(v6), 53));
+            message.payload = std::vec![7; 1280 - headers];
+            assert_eq!(node.pod_sends(0, &mut send.frame(&message)), Landed::Refused(DropReason::TooLarge));
+        }
+    });
+}
+
+#[test]
 fn the_tunnel_takes_less_than_the_uplink() {
     tunnelled(|node, v6, send| {
         for underlay in [false, true] {
