@@ -1,5 +1,7 @@
 //! Nodes, the processes on them and their agents.
 
+use std::fs::File;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
@@ -7,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::binaries::binary;
 use crate::link::Pool;
@@ -251,11 +254,37 @@ impl Node {
         self.must_run(&["mount", "--make-rshared", "/sys"]);
     }
 
+    /// Starts an agent that has its objects from an API server, to which this kubeconfig leads, and waits until it is ready.
+    pub fn start_agent_of_cluster(&self, kubeconfig: &Path) -> Agent<'_> {
+        let program = lab_works(&self.vantage, binary("fairlead"));
+        let arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
+        let agent = self.launch_from(["--kubeconfig", &kubeconfig.to_string_lossy()], &[], &program, &arguments);
+        agent.wait_ready();
+        agent
+    }
+
+    /// Its network namespace, for a thread of the test that is to be a process of this node.
+    ///
+    /// # Panics
+    /// When the lab has ended.
+    #[must_use]
+    pub fn network(&self) -> File {
+        let opened = UnixStream::connect(self.directory.join(format!("{}.sock", self.name)))
+            .and_then(|worker| Ok(getsockopt(&worker, sockopt::PeerCredentials)?.pid()))
+            .and_then(|pid| File::open(format!("/proc/{pid}/ns/net")));
+        lab_works(&self.vantage, opened.map_err(anyhow::Error::from))
+    }
+
     fn launch<'a>(&self, before: &[&'a str], program: &'a Path, arguments: &[&'a str]) -> Agent<'_> {
         let objects = self.manifests.directory().to_string_lossy().into_owned();
+        self.launch_from(["--objects", &objects], before, program, arguments)
+    }
+
+    fn launch_from(&self, source: [&str; 2], before: &[&str], program: &Path, arguments: &[&str]) -> Agent<'_> {
         let program = program.to_string_lossy();
         let mut argv = before.to_vec();
-        argv.extend([&program, "agent", "--node", &self.name, "--objects", &objects]);
+        argv.extend([&program, "agent", "--node", &self.name]);
+        argv.extend(source);
         argv.extend(arguments);
         let process = self.spawn("agent", &argv, &[]);
         *self.agent.lock().expect("no holder panics") = Some(process);

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::net::IpAddr;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,16 @@ use fairlead_objects::names::{Ask, MOST_ADDRESSES, RULES, SOCKET, Said};
 use super::agent::Agent;
 use super::budget::Budget;
 use super::response;
-use super::rules::{self, Rules};
+use super::rules::{self, Rules, RulesError};
 use crate::counter::Counter;
 use crate::files::stamp;
 use crate::meter::Histogram;
 
-/// How often the agent's file is looked at.
+/// How often the agent's file is looked at while nobody asks.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How old what is known of it may be when somebody is answered, in nanoseconds. A pod whose rules are new in it has yet to start.
+const FRESH: u64 = 1_000_000;
 
 /// How long the agent's word about a client, a name and addresses is good, if the answer does not last longer than the one
 /// that it was about by more than that: the agent adds five seconds to what it is asked for.
@@ -73,10 +77,24 @@ pub struct Gate {
     pub counters: Counters,
     /// Whether there are rules at all.
     is_used: AtomicBool,
+    /// Whether there is a file that can't be read: then any answer may concern policy.
+    is_unread: AtomicBool,
+    file: OnceLock<File>,
     rules: RwLock<Arc<Rules>>,
     agent: OnceLock<Arc<Agent>>,
     said: Mutex<HashMap<Key, Word>>,
     budget: Mutex<Budget>,
+}
+
+/// The agent's file.
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    begin: Instant,
+    /// When it is to be looked at again, in nanoseconds since then.
+    next: AtomicU64,
+    /// The state that it was read in last.
+    read: Mutex<Option<u64>>,
 }
 
 /// A client, a name, and addresses: those of both families are asked for side by side.
@@ -107,63 +125,103 @@ pub enum Look {
 pub struct Question {
     ask: Ask,
     until: Instant,
+    /// Whether a rule for the client has the name. Else nobody knows what rules have.
+    is_covered: bool,
 }
 
 impl Gate {
     /// Does as the agent says that shares this directory, in the current runtime.
     pub fn follow(self: &Arc<Self>, directory: &Path) {
         let _once = self.agent.set(Agent::connect(&directory.join(SOCKET)));
-        let (gate, path) = (Arc::clone(self), directory.join(RULES));
-        let mut before = None;
-        let mut look = move || {
-            let mark = stamp(&path).ok();
-            if mark.is_some() && mark != before {
-                before = mark;
-                match rules::read(&path) {
-                    Ok(rules) => gate.set_rules(rules),
-                    // What is known stays.
-                    Err(error) => {
-                        tracing::warn!(path = %path.display(), %error, "which names rules have is not known");
-                    }
-                }
-            }
-        };
+        let (path, begin) = (directory.join(RULES), Instant::now());
+        let _once = self.file.set(File { path, begin, next: AtomicU64::new(0), read: Mutex::default() });
         // Before anybody is answered.
-        look();
+        self.keep_up();
+        let gate = Arc::clone(self);
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(LOOK).await;
-                look();
+                gate.keep_up();
             }
         });
     }
 
+    /// Reads the agent's file if it has changed. It is small, and in memory.
+    fn keep_up(&self) {
+        let Some(file) = self.file.get() else { return };
+        let now = || u64::try_from(file.begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        if now() < file.next.load(Ordering::Acquire) {
+            return;
+        }
+        let mut read = file.read.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who waited for it knows what another has read.
+        if now() < file.next.load(Ordering::Acquire) {
+            return;
+        }
+        let begin = now();
+        match stamp(&file.path).map(mark) {
+            Ok(mark) if *read == Some(mark) => {}
+            Ok(mark) => {
+                *read = Some(mark);
+                match rules::read(&file.path) {
+                    Ok(rules) => self.set_rules(rules),
+                    Err(error) => self.cannot_read(&file.path, &error),
+                }
+            }
+            // What is known stays.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                *read = None;
+                self.cannot_read(&file.path, &error.into());
+            }
+        }
+        file.next.store(begin.saturating_add(FRESH), Ordering::Release);
+    }
+
+    /// What is known stays, and the agent is asked about all else.
+    fn cannot_read(&self, path: &Path, error: &RulesError) {
+        if !self.is_unread.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                path = %path.display(), %error, "which names rules have is not known: the agent is asked about every answer"
+            );
+        }
+    }
+
     fn set_rules(&self, rules: Rules) {
-        self.is_used.store(!rules.is_empty(), Ordering::Relaxed);
+        let is_used = !rules.is_empty();
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.is_used.store(is_used, Ordering::Relaxed);
+        self.is_unread.store(false, Ordering::Relaxed);
     }
 
     /// What becomes of a response to a client.
     #[must_use]
     pub fn look(&self, client: IpAddr, message: &[u8]) -> Look {
-        if !self.is_used.load(Ordering::Relaxed) {
+        self.keep_up();
+        let is_unread = self.is_unread.load(Ordering::Relaxed);
+        if !is_unread && !self.is_used.load(Ordering::Relaxed) {
             return Look::Goes;
         }
         let rules = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner));
         let client = client.to_canonical();
         let Some(names) = rules.of_client(client) else {
+            if is_unread {
+                return self.look_unread(client, message);
+            }
             if rules.is_elsewhere(client, || response::asked(message)) {
                 self.counters.elsewhere.increment();
             }
             return Look::Goes;
         };
-        let Some(name) = response::asked(message).filter(|name| names.matches(name)) else { return Look::Goes };
+        let Some(name) = response::asked(message).filter(|name| names.matches(name)) else {
+            return if is_unread { self.look_unread(client, message) } else { Look::Goes };
+        };
         match response::addresses(message) {
             Some(found) if found.addresses.is_empty() => {
                 response::without_hints(message).map_or(Look::Goes, Look::Instead)
             }
-            Some(found) if found.addresses.len() <= MOST_ADDRESSES => self.consider(client, name, found),
+            Some(found) if found.addresses.len() <= MOST_ADDRESSES => self.consider(client, name, found, true),
             _ => {
                 self.counters.refused.increment();
                 Look::Fails
@@ -171,7 +229,17 @@ impl Gate {
         }
     }
 
-    fn consider(&self, client: IpAddr, name: String, found: response::Addresses) -> Look {
+    /// The same where nobody knows what rules have: the agent says so, as long as it is there.
+    fn look_unread(&self, client: IpAddr, message: &[u8]) -> Look {
+        let found = response::addresses(message)
+            .filter(|found| !found.addresses.is_empty() && found.addresses.len() <= MOST_ADDRESSES);
+        match response::asked(message).zip(found) {
+            Some((name, found)) => self.consider(client, name, found, false),
+            None => Look::Goes,
+        }
+    }
+
+    fn consider(&self, client: IpAddr, name: String, found: response::Addresses, is_covered: bool) -> Look {
         let (now, response::Addresses { addresses, ttl }) = (Instant::now(), found);
         let until = now.checked_add(Duration::from_secs(ttl.into())).unwrap_or(now);
         let key = (client, name, digest(&addresses));
@@ -185,17 +253,21 @@ impl Gate {
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         let may = budget.spend(client, addresses.len(), now);
         drop(budget);
+        if !may && !is_covered {
+            return Look::Goes;
+        }
         if !may {
             self.counters.crowded.increment();
             return Look::Fails;
         }
         let (client, name, _) = key;
-        Look::Ask(Box::new(Question { ask: Ask { id: 0, client, name, ttl, addresses }, until }))
+        let ask = Ask { id: 0, client, name, ttl, addresses };
+        Look::Ask(Box::new(Question { ask, until, is_covered }))
     }
 
     /// Asks the agent whether a response goes.
     pub async fn ask(&self, question: Question) -> bool {
-        let Question { ask, until } = question;
+        let Question { ask, until, is_covered } = question;
         let (key, asked) = ((ask.client, ask.name.clone(), digest(&ask.addresses)), Instant::now());
         let said = match self.agent.get() {
             Some(agent) => agent.ask(ask).await,
@@ -216,7 +288,7 @@ impl Gate {
             }
             words.insert(key, Word { asked, until });
         }
-        matches!(said, Some(Said::InForce | Said::NotCovered))
+        matches!(said, Some(Said::InForce | Said::NotCovered)) || (said.is_none() && !is_covered)
     }
 
     /// The response that goes in place of one that does not.
@@ -243,6 +315,13 @@ impl Gate {
     }
 }
 
+/// A state of a file, in a number.
+fn mark(stamp: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    stamp.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Addresses, in whatever order.
 fn digest(addresses: &[IpAddr]) -> u64 {
     let each = |ip: &IpAddr| {
@@ -255,6 +334,12 @@ fn digest(addresses: &[IpAddr]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use fairlead_objects::DomainName;
+    use fairlead_objects::names::NameRules;
+    use hickory_proto::op::{Message, MessageType, OpCode, Query};
+    use hickory_proto::rr::rdata::A;
+    use hickory_proto::rr::{Name, RData, Record, RecordType};
+
     use super::*;
 
     #[test]
@@ -265,8 +350,8 @@ mod tests {
         for _ in 0..3 {
             for ip in ["192.0.2.1", "2001:db8::1"] {
                 let found = response::Addresses { addresses: vec![ip.parse().unwrap()], ttl: 30 };
-                if let Look::Ask(question) = gate.consider(client, "a.example".to_owned(), found) {
-                    let Question { ask, until } = *question;
+                if let Look::Ask(question) = gate.consider(client, "a.example".to_owned(), found, true) {
+                    let Question { ask, until, .. } = *question;
                     let key = (ask.client, ask.name, digest(&ask.addresses));
                     gate.said.lock().unwrap().insert(key, Word { asked: Instant::now(), until });
                     asked.push(ip);
@@ -274,5 +359,76 @@ mod tests {
             }
         }
         assert_eq!(asked, ["192.0.2.1", "2001:db8::1"], "a question each");
+    }
+
+    fn answer(name: &str) -> Vec<u8> {
+        let mut message = Message::new(7, MessageType::Response, OpCode::Query);
+        let name = Name::from_ascii(name).unwrap();
+        message.add_query(Query::query(name.clone(), RecordType::A));
+        message.add_answer(Record::from_rdata(name, 30, RData::A(A([192, 0, 2, 1].into()))));
+        message.to_vec().unwrap()
+    }
+
+    fn rules(client: IpAddr) -> Vec<u8> {
+        let mut rules = NameRules::default();
+        rules.lists.push(vec![DomainName::parse("a.example").unwrap()]);
+        rules.clients.insert(client, 0);
+        rules.encode()
+    }
+
+    /// An empty directory of this test's own.
+    fn directory(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("fairlead-gate-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// The agent renames a whole file into its place.
+    fn put(directory: &Path, content: &[u8]) {
+        std::fs::write(directory.join("new"), content).unwrap();
+        std::fs::rename(directory.join("new"), directory.join(RULES)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn p76_rules_hold_for_what_is_answered_after_they_were_written() {
+        let (directory, gate) = (directory("fresh"), Arc::new(Gate::default()));
+        gate.follow(&directory);
+        // Nothing else runs on this thread meanwhile.
+        for number in 1..100 {
+            let client: IpAddr = [10, 244, 1, number].into();
+            assert!(matches!(gate.look(client, &answer("a.example")), Look::Goes), "nobody has rules for {client}");
+            put(&directory, &rules(client));
+            std::thread::sleep(Duration::from_nanos(FRESH));
+            assert!(matches!(gate.look(client, &answer("a.example")), Look::Ask(_)), "{client} has some");
+            assert!(matches!(gate.look(client, &answer("b.example")), Look::Goes));
+        }
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[tokio::test]
+    async fn p77_where_rules_cannot_be_read_the_agent_is_asked_about_every_answer() {
+        let (directory, gate) = (directory("unread"), Arc::new(Gate::default()));
+        let [known, other]: [IpAddr; 2] = [[10, 244, 1, 1].into(), [10, 244, 1, 2].into()];
+        // From the beginning, too.
+        put(&directory, b"{");
+        gate.follow(&directory);
+        for client in [known, other] {
+            assert!(matches!(gate.look(client, &answer("a.example")), Look::Ask(_)), "{client}");
+        }
+        put(&directory, &rules(known));
+        std::thread::sleep(Duration::from_nanos(FRESH));
+        assert!(matches!(gate.look(other, &answer("a.example")), Look::Goes), "they can be read again");
+        put(
+            &directory,
+            &String::from_utf8(rules(other)).unwrap().replace("\"version\":1", "\"version\":2").into_bytes(),
+        );
+        std::thread::sleep(Duration::from_nanos(FRESH));
+        for (client, name) in [(known, "a.example"), (known, "b.example"), (other, "a.example")] {
+            assert!(matches!(gate.look(client, &answer(name)), Look::Ask(_)), "{client} {name}");
+        }
+        // There is no agent here: what is known to be covered fails, and all else goes.
+        assert!(gate.pass(known, &answer("a.example")).await.is_some());
+        assert!(gate.pass(other, &answer("a.example")).await.is_none());
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

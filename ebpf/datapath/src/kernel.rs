@@ -56,6 +56,10 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// The interface that the packet came in by, 0 when the node itself made it.
     fn ingress_ifindex(&self) -> u32;
 
+    /// Whether a socket of the node has sent the packet: what comes in has none once the stack has it (`ip6_rcv_core` in
+    /// net/ipv6/ip6_input.c), nor has what that forwards.
+    fn has_socket(&self) -> bool;
+
     /// Where the node's routes lead a packet of this length (without an Ethernet header), with the tuple that it is to get.
     fn route(&self, w: &mut Walk, length: u32) -> Onward;
 

@@ -24,7 +24,7 @@ async fn is_cleared(client: &Client) -> bool {
 }
 
 /// Gives the agent's user these rules.
-async fn allow(admin: &Client, name: &str, rules: &Value) {
+pub(crate) async fn allow(admin: &Client, name: &str, rules: &Value) {
     create_of_cluster::<ClusterRole>(admin, json!({"metadata": {"name": name}, "rules": rules})).await;
     let binding = json!({
         "metadata": {"name": name},
@@ -35,7 +35,7 @@ async fn allow(admin: &Client, name: &str, rules: &Value) {
 }
 
 /// The rules of the first document of a manifest that has any.
-fn rules(manifest: &str) -> Value {
+pub(crate) fn rules(manifest: &str) -> Value {
     let path = fairlead_tree::path("manifests").unwrap().join(manifest);
     let all: Vec<Value> = serde_saphyr::from_multiple(&std::fs::read_to_string(path).unwrap()).unwrap();
     all.into_iter().find_map(|one| one.get("rules").cloned()).unwrap()

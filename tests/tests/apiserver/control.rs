@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use fairlead_cluster::{Builder, CLUSTER, KUBE_PROXY};
 use fairlead_objects::kubernetes::{Access, Cluster};
-use nix::sched::{CloneFlags, unshare};
+use fairlead_tests::Node;
+use nix::sched::{CloneFlags, setns, unshare};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 
 /// How long anything may take on a machine that is busy with other tests.
@@ -31,7 +32,7 @@ pub(crate) const AGENT: &str = "agent";
 /// One test at a time: an API server takes half a second of two cores to start.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// A control plane of this thread's own network namespace. It ends with the test.
+/// A control plane in this thread's network namespace. It ends with the test.
 pub(crate) struct Control {
     dir: PathBuf,
     etcd: Option<Child>,
@@ -43,9 +44,19 @@ pub(crate) struct Control {
 impl Control {
     /// Starts etcd in a fresh network namespace.
     pub(crate) fn new(name: &str) -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         unshare(CloneFlags::CLONE_NEWNET).expect("the test runs as root");
         ip(&["link", "set", "lo", "up"]);
+        Self::here(name)
+    }
+
+    /// Starts etcd on a node of a lab, of which this thread becomes a process.
+    pub(crate) fn on(node: &Node, name: &str) -> Self {
+        setns(node.network(), CloneFlags::CLONE_NEWNET).expect("the test runs as root");
+        Self::here(name)
+    }
+
+    fn here(name: &str) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         ip(&["address", "add", &format!("{FIRST}/32"), "dev", "lo"]);
         ip(&["address", "add", &format!("{SECOND}/32"), "dev", "lo"]);
         let dir = std::env::temp_dir().join(format!("fairlead-control-{}-{name}", std::process::id()));

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use fairlead_tests::frames::flags::{ACK, PSH, RST, SYN};
-use fairlead_tests::frames::{Segment, TCP, UDP, Wire, datagram, ends, fragment, segment};
-use fairlead_tests::{Drops, Probe, Probes};
+use fairlead_tests::frames::{IPV6, Segment, TCP, UDP, Wire, datagram, ends, fragment, ipv6, segment};
+use fairlead_tests::{Drops, Lab, Probe, ProbeError, Probes, ServiceManifest, Via};
 use serde_json::json;
 
-use crate::world::{MARK, assert_nothing_smuggled, policy, wait_until_silent, world};
+use crate::world::{MARK, SILENCE, assert_nothing_smuggled, policy, smuggled, wait_until_silent, world};
 
 /// How often each is tried: the packets have to meet on a CPU.
 const TRIES: u16 = 20;
@@ -145,4 +145,118 @@ fn s47_who_sends_first_fragments_all_the_time_takes_no_datagram_of_others() {
     assert_eq!(Drops::of(here).count("fragment"), dropped, "a pod has places of its own on its node");
     // Elsewhere, one pod of 128 shares the flooder's.
     assert!(lost <= 2, "{lost} of {} were lost", rest.len());
+}
+
+/// An IPv6 datagram in two fragments, of which the first has so many options that the stack copies what it cuts again.
+fn with_options(own: IpAddr, to: IpAddr, id: u16, mark: &[u8]) -> Option<[Vec<u8>; 2]> {
+    const HOP_BY_HOP: u8 = 0;
+    const FRAGMENT: u8 = 44;
+    let (IpAddr::V6(src), IpAddr::V6(dst)) = (own, to) else { return None };
+    let payload = [mark, &[0; 2200]].concat();
+    let (_, whole) = datagram(own, to, (44_000 + id, 53), &payload);
+    let (first, later) = whole[40..].split_at(1000);
+    // One that whoever does not know it skips (RFC 8200 section 4.2, RFC 4727), and padding.
+    let options = [&[FRAGMENT, 32, 0x1e, 255][..], &[0; 255], &[1, 3, 0, 0, 0]].concat();
+    let (_, first) = fragment((own, to), UDP, id, (0, true), first);
+    let (_, later) = fragment((own, to), UDP, id, (1000, false), later);
+    Some([ipv6(src, dst, HOP_BY_HOP, 64, &[&options, &first[40..]].concat()), later])
+}
+
+/// Where conntrack puts IPv6 fragments together, the stack makes new packets of what it forwards, which have come in nowhere: so does
+/// what the node itself sends, which policy lets in.
+#[test]
+fn s85_fragments_that_the_stack_makes_anew_of_what_others_sent_are_not_the_nodes() {
+    const ADDRESSES: [&str; 2] = ["fd00:198:18:85::1", "fd00:198:18:85::2"];
+    let lab = Lab::builder().nodes(1).agent(&["--exclude-uplinks=aside*"]).start();
+    let node = lab.node("node-1");
+    let victim = node.pod("anew/victim").label("role", "victim").udp(53).start();
+    let open = node.pod("anew/open").udp(53).start();
+    let sender = node.pod("anew/sender").start();
+    policy(&lab, "anew", "victim", &json!({"policyTypes": ["Ingress"]}));
+    let [v4, closed, served]: [IpAddr; 3] =
+        ["10.96.85.1", "fd00:10:96::85:1", "fd00:10:96::85:2"].map(|ip| ip.parse().unwrap());
+    for (name, ips, pod) in [("closed", vec![v4, closed], &victim), ("served", vec![served], &open)] {
+        let service = ServiceManifest::new(&format!("anew/{name}")).ips(&ips).udp("ask", 53, 53);
+        lab.apply(&service.endpoint(pod).yaml());
+    }
+    // A machine behind the node, at an interface that Fairlead leaves alone.
+    let guest = node.guest("aside");
+    let (here, there) = ([2, 0, 0, 0, 0x85, 1], [2, 0, 0, 0, 0x85, 2]);
+    node.must_run(&[
+        "ip",
+        "link",
+        "add",
+        "aside",
+        "address",
+        "02:00:00:00:85:01",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "address",
+        "02:00:00:00:85:02",
+        "netns",
+        "aside",
+    ]);
+    for (place, ip, device) in [(node.vantage(), ADDRESSES[0], "aside"), (&guest, ADDRESSES[1], "eth0")] {
+        place.must_run(&["ip", "addr", "add", &format!("{ip}/64"), "dev", device, "nodad"]);
+        place.must_run(&["ip", "link", "set", device, "up"]);
+    }
+    guest.must_run(&["ip", "route", "add", "default", "via", ADDRESSES[0]]);
+    let nft = "table ip6 t { chain c { type filter hook prerouting priority 0; ct state new accept; }; }";
+    node.must_run(&["nft", nft]);
+    wait_until_silent_by_udp(&lab, &sender, victim.ips()[1]);
+    lab.wait_until("the guest reaches a pod", || guest.udp(open.ips()[1], 53));
+    for ip in [closed, served] {
+        lab.wait_in_force(node, [(ip, 53).into()]);
+    }
+    let [own, of_node]: [IpAddr; 2] = [ADDRESSES[1].parse().unwrap(), node.v6().into()];
+    let mut at_guest = Wire { packets: guest.packets("eth0"), own: there, gateway: here };
+    let mut at_pod = Wire::of(&sender);
+    let mut seen = [victim.packets("eth0"), open.packets("eth0")];
+    let mut id = 0;
+    let mut send = |wire: &mut Wire, from: IpAddr, to: IpAddr| {
+        id += 1;
+        for packet in with_options(from, to, id, MARK).expect("both are of IPv6") {
+            wire.send(IPV6, &packet);
+        }
+    };
+    // The stack makes them anew indeed: those for an open pod arrive with another identification.
+    send(&mut at_guest, own, open.ips()[1]);
+    let first = seen[1].wait_for(Duration::from_secs(10), smuggled).expect("what policy allows arrives");
+    assert_ne!(first.bytes()[14 + 40 + 264 + 4..][..4], [0, 0, 0, 1], "conntrack puts them together");
+    seen[1].collect(Duration::from_millis(60), smuggled);
+    let before = Drops::of(node).counts();
+    for _ in 0..TRIES {
+        for to in [victim.ips()[1], closed, served] {
+            send(&mut at_guest, own, to);
+            // As the node itself, at an interface where nobody asks.
+            send(&mut at_guest, of_node, to);
+        }
+        send(&mut at_pod, sender.ips()[1], victim.ips()[1]);
+        send(&mut at_pod, sender.ips()[1], closed);
+    }
+    for packets in &mut seen {
+        assert_nothing_smuggled(packets, "fragments that the stack made anew");
+    }
+    let dropped = |reason: &str| {
+        Drops::of(node).count(reason) - before.get(reason).copied().unwrap_or_default() >= u64::from(TRIES)
+    };
+    lab.wait_until("they are counted", || {
+        if dropped("rejected") && dropped("ingress_policy") { Ok(()) } else { Err(Drops::of(node).counts()) }
+    });
+    // The node's own reach the Service, fragments too.
+    let large = Probe::udp(closed, 53).payload(4000).answer_payload(4000);
+    lab.wait_until("the node reaches its pod", || node.via(Via::Packet).probe(&large));
+}
+
+/// Waits until a pod's UDP port gives no answer.
+#[track_caller]
+fn wait_until_silent_by_udp(lab: &Lab, from: &impl Probes, to: IpAddr) {
+    let probe = Probe::udp(to, 53).timeout(SILENCE);
+    lab.wait_until("policy is in force", || match from.probe(&probe) {
+        Err(ProbeError::TimedOut) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
 }

@@ -293,3 +293,52 @@ fn s73_hundreds_of_containers_of_somebody_elses_come_and_go() {
         assert!(!log.contains(trouble), "{log}");
     }
 }
+
+/// A router further on takes less than the interface that leads there, and tells nobody: a route says so.
+#[test]
+fn s77_segments_fit_in_what_a_route_says_and_nobody_has_to_be_told() {
+    const PORTS: [u16; 2] = [30_177, 30_178];
+    const MTU: usize = 1300;
+    let lab = Lab::builder().nodes(1).start();
+    let node = lab.node("node-1").as_ref();
+    let (behind, network) = (guest(node, "behind"), Network::new(77));
+    network.join(node, "behind", &behind);
+    behind.serve("behind", &[8080], &[5300]);
+    let service = service("s77", 77).node_ports(&PORTS).endpoint_outside(network.guest);
+    lab.apply(&service.yaml());
+    for (to, length) in network.guest.iter().zip([32, 128]) {
+        ip(node, &format!("route add {to}/{length} dev behind mtu lock {MTU}"));
+    }
+    let client = lab.client();
+    for to in node.ips() {
+        lab.wait_until("the service answers", || client.tcp(to, PORTS[0]));
+        let mut seen = [client.packets("eth0"), behind.packets("eth0")];
+        for (sent, answered) in [(300_000, 100), (100, 300_000)] {
+            let probe = Probe::tcp(to, PORTS[0]).payload(sent).answer_payload(answered);
+            let reply = client.probe(&probe.timeout(Duration::from_secs(5))).unwrap();
+            assert_eq!((reply.server.got, reply.server.pad.len()), (sent, answered), "{to}");
+        }
+        let [at_client, at_server] = &mut seen;
+        let (place, kind) = if to.is_ipv4() { (34, [3, 4]) } else { (54, [2, 0]) };
+        let told = at_client.collect(Duration::from_millis(100), |frame| {
+            let bytes = frame.bytes();
+            let is_icmp = if to.is_ipv4() { bytes.get(23) == Some(&1) } else { bytes.get(20) == Some(&58) };
+            !frame.outgoing && is_icmp && bytes.get(place..place + 2) == Some(&kind)
+        });
+        assert!(told.is_empty(), "{to}: {} segments were too large", told.len());
+        // What either end sends there fits, once the kernel has made segments of it: it says in its SYN what it takes.
+        let syns = at_server.collect(Duration::from_millis(100), |frame| {
+            let bytes = frame.bytes();
+            let header = 14 + if to.is_ipv4() { 20 } else { 40 };
+            bytes.get(header + 13).is_some_and(|flags| flags & 0x12 == 2)
+                && bytes.get(header + 2..header + 4) == Some(&[0x1f, 0x90])
+        });
+        assert!(!syns.is_empty(), "{to}: the client's SYN comes by");
+        for syn in syns {
+            let bytes = syn.bytes();
+            let options = &bytes[14 + if to.is_ipv4() { 20 } else { 40 } + 20..];
+            let most = u16::try_from(MTU - if to.is_ipv4() { 40 } else { 60 }).unwrap();
+            assert_eq!(options[..4], [&[2, 4][..], &most.to_be_bytes()].concat(), "{to}");
+        }
+    }
+}

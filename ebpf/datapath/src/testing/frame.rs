@@ -19,6 +19,8 @@ pub struct Frame {
     pub mark: u32,
     /// The interface that it came in by, 0 when the node made it.
     pub ingress: u32,
+    /// Whether the stack has made it of what it forwards, so that no socket has sent it.
+    pub is_remade: bool,
     /// When it is to leave, by the kernel's clock, if it is to wait.
     pub departs: Option<u64>,
     /// The VLAN that it is tagged for.

@@ -355,6 +355,10 @@ impl Kernel for Host {
         self.frame.borrow().ingress
     }
 
+    fn has_socket(&self) -> bool {
+        !self.frame.borrow().is_remade
+    }
+
     fn route(&self, w: &mut Walk, _: u32) -> Onward {
         let t = if w.way.translate != 0 { &w.draft.target } else { &w.packet.tuple };
         let to = peer::lookup(self, t.dst);

@@ -204,6 +204,8 @@ fn obstacle(host: &Host, hook: Hook, sent: &Frame, fate: Fate) -> Option<&'stati
     let limited = flows.any_capacity.get() != usize::MAX;
     if sent.vlan.is_some() {
         Some("it has a tag, and a test run's is in none of its fields")
+    } else if sent.is_remade {
+        Some("no socket has sent it, and a test run's is from one")
     } else if sent.partial.is_some() {
         Some("its checksum is left to the hardware, and a test run's is complete")
     } else if !matches!(host.config.pickup_until, 0 | u32::MAX) {

@@ -6,14 +6,17 @@ use crate::config::Config;
 use crate::drop::DropReason;
 use crate::flow::stage::forget;
 use crate::flow::{self, FlowFlags, FlowState, Place, Tracked};
-use crate::kernel::{Kernel, stages};
+use crate::kernel::{Kernel, Onward, stages};
 use crate::overlay;
 use crate::packet::stage::clamp_mss;
 use crate::packet::{ETH_LEN, IcmpError, Packet, decrement_ttl, headers_len, rewrite, says_mss};
-use crate::peer::{NO_NODE, NO_SLOT, NodeHop};
+use crate::peer::{NO_NODE, NO_SLOT, NodeHop, slot_at};
 use crate::register::Register;
 use crate::scratch::{Walk, Way};
 use crate::svc;
+
+/// A length that no way takes: the kernel says what it does take.
+const LARGEST: u32 = u32::MAX;
 
 stages! {
     fn hand_over() -> Action, as HandOver;
@@ -155,8 +158,14 @@ fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Result<Action, Action> {
     let from_node = from != u32::from(NO_NODE);
     if (end.slot == NO_SLOT || from_node) && says_mss(&w.packet) {
         // What the receiver sends comes by the way that this packet goes, and leaves by the one that this packet came.
+        // Either way may take less than its interface: routes say so.
         if from_node && let Some(hop) = k.node(from as u16) {
             mtu = mtu.min(overlay::largest(config, &hop, v6));
+        } else if slot_at(k, k.ifindex()).is_none() {
+            mtu = mtu.min(way_back(k, w).mtu_or(mtu));
+        }
+        if end.slot == NO_SLOT {
+            mtu = mtu.min(k.route(w, LARGEST).mtu_or(mtu));
         }
         if !clamp_mss(k, w, mtu) {
             return Err(Action::drop(DropReason::Rewrite));
@@ -173,6 +182,18 @@ fn send_on<K: Kernel>(k: &K, w: &mut Walk) -> Result<Action, Action> {
 
 /// The MTU that every link of IPv6 has (RFC 8200 section 5).
 const LEAST_V6: u32 = 1280;
+
+/// The way on which a packet came, as the node's routes have it.
+#[inline(always)]
+fn way_back<K: Kernel>(k: &K, w: &mut Walk) -> Onward {
+    let translate = w.way.translate;
+    w.way.translate = 0;
+    w.packet.tuple = w.packet.tuple.reversed();
+    let onward = k.route(w, LARGEST);
+    w.packet.tuple = w.packet.tuple.reversed();
+    w.way.translate = translate;
+    onward
+}
 
 /// Whether a packet gets another source here.
 #[inline(always)]

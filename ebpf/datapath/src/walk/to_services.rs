@@ -47,9 +47,10 @@ pub fn to_services<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     if k.ingress_ifindex() != 0 || is_marked(k) {
         return nobody();
     }
-    // The same of other IPv6 fragments, which the stack makes anew of what it forwards: from which address they come is all that
-    // tells them from the node's.
-    if w.packet.v6 == 1 && w.packet.fragment != Fragment::NONE && !is_of_node(k, w.packet.tuple.src) {
+    // The same of other IPv6 fragments, which the stack makes anew of what it forwards: the node's own are from a socket, and from an
+    // address of its own, which anybody can name.
+    if w.packet.v6 == 1 && w.packet.fragment != Fragment::NONE && !(k.has_socket() && is_of_node(k, w.packet.tuple.src))
+    {
         return Action::drop(DropReason::Rejected);
     }
     let sender = FragmentKey::from_node(w.packet.tuple.src);

@@ -6,9 +6,9 @@ use core::ptr::read_volatile;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_csum_update, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_l4_csum_replace,
-    bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
-    bpf_skb_set_tstamp, bpf_skb_vlan_pop,
+    bpf_csum_update, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
+    bpf_l4_csum_replace, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room,
+    bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_set_tstamp, bpf_skb_vlan_pop,
 };
 use aya_ebpf::programs::TcContext;
 use fairlead_datapath::bandwidth::{Bandwidth, Pace};
@@ -190,6 +190,12 @@ impl Kernel for Skb {
     fn ingress_ifindex(&self) -> u32 {
         // SAFETY: a field of the context.
         unsafe { (*self.raw()).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn has_socket(&self) -> bool {
+        // SAFETY: a helper call with the program's context.
+        unsafe { bpf_get_socket_cookie(self.raw().cast()) != 0 }
     }
 
     #[inline(always)]

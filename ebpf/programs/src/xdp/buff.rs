@@ -183,6 +183,11 @@ impl Kernel for Buff {
     }
 
     #[inline(always)]
+    fn has_socket(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn route(&self, _: &mut Walk, _: u32) -> Onward {
         Onward::NOWHERE
     }

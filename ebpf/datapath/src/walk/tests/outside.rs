@@ -422,3 +422,28 @@ fn s77_the_segment_size_of_a_client_fits_in_the_interface_that_it_is_behind() {
         }
     });
 }
+
+/// Routes may know of a smaller size on the way than the interface has.
+#[test]
+fn s77_the_segment_size_of_a_connection_fits_in_the_routes_to_both_ends() {
+    each(|v6, send| {
+        for backend in [ip(if v6 { "2001:db8:113::9" } else { "203.0.113.9" }), Node::far_pod(v6)] {
+            let (mut node, _) = node_port(v6, TCP, &[(backend, 8080)], 0);
+            node.host.record_nothing("a kernel has no such route");
+            node.host.onward = Some((Node::UPLINK, 1300));
+            let options = std::vec![2, 4, 0x22, 0];
+            let [high, low] = (1300 - if v6 { 60_u16 } else { 40 }).to_be_bytes();
+            let asks = tcp((Node::world(v6), CLIENT), (Node::address(v6), NODE_PORT), SYN);
+            let mut frame = send.frame(&Message { tcp_options: options.clone(), ..asks });
+            node.arrives(&mut frame);
+            let got = seen(&frame);
+            assert_eq!((got.dst, clamped(&frame, v6, &options)), (backend, std::vec![2, 4, high, low]));
+            let mut frame = send.frame(&Message { tcp_options: options.clone(), ..answer(&got, SYN_ACK) });
+            node.arrives(&mut frame);
+            assert_eq!(
+                (seen(&frame).dst, clamped(&frame, v6, &options)),
+                (Node::world(v6), std::vec![2, 4, high, low])
+            );
+        }
+    });
+}

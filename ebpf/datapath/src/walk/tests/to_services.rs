@@ -325,6 +325,13 @@ fn s85_fragments_that_the_stack_made_of_what_others_sent_are_not_the_nodes() {
     for mut piece in pieces(other) {
         assert_eq!(node.asks(&mut piece), Landed::Outside);
     }
+    // Who names one of these where nobody looks has no socket here.
+    for from in [other, Node::address(true)] {
+        for mut piece in pieces(from) {
+            piece.is_remade = true;
+            assert_eq!(node.asks(&mut piece), dropped(DropReason::Rejected), "{from}");
+        }
+    }
 }
 
 #[test]
