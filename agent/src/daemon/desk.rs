@@ -288,12 +288,14 @@ struct Tells {
 impl Turn {
     fn answer(&mut self, ask: &Ask, tables: &Tables, told: &Told) -> Said {
         let Some((pod, uid)) = self.clients.get(&ask.client.to_canonical()).cloned() else { return Said::NotCovered };
-        match self.teller.asks(&pod, &ask.name) {
-            Some(true) => {}
-            Some(false) => return Said::NotCovered,
+        let opens = match self.teller.asks(&pod, &ask.name) {
+            Some(asks) => asks,
             // Nobody can say what will be in force.
             None if self.covers(ask) => return Said::Refused,
-            None => return Said::NotCovered,
+            None => false,
+        };
+        if !opens && !self.audits(ask) {
+            return Said::NotCovered;
         }
         if self.handed.is_full() {
             return Said::Refused;
@@ -309,11 +311,21 @@ impl Turn {
         if !gone.is_empty() {
             self.tell(&gone, Tells { adds: false, again: false }, tables, told);
         }
-        if self.tell(&addresses, Tells { adds: true, again: false }, tables, told) {
+        if !opens {
+            // It is only counted.
+            Said::NotCovered
+        } else if self.tell(&addresses, Tells { adds: true, again: false }, tables, told) {
             Said::InForce
         } else {
             Said::Refused
         }
+    }
+
+    /// Whether rules in audit mode are about an answer.
+    fn audits(&self, ask: &Ask) -> bool {
+        let Some(rules) = &self.rules else { return false };
+        let list = rules.audited.get(&ask.client.to_canonical()).and_then(|list| rules.lists.get(*list));
+        list.into_iter().flatten().any(|name| name.matches(&ask.name))
     }
 
     /// Whether the rules that were in force last are about a question.

@@ -592,7 +592,9 @@ impl Engine {
             None
         });
         let (seed, ports) = (self.since.seed, self.ports);
-        self.audit.prepare(&self.shared);
+        if let Some(names) = self.audit.prepare(&self.shared) {
+            self.names.audit(names);
+        }
         let mut collector = self.audit.collector();
         let (census_of, audit) = (census.as_mut(), collector.as_mut());
         let mut lingering = self.names.lingering(&self.shared);

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::content::Content;
 use super::desk::{Clients, Desk, Handed, now};
 use crate::bpf::Tables;
+use crate::compile::policy::with_audited;
 use crate::model::Model;
 use crate::names::{Change, Journal, Told};
 use crate::state::{NOT_SERVED, Shared, warn_not_served};
@@ -36,7 +37,10 @@ pub(super) struct Keeper {
     directory: PathBuf,
     desk: Arc<Desk>,
     told: Arc<Told>,
+    /// The rules that are in force, and with those that are only counted as they were written down last.
     rules: Option<NameRules>,
+    written: Option<NameRules>,
+    audited: NameRules,
     /// The file could not be written.
     unwritten: bool,
     /// Since when nobody is connected that could ask.
@@ -63,7 +67,17 @@ impl Keeper {
         desk.begin_with(model.names(), journal, clients(&model));
         drop(model);
         let alone = Instant::now();
-        Self { directory: directory.to_owned(), desk, told, rules: None, unwritten: false, alone, again: alone }
+        Self {
+            directory: directory.to_owned(),
+            desk,
+            told,
+            rules: None,
+            written: None,
+            audited: NameRules::default(),
+            unwritten: false,
+            alone,
+            again: alone,
+        }
     }
 
     /// A pod is attached.
@@ -87,22 +101,33 @@ impl Keeper {
 
     /// Writes down whose answers concern the agent, once its rules are in force.
     pub(super) fn publish(&mut self, rules: Option<NameRules>) {
-        let before = self.rules.clone();
         if let Some(rules) = rules {
-            self.desk.set_rules(rules.clone());
             self.rules = Some(rules);
+        }
+        let Some(rules) = self.rules.clone() else { return };
+        let rules = with_audited(rules, &self.audited);
+        let is_new = self.written.as_ref() != Some(&rules);
+        if is_new {
+            self.desk.set_rules(rules.clone());
         }
         let path = self.directory.join(RULES);
         // Somebody may have removed the directory.
         let is_due = self.unwritten || matches!(path.try_exists(), Ok(false));
-        let Some(rules) = self.rules.as_ref().filter(|rules| is_due || before.as_ref() != Some(*rules)) else {
+        if !is_new && !is_due {
             return;
-        };
+        }
         self.unwritten = false;
         if let Err(error) = fairlead_files::put(&path, &rules.encode(), 0o644) {
             self.unwritten = true;
             error!(%error, "can't tell the DNS server which names rules are about: what it answers opens nothing new");
         }
+        self.written = Some(rules);
+    }
+
+    /// Takes note of rules in audit mode.
+    pub(super) fn audit(&mut self, audited: NameRules) {
+        self.audited = audited;
+        self.publish(None);
     }
 
     /// Takes over what was said at the desk since the last turn of the loop, before a plan is made of it.
@@ -234,6 +259,7 @@ fn clients(model: &Model) -> Clients {
     all.map(|(ip, pod)| (ip, (pod.key.clone(), pod.uid.clone()))).collect()
 }
 
+/// Brings the model up to date.
 fn replay(changes: &[Change], shared: &Shared) {
     if !changes.is_empty() {
         let mut model = shared.model_mut();

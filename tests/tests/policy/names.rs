@@ -1,5 +1,5 @@
 //! `domainNames`, with packets: a fairlead-dns on each node, and another one that stands for the servers of the world. P65, P76
-//! to P79.
+//! to P79, P84, P85.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -553,4 +553,43 @@ fn p78_answers_from_elsewhere_open_nothing() {
     assert_eq!(stage.ask(0, Transport::Udp, "one.example A").unwrap(), told(&["192.0.2.100"]));
     stage.is_open(0, "192.0.2.100", false).unwrap();
     assert!(stage.metric(1, elsewhere) > before, "it is counted");
+}
+
+#[test]
+fn d48_p88_names_of_a_policy_in_audit_mode_count_and_hold_nobody_up() {
+    let stage = Stage::new();
+    let node = stage.lab.node("node-1");
+    let audited = "metadata: {name: names, annotations: {fairlead.io/mode: audit}}";
+    stage.lab.apply(&POLICY.replace("metadata: {name: names}", audited));
+    stage.lab.wait_until("the policy is not in force", || stage.is_open(0, "192.0.2.100", true));
+    let number = std::cell::Cell::new(0);
+    stage.lab.wait_within(Duration::from_secs(40), "the server knows the names", || {
+        number.set(number.get() + 1);
+        let process = node.spawn(&format!("rules-{}", number.get()), &["cat", "/run/fairlead/names/rules.json"], &[]);
+        let _ended = process.wait(Duration::from_secs(10));
+        let rules: serde_json::Value = serde_json::from_str(process.log().trim()).unwrap_or_default();
+        let has = |part: &str| rules[part].as_object().is_some_and(|clients| !clients.is_empty());
+        if has("audited") && !has("clients") { Ok(()) } else { Err(rules) }
+    });
+    // The server looks for a change of the file every 50 ms.
+    stage.lab.wait_until("the agent has been told", || {
+        assert_eq!(stage.ask(0, Transport::Udp, "long.example A").unwrap(), told(&["172.18.0.100"]));
+        let told = node.fairlead(&["policy", "explain", "--from", "app/a", "--to", "172.18.0.100:80"]).stdout;
+        if told.contains("allowed") && !told.contains("audit mode") { Ok(()) } else { Err(told) }
+    });
+    // What it was told for the name is not found, what it was not is.
+    let mut open = [stage.connect(0, "172.18.0.100"), stage.connect(0, "192.0.2.100")];
+    let found = || node.fairlead(&["-o", "json", "policy", "audit"]).stdout;
+    stage.lab.wait_within(Duration::from_secs(40), "the audit finds a flow", || {
+        open.iter_mut().for_each(|open| drop(open.exchange(10, 10).unwrap()));
+        let found = found();
+        if found.contains("192.0.2.100") { Ok(()) } else { Err(found) }
+    });
+    assert!(!found().contains("172.18.0.100"), "{}", found());
+    // Without the agent every answer is given.
+    node.agent().kill9();
+    for question in ["one.example A", "x.wild.example A", "long.example A"] {
+        let (code, addresses) = stage.ask(0, Transport::Udp, question).unwrap();
+        assert!(code == ResponseCode::NoError && addresses.len() == 1, "{question}: {code} {addresses:?}");
+    }
 }
