@@ -317,7 +317,12 @@ impl Teller {
 
     fn put(&mut self, ops: &mut Vec<Op>, ip: IpAddr, value: Option<Peer>) {
         let addr = Addr::from(ip);
-        self.views.iter_mut().for_each(|view| view.note(addr, value));
+        for view in &mut self.views {
+            view.note(addr, value);
+            if value.is_none() {
+                view.meets(addr, None);
+            }
+        }
         self.since.insert(ip);
         ops.push(Op::Peer { addr, value });
     }
