@@ -3,6 +3,7 @@
 pub mod cni;
 pub mod dns;
 pub mod load;
+pub mod names;
 mod netfilter;
 pub mod soak;
 mod table;

@@ -66,6 +66,15 @@ enum What {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// How much longer an answer of fairlead-dns takes whose name a rule with domainNames has, release builds
+    Names {
+        /// Answers of each kind
+        #[arg(long, default_value_t = 10_000)]
+        answers: usize,
+        /// Write what was found to this file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Nanoseconds of the walks that most packets take, through the committed object on the running kernel
     Walk {
         /// How often each packet is run
@@ -89,10 +98,16 @@ impl Bench {
         }
         // nft and ip.
         Part::Cluster.bring()?;
-        test::build_binaries()?;
-        let program = test::binaries().join("fairlead-bench");
+        // What is measured there runs in user space.
+        let binaries = if matches!(self.what, What::Names { .. }) {
+            release_binaries()?
+        } else {
+            test::build_binaries()?;
+            test::binaries()
+        };
+        let program = binaries.join("fairlead-bench");
         let mut command = run::as_root(&program.display().to_string())?;
-        command.env("FAIRLEAD_BIN_DIR", test::binaries());
+        command.env("FAIRLEAD_BIN_DIR", binaries);
         match &self.what {
             What::Load { seconds, rate, json } => {
                 command.args(["load", "--seconds", &seconds.to_string(), "--rate", &rate.to_string()]);
@@ -118,6 +133,10 @@ impl Bench {
             }
             What::Xdp { seconds, json } => {
                 command.args(["xdp", "--seconds", &seconds.to_string()]);
+                command.args(json.iter().flat_map(|file| ["--json".into(), file.clone().into_os_string()]));
+            }
+            What::Names { answers, json } => {
+                command.args(["names", "--answers", &answers.to_string()]);
                 command.args(json.iter().flat_map(|file| ["--json".into(), file.clone().into_os_string()]));
             }
             What::Walk { .. } => {}
@@ -148,6 +167,13 @@ fn prepare_dns() -> Result<PathBuf> {
     let parts: Vec<_> = CLUSTER.iter().chain(coredns).copied().collect();
     builder()?.build(&parts)?;
     release_dns()
+}
+
+/// Builds the programs of a lab as they are released. Returns their directory.
+fn release_binaries() -> Result<PathBuf> {
+    run::say("building the release build of the programs");
+    run::run(run::cargo().args(["build", "--locked", "--release", "--bins"]))?;
+    Ok(paths::target().join("release"))
 }
 
 /// Builds fairlead-dns as it is released.

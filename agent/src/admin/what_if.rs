@@ -14,6 +14,7 @@ use super::views::{DifferenceView, PolicyChangeView, PolicyWhatIf};
 use crate::compile::policy::World;
 use crate::compile::policy::what_if::{Difference, Places, Selected, compare};
 use crate::model::{LocalPod, Model};
+use crate::names::Names;
 
 /// Pairs that an agent compares at most: who asks waits some seconds for its answer.
 const BY_AGENT: usize = 400_000;
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pods: Vec<Pod>,
     local: Vec<LocalPod>,
     pod_ranges: Vec<IpNetwork>,
+    /// What pods were told by DNS.
+    names: Names,
     policies: Policies,
     notes: Vec<String>,
     incomplete: Vec<String>,
@@ -54,6 +57,7 @@ impl Snapshot {
             pods: model.pods().cloned().collect(),
             local: model.local().values().cloned().collect(),
             pod_ranges: model.rules().pod_ranges.clone(),
+            names: model.names().clone(),
             policies,
             notes: Vec::new(),
             incomplete: Vec::new(),
@@ -109,6 +113,7 @@ impl Snapshot {
 
     fn world<'a>(&'a self, policies: &'a Policies) -> World<'a> {
         World {
+            names: Some(&self.names),
             namespaces: self.namespaces.iter().collect(),
             nodes: self.nodes.iter().collect(),
             pods: self.pods.iter().collect(),

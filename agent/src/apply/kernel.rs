@@ -7,7 +7,8 @@ use fairlead_datapath::catalog::TableId;
 use super::Store;
 use crate::bpf::{BpfError, Tables};
 
-impl Store for Tables {
+/// Whoever has them writes: the loop, and who tells pods names.
+impl Store for &Tables {
     fn put(&mut self, table: TableId, keys: &[u8], values: &[u8], count: usize) -> Result<(), BpfError> {
         self.map(table)?.update(keys, values, count)
     }
@@ -17,7 +18,7 @@ impl Store for Tables {
     }
 
     /// Reads the value and writes it back with the word changed: of the rest, the same bytes are written over
-    /// themselves, since the agent is the tables' only writer.
+    /// themselves, since the loop is the only writer of tables of which words are changed.
     fn word(&mut self, table: TableId, key: &[u8], offset: usize, word: u64) -> Result<(), BpfError> {
         let map = self.map(table)?;
         let mut value = map.get(key)?;

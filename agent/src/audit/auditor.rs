@@ -10,14 +10,14 @@ use fairlead_objects::ObjectKey;
 use super::{Seen, Texts};
 use crate::compile::policy::{Direction, Draft, Judge, RuleRef, World};
 use crate::names::Names;
-use crate::plan::policy::State;
+use crate::plan::policy::{State, Teller};
 
 /// Judges flows as if policies in audit mode were in force.
 #[derive(Debug)]
 pub struct Auditor {
-    tables: State,
+    tables: Compiled,
     /// What is in force alone.
-    in_force: State,
+    in_force: Compiled,
     texts: Texts,
     /// The policies in audit mode that select a pod, by its slot and direction.
     selecting: BTreeMap<(u16, Direction), Vec<ObjectKey>>,
@@ -33,6 +33,13 @@ pub struct Denied {
     pub policies: Vec<ObjectKey>,
     /// What that rests on, as [`Texts::text`] says.
     pub text: u64,
+}
+
+/// Tables, and who tells them what pods are told by DNS.
+#[derive(Debug)]
+struct Compiled {
+    tables: State,
+    teller: Teller,
 }
 
 impl Auditor {
@@ -64,15 +71,15 @@ impl Auditor {
     /// Whether what pods are told by DNS changes what it says.
     #[must_use]
     pub fn has_names(&self) -> bool {
-        self.tables.has_names() || self.in_force.has_names()
+        self.tables.teller.has_names() || self.in_force.teller.has_names()
     }
 
     /// What pods were told of these addresses by DNS has changed. Whether there was room for all of it.
     pub fn tell(&mut self, names: &Names, changed: &BTreeSet<IpAddr>) -> bool {
         let mut has_room = true;
-        for tables in [&mut self.tables, &mut self.in_force] {
-            let tell = tables.tell(names, changed, false);
-            tell.ops.iter().for_each(|op| tables.applied(op));
+        for Compiled { tables, teller } in [&mut self.tables, &mut self.in_force] {
+            let tell = teller.tell(names, changed, false);
+            tell.ops.iter().chain(&teller.reclaim()).for_each(|op| tables.applied(op));
             has_room &= tell.left_out.is_empty();
         }
         has_room
@@ -89,16 +96,16 @@ impl Auditor {
     #[must_use]
     pub fn judge(&self, seen: &Seen) -> Option<Denied> {
         let audited = self.selecting.get(&(seen.slot, seen.direction))?;
-        let (set, decision, passed) = ask(&self.tables, seen)?;
+        let (set, decision, passed) = ask(&self.tables.tables, seen)?;
         if decision.allow() {
             return None;
         }
         // One that has come since the flow began: it drops the flow, and nothing is found by those in audit mode.
-        if !ask(&self.in_force, seen)?.1.allow() {
+        if !ask(&self.in_force.tables, seen)?.1.allow() {
             return None;
         }
-        let by = self.tables.rule(set, decision.bit).cloned();
-        let passed = self.tables.rule(set, passed).map(|rule| &rule.policy);
+        let by = self.tables.tables.rule(set, decision.bit).cloned();
+        let passed = self.tables.tables.rule(set, passed).map(|rule| &rule.policy);
         let policies: Vec<ObjectKey> = match &by {
             Some(rule) => audited.iter().filter(|policy| **policy == rule.policy).cloned().collect(),
             // No rule of NetworkPolicies allows it. Those of the cluster isolate nobody.
@@ -109,11 +116,14 @@ impl Auditor {
     }
 }
 
-fn compiled(draft: &Draft<'_>) -> Option<State> {
+fn compiled(draft: &Draft<'_>) -> Option<Compiled> {
     let mut tables = State::default();
     let plan = tables.plan(draft).ok()?;
     plan.ops.iter().for_each(|op| tables.applied(op));
-    Some(tables)
+    let mut teller = Teller::default();
+    let _nothing = teller.begin(tables.take_view());
+    let _nothing = teller.finish();
+    Some(Compiled { tables, teller })
 }
 
 /// The set that judges a flow, what it says, and the bit of the rule that passed it on. A flow is there, so what a name opened that

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use fairlead_objects::names::NameRules;
+
 use crate::audit::{Auditor, Collector, Denied, Finding, Known, Seen, Texts, in_turns};
-use crate::compile::policy::World;
+use crate::compile::policy::{World, audited_coverage};
 use crate::model::Model;
 use crate::network::Network;
 use crate::state::{Shared, now};
@@ -35,10 +37,11 @@ impl Audit {
         self.outdated = true;
     }
 
-    /// Compiles the policies of now, before a sweep, or tells those that are compiled what pods were told since.
-    pub(super) fn prepare(&mut self, shared: &Shared) {
+    /// Compiles the policies of now, before a sweep, or tells those that are compiled what pods were told since. Gives the names that
+    /// policies in audit mode have, if that may have changed.
+    pub(super) fn prepare(&mut self, shared: &Shared) -> Option<NameRules> {
         if !shared.model().synced() {
-            return;
+            return None;
         }
         if !self.outdated
             && let Some(auditor) = self.auditor.as_mut().filter(|auditor| auditor.has_names())
@@ -48,7 +51,7 @@ impl Audit {
             self.outdated = !changed.is_some_and(is_told);
         }
         if !self.outdated {
-            return;
+            return None;
         }
         self.outdated = false;
         let _told_with_the_rest = shared.model_mut().names_mut().take_changes();
@@ -67,11 +70,13 @@ impl Audit {
             |policy| audited.contains(policy),
             |finding| texts.text(finding.direction, finding.by.as_ref(), &finding.policies) == finding.text,
         );
+        let names = audited_coverage(&world);
         drop((findings, world));
         drop(model);
         if !has_names {
             shared.model_mut().names_mut().forget_changes();
         }
+        Some(names)
     }
 
     /// What a sweep tells of the flows that it sees, if anybody wants to know.

@@ -30,7 +30,6 @@ use crate::cni::{AttachError, AttachedPod};
 use crate::compile::{bandwidth as limits, node};
 use crate::masquerade::PortRange;
 use crate::model::{LocalPod, Model, Whole};
-use crate::names::Asked;
 use crate::network::TunnelSettings;
 use crate::parts::Parts;
 use crate::repair::{Filters, Looked};
@@ -75,8 +74,8 @@ pub(super) enum Input {
     Hook(AttachedPod, oneshot::Sender<Result<(), BpfError>>),
     /// By the CNI server: take out, and answer when no table knows the pod.
     Detach(AttachedPod, oneshot::Sender<()>),
-    /// By the node's DNS server: a pod is to be told addresses.
-    Name(Asked),
+    /// By who answers the node's DNS server: a pod was told addresses.
+    Told,
     /// By the CNI server: the same, and answer when nothing passes to or from the pod any more.
     Close(AttachedPod, oneshot::Sender<()>),
 }
@@ -211,7 +210,8 @@ impl Engine {
                 self.shared.model_mut().take(event);
             }
             Input::Attach(pod, filtered, answer) => self.attach(pod, filtered, answer),
-            Input::Name(asked) => self.names.take(asked),
+            // It is taken over in any case.
+            Input::Told => {}
             Input::Linked(linked) => self.hooks.linked(linked),
             Input::Uplinks { uplinks, is_node_known } => self.set_uplinks(uplinks, is_node_known),
             Input::Addresses(addresses) => self.set_addresses(addresses),
@@ -246,6 +246,7 @@ impl Engine {
         };
         if same {
             self.shared.model_mut().detach(pod.slot);
+            self.names.detached(&pod.key, &self.shared);
             self.departs(pod);
         }
         // Where Fairlead has wired the pod that has the slot now, nothing may lead to this one.
@@ -289,7 +290,9 @@ impl Engine {
                 if self.gone.concerns(&pod) {
                     self.sweep();
                 }
+                let (key, uid) = (pod.key.clone(), pod.uid.clone().unwrap_or_default());
                 self.shared.model_mut().attach(local(pod));
+                self.names.attached(&key, &uid, &self.shared);
                 let until = Instant::now() + OBJECT_PATIENCE;
                 self.waiting.push(Waiting { slot, until, answer });
             }
@@ -430,6 +433,7 @@ impl Engine {
             self.shared.model_mut().use_api_server(server);
             self.api_server = api_server;
         }
+        self.names.begin(&mut self.content, &mut self.tables, &self.shared);
         let dirty = self.shared.model_mut().take_dirty();
         if !dirty.pods.is_empty() {
             self.shared.foreign.notify_one();
@@ -588,7 +592,9 @@ impl Engine {
             None
         });
         let (seed, ports) = (self.since.seed, self.ports);
-        self.audit.prepare(&self.shared);
+        if let Some(names) = self.audit.prepare(&self.shared) {
+            self.names.audit(names);
+        }
         let mut collector = self.audit.collector();
         let (census_of, audit) = (census.as_mut(), collector.as_mut());
         let mut lingering = self.names.lingering(&self.shared);

@@ -3,6 +3,7 @@
 mod audit;
 mod conflist;
 mod content;
+mod desk;
 mod engine;
 mod error;
 mod foreign;
@@ -54,6 +55,7 @@ pub use error::DaemonError;
 
 use self::names::Keeper;
 use content::{Content, Counters};
+use desk::Desk;
 use engine::{Engine, Input, local};
 use pods::Pods;
 use wire::Wire;
@@ -262,12 +264,26 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let lifetimes = Lifetimes { established, half_closed, udp, udp_stream };
     let limits = Limits { flows: max_flows, open: max_open_flows, rate: max_new_flows, lifetimes };
     let counters = Counters::adopt(Arc::clone(&shared.rule_hits), &loaded.tables, loaded.adopted, &run_dir);
-    let content = if loaded.adopted { Content::adopt(&loaded.tables, counters)? } else { Content::empty(counters) };
+    let of_names = inputs.downgrade();
+    let wake = move || {
+        // A loop that has that much to do takes over what was said in any case.
+        if let Some(inputs) = of_names.upgrade() {
+            let _full = inputs.try_send(Input::Told);
+        }
+    };
+    let desk = Arc::new(Desk::new(Arc::clone(&readable), Arc::clone(&shared.told), wake));
+    let at_desk = Arc::clone(&desk);
+    let content = if loaded.adopted {
+        Content::adopt(&loaded.tables, counters, at_desk)?
+    } else {
+        Content::empty(counters, at_desk)
+    };
     let names_dir = run_dir.join(told::DIRECTORY);
     if let Err(error) = told::directory(&names_dir) {
         warn!(%error, path = %names_dir.display(), "can't let fairlead-dns in: run `fairlead install`, which can");
     }
-    let keeper = Keeper::open(&names_dir, &run_dir.join("names-journal"), Arc::clone(&shared.told), &shared);
+    let journal = run_dir.join("names-journal");
+    let keeper = Keeper::open(&names_dir, &journal, Arc::clone(&desk), Arc::clone(&shared.told), &shared);
     let asked = told::Server::open(&names_dir, Arc::clone(&shared.told))
         .map_err(|source| DaemonError::Names { path: names_dir, source })?;
     let mut engine = Engine::new(
@@ -297,16 +313,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Handle::current();
     let mut looping = tokio::task::spawn_blocking(move || engine.run(received, &runtime));
 
-    let of_names = inputs.downgrade();
-    let asking = asked.run(move |asked| {
-        let inputs = of_names.upgrade();
-        async move {
-            match inputs {
-                Some(inputs) => inputs.send(Input::Name(asked)).await.is_ok(),
-                None => false,
-            }
-        }
-    });
+    let asking = asked
+        .spawn(move |ask| desk.answer(ask))
+        .map_err(|source| DaemonError::Names { path: run_dir.join(told::DIRECTORY), source })?;
     let of_foreign = inputs.clone();
     let foreign = async move {
         match foreign {
@@ -371,7 +380,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         () = foreign => return Err(DaemonError::LoopEnded),
         () = conflist => {}
         () = proxy => {}
-        () = asking => {}
+        _ = asking => return Err(DaemonError::LoopEnded),
         () = admin::serve(admin, questions) => {}
         _ = &mut looping => return Err(DaemonError::LoopEnded),
     }

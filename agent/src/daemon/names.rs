@@ -1,6 +1,6 @@
 //! What pods are told by DNS: from a question of the node's DNS server to addresses in force.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 use fairlead_cni::ready::boot_id;
 use fairlead_datapath::Addr;
 use fairlead_datapath::flow::{Flow, FlowKey};
-use fairlead_objects::names::{Ask, NameRules, RULES, Said};
-use fairlead_objects::{Kind, ObjectKey};
-use nix::time::{ClockId, clock_gettime};
+use fairlead_objects::ObjectKey;
+use fairlead_objects::names::{NameRules, RULES};
 use tracing::{error, info, warn};
 
 use super::content::Content;
+use super::desk::{Clients, Desk, Handed, now};
 use crate::bpf::Tables;
-use crate::compile::policy::has_names;
+use crate::compile::policy::with_audited;
 use crate::model::Model;
-use crate::names::{Answer, Asked, GRACE, Journal, Told, Turns};
-use crate::state::Shared;
+use crate::names::{Change, Journal, Told};
+use crate::state::{NOT_SERVED, Shared, warn_not_served};
 
 /// How long nobody may ask before that is said on the policies: a server that is replaced, and one that starts.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,14 +31,16 @@ const TOPIC: &str = "domainNames";
 /// How often everything is planned again for addresses that there was no room for.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// What is asked, what is on disk, and what has been said.
+/// What the loop has to do with what pods are told: who answers the DNS server is at the [`Desk`].
 #[derive(Debug)]
 pub(super) struct Keeper {
     directory: PathBuf,
-    journal: Option<Journal>,
+    desk: Arc<Desk>,
     told: Arc<Told>,
-    asked: Turns<Asked>,
+    /// The rules that are in force, and with those that are only counted as they were written down last.
     rules: Option<NameRules>,
+    written: Option<NameRules>,
+    audited: NameRules,
     /// The file could not be written.
     unwritten: bool,
     /// Since when nobody is connected that could ask.
@@ -48,7 +50,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Restores what pods were told, into the model that knows which pods are there.
-    pub(super) fn open(directory: &Path, journal: &Path, told: Arc<Told>, shared: &Shared) -> Self {
+    pub(super) fn open(directory: &Path, journal: &Path, desk: Arc<Desk>, told: Arc<Told>, shared: &Shared) -> Self {
         let restored = boot_id().map_err(|error| error.to_string()).and_then(|boot| {
             let mut model = shared.model_mut();
             let pods: HashMap<ObjectKey, String> =
@@ -61,37 +63,37 @@ impl Keeper {
                 error!(error, "can't keep on disk which names are in force: a restart would forget them");
             })
             .ok();
+        let model = shared.model();
+        desk.begin_with(model.names(), journal, clients(&model));
+        drop(model);
         let alone = Instant::now();
         Self {
             directory: directory.to_owned(),
-            journal,
+            desk,
             told,
-            asked: Turns::default(),
             rules: None,
+            written: None,
+            audited: NameRules::default(),
             unwritten: false,
             alone,
             again: alone,
         }
     }
 
-    /// A server asks.
-    pub(super) fn take(&mut self, asked: Asked) {
-        let (client, addresses) = (asked.ask.client, asked.ask.addresses.len());
-        if let Err(asked) = self.asked.push(client, addresses, asked) {
-            self.refuse(&asked);
-        }
+    /// A pod is attached.
+    pub(super) fn attached(&self, pod: &ObjectKey, uid: &str, shared: &Shared) {
+        let clients = clients(&shared.model());
+        self.desk.set_clients(clients, Change::Begin(pod.clone(), uid.to_owned()));
     }
 
-    fn refuse(&self, asked: &Asked) {
-        asked.reply(Said::Refused);
-        self.told.count(Said::Refused);
+    /// A pod is gone.
+    pub(super) fn detached(&self, pod: &ObjectKey, shared: &Shared) {
+        let clients = clients(&shared.model());
+        self.desk.set_clients(clients, Change::End(pod.clone()));
     }
 
-    /// When the next answer ends, or at once, if questions wait for their turn.
+    /// When the next answer ends.
     pub(super) fn due(&self, shared: &Shared) -> Option<Instant> {
-        if !self.asked.is_empty() {
-            return Some(Instant::now());
-        }
         let model = shared.model();
         let end = model.names().next_end().filter(|_| model.synced())?;
         Some(Instant::now() + Duration::from_millis(end.saturating_sub(now())))
@@ -99,108 +101,77 @@ impl Keeper {
 
     /// Writes down whose answers concern the agent, once its rules are in force.
     pub(super) fn publish(&mut self, rules: Option<NameRules>) {
-        let before = self.rules.clone();
         if let Some(rules) = rules {
             self.rules = Some(rules);
+        }
+        let Some(rules) = self.rules.clone() else { return };
+        let rules = with_audited(rules, &self.audited);
+        let is_new = self.written.as_ref() != Some(&rules);
+        if is_new {
+            self.desk.set_rules(rules.clone());
         }
         let path = self.directory.join(RULES);
         // Somebody may have removed the directory.
         let is_due = self.unwritten || matches!(path.try_exists(), Ok(false));
-        let Some(rules) = self.rules.as_ref().filter(|rules| is_due || before.as_ref() != Some(*rules)) else {
+        if !is_new && !is_due {
             return;
-        };
+        }
         self.unwritten = false;
         if let Err(error) = fairlead_files::put(&path, &rules.encode(), 0o644) {
             self.unwritten = true;
             error!(%error, "can't tell the DNS server which names rules are about: what it answers opens nothing new");
         }
+        self.written = Some(rules);
     }
 
-    /// Takes in what was asked, and what has ended.
+    /// Takes note of rules in audit mode.
+    pub(super) fn audit(&mut self, audited: NameRules) {
+        self.audited = audited;
+        self.publish(None);
+    }
+
+    /// Takes over what was said at the desk since the last turn of the loop, before a plan is made of it.
+    pub(super) fn begin(&mut self, content: &mut Content, tables: &mut Tables, shared: &Shared) {
+        self.take_over(true, content, tables, shared);
+    }
+
+    fn take_over(&mut self, begins: bool, content: &mut Content, tables: &mut Tables, shared: &Shared) {
+        let Handed { changes, ops, failed, left_out, late, .. } = self.desk.take_over(begins);
+        replay(&changes, shared);
+        self.told.entries.store(shared.model().names().len(), Ordering::Relaxed);
+        content.told(&ops);
+        if let Some(error) = failed {
+            content.tell_failed(error, tables);
+        }
+        if late || left_out && self.again <= Instant::now() {
+            self.again = Instant::now() + AGAIN;
+            content.plan_policy_again();
+        }
+    }
+
+    /// The same when nothing is planned any more, and what has ended by then.
     pub(super) fn settle(&mut self, content: &mut Content, tables: &mut Tables, shared: &Shared) {
+        self.take_over(false, content, tables, shared);
         let (time, settled) = (now(), content.has_settled_policy() && shared.model().synced());
         if settled && shared.model().names().next_end().is_some_and(|end| end <= time) {
-            let ended = shared.model_mut().names_mut().expire(time);
-            self.tell(content, tables, shared, &ended, false);
+            self.desk.change(Change::Expire(time));
+            self.take_over(false, content, tables, shared);
         }
-        let asked = if settled { self.asked.take() } else { self.asked.take_all() };
-        for asked in asked {
-            if asked.is_late() {
-                self.refuse(&asked);
-                continue;
+        if self.desk.reclaim() {
+            self.take_over(false, content, tables, shared);
+        }
+        self.tend(content, tables, shared);
+    }
+
+    /// Writes anew what is on disk, where that has grown.
+    fn tend(&mut self, content: &mut Content, tables: &mut Tables, shared: &Shared) {
+        let desk = Arc::clone(&self.desk);
+        let renew = |journal: &mut Journal| {
+            if let Err(error) = journal.renew(shared.model().names()) {
+                warn!(%error, "can't write anew which names are in force");
             }
-            let said = match settled {
-                true => self.answer(content, tables, shared, &asked.ask),
-                // Nobody can say what will be in force.
-                false if self.covers(&asked.ask) => Said::Refused,
-                false => Said::NotCovered,
-            };
-            asked.reply(said);
-            self.told.count(said);
-        }
-        let model = shared.model();
-        self.told.entries.store(model.names().len(), Ordering::Relaxed);
-        self.told.evicted.store(model.names().evicted(), Ordering::Relaxed);
-    }
-
-    /// Whether the rules that were in force last are about a question.
-    fn covers(&self, ask: &Ask) -> bool {
-        let Some(rules) = &self.rules else { return true };
-        let list = rules.clients.get(&ask.client.to_canonical()).and_then(|list| rules.lists.get(*list));
-        list.into_iter().flatten().any(|name| name.matches(&ask.name))
-    }
-
-    fn answer(&mut self, content: &mut Content, tables: &mut Tables, shared: &Shared, ask: &Ask) -> Said {
-        let pod = shared.model().local_with(ask.client).map(|local| (local.key.clone(), local.uid.clone()));
-        let Some((pod, uid)) = pod.filter(|(pod, _)| content.asks(pod, &ask.name)) else { return Said::NotCovered };
-        let all: BTreeSet<IpAddr> = ask.addresses.iter().map(IpAddr::to_canonical).collect();
-        let addresses: Vec<IpAddr> = all.iter().copied().filter(|ip| content.is_outside(*ip)).collect();
-        self.told.inside.fetch_add((all.len() - addresses.len()) as u64, Ordering::Relaxed);
-        let time = now();
-        let until = time + u64::from(ask.ttl) * 1000 + GRACE;
-        let answer = Answer { pod: &pod, uid: &uid, name: &ask.name, addresses: &addresses, until };
-        let mut gone = shared.model_mut().names_mut().learn(&answer, time);
-        if let Some(Err(error)) = self.journal.as_mut().map(|journal| journal.note(&answer, shared.model().names())) {
-            warn!(%error, "can't write down a name that is in force: a restart would forget it");
-        }
-        let told: BTreeSet<IpAddr> = addresses.into_iter().collect();
-        gone.retain(|address| !told.contains(address));
-        if !gone.is_empty() {
-            self.tell(content, tables, shared, &gone, false);
-        }
-        match self.tell(content, tables, shared, &told, true) {
-            true => Said::InForce,
-            false => Said::Refused,
-        }
-    }
-
-    /// Brings into force what is known of addresses, and says whether all of it is.
-    fn tell(
-        &mut self,
-        content: &mut Content,
-        tables: &mut Tables,
-        shared: &Shared,
-        addresses: &BTreeSet<IpAddr>,
-        adds: bool,
-    ) -> bool {
-        let told = {
-            let model = shared.model();
-            content.tell(model.names(), addresses, adds, tables)
         };
-        match told {
-            Ok(tell) => {
-                self.told.inside.fetch_add(tell.inside.len() as u64, Ordering::Relaxed);
-                if tell.late || !tell.left_out.is_empty() && self.again <= Instant::now() {
-                    self.again = Instant::now() + AGAIN;
-                    content.plan_policy_again();
-                }
-                tell.left_out.is_empty()
-            }
-            Err(error) => {
-                error!(error, "can't bring into force what a pod was told by DNS");
-                false
-            }
-        }
+        desk.tend(|| self.take_over(false, content, tables, shared), renew);
     }
 
     /// What a sweep is to look for.
@@ -221,22 +192,20 @@ impl Keeper {
         shared: &Shared,
     ) {
         if let Some(Lingering(seen)) = seen.filter(|_| content.has_settled_policy()) {
-            let unused = {
-                let mut model = shared.model_mut();
-                let slots: HashMap<ObjectKey, u16> =
-                    model.local().values().map(|pod| (pod.key.clone(), pod.slot)).collect();
+            let unused: Vec<(ObjectKey, IpAddr)> = {
+                let model = shared.model();
+                let slots: HashMap<&ObjectKey, u16> = model.local().values().map(|pod| (&pod.key, pod.slot)).collect();
                 // What has ended since nobody has looked for.
                 let is_used = |pod: &ObjectKey, ip: IpAddr| {
                     slots.get(pod).is_some_and(|slot| seen.get(&(*slot, Addr::from(ip))) != Some(&false))
                 };
-                model.names_mut().keep(is_used)
+                let unused = model.names().lingering().filter(|(pod, ip)| !is_used(pod, *ip));
+                unused.map(|(pod, ip)| (pod.clone(), ip)).collect()
             };
             if !unused.is_empty() {
-                self.tell(content, tables, shared, &unused, false);
+                self.desk.change(Change::Forget(unused));
+                self.take_over(false, content, tables, shared);
             }
-        }
-        if let Some(Err(error)) = self.journal.as_mut().map(|journal| journal.tend(shared.model().names())) {
-            warn!(%error, "can't write anew which names are in force");
         }
         self.publish(None);
         self.look_for_server(shared);
@@ -255,19 +224,12 @@ impl Keeper {
             }
             return;
         }
-        let text = "domainNames open nothing on this node: no fairlead-dns asks the agent. Pods need the fairlead-dns of \
-                    their node, with --names-dir, as their DNS server; CoreDNS can't be used with domainNames";
+        let text = NOT_SERVED;
         if !shared.progress().warnings.contains_key(TOPIC) {
             warn!("{text}");
             shared.note(|progress| drop(progress.warnings.insert(TOPIC, text.to_owned())));
         }
-        warn_policies(&shared.model(), shared, text);
-    }
-}
-
-fn warn_policies(model: &Model, shared: &Shared, text: &str) {
-    for policy in model.cluster_policies().filter(|policy| has_names(policy)) {
-        shared.events.warn(Kind::ClusterNetworkPolicy, &policy.key, "", "NamesNotServed", text);
+        warn_not_served(&shared.model(), &shared.events);
     }
 }
 
@@ -291,9 +253,18 @@ impl Lingering {
     }
 }
 
-/// Milliseconds since boot, with those in which the machine slept: answers end meanwhile.
-fn now() -> u64 {
-    let Ok(time) = clock_gettime(ClockId::CLOCK_BOOTTIME) else { return 0 };
-    u64::try_from(time.tv_sec()).unwrap_or_default() * 1000
-        + u64::try_from(time.tv_nsec()).unwrap_or_default() / 1_000_000
+/// The pods of the node, by their addresses.
+fn clients(model: &Model) -> Clients {
+    let all = model.local().values().rev().flat_map(|pod| pod.ips.iter().map(move |ip| (ip.to_canonical(), pod)));
+    all.map(|(ip, pod)| (ip, (pod.key.clone(), pod.uid.clone()))).collect()
+}
+
+/// Brings the model up to date.
+fn replay(changes: &[Change], shared: &Shared) {
+    if !changes.is_empty() {
+        let mut model = shared.model_mut();
+        for change in changes {
+            let _told = model.names_mut().take(change);
+        }
+    }
 }

@@ -113,7 +113,6 @@ impl Model {
     pub fn attach(&mut self, pod: LocalPod) {
         if self.local.get(&pod.slot) != Some(&pod) {
             self.touch_attached(&pod.key.clone());
-            self.names.begin(&pod.key, &pod.uid);
             self.local.insert(pod.slot, pod);
         }
     }
@@ -122,7 +121,6 @@ impl Model {
     pub fn detach(&mut self, slot: u16) {
         if let Some(gone) = self.local.remove(&slot) {
             self.touch_attached(&gone.key);
-            self.names.end(&gone.key);
         }
     }
 
@@ -287,7 +285,7 @@ impl Model {
         &self.local
     }
 
-    /// What this node's pods were told by DNS.
+    /// What this node's pods were told by DNS, as of the last turn of the loop.
     #[must_use]
     pub fn names(&self) -> &Names {
         &self.names
@@ -296,13 +294,6 @@ impl Model {
     /// The same, to change it. What changes is in force when somebody has seen to it: it is not dirty.
     pub fn names_mut(&mut self) -> &mut Names {
         &mut self.names
-    }
-
-    /// The attached pod that has an address.
-    #[must_use]
-    pub fn local_with(&self, ip: IpAddr) -> Option<&LocalPod> {
-        let ip = ip.to_canonical();
-        self.local.values().find(|local| local.ips.iter().any(|own| own.to_canonical() == ip))
     }
 
     /// The Pod object of an attached pod: the same name, and the uid that it runs under where both have one.

@@ -131,15 +131,17 @@ impl Journal {
         written
     }
 
-    /// Writes the file anew, if it is broken.
+    /// Whether it is time to write the file anew: it has grown, or is broken.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.file.is_none() || self.appended > self.size.max(MOST_APPENDED) / 2
+    }
+
+    /// Writes the file anew.
     ///
     /// # Errors
     /// It can't be written.
-    pub fn tend(&mut self, names: &Names) -> io::Result<()> {
-        if self.file.is_none() { self.renew(names) } else { Ok(()) }
-    }
-
-    fn renew(&mut self, names: &Names) -> io::Result<()> {
+    pub fn renew(&mut self, names: &Names) -> io::Result<()> {
         let mut content = line(&Header { names: VERSION, boot_id: self.boot_id.clone() })?;
         for (pod, uid, name, until, addresses) in names.answers() {
             let (pod, uid, name) = (pod.clone(), uid.to_owned(), name.to_owned());

@@ -1,8 +1,10 @@
 //! The socket at which the node's DNS server asks.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,10 +13,13 @@ use fairlead_objects::names::{Ask, LONGEST, MOST_ADDRESSES, Reply, SOCKET, Said}
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Notify;
+use tokio::runtime;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
+use super::turns::Turns;
 use crate::socket;
 
 /// The group that may connect: that of the server in `manifests/base/dns.yaml`.
@@ -89,7 +94,7 @@ impl Told {
     }
 
     /// Counts what was said.
-    pub(crate) fn count(&self, said: Said) {
+    fn count(&self, said: Said) {
         let counter = match said {
             Said::InForce => &self.in_force,
             Said::NotCovered => &self.not_covered,
@@ -101,26 +106,68 @@ impl Told {
 
 /// A question, and where the reply goes.
 #[derive(Debug)]
-pub struct Asked {
-    /// The question.
-    pub ask: Ask,
+struct Asked {
+    ask: Ask,
     since: Instant,
-    to: Arc<OwnedWriteHalf>,
+    to: Rc<OwnedWriteHalf>,
 }
 
 impl Asked {
     /// Whether the server has given up on it.
-    #[must_use]
-    pub fn is_late(&self) -> bool {
+    fn is_late(&self) -> bool {
         self.since.elapsed() > PATIENCE
     }
 
-    /// Replies, on whatever thread. A server that does not read loses it, and takes the answer for refused.
-    pub fn reply(&self, said: Said) {
+    /// Replies, and counts it. A server that does not read loses it, and takes the answer for refused.
+    fn reply(&self, said: Said, told: &Told) {
+        told.count(said);
         let line = Reply { id: self.ask.id, said }.encode();
         match self.to.try_write(&line) {
             Ok(written) if written == line.len() => {}
             result => debug!(?result, "can't reply to the DNS server"),
+        }
+    }
+}
+
+/// Questions that wait for their turn.
+#[derive(Debug)]
+struct Waiting {
+    turns: RefCell<Turns<Asked>>,
+    /// There is one.
+    comes: Notify,
+    told: Arc<Told>,
+}
+
+impl Waiting {
+    fn new(told: Arc<Told>) -> Rc<Self> {
+        Rc::new(Self { turns: RefCell::default(), comes: Notify::new(), told })
+    }
+
+    /// One comes. Too many are refused.
+    fn push(&self, asked: Asked) {
+        let (client, addresses) = (asked.ask.client, asked.ask.addresses.len());
+        if addresses > MOST_ADDRESSES {
+            return asked.reply(Said::Refused, &self.told);
+        }
+        let pushed = self.turns.borrow_mut().push(client, addresses, asked);
+        match pushed {
+            Ok(()) => self.comes.notify_one(),
+            Err(asked) => asked.reply(Said::Refused, &self.told),
+        }
+    }
+
+    /// Answers them, each client in its turn, and lets others come between two of them.
+    async fn answer(&self, answer: impl Fn(&Ask) -> Said) {
+        loop {
+            let taken = self.turns.borrow_mut().take();
+            if taken.is_empty() {
+                self.comes.notified().await;
+            }
+            for asked in taken {
+                let said = if asked.is_late() { Said::Refused } else { answer(&asked.ask) };
+                asked.reply(said, &self.told);
+                tokio::task::yield_now().await;
+            }
         }
     }
 }
@@ -143,12 +190,37 @@ impl Server {
         Ok(Self { listener: socket::listen_for(&socket, 0o666)?, socket, told })
     }
 
-    /// Passes questions on until it is dropped. `ask`: passes one on, and says whether anybody is there. It listens again where
-    /// somebody has removed its socket, once the directory is there.
-    pub async fn run<F: Future<Output = bool> + Send>(
-        mut self,
-        ask: impl Fn(Asked) -> F + Clone + Send + Sync + 'static,
-    ) {
+    /// Answers questions, in a thread of its own. What is returned ends if that thread does. It listens again where somebody has
+    /// removed its socket, once the directory is there.
+    ///
+    /// # Errors
+    /// The thread can't be made.
+    pub fn spawn(self, answer: impl Fn(&Ask) -> Said + Send + 'static) -> io::Result<oneshot::Receiver<()>> {
+        let Self { listener, socket, told } = self;
+        let listener = listener.into_std()?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (ends, ended) = oneshot::channel();
+        std::thread::Builder::new().name("names".to_owned()).spawn(move || {
+            let local = LocalSet::new();
+            let serve = async move {
+                match UnixListener::from_std(listener) {
+                    Ok(listener) => {
+                        let waiting = Waiting::new(Arc::clone(&told));
+                        tokio::select! {
+                            () = Server { listener, socket, told }.run(&waiting) => {}
+                            () = waiting.answer(answer) => {}
+                        }
+                    }
+                    Err(error) => warn!(%error, "can't listen for the node's DNS server"),
+                }
+            };
+            local.block_on(&runtime, serve);
+            drop(ends);
+        })?;
+        Ok(ended)
+    }
+
+    async fn run(mut self, waiting: &Rc<Waiting>) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -168,10 +240,10 @@ impl Server {
                         continue;
                     }
                     told.changed.notify_one();
-                    let ask = ask.clone();
-                    tokio::spawn(async move {
+                    let waiting = Rc::clone(waiting);
+                    tokio::task::spawn_local(async move {
                         info!("a DNS server asks which names open what");
-                        if let Err(error) = converse(stream, ask).await {
+                        if let Err(error) = converse(stream, &waiting).await {
                             info!(%error, "a DNS server hung up");
                         }
                         told.connected.fetch_sub(1, Ordering::Relaxed);
@@ -203,9 +275,9 @@ impl Server {
     }
 }
 
-async fn converse<F: Future<Output = bool>>(stream: UnixStream, ask: impl Fn(Asked) -> F) -> io::Result<()> {
+async fn converse(stream: UnixStream, waiting: &Waiting) -> io::Result<()> {
     let (read, write) = stream.into_split();
-    let (mut read, write) = (BufReader::new(read), Arc::new(write));
+    let (mut read, write) = (BufReader::new(read), Rc::new(write));
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -213,14 +285,9 @@ async fn converse<F: Future<Output = bool>>(stream: UnixStream, ask: impl Fn(Ask
         if (&mut read).take(most).read_until(b'\n', &mut line).await? == 0 {
             return Ok(());
         }
-        let Ok(question) = Ask::decode(&line) else {
+        let Ok(ask) = Ask::decode(&line) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it asked what nobody understands"));
         };
-        let asked = Asked { ask: question, since: Instant::now(), to: Arc::clone(&write) };
-        if asked.ask.addresses.len() > MOST_ADDRESSES {
-            asked.reply(Said::Refused);
-        } else if !ask(asked).await {
-            return Ok(());
-        }
+        waiting.push(Asked { ask, since: Instant::now(), to: Rc::clone(&write) });
     }
 }

@@ -1,7 +1,7 @@
 //! Questions that wait: each client has its turn.
 //!
-//! What is asked costs by its addresses. In one turn of the loop so much is taken, of each client no more than its part, and the
-//! next turn begins with the client behind the last one. So who asks very much waits, and nobody waits for it.
+//! What is asked costs by its addresses. So much is taken at once, of each client no more than its part, and the
+//! next time begins with the client behind the last one. So who asks very much waits, and nobody waits for it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ const ADDRESSES: usize = 16;
 
 /// Questions by the client that they are about.
 #[derive(Debug)]
-pub struct Turns<T> {
+pub(super) struct Turns<T> {
     waiting: BTreeMap<IpAddr, VecDeque<(usize, T)>>,
     count: usize,
     last: Option<IpAddr>,
@@ -41,7 +41,7 @@ impl<T> Turns<T> {
     ///
     /// # Errors
     /// Too many wait.
-    pub fn push(&mut self, client: IpAddr, addresses: usize, question: T) -> Result<(), T> {
+    pub(super) fn push(&mut self, client: IpAddr, addresses: usize, question: T) -> Result<(), T> {
         let waiting = self.waiting.get(&client).map_or(0, VecDeque::len);
         if waiting >= MOST || self.count >= MOST_IN_ALL {
             return Err(question);
@@ -52,13 +52,13 @@ impl<T> Turns<T> {
     }
 
     /// Whether none waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// Those whose turn it is.
-    pub fn take(&mut self) -> Vec<T> {
+    pub(super) fn take(&mut self) -> Vec<T> {
         let (mut taken, mut spent) = (Vec::new(), 0);
         let behind = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let clients: Vec<IpAddr> = self.waiting.range((behind, Bound::Unbounded)).map(|(client, _)| *client).collect();
@@ -82,12 +82,6 @@ impl<T> Turns<T> {
             }
         }
         taken
-    }
-
-    /// All of them.
-    pub fn take_all(&mut self) -> Vec<T> {
-        self.count = 0;
-        std::mem::take(&mut self.waiting).into_values().flatten().map(|(_, question)| question).collect()
     }
 }
 

@@ -5,6 +5,7 @@ mod checks;
 mod drops;
 mod freshness;
 mod metrics;
+mod not_served;
 mod repairs;
 mod rule_hits;
 mod shared;
@@ -15,6 +16,7 @@ pub use drops::{
 };
 pub use freshness::{Freshness, View as FreshnessView, unheard};
 pub use metrics::{KubeProxy, Metrics};
+pub use not_served::{NOT_SERVED, warn_not_served};
 pub use repairs::{Repairs, Subject};
 pub use rule_hits::RuleHits;
 pub(crate) use rule_hits::{boot, count_of, now};

@@ -80,7 +80,7 @@ fn drops_of_a_pod_are_counted_from_zero() {
         }
         let both = [(DropReason::IngressPolicy, 9), (DropReason::Vlan, 7)];
         assert_eq!(counts_of(&tables, 4), both);
-        apply(&mut tables, &[Op::Pod { slot: 4, value: Pod::NONE }]).unwrap();
+        apply(&mut &tables, &[Op::Pod { slot: 4, value: Pod::NONE }]).unwrap();
         assert_eq!((counts_of(&tables, 4), counts_of(&tables, 5)), (vec![], both.to_vec()));
     });
 }
@@ -94,8 +94,8 @@ fn maps_are_adopted_and_links_updated() {
         let mut first = load(&object, &pins).unwrap();
         assert!(!first.adopted);
         let plan: Vec<_> = (0..5000).map(|n| Op::Peer { addr: peer(n), value: Some(Peer::WORLD) }).collect();
-        apply(&mut first.tables, &plan).unwrap();
-        apply(&mut first.tables, &[Op::Barrier]).unwrap();
+        apply(&mut &first.tables, &plan).unwrap();
+        apply(&mut &first.tables, &[Op::Barrier]).unwrap();
         let mut hooks = Hooks::new(first.ebpf, pins.clone());
         hooks.attach_pod("flab", index).unwrap();
         let before = programs_at("flab", aya::programs::TcAttachType::Ingress);
@@ -312,10 +312,10 @@ fn batches_write_read_and_delete() {
         let mut tables = load(&object, &pins).unwrap().tables;
         let put = |n| Op::Peer { addr: peer(n), value: Some(Peer { class: n as u32, ..Peer::WORLD }) };
         let delete = |n| Op::Peer { addr: peer(n), value: None };
-        apply(&mut tables, &(0..3000).map(put).collect::<Vec<_>>()).unwrap();
+        apply(&mut &tables, &(0..3000).map(put).collect::<Vec<_>>()).unwrap();
         // Every third is not there (any more): that is no error, and no other is left out.
-        apply(&mut tables, &(0..3000).step_by(3).map(delete).collect::<Vec<_>>()).unwrap();
-        apply(&mut tables, &(0..2999).map(delete).collect::<Vec<_>>()).unwrap();
+        apply(&mut &tables, &(0..3000).step_by(3).map(delete).collect::<Vec<_>>()).unwrap();
+        apply(&mut &tables, &(0..2999).map(delete).collect::<Vec<_>>()).unwrap();
         let mut left = Vec::new();
         tables.map(TableId::Peers).unwrap().for_each(|key, _| left.push(key.to_vec())).unwrap();
         assert_eq!(left, [zerocopy::IntoBytes::as_bytes(&peer(2999)).to_vec()]);
@@ -324,9 +324,9 @@ fn batches_write_read_and_delete() {
             let pod = tables.map(TableId::Pods).unwrap().get(&7_u32.to_ne_bytes()).unwrap().unwrap();
             u64::from_ne_bytes(*pod.first_chunk().unwrap())
         };
-        apply(&mut tables, &[Op::PodWord { slot: 7, word: 0x1234_5678_9abc_def0 }]).unwrap();
+        apply(&mut &tables, &[Op::PodWord { slot: 7, word: 0x1234_5678_9abc_def0 }]).unwrap();
         assert_eq!(word(&tables), 0x1234_5678_9abc_def0);
-        let error = apply(&mut tables, &[Op::PodWord { slot: u16::MAX, word: 1 }]).unwrap_err();
+        let error = apply(&mut &tables, &[Op::PodWord { slot: u16::MAX, word: 1 }]).unwrap_err();
         assert!(error.to_string().contains(TableId::Pods.info().name), "{error}");
     });
 }

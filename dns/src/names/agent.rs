@@ -56,6 +56,16 @@ impl Line {
         Some(told)
     }
 
+    /// Says what a client is given, and waits for no reply. Whether the agent reads it.
+    fn say(&self, ask: &mut Ask) -> bool {
+        // Of the reply nobody wants to know.
+        self.send(ask).is_some_and(|told| {
+            drop(told);
+            self.waiting().remove(&ask.id);
+            true
+        })
+    }
+
     async fn listen(&self, read: OwnedReadHalf) -> io::Result<()> {
         let (mut read, mut line) = (BufReader::new(read), Vec::new());
         loop {
@@ -87,6 +97,12 @@ impl Agent {
         let agent = Arc::new(Self { line: watch::Sender::new(None) });
         tokio::spawn(keep(Arc::clone(&agent), socket.to_owned()));
         agent
+    }
+
+    /// Says what a client is given, if the agent is there.
+    pub(super) fn say(&self, mut ask: Ask) -> bool {
+        let line = self.line.borrow().clone();
+        line.is_some_and(|line| line.say(&mut ask))
     }
 
     /// Asks, and waits for a short time. `None`: nobody has said anything.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use fairlead_objects::DomainNames;
 use fairlead_objects::names::{Ask, MOST_ADDRESSES, RULES, SOCKET, Said};
 
 use super::agent::Agent;
@@ -84,6 +85,8 @@ pub struct Gate {
     agent: OnceLock<Arc<Agent>>,
     said: Mutex<HashMap<Key, Word>>,
     budget: Mutex<Budget>,
+    /// The same of what is only counted: that takes nothing of what is asked.
+    counted: Mutex<Budget>,
 }
 
 /// The agent's file.
@@ -205,6 +208,9 @@ impl Gate {
         }
         let rules = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner));
         let client = client.to_canonical();
+        if let Some(audited) = rules.audited_of(client) {
+            self.tell(client, audited, rules.of_client(client), message);
+        }
         let Some(names) = rules.of_client(client) else {
             if is_unread {
                 return self.look_unread(client, message);
@@ -239,15 +245,52 @@ impl Gate {
         }
     }
 
+    /// Tells the agent what a client is given for a name that a rule in audit mode has. That is only counted: nobody waits, and
+    /// if the agent is away it does not know.
+    fn tell(&self, client: IpAddr, names: &DomainNames, asked_by: Option<&Arc<DomainNames>>, message: &[u8]) {
+        let Some(name) = response::asked(message).filter(|name| names.matches(name)) else { return };
+        // What is asked about is told.
+        let is_asked = asked_by.is_some_and(|names| names.matches(&name));
+        let Some(found) = response::addresses(message) else { return };
+        if found.addresses.is_empty() || found.addresses.len() > MOST_ADDRESSES {
+            return;
+        }
+        let (now, response::Addresses { addresses, ttl }) = (Instant::now(), found);
+        let (key, until) = ((client, name, digest(&addresses)), end(now, ttl));
+        if is_asked || self.is_known(&key, until, now) {
+            return;
+        }
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = counted.spend(client, addresses.len(), now);
+        drop(counted);
+        if !may {
+            return;
+        }
+        let ask = Ask { id: 0, client, name: key.1.clone(), ttl, addresses };
+        if self.agent.get().is_some_and(|agent| agent.say(ask)) {
+            self.remember(key, Word { asked: now, until });
+        }
+    }
+
+    /// Whether the agent knows of an answer by now.
+    fn is_known(&self, key: &Key, until: Instant, now: Instant) -> bool {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.get(key).is_some_and(|word| until <= word.until + GOOD && now.duration_since(word.asked) < GOOD)
+    }
+
+    fn remember(&self, key: Key, word: Word) {
+        let mut words = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if words.len() >= REMEMBERED {
+            words.clear();
+        }
+        words.insert(key, word);
+    }
+
     fn consider(&self, client: IpAddr, name: String, found: response::Addresses, is_covered: bool) -> Look {
         let (now, response::Addresses { addresses, ttl }) = (Instant::now(), found);
-        let until = now.checked_add(Duration::from_secs(ttl.into())).unwrap_or(now);
+        let until = end(now, ttl);
         let key = (client, name, digest(&addresses));
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_good = |word: &Word| until <= word.until + GOOD && now.duration_since(word.asked) < GOOD;
-        let is_known = said.get(&key).is_some_and(is_good);
-        drop(said);
-        if is_known {
+        if self.is_known(&key, until, now) {
             return Look::Goes;
         }
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
@@ -282,11 +325,7 @@ impl Gate {
         counter.increment();
         self.counters.waits.observe(u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX));
         if said == Some(Said::InForce) {
-            let mut words = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-            if words.len() >= REMEMBERED {
-                words.clear();
-            }
-            words.insert(key, Word { asked, until });
+            self.remember(key, Word { asked, until });
         }
         matches!(said, Some(Said::InForce | Said::NotCovered)) || (said.is_none() && !is_covered)
     }
@@ -320,6 +359,11 @@ fn mark(stamp: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     stamp.hash(&mut hasher);
     hasher.finish()
+}
+
+/// When an answer ends.
+fn end(now: Instant, ttl: u32) -> Instant {
+    now.checked_add(Duration::from_secs(ttl.into())).unwrap_or(now)
 }
 
 /// Addresses, in whatever order.

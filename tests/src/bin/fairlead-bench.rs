@@ -72,6 +72,25 @@ enum Bench {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Answers whose names a policy has, beside others
+    Names {
+        /// How many of each kind
+        #[arg(long, default_value_t = 10_000)]
+        answers: usize,
+        /// Write what was found to this file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// What a pod does for `names`
+    #[command(hide = true)]
+    NamesClient {
+        /// Where it asks
+        server: std::net::SocketAddr,
+        /// Pairs of questions that do not count
+        warm: usize,
+        /// Pairs that do
+        answers: usize,
+    },
     /// Many questions to fairlead-dns, with upstream servers that misbehave
     SoakDns {
         /// How many questions
@@ -101,6 +120,11 @@ fn main() -> Result<ExitCode> {
         Bench::Dns { seconds, rate, program, only, json } => {
             let findings = bench::dns::run(&bench::dns::Options { seconds, rate, program, only })?;
             (findings.errors(), show(&findings, json)?)
+        }
+        Bench::Names { answers, json } => (0, show(&bench::names::run(answers)?, json)?),
+        Bench::NamesClient { server, warm, answers } => {
+            bench::names::ask(server, warm, answers)?;
+            (0, None)
         }
         Bench::SoakDns { questions, program } => {
             let soaked = bench::soak::run(questions, &program)?;

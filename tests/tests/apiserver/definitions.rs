@@ -15,7 +15,12 @@ const CRD: &str = "clusternetworkpolicies.policy.networking.k8s.io";
 
 /// Upstream's definition, of which one version is served.
 fn definition(served: &str) -> Value {
-    let path = fairlead_tree::path("manifests/components/cluster-network-policy/crd.yaml").unwrap();
+    definition_of("cluster-network-policy", served)
+}
+
+/// That of a component of the manifests.
+pub(crate) fn definition_of(component: &str, served: &str) -> Value {
+    let path = fairlead_tree::path(format!("manifests/components/{component}/crd.yaml")).unwrap();
     let mut crd: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     for version in crd["spec"]["versions"].as_array_mut().unwrap() {
         version["served"] = json!(version["name"] == served);
@@ -28,25 +33,34 @@ fn is_there(feed: &Feed, name: &str) -> bool {
 }
 
 async fn make(client: &Client, version: &str, name: &str) {
+    let peer = json!({"namespaces": {}});
+    let rule = json!({"action": "Deny", "from": [peer]});
+    let spec = json!({"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": [rule]});
+    let _uid = make_with(client, version, name, &spec).await;
+}
+
+/// Makes a policy, once the version is served, and gives its uid.
+pub(crate) async fn make_with(client: &Client, version: &str, name: &str, spec: &Value) -> Option<String> {
     let kind = GroupVersionKind::gvk("policy.networking.k8s.io", version, "ClusterNetworkPolicy");
     let resource = ApiResource::from_gvk_with_plural(&kind, "clusternetworkpolicies");
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    let peer = json!({"namespaces": {}});
-    let rule = json!({"action": "Deny", "from": [peer]});
     let policy = json!({
         "apiVersion": format!("policy.networking.k8s.io/{version}"), "kind": "ClusterNetworkPolicy",
         "metadata": {"name": name},
-        "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": [rule]},
+        "spec": spec,
     });
     let policy: DynamicObject = serde_json::from_value(policy).unwrap();
     // The server takes a moment to serve what is defined.
     let made = async {
-        while let Err(error) = api.create(&PostParams::default(), &policy).await {
-            assert!(matches!(&error, kube::Error::Api(status) if status.code == 404), "{error}");
+        loop {
+            match api.create(&PostParams::default(), &policy).await {
+                Ok(made) => return made.metadata.uid,
+                Err(error) => assert!(matches!(&error, kube::Error::Api(status) if status.code == 404), "{error}"),
+            }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(30), made).await.expect("the version is served");
+    tokio::time::timeout(std::time::Duration::from_secs(30), made).await.expect("the version is served")
 }
 
 /// What every account may do but read discovery.

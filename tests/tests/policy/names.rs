@@ -1,5 +1,5 @@
 //! `domainNames`, with packets: a fairlead-dns on each node, and another one that stands for the servers of the world. P65, P76
-//! to P79.
+//! to P79, P84, P85.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -38,6 +38,10 @@ template IN A wild.example {
     answer \"{{ .Name }} 600 IN CNAME edge.cdn.example\"
     answer \"edge.cdn.example 600 IN A 172.18.0.100\"
 }
+template IN A busy.example {
+    match \"^n(?P<b>[0-9]+)-(?P<c>[0-9]+)[.]busy[.]example[.]$\"
+    answer \"{{ .Name }} 600 IN A 198.18.{{ .Group.b }}.{{ .Group.c }}\"
+}
 template IN A other.example {
     answer \"{{ .Name }} 600 IN A 172.18.0.100\"
 }
@@ -56,7 +60,7 @@ spec:
     to: [{namespaces: {}}, {nodes: {}}]
   - name: by-name
     action: Accept
-    to: [{domainNames: [one.example, long.example, '*.wild.example', '*.wide.example']}]
+    to: [{domainNames: [one.example, long.example, '*.wild.example', '*.wide.example', '*.busy.example']}]
     protocols: [{tcp: {destinationPort: {number: 80}}}]
   - action: Deny
     to: [{networks: [0.0.0.0/0, '::/0']}]
@@ -284,7 +288,7 @@ fn p65_p76_names_open_what_a_pod_is_told_for_as_long_as_it_may_be_used() {
     });
     // A rule that goes takes what it opened with it.
     stage.lab.delete("ClusterNetworkPolicy", "more");
-    stage.lab.apply(&POLICY.replace("one.example, long.example, '*.wild.example'", "none.example"));
+    stage.lab.apply(&POLICY.replace("one.example, long.example, '*.wild.example', '*.wide.example', '*.busy.example'", "none.example"));
     stage.lab.wait_until("the connections are cut", || match open[0].exchange(10, 0) {
         Err(ProbeError::TimedOut) => Ok(()),
         other => Err(format!("{other:?}")),
@@ -416,6 +420,119 @@ fn p77_without_the_agent_covered_names_fail_and_what_is_in_force_stays() {
     stage.is_open(0, "192.0.2.100", true).unwrap();
 }
 
+/// One object of the load: pods of a node that is far away, policies and Services.
+fn load(n: usize) -> (String, serde_json::Value) {
+    let (low, high, third) = (n % 250 + 1, n / 250, n / 3);
+    let object = match n % 3 {
+        0 => serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "load", "name": format!("p{n}"), "labels": {"app": format!("a{}", third % 97)}},
+            "spec": {"nodeName": "far", "containers": []},
+            "status": {"phase": "Running", "podIPs": [{"ip": format!("10.100.{high}.{low}")}]},
+        }),
+        1 => serde_json::json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"namespace": if third % 20 == 0 { "app" } else { "load" }, "name": format!("n{n}")},
+            "spec": {
+                "podSelector": {}, "policyTypes": ["Ingress"],
+                "ingress": [{"from": [{
+                    "namespaceSelector": {}, "podSelector": {"matchLabels": {"app": format!("a{}", third % 97)}},
+                }]}],
+            },
+        }),
+        _ => serde_json::json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": "load", "name": format!("s{n}")},
+            "spec": {
+                "type": "ClusterIP", "clusterIP": format!("10.97.{high}.{low}"),
+                "clusterIPs": [format!("10.97.{high}.{low}")],
+                "ports": [{"name": "web", "port": 80, "protocol": "TCP"}],
+            },
+        }),
+    };
+    (format!("load-{n}.yaml"), object)
+}
+
+/// What the loop of the agent has to do takes far longer than an answer waits for the agent.
+#[test]
+fn p87_an_agent_that_is_busy_answers_in_time() {
+    const OBJECTS: usize = 10_000;
+    const NAMES: usize = 1000;
+    let stage = Stage::new();
+    let (lab, node, other) = (&stage.lab, stage.lab.node("node-1"), stage.lab.node("node-2"));
+    // The other node stands for all of 198.18.0.0/16.
+    other.serve("world/edge", &[80], &[]);
+    let via = other.v4().to_string();
+    for (node, route) in [(other, "add local 198.18.0.0/16 dev lo"), (node, &format!("add 198.18.0.0/16 via {via}"))] {
+        let argv: Vec<&str> = ["ip", "route"].into_iter().chain(route.split(' ')).collect();
+        let _ended = node.spawn("route", &argv, &[]).wait(Duration::from_secs(10)).expect("it ends");
+    }
+    lab.apply(
+        "{apiVersion: v1, kind: Node, metadata: {name: far}, spec: {podCIDR: 10.100.0.0/16, podCIDRs: [10.100.0.0/16]}, status: \
+         {addresses: [{type: InternalIP, address: 172.18.0.77}]}}",
+    );
+    lab.apply("{apiVersion: v1, kind: Namespace, metadata: {name: load}}");
+    assert_eq!(stage.told(0, Transport::Udp, "n255-1.busy.example A"), told(&["198.18.255.1"]));
+    stage.is_open(0, "198.18.255.1", true).unwrap();
+    stage.is_open(0, "198.18.255.2", false).unwrap();
+    let longest = || {
+        let status = node.fairlead(&["status", "-o", "json"]);
+        let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap_or_default();
+        status["plans"]["last_micros"].as_u64().unwrap_or_default()
+    };
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (mut count, mut late, mut closed) = (0_usize, Vec::new(), Vec::new());
+    let took = std::thread::scope(|scope| {
+        let applying = scope.spawn(|| {
+            let mut most = 0;
+            for n in 0..OBJECTS {
+                let (file, object) = load(n);
+                lab.objects().write(&file, &object.to_string());
+                if n % 500 == 499 {
+                    most = most.max(longest());
+                }
+            }
+            lab.wait_within(Duration::from_secs(120), "the load is in force", || {
+                most = most.max(longest());
+                let count = node.fairlead(&["service", "list", "-o", "json"]).stdout.matches("\"load/").count();
+                if count >= OBJECTS / 3 { Ok(()) } else { Err(count) }
+            });
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            most
+        });
+        while count < NAMES || !done.load(std::sync::atomic::Ordering::Relaxed) && count < 250 * 250 {
+            let (b, c) = (count / 250, count % 250 + 1);
+            let ip = format!("198.18.{b}.{c}");
+            match stage.ask(0, Transport::Udp, &format!("n{b}-{c}.busy.example A")) {
+                Ok(answer) if answer == told(&[&ip]) => {
+                    closed.extend(stage.is_open(0, &ip, true).err());
+                }
+                other => late.push(format!("{ip}: {other:?}")),
+            }
+            count += 1;
+        }
+        applying.join().unwrap()
+    });
+    println!("{count} names were asked for, the longest step of the agent took {took} microseconds");
+    println!(
+        "{}",
+        scrape(&stage.servers[0]).lines().filter(|line| line.contains("policy_")).collect::<Vec<_>>().join("\n")
+    );
+    assert!(took > 50_000, "the agent was not busy: {took} microseconds");
+    assert!(closed.is_empty(), "answered before they are open: {closed:?}");
+    // On a machine that does much else the DNS server itself may be kept from running for as long as it waits: such answers are no
+    // more than that. All that come while the loop works would be.
+    assert!(late.len() * 10 <= count, "{} of {count} late: {late:?}", late.len());
+    // What nobody was told is closed, and what a policy has no more is so, whatever was told meanwhile.
+    stage.is_open(0, "198.18.255.2", false).unwrap();
+    stage.is_open(1, "198.18.0.1", false).unwrap();
+    lab.apply(&POLICY.replace(", '*.busy.example'", ""));
+    lab.wait_until("the names are closed", || stage.is_open(0, "198.18.0.1", false));
+    for n in [1, 2, 3, 100, 200] {
+        stage.is_open(0, &format!("198.18.1.{n}"), false).unwrap();
+    }
+}
+
 #[test]
 fn p78_answers_from_elsewhere_open_nothing() {
     let stage = Stage::new();
@@ -436,4 +553,43 @@ fn p78_answers_from_elsewhere_open_nothing() {
     assert_eq!(stage.ask(0, Transport::Udp, "one.example A").unwrap(), told(&["192.0.2.100"]));
     stage.is_open(0, "192.0.2.100", false).unwrap();
     assert!(stage.metric(1, elsewhere) > before, "it is counted");
+}
+
+#[test]
+fn d48_p88_names_of_a_policy_in_audit_mode_count_and_hold_nobody_up() {
+    let stage = Stage::new();
+    let node = stage.lab.node("node-1");
+    let audited = "metadata: {name: names, annotations: {fairlead.io/mode: audit}}";
+    stage.lab.apply(&POLICY.replace("metadata: {name: names}", audited));
+    stage.lab.wait_until("the policy is not in force", || stage.is_open(0, "192.0.2.100", true));
+    let number = std::cell::Cell::new(0);
+    stage.lab.wait_within(Duration::from_secs(40), "the server knows the names", || {
+        number.set(number.get() + 1);
+        let process = node.spawn(&format!("rules-{}", number.get()), &["cat", "/run/fairlead/names/rules.json"], &[]);
+        let _ended = process.wait(Duration::from_secs(10));
+        let rules: serde_json::Value = serde_json::from_str(process.log().trim()).unwrap_or_default();
+        let has = |part: &str| rules[part].as_object().is_some_and(|clients| !clients.is_empty());
+        if has("audited") && !has("clients") { Ok(()) } else { Err(rules) }
+    });
+    // The server looks for a change of the file every 50 ms.
+    stage.lab.wait_until("the agent has been told", || {
+        assert_eq!(stage.ask(0, Transport::Udp, "long.example A").unwrap(), told(&["172.18.0.100"]));
+        let told = node.fairlead(&["policy", "explain", "--from", "app/a", "--to", "172.18.0.100:80"]).stdout;
+        if told.contains("allowed") && !told.contains("audit mode") { Ok(()) } else { Err(told) }
+    });
+    // What it was told for the name is not found, what it was not is.
+    let mut open = [stage.connect(0, "172.18.0.100"), stage.connect(0, "192.0.2.100")];
+    let found = || node.fairlead(&["-o", "json", "policy", "audit"]).stdout;
+    stage.lab.wait_within(Duration::from_secs(40), "the audit finds a flow", || {
+        open.iter_mut().for_each(|open| drop(open.exchange(10, 10).unwrap()));
+        let found = found();
+        if found.contains("192.0.2.100") { Ok(()) } else { Err(found) }
+    });
+    assert!(!found().contains("172.18.0.100"), "{}", found());
+    // Without the agent every answer is given.
+    node.agent().kill9();
+    for question in ["one.example A", "x.wild.example A", "long.example A"] {
+        let (code, addresses) = stage.ask(0, Transport::Udp, question).unwrap();
+        assert!(code == ResponseCode::NoError && addresses.len() == 1, "{question}: {code} {addresses:?}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fairlead_objects::names::NameRules;
-use fairlead_objects::{ClusterNetworkPolicy, DomainName, NetworkPolicy, Peer, Tier};
+use fairlead_objects::{ClusterNetworkPolicy, DomainName, Mode, NetworkPolicy, Peer, Tier};
 
 use super::World;
 
@@ -26,11 +26,30 @@ pub fn has_names(policy: &ClusterNetworkPolicy) -> bool {
     names_of(policy).next().is_some()
 }
 
-/// The names that each pod of this node may be told to open something.
+/// The names that each pod of this node may be told to open something, by policies that are in force.
 #[must_use]
 pub fn coverage(world: &World<'_>) -> NameRules {
-    let named: Vec<&ClusterNetworkPolicy> =
-        world.cluster_policies.iter().copied().filter(|policy| has_names(policy)).collect();
+    coverage_of(world, Mode::Enforce)
+}
+
+/// The same by policies in audit mode, of a world with those.
+#[must_use]
+pub fn audited_coverage(world: &World<'_>) -> NameRules {
+    coverage_of(world, Mode::Audit)
+}
+
+/// Both: what is in force, and what is only counted.
+#[must_use]
+pub fn with_audited(mut rules: NameRules, audited: &NameRules) -> NameRules {
+    let first = rules.lists.len();
+    rules.lists.extend(audited.lists.iter().cloned());
+    rules.audited = audited.clients.iter().map(|(client, list)| (*client, first + list)).collect();
+    rules
+}
+
+fn coverage_of(world: &World<'_>, mode: Mode) -> NameRules {
+    let policies = world.cluster_policies.iter().copied().filter(|policy| policy.mode == mode);
+    let named: Vec<&ClusterNetworkPolicy> = policies.filter(|policy| has_names(policy)).collect();
     if named.is_empty() {
         return NameRules::default();
     }
@@ -92,7 +111,16 @@ mod tests {
             ),
             cnp("Admin/2/other", "ns=none", &[], &[accept(&["d.example"])]),
         ];
+        cluster.cluster_policies.push(ClusterNetworkPolicy {
+            mode: Mode::Audit,
+            ..cnp("Admin/3/audited", "ns=x", &[], &[accept(&["e.example"])])
+        });
         let world = cluster.world();
+        let both = with_audited(coverage(&world), &audited_coverage(&world));
+        let of_x = cluster.local.iter().filter(|local| local.key.namespace == "x");
+        let of_x: BTreeSet<IpAddr> = of_x.flat_map(|local| local.ips.clone()).collect();
+        assert_eq!(both.audited.keys().copied().collect::<BTreeSet<_>>(), of_x);
+        assert!(both.audited.values().all(|list| both.lists[*list].len() == 1), "{both:?}");
         let rules = coverage(&world);
         let texts = |names: &[DomainName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(rules.lists.len(), 1);

@@ -38,7 +38,7 @@ mod world;
 
 pub use atom::{Atom, Signature};
 pub(super) use classifier::Classifier;
-pub use coverage::{coverage, has_names};
+pub use coverage::{audited_coverage, coverage, has_names, with_audited};
 pub use demand::Demand;
 pub use draft::{Draft, DraftPod, Judge, WantedPod, compile};
 pub use explain::{Explanation, Judged, Path, describe, explain, refused};

@@ -1,7 +1,7 @@
 //! What a change of policies would open and close, before anybody makes it. Pure.
 //!
-//! Ends that the policies can't tell apart, before and after, are one: pods with the same policies, nodes, and the networks that
-//! policies name. Of each two of them that the change concerns both states are asked, for every stretch of ports in which no
+//! Ends that the policies can't tell apart, before and after, are one: pods with the same policies, nodes, and the networks and
+//! names that policies have. Of each two of them that the change concerns both states are asked, for every stretch of ports in which no
 //! rule begins or ends. [`mod@super::reference`] says the same of two addresses and one port.
 
 mod ends;
@@ -81,8 +81,8 @@ pub fn compare(before: &World<'_>, after: &World<'_>, most: usize) -> Result<Vec
     let mut found: BTreeMap<(usize, usize), [Option<Change>; 2]> = BTreeMap::new();
     for (from, to) in all.filter(|(from, to)| sends[*from] || receives[*to]) {
         let (a, b) = (&ends.list[from], &ends.list[to]);
-        // A pod and itself, a node and its pods: policy is not asked.
-        if (from == to && a.names.len() == 1) || a.is_node_of(b) {
+        // A pod and itself, a node and its pods: policy is not asked. Names open nothing to a pod.
+        if a.is_named || (from == to && a.names.len() == 1) || a.is_node_of(b) {
             continue;
         }
         let change = Family::BOTH.map(|family| {

@@ -11,7 +11,8 @@ mod senders;
 mod vain;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fairlead_datapath::catalog::TableId;
@@ -20,7 +21,9 @@ use fairlead_datapath::service::FrontendKey;
 use fairlead_objects::ObjectKey;
 use fairlead_objects::names::NameRules;
 
+use super::desk::Desk;
 use super::sweep;
+use crate::apply::ApplyError;
 use crate::bpf::{BpfError, Tables};
 use crate::compile::node::Wanted as WantedNode;
 use crate::compile::policy::coverage;
@@ -28,7 +31,6 @@ use crate::compile::policy::{Draft, World};
 use crate::compile::services::{BackendAddr, Place, ServiceContent, host_ports_key};
 use crate::compile::{bandwidth as limits, claims};
 use crate::model::{Dirty, Model, Whole};
-use crate::names::Names;
 use crate::network::Network;
 use crate::plan::{Op, bandwidth, node, policy, services};
 use attempts::Attempts;
@@ -73,6 +75,8 @@ pub(super) struct Content {
     claims: Claims,
     /// The counters of rules.
     counters: Counters,
+    /// Where pods are told addresses between two plans.
+    desk: Arc<Desk>,
 }
 
 impl Content {
@@ -80,16 +84,17 @@ impl Content {
     ///
     /// # Errors
     /// They can't be read.
-    pub(super) fn adopt(tables: &Tables, counters: Counters) -> Result<Self, BpfError> {
+    pub(super) fn adopt(tables: &Tables, counters: Counters, desk: Arc<Desk>) -> Result<Self, BpfError> {
         let services = services::State::adopt(services::Capacity::default(), &adopt::services(tables)?);
         let policy = policy::State::adopt(policy::Capacity::default(), adopt::policy(tables)?);
-        Ok(Self::new(adopt::node(tables)?, services, policy, adopt::bandwidth(tables)?, counters))
+        Ok(Self::new(adopt::node(tables)?, services, policy, adopt::bandwidth(tables)?, counters, desk))
     }
 
     /// Of tables that have just been made: there is nothing in their hundreds of thousands of elements to read.
-    pub(super) fn empty(counters: Counters) -> Self {
+    pub(super) fn empty(counters: Counters, desk: Arc<Desk>) -> Self {
         let services = services::State::new(services::Capacity::default());
-        Self::new(node::State::default(), services, policy::State::default(), bandwidth::State::default(), counters)
+        let (policy, bandwidth) = (policy::State::default(), bandwidth::State::default());
+        Self::new(node::State::default(), services, policy, bandwidth, counters, desk)
     }
 
     fn new(
@@ -98,6 +103,7 @@ impl Content {
         policy: policy::State,
         bandwidth: bandwidth::State,
         counters: Counters,
+        desk: Arc<Desk>,
     ) -> Self {
         let senders = Senders::adopt(hops(&policy), second());
         Self {
@@ -115,6 +121,7 @@ impl Content {
             refused_due: None,
             claims: Claims::default(),
             counters,
+            desk,
         }
     }
 
@@ -158,34 +165,16 @@ impl Content {
         self.policy.attempts.again_at_once(Instant::now());
     }
 
-    /// Whether a rule in force asks what a pod was told for this name.
-    pub(super) fn asks(&self, pod: &ObjectKey, name: &str) -> bool {
-        self.policy.state.asks(pod, name)
+    /// Takes note of what was done to the tables of policy between two plans.
+    pub(super) fn told(&mut self, ops: &[Op]) {
+        ops.iter().for_each(|op| self.policy.state.applied(op));
     }
 
-    /// Whether names may open an address.
-    pub(super) fn is_outside(&self, ip: IpAddr) -> bool {
-        self.policy.state.is_outside(ip)
-    }
-
-    /// Brings into force what pods were told of these addresses by DNS, between two plans. `adds`: it only adds to what they open.
-    pub(super) fn tell(
-        &mut self,
-        names: &Names,
-        addresses: &BTreeSet<IpAddr>,
-        adds: bool,
-        tables: &mut Tables,
-    ) -> Result<policy::Tell, String> {
-        let tell = self.policy.state.tell(names, addresses, adds);
+    /// Between two plans the tables could not be written.
+    pub(super) fn tell_failed(&mut self, error: ApplyError, tables: &mut Tables) {
         let mut outcome = Outcome::default();
         let mut writer = Writer { tables, outcome: &mut outcome };
-        if let Err(failure) = writer.apply(&tell.ops) {
-            let text = failure.to_string();
-            self.policy_done(Err(failure), &mut writer, Instant::now());
-            return Err(text);
-        }
-        tell.ops.iter().for_each(|op| self.policy.state.applied(op));
-        Ok(tell)
+        self.policy_done(Err(Failure::Apply(error)), &mut writer, Instant::now());
     }
 
     /// Whether everything is as the model says.
@@ -358,9 +347,15 @@ impl Content {
         let world = World { senders, ..World::of(model, &self.network) };
         self.untidy = None;
         let plan = self.policy.state.plan(&Draft::new(&world))?;
+        self.desk.begin(self.policy.state.take_view())?;
         let counters_changed = self.counters.follow(&self.policy.state, &plan.ops, &world, writer.tables);
         let names = coverage(&world);
-        self.carry_out(&plan, writer, || judged(&names))?;
+        let desk = Arc::clone(&self.desk);
+        self.carry_out(&plan, writer, || {
+            desk.judged();
+            judged(&names);
+        })?;
+        self.desk.finish();
         let policy::Plan { ops, cut_off, left_out } = plan;
         // Nobody can be judged by a set that is gone: the plan has waited for that.
         if counters_changed || ops.iter().any(|op| matches!(op, Op::PolicySet { .. })) {
@@ -409,11 +404,14 @@ impl Content {
         judged: impl FnOnce(),
     ) -> Result<(), Failure> {
         let (words, rest) = plan.ops.split_at(plan.judged());
-        writer.apply(words)?;
+        self.write_policy(words, writer)?;
         judged();
-        writer.apply(rest)?;
-        plan.ops.iter().for_each(|op| self.policy.state.applied(op));
-        Ok(())
+        self.write_policy(rest, writer)
+    }
+
+    fn write_policy(&mut self, ops: &[Op], writer: &mut Writer<'_>) -> Result<(), Failure> {
+        let state = &mut self.policy.state;
+        self.desk.carry_out(ops, |ops| writer.apply(ops), |op| state.applied(op))
     }
 
     fn update_bandwidth(&mut self, model: &Model, writer: &mut Writer<'_>) -> Result<(), Failure> {
@@ -481,7 +479,11 @@ impl Content {
     }
 
     fn policy_done(&mut self, result: Result<(), Failure>, writer: &mut Writer<'_>, now: Instant) {
-        if let Some(failure) = self.policy.done(result, writer.outcome, now)
+        let failure = self.policy.done(result, writer.outcome, now);
+        if failure.is_some() {
+            self.desk.close();
+        }
+        if let Some(failure) = failure
             && let Some(content) = read(adopt::policy(writer.tables))
         {
             self.policy.note_full(&failure, &content.sizes(), now);

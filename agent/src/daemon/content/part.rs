@@ -100,7 +100,7 @@ pub(super) struct Writer<'a> {
 
 impl Writer<'_> {
     pub(super) fn apply(&mut self, ops: &[Op]) -> Result<(), Failure> {
-        apply(self.tables, ops)?;
+        apply(&mut &*self.tables, ops)?;
         self.outcome.operations += ops.len() as u64;
         Ok(())
     }

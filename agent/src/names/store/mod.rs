@@ -50,6 +50,21 @@ pub struct Answer<'a> {
     pub until: u64,
 }
 
+/// What happens to what pods were told. Whoever takes in the same changes in the same order knows the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A pod gets an answer: pod, uid, name and addresses as [`Answer`] has them, when they end, and what time it is.
+    Learn(ObjectKey, String, String, Vec<IpAddr>, u64, u64),
+    /// What ends until then has ended.
+    Expire(u64),
+    /// Nobody uses what lingers of these.
+    Forget(Vec<(ObjectKey, IpAddr)>),
+    /// A pod begins, with this uid.
+    Begin(ObjectKey, String),
+    /// A pod is gone.
+    End(ObjectKey),
+}
+
 /// What all pods were told.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
@@ -130,6 +145,19 @@ impl Names {
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
         Self { bounds, ..Self::default() }
+    }
+
+    /// Takes in a change, and gives the addresses of which something changed.
+    pub fn take(&mut self, change: &Change) -> BTreeSet<IpAddr> {
+        match change {
+            Change::Learn(pod, uid, name, addresses, until, now) => {
+                self.learn(&Answer { pod, uid, name, addresses, until: *until }, *now)
+            }
+            Change::Expire(now) => self.expire(*now),
+            Change::Forget(unused) => self.forget(unused),
+            Change::Begin(pod, uid) => self.begin(pod, uid),
+            Change::End(pod) => self.end(pod),
+        }
     }
 
     /// Takes in an answer, and gives the addresses of which something changed: its own, and those that had to go.
@@ -247,13 +275,18 @@ impl Names {
     pub fn keep(&mut self, is_used: impl Fn(&ObjectKey, IpAddr) -> bool) -> BTreeSet<IpAddr> {
         let lingering = self.lingering().filter(|(pod, address)| !is_used(pod, *address));
         let unused: Vec<_> = lingering.map(|(pod, address)| (pod.clone(), address)).collect();
-        for (pod, address) in &unused {
+        self.forget(&unused)
+    }
+
+    /// Forgets what lingers of these. Gives the addresses.
+    fn forget(&mut self, unused: &[(ObjectKey, IpAddr)]) -> BTreeSet<IpAddr> {
+        for (pod, address) in unused {
             let of_address = self.pods.get(pod).and_then(|pod| pod.addresses.get(address));
             let gone: Vec<_> = of_address.into_iter().flatten().filter(|(_, entry)| !entry.live).collect();
             let gone: Vec<_> = gone.into_iter().map(|(name, _)| Arc::clone(name)).collect();
             gone.iter().for_each(|name| self.remove(pod, name, *address));
         }
-        self.changed(unused.into_iter().map(|(_, address)| address).collect())
+        self.changed(unused.iter().map(|(_, address)| *address).collect())
     }
 
     /// The pods and addresses of which an entry lingers.

@@ -8,7 +8,7 @@ use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::peer::{self, CidrKey, NO_NODE, NO_SLOT, NodeHop, Peer, PeerFlags, Pod, PodWord};
 use fairlead_datapath::policy::{ALLOW_ALL, CUT_OFF, DENY_ALL, PeerKey, PolicySet, Row};
 
-use super::ids::{Ids, Rows, classes_spoken_of};
+use super::ids::{Ids, Rows, classes_spoken_of, ids_from};
 use super::{Capacity, Content, PlanError};
 use crate::compile::policy::{Judge, Wanted, WantedPeer, content_hash};
 use crate::plan::Op;
@@ -250,7 +250,7 @@ fn between(old: &Content, target: &Content, moves: &BTreeSet<Move>) -> Between {
         let start = content_hash(&(each.from, each.to)) as u32;
         let twin = |id: u32| if each.lingers() { id ^ PeerFlags::LINGERS } else { id };
         let is_free = |id: &u32| !taken.contains(id) && !taken.contains(&twin(*id));
-        let Some(class) = (0..=u32::MAX).map(|n| start.wrapping_add(n)).find(is_free) else { continue };
+        let Some(class) = ids_from(start).find(is_free) else { continue };
         taken.extend([class, twin(class)]);
         for ((from, to), class) in each.steps().into_iter().zip([class, twin(class)]) {
             for set in &dying {

@@ -15,7 +15,7 @@ use fairlead_datapath::policy::{
 };
 
 use super::change::{is_same, next_epoch};
-use super::ids::{Ids, Rows};
+use super::ids::{Ids, Rows, ids_from};
 use super::{Capacity, Content, Plan, Why};
 use crate::compile::policy::{
     Change, Draft, InTables, Index, Judge, NewSet, PolicySet, SetInfo, Signature, Stored, Wanted, WantedPeer,
@@ -187,7 +187,7 @@ impl InForce {
                 continue;
             }
             let is_free = |id: &u32| *id != 0 && !self.by_id.contains_key(id);
-            let id = (0..=u32::MAX).map(|n| (*hash as u32).wrapping_add(n)).find(is_free)?;
+            let id = ids_from(*hash as u32).find(is_free)?;
             for (set, compiled) in &self.sets {
                 if compiled.met(signature).iter().all(BTreeSet::is_empty) {
                     continue;

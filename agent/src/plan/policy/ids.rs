@@ -10,6 +10,15 @@ use fairlead_datapath::policy::{CUT_OFF, MAX_SETS, PeerKey, PolicySet, PortKey, 
 use super::{Capacity, Content, PlanError};
 use crate::compile::policy::{Bits, PolicySet as Compiled, Signature, Wanted, content_hash};
 
+/// The bit of ids of classes that are given out while a plan is being made ([`super::Teller`]). Plans give out none of them, so that
+/// neither takes what is the other's.
+pub(super) const MEANWHILE: u32 = 1 << 31;
+
+/// The ids that a class may have by a plan, in the order in which they are tried.
+pub(super) fn ids_from(start: u32) -> impl Iterator<Item = u32> {
+    (0..=u32::MAX).map(move |n| start.wrapping_add(n) & !MEANWHILE)
+}
+
 /// The ids of what [`Wanted`] has by index.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ids {
@@ -179,8 +188,7 @@ impl Ids {
                 })
         };
         for (index, (signature, hash)) in wanted.classes.iter().enumerate().filter(|(_, (s, _))| !s.is_empty()) {
-            let mut tries = (0..=u32::MAX).map(|n| (*hash as u32).wrapping_add(n));
-            let id = tries.find(|id| !used.contains(id) && fits(*id, signature));
+            let id = ids_from(*hash as u32).find(|id| !used.contains(id) && fits(*id, signature));
             // With 2^32 ids there is always one.
             let id = id.unwrap_or_default();
             used.insert(id);
@@ -215,8 +223,7 @@ impl Ids {
 
 /// The ids that a pair of classes may have, by their hashes, in the order in which they are tried.
 pub(super) fn pair_ids(new: u64, known: u64) -> impl Iterator<Item = u32> {
-    let start = content_hash(&(new, known)) as u32;
-    (0..=u32::MAX).map(move |n| start.wrapping_add(n))
+    ids_from(content_hash(&(new, known)) as u32)
 }
 
 fn key_of(hop: &NodeHop) -> [u64; 4] {

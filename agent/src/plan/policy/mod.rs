@@ -26,6 +26,7 @@ mod hits;
 mod ids;
 mod rows;
 mod share;
+mod teller;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -46,8 +47,9 @@ pub use fit::{CutOff, Why};
 use follow::InForce;
 pub use hits::{Changes, Count, Ledger, Saved};
 use ids::Ids;
-use told::Known;
-pub use told::Tell;
+pub use teller::{Retired, Tell, Teller};
+pub use told::View;
+use told::Way;
 
 /// Numbers of elements that there is room for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,8 +165,9 @@ pub struct State {
     content: Content,
     sets: BTreeMap<u32, SetInfo>,
     capacity: Capacity,
-    /// What the last plan says of addresses that pods are told.
-    known: Known,
+    /// What the last plan makes of addresses that pods are told, until somebody takes it.
+    view: View,
+    has_names: bool,
     /// Whether what is planned is remembered, so that [`State::follow`] can go on from there.
     remembers: bool,
     /// What was planned last.
@@ -202,8 +205,10 @@ impl State {
     pub fn plan(&mut self, draft: &Draft<'_>) -> Result<Plan, PlanError> {
         let ((kept, refused), wanted, mut left_out) = fit::fit(&self.content, draft, &self.capacity);
         self.in_force = None;
+        let mut is_direct = true;
         let Steps { ops, ids, target } = self.steps(&self.content, &wanted).or_else(|error| {
             // Those that come last make room, as few as it takes. Without any set there is nothing that needs room.
+            is_direct = false;
             let (mut fits, mut fails) = (0, kept.len() + 1);
             let mut found = None;
             while fits < fails {
@@ -227,9 +232,11 @@ impl State {
             self.sets.retain(|id, _| target.sets().contains(id));
         }
         // What pods are told by DNS is not followed: where a rule asks for that everything is planned with each change.
-        self.known = Known::default();
-        if draft.has_names() {
-            self.known = Known::of(wanted, &ids.sets, &target);
+        self.view = View::default();
+        self.has_names = draft.has_names();
+        if self.has_names {
+            let way = Way { old: &self.content, ops: &ops, is_direct, capacity: &self.capacity };
+            self.view = View::of(wanted, &ids.sets, target, &way);
         } else if self.remembers && left_out.is_empty() {
             self.in_force = InForce::new(draft, &kept, wanted, ids, refused.values());
         }
@@ -282,6 +289,18 @@ impl State {
         let last = self.steps(&content, wanted).ok()?;
         ops.extend(last.ops);
         Some(Steps { ops, ..last })
+    }
+
+    /// What the last plan makes of addresses that pods are told, for a [`Teller`].
+    #[must_use]
+    pub fn take_view(&mut self) -> View {
+        std::mem::take(&mut self.view)
+    }
+
+    /// Whether sets ask about names, by the last plan.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.has_names
     }
 
     /// Whether the tables have a set that judges no pod, which a plan for everything takes away.

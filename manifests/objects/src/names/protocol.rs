@@ -35,6 +35,9 @@ pub struct NameRules {
     pub lists: Vec<Vec<DomainName>>,
     /// The clients that a rule with names is for, with the index of their list.
     pub clients: BTreeMap<IpAddr, usize>,
+    /// The same of rules of policies in audit mode: the agent is told such answers, and nobody waits for it.
+    #[serde(default)]
+    pub audited: BTreeMap<IpAddr, usize>,
     /// The prefixes that this node's pods have their addresses from.
     pub own: Vec<IpNetwork>,
     /// Every name that a policy of the cluster has.
@@ -158,11 +161,17 @@ mod tests {
         let rules = NameRules {
             lists: vec![vec![name("a.example"), name("*.b.example")]],
             clients: BTreeMap::from([("10.244.1.5".parse().unwrap(), 0), ("fd00::5".parse().unwrap(), 0)]),
+            audited: BTreeMap::from([("10.244.1.6".parse().unwrap(), 0)]),
             own: vec!["10.244.1.0/24".parse().unwrap()],
             all: vec![name("a.example")],
             ..NameRules::default()
         };
         assert_eq!(NameRules::decode(&rules.encode()).unwrap(), rules);
+        let before = String::from_utf8(rules.encode()).unwrap().replace("\"audited\":{\"10.244.1.6\":0},", "");
+        assert!(
+            NameRules::decode(before.as_bytes()).unwrap().audited.is_empty(),
+            "of an agent that does not audit names"
+        );
         let later = String::from_utf8(rules.encode()).unwrap().replace("\"version\":1", "\"version\":2");
         assert!(NameRules::decode(later.as_bytes()).unwrap_err().to_string().contains("version 2"));
         assert!(NameRules::decode(b"{}").is_err());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use fairlead_objects::{Labels, Node, ObjectKey, Peer, Pod, Protocol};
+use fairlead_objects::{DomainName, Labels, Node, ObjectKey, Peer, Pod, Protocol};
 use ipnetwork::IpNetwork;
 
 use super::super::atom::shortened;
@@ -31,6 +31,8 @@ pub(super) struct End<'a> {
     /// The nodes that they are, or, of pods, that they run on.
     on: BTreeSet<&'a str>,
     is_node: bool,
+    /// What DNS tells pods for names, to which nothing but a pod connects.
+    pub(super) is_named: bool,
 }
 
 impl End<'_> {
@@ -47,10 +49,15 @@ struct One<'a> {
     pod: Option<(&'a Pod, Option<&'a Labels>)>,
     nodes: Vec<&'a Node>,
     ips: [Option<IpAddr>; 2],
+    /// What pods ask DNS for it by.
+    asked: Option<String>,
 }
 
 /// What tells ends apart.
-type Key = ([[usize; 2]; 2], [Option<BTreeSet<usize>>; 2], BTreeSet<Declared>, bool, bool);
+type Key = ([[usize; 2]; 2], [Option<BTreeSet<usize>>; 2], BTreeSet<Declared>, bool, bool, bool);
+
+/// Addresses of a name that are known, as many as are named.
+const KNOWN: usize = 4;
 
 /// All ends, and what judges them.
 #[derive(Debug)]
@@ -62,6 +69,7 @@ pub(super) struct Ends<'a> {
 /// The ends of two states, between which nothing differs but policies.
 pub(super) fn of<'a>(worlds: [&World<'a>; 2]) -> Ends<'a> {
     let (all, networks) = everybody(worlds);
+    let names = names(worlds, &networks);
     let mut sets = Sets::new(worlds);
     let judged: Vec<_> = all
         .into_iter()
@@ -69,21 +77,23 @@ pub(super) fn of<'a>(worlds: [&World<'a>; 2]) -> Ends<'a> {
             let of_pod = one.pod.map(|(pod, namespace)| sets.of(pod, namespace));
             (one, of_pod.unwrap_or_default())
         })
-        .chain(networks.into_iter().map(|one| (one, Default::default())))
+        .chain(networks.into_iter().chain(names).map(|one| (one, Default::default())))
         .collect();
     let mut known: BTreeMap<Key, usize> = BTreeMap::new();
     let mut list: Vec<End<'a>> = Vec::new();
     for (one, numbers) in judged {
-        let (pod, nodes) = (one.pod, &one.nodes);
+        let (pod, nodes, asked) = (one.pod, &one.nodes, one.asked.as_deref());
         let met = one.ips.map(|ip| {
-            let rules = |ip| sets.rules.iter().enumerate().filter(move |(_, rule)| rule.has_peer(pod, nodes, ip));
+            let rules =
+                |ip| sets.rules.iter().enumerate().filter(move |(_, rule)| rule.has_peer(pod, nodes, asked, ip));
             ip.map(|ip| rules(ip).map(|(number, _)| number).collect::<BTreeSet<_>>())
         });
         let ports = one.pod.iter().flat_map(|(pod, _)| &pod.container_ports);
         let declared: BTreeSet<Declared> =
             ports.filter_map(|port| Some((port.name.clone()?, port.protocol, port.port))).collect();
         let is_unknown = one.pod.is_some_and(|(_, namespace)| namespace.is_none());
-        let key = (numbers, met.clone(), declared.clone(), is_unknown, one.pod.is_some());
+        let is_named = one.asked.is_some();
+        let key = (numbers, met.clone(), declared.clone(), is_unknown, one.pod.is_some(), is_named);
         let next = list.len();
         let place = *known.entry(key).or_insert(next);
         if place == next {
@@ -96,6 +106,7 @@ pub(super) fn of<'a>(worlds: [&World<'a>; 2]) -> Ends<'a> {
                 is_unknown,
                 on: BTreeSet::new(),
                 is_node: !nodes.is_empty(),
+                is_named,
             });
         }
         list[place].on.extend(nodes.iter().map(|node| node.name.as_str()));
@@ -119,7 +130,7 @@ fn everybody<'a>(worlds: [&World<'a>; 2]) -> (Vec<One<'a>>, Vec<One<'a>>) {
             name: key.to_string(),
             pod: Some((pod, namespace)),
             ips: [of(true), of(false)],
-            nodes: Vec::new(),
+            ..One::default()
         });
     }
     // A node's addresses are one end, of each family one; if it has more, they are told apart.
@@ -134,10 +145,15 @@ fn everybody<'a>(worlds: [&World<'a>; 2]) -> (Vec<One<'a>>, Vec<One<'a>>) {
             name: name.clone(),
             nodes: nodes.clone(),
             ips: [v4.first().copied(), v6.first().copied()],
-            pod: None,
+            ..One::default()
         });
         for ip in v4.iter().skip(1).chain(v6.iter().skip(1)) {
-            all.push(One { name: format!("{name} ({ip})"), nodes: nodes.clone(), ips: in_family(*ip), pod: None });
+            all.push(One {
+                name: format!("{name} ({ip})"),
+                nodes: nodes.clone(),
+                ips: in_family(*ip),
+                ..One::default()
+            });
         }
     }
     (all, regions(worlds, &taken))
@@ -218,6 +234,40 @@ fn regions<'a>(worlds: [&World<'a>; 2], taken: &BTreeSet<IpAddr>) -> Vec<One<'a>
         Some(One { name: region.to_string(), ips: in_family(ip), ..One::default() })
     });
     found.collect()
+}
+
+/// The names that rules have: what DNS tells a pod for each. Where that is known it is judged at such an address, else at one
+/// outside that no policy names.
+fn names<'a>(worlds: [&World<'a>; 2], networks: &[One<'a>]) -> Vec<One<'a>> {
+    let rules = worlds.iter().flat_map(|world| &world.cluster_policies).flat_map(|policy| &policy.egress);
+    let peers = rules.filter_map(|rule| rule.matches.as_ref()).flat_map(|rule| &rule.peers);
+    let names: BTreeSet<&DomainName> = peers
+        .flat_map(|peer| match peer {
+            Peer::DomainNames(names) => names.iter().collect(),
+            _ => Vec::new(),
+        })
+        .collect();
+    let everything = ["0.0.0.0/0", "::/0"];
+    let rest = Family::BOTH.map(|family| {
+        let mut rest = networks.iter().filter(|one| one.name == everything[family as usize]);
+        rest.find_map(|one| one.ips[family as usize])
+    });
+    let one = |name: &DomainName| {
+        let world = worlds[0];
+        let told = world.names.into_iter().flat_map(|told| {
+            told.addresses().filter(move |ip| told.told(*ip).any(|(_, asked, is_live)| is_live && name.matches(asked)))
+        });
+        let known: Vec<IpAddr> = told.filter(|ip| world.is_outside(*ip)).take(KNOWN).collect();
+        let of = |family: Family| {
+            let mut known = known.iter().copied().filter(|ip| ip.is_ipv4() == (family == Family::V4));
+            known.next().or(rest[family as usize])
+        };
+        let list: Vec<_> = known.iter().map(ToString::to_string).collect();
+        let now = if list.is_empty() { String::new() } else { format!(" (now {})", list.join(", ")) };
+        let asked = Some(name.to_string().replacen('*', "any-name", 1));
+        One { name: format!("name/{name}{now}"), ips: Family::BOTH.map(of), asked, ..One::default() }
+    };
+    names.into_iter().map(one).collect()
 }
 
 fn next(ip: IpAddr) -> Option<IpAddr> {

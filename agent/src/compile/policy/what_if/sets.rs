@@ -123,13 +123,19 @@ impl<'a> State<'a> {
 }
 
 impl OfPolicy<'_> {
-    /// Whether an address is one of the rule's peers, as what it is known to be: a pod with the labels of its namespace, or
-    /// nodes.
-    pub(super) fn has_peer(&self, pod: Option<(&Pod, Option<&Labels>)>, nodes: &[&Node], ip: IpAddr) -> bool {
+    /// Whether an address is one of the rule's peers, as what it is known to be: a pod with the labels of its namespace, nodes,
+    /// or what DNS tells for a name.
+    pub(super) fn has_peer(
+        &self,
+        pod: Option<(&Pod, Option<&Labels>)>,
+        nodes: &[&Node],
+        asked: Option<&str>,
+        ip: IpAddr,
+    ) -> bool {
         self.rule.peers.is_empty()
             || self.rule.peers.iter().any(|peer| match peer {
-                // What pods will be told by DNS is not known, and it is nothing that is compared here.
-                Peer::Nothing | Peer::DomainNames(_) => false,
+                Peer::Nothing => false,
+                Peer::DomainNames(names) => asked.is_some_and(|asked| names.iter().any(|name| name.matches(asked))),
                 Peer::Nodes(selector) => nodes.iter().any(|node| selector.matches(&node.labels)),
                 Peer::IpBlock { cidr, except } => cidr.contains(ip) && !except.iter().any(|each| each.contains(ip)),
                 Peer::Pods { namespaces, pods } => pod.is_some_and(|(pod, labels)| {

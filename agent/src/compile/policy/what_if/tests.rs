@@ -189,3 +189,47 @@ fn p70_a_family_is_named_where_it_is_of_one_alone() {
     assert_eq!((differences.len(), differences[0].words()), (1, vec!["IPv4 TCP 80".to_owned()]));
     assert_eq!(differences[0].to.iter().collect::<Vec<_>>(), ["y/a"]);
 }
+
+#[test]
+fn p88_names_that_rules_have_are_opened_and_closed() {
+    let accepts = |names: &[&str]| {
+        let world = does(Deny, &[block("0.0.0.0/0", &[]), block("::/0", &[])], &[]);
+        let rules = [does(Accept, &[named_by(names)], &[tcp(443)]), world];
+        Cluster::grid().cluster_policy(cnp("Admin/1/names", "ns=x", &[], &rules))
+    };
+    let of = |before: &Cluster, after: &Cluster| -> Vec<(bool, Vec<String>, String)> {
+        let all = all_of(&before.world(), &after.world());
+        let named = all.iter().filter(|d| d.to.iter().any(|to| to.starts_with("name/")));
+        named.map(|d| (d.opens, d.to.iter().cloned().collect(), d.words().join(", "))).collect()
+    };
+    let (before, after) = (accepts(&["a.example", "*.b.example"]), accepts(&["*.b.example", "c.example", "d.example"]));
+    assert_eq!(
+        of(&before, &after),
+        [
+            (false, vec!["name/a.example".to_owned()], "TCP 443".to_owned()),
+            (true, vec!["name/c.example".to_owned(), "name/d.example".to_owned()], "TCP 443".to_owned()),
+        ]
+    );
+    // What is below a name is opened by what is below a name around it, and by no single one of them.
+    assert_eq!(of(&accepts(&["*.b.example"]), &accepts(&["*.x.b.example", "b.example", "*.b.example"])).len(), 1);
+    assert_eq!(of(&accepts(&["*.x.b.example"]), &accepts(&["*.b.example"])).len(), 1);
+    assert_eq!(
+        of(&accepts(&["*.b.example"]), &accepts(&["y.b.example"])),
+        [(false, vec!["name/*.b.example".to_owned()], "TCP 443".to_owned())]
+    );
+    // Without the policy the world is open, names with it; with it, its names are.
+    let none = Cluster::grid();
+    let closed = of(&none, &before);
+    assert!(closed.iter().all(|(opens, _, words)| !opens && !words.contains("TCP 443")), "{closed:?}");
+    // Where it is known what a pod was told, that is named, and judged as what it is.
+    let mut known = before.clone();
+    let (changed, _) = tell(&mut known, &Told::Learn(0, 0, ip("192.0.2.1")));
+    assert!(!changed.is_empty());
+    let with = |cluster: &Cluster| Cluster { names: known.names.clone(), ..cluster.clone() };
+    let told = [accepts(&[TOLD[0]]), accepts(&["other.example"])];
+    let found = of(&with(&told[0]), &with(&told[1]));
+    assert!(
+        found.iter().any(|(opens, to, _)| !opens && *to == [format!("name/{} (now 192.0.2.1)", TOLD[0])]),
+        "{found:?}"
+    );
+}

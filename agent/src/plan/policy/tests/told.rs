@@ -1,9 +1,9 @@
 //! Addresses that pods are told by DNS: between two plans, and by a plan.
 
-use proptest::prelude::*;
-
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+
+use proptest::prelude::*;
 
 use super::*;
 use crate::compile::policy::testing::{TOLD, Told, any_cluster, any_told, ask_again, block, cnp, does, named_by, tell};
@@ -68,6 +68,49 @@ proptest! {
     }
 
     #[test]
+    fn p87_what_pods_are_told_while_a_plan_is_made_and_carried_out_is_in_force_by_both(
+        history in any_history(1), early in prop::collection::vec(any_told(), 0..5),
+        late in prop::collection::vec((any::<prop::sample::Index>(), any_told()), 0..5),
+    ) {
+        let after = Cluster { names: history[0].names.clone(), ..history[1].clone() };
+        let mut stage = Stage::new(history[0].clone(), after);
+        for step in &early {
+            stage.learn(step);
+            stage.look("told while the plan is made")?;
+        }
+        let plan = testing::plan(&mut stage.state, &stage.planned);
+        let again = stage.teller.begin(stage.state.take_view());
+        let tell = stage.teller.tell_again(&stage.before.names, &again);
+        stage.take(&tell.ops);
+        stage.look("told again")?;
+        for (n, op) in plan.ops.iter().enumerate() {
+            if stage.teller.keeps(op) {
+                stage.take(std::slice::from_ref(op));
+            }
+            for (_, step) in late.iter().filter(|(at, _)| at.index(plan.ops.len()) == n) {
+                stage.learn(step);
+            }
+            stage.look("carried out so far")?;
+        }
+        let again = stage.teller.finish();
+        let tell = stage.teller.tell(&stage.before.names, &again, false);
+        stage.take(&tell.ops);
+        let known = lingering(&stage.after);
+        for flow in all(&stage.after) {
+            let content = stage.state.content();
+            prop_assert_eq!(answer(content, &flow), model(&stage.after, &flow.0, flow.1, flow.2).0, "{:?} in the end", flow);
+            if flow.1 == Direction::Egress {
+                let again = ask_again(content, flow.0.slot, flow.2);
+                prop_assert_eq!(again, model(&known, &flow.0, flow.1, flow.2).0, "{:?}, if it is known", flow);
+            }
+        }
+        // The next plan has nothing to say of it.
+        let mut other = State::adopt(Capacity::default(), stage.state.content().clone());
+        let ops = super::plan(&mut other, &stage.after);
+        prop_assert!(!ops.iter().any(|op| matches!(op, Op::PodWord { .. })), "{:?}", ops);
+    }
+
+    #[test]
     fn what_lingers_does_so_through_every_plan(history in any_history(2)) {
         let mut state = history[0].tables();
         for step in history.windows(2) {
@@ -105,6 +148,81 @@ fn p84_a_name_opens_no_pod_elsewhere_and_takes_nothing_that_is_known_of_it() {
             assert_eq!(plan(&mut state, &cluster), vec![], "{told} {parts:?}");
         }
         assert_eq!(*state.content(), before);
+    }
+}
+
+impl State {
+    /// What a teller would say by the last plan.
+    pub(super) fn tell(&mut self, names: &Names, addresses: &BTreeSet<IpAddr>, adds: bool) -> Tell {
+        let mut teller = Teller::new(self.capacity.clone());
+        let _nothing = teller.begin(self.take_view());
+        teller.finish();
+        let mut tell = teller.tell(names, addresses, adds);
+        tell.ops.extend(teller.reclaim());
+        if !tell.ops.is_empty() {
+            self.in_force = None;
+        }
+        self.view = teller.into_view();
+        tell
+    }
+}
+
+/// A cluster that becomes another, while pods are told addresses.
+struct Stage {
+    state: State,
+    teller: Teller,
+    before: Cluster,
+    after: Cluster,
+    /// What the plan is made of.
+    planned: Cluster,
+    flows: Vec<(LocalPod, Direction, Flow)>,
+}
+
+impl Stage {
+    fn new(before: Cluster, after: Cluster) -> Self {
+        let mut state = before.tables();
+        let mut teller = Teller::new(Capacity::default());
+        let _nothing = teller.begin(state.take_view());
+        teller.finish();
+        teller.mark();
+        let flows = lasting(&before, &after).into_iter().filter(|(.., flow)| flow.port == 80).collect();
+        Self { state, teller, planned: after.clone(), before, after, flows }
+    }
+
+    fn take(&mut self, ops: &[Op]) {
+        ops.iter().for_each(|op| self.state.applied(op));
+    }
+
+    /// A pod that stays is told an address, if a rule in force asks for that.
+    fn learn(&mut self, step: &Told) {
+        let Told::Learn(pod, name, ip) = step else { return };
+        let stays: Vec<_> = self.before.local.iter().filter(|local| self.after.local.contains(local)).collect();
+        let Some(pod) = stays.get(pod % stays.len().max(1)) else { return };
+        if self.teller.asks(&pod.key, TOLD[*name]) != Some(true) {
+            return;
+        }
+        let answer = Answer { pod: &pod.key, uid: &pod.uid, name: TOLD[*name], addresses: &[*ip], until: 10 };
+        let changed = self.after.names.learn(&answer, 0);
+        self.before.names.learn(&answer, 0);
+        let tell = self.teller.tell(&self.before.names, &changed, true);
+        assert!(tell.left_out.is_empty());
+        self.take(&tell.ops);
+    }
+
+    /// Whether every flow meets the old answer or the new one, both with what pods were told by now. Where nothing is told
+    /// meanwhile: or without.
+    fn look(&self, what: &str) -> Result<(), TestCaseError> {
+        let without = Cluster { names: self.planned.names.clone(), ..self.before.clone() };
+        let mut all = vec![&self.before, &self.after];
+        if self.teller.waits() {
+            all.extend([&without, &self.planned]);
+        }
+        for flow in &self.flows {
+            let now = answer(self.state.content(), flow);
+            let may = all.iter().any(|cluster| model(cluster, &flow.0, flow.1, flow.2).0 == now);
+            prop_assert!(may, "{:?}: {}, {}", flow, now, what);
+        }
+        Ok(())
     }
 }
 
