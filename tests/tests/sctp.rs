@@ -1,5 +1,5 @@
 //! SCTP on a wire, between pods, to services and from outside, and what policy says of it: the rows that name it. Not every
-//! kernel has SCTP, so these tests run where one surely does: `cargo xtask vm --sctp` boots it.
+//! kernel has SCTP, so these tests run where one surely does: `cargo xtask vm --labs` boots it.
 //!
 //! A guest is slow, so each test gives it time, and they share one cluster.
 
@@ -70,7 +70,7 @@ fn service(name: &str, number: u8) -> (ServiceManifest, [IpAddr; 2]) {
 }
 
 #[test]
-#[ignore = "needs a kernel that has SCTP: `cargo xtask vm --sctp`"]
+#[ignore = "needs a kernel that has SCTP: `cargo xtask vm --labs`"]
 fn s2_pods_reach_each_other_by_sctp() {
     let world = world();
     for server in [&world.near, &world.far] {
@@ -83,7 +83,7 @@ fn s2_pods_reach_each_other_by_sctp() {
 }
 
 #[test]
-#[ignore = "needs a kernel that has SCTP: `cargo xtask vm --sctp`"]
+#[ignore = "needs a kernel that has SCTP: `cargo xtask vm --labs`"]
 fn s2_sctp_services_are_reached_by_pods_and_the_node() {
     let world = world();
     for (number, server) in [(1, &world.near), (2, &world.far)] {
@@ -102,7 +102,7 @@ fn s2_sctp_services_are_reached_by_pods_and_the_node() {
 }
 
 #[test]
-#[ignore = "needs a kernel that has SCTP: `cargo xtask vm --sctp`"]
+#[ignore = "needs a kernel that has SCTP: `cargo xtask vm --labs`"]
 fn s2_sctp_node_ports_are_reached_from_outside() {
     let world = world();
     for (number, server) in [(3, &world.near), (4, &world.far)] {
@@ -119,7 +119,7 @@ fn s2_sctp_node_ports_are_reached_from_outside() {
 }
 
 #[test]
-#[ignore = "needs a kernel that has SCTP: `cargo xtask vm --sctp`"]
+#[ignore = "needs a kernel that has SCTP: `cargo xtask vm --labs`"]
 fn p20_rules_of_sctp_are_none_of_tcp_and_the_other_way_round() {
     let world = world();
     let database = world.lab.node("node-1").pod("base/near").tcp(PORT).sctp(PORT).start();

@@ -35,8 +35,8 @@ pub(super) fn long(filter: Option<&str>) -> Result<Outcome> {
     if filter.is_none_or(|filter| TO_NEXT.contains(filter)) {
         next::build()?;
     }
-    // Those of SCTP run in a guest.
-    in_labs(filter, &["--ignored", "--skip=sctp", "--test-threads=1", "--nocapture"])
+    // Those of SCTP and of VLAN devices run in a guest.
+    in_labs(filter, &["--ignored", "--skip=sctp", "--skip=vlan_device", "--test-threads=1", "--nocapture"])
 }
 
 /// The tests of Services, with XDP at the uplinks of all labs.

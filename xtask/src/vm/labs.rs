@@ -9,6 +9,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{paths, run, tally::Tally};
 
+/// The targets of the tests' package whose ignored tests need a module that not every kernel has.
+pub(super) const TARGETS: [&str; 2] = ["sctp", "vlans"];
+
 /// The programs of the workspace that a lab starts.
 const BINARIES: [&str; 3] = ["fairlead", "fairlead-cni", "fairlead-lab"];
 

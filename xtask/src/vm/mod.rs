@@ -34,14 +34,14 @@ pub(crate) struct Vm {
     /// Also run the frames of the datapath's tests through the programs, and compare the results
     #[arg(long)]
     frames: bool,
-    /// Run the tests of SCTP in labs instead: Debian's kernels have it
+    /// Run the tests in labs that need SCTP or VLAN devices instead: Debian's kernels have them
     #[arg(long, conflicts_with = "frames")]
-    sctp: bool,
+    labs: bool,
 }
 
 impl Default for Vm {
     fn default() -> Self {
-        Self { kernel: "all".to_owned(), accel: "tcg".to_owned(), frames: false, sctp: false }
+        Self { kernel: "all".to_owned(), accel: "tcg".to_owned(), frames: false, labs: false }
     }
 }
 
@@ -51,10 +51,10 @@ impl Vm {
         Self { frames: true, ..Self::default() }
     }
 
-    /// Tests of SCTP, on the newest kernel.
-    pub(crate) fn with_sctp() -> Self {
+    /// Tests in labs, on the newest kernel.
+    pub(crate) fn with_labs() -> Self {
         let [.., newest] = pins::KERNELS;
-        Self { sctp: true, kernel: newest.to_owned(), ..Self::default() }
+        Self { labs: true, kernel: newest.to_owned(), ..Self::default() }
     }
 
     pub(crate) fn run(&self) -> Result<()> {
@@ -63,8 +63,8 @@ impl Vm {
 
     /// Runs the matrix and prints its table; a program, or a test's frames, on one kernel counts as one test.
     pub(crate) fn tally(&self) -> Result<Tally> {
-        if self.sctp {
-            return self.sctp();
+        if self.labs {
+            return self.labs();
         }
         let series: Vec<&str> = pins::KERNELS.into_iter().filter(|series| self.wants(series)).collect();
         if !series.is_empty() {
@@ -117,26 +117,28 @@ impl Vm {
         Ok(Tally { passed: all.saturating_sub(problems.len()), failed: problems.len() })
     }
 
-    /// Runs the tests of SCTP in labs in a guest, whose kernel has it.
-    fn sctp(&self) -> Result<Tally> {
+    /// Runs the tests in labs that need what the kernels of guests have.
+    fn labs(&self) -> Result<Tally> {
         for part in [Part::Emulator, Part::Kernels, Part::Modules] {
             part.require()?;
         }
-        let lab = labs::Lab::of("sctp")?;
         let program = fs::read(build_verifier()?)?;
         let initrd = paths::target().join("initramfs-labs.cpio");
         let mut tally = Tally::default();
-        for series in pins::KERNELS.into_iter().rev().filter(|series| self.wants(series)) {
-            let modules = modules(series)?;
-            let mut files: Vec<(&str, &[u8])> =
-                modules.iter().map(|(name, module)| (*name, module.as_slice())).collect();
-            files.push(("labs", lab.command.as_bytes()));
-            fs::write(&initrd, initramfs::archive(&program, &files, &lab.programs))?;
-            run::say(format!("running tests of SCTP on {series} under QEMU ({})", self.accel));
-            let console = qemu::boot(series, &initrd, &self.accel)?;
-            let (ran, text) = labs::read(&console);
-            println!("{text}");
-            tally += ran;
+        for target in labs::TARGETS {
+            let lab = labs::Lab::of(target)?;
+            for series in pins::KERNELS.into_iter().rev().filter(|series| self.wants(series)) {
+                let modules = modules(series)?;
+                let mut files: Vec<(&str, &[u8])> =
+                    modules.iter().map(|(name, module)| (*name, module.as_slice())).collect();
+                files.push(("labs", lab.command.as_bytes()));
+                fs::write(&initrd, initramfs::archive(&program, &files, &lab.programs))?;
+                run::say(format!("running the tests {target} on {series} under QEMU ({})", self.accel));
+                let console = qemu::boot(series, &initrd, &self.accel)?;
+                let (ran, text) = labs::read(&console);
+                println!("{text}");
+                tally += ran;
+            }
         }
         Ok(tally)
     }

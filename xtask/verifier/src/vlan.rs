@@ -131,6 +131,7 @@ impl<'p, 'e> Site<'p, 'e> {
             for tags in [
                 vec![(TAG, OURS)],
                 vec![(TAG, OTHER)],
+                vec![(TAG, KEPT)],
                 vec![(OUTER, OURS)],
                 vec![(TAG, OURS), (TAG, OTHER)],
                 vec![(TAG, 0), (TAG, OURS)],
