@@ -224,6 +224,17 @@ impl Flows {
         entries
     }
 
+    /// Has every flow be as if it had been seen when it was in other tables.
+    pub fn see_as(&self, others: &Self) {
+        let theirs = others.entries.borrow();
+        for (key, index) in &*self.entries.borrow() {
+            let entry = |flows: &Self, index| flows.memory.get(index).expect("an entry has memory").seen.load();
+            if let Some(seen) = theirs.get(key).map(|index| entry(others, *index)) {
+                self.memory.get(*index).expect("an entry has memory").seen.store(seen);
+            }
+        }
+    }
+
     /// The same, in no order.
     pub(super) fn bytes(&self) -> Vec<replay::Entry> {
         let mut bytes = Vec::new();

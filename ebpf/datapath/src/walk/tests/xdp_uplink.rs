@@ -330,6 +330,8 @@ impl Pair {
         // A direction is told of the other's packets with a delay, for the kernel to see its own.
         let is_soon = last.iter().zip(&last_without).all(|(with, without)| (without - 3..=*without).contains(with));
         prop_assert!(is_soon, "{:?} and {:?}", last, last_without);
+        // What is noted once a second would come of other packets from now on.
+        self.without.host.flows.see_as(&self.with.host.flows);
         if matches!(landed.0, Landed::Node(_) | Landed::Out | Landed::Pod(_))
             && let Ok(seen) = Seen::of(&without)
         {
