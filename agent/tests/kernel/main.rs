@@ -70,7 +70,7 @@ fn peer(n: u64) -> Addr {
 fn drops_of_a_pod_are_counted_from_zero() {
     in_namespaces("drops_of_a_pod_are_counted_from_zero", |dir| {
         let (pins, object) = open(dir);
-        let mut tables = load(&object, &pins).unwrap().tables;
+        let tables = load(&object, &pins).unwrap().tables;
         let mut counts = [0_u64; MAX_DROP_REASONS as usize];
         (counts[DropReason::Vlan as usize], counts[DropReason::IngressPolicy as usize]) = (7, 9);
         let map = tables.map(TableId::DropsOfPods).unwrap();
@@ -91,7 +91,7 @@ fn maps_are_adopted_and_links_updated() {
         ip("link add flab type veth peer name eth0");
         let index = nix::net::if_::if_nametoindex("flab").unwrap();
         let (pins, object) = open(dir);
-        let mut first = load(&object, &pins).unwrap();
+        let first = load(&object, &pins).unwrap();
         assert!(!first.adopted);
         let plan: Vec<_> = (0..5000).map(|n| Op::Peer { addr: peer(n), value: Some(Peer::WORLD) }).collect();
         apply(&mut &first.tables, &plan).unwrap();
@@ -309,7 +309,7 @@ fn c34_pins_are_roots_alone() {
 fn batches_write_read_and_delete() {
     in_namespaces("batches_write_read_and_delete", |dir| {
         let (pins, object) = open(dir);
-        let mut tables = load(&object, &pins).unwrap().tables;
+        let tables = load(&object, &pins).unwrap().tables;
         let put = |n| Op::Peer { addr: peer(n), value: Some(Peer { class: n as u32, ..Peer::WORLD }) };
         let delete = |n| Op::Peer { addr: peer(n), value: None };
         apply(&mut &tables, &(0..3000).map(put).collect::<Vec<_>>()).unwrap();

@@ -1,5 +1,5 @@
 //! `domainNames`, with packets: a fairlead-dns on each node, and another one that stands for the servers of the world. P65, P76
-//! to P79, P84, P85.
+//! to P79, P84, P85, P87, P88.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -288,7 +288,10 @@ fn p65_p76_names_open_what_a_pod_is_told_for_as_long_as_it_may_be_used() {
     });
     // A rule that goes takes what it opened with it.
     stage.lab.delete("ClusterNetworkPolicy", "more");
-    stage.lab.apply(&POLICY.replace("one.example, long.example, '*.wild.example', '*.wide.example', '*.busy.example'", "none.example"));
+    stage.lab.apply(
+        &POLICY
+            .replace("one.example, long.example, '*.wild.example', '*.wide.example', '*.busy.example'", "none.example"),
+    );
     stage.lab.wait_until("the connections are cut", || match open[0].exchange(10, 0) {
         Err(ProbeError::TimedOut) => Ok(()),
         other => Err(format!("{other:?}")),
