@@ -306,7 +306,7 @@ fn c58_what_is_mounted_over_the_file_system_is_covered_or_said() {
     kept.wait_for_pins(&pins, "that has gone");
 
     // Others' at once, and another kind. Pins are reached elsewhere then.
-    kept.run("mkdir -p /run/pins /run/over && mount --bind /sys/fs/bpf /run/pins");
+    kept.run("mkdir -p /run/pins /run/over && mount --bind /sys/fs/bpf /run/pins && mount --make-private /run/pins");
     let lab = binary("fairlead-lab").unwrap();
     let detach = format!("{} detach /run/pins/fairlead/links/*", lab.display());
     for over in ["mount -t bpf bpf /run/over && mkdir /run/over/others", "mount -t tmpfs none /run/over"] {
@@ -464,7 +464,7 @@ fn c59_a_keeper_whose_run_directory_was_removed_ends_and_its_successor_is_seen()
 fn c59_a_keeper_waits_while_somebody_else_holds_its_lock_and_holds_nothing() {
     let kept = Kept::new();
     // As `fairlead uninstall` does while it works.
-    let held = kept.node().spawn("holder", &["flock", "/run/fairlead/other", "sleep", "1000"], &[]);
+    let held = kept.node().spawn("holder", &["flock", "--no-fork", "/run/fairlead/other", "sleep", "1000"], &[]);
     kept.stage.lab.wait_until("it is held", || match kept.node().run(&["test", "-e", "/run/fairlead/other"]) {
         made if made.ok() => Ok(()),
         made => Err(made),
