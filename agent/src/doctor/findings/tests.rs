@@ -49,7 +49,7 @@ const fn case(
     Case { what, change, severity, says, remedy }
 }
 
-const CASES: [Case; 37] = [
+const CASES: [Case; 39] = [
     case("old kernel", |f| f.kernel.version = Some((5, 15)), Severity::Blocks, "Linux 6.12.0", "6.1 or newer"),
     case(
         "lack",
