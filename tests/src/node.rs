@@ -235,17 +235,20 @@ impl Node {
         self.launch(&before, &program, &arguments)
     }
 
-    /// Starts `fairlead install --keep` as a container of the DaemonSet is: with the node's `/sys/fs`, and mounts in it shared with the
-    /// node, which [`Node::share_mounts`] has to allow before.
+    /// Starts `fairlead install --keep` as a container of the DaemonSet is: with a mount of the run directory, and the node's
+    /// `/sys/fs`, with mounts in it shared with the node, which [`Node::share_mounts`] has to allow before.
     pub fn spawn_keeper(&self, name: &str) -> Process {
         let program = lab_works(&self.vantage, binary("fairlead"));
         let script = "set -e
              mkdir -p /run/keeper/sys-fs
              mount --rbind /sys/fs /run/keeper/sys-fs
+             mkdir -p /run/keeper/run /run/fairlead
+             mount --bind /run/fairlead /run/keeper/run
              exec \"$@\"";
         let unshare = ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script, "sh"];
         let keep = [&program.to_string_lossy(), "install", "--keep", "--bpffs", "/run/keeper/sys-fs/bpf/fairlead"];
-        self.spawn(name, &[unshare.as_slice(), &keep].concat(), &[])
+        let run_dir = ["--run-dir", "/run/keeper/run"];
+        self.spawn(name, &[unshare.as_slice(), &keep, &run_dir].concat(), &[])
     }
 
     /// Has mounts below `/sys` go from this node to mount namespaces that are made of it, and back, as systemd has it.

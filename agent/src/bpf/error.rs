@@ -26,14 +26,24 @@ pub enum BpfError {
     },
     /// The bpf file system is not there.
     #[error(
-        "no bpf file system at {path}: {source}; mount one there on the node with `mount -t bpf bpf {path}`, or have `fairlead \
-         install --keep` run there, which keeps it mounted"
+        "no bpf file system at {path}: {source}; mount one there on the node with `mount -t bpf -o mode=0700 bpf {path}`, or have \
+         `fairlead install --keep` run there, which keeps it mounted"
     )]
     NoBpffs {
         /// Where it should be.
         path: PathBuf,
         /// What the kernel says.
         source: io::Error,
+    },
+    /// It is another one than that with Fairlead's pins, which somebody holds.
+    #[error(
+        "the bpf file system at {path} has no pins of Fairlead's, and `fairlead install --keep`, which runs on this node, holds \
+         another one: an agent that began here would begin with empty tables; the keeper puts back what it holds unless others \
+         have pins in this one, and then: unmount this one on the node (umount {path})"
+    )]
+    Elsewhere {
+        /// Where it is mounted.
+        path: PathBuf,
     },
     /// Somebody else made, or may change, a directory of pins.
     #[error(

@@ -55,7 +55,7 @@ const TYPE_TCX: u32 = 11;
 static MAKER: Mutex<()> = Mutex::new(());
 
 /// Attaches `prog` by the link that is pinned at `pin`, or else by `own`, which is held open and may have lost its pin; where
-/// there is none, or its target is gone, by a new one.
+/// there is none, or its target is gone, by a new one. One in place of `own` goes without a pin while the directory of pins is gone.
 pub(super) fn attach(
     prog: BorrowedFd<'_>,
     target: Target,
@@ -74,12 +74,23 @@ pub(super) fn attach(
     if let Some(link) = own.filter(|link| is_there(*link))
         && sys::link_update(link, prog).is_ok()
     {
-        sys::obj_pin(link, pin)?;
+        pin_where_there_is_a_place(link, pin)?;
         return link.try_clone_to_owned();
     }
     let link = sys::link_create(prog, target.number(), attach_type, target.position())?;
-    sys::obj_pin(link.as_fd(), pin)?;
+    match own {
+        Some(_) => pin_where_there_is_a_place(link.as_fd(), pin)?,
+        None => sys::obj_pin(link.as_fd(), pin)?,
+    }
     Ok(link)
+}
+
+/// Whoever looks after pins makes it once the directory is back.
+fn pin_where_there_is_a_place(link: BorrowedFd<'_>, pin: &Path) -> io::Result<()> {
+    match sys::obj_pin(link, pin) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 /// Whether nobody else's program at the target sees a packet before the one with this id. Nothing if the kernel does not say.
@@ -106,7 +117,8 @@ pub(super) fn put_first(
     sys::link_update(link, guard)?;
     let first = sys::link_create(prog, target.number(), attach_type, sys::Position::First);
     let first = first.or_else(|error| sys::link_update(link, prog).and(Err(error)))?;
-    self::pin(first.as_fd(), pin)?;
+    unpin(pin.to_owned()).map_err(io::Error::other)?;
+    pin_where_there_is_a_place(first.as_fd(), pin)?;
     sys::link_detach(link)?;
     Ok(first)
 }

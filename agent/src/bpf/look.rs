@@ -19,17 +19,16 @@ impl Hooks {
     /// that are gone are forgotten.
     pub fn look(&mut self, tables: &Tables, filters: &Filters) -> Looked {
         let mut looked = Looked::default();
+        let mut can_pin = true;
         if !self.pins.is_whole() {
             let what = format!("the bpf file system at {} and its directories", self.pins.parent().display());
             let outcome = self.pins.remake();
-            let gone = outcome.is_err();
+            can_pin = outcome.is_ok();
             looked.note(Kind::Bpffs, None, what, outcome);
-            if gone {
-                return looked;
-            }
         }
         let (mut pinned, mut refused) = (Vec::new(), None);
-        for table in TableId::ALL {
+        // Programs are looked after all the same: a link lives by its descriptor as well.
+        for table in TableId::ALL.iter().filter(|_| can_pin) {
             match tables.keep_pin(*table, &self.pins) {
                 Some(Ok(())) => pinned.push(table.info().name),
                 Some(Err(error)) => refused = Some((table.info().name, error)),
@@ -46,7 +45,8 @@ impl Hooks {
         self.look_at_xdp();
         let want = self.want();
         let have = self.hooks.iter().map(|(place, hook)| (*place, self.have(*place, hook, filters))).collect();
-        for (place, step) in compare_hooks(&want, &have) {
+        let steps = compare_hooks(&want, &have).into_iter();
+        for (place, step) in steps.filter(|(_, step)| can_pin || *step != HookStep::Pin) {
             self.put_right(place, step, &mut looked);
         }
         self.hear_sentry(&mut looked);

@@ -198,8 +198,10 @@ pub(super) fn doctor(args: &DoctorArgs, output: Output) -> Result<(), CliError> 
 
 pub(super) fn install(args: &InstallArgs, output: Output) -> Result<(), CliError> {
     let result = try_install(args, output);
-    if let Err(error) = &result {
-        // No agent comes after this one: whoever asks `fairlead status` for it learns why.
+    if let Err(error) = &result
+        && !args.keep
+    {
+        // No agent comes after this one: whoever asks `fairlead status` for it learns why. Beside a keeper one runs.
         admin::leave(&args.places.run_dir, &error.to_string());
     }
     result
@@ -252,12 +254,14 @@ pub(super) fn stay() -> Result<(), CliError> {
 
 pub(super) fn uninstall(args: &UninstallArgs, output: Output) -> Result<(), CliError> {
     let UninstallArgs { places, dry_run, cni_conf_dir, cni_conf_name } = args;
+    let run_dir = places.here_or_on_host(&places.run_dir);
     if !dry_run {
-        refuse_beside_an_agent(&places.here_or_on_host(&places.run_dir))?;
-        refuse_beside_a_keeper(&places.here_or_on_host(&places.run_dir))?;
+        refuse_beside_an_agent(&run_dir)?;
     }
+    // Until the end: a keeper that starts meanwhile would put back what is removed.
+    let _no_keeper = if *dry_run { None } else { take_keepers_place(&run_dir)? };
     let removal = Removal {
-        run_dir: places.here_or_on_host(&places.run_dir),
+        run_dir,
         bpffs: places.here_or_on_host(&places.bpffs),
         proc_sys: places.proc_sys(),
         cni_bin_dir: places.cni_bin_dir(),
@@ -280,10 +284,14 @@ fn refuse_beside_an_agent(run_dir: &Path) -> Result<(), CliError> {
     }
 }
 
-/// It would put back what is removed.
-fn refuse_beside_a_keeper(run_dir: &Path) -> Result<(), CliError> {
-    if !Lock::is_held(&install::lock_of(run_dir)) {
-        return Ok(());
+/// Takes the lock of keepers: one that runs would put back what is removed, and one that starts waits. `None`: no keeper has been
+/// here, or the lock can't be made, which keeps nobody from removing things.
+fn take_keepers_place(run_dir: &Path) -> Result<Option<Lock>, CliError> {
+    let lock = install::lock_of(run_dir);
+    match Lock::take(&lock) {
+        Ok(Some(lock)) => return Ok(Some(lock)),
+        Err(_) if !Lock::is_held(&lock) => return Ok(None),
+        Ok(None) | Err(_) => {}
     }
     Err(CliError::Usage(
         "`fairlead install --keep` is running on this node: stop it first (`kubectl -n kube-system delete daemonset fairlead`), \

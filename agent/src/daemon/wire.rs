@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::engine::Input;
+use super::mounted;
 use super::overlay::Keeper;
 use super::repair::Caretaker;
 use super::svc::{self, Found};
@@ -61,6 +62,8 @@ pub(super) struct Wire {
     service_ranges: Vec<IpNetwork>,
     caretaker: Caretaker,
     pins: PinDir,
+    /// Since when the node has another bpf file system than that with the pins.
+    elsewhere: Option<Instant>,
     /// What the kernel was last made to have. What is not so later somebody else has undone.
     uplinks: Option<Vec<Uplink>>,
     /// Whether the Node was known when they were found. Until then one that only has the Node's address counts for less.
@@ -127,6 +130,7 @@ impl Wire {
             service_ranges,
             caretaker,
             pins,
+            elsewhere: None,
             uplinks: None,
             is_node_known: false,
             lingering: Lingering::default(),
@@ -186,7 +190,17 @@ impl Wire {
         }
     }
 
+    /// Warns where the next agent's container would be given another bpf file system than this one has: nobody can put that right
+    /// while this one runs, which alone has the pins.
+    fn look_at_bpffs(&mut self, shared: &Shared) {
+        let is_elsewhere = mounted::is_elsewhere(self.pins.device(), self.pins.kept().and_then(|kept| kept.holds()));
+        self.elsewhere = is_elsewhere.then(|| self.elsewhere.unwrap_or_else(Instant::now));
+        let is_lasting = self.elsewhere.is_some_and(|since| since.elapsed() >= mounted::ELSEWHERE);
+        shared.warn("bpf file system", is_lasting.then(|| mounted::elsewhere(self.pins.parent())));
+    }
+
     async fn look_at_node(&mut self, shared: &Shared, inputs: &mpsc::Sender<Input>) -> Running {
+        self.look_at_bpffs(shared);
         let mut looked = Looked::default();
         self.look_at_uplinks(shared, inputs, &mut looked).await?;
         let uplinks = self.uplinks.clone().unwrap_or_default();

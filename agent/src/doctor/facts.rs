@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use fairlead_cni::Version;
 use ipnetwork::IpNetwork;
@@ -60,6 +61,8 @@ pub enum Keeper {
     Absent,
     /// One runs: a line for each thing that it can't put right.
     Runs(String),
+    /// One runs, and has not looked for so long.
+    Silent(Duration),
 }
 
 /// The kernel.

@@ -79,15 +79,10 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         found.push(blocks(
             format!("no bpf file system is mounted at {path}"),
             why,
-            format!("run `fairlead install`, or: mount -t bpf bpf {path}"),
+            format!("run `fairlead install`, or: mount -t bpf -o mode=0700 bpf {path}"),
         ));
     }
-    if let Keeper::Runs(said) = keeper {
-        found.extend(said.lines().map(|line| {
-            let why = "`fairlead install --keep` puts back what somebody unmounts or removes on the node, and could not put back this";
-            hinders(line, why, "see its log: kubectl -n kube-system logs -l app.kubernetes.io/name=fairlead -c keep")
-        }));
-    }
+    found.extend(kept(keeper));
     if let Some(text) = cgroup {
         found.push(blocks(
             "no usable cgroup v2 hierarchy for the socket hooks".to_owned(),
@@ -125,6 +120,24 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     found.extend(agent_facts.iter().flat_map(agent));
     found.sort_by_key(|finding| finding.severity);
     found
+}
+
+/// What is not put back.
+fn kept(keeper: &Keeper) -> Vec<Finding> {
+    const REMEDY: &str = "see its log: kubectl -n kube-system logs -l app.kubernetes.io/name=fairlead -c keep";
+    match keeper {
+        Keeper::Unknown | Keeper::Absent => Vec::new(),
+        Keeper::Runs(said) => {
+            let why = "`fairlead install --keep` puts back what somebody unmounts or removes on the node, and could not put back this";
+            said.lines().filter(|line| !line.is_empty()).map(|line| hinders(line, why, REMEDY)).collect()
+        }
+        Keeper::Silent(silent) => vec![hinders(
+            format!("`fairlead install --keep` has not looked for {} s", silent.as_secs()),
+            "it looks every ten seconds, and what somebody unmounts or removes on the node stays so; an agent that starts does not \
+             wait for it",
+            format!("find out what it waits for (cat /proc/PID/stack), and restart it; {REMEDY}"),
+        )],
+    }
 }
 
 fn firewall(stopping: &[String]) -> Option<Finding> {

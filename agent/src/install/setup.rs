@@ -35,7 +35,10 @@ pub struct Setup {
 #[must_use]
 pub fn install(setup: &Setup) -> Vec<Step> {
     let Setup { run_dir, bpffs, proc_sys, plugin, cni_bin_dir, kubelet_kubeconfig, api_server, parts } = setup;
-    let mut steps = vec![Step::new("bpf file system", mount(bpffs)), Step::new("run directory", make_run_dir(run_dir))];
+    let mut steps = vec![
+        Step::new("bpf file system", mount(bpffs)),
+        Step::new("run directory", make_run_dir(run_dir).map(|_| run_dir.display().to_string())),
+    ];
     // What another network or proxy has set is theirs.
     let errors = if parts.serves() { Sysctls::new(proc_sys, run_dir).prepare().errors } else { Vec::new() };
     steps.push(match errors.is_empty() {
@@ -58,11 +61,11 @@ pub fn install(setup: &Setup) -> Vec<Step> {
 }
 
 /// Makes the directory, and the one in it that the node's DNS server sees too: its group is none that the agent could give.
-pub(super) fn make_run_dir(run_dir: &Path) -> Result<String, FileError> {
+/// Says whether that one is new.
+pub(super) fn make_run_dir(run_dir: &Path) -> Result<bool, FileError> {
     fairlead_files::directory(run_dir)?;
     let names = run_dir.join(names::DIRECTORY);
-    names::directory(&names).map_err(|source| FileError::new("make", &names, source))?;
-    Ok(run_dir.display().to_string())
+    names::directory(&names).map_err(|source| FileError::new("make", &names, source))
 }
 
 fn mount(bpffs: &Path) -> Result<String, BpfError> {

@@ -22,7 +22,10 @@ pub async fn survey(removal: &Removal) -> Vec<Step> {
         Ok(netlink) => steps.extend(wired(netlink).await),
         Err(error) => steps.push(Step::new("pod interfaces and routes", Err(error))),
     }
-    let pins = PinDir::count(bpffs).map(|pins| some(pins, "pin"));
+    let pins = PinDir::count(bpffs).map(|pins| {
+        let others = PinDir::others_below(bpffs.parent().unwrap_or(bpffs)).map(|more| format!("; {more}"));
+        format!("{}{}", some(pins, "pin"), others.unwrap_or_default())
+    });
     steps.push(Step::new("programs and tables", pins));
     let changed = Sysctls::new(proc_sys, run_dir).changed();
     let changed = changed.map(|keys| match keys.as_slice() {
@@ -30,8 +33,8 @@ pub async fn survey(removal: &Removal) -> Vec<Step> {
         keys => format!("would restore {}", keys.join(", ")),
     });
     steps.push(Step::new("kernel settings", changed));
-    steps.push(Step::new("run directory", file(run_dir)));
     steps.push(Step::new("CNI plugin", file(&cni_bin_dir.join(PLUGIN))));
+    steps.push(Step::new("run directory", file(run_dir)));
     steps
 }
 

@@ -29,7 +29,8 @@ pub struct Removal {
 /// Takes everything away, and says for each what was done. One that fails keeps no other from being tried, and what is
 /// gone already is no error.
 ///
-/// The configuration goes first, so that the runtime gives us no more pods, and the plugin last. Connections of the node
+/// The configuration goes first, so that the runtime gives us no more pods, and the run directory last: while the lock in it is
+/// held, no keeper puts anything back. Connections of the node
 /// that were made through services stay with their backends.
 pub async fn uninstall(removal: &Removal) -> Vec<Step> {
     let Removal { run_dir, bpffs, proc_sys, cni_bin_dir, conflist } = removal;
@@ -44,15 +45,19 @@ pub async fn uninstall(removal: &Removal) -> Vec<Step> {
         Err(error) => steps.push(Step::new("pod interfaces and routes", Err(error))),
     }
     remove_filters();
-    steps.push(Step::new("programs and tables", PinDir::remove(bpffs).map(|pins| count(pins, "pin"))));
+    let removed = PinDir::remove(bpffs).map(|pins| {
+        let others = PinDir::others_below(bpffs.parent().unwrap_or(bpffs)).map(|more| format!("; {more}"));
+        format!("{}{}", count(pins, "pin"), others.unwrap_or_default())
+    });
+    steps.push(Step::new("programs and tables", removed));
     let (restored, errors) = Sysctls::new(proc_sys, run_dir).restore();
     let restored = count(restored, "setting").replace("removed", "restored");
     steps.push(Step::new("kernel settings", all_or(restored, &errors)));
+    steps.push(Step::new("CNI plugin", gone(&cni_bin_dir.join(PLUGIN))));
     // What is left to restore has to stay known.
     if errors.is_empty() || errors.iter().all(|error| matches!(error, WiringError::Changed { .. })) {
         steps.push(Step::new("run directory", empty(run_dir)));
     }
-    steps.push(Step::new("CNI plugin", gone(&cni_bin_dir.join(PLUGIN))));
     steps
 }
 

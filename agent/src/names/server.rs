@@ -40,29 +40,32 @@ const CONNECTIONS: usize = 8;
 /// How long the server waits for a reply (`PATIENCE` of fairlead-dns).
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Makes the directory that both see: the server's group may look up names in it, and nobody else.
+/// Makes the directory that both see: the server's group may look up names in it, and nobody else. Says whether it is new.
 ///
 /// # Errors
-/// It can't be made.
-pub fn directory(path: &Path) -> io::Result<()> {
-    match std::fs::DirBuilder::new().mode(MODE).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        result => result?,
+/// It can't be made, or something else has its name.
+pub fn directory(path: &Path) -> io::Result<bool> {
+    let is_new = match std::fs::DirBuilder::new().mode(MODE).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        result => result.map(|()| true)?,
+    };
+    let is = path.symlink_metadata()?;
+    if !is.is_dir() {
+        return Err(io::Error::other("something else has this name: find out who made it, and remove it"));
     }
-    let is = path.metadata()?;
     if is.gid() != GROUP {
         chown(path, None, Some(GROUP))?;
     }
     if is.permissions().mode() & 0o7777 != MODE {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
     }
-    Ok(())
+    Ok(is_new)
 }
 
 /// Whether it is there as [`directory`] makes it.
 #[must_use]
 pub fn is_directory(path: &Path) -> bool {
-    path.metadata().is_ok_and(|is| is.is_dir() && is.gid() == GROUP && is.permissions().mode() & 0o7777 == MODE)
+    path.symlink_metadata().is_ok_and(|is| is.is_dir() && is.gid() == GROUP && is.permissions().mode() & 0o7777 == MODE)
 }
 
 /// What is counted of answers.
@@ -289,5 +292,31 @@ async fn converse(stream: UnixStream, waiting: &Waiting) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it asked what nobody understands"));
         };
         waiting.push(Asked { ask, since: Instant::now(), to: Rc::clone(&write) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_set_right_is_no_new_one_and_what_is_none_is_refused() {
+        // Only root gives files to other groups.
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let path = std::env::temp_dir().join(format!("fairlead-names-{}", std::process::id()));
+        assert!(directory(&path).unwrap() && is_directory(&path));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(!is_directory(&path));
+        assert!(!directory(&path).unwrap() && is_directory(&path));
+        fs::remove_dir(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        let error = directory(&path).unwrap_err().to_string();
+        let is_one = is_directory(&path);
+        fs::remove_file(&path).unwrap();
+        assert!(error.contains("remove it") && !is_one, "{error}");
     }
 }

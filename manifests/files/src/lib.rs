@@ -278,7 +278,11 @@ impl Lock {
     /// # Errors
     /// It can't be written.
     pub fn say(&self, text: &str) -> Result<(), FileError> {
-        let written = self.file.set_len(0).and_then(|()| self.file.write_all_at(text.as_bytes(), 0));
+        // What is there is overwritten: that takes no space, and a reader never finds nothing.
+        let before = self.file.metadata().map_or(0, |meta| usize::try_from(meta.len()).unwrap_or_default());
+        let over = "\n".repeat(before.saturating_sub(text.len()));
+        let written = self.file.write_all_at(format!("{text}{over}").as_bytes(), 0);
+        let written = written.and_then(|()| self.file.set_len(text.len() as u64));
         written.map_err(|source| FileError::new("write", &self.path, source))
     }
 
@@ -417,6 +421,12 @@ mod tests {
         lock.say("a long text").unwrap();
         lock.say("short").unwrap();
         assert_eq!(Lock::said(&path).as_deref(), Some("short"));
+        // A reader who comes at any moment finds something.
+        std::thread::scope(|scope| {
+            let said = scope.spawn(|| (0..10_000).filter_map(|_| Lock::said(&path)).all(|said| said.starts_with("s")));
+            (0..2_000).for_each(|turn| lock.say(if turn % 2 == 0 { "s" } else { "something longer" }).unwrap());
+            assert!(said.join().unwrap());
+        });
         fs::remove_file(&path).unwrap();
         assert!(!lock.is_found() && !Lock::is_held(&path));
         let next = Lock::take(&path).unwrap().unwrap();

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use fairlead_tests::{Connection, Node, Probe, Probes, Process};
+use fairlead_tests::{Agent, Connection, Node, Probe, Probes, Process, binary};
 
-use crate::unhook::{Stage, status};
+use crate::unhook::{Stage, repaired_after, status};
 
 const PORT: u16 = 80;
 
@@ -219,16 +219,140 @@ fn c58_a_bpf_file_system_that_others_mount_hides_nobodys_pins() {
     kept.node().agent().kill9();
     kept.start_agent();
     kept.assert_goes_on(&mut open, "that has gone");
+}
 
-    // One that an agent uses is kept from then on, and nothing of the one before runs beside it.
+#[test]
+fn c58_what_any_user_may_make_neither_passes_for_pins_nor_for_content() {
+    let kept = Kept::new();
+    let (pins, mut open) = (kept.pins(), kept.connections());
+    let user = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    // Whoever mounts one without a mode lets everybody write there.
+    for harm in ["mkdir -p", "ln -s /tmp"] {
+        kept.keeper.kill(19);
+        kept.run("umount /sys/fs/bpf && mount -t bpf bpf /sys/fs/bpf");
+        kept.run(&format!("{user} {harm} /sys/fs/bpf/fairlead && {user} mkdir /sys/fs/bpf/x"));
+        kept.keeper.kill(18);
+        kept.wait_for_pins(&pins, harm);
+        kept.assert_goes_on(&mut open, harm);
+        kept.run("umount /sys/fs/bpf && umount /sys/fs/bpf");
+        kept.wait_for_pins(&pins, harm);
+    }
     kept.node().agent().kill9();
-    kept.run("umount /sys/fs/bpf && mount -t bpf bpf /sys/fs/bpf && mkdir -m 0700 /sys/fs/bpf/fairlead");
-    kept.wait_for_log("what was pinned in the one before is given up");
+    kept.start_agent();
+    kept.assert_goes_on(&mut open, "with the next agent");
+}
+
+#[test]
+fn c58_an_agent_that_starts_on_another_file_system_waits_for_the_one_that_is_held() {
+    let kept = Kept::new();
+    let (pins, mut open) = (kept.pins(), kept.connections());
+    let waits = |agent: &Agent<'_>| {
+        kept.stage.lab.wait_until("the agent waits", || match agent.log() {
+            log if log.contains("holds another one: an agent that began here would begin with empty tables") => Ok(()),
+            log => Err(log),
+        });
+    };
+    // Before the keeper has looked.
+    kept.keeper.kill(19);
+    kept.run("umount /sys/fs/bpf && mount -t bpf -o mode=0700 bpf /sys/fs/bpf");
+    kept.node().agent().kill9();
+    let agent = kept.node().launch_contained_agent();
+    waits(&agent);
+    kept.keeper.kill(18);
+    agent.wait_ready();
+    assert_eq!(status(kept.node())["adopted"], true);
+    kept.wait_for_pins(&pins, "one that was mounted before the keeper looked");
+    kept.assert_goes_on(&mut open, "one that was mounted before the keeper looked");
+
+    // Others have pins in it, so that it is left alone.
+    kept.run("while umount /sys/fs/bpf; do :; done; mount -t bpf bpf /sys/fs/bpf && mkdir /sys/fs/bpf/others");
+    kept.wait_for_log("in which others have pins and Fairlead has none");
+    kept.node().agent().kill9();
+    let agent = kept.node().launch_contained_agent();
+    waits(&agent);
+    let names = kept.run("ls /sys/fs/bpf");
+    assert!(names.contains("others") && !names.contains("fairlead"), "{names}");
+    kept.run("umount /sys/fs/bpf");
+    kept.wait_for_pins(&pins, "others have gone");
+    agent.wait_ready();
+    assert_eq!(status(kept.node())["adopted"], true);
+    kept.assert_goes_on(&mut open, "others have gone");
+
+    // One that an agent uses, which has heard of no keeper, is kept from then on; nothing of the one before runs beside it.
+    kept.keeper.kill(19);
+    kept.node().agent().kill9();
+    kept.run("rm /run/fairlead/keeper; umount /sys/fs/bpf && mount -t bpf bpf /sys/fs/bpf");
     kept.node().launch_contained_agent().wait_ready();
     assert_eq!(status(kept.node())["adopted"], false);
     let new = kept.pins();
+    kept.keeper.kill(18);
+    kept.wait_for_log("what was pinned in the one before is given up");
     kept.run("umount /sys/fs/bpf");
     kept.wait_for_pins(&new, "the new one");
+}
+
+#[test]
+fn c58_what_is_mounted_over_the_file_system_is_covered_or_said() {
+    let kept = Kept::new();
+    let (pins, mut open) = (kept.pins(), kept.connections());
+    kept.run("mount -t bpf -o mode=0700 bpf /sys/fs/bpf");
+    kept.wait_for_pins(&pins, "an empty one over it");
+    kept.assert_goes_on(&mut open, "an empty one over it");
+    kept.stage.lab.wait_within(FOUND, "the agent is ready", || match status(kept.node()) {
+        status if status["health"] == "ready" => Ok(()),
+        status => Err(status),
+    });
+    kept.run("umount /sys/fs/bpf && umount /sys/fs/bpf");
+    kept.wait_for_pins(&pins, "that has gone");
+
+    // Others' at once, and another kind. Pins are reached elsewhere then.
+    kept.run("mkdir -p /run/pins /run/over && mount --bind /sys/fs/bpf /run/pins && mount --make-private /run/pins");
+    let lab = binary("fairlead-lab").unwrap();
+    let detach = format!("{} detach /run/pins/fairlead/links/*", lab.display());
+    for over in ["mount -t bpf bpf /run/over && mkdir /run/over/others", "mount -t tmpfs none /run/over"] {
+        kept.run(&format!("{over} && mount --move /run/over /sys/fs/bpf"));
+        kept.stage.lab.wait_within(FOUND, "the agent is impaired, as is said", || match status(kept.node()) {
+            status if status["health"] == "impaired" => Ok(()),
+            status => Err(status),
+        });
+        kept.wait_for_log("container too is impaired, so new pods wait");
+        let names = kept.run("ls /sys/fs/bpf");
+        assert!(!names.contains("fairlead"), "{over}: the agent begins there: {names}");
+        kept.assert_goes_on(&mut open, over);
+        // Programs come back all the same.
+        repaired_after(kept.node(), FOUND, &["program"], || drop(kept.run(&detach)));
+        kept.assert_goes_on(&mut open, over);
+        kept.run("umount /sys/fs/bpf");
+        kept.wait_for_pins(&pins, over);
+        kept.stage.lab.wait_within(FOUND, "the agent is ready", || match status(kept.node()) {
+            status if status["health"] == "ready" => Ok(()),
+            status => Err(status),
+        });
+    }
+    kept.node().agent().kill9();
+    kept.start_agent();
+    kept.assert_goes_on(&mut open, "with the next agent");
+}
+
+#[test]
+fn c58_a_node_with_another_file_system_than_its_agent_is_named() {
+    let mut kept = Kept::new();
+    kept.keeper.kill(9);
+    assert!(kept.keeper.wait(TOLD).is_some());
+    kept.run("umount /sys/fs/bpf");
+    kept.keeper = kept.node().spawn_keeper("next");
+    kept.wait_for_log(BEGUN);
+    let named = "pinned on another bpf file system than the node has";
+    kept.stage.lab.wait_within(Duration::from_secs(60), "status names it", || match status(kept.node()) {
+        status if status["warnings"].to_string().contains(named) => Ok(()),
+        status => Err(status),
+    });
+    let doctor = kept.node().fairlead(&["doctor"]);
+    assert!(doctor.stdout.contains(named), "{doctor:?}");
+    kept.node().agent().kill9();
+    kept.node().launch_contained_agent().wait_ready();
+    let doctor = kept.node().fairlead(&["doctor"]);
+    assert!(!doctor.stdout.contains(named), "{doctor:?}");
 }
 
 #[test]
@@ -256,7 +380,7 @@ fn c58_an_agent_that_may_not_mount_waits_and_then_says_what_to_do() {
         log => Err(log),
     });
     let answer = node.fairlead(&["status"]);
-    assert!(!answer.ok() && answer.stderr.contains("mount -t bpf bpf /sys/fs/bpf"), "{answer:?}");
+    assert!(!answer.ok() && answer.stderr.contains("mount -t bpf -o mode=0700 bpf /sys/fs/bpf"), "{answer:?}");
 }
 
 #[test]
@@ -318,4 +442,43 @@ fn c59_what_is_installed_and_removed_comes_back() {
     let done = node.fairlead(&["uninstall"]);
     assert!(done.ok(), "{done:?}");
     assert!(!node.run(&["test", "-e", "/run/fairlead"]).ok());
+}
+
+#[test]
+fn c59_a_keeper_whose_run_directory_was_removed_ends_and_its_successor_is_seen() {
+    let mut kept = Kept::new();
+    let pins = kept.pins();
+    kept.run("rm -rf /run/fairlead");
+    assert!(kept.keeper.wait(FOUND).is_some(), "{}", kept.keeper.log());
+    kept.wait_for_log("was removed or moved on the node");
+    kept.keeper = kept.node().spawn_keeper("next");
+    kept.wait_for_log(BEGUN);
+    kept.run("umount /sys/fs/bpf");
+    kept.wait_for_pins(&pins, "with the next keeper");
+    kept.node().agent().kill9();
+    let refused = kept.node().fairlead(&["uninstall"]);
+    assert!(!refused.ok() && refused.stderr.contains("`fairlead install --keep` is running"), "{refused:?}");
+}
+
+#[test]
+fn c59_a_keeper_waits_while_somebody_else_holds_its_lock_and_holds_nothing() {
+    let kept = Kept::new();
+    // As `fairlead uninstall` does while it works.
+    let held = kept.node().spawn("holder", &["flock", "--no-fork", "/run/fairlead/other", "sleep", "1000"], &[]);
+    kept.stage.lab.wait_until("it is held", || match kept.node().run(&["test", "-e", "/run/fairlead/other"]) {
+        made if made.ok() => Ok(()),
+        made => Err(made),
+    });
+    kept.run("mv /run/fairlead/other /run/fairlead/keeper; rm /opt/cni/bin/fairlead-cni");
+    kept.wait_for_log("another `fairlead install --keep` runs on this node");
+    std::thread::sleep(FOUND);
+    assert!(!kept.node().run(&["test", "-e", "/opt/cni/bin/fairlead-cni"]).ok(), "it leaves things alone");
+    kept.run("umount /sys/fs/bpf");
+    held.kill(9);
+    kept.stage.lab.wait_within(FOUND, "it keeps again", || {
+        match kept.node().run(&["test", "-e", "/opt/cni/bin/fairlead-cni"]) {
+            there if there.ok() => Ok(()),
+            there => Err(there),
+        }
+    });
 }

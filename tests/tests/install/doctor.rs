@@ -206,7 +206,7 @@ fn missing_file_systems_and_full_disks_are_found() {
         report["findings"].to_string()
     };
     let found = json("umount /sys/fs/bpf", "");
-    assert!(found.contains("mount -t bpf bpf /sys/fs/bpf"), "{found}");
+    assert!(found.contains("mount -t bpf -o mode=0700 bpf /sys/fs/bpf"), "{found}");
     let found = json("mount -t tmpfs none /sys/fs/cgroup", "");
     assert!(found.contains("no cgroup v2"), "{found}");
     let found = json("mkdir -p /run/fairlead; mount -t tmpfs -o size=16k none /run/fairlead", "");

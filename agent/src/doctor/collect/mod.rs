@@ -13,12 +13,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use fairlead_files::Lock;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::facts::{Agent, Cni, Disk, Facts, Keeper};
 use crate::admin::{Connection, NetworkView, Request, StatusView};
-use crate::bpf::{PinDir, cgroup2_root};
+use crate::bpf::{Kept, PinDir, cgroup2_root};
 use crate::install::chain::{plugin_types, refusal};
 use crate::install::{PLUGIN, conflist, lock_of};
 use crate::parts::Parts;
@@ -64,7 +63,10 @@ pub async fn collect(places: &Places) -> Facts {
     let mut facts = Facts { kernel: kernel(&places.proc_sys), agent: agent(&places.run_dir), ..Facts::default() };
     let parent = places.bpffs.parent().unwrap_or(&places.bpffs);
     facts.bpffs = Some((parent.to_owned(), PinDir::is_bpffs(parent)));
-    facts.keeper = Lock::said(&lock_of(&places.run_dir)).map_or(Keeper::Absent, Keeper::Runs);
+    facts.keeper = Kept::of(&lock_of(&places.run_dir)).map_or(Keeper::Absent, |kept| match kept.silent_for() {
+        Some(silent) => Keeper::Silent(silent),
+        None => Keeper::Runs(kept.failing().to_owned()),
+    });
     facts.cgroup = cgroup2_root(places.cgroup_root.as_deref()).err().map(|error| error.to_string());
 
     let rules = firewall::rules(&mut facts.unseen);

@@ -49,7 +49,7 @@ const fn case(
     Case { what, change, severity, says, remedy }
 }
 
-const CASES: [Case; 37] = [
+const CASES: [Case; 39] = [
     case("old kernel", |f| f.kernel.version = Some((5, 15)), Severity::Blocks, "Linux 6.12.0", "6.1 or newer"),
     case(
         "lack",
@@ -68,7 +68,27 @@ const CASES: [Case; 37] = [
         "close sockets",
         "CONFIG_INET_DIAG_DESTROY",
     ),
-    case("no bpffs", |f| f.bpffs = Some(("/b".into(), false)), Severity::Blocks, "/b", "mount -t bpf bpf /b"),
+    case(
+        "no bpffs",
+        |f| f.bpffs = Some(("/b".into(), false)),
+        Severity::Blocks,
+        "/b",
+        "mount -t bpf -o mode=0700 bpf /b",
+    ),
+    case(
+        "a keeper that fails",
+        |f| f.keeper = Keeper::Runs("CNI plugin: no\n".into()),
+        Severity::Hinders,
+        "CNI plugin: no",
+        "-c keep",
+    ),
+    case(
+        "a keeper that hangs",
+        |f| f.keeper = Keeper::Silent(std::time::Duration::from_secs(77)),
+        Severity::Hinders,
+        "has not looked for 77 s",
+        "restart it",
+    ),
     case("no cgroup", |f| f.cgroup = Some("mount one".into()), Severity::Blocks, "socket hooks", "mount one"),
     case("kube-proxy", |f| f.proxy.processes = vec![7], Severity::Hinders, "is running", "delete daemonset kube-proxy"),
     case("its mode", |f| f.proxy.mode = Some("ipvs".into()), Severity::Hinders, "in mode ipvs", "--cleanup"),

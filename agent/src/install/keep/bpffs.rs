@@ -5,6 +5,8 @@
 //!   `/sys/fs/bpf` on the node, that one stays: the agent goes on and sees nothing of it. The *next* container of the agent is
 //!   given what is at `/sys/fs/bpf` then, an empty directory of sysfs, and may not mount. With the container before, the last
 //!   mount of the file system has gone, and with that all pins: programs are detached, tables and connections are lost.
+//! - What somebody mounts *over* the file system on the node does come to the agent's container, since that is mounted at its root. The
+//!   agent leaves it to the keeper, goes on to look after programs, and is impaired until what is on top has gone or is covered.
 //! - A container whose mount is that directory of sysfs, since nothing was mounted when it was made, is different: what the node
 //!   mounts there later, and what it unmounts, comes to it (`HostToContainer`).
 //! - So whoever keeps the file system mounted has to see the node's mount come and go, and that takes a mount of the directory
@@ -17,12 +19,13 @@
 //!   made of it, the second is left. None keeps the mounted file system busy: `umount` works.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::AtFlags;
-use nix::sys::stat::{SFlag, fstat, fstatat, stat};
+use nix::sys::stat::{fstat, stat};
 
 use super::{Looked, trees};
 use crate::bpf::PinDir;
@@ -40,9 +43,10 @@ const OF_KERNEL: [&str; 2] = ["maps.debug", "progs.debug"];
 pub(super) struct Found {
     /// The number by which the kernel tells file systems apart.
     pub(super) device: u64,
-    /// Whether Fairlead's directory is in it.
+    /// Whether pins of Fairlead's are in it.
     pub(super) has_ours: bool,
-    /// Whether nobody has put anything in it.
+    /// Whether nobody has put anything in it that would be missed. Any user may make directories and symlinks in one that was
+    /// mounted without a mode: those do not count, whatever is pinned does.
     pub(super) is_empty: bool,
 }
 
@@ -75,9 +79,10 @@ pub(super) enum Step {
 /// What to do, by what is there and what is held, of which only the second can be told apart from others' by its pins.
 ///
 /// A new bpf file system on top of ours or in its place (systemd mounts one when it starts again, and finds none) is:
-/// - ours from now on where Fairlead's directory is in it: an agent uses it. What is held is let go of, so that its programs are
+/// - ours from now on where pins of Fairlead's are in it: an agent uses it. What is held is let go of, so that its programs are
 ///   detached, which would run beside those of that agent;
-/// - covered by what is held where nothing is in it: nobody loses anything by that, and the next agent finds its pins;
+/// - covered by what is held where nothing is in it but what any user may make, or Fairlead's directory without a pin: nobody loses
+///   anything by that, and the next agent finds its pins;
 /// - left alone where others have pins in it, which would be hidden from them. That is reported: only a person knows who made it.
 pub(super) fn decide(there: There, held: Option<Found>) -> Step {
     match (there, held) {
@@ -139,9 +144,19 @@ impl Bpffs {
                     Ok(Some(format!("{path}: {text}")))
                 }
             }
-            Step::Attach => self
-                .attach()
-                .map(|()| Some(format!("{path} is mounted again: the same file system with the same pins"))),
+            Step::Attach => match self.attach() {
+                Ok(Some(hidden)) => {
+                    let text = "something was pinned there in the moment in which it was mounted, which is hidden now";
+                    return Err(format!(
+                        "{path} is mounted again, but {text} ({hidden}): unmount it to see that (umount {path})"
+                    ));
+                }
+                Ok(None) => Ok(Some(format!("{path} is mounted again: the same file system with the same pins"))),
+                Err(error) if self.is_in_place() => {
+                    return Err(format!("{path} is mounted again, but can't be held a second time: {error}"));
+                }
+                Err(error) => Err(error),
+            },
             Step::Mount => PinDir::mount(&self.path)
                 .map_err(io::Error::other)
                 .and_then(|_| self.hold())
@@ -151,7 +166,7 @@ impl Bpffs {
         done.map_err(|error| {
             format!(
                 "the bpf file system at {path} can't be kept mounted ({step:?}): {error}; this needs CAP_SYS_ADMIN (a privileged \
-                 container), and on the node: mount -t bpf bpf {path}"
+                 container), and on the node: mount -t bpf -o mode=0700 bpf {path}"
             )
         })
     }
@@ -161,13 +176,13 @@ impl Bpffs {
         let path = path.display();
         match there {
             There::Other => format!(
-                "a file system of another kind is mounted at {path}: the agent goes on, but the next one would not start; unmount \
-                 it on the node (umount {path})"
+                "a file system of another kind is mounted at {path}: the next agent would not start, and one that has it in its \
+                 container too is impaired, so new pods wait, while traffic goes on; unmount it on the node (umount {path})"
             ),
             There::Nothing | There::Bpf(_) => format!(
-                "another bpf file system was mounted at {path}, in which others have pins and Fairlead has none: the agent goes on \
-                 with the one before, but the next one would begin with empty tables, and connections would break; unmount it on \
-                 the node (umount {path}), and the one before is put back"
+                "another bpf file system was mounted at {path}, in which others have pins and Fairlead has none: traffic goes on with \
+                 the one before, which is held, but the next agent waits for it and does not start, and one that has this one in its \
+                 container too is impaired, so new pods wait; unmount it on the node (umount {path}), and the one before is put back"
             ),
         }
     }
@@ -175,21 +190,33 @@ impl Bpffs {
     fn there(&self) -> io::Result<There> {
         let own = stat(&self.path)?.st_dev;
         if PinDir::is_bpffs(&self.path) {
-            let mut names = std::fs::read_dir(&self.path)?.map(|entry| entry.map(|entry| entry.file_name()));
-            let is_empty = names.all(|name| name.is_ok_and(|name| OF_KERNEL.iter().any(|known| name == *known)));
-            return Ok(There::Bpf(Found { device: own, has_ours: self.path.join(&self.ours).is_dir(), is_empty }));
+            return Ok(There::Bpf(self.found(&self.path, own)?));
         }
         let parent = self.path.parent().unwrap_or(&self.path);
         Ok(if stat(parent)?.st_dev == own { There::Nothing } else { There::Other })
     }
 
-    /// What is held, if anything is. Whether it is empty does not matter.
+    /// A bpf file system whose root is at a path.
+    fn found(&self, root: &Path, device: u64) -> io::Result<Found> {
+        let has_ours = PinDir::has_pins(&root.join(&self.ours));
+        Ok(Found { device, has_ours, is_empty: self.missed(root)?.is_none() })
+    }
+
+    /// The number of the file system that is held, if any is.
+    pub(super) fn held(&self) -> Option<u64> {
+        Some(fstat(self.held.first()?).ok()?.st_dev)
+    }
+
+    /// Whether what is held is where it belongs: this process may end.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.held().is_some() && stat(&self.path).ok().map(|there| there.st_dev) == self.held()
+    }
+
+    /// What is held, if anything is.
     fn found_held(&self) -> Option<Found> {
-        let tree = self.held.first()?;
-        let device = fstat(tree).ok()?.st_dev;
-        let ours = fstatat(tree, self.ours.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-        let has_ours = ours.is_ok_and(|ours| SFlag::from_bits_truncate(ours.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR);
-        Some(Found { device, has_ours, is_empty: false })
+        let (tree, device) = (self.held.first()?, self.held()?);
+        // What can't be looked at is not given up.
+        Some(self.found(&root_of(tree), device).unwrap_or(Found { device, has_ours: true, is_empty: false }))
     }
 
     /// Holds what is there, as often as it takes.
@@ -210,15 +237,46 @@ impl Bpffs {
         Ok(())
     }
 
-    fn attach(&mut self) -> io::Result<()> {
+    /// Attaches what is held. Says what is below it that would be missed, since somebody may have mounted something since it was looked
+    /// at.
+    fn attach(&mut self) -> io::Result<Option<String>> {
         let Some(tree) = self.held.pop() else { return Err(io::Error::other("nothing is held")) };
+        let below = File::open(&self.path);
         if let Err(error) = trees::attach(&tree, &self.path) {
             self.held.push(tree);
             return Err(error);
         }
-        // The one that has its place now is let go of behind this, since it would keep the mount busy.
-        self.hold()
+        // The one that has its place now would keep the mount busy.
+        drop(tree);
+        // What can't be looked at again has been looked at before.
+        let hidden = below.and_then(|below| self.missed(&root_of(&below))).unwrap_or_default();
+        self.hold()?;
+        Ok(hidden)
     }
+
+    /// Something in a directory that would be missed, if there is any.
+    fn missed(&self, root: &Path) -> io::Result<Option<String>> {
+        let has_ours = PinDir::has_pins(&root.join(&self.ours));
+        for entry in std::fs::read_dir(root)? {
+            let name = entry?.file_name();
+            // Fairlead's own directory without a pin in it is nothing that anybody misses.
+            let is_known = OF_KERNEL.iter().any(|known| name == *known) || name == self.ours && !has_ours;
+            if !is_known && !is_of_any_user(&root.join(&name)) {
+                return Ok(Some(name.to_string_lossy().into_owned()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The path of what is open.
+fn root_of(directory: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
+}
+
+/// Whether it is what any user may make where there is no mode. A file is a pin, for which it takes CAP_BPF.
+fn is_of_any_user(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.uid() != 0 && !meta.is_file())
 }
 
 #[cfg(test)]

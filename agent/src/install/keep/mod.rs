@@ -28,6 +28,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tracing::{info, warn};
 
 use super::Setup;
+use crate::bpf::Kept;
 use bpffs::Bpffs;
 use say::Speaker;
 use things::Things;
@@ -60,7 +61,7 @@ pub fn lock_of(run_dir: &Path) -> PathBuf {
 /// Keeps everything in place until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// It can't wait for signals or for changes of mounts.
+/// It can't wait for signals or for changes of mounts, or the run directory of which its container has a mount was removed.
 pub fn keep(setup: &Setup) -> io::Result<()> {
     let mut end = SigSet::empty();
     end.add(Signal::SIGTERM);
@@ -75,8 +76,15 @@ pub fn keep(setup: &Setup) -> io::Result<()> {
         let begun = Instant::now();
         if held.as_ref().is_none_or(|lock| !lock.is_found()) {
             held = match keeper.take(&lock) {
-                Taken::By(lock) => lock,
+                Taken::By(lock) => {
+                    // What one before has said is not so any more.
+                    keeper.say(lock.as_ref(), String::new());
+                    lock
+                }
                 Taken::ByAnother => {
+                    // What it holds would run on beside what that one keeps.
+                    keeper.let_go();
+                    held = None;
                     (attempts, is_keeping) = (attempts.saturating_add(1), false);
                     // The first may have met somebody who only asked.
                     if attempts == 2 {
@@ -94,8 +102,10 @@ pub fn keep(setup: &Setup) -> io::Result<()> {
             is_keeping = true;
         }
         let failing = keeper.look();
-        if let Some(Err(error)) = held.as_ref().map(|lock| lock.say(&failing)) {
-            warn!(%error, "can't say how things are");
+        keeper.say(held.as_ref(), failing);
+        if keeper.things.run_dir_is_dead() && keeper.bpffs.is_in_place() {
+            // Nobody would see its lock, nor what it says; the next one has the directory that is there now.
+            return Err(io::Error::other(things::removed(&setup.run_dir)));
         }
         // A change may be told of while this one is looked at, and rests until then.
         let rest = REST.saturating_sub(begun.elapsed());
@@ -150,6 +160,7 @@ enum Taken {
 
 /// Everything that is kept.
 struct Keeper<'a> {
+    setup: &'a Setup,
     bpffs: Bpffs,
     things: Things<'a>,
     speaker: Speaker,
@@ -157,7 +168,13 @@ struct Keeper<'a> {
 
 impl<'a> Keeper<'a> {
     fn new(setup: &'a Setup) -> Self {
-        Self { bpffs: Bpffs::new(&setup.bpffs), things: Things::new(setup), speaker: Speaker::default() }
+        Self { setup, bpffs: Bpffs::new(&setup.bpffs), things: Things::new(setup), speaker: Speaker::default() }
+    }
+
+    /// Leaves everything to another.
+    fn let_go(&mut self) {
+        self.bpffs = Bpffs::new(&self.setup.bpffs);
+        self.things = Things::new(self.setup);
     }
 
     /// Takes the lock, for which the run directory has to be there.
@@ -190,6 +207,13 @@ impl<'a> Keeper<'a> {
             failed
         });
         lines.collect::<Vec<_>>().concat()
+    }
+
+    /// Says how things are to whoever reads the file of the lock.
+    fn say(&mut self, lock: Option<&Lock>, failing: String) {
+        let Some(lock) = lock else { return };
+        let said = lock.say(&Kept::now(self.bpffs.held(), failing).to_text());
+        self.hear("state", said.map(|()| None).map_err(|error| format!("can't say how things are: {error}")));
     }
 
     fn hear(&mut self, thing: &'static str, looked: Looked) {

@@ -15,7 +15,7 @@ pub(super) struct Stamp {
 impl Stamp {
     /// `None`: there is no file.
     pub(super) fn of(path: &Path) -> Option<Self> {
-        let meta = path.metadata().ok()?;
+        let meta = path.symlink_metadata().ok()?;
         let changed = (meta.ctime(), meta.ctime_nsec());
         Some(Self { device: meta.dev(), inode: meta.ino(), size: meta.size(), changed })
     }

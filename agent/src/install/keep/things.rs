@@ -18,6 +18,8 @@ use crate::wiring::Sysctls;
 /// The things, and how they were when they were right.
 pub(super) struct Things<'a> {
     setup: &'a Setup,
+    /// Where the run directory and that of plugins were on their file systems, if this container has mounts of them.
+    roots: [Option<String>; 2],
     plugin: Option<Stamp>,
     /// Of kubelet's kubeconfig and what was written of it.
     api_server: Option<[Option<Stamp>; 2]>,
@@ -25,25 +27,35 @@ pub(super) struct Things<'a> {
 
 impl<'a> Things<'a> {
     pub(super) fn new(setup: &'a Setup) -> Self {
-        Self { setup, plugin: None, api_server: None }
+        let roots = [&setup.run_dir, &setup.cni_bin_dir].map(|directory| root(directory));
+        Self { setup, roots, plugin: None, api_server: None }
+    }
+
+    /// Whether the run directory was removed or moved of which this container has a mount.
+    pub(super) fn run_dir_is_dead(&self) -> bool {
+        let run_dir = &self.setup.run_dir;
+        is_removed(run_dir) || is_moved(self.roots[0].as_deref(), run_dir)
     }
 
     /// The run directory, and that of names in it. The agent makes its sockets and files there anew by itself.
     pub(super) fn run_dir(&self) -> Looked {
         let run_dir = &self.setup.run_dir;
-        if is_removed(run_dir) {
+        if self.run_dir_is_dead() {
             return Err(removed(run_dir));
         }
         let names = run_dir.join(names::DIRECTORY);
         if names::is_directory(&names) {
             return Ok(None);
         }
-        make_run_dir(run_dir).map_err(|error| error.to_string())?;
-        Ok(Some(format!(
-            "{} was made; a fairlead-dns that was started before has the old one: restart it (kubectl -n kube-system delete \
-             pod), or domainNames open nothing on this node",
-            names.display()
-        )))
+        let is_new = make_run_dir(run_dir).map_err(|error| error.to_string())?;
+        let names = names.display();
+        Ok(Some(match is_new {
+            true => format!(
+                "{names} was made; a fairlead-dns that was started before has the old one: restart it (kubectl -n kube-system \
+                 delete pod), or domainNames open nothing on this node"
+            ),
+            false => format!("the mode or the group of {names} was set right"),
+        }))
     }
 
     /// The kernel's settings. An agent that runs looks at them itself, and the record of what they were has one writer.
@@ -63,13 +75,14 @@ impl<'a> Things<'a> {
     pub(super) fn api_server(&mut self) -> Looked {
         let Setup { run_dir, kubelet_kubeconfig, api_server, .. } = self.setup;
         let written = run_dir.join(API_SERVER);
-        let stamps = || [Stamp::of(kubelet_kubeconfig), Stamp::of(&written)];
-        if self.api_server == Some(stamps()) {
+        let stamps = [Stamp::of(kubelet_kubeconfig), Stamp::of(&written)];
+        if self.api_server == Some(stamps) {
             return Ok(None);
         }
         self.api_server = None;
         let (text, is_changed) = write_api_server(run_dir, kubelet_kubeconfig, api_server.as_deref())?;
-        self.api_server = Some(stamps());
+        // What was changed is looked at once more: somebody may have changed it again before it could be seen.
+        self.api_server = (!is_changed).then_some(stamps);
         Ok(is_changed.then(|| format!("{}: {text}", written.display())))
     }
 
@@ -77,14 +90,17 @@ impl<'a> Things<'a> {
     pub(super) fn plugin(&mut self) -> Looked {
         let Setup { plugin, cni_bin_dir, parts, .. } = self.setup;
         let path = cni_bin_dir.join(PLUGIN);
-        if !parts.wires() || self.plugin.is_some() && self.plugin == Stamp::of(&path) {
-            return Ok(None);
-        }
-        if is_removed(cni_bin_dir) {
+        if parts.wires() && (is_removed(cni_bin_dir) || is_moved(self.roots[1].as_deref(), cni_bin_dir)) {
             return Err(removed(cni_bin_dir));
         }
+        let stamp = Stamp::of(&path);
+        if !parts.wires() || self.plugin.is_some() && self.plugin == stamp {
+            return Ok(None);
+        }
+        self.plugin = None;
         let put = copy_plugin(plugin, cni_bin_dir).map_err(|error| error.to_string())?;
-        self.plugin = Stamp::of(&path);
+        // The same.
+        self.plugin = stamp.filter(|_| put == Put::Same);
         Ok((put != Put::Same).then(|| format!("{} {}", on_node(&path).display(), put.as_str())))
     }
 }
@@ -102,10 +118,30 @@ fn is_removed(directory: &Path) -> bool {
     directory.metadata().is_ok_and(|meta| meta.nlink() == 0)
 }
 
-fn removed(directory: &Path) -> String {
+/// Whether a directory of which this container has a mount is elsewhere by now: what is at its place is another one.
+fn is_moved(before: Option<&str>, directory: &Path) -> bool {
+    before.is_some() && root(directory).is_some_and(|now| Some(now.as_str()) != before)
+}
+
+/// The path on its file system of what is mounted at a directory. `None`: nothing is mounted there.
+fn root(directory: &Path) -> Option<String> {
+    root_of(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, directory)
+}
+
+/// The same, by a list of mounts (proc_pid_mountinfo(5)). The kernel follows renames there.
+fn root_of(mounts: &str, directory: &Path) -> Option<String> {
+    let root = |line: &str| {
+        let mut fields = line.split(' ').skip(3);
+        let (root, at) = (fields.next()?, fields.next()?);
+        (Path::new(at) == directory).then(|| root.to_owned())
+    };
+    mounts.lines().rev().find_map(root)
+}
+
+pub(super) fn removed(directory: &Path) -> String {
     let on_node: PathBuf = on_node(directory);
     format!(
-        "the directory {} was removed on the node, and this container has the old one: make the pod anew (kubectl -n kube-system \
+        "the directory {} was removed or moved on the node, and this container has the old one: make the pod anew (kubectl -n kube-system \
          delete pod)",
         on_node.display()
     )
@@ -128,6 +164,16 @@ mod tests {
         let after = is_listening(&path);
         std::fs::remove_file(&path).unwrap();
         assert!(full && !after);
+    }
+
+    #[test]
+    fn where_a_directory_is_mounted_from_is_read() {
+        let mounts = "1 2 0:1 /opt/cni/bin /host/opt/cni/bin rw - ext4 /dev/vda rw\n3 2 0:2 /fairlead /run/fairlead rw - tmpfs t rw\n";
+        assert_eq!(root_of(mounts, Path::new("/host/opt/cni/bin")).as_deref(), Some("/opt/cni/bin"));
+        assert_eq!(root_of(mounts, Path::new("/run/fairlead")).as_deref(), Some("/fairlead"));
+        assert_eq!(root_of(mounts, Path::new("/run")), None);
+        let over = format!("{mounts}4 3 0:3 / /run/fairlead rw - tmpfs t rw\n");
+        assert_eq!(root_of(&over, Path::new("/run/fairlead")).as_deref(), Some("/"), "the last one is seen");
     }
 
     #[test]
