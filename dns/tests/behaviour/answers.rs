@@ -33,6 +33,22 @@ fn d2_other_family_is_nodata() {
 }
 
 #[test]
+fn d2_d3_a_name_may_begin_with_a_digit() {
+    check(&[
+        ask("2nd.shop.svc.cluster.local A").gives(&["2nd.shop.svc.cluster.local. 5 IN A 10.96.0.2"]).everywhere(),
+        ask("2nd.shop.svc.cluster.local AAAA").no_data().everywhere(),
+        ask("24x7.shop.svc.cluster.local A").gives(&["24x7.shop.svc.cluster.local. 5 IN A 10.244.1.80"]).everywhere(),
+        ask("24x7-0.24x7.shop.svc.cluster.local A")
+            .gives(&["24x7-0.24x7.shop.svc.cluster.local. 5 IN A 10.244.1.80"])
+            .everywhere(),
+        ask("_web._tcp.24x7.shop.svc.cluster.local SRV")
+            .gives(&["_web._tcp.24x7.shop.svc.cluster.local. 5 IN SRV 0 100 80 24x7-0.24x7.shop.svc.cluster.local."])
+            .with(&["24x7-0.24x7.shop.svc.cluster.local. 5 IN A 10.244.1.80"]),
+        ask("2.0.96.10.in-addr.arpa PTR").gives(&["2.0.96.10.in-addr.arpa. 5 IN PTR 2nd.shop.svc.cluster.local."]),
+    ]);
+}
+
+#[test]
 fn d3_headless_addresses() {
     check(&[
         ask("pets.shop.svc.cluster.local A")

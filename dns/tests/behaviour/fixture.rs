@@ -146,10 +146,13 @@ pub(crate) fn cluster() -> Vec<Object> {
         slice("shop", "six-1", "six", &[("c-port", Udp, 1234)], six),
         slice("shop", "many-1", "many", &[("web", Tcp, 80)], many),
         slice("shop", "web-1", "web", &[("http", Tcp, 8080)], vec![endpoint("10.244.1.70", "backend", true)]),
+        slice("shop", "24x7-1", "24x7", &[("web", Tcp, 80)], vec![endpoint("10.244.1.80", "24x7-0", true)]),
         slice("shop", "pets-twice", "pets-again", db, vec![endpoint("10.244.1.10", "pets-0", true)]),
     ];
     let services = [
         service("shop", "web", &["10.96.0.1", "fd00:10:96::1"], &[("http", Tcp, 80), ("dns", Udp, 53)]),
+        service("shop", "2nd", &["10.96.0.2"], &[("http", Tcp, 80)]),
+        service("shop", "24x7", &[], &[]),
         service("shop", "web4", &["10.96.0.4"], &[("", Tcp, 80)]),
         service("shop", "web6", &["fd00:10:96::6"], &[("http", Tcp, 80)]),
         service("shop", "pets", &[], &[]),

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use fairlead_tests::processes::UNDER_WAY;
 use fairlead_tests::{Load, Probe, Report};
 
+use crate::objects::NAMESPACE;
 use crate::world::World;
 
 /// How long a client may wait until each kind of its load has succeeded once: a network that has just come is in force a
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What every client does at the same time: connections that stay, 500 short ones a second, UDP, DNS.
 #[derive(Debug, Clone)]
 pub struct Strain {
+    /// The name of the service.
+    name: String,
     services: Vec<IpAddr>,
     dns: IpAddr,
 }
@@ -31,9 +34,9 @@ pub struct Running {
 }
 
 impl Strain {
-    /// On the service `echo` and the cluster's DNS.
-    pub(crate) fn new(services: Vec<IpAddr>, dns: IpAddr) -> Self {
-        Self { services, dns }
+    /// On a service of the tests' namespace, and the cluster's DNS, which is asked for it.
+    pub(crate) fn new(name: &str, services: Vec<IpAddr>, dns: IpAddr) -> Self {
+        Self { name: name.to_owned(), services, dns }
     }
 
     /// The same with this DNS server in place of the cluster's service.
@@ -85,7 +88,7 @@ impl Strain {
             let to = self.services[index % self.services.len()];
             let load = load(to, clients).once_each_succeeds(PATIENCE).dns(
                 (self.dns, 53).into(),
-                "echo.strain.svc.cluster.local",
+                &format!("{}.{NAMESPACE}.svc.cluster.local", self.name),
                 50,
             );
             let mut command = world.cluster.in_container(&pod.node, &pod.container)?;

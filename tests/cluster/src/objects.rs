@@ -20,21 +20,21 @@ metadata: {{name: {NAMESPACE}}}
 ---
 {}
 "#,
-        service("echo"),
+        service("echo", "echo"),
         daemon_set("echo", &["serve", "--tcp", "7000", "--udp", "7000"]),
         daemon_set("client", &["serve"]),
     )
 }
 
-/// The service of the servers of this name.
-fn service(name: &str) -> String {
+/// A service of this name, of the servers of that one.
+pub(crate) fn service(name: &str, servers: &str) -> String {
     format!(
         r#"apiVersion: v1
 kind: Service
 metadata: {{name: {name}, namespace: {NAMESPACE}}}
 spec:
   ipFamilyPolicy: RequireDualStack
-  selector: {{app: {name}}}
+  selector: {{app: {servers}}}
   ports:
   - {{name: tcp, port: 7000, protocol: TCP}}
   - {{name: udp, port: 7000, protocol: UDP}}"#
@@ -120,7 +120,7 @@ spec:
         - name: NODE_NAME
           valueFrom: {{fieldRef: {{fieldPath: spec.nodeName}}}}
 "#,
-        service("rolling")
+        service("rolling", "rolling")
     )
 }
 

@@ -191,7 +191,17 @@ impl World {
             let set = format!("daemonset/{name}");
             self.own(&["rollout", "status", &set, "--timeout=120s"])?;
         }
-        Ok(Strain::new(self.addresses_of("echo")?, CLUSTER_DNS.parse()?))
+        Ok(Strain::new("echo", self.addresses_of("echo")?, CLUSTER_DNS.parse()?))
+    }
+
+    /// The same servers behind one more service, of this name.
+    ///
+    /// # Errors
+    /// They don't come up, or the API server refuses the name.
+    pub fn strain_by(&self, name: &str) -> Result<Strain> {
+        self.strain()?;
+        self.cluster.apply(&objects::service(name, "echo"))?;
+        Ok(Strain::new(name, self.addresses_of(name)?, CLUSTER_DNS.parse()?))
     }
 
     /// The addresses of a Service of the tests' namespace.
