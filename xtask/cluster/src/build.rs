@@ -30,12 +30,50 @@ pub struct Builder {
     pub modules: PathBuf,
     /// The folder below which there is one for each state of a module.
     pub cache: PathBuf,
+    /// The Kubernetes that is built, of [`Self::versions`]; nothing for the one that everything runs on.
+    pub kubernetes: Option<String>,
 }
+
+/// The folder of `tests/cluster` with a module for each other version of Kubernetes.
+const VERSIONS: &str = "versions";
 
 impl Builder {
     /// Of the modules in this folder, with the cache of this user.
     pub fn new(modules: PathBuf) -> Result<Self> {
-        Ok(Self { modules, cache: cache()?.join("cluster") })
+        Ok(Self { modules, cache: cache()?.join("cluster"), kubernetes: None })
+    }
+
+    /// The same with another Kubernetes, by its minor version (`1.36`); nothing for the one that everything runs on.
+    pub fn of(&self, kubernetes: Option<&str>) -> Self {
+        Self { kubernetes: kubernetes.map(str::to_owned), ..self.clone() }
+    }
+
+    /// The other versions of Kubernetes that are pinned, the newest first.
+    pub fn versions(&self) -> Result<Vec<String>> {
+        let folder = self.modules.join(VERSIONS);
+        let entries = fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))?;
+        let mut versions = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                versions.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        let minor = |version: &String| version.rsplit('.').next().and_then(|minor| minor.parse::<u32>().ok());
+        versions.sort_by_key(|version| std::cmp::Reverse(minor(version)));
+        Ok(versions)
+    }
+
+    /// The folder that pins a module.
+    fn source(&self, module: Module) -> Result<PathBuf> {
+        let Some(version) = self.kubernetes.as_ref().filter(|_| module == Module::Kubernetes) else {
+            return Ok(self.modules.join(module.folder()));
+        };
+        let versions = self.versions()?;
+        if !versions.contains(version) {
+            bail!("Kubernetes {version} is not pinned: there are {}", versions.join(", "));
+        }
+        Ok(self.modules.join(VERSIONS).join(version))
     }
 
     /// A part's file, which need not be there.
@@ -45,7 +83,7 @@ impl Builder {
 
     /// The folder of a module's programs. Its name changes with whatever changes them.
     fn folder(&self, module: Module) -> Result<PathBuf> {
-        let source = self.modules.join(module.folder());
+        let source = self.source(module)?;
         let read = |name: &str| {
             let file = source.join(name);
             fs::read(&file).with_context(|| format!("can't read {}", file.display()))
@@ -89,7 +127,7 @@ impl Builder {
     }
 
     fn build_module(&self, module: Module, parts: &[Part]) -> Result<()> {
-        let source = self.modules.join(module.folder());
+        let source = self.source(module)?;
         let go_mod = fs::read_to_string(source.join("go.mod"))?;
         let version = version(&go_mod, module.requirement()).context("go.mod names no version of its module")?;
         let names: Vec<&str> = parts.iter().map(|part| part.name).collect();
@@ -146,4 +184,31 @@ fn go(source: &Path, verb: &[&str], flags: &[String], output: &Path, packages: &
         bail!("go could not build {} in {}: {status}", packages.join(" "), source.display());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_a_version_pins_that_version() {
+        let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/cluster");
+        let builder = Builder { modules, cache: "/cache".into(), kubernetes: None };
+        let versions = builder.versions().unwrap();
+        assert!(versions.is_sorted_by(|newer, older| newer > older), "{versions:?}");
+        let folder = |kubernetes: Option<&str>| {
+            let folder = builder.of(kubernetes).folder(Module::Kubernetes).unwrap();
+            folder.file_name().unwrap().to_string_lossy().into_owned()
+        };
+        for version in &versions {
+            let folder = folder(Some(version));
+            assert!(folder.starts_with(&format!("kubernetes-v{version}.")), "{folder}");
+        }
+        assert!(!versions.iter().any(|version| folder(None).starts_with(&format!("kubernetes-v{version}."))));
+        // What is not Kubernetes is the same with each.
+        let etcd = |kubernetes| builder.of(kubernetes).folder(Module::Etcd).unwrap();
+        assert_eq!(etcd(versions.first().map(String::as_str)), etcd(None));
+        let error = builder.of(Some("1.2")).folder(Module::Kubernetes).unwrap_err().to_string();
+        assert!(error.contains("1.2 is not pinned") && error.contains(&versions[0]), "{error}");
+    }
 }

@@ -1,4 +1,5 @@
-//! The Go programs that a cluster is made of, and the modules that pin them (`tests/cluster/*/go.mod`).
+//! The Go programs that a cluster is made of, and the modules that pin them (`tests/cluster/*/go.mod`; of other versions of
+//! Kubernetes `tests/cluster/versions/*/go.mod`).
 
 /// A module of `tests/cluster`: one set of dependencies that agree with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,18 +149,18 @@ mod tests {
 
     #[test]
     fn a_version_is_that_of_the_whole_name() {
-        let text = "module x\n\nrequire k8s.io/kubernetes v1.36.3\n\nrequire (\n\tk8s.io/kubernetes-x v9.0.0 // indirect\n\
-                    \tgithub.com/coredns/coredns v1.15.0 // indirect\n)\nreplace k8s.io/api => k8s.io/api v0.36.3\n";
-        assert_eq!(version(text, "k8s.io/kubernetes").as_deref(), Some("v1.36.3"));
+        let text = "module x\n\nrequire k8s.io/kubernetes v1.37.2\n\nrequire (\n\tk8s.io/kubernetes-x v9.0.0 // indirect\n\
+                    \tgithub.com/coredns/coredns v1.15.0 // indirect\n)\nreplace k8s.io/api => k8s.io/api v0.37.2\n";
+        assert_eq!(version(text, "k8s.io/kubernetes").as_deref(), Some("v1.37.2"));
         assert_eq!(version(text, "github.com/coredns/coredns").as_deref(), Some("v1.15.0"));
         assert_eq!(version(text, "k8s.io/api"), None);
     }
 
     #[test]
     fn kubernetes_is_told_its_version() {
-        let flags = Module::Kubernetes.flags("v1.36.3");
-        assert!(flags[2].contains("component-base/version.gitVersion=v1.36.3"), "{flags:?}");
-        assert!(flags[2].contains("component-base/version.gitMinor=36"), "{flags:?}");
+        let flags = Module::Kubernetes.flags("v1.37.2");
+        assert!(flags[2].contains("component-base/version.gitVersion=v1.37.2"), "{flags:?}");
+        assert!(flags[2].contains("component-base/version.gitMinor=37"), "{flags:?}");
         assert_eq!(Module::Etcd.flags("v3.6.16"), ["-trimpath", "-ldflags", "-s -w"]);
     }
 }

@@ -32,7 +32,7 @@ impl Host {
     /// Brings kube-proxy and a network for pods to every node, and CoreDNS to the cluster.
     pub fn install_kube_proxy(&self, cluster: &Cluster) -> Result<()> {
         which("nft")?;
-        self.builder.build(KUBE_PROXY)?;
+        self.builder_of(cluster).build(KUBE_PROXY)?;
         self.provide(cluster, KUBE_PROXY)?;
         let nodes: Vec<(u8, String)> = cluster.spec().node_names().collect();
         for (_, node) in &nodes {

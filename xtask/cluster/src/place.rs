@@ -23,12 +23,15 @@ pub struct Spec {
     pub mtu: u32,
     /// Whether nodes have a file system for eBPF objects mounted from the start.
     pub bpffs: bool,
+    /// Its Kubernetes by the minor version (`1.36`); nothing for the one that everything runs on.
+    #[serde(default)]
+    pub kubernetes: Option<String>,
 }
 
 impl Spec {
-    /// Two nodes in one subnet.
+    /// Two nodes in one subnet, with the Kubernetes that everything runs on.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), nodes: 2, subnets: 1, mtu: 1500, bpffs: true }
+        Self { name: name.to_owned(), nodes: 2, subnets: 1, mtu: 1500, bpffs: true, kubernetes: None }
     }
 
     /// Names appear in host names, cgroups and paths.

@@ -60,12 +60,17 @@ impl Host {
         self.start(spec, true)
     }
 
+    /// What builds the programs of a cluster, at its version of Kubernetes.
+    pub(crate) fn builder_of(&self, cluster: &Cluster) -> Builder {
+        self.builder.of(cluster.spec().kubernetes.as_deref())
+    }
+
     fn start(&self, spec: &Spec, guarded: bool) -> Result<Cluster> {
         spec.validate()?;
         for program in ["ip", "nsenter", "runc"] {
             which(program)?;
         }
-        self.builder.build(CLUSTER)?;
+        self.builder.of(spec.kubernetes.as_deref()).build(CLUSTER)?;
         let pause = pause::image(&self.builder.cache)?;
         let home = Home::new(&self.directory(&spec.name));
         if home.places().iter().any(|place| place.init().is_some_and(Process::alive)) {
@@ -129,8 +134,9 @@ impl Host {
     pub fn provide(&self, cluster: &Cluster, parts: &[Part]) -> Result<()> {
         let folder = &cluster.record.programs;
         fs::create_dir_all(folder)?;
+        let builder = self.builder_of(cluster);
         for part in parts {
-            let (source, target) = (self.builder.path(part)?, folder.join(part.name));
+            let (source, target) = (builder.path(part)?, folder.join(part.name));
             if !target.exists() && fs::hard_link(&source, &target).is_err() {
                 fs::copy(&source, &target).with_context(|| format!("no {}", source.display()))?;
             }

@@ -30,6 +30,9 @@ pub(crate) struct Up {
     /// An existing image of Fairlead, instead of building one
     #[arg(long, value_name = "ARCHIVE")]
     image: Option<PathBuf>,
+    /// Another Kubernetes than the one that everything runs on, by its minor version: a folder of tests/cluster/versions
+    #[arg(long, value_name = "MINOR", conflicts_with = "kind")]
+    kubernetes: Option<String>,
     /// Use docker and kind instead of namespaces
     #[arg(long)]
     kind: bool,
@@ -64,9 +67,10 @@ impl Up {
             return Ok(());
         }
         Part::Cluster.require()?;
-        builder()?.build(CLUSTER)?;
+        let builder = builder()?.of(self.kubernetes.as_deref());
+        builder.build(CLUSTER)?;
         if self.network == Network::KubeProxy {
-            builder()?.build(KUBE_PROXY)?;
+            builder.build(KUBE_PROXY)?;
         }
         Ok(())
     }
@@ -82,7 +86,13 @@ impl Up {
         }
         let begin = Instant::now();
         let archive = archive(self.network, self.image.as_deref())?;
-        let spec = Spec { nodes: self.nodes, subnets: self.subnets, mtu: self.mtu, ..Spec::new(name) };
+        let spec = Spec {
+            nodes: self.nodes,
+            subnets: self.subnets,
+            mtu: self.mtu,
+            kubernetes: self.kubernetes.clone(),
+            ..Spec::new(name)
+        };
         let cluster = host.up(&spec)?;
         install(host, &cluster, self.network, archive.as_deref())?;
         run::say(format!("cluster {name} is up after {:.1} s", begin.elapsed().as_secs_f64()));

@@ -1,6 +1,9 @@
 //! Tests on a real cluster, with Fairlead installed as users do it.
 
-use std::process::{self, Command};
+use std::{
+    path::PathBuf,
+    process::{self, Command},
+};
 
 use anyhow::{Result, bail};
 use fairlead_cluster::{Cluster, Host, KUBE_PROXY, Spec};
@@ -11,40 +14,59 @@ use crate::{cluster, image, run};
 /// The cluster's name, so that one which a developer looks at stays as it is.
 const NAME: &str = "test";
 
+/// The tests that also run on other versions of Kubernetes: installing, what its parts lose when they are killed, admission,
+/// upgrades, and leaving for kube-proxy and back.
+const ON_EVERY_VERSION: [&str; 5] = ["install", "kill", "node_ranges", "rollout", "uninstall"];
+
 /// How long a soak takes as part of a full run, in minutes.
 pub(super) const SOAK: u64 = 10;
 
 /// Puts every kind of load on a cluster for that long, first beside another network.
 pub(super) fn soak(minutes: u64) -> Result<Outcome> {
-    on_cluster("soak", |command| {
+    on_cluster("soak", None, |command| {
         command.args(["--test", "soak", "--", "--ignored"]).env("FAIRLEAD_SOAK_MINUTES", minutes.to_string());
     })
 }
 
 /// Services alone and NetworkPolicy alone beside another network.
 pub(super) fn parts() -> Result<Outcome> {
-    on_cluster("parts", |command| {
+    on_cluster("parts", None, |command| {
         command.args(["--test", "parts", "--", "--ignored"]);
     })
 }
 
 /// Brings a cluster up without a network and without bpffs on its nodes, runs the tests of `tests/cluster` on it one after
 /// the other, and takes it down.
-/// They install Fairlead themselves, and begin with that.
-pub(super) fn run(filter: Option<&str>) -> Result<Outcome> {
-    on_cluster(NAME, |command| {
+/// They install Fairlead themselves, and begin with that. `kubernetes` is another version than the one that everything runs on.
+pub(super) fn run(filter: Option<&str>, kubernetes: Option<&str>) -> Result<Outcome> {
+    on_cluster(NAME, kubernetes, |command| {
         command.args(["--test", "*"]).args(filter).arg("--");
     })
 }
 
-fn on_cluster(name: &str, select: impl FnOnce(&mut Command)) -> Result<Outcome> {
+/// Some of these tests on a cluster of each other version that is pinned.
+pub(super) fn other_versions() -> Result<Outcome> {
+    let mut total = Outcome::default();
+    for version in cluster::builder()?.versions()? {
+        run::say(format!("Kubernetes {version}"));
+        let outcome = on_cluster("version", Some(&version), |command| {
+            command.args(ON_EVERY_VERSION.iter().flat_map(|test| ["--test", test])).arg("--");
+        })
+        .unwrap_or_else(|error| Outcome::broken("cluster", &error));
+        total.tally += outcome.tally;
+        total.failures.extend(outcome.failures.iter().map(|failure| format!("Kubernetes {version}: {failure}")));
+    }
+    Ok(total)
+}
+
+fn on_cluster(name: &str, kubernetes: Option<&str>, select: impl FnOnce(&mut Command)) -> Result<Outcome> {
     if !run::is_root() {
         bail!("a cluster needs root (namespaces, mounts, cgroups): run `cargo xtask test` as root");
     }
     let host = cluster::host()?;
-    host.builder.build(KUBE_PROXY)?;
+    host.builder.of(kubernetes).build(KUBE_PROXY)?;
     let images = [image::build_default()?, image::build_lab()?];
-    let up = bring_up(&host, name, &images)?;
+    let up = bring_up(&host, name, kubernetes, &images)?;
     let mut command = run::cargo();
     command.args(["test", "--locked", "--no-fail-fast", "--package", "fairlead-cluster-tests"]);
     select(&mut command);
@@ -58,9 +80,10 @@ fn on_cluster(name: &str, select: impl FnOnce(&mut Command)) -> Result<Outcome> 
     outcome
 }
 
-fn bring_up(host: &Host, name: &str, images: &[std::path::PathBuf]) -> Result<Cluster> {
+fn bring_up(host: &Host, name: &str, kubernetes: Option<&str>, images: &[PathBuf]) -> Result<Cluster> {
     host.down(name)?;
-    let up = host.up_guarded(&Spec { bpffs: false, ..Spec::new(name) })?;
+    let kubernetes = kubernetes.map(str::to_owned);
+    let up = host.up_guarded(&Spec { bpffs: false, kubernetes, ..Spec::new(name) })?;
     images.iter().try_for_each(|archive| up.load(archive))?;
     Ok(up)
 }

@@ -25,6 +25,9 @@ pub(crate) struct Test {
     /// Only the tests on a real cluster
     #[arg(long, conflicts_with = "quick")]
     cluster: bool,
+    /// Those on another Kubernetes, by its minor version: a folder of tests/cluster/versions
+    #[arg(long, value_name = "MINOR", requires = "cluster")]
+    kubernetes: Option<String>,
     /// Also what takes too long for every change: frames through every kernel, all of upstream's network specs
     #[arg(long, conflicts_with_all = ["quick", "cluster", "filter"])]
     full: bool,
@@ -89,6 +92,10 @@ impl Test {
     /// How long a soak takes.
     fn soak_minutes(&self) -> u64 {
         if self.soak { self.minutes } else { cluster::SOAK }
+    }
+
+    fn kubernetes(&self) -> Option<&str> {
+        self.kubernetes.as_deref()
     }
 
     fn filter(&self) -> Option<&str> {
