@@ -1,5 +1,6 @@
 //! What a node's programs are told.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::addresses::{CLUSTER_DNS, zone};
@@ -9,8 +10,9 @@ use crate::service::Service;
 pub(crate) const PROGRAMS: &str = "/run/cluster/bin";
 pub(crate) const OWN: &str = "/run/cluster/node";
 
-const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
-const PATH: &str = "/run/cluster/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+/// Where a node's programs look for others.
+pub(crate) const PATH: &str = "/run/cluster/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where a node's kubelet looks for static pods.
 const STATIC_PODS: &str = "/etc/kubernetes/manifests";
@@ -34,12 +36,8 @@ pub(crate) fn services(number: u8, name: &str, addresses: (Ipv4Addr, Ipv6Addr)) 
             format!("--node-labels=topology.kubernetes.io/zone={}", zone(number)),
         ],
     );
-    // The machine's own settings (a proxy, say) are not the node's.
     for service in [&mut containerd, &mut kubelet] {
-        service.env.insert("PATH".to_owned(), PATH.to_owned());
-        for variable in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
-            service.env.insert(variable.to_owned(), String::new());
-        }
+        service.env = environment();
     }
     // kubelet gives up without it.
     kubelet.after = Some(CONTAINERD_SOCKET.into());
@@ -75,6 +73,14 @@ BinaryName = '{runc}'
 SystemdCgroup = false
 "
     )
+}
+
+/// The machine's own settings (a proxy, say) are not the node's.
+pub(crate) fn environment() -> BTreeMap<String, String> {
+    let mut environment: BTreeMap<_, _> =
+        ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"].map(|name| (name.to_owned(), String::new())).into();
+    environment.insert("PATH".to_owned(), PATH.to_owned());
+    environment
 }
 
 /// kubelet's file.

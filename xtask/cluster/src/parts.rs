@@ -53,6 +53,9 @@ pub const CLUSTER: &[Part] = &[
     part(Module::Plugins, "tuning", "github.com/containernetworking/plugins/plugins/meta/tuning"),
 ];
 
+/// What makes a control plane in pods.
+pub const KUBEADM: &[Part] = &[part(Module::Kubernetes, "kubeadm", "k8s.io/kubernetes/cmd/kubeadm")];
+
 /// The network that Fairlead is compared with.
 pub const KUBE_PROXY: &[Part] = &[
     part(Module::Kubernetes, "kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),

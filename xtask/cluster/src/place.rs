@@ -26,12 +26,15 @@ pub struct Spec {
     /// Its Kubernetes by the minor version (`1.36`); nothing for the one that everything runs on.
     #[serde(default)]
     pub kubernetes: Option<String>,
+    /// Whether kubeadm makes the control plane, in pods of the first node; else it is in the fabric.
+    #[serde(default)]
+    pub kubeadm: bool,
 }
 
 impl Spec {
     /// Two nodes in one subnet, with the Kubernetes that everything runs on.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), nodes: 2, subnets: 1, mtu: 1500, bpffs: true, kubernetes: None }
+        Self { name: name.to_owned(), nodes: 2, subnets: 1, mtu: 1500, bpffs: true, kubernetes: None, kubeadm: false }
     }
 
     /// Names appear in host names, cgroups and paths.
@@ -42,6 +45,9 @@ impl Spec {
         }
         if !(1..=200).contains(&self.nodes) || !(1..=100).contains(&self.subnets) {
             bail!("a cluster has 1 to 200 nodes in 1 to 100 subnets");
+        }
+        if self.kubeadm && self.kubernetes.is_some() {
+            bail!("kubeadm is built at the version that everything runs on alone");
         }
         Ok(())
     }
@@ -168,5 +174,7 @@ mod tests {
             assert!(Spec::new(name).validate().is_err(), "{name}");
         }
         assert!(Spec { nodes: 0, ..Spec::new("dev") }.validate().is_err());
+        let kubernetes = Some("1.36".to_owned());
+        assert!(Spec { kubernetes, kubeadm: true, ..Spec::new("dev") }.validate().is_err());
     }
 }

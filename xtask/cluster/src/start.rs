@@ -88,6 +88,7 @@ impl Host {
 
     fn make(&self, spec: &Spec, home: Home, pause: &Path, guarded: bool) -> Result<Cluster> {
         let watch = Watch::start();
+        let begin = if spec.kubeadm { Self::begin_kubeadm } else { Self::begin };
         let programs = home.path.join("bin");
         let record = Record { spec: spec.clone(), hierarchies: cgroups::find()?, programs };
         home.write(&record)?;
@@ -96,30 +97,8 @@ impl Host {
             cluster = cluster.guarded()?;
         }
         self.provide(&cluster, CLUSTER)?;
-        identities(&cluster)?;
-
-        let program = |name: &str| cluster.program(name).display().to_string();
-        for service in control_plane::services(cluster.directory(), &program) {
-            cluster.run_service(FABRIC, &service)?;
-        }
-        cluster.launch(FABRIC)?;
-        watch.say("fabric, and the control plane begins");
-        thread::scope(|scope| {
-            let cluster = &cluster;
-            let starts: Vec<_> = spec
-                .node_names()
-                .map(|(number, node)| scope.spawn(move || begin_node(cluster, number, &node, pause)))
-                .collect();
-            starts.into_iter().try_for_each(|start| start.join().expect("it returns its errors"))
-        })?;
-        watch.say("nodes with containerd");
-        cluster.wait_for_api(Duration::from_secs(120))?;
-        watch.say("API server ready");
+        begin(self, &cluster, pause, &watch)?;
         cluster.run_service(FABRIC, &self.helper.service("load-balancer", "balance", cluster.directory()))?;
-        for (number, node) in spec.node_names() {
-            let [_, kubelet] = node_config::services(number, &node, addresses::node(number, spec.subnets));
-            cluster.run_service(&node, &kubelet)?;
-        }
         cluster.wait_for_nodes()?;
         wait(
             Duration::from_secs(60),
@@ -128,6 +107,27 @@ impl Host {
         )?;
         watch.say("nodes registered");
         Ok(cluster)
+    }
+
+    /// The control plane in the fabric, and kubelets that have their identities from us.
+    fn begin(&self, cluster: &Cluster, pause: &Path, watch: &Watch) -> Result<()> {
+        identities(cluster)?;
+        let program = |name: &str| cluster.program(name).display().to_string();
+        for service in control_plane::services(cluster.directory(), &program) {
+            cluster.run_service(FABRIC, &service)?;
+        }
+        cluster.launch(FABRIC)?;
+        watch.say("fabric, and the control plane begins");
+        begin_nodes(cluster, pause)?;
+        watch.say("nodes with containerd");
+        cluster.wait_for_api(Duration::from_secs(120))?;
+        watch.say("API server ready");
+        let spec = cluster.spec();
+        for (number, node) in spec.node_names() {
+            let [_, kubelet] = node_config::services(number, &node, addresses::node(number, spec.subnets));
+            cluster.run_service(&node, &kubelet)?;
+        }
+        Ok(())
     }
 
     /// Puts built parts into the folder that nodes see.
@@ -166,6 +166,18 @@ fn identities(cluster: &Cluster) -> Result<()> {
         fs::write(kubernetes.join("pki/ca.crt"), &authority.certificate)?;
     }
     Ok(())
+}
+
+/// Every node with its container runtime.
+pub(crate) fn begin_nodes(cluster: &Cluster, pause: &Path) -> Result<()> {
+    thread::scope(|scope| {
+        let starts: Vec<_> = cluster
+            .spec()
+            .node_names()
+            .map(|(number, node)| scope.spawn(move || begin_node(cluster, number, &node, pause)))
+            .collect();
+        starts.into_iter().try_for_each(|start| start.join().expect("it returns its errors"))
+    })
 }
 
 /// A node with its container runtime; kubelet comes when there is somebody to register with.

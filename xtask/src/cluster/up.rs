@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use fairlead_cluster::{CLUSTER, Cluster, Host, KUBE_PROXY, Spec};
+use fairlead_cluster::{CLUSTER, Cluster, Host, KUBE_PROXY, KUBEADM, Spec};
 
 use super::{builder, kind};
 use crate::{image, paths, run, setup::Part};
@@ -33,6 +33,9 @@ pub(crate) struct Up {
     /// Another Kubernetes than the one that everything runs on, by its minor version: a folder of tests/cluster/versions
     #[arg(long, value_name = "MINOR", conflicts_with = "kind")]
     kubernetes: Option<String>,
+    /// Have kubeadm make the control plane, in pods of node-1
+    #[arg(long, conflicts_with_all = ["kind", "kubernetes"])]
+    kubeadm: bool,
     /// Use docker and kind instead of namespaces
     #[arg(long)]
     kind: bool,
@@ -69,6 +72,9 @@ impl Up {
         Part::Cluster.require()?;
         let builder = builder()?.of(self.kubernetes.as_deref());
         builder.build(CLUSTER)?;
+        if self.kubeadm {
+            builder.build(KUBEADM)?;
+        }
         if self.network == Network::KubeProxy {
             builder.build(KUBE_PROXY)?;
         }
@@ -91,6 +97,7 @@ impl Up {
             subnets: self.subnets,
             mtu: self.mtu,
             kubernetes: self.kubernetes.clone(),
+            kubeadm: self.kubeadm,
             ..Spec::new(name)
         };
         let cluster = host.up(&spec)?;

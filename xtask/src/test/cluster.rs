@@ -18,19 +18,22 @@ const NAME: &str = "test";
 /// upgrades, and leaving for kube-proxy and back.
 const ON_EVERY_VERSION: [&str; 5] = ["install", "kill", "node_ranges", "rollout", "uninstall"];
 
+/// Those that also run where kubeadm has made the control plane, in pods.
+const WITH_KUBEADM: [&str; 4] = ["install", "names", "restart_node", "rollout"];
+
 /// How long a soak takes as part of a full run, in minutes.
 pub(super) const SOAK: u64 = 10;
 
 /// Puts every kind of load on a cluster for that long, first beside another network.
 pub(super) fn soak(minutes: u64) -> Result<Outcome> {
-    on_cluster("soak", None, |command| {
+    on_cluster(&spec("soak"), |command| {
         command.args(["--test", "soak", "--", "--ignored"]).env("FAIRLEAD_SOAK_MINUTES", minutes.to_string());
     })
 }
 
 /// Services alone and NetworkPolicy alone beside another network.
 pub(super) fn parts() -> Result<Outcome> {
-    on_cluster("parts", None, |command| {
+    on_cluster(&spec("parts"), |command| {
         command.args(["--test", "parts", "--", "--ignored"]);
     })
 }
@@ -39,7 +42,7 @@ pub(super) fn parts() -> Result<Outcome> {
 /// the other, and takes it down.
 /// They install Fairlead themselves, and begin with that. `kubernetes` is another version than the one that everything runs on.
 pub(super) fn run(filter: Option<&str>, kubernetes: Option<&str>) -> Result<Outcome> {
-    on_cluster(NAME, kubernetes, |command| {
+    on_cluster(&Spec { kubernetes: kubernetes.map(str::to_owned), ..spec(NAME) }, |command| {
         command.args(["--test", "*"]).args(filter).arg("--");
     })
 }
@@ -49,7 +52,7 @@ pub(super) fn other_versions() -> Result<Outcome> {
     let mut total = Outcome::default();
     for version in cluster::builder()?.versions()? {
         run::say(format!("Kubernetes {version}"));
-        let outcome = on_cluster("version", Some(&version), |command| {
+        let outcome = on_cluster(&Spec { kubernetes: Some(version.clone()), ..spec("version") }, |command| {
             command.args(ON_EVERY_VERSION.iter().flat_map(|test| ["--test", test])).arg("--");
         })
         .unwrap_or_else(|error| Outcome::broken("cluster", &error));
@@ -59,20 +62,32 @@ pub(super) fn other_versions() -> Result<Outcome> {
     Ok(total)
 }
 
-fn on_cluster(name: &str, kubernetes: Option<&str>, select: impl FnOnce(&mut Command)) -> Result<Outcome> {
+/// Some of these tests on a cluster that kubeadm has made.
+pub(super) fn kubeadm() -> Result<Outcome> {
+    on_cluster(&Spec { kubeadm: true, nodes: 3, ..spec("kubeadm") }, |command| {
+        command.args(WITH_KUBEADM.iter().flat_map(|test| ["--test", test])).arg("--");
+    })
+}
+
+/// Nodes without a file system for eBPF objects: Fairlead mounts its own.
+fn spec(name: &str) -> Spec {
+    Spec { bpffs: false, ..Spec::new(name) }
+}
+
+fn on_cluster(spec: &Spec, select: impl FnOnce(&mut Command)) -> Result<Outcome> {
     if !run::is_root() {
         bail!("a cluster needs root (namespaces, mounts, cgroups): run `cargo xtask test` as root");
     }
     let host = cluster::host()?;
-    host.builder.of(kubernetes).build(KUBE_PROXY)?;
+    host.builder.of(spec.kubernetes.as_deref()).build(KUBE_PROXY)?;
     let images = [image::build_default()?, image::build_lab()?];
-    let up = bring_up(&host, name, kubernetes, &images)?;
+    let up = bring_up(&host, spec, &images)?;
     let mut command = run::cargo();
     command.args(["test", "--locked", "--no-fail-fast", "--package", "fairlead-cluster-tests"]);
     select(&mut command);
     command
         .args(["--test-threads=1", "--nocapture"])
-        .env("FAIRLEAD_CLUSTER", name)
+        .env("FAIRLEAD_CLUSTER", &spec.name)
         // By this process, since the file may be another one by now: the tests' build may have made it anew.
         .env("FAIRLEAD_XTASK", format!("/proc/{}/exe", process::id()));
     let outcome = host::cargo_test(&mut command);
@@ -80,10 +95,9 @@ fn on_cluster(name: &str, kubernetes: Option<&str>, select: impl FnOnce(&mut Com
     outcome
 }
 
-fn bring_up(host: &Host, name: &str, kubernetes: Option<&str>, images: &[PathBuf]) -> Result<Cluster> {
-    host.down(name)?;
-    let kubernetes = kubernetes.map(str::to_owned);
-    let up = host.up_guarded(&Spec { bpffs: false, kubernetes, ..Spec::new(name) })?;
+fn bring_up(host: &Host, spec: &Spec, images: &[PathBuf]) -> Result<Cluster> {
+    host.down(&spec.name)?;
+    let up = host.up_guarded(spec)?;
     images.iter().try_for_each(|archive| up.load(archive))?;
     Ok(up)
 }

@@ -49,7 +49,7 @@ pub(super) struct Step {
 
 /// Every step, in order, a line each.
 #[rustfmt::skip]
-const STEPS: [Step; 17] = {
+const STEPS: [Step; 18] = {
     use Run::{Full, Named, Quick, Whole};
     [
         Step { name: "unit tests", what: "of every crate, and the examples in documentation", takes: "2 min", needs: &[], runs: &[Quick, Named, Whole, Full], act: |test| host::units(test.filter()) },
@@ -64,6 +64,7 @@ const STEPS: [Step; 17] = {
         Step { name: "SCTP and VLANs", what: "pods, services, node ports and policy by SCTP, and VLAN devices that keep their tags, in a guest whose kernel has them", takes: "8 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Full], act: |_| matrix(&Vm::with_labs()) },
         Step { name: "cluster", what: "installation, upgrades, kills, reboots and mistakes on a real cluster under load", takes: "20 min, root, 4 GiB", needs: &[Cluster], runs: &[Run::Cluster, Whole, Full], act: |test| cluster::run(test.filter(), test.kubernetes()) },
         Step { name: "cluster, versions", what: "installing, kills, upgrades, and leaving for kube-proxy on clusters of each older Kubernetes in tests/cluster/versions", takes: "15 min, root, 4 GiB", needs: &[Cluster], runs: &[Full], act: |_| cluster::other_versions() },
+        Step { name: "cluster, kubeadm", what: "installing, upgrades and a reboot on a cluster that kubeadm has made, with its control plane in pods", takes: "5 min, root, 6 GiB", needs: &[Cluster], runs: &[Full], act: |_| cluster::kubeadm() },
         Step { name: "soak", what: "every kind of load on a real cluster while endpoints, pods, policies and agents come and go, first with kube-proxy; `--soak --minutes N` for longer", takes: "25 min, root, 4 GiB", needs: &[Cluster], runs: &[Run::Soak, Full], act: |test| cluster::soak(test.soak_minutes()) },
         Step { name: "cluster, parts", what: "Services alone and NetworkPolicy alone on a real cluster, beside the reference bridge plugin, under load", takes: "5 min, root, 4 GiB", needs: &[Cluster], runs: &[Full], act: |_| cluster::parts() },
         Step { name: "upstream's specs", what: "what upstream asks of the network of every cluster: Conformance", takes: "15 min, root, 4 GiB", needs: &[Cluster, TestRoot], runs: &[Whole], act: |_| specs(&E2e::conformance()) },
