@@ -26,6 +26,9 @@ enum What {
         /// New connections per second; 0: as many as are answered
         #[arg(long, default_value_t = 1_000)]
         rate: u32,
+        /// Only rows with this in their name
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
         /// Write what was found to this file too
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -109,8 +112,9 @@ impl Bench {
         let mut command = run::as_root(&program.display().to_string())?;
         command.env("FAIRLEAD_BIN_DIR", binaries);
         match &self.what {
-            What::Load { seconds, rate, json } => {
+            What::Load { seconds, rate, only, json } => {
                 command.args(["load", "--seconds", &seconds.to_string(), "--rate", &rate.to_string()]);
+                command.args(only.iter().flat_map(|text| ["--only", text]));
                 command.args(json.iter().flat_map(|file| ["--json".into(), file.clone().into_os_string()]));
             }
             What::Cni { rounds, before, json } => {

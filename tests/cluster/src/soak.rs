@@ -54,6 +54,8 @@ pub struct Soaked {
     pub events: Vec<(String, Duration, Duration)>,
     /// What was measured after each event, by what it is.
     pub samples: Vec<BTreeMap<String, u64>>,
+    /// How many packets each node dropped meanwhile, by node and reason; of Fairlead alone.
+    pub dropped: BTreeMap<String, u64>,
 }
 
 impl Soaked {
@@ -113,6 +115,15 @@ impl fmt::Display for Soaked {
                 }
             }
         }
+        // What explains a failure.
+        if self.failures() > 0 {
+            for (what, begin, end) in &self.events {
+                writeln!(f, "  {what} from {begin:.1?} to {end:.1?}")?;
+            }
+            for (reason, packets) in &self.dropped {
+                writeln!(f, "  {reason}: {packets}")?;
+            }
+        }
         Ok(())
     }
 }
@@ -138,6 +149,8 @@ pub fn soak(world: &World, minutes: u64, network: Network) -> Result<Soaked> {
             .idle_connections(Probe::tcp(to, 7000), 5, SILENCE)
             .half_closed(Probe::tcp(to, 7000), 5, SILENCE)
     };
+    let count = || if network == Network::Peer { Ok(BTreeMap::new()) } else { drops(world) };
+    let before = count()?;
     let running = strain.start_as(world, load)?;
     let begin = Instant::now();
     let mut soaked = Soaked::default();
@@ -160,6 +173,11 @@ pub fn soak(world: &World, minutes: u64, network: Network) -> Result<Soaked> {
     for each in running {
         soaked.reports.push((each.from().to_owned(), each.end()?));
     }
+    soaked.dropped = count()?;
+    for (reason, packets) in &mut soaked.dropped {
+        *packets -= before.get(reason).copied().unwrap_or_default().min(*packets);
+    }
+    soaked.dropped.retain(|_, packets| *packets > 0);
     Ok(soaked)
 }
 
@@ -208,14 +226,23 @@ fn measure(world: &World) -> Result<BTreeMap<String, u64>> {
                 sample.insert(format!("{node} entries of {name}"), used);
             }
         }
+    }
+    sample.append(&mut drops(world)?);
+    Ok(sample)
+}
+
+/// How many packets each node has dropped, by node and reason.
+fn drops(world: &World) -> Result<BTreeMap<String, u64>> {
+    let mut counts = BTreeMap::new();
+    for node in world.nodes() {
         let drops = world.ask(&node, &["drops"])?;
         for count in drops["counts"].as_array().context("drops are counted")? {
             if let (Some(reason), Some(packets)) = (count["reason"].as_str(), count["packets"].as_u64()) {
-                sample.insert(format!("{node} drops {reason}"), packets);
+                counts.insert(format!("{node} drops {reason}"), packets);
             }
         }
     }
-    Ok(sample)
+    Ok(counts)
 }
 
 /// How many questions Fairlead's DNS servers have answered.

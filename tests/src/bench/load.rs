@@ -34,18 +34,28 @@ struct World {
     _sinks: Vec<Sink>,
 }
 
-/// Loads every path with both, and compares.
+/// Loads every path with both, or those with a text in their names, and compares.
 ///
 /// # Errors
-/// The machine lacks what the kernel's side needs.
-pub fn run(seconds: u64, rate: u32) -> Result<Findings> {
+/// The machine lacks what the kernel's side needs, or no path has the text in its name.
+pub fn run(seconds: u64, rate: u32, only: Option<&str>) -> Result<Findings> {
+    let is_wanted = |name: &str| only.is_none_or(|only| name.contains(only));
     ensure!(seconds > 0, "no time is given: --seconds 1 or more");
+    ensure!(
+        names().iter().any(|name| is_wanted(name)),
+        "no row has this in its name; there are: {}",
+        names().join("; ")
+    );
     let before = load_average();
     let worlds = [fairlead(), netfilter()?];
     let mut rows = Vec::new();
     let mut turn = 0;
     for (number, path) in PATHS.iter().enumerate() {
         for ending in Ending::ALL {
+            let name = format!("{path}, {ending}");
+            if !is_wanted(&name) {
+                continue;
+            }
             let mut sums = [Driven::default(), Driven::default()];
             for _ in 0..TURNS {
                 let order = if turn % 2 == 0 { [0, 1] } else { [1, 0] };
@@ -56,12 +66,17 @@ pub fn run(seconds: u64, rate: u32) -> Result<Findings> {
                 }
             }
             let [own, theirs] = sums.each_ref().map(Side::from);
-            eprintln!("{path}, {ending}: {:.0}/s and {:.0}/s", own.rate, theirs.rate);
+            eprintln!("{name}: {:.0}/s and {:.0}/s", own.rate, theirs.rate);
             rows.push(Row { path: (*path).to_owned(), ending, fairlead: own, netfilter: theirs });
         }
     }
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     Ok(Findings { seconds, rate, load_average: [before, load_average()], cpus, rows })
+}
+
+/// The names of all rows.
+fn names() -> Vec<String> {
+    PATHS.iter().flat_map(|path| Ending::ALL.map(|ending| format!("{path}, {ending}"))).collect()
 }
 
 impl World {

@@ -23,6 +23,9 @@ enum Bench {
         /// New connections a second; 0: as many as are answered
         #[arg(long, default_value_t = 1_000)]
         rate: u32,
+        /// Only rows with this in their name
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
         /// Write what was found to this file too
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -104,8 +107,8 @@ enum Bench {
 
 fn main() -> Result<ExitCode> {
     let (errors, json) = match Bench::parse() {
-        Bench::Load { seconds, rate, json } => {
-            let findings = bench::load::run(seconds, rate)?;
+        Bench::Load { seconds, rate, only, json } => {
+            let findings = bench::load::run(seconds, rate, only.as_deref())?;
             (findings.errors(), show(&findings, json)?)
         }
         Bench::Cni { rounds, plugins, label, json } => {
