@@ -43,6 +43,27 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The hash of bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// The configuration of an image whose layers have these hashes.
+pub(crate) fn config(image: &Image, digests: &[String]) -> Result<Vec<u8>> {
+    let config = json!({
+        "architecture": architecture(),
+        "os": "linux",
+        "config": {
+            "Entrypoint": image.entrypoint,
+            "Cmd": image.command,
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "WorkingDir": "/",
+        },
+        "rootfs": {"type": "layers", "diff_ids": digests.iter().map(|d| format!("sha256:{d}")).collect::<Vec<_>>()},
+    });
+    Ok(serde_json::to_vec(&config)?)
+}
+
 /// Writes images into one archive; it appears whole or not at all.
 pub(crate) fn write(target: &Path, images: &[Image]) -> Result<()> {
     let partial = target.with_extension("partial");
@@ -57,19 +78,8 @@ pub(crate) fn write(target: &Path, images: &[Image]) -> Result<()> {
                 done.push(digest.clone());
             }
         }
-        let config = json!({
-            "architecture": architecture(),
-            "os": "linux",
-            "config": {
-                "Entrypoint": image.entrypoint,
-                "Cmd": image.command,
-                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-                "WorkingDir": "/",
-            },
-            "rootfs": {"type": "layers", "diff_ids": digests.iter().map(|d| format!("sha256:{d}")).collect::<Vec<_>>()},
-        });
-        let config = serde_json::to_vec(&config)?;
-        let name = format!("{}.json", hex(&Sha256::digest(&config)));
+        let config = config(image, &digests)?;
+        let name = format!("{}.json", sha256(&config));
         append(&mut archive, &name, &config, 0o644)?;
         let layers: Vec<String> = digests.iter().map(|digest| format!("{digest}.tar")).collect();
         list.push(json!({"Config": name, "RepoTags": image.tags, "Layers": layers}));
@@ -99,11 +109,18 @@ pub(crate) fn append<W: Write>(archive: &mut Builder<W>, name: &str, bytes: &[u8
 
 /// Writes a layer of programs: what each is called in the image, and its file here.
 pub(crate) fn layer(target: &Path, programs: &[(&str, &Path)]) -> Result<()> {
+    let read = |file: &Path| fs::read(file).with_context(|| format!("no {}", file.display()));
+    let files: Vec<_> =
+        programs.iter().map(|(name, file)| Ok(((*name).to_owned(), read(file)?))).collect::<Result<_>>()?;
+    layer_of(target, &files)
+}
+
+/// Writes a layer of files by their names in the image.
+pub(crate) fn layer_of(target: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
     let partial = target.with_extension("partial");
     let mut archive = Builder::new(BufWriter::new(File::create(&partial)?));
-    for (name, file) in programs {
-        let bytes = fs::read(file).with_context(|| format!("no {}", file.display()))?;
-        append(&mut archive, name.trim_start_matches('/'), &bytes, 0o755)?;
+    for (name, bytes) in files {
+        append(&mut archive, name.trim_start_matches('/'), bytes, 0o755)?;
     }
     archive.into_inner()?.flush()?;
     fs::rename(&partial, target).with_context(|| format!("can't write {}", target.display()))

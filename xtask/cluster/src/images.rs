@@ -11,6 +11,7 @@ use crate::archive::{self, Image};
 use crate::cluster::Cluster;
 use crate::parts::{E2E, POLICY_TESTS, Part, TESTS};
 use crate::pause;
+use crate::registry;
 use crate::say::say;
 use crate::start::Host;
 
@@ -24,7 +25,7 @@ pub const AGNHOST_IMAGE: &str = "localhost/fairlead-cluster-agnhost:1";
 pub const TEST_ROOT: &str = "test-root.tar";
 
 /// Part of the names of what is made here and kept: to be raised when what is in it changes.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 /// GNU's wget tries twenty times where that of BusyBox, which upstream's image has, tries once; specs wait for it to fail.
 const WGETRC: &str = "tries = 1\n";
 
@@ -102,12 +103,14 @@ impl Host {
         };
         let pause = self.builder.cache.join("pause-layer.tar");
         archive::layer(&pause, &[("/pause", &pause::program(&self.builder.cache)?)])?;
+        let registry = self.file(TESTS, "registry.layer.tar")?;
+        archive::layer_of(&registry, &registry::files(&pause)?)?;
         let dns = layer("coredns")?;
         Ok(vec![
             image(named(&names, &["pause"]), vec![pause], "/pause", ""),
             image(
                 named(&names, &["agnhost"]),
-                vec![root.clone(), self.agnhost_layer()?, dns.clone()],
+                vec![root.clone(), self.agnhost_layer()?, dns.clone(), registry],
                 "/agnhost",
                 "pause",
             ),

@@ -26,6 +26,7 @@ mod peer;
 mod pki;
 mod place;
 mod process;
+mod registry;
 mod say;
 mod service;
 mod start;
