@@ -1,6 +1,7 @@
 //! Every developer command of Fairlead: `cargo xtask help` lists them.
 #![forbid(unsafe_code)]
 
+mod arch;
 mod bench;
 mod book;
 mod cluster;

@@ -1,10 +1,14 @@
 //! The programs of the image: static, since its root has no C library.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{paths, remap, run, toolchain};
+use crate::{arch::Arch, paths, remap, run, setup::Part};
 
 /// A package and the program that it gives.
 pub(super) type Program = (&'static str, &'static str);
@@ -13,26 +17,36 @@ pub(super) type Program = (&'static str, &'static str);
 pub(super) const PROGRAMS: [Program; 3] =
     [("fairlead-agent", "fairlead"), ("fairlead-cni", "fairlead-cni"), ("fairlead-dns", "fairlead-dns")];
 
-/// Builds the programs and returns each with its name.
+/// Builds the programs for an architecture and returns each with its name.
 ///
 /// With glibc, not musl: rustup brings only the machine's own target everywhere, and a static glibc answers host names
 /// from /etc/hosts and DNS by itself.
-pub(super) fn programs(wanted: &[Program]) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    // A directory and, by `--target`, flags of their own: build scripts and the host's builds never see them.
-    let target = paths::target().join("static");
-    let triple = toolchain::host();
+pub(super) fn programs(arch: Arch, wanted: &[Program]) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    if !arch.is_host() {
+        Part::Arm64Compiler.require()?;
+    }
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
     flags.extend(remap::flags(None)?);
     let mut command = run::cargo();
     command
-        .args(["build", "--locked", "--release", "--target", &triple])
-        .args(wanted.iter().flat_map(|(package, program)| ["--package", package, "--bin", program]))
-        .env("CARGO_TARGET_DIR", &target)
+        .args(["build", "--locked", "--release"])
+        .args(wanted.iter().flat_map(|(package, program)| ["--package", package, "--bin", program]));
+    arch.select(&mut command)
+        .env("CARGO_TARGET_DIR", target())
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env_remove("RUSTFLAGS");
     run::run(&mut command)?;
-    let built = target.join(triple).join("release");
-    wanted.iter().map(|(_, program)| Ok((*program, read(&built.join(program))?))).collect()
+    wanted.iter().map(|(_, program)| Ok((*program, read(&place(arch).join(program))?))).collect()
+}
+
+/// A directory and, by `--target`, flags of their own: build scripts and the host's builds never see them.
+fn target() -> PathBuf {
+    paths::target().join("static")
+}
+
+/// Where the programs of an architecture are, once they are built.
+pub(super) fn place(arch: Arch) -> PathBuf {
+    target().join(arch.triple()).join("release")
 }
 
 /// The content of a file.

@@ -7,7 +7,6 @@ mod oci;
 mod sbom;
 
 use std::{
-    env::consts::ARCH,
     fs,
     path::{Path, PathBuf},
 };
@@ -16,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use fairlead_cluster::LAB_IMAGE;
 
-use crate::{paths, run, test};
+use crate::{arch::Arch, paths, run, test};
 
 use archive::Tree;
 use engine::Engine;
@@ -35,6 +34,10 @@ pub(crate) struct Image {
     /// Where to write the archive [default: image/fairlead.tar in cargo's target directory]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// For which architecture [default: this machine's]. With several (`--arch amd64,arm64`) the archive has an index of an image of
+    /// each, of which engines take their own
+    #[arg(long, value_enum, value_delimiter = ',')]
+    arch: Vec<Arch>,
     /// Then load it: `cluster` (of `cargo xtask cluster`) or `cluster=NAME`, `kind` or `kind=CLUSTER`, `minikube` or
     /// `minikube=PROFILE`, `docker`, `podman`, `containerd` or `containerd=SOCKET`; may be given again
     #[arg(long, value_name = "WHERE")]
@@ -47,9 +50,10 @@ pub(crate) struct Image {
 impl Image {
     pub(crate) fn run(&self) -> Result<()> {
         let path = self.output.clone().unwrap_or_else(default_path);
-        write(NAME, "/usr/bin/fairlead", &build::PROGRAMS, &path)?;
+        let archs = self.archs()?;
+        write(&archs, &path)?;
         if let Some(list) = &self.sbom {
-            sbom::write(&build::PROGRAMS.map(|(package, _)| package), list)?;
+            sbom::write(&build::PROGRAMS.map(|(package, _)| package), &archs, list)?;
         }
         for engine in &self.load_into {
             run::say(format!("loading into {engine}"));
@@ -57,26 +61,39 @@ impl Image {
         }
         Ok(())
     }
+
+    /// Each that is wanted once, in an order that is always the same.
+    fn archs(&self) -> Result<Vec<Arch>> {
+        let mut archs = if self.arch.is_empty() { vec![Arch::host()?] } else { self.arch.clone() };
+        archs.sort_unstable();
+        archs.dedup();
+        Ok(archs)
+    }
 }
 
-/// Builds an image of static programs into an archive.
-fn write(name: &str, entrypoint: &str, programs: &[build::Program], path: &Path) -> Result<()> {
-    run::say("building static programs");
-    let mut root = Tree::default();
-    for (name, data) in build::programs(programs)? {
-        println!("{name}: {}", megabytes(data.len()));
-        root.file(&format!("usr/bin/{name}"), 0o755, data);
+/// Builds the image of static programs into an archive, for each architecture.
+fn write(archs: &[Arch], path: &Path) -> Result<()> {
+    let mut images = Vec::new();
+    for arch in archs {
+        run::say(format!("building static programs for {}", arch.name()));
+        let mut root = Tree::default();
+        for (name, data) in build::programs(*arch, &build::PROGRAMS)? {
+            println!("{name}: {}", megabytes(data.len()));
+            root.file(&format!("usr/bin/{name}"), 0o755, data);
+        }
+        images.push((*arch, root));
     }
-    let size = pack(&root, name, entrypoint, path)?;
-    if size > LIMIT {
-        bail!("the image has {}, and at most {} are allowed: what made it grow?", megabytes(size), megabytes(LIMIT));
+    let size = pack(&images, NAME, "/usr/bin/fairlead", path)?;
+    let limit = LIMIT * archs.len();
+    if size > limit {
+        bail!("the image has {}, and at most {} are allowed: what made it grow?", megabytes(size), megabytes(limit));
     }
     Ok(())
 }
 
 /// Writes an image's archive, and says how many bytes it has.
-fn pack(root: &Tree, name: &str, entrypoint: &str, path: &Path) -> Result<usize> {
-    let archive = oci::image(root, &about(name, entrypoint)?)?;
+fn pack(roots: &[(Arch, Tree)], name: &str, entrypoint: &str, path: &Path) -> Result<usize> {
+    let archive = oci::archive(roots, &about(name, entrypoint))?;
     let shown = path.display();
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
@@ -99,24 +116,29 @@ pub(crate) fn build_lab() -> Result<PathBuf> {
         let data = fs::read(&library).with_context(|| format!("can't read {library}"))?;
         root.file(library.trim_start_matches('/'), 0o755, data);
     }
-    pack(&root, LAB_IMAGE, "/usr/bin/fairlead-lab", &path)?;
+    pack(&[(Arch::host()?, root)], LAB_IMAGE, "/usr/bin/fairlead-lab", &path)?;
     Ok(path)
 }
 
 /// Builds the archive where it is looked for by default.
 pub(crate) fn build_default() -> Result<PathBuf> {
-    Image { output: None, load_into: Vec::new(), sbom: None }.run()?;
+    Image { output: None, arch: Vec::new(), load_into: Vec::new(), sbom: None }.run()?;
     Ok(default_path())
+}
+
+/// Builds the image of several architectures, in an archive beside the default one, and says where the programs of one of them are.
+pub(crate) fn build_index(archs: &[Arch], of: Arch) -> Result<Vec<PathBuf>> {
+    write(archs, &paths::target().join("image/fairlead-index.tar"))?;
+    Ok(build::PROGRAMS.map(|(_, program)| build::place(of).join(program)).into())
 }
 
 fn default_path() -> PathBuf {
     paths::target().join("image/fairlead.tar")
 }
 
-fn about<'a>(name: &'a str, entrypoint: &'a str) -> Result<About<'a>> {
-    Ok(About {
+fn about<'a>(name: &'a str, entrypoint: &'a str) -> About<'a> {
+    About {
         name,
-        architecture: architecture(ARCH)?,
         entrypoint,
         labels: &[
             ("title", "Fairlead"),
@@ -125,15 +147,6 @@ fn about<'a>(name: &'a str, entrypoint: &'a str) -> Result<About<'a>> {
             ("licenses", env!("CARGO_PKG_LICENSE")),
             ("source", env!("CARGO_PKG_REPOSITORY")),
         ],
-    })
-}
-
-/// What Go, and so the image format, calls a machine of Rust.
-fn architecture(rust: &str) -> Result<&'static str> {
-    match rust {
-        "x86_64" => Ok("amd64"),
-        "aarch64" => Ok("arm64"),
-        other => bail!("no image is made for {other}: only for x86_64 and aarch64"),
     }
 }
 
@@ -152,10 +165,10 @@ mod tests {
     }
 
     #[test]
-    fn machines_have_the_names_of_the_image_format() {
-        assert_eq!(architecture("x86_64").unwrap(), "amd64");
-        assert_eq!(architecture("aarch64").unwrap(), "arm64");
-        assert!(architecture("riscv64").is_err());
+    fn an_architecture_is_there_once_and_in_order() {
+        let image = |arch: &[Arch]| Image { output: None, arch: arch.to_vec(), load_into: Vec::new(), sbom: None };
+        assert_eq!(image(&[Arch::Arm64, Arch::Amd64, Arch::Arm64]).archs().unwrap(), [Arch::Amd64, Arch::Arm64]);
+        assert_eq!(image(&[]).archs().unwrap(), [Arch::host().unwrap()]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::archive::Tree;
+use crate::arch::Arch;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -19,40 +20,66 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub(super) struct About<'a> {
     /// As in `localhost/fairlead:0.1.0`.
     pub(super) name: &'a str,
-    /// In Go's words: `amd64`, `arm64`.
-    pub(super) architecture: &'a str,
     /// What runs where a pod names no command.
     pub(super) entrypoint: &'a str,
     /// `org.opencontainers.image.…`, without this prefix.
     pub(super) labels: &'a [(&'a str, &'a str)],
 }
 
-/// An image of one layer, as an archive.
-pub(super) fn image(root: &Tree, about: &About<'_>) -> Result<Vec<u8>> {
-    let files = root.tar()?;
+/// An archive of the image of each of these roots, which has one layer. The archive's own index names the image; that of several
+/// architectures is an index again, of one manifest each.
+pub(super) fn archive(roots: &[(Arch, Tree)], about: &About<'_>) -> Result<Vec<u8>> {
     let mut blobs = Blobs::default();
-    let layer = blobs.add(LAYER, gzip(&files)?);
-    let config = blobs.add(CONFIG, config(about, &digest(&files)).to_string().into_bytes());
-    // docker's own format names the same two blobs.
-    let docker = json!([{
-        "Config": path(&config), "RepoTags": [about.name], "Layers": [path(&layer)],
-    }]);
-    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]});
-    let mut manifest = blobs.add(MANIFEST, manifest.to_string().into_bytes());
-    manifest["platform"] = json!({"os": "linux", "architecture": about.architecture});
+    let images =
+        roots.iter().map(|(arch, root)| Image::add(&mut blobs, *arch, root, about)).collect::<Result<Vec<_>>>()?;
+    let (mut named, docker) = match &images[..] {
+        [one] => (one.manifest.clone(), Some(one.docker.clone())),
+        // docker's own format knows no architectures: better none there than the wrong one.
+        several => {
+            let manifests: Vec<&Value> = several.iter().map(|image| &image.manifest).collect();
+            let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
+            (blobs.add(INDEX, index.to_string().into_bytes()), None)
+        }
+    };
     // The first is what containerd and podman call the image after import, the second the specification's own.
-    manifest["annotations"] =
+    named["annotations"] =
         json!({"io.containerd.image.name": about.name, "org.opencontainers.image.ref.name": about.name});
-    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest]});
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [named]});
 
     let mut layout = blobs.0;
     layout.file("oci-layout", 0o644, json!({"imageLayoutVersion": "1.0.0"}).to_string().into_bytes());
     layout.file("index.json", 0o644, index.to_string().into_bytes());
-    layout.file("manifest.json", 0o644, docker.to_string().into_bytes());
+    if let Some(docker) = docker {
+        layout.file("manifest.json", 0o644, docker.to_string().into_bytes());
+    }
     layout.tar()
 }
 
-fn config(about: &About<'_>, diff: &str) -> Value {
+/// An image of one architecture.
+struct Image {
+    /// The descriptor of its manifest.
+    manifest: Value,
+    /// What docker's own format says of the same two blobs.
+    docker: Value,
+}
+
+impl Image {
+    /// Adds its blobs.
+    fn add(blobs: &mut Blobs, arch: Arch, root: &Tree, about: &About<'_>) -> Result<Self> {
+        let files = root.tar()?;
+        let layer = blobs.add(LAYER, gzip(&files)?);
+        let config = blobs.add(CONFIG, config(about, arch, &digest(&files)).to_string().into_bytes());
+        let docker = json!([{
+            "Config": path(&config), "RepoTags": [about.name], "Layers": [path(&layer)],
+        }]);
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]});
+        let mut manifest = blobs.add(MANIFEST, manifest.to_string().into_bytes());
+        manifest["platform"] = json!({"os": "linux", "architecture": arch.name()});
+        Ok(Self { manifest, docker })
+    }
+}
+
+fn config(about: &About<'_>, arch: Arch, diff: &str) -> Value {
     let labels: serde_json::Map<String, Value> = about
         .labels
         .iter()
@@ -60,7 +87,7 @@ fn config(about: &About<'_>, diff: &str) -> Value {
         .collect();
     json!({
         "created": "1970-01-01T00:00:00Z",
-        "architecture": about.architecture,
+        "architecture": arch.name(),
         "os": "linux",
         "config": {"Env": ["PATH=/usr/bin"], "Entrypoint": [about.entrypoint], "Labels": labels},
         "rootfs": {"type": "layers", "diff_ids": [diff]},
@@ -113,15 +140,24 @@ mod tests {
     use super::*;
 
     fn sample() -> Vec<u8> {
-        let mut root = Tree::default();
-        root.file("usr/bin/fairlead", 0o755, b"program".to_vec());
+        sample_of(&[Arch::Amd64])
+    }
+
+    fn sample_of(archs: &[Arch]) -> Vec<u8> {
+        let roots: Vec<(Arch, Tree)> = archs
+            .iter()
+            .map(|arch| {
+                let mut root = Tree::default();
+                root.file("usr/bin/fairlead", 0o755, format!("program of {}", arch.name()).into_bytes());
+                (*arch, root)
+            })
+            .collect();
         let about = About {
             name: "localhost/fairlead:1.2.3",
-            architecture: "amd64",
             entrypoint: "/usr/bin/fairlead",
             labels: &[("version", "1.2.3")],
         };
-        image(&root, &about).unwrap()
+        archive(&roots, &about).unwrap()
     }
 
     fn unpack(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
@@ -165,7 +201,29 @@ mod tests {
         assert_eq!(config["rootfs"]["diff_ids"], json!([digest(&layer)]));
         assert_eq!(config["config"]["Entrypoint"], json!(["/usr/bin/fairlead"]));
         assert_eq!(config["config"]["Labels"]["org.opencontainers.image.version"], "1.2.3");
-        assert_eq!(unpack(&layer)["usr/bin/fairlead"], b"program");
+        assert_eq!(unpack(&layer)["usr/bin/fairlead"], b"program of amd64");
+    }
+
+    #[test]
+    fn an_index_has_the_image_of_each_architecture() {
+        let files = unpack(&sample_of(&[Arch::Amd64, Arch::Arm64]));
+        let outer = json(&files, "index.json");
+        assert_eq!(outer["manifests"].as_array().unwrap().len(), 1);
+        let named = &outer["manifests"][0];
+        assert_eq!(named["mediaType"], INDEX);
+        assert_eq!(named["annotations"]["io.containerd.image.name"], "localhost/fairlead:1.2.3");
+        let index = json(&files, &path(named));
+        let manifests = index["manifests"].as_array().unwrap();
+        assert_eq!(manifests.len(), 2);
+        for (manifest, arch) in manifests.iter().zip(["amd64", "arm64"]) {
+            assert_eq!(manifest["platform"], json!({"os": "linux", "architecture": arch}));
+            let image = json(&files, &path(manifest));
+            assert_eq!(json(&files, &path(&image["config"]))["architecture"], arch);
+            let mut layer = Vec::new();
+            io::copy(&mut GzDecoder::new(files[&path(&image["layers"][0])].as_slice()), &mut layer).unwrap();
+            assert_eq!(unpack(&layer)["usr/bin/fairlead"], format!("program of {arch}").into_bytes());
+        }
+        assert!(!files.contains_key("manifest.json"), "it has room for one");
     }
 
     #[test]

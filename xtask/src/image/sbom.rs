@@ -9,13 +9,13 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::{paths, toolchain};
+use crate::{arch::Arch, paths};
 
-/// Writes the list of what these packages are made of.
-pub(super) fn write(packages: &[&str], path: &Path) -> Result<()> {
-    let triple = toolchain::host();
+/// Writes the list of what these packages are made of, on any of these architectures.
+pub(super) fn write(packages: &[&str], archs: &[Arch], path: &Path) -> Result<()> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--locked", "--format-version", "1", "--filter-platform", &triple])
+        .args(["metadata", "--locked", "--format-version", "1"])
+        .args(archs.iter().flat_map(|arch| ["--filter-platform", arch.triple()]))
         .current_dir(paths::workspace())
         .output()
         .context("can't run cargo metadata")?;
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn the_programs_of_the_image_have_a_list() {
         let path = std::env::temp_dir().join(format!("fairlead-sbom-{}", std::process::id()));
-        write(&["fairlead-agent", "fairlead-cni", "fairlead-dns"], &path).unwrap();
+        write(&["fairlead-agent", "fairlead-cni", "fairlead-dns"], &[Arch::Amd64, Arch::Arm64], &path).unwrap();
         let list: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         fs::remove_file(&path).unwrap();
         let names: BTreeSet<_> = array(&list["components"]).map(|component| text(&component["name"])).collect();

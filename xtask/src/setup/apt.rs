@@ -10,40 +10,44 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{paths, run};
+use crate::{arch::Arch, paths, run};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Package lists of one suite, kept in the cache.
+/// Package lists of one suite, for one architecture, kept in the cache.
 pub(crate) struct Archive {
     dir: PathBuf,
+    arch: Arch,
 }
 
 impl Archive {
     /// Fetches the lists of a suite from the mirror that this machine uses for its own.
-    pub(crate) fn open(suite: &str) -> Result<Self> {
+    pub(crate) fn open(suite: &str, arch: Arch) -> Result<Self> {
         if paths::which("apt-get").is_none() || paths::which("dpkg-deb").is_none() {
             bail!("this machine has no apt: on Debian it would come from the suite {suite}");
         }
         let targets = targets()?;
-        let archive = Self { dir: paths::cache()?.join("apt").join(suite) };
+        let place = if arch.is_host() { suite.to_owned() } else { format!("{suite}-{}", arch.name()) };
+        let archive = Self { dir: paths::cache()?.join("apt").join(place), arch };
         for dir in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(archive.dir.join(dir))?;
         }
         fs::write(archive.dir.join("sources.list"), sources(&targets, suite)?)?;
-        run::say(format!("fetching the package lists of Debian {suite}"));
+        run::say(format!("fetching the package lists of Debian {suite} for {}", arch.name()));
         run::run(archive.command("apt-get").args(["-qq", "update"]))?;
         Ok(archive)
     }
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        let dir = self.dir.display();
+        let (dir, arch) = (self.dir.display(), self.arch.name());
         for option in [
             format!("Dir::Etc::sourcelist={dir}/sources.list"),
             "Dir::Etc::sourceparts=-".to_owned(),
             format!("Dir::State::lists={dir}/lists"),
             format!("Dir::Cache={dir}/cache"),
+            format!("APT::Architecture={arch}"),
+            format!("APT::Architectures={arch}"),
             "Acquire::Languages=none".to_owned(),
             "APT::Sandbox::User=".to_owned(),
             "APT::Update::Error-Mode=any".to_owned(),

@@ -8,35 +8,66 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{apt::Archive, packages};
-use crate::{paths, pins};
+use crate::{arch::Arch, paths, pins};
 
-/// The emulator's program and the package that has it.
-pub(crate) const QEMU: &str = "qemu-system-x86_64";
-const QEMU_PACKAGE: &str = "qemu-system-x86";
+/// What emulates programs of arm64, and the package that has it.
+pub(crate) const QEMU_USER: &str = "qemu-aarch64";
+const QEMU_USER_PACKAGE: &str = "qemu-user";
 
-/// Whether the emulator is installed.
-pub(super) fn emulator_present() -> bool {
-    paths::which(QEMU).is_some()
+/// The program that emulates a machine.
+pub(crate) fn emulator(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Amd64 => "qemu-system-x86_64",
+        Arch::Arm64 => "qemu-system-aarch64",
+    }
 }
 
-/// Installs the emulator.
-pub(super) fn install_emulator() -> Result<()> {
-    packages::install(&[QEMU_PACKAGE]).with_context(|| format!("{QEMU} is missing"))
+/// The package that has it.
+fn emulator_package(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Amd64 => "qemu-system-x86",
+        Arch::Arm64 => "qemu-system-arm",
+    }
+}
+
+/// Whether a machine's emulator is installed.
+pub(super) fn emulator_present(arch: Arch) -> bool {
+    paths::which(emulator(arch)).is_some()
+}
+
+/// Installs it.
+pub(super) fn install_emulator(arch: Arch) -> Result<()> {
+    packages::install(&[emulator_package(arch)]).with_context(|| format!("{} is missing", emulator(arch)))
+}
+
+/// Whether programs of arm64 can be run, and machines.
+pub(super) fn arm64_emulators_present() -> bool {
+    paths::which(QEMU_USER).is_some() && emulator_present(Arch::Arm64)
+}
+
+/// Installs what runs them.
+pub(super) fn install_arm64_emulators() -> Result<()> {
+    packages::install(&[QEMU_USER_PACKAGE, emulator_package(Arch::Arm64)])
+        .with_context(|| format!("{QEMU_USER} or {} is missing", emulator(Arch::Arm64)))
 }
 
 /// The folder of one series in the cache.
-fn folder(series: &str) -> Result<PathBuf> {
-    Ok(paths::cache()?.join("kernels").join(series))
+fn folder(arch: Arch, series: &str) -> Result<PathBuf> {
+    let name = match arch {
+        Arch::Amd64 => series.to_owned(),
+        Arch::Arm64 => format!("{series}-arm64"),
+    };
+    Ok(paths::cache()?.join("kernels").join(name))
 }
 
 /// The image of a series, when it is there.
-pub(crate) fn kernel(series: &str) -> Option<PathBuf> {
-    find_image(&folder(series).ok()?)
+pub(crate) fn kernel(arch: Arch, series: &str) -> Option<PathBuf> {
+    find_image(&folder(arch, series).ok()?)
 }
 
 /// The modules of a series that guests need, in the order of [`MODULES`], when all are there.
-pub(crate) fn modules(series: &str) -> Option<Vec<PathBuf>> {
-    let folder = folder(series).ok()?;
+pub(crate) fn modules(arch: Arch, series: &str) -> Option<Vec<PathBuf>> {
+    let folder = folder(arch, series).ok()?;
     MODULES.iter().map(|(name, _)| find(&folder, &module(name))).collect()
 }
 
@@ -78,30 +109,32 @@ fn find(dir: &Path, begin: &str) -> Option<PathBuf> {
 }
 
 /// Whether there is an image of each series.
-pub(super) fn kernels_present() -> bool {
-    pins::KERNELS.iter().all(|series| kernel(series).is_some())
+pub(super) fn kernels_present(arch: Arch) -> bool {
+    pins::KERNELS.iter().all(|series| kernel(arch, series).is_some())
 }
 
 /// Whether the modules are there that go with each image.
-pub(super) fn modules_present() -> bool {
-    pins::KERNELS.iter().all(is_present)
+pub(super) fn modules_present(arch: Arch) -> bool {
+    pins::KERNELS.iter().all(|series| is_present(arch, series))
 }
 
-fn is_present(series: &&str) -> bool {
-    kernel(series).is_some() && modules(series).is_some()
+fn is_present(arch: Arch, series: &str) -> bool {
+    kernel(arch, series).is_some() && modules(arch, series).is_some()
 }
 
 /// Downloads the newest build of each series that is missing, or whose modules are.
-pub(super) fn install_kernels() -> Result<()> {
+pub(super) fn install_kernels(arch: Arch) -> Result<()> {
     let names = MODULES.map(|(name, _)| module(name)).join(", ");
     let remedy =
         format!("put any kernel image of the series with BTF (CONFIG_DEBUG_INFO_BTF) and its {names} there by hand");
-    let missing: Vec<&str> = pins::KERNELS.into_iter().filter(|series| !is_present(series)).collect();
-    let folders = missing.iter().map(|series| Ok(folder(series)?.display().to_string())).collect::<Result<Vec<_>>>()?;
+    let missing: Vec<&str> = pins::KERNELS.into_iter().filter(|series| !is_present(arch, series)).collect();
+    let folders =
+        missing.iter().map(|series| Ok(folder(arch, series)?.display().to_string())).collect::<Result<Vec<_>>>()?;
     let fetch = || -> Result<()> {
-        let archive = Archive::open(pins::KERNEL_SUITE)?;
+        let archive = Archive::open(pins::KERNEL_SUITE, arch)?;
         for series in &missing {
-            let package = archive.newest(&format!("linux-image-{series}."), "-cloud-amd64-unsigned")?;
+            let end = format!("-cloud-{}-unsigned", arch.name());
+            let package = archive.newest(&format!("linux-image-{series}."), &end)?;
             let unpacked = paths::cache()?.join("kernel-package");
             archive.unpack(&package, &unpacked)?;
             let image = find_image(&unpacked.join("boot")).with_context(|| format!("{package} has no boot/vmlinuz"))?;
@@ -112,7 +145,7 @@ pub(super) fn install_kernels() -> Result<()> {
             });
             let files = found.chain([Ok(image)]).collect::<Result<Vec<_>>>()?;
             // An image and modules of another build do not go together.
-            let place = folder(series)?;
+            let place = folder(arch, series)?;
             if place.exists() {
                 fs::remove_dir_all(&place)?;
             }

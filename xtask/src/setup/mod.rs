@@ -2,6 +2,7 @@
 //! lacks. `cargo build` needs none of it.
 
 mod apt;
+mod cross;
 mod deny;
 mod linker;
 pub(crate) mod machine;
@@ -13,9 +14,9 @@ mod test_root;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::run;
+use crate::{arch::Arch, run};
 
-/// Installs what is missing; run it as often as you like
+/// Installs what is missing, without what is for arm64; run it as often as you like
 #[derive(Args)]
 pub(crate) struct Setup {
     /// Only this part
@@ -46,6 +47,12 @@ pub(crate) enum Part {
     Dnsperf,
     /// The root file system of test images, for `cargo xtask e2e`
     TestRoot,
+    /// What compiles for arm64, for `cargo xtask image --arch arm64`
+    Arm64Compiler,
+    /// QEMU for programs and machines of arm64, for `cargo xtask vm --arch arm64` and `cargo xtask test --full`
+    Arm64Emulators,
+    /// Kernel images of arm64 with their modules, for the same
+    Arm64Kernels,
 }
 
 impl Part {
@@ -55,12 +62,15 @@ impl Part {
             Self::BpfLinker => linker::present(),
             Self::CargoDeny => deny::present(),
             Self::Mdbook => mdbook::present(),
-            Self::Emulator => machine::emulator_present(),
-            Self::Kernels => machine::kernels_present(),
-            Self::Modules => machine::modules_present(),
+            Self::Emulator => machine::emulator_present(Arch::Amd64),
+            Self::Kernels => machine::kernels_present(Arch::Amd64),
+            Self::Modules => machine::modules_present(Arch::Amd64),
             Self::Cluster => packages::cluster_present(),
             Self::Dnsperf => packages::dnsperf_present(),
             Self::TestRoot => test_root::present(),
+            Self::Arm64Compiler => cross::present(),
+            Self::Arm64Emulators => machine::arm64_emulators_present(),
+            Self::Arm64Kernels => machine::modules_present(Arch::Arm64),
         }
     }
 
@@ -70,12 +80,20 @@ impl Part {
             Self::BpfLinker => linker::install(),
             Self::CargoDeny => deny::install(),
             Self::Mdbook => mdbook::install(),
-            Self::Emulator => machine::install_emulator(),
-            Self::Kernels | Self::Modules => machine::install_kernels(),
+            Self::Emulator => machine::install_emulator(Arch::Amd64),
+            Self::Kernels | Self::Modules => machine::install_kernels(Arch::Amd64),
             Self::Cluster => packages::install_cluster(),
             Self::Dnsperf => packages::install_dnsperf(),
             Self::TestRoot => test_root::install(),
+            Self::Arm64Compiler => cross::install(),
+            Self::Arm64Emulators => machine::install_arm64_emulators(),
+            Self::Arm64Kernels => machine::install_kernels(Arch::Arm64),
         }
+    }
+
+    /// Whether it is installed where nobody says which parts: not what releases alone need.
+    fn is_usual(self) -> bool {
+        !matches!(self, Self::Arm64Compiler | Self::Arm64Emulators | Self::Arm64Kernels)
     }
 
     fn name(self) -> String {
@@ -102,18 +120,19 @@ impl Part {
 
 impl Setup {
     pub(crate) fn run(&self) -> Result<()> {
-        let parts = self.only.map_or_else(|| Part::value_variants().to_vec(), |part| vec![part]);
+        let usual = || Part::value_variants().iter().copied().filter(|part| part.is_usual()).collect();
+        let parts = self.only.map_or_else(usual, |part| vec![part]);
         let mut failed = Vec::new();
         for part in parts {
             if part.present() {
-                println!("{:<11} there", part.name());
+                println!("{:<15} there", part.name());
                 continue;
             }
             run::say(format!("{}: missing, installing it", part.name()));
             match part.install() {
-                Ok(()) => println!("{:<11} installed", part.name()),
+                Ok(()) => println!("{:<15} installed", part.name()),
                 Err(error) => {
-                    println!("{:<11} still missing: {error:#}", part.name());
+                    println!("{:<15} still missing: {error:#}", part.name());
                     failed.push(part.name());
                 }
             }

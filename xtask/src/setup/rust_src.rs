@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Context, Result, bail};
 
 use super::apt::Archive;
-use crate::{paths, pins, run, toolchain::Toolchain};
+use crate::{arch::Arch, paths, pins, run, toolchain::Toolchain};
 
 /// Whether the pinned compiler and its source are there.
 pub(super) fn present() -> bool {
@@ -41,7 +41,7 @@ pub(super) fn install() -> Result<()> {
 
 /// The package unpacks to the folder that rustup would have made. It appears whole or not at all.
 fn from_debian(toolchain: &Toolchain) -> Result<()> {
-    let archive = Archive::open(pins::RUST_SRC_SUITE)?;
+    let archive = Archive::open(pins::RUST_SRC_SUITE, Arch::host()?)?;
     let unpacked = paths::cache()?.join("rust-src");
     archive.unpack(&format!("rust-src={}*", pins::RUSTC), &unpacked)?;
     let library = unpacked.join(format!("usr/src/rustc-{}/library", pins::RUSTC));

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that must pass, what fails soonest first.
 
+mod arm64;
 mod cluster;
 mod fuzz;
 mod host;

@@ -4,12 +4,15 @@ use anyhow::{Context, Result};
 use fairlead_cluster::CLUSTER;
 
 use super::fuzz::Effort;
-use super::{Outcome, Test, cluster, fuzz, host};
+use super::{Outcome, Test, arm64, cluster, fuzz, host};
 use crate::{
     book,
     cluster::builder,
     e2e::E2e,
-    setup::Part::{self, BpfLinker, Cluster, Emulator, Kernels, Mdbook, Modules, RustSrc, TestRoot},
+    setup::Part::{
+        self, Arm64Compiler, Arm64Emulators, Arm64Kernels, BpfLinker, Cluster, Emulator, Kernels, Mdbook, Modules,
+        RustSrc, TestRoot,
+    },
     tally::Tally,
     vm::Vm,
 };
@@ -49,7 +52,7 @@ pub(super) struct Step {
 
 /// Every step, in order, a line each.
 #[rustfmt::skip]
-const STEPS: [Step; 18] = {
+const STEPS: [Step; 21] = {
     use Run::{Full, Named, Quick, Whole};
     [
         Step { name: "unit tests", what: "of every crate, and the examples in documentation", takes: "2 min", needs: &[], runs: &[Quick, Named, Whole, Full], act: |test| host::units(test.filter()) },
@@ -62,6 +65,9 @@ const STEPS: [Step; 18] = {
         Step { name: "kernel matrix", what: "every program through the verifiers of the running kernel, 6.1 and 6.12", takes: "2 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Whole], act: |_| matrix(&Vm::default()) },
         Step { name: "kernels, frames", what: "the matrix, and the frames of the datapath's tests through each kernel's programs", takes: "10 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Full], act: |_| matrix(&Vm::with_frames()) },
         Step { name: "SCTP and VLANs", what: "pods, services, node ports and policy by SCTP, and VLAN devices that keep their tags, in a guest whose kernel has them", takes: "8 min, QEMU", needs: &[Emulator, Kernels, Modules], runs: &[Full], act: |_| matrix(&Vm::with_labs()) },
+        Step { name: "arm64, tests", what: "walks of the datapath, units of the agent, the CNI plugin and the DNS server, made for arm64 and run by QEMU", takes: "30 min, root, QEMU", needs: &[Arm64Compiler, Arm64Emulators], runs: &[Full], act: |_| arm64::tests() },
+        Step { name: "arm64, kernels", what: "the matrix and the frames on kernels of arm64, with and without atomic instructions", takes: "40 min, QEMU", needs: &[Arm64Compiler, Arm64Emulators, Arm64Kernels], runs: &[Full], act: |_| matrix(&Vm::of_arm64()) },
+        Step { name: "arm64, image", what: "the image for both architectures, and whether its programs start", takes: "10 min, QEMU", needs: &[Arm64Compiler, Arm64Emulators], runs: &[Full], act: |_| arm64::image() },
         Step { name: "cluster", what: "installation, upgrades, kills, reboots and mistakes on a real cluster under load", takes: "20 min, root, 4 GiB", needs: &[Cluster], runs: &[Run::Cluster, Whole, Full], act: |test| cluster::run(test.filter(), test.kubernetes()) },
         Step { name: "cluster, versions", what: "installing, kills, upgrades, and leaving for kube-proxy on clusters of each older Kubernetes in tests/cluster/versions", takes: "18 min, root, 4 GiB", needs: &[Cluster], runs: &[Full], act: |_| cluster::other_versions() },
         Step { name: "cluster, kubeadm", what: "installing, upgrades and a reboot on a cluster that kubeadm has made, with its control plane in pods", takes: "5 min, root, 6 GiB", needs: &[Cluster], runs: &[Full], act: |_| cluster::kubeadm() },

@@ -13,11 +13,12 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::{
+    arch::Arch,
     paths, pins, run,
     setup::{Part, machine},
     tally::Tally,
-    toolchain,
 };
+use qemu::Machine;
 use report::Report;
 
 const VERIFIER: &str = "fairlead-verifier";
@@ -28,6 +29,10 @@ pub(crate) struct Vm {
     /// Only this kernel: `running`, or a series such as `6.1`
     #[arg(long, default_value = "all", value_parser = ["all", "running", pins::KERNELS[0], pins::KERNELS[1]])]
     kernel: String,
+    /// The architecture of the kernels under QEMU [default: amd64]. Those of arm64 run on two processors each: with and without
+    /// atomic instructions
+    #[arg(long, value_enum, default_value_t = Arch::Amd64, hide_default_value = true)]
+    arch: Arch,
     /// QEMU's accelerator. KVM is faster where it works; emulation works everywhere
     #[arg(long, default_value = "tcg", value_parser = ["tcg", "kvm"])]
     accel: String,
@@ -35,13 +40,13 @@ pub(crate) struct Vm {
     #[arg(long)]
     frames: bool,
     /// Run the tests in labs that need SCTP or VLAN devices instead: Debian's kernels have them
-    #[arg(long, conflicts_with = "frames")]
+    #[arg(long, conflicts_with_all = ["frames", "arch"])]
     labs: bool,
 }
 
 impl Default for Vm {
     fn default() -> Self {
-        Self { kernel: "all".to_owned(), accel: "tcg".to_owned(), frames: false, labs: false }
+        Self { kernel: "all".to_owned(), arch: Arch::Amd64, accel: "tcg".to_owned(), frames: false, labs: false }
     }
 }
 
@@ -49,6 +54,11 @@ impl Vm {
     /// The matrix with the frames of the datapath's tests.
     pub(crate) fn with_frames() -> Self {
         Self { frames: true, ..Self::default() }
+    }
+
+    /// The same on kernels of arm64.
+    pub(crate) fn of_arm64() -> Self {
+        Self { arch: Arch::Arm64, ..Self::with_frames() }
     }
 
     /// Tests in labs, on the newest kernel.
@@ -66,16 +76,23 @@ impl Vm {
         if self.labs {
             return self.labs();
         }
+        ensure!(
+            self.kernel != "running" || self.wants("running"),
+            "the running kernel is not of {}: give another --kernel",
+            self.arch.name()
+        );
         let series: Vec<&str> = pins::KERNELS.into_iter().filter(|series| self.wants(series)).collect();
         if !series.is_empty() {
-            Part::Emulator.require()?;
-            Part::Kernels.require()?;
-            Part::Modules.require()?;
+            let parts: &[Part] = match self.arch {
+                Arch::Amd64 => &[Part::Emulator, Part::Kernels, Part::Modules],
+                Arch::Arm64 => &[Part::Arm64Compiler, Part::Arm64Emulators, Part::Arm64Kernels],
+            };
+            parts.iter().copied().try_for_each(Part::require)?;
         }
         let object = paths::object();
         let bytes = fs::read(&object)
             .with_context(|| format!("can't read {}: build it with `cargo xtask ebpf`", object.display()))?;
-        let verifier = build_verifier()?;
+        let verifier = build_verifier(self.arch)?;
         let frames = self.frames.then(|| frames::record("walk::tests")).transpose()?;
 
         let mut reports = Vec::new();
@@ -91,12 +108,18 @@ impl Vm {
         for series in series {
             let mut files: Vec<(&str, &[u8])> = vec![("object", &bytes)];
             files.extend(recording.as_deref().map(|recording| ("frames", recording)));
-            let modules = modules(series)?;
+            let modules = modules(self.arch, series)?;
             files.extend(modules.iter().map(|(name, module)| (*name, module.as_slice())));
             fs::write(&initrd, initramfs::archive(&program, &files, &BTreeMap::new()))?;
-            run::say(format!("loading on {series} under QEMU ({})", self.accel));
-            let console = qemu::boot(series, &initrd, &self.accel)?;
-            reports.push(Report::parse(series, &console));
+            for cpu in qemu::cpus(self.arch) {
+                let kernel = match self.arch {
+                    Arch::Amd64 => series.to_owned(),
+                    Arch::Arm64 => format!("{series}, {cpu}"),
+                };
+                run::say(format!("loading on {kernel} under QEMU ({})", self.accel));
+                let console = qemu::boot(&self.machine(cpu), series, &initrd)?;
+                reports.push(Report::parse(&kernel, &console));
+            }
         }
         if self.frames {
             println!("{}", report::left_out(&reports));
@@ -122,19 +145,20 @@ impl Vm {
         for part in [Part::Emulator, Part::Kernels, Part::Modules] {
             part.require()?;
         }
-        let program = fs::read(build_verifier()?)?;
+        let program = fs::read(build_verifier(self.arch)?)?;
         let initrd = paths::target().join("initramfs-labs.cpio");
         let mut tally = Tally::default();
         for target in labs::TARGETS {
             let lab = labs::Lab::of(target)?;
             for series in pins::KERNELS.into_iter().rev().filter(|series| self.wants(series)) {
-                let modules = modules(series)?;
+                let modules = modules(self.arch, series)?;
                 let mut files: Vec<(&str, &[u8])> =
                     modules.iter().map(|(name, module)| (*name, module.as_slice())).collect();
                 files.push(("labs", lab.command.as_bytes()));
                 fs::write(&initrd, initramfs::archive(&program, &files, &lab.programs))?;
                 run::say(format!("running the tests {target} on {series} under QEMU ({})", self.accel));
-                let console = qemu::boot(series, &initrd, &self.accel)?;
+                let [cpu, ..] = qemu::cpus(self.arch) else { continue };
+                let console = qemu::boot(&self.machine(cpu), series, &initrd)?;
                 let (ran, text) = labs::read(&console);
                 println!("{text}");
                 tally += ran;
@@ -143,14 +167,20 @@ impl Vm {
         Ok(tally)
     }
 
+    /// Whether a kernel is asked for. The running one is of this machine's architecture alone.
     fn wants(&self, kernel: &str) -> bool {
-        self.kernel == "all" || self.kernel == kernel
+        let is_there = kernel != "running" || self.arch.is_host();
+        is_there && (self.kernel == "all" || self.kernel == kernel)
+    }
+
+    fn machine<'a>(&'a self, cpu: &'a str) -> Machine<'a> {
+        Machine { arch: self.arch, cpu, accel: &self.accel }
     }
 }
 
 /// Prints what the walks that most packets take cost on the running kernel, of so many runs each.
 pub(crate) fn measure(runs: u32) -> Result<()> {
-    let (verifier, frames) = (build_verifier()?, frames::record(frames::COST)?);
+    let (verifier, frames) = (build_verifier(Arch::host()?)?, frames::record(frames::COST)?);
     run::say("running each walk's last packet again and again");
     let output = run::as_root(&verifier.display().to_string())?
         .args([paths::object(), frames])
@@ -176,21 +206,20 @@ pub(crate) fn measure(runs: u32) -> Result<()> {
 }
 
 /// The modules that guests of a series load, each with its name.
-fn modules(series: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let files = machine::modules(series).context("the modules are there, or nothing would be run")?;
+fn modules(arch: Arch, series: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let files = machine::modules(arch, series).context("the modules are there, or nothing would be run")?;
     let names = machine::MODULES.map(|(name, _)| name);
     names.into_iter().zip(files).map(|(name, file)| Ok((name, fs::read(file)?))).collect()
 }
 
 /// A static program runs in a guest that has no libraries.
-fn build_verifier() -> Result<PathBuf> {
-    run::say(format!("building {VERIFIER}"));
-    let host = toolchain::host();
+fn build_verifier(arch: Arch) -> Result<PathBuf> {
+    run::say(format!("building {VERIFIER} for {}", arch.name()));
     let mut command: Command = run::cargo();
-    command
-        .args(["build", "--locked", "--package", VERIFIER, "--target", &host])
+    command.args(["build", "--locked", "--package", VERIFIER]);
+    arch.select(&mut command)
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static\x1f-Cstrip=symbols")
         .env_remove("RUSTFLAGS");
     run::run(&mut command)?;
-    Ok(paths::target().join(host).join("debug").join(VERIFIER))
+    Ok(paths::target().join(arch.triple()).join("debug").join(VERIFIER))
 }

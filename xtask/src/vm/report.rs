@@ -8,7 +8,7 @@ use crate::pins;
 /// How one kernel took the object.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Report {
-    /// `running`, or the series.
+    /// `running`, or the series, which the processor may follow after a comma.
     kernel: String,
     /// The kernel's release, once it got to the end.
     release: Option<String>,
@@ -91,7 +91,7 @@ impl Report {
             .iter()
             .filter_map(|(name, result)| match result {
                 Err(reason) => Some(format!("{name} on {kernel}: {}", reason.replace("\\n", "\n    "))),
-                Ok(count) if kernel == pins::BUDGET_KERNEL && *count > pins::INSTRUCTION_BUDGET => Some(format!(
+                Ok(count) if self.has_budget() && *count > pins::INSTRUCTION_BUDGET => Some(format!(
                     "{name} on {kernel}: {count} verified instructions, and the budget is {}",
                     pins::INSTRUCTION_BUDGET
                 )),
@@ -108,6 +108,20 @@ impl Report {
         problems
     }
 
+    /// Whether it is the kernel that the budget is measured on.
+    fn has_budget(&self) -> bool {
+        self.kernel.split(',').next() == Some(pins::BUDGET_KERNEL)
+    }
+
+    /// The kernel's release if it is known, and the processor if there is more than one.
+    fn title(&self) -> String {
+        match (&self.release, self.kernel.split_once(',')) {
+            (None, _) => self.kernel.clone(),
+            (Some(release), None) => release.clone(),
+            (Some(release), Some((_, processor))) => format!("{release},{processor}"),
+        }
+    }
+
     fn count(&self, program: &str) -> String {
         match self.programs.iter().find(|(name, _)| name == program) {
             Some((_, Ok(count))) => count.to_string(),
@@ -122,15 +136,17 @@ pub(super) fn table(reports: &[Report]) -> String {
     let programs: BTreeSet<&str> =
         reports.iter().flat_map(|report| &report.programs).map(|(name, _)| name.as_str()).collect();
     let width = programs.iter().map(|name| name.len()).max().unwrap_or(0).max(22);
+    let titles: Vec<String> = reports.iter().map(Report::title).collect();
+    let column = titles.iter().map(String::len).max().unwrap_or(0).max(24);
     let mut text = format!("{:<width$}", "verified instructions");
-    for report in reports {
-        text.push_str(&format!(" {:>24}", report.release.as_ref().unwrap_or(&report.kernel)));
+    for title in titles {
+        text.push_str(&format!(" {title:>column$}"));
     }
     text.push('\n');
     for program in programs {
         text.push_str(&format!("{program:<width$}"));
         for report in reports {
-            text.push_str(&format!(" {:>24}", report.count(program)));
+            text.push_str(&format!(" {:>column$}", report.count(program)));
         }
         text.push('\n');
     }
@@ -139,10 +155,8 @@ pub(super) fn table(reports: &[Report]) -> String {
 
 /// How many frames did what was recorded, a line for each kernel.
 pub(super) fn frames(reports: &[Report]) -> String {
-    let lines = reports.iter().map(|report| {
-        let name = report.release.as_ref().unwrap_or(&report.kernel);
-        format!("{:>6} frames behaved on {name} as recorded\n", report.ran())
-    });
+    let lines =
+        reports.iter().map(|report| format!("{:>6} frames behaved on {} as recorded\n", report.ran(), report.title()));
     lines.collect()
 }
 
@@ -183,6 +197,7 @@ mod tests {
         let count = pins::INSTRUCTION_BUDGET + 1;
         let text = format!("fairlead-verifier\tok\tpod_ingress\t{count}\nfairlead-verifier\tdone\tx\n");
         assert_eq!(Report::parse("6.1", &text).problems().len(), 1);
+        assert_eq!(Report::parse("6.1, cortex-a53", &text).problems().len(), 1);
         assert_eq!(Report::parse("6.12", &text).problems(), Vec::<String>::new());
     }
 
@@ -218,5 +233,12 @@ mod tests {
         let table = table(&reports);
         let row: Vec<&str> = table.lines().nth(2).unwrap().split_whitespace().collect();
         assert_eq!(row, ["pod_ingress", "4163", "-"]);
+    }
+
+    #[test]
+    fn columns_of_several_processors_are_told_apart() {
+        let table = table(&[Report::parse("6.1, cortex-a53", CONSOLE), Report::parse("6.1, max", CONSOLE)]);
+        let head = table.lines().next().unwrap();
+        assert!(head.ends_with(" 6.1.0-50-cloud-amd64, cortex-a53        6.1.0-50-cloud-amd64, max"), "{head}");
     }
 }
