@@ -156,7 +156,8 @@ fn ask(socket: &OwnedFd, interface: &str, request: &mut [u8]) -> io::Result<()> 
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
     for (to, from) in ifreq.ifr_name.iter_mut().zip(interface.bytes()) {
-        *to = from.cast_signed();
+        // Signed on x86-64, and not on arm64.
+        *to = from as libc::c_char;
     }
     ifreq.ifr_ifru.ifru_data = request.as_mut_ptr().cast();
     // SAFETY: the request has the size that its number says, is writable, and lives over the call.
