@@ -159,13 +159,6 @@ impl Drop for Turn {
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// What a file is to become.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Amendment {
@@ -235,10 +228,15 @@ pub fn directory(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// It can't be removed.
 pub fn remove(path: &Path) -> Result<bool, FileError> {
+    remove_if_there(path).map_err(|source| FileError::new("remove", path, source))
+}
+
+/// The same, with the kernel's word.
+fn remove_if_there(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(FileError::new("remove", path, source)),
+        Err(error) => Err(error),
     }
 }
 
