@@ -2,8 +2,8 @@
 //!
 //! `fairlead-dns` asks before it gives a pod an answer that a rule with `domainNames` is about ([`Server`]). The addresses become
 //! part of [`Names`], which policy is compiled from, and are in force before the server hears of it; a [`Journal`] keeps them
-//! over a restart. The server is answered by a thread of its own, which waits for nothing that takes long. When an answer has ended, its addresses open nothing new, and what is open goes on
-//! ([`fairlead_datapath::peer::Peer::known_class`]).
+//! over a restart. The server is answered by a thread of its own, which waits for nothing that takes long. When an answer has ended,
+//! its addresses open nothing new, and what is open goes on ([`fairlead_datapath::peer::Peer::known_class`]).
 //!
 //! Whose answers concern the agent stands in a file that the server reads ([`crate::compile::policy::coverage()`]): where the agent is away, that says
 //! which answers can't be given.
