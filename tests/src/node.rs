@@ -395,8 +395,12 @@ impl Agent<'_> {
         self.with(Process::log)
     }
 
+    /// Waits until it has ended.
+    ///
+    /// # Panics
+    /// When it does not.
     #[track_caller]
-    fn wait_ended(&self) {
+    pub fn wait_ended(&self) {
         let ended = self.with(|process| process.wait(READY));
         assert!(ended.is_some(), "the agent of {} does not end", self.node.name);
     }
