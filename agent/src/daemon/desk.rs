@@ -118,8 +118,8 @@ impl Desk {
         (turn.journal, turn.clients) = (journal, clients);
     }
 
-    /// Answers the DNS server.
-    pub(super) fn answer(&self, ask: &Ask) -> Said {
+    /// Answers the DNS server, which does not wait until the loop is woken.
+    pub(super) fn answer(&self, ask: &Ask, reply: impl FnOnce(Said)) {
         let mut turn = self.turn();
         let idle = turn.handed.is_empty();
         let said = turn.answer(ask, &self.tables, &self.told);
@@ -127,10 +127,10 @@ impl Desk {
         self.told.evicted.store(turn.names.evicted(), Ordering::Relaxed);
         let has_news = idle && !turn.handed.is_empty();
         drop(turn);
+        reply(said);
         if has_news {
             (self.wake)();
         }
-        said
     }
 
     /// Takes over what was said. `begins`: a plan may begin to be made of it.

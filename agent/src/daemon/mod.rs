@@ -314,7 +314,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut looping = tokio::task::spawn_blocking(move || engine.run(received, &runtime));
 
     let asking = asked
-        .spawn(move |ask| desk.answer(ask))
+        .spawn(move |ask, reply| desk.answer(ask, reply))
         .map_err(|source| DaemonError::Names { path: run_dir.join(told::DIRECTORY), source })?;
     let of_foreign = inputs.clone();
     let foreign = async move {

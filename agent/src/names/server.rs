@@ -160,15 +160,18 @@ impl Waiting {
     }
 
     /// Answers them, each client in its turn, and lets others come between two of them.
-    async fn answer(&self, answer: impl Fn(&Ask) -> Said) {
+    async fn answer(&self, answer: impl Fn(&Ask, &mut dyn FnMut(Said))) {
         loop {
             let taken = self.turns.borrow_mut().take();
             if taken.is_empty() {
                 self.comes.notified().await;
             }
             for asked in taken {
-                let said = if asked.is_late() { Said::Refused } else { answer(&asked.ask) };
-                asked.reply(said, &self.told);
+                if asked.is_late() {
+                    asked.reply(Said::Refused, &self.told);
+                } else {
+                    answer(&asked.ask, &mut |said| asked.reply(said, &self.told));
+                }
                 tokio::task::yield_now().await;
             }
         }
@@ -193,12 +196,15 @@ impl Server {
         Ok(Self { listener: socket::listen_for(&socket, 0o666)?, socket, told })
     }
 
-    /// Answers questions, in a thread of its own. What is returned ends if that thread does. It listens again where somebody has
+    /// Answers questions, in a thread of its own: `answer` says the answer to what it is given. What is returned ends if that thread does. It listens again where somebody has
     /// removed its socket, once the directory is there.
     ///
     /// # Errors
     /// The thread can't be made.
-    pub fn spawn(self, answer: impl Fn(&Ask) -> Said + Send + 'static) -> io::Result<oneshot::Receiver<()>> {
+    pub fn spawn(
+        self,
+        answer: impl Fn(&Ask, &mut dyn FnMut(Said)) + Send + 'static,
+    ) -> io::Result<oneshot::Receiver<()>> {
         let Self { listener, socket, told } = self;
         let listener = listener.into_std()?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;

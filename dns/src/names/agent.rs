@@ -1,27 +1,31 @@
 //! The connection to the node's agent: many questions at once, each with its own patience.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fairlead_objects::names::{Ask, LONGEST, Reply, Said};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long an answer waits for the agent.
 pub const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Questions that wait to be written.
-const MOST_WAITING: usize = 1024;
+/// Bytes of questions that wait to be written.
+const MOST_WAITING: usize = 256 << 10;
 
 /// How soon an agent that is not there is looked for again: within the patience of a question.
 const RETRY: Duration = Duration::from_millis(20);
+
+/// Hears what the agent has said, or that it has said nothing.
+pub(super) type Tell = Box<dyn FnOnce(Option<Said>) + Send>;
 
 /// The agent, while it is there.
 #[derive(Debug)]
@@ -29,41 +33,115 @@ pub(super) struct Agent {
     line: watch::Sender<Option<Arc<Line>>>,
 }
 
-/// A connection.
+/// A connection. Who asks writes to it at once, whatever thread that is: to hand the question to another one first would take as
+/// long as the agent does.
 #[derive(Debug)]
 struct Line {
-    /// Lines that wait to be written.
-    questions: mpsc::Sender<Vec<u8>>,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Said>>>,
+    write: OwnedWriteHalf,
+    /// What the socket had no room for.
+    rest: Mutex<Vec<u8>>,
+    /// There is such a rest.
+    rests: Notify,
+    waiting: Mutex<Waiting>,
+    /// Somebody waits where nobody has.
+    comes: Notify,
     next: AtomicU64,
 }
 
+/// Who waits for a reply.
+#[derive(Default)]
+struct Waiting {
+    /// By the numbers of their questions, which ascend: so do their ends.
+    tells: BTreeMap<u64, (Instant, Tell)>,
+    /// The agent has hung up.
+    is_over: bool,
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").field("count", &self.tells.len()).field("is_over", &self.is_over).finish()
+    }
+}
+
 impl Line {
-    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Said>>> {
+    fn new(write: OwnedWriteHalf) -> Self {
+        Self {
+            write,
+            rest: Mutex::default(),
+            rests: Notify::new(),
+            waiting: Mutex::default(),
+            comes: Notify::new(),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a question. Nothing if too many wait: the agent does not read.
-    fn send(&self, ask: &mut Ask) -> Option<oneshot::Receiver<Said>> {
-        ask.id = self.next.fetch_add(1, Ordering::Relaxed);
-        let line = ask.encode();
-        let (tell, told) = oneshot::channel();
-        self.waiting().insert(ask.id, tell);
-        if self.questions.try_send(line).is_err() {
-            self.waiting().remove(&ask.id);
-            return None;
+    fn rest(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a question. `tell` hears the reply, whoever reads that. It is given back if the agent has hung up or does not read.
+    fn ask(&self, ask: &mut Ask, tell: Tell) -> Result<(), Tell> {
+        let mut waiting = self.waiting();
+        if waiting.is_over {
+            return Err(tell);
         }
-        Some(told)
+        // With the lock, so that they ascend.
+        ask.id = self.next.fetch_add(1, Ordering::Relaxed);
+        let is_first = waiting.tells.is_empty();
+        waiting.tells.insert(ask.id, (Instant::now() + PATIENCE, tell));
+        drop(waiting);
+        if !self.write(&ask.encode()) {
+            // Nothing, if it ended meanwhile: then it has been told.
+            let taken = self.waiting().tells.remove(&ask.id);
+            return taken.map_or(Ok(()), |(_, tell)| Err(tell));
+        }
+        if is_first {
+            self.comes.notify_one();
+        }
+        Ok(())
     }
 
     /// Says what a client is given, and waits for no reply. Whether the agent reads it.
     fn say(&self, ask: &mut Ask) -> bool {
-        // Of the reply nobody wants to know.
-        self.send(ask).is_some_and(|told| {
-            drop(told);
-            self.waiting().remove(&ask.id);
-            true
-        })
+        ask.id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.write(&ask.encode())
+    }
+
+    /// Writes a line behind what waits. Says whether there was room.
+    fn write(&self, line: &[u8]) -> bool {
+        let mut rest = self.rest();
+        if rest.len() + line.len() > MOST_WAITING {
+            return false;
+        }
+        // What an error means is heard by who reads.
+        let written = if rest.is_empty() { self.write.try_write(line).unwrap_or_default() } else { 0 };
+        let left = line.get(written..).unwrap_or_default();
+        if !left.is_empty() {
+            rest.extend_from_slice(left);
+            drop(rest);
+            self.rests.notify_one();
+        }
+        true
+    }
+
+    /// Writes what the socket had no room for, once it has.
+    async fn write_rest(&self) -> io::Result<()> {
+        loop {
+            self.rests.notified().await;
+            while !self.rest().is_empty() {
+                self.write.writable().await?;
+                let mut rest = self.rest();
+                match self.write.try_write(&rest) {
+                    Ok(written) => drop(rest.drain(..written)),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
     }
 
     async fn listen(&self, read: OwnedReadHalf) -> io::Result<()> {
@@ -75,20 +153,49 @@ impl Line {
             }
             let reply = Reply::decode(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             // Nobody waits for it any more if it took too long.
-            if let Some(tell) = self.waiting().remove(&reply.id) {
-                let _gave_up = tell.send(reply.said);
+            let waited = self.waiting().tells.remove(&reply.id);
+            if let Some((_, told)) = waited {
+                tell(told, Some(reply.said));
             }
+        }
+    }
+
+    /// Tells those that have waited for long enough.
+    async fn end_waits(&self) -> io::Result<()> {
+        loop {
+            let first = self.waiting().tells.first_key_value().map(|(_, (end, _))| *end);
+            let Some(first) = first else {
+                self.comes.notified().await;
+                continue;
+            };
+            sleep_until(first).await;
+            self.tell_until(Some(Instant::now()));
+        }
+    }
+
+    /// The agent has hung up: nobody who waits hears anything, and nobody waits from now on.
+    fn end(&self) {
+        self.waiting().is_over = true;
+        self.tell_until(None);
+    }
+
+    /// Tells those whose wait ends until then that the agent has said nothing.
+    fn tell_until(&self, time: Option<Instant>) {
+        loop {
+            let mut waiting = self.waiting();
+            let first = waiting.tells.first_entry();
+            let Some(first) = first.filter(|first| time.is_none_or(|time| first.get().0 <= time)) else { return };
+            let (_, told) = first.remove();
+            drop(waiting);
+            tell(told, None);
         }
     }
 }
 
-/// Forgets a question that nobody waits for any more.
-struct Waits<'a>(&'a Line, u64);
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.waiting().remove(&self.1);
-    }
+/// What one of them does with it is nothing to the others.
+fn tell(told: Tell, said: Option<Said>) {
+    // It is counted, and written to the log, where it begins.
+    let _panicked = catch_unwind(AssertUnwindSafe(|| told(said)));
 }
 
 impl Agent {
@@ -105,6 +212,15 @@ impl Agent {
         line.is_some_and(|line| line.say(&mut ask))
     }
 
+    /// Asks, from any thread, and `tell` hears what the agent says. Both are given back if it is not there.
+    pub(super) fn ask_at_once(&self, mut ask: Ask, tell: Tell) -> Result<(), (Ask, Tell)> {
+        let line = self.line.borrow().clone();
+        match line {
+            Some(line) => line.ask(&mut ask, tell).map_err(|tell| (ask, tell)),
+            None => Err((ask, tell)),
+        }
+    }
+
     /// Asks, and waits for a short time. `None`: nobody has said anything.
     pub(super) async fn ask(&self, mut ask: Ask) -> Option<Said> {
         let mut lines = self.line.subscribe();
@@ -116,20 +232,15 @@ impl Agent {
                     None => lines.changed().await.ok()?,
                 }
             };
-            let told = line.send(&mut ask)?;
-            let _waits = Waits(&line, ask.id);
-            told.await.ok()
+            let (tell, told) = oneshot::channel();
+            let tell = move |said| {
+                let _gave_up = tell.send(said);
+            };
+            line.ask(&mut ask, Box::new(tell)).ok()?;
+            told.await.ok().flatten()
         };
         timeout(PATIENCE, asked).await.ok().flatten()
     }
-}
-
-/// Writes one line after the other, however long each takes.
-async fn say(mut write: OwnedWriteHalf, mut waiting: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
-    while let Some(line) = waiting.recv().await {
-        write.write_all(&line).await?;
-    }
-    Ok(())
 }
 
 async fn keep(agent: Arc<Agent>, socket: PathBuf) {
@@ -140,16 +251,15 @@ async fn keep(agent: Arc<Agent>, socket: PathBuf) {
                 tracing::info!(socket = %socket.display(), "asking the node's agent which names open what");
                 complaint.clear();
                 let (read, write) = stream.into_split();
-                let (questions, waiting) = mpsc::channel(MOST_WAITING);
-                let line = Arc::new(Line { questions, waiting: Mutex::default(), next: AtomicU64::new(0) });
+                let line = Arc::new(Line::new(write));
                 agent.line.send_replace(Some(Arc::clone(&line)));
                 let ended = tokio::select! {
                     ended = line.listen(read) => ended,
-                    ended = say(write, waiting) => ended,
+                    ended = line.write_rest() => ended,
+                    ended = line.end_waits() => ended,
                 };
                 agent.line.send_replace(None);
-                // Who waits hears that nobody answers.
-                line.waiting().clear();
+                line.end();
                 tracing::info!(error = ended.err().map(|error| error.to_string()), "the node's agent hung up");
             }
             Err(error) => {
@@ -161,5 +271,195 @@ async fn keep(agent: Arc<Agent>, socket: PathBuf) {
             }
         }
         sleep(RETRY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixListener;
+    use tokio::runtime::Handle;
+
+    use super::*;
+
+    fn question(name: &str) -> Ask {
+        let addresses = vec![[192, 0, 2, 1].into()];
+        Ask { id: 0, client: [10, 244, 1, 5].into(), name: name.to_owned(), ttl: 30, addresses }
+    }
+
+    struct Stage {
+        path: PathBuf,
+        listener: UnixListener,
+        agent: Arc<Agent>,
+        heard: (Sender<(String, Option<Said>)>, Receiver<(String, Option<Said>)>),
+    }
+
+    impl Stage {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("fairlead-asked-{}-{name}", std::process::id()));
+            let _none = std::fs::remove_file(&path);
+            let listener = UnixListener::bind(&path).unwrap();
+            Self { agent: Agent::connect(&path), path, listener, heard: channel() }
+        }
+
+        /// The agent's side of the next connection.
+        async fn accept(&self) -> BufReader<UnixStream> {
+            let (stream, _) = self.listener.accept().await.unwrap();
+            while self.agent.line.borrow().is_none() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            BufReader::new(stream)
+        }
+
+        /// Asks from a thread that has no runtime.
+        fn ask(&self, name: &str) -> bool {
+            let (agent, tell, ask) = (&self.agent, self.heard.0.clone(), question(name));
+            let name = name.to_owned();
+            let asked = std::thread::scope(|scope| {
+                let ask = || {
+                    assert!(Handle::try_current().is_err());
+                    agent.ask_at_once(ask, Box::new(move |said| tell.send((name, said)).unwrap()))
+                };
+                scope.spawn(ask).join().unwrap()
+            });
+            asked.is_ok()
+        }
+
+        fn heard(&self) -> BTreeMap<String, Option<Said>> {
+            let heard: Vec<_> = self.heard.1.try_iter().collect();
+            let names: BTreeMap<_, _> = heard.iter().cloned().collect();
+            assert_eq!(names.len(), heard.len(), "each hears once");
+            names
+        }
+    }
+
+    impl Drop for Stage {
+        fn drop(&mut self) {
+            let _gone = std::fs::remove_file(&self.path);
+        }
+    }
+
+    async fn read(agent: &mut BufReader<UnixStream>) -> Ask {
+        let mut line = Vec::new();
+        agent.read_until(b'\n', &mut line).await.unwrap();
+        Ask::decode(&line).unwrap()
+    }
+
+    async fn until(mut is: impl FnMut() -> bool) {
+        for _ in 0..2000 {
+            if is() {
+                return;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        panic!("it does not come to that");
+    }
+
+    #[tokio::test]
+    async fn p75_each_hears_what_the_agent_says_of_its_own() {
+        let stage = Stage::new("own");
+        let mut agent = stage.accept().await;
+        assert!(stage.ask("a.example") && stage.ask("b.example"));
+        let (a, b) = (read(&mut agent).await, read(&mut agent).await);
+        assert_eq!((a.name.as_str(), b.name.as_str()), ("a.example", "b.example"));
+        let replies = [Reply { id: b.id, said: Said::Refused }, Reply { id: a.id, said: Said::InForce }];
+        agent.write_all(&replies.map(|reply| reply.encode()).concat()).await.unwrap();
+        let mut heard = BTreeMap::new();
+        until(|| {
+            heard.extend(stage.heard());
+            heard.len() == 2
+        })
+        .await;
+        assert_eq!((heard["a.example"], heard["b.example"]), (Some(Said::InForce), Some(Said::Refused)));
+    }
+
+    #[tokio::test]
+    async fn p77_who_waits_hears_in_time_that_the_agent_says_nothing() {
+        let stage = Stage::new("silent");
+        let mut agent = stage.accept().await;
+        // Once more when nobody has waited for a while.
+        for round in ["first.example", "again.example"] {
+            let begin = Instant::now();
+            assert!(stage.ask(round));
+            let silent = read(&mut agent).await;
+            let mut heard = BTreeMap::new();
+            until(|| {
+                heard.extend(stage.heard());
+                !heard.is_empty()
+            })
+            .await;
+            assert!(heard[round].is_none() && begin.elapsed() >= PATIENCE, "{heard:?}");
+            // What comes too late is nothing to anybody.
+            agent.write_all(&Reply { id: silent.id, said: Said::InForce }.encode()).await.unwrap();
+            sleep(2 * PATIENCE).await;
+            assert!(stage.heard().is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn p77_an_agent_that_hangs_up_keeps_nobody_waiting() {
+        let stage = Stage::new("hangs-up");
+        let agent = stage.accept().await;
+        let begin = Instant::now();
+        assert!(stage.ask("a.example"));
+        let line = stage.agent.line.borrow().clone().unwrap();
+        drop(agent);
+        let mut heard = BTreeMap::new();
+        until(|| {
+            heard.extend(stage.heard());
+            !heard.is_empty()
+        })
+        .await;
+        assert!(heard["a.example"].is_none() && begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+        // Who has seen the line before it ended is given the question back.
+        assert!(line.ask(&mut question("b.example"), Box::new(|_| panic!("nobody is told"))).is_err());
+        let mut agent = stage.accept().await;
+        assert!(stage.ask("c.example"));
+        assert_eq!(read(&mut agent).await.name, "c.example");
+    }
+
+    #[tokio::test]
+    async fn p77_an_agent_that_reads_late_gets_whole_questions_and_no_more_than_fit() {
+        let stage = Stage::new("late");
+        let mut agent = stage.accept().await;
+        let mut asked = 0;
+        while stage.ask(&format!("{asked}.{}", "a".repeat(200))) {
+            asked += 1;
+            assert!(asked < 100_000, "there is no end to it");
+        }
+        assert!(asked > 500, "{asked}");
+        // None of them is lost, and none is told twice.
+        let mut heard = BTreeMap::new();
+        until(|| {
+            heard.extend(stage.heard());
+            heard.len() == asked
+        })
+        .await;
+        assert!(heard.values().all(Option::is_none));
+        for n in 0..asked {
+            assert!(read(&mut agent).await.name.starts_with(&format!("{n}.a")));
+        }
+        // Once it reads, it is asked as before.
+        until(|| stage.ask("b.example")).await;
+        let ask = read(&mut agent).await;
+        assert_eq!(ask.name, "b.example");
+        agent.write_all(&Reply { id: ask.id, said: Said::NotCovered }.encode()).await.unwrap();
+        until(|| stage.heard().get("b.example") == Some(&Some(Said::NotCovered))).await;
+    }
+
+    #[tokio::test]
+    async fn p77_one_that_panics_takes_nobody_along() {
+        let stage = Stage::new("panics");
+        let mut agent = stage.accept().await;
+        let asked = stage.agent.ask_at_once(question("a.example"), Box::new(|said| panic!("{said:?}")));
+        assert!(asked.is_ok() && stage.ask("b.example"));
+        for _ in 0..2 {
+            let ask = read(&mut agent).await;
+            agent.write_all(&Reply { id: ask.id, said: Said::InForce }.encode()).await.unwrap();
+        }
+        until(|| stage.heard().get("b.example") == Some(&Some(Said::InForce))).await;
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use fairlead_objects::DomainNames;
 use fairlead_objects::names::{Ask, MOST_ADDRESSES, RULES, SOCKET, Said};
 
-use super::agent::Agent;
+use super::agent::{Agent, Tell};
 use super::budget::Budget;
 use super::response;
 use super::rules::{self, Rules, RulesError};
@@ -130,6 +130,23 @@ pub struct Question {
     until: Instant,
     /// Whether a rule for the client has the name. Else nobody knows what rules have.
     is_covered: bool,
+}
+
+/// One that was asked.
+#[derive(Debug)]
+struct Asked {
+    key: Key,
+    since: Instant,
+    until: Instant,
+    is_covered: bool,
+}
+
+impl Asked {
+    fn of(question: Question) -> (Ask, Self) {
+        let Question { ask, until, is_covered } = question;
+        let key = (ask.client, ask.name.clone(), digest(&ask.addresses));
+        (ask, Self { key, since: Instant::now(), until, is_covered })
+    }
 }
 
 impl Gate {
@@ -310,12 +327,34 @@ impl Gate {
 
     /// Asks the agent whether a response goes.
     pub async fn ask(&self, question: Question) -> bool {
-        let Question { ask, until, is_covered } = question;
-        let (key, asked) = ((ask.client, ask.name.clone(), digest(&ask.addresses)), Instant::now());
+        let (ask, asked) = Asked::of(question);
         let said = match self.agent.get() {
             Some(agent) => agent.ask(ask).await,
             None => None,
         };
+        self.hear(asked, said)
+    }
+
+    /// The same from any thread: `then` is told by whatever thread hears the agent, or by the runtime if the agent is not there.
+    pub fn ask_then(
+        self: &Arc<Self>,
+        runtime: &tokio::runtime::Handle,
+        question: Question,
+        then: impl FnOnce(bool) + Send + 'static,
+    ) {
+        let (ask, asked) = Asked::of(question);
+        let gate = Arc::clone(self);
+        let tell: Tell = Box::new(move |said| then(gate.hear(asked, said)));
+        let Some(agent) = self.agent.get() else { return tell(None) };
+        if let Err((ask, tell)) = agent.ask_at_once(ask, tell) {
+            let agent = Arc::clone(agent);
+            runtime.spawn(async move { tell(agent.ask(ask).await) });
+        }
+    }
+
+    /// Whether a response goes of which the agent has said this.
+    fn hear(&self, asked: Asked, said: Option<Said>) -> bool {
+        let Asked { key, since, until, is_covered } = asked;
         let counter = match said {
             Some(Said::InForce) => &self.counters.in_force,
             Some(Said::NotCovered) => &self.counters.not_covered,
@@ -323,9 +362,9 @@ impl Gate {
             None => &self.counters.silent,
         };
         counter.increment();
-        self.counters.waits.observe(u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.counters.waits.observe(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
         if said == Some(Said::InForce) {
-            self.remember(key, Word { asked, until });
+            self.remember(key, Word { asked: since, until });
         }
         matches!(said, Some(Said::InForce | Said::NotCovered)) || (said.is_none() && !is_covered)
     }
@@ -336,21 +375,34 @@ impl Gate {
         response::failed(message)
     }
 
-    /// What goes in place of a response, if that does not.
+    /// What goes in place of a response, if that does not. The room that it takes to ask is there when somebody asks: thousands of
+    /// connections have the room for what may be.
     pub async fn pass(&self, client: IpAddr, message: &[u8]) -> Option<Vec<u8>> {
-        self.settle(self.look(client, message), message).await
-    }
-
-    /// The same of a response that was looked at. The room that it takes to ask is there when somebody asks: thousands of connections
-    /// have the room for what may be.
-    pub async fn settle(&self, look: Look, message: &[u8]) -> Option<Vec<u8>> {
-        let goes = match look {
+        let goes = match self.look(client, message) {
             Look::Goes => true,
             Look::Ask(question) => Box::pin(self.ask(*question)).await,
             Look::Fails => false,
             Look::Instead(response) => return Some(response),
         };
         (!goes).then(|| Self::failed(message))
+    }
+
+    /// The same from any thread, of a response that was looked at: `then` is told.
+    pub fn pass_then(
+        self: &Arc<Self>,
+        runtime: &tokio::runtime::Handle,
+        look: Look,
+        message: Vec<u8>,
+        then: impl FnOnce(Vec<u8>) + Send + 'static,
+    ) {
+        match look {
+            Look::Goes => then(message),
+            Look::Fails => then(Self::failed(&message)),
+            Look::Instead(response) => then(response),
+            Look::Ask(question) => self.ask_then(runtime, *question, move |goes| {
+                then(if goes { message } else { Self::failed(&message) });
+            }),
+        }
     }
 }
 

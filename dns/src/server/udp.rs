@@ -76,21 +76,23 @@ impl Later {
         }
     }
 
-    /// Sends what has come back, at once if the agent need not know of it.
+    /// Sends what has come back.
     fn finish(self, runtime: &tokio::runtime::Handle, response: Response, maker: Maker) {
         let answered = response.summary(maker);
         let bytes = response.encode();
         match self.responder.names.look(self.ends.address(), &bytes) {
             Look::Goes => self.send(&bytes, Answered { size: bytes.len(), ..answered }),
-            look => drop(runtime.spawn(self.hold(look, bytes, maker))),
+            look => self.hold(runtime, look, bytes, maker),
         }
     }
 
     /// Sends a response that the agent has to know of first, or one in its place.
-    async fn hold(self, look: Look, bytes: Vec<u8>, maker: Maker) {
-        let bytes = self.responder.names.settle(look, &bytes).await.unwrap_or(bytes);
-        let answered = Answered::plainly(&bytes, maker);
-        self.send(&bytes, answered);
+    fn hold(self, runtime: &tokio::runtime::Handle, look: Look, bytes: Vec<u8>, maker: Maker) {
+        let names = Arc::clone(&self.responder.names);
+        names.pass_then(runtime, look, bytes, move |bytes| {
+            let answered = Answered::plainly(&bytes, maker);
+            self.send(&bytes, answered);
+        });
     }
 }
 
@@ -245,7 +247,7 @@ impl Worker {
     fn hold(&self, index: usize, site: &Arc<Site>, begin: Instant, (maker, look, bytes): (Maker, Look, Vec<u8>)) {
         let (Some(received), Some(buffer)) = (self.received.get(index), self.buffers.get(index)) else { return };
         let Some(message) = buffer.get(..received.length) else { return };
-        self.runtime.spawn(self.later(received.ends, message, begin, site).hold(look, bytes, maker));
+        self.later(received.ends, message, begin, site).hold(&self.runtime, look, bytes, maker);
     }
 
     /// What it takes to answer when this thread is at something else.
