@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::BpfError;
-
-const MOUNTS: &str = "/proc/self/mountinfo";
+use super::mounts::{Mount, mounts};
 
 /// The inode of a hierarchy's true root (`kernfs_create_root` in fs/kernfs/dir.c).
 const ROOT_INODE: u64 = 1;
@@ -26,7 +25,7 @@ const MOST_LOOKED_AT: usize = 4096;
 /// # Errors
 /// There is none, or it is this container's own.
 pub fn cgroup2_root(named: Option<&Path>) -> Result<PathBuf, BpfError> {
-    let mounts = fs::read_to_string(MOUNTS).unwrap_or_default();
+    let mounts = mounts().unwrap_or_default();
     let missing = || BpfError::NoCgroup2 { below: named.unwrap_or(Path::new("/")).to_owned() };
     // What is listed may be hidden by another mount.
     let is_cgroup2 = |path: &Path| statfs(path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
@@ -37,7 +36,7 @@ pub fn cgroup2_root(named: Option<&Path>) -> Result<PathBuf, BpfError> {
     let place = Place {
         in_pod: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
         inode: path.metadata().map_or(ROOT_INODE, |meta| meta.ino()),
-        root: root_of(&mounts, &path).unwrap_or_default(),
+        root: root_of(&mounts, &path).unwrap_or(Path::new("")),
         strangers: has_strangers(&path),
     };
     if place.is_own() { Err(BpfError::OwnCgroup { path }) } else { Ok(path) }
@@ -52,7 +51,7 @@ struct Place<'a> {
     inode: u64,
     /// What of the hierarchy is mounted, as seen from this process's cgroup namespace: `/` is that namespace's root,
     /// `/../..` above it.
-    root: &'a str,
+    root: &'a Path,
     /// Whether processes of other containers, or of the node, are in it.
     strangers: bool,
 }
@@ -61,29 +60,20 @@ impl Place<'_> {
     /// Whether hooks there would see the agent's container alone. A node may itself be in a cgroup namespace, as those of
     /// kind are, so the inode is not enough; nor is the mount's root, where containers get no namespace of their own.
     fn is_own(self) -> bool {
-        self.in_pod && self.inode != ROOT_INODE && self.root == "/" && !self.strangers
+        self.in_pod && self.inode != ROOT_INODE && self.root == Path::new("/") && !self.strangers
     }
 }
 
-/// The mounts: mount point, file system, and what of it is mounted (proc_pid_mountinfo(5)).
-fn parse(mounts: &str) -> impl DoubleEndedIterator<Item = (&Path, &str, &str)> {
-    mounts.lines().filter_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(3);
-        let (root, target) = (fields.next()?, fields.next()?);
-        Some((Path::new(target), file_system.split(' ').next()?, root))
-    })
-}
-
 /// The last mount wins: it is on top where two have one mount point.
-fn find(mounts: &str, below: &Path) -> impl Iterator<Item = PathBuf> {
-    let found = parse(mounts).rev().filter(move |(target, kind, _)| *kind == "cgroup2" && target.starts_with(below));
-    found.map(|(target, _, _)| target.to_owned())
+fn find<'a>(mounts: &'a [Mount], below: &'a Path) -> impl Iterator<Item = PathBuf> + 'a {
+    let found = mounts.iter().rev().filter(move |mount| mount.kind == "cgroup2" && mount.at.starts_with(below));
+    found.map(|mount| mount.at.clone())
 }
 
 /// What is mounted where this directory is, if it is a mount point.
-fn root_of<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
-    parse(mounts).rev().find(|(target, kind, _)| *target == path && *kind == "cgroup2").map(|(_, _, root)| root)
+fn root_of<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Path> {
+    let mount = mounts.iter().rev().find(|mount| mount.at == path && mount.kind == "cgroup2")?;
+    Some(&mount.root)
 }
 
 /// Whether a process is in it that this container does not have. Its id reads as 0, unless this container has the node's
@@ -113,6 +103,7 @@ fn has_strangers(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mounts::parse;
     use super::*;
 
     const HYBRID: &str = "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -128,25 +119,26 @@ mod tests {
 
     #[test]
     fn cgroup2_is_found_where_it_is_mounted() {
+        let [hybrid, pod, other] = [HYBRID, POD, "31 23 0:28 / /sys/fs/cgroup2 rw - tmpfs tmpfs rw\n"].map(parse);
         let unified = Some(PathBuf::from("/sys/fs/cgroup/unified"));
         let first = |mounts, below| find(mounts, Path::new(below)).next();
-        assert_eq!(first(HYBRID, "/"), unified);
-        assert_eq!(first(HYBRID, "/sys/fs/cgroup"), unified, "below what is named");
-        assert_eq!(first(HYBRID, "/host/sys/fs/cgroup"), None);
-        assert_eq!(first(POD, "/host"), Some("/host/sys/fs/cgroup".into()));
-        assert_eq!(first("31 23 0:28 / /sys/fs/cgroup2 rw - tmpfs tmpfs rw\n", "/"), None);
-        assert_eq!(root_of(POD, Path::new("/sys/fs/cgroup")), Some("/"));
-        assert_eq!(root_of(POD, Path::new("/host/sys/fs/cgroup")), Some("/../../.."));
+        assert_eq!(first(&hybrid, "/"), unified);
+        assert_eq!(first(&hybrid, "/sys/fs/cgroup"), unified, "below what is named");
+        assert_eq!(first(&hybrid, "/host/sys/fs/cgroup"), None);
+        assert_eq!(first(&pod, "/host"), Some("/host/sys/fs/cgroup".into()));
+        assert_eq!(first(&other, "/"), None);
+        assert_eq!(root_of(&pod, Path::new("/sys/fs/cgroup")), Some(Path::new("/")));
+        assert_eq!(root_of(&pod, Path::new("/host/sys/fs/cgroup")), Some(Path::new("/../../..")));
     }
 
     #[test]
     fn a_containers_own_cgroup_is_told_from_a_nodes() {
-        let own = Place { in_pod: true, inode: 4711, root: "/", strangers: false };
+        let own = Place { in_pod: true, inode: 4711, root: Path::new("/"), strangers: false };
         assert!(own.is_own());
         let fine = [
             ("a process of the node, which may be in a namespace", Place { in_pod: false, ..own }),
             ("no cgroup namespace at all", Place { inode: ROOT_INODE, ..own }),
-            ("the node's, by a hostPath", Place { root: "/../../..", ..own }),
+            ("the node's, by a hostPath", Place { root: Path::new("/../../.."), ..own }),
             ("a node in a namespace, its containers in none of their own", Place { strangers: true, ..own }),
         ];
         for (what, place) in fine {

@@ -13,6 +13,7 @@ use fairlead_datapath::catalog::TableId;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{FsType, statfs};
 
+use super::mounts::{Mount, mounts};
 use super::{BpfError, Kept};
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
@@ -250,8 +251,7 @@ impl PinDir {
     /// is pinned in them stays.
     #[must_use]
     pub fn others_below(path: &Path) -> Option<String> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let below = below(&mounts, path);
+        let below = below(&mounts().unwrap_or_default(), path);
         let shown = path.display();
         let text = format!(
             "other bpf file systems are mounted at {shown} below that one ({below}), and what is pinned there stays: unmount the \
@@ -299,15 +299,10 @@ fn is_left(held: Option<u64>, there: Option<u64>, own: Option<u64>) -> bool {
     held.is_some() && held != there && (own.is_none() || own != there)
 }
 
-/// How many other bpf file systems are mounted at a path than the last one, by a list of mounts (proc_pid_mountinfo(5)).
-fn below(mounts: &str, path: &Path) -> usize {
-    let of_bpf = |line: &str| {
-        let (mount, source) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(2);
-        let (device, _root, at) = (fields.next()?, fields.next()?, fields.next()?);
-        (source.starts_with("bpf ") && Path::new(at) == path).then(|| device.to_owned())
-    };
-    let devices: Vec<_> = mounts.lines().filter_map(of_bpf).collect();
+/// How many other bpf file systems are mounted at a path than the last one.
+fn below(mounts: &[Mount], path: &Path) -> usize {
+    let of_bpf = mounts.iter().filter(|mount| mount.kind == "bpf" && mount.at == path);
+    let devices: Vec<_> = of_bpf.map(|mount| &mount.device).collect();
     let others: BTreeSet<_> = devices.iter().filter(|device| devices.last() != Some(device)).collect();
     others.len()
 }
@@ -381,17 +376,22 @@ mod tests {
 
     #[test]
     fn what_is_mounted_below_is_counted_and_the_same_one_twice_is_not() {
-        let mount = |device: &str, at: &str, kind: &str| format!("1 2 {device} / {at} rw shared:3 - {kind} none rw\n");
+        let mount = |device: &str, at: &str, kind: &str| Mount {
+            device: device.to_owned(),
+            root: "/".into(),
+            at: at.into(),
+            kind: kind.to_owned(),
+        };
         let path = Path::new("/sys/fs/bpf");
         let at =
-            |devices: &[&str]| devices.iter().map(|device| mount(device, "/sys/fs/bpf", "bpf")).collect::<String>();
-        assert_eq!(below("", path), 0);
+            |devices: &[&str]| devices.iter().map(|device| mount(device, "/sys/fs/bpf", "bpf")).collect::<Vec<_>>();
+        assert_eq!(below(&[], path), 0);
         assert_eq!(below(&at(&["0:1"]), path), 0);
         assert_eq!(below(&at(&["0:1", "0:1"]), path), 0);
         assert_eq!(below(&at(&["0:1", "0:2"]), path), 1);
         assert_eq!(below(&at(&["0:1", "0:2", "0:1", "0:3"]), path), 2);
-        let others = mount("0:1", "/sys/fs/bpf", "tmpfs") + &mount("0:2", "/elsewhere", "bpf") + &at(&["0:3"]);
-        assert_eq!(below(&others, path), 0);
+        let others = [mount("0:1", "/sys/fs/bpf", "tmpfs"), mount("0:2", "/elsewhere", "bpf")];
+        assert_eq!(below(&[&others[..], &at(&["0:3"])].concat(), path), 0);
     }
 
     #[test]

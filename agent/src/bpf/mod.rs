@@ -42,7 +42,7 @@ pub use links::detach;
 pub use load::{Loaded, ProgramInfo, load, load_without_tcx};
 pub use map::{Map, MapShape, TableLayout};
 pub use migrate::Migration;
-pub use mounts::watch_mounts;
+pub use mounts::{MOUNTS, Mount, mounts, watch_mounts};
 pub use object::{Definition, ObjectFile};
 pub use packet_log::follow as follow_packet_log;
 pub use sentry::Sentry;

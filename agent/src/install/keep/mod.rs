@@ -28,7 +28,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tracing::{info, warn};
 
 use super::Setup;
-use crate::bpf::Kept;
+use crate::bpf::{Kept, MOUNTS};
 use bpffs::Bpffs;
 use say::Speaker;
 use things::Things;
@@ -45,9 +45,6 @@ const REST: Duration = Duration::from_secs(1);
 
 /// How often it tries to be the one that keeps, while another is.
 const AGAIN: Duration = Duration::from_millis(500);
-
-/// The kernel tells of changes of this file as of urgent data (proc_pid_mountinfo(5)).
-const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// What came of looking at a thing: nothing to do, what was put right, or why it could not be and what to do.
 type Looked = Result<Option<String>, String>;

@@ -10,6 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 
 use super::Looked;
 use super::stamp::Stamp;
+use crate::bpf::{Mount, mounts};
 use crate::install::setup::{copy_plugin, make_run_dir, write_api_server};
 use crate::install::{API_SERVER, PLUGIN, Setup, on_node};
 use crate::names;
@@ -19,7 +20,7 @@ use crate::wiring::Sysctls;
 pub(super) struct Things<'a> {
     setup: &'a Setup,
     /// Where the run directory and that of plugins were on their file systems, if this container has mounts of them.
-    roots: [Option<String>; 2],
+    roots: [Option<PathBuf>; 2],
     plugin: Option<Stamp>,
     /// Of kubelet's kubeconfig and what was written of it.
     api_server: Option<[Option<Stamp>; 2]>,
@@ -119,23 +120,18 @@ fn is_removed(directory: &Path) -> bool {
 }
 
 /// Whether a directory of which this container has a mount is elsewhere by now: what is at its place is another one.
-fn is_moved(before: Option<&str>, directory: &Path) -> bool {
-    before.is_some() && root(directory).is_some_and(|now| Some(now.as_str()) != before)
+fn is_moved(before: Option<&Path>, directory: &Path) -> bool {
+    before.is_some() && root(directory).is_some_and(|now| Some(now.as_path()) != before)
 }
 
 /// The path on its file system of what is mounted at a directory. `None`: nothing is mounted there.
-fn root(directory: &Path) -> Option<String> {
-    root_of(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, directory)
+fn root(directory: &Path) -> Option<PathBuf> {
+    root_of(mounts().ok()?, directory)
 }
 
-/// The same, by a list of mounts (proc_pid_mountinfo(5)). The kernel follows renames there.
-fn root_of(mounts: &str, directory: &Path) -> Option<String> {
-    let root = |line: &str| {
-        let mut fields = line.split(' ').skip(3);
-        let (root, at) = (fields.next()?, fields.next()?);
-        (Path::new(at) == directory).then(|| root.to_owned())
-    };
-    mounts.lines().rev().find_map(root)
+/// The same, of these mounts.
+fn root_of(mounts: Vec<Mount>, directory: &Path) -> Option<PathBuf> {
+    mounts.into_iter().rev().find(|mount| mount.at == directory).map(|mount| mount.root)
 }
 
 pub(super) fn removed(directory: &Path) -> String {
@@ -168,12 +164,19 @@ mod tests {
 
     #[test]
     fn where_a_directory_is_mounted_from_is_read() {
-        let mounts = "1 2 0:1 /opt/cni/bin /host/opt/cni/bin rw - ext4 /dev/vda rw\n3 2 0:2 /fairlead /run/fairlead rw - tmpfs t rw\n";
-        assert_eq!(root_of(mounts, Path::new("/host/opt/cni/bin")).as_deref(), Some("/opt/cni/bin"));
-        assert_eq!(root_of(mounts, Path::new("/run/fairlead")).as_deref(), Some("/fairlead"));
-        assert_eq!(root_of(mounts, Path::new("/run")), None);
-        let over = format!("{mounts}4 3 0:3 / /run/fairlead rw - tmpfs t rw\n");
-        assert_eq!(root_of(&over, Path::new("/run/fairlead")).as_deref(), Some("/"), "the last one is seen");
+        let mount = |root: &str, at: &str| Mount {
+            device: "0:1".to_owned(),
+            root: root.into(),
+            at: at.into(),
+            kind: "ext4".to_owned(),
+        };
+        let mut mounts = vec![mount("/opt/cni/bin", "/host/opt/cni/bin"), mount("/fairlead", "/run/fairlead")];
+        let root = |mounts: &[Mount], at: &str| root_of(mounts.to_vec(), Path::new(at));
+        assert_eq!(root(&mounts, "/host/opt/cni/bin"), Some("/opt/cni/bin".into()));
+        assert_eq!(root(&mounts, "/run/fairlead"), Some("/fairlead".into()));
+        assert_eq!(root(&mounts, "/run"), None);
+        mounts.push(mount("/", "/run/fairlead"));
+        assert_eq!(root(&mounts, "/run/fairlead"), Some("/".into()), "the last one is seen");
     }
 
     #[test]
