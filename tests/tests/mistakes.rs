@@ -144,21 +144,41 @@ fn an_endpoint_slice_of_nonsense_harms_no_other() {
 #[test]
 fn p46_a_policy_with_an_invalid_selector_fails_closed() {
     let stage = stage();
-    let peer = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: peer}, spec: \
-                {podSelector: {matchLabels: {app: server}}, ingress: [{from: [{podSelector: {matchExpressions: \
-                [{key: app, operator: Sometimes, values: [client]}]}}]}]}}";
-    stage.lab.objects().write("peer.yaml", peer);
-    let reason = stage.complaint("peer.yaml");
-    assert!(reason.contains("Sometimes") || reason.contains("operator"), "{reason}");
-    for ip in stage.server.ips() {
-        let probe = Probe::tcp(ip, 80).timeout(Duration::from_millis(200));
-        stage.lab.wait_until("the policy lets nobody in", || match stage.client.probe(&probe) {
-            Err(ProbeError::TimedOut) => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
+    let policy = |spec: &str| {
+        let metadata = "metadata: {namespace: shop, name: selector}";
+        format!("{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, {metadata}, spec: {{{spec}}}}}")
+    };
+    let reaches = |is_open: bool| {
+        for ip in stage.server.ips() {
+            let probe = Probe::tcp(ip, 80).timeout(Duration::from_millis(200));
+            let words = if is_open { "the server is open" } else { "the policy lets nobody in" };
+            stage.lab.wait_until(words, || match stage.client.probe(&probe) {
+                Err(ProbeError::TimedOut) if !is_open => Ok(()),
+                Ok(_) if is_open => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
+        }
+    };
+    let server = "podSelector: {matchLabels: {app: server}}";
+    let unreadable =
+        |value: &str| format!("{{matchExpressions: [{{key: app, operator: Sometimes, values: [{value}]}}]}}");
+    // One whose peers can't be read, one whose own pods can't, and that in the place of one that was in force.
+    let of_peers = format!("{server}, ingress: [{{from: [{{podSelector: {}}}]}}]", unreadable("client"));
+    let of_pods = format!("podSelector: {}, ingress: [{{}}]", unreadable("server"));
+    for (before, bad) in [(None, of_peers), (None, of_pods.clone()), (Some(format!("{server}, ingress: []")), of_pods)]
+    {
+        if let Some(before) = before {
+            stage.lab.objects().write("selector.yaml", &policy(&before));
+            reaches(false);
+        }
+        stage.lab.objects().write("selector.yaml", &policy(&bad));
+        let reason = stage.complaint("selector.yaml");
+        assert!(reason.contains("Sometimes") || reason.contains("operator"), "{reason}");
+        reaches(false);
+        stage.lab.objects().remove("selector.yaml");
+        stage.no_complaint("selector.yaml");
+        reaches(true);
     }
-    stage.lab.objects().remove("peer.yaml");
-    stage.lab.wait_until("the server is open again", || stage.client.tcp(stage.server.v4(), 80));
     stage.goes_on();
 }
 

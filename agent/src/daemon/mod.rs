@@ -214,6 +214,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         masquerade,
         node_local_dns: NodeLocalDns { addresses: node_local_dns, service: node_local_dns_service },
         tunnel_port: tunnel.guarded_port(),
+        health_port: (!healthz.ip().is_loopback()).then_some(healthz.port()),
         parts,
     });
     let shared = Shared::new(model, cluster, events, loaded.programs, loaded.adopted);

@@ -91,7 +91,7 @@ impl Reserved {
         held.filter_map(|(ip, holders)| Some((&*holders.first()?.namespace, *ip)))
     }
 
-    /// The Services that have a NodePort, in order.
+    /// The Services that have a NodePort, that of health checks included, in order.
     pub fn node_port(&self, port: u16, protocol: Protocol) -> impl Iterator<Item = &ObjectKey> {
         self.node_ports.of((port, protocol))
     }
@@ -108,7 +108,9 @@ impl Reserved {
         self.is_tunnel_port(port, protocol) && self.is_node(ip)
     }
 
-    fn is_tunnel_port(&self, port: u16, protocol: Protocol) -> bool {
+    /// Whether a port is the tunnel's, at any address of a node.
+    #[must_use]
+    pub fn is_tunnel_port(&self, port: u16, protocol: Protocol) -> bool {
         protocol == Protocol::Udp && self.tunnel_port == Some(port)
     }
 
@@ -251,8 +253,10 @@ fn cluster_ips(service: &Service) -> BTreeSet<IpAddr> {
 
 fn node_ports(service: &Service) -> BTreeSet<(u16, Protocol)> {
     let has = matches!(service.service_type, ServiceType::NodePort | ServiceType::LoadBalancer);
-    let ports = service.ports.iter().filter(|_| has && service.is_proxied());
-    ports.filter_map(|port| Some((port.node_port.filter(|number| *number != 0)?, port.protocol))).collect()
+    let ports = service.ports.iter().map(|port| (port.node_port, port.protocol));
+    // The node itself answers there, and the API server gives it out with NodePorts.
+    let all = ports.chain([(service.health_check_node_port, Protocol::Tcp)]).filter(|_| has && service.is_proxied());
+    all.filter_map(|(port, protocol)| Some((port.filter(|number| *number != 0)?, protocol))).collect()
 }
 
 fn claimed(service: &Service) -> BTreeSet<IpAddr> {

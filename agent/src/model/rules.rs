@@ -17,7 +17,7 @@ pub struct Rules {
     pub pod_ranges: Vec<IpNetwork>,
     /// Prefixes in which ranges count that Nodes name in an annotation.
     pub annotated_ranges: Vec<IpNetwork>,
-    /// Addresses of metadata services: no endpoint has one.
+    /// Addresses of metadata services: no endpoint has one, and no Service claims one.
     pub metadata: Vec<IpAddr>,
     /// Whether they are closed to pods.
     pub metadata_closed: bool,
@@ -27,6 +27,8 @@ pub struct Rules {
     pub node_local_dns: NodeLocalDns,
     /// UDP port of the tunnel between nodes, if there is one.
     pub tunnel_port: Option<u16>,
+    /// The TCP port at which nodes answer health checks, if load balancers can reach it.
+    pub health_port: Option<u16>,
     /// Which parts run here.
     pub parts: Parts,
 }
@@ -36,6 +38,12 @@ impl Rules {
     #[must_use]
     pub fn admits_external(&self, ip: IpAddr) -> bool {
         self.external_ips.as_ref().is_none_or(|ranges| ranges.iter().any(|range| range.contains(ip)))
+    }
+
+    /// Whether an address is a metadata service's.
+    #[must_use]
+    pub fn is_metadata(&self, ip: IpAddr) -> bool {
+        self.metadata.iter().any(|other| other.to_canonical() == ip.to_canonical())
     }
 
     /// The addresses that are closed to pods, whatever their policies say.

@@ -46,10 +46,10 @@ pub(super) fn settle<'a>(
 
 /// Why an address can't be an endpoint's.
 fn judge(ip: IpAddr, rules: &Rules) -> Option<Why> {
-    let ip = ip.to_canonical();
-    if rules.metadata.iter().any(|other| other.to_canonical() == ip) {
+    if rules.is_metadata(ip) {
         return Some(Why::Metadata);
     }
+    let ip = ip.to_canonical();
     let of_a_link = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),

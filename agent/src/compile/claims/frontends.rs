@@ -72,6 +72,8 @@ pub enum Why {
     Kubelet,
     /// It is the API server's.
     ApiServer,
+    /// Nodes' agents say there how they are.
+    Health,
     /// This node does not have it.
     NotOfNode,
     /// It is a metadata service's.
@@ -91,7 +93,7 @@ impl Why {
         match self {
             Self::ClusterIp(service) | Self::NodePort(service) => Some(service),
             Self::Special | Self::Broadcast | Self::NotPermitted | Self::PodRange(_) => None,
-            Self::Kubelet | Self::ApiServer | Self::NotOfNode | Self::Metadata => None,
+            Self::Kubelet | Self::ApiServer | Self::Health | Self::NotOfNode | Self::Metadata => None,
             Self::NoServer | Self::NodeLocalDns | Self::Tunnel => None,
         }
     }
@@ -108,6 +110,7 @@ impl fmt::Display for Why {
             Self::NodePort(service) => write!(f, "on node addresses this port is the NodePort of {service}"),
             Self::Kubelet => f.write_str("it is the port of a node's kubelet"),
             Self::ApiServer => f.write_str("the API server listens there"),
+            Self::Health => f.write_str("Fairlead answers health checks there (setting `healthz.bind`)"),
             Self::Tunnel => f.write_str("it is the UDP port of the VXLAN tunnel on a node"),
             Self::NotOfNode => f.write_str("the pod's node does not have this address"),
             Self::Metadata => f.write_str("it is a metadata service (setting `metadata.addresses`)"),
@@ -166,7 +169,9 @@ pub fn settle(owner: Owner<'_>, content: &mut ServiceContent, reserved: &Reserve
 pub fn judge(claim: &Claim<'_>, reserved: &Reserved, rules: &Rules) -> Option<Why> {
     match claim.kind {
         // The API server gives these out, each once, and settings name those of DNS.
-        FrontendKind::Cluster | FrontendKind::NodePort | FrontendKind::NodeLocalDns => None,
+        FrontendKind::Cluster | FrontendKind::NodeLocalDns => None,
+        // The same, but of a range that may hold anything.
+        FrontendKind::NodePort => tunnel(claim, reserved),
         FrontendKind::LoadBalancer | FrontendKind::External => outside(claim, reserved, rules),
         FrontendKind::HostPort => host_port(claim, reserved, rules),
     }
@@ -183,6 +188,9 @@ fn outside(claim: &Claim<'_>, reserved: &Reserved, rules: &Rules) -> Option<Why>
     if rules.node_local_dns.has(ip) {
         return Some(Why::NodeLocalDns);
     }
+    if rules.is_metadata(ip) {
+        return Some(Why::Metadata);
+    }
     if claim.kind == FrontendKind::External && !rules.admits_external(ip) {
         return Some(Why::NotPermitted);
     }
@@ -194,19 +202,25 @@ fn outside(claim: &Claim<'_>, reserved: &Reserved, rules: &Rules) -> Option<Why>
     }
     let at_node = reserved.is_node(ip);
     of_the_system(claim, at_node, reserved.is_api_server(ip, claim.address.port()))
-        .or_else(|| at_node.then(|| node_port(claim, reserved)).flatten())
+        .or_else(|| at_node.then(|| of_nodes(claim, reserved, rules)).flatten())
 }
 
 fn host_port(claim: &Claim<'_>, reserved: &Reserved, rules: &Rules) -> Option<Why> {
     let (ip, port) = (claim.address.ip(), claim.address.port());
     let system = || of_the_system(claim, true, reserved.is_own_api_server(port));
+    if let Some(why) = tunnel(claim, reserved) {
+        return Some(why);
+    }
     if ip.is_unspecified() {
         // A NodePort at every address is the same element of the table: the planner decides.
-        return system();
+        return system().or_else(|| health(claim, rules));
     }
     // A node that runs NodeLocal DNSCache still has it.
     if rules.node_local_dns.has(ip) {
         return Some(Why::NodeLocalDns);
+    }
+    if rules.is_metadata(ip) {
+        return Some(Why::Metadata);
     }
     if let Some(service) = reserved.cluster_ip(ip).next() {
         return Some(Why::ClusterIp(service.clone()));
@@ -214,7 +228,22 @@ fn host_port(claim: &Claim<'_>, reserved: &Reserved, rules: &Rules) -> Option<Wh
     if !ip.is_loopback() && !reserved.is_own(ip) {
         return Some(Why::NotOfNode);
     }
-    system().or_else(|| node_port(claim, reserved))
+    system().or_else(|| of_nodes(claim, reserved, rules))
+}
+
+/// What nodes have at their addresses.
+fn of_nodes(claim: &Claim<'_>, reserved: &Reserved, rules: &Rules) -> Option<Why> {
+    tunnel(claim, reserved).or_else(|| health(claim, rules)).or_else(|| node_port(claim, reserved))
+}
+
+/// What other nodes send through the tunnel would be delivered to an endpoint.
+fn tunnel(claim: &Claim<'_>, reserved: &Reserved) -> Option<Why> {
+    reserved.is_tunnel_port(claim.address.port(), claim.protocol).then_some(Why::Tunnel)
+}
+
+/// Load balancers ask there whether to send to a node: an endpoint would answer for all of them.
+fn health(claim: &Claim<'_>, rules: &Rules) -> Option<Why> {
+    (claim.protocol == Protocol::Tcp && rules.health_port == Some(claim.address.port())).then_some(Why::Health)
 }
 
 /// Ports without which the cluster can't be reached any more.

@@ -101,17 +101,25 @@ pub(super) fn selector(from: &LabelSelector, path: &str, notes: &mut Vec<Error>)
 
 /// What a selector requires.
 pub(super) fn requirements(from: &LabelSelector, path: &str) -> Result<BTreeSet<Requirement>, Error> {
-    let mut requirements = BTreeSet::new();
-    for (key, value) in from.match_labels.iter().flatten() {
+    each(from, path).collect()
+}
+
+/// What can be read of a selector: it selects all that was meant, and perhaps more.
+pub(super) fn widened(from: &LabelSelector) -> Selector {
+    Selector::All(each(from, "").filter_map(Result::ok).collect())
+}
+
+fn each(from: &LabelSelector, path: &str) -> impl Iterator<Item = Result<Requirement, Error>> {
+    let labels = from.match_labels.iter().flatten().map(move |(key, value)| {
         let values = BTreeSet::from([value.clone()]);
         let requirement = Requirement { key: key.clone(), operator: Operator::In, values };
-        requirements.insert(checked(requirement).at(|| format!("{path}.matchLabels.{key}"))?);
-    }
-    for (i, expression) in from.match_expressions.iter().flatten().enumerate() {
+        checked(requirement).at(|| format!("{path}.matchLabels.{key}"))
+    });
+    let expressions = from.match_expressions.iter().flatten().enumerate().map(move |(i, expression)| {
         let requirement = expression_requirement(expression).and_then(checked);
-        requirements.insert(requirement.at(|| format!("{path}.matchExpressions[{i}]"))?);
-    }
-    Ok(requirements)
+        requirement.at(|| format!("{path}.matchExpressions[{i}]"))
+    });
+    labels.chain(expressions)
 }
 
 fn expression_requirement(from: &LabelSelectorRequirement) -> Result<Requirement, Problem> {

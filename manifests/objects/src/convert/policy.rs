@@ -1,7 +1,8 @@
-//! NetworkPolicies. What can't be read matches nothing, and never turns an entry list into an empty one, which would
-//! match everything.
+//! NetworkPolicies. What can't be read of a rule matches nothing, and never turns an entry list into an empty one, which would
+//! match everything. Where it can't be read which pods are meant, those that may be are isolated, and no rule lets anybody in.
 
 use k8s_openapi::api::networking::v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::problem::{At, Problem, note};
@@ -16,12 +17,12 @@ impl Slim for v1::NetworkPolicy {
         let empty = v1::NetworkPolicySpec::default();
         let spec = self.spec.as_ref().unwrap_or(&empty);
         let (isolates_ingress, isolates_egress) = policy_types(spec, &mut notes);
-        let pod_selector = match &spec.pod_selector {
-            Some(selector) => meta::selector(selector, "spec.podSelector", &mut notes),
-            None => Selector::everything(),
+        let (pod_selector, is_known) = match &spec.pod_selector {
+            Some(selector) => pods(selector, &mut notes),
+            None => (Selector::everything(), true),
         };
         let ingress = isolates_ingress.then(|| {
-            let rules = spec.ingress.iter().flatten().enumerate();
+            let rules = spec.ingress.iter().flatten().filter(|_| is_known).enumerate();
             rules
                 .map(|(i, r)| {
                     rule(r.from.as_deref(), "from", r.ports.as_deref(), &format!("spec.ingress[{i}]"), &mut notes)
@@ -29,7 +30,7 @@ impl Slim for v1::NetworkPolicy {
                 .collect()
         });
         let egress = isolates_egress.then(|| {
-            let rules = spec.egress.iter().flatten().enumerate();
+            let rules = spec.egress.iter().flatten().filter(|_| is_known).enumerate();
             rules
                 .map(|(i, r)| rule(r.to.as_deref(), "to", r.ports.as_deref(), &format!("spec.egress[{i}]"), &mut notes))
                 .collect()
@@ -37,6 +38,14 @@ impl Slim for v1::NetworkPolicy {
         let mode = meta::mode(&self.metadata, &mut notes);
         let policy = NetworkPolicy { key: meta::key(&self.metadata)?, mode, pod_selector, ingress, egress };
         Ok((Object::NetworkPolicy(policy), notes))
+    }
+}
+
+/// The pods that are isolated, and whether these are the ones that are meant: what can't be read leaves none of those out.
+fn pods(selector: &LabelSelector, notes: &mut Vec<Error>) -> (Selector, bool) {
+    match meta::selector(selector, "spec.podSelector", notes) {
+        Selector::Invalid => (meta::widened(selector), false),
+        selector => (selector, true),
     }
 }
 

@@ -35,12 +35,10 @@ impl Interest {
         }
     }
 
-    /// Which of them, as a label selector (`noProxyName` and `noHeadlessEndpoints` of cmd/kube-proxy/app/server.go).
+    /// Which of them, as a label selector (`noHeadlessEndpoints` of cmd/kube-proxy/app/server.go). Services of other proxies are wanted
+    /// too: their cluster IPs are nobody else's.
     pub(super) fn labels(&self, kind: Kind) -> Option<&str> {
         match (self, kind) {
-            (Self::Node(_), Kind::Service) => {
-                Some("!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless")
-            }
             (Self::Node(_), Kind::EndpointSlice) => Some("!service.kubernetes.io/headless"),
             (Self::Selected { labels, .. }, Kind::Service | Kind::EndpointSlice | Kind::Pod) => labels.as_deref(),
             _ => None,

@@ -177,8 +177,16 @@ fn refused(model: &Model, text: &str) -> Option<Why> {
 }
 
 #[test]
-fn addresses_for_the_outside_never_cover_what_belongs_to_the_cluster() {
-    let model = cluster(Rules::default());
+fn s56_addresses_for_the_outside_never_cover_what_belongs_to_the_cluster() {
+    let mut model = cluster(Rules {
+        tunnel_port: Some(4789),
+        health_port: Some(10_256),
+        metadata: ["168.63.129.16", "100.100.100.200"].map(ip).to_vec(),
+        ..Rules::default()
+    });
+    let mut checked = service("checked", "cluster=10.96.0.30 balancer=198.51.100.30 node-port=30081");
+    checked.health_check_node_port = Some(32_100);
+    model.take(Event::Applied(Object::Service(checked)));
     let dns = || Some(Why::ClusterIp(ObjectKey::new("shop", "dns")));
     let range = |text: &str| Some(Why::PodRange(text.parse().unwrap()));
     let front = || Some(Why::NodePort(ObjectKey::new("shop", "front")));
@@ -200,6 +208,18 @@ fn addresses_for_the_outside_never_cover_what_belongs_to_the_cluster() {
         for fine in
             ["198.51.100.7", "172.18.0.2", "172.18.0.2 port=443", "198.51.100.7 port=10250", "172.18.0.2 port=6443"]
         {
+            assert_eq!(at(fine), None, "{fine}");
+        }
+        for metadata in ["168.63.129.16", "100.100.100.200 port=8080"] {
+            assert_eq!(at(metadata), Some(Why::Metadata), "{metadata}");
+        }
+        for node in ["172.18.0.2", "192.168.7.1", "203.0.113.1"] {
+            assert_eq!(at(&format!("{node} port=4789 udp")), Some(Why::Tunnel), "{node}");
+            assert_eq!(at(&format!("{node} port=4789")), None, "{node}");
+            assert_eq!(at(&format!("{node} port=10256")), Some(Why::Health), "{node}");
+            assert_eq!(at(&format!("{node} port=32100")), Some(Why::NodePort(ObjectKey::new("shop", "checked"))));
+        }
+        for fine in ["198.51.100.7 port=4789 udp", "198.51.100.7 port=10256", "172.18.0.2 port=10256 udp"] {
             assert_eq!(at(fine), None, "{fine}");
         }
         assert_eq!(at("172.18.0.2 port=30080 udp"), None);
@@ -273,6 +293,17 @@ fn a_host_port_is_at_addresses_that_the_node_has_now() {
         assert_eq!(ask(&model, 10_250, address), Some(Why::Kubelet));
         assert_eq!(ask(&model, 6443, address), Some(Why::ApiServer));
     }
+    // The ports at which nodes hear each other, and load balancers them.
+    let rules = Rules { tunnel_port: Some(4789), health_port: Some(10_256), ..Rules::default() };
+    let guarded = cluster(rules);
+    for address in [None, Some("172.18.0.1"), Some("192.168.7.1"), Some("127.0.0.1")] {
+        assert_eq!(ask(&guarded, 10_256, address), Some(Why::Health));
+        assert_eq!(ask(&guarded, 4789, address), None, "over TCP");
+        let (mut pod, local) = host_port(4789, address);
+        pod.container_ports[0].protocol = Protocol::Udp;
+        let (content, refusals) = host_ports(&guarded, &pod, &local);
+        assert_eq!((content.ports.len(), refusals[0].why.clone()), (0, Why::Tunnel), "{address:?}");
+    }
     // kube-proxy's IPVS mode leaves cluster addresses on a device of the node.
     let _ = model.take_dirty();
     model.set_addresses(["172.18.0.1", "10.96.0.10"].map(ip), []);
@@ -324,6 +355,16 @@ fn s66_an_endpoint_at_the_port_of_the_tunnel_of_a_node_is_not_served() {
         "{refused:?}"
     );
     assert!(refused[1].starts_with("the endpoint 192.168.7.1:4789/UDP"), "{refused:?}");
+    // A range of NodePorts may hold it.
+    let place = Place::new("n1", model.own_node());
+    for (words, is_refused) in [("udp node-port=4789", true), ("udp node-port=4790", false), ("node-port=4789", false)]
+    {
+        let asked = service("asks", &format!("cluster=10.96.0.99 {words}"));
+        let (content, refusals) = super::super::service(&model, &asked, &place);
+        let kinds = content.ports.values().flat_map(|port| port.frontends.values()).map(|policy| policy.kind);
+        assert_eq!(kinds.filter(|kind| *kind == FrontendKind::NodePort).count() > 0, !is_refused, "{words}");
+        assert_eq!(refusals.iter().any(|refusal| refusal.why == Why::Tunnel), is_refused, "{words}");
+    }
     // A node comes later.
     Kind::ALL.into_iter().for_each(|kind| model.take(Event::Synced(kind)));
     model.take_dirty();
@@ -363,7 +404,7 @@ enum Step {
 }
 
 const IPS: [&str; 6] = ["10.0.0.1", "10.0.0.2", "10.0.1.1", "10.0.1.2", "127.0.0.1", "fd00::1"];
-const PORTS: [u16; 5] = [80, 443, 6443, 10_250, 30_080];
+const PORTS: [u16; 6] = [80, 443, 4789, 6443, 10_250, 30_080];
 
 fn any_ips(most: usize) -> impl Strategy<Value = Vec<IpAddr>> {
     proptest::sample::subsequence(IPS.map(ip).to_vec(), 0..=most)
@@ -372,8 +413,11 @@ fn any_ips(most: usize) -> impl Strategy<Value = Vec<IpAddr>> {
 fn any_service() -> impl Strategy<Value = Object> {
     let port = || proptest::sample::select(PORTS.to_vec());
     let ips = (any_ips(1), any_ips(2), any_ips(2));
-    ("[a-c]", ips, port(), prop::option::of(port()), any::<[bool; 2]>()).prop_map(
-        |(name, (cluster, external, balancer), port, node_port, [udp, balanced])| {
+    // A NodePort of the tunnel's is no claim for the outside.
+    let node_port = prop::option::of(port().prop_filter("no NodePort", |port| *port != 4789));
+    let ports = (port(), node_port, prop::option::of(port()));
+    ("[a-c]", ips, ports, any::<[bool; 2]>()).prop_map(
+        |(name, (cluster, external, balancer), (port, node_port, checked), [udp, balanced])| {
             let mut found = service(&name, if udp { "udp" } else { "" });
             found.cluster_ips = cluster;
             found.external_ips = external;
@@ -385,6 +429,7 @@ fn any_service() -> impl Strategy<Value = Object> {
             if balanced {
                 found.service_type = ServiceType::LoadBalancer;
                 found.load_balancer = balancer.into_iter().map(|ip| LoadBalancerIngress { ip, vip: true }).collect();
+                found.health_check_node_port = checked;
             }
             Object::Service(found)
         },
@@ -448,9 +493,16 @@ fn naive(
     if tcp && (api.contains(&ip) || beside) {
         return Some("api");
     }
+    if at_node && (protocol, port) == (Protocol::Udp, 4789) {
+        return Some("tunnel");
+    }
+    if at_node && tcp && port == 443 {
+        return Some("health");
+    }
     let has = |other: &&Service| {
         let kind = matches!(other.service_type, ServiceType::NodePort | ServiceType::LoadBalancer);
-        kind && other.ports.iter().any(|p| p.node_port == Some(port) && p.protocol == protocol)
+        let of_ports = other.ports.iter().any(|p| p.node_port == Some(port) && p.protocol == protocol);
+        kind && (of_ports || tcp && other.health_check_node_port == Some(port))
     };
     (at_node && others().any(|other| has(&other))).then_some("node port")
 }
@@ -469,6 +521,7 @@ fn name(why: &Why) -> &'static str {
         Why::Metadata | Why::NoServer => "endpoint",
         Why::NodeLocalDns => "node-local DNS",
         Why::Tunnel => "tunnel",
+        Why::Health => "health",
     }
 }
 
@@ -476,7 +529,8 @@ proptest! {
     /// Compiling again what is said to have changed leaves everything as if all had been compiled again.
     #[test]
     fn what_has_to_be_compiled_again_is_told(steps in prop::collection::vec(any_step(), 1..12)) {
-        let mut model = Model::new("m");
+        let rules = Rules { tunnel_port: Some(4789), health_port: Some(443), ..Rules::default() };
+        let mut model = Model::new("m").with_rules(rules);
         Kind::ALL.into_iter().for_each(|kind| model.take(Event::Synced(kind)));
         let place = Place::new("m", None);
         let mut own = vec![];

@@ -248,7 +248,7 @@ fn p22_unreadable_ports_match_nothing() {
 }
 
 #[test]
-fn p46_unreadable_selectors_select_nothing() {
+fn p46_unreadable_selectors_let_nobody_in() {
     for text in [
         "{matchExpressions: [{key: app, operator: in, values: [a]}]}",
         "{matchExpressions: [{key: app, operator: In}]}",
@@ -261,14 +261,26 @@ fn p46_unreadable_selectors_select_nothing() {
         "{matchLabels: {'Upper.example/key': a}}",
         "{matchLabels: {app: -a}}",
     ] {
-        let (policy, notes) =
-            noted(&format!("{{podSelector: {text}, ingress: [{{from: [{{podSelector: {text}}}]}}]}}"));
-        assert_eq!(policy.pod_selector, Selector::Invalid, "{text}");
-        assert!(!policy.pod_selector.matches(&labels(&[])));
+        let (policy, notes) = noted(&format!("{{podSelector: {{}}, ingress: [{{from: [{{podSelector: {text}}}]}}]}}"));
         let closed = Peer::Pods { namespaces: None, pods: Selector::Invalid };
         assert_eq!(policy.ingress.unwrap()[0].peers, [closed], "{text}");
-        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        // Whoever may be meant is isolated, and let be reached by nobody.
+        let (policy, notes) = noted(&format!("{{podSelector: {text}, ingress: [{{}}], egress: [{{}}]}}"));
+        assert_eq!(policy.pod_selector, Selector::everything(), "{text}");
+        assert_eq!((policy.ingress, policy.egress), (Some(vec![]), Some(vec![])), "{text}");
+        assert_eq!(notes.len(), 1, "{notes:?}");
     }
+}
+
+#[test]
+fn p46_what_can_be_read_of_a_selector_of_pods_still_says_whom_it_is_not_about() {
+    let bad = "matchExpressions: [{key: app, operator: Exists}, {key: tier, operator: Sometimes}]";
+    let (policy, _) = noted(&format!("{{podSelector: {{matchLabels: {{env: live}}, {bad}}}, ingress: [{{}}]}}"));
+    for (pod, is_isolated) in [(&[("env", "live"), ("app", "a")][..], true), (&[("app", "a")], false), (&[], false)] {
+        assert_eq!(policy.pod_selector.matches(&labels(pod)), is_isolated, "{pod:?}");
+    }
+    assert_eq!((policy.ingress, policy.egress), (Some(vec![]), None));
 }
 
 #[test]
