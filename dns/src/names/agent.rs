@@ -94,15 +94,16 @@ impl Line {
         let is_first = waiting.tells.is_empty();
         waiting.tells.insert(ask.id, (Instant::now() + PATIENCE, tell));
         drop(waiting);
-        if !self.write(&ask.encode()) {
-            // Nothing, if it ended meanwhile: then it has been told.
-            let taken = self.waiting().tells.remove(&ask.id);
-            return taken.map_or(Ok(()), |(_, tell)| Err(tell));
-        }
+        // Whether it is written or not: others may wait behind it by now.
         if is_first {
             self.comes.notify_one();
         }
-        Ok(())
+        if self.write(&ask.encode()) {
+            return Ok(());
+        }
+        // Nothing, if it ended meanwhile: then it has been told.
+        let taken = self.waiting().tells.remove(&ask.id);
+        taken.map_or(Ok(()), |(_, tell)| Err(tell))
     }
 
     /// Says what a client is given, and waits for no reply. Whether the agent reads it.
