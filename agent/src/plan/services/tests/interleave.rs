@@ -32,12 +32,16 @@ struct Moment {
     arrays: HostTables,
     /// The tables between operations: what a reader at rest would see.
     rest: HostTables,
+    /// The same after the operation that is under way. Who still holds the element that it writes for the same key once more sees
+    /// this first.
+    next: HostTables,
 }
 
 impl Moment {
     /// The moments that an operation goes through, the last of them its end.
     fn after(&self, op: &Op) -> Vec<Self> {
         let mut now = self.clone();
+        apply(&mut now.next, op);
         let mut moments = vec![];
         if let Op::Frontend { key, value } = op {
             if let Some(value) = value {
@@ -121,10 +125,12 @@ impl Tables for Reader<'_> {
 
 /// Whether somebody at rest could get this answer at this moment.
 fn possible(moment: &Moment, key: &FrontendKey, answer: Selection) -> bool {
-    let count = moment.rest.frontends.get(key).map_or(1, |f| f.internal.count().max(1));
-    (0..count).any(|step| {
-        let random = (u64::from(step) << 32).div_ceil(u64::from(count)) as u32;
-        select(&moment.rest, key.addr, key.port, key.proto, From::Inside, random) == answer
+    [&moment.rest, &moment.next].into_iter().any(|tables| {
+        let count = tables.frontends.get(key).map_or(1, |f| f.internal.count().max(1));
+        (0..count).any(|step| {
+            let random = (u64::from(step) << 32).div_ceil(u64::from(count)) as u32;
+            select(tables, key.addr, key.port, key.proto, From::Inside, random) == answer
+        })
     })
 }
 
