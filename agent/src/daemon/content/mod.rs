@@ -254,7 +254,7 @@ impl Content {
         let mut outcome = Outcome::default();
         let mut writer = Writer { tables, outcome: &mut outcome };
         if self.wanted_node.is_some() && self.node.attempts.is_due(false, now) {
-            let result = self.update_node(&mut writer);
+            let result = self.read_node(&writer).and_then(|()| self.update_node(&mut writer));
             self.node_done(result, &mut writer, now);
         }
         if !model.synced() {
@@ -273,7 +273,7 @@ impl Content {
         // Before policy, so that a pod is limited when its first packet passes.
         let here = || dirty.attached || model.local().values().any(|local| dirty.pods.contains_key(&local.key));
         if self.bandwidth.attempts.is_due(!dirty.pods.is_empty() && here(), now) {
-            let result = self.update_bandwidth(model, &mut writer);
+            let result = self.read_bandwidth(&writer).and_then(|()| self.update_bandwidth(model, &mut writer));
             self.bandwidth_done(result, &mut writer, now);
         }
         if !dirty.policies.is_empty() {
@@ -282,17 +282,18 @@ impl Content {
         let names = dirty.whole.contains(&Whole::Names) && self.policy.state.has_names();
         if self.policy.attempts.is_due(dirty.policy() || names, now) {
             let limited = self.bandwidth.attempts.is_settled();
+            let read = self.read_policy(&writer, now);
             let whole = self.policy.attempts.is_whole();
-            let plan = if whole { None } else { self.policy.state.follow(model, dirty) };
+            let plan = if whole || read.is_err() { None } else { self.policy.state.follow(model, dirty) };
             let mut judged = |names: Option<&NameRules>| {
                 if limited {
                     judged(names);
                 }
             };
-            let result = match plan {
+            let result = read.and_then(|()| match plan {
                 Some(plan) => self.follow_policy(model, dirty, &plan, &mut writer, || judged(None)),
                 None => self.update_policy(model, &mut writer, |names| judged(Some(names))),
-            };
+            });
             self.policy_done(result, &mut writer, now);
         }
         if self.services.forget_full(now) {
@@ -303,7 +304,8 @@ impl Content {
         let changed = place || claims || !dirty.services.is_empty() || !dirty.host_ports.is_empty();
         let again = self.refused_due.take_if(|due| *due <= now).is_some();
         if self.services.attempts.is_due(changed || again, now) {
-            let result = self.update_services(model, dirty, place, again, &mut writer);
+            let read = self.read_services(&writer, now);
+            let result = read.and_then(|()| self.update_services(model, dirty, place, again, &mut writer));
             // It takes long to find that a large one does not fit: nobody else waits for that with each change.
             if changed && !self.refused.is_empty() {
                 self.refused_due.get_or_insert(now + AGAIN);
@@ -471,47 +473,68 @@ impl Content {
     }
 
     fn node_done(&mut self, result: Result<(), Failure>, writer: &mut Writer<'_>, now: Instant) {
-        if self.node.done(result, writer.outcome, now).is_some()
-            && let Some(state) = read(adopt::node(writer.tables))
-        {
-            self.node.state = state;
+        if !self.node.done(result, writer.outcome, now) {
+            said(self.read_node(writer));
         }
     }
 
     fn policy_done(&mut self, result: Result<(), Failure>, writer: &mut Writer<'_>, now: Instant) {
-        let failure = self.policy.done(result, writer.outcome, now);
-        if failure.is_some() {
+        if !self.policy.done(result, writer.outcome, now) {
             self.desk.close();
-        }
-        if let Some(failure) = failure
-            && let Some(content) = read(adopt::policy(writer.tables))
-        {
-            self.policy.note_full(&failure, &content.sizes(), now);
-            let mut capacity = policy::Capacity::default();
-            self.policy.full.iter().for_each(|(table, most)| capacity.limit(*table, *most));
-            self.policy.state = policy::State::adopt(capacity, content).remembering();
+            said(self.read_policy(writer, now));
         }
     }
 
     fn bandwidth_done(&mut self, result: Result<(), Failure>, writer: &mut Writer<'_>, now: Instant) {
-        if self.bandwidth.done(result, writer.outcome, now).is_some()
-            && let Some(state) = read(adopt::bandwidth(writer.tables))
-        {
-            self.bandwidth.state = state;
+        if !self.bandwidth.done(result, writer.outcome, now) {
+            said(self.read_bandwidth(writer));
         }
     }
 
     fn services_done(&mut self, result: Result<(), Failure>, writer: &mut Writer<'_>, now: Instant) {
-        if let Some(failure) = self.services.done(result, writer.outcome, now)
-            && let Some(tables) = read(adopt::services(writer.tables))
-        {
+        if !self.services.done(result, writer.outcome, now) {
+            said(self.read_services(writer, now));
+        }
+    }
+
+    fn read_node(&mut self, writer: &Writer<'_>) -> Result<(), Failure> {
+        self.node.read_back(|_, _| Ok(adopt::node(writer.tables)?))
+    }
+
+    fn read_policy(&mut self, writer: &Writer<'_>, now: Instant) -> Result<(), Failure> {
+        self.policy.read_back(|part, failure| {
+            let content = adopt::policy(writer.tables)?;
+            part.note_full(failure, &content.sizes(), now);
+            let mut capacity = policy::Capacity::default();
+            part.full.iter().for_each(|(table, most)| capacity.limit(*table, *most));
+            Ok(policy::State::adopt(capacity, content).remembering())
+        })
+    }
+
+    fn read_bandwidth(&mut self, writer: &Writer<'_>) -> Result<(), Failure> {
+        self.bandwidth.read_back(|_, _| Ok(adopt::bandwidth(writer.tables)?))
+    }
+
+    fn read_services(&mut self, writer: &Writer<'_>, now: Instant) -> Result<(), Failure> {
+        self.services.read_back(|part, failure| {
+            let tables = adopt::services(writer.tables)?;
             let sizes =
                 [(TableId::Frontends, tables.frontends.len()), (TableId::SourceRanges, tables.source_ranges.len())];
-            self.services.note_full(&failure, &sizes, now);
+            part.note_full(failure, &sizes, now);
             let mut capacity = services::Capacity::default();
-            self.services.full.iter().for_each(|(table, most)| capacity.limit(*table, *most as u32));
-            self.services.state = services::State::adopt(capacity, &tables);
-        }
+            // Ids are of the whole table, which has all of them again later.
+            let mut state = services::State::adopt(capacity, &tables);
+            part.full.iter().for_each(|(table, most)| capacity.limit(*table, *most as u32));
+            state.set_capacity(capacity);
+            Ok(state)
+        })
+    }
+}
+
+/// It is tried again before the next plan.
+fn said(read: Result<(), Failure>) {
+    if let Err(error) = read {
+        tracing::error!(%error, "what is in force is not known");
     }
 }
 
@@ -523,10 +546,6 @@ fn second() -> u32 {
 /// The ways to other nodes that are in force.
 fn hops(policy: &policy::State) -> impl Iterator<Item = &NodeHop> {
     policy.content().peer.nodes.values()
-}
-
-fn read<T>(tables: Result<T, BpfError>) -> Option<T> {
-    tables.inspect_err(|error| tracing::error!(%error, "can't read the maps back")).ok()
 }
 
 /// What is planned one by one: services, and pods that have hostPorts.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::attempts::Attempts;
 use super::vain::Told;
 use crate::apply::{ApplyError, apply};
-use crate::bpf::Tables;
+use crate::bpf::{BpfError, Tables};
 use crate::plan::{Op, policy, services};
 use fairlead_datapath::catalog::TableId;
 use fairlead_objects::ObjectKey;
@@ -23,11 +23,35 @@ pub(super) struct Part<S> {
     /// Tables for which the kernel had no room, with the elements that they had, and until when that is believed.
     pub(super) full: BTreeMap<TableId, usize>,
     pub(super) until: Option<Instant>,
+    /// What failed last, if the tables have not been read since: then the state is not what they hold.
+    unread: Option<Failure>,
 }
 
 impl<S> Part<S> {
     pub(super) fn new(state: S) -> Self {
-        Self { state, attempts: Attempts::new(), full: BTreeMap::new(), until: None }
+        Self { state, attempts: Attempts::new(), full: BTreeMap::new(), until: None, unread: None }
+    }
+
+    /// Has the state be what the tables hold, if a plan has failed since it was: a part of that may be in force. Nothing is planned
+    /// from another state: it would give ids out that are in use.
+    ///
+    /// # Errors
+    /// They can't be read. Then this is to be tried again before the next plan.
+    pub(super) fn read_back(
+        &mut self,
+        read: impl FnOnce(&mut Self, &Failure) -> Result<S, Failure>,
+    ) -> Result<(), Failure> {
+        let Some(failure) = self.unread.take() else { return Ok(()) };
+        match read(self, &failure) {
+            Ok(state) => {
+                self.state = state;
+                Ok(())
+            }
+            Err(error) => {
+                self.unread = Some(failure);
+                Err(error)
+            }
+        }
     }
 
     /// The kernel may have had no room for more in a table, of those whose elements are counted here. What does not fit then is
@@ -41,18 +65,20 @@ impl<S> Part<S> {
         }
     }
 
-    /// Takes note of what became of a plan. What failed, if it did: a part of the plan may be in force then, so everything is to
-    /// be planned anew, from what the tables hold.
-    pub(super) fn done(&mut self, result: Result<(), Failure>, outcome: &mut Outcome, now: Instant) -> Option<Failure> {
+    /// Takes note of what became of a plan. Whether it is in force; else a part of it may be, so everything is to be planned anew,
+    /// from what the tables hold ([`Part::read_back`]).
+    pub(super) fn done(&mut self, result: Result<(), Failure>, outcome: &mut Outcome, now: Instant) -> bool {
         let Err(failure) = result else {
             self.attempts.succeeded();
             outcome.plans += 1;
-            return None;
+            return true;
         };
         let text = failure.to_string();
         let pause = self.attempts.failed(text.clone(), now);
         outcome.failed.push((text, pause));
-        Some(failure)
+        // What failed before it is still to be made up for.
+        self.unread.get_or_insert(failure);
+        false
     }
 
     /// There may be room again. Whether that was in doubt.
@@ -113,4 +139,32 @@ pub(super) enum Failure {
     Apply(#[from] ApplyError),
     #[error(transparent)]
     Policy(#[from] policy::PlanError),
+    #[error("can't read the tables back after a failure: {0}")]
+    Read(#[from] BpfError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure() -> Failure {
+        Failure::Read(BpfError::NoCgroup2 { below: "/".into() })
+    }
+
+    #[test]
+    fn nothing_is_planned_from_a_state_that_the_tables_may_not_hold() {
+        let (mut part, mut outcome, now) = (Part::new("planned"), Outcome::default(), Instant::now());
+        part.read_back(|_, _| panic!("nothing has failed")).unwrap();
+        assert!(part.done(Ok(()), &mut outcome, now));
+        assert!(!part.done(Err(failure()), &mut outcome, now));
+        // As often as it takes.
+        for _ in 0..2 {
+            let error = part.read_back(|_, _| Err(failure())).unwrap_err();
+            assert!(!part.done(Err(error), &mut outcome, now) && !part.attempts.is_settled());
+        }
+        part.read_back(|_, _| Ok("held")).unwrap();
+        assert_eq!(part.state, "held");
+        part.read_back(|_, _| panic!("it is known")).unwrap();
+        assert!(part.done(Ok(()), &mut outcome, now) && part.attempts.is_settled());
+    }
 }

@@ -16,6 +16,8 @@ impl State {
     /// What the tables of an earlier agent hold. Ids, generations and blocks stay what they are, so a world that has not
     /// changed meanwhile gives an empty plan.
     ///
+    /// `capacity` is what the tables were made with; where the kernel has no room for that, [`State::set_capacity`] says so.
+    ///
     /// Plan every service next, all in one call, then [`State::release_unclaimed`].
     #[must_use]
     pub fn adopt(capacity: Capacity, tables: &HostTables) -> Self {

@@ -133,7 +133,8 @@ impl State {
         capacity.frontends.saturating_mul(2)
     }
 
-    /// The tables have room for so much from now on.
+    /// The tables have room for so much from now on. Ids stay those of the tables as they were made: what has no room today has
+    /// some tomorrow.
     pub fn set_capacity(&mut self, capacity: Capacity) {
         self.capacity = capacity;
     }

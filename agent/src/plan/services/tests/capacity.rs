@@ -52,6 +52,27 @@ fn a_service_that_does_not_fit_is_refused_and_disturbs_nothing() {
     assert_eq!(refused(Capacity { backends: 12, ..SMALL }), TableId::Backends);
 }
 
+#[test]
+fn a_table_that_had_no_room_for_a_while_has_all_its_ids_again() {
+    let (world, mut tables) = (World::shop(), HostTables::default());
+    for filled in [false, true] {
+        let mut state = State::adopt(SMALL, &tables);
+        state.set_capacity(Capacity { frontends: tables.frontends.len() as u32, ranges: 0, ..SMALL });
+        // What is there is adopted under its ids, and stays.
+        let plan = state.plan(&world.content());
+        assert_eq!((plan.refused.is_empty(), plan.ops.is_empty()), (filled, true));
+        state.set_capacity(SMALL);
+        let plan = state.plan(&world.content());
+        assert_eq!(plan.refused, []);
+        apply_all(&mut tables, &plan.ops);
+        assert!(!tables.frontends.is_empty());
+        let mut more = World::shop();
+        more.services[0].name = "more".into();
+        more.services[0].addresses = vec![[10, 96, 0, 77].into()];
+        assert_eq!(state.plan(&more.content()).refused, []);
+    }
+}
+
 /// Services of three endpoints each, and room for two of them in one namespace.
 fn three() -> (World, State) {
     let mut world = World::shop();
