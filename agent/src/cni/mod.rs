@@ -11,6 +11,8 @@ mod pool;
 mod server;
 mod service;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use error::CniError;
 pub use journal::Journal;

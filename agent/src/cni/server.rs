@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::service::Service;
 use super::session::{refuse, serve};
-use super::{AttachedPod, CniError, Health, Journal, PodNetwork};
+use super::{AttachedPod, CniError, Entry, Health, Journal, PodNetwork};
 use crate::seats::Seats;
 use crate::socket::listen;
 use crate::wiring::PodLinks;
@@ -36,6 +36,8 @@ pub struct Server<N> {
     service: Arc<Service<N>>,
     listener: UnixListener,
     socket: PathBuf,
+    /// What the agent before had reserved and not attached.
+    unfinished: Vec<(Attachment, Entry)>,
 }
 
 impl<N: PodNetwork> Server<N> {
@@ -52,8 +54,10 @@ impl<N: PodNetwork> Server<N> {
         let journal = Journal::open(&socket.with_file_name("cni-journal"), &boot_id)?;
         let existing = links.list().await?;
         let service = Arc::new(Service::new(network, links, socket, journal, existing));
+        // Before anybody can connect: what is reserved from then on is at work.
+        let unfinished = service.unfinished();
         let listener = listen(socket).map_err(failed)?;
-        Ok(Self { service, listener, socket: socket.to_owned() })
+        Ok(Self { service, listener, socket: socket.to_owned(), unfinished })
     }
 
     /// The pods of the agent before this one. They are in the pinned maps, and have to be in the first content that is
@@ -81,7 +85,7 @@ impl<N: PodNetwork> Server<N> {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut connections, seats) = (JoinSet::new(), Seats::new(CONNECTIONS));
-        let upkeep = upkeep(Arc::clone(&self.service), self.socket.clone());
+        let upkeep = upkeep(Arc::clone(&self.service), self.socket.clone(), self.unfinished);
         tokio::pin!(upkeep);
         loop {
             tokio::select! {
@@ -110,9 +114,9 @@ impl<N: PodNetwork> Server<N> {
     }
 }
 
-async fn upkeep<N: PodNetwork>(service: Arc<Service<N>>, socket: PathBuf) {
+async fn upkeep<N: PodNetwork>(service: Arc<Service<N>>, socket: PathBuf, unfinished: Vec<(Attachment, Entry)>) {
     service.remove_left_links().await;
-    service.release_unfinished().await;
+    service.release_unfinished(unfinished).await;
     while service.network.health() != Health::Ready {
         sleep(READY_POLL).await;
     }

@@ -375,15 +375,22 @@ impl<N: PodNetwork> Service<N> {
         Ok(())
     }
 
-    /// Takes back what was reserved and not attached. Only at start, when no plugin can be at work on it: its
-    /// connection went with the agent before.
-    pub(crate) async fn release_unfinished(&self) {
-        let unfinished: Vec<Attachment> = {
-            let state = self.state();
-            state.ledger.entries().filter(|(_, entry)| !entry.attached).map(|(a, _)| a.clone()).collect()
-        };
-        for attachment in unfinished {
+    /// What is reserved and not attached. At start, before anybody is served, no plugin works on it: its connection went with
+    /// the agent before.
+    pub(crate) fn unfinished(&self) -> Vec<(Attachment, Entry)> {
+        let state = self.state();
+        let unfinished = state.ledger.entries().filter(|(_, entry)| !entry.attached);
+        unfinished.map(|(attachment, entry)| (attachment.clone(), entry.clone())).collect()
+    }
+
+    /// Takes back what was unfinished at start.
+    pub(crate) async fn release_unfinished(&self, unfinished: Vec<(Attachment, Entry)>) {
+        for (attachment, entry) in unfinished {
             let _turn = self.container(&attachment.container_id).await;
+            // It may have been released meanwhile, and what is there now is of an ADD that has come since.
+            if self.state().ledger.get(&attachment) != Some(&entry) {
+                continue;
+            }
             if let Err(error) = self.release(&attachment).await {
                 tracing::warn!(?attachment, %error, "can't release an unfinished reservation");
             }
