@@ -95,16 +95,58 @@ impl PodNetwork for Pods {
     }
 
     async fn detach(&self, pod: AttachedPod) {
-        let (answer, done) = oneshot::channel();
-        if self.inputs.send(Input::Detach(pod, answer)).await.is_ok() {
-            // A stopping agent has nothing left to wait for: its successor finds the link gone.
-            let _stopped = done.await;
-        }
+        detach(&self.inputs, pod).await;
     }
 
     fn deleted(&self, host_link: &str) {
         if let Err(error) = self.pins.remove_packet_links(host_link) {
             warn!(link = host_link, %error, "can't unpin the links of a deleted interface: retrying at the next sweep");
         }
+    }
+}
+
+/// Has the loop take a pod out. Whoever waits may give up; the loop is told all the same once it has room, or it would keep the
+/// pod.
+async fn detach(inputs: &mpsc::Sender<Input>, pod: AttachedPod) {
+    let (answer, done) = oneshot::channel();
+    let inputs = inputs.clone();
+    let told = tokio::spawn(async move { inputs.send(Input::Detach(pod, answer)).await.is_ok() });
+    if told.await.unwrap_or(false) {
+        // A stopping agent has nothing left to wait for: its successor finds the link gone.
+        let _stopped = done.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fairlead_cni::Mac;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_loop_that_was_busy_for_too_long_takes_the_pod_out_later() {
+        let pod = AttachedPod {
+            slot: 5,
+            ifindex: 1_000_005,
+            host_link: "fl0000000005".to_owned(),
+            key: ObjectKey::new("default", "pod"),
+            uid: None,
+            container_id: "c1".to_owned(),
+            ifname: "eth0".to_owned(),
+            ips: vec!["10.244.1.5".parse().unwrap()],
+            host_mac: Mac([10, 0, 0, 0, 0, 5]),
+            pod_mac: Mac([2, 0, 0, 0, 0, 5]),
+            netns: "/run/netns/pod".to_owned(),
+            netns_inode: 1,
+        };
+        let (inputs, mut received) = mpsc::channel(1);
+        inputs.send(Input::Told).await.unwrap();
+        assert!(timeout(Duration::from_millis(20), detach(&inputs, pod.clone())).await.is_err());
+        assert!(matches!(received.recv().await, Some(Input::Told)));
+        let Ok(Some(Input::Detach(taken, _))) = timeout(Duration::from_secs(5), received.recv()).await else {
+            panic!("the loop was not told");
+        };
+        assert_eq!(taken, pod);
     }
 }
