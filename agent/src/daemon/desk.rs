@@ -144,11 +144,13 @@ impl Desk {
         std::mem::take(&mut turn.handed)
     }
 
-    /// The pods that there are, after these changes.
-    pub(super) fn set_clients(&self, clients: Clients, change: Change) {
+    /// The pods that there are, after this change.
+    pub(super) fn set_clients(&self, clients: Clients, change: Option<Change>) {
         let mut turn = self.turn();
         turn.clients = clients;
-        turn.change(change);
+        if let Some(change) = change {
+            turn.change(change);
+        }
     }
 
     /// The rules that are in force.

@@ -83,13 +83,16 @@ impl Keeper {
     /// A pod is attached.
     pub(super) fn attached(&self, pod: &ObjectKey, uid: &str, shared: &Shared) {
         let clients = clients(&shared.model());
-        self.desk.set_clients(clients, Change::Begin(pod.clone(), uid.to_owned()));
+        self.desk.set_clients(clients, Some(Change::Begin(pod.clone(), uid.to_owned())));
     }
 
-    /// A pod is gone.
+    /// An interface of a pod is gone, or that of a sandbox which another one has followed.
     pub(super) fn detached(&self, pod: &ObjectKey, shared: &Shared) {
-        let clients = clients(&shared.model());
-        self.desk.set_clients(clients, Change::End(pod.clone()));
+        let (clients, end) = {
+            let model = shared.model();
+            (clients(&model), end(&model, pod))
+        };
+        self.desk.set_clients(clients, end);
     }
 
     /// When the next answer ends.
@@ -259,12 +262,52 @@ fn clients(model: &Model) -> Clients {
     all.map(|(ip, pod)| (ip, (pod.key.clone(), pod.uid.clone()))).collect()
 }
 
+/// What a pod was told ends with the last that is attached of it.
+fn end(model: &Model, pod: &ObjectKey) -> Option<Change> {
+    let is_here = model.local().values().any(|local| local.key == *pod);
+    (!is_here).then(|| Change::End(pod.clone()))
+}
+
 /// Brings the model up to date.
 fn replay(changes: &[Change], shared: &Shared) {
     if !changes.is_empty() {
         let mut model = shared.model_mut();
         for change in changes {
             let _told = model.names_mut().take(change);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::LocalPod;
+
+    #[test]
+    fn p76_what_a_pod_was_told_lasts_as_long_as_one_of_its_interfaces() {
+        let (pod, uid) = (ObjectKey::new("default", "pod"), "u1".to_owned());
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let mut model = Model::new("node-1");
+        for slot in [5, 6] {
+            model.attach(LocalPod {
+                slot,
+                foreign: None,
+                key: pod.clone(),
+                uid: uid.clone(),
+                ips: vec![IpAddr::from([10, 244, 1, slot as u8])],
+                pod_mac: [2, 0, 0, 0, 0, slot as u8],
+                host_mac: [10, 0, 0, 0, 0, slot as u8],
+            });
+        }
+        let learn = Change::Learn(pod.clone(), uid, "example.com".to_owned(), vec![address], 60_000, 0);
+        model.names_mut().take(&learn);
+        for (slot, told) in [(5, 1), (6, 0)] {
+            model.detach(slot);
+            if let Some(change) = end(&model, &pod) {
+                model.names_mut().take(&change);
+            }
+            assert_eq!(model.names().told(address).filter(|(key, ..)| **key == pod).count(), told);
+            assert_eq!(clients(&model).len(), told);
         }
     }
 }
