@@ -315,18 +315,20 @@ impl Wire {
             looked.repaired.extend(changed.map(|what| Repair { kind, what }));
             kept.errors
         };
-        match self.netlink.set_node_routes(&routes).await {
+        let hops = neighbours(uplinks, &routes);
+        let is_same = self.hops.as_ref() == Some(&hops);
+        match self.netlink.set_node_routes(&routes, uplinks).await {
             Ok(kept) => {
-                let errors = undone(self.routes.as_ref() == Some(&routes), Kind::Route, kept);
+                // Where other nodes are reached by another interface now, nobody has undone the old routes.
+                let errors = undone(is_same && self.routes.as_ref() == Some(&routes), Kind::Route, kept);
                 broken.extend(errors.iter().map(|error| format!("a route to another node's pods: {error}")));
             }
             Err(error) => broken.push(format!("the routes to other nodes' pods: {error}")),
         }
-        let hops = neighbours(uplinks, &routes);
         match self.netlink.keep_neighbours(&hops).await {
             // Kernels before 5.16 know no managed neighbours; all is well without, but for a first packet.
             Ok(kept) => {
-                let errors = undone(self.hops.as_ref() == Some(&hops), Kind::Neighbour, kept);
+                let errors = undone(is_same, Kind::Neighbour, kept);
                 errors.iter().for_each(|error| debug!(%error, "can't add the managed neighbour entry of another node"));
             }
             Err(error) => debug!(%error, "can't add the managed neighbour entries of other nodes"),

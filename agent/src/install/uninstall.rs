@@ -63,7 +63,7 @@ pub async fn uninstall(removal: &Removal) -> Vec<Step> {
 
 async fn unwire(netlink: Netlink) -> Vec<Step> {
     let routes = netlink.node_routes().await.map_or(0, |routes| routes.len());
-    let outcome = netlink.set_node_routes(&BTreeSet::new()).await;
+    let outcome = netlink.set_node_routes(&BTreeSet::new(), &[]).await;
     let mut steps = vec![Step::new(
         "routes to other nodes' pods and to Services",
         outcome.map_err(|e| e.to_string()).and_then(|kept| all_or(count(routes, "route"), &kept.errors)),

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use fairlead_cni::protocol::{FIRST_POD_IFINDEX, HOST_LINK_PREFIX, POD_ROUTE_PROTOCOL, SLOTS, is_network_alias};
 use nix::errno::Errno;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Netlink, WiringError};
@@ -101,7 +101,10 @@ pub(super) fn pod_link(link: &LinkMessage) -> Option<PodLink> {
 }
 
 pub(super) fn pod_route(route: &RouteMessage) -> Option<(u16, IpAddr)> {
-    if route.header.protocol != RouteProtocol::Other(POD_ROUTE_PROTOCOL) {
+    // What others have copied to another table leads to no pod.
+    if route.header.protocol != RouteProtocol::Other(POD_ROUTE_PROTOCOL)
+        || route.header.table != RouteHeader::RT_TABLE_MAIN
+    {
         return None;
     }
     let slot = route.attributes.iter().find_map(|attribute| match attribute {

@@ -14,7 +14,7 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 
-use super::{Kept, Netlink, WiringError, overlay, svc};
+use super::{Kept, Netlink, Uplink, WiringError, overlay, svc};
 use crate::network::{Network, Way};
 
 /// The protocol number (`rtm_protocol`) of these routes, by which they are found again; pods' routes have another.
@@ -42,13 +42,17 @@ pub enum Via {
     Services(IpAddr),
 }
 
-/// The routes that the node `own` should have.
+/// The routes that the node `own` should have. Of nodes with one range the first by name has it, as for the programs
+/// (`compile/peers.rs`).
 #[must_use]
 #[expect(single_use_lifetimes, reason = "a lifetime in `impl Trait` can't be left out on stable")]
 pub fn desired<'a>(own: &str, nodes: impl IntoIterator<Item = &'a Node>, network: &Network) -> BTreeSet<NodeRoute> {
     let mut routes = BTreeSet::new();
-    for node in nodes {
-        for destination in node.pod_cidrs.iter().copied() {
+    let mut sorted: Vec<&Node> = nodes.into_iter().collect();
+    sorted.sort_by_key(|node| &node.name);
+    let mut taken = BTreeSet::new();
+    for node in sorted {
+        for destination in node.pod_cidrs.iter().copied().filter(|range| taken.insert(*range)) {
             let v4 = destination.is_ipv4();
             let via = match network.way(node, v4) {
                 _ if node.name == own => Via::Nobody,
@@ -82,18 +86,21 @@ impl Netlink {
     }
 
     /// Makes the routes of this kind be these. One that the kernel refuses does not keep the others from being made. A route that
-    /// somebody else has to the same prefix stays, since nobody would give it back; one that leads the same way will do.
+    /// somebody else has to the same prefix stays, since nobody would give it back; one that leads the same way will do. A route
+    /// to a node that one of these uplinks reaches leads by it: the network may have moved to another interface.
     ///
     /// # Errors
     /// When the kernel refuses to list what exists.
-    pub async fn set_node_routes(&self, wanted: &BTreeSet<NodeRoute>) -> Result<Kept, WiringError> {
+    pub async fn set_node_routes(&self, wanted: &BTreeSet<NodeRoute>, uplinks: &[Uplink]) -> Result<Kept, WiringError> {
         let all = self.routes().await?;
         let now = all.iter().filter_map(parse).collect();
         let others = others(&all);
-        let (gone, new) = difference(&now, wanted);
+        let (gone, mut new) = difference(&now, wanted);
+        let stray = all.iter().filter(|route| parse(route).is_some_and(|ours| is_stray(ours.via, oif(route), uplinks)));
+        new.extend(stray.filter_map(parse).filter(|route| wanted.contains(route)));
         let mut kept = Kept::default();
         for route in gone {
-            let result = self.handle.route().del(message(route)).execute().await;
+            let result = self.handle.route().del(message(route, None)).execute().await;
             let result = result.map_err(|e| WiringError::kernel(format!("delete the route {}", text(route)), &e));
             kept.note(|| format!("no route {}", text(route)), result);
         }
@@ -104,12 +111,37 @@ impl Netlink {
                 }
                 continue;
             }
-            let result = self.handle.route().add(message(route)).replace().execute().await;
+            let result = self.replace(route, &reaching(route.via, uplinks)).await;
             let result = result.map_err(|e| WiringError::kernel(format!("add the route {}", text(route)), &e));
             kept.note(|| format!("the route {}", text(route)), result);
         }
         Ok(kept)
     }
+
+    /// Makes a route, by the first of these interfaces by which the kernel takes it, or by the one that it chooses.
+    async fn replace(&self, route: NodeRoute, by: &[u32]) -> Result<(), rtnetlink::Error> {
+        let (first, rest) = by.split_first().map_or((None, by), |(first, rest)| (Some(*first), rest));
+        let mut result = self.handle.route().add(message(route, first)).replace().execute().await;
+        for ifindex in rest {
+            if result.is_err() {
+                result = self.handle.route().add(message(route, Some(*ifindex))).replace().execute().await;
+            }
+        }
+        result
+    }
+}
+
+/// The uplinks by which the node is reached that a route leads to.
+fn reaching(via: Via, uplinks: &[Uplink]) -> Vec<u32> {
+    let Via::Node(hop) = via else { return Vec::new() };
+    let reaching = uplinks.iter().filter(|uplink| uplink.is_primary && uplink.reaches(hop));
+    reaching.map(|uplink| uplink.ifindex).collect()
+}
+
+/// Whether a route leads by another interface than those by which its node is reached.
+fn is_stray(via: Via, oif: Option<u32>, uplinks: &[Uplink]) -> bool {
+    let reaching = reaching(via, uplinks);
+    !reaching.is_empty() && !oif.is_some_and(|oif| reaching.contains(&oif))
 }
 
 /// A route that another program has made where one of ours would be.
@@ -135,10 +167,7 @@ fn others(all: &[RouteMessage]) -> BTreeMap<IpNetwork, Other> {
     };
     let other = |route: &RouteMessage| {
         let read = read(route)?;
-        let by = route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Oif(ifindex) => Some(format!(" by interface {ifindex}")),
-            _ => None,
-        });
+        let by = oif(route).map(|ifindex| format!(" by interface {ifindex}"));
         let (is_unicast, by) = (route.header.kind == RouteType::Unicast, by.unwrap_or_default());
         let (same, way) = match read.via {
             Via::Node(ip) if is_unicast => (Some(read), format!("via {ip}")),
@@ -160,7 +189,8 @@ fn text(route: NodeRoute) -> String {
     }
 }
 
-fn message(route: NodeRoute) -> RouteMessage {
+/// `by`: the interface by which it leads to a node, if not by the one that the kernel chooses.
+fn message(route: NodeRoute, by: Option<u32>) -> RouteMessage {
     let mut message = RouteMessage::default();
     let destination = route.destination;
     message.header.address_family = if destination.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
@@ -179,7 +209,10 @@ fn message(route: NodeRoute) -> RouteMessage {
         Via::Nobody => {}
         Via::Tunnel(source) => by_device(overlay::IFINDEX, source),
         Via::Services(source) => by_device(svc::IFINDEX, Some(source)),
-        Via::Node(ip) => message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(ip))),
+        Via::Node(ip) => {
+            message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(ip)));
+            message.attributes.extend(by.map(RouteAttribute::Oif));
+        }
     }
     message
 }
@@ -192,8 +225,18 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
+/// A route of ours. What others have copied to another table is theirs.
 fn parse(route: &RouteMessage) -> Option<NodeRoute> {
-    (route.header.protocol == RouteProtocol::Other(NODE_ROUTE_PROTOCOL)).then(|| read(route))?
+    let is_ours = route.header.protocol == RouteProtocol::Other(NODE_ROUTE_PROTOCOL)
+        && route.header.table == RouteHeader::RT_TABLE_MAIN;
+    is_ours.then(|| read(route))?
+}
+
+fn oif(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(ifindex) => Some(*ifindex),
+        _ => None,
+    })
 }
 
 /// Where a route leads, as one of ours would.
@@ -210,7 +253,7 @@ fn read(route: &RouteMessage) -> Option<NodeRoute> {
         RouteAttribute::PrefSource(address) => ip(address),
         _ => None,
     });
-    let by = |ifindex| route.attributes.contains(&RouteAttribute::Oif(ifindex));
+    let by = |ifindex| oif(route) == Some(ifindex);
     let via = match (gateway, source) {
         (Some(ip), _) => Via::Node(ip),
         (None, _) if by(overlay::IFINDEX) => Via::Tunnel(source),
@@ -282,6 +325,23 @@ mod tests {
         assert_eq!(desired("node-1", [&far], &network()), expected);
         let never = Network { tunnel: TunnelSettings { when: Tunnel::Never, ..Default::default() }, ..network() };
         assert!(desired("node-1", [&far], &never).is_empty());
+    }
+
+    #[test]
+    fn one_range_is_one_route_to_the_first_of_its_nodes() {
+        // As a machine that registered under another name, and whose old Node is still there.
+        let twin = Node { name: "node-0".to_owned(), pod_cidrs: node(2).pod_cidrs, ..node(3) };
+        let expected = desired("node-1", [&twin], &network());
+        assert_eq!(expected.len(), 2);
+        let two = node(2);
+        for nodes in [[&two, &twin], [&twin, &two]] {
+            assert_eq!(desired("node-1", nodes, &network()), expected);
+        }
+        // Where the first is this node, or is reached by other routes, the second gets none.
+        assert!(desired("node-0", [&two, &twin], &network()).iter().all(|route| route.via == Via::Nobody));
+        let far = Node { internal_ips: vec!["192.0.2.1".parse().unwrap()], ..twin };
+        let never = Network { tunnel: TunnelSettings { when: Tunnel::Never, ..Default::default() }, ..network() };
+        assert!(desired("node-1", [&two, &far], &never).is_empty());
     }
 
     proptest! {

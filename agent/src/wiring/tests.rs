@@ -9,7 +9,8 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::overlay::{NAME, Overlay};
 use super::uplinks::paces;
-use super::{Changed, Choice, Framing, Names, Netlink, NodeRoute, Sysctls, Uplink, Via, neighbours, watch};
+use super::{Changed, Choice, Framing, Names, Netlink, NodeRoute, Sysctls, Uplink, Via, desired, neighbours, watch};
+use crate::network::Network;
 use crate::repair::{Step, WantPod, compare_pods};
 
 fn ip(line: &str) -> String {
@@ -66,7 +67,7 @@ fn node_routes_become_what_is_wanted_and_nothing_else_changes() {
         ];
         for wanted in steps {
             for _ in 0..2 {
-                let errors = netlink.set_node_routes(&wanted).await.unwrap().errors;
+                let errors = netlink.set_node_routes(&wanted, &[]).await.unwrap().errors;
                 assert!(errors.is_empty(), "{errors:?}");
                 assert_eq!(netlink.node_routes().await.unwrap(), wanted);
             }
@@ -96,7 +97,7 @@ fn s86_a_route_of_another_program_stays_and_is_named() {
         ]);
         wanted.extend(&ours);
         for _ in 0..2 {
-            let errors = netlink.set_node_routes(&wanted).await.unwrap().errors;
+            let errors = netlink.set_node_routes(&wanted, &[]).await.unwrap().errors;
             let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
             assert_eq!(texts.len(), 2, "{texts:?}");
             assert!(texts[0].contains("10.244.2.0/24 via 172.18.0.9"), "{texts:?}");
@@ -105,11 +106,113 @@ fn s86_a_route_of_another_program_stays_and_is_named() {
         }
         // Once it is gone there is room.
         ip("route del 10.244.2.0/24");
-        assert_eq!(netlink.set_node_routes(&wanted).await.unwrap().errors.len(), 1);
+        assert_eq!(netlink.set_node_routes(&wanted, &[]).await.unwrap().errors.len(), 1);
         assert_eq!(netlink.node_routes().await.unwrap().len(), ours.len() + 1);
-        assert!(netlink.set_node_routes(&BTreeSet::new()).await.unwrap().errors.is_empty());
+        assert!(netlink.set_node_routes(&BTreeSet::new(), &[]).await.unwrap().errors.is_empty());
         assert!(ip("-6 route show proto static").contains("fd00:10:244:2::/64 via fd00:172:18::9"));
         assert!(ip("route show").contains("10.244.5.0/24 via 172.18.0.5"));
+    });
+}
+
+#[test]
+fn routes_of_other_tables_are_not_those_of_the_main_one() {
+    on_a_node(|| async {
+        let netlink = Netlink::open().unwrap();
+        let wanted = routes(&[("10.244.2.0/24", Some("172.18.0.2")), ("fd00:10:244:2::/64", Some("fd00:172:18::2"))]);
+        let set = async |wanted| netlink.set_node_routes(wanted, &[]).await.unwrap().errors;
+        assert!(set(&wanted).await.is_empty());
+        let copies =
+            ["-4 route add 10.244.2.0/24 via 172.18.0.2", "-6 route add fd00:10:244:2::/64 via fd00:172:18::2"];
+        for copy in copies {
+            ip(&format!("{copy} proto 242 table 100"));
+        }
+        ip("-4 route del 10.244.2.0/24");
+        ip("-6 route del fd00:10:244:2::/64");
+        assert!(netlink.node_routes().await.unwrap().is_empty());
+        assert!(set(&wanted).await.is_empty());
+        assert!(ip("-4 route show").contains("10.244.2.0/24 via 172.18.0.2"));
+        assert!(ip("-6 route show").contains("fd00:10:244:2::/64 via fd00:172:18::2"));
+        let none = BTreeSet::new();
+        for _ in 0..2 {
+            let errors = set(&none).await;
+            assert!(errors.is_empty(), "{errors:?}");
+        }
+        assert!(ip("route show table 100").contains("10.244.2.0/24"), "what others have made is theirs");
+    });
+}
+
+#[test]
+fn two_nodes_with_one_range_change_nothing_at_each_look() {
+    on_a_node(|| async {
+        let netlink = Netlink::open().unwrap();
+        let node = |name: &str, ip: &str| fairlead_objects::Node {
+            name: name.to_owned(),
+            labels: fairlead_objects::Labels::new(),
+            zone: None,
+            internal_ips: vec![ip.parse().unwrap()],
+            external_ips: Vec::new(),
+            annotated: None,
+            leaving: false,
+            pod_cidrs: vec!["10.244.2.0/24".parse().unwrap()],
+        };
+        let network = Network {
+            addresses: vec!["172.18.0.1".parse().unwrap()],
+            subnets: vec!["172.18.0.0/24".parse().unwrap()],
+            ..Network::default()
+        };
+        let wanted = desired("own", &[node("b", "172.18.0.2"), node("a", "172.18.0.3")], &network);
+        for changed in [true, false, false] {
+            let kept = netlink.set_node_routes(&wanted, &[]).await.unwrap();
+            assert!(kept.errors.is_empty(), "{:?}", kept.errors);
+            assert_eq!(!kept.changed.is_empty(), changed, "{:?}", kept.changed);
+        }
+        assert!(ip("route show").contains("10.244.2.0/24 via 172.18.0.3"));
+    });
+}
+
+#[test]
+fn routes_follow_the_network_to_another_interface() {
+    on_a_node(|| async {
+        let netlink = Netlink::open().unwrap();
+        let wanted = routes(&[
+            ("10.244.1.0/24", None),
+            ("10.244.2.0/24", Some("172.18.0.2")),
+            ("fd00:10:244:2::/64", Some("fd00:172:18::2")),
+            // Nobody knows where it is.
+            ("10.244.3.0/24", Some("198.51.100.3")),
+        ]);
+        let set = async || {
+            let uplinks = netlink.uplinks(&["172.18.0.1".parse().unwrap()]).await.unwrap();
+            let kept = netlink.set_node_routes(&wanted, &uplinks).await.unwrap();
+            assert!(kept.errors.is_empty(), "{:?}", kept.errors);
+            kept.changed.len()
+        };
+        // IPv4 of an interface ends with its last address.
+        ip("addr add 198.51.100.1/24 dev uplink");
+        assert_eq!([set().await, set().await], [4, 0]);
+        for to in ["10.244.2.5", "fd00:10:244:2::5"] {
+            assert!(ip(&format!("route get {to}")).contains("dev uplink"));
+        }
+        for line in [
+            "link add br0 type bridge",
+            "link set uplink master br0",
+            "link set br0 up",
+            "addr del 172.18.0.1/24 dev uplink",
+            "addr add 172.18.0.1/24 dev br0",
+            "addr del fd00:172:18::1/64 dev uplink",
+            "addr add fd00:172:18::1/64 dev br0 nodad",
+        ] {
+            ip(line);
+        }
+        for to in ["10.244.2.5", "fd00:10:244:2::5"] {
+            assert!(ip(&format!("route get {to}")).contains("dev uplink"), "the kernel leaves them where they were");
+        }
+        assert_eq!([set().await, set().await], [2, 0]);
+        for to in ["10.244.2.5", "fd00:10:244:2::5"] {
+            let way = ip(&format!("route get {to}"));
+            assert!(way.contains("dev br0"), "{way}");
+        }
+        assert_eq!(netlink.node_routes().await.unwrap(), wanted);
     });
 }
 
@@ -118,7 +221,7 @@ fn a_next_hop_that_is_not_on_the_network_costs_only_its_route() {
     on_a_node(|| async {
         let netlink = Netlink::open().unwrap();
         let wanted = routes(&[("10.244.2.0/24", Some("203.0.113.1")), ("10.244.3.0/24", Some("172.18.0.3"))]);
-        let errors = netlink.set_node_routes(&wanted).await.unwrap().errors;
+        let errors = netlink.set_node_routes(&wanted, &[]).await.unwrap().errors;
         assert_eq!(errors.len(), 1);
         assert!(errors[0].to_string().contains("10.244.2.0/24 via 203.0.113.1"), "{}", errors[0]);
         assert_eq!(netlink.node_routes().await.unwrap(), routes(&[("10.244.3.0/24", Some("172.18.0.3"))]));
@@ -249,6 +352,12 @@ fn a_pod_whose_link_was_down_is_wired_again() {
             mend().await;
             assert!(ip("route get 10.244.1.5").contains("src 172.18.0.1"), "{harm}");
         }
+        // A copy in another table is not the pod's route.
+        ip(&format!("route add 10.244.1.5/32 dev {name} proto 241 table 100"));
+        assert_eq!(steps().await, []);
+        ip(&format!("route del 10.244.1.5/32 dev {name}"));
+        assert_eq!(steps().await.len(), 1);
+        mend().await;
         // Down and up again takes both routes and both neighbours.
         ip(&format!("link set {name} down"));
         ip(&format!("link set {name} up"));
@@ -396,7 +505,7 @@ fn routes_lead_into_the_tunnel_and_out_of_it_again() {
         let direct = routes(&[("10.244.2.0/24", Some("172.18.0.2")), ("fd00:10:244:2::/64", Some("fd00:172:18::2"))]);
         let nowhere = routes(&[("10.244.2.0/24", None), ("fd00:10:244:2::/64", None)]);
         for wanted in [&through, &direct, &through, &nowhere, &through] {
-            let errors = netlink.set_node_routes(wanted).await.unwrap().errors;
+            let errors = netlink.set_node_routes(wanted, &[]).await.unwrap().errors;
             assert!(errors.is_empty(), "{errors:?}");
             assert_eq!(&netlink.node_routes().await.unwrap(), wanted);
         }

@@ -150,22 +150,41 @@ pub fn of_pods<'a, I: IntoIterator<Item = &'a Pod>>(
     (disputes, waiting)
 }
 
-/// Addresses of nodes that don't count.
+/// Addresses of nodes that don't count, and ranges that another node has too.
 #[must_use]
 pub fn of_nodes<'a, I: IntoIterator<Item = &'a Node>>(nodes: I, ranges: &PodRanges<'_>) -> Vec<Dispute> {
-    let of = |node: &'a Node| {
-        let foreign = ranges.foreign_addresses(node).take(TOLD).map(|(ip, owner)| Dispute {
-            loser: Party { kind: Kind::Node, key: ObjectKey::cluster(&node.name) },
-            winner: Some(Party { kind: Kind::Node, key: ObjectKey::cluster(owner) }),
-            text: format!(
+    let mut sorted: Vec<&Node> = nodes.into_iter().collect();
+    sorted.sort_by_key(|node| &node.name);
+    let party = |name: &str| Party { kind: Kind::Node, key: ObjectKey::cluster(name) };
+    let (mut disputes, mut owners) = (Vec::new(), BTreeMap::new());
+    for node in sorted {
+        let in_vain = |owner: &str, text| Dispute {
+            loser: party(&node.name),
+            winner: Some(party(owner)),
+            text,
+            everywhere: true,
+        };
+        disputes.extend(ranges.foreign_addresses(node).take(TOLD).map(|(ip, owner)| {
+            let text = format!(
                 "status.addresses has {ip}, which is in the pod ranges of node {owner}: it does not count as this \
                  node's; correct the address or the podCIDRs"
-            ),
-            everywhere: true,
-        });
-        foreign.collect::<Vec<_>>()
-    };
-    nodes.into_iter().flat_map(of).collect()
+            );
+            in_vain(owner, text)
+        }));
+        // As routes are chosen (`wiring/routes.rs`), and what the programs know of prefixes (`compile/peers.rs`).
+        for range in &node.pod_cidrs {
+            let owner = *owners.entry(*range).or_insert(node.name.as_str());
+            if owner != node.name {
+                let text = format!(
+                    "spec.podCIDRs has {range}, which node {owner} has too: the nodes' routes lead to {owner} \
+                     alone; delete the Node that is gone, or drain this one, delete its Node and let it register again \
+                     to get a range of its own"
+                );
+                disputes.push(in_vain(owner, text));
+            }
+        }
+    }
+    disputes
 }
 
 /// Ranges that nodes name in an annotation and do not get.

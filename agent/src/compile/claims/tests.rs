@@ -98,6 +98,20 @@ fn a_node_has_no_address_of_anothers_pods() {
     assert_eq!((told.loser.to_string(), told.text.contains("10.244.1.7")), ("Node thief".to_owned(), true));
 }
 
+#[test]
+fn c50_two_nodes_with_one_range_are_told() {
+    let nodes = [
+        node("old", &["172.18.0.2"], &["10.244.2.0/24", "fd00:10:244:2::/64"]),
+        node("new", &["172.18.0.3"], &["10.244.2.0/24"]),
+        node("other", &["172.18.0.4"], &["10.244.0.0/16"]),
+    ];
+    let disputes = of_nodes(&nodes, &PodRanges::new(&nodes, &[]));
+    let [told] = disputes.as_slice() else { panic!("{disputes:?}") };
+    assert_eq!((told.loser.to_string(), told.everywhere), ("Node old".to_owned(), true), "the first by name has it");
+    assert_eq!(told.winner.as_ref().map(ToString::to_string).as_deref(), Some("Node new"));
+    assert!(told.text.contains("10.244.2.0/24"), "{}", told.text);
+}
+
 fn any_range() -> impl Strategy<Value = IpNetwork> {
     let v4 = (0u8..4, 22u8..=32).prop_map(|(host, length)| (IpAddr::from([10, 0, host / 2, host % 2]), length));
     let v6 = (0u16..4, 125u8..=128).prop_map(|(host, length)| (IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, host]), length));
