@@ -105,6 +105,40 @@ fn a_node_that_joins_on_another_network_is_reached_and_reaches_others() {
     }
 }
 
+/// As when dual-stack is switched on: kubelet adds the other family's address to its Node.
+#[test]
+fn connections_outlive_an_address_that_a_node_loses_or_gets() {
+    let lab = Lab::builder().nodes(2).start();
+    let (one, far) = (server(&lab, "node-1", "net/one"), server(&lab, "node-2", "net/far"));
+    let (node, other) = (lab.node("node-1"), lab.node("node-2"));
+    let [v4, v6] = far.ips();
+    let mut open = lab.wait_until("the other node is reached", || one.connect(&Probe::tcp(v4, 80)));
+    lab.wait_until("by IPv6, too", || one.tcp(v6, 80));
+    let mut goes_on = |when: &str| {
+        for _ in 0..20 {
+            open.exchange(10, 10).unwrap_or_else(|error| panic!("{when}: {error}"));
+            std::thread::sleep(Duration::from_millis(25));
+        }
+    };
+    goes_on("before");
+    let own = other.v6().to_string();
+    let single: String =
+        other.manifest().lines().filter(|line| !line.contains(&own)).map(|line| format!("{line}\n")).collect();
+    assert_ne!(single, other.manifest());
+    for (manifest, direct) in [(single, false), (other.manifest(), true)] {
+        lab.apply(&manifest);
+        lab.wait_until("the change is in force", || {
+            let routes = node.must_run(&["ip", "-6", "route"]);
+            let is_direct = routes.contains(&format!("via {own}"));
+            if is_direct == direct { Ok(()) } else { Err(routes) }
+        });
+        if direct {
+            lab.wait_until("IPv6 reaches the node", || one.tcp(v6, 80));
+        }
+        goes_on(if direct { "with both addresses" } else { "with one address" });
+    }
+}
+
 /// As Docker Swarm or a network plugin that was there before.
 #[test]
 fn c31_a_tunnel_that_can_not_be_set_up_is_said_and_comes_when_it_can() {
