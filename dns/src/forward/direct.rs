@@ -180,6 +180,8 @@ impl Hears for Direct {
         if matches!(reply.code(), ResponseCode::FormErr | ResponseCode::NotImp) {
             return self.go_on(Tried::Partly(More::WithoutEdns));
         }
+        // However late it is.
+        self.server.note_edns();
         if reply.is_truncated() {
             return self.go_on(Tried::Partly(More::Rest(Box::new(reply))));
         }

@@ -56,6 +56,8 @@ struct State {
     silences: u32,
     /// Answers that came only without an OPT record, in a row.
     shy: u32,
+    /// When it last answered a question that had one.
+    edns_seen: Option<Instant>,
     no_edns_until: Option<Instant>,
     no_spelling_until: Option<Instant>,
     /// Answers that were waited for over TCP in vain, in a row.
@@ -66,6 +68,26 @@ struct State {
 }
 
 impl State {
+    /// It has answered a question with an OPT record.
+    fn note_edns(&mut self, now: Instant) {
+        self.shy = 0;
+        self.edns_seen = Some(now);
+    }
+
+    /// Where nothing came of a question with an OPT record, it has answered the same without.
+    fn note_shy(&mut self, now: Instant) {
+        // One that is slow answers both.
+        if self.edns_seen.is_some_and(|seen| now.saturating_duration_since(seen) < REMEMBERED) {
+            return;
+        }
+        // The question before may have been lost, but not each time.
+        self.shy += 1;
+        if self.shy >= SHY {
+            self.shy = 0;
+            self.no_edns_until = Some(now + REMEMBERED);
+        }
+    }
+
     /// Whether something may come over TCP.
     fn is_rest_asked(&self, now: Instant) -> bool {
         self.no_rest_until.is_none_or(|until| now >= until)
@@ -197,6 +219,11 @@ impl Server {
         state.time = Some(state.time.map_or(took, |before| before * 0.8 + took * 0.2));
     }
 
+    /// It has answered a question with an OPT record.
+    pub(super) fn note_edns(&self) {
+        self.state().note_edns(Instant::now());
+    }
+
     /// Whether one question over UDP does, as far as is known: nothing that it can't do has to be minded.
     pub(super) fn is_plain(&self) -> bool {
         let state = self.state();
@@ -246,14 +273,9 @@ impl Server {
         reply.set_unsigned(wants && !edns);
         let mut state = self.state();
         if edns {
-            state.shy = 0;
+            state.note_edns(Instant::now());
         } else if again && !shy {
-            // The question before may have been lost, but not each time.
-            state.shy += 1;
-            if state.shy >= SHY {
-                state.shy = 0;
-                state.no_edns_until = Some(now + REMEMBERED);
-            }
+            state.note_shy(Instant::now());
         }
         Ok(reply)
     }

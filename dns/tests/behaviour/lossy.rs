@@ -213,3 +213,41 @@ fn d31_nobody_learns_that_signatures_of_a_name_were_checked_that_was_rewritten()
         }
     });
 }
+
+#[test]
+fn d31_a_server_that_is_slow_and_knows_edns_is_asked_with_it() {
+    run(async {
+        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let upstream = socket.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+                let question = Message::from_vec(&buffer[..length]).unwrap();
+                let name = question.queries[0].name.to_string().to_lowercase();
+                seen.lock().unwrap().push((name, question.edns.is_some()));
+                let socket = Arc::clone(&socket);
+                tokio::spawn(async move {
+                    // It is asked again meanwhile, and answers both.
+                    tokio::time::sleep(IMPATIENT.patience * 3 / 2).await;
+                    socket.send_to(&by_signatures(&question), client).await.unwrap();
+                });
+            }
+        });
+        let tiers = keeping_within(IMPATIENT, &[upstream], 30, 0).await;
+        for number in 0..3 {
+            assert_eq!(address(&udp(&tiers, &format!("n{number}.example.org A")).await), "192.0.2.0");
+            // The second answer has come too.
+            tokio::time::sleep(IMPATIENT.patience * 2).await;
+        }
+        let twice = |name: &str| {
+            let asked = asked.lock().unwrap();
+            let with = |edns| asked.iter().any(|(other, has)| other == name && *has == edns);
+            with(true) && with(false)
+        };
+        assert!((0..3).all(|number| twice(&format!("n{number}.example.org."))), "{asked:?}");
+        let said = tiers.udp(&signed("signed.example.org A").to_vec().unwrap()).await;
+        assert_eq!(address(&Message::from_vec(&said).unwrap()), "192.0.2.1", "{asked:?}");
+    });
+}
