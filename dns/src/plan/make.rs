@@ -72,12 +72,14 @@ impl Makers {
     /// # Errors
     /// Something that it names can't be read or used. Nothing has changed then.
     pub fn make(&mut self, plan: &Plan, files: &dyn Files, own: &Own) -> Result<Site, MakeError> {
+        // Each is for one of equal plans: what stands behind a server differs from block to block.
+        let mut before = self.forwarders.clone();
         let mut forwarders = Vec::new();
         let mut blocks = Vec::new();
         for BlockPlan { rules, hosts, forwards } in &plan.blocks {
             let mut block = Block { rules: rules.clone(), hosts: Arc::new(fixed(hosts, files)?), routes: vec![] };
             for forward in forwards {
-                if let Some(known) = self.forwarder(forward, files, own)? {
+                if let Some(known) = forwarder(&mut before, forward, files, own)? {
                     let (from, except) = (forward.from.clone(), forward.except.clone());
                     block.routes.push(Route { from, except, forwarder: Arc::clone(&known.forwarder) });
                     forwarders.push(known);
@@ -97,54 +99,59 @@ impl Makers {
         self.forwarders = forwarders;
         Ok(Site::new(blocks, plan.log_rate))
     }
+}
 
-    /// A forwarder with its servers' addresses: the one that was there, if only addresses have changed.
-    fn forwarder(&self, plan: &ForwardPlan, files: &dyn Files, own: &Own) -> Result<Option<Known>, MakeError> {
-        let authorities = authorities(plan, files)?;
-        let before = self.forwarders.iter().find(|known| known.plan == *plan);
-        let before = before.filter(|known| {
-            let same = known.authorities == authorities;
-            if !same {
-                tracing::info!("the certificate authorities of upstream servers have changed");
-            }
-            same
-        });
-        let trust = match before {
-            Some(before) => before.trust.clone(),
-            None => trust(plan, authorities.as_deref())?,
-        };
-        let mut upstreams = upstreams(&plan.to, files, own, trust.as_ref())?;
-        if let Some(before) = before {
-            if upstreams.is_empty() && !before.upstreams.is_empty() {
-                tracing::warn!("no upstream server is configured any more: keeping the previous ones");
-                upstreams.clone_from(&before.upstreams);
-            } else if upstreams != before.upstreams {
-                let servers: Vec<SocketAddr> = upstreams.iter().map(|upstream| upstream.address).collect();
-                tracing::info!(?servers, "upstream servers have changed");
-            }
-            return Ok(Some(Known { upstreams, ..before.clone() }));
+/// A forwarder with its servers' addresses: one that was there before, if only addresses have changed. It is taken from those.
+fn forwarder(
+    before: &mut Vec<Known>,
+    plan: &ForwardPlan,
+    files: &dyn Files,
+    own: &Own,
+) -> Result<Option<Known>, MakeError> {
+    let authorities = authorities(plan, files)?;
+    let before = before.iter().position(|known| known.plan == *plan).map(|at| before.remove(at));
+    let before = before.filter(|known| {
+        let same = known.authorities == authorities;
+        if !same {
+            tracing::info!("the certificate authorities of upstream servers have changed");
         }
-        if upstreams.is_empty() {
-            let zone = &plan.from;
-            tracing::warn!(%zone, "no upstream server: other names are refused; give --upstream to change that");
+        same
+    });
+    let trust = match &before {
+        Some(before) => before.trust.clone(),
+        None => trust(plan, authorities.as_deref())?,
+    };
+    let mut upstreams = upstreams(&plan.to, files, own, trust.as_ref())?;
+    if let Some(before) = before {
+        if upstreams.is_empty() && !before.upstreams.is_empty() {
+            tracing::warn!("no upstream server is configured any more: keeping the previous ones");
+            upstreams.clone_from(&before.upstreams);
+        } else if upstreams != before.upstreams {
+            let servers: Vec<SocketAddr> = upstreams.iter().map(|upstream| upstream.address).collect();
+            tracing::info!(?servers, "upstream servers have changed");
         }
-        let mut stubs = Vec::new();
-        for (domain, servers) in &plan.stubs {
-            stubs.push((domain.clone(), self::upstreams(servers, files, own, trust.as_ref())?));
-        }
-        let all = usize::try_from(plan.max_concurrent).unwrap_or(usize::MAX);
-        let config = Config {
-            zone: plan.from.clone(),
-            upstreams: upstreams.clone(),
-            stubs,
-            limits: Limits { in_flight: Bounds { all, each: (all / 4).max(1) }, ..Limits::default() },
-            rules: plan.cache.clone(),
-            policy: plan.policy,
-            failover: plan.failover.clone(),
-        };
-        let forwarder = Forwarder::new(config).map(Arc::new);
-        Ok(forwarder.map(|forwarder| Known { plan: plan.clone(), upstreams, authorities, trust, forwarder }))
+        return Ok(Some(Known { upstreams, ..before }));
     }
+    if upstreams.is_empty() {
+        let zone = &plan.from;
+        tracing::warn!(%zone, "no upstream server: other names are refused; give --upstream to change that");
+    }
+    let mut stubs = Vec::new();
+    for (domain, servers) in &plan.stubs {
+        stubs.push((domain.clone(), self::upstreams(servers, files, own, trust.as_ref())?));
+    }
+    let all = usize::try_from(plan.max_concurrent).unwrap_or(usize::MAX);
+    let config = Config {
+        zone: plan.from.clone(),
+        upstreams: upstreams.clone(),
+        stubs,
+        limits: Limits { in_flight: Bounds { all, each: (all / 4).max(1) }, ..Limits::default() },
+        rules: plan.cache.clone(),
+        policy: plan.policy,
+        failover: plan.failover.clone(),
+    };
+    let forwarder = Forwarder::new(config).map(Arc::new);
+    Ok(forwarder.map(|forwarder| Known { plan: plan.clone(), upstreams, authorities, trust, forwarder }))
 }
 
 /// Servers, with what they are asked over.

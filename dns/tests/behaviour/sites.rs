@@ -468,3 +468,37 @@ fn d31_what_is_kept_is_given_without_a_task() {
         assert_eq!((cached.get(), forwarded.get()), (1, 1));
     });
 }
+
+#[test]
+fn d31_equal_routes_of_different_server_blocks_stay_apart_when_the_configuration_is_read_again() {
+    run(async {
+        let first = Upstream::start(|question, _| {
+            vec![crate::upstreams::fails(question, ResponseCode::NXDomain)]
+        })
+        .await;
+        let (second, third) = (Upstream::of("192.0.2.2").await, Upstream::of("192.0.2.3").await);
+        let (a, b, c) = (first.address, second.address, third.address);
+        let corefile = format!(
+            "corp.example:53 {{\nforward . {a} {{\nnext NXDOMAIN\n}}\nforward . {b}\n}}\n\
+             .:53 {{\nkubernetes cluster.local\nforward . {a} {{\nnext NXDOMAIN\n}}\nforward . {c}\n}}\n"
+        );
+        let (plan, mut makers) = (plan(&corefile), Makers::default());
+        let mut make = || makers.make(&plan, &files(&corefile), &Own::default()).unwrap();
+        let before = make();
+        let kept = before.forwarders();
+        let tiers = Tiers::start(of_site(crate::fixture::zone(), before)).await;
+        let questions = ["www.corp.example A", "www.example.org A"];
+        let says = async |question: &str| crate::upstreams::address(&crate::upstreams::udp(&tiers, question).await);
+        let mut said = vec![];
+        for _ in 0..3 {
+            for question in questions {
+                said.push(says(question).await);
+            }
+            tiers.responder.set_site(make());
+        }
+        assert_eq!(said, ["192.0.2.2", "192.0.2.3"].repeat(3));
+        let now = tiers.responder.site().forwarders();
+        let same = kept.iter().zip(&now).all(|(one, other)| Arc::ptr_eq(one, other));
+        assert!(same && kept.len() == 4 && now.len() == 4, "what is known about servers is kept");
+    });
+}
