@@ -39,7 +39,7 @@ pub(super) async fn race(
     let mut next = Instant::now();
     let mut exhausted = false;
     // When nobody wants an answer any more all of this is dropped.
-    let mut guard = Silence { servers, since: vec![None; count] };
+    let mut guard = Silence { servers, patience, since: vec![None; count] };
     let attempt = |at: usize, server: &Arc<Server>, again, was_silent, more: Option<More>| {
         let server = Arc::clone(server);
         async move {
@@ -90,12 +90,7 @@ pub(super) async fn race(
                 guard.since[at] = None;
                 next = Instant::now();
                 match result {
-                    Ok(reply) if !failover.leaves_server(&reply) => {
-                        // Those that were asked a moment ago are not to blame.
-                        let is_early = |since: &Option<Instant>| since.is_some_and(|since| since.elapsed() < patience);
-                        guard.since.iter_mut().filter(|since| is_early(since)).for_each(|since| *since = None);
-                        return Ok(reply);
-                    }
+                    Ok(reply) if !failover.leaves_server(&reply) => return Ok(reply),
                     // Somebody else may do better; if nobody does, this is the answer.
                     Ok(reply) => {
                         answered[at] = true;
@@ -146,16 +141,19 @@ pub(super) enum Tried {
     Partly(More),
 }
 
-/// Servers that were waited for in vain, since when.
+/// Servers that are waited for, since when. Those that were asked a moment ago are not to blame.
 struct Silence<'s> {
     servers: &'s [Arc<Server>],
+    patience: Duration,
     since: Vec<Option<Instant>>,
 }
 
 impl Drop for Silence<'_> {
     fn drop(&mut self) {
-        for (server, _) in self.servers.iter().zip(&self.since).filter(|(_, since)| since.is_some()) {
-            server.was_silent();
+        for (server, since) in self.servers.iter().zip(&self.since) {
+            if let Some(since) = since {
+                server.was_silent((*since).into(), self.patience);
+            }
         }
     }
 }

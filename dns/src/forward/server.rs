@@ -49,11 +49,14 @@ pub struct Server {
     /// What it was asked came back here.
     led_back: AtomicBool,
     complaints: Seldom,
+    recoveries: Seldom,
 }
 
 #[derive(Debug, Default)]
 struct State {
     silences: u32,
+    /// When it last answered anything.
+    answered: Option<Instant>,
     /// Answers that came only without an OPT record, in a row.
     shy: u32,
     /// When it last answered a question that had one.
@@ -127,6 +130,7 @@ impl Server {
             own_address: AtomicBool::new(false),
             led_back: AtomicBool::new(false),
             complaints: Seldom::new(Duration::from_secs(10)),
+            recoveries: Seldom::new(Duration::from_secs(10)),
         }
     }
 
@@ -212,11 +216,14 @@ impl Server {
         }
         let took = took.as_secs_f64() * 1000.0;
         let mut state = self.state();
-        if state.silences >= SILENCES {
-            tracing::info!(server = %self.address, "upstream server answers again");
-        }
+        let was_down = state.silences >= SILENCES;
         state.silences = 0;
+        state.answered = Some(Instant::now());
         state.time = Some(state.time.map_or(took, |before| before * 0.8 + took * 0.2));
+        drop(state);
+        if was_down && let Some(left_out) = self.recoveries.allow() {
+            tracing::info!(server = %self.address, left_out, "upstream server answers again");
+        }
     }
 
     /// It has answered a question with an OPT record.
@@ -239,9 +246,13 @@ impl Server {
         self.pool.pick()
     }
 
-    /// It was waited for in vain.
-    pub(super) fn was_silent(&self) {
+    /// It was asked then, and nobody waits for the answer any more. That is its silence only after so much time, in which
+    /// it has answered nothing else: whoever asked may have gone.
+    pub(super) fn was_silent(&self, since: Instant, patience: Duration) {
         let mut state = self.state();
+        if since.elapsed() < patience || state.answered.is_some_and(|answered| answered >= since) {
+            return;
+        }
         state.silences = state.silences.saturating_add(1);
         drop(state);
         self.say(&Trouble::new("i/o timeout"));

@@ -4,12 +4,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fairlead_dns::crowd::Bounds;
+use fairlead_dns::forward::Limits;
 use hickory_proto::op::{Message, ResponseCode};
+use nix::sys::socket::sockopt::Linger;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use crate::client::run;
-use crate::elsewhere::{IMPATIENT, Upstream, found, response};
+use crate::client::{Tiers, query, run, write};
+use crate::elsewhere::{IMPATIENT, LIMITS, Upstream, found, response};
 use crate::fixture::forwarder_of;
 use crate::process::free_address;
 use crate::sites::served;
@@ -249,5 +252,67 @@ fn d31_a_server_that_is_slow_and_knows_edns_is_asked_with_it() {
         assert!((0..3).all(|number| twice(&format!("n{number}.example.org."))), "{asked:?}");
         let said = tiers.udp(&signed("signed.example.org A").to_vec().unwrap()).await;
         assert_eq!(address(&Message::from_vec(&said).unwrap()), "192.0.2.1", "{asked:?}");
+    });
+}
+
+/// An upstream server that answers each question after 300 ms, and what forwards to it.
+async fn unhurried(limits: Limits) -> Tiers {
+    let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let upstream = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+            let question = Message::from_vec(&buffer[..length]).unwrap();
+            let socket = Arc::clone(&socket);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                socket.send_to(&by_signatures(&question), client).await.unwrap();
+            });
+        }
+    });
+    keeping_within(limits, &[upstream], 30, 0).await
+}
+
+/// Waits until so many queries were to be asked elsewhere.
+async fn forwarded(tiers: &Tiers, count: u64) {
+    while tiers.responder.stats.forwarded.get() < count {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[test]
+fn d31_a_client_that_goes_does_not_make_a_server_seem_silent() {
+    run(async {
+        let tiers = unhurried(LIMITS).await;
+        let mut stream = TcpStream::connect(tiers.server.tcp_addresses()[0]).await.unwrap();
+        for number in 0..4 {
+            write(&mut stream, &query(&format!("n{number}.example.org A"))).await;
+        }
+        forwarded(&tiers, 4).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        // A reset.
+        nix::sys::socket::setsockopt(&stream, Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
+        drop(stream);
+        let server = &forwarder_of(&tiers.responder).upstreams()[0];
+        forwarder_of(&tiers.responder).idle().await;
+        assert!(!server.is_down());
+    });
+}
+
+#[test]
+fn d31_a_client_that_asks_too_much_does_not_make_a_server_seem_silent() {
+    run(async {
+        let tiers = unhurried(Limits { in_flight: Bounds { all: 100, each: 2 }, ..LIMITS }).await;
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        for number in 0..10 {
+            let message = query(&format!("n{number}.example.org A"));
+            socket.send_to(&message, tiers.server.udp_addresses()[0]).await.unwrap();
+        }
+        forwarded(&tiers, 10).await;
+        let server = &forwarder_of(&tiers.responder).upstreams()[0];
+        for _ in 0..50 {
+            assert!(!server.is_down());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     });
 }
