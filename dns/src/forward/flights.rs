@@ -33,7 +33,14 @@ struct Table {
     flights: HashMap<Question, (u64, Known)>,
     count: u64,
     /// Clients whose question no task waits for.
-    clients: HashMap<Question, Vec<Lands>>,
+    clients: HashMap<Question, Clients>,
+}
+
+/// Clients whose question no task waits for.
+struct Clients {
+    lands: Vec<Lands>,
+    /// The flight of those among them that have a task each: one, however many come and go.
+    flight: Option<Flight>,
 }
 
 /// How a client waits.
@@ -85,11 +92,11 @@ impl Flights {
         let lands: Lands = Box::new(|result| client.land(result));
         match table.clients.get_mut(question) {
             Some(others) => {
-                others.push(lands);
+                others.lands.push(lands);
                 Wait::Joins
             }
             None => {
-                table.clients.insert(question.clone(), vec![lands]);
+                table.clients.insert(question.clone(), Clients { lands: vec![lands], flight: None });
                 Wait::First
             }
         }
@@ -99,15 +106,19 @@ impl Flights {
     pub(super) fn join_clients(&self, question: &Question) -> Option<Flight> {
         let mut table = lock(&self.0);
         let others = table.clients.get_mut(question)?;
+        if let Some(flight) = &others.flight {
+            return Some(flight.clone());
+        }
         let (tell, heard) = oneshot::channel();
-        others.push(Box::new(|result| drop(tell.send(result))));
-        drop(table);
-        Some(async move { heard.await.unwrap_or(Err(ForwardError::TimedOut)) }.boxed().shared())
+        others.lands.push(Box::new(|result| drop(tell.send(result))));
+        let flight = async move { heard.await.unwrap_or(Err(ForwardError::TimedOut)) }.boxed().shared();
+        others.flight = Some(flight.clone());
+        Some(flight)
     }
 
     /// Those who wait for what has come of a question. They are not there any more.
     pub(super) fn land(&self, question: &Question) -> Vec<Lands> {
-        lock(&self.0).clients.remove(question).unwrap_or_default()
+        lock(&self.0).clients.remove(question).map(|clients| clients.lands).unwrap_or_default()
     }
 }
 
@@ -128,5 +139,46 @@ impl Drop for Landing {
         if table.flights.get(&self.question).is_some_and(|(number, _)| *number == self.number) {
             table.flights.remove(&self.question);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use hickory_proto::op::ResponseCode;
+
+    use super::*;
+    use crate::forward::Wants;
+    use crate::wire::RecordType;
+
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Client for Counted {
+        fn land(self, _: Result<Arc<Reply>, ForwardError>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn clients_that_have_given_up_take_no_memory_until_the_answer_comes() {
+        let (flights, count) = (Flights::default(), Arc::new(AtomicUsize::new(0)));
+        let question = Question::new(b"\x07example\x00", RecordType::A, Wants::default());
+        let client = || Counted(Arc::clone(&count));
+        assert!(flights.join_clients(&question).is_none());
+        assert!(matches!(flights.wait(&question, client()), Wait::First));
+        let first = flights.join_clients(&question).unwrap();
+        for _ in 0..10_000 {
+            // Somebody waits for a moment.
+            let mut flight = flights.join_clients(&question).unwrap();
+            assert!(futures::poll!(&mut flight).is_pending());
+        }
+        assert!(matches!(flights.wait(&question, client()), Wait::Joins));
+        let lands = flights.land(&question);
+        assert_eq!(lands.len(), 3);
+        let reply = Arc::new(Reply::empty(ResponseCode::NoError, &question).unwrap());
+        lands.into_iter().for_each(|land| land(Ok(Arc::clone(&reply))));
+        assert!(Arc::ptr_eq(&first.await.unwrap(), &reply), "who has waited longest has it too");
+        assert_eq!(count.load(Ordering::Relaxed), 2);
     }
 }
