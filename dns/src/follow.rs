@@ -6,8 +6,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use fairlead_dns::feed::Make;
@@ -23,10 +24,21 @@ use crate::cli::{Args, local_addresses};
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// After which time a configuration that is wrong is tried again though no file has changed.
+const AGAIN: Duration = Duration::from_mins(1);
 
 /// Remembers what was read, to see whether it has changed.
 #[derive(Default)]
-struct Recorded(Mutex<BTreeMap<(PathBuf, bool), u64>>);
+struct Recorded {
+    known: Mutex<BTreeMap<(PathBuf, bool), u64>>,
+    /// Something could not be read for a reason that may pass.
+    failed: AtomicBool,
+}
+
+/// Whether something may be read a moment later though nothing about it changes: there were no descriptors, or the disk failed.
+fn may_pass(error: &io::Error) -> bool {
+    !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidData)
+}
 
 fn digest(what: &io::Result<impl Hash>) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -43,13 +55,27 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
 
 impl Recorded {
     fn note(&self, path: &Path, directory: bool, digest: u64) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert((path.to_owned(), directory), digest);
+    }
+
+    fn note_error<T>(&self, read: &io::Result<T>) {
+        if read.as_ref().is_err_and(may_pass) {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether what was wrong may be right by now.
+    fn may_have_passed(&self, error: &anyhow::Error) -> bool {
+        let is_passing = |cause: &(dyn std::error::Error + 'static)| {
+            cause.downcast_ref().is_some_and(may_pass) || cause.is::<nix::Error>()
+        };
+        self.failed.load(Ordering::Relaxed) || error.chain().any(is_passing)
     }
 
     /// Whether something is not as it was when it was read.
     fn has_changed(&self) -> bool {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         known.iter().any(|((path, directory), before)| {
             let now = if *directory { digest(&names(path)) } else { digest(&stamp(path)) };
             now != *before
@@ -61,12 +87,15 @@ impl Files for Recorded {
     fn text(&self, path: &Path) -> io::Result<String> {
         // Before it is read: what is written meanwhile is read again.
         self.note(path, false, digest(&stamp(path)));
-        Disk.text(path)
+        let text = Disk.text(path);
+        self.note_error(&text);
+        text
     }
 
     fn names(&self, directory: &Path) -> io::Result<Vec<String>> {
         let names = names(directory);
         self.note(directory, true, digest(&names));
+        self.note_error(&names);
         names
     }
 
@@ -119,6 +148,8 @@ impl Follower {
         make: watch::Sender<Make>,
     ) {
         let mut wrong = None;
+        // When it is tried again, whatever is in the files.
+        let mut again: Option<Instant> = None;
         loop {
             self.tend(&responder, &listen);
             {
@@ -126,7 +157,7 @@ impl Follower {
                 responder.zone.write().unwrap_or_else(PoisonError::into_inner).set_own(own);
             }
             tokio::time::sleep(LOOK).await;
-            if !self.files.has_changed() {
+            if !self.files.has_changed() && again.is_none_or(|again| Instant::now() < again) {
                 continue;
             }
             self.files = Recorded::default();
@@ -138,9 +169,11 @@ impl Follower {
                     if new != plan || wrong.is_some() {
                         tracing::info!("the configuration has changed");
                     }
-                    (plan, wrong) = (new, None);
+                    (plan, wrong, again) = (new, None, None);
                 }
                 Err(error) => {
+                    let pause = if self.files.may_have_passed(&error) { Duration::ZERO } else { AGAIN };
+                    again = Some(Instant::now() + pause);
                     let text = format!("{error:#}");
                     if wrong.as_ref() != Some(&text) {
                         tracing::warn!(error = text, "keeping the previous configuration");

@@ -227,3 +227,24 @@ fn d26_without_descriptors_that_is_said_once_and_the_service_goes_on() {
         drop(waiting);
     });
 }
+
+#[test]
+fn d31_a_changed_configuration_that_could_not_be_read_for_a_moment_is_read_later() {
+    run(async {
+        let (old, new) = (upstream("192.0.2.7").await, upstream("192.0.2.8").await);
+        let served = Served::start("passing", old.address);
+        assert!(udp(served.address, "www.example.org A").is_some_and(|said| !said.answers.is_empty()));
+        limit(&served, "3");
+        resolv_conf(&served.directory.0.join("resolv.conf"), &format!("nameserver {}", new.address));
+        wait_for("it can't be read", || served.log().contains("keeping the previous configuration"));
+        limit(&served, "1024");
+        let number = Cell::new(0);
+        wait_for("the new server is asked", || {
+            number.set(number.get() + 1);
+            let said = udp(served.address, format!("name-{}.example.org A", number.get()).leak());
+            said.is_some_and(|said| said.answers.first().is_some_and(|record| record.to_string().ends_with("192.0.2.8")))
+        });
+        let times = served.log().matches("keeping the previous configuration").count();
+        assert!(times <= 3, "each reason once: {}", served.log());
+    });
+}

@@ -472,10 +472,7 @@ fn d31_what_is_kept_is_given_without_a_task() {
 #[test]
 fn d31_equal_routes_of_different_server_blocks_stay_apart_when_the_configuration_is_read_again() {
     run(async {
-        let first = Upstream::start(|question, _| {
-            vec![crate::upstreams::fails(question, ResponseCode::NXDomain)]
-        })
-        .await;
+        let first = Upstream::start(|question, _| vec![crate::upstreams::fails(question, NXDomain)]).await;
         let (second, third) = (Upstream::of("192.0.2.2").await, Upstream::of("192.0.2.3").await);
         let (a, b, c) = (first.address, second.address, third.address);
         let corefile = format!(
