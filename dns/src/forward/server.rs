@@ -65,6 +65,8 @@ struct State {
     no_spelling_until: Option<Instant>,
     /// Answers that were waited for over TCP in vain, in a row.
     no_rest: u32,
+    /// When the last of these was given up.
+    no_rest_noted: Option<Instant>,
     no_rest_until: Option<Instant>,
     /// Milliseconds until it answers, smoothed.
     time: Option<f64>,
@@ -96,10 +98,36 @@ impl State {
         self.no_rest_until.is_none_or(|until| now >= until)
     }
 
-    /// Something has come over TCP, if only an error, or it was waited for in vain.
-    fn note_rest(&mut self, came: bool, now: Instant) {
-        self.no_rest = if came { 0 } else { self.no_rest.saturating_add(1) };
+    /// Something has come over TCP, if only an error or something else.
+    fn note_rest(&mut self) {
+        self.no_rest = 0;
+        self.no_rest_until = None;
+    }
+
+    /// Nothing at all has come over TCP since then. What is waited for side by side counts once.
+    fn note_no_rest(&mut self, since: Instant, now: Instant) {
+        if self.no_rest_noted.is_some_and(|noted| since < noted) {
+            return;
+        }
+        self.no_rest_noted = Some(now);
+        self.no_rest = self.no_rest.saturating_add(1);
         self.no_rest_until = (self.no_rest >= SILENCES).then(|| now + NO_REST);
+    }
+}
+
+/// What is known over TCP of a question that was asked over UDP.
+enum Rest {
+    /// This.
+    Came(Reply),
+    /// Nothing came there.
+    Nothing,
+    /// Nothing yet: it was not asked there, or the server is slow.
+    Unknown,
+}
+
+impl Rest {
+    fn reply(self) -> Option<Reply> {
+        if let Self::Came(reply) = self { Some(reply) } else { None }
     }
 }
 
@@ -305,7 +333,7 @@ impl Server {
     pub(super) async fn go_on(&self, question: &Question, more: More) -> Result<Reply, Trouble> {
         let begin = Instant::now();
         let reply = match more {
-            More::Rest(cut) => Ok(self.rest(question, true).await.unwrap_or(*cut)),
+            More::Rest(cut) => Ok(self.rest(question, true).await.reply().unwrap_or(*cut)),
             More::WithoutEdns => self.without_edns(question, true).await,
             More::Spelled => self.respelled(question, true).await,
         };
@@ -330,7 +358,7 @@ impl Server {
         match Reply::read(&bytes, question) {
             Some(reply) if !reply.is_truncated() => Ok(reply),
             // What there is is better than nothing, and says that there is more.
-            Some(cut) => Ok(self.rest(question, edns).await.unwrap_or(cut)),
+            Some(cut) => Ok(self.rest(question, edns).await.reply().unwrap_or(cut)),
             None => self.over_tcp(question, edns).await,
         }
     }
@@ -338,10 +366,12 @@ impl Server {
     /// The answer where one came in another spelling. What comes over TCP is not forged; a server of which nothing comes
     /// there is one that changes spellings.
     async fn respelled(&self, question: &Question, edns: bool) -> Result<Reply, Trouble> {
-        if let Some(reply) = self.rest(question, edns).await {
-            return Ok(reply);
+        match self.rest(question, edns).await {
+            Rest::Came(reply) => return Ok(reply),
+            Rest::Nothing => self.state().no_spelling_until = Some(Instant::now() + REMEMBERED),
+            // One forged answer must not be enough for the next.
+            Rest::Unknown => {}
         }
-        self.state().no_spelling_until = Some(Instant::now() + REMEMBERED);
         match self.pool.ask(question, false, edns).await? {
             Heard::Answer(bytes) => read(&bytes, question),
             Heard::Misspelled => Err(Trouble::new("it answered a different question")),
@@ -349,14 +379,27 @@ impl Server {
     }
 
     /// The answer over TCP, where the one over UDP was cut or may be forged, if it comes in time.
-    fn rest<'a>(&'a self, question: &'a Question, edns: bool) -> BoxFuture<'a, Option<Reply>> {
+    fn rest<'a>(&'a self, question: &'a Question, edns: bool) -> BoxFuture<'a, Rest> {
         Box::pin(async move {
-            if !self.state().is_rest_asked(Instant::now()) {
-                return None;
+            let begin = Instant::now();
+            // Where something comes over TCP, an answer that is late is no sign that nothing does.
+            if !self.state().is_rest_asked(begin) && !self.lines.are_alive() {
+                return Rest::Unknown;
             }
-            let came = timeout(REST, self.over_tcp(question, edns)).await;
-            self.state().note_rest(came.is_ok(), Instant::now());
-            came.ok()?.ok()
+            match timeout(REST, self.over_tcp(question, edns)).await {
+                Ok(result) => {
+                    self.state().note_rest();
+                    result.map_or(Rest::Nothing, Rest::Came)
+                }
+                Err(_) if self.lines.are_alive() => {
+                    self.state().note_rest();
+                    Rest::Unknown
+                }
+                Err(_) => {
+                    self.state().note_no_rest(begin, Instant::now());
+                    Rest::Nothing
+                }
+            }
         })
     }
 
@@ -391,19 +434,25 @@ mod tests {
     #[test]
     fn it_is_remembered_for_a_while_that_nothing_comes_over_tcp() {
         let (mut state, now) = (State::default(), Instant::now());
-        for _ in 1..SILENCES {
-            state.note_rest(false, now);
+        let second = Duration::from_secs(1);
+        for number in 1..SILENCES {
+            // Three that wait side by side are one.
+            for _ in 0..3 {
+                state.note_no_rest(now + second * (number - 1), now + second * number);
+            }
             assert!(state.is_rest_asked(now));
         }
-        state.note_rest(false, now);
+        let now = now + second * SILENCES;
+        state.note_no_rest(now - second, now);
         assert!(!state.is_rest_asked(now) && !state.is_rest_asked(now + NO_REST - Duration::from_millis(1)));
         // Then one question tries it, and what comes of that holds.
         assert!(state.is_rest_asked(now + NO_REST));
-        state.note_rest(false, now + NO_REST);
-        assert!(!state.is_rest_asked(now + NO_REST));
-        state.note_rest(true, now + NO_REST);
-        assert!(state.is_rest_asked(now + NO_REST));
-        state.note_rest(false, now + NO_REST);
-        assert!(state.is_rest_asked(now + NO_REST));
+        let now = now + NO_REST + second;
+        state.note_no_rest(now - second, now);
+        assert!(!state.is_rest_asked(now));
+        state.note_rest();
+        assert!(state.is_rest_asked(now));
+        state.note_no_rest(now, now + second);
+        assert!(state.is_rest_asked(now + second));
     }
 }

@@ -2,13 +2,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairlead_dns::crowd::Bounds;
 use fairlead_dns::forward::Limits;
 use hickory_proto::op::{Message, ResponseCode};
 use nix::sys::socket::sockopt::Linger;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::client::{Tiers, query, run, write};
@@ -314,5 +314,96 @@ fn d31_a_client_that_asks_too_much_does_not_make_a_server_seem_silent() {
             assert!(!server.is_down());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    });
+}
+
+#[test]
+fn d31_answers_that_are_late_over_tcp_leave_what_is_cut_to_be_asked_there() {
+    run(async {
+        let (socket, tcp) = silent_over_tcp().await;
+        let upstream = socket.local_addr().unwrap();
+        tokio::spawn(cut_off(socket));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = tcp.accept().await {
+                let (mut reader, writer) = stream.into_split();
+                let writer = Arc::new(tokio::sync::Mutex::new(writer));
+                tokio::spawn(async move {
+                    while let Ok(length) = reader.read_u16().await {
+                        let mut question = vec![0; usize::from(length)];
+                        reader.read_exact(&mut question).await.unwrap();
+                        let question = Message::from_vec(&question).unwrap();
+                        let writer = Arc::clone(&writer);
+                        tokio::spawn(async move {
+                            if question.queries[0].name.to_string().starts_with("slow") {
+                                tokio::time::sleep(Duration::from_millis(1500)).await;
+                            }
+                            let said = found(&question, "192.0.2.2").to_vec().unwrap();
+                            let length = u16::try_from(said.len()).unwrap().to_be_bytes();
+                            let _gone = writer.lock().await.write_all(&[&length, &said[..]].concat()).await;
+                        });
+                    }
+                });
+            }
+        });
+        let tiers = keeps_nothing(&[upstream]).await;
+        let is_whole = async |name: &str| !udp(&tiers, name).await.metadata.truncation;
+        let slow = |numbers: std::ops::Range<usize>| numbers.map(|number| format!("slow{number}.example.org A"));
+        // One after the other, and side by side.
+        for name in slow(0..3) {
+            is_whole(&name).await;
+        }
+        let names: Vec<String> = slow(3..9).collect();
+        futures::future::join_all(names.iter().map(|name| is_whole(name))).await;
+        // It is waited for a second, which a busy machine may take.
+        let mut whole = false;
+        for number in 0..3 {
+            whole = whole || is_whole(&format!("big{number}.example.org A")).await;
+        }
+        assert!(whole);
+    });
+}
+
+#[test]
+fn d31_where_tcp_is_not_tried_one_answer_in_another_spelling_proves_nothing() {
+    /// Whether a question is spelled at random after that, if it took no longer than is remembered what comes over TCP.
+    async fn is_spelled() -> Option<bool> {
+        let (socket, _tcp) = silent_over_tcp().await;
+        let upstream = socket.local_addr().unwrap();
+        let names = Arc::new(Mutex::new(Vec::new()));
+        let asked = Arc::clone(&names);
+        tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+                let mut message = found(&Message::from_vec(&buffer[..length]).unwrap(), "192.0.2.1");
+                let name = message.queries[0].name.clone();
+                asked.lock().unwrap().push(name.to_string());
+                message.metadata.truncation = name.to_string().to_lowercase().starts_with("cut");
+                if name.to_string().to_lowercase().starts_with("forged") {
+                    message.queries[0].set_name(name.to_lowercase());
+                }
+                socket.send_to(&message.to_vec().unwrap(), client).await.unwrap();
+            }
+        });
+        let tiers = keeps_nothing(&[upstream]).await;
+        for number in 0..3 {
+            assert!(udp(&tiers, &format!("cut{number}.example.org A")).await.metadata.truncation);
+        }
+        let begin = Instant::now();
+        assert_eq!(address(&udp(&tiers, "forged.a-rather-long-name.example.org A").await), "192.0.2.1");
+        let took = begin.elapsed();
+        assert_eq!(address(&udp(&tiers, "www.a-rather-long-name.example.org A").await), "192.0.2.1");
+        let names = names.lock().unwrap();
+        let last = names.last().unwrap();
+        // Where it was tried over TCP, that took a second.
+        (took < Duration::from_millis(900)).then(|| *last != last.to_lowercase())
+    }
+    run(async {
+        for _ in 0..3 {
+            if let Some(is_spelled) = is_spelled().await {
+                assert!(is_spelled);
+                return;
+            }
+        }
+        panic!("it is tried over TCP each time");
     });
 }

@@ -41,6 +41,8 @@ struct Shared {
     more: Notify,
     /// The server answers out of turn.
     out_of_turn: Arc<AtomicBool>,
+    /// A message has come, if only one that nobody waits for any more.
+    has_come: AtomicBool,
 }
 
 /// A question on its way.
@@ -73,6 +75,7 @@ impl Line {
             unsent: Mutex::default(),
             more: Notify::new(),
             out_of_turn,
+            has_come: AtomicBool::new(false),
         });
         let running = Arc::clone(&shared);
         let task = tokio::spawn(async move {
@@ -92,6 +95,11 @@ impl Line {
     pub(super) fn state(&self) -> State {
         let state = self.shared.waiting.state();
         if self.unsent().len() < UNSENT { state } else { State { waiting: MOST, ..state } }
+    }
+
+    /// Whether something has come on it, and it has not ended.
+    pub(super) fn is_alive(&self) -> bool {
+        self.shared.has_come.load(Ordering::Relaxed) && !self.state().closed
     }
 
     fn unsent(&self) -> MutexGuard<'_, Vec<u8>> {
@@ -158,6 +166,7 @@ impl Shared {
             while let Some((&[high, low], rest)) = bytes.get(at..).and_then(|left| left.split_first_chunk()) {
                 let length = usize::from(u16::from_be_bytes([high, low]));
                 let Some(message) = rest.get(..length) else { break };
+                self.has_come.store(true, Ordering::Relaxed);
                 if matches!(self.waiting.give(message), Given::Told { out_of_turn: true }) {
                     self.out_of_turn.store(true, Ordering::Relaxed);
                 }

@@ -85,6 +85,11 @@ impl Lines {
         }))
     }
 
+    /// Whether there is a connection on which something has come.
+    pub(super) fn are_alive(&self) -> bool {
+        self.0.lines().iter().any(|line| line.is_alive())
+    }
+
     /// Asks, and waits for as long as the caller does.
     pub(super) async fn ask(&self, question: &Question, edns: bool) -> io::Result<Vec<u8>> {
         let mut fruitless = 0;
