@@ -15,6 +15,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
+use hickory_proto::rr::{RData, Record};
 use hickory_server::net::NetError;
 use hickory_server::net::http::{Version, fetch_body, response};
 use http::{Method, StatusCode, header};
@@ -190,16 +191,43 @@ async fn send(respond: &mut SendResponse<Bytes>, bytes: &[u8]) -> Result<(), Net
     Ok(())
 }
 
-/// The shortest TTL of a response's answers, or of its authority where there is no answer.
+/// The shortest TTL of a response's answers, or of its authority where there is no answer: of an SOA record that is no longer
+/// than what it says of answers that are empty (RFC 2308 section 5).
 fn shortest_ttl(bytes: &[u8]) -> u32 {
     let Ok(message) = hickory_proto::op::Message::from_vec(bytes) else { return 0 };
     let records = if message.answers.is_empty() { &message.authorities } else { &message.answers };
-    records.iter().map(|record| record.ttl).min().unwrap_or(0)
+    let ttl = |record: &Record| match &record.data {
+        RData::SOA(soa) if message.answers.is_empty() => record.ttl.min(soa.minimum),
+        _ => record.ttl,
+    };
+    records.iter().map(ttl).min().unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
+    use hickory_proto::op::{Message, MessageType, OpCode};
+    use hickory_proto::rr::Name;
+    use hickory_proto::rr::rdata::{A, SOA};
+
     use super::*;
+
+    #[test]
+    fn what_is_empty_is_fresh_for_no_longer_than_its_zone_says() {
+        let soa = |ttl, minimum| {
+            Record::from_rdata(Name::root(), ttl, RData::SOA(SOA::new(Name::root(), Name::root(), 1, 1, 1, 1, minimum)))
+        };
+        let mut message = Message::new(7, MessageType::Response, OpCode::Query);
+        let shortest = |message: &Message| shortest_ttl(&message.to_vec().unwrap());
+        assert_eq!(shortest(&message), 0, "nobody says");
+        for (ttl, minimum, shorter) in [(3600, 60, 60), (60, 3600, 60), (0, 60, 0)] {
+            message.authorities = vec![soa(ttl, minimum)];
+            assert_eq!(shortest(&message), shorter, "{ttl} {minimum}");
+        }
+        message.answers = vec![Record::from_rdata(Name::root(), 300, RData::A(A([192, 0, 2, 1].into())))];
+        message.answers.push(soa(600, 60));
+        assert_eq!(shortest(&message), 300, "what is not empty");
+    }
+
 
     #[test]
     fn messages_of_get_are_read_and_nothing_else() {
