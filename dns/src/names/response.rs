@@ -161,46 +161,83 @@ pub(super) fn failed(message: &[u8]) -> Vec<u8> {
 
 /// The same response without addresses in records of services (SVCB, HTTPS: `ipv4hint` and `ipv6hint`, RFC 9460 section 7.3): a
 /// client may use them in place of those that it asks for, and nobody opens them. `None` if there are none, or if it is signed:
-/// then the client would take it for forged.
+/// then the client would take it for forged. It is no longer than what it replaces, which fits the client: where it would be,
+/// since names are compressed that must not be (RFC 3597 section 4), there is none.
 pub(super) fn without_hints(message: &[u8]) -> Option<Vec<u8>> {
     let header = Header::read(message)?;
     let [_, answers, ..] = header.counts;
     let (asked, end) = question(message)?;
-    let (mut records, mut at, mut has_hints) = (Vec::new(), end, false);
+    let opt = opt(message).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(message.len());
+    let counts = [1, answers, 0, u16::from(!opt.is_empty())];
+    Header { id: header.id, flags: header.flags & !flags::AUTHENTIC_DATA, counts }.write(&mut bytes);
+    let mut names = Names::default();
+    names.write(&asked, false, &mut bytes);
+    bytes.extend(message.get(end.checked_sub(QUESTION)?..end)?);
+    if bytes.len() != end {
+        // The name that is asked for is compressed, and by nothing.
+        return Some(failed(message));
+    }
+    // In the client's spelling.
+    bytes.get_mut(HEADER..end)?.copy_from_slice(message.get(HEADER..end)?);
+    let (mut at, mut has_hints) = (end, false);
     for _ in 0..answers {
         let record = Record::read(message, at)?;
         at = record.data.end;
-        let whole = message.get(record.data.clone())?;
-        let data = match record.kind {
+        names.write(&record.owner, true, &mut bytes);
+        // Its length comes after the data.
+        bytes.extend(message.get(record.data.start.checked_sub(10)?..record.data.start)?);
+        let start = bytes.len();
+        match record.kind {
             RecordType::SVCB | RecordType::HTTPS => {
-                let (_, target_end) = name(message, record.data.start + 2)?;
-                let target = message.get(record.data.start..target_end)?;
+                let (target, target_end) = name(message, record.data.start + 2)?;
                 let parameters = message.get(target_end..record.data.end)?;
                 let left = without_hint_parameters(parameters)?;
                 has_hints |= left.len() != parameters.len();
-                [target, &left].concat()
+                bytes.extend(message.get(record.data.start..record.data.start + 2)?);
+                names.write(&target, false, &mut bytes);
+                bytes.extend(left);
             }
-            RecordType::CNAME => name(message, record.data.start)?.0,
-            // No names in them are compressed.
-            RecordType::A | RecordType::AAAA | RecordType::TXT | RecordType::DNAME => whole.to_vec(),
+            RecordType::CNAME => names.write(&name(message, record.data.start)?.0, true, &mut bytes),
+            RecordType::DNAME => names.write(&name(message, record.data.start)?.0, false, &mut bytes),
+            // There are no names in them.
+            RecordType::A | RecordType::AAAA | RecordType::TXT => bytes.extend(message.get(record.data)?),
             _ => return None,
-        };
-        match record.owner == asked {
-            true => records.extend([0xc0, HEADER as u8]),
-            false => records.extend(&record.owner),
         }
-        records.extend(message.get(record.data.start.checked_sub(10)?..record.data.start.checked_sub(2)?)?);
-        records.extend(u16::try_from(data.len()).ok()?.to_be_bytes());
-        records.extend(data);
+        let length = u16::try_from(bytes.len() - start).ok()?;
+        bytes.get_mut(start - 2..start)?.copy_from_slice(&length.to_be_bytes());
     }
-    let opt = opt(message).unwrap_or_default();
-    let mut bytes = Vec::with_capacity(end + records.len() + opt.len());
-    let counts = [1, answers, 0, u16::from(!opt.is_empty())];
-    Header { id: header.id, flags: header.flags & !flags::AUTHENTIC_DATA, counts }.write(&mut bytes);
-    bytes.extend(message.get(HEADER..end)?);
-    bytes.extend(records);
     bytes.extend(opt);
+    if bytes.len() > message.len() {
+        bytes = failed(message);
+    }
     has_hints.then_some(bytes)
+}
+
+/// Where names are in a message that is written, by their wire format.
+#[derive(Default)]
+struct Names(HashMap<Vec<u8>, u16>);
+
+impl Names {
+    /// Writes a name to the end of a message, compressed (RFC 1035 section 4.1.4) or not.
+    fn write(&mut self, name: &[u8], compressed: bool, bytes: &mut Vec<u8>) {
+        /// Pointers lead to what begins before this.
+        const REACH: usize = 1 << 14;
+        let mut rest = name;
+        while let Some((&length, after)) = rest.split_first().filter(|(length, _)| **length > 0) {
+            if compressed && let Some(at) = self.0.get(rest) {
+                return bytes.extend((0xc000 | at).to_be_bytes());
+            }
+            if let Some(at) = u16::try_from(bytes.len()).ok().filter(|at| usize::from(*at) < REACH) {
+                self.0.entry(rest.to_vec()).or_insert(at);
+            }
+            let (label, after) = after.split_at_checked(length.into()).unwrap_or((after, &[]));
+            bytes.push(length);
+            bytes.extend(label);
+            rest = after;
+        }
+        bytes.push(0);
+    }
 }
 
 /// The parameters of a record of a service that are no addresses, nor ask for them (RFC 9460 sections 2.2 and 8).
@@ -359,6 +396,55 @@ mod tests {
         assert!(only.ends_with(&[0, 3, 0, 1, 0]));
         assert_eq!(without_hints(&https(&alpn, false)), None);
         assert_eq!(without_hints(&response("a.example.", &[("a.example.", 30, "b.example.")])), None);
+    }
+
+    /// A response to a question for HTTPS records behind so many aliases, with so many addresses.
+    fn aliased(aliases: usize, hints: u8) -> Vec<u8> {
+        let owner = |number| wire(&format!("Name-{number}.a-rather-long-zone.example.org."));
+        let mut message = Message::new(7, MessageType::Response, OpCode::Query);
+        message.add_query(Query::query(owner(0), Kind::HTTPS));
+        for number in 0..aliases {
+            message.add_answer(Made::from_rdata(owner(number), 30, RData::CNAME(CNAME(owner(number + 1)))));
+        }
+        let hints = [&[0, 4, 0, hints * 4][..], &[192, 0, 2, 1].repeat(hints.into())].concat();
+        let data = hickory_proto::rr::rdata::NULL::with([&[0, 1, 0][..], &hints].concat());
+        let data = RData::Unknown { code: Kind::HTTPS, rdata: data };
+        message.add_answer(Made::from_rdata(owner(aliases), 30, data));
+        message.to_vec().unwrap()
+    }
+
+    #[test]
+    fn p76_what_has_no_addresses_is_no_longer_than_what_had() {
+        for aliases in [0, 1, 7, 500] {
+            let before = aliased(aliases, 1);
+            let after = without_hints(&before).unwrap();
+            assert!(after.len() <= before.len() - 8, "{aliases}: {} for {}", after.len(), before.len());
+            let (before, after) = [before, after].map(|bytes| Message::from_vec(&bytes).unwrap()).into();
+            assert_eq!(before.queries, after.queries);
+            let names = |message: &Message| -> Vec<(Name, Option<Name>)> {
+                let target =
+                    |record: &Made| if let RData::CNAME(target) = &record.data { Some(target.0.clone()) } else { None };
+                message.answers.iter().map(|record| (record.name.clone(), target(record))).collect()
+            };
+            assert_eq!(names(&before), names(&after), "{aliases}");
+        }
+        // The target of a record is compressed, which it must not be.
+        let compressed = |hints: u8| {
+            let mut bytes = https(&[], false);
+            bytes.truncate(bytes.len() - 5);
+            bytes.extend([0, 8 + hints * 4, 0, 1, 0xc0, 12, 0, 4, 0, hints * 4]);
+            bytes.extend([192, 0, 2, 1].repeat(hints.into()));
+            without_hints(&bytes).map(|bytes| Message::from_vec(&bytes).unwrap()).unwrap()
+        };
+        let after = compressed(2);
+        let RData::HTTPS(service) = &after.answers[0].data else { panic!("{after}") };
+        assert_eq!((&service.0.target_name, service.0.svc_params.len()), (&wire("a.example."), 0));
+        let after = compressed(1);
+        assert_eq!(
+            (after.metadata.response_code, after.answers.len()),
+            (ResponseCode::ServFail, 0),
+            "it would be longer"
+        );
     }
 
     proptest! {

@@ -228,7 +228,6 @@ mod tests {
         assert_eq!(shortest(&message), 300, "what is not empty");
     }
 
-
     #[test]
     fn messages_of_get_are_read_and_nothing_else() {
         // The example of RFC 8484 section 4.1.1.

@@ -242,7 +242,9 @@ fn d31_a_changed_configuration_that_could_not_be_read_for_a_moment_is_read_later
         wait_for("the new server is asked", || {
             number.set(number.get() + 1);
             let said = udp(served.address, format!("name-{}.example.org A", number.get()).leak());
-            said.is_some_and(|said| said.answers.first().is_some_and(|record| record.to_string().ends_with("192.0.2.8")))
+            said.is_some_and(|said| {
+                said.answers.first().is_some_and(|record| record.to_string().ends_with("192.0.2.8"))
+            })
         });
         let times = served.log().matches("keeping the previous configuration").count();
         assert!(times <= 3, "each reason once: {}", served.log());
