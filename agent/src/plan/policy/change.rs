@@ -9,15 +9,21 @@ use fairlead_datapath::peer::{self, CidrKey, NO_NODE, NO_SLOT, NodeHop, Peer, Pe
 use fairlead_datapath::policy::{ALLOW_ALL, CUT_OFF, DENY_ALL, PeerKey, PolicySet, Row};
 
 use super::ids::{Ids, Rows, classes_spoken_of, ids_from};
+use super::nodes::Former;
 use super::{Capacity, Content, PlanError};
 use crate::compile::policy::{Judge, Wanted, WantedPeer, content_hash};
 use crate::plan::Op;
 
 /// What the tables shall hold, and the ids of what is wanted. Words carry the epoch that is in force now.
-pub(super) fn target(old: &Content, wanted: &Wanted, capacity: &Capacity) -> Result<(Content, Ids), PlanError> {
+pub(super) fn target(
+    old: &Content,
+    wanted: &Wanted,
+    capacity: &Capacity,
+    former: &Former,
+) -> Result<(Content, Ids), PlanError> {
     let mut banned = BTreeSet::new();
     loop {
-        let ids = Ids::assign(old, wanted, &banned, capacity)?;
+        let ids = Ids::assign(old, wanted, &banned, (capacity, former))?;
         let target = with_ids(old, wanted, &ids);
         let contested = contested(old, &target);
         if contested.is_empty() {

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use fairlead_datapath::WirePort;
 use fairlead_datapath::catalog::TableId;
-use fairlead_datapath::peer::{NodeHop, PeerFlags, PodWord};
+use fairlead_datapath::peer::{PeerFlags, PodWord};
 use fairlead_datapath::policy::{CUT_OFF, MAX_SETS, PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
 
+use super::nodes::{self, Former};
 use super::{Capacity, Content, PlanError};
 use crate::compile::policy::{Bits, PolicySet as Compiled, Signature, Wanted, content_hash};
 
@@ -107,12 +108,12 @@ impl Ids {
         old: &Content,
         wanted: &Wanted,
         banned: &BTreeSet<u32>,
-        capacity: &Capacity,
+        (capacity, former): (&Capacity, &Former),
     ) -> Result<Self, PlanError> {
         let mut ids = Self::default();
         let kept = ids.assign_sets(old, wanted, banned)?;
         ids.assign_classes(old, wanted, &kept);
-        ids.assign_nodes(old, wanted, capacity.nodes);
+        ids.nodes = nodes::assign(&old.peer.nodes, former, &wanted.nodes, capacity.nodes);
         Ok(ids)
     }
 
@@ -209,25 +210,11 @@ impl Ids {
             self.pairs.push(id);
         }
     }
-
-    fn assign_nodes(&mut self, old: &Content, wanted: &Wanted, most: u16) {
-        let known: HashMap<[u64; 4], u16> = old.peer.nodes.iter().map(|(i, hop)| (key_of(hop), *i)).collect();
-        let mut free = (0..most).filter(|index| !old.peer.nodes.contains_key(index));
-        for hop in &wanted.nodes {
-            // A record keeps its addresses, and flows remember its index. The way to it is one word of it and may change.
-            let same = known.get(&key_of(hop)).copied();
-            self.nodes.push(same.or_else(|| free.next()));
-        }
-    }
 }
 
 /// The ids that a pair of classes may have, by their hashes, in the order in which they are tried.
 pub(super) fn pair_ids(new: u64, known: u64) -> impl Iterator<Item = u32> {
     ids_from(content_hash(&(new, known)) as u32)
-}
-
-fn key_of(hop: &NodeHop) -> [u64; 4] {
-    [hop.v4.hi, hop.v4.lo, hop.v6.hi, hop.v6.lo]
 }
 
 /// Classes that the tables know in any way.

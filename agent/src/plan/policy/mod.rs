@@ -24,6 +24,7 @@ mod follow;
 mod halt;
 mod hits;
 mod ids;
+mod nodes;
 mod rows;
 mod share;
 mod teller;
@@ -47,6 +48,7 @@ pub use fit::{CutOff, Why};
 use follow::InForce;
 pub use hits::{Changes, Count, Ledger, Saved};
 use ids::Ids;
+use nodes::Former;
 pub use teller::{Retired, Tell, Teller};
 pub use told::View;
 use told::Way;
@@ -165,6 +167,7 @@ pub struct State {
     content: Content,
     sets: BTreeMap<u32, SetInfo>,
     capacity: Capacity,
+    former: Former,
     /// What the last plan makes of addresses that pods are told, until somebody takes it.
     view: View,
     has_names: bool,
@@ -257,7 +260,7 @@ impl State {
     }
 
     fn steps(&self, old: &Content, wanted: &Wanted) -> Result<Steps, PlanError> {
-        let (target, ids) = change::target(old, wanted, &self.capacity)?;
+        let (target, ids) = change::target(old, wanted, &self.capacity, &self.former)?;
         Ok(Steps { ops: change::operations(old, &target, &self.capacity)?, ids, target })
     }
 
@@ -311,6 +314,9 @@ impl State {
 
     /// Takes note of an operation that was applied.
     pub fn applied(&mut self, op: &Op) {
+        if let Op::Node { index, value } = op {
+            self.former.note(*index, self.content.peer.nodes.get(index), value);
+        }
         self.content.apply(op);
     }
 

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 mod capacity;
 mod follow;
+mod nodes;
 mod time;
 mod told;
 

@@ -41,7 +41,8 @@ fn add_a_pod(pods: u16, rules: u32) -> [Duration; 4] {
     assert!(plan.cut_off.is_empty() && plan.ops.len() < 10, "{}", plan.ops.len());
     let all: Vec<_> = (0..draft.count()).collect();
     let (wanted, finished) = timed(|| draft.finish(&all));
-    let (_, targeted) = timed(|| super::super::change::target(state.content(), &wanted, &state.capacity).unwrap());
+    let (_, targeted) =
+        timed(|| super::super::change::target(state.content(), &wanted, &state.capacity, &state.former).unwrap());
     [drafted, planned, finished, targeted]
 }
 
@@ -118,8 +119,8 @@ fn a_pod_that_comes_elsewhere_among_50_000_and_5_000_policies() {
     let (plan, planned) = timed(|| state.plan(&draft).unwrap());
     assert_eq!(plan.ops.len(), 2, "its addresses, and nothing else: {:?}", plan.ops);
     let (wanted, finished) = timed(|| draft.finish(&[]));
-    let (before, capacity) = (state.content(), &state.capacity);
-    let ((target, ..), targeted) = timed(|| super::super::change::target(before, &wanted, capacity).unwrap());
+    let (before, capacity, former) = (state.content(), &state.capacity, &state.former);
+    let ((target, ..), targeted) = timed(|| super::super::change::target(before, &wanted, capacity, former).unwrap());
     let (_, ordered) = timed(|| super::super::change::operations(before, &target, capacity).unwrap());
     println!("draft {drafted:?}, plan {planned:?} (finish {finished:?}, target {targeted:?}, operations {ordered:?})");
 }
