@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use super::share::Growth;
 use super::state::{Block, Port, State};
 use super::{Op, PlanError, Usage};
-use crate::compile::services::{Answer, BackendAddr, PortContent, PortKey, ServiceContent};
+use crate::compile::services::{Answer, BackendAddr, FrontendKind, PortContent, PortKey, ServiceContent};
 
 /// The operations of a plan by their place in it.
 #[derive(Debug, Default)]
@@ -75,6 +75,27 @@ impl State {
             self.replace_port(id, port, draft);
         }
         Ok(())
+    }
+
+    /// Closes the load balancer's addresses of a service that is refused, if they are open to clients that are to be kept out. That
+    /// takes no room.
+    pub(super) fn close(&mut self, content: &ServiceContent, draft: &mut Draft) {
+        for (name, content) in content.ports.iter().filter(|(_, content)| !content.source_ranges.is_empty()) {
+            let Some(port) = self.names.get(name).and_then(|id| self.ports.get_mut(id)) else { continue };
+            let wanted: BTreeSet<SourceRangeKey> = set_of(0, &content.source_ranges);
+            let is_kept = |range: &SourceRangeKey| wanted.iter().any(|wanted| holds(wanted, range));
+            if !port.ranges.is_empty() && port.ranges.iter().all(is_kept) {
+                continue;
+            }
+            let kinds = &port.kinds;
+            let balancers =
+                port.frontends.iter_mut().filter(|(key, _)| kinds.get(key) == Some(&FrontendKind::LoadBalancer));
+            for (key, frontend) in balancers {
+                let closed = Frontend { tag: 0, internal: Scope::DROP, external: Scope::DROP, ..*frontend };
+                *frontend = closed.sealed(key.tag());
+                draft.touched.insert(*key);
+            }
+        }
     }
 
     /// Takes what was adopted of a service for its own, as it is: nobody else has asked for it, and it would be released.
@@ -212,21 +233,18 @@ impl State {
         old: &Port,
         taken: &mut Taken,
     ) -> Result<BTreeSet<SourceRangeKey>, PlanError> {
-        let set_of = |set: u32| -> BTreeSet<SourceRangeKey> {
-            ranges.iter().map(|net| SourceRangeKey::prefix(set, net.network().into(), net.prefix())).collect()
-        };
         if ranges.is_empty() {
             return Ok(BTreeSet::new());
         }
         if let Some(first) = old.ranges.first()
-            && old.ranges == set_of(first.set)
+            && old.ranges == set_of(first.set, ranges)
         {
             return Ok(old.ranges.clone());
         }
         let (size, used) = (self.capacity.ranges, self.range_sets.used());
         let set = self.range_sets.take().ok_or_else(|| full(&name.service, TableId::SourceRanges, size, used, 1))?;
         taken.range_sets.push(set);
-        Ok(set_of(set))
+        Ok(set_of(set, ranges))
     }
 
     /// Has source ranges deleted once nobody reads them.
@@ -356,6 +374,20 @@ impl State {
         let first = PortKey::first_of(service.clone());
         self.names.range(first..).take_while(|(name, _)| name.service == *service).map(|(_, id)| *id).collect()
     }
+}
+
+/// The elements of a set of source ranges.
+fn set_of(set: u32, ranges: &BTreeSet<IpNetwork>) -> BTreeSet<SourceRangeKey> {
+    ranges.iter().map(|net| SourceRangeKey::prefix(set, net.network().into(), net.prefix())).collect()
+}
+
+/// Whether one range holds all of another, whatever sets they are of.
+fn holds(outer: &SourceRangeKey, inner: &SourceRangeKey) -> bool {
+    let bits = |key: &SourceRangeKey| u128::from_be_bytes(key.addr);
+    // The first 32 are of the set.
+    let rest = 160_u32.saturating_sub(outer.prefix_len);
+    let differ = (bits(outer) ^ bits(inner)).checked_shr(rest).unwrap_or(0);
+    outer.prefix_len <= inner.prefix_len && differ == 0
 }
 
 fn full(service: &ObjectKey, table: TableId, size: u32, used: u32, needed: u32) -> PlanError {

@@ -73,7 +73,7 @@ pub struct Plan {
     pub contested: Vec<Contested>,
 }
 
-/// A change that can't be planned. Nothing of the service has changed.
+/// A change that can't be planned. Nothing of the service has changed, unless it is to keep out clients that it lets in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// There is no room.

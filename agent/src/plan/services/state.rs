@@ -143,7 +143,8 @@ impl State {
     /// Services that are not named stay as they are.
     ///
     /// Nothing happens to a service that does not fit: it is among [`Plan::refused`], and the others go ahead. So it keeps what
-    /// an earlier agent wrote of it, too.
+    /// an earlier agent wrote of it, too. But where it is to keep out clients that it lets in, its load balancer's addresses are
+    /// closed.
     pub fn plan<'a>(&mut self, changes: impl IntoIterator<Item = (&'a ObjectKey, &'a ServiceContent)>) -> Plan {
         let mut plan = Plan::default();
         let mut changes: Vec<_> = changes.into_iter().collect();
@@ -169,6 +170,11 @@ impl State {
             plan.contested.extend(contested);
             // What the others had before is free now, and it is known what is whose.
             if refused.is_empty() || (refused.len() == count && !is_freed) {
+                let mut draft = Draft::default();
+                changes.iter().for_each(|(_, content)| self.close(content, &mut draft));
+                let (ops, contested) = self.finish(draft);
+                plan.ops.extend(ops);
+                plan.contested.extend(contested);
                 return Plan { refused, ..plan };
             }
         }

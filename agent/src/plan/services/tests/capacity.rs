@@ -1,13 +1,14 @@
 //! What happens when a table is full.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use fairlead_datapath::catalog::TableId;
 use fairlead_datapath::service::HostTables;
 use fairlead_objects::{Endpoint, ObjectKey};
 use proptest::prelude::*;
 
-use super::world::{self, Small, World};
+use super::world::{self, Answers, Small, World};
 use super::{Capacity, SMALL, State, apply_all};
 use crate::compile::services::{Place, ServiceContent, compile_service};
 use crate::plan::services::{Holder, PlanError};
@@ -71,6 +72,37 @@ fn a_table_that_had_no_room_for_a_while_has_all_its_ids_again() {
         more.services[0].addresses = vec![[10, 96, 0, 77].into()];
         assert_eq!(state.plan(&more.content()).refused, []);
     }
+}
+
+#[test]
+fn s61_source_ranges_that_do_not_fit_let_nobody_in_who_is_to_be_kept_out() {
+    let capacity = Capacity { ranges: 8, ..SMALL };
+    let (mut state, mut tables) = (State::new(capacity), HostTables::default());
+    let mut world = World::shop();
+    world.services.truncate(1);
+    world.services[0].outside.balancers = vec![[198, 51, 100, 7].into()];
+    let mut set = |ranges: &[&'static str]| {
+        world.services[0].outside.ranges = ranges.to_vec();
+        let plan = state.plan(&world.content());
+        apply_all(&mut tables, &plan.ops);
+        let [inside, outside, ..] = world::clients();
+        let serves = |ip: [u8; 4], client| {
+            let addr = IpAddr::from(ip).into();
+            let key = world.keys().into_iter().find(|key| key.addr == addr).unwrap();
+            matches!(world::answers(&tables, &key, client), Answers::Forward(..))
+        };
+        let served = [serves([198, 51, 100, 7], outside), serves([10, 96, 0, 1], inside)];
+        (plan.refused.len(), served, plan.ops.is_empty())
+    };
+    let many = ["192.0.2.0/24", "10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "10.4.0.0/16", "10.5.0.0/16"];
+    assert_eq!(set(&[]), (0, [true, true], false));
+    assert_eq!(set(&many), (1, [false, true], false), "it was open to everybody");
+    assert_eq!(set(&many), (1, [false, true], true), "that stays");
+    assert_eq!(set(&["192.0.2.0/28"]), (0, [true, true], false));
+    assert_eq!(set(&many), (1, [true, true], true), "whom it lets in it may let in");
+    assert_eq!(set(&["192.0.0.0/16"]), (0, [true, true], false));
+    assert_eq!(set(&many), (1, [false, true], false), "it lets in others too");
+    assert_eq!(set(&[]), (0, [true, true], false));
 }
 
 /// Services of three endpoints each, and room for two of them in one namespace.
