@@ -120,7 +120,7 @@ pub struct NodeHop {
     pub v6: Addr,
     /// The uplink towards it, 0 when there is none.
     pub ifindex: u32,
-    /// [`HopFlags`]. In one aligned word with `ifindex`: the way to a node may change, its addresses never do.
+    /// [`HopFlags`]. In one aligned word with `ifindex`, behind the addresses: one may come or go while the other stays.
     pub flags: u32,
 }
 
