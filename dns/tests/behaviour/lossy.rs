@@ -303,15 +303,16 @@ fn d31_a_client_that_goes_does_not_make_a_server_seem_silent() {
 fn d31_a_client_that_asks_too_much_does_not_make_a_server_seem_silent() {
     run(async {
         let tiers = unhurried(Limits { in_flight: Bounds { all: 100, each: 2 }, ..LIMITS }).await;
+        let server = &forwarder_of(&tiers.responder).upstreams()[0];
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         for number in 0..10 {
             let message = query(&format!("n{number}.example.org A"));
             socket.send_to(&message, tiers.server.udp_addresses()[0]).await.unwrap();
             // It is asked before its place goes to another.
             tokio::time::sleep(Duration::from_millis(10)).await;
+            assert!(!server.is_down());
         }
         forwarded(&tiers, 10).await;
-        let server = &forwarder_of(&tiers.responder).upstreams()[0];
         for _ in 0..50 {
             assert!(!server.is_down());
             tokio::time::sleep(Duration::from_millis(5)).await;
