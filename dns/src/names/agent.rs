@@ -291,11 +291,16 @@ mod tests {
         Ask { id: 0, client: [10, 244, 1, 5].into(), name: name.to_owned(), ttl: 30, addresses }
     }
 
+    /// Who has asked, and what it has heard.
+    type Heard = (String, Option<Said>);
+
     struct Stage {
         path: PathBuf,
         listener: UnixListener,
         agent: Arc<Agent>,
-        heard: (Sender<(String, Option<Said>)>, Receiver<(String, Option<Said>)>),
+        /// Where those who ask say what they hear, and what they have said.
+        hears: Sender<Heard>,
+        heard: Receiver<Heard>,
     }
 
     impl Stage {
@@ -303,7 +308,8 @@ mod tests {
             let path = std::env::temp_dir().join(format!("fairlead-asked-{}-{name}", std::process::id()));
             let _none = std::fs::remove_file(&path);
             let listener = UnixListener::bind(&path).unwrap();
-            Self { agent: Agent::connect(&path), path, listener, heard: channel() }
+            let (hears, heard) = channel();
+            Self { agent: Agent::connect(&path), path, listener, hears, heard }
         }
 
         /// The agent's side of the next connection.
@@ -317,7 +323,7 @@ mod tests {
 
         /// Asks from a thread that has no runtime.
         fn ask(&self, name: &str) -> bool {
-            let (agent, tell, ask) = (&self.agent, self.heard.0.clone(), question(name));
+            let (agent, tell, ask) = (&self.agent, self.hears.clone(), question(name));
             let name = name.to_owned();
             let asked = std::thread::scope(|scope| {
                 let ask = || {
@@ -330,7 +336,7 @@ mod tests {
         }
 
         fn heard(&self) -> BTreeMap<String, Option<Said>> {
-            let heard: Vec<_> = self.heard.1.try_iter().collect();
+            let heard: Vec<_> = self.heard.try_iter().collect();
             let names: BTreeMap<_, _> = heard.iter().cloned().collect();
             assert_eq!(names.len(), heard.len(), "each hears once");
             names
