@@ -266,18 +266,22 @@ fn the_keeper_has_what_the_init_container_has() {
     assert!(command.contains(&format!("--bpffs {}/bpf/fairlead", sys_fs.mount_path)), "{command}");
 }
 
+/// The settings files of a ConfigMap.
+fn settings_of(set: &str) -> BTreeMap<String, String> {
+    let map = all::<ConfigMap>().into_iter().find(|map| map.metadata.name.as_deref() == Some(set));
+    map.unwrap_or_else(|| panic!("no ConfigMap {set}")).data.unwrap()
+}
+
 #[test]
 fn each_pod_mounts_its_own_settings() {
-    let maps = all::<ConfigMap>();
-    let settings = maps[0].data.as_ref().unwrap();
     for (set, file) in [("fairlead", "fairlead.yaml"), ("fairlead-dns", "dns.yaml")] {
         let sets = daemon_sets();
         let pod = pod(&sets[set]);
         let source = pod.volumes.iter().flatten().find_map(|volume| volume.config_map.as_ref()).unwrap();
-        assert_eq!(source.name, maps[0].metadata.name.clone().unwrap());
+        assert_eq!(source.name, set);
         let keys: Vec<_> = source.items.iter().flatten().map(|item| item.key.as_str()).collect();
         assert_eq!(keys, [file]);
-        assert!(settings.contains_key(file));
+        assert_eq!(settings_of(set).keys().collect::<Vec<_>>(), [file]);
         let command = pod.containers[0].command.as_ref().unwrap();
         assert_eq!(command.last().unwrap(), &format!("/etc/fairlead/{file}"));
         // What is installed depends on it too, and a mistake in it is found before anything is changed.
@@ -311,8 +315,6 @@ fn complaint(program: &str, settings: &str, flags: &[&str]) -> String {
 /// The files of the ConfigMap as they are and with all defaults in force are what the programs read.
 #[test]
 fn settings_and_the_comments_among_them_are_known_to_the_programs() {
-    let maps = all::<ConfigMap>();
-    let files = maps[0].data.as_ref().unwrap();
     // A directory and an address that can't be, so that nothing is changed here.
     let agent = ["agent", "--node=n", "--objects=/", "--run-dir=/dev/null/run"];
     let dns = ["--objects=/", "--listen=192.0.2.1:53"];
@@ -320,7 +322,7 @@ fn settings_and_the_comments_among_them_are_known_to_the_programs() {
         ("fairlead.yaml", "fairlead", agent.as_slice(), "/dev/null/run"),
         ("dns.yaml", "fairlead-dns", dns.as_slice(), "192.0.2.1:53"),
     ] {
-        let text = &files[file];
+        let text = &settings_of(program)[file];
         let full = uncommented(text);
         assert!(serde_saphyr::from_str::<Value>(&full).unwrap().as_object().unwrap().len() > 2, "{full}");
         for settings in [text, &full] {

@@ -48,7 +48,7 @@ fn dns_alone_brings_nothing_to_nodes() {
     let expected = [
         ("ClusterRole", "fairlead-dns"),
         ("ClusterRoleBinding", "fairlead-dns"),
-        ("ConfigMap", "fairlead"),
+        ("ConfigMap", "fairlead-dns"),
         ("DaemonSet", "fairlead-dns"),
         ("Service", "kube-dns"),
         ("ServiceAccount", "fairlead-dns"),
@@ -77,6 +77,17 @@ fn services_and_policy_alone_bring_the_agent_alone() {
         assert_eq!(settings["parts"], parts);
         let agent = &of("DaemonSet")["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(agent["ports"][0]["containerPort"], port, "{name}");
+    }
+}
+
+/// A cluster may have DNS alone and one of the others: neither brings an object of the other's, so that applying or deleting one
+/// leaves the other alone.
+#[test]
+fn parts_share_no_object() {
+    let keys = |name: &str| overlay(name).iter().map(key).collect::<BTreeSet<_>>();
+    for part in ["proxy-only", "policy-only"] {
+        let shared: Vec<_> = keys("dns-only").intersection(&keys(part)).cloned().collect();
+        assert!(shared.is_empty(), "dns-only and {part} share {shared:?}");
     }
 }
 

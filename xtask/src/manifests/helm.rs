@@ -45,7 +45,7 @@ macro_rules! names_volume {
 const NAMES_MOUNT: &str = names_mount!();
 const NAMES_VOLUME: &str = names_volume!();
 
-const TEMPLATES_OF: [Template; 7] = [
+const TEMPLATES_OF: [Template; 8] = [
     Template { source: "base/agent-rbac.yaml", only_if: &["agent.enabled"], changes: &[] },
     Template { source: "overlays/cloud/node-status-rbac.yaml", only_if: &["agent.nodeStatus"], changes: &[] },
     Template { source: "base/dns-rbac.yaml", only_if: &["dns.enabled"], changes: &[] },
@@ -64,7 +64,8 @@ const TEMPLATES_OF: [Template; 7] = [
             ),
         ],
     },
-    Template { source: "base/config.yaml", only_if: &[], changes: &[] },
+    Template { source: "base/agent-config.yaml", only_if: &["agent.enabled"], changes: &[] },
+    Template { source: "base/dns-config.yaml", only_if: &["dns.enabled"], changes: &[] },
     Template {
         source: "base/agent.yaml",
         only_if: &["agent.enabled"],
@@ -126,7 +127,8 @@ pub(super) fn templates() -> Result<Vec<(PathBuf, String)>> {
 impl Template {
     fn of(&self, source: &str) -> Result<String> {
         let mut text = match self.source {
-            "base/config.yaml" => config(source)?,
+            "base/agent-config.yaml" => config(source, "fairlead.yaml", "agent")?,
+            "base/dns-config.yaml" => config(source, "dns.yaml", "dns")?,
             "base/agent.yaml" => privileged(&resources(source, "agent")?)?,
             "base/dns.yaml" => resources(source, "dns")?,
             _ => source.to_owned(),
@@ -173,16 +175,11 @@ fn privileged(source: &str) -> Result<String> {
 }
 
 /// Settings come from values.
-fn config(source: &str) -> Result<String> {
+fn config(source: &str, file: &str, of: &str) -> Result<String> {
     let (head, _) = source.split_once("\ndata:\n").context("no data")?;
     // What is said there of comments and defaults is said of a file that this one has not.
     let head = &head[head.find("apiVersion:").context("no object")?..];
-    let file = |name: &str, of: &str| {
-        format!(
-            "  {{{{- if .Values.{of}.enabled }}}}\n  {name}: |\n    {{{{- toYaml .Values.{of}.settings | nindent 4 }}}}\n  {{{{- end }}}}\n"
-        )
-    };
-    Ok(format!("{head}\ndata:\n{}{}", file("fairlead.yaml", "agent"), file("dns.yaml", "dns")))
+    Ok(format!("{head}\ndata:\n  {file}: |\n    {{{{- toYaml .Values.{of}.settings | nindent 4 }}}}\n"))
 }
 
 #[cfg(test)]
