@@ -100,8 +100,8 @@ pub struct Settings {
     /// kernel sockets and processes that no socket hook sees [default: the address of each Service by itself, 512 at most]
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = service_range)]
     pub service_ranges: Vec<IpNetwork>,
-    /// Prefixes in which externalIPs of Services are permitted; an empty list permits none. If unset, any that do not
-    /// belong to the cluster
+    /// Prefixes in which externalIPs of Services are permitted; an empty list permits none [default: any that do not belong to the
+    /// cluster]
     #[arg(long, value_name = "CIDR", value_delimiter = ',', num_args = 0..=1, require_equals = true)]
     pub external_ips: Option<Vec<IpNetwork>>,
     /// Prefixes in which pod addresses count on every node, besides the podCIDRs of their Node: for pools of other network
@@ -194,9 +194,9 @@ pub struct Settings {
     /// --parts policy]
     #[arg(long, value_name = "ADDR:PORT")]
     pub healthz_bind: Option<SocketAddr>,
-    /// Serve Prometheus metrics here: /metrics
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:10249")]
-    pub metrics_bind: SocketAddr,
+    /// Serve Prometheus metrics here: /metrics [default: 127.0.0.1:10249, 127.0.0.1:10247 with --parts policy]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics_bind: Option<SocketAddr>,
     /// Directory for pinned maps and programs. Its parent must be a bpf file system
     #[arg(long, default_value = "/sys/fs/bpf/fairlead", value_name = "DIR")]
     pub bpffs: PathBuf,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use fairlead_datapath::catalog::{Kind, TableId};
 use fairlead_datapath::drop::DropReason;
@@ -171,4 +172,47 @@ fn settings_of_the_config_map_are_documented() {
     let rows = table(SETTINGS, "| setting | default | meaning |");
     let documented: BTreeSet<String> = rows.iter().flat_map(|row| code(&row[0])).map(str::to_owned).collect();
     assert_eq!(documented, expected);
+}
+
+/// The settings of a program with what its help says of their defaults, by their names without case and separators.
+fn defaults(program: &str, arguments: &[&str]) -> BTreeMap<String, Option<String>> {
+    let program = fairlead_tests::binary(program).unwrap();
+    let help = Command::new(program).args(arguments).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let (_, settings) = help.split_once("\nSettings (also in the file").unwrap();
+    let flags = settings.split("\n      --").skip(1).map(|flag| {
+        let name = flag.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap().replace('-', "");
+        let default = flag.rsplit_once("[default: ").map(|(_, rest)| rest.split(']').next().unwrap().to_owned());
+        // A switch is off.
+        let is_switch = !flag.lines().next().unwrap().contains('<');
+        (name, default.or_else(|| is_switch.then(|| "false".to_owned())))
+    });
+    flags.collect()
+}
+
+/// Runs of digits.
+fn numbers(text: &str) -> Vec<&str> {
+    text.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty()).collect()
+}
+
+/// A default is what the program has: word for word where it is a value, and with the same numbers where it takes a sentence.
+#[test]
+fn defaults_of_settings_are_those_of_the_programs() {
+    let (agent, dns) = (defaults("fairlead", &["agent"]), defaults("fairlead-dns", &[]));
+    assert!(agent.len() > 30 && dns.len() > 20, "{agent:?}\n{dns:?}");
+    for row in table(SETTINGS, "| setting | default | meaning |") {
+        let name = code(&row[0]).next().unwrap();
+        let program = if row[2].starts_with("DNS: ") { &dns } else { &agent };
+        let default = program.get(&name.replace('.', "").to_lowercase()).unwrap_or_else(|| panic!("no flag for {name}"));
+        let said = row[1].replace(['`', '[', ']', '"', ','], "");
+        match default.as_deref() {
+            None => assert_eq!(said, "", "{name} has no default"),
+            Some(none) if ["none", "nowhere"].iter().any(|word| none.starts_with(word)) => assert_eq!(said, "", "{name}"),
+            Some(value) if said == value => {}
+            Some(sentence) => {
+                assert!(sentence.contains(' ') && !said.is_empty(), "{name}: {sentence:?}, not {said:?}");
+                assert_eq!(numbers(sentence), numbers(&said), "{name}: {sentence:?}, not {said:?}");
+            }
+        }
+    }
 }

@@ -23,6 +23,7 @@ mod sweep;
 mod wire;
 
 use std::future::pending;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,11 +64,11 @@ use wire::Wire;
 /// Inputs that may wait for the loop before their senders wait too.
 const QUEUE: usize = 1024;
 
-/// Where probes and load balancers look for health: kube-proxy's port.
-const HEALTHZ_PORT: u16 = 10256;
+/// Where probes and load balancers look for health, and scrapers for metrics: kube-proxy's ports.
+const PORTS: [u16; 2] = [10256, 10249];
 
 /// Where they look beside kube-proxy.
-const HEALTHZ_PORT_BESIDE: u16 = 10246;
+const PORTS_BESIDE: [u16; 2] = [10246, 10247];
 
 /// What to do when the address for health is taken.
 const HEALTHZ_TAKEN: &str = "if kube-proxy still runs on this node, remove it (kubectl -n kube-system delete daemonset \
@@ -162,8 +163,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         }
         (false, _) => Xdp::Off,
     };
-    let port = if parts.serves() { HEALTHZ_PORT } else { HEALTHZ_PORT_BESIDE };
-    let healthz = healthz_bind.unwrap_or_else(|| fairlead_observe::any(port));
+    let [health_port, metrics_port] = if parts.serves() { PORTS } else { PORTS_BESIDE };
+    let healthz = healthz_bind.unwrap_or_else(|| fairlead_observe::any(health_port));
+    let metrics = metrics_bind.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, metrics_port)));
     std::fs::create_dir_all(&run_dir).map_err(|source| DaemonError::RunDir { path: run_dir.clone(), source })?;
     let mut end = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
 
@@ -347,7 +349,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         shared: Arc::clone(&shared),
         tables: Arc::clone(&readable),
         drops: Arc::clone(&drops),
-        configuration: configuration(healthz, metrics_bind, &node_port_addresses),
+        configuration: configuration(healthz, metrics, &node_port_addresses),
     });
     let admin = Arc::new(Admin {
         shared: Arc::clone(&shared),
@@ -363,7 +365,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let patience = (api_server_patience > 0).then(|| Duration::from_secs(api_server_patience));
     let health = Arc::new(HealthServer { shared: Arc::clone(&shared), patience });
     tokio::spawn(async move { keep(healthz, "health", HEALTHZ_TAKEN, health).await });
-    tokio::spawn(async move { keep(metrics_bind, "metrics", METRICS_TAKEN, numbers).await });
+    tokio::spawn(async move { keep(metrics, "metrics", METRICS_TAKEN, numbers).await });
     let [terminate, interrupt] = &mut end;
     let conflist = Conflist::new(&cni_conf_dir, &cni_conf_name, &cni_socket, cni_chain);
     let (of_conflist, of_proxy) = (Arc::clone(&shared), Arc::clone(&shared));

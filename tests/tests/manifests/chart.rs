@@ -62,8 +62,8 @@ fn values_give_what_overlays_give() {
     same(&talos, overlay("talos"));
     let no_dns = json!({"enabled": false});
     same(&json!({"agent": {"settings": {"parts": "proxy"}}, "dns": no_dns}), overlay("proxy-only"));
-    let settings = json!({"parts": "policy", "metrics": {"bind": "127.0.0.1:10247"}});
-    same(&json!({"agent": {"settings": settings, "healthzPort": 10246}, "dns": no_dns}), overlay("policy-only"));
+    let policy = json!({"settings": {"parts": "policy"}, "healthzPort": 10246});
+    same(&json!({"agent": policy, "dns": no_dns}), overlay("policy-only"));
 }
 
 #[test]
