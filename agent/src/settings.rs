@@ -70,8 +70,8 @@ pub struct Settings {
     /// info,fairlead_agent::cni=debug. Change it at run time with fairlead log-level
     #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = log::DEFAULT, value_parser = log::filter)]
     pub log_level: String,
-    /// What runs on this node: everything, or one part beside the network of another plugin. Before this is changed on a node, run
-    /// `fairlead uninstall` there
+    /// What runs on this node: everything, or one part beside the network of another plugin. Must be the same on every node. Run
+    /// `fairlead uninstall` on each before this is changed
     #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
     pub parts: Parts,
     /// URL of the API server, as in https://192.0.2.1:6443. A real address, not that of the service `kubernetes`, which

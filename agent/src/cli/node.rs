@@ -273,13 +273,13 @@ pub(super) fn uninstall(args: &UninstallArgs, output: Output) -> Result<(), CliE
     report(&steps, output)
 }
 
+/// How an agent, and the keeper in its pod, leave a node: the DaemonSet runs on no node with this label.
+const STOP_IT: &str = "to uninstall this node, drain it and run `kubectl label node NODE fairlead.io/off=yes`; to uninstall all, run \
+                       `kubectl -n kube-system delete daemonset fairlead`; when the pod is gone, try again";
+
 fn refuse_beside_an_agent(run_dir: &Path) -> Result<(), CliError> {
     match Connection::ask(&run_dir.join("agent.sock"), &Request::Status) {
-        Ok(_) => Err(CliError::Usage(
-            "an agent is running on this node: stop it first (`kubectl -n kube-system delete daemonset fairlead`), \
-             then uninstall"
-                .to_owned(),
-        )),
+        Ok(_) => Err(CliError::Usage(format!("an agent is running on this node: {STOP_IT}"))),
         Err(_) => Ok(()),
     }
 }
@@ -293,11 +293,7 @@ fn take_keepers_place(run_dir: &Path) -> Result<Option<Lock>, CliError> {
         Err(_) if !Lock::is_held(&lock) => return Ok(None),
         Ok(None) | Err(_) => {}
     }
-    Err(CliError::Usage(
-        "`fairlead install --keep` is running on this node: stop it first (`kubectl -n kube-system delete daemonset fairlead`), \
-         then uninstall"
-            .to_owned(),
-    ))
+    Err(CliError::Usage(format!("`fairlead install --keep` is running on this node: {STOP_IT}")))
 }
 
 /// Shows what was done; what failed makes the command fail.

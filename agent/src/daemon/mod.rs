@@ -72,10 +72,12 @@ const PORTS_BESIDE: [u16; 2] = [10246, 10247];
 
 /// What to do when the address for health is taken.
 const HEALTHZ_TAKEN: &str = "if kube-proxy still runs on this node, remove it (kubectl -n kube-system delete daemonset \
-                             kube-proxy); if something else has the port, free it or choose another with --healthz-bind";
+                             kube-proxy; if other nodes still need it: manifests/book/src/operate/migrate.md#kube-proxy); if \
+                             something else has the port, free it or choose another with --healthz-bind";
 /// What to do when the address for metrics is taken.
 const METRICS_TAKEN: &str = "if kube-proxy still runs on this node, remove it (kubectl -n kube-system delete daemonset \
-                             kube-proxy); if something else has the port, free it or choose another with --metrics-bind";
+                             kube-proxy; if other nodes still need it: manifests/book/src/operate/migrate.md#kube-proxy); if \
+                             something else has the port, free it or choose another with --metrics-bind";
 
 /// How long the agent waits at its end for the loop.
 const END: Duration = Duration::from_secs(2);

@@ -235,7 +235,9 @@ pub fn kube_proxy(proxy: &Proxy) -> Option<Finding> {
             format!("kube-proxy is running{mode}{rules}"),
             "both implement services, and each drops or translates connections that the other does not know; Fairlead \
              does not touch kube-proxy's rules",
-            "kubectl -n kube-system delete daemonset kube-proxy; then remove its rules: kube-proxy --cleanup",
+            "kubectl -n kube-system delete daemonset kube-proxy, or, if other nodes still need it, exclude this node from it \
+             (manifests/book/src/operate/migrate.md#kube-proxy); then remove its rules: kube-proxy --cleanup. `kubeadm upgrade` \
+             brings it back: manifests/README.md#kubeadm",
         ));
     }
     (!seen.is_empty()).then(|| {

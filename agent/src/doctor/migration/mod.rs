@@ -118,8 +118,11 @@ fn cni(cni: &Cni) -> Option<Finding> {
     };
     Some(hinders(
         format!("pods are connected by another network plugin: {} in {directory}", others.join(", ")),
-        "pods keep the network that connected them, and have to be recreated",
-        format!("drain the node before its agent starts ({GUIDE}#pod-network): {order}"),
+        "pods keep the network that connected them until they are recreated; a drain leaves those of DaemonSets",
+        format!(
+            "drain the node before its agent starts ({GUIDE}#pod-network): {order}; then delete the pods that the drain has left, \
+             except those in the node's network ({GUIDE}#remaining-pods)"
+        ),
     ))
 }
 

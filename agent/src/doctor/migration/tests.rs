@@ -37,7 +37,7 @@ fn what_is_there_because_fairlead_is_not_yet_stops_nothing() {
     has(
         &found,
         Severity::Hinders,
-        &["10-flannel.conflist, 87-podman.conflist", "drain", "takes precedence and new pods join"],
+        &["10-flannel.conflist, 87-podman.conflist", "drain", "takes precedence and new pods join", "#remaining-pods"],
     );
     let mut earlier = facts();
     earlier.cni.files.insert(0, "05-cilium.conflist".into());
