@@ -7,6 +7,8 @@ use std::process::Command;
 
 use fairlead_datapath::catalog::{Kind, TableId};
 use fairlead_datapath::drop::DropReason;
+use fairlead_datapath::tables::peer::MAX_CIDRS;
+use fairlead_datapath::tables::policy::{MAX_PAGES, PAGE_BITS};
 use object::{File, Object as _, ObjectSection as _, ObjectSymbol as _};
 use serde_json::Value;
 
@@ -215,4 +217,24 @@ fn defaults_of_settings_are_those_of_the_programs() {
             }
         }
     }
+}
+
+/// The book's page of limits has the sizes of the tables that it names, and the three that no table has.
+#[test]
+fn limits_are_those_of_the_code() {
+    let rows = table("manifests/book/src/reference/limits.md", "| limit | table | of what | beyond it |");
+    let mut others = Vec::new();
+    for row in &rows {
+        let Some(name) = code(&row[1]).next() else {
+            others.push(row[0].as_str());
+            continue;
+        };
+        let id = TableId::ALL.iter().find(|id| id.info().name == name).unwrap_or_else(|| panic!("no table {name}"));
+        assert_eq!(row[0], grouped(id.info().elements), "{name}");
+        assert!(!row[3].is_empty(), "{name}");
+    }
+    let rules = grouped(u32::from(MAX_PAGES * PAGE_BITS));
+    assert_eq!(others, [grouped(MAX_CIDRS).as_str(), &rules, "512"]);
+    assert!(read("agent/src/plan/policy/mod.rs").contains("atoms: MAX_CIDRS as usize"));
+    assert!(read("agent/src/wiring/svc.rs").contains("pub const MOST: usize = 512;"));
 }
