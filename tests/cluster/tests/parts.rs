@@ -20,7 +20,15 @@ fn overlay(name: &str) -> Result<String> {
     Ok(fairlead_tree::path("manifests/overlays")?.join(name).display().to_string())
 }
 
-/// Applies an overlay, and waits until every pod of the tests has been found on its node.
+/// Waits until every pod of the tests has been found on its node. A server and a client; CoreDNS is somewhere.
+fn finds_pods(world: &World, node: &str) -> Result<()> {
+    let status = world.ask(node, &["status"])?;
+    let known = status["pods"].as_array().context("status lists pods")?.len();
+    ensure!(known >= 2, "{node}: {status:#}");
+    Ok(())
+}
+
+/// Applies an overlay, and waits until all is well on every node.
 fn install(world: &World, name: &str) -> Result<()> {
     world.cluster.kubectl(&["apply", "--kustomize", &overlay(name)?])?;
     if let Err(error) = world.system(&["rollout", "status", "daemonset/fairlead", "--timeout=120s"]) {
@@ -29,10 +37,9 @@ fn install(world: &World, name: &str) -> Result<()> {
     }
     for node in world.nodes() {
         wait(Duration::from_secs(30), || {
+            finds_pods(world, &node)?;
             let status = world.ask(&node, &["status"])?;
-            let known = status["pods"].as_array().context("status lists pods")?.len();
-            // A server and a client; CoreDNS is somewhere.
-            ensure!(known >= 2 && status["warnings"].as_array().is_some_and(Vec::is_empty), "{node}: {status:#}");
+            ensure!(status["warnings"].as_array().is_some_and(Vec::is_empty), "{node}: {status:#}");
             Ok(())
         })?;
     }
@@ -112,9 +119,10 @@ fn c54_c55_c56_one_part_beside_the_reference_bridge_plugin() -> Result<()> {
     }
     all_end_well(strain.start(&world, 3)?)?;
 
-    // Services in place of kube-proxy.
-    install(&world, "proxy-only")?;
+    // Services in place of kube-proxy. No agent is ready beside it, since it has the port for health.
+    world.cluster.kubectl(&["apply", "--kustomize", &overlay("proxy-only")?])?;
     for node in &nodes {
+        wait(Duration::from_secs(60), || finds_pods(&world, node))?;
         world.cluster.stop_kube_proxy(node)?;
     }
     world.cluster.kubectl(&["--namespace", SYSTEM, "rollout", "restart", "daemonset/fairlead"])?;
