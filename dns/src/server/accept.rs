@@ -3,10 +3,10 @@
 //! Places are shared as [`Crowd`] says: when they are all taken, the client with the most connections loses the one that
 //! has been idle longest; a connection with half a message is idle.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,14 +26,16 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How many bytes of responses may wait for clients that don't read, on all connections together. A connection with
 /// one more ends.
 const UNREAD: usize = 8 << 20;
+/// The same of one client, whose connections end before those of others. It has room for four of the largest responses.
+const UNREAD_EACH: usize = 256 << 10;
 /// How long connections may take to end when the server stops: as long as upstream servers may take to answer.
 const LAST: Duration = Duration::from_secs(5);
 
 /// What the connections of all listeners share.
 pub(super) struct Connections {
     crowd: Mutex<Crowd<IpAddr, oneshot::Sender<()>>>,
-    /// How many bytes of responses wait for clients.
-    unread: AtomicUsize,
+    /// Responses that wait for clients.
+    unread: Mutex<Unread>,
     complaints: Seldom,
     stop: watch::Sender<bool>,
 }
@@ -42,7 +44,7 @@ impl Connections {
     pub(super) fn new(bounds: Bounds) -> Self {
         let complaints = Seldom::new(Duration::from_mins(1));
         let (crowd, stop) = (Mutex::new(Crowd::new(bounds)), watch::Sender::new(false));
-        Self { crowd, unread: AtomicUsize::new(0), complaints, stop }
+        Self { crowd, unread: Mutex::default(), complaints, stop }
     }
 
     /// Has every connection end when what it waits for is answered, and none accepted any more.
@@ -52,6 +54,10 @@ impl Connections {
 
     fn crowd(&self) -> MutexGuard<'_, Crowd<IpAddr, oneshot::Sender<()>>> {
         self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unread(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for a connection of this client; the second end says when it is taken away.
@@ -66,7 +72,7 @@ impl Connections {
             stats.tcp_evicted.increment();
         }
         stats.tcp_connections.increment();
-        Some((Arc::new(Seat { all: Arc::clone(self), place }), gone))
+        Some((Arc::new(Seat { all: Arc::clone(self), place, client }), gone))
     }
 }
 
@@ -74,6 +80,7 @@ impl Connections {
 pub(super) struct Seat {
     pub(super) all: Arc<Connections>,
     place: Place,
+    client: IpAddr,
 }
 
 impl Seat {
@@ -115,25 +122,61 @@ impl Stop {
     }
 }
 
+/// How many bytes wait for clients.
+#[derive(Debug, Default)]
+struct Unread {
+    all: usize,
+    by_client: HashMap<IpAddr, usize>,
+}
+
+impl Unread {
+    /// More wait for a client, if they may.
+    fn take(&mut self, client: IpAddr, bytes: usize) -> bool {
+        let own = self.by_client.get(&client).copied().unwrap_or_default();
+        let may = own + bytes <= UNREAD_EACH && self.all + bytes <= UNREAD;
+        if may {
+            self.by_client.insert(client, own + bytes);
+            self.all += bytes;
+        }
+        may
+    }
+
+    fn give_back(&mut self, client: IpAddr, bytes: usize) {
+        self.all -= bytes;
+        if let Some(own) = self.by_client.get_mut(&client) {
+            *own -= bytes;
+            if *own == 0 {
+                self.by_client.remove(&client);
+            }
+        }
+    }
+}
+
 /// Bytes that wait for a client.
 pub(super) struct Share {
     all: Arc<Connections>,
+    client: IpAddr,
     bytes: usize,
 }
 
 impl Share {
-    pub(super) fn take(all: &Arc<Connections>, bytes: usize) -> io::Result<Self> {
-        let share = Self { all: Arc::clone(all), bytes };
-        if all.unread.fetch_add(bytes, Ordering::Relaxed) + bytes > UNREAD {
-            return Err(io::Error::other("too many responses wait for clients that don't read them"));
+    /// Takes it of what the client of a connection may have.
+    pub(super) fn take(seat: &Seat, bytes: usize) -> io::Result<Self> {
+        Self::of(&seat.all, seat.client, bytes)
+    }
+
+    fn of(all: &Arc<Connections>, client: IpAddr, bytes: usize) -> io::Result<Self> {
+        if all.unread().take(client, bytes) {
+            Ok(Self { all: Arc::clone(all), client, bytes })
+        } else {
+            Err(io::Error::other("too many responses wait for clients that don't read them"))
         }
-        Ok(share)
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.all.unread.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.all.unread().give_back(self.client, self.bytes);
     }
 }
 
@@ -213,12 +256,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_clients_leave_unread_is_bounded_for_all_together() {
+    fn what_clients_leave_unread_is_bounded_for_each_and_for_all_together() {
         let connections = Arc::new(Connections::new(Bounds { all: 1, each: 1 }));
-        let most: Vec<Share> = (0..128).map(|_| Share::take(&connections, 64 << 10).unwrap()).collect();
-        let refused = Share::take(&connections, 1).map(drop).unwrap_err();
+        let client = |n: u8| IpAddr::from([10, 244, 1, n]);
+        // All that it is given.
+        let takes = |n: u8| std::iter::repeat(n).map_while(|n| Share::of(&connections, client(n), 1 << 10).ok());
+        let mut held: Vec<Share> = takes(0).collect();
+        assert_eq!(held.len() << 10, UNREAD_EACH);
+        (1..100).for_each(|n| held.extend(takes(n)));
+        assert_eq!(held.len() << 10, UNREAD);
+        let refused = Share::of(&connections, client(100), 1).map(drop).unwrap_err();
         assert!(refused.to_string().contains("don't read"), "{refused}");
-        drop(most);
-        assert!(Share::take(&connections, UNREAD).is_ok(), "what was refused has taken nothing");
+        drop(held);
+        assert!(takes(0).next().is_some());
+        let unread = connections.unread();
+        assert!(unread.all == 0 && unread.by_client.is_empty(), "what was refused has taken nothing");
     }
 }

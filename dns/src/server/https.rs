@@ -108,7 +108,7 @@ async fn exchange(
     message: Vec<u8>,
     mut respond: SendResponse<Bytes>,
     client: SocketAddr,
-    seat: &Seat,
+    seat: &Arc<Seat>,
 ) {
     let (replies, mut ready) = Replies::new(seat);
     // There is one response, and room for it.

@@ -166,16 +166,16 @@ pub(super) struct Reply {
 #[derive(Clone)]
 pub(super) struct Replies {
     to: mpsc::Sender<Reply>,
-    connections: Arc<Connections>,
+    seat: Arc<Seat>,
     /// Something is missing, so nothing more can be sent.
     cut_off: Arc<AtomicBool>,
 }
 
 impl Replies {
     /// Room for one response that is to be written; whoever has the next waits.
-    pub(super) fn new(seat: &Seat) -> (Self, mpsc::Receiver<Reply>) {
+    pub(super) fn new(seat: &Arc<Seat>) -> (Self, mpsc::Receiver<Reply>) {
         let (to, ready) = mpsc::channel(1);
-        (Self { to, connections: Arc::clone(&seat.all), cut_off: Arc::default() }, ready)
+        (Self { to, seat: Arc::clone(seat), cut_off: Arc::default() }, ready)
     }
 
     async fn give(&self, bytes: Vec<u8>) -> Result<(), NetError> {
@@ -183,7 +183,7 @@ impl Replies {
             self.cut_off.store(true, Ordering::Relaxed);
             NetError::from(error)
         };
-        let share = Share::take(&self.connections, bytes.len()).map_err(|error| cut_off(error.to_string()))?;
+        let share = Share::take(&self.seat, bytes.len()).map_err(|error| cut_off(error.to_string()))?;
         self.to.send(Reply { bytes, _share: share }).await.map_err(|_| cut_off("the connection has ended".to_owned()))
     }
 }

@@ -224,7 +224,7 @@ impl Connection {
             Err(error) => return Err(error),
         };
         let Some(rest) = frame.get(sent..).filter(|rest| !rest.is_empty()) else { return Ok(()) };
-        let _share = Share::take(&self.seat.all, frame.len())?;
+        let _share = Share::take(&self.seat, frame.len())?;
         timeout(SLOW, self.stream.write_all(rest)).await?
     }
 }
