@@ -81,7 +81,7 @@ pub struct Network {
     pub mtu: u32,
     /// The node's own addresses, one of a family at most.
     pub addresses: Vec<IpAddr>,
-    /// The networks that its uplinks are on.
+    /// The networks that this interface is on.
     pub subnets: Vec<IpNetwork>,
     /// Whether packets to other nodes go through the tunnel, and whose come from there.
     pub tunnel: TunnelSettings,

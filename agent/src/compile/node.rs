@@ -43,11 +43,13 @@ pub fn network(uplinks: &[Uplink], addresses: &[IpAddr], node: Option<&Node>, tu
     };
     let addresses: Vec<_> = [true, false].into_iter().filter_map(of_family).collect();
     let has = |uplink: &&&Uplink| uplink.addresses.iter().any(|(ip, _)| addresses.contains(ip));
+    let between = uplinks.iter().find(has).or_else(|| uplinks.first());
     Network {
-        ifindex: uplinks.iter().find(has).or_else(|| uplinks.first()).map_or(0, |uplink| uplink.ifindex),
+        ifindex: between.map_or(0, |uplink| uplink.ifindex),
         mtu: uplinks.iter().map(|uplink| uplink.mtu).min().unwrap_or(MTU),
         addresses,
-        subnets: uplinks.iter().flat_map(|uplink| uplink.subnets()).collect(),
+        // Programs send what goes directly to other nodes by that one interface.
+        subnets: between.into_iter().flat_map(|uplink| uplink.subnets()).collect(),
         tunnel,
     }
 }
@@ -204,7 +206,8 @@ mod tests {
     }
 
     fn uplink(ifindex: u32, mtu: u32, addresses: &[&str]) -> Uplink {
-        let addresses = addresses.iter().map(|text| (text.parse().unwrap(), 64)).collect();
+        let prefix = |ip: IpAddr| if ip.is_ipv4() { 24 } else { 64 };
+        let addresses = addresses.iter().map(|text| text.parse().unwrap()).map(|ip| (ip, prefix(ip))).collect();
         Uplink {
             ifindex,
             name: format!("eth{ifindex}"),
@@ -230,6 +233,26 @@ mod tests {
         assert!(before.contains(&"fe80::1".parse::<IpAddr>().unwrap()), "{before:?}");
         let container = Uplink { is_primary: false, ..uplink(9, 1500, &["10.1.0.1", "169.254.3.4", "fe80::9"]) };
         assert_eq!(own(&[first, container]), before);
+    }
+
+    #[test]
+    fn nodes_on_the_networks_of_one_uplink_alone_are_reached_directly() {
+        use crate::network::{Tunnel, VXLAN_PORT, Way};
+        let uplinks = [uplink(2, 1500, &["10.0.0.1"]), uplink(3, 1500, &["fd00:172:18::11"])];
+        let tunnel = TunnelSettings { when: Tunnel::Auto, port: VXLAN_PORT, ..TunnelSettings::default() };
+        let found = network(&uplinks, &[], None, tunnel);
+        let other = Node {
+            name: "n".into(),
+            labels: [].into(),
+            zone: None,
+            internal_ips: ["10.0.0.2", "fd00:172:18::12"].map(|ip| ip.parse().unwrap()).into(),
+            external_ips: vec![],
+            pod_cidrs: vec![],
+            annotated: None,
+            leaving: false,
+        };
+        assert_eq!(found.ifindex, 2);
+        assert_eq!([true, false].map(|v4| found.way(&other, v4)), [Way::Direct(other.internal_ips[0]), Way::Tunnel]);
     }
 
     #[test]
