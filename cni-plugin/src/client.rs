@@ -14,12 +14,14 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use crate::Error;
 use crate::protocol::{Attachment, Failure, Reply, Request, Reservation};
 
-/// How long ADD waits for an agent that restarts, on a node that was ready before.
-const RESTART_PATIENCE: Duration = Duration::from_secs(5);
+/// How long ADD waits for an agent that restarts, on a node that was ready before. On a node whose CPUs are all in use a start takes
+/// many times what it takes elsewhere.
+const RESTART_PATIENCE: Duration = Duration::from_secs(20);
 const RESTART_POLL: Duration = Duration::from_millis(50);
 
-/// How long a verb may take with the agent. The agent gives up earlier (10 s), so that its reason arrives.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a verb may take with the agent. The agent gives up earlier, so that its reason arrives: an ADD may wait 16 s for
+/// addresses and then 10 s for its policy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The least that a system call may take: the kernel reads zero as for ever.
 const LEAST: Duration = Duration::from_millis(1);

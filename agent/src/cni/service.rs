@@ -24,8 +24,8 @@ use crate::wiring::{PodLink, PodLinks, WiringError};
 
 /// How long an ADD waits for the agent to be ready, and how long for the pod's policy.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the first step of an ADD may wait in all for what others have to do: the plugin waits 20 seconds for the answer, and
-/// what is wrong then is better said than that nobody answered.
+/// How long the first step of an ADD may wait in all for what others have to do: the plugin waits 30 seconds for both, and what is
+/// wrong then is better said than that nobody answered.
 const RESERVE_PATIENCE: Duration = Duration::from_secs(16);
 /// How long a DEL waits for the datapath: the plugin waits seven seconds for the answer.
 const DETACH_PATIENCE: Duration = Duration::from_secs(5);
