@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use fairlead_objects::names::{Ask, LONGEST, MOST_ADDRESSES, Reply, SOCKET, Said};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::net::unix::OwnedWriteHalf;
+use fairlead_objects::names::{Ask, Line, MOST_ADDRESSES, Reply, SOCKET, Said};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime;
 use tokio::sync::{Notify, oneshot};
@@ -112,7 +110,7 @@ impl Told {
 struct Asked {
     ask: Ask,
     since: Instant,
-    to: Rc<OwnedWriteHalf>,
+    to: Rc<Line>,
 }
 
 impl Asked {
@@ -125,7 +123,7 @@ impl Asked {
     fn reply(&self, said: Said, told: &Told) {
         told.count(said);
         let line = Reply { id: self.ask.id, said }.encode();
-        match self.to.try_write(&line) {
+        match self.to.write(&line) {
             Ok(written) if written == line.len() => {}
             result => debug!(?result, "can't reply to the DNS server"),
         }
@@ -285,20 +283,14 @@ impl Server {
 }
 
 async fn converse(stream: UnixStream, waiting: &Waiting) -> io::Result<()> {
-    let (read, write) = stream.into_split();
-    let (mut read, write) = (BufReader::new(read), Rc::new(write));
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let most = LONGEST as u64;
-        if (&mut read).take(most).read_until(b'\n', &mut line).await? == 0 {
-            return Ok(());
-        }
-        let Ok(ask) = Ask::decode(&line) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it asked what nobody understands"));
-        };
-        waiting.push(Asked { ask, since: Instant::now(), to: Rc::clone(&write) });
-    }
+    let line = Rc::new(Line::new(stream)?);
+    let asks = line.listen(|bytes| {
+        let ask = Ask::decode(bytes)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it asked what nobody understands"))?;
+        waiting.push(Asked { ask, since: Instant::now(), to: Rc::clone(&line) });
+        Ok(())
+    });
+    asks.await
 }
 
 #[cfg(test)]

@@ -8,10 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fairlead_objects::names::{Ask, LONGEST, Reply, Said};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use fairlead_objects::names::{Ask, Line, Reply, Said};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -20,6 +18,9 @@ pub const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Bytes of questions that wait to be written.
 const MOST_WAITING: usize = 256 << 10;
+
+/// How soon a socket that had no room for a question is tried again.
+const ROOM: Duration = Duration::from_millis(1);
 
 /// How soon an agent that is not there is looked for again: within the patience of a question.
 const RETRY: Duration = Duration::from_millis(20);
@@ -30,20 +31,20 @@ pub(super) type Tell = Box<dyn FnOnce(Option<Said>) + Send>;
 /// The agent, while it is there.
 #[derive(Debug)]
 pub(super) struct Agent {
-    line: watch::Sender<Option<Arc<Line>>>,
+    talk: watch::Sender<Option<Arc<Talk>>>,
 }
 
 /// A connection. Who asks writes to it at once, whatever thread that is: to hand the question to another one first would take as
 /// long as the agent does.
 #[derive(Debug)]
-struct Line {
-    write: OwnedWriteHalf,
+struct Talk {
+    line: Line,
     /// What the socket had no room for.
     rest: Mutex<Vec<u8>>,
     /// There is such a rest.
     rests: Notify,
     waiting: Mutex<Waiting>,
-    /// Somebody waits where nobody has.
+    /// Somebody waits, and nobody looks when that ends.
     comes: Notify,
     next: AtomicU64,
 }
@@ -53,8 +54,20 @@ struct Line {
 struct Waiting {
     /// By the numbers of their questions, which ascend: so do their ends.
     tells: BTreeMap<u64, (Instant, Tell)>,
+    /// Nobody looks when waits end. Who asks wakes that task only then: to wake it for each question takes as long as a wake of the
+    /// agent, and takes a CPU from it.
+    is_idle: bool,
     /// The agent has hung up.
     is_over: bool,
+}
+
+impl Waiting {
+    /// When the first wait ends. Who asks this sleeps until then, or until somebody comes.
+    fn first_end(&mut self) -> Option<Instant> {
+        let first = self.tells.first_key_value().map(|(_, (end, _))| *end);
+        self.is_idle = first.is_none();
+        first
+    }
 }
 
 impl std::fmt::Debug for Waiting {
@@ -63,16 +76,16 @@ impl std::fmt::Debug for Waiting {
     }
 }
 
-impl Line {
-    fn new(write: OwnedWriteHalf) -> Self {
-        Self {
-            write,
+impl Talk {
+    fn new(stream: UnixStream) -> io::Result<Self> {
+        Ok(Self {
+            line: Line::new(stream)?,
             rest: Mutex::default(),
             rests: Notify::new(),
             waiting: Mutex::default(),
             comes: Notify::new(),
             next: AtomicU64::new(0),
-        }
+        })
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -91,11 +104,11 @@ impl Line {
         }
         // With the lock, so that they ascend.
         ask.id = self.next.fetch_add(1, Ordering::Relaxed);
-        let is_first = waiting.tells.is_empty();
+        let was_idle = std::mem::take(&mut waiting.is_idle);
         waiting.tells.insert(ask.id, (Instant::now() + PATIENCE, tell));
         drop(waiting);
         // Whether it is written or not: others may wait behind it by now.
-        if is_first {
+        if was_idle {
             self.comes.notify_one();
         }
         if self.write(&ask.encode()) {
@@ -119,7 +132,7 @@ impl Line {
             return false;
         }
         // What an error means is heard by who reads.
-        let written = if rest.is_empty() { self.write.try_write(line).unwrap_or_default() } else { 0 };
+        let written = if rest.is_empty() { self.line.write(line).unwrap_or_default() } else { 0 };
         let left = line.get(written..).unwrap_or_default();
         if !left.is_empty() {
             rest.extend_from_slice(left);
@@ -134,37 +147,31 @@ impl Line {
         loop {
             self.rests.notified().await;
             while !self.rest().is_empty() {
-                self.write.writable().await?;
+                sleep(ROOM).await;
                 let mut rest = self.rest();
-                match self.write.try_write(&rest) {
+                match self.line.write(&rest) {
                     Ok(written) => drop(rest.drain(..written)),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                     Err(error) => return Err(error),
                 }
             }
         }
     }
 
-    async fn listen(&self, read: OwnedReadHalf) -> io::Result<()> {
-        let (mut read, mut line) = (BufReader::new(read), Vec::new());
-        loop {
-            line.clear();
-            if (&mut read).take(LONGEST as u64).read_until(b'\n', &mut line).await? == 0 {
-                return Ok(());
-            }
-            let reply = Reply::decode(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            // Nobody waits for it any more if it took too long.
-            let waited = self.waiting().tells.remove(&reply.id);
-            if let Some((_, told)) = waited {
-                tell(told, Some(reply.said));
-            }
+    fn hear(&self, line: &[u8]) -> io::Result<()> {
+        let reply = Reply::decode(line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        // Nobody waits for it any more if it took too long.
+        let waited = self.waiting().tells.remove(&reply.id);
+        if let Some((_, told)) = waited {
+            tell(told, Some(reply.said));
         }
+        Ok(())
     }
 
     /// Tells those that have waited for long enough.
     async fn end_waits(&self) -> io::Result<()> {
         loop {
-            let first = self.waiting().tells.first_key_value().map(|(_, (end, _))| *end);
+            let first = self.waiting().first_end();
             let Some(first) = first else {
                 self.comes.notified().await;
                 continue;
@@ -202,42 +209,56 @@ fn tell(told: Tell, said: Option<Said>) {
 impl Agent {
     /// Keeps a connection, in the current runtime.
     pub(super) fn connect(socket: &Path) -> Arc<Self> {
-        let agent = Arc::new(Self { line: watch::Sender::new(None) });
+        let agent = Arc::new(Self { talk: watch::Sender::new(None) });
         tokio::spawn(keep(Arc::clone(&agent), socket.to_owned()));
         agent
     }
 
+    /// Holds a connection until its end.
+    async fn hold(&self, talk: Talk) -> io::Result<()> {
+        let talk = Arc::new(talk);
+        self.talk.send_replace(Some(Arc::clone(&talk)));
+        let ended = tokio::select! {
+            ended = talk.line.listen(|line| talk.hear(line)) => ended,
+            ended = talk.write_rest() => ended,
+            ended = talk.end_waits() => ended,
+        };
+        self.talk.send_replace(None);
+        talk.end();
+        ended
+    }
+
     /// Says what a client is given, if the agent is there.
     pub(super) fn say(&self, mut ask: Ask) -> bool {
-        let line = self.line.borrow().clone();
-        line.is_some_and(|line| line.say(&mut ask))
+        let talk = self.talk.borrow().clone();
+        talk.is_some_and(|talk| talk.say(&mut ask))
     }
 
     /// Asks, from any thread, and `tell` hears what the agent says. Both are given back if it is not there.
     pub(super) fn ask_at_once(&self, mut ask: Ask, tell: Tell) -> Result<(), (Ask, Tell)> {
-        let line = self.line.borrow().clone();
-        match line {
-            Some(line) => line.ask(&mut ask, tell).map_err(|tell| (ask, tell)),
+        let talk = self.talk.borrow().clone();
+        match talk {
+            Some(talk) => talk.ask(&mut ask, tell).map_err(|tell| (ask, tell)),
             None => Err((ask, tell)),
         }
     }
 
     /// Asks, and waits for a short time. `None`: nobody has said anything.
     pub(super) async fn ask(&self, mut ask: Ask) -> Option<Said> {
-        let mut lines = self.line.subscribe();
+        let mut talks = self.talk.subscribe();
         let asked = async {
-            let line = loop {
-                let line = lines.borrow_and_update().clone();
-                match line {
-                    Some(line) => break line,
-                    None => lines.changed().await.ok()?,
+            let talk = loop {
+                let talk = talks.borrow_and_update().clone();
+                match talk {
+                    Some(talk) => break talk,
+                    None => talks.changed().await.ok()?,
                 }
             };
             let (tell, told) = oneshot::channel();
             let tell = move |said| {
                 let _gave_up = tell.send(said);
             };
-            line.ask(&mut ask, Box::new(tell)).ok()?;
+            talk.ask(&mut ask, Box::new(tell)).ok()?;
             told.await.ok().flatten()
         };
         timeout(PATIENCE, asked).await.ok().flatten()
@@ -251,16 +272,10 @@ async fn keep(agent: Arc<Agent>, socket: PathBuf) {
             Ok(stream) => {
                 tracing::info!(socket = %socket.display(), "asking the node's agent which names open what");
                 complaint.clear();
-                let (read, write) = stream.into_split();
-                let line = Arc::new(Line::new(write));
-                agent.line.send_replace(Some(Arc::clone(&line)));
-                let ended = tokio::select! {
-                    ended = line.listen(read) => ended,
-                    ended = line.write_rest() => ended,
-                    ended = line.end_waits() => ended,
+                let ended = match Talk::new(stream) {
+                    Ok(talk) => agent.hold(talk).await,
+                    Err(error) => Err(error),
                 };
-                agent.line.send_replace(None);
-                line.end();
                 tracing::info!(error = ended.err().map(|error| error.to_string()), "the node's agent hung up");
             }
             Err(error) => {
@@ -280,7 +295,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::UnixListener;
     use tokio::runtime::Handle;
 
@@ -315,7 +330,7 @@ mod tests {
         /// The agent's side of the next connection.
         async fn accept(&self) -> BufReader<UnixStream> {
             let (stream, _) = self.listener.accept().await.unwrap();
-            while self.agent.line.borrow().is_none() {
+            while self.agent.talk.borrow().is_none() {
                 sleep(Duration::from_millis(1)).await;
             }
             BufReader::new(stream)
@@ -412,7 +427,7 @@ mod tests {
         let agent = stage.accept().await;
         let begin = Instant::now();
         assert!(stage.ask("a.example"));
-        let line = stage.agent.line.borrow().clone().unwrap();
+        let line = stage.agent.talk.borrow().clone().unwrap();
         drop(agent);
         let mut heard = BTreeMap::new();
         until(|| {

@@ -2,7 +2,9 @@
 //! other about them.
 
 mod domain;
+mod line;
 mod protocol;
 
 pub use domain::{DomainName, DomainNames};
+pub use line::Line;
 pub use protocol::{Ask, LONGEST, MOST_ADDRESSES, NameRules, RULES, Reply, SOCKET, Said, Unreadable};
