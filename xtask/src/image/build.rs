@@ -17,11 +17,30 @@ pub(super) type Program = (&'static str, &'static str);
 pub(super) const PROGRAMS: [Program; 3] =
     [("fairlead-agent", "fairlead"), ("fairlead-cni", "fairlead-cni"), ("fairlead-dns", "fairlead-dns")];
 
+/// How they are built: a profile of the workspace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Profile {
+    #[default]
+    Release,
+    /// As what is released: smaller, and slow to build.
+    Small,
+}
+
+impl Profile {
+    /// Its name, which is that of cargo's folder too.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Small => "small",
+        }
+    }
+}
+
 /// Builds the programs for an architecture and returns each with its name.
 ///
 /// With glibc, not musl: rustup brings only the machine's own target everywhere, and a static glibc answers host names
 /// from /etc/hosts and DNS by itself.
-pub(super) fn programs(arch: Arch, wanted: &[Program]) -> Result<Vec<(&'static str, Vec<u8>)>> {
+pub(super) fn programs(arch: Arch, profile: Profile, wanted: &[Program]) -> Result<Vec<(&'static str, Vec<u8>)>> {
     if !arch.is_host() {
         Part::Arm64Compiler.require()?;
     }
@@ -29,14 +48,14 @@ pub(super) fn programs(arch: Arch, wanted: &[Program]) -> Result<Vec<(&'static s
     flags.extend(remap::flags(None)?);
     let mut command = run::cargo();
     command
-        .args(["build", "--locked", "--release"])
+        .args(["build", "--locked", "--profile", profile.name()])
         .args(wanted.iter().flat_map(|(package, program)| ["--package", package, "--bin", program]));
     arch.select(&mut command)
         .env("CARGO_TARGET_DIR", target())
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env_remove("RUSTFLAGS");
     run::run(&mut command)?;
-    wanted.iter().map(|(_, program)| Ok((*program, read(&place(arch).join(program))?))).collect()
+    wanted.iter().map(|(_, program)| Ok((*program, read(&place(arch, profile).join(program))?))).collect()
 }
 
 /// A directory and, by `--target`, flags of their own: build scripts and the host's builds never see them.
@@ -45,8 +64,8 @@ fn target() -> PathBuf {
 }
 
 /// Where the programs of an architecture are, once they are built.
-pub(super) fn place(arch: Arch) -> PathBuf {
-    target().join(arch.triple()).join("release")
+pub(super) fn place(arch: Arch, profile: Profile) -> PathBuf {
+    target().join(arch.triple()).join(profile.name())
 }
 
 /// The content of a file.

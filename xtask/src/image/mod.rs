@@ -18,6 +18,7 @@ use fairlead_cluster::LAB_IMAGE;
 use crate::{arch::Arch, paths, run, test};
 
 use archive::Tree;
+use build::Profile;
 use engine::Engine;
 use oci::About;
 
@@ -28,8 +29,11 @@ pub(crate) const NAME: &str = concat!("localhost/fairlead:", env!("CARGO_PKG_VER
 /// The most bytes that the archive may have. Nodes load it before they have a network.
 const LIMIT: usize = 40_000_000;
 
+/// The same of the small one.
+const SMALL_LIMIT: usize = 18_000_000;
+
 /// Builds the container image, an archive that every engine loads
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Image {
     /// Where to write the archive [default: image/fairlead.tar in cargo's target directory]
     #[arg(short, long, value_name = "FILE")]
@@ -45,13 +49,16 @@ pub(crate) struct Image {
     /// Also write the list of what its programs are made of: CycloneDX, as JSON
     #[arg(long, value_name = "FILE")]
     sbom: Option<PathBuf>,
+    /// Build what is released: less than half as large, and slow to build (link-time optimisation of everything)
+    #[arg(long)]
+    small: bool,
 }
 
 impl Image {
     pub(crate) fn run(&self) -> Result<()> {
         let path = self.output.clone().unwrap_or_else(default_path);
         let archs = self.archs()?;
-        write(&archs, &path)?;
+        write(&archs, self.profile(), &path)?;
         if let Some(list) = &self.sbom {
             sbom::write(&build::PROGRAMS.map(|(package, _)| package), &archs, list)?;
         }
@@ -60,6 +67,10 @@ impl Image {
             run::run(&mut engine.load(&path)?)?;
         }
         Ok(())
+    }
+
+    const fn profile(&self) -> Profile {
+        if self.small { Profile::Small } else { Profile::Release }
     }
 
     /// Each that is wanted once, in an order that is always the same.
@@ -72,19 +83,19 @@ impl Image {
 }
 
 /// Builds the image of static programs into an archive, for each architecture.
-fn write(archs: &[Arch], path: &Path) -> Result<()> {
+fn write(archs: &[Arch], profile: Profile, path: &Path) -> Result<()> {
     let mut images = Vec::new();
     for arch in archs {
         run::say(format!("building static programs for {}", arch.name()));
         let mut root = Tree::default();
-        for (name, data) in build::programs(*arch, &build::PROGRAMS)? {
+        for (name, data) in build::programs(*arch, profile, &build::PROGRAMS)? {
             println!("{name}: {}", megabytes(data.len()));
             root.file(&format!("usr/bin/{name}"), 0o755, data);
         }
         images.push((*arch, root));
     }
     let size = pack(&images, NAME, "/usr/bin/fairlead", path)?;
-    let limit = LIMIT * archs.len();
+    let limit = archs.len() * if profile == Profile::Small { SMALL_LIMIT } else { LIMIT };
     if size > limit {
         bail!("the image has {}, and at most {} are allowed: what made it grow?", megabytes(size), megabytes(limit));
     }
@@ -122,14 +133,14 @@ pub(crate) fn build_lab() -> Result<PathBuf> {
 
 /// Builds the archive where it is looked for by default.
 pub(crate) fn build_default() -> Result<PathBuf> {
-    Image { output: None, arch: Vec::new(), load_into: Vec::new(), sbom: None }.run()?;
+    Image::default().run()?;
     Ok(default_path())
 }
 
 /// Builds the image of several architectures, in an archive beside the default one, and says where the programs of one of them are.
 pub(crate) fn build_index(archs: &[Arch], of: Arch) -> Result<Vec<PathBuf>> {
-    write(archs, &paths::target().join("image/fairlead-index.tar"))?;
-    Ok(build::PROGRAMS.map(|(_, program)| build::place(of).join(program)).into())
+    write(archs, Profile::default(), &paths::target().join("image/fairlead-index.tar"))?;
+    Ok(build::PROGRAMS.map(|(_, program)| build::place(of, Profile::default()).join(program)).into())
 }
 
 fn default_path() -> PathBuf {
@@ -166,7 +177,7 @@ mod tests {
 
     #[test]
     fn an_architecture_is_there_once_and_in_order() {
-        let image = |arch: &[Arch]| Image { output: None, arch: arch.to_vec(), load_into: Vec::new(), sbom: None };
+        let image = |arch: &[Arch]| Image { arch: arch.to_vec(), ..Image::default() };
         assert_eq!(image(&[Arch::Arm64, Arch::Amd64, Arch::Arm64]).archs().unwrap(), [Arch::Amd64, Arch::Arm64]);
         assert_eq!(image(&[]).archs().unwrap(), [Arch::host().unwrap()]);
     }
