@@ -43,8 +43,12 @@ const DRAWS: u32 = 16;
 /// first number of seconds, then for its second.
 const LAST: u32 = 24;
 
+/// And more of those, for a question of a pod that is above its share: few of the ports in use may be its own, and answered for a while.
+/// Where it is one of sixteen, one in a thousand questions finds none.
+const OF_ITS_OWN: u32 = 64;
+
 /// Rounds of the search.
-const ROUNDS: u32 = OWN + 1 + DRAWS + LAST;
+const ROUNDS: u32 = OWN + 1 + DRAWS + LAST + OF_ITS_OWN;
 
 /// Seconds after its last packet from which on an answered question gives up its port when ports are short.
 const IDLE: [u32; 2] = [10, 1];
@@ -166,7 +170,7 @@ fn aim<K: Kernel>(k: &K, w: &mut Walk, round: u32, host: bool) -> Aim {
         if draft.over != 0 {
             draft.idle = IDLE[1];
         } else if round > OWN + DRAWS {
-            if draft.pressure != Pressure::SHORT {
+            if draft.pressure != Pressure::SHORT || round > OWN + DRAWS + LAST {
                 return Aim::Stop;
             }
             draft.idle = if round <= OWN + DRAWS + LAST / 2 { IDLE[0] } else { IDLE[1] };

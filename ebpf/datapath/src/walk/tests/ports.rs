@@ -224,6 +224,29 @@ fn a_pod_has_its_share_of_a_crowded_destination_and_leaves_the_last_to_who_has_f
 }
 
 #[test]
+fn a_pod_above_its_share_finds_the_few_questions_of_its_own_that_were_answered() {
+    let mut node = Node::new();
+    node.host.config.snat_count = 4096;
+    crowd(&mut node, 1100, &[0]);
+    crowd(&mut node, 2500, &[1, 2, 3]);
+    let ask = |port: u16| udp((Node::pod(0, false), port), (Node::world(false), 53)).frame();
+    // A tenth of all ports in use.
+    let mut answered = 0;
+    for port in 1024..1024 + 4096 {
+        let mut back = udp((Node::world(false), 53), (Node::address(false), port)).frame();
+        if answered < 364 && node.arrives(&mut back) == Landed::Pod(0) {
+            answered += 1;
+        }
+    }
+    assert_eq!(answered, 364);
+    node.host.now += 2;
+    for port in 50_000..50_100 {
+        assert_eq!(node.pod_sends(0, &mut ask(port)), Landed::Outside, "{port}");
+    }
+    assert_eq!(node.host.flows.counts(), node.host.flows.recounted(SEED));
+}
+
+#[test]
 fn when_ports_are_short_a_question_that_was_answered_gives_its_own_up_and_what_lives_does_not() {
     let mut node = Node::new();
     node.host.config.snat_count = 64;
