@@ -19,7 +19,7 @@ use crate::{
     tally::Tally,
 };
 use qemu::Machine;
-use report::Report;
+use report::{RUNNING, Report};
 
 const VERIFIER: &str = "fairlead-verifier";
 
@@ -77,7 +77,7 @@ impl Vm {
             return self.labs();
         }
         ensure!(
-            self.kernel != "running" || self.wants("running"),
+            self.kernel != RUNNING || self.wants(RUNNING),
             "the running kernel is not of {}: give another --kernel",
             self.arch.name()
         );
@@ -96,12 +96,12 @@ impl Vm {
         let frames = self.frames.then(|| frames::record("walk::tests")).transpose()?;
 
         let mut reports = Vec::new();
-        if self.wants("running") {
+        if self.wants(RUNNING) {
             run::say("loading on the running kernel");
             let output = run::as_root(&verifier.display().to_string())?.arg(&object).args(&frames).output()?;
             let text =
                 format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            reports.push(Report::parse("running", &text));
+            reports.push(Report::parse(RUNNING, &text));
         }
         let initrd = paths::target().join("initramfs.cpio");
         let (program, recording) = (fs::read(&verifier)?, frames.map(fs::read).transpose()?);
@@ -169,7 +169,7 @@ impl Vm {
 
     /// Whether a kernel is asked for. The running one is of this machine's architecture alone.
     fn wants(&self, kernel: &str) -> bool {
-        let is_there = kernel != "running" || self.arch.is_host();
+        let is_there = kernel != RUNNING || self.arch.is_host();
         is_there && (self.kernel == "all" || self.kernel == kernel)
     }
 

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::frames::WITHOUT_FRAMES;
 use crate::pins;
 
+/// The kernel that the tests themselves run on.
+pub(super) const RUNNING: &str = "running";
+
 /// How one kernel took the object.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Report {
@@ -14,6 +17,8 @@ pub(super) struct Report {
     release: Option<String>,
     /// Each program's name, and its verified instructions or why it was refused.
     programs: Vec<(String, Result<u32, String>)>,
+    /// Programs of types that the kernel lets nobody load.
+    not_permitted: Vec<String>,
     /// Each test's name, and how many of its frames did what was recorded, or what one did instead.
     frames: BTreeMap<String, Result<u32, String>>,
     /// Each test that has frames which were not run, and how many these are for which reason.
@@ -30,6 +35,7 @@ impl Report {
             kernel: kernel.to_owned(),
             release: None,
             programs: Vec::new(),
+            not_permitted: Vec::new(),
             frames: BTreeMap::new(),
             left_out: Vec::new(),
             tail: lines[lines.len().saturating_sub(15)..].join("\n"),
@@ -42,6 +48,9 @@ impl Report {
                     report.programs.push((name.to_owned(), count));
                 }
                 ["failed", name, reason] => report.programs.push((name.to_owned(), Err(reason.to_owned()))),
+                // Where the tests run it is as it is. Guests' kernels are chosen.
+                ["not-permitted", name, _] if kernel == RUNNING => report.not_permitted.push(name.to_owned()),
+                ["not-permitted", name, reason] => report.programs.push((name.to_owned(), Err(reason.to_owned()))),
                 ["frames", test, count] => {
                     let count = count.parse().map_err(|_| format!("unreadable count {count:?}"));
                     report.frames.insert(test.to_owned(), count);
@@ -126,6 +135,7 @@ impl Report {
         match self.programs.iter().find(|(name, _)| name == program) {
             Some((_, Ok(count))) => count.to_string(),
             Some((_, Err(_))) => "refused".to_owned(),
+            None if self.not_permitted.iter().any(|name| name == program) => "not permitted".to_owned(),
             None => "-".to_owned(),
         }
     }
@@ -183,6 +193,15 @@ mod tests {
         assert_eq!(report.count("pod_egress"), "refused");
         assert_eq!(report.problems(), ["pod_egress on 6.1: Permission denied\n    invalid read from stack"]);
         assert_eq!(report.tests(), 3);
+    }
+
+    #[test]
+    fn the_running_kernel_may_permit_no_programs_of_a_type_and_a_guests_has_to() {
+        let text = "fairlead-verifier\tok\tfrom_pod\t7\nfairlead-verifier\tnot-permitted\tlist_sockets\tOperation not permitted\n\
+                    fairlead-verifier\tdone\tx\n";
+        let running = Report::parse(RUNNING, text);
+        assert_eq!((running.problems(), running.count("list_sockets")), (vec![], "not permitted".to_owned()));
+        assert_eq!(Report::parse("6.1", text).problems(), ["list_sockets on 6.1: Operation not permitted"]);
     }
 
     #[test]

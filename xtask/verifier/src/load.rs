@@ -5,6 +5,7 @@ use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     programs::{Program, ProgramError, ProgramInfo},
 };
+use nix::errno::Errno;
 
 /// The end of a verifier's log is where the reason is.
 const LOG_LINES: usize = 16;
@@ -19,6 +20,9 @@ pub(crate) fn all(object: &[u8]) -> Result<(Ebpf, bool)> {
         match load(program) {
             Ok(info) => {
                 println!("fairlead-verifier\tok\t{name}\t{}", info.verified_instruction_count().unwrap_or_default());
+            }
+            Err(error) if is_not_permitted(program, &error) => {
+                println!("fairlead-verifier\tnot-permitted\t{name}\t{}", reason(&error));
             }
             Err(error) => {
                 all_loaded = false;
@@ -42,6 +46,13 @@ fn load(program: &mut Program) -> Result<ProgramInfo, ProgramError> {
         _ => Err(ProgramError::UnexpectedProgramType),
     }?;
     program.info()
+}
+
+/// Whether the kernel permits no programs of this type at all, as some clouds' kernels do with those that trace. The agent does without.
+fn is_not_permitted(program: &Program, error: &ProgramError) -> bool {
+    let ProgramError::LoadError { io_error, verifier_log } = error else { return false };
+    let is_refused = io_error.raw_os_error() == Some(Errno::EPERM as i32);
+    matches!(program, Program::Iter(_)) && is_refused && verifier_log.to_string().contains("processed 0 insns")
 }
 
 fn reason(error: &ProgramError) -> String {

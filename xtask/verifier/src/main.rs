@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `ok`, name, verified instructions | program that was loaded |
 //! | `failed`, name, the error and the end of the verifier's log | program that was refused |
+//! | `not-permitted`, name, the error | program of a type that this kernel lets nobody load: not an instruction of it was looked at |
 //! | `frames`, name, number of frames that did what was recorded | test |
 //! | `frames-failed`, name, what the first that did not has done | test |
 //! | `cost`, name, median and fewest nanoseconds of its last frame | test |
