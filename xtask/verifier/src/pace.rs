@@ -73,6 +73,7 @@ impl<'p, 'e> Site<'p, 'e> {
     fn make(programs: &'p mut Programs<'e>) -> Result<Self> {
         programs.write(&Node::new())?;
         let others = site::enter()?;
+        programs.hold(others.try_clone()?);
         let indexes = [ifindex_of(0), ifindex_of(1), Node::UPLINK];
         site::links(&others, &indexes)?;
         ways()?;

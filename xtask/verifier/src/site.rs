@@ -68,11 +68,13 @@ pub(crate) struct Programs<'e> {
     ebpf: &'e mut Ebpf,
     tables: BTreeMap<TableId, Box<dyn Store>>,
     links: Vec<(String, SchedClassifierLinkId)>,
+    /// The namespace of the other ends, until the programs are detached: when it goes, the interfaces go with it.
+    others: Option<File>,
 }
 
 impl<'e> Programs<'e> {
     pub(crate) fn of(ebpf: &'e mut Ebpf) -> Self {
-        Self { ebpf, tables: BTreeMap::new(), links: Vec::new() }
+        Self { ebpf, tables: BTreeMap::new(), links: Vec::new(), others: None }
     }
 
     /// A table.
@@ -92,6 +94,11 @@ impl<'e> Programs<'e> {
         Ok(())
     }
 
+    /// Holds the namespace of the other ends.
+    pub(crate) fn hold(&mut self, others: File) {
+        self.others = Some(others);
+    }
+
     /// Attaches a program to an interface of the node.
     pub(crate) fn attach(&mut self, program: &str, index: u32, at: TcAttachType) -> Result<()> {
         let interface = name(index);
@@ -104,6 +111,7 @@ impl<'e> Programs<'e> {
     /// Detaches all of them, in the namespace that they were attached in: without tcx they are known by numbers, which another
     /// namespace's interfaces may have.
     pub(crate) fn detach(&mut self) -> Result<()> {
+        let _until_then = self.others.take();
         for (program, link) in std::mem::take(&mut self.links) {
             self.program(&program)?.detach(link).with_context(|| format!("can't detach {program}"))?;
         }

@@ -95,6 +95,7 @@ impl<'p, 'e> Site<'p, 'e> {
     fn make(programs: &'p mut Programs<'e>) -> Result<Self> {
         programs.write(&node(UplinkFlags::PRIMARY))?;
         let others = site::enter()?;
+        programs.hold(others.try_clone()?);
         site::links(&others, &[ifindex_of(OPEN), ifindex_of(CLOSED), Node::UPLINK])?;
         vlan(TAGGED, Node::UPLINK, OURS, true)?;
         vlan(TOGETHER, Node::UPLINK, KEPT, false)?;
