@@ -33,9 +33,12 @@ const WGETRC: &str = "tries = 1\n";
 const POLICY_AGNHOST: &str = "2.45";
 /// Stands before agnhost.
 const WITHOUT_SCTP: &str = "#!/bin/sh
-# A server of SCTP alone has nothing to do on a kernel without.
-if [ \"$1\" = porter ] && ! [ -e /proc/net/sctp ]; then
-    exec /agnhost.real pause
+# On a kernel without SCTP another program sends it.
+if ! [ -e /proc/net/sctp ]; then
+    case \"$*\" in
+    porter*) exec /fairlead-sctp \"$@\" ;;
+    connect*--protocol=sctp*) exec /fairlead-sctp \"$@\" ;;
+    esac
 fi
 exec /agnhost.real \"$@\"
 ";
@@ -67,22 +70,23 @@ impl Host {
         cluster.load(&target)
     }
 
-    /// Brings what upstream's conformance tests of ClusterNetworkPolicy ask for to every node: agnhost, which without SCTP in the
-    /// kernel serves none, where upstream's ends and its pods never get ready.
-    pub fn load_policy_test_images(&self, cluster: &Cluster) -> Result<()> {
+    /// Brings what upstream's conformance tests of ClusterNetworkPolicy ask for to every node: agnhost, and where the kernel has no SCTP,
+    /// `sctp` in its place, a static program that does without.
+    pub fn load_policy_test_images(&self, cluster: &Cluster, sctp: &[u8]) -> Result<()> {
         self.builder.build(POLICY_TESTS)?;
-        let target = self.file("agnhost", &format!("policy-images-{RECIPE}.tar"))?;
-        if !target.is_file() {
-            let (program, layer) = (self.file("agnhost", "agnhost")?, self.file("agnhost", "agnhost.policy.tar")?);
-            let script = self.file("agnhost", "agnhost.policy.sh")?;
-            std::fs::write(&script, WITHOUT_SCTP)?;
-            std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-            archive::layer(&layer, &[("/agnhost.real", &program), ("/agnhost", &script)])?;
-            let tags = named(&self.image_names()?, &["agnhost"]);
-            let tag = tags.iter().find_map(|tag| tag.rsplit_once(':')).context("upstream's tests use agnhost")?.0;
-            let tags = vec![format!("{tag}:{POLICY_AGNHOST}")];
-            archive::write(&target, &[image(tags, vec![self.root()?, layer], "/agnhost", "pause")])?;
+        let target = self.file("agnhost", "policy-images.tar")?;
+        let (program, layer) = (self.file("agnhost", "agnhost")?, self.file("agnhost", "agnhost.policy.tar")?);
+        let [script, without] = ["agnhost.policy.sh", "fairlead-sctp"].map(|name| self.file("agnhost", name));
+        let (script, without) = (script?, without?);
+        for (path, content) in [(&script, WITHOUT_SCTP.as_bytes()), (&without, sctp)] {
+            std::fs::write(path, content)?;
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         }
+        archive::layer(&layer, &[("/agnhost.real", &program), ("/agnhost", &script), ("/fairlead-sctp", &without)])?;
+        let tags = named(&self.image_names()?, &["agnhost"]);
+        let tag = tags.iter().find_map(|tag| tag.rsplit_once(':')).context("upstream's tests use agnhost")?.0;
+        let tags = vec![format!("{tag}:{POLICY_AGNHOST}")];
+        archive::write(&target, &[image(tags, vec![self.root()?, layer], "/agnhost", "pause")])?;
         cluster.load(&target)
     }
 

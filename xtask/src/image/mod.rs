@@ -131,6 +131,12 @@ pub(crate) fn build_lab() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Builds a program of a package that has its name, for this machine's architecture, static.
+pub(crate) fn build_static(name: &'static str) -> Result<Vec<u8>> {
+    let programs = build::programs(Arch::host()?, Profile::default(), &[(name, name)])?;
+    programs.into_iter().next().map(|(_, data)| data).context("a program was asked for")
+}
+
 /// Builds the archive where it is looked for by default.
 pub(crate) fn build_default() -> Result<PathBuf> {
     Image::default().run()?;
