@@ -162,6 +162,14 @@ impl Hooks {
         Ok(sentry)
     }
 
+    /// Closes a pod whose programs could not be attached, where nothing else than a filter could be there: it is set up again with the
+    /// first look that attaches them.
+    pub fn close_without_programs(&self, ifindex: u32) {
+        if let (PacketAttach::Clsact, Some((sentry, _))) = (self.packet, &self.sentry) {
+            sentry.close(ifindex);
+        }
+    }
+
     /// The ids of the programs of pods' interfaces: of what comes in there, and of what leaves by it.
     pub(super) fn ids_of_pod(&self) -> [u32; 2] {
         [OF_POD[0], OF_POD[1]].map(|name| self.ids.get(name).copied().unwrap_or_default())

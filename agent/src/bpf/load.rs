@@ -59,9 +59,15 @@ pub fn load_without_tcx(object: &ObjectFile, pins: &PinDir) -> Result<Loaded, Bp
     load_by(object, pins, false)
 }
 
+/// Ends the pause of an agent that ended in it: where there is no tcx, no packet passes until then.
+pub fn clear_pause() {
+    if !has_tcx() {
+        pause::clear();
+    }
+}
+
 fn load_by(object: &ObjectFile, pins: &PinDir, tcx: bool) -> Result<Loaded, BpfError> {
     if !tcx {
-        // Before anything can go wrong: no packet passes until it is gone.
         pause::clear();
     }
     let definition = object.definition()?;

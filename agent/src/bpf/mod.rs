@@ -39,7 +39,7 @@ pub use fs::PinDir;
 pub use kept::Kept;
 pub use later::Linked;
 pub use links::detach;
-pub use load::{Loaded, ProgramInfo, load, load_without_tcx};
+pub use load::{Loaded, ProgramInfo, clear_pause, load, load_without_tcx};
 pub use map::{Map, MapShape, TableLayout};
 pub use migrate::Migration;
 pub use mounts::{MOUNTS, Mount, mounts, watch_mounts};

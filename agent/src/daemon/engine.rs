@@ -96,6 +96,8 @@ pub(super) struct Engine {
     /// Where NodePorts are, if not at the node's primary addresses.
     node_port_addresses: Vec<IpNetwork>,
     uplinks: Vec<Uplink>,
+    /// Whether what an agent before has attached to other interfaces is gone.
+    has_detached_others: bool,
     addresses: node::Addresses,
     tunnel: TunnelSettings,
     /// Source ports of translated flows.
@@ -146,6 +148,7 @@ impl Engine {
             content,
             node_port_addresses,
             uplinks: Vec::new(),
+            has_detached_others: false,
             addresses: node::Addresses::default(),
             tunnel,
             ports,
@@ -320,7 +323,10 @@ impl Engine {
         for before in self.uplinks.iter().filter(|before| !uplinks.iter().any(|uplink| same(before, uplink))) {
             self.hooks.detach_uplink(&before.name, before.ifindex);
         }
-        if self.uplinks.is_empty() {
+        // Beside another network the Node's addresses say which are uplinks. Until they are known, the programs of the agent before stay
+        // where they are: what is not served for a second loses its connections.
+        let is_told = is_node_known || self.parts.wires();
+        if is_told && !std::mem::replace(&mut self.has_detached_others, true) {
             let served = if self.parts.serves() { &uplinks[..] } else { &[] };
             let own = served.iter().map(|uplink| (uplink.name.as_str(), uplink.ifindex));
             let made = [(overlay::NAME, overlay::IFINDEX), (svc::NAME, svc::IFINDEX)];
@@ -656,11 +662,34 @@ const PICKUP: u32 = 120;
 fn since(tables: &Tables, adopted: bool) -> node::Since {
     let known = || {
         let config = tables.map(TableId::Settings).ok()?.get(&0_u32.to_ne_bytes()).ok()??;
-        Config::read_from_bytes(&config).ok().map(|config| config.seed).filter(|seed| *seed != 0)
+        Config::read_from_bytes(&config).ok()
     };
+    // Whoever made tables and ended before it told them anything has known no connection.
+    let before = known().filter(|config| adopted && config.seed != 0);
     let random = || RandomState::new().hash_one(std::process::id()) as u32 | 1;
     node::Since {
-        pickup_until: if adopted { 0 } else { sweep::seconds().map_or(0, |now| now.saturating_add(PICKUP)) },
-        seed: known().unwrap_or_else(random),
+        pickup_until: sweep::seconds().map_or(0, |now| pickup_until(before.map(|config| config.pickup_until), now)),
+        seed: before.map_or_else(random, |config| config.seed),
+    }
+}
+
+/// Until when older connections are picked up, in seconds of this boot, as the time is. `before`: what an agent before has said; its time
+/// goes on after it.
+fn pickup_until(before: Option<u32>, now: u32) -> u32 {
+    let most = now.saturating_add(PICKUP);
+    before.map_or(most, |until| if until > now { until.min(most) } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PICKUP, pickup_until};
+
+    #[test]
+    fn the_time_in_which_connections_are_picked_up_goes_on_after_a_restart_and_does_not_begin_again() {
+        assert_eq!(pickup_until(None, 1000), 1000 + PICKUP, "new tables, or some that nobody has used");
+        assert_eq!(pickup_until(Some(1100), 1000), 1100);
+        assert_eq!(pickup_until(Some(1000), 1000), 0, "it is over");
+        assert_eq!(pickup_until(Some(0), 1000), 0);
+        assert_eq!(pickup_until(Some(u32::MAX), 1000), 1000 + PICKUP, "what nobody has said");
     }
 }

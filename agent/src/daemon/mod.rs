@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
-use crate::bpf::{Hooks, ObjectFile, Tables, cgroup2_root, follow_packet_log, load};
+use crate::bpf::{Hooks, ObjectFile, Tables, cgroup2_root, clear_pause, follow_packet_log, load};
 use crate::cni::{Health, Server};
 use crate::compile::node::Limits;
 use crate::events::{Recorder, keep_network_available};
@@ -173,6 +173,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let socket = run_dir.join("agent.sock");
     let questions = listen(&socket).map_err(|source| DaemonError::Admin { path: socket.clone(), source })?;
+    // Before anything can go wrong: what an agent before has paused stays so until this.
+    clear_pause();
     let object = ObjectFile::find()?;
     let cgroup = cgroup2_root(cgroup_root.as_deref())?;
     let ([terminate, _], keeper) = (&mut end, lock_of(&run_dir));
@@ -236,7 +238,10 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     // The pods of the agent before: their programs are replaced now, and the first content knows those that stay.
     for pod in server.adopted() {
         if let Err(error) = hooks.attach_pod(&pod.host_link, pod.ifindex) {
-            warn!(pod = %pod.key, %error, "can't replace the programs of a pod: the previous ones stay");
+            warn!(pod = %pod.key, %error, "can't replace the programs of a pod: the previous ones stay, if it has any");
+            if !error.is_of_vanished(pod.ifindex) {
+                hooks.close_without_programs(pod.ifindex);
+            }
         }
         if server.is_leaving(&pod) {
             leaving.push(pod);

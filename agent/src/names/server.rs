@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,15 +47,21 @@ pub fn directory(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         result => result.map(|()| true)?,
     };
-    let is = path.symlink_metadata()?;
-    if !is.is_dir() {
-        return Err(io::Error::other("something else has this name: find out who made it, and remove it"));
-    }
+    // What is changed is what was looked at, and no link leads elsewhere.
+    let mut options = std::fs::OpenOptions::new();
+    let opened = options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
+    let directory = opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOTDIR | libc::ELOOP) => {
+            io::Error::other("something else has this name: find out who made it, and remove it")
+        }
+        _ => error,
+    })?;
+    let is = directory.metadata()?;
     if is.gid() != GROUP {
-        chown(path, None, Some(GROUP))?;
+        fchown(&directory, None, Some(GROUP))?;
     }
     if is.permissions().mode() & 0o7777 != MODE {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+        directory.set_permissions(std::fs::Permissions::from_mode(MODE))?;
     }
     Ok(is_new)
 }

@@ -255,8 +255,12 @@ impl Lock {
     pub fn take(path: &Path) -> Result<Option<Self>, FileError> {
         let failed = |source| FileError::new("lock", path, source);
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        let file = file.map_err(failed)?;
+        // Whoever may write in the directory could have others' files written by a link.
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(failed(io::Error::other("it is no file: find out who made it, and remove it")));
+        }
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { path: path.to_owned(), file })),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -437,5 +441,18 @@ mod tests {
     fn a_missing_directory_is_named() {
         let error = put(Path::new("/nonexistent/fairlead/x"), b"", 0o644).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/fairlead:") && error.contains("mounted"), "{error}");
+    }
+
+    #[test]
+    fn a_lock_follows_no_link() {
+        let directory = std::env::temp_dir().join(format!("fairlead-lock-link-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let (target, lock) = (directory.join("of-others"), directory.join("keeper"));
+        fs::write(&target, "theirs").unwrap();
+        std::os::unix::fs::symlink(&target, &lock).unwrap();
+        let refused = Lock::take(&lock).map(|lock| lock.is_some());
+        let content = fs::read_to_string(&target).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        assert!(refused.is_err() && content == "theirs", "{refused:?} {content}");
     }
 }
