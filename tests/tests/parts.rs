@@ -332,6 +332,38 @@ fn c54_services_alone_are_served_for_pods_of_another_network() {
     }
 }
 
+/// The Node is not known when an agent starts, so the interface does not count yet.
+#[test]
+fn c56_an_uplink_that_only_the_nodes_address_makes_one_is_served_while_an_agent_starts() {
+    let lab = lab(Lab::builder().plain(), &PROXY);
+    let [first, second] = ["node-1", "node-2"].map(|name| lab.node(name));
+    for family in ["-4", "-6"] {
+        first.run(&["ip", family, "route", "del", "default"]);
+    }
+    let far = pod(second, "far");
+    for node in lab.nodes() {
+        node.start_agent();
+    }
+    found(&lab, &[&far]);
+    let service = ServiceManifest::new("parts/web").ips(&["10.96.1.1"]).tcp("http", 80, 8080).node_ports(&[30080]);
+    lab.apply(&service.endpoint(&far).yaml());
+    let probe = Probe::tcp(first.v4(), 30080).timeout(Duration::from_secs(5));
+    let mut connection = lab.wait_until("a client outside connects", || lab.client().connect(&probe));
+    std::thread::scope(|scope| {
+        let restarts = scope.spawn(|| {
+            for _ in 0..3 {
+                first.agent().kill9();
+                first.start_agent();
+            }
+        });
+        while !restarts.is_finished() {
+            connection.exchange(10, 10).unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        restarts.join().unwrap();
+    });
+}
+
 #[test]
 fn c57_pods_whose_interface_cannot_be_told_are_named() {
     let lab = lab(Lab::builder().bridged(), &POLICY);
