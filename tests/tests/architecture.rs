@@ -147,8 +147,7 @@ fn metrics_are_those_that_are_served() {
 fn settings_of_the_config_map_are_documented() {
     let mut expected = BTreeSet::new();
     for (of, file) in [("agent", "fairlead.yaml"), ("dns", "dns.yaml")] {
-        let config: Value =
-            serde_saphyr::from_str(&read(&format!("manifests/base/{of}-config.yaml"))).unwrap();
+        let config: Value = serde_saphyr::from_str(&read(&format!("manifests/base/{of}-config.yaml"))).unwrap();
         let mut group = String::new();
         for line in config["data"][file].as_str().unwrap().lines() {
             // A line that shows a default is a key behind `#`, without a space between.
@@ -205,11 +204,14 @@ fn defaults_of_settings_are_those_of_the_programs() {
     for row in table(SETTINGS, "| setting | default | meaning |") {
         let name = code(&row[0]).next().unwrap();
         let program = if row[2].starts_with("DNS: ") { &dns } else { &agent };
-        let default = program.get(&name.replace('.', "").to_lowercase()).unwrap_or_else(|| panic!("no flag for {name}"));
+        let default =
+            program.get(&name.replace('.', "").to_lowercase()).unwrap_or_else(|| panic!("no flag for {name}"));
         let said = row[1].replace(['`', '[', ']', '"', ','], "");
         match default.as_deref() {
             None => assert_eq!(said, "", "{name} has no default"),
-            Some(none) if ["none", "nowhere"].iter().any(|word| none.starts_with(word)) => assert_eq!(said, "", "{name}"),
+            Some(none) if ["none", "nowhere"].iter().any(|word| none.starts_with(word)) => {
+                assert_eq!(said, "", "{name}")
+            }
             Some(value) if said == value => {}
             Some(sentence) => {
                 assert!(sentence.contains(' ') && !said.is_empty(), "{name}: {sentence:?}, not {said:?}");

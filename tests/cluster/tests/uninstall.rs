@@ -68,8 +68,15 @@ fn c51_one_node_is_uninstalled_and_comes_back() -> Result<()> {
     world.system(&["wait", "pod", agent, &field, "--for=delete", "--timeout=60s"])?;
     let image = concat!("--image=localhost/fairlead:", env!("CARGO_PKG_VERSION"));
     let node_path = format!("node/{node}");
-    let said =
-        world.cluster.kubectl(&["debug", &node_path, "--profile=sysadmin", image, "--", "/usr/bin/fairlead", "uninstall"])?;
+    let said = world.cluster.kubectl(&[
+        "debug",
+        &node_path,
+        "--profile=sysadmin",
+        image,
+        "--",
+        "/usr/bin/fairlead",
+        "uninstall",
+    ])?;
     let debugger = said.split_whitespace().find(|word| word.starts_with("node-debugger-")).context("a pod's name")?;
     let debugger = format!("pod/{debugger}");
     let phase = "--for=jsonpath={.status.phase}=Succeeded";

@@ -367,10 +367,14 @@ fn c51_a_label_takes_the_agent_off_a_node() {
     let sets = daemon_sets();
     let affinity = serde_json::to_value(pod(&sets["fairlead"]).affinity.as_ref().unwrap()).unwrap();
     let terms = &affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
-    assert_eq!(terms, &serde_json::json!([{"matchExpressions": [{"key": "fairlead.io/off", "operator": "DoesNotExist"}]}]));
+    assert_eq!(
+        terms,
+        &serde_json::json!([{"matchExpressions": [{"key": "fairlead.io/off", "operator": "DoesNotExist"}]}])
+    );
     assert_eq!(pod(&sets["fairlead-dns"]).affinity, None);
     assert!(!read("remove/remove.yaml").contains("affinity"));
-    for name in ["README.md", "book/src/operate/migrate.md", "book/src/operate/upgrade.md", "../agent/src/cli/node.rs"] {
+    for name in ["README.md", "book/src/operate/migrate.md", "book/src/operate/upgrade.md", "../agent/src/cli/node.rs"]
+    {
         assert!(read(name).contains("fairlead.io/off"), "{name} does not name the label");
     }
 }

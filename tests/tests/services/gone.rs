@@ -129,7 +129,7 @@ fn s67_udp_sockets_of_the_node_end_when_their_service_leaves_a_pod_that_lives() 
     const KEEPS: u8 = 171;
     let world = world();
     let node = world.lab.node("node-1");
-    if node.log().contains("can't list the sockets that the hooks have redirected") {
+    if node.agent().log().contains("can't list the sockets that the hooks have redirected") {
         println!("left out: this kernel permits no program that lists sockets, which the agent has said");
         return;
     }
