@@ -591,6 +591,7 @@ impl Engine {
                 pods: pods.flat_map(|pod| pod.ips.iter().map(|ip| (pod.slot, Addr::from(*ip)))).collect(),
                 closed: model.rules().closed().iter().map(|ip| Addr::from(*ip)).collect(),
                 lifetimes: self.limits.lifetimes,
+                max_open: self.limits.open,
             }
         };
         let mut census = self.port_report.begin(&self.tables).unwrap_or_else(|error| {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use fairlead_datapath::catalog::TableId;
-use fairlead_datapath::config::{Config, Lifetimes};
+use fairlead_datapath::config::Lifetimes;
 use fairlead_datapath::flow::{Destination, Flow, FlowKey, FlowState, MAX_FLOW_ENTRIES, PodFlows, Table, crowded_from};
 use fairlead_datapath::peer::NO_SLOT;
 use fairlead_datapath::walk::Over;
@@ -52,6 +52,8 @@ pub(super) struct Kept {
     pub(super) closed: BTreeSet<Addr>,
     /// For how long.
     pub(super) lifetimes: Lifetimes,
+    /// Other flows than established connections that a pod may have.
+    pub(super) max_open: u32,
 }
 
 /// Who looks at the flows while they are read.
@@ -65,7 +67,7 @@ pub(super) struct Lookers<'a, 'b> {
 }
 
 /// Takes out what has expired, what is of pods that are gone, what they opened to where they may not any more, and, of whoever
-/// has nearly all that he may have, what is not established and idle. `seed`: [`Config::seed`]; `ports`: how many a destination
+/// has nearly all that he may have, what is not established and idle. `seed`: that of `CONFIG`; `ports`: how many a destination
 /// has; `census`: counts what stays; `audit`: wants to know of all; `lingering`: of those that a
 /// name opened.
 pub(super) fn flows(
@@ -78,7 +80,7 @@ pub(super) fn flows(
 ) -> Result<Swept, BpfError> {
     let Lookers { mut census, mut audit, lingering } = lookers;
     let Some(now) = seconds() else { return Ok(Swept::default()) };
-    let short = short(tables)?;
+    let short = short(tables, kept.max_open)?;
     let mut swept = Swept { short: !short.is_empty(), ..Swept::default() };
     for (table, id) in [(Table::Established, TableId::EstablishedFlows), (Table::Any, TableId::OtherFlows)] {
         let (mut entries, mut told) = (0, 0);
@@ -164,7 +166,7 @@ fn verdict(key: &FlowKey, flow: &Flow, table: Table, now: u32, kept: &Kept, shor
 
 /// Who has more than half of the flows that he may have in `CT_ANY`, by index in `POD_FLOWS`; who has many, if that is half
 /// full.
-fn short(tables: &Tables) -> Result<BTreeSet<u16>, BpfError> {
+fn short(tables: &Tables, max_open: u32) -> Result<BTreeSet<u16>, BpfError> {
     let (mut short, mut many) = (BTreeSet::new(), BTreeSet::new());
     let mut all = false;
     tables.map(TableId::FlowCounts)?.for_each(|key, value| {
@@ -173,7 +175,7 @@ fn short(tables: &Tables) -> Result<BTreeSet<u16>, BpfError> {
         let (outgoing, incoming) = (flows.outgoing.count(), flows.incoming.count());
         match index {
             PodFlows::EVERYBODY => all = outgoing + incoming > u64::from(MAX_FLOW_ENTRIES) / 4,
-            _ if outgoing.max(incoming) > u64::from(Config::MAX_OPEN) / 2 => drop(short.insert(index)),
+            _ if outgoing.max(incoming) > half(index, max_open) => drop(short.insert(index)),
             _ if outgoing + incoming > MANY => drop(many.insert(index)),
             _ => {}
         }
@@ -182,6 +184,12 @@ fn short(tables: &Tables) -> Result<BTreeSet<u16>, BpfError> {
         short.append(&mut many);
     }
     Ok(short)
+}
+
+/// Half of the flows that who is accounted for by this index may have in `CT_ANY`. Clients outside and what is no pod of this node share
+/// what half of the table takes.
+fn half(index: u16, max_open: u32) -> u64 {
+    u64::from(if index == PodFlows::NOBODY { MAX_FLOW_ENTRIES / 2 } else { max_open }) / 2
 }
 
 /// Seconds since boot, as the programs count them (`bpf_ktime_get_ns` is CLOCK_MONOTONIC).
@@ -216,6 +224,13 @@ mod tests {
             ..Flow::new()
         };
         (FlowKey::of(&tuple, 17).0, flow)
+    }
+
+    #[test]
+    fn room_is_short_from_half_of_what_the_settings_allow_on() {
+        assert_eq!(half(3, 8192), 4096);
+        assert_eq!(half(3, 200_000), 100_000);
+        assert_eq!(half(PodFlows::NOBODY, 8192), u64::from(MAX_FLOW_ENTRIES) / 4);
     }
 
     #[test]

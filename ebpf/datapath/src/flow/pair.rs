@@ -95,13 +95,10 @@ pub(super) fn insert_near<K: Kernel>(k: &K, w: &mut Walk, from_a: bool) -> Resul
                 && there.is(FlowFlags::NEAR)
                 && k.flow(Table::Any, &draft.key).is_some_and(free)
             {
-                // Another backend or port: then this one's place is given back.
-                let same = there.other == draft.target;
-                draft.target = there.other;
-                if !same {
-                    take_out(k, w, Table::Any, Which::Other);
+                if there.other == draft.target {
+                    return Ok(());
                 }
-                return Ok(());
+                // Another backend or port: this one's place is given back, and its way with it.
             }
             take_out(k, w, Table::Any, Which::Other);
             Err(DropReason::FlowRace)

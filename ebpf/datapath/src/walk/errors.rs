@@ -192,6 +192,6 @@ fn translates(flow: &Flow, forward: bool, side: Side) -> bool {
     if forward {
         flow.is(FlowFlags::FAR)
     } else {
-        flow.is(FlowFlags::NEAR) && (side == Side::Leaving || !flow.is(FlowFlags::AT_UPLINK))
+        flow.is(FlowFlags::NEAR) && (matches!(side, Side::Leaving | Side::FromNode) || !flow.is(FlowFlags::AT_UPLINK))
     }
 }

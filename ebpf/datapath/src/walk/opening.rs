@@ -131,7 +131,8 @@ fn part_of_syn<K: Kernel>(k: &K, w: &mut Walk, place: Place) -> Part {
     let again = forward && flow.isn == w.packet.seq;
     let unanswered = state & FlowState::REPLIED == 0;
     let left = flow.backend != NO_BACKEND && service::flow_is_stale(k, flow.backend, flow.generation.value, true);
-    if over || (forward && (left || (unanswered && !again))) {
+    // One that was answered and comes once more, late, ends nothing.
+    if over || (forward && if again { left && unanswered } else { left || unanswered }) {
         if over && forward {
             keep_port(k, w, table);
         }

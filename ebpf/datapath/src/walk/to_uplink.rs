@@ -6,10 +6,11 @@ use super::address::Whose;
 use super::address::stage::look_up;
 use super::errors::Side;
 use super::errors::stage::relate;
+use super::opening::begins;
 use super::{Action, answer, give_way};
 use crate::Addr;
 use crate::drop::DropReason;
-use crate::flow::stage::translate_at_uplink;
+use crate::flow::stage::{forget, translate_at_uplink};
 use crate::flow::{self, At, FlowFlags, FragmentKey};
 use crate::kernel::Kernel;
 use crate::packet::stage::parse;
@@ -31,7 +32,9 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::PASS;
     }
     if own {
-        let action = if answer::may_be_one(k) { answer::turn_back(k, w) } else { Action::PASS };
+        // An error about an answer to a pod quotes the pod, whom the other end does not know.
+        let is_asked = answer::may_be_one(k) || w.packet.class == Class::ERROR;
+        let action = if is_asked { answer::turn_back(k, w) } else { Action::PASS };
         if action != Action::PASS {
             return action;
         }
@@ -59,12 +62,17 @@ pub fn to_uplink<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
         return Action::PASS;
     }
     w.draft.target = w.met.other;
-    if w.met.is(FlowFlags::MASQUERADE) {
-        let ifindex = k.ifindex();
-        let Some(uplink) = k.uplink(ifindex).filter(|uplink| uplink.is_of(ifindex)) else {
-            return Action::drop(DropReason::NoAddress);
-        };
-        let source = if w.packet.v6 == 1 { uplink.v6 } else { uplink.v4 };
+    let ifindex = k.ifindex();
+    let uplink = k.uplink(ifindex).filter(|uplink| uplink.is_of(ifindex));
+    let source = uplink.map_or(Addr::UNSPECIFIED, |uplink| if w.packet.v6 == 1 { uplink.v6 } else { uplink.v4 });
+    if !w.met.is(FlowFlags::MASQUERADE) {
+        // The route leads elsewhere by now, or the address is another: there no answer comes to the one before. What may begin anew does,
+        // with the next packet.
+        if source != Addr::UNSPECIFIED && source != w.draft.target.src && begins(&w.packet) {
+            forget(k, w, place.table);
+            return Action::drop(DropReason::FlowRace);
+        }
+    } else {
         if source == Addr::UNSPECIFIED {
             return Action::drop(DropReason::NoAddress);
         }

@@ -120,9 +120,16 @@ fn s46_an_error_of_a_pod_about_an_answer_from_the_world_leaves_as_the_nodes() {
             assert_eq!(node.arrives(&mut back), Landed::Pod(0));
             let mut error = error(Node::pod(0, v6), &back, kind, 500);
             assert_eq!(node.pod_sends(0, &mut error), Landed::Outside);
-            let told = seen(&error);
-            assert_eq!((told.src, told.dst), (Node::address(v6), Node::world(v6)));
-            assert_eq!(told.quoted().unwrap().ends(), ((Node::world(v6), 53), (Node::address(v6), out.sport)));
+            let quotes = |error: &Frame| {
+                let told = seen(error);
+                assert_eq!((told.src, told.dst), (Node::address(v6), Node::world(v6)));
+                assert_eq!(told.quoted().unwrap().ends(), ((Node::world(v6), 53), (Node::address(v6), out.sport)));
+            };
+            quotes(&error);
+            // The node's own, whose stack has the answer for the pod: it is too large for the pod's link.
+            let mut error = self::error(Node::address(v6), &back, kind, 500);
+            assert_eq!(node.sends(&mut error), Landed::Outside);
+            quotes(&error);
         }
     });
 }

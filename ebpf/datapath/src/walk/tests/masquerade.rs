@@ -326,3 +326,28 @@ fn both_entries_of_a_connection_that_is_picked_up_are_in_one_table() {
         assert_eq!(node.host.flows.counts(), node.host.flows.recounted(node.host.config.seed));
     });
 }
+
+#[test]
+fn s73_datagrams_of_a_flow_leave_with_the_address_that_the_uplink_has_now() {
+    each(|v6, send| {
+        let mut node = Node::new();
+        let sent = udp((Node::pod(0, v6), CLIENT), (Node::world(v6), 53));
+        let open = tcp((Node::pod(0, v6), CLIENT), (Node::world(v6), 80), SYN);
+        let goes_on = tcp((Node::pod(0, v6), CLIENT), (Node::world(v6), 80), ACK);
+        for first in [&sent, &open] {
+            let (landed, out) = send.pod(&mut node, 0, first);
+            assert_eq!((landed, out.src), (Landed::Outside, Node::address(v6)));
+        }
+        let other = ip(if v6 { "2001:db8:99::1" } else { "198.18.0.1" });
+        let uplink = node.host.uplinks.get_mut(&Node::UPLINK).unwrap();
+        *(if v6 { &mut uplink.v6 } else { &mut uplink.v4 }) = other.into();
+        // One is lost, and the next has it. A connection is its server's by the address that it had.
+        assert_eq!(send.pod(&mut node, 0, &sent).0, dropped(DropReason::FlowRace));
+        for _ in 0..2 {
+            let (landed, out) = send.pod(&mut node, 0, &sent);
+            assert_eq!((landed, out.src), (Landed::Outside, other));
+        }
+        let (landed, out) = send.pod(&mut node, 0, &goes_on);
+        assert_eq!((landed, out.src), (Landed::Outside, Node::address(v6)));
+    });
+}

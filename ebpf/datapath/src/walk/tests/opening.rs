@@ -125,6 +125,9 @@ fn a_syn_of_another_connection_meets_a_live_one_and_changes_nothing() {
             node.stop_serving(id);
         }
         node.serve(if backend == 1 { 2 } else { 1 });
+        // The SYN that it began with comes late, once more.
+        assert_eq!(send.pod(&mut node, 0, &sent(SYN, 1)).0, Landed::Pod(backend));
+        assert_eq!(send.pod(&mut node, 0, &sent(ACK, 2)).0, Landed::Pod(backend));
         let (landed, _) = send.pod(&mut node, 0, &sent(SYN, 900));
         assert_ne!(landed, Landed::Pod(backend));
     });
