@@ -274,8 +274,8 @@ pub(super) fn uninstall(args: &UninstallArgs, output: Output) -> Result<(), CliE
 }
 
 /// How an agent, and the keeper in its pod, leave a node: the DaemonSet runs on no node with this label.
-const STOP_IT: &str = "to uninstall this node, drain it and run `kubectl label node NODE fairlead.io/off=yes`; to uninstall all, run \
-                       `kubectl -n kube-system delete daemonset fairlead`; when the pod is gone, try again";
+const STOP_IT: &str = "stop it first (`kubectl label node NODE fairlead.io/off=yes`, or, for all nodes, `kubectl -n kube-system \
+                       delete daemonset fairlead`); when its pod is gone, uninstall";
 
 fn refuse_beside_an_agent(run_dir: &Path) -> Result<(), CliError> {
     match Connection::ask(&run_dir.join("agent.sock"), &Request::Status) {
