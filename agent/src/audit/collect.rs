@@ -29,6 +29,10 @@ pub struct Seen {
     pub own: bool,
 }
 
+/// Kinds of flows of one pod that are judged in one sweep. What is left is judged in the next: a pod that opens flows to ever new ends takes
+/// neither the agent's time nor its memory.
+const AT_A_TIME: u32 = 4096;
+
 /// The flows that the sweep before has seen: of each end that is audited, what denied it, or 0.
 #[derive(Debug, Default)]
 pub struct Known {
@@ -46,14 +50,16 @@ pub struct Collector<'a> {
     now: HashMap<u64, u64>,
     judged: HashMap<Seen, u64>,
     denied: BTreeMap<Seen, (u64, Denied)>,
+    /// How many kinds of flows have been judged, by slot.
+    spent: HashMap<u16, u32>,
 }
 
 impl<'a> Collector<'a> {
     /// Of those that are not known, or of all if policies have changed: then those count that were not denied by the same words.
     #[must_use]
     pub fn new(auditor: &'a Auditor, before: &'a Known, again: bool) -> Self {
-        let (now, judged, denied) = (HashMap::new(), HashMap::new(), BTreeMap::new());
-        Self { auditor, before, again, now, judged, denied }
+        let (now, judged, denied, spent) = (HashMap::new(), HashMap::new(), BTreeMap::new(), HashMap::new());
+        Self { auditor, before, again, now, judged, denied, spent }
     }
 
     /// Takes note of an entry of the tables of flows.
@@ -78,9 +84,10 @@ impl<'a> Collector<'a> {
             let before = self.before.ends.get(&end).copied();
             let text = match before {
                 _ if self.now.contains_key(&end) => continue,
-                Some(text) if !self.again => text,
+                Some(text) if !self.again => Some(text),
                 _ => self.judge(seen),
             };
+            let Some(text) = text else { continue };
             self.now.insert(end, text);
             if text != 0
                 && Some(text) != before
@@ -91,16 +98,24 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// What denies flows of this kind, or 0.
-    fn judge(&mut self, seen: Seen) -> u64 {
-        let Self { auditor, judged, denied, .. } = self;
-        *judged.entry(seen).or_insert_with(|| {
-            auditor.judge(&seen).map_or(0, |found| {
-                let text = found.text;
-                denied.insert(seen, (0, found));
-                text
-            })
-        })
+    /// What denies flows of this kind, or 0. Nothing if the pod's turn is over.
+    fn judge(&mut self, seen: Seen) -> Option<u64> {
+        let Self { auditor, judged, denied, spent, .. } = self;
+        if let Some(text) = judged.get(&seen) {
+            return Some(*text);
+        }
+        let spent = spent.entry(seen.slot).or_default();
+        if *spent >= AT_A_TIME {
+            return None;
+        }
+        *spent += 1;
+        let text = auditor.judge(&seen).map_or(0, |found| {
+            let text = found.text;
+            denied.insert(seen, (0, found));
+            text
+        });
+        judged.insert(seen, text);
+        Some(text)
     }
 
     /// What is denied, how often that is new, and what is known from now on.

@@ -221,6 +221,33 @@ fn p76_p86_what_a_name_has_opened_is_not_found() {
 }
 
 #[test]
+fn p86_a_pod_with_ever_new_flows_takes_its_turn_alone_and_the_rest_is_judged_later() {
+    let none: [fairlead_objects::Rule; 0] = [];
+    let cluster = Cluster::grid().policy("x/out", "", None, Some(&none));
+    let cluster = audited(cluster, &["out"]);
+    let auditor = Auditor::of(&cluster.world()).unwrap();
+    let slot = |pod: &str| cluster.local.iter().find(|local| local.key == key(pod)).unwrap().slot;
+    let (a, b) = (slot("x/a"), slot("x/b"));
+    let addr = |pod: &str| cluster.ip_of(pod, 0).to_string();
+    let mut entries: Vec<_> =
+        (0..10_000).map(|port| entry((&addr("x/a"), 40_000), ("192.0.2.1", 1 + port), [a, NO_SLOT], 0)).collect();
+    entries.push(entry((&addr("x/b"), 40_000), ("192.0.2.1", 80), [b, NO_SLOT], 0));
+    let (mut known, mut counts) = (Known::default(), BTreeMap::new());
+    for turn in 1..=3 {
+        let mut collector = Collector::new(&auditor, &known, false);
+        entries.iter().for_each(|(key, flow)| collector.note(key, flow));
+        let (seen, next) = collector.end();
+        known = next;
+        let of_a = seen.iter().filter(|(seen, ..)| seen.slot == a).count();
+        assert!(of_a <= 4096, "{of_a} in turn {turn}");
+        for (seen, flows, _) in seen {
+            *counts.entry(seen.slot).or_insert(0) += flows;
+        }
+    }
+    assert_eq!(counts, BTreeMap::from([(a, 10_000), (b, 1)]), "each of them once");
+}
+
+#[test]
 fn p86_flows_that_last_are_judged_by_what_policies_say_now() {
     let strict = |port| Cluster::grid().policy("x/strict", "pod=a", Some(&[rule(&[], &[tcp(port)])]), None);
     let (first, second) = (audited(strict(80), &["strict"]), audited(strict(81), &["strict"]));

@@ -30,6 +30,7 @@ use std::time::Duration;
 use fairlead_datapath::config::{Lifetimes, MAX_CLOSED};
 use fairlead_objects::{Event, Source};
 use fairlead_observe::keep;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -78,6 +79,18 @@ const HEALTHZ_TAKEN: &str = "if kube-proxy still runs on this node, remove it (k
 const METRICS_TAKEN: &str = "if kube-proxy still runs on this node, remove it (kubectl -n kube-system delete daemonset \
                              kube-proxy; if other nodes still need it: manifests/book/src/operate/migrate.md#kube-proxy); if \
                              something else has the port, free it or choose another with --metrics-bind";
+
+/// Has the process open as many files as it may: runtimes start containers with 1024, and each pod has links, each Service of
+/// `externalTrafficPolicy: Local` listeners, and each of those connections of whoever asks.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| match soft < hard {
+        true => setrlimit(Resource::RLIMIT_NOFILE, hard, hard),
+        false => Ok(()),
+    });
+    if let Err(error) = raised {
+        warn!(%error, "can't raise the limit of open files: on a node with many pods or load balancers it may not do");
+    }
+}
 
 /// How long the agent waits at its end for the loop.
 const END: Duration = Duration::from_secs(2);
@@ -173,6 +186,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
     let socket = run_dir.join("agent.sock");
     let questions = listen(&socket).map_err(|source| DaemonError::Admin { path: socket.clone(), source })?;
+    raise_open_files();
     // Before anything can go wrong: what an agent before has paused stays so until this.
     clear_pause();
     let object = ObjectFile::find()?;

@@ -100,7 +100,8 @@ impl Writer {
                 self.cluster.set_trouble("events", None);
                 true
             }
-            Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+            // Namespaces that end, quotas and webhooks refuse with 403, too.
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 && is_missing_a_rule(&status.message) => {
                 let text = fairlead_objects::kubernetes::forbidden(
                     "events.k8s.io",
                     "events",
@@ -171,6 +172,11 @@ fn event(warning: &Warning, node: &str, uid: String, now: Timestamp) -> Event {
 /// At most as much as the API takes.
 fn cut(note: &str) -> &str {
     &note[..note.floor_char_boundary(LONGEST_NOTE)]
+}
+
+/// Whether a refusal is RBAC's (`forbidden` in apiserver's handlers/responsewriters).
+fn is_missing_a_rule(message: &str) -> bool {
+    ["create", "patch"].iter().any(|verb| message.contains(&format!(" cannot {verb} resource ")))
 }
 
 #[cfg(test)]

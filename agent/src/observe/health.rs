@@ -7,11 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_objects::Kind;
 use fairlead_observe::{Answer, Handler};
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cni::Health;
+use crate::model::Model;
 use crate::state::{FreshnessView as View, Shared, unheard};
 
 /// Go's zero time, which kube-proxy prints before its first update.
@@ -30,8 +32,7 @@ impl Handler for HealthServer {
     fn answer(&self, path: &str) -> Answer {
         match path {
             "/healthz" => {
-                let eligible = self.shared.model().own_node().is_some_and(|node| !node.leaving);
-                let answer = freshness(self.shared.freshness.view(), Some(eligible));
+                let answer = freshness(self.shared.freshness.view(), Some(is_eligible(&self.shared.model())));
                 self.shared.metrics.kubeproxy.healthz(answer.status);
                 answer
             }
@@ -48,6 +49,13 @@ impl Handler for HealthServer {
             _ => Answer::not_found(),
         }
     }
+}
+
+/// Whether load balancers may send here: the Node is there and not about to be removed. As long as Nodes have not been listed it is as
+/// it was: the tables that were adopted serve (S51).
+fn is_eligible(model: &Model) -> bool {
+    let is_unknown = model.waiting_for().any(|kind| kind == Kind::Node);
+    model.own_node().map_or(is_unknown, |node| !node.leaving)
 }
 
 /// Whether pods can be added, and the agent would learn what they need. Nothing but the agent's own pod depends on it: the
@@ -85,6 +93,7 @@ fn freshness(view: View, eligible: Option<bool>) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use fairlead_objects::Event;
     use serde_json::Value;
 
     use super::*;
@@ -93,6 +102,14 @@ mod tests {
         let updated = updated.then(Timestamp::now);
         let answer = freshness(View { updated, queued: None, healthy }, eligible);
         (answer.status, serde_json::from_str(&answer.body).unwrap())
+    }
+
+    #[test]
+    fn s51_a_node_is_eligible_until_nodes_have_been_listed_without_it() {
+        let mut model = Model::new("node-1");
+        assert!(is_eligible(&model), "nobody knows yet");
+        model.take(Event::Synced(Kind::Node));
+        assert!(!is_eligible(&model));
     }
 
     #[test]
