@@ -6,9 +6,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::overlay::Outer;
 use crate::policy::{Common, HitKey, Outcome, PortKey};
 use crate::register::{Answer, Arguments};
-use crate::scratch::{Counted, Walk};
+use crate::scratch::{Counted, Question, Walk};
 use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, Uplink};
+use crate::tables::dns::{DnsFacts, DnsName, DnsZone};
 use crate::tables::errors::Receiver;
 use crate::tables::flow::{Entry, Flow, FlowKey};
 use crate::tables::{flow, peer, policy, service};
@@ -44,7 +45,10 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
     /// `bpf_l4_csum_replace` with a pseudo-header counts on (`inet_proto_csum_replace_by_diff` in net/core/utils.c).
     fn sum_changed(&self, diff: u32);
 
-    /// Cuts the packet to a length.
+    /// Copies bytes of the packet, one to [`Question::BYTES`], wherever they are; false when it ends before.
+    fn read_into(&self, offset: u32, length: u32, into: &mut [u64; Question::WORDS]) -> bool;
+
+    /// Cuts the packet to a length, or makes it longer, by zeros.
     fn cut(&self, len: u32) -> bool;
 
     /// Makes room for so many bytes between the Ethernet header and what follows it.
@@ -127,6 +131,15 @@ pub trait Kernel: flow::Tables + peer::Tables + policy::Tables + service::Tables
 
     /// Counts a flow that was made, or a packet that is dropped, to a rule that is counted.
     fn count_hit(&self, key: &HitKey, denied: bool);
+
+    /// For whom, how and until when DNS is answered here.
+    fn dns_zone(&self) -> Option<&DnsZone>;
+
+    /// What is at a name of that zone: [`DnsFacts::is_of`] says whether it is that name's.
+    fn dns_name(&self, name: &DnsName) -> Option<DnsFacts>;
+
+    /// Counts an answer, a [`crate::dns::DnsAnswer`] as a number.
+    fn count_dns(&self, answer: u32);
 
     /// Whether a socket of the node itself would take packets of a flow's responder to its opener: then the opener's
     /// port is not free to be given to somebody else's flow. `key` holds both ends, `opener_is_a` says which is which.

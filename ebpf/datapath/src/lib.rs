@@ -18,6 +18,7 @@ mod flags;
 mod addr;
 mod bits;
 pub mod catalog;
+pub mod dns;
 pub mod drop;
 pub mod flow;
 mod ifindex;

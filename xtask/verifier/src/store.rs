@@ -61,9 +61,9 @@ macro_rules! reached {
 
 reached! {
     by key: Affinities, EstablishedFlows, Fragments, Frontends, NodeAddresses, OtherFlows, Peers, PolicyPeers, PolicyPorts,
-        PortSets, Uplinks;
+        PortSets, Uplinks, ZoneNames;
     by index: Backends, DropsOfPods, FlowCounts, HostFlows, Limits, Nodes, Paces, Pods, PolicySets, PortShares, ServiceGeneration,
-        ServicePorts, Settings, Slots;
+        ServicePorts, Settings, Slots, Zones;
     by prefix: Cidrs, PolicyRanges, SourceRanges;
 }
 

@@ -8,6 +8,7 @@ use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS, PodDrops};
 use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Limit, Pace};
 use crate::tables::config::{Config, Lifetimes, Uplink, UplinkFlags};
+use crate::tables::dns::{DnsFacts, DnsFlags, DnsName, DnsZone, ZoneFlags};
 use crate::tables::flow::{End, Flow, FlowFlags, FlowKey, FlowState, FragmentKey, FragmentPorts, Owned, PodFlows};
 use crate::tables::peer::{CidrKey, HopFlags, HostSide, NodeHop, Peer, PeerFlags, Pod, PodWord};
 use crate::tables::policy::{HitKey, Hits, PeerKey, PolicySet, PortKey, RangeKey, Row, SetFlags};
@@ -17,7 +18,7 @@ use crate::tables::service::{
     ServiceState, SourceRangeKey,
 };
 use crate::tables::sock::{MAX_SENDERS, Sender, Senders, SocketMemory};
-use crate::{Addr, Long, Tuple, WirePort, Word};
+use crate::{Addr, Long, Tuple, WirePort, WireV4, Word};
 
 /// The text of a table's layout.
 pub(super) fn record<K: Layout, V: Layout>(info: &TableInfo, version: u32) -> String {
@@ -63,6 +64,7 @@ plain!(
     Word,
     Long,
     WirePort,
+    WireV4,
     [Long; 1024],
     [Long; MAX_DROP_REASONS as usize],
     [Sender; MAX_SENDERS],
@@ -72,7 +74,9 @@ plain!(
     [u8; 5],
     [u8; 6],
     [u8; 16],
-    [u64; 4]
+    [u64; 4],
+    [u64; 8],
+    [u64; 20]
 );
 
 // Memory of the programs, which is never recorded.
@@ -293,6 +297,26 @@ layout!(Lifetimes {
     udp_stream: "seconds, answered and in use",
 });
 layout!(Uplink { tag: "check of key and content", flags: "bits", v4: "IPv4", v6: "IPv6" } "flags": UplinkFlags::BITS;);
+layout!(DnsName { words: "wire format, lower case, zeros behind" });
+layout!(DnsFacts {
+    tag: "check of key and content",
+    flags: "bits",
+    v4: "A record",
+    session: "of the server that said so",
+    v6: "AAAA record",
+} "flags": DnsFlags::BITS;);
+layout!(DnsZone {
+    until: "second since boot",
+    flags: "bits",
+    serial: "of the SOA",
+    ttl: "seconds",
+    soa_ttl: "seconds",
+    server: "pod's slot",
+    port: "wire order",
+    pad: "zero",
+    length: "of the zone's name",
+    origin: "its name, wire format, lower case, zeros behind",
+} "flags": ZoneFlags::BITS;);
 layout!(NodeAddress {
     tag: "check of key and content",
     kinds: "bits",

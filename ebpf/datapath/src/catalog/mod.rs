@@ -19,6 +19,7 @@ use crate::drop::{DropEvent, EventBudget, MAX_DROP_REASONS, PodDrops};
 use crate::scratch::Walk;
 use crate::tables::bandwidth::{Bandwidth, Pace};
 use crate::tables::config::{Config, MAX_UPLINKS, Uplink};
+use crate::tables::dns::{DnsAnswer, DnsFacts, DnsName, DnsZone, MAX_DNS_NAMES};
 use crate::tables::errors::{RECEIVERS, TURNS};
 use crate::tables::flow::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, PodFlows};
 use crate::tables::peer::{CidrKey, HostSide, MAX_CIDRS, MAX_NODES, MAX_PEERS, NodeHop, Peer, Pod};
@@ -249,6 +250,12 @@ tables! {
     Sockets: "SOCKETS", SocketStorage<u32, SocketMemory>, elements 0, flags NO_PREALLOC, version Some(1);
     /// as whom backends answer a UDP socket of the node; dies with it
     SocketSenders: "SENDERS", SocketStorage<u32, Senders>, elements 0, flags NO_PREALLOC, version Some(3);
+    /// the zone that is answered at pods' interfaces, and until when
+    Zones: "DNS_ZONE", Array<u32, DnsZone>, elements 1, flags 0, version Some(1);
+    /// name in that zone → its address, or that it has none
+    ZoneNames: "DNS_NAMES", Hash<DnsName, DnsFacts>, elements MAX_DNS_NAMES, flags NO_PREALLOC, version Some(1);
+    /// DNS queries that were answered there
+    ZoneAnswers: "DNS_ANSWERS", PerCpuArray<u32, u64>, elements DnsAnswer::ALL.len(), flags 0, version Some(1);
     /// counters
     Drops: "DROPS", PerCpuArray<u32, u64>, elements MAX_DROP_REASONS, flags 0, version Some(2);
     /// packets that XDP has sent on at uplinks

@@ -11,8 +11,8 @@ mod rewrite;
 mod size;
 mod stamp;
 
-pub(crate) use headers::Macs;
 pub use headers::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP};
+pub(crate) use headers::{Ipv4, Ipv6, Macs, Ports};
 pub(crate) use icmp::is_answerable;
 pub use icmp::{IcmpError, quoted, send_error_v4, send_error_v6, translate_quote};
 pub use mss::says_mss;

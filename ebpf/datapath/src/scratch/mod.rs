@@ -3,8 +3,10 @@
 
 mod draft;
 mod packet;
+mod question;
 mod walk;
 
 pub use draft::{Counted, Draft};
 pub use packet::{Class, Fragment, Packet, TcpFlags};
+pub use question::Question;
 pub use walk::{Asked, Ends, Quoted, Route, RouteFlags, Walk, Way};

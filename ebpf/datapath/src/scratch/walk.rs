@@ -1,6 +1,6 @@
 //! What a walk remembers.
 
-use super::{Draft, Packet};
+use super::{Draft, Packet, Question};
 use crate::tables::flow::{End, Flow, FlowFlags};
 use crate::tables::peer::{NO_NODE, NO_SLOT, Peer};
 use crate::tables::policy::NO_BIT;
@@ -52,6 +52,8 @@ pub struct Walk {
     pub now: u32,
     /// What an ICMP error quotes.
     pub quoted: Quoted,
+    /// What a DNS query asks, and what is to be said.
+    pub question: Question,
 }
 
 impl Walk {
@@ -60,7 +62,7 @@ impl Walk {
     #[inline(always)]
     pub fn begin(&mut self) {
         // A flow that is made begins with `Draft::open`; what is left of a search is its key, which it writes, and `again`.
-        // `ends`, `opening`, `to`, `route`, `found`, `action`, `quoted`, and the copies of entries with their second are written as a whole before they are read.
+        // `ends`, `opening`, `to`, `route`, `found`, `action`, `quoted`, `question`, and the copies of entries with their second are written as a whole before they are read.
         let Self {
             packet,
             draft,
@@ -83,6 +85,7 @@ impl Walk {
             frontend,
             now: _,
             quoted: _,
+            question: _,
         } = self;
         *packet = Packet::UNREAD;
         draft.again = WirePort::NONE;

@@ -2,6 +2,7 @@
 
 pub mod bandwidth;
 pub mod config;
+pub mod dns;
 pub mod entry;
 pub mod errors;
 pub mod flow;

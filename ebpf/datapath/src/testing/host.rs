@@ -14,6 +14,7 @@ use super::hook::{Fate, Hook};
 use super::recording::Recorder;
 use crate::bandwidth::{Bandwidth, Pace};
 use crate::config::{Config, Uplink};
+use crate::dns::{DnsAnswer, DnsFacts, DnsName, DnsZone, Question};
 use crate::drop::{self, DropReason};
 use crate::errors::{RECEIVERS, Receiver, TURNS};
 use crate::flow::{self, FlowKey};
@@ -60,6 +61,12 @@ pub struct Host {
     pub paces: BTreeMap<u16, Pace>,
     /// When the next error to each receiver may be sent; made when the first one is.
     pub(super) turns: OnceCell<Vec<Long>>,
+    /// The zone of DNS that is answered here.
+    pub zone: DnsZone,
+    /// What is at its names.
+    pub names: BTreeMap<DnsName, DnsFacts>,
+    /// Queries that were answered.
+    pub(super) answers: Cell<[u64; DnsAnswer::ALL.len()]>,
     /// Errors that were not sent, by receiver.
     unsent: [Cell<u64>; RECEIVERS as usize],
     /// The next random number, if it is not to be any.
@@ -95,6 +102,9 @@ impl Default for Host {
             bandwidth: BTreeMap::new(),
             paces: BTreeMap::new(),
             turns: OnceCell::new(),
+            zone: DnsZone::default(),
+            names: BTreeMap::new(),
+            answers: Default::default(),
             unsent: Default::default(),
             random: None,
             linear: usize::MAX,
@@ -199,6 +209,12 @@ impl Host {
     #[must_use]
     pub fn unsent(&self, to: Receiver) -> u64 {
         self.unsent[to as usize].get()
+    }
+
+    /// DNS queries that were answered.
+    #[must_use]
+    pub fn answers(&self, answer: DnsAnswer) -> u64 {
+        self.answers.get()[answer as usize]
     }
 
     /// Who the last packet was from and to, as the walk has it; `None` if it could not be read.
@@ -320,6 +336,14 @@ impl Kernel for Host {
             after = 0xffff;
         }
         frame.bytes[at..at + 2].copy_from_slice(&after.to_be_bytes());
+        true
+    }
+
+    fn read_into(&self, offset: u32, length: u32, into: &mut [u64; Question::WORDS]) -> bool {
+        let frame = self.frame.borrow();
+        let start = offset as usize;
+        let Some(bytes) = frame.bytes.get(start..start + length as usize) else { return false };
+        into.as_mut_bytes()[..bytes.len()].copy_from_slice(bytes);
         true
     }
 
@@ -464,6 +488,20 @@ impl Kernel for Host {
             *(if denied { &mut hits.denied } else { &mut hits.flows }) += 1;
             hits.last = u64::from(self.now);
         }
+    }
+
+    fn dns_zone(&self) -> Option<&DnsZone> {
+        Some(&self.zone)
+    }
+
+    fn dns_name(&self, name: &DnsName) -> Option<DnsFacts> {
+        self.names.get(name).map(|facts| facts.sealed(name.tag()))
+    }
+
+    fn count_dns(&self, answer: u32) {
+        let mut answers = self.answers.get();
+        answers[answer as usize] += 1;
+        self.answers.set(answers);
     }
 
     fn host_socket(&self, key: &FlowKey, opener_is_a: bool) -> bool {

@@ -18,6 +18,7 @@ use super::recording::Recorder;
 use super::replay::{Entry, Record, Step};
 use crate::catalog::TableId;
 use crate::config::Config;
+use crate::dns::DnsAnswer;
 use crate::flow::FlowKey;
 use crate::overlay::{self, RECEIVER, SENDER};
 use crate::peer::{is_foreign, side_of};
@@ -210,6 +211,8 @@ fn obstacle(host: &Host, hook: Hook, sent: &Frame, fate: Fate) -> Option<&'stati
         Some("its checksum is left to the hardware, and a test run's is complete")
     } else if !matches!(host.config.pickup_until, 0 | u32::MAX) {
         Some("its settings have a second of this clock")
+    } else if !matches!(host.zone.until, 0 | u32::MAX) {
+        Some("its lease has a second of this clock")
     } else if hook == Hook::FromOverlay {
         Some("it has the metadata of a tunnel")
     } else if !host.sockets.is_empty() {
@@ -233,17 +236,20 @@ struct Memory {
     affinities: HashMap<AffinityKey, Affinity>,
     hits: BTreeMap<HitKey, Hits>,
     host_flows: u32,
+    answers: [u64; DnsAnswer::ALL.len()],
 }
 
 impl Memory {
     fn of(host: &Host) -> Self {
         let (affinities, hits) = (host.services.affinities.borrow().clone(), host.hits.borrow().clone());
-        Self { flows: host.flows.copy(), affinities, hits, host_flows: host.host_flows.load() }
+        let answers = host.answers.get();
+        Self { flows: host.flows.copy(), affinities, hits, host_flows: host.host_flows.load(), answers }
     }
 
     fn copy(&self) -> Self {
-        let Self { flows, affinities, hits, host_flows } = self;
-        Self { flows: flows.copy(), affinities: affinities.clone(), hits: hits.clone(), host_flows: *host_flows }
+        let Self { flows, affinities, hits, host_flows, answers } = self;
+        let (affinities, hits) = (affinities.clone(), hits.clone());
+        Self { flows: flows.copy(), affinities, hits, host_flows: *host_flows, answers: *answers }
     }
 
     fn restore(self, host: &mut Host) {
@@ -251,6 +257,7 @@ impl Memory {
         host.services.affinities.replace(self.affinities);
         host.hits.replace(self.hits);
         host.host_flows.store(self.host_flows);
+        host.answers.set(self.answers);
         // What is tried again and again would be too often.
         host.turns.take();
     }
@@ -325,7 +332,7 @@ mod tests {
     #[test]
     fn tests_that_are_recorded_pass_as_they_do_otherwise() {
         let file = std::env::temp_dir().join(format!("fairlead-frames-{}", std::process::id()));
-        let tests = ["hits", "lifecycle", "masquerade", "outside"].map(|room| format!("walk::tests::{room}::"));
+        let tests = ["dns", "hits", "lifecycle", "masquerade", "outside"].map(|room| format!("walk::tests::{room}::"));
         let mut command = Command::new(std::env::current_exe().expect("it runs"));
         let said = command.args(tests).env(VARIABLE, &file).output().expect("it can be started");
         let recorded = fs::metadata(&file).map_or(0, |meta| meta.len());

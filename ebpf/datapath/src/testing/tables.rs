@@ -42,6 +42,9 @@ impl Host {
         self.uplinks.iter().for_each(|(key, value)| add(Entry::new(TableId::Uplinks, key, &value.sealed(*key))));
         self.bandwidth.iter().for_each(|(slot, value)| add(Entry::new(TableId::Limits, &u32::from(*slot), value)));
 
+        add(Entry::new(TableId::Zones, &0_u32, &self.zone));
+        self.names.iter().for_each(|(key, value)| add(Entry::new(TableId::ZoneNames, key, &value.sealed(key.tag()))));
+
         let peers = &self.peers;
         peers.peers.iter().for_each(|(key, value)| add(Entry::new(TableId::Peers, key, value)));
         peers.cidrs.iter().for_each(|(key, value)| add(Entry::new(TableId::Cidrs, key, value)));

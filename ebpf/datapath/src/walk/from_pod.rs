@@ -9,6 +9,7 @@ use super::address::{Whose, check_destination, is_broadcast, is_gateway};
 use super::backend::is_stale;
 use super::backend::stage::choose_backend;
 use super::deliver::{self, deliver};
+use super::dns;
 use super::errors::Side;
 use super::errors::stage::relate;
 use super::judge;
@@ -74,6 +75,9 @@ pub fn from_pod<K: Kernel>(k: &K, w: &mut Walk, ether_type: u16) -> Action {
     }
     if action.goes_on() {
         action = stage::open_from_pod(k, w, slot);
+    }
+    if action.delivers() && dns::is_asked(w) {
+        action = dns::answer_in_flow(k, w);
     }
     if action.delivers() && is_foreign(k.ifindex()) && k.reread(&w.way.translate) == 0 {
         judge::count_made(k, w);
@@ -191,6 +195,13 @@ fn open_from_pod<K: Kernel>(k: &K, w: &mut Walk, slot: u16) -> Action {
         w.draft.target.src = config.address_like(w.packet.tuple.src);
     }
     w.makes = 1;
+    if dns::is_asked(w) && dns::leaves_no_flow(k) {
+        let port = w.draft.target.dport;
+        let action = dns::answer(k, w, port);
+        if !action.delivers() {
+            return action;
+        }
+    }
     if let Err(reason) = create(k, w, new_source) {
         return Action::drop(reason);
     }

@@ -18,6 +18,7 @@ mod address;
 mod answer;
 mod backend;
 mod deliver;
+mod dns;
 mod errors;
 mod from_overlay;
 mod from_pod;
@@ -65,6 +66,7 @@ pub mod stage {
     pub use super::address::stage::*;
     pub use super::backend::stage::*;
     pub use super::deliver::stage::*;
+    pub use super::dns::stage::*;
     pub use super::errors::stage::*;
     pub use super::from_pod::stage::*;
     pub use super::from_uplink::stage::*;

@@ -26,6 +26,7 @@ macro_rules! map_of {
     };
 }
 
+mod dns;
 mod flow;
 mod peer;
 mod policy;
@@ -34,6 +35,7 @@ pub(crate) mod sock;
 
 use fairlead_datapath::tables::reused;
 
+pub(crate) use dns::{count_dns, dns_name, dns_zone};
 pub(crate) use flow::{
     add, bandwidth, clear_bits, config, count_by_xdp, count_drop, count_drop_of, count_unsent, error_turn, host_flows,
     memory, pace, report, set_bits, swap_if, sweep, uplink, walk,

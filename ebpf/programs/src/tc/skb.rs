@@ -8,11 +8,12 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_
 use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
     bpf_l4_csum_replace, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room,
-    bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_set_tstamp, bpf_skb_vlan_pop,
+    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tstamp, bpf_skb_vlan_pop,
 };
 use aya_ebpf::programs::TcContext;
 use fairlead_datapath::bandwidth::{Bandwidth, Pace};
 use fairlead_datapath::config::{Config, Uplink};
+use fairlead_datapath::dns::{DnsFacts, DnsName, DnsZone, Question};
 use fairlead_datapath::errors::Receiver;
 use fairlead_datapath::flow::{Counted, Entry, Flow, FlowKey};
 use fairlead_datapath::kernel::{Kernel, Onward, Stage};
@@ -166,6 +167,14 @@ impl Kernel for Skb {
     fn sum_changed(&self, diff: u32) {
         // SAFETY: a helper call with the program's context. It refuses where the kernel has no such sum, and all is well.
         unsafe { bpf_csum_update(self.raw(), diff) };
+    }
+
+    #[inline(always)]
+    fn read_into(&self, offset: u32, length: u32, into: &mut [u64; Question::WORDS]) -> bool {
+        // From 1 to as many as there is room for, whatever the compiler knows of it.
+        let length = (self.plain(u64::from(length.wrapping_sub(1))) & u64::from(Question::BYTES - 1)) + 1;
+        // SAFETY: a helper call with the program's context and that memory.
+        unsafe { bpf_skb_load_bytes(self.raw().cast(), offset, into.as_mut_ptr().cast(), length as u32) == 0 }
     }
 
     #[inline(always)]
@@ -325,6 +334,21 @@ impl Kernel for Skb {
     #[inline(always)]
     fn count_hit(&self, key: &HitKey, denied: bool) {
         maps::count_hit(key, denied, self.seconds());
+    }
+
+    #[inline(always)]
+    fn dns_zone(&self) -> Option<&DnsZone> {
+        maps::dns_zone()
+    }
+
+    #[inline(always)]
+    fn dns_name(&self, name: &DnsName) -> Option<DnsFacts> {
+        maps::dns_name(name)
+    }
+
+    #[inline(always)]
+    fn count_dns(&self, answer: u32) {
+        maps::count_dns(answer);
     }
 
     #[inline(always)]

@@ -19,9 +19,9 @@ use fairlead_datapath::packet::{IcmpError, send_error_v4, send_error_v6};
 use fairlead_datapath::policy::{self, Common, Outcome, PortKey};
 use fairlead_datapath::register::Register;
 use fairlead_datapath::walk::stage::{
-    AnswerNeighbour, CameByNodes, ChooseBackend, CountOpened, Decide, End, GiveWay, HandOver, JudgeAgain, Leave, LetIn,
-    LetPast, LookUp, MayTell, MetTunnel, OpenFromNode, OpenFromOutside, OpenFromPod, OpenInbound, PartOfSyn, Pass,
-    ReadQuote, Relate, StillNoService, TakeTurn, TranslateError,
+    AnswerNeighbour, CameByNodes, ChooseBackend, CountOpened, Decide, End, FindAnswer, GiveAnswer, GiveWay, HandOver,
+    JudgeAgain, Leave, LetIn, LetPast, LookUp, MayTell, MetTunnel, OpenFromNode, OpenFromOutside, OpenFromPod,
+    OpenInbound, PartOfSyn, Pass, ReadQuote, Relate, StillNoService, TakeTurn, TranslateError,
 };
 use fairlead_datapath::walk::{Walk, count_denied, decided};
 
@@ -72,6 +72,8 @@ stages! {
     PartOfSyn => tc_part_of_syn with packet(place);
     AnswerNeighbour => tc_answer_neighbour with packet(slot, arp);
     HandOver => tc_hand_over with packet();
+    FindAnswer => tc_find_answer with packet(port);
+    GiveAnswer => tc_give_answer with packet();
     GiveWay => tc_give_way with packet(slot);
     OpenFromPod => tc_open_from_pod with packet(slot);
     OpenFromOutside => tc_open_from_outside with packet();

@@ -7,6 +7,7 @@ use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use fairlead_datapath::bandwidth::{Bandwidth, Pace};
 use fairlead_datapath::config::{Config, Uplink};
+use fairlead_datapath::dns::{DnsFacts, DnsName, DnsZone, Question};
 use fairlead_datapath::errors::Receiver;
 use fairlead_datapath::flow::{self, FlowKey};
 use fairlead_datapath::kernel::{Driver, Hop, Kernel, Onward, Stage};
@@ -160,6 +161,25 @@ impl Kernel for Buff {
 
     #[inline(always)]
     fn sum_changed(&self, _: u32) {}
+
+    // Nothing is answered here.
+    #[inline(always)]
+    fn read_into(&self, _: u32, _: u32, _: &mut [u64; Question::WORDS]) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn dns_zone(&self) -> Option<&DnsZone> {
+        None
+    }
+
+    #[inline(always)]
+    fn dns_name(&self, _: &DnsName) -> Option<DnsFacts> {
+        None
+    }
+
+    #[inline(always)]
+    fn count_dns(&self, _: u32) {}
 
     #[inline(always)]
     fn cut(&self, _: u32) -> bool {

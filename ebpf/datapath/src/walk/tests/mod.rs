@@ -7,6 +7,7 @@ mod broadcast;
 mod bytes;
 mod cost;
 mod crowd;
+mod dns;
 mod errors;
 mod foreign;
 mod hits;
