@@ -100,13 +100,21 @@ fn positive<const N: usize>(
     true
 }
 
-fn negative(zone: &Zone, manner: Manner, query: &PlainQuery<'_>, name: &[u8], rcode: u16, out: &mut Vec<u8>) -> bool {
-    let Some(front) = crate::name::strip_suffix(name, zone.origin().as_wire()) else { return false };
+/// The part of a name in front of the zone's, if a negative answer about it is plain.
+fn denied<'n>(zone: &Zone, name: &'n [u8]) -> Option<&'n [u8]> {
+    let front = crate::name::strip_suffix(name, zone.origin().as_wire())?;
     let last = labels(front).last().unwrap_or_default();
     // The names in the SOA would be compressed against these, in some spellings only.
-    if last == b"dns" || last == b"hostmaster" {
-        return false;
-    }
+    (last != b"dns" && last != b"hostmaster").then_some(front)
+}
+
+/// Whether a negative answer about a name, in lower case, is plain.
+pub(crate) fn is_denied(zone: &Zone, name: &[u8]) -> bool {
+    denied(zone, name).is_some()
+}
+
+fn negative(zone: &Zone, manner: Manner, query: &PlainQuery<'_>, name: &[u8], rcode: u16, out: &mut Vec<u8>) -> bool {
+    let Some(front) = denied(zone, name) else { return false };
     let Ok(offset) = u16::try_from(front.len()) else { return false };
     let origin = (QUESTION + offset).to_be_bytes();
     start(manner, query, rcode, [1, 0, 1], out);

@@ -56,6 +56,15 @@ impl Readiness {
         (!synced).then(|| format!("the first list of objects is not complete; {}", (self.troubles)().join("; ")))
     }
 
+    /// Why the kernel should not answer in this server's place: it is about to end, or what it knows may be old.
+    pub(crate) fn unfit(&self) -> Option<String> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Some("it is about to end".to_owned());
+        }
+        let troubles = (self.troubles)();
+        (!troubles.is_empty()).then(|| format!("no change of the cluster arrives: {}", troubles.join("; ")))
+    }
+
     /// Since when no change has arrived, if that is too long, and why. It is to be looked at now and then, and says when it
     /// begins and ends.
     fn staleness(&self, now: Instant) -> Option<String> {
@@ -214,7 +223,11 @@ mod tests {
         let away = Arc::new(AtomicBool::new(true));
         assert_eq!(server(false, &away).answer("/ready").status, 503);
         let server = server(true, &away);
+        assert_eq!(server.unfit().as_deref(), Some("no change of the cluster arrives: services: refused"));
+        away.store(false, Ordering::Relaxed);
+        assert_eq!(server.unfit(), None);
         server.drain();
         assert_eq!(server.answer("/ready").status, 503);
+        assert!(server.unfit().is_some());
     }
 }

@@ -11,6 +11,7 @@ use hickory_proto::rr::{Name, RData, Record};
 use hickory_proto::serialize::binary::BinDecodable;
 
 use crate::WireName;
+use crate::name::strip_suffix;
 use crate::wire::RecordType;
 use crate::zone::address_of;
 
@@ -96,6 +97,12 @@ impl Hosts {
             known.extend(new);
         }
         self
+    }
+
+    /// Whether there are names in a zone.
+    #[must_use]
+    pub fn has_names_in(&self, zone: &WireName) -> bool {
+        self.names.keys().any(|name| strip_suffix(name.as_wire(), zone.as_wire()).is_some())
     }
 
     /// Whether there is nothing in it.

@@ -18,6 +18,7 @@ pub mod full;
 pub mod hosts;
 pub mod manner;
 pub mod meter;
+pub mod mirror;
 pub mod name;
 pub mod names;
 pub mod plan;

@@ -17,6 +17,7 @@ use fairlead_dns::feed::{Make, feed};
 use fairlead_dns::files::Disk;
 use fairlead_dns::full::{Responder, Transfers};
 use fairlead_dns::manner::Manner;
+use fairlead_dns::mirror::{self, Mirror};
 use fairlead_dns::names::Gate as NameGate;
 use fairlead_dns::server::{Config, Server};
 use fairlead_dns::site::log::Gate;
@@ -76,11 +77,17 @@ async fn main() -> Result<()> {
     let config = Config { listen: listen.clone(), threads: args.threads(), connections, tls: args.tls()? };
     let server = Server::start(&config, &responder).await?;
     let (make, made) = watch::channel(Make { options: plan.options.clone(), ttl: plan.ttl });
-    tokio::spawn(follower.follow(plan.clone(), listen, Arc::clone(&responder), make));
+    tokio::spawn(follower.follow(plan.clone(), listen.clone(), Arc::clone(&responder), make));
     let source = args.source(&plan);
     let cluster = source.cluster().cloned();
     let troubles = move || cluster.as_ref().map(Cluster::troubles).unwrap_or_default();
     let readiness = Arc::new(Readiness::new(Arc::clone(&responder), Box::new(troubles), args.patience()));
+    if let Some(directory) = args.names_dir.clone() {
+        let fitness = Arc::clone(&readiness);
+        let obstacle = Box::new(move || fitness.unfit());
+        let own = mirror::Server { directory, listen, obstacle };
+        tokio::spawn(Mirror::new(Arc::clone(&responder), own).keep());
+    }
     let numbers = Metrics { responder: Arc::clone(&responder), readiness: Arc::clone(&readiness), process };
     health::serve(&args.places(&plan), &readiness, move |path: &str| numbers.answer(path));
     let feed = feed(source.spawn(), Builder::new(&plan.origin)?, Arc::clone(&responder), made);

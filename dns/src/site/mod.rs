@@ -5,6 +5,7 @@
 //! configuration changes.
 
 pub mod acl;
+mod alone;
 pub mod dns64;
 pub mod external;
 pub mod log;
@@ -33,7 +34,8 @@ use dns64::Dns64;
 use external::External;
 use log::LogRule;
 use rewrite::Rewrite;
-use scope::{Fall, covers};
+pub(crate) use scope::Fall;
+use scope::covers;
 use template::Template;
 use transfer::Transfer;
 

@@ -5,6 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use super::facts::{Delta, Facts, Pointer, Srv};
 use super::options::PodMode;
 use super::outside::Outsides;
@@ -30,6 +32,9 @@ pub struct Zone {
     pods: HashSet<(WireName, IpAddr)>,
     /// Addresses of this server.
     own: Vec<IpAddr>,
+    /// Names that have changed since somebody took them who follows, and who wakes when there are some.
+    changed: Option<BTreeSet<WireName>>,
+    changes: Arc<Notify>,
 }
 
 /// Names that are there whatever the objects say.
@@ -111,6 +116,8 @@ impl Zone {
             pod_mode: PodMode::default(),
             pods: HashSet::new(),
             own: Vec::new(),
+            changed: None,
+            changes: Arc::default(),
         })
     }
 
@@ -198,9 +205,42 @@ impl Zone {
         self.names.get(name).map(|facts| &**facts)
     }
 
+    /// Begins to remember which names change, and forgets those that have: what wakes when there are some.
+    pub fn follow(&mut self) -> Arc<Notify> {
+        self.changed = Some(BTreeSet::new());
+        Arc::clone(&self.changes)
+    }
+
+    /// Remembers no more which names change.
+    pub fn leave(&mut self) {
+        self.changed = None;
+    }
+
+    /// Some names that have changed, so many at most. They are forgotten.
+    pub fn take_changed(&mut self, most: usize) -> Vec<WireName> {
+        let Some(changed) = &mut self.changed else { return Vec::new() };
+        let mut taken = Vec::new();
+        while taken.len() < most
+            && let Some(name) = changed.pop_first()
+        {
+            taken.push(name);
+        }
+        taken
+    }
+
+    /// Whether names have changed that nobody has taken.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.changed.as_ref().is_some_and(|changed| !changed.is_empty())
+    }
+
     /// Takes a change in.
     pub fn update(&mut self, delta: Delta) {
         let Delta { set, removed, pointers_set, pointers_removed, pods, outside } = delta;
+        if let Some(changed) = &mut self.changed {
+            changed.extend(set.iter().map(|(name, _)| name).chain(&removed).cloned());
+            self.changes.notify_one();
+        }
         // Nobody has a copy of what is not complete.
         if self.synced && !(set.is_empty() && removed.is_empty()) {
             self.serial.change(now());

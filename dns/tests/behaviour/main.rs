@@ -9,6 +9,7 @@ mod direct;
 mod elsewhere;
 mod encrypted;
 mod fixture;
+mod kernel;
 mod lossy;
 mod messages;
 mod operated;

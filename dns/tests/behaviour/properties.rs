@@ -53,7 +53,7 @@ fn any_slice() -> impl Strategy<Value = Object> {
     )
 }
 
-fn any_event() -> impl Strategy<Value = Event> {
+pub(crate) fn any_event() -> impl Strategy<Value = Event> {
     let object = prop_oneof![any_service(), any_slice(), select(NAMESPACES).prop_map(namespace)];
     let kind = select(&[Kind::Service, Kind::EndpointSlice][..]);
     let gone = (kind, select(NAMESPACES), select(NAMES))
@@ -163,7 +163,7 @@ fn any_question() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn any_query() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn any_query() -> impl Strategy<Value = Vec<u8>> {
     let flags = prop_oneof![8 => Just(0x0100_u16), 1 => Just(0x0110), 1 => any::<u16>()];
     let edns = prop_oneof![
         3 => Just(vec![]),
@@ -185,7 +185,7 @@ fn any_query() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// A query with a few bytes changed, cut or added.
-fn any_damaged_query() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn any_damaged_query() -> impl Strategy<Value = Vec<u8>> {
     let damage = vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
     (any_query(), damage, any::<prop::sample::Index>(), vec(any::<u8>(), 0..4), any::<bool>()).prop_map(
         |(mut bytes, damage, end, more, cut)| {

@@ -23,6 +23,7 @@ mod read;
 mod service;
 mod slice;
 mod source;
+pub mod zone;
 
 pub use causes::causes;
 pub use cluster_policy::{Action, ClusterNetworkPolicy, ClusterRule, Subject, Tier};

@@ -35,6 +35,15 @@ impl DomainName {
         is_name.then(|| Self { name: name.to_ascii_lowercase(), below })
     }
 
+    /// Whether it matches any name in a zone, which is given in small letters and without a dot at its end.
+    #[must_use]
+    pub fn meets(&self, zone: &str) -> bool {
+        let is_in = |name: &str, zone: &str| {
+            name.strip_suffix(zone).is_some_and(|front| front.is_empty() || front.ends_with('.'))
+        };
+        is_in(&self.name, zone) || (self.below && is_in(zone, &self.name))
+    }
+
     /// Whether it matches a name in small letters, without a dot at its end. `*` stands for one label or more.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
@@ -151,6 +160,24 @@ mod tests {
             assert_eq!(pattern.matches(name), is, "{pattern} {name}");
             assert_eq!(DomainNames::from_iter([&pattern]).matches(name), is, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn p65_names_meet_a_zone_that_has_names_which_they_match() {
+        for (pattern, is) in [
+            ("cluster.local", true),
+            ("*.cluster.local", true),
+            ("web.shop.svc.cluster.local", true),
+            ("*.svc.cluster.local", true),
+            ("my-cluster.local", false),
+            ("*.my-cluster.local", false),
+            ("kubernetes.io", false),
+        ] {
+            assert_eq!(DomainName::parse(pattern).unwrap().meets("cluster.local"), is, "{pattern}");
+        }
+        let above = DomainName::parse("*.example.org").unwrap();
+        assert!(above.meets("k8s.example.org") && above.meets("example.org"));
+        assert!(!DomainName::parse("example.org").unwrap().meets("k8s.example.org"));
     }
 
     proptest! {
