@@ -8,7 +8,7 @@
 //! [`sockets`] ends those of the node's processes whose other end is gone,
 //! [`daemon`] is the loop that connects them all, [`state`] what it knows of itself, [`admin`] answers those who look in,
 //! [`observe`] probes and Prometheus, [`events`] tells the cluster, [`settings`] is what can be set, [`install`] brings all
-//! of it to a node and takes it away, and [`doctor`] looks for what is in its way there.
+//! of it to a node and takes it away, [`zone`] has the kernel answer DNS queries of pods, and [`doctor`] looks for what is in its way there.
 #![deny(unsafe_code)]
 
 pub mod admin;
@@ -42,3 +42,4 @@ pub mod sockets;
 pub mod state;
 pub mod wiring;
 pub mod xdp;
+pub mod zone;

@@ -21,13 +21,14 @@ use crate::network::{Tunnel, TunnelFrom, VXLAN_PORT};
 use crate::parts::Parts;
 use crate::wiring::{NamePattern, PROC_SYS};
 use crate::xdp::Xdp;
+use crate::zone::InKernel;
 
 /// How long the API server may be silent: longer than a control plane takes to restart or to be upgraded, so that not all
 /// agents turn unready for that, and twice what DNS servers wait.
 const API_SERVER_PATIENCE: u64 = 600;
 
 /// Keys of the file that have keys below them: `--healthz-bind` is `bind` below `healthz`.
-pub const GROUPS: [&str; 6] = ["cni", "conntrack", "healthz", "masquerade", "metadata", "metrics"];
+pub const GROUPS: [&str; 7] = ["cni", "conntrack", "dns", "healthz", "masquerade", "metadata", "metrics"];
 
 /// Where clouds have their metadata services: the first is nearly everybody's, the second Amazon's for IPv6. Others' are in a
 /// table in `manifests/README.md`.
@@ -127,6 +128,10 @@ pub struct Settings {
     /// The Service whose port 53 answers there
     #[arg(long, value_name = "NAMESPACE/NAME", default_value = "kube-system/kube-dns", value_parser = service_key)]
     pub node_local_dns_service: ObjectKey,
+    /// Which DNS queries of pods the kernel answers, at the pod's interface: those for addresses in the cluster's zone that the
+    /// node's fairlead-dns would answer the same, or none. fairlead status says whether it does
+    #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
+    pub dns_in_kernel: InKernel,
     /// When to send packets to other nodes through VXLAN. Must be the same on every node
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub tunnel: Tunnel,

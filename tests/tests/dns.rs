@@ -4,7 +4,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use fairlead_tests::{Lab, Pod, Probe, ProbeError, Probes, Process, ServiceManifest, Transport, Via, bench, binary};
+use fairlead_tests::{
+    Lab, Node, Pod, Probe, ProbeError, Probes, Process, ServiceManifest, Transport, Via, bench, binary,
+};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use serde_json::json;
@@ -13,6 +15,9 @@ const VIPS: [&str; 2] = ["10.96.0.10", "fd00:10:96::a"];
 
 /// Where NodeLocal DNSCache was before.
 const NODE_LOCAL: [&str; 2] = ["169.254.20.10", "fd00:90::10"];
+
+/// The directory that a node's agent and its DNS server both see.
+const NAMES: &str = "/run/fairlead/names";
 
 /// Two nodes with a DNS server and a client each.
 struct Stage {
@@ -45,7 +50,7 @@ impl Stage {
             let server = node.pod(&format!("kube-system/dns-{}", node.name())).label("k8s-app", "kube-dns").start();
             processes.push(server.spawn(
                 "dns",
-                &[&program, "--objects", &objects, "--upstream", &upstream, "--threads", "1"],
+                &[&program, "--objects", &objects, "--upstream", &upstream, "--threads", "1", "--names-dir", NAMES],
                 &[],
             ));
             clients.push(node.pod(&format!("client/{}", node.name())).tcp(80).start());
@@ -118,6 +123,26 @@ impl Stage {
     }
 }
 
+/// What a node says of the queries that its kernel answers.
+fn in_kernel(node: &Node) -> serde_json::Value {
+    let status: serde_json::Value = serde_json::from_str(&node.fairlead(&["status", "-o", "json"]).stdout).unwrap();
+    status["dns"].clone()
+}
+
+/// Waits until the kernel of a node answers queries, or does no longer, for a reason with these words.
+#[track_caller]
+fn wait_for_kernel(lab: &Lab, node: &Node, why_not: Option<&str>) {
+    lab.wait_until("DNS in the kernel is as it should be", || {
+        let dns = in_kernel(node);
+        let why = dns["obstacle"].as_str();
+        let is_so = match why_not {
+            None => dns["in_kernel"] == true && why.is_none(),
+            Some(words) => dns["in_kernel"] == false && why.is_some_and(|why| why.contains(words)),
+        };
+        if is_so { Ok(()) } else { Err(dns.to_string()) }
+    });
+}
+
 /// One query, `name type`, and its answer.
 fn ask(from: &impl Probes, to: SocketAddr, transport: Transport, question: &str) -> Result<Message, ProbeError> {
     let (name, kind) = question.split_once(' ').unwrap();
@@ -162,6 +187,112 @@ fn d3_d5_endpoints_of_a_headless_service_and_their_changes() {
     stage.check("pets.shop.svc.cluster.local A", ResponseCode::NoError, &[record("pets.shop", two.v4())]);
     stage.lab.apply(&pets.yaml());
     stage.check("pets.shop.svc.cluster.local A", ResponseCode::NXDomain, &[]);
+}
+
+#[test]
+fn d49_the_kernel_answers_in_the_servers_place_what_that_would_say() {
+    let stage = Stage::new();
+    let node = stage.lab.node("node-1");
+    let web = ServiceManifest::new("shop/web").ips(&["10.96.1.1", "fd00:10:96::1:1"]).tcp("http", 80, 80);
+    let only = ServiceManifest::new("shop/only").ips(&["10.96.1.2"]).tcp("http", 80, 80);
+    stage.lab.apply(&format!("{}\n---\n{}", web.yaml(), only.yaml()));
+    stage.check("only.shop.svc.cluster.local A", ResponseCode::NoError, &[record("only.shop", [10, 96, 1, 2])]);
+    wait_for_kernel(&stage.lab, &node, None);
+    // What only the server says goes there.
+    let srv = "_http._tcp.only.shop.svc.cluster.local. 5 IN SRV 0 100 80 only.shop.svc.cluster.local.";
+    stage.check("_http._tcp.only.shop.svc.cluster.local SRV", ResponseCode::NoError, &[srv.to_owned()]);
+    let questions = [
+        ("web.shop.svc.cluster.local A", ResponseCode::NoError, 1),
+        ("web.shop.svc.cluster.local AAAA", ResponseCode::NoError, 1),
+        ("WEB.Shop.svc.Cluster.local A", ResponseCode::NoError, 1),
+        ("only.shop.svc.cluster.local AAAA", ResponseCode::NoError, 0),
+        ("www.example.org.shop.svc.cluster.local A", ResponseCode::NXDomain, 0),
+        ("www.example.org.svc.cluster.local AAAA", ResponseCode::NXDomain, 0),
+    ];
+    for vip in vips() {
+        for (question, code, count) in questions {
+            let by =
+                |transport| ask(&stage.clients[0].via(Via::Packet), (vip, 53).into(), transport, question).unwrap();
+            let before = in_kernel(&node)["answers"].as_u64();
+            let kernel = by(Transport::Udp);
+            let after = in_kernel(&node)["answers"].as_u64();
+            assert_eq!((kernel.metadata.response_code, kernel.answers.len()), (code, count), "{question}");
+            assert_eq!(after, before.map(|count| count + 1), "{question}");
+            // Over TCP it is the server.
+            assert_eq!(kernel.to_vec().unwrap(), by(Transport::Tcp).to_vec().unwrap(), "{question}");
+            assert_eq!(in_kernel(&node)["answers"].as_u64(), after, "{question}");
+        }
+    }
+}
+
+#[test]
+fn d50_the_kernel_answers_for_as_long_as_the_server_stands_by_it() {
+    const STOP: i32 = 19;
+    const CONTINUE: i32 = 18;
+    let stage = Stage::new();
+    let node = stage.lab.node("node-1");
+    stage.lab.apply(&ServiceManifest::new("shop/web").ips(&["10.96.1.1"]).tcp("http", 80, 80).yaml());
+    let question = "web.shop.svc.cluster.local A";
+    stage.check(question, ResponseCode::NoError, &[record("web.shop", [10, 96, 1, 1])]);
+    wait_for_kernel(&stage.lab, &node, None);
+    let quick = |vip: IpAddr| ask(&stage.clients[0], (vip, 53).into(), Transport::Udp, question).map(|_| ());
+    let server = &stage.processes[1];
+    // While it sleeps, and nobody knows it yet, it is the kernel that answers.
+    server.kill(STOP);
+    vips().into_iter().for_each(|vip| quick(vip).unwrap());
+    wait_for_kernel(&stage.lab, &node, Some("no longer says"));
+    vips().into_iter().for_each(|vip| quick(vip).unwrap_err());
+    server.kill(CONTINUE);
+    wait_for_kernel(&stage.lab, &node, None);
+    // Rules that may be about names of the zone want the server's answers.
+    let policy = "{apiVersion: policy.networking.k8s.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {name: names}, \
+                  spec: {tier: Admin, priority: 1, subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: client}}}, \
+                  egress: [{name: names, action: Accept, to: [{domainNames: ['*.svc.cluster.local']}]}]}}";
+    stage.lab.apply(
+        "{apiVersion: v1, kind: Namespace, metadata: {name: client, labels: {kubernetes.io/metadata.name: client}}}",
+    );
+    stage.lab.apply(policy);
+    wait_for_kernel(&stage.lab, &node, Some("*.svc.cluster.local"));
+    stage.lab.delete("ClusterNetworkPolicy", "names");
+    wait_for_kernel(&stage.lab, &node, None);
+    // What is gone is gone, and the table goes with the server.
+    server.kill(9);
+    wait_for_kernel(&stage.lab, &node, Some("hung up"));
+    vips().into_iter().for_each(|vip| quick(vip).unwrap_err());
+}
+
+#[test]
+fn d49_policy_judges_what_the_kernel_answers() {
+    let stage = Stage::new();
+    let node = stage.lab.node("node-1");
+    stage.lab.apply(&ServiceManifest::new("shop/web").ips(&["10.96.1.1"]).tcp("http", 80, 80).yaml());
+    let question = "web.shop.svc.cluster.local A";
+    stage.check(question, ResponseCode::NoError, &[record("web.shop", [10, 96, 1, 1])]);
+    wait_for_kernel(&stage.lab, &node, None);
+    let quick = |vip: IpAddr| ask(&stage.clients[0], (vip, 53).into(), Transport::Udp, question).map(|_| ());
+    let denied = |what: &str| {
+        stage.lab.wait_until(what, || match quick(vips()[0]) {
+            Ok(()) => Err("it is answered"),
+            Err(_) => Ok(()),
+        })
+    };
+    let policy = |namespace: &str, spec: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{namespace: {namespace}, name: dns}}, \
+             spec: {{podSelector: {{}}, {spec}}}}}"
+        )
+    };
+    let egress = policy("client", "policyTypes: [Egress]");
+    stage.lab.apply(&egress);
+    denied("the client's egress is denied");
+    stage.lab.apply(&policy(
+        "client",
+        "policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}, podSelector: {matchLabels: {k8s-app: kube-dns}}}]}]",
+    ));
+    stage.lab.wait_until("the client may ask", || quick(vips()[0]));
+    assert_eq!(in_kernel(&node)["in_kernel"], true);
+    stage.lab.apply(&policy("kube-system", "policyTypes: [Ingress]"));
+    denied("the server's ingress is denied");
 }
 
 #[test]

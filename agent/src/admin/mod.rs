@@ -19,9 +19,9 @@ pub use failure::leave;
 pub use server::{Admin, DEFAULT_SOCKET, serve};
 pub use turn::Turn;
 pub use views::{
-    API, AuditedFlowView, AuditedPolicyView, DifferenceView, EndpointView, MapView, MigrationView, NetworkView,
-    ObjectCount, ObjectTrouble, PlansView, PodView, PolicyAudit, PolicyChangeView, PolicyExplanation, PolicyRuleView,
-    PolicyVerdict, PolicyWhatIf, PortRef, ProgramView, RangeView, RepairView, Reply, Request, ServiceExplanation,
-    ServiceView, StatusView, Verdict, VersionView, WarningView, WatchView, WayView, XdpView,
+    API, AuditedFlowView, AuditedPolicyView, DifferenceView, DnsView, EndpointView, MapView, MigrationView,
+    NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, PolicyAudit, PolicyChangeView, PolicyExplanation,
+    PolicyRuleView, PolicyVerdict, PolicyWhatIf, PortRef, ProgramView, RangeView, RepairView, Reply, Request,
+    ServiceExplanation, ServiceView, StatusView, Verdict, VersionView, WarningView, WatchView, WayView, XdpView,
 };
 pub use what_if::Snapshot;

@@ -6,8 +6,8 @@ use ipnetwork::IpNetwork;
 use zerocopy::FromBytes as _;
 
 use super::{
-    Admin, MapView, MigrationView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, ProgramView, RangeView,
-    RepairView, StatusView, WarningView, WatchView, WayView, XdpView,
+    Admin, DnsView, MapView, MigrationView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, ProgramView,
+    RangeView, RepairView, StatusView, WarningView, WatchView, WayView, XdpView,
 };
 use crate::bpf::{Map, Migration};
 use crate::cni::{Health, room};
@@ -15,6 +15,7 @@ use crate::compile::bandwidth::describe;
 use crate::model::Model;
 use crate::network::{Network, Way};
 use crate::state::{counts_of, packets_by_xdp};
+use crate::zone::answers;
 
 /// `BPF_MAP_TYPE_*` of maps whose elements come and go: hash, hash per CPU, LRU hash, LPM trie.
 const COUNTED: [u32; 4] = [1, 5, 9, 11];
@@ -102,6 +103,7 @@ pub(super) fn status(admin: &Admin) -> StatusView {
         pod_ranges: model.rules().pod_ranges.iter().map(ToString::to_string).collect(),
         masquerade: model.rules().masquerade.to_string(),
         node_local_dns: model.rules().node_local_dns.addresses.clone(),
+        dns: dns(admin),
         mistakes: model
             .mistakes()
             .standing()
@@ -109,6 +111,16 @@ pub(super) fn status(admin: &Admin) -> StatusView {
             .map(|m| ObjectTrouble { object: m.origin, reason: m.reason })
             .collect(),
         drops: admin.drops.counts(&admin.tables).iter().map(|count| count.packets).sum(),
+    }
+}
+
+fn dns(admin: &Admin) -> DnsView {
+    let zone = &admin.shared.zone;
+    DnsView {
+        in_kernel: zone.in_force(),
+        obstacle: zone.why_not(),
+        names: zone.names() as u64,
+        answers: answers(&admin.tables).into_iter().flatten().map(|(_, count)| count).sum(),
     }
 }
 

@@ -15,8 +15,8 @@ pub use audit::{AuditedFlowView, AuditedPolicyView, PolicyAudit};
 pub use rules::PolicyRuleView;
 pub use service::{EndpointView, ServiceExplanation, ServiceView, Verdict};
 pub use status::{
-    MapView, MigrationView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, ProgramView, RangeView,
-    RepairView, StatusView, VersionView, WarningView, WatchView, WayView, XdpView,
+    DnsView, MapView, MigrationView, NetworkView, ObjectCount, ObjectTrouble, PlansView, PodView, ProgramView,
+    RangeView, RepairView, StatusView, VersionView, WarningView, WatchView, WayView, XdpView,
 };
 pub use what_if::{DifferenceView, PolicyChangeView, PolicyWhatIf};
 

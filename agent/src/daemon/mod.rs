@@ -21,6 +21,7 @@ mod sockets;
 mod svc;
 mod sweep;
 mod wire;
+mod zone;
 
 use std::future::pending;
 use std::sync::Arc;
@@ -50,6 +51,7 @@ use crate::socket::listen;
 use crate::state::{DropLog, Shared};
 use crate::wiring::{Choice, Netlink, PodLinks, Sysctls};
 use crate::xdp::Xdp;
+use crate::zone::InKernel;
 
 pub use error::DaemonError;
 
@@ -132,6 +134,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         metadata_addresses,
         node_local_dns,
         node_local_dns_service,
+        dns_in_kernel,
         healthz_bind,
         metrics_bind,
         tunnel,
@@ -286,6 +289,13 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let journal = run_dir.join("names-journal");
     let keeper = Keeper::open(&names_dir, &journal, Arc::clone(&desk), Arc::clone(&shared.told), &shared);
     let asked = told::Server::open(&names_dir, Arc::clone(&shared.told))
+        .map_err(|source| DaemonError::Names { path: names_dir.clone(), source })?;
+    let unwanted = match dns_in_kernel {
+        InKernel::Off => Some("the setting dns.inKernel is off"),
+        InKernel::Auto if !parts.wires() => Some("another plugin has wired the pods of this node"),
+        InKernel::Auto => None,
+    };
+    let told_zone = zone::serve(&names_dir, Arc::clone(&shared), Arc::clone(&readable), unwanted)
         .map_err(|source| DaemonError::Names { path: names_dir, source })?;
     let mut engine = Engine::new(
         Arc::clone(&shared),
@@ -382,6 +392,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         () = conflist => {}
         () = proxy => {}
         _ = asking => return Err(DaemonError::LoopEnded),
+        _ = told_zone => return Err(DaemonError::LoopEnded),
         () = admin::serve(admin, questions) => {}
         _ = &mut looping => return Err(DaemonError::LoopEnded),
     }

@@ -21,6 +21,7 @@ use crate::compile::policy::with_audited;
 use crate::model::Model;
 use crate::names::{Change, Journal, Told};
 use crate::state::{NOT_SERVED, Shared, warn_not_served};
+use crate::zone;
 
 /// How long nobody may ask before that is said on the policies: a server that is replaced, and one that starts.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,6 +38,7 @@ pub(super) struct Keeper {
     directory: PathBuf,
     desk: Arc<Desk>,
     told: Arc<Told>,
+    zone: Arc<zone::State>,
     /// The rules that are in force, and with those that are only counted as they were written down last.
     rules: Option<NameRules>,
     written: Option<NameRules>,
@@ -71,6 +73,7 @@ impl Keeper {
             directory: directory.to_owned(),
             desk,
             told,
+            zone: Arc::clone(&shared.zone),
             rules: None,
             written: None,
             audited: NameRules::default(),
@@ -111,6 +114,8 @@ impl Keeper {
         let rules = with_audited(rules, &self.audited);
         let is_new = self.written.as_ref() != Some(&rules);
         if is_new {
+            // Before what they open is asked about.
+            self.zone.set_rules(rules.lists.iter().flatten().cloned().collect());
             self.desk.set_rules(rules.clone());
         }
         let path = self.directory.join(RULES);

@@ -16,7 +16,7 @@ use super::Converter;
 pub struct Loss {
     /// In a few words, for the log and the status.
     pub what: &'static str,
-    /// Whether another layout is not even tried: the kernel does not let it be filled.
+    /// Whether another layout is not even tried: the kernel does not let it be filled, or what was in it is told again.
     pub always: bool,
 }
 
@@ -24,13 +24,16 @@ pub struct Loss {
 #[must_use]
 pub fn loss(table: TableId) -> Option<Loss> {
     use TableId as T;
-    let always = matches!(table.info().kind, Kind::SocketStorage | Kind::RingBuffer | Kind::ArrayOfMaps);
+    let always = matches!(table.info().kind, Kind::SocketStorage | Kind::RingBuffer | Kind::ArrayOfMaps)
+        || matches!(table, T::Zones | T::ZoneNames);
     let what = match table {
         T::Affinities => "clients of services with session affinity may get another endpoint",
         T::Fragments => "datagrams in fragments that are under way are dropped",
         T::Paces => "pods with a limit of bandwidth may send a burst",
         T::PolicyHits => "the counts of rules since the last save are lost",
         T::Drops | T::DropsOfPods => "counts of drops begin at zero",
+        T::Zones | T::ZoneNames => "DNS queries are answered by the server alone until it has told its zone again",
+        T::ZoneAnswers => "counts of DNS queries that the kernel answered begin at zero",
         T::DropEvents => "samples of drops that nobody has read are lost",
         T::Barrier => "nothing",
         T::Sockets => "sockets that are connected to a service no longer know it",

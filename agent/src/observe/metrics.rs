@@ -19,6 +19,7 @@ use crate::compile::policy::Direction;
 use crate::model::Model;
 use crate::repair::Kind as Repaired;
 use crate::state::{DropLog, KubeProxy, Shared, errors_unsent, packets_by_xdp, pod_counts};
+use crate::zone::answers;
 
 /// What `/proxyMode` says, where kube-proxy names its backend: `iptables`, `ipvs`, `nftables`.
 const PROXY_MODE: &str = "ebpf";
@@ -229,6 +230,26 @@ impl MetricsServer {
                 "fairlead_xdp_packets_total",
                 "Packets of known connections that were sent on at the driver of an uplink (XDP), since the table was created.",
                 packets_by_xdp(tables).map(|packets| (vec![], packets as f64)),
+            ),
+            counters(
+                "fairlead_dns_kernel_answers_total",
+                "DNS queries of pods that the kernel answered in place of the node's DNS server, since the table was created.",
+                answers(tables).into_iter().flatten().map(|(answer, count)| {
+                    (
+                        vec![("type", answer.record_type()), ("rcode", answer.rcode()), ("result", answer.as_str())],
+                        count as f64,
+                    )
+                }),
+            ),
+            gauge(
+                "fairlead_dns_kernel_in_force",
+                "1 while the kernel answers DNS queries of pods: see `fairlead status`.",
+                f64::from(u8::from(shared.zone.in_force())),
+            ),
+            gauge(
+                "fairlead_dns_kernel_names",
+                "Names that the kernel knows of the cluster's zone.",
+                shared.zone.names() as f64,
             ),
             counters(
                 "fairlead_errors_unsent_total",

@@ -22,6 +22,7 @@ use crate::names::Told;
 use crate::network::Network;
 use crate::plan::policy::CutOff;
 use crate::repair::Looked;
+use crate::zone;
 
 /// The port of a URL that names none.
 const HTTPS: u16 = 443;
@@ -56,6 +57,8 @@ pub struct Shared {
     audit: Mutex<Findings>,
     /// What is counted of what pods are told by DNS.
     pub told: Arc<Told>,
+    /// How the cluster's zone in the kernel is.
+    pub zone: Arc<zone::State>,
     /// What others undid and what became of it.
     pub repairs: Repairs,
     /// The health checks that load balancers look for.
@@ -140,6 +143,7 @@ impl Shared {
             rule_hits: Arc::default(),
             audit: Mutex::default(),
             told: Arc::default(),
+            zone: Arc::default(),
             repairs: Repairs::default(),
             checks: watch::Sender::default(),
             finished_plugins: Mutex::default(),

@@ -3,5 +3,7 @@
 
 #[path = "query/check.rs"]
 mod check;
+#[path = "query/kernel.rs"]
+mod kernel;
 
 fairlead_replay::target!(check::check);

@@ -52,6 +52,9 @@ pub struct StatusView {
     pub masquerade: String,
     /// Addresses of node-local DNS that are served.
     pub node_local_dns: Vec<IpAddr>,
+    /// DNS queries of pods that the kernel answers.
+    #[serde(default)]
+    pub dns: DnsView,
     /// Objects that can't be read: where, and what to do.
     pub mistakes: Vec<ObjectTrouble>,
     /// Packets dropped since the node's start.
@@ -90,6 +93,19 @@ pub struct NetworkView {
     pub ranges: Vec<RangeView>,
     /// How the other nodes are reached.
     pub nodes: Vec<WayView>,
+}
+
+/// DNS queries of pods that the kernel answers in place of the node's DNS server.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DnsView {
+    /// Whether it does.
+    pub in_kernel: bool,
+    /// Why it does not, or not all that it could.
+    pub obstacle: Option<String>,
+    /// Names that it knows.
+    pub names: u64,
+    /// Queries that it answered.
+    pub answers: u64,
 }
 
 /// XDP at an uplink.

@@ -2,8 +2,8 @@
 
 use super::{Table, yes};
 use crate::admin::{
-    MapView, MigrationView, NetworkView, ObjectCount, ObjectTrouble, PlansView, ProgramView, RangeView, StatusView,
-    WatchView, WayView, XdpView,
+    DnsView, MapView, MigrationView, NetworkView, ObjectCount, ObjectTrouble, PlansView, ProgramView, RangeView,
+    StatusView, WatchView, WayView, XdpView,
 };
 use crate::parts::Parts;
 
@@ -31,6 +31,7 @@ pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
         pod_ranges,
         masquerade,
         node_local_dns,
+        dns,
         mistakes,
         drops,
     } = status;
@@ -76,6 +77,9 @@ pub(in crate::cli) fn status(status: &StatusView, verbose: bool) -> String {
     out.row(["objects".into(), objects.join(", ")]);
     if !masquerade.is_empty() && parts.wires() {
         out.row(["masquerade".into(), masquerade.clone()]);
+    }
+    if parts.wires() {
+        out.row(["DNS in the kernel".into(), in_kernel(dns)]);
     }
     out.row(["plans".into(), format!("{applied} applied with {operations} operations, the last in {last_micros} µs")]);
     out.row(["drops".into(), format!("{drops} packets: see `fairlead drops`")]);
@@ -195,6 +199,16 @@ fn heard(watches: &[WatchView]) -> String {
     }
     let silent: Vec<_> = silent.iter().map(|watch| format!("{} for {} s", watch.kind, watch.silent_seconds)).collect();
     format!("NOT HEARD: {}; the current state stays in force", silent.join(", "))
+}
+
+/// Whether the kernel answers DNS queries of pods, and why not.
+fn in_kernel(dns: &DnsView) -> String {
+    let DnsView { in_kernel, obstacle, names, answers } = dns;
+    match (in_kernel, obstacle) {
+        (true, None) => format!("yes: {names} names, {answers} queries answered"),
+        (true, Some(obstacle)) => format!("in part: {names} names, {answers} queries answered; {obstacle}"),
+        (false, obstacle) => format!("no: {}", obstacle.as_deref().unwrap_or("the DNS server answers all")),
+    }
 }
 
 #[cfg(test)]

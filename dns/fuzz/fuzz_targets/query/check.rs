@@ -1,7 +1,9 @@
 //! What must hold for any bytes that arrive as a query.
 
+use std::cell::RefCell;
 use std::sync::{Arc, RwLock};
 
+use fairlead_datapath::testing::Node;
 use fairlead_dns::fast;
 use fairlead_dns::full::{Outcome, Responder};
 use fairlead_dns::hosts::Hosts;
@@ -16,14 +18,20 @@ use fairlead_objects::{
     ServicePort, ServiceType, TrafficPolicy,
 };
 
+use crate::kernel::{kernel_says, node};
+
 const MANNER: Manner = Manner { recursion: false, max_udp: 1232 };
 
 thread_local! {
     static RESPONDER: Responder = responder();
+    static NODE: RefCell<Node> = RESPONDER.with(|responder| {
+        let zone = responder.zone.read().expect("nobody panics with the zone");
+        RefCell::new(node(&zone, MANNER))
+    });
 }
 
-/// Nothing panics, a query gets at most one response of a fitting size with its id, and the short way says what the
-/// long way says.
+/// Nothing panics, a query gets at most one response of a fitting size with its id, the short way says what the long way
+/// says, and what the kernel says in the server's place is what the short way says.
 ///
 /// # Panics
 /// When one of these doesn't hold.
@@ -33,6 +41,13 @@ pub(crate) fn check(query: &[u8]) {
         let zone = responder.zone.read().expect("nobody panics with the zone");
         let answered = fast::respond(&zone, MANNER, query, &mut short);
         drop(zone);
+        // What is longer comes in fragments, or not at all.
+        if query.len() <= 1400 {
+            for (v6, partial) in [(false, true), (true, false)] {
+                let said = NODE.with(|node| kernel_says(&mut node.borrow_mut(), query, v6, partial));
+                assert!(said.is_none_or(|said| answered && said == short), "the kernel agrees");
+            }
+        }
         for transport in [Transport::Udp, Transport::Tcp] {
             match responder.respond(query, transport) {
                 Outcome::Reply(response) => {
