@@ -9,7 +9,7 @@ use rcgen::generate_simple_self_signed;
 
 use crate::archive::{self, Image};
 use crate::cluster::Cluster;
-use crate::parts::{E2E, POLICY_TESTS, Part, TESTS};
+use crate::parts::{CLUSTER, E2E, POLICY_TESTS, Part, TESTS};
 use crate::pause;
 use crate::registry;
 use crate::say::say;
@@ -70,6 +70,11 @@ impl Host {
     /// Brings what upstream's conformance tests of ClusterNetworkPolicy ask for to every node: agnhost, which without SCTP in the
     /// kernel serves none, where upstream's ends and its pods never get ready.
     pub fn load_policy_test_images(&self, cluster: &Cluster) -> Result<()> {
+        cluster.load(&self.policy_test_images()?)
+    }
+
+    /// Makes the archive of these, if it is not there.
+    fn policy_test_images(&self) -> Result<PathBuf> {
         self.builder.build(POLICY_TESTS)?;
         let target = self.file("agnhost", &format!("policy-images-{RECIPE}.tar"))?;
         if !target.is_file() {
@@ -83,7 +88,14 @@ impl Host {
             let tags = vec![format!("{tag}:{POLICY_AGNHOST}")];
             archive::write(&target, &[image(tags, vec![self.root()?, layer], "/agnhost", "pause")])?;
         }
-        cluster.load(&target)
+        Ok(target)
+    }
+
+    /// Makes all of this that a cluster with those tests needs, for one that can't: in a guest.
+    pub fn prepare_policy_tests(&self) -> Result<()> {
+        self.builder.build(CLUSTER)?;
+        pause::image(&self.builder.cache)?;
+        self.policy_test_images().map(drop)
     }
 
     /// The names of the images that upstream's tests use.

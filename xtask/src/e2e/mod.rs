@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use fairlead_cluster::{Cluster, E2E, Host, Spec};
 
-use self::{expect::Known, ginkgo::Programs};
+use self::{cluster_policies::Place, expect::Known, ginkgo::Programs};
 use crate::{
     cluster::{self, Network},
     paths, run,
@@ -53,6 +53,18 @@ pub(crate) struct E2e {
     /// Instead, upstream's conformance tests of ClusterNetworkPolicy
     #[arg(long, conflicts_with_all = ["focus", "all", "list"])]
     cluster_policies: bool,
+    /// Of these, those that send SCTP, on a cluster in a guest whose kernel has it
+    #[arg(long, requires = "cluster_policies")]
+    guest: bool,
+    /// The guest's accelerator. KVM is faster where it works; emulation works everywhere, and takes hours
+    #[arg(long, default_value = "tcg", value_parser = ["tcg", "kvm"], requires = "guest")]
+    accel: String,
+    /// This is the guest
+    #[arg(long, hide = true, requires_all = ["cluster_policies", "image"], conflicts_with = "guest")]
+    in_guest: bool,
+    /// An existing image of Fairlead, instead of building one, when the cluster is created for it
+    #[arg(long, value_name = "ARCHIVE")]
+    image: Option<PathBuf>,
     /// Print what would run, and what would not and why
     #[arg(long)]
     list: bool,
@@ -76,6 +88,10 @@ impl E2e {
             procs: 4,
             all: false,
             cluster_policies: false,
+            guest: false,
+            accel: "tcg".to_owned(),
+            in_guest: false,
+            image: None,
             list: false,
             name,
             network: Network::Fairlead,
@@ -90,7 +106,9 @@ impl E2e {
 
     /// Those of ClusterNetworkPolicy.
     pub(crate) fn cluster_policies() -> Result<Verdict> {
-        cluster_policies::run()
+        let verdict = cluster_policies::run(Place::Here, None)?;
+        verdict.say();
+        Ok(verdict)
     }
 
     pub(crate) fn run(&self) -> Result<()> {
@@ -98,7 +116,14 @@ impl E2e {
         Part::TestRoot.require()?;
         cluster::become_root()?;
         if self.cluster_policies {
-            Self::cluster_policies()?.tally().conclude();
+            let image = self.image.as_deref();
+            let verdict = if self.guest {
+                cluster_policies::in_guest(&self.accel, image)?
+            } else {
+                cluster_policies::run(if self.in_guest { Place::Guest } else { Place::Here }, image)?
+            };
+            verdict.say();
+            verdict.tally().conclude();
         }
         self.verdict()?.map_or(Ok(()), |verdict| verdict.tally().conclude())
     }
@@ -146,7 +171,7 @@ impl E2e {
     /// A cluster that goes when it is dropped. Nodes are in two subnets, so that pods meet by both ways that Fairlead has;
     /// its peer has one.
     fn own_cluster(&self, host: &Host) -> Result<Cluster> {
-        let archive = cluster::archive(self.network, None)?;
+        let archive = cluster::archive(self.network, self.image.as_deref())?;
         let subnets = if self.network == Network::Fairlead { 2 } else { 1 };
         let nodes = self.nodes.unwrap_or(if self.all { 6 } else { 3 });
         let cluster = host.up_guarded(&Spec { nodes, subnets, ..Spec::new(&self.name) })?;

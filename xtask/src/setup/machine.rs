@@ -30,6 +30,16 @@ fn emulator_package(arch: Arch) -> &'static str {
     }
 }
 
+/// Where packages have the program that shares files with guests: its own, and QEMU's before that.
+const VIRTIOFSD: [&str; 2] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
+
+/// The program that shares files with guests.
+pub(crate) fn virtiofsd() -> Result<PathBuf> {
+    paths::which("virtiofsd").or_else(|| VIRTIOFSD.map(PathBuf::from).into_iter().find(|file| file.is_file())).context(
+        "virtiofsd is missing: Debian 12 has it in the package qemu-system-common, later ones in the package virtiofsd",
+    )
+}
+
 /// Whether a machine's emulator is installed.
 pub(super) fn emulator_present(arch: Arch) -> bool {
     paths::which(emulator(arch)).is_some()
@@ -73,7 +83,7 @@ pub(crate) fn modules(arch: Arch, series: &str) -> Option<Vec<PathBuf>> {
 
 /// What of the network Debian's kernels have as modules, what one needs before it: its name, and where it is below the kernel's
 /// modules.
-pub(crate) const MODULES: [(&str, &str); 16] = [
+pub(crate) const MODULES: [(&str, &str); 17] = [
     ("dummy", "kernel/drivers/net"),
     ("veth", "kernel/drivers/net"),
     ("sch_ingress", "kernel/net/sched"),
@@ -90,6 +100,7 @@ pub(crate) const MODULES: [(&str, &str); 16] = [
     ("vxlan", "kernel/drivers/net/vxlan"),
     ("libcrc32c", "kernel/lib"),
     ("sctp", "kernel/net/sctp"),
+    ("overlay", "kernel/fs/overlayfs"),
 ];
 
 /// How a module's file begins; it may be packed.

@@ -6,6 +6,9 @@ mod initramfs;
 mod labs;
 mod qemu;
 mod report;
+mod whole;
+
+pub(crate) use self::whole::{Whole, quoted};
 
 use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 

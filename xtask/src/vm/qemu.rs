@@ -1,7 +1,7 @@
 //! One boot of one kernel: what it printed until it turned itself off.
 
 use std::{
-    io::Read as _,
+    io::{self, BufRead as _, BufReader},
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -11,6 +11,9 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{arch::Arch, setup::machine};
+
+/// The guest's memory, where nothing else is asked for, in MiB.
+const MEMORY: &str = "2048";
 
 /// A boot and all loads take less than a minute under emulation on a machine that is idle, all frames some minutes; a guest that
 /// takes this long hangs.
@@ -37,6 +40,12 @@ pub(super) fn cpus(arch: Arch) -> &'static [&'static str] {
 
 /// Boots the kernel of a series with an initramfs and returns its console.
 pub(super) fn boot(machine: &Machine<'_>, series: &str, initrd: &Path) -> Result<String> {
+    let mut command = command(machine, series, initrd, "")?;
+    console(command.args(["-m", MEMORY]), PATIENCE, |_| ())
+}
+
+/// A machine without memory that boots the kernel of a series, with these words in its command line.
+pub(super) fn command(machine: &Machine<'_>, series: &str, initrd: &Path, words: &str) -> Result<Command> {
     let &Machine { arch, cpu, accel } = machine;
     let kernel =
         machine::kernel(arch, series).with_context(|| format!("there is no image of {series}: `cargo xtask setup`"))?;
@@ -44,28 +53,45 @@ pub(super) fn boot(machine: &Machine<'_>, series: &str, initrd: &Path) -> Result
         Arch::Amd64 => ("q35", "console=ttyS0 panic=-1 quiet no_timer_check"),
         Arch::Arm64 => ("virt", "console=ttyAMA0 panic=-1 quiet"),
     };
-    let emulator = machine::emulator(arch);
     let accel = if accel == "tcg" { "tcg,thread=multi" } else { accel };
-    let mut guest = Command::new(emulator)
-        .args(["-machine", board, "-accel", accel, "-cpu", cpu, "-m", "2048", "-smp", "2"])
+    let mut command = Command::new(machine::emulator(arch));
+    command
+        .args(["-machine", board, "-accel", accel, "-cpu", cpu, "-smp", "2"])
         .args(["-nographic", "-no-reboot", "-nic", "none"])
         .arg("-kernel")
         .arg(kernel)
         .arg("-initrd")
         .arg(initrd)
-        .args(["-append", options])
+        .args(["-append", format!("{options} {words}").trim_end()]);
+    Ok(command)
+}
+
+/// Runs a machine until it turns itself off, and returns its console, of which each line is shown as it comes.
+pub(super) fn console(
+    command: &mut Command,
+    patience: Duration,
+    mut show: impl FnMut(&str) + Send + 'static,
+) -> Result<String> {
+    let emulator = command.get_program().to_string_lossy().into_owned();
+    let mut guest = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("can't start {emulator}: `cargo xtask setup` says which part has it"))?;
-    let mut stdout = guest.stdout.take().context("the guest has no console")?;
-    let console = thread::spawn(move || {
-        let mut bytes = Vec::new();
-        stdout.read_to_end(&mut bytes).map(|_| String::from_utf8_lossy(&bytes).into_owned())
+    let mut stdout = BufReader::new(guest.stdout.take().context("the guest has no console")?);
+    let console = thread::spawn(move || -> io::Result<String> {
+        let (mut text, mut line) = (String::new(), Vec::new());
+        while stdout.read_until(b'\n', &mut line)? > 0 {
+            let part = String::from_utf8_lossy(&line);
+            show(part.trim_end());
+            text.push_str(&part);
+            line.clear();
+        }
+        Ok(text)
     });
     let start = Instant::now();
     while guest.try_wait()?.is_none() {
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > patience {
             guest.kill()?;
             guest.wait()?;
         }

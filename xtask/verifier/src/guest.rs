@@ -7,7 +7,7 @@ use nix::{
     kmod::{ModuleInitFlags, finit_module},
     mount::{MsFlags, mount},
     sys::reboot::{RebootMode, reboot},
-    unistd::sync,
+    unistd::{chdir, chroot, sync},
 };
 
 /// `MODULE_INIT_COMPRESSED_FILE` (include/uapi/linux/module.h).
@@ -20,11 +20,17 @@ pub(crate) const OBJECT: &str = "/object";
 const LABS: &str = "/labs";
 const BINARIES: &str = "/fairlead";
 
+/// Where it has what a guest runs whose files are those of the machine around it, if that is what it is for: a script.
+const SCRIPT: &str = "/script";
+
+/// What that machine shares its files as.
+const SHARED: &str = "machine";
+
 /// Where it has frames, if it has any.
 const FRAMES: &str = "/frames";
 
 /// Where it has modules of the kernel, those that are modules, and with which parameters; what one needs comes before it.
-const MODULES: [(&str, &CStr); 16] = [
+const MODULES: [(&str, &CStr); 17] = [
     ("/dummy", c"numdummies=0"),
     ("/veth", c""),
     ("/sch_ingress", c""),
@@ -41,6 +47,7 @@ const MODULES: [(&str, &CStr); 16] = [
     ("/vxlan", c""),
     ("/libcrc32c", c""),
     ("/sctp", c""),
+    ("/overlay", c""),
 ];
 
 /// Mounts what loading a program reads (the kernel's types below /sys, the CPU count below /proc), and loads the modules
@@ -59,6 +66,42 @@ pub(crate) fn prepare() -> Result<()> {
             .with_context(|| format!("can't load the module {path}"))?;
     }
     Ok(())
+}
+
+/// Runs the script that the initramfs has, if it has one, on the files of the machine around the guest. Whether it succeeded.
+pub(crate) fn script() -> Option<Result<bool>> {
+    let script = fs::read_to_string(SCRIPT).ok()?;
+    Some(change_root().and_then(|()| run_script(&script)))
+}
+
+/// Has the files of the machine around the guest for its own: what is written goes to memory.
+fn change_root() -> Result<()> {
+    let (shared, layer, root) = ("/shared", "/layer", "/all");
+    for place in [shared, layer, root] {
+        fs::create_dir_all(place)?;
+    }
+    mount(Some(SHARED), shared, Some("virtiofs"), MsFlags::MS_RDONLY, None::<&str>)
+        .with_context(|| format!("can't mount {SHARED}"))?;
+    mount(Some("tmpfs"), layer, Some("tmpfs"), MsFlags::empty(), Some("size=75%,mode=755"))?;
+    for place in ["/layer/upper", "/layer/work"] {
+        fs::create_dir(place)?;
+    }
+    let options = format!("lowerdir={shared},upperdir={layer}/upper,workdir={layer}/work");
+    mount(Some("overlay"), root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .context("can't lay memory over the files of the machine")?;
+    // The root of the namespace too, which is what those get who enter it.
+    chdir(root)?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).context("can't move the root")?;
+    chroot(".")?;
+    Ok(chdir("/")?)
+}
+
+fn run_script(script: &str) -> Result<bool> {
+    let status = Command::new("/bin/sh").arg("-c").arg(script).status().context("can't start a shell")?;
+    if status.success() {
+        crate::done()?;
+    }
+    Ok(status.success())
 }
 
 /// Runs the tests in labs that the initramfs has, if it has any, with a machine around them as labs want it. Whether they passed.

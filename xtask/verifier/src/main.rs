@@ -5,7 +5,7 @@
 //! `fairlead-verifier OBJECT [FRAMES [RUNS]]` does so on the running kernel; with RUNS it also runs the last frame of each test so
 //! often, and says how long that takes. As the first process of a machine (it is then all that
 //! the initramfs has, besides its files) it mounts what loading needs, does the same and turns the machine off; an initramfs with
-//! tests in labs has it run those instead.
+//! tests in labs, or a script for the files of the machine around it, has it run those instead.
 //!
 //! It prints lines with tabs between, each of which begins with `fairlead-verifier`; a line end in a text is `\n`:
 //!
@@ -38,7 +38,8 @@ fn main() -> ExitCode {
     let first = std::process::id() == 1;
     let result = if first {
         let then = || guest::frames().map_or(Then::Packets, |frames| Then::Frames(frames, None));
-        guest::prepare().and_then(|()| guest::labs().unwrap_or_else(|| verify(guest::OBJECT, then())))
+        guest::prepare()
+            .and_then(|()| guest::script().or_else(guest::labs).unwrap_or_else(|| verify(guest::OBJECT, then())))
     } else {
         from_arguments()
     };
@@ -87,7 +88,13 @@ fn verify(object: &str, then: Then<'_>) -> Result<bool> {
         }
         _ => all_loaded,
     };
+    done()?;
+    Ok(all_right)
+}
+
+/// Says that this got to the end.
+fn done() -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     println!("fairlead-verifier\tdone\t{}", release.trim_end());
-    Ok(all_right)
+    Ok(())
 }
