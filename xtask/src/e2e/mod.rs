@@ -111,6 +111,13 @@ impl E2e {
         Ok(verdict)
     }
 
+    /// Those of them that send SCTP, in a guest.
+    pub(crate) fn cluster_policies_in_guest() -> Result<Verdict> {
+        let verdict = cluster_policies::in_guest("tcg", None)?;
+        verdict.say();
+        Ok(verdict)
+    }
+
     pub(crate) fn run(&self) -> Result<()> {
         Part::Cluster.require()?;
         Part::TestRoot.require()?;

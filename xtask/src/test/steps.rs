@@ -52,7 +52,7 @@ pub(super) struct Step {
 
 /// Every step, in order, a line each.
 #[rustfmt::skip]
-const STEPS: [Step; 21] = {
+const STEPS: [Step; 22] = {
     use Run::{Full, Named, Quick, Whole};
     [
         Step { name: "unit tests", what: "of every crate, and the examples in documentation", takes: "2 min", needs: &[], runs: &[Quick, Named, Whole, Full], act: |test| host::units(test.filter()) },
@@ -75,6 +75,7 @@ const STEPS: [Step; 21] = {
         Step { name: "cluster, parts", what: "Services alone and NetworkPolicy alone on a real cluster, beside the reference bridge plugin, under load", takes: "5 min, root, 4 GiB", needs: &[Cluster], runs: &[Full], act: |_| cluster::parts() },
         Step { name: "upstream's specs", what: "what upstream asks of the network of every cluster: Conformance", takes: "15 min, root, 4 GiB", needs: &[Cluster, TestRoot], runs: &[Whole], act: |_| specs(&E2e::conformance()) },
         Step { name: "cluster policies", what: "upstream's conformance tests of ClusterNetworkPolicy, standard and experimental", takes: "15 min, root, 4 GiB", needs: &[Cluster, TestRoot], runs: &[Full], act: |_| cluster_policies() },
+        Step { name: "cluster policies, SCTP", what: "those of them that send SCTP, on a cluster in a guest whose kernel has it", takes: "hours, root, QEMU, 8 GiB", needs: &[Cluster, TestRoot, Emulator, Kernels, Modules], runs: &[Full], act: |_| cluster_policies_in_guest() },
         Step { name: "upstream, all", what: "those, NetworkPolicy, dual stack, slow and serial ones, on six nodes", takes: "2 h, root, 8 GiB", needs: &[Cluster, TestRoot], runs: &[Full], act: |_| specs(&E2e::everything()) },
     ]
 };
@@ -120,6 +121,11 @@ fn specs(specs: &E2e) -> Result<Outcome> {
 
 fn cluster_policies() -> Result<Outcome> {
     let verdict = E2e::cluster_policies()?;
+    Ok(Outcome { tally: verdict.tally(), failures: verdict.wrong })
+}
+
+fn cluster_policies_in_guest() -> Result<Outcome> {
+    let verdict = E2e::cluster_policies_in_guest()?;
     Ok(Outcome { tally: verdict.tally(), failures: verdict.wrong })
 }
 
