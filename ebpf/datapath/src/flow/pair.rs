@@ -94,12 +94,11 @@ pub(super) fn insert_near<K: Kernel>(k: &K, w: &mut Walk, from_a: bool) -> Resul
             if live(k, Table::Any, &draft.key, there)
                 && there.is(FlowFlags::NEAR)
                 && k.flow(Table::Any, &draft.key).is_some_and(free)
+                && there.other == draft.target
             {
-                if there.other == draft.target {
-                    return Ok(());
-                }
-                // Another backend or port: this one's place is given back, and its way with it.
+                return Ok(());
             }
+            // Another backend or port: this one's place is given back, and its way with it.
             take_out(k, w, Table::Any, Which::Other);
             Err(DropReason::FlowRace)
         }
