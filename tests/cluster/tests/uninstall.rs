@@ -57,6 +57,7 @@ fn remaining() -> Result<String> {
 
 /// As the book says, by the label and with the pods that a drain leaves, which are cut off until they are deleted.
 #[test]
+#[ignore = "it has not run on a cluster yet"]
 fn c51_one_node_is_uninstalled_and_comes_back() -> Result<()> {
     let world = World::open()?;
     let strain = world.strain()?;
