@@ -210,7 +210,7 @@ fn defaults_of_settings_are_those_of_the_programs() {
         match default.as_deref() {
             None => assert_eq!(said, "", "{name} has no default"),
             Some(none) if ["none", "nowhere"].iter().any(|word| none.starts_with(word)) => {
-                assert_eq!(said, "", "{name}")
+                assert_eq!(said, "", "{name}");
             }
             Some(value) if said == value => {}
             Some(sentence) => {
