@@ -13,7 +13,7 @@ mod packet;
 use std::collections::BTreeSet;
 use std::env;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -68,8 +68,7 @@ fn parse(arguments: &[String]) -> Result<(SocketAddr, Duration)> {
         if let Some(time) = argument.strip_prefix("--timeout=") {
             limit = duration(time).with_context(|| format!("--timeout {time}: say 1s or 500ms"))?;
         } else if !argument.starts_with("--") {
-            let found = argument.to_socket_addrs().with_context(|| argument.clone())?.next();
-            to = Some(found.with_context(|| format!("{argument} has no address"))?);
+            to = Some(argument.parse().with_context(|| format!("{argument} is no address with a port"))?);
         } else if argument != "--protocol=sctp" {
             bail!("{argument} is not known");
         }
@@ -159,12 +158,8 @@ fn connect(to: SocketAddr, limit: Duration) -> Result<Outcome> {
             due = Instant::now() + AGAIN;
         }
         let wait = due.min(end).saturating_duration_since(Instant::now());
-        let heard = match receive(&socket, Some(wait)) {
-            Ok(heard) => heard,
-            // An ICMP error about what was sent.
-            Err(_) => continue,
-        };
-        let Some((packet, from)) = heard else { continue };
+        // An ICMP error about what was sent is none.
+        let Ok(Some((packet, from))) = receive(&socket, Some(wait)) else { continue };
         if from != to.ip() || (packet.from, packet.to, packet.tag) != (to.port(), own, tag) {
             continue;
         }
